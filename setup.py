@@ -1,14 +1,14 @@
-"""Extension modules and the switches of their build; everything that is data stands in pyproject.toml.
+"""Extension modules and the switches of their build; static metadata is in pyproject.toml.
 
-One extension module per ``.pyx``, joined by ``.pxd`` (docs/adr/0002). Cython and gcc both run in parallel and skip
-what has not changed. Switches, by environment:
+Each ``.pyx`` is one extension module; ``.pxd`` files connect them (docs/adr/0002). Cython and gcc run in parallel and
+skip what has not changed. Environment variables:
 
 CORENET_DEBUG=1                      bounds, None and overflow checks, live-object counters, ``-O1 -g``
-CORENET_SANITIZE=address,undefined   the sanitizers named, with the debug checks
-CORENET_ANNOTATE=1                   the yellow page beside every generated C file
-CORENET_QUICK=1                      ``-O0``: built soon and run slowly, for builds that are used once
+CORENET_SANITIZE=address,undefined   the named sanitizers, with the debug checks
+CORENET_ANNOTATE=1                   Cython's annotated HTML beside each generated C file
+CORENET_QUICK=1                      ``-O0``: compiles fast and runs slowly, for builds that are used once
 CORENET_MODULES=resolver.wire.*      build only modules matching these comma-separated patterns
-CORENET_PURE=1                       leave the pure rooms of COMPILED as Python, for debugging and coverage
+CORENET_PURE=1                       leave the modules of COMPILED as Python, for debugging and coverage
 """
 
 import fnmatch
@@ -33,8 +33,8 @@ JOBS = len(os.sched_getaffinity(0))
 FLAVOUR = "sanitize" if SANITIZE else "debug" if DEBUG else "release"
 
 
-# Pure Python that is compiled as it stands (docs/adr/0008): what a cold query runs through. Their ``.pxd`` files turn
-# the classes with slots into extension types. They keep Python's own semantics, so the release directives do not apply.
+# Pure Python modules that are compiled unchanged (docs/adr/0008): the path of a cold query. Their ``.pxd`` files turn
+# classes with slots into extension types. They keep Python's semantics, so the release directives do not apply.
 COMPILED = [] if os.environ.get("CORENET_PURE") == "1" else [
     "resolver/effects.py", "resolver/mesh.py", "resolver/resolve.py", "resolver/cache/aggressive_nsec.py",
     "resolver/cache/infra.py",
@@ -49,7 +49,7 @@ COMPILED = [] if os.environ.get("CORENET_PURE") == "1" else [
 ]
 
 
-# Those of them whose annotations are read as C types as well: what they name is what comes, always.
+# The modules of COMPILED whose annotations Cython takes as C types: each value must always have its annotated type.
 TYPED = [] if not COMPILED else [
     "resolver/mesh.py", "resolver/resolve.py", "resolver/cache/infra.py", "resolver/iterate/server_selection.py",
     "resolver/iterate/classify.py", "resolver/iterate/query_servers.py", "resolver/iterate/delegation.py",
@@ -59,12 +59,12 @@ TYPED = [] if not COMPILED else [
 
 
 def extensions(paths: list[Path]) -> list[Extension]:
-    """Each path as an extension of its own dotted name."""
+    """Return an extension for each path, with its dotted name."""
     compile_args = ["-fvisibility=hidden", "-Wall", "-Wno-unused-function", "-Wno-unused-variable",
                     "-Wno-unused-but-set-variable", "-Wno-maybe-uninitialized", "-Wno-unreachable-code",
-                    "-Wno-array-bounds"]  # gcc takes a compiled `X | None` for an overrun of None
+                    "-Wno-array-bounds"]  # gcc reports a compiled `X | None` as an overrun of None
     link_args: list[str] = []
-    # Lines for tracebacks and reports of the sanitizers; variables as well would take the compiler two thirds longer.
+    # -g1: line numbers for tracebacks and sanitizer reports. With variables (-g2) compiling takes two thirds longer.
     release = ["-O0" if QUICK else "-O2", "-g0"]
     compile_args += ["-O1", "-g1", "-fno-omit-frame-pointer", "-UNDEBUG"] if DEBUG else release
     if SANITIZE:
@@ -84,15 +84,15 @@ def extensions(paths: list[Path]) -> list[Extension]:
 
 def cythonized() -> list[Extension]:
     """All extensions, translated to C where that is out of date."""
-    # With the sanitizers it is the same C as in a debug build.
+    # Sanitizer builds use the same C code as debug builds.
     common = {"build_dir": f"build/cython-{'debug' if DEBUG else 'release'}", "nthreads": JOBS,
               "annotate": os.environ.get("CORENET_ANNOTATE") == "1"}
-    # Methods are CPython's method descriptors (binding=False): they raise TypeError for objects of other types,
-    # which Cython's functions would read as one of theirs (cython/cython#6127). The docstring holds their signature.
-    # What these modules hold are descriptors and places in memory: no pickle could bring them back.
+    # binding=False: methods are CPython's method descriptors, which raise TypeError for objects of other types.
+    # Cython's functions would use such an object as one of theirs (cython/cython#6127). The docstring holds the
+    # signature. No pickling: the objects hold descriptors and pointers.
     everywhere = {"language_level": 3, "binding": False, "embedsignature": True, "embedsignature.format": "clinic",
                   "auto_pickle": False}
-    # What only tests load is built in a checkout and is in no wheel.
+    # Modules of tests are built in a checkout and are not in wheels.
     folders = ["corenet", "resolver"] + ([] if "bdist_wheel" in sys.argv else ["tests/native"])
     native = extensions([p.relative_to(ROOT) for folder in folders for p in sorted((ROOT / folder).rglob("*.pyx"))])
     pure = extensions([Path(p) for p in COMPILED if p not in TYPED])
@@ -114,7 +114,7 @@ def cythonized() -> list[Extension]:
 
 
 class ParallelBuildExt(build_ext):
-    """build_ext that compiles extensions side by side and keeps flavours apart."""
+    """build_ext that compiles extensions in parallel, with an own build directory for each kind of build."""
 
     def finalize_options(self) -> None:
         super().finalize_options()
@@ -123,6 +123,6 @@ class ParallelBuildExt(build_ext):
         self.build_temp = os.path.join(self.build_temp, FLAVOUR)
 
 
-# Cython's helper processes import this file when they are not forks of this one, as from Python 3.14 on.
+# From Python 3.14 on Cython's worker processes are not forks and import this file.
 if __name__ == "__main__":
     setup(ext_modules=cythonized(), cmdclass={"build_ext": ParallelBuildExt})

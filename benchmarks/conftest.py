@@ -1,11 +1,11 @@
-"""The fixtures `pair` and `bounded`: measure, report, and hold the result against floors.toml.
+"""The fixtures `pair` and `bounded`: measure, report, and compare with the floors in floors.toml.
 
-A ratio below its floor fails only when its whole interval is below, so that noise alone cannot fail a build, and only
-after further batches of rounds agree (`ratio.py`). Rows with `added` are figures of added cost: a server in C is
-measured in the same rounds. A row that misses its floor for a known reason says so in `missed`: it is an expected
-failure then, and a row that reaches its floor after all says that the reason can go. Absolute times are shown, kept by
-pytest-benchmark (wall time of one slice of ours, for `--benchmark-json`) and written to the report, never compared.
-Where CORENET_NO_SKIPS=1 stands, as in CI, a benchmark that is skipped fails (`support.skips` of the tests).
+A ratio fails only when its whole interval is below its floor, and only after further batches of rounds agree
+(`ratio.py`), so noise alone cannot fail a build. Rows with `added` measure added cost: a server in C runs in the same
+rounds. A row that misses its floor for a known reason has that reason in `missed` and is an expected failure; when it
+reaches its floor, it prints that the reason can be removed. Absolute times are shown, stored by pytest-benchmark (wall
+time of one slice of ours, for `--benchmark-json`) and written to the report, never compared. With CORENET_NO_SKIPS=1,
+as in CI, a skipped benchmark fails (`support.skips` of the tests).
 """
 
 import json
@@ -32,7 +32,7 @@ RESULTS: dict[str, dict[str, float]] = {}
 def pair(benchmark: BenchmarkFixture) -> Callable[..., Ratio]:
     """`pair(name, ours, base)`: the ratio base / ours in CPU per operation; fails below the floor of that name.
 
-    `bare` makes the server in C of a row with `added`; `batches` bounds how long a row below its floor is measured on.
+    `bare` makes the server in C of a row with `added`; `batches` limits the batches measured for a row below its floor.
     """
 
     def measure(
@@ -69,11 +69,11 @@ def pair(benchmark: BenchmarkFixture) -> Callable[..., Ratio]:
 
 
 def judge(name: str, reached: bool, said: str) -> None:
-    """Fail where a figure misses its floor; expected where floors.toml says why."""
+    """Fail when a figure misses its floor; an expected failure when floors.toml has a reason."""
     row = FLOORS[name]
     if reached:
         if "missed" in row:
-            print(f"{name}: reaches its floor here; expected was: {row['missed']}")
+            print(f"{name}: reaches its floor; remove the reason in floors.toml: {row['missed']}")
         return
     if "missed" in row:
         pytest.xfail(f"{name}: {said}: {row['missed']}")
@@ -82,7 +82,7 @@ def judge(name: str, reached: bool, said: str) -> None:
 
 @pytest.fixture
 def bounded() -> Callable[[str, float], None]:
-    """`bounded(name, value)`: a figure of ours alone; fails when it is above the `most` of that name."""
+    """`bounded(name, value)`: a figure of ours alone; fails when it is above that name's `most`."""
 
     def hold(name: str, value: float) -> None:
         bound = FLOORS[name]
@@ -94,7 +94,7 @@ def bounded() -> Callable[[str, float], None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """One table at the end, and the same as JSON in build/benchmarks.json."""
+    """Print a table at the end, and write it as JSON to build/benchmarks.json."""
     if not RESULTS:
         return
     terminalreporter.section("base / ours in CPU per operation, or in what each adds to C (above 1: ours uses less)")

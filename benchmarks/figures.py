@@ -1,8 +1,8 @@
-"""Figures of the README: one direction, one date, one verb (`make figures`).
+"""The figures in the README: always from one run (`make figures`).
 
-`make figures` measures every benchmark and calls this, which keeps the rows below in `figures.json` and writes the
-README's tables out of that file. A test compares the two, so that nobody edits the tables by hand. Rows that were not
-measured in the same run are never mixed: when one is missing, nothing is written.
+`make figures` runs every benchmark and then this script, which stores the rows below in `figures.json` and generates
+the README's tables from that file. A test compares the two, so the tables cannot be edited by hand. Rows of different
+runs are never mixed: when a row is missing, nothing is written.
 """
 
 import datetime
@@ -22,8 +22,8 @@ MEASURED = HERE.parent / "build" / "benchmarks.json"
 BEGIN, END = "<!-- made by make figures -->\n", "<!-- end -->\n"
 
 LOOP = {
-    "call_soon/uvloop": "call_soon, many a turn",
-    "call_soon_chain/uvloop": "call_soon, one a turn",
+    "call_soon/uvloop": "call_soon, many in one iteration",
+    "call_soon_chain/uvloop": "call_soon, one in each iteration",
     "sleep0/uvloop": "sleep(0)",
     "future/uvloop": "future",
     "timers_cancelled/uvloop": "timers set and cancelled",
@@ -31,7 +31,7 @@ LOOP = {
     "buffered_1k/uvloop": "the same, BufferedProtocol",
     "sock_1k/uvloop": "sock_recv and sock_sendall, 1 KiB",
     "connections/uvloop": "connections accepted and closed, 50 at a time",
-    "udp_echo_1k/uvloop": "UDP echo, 1 KiB, 8 under way",
+    "udp_echo_1k/uvloop": "UDP echo, 1 KiB, 8 in flight",
     "small_writes/uvloop": "many small writes in one callback",
     "streams_1k/uvloop": "the same server on corenet's own streams, asyncio's on uvloop, 1 KiB",
     "frames_echo_64/readexactly": "64-byte messages echoed: FramedProtocol against readexactly",
@@ -49,7 +49,7 @@ ROWS = LOOP | RESOLVER
 
 
 def taken(measured: dict[str, dict[str, float]]) -> dict[str, object]:
-    """What is kept of a run: for each row how many times ours goes into the peer's CPU time."""
+    """The part of a run that is stored: for each row the CPU time of the peer divided by ours."""
     if missing := sorted(ROWS.keys() - measured.keys()):
         raise SystemExit(f"not measured in the last run: {', '.join(missing)}")
     rows = {}
@@ -64,7 +64,7 @@ def taken(measured: dict[str, dict[str, float]]) -> dict[str, object]:
 
 
 def surroundings() -> dict[str, str]:
-    """When and on what the run was made."""
+    """Date and machine of the run."""
     unbound = subprocess.run(["unbound", "-V"], capture_output=True, text=True, check=True).stdout.split()[1]
     return {
         "date": datetime.date.today().isoformat(),
@@ -76,7 +76,7 @@ def surroundings() -> dict[str, str]:
 
 
 def tables(record: dict) -> str:
-    """The README's tables."""
+    """Return the README's tables."""
     lines = [f"Measured on {record['date']}: {record['on']}."]
     for title, rows in (
         (f"corenet.Loop against uvloop {record['uvloop']}", LOOP),
@@ -93,12 +93,12 @@ def tables(record: dict) -> str:
 
 
 def written(readme: str, record: dict) -> str:
-    """The README with these tables between its two marks."""
+    """Return the README with these tables between its two markers."""
     return re.sub(f"(?<={BEGIN}).*(?={END})", lambda _: tables(record), readme, count=1, flags=re.DOTALL)
 
 
 def main() -> None:
-    """Keep the last run's figures and show them."""
+    """Store and print the figures of the last run."""
     record = surroundings() | taken(json.loads(MEASURED.read_text(encoding="utf-8")))
     RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     README.write_text(written(README.read_text(encoding="utf-8"), record), encoding="utf-8")

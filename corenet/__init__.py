@@ -1,8 +1,8 @@
 """corenet: a fast asyncio loop on epoll, streams and framed protocols in C, and an HTTPS client on top of them.
 
-``corenet.run(main())`` is all most programs need; ``corenet.new_event_loop`` goes wherever a loop factory is taken;
-``corenet.install()`` is for programs that offer neither. What is not the loop itself is loaded when first used, so that
-programs without it do not pay for it.
+Most programs need only ``corenet.run(main())``. ``corenet.new_event_loop`` is a loop factory; ``corenet.install()`` is
+for programs that accept neither. Everything except the loop is loaded when first used, so that programs that do not
+use it do not pay for it.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,8 +1,8 @@
-"""``python -m corenet.launch PROGRAM ...`` runs an installed program with corenet as the loop that asyncio gives it.
+"""``python -m corenet.launch PROGRAM ...`` runs an installed program with corenet as asyncio's event loop.
 
-For programs that offer no choice of loop (hypercorn, sanic), or only one among names of their own (granian, gunicorn's
-ASGI worker). The work is done when this module is executed and not in `main`: multiprocessing executes the main module
-again in each child that it spawns, under the name ``__mp_main__``, and the child has its loop by the same lines.
+It is for programs that offer no choice of loop (hypercorn, sanic), or only a choice from their own list (granian,
+gunicorn's ASGI worker). The loop is installed when this module is executed and not in `main`: multiprocessing executes
+the main module again, as ``__mp_main__``, in each child that it spawns, so that the child gets the loop, too.
 """
 
 import importlib
@@ -28,26 +28,26 @@ def prepare() -> None:
 
 
 def find(program: str) -> metadata.EntryPoint | None:
-    """The entry point behind a command."""
+    """Return the entry point of the command `program`, None when no package installed it."""
     found = metadata.entry_points(group="console_scripts", name=program)
     return next(iter(found), None)
 
 
 def main(arguments: list[str]) -> int | str | None:
-    """Run the program named first with the arguments that follow; what it returns is the exit status."""
+    """Run the program that is the first argument with the others as its arguments; return its exit status."""
     if not arguments or arguments[0].startswith("-"):
         print(USAGE)
         return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
     entry = find(arguments[0])
     if entry is None:
-        return f"{arguments[0]} is not a program that a Python package has installed here"
+        return f"{arguments[0]} is not a command that an installed Python package provides"
     sys.argv = arguments
     status: int | str | None = load(entry)()
     return status
 
 
 def load(entry: metadata.EntryPoint) -> Callable[[], Any]:
-    """What the command calls; as in the script that pip makes, the first name may be a module of the package."""
+    """Return the function of the command; as with pip's scripts, the first name may be a module of the package."""
     found: Any = importlib.import_module(entry.module)
     for name in entry.attr.split("."):
         if not hasattr(found, name):

@@ -13,9 +13,9 @@ _Number = TypeVar("_Number", int, float)
 
 
 class Limit:
-    """A value that may be set: its default and its range. `unit` is for people.
+    """A value that may be set: its default and its range. `unit` is used in texts only.
 
-    No dataclass, which would be a tenth of the time that importing the package takes.
+    Not a dataclass, which would take a tenth of the time of importing the package.
     """
 
     __slots__ = ("default", "maximum", "minimum", "reason", "unit")
@@ -28,10 +28,10 @@ class Limit:
         self.reason = reason
 
     def check(self, value: _Number, where: str) -> _Number:
-        """Return `value` when it lies in the range; NaN does not.
+        """Return `value` if it is in the range; NaN is not.
 
         Raises:
-            ValueError: naming `where`, the value and the permitted range.
+            ValueError: it is not; the message names `where`, the value and the permitted range.
         """
         if not self.minimum <= value <= self.maximum:
             raise ValueError(f"{where}: {value} is outside {self.minimum}..{self.maximum} {self.unit}. {self.reason}")
@@ -41,14 +41,14 @@ class Limit:
 # --- engine -------------------------------------------------------------------------------------------------------
 
 POLL_SKIP_ITERATIONS = 16
-"""iterations: While callbacks are ready, epoll_wait is called at least once in this many iterations. Calling it in each
-makes chains of call_soon 1.7 times slower; calling it more rarely delays descriptors."""
+"""iterations: While callbacks are ready, epoll_wait is skipped in at most this many iterations in a row. Calling it in
+each makes chains of call_soon 1.7 times slower; calling it more rarely delays descriptors."""
 GIL_YIELD_SPINS = 64
 """calls: A busy loop calls sched_yield at most this often while it waits for another loop's thread to take the GIL.
 With fewer calls the other thread often misses it; more are wasted when no thread wants it."""
 GIL_HOLD_NANOSECONDS = 5_000_000
-"""nanoseconds: A loop whose offer of the GIL nobody took offers it again after this time, which is the interpreter's
-own switch interval. A shorter time costs a busy loop more system calls; a longer one makes other loops wait."""
+"""nanoseconds: While no other thread takes the GIL, the time between two offers doubles up to this value, which is the
+interpreter's own switch interval. Less costs a busy loop more system calls; more makes other loops wait."""
 POLL_SKIP_NANOSECONDS = 50_000
 """nanoseconds: A ready descriptor waits at most this long behind a chain of callbacks. A shorter time costs more calls
 of epoll_wait."""
@@ -63,8 +63,8 @@ tasks allocate for each receive; with more, the search meets more objects in use
 RECEIVE_POOL_BYTES = 2_097_152
 """bytes: The pool of one loop keeps at most this much memory after a burst of data."""
 RECEIVE_POOL_PROBES = 4
-"""objects: At most this many objects are examined for a free one, because each may be a cache miss. With fewer, free
-objects are overlooked."""
+"""objects: Besides the last one used, at most this many objects are examined for a free one, because each may be a
+cache miss. With fewer, free objects are overlooked."""
 RECEIVE_POOL_WASTE_SHIFT = 2
 """halvings: A pooled object is used for data that leaves at most 2**-n of it unused; 2 means a quarter. With 1, half of
 the memory may be unused; with more, fewer objects fit."""
@@ -136,10 +136,9 @@ CORK_BYTES = 65_536
 """bytes: Writes of one callback that add up to this much are sent without waiting for the callback's end. Less means
 smaller segments; more delays the first byte and leaves the cache."""
 SEND_RELEASE_GIL = 65_536
-"""bytes: The GIL is released for sends of at least this size: copying them into the kernel takes longer than releasing
-it."""
+"""bytes: The GIL is released for sends above this size: copying them into the kernel takes longer than releasing it."""
 WRITE_COPY_BELOW = 1024
-"""bytes: Mutable data below this size is copied so that it can leave with later writes of the callback; larger data is
+"""bytes: Mutable data below this size is copied so that it is sent with later writes of the callback; larger data is
 sent at once, because the copy would cost more than a system call saved."""
 READS_PER_EVENT = 4
 """reads: One descriptor is read at most this often per event (256 KiB each), so that one peer does not starve the
@@ -169,7 +168,7 @@ ADDRESS_CACHE = 1024
 """addresses: Converted socket addresses are cached up to this number. The cache is emptied when full, so forged source
 addresses cost CPU time and no memory."""
 LOST_WRITES_BEFORE_WARNING = 5
-"""calls: asyncio's value: this many writes to a lost connection are silent, then each is logged."""
+"""calls: asyncio's value: the loss and the writes after it are counted, and from this count on each write is logged."""
 
 # --- socket options -----------------------------------------------------------------------------------------------
 
@@ -255,7 +254,7 @@ HTTP_FIELD_COUNT = Limit(256, 16, 65_536, "fields", "Many tiny header fields cos
 HTTP_INFORMATIONAL_RESPONSES = 16
 """responses: An endless run of 1xx responses would keep a request alive for ever."""
 HTTP_CHUNK_LINE_SIZE = 1024
-"""bytes: Chunk size and extensions of one chunk. Nobody reads the extensions, and an endless line would hold the
+"""bytes: Chunk size and extensions of one chunk. The extensions are ignored, and an endless line would hold the
 connection."""
 HTTP_CHUNK_EXTENSION_BYTES = 65_536
 """bytes: Chunk extensions of one body together: one-byte chunks could each have one."""

@@ -1,7 +1,7 @@
 """A validating recursive DNS resolver: as a library in your event loop (`Resolver`) and as a daemon (resolverd).
 
-This is the door; what is named here is public. Names are imported when first used, because a program that only wants
-the wire format or the settings should not pay for an event loop.
+The names in ``__all__`` are the public API. They are imported when first used, so that a program that needs only the
+wire format or the settings does not load an event loop.
 """
 
 import importlib

@@ -1,9 +1,9 @@
-"""getaddrinfo and getnameinfo over `Resolver`: what programs expect of the C library, without its threads.
+"""getaddrinfo and getnameinfo with a `Resolver`: the behaviour of the C library without its threads.
 
-Rules: hosts file before DNS, literals and localhost before both, A and AAAA asked together, the search list of
-resolv.conf(5), destinations in the order of RFC 6724, and the codes of `socket.gaierror` that programs compare with.
-Nothing here blocks but reads of two small files when they have changed. The source address that the ordering wants is
-found by connecting a UDP socket, which sends no packet.
+Literal addresses need no look-up, and the hosts file precedes localhost and DNS. A and AAAA are queried together, and
+the search list of resolv.conf(5) applies. Destinations are in the order of RFC 6724. Errors are `socket.gaierror` with
+the codes of the C library. Only reads of two small files block, when these have changed. The source address for the
+order is found by connecting a UDP socket, which sends no packet.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ __all__ = ["AddressInfo", "AddressResolver", "Target", "install", "order_destina
 Address: TypeAlias = IPv4Address | IPv6Address
 AddressInfo: TypeAlias = tuple[int, int, int, str, tuple[Any, ...]]
 
-# What a service may run over: socket type, protocol number, name in /etc/services (the order of getaddrinfo(3)).
+# Transports of a service: socket type, protocol number, name in /etc/services (in the order of getaddrinfo(3)).
 _PROTOCOLS = (
     (socket.SOCK_STREAM, socket.IPPROTO_TCP, "tcp"),
     (socket.SOCK_DGRAM, socket.IPPROTO_UDP, "udp"),
@@ -57,17 +57,17 @@ def _error(code: int, why: str = "") -> socket.gaierror:
 
 
 class Target(NamedTuple):
-    """One address found for a host, before ports: `scope` is the interface of a link-local one."""
+    """One address of a host, without port; `scope` is the interface of a link-local address."""
 
     address: Address
     scope: int = 0
 
 
 class AddressResolver:
-    """Answers `getaddrinfo` and `getnameinfo` from a `Resolver`, /etc/hosts and /etc/resolv.conf.
+    """Implements `getaddrinfo` and `getnameinfo` with a `Resolver`, /etc/hosts and /etc/resolv.conf.
 
-    It fits ``loop.set_resolver`` of corenet's loop. `hosts` and `conf` may be given for other files than the host's;
-    only the search list and ndots of `conf` are used.
+    It can be passed to ``loop.set_resolver`` of corenet's loop. `hosts` and `conf` replace the files of the host; only
+    the search list and ndots of `conf` are used.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class AddressResolver:
     ) -> None:
         self.resolver = resolver
         self.trust: Path | None = None
-        """PEM file of the authority that certifies the servers of a simulated world; None in the real one."""
+        """PEM file of the CA for the servers of the playground; None outside of it."""
         self._hosts = hosts or hosts_file()
         self._conf = conf or resolv_conf()
 
@@ -89,10 +89,11 @@ class AddressResolver:
         proto: int = 0,
         flags: int = 0,
     ) -> list[AddressInfo]:
-        """The addresses to try for `host` and `port`, best first, as `socket.getaddrinfo` returns them.
+        """The addresses of `host` and `port`, best first, in the form of `socket.getaddrinfo`.
 
         Raises:
-            socket.gaierror: with the code that the C library would give.
+            socket.gaierror: with the code that the C library would use.
+            OverflowError: the port is above 65535 or negative.
         """
         if family not in _FAMILIES:
             raise _error(socket.EAI_FAMILY)
@@ -122,10 +123,10 @@ class AddressResolver:
         return found
 
     async def getnameinfo(self, sockaddr: tuple[Any, ...], flags: int = 0) -> tuple[str, str]:
-        """Host and service name of a socket address, as `socket.getnameinfo` returns them.
+        """Host and service name of a socket address, in the form of `socket.getnameinfo`.
 
         Raises:
-            socket.gaierror: the address is none, or NI_NAMEREQD is set and it has no name.
+            socket.gaierror: the address is invalid, or it has no name and NI_NAMEREQD is set.
         """
         host, port = sockaddr[0], sockaddr[1]
         try:
@@ -151,7 +152,7 @@ class AddressResolver:
     # --- addresses of a name --------------------------------------------------------------------------------------
 
     async def _targets(self, name: str, family: int, flags: int) -> tuple[list[Target], str]:
-        """Addresses of `name` in no order, and its canonical name."""
+        """Addresses of `name` in no particular order, and its canonical name."""
         literal = _literal(name)
         if literal is not None:
             return [_fit_literal(literal, family, flags)], name
@@ -168,7 +169,7 @@ class AddressResolver:
         return _mapped(found, family, flags), canonical
 
     def _local(self, name: str, versions: Sequence[int]) -> list[Address]:
-        """What the hosts file says, and localhost, which is never asked of anybody (RFC 6761 section 6.3)."""
+        """Addresses from the hosts file, else for localhost, which is never queried (RFC 6761 section 6.3)."""
         key = name.lower().removesuffix(".")
         listed = [ipaddress.ip_address(text) for text in self._hosts.get().by_name.get(key, ())]
         found = [address for address in listed if address.version in versions]
@@ -177,14 +178,14 @@ class AddressResolver:
         return found
 
     async def _ask_list(self, name: str, versions: Sequence[int]) -> tuple[list[Answer], str]:
-        """Ask for `name` and for what the search list makes of it until one has addresses."""
+        """Resolve `name` and its combinations with the search list, until one has addresses."""
         worst: socket.gaierror | None = None
         for candidate in _candidates(name, self._conf.get()):
             try:
                 return await self._ask(candidate, versions)
             except socket.gaierror as error:
                 if error.errno == socket.EAI_AGAIN:
-                    raise  # a later candidate might be somebody else's host of the same name
+                    raise  # a later candidate could be a different host
                 if worst is None or error.errno == _EAI_NODATA:
                     worst = error
         raise worst or _error(socket.EAI_NONAME)
@@ -218,7 +219,7 @@ class AddressResolver:
         try:
             answer = await self.resolver.resolve(names.to_text(names.reverse_address(plain)), "PTR")
         except ResolveError:
-            return None  # no name in time is no name, getnameinfo(3)
+            return None  # a timeout counts as no name, getnameinfo(3)
         return next(iter(answer), "").removesuffix(".") or None
 
 
@@ -235,7 +236,7 @@ def _text(value: str | bytes | int | None) -> str | None:
 
 
 def _kinds(service: str | None, wanted: int, proto: int, flags: int) -> Iterator[tuple[int, int, int]]:
-    """(socket type, protocol, port) of everything that `service` may mean."""
+    """(socket type, protocol, port) of each possible meaning of `service`."""
     numeric = service is None or (service.isascii() and service.removeprefix("-").isdigit())
     if not numeric and flags & socket.AI_NUMERICSERV:
         raise _error(socket.EAI_NONAME)
@@ -273,17 +274,17 @@ def _kinds(service: str | None, wanted: int, proto: int, flags: int) -> Iterator
 
 
 def _own_targets(family: int, flags: int) -> list[Target]:
-    """No host: everywhere for those who listen, loopback for those who connect."""
+    """Addresses without a host: the wildcard address with AI_PASSIVE, else loopback."""
     six, four = ("::", "0.0.0.0") if flags & socket.AI_PASSIVE else ("::1", "127.0.0.1")
     found = [Target(IPv4Address(four))] if family != socket.AF_INET6 else []
     if family != socket.AF_INET:
-        # glibc puts 0.0.0.0 first for listeners and ::1 first for others; programs have got used to it.
+        # As in glibc: 0.0.0.0 is first with AI_PASSIVE, ::1 is first without. Programs depend on that.
         found.insert(len(found) if flags & socket.AI_PASSIVE else 0, Target(IPv6Address(six)))
     return found
 
 
 def _literal(text: str) -> Target | None:
-    """An address written as one, also in the old forms of inet_aton(3), and with the interface of a link-local one."""
+    """A literal address, also in the forms of inet_aton(3), and with the interface of a link-local address."""
     plain, _, zone = text.partition("%")
     with suppress(ValueError):
         address = ipaddress.ip_address(plain)
@@ -322,7 +323,7 @@ def _mapped(targets: list[Target], family: int, flags: int) -> list[Target]:
 
 
 def _versions(family: int, flags: int) -> tuple[int, ...]:
-    """IP versions to ask for."""
+    """IP versions to query."""
     if family == socket.AF_INET:
         return (4,)
     versions = (6,) if family == socket.AF_INET6 and not flags & socket.AI_V4MAPPED else (6, 4)
@@ -338,7 +339,7 @@ def _could_be_name(name: str) -> bool:
 
 
 def _candidates(name: str, conf: ResolvConf) -> Iterator[str]:
-    """`name` and what the search list makes of it, in the order of resolv.conf(5)."""
+    """`name` and its combinations with the search list, in the order of resolv.conf(5)."""
     if name.endswith("."):
         yield name
         return
@@ -378,7 +379,7 @@ def _as_six(address: Address) -> IPv6Address:
 
 
 def _plain(address: Address) -> str:
-    """Text without interface, in the C library's spelling (::ffff:192.0.2.1, where `ipaddress` has ::ffff:c000:201)."""
+    """Text without interface, as the C library writes it (::ffff:192.0.2.1; `ipaddress` writes ::ffff:c000:201)."""
     return socket.inet_ntop(socket.AF_INET if address.version == 4 else socket.AF_INET6, address.packed)
 
 
@@ -389,7 +390,7 @@ def _policy(address: Address) -> tuple[int, int]:
 
 
 def _scope(address: Address) -> int:
-    """RFC 6724 section 3.1 and 3.2: scopes of both families on one scale."""
+    """The scope of an address of either family (RFC 6724 sections 3.1 and 3.2)."""
     if isinstance(address, IPv6Address) and address.is_multicast:
         return address.packed[1] & 0xF
     if address.is_loopback or address.is_link_local:
@@ -406,7 +407,7 @@ def _common_prefix(one: Address, other: Address) -> int:
 
 
 def _source_for(address: Address, scope: int = 0) -> Address | None:
-    """The address this host would use towards `address`; None when there is no way."""
+    """The source address this host would use for `address`; None without a route."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     target: tuple[Any, ...] = (
         (str(address), _DISCARD_PORT) if family == socket.AF_INET else (_plain(address), _DISCARD_PORT, 0, scope)
@@ -417,7 +418,7 @@ def _source_for(address: Address, scope: int = 0) -> Address | None:
             return ipaddress.ip_address(probe.getsockname()[0].partition("%")[0])
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
-            return address  # not knowing is no reason to call a destination unreachable
+            return address  # without a descriptor the route is not known, so it is not taken for unreachable
         return None
 
 
@@ -426,7 +427,7 @@ def order_destinations(
 ) -> list[Target]:
     """Sort destinations by RFC 6724 section 6; equal ones keep their order.
 
-    Rules 3, 4 and 7 (deprecated, home and encapsulated addresses) need facts that no portable interface gives.
+    Rules 3, 4 and 7 (deprecated, home and encapsulated addresses) are left out: no portable interface has the data.
     """
 
     def rank(target: Target) -> tuple[int, ...]:
@@ -441,21 +442,21 @@ def order_destinations(
             int(label != _policy(source)[1]),  # rule 5
             -precedence,  # rule 6
             _scope(address),  # rule 8
-            # Rule 9 only for IPv6: with IPv4 it defeats load sharing by order (the reason for RFC 3484's revision).
+            # Rule 9 only for IPv6: for IPv4 it would defeat load sharing by the order of the records.
             -_common_prefix(source, address) if address.version == 6 else 0,
         )
 
     return sorted(targets, key=rank)
 
 
-# --- installing ---------------------------------------------------------------------------------------------------
+# --- installation -------------------------------------------------------------------------------------------------
 
 
 def install(loop: asyncio.AbstractEventLoop, resolver: Resolver) -> AddressResolver:
-    """Let `loop` resolve host names with `resolver` from now on; ``loop.set_resolver(None)`` takes it back.
+    """Let `loop` resolve host names with `resolver` from now on; ``loop.set_resolver(None)`` undoes it.
 
     Raises:
-        TypeError: the loop has no place for a resolver; corenet's has.
+        TypeError: the loop has no ``set_resolver``; corenet's has.
     """
     set_resolver = getattr(loop, "set_resolver", None)
     if set_resolver is None:

@@ -1,9 +1,9 @@
 """The library: a validating recursive resolver inside the caller's own event loop.
 
-`Resolver` joins what the other rooms are: settings, store, policies, mesh and the exchange with name servers. It works
-on any asyncio loop that can watch descriptors and is fastest on corenet's. An answer is a value, also when it says
-that there is none; `Answer.raise_for_failure` is for those who want exceptions. Nothing is opened before the context
-is entered, and leaving it closes every socket.
+`Resolver` connects settings, store, policies, mesh and the exchange with name servers. It works on any asyncio loop
+that supports ``add_reader`` and is fastest on corenet's. An answer is a value, also when the name or data does not
+exist; `Answer.raise_for_failure` raises exceptions instead. No socket is opened before the context is entered, and
+leaving it closes all.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ _SEED_SIZE = 16
 
 
 class ExtendedError(NamedTuple):
-    """An Extended DNS Error (RFC 8914): its code and the sentence that came with it."""
+    """An Extended DNS Error (RFC 8914): its code and its text."""
 
     code: int
     text: str
@@ -62,9 +62,9 @@ class ExtendedError(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of a question.
+    """The result of a question.
 
-    Iterating gives the data as text, aliases left out::
+    Iteration yields the records of the qtype as text, without aliases::
 
         async with Resolver() as resolver:
             for address in await resolver.resolve("example.org", "AAAA"):
@@ -82,7 +82,7 @@ class Answer:
 
     @property
     def secure(self) -> bool:
-        """Whether DNSSEC proved the answer."""
+        """Whether the answer was validated as secure."""
         return self.verdict is Verdict.SECURE
 
     @property
@@ -92,7 +92,7 @@ class Answer:
 
     @property
     def rrset(self) -> RRset | None:
-        """The set of the type that was asked for, at the end of all aliases; None when there is none."""
+        """The set of the qtype, at the end of all aliases; None when there is none."""
         for rrset in reversed(self.rrsets):
             if rrset.rtype == self.question.qtype:
                 return rrset
@@ -100,7 +100,7 @@ class Answer:
 
     @property
     def canonical_name(self) -> str:
-        """Where the aliases lead, as text with a final dot."""
+        """The last name of the alias chain when it has data, else the qname, as text with a final dot."""
         rrset = self.rrset
         return names.to_text(self.question.qname if rrset is None else rrset.name)
 
@@ -118,9 +118,9 @@ class Answer:
         Raises:
             NXDomain: the name does not exist.
             NoData: it has no data of this type.
-            Bogus: DNSSEC validation failed.
-            ResolveTimeout: time ran out.
-            ServerFailure: anything else that is no answer.
+            Bogus: DNSSEC validation failed or could not be completed.
+            ResolveTimeout: no answer came in time.
+            ServerFailure: any other failure.
         """
         error = error_from_outcome(self.outcome)
         if error is not None:
@@ -130,10 +130,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Every step of a resolution and its reason; as text, one line a step.
+    """Every step of a resolution and its reason; ``str()`` gives one line for each step.
 
-    `story` is the same sorted by what it is about, and `to_text`, `to_json` and `to_html` show it. `seconds` is how
-    long it took, `began` the UTC second at which the question was put, `validating` whether DNSSEC was asked for.
+    `story` has the steps sorted by subject, and `to_text`, `to_json` and `to_html` format it. `seconds` is the
+    duration, `began` the start in seconds since 1970 (UTC), `validating` whether DNSSEC validation was enabled.
     """
 
     steps: tuple[TraceStep, ...]
@@ -143,33 +143,33 @@ class Trace:
     validating: bool = True
     source: str = "by iteration"
     told: "ServerReply | None" = None
-    """What a server said that was asked directly, beside what was found through it."""
+    """The reply of a server that was queried directly, besides the result by iteration."""
 
     def __iter__(self) -> Iterator[TraceStep]:
         return iter(self.steps)
 
     @property
     def story(self) -> "Story":
-        """Delegations, questions to servers, the chain of trust, proofs, and what came from the cache."""
+        """Delegations, upstream queries, the chain of trust, proofs, and data from the cache."""
         from resolver.explain import tell
 
         return tell(self.steps, self.answer.outcome, seconds=self.seconds, now=self.began,
                     validating=self.validating, source=self.source, told=self.told)
 
     def to_text(self, *, colour: bool = False, unicode: bool = True) -> str:
-        """The story as trees for a terminal; with `colour` there are escape sequences, but only ours."""
+        """The story as trees for a terminal; with `colour`, with escape sequences (never ones from DNS data)."""
         from resolver.explain import to_text
 
         return to_text(self.story, colour=colour, unicode=unicode)
 
     def to_json(self, *, indent: int | None = None) -> str:
-        """The story as one JSON object, whose keys docs/explain.md lists."""
+        """The story as one JSON object; docs/explain.md lists its keys."""
         from resolver.explain import to_json
 
         return to_json(self.story, indent=indent)
 
     def to_html(self) -> str:
-        """The story as a page that needs nothing else: the chain of trust and a timeline are drawn on it."""
+        """The story as a self-contained HTML page with the chain of trust and a timeline."""
         from resolver.explain import to_page
 
         return to_page(self.story)
@@ -179,15 +179,15 @@ class Trace:
 
 
 class ResolveTimeout(ResolveError, TimeoutError):
-    """Time ran out. It is also a `TimeoutError`, as callers of network code expect."""
+    """No answer came in time. It is also a `TimeoutError`, as callers of network code expect."""
 
     trace: Trace | None = None
-    """What was done until then, when an explanation was asked for."""
+    """The steps until the timeout, when `Resolver.explain` raised it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResolverStatistics:
-    """Counters since the resolver was opened, by room."""
+    """Counters since the resolver was opened, by package."""
 
     cache: dict[str, int]
     mesh: dict[str, int]
@@ -197,16 +197,16 @@ class ResolverStatistics:
 class Resolver:
     """A recursive resolver on the running event loop. An asynchronous context manager.
 
-    `store` shares a cache between resolvers of one process; `hosts` are answered as if they stood in the settings.
+    `store` shares a cache between resolvers of one process; `hosts` are added to the hosts entries of the settings.
     """
 
     def __init__(
         self, settings: Settings | None = None, *, store: Store | None = None, hosts: Iterable[HostEntry] = ()
     ) -> None:
-        """Take `settings` and read the hosts files they name; nothing else is opened yet.
+        """Read the hosts files that `settings` name; nothing else is opened yet.
 
         Raises:
-            ValueError: naming the setting that is wrong.
+            ValueError: a setting is invalid; the text names it.
         """
         self.settings = settings or Settings()
         self.policy = PolicyPipeline(self.settings, (*read_hosts_files(self.settings.policy.hosts_files), *hosts))
@@ -228,15 +228,15 @@ class Resolver:
         """Make the store, the mesh and its timer on `loop`; sockets are opened when first needed.
 
         Raises:
-            RuntimeError: when it is open already.
-            OSError: when the cache's memory cannot be had.
+            RuntimeError: it is open already.
+            OSError: the memory of the cache cannot be allocated.
         """
         if self._running is not None:
             raise RuntimeError("this resolver is open already")
         self._running = _Running(loop, self.settings, self.policy, self._given_store or make_store(self.settings))
 
     def close(self) -> None:
-        """Close every socket; questions on their way are answered with a failure. Does nothing the second time."""
+        """Close every socket; queries in progress end with a failure. A second call does nothing."""
         running, self._running = self._running, None
         if running is not None:
             running.close()
@@ -249,7 +249,7 @@ class Resolver:
 
     @property
     def mesh(self) -> Mesh:
-        """The driver, for listeners that serve clients with it."""
+        """The driver, for listeners that submit client queries to it."""
         return self._open.mesh
 
     @property
@@ -264,19 +264,19 @@ class Resolver:
 
     @property
     def crypto(self) -> Crypto:
-        """What checks signatures."""
+        """The signature checks."""
         return self._open.crypto
 
     @property
     def clock(self) -> Clock:
-        """The clocks that the mesh goes by."""
+        """The clocks of the mesh."""
         return self._open.clock
 
     def process_timers(self) -> None:
-        """Let the mesh look at its timers; to be called after questions were submitted to it directly."""
+        """Process the timers of the mesh; to be called after questions were submitted to it directly."""
         self._open.driver.process_timers()
 
-    # --- asking ---------------------------------------------------------------------------------------------------
+    # --- resolution -----------------------------------------------------------------------------------------------
 
     async def resolve(
         self, name: str, rdtype: str | int = "A", *, validate: bool = True, timeout: float | None = None
@@ -286,16 +286,16 @@ class Resolver:
         With `validate` off, data that fails DNSSEC is returned as well (the CD bit of RFC 4035 section 3.2.2).
 
         Raises:
-            ValueError: `name` is no name or `rdtype` no type.
-            ResolveTimeout: `timeout` is over.
+            ValueError: `name` is not a name, or `rdtype` is not a type.
+            ResolveTimeout: no answer came within `timeout`.
         """
         return await self._ask(_question(name, rdtype), validate, timeout, None)
 
     async def addresses(self, host: str, *, timeout: float | None = None) -> list[IPv4Address | IPv6Address]:
-        """Find the addresses of `host`, IPv6 first; a literal is its own address.
+        """The addresses of `host`, IPv6 first; a literal address is returned as it is.
 
         Raises:
-            ResolveError: when there is none; `NXDomain` and `NoData` only when both types say so.
+            ResolveError: there is none. `NXDomain` and `NoData` only if the queries for both types had that result.
         """
         with suppress(ValueError):
             return [ipaddress.ip_address(host)]
@@ -311,11 +311,11 @@ class Resolver:
     async def explain(
         self, name: str, rdtype: str | int = "A", *, validate: bool = True, timeout: float | None = None
     ) -> Trace:
-        """Resolve `name` and tell every step and its reason.
+        """Resolve `name` and return every step with its reason.
 
         Raises:
-            ValueError: `name` is no name or `rdtype` no type.
-            ResolveTimeout: `timeout` is over; its `trace` tells what was done until then.
+            ValueError: `name` is not a name, or `rdtype` is not a type.
+            ResolveTimeout: no answer came within `timeout`; its `trace` has the steps until then.
         """
         from resolver.explain import Recorder
 
@@ -342,7 +342,7 @@ class Resolver:
             if not done.done():
                 done.set_result(outcome)
 
-        ticket = running.mesh.submit(question, cd=not validate, on_done=on_done, trace=steps)
+        request = running.mesh.submit(question, cd=not validate, on_done=on_done, trace=steps)
         running.driver.process_timers()
         try:
             async with asyncio.timeout(timeout):
@@ -354,16 +354,16 @@ class Resolver:
             ) from None
         finally:
             if not done.done() or done.cancelled():
-                running.mesh.cancel(ticket)
+                running.mesh.cancel(request)
         return _answer(outcome)
 
-    # --- looking after it -----------------------------------------------------------------------------------------
+    # --- management -----------------------------------------------------------------------------------------------
 
     def flush(self, name: str, *, subtree: bool = False) -> int:
-        """Forget what is cached for `name`, or for it and everything below; returns how many entries went.
+        """Remove `name`, or `name` and all names below it, from the cache; returns the number of entries removed.
 
         Raises:
-            ValueError: `name` is no name.
+            ValueError: `name` is not a name.
         """
         return self._open.store.drop(to_wire(name), subtree=subtree)
 
@@ -374,7 +374,7 @@ class Resolver:
 
 
 class _Running:
-    """What exists between open and close: the rooms, joined, on one loop."""
+    """The connected parts of an open resolver, on one loop."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, settings: Settings, policy: PolicyPipeline, store: Store
@@ -383,7 +383,9 @@ class _Running:
         self.store = store
         self.clock = Clock()
         entropy = Entropy()
-        self.upstream = Upstream(loop, settings.iteration, entropy=entropy, reference_addresses=_landmarks(settings))
+        self.upstream = Upstream(
+            loop, settings.iteration, entropy=entropy, reference_addresses=_reference_addresses(settings)
+        )
         self.crypto = Crypto(loop, _signature_check(settings), clock=self.clock)
         self.mesh = Mesh(
             exchange=self.upstream,
@@ -407,7 +409,7 @@ class _Running:
 
 
 def _signature_check(settings: Settings) -> Callable[[SignatureJob], bool]:
-    """What does one signature check; the room behind it is loaded only where something is to be validated."""
+    """The function for one signature check; `resolver.validate` is imported only with validation."""
     if not settings.dnssec.active:
         return _nothing_to_check
     from resolver.validate.verify import check
@@ -416,18 +418,18 @@ def _signature_check(settings: Settings) -> Callable[[SignatureJob], bool]:
 
 
 def _nothing_to_check(job: SignatureJob) -> bool:
-    raise RuntimeError("a signature is to be checked where nothing is validated")
+    raise RuntimeError("a signature check was requested although validation is off")
 
 
 def _own_addresses(settings: Settings) -> list[str]:
-    """Addresses this resolver is served on, which it must never ask itself."""
+    """Addresses of this resolver, which it must not query itself."""
     port = settings.iteration.upstream_port
     own = (listener.key for listener in settings.listeners)
     return [address for address, own_port, protocol in own if protocol == "dns" and own_port == port]
 
 
-def _landmarks(settings: Settings) -> list[str]:
-    """Addresses of servers that nobody but the operator has chosen."""
+def _reference_addresses(settings: Settings) -> list[str]:
+    """Server addresses from the configuration, which no remote party can choose."""
     port = settings.iteration.upstream_port
     configured = [text for lines in (settings.forward, settings.stub) for zone in lines for text in zone.addresses]
     hints = [address for hint in settings.root_hints for address in hint.addresses]
@@ -435,10 +437,10 @@ def _landmarks(settings: Settings) -> list[str]:
 
 
 def make_store(settings: Settings, *, shared: bool = False) -> Store:
-    """An empty cache of the size that `settings` want; `shared` ones survive a fork and are common to all workers.
+    """An empty cache of the size in `settings`; with `shared`, its memory is shared with forked workers.
 
     Raises:
-        OSError: when the memory cannot be had.
+        OSError: the memory cannot be allocated.
     """
     want = settings.cache
     return Store.create(
@@ -454,10 +456,10 @@ def make_store(settings: Settings, *, shared: bool = False) -> Store:
 
 
 def to_wire(name: str) -> bytes:
-    """Turn a name into wire form: without final dot it counts as complete, beyond ASCII it goes through IDNA 2008.
+    """A name in wire form. Without a final dot it is complete as well; a name beyond ASCII is encoded by IDNA 2008.
 
     Raises:
-        ValueError: when it is no name.
+        ValueError: it is not a name.
     """
     if not name:
         raise ValueError("the name is empty; the root is written '.'")
@@ -486,7 +488,7 @@ def _answer(outcome: Outcome) -> Answer:
 
 
 def error_from_outcome(outcome: Outcome) -> ResolveError | None:
-    """The exception that `outcome` amounts to; None when it has an answer."""
+    """The exception for `outcome`; None when it has data."""
     question = outcome.question
     shown = f"{names.to_text(question.qname)} {c.type_to_text(question.qtype)}"
     kind: type[ResolveError]

@@ -1,6 +1,6 @@
-# Layout of the vocabulary of the pure rooms when effects.py is compiled as it stands: the classes become extension types, whose
-# attributes are read and written without a dictionary or a descriptor. Without compilation nothing reads this file.
-# tests/unit/resolver/test_effects.py holds the names here against ``__slots__`` there.
+# C layout of the classes of effects.py, for its compilation by Cython: they become extension types, whose attributes are
+# accessed without a dictionary or a descriptor. Without compilation this file is not used.
+# tests/unit/resolver/test_effects.py compares the names here with ``__slots__`` there.
 
 cdef class Failure:
     cdef public object ede

@@ -1,10 +1,10 @@
-"""The whole vocabulary between the pure rooms and the driver: what a generator may ask for and what it gets back.
+"""The interface between the generators and the driver: effects, their results, and the state that both use.
 
 `iterate`, `validate` and `resolve` are generators that yield `Ask`, `Need`, `Verify` or `Pause` and are resumed with
-the result; failures are values (`Failure`), never exceptions, because a server that does not answer is daily life
-and not a fault of the program. The classes have slots and a plain ``__init__``: one is made for each upstream packet,
-and a frozen dataclass costs eight times as much per step. What every step of one client query shares (`Budget`) and
-what all queries of a worker share (`Context`) stand here too, since both sides of the line hold them.
+the result. Failures are values (`Failure`), never exceptions, because a server that does not answer is normal and no
+fault of the program. The classes have slots and a plain ``__init__``: one is made for each upstream packet, and a
+frozen dataclass costs eight times as much per step. `Budget` is shared by all steps of one client query, `Context` by
+all queries of a worker.
 """
 
 from collections.abc import Callable, Generator, MutableSequence, Sequence
@@ -64,50 +64,49 @@ class FailureKind(IntEnum):
     NETWORK = 2
     """The network or the peer refused: unreachable, connection reset, TLS failure."""
     MALFORMED = 3
-    """Only replies that no parser takes."""
+    """Only replies that cannot be parsed or used."""
     CASE_MISMATCH = 4
-    """A reply that fits but for the letter case of its question (0x20): the server folds case, or it is forged."""
+    """A reply that matches except for the letter case of its qname (0x20): the server changes case, or it is forged."""
     RCODE = 5
-    """The servers answered with a response code that is no answer (SERVFAIL, REFUSED, ...)."""
+    """The servers replied with an error (SERVFAIL, REFUSED, ...)."""
     LAME = 6
     """The servers do not serve the zone that was delegated to them."""
     UNREACHABLE = 7
-    """No server of the zone could be asked or none gave a usable reply."""
+    """No server of the zone could be queried, or none gave a usable reply."""
     CYCLE = 8
-    """Waiting for the result would be waiting for oneself (TsuNAME)."""
+    """The query would wait for its own result (TsuNAME)."""
     BUDGET = 9
-    """The client query has used up its upstream packets, depth or restarts (NXNSAttack, CAMP)."""
+    """The client query has used up its packets, sub-queries, depth, referrals or aliases (NXNSAttack, CAMP)."""
     DEADLINE = 10
     """The client query has used up its time."""
     BOGUS = 11
-    """DNSSEC validation failed, or could not be done: the failure's verdict tells which."""
+    """DNSSEC validation failed (verdict BOGUS) or could not be completed (verdict INDETERMINATE)."""
     CACHED_ERROR = 12
-    """It failed a moment ago and is not tried again yet (RFC 9520)."""
+    """A cached failure: the query is not tried again yet (RFC 9520)."""
     CANCELLED = 13
-    """Nobody waits for it any more."""
+    """The resolver is closing."""
     INTERNAL = 14
     """A fault of this program."""
     LOCAL_RESOURCE = 15
-    """This host could not send: no descriptor, buffer, memory or port was left, or a limit of ours was reached. Nothing
-    was sent, so it says nothing about any server."""
+    """This host could not send: it had no descriptor, buffer, memory or port left, or a limit of this program was
+    reached. Nothing was sent, so nothing is known about the server."""
     NO_ROUTE = 16
-    """No way leads from this host to the address: no route, no address of that family, or its firewall forbids it."""
+    """This host cannot reach the address: no route, no address of that family, or its firewall forbids it."""
     OVERLOAD = 17
-    """No place was free for the question or one of its sub-queries, or its place was given to a newer one."""
+    """No job slot or memory was left for the query or one of its sub-queries, or it was ended for a newer query."""
     SPOOF_SUSPECTED = 18
-    """Over UDP came only what others could have sent who have not seen the query: it is to be asked again over TCP."""
+    """Many UDP packets matched no query, so an off-path attacker may be guessing: to be queried again over TCP."""
     NO_FAMILY = 19
-    """As NO_ROUTE, and the kernel has no route either to those addresses of its family that no stranger has chosen."""
+    """As NO_ROUTE, and the kernel has no route to the configured reference addresses of that family either."""
 
 
 class Failure:
-    """Something was not obtained: the kind, the Extended DNS Error code (RFC 8914) that tells it, and a sentence.
+    """The reason why something was not obtained: kind, Extended DNS Error code (RFC 8914), and a sentence.
 
-    `verdict` is the security status of what was obtained all the same: BOGUS when it did not pass validation,
-    INDETERMINATE when its chain of trust could not be followed to the end, because something of it was not to be had
-    (RFC 4035 section 4.3), None when there was no data. Who validates himself is refused nothing but for the last.
-    `name` is the name at fault, when that is not the one that was asked for. The code is for showing: nothing is
-    concluded from it.
+    `verdict` is the security status of data that was obtained nevertheless: BOGUS when it failed validation,
+    INDETERMINATE when a part of its chain of trust could not be obtained (RFC 4035 section 4.3), None when there was no
+    data. A client that validates itself (CD) gets the data in the first two cases. `name` is the name that failed, when
+    that is not the qname. No decision depends on the code; it is for clients only.
     """
 
     __slots__ = ("ede", "kind", "name", "text", "verdict")
@@ -127,7 +126,7 @@ class Failure:
 
     @property
     def is_bogus(self) -> bool:
-        """DNSSEC validation failed, or could not be done."""
+        """DNSSEC validation failed, or could not be completed."""
         return self.kind is FailureKind.BOGUS
 
     @property
@@ -137,7 +136,7 @@ class Failure:
 
     @property
     def is_unrouted(self) -> bool:
-        """No way leads from this host to the address that was to be asked."""
+        """This host cannot reach the address that was to be queried."""
         return self.kind in (FailureKind.NO_ROUTE, FailureKind.NO_FAMILY)
 
     @property
@@ -186,11 +185,11 @@ class Server:
 
 
 class Purpose(IntEnum):
-    """Why one question leads to another."""
+    """Why a question is resolved."""
 
     CLIENT = 0
     NS_ADDRESS = 1
-    """Address of a name server: unvalidated, used for nothing but sending packets."""
+    """Address of a name server: not validated, used only as destination of queries."""
     PRIMING = 2
     """The current root servers (RFC 9609)."""
     DNSSEC = 3
@@ -202,13 +201,13 @@ class Purpose(IntEnum):
 
 
 class Ask:
-    """Send one question to one server; answered with `Reply` or `Failure`.
+    """Send one query to one server; resumed with `Reply` or `Failure`.
 
-    `timeout` is in seconds. `edns_payload` None sends no OPT record. `randomise_case` allows 0x20; message id, source
-    port and the letter case itself are the exchange's business. `tcp` asks for a stream at once. `cookie` is what the
-    server gave us last, in full, b"" for a fresh one of ours alone, None for no COOKIE option (RFC 7873). `zone` is the
-    delegation, or forwarded name, that the server is asked for: who shares sockets counts by it. The first packet is
-    paid for; `budget` pays when the ask has to be sent once more, None for nobody.
+    `timeout` is in seconds. `edns_payload` None sends no OPT record. `randomise_case` allows 0x20; the exchange chooses
+    message id, source port and letter case. `tcp` sends over TCP at once. `cookie` is the content of the COOKIE option:
+    client and server cookie as the server returned them last, b"" for a new client cookie alone, None for no option
+    (RFC 7873). `zone` is the zone that the server is queried for; sockets are shared out by it. The first packet is
+    charged already; `budget` is charged when the query must be sent again, None when nothing is.
     """
 
     __slots__ = ("budget", "checking_disabled", "cookie", "do", "edns_payload", "qname", "qtype", "randomise_case",
@@ -250,9 +249,9 @@ class Ask:
 
 
 class Need:
-    """The answer to another question, through cache and mesh; resumed with `Outcome` or `Failure`.
+    """Resolve another question, from the cache or by a job; resumed with `Outcome` or `Failure`.
 
-    The sub-query shares the asking query's budget.
+    The sub-query spends the budget of the query that yields this.
     """
 
     __slots__ = ("purpose", "question")
@@ -287,7 +286,7 @@ class Verify:
 
 
 class Pause:
-    """Let time pass; resumed with None."""
+    """Wait for some seconds; resumed with None."""
 
     __slots__ = ("seconds",)
 
@@ -303,10 +302,10 @@ Steps: TypeAlias = Generator[Effect, Any, T]
 
 
 class Reply:
-    """A packet that belongs to an `Ask`: address, port, id, question and letter case were matched by the exchange.
+    """The reply to an `Ask`; the exchange has matched address, port, id, question and letter case.
 
-    `rtt` is in seconds. A truncated UDP reply is handed over as it is (``view.tc``). `cookie` is the content of its
-    COOKIE option, our part of it checked; b"" when there was none, or none with a part of the server's.
+    `rtt` is in seconds. A truncated UDP reply is returned as it is (``view.tc``). `cookie` is the content of its COOKIE
+    option with the client cookie checked, b"" without such an option or without a server cookie in it.
     """
 
     __slots__ = ("cookie", "rtt", "server", "tcp", "view")
@@ -320,14 +319,13 @@ class Reply:
 
 
 class RawReply:
-    """What one zone said about one name, scrubbed and not yet validated: the step between `iterate` and `validate`.
+    """The reply of one zone for one name, scrubbed and not yet validated: from `iterate` or the cache to `validate`.
 
     `answer` is the alias chain in order and, when the chain ends in data, the data. A CNAME without signatures that
-    follows the DNAME it was made from is synthesised here (RFC 6672 section 3.1). `alias` is the name that must be
-    asked next, None when the chain is complete. `name` is the last name of the chain: what `rcode`, `soa` and
-    `proofs` speak about. `denied` says that data does not exist (NODATA or NXDOMAIN). `zone` is the zone whose
-    servers were asked (lower case), `server` the one that answered, None when it came from the cache. `ttl` is
-    how long a denial may be kept, in seconds.
+    follows the DNAME it was made from was synthesised here (RFC 6672 section 3.1). `alias` is the name to resolve next,
+    None when the chain is complete. `name` is the last name of the chain, which `rcode`, `soa` and `proofs` refer to.
+    `denied` is True for NODATA and NXDOMAIN. `zone` is the zone whose servers were queried (lower case), `server` the
+    one that answered, None when the reply comes from the cache. `ttl` is how long a denial may be cached, in seconds.
     """
 
     __slots__ = ("aa", "alias", "answer", "denied", "name", "proofs", "qname", "qtype", "rcode", "server", "soa", "ttl",
@@ -350,21 +348,21 @@ class RawReply:
 
     @property
     def authority(self) -> "list[RRset]":
-        """SOA and proofs as they stand in an authority section."""
+        """SOA and proofs in the order of an authority section."""
         return self.proofs if self.soa is None else [self.soa, *self.proofs]
 
     def dname_of(self, cname: "RRset") -> "RRset | None":
-        """The DNAME of this reply that an unsigned CNAME was made from; None when it is a CNAME of its own.
+        """The DNAME of this reply that `cname` was synthesised from; None when `cname` is signed or fits no DNAME.
 
-        A DNAME speaks for names strictly below its owner, and the target must be exactly what it makes of the name
-        (RFC 6672 sections 2.2 and 5.3.1).
+        A DNAME applies to names strictly below its owner, and the target must be exactly the name that it yields (RFC
+        6672 sections 2.2 and 5.3.1).
         """
         if cname.rtype != c.CNAME or cname.sig_len:
             return None
         name = cname.name
         for dname in self.answer:
             if dname is cname:
-                break  # a DNAME goes before what is made from it
+                break  # a DNAME precedes the CNAME made from it
             if dname.rtype != c.DNAME or len(name) <= len(dname.name) or not names.is_subdomain(name, dname.name):
                 continue
             target = names.replace_suffix(name, dname.name, dname.targets()[0])
@@ -374,14 +372,12 @@ class RawReply:
 
 
 class Outcome:
-    """What became of a question. RRsets carry their signatures; `ttl` is the least of what is shown, in seconds.
+    """The result of a question. RRsets include their signatures; `ttl` is the lowest TTL of the records, in seconds.
 
-    `stale` data has expired (RFC 8767); its ``ttl`` says how long the reply may be kept:
-    0 while better is being sought.
-    `authoritative` is for local zones alone, whose answers have AA set (RFC 6303 section 3). `serial` is the cache's
-    when the work on it began, so that nothing made from it is kept after a flush; the mesh sets it.
-    `referral` says that it is a delegation instead of an answer: its NS set and addresses are shown whatever else is
-    left out.
+    `stale`: the data has expired (RFC 8767); then `ttl` is how long the reply may be cached, 0 while resolution goes
+    on. `authoritative`: the answer of a local zone, which has AA set (RFC 6303 section 3). `serial` is that of the
+    cache when the job began, so that nothing made from the outcome is cached after a flush; the mesh sets it.
+    `referral`: a delegation instead of an answer; its NS set and addresses are always part of the reply.
     """
 
     __slots__ = ("additional", "answer", "authoritative", "authority", "ede", "failure", "from_cache", "question",
@@ -422,10 +418,10 @@ class Outcome:
 class TraceStep:
     """One step of a resolution and its reason, in the order in which they happened.
 
-    `kind` is a word (cache, cut, ask, reply, truncated, retry, referral, failure, need, alias, keys, ds, check, proof,
-    validate, stale, dns64); `text` says it to a person; the other fields are set where they mean something. `rtt` is in
-    seconds. `facts` are what the text was made from, by kind, for `resolver.explain` alone; whoever collects the
-    steps may stamp `at`, seconds since the question was put.
+    `kind` is one of: cache, cut, ask, reply, truncated, retry, referral, failure, need, alias, keys, ds, check, proof,
+    validate, stale, dns64. `text` is a sentence for people; the other fields are set where they apply. `rtt` is in
+    seconds. `facts` are the data behind the text, by kind, for `resolver.explain` only. `at` is in seconds since the
+    query began; the collector of the steps may set it.
     """
 
     __slots__ = ("at", "depth", "facts", "kind", "qname", "qtype", "rcode", "rtt", "server", "text", "zone")
@@ -464,20 +460,20 @@ class TraceStep:
 
 
 Key: TypeAlias = tuple[tuple[bytes, int, int], int]
-"""Of a sub-query: the key of its question, and what is wanted of the answer."""
+"""Key of a job: the key of its question, and 1 without validation (CD), else 0, plus 2 for the chain of trust."""
 
 
 class Budget:
-    """What one client query may still spend, sub-queries included. It only ever shrinks (CVE-2026-50045 is a reset).
+    """What one client query may still use, sub-queries included. It is never increased (CVE-2026-50045 was a reset).
 
-    `deadline` is in seconds of the monotonic clock; `failure` is set once and for all when something ran out.
-    `local_error` is the first local error met on the way that left servers unasked: whatever fails afterwards may fail
-    because of it, and is remembered for a moment only. `exhausted`: something was asked for that was not left; what
-    fails from then on is this query's failure, and says nothing about the names that it met. `failed` are the
-    sub-queries that failed: none is tried again for the same client query, also where the failure may not be kept for
-    others. `insecure` are the delegations that were proved insecure, with the finding of each, which is the
-    validation's own. `octets` are what all work under way for the query holds, at most; `accounted_octets` is how much
-    of it the mesh has summed up with that of others.
+    `deadline` is in seconds of the monotonic clock. `failure` is set when packets, sub-queries, look-ups, time or job
+    slots ran out, and is not replaced. `local_error` is the first local error because of which a server was not
+    queried, or a later refusal of a sub-query; any later failure may be its consequence, and is cached for a short time
+    or not at all. `exhausted`: the query needed more of something than was left. Its failures from then on say nothing
+    about the names involved. `failed` are the sub-queries that failed: none is started again for the same client query,
+    even where the failure may not be cached for others. `insecure` are the delegations that were proved insecure, with
+    the `SecurityStatus` of each. `octets` is an upper bound of what all jobs of the query hold; `accounted_octets` is
+    the part that the mesh has added to its sum.
     """
 
     __slots__ = (
@@ -518,17 +514,17 @@ class Budget:
         self.accounted_octets = 0
 
     def take_lookup(self) -> bool:
-        """Count one question that a step of the work asks, whoever knows the answer; False when there are none left."""
+        """Count one `Need`, answered from the cache or not; False when none is left."""
         if self.lookups <= 0:
-            self._run_out("too many look-ups for one question")
+            self._run_out("too many look-ups for one query")
             return False
         self.lookups -= 1
         return True
 
     def take_query(self) -> bool:
-        """Count one sub-query that somebody has to work on; False when there are none left."""
+        """Count one sub-query that needs a job; False when none is left."""
         if self.queries <= 0:
-            self._run_out("too many sub-queries for one question")
+            self._run_out("too many sub-queries for one query")
             return False
         self.queries -= 1
         return True
@@ -539,15 +535,15 @@ class Budget:
             self.failure = Failure(FailureKind.BUDGET, c.EDE_OTHER, text)
 
     def take_packet(self) -> bool:
-        """Count one upstream packet; False when there are none left."""
+        """Count one upstream packet; False when none is left."""
         if self.packets <= 0:
-            self._run_out("too many upstream queries for one question")
+            self._run_out("too many upstream queries for one query")
             return False
         self.packets -= 1
         return True
 
     def take_verifications(self, count: int) -> bool:
-        """Count signature checks (KeyTrap, CVE-2023-50387); False when so many are not left."""
+        """Count signature checks (KeyTrap, CVE-2023-50387); False when fewer than `count` are left."""
         if count > self.verifications:
             self.exhausted = True
             return False
@@ -555,7 +551,7 @@ class Budget:
         return True
 
     def take_hashes(self, blocks: int) -> bool:
-        """Count blocks of 64 octets that are hashed (CVE-2023-50868); False when so many are not left."""
+        """Count blocks of 64 octets to be hashed (CVE-2023-50868); False when fewer than `blocks` are left."""
         if blocks > self.hashes:
             self.exhausted = True
             return False
@@ -564,16 +560,16 @@ class Budget:
 
 
 ChildNsSets: TypeAlias = "dict[bytes, tuple[RRset, dict[bytes, list[RRset]]]]"
-"""What zones (lower case) said of their servers: NS set, and addresses beside it by name server."""
+"""By zone (lower case): the NS set that its own servers sent, and the addresses with it by name server."""
 
 
 class Task:
-    """One question on its way: what `resolve` and the rooms below it know about who asked and why.
+    """The parameters of one job: question, budget, purpose, depth, trace.
 
-    `cache_checked` says that the cache and the policies were asked a moment ago and know nothing of it. `child_ns` is
-    what zones said of their servers in the work on one client query, sub-queries included; `iterate` adds to it.
-    `octets` are what was handed to the work on this question, in replies, answers to others, and sets from the cache.
-    All of it counts as held until the work ends: to be told when it lets go of which would cost more than it is worth.
+    `cache_checked`: cache and policies were looked up just before and have nothing for the qname. `child_ns` are the NS
+    sets that zones sent about themselves during one client query, sub-queries included; `iterate` adds to it. `octets`
+    is the size of all replies, sub-query results and cached sets given to the job. All of it counts as held until the
+    job ends, because tracking what is freed earlier would cost more than it saves.
     """
 
     __slots__ = ("budget", "cache_checked", "cd", "child_ns", "depth", "octets", "purpose", "question", "trace")
@@ -587,13 +583,13 @@ class Task:
         depth: int = 0,
         purpose: Purpose = Purpose.CLIENT,
         trace: MutableSequence[TraceStep] | None = None,
-        missed: bool = False,
-        told: "ChildNsSets | None" = None,
+        cache_checked: bool = False,
+        child_ns: "ChildNsSets | None" = None,
     ) -> None:
         self.question = question
-        self.child_ns: ChildNsSets = {} if told is None else told
+        self.child_ns: ChildNsSets = {} if child_ns is None else child_ns
         self.budget = budget
-        self.cache_checked = missed
+        self.cache_checked = cache_checked
         self.cd = cd
         self.depth = depth
         self.purpose = purpose
@@ -601,18 +597,18 @@ class Task:
         self.octets = 0
 
     def account_octets(self, octets: int) -> None:
-        """Count what was handed to the work on this question."""
+        """Count octets that were given to this job."""
         self.octets += octets
         self.budget.octets += octets
 
     def note(self, kind: str, text: str, **fields: Any) -> None:
-        """Record a step. Callers check ``trace is not None`` first, so that nothing is formatted in vain."""
+        """Record a step. Callers check ``trace is not None`` first, so that texts are formatted only when needed."""
         if self.trace is not None:
             self.trace.append(TraceStep(kind, text, depth=self.depth, **fields))
 
 
 class RandomSource(Protocol):
-    """Unpredictable numbers from outside: the kernel's in the daemon, a seeded generator in tests."""
+    """Source of unpredictable numbers: the kernel's in the daemon, a seeded generator in tests."""
 
     def bits(self, count: int, /) -> int: ...
 
@@ -620,7 +616,7 @@ class RandomSource(Protocol):
 
 
 class LocalAnswers(Protocol):
-    """What the policy room says about a question before anybody is asked."""
+    """Answers from policies, before any server is queried; `PolicyPipeline` of `resolver.policy` implements it."""
 
     def answer(self, question: Question, /) -> Outcome | None: ...
 
@@ -633,7 +629,7 @@ class Zone(Protocol):
 
 
 class Delegations(Protocol):
-    """What others ask of that which `iterate` keeps for a worker."""
+    """The part of `DelegationCache` that other packages than `iterate` use."""
 
     def forward_or_stub_for(self, name: bytes, /) -> Zone | None: ...
 
@@ -649,7 +645,7 @@ class AddressSynthesis(Protocol):
 
 
 class AggressiveDenials(Protocol):
-    """What verified denials of other names prove (RFC 8198)."""
+    """Answers from verified denials of other names (RFC 8198)."""
 
     def answer(
         self, qname: bytes, qtype: int, context: "Context", budget: Budget, /, *, with_soa: bool
@@ -657,13 +653,13 @@ class AggressiveDenials(Protocol):
 
 
 class KeySentinel(Protocol):
-    """Questions that test which root keys are trusted (RFC 8509)."""
+    """Queries that test which root keys are trusted (RFC 8509)."""
 
     def forbids(self, question: Question, /) -> str | None: ...
 
 
 class Validation(Protocol):
-    """What `resolve` asks of the validator besides its verdicts."""
+    """What `resolve` uses of the validator besides its verdicts."""
 
     @property
     def aggressive_nsec(self) -> AggressiveDenials | None: ...
@@ -673,9 +669,9 @@ class Validation(Protocol):
 
 
 class Context:
-    """What all queries of one worker share. `now` and `monotonic` are set by the driver before it resumes anybody.
+    """What all queries of one worker share. The driver sets `now` and `monotonic` before it resumes a generator.
 
-    `now` is int seconds of the real-time clock (cache), `monotonic` float seconds (timers).
+    `now` is in whole seconds of the real-time clock (for the cache), `monotonic` in seconds (for timers).
     """
 
     __slots__ = (
@@ -701,10 +697,10 @@ class Context:
         self.now = 0
         self.monotonic = 0.0
         self.dns64: AddressSynthesis | None = None
-        """None when no addresses are made."""
+        """None without DNS64."""
         self.delegations: Delegations
-        """What `iterate` has prepared from the settings; whoever makes the context sets it before anything runs."""
+        """The delegation cache of `iterate`; to be set before any generator runs."""
         self.validation: Validation | None = None
         """None as `validator`."""
         self.validator: Callable[[Question, RawReply, Context, Task], Steps[tuple[Verdict, int, str]]] | None = None
-        """``validate`` of the validator, or None while nothing is to be validated."""
+        """``validate`` of the validator; None without validation."""

@@ -1,9 +1,9 @@
-"""The exceptions of the public API: what `Answer.raise_for_failure` raises for those who want exceptions.
+"""The exceptions of the public API, which `Answer.raise_for_failure` raises.
 
-Inside the resolver failures are values (`resolver.effects.Failure`); only at its rim do they become exceptions. The
-family has predicates instead of deep inheritance, because callers ask "is there no such name?" or "may I try again?"
-and not which room noticed. Every error carries the question, the response code and the Extended DNS Errors (RFC 8914).
-`ResolveTimeout`, which also carries a `Trace`, stands beside it in `resolver.api`.
+Inside the resolver failures are values (`resolver.effects.Failure`); only the API turns them into exceptions. The
+classes have predicates instead of a deep hierarchy, because callers need to know whether the name exists or a retry may
+help, and not which part of the resolver failed. Each error has the question, the response code and the Extended DNS
+Errors (RFC 8914). `ResolveTimeout`, which also has a `Trace`, is in `resolver.api`.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ __all__ = ["Bogus", "NXDomain", "NoData", "ResolveError", "ServerFailure"]
 
 
 class ResolveError(Exception):
-    """A question was not answered with data. Catch this one, or ask its predicates."""
+    """A question has no answer with data. The base class of the others; its predicates tell the cases apart."""
 
     def __init__(
         self,
@@ -35,22 +35,22 @@ class ResolveError(Exception):
 
     @property
     def is_missing(self) -> bool:
-        """The name or the data does not exist; asking again is no use until the TTL ends."""
+        """The name or the data does not exist; a retry is useless until the TTL ends."""
         return isinstance(self, NXDomain | NoData)
 
     @property
     def is_bogus(self) -> bool:
-        """DNSSEC says that the data is forged or the zone is signed wrongly."""
+        """DNSSEC validation failed or could not be completed."""
         return self.failure is not None and self.failure.is_bogus
 
     @property
     def is_timeout(self) -> bool:
-        """Time ran out before an answer came."""
+        """No answer came in time."""
         return self.failure is not None and self.failure.is_timeout
 
     @property
     def is_transient(self) -> bool:
-        """Asking again later may help."""
+        """A retry later may help."""
         return self.failure is not None and self.failure.is_transient
 
 
@@ -59,12 +59,12 @@ class NXDomain(ResolveError):
 
 
 class NoData(ResolveError):
-    """The name exists, but has no data of this type."""
+    """The name exists, but has no data of this type (NODATA)."""
 
 
 class Bogus(ResolveError):
-    """DNSSEC validation failed."""
+    """DNSSEC validation failed or could not be completed."""
 
 
 class ServerFailure(ResolveError):
-    """The servers in charge could not be reached or did not answer usefully."""
+    """The authoritative servers could not be reached, or gave no usable answer."""

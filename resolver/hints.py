@@ -1,8 +1,8 @@
-"""Root hints and root trust anchors built in, and the small readers of the files that replace them.
+"""The built-in root hints and root trust anchors, and parsers of the files that replace them.
 
-The facts are those of the root zone's operators (named.root and root-anchors, as Debian's dns-root-data ships them).
-The readers do not use dnspython: its import costs 100 ms of start-up, and both file forms are a handful of tokens a
-line. Nothing here opens a file; text comes in, tuples go out.
+The data is that of the operators of the root zone (named.root and root-anchors, as in Debian's dns-root-data). The
+parsers do not use dnspython, because its import takes 100 ms and both file formats are simple. They get the text of a
+file and open none.
 """
 
 import base64
@@ -28,13 +28,13 @@ ROOT_SERVERS: tuple[tuple[str, tuple[str, str]], ...] = (
     ("l.root-servers.net.", ("199.7.83.42", "2001:500:9f::42")),
     ("m.root-servers.net.", ("202.12.27.33", "2001:dc3::35")),
 )
-"""Letter by letter: name, IPv4 and IPv6 address (named.root of 2024-04-18)."""
+"""Name, IPv4 and IPv6 address of each root server (named.root of 2024-04-18)."""
 
 ROOT_ANCHORS: tuple[str, ...] = (
     ". IN DS 20326 8 2 E06D44B80B8F1D39A95C0B0D7C65D08458E880409BBC683457104237C7F8EC8D",
     ". IN DS 38696 8 2 683D2D0ACB8C9B712A1948B27F741219298D0A450D612C483AF444A4C0FB2B16",
 )
-"""Root key signing keys of 2017 and 2024 as DS records."""
+"""The root key signing keys of 2017 and 2024 as DS records."""
 
 ROOT_KEYS: tuple[str, ...] = (
     ". IN DNSKEY 257 3 8 AwEAAaz/tAm8yTn4Mfeh5eyI96WSVexTBAvkMgJzkKTOiW1vkIbzxeF3+/4RgWOq7HrxRixHlFlExOLAJr5emLvN7SWX"
@@ -68,11 +68,12 @@ ALGORITHMS: Mapping[str, int] = MappingProxyType(
         "ED448": 16,
     }
 )
-"""Mnemonics that RFC 4034 appendix A.1 permits in the place of an algorithm's number, as registered since."""
+"""Mnemonics that are permitted instead of an algorithm number (RFC 4034 appendix A.1 and later registrations)."""
 
 
 def _records(text: str) -> list[tuple[int, list[str]]]:
-    """Cut zone file text into (line number, tokens): comments gone, parentheses joined, a missing owner repeated."""
+    """Zone file text as (line number, tokens): without comments, with parentheses joined and missing owners repeated.
+    """
     found: list[tuple[int, list[str]]] = []
     owner = ""
     pending: list[str] = []
@@ -92,12 +93,12 @@ def _records(text: str) -> list[tuple[int, list[str]]]:
             owner = pending[0]
             found.append((start, pending))
     if depth:
-        raise ValueError(f"line {start}: the parenthesis opened here is never closed")
+        raise ValueError(f"line {start}: the opening parenthesis has no closing one")
     return found
 
 
 def _typed(tokens: list[str]) -> tuple[str, str, list[str]]:
-    """Split tokens into owner, type and rdata, whatever of TTL and class stands between (RFC 1035 section 5.1)."""
+    """Split tokens into owner, type and rdata; TTL and class between them are optional (RFC 1035 section 5.1)."""
     position = 1
     while position < len(tokens) and (tokens[position].isdigit() or tokens[position].upper() == "IN"):
         position += 1
@@ -107,10 +108,10 @@ def _typed(tokens: list[str]) -> tuple[str, str, list[str]]:
 
 
 def parse_hints(text: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Read root hints in zone file form (named.root): NS records of the root, then A and AAAA of their names.
+    """Parse root hints in zone file format (named.root): NS records of the root, A and AAAA records of their names.
 
     Raises:
-        ValueError: with the line, when a record is neither, or when no server with an address remains.
+        ValueError: a record is neither, with its line; or no server has an address.
     """
     servers: dict[str, list[str]] = {}
     addresses: dict[str, list[str]] = {}
@@ -129,28 +130,28 @@ def parse_hints(text: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
             raise ValueError(f"line {number}: {owner} {rtype} is neither a root NS record nor an address")
     found = tuple((name, tuple(addresses[name])) for name in servers if name in addresses)
     if not found:
-        raise ValueError("no root server with an address in it")
+        raise ValueError("it has no root server with an address")
     return found
 
 
 def check_anchor(text: str, where: str) -> None:
-    """Look whether `text` is a DS or DNSKEY record with the right number and kind of fields.
+    """Check that `text` is a DS or DNSKEY record with valid fields.
 
     Raises:
-        ValueError: naming `where` and what is wrong.
+        ValueError: it is not; the text names `where` and the fault.
     """
     try:
         _, rtype, rdata = _typed(text.split(";", 1)[0].replace("(", " ").replace(")", " ").split())
         if rtype not in ("DS", "DNSKEY"):
             raise ValueError(f"{rtype} is neither DS nor DNSKEY")
-        named = 1 if rtype == "DS" else 2  # the field that may be a mnemonic
+        named = 1 if rtype == "DS" else 2  # the algorithm, which may be a mnemonic
         numbers = [part for index, part in enumerate(rdata[:3]) if index != named or part.upper() not in ALGORITHMS]
         if len(rdata) < 4 or not all(part.isascii() and part.isdigit() for part in numbers):
             raise ValueError(f"{rtype} needs three numbers and then its data")
         for index, part in enumerate(rdata[:3]):
             largest = 255 if index else 65535
             if part.isdigit() and int(part) > largest:
-                raise ValueError(f"{part} is more than that field holds ({largest})")
+                raise ValueError(f"{part} is above the maximum of its field ({largest})")
         if rtype == "DS":
             binascii.unhexlify("".join(rdata[3:]))
         else:
@@ -160,10 +161,10 @@ def check_anchor(text: str, where: str) -> None:
 
 
 def parse_anchors(text: str) -> tuple[str, ...]:
-    """Read a file of DS and DNSKEY records in zone file form, such as the output of `dig`; other records are left out.
+    """Parse DS and DNSKEY records in zone file format, such as the output of `dig`; other records are ignored.
 
     Raises:
-        ValueError: with the line of a record that is wrong, or when there is none.
+        ValueError: a record is invalid, with its line; or there is none.
     """
     found = []
     for number, tokens in _records(text):
@@ -178,5 +179,5 @@ def parse_anchors(text: str) -> tuple[str, ...]:
             check_anchor(line, f"line {number}")
             found.append(line)
     if not found:
-        raise ValueError("no DS or DNSKEY record in it")
+        raise ValueError("it has no DS or DNSKEY record")
     return tuple(found)

@@ -68,7 +68,7 @@ ARENA_BYTES = Limit(
 )
 ARENA_TABLE_SHARE = 8
 """parts: One part in this many of the arena is reserved for buckets: an entry needs 12 bytes there and at least 48 in
-the ring. With a smaller table, entries are evicted although the ring has room."""
+the ring. With a smaller table, entries are evicted although the ring is not full."""
 ARENA_ENTRY_SHARE = 8
 """parts: No entry is larger than one part in this many of the ring, so that one entry cannot evict all others."""
 ARENA_LOCK_SPINS = 128
@@ -82,7 +82,7 @@ ARENA_LOCK_NAPS = 100
 down but does not block them."""
 TABLE_READ_TURNS = 64
 """attempts: A reader that meets writers this often takes the lookup for a miss: a writer that died may have left its
-mark for ever."""
+mark forever."""
 TABLE_LOAD_LOW = 66
 """percent: The table begins to split its groups one by one when this share of an undivided group is in use. Earlier
 wastes memory; later makes searches longer."""
@@ -93,8 +93,8 @@ TABLE_SECOND_CHANCES = 32
 """entries: One insertion carries over at most this many recently used entries; then it evicts whatever is next. Fewer
 evict popular entries; more make single insertions slow."""
 FLUSH_OWNER_CHECK = 16
-"""stores: While a flush is under way, each process checks after this many stores whether the owner of the flush still
-lives. The check costs system calls."""
+"""stores: While a flush is in progress, each process checks after this many stores whether the owner of the flush is
+alive. The check costs system calls."""
 TABLE_SWEEP = 2048
 """entries: Entries examined per hold of the arena's lock when the cache is copied out. More delays writers; fewer makes
 the copy slower."""
@@ -111,7 +111,7 @@ CACHE_STALE_TTL = Limit(
 SNAPSHOT_BLOCK = 1 << 20
 """bytes: A cache dump with a larger block is damaged. Twice the largest entry fits."""
 PREFETCH_SHARE = 10
-"""percent: An answer that is asked for in this last part of its TTL is renewed, as in Unbound. A larger part costs more
+"""percent: An answer that is queried in this last part of its TTL is renewed, as in Unbound. A larger part costs more
 upstream queries; a smaller one lets popular answers expire."""
 PREFETCH_TTL = 10
 """seconds: Answers with shorter TTLs are not renewed early, because they would be renewed all the time."""
@@ -119,7 +119,7 @@ CACHE_ENTRY_RECORDS = 64
 """sets: Sets stored with one negative entry. A proof needs at most eight; more would let a zone fill the cache with one
 name."""
 DENIAL_RECORDS = 16_384
-"""records: Verified NSEC and NSEC3 records are kept in order to answer for names not asked yet (RFC 8198). Each takes
+"""records: Verified NSEC and NSEC3 records are kept to answer for names not queried yet (RFC 8198). Each takes
 some 1.5 KiB."""
 DENIAL_RECORDS_PER_ZONE = 4096
 """records: One zone may have this many of the DENIAL_RECORDS, because anybody can sign a large zone."""
@@ -138,8 +138,8 @@ EXPIRED_NSEC_SCAN = 4
 """records: Expired records removed while one interval is looked up. More makes single lookups slow; with none, expired
 records stay until their memory is needed."""
 SERVER_TIMEOUT_FIRST = 376
-"""milliseconds: Timeout towards an address never asked before. Most servers answer within 100 ms; with a shorter
-timeout distant ones are asked twice, with a longer one a dead one costs more time."""
+"""milliseconds: Timeout for an address that was never queried. Most servers answer within 100 ms; with a shorter
+timeout distant ones are queried twice, with a longer one a dead one costs more time."""
 SERVER_TIMEOUT_MINIMUM = 50
 """milliseconds: The timeout of a fast server does not fall below this, because it may be slow once."""
 SERVER_TIMEOUT_STREAM = 1_000
@@ -148,24 +148,25 @@ SERVER_TIMEOUT_MAXIMUM = 12_000
 """milliseconds: The doubling of timeouts (RFC 6298 section 5.5) stops here. From half of it on, an address counts as
 dead."""
 SERVER_PROBE_INTERVAL = 60
-"""seconds: A dead address is asked once per this time, so that a network that came back is noticed. More often costs
-queries the time of a timeout."""
+"""seconds: A dead address is queried once per this time, so that its recovery is noticed. More often costs queries the
+time of a timeout."""
 ATTEMPT_TIME_SHARE = 50
 """percent: One attempt may use at most this share of the remaining query time while the zone has other servers."""
 INFRA_TTL = 900
-"""seconds: Facts about an address that was not asked for this long are forgotten. RFC 6298 section 5.7 asks for that
+"""seconds: Facts about an address that was not queried for this long are forgotten. RFC 6298 section 5.7 requires that
 after a while, because the path may have changed."""
 SERVER_LAME = 900
-"""seconds: A server counts as lame for a zone for this long. Servers are repaired, so it is asked again later."""
+"""seconds: A server counts as lame for a zone for this long. Servers are repaired, so it is queried again later."""
 SERVER_LAME_ZONES = 32
 """zones: Lame zones kept for one address. An attacker can name many zones."""
 SERVER_EDNS_BROKEN = 3600
-"""seconds: A server that fails with EDNS is asked without it for this long; validation is not possible meanwhile, and
-servers are updated."""
+"""seconds: A server that fails with EDNS is queried without it for this long. Not longer, because validation is not
+possible meanwhile, and servers are updated."""
 SERVER_COOKIELESS = 3_600
-"""seconds: A server that gave no DNS cookie is not asked for one for this long, so that queries to it stay short."""
+"""seconds: A server that sent no DNS cookie gets queries without one for this long, so that they stay short."""
 SERVER_TCP_ONLY = 300
-"""seconds: An address from which replies came that look forged is asked over TCP for this long."""
+"""seconds: An address whose replies have the wrong letter case, so that they may be forged, is queried over TCP for
+this long."""
 
 # --- iterate, resolve, mesh ---------------------------------------------------------------------------------------
 
@@ -191,36 +192,38 @@ DELEGATION_OVERHEAD = 250
 """bytes: Memory counted for each address that a delegation may have, and for each of its names besides the name itself.
 """
 PARENT_RECHECK_INTERVAL = 60
-"""seconds: After a parent has named the same failing servers again it is not asked again for this long. Otherwise each
-new name of the zone would ask it."""
+"""seconds: After a parent has named the same failing servers again it is not queried again for this long. Otherwise
+each new name of the zone would cause a query."""
 MAX_NAME_SERVERS = 13
 """names: Name servers of one zone that are used. The root has 13; NXNSAttack sends hundreds."""
 MAX_ADDRESSES = 26
 """addresses: Addresses of one zone's servers that are used: 13 names in two families."""
 ADDRESS_LOOKUPS = 5
-"""lookups: Addresses of name servers looked up for one step of one query (NXNSAttack)."""
+"""names: Name servers whose addresses are looked up for one step of one query, in up to two families each
+(NXNSAttack)."""
 MISSING_ADDRESSES = 5
 """lookups: When this many name servers of one query turned out to have no address, no further ones are looked up
 (NXNSAttack)."""
 TRIES_PER_SERVER = 4
-"""packets: Packets sent to one address for one question; the later ones without EDNS if it was never heard with it.
-With one, a lost packet costs the server."""
+"""attempts: Attempts at one address for one query, each of up to FALLBACK_ATTEMPTS packets; the later ones without EDNS
+if no reply with EDNS ever came. With one, a lost packet would exclude the server."""
 LOCAL_ERROR_DELAY = 50
 """milliseconds: Delay before the next attempt when this host had no descriptor or buffer left for a query. At once, the
 shortage would use up the attempts."""
 TRIES_PER_CUT = 24
-"""packets: Packets sent to the servers of one zone for one question (non-responsive delegations, CVE-2022-3204)."""
+"""attempts: Attempts at the servers of one zone for one query, each of up to FALLBACK_ATTEMPTS packets (non-responsive
+delegations, CVE-2022-3204)."""
 FALLBACK_ATTEMPTS = 5
 """packets: One attempt at a server falls back from UDP to another cookie or none, to no EDNS, and to the name as given
-or TCP. After these there is nothing left to change, and a server could ask for changes for ever."""
+or TCP. Then nothing is left to change; without a limit a server could require changes forever."""
 EDNS_GIVE_UP = 2
-"""packets: After this many timeouts with EDNS, a server never heard from is asked without it. One timeout is more often
-a lost packet."""
+"""timeouts: After this many timeouts with EDNS, a server that never replied with EDNS is queried without it. One
+timeout is more often a lost packet."""
 RTT_BAND = 50
 """milliseconds: Servers that are slower than the fastest by at most this are chosen as well, so that an off-path
-attacker does not know whom we ask. A wider band makes answers slower."""
+attacker does not know which one is queried. A wider band makes answers slower."""
 UNKNOWN_SERVER_RTT = 100
-"""milliseconds: Round-trip time assumed for an address never asked, so that it is tried before servers known to be
+"""milliseconds: Round-trip time assumed for an address never queried, so that it is tried before servers known to be
 slower."""
 EXPLORE_RATE = 16
 """queries: One query in this many goes to any server of the zone, so that one that became faster is noticed. More often
@@ -229,14 +232,14 @@ FAMILY_REFERENCE_ADDRESSES = 32
 """addresses: The host counts as without IPv4 or IPv6 when the kernel has no route to any of the configured addresses of
 that family; this many of them are tried."""
 FAMILY_PAUSE = 60
-"""seconds: A family without a route is asked last for this long, because routes come back."""
+"""seconds: Addresses of a family without a route are tried last for this long. Not longer, because routes come back."""
 MINIMISE_STEPS = 10
 """queries: MAX_MINIMISE_COUNT of RFC 9156 section 2.3."""
 MINIMISE_ONE_LABEL = 4
 """queries: MINIMISE_ONE_LAB of RFC 9156 section 2.3: the first steps add one label each."""
 EMPTY_REPLY_TTL = 5
 """seconds: RFC 2308 section 5 forbids caching a negative answer without SOA. A few seconds limit the repeated queries
-of clients that ask at once."""
+of clients that retry at once."""
 BUDGET_VERIFICATIONS = 64
 """checks: Signature checks of one client query (KeyTrap, CVE-2023-50387)."""
 BUDGET_HASHES = 10_000
@@ -247,7 +250,7 @@ so deep."""
 DEADLINE_SLOT = 10
 """milliseconds: Width of one slot of the wheel in which query deadlines are kept. Finer slots cost more timers."""
 JOBS = 20_000
-"""questions: Questions resolved at the same time. More are refused at once, because each holds some KiB."""
+"""jobs: Queries resolved at the same time, sub-queries included. More are refused, because each holds some KiB."""
 JOB_OVERHEAD = 12_000
 """bytes: Memory counted for each question being resolved, besides what it has received."""
 JOBS_OCTETS = 128 << 20
@@ -259,21 +262,21 @@ JOBS_OCTETS_KEPT = 90
 FAILED_OVERHEAD = 1_500
 """bytes: Memory counted for each failed sub-query, with its text, that a client query remembers."""
 NETWORK_SHARE_TOTAL = 80
-"""percent: Share of its own and the free places for questions that one client network may hold, sub-queries included.
+"""percent: One client network may hold this share of the sum of its own and the free job slots, sub-queries included.
 The rest is for other networks."""
 NETWORK_SHARE_NEW = 60
 """percent: New queries of a network are accepted up to this share; the difference to NETWORK_SHARE_TOTAL is for the
 sub-queries of those accepted."""
 JOBS_FOR_NEW_QUERIES = 90
-"""percent: New queries are accepted while fewer than this share of the places for questions is taken. The rest is for
-sub-queries of those accepted."""
+"""percent: New queries are accepted while fewer than this share of the job slots is in use. The rest is for sub-queries
+of those accepted."""
 JOSTLE = 200
-"""milliseconds: A query that ran for this long may be ended to make room for a new one (jostle-timeout of Unbound).
-Less ends queries that most servers would have answered."""
+"""milliseconds: A query that ran for this long may be ended for a new one (jostle-timeout of Unbound). Less ends
+queries that most servers would have answered."""
 JOSTLE_SCAN = 8
-"""queries: Old queries examined when there is no place for a new one. More makes refusing a query expensive."""
+"""queries: Old queries examined when no job slot is free for a new one. More makes refusing a query expensive."""
 PREFETCH_JOBS = 64
-"""questions: Answers renewed early at the same time. More would take places from clients that wait."""
+"""questions: Answers renewed early at the same time. More would take job slots from waiting clients."""
 PREFETCH_RATE = 200
 """questions a second: Answers renewed early per second. A cache that was filled in one burst must not be renewed in
 one."""
@@ -347,7 +350,7 @@ AUTOTRUST_INTERVAL_MAX = 1_296_000
 """seconds: RFC 5011 section 2.3: the query interval is at most 15 days."""
 ADD_HOLD_DOWN = Limit(
     2_592_000, 1, 31_622_400, "seconds",
-    "RFC 5011 section 2.4.1: a new key is trusted after 30 days. With less time, somebody who has stolen a key can add "
+    "RFC 5011 section 2.4.1: a new key is trusted after 30 days. With less time, an attacker with a stolen key can add "
     "another before the theft is noticed."
 )
 REMOVE_HOLD_DOWN = Limit(
@@ -355,7 +358,7 @@ REMOVE_HOLD_DOWN = Limit(
 )
 KEEP_MISSING = Limit(
     31_622_400, 0, 315_576_000, "seconds",
-    "A trusted key that is no longer published is removed after 366 days, as in Unbound; 0 keeps it for ever."
+    "A trusted key that is no longer published is removed after 366 days, as in Unbound; 0 keeps it forever."
 )
 MANAGED_KEYS = 16
 """keys: Trusted and pending keys of one zone, and as many removed ones that are remembered."""
@@ -365,8 +368,8 @@ AUTOTRUST_HASHES = 1_000_000
 """blocks: Blocks of 64 octets hashed for one RFC 5011 probe. No client pays for it, and the keys of a zone fit into 64
 KiB."""
 AUTOTRUST_MIN_PROBES = 2
-"""looks: A new key must be seen by this many further probes, so that a jump of the clock alone cannot end the
-hold-down."""
+"""probes: A new key must be in this many further probes, so that a jump of the clock alone cannot end the hold-down
+time."""
 NSEC3_ITERATIONS = Limit(
     50, 0, 500, "iterations",
     "Zones with more iterations count as insecure (RFC 9276 section 3.2). More cost time for each name "
@@ -376,8 +379,8 @@ NSEC3_HASHES = 40
 """hashes: Names hashed for one reply (CVE-2023-50868). The proof of a closest encloser needs one for each label of the
 name."""
 NSEC3_HASHES_AHEAD = 8
-"""hashes: Names hashed to answer from NSEC3 records already held; beyond that the servers are asked (CVE-2023-50868).
-"""
+"""hashes: Names hashed to answer from cached NSEC3 records; if more are needed, the servers are queried
+(CVE-2023-50868)."""
 NSEC3_SALT = 64
 """bytes: Longer salts make each hash cost a second block (CVE-2023-50868)."""
 
@@ -401,7 +404,7 @@ DNS64_TTL = 600
 # --- net ----------------------------------------------------------------------------------------------------------
 
 MEMORY_RESERVE = 4 << 20
-"""bytes: When the system gives no memory, this is freed so that queries under way can end; new ones are refused."""
+"""bytes: When the system gives no memory, this is freed so that queries in progress can end; new ones are refused."""
 MEMORY_RESERVE_BLOCK = 32 << 10
 """bytes: The reserve is held in blocks of this size. They must be small enough to be allocated where others were freed,
 without mmap."""
@@ -424,19 +427,19 @@ UDP_WAITING = 10_000
 """queries: Queries that wait for one of the UDP_SOCKETS. Further ones fail at once, because they would run into their
 timeout."""
 UDP_WAITING_SHARE = 75
-"""percent: Share of its own and the free places of UDP_WAITING that the servers of one network may have."""
+"""percent: The servers of one network may have this share of the sum of their own and the free slots of UDP_WAITING."""
 UDP_SOCKET_IDLE = 5000
-"""milliseconds: A socket that was not needed for this long is closed, so that the sockets of a burst do not stay open
-for ever."""
+"""milliseconds: A socket that was not needed for this long is closed, so that the sockets of a burst do not stay open.
+"""
 UDP_DRAIN_PACKETS = 64
 """packets: Late packets drained from a socket before it is reused. A socket with more is closed."""
 UDP_PORTS = 32
 """sockets: Ports of the pool for one address family that is used with iteration.fresh-ports off. An off-path attacker
 must guess the port, the id and the letter case."""
 UDP_PORT_USES = 256
-"""queries: A pooled port is replaced after this many queries, before it can be found by probing."""
+"""queries: A port of the pool is replaced after this many queries, before it can be found by probing."""
 UDP_PORT_AGE = 30
-"""seconds: A pooled port is replaced after this time: SAD DNS needs a port that stays open (CVE-2020-25705)."""
+"""seconds: A port of the pool is replaced after this time: SAD DNS needs a port that stays open (CVE-2020-25705)."""
 UDP_PORT_LOWEST = 1024
 """port: Lowest port of outgoing queries. All ports above are used, because a smaller range is easier to guess."""
 UDP_BIND_TRIES = 16
@@ -448,18 +451,18 @@ UNWANTED_REPLY_THRESHOLD = 12
 """packets: After this many packets from its server that match no query, a query is sent again over TCP (Kaminsky 2008).
 Late replies count as well, so that a lower number would send many queries to TCP."""
 UDP_RECEIVE = 4096
-"""bytes: The longest reply accepted over UDP. A longer one is asked for over TCP."""
+"""bytes: The longest reply accepted over UDP. For a longer one, the query is sent again over TCP."""
 UDP_BATCH = 16
 """packets: Replies read by one system call. More take more memory."""
 UDP_ROUNDS = 4
 """batches: Full batches read from one port before other work of the loop runs."""
 UDP_ERRORS = 64
-"""errors: ICMP errors read from one port before other work of the loop runs. Anybody can forge them."""
+"""errors: ICMP errors read from one port before other work of the loop runs. Any host can forge them."""
 UPSTREAM_ADDRESSES = 8192
 """addresses: Parsed server addresses that are kept. The table is emptied when full, so that an attacker who names many
 costs no memory."""
 UPSTREAM_NETWORKS = 4096
-"""networks: Networks of servers that replied last. When places are scarce, all other networks have one share together,
+"""networks: Networks of servers that replied last. When slots are scarce, all other networks have one share together,
 because an attacker can name any number."""
 STREAM_UPSTREAMS = 256
 """connections: Outgoing TCP connections. Each is a descriptor; further queries wait for one."""
@@ -471,11 +474,11 @@ STREAM_UPSTREAM_WAITING = 256
 """queries: Queries that wait for a connection to one server. Further ones fail at once, because they would run into
 their timeout."""
 STREAM_UPSTREAM_UNRESPONSIVE = 500
-"""milliseconds: When all connections are in use, one whose server sent nothing for this long may be closed to make room
-for another."""
+"""milliseconds: When all connections are in use, one whose server sent nothing for this long may be closed for another.
+"""
 STREAM_UPSTREAM_EXEMPT = 25
-"""percent: Share of STREAM_UPSTREAMS that is exempt from STREAM_UPSTREAM_UNRESPONSIVE, because it is the second attempt
-at a server that was closed by it and may only be slow."""
+"""percent: Share of STREAM_UPSTREAMS that is exempt from STREAM_UPSTREAM_UNRESPONSIVE: second connections to servers
+whose first one was closed by it, because such a server may only be slow."""
 UNWANTED_ON_STREAM = 100
 """messages: After this many messages that match no query, without a reply in between, an outgoing connection is closed.
 """
@@ -524,11 +527,11 @@ STREAM_READ_CHUNK = 16 << 10
 STREAM_WRITE_LIMIT = 1 << 20
 """bytes: A client that leaves more than this unread while further answers to its queries come is disconnected."""
 SLOT_SCAN = 64
-"""groups: Groups examined for an idle member that can make room when all places are taken. More makes refusing
+"""groups: Groups examined for an idle member that can be closed when all slots are in use. More makes refusing
 expensive."""
 STREAM_NEWCOMERS = 32
-"""connections: Connections of a listener beyond its limit that are accepted and not judged yet, or ended to make room
-and not closed yet."""
+"""connections: Connections of a listener beyond its limit that were accepted and have no slot yet, or were ended for
+others and are not closed yet."""
 STREAM_BACKLOG = 512
 """connections: Accept queue of a listening socket. With a shorter one, bursts of connections are dropped by the kernel.
 """
@@ -721,19 +724,20 @@ bound, random names flood the log."""
 UNPRIVILEGED_PORT = 5335
 """port: Port of the daemon when nothing is configured. Ports above 1023 need no privilege."""
 WORKER_RESTART_WINDOW = 60
-"""seconds: A worker that ran for this long did not die of its start; its restart delay is not doubled."""
+"""seconds: A worker that ran for this long did not fail because of its start; its restart delay is not doubled."""
 WORKER_RESTART_DELAY = 200
-"""milliseconds: Delay before a dead worker is restarted. It doubles with each short life."""
+"""milliseconds: Delay before a dead worker is restarted. It doubles each time the worker ran for a shorter time than
+WORKER_RESTART_WINDOW."""
 WORKER_RESTART_LONGEST = 30_000
-"""milliseconds: The restart delay does not grow beyond this: the supervisor holds the sockets, so that nobody else can
-serve meanwhile."""
+"""milliseconds: The restart delay does not grow beyond this: the supervisor holds the sockets, so that no other process
+can serve meanwhile."""
 STOP_GRACE = 700
 """milliseconds: Workers that run for longer after a stop get SIGKILL, so that stopping takes less than a second."""
 PROBE = 1500
 """milliseconds: A first start waits this long for the root servers before it starts the playground instead. Distant
 hosts need some hundred milliseconds."""
 PROBE_SERVERS = 4
-"""servers: Root servers asked by a first start. With one, a server that is down would look like a network without
+"""servers: Root servers queried by a first start. With one, a server that is down would look like a network without
 Internet."""
 GC_YOUNG = 100_000
 """objects: Objects created between garbage collections. Queries leave no cycles, and Python's default costs 3 to 4 % of
@@ -749,7 +753,7 @@ PORT_ATTEMPTS = 16
 DRAIN_POLL = 100
 """milliseconds: Interval at which a replaced configuration is examined for queries that still wait for it."""
 DRAIN = 300
-"""milliseconds: Answers under way have this long when the daemon stops. STOP_GRACE must be longer."""
+"""milliseconds: Queries in progress have this long when the daemon stops. STOP_GRACE must be longer."""
 LABEL_TEXT = 63
 """bytes: RFC 1035 section 2.3.4: a label has at most 63 octets."""
 SYSTEM_FILE_SIZE = 16 << 20

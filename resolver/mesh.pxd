@@ -1,6 +1,6 @@
-# Layout of the mesh, its jobs and tickets when mesh.py is compiled as it stands: the classes become extension types, whose
-# attributes are read and written without a dictionary or a descriptor. Without compilation nothing reads this file.
-# tests/unit/resolver/test_effects.py holds the names here against ``__slots__`` there.
+# C layout of the classes of mesh.py, for its compilation by Cython: they become extension types, whose attributes are
+# accessed without a dictionary or a descriptor. Without compilation this file is not used.
+# tests/unit/resolver/test_effects.py compares the names here with ``__slots__`` there.
 
 from resolver.effects cimport (
     Ask, Budget, Context, Failure, Need, Outcome, Pause, Question, Reply, Task, TraceStep, Verify,
@@ -30,7 +30,7 @@ cdef class _Job:
     cdef public Outcome stale
     cdef public object steps
     cdef public Task task
-    cdef public list tickets
+    cdef public list requests
     cdef public bint verifying
 
 
@@ -52,8 +52,8 @@ cdef class Mesh:
     cdef public long _octets_limit
     cdef public object _order
     cdef public object _packets
-    cdef public object _patience
-    cdef public object _places
+    cdef public object _stale_delay
+    cdef public object _quota
     cdef public object _ready
     cdef public bint _shedding
     cdef public object _prefetched_in
@@ -62,7 +62,7 @@ cdef class Mesh:
     cdef public object _rrsets
     cdef public object _serial
     cdef public bint _serve_stale
-    cdef public object _short_in
+    cdef public object _shortage_logged_in
     cdef public list _slot_heap
     cdef public dict _slots
     cdef public object _stale_ttl

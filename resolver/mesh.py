@@ -1,14 +1,24 @@
-"""The driver: one job per question, joiners, sub-jobs, cycles, budgets and deadlines; no coroutine, no clock.
+"""The driver: it performs the effects that the generators of `resolve` yield. No coroutine, no clock.
 
-It resumes the generators of `resolve` with what they asked for and is the only place that knows all running questions.
-The rules: equal questions are asked once (RebirthDay 2025 needs many outstanding copies of one); a wait that would
-close a circle is refused; a sub-query spends its asker's budget and a place of its asker's network (`places`); who
-waits for somebody else's job that ran out of either begins again at own cost; a fault of the program costs one
-question (SERVFAIL and a full log record), never the worker. What questions under way hold in octets is counted where
-it is handed to them and summed here: beyond `JOBS_OCTETS` those end that hold most (`_shed_load`). Callbacks, because a
-task per query costs more than all the mesh's work, and because a test can then turn the whole by hand in virtual time.
-Time is read once for each entry from outside. That is one job however long the file: each method keeps the same few
-tables of jobs, waits and deadlines in step, and a job that stands in one of them too many or too few is never ended.
+A job is one question that is being resolved: its generator, the client requests and the parent jobs that wait for it,
+and the one thing it waits for (upstream query, child job, signature checks, pause, or its turn in `_ready`).
+
+Invariants:
+
+* Equal questions share one job (RebirthDay 2025 needs many outstanding copies of one query). A job that began before a
+  flush is joined by no new request, and what it learns is not cached.
+* A `Need` that would wait for itself fails with CYCLE.
+* A sub-query spends the budget of the client query that needs it, and a job slot of that client's network
+  (`query_quota`). A parent, or a client, that waits for a sub-query of another client query is not harmed when the
+  other one runs out of its budget: it starts again with its own.
+* A fault of the program costs one question (SERVFAIL and a log record with traceback), never the worker.
+* The octets that running jobs hold are counted when they are handed to the job, and summed here. Above `JOBS_OCTETS`
+  the queries that hold most are ended (`_shed_load`).
+* Each unfinished job is in one slot of `_slots` until its deadline, and its octets and its job slot are counted. A job
+  that is missing in one of these tables would never end.
+
+Effects are performed by callbacks, because a task for each query would cost more than all work of the mesh, and because
+tests can then step through everything in virtual time. Time is read once for each call from outside.
 """
 
 from __future__ import annotations
@@ -73,17 +83,17 @@ PREFETCH_JOBS = limits.PREFETCH_JOBS
 PREFETCH_RATE = limits.PREFETCH_RATE
 FAULT_INTERVAL = limits.LOG_INTERVAL.default
 UNVALIDATED = frozenset({Purpose.NS_ADDRESS, Purpose.PRIMING})
-# Failures that stale data must not paper over: our own, and our end.
+# Failures for which stale data is no substitute: faults of this program, cycles, and the end of the mesh.
 NO_STALE_ANSWER = frozenset({FailureKind.CANCELLED, FailureKind.INTERNAL, FailureKind.CYCLE})
-TOO_MANY = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "too many questions are being resolved")
-MEMORY_LIMIT_EXCEEDED = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "it held more memory than was left for it")
+TOO_MANY = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "too many queries are being resolved")
+MEMORY_LIMIT_EXCEEDED = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "the query held too much memory")
 OUT_OF_MEMORY = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "this resolver is short of memory")
 INTERNAL_FAULT = Failure(FailureKind.INTERNAL, c.EDE_OTHER, "internal fault")
 BUDGET_EXHAUSTED = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.CANCELLED, FailureKind.OVERLOAD})
 
 
 class Handle(Protocol):
-    """Something under way that can be given up."""
+    """An operation in progress that can be cancelled."""
 
     def cancel(self) -> object: ...
 
@@ -95,7 +105,7 @@ class Exchange(Protocol):
 
 
 class Crypto(Protocol):
-    """Performs a `Verify`: returns the results, or None when `on_done` is called with them, later or inside."""
+    """Performs a `Verify`: returns the results, or None when `on_done` gets them, later or before `verify` returns."""
 
     def verify(self, jobs: Sequence[SignatureJob], on_done: Callable[[list[bool]], None], /) -> list[bool] | None: ...
 
@@ -109,8 +119,8 @@ class Clock(Protocol):
 
 
 class MeshRequest:
-    """One submitted question. `done` is True once its callback was called or it was cancelled; `deadline` is when that
-    is due, in seconds of the monotonic clock."""
+    """One submitted question. `done` is True once its callback was called or it was cancelled; the callback is due at
+    `deadline`, in seconds of the monotonic clock."""
 
     __slots__ = ("_job", "_network", "_on_done", "deadline", "done")
 
@@ -123,7 +133,7 @@ class MeshRequest:
 
 
 class Mesh:
-    """Runs questions to their outcome."""
+    """Resolves questions: from the cache at once, else by jobs. One for each worker."""
 
     __slots__ = (
         "_clock",
@@ -142,19 +152,19 @@ class Mesh:
         "_octets_limit",
         "_order",
         "_packets",
-        "_patience",
-        "_places",
         "_prefetched_in",
         "_prefetching",
+        "_quota",
         "_ready",
         "_rewriter",
         "_rrsets",
         "_serial",
         "_serve_stale",
         "_shedding",
-        "_short_in",
+        "_shortage_logged_in",
         "_slot_heap",
         "_slots",
+        "_stale_delay",
         "_stale_timers",
         "_stale_ttl",
         "_steps_left",
@@ -184,7 +194,7 @@ class Mesh:
         self._serial = store.table.serial
         self._deadline = settings.iteration.deadline
         self._packets = settings.iteration.max_packets
-        self._places = QueryQuota(capacity)
+        self._quota = QueryQuota(capacity)
         self._octets = 0
         self._octets_limit = OCTETS
         self._shedding = False
@@ -192,7 +202,7 @@ class Mesh:
         self._delegations = DelegationCache(store, settings, own=own_addresses, configured=configured_cuts(settings))
         self._context.delegations = self._delegations
         self.validation = load_validator(settings)
-        """For those who keep its anchors up to date; None without validation."""
+        """The validator, whose trust anchors may be changed while the mesh runs; None without validation."""
         if self.validation is not None:
             self._context.validation, self._context.validator = self.validation, self.validation.validate
         self._context.dns64 = Dns64.create(settings.policy)
@@ -203,13 +213,15 @@ class Mesh:
         self._steps_left = 0
         self._timers: list[tuple[float, int, _Job]] = []
         self._order = count()
-        # Inner dictionaries and no sets: one that cannot grow for want of memory fills up and then turns in circles.
+        # Dictionaries as ordered sets. A `set` whose growth failed for lack of memory is full, and its next search
+        # never ends.
         self._slots: dict[int, dict[_Job, None]] = {}
         self._slot_heap: list[int] = []
-        # RFC 8767: whoever has waited too long gets stale data. First come, first served: all wait equally long.
+        # RFC 8767: a client that waited for `_stale_delay` seconds gets stale data. All jobs have the same delay, so
+        # the timers are a queue.
         cache = settings.cache
         self._serve_stale = cache.serve_stale > 0
-        self._patience = cache.serve_stale_timeout
+        self._stale_delay = cache.serve_stale_timeout
         self._stale_ttl = cache.serve_stale_ttl
         self._stale_timers: deque[tuple[float, _Job]] = deque()
         self._prefetching = 0
@@ -217,9 +229,9 @@ class Mesh:
         self._counts = {"submitted": 0, "from_cache": 0, "joined": 0, "jobs": 0, "upstream": 0, "failures": 0,
                         "cycles": 0, "expired": 0, "refused": 0, "refused_sub_queries": 0, "replaced": 0, "relieved": 0,
                         "faults": 0, "stale": 0, "prefetched": 0, "prefetch_refused": 0, "shortages": 0}
-        self._short_in = 0
+        self._shortage_logged_in = 0
         self._next_fault = float("-inf")
-        """From when on a fault is logged again, in monotonic seconds."""
+        """Monotonic second from which a fault is logged again."""
         self._faults_left_out = 0
         self._is_short: Callable[[], bool] | None = None
 
@@ -234,11 +246,11 @@ class Mesh:
         trace: MutableSequence[TraceStep] | None = None,
         network: Hashable = None,
     ) -> MeshRequest:
-        """Resolve `question`; `on_done` is called with the outcome, at once when the cache has it.
+        """Resolve `question`; `on_done` is called with the outcome, before this returns when the cache has it.
 
-        `network` is whose places the work takes: the network of the client, None for the program itself. `cd` asks for
-        data without validation (the CD bit). With `trace` every step is appended there and no other query's work is
-        joined, so that the whole story is told.
+        `network` is the client network that is charged for the jobs; None charges the program itself. `cd` asks for
+        data without validation (the CD bit). With `trace`, every step is appended to it, and the query does not join
+        the job of another client query, so that the trace is complete.
         """
         self._update_time()
         self._counts["submitted"] += 1
@@ -254,15 +266,15 @@ class Mesh:
         key = (question.key, cd)
         job = self._jobs.get(key) if trace is None else None
         if job is not None and job.serial != self._serial:
-            job = None  # what it has read may have been flushed since
+            job = None  # it may have read data that was flushed since
         if job is not None and job.task.purpose is not Purpose.PREFETCH:
             self._join(job, request)
             return
         budget = Budget(self._packets, request.deadline)
         try:
             outcome = find_outcome(question, self._context, budget, cd=cd)
-        except Exception as error:  # noqa: BLE001 - whoever asks has counted on an outcome (and holds a place for it)
-            self._fault(error, "looking up", question)
+        except Exception as error:  # noqa: BLE001 - the caller relies on getting an outcome, and holds a slot until then
+            self._fault(error, "looking up in the cache", question)
             outcome = failure_outcome(question, INTERNAL_FAULT)
         if not isinstance(outcome, bool):
             counts["from_cache"] += 1
@@ -276,28 +288,29 @@ class Mesh:
             self._deliver(request, outcome, self._serial)
             return
         short = self._is_short is not None and self._is_short()
-        share = self._places.share_of(request._network)
-        if short or (not self._places.has_room(share) and not self._make_room(share, None)):
+        share = self._quota.share_of(request._network)
+        if short or (not self._quota.has_room(share) and not self._free_slot(share, None)):
             counts["refused"] += 1
             failure = OUT_OF_MEMORY if short else TOO_MANY
             outcome = self._stale_or_failure(question, failure, budget, cd=cd) or failure_outcome(question, failure)
             self._deliver(request, outcome, self._serial)
             return
-        if job is not None and not job.finished:  # it may have made room a moment ago
+        if job is not None and not job.finished:  # `_free_slot` may have ended it
             self._join(job, request)
             return
-        task = Task(question, budget, cd=cd, trace=trace, missed=not outcome)
+        task = Task(question, budget, cd=cd, trace=trace, cache_checked=not outcome)
         job = self._start(key, task, share, None, self._serial)
-        job.tickets.append(request)
+        job.requests.append(request)
         request._job = job
         if self._serve_stale:
             self._start_stale_timer(job)
         self._drain()
 
     def refresh(self, question: Question, *, cd: bool = False, on_done: Callable[[Outcome], None]) -> bool:
-        """Ask anew for something the cache still has, so that it never runs out; whether that is being done.
+        """Prefetch: resolve a question again whose answer is still cached. Returns whether it is being resolved.
 
-        Not done when it is being asked for already, or when as many answers are renewed as may be.
+        It is not when a job for the question exists, or when a limit is reached (`PREFETCH_JOBS`, `PREFETCH_RATE`, job
+        slots, memory); then `on_done` is not called.
         """
         self._update_time()
         key = (question.key, cd)
@@ -305,9 +318,9 @@ class Mesh:
         count = self._prefetched_in[1] if self._prefetched_in[0] == second else 0
         if key in self._jobs:
             return False
-        own = self._places.own
+        own = self._quota.own
         short = self._is_short is not None and self._is_short()
-        if short or self._prefetching >= PREFETCH_JOBS or count >= PREFETCH_RATE or not self._places.has_room(own):
+        if short or self._prefetching >= PREFETCH_JOBS or count >= PREFETCH_RATE or not self._quota.has_room(own):
             self._counts["prefetch_refused"] += 1
             return False
         self._prefetched_in = (second, count + 1)
@@ -320,16 +333,16 @@ class Mesh:
         budget = Budget(self._packets, self._context.monotonic + self._deadline)
         job = self._start(key, Task(question, budget, cd=cd, purpose=Purpose.PREFETCH), own, None, self._serial)
         request = MeshRequest(done)
-        job.tickets.append(request)
+        job.requests.append(request)
         request._job = job
-        self._prefetching += 1  # last: each step may find no memory, and nobody would take it back
+        self._prefetching += 1  # last, because each step above may raise MemoryError, and nothing would undo this one
         self._drain()
         return True
 
     def peek(self, question: Question, *, cd: bool = False) -> Outcome | None:
-        """The outcome when policy or the cache has it whole, a remembered failure included; nobody is asked.
+        """The complete outcome from policy or cache, cached failures included; no query is sent.
 
-        Otherwise a referral to the closest delegation in the cache (RFC 1034 section 4.3.2), None without any.
+        If there is none, a referral to the closest delegation in the cache (RFC 1034 section 4.3.2); None without one.
         """
         self._update_time()
         budget = Budget(0, 0.0)
@@ -356,17 +369,20 @@ class Mesh:
         return self._rewritten(outcome)
 
     def cancel(self, request: MeshRequest) -> None:
-        """Give a question up: its callback is not called any more, and its work ends when nobody else waits for it."""
+        """Cancel a request: its callback is not called, and its job ends when no other request or job waits for it."""
         if request.done:
             return
         request.done = True
         job = request._job
         if job is not None:
-            job.tickets.remove(request)
+            job.requests.remove(request)
             self._cancel_if_unused(job)
 
     def tick(self, now: float) -> float | None:
-        """Let what is due at `now` (monotonic seconds) happen; returns when to call again, None for not at all."""
+        """Process all timers due at `now`. Returns the time of the next call, None when no timer is left.
+
+        Both times are in monotonic seconds. To be called after each call that may have started work.
+        """
         self._update_time()
         self._context.monotonic = max(now, self._context.monotonic)
         timers = self._timers
@@ -383,12 +399,12 @@ class Mesh:
                 del members[job]
                 self._expire(job)
             self._slots.pop(heappop(heap), None)
-        impatient = self._stale_timers
-        while impatient and impatient[0][0] <= now:
-            self._serve_stale_now(impatient.popleft()[1])
+        waiting = self._stale_timers
+        while waiting and waiting[0][0] <= now:
+            self._serve_stale_now(waiting.popleft()[1])
         self._drain()
-        while impatient and impatient[0][1].finished:
-            impatient.popleft()
+        while waiting and waiting[0][1].finished:
+            waiting.popleft()
         while heap and not self._slots.get(heap[0]):
             self._slots.pop(heappop(heap), None)
         while timers and timers[0][2].finished:
@@ -396,26 +412,26 @@ class Mesh:
         due = (heap[0] + 1) * GRAIN if heap else None
         if timers and (due is None or timers[0][0] < due):
             due = timers[0][0]
-        if impatient and (due is None or impatient[0][0] < due):
-            due = impatient[0][0]
+        if waiting and (due is None or waiting[0][0] < due):
+            due = waiting[0][0]
         if self._ready and not self._draining:
-            return now  # the turn was over before the work was
+            return now  # `STEPS_PER_TURN` was reached with work left
         return due
 
     def set_shed_load(self, is_short: Callable[[], bool]) -> None:
-        """Begin no question and no sub-query while `is_short()`; what the cache has is answered nevertheless."""
+        """Start no query and no sub-query while `is_short()` is true; answers from the cache are still given."""
         self._is_short = is_short
 
     def shrink(self) -> None:
         """Empty the tables beside the cache (`bounded`).
 
-        That costs time and nothing else: delegations and keys are made again from the cache, servers are tried again.
+        This costs time only: delegations and keys are built again from the cache, and servers are measured again.
         """
         for table in self.bounded():
             table.clear()
 
     def close(self) -> None:
-        """End all work; everybody who waits gets a failure."""
+        """End all jobs; each waiting client gets a failure."""
         failure = Failure(FailureKind.CANCELLED, c.EDE_NOT_READY, "the resolver is closing")
         running = [job for members in self._slots.values() for job in members]
         for job in running:
@@ -432,7 +448,8 @@ class Mesh:
         self._stale_timers.clear()
 
     def forget(self, name: bytes | None = None, *, subtree: bool = False) -> None:
-        """Drop the delegations kept ready: all, those of `name`, or those below it too. A flush does it by itself."""
+        """Drop delegations from the delegation cache: all, that of `name`, or also those below it. A flush of the cache
+        drops all of them."""
         if name is None:
             self._delegations.clear()
         elif subtree:
@@ -441,17 +458,17 @@ class Mesh:
             self._delegations.forget(names.lower(name))
 
     def bounded(self) -> list[MemoryTable]:
-        """What strangers can fill in this process besides the cache's arena, with its limits in octets."""
+        """The tables beside the cache's arena that remote parties can fill, with their limits in octets."""
         keys = () if self.validation is None else self.validation.tables
         return [*self._context.store.bounded(), self._delegations.delegations, *keys]
 
     def statistics(self) -> dict[str, int]:
-        """Counters since the start; now: ``running`` jobs, ``networks`` that pay for them, ``largest_network``, the
-        most jobs of one, ``memory_jobs``, the octets that these jobs hold, and ``memory``, those octets and the ones of
-        all tables beside the cache (`bounded`)."""
-        networks, largest = self._places.statistics()
-        held = self._octets + self._places.held * JOB_OVERHEAD
-        return {**self._counts, "running": self._places.held, "networks": networks, "largest_network": largest,
+        """Counters since the start, and current values: ``running`` jobs, ``networks`` charged for them,
+        ``largest_network`` (most jobs of one network), ``memory_jobs`` (octets held by jobs), and ``memory`` (these
+        octets and those of `bounded`)."""
+        networks, largest = self._quota.statistics()
+        held = self._octets + self._quota.held * JOB_OVERHEAD
+        return {**self._counts, "running": self._quota.held, "networks": networks, "largest_network": largest,
                 "memory_jobs": held, "memory": held + sum(table.octets for table in self.bounded())}
 
     # --- jobs -----------------------------------------------------------------------------------------------------
@@ -461,7 +478,7 @@ class Mesh:
         self._context.monotonic = self._clock.monotonic()
         serial = self._table.serial
         if serial != self._serial:
-            # Some process flushed something: what is kept beside the cache may say the same.
+            # Some process flushed part of the cache; the tables beside it may hold the same data.
             self._serial = serial
             self._forget_all()
 
@@ -470,9 +487,10 @@ class Mesh:
         self._context.store.denials.clear()
 
     def _start(self, key: Key, task: Task, share: NetworkUsage | None, usage: QueryUsage | None, serial: Any) -> _Job:
-        """Begin a job: of a new client query that `share` pays for, or of the one that `usage` stands for.
+        """Start a job: of a new client query that is charged to `share`, or of the client query of `usage`.
 
-        `serial` is the cache's when the query began: after a flush nothing the job learns is kept, and none joins it.
+        `serial` is that of the cache when the query began. After a flush it differs from the current one: what the job
+        learns is not cached, and no new request joins it.
         """
         job = _Job(self, key, task, resolve(task, self._context))
         job.serial = serial
@@ -488,22 +506,23 @@ class Mesh:
             usage = QueryUsage(share, self._context.monotonic)
         job.usage = usage
         try:
-            self._places.take(usage, job)
+            self._quota.take(usage, job)
             members[job] = None
             self._ready.append((job, None))
             known = self._jobs.get(key)
             if known is None or known.serial != serial:
                 self._jobs[key] = job
         except BaseException:
-            self._unregister(job)  # each step may find no memory, and a job that does not run holds no place
+            self._unregister(job)  # each step may raise MemoryError, and a job that does not run must hold no slot
             raise
         return job
 
     def _drain(self) -> None:
-        """Resume those who have something to be resumed with, in the order in which they got it.
+        """Resume the jobs of `_ready` in order, each with its result.
 
-        Never recursive: what comes up meanwhile queues. What is left after `STEPS_PER_TURN` is left for the next turn,
-        so that deadlines and other clients have theirs however much work one query makes without a packet.
+        It is not recursive: jobs that become ready meanwhile are queued. After `STEPS_PER_TURN` steps the rest waits
+        for the next `tick`, so that deadlines and other clients are served however much work one query has that needs
+        no packet.
         """
         if self._draining:
             return
@@ -520,11 +539,11 @@ class Mesh:
             self._rrsets.serial = 0
 
     def _run(self, job: _Job, value: Any) -> None:
-        """Resume one generator and do what it asks for, as long as that is there at once."""
+        """Resume one generator and perform its effects, as long as their results are available at once."""
         self._rrsets.serial = job.serial
         self._resume_job(job, value)
         if job.serial != self._serial:
-            self._forget_all()  # it may have left there what it knows from before the flush
+            self._forget_all()  # the job may have stored there what it learned before the flush
 
     def _resume_job(self, job: _Job, value: Any) -> None:
         try:
@@ -541,7 +560,7 @@ class Mesh:
                         return
                 spent = budget.failure
                 if spent is not None and spent.kind is FailureKind.DEADLINE:
-                    # Nothing more is begun; a signature nobody looked at is not a good one.
+                    # No effect is started after the deadline; an unchecked signature counts as wrong.
                     value = [False] * len(effect.jobs) if isinstance(effect, Verify) else spent
                 elif isinstance(effect, Ask):
                     self._counts["upstream"] += 1
@@ -549,11 +568,11 @@ class Mesh:
                     return
                 elif isinstance(effect, Need):
                     value = self._need(job, effect)
-                    if value is None or job.finished:  # whoever was called back meanwhile may have ended it
+                    if value is None or job.finished:  # a callback of another query may have cancelled it
                         return
                 elif isinstance(effect, Verify):
                     if self._crypto is None:
-                        raise RuntimeError("signatures are to be verified, but the mesh was made without a Crypto")
+                        raise RuntimeError("a signature must be verified, but Mesh was created with crypto=None")
                     job.verifying = True
                     value = self._crypto.verify(effect.jobs, job.on_verified)
                     if value is None:
@@ -564,22 +583,22 @@ class Mesh:
                     heappush(self._timers, (self._context.monotonic + effect.seconds, next(self._order), job))
                     return
                 else:
-                    raise TypeError(f"{effect!r} is no effect")
+                    raise TypeError(f"{effect!r} is not an effect (Ask, Need, Verify or Pause)")
         except StopIteration as stop:
             self._finish(job, stop.value)
-        except Exception as error:  # noqa: BLE001 - a fault in a job must cost this job only, and is logged in full
+        except Exception as error:  # noqa: BLE001 - a fault must cost this job only; it is logged with its traceback
             self._fault(error, "resolving", job.task.question)
             job.verifying = job.pausing = False
             self._finish(job, failure_outcome(job.task.question, INTERNAL_FAULT))
 
     def _need(self, job: _Job, need: Need) -> Outcome | Failure | None:
-        """The result of a sub-query when it is there at once; None when `job` now waits for it."""
+        """The result of a sub-query when it is available at once; None when `job` now waits for it."""
         task = job.task
         budget = task.budget
         if not budget.take_lookup():
             return budget.failure
         cd = task.cd or need.purpose in UNVALIDATED
-        # The chain of trust follows no alias, so its jobs are others than those of clients with the same question.
+        # Queries for the chain of trust follow no alias, so they do not share jobs with client queries.
         key = (need.question.key, int(cd) + 2 * (need.purpose is Purpose.DNSSEC))
         child = self._jobs.get(key)
         if child is not None and child.serial != job.serial and job.serial == self._serial:
@@ -604,18 +623,18 @@ class Mesh:
                 return failed
             if task.depth >= DEPTH:
                 budget.exhausted = True
-                return Failure(FailureKind.BUDGET, c.EDE_NO_REACHABLE_AUTHORITY, "too many questions within questions")
+                return Failure(FailureKind.BUDGET, c.EDE_NO_REACHABLE_AUTHORITY, "sub-queries are nested too deeply")
             depth, purpose = task.depth + 1, need.purpose
             inner = Task(need.question, task.budget, cd=cd, depth=depth, purpose=purpose, trace=task.trace,
-                         missed=not outcome, told=task.child_ns)
+                         cache_checked=not outcome, child_ns=task.child_ns)
             if not budget.take_query():
                 return budget.failure
             if not self._may_start_sub_query(job):
-                return self._run_out(budget)
+                return self._refuse_sub_query(budget)
             child = self._start(key, inner, None, job.usage, job.serial)
         elif child is job or self._waits_for(child, job):
             self._counts["cycles"] += 1
-            return Failure(FailureKind.CYCLE, c.EDE_NO_REACHABLE_AUTHORITY, "the question waits for its own answer")
+            return Failure(FailureKind.CYCLE, c.EDE_NO_REACHABLE_AUTHORITY, "the query depends on its own answer")
         elif not budget.take_query():
             return budget.failure
         else:
@@ -631,7 +650,7 @@ class Mesh:
 
     @staticmethod
     def _waits_for(waiter: _Job, job: _Job) -> bool:
-        """Whether `waiter`, directly or not, waits for `job`. Each job waits for at most one other: a chain to walk."""
+        """Whether `waiter` waits for `job`, directly or through others. Each job waits for at most one other job."""
         step = waiter.child
         while step is not None:
             if step is job:
@@ -640,17 +659,17 @@ class Mesh:
         return False
 
     def _unregister(self, job: _Job) -> None:
-        """Mark `job` as finished: nobody joins it any more, and no deadline looks at it."""
+        """Mark `job` as finished and remove it from all tables: it is joined no more and has no deadline."""
         if job.finished:
             return
         job.finished = True
-        self._places.give_back(job.usage, job)
+        self._quota.give_back(job.usage, job)
         task = job.task
         budget = task.budget
         if job.usage.jobs:
             budget.octets -= task.octets
         else:
-            # The whole query has ended, and whoever still knows its jobs (timers do) shall hold nothing by that.
+            # The client query has ended. Timers may still refer to its jobs; through them they must hold no memory.
             budget.octets = 0
             task.child_ns.clear()
             budget.failed.clear()
@@ -674,7 +693,7 @@ class Mesh:
         for parent in parents:
             parent.child = None
         for parent in parents:
-            if parent.finished:  # it gave its place to one before it in this list
+            if parent.finished:  # it was ended to free a slot for a parent before it in this list
                 continue
             if failure is None:
                 parent.task.account_octets(_octets_in(outcome))
@@ -683,48 +702,48 @@ class Mesh:
             theirs = parent.task.budget
             if budget is not theirs:
                 if self._is_budget_failure(failure, budget) and parent.need is not None:
-                    # Somebody else's budget ran out, not ours: begin again with our own.
+                    # The budget of another client query ran out. The parent starts the sub-query again with its own.
                     again = self._need(parent, parent.need)
                     if again is not None:
                         self._ready.append((parent, again))
                     continue
                 if budget.local_error is not None and theirs.local_error is None:
                     theirs.local_error = budget.local_error
-            if failure.kind is not FailureKind.CYCLE:  # that one depends on who waits for whom
+            if failure.kind is not FailureKind.CYCLE:  # a cycle depends on which jobs wait at this moment
                 theirs.failed[job.key] = failure
                 theirs.octets += FAILED_OVERHEAD
             self._ready.append((parent, failure))
-        if failure is not None and job.tickets and job.task.depth and self._is_budget_failure(failure, budget):
+        if failure is not None and job.requests and job.task.depth and self._is_budget_failure(failure, budget):
             self._restart_for_clients(job)
-        if failure is not None and job.tickets:
+        if failure is not None and job.requests:
             outcome = self._stale_or_failure(job.task.question, failure, budget, cd=job.task.cd) or outcome
         self._deliver_all(job, outcome)
 
     @staticmethod
     def _is_budget_failure(failure: Failure, budget: Budget) -> bool:
-        """Whether a query failed because its budget ran out, which says nothing about others with the same question."""
+        """Whether a query failed because its budget ran out. Another query with the same question may succeed."""
         return failure.kind in BUDGET_EXHAUSTED or budget.exhausted or budget.failure is not None
 
     def _restart_for_clients(self, job: _Job) -> None:
-        """Clients waited for a sub-query of a client query that ran out of its budget: they have budgets of their own.
+        """Start again for the clients that waited for `job`, a sub-query of a client query whose budget ran out.
 
-        Those whose time is over wait no longer.
+        Each has a budget of its own. Clients whose deadline has passed stay with `job` and get its failure.
         """
         task, now = job.task, self._context.monotonic
-        anew = [request for request in job.tickets if request.deadline > now]
-        job.tickets = [request for request in job.tickets if request.deadline <= now]
+        anew = [request for request in job.requests if request.deadline > now]
+        job.requests = [request for request in job.requests if request.deadline <= now]
         for request in anew:
             request._job = None
         for request in anew:
-            if not request.done:  # whoever was called back meanwhile may have cancelled it
+            if not request.done:  # a callback before it may have cancelled it
                 self._begin(request, task.question, task.cd, None)
 
     def _deliver_all(self, job: _Job, outcome: Outcome) -> None:
-        tickets, job.tickets = job.tickets, []
-        for request in tickets:
+        requests, job.requests = job.requests, []
+        for request in requests:
             request._job = None
-        for request in tickets:
-            if not request.done:  # whoever was called back meanwhile may have cancelled it
+        for request in requests:
+            if not request.done:  # a callback before it may have cancelled it
                 self._deliver(request, outcome, job.serial)
 
     def _deliver(self, request: MeshRequest, outcome: Outcome, serial: Any) -> None:
@@ -733,11 +752,11 @@ class Mesh:
         outcome.serial = serial
         try:
             request._on_done(outcome)
-        except Exception as error:  # noqa: BLE001 - one listener's fault must not cost the others their answer
-            self._fault(error, "handing over", outcome)
+        except Exception as error:  # noqa: BLE001 - a fault of one callback must not cost the others their answer
+            self._fault(error, "delivering", outcome)
 
     def _rewritten(self, outcome: Outcome) -> Outcome:
-        """`outcome` as a client may see it; one that no policy could look at is shown to nobody."""
+        """`outcome` after the rewriting policies; a failure when they fail, so that no unchecked answer is sent."""
         if self._rewriter is None:
             return outcome
         try:
@@ -747,9 +766,10 @@ class Mesh:
             return failure_outcome(outcome.question, INTERNAL_FAULT)
 
     def _fault(self, error: Exception, doing: str, what: object) -> None:
-        """Count a fault and log it in full, once an interval, as a stranger may find out how to cause it again.
+        """Count a fault, and log it with its traceback at most once in `FAULT_INTERVAL`: a remote party may be able to
+        cause it again and again.
 
-        Shortage of memory is none, and one line a second says enough about it.
+        A MemoryError is not a fault. It is counted as a shortage and logged at most once a second.
         """
         if not isinstance(error, MemoryError):
             self._counts["faults"] += 1
@@ -758,39 +778,39 @@ class Mesh:
                 return
             left_out, self._faults_left_out = self._faults_left_out, 0
             self._next_fault = self._context.monotonic + FAULT_INTERVAL
-            more = f" (and {left_out} faults since the last such line)" if left_out else ""
-            log.exception("fault while %s %r%s", doing, what, more)
+            more = f" ({left_out} faults since the last such line were not logged)" if left_out else ""
+            log.exception("internal fault while %s %r%s", doing, what, more)
             return
         self._counts["shortages"] += 1
-        if self._short_in != self._context.now:
-            self._short_in = self._context.now
+        if self._shortage_logged_in != self._context.now:
+            self._shortage_logged_in = self._context.now
             try:
-                log.warning("out of memory while %s %r: that question fails, the others go on", doing, what)
-            except MemoryError:  # not even for the line: it is counted, and the next one tries again
-                self._short_in = -1
+                log.warning("out of memory while %s %r: this query fails, others go on", doing, what)
+            except MemoryError:  # no memory for the log line; the shortage is counted, and the next one is logged
+                self._shortage_logged_in = -1
 
-    # --- places --------------------------------------------------------------------------------------------------
+    # --- job slots -----------------------------------------------------------------------------------------------
 
-    def _make_room(self, share: NetworkUsage, asker: _Job | None) -> bool:
-        """End slow queries for their places, none of them one that waits for `asker`.
+    def _free_slot(self, share: NetworkUsage, asker: _Job | None) -> bool:
+        """Free a job slot by ending slow queries, but none that waits for `asker`.
 
-        True when a sub-query of `asker`, or without it a new query of `share`, has a place now.
+        Returns whether a slot is free now for a sub-query of `asker` or, when that is None, for a new query of `share`.
         """
-        places, now = self._places, self._context.monotonic
-        for usage in places.jostle_candidates(share, now):
+        quota, now = self._quota, self._context.monotonic
+        for usage in quota.jostle_candidates(share, now):
             root = usage.root
             if root is None or root is asker or (asker is not None and self._waits_for(root, asker)):
                 continue
-            new_payer = places.find_new_payer(usage, self._waiting_networks(root)) if usage.share is share else None
+            new_payer = quota.find_new_payer(usage, self._waiting_networks(root)) if usage.share is share else None
             if new_payer is not None:
-                places.move(usage, new_payer)
+                quota.move(usage, new_payer)
             else:
                 self._counts["replaced"] += 1
                 self._stop(root)
                 root.steps.close()
-                failure = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "its place was given to a newer question")
+                failure = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "ended to free a job slot for a newer query")
                 self._finish(root, failure_outcome(root.task.question, failure))
-            if places.has_room(share) if asker is None else places.has_room_below(asker.usage, now):
+            if quota.has_room(share) if asker is None else quota.has_room_below(asker.usage, now):
                 return True
         return False
 
@@ -798,43 +818,43 @@ class Mesh:
         """Whether `job` may have one more sub-query."""
         if self._is_short is not None and self._is_short():
             return False
-        places, usage, now = self._places, job.usage, self._context.monotonic
-        if places.has_room_below(usage, now):
+        quota, usage, now = self._quota, job.usage, self._context.monotonic
+        if quota.has_room_below(usage, now):
             return True
         if usage.root is not None:
-            new_payer = places.find_new_payer(usage, self._waiting_networks(usage.root))
+            new_payer = quota.find_new_payer(usage, self._waiting_networks(usage.root))
             if new_payer is not None:
-                places.move(usage, new_payer)
+                quota.move(usage, new_payer)
                 return True
-        return not past_jostle_time(usage, now) and self._make_room(usage.share, job)
+        return not past_jostle_time(usage, now) and self._free_slot(usage.share, job)
 
     @staticmethod
     def _waiting_networks(job: _Job) -> list[Hashable]:
-        return [request._network for request in job.tickets]
+        return [request._network for request in job.requests]
 
-    def _run_out(self, budget: Budget) -> Failure:
-        """A sub-query finds no place: the query that needs it ends, so that its places are free for others."""
+    def _refuse_sub_query(self, budget: Budget) -> Failure:
+        """No job slot is free for a sub-query: the client query that needs it fails and frees its slots."""
         self._counts["refused_sub_queries"] += 1
         failure = OUT_OF_MEMORY if self._is_short is not None and self._is_short() else TOO_MANY
         budget.failure = budget.failure or failure
         budget.local_error = failure
         return failure
 
-    # --- octets held ---------------------------------------------------------------------------------------------
+    # --- memory of jobs ------------------------------------------------------------------------------------------
 
     def _count(self, budget: Budget) -> None:
-        """Add to the sum what a client query holds more than when it was counted last."""
+        """Add to the sum by how much the octets of a client query changed since they were counted last."""
         self._octets += budget.octets - budget.accounted_octets
         budget.accounted_octets = budget.octets
         if self._octets > self._octets_limit and not self._shedding:
             self._shed_load()
 
     def _shed_load(self) -> None:
-        """End queries until those that are left hold `JOBS_OCTETS_KEPT` of the limit.
+        """End client queries until the others hold `JOBS_OCTETS_KEPT` percent of the limit.
 
-        First those that hold most, and of networks that hold most: each counts by its own octets times those of its
-        network. By its own alone, whoever has many queries of middling size would end every larger one of others; by
-        the network's alone, whoever has many networks would end those of the busiest honest one.
+        They end in descending order of their own octets times the octets of their network. By its own octets alone, a
+        network with many queries of medium size would cause every larger query of other networks to end. By the octets
+        of the network alone, an attacker with many networks would cause those of the busiest honest network to end.
         """
         self._update_time()
         enough = self._octets_limit * OCTETS_KEPT // 100
@@ -871,44 +891,45 @@ class Mesh:
     # --- stale data (RFC 8767) ------------------------------------------------------------------------------------
 
     def _join(self, job: _Job, request: MeshRequest) -> None:
-        """Let `request` wait for `job` as well, or take what those got who waited too long."""
+        """Let `request` wait for `job`, or give it the stale answer that earlier clients of the job got."""
         self._counts["joined"] += 1
         if job.stale is not None:
             self._counts["stale"] += 1
             self._deliver(request, job.stale, job.serial)
             return
-        first = not job.tickets
-        job.tickets.append(request)
+        first = not job.requests
+        job.requests.append(request)
         request._job = job
         if first and self._serve_stale:
             self._start_stale_timer(job)
 
     def _start_stale_timer(self, job: _Job) -> None:
-        """Begin to count how long the clients of `job` wait."""
-        if self._patience:
-            self._stale_timers.append((self._context.monotonic + self._patience, job))
+        """Start the client response timer of `job` (RFC 8767 section 5)."""
+        if self._stale_delay:
+            self._stale_timers.append((self._context.monotonic + self._stale_delay, job))
         else:
             self._serve_stale_now(job)
 
     def _serve_stale_now(self, job: _Job) -> None:
-        """Give those who wait for `job` what was true a while ago, if anything was; the job goes on."""
-        if job.finished or not job.tickets:
+        """Give the clients that wait for `job` a stale answer, if there is one; the job goes on."""
+        if job.finished or not job.requests:
             return
         task = job.task
         outcome = self._find_stale(task.question, task.budget, cd=task.cd)
         if outcome is None:
             return
         if task.trace is not None:
-            task.note("stale", "answered with expired data while the search goes on", qname=task.question.qname,
+            task.note("stale", "answered with expired data while resolution goes on", qname=task.question.qname,
                       qtype=task.question.qtype, rcode=outcome.rcode)
         if outcome.stale:
-            self._counts["stale"] += len(job.tickets)
+            self._counts["stale"] += len(job.requests)
             job.stale = outcome
             task.account_octets(_octets_in(outcome))
         self._deliver_all(job, outcome)
 
     def _stale_or_failure(self, question: Question, failure: Failure, budget: Budget, *, cd: bool) -> Outcome | None:
-        """What may be shown instead of `failure`: nothing where validation failed, since that is no outage."""
+        """The outcome to give instead of `failure`; None when there is none. A bogus answer is no outage (RFC 8767), so
+        it is not replaced."""
         if not self._serve_stale or failure.kind in NO_STALE_ANSWER or question.qclass != c.IN:
             return None
         outcome = self._find_stale(question, budget, cd=cd, failure=failure)
@@ -918,24 +939,24 @@ class Mesh:
             known = self._context.store.rrsets.find_failure(
                 failure.name or question.qname, question.qtype, self._context.now)
             if known is not None:
-                # Until then nobody is asked again, so the finished answer may be kept.
+                # No server is queried again until the cached failure expires, so the finished answer may be cached.
                 outcome.ttl = min(known.left, self._stale_ttl)
         return outcome
 
     def _find_stale(
         self, question: Question, budget: Budget, *, cd: bool, failure: Failure | None = None
     ) -> Outcome | None:
-        """`find_stale`, whose faults cost no more than the stale answer (CVE-2025-40777, CVE-2026-55717)."""
+        """`find_stale`; a fault in it costs the stale answer only (CVE-2025-40777, CVE-2026-55717)."""
         try:
             return find_stale(question, self._context, budget, cd=cd, failure=failure)
-        except Exception as error:  # noqa: BLE001 - it runs where many questions are being finished
-            self._fault(error, "looking for stale data of", question)
+        except Exception as error:  # noqa: BLE001 - the caller is finishing jobs for many clients
+            self._fault(error, "looking for stale data for", question)
             return None
 
-    # --- ends that come early -------------------------------------------------------------------------------------
+    # --- cancellation and expiry ----------------------------------------------------------------------------------
 
     def _stop(self, job: _Job) -> None:
-        """Let go of whatever `job` waits for."""
+        """Cancel what `job` waits for; signature checks in progress are not cancelled."""
         if job.handle is not None:
             job.handle.cancel()
             job.handle = None
@@ -947,8 +968,8 @@ class Mesh:
             self._cancel_if_unused(child)
 
     def _cancel_if_unused(self, job: _Job) -> None:
-        """End `job` when nobody waits for it any more."""
-        while not job.finished and not job.tickets and not job.parents:
+        """End `job` when no client and no job waits for it, and then its child in the same way."""
+        while not job.finished and not job.requests and not job.parents:
             self._unregister(job)
             if job.handle is not None:
                 job.handle.cancel()
@@ -962,7 +983,7 @@ class Mesh:
             job = child
 
     def _expire(self, job: _Job) -> None:
-        """The deadline of `job` has come: whatever it waits for is answered with that, and it draws its conclusions."""
+        """The deadline of `job` has passed: resume it with a DEADLINE failure instead of what it waits for."""
         if job.finished:
             return
         self._counts["expired"] += 1
@@ -971,22 +992,26 @@ class Mesh:
             budget.failure = Failure(FailureKind.DEADLINE, c.EDE_NO_REACHABLE_AUTHORITY, "no answer in time")
         child = job.child
         if child is not None and child.task.budget is budget:
-            # It expires with us and hands its conclusion up.
+            # The child has the same deadline, and its failure resumes this job.
             return
         if job.handle is None and child is None and not job.pausing:
-            # About to be resumed, or waiting for checks that are being made: it notices at its next step.
+            # It is in `_ready`, or its signatures are being checked: its next step finds `budget.failure`.
             return
         self._stop(job)
         self._ready.append((job, budget.failure))
 
 
 def _octets_in(outcome: Outcome) -> int:
-    """What an answer holds, about and at most."""
+    """Upper bound of the memory that an outcome holds, in octets."""
     return octets_of(outcome.answer) + octets_of(outcome.authority) + octets_of(outcome.additional)
 
 
 class _Job:
-    """One running question: its generator, who waits for it and what it waits for (one thing at a time)."""
+    """A question that is being resolved: its generator, what waits for it, and the one thing it waits for.
+
+    `requests` are the waiting client requests and `parents` the waiting jobs. It waits for at most one of: `handle` (an
+    upstream query), `child` (another job), `verifying` (signature checks), `pausing` (a timer).
+    """
 
     __slots__ = (
         "child",
@@ -997,12 +1022,12 @@ class _Job:
         "need",
         "parents",
         "pausing",
+        "requests",
         "serial",
         "slot",
         "stale",
         "steps",
         "task",
-        "tickets",
         "usage",
         "verifying",
     )
@@ -1013,7 +1038,7 @@ class _Job:
         self.task = task
         self.steps = steps
         self.usage: QueryUsage
-        self.tickets: list[MeshRequest] = []
+        self.requests: list[MeshRequest] = []
         self.parents: list[_Job] = []
         self.child: _Job | None = None
         self.need: Need | None = None
@@ -1026,7 +1051,7 @@ class _Job:
         self.slot = 0
 
     def on_reply(self, result: Reply | Failure) -> None:
-        """The exchange has a result."""
+        """Called by the exchange with the result of an `Ask`."""
         if self.finished or self.handle is None:
             return
         self.handle = None
@@ -1036,11 +1061,11 @@ class _Job:
         if isinstance(result, Reply):
             task = self.task
             task.account_octets(result.view.octets)
-            mesh._count(task.budget)  # now, since its turn may come after many more replies
+            mesh._count(task.budget)  # at once, because many more replies may arrive before the job is resumed
         mesh._drain()
 
     def on_verified(self, results: list[bool]) -> None:
-        """The signatures are checked."""
+        """Called with the results of a `Verify`."""
         if self.finished or not self.verifying:
             return
         self.verifying = False

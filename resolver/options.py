@@ -1,8 +1,8 @@
-"""What a setting is: a field with a sentence, a kind and a limit; and how its text is checked.
+"""Declaration of settings: a field with description, kind and limit; and checks of values.
 
-`option` declares one and `describe` lists them, so the file, ``resolverd --print-config`` and the documentation cannot
-disagree. The settings themselves stand in `resolver.settings`. Errors name the setting by its path, ``server.listen``,
-because a user has a file with many.
+`option` declares a setting and `describe` lists all, so that configuration file, ``resolverd --print-config`` and
+documentation agree. The settings are in `resolver.settings`. Errors name the setting by its path, such as
+``server.listen``.
 """
 
 import math
@@ -28,9 +28,9 @@ __all__ = [
 
 T = TypeVar("T")
 
-_LABEL, _NAME = 63, 253  # RFC 1035 2.3.4; 255 octets on the wire are 253 of text without the last dot
+_LABEL, _NAME = 63, 253  # RFC 1035 section 2.3.4; 255 octets on the wire are 253 of text without the last dot
 _PORT_DIGITS = 5
-_ESCAPE = r"(?s)\\(?:[01]\d\d|2[0-4]\d|25[0-5]|\D)"  # RFC 1035 5.1
+_ESCAPE = r"(?s)\\(?:[01]\d\d|2[0-4]\d|25[0-5]|\D)"  # RFC 1035 section 5.1
 
 
 def option(default: T, doc: str, *, kind: str = "", limit: Limit | None = None, scale: int = 1) -> T:
@@ -44,10 +44,10 @@ def option(default: T, doc: str, *, kind: str = "", limit: Limit | None = None, 
 
 
 def check_limits(settings: Any, where: str) -> None:
-    """Hold every field of the section `where` against its limit.
+    """Check every field of the section `where` against its limit.
 
     Raises:
-        ValueError: naming the first that lies outside.
+        ValueError: a value is outside its limit; the text names the first.
     """
     for item in fields(settings):
         limit = item.metadata.get("limit")
@@ -66,7 +66,7 @@ def parse_endpoint(text: str, default_port: int, where: str) -> tuple[str, int]:
     """Split ``192.0.2.1``, ``192.0.2.1:53``, ``2001:db8::1``, ``[2001:db8::1]:53`` or ``192.0.2.1@53``.
 
     Raises:
-        ValueError: naming `where` when it is no address, or the port is no port.
+        ValueError: the address or the port is invalid; the text names `where`.
     """
     host, port = text, str(default_port)
     if text.startswith("["):
@@ -76,7 +76,7 @@ def parse_endpoint(text: str, default_port: int, where: str) -> tuple[str, int]:
         if rest.startswith((":", "@")):
             port = rest[1:]
         elif rest:
-            raise ValueError(f"{where}: {text!r} has something after the bracket that is no port")
+            raise ValueError(f"{where}: {text!r} has text after the bracket that is not a port")
     elif "@" in text:
         host, _, port = text.rpartition("@")
     elif text.count(":") == 1:
@@ -85,17 +85,17 @@ def parse_endpoint(text: str, default_port: int, where: str) -> tuple[str, int]:
         ip_address(host)
     except ValueError:
         raise ValueError(f"{where}: {text!r} is not an IP address, with or without a port") from None
-    # By length first: Python does not read numbers of thousands of digits.
+    # The length is checked first, because int() raises for thousands of digits.
     if not (port.isascii() and port.isdigit() and len(port) <= _PORT_DIGITS and int(port) <= 65535):
         raise ValueError(f"{where}: {text!r} has no usable port (0..65535)")
     return host, int(port)
 
 
 def check_addresses(values: tuple[str, ...], where: str) -> None:
-    """Hold `values` to be IP addresses.
+    """Check that `values` are IP addresses.
 
     Raises:
-        ValueError: naming `where` and the first that is none.
+        ValueError: one is not; the text names `where` and the first.
     """
     for value in values:
         try:
@@ -105,10 +105,10 @@ def check_addresses(values: tuple[str, ...], where: str) -> None:
 
 
 def check_prefixes(values: tuple[str, ...], where: str) -> None:
-    """Hold `values` to be address prefixes; bits behind the prefix are let pass.
+    """Check that `values` are address prefixes; bits after the prefix are ignored.
 
     Raises:
-        ValueError: naming `where` and the first that is none.
+        ValueError: one is not; the text names `where` and the first.
     """
     for value in values:
         try:
@@ -118,34 +118,36 @@ def check_prefixes(values: tuple[str, ...], where: str) -> None:
 
 
 def check_names(values: Iterable[str], where: str) -> None:
-    """Hold `values` to be domain names, by the rules of RFC 1035 5.1 and 3.1; the wire room converts them later.
+    """Check that `values` are domain names (RFC 1035 sections 5.1 and 3.1); `resolver.wire` converts them later.
 
     Raises:
-        ValueError: naming `where` and the first that is none.
+        ValueError: one is not; the text names `where` and the first.
     """
     for value in values:
         plain = re.sub(_ESCAPE, "x", value) if "\\" in value else value
         labels = plain.removesuffix(".").split(".") if plain != "." else []
         if not value:
-            raise ValueError(f"{where}: '' is no domain name; the root is \".\"")
+            raise ValueError(f"{where}: '' is not a domain name; the root is \".\"")
         if not value.isascii():
-            raise ValueError(f"{where}: {value!r} is no domain name in ASCII; write it in its xn-- form")
+            raise ValueError(f"{where}: {value!r} is not a domain name in ASCII; write it in its xn-- form")
         if "\\" in plain or not all(0 < len(one) <= _LABEL for one in labels) or len(plain.rstrip(".")) > _NAME:
-            raise ValueError(f"{where}: {value!r} is no domain name: labels of 1 to {_LABEL} octets, {_NAME} in all")
+            raise ValueError(
+                f"{where}: {value!r} is not a domain name: labels have 1 to {_LABEL} octets, a name at most {_NAME}"
+            )
 
 
 def check_path(text: str, where: str) -> None:
-    """Hold `text` to be something the kernel may take for a file name.
+    """Check that `text` can be a file name.
 
     Raises:
-        ValueError: naming `where`: there is a NUL in it.
+        ValueError: it contains NUL; the text names `where`.
     """
     if "\0" in text:
-        raise ValueError(f"{where}: {text!r} is no file name")
+        raise ValueError(f"{where}: {text!r} is not a file name")
 
 
 class Option(NamedTuple):
-    """One setting as the generators of documentation see it."""
+    """One setting, for the generators of documentation."""
 
     path: str
     value: object
@@ -155,7 +157,7 @@ class Option(NamedTuple):
 
 
 def describe(settings: Any) -> list[Option]:
-    """List every setting of `settings` with its path, value, default and sentence, in the order of the file."""
+    """List every setting of `settings` with path, value, default and description, in the order of the file."""
     found: list[Option] = []
 
     def walk(value: Any, prefix: str) -> None:

@@ -1,17 +1,17 @@
-"""Places for running jobs, and who pays for them: each client network a share, so that nobody can hold all of them.
+"""Slots for jobs, and the client networks that are charged for them: no network can hold all slots.
 
-A job is one question under way; a client query has one for itself and one for each sub-query under way. All of them are
-charged to the network of the client (IPv4 /24, IPv6 /56) whose query started them, until they end, whoever joins them
-meanwhile. What nobody's network asked for (renewals, the program itself) is charged to `QueryQuota.own`, which the
-total alone bounds. The share of a network is no fixed number: it may hold `percent` of what it holds and what is free
-together. So one network alone comes to `percent` of all places, two come to less each, and whatever the number some are
-free for the next one. Sub-queries may use more than new questions, of the share and of the whole, so that what was
-begun can be ended.
+A job is one question that is being resolved. A client query has one for itself and one for each sub-query in progress.
+All of them are charged to the network of the client (IPv4 /24, IPv6 /56) whose query started them, until they end, even
+when others join them. Jobs without a client (prefetches, the program's own queries) are charged to `QueryQuota.own`,
+which only the total limits. The share of a network is not a fixed number: it may hold `percent` of the sum of the slots
+it holds and the free ones. So one network alone gets `percent` of all slots, each of two gets less, and some slots are
+always free for the next network. Sub-queries may use a larger part than new queries, of the share and of the total, so
+that queries already started can be finished.
 
-When a network has its share, or all places are taken, a query that ran for longer than `JOSTLE` makes room for a new
-one, the oldest first: of the same network, or of all. One of the same network is not ended when a client of another
-network that has room waits for it as well; then that network pays for all its jobs from there on. Without such a query
-the new question is refused, and nobody else notices.
+When a network has used its share, or all slots are in use, a query that ran for longer than `JOSTLE` is ended for a new
+one, the oldest first: of the same network, or of all networks. A query of the same network is not ended when a client
+of another network that has free slots waits for it as well; from then on all its jobs are charged to that network.
+If there is no such query, the new query is refused, and no other query is affected.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from resolver import limits
 
 __all__ = ["NetworkUsage", "QueryQuota", "QueryUsage", "past_jostle_time"]
 
-QUESTIONS = limits.NETWORK_SHARE_NEW
-BEGUN = limits.JOBS_FOR_NEW_QUERIES
-SUB_QUERIES = limits.NETWORK_SHARE_TOTAL
+SHARE_FOR_NEW_QUERIES = limits.NETWORK_SHARE_NEW
+SLOTS_FOR_NEW_QUERIES = limits.JOBS_FOR_NEW_QUERIES
+SHARE_FOR_SUB_QUERIES = limits.NETWORK_SHARE_TOTAL
 JOSTLE = limits.JOSTLE / 1000
-LOOKS = limits.JOSTLE_SCAN
+SCAN = limits.JOSTLE_SCAN
 
 
 class NetworkUsage:
@@ -43,7 +43,7 @@ class NetworkUsage:
 
 
 class QueryUsage:
-    """One client query: who pays, how many jobs it has under way, the job that answers it, and since when (s)."""
+    """One client query: the network charged, its number of jobs, the job that answers it, and its start (seconds)."""
 
     __slots__ = ("jobs", "root", "share", "since")
 
@@ -55,12 +55,12 @@ class QueryUsage:
 
 
 def past_jostle_time(usage: QueryUsage, now: float) -> bool:
-    """Whether a query has had its time: it may have to make room, and nothing makes room for it."""
+    """Whether a query ran for `JOSTLE`: it may be ended for a new query, and no other is ended for its sub-queries."""
     return now - usage.since >= JOSTLE
 
 
 class QueryQuota:
-    """`capacity` places. `held` of them are taken."""
+    """`capacity` slots, `held` of them in use."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -70,24 +70,24 @@ class QueryQuota:
         self._queries: dict[QueryUsage, None] = {}
 
     def share_of(self, network: Hashable) -> NetworkUsage:
-        """The share of `network`; None is the program itself. One that holds nothing is in no table yet: of several for
-        the same network, `take` lets the first pay for all."""
+        """The share of `network`; None is the program itself. A share that holds nothing is in no table yet; when there
+        are several for one network, `take` charges the first."""
         if network is None:
             return self.own
         return self._shares.get(network) or NetworkUsage(network)
 
     def free(self, *, fast: bool = False) -> int:
-        """Places that nobody holds. The last ones are for the sub-queries of queries that are still `fast`."""
-        limit = self.capacity if fast else -(-self.capacity * BEGUN // 100)
+        """Number of free slots. The last ones are for sub-queries of queries that are not past `JOSTLE` (`fast`)."""
+        limit = self.capacity if fast else -(-self.capacity * SLOTS_FOR_NEW_QUERIES // 100)
         return max(limit - self.held, 0)
 
     def has_room(self, share: NetworkUsage) -> bool:
-        """Whether a new query of `share` may begin."""
-        return self._fits(share, self.free(), QUESTIONS)
+        """Whether a new query of `share` may start."""
+        return self._fits(share, self.free(), SHARE_FOR_NEW_QUERIES)
 
     def has_room_below(self, usage: QueryUsage, now: float) -> bool:
         """Whether a query may have one more sub-query."""
-        return self._fits(usage.share, self.free(fast=not past_jostle_time(usage, now)), SUB_QUERIES)
+        return self._fits(usage.share, self.free(fast=not past_jostle_time(usage, now)), SHARE_FOR_SUB_QUERIES)
 
     def _fits(self, share: NetworkUsage, free: int, percent: int) -> bool:
         return free > 0 and (share is self.own or share.held * (100 - percent) < percent * free)
@@ -96,11 +96,11 @@ class QueryQuota:
         """Count one more job; the first one is the query's root.
 
         Raises:
-            MemoryError: it is counted nevertheless, and to be given back.
+            MemoryError: the job is counted nevertheless; the caller must call `give_back`.
         """
         share = usage.share
         if not share.held and share is not self.own:
-            # Making room calls others back, and one of them may have begun a query for the same network.
+            # Ending other queries calls their callbacks, which may have started a query of the same network.
             share = usage.share = self._shares.get(share.network) or share
         usage.jobs += 1
         share.held += 1
@@ -113,7 +113,7 @@ class QueryQuota:
             self._shares[share.network] = share
 
     def give_back(self, usage: QueryUsage, job: Any) -> None:
-        """`job` has ended."""
+        """Release the slot of `job`, which has ended."""
         share = usage.share
         usage.jobs -= 1
         share.held -= 1
@@ -126,7 +126,7 @@ class QueryQuota:
             self._shares.pop(share.network, None)
 
     def move(self, usage: QueryUsage, new_payer: NetworkUsage) -> None:
-        """`new_payer` pays for this query from now on; its age stays."""
+        """Charge this query to `new_payer` from now on; its start time does not change."""
         share = usage.share
         share.queries.pop(usage, None)
         share.held -= usage.jobs
@@ -140,19 +140,19 @@ class QueryQuota:
             new_payer.queries[usage] = None
 
     def find_new_payer(self, usage: QueryUsage, networks: Iterable[Hashable]) -> NetworkUsage | None:
-        """Of the networks whose clients wait for this query, another one that has room for one more."""
-        for network in islice(networks, LOOKS):
+        """Another network whose client waits for this query and that may start one more; None without one."""
+        for network in islice(networks, SCAN):
             share = self.share_of(network)
             if share is not usage.share and share is not self.own and self.has_room(share):
                 return share
         return None
 
     def jostle_candidates(self, share: NetworkUsage, now: float) -> list[QueryUsage]:
-        """A few queries that have had their time, the oldest first: of all networks when there is no place for anybody,
-        else of `share`."""
+        """Queries that ran for `JOSTLE`, the oldest first, at most `SCAN` of them: of all networks when no slot is
+        free, else of `share`."""
         queries = share.queries if self.free() else self._queries
-        return [usage for usage in islice(queries, LOOKS) if past_jostle_time(usage, now)]
+        return [usage for usage in islice(queries, SCAN) if past_jostle_time(usage, now)]
 
     def statistics(self) -> tuple[int, int]:
-        """Networks that hold a place, and the most that one of them holds."""
+        """The number of networks that hold slots, and the largest number that one of them holds."""
         return len(self._shares), max((share.held for share in self._shares.values()), default=0)

@@ -1,11 +1,11 @@
-"""The story of a query, as one generator: cache, walk, validation, one more try when bogus, aliases, store, outcome.
+"""The generator of one query: cache, iteration, validation, one retry when bogus, aliases, store, outcome.
 
-Each line of the story is a call into one room; what a zone said arrives as a `RawReply`, from the cache or from
-`iterate`, so that both go the same way from there. Two gates stand here and nowhere else: what may be kept (`_store`)
-and what may be shown to somebody who wants validation (`_resolve_step`): data whose verdict is not known is validated
-first, also when it lay in the cache (CVE-2019-10190, CVE-2018-1000002 were paths around such a gate). Aliases are
-followed here, name by name, counted, and never twice through the same name. Stale answers are told here too, because
-they go through the second gate like any others.
+Each step is a call into one package. The reply of a zone is a `RawReply`, from the cache or from `iterate`, and is
+handled in the same way from there. Two decisions are made here and nowhere else: what may be cached (`_store`), and
+what may be given to a client that wants validation (`_resolve_step`): data without a verdict is validated first, also
+when it comes from the cache (CVE-2019-10190 and CVE-2018-1000002 were ways around such a check). Aliases are followed
+here, name by name; their number is limited, and a name that comes again is a loop. Stale answers are found here too,
+because the second decision applies to them as well.
 """
 
 from __future__ import annotations
@@ -45,46 +45,46 @@ __all__ = ["find_outcome", "find_stale", "load_validator", "resolve"]
 ALIASES = limits.MAX_ALIASES
 ALIAS_PROBES = limits.ALIAS_PROBES
 LOCAL_ERROR_TTL = limits.LOCAL_ERROR_TTL
-# The cache keeps the proof of an expanded wildcard beside the set under this type, and a denial of the whole name under
-# type 0. No data has such a type (RFC 6895 section 3.1), and `_refuse_meta_query` sees to it that nobody asks for one.
+# The cache stores the proof of an expanded wildcard under this type of the expanded name, and NXDOMAIN under type 0.
+# No data has such a type (RFC 6895 section 3.1), and `_refuse_meta_query` refuses queries for them.
 WILDCARD_PROOF = 248
-# Where the label count of the first packed RRSIG stands: length, type covered, algorithm (RFC 4034 section 3.1).
+# Offset of the label count in the first packed RRSIG: behind length, type covered, algorithm (RFC 4034 section 3.1).
 RRSIG_LABELS = 5
-# Failures that say something about this query's circumstances and nothing about the name: never remembered.
+# Failures that concern this query and not the name: never cached.
 NEVER_CACHED = frozenset({
     FailureKind.CYCLE, FailureKind.CANCELLED, FailureKind.CACHED_ERROR, FailureKind.INTERNAL, FailureKind.OVERLOAD,
 })
-# Those that a sub-query owes to whoever started it: remembered only for what a client asked itself.
+# Failures of a sub-query that its client query may have caused: cached only for the question of a client.
 CACHED_FOR_CLIENT_ONLY = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE})
-# Purposes behind which a client stands.
-ASKED = frozenset({Purpose.CLIENT, Purpose.PREFETCH})
-# What the chain of trust is made of. For its sake no alias is followed: one shows that no zone begins at the name.
+# Questions of clients.
+CLIENT_PURPOSES = frozenset({Purpose.CLIENT, Purpose.PREFETCH})
+# The types of the chain of trust. No alias is followed for them: an alias shows that no zone begins at the name.
 CHAIN_TYPES = frozenset({c.DS, c.DNSKEY})
-# An alias is the answer to these questions, not the way to it (RFC 1034 section 4.3.2).
+# For these types a CNAME is the answer and is not followed (RFC 1034 section 4.3.2).
 CNAME_IS_ANSWER = frozenset({c.CNAME, c.ANY})
-# These stand beside an alias (RFC 4035 section 2.5), or are the parent's, who need not know the alias that the child's
-# server gave (section 2.4).
+# These may exist beside a CNAME (RFC 4035 section 2.5), or belong to the parent, which need not know the CNAME of the
+# child (section 2.4).
 ALLOWED_BESIDE_CNAME = frozenset({c.RRSIG, c.NSEC, c.DS})
-# What an unsigned reply says of later names of its alias chain serves the answer to that question only (RFC 2181
-# section 5.4.1): it is kept below what answers questions, for the same answer when that has become stale.
+# Records of an unsigned reply for later names of its alias chain are for the answer to that question only (RFC 2181
+# section 5.4.1). They are stored with a trust too low to answer queries, and used when the same answer is stale.
 CHAIN_ONLY_TRUST = Trust.ADDITIONAL
-# More would change nothing: the longest time is reached long before.
+# Larger shifts change nothing: failure_max_ttl is reached before.
 MAX_BACKOFF_SHIFT = 15
 # RFC 1034 section 3.6.2: a loop of aliases is signalled as an error.
 ALIAS_LOOP = Failure(FailureKind.LAME, c.EDE_INVALID_DATA, "the aliases form a loop")
 TOO_MANY_ALIASES = Failure(FailureKind.BUDGET, c.EDE_OTHER, "too many aliases")
 
 ChainStep = tuple[RawReply, int, tuple[int, str] | None]
-"""What was said about one name, its verdict, and an extended error to show with it."""
+"""The reply for one name of an alias chain, its verdict, and an extended error for the client."""
 
 Known = Outcome | ChainStep | RawReply | Failure | None
-"""What is known about one name: policy data, a leg, a reply nobody has validated yet, a remembered failure, nothing."""
+"""What is known about one name: policy data, a step of the chain, an unvalidated reply, a cached failure, nothing."""
 
 
 def _refuse_meta_query(question: Question) -> Outcome | None:
-    """The refusal of what no zone has: another class than IN, types that are not data. None for all else.
+    """The failure for queries that no zone can answer: a class other than IN, or a type that is not data. Else None.
 
-    Only one class has a tree (CVE-2026-5946), so nothing below looks at the class any more.
+    Only class IN is resolved (CVE-2026-5946), so the code below does not check the class.
     """
     qtype = question.qtype
     if question.qclass != c.IN:
@@ -92,26 +92,26 @@ def _refuse_meta_query(question: Question) -> Outcome | None:
     elif 0 < qtype <= c.LAST_DATA_TYPE or qtype >= c.ANY:
         return None
     else:
-        text = f"{c.type_to_text(qtype)} is no type of data"
+        text = f"{c.type_to_text(qtype)} is not a data type"
     return failure_outcome(question, Failure(FailureKind.RCODE, c.EDE_NOT_SUPPORTED, text))
 
 
 def resolve(task: Task, context: Context) -> Steps[Outcome]:
-    """Answer ``task.question``; failures are outcomes with rcode SERVFAIL and `Outcome.failure` set."""
+    """Resolve ``task.question``; failures are outcomes with rcode SERVFAIL and `Outcome.failure` set."""
     steps = _resolve_chain(task, context)
     dns64 = context.dns64
-    if dns64 is not None and task.purpose in ASKED and _may_be_made(task.question, cd=task.cd):
-        return _make_addresses(dns64, steps, task)
+    if dns64 is not None and task.purpose in CLIENT_PURPOSES and _dns64_applies(task.question, cd=task.cd):
+        return _with_dns64(dns64, steps, task)
     return steps
 
 
-def _may_be_made(question: Question, *, cd: bool) -> bool:
-    """Whether the answer may be made from A records: not for those who want to check it (RFC 6147 section 5.5)."""
+def _dns64_applies(question: Question, *, cd: bool) -> bool:
+    """Whether DNS64 applies: to AAAA, unless the client validates itself (CD; RFC 6147 section 5.5)."""
     return question.qtype == c.AAAA and not cd
 
 
-def _make_addresses(dns64: AddressSynthesis, steps: Steps[Outcome], task: Task) -> Steps[Outcome]:
-    """Make AAAA records where `steps` find none (RFC 6147)."""
+def _with_dns64(dns64: AddressSynthesis, steps: Steps[Outcome], task: Task) -> Steps[Outcome]:
+    """Run `steps`, and synthesise AAAA records when they find none (RFC 6147)."""
     outcome = yield from steps
     if not dns64.needs_addresses(outcome):
         return outcome
@@ -132,7 +132,7 @@ def _resolve_chain(task: Task, context: Context) -> Steps[Outcome]:
         if task.cache_checked:
             task.cache_checked = False
             return None
-        if task.purpose is Purpose.PREFETCH:  # that one wants to know what comes after what the cache holds
+        if task.purpose is Purpose.PREFETCH:  # the cached answer is to be replaced
             return _local(name, question, context)
         return _find_known(name, question, context, task.budget, cd=task.cd, client=client)
 
@@ -141,9 +141,9 @@ def _resolve_chain(task: Task, context: Context) -> Steps[Outcome]:
         response, question, context, find, task, cd=task.cd, first_only=task.purpose is Purpose.DNSSEC)
     if isinstance(end, Outcome):
         return end
-    assert isinstance(end, Failure)  # what is not known was got
+    assert isinstance(end, Failure)  # with a task, `_follow_aliases` returns nothing else
     outcome = _failed(task, context, end)
-    # A loop that a DNAME makes is shown as far as it was followed: not the name is at fault then, but its subtree.
+    # A loop made by a DNAME is returned as far as it was followed, because the DNAME is at fault and not the qname.
     if end is ALIAS_LOOP and any(rrset.rtype == c.DNAME for rrset in response.answer):
         outcome.answer = response.answer
     return outcome
@@ -159,10 +159,11 @@ def _follow_aliases(
     cd: bool,
     first_only: bool = False,
 ) -> Steps[Outcome | Failure | RawReply | None]:
-    """Follow the aliases from the name of `question` to data, a denial or a failure, and collect them in `response`.
+    """Follow the aliases from the qname to data, a denial or a failure, and collect them in `response`.
 
-    `find` says what is known about a name. `task` gets and validates the rest; without one, the chain ends with what
-    `find` returned that is not ready to be shown. With `first_only` the first alias is the answer.
+    `find` returns what is known about a name. With `task`, the rest is resolved and validated. Without one, the chain
+    ends at the first name whose data is missing or not validated, and the result is what `find` returned for it. With
+    `first_only`, the first alias is the answer.
     """
     qtype = question.qtype
     name = question.qname
@@ -197,9 +198,9 @@ def _follow_aliases(
 
 
 def _run(steps: Steps[Any]) -> Any:
-    """The result of `_follow_aliases` without a task, which has nothing to wait for."""
+    """The result of `_follow_aliases` without a task, which yields no effect."""
     try:
-        raise RuntimeError(f"{next(steps)!r} is for tasks only")
+        raise RuntimeError(f"{next(steps)!r} was yielded without a task")
     except StopIteration as end:
         return end.value
 
@@ -208,7 +209,7 @@ def _note_cached(task: Task, name: bytes, known: ChainStep | RawReply | Failure)
     qtype = task.question.qtype
     if isinstance(known, Failure):
         if task.trace is not None:
-            task.note("cache", f"it failed a moment ago: {known.text}", qname=name, qtype=qtype,
+            task.note("cache", f"cached failure: {known.text}", qname=name, qtype=qtype,
                       facts={"failure": known})
         return
     raw, verdict = (known, int(Verdict.INDETERMINATE)) if isinstance(known, RawReply) else known[:2]
@@ -222,11 +223,11 @@ def _note_cached(task: Task, name: bytes, known: ChainStep | RawReply | Failure)
 def find_outcome(
     question: Question, context: Context, budget: Budget, *, cd: bool, client: bool = True
 ) -> Outcome | bool:
-    """The whole outcome from policies and cache, when no step of it needs anything else. `budget` pays for hashes.
+    """The outcome, when policies and cache have every step of it. `budget` is charged for hashes.
 
-    Otherwise True when they know something to begin with, False when they know nothing.
+    Otherwise True when they have something for the qname, False when they have nothing.
     """
-    if context.dns64 is not None and client and _may_be_made(question, cd=cd):
+    if context.dns64 is not None and client and _dns64_applies(question, cd=cd):
         return True
 
     response = _PartialResponse()
@@ -237,26 +238,26 @@ def find_outcome(
         return end
     if isinstance(end, Failure) and end is not ALIAS_LOOP:
         return failure_outcome(question, end)
-    return end is not None or response.legs > 0
+    return end is not None or response.steps > 0
 
 
 def _find_known(
     name: bytes, question: Question, context: Context, budget: Budget, *, cd: bool, client: bool
 ) -> Known:
-    """What policies or the cache say about one name of the chain."""
+    """What policies or the cache have for one name of the chain."""
     known = _local(name, question, context) or _refuse_meta_query(question)
     return known or find_reply(name, question.qtype, context, budget, cd=cd, client=client)
 
 
 def _local(name: bytes, question: Question, context: Context) -> Outcome | None:
-    """What the operator's policies say about a name of the chain; an alias may lead into a local zone."""
+    """The answer of the policies for a name of the chain; an alias may lead into a local zone."""
     if context.policy is None:
         return None
     return context.policy.answer(question if name is question.qname else Question(name, question.qtype))
 
 
 def _local_cname_target(local: Outcome, qtype: int) -> bytes | None:
-    """The name at which an answer of the operator's own goes on, when that is an alias; None when it is complete."""
+    """The target when a local answer ends with a CNAME to be followed; None when it is complete."""
     answer = local.answer
     if not answer or answer[-1].rtype != c.CNAME or qtype in CNAME_IS_ANSWER or local.rcode != c.NOERROR:
         return None
@@ -264,7 +265,7 @@ def _local_cname_target(local: Outcome, qtype: int) -> bytes | None:
 
 
 def load_validator(settings: Settings) -> Validator | None:
-    """The validator when the settings ask for validation, else None; the library behind it is loaded only then."""
+    """The validator when the settings enable validation, else None; `resolver.validate` is imported only then."""
     if not settings.dnssec.active:
         return None
     from resolver.validate import create
@@ -278,21 +279,21 @@ def load_validator(settings: Settings) -> Validator | None:
 def _resolve_step(
     name: bytes, qtype: int, known: RawReply | None, context: Context, task: Task
 ) -> Steps[ChainStep | Failure]:
-    """Get and validate what the zone in charge says about `name`. `known` is cached data nobody has validated yet."""
+    """Resolve `name` in the authoritative zone and validate the reply. `known` is cached data not validated yet."""
     avoid: frozenset[str] = frozenset()
     bogus: Failure | None = None
     raw: RawReply | Failure
-    # Bogus data from one server is no proof that the others have none better (RFC 4035 section 4.7, RFC 6840 5.9).
-    # What the cache held does not count as a server's word.
+    # Other servers may have valid data when one sent bogus data (RFC 4035 section 4.7, RFC 6840 section 5.9): two
+    # replies are tried, besides the cached one.
     for _ in range(2 if known is None else 3):
         if known is not None:
             raw, known = known, None
         else:
             raw = yield from iterate(name, qtype, context, task, avoid=avoid)
             if task.purpose is Purpose.DNSSEC and isinstance(raw, RawReply):
-                raw = _first_cname_only(raw) or raw  # what an alias leads to is no part of the chain
+                raw = _first_cname_only(raw) or raw  # the target of an alias is no part of the chain of trust
         if isinstance(raw, Failure):
-            # Nobody else to ask: then what is wrong is that the data was bogus.
+            # After a bogus reply no other server could be queried: the failure is that the data is bogus.
             if bogus is not None and raw.kind is FailureKind.DEADLINE:
                 return Failure(raw.kind, raw.ede, raw.text, verdict=bogus.verdict)
             return raw if bogus is None else bogus
@@ -309,12 +310,12 @@ def _resolve_step(
             return raw, verdict, (ede, reason) if ede else None
         spent = task.budget.failure
         if spent is not None and spent.kind is FailureKind.DEADLINE:
-            verdict = Verdict.INDETERMINATE  # there was no time left to look at signatures
-        if bogus is None or verdict == Verdict.BOGUS:  # what one server forged is not excused by the next one's trouble
+            verdict = Verdict.INDETERMINATE  # signatures were not checked for lack of time
+        if bogus is None or verdict == Verdict.BOGUS:  # INDETERMINATE of the second reply does not replace BOGUS
             bogus = Failure(FailureKind.BOGUS, ede or c.EDE_DNSSEC_BOGUS, reason, verdict=Verdict(verdict))
         first = _first_cname_only(raw)
         if first is not None:
-            # One bad member spoils a chain; its first alias may be good, and the rest is then asked for by itself.
+            # One bogus member makes the whole chain bogus. If its first alias is valid, the target is resolved again.
             verdict, ede, reason = yield from context.validator(Question(name, qtype), first, context, task)
             if verdict == Verdict.SECURE or verdict == Verdict.INSECURE:
                 _store(first, verdict, context)
@@ -328,7 +329,7 @@ def _resolve_step(
 
 
 def _first_cname_only(raw: RawReply) -> RawReply | None:
-    """The chain of `raw` cut after its first alias; None when there is no more than that, or no alias."""
+    """The reply `raw` cut after its first alias; None when it has no alias or nothing else."""
     answer = raw.answer
     length = 2 if answer and answer[0].rtype == c.DNAME else 1
     if len(answer) < length or answer[length - 1].rtype != c.CNAME or raw.qtype in CNAME_IS_ANSWER:
@@ -345,7 +346,7 @@ def _first_cname_only(raw: RawReply) -> RawReply | None:
 def find_reply(
     name: bytes, qtype: int, context: Context, budget: Budget, *, cd: bool, client: bool
 ) -> ChainStep | RawReply | Failure | None:
-    """What the cache holds for one name: usable, still to be validated (a bare `RawReply`), failed, or nothing."""
+    """What the cache has for one name: usable data, data to be validated (`RawReply`), a failure, or nothing."""
     rrsets, now = context.store.rrsets, context.now
     raw: RawReply | None = None
     verdict = int(Verdict.INDETERMINATE)
@@ -359,17 +360,17 @@ def find_reply(
             if proof is not None:
                 raw.proofs = list(proof.proofs)
             elif verdict == Verdict.SECURE or cd:
-                return None  # who wants to validate it himself needs the proof that nothing closer exists
+                return None  # a validating client needs the proof that no closer name exists
     else:
         negative = rrsets.find_negative(name, qtype, now)
-        # The proof that came with a referral has no SOA: enough for validation, too little for a client (RFC 2308 3).
+        # The denial of DS in a referral has no SOA: enough for validation, but not for a client (RFC 2308 section 3).
         if negative is not None and (negative.soa is not None or not client):
             raw = RawReply(name, qtype)
             raw.denied, raw.rcode, raw.ttl = True, negative.rcode, negative.ttl
             raw.soa, raw.proofs = negative.soa, list(negative.proofs)
             verdict = negative.verdict
         else:
-            # Before an alias, which may have been learned from the answer to another question: this one has failed.
+            # A cached failure precedes a cached alias, which may be from the answer for another type.
             failure = _failed_before(name, qtype, context, cd=cd)
             if failure is not None:
                 return failure
@@ -387,7 +388,7 @@ def find_reply(
 
 
 def _failed_before(name: bytes, qtype: int, context: Context, *, cd: bool) -> Failure | None:
-    """The failure that is remembered of a question (RFC 9520); none that only validation saw for who wants none."""
+    """The cached failure of a question (RFC 9520); with `cd`, failures of validation do not count."""
     known = context.store.rrsets.find_failure(name, qtype, context.now)
     if known is None or (cd and known.verdict is not None):
         return None
@@ -399,7 +400,7 @@ def _failed_before(name: bytes, qtype: int, context: Context, *, cd: bool) -> Fa
 def _synthesise_from_nsec(
     name: bytes, qtype: int, context: Context, budget: Budget, *, client: bool
 ) -> ChainStep | None:
-    """What verified denials of other names prove about this one (RFC 8198)."""
+    """The answer that verified denials of other names prove for this one (RFC 8198)."""
     validation = context.validation
     if validation is None or validation.aggressive_nsec is None:
         return None
@@ -410,8 +411,8 @@ def _synthesise_from_nsec(
 def _find_cached_alias(name: bytes, qtype: int, context: Context) -> RawReply | None:
     """A cached CNAME of the name, or a cached DNAME of an ancestor (RFC 6672).
 
-    A DNAME speaks for a whole subtree, so one that nobody could forge is needed: without validation the servers
-    are asked for each name.
+    A DNAME applies to a whole subtree, so only a validated one is used: without validation the servers are queried for
+    each name.
     """
     rrsets, now = context.store.rrsets, context.now
     via_alias = qtype not in ALLOWED_BESIDE_CNAME
@@ -443,11 +444,11 @@ def _find_cached_alias(name: bytes, qtype: int, context: Context) -> RawReply | 
     return None
 
 
-# --- what may be kept ---------------------------------------------------------------------------------------------
+# --- what may be cached -------------------------------------------------------------------------------------------
 
 
 def _store(raw: RawReply, verdict: int, context: Context) -> None:
-    """Keep what was learned. Bogus data never comes here."""
+    """Store a reply in the cache. The caller never passes bogus data."""
     if raw.server is None and verdict == Verdict.INDETERMINATE:
         return
     store: Store = context.store
@@ -459,10 +460,10 @@ def _store(raw: RawReply, verdict: int, context: Context) -> None:
     proved = min((proof.ttl for proof in raw.proofs), default=highest)
     for position, rrset in enumerate(raw.answer):
         if rrset.ttl > proved and _comes_from_wildcard(rrset):
-            raw.answer[position] = rrset = rrset.with_ttl(proved)  # RFC 4035 section 5.3.4, also for who checks himself
+            raw.answer[position] = rrset = rrset.with_ttl(proved)  # RFC 4035 section 5.3.4, without validation too
         if not lowest <= rrset.ttl <= highest:
-            # What the first client sees is what the cache will say to the second. What was validated is not prolonged:
-            # its TTL is what signatures and proofs allow.
+            # The first client gets the TTL that the cache will give to the next ones. The TTL of secure data is not
+            # raised, because signatures and proofs limit it.
             least = 0 if rrset.verdict == Verdict.SECURE else lowest
             raw.answer[position] = rrset = rrset.with_ttl(min(max(rrset.ttl, least), highest))
         if rrset.verdict == Verdict.SECURE:
@@ -472,7 +473,7 @@ def _store(raw: RawReply, verdict: int, context: Context) -> None:
         rtype = rrset.rtype
         after_cname = after_cname or rtype == c.CNAME
         if raw.dname_of(rrset) is not None:
-            continue  # it is made from its DNAME anew, and shown with that and its signature
+            continue  # it is synthesised again from the DNAME, whose signature goes with it
         if raw.qtype == c.ANY or rtype == c.RRSIG:
             continue
         rrsets.put(rrset, now)
@@ -480,7 +481,7 @@ def _store(raw: RawReply, verdict: int, context: Context) -> None:
             _store_wildcard(rrset, raw.proofs, context)
         if rtype == c.NS:
             context.delegations.forget(names.lower(rrset.name))
-    # Of a proved denial behind an alias that is not proved nothing is kept: `verdict` is the worse of both.
+    # A secure denial behind an alias that is not secure is not stored: `verdict` is the lower of both.
     insecure_chain = (
         after_cname and verdict != Verdict.SECURE and any(proof.verdict == Verdict.SECURE for proof in raw.proofs)
     )
@@ -492,9 +493,10 @@ def _store(raw: RawReply, verdict: int, context: Context) -> None:
 
 
 def _denies_configured_zone(raw: RawReply, context: Context) -> bool:
-    """Whether a parent that was asked for DS denies the whole name of a forward or stub zone of the configuration.
+    """Whether the reply to a DS query is an NXDOMAIN of the parent for the name of a configured forward or stub zone.
 
-    It knows nothing of that zone, and kept, its word would stand for the zone's own (CVE-2026-44687).
+    The public parent does not know that zone. In the cache its NXDOMAIN would deny all data of the zone
+    (CVE-2026-44687).
     """
     if raw.qtype != c.DS or raw.rcode != c.NXDOMAIN:
         return False
@@ -505,7 +507,8 @@ def _denies_configured_zone(raw: RawReply, context: Context) -> bool:
 
 
 def _comes_from_wildcard(rrset: RRset) -> bool:
-    """Whether the signatures say that a wildcard was expanded: they count fewer labels (RFC 4035 section 5.3.4)."""
+    """Whether the set was expanded from a wildcard: its first RRSIG has fewer labels than it (RFC 4035 section 5.3.4).
+    """
     if not rrset.sig_len:
         return False
     name = rrset.name
@@ -513,7 +516,7 @@ def _comes_from_wildcard(rrset: RRset) -> bool:
 
 
 def _store_wildcard(rrset: RRset, proofs: list[RRset], context: Context) -> None:
-    """Keep what an expanded wildcard needs besides itself: its proof, and the set under the wildcard's own name."""
+    """Store the proof that belongs to an expanded wildcard and, when secure, the set under the name of the wildcard."""
     rrsets, now = context.store.rrsets, context.now
     ttl = min(proof.ttl for proof in proofs)
     held = rrsets.find_negative(rrset.name, WILDCARD_PROOF, now)
@@ -527,7 +530,7 @@ def _store_wildcard(rrset: RRset, proofs: list[RRset], context: Context) -> None
 
 
 def _drop(raw: RawReply, context: Context) -> None:
-    """Cached data turned out bogus: make room for a fresh copy."""
+    """Remove a cached reply that is bogus from the cache."""
     rrsets = context.store.rrsets
     for rrset in raw.answer:
         rrsets.drop(rrset.name, rrset.rtype)
@@ -539,9 +542,10 @@ def _drop(raw: RawReply, context: Context) -> None:
 
 
 class _PartialResponse:
-    """The outcome as it grows from leg to leg."""
+    """The outcome while the alias chain is followed. `steps` counts the names so far, `seen` has the owners of aliases.
+    """
 
-    __slots__ = ("answer", "authority", "ede", "from_cache", "legs", "seen", "ttl", "verdict")
+    __slots__ = ("answer", "authority", "ede", "from_cache", "seen", "steps", "ttl", "verdict")
 
     def __init__(self) -> None:
         self.answer: list[RRset] = []
@@ -549,13 +553,13 @@ class _PartialResponse:
         self.ede: list[tuple[int, str]] = []
         self.seen: set[bytes] = set()
         self.from_cache = True
-        self.legs = 0
+        self.steps = 0
         self.verdict = int(Verdict.SECURE)
         self.ttl = -1
 
     def add(self, raw: RawReply, verdict: int, reason: tuple[int, str] | None) -> bool:
-        """Append one leg; False when an alias leads back to where the chain has been."""
-        self.legs += 1
+        """Append the reply for one name; False when an alias leads back to an earlier name."""
+        self.steps += 1
         self.verdict = min(self.verdict, verdict)
         self.from_cache = self.from_cache and raw.server is None
         if reason is not None:
@@ -581,8 +585,8 @@ class _PartialResponse:
         return True
 
     def add_local(self, local: Outcome) -> bool:
-        """Append an alias of the operator's own; False when it leads back to where the chain has been."""
-        self.legs += 1
+        """Append a local alias; False when it leads back to an earlier name, or when there are too many aliases."""
+        self.steps += 1
         self.verdict = min(self.verdict, int(Verdict.INSECURE))
         for rrset in local.answer:
             owner = names.lower(rrset.name)
@@ -604,8 +608,8 @@ class _PartialResponse:
         return outcome
 
     def close_with(self, question: Question, local: Outcome) -> Outcome:
-        """End the chain with an answer of the operator's own."""
-        if not self.legs:
+        """End the chain with a local answer."""
+        if not self.steps:
             return local
         outcome = Outcome(question, local.rcode, self.answer + local.answer, self.authority + local.authority,
                           Verdict.INSECURE, min(max(self.ttl, 0), local.ttl), from_cache=self.from_cache)
@@ -614,7 +618,7 @@ class _PartialResponse:
 
 
 def failure_outcome(question: Question, failure: Failure) -> Outcome:
-    """SERVFAIL with its reason."""
+    """A SERVFAIL outcome for `failure`."""
     verdict = Verdict.BOGUS if failure.kind is FailureKind.BOGUS else Verdict.INDETERMINATE
     outcome = Outcome(question, c.SERVFAIL, [], [], verdict, 0, failure=failure)
     outcome.ede.append((failure.ede, failure.text))
@@ -622,19 +626,19 @@ def failure_outcome(question: Question, failure: Failure) -> Outcome:
 
 
 def _failed(task: Task, context: Context, failure: Failure) -> Outcome:
-    """Remember a failure for some seconds (RFC 9520), so that a broken zone costs one walk and not one per client.
+    """Cache a failure (RFC 9520), so that a broken zone is resolved once and not for each client; returns its outcome.
 
-    Where aliases led to the name at fault, it is that of `failure`: it fails whoever asks for it.
+    It is cached under the name that failed, which may be the target of an alias.
     """
     question = task.question
     kind = failure.kind
     if task.trace is not None:
         task.note("failure", failure.text, qname=question.qname, qtype=question.qtype, facts={"failure": failure})
-    # Who renews an answer early has time to spare: while it lasts, nobody shall suffer from the attempt.
+    # Failures of a prefetch are not cached: the answer that it was to replace is still valid.
     shortage = task.budget.local_error
     if shortage is not None:
-        # It may be over at the next query, so it is remembered just so long that a busy question is not a storm.
-        # Who asks for too much makes nothing be remembered at all: others ask for the same.
+        # The shortage may be over at the next query, so the failure is cached only for LOCAL_ERROR_TTL. It is not
+        # cached at all when this query needed too many job slots: other clients may ask the same with success.
         if shortage.kind is not FailureKind.OVERLOAD and kind not in NEVER_CACHED and task.purpose is Purpose.CLIENT:
             rrsets = context.store.rrsets
             rrsets.put_failure(question.qname, question.qtype, kind=kind, verdict=failure.verdict, ede=failure.ede,
@@ -648,24 +652,25 @@ def _failed(task: Task, context: Context, failure: Failure) -> Outcome:
             or (task.purpose is Purpose.CLIENT and not task.depth)
         )
     ):
-        # Not of the name that was asked for, unless the whole query ran out of something: its alias is no failure. It
-        # is found again, leads to the one that is, and may lead elsewhere by then.
-        culprit = failure.name
-        if culprit is None or kind in CACHED_FOR_CLIENT_ONLY or task.budget.exhausted:
-            culprit = question.qname
-        _remember_failure(culprit, question.qtype, failure, context)
+        # Under the name that failed, not under the qname: its alias is valid and may lead elsewhere later. Under the
+        # qname when the whole query ran out of its budget.
+        owner = failure.name
+        if owner is None or kind in CACHED_FOR_CLIENT_ONLY or task.budget.exhausted:
+            owner = question.qname
+        _remember_failure(owner, question.qtype, failure, context)
     return failure_outcome(question, failure)
 
 
 def _remember_failure(name: bytes, qtype: int, failure: Failure, context: Context) -> None:
-    """Keep a failure, twice as long each time it repeats itself (RFC 9520 section 3.2).
+    """Cache a failure, twice as long each time it repeats (RFC 9520 section 3.2).
 
-    Repeated ones are spread over the last quarter of their time, so that what failed together is not retried together.
+    The times of repeated failures are random within their last quarter, so that queries that failed together are not
+    retried together.
     """
     cache, rrsets = context.settings.cache, context.store.rrsets
     known = rrsets.find_failure(name, qtype, context.now)
     if known is not None and known.kind == failure.kind and known.verdict == failure.verdict:
-        # Read from there behind an alias, or found by a query that began before: neither makes it last longer.
+        # The failure came from the cache behind an alias, or of a query that began earlier: it is not prolonged.
         return
     count = rrsets.failures(name, qtype, context.now)
     first = cache.bogus_ttl if failure.kind is FailureKind.BOGUS else cache.failure_ttl
@@ -684,15 +689,15 @@ def _remember_failure(name: bytes, qtype: int, failure: Failure, context: Contex
 def find_stale(
     question: Question, context: Context, budget: Budget, *, cd: bool, failure: Failure | None = None
 ) -> Outcome | None:
-    """What was true a while ago, when nobody says what is true now (RFC 8767); None without any such.
+    """An answer from expired data, for when no current one can be obtained (RFC 8767); None without one.
 
-    `budget` is that of the query, and pays for hashes. `failure` is why it is looked for. A name about which something
-    bogus is said now is no outage: nothing stale is shown of it, by this failure or one that is remembered; other names
-    of the chain of aliases are not concerned.
+    `budget` is that of the query and is charged for hashes. `failure` is why the current answer is missing. For a name
+    whose data is bogus now, by `failure` or by a cached failure, no stale data is used, because that is no outage;
+    other names of the alias chain are not affected.
 
-    Only data that passed validation or needed none, unless `cd` or nothing is validated anyway; it is never called
-    secure, since nobody vouches for it any more. Its TTLs are the ones for stale data, ``ttl`` is 0: whoever knows that
-    nothing better will come soon may keep it.
+    Only secure and insecure data is used, unless with `cd` or without validation. The verdict is at most insecure,
+    because signatures may have expired. RRsets have the TTL for stale data; the ``ttl`` of the outcome is 0, and the
+    caller may raise it when it knows for how long resolution will fail.
     """
     cache = context.settings.cache
     qtype = question.qtype
@@ -717,7 +722,7 @@ def find_stale(
         outcome.ttl = 0
         code = c.EDE_STALE_NXDOMAIN_ANSWER if outcome.rcode == c.NXDOMAIN else c.EDE_STALE_ANSWER
         outcome.ede = [(code, f"not older than {cache.serve_stale} seconds"), *outcome.ede]
-    if context.dns64 is not None and _may_be_made(question, cd=cd) and context.dns64.needs_addresses(outcome):
+    if context.dns64 is not None and _dns64_applies(question, cd=cd) and context.dns64.needs_addresses(outcome):
         found = find_stale(Question(question.qname, c.A), context, budget, cd=cd)
         if found is None:
             return None
@@ -732,7 +737,7 @@ def find_stale(
 def _is_bogus_now(
     name: bytes, question: Question, failure: Failure | None, context: Context, *, cd: bool
 ) -> bool:
-    """Whether what is said about a name now failed validation, for those who want it validated."""
+    """Whether the current data of a name failed validation; False with `cd`."""
     if cd:
         return False
     if failure is not None and failure.verdict is Verdict.BOGUS and names.equal(name, failure.name or question.qname):
@@ -742,9 +747,9 @@ def _is_bogus_now(
 
 
 def _find_stale_reply(name: bytes, qtype: int, context: Context, *, cd: bool, via_alias: bool) -> ChainStep | None:
-    """The last thing that was said about one name, if it may still be shown.
+    """The newest expired data of one name, if it may still be used.
 
-    `via_alias`: an alias leads here, so what was kept for its answer alone may be shown again.
+    `via_alias`: an alias leads to the name, so data with `CHAIN_ONLY_TRUST` may be used.
     """
     rrsets, now = context.store.rrsets, context.now
     longest, ttl = context.settings.cache.serve_stale, context.settings.cache.serve_stale_ttl

@@ -1,9 +1,8 @@
-"""What the host says about names: /etc/resolv.conf and /etc/hosts, read, and read again when they change.
+"""/etc/resolv.conf and /etc/hosts: parsed, and parsed again when they change.
 
-Rule: both files are written by other programs while we look at them, so a parser here never raises on content: a line
-that makes no sense is left out, as every libc does it. A change is noticed by the file's identity, size and
-modification time, looked at no more than once a second, because a stat for every name would be the dearest part of a
-cached answer.
+Other programs may write these files while they are read, so the parsers never raise: invalid lines are ignored, as the
+C library does. A change is noticed by device, inode, size and modification time. They are checked at most once a
+second, because a stat for each name would cost more than all other work for a cached answer.
 """
 
 import ipaddress
@@ -35,7 +34,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ResolvConf:
-    """What resolv.conf(5) says about names: `search` names end with a dot. Its name servers are not asked."""
+    """Search list and ndots of resolv.conf(5); names in `search` end with a dot. Its name servers are not used."""
 
     search: tuple[str, ...] = ()
     ndots: int = limits.RESOLV_NDOTS.default
@@ -43,18 +42,18 @@ class ResolvConf:
 
 @dataclass(frozen=True, slots=True)
 class Hosts:
-    """Content of hosts(5): names in lower case without final dot, addresses in canonical text, in the file's order."""
+    """Content of hosts(5): names in lower case without final dot, addresses in canonical form, in the file's order."""
 
     by_name: dict[str, tuple[str, ...]] = field(default_factory=dict)
     by_address: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def entries(self) -> tuple[HostEntry, ...]:
-        """The same as the entries that settings hold."""
+        """The content as entries for the settings."""
         return tuple(HostEntry(name, addresses) for name, addresses in self.by_name.items())
 
 
 def _lines(data: bytes, comments: str) -> Iterator[list[str]]:
-    """Words of each line, comments gone; bytes that are not ASCII become U+FFFD and so match no name."""
+    """Words of each line without comments; bytes that are not ASCII become U+FFFD, which matches no name."""
     text = data[: limits.SYSTEM_FILE_SIZE].decode("ascii", "replace")
     for line in text.split("\n"):
         for mark in comments:
@@ -78,12 +77,12 @@ def _is_name(text: str) -> bool:
 
 
 def parse_resolv_conf(data: bytes) -> ResolvConf:
-    """Read resolv.conf(5); what makes no sense is left out, and `ndots` out of range means the nearest bound."""
+    """Parse resolv.conf(5); invalid lines are ignored, and an `ndots` out of range becomes the nearest bound."""
     search: tuple[str, ...] = ()
     limit = limits.RESOLV_NDOTS
     ndots = limit.default
     for word, *rest in _lines(data, "#;"):
-        if word in ("search", "domain"):  # the last of the two wins, resolv.conf(5)
+        if word in ("search", "domain"):  # the last of them applies, resolv.conf(5)
             given = rest if word == "search" else rest[:1]
             names = [name.lower().removesuffix(".") + "." for name in given if _is_name(name)]
             search = tuple(dict.fromkeys(names))[: limits.RESOLV_SEARCH]
@@ -96,7 +95,7 @@ def parse_resolv_conf(data: bytes) -> ResolvConf:
 
 
 def parse_hosts(data: bytes) -> Hosts:
-    """Read hosts(5); lines whose first word is no address are left out."""
+    """Parse hosts(5); lines whose first word is not an address are ignored."""
     by_name: dict[str, list[str]] = {}
     by_address: dict[str, list[str]] = {}
     for first, *names in _lines(data, "#"):
@@ -117,10 +116,10 @@ def parse_hosts(data: bytes) -> Hosts:
 
 
 def read_hosts_files(names: Iterable[str]) -> tuple[HostEntry, ...]:
-    """Entries of all files named, which unlike the host's own have to exist.
+    """Entries of all files in `names`; unlike /etc/hosts, they must exist.
 
     Raises:
-        ValueError: one of them cannot be read.
+        ValueError: a file cannot be read.
     """
     found: list[HostEntry] = []
     for name in names:
@@ -134,7 +133,7 @@ def read_hosts_files(names: Iterable[str]) -> tuple[HostEntry, ...]:
 
 
 class Watched(Generic[T]):
-    """A file and what its content means, read again when it has changed. A file that is missing reads as empty."""
+    """The parsed content of a file, parsed again when the file has changed. A missing file counts as empty."""
 
     def __init__(
         self,
@@ -153,7 +152,7 @@ class Watched(Generic[T]):
         self._value: T | None = None
 
     def get(self) -> T:
-        """The content as of now, give or take the interval."""
+        """The content, at most `interval` seconds old."""
         now = self._clock()
         if self._value is None or now >= self._next_look:
             self._next_look = now + self._interval
@@ -175,7 +174,7 @@ class Watched(Generic[T]):
             with open(self.path, "rb") as file:
                 return file.read(limits.SYSTEM_FILE_SIZE)
         except OSError:
-            return b""  # missing or unreadable: the same as empty, resolv.conf(5)
+            return b""  # a missing or unreadable file counts as empty, resolv.conf(5)
 
 
 def resolv_conf(path: "str | Path" = "/etc/resolv.conf") -> Watched[ResolvConf]:
@@ -184,5 +183,5 @@ def resolv_conf(path: "str | Path" = "/etc/resolv.conf") -> Watched[ResolvConf]:
 
 
 def hosts_file(path: "str | Path" = "/etc/hosts") -> Watched[Hosts]:
-    """The host's table of names."""
+    """The hosts file."""
     return Watched(path, parse_hosts)

@@ -1,7 +1,7 @@
-"""Verdict and trust: two ordered numbers that every RRset carries. A set's verdict is the minimum of its members'.
+"""Verdict and trust: two ordered numbers of each RRset. The verdict of several sets is the lowest of theirs.
 
-Both are stored in a few bits of a cache entry, so they stand below `wire` and `cache`, and plain integers travel
-through the Cython rooms. The order is the rule: comparing with `<` must always mean "believe less".
+Both are stored in a few bits of a cache entry and passed as plain integers through Cython code, so this module is below
+`wire` and `cache`. A lower number always means less trust.
 """
 
 from enum import IntEnum
@@ -10,16 +10,16 @@ __all__ = ["Trust", "Verdict"]
 
 
 class Verdict(IntEnum):
-    """What DNSSEC validation found (RFC 4035 section 4.3), worst first."""
+    """The result of DNSSEC validation (RFC 4035 section 4.3), worst first."""
 
     INDETERMINATE = 0
-    """Nobody has looked yet, or validation is off."""
+    """Not validated, or a part of the chain of trust could not be obtained."""
     BOGUS = 1
-    """A chain of trust exists and this data does not fit it."""
+    """A chain of trust should exist, and validation failed."""
     INSECURE = 2
-    """Proved to lie in a zone without a chain of trust."""
+    """Proved to be in a zone without a chain of trust."""
     SECURE = 3
-    """Proved by signatures up to a trust anchor."""
+    """Validated by signatures up to a trust anchor."""
 
 
 class Trust(IntEnum):
@@ -29,7 +29,7 @@ class Trust(IntEnum):
     ADDITIONAL = 1
     """Additional section of an authoritative or other answer."""
     GLUE = 2
-    """Address or NS records of a referral: good for reaching servers, never for answering clients."""
+    """Address or NS records of a referral: used to reach servers, never to answer clients."""
     NONAUTH_ANSWER = 4
     """Answer section of an answer without AA."""
     AUTHORITY = 5
@@ -37,6 +37,6 @@ class Trust(IntEnum):
     ANSWER = 6
     """Answer section of an authoritative answer."""
     VALIDATED = 7
-    """Answer or authority data whose signatures were checked."""
+    """Answer or authority data whose signatures were verified."""
     CONFIGURED = 8
-    """Root hints in use, local data, anchors: what the operator said."""
+    """Local data of the configuration."""

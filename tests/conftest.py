@@ -1,8 +1,8 @@
-"""Rules every test of this project runs under.
+"""Rules for every test of this project.
 
-Warnings and unraisable exceptions are errors (pyproject.toml). Where CORENET_NO_SKIPS=1 stands, as in CI, a skipped
-test is a failed one, so that a missing package can never look like success. Randomness is seeded per test. Each phase
-of a test ends after seconds (support/overdue.py), with what was awaited; `pytest.mark.limit(seconds)` gives it more.
+Warnings and unraisable exceptions are errors (pyproject.toml). With CORENET_NO_SKIPS=1, as in CI, a skipped test fails,
+so that a missing package cannot pass as success. Randomness is seeded for each test. Each phase of a test has a time
+limit (support/overdue.py) and reports what it waited for; `pytest.mark.limit(seconds)` extends the limit.
 """
 
 import gc
@@ -22,17 +22,17 @@ __all__ = ["pytest_make_collect_report", "pytest_runtest_makereport"]
 
 COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("default", derandomize=True, **COMMON)
-# ``make properties``: the seed of --hypothesis-seed, which a fixed profile does not heed, and more examples of each
-# test that does not say how many it wants.
+# ``make properties``: uses the seed of --hypothesis-seed, which a fixed profile ignores, and multiplies the number of
+# examples of each test that does not set one.
 FACTOR = int(os.environ.get("CORENET_HYPOTHESIS_FACTOR") or 0)
 settings.register_profile("random", derandomize=False, max_examples=100 * max(1, FACTOR), print_blob=True, **COMMON)
 settings.load_profile("random" if FACTOR else "default")
 
-# A shell without job control starts what runs in the background with SIGINT ignored, and children inherit that.
+# A shell without job control starts background commands with SIGINT ignored, and children inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Under the sanitizers (tests/sanitized.py) children in Python are started by this, all others without the runtime.
+# Under the sanitizers (tests/sanitized.py) Python children are started by this program, others without the runtime.
 if os.environ.get("CORENET_TEST_PYTHON"):
     sys.executable = os.environ["CORENET_TEST_PYTHON"]
     os.environ.pop("LD_PRELOAD", None)
@@ -40,17 +40,17 @@ if os.environ.get("CORENET_TEST_PYTHON"):
 
 @given(strategies.none())
 def _warm_up(_value: None) -> None:
-    """Have Hypothesis make its own source of randomness now.
+    """Make Hypothesis create its source of randomness now.
 
-    It asks the collector who holds that, which from Python 3.14 on finds nobody once the rest is frozen.
+    It uses gc.get_referrers on it, which from Python 3.14 on finds nothing once the objects are frozen.
     """
 
 
 def pytest_collection_finish() -> None:
-    """What is there before the first test stays to the end: collections between tests need not look at it.
+    """Freeze the objects that exist before the first test, so that collections between tests do not visit them.
 
-    Over a thousand tests end with one, to see what their loops leave behind; those of the loop took 59 s with what
-    pytest and the libraries hold looked at each time, and take 17.
+    Over a thousand tests end with a collection to find what their loops leave behind. The loop's tests took 59 s when
+    each collection visited the objects of pytest and the libraries; they take 17 s.
     """
     _warm_up()
     gc.collect()
@@ -58,7 +58,7 @@ def pytest_collection_finish() -> None:
 
 
 def in_time(item: pytest.Item, phase: str) -> AbstractContextManager[None]:
-    """Ends `phase` of a test when its limit is over; hypothesis with more examples may take so many times longer."""
+    """Ends `phase` of a test after its limit, which is longer when Hypothesis runs more examples."""
     marker = item.get_closest_marker("limit")
     seconds = marker.args[0] if marker is not None else overdue.SECONDS
     return overdue.limited(f"{phase} of {item.nodeid}", seconds * overdue.slowness() * max(1, FACTOR))
@@ -66,21 +66,21 @@ def in_time(item: pytest.Item, phase: str) -> AbstractContextManager[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
-    """Fixtures, in time."""
+    """Limit the set-up of fixtures."""
     with in_time(item, "set-up"):
         return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """The test itself, in time."""
+    """Limit the test itself."""
     with in_time(item, "call"):
         return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
-    """The end of fixtures, in time."""
+    """Limit the tear-down of fixtures."""
     with in_time(item, "clean-up"):
         return (yield)
 

@@ -1,7 +1,7 @@
-"""Runs unit, property and asyncio conformance tests on every supported Python of this machine besides the main one.
+"""Runs unit, property and asyncio conformance tests on every other supported Python of this machine.
 
-Rule: an interpreter counts as installed when it starts and has the headers that a build needs; each gets an environment
-of its own (.venv-3.N). What is missing is said in one line with the way to get it, never passed over in silence.
+An interpreter counts as installed when it starts and has the headers that a build needs. Each gets its own environment
+(.venv-3.N). A missing one is reported in a line that says how to install it.
 """
 
 import os
@@ -16,7 +16,7 @@ REQUIRED_IN_CI = {(3, 11), (3, 12), (3, 13)}
 
 
 def candidates(version: tuple[int, int]) -> list[str]:
-    """Paths that may be this interpreter: the one on PATH first, then those kept by pyenv."""
+    """Paths that may be this interpreter: first the one on PATH, then those of pyenv."""
     name = f"python{version[0]}.{version[1]}"
     found = [shutil.which(name)]
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
@@ -26,7 +26,7 @@ def candidates(version: tuple[int, int]) -> list[str]:
 
 
 def working(version: tuple[int, int]) -> str | None:
-    """The first candidate that starts, is this version and has its headers."""
+    """The first candidate that starts, has this version, and has its headers."""
     probe = (
         "import sys, sysconfig, os, venv; print('%d.%d' % sys.version_info[:2], "
         "os.path.exists(os.path.join(sysconfig.get_paths()['include'], 'Python.h')))"
@@ -42,7 +42,7 @@ def working(version: tuple[int, int]) -> str | None:
 
 
 def environment(version: tuple[int, int], python: str) -> str:
-    """Set up the environment of one interpreter with what a build and tests need; return its Python."""
+    """Set up the environment of one interpreter with the packages for building and testing; return its Python."""
     venv = ROOT / f".venv-{version[0]}.{version[1]}"
     inside = str(venv / "bin" / "python")
     stamp = venv / ".installed"
@@ -64,7 +64,7 @@ def environment(version: tuple[int, int], python: str) -> str:
 
 
 def run_on(version: tuple[int, int], python: str) -> int:
-    """Build in place for one interpreter (the file names carry the version) and test."""
+    """Build in place for one interpreter (file names contain the version) and test."""
     label = f"{version[0]}.{version[1]}"
     inside = environment(version, python)
     subprocess.run([inside, "setup.py", "-q", "build_ext", "--inplace"], check=True, cwd=ROOT)
@@ -78,7 +78,7 @@ def run_on(version: tuple[int, int], python: str) -> int:
 
 
 def main(argv: list[str]) -> int:
-    """`run`: test on every other interpreter; `list`: only say what there is."""
+    """`run`: test on every other interpreter; `list`: only list them."""
     failed = []
     for version in SUPPORTED:
         label = f"{version[0]}.{version[1]}"

@@ -1,8 +1,8 @@
-"""Runs a workload of the loop under valgrind and judges every lost block that has our code on its stack.
+"""Runs a workload of the loop under valgrind and fails for every lost block that has our code on its stack.
 
-CPython itself leaves blocks behind at exit; they are counted and shown, and judged only when one of our extension
-modules took part in their making. PYTHONMALLOC=malloc lets valgrind see every object. Usage: ``leaks.py`` starts
-valgrind on itself, ``leaks.py work`` is the workload.
+CPython itself leaves blocks at exit. They are counted and shown, and count as leaks only when one of our extension
+modules is on the stack of the allocation. PYTHONMALLOC=malloc lets valgrind see every object. Usage: ``leaks.py``
+starts valgrind on itself, ``leaks.py work`` is the workload.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ OURS = re.compile(r"corenet|__pyx_")
 
 
 async def echo(context: tuple[ssl.SSLContext, ssl.SSLContext] | None) -> None:
-    """Connections that end well, are aborted, are cancelled."""
+    """Connections that end normally, are aborted, or are cancelled."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(await reader.read(100_000))
@@ -101,7 +101,7 @@ def work() -> None:
 
 
 def main() -> int:
-    """Run the workload under valgrind and judge what it says."""
+    """Run the workload under valgrind and evaluate the report."""
     command = [
         "valgrind", "--leak-check=full", "--show-leak-kinds=definite", "--num-callers=30", "--error-limit=no",
         "--undef-value-errors=no", sys.executable, __file__, "work",
@@ -112,7 +112,7 @@ def main() -> int:
     if done.returncode:
         print(done.stdout[-2000:], done.stderr[-4000:])
         return 1
-    # Blocks of the report are parted by lines that hold the process number alone.
+    # Blocks of the report are separated by lines that contain only the process number.
     blocks = re.split(r"^==\d+==\s*$", done.stderr, flags=re.MULTILINE)
     lost = [block for block in blocks if "definitely lost in loss record" in block]
     wrong = [block for block in blocks if re.search(r"Invalid (read|write|free)", block)]

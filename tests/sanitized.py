@@ -1,12 +1,12 @@
 """Runs unit and property tests, the loop's integration tests, its simulation and the fuzz targets on a sanitizer build.
 
-The build has the debug checks as well (bounds, None, live-object counters, the table of system calls), so that one run
-shows both what they find and what the sanitizers find.
+The build also has the debug checks (bounds, None, live-object counters, the table of system calls), so one run covers
+both.
 
-The sanitizer's runtime must be in the process before Python is, so it is preloaded; Python's own allocator is replaced
-by malloc so that the runtime sees every block. Programs of others that tests start do without, since some hang with it
-(kdig): Python children get it by a small program in the place of the interpreter (tests/conftest.py). Leaks are judged
-elsewhere: an interpreter at exit holds too much.
+The sanitizer's runtime must be loaded before Python, so it is preloaded. Python's allocator is replaced by malloc, so
+that the runtime sees every block. Other programs that tests start run without it, because some hang with it (kdig).
+Python children get it through a small program that replaces the interpreter (tests/conftest.py). Leaks are checked
+elsewhere (leaks.py), because the interpreter itself leaves too many blocks at exit.
 """
 
 import os
@@ -18,12 +18,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FUZZ_RUNS = "20000"
 SEEDS = os.environ.get("SEEDS") or "2000"
-# What the unit tests do not do to the loop: thousands at a time, workers that fork, frames of other people's making.
+# What the unit tests do not cover: thousands of connections at once, workers that fork, frames from other libraries.
 LOOP = [f"integration/test_{name}.py" for name in ("loop_stress", "serve", "websockets", "coming_from_uvloop")]
 
 
 def main() -> int:
-    """`sanitized.py LIB [full]`: test the build that lies in LIB, with all integration tests when `full`."""
+    """`sanitized.py LIB [full]`: test the build in the folder LIB, with all integration tests when `full`."""
     lib = str(Path(sys.argv[1]).resolve())
     runtime = []
     for name in ("libasan.so", "libubsan.so", "libstdc++.so"):
@@ -36,7 +36,7 @@ def main() -> int:
         "LD_PRELOAD": " ".join(runtime),
         "PYTHONMALLOC": "malloc",
         "PYTHONPATH": lib,
-        # For the limits of tests.
+        # Multiplies the time limits of tests.
         "CORENET_TEST_SLOWNESS": "5",
         "ASAN_OPTIONS": "detect_leaks=0:quarantine_size_mb=16:abort_on_error=1:allocator_may_return_null=1",
         "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
@@ -49,21 +49,21 @@ def main() -> int:
     pytest = [str(Path(python).parent / "pytest"), "-q", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT),
               "-p", "no:benchmark", "-p", "no:cacheprovider"]
     further = ["integration"] if sys.argv[2:] == ["full"] else LOOP
-    # Memory at its limit is for the other builds: the sanitizer's own allocator ends the process there.
+    # The test of the memory limit runs on other builds: the sanitizer's allocator ends the process at the limit.
     further.append(f"--ignore={ROOT / 'tests' / 'integration' / 'test_memory_limit.py'}")
-    # Nor is its own place as the first library that is loaded anybody else's.
+    # These tests preload a library of their own, but the sanitizer's must be the first one.
     unit = [f"--ignore={ROOT / 'tests' / 'unit' / 'resolver' / 'net' / name}"
             for name in ("test_reserve.py", "test_failing_calls.py")]
     commands = [
         [*pytest, str(ROOT / "tests" / "unit"), str(ROOT / "tests" / "property"), *unit],
         [*pytest, *(place if place.startswith("-") else str(ROOT / "tests" / place) for place in further)],
-        # A process of its own: the simulated kernel must be loaded before the loop.
+        # In a process of its own, because the simulated kernel must be loaded before the loop.
         [*pytest, str(ROOT / "tests" / "simulation" / "loop")],
         [python, str(ROOT / "tests" / "simulation" / "loop" / "run.py"), "--seeds", SEEDS],
         [python, str(ROOT / "tests" / "fuzz" / "run.py"), "--runs", FUZZ_RUNS],
     ]
     for command in commands:
-        # From outside the checkout, whose own folders would come before the build under test.
+        # From outside the checkout, whose folders would be imported instead of the build under test.
         code = subprocess.run(command, cwd=Path(lib).parent, env=env, check=False).returncode
         if code:
             return code

@@ -1,8 +1,8 @@
-"""What an installed wheel must do, in seconds: run by the Python that it is installed for, from outside the checkout.
+"""Checks an installed wheel in seconds; run by the Python it is installed for, from outside the checkout.
 
-Every module is imported, so that a file which packaging forgot is missed; bytes go there and back through the loop; the
-resolver answers from the playground. With ``--commands`` the commands are called by name too, and a daemon is started
-and asked. Without it nothing else is started, so that it runs on an emulated processor.
+Every module is imported, so that a file missing from the package is noticed. Bytes are echoed through the loop, and the
+resolver answers from the playground. With ``--commands`` the commands are run too, and a daemon is started and queried.
+Without it no other process is started, so that it runs on an emulated processor.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from pathlib import Path
 import corenet
 import resolver
 
-#: Imported by modules that are for users of these.
+#: Packages that modules for optional integrations import.
 OPTIONAL = {"aiohttp", "granian", "gunicorn", "prometheus_client", "pytest", "uvicorn_worker"}
 SECONDS = 120.0
 NAME = "www.example.com"
@@ -39,7 +39,7 @@ def import_all() -> int:
 
 
 def check_files() -> None:
-    """What type checkers and Cython need of a package lies beside its modules."""
+    """Check that the files for type checkers and Cython are in the packages."""
     for package in (corenet, resolver):
         folder = Path(package.__path__[0])
         compiled = {path.name.split(".")[0] for path in folder.rglob("*.so")}
@@ -51,7 +51,7 @@ def check_files() -> None:
 
 
 async def echo() -> None:
-    """A megabyte to a server on loopback and back."""
+    """Send a megabyte to a server on loopback and back."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
@@ -72,7 +72,7 @@ async def echo() -> None:
 
 
 async def output_of(command: str, *arguments: str) -> str:
-    """What a command of ours prints; it must succeed."""
+    """Return what one of our commands prints; it must succeed."""
     process = await asyncio.create_subprocess_exec(
         Path(sys.executable).parent / command, *arguments, stdout=asyncio.subprocess.PIPE
     )
@@ -82,7 +82,7 @@ async def output_of(command: str, *arguments: str) -> str:
 
 
 async def commands(folder: Path) -> None:
-    """The commands are there and work; a daemon answers."""
+    """Check that the commands exist and work, and that a daemon answers."""
     for command in ("resolverd", "resolverctl", "rdig", "corenet"):
         assert "usage" in (await output_of(command, "--help")).lower()
     config = folder / "resolverd.toml"
@@ -95,7 +95,7 @@ async def commands(folder: Path) -> None:
     assert daemon.stderr is not None
     try:
         while (serving := re.search(rb"serving 127\.0\.0\.1:(\d+)", line := await daemon.stderr.readline())) is None:
-            assert line, "the daemon ended before it served"
+            assert line, "the daemon ended before it was ready"
         assert (await output_of("rdig", "@127.0.0.1", "-p", serving[1].decode(), "+short", NAME)).split() == [ADDRESS]
     finally:
         daemon.terminate()

@@ -1,9 +1,9 @@
-"""Soak: resolverd at full load for a long time while its name servers lose, delay, truncate, hang and lie.
+"""Soak test: resolverd at full load for a long time while its name servers drop, delay, truncate, hang and forge.
 
-Cached names, new names of healthy zones and new names of sick ones are asked at once, each kind from addresses of its
-own. What is demanded: every healthy name is answered, rightly, however sick the others are; memory stays within what
-the cache may have and some more; no descriptor is left behind; the log holds no traceback; SIGTERM ends it with
-status 0. ``make soak`` runs half an hour (``SOAK_SECONDS=`` for less); the integration tests run the same for seconds.
+Cached names, new names of healthy zones and new names of faulty zones are queried at the same time, each kind from its
+own addresses. Conditions: every healthy name gets the right answer, however faulty the others are; memory stays within
+the cache's limit and a fixed allowance; no descriptor is leaked; the log has no traceback; SIGTERM ends the daemon with
+status 0. ``make soak`` runs half an hour (``SOAK_SECONDS=`` changes that); the integration tests run it for seconds.
 """
 
 import argparse
@@ -34,18 +34,18 @@ from resolver.wire.build import make_query  # noqa: E402
 from resolver.wire.errors import WireError  # noqa: E402
 from resolver.wire.message import MessageView  # noqa: E402
 
-#: Where the packages under test lie: the checkout, or the folder of a debug or sanitizer build.
+#: The folder of the packages under test: the checkout, or a debug or sanitizer build.
 PACKAGES = Path(resolver.__file__).parents[1]
 CACHE_MIB = 32
-# Beside the cache: what a worker has for itself, measured at some 45 MiB, and what thousands of waiting queries hold.
+# Memory besides the cache: a worker's own, measured at about 45 MiB, and that of thousands of waiting queries.
 MEMORY_MIB = 64
-# A reply is waited for this long; a healthy name is asked again until this long after its first question. On a busy
-# machine the name servers themselves may not get the processor for a while, so a few repetitions are permitted.
+# Seconds to wait for a reply. A healthy name is queried again until this long after its first query. On a busy machine
+# the name servers themselves may not get the processor for a while, so a few repetitions are permitted.
 PATIENCE = 4.0
 PERSISTENCE = 30.0
 PAUSE = 1.0
 REPEATED_PART = 0.01
-# What is idle goes after seconds (sockets of upstream queries, connections to name servers). Then nothing is left.
+# Idle sockets of upstream queries and idle connections to name servers are closed after seconds; then nothing is left.
 SETTLE_SECONDS = 30.0
 STOP_SECONDS = 10.0
 HIT_NAMES = 500
@@ -54,7 +54,7 @@ REPORT_SECONDS = 60.0
 
 @dataclass
 class Counts:
-    """What one kind of load met."""
+    """The results of one kind of load."""
 
     asked: int = 0
     answered: int = 0
@@ -66,13 +66,13 @@ class Counts:
     examples: list[str] = field(default_factory=list)
 
     def note(self, text: str) -> None:
-        """Keep the first few things that went wrong."""
+        """Store the first few failures."""
         if len(self.examples) < 5:
             self.examples.append(text)
 
 
 class Asker(asyncio.DatagramProtocol):
-    """`window` questions at a time from one socket; `next_name` says what is asked."""
+    """A client with `window` queries in flight on one socket; `next_name` returns the next qname."""
 
     def __init__(self, counts: Counts, window: int, next_name, *, demanding: bool) -> None:
         self._counts = counts
@@ -118,13 +118,13 @@ class Asker(asyncio.DatagramProtocol):
             return
         self._counts.silent += 1
         if self._demanding:
-            self._counts.note(f"{name}: no reply to {attempt} questions")
+            self._counts.note(f"{name}: no reply to {attempt} queries")
         self._go_on()
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         entry = self._waiting.pop(int.from_bytes(data[:2], "big"), None)
         if entry is None:
-            return  # the reply to a question that was given up
+            return  # a reply to a query that has timed out
         name, began, attempt, timer = entry
         timer.cancel()
         counts = self._counts
@@ -137,7 +137,7 @@ class Asker(asyncio.DatagramProtocol):
             return
         if view.rcode == c.NOERROR and view.answer:
             addresses = {rdata for rrset in view.answer if rrset.rtype == c.A for rdata in rrset.rdatas()}
-            # Of its own names a liar may say what it likes; of others' never.
+            # A forging server may answer anything for its own names, but nothing for those of others.
             if self._demanding and addresses != {ANSWER}:
                 counts.wrong += 1
                 counts.note(f"{name}: a forged address")
@@ -158,14 +158,14 @@ class Asker(asyncio.DatagramProtocol):
 
 @dataclass
 class Process:
-    """What /proc says of the daemon."""
+    """The daemon's figures in /proc."""
 
     pid: int
     resident: float = 0.0
     descriptors: int = 0
 
     def look(self) -> tuple[float, int]:
-        """Resident MiB and open descriptors now; the highest of each are kept."""
+        """Return resident MiB and open descriptors; the highest values are stored."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         resident = pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
         descriptors = len(os.listdir(f"/proc/{self.pid}/fd"))
@@ -175,7 +175,7 @@ class Process:
 
 
 def configuration(folder: Path, port: int, upstream_port: int, anchor: str) -> Path:
-    """The daemon's configuration and root hints."""
+    """Write the daemon's configuration and root hints."""
     (folder / "root.hints").write_text(f". 3600000 NS ns.\nns. 3600000 A {ROOT_ADDRESS}\n")
     path = folder / "resolverd.toml"
     path.write_text(f"""\
@@ -197,8 +197,8 @@ trust-anchors = ["{anchor}"]
 async def load(
     port: int, seconds: float, process: Process, opened: int, seed: int
 ) -> tuple[dict[str, Counts], int]:
-    """Ask for `seconds`; the counts of each kind of load, and the descriptors still open when it has been quiet for as
-    long as it takes until there are `opened`, or too long."""
+    """Send queries for `seconds`. Returns the counts of each kind of load, and the open descriptors when they are down
+    to `opened` again after the load, or after `SETTLE_SECONDS`."""
     draw = random.Random(seed)
     loop = asyncio.get_running_loop()
     counts = {"cached": Counts(), "new": Counts(), "sick": Counts()}
@@ -247,7 +247,7 @@ async def load(
 
 
 def soak(seconds: float, folder: Path, seed: int = 1) -> list[str]:
-    """Run it; returns what is wrong, nothing when all is well."""
+    """Run the test; returns the failures."""
     port, upstream_port = free_port(), free_port(ROOT_ADDRESS)
     environment = {**os.environ, "PYTHONPATH": f"{HERE}:{PACKAGES}", "PYTHONUNBUFFERED": "1"}
     log = folder / "resolverd.log"
@@ -291,7 +291,7 @@ def soak(seconds: float, folder: Path, seed: int = 1) -> list[str]:
           f"descriptors {opened} at the start, {process.descriptors} at most, {left} at the end; "
           f"stopped in {stopped:.2f} s with status {status}")
     for kind, one in counts.items():
-        print(f"{kind}: {one.asked} asked, {one.answered} answered, {one.failed} failed, {one.silent} silent, "
+        print(f"{kind}: {one.asked} queried, {one.answered} answered, {one.failed} failed, {one.silent} without reply, "
               f"{one.repeated} repeated, {one.wrong} wrong, slowest {one.slowest * 1000:.0f} ms")
     return judge(counts, process, first, opened, left, status, log.read_text(errors="replace"))
 
@@ -299,16 +299,16 @@ def soak(seconds: float, folder: Path, seed: int = 1) -> list[str]:
 def judge(
     counts: dict[str, Counts], process: Process, first: float, opened: int, left: int, status: int | None, log: str
 ) -> list[str]:
-    """What is wrong with a run."""
+    """Return the violated conditions of a run."""
     wrong = [f"{kind}: {text}" for kind, one in counts.items() for text in one.examples]
     for kind in ("cached", "new"):
         one = counts[kind]
         if not one.answered or one.failed or one.silent:
             wrong.append(f"{kind}: {one.answered} of {one.asked} healthy names were answered")
         if one.repeated > one.asked * REPEATED_PART:
-            wrong.append(f"{kind}: {one.repeated} of {one.asked} healthy names had to be asked again")
+            wrong.append(f"{kind}: {one.repeated} of {one.asked} healthy names had to be queried again")
     if not counts["sick"].answered:
-        wrong.append("sick: not one name was answered, although lossy and slow servers do answer in the end")
+        wrong.append("faulty: no name was answered, although lossy and slow servers do answer in the end")
     if process.resident > first + CACHE_MIB + MEMORY_MIB:
         wrong.append(f"memory grew from {first:.0f} to {process.resident:.0f} MiB with a cache of {CACHE_MIB}")
     if left > opened:
@@ -329,7 +329,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1800.0)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the processes it started end with it
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # an exception, so that started processes are ended
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         wrong = soak(options.seconds, Path(folder), options.seed)
     for text in wrong:

@@ -1,8 +1,8 @@
-"""Builds the sdist, the wheel from nothing but that, installs it outside the checkout, and uses it there.
+"""Builds the sdist, builds the wheel from it, installs the wheel outside the checkout, and uses it there.
 
-An editable install hides the file that packaging forgot; this does not: the wheel is made as pip makes one of an sdist,
-in an environment that has only what pyproject.toml asks for, and tests/smoke.py uses it from another folder. With
-`full`, the unit tests that came with the checkout run against the installed package as well.
+An editable install hides files missing from the package; this does not. The wheel is built as pip builds an sdist, in
+an environment with only the build requirements of pyproject.toml, and tests/smoke.py uses it from another folder. With
+`full`, the unit tests of the checkout also run against the installed package.
 """
 
 import os
@@ -20,34 +20,34 @@ WHOLE_FILE = re.compile(r"^pytestmark = .*\bmark\.checkout\b", re.MULTILINE)
 
 
 def run(*command: str | Path, cwd: Path, **kwargs: object) -> subprocess.CompletedProcess[str]:
-    """Run a command, show it, and stop at the first failure."""
+    """Run a command and print it; raises when it fails."""
     print("+", *command, flush=True)
     return subprocess.run([str(c) for c in command], cwd=cwd, check=True, text=True, **kwargs)  # type: ignore[call-overload]
 
 
 def clean_environment() -> dict[str, str]:
-    """The caller's environment without what could lead Python back into the checkout."""
+    """The caller's environment without variables that could make Python import from the checkout."""
     return {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
 
 
 def install(wheel: Path, extra: str, work: Path, python: str = sys.executable) -> Path:
-    """Install the wheel into a new environment and use it as a stranger would; return that environment's commands."""
+    """Install the wheel into a new environment and use it there; returns the folder of its commands."""
     bin_ = work / "venv" / "bin"
     run(python, "-m", "venv", work / "venv", cwd=work)
     run(bin_ / "python", "-m", "pip", "install", "-q", f"{wheel}{extra}", cwd=work, env=clean_environment())
-    # -P: nor is the script's folder a place for modules.
+    # -P: the script's folder is not searched for modules.
     run(bin_ / "python", "-P", SMOKE, "--commands", work, cwd=work, env=clean_environment())
     return bin_
 
 
 def run_unit_tests(bin_: Path, work: Path) -> None:
-    """All unit tests that do not need the checkout."""
+    """Run all unit tests that do not need the checkout."""
     outside = work / "tests"
     shutil.copytree(ROOT / "tests" / "unit", outside / "unit", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "tests" / "support", outside / "support", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "tests" / "conftest.py", outside)
     shutil.copy(ROOT / "pyproject.toml", work)
-    # Those that say that they need the checkout (tests/unit/conftest.py): files, which may read it on import, or tests.
+    # Files and tests that are marked as needing the checkout (tests/unit/conftest.py). Files may read it on import.
     for path in outside.rglob("test_*.py"):
         if WHOLE_FILE.search(path.read_text(encoding="utf-8")):
             path.unlink()
@@ -56,7 +56,7 @@ def run_unit_tests(bin_: Path, work: Path) -> None:
 
 
 def main() -> int:
-    """`wheel.py [full]`: build, measure, install and try."""
+    """`wheel.py [full]`: build, check the size, install and use."""
     full = sys.argv[1:] == ["full"]
     dist = ROOT / "dist"
     shutil.rmtree(dist, ignore_errors=True)

@@ -1,9 +1,9 @@
-"""``make wheels``: a wheel for each Python of this machine, C library and processor, made by one compiler and tried.
+"""``make wheels``: a wheel for each installed Python, C library and processor, all built with one compiler, and tested.
 
-zig compiles for every target and links against the symbols of the C library version that is named, so that no old
-distribution is needed; auditwheel checks that and writes the tag. Wheels for this machine are installed and used
-(tests/smoke.py). Those for 64-bit ARM are used under qemu by Debian's Python of that architecture, where it is the same
-version. Of the others the last lines say that nobody has run them. What they are made of is the sdist.
+zig compiles for every target and links against the symbols of the named version of the C library, so no old
+distribution is needed. auditwheel checks that and writes the tag. Wheels for this machine are installed and used
+(tests/smoke.py). Those for 64-bit ARM are used under qemu with Debian's Python of that architecture, if it has the same
+version. The others are not run, which the last lines of the output say. All are built from the sdist.
 """
 
 import os
@@ -27,7 +27,7 @@ TOOLS = ROOT / ".venv-wheels" / "bin"
 
 @dataclass(frozen=True)
 class Target:
-    """A processor and a C library: auditwheel's tag, zig's name, and the end of an extension's file name."""
+    """A processor and a C library: auditwheel's tag, zig's name, and the suffix of extension modules."""
 
     tag: str
     zig: str
@@ -53,7 +53,7 @@ TARGETS = (
 
 
 def pythons() -> dict[tuple[int, int], str]:
-    """Each supported Python that is installed, ready to build with."""
+    """Each supported Python that is installed, with its environment for building."""
     found = {sys.version_info[:2]: sys.executable}
     for version in interpreters.SUPPORTED:
         path = interpreters.working(version) if version not in found else None
@@ -63,13 +63,13 @@ def pythons() -> dict[tuple[int, int], str]:
 
 
 def build(target: Target, version: tuple[int, int], python: str, source: Path) -> Path:
-    """Compile and pack for one target; return the wheel with its tag."""
+    """Compile and package for one target; returns the wheel with its tag."""
     compiler = shlex.join([str(TOOLS / "python"), "-m", "ziglang", "cc", "-target", target.zig])
     environment = {
         **wheel.clean_environment(),
         "PATH": f"{TOOLS}:{os.environ['PATH']}",
         "CC": compiler,
-        # Options that only gcc knows are no mistake.
+        # Options that only gcc has must not be errors.
         "CFLAGS": "-Wno-unknown-warning-option",
         "LDSHARED": f"{compiler} -shared -s",
         "SETUPTOOLS_EXT_SUFFIX": f".cpython-{version[0]}{version[1]}-{target.suffix}.so",
@@ -82,21 +82,21 @@ def build(target: Target, version: tuple[int, int], python: str, source: Path) -
     wheel.run(python, "setup.py", "-q", "build", "--build-base", place, "--build-lib", f"{place}/lib", cwd=source,
               env=environment)
     if target.musl:
-        # The name by which distributions with musl, and auditwheel, know the library.
+        # The file name of the library as auditwheel and distributions with musl expect it.
         objects = sorted((source / place / "lib").rglob("*.so"))
         wheel.run(TOOLS / "patchelf", "--replace-needed", "libc.so", f"libc.musl-{target.machine}.so.1", *objects,
                   cwd=source)
     wheel.run(python, "setup.py", "-q", "build", "--build-base", place, "--build-lib", f"{place}/lib", "bdist_wheel",
               "--skip-build", "--bdist-dir", f"{place}/tree", "--dist-dir", raw, cwd=source, env=environment)
     made, = raw.glob("*.whl")
-    # It chooses the oldest tag that the symbols permit; other processors than this one's cannot be named.
+    # auditwheel chooses the oldest tag that the symbols permit; it cannot be given a foreign processor.
     wheel.run(TOOLS / "auditwheel", "repair", "--wheel-dir", raw / "tagged", made, cwd=source, env=environment)
     tagged, = (raw / "tagged").glob("*.whl")
     return Path(shutil.copy(tagged, DIST))
 
 
 def debian_root(architecture: str) -> Path:
-    """Debian's Python of another architecture and what it needs, unpacked in a folder of its own."""
+    """Unpack Debian's Python of another architecture, with its dependencies, in its own folder."""
     folder = WORK / architecture
     root = folder / "root"
     if root.exists():
@@ -104,7 +104,7 @@ def debian_root(architecture: str) -> Path:
     for part in ("state/lists/partial", "cache/archives/partial"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     (folder / "status").touch()
-    # The packages of this machine are neither asked nor changed.
+    # The package database of this machine is neither read nor changed.
     options = [
         f"APT::Architecture={architecture}", f"APT::Architectures={architecture}", "APT::Sandbox::User=root",
         f"Dir::State={folder}/state", f"Dir::State::status={folder}/status", f"Dir::Cache={folder}/cache",
@@ -119,7 +119,7 @@ def debian_root(architecture: str) -> Path:
 
 
 def try_emulated(made: Path, version: tuple[int, int], target: Target) -> str:
-    """Use a wheel for 64-bit ARM under emulation; what came of it, in words."""
+    """Use a wheel for 64-bit ARM under emulation; returns the result as text."""
     emulator = shutil.which("qemu-aarch64-static")
     if emulator is None or shutil.which("apt-get") is None:
         return "not run: needs qemu-user-static and Debian's packages"
@@ -129,7 +129,7 @@ def try_emulated(made: Path, version: tuple[int, int], target: Target) -> str:
         return "not run: Debian has no such Python for this processor"
     with tempfile.TemporaryDirectory(prefix="corenet-wheel-") as folder:
         site = Path(folder, "site")
-        # What it depends on may have been built for a younger C library.
+        # Dependencies may have been built for a newer C library.
         tags = [word for tag in (target.tag, "manylinux_2_28_aarch64", "manylinux_2_34_aarch64")
                 for word in ("--platform", tag)]
         wheel.run(sys.executable, "-m", "pip", "install", "-q", "--target", site, "--only-binary=:all:",
@@ -140,7 +140,7 @@ def try_emulated(made: Path, version: tuple[int, int], target: Target) -> str:
 
 
 def attempt(made: Path, version: tuple[int, int], python: str, target: Target) -> str:
-    """Use a wheel as far as this machine can; what came of it, in words."""
+    """Use a wheel as far as this machine can; returns the result as text."""
     if target.machine == platform.machine() and not target.musl:
         with tempfile.TemporaryDirectory(prefix="corenet-wheel-") as folder:
             wheel.install(made, "", Path(folder), python)
@@ -151,7 +151,7 @@ def attempt(made: Path, version: tuple[int, int], python: str, target: Target) -
 
 
 def main() -> int:
-    """`wheels.py [TAG...]`: for all targets, or those named."""
+    """`wheels.py [TAG...]`: for all targets, or the named ones."""
     wanted = [target for target in TARGETS if target.tag in sys.argv[1:] or not sys.argv[1:]]
     if not TOOLS.exists():
         wheel.run(sys.executable, "-m", "venv", TOOLS.parent, cwd=ROOT)
@@ -160,7 +160,7 @@ def main() -> int:
     wheel.run(sys.executable, "-m", "build", "--sdist", "--outdir", DIST, cwd=ROOT,
               env={**wheel.clean_environment(), "CORENET_MODULES": "none"}, stdout=subprocess.DEVNULL)
     sdist, = DIST.glob("*.tar.gz")
-    # All targets share the translation to C, which no target changes.
+    # All targets share the translation to C, which does not depend on the target.
     source = WORK / sdist.name.removesuffix(".tar.gz")
     shutil.rmtree(source, ignore_errors=True)
     WORK.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The servers of bench_apps: uvicorn and aiohttp, each with an application that answers thirteen bytes."""
+"""The servers of bench_apps: uvicorn and aiohttp, each with an application that sends thirteen bytes."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ async def start_uvicorn(listener: socket.socket, keep: set[object]) -> None:
         await send({"type": "http.response.body", "body": TEXT.encode()})
 
     class Server(uvicorn.Server):
-        """Ends with its process and not by its own handlers of signals."""
+        """Does not install signal handlers; it ends with its process."""
 
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:
@@ -53,7 +53,7 @@ APPS: dict[str, Callable[[socket.socket, set[object]], Awaitable[None]]] = {
 
 
 async def start(kind: str, keep: set[object]) -> int:
-    """Start the server named, put what must live as long into `keep`, and return its port."""
+    """Start the named server, put what must stay alive into `keep`, and return the port."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     port: int = listener.getsockname()[1]
     await APPS[kind](listener, keep)

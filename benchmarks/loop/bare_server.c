@@ -1,12 +1,12 @@
-/* The least a server can do: what remains of a benchmark's cost when no Python runs at all.
+/* A minimal server: the part of a benchmark's cost that remains when no Python runs.
  *
- * One thread, one level-triggered epoll instance, one system call for what must be one: accept4 with the socket made
- * non-blocking, recv, send, close. It serves the same protocols as the servers in Python beside it: `protocol` sends
- * back what comes, `frames_receive` takes messages behind a length of four bytes and answers one whose first byte is 1
- * with an empty message. Its port is printed; it ends when its standard input does. With a path as second argument it
+ * One thread, one level-triggered epoll instance, and only the necessary system calls: accept4 with a non-blocking
+ * socket, recv, send, close. It serves the same protocols as the servers in Python: `protocol` sends back what it
+ * receives, `frames_receive` takes messages with a length prefix of four bytes and answers one whose first byte is 1
+ * with an empty message. It prints its port and ends when its standard input closes. With a path as second argument it
  * listens there on a Unix socket, and the port is 0.
  *
- * It measures the machine, so it is kept plain on purpose; an answer that does not leave at once is waited for. */
+ * It measures the machine, so it is kept simple on purpose: when a reply is not sent at once, it blocks until it is. */
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -25,19 +25,19 @@
 enum {
     BACKLOG = 1024,
     EVENTS = 256,
-    CONNECTIONS = 1024, /* descriptors of connections are below this, as the default limit of open files has it */
+    CONNECTIONS = 1024, /* descriptors of connections are below this, the default limit of open files */
     LENGTH = 4,
-    ROOM = 262144
+    BUFFER_SIZE = 262144
 };
 
 struct connection {
-    size_t skip;   /* bytes of a frame's body that are still to come */
-    size_t held;   /* bytes of its length, and the first of its body, that have come */
+    size_t skip;   /* bytes of a frame's body not yet received */
+    size_t held;   /* received bytes of its length and of the first byte of its body */
     unsigned char head[LENGTH + 1];
 };
 
 static struct connection connections[CONNECTIONS];
-static char room[ROOM];
+static char buffer[BUFFER_SIZE];
 
 static void must(int true_now, const char *what)
 {
@@ -47,7 +47,7 @@ static void must(int true_now, const char *what)
     }
 }
 
-/* 0 when the peer is gone. */
+/* Returns 0 when the peer has closed. */
 static int send_all(int fd, const char *at, size_t left)
 {
     while (left) {
@@ -65,7 +65,7 @@ static int send_all(int fd, const char *at, size_t left)
     return 1;
 }
 
-/* Looks at every frame's first byte as the server in Python does; 0 when the peer is gone. */
+/* Reads every frame's first byte, as the server in Python does; returns 0 when the peer has closed. */
 static int take_frames(int fd, struct connection *one, const unsigned char *at, size_t left)
 {
     static const char empty[LENGTH];
@@ -168,11 +168,11 @@ int main(int argc, char **argv)
                 accept_all(poller, listener, tcp);
                 continue;
             }
-            got = recv(fd, room, ROOM, 0);
+            got = recv(fd, buffer, BUFFER_SIZE, 0);
             if (got < 0 && errno == EAGAIN)
                 continue;
-            if (got <= 0 || !(framed ? take_frames(fd, &connections[fd], (unsigned char *)room, (size_t)got)
-                                     : send_all(fd, room, (size_t)got)))
+            if (got <= 0 || !(framed ? take_frames(fd, &connections[fd], (unsigned char *)buffer, (size_t)got)
+                                     : send_all(fd, buffer, (size_t)got)))
                 close(fd);
         }
     }

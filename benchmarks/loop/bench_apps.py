@@ -1,8 +1,8 @@
-"""uvicorn and aiohttp on our loop against the same on uvloop, under wrk: CPU time of the server, a request at a time.
+"""uvicorn and aiohttp on our loop against the same on uvloop, loaded by wrk: CPU time of the server for each request.
 
-All servers are up at once on one core and wrk loads one after the other from another core, in the A B B A slices of
-`ratio`. Each side has several processes that take turns, since where one process happens to lie in memory is worth a
-few per cent for as long as it lives.
+All servers run on one core, and wrk loads one after the other from another core, in the A B B A slices of `ratio`. Each
+side has several processes that are used in rotation, because the memory layout of a process changes its speed by a few
+per cent.
 """
 
 import itertools
@@ -23,13 +23,13 @@ CONNECTIONS = 50
 ROUNDS = 21
 PROCESSES = 4
 SLICE_SECONDS = 0.3
-# wrk looks every tenth of a second whether it is to end.
+# wrk checks every tenth of a second whether it must end.
 PATIENCE_SECONDS = 10
 NEEDS = {"uvicorn": ("uvicorn", "httptools"), "aiohttp": ("aiohttp",)}
 
 
 def load(port: int, core: int) -> int:
-    """Have wrk send requests for the time of a slice; returns how many were answered."""
+    """Have wrk send requests for the duration of a slice; returns the number of responses."""
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{PATIENCE_SECONDS}s", f"http://127.0.0.1:{port}/"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, preexec_fn=lambda: os.sched_setaffinity(0, {core})
@@ -45,7 +45,7 @@ def load(port: int, core: int) -> int:
 
 @contextmanager
 def app(loop_name: str, kind: str, core: int) -> Iterator[Contender]:
-    """A contender: one operation is one request answered, with wrk on `core`."""
+    """A contender: one operation is one request with its response, with wrk on `core`."""
     with ExitStack() as stack:
         ups = [stack.enter_context(servers.server(loop_name, kind)) for _ in range(PROCESSES)]
         turns = itertools.cycle([(cpu_of(pid), port) for pid, port in ups])
@@ -60,7 +60,7 @@ def app(loop_name: str, kind: str, core: int) -> Iterator[Contender]:
             measure()
 
         for _ in ups:
-            # What the first requests load and make is not the cost of a request.
+            # The first requests import and create things that later requests do not pay for.
             measure()
         yield Contender(loop_name, run, count=1, measure=measure)
 
@@ -71,10 +71,10 @@ def test_apps_against_uvloop(pair, kind: str) -> None:
         pytest.skip("wrk is not installed (Debian package wrk)")
     cores = os.sched_getaffinity(0)
     if len(cores) < 2:
-        pytest.skip("one core: wrk would take the server's")
+        pytest.skip("only one core: wrk would use the server's")
     for module in NEEDS[kind]:
         pytest.importorskip(module)
-    # The servers take the last one.
+    # The servers run on the last core.
     core = min(cores)
     with app("corenet", kind, core) as ours, app("uvloop", kind, core) as theirs:
         pair(f"app_{kind}/uvloop", ours, theirs, rounds=ROUNDS)

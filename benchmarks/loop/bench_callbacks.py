@@ -1,7 +1,7 @@
-"""The loop's inner half against uvloop and asyncio: callbacks, timers, threads, futures, tasks, in this process.
+"""The core of the loop against uvloop and asyncio: callbacks, timers, threads, futures, tasks, in this process.
 
-Every row is a function that takes a loop and returns what runs n operations on it; both loops of a pair live side by
-side in this process and are run in turn.
+A row is a function that takes a loop and returns a function that runs n operations on it. Both loops of a pair exist in
+this process at the same time and are run alternately.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ Runner = Callable[[int], None]
 
 
 def call_soon_batch(loop: asyncio.AbstractEventLoop) -> Runner:
-    """A hundred callbacks scheduled in one turn."""
+    """A hundred callbacks scheduled in one iteration."""
 
     def nothing() -> None:
         pass
@@ -42,7 +42,7 @@ def call_soon_batch(loop: asyncio.AbstractEventLoop) -> Runner:
 
 
 def call_soon_chain(loop: asyncio.AbstractEventLoop) -> Runner:
-    """Each callback schedules the next: the cost of a whole turn."""
+    """Each callback schedules the next one: the cost of an iteration."""
 
     def run(count: int) -> None:
         left = count
@@ -62,7 +62,7 @@ def call_soon_chain(loop: asyncio.AbstractEventLoop) -> Runner:
 
 
 def timers_cancelled(loop: asyncio.AbstractEventLoop) -> Runner:
-    """A timer set and cancelled beside ten thousand that wait, as every request with a timeout does."""
+    """A timer set and cancelled beside ten thousand pending ones, as for every request with a timeout."""
 
     def nothing() -> None:
         pass
@@ -111,7 +111,7 @@ def timers_fired(loop: asyncio.AbstractEventLoop) -> Runner:
 
 
 def threadsafe_rate(loop: asyncio.AbstractEventLoop) -> Runner:
-    """Another thread schedules as fast as it can."""
+    """Another thread calls call_soon_threadsafe as fast as it can."""
 
     def run(count: int) -> None:
         seen = 0
@@ -135,7 +135,7 @@ def threadsafe_rate(loop: asyncio.AbstractEventLoop) -> Runner:
 
 
 def threadsafe_latency(loop: asyncio.AbstractEventLoop) -> Runner:
-    """A thread wakes the sleeping loop and waits for its answer."""
+    """A thread wakes the sleeping loop and waits for the callback."""
 
     def run(count: int) -> None:
         answered = threading.Lock()
@@ -156,7 +156,7 @@ def threadsafe_latency(loop: asyncio.AbstractEventLoop) -> Runner:
 
 
 def awaiting(body: Callable[[asyncio.AbstractEventLoop, int], object]) -> Callable[[asyncio.AbstractEventLoop], Runner]:
-    """A row whose operations are awaited one after another in `body`."""
+    """A row whose operations `body` awaits one after another."""
     return lambda loop: lambda count: loop.run_until_complete(body(loop, count))
 
 
@@ -213,7 +213,7 @@ SHORT = ("call_soon", "call_soon_chain", "timers_cancelled", "sleep0", "future")
 
 @contextmanager
 def contender(row: str, loop_name: str) -> Iterator[Contender]:
-    """The row on the loop named; the loop is closed at the end."""
+    """The row on the named loop, which is closed at the end."""
     make, batch = ROWS[row]
     loop = servers.new_loop(loop_name)
     try:

@@ -1,6 +1,6 @@
-"""The loop's network half against uvloop and asyncio: CPU time of a server, an operation at a time.
+"""The network side of the loop against uvloop and asyncio: CPU time of a server for each operation.
 
-Floors stand in floors.toml; what each contender does is in loop_servers. The tests marked short run in CI.
+The floors are in floors.toml, the contenders in loop_servers. The tests marked short run in CI.
 """
 
 from functools import partial
@@ -29,7 +29,7 @@ ROWS = {
     "udp_echo_1k": partial(servers.datagrams, size=KIB),
     "connections": servers.connections,
 }
-#: Rows that are figures of added cost: a server in C does the same.
+#: Rows that measure added cost: there is a server in C that does the same.
 BARE = ("echo_64", "tcp_echo_1k", "echo_16k", "buffered_1k", "sock_1k", "unix_1k", "connections")
 SHORT = ("tcp_echo_1k", "buffered_1k", "sock_1k", "small_writes", "udp_echo_1k", "connections")
 

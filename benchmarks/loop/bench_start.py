@@ -1,8 +1,7 @@
-"""What a loop costs before it does anything: CPU of importing it and of the first loop, memory of idle connections.
+"""Start-up cost and memory of a loop: CPU of the import and of the first loop, memory of idle connections.
 
-Each figure comes from interpreters of their own. What every program with a loop has loaded anyway (asyncio, sockets,
-TLS) is loaded before the clock starts, and bytecode is kept in a folder of the test, as it is beside an installed
-package.
+Each figure comes from new interpreters. Modules that every program with a loop has loaded (asyncio, socket, ssl) are
+loaded before the measurement. Bytecode is stored in a folder of the test, as it is beside an installed package.
 """
 
 import os
@@ -16,9 +15,9 @@ from contextlib import ExitStack
 import pytest
 from ratio import Contender
 
-#: Connections before the first look at the memory, so that caches are filled, and those that are counted.
+#: Connections before memory is first measured, so that caches are full, and connections that are counted.
 FIRST, COUNTED = 200, 3000
-#: Loops made and closed between two looks at the memory, after as many before the first.
+#: Loops made and closed between two measurements of memory; as many before the first one.
 CYCLES = 400
 
 START = """
@@ -68,7 +67,7 @@ loops.new_event_loop().run_until_complete(main())
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Where interpreters find the bytecode that an installed package has."""
+    """The environment of an interpreter that finds stored bytecode, as that of an installed package."""
     variables = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path_factory.mktemp("bytecode"))}
     variables.pop("PYTHONDONTWRITEBYTECODE", None)
     variables["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
@@ -76,7 +75,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def starting(module: str, part: int, environment: dict[str, str]) -> Contender:
-    """Imports of `module` in new interpreters; `part` 0 counts the import, 1 the first loop."""
+    """Imports of `module` in new interpreters; `part` 0 is the import, 1 the first loop."""
     spent = 0.0
 
     def run(count: int) -> None:
@@ -97,7 +96,7 @@ def test_start_against_uvloop(pair, environment: dict[str, str], row: str, part:
 
 
 def memory_of(module: str, environment: dict[str, str]) -> tuple[float, float]:
-    """Bytes that each closed loop leaves behind, and bytes of each idle connection."""
+    """Bytes that a closed loop leaves allocated, and bytes for each idle connection."""
     with ExitStack() as stack:
         server = stack.enter_context(
             subprocess.Popen(
@@ -120,7 +119,7 @@ def memory_of(module: str, environment: dict[str, str]) -> tuple[float, float]:
 
 @pytest.fixture
 def descriptors() -> Iterator[None]:
-    """As many descriptors as the system lets us have."""
+    """Raises the limit of descriptors to the maximum."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert hard >= FIRST + COUNTED + 100, f"{hard} descriptors are too few; raise `ulimit -n`"
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

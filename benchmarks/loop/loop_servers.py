@@ -1,9 +1,9 @@
-"""Servers in processes of their own, one per event loop, and the clients that drive them.
+"""Servers in their own processes, one for each event loop, and the clients that load them.
 
-The figure is the CPU time of the server process, so the client may be as slow as it likes; both contenders of a pair
-get the very same client. Client and server share one core, and the server does not preempt (SCHED_BATCH): the client
-sends to all connections before it waits, so the server finds them all ready at once, as a loaded server does, and what
-is measured is the work and not how the two happened to wake each other.
+The figure is the CPU time of the server process, so the speed of the client does not matter; both contenders of a pair
+get the same client. Client and server share one core, and the server does not preempt (SCHED_BATCH): the client sends
+on all connections before it waits, so the server finds them all ready at once, as a loaded server does. So the figure
+contains the work and not the wake-ups.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ LENGTH = struct.Struct(">I")
 
 
 def new_loop(name: str) -> asyncio.AbstractEventLoop:
-    """A loop by the name it has in LOOPS."""
+    """Return a loop by its name in LOOPS."""
     module, _, factory = LOOPS[name].partition(":")
     return getattr(importlib.import_module(module), factory)()
 
@@ -44,7 +44,7 @@ def new_loop(name: str) -> asyncio.AbstractEventLoop:
 
 
 class Echo(asyncio.Protocol):
-    """Sends back what comes."""
+    """Sends back what it receives."""
 
     def connection_made(self, transport):
         self.transport = transport
@@ -54,7 +54,7 @@ class Echo(asyncio.Protocol):
 
 
 class EchoBuffered(asyncio.BufferedProtocol):
-    """The same from one buffer of its own, slices of which are written."""
+    """The same with one buffer of its own; slices of it are written."""
 
     def connection_made(self, transport):
         self.transport = transport
@@ -68,7 +68,7 @@ class EchoBuffered(asyncio.BufferedProtocol):
 
 
 class EchoFrames(asyncio.Protocol):
-    """Takes messages behind a length of four bytes and writes each back by itself, as most people's code does."""
+    """Parses messages with a length prefix of four bytes and writes each back separately, as most programs do."""
 
     def connection_made(self, transport):
         self.transport = transport
@@ -99,7 +99,7 @@ class EchoDatagrams(asyncio.DatagramProtocol):
 
 
 async def echo_sock(loop, listener, tasks):
-    """Sends back what comes, with the loop's sock_recv and sock_sendall."""
+    """Sends back what it receives, with the loop's sock_recv and sock_sendall."""
 
     async def serve_one(sock):
         with sock:
@@ -118,7 +118,7 @@ PROTOCOLS = {"protocol": Echo, "buffered": EchoBuffered, "frames": EchoFrames, "
 
 
 async def serve(kind: str, place: str) -> None:
-    """Serve until the parent goes away (its end of our standard input closes); `place`: path of a socket or of keys."""
+    """Serve until standard input closes, because the parent has ended; `place`: path of a socket or of the keys."""
     loop = asyncio.get_running_loop()
     keep: set = set()
     port = 0
@@ -149,14 +149,14 @@ async def serve(kind: str, place: str) -> None:
 
 
 def share_a_core() -> None:
-    """Run on the last core we may use and give way to whoever is awake there."""
+    """Run on the last permitted core, with lower priority than other processes there."""
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 @cache
 def bare_server() -> str:
-    """The server in C, compiled once a run."""
+    """The server in C, compiled once for each run."""
     folder = Path(__file__).parents[2] / "build"
     folder.mkdir(exist_ok=True)
     program = folder / "bare_server"
@@ -168,7 +168,7 @@ def bare_server() -> str:
 
 @contextmanager
 def server(loop_name: str, kind: str, place: str = "") -> Iterator[tuple[int, int]]:
-    """(pid, port) of a server on the loop named, or the one in C; until the end this process stays on its core."""
+    """(pid, port) of a server on the named loop, or of the one in C. Until the end this process runs on its core."""
     cores = os.sched_getaffinity(0)
     words = [bare_server(), kind, place] if loop_name == BARE else [sys.executable, __file__, loop_name, kind, place]
     path = os.pathsep.join(str(p) for p in (Path(__file__).parents[2], Path(__file__).parents[1] / "support"))
@@ -190,7 +190,7 @@ def server(loop_name: str, kind: str, place: str = "") -> Iterator[tuple[int, in
 
 
 def receive(sock: socket.socket, size: int) -> None:
-    """Take exactly `size` bytes; a server that closes early fails the benchmark instead of hanging it."""
+    """Receive exactly `size` bytes. A server that closes early fails the benchmark instead of hanging it."""
     while size:
         got = len(sock.recv(min(size, 262_144)))
         if not got:
@@ -211,9 +211,9 @@ def certificate(folder: str) -> str:
 
 @contextmanager
 def echo(loop_name: str, kind: str, message: bytes, messages: int = 1) -> Iterator[Contender]:
-    """A contender: one operation is one message echoed, `messages` under way on each of ten connections.
+    """A contender: one operation is one message echoed, `messages` in flight on each of ten connections.
 
-    The server in C is one of echo for every kind, and has no TLS.
+    The server in C has one echo for all kinds, and no TLS.
     """
     with ExitStack() as stack:
         place = ""
@@ -237,7 +237,7 @@ def echo(loop_name: str, kind: str, message: bytes, messages: int = 1) -> Iterat
             sock.settimeout(30)
             sockets.append(stack.enter_context(sock))
         burst = message * messages
-        # Larger bursts than the socket buffers hold would block both sides: one connection after another then.
+        # A burst larger than the socket buffers would block both sides, so the connections are used one by one.
         turns = [sockets] if len(burst) <= 65_536 else [[sock] for sock in sockets]
 
         def run(count: int) -> None:
@@ -258,7 +258,7 @@ def tcp_echo(loop_name: str, size: int, kind: str = "protocol") -> AbstractConte
 
 @contextmanager
 def connections(loop_name: str) -> Iterator[Contender]:
-    """A contender: one operation is one connection accepted, 64 bytes echoed, and closed; fifty at a time."""
+    """A contender: one operation is one connection accepted, 64 bytes echoed, and closed; fifty in parallel."""
     with server(loop_name, "protocol") as (pid, port):
         message = bytes(64)
 
@@ -277,7 +277,7 @@ def connections(loop_name: str) -> Iterator[Contender]:
 
 @contextmanager
 def datagrams(loop_name: str, size: int) -> Iterator[Contender]:
-    """A contender: one operation is one datagram echoed, `DATAGRAM_DEPTH` under way at a time."""
+    """A contender: one operation is one datagram echoed, `DATAGRAM_DEPTH` in flight."""
     with server(loop_name, "udp") as (pid, port), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(5)
         sock.connect(("127.0.0.1", port))

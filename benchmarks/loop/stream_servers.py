@@ -1,6 +1,6 @@
-"""The servers of bench_streams: the same small programs written for framed protocols, streams and a protocol by hand.
+"""The servers of bench_streams: the same programs with framed protocols, with streams, and with a Python protocol.
 
-Each serves a length-prefixed protocol of four bytes: it sends every message back, or takes messages in silence and
+The protocol has length prefixes of four bytes. A server either sends every message back, or only receives messages and
 answers one whose first byte is 1 with an empty message.
 """
 
@@ -22,7 +22,7 @@ class FramesEcho(corenet.FramedProtocol):
 
 
 class FramesReceive(corenet.FramedProtocol):
-    """Looks at every frame."""
+    """Reads the first byte of every frame."""
 
     def frames_received(self, frames: list[Any]) -> None:
         for frame in frames:
@@ -31,7 +31,7 @@ class FramesReceive(corenet.FramedProtocol):
 
 
 class ByHand(asyncio.Protocol):
-    """The same in Python, as a careful user writes it."""
+    """The same in Python, written carefully."""
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -55,7 +55,7 @@ class ByHand(asyncio.Protocol):
 
 
 async def readexactly_echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Two reads a message, every one sent back."""
+    """Two reads for each message; every message is sent back."""
     try:
         while True:
             head = await reader.readexactly(4)
@@ -67,7 +67,7 @@ async def readexactly_echo(reader: asyncio.StreamReader, writer: asyncio.StreamW
 
 
 async def readexactly_receive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Two reads a message, every one looked at."""
+    """Two reads for each message; its first byte is read."""
     try:
         while True:
             head = await reader.readexactly(4)
@@ -80,7 +80,7 @@ async def readexactly_receive(reader: asyncio.StreamReader, writer: asyncio.Stre
 
 
 async def streams(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Sends back what comes."""
+    """Sends back what it receives."""
     try:
         while data := await reader.read(262144):
             writer.write(data)
@@ -99,7 +99,7 @@ HANDLERS = {"readexactly_echo": readexactly_echo, "readexactly_receive": readexa
 
 
 async def start(kind: str) -> asyncio.AbstractServer | None:
-    """A listening server of the kind, or None when it is not one of these."""
+    """Start a server of `kind`; None when it is not one of these."""
     if kind in PROTOCOLS:
         return await asyncio.get_running_loop().create_server(PROTOCOLS[kind], "127.0.0.1", 0)
     if kind in HANDLERS:

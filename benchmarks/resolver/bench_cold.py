@@ -1,8 +1,8 @@
-"""Cold questions against Unbound: names, zones and missing names that neither resolver has in its cache.
+"""Cold queries against Unbound: names, zones and nonexistent names that neither resolver has in its cache.
 
-Both resolvers stand before the same NSD servers on loopback addresses and are asked the same names, each once. Known
-zones have their servers, delegations and keys in the cache, new ones nothing. Queries sent upstream, signatures checked
-and CPU time of the start are counted for ours alone and bounded.
+Both resolvers use the same NSD servers on loopback addresses and get the same names, each once. For known zones,
+servers, delegation and keys are in the cache; for new ones nothing is. Upstream queries, signature checks and CPU time
+of the start are counted for ours only and have upper bounds.
 """
 
 import shutil
@@ -19,8 +19,8 @@ from resolver.wire.consts import NXDOMAIN
 ROUNDS = 5
 STARTS = 3
 COUNT, VALIDATED_COUNT = 150, 100
-# Names can be asked once, and are made beforehand: for this many batches of ROUNDS rounds with two slices each, and the
-# three slices that pytest-benchmark times.
+# A name can be queried once only, so names are generated beforehand: for this many batches of ROUNDS rounds with two
+# slices each, and for the three slices that pytest-benchmark times.
 BATCHES = 2
 SLICES = BATCHES * ROUNDS * 2 + 3
 NAMES = COUNT * SLICES // BIG_ZONES + 1
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(bool(HINDRANCE), reason=HINDRANCE or "nothing hi
 
 
 def serving(folder: Path, **size: object) -> Iterator[ColdWorld]:
-    """A world in `folder`, served."""
+    """Generate a world in `folder` and serve it."""
     world = make(folder, **size)  # type: ignore[arg-type]
     try:
         with served(world):
@@ -41,13 +41,13 @@ def serving(folder: Path, **size: object) -> Iterator[ColdWorld]:
 
 @pytest.fixture
 def names_only(tmp_path: Path) -> Iterator[ColdWorld]:
-    """Few zones with many names, unsigned: quickly made."""
+    """Few unsigned zones with many names, which are generated quickly."""
     yield from serving(tmp_path / "world", zones=0, names=NAMES, signed=False)
 
 
 @pytest.fixture(scope="module")
 def signed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ColdWorld]:
-    """Zones and names, signed; making them takes some ten seconds."""
+    """Signed zones and names; generating them takes about ten seconds."""
     folder = tmp_path_factory.mktemp("cold") / "world"
     total = VALIDATED_COUNT * SLICES
     yield from serving(folder, zones=total, names=total // BIG_ZONES + 1, signed=True)
@@ -57,7 +57,7 @@ def against_unbound(
     world: ColdWorld, pair: Callable, row: str, texts: Callable[[ColdWorld], Iterator[str]], *, known: bool,
     rcode: int = 0,
 ) -> None:
-    """Both resolvers on the names that `texts` gives."""
+    """Both resolvers, on the names of `texts`."""
     options = {"count": VALIDATED_COUNT if world.anchors else COUNT, "rcode": rcode, "validated": bool(world.anchors),
                "known": world.big if known else ()}
     with (

@@ -1,8 +1,8 @@
-"""The resolver: reading packets, the walk from the root with an empty cache, and answers from the cache.
+"""The resolver: parsing packets, iteration from the root with an empty cache, and answers from the cache.
 
-The bases are dnspython (what a Python program would use to read packets) and a system Unbound (what an operator would
-run). The cold walk goes through mesh, iterate, cache and wire in virtual time, without sockets; its base is dnspython
-doing no more than parsing the very same replies, which is what a resolver built on it could not avoid.
+The bases are dnspython (with which a Python program would parse packets) and a system Unbound (which an operator would
+run). The cold iteration runs mesh, iterate, cache and wire in virtual time, without sockets. Its base is dnspython
+parsing the same replies and nothing else, which a resolver built on it would have to do.
 """
 
 import dns.message
@@ -51,7 +51,7 @@ SETTINGS = Settings(
 
 
 class Recorded:
-    """Servers whose replies are made once and then only replayed with the asked id and spelling."""
+    """Servers whose replies are made once and then replayed with the id and spelling of the query."""
 
     def __init__(self) -> None:
         self.replies: dict[tuple[str, bytes], bytes] = {}
@@ -74,7 +74,7 @@ class Recorded:
 
 
 def walk(recorded: Recorded) -> None:
-    """Resolve one name from the root with everything new."""
+    """Resolve one name from the root with empty caches."""
     net = FakeNet({address: recorded.host(address) for address in ZONES})
     store = Store.create(1 << 20, seed=bytes(16))
     mesh = Mesh(exchange=net, crypto=net, clock=net, rng=SeededRandom(1), store=store, settings=SETTINGS)

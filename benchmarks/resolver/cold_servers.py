@@ -1,9 +1,8 @@
-"""Our daemon and Unbound before the same cold world, and a client that asks each of them names it has not seen.
+"""Our daemon and Unbound on the same cold world, and a client that queries each for names that are not in its cache.
 
-Both get the same names in the same order, each once; an operation is one question from the packet to the answer, and
-its cost is what the resolver's process spends. The client looks at every answer: a resolver that fails fast is not
-fast. One answer in `FAILED_PART` may be wrong, since a busy machine may let a name server wait for longer than a
-resolver has patience with it.
+Both get the same names in the same order, each once. An operation is one query with its answer, and its cost is the CPU
+time of the resolver's process. The client checks every answer, so that failing fast does not count as fast. One answer
+in `FAILED_PART` may be wrong, because on a busy machine a name server may be slower than the resolver's time-out.
 """
 
 import contextlib
@@ -58,7 +57,7 @@ level = "error"
 
 
 def cold_unbound(world: ColdWorld) -> contextlib.AbstractContextManager[tuple[int, int]]:
-    """(pid, port) of an Unbound with an empty cache and room for as much as we have."""
+    """(pid, port) of an Unbound with an empty cache of the same size as ours."""
     options = [
         "do-ip6: no",
         "outgoing-range: 4096",
@@ -78,7 +77,7 @@ def cold_unbound(world: ColdWorld) -> contextlib.AbstractContextManager[tuple[in
 
 
 def first(world: ColdWorld) -> tuple[str, ...]:
-    """What is asked until it is answered: the servers of all top-level domains, and no name that is measured."""
+    """Names to query until they are answered: the servers of all top-level domains; they are not measured."""
     return tuple(f"ns1.{origin}" for origin in dict.fromkeys(z.split(".", 1)[1] for z in (*world.zones, *world.big)))
 
 
@@ -87,9 +86,9 @@ def cold(
     name: str, pid: int, port: int, texts: Iterable[str], *, count: int, rcode: int = NOERROR, validated: bool = False,
     known: Iterable[str] = (),
 ) -> Iterator[Contender]:
-    """A contender: one operation is the answer to a name of `texts`, `DEPTH` under way at a time.
+    """A contender: one operation is the answer to a name of `texts`, `DEPTH` in flight.
 
-    `known` zones are asked for their own server first. Answers have to have `rcode` and, when `validated`, AD.
+    The name servers of `known` zones are queried first. Answers must have `rcode` and, when `validated`, AD.
     """
     for origin in known:
         assert ask(port, make_query(1, names.from_text(f"ns1.{origin}"), A), timeout=PATIENCE) is not None
@@ -111,13 +110,13 @@ def cold(
                 wrong += reply[3] & 15 != rcode or (validated and not reply[3] & AD)
                 if upcoming is not None:
                     sock.send(upcoming)
-            assert wrong <= wanted // FAILED_PART, f"{name}: {wrong} of {wanted} answers are not what they should be"
+            assert wrong <= wanted // FAILED_PART, f"{name}: {wrong} of {wanted} answers are wrong"
 
         yield Contender(name, run, cpu_of(pid), count=count)
 
 
 def counters(control: Path) -> tuple[int, int]:
-    """Queries sent upstream and signatures checked by our daemon so far."""
+    """Upstream queries and signature checks of our daemon so far."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(PATIENCE)
         sock.connect(str(control))
@@ -129,6 +128,6 @@ def counters(control: Path) -> tuple[int, int]:
 
 
 def start_cpu(world: ColdWorld) -> float:
-    """CPU time of our daemon from the start of its process to its first answers from the world, in seconds."""
+    """CPU seconds of our daemon from the start of its process to its first answers from the world."""
     with cold_resolverd(world) as (pid, _port, _control):
         return cpu_of(pid)()

@@ -1,7 +1,7 @@
-"""A resolver in a process of its own, with a warm cache, and a client that asks it the same names over and over.
+"""A resolver in its own process, with a warm cache, and a client that queries the same names repeatedly.
 
-Both contenders get the same client and the same names. The base is a system Unbound that learned its answers from our
-daemon, which in turn learned them from the playground; what is measured is the answer from the cache alone.
+Both contenders get the same client and the same names. The base is a system Unbound that forwards to our daemon, which
+resolves in the playground. Only answers from the cache are measured.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ POLL_SECONDS = 0.002
 
 
 def free_port() -> int:
-    """A port that was free a moment ago on UDP and TCP."""
+    """A port that was free on UDP and TCP when this checked."""
     while True:
         with (
             socket.socket() as stream,
@@ -41,7 +41,7 @@ def free_port() -> int:
 
 
 def ask(port: int, query: bytes, timeout: float = 1.0, address: str = "127.0.0.1") -> bytes | None:
-    """One question; None when nothing comes in time."""
+    """Send one query; returns the reply, None after `timeout` seconds."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(timeout)
         sock.connect((address, port))
@@ -53,10 +53,10 @@ def ask(port: int, query: bytes, timeout: float = 1.0, address: str = "127.0.0.1
 
 
 def wait_for_answer(process: subprocess.Popen, port: int, query: bytes, address: str = "127.0.0.1") -> None:
-    """Until the server gives an answer with records.
+    """Wait until the server gives an answer with records.
 
     Raises:
-        RuntimeError: it ended, or said nothing useful for `START_SECONDS`.
+        RuntimeError: it has ended, or gave no such answer within `START_SECONDS`.
     """
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
@@ -134,7 +134,7 @@ def has_unbound() -> bool:
 
 @contextlib.contextmanager
 def hits(name: str, pid: int, port: int) -> Iterator[Contender]:
-    """A contender: one operation is one cached answer over UDP, `DEPTH` under way at a time."""
+    """A contender: one operation is one cached answer over UDP, `DEPTH` in flight."""
     queries = [make_query(n, names.from_text(NAMES[n % len(NAMES)]), A) for n in range(DEPTH)]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(5)

@@ -1,19 +1,18 @@
-"""Programs measured against each other in one run: slices in turn, CPU time, median of the rounds' ratios.
+"""Compares programs in one run: alternating slices, CPU time, median of the rounds' ratios.
 
-Rule: only ratios are ever compared. A machine's clock rate, its neighbours and its mood change absolute times by a
-factor of two within minutes, yet they change both sides of one interleaved round alike. A slice lasts about
-`SLICE_SECONDS`, long against the scheduler's tick and short against the machine's moods; a round is A B B A, so that a
-drift through the round cancels.
+Only ratios are compared. Clock rate and other load change absolute times by a factor of two within minutes, but they
+change both sides of an interleaved round alike. A slice takes about `SLICE_SECONDS`: long compared with the scheduler's
+tick, short compared with such changes. A round is A B B A, so that a linear drift cancels.
 
-Rounds come in batches. What disturbs a machine lasts for seconds, so rounds of one batch are disturbed alike, and an
-interval made of them alone is too narrow. A figure whose median lies below its floor is therefore measured on, a batch
-at a time, until the median of all rounds reaches the floor or there are `BATCHES` of them; who judges it then takes it
-as below only when the whole interval is. The interval is a bootstrap in two stages with a fixed seed: batches first,
-then rounds in each. It widens where batches disagree, and is the plain one where there is one batch.
+Rounds are measured in batches. Disturbances last for seconds, so the rounds of one batch are disturbed alike, and their
+interval alone would be too narrow. When the median is below the floor, further batches are measured until the median of
+all rounds reaches the floor or there are `BATCHES`; the caller fails it only when the whole interval is below. The
+interval is a bootstrap in two stages with a fixed seed: batches first, then rounds in each. It is wider when batches
+disagree, and with one batch it is the ordinary bootstrap.
 
-Where the kernel does most of the work, a ratio says how dear system calls are on that machine. There a server in C is
-measured in the same rounds, A B C C B A, and the figure is the *added cost*: what the base adds to the cost of that
-server, divided by what ours adds. 1 means that ours adds as much as the base, 3 a third of it.
+Where most of the work is in the kernel, a ratio mainly shows the cost of system calls on that machine. Then a server in
+C is measured in the same rounds, A B C C B A, and the figure is the *added cost*: what the base adds to the cost of
+that server, divided by what ours adds. 1 means that ours adds as much as the base, 3 a third of it.
 """
 
 import random
@@ -29,8 +28,8 @@ BATCHES = 6
 BOOTSTRAP_SAMPLES = 2000
 CONFIDENCE = 0.95
 LEAST_ADDED = 0.02
-"""What a server is taken to add at least, as a share of the bare server's cost: less cannot be told from noise, and
-dividing by it would make any figure."""
+"""The least added cost, as a share of the bare server's cost. A smaller one is noise, and dividing by it would give any
+figure."""
 
 
 @dataclass
@@ -45,18 +44,18 @@ class Contender:
     run: Callable[[int], None]
     cpu: Callable[[], float] = time.process_time
     batch: int = 1
-    """Operations come in batches of this many; `run` gets multiples of it."""
+    """Operations are run in multiples of this."""
     count: int = 0
-    """Operations of one slice, where none can be done twice; 0: as many as fill a slice."""
+    """Operations of one slice, where none can be repeated; 0: as many as fill a slice."""
     measure: Callable[[], float] | None = None
-    """Where the load and not we decide how many operations fill a slice: the CPU seconds an operation of one slice."""
+    """Where the load decides how many operations fill a slice: a function that returns CPU seconds per operation."""
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """What came out. `median` is base / ours in CPU per operation: above 1 means ours uses less.
+    """The result. `median` is base / ours in CPU per operation: above 1 means that ours uses less.
 
-    With a bare server in the rounds it is the added cost of the base / that of ours, and `bare_us` is that server's.
+    With a bare server in the rounds it is added cost of the base / added cost of ours; `bare_us` is the server's cost.
     """
 
     median: float
@@ -86,7 +85,7 @@ def cpu_of(pid: int) -> Callable[[], float]:
 
 
 def _calibrate(contender: Contender) -> int:
-    """Number of operations that fill a slice, by wall time so that a sleeping server cannot stretch it for ever."""
+    """Number of operations that fill a slice, by wall time, because a server that sleeps uses no CPU time."""
     count = contender.batch
     while True:
         began = time.perf_counter()

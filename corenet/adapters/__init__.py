@@ -1,5 +1,5 @@
-"""Small pieces by which other programs take corenet's loop: workers of gunicorn, a builder of granian, a pytest plugin.
+"""Adapters that make other programs use corenet's loop: gunicorn workers, a loop builder for granian, a pytest plugin.
 
-Most programs need none of them, since they take a loop factory (docs/coming-from-uvloop.md lists all). Each module here
-imports the program that it is for only when it is used, so corenet depends on none of them.
+Most programs accept a loop factory and need no adapter (docs/coming-from-uvloop.md lists them). Each module imports the
+program that it adapts only when it is used, so corenet depends on none of them.
 """

@@ -1,7 +1,7 @@
-"""A builder of loops for granian, whose ``--loop`` knows only names of its own registry.
+"""A loop builder for granian, whose ``--loop`` accepts only names in its own registry.
 
-`register` puts ours under ``auto``, granian's default. Its workers are started after the registration and inherit it
-or, where they are spawned, repeat it; see `corenet.launch`.
+`register` registers corenet as ``auto``, granian's default. Forked workers inherit the registration, spawned ones
+repeat it; see `corenet.launch`.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ __all__ = ["register"]
 
 
 def register() -> None:
-    """Make corenet the loop of every granian server of this process.
+    """Make every granian server of this process use corenet.
 
     Raises:
         ImportError: granian is not installed.
@@ -24,7 +24,7 @@ def register() -> None:
 
 
 def build() -> corenet.Loop:
-    """A loop, set as the thread's own, as granian wants it."""
+    """Create a loop and set it as the thread's event loop, as granian requires."""
     loop = corenet.new_event_loop()
     asyncio.set_event_loop(loop)
     return loop

@@ -1,7 +1,7 @@
 """Worker classes for gunicorn: ``gunicorn -k corenet.adapters.gunicorn.UvicornWorker`` and ``...AiohttpWorker``.
 
-Each is the worker of its framework with another loop; nothing else of it is changed. A class is made when it is first
-asked for, because its parent comes from a package that need not be there (uvicorn-worker, aiohttp).
+Each is the framework's own worker with another loop. A class is created at first use, because its base class comes from
+an optional package (uvicorn-worker, aiohttp).
 """
 
 import importlib
@@ -9,7 +9,7 @@ from typing import Any
 
 import corenet
 
-__all__ = ["AiohttpWorker", "UvicornWorker"]  # noqa: F822 - made by __getattr__
+__all__ = ["AiohttpWorker", "UvicornWorker"]  # noqa: F822 - created by __getattr__
 
 
 def __getattr__(name: str) -> Any:
@@ -21,11 +21,11 @@ def __getattr__(name: str) -> Any:
 
 
 def uvicorn_worker() -> type[Any]:
-    """The worker of the package uvicorn-worker, on corenet."""
+    """The worker class of the package uvicorn-worker, on corenet."""
     parent: Any = importlib.import_module("uvicorn_worker").UvicornWorker
 
     class UvicornWorker(parent):  # type: ignore[misc]
-        """ASGI by uvicorn, on corenet."""
+        """Serves ASGI with uvicorn on corenet."""
 
         CONFIG_KWARGS = {**parent.CONFIG_KWARGS, "loop": "corenet:new_event_loop"}
 
@@ -33,14 +33,14 @@ def uvicorn_worker() -> type[Any]:
 
 
 def aiohttp_worker() -> type[Any]:
-    """The worker that comes with aiohttp, on corenet."""
+    """The worker class of aiohttp, on corenet."""
     parent: Any = importlib.import_module("aiohttp.worker").GunicornWebWorker
 
     class AiohttpWorker(parent):  # type: ignore[misc]
-        """aiohttp's applications, on corenet."""
+        """Serves aiohttp applications on corenet."""
 
         def init_process(self) -> None:
-            """Choose the loop before the parent makes one."""
+            """Set the event loop policy before the base class creates a loop."""
             corenet.install()
             super().init_process()
 

@@ -1,13 +1,13 @@
-"""The low-level door of the engine, for those who build on descriptors and frames instead of asyncio.
+"""The low-level interface of the engine, for programs that use descriptors and frames instead of asyncio.
 
-Everything here works without asyncio and without a running loop. The names below are the whole of the promise; the
-modules behind them may change. Framers and views are loaded when first used: a loop does without them.
+Everything here works without asyncio and without a running loop. Only the names in ``__all__`` are stable; the modules
+that define them may change. Framers and views are loaded when first used, because a loop does not need them.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from corenet.core import interpreter as interpreter  # isort: skip - refuses before anything is loaded
+from corenet.core import interpreter as interpreter  # isort: skip - checks before other imports
 from corenet.core.engine import Engine
 from corenet.core.poller import (
     EDGE,
@@ -71,23 +71,23 @@ _LAZY = {
 
 
 def lazy_exports(
-    door: dict[str, Any], modules: dict[str, str]
+    namespace: dict[str, Any], modules: dict[str, str]
 ) -> "tuple[Callable[[str], Any], Callable[[], list[str]]]":
-    """The ``__getattr__`` and ``__dir__`` (PEP 562) of the package whose globals are `door`, this one or one above.
+    """Return ``__getattr__`` and ``__dir__`` (PEP 562) for a package of corenet whose globals are `namespace`.
 
-    `modules` has the module of each name of ``__all__`` that is loaded when it is first used. Type checkers find the
-    same names imported under ``TYPE_CHECKING``.
+    `modules` maps each name of ``__all__`` that is loaded when first used to its module. Type checkers find the same
+    names imported under ``TYPE_CHECKING``.
     """
-    # Here and not in a module of its own, for which every program would pay.
+    # Not in a module of its own, because loading that would cost every program time.
 
     def load(name: str) -> Any:
         if name not in modules:
-            raise AttributeError(f"module {door['__name__']!r} has no attribute {name!r}")
-        found = door[name] = getattr(import_module(modules[name]), name)
+            raise AttributeError(f"module {namespace['__name__']!r} has no attribute {name!r}")
+        found = namespace[name] = getattr(import_module(modules[name]), name)
         return found
 
     def names() -> list[str]:
-        return sorted({*door, *door["__all__"]})
+        return sorted({*namespace, *namespace["__all__"]})
 
     return load, names
 

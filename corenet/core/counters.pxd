@@ -1,6 +1,7 @@
-"""Counts of live objects, kept only by the debug build (``CORENET_DEBUG=1``).
+"""C interface of the counters of live objects, which only the debug build (``CORENET_DEBUG=1``) keeps.
 
-`count_created` and `count_destroyed` are inline and vanish from the release build, so that constructors on hot paths may call them freely.
+`count_created` and `count_destroyed` are inline and compile to nothing in the release build, so constructors on hot
+paths may call them.
 """
 
 from corenet.core.libc cimport DEBUG_BUILD

@@ -1,6 +1,6 @@
-"""Live-object counters of the debug build, so that tests can see a leak without asking the garbage collector.
+"""Counters of live objects in the debug build, with which tests detect leaks.
 
-Cython classes without cyclic collection are invisible to ``gc.get_objects``; these counters see them. In a release
+``gc.get_objects`` does not list Cython classes without cyclic collection; these counters include them. In a release
 build every count stays zero and the calls are compiled away.
 """
 
@@ -22,5 +22,5 @@ def live() -> dict[str, int]:
 
 
 def is_debug_build() -> bool:
-    """Tell whether this build keeps the counters."""
+    """Return whether this build keeps the counters."""
     return bool(DEBUG_BUILD)

@@ -1,8 +1,8 @@
-"""C door of the engine: what transports need of the loop they live on.
+"""C interface of the engine: what transports use of their loop.
 
-`scratch` is the loop's receive buffer, valid until the next receive; `turn` numbers the turns; `request_flush` asks for one call
-of a watcher's `on_flush`: as soon as the callback that runs has returned, or, in an event of a descriptor, when the
-callbacks of this turn have run.
+`scratch` is the loop's receive buffer, whose content is valid until the next receive. `turn` is the number of the
+current iteration. `request_flush` schedules one call of a watcher's `on_flush`: during a ready callback or timer, for
+when that returns; during a descriptor event, for the end of the iteration.
 """
 
 from cpython.object cimport PyObject
@@ -29,22 +29,22 @@ cdef class Engine:
     cdef ReceivePool receive_pool
     cdef object datagram_arena
     cdef uint64_t turn
-    cdef uint64_t gc_tracked_timers         # the collector has been shown every timer whose `order` is below this
+    cdef uint64_t gc_tracked_timers         # timers whose `order` is below this are tracked by the garbage collector
     cdef int64_t last_poll
-    cdef int64_t gil_yield_at   # when another loop's thread is let have the GIL, if there is one
-    cdef int64_t gil_hold_ns   # for how long this one keeps it; longer when nobody took it
+    cdef int64_t gil_yield_at   # when the GIL is next offered to another loop's thread, if there is one
+    cdef int64_t gil_hold_ns   # time between two offers; doubles when no thread took the GIL
     cdef unsigned long long bytes_sent_at_poll     # bytes_sent at the last poll
-    cdef bint closed_since_poll                       # a descriptor was closed, or half of it, since the last poll
+    cdef bint closed_since_poll                       # a descriptor was closed or half-closed since the last poll
     cdef int polls_skipped
     cdef bint stop_requested
     cdef bint running
-    cdef bint in_callback       # a callback of the ready ones or of a timer runs, not one of a descriptor
+    cdef bint in_callback       # a ready callback or a timer runs, not a callback of a descriptor
     cdef bint closed
     cdef bint debug
     cdef bint custom_clock
     cdef bint in_live_count
-    cdef bint threadsafe_handles   # those of call_soon_threadsafe are ThreadSafeHandles
-    # Timed one by one: in debug mode, and for a while after something was slow.
+    cdef bint threadsafe_handles   # call_soon_threadsafe makes ThreadSafeHandles
+    # Each callback is timed: in debug mode, and for SLOW_WATCH_SECONDS after a slow iteration.
     cdef bint time_each_callback
     cdef bint slow_watch
     cdef int64_t slow_watch_until
@@ -61,7 +61,7 @@ cdef class Engine:
     cdef unsigned long long bytes_received
     cdef unsigned long long bytes_sent
     cdef unsigned long long callbacks_run
-    cdef uint64_t callback      # the number of the ready one or timer that runs
+    cdef uint64_t callback      # number of ready callbacks and timers that were started
     cdef unsigned long long timers_fired
 
     cdef Handle call_soon_c(self, object callback, tuple args, object context)
@@ -103,9 +103,9 @@ cdef class FdHandlers(Watcher):
     cdef Handle writer
     cdef object read_waiter
     cdef object write_waiter
-    cdef object edge_registration_owner        # weak reference to the owner of an edge-triggered entry in the kernel's table
-    cdef int unclaimed_edges          # edges since the last wait that found nobody
-    cdef bint fd_was_reused           # another file was found under the number of a standing entry
+    cdef object edge_registration_owner        # weak reference to the owner of the kept edge-triggered registration
+    cdef int unclaimed_edges          # edge events since the last wait for which there was no waiter
+    cdef bint fd_was_reused           # another file was found under the number of a kept registration
     cdef bint armed_oneshot
 
     cdef int arm(self, object owner) except -1
@@ -114,5 +114,5 @@ cdef class FdHandlers(Watcher):
 
 
 cdef inline uint64_t callback_of(Engine loop) noexcept:
-    """A number for the callback that runs, of the ready ones, a timer or a descriptor's event: another for each."""
+    """Return a number that differs for each ready callback, timer and descriptor event."""
     return loop.callback + loop.poller.events_seen

@@ -1,19 +1,22 @@
-"""The engine: one turn is poll, ready callbacks, descriptors, due timers, flushes; repeated until it is told to stop.
+"""The engine runs iterations until `stop` is called: poll, ready callbacks, descriptor events, due timers, flushes.
 
-Rules. The order within a turn is asyncio's: callbacks that were ready before the poll, then descriptors in the order
-of the batch, then timers that were due when the poll returned; what any of these schedule waits for the next turn. A
-reader that is removed in the same batch is not called. A batch may be spread over several turns, as if the kernel had
-reported less: once much was received, what it woke runs first. While callbacks are ready the poll is left out, at
-most `SKIP_TURNS` turns and `SKIP_NS` nanoseconds, because a system call costs more than a short callback; not when
-something was sent or closed since the last one, which both ends of a connection in one process would wait for, nor when
-something was registered: its descriptor is looked at in the next turn, so that callbacks have asyncio's order. The GIL
-is released only when the wait may sleep, and at times when other loops have something to do. Nothing here knows asyncio: `corenet.loop` overrides the hooks whose names
-begin with an underscore.
+Order: as in asyncio, first the callbacks that were ready before the poll, then descriptor events in the order of the
+batch, then the timers that were due when the poll returned. What these schedule runs in the next iteration. A reader
+that is removed during a batch is not called. A batch may be spread over several iterations, as if the kernel had
+reported fewer events: after much data was received, the callbacks that it woke run first.
 
-What was slow is found for nothing: a turn begins by reading the clock anyway. Which of its callbacks it was is certain
-when there was only one; else callbacks are timed one by one for a while, so that whoever does it again is known.
+Poll: while callbacks are ready, the poll is skipped for at most `SKIP_ITERATIONS` iterations and `SKIP_NS` nanoseconds,
+because a system call costs more than a short callback. It is not skipped when something was sent or closed since the
+last poll, because both ends of a connection may be in this process; nor when a descriptor was registered, which is
+polled in the next iteration so that callbacks have asyncio's order. The GIL is released only when the wait may sleep,
+and from time to time while other loops are awake.
 
-Turns and descriptors are two jobs in one file: every shared object adds 0.1 to 0.3 ms to the import of the package.
+Slow callbacks are detected at no cost, because an iteration begins by reading the clock anyway. When an iteration had
+only one callback, that one was slow. Otherwise each callback is timed for a while, so that it is found when it is
+slow again.
+
+Nothing here depends on asyncio: `corenet.loop` overrides the hooks whose names begin with an underscore. Iterations and
+descriptors share one file because each shared object adds 0.1 to 0.3 ms to the import of the package.
 """
 
 import sys
@@ -56,21 +59,21 @@ from corenet.limits import (
     RECEIVE_BURST_CALLBACKS,
 )
 
-cdef int SKIP_TURNS = POLL_SKIP_ITERATIONS
+cdef int SKIP_ITERATIONS = POLL_SKIP_ITERATIONS
 cdef int64_t SKIP_NS = POLL_SKIP_NANOSECONDS
-cdef int64_t KEEP_GIL_NS = GIL_HOLD_NANOSECONDS
-cdef size_t FRESH_CALLBACKS = RECEIVE_BURST_CALLBACKS
-cdef int64_t WORTH_NS = SLOW_MIN_AVERAGE_NANOSECONDS
-cdef int64_t ATTENTION_NS = SLOW_WATCH_SECONDS * <int64_t>1000000000
+cdef int64_t GIL_HOLD_NS = GIL_HOLD_NANOSECONDS
+cdef size_t BURST_CALLBACKS = RECEIVE_BURST_CALLBACKS
+cdef int64_t MIN_AVERAGE_NS = SLOW_MIN_AVERAGE_NANOSECONDS
+cdef int64_t SLOW_WATCH_NS = SLOW_WATCH_SECONDS * <int64_t>1000000000
 
 cdef enum:
-    # More than a batch ever holds.
+    # More events than a batch holds.
     ALL_EVENTS = 1 << 30
 
 
 @cython.final
 cdef class WakeupWatcher(Watcher):
-    """Reads the eventfd of the inbox, so that it is quiet again; the items are taken at the start of a turn."""
+    """Resets the eventfd of the inbox by reading it; the items are taken at the start of the next iteration."""
 
     cdef int fd
 
@@ -82,19 +85,22 @@ cdef class WakeupWatcher(Watcher):
 
 @cython.final
 cdef class FdHandlers(Watcher):
-    """A reader and a writer of one descriptor: handles that are called again and again, or waiters that end.
+    """Reader and writer of one descriptor: a handle is called for each event, a waiter (a future) is set once.
 
-    A waiter is a future. Waits for reading of a socket object that can be recognised stay in the kernel's table as
-    edge-triggered between one wait and the next: whoever waits has just seen that there was nothing, so the next edge is
-    his. Whether the entry is still that of the file which has the number now is asked by an ADD, which fails then and is
-    cheaper than a change. All other waits are one-shot and leave a disarmed entry behind, so the next wait is one MOD;
-    when the descriptor was closed meanwhile the MOD fails and becomes an ADD. An edge that nobody waits for may be one
-    that came before its receive; two in a row mean that nobody reads, and end it. A number under which another file was
-    found (dup2) has no standing waits any more: the first file may come back, and with it an entry of the past.
+    Registrations. With a reader or writer: level-triggered. With waiters: one-shot, and the disarmed entry stays in the
+    kernel's table, so the next wait costs one MOD; when the descriptor was closed meanwhile, the MOD fails and becomes
+    an ADD.
+
+    Exception: a wait for reading on a socket object that can be identified by `owner` stays registered edge-triggered
+    between waits. A caller waits only after a read got EAGAIN, so the next edge belongs to its wait. Whether the
+    entry is still that of the file that has this number is tested by an ADD, which fails with EEXIST in that case and
+    costs less than a MOD. An edge without a waiter may have come before the receive that got its data; a second
+    one in a row means that nobody reads, and ends the registration. When another file is found under the number (dup2),
+    waits for this number are one-shot from then on: the first file may return, and its old registration with it.
     """
 
     cdef int arm(self, object owner) except -1:
-        """Make the kernel's interest what is wanted, which must be something."""
+        """Register the interest of handlers and waiters, of which there must be at least one."""
         cdef uint32_t events = 0
         self.edge_registration_owner = None
         if self.reader is not None or self.read_waiter is not None:
@@ -119,9 +125,9 @@ cdef class FdHandlers(Watcher):
         return 0
 
     cdef int rearm_remaining(self) except -1:
-        """The same for what is left when one side has ended; when the kernel refuses, those who wait are told.
+        """Register what remains when one side has ended. When the kernel refuses, the remaining side gets the error.
 
-        Who has ended, or is being woken, has no part in that failure.
+        The side that has ended, or is being woken, does not see the error.
         """
         try:
             self.arm(None)
@@ -130,10 +136,10 @@ cdef class FdHandlers(Watcher):
         return 0
 
     cdef int on_registration_lost(self, object error) except -1:
-        """Nothing will come any more: waits end with `error`, reader and writer are dropped.
+        """No event will come any more: waiters get `error`, reader and writer are dropped.
 
-        That is reported for them unless the program has closed the descriptor itself: then nobody is called any more
-        in asyncio either, and nobody is told.
+        The loss of reader or writer is reported, except when the program has closed the descriptor: then asyncio does
+        not call them any more, either, and reports nothing.
         """
         cdef object read_waiter, write_waiter
         cdef Handle reader, writer
@@ -146,7 +152,7 @@ cdef class FdHandlers(Watcher):
         self.armed_oneshot = False
         if self.engine.poller.find(self.fd) is self:
             self.engine.poller.remove(self.fd)
-        # Events that were reported already may be about to call them.
+        # Cancelled, because they may be about to be called for events that were already reported.
         if reader is not None:
             reader.cancel()
             self.engine._handler_dropped(self.fd, False)
@@ -175,7 +181,7 @@ cdef class FdHandlers(Watcher):
         cdef object write_waiter = None
         cdef Handle reader = None
         cdef Handle writer = None
-        # Hang-ups and errors wake both sides: each learns by its own call what happened.
+        # Hang-ups and errors wake both sides; each gets the error from its own system call.
         if events & ~<uint32_t>c.EPOLLOUT:
             reader = self.reader
             read_waiter = self.read_waiter
@@ -210,7 +216,7 @@ cdef class FdHandlers(Watcher):
 
 
 cdef void drop_flushes(Ring *ring) noexcept:
-    """Let go of watchers that wanted to be called."""
+    """Drop the watchers of `ring` without calling them."""
     cdef PyObject *item = ring_pop(ring)
     while item != NULL:
         Py_DECREF(<object>item)
@@ -218,7 +224,7 @@ cdef void drop_flushes(Ring *ring) noexcept:
 
 
 cdef int drop_flushes_in_child(Ring *ring) except -1:
-    """In the child of a fork: the same, and nothing of theirs is sent here."""
+    """In the child of a fork: drop the watchers and call `on_fork_in_child`, which drops their unsent data."""
     cdef PyObject *item = ring_pop(ring)
     cdef Watcher watcher
     while item != NULL:
@@ -230,7 +236,7 @@ cdef int drop_flushes_in_child(Ring *ring) except -1:
 
 
 cdef void release_all(Ring *ring) noexcept:
-    """Let go of handles and of what they hold, which runs destructors."""
+    """Drop the handles of `ring` and release their callbacks, which may run destructors."""
     cdef PyObject *item = ring_pop(ring)
     while item != NULL:
         (<Handle>item).release()
@@ -243,13 +249,13 @@ cdef int gc_track_one(PyObject *handle, void *_context) noexcept:
     return 0
 
 
-# What the collector must not empty: the fields are used by every method, and all of them have an end of their own.
+# no_gc_clear: every method uses the fields. The collector clears only what `clear_pending` drops.
 @cython.no_gc_clear
 cdef class Engine:
     """Runs callbacks, timers and descriptor watchers on one thread."""
 
     def __cinit__(self, *_args, **_kwargs) -> None:
-        cdef WakeupWatcher doorbell
+        cdef WakeupWatcher wakeup
         ring_init(&self.ready, 1024)
         ring_init(&self.due, 64)
         ring_init(&self.flush_after_iteration, 64)
@@ -258,18 +264,18 @@ cdef class Engine:
         self.timers = TimerHeap()
         self.inbox = Inbox()
         self.receive_pool = ReceivePool()
-        doorbell = WakeupWatcher()
-        doorbell.fd = self.inbox.wake_fd
-        self.poller.add(doorbell.fd, c.EPOLLIN, doorbell)
+        wakeup = WakeupWatcher()
+        wakeup.fd = self.inbox.wake_fd
+        self.poller.add(wakeup.fd, c.EPOLLIN, wakeup)
         self.custom_clock = type(self).time is not Engine.time
         self.slow = deque(maxlen=SLOW_LOG_SIZE)
-        # asyncio's 0.1 seconds.
+        # asyncio's default, 0.1 seconds.
         self.slow_ns = 100000000
         self.in_live_count = True
         count_created(KIND_ENGINE)
 
     def __dealloc__(self) -> None:
-        # The collector may have emptied the object fields by now; only C fields can be asked.
+        # The collector may have cleared the object fields; only C fields are valid here.
         if self.in_live_count:
             count_destroyed(KIND_ENGINE)
         if self.ready.items != NULL:
@@ -297,7 +303,7 @@ cdef class Engine:
         return 0
 
     cdef Handle call_soon_c(self, object callback, tuple args, object context):
-        """`call_soon` for C callers."""
+        """`call_soon` for C callers; `context` None means a copy of the current one."""
         cdef Handle handle
         self.check_open()
         handle = new_handle(self, callback, args, context)
@@ -317,7 +323,7 @@ cdef class Engine:
         return handle
 
     def call_soon(self, callback: object, *args: object, context: object = None) -> Handle:
-        """Call ``callback(*args)`` in the next turn, inside `context` or a copy of the current one."""
+        """Call ``callback(*args)`` in the next iteration, inside `context` or a copy of the current one."""
         cdef Handle handle
         if self.closed:
             self.check_open()
@@ -325,7 +331,7 @@ cdef class Engine:
             self._check_call(callback, "call_soon", False)
         handle = new_handle(self, callback, args, context)
         if self.inbox.items.count:
-            # What was put by call_soon_threadsafe earlier runs earlier.
+            # Earlier calls of call_soon_threadsafe run first.
             self.inbox.drain(&self.ready)
         if self.running:
             gc_untrack(handle)
@@ -336,7 +342,7 @@ cdef class Engine:
         return handle
 
     def call_soon_threadsafe(self, callback: object, *args: object, context: object = None) -> Handle:
-        """Do the same from any thread, waking the loop when it sleeps."""
+        """Like `call_soon`, from any thread; wakes the loop when it sleeps."""
         cdef Handle handle
         if self.closed:
             self.check_open()
@@ -356,8 +362,8 @@ cdef class Engine:
         if delay is None:
             raise TypeError("delay must not be None")
         if type(delay) is not float and type(delay) is not int:
-            # As asyncio, which adds it to the time: a Decimal is refused, a Fraction is not. Annotated as an object,
-            # since Cython would make a C double of a float before anybody could look.
+            # As asyncio, which adds it to the time: a Decimal raises TypeError, a Fraction does not. The annotation is
+            # `object`, because Cython would convert a `float` argument to a C double before this test.
             delay = 0.0 + delay
         return self.call_at_c(seconds_of(self.clock()) + <double>delay, callback, args, context)
 
@@ -381,17 +387,17 @@ cdef class Engine:
         return handle
 
     def time(self) -> float:
-        """Return the monotonic clock in seconds."""
+        """Return the time of the monotonic clock in seconds."""
         return seconds_of(c.clock_ns(c.CLOCK_MONOTONIC))
 
     cdef inline int64_t clock(self) except? -1:
-        """Now in nanoseconds, by the clock of `time`."""
+        """Return the time of `time` in nanoseconds."""
         if self.custom_clock:
             return deadline_ns(self.time())
         return c.clock_ns(c.CLOCK_MONOTONIC)
 
     def __setattr__(self, name: str, value: object) -> None:
-        """A `time` put in the place of ours, as tests of programs do, is the clock of the timers too."""
+        """A `time` that is set on the instance, as tests of programs do, is used for the timers, too."""
         if name == "time":
             self.custom_clock = True
         PyObject_GenericSetAttr(self, name, value)
@@ -407,14 +413,14 @@ cdef class Engine:
         return 0
 
     cdef uint8_t *receive_buffer(self) except NULL:
-        """The buffer of `SCRATCH_SIZE` bytes into which everything is received first."""
+        """Return the buffer of `SCRATCH_SIZE` bytes that data is received into; allocate it at the first call."""
         if self.scratch == NULL:
             self.scratch = <uint8_t *>PyMem_RawMalloc(SCRATCH_SIZE)
             if self.scratch == NULL:
                 PyErr_NoMemory()
         return self.scratch
 
-    # --- the turn -------------------------------------------------------------------------------------------------
+    # --- one iteration --------------------------------------------------------------------------------------------
 
     cdef int run_iteration(self) except -1:
         cdef int64_t now = self.clock()
@@ -427,22 +433,22 @@ cdef class Engine:
             if yield_gil():
                 self.gil_hold_ns = SKIP_NS
             else:
-                # They are in calls that need no GIL.
-                self.gil_hold_ns = min(2 * self.gil_hold_ns + SKIP_NS, KEEP_GIL_NS)
+                # The other loops are in calls without the GIL: offer it less often.
+                self.gil_hold_ns = min(2 * self.gil_hold_ns + SKIP_NS, GIL_HOLD_NS)
             now = self.clock()
             self.gil_yield_at = now + self.gil_hold_ns
         self.last_callback = None
         self.turn += 1
         self.inbox.drain(&self.ready)
-        # Who asked again while the last turn ended waits in `flush_after_iteration`, and must not wait for an event.
+        # `flush_after_iteration` holds watchers that asked for a flush during the last flushes: do not sleep then.
         if self.ready.count or self.due.count or self.flush_after_iteration.count:
             if (
-                self.polls_skipped < SKIP_TURNS
+                self.polls_skipped < SKIP_ITERATIONS
                 and now - self.last_poll < SKIP_NS
-                # What was sent or closed may be news for another descriptor of this process.
+                # What was sent or closed may have made another descriptor of this process ready.
                 and self.bytes_sent == self.bytes_sent_at_poll
                 and not self.closed_since_poll
-                # What is registered in a turn is looked at in the next one.
+                # A new registration is polled in the next iteration.
                 and not self.poller.interest_changed
             ):
                 self.polls_skipped += 1
@@ -473,17 +479,17 @@ cdef class Engine:
         return 0
 
     cdef int expire(self, int64_t now) except -1:
-        """Take due timers out of the heap, in the order of their deadlines."""
+        """Move due timers from the heap to `due`, in the order of their deadlines."""
         while self.timers.length and self.timers.entries[0].when <= now:
             if self.due.count > self.due.mask:
-                # Before the timer leaves the heap: it must not be lost when there is no memory.
+                # Before the timer leaves the heap, so that it is not lost when this raises MemoryError.
                 ring_grow(&self.due)
             ring_push(&self.due, self.timers.pop())
             self.timers_fired += 1
         return 0
 
     cdef int64_t sleep(self, int64_t now) except -1:
-        """Wait for descriptors, other threads or the next timer; returns the time after it."""
+        """Wait for descriptors, other threads or the next timer; return the time afterwards."""
         cdef int64_t timeout = -1
         if self.timers.length:
             timeout = max(self.timers.entries[0].when - now, 0)
@@ -500,7 +506,7 @@ cdef class Engine:
         return self.last_poll
 
     cdef int deliver(self) except -1:
-        """Dispatch the batch; the exception of one watcher does not cost the others their events."""
+        """Dispatch the batch. An exception of one watcher is reported and the others still get their events."""
         cdef int64_t began, took
         self.poller.dispatch_paused = False
         while self.poller.batch_next < self.poller.batch_length and not self.poller.dispatch_paused:
@@ -520,16 +526,16 @@ cdef class Engine:
         return 0
 
     cdef void defer_rest_of_batch(self) noexcept:
-        """Let what was received be used while it is in the processor's cache: the rest of the batch comes next turn.
+        """Dispatch the rest of the batch in the next iteration, so that received data is used while in the CPU cache.
 
-        Only when few callbacks wait, for a batch is as many turns then as it has such descriptors; and not in the last
-        turn of a run, which is a whole one.
+        Only when few callbacks are ready, because each descriptor with much data then takes an iteration; and not
+        in the last iteration of a run, which dispatches the whole batch.
         """
-        if 0 < self.ready.count <= FRESH_CALLBACKS and not self.stop_requested:
+        if 0 < self.ready.count <= BURST_CALLBACKS and not self.stop_requested:
             self.poller.dispatch_paused = True
 
     cdef int run_handles(self, Ring *ring) except -1:
-        """Run what is in `ring` now; what these callbacks add waits for the next turn."""
+        """Run the handles that are in `ring` now; those that are added meanwhile run in the next iteration."""
         cdef size_t left = ring.count
         cdef PyObject *item
         cdef Handle handle
@@ -539,7 +545,7 @@ cdef class Engine:
             left -= 1
             item = ring_pop(ring)
             if item == NULL:
-                # The child of a fork in a callback has closed the loop, or run it.
+                # In the child of a fork, a callback has closed or run the loop.
                 break
             handle = <Handle>item
             Py_DECREF(handle)
@@ -558,9 +564,9 @@ cdef class Engine:
         return 0
 
     cdef int run_io_handle(self, Handle handle) except -1:
-        """Run the handle of a descriptor, which is kept unless its wait was for one time."""
+        """Run the handle of a descriptor; it keeps its callback if `keep` is set."""
         self.callbacks_run += 1
-        # While only attentive, the event as a whole is timed.
+        # During a slow watch, `deliver` times the whole event.
         if self.debug and not self.slow_watch:
             return self.run_timed(handle)
         if self.debug:
@@ -569,7 +575,7 @@ cdef class Engine:
         return handle.run() if handle.keep else handle.run_once()
 
     cdef int run_timed(self, Handle handle) except -1:
-        """Run one handle with a look at the clock before and after it."""
+        """Run one handle and measure its time."""
         cdef object source = handle.callback
         cdef int64_t began, took
         began = c.clock_ns(c.CLOCK_MONOTONIC)
@@ -585,34 +591,34 @@ cdef class Engine:
         return 0
 
     cdef int check_slow_iteration(self, int64_t now) except -1:
-        """The turn before this one was: name who was alone in it, and watch more closely from now on."""
+        """The previous iteration was slow: record its last callback, and time each from now on."""
         cdef unsigned long long callbacks = self.callbacks_run - self.callbacks_before
         cdef unsigned long long events = self.poller.events_seen - self.events_before
         cdef object source = self.last_callback
         if self.iteration_start == 0 or self.custom_clock:
-            # The first turn of this run, or a clock that jumps as it likes.
+            # The first iteration of this run, or a custom clock, which may jump.
             return 0
-        if (now - self.iteration_start) // <int64_t>max(callbacks + events, <unsigned long long>1) < WORTH_NS:
-            # Long because there was much to do.
+        if (now - self.iteration_start) // <int64_t>max(callbacks + events, <unsigned long long>1) < MIN_AVERAGE_NS:
+            # Long because it had many callbacks.
             return 0
         if not self.time_each_callback and callbacks + events:
             if source is not None:
                 self.note_slow(source, -1, now - self.iteration_start, callbacks == 1 and events == 0)
             else:
-                # The callbacks, if any, were those of readers and writers.
+                # Only descriptor events and callbacks of readers and writers.
                 self.note_slow(None, self.poller.last_fd(), now - self.iteration_start, events == 1)
         self.slow_watch = self.time_each_callback = True
-        self.slow_watch_until = now + ATTENTION_NS
+        self.slow_watch_until = now + SLOW_WATCH_NS
         return 0
 
     cdef int note_slow(self, object source, int fd, int64_t took, bint exact) except -1:
-        """Remember in words what took so long; `fd` stands for whoever has its events when `source` is None.
+        """Record a description of the slow callback `source`; None means the handler of descriptor `fd`.
 
-        The words come from code of the program, such as a ``__repr__``, whose failure must not end the run.
+        The description may run code of the program, such as a ``__repr__``, whose exceptions must not end the run.
         """
         cdef Watcher watcher
         cdef FdHandlers descriptor
-        cdef object words
+        cdef object description
         self.slow_count += 1
         if source is None:
             watcher = self.poller.find(fd)
@@ -625,27 +631,26 @@ cdef class Engine:
                 if source is not None:
                     source = (<Handle>source).callback
         try:
-            words = self._describe_source(source, fd)
+            description = self._describe_source(source, fd)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
-            words = f"{type(source).__name__} at descriptor {fd}, without a description: {type(error).__name__}"
-        self.slow.append((words, took, exact))
+            description = f"{type(source).__name__} at descriptor {fd}, without a description: {type(error).__name__}"
+        self.slow.append((description, took, exact))
         return 0
 
     cdef int flush_after_callback_now(self) except -1:
-        """Call those who asked for it during the callback that has just returned; what they send leaves at once."""
+        """Flush the watchers that asked for it during the callback that has just returned."""
         self.in_callback = False
         self.run_flushes(&self.flush_after_callback)
         self.in_callback = True
         return 0
 
     cdef int run_flushes(self, Ring *ring) except -1:
-        """Call each that is in `ring` now, once; who asks again meanwhile is called with the next turn.
+        """Flush each watcher that is in `ring` now once; requests made meanwhile are served in the next iteration.
 
-        What is flushed here may resume its protocol, which may write, and pause itself by marks of its own, each time
-        that it is called: nothing but the count bounds that. Nobody is left over when the loop does not run, since
-        then nobody asks: what is written leaves at once.
+        A flush may resume its protocol, which may write and be paused again, each time: only the count bounds that.
+        When the loop does not run, no requests are made, because writes are sent at once.
         """
         cdef size_t left = ring.count
         cdef PyObject *item
@@ -654,7 +659,7 @@ cdef class Engine:
             left -= 1
             item = ring_pop(ring)
             if item == NULL:
-                # Such a call has forked: the ring was emptied before that, or is the child's.
+                # A flush has forked: the ring was emptied before the fork or in the child.
                 return 0
             watcher = <Watcher>item
             Py_DECREF(watcher)
@@ -667,10 +672,10 @@ cdef class Engine:
         return 0
 
     def run(self) -> None:
-        """Run turns until `stop` is called; one turn when it was called before.
+        """Run iterations until `stop` is called; one iteration when it was called before.
 
         Raises:
-            RuntimeError: the engine is closed or running already.
+            RuntimeError: the engine is closed or is already running.
         """
         cdef int64_t now
         self.check_open()
@@ -679,15 +684,15 @@ cdef class Engine:
         self.running = True
         self.poller.loop_started()
         self.gil_yield_at = 0
-        # The first turn always looks at the descriptors, so that run after stop is one whole turn.
-        self.polls_skipped = SKIP_TURNS
+        # The first iteration always polls, so that run after stop is one complete iteration.
+        self.polls_skipped = SKIP_ITERATIONS
         self.iteration_start = 0
         self.run_began = c.clock_ns(c.CLOCK_MONOTONIC)
         try:
             while True:
                 self.run_iteration()
                 if self.stop_requested or self.closed:
-                    # Closed in the child of a fork: only there, a callback may close the loop.
+                    # Closed: only in the child of a fork may a callback close the loop.
                     break
         finally:
             now = c.clock_ns(c.CLOCK_MONOTONIC)
@@ -696,9 +701,9 @@ cdef class Engine:
             self.stop_requested = False
             self.poller.loop_stopped()
             self.running = False
-            # SystemExit and its like leave in the middle of a callback; what it and the turn wrote still leaves.
+            # SystemExit and KeyboardInterrupt leave a callback early; what was written so far is still sent.
             self.in_callback = False
-            # First, because what leaves may raise as well.
+            # First, because the flushes may raise, too.
             self.gc_track_pending()
             self.run_flushes(&self.flush_after_callback)
             self.run_flushes(&self.flush_after_iteration)
@@ -707,7 +712,7 @@ cdef class Engine:
             self.last_callback = None
 
     cdef void gc_track_pending(self) noexcept:
-        """Show the collector what was hidden from it while this ran."""
+        """Make the garbage collector track the handles that were untracked while the loop ran."""
         cdef Py_ssize_t i
         ring_visit(&self.ready, gc_track_one, NULL)
         ring_visit(&self.due, gc_track_one, NULL)
@@ -719,11 +724,11 @@ cdef class Engine:
         self.gc_tracked_timers = self.timers.next_order
 
     def stop(self) -> None:
-        """End `run` with the current turn."""
+        """End `run` after the current iteration."""
         self.stop_requested = True
 
     def _dispose(self) -> None:
-        """Drop everything and close the descriptors; the engine cannot be used again."""
+        """Drop everything and close the descriptors; the engine cannot be used any more."""
         if self.running:
             raise RuntimeError("Cannot close a running event loop")
         if not self.closed:
@@ -731,7 +736,7 @@ cdef class Engine:
             self.drop_all()
 
     cdef int notify_closing(self) except -1:
-        """Tell those who are registered; what goes wrong with one is reported."""
+        """Call `on_closing` of each registered watcher; exceptions are reported."""
         cdef int fd = 0
         cdef Watcher watcher
         while fd < self.poller.slot_count:
@@ -745,9 +750,9 @@ cdef class Engine:
         return 0
 
     cdef void drop_all(self) noexcept:
-        """What `_dispose` does, and the collector where nobody closed the engine."""
+        """Drop everything: for `_dispose`, and for the collector when the engine was not closed."""
         cdef PyObject *item
-        # First: what is dropped runs destructors, which may ask for more.
+        # First, because dropping runs destructors, which may schedule callbacks.
         self.closed = True
         self.inbox.closed = True
         release_all(&self.inbox.items)
@@ -767,7 +772,7 @@ cdef class Engine:
         self.last_callback = None
 
     def _reinit_after_fork(self) -> None:
-        """In the child of a fork: share nothing with the parent's loop, and count as not running."""
+        """In the child of a fork: share nothing with the parent's loop; the loop counts as not running."""
         if self.closed:
             return
         was_running = self.running
@@ -781,7 +786,7 @@ cdef class Engine:
             try:
                 unwatched = self.poller.reinit_after_fork()
             finally:
-                # What callbacks have written so far is the parent's to send, also what the kernel did not take.
+                # The parent sends what callbacks have written so far, also what the kernel did not accept.
                 drop_flushes_in_child(&self.flush_after_callback)
                 drop_flushes_in_child(&self.flush_after_iteration)
                 if was_running:
@@ -789,7 +794,8 @@ cdef class Engine:
         self.notify_registrations_lost(unwatched)
 
     cdef int notify_registrations_lost(self, list unwatched) except -1:
-        """Tell those whose descriptors the kernel does not watch in this child; without a doorbell there is no loop."""
+        """Call `on_registration_lost` where registering failed in this child. Without the wake-up eventfd the loop
+        cannot run: its epoll descriptor is closed and the error raised."""
         cdef Watcher watcher
         cdef object error
         for watcher, error in unwatched:
@@ -806,14 +812,14 @@ cdef class Engine:
         return 0
 
     def _flush_before_fork(self) -> None:
-        """Before a fork by a callback of this loop: what was written so far leaves, and both sides have nothing held."""
+        """Before a fork by a callback of this loop: send what was written so far, so that neither side holds it."""
         self.run_flushes(&self.flush_after_callback)
         self.run_flushes(&self.flush_after_iteration)
 
     # --- descriptors ----------------------------------------------------------------------------------------------
 
     cdef FdHandlers descriptor(self, int fd, bint writing):
-        """The Descriptor of `fd`, made when there is none. Raises RuntimeError when a transport owns the number."""
+        """Return the FdHandlers of `fd`, a new one if there is none. Raises RuntimeError when a transport owns `fd`."""
         cdef Watcher watcher = self.poller.find(fd)
         cdef FdHandlers found
         if isinstance(watcher, FdHandlers):
@@ -822,7 +828,7 @@ cdef class Engine:
             if self.poller.owner_of(fd) is watcher or not self.poller.kernel_lost_registration(fd):
                 kind = "" if isinstance(watcher, Watch) else "transport "
                 raise RuntimeError(f"File descriptor {fd!r} is used by {kind}{watcher!r}")
-            # Closed without being unwatched; the number belongs to somebody else now.
+            # The descriptor was closed without being unwatched; its number was reused.
             self.poller.remove(fd)
         self.check_not_owned(fd)
         found = FdHandlers.__new__(FdHandlers)
@@ -831,14 +837,14 @@ cdef class Engine:
         return found
 
     cdef int check_not_owned(self, int fd) except -1:
-        """Refuse the descriptor of a transport that is paused, and so not in the poller."""
+        """Raise RuntimeError for the descriptor of a transport that is paused, and therefore not registered."""
         cdef Watcher owner = self.poller.owner_of(fd)
         if owner is not None and not (<object>owner).is_closing():
             raise RuntimeError(f"File descriptor {fd!r} is used by transport {owner!r}")
         return 0
 
     def _set_handler(self, fd: int, writing: bool, callback: object, args: tuple) -> Handle:
-        """Set reader or writer of `fd`, cancelling what was there."""
+        """Set reader or writer of `fd`; a previous one is cancelled."""
         cdef FdHandlers descriptor
         cdef Handle handle, previous
         cdef int number = fd
@@ -856,7 +862,7 @@ cdef class Engine:
             descriptor.read_waiter = None
         if previous is not None:
             previous.cancel()
-        # What the poll has seen already was for whoever was registered then.
+        # Events that the poll has already reported were for the previous handler.
         self.poller.invalidate_pending_events(number)
         try:
             descriptor.arm(None)
@@ -883,7 +889,7 @@ cdef class Engine:
         return self.clear_direction(descriptor, writing)
 
     cdef bint clear_direction(self, FdHandlers descriptor, bint writing) except -1:
-        """Let go of one side; False when there was nothing."""
+        """Remove reader or writer; return False when there was none."""
         cdef Handle handle
         cdef object waiter
         cdef bint found
@@ -895,11 +901,11 @@ cdef class Engine:
             waiter, descriptor.read_waiter = descriptor.read_waiter, None
         if handle is None and waiter is None:
             return False
-        # A wait that was given up is nobody's any more.
+        # A waiter that is done was cancelled: it does not count.
         found = handle is not None or not waiter.done()
         if handle is not None:
             handle.cancel()
-        # A kernel that still has the one-shot interest of the side that is gone wakes us once and finds nobody.
+        # If the kernel still has the one-shot interest of the removed side, one event comes and finds no handler.
         descriptor.armed_oneshot = descriptor.armed_oneshot and descriptor.has_handlers()
         if descriptor.has_handlers():
             descriptor.rearm_remaining()
@@ -909,10 +915,10 @@ cdef class Engine:
         return found
 
     cdef int wait_ready(self, int fd, bint writing, object waiter, object owner) except -1:
-        """Wake `waiter`, a future, when `fd` is ready: in place of whoever waited before, until it is ready or closed.
+        """Set the future `waiter` when `fd` is ready or closed by its owner; it replaces a previous waiter.
 
-        A waiter that was given up may be left behind: it is skipped. `owner` is a weak reference to the object that
-        owns `fd`, or None; a wait for reading that finds the same owner as the last one changes nothing in the kernel.
+        A cancelled waiter may stay: it is skipped. `owner` is a weak reference to the object that owns `fd`, or None; a
+        wait for reading with the same owner as the last one changes nothing in the kernel.
         """
         cdef FdHandlers descriptor = self.descriptor(fd, writing)
         cdef Handle previous
@@ -940,7 +946,7 @@ cdef class Engine:
         return 0
 
     cdef int wake_waiters(self, int fd) except -1:
-        """Wake those who wait for `fd` because its owner closes it; the call that they try then tells them."""
+        """Wake the waiters of `fd` because its owner closes it; they get the error from the system call they repeat."""
         cdef Watcher watcher = self.poller.find(fd)
         cdef FdHandlers descriptor
         cdef object reading, writing
@@ -959,7 +965,7 @@ cdef class Engine:
         return 0
 
     cdef int set_waiter_result(self, object waiter) except -1:
-        """Finish what waited for a descriptor, unless it was given up."""
+        """Set the future of a wait, unless it was cancelled."""
         if not waiter.done():
             waiter.set_result(None)
         return 0
@@ -968,7 +974,7 @@ cdef class Engine:
         self.wait_ready(fd, writing, waiter, owner)
 
     def watch(self, fd: int, events: int, callback: object, mode: int = 0) -> Watch:
-        """Call ``callback(events)`` from the poll itself, in the context of this call; see `Poller.watch`.
+        """Call ``callback(events)`` directly from the poll, in a copy of the current context; see `Poller.watch`.
 
         Replaces an earlier watch of the same descriptor. An exception of the callback goes to the exception handler;
         the watch stays.
@@ -982,7 +988,7 @@ cdef class Engine:
         return self.poller.register_watch(number, events, callback, mode, PyContext_CopyCurrent())
 
     def unwatch(self, target: object) -> bool:
-        """Undo `watch`, by descriptor or by what it returned; False when it was not watched.
+        """Undo `watch`, given the descriptor or the `Watch`; return False when it was not watched.
 
         Raises:
             RuntimeError: a transport, or a reader or writer, uses the descriptor.
@@ -992,33 +998,33 @@ cdef class Engine:
         return self.poller.unwatch(target)
 
     cdef int check_watchable(self, int fd) except -1:
-        """Refuse a descriptor whose events go elsewhere, unless it was closed since and its number is a new one's."""
+        """Raise RuntimeError when `fd` is in use, unless its owner closed it and the number was reused."""
         cdef Watcher watcher = self.poller.find(fd)
         if watcher is None:
             return self.check_not_owned(fd)
         if isinstance(watcher, Watch):
             return 0
         if isinstance(watcher, FdHandlers) and not (<FdHandlers>watcher).has_handlers():
-            # Left standing for the next wait of a sock_ method; whoever comes now has more use for it.
+            # Kept registered for the next wait of a sock_ method: give it up.
             (<FdHandlers>watcher).edge_registration_owner = None
             self.poller.remove(fd)
             return 0
         if self.poller.kernel_lost_registration(fd):
             self.poller.remove(fd)
-            # A transport keeps a number that is not its own any more; what it asks for here is refused.
+            # The transport still has the number, which is no longer its own; its later requests fail.
             self.poller.disown(fd, watcher)
             return 0
         if isinstance(watcher, FdHandlers):
             raise RuntimeError(f"File descriptor {fd!r} is used by a reader or writer")
         raise RuntimeError(f"File descriptor {fd!r} is used by transport {watcher!r}")
 
-    # --- hooks and figures ----------------------------------------------------------------------------------------
+    # --- hooks and statistics -------------------------------------------------------------------------------------
 
     def _callback_failed(self, handle: Handle, callback: object, args: tuple, error: BaseException) -> None:
         sys.unraisablehook(UnraisableArgs(error, f"Exception in callback {callback!r}", handle))
 
     def _handler_dropped(self, fd: int, writing: bool) -> None:
-        """Called when the kernel's refusal has ended the reader or writer of `fd`."""
+        """Called when the reader or writer of `fd` was dropped because the kernel refused its registration."""
 
     def _watcher_failed(self, error: BaseException, fd: int) -> None:
         sys.unraisablehook(UnraisableArgs(error, f"Exception in the watcher of descriptor {fd}", self))
@@ -1041,23 +1047,23 @@ cdef class Engine:
         self.time_each_callback = self.debug or self.slow_watch
 
     def _use_threadsafe_handles(self) -> None:
-        """From now on, handles of `call_soon_threadsafe` wait for their callback when another thread cancels them."""
+        """From now on `call_soon_threadsafe` returns ThreadSafeHandles."""
         self.threadsafe_handles = True
 
     def _set_slow(self, seconds: float) -> None:
-        """Set from how many seconds on a callback counts as slow."""
-        # A century is as good as never, and fits.
+        """Set the time in seconds from which on a callback counts as slow."""
+        # Limited to about a century, so that it fits into 64 bits of nanoseconds.
         self.slow_ns = <int64_t>(min(max(<double>seconds, 0.0), 3e9) * 1e9)
 
     def _describe_callback(self, callback: object, args: tuple) -> str:
         return repr(callback)
 
     def _describe_source(self, source: object, fd: int) -> str:
-        """Say in words what `source` is; None when the owner of descriptor `fd` is gone by now."""
+        """Describe `source`; None means that the owner of descriptor `fd` no longer exists."""
         return f"the former owner of descriptor {fd}" if source is None else repr(source)
 
     def raw_statistics(self) -> dict[str, object]:
-        """Counts since the start and present depths; see `corenet.loop.statistics`."""
+        """Return counters since the start and current queue lengths; see `corenet.loop.statistics`."""
         cdef int64_t ran = self.ran_ns
         if self.run_began:
             ran += c.clock_ns(c.CLOCK_MONOTONIC) - self.run_began
@@ -1070,7 +1076,7 @@ cdef class Engine:
             "ready": self.ready.count + self.due.count,
             "timers": self.timers.length,
             "timers_fired": self.timers_fired,
-            # Without the doorbell of other threads, which is ours.
+            # Without the wake-up eventfd of the engine itself.
             "descriptors": max(self.poller.registered - 1, 0),
             "events": self.poller.events_seen,
             "stale_events": self.poller.events_stale,
@@ -1083,7 +1089,7 @@ cdef class Engine:
 
 
 class UnraisableArgs:
-    """What `sys.unraisablehook` wants to know about an exception that nobody can catch."""
+    """The argument of `sys.unraisablehook` for an exception that no caller can catch."""
 
     def __init__(self, error: BaseException, message: str, source: object) -> None:
         self.exc_type = type(error)
@@ -1094,7 +1100,7 @@ class UnraisableArgs:
 
 
 def run_handle(handle: Handle) -> None:
-    """Run `handle` as the engine does: those of descriptors are kept, all others let go of their callback."""
+    """Run `handle` as the engine does: handles of descriptors keep their callback, all others release it."""
     if handle.keep:
         handle.run()
     else:
@@ -1102,10 +1108,10 @@ def run_handle(handle: Handle) -> None:
 
 
 cdef int traverse_pending(PyObject *self, VisitProc visit, void *context) noexcept:
-    """What the engine holds in C: it alone owns what lies in its inbox and among its timers."""
+    """Visit the references in C memory: the engine alone owns the items of its inbox and timers."""
     cdef Py_ssize_t i
     cdef int stop
-    # Half-made by a `__cinit__` that failed, it may have neither of the two; a ring without memory is an empty one.
+    # After a `__cinit__` that failed, inbox or timers may be None; a ring without memory has no items.
     if <object>(<Engine>self).inbox is not None:
         stop = ring_visit(&(<Engine>self).inbox.items, visit, context)
         if stop:
@@ -1124,7 +1130,7 @@ cdef int traverse_pending(PyObject *self, VisitProc visit, void *context) noexce
 
 
 cdef void clear_pending(PyObject *self) noexcept:
-    # Half-made: then it holds nothing in C either.
+    # After a `__cinit__` that failed there are no references in C memory.
     if <object>(<Engine>self).receive_pool is not None and not (<Engine>self).closed:
         (<Engine>self).drop_all()
 

@@ -1,9 +1,9 @@
-"""Three answers to TCP's missing message boundaries: a length prefix, a delimiter, a fixed size.
+"""Framers split a byte stream into messages by a length prefix, a delimiter or a fixed size.
 
-A framer is fed bytes as they come and returns the frames they complete; any chunking gives the same frames. It does no
-I/O and never waits. The whole splitting loop runs in C because one read often carries hundreds of small frames, and a
-frame in progress is collected in the very bytes object that is handed out, so that no byte is copied twice. A peer's
-length prefix is a claim: memory is reserved for what has arrived, doubling, and not for what was announced.
+A framer is fed bytes as they arrive and returns the frames that they complete; the result does not depend on how the
+stream was cut into chunks. It does no I/O. The splitting loop runs in C because one read often brings hundreds of small
+frames. A partial frame is collected in the bytes object that is later returned, so no byte is copied twice. A length
+prefix is untrusted: memory is allocated for what has arrived, doubling, and not for what was announced.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -25,13 +25,13 @@ cdef bytes EMPTY = b""
 
 
 class FrameError(ValueError):
-    """The stream cannot be split into frames, or a payload cannot be sent as one."""
+    """The stream cannot be split into frames, or a payload cannot be sent as a frame."""
 
 
 class FrameTooLarge(FrameError):
-    """A frame is larger than `max_frame`; a receiving framer refuses all further bytes.
+    """A frame is larger than `max_frame`. A receiving framer then refuses all further bytes.
 
-    `frames` holds the frames that were complete before the one refused, so that none is lost.
+    `frames` holds the complete frames before the one that was refused, so that none is lost.
     """
 
     def __init__(self, message, frames=()):
@@ -40,7 +40,7 @@ class FrameTooLarge(FrameError):
 
 
 class IncompleteFrame(FrameError):
-    """The stream ended inside a frame; `pending` bytes of it had arrived."""
+    """The stream ended inside a frame, of which `pending` bytes had arrived."""
 
     def __init__(self, message, pending):
         super().__init__(message)
@@ -48,7 +48,7 @@ class IncompleteFrame(FrameError):
 
 
 cdef class Framer:
-    """What the three framers share: the frame in progress, the size limit and the poison after a violation."""
+    """Base of the three framers: the partial frame, the size limit, and the state after a violation (poisoned)."""
 
     def __cinit__(self):
         self.partial = NULL
@@ -60,13 +60,13 @@ cdef class Framer:
         Py_XDECREF(self.partial)
 
     def feed(self, data):
-        """Take the next bytes of the stream and return the list of frames they complete.
+        """Take the next bytes of the stream and return the list of frames that they complete.
 
-        Frames are `bytes`; with ``views=True`` they are FrameViews of `data` itself when that is bytes, else of a copy.
+        Frames are `bytes`; with ``views=True`` they are FrameViews, of `data` itself when it is bytes, else of a copy.
 
         Raises:
-            FrameTooLarge: when a frame exceeds `max_frame`; the framer is poisoned until `reset`.
-            FrameError: when the framer is poisoned.
+            FrameTooLarge: a frame is larger than `max_frame`; the framer is poisoned until `reset`.
+            FrameError: the framer is poisoned.
         """
         cdef Py_buffer buffer
         cdef object owner = None
@@ -86,13 +86,13 @@ cdef class Framer:
         return self.filled
 
     def reset(self):
-        """Forget the incomplete frame and the poison, as for a new stream."""
-        self.forget()
+        """Drop the incomplete frame and the poisoned state, for a new stream."""
+        self.drop_partial()
         self.poisoned = False
         self.refused = None
 
     def leftover(self):
-        """Return the bytes that were fed and not handed out as frames, as they came: for whoever reads on instead."""
+        """Return the bytes that were fed and not returned as frames, unchanged, for another reader of the stream."""
         if self.refused is not None:
             return self.refused
         return PyBytes_FromStringAndSize(NULL if self.partial == NULL else bytes_data(self.partial), self.filled)
@@ -101,7 +101,7 @@ cdef class Framer:
         """Return one bytes object with each of `payloads` as a frame, ready to be sent.
 
         Raises:
-            FrameError: when a payload cannot be a frame (of this framer); FrameTooLarge for one over `max_frame`.
+            FrameError: a payload cannot be a frame of this framer; FrameTooLarge for one larger than `max_frame`.
         """
         return self.pack_frames(payloads)
 
@@ -109,19 +109,19 @@ cdef class Framer:
         """Check that the stream may end here.
 
         Raises:
-            IncompleteFrame: when a frame has begun and is not complete.
+            IncompleteFrame: a frame is incomplete.
         """
         held = self.pending
         if held:
-            raise IncompleteFrame(f"the stream ended inside a frame, {held} bytes of it had arrived", held)
+            raise IncompleteFrame(f"the stream ended inside a frame, of which {held} bytes had arrived", held)
 
     cdef list feed_bytes(self, const uint8_t *p, Py_ssize_t n, object owner):
-        raise NotImplementedError("Framer is a base; use LengthFramer, DelimiterFramer or FixedFramer")
+        raise NotImplementedError("Framer is an abstract base class; use LengthFramer, DelimiterFramer or FixedFramer")
 
-    # --- the frame in progress ------------------------------------------------------------------------------------
+    # --- the partial frame ----------------------------------------------------------------------------------------
 
     cdef int grow(self, Py_ssize_t wanted) except -1:
-        # On failure _PyBytes_Resize leaves NULL behind and raises MemoryError; the count must follow.
+        # On failure _PyBytes_Resize sets the pointer to NULL and raises MemoryError, so `filled` must become 0.
         if self.partial == NULL:
             self.partial = new_bytes(NULL, wanted)
         elif bytes_size(self.partial) != wanted:
@@ -134,7 +134,7 @@ cdef class Framer:
         return 0
 
     cdef int append_partial(self, const uint8_t *p, Py_ssize_t n, Py_ssize_t final_size) except -1:
-        """Append n bytes to the partial frame, whose size will be final_size (-1: not known)."""
+        """Append n bytes to the partial frame, whose complete size is final_size (-1: not known)."""
         cdef Py_ssize_t wanted = self.filled + n
         cdef Py_ssize_t have = 0 if self.partial == NULL else bytes_size(self.partial)
         if wanted > have:
@@ -147,12 +147,12 @@ cdef class Framer:
         return 0
 
     cdef object finish(self, object owner):
-        """Hand out the partial frame as it stands, as a view when there is an owner, for those are what is wanted."""
+        """Return the partial frame as it is, as a view when there is an `owner`, because views were requested then."""
         cdef object frame = EMPTY
         if self.partial != NULL:
             self.grow(self.filled)
             frame = <object>self.partial
-            self.forget()
+            self.drop_partial()
         if owner is None:
             return frame
         return make_view(frame, <const uint8_t *>PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
@@ -163,12 +163,12 @@ cdef class Framer:
         return PyBytes_FromStringAndSize(<const char *>base + start, stop - start)
 
     cdef int refuse(self, uint64_t size, list frames, bytes raw) except -1:
-        self.forget()
+        self.drop_partial()
         self.poisoned = True
         self.refused = raw
         raise FrameTooLarge(f"a frame of at least {size} bytes is over the limit of {self.max_frame}", frames)
 
-    cdef void forget(self) noexcept:
+    cdef void drop_partial(self) noexcept:
         Py_XDECREF(self.partial)
         self.partial = NULL
         self.filled = 0
@@ -176,19 +176,19 @@ cdef class Framer:
     # --- sending --------------------------------------------------------------------------------------------------
 
     cdef int check_payload(self, const uint8_t *data, Py_ssize_t size) except -1:
-        """Raise FrameError unless these bytes can be a frame."""
+        """Raise FrameError if these bytes cannot be a frame."""
         if size > self.max_frame:
             raise FrameTooLarge(f"a payload of {size} bytes is over the limit of {self.max_frame}")
         return 0
 
     cdef void put_head(self, uint8_t *out, Py_ssize_t size) noexcept:
-        """Write the `head_size` bytes that stand before a payload of `size` bytes."""
+        """Write the `head_size` bytes that precede a payload of `size` bytes."""
 
     cdef void put_tail(self, uint8_t *out) noexcept:
-        """Write the `tail_size` bytes that stand behind a payload."""
+        """Write the `tail_size` bytes that follow a payload."""
 
     cdef bytes pack_frames(self, object payloads):
-        cdef Py_ssize_t around = self.head_size + self.tail_size
+        cdef Py_ssize_t overhead = self.head_size + self.tail_size
         cdef Py_ssize_t total = 0
         cdef Py_ssize_t size
         cdef list sources = None
@@ -200,7 +200,7 @@ cdef class Framer:
             payloads = list(payloads)
         for payload in payloads:
             if type(payload) is not bytes and type(payload) is not FrameView:
-                # What somebody may change meanwhile is copied first.
+                # Mutable payloads are copied first, because they may change meanwhile.
                 sources = [
                     item if type(item) is bytes or type(item) is FrameView else bytes(memoryview(item))
                     for item in payloads
@@ -211,7 +211,7 @@ cdef class Framer:
         for payload in sources:
             size = fixed_bytes(payload, &data)
             self.check_payload(data, size)
-            total += size + around
+            total += size + overhead
         packed = PyBytes_FromStringAndSize(NULL, total)
         out = <uint8_t *>PyBytes_AS_STRING(packed)
         for payload in sources:
@@ -227,7 +227,7 @@ cdef class Framer:
 
 @cython.final
 cdef class LengthFramer(Framer):
-    """Frames preceded by their size in 1, 2, 4 or 8 bytes, big or little endian; the prefix does not count itself."""
+    """Frames preceded by their size in 1, 2, 4 or 8 bytes, big or little endian, without the size of the prefix."""
 
     def __cinit__(self, prefix=4, *, big_endian=True, max_frame=None, views=False):
         if prefix not in (1, 2, 4, 8):
@@ -249,20 +249,20 @@ cdef class LengthFramer(Framer):
         return self.head_filled + self.filled
 
     def reset(self):
-        """Forget the incomplete frame and the poison, as for a new stream."""
+        """Drop the incomplete frame and the poisoned state, for a new stream."""
         Framer.reset(self)
         self.head_filled = 0
         self.need = -1
 
     def leftover(self):
-        """Return the bytes that were fed and not handed out as frames, as they came: for whoever reads on instead."""
+        """Return the bytes that were fed and not returned as frames, unchanged, for another reader of the stream."""
         return PyBytes_FromStringAndSize(<const char *>self.head, self.head_filled) + Framer.leftover(self)
 
     def frame(self, payload):
         """Return ``(prefix, payload)`` for writelines; the payload is not copied.
 
         Raises:
-            FrameTooLarge: when the payload is over `max_frame`.
+            FrameTooLarge: the payload is larger than `max_frame`.
         """
         cdef uint8_t head[8]
         cdef Py_ssize_t length = payload.nbytes if type(payload) is memoryview else len(payload)
@@ -284,11 +284,11 @@ cdef class LengthFramer(Framer):
         cdef uint64_t size
         cdef int prefix = self.prefix
         if self.poisoned:
-            raise FrameError("this framer refused a frame before; the stream is lost")
+            raise FrameError("this framer refused a frame before; use a new stream after reset()")
         while at < n:
             if self.need < 0:
                 if self.head_filled == 0:
-                    frames = self.cut_whole(frames, p, n, &at, owner)
+                    frames = self.take_complete(frames, p, n, &at, owner)
                     if at == n:
                         break
                 if self.head_filled == 0 and n - at >= prefix:
@@ -307,7 +307,7 @@ cdef class LengthFramer(Framer):
                         at -= prefix
                     self.refuse(size, frames, PyBytes_FromStringAndSize(<const char *>p + at, n - at))
                 if n - at >= <Py_ssize_t>size:
-                    # Only its prefix came in two parts.
+                    # Only the prefix was split between two reads.
                     self.head_filled = 0
                     frames.append(self.make_frame(p, at, at + <Py_ssize_t>size, owner))
                     at += size
@@ -326,54 +326,54 @@ cdef class LengthFramer(Framer):
                     frames.append(self.finish(owner))
         return frames
 
-    cdef list cut_whole(self, list frames, const uint8_t *p, Py_ssize_t n, Py_ssize_t *at, object owner):
-        """Return `frames` and all that lie whole behind ``at[0]``, which moves on.
+    cdef list take_complete(self, list frames, const uint8_t *p, Py_ssize_t n, Py_ssize_t *at, object owner):
+        """Return `frames` followed by the complete frames from offset ``at[0]`` on, which is advanced.
 
-        They are counted first: a list of the right size costs less than one that grows.
+        They are counted first, because a list of the right size costs less than one that grows.
         """
         cdef Py_ssize_t count = 0
-        cdef Py_ssize_t place = at[0]
+        cdef Py_ssize_t offset = at[0]
         cdef Py_ssize_t filled = len(frames)
         cdef Py_ssize_t i
         cdef Py_ssize_t prefix = self.prefix
         cdef Py_ssize_t most = self.max_frame
         cdef uint64_t size
         cdef bint big_endian = self.big_endian
-        cdef list whole
-        while n - place >= prefix:
-            size = length_prefix(p + place, prefix, big_endian)
-            if size > <uint64_t>most or n - place - prefix < <Py_ssize_t>size:
+        cdef list complete
+        while n - offset >= prefix:
+            size = length_prefix(p + offset, prefix, big_endian)
+            if size > <uint64_t>most or n - offset - prefix < <Py_ssize_t>size:
                 break
-            place += prefix + <Py_ssize_t>size
+            offset += prefix + <Py_ssize_t>size
             count += 1
         if count == 0:
             return frames
-        whole = PyList_New(filled + count)
+        complete = PyList_New(filled + count)
         for i in range(filled):
             Py_INCREF(frames[i])
-            PyList_SET_ITEM(whole, i, frames[i])
-        place = at[0]
+            PyList_SET_ITEM(complete, i, frames[i])
+        offset = at[0]
         for i in range(filled, filled + count):
-            # Looked at again, since another thread may write into what we were given; never go beyond it.
-            if n - place >= prefix:
-                size = length_prefix(p + place, prefix, big_endian)
-            if n - place < prefix or <uint64_t>(n - place - prefix) < size:
+            # The prefix is read and checked again, because another thread may have changed the buffer.
+            if n - offset >= prefix:
+                size = length_prefix(p + offset, prefix, big_endian)
+            if n - offset < prefix or <uint64_t>(n - offset - prefix) < size:
                 raise FrameError("the bytes changed while they were split into frames")
-            place += prefix
+            offset += prefix
             frame = (
-                PyBytes_FromStringAndSize(<const char *>p + place, size) if owner is None
-                else make_view(owner, p + place, size)
+                PyBytes_FromStringAndSize(<const char *>p + offset, size) if owner is None
+                else make_view(owner, p + offset, size)
             )
             Py_INCREF(frame)
-            PyList_SET_ITEM(whole, i, frame)
-            place += <Py_ssize_t>size
-        at[0] = place
-        return whole
+            PyList_SET_ITEM(complete, i, frame)
+            offset += <Py_ssize_t>size
+        at[0] = offset
+        return complete
 
 
 @cython.final
 cdef class DelimiterFramer(Framer):
-    """Frames that end with a delimiter of 1 to 16 bytes; the delimiter is no part of the frame."""
+    """Frames that end with a delimiter of 1 to 16 bytes, which is not part of the frame."""
 
     def __cinit__(self, delimiter, *, max_frame=None, views=False):
         cdef const uint8_t *p
@@ -392,8 +392,8 @@ cdef class DelimiterFramer(Framer):
         """Return ``(payload, delimiter)`` for writelines; the payload is not copied.
 
         Raises:
-            FrameTooLarge: when the payload is over `max_frame`.
-            FrameError: when the receiver would end the frame elsewhere, since the delimiter occurs before its end.
+            FrameTooLarge: the payload is larger than `max_frame`.
+            FrameError: the receiver would end the frame early, because the delimiter occurs before its end.
         """
         cdef Py_buffer buffer
         PyObject_GetBuffer(payload, &buffer, PyBUF_SIMPLE)
@@ -407,7 +407,7 @@ cdef class DelimiterFramer(Framer):
         cdef uint8_t boundary[30]
         cdef Py_ssize_t tail = min(size, self.delimiter_size - 1)
         Framer.check_payload(self, data, size)
-        # Inside the payload, or made of its tail and the beginning of the delimiter itself.
+        # The delimiter may be inside the payload, or consist of the payload's tail and the delimiter's first bytes.
         memcpy(boundary, data + size - tail, tail)
         memcpy(boundary + tail, self.delimiter_bytes, self.delimiter_size - 1)
         if self.find(data, size) >= 0 or self.find(boundary, tail + self.delimiter_size - 1) >= 0:
@@ -426,9 +426,10 @@ cdef class DelimiterFramer(Framer):
         cdef Py_ssize_t hit, tail, ahead, size
         cdef uint8_t boundary[30]
         if self.poisoned:
-            raise FrameError("this framer refused a frame before; the stream is lost")
+            raise FrameError("this framer refused a frame before; use a new stream after reset()")
         if self.filled > 0 and n > 0:
-            # A delimiter may straddle the last read and this one: look at the joint only, never twice at old bytes.
+            # A delimiter may span the last read and this one: only that boundary is searched, so that no byte is
+            # searched twice.
             tail = min(self.filled, self.delimiter_size - 1)
             ahead = min(n, self.delimiter_size - 1)
             memcpy(boundary, bytes_data(self.partial) + self.filled - tail, tail)
@@ -465,7 +466,7 @@ cdef class DelimiterFramer(Framer):
         return frames
 
     cdef bytes held(self, const uint8_t *p, Py_ssize_t n):
-        """The bytes of the frame in progress and the n that follow."""
+        """Return the bytes of the partial frame and the n bytes that follow."""
         cdef bytes raw = PyBytes_FromStringAndSize(NULL, self.filled + n)
         memcpy(PyBytes_AS_STRING(raw), bytes_data(self.partial), self.filled)
         memcpy(PyBytes_AS_STRING(raw) + self.filled, p, n)
@@ -482,17 +483,17 @@ cdef class FixedFramer(Framer):
         self.views = views
 
     def frame(self, payload):
-        """Return ``(b"", payload)`` for writelines, the shape the other framers have.
+        """Return ``(b"", payload)`` for writelines, a pair as with the other framers.
 
         Raises:
-            FrameError: unless the payload has exactly `size` bytes.
+            FrameError: the payload does not have exactly `size` bytes.
         """
         self.check_payload(NULL, payload.nbytes if type(payload) is memoryview else len(payload))
         return EMPTY, payload
 
     cdef int check_payload(self, const uint8_t *data, Py_ssize_t size) except -1:
         if size != self.size:
-            raise FrameError(f"a payload of {size} bytes is not a frame of {self.size}")
+            raise FrameError(f"a payload of {size} bytes is not a frame of size {self.size}")
         return 0
 
     cdef list feed_bytes(self, const uint8_t *p, Py_ssize_t n, object owner):

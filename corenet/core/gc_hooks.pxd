@@ -1,13 +1,14 @@
-"""Cyclic collection of what a type holds in memory that Cython does not know: rings, heaps, tables of owned pointers.
+"""Cyclic garbage collection of references that Cython does not know: rings, heaps, tables of owned pointers.
 
-Cython makes `tp_traverse` and `tp_clear` of a type from its Python fields alone. A reference that stands elsewhere looks
-to the collector as if it came from outside, so nothing that it leads to is ever collected. ``install_gc_hooks`` adds those
-references. It is called once, for one type of a module, at the end of the module that defines the type: before there
-are instances, heirs of other modules, or classes in Python. The type needs one Python field at least, or Cython gives it
-no place among the collected ones.
+Cython generates `tp_traverse` and `tp_clear` of a type from its Python fields only. The collector takes any other
+reference for one from outside, so the objects that it leads to are never collected. ``install_gc_hooks`` adds
+those references. It is called once, for one type of a module, at the end of the module that defines the type: before
+there are instances, subclasses in other modules, or Python subclasses. The type needs at least one Python field, or
+Cython makes it a type without cyclic collection.
 
-`visit` calls `visit` for each owned pointer, once for each reference, and changes nothing. `drop` lets go of them and
-leaves the object in a state in which each of its methods still works or raises: others of the same garbage may call them.
+`visit` calls its argument `visit` once for each owned reference and changes nothing. `drop` releases the references and
+leaves the object in a state in which each of its methods works or raises: other objects of the same garbage may call
+them.
 """
 
 from cpython.object cimport PyObject
@@ -34,10 +35,10 @@ cdef extern from *:
         return corenet_generated_clear == NULL ? 0 : corenet_generated_clear(self);
     }
 
-    static int corenet_show_owned(PyObject *object, corenet_visit visit, corenet_drop drop) {
+    static int corenet_install_gc_hooks(PyObject *object, corenet_visit visit, corenet_drop drop) {
         PyTypeObject *type = (PyTypeObject *)object;
         if (!PyType_IS_GC(type) || type->tp_traverse == NULL || corenet_visit_owned != NULL) {
-            PyErr_Format(PyExc_SystemError, "%.100s cannot be shown to the collector", type->tp_name);
+            PyErr_Format(PyExc_SystemError, "cannot add references of %.100s to its garbage collection", type->tp_name);
             return -1;
         }
         corenet_generated_traverse = type->tp_traverse;
@@ -49,7 +50,7 @@ cdef extern from *:
         return 0;
     }
     """
-    int install_gc_hooks "corenet_show_owned"(
+    int install_gc_hooks "corenet_install_gc_hooks"(
         object kind,
         int (*visit)(PyObject *self, VisitProc visit, void *context) noexcept,
         void (*drop)(PyObject *self) noexcept,

@@ -1,7 +1,7 @@
-"""C door of the handles: what the ready ring, the timer heap and the descriptor watchers hold.
+"""C interface of the handles, which the ready ring, the timer heap and the descriptor watchers hold.
 
-`run_once` is for handles that are called once and must then let go of what they hold; `run` is for those of
-descriptors and signals, which are called again.
+`run_once` is for handles that are called once: it releases callback and arguments afterwards. `run` is for handles of
+descriptors and signals, which are called repeatedly.
 """
 
 from cpython.object cimport PyObject
@@ -13,11 +13,11 @@ from corenet.core.timers cimport TimerHeap
 cdef object enter_copy(object context)
 
 cdef inline void gc_untrack(Handle handle) noexcept:
-    """Spare the collector a handle that is new and stands in a loop which runs: the loop's `gc_track` follows."""
+    """Hide a new handle from the garbage collector while it waits in a running loop, which calls `gc_track` later."""
     PyObject_GC_UnTrack(<PyObject *>handle)
 
 cdef inline void gc_track(PyObject *handle) noexcept:
-    """Undo `gc_untrack`, if it was done."""
+    """Undo `gc_untrack`; does nothing for a tracked handle."""
     if not PyObject_GC_IsTracked(handle):
         PyObject_GC_Track(handle)
 
@@ -39,7 +39,7 @@ cdef class Handle:
 
 cdef class ThreadSafeHandle(Handle):
     cdef unsigned long running_thread       # the thread that runs the callback, 0 when none does
-    cdef object done_lock                # a lock that is held until the callback has returned; None when nobody waits
+    cdef object done_lock                # locked until the callback has returned; None when no thread waits
 
     cdef int wait(self) except -1
 
@@ -49,7 +49,7 @@ cdef class TimerHandle(Handle):
     cdef TimerHeap heap
 
 cdef inline double seconds_of(int64_t ns) noexcept nogil:
-    """Nanoseconds as ``loop.time()`` shows them: rounded once, however long the machine has been up."""
+    """Convert nanoseconds to the seconds of ``loop.time()``; rounded only once, also after a long uptime."""
     return <double>(ns // 1000000000) + <double>(ns % 1000000000) / 1e9
 
 cdef int64_t deadline_ns(double when) noexcept

@@ -1,12 +1,12 @@
-"""Handle and TimerHandle, shaped as asyncio's, called by vectorcall inside their own context.
+"""Handle and TimerHandle with asyncio's interface, called by vectorcall inside their own context.
 
-They pass for asyncio's classes where ``isinstance`` is asked. Only SystemExit and KeyboardInterrupt leave `run`;
-everything else goes to the loop's exception handler.
+They are instances of asyncio's classes for ``isinstance``. Only SystemExit and KeyboardInterrupt leave `run`; other
+exceptions go to the loop's exception handler.
 
-Handles take part in cyclic collection, with an exception for speed: one that is made while its loop runs is hidden from
-the collector as long as it waits there. A hidden object only keeps alive what it refers to, and a loop that runs is alive,
-so nothing is lost by that. The loop shows it again before anybody else may be left with it: when its callback is about to
-run and somebody has the handle, when it is cancelled or reported, and, with all that still wait, when the run ends.
+Handles take part in cyclic garbage collection, with one exception for speed: a handle that is made while its loop runs
+is untracked while it waits there. An untracked object only keeps alive what it refers to, and a running loop is alive,
+so no garbage is missed. The loop tracks the handle again before it can outlive its wait: when its callback is about
+to run and other references to the handle exist, when it is cancelled or reported, and at the end of the run.
 """
 
 from _thread import allocate_lock
@@ -31,16 +31,16 @@ from corenet.core.timers cimport TimerHeap
 
 
 cdef object events():
-    """The module of asyncio's own handles, imported by the first who asks for it."""
+    """Return the module of asyncio's handles, imported at the first call."""
     from asyncio import events as module
 
     return module
 
 
 cdef object enter_copy(object context):
-    """When PyContext_Enter has failed since `context` is entered already: enter a copy, and return it.
+    """After PyContext_Enter has failed because `context` is already entered: enter a copy and return it.
 
-    So it is in the child of a fork in a callback that is called again and again: the child may run the loop in there.
+    This happens in the child of a fork inside a callback of a descriptor: the child may run the loop in that callback.
     """
     cdef object copy
     try:
@@ -56,7 +56,7 @@ cdef object enter_copy(object context):
 cdef class Handle:
     """A callback with its arguments and context, as returned by ``call_soon``.
 
-    Cost: one object from a freelist. A handle belongs to the thread of its loop.
+    It is allocated from a freelist and may be used only by the thread of its loop.
     """
 
     def __init__(self, callback: object, args: tuple, loop: object, context: object = None) -> None:
@@ -74,7 +74,7 @@ cdef class Handle:
             count_destroyed(KIND_HANDLE)
 
     cdef int run(self) except -1:
-        """Call the callback unless cancelled, and keep it for the next time."""
+        """Call the callback unless cancelled, and keep it for the next call."""
         cdef PyObject *result
         cdef object callback, context
         cdef tuple args
@@ -97,21 +97,21 @@ cdef class Handle:
         return 0
 
     cdef int run_once(self) except -1:
-        """Call the callback unless cancelled, and let go of it."""
+        """Call the callback unless cancelled, and release it."""
         try:
             return self.run()
         finally:
             self.release()
 
     cdef int report(self, object callback, tuple args) except -1:
-        """Hand the exception that is set to the loop; let SystemExit and KeyboardInterrupt through."""
+        """Pass the current exception to the loop; SystemExit and KeyboardInterrupt are raised."""
         gc_track(<PyObject *>self)
         try:
             propagate()
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
-            self.loop._callback_failed(self, None if callback is call_nothing else callback, args, error)
+            self.loop._callback_failed(self, None if callback is call_none else callback, args, error)
         return 0
 
     cdef void release(self) noexcept:
@@ -124,38 +124,38 @@ cdef class Handle:
         return events().Handle
 
     def cancel(self) -> None:
-        """Cancel the callback and let go of everything it holds; further calls do nothing."""
+        """Cancel the callback and release callback, arguments and context; further calls do nothing."""
         self.is_cancelled = True
         self.release()
 
     def cancelled(self) -> bool:
-        """Tell whether `cancel` was called."""
+        """Return whether `cancel` was called."""
         return self.is_cancelled
 
     def get_context(self) -> object:
-        """Return the context in which the callback runs, None once it has run."""
+        """Return the context in which the callback runs; None after it has run or was cancelled."""
         return self.context
 
     def _run(self) -> None:
         self.run()
 
     cdef list repr_details(self):
-        """What `repr` says of this kind of handle alone."""
+        """Return what `repr` adds for this class of handle."""
         return []
 
     @cython.boundscheck(True)
     def __repr__(self) -> str:
-        words = [self.__class__.__name__]
+        parts = [self.__class__.__name__]
         if self.is_cancelled:
-            words.append("cancelled")
-        words += self.repr_details()
+            parts.append("cancelled")
+        parts += self.repr_details()
         if self.callback is not None:
             describe = getattr(self.loop, "_describe_callback", None)
-            words.append(repr(self.callback) if describe is None else describe(self.callback, self.args))
+            parts.append(repr(self.callback) if describe is None else describe(self.callback, self.args))
         if self.source_traceback:
             frame = self.source_traceback[len(self.source_traceback) - 1]
-            words.append(f"created at {frame[0]}:{frame[1]}")
-        return f"<{' '.join(words)}>"
+            parts.append(f"created at {frame[0]}:{frame[1]}")
+        return f"<{' '.join(parts)}>"
 
     @property
     def _callback(self) -> object:
@@ -188,10 +188,9 @@ cdef class Handle:
 
 @cython.final
 cdef class ThreadSafeHandle(Handle):
-    """What ``call_soon_threadsafe`` returns where asyncio's own is of this kind, from Python 3.14 on.
+    """The handle of ``call_soon_threadsafe`` from Python 3.14 on, as in asyncio.
 
-    While the callback runs, other threads that cancel it or ask whether it was cancelled wait for its end, so that it
-    is not running any more when they go on.
+    `cancel` and `cancelled` of other threads wait while the callback runs, so that it is not running when they return.
     """
 
     cdef int run(self) except -1:
@@ -214,7 +213,7 @@ cdef class ThreadSafeHandle(Handle):
             if lock is None:
                 lock = allocate_lock()
                 lock.acquire()
-                # Making it may have let other threads run.
+                # Other threads may have run while the lock was made.
                 if self.running_thread == 0 or self.done_lock is not None:
                     continue
                 self.done_lock = lock
@@ -227,12 +226,12 @@ cdef class ThreadSafeHandle(Handle):
         return getattr(events(), "_ThreadSafeHandle", events().Handle)
 
     def cancel(self) -> None:
-        """Cancel the callback, when it runs in another thread after its end; further calls do nothing."""
+        """Cancel the callback, after waiting for its end if another thread runs it; further calls do nothing."""
         self.wait()
         Handle.cancel(self)
 
     def cancelled(self) -> bool:
-        """Tell whether `cancel` was called; while the callback runs in another thread, after its end."""
+        """Return whether `cancel` was called, after waiting for the callback's end if another thread runs it."""
         self.wait()
         return self.is_cancelled
 
@@ -264,10 +263,10 @@ cdef class TimerHandle(Handle):
         return events().TimerHandle
 
     def cancel(self) -> None:
-        """Cancel the callback and take it out of the timers at once."""
+        """Cancel the callback and remove it from the timers at once."""
         self.is_cancelled = True
         self.release()
-        # A handle that the collector took apart has lost its heap, and may still stand in it.
+        # The collector may have cleared the `heap` of a handle that is still in it.
         if self.position >= 0 and self.heap is not None:
             gc_track(<PyObject *>self)
             self.heap.remove(self.position)
@@ -316,17 +315,17 @@ cdef class TimerHandle(Handle):
 
 
 cdef int64_t deadline_ns(double when) noexcept:
-    """Nanoseconds of `when` such that a clock that has reached them reads at least `when`: never early."""
+    """Convert `when` to nanoseconds, rounded so that `seconds_of` of the result is at least `when`: never early."""
     cdef int64_t ns, whole
     cdef int64_t step = 1
     if when >= 9.0e9:
-        # Some 285 years: not much more fits into 64 bits of nanoseconds.
+        # About 285 years; 64 bits of nanoseconds hold 292.
         return <int64_t>9000000000000000000
     if when <= -2.0e8:
-        # Clocks that begin before zero are put in the place of ours by programs; a difference must fit as well.
+        # Programs may set clocks with negative times; differences of two times must fit into 64 bits, too.
         return -<int64_t>200000000000000000
     if when != when:
-        # Not a number: due at once.
+        # NaN: due at once.
         return 0
     whole = <int64_t>when
     ns = whole * 1000000000 + <int64_t>((when - <double>whole) * 1e9)
@@ -336,14 +335,14 @@ cdef int64_t deadline_ns(double when) noexcept:
     return ns
 
 
-def call_nothing(*args: object) -> None:
-    """What runs in the place of None, which must not pass for a callback that was cancelled."""
+def call_none(*args: object) -> None:
+    """The callback of a handle whose callback is None: a None in the field would mean that the handle was cancelled."""
     raise TypeError("'NoneType' object is not callable")
 
 
 cdef inline int fill(Handle handle, object loop, object callback, tuple args, object context) except -1:
-    """What ``__init__`` does, without the detour through it; `context` None means a copy of the current one."""
-    handle.callback = call_nothing if callback is None else callback
+    """Set the fields as ``__init__`` does, but faster; `context` None means a copy of the current one."""
+    handle.callback = call_none if callback is None else callback
     handle.args = args
     handle.loop = loop
     handle.context = PyContext_CopyCurrent() if context is None else context
@@ -351,14 +350,14 @@ cdef inline int fill(Handle handle, object loop, object callback, tuple args, ob
 
 
 cdef Handle new_handle(object loop, object callback, tuple args, object context):
-    """A Handle to be put somewhere."""
+    """Return a new Handle; nothing is scheduled."""
     cdef Handle handle = Handle.__new__(Handle)
     fill(handle, loop, callback, args, context)
     return handle
 
 
 cdef Handle new_threadsafe(object loop, object callback, tuple args, object context):
-    """The same as a ThreadSafeHandle."""
+    """Return a new ThreadSafeHandle; nothing is scheduled."""
     cdef Handle handle = ThreadSafeHandle.__new__(ThreadSafeHandle)
     fill(handle, loop, callback, args, context)
     return handle
@@ -367,7 +366,7 @@ cdef Handle new_threadsafe(object loop, object callback, tuple args, object cont
 cdef TimerHandle new_timer(
     object loop, TimerHeap heap, int64_t when_ns, double when_seconds, object callback, tuple args, object context
 ):
-    """A TimerHandle that stands in `heap`."""
+    """Return a new TimerHandle, which is in `heap`."""
     cdef TimerHandle handle = TimerHandle.__new__(TimerHandle)
     fill(handle, loop, callback, args, context)
     handle.when_seconds = when_seconds

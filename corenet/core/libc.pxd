@@ -1,9 +1,8 @@
-"""Every ``cdef extern`` of the package: Linux system calls and the few C API calls that Cython does not declare.
+"""C declarations of the package: Linux system calls and the C API calls that several modules need.
 
-Rule: no other file declares C functions, so that what the package asks of the kernel can be read in one place. System
-calls have the C names of ``syscalls.h``: plain calls in a release build, calls through a table in a debug build.
-Declarations are as narrow as their uses. Structures list only the fields that are touched; Cython takes sizes from
-the C headers.
+Rule: no other file of the loop includes C headers except ``Python.h``, so that all system calls are listed in one
+place. They have the C names of ``syscalls.h``: plain calls in a release build, calls through a table in a debug build.
+Structures list only the fields that are used; Cython takes sizes from the C headers.
 """
 
 from cpython.object cimport PyObject
@@ -44,7 +43,7 @@ cdef extern from "<string.h>" nogil:
     void *memmem(const void *data, size_t n, const void *needle, size_t length)
 
 cdef inline Py_ssize_t find_bytes(const uint8_t *data, Py_ssize_t n, const uint8_t *needle, Py_ssize_t length) noexcept nogil:
-    """Where the `length` bytes of `needle`, at least one, begin in the `n` bytes of `data`; -1 when they do not."""
+    """Return the offset of the `length` (at least 1) bytes of `needle` in the `n` bytes of `data`, or -1."""
     cdef const uint8_t *hit
     if n < length:
         return -1
@@ -265,21 +264,21 @@ cdef extern from "Python.h":
         return 0;
     }
     """
-    # True when the caller's reference is the only one, so that no other code sees a change of the object.
+    # Whether the caller's reference is the only one, so that no other code can see a change of the object.
     bint sole_owner "corenet_sole_owner"(PyObject *object) noexcept
-    # A bytes object that nobody else has seen is filled, and gets another size, by its pointer.
+    # For a bytes object that no other code has seen: it may be filled and resized through its pointer.
     PyObject *new_bytes "PyBytes_FromStringAndSize"(const char *data, Py_ssize_t size) except NULL
     char *bytes_data "PyBytes_AS_STRING"(PyObject *object) noexcept
     Py_ssize_t bytes_size "PyBytes_GET_SIZE"(PyObject *object) noexcept
     int _PyBytes_Resize(PyObject **object, Py_ssize_t size) except -1
-    # Where a memoryview or bytearray has its bytes, True when it could be told; valid until Python code runs.
+    # Sets pointer and length of a memoryview's or bytearray's bytes, valid until Python code runs; False for others.
     bint peek_bytes "corenet_peek_bytes"(object thing, bint writable, char **data, Py_ssize_t *length) noexcept
     PyObject **tuple_items "corenet_tuple_items"(object items)
     object PyContext_CopyCurrent()
     object PyContext_Copy(object context)
     int PyContext_Enter(object context)
     int PyContext_Exit(object context)
-    # Both return a new reference or NULL with an exception set: hot callers look at the pointer themselves.
+    # Both return a new reference, or NULL with an exception set, which the caller checks.
     PyObject *PyObject_Vectorcall(object callable, PyObject **arguments, size_t count, PyObject *names)
     PyObject *PyObject_VectorcallMethod(object name, PyObject **arguments, size_t count, PyObject *names)
     int PyErr_CheckSignals() except -1
@@ -289,5 +288,5 @@ cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() nogil
 
 cdef inline int propagate() except -1:
-    """Raise what a C call left set, so that Cython's own ``except`` can look at it."""
+    """Raise the exception that a C call has set, so that an ``except`` clause can catch it."""
     return -1

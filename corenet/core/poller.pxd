@@ -1,11 +1,14 @@
-"""C door of the poller: watchers by descriptor, each registration with a generation of its own.
+"""C interface of the poller: watchers by descriptor, each registration with its own generation.
 
-A `Watcher` is called by one virtual method. `on_flush` is the second hook: the engine calls it once for every
-watcher that asked for it in this turn. `on_fork_in_child` is called in the child of a fork, for those that asked, those that
-are registered and those that own a number: what waits to be sent is the parent's. `on_registration_lost` is called there when the
-kernel has no room for the child's own registration: no event will come. `on_closing` is called for those that are
-registered when the loop is closed. `yield_to_reader` is asked when a reader is set or removed on the descriptor of a
-watcher that is no reader: true when it has left the poller for that.
+Methods of a `Watcher`:
+
+on_events              an event of its descriptor
+on_flush               once after it has called `Engine.request_flush`
+on_fork_in_child       in the child of a fork, for watchers that requested a flush, are registered, or own a descriptor:
+                       they drop their unsent data, which the parent sends
+on_registration_lost   the kernel refused to register the descriptor in the child: no event will come
+on_closing             the loop is closed while it is registered
+yield_to_reader        a reader is set or removed on its descriptor; it returns True after it has left the poller
 """
 
 from cpython.object cimport PyObject
@@ -17,7 +20,7 @@ cdef struct Slot:
     uint32_t generation
     uint32_t events
     PyObject *watcher
-    PyObject *owner         # borrowed: the transport whose descriptor it is, registered at this moment or not
+    PyObject *owner         # borrowed: the transport that owns the descriptor, registered or not
 
 cdef bint other_loops_awake() noexcept
 cdef bint yield_gil() noexcept
@@ -38,7 +41,7 @@ cdef class Watch(Watcher):
     cdef readonly int mode
 
 cdef class Poller:
-    cdef object unused          # Cython gives only a type with a Python field a place among the collected ones
+    cdef object unused          # without a Python field Cython makes a type without cyclic collection
     cdef int epfd
     cdef Slot *slots
     cdef int slot_count
@@ -46,9 +49,9 @@ cdef class Poller:
     cdef int batch_length
     cdef int batch_next
     cdef bint closed
-    cdef bint counted_awake       # its loop runs, and counts as awake while it does not wait here
-    cdef bint interest_changed       # something was registered, or for other events, since the last look at the descriptors
-    cdef bint dispatch_paused        # set by a watcher: the rest of the batch waits for the next turn
+    cdef bint counted_awake       # its loop runs, and counts as awake except while it waits in `poll`
+    cdef bint interest_changed       # an interest was added or changed since the last poll
+    cdef bint dispatch_paused        # set by a watcher: the rest of the batch is dispatched in the next iteration
     cdef readonly unsigned long long events_seen
     cdef readonly unsigned long long events_stale
     cdef readonly unsigned long long waits

@@ -1,24 +1,24 @@
-"""epoll with level, edge, one-shot and exclusive registration, and events that cannot reach the wrong owner.
+"""epoll with level, edge, one-shot and exclusive registration, whose events cannot reach a wrong watcher.
 
-Rule: each registration, and each change of what it asks for, has a generation of its own, which travels with the
-descriptor in the event's 64 bits; an event whose generation is no longer that of the descriptor's slot is dropped. So a
-callback may close a descriptor and another may get the same number within one batch, and no watcher is called with an
-event that was gathered under another interest. Nothing is lost by that: epoll_ctl looks at the descriptor anew, so what
-is still ready is reported by the next wait, in every mode. The kernel's table is never trusted to agree with ours: ADD
-falls back to MOD and MOD to ADD, because descriptors are closed and duplicated behind our back; both fall back to DEL and
-ADD, because an exclusive entry cannot be changed.
+Rule: each registration and each change of its interest has its own generation, which the event's 64 bits carry together
+with the descriptor. An event whose generation is not that of the descriptor's slot is dropped. So within one batch a
+callback may close a descriptor and another may get the same number, and no watcher gets an event that was reported for
+an earlier interest. No event is lost, because epoll_ctl checks readiness again: what is still ready is reported by the
+next wait, in every mode. The kernel's table may differ from ours, because the program may close and duplicate
+descriptors: ADD falls back to MOD and MOD to ADD. Both fall back to DEL and ADD, because an exclusive entry cannot be
+changed.
 
-`slots[fd].events` is what the kernel waits for: it loses its events, and keeps its modes, when a one-shot event is
-delivered. So the child of a fork, which fills a table of its own, does not arm again what has fired: its entry there has
-a generation of the past. What the parent's batch still holds is dropped there: it is ready still, and reported anew.
+`slots[fd].events` is what the kernel waits for. When a one-shot event is delivered, it loses its events and keeps its
+modes. So the child of a fork, which fills a new table, does not arm again what has fired: the entry there has an old
+generation. The child drops the parent's batch, because what is still ready is reported again.
 
-Loops that are awake are counted for the whole process, so that one that has the GIL knows whether others want it. The
-poller of a loop counts it from `loop_started` to `loop_stopped`, except while it waits in `poll`; a poller that no loop runs
+The awake loops of the process are counted, so that the loop that has the GIL knows whether others want it. The poller
+of a loop counts it from `loop_started` to `loop_stopped`, except while it waits in `poll`. A poller that no loop runs
 counts nothing.
 
-Ownership: `slots[fd].watcher` is a reference of ours, from `add` to `remove` or `dispose`. `slots[fd].owner` is
-borrowed: a transport that nobody holds must end although its number is noted here. Its owner calls `own` and `disown`;
-`disown` cannot fail, and comes before anything that can in the owner's teardown.
+Ownership: `slots[fd].watcher` is an owned reference from `add` to `remove` or `dispose`. `slots[fd].owner` is borrowed,
+because a transport that nothing refers to must be freed although its descriptor is noted here. The owner calls `own`
+and `disown`; `disown` cannot fail, and the owner's teardown calls it before anything that can.
 """
 
 import os
@@ -51,24 +51,24 @@ cdef extern from *:
     """
     #include <sched.h>
 
-    /* Loops that run and do not sleep: all but one of them wait for the GIL, or are in a call without it. Changed by
-       pollers that are `counted_awake`, and by nobody else. */
+    /* Number of loops that run and do not sleep: all but one of them wait for the GIL or are in a call without it.
+       Only pollers that are `counted_awake` change it. */
     static int corenet_awake;
-    #define corenet_stir(more) ((void)__atomic_add_fetch(&corenet_awake, (more), __ATOMIC_RELAXED))
-    #define corenet_stirring() __atomic_load_n(&corenet_awake, __ATOMIC_RELAXED)
-    #define corenet_calm() __atomic_store_n(&corenet_awake, 0, __ATOMIC_RELAXED)
+    #define corenet_awake_add(more) ((void)__atomic_add_fetch(&corenet_awake, (more), __ATOMIC_RELAXED))
+    #define corenet_awake_count() __atomic_load_n(&corenet_awake, __ATOMIC_RELAXED)
+    #define corenet_awake_reset() __atomic_store_n(&corenet_awake, 0, __ATOMIC_RELAXED)
 
-    /* Turns that loops began while others were awake: when it moves, another one has had the GIL. */
-    static unsigned int corenet_turns;
-    #define corenet_next_turn() ((void)__atomic_add_fetch(&corenet_turns, 1, __ATOMIC_RELAXED))
-    #define corenet_turn() __atomic_load_n(&corenet_turns, __ATOMIC_RELAXED)
+    /* Iterations that loops began while others were awake: when it changes, another loop has had the GIL. */
+    static unsigned int corenet_iterations;
+    #define corenet_iteration_began() ((void)__atomic_add_fetch(&corenet_iterations, 1, __ATOMIC_RELAXED))
+    #define corenet_iterations_begun() __atomic_load_n(&corenet_iterations, __ATOMIC_RELAXED)
     """
     int sched_yield() nogil
-    void awake_loops_add "corenet_stir"(int more) nogil
-    int awake_loops "corenet_stirring"() nogil
-    void awake_loops_reset "corenet_calm"() nogil
-    void next_turn "corenet_next_turn"() nogil
-    unsigned int turn "corenet_turn"() nogil
+    void awake_loops_add "corenet_awake_add"(int more) nogil
+    int awake_loops "corenet_awake_count"() nogil
+    void awake_loops_reset "corenet_awake_reset"() nogil
+    void iteration_began "corenet_iteration_began"() nogil
+    unsigned int iterations_begun "corenet_iterations_begun"() nogil
 
 cdef int YIELDS = GIL_YIELD_SPINS
 
@@ -83,7 +83,7 @@ EDGE = 1
 ONESHOT = 2
 EXCLUSIVE = 4
 
-# Above what the kernel gives: NR_OPEN cannot be set to as much.
+# Larger than any descriptor: fs.nr_open cannot be set as high.
 cdef int64_t LAST_FD = 0x7FFFFFFE
 
 cdef enum:
@@ -92,46 +92,46 @@ cdef enum:
     MODE_ONESHOT = 2
     MODE_EXCLUSIVE = 4
 
-# What an entry keeps when its events are taken out.
+# The bits that an entry keeps when a one-shot event was delivered.
 cdef uint32_t MODES = c.EPOLLONESHOT | <uint32_t>c.EPOLLET | c.EPOLLEXCLUSIVE
 
-# Set when the kernel does not know epoll_pwait2; waits are then rounded up to whole milliseconds.
+# Set when the kernel does not have epoll_pwait2; waits are then rounded up to whole milliseconds.
 cdef bint no_epoll_pwait2 = False
 
 
 def loops_awake() -> int:
-    """Return how many loops of this process run and do not wait for anything."""
+    """Return how many loops of this process run and are not waiting in a poll."""
     return awake_loops()
 
 
 cdef bint other_loops_awake() noexcept:
-    """Tell, at the start of a turn, whether another loop is awake; if so, count this turn."""
+    """Return, at the start of an iteration, whether another loop is awake; if so, count this iteration."""
     if awake_loops() <= 1:
         return False
-    next_turn()
+    iteration_began()
     return True
 
 
 cdef bint yield_gil() noexcept:
-    """Let another loop's thread have the GIL; False when none took it.
+    """Offer the GIL to the threads of other loops; return False when none took it.
 
-    Released for the length of a system call only, it is taken again before anybody has woken up. The interpreter
-    itself makes a thread give way no earlier than 5 ms after another has asked, which is a long time for loops that
-    call each other.
+    If it were released only for one system call, this thread would take it again before another has woken up. The
+    interpreter switches threads no earlier than 5 ms after another has asked for the GIL, which is long for loops that
+    exchange data.
     """
     cdef int _i
     cdef unsigned int before
-    before = turn()
+    before = iterations_begun()
     with nogil:
         for _i in range(YIELDS):
             sched_yield()
-            if turn() != before:
+            if iterations_begun() != before:
                 break
-    return turn() != before
+    return iterations_begun() != before
 
 
 cdef class Watcher:
-    """What a descriptor's events are delivered to; transports and listeners derive from it."""
+    """Receives the events of a descriptor; base class of transports and listeners."""
 
     cdef int on_events(self, uint32_t events) except -1:
         raise NotImplementedError
@@ -149,13 +149,13 @@ cdef class Watcher:
         return 0
 
     cdef bint yield_to_reader(self) except -1:
-        # A descriptor is its transport's alone.
+        # A transport keeps its descriptor.
         return False
 
 
 @cython.final
 cdef class Watch(Watcher):
-    """One registration made by `Poller.watch`; it lives until it is unwatched or its poller is closed."""
+    """One registration made by `Poller.watch`, valid until it is unwatched or replaced, or its poller is closed."""
 
     def __cinit__(self) -> None:
         count_created(KIND_WATCH)
@@ -178,23 +178,23 @@ cdef class Watch(Watcher):
 
     @property
     def active(self) -> bool:
-        """Whether this watch is registered: not unwatched, not replaced, its poller open."""
+        """Whether this watch is registered: it was not unwatched or replaced, and its poller is open."""
         return self.poller is not None and self.poller.find(self.fd) is self
 
     def __repr__(self) -> str:
-        words = [name for bit, name in ((MODE_EDGE, "edge"), (MODE_ONESHOT, "oneshot"), (MODE_EXCLUSIVE, "exclusive"))
+        modes = [name for bit, name in ((MODE_EDGE, "edge"), (MODE_ONESHOT, "oneshot"), (MODE_EXCLUSIVE, "exclusive"))
                  if self.mode & bit]
         state = "" if self.active else " removed"
-        return f"<Watch fd={self.fd} mode={'|'.join(words) or 'level'}{state} {self.callback!r}>"
+        return f"<Watch fd={self.fd} mode={'|'.join(modes) or 'level'}{state} {self.callback!r}>"
 
     def rearm(self, events: int) -> None:
-        """Ask for `events` again: the way to wait once more after a one-shot event, or for other events.
+        """Set the interest to `events`: to wait again after a one-shot event, or for other events.
 
-        What is ready already is reported anew, also to an edge-triggered watch.
+        What is already ready is reported again, also to an edge-triggered watch.
 
         Raises:
-            ValueError: the watch was removed, or its mode is EXCLUSIVE, which the kernel does not let change.
-            OSError: the kernel refuses, EBADF when the descriptor was closed meanwhile.
+            ValueError: the watch was removed, or its mode is EXCLUSIVE, which the kernel does not allow to change.
+            OSError: the kernel refuses; EBADF when the descriptor was closed meanwhile.
         """
         if self.poller is None or self.poller.find(self.fd) is not self:
             raise ValueError(f"descriptor {self.fd} is no longer watched by this watch")
@@ -217,16 +217,16 @@ cdef uint32_t mode_bits(int mode) noexcept:
 cdef uint32_t checked_events(object events) except? 0:
     cdef long value = events
     if value & ~<long>(c.EPOLLIN | c.EPOLLOUT | c.EPOLLRDHUP) or value == 0:
-        raise ValueError(f"events must be READ, WRITE, PEER_CLOSED or several of them, not {events!r}")
+        raise ValueError(f"events must be a union of READ, WRITE and PEER_CLOSED, not {events!r}")
     return <uint32_t>value
 
 
 cdef class Poller:
-    """Waits for descriptors and calls their watchers.
+    """Waits for events of descriptors and calls their watchers.
 
-    Level-triggered watches are reported as long as there is something to do; edge-triggered ones only when more
-    arrives, so the callback must read or write until the call would block. Errors and hang-ups are reported whether
-    asked for or not, and mean only that a read will not block.
+    A level-triggered watch gets events as long as the descriptor is ready; an edge-triggered one only when its
+    readiness changes, so the callback must read or write until the call would block. Errors and hang-ups are always
+    reported and mean only that a read will not block.
     """
 
     def __cinit__(self) -> None:
@@ -242,10 +242,10 @@ cdef class Poller:
         self.dispose()
         PyMem_RawFree(self.batch)
 
-    # --- C door ---------------------------------------------------------------------------------------------------
+    # --- C interface ----------------------------------------------------------------------------------------------
 
     cdef int reserve(self, int fd) except -1:
-        """Make room for the slot of `fd`. The table grows for descriptors alone: OSError, EBADF, for any other number."""
+        """Grow the table to hold the slot of `fd`; OSError, EBADF, for a number that is not an open descriptor."""
         cdef int64_t wanted
         cdef Slot *grown
         if fd < 0:
@@ -257,7 +257,7 @@ cdef class Poller:
         if self.epoll_ctl_raw(c.EPOLL_CTL_ADD, fd, 0, 0) == 0:
             self.epoll_ctl_raw(c.EPOLL_CTL_DEL, fd, 0, 0)
         elif errno == c.EBADF:
-            # Asked first: a number that is only large would cost memory, the largest ones more than there is.
+            # Checked first: the table for a large number would cost memory, for the largest more than there is.
             PyErr_SetFromErrno(PyExc_OSError)
         wanted = min(max(64, <int64_t>fd + 1, <int64_t>self.slot_count * 2), LAST_FD + 1)
         grown = <Slot *>PyMem_RawRealloc(self.slots, wanted * sizeof(Slot))
@@ -275,10 +275,10 @@ cdef class Poller:
         return c.epoll_ctl(self.epfd, operation, fd, &event)
 
     cdef int epoll_ctl_with_fallback(self, int operation, int fd, uint32_t events, uint32_t generation) noexcept:
-        """Put an interest into the kernel's table, in place of whatever it has there: 0, or an errno.
+        """Set the interest of `fd` in the kernel's table, replacing any entry that it has; return 0 or an errno.
 
-        After a refusal the former entry stands as it was. One that had to be taken out, since it or the new one is
-        exclusive, is put back; when the kernel has no room for it either, its watcher leaves the slot as well.
+        After a refusal the former entry is unchanged. If it had to be removed, because it or the new one is exclusive,
+        it is added again; if the kernel has no memory for that, the slot's watcher is removed, too.
         """
         cdef int number
         if self.epoll_ctl_raw(operation, fd, events, generation) == 0:
@@ -296,14 +296,14 @@ cdef class Poller:
             return 0
         number = errno
         if self.slots[fd].watcher == NULL:
-            # What was taken out is nobody's: a duplicate kept it after its number had been closed.
+            # The removed entry had no watcher: a duplicate had kept it in the kernel after its number was closed.
             return number
         if self.epoll_ctl_raw(c.EPOLL_CTL_ADD, fd, self.slots[fd].events, self.slots[fd].generation) < 0:
             self.remove(fd)
         return number
 
     cdef int add(self, int fd, uint32_t events, Watcher watcher) except -1:
-        """Register `fd` for `events` under a new generation, in place of whatever held its slot."""
+        """Register `fd` for `events` under a new generation, replacing the watcher of its slot."""
         cdef int number
         cdef Slot *slot
         cdef PyObject *previous
@@ -328,9 +328,9 @@ cdef class Poller:
         return 0
 
     cdef int modify(self, int fd, uint32_t events) except -1:
-        """Change the events of a registered `fd`, also when the kernel has forgotten it meanwhile.
+        """Change the events of a registered `fd`, also when the kernel no longer has its entry.
 
-        What the batch still holds for it becomes stale; what is ready under the new interest is reported anew.
+        Events of the batch that were not dispatched become stale; what is ready is reported again for the new interest.
         """
         cdef int number
         cdef Slot *slot
@@ -348,12 +348,12 @@ cdef class Poller:
         return 0
 
     cdef void invalidate_pending_events(self, int fd) noexcept:
-        """Make stale what is still in the batch for `fd`; for a registered one `modify` must follow."""
+        """Make the events of `fd` in the batch stale; for a registered `fd`, `modify` must follow."""
         if 0 <= fd < self.slot_count:
             self.slots[fd].generation += 1
 
     cdef void remove(self, int fd) noexcept:
-        """Forget `fd`; events of it that are still in the batch become stale."""
+        """Remove the registration of `fd`; its events that are still in the batch become stale."""
         cdef Slot *slot
         cdef PyObject *previous
         if fd < 0 or fd >= self.slot_count:
@@ -362,7 +362,7 @@ cdef class Poller:
         previous = slot.watcher
         if previous == NULL:
             return
-        # The descriptor may be closed already; then the kernel has removed it and there is nothing to report.
+        # If the descriptor is already closed, the kernel has removed the entry and this fails, which is ignored.
         self.epoll_ctl_raw(c.EPOLL_CTL_DEL, fd, 0, 0)
         slot.generation += 1
         slot.events = 0
@@ -371,9 +371,9 @@ cdef class Poller:
         Py_DECREF(<object>previous)
 
     cdef bint kernel_lost_registration(self, int fd) noexcept:
-        """Tell whether the kernel no longer knows a registered `fd`: it was closed behind our back.
+        """Return whether the kernel no longer has the entry of a registered `fd`, because the program has closed it.
 
-        Asked by an ADD for nothing, since a MOD would arm a one-shot registration again.
+        Tested by an ADD without events, because a MOD would arm a one-shot registration again.
         """
         if self.epoll_ctl_raw(c.EPOLL_CTL_ADD, fd, 0, 0) < 0:
             return errno != c.EEXIST
@@ -381,7 +381,7 @@ cdef class Poller:
         return True
 
     cdef bint kernel_has_registration(self, int fd) noexcept:
-        """Have a registered `fd` looked at in the next turn, if the kernel still has the entry of the file behind it."""
+        """Return whether the kernel has the entry of a registered `fd`'s file; if so, the next iteration polls."""
         if self.epoll_ctl_raw(c.EPOLL_CTL_ADD, fd, 0, 0) < 0:
             self.interest_changed = True
             return errno == c.EEXIST
@@ -389,52 +389,52 @@ cdef class Poller:
         return False
 
     cdef int last_fd(self) noexcept:
-        """The descriptor of the event that was dispatched last."""
+        """Return the descriptor of the event that was dispatched last, -1 when there was none."""
         return <int>(self.batch[self.batch_next - 1].data.u64 & 0xFFFFFFFF) if self.batch_next > 0 else -1
 
     cdef Watcher find(self, int fd):
-        """The watcher registered for `fd`, or None."""
+        """Return the watcher registered for `fd`, or None."""
         if fd < 0 or fd >= self.slot_count or self.slots[fd].watcher == NULL:
             return None
         return <Watcher>self.slots[fd].watcher
 
     cdef int own(self, int fd, Watcher owner) except -1:
-        """Note whose descriptor `fd` is, also while nothing is registered for it; the owner must `disown` it."""
+        """Record the owner of `fd`, also while nothing is registered for it; the owner must `disown` it."""
         self.reserve(fd)
         self.slots[fd].owner = <PyObject *>owner
         return 0
 
     cdef void disown(self, int fd, Watcher owner) noexcept:
-        """Undo `own`, unless somebody else has the number by now."""
+        """Undo `own`, unless `fd` has another owner by now."""
         if 0 <= fd < self.slot_count and self.slots[fd].owner == <PyObject *>owner:
             self.slots[fd].owner = NULL
 
     cdef Watcher owner_of(self, int fd):
-        """The transport whose descriptor `fd` is, or None."""
+        """Return the transport that owns `fd`, or None."""
         if fd < 0 or fd >= self.slot_count or self.slots[fd].owner == NULL:
             return None
         return <Watcher>self.slots[fd].owner
 
     cdef void loop_started(self) noexcept:
-        """Count the loop of this poller as awake from now on, except while it waits."""
+        """Count the loop of this poller as awake from now on, except while it waits in `poll`."""
         self.counted_awake = True
         awake_loops_add(1)
 
     cdef void loop_stopped(self) noexcept:
-        """Undo `loop_started`; nothing in the child of a fork, where nobody is counted."""
+        """Undo `loop_started`; does nothing in the child of a fork, where the count was reset."""
         if self.counted_awake:
             self.counted_awake = False
             awake_loops_add(-1)
 
     cdef int poll(self, int64_t timeout_ns) except -1:
-        """Fill the batch; `timeout_ns` 0 does not block and keeps the GIL, negative waits without end.
+        """Fill the batch; `timeout_ns` 0 does not block and keeps the GIL, a negative one waits without limit.
 
-        What an exception left undelivered in the batch comes first: one-shot and edge events would be lost.
+        Events that an exception left undispatched come first, because one-shot and edge events would be lost.
         """
         cdef int got
         cdef timespec limit
         cdef int milliseconds
-        # Awake again before the GIL is asked for: whoever has it is to know.
+        # Counted as awake again before the GIL is requested, so that the loop that has it knows.
         cdef int one = 1 if self.counted_awake else 0
         global no_epoll_pwait2
         if self.batch_next < self.batch_length:
@@ -477,9 +477,9 @@ cdef class Poller:
         return got
 
     cdef int dispatch(self, int most) except -1:
-        """Deliver up to `most` events; stops at the first exception and goes on behind it when called again.
+        """Dispatch up to `most` events; an exception ends the call, and the next call continues after that event.
 
-        A watcher that sets `dispatch_paused` is the last one of this call.
+        A watcher that sets `dispatch_paused` is the last of this call.
         """
         cdef epoll_event *event
         cdef int fd
@@ -489,7 +489,7 @@ cdef class Poller:
         while self.batch_next < self.batch_length and delivered < most and not self.dispatch_paused:
             event = &self.batch[self.batch_next]
             self.batch_next += 1
-            # A cast, not a mask: Cython makes a Python integer of a literal that does not fit into an int.
+            # A cast and not a mask, because Cython makes a Python integer of a literal that does not fit into an int.
             fd = <int>event.data.u64
             if fd < 0 or fd >= self.slot_count:
                 self.events_stale += 1
@@ -499,7 +499,7 @@ cdef class Poller:
                 self.events_stale += 1
                 continue
             if slot.events & c.EPOLLONESHOT:
-                # The kernel has taken the events out, and kept the modes.
+                # The kernel has disarmed the entry: no events, same modes.
                 slot.events &= MODES
             watcher = <Watcher>slot.watcher
             delivered += 1
@@ -508,7 +508,7 @@ cdef class Poller:
         return delivered
 
     cdef void dispose(self) noexcept:
-        """Close the epoll descriptor and let go of all watchers."""
+        """Close the epoll descriptor and drop all watchers."""
         cdef int fd
         cdef PyObject *watcher
         cdef Slot *slots = self.slots
@@ -526,25 +526,25 @@ cdef class Poller:
         PyMem_RawFree(slots)
 
     cdef void close_epoll_fd(self) noexcept:
-        """Close the epoll descriptor: every wait fails from now on."""
+        """Close the epoll descriptor: each wait fails from now on."""
         if self.epfd >= 0:
             c.c_close(self.epfd)
             self.epfd = -1
 
     cdef list reinit_after_fork(self):
-        """After a fork, in the child: wait on a table of our own, under the old number, with the same interests.
+        """In the child of a fork: make a new epoll descriptor under the old number, with the same interests.
 
-        The inherited one is the parent's: what is removed there is removed for the parent. So it is closed first, and
-        stays closed when this fails. Returns (watcher, error) for those that the kernel has no room for: they are not
-        registered any more, and must be told. A descriptor that was closed behind our back is none of them: as in the
-        parent, whoever owns its slot finds that out himself.
+        The inherited one is shared with the parent, and removing an entry would remove it for the parent. So it is
+        closed first, and stays closed when this fails. Returns (watcher, error) for each watcher that the kernel
+        refused: it is no longer registered, and `on_registration_lost` must be called. A descriptor that the program
+        has closed is not among them: as in the parent, the watcher of its slot detects that itself.
         """
         cdef int fd
         cdef int fresh
         cdef int number = self.epfd
         cdef uint32_t generation
         cdef list unwatched = []
-        # The threads of other loops have stayed in the parent, and so have all runs.
+        # Other threads do not exist in the child, so no loop runs.
         awake_loops_reset()
         self.counted_awake = False
         if self.closed or number < 0:
@@ -565,8 +565,8 @@ cdef class Poller:
                 continue
             generation = self.slots[fd].generation
             if self.slots[fd].events & ~MODES == 0:
-                # One-shot and fired. Its entry must be there, or the descriptor would count as closed; no entry can be
-                # made that does not wait for errors and hang-ups, so its only event is made a stale one.
+                # A one-shot entry that has fired. It must exist, or the descriptor would count as closed. Each entry
+                # waits for errors and hang-ups, so it gets an old generation, which makes its only event stale.
                 generation -= 1
             if self.epoll_ctl_raw(c.EPOLL_CTL_ADD, fd, self.slots[fd].events, generation) < 0:
                 number = errno
@@ -576,7 +576,7 @@ cdef class Poller:
         return unwatched
 
     cdef int notify_forked(self) except -1:
-        """In the child of a fork, after `reinit_after_fork`: tell the watchers, and those who own a number and are paused."""
+        """After `reinit_after_fork`: call `on_fork_in_child` of the watchers and of owners that are paused."""
         cdef int fd = 0
         cdef Watcher watcher, owner
         while fd < self.slot_count:
@@ -589,20 +589,20 @@ cdef class Poller:
             fd += 1
         return 0
 
-    # --- Python door ----------------------------------------------------------------------------------------------
+    # --- Python interface -----------------------------------------------------------------------------------------
 
     cdef Watch register_watch(self, int fd, object events, object callback, object mode, object context):
-        """`watch` with the context in which the callback is to run; None: whatever it is called in."""
+        """`watch` with the context in which the callback runs; None: the context of the caller of `dispatch`."""
         cdef Watch watch
         cdef int number = mode
         cdef uint32_t mask = checked_events(events)
         if number & ~(MODE_EDGE | MODE_ONESHOT | MODE_EXCLUSIVE):
-            raise ValueError(f"unknown mode {mode!r}")
+            raise ValueError(f"unknown mode {mode!r}; use LEVEL, or a union of EDGE, ONESHOT and EXCLUSIVE")
         if number & MODE_ONESHOT and number & MODE_EXCLUSIVE:
-            raise ValueError("ONESHOT and EXCLUSIVE exclude each other")
+            raise ValueError("ONESHOT and EXCLUSIVE cannot be combined")
         if number & MODE_EXCLUSIVE and mask & ~<uint32_t>(c.EPOLLIN | c.EPOLLOUT):
             # epoll_ctl(2), EPOLLEXCLUSIVE: anything else is EINVAL.
-            raise ValueError("an exclusive watch can ask for READ and WRITE only")
+            raise ValueError("an exclusive watch supports only READ and WRITE")
         if not callable(callback):
             raise TypeError(f"a callable object was expected, got {callback!r}")
         watch = Watch.__new__(Watch)
@@ -617,19 +617,19 @@ cdef class Poller:
     def watch(self, fd: int, events: int, callback: object, mode: int = 0) -> Watch:
         """Call ``callback(events)`` when `fd` is ready; replaces an earlier watch of the same descriptor.
 
-        `mode` is LEVEL, or EDGE, ONESHOT, EXCLUSIVE or a union of them that the kernel allows. The callback gets
-        the bits that are set, which may hold HANGUP and ERROR unasked.
+        `mode` is LEVEL, or EDGE, ONESHOT, EXCLUSIVE or a union of them that the kernel allows. The callback gets the
+        bits that are set, which may include HANGUP and ERROR although they are not in `events`.
 
         Raises:
-            ValueError: `events` names nothing that can be asked for, ONESHOT meets EXCLUSIVE, or EXCLUSIVE is to
-                watch for anything but READ and WRITE.
-            TypeError: `callback` cannot be called.
-            OSError: the kernel refuses the descriptor, EPERM for a regular file, EBADF for a closed one.
+            ValueError: `events` is no union of READ, WRITE and PEER_CLOSED, ONESHOT is combined with EXCLUSIVE, or
+                EXCLUSIVE with an event other than READ and WRITE.
+            TypeError: `callback` is not callable.
+            OSError: the kernel refuses the descriptor: EPERM for a regular file, EBADF for a closed one.
         """
         return self.register_watch(fd, events, callback, mode, None)
 
     def unwatch(self, target: object) -> bool:
-        """Stop watching a descriptor, or what a `Watch` watches; False when it was not watched."""
+        """Stop watching a descriptor, given as number or `Watch`; return False when it was not watched."""
         cdef int fd
         cdef Watcher found
         if isinstance(target, Watch):
@@ -646,13 +646,13 @@ cdef class Poller:
         return True
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait up to `timeout` seconds (None: without end), deliver the events and return their number.
+        """Wait up to `timeout` seconds (None: without limit), dispatch the events and return their number.
 
-        Releases the GIL while it waits. A signal ends the wait early. An exception of a callback passes through;
-        the events behind it are delivered by the next call.
+        Releases the GIL while it waits. A signal ends the wait early. An exception of a callback is raised; the
+        remaining events are dispatched by the next call.
 
         Raises:
-            ValueError: the poller is closed, or `timeout` is not a number.
+            ValueError: the poller is closed, or `timeout` is NaN.
         """
         cdef double seconds
         if self.closed:
@@ -670,7 +670,7 @@ cdef class Poller:
         return self.dispatch(BATCH)
 
     def fileno(self) -> int:
-        """Return the epoll descriptor, -1 once closed."""
+        """Return the epoll descriptor, -1 after `close`."""
         return self.epfd
 
     def close(self) -> None:

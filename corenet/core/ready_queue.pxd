@@ -1,7 +1,7 @@
-"""C door of the ready ring and of the cross-thread inbox.
+"""C interface of the ring of ready handles and of the inbox for other threads.
 
-`Ring` is a growing power-of-two ring of owned references, touched by the loop's thread only. `Inbox` is the one door
-through which other threads may reach a loop.
+`Ring` is a growing ring buffer of owned references, used by the loop's thread only; its capacity is a power of two.
+Other threads reach a loop only through its `Inbox`.
 """
 
 from cpython.object cimport PyObject
@@ -21,7 +21,7 @@ cdef void ring_free(Ring *ring) noexcept
 cdef int ring_grow(Ring *ring) except -1
 
 cdef inline int ring_push(Ring *ring, PyObject *item) except -1:
-    """Append `item`; the caller's reference moves into the ring."""
+    """Append `item`; the ring takes over the caller's reference."""
     if ring.count > ring.mask:
         ring_grow(ring)
     ring.items[(ring.head + ring.count) & ring.mask] = item
@@ -29,9 +29,9 @@ cdef inline int ring_push(Ring *ring, PyObject *item) except -1:
     return 0
 
 cdef inline PyObject *ring_pop(Ring *ring) noexcept:
-    """Take the oldest item with its reference; NULL when there is none.
+    """Remove and return the oldest item with the ring's reference; NULL when the ring is empty.
 
-    Callers that ran Python code since they last looked at `count` must expect NULL: that code may have emptied the ring.
+    Callers that ran Python code since they read `count` must expect NULL: that code may have emptied the ring.
     """
     cdef PyObject *item
     if ring.count == 0:
@@ -42,7 +42,7 @@ cdef inline PyObject *ring_pop(Ring *ring) noexcept:
     return item
 
 cdef inline int ring_visit(Ring *ring, VisitProc visit, void *context) noexcept:
-    """Call `visit` for each item: for the collector."""
+    """Call `visit` for each item, for the garbage collector."""
     cdef size_t i
     cdef int stop
     for i in range(ring.count):

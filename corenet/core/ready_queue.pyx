@@ -1,8 +1,8 @@
-"""The ring of ready handles, and the inbox through which other threads hand handles to a loop.
+"""The ring of ready handles, and the inbox through which other threads pass handles to a loop.
 
-Rule: an eventfd is written only while the loop sleeps. The loop announces its sleep under the same mutex that guards
-the items, and only when there are none, so a wake-up cannot fall between the last look and the sleep; a burst of
-calls from other threads costs one write.
+Rule: the eventfd is written only while the loop sleeps. The loop sets `sleeping` under the mutex that guards the items,
+and only when there are none, so no wake-up is lost between the last check and the sleep. A burst of calls from other
+threads costs one write.
 """
 
 from cpython.exc cimport PyErr_NoMemory
@@ -31,7 +31,7 @@ from corenet.core.libc cimport (
 
 
 cdef int ring_init(Ring *ring, size_t capacity) except -1:
-    """Give `ring` room for `capacity` items, a power of two."""
+    """Allocate `ring` for `capacity` items, a power of two."""
     ring.items = <PyObject **>PyMem_RawMalloc(capacity * sizeof(PyObject *))
     if ring.items == NULL:
         PyErr_NoMemory()
@@ -42,7 +42,7 @@ cdef int ring_init(Ring *ring, size_t capacity) except -1:
 
 
 cdef void ring_free(Ring *ring) noexcept:
-    """Drop every item and the memory."""
+    """Drop all items and free the memory."""
     cdef PyObject *item = ring_pop(ring)
     while item != NULL:
         Py_DECREF(<object>item)
@@ -53,7 +53,7 @@ cdef void ring_free(Ring *ring) noexcept:
 
 
 cdef int ring_grow(Ring *ring) except -1:
-    """Double the room; items keep their order."""
+    """Double the capacity; items keep their order."""
     cdef size_t capacity = (ring.mask + 1) * 2
     cdef PyObject **items = <PyObject **>PyMem_RawMalloc(capacity * sizeof(PyObject *))
     cdef size_t i
@@ -69,7 +69,7 @@ cdef int ring_grow(Ring *ring) except -1:
 
 
 cdef class Inbox:
-    """Hands objects from any thread to the thread of a loop, waking it when it sleeps."""
+    """Passes objects from any thread to the thread of a loop and wakes it when it sleeps."""
 
     def __cinit__(self) -> None:
         self.wake_fd = -1
@@ -90,7 +90,7 @@ cdef class Inbox:
         """Append `item` and wake the loop if it sleeps. Raises RuntimeError once the inbox is closed."""
         cdef bint wake = False
         cdef bint closed
-        # Growing allocates but never runs Python code, so the mutex is held for a handful of lines.
+        # Growing allocates but runs no Python code, so the mutex is held only briefly.
         pthread_mutex_lock(&self.mutex)
         closed = self.closed
         try:
@@ -108,7 +108,7 @@ cdef class Inbox:
         return 0
 
     cdef int drain(self, Ring *into) except -1:
-        """Move everything into `into`, in the order it was put."""
+        """Move all items to `into`, in the order of `put`; return their number."""
         cdef int moved = 0
         if self.items.count == 0:
             return 0
@@ -123,7 +123,7 @@ cdef class Inbox:
         return moved
 
     cdef bint prepare_sleep(self) noexcept:
-        """Announce the sleep of the loop; False when there is something to do instead."""
+        """Set `sleeping` and return True, unless there are items."""
         cdef bint empty
         pthread_mutex_lock(&self.mutex)
         empty = self.items.count == 0
@@ -132,22 +132,22 @@ cdef class Inbox:
         return empty
 
     cdef void woke(self) noexcept:
-        """Say that the loop sleeps no more."""
+        """Clear `sleeping`: the loop runs again."""
         pthread_mutex_lock(&self.mutex)
         self.sleeping = False
         pthread_mutex_unlock(&self.mutex)
 
     cdef void wake(self) noexcept:
-        """Make the eventfd readable; a full counter is as good as a write."""
+        """Make the eventfd readable. A failed write means that its counter is full, so that it is readable already."""
         cdef uint64_t one = 1
         self.wakeups += 1
         c_write(self.wake_fd, &one, sizeof(one))
 
     cdef int reinit_after_fork(self) except -1:
-        """After a fork, in the child: an eventfd of our own under the old number, and a mutex that nobody holds.
+        """In the child of a fork: make a new eventfd under the old number, and a new, unlocked mutex.
 
-        The inherited one is closed first, so that a full table of descriptors is no obstacle, and stays closed when
-        this fails: nothing done here may wake the parent.
+        The inherited eventfd is closed first, so that this also works with a full descriptor table. It stays closed
+        when this fails, because writing to it would wake the parent.
         """
         cdef int fresh
         cdef int number = self.wake_fd
@@ -169,7 +169,7 @@ cdef class Inbox:
         return 0
 
     cdef void close(self) noexcept:
-        """Drop what is left and refuse more."""
+        """Drop the remaining items; `put` fails from now on."""
         cdef Ring left
         cdef uint64_t value
         pthread_mutex_lock(&self.mutex)
@@ -179,7 +179,7 @@ cdef class Inbox:
         self.items.count = 0
         pthread_mutex_unlock(&self.mutex)
         if left.items != NULL:
-            # Dropping items may run Python code that puts again: the mutex must be free by then.
+            # Dropping items may run Python code that calls `put`, so the mutex is not held here.
             ring_free(&left)
         if self.wake_fd >= 0:
             c_read(self.wake_fd, &value, sizeof(value))

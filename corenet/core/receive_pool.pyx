@@ -1,11 +1,11 @@
-"""Received bytes objects, filled anew when nobody has kept them.
+"""A pool of bytes objects for received data, refilled when the pool holds their only reference.
 
-A request that was answered is garbage by then, and a bytes object is immutable only for those who can see it. The
-allocator is a fifth of the user-space cost of an echo of 1 KiB; from 64 KiB on it hands out pages that fault, at some
-microseconds each. Several are kept because a task that reads in a loop holds what came last while it waits for more.
-At most a quarter of the memory of one in use lies idle.
+A request that was answered is usually no longer referenced, and nobody can see a bytes object change that only the
+pool refers to. The allocator takes a fifth of the user-space time of an echo of 1 KiB; from 64 KiB on it returns pages
+that fault, at some microseconds each. Several objects are kept, because a task that reads in a loop holds the last one
+while it waits for more. At most a quarter of the memory of an object in use is unused.
 
-With CORENET_REUSE_BYTES=0 in the environment no object is used again (docs/adr/0009).
+With CORENET_REUSE_BYTES=0 in the environment no object is reused (docs/adr/0009).
 """
 
 import os
@@ -43,31 +43,35 @@ cdef extern from "Python.h":
         bytes->ob_sval[length] = 0;
     }
     """
-    # Another length for a bytes object of which `sole_owner` holds and whose memory has room for it; it gets other
-    # contents before anybody sees it.
+    # Sets the length of a bytes object for which `sole_owner` is true and whose memory fits `length`. The caller sets
+    # its contents before other code can see it.
     void bytes_reset "corenet_bytes_reset"(PyObject *object, Py_ssize_t length) noexcept
 
-cdef Py_ssize_t LEAST = RECEIVE_POOL_MIN_SIZE
-cdef Py_ssize_t MOST = 0 if os.environ.get("CORENET_REUSE_BYTES") == "0" else RECEIVE_POOL_MAX_SIZE
-cdef Py_ssize_t MEMORY = RECEIVE_POOL_BYTES
+cdef Py_ssize_t MIN_SIZE = RECEIVE_POOL_MIN_SIZE
+cdef Py_ssize_t MAX_SIZE = 0 if os.environ.get("CORENET_REUSE_BYTES") == "0" else RECEIVE_POOL_MAX_SIZE
+cdef Py_ssize_t MAX_MEMORY = RECEIVE_POOL_BYTES
 cdef int COUNT = RECEIVE_POOL_OBJECTS
 cdef int PROBES = RECEIVE_POOL_PROBES
-cdef int IDLE = RECEIVE_POOL_WASTE_SHIFT
-cdef int ROOM = RECEIVE_POOL_SLACK_SHIFT
+cdef int WASTE_SHIFT = RECEIVE_POOL_WASTE_SHIFT
+cdef int SLACK_SHIFT = RECEIVE_POOL_SLACK_SHIFT
 
 
 cdef inline bint is_reusable(const PooledBytes *spare, Py_ssize_t length) noexcept:
-    return length <= spare.room and length > spare.room - (spare.room >> IDLE) and sole_owner(spare.owner)
+    return (
+        length <= spare.capacity
+        and length > spare.capacity - (spare.capacity >> WASTE_SHIFT)
+        and sole_owner(spare.owner)
+    )
 
 
-cdef inline int after(int place) noexcept:
-    return 0 if place + 1 == COUNT else place + 1
+cdef inline int after(int slot) noexcept:
+    return 0 if slot + 1 == COUNT else slot + 1
 
 
 @cython.final
 @cython.no_gc
 cdef class ReceivePool:
-    """The objects that one loop keeps: a ring in the order of their last use."""
+    """The pooled objects of one loop, in a ring ordered by last use."""
 
     def __cinit__(self) -> None:
         self.kept = <PooledBytes *>PyMem_RawCalloc(COUNT, sizeof(PooledBytes))
@@ -82,41 +86,41 @@ cdef class ReceivePool:
 
     cdef PooledBytes *find(self, Py_ssize_t length) noexcept:
         cdef int _i
-        cdef int place = self.oldest
+        cdef int slot = self.oldest
         cdef PooledBytes found
         if is_reusable(self.kept + self.latest, length):
             return self.kept + self.latest
         for _i in range(min(PROBES, self.count)):
-            # Whoever got his longest ago is the likeliest to have let go of it.
-            if is_reusable(self.kept + place, length):
-                found = self.kept[place]
-                self.kept[place] = self.kept[self.oldest]
+            # The object that was handed out longest ago is the likeliest to be unreferenced.
+            if is_reusable(self.kept + slot, length):
+                found = self.kept[slot]
+                self.kept[slot] = self.kept[self.oldest]
                 self.kept[self.oldest].owner = NULL
-                self.kept[self.oldest].room = 0
+                self.kept[self.oldest].capacity = 0
                 self.oldest = after(self.oldest)
                 self.latest = after(self.latest)
                 self.kept[self.latest] = found
                 return self.kept + self.latest
-            place = after(place)
+            slot = after(slot)
         return NULL
 
     cdef bytes make_bytes(self, const uint8_t *data, Py_ssize_t length):
         cdef bytes made
-        cdef Py_ssize_t room
+        cdef Py_ssize_t capacity
         cdef PooledBytes *spare = self.find(length)
         if spare != NULL:
             bytes_reset(spare.owner, length)
             made = <bytes>spare.owner
             memcpy(PyBytes_AS_STRING(made), data, length)
             return made
-        if not LEAST <= length <= MOST:
+        if not MIN_SIZE <= length <= MAX_SIZE:
             return PyBytes_FromStringAndSize(<const char *>data, length)
-        # More than now: a receive of as much again is a short one, which tells that there is no more.
-        room = length + (length >> ROOM) + 1
-        made = PyBytes_FromStringAndSize(NULL, room)
+        # Slack: receiving as much again then is a short read, which shows that the socket is empty.
+        capacity = length + (length >> SLACK_SHIFT) + 1
+        made = PyBytes_FromStringAndSize(NULL, capacity)
         bytes_reset(<PyObject *>made, length)
         memcpy(PyBytes_AS_STRING(made), data, length)
-        self.keep(made, room)
+        self.keep(made, capacity)
         return made
 
     cdef bytes finish_receive(self, PooledBytes *spare, Py_ssize_t got):
@@ -125,28 +129,28 @@ cdef class ReceivePool:
             return <bytes>spare.owner
         return self.make_bytes(<const uint8_t *>PyBytes_AS_STRING(<bytes>spare.owner), got)
 
-    cdef int keep(self, bytes made, Py_ssize_t room) except -1:
-        """Take `made` in, in the place of the one used longest ago, and of more when it needs their memory."""
-        while self.count and (self.count == COUNT or self.memory + room > MEMORY):
+    cdef int keep(self, bytes made, Py_ssize_t capacity) except -1:
+        """Add `made` to the pool; the least recently used objects are dropped to keep its limits."""
+        while self.count and (self.count == COUNT or self.memory + capacity > MAX_MEMORY):
             self.drop_oldest()
         self.latest = after(self.latest)
         Py_INCREF(made)
         self.kept[self.latest].owner = <PyObject *>made
-        self.kept[self.latest].room = room
+        self.kept[self.latest].capacity = capacity
         self.count += 1
-        self.memory += room
+        self.memory += capacity
         return 0
 
     cdef void drop_oldest(self) noexcept:
         cdef PooledBytes *spare = self.kept + self.oldest
         self.oldest = after(self.oldest)
         self.count -= 1
-        self.memory -= spare.room
+        self.memory -= spare.capacity
         Py_XDECREF(spare.owner)
         spare.owner = NULL
-        spare.room = 0
+        spare.capacity = 0
 
     cdef void clear(self) noexcept:
-        """Let go of all."""
+        """Drop all objects."""
         while self.count:
             self.drop_oldest()

@@ -1,8 +1,8 @@
-/* The system calls of the engine, by one list. A release build makes each of them the plain call; a debug build passes
-   a table of function pointers, so that a simulated kernel can answer instead (docs/simulation.md).
+/* The list of the engine's system calls. In a release build each is a plain call. In a debug build each goes through a
+   table of function pointers, so that a simulated kernel can answer instead (docs/simulation.md).
 
-   The table is one per process: the global symbol `corenet_system_calls` of a shared object that was loaded before the
-   first call, with RTLD_GLOBAL. Without it the real calls are made. Nothing else in the engine knows of simulation. */
+   There is one table per process: the global symbol `corenet_system_calls` of a shared object that was loaded with
+   RTLD_GLOBAL before the first call. Without it the real calls are made. Nothing else in the engine refers to it. */
 
 #ifndef CORENET_SYSCALLS_H
 #define CORENET_SYSCALLS_H
@@ -18,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* The C library has a function of this name only from glibc 2.35 on. */
+/* glibc has epoll_pwait2 only from 2.35 on. */
 static inline int corenet_epoll_pwait2(int epfd, struct epoll_event *events, int maximum, const struct timespec *limit) {
     return (int)syscall(441, epfd, events, maximum, limit, NULL, 0);
 }

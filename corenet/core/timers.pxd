@@ -1,6 +1,6 @@
-"""C door of the timer heap: entries name their owner and the place where the owner keeps its position.
+"""C interface of the timer heap: each entry has its owner and a pointer to the field with the owner's position.
 
-The heap writes every move of an entry through `position`, so an owner can be taken out without a search.
+The heap writes the new index through `position` whenever an entry moves, so an owner is removed without a search.
 """
 
 from cpython.object cimport PyObject

@@ -1,8 +1,8 @@
-"""Timers: a 4-ary heap of C entries ordered by nanosecond deadline, then by the order of arrival.
+"""Timers: a 4-ary heap of C entries ordered by deadline in nanoseconds, then by insertion.
 
-Rule: a cancelled timer leaves the heap at once, so its callback and arguments are not kept alive and a program that
-sets a timeout for every request does not grow. Each owner holds its own position, which the heap updates on every
-move; four children to a node halve the depth and keep siblings within two cache lines.
+Rule: a cancelled timer is removed from the heap at once, so its callback and arguments are freed, and a program that
+sets a timeout for each request does not grow. Each owner has a field with its position, which the heap updates on
+each move. Four children per node halve the depth and keep siblings within two or three cache lines.
 """
 
 from cpython.exc cimport PyErr_NoMemory
@@ -16,7 +16,7 @@ cdef inline bint before(const TimerEntry *a, const TimerEntry *b) noexcept:
     return a.when < b.when or (a.when == b.when and a.order < b.order)
 
 
-cdef inline void place(TimerEntry *entries, Py_ssize_t index, const TimerEntry *entry) noexcept:
+cdef inline void put_entry(TimerEntry *entries, Py_ssize_t index, const TimerEntry *entry) noexcept:
     entries[index] = entry[0]
     entry.position[0] = index
 
@@ -27,9 +27,9 @@ cdef void sift_up(TimerEntry *entries, Py_ssize_t index, TimerEntry *moving) noe
         parent = (index - 1) >> 2
         if not before(moving, &entries[parent]):
             break
-        place(entries, index, &entries[parent])
+        put_entry(entries, index, &entries[parent])
         index = parent
-    place(entries, index, moving)
+    put_entry(entries, index, moving)
 
 
 cdef void sift_down(TimerEntry *entries, Py_ssize_t length, Py_ssize_t index, TimerEntry *moving) noexcept:
@@ -47,20 +47,20 @@ cdef void sift_down(TimerEntry *entries, Py_ssize_t length, Py_ssize_t index, Ti
             child += 1
         if not before(&entries[best], moving):
             break
-        place(entries, index, &entries[best])
+        put_entry(entries, index, &entries[best])
         index = best
-    place(entries, index, moving)
+    put_entry(entries, index, moving)
 
 
 cdef class TimerHeap:
-    """Deadlines of one loop, the earliest first and equal ones in the order they were set."""
+    """The timers of one loop, ordered by deadline; equal deadlines in the order of insertion."""
 
     def __dealloc__(self) -> None:
         self.clear()
         PyMem_RawFree(self.entries)
 
     cdef int push(self, int64_t when, object owner, Py_ssize_t *position) except -1:
-        """Add `owner`, keeping a reference to it; `position` is written on every move and -1 once it is out."""
+        """Add `owner`, holding a reference; `position[0]` is its index, updated on each move, and -1 after removal."""
         cdef TimerEntry moving
         cdef TimerEntry *grown
         cdef Py_ssize_t capacity
@@ -82,7 +82,7 @@ cdef class TimerHeap:
         return 0
 
     cdef int remove(self, Py_ssize_t position) except -1:
-        """Take out the entry at `position`, which its owner read from the place it gave to `push`."""
+        """Remove the entry at index `position`, the value of the field that its owner gave to `push`."""
         cdef PyObject *owner
         if position < 0 or position >= self.length:
             raise IndexError("timer position out of range")
@@ -94,7 +94,7 @@ cdef class TimerHeap:
         return 0
 
     cdef PyObject *pop(self) noexcept:
-        """Take out the first entry and return its owner with its reference; the heap must not be empty."""
+        """Remove the first entry and return its owner, with the heap's reference; the heap must not be empty."""
         cdef PyObject *owner = self.entries[0].owner
         self.entries[0].position[0] = -1
         self.length -= 1
@@ -102,7 +102,7 @@ cdef class TimerHeap:
         return owner
 
     cdef void fill(self, Py_ssize_t hole) noexcept:
-        """Close the hole at `hole` with the last entry."""
+        """Move the last entry to the free index `hole`."""
         cdef TimerEntry moving
         if hole == self.length:
             return
@@ -113,7 +113,7 @@ cdef class TimerHeap:
             sift_down(self.entries, self.length, hole, &moving)
 
     cdef void clear(self) noexcept:
-        """Drop all entries."""
+        """Remove all entries."""
         cdef PyObject *owner
         while self.length:
             self.length -= 1
@@ -121,7 +121,7 @@ cdef class TimerHeap:
             self.entries[self.length].position[0] = -1
             Py_DECREF(<object>owner)
 
-    # For tests, which see the heap through them.
+    # For tests.
 
     def __len__(self) -> int:
         return self.length
@@ -131,7 +131,7 @@ cdef class TimerHeap:
         return self.entries[0].when if self.length else None
 
     def pop_due(self, int64_t now) -> list[object]:
-        """Take out and return, in order, the owners whose deadline (nanoseconds) is not after `now`."""
+        """Remove and return, in order, the owners whose deadline is not after `now` (nanoseconds)."""
         cdef PyObject *owner
         cdef list due = []
         while self.length and self.entries[0].when <= now:

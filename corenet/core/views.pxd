@@ -1,7 +1,7 @@
-"""C door of views and of the blocks that they look into.
+"""C interface of views and of the blocks of memory that they refer to.
 
-A receiver asks `receive_block` for memory, receives at ``data + used`` and moves `used` on before any other code runs;
-`make_view` then cuts views from what was received. `fixed_bytes` is a type test and two loads for those who send them.
+A receiver gets a block from `receive_block`, receives at ``data + used`` and advances `used` before other code runs.
+`make_view` makes views of the received bytes. `fixed_bytes` gives senders pointer and size of an immutable payload.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -24,7 +24,7 @@ cdef Block receive_block()
 cdef FrameView make_view(object owner, const uint8_t *data, Py_ssize_t size)
 
 cdef inline Py_ssize_t fixed_bytes(object payload, const uint8_t **data) noexcept:
-    """Where the bytes of an unchangeable payload are and how many; -1 for a payload of another kind."""
+    """Set `data` to the bytes of an immutable payload and return their number; -1 for a payload of another type."""
     if type(payload) is bytes:
         data[0] = <const uint8_t *>PyBytes_AS_STRING(payload)
         return PyBytes_GET_SIZE(payload)

@@ -1,9 +1,9 @@
-"""Views of received bytes, and the blocks of memory that they keep alive: what zero-copy frames are made of.
+"""Views of received bytes and the blocks of memory that they keep alive, for zero-copy frames.
 
-A view holds a reference to the block it looks into, and a block is used again only when no view is left, so a view is
-valid for as long as somebody holds it and never shows another peer's bytes. The price is stated by `FrameView.pinned_bytes`: a
-small view keeps a whole block. Own objects instead of memoryview, because a slice of a memoryview costs more than a
-copy of a kibibyte. The block in use belongs to the process: it is handed out and filled without giving up the GIL.
+A view holds a reference to its block, and a block is reused only when no view refers to it. So a view is valid as long
+as it is referenced and never shows bytes of another peer. The cost is that a small view keeps a whole block
+(`FrameView.pinned_bytes`). Views are not memoryviews, because slicing a memoryview costs more than copying a kibibyte.
+The current block is shared by all loops of the process: it is handed out and filled without releasing the GIL.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
@@ -22,9 +22,9 @@ from corenet.limits import FRAME_BLOCK_SIZE, FRAME_BLOCK_MIN_FREE
 __all__ = ["FrameView"]
 
 cdef Py_ssize_t BLOCK_SIZE = FRAME_BLOCK_SIZE
-cdef Py_ssize_t LEAST_ROOM = FRAME_BLOCK_MIN_FREE
+cdef Py_ssize_t MIN_FREE = FRAME_BLOCK_MIN_FREE
 
-# A look into a table costs a quarter of making an int, also one of those that Python keeps.
+# A table look-up takes a quarter of the time of making an int, even one that CPython caches.
 cdef tuple BYTES = tuple(range(256))
 
 cdef Block in_use = None
@@ -33,19 +33,20 @@ cdef Block in_use = None
 @cython.final
 @cython.no_gc
 cdef class Block:
-    """Memory that is received into, filled from its beginning to its end."""
+    """Memory to receive into, filled from start to end."""
 
     def __dealloc__(self):
         PyMem_RawFree(self.data)
 
 
 cdef Block receive_block():
-    """The block to receive into: from its start again when nobody looks into it, a new one when little room is left."""
+    """Return the block to receive into: from its start when there are no views of it, a new one when it is nearly
+    full."""
     global in_use
-    # Ours and the module's: nobody else holds it.
+    # The module's reference is the only one: no view refers to the block.
     if in_use is not None and sole_owner(<PyObject *>in_use):
         in_use.used = 0
-    elif in_use is None or in_use.size - in_use.used < LEAST_ROOM:
+    elif in_use is None or in_use.size - in_use.used < MIN_FREE:
         in_use = Block.__new__(Block)
         in_use.data = <uint8_t *>PyMem_RawMalloc(BLOCK_SIZE)
         if in_use.data == NULL:
@@ -56,7 +57,7 @@ cdef Block receive_block():
 
 
 cdef FrameView make_view(object owner, const uint8_t *data, Py_ssize_t size):
-    """A view of `size` bytes at `data`, which `owner` keeps alive and unchanged."""
+    """Return a view of `size` bytes at `data`, which `owner` keeps alive and unchanged."""
     cdef FrameView view = FrameView.__new__(FrameView)
     view.owner = owner
     view.data = data
@@ -64,16 +65,16 @@ cdef FrameView make_view(object owner, const uint8_t *data, Py_ssize_t size):
     return view
 
 
-# no_gc: an owner refers to nothing that could lead back here.
+# no_gc: owners are blocks or bytes, which refer to no other object.
 @cython.final
 @cython.no_gc
 @cython.freelist(256)
 cdef class FrameView:
-    """Received bytes, read-only, valid for as long as they are held.
+    """Received bytes, read-only, valid as long as the view is referenced.
 
-    It supports the buffer protocol (so memoryview, struct, hashlib and sockets take it without a copy), len, indexing,
-    slicing, equality and hash as bytes do. ``bytes(view)`` is an independent copy: keep that, and not the view, of what
-    is to be kept for long, since a view keeps the whole block alive that it was received in (see `pinned_bytes`).
+    It supports the buffer protocol (memoryview, struct, hashlib and sockets take it without a copy), len, indexing,
+    slicing, equality and hash, as bytes do. ``bytes(view)`` is an independent copy. Keep such a copy, not the view, of
+    data that is needed for long, because a view keeps the whole block that it was received into (see `pinned_bytes`).
     """
 
     def __init__(self):
@@ -142,12 +143,12 @@ cdef class FrameView:
         """Return the text, as ``bytes.decode`` does.
 
         Raises:
-            UnicodeDecodeError: when the bytes are no text of that encoding.
+            UnicodeDecodeError: the bytes are not valid in that encoding.
         """
         return bytes(self).decode(encoding, errors)
 
     @property
     def pinned_bytes(self):
-        """How many bytes of memory cannot be used again while this view is held."""
+        """Bytes of memory that this view keeps from being reused or freed."""
         cdef object owner = self.owner
         return (<Block>owner).size if type(owner) is Block else len(owner)

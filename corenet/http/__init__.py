@@ -1,6 +1,6 @@
-"""The door of the HTTP room: a small HTTPS client, its errors, and the sans-IO codec under it.
+"""Public names of the HTTP package: an HTTPS client, its errors, and the sans-IO HTTP/1.1 codec.
 
-`corenet.get` and `corenet.HttpClient` are these; the codec (`H1Codec` and the events) serves servers as well.
+`corenet.get` and `corenet.HttpClient` are defined here. The codec (`H1Codec` and its events) also works for servers.
 """
 
 from corenet.http.client import HttpClient, Timeout, get

@@ -1,8 +1,7 @@
 """The final bytes object of a large body, filled in place while it is received.
 
-TLS decrypts and the kernel copies straight into it, so that ten megabytes are written once instead of being collected
-in pieces and joined. A bytes object is immutable for all who have it, so it is handed out only when no writable view
-of it exists any more.
+TLS decrypts and the kernel copies directly into it, so that the body is written once instead of being collected in
+pieces and joined. Bytes objects are immutable, so it is returned only when no writable view of it exists.
 """
 
 from cpython.buffer cimport PyBuffer_FillInfo
@@ -19,7 +18,7 @@ __all__ = ["BodyBuffer"]
 
 @cython.final
 cdef class BodyBuffer:
-    """`size` bytes to be filled from the front; a memoryview of it is the part still empty."""
+    """A buffer of `size` bytes, filled from the front; its memoryview is the part that is still empty."""
 
     def __cinit__(self, Py_ssize_t size):
         if size < 1:
@@ -34,7 +33,7 @@ cdef class BodyBuffer:
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         if self.target == NULL:
-            raise BufferError("this body was handed out")
+            raise BufferError("this body was already returned by finish")
         PyBuffer_FillInfo(buffer, self, bytes_data(self.target) + self.filled, self.size - self.filled, 0, flags)
         self.exports += 1
 
@@ -42,10 +41,10 @@ cdef class BodyBuffer:
         self.exports -= 1
 
     def append(self, bytes piece not None):
-        """Copy `piece` to the end of what is filled.
+        """Copy `piece` after the filled part.
 
         Raises:
-            ValueError: when it does not fit.
+            ValueError: it does not fit.
         """
         cdef Py_ssize_t n = len(piece)
         if self.target == NULL or n > self.size - self.filled:
@@ -54,20 +53,20 @@ cdef class BodyBuffer:
         self.filled += n
 
     def advance(self, Py_ssize_t n):
-        """Note that `n` bytes were written into the view.
+        """Record that `n` bytes were written into the view.
 
         Raises:
-            ValueError: when so many were not empty.
+            ValueError: `n` is negative or more than the empty part.
         """
         if self.target == NULL or n < 0 or n > self.size - self.filled:
-            raise ValueError(f"{n} bytes were not empty")
+            raise ValueError(f"{n} is not a number of bytes within the empty part of the buffer")
         self.filled += n
 
     def finish(self):
-        """Return what is filled as bytes; without a copy when all is filled and no view is left."""
+        """Return the filled part as bytes; without a copy when the buffer is full and has no view."""
         cdef object body
         if self.target == NULL:
-            raise ValueError("this body was handed out")
+            raise ValueError("this body was already returned by finish")
         if self.filled < self.size or self.exports:
             return PyBytes_FromStringAndSize(bytes_data(self.target), self.filled)
         body = <object>self.target

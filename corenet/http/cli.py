@@ -1,8 +1,8 @@
-"""The command ``corenet``: fetch a URL, and with ``--trace`` see where the time went.
+"""The command ``corenet``: fetches a URL; ``--trace`` prints the time of each step.
 
-The body goes to standard output and nothing else does; every failure is one sentence on standard error and an exit code
-as curl has them, so that scripts written for one work with the other. Names are resolved by the system or, with
-``--resolver`` and ``--playground``, by whatever is registered at `corenet.http.resolver_plugins`.
+Only the body goes to standard output. Every failure is one sentence on standard error and one of curl's exit codes, so
+that scripts for curl work with this command. Names are resolved by the system or, with ``--resolver`` and
+``--playground``, by the factory registered through `corenet.http.resolver_plugins`.
 """
 
 import argparse
@@ -44,7 +44,7 @@ __all__ = ["main"]
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
-# curl's exit codes, the most special kind of error first.
+# curl's exit codes; an error class comes before its base classes.
 _EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (InvalidUrl, 3),
     (NameResolutionError, 6),
@@ -65,25 +65,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace, loop_factory: LoopFactory) -> int:
-    """Do what the parsed `options` say on a loop made by `loop_factory`."""
+    """Run the parsed `options` on a loop made by `loop_factory`; returns the exit code."""
     try:
         with asyncio.Runner(loop_factory=loop_factory) as runner:
             return runner.run(_fetch(options))
     except KeyboardInterrupt:
         return _INTERRUPTED
     except HttpError as error:
-        return _complain(str(error), _exit_code(error))
+        return _print_error(str(error), _exit_code(error))
     except BrokenPipeError:
-        # The reader of our output is gone; do not let the interpreter's last flush complain as well.
+        # The reader of our output has closed the pipe. /dev/null keeps the interpreter's last flush from failing too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _WRITE
     except _UsageError as error:
-        return _complain(str(error), _USAGE)
+        return _print_error(str(error), _USAGE)
     except OSError as error:
-        return _complain(f"{error.filename or 'output'}: {error.strerror or error}", _WRITE)
+        return _print_error(f"{error.filename or 'output'}: {error.strerror or error}", _WRITE)
 
 
-def _complain(message: str, code: int) -> int:
+def _print_error(message: str, code: int) -> int:
     print(f"corenet: {message}", file=sys.stderr)
     return code
 
@@ -100,7 +100,7 @@ def _exit_code(error: HttpError) -> int:
 
 
 class _UsageError(Exception):
-    """The command line asks for something that cannot be."""
+    """The command line is wrong, or cannot be carried out."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
         default=float(HTTP_TOTAL_TIMEOUT),
         help="give up after S seconds (default %(default)g)",
     )
-    get.add_argument("--trace", action="store_true", help="tell every step and its time on stderr")
+    get.add_argument("--trace", action="store_true", help="print each step with its time to stderr")
     return parser
 
 
@@ -144,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
 
 async def _fetch(options: argparse.Namespace) -> int:
     if not options.max_time > 0:  # nor NaN
-        raise _UsageError("--max-time needs more than 0 seconds")
+        raise _UsageError("--max-time must be more than 0 seconds")
     loop = asyncio.get_running_loop()
     began = loop.time()
     trace: Trace | None = _tracer(began) if options.trace else None
@@ -175,7 +175,7 @@ async def _fetch(options: argparse.Namespace) -> int:
         if trace is not None:
             print(f"{(loop.time() - began) * 1000:9.2f} ms  finished, status {response.status}", file=sys.stderr)
         if options.fail and response.status >= 400:
-            return _complain(f"the server answered {response.status} {response.reason}".rstrip(), 22)
+            return _print_error(f"the server answered {response.status} {response.reason}".rstrip(), 22)
     return 0
 
 
@@ -185,17 +185,17 @@ async def _use_resolver(
     loop: asyncio.AbstractEventLoop,
     trace: Trace | None,
 ) -> str | None:
-    """Set the registered resolver on the loop; return the authority its world comes with, a PEM file, if any."""
+    """Set the registered resolver on the loop; return the PEM file of its simulated world's authority, if any."""
     factory = find_resolver()
     install = getattr(loop, "set_resolver", None)
     if factory is None or install is None:
-        raise _UsageError("no resolver is installed that --resolver or --playground could use")
+        raise _UsageError("--resolver and --playground need a package that registers a resolver, and none is installed")
 
-    def step(told: object) -> None:
+    def step(reported: object) -> None:
         if trace is not None:
-            kind, text = getattr(told, "kind", "step"), getattr(told, "text", told)
-            # The steps of a question may be told at its end; then they carry their times with them.
-            trace(TracePoint("resolver", str(kind), getattr(told, "time", loop.time()), {"what": str(text)}))
+            kind, text = getattr(reported, "kind", "step"), getattr(reported, "text", reported)
+            # The steps of a query may be reported when it has ended; then they carry their own times.
+            trace(TracePoint("resolver", str(kind), getattr(reported, "time", loop.time()), {"what": str(text)}))
 
     argument = "playground" if options.playground else options.resolver
     try:
@@ -204,16 +204,16 @@ async def _use_resolver(
         raise _UsageError(f"--resolver {argument}: {error}") from error
     install(made)
     stack.callback(install, None)
-    # Only a simulated world brings an authority of its own; a resolver must never add trust to the real one.
+    # Only a simulated world brings an authority of its own. A real resolver must never add a trusted authority.
     trust = getattr(made, "trust", None) if options.playground else None
     return None if trust is None else str(trust)
 
 
 def _tracer(began: float) -> Trace:
-    def tell(point: TracePoint) -> None:
+    def print_point(point: TracePoint) -> None:
         print(f"{(point.time - began) * 1000:9.2f} ms  {point}", file=sys.stderr)
 
-    return tell
+    return print_point
 
 
 def _context(authority: str | None, *, insecure: bool) -> "ssl.SSLContext | None":
@@ -222,7 +222,7 @@ def _context(authority: str | None, *, insecure: bool) -> "ssl.SSLContext | None
     if authority is None:
         return None
     try:
-        # A private authority is named on purpose; the strict profile is for the public ones.
+        # The user names this authority, and it is private; the strict profile is for public authorities.
         return tls.client_context(cafile=authority, strict=False)
     except OSError as error:
         raise _UsageError(f"--cacert {authority}: {error.strerror or error}") from error
@@ -256,7 +256,7 @@ def _head(response: StreamedResponse) -> bytes:
 def _output(path: str | None) -> Iterator[BinaryIO]:
     target = None if path == "-" else path
     if target is None and sys.stdout is None:
-        target = os.devnull  # started without a standard output (>&-): what would go there is not wanted
+        target = os.devnull  # the command was started without a standard output (>&-)
     if target is None:
         yield sys.stdout.buffer
     else:

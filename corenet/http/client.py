@@ -1,9 +1,9 @@
-"""The HTTPS client: requests over pooled HTTP/1.1 connections, redirects, bounds and clear errors.
+"""The HTTPS client: requests over pooled HTTP/1.1 connections, redirects, limits.
 
-What it does not do on purpose: cookies, proxies, retries. One exception is made for the keep-alive race (RFC 9112
-section 9.3.1): when a reused connection dies before any byte of the answer and the request is idempotent and can be
-sent again, it is sent once more on a new connection. Nothing between taking a slot and giving it back can be skipped by
-a cancel.
+It has no cookies, proxies or retries, on purpose. The exception is the keep-alive race (RFC 9112 section 9.3.1): when a
+reused connection ends before any byte of the response, and the request is idempotent and can be sent again, it is sent
+once more on a new connection. Between taking a slot and releasing it, every path releases the slot, also a cancelled
+one.
 """
 
 import asyncio
@@ -55,9 +55,9 @@ _CLOSED = "the client was closed during the request"
 class HttpClient:
     """An HTTP/1.1 client for one event loop, with a pool of connections; use it as an async context manager.
 
-    `tls_context` replaces the shared default context (see `corenet.tls`), `trace` is called with every `TracePoint`,
-    `follow_redirects` bounds redirects (0: they are returned), `max_body` and `max_decoded` bound a body in bytes as
-    sent and as decoded, `decode` asks for gzip and deflate and undoes them.
+    `tls_context` replaces the shared default context (see `corenet.tls`). `trace` is called with every `TracePoint`.
+    `follow_redirects` is the maximum number of redirects (0: they are returned). `max_body` and `max_decoded` limit a
+    body, in bytes as sent and as decoded. `decode` requests gzip and deflate and decodes them.
     """
 
     def __init__(
@@ -88,9 +88,9 @@ class HttpClient:
         self._closed = False
         self._pool: Pool | None = None
         self._scratch = memoryview(bytearray(HTTP_READ_SIZE))
-        # No set: one that finds no memory to grow keeps what it refused, fills up so, and a look into it never ends.
+        # Not a set: a set that fails to grow (MemoryError) keeps what it refused, until a search in it never ends.
         self._open: dict[Connection, None] = {}
-        # What ends a connection that is not made yet.
+        # The timeouts that end a connection while it is being opened.
         self._connecting: dict[asyncio.Timeout, None] = {}
         self._defaults = Headers.of(headers)
         for name, value in (("User-Agent", f"corenet/{__version__}"), ("Accept", "*/*")):
@@ -101,7 +101,7 @@ class HttpClient:
         self._head_cache: dict[tuple[str, str], bytes] = {}
         self._keep_heads = "Connection" not in self._defaults
 
-    # --- what callers use -----------------------------------------------------------------------------------------
+    # --- public methods -------------------------------------------------------------------------------------------
 
     def get(
         self, url: str, *, headers: FieldTypes = (), timeout: Timeout | float | None = None
@@ -124,14 +124,14 @@ class HttpClient:
         body: Body = None,
         timeout: Timeout | float | None = None,
     ) -> Response:
-        """Send a request and return the whole response, its body decoded and in memory.
+        """Send a request and return the whole response, with the decoded body in memory.
 
-        A body of bytes is sent with its length, an iterable of bytes chunk by chunk. Statuses of 400 and above are
-        responses, not exceptions.
+        A body of bytes is sent with its length, an iterable of bytes in chunks. Responses with a status of 400 or more
+        are returned, not raised.
 
         Raises:
-            HttpError: one of its kinds, see `corenet.http.errors`: InvalidUrl, NameResolutionError, ConnectError,
-                TlsError, TimeoutExceeded, RemoteProtocolError, ResponseTooLarge, RedirectError, LocalProtocolError.
+            HttpError: a subclass, see `corenet.http.errors`: InvalidUrl, NameResolutionError, ConnectError, TlsError,
+                TimeoutExceeded, RemoteProtocolError, ResponseTooLarge, RedirectError, LocalProtocolError.
         """
         sent = body if body is None or type(body) is bytes else prepare_body(body)
         try:
@@ -166,10 +166,10 @@ class HttpClient:
         body: Body = None,
         timeout: Timeout | float | None = None,
     ) -> AbstractAsyncContextManager[StreamedResponse]:
-        """Send a request and give the response as soon as its head has come: ``async with client.stream(...) as r``.
+        """Send a request and return the response when its head has arrived: ``async with client.stream(...) as r``.
 
-        Reading slowly slows the server down: at most some 256 KiB wait in memory. Raises what `request` raises, on
-        entering or while the body is read.
+        A slow reader slows the server down: about 256 KiB are buffered. Raises what `request` raises, on entering or
+        while the body is read.
         """
         return self._stream(method, url, headers, body, timeout)
 
@@ -190,14 +190,14 @@ class HttpClient:
                 await sent.close()
 
     async def _begin_stream(self, call: RequestState) -> StreamedResponse:
-        """Send the request, follow redirects; on return the response owns the slot."""
+        """Send the request and follow redirects; on return the response owns the slot."""
         while True:
             slot, connection = await self._send(call, collecting=False)
             try:
                 head = await connection.wait_head()
                 headers = head.headers
                 if head.status in _REDIRECTS and self._follow(call, head.status, headers):
-                    # A short body is read so that the connection can be kept; a long one ends the request.
+                    # The body is read so that the connection can be kept; one over the limit fails the request.
                     connection.max_body = self._max_body
                     kept = Response(
                         head.status,
@@ -220,7 +220,7 @@ class HttpClient:
             call.history += (kept,)
 
     async def close(self) -> None:
-        """Close all connections, waiting a little for the goodbyes; requests still running fail, as do later ones."""
+        """Close all connections, with a short wait for close_notify; requests in progress and later ones fail."""
         self._closed = True
         if self._pool is None:
             return
@@ -232,7 +232,7 @@ class HttpClient:
         for connection in list(self._open):
             if connection.is_busy:
                 connection.fail(LocalProtocolError(_CLOSED))
-        # Goodbyes take their time; what is cut off at its end is gone in the next turn.
+        # First wait for graceful closes. Aborted connections are gone in the next iteration.
         for _ in range(2):
             waiting = [connection.lost for connection in self._open if connection.lost is not None]
             if waiting:
@@ -269,13 +269,13 @@ class HttpClient:
         while True:
             got = self._assign(call)
             if isinstance(got, PoolSlot):
-                # The pool has looked at the connection in this very step.
+                # The pool has checked the connection just now, without an await in between.
                 slot = got
                 break
             slot = await self._wait_for_slot(call, got)
             if slot.connection is None or slot.connection.is_usable():
                 break
-            # Something came between the turn in which the pool gave it and this one; nothing of the request was sent.
+            # Something arrived after the pool had checked the connection. Nothing of the request was sent.
             slot.connection.abort()
             if self._pool is not None:
                 self._pool.release(slot, reusable=False)
@@ -284,7 +284,7 @@ class HttpClient:
             if connection is None:
                 connection = await self._connect(call, slot)
             if self._closed:
-                # `close` did not see this one: neither idle nor in use.
+                # `close` did not see this connection: it was neither idle nor in use.
                 raise LocalProtocolError(_CLOSED)
             connection.begin(
                 collecting=collecting,
@@ -312,7 +312,7 @@ class HttpClient:
                 if isinstance(body, bytes):
                     connection.write_whole(head + codec.send(Data(body)) + codec.send(_END))
                 else:
-                    # It is sent beside the reading of the answer.
+                    # The body is sent by its own task while the response is read.
                     connection.write_head(head, body)
                     body.start(connection, None if self._trace is None else partial(self._sent, call, connection))
                     return slot, connection
@@ -326,7 +326,7 @@ class HttpClient:
             raise
 
     def _plain_head(self, call: RequestState, connection: Connection) -> bytes:
-        """A request without a body. Without fields of its own it is the same bytes every time, so they are kept."""
+        """Return a request without a body. If it has no fields of its own, its bytes are cached, since they repeat."""
         codec = connection.codec
         key = (call.method, call.url.text) if call.head_cacheable and self._keep_heads else None
         head = None if key is None else self._head_cache.get(key)
@@ -334,7 +334,7 @@ class HttpClient:
             codec.repeat_request(call.method_bytes)
             return head
         head = codec.send_request(call.method_bytes, call.url.target, call.fields(), call.length)
-        # With `Transfer-Encoding: chunked` among the fields, even no body has a last chunk (RFC 9112 section 7.1).
+        # With a field `Transfer-Encoding: chunked`, an empty body also has a last chunk (RFC 9112 section 7.1).
         head += codec.send(_END)
         if key is not None:
             if len(self._head_cache) >= HTTP_URL_CACHE:
@@ -343,7 +343,7 @@ class HttpClient:
         return head
 
     def _sent(self, call: RequestState, connection: Connection) -> None:
-        """For the trace: the whole request was sent, or is not needed any more."""
+        """Report to the trace that the whole request was sent, or that the rest is not needed any more."""
         now = connection.loop.time()
         call.traced = True
         report(self._trace, "request", DONE, now)
@@ -451,7 +451,7 @@ class HttpClient:
             max_head=self._max_head,
         )
         if self._pool is not None:
-            # From here on the slot says whose it is, and whoever gives it back closes it.
+            # From here on the slot holds the connection, and releasing the slot closes it.
             try:
                 self._pool.opened(slot, connection)
             except BaseException:
@@ -463,11 +463,11 @@ class HttpClient:
         return connection
 
     async def _make_context(self) -> "ssl.SSLContext":
-        """The context of this client, or else the process's default as the trust store is now."""
+        """Return the context of this client, else the process's default context for the current trust store."""
         return await prepared_context(tls.client_context) if self._context is None else self._context
 
     def _release(self, slot: PoolSlot, call: RequestState, error: BaseException | None) -> None:
-        """Give the slot back, once; the connection is kept only after a clean end."""
+        """Release the slot, once. The connection is kept only after a clean exchange."""
         connection = slot.connection
         reusable = False
         if connection is not None:
@@ -489,7 +489,7 @@ class HttpClient:
                 report(self._trace, step, FAILED, connection.loop.time(), error=text)
 
     def _may_repeat(self, slot: PoolSlot, call: RequestState, error: BaseException) -> bool:
-        """The keep-alive race: the server closed while our request was on its way (RFC 9112 section 9.3.1)."""
+        """Whether this was the keep-alive race: the server closed while the request was in flight (RFC 9112 9.3.1)."""
         if not (
             slot.reused
             and isinstance(error, ServerDisconnected)
@@ -508,7 +508,7 @@ class HttpClient:
 async def get(url: str, *, timeout: Timeout | float | None = None, trace: Trace | None = None) -> Response:
     """Fetch one URL with a GET and return the whole response; the connection is closed afterwards.
 
-    Several requests are cheaper through one `HttpClient`. Raises what `HttpClient.request` raises.
+    For several requests one `HttpClient` is cheaper. Raises what `HttpClient.request` raises.
     """
     async with HttpClient(trace=trace) as client:
         return await client.get(url, timeout=timeout)

@@ -1,8 +1,8 @@
-"""From an origin to an open connection: names, happy eyeballs, TLS, each with its own trace point and error.
+"""Opens a connection to an origin: name resolution, happy eyeballs, TLS, each with its own trace point and error.
 
-The steps are taken one by one instead of through one `create_connection(host)` so that people see where the time goes
-and which step failed. Names come from the loop's `getaddrinfo`, so a resolver installed there is used; attempts follow
-RFC 8305: families interleaved, a new attempt every 250 ms, earlier ones never given up before another has won.
+The steps are separate, instead of one `create_connection(host)`, so that the trace and the error say which step took
+the time or failed. Names are resolved by the loop's `getaddrinfo`, so an installed resolver is used. Attempts follow
+RFC 8305: families interleaved, a new attempt every 250 ms, and no attempt is cancelled before one has succeeded.
 """
 
 import asyncio
@@ -40,9 +40,9 @@ async def open_connection(
     scratch: memoryview | None = None,
     max_head: int | None = None,
 ) -> Connection:
-    """Resolve, connect and shake hands until `deadline`; return a connection without an exchange.
+    """Resolve, connect and do the TLS handshake until `deadline`; return a connection without an exchange.
 
-    `deadline` is a time of the loop's clock, `math.inf` for none; `context` gives the TLS context, None means no TLS.
+    `deadline` is a time of the loop's clock, `math.inf` for none. `context` returns the TLS context; None: no TLS.
 
     Raises:
         NameResolutionError: when the host has no address.
@@ -54,7 +54,7 @@ async def open_connection(
     phase = "dns"
     timeout = deadline - loop.time()
     if timeout <= 0:
-        raise TimeoutExceeded(f"{origin}: no time was left for a connection", "connect")
+        raise TimeoutExceeded(f"{origin}: no time was left to open a connection", "connect")
 
     def point(step: str, **details: Any) -> None:
         report(trace, phase, step, loop.time(), **details)
@@ -92,7 +92,7 @@ async def open_connection(
                 if connection.lost is None:
                     sock.close()
                 else:
-                    # A transport owns the socket: wait until it is gone, or the limits of the pool would not hold.
+                    # The transport owns the socket. Wait until it is closed, so that the limits of the pool hold.
                     connection.abort()
                     await asyncio.wait((connection.lost,), timeout=HTTP_CLOSE_TIMEOUT)
                 raise
@@ -120,14 +120,14 @@ async def _resolve(loop: asyncio.AbstractEventLoop, origin: Origin) -> list[_Add
 
 
 def _interleave(addresses: Sequence[_Address]) -> list[_Address]:
-    """RFC 8305 section 4: families take turns, the preferred one first; the order within a family stays."""
+    """Alternate the families, the preferred one first, and keep the order within each (RFC 8305 section 4)."""
     first = [address for address in addresses if address[0] == addresses[0][0]]
     second = [address for address in addresses if address[0] != addresses[0][0]]
     return [address for pair in zip_longest(first, second) for address in pair if address is not None]
 
 
 async def _connect_any(loop: asyncio.AbstractEventLoop, origin: Origin, addresses: Sequence[_Address]) -> socket.socket:
-    """The first socket that connects; the others are closed."""
+    """Return the first socket that connects; the others are closed."""
     failures: list[str] = []
 
     async def attempt(family: int, address: Any) -> socket.socket:
@@ -153,7 +153,7 @@ async def _connect_any(loop: asyncio.AbstractEventLoop, origin: Origin, addresse
 
 
 def _why(error: OSError) -> str:
-    # asyncio puts a text of its own into strerror; the system's says more.
+    # asyncio replaces strerror with its own text; the system's text says more.
     return os.strerror(error.errno) if error.errno else str(error)
 
 

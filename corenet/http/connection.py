@@ -1,11 +1,11 @@
-"""One codec on one transport: the I/O half of HTTP/1.1, as an asyncio Protocol.
+"""One HTTP/1.1 connection: a codec on a transport, as an asyncio Protocol.
 
-A connection carries one exchange at a time and is used again only when that exchange ended cleanly: both messages
-complete, nothing of ours left unsent (nor perhaps: `_may_hide`), nothing of the server's left over. A late answer must
-not reach a later request, so nobody but the kernel and TLS is believed that nothing came since: `is_usable` asks both
-right before every `begin`.
+A connection carries one exchange at a time. It is used again only after a clean exchange: both messages complete,
+nothing of ours unsent (nor possibly unsent, see `_may_have_unsent`), no unexpected bytes from the server. A late
+response must not be taken for the response to a later request. So `is_usable` checks the kernel and TLS for input right
+before every `begin`.
 
-States, and what moves them (the `Transition`s below, which alone change `state`; what stands nowhere raises)::
+States and events (the `Transition`s below, the only way to change `state`; an event in an empty cell raises)::
 
     state         | made | begin   | sent          | head    | end   | reuse | leave   | lost
     --------------+------+---------+---------------+---------+-------+-------+---------+-------
@@ -18,23 +18,23 @@ States, and what moves them (the `Transition`s below, which alone change `state`
     CLOSING       |      |         |               |         |       |       | CLOSING | CLOSED
     CLOSED        |      |         |               |         |       |       | CLOSED  |
 
-made: the transport is there. begin: a request takes the connection. sent: the last byte of the request was handed to
-the transport, which may still queue it. head, end: of the final response; while it is read the request may still be on
-its way, and an end before `sent` stops the upload. reuse: the exchange was clean. leave: `close` or `abort`, ours in
-every case. lost: the transport says that its descriptor is gone. A connection that switches protocols is none of ours:
-the codec refuses 101, and what follows CONNECT is closed.
+made: the transport exists. begin: a request starts. sent: the last byte of the request was passed to the transport,
+which may still queue it. head, end: of the final response. While it is read the request may still be in flight; an end
+before `sent` stops the upload. reuse: the exchange was clean. leave: `close` or `abort`, always on our side. lost: the
+transport has closed its descriptor. Connections that switch protocols are not supported: the codec refuses 101, and the
+connection is closed after CONNECT.
 
-What the exchange gave is not part of the state, since its owner may ask when the connection is gone already: `complete`
-(the end was seen), or else `error`, which is raised to every later question. Invariant: in IDLE there is no waiter, no
-upload, no error and nothing to send.
+The result of the exchange is not part of the state, because its owner may read it after the connection is gone:
+`complete` (the end was received), or else `error`, which every later call raises. Invariant: in IDLE there is no
+waiter, no upload, no error and nothing to send.
 
-Ownership: the holder of the pool's slot drives it from IDLE to the end of the exchange, the pool in IDLE and CLOSING;
-the transport owns the descriptor. The task that waits owns `waiter`; a second one is refused.
+Ownership: the holder of the pool's slot drives the connection from IDLE to the end of the exchange, the pool in IDLE
+and CLOSING. The transport owns the descriptor. The task that waits owns `waiter`; a second one is refused.
 
-A protocol rather than streams because a small request then costs one future; a buffered one because small reads then
-share one buffer among all connections and a large body is received into its final place. Time-outs move one timer
-lazily: bytes only note the time, and the timer looks at it when it fires, so that steady traffic never touches the
-timer heap. A polite close has a time as well: what the peer does not take by then is dropped.
+It is a protocol and not a pair of streams, because a small request then costs one future. It is a buffered protocol, so
+that small reads share one buffer of all connections and a large body is received into its final memory. Time-outs use
+one timer: a read only sets `last_activity`, and the timer checks it when it fires, so that steady traffic does not
+touch the timer heap. A graceful close has a time-out too: data that the peer does not accept by then is dropped.
 """
 
 import asyncio
@@ -60,7 +60,7 @@ from corenet.limits import (
     HTTP_STREAM_HIGH_WATERMARK,
 )
 from corenet.loop.sockops import has_no_pending_input
-from corenet.tls.faces import SSLTransport
+from corenet.tls.ssl_transport_type import SSLTransport
 
 __all__ = ["Connection"]
 
@@ -81,17 +81,17 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 class BodySender(Protocol):
-    """What sends the body of a request piece by piece; `waiting`: it has no piece to send yet."""
+    """Sends the body of a request piece by piece; `waiting`: its iterator has not yet yielded the next piece."""
 
     waiting: bool
 
     def stop(self) -> None:
-        """Send no byte more."""
+        """Send no more bytes."""
         ...
 
 
 class Connection(asyncio.BufferedProtocol):
-    """A client connection to one origin. Made by `connect.open_connection`, owned by the pool between exchanges."""
+    """A client connection to one origin. Created by `connect.open_connection`, owned by the pool between exchanges."""
 
     __slots__ = (
         "body",
@@ -142,7 +142,7 @@ class Connection(asyncio.BufferedProtocol):
         max_head: int | None = None,
     ) -> None:
         self.loop = loop
-        # A readiness loop fills a buffer right after it asked for it, so one serves all connections of a thread.
+        # A readiness loop fills the buffer as soon as it got it, so all connections of a thread can share one.
         self.scratch = memoryview(bytearray(HTTP_READ_SIZE)) if scratch is None else scratch
         self.state = OPENING
         self.body: BodyBuffer | None = None
@@ -161,7 +161,7 @@ class Connection(asyncio.BufferedProtocol):
         self.size = 0
         self.max_body: float = math.inf
         self.paused = False
-        # Borrowed from the transport, for the time between exchanges.
+        # A copy of the transport's descriptor number, used between exchanges.
         self.descriptor = -1
         self.deadline = math.inf
         self.read_timeout = math.inf
@@ -172,17 +172,17 @@ class Connection(asyncio.BufferedProtocol):
         self.upload: BodySender | None = None
         self.waiter: asyncio.Future[None] | None = None
         self.drain_waiter: asyncio.Future[None] | None = None
-        # Bytes of the present request.
+        # Bytes of the current request.
         self.written = 0
 
     @property
     def is_busy(self) -> bool:
-        """True from the beginning of an exchange to its end, whether or not its owner has noticed that."""
+        """True from the start of an exchange to its end, whether or not the owner has noticed the end."""
         return SENDING <= self.state <= ENDED
 
     @property
     def is_gone(self) -> bool:
-        """True when there is no descriptor any more."""
+        """True when the descriptor is closed."""
         return self.state == CLOSED
 
     # --- the exchange, as the client drives it --------------------------------------------------------------------
@@ -205,12 +205,12 @@ class Connection(asyncio.BufferedProtocol):
             self._arm(due)
 
     def write_whole(self, request: bytes) -> None:
-        """Send a request that is complete; what the kernel does not take is queued by the transport."""
+        """Send a complete request. The transport queues what the kernel does not accept."""
         self.state = _SENT[self.state]
         self._write(request)
 
     def write_head(self, head: bytes, upload: BodySender) -> None:
-        """Send the head of a request whose body `upload` sends."""
+        """Send the head of a request; `upload` sends the body."""
         self.upload = upload
         self._write(head)
 
@@ -240,15 +240,15 @@ class Connection(asyncio.BufferedProtocol):
         self.transport.write(data)
 
     async def drain(self) -> None:
-        """Wait while the transport's queue is above its high mark, and the exchange goes on."""
+        """Wait while the transport's queue is above its high watermark, at most until the exchange ends."""
         if self.drain_waiter is not None:
             await self.drain_waiter
 
     async def wait(self) -> None:
-        """Wait for what this exchange waits for: its end when collecting, else the next change.
+        """Wait for the end of the exchange when collecting, otherwise for the next change.
 
         Raises:
-            HttpError: what ended the exchange early; or what the iterator of the request's body raised.
+            HttpError: the reason why the exchange ended early. Exceptions of the body's iterator are raised unchanged.
             RuntimeError: when another task waits.
         """
         if self.error is not None:
@@ -264,13 +264,13 @@ class Connection(asyncio.BufferedProtocol):
             self.waiter = None
 
     async def wait_head(self) -> Response:
-        """Wait until the head of the final response is there and return it."""
+        """Wait until the head of the final response has arrived and return it."""
         while self.response is None:
             await self.wait()
         return self.response
 
     def take_body(self) -> bytes:
-        """Return the body that was collected, as it was sent."""
+        """Return the collected body, as it was sent."""
         if self.body is not None:
             return self.body.finish()
         return self.parts.take()
@@ -290,7 +290,7 @@ class Connection(asyncio.BufferedProtocol):
         return piece
 
     def finish(self) -> bool:
-        """End the exchange; return whether the connection can carry another, else it is closed now."""
+        """End the exchange; return whether the connection can carry another one. If not, it is closed."""
         clean = (
             self.state == ENDED
             and not self.transport.is_closing()
@@ -298,9 +298,9 @@ class Connection(asyncio.BufferedProtocol):
         )
         self.body = None
         self.parts.clear()
-        if clean and self.codec.reusable and not self._may_hide():
+        if clean and self.codec.reusable and not self._may_have_unsent():
             if self.paused:
-                # The end came with what made us pause, and nobody read it.
+                # The end arrived together with the data for which reading was paused, and that was not read.
                 self.paused = False
                 self.transport.resume_reading()
             self.codec.next_cycle()
@@ -310,39 +310,39 @@ class Connection(asyncio.BufferedProtocol):
         if clean and self.codec.sending_done:
             self.close()
         else:
-            # A part of our request would still go out, and nobody knows when.
+            # A part of our request would still be sent at an unknown time.
             self.abort()
         return False
 
-    def _may_hide(self) -> bool:
-        """Whether a part of the request may wait where the transport does not count it.
+    def _may_have_unsent(self) -> bool:
+        """Return whether a layer below may hold a part of the request that `get_write_buffer_size` does not count.
 
-        TLS transports of other loops count what is above the transport below them. That one holds what the kernel did
-        not take, all of one large write perhaps, and nothing public tells how much. Of a request that any idle socket
-        takes at once it holds nothing.
+        TLS transports of other loops count only what is above the transport below them. That one holds what the kernel
+        did not accept, at most one large write, and no public method returns how much. A request small enough for any
+        idle socket is sent at once.
         """
         return self.secure and self.written > HTTP_SENT_AT_ONCE and not isinstance(self.transport, SSLTransport)
 
-    # --- its life between exchanges -------------------------------------------------------------------------------
+    # --- between exchanges ----------------------------------------------------------------------------------------
 
     def is_usable(self) -> bool:
-        """Tell whether an idle connection may carry a request now: nothing has come since its last answer.
+        """Return whether an idle connection may carry a request now: nothing was received since the last response.
 
-        An end or bytes that nobody asked for may wait in the kernel, or in TLS, before the loop tells of them, however
-        short the connection was idle. The answer holds until control goes back to the loop.
+        An end of file or unexpected bytes may be in the kernel, or in TLS, before the loop reports them, however short
+        the connection was idle. The result holds until control returns to the loop.
         """
         if self.state != IDLE or self.transport.is_closing():
             return False
         if self.descriptor < 0 and not self._cache_socket_info():
             return False
-        # The transport has not closed its descriptor; were it closed all the same, the kernel would say so.
+        # The transport has not closed the descriptor. If it is closed nevertheless, recv fails and so does this check.
         if not has_no_pending_input(self.descriptor):
             return False
-        # Records that were not decrypted, and plaintext that was not handed on.
+        # TLS records that are not yet decrypted, and plaintext that is not yet delivered.
         return not self.secure or not (self.tls_read_buffer_size() or self.ssl_pending())
 
     def _cache_socket_info(self) -> bool:
-        """Note, once, what `is_usable` asks; False when there is no descriptor."""
+        """Store, once, what `is_usable` needs; False when there is no descriptor."""
         sock = self.transport.get_extra_info("socket")
         if sock is None or sock.fileno() < 0:
             return False
@@ -353,7 +353,7 @@ class Connection(asyncio.BufferedProtocol):
         return True
 
     def close(self) -> None:
-        """Send close_notify and close; after `HTTP_CLOSE_TIMEOUT` seconds without the peer's, abort."""
+        """Send close_notify and close. Abort when the peer has not answered after `HTTP_CLOSE_TIMEOUT` seconds."""
         if self.state >= CLOSING:
             return
         self._leave()
@@ -361,7 +361,7 @@ class Connection(asyncio.BufferedProtocol):
         self.transport.close()
 
     def abort(self) -> None:
-        """Close at once, and so that the server notices at once: nothing that waits anywhere is sent any more."""
+        """Close at once with a reset, so that the server notices at once. Queued data is dropped."""
         if self.state == CLOSED:
             return
         self._leave()
@@ -371,7 +371,7 @@ class Connection(asyncio.BufferedProtocol):
         self.transport.abort()
 
     def fail(self, error: BaseException) -> None:
-        """End the exchange with an error, unless it ended with one before, and the connection with it."""
+        """End the exchange with an error, unless it already has one, and close the connection."""
         if self.error is None:
             self.error = error
         self.abort()
@@ -414,7 +414,7 @@ class Connection(asyncio.BufferedProtocol):
     def _received(self, data: bytes) -> None:
         state = self.state
         if state == IDLE:
-            # Bytes while idle: no later request may see them.
+            # Bytes on an idle connection. They must not be taken for the response to a later request.
             self.abort()
             return
         if state > ENDED:
@@ -451,7 +451,7 @@ class Connection(asyncio.BufferedProtocol):
             self._wake(None)
 
     def _collect_directly(self, left: int) -> None:
-        """Receive the rest of a large body into the bytes object it will be."""
+        """Receive the rest of a large body directly into its final bytes object."""
         if self.size + left > self.max_body:
             self.fail(ResponseTooLarge(f"the body of the response is over the limit of {self.max_body} bytes"))
             return
@@ -461,7 +461,7 @@ class Connection(asyncio.BufferedProtocol):
         self.body = body
 
     def _ended(self) -> None:
-        """The response is complete. What is still unsent of the request is of no use to anybody."""
+        """The response is complete. The unsent rest of the request is not needed."""
         self.state = _FINAL[self.state]
         self.complete = True
         if self.upload is not None:
@@ -553,7 +553,7 @@ class Connection(asyncio.BufferedProtocol):
         now = self.loop.time()
         unsent = self.transport.get_write_buffer_size()
         if self.paused or (unsent and unsent != self.unsent):
-            # Our reader is slow, or the server is and still takes what we send.
+            # Our reader is slow, or the server is slow but still accepts data.
             self.last_activity = now
         self.unsent = unsent
         due = min(self.deadline, self.last_activity + self.read_timeout)
@@ -564,8 +564,8 @@ class Connection(asyncio.BufferedProtocol):
         if now >= self.deadline:
             what = "the request took longer than its total time" + (", waiting for its body" if stalled else "")
         elif stalled:
-            what = f"the body of the request gave nothing for {self.read_timeout:g} s"
+            what = f"the request body yielded nothing for {self.read_timeout:g} s"
         else:
-            what = f"no byte moved for {self.read_timeout:g} s"
+            what = f"no byte was sent or received for {self.read_timeout:g} s"
         sent = self.codec.sending_done and not unsent
         self.fail(TimeoutExceeded(f"{self.origin}: {what}", "response" if sent else "request"))

@@ -1,14 +1,14 @@
-"""Content codings, gzip and deflate, undone in steps that are bounded by octets.
+"""Decodes the content codings gzip and deflate in steps that are limited in bytes.
 
-Rule: output is made only as far as the caller's limits allow, however small the input was (CVE-2025-69223); the same
-holds for what passes from one layer to the next, for the number of layers (CVE-2025-66418) and for the members of one
-gzip body. A body that is cut short or followed by rubbish is an error, several members are one body (RFC 1952 section
-2.2). `deflate` means zlib, but enough servers send bare deflate that the first byte decides.
+Output is limited by the caller, however small the input (CVE-2025-69223). The same holds for the bytes between two
+layers, for the number of layers (CVE-2025-66418) and for the members of a gzip body. A truncated body, or bytes after
+its end, are an error. Several gzip members are one body (RFC 1952 section 2.2). `deflate` means the zlib format, but
+many servers send raw deflate, so the first two bytes decide.
 
-One step is one call of zlib: at most `HTTP_DECODE_INPUT_STEP` octets in, `HTTP_DECODE_OUTPUT_STEP` out. `Decoder.feed`
-yields after each, also when the step gave nothing to the caller, and `Decoder.work` tells how much was done: the caller
-lets others run in between. A layer takes new input only when it has used up the last, and the last layer with work goes
-first: between two layers there is never more than the output of one step.
+A step is one call of zlib: at most `HTTP_DECODE_INPUT_STEP` bytes in, `HTTP_DECODE_OUTPUT_STEP` out. `Decoder.feed`
+yields after each step, even without output, and `Decoder.work` counts the bytes, so the caller can let other callbacks
+run between steps. A layer takes new input only when it has used all of the last, and the last layer with work runs
+first: between two layers there is at most the output of one step.
 """
 
 import asyncio
@@ -34,35 +34,35 @@ _NAMES = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": zlib.MAX_WBITS}
 
 
 class _CodingStage:
-    """One zlib stream, or several gzip members after each other."""
+    """One zlib stream, or a sequence of gzip members."""
 
-    __slots__ = ("at", "began", "busy", "coding", "data", "made", "members", "most", "stream", "wbits")
+    __slots__ = ("at", "began", "busy", "coding", "data", "made", "max_output", "members", "stream", "wbits")
 
-    def __init__(self, coding: str, most: int) -> None:
+    def __init__(self, coding: str, max_output: int) -> None:
         self.coding = coding
         self.wbits = _NAMES[coding]
         self.stream = None if coding == "deflate" else zlib.decompressobj(self.wbits)
         self.began = False
-        # The input is data[at:]; `busy` as long as it, or output that zlib holds back, is worth a step.
+        # The unused input is data[at:]. `busy`: there is input, or output held by zlib, for another step.
         self.data = b""
         self.at = 0
         self.busy = False
         self.made = 0
-        self.most = most
+        self.max_output = max_output
         self.members = 1
 
     def give(self, data: bytes) -> None:
-        """Take more input; only when not busy."""
-        # Of a bare or zlib body one octet may wait for the second, see below.
+        """Set the next input; only when not busy."""
+        # With `deflate` one byte may be left over: the format is decided by two bytes, see `step`.
         self.data = self.data[self.at :] + data if self.at < len(self.data) else data
         self.at = 0
         self.busy = bool(data)
 
     def step(self) -> bytes:
-        """One call of zlib on a busy layer; return its output, which may be empty."""
+        """Call zlib once on a busy layer; return its output, which may be empty."""
         data = self.data
         if self.stream is None:
-            # RFC 1950 section 2.2: the method nibble of a zlib header is 8, and the two octets divide by 31.
+            # RFC 1950 section 2.2: in a zlib header the low four bits are 8, and both bytes are a multiple of 31.
             if len(data) - self.at < 2:
                 self.busy = False
                 return b""
@@ -72,7 +72,7 @@ class _CodingStage:
         elif self.stream.eof:
             self._next_member()
         self.began = True
-        # All of a short input is the object itself; of a longer one only this slice is copied at a member's end.
+        # A slice of the whole input is the same object. At the end of a gzip member zlib copies only this slice.
         part = data[self.at : self.at + HTTP_DECODE_INPUT_STEP]
         stream = self.stream
         try:
@@ -80,11 +80,11 @@ class _CodingStage:
         except zlib.error as error:
             raise DecodeError(f"the {self.coding} body is broken: {error}") from None
         self.at += len(part) - len(stream.unused_data if stream.eof else stream.unconsumed_tail)
-        # A full piece may leave more output behind even when all input is used up.
+        # A full output may mean that zlib holds more, even when all input is used.
         self.busy = self.at < len(data) or (len(made) == HTTP_DECODE_OUTPUT_STEP and not stream.eof)
         self.made += len(made)
-        if self.made > self.most:
-            raise ResponseTooLarge(f"an inner coding of the body gives more than {self.most} bytes")
+        if self.made > self.max_output:
+            raise ResponseTooLarge(f"an inner coding of the body gives more than {self.max_output} bytes")
         return made
 
     def _next_member(self) -> None:
@@ -92,46 +92,46 @@ class _CodingStage:
             raise DecodeError(f"bytes after the end of the {self.coding} body")
         self.members += 1
         if self.members > HTTP_GZIP_MEMBERS + self.made // HTTP_DECODE_STEP_COST:
-            raise DecodeError(f"{self.members} gzip members with next to nothing in them")
+            raise DecodeError(f"{self.members} gzip members that are nearly empty")
         self.stream = zlib.decompressobj(_GZIP)
 
     def finish(self) -> None:
-        """Check that the stream is complete; an empty body is allowed."""
+        """Check that the stream is complete. An empty body is allowed."""
         if self.at < len(self.data) or (self.began and self.stream is not None and not self.stream.eof):
             raise DecodeError(f"the {self.coding} body is cut short")
 
 
 class Decoder:
-    """Undoes the codings of one body; `feed` yields pieces, `finish` checks that all of it was there."""
+    """Decodes the content codings of one body: `feed` yields pieces, `finish` checks that the body was complete."""
 
     def __init__(self, codings: list[str], *, limit: int) -> None:
-        """`codings` as the Content-Encoding field lists them, applied first to last; `limit` in bytes of output.
+        """`codings` in the order of the Content-Encoding field; `limit` is the maximum output in bytes.
 
         Raises:
-            DecodeError: when one is unknown or they are too many.
+            DecodeError: a coding is unknown, or there are too many.
         """
         names = [name for name in codings if name != "identity"]
         if len(names) > HTTP_CONTENT_CODINGS:
-            raise DecodeError(f"{len(names)} content codings over each other")
+            raise DecodeError(f"{len(names)} content codings on one body")
         for name in names:
             if name not in _NAMES:
-                raise DecodeError(f"the content coding {name!r} is not known")
-        # What an inner layer gives is a compressed body: far less than what may come out in the end.
+                raise DecodeError(f"the content coding {name!r} is unknown")
+        # The output of an inner layer is a compressed body, so it is far smaller than the final output may be.
         inner = max(HTTP_DECODE_INNER_SIZE, limit // 16)
         self._layers = [_CodingStage(name, inner) for name in reversed(names)]
         if self._layers:
-            self._layers[-1].most = 1 << 62
+            self._layers[-1].max_output = 1 << 62
         self._left = limit
         self._limit = limit
-        # Octets moved so far, the price of a step included.
+        # Bytes processed so far, including a fixed cost for each step.
         self.work = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield decoded pieces of bounded size, empty ones after a step without output.
+        """Yield decoded pieces of limited size, empty ones after a step without output.
 
         Raises:
-            DecodeError: when the data is broken.
-            ResponseTooLarge: when the output, or what one layer hands to the next, passes its limit.
+            DecodeError: the data is invalid.
+            ResponseTooLarge: the output of the body or of an inner layer exceeds its limit.
         """
         layers = self._layers
         if not layers:
@@ -149,7 +149,7 @@ class Decoder:
             layer = layers[place]
             before = layer.at
             piece = layer.step()
-            # A step costs some 5 us however little it moves: a fresh stream for a member, two copies of the input.
+            # A step costs about 5 us however small it is: a new stream for a gzip member, two copies of the input.
             self.work += layer.at - before + len(piece) + HTTP_DECODE_STEP_COST
             if place == last:
                 yield self._counted(piece)
@@ -165,20 +165,20 @@ class Decoder:
         return piece
 
     def finish(self) -> None:
-        """Check that every layer ended.
+        """Check that every layer is complete.
 
         Raises:
-            DecodeError: when the body was cut short.
+            DecodeError: the body was cut short.
         """
         for layer in self._layers:
             layer.finish()
 
 
 async def yield_between_slices(deadline: float, url: str) -> None:
-    """Let the loop run between two slices of work.
+    """Let other callbacks run between two slices of decoding.
 
     Raises:
-        TimeoutExceeded: when its clock passed `deadline`.
+        TimeoutExceeded: the loop's clock has passed `deadline`.
     """
     await asyncio.sleep(0)
     if asyncio.get_running_loop().time() >= deadline:

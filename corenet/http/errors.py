@@ -1,8 +1,7 @@
-"""The errors of the HTTP room: every failure names the side that caused it and says so in a sentence.
+"""The exceptions of the HTTP package. Each class says which side caused the failure, each message says why.
 
-Remote bytes can raise only `RemoteProtocolError` and its kinds; a wrong call raises `LocalProtocolError`. All share
-`HttpError`, so one except clause is enough for those who do not care. Nothing here is raised by the pure codec but the
-two protocol errors.
+Bytes from the peer raise only `RemoteProtocolError` and its subclasses; a wrong call raises `LocalProtocolError`. The
+common base class is `HttpError`. The sans-IO codec raises only the two protocol errors.
 """
 
 __all__ = [
@@ -24,21 +23,21 @@ __all__ = [
 
 
 class HttpError(Exception):
-    """Anything that kept a request from ending with a response."""
+    """Base class: the request did not end with a response."""
 
 
 class InvalidUrl(HttpError, ValueError):
-    """The URL cannot be requested: malformed, another scheme, or hiding a user name."""
+    """The URL cannot be requested: malformed, not http or https, or with a user name."""
 
 
 class LocalProtocolError(HttpError):
-    """The caller asked for something HTTP does not allow, for example a line end inside a field value."""
+    """The caller did something that HTTP does not allow, for example a line end in a field value."""
 
 
 class RemoteProtocolError(HttpError):
     """The peer sent bytes that are not HTTP/1.1, or whose framing is ambiguous.
 
-    `status` is what a server should answer with: 400, 413, 431, 501 or 505.
+    `status` is the response status that a server should send: 400, 413, 431, 501 or 505.
     """
 
     def __init__(self, message: str, status: int = 400) -> None:
@@ -55,7 +54,7 @@ class Http2Error(RemoteProtocolError):
 
 
 class ServerDisconnected(RemoteProtocolError):
-    """The connection ended before the response was complete; `received` says whether any of it had arrived."""
+    """The connection ended before the response was complete; `received`: some of it had arrived."""
 
     def __init__(self, message: str, *, received: bool) -> None:
         super().__init__(message)
@@ -67,15 +66,15 @@ class DecodeError(RemoteProtocolError):
 
 
 class ResponseTooLarge(HttpError):
-    """The body, or what it decodes to, is over the limit that was set."""
+    """The body, as sent or as decoded, exceeds its limit."""
 
 
 class RedirectError(HttpError):
-    """Too many redirects, one without a usable Location, or one from https to http."""
+    """Too many redirects, an unusable Location, a stream to send again, or a redirect from https to http."""
 
 
 class ConnectError(HttpError):
-    """No connection to the origin could be made."""
+    """No connection to the origin could be opened."""
 
 
 class NameResolutionError(ConnectError):
@@ -83,7 +82,7 @@ class NameResolutionError(ConnectError):
 
 
 class TlsError(ConnectError):
-    """The TLS handshake failed; `certificate` tells whether the server's certificate was the reason."""
+    """The TLS handshake failed; `certificate`: because of the server's certificate."""
 
     def __init__(self, message: str, *, certificate: bool) -> None:
         super().__init__(message)
@@ -91,7 +90,7 @@ class TlsError(ConnectError):
 
 
 class TimeoutExceeded(HttpError, TimeoutError):
-    """Time ran out; `phase` is pool, dns, connect, tls, request or response."""
+    """A time-out; `phase` is pool, dns, connect, tls, request or response."""
 
     def __init__(self, message: str, phase: str) -> None:
         super().__init__(message)
@@ -99,7 +98,7 @@ class TimeoutExceeded(HttpError, TimeoutError):
 
 
 class HttpStatusError(HttpError):
-    """The response has a status of 400 or above and the caller asked for an exception; `response` is that response."""
+    """Raised by `raise_for_status` for a status of 400 or above; `response` is the response."""
 
     def __init__(self, message: str, response: object) -> None:
         super().__init__(message)

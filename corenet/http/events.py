@@ -1,8 +1,8 @@
-"""The vocabulary between the HTTP codec and its users: what was received, what is to be sent.
+"""The events of the HTTP codec: what was received, what is to be sent.
 
-The same classes serve both roles and both directions: a client sends `Request`, `Data`, `End` and receives
-`Informational`, `Response`, `Data`, `End`; a server the other way round. They are plain slotted classes because a
-frozen dataclass costs three times as much to make and one is made for every read.
+Both roles and both directions use the same classes: a client sends `Request`, `Data`, `End` and receives
+`Informational`, `Response`, `Data`, `End`; a server the other way round. They are plain classes with slots, because one
+is created for every read, and a frozen dataclass takes three times as long to create.
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ __all__ = ["Data", "End", "Event", "Informational", "Request", "Response"]
 
 
 class Event:
-    """Base of all events; equality compares what they carry."""
+    """Base class of events. Two events are equal when their fields are."""
 
     __slots__: tuple[str, ...] = ()
 
@@ -30,7 +30,7 @@ class Event:
 
 
 class Request(Event):
-    """The head of a request; `target` is what stands in the request line, `headers` keep order and spelling."""
+    """The head of a request. `target` is as in the request line; `headers` keep order and spelling."""
 
     __slots__ = ("headers", "method", "target", "version")
 
@@ -58,7 +58,7 @@ class Response(Event):
 
 
 class Informational(Response):
-    """The head of a 1xx response; the final one follows."""
+    """The head of a 1xx response. The final response follows."""
 
     __slots__ = ()
 
@@ -67,7 +67,7 @@ class Informational(Response):
 
 
 class Data(Event):
-    """A piece of the body, with transfer coding removed and content coding left on."""
+    """A piece of the body, without transfer coding, with content coding."""
 
     __slots__ = ("data",)
 
@@ -76,7 +76,7 @@ class Data(Event):
 
 
 class End(Event):
-    """The end of the message; `trailers` are fields that came after a chunked body, never merged with the others."""
+    """The end of the message. `trailers` are the fields after a chunked body; they are not merged with the headers."""
 
     __slots__ = ("trailers",)
 

@@ -1,4 +1,4 @@
-# C door: the grammar of HTTP field lines (RFC 9110 section 5), as tables and a few walkers without Python.
+# C declarations: the grammar of HTTP field lines (RFC 9110 section 5), as tables and functions that need no GIL.
 
 from cpython.bytes cimport PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t
@@ -32,14 +32,14 @@ cdef enum CharClass:
     TARGET = 4
 
 
-# The length of what an event, a header or a caller gave for bytes, where Cython lets None pass.
+# The length of `text`. Cython accepts None for bytes, so that is checked here.
 cdef inline Py_ssize_t length_of(bytes text) except -1:
     if text is None:
         raise TypeError("bytes are needed here, not None")
     return PyBytes_GET_SIZE(text)
 
 
-# How many bytes from the beginning belong to the class.
+# How many bytes from the start are in the class.
 cdef inline Py_ssize_t span(const uint8_t *p, Py_ssize_t n, int char_class) noexcept nogil:
     cdef Py_ssize_t i = 0
     while i < n and corenet_http_class[p[i]] & char_class:
@@ -51,7 +51,7 @@ cdef inline bint is_blank(uint8_t c) noexcept nogil:
     return c == 0x20 or c == 0x09
 
 
-# Equality without regard to ASCII case; `lower` is lower-case already.
+# Compare without ASCII case; `lower` must be lower-case.
 cdef inline bint same_name(const uint8_t *p, Py_ssize_t n, const char *lower, Py_ssize_t m) noexcept nogil:
     cdef Py_ssize_t i
     cdef uint8_t c
@@ -66,7 +66,7 @@ cdef inline bint same_name(const uint8_t *p, Py_ssize_t n, const char *lower, Py
     return True
 
 
-# Is `lower` a member of the comma-separated list of tokens?
+# Whether `lower` is a member of the comma-separated list of tokens.
 cdef bint has_member(const uint8_t *p, Py_ssize_t n, const char *lower, Py_ssize_t m) noexcept nogil
-# One checked line "name: value\r\n" for sending; raises LocalProtocolError.
+# Check a field and return the line "name: value\r\n"; raises LocalProtocolError.
 cdef bytes field_line(bytes name, bytes value)

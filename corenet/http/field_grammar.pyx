@@ -1,7 +1,7 @@
-"""The grammar of HTTP field lines: which bytes may stand in names, values and targets, and how lists are read.
+"""The grammar of HTTP field lines: allowed bytes in names, values and targets, and comma-separated lists.
 
-Shared by the codec (which calls the C walkers) and by `headers` (which calls the few Python functions here). Rule: a
-byte outside the grammar never leaves and never enters; CR, LF and NUL in a value are how requests are smuggled.
+The codec calls the C functions, `headers` the few Python functions. A byte outside the grammar is neither sent nor
+accepted, because CR, LF and NUL in a value are used for request smuggling.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -39,7 +39,7 @@ cdef bytes field_line(bytes name, bytes value):
     if n == 0 or span(p, n, TOKEN) != n:
         raise LocalProtocolError(f"{name!r} is not a field name")
     if span(v, m, VALUE) != m or (m and (is_blank(v[0]) or is_blank(v[m - 1]))):
-        raise LocalProtocolError(f"the value {value!r} of {name!r} has a character no field value may have")
+        raise LocalProtocolError(f"the value {value!r} of {name!r} has a control character or surrounding blanks")
     cdef bytes line = PyBytes_FromStringAndSize(NULL, n + m + 4)
     cdef char *out = PyBytes_AS_STRING(line)
     memcpy(out, p, n)
@@ -65,13 +65,13 @@ def find_fields(list raw, bytes lower):
 
 
 def is_token(bytes text):
-    """Tell whether `text` is a token, as methods and field names are (RFC 9110 section 5.6.2)."""
+    """Return whether `text` is a token, as methods and field names are (RFC 9110 section 5.6.2)."""
     cdef Py_ssize_t n = length_of(text)
     return n > 0 and span(<const uint8_t *>PyBytes_AS_STRING(text), n, TOKEN) == n
 
 
 def is_value(bytes text):
-    """Tell whether `text` may be a field value: no control characters, no blanks around (RFC 9110 section 5.5)."""
+    """Return whether `text` is a field value: no control characters, no surrounding blanks (RFC 9110 section 5.5)."""
     cdef Py_ssize_t n = length_of(text)
     cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(text)
     return span(p, n, VALUE) == n and not (n and (is_blank(p[0]) or is_blank(p[n - 1])))

@@ -1,4 +1,4 @@
-# C door of the HTTP/1.1 codec; both roles, no I/O.
+# C declarations of the HTTP/1.1 codec, for both roles.
 
 from libc.stdint cimport int64_t, uint8_t
 
@@ -10,9 +10,9 @@ cdef class H1Codec:
     cdef int max_informational
     # receiving
     cdef int receive
-    cdef bytes held                 # an incomplete head or trailer section, or what was pipelined
+    cdef bytes held                 # an incomplete head or trailer section, or pipelined bytes
     cdef Py_ssize_t scan, line_start, lines
-    cdef int64_t left               # of the body or of the chunk
+    cdef int64_t left               # bytes left in the body or the chunk
     cdef int64_t extensions
     cdef int chunk_digits
     cdef Py_ssize_t chunk_line

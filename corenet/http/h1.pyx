@@ -1,11 +1,11 @@
 """The HTTP/1.1 codec, both roles, without I/O: bytes in and events out, events in and bytes out (RFC 9112).
 
-Rule: whatever two readers could frame differently is refused. Content-Length beside Transfer-Encoding, a repeated or
-malformed Content-Length, a coding other than one `chunked`, a bare CR or LF, folded lines, control characters, blanks
-before the colon and sizes that overflow raise `RemoteProtocolError`; after that the codec is spent. Any chunking of the
-input gives the same events but for the sizes of Data. Everything a stranger sends is counted: head bytes, fields,
-1xx responses, chunk extensions, pipelined bytes. It is shaped like h11, which is its oracle in the tests. Both
-directions stand in one file because one reading of the fields (`note_field`) decides the framing, whoever sends.
+Ambiguous framing is refused. Content-Length together with Transfer-Encoding, a repeated or malformed Content-Length, a
+coding other than one `chunked`, a bare CR or LF, folded lines, control characters, blanks before the colon, and sizes
+that overflow raise `RemoteProtocolError`; after that the codec accepts nothing. However the input is split, the events
+are the same, except for the sizes of Data. Everything that the peer sends is limited: head bytes, fields, 1xx
+responses, chunk extensions, pipelined bytes. The interface is like that of h11, which the tests compare it with. Both
+directions are in one file, because `note_field` decides the framing for both.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -72,7 +72,7 @@ cdef enum Sending:
 cdef enum:
     CHUNK_DIGITS = 15
 
-# A chunk may be two bytes with five around them; an event for each would take thirty times the room.
+# A chunk may be two bytes with five of framing; an event for each would take thirty times the memory.
 cdef Py_ssize_t SHORT_CHUNK = HTTP_COALESCE_BELOW
 
 cdef bytes CRLF = b"\r\n"
@@ -92,7 +92,7 @@ cdef inline int hex_digit(uint8_t c) noexcept nogil:
 
 @cython.final
 cdef class H1Codec:
-    """One connection's codec. `H1Codec(CLIENT)` receives responses, `H1Codec(SERVER)` requests."""
+    """The codec of one connection. `H1Codec(CLIENT)` receives responses, `H1Codec(SERVER)` requests."""
 
     def __cinit__(self, *_args, **_kwargs):
         self.held = self.request_method = b""
@@ -112,7 +112,7 @@ cdef class H1Codec:
         self.clear()
 
     cdef void clear(self) noexcept:
-        # What a client pipelined stays.
+        # `held`, which may have a pipelined request, is kept.
         self.receive = R_HEAD
         self.sending = S_IDLE
         self.scan = self.line_start = self.lines = 0
@@ -122,7 +122,7 @@ cdef class H1Codec:
         self.peer_close = self.own_close = False
         self.request_method = b""
 
-    # --- what users ask -------------------------------------------------------------------------------------------
+    # --- state ----------------------------------------------------------------------------------------------------
 
     @property
     def receiving_done(self):
@@ -131,31 +131,31 @@ cdef class H1Codec:
 
     @property
     def sending_done(self):
-        """True when our own message is complete."""
+        """True when our message is complete."""
         return self.sending == S_DONE
 
     @property
     def started(self):
-        """True when any byte of the peer's message has been seen."""
+        """True when a byte of the peer's message was received."""
         return ((self.receive != R_HEAD and self.receive != R_CLOSED) or self.informational > 0
                 or PyBytes_GET_SIZE(self.held) > 0)
 
     @property
     def until_close(self):
-        """True while a body is received whose end is the end of the connection."""
+        """True while a body is received that ends with the connection."""
         return self.receive == R_UNTIL_CLOSE
 
     @property
     def reusable(self):
-        """True when both messages ended cleanly, neither side wants to close and nothing was sent unasked."""
+        """True when both messages are complete, neither side wants to close, and no unexpected bytes arrived."""
         return (self.receive == R_DONE and self.sending == S_DONE and not self.unexpected_data
                 and not self.peer_close and not self.own_close)
 
     cpdef int next_cycle(self) except -1:
-        """Begin the next exchange on the same connection; for a server `feed(b"")` then gives what was pipelined.
+        """Start the next exchange on the same connection. In a server, `feed(b"")` then returns a pipelined request.
 
         Raises:
-            LocalProtocolError: unless the last exchange is `reusable`.
+            LocalProtocolError: the last exchange is not `reusable`.
         """
         if not self.reusable:
             raise LocalProtocolError("this connection cannot carry another exchange")
@@ -165,10 +165,10 @@ cdef class H1Codec:
     # --- receiving ------------------------------------------------------------------------------------------------
 
     cpdef list feed(self, data):
-        """Take the next received bytes and return the events they complete.
+        """Process received bytes and return the events that they complete.
 
         Raises:
-            RemoteProtocolError: when the bytes are not HTTP/1.1 or are framed ambiguously; the codec is then spent.
+            RemoteProtocolError: the bytes are not HTTP/1.1 or are framed ambiguously; further bytes raise it too.
         """
         cdef list events = []
         cdef bytes piece = data if type(data) is bytes else bytes(data)
@@ -182,28 +182,28 @@ cdef class H1Codec:
 
     @property
     def length_left(self):
-        """Bytes of a body with Content-Length that are still to come; 0 for every other framing."""
+        """Bytes still to come of a body with Content-Length; 0 for any other framing."""
         return self.left if self.receive == R_LENGTH else 0
 
     cpdef list count(self, int64_t size):
-        """Note that `size` bytes of a body with Content-Length were received past the codec, into their final place.
+        """Record that `size` bytes of a body with Content-Length were received directly into their final memory.
 
         Raises:
-            LocalProtocolError: when so many were not due.
+            LocalProtocolError: `size` is negative or more than the rest of the body.
         """
         cdef list events = []
         if self.receive != R_LENGTH or size < 0 or size > self.left:
-            raise LocalProtocolError(f"{size} bytes of body are not due")
+            raise LocalProtocolError(f"{size} is not a number of bytes within the rest of the body")
         self.left -= size
         if self.left == 0:
             self.finish(events, NO_FIELDS)
         return events
 
     cpdef list feed_eof(self):
-        """Note that the peer will send no more and return the events that follows from it.
+        """Record that the peer sends no more, and return the resulting events.
 
         Raises:
-            RemoteProtocolError: when the message was not complete.
+            RemoteProtocolError: the message was not complete.
         """
         cdef list events = []
         if self.receive == R_UNTIL_CLOSE:
@@ -229,7 +229,7 @@ cdef class H1Codec:
         cdef Py_ssize_t end, take
         cdef list trailers
         cdef bytes piece
-        cdef object last = None         # the event of a short chunk; those that follow in this read are joined to it
+        cdef object last = None         # the event of a short chunk; further ones in this read are joined to it
         cdef object joined = None
         while True:
             if self.receive == R_HEAD or self.receive == R_TRAILER:
@@ -278,7 +278,7 @@ cdef class H1Codec:
             elif self.receive == R_DONE:
                 if at < n:
                     if self.server:
-                        # The next request may be pipelined; it waits for next_cycle.
+                        # A pipelined request is kept until next_cycle.
                         if n - at > self.max_pipeline:
                             self.fail("too many bytes sent ahead of the response", 413)
                         self.held = data if at == 0 else data[at:]
@@ -298,7 +298,7 @@ cdef class H1Codec:
         return 0
 
     cdef Py_ssize_t head_end(self, const uint8_t *p, Py_ssize_t n, bint trailer) except -2:
-        """Offset after the empty line that ends a field section, or -1; remembers how far it looked."""
+        """Offset after the empty line that ends a field section, or -1; stores how far it has searched."""
         cdef const uint8_t *hit
         cdef Py_ssize_t i
         while self.scan < n:
@@ -336,7 +336,7 @@ cdef class H1Codec:
         if p[0] == 0x0D and p[1] == 0x0A:
             p += 2
             n -= 2
-        size = <const uint8_t *>memchr(p, 0x0A, n) - p - 1      # head_end has seen the CR LF
+        size = <const uint8_t *>memchr(p, 0x0A, n) - p - 1      # head_end has checked that the line ends with CR LF
         line = size + 2
         if self.server:
             i = span(p, size, TOKEN)
@@ -371,7 +371,7 @@ cdef class H1Codec:
             fields = self.parse_fields(p + line, n - line, False)
             if status < 200:
                 if status == 101:
-                    self.fail("the server switches protocols unasked")
+                    self.fail("the server switches protocols without a request to do so")
                 self.informational += 1
                 if self.informational > self.max_informational:
                     self.fail(f"more than {self.max_informational} informational responses")
@@ -387,12 +387,12 @@ cdef class H1Codec:
         if n != 8 or p[:5] != b"HTTP/" or p[6] != 0x2E or not 0x30 <= p[5] <= 0x39 or not 0x30 <= p[7] <= 0x39:
             self.fail("the HTTP version is malformed")
         if p[5] != 0x31:
-            self.fail(f"HTTP/{p[5] - 0x30} is not spoken here", 505)
-        # RFC 9110 section 2.5: a higher minor version is treated as the highest one we know.
+            self.fail(f"HTTP/{p[5] - 0x30} is not supported", 505)
+        # RFC 9110 section 2.5: a higher minor version is treated as the highest known one.
         return 10 if p[7] == 0x30 else 11
 
     cdef list parse_fields(self, const uint8_t *p, Py_ssize_t n, bint trailer):
-        """The lines of a field section as (name, value); p[:n] ends with the empty line head_end found."""
+        """Parse a field section into (name, value) pairs; p[:n] ends with the empty line found by head_end."""
         cdef list fields = []
         cdef Py_ssize_t at = 0
         cdef Py_ssize_t colon, stop, start, size
@@ -408,7 +408,7 @@ cdef class H1Codec:
                     self.fail("a folded header line")
                 self.fail("a header line without a field name")
             if colon == size or p[at + colon] != 0x3A:
-                self.fail("a field name with a character no name may have, or without a colon")
+                self.fail("a field name has an invalid character or no colon")
             start = at + colon + 1
             stop = at + size
             while start < stop and is_blank(p[start]):
@@ -425,16 +425,16 @@ cdef class H1Codec:
         return fields
 
     cdef int note_field(self, const uint8_t *name, Py_ssize_t n, const uint8_t *v, Py_ssize_t m) except -1:
-        """Remember what the few fields say on which framing and the connection's life depend."""
+        """Record the fields that decide the framing and whether the connection persists."""
         cdef Py_ssize_t i
         if n == 14 and same_name(name, n, "content-length", 14):
             self.field_lengths += 1
             if m == 0 or m > 18:
-                self.fail("Content-Length is no number")
+                self.fail("Content-Length is not a number")
             self.field_length = 0
             for i in range(m):
                 if not 0x30 <= v[i] <= 0x39:
-                    self.fail("Content-Length is no number")
+                    self.fail("Content-Length is not a number")
                 self.field_length = self.field_length * 10 + v[i] - 0x30
         elif n == 17 and same_name(name, n, "transfer-encoding", 17):
             self.field_codings += 1
@@ -454,7 +454,7 @@ cdef class H1Codec:
         return 0
 
     cdef int frame_length(self, int version) except -1:
-        """The part of RFC 9112 section 6.3 that is the same for requests and responses; 1 when a body is framed."""
+        """The rules of RFC 9112 section 6.3 that requests and responses share; 1 when a body is framed."""
         self.peer_version = version
         self.peer_close = self.field_close or (version == 10 and not self.field_keep)
         if self.field_codings:
@@ -489,11 +489,11 @@ cdef class H1Codec:
         cdef int framed = self.frame_length(version)
         if self.request_method == HEAD or status == 204 or status == 304 or (
                 self.request_method == CONNECT and status < 300):
-            # These never have a body, whatever their fields say (RFC 9112 section 6.3, rules 1 and 2).
+            # These never have a body, whatever their fields (RFC 9112 section 6.3, rules 1 and 2).
             self.receive = R_LENGTH
             self.left = 0
             if self.request_method == CONNECT and status < 300:
-                # What follows is no HTTP (RFC 9110 section 9.3.6).
+                # What follows is a tunnel, not HTTP (RFC 9110 section 9.3.6).
                 self.peer_close = True
         elif not framed:
             self.receive = R_UNTIL_CLOSE
@@ -501,7 +501,7 @@ cdef class H1Codec:
         return 0
 
     cdef Py_ssize_t chunk_head(self, const uint8_t *p, Py_ssize_t n) except -1:
-        """Walk over chunk sizes, extensions and the line ends around data; returns how far it came."""
+        """Parse chunk sizes, extensions and the line ends around data; returns how many bytes were used."""
         cdef Py_ssize_t i = 0
         cdef uint8_t c
         cdef int digit
@@ -537,7 +537,7 @@ cdef class H1Codec:
                 if digit >= 0:
                     self.chunk_digits += 1
                     if self.chunk_digits > CHUNK_DIGITS:
-                        self.fail("a chunk size that no file has")
+                        self.fail("a chunk size is too large")
                     self.left = self.left * 16 + digit
                     continue
                 if self.chunk_digits == 0:
@@ -555,7 +555,7 @@ cdef class H1Codec:
             elif is_blank(c):
                 self.receive = R_CHUNK_BLANK
             else:
-                self.fail("a chunk size that is no hexadecimal number")
+                self.fail("a chunk size is not a hexadecimal number")
         return i
 
     cdef int finish(self, list events, list trailers) except -1:
@@ -566,14 +566,14 @@ cdef class H1Codec:
     # --- sending --------------------------------------------------------------------------------------------------
 
     cpdef bytes send(self, event):
-        """Return the bytes that say `event` on the wire.
+        """Return the bytes that encode `event`.
 
         Raises:
-            LocalProtocolError: when the event is out of order, badly framed or holds a forbidden character.
+            LocalProtocolError: the event is out of order, badly framed, or has a forbidden character.
         """
         cdef type kind = type(event)
         if self.sending == S_ERROR:
-            raise LocalProtocolError("an event after a protocol error of our own")
+            raise LocalProtocolError("no event can be sent after a LocalProtocolError")
         try:
             if kind is Data:
                 return self.send_body(event.data)
@@ -589,9 +589,9 @@ cdef class H1Codec:
         raise TypeError(f"{event!r} is not an event that can be sent")
 
     cpdef bytes send_request(self, bytes method, bytes target, list fields, int64_t length):
-        """Return a request head; `length` above 0 adds that Content-Length, -1 leaves framing to `fields`."""
+        """Return a request head; a `length` of 0 or more adds Content-Length, -1 leaves the framing to `fields`."""
         if self.server or self.sending != S_IDLE:
-            raise LocalProtocolError("a request now is out of order")
+            raise LocalProtocolError("a request cannot be sent now")
         cdef Py_ssize_t n = length_of(method)
         if n == 0 or span(<const uint8_t *>PyBytes_AS_STRING(method), n, TOKEN) != n:
             raise LocalProtocolError(f"{method!r} is not a method")
@@ -604,24 +604,24 @@ cdef class H1Codec:
         return self.write_head(method + b" " + target + b" HTTP/1.1\r\n", fields, True, True, 0)
 
     cpdef int repeat_request(self, bytes method) except -1:
-        """Note that a whole request without a body, made by `send_request` before, is sent again byte for byte.
+        """Record that the bytes of an earlier `send_request` without a body are sent again.
 
-        The bytes were checked then; a `Connection` field must not be among them, since it is not looked for here.
+        They were checked then. They must not have a `Connection` field, because it is not evaluated here.
         """
         if self.server or self.sending != S_IDLE:
-            raise LocalProtocolError("a request now is out of order")
+            raise LocalProtocolError("a request cannot be sent now")
         self.request_method = method
         self.sending = S_DONE
         return 0
 
     def send_response(self, event, bint informational):
-        """Return the bytes of a response head; the body's framing is chosen when the fields name none."""
+        """Return the bytes of a response head; without framing fields, this chooses the framing."""
         cdef int status = event.status
         cdef bytes reason = event.reason
         if not self.server or self.sending != S_IDLE or self.receive == R_HEAD:
-            raise LocalProtocolError("a response now is out of order")
+            raise LocalProtocolError("a response cannot be sent now")
         if not (100 <= status <= 199 if informational else 200 <= status <= 999):
-            raise LocalProtocolError(f"{status} is no status of such a response")
+            raise LocalProtocolError(f"{status} is not a status of this kind of response (1xx or final)")
         cdef Py_ssize_t n = length_of(reason)
         if span(<const uint8_t *>PyBytes_AS_STRING(reason), n, VALUE) != n:
             raise LocalProtocolError("the reason phrase has a control character")
@@ -650,13 +650,13 @@ cdef class H1Codec:
                 self.note_field(<const uint8_t *>PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name),
                                 <const uint8_t *>PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
             except RemoteProtocolError as error:
-                # The same grammar, but here the mistake is ours.
+                # Parsed as received fields are, but the error is the caller's.
                 self.receive = receive
                 raise LocalProtocolError(str(error)) from None
         self.content_coded = content_coded
         self.expects_continue = expects
         if self.field_lengths > 1 or (self.field_lengths and self.field_codings):
-            raise LocalProtocolError("a message needs one Content-Length or one Transfer-Encoding, not both or several")
+            raise LocalProtocolError("a message may have only one Content-Length or one Transfer-Encoding")
         if self.field_codings > 1 or not self.field_coding_known:
             raise LocalProtocolError("the only transfer coding that can be sent is one chunked")
         if request and self.field_hosts != 1:
@@ -693,26 +693,26 @@ cdef class H1Codec:
         cdef Py_ssize_t n = length_of(data)
         if self.sending == S_LENGTH:
             if n > self.send_left:
-                raise LocalProtocolError("more body than Content-Length says")
+                raise LocalProtocolError("the body is longer than its Content-Length")
             self.send_left -= n
             return data
         if self.sending == S_CHUNKED:
-            # An empty chunk would be the last one.
+            # An empty chunk would end the body.
             return b"%x\r\n%b\r\n" % (n, data) if n else b""
         if self.sending == S_UNTIL_CLOSE:
             return data
-        raise LocalProtocolError("a body now is out of order")
+        raise LocalProtocolError("a body cannot be sent now")
 
     cdef bytes send_end(self, list trailers):
         cdef bytes out = b""
         if self.sending == S_CHUNKED:
             out = b"0\r\n" + b"".join([field_line(name, value) for name, value in trailers]) + CRLF
         elif trailers:
-            raise LocalProtocolError("trailers need a chunked body")
+            raise LocalProtocolError("trailers can be sent with a chunked body only")
         elif self.sending == S_LENGTH:
             if self.send_left:
-                raise LocalProtocolError(f"{self.send_left} bytes of body less than Content-Length says")
+                raise LocalProtocolError(f"the body is {self.send_left} bytes shorter than its Content-Length")
         elif self.sending != S_UNTIL_CLOSE:
-            raise LocalProtocolError("an end now is out of order")
+            raise LocalProtocolError("the end of a message cannot be sent now")
         self.sending = S_DONE
         return out

@@ -1,7 +1,7 @@
-"""An ordered multi-map of header fields: names compare without case, order and spelling are kept.
+"""Header fields: an ordered multi-map. Names compare without case; order and spelling are kept.
 
-The parser makes one list of byte pairs and this class only wraps it, since most fields of most responses are never
-read. Text is ISO-8859-1 as on the wire; the bytes themselves are at `raw`.
+This class wraps the parser's list of byte pairs, because most fields are never read. Text is ISO-8859-1, as on the
+wire; `raw` has the bytes.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,7 +27,7 @@ def _value(value: str | bytes) -> bytes:
         raise LocalProtocolError(f"the field value {value!r} has characters outside ISO-8859-1") from None
     raw = raw.strip(b" \t")
     if not is_value(raw):
-        raise LocalProtocolError(f"the field value {value!r} has a character no field value may have")
+        raise LocalProtocolError(f"the field value {value!r} has a control character or surrounding blanks")
     return raw
 
 
@@ -43,10 +43,10 @@ class Headers:
 
     @classmethod
     def of(cls, source: "Headers | Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]") -> "Headers":
-        """Make headers from whatever callers like to pass, checking every name and value.
+        """Create headers from any of these types, checking every name and value.
 
         Raises:
-            LocalProtocolError: when a name is no token or a value holds a control character.
+            LocalProtocolError: a name is not a token, or a value is not a valid field value.
         """
         if isinstance(source, Headers):
             return cls(list(source.raw))
@@ -69,13 +69,13 @@ class Headers:
     def get_members(self, name: str) -> list[str]:
         """Return the members of a comma-separated field in lower case, empty ones left out.
 
-        Only for fields whose members are tokens, as Connection and Content-Encoding: quoted commas are not understood.
+        Only for fields whose members are tokens, such as Connection and Content-Encoding: it ignores quoting.
         """
         members = [part.strip().lower() for value in self.get_list(name) for part in value.split(",")]
         return [member for member in members if member]
 
     def set(self, name: str | bytes, value: str | bytes) -> None:
-        """Replace every field called `name` by one."""
+        """Replace all fields called `name` with one."""
         raw_name, raw_value = _name(name), _value(value)
         self.remove(raw_name.decode("ascii"))
         self.raw.append((raw_name, raw_value))
@@ -85,7 +85,7 @@ class Headers:
         self.raw.append((_name(name), _value(value)))
 
     def remove(self, name: str) -> int:
-        """Remove every field called `name`; return how many there were."""
+        """Remove all fields called `name`; return how many there were."""
         lower = name.lower().encode("latin-1", "replace")
         kept = [field for field in self.raw if field[0].lower() != lower]
         removed = len(self.raw) - len(kept)
@@ -118,7 +118,7 @@ class Headers:
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        # Values of credentials do not belong in logs.
+        # Credentials must not be logged.
         secret = (b"authorization", b"proxy-authorization", b"cookie", b"set-cookie")
         shown = [(name, b"***" if name.lower() in secret else value) for name, value in self.raw]
         return f"Headers({shown!r})"

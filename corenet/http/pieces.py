@@ -1,8 +1,8 @@
-"""The pieces of a body in the order they came, small ones joined at once.
+"""A queue of body pieces in order; short neighbours are joined.
 
-A server chooses how its body is cut up. Two bytes kept as an object of their own take some forty, so a limit of bytes
-would be none of memory. Invariant: apart from the first and the last, no two neighbours are both short, so what is kept
-is at most an eighth more than the bytes themselves, and a page.
+A server decides how its body is split. Two bytes as an object of their own take about forty, so a limit in bytes would
+not limit memory. Invariant: of two neighbours, apart from the first and the last piece, at most one is short. So the
+memory is at most an eighth more than the bytes, plus a page.
 """
 
 from collections import deque
@@ -13,7 +13,7 @@ __all__ = ["Pieces"]
 
 
 class Pieces:
-    """A queue of bytes; `size` is how many wait in it."""
+    """A queue of bytes; `size` is the number of bytes in it."""
 
     __slots__ = ("parts", "size")
 
@@ -22,7 +22,7 @@ class Pieces:
         self.size = 0
 
     def add(self, piece: bytes) -> None:
-        """Append `piece`; it is copied only when it is short and what stands before it is."""
+        """Append `piece`. It is copied only when it and the piece before it are short."""
         self.size += len(piece)
         parts = self.parts
         if parts and len(piece) < HTTP_COALESCE_BELOW:
@@ -39,18 +39,18 @@ class Pieces:
         parts.append(piece)
 
     def pop(self) -> bytes:
-        """Take the first piece off; IndexError when there is none."""
+        """Remove and return the first piece; IndexError when there is none."""
         piece = self.parts.popleft()
         self.size -= len(piece)
         return piece if type(piece) is bytes else bytes(piece)
 
     def clear(self) -> None:
-        """Drop everything."""
+        """Remove all pieces."""
         self.parts.clear()
         self.size = 0
 
     def take(self) -> bytes:
-        """Return everything as one object and keep nothing."""
+        """Remove all pieces and return them as one object."""
         parts = self.parts
         if len(parts) == 1:
             return self.pop()

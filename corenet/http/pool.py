@@ -1,9 +1,9 @@
-"""Who gets which connection: counting and queues, without I/O and without awaits.
+"""The connection pool: which request gets which connection. No I/O and no awaits.
 
-A slot is a place for one connection. It counts against the limits from the moment it is given out until the descriptor
-of its connection is gone, so that the limits hold as a server counts them, at every instant (but for the attempts that
-race each other while one connection is made). Its states, and what moves them (the `Transition`s below, which alone
-change `state`; what stands nowhere raises)::
+A slot stands for one connection. It counts against the limits from the moment it is given out until the descriptor of
+its connection is closed, so that the limits hold as the server counts, at every instant (except for the parallel
+attempts while one connection is opened). States and events (the `Transition`s below, the only way to change `state`; an
+event in an empty cell raises)::
 
     state      | opened | take   | keep | drop    | gone
     -----------+--------+--------+------+---------+--------
@@ -12,18 +12,18 @@ change `state`; what stands nowhere raises)::
     IDLE       |        | IN_USE |      | CLOSING | FREE
     CLOSING    |        |        |      |         | FREE
 
-opened: its holder has made the connection. take: an idle one is given out. keep, drop: its holder gives it back, with a
-connection for the next request or without; an idle one is dropped when it is old, dead or in the way. gone: the
-connection has no descriptor any more; a holder who has not noticed gives the slot back all the same. A FREE slot is
-forgotten, nothing can happen to it. Invariant: `total` and each `count` are the numbers of slots that are not FREE.
+opened: the holder has opened the connection. take: an idle connection is given out. keep, drop: the holder releases the
+slot, with a reusable connection or not; an idle connection is dropped when it is too old, dead, or its slot is needed.
+gone: the connection's descriptor is closed; a holder that has not noticed still releases the slot. A FREE slot is no
+longer referenced. Invariant: `total` and each `count` are the numbers of slots that are not FREE.
 
-Ownership: the holder owns a slot in CONNECTING and IN_USE, and its connection with it; the pool owns both in IDLE and
-CLOSING. A future that waits belongs to who asked; a slot that came to one who gave up goes back.
+Ownership: the holder owns a slot in CONNECTING and IN_USE, with its connection; the pool owns both in IDLE and CLOSING.
+A waiting future belongs to the caller of `acquire`; a slot given to a caller that has stopped waiting is released.
 
-Every change happens in one call that cannot be interrupted, so that a cancelled task can lose neither a slot nor a
-connection (the fault that other clients had for years). When somebody waits, politeness ends: connections that say
-goodbye are cut off, and idle ones of other origins make room. Idle connections stand in two ordered dictionaries,
-waiters in a queue for each origin: all operations are O(1), but for the number of origins that wait.
+Every change is one call without awaits, so a cancelled task can lose neither a slot nor a connection. When a request
+waits, closing connections are aborted instead of waiting for close_notify, and idle connections of other origins are
+closed. Idle connections are in two ordered dictionaries, waiters in a queue for each origin. All operations are O(1),
+except for the number of origins with waiters.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ _CLOSED = Transition("gone", _STATES, {IN_USE: IN_USE, IDLE: FREE, CLOSING: FREE
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many connections a client may hold, and for how many seconds one may be idle."""
+    """How many connections a client may have, in all and to one origin, and how many seconds one may be idle."""
 
     connections: int = HTTP_MAX_CONNECTIONS.default
     per_origin: int = HTTP_MAX_PER_ORIGIN.default
@@ -64,7 +64,7 @@ class Limits:
 
 
 class PoolSlot:
-    """The place of one connection; `connection` is None until the first holder has opened one."""
+    """One connection's share of the limits; `connection` is None until the first holder has opened it."""
 
     __slots__ = ("connection", "group", "reused", "state")
 
@@ -76,7 +76,7 @@ class PoolSlot:
 
 
 class _OriginPool:
-    """What the pool knows of one origin."""
+    """The slots and waiters of one origin."""
 
     __slots__ = ("count", "has_waiters", "idle", "origin", "waiters")
 
@@ -89,7 +89,7 @@ class _OriginPool:
 
 
 class Pool:
-    """Connections of one client by origin; the newest idle one is used first, the oldest is closed first."""
+    """The connections of one client by origin. The newest idle one is used first, the oldest is closed first."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limits: Limits) -> None:
         self.loop = loop
@@ -97,7 +97,7 @@ class Pool:
         self.total = 0
         self.groups: dict[Origin, _OriginPool] = {}
         self.idle: dict[PoolSlot, None] = {}
-        # Those that say goodbye, and how many slots wait for their descriptor to go.
+        # Slots whose connection waits for close_notify, and the number of slots in CLOSING.
         self.closing_gracefully: dict[PoolSlot, None] = {}
         self.closing_count = 0
         self.waiting_origins: deque[_OriginPool] = deque()
@@ -105,7 +105,7 @@ class Pool:
         self.closing = False
 
     def acquire(self, origin: Origin) -> "PoolSlot | asyncio.Future[PoolSlot]":
-        """Give a slot at once, with an idle connection or the right to open one, or a future to wait for."""
+        """Return a slot with an idle connection or the right to open one, or a future of a slot."""
         group = self.groups.get(origin)
         if group is None:
             group = self.groups[origin] = _OriginPool(origin)
@@ -120,7 +120,7 @@ class Pool:
                 self.waiting_origins.append(group)
                 group.has_waiters = True
         except MemoryError:
-            # Nobody will wait for it, so nobody may give it a slot.
+            # The caller gets no future, so no slot may be given to it.
             group.waiters.pop(future, None)
             self._forget(group)
             raise
@@ -128,7 +128,7 @@ class Pool:
         return future
 
     def cancel_acquire(self, origin: Origin, future: "asyncio.Future[PoolSlot]") -> None:
-        """Stop waiting; a slot that came in the same moment goes to the next one."""
+        """Stop waiting. A slot that was given meanwhile goes to the next waiter."""
         if future.done() and not future.cancelled() and future.exception() is None:
             self.release(future.result(), reusable=True)
         future.cancel()
@@ -138,21 +138,21 @@ class Pool:
             self._forget(group)
 
     def opened(self, slot: PoolSlot, connection: Connection) -> None:
-        """Note the connection that the holder of `slot` has made."""
-        # First what may find no memory: without it nobody would hear of the connection's end.
+        """Record the connection that the holder of `slot` has opened."""
+        # First, because it may raise MemoryError: without it the pool would not learn that the connection is gone.
         connection.on_closed = partial(self._on_connection_closed, slot)
         slot.state = _OPENED[slot.state]
         slot.connection = connection
 
     def release(self, slot: PoolSlot, *, reusable: bool) -> None:
-        """Take a slot back; with `reusable` its connection waits for the next request.
+        """Take a slot back; with `reusable` its connection is kept for the next request.
 
         Raises:
-            RuntimeError: when nobody held it.
+            RuntimeError: the slot has no holder.
         """
         connection = slot.connection
         if slot.state > IN_USE:
-            raise RuntimeError(f"a slot in state {_STATES[slot.state]} was given back")
+            raise RuntimeError(f"a slot in state {_STATES[slot.state]} was released")
         if reusable and connection is not None and not connection.is_gone:
             if self.closing or self.limits.keepalive_timeout == 0 or not self._keep(slot, connection):
                 self._drop(slot)
@@ -169,7 +169,7 @@ class Pool:
             self._drop(next(reversed(group.idle)), graceful=False)
 
     def close(self) -> list[Connection]:
-        """Close all idle connections and return them; those in use close when they are released."""
+        """Close all idle connections and return them. Those in use are closed when they are released."""
         self.closing = True
         if self.timer is not None:
             self.timer.cancel()
@@ -186,7 +186,7 @@ class Pool:
             self._drop(slot)
         return closed
 
-    # --- inside ---------------------------------------------------------------------------------------------------
+    # --- internal -------------------------------------------------------------------------------------------------
 
     def _acquire_now(self, group: _OriginPool) -> PoolSlot | None:
         idle = group.idle
@@ -213,7 +213,7 @@ class Pool:
         return PoolSlot(group)
 
     def _keep(self, slot: PoolSlot, connection: Connection) -> bool:
-        """Let the connection wait for the next request, unless memory is short."""
+        """Keep the connection for the next request; False when memory is short."""
         group = slot.group
         try:
             group.idle[slot] = None
@@ -221,7 +221,7 @@ class Pool:
             if self.timer is None:
                 self.timer = self.loop.call_later(self.limits.keepalive_timeout, self._expire)
         except MemoryError:
-            # The request has its answer all the same; the next one opens a connection of its own.
+            # This request has its response. The next one opens a new connection.
             group.idle.pop(slot, None)
             self.idle.pop(slot, None)
             return False
@@ -229,7 +229,7 @@ class Pool:
         return True
 
     def _drop(self, slot: PoolSlot, *, graceful: bool = True) -> None:
-        """Close the connection, if there is one; the slot counts until its descriptor is gone."""
+        """Close the connection, if there is one. The slot counts until its descriptor is closed."""
         if slot.state == IDLE:
             del slot.group.idle[slot]
             del self.idle[slot]
@@ -266,7 +266,7 @@ class Pool:
         self.total -= 1
 
     def _dispatch_waiters(self) -> None:
-        """Give the one slot that became free to the origin whose turn it is, there to who waits longest."""
+        """Give one free slot to the next origin in turn, and there to the request that has waited longest."""
         skipped: list[_OriginPool] = []
         pending_slots = self.closing_count
         while self.waiting_origins:
@@ -280,7 +280,7 @@ class Pool:
                 del waiters[waiter]
                 waiter.set_result(slot)
             elif waiters:
-                # It keeps its turn: a place that becomes free is first its, then that of those who come after it.
+                # It keeps its position: it gets the next free slot before the origins behind it.
                 skipped.append(group)
                 if pending_slots:
                     pending_slots -= 1
@@ -297,7 +297,7 @@ class Pool:
             self._evict_for_waiters()
 
     def _evict_for_waiters(self) -> None:
-        """Somebody waits: end every goodbye, and close as many idle connections of others as there is need for."""
+        """A request waits: abort closing connections, and close as many idle connections of other origins as needed."""
         while self.closing_gracefully:
             slot = next(iter(self.closing_gracefully))
             del self.closing_gracefully[slot]
@@ -315,7 +315,7 @@ class Pool:
                 coming += 1
 
     def _expire(self) -> None:
-        """Close what has been idle for too long; all expire alike, so the oldest stand first."""
+        """Close connections that were idle for too long. The timeout is the same for all, so the oldest come first."""
         self.timer = None
         now = self.loop.time()
         while self.idle:
@@ -328,6 +328,6 @@ class Pool:
             self._drop(slot)
 
     def _forget(self, group: _OriginPool) -> None:
-        """Drop the record of an origin nobody talks to or waits for."""
+        """Drop the record of an origin without slots and waiters."""
         if group.count == 0 and not group.waiters:
             self.groups.pop(group.origin, None)

@@ -1,7 +1,7 @@
-"""A request on its way: what is asked and with which fields, how long it may take, where redirects have led.
+"""The state of one request: what to send, its deadlines, and the redirects so far.
 
-Nothing here touches a connection: `corenet.http.client` sends what this says. Redirects follow RFC 9110 section 15.4:
-what was posted is not posted again elsewhere, and credentials stay with the origin that was asked.
+Nothing here touches a connection; `corenet.http.client` sends the request. Redirects follow RFC 9110 section 15.4: a
+POST is not repeated elsewhere, and credentials are sent only to the original origin.
 """
 
 from collections.abc import AsyncIterable, Iterable, Mapping
@@ -20,7 +20,7 @@ FieldTypes = Headers | Mapping[str, str] | Iterable[tuple[str | bytes, str | byt
 Body = bytes | bytearray | memoryview | AsyncIterable[bytes] | Iterable[bytes] | None
 
 _BODY_EXPECTED = frozenset({"POST", "PUT", "PATCH"})
-# What was meant for one origin: credentials, and a name that a caller gave it.
+# Fields that are only for the origin of the caller's URL: credentials, and a Host field from the caller.
 _OF_ORIGIN = (b"authorization", b"proxy-authorization", b"cookie", b"host")
 
 
@@ -28,8 +28,8 @@ _OF_ORIGIN = (b"authorization", b"proxy-authorization", b"cookie", b"host")
 class Timeout:
     """Seconds for the parts of a request; `math.inf` switches one off.
 
-    `connect` covers waiting for a free connection, name, TCP and TLS; `read` the longest silence in either direction;
-    `total` everything from the call to the last byte, redirects included.
+    `connect`: waiting for a free connection, name resolution, TCP and TLS. `read`: the longest time without a byte in
+    either direction. `total`: from the call to the last byte, redirects included.
     """
 
     connect: float = HTTP_CONNECT_TIMEOUT
@@ -39,16 +39,16 @@ class Timeout:
     def __post_init__(self) -> None:
         for name in ("connect", "read", "total"):
             seconds = getattr(self, name)
-            # NaN is neither above nor below anything; as a deadline it would never come.
+            # NaN compares false, and a deadline of NaN would never pass.
             if not seconds > 0:
-                raise ValueError(f"Timeout {name}: {seconds}; a time-out of 0 or less would end every request")
+                raise ValueError(f"Timeout {name}: {seconds} is not more than 0 seconds")
 
 
 def timeout_of(given: Timeout | float | None, default: Timeout) -> Timeout:
-    """What a caller gave: a bare number of seconds is the total, None the default.
+    """Convert the `timeout` argument of a request: a number is the total in seconds, None is the default.
 
     Raises:
-        ValueError: it is 0 or less, or no number.
+        ValueError: it is 0 or less, or not a number.
     """
     if given is None or isinstance(given, Timeout):
         return given or default
@@ -56,7 +56,7 @@ def timeout_of(given: Timeout | float | None, default: Timeout) -> Timeout:
 
 
 class RequestState:
-    """A request on its way: what is asked, how long it may take, where redirects have led."""
+    """One request: what to send, its deadlines, and the redirects so far."""
 
     __slots__ = (
         "_defaults",
@@ -91,36 +91,36 @@ class RequestState:
         self.url_text = url
         self.url = self.sent_url = parse_url(url)
         self.timeout = timeout
-        # Times of the loop's clock, 0.0 until they are needed: for the whole request, and for its present connection.
+        # Times of the loop's clock, 0.0 until they are set: for the whole request, and for the current connection.
         self.deadline = 0.0
         self.connect_deadline = 0.0
         self.history: tuple[Response, ...] = ()
         self.repeated = False
-        # Whether the trace was told that the request is sent.
+        # Whether the trace point for the end of the request was reported.
         self.traced = False
         self._defaults = defaults.raw
         self._extra = Headers.of(headers) if headers else None
-        # The client's own fields are all that is sent: its head may be kept.
+        # Only the client's default fields are sent, so the head can be cached.
         self.head_cacheable = self._extra is None
         self.body = body
         self.length = -1
         if isinstance(self.body, bytes):
             self.length = len(self.body)
         elif self.body is None and method in _BODY_EXPECTED:
-            # RFC 9110 section 8.6: say that there is nothing, where something would be expected.
+            # RFC 9110 section 8.6: send Content-Length: 0 with methods that usually have a body.
             self.length = 0
         if self.length >= 0 and (_frames(defaults) or (self._extra is not None and _frames(self._extra))):
-            # The caller said how the body ends; the codec holds him to it.
+            # The caller frames the body; the codec checks that the body matches.
             self.length = -1
 
     def connect_by(self, now: float) -> float:
-        """When the connection must be there; the first question of an exchange, at `now`, starts its time."""
+        """The time by which the connection must be open. The first call of an exchange, at `now`, sets it."""
         if self.connect_deadline == 0.0:
             self.connect_deadline = min(self.deadline, now + self.timeout.connect)
         return self.connect_deadline
 
     def fields(self) -> list[tuple[bytes, bytes]]:
-        """The header fields of the next request, Host first (RFC 9110 section 7.2): what was given, or the URL's."""
+        """The header fields of the next request, Host first (RFC 9110 section 7.2): the caller's Host, or the URL's."""
         extra = self._extra
         if extra is None:
             fields = list(self._defaults)
@@ -137,21 +137,21 @@ class RequestState:
             fields.append((b"Transfer-Encoding", b"chunked"))
         return fields
 
-    def follow(self, status: int, headers: Headers, most: int, allow_downgrade: bool) -> bool:
-        """Turn into the request a redirect asks for; False when it shall not be followed.
+    def follow(self, status: int, headers: Headers, limit: int, allow_downgrade: bool) -> bool:
+        """Change into the request that a redirect leads to; False when the redirect is not to be followed.
 
-        `most` redirects are followed in all (0: none), from https to http only with `allow_downgrade`.
+        At limit `limit` redirects are followed (0: none), and from https to http only with `allow_downgrade`.
 
         Raises:
-            RedirectError: when it leads nowhere, too far, or out of TLS.
+            RedirectError: there were too many, the Location is unusable, it leads to http, or the body was a stream.
         """
         location = headers.get_list("location")
-        if most == 0 or not location:
+        if limit == 0 or not location:
             return False
         if len(location) > 1:
             raise RedirectError(f"{self.url}: a redirect with {len(location)} Location fields")
-        if len(self.history) >= most:
-            raise RedirectError(f"{self.url_text}: more than {most} redirects")
+        if len(self.history) >= limit:
+            raise RedirectError(f"{self.url_text}: more than {limit} redirects")
         try:
             target = self.url.join(_as_text(location[0]))
         except HttpError as error:
@@ -161,7 +161,7 @@ class RequestState:
         if (status in (301, 302) and self.method == "POST") or (status == 303 and self.method not in ("GET", "HEAD")):
             self._become_get()
         elif isinstance(self.body, Upload):
-            raise RedirectError(f"{self.url}: a redirect asks for the body again, which was a stream")
+            raise RedirectError(f"{self.url}: the redirect requires the body again, but it was a stream")
         if target.origin != self.url.origin:
             self._leave_origin()
         self.sent_url = self.url
@@ -170,7 +170,7 @@ class RequestState:
         return True
 
     def _become_get(self) -> None:
-        """RFC 9110 sections 15.4.2 to 15.4.4: what was posted is not posted again elsewhere."""
+        """Become a GET without a body and its fields (RFC 9110 sections 15.4.2 to 15.4.4)."""
         self.method, self.method_bytes, self.body, self.length = "GET", b"GET", None, -1
         if self._extra is not None:
             for name in (
@@ -186,7 +186,7 @@ class RequestState:
                 self._extra.remove(name)
 
     def _leave_origin(self) -> None:
-        """Credentials were meant for the origin that was asked (RFC 9110 section 15.4), as a Host of the caller was."""
+        """Remove credentials and a Host of the caller, as a redirect to another origin requires (RFC 9110 15.4)."""
         self.head_cacheable = False
         self._defaults = [field for field in self._defaults if field[0].lower() not in _OF_ORIGIN]
         if self._extra is not None:
@@ -195,12 +195,12 @@ class RequestState:
 
 
 def _frames(fields: Headers) -> bool:
-    """Tell whether the fields say where the body ends (RFC 9112 section 6)."""
+    """Return whether the fields frame the body (RFC 9112 section 6)."""
     return "content-length" in fields or "transfer-encoding" in fields
 
 
 def _as_text(location: str) -> str:
-    """A Location is ASCII by the rules and UTF-8 by habit; as ISO-8859-1 it would be escaped wrongly."""
+    """Decode a Location: ASCII by the standard, UTF-8 in practice; read as ISO-8859-1 it would be escaped wrongly."""
     try:
         return location.encode("latin-1").decode("utf-8")
     except UnicodeDecodeError:

@@ -1,15 +1,15 @@
-"""The hook through which another package brings its own name resolution to the command line.
+"""The hook by which another package gives the command line its name resolution.
 
 A package registers a factory in the entry point group ``corenet.resolvers``::
 
     [project.entry-points."corenet.resolvers"]
     resolver = "resolver.daemon.resolver_factory:connect"
 
-The factory is called as ``factory(argument, trace)`` and returns an async context manager whose value goes to
-``loop.set_resolver``. `argument` is what followed ``--resolver``, empty for the factory's own choice; `trace` is
-called with one object for each step, shown by its attributes `kind` and `text` or else by its str, or is None. A
-value with an attribute `trust`, the path of a PEM file, names the authority of the simulated world it resolves for,
-which is used with ``--playground`` only. This is the only way names reach corenet from above it.
+The factory is called as ``factory(argument, trace)`` and returns an async context manager. Its value goes to
+``loop.set_resolver``. `argument` is the value of ``--resolver``, empty when it has none. `trace` is None, or a function
+to be called with one object for each step, which is displayed by its attributes `kind` and `text`, or else by str(). If
+the value has an attribute `trust`, it is the path of a PEM file with the authority of a simulated world; it is used
+with ``--playground`` only. corenet does not import packages above it in any other way.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ ResolverFactory = Callable[[str, Callable[[object], object] | None], AbstractAsy
 
 
 def find_resolver(name: str | None = None) -> ResolverFactory | None:
-    """Return the factory registered under `name`, or the first one by name, or None when there is none."""
+    """Return the factory registered as `name` (None: the first one in order of names), or None when there is none."""
     found = sorted(entry_points(group=GROUP), key=lambda entry: entry.name)
     for entry in found:
         if name is None or entry.name == name:

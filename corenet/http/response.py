@@ -1,7 +1,7 @@
-"""What a request gives back: a whole `Response`, or a `StreamedResponse` whose body is read piece by piece.
+"""The results of a request: a whole `Response`, or a `StreamedResponse` whose body is read piece by piece.
 
 The body is decoded here (gzip, deflate) within the client's limits. A streamed response owns its connection until its
-body was read or its context was left; leaving early closes the connection, since nobody can know how much would follow.
+body was read or its context was left. Leaving early closes the connection, because the rest may be of any length.
 """
 
 import json
@@ -20,7 +20,7 @@ __all__ = ["Response", "StreamedResponse"]
 
 
 class _Head:
-    """Status, headers and where they came from."""
+    """Status, headers, and the URL and method they belong to."""
 
     __slots__ = ("headers", "history", "http_version", "method", "reason", "status", "url")
 
@@ -39,7 +39,7 @@ class _Head:
 
     @property
     def encoding(self) -> str:
-        """The charset the Content-Type names, else utf-8."""
+        """The charset of the Content-Type, else utf-8."""
         return charset_of(self.headers.get("content-type", ""))
 
     def _check(self, response: object) -> None:
@@ -48,7 +48,7 @@ class _Head:
 
 
 class Response(_Head):
-    """A complete response. `body` is decoded; `history` holds the redirects that led here."""
+    """A complete response. `body` is decoded; `history` has the redirects before it."""
 
     __slots__ = ("body", "trailers")
 
@@ -77,14 +77,14 @@ class Response(_Head):
 
     @property
     def text(self) -> str:
-        """The body as text, utf-8 when its charset is unknown; bytes that are not of it become U+FFFD. Never raises."""
+        """The body as text; utf-8 when the charset is unknown, U+FFFD for invalid bytes. Never raises."""
         return decode_text(self.body, self.encoding)
 
     def json(self) -> Any:
-        """The body as JSON.
+        """The body parsed as JSON.
 
         Raises:
-            ValueError: when it is none.
+            ValueError: it is not JSON.
         """
         return json.loads(self.body)
 
@@ -92,7 +92,7 @@ class Response(_Head):
         """Return the response itself.
 
         Raises:
-            HttpStatusError: when the status is 400 or above.
+            HttpStatusError: the status is 400 or above.
         """
         self._check(self)
         return self
@@ -102,10 +102,11 @@ class Response(_Head):
 
 
 class StreamedResponse(_Head):
-    """A response whose head has arrived and whose body is read as it comes: ``async for piece in response``.
+    """A response whose head has arrived and whose body is read as it arrives: ``async for piece in response``.
 
-    What was begun in one loop may go on in another or in `read`. One task reads at a time. After a failure (of the
-    server, of a limit, or a cancel, which loses what was on its way) each further read raises the same error.
+    A loop that was left early can be continued by another one or by `read`. Only one task may read at a time. After a
+    failure each further read raises the same error. A cancelled read loses a piece, so further reads raise
+    `LocalProtocolError`.
     """
 
     __slots__ = (
@@ -145,11 +146,11 @@ class StreamedResponse(_Head):
         self.method = method
         self.http_version = http_version
         self.history = history
-        # Ours until `finish` was called, another request's after it.
+        # Ours until `finish` was called; then it may serve another request.
         self._connection = connection
         self._deadline = deadline
         self._decoder = decoder
-        # Output of the decoder that belongs to input already taken: it outlives the loop that asked for it.
+        # The decoder's remaining output for the input that it has; it outlives the loop that started it.
         self._decoding: Iterator[bytes] | None = None
         self._pause_at = HTTP_DECODE_SLICE_BYTES
         self._limit = limit
@@ -167,8 +168,8 @@ class StreamedResponse(_Head):
 
         Raises:
             StopAsyncIteration: after the end of the body.
-            HttpError: when the response ends early or is broken.
-            RuntimeError: when another task is reading.
+            HttpError: the response ends early or is invalid.
+            RuntimeError: another task is reading.
         """
         self._begin()
         try:
@@ -183,12 +184,12 @@ class StreamedResponse(_Head):
         return piece
 
     async def read(self) -> bytes:
-        """Read the rest of the body into memory; empty when all of it was read before.
+        """Read the rest of the body into memory; empty when all was read before.
 
         Raises:
-            ResponseTooLarge: when it is over the client's limit for bodies in memory.
-            HttpError: when the response ends early or is broken.
-            RuntimeError: when another task is reading.
+            ResponseTooLarge: it exceeds the client's limit for bodies in memory.
+            HttpError: the response ends early or is invalid.
+            RuntimeError: another task is reading.
         """
         self._begin()
         pieces = Pieces()
@@ -210,7 +211,7 @@ class StreamedResponse(_Head):
         self._reading = True
 
     async def _next(self) -> bytes | None:
-        """The next piece that is not empty, or None after the end."""
+        """Return the next non-empty piece, or None after the end."""
         while self._failure is None and not self._ended:
             if self._decoding is not None:
                 piece = await self._decoded(self._decoding)
@@ -230,8 +231,8 @@ class StreamedResponse(_Head):
         return None
 
     async def _decoded(self, decoding: Iterator[bytes]) -> bytes:
-        """The next piece out of the decoder, empty when it needs more input; others run between slices."""
-        assert self._decoder is not None  # who else made `decoding`
+        """Return the decoder's next piece, empty when it needs input; other callbacks run between slices."""
+        assert self._decoder is not None  # it created `decoding`
         for piece in decoding:
             if self._decoder.work >= self._pause_at:
                 self._pause_at = self._decoder.work + HTTP_DECODE_SLICE_BYTES
@@ -251,33 +252,33 @@ class StreamedResponse(_Head):
     def _fail(self, error: BaseException) -> None:
         if self._ended or self._failure is not None:
             return
-        # A cancel is told once, to the task that was cancelled.
+        # The cancellation itself is raised once only, in the task that was cancelled.
         self._failure = (
             error
             if isinstance(error, Exception)
-            else LocalProtocolError("a cancelled read lost a part of this response")
+            else LocalProtocolError("a cancelled read has lost a part of this response")
         )
         self._decoding = None
         self._finish(error)
 
     @property
     def trailers(self) -> Headers:
-        """Fields after a chunked body; empty until the body was read."""
+        """The fields after a chunked body; empty until the body was read."""
         return self._trailers
 
     def raise_for_status(self) -> "StreamedResponse":
         """Return the response itself.
 
         Raises:
-            HttpStatusError: when the status is 400 or above.
+            HttpStatusError: the status is 400 or above.
         """
         self._check(self)
         return self
 
     def close(self) -> None:
-        """Give the connection back; it is closed unless the whole body has come. Idempotent.
+        """Release the connection; it is closed unless the whole body has arrived. Idempotent.
 
-        Who reads meanwhile or later is told by a `LocalProtocolError`.
+        A read in progress, and later ones, raise `LocalProtocolError`.
         """
         if self._ended or self._failure is not None:
             return

@@ -1,7 +1,7 @@
-"""Trace points: what a request is doing, named and timed, for people who ask where the time went.
+"""Trace points: the named and timed steps of a request.
 
-The names are dns, connect, tls, request and response, each started, then done or failed; other packages may send points
-of their own through the same callback. Nothing is made or called while nobody listens.
+The names are dns, connect, tls, request and response; each is started, then done or failed. Other packages may send
+their own points to the same callback. Without a callback nothing is created or called.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ FAILED = "failed"
 
 @dataclass(frozen=True, slots=True)
 class TracePoint:
-    """One step: `name` and `phase`, the loop's monotonic `time` in seconds, and what is worth knowing about it."""
+    """One step: `name`, `phase`, `time` of the loop's clock in seconds, and details."""
 
     name: str
     phase: str
@@ -33,6 +33,6 @@ Trace = Callable[[TracePoint], None]
 
 
 def report(trace: Trace | None, name: str, phase: str, time: float, /, **details: Any) -> None:
-    """Send one point if anybody listens."""
+    """Send one point to `trace` unless it is None."""
     if trace is not None:
         trace(TracePoint(name, phase, time, details))

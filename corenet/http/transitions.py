@@ -1,17 +1,17 @@
-"""State machines that cannot be left by mistake: for each event a table from state to state.
+"""State machines as tables: for each event a table from state to next state.
 
-A module writes its table into its head, for people, and makes one `Transition` of each column. `state = BEGIN[state]`
-is then how a state changes, and the only way: an event that cannot happen in a state raises. A test compares the two.
-Dictionaries because one look-up is all that a request pays for each of its steps.
+A module documents its states and events as a table in its docstring and creates one `Transition` for each column. State
+changes only by ``state = BEGIN[state]``; an event that is impossible in a state raises. A test compares docstring and
+transitions. They are dictionaries, because a look-up is all that a request may cost for each step.
 """
 
 __all__ = ["Transition"]
 
 
 class Transition(dict[int, int]):
-    """One event: what it makes of each state in which it can happen. Not changed after it was made.
+    """One event: the next state for each state in which it can happen. Constant.
 
-    Looking up another state raises RuntimeError: a fault of this package, not of a caller or a peer.
+    An impossible state raises RuntimeError, because that is a bug of this package, not of a caller or a peer.
     """
 
     __slots__ = ("event", "states")

@@ -1,12 +1,13 @@
-"""The body of a request that is made while it is sent: one iterator, one task.
+"""A request body that is produced while it is sent: one iterator, one task.
 
-Writing goes on beside reading: a server may answer while it reads, and neither may wait for the other. The task takes a
-piece, writes it, waits until the transport has room, and lets others run between slices however willing iterator and
-kernel are; so the deadline of the request, which is the connection's timer, holds at every await of the iterator.
+The body is written while the response is read, because a server may answer before it has read everything, and neither
+side may wait for the other. The task takes a piece, writes it, waits until the transport is below its watermark, and
+lets other callbacks run after each slice, however fast iterator and kernel are. So the deadline of the request, which
+is the connection's timer, is kept at every await of the iterator.
 
-Ownership: the request owns its upload and calls `close` at its end, whatever the end was; the connection holds it for
-as long as the exchange goes on and stops it with the exchange. What the iterator raises ends the exchange and comes out
-of the request; what it raises after it was stopped, with the answer there, goes to the loop's exception handler.
+Ownership: the request owns its upload and always calls `close` at its end. The connection has a reference during the
+exchange and stops the upload with it. An exception of the iterator ends the exchange and is raised by the request. When
+the iterator raises after the upload was stopped, the exception goes to the loop's exception handler.
 """
 
 import asyncio
@@ -18,12 +19,12 @@ from corenet.limits import HTTP_CLOSE_TIMEOUT, HTTP_UPLOAD_SLICE_BYTES, HTTP_UPL
 
 __all__ = ["Upload", "prepare_body"]
 
-# The loop itself does not hold a task whose iterator takes its time after the request.
+# The loop has only weak references to tasks. This keeps a task whose iterator outlasts the request.
 _left_behind: set[asyncio.Task[None]] = set()
 
 
 class Upload:
-    """One body. `waiting`: the iterator is asked; `stopped`: no byte more; `closed`: the iterator was told so."""
+    """One body. `waiting`: the next piece is awaited; `stopped`: sends no more; `closed`: aclose was called."""
 
     __slots__ = ("closed", "iterator", "stopped", "task", "waiting")
 
@@ -35,23 +36,23 @@ class Upload:
         self.closed = False
 
     def start(self, connection: Connection, sent: Callable[[], None] | None = None) -> None:
-        """Begin to send over `connection`; `sent` is called after the last byte was written."""
+        """Start sending on `connection`; `sent` is called after the last byte was written."""
         self.task = connection.loop.create_task(self._run(connection, sent))
 
     def stop(self) -> None:
-        """No byte more; the iterator is cancelled where it waits. Idempotent."""
+        """Send no more bytes and cancel the iterator where it waits. Idempotent."""
         if not self.stopped:
             self.stopped = True
             if self.task is not None:
                 self.task.cancel()
 
     async def close(self) -> None:
-        """Stop, and wait until the iterator was closed; one that does not end is left behind and reported."""
+        """Stop and wait until the iterator is closed. One that takes too long is reported and not waited for."""
         self.stop()
         if self.task is not None and not await self._ended(self.task):
             return
         if not self.closed:
-            # Never begun, or cancelled before its first step.
+            # Never started, or cancelled before its first step.
             loop = asyncio.get_running_loop()
             await self._ended(loop.create_task(self._close_iterator(loop)))
 
@@ -61,7 +62,7 @@ class Upload:
         _, late = await asyncio.wait((task,), timeout=HTTP_CLOSE_TIMEOUT)
         if late:
             asyncio.get_running_loop().call_exception_handler(
-                {"message": "the body of a request did not end in its time when it was closed", "task": task}
+                {"message": "the body of a request did not end in time when it was closed", "task": task}
             )
         return not late
 
@@ -90,7 +91,7 @@ class Upload:
             if self.stopped:
                 return
             if not isinstance(piece, bytes | bytearray | memoryview):
-                raise LocalProtocolError(f"a body yields bytes, not {type(piece).__name__}")
+                raise LocalProtocolError(f"a body must yield bytes, not {type(piece).__name__}")
             connection.write_piece(bytes(piece))
             size += len(piece)
             pieces += 1
@@ -118,24 +119,24 @@ class Upload:
                     raise
 
     def _report(self, loop: asyncio.AbstractEventLoop, error: BaseException) -> None:
-        loop.call_exception_handler({"message": "the body of a request failed when it was closed", "exception": error})
+        loop.call_exception_handler({"message": "the body of a request raised when it was closed", "exception": error})
 
 
 def prepare_body(body: bytes | bytearray | memoryview | AsyncIterable[bytes] | Iterable[bytes]) -> bytes | Upload:
-    """What a caller gave as a body, ready to be sent at once or piece by piece.
+    """Convert the `body` argument to bytes, or to an Upload that sends it piece by piece.
 
     Raises:
-        TypeError: when it is text.
+        TypeError: it is str.
     """
     if isinstance(body, bytes | bytearray | memoryview):
         return bytes(body)
     if isinstance(body, str):
-        raise TypeError("a body is bytes or yields bytes; encode the text first")
+        raise TypeError("a body is bytes or yields bytes; encode str first")
     return Upload(body)
 
 
 async def _each(body: Iterable[bytes]) -> AsyncIterator[bytes]:
-    """A plain iterable; a generator is closed with the upload, a file stays open."""
+    """Iterate over a plain iterable. A generator is closed with the upload, a file stays open."""
     try:
         for piece in body:
             yield piece

@@ -1,9 +1,9 @@
-"""http and https URLs: parsing, normalising, joining, origins; IDNA only here, at the edge.
+"""http and https URLs: parsing, normalising, joining, origins. Only this module uses IDNA.
 
-Rule: what a browser and another library could read as different hosts is refused instead of guessed: user names,
-backslashes, control characters, percent-encoded hosts, IPv4 in any form but four decimal numbers. The path keeps its
-percent-encoding except that its hex digits become upper-case, dot segments are removed and what may not stand in a
-path is encoded (RFC 3986 sections 2 and 5.2, RFC 9110 section 4.2).
+A URL that another parser could read as a different host is refused: user names, backslashes, control characters,
+percent-encoded hosts, IPv4 addresses in any form but four decimal numbers. The path keeps its percent-encoding, except
+that hex digits become upper-case, dot segments are removed, and characters that are not allowed are encoded (RFC 3986
+sections 2 and 5.2, RFC 9110 section 4.2).
 """
 
 import re
@@ -18,7 +18,7 @@ __all__ = ["Origin", "Url", "parse_url"]
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
-# RFC 3986 appendix B, without its tolerance for anything.
+# The regular expression of RFC 3986 appendix B, with a strict scheme.
 _SPLIT = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]*):)?(?://([^/?#]*))?([^?#]*)(?:\?([^#]*))?(?:#(.*))?", re.DOTALL)
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]")
 _HOST = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?")
@@ -30,7 +30,7 @@ _DOT = re.compile(r"(?:\.|%2[Ee])")
 
 
 class Origin(NamedTuple):
-    """Who is spoken to: scheme, host (lower-case ASCII, or an address), port. Credentials never leave it."""
+    """Scheme, host (lower-case ASCII, or an address) and port. Credentials are sent only to their origin."""
 
     scheme: str
     host: str
@@ -42,7 +42,7 @@ class Origin(NamedTuple):
 
 
 class Url:
-    """A parsed and normalised URL; immutable by habit, made by `parse_url` and `join` only."""
+    """A parsed and normalised URL. Not changed after `parse_url` or `join` has created it."""
 
     __slots__ = ("fragment", "host_field", "is_address", "origin", "path", "query", "target", "text")
 
@@ -78,20 +78,20 @@ class Url:
 
     @property
     def port(self) -> int:
-        """The port, the scheme's own when none was given."""
+        """The port; the scheme's default when none was given."""
         return self.origin.port
 
     def join(self, reference: str) -> "Url":
-        """Return the URL that `reference` means here, as in a Location field (RFC 3986 section 5.2).
+        """Resolve `reference`, for example a Location field, relative to this URL (RFC 3986 section 5.2).
 
         Raises:
-            InvalidUrl: when the result is no http or https URL.
+            InvalidUrl: the result is not an http or https URL.
         """
-        # Its length and its characters are looked at where all of it is, in `parse_url`.
+        # Length and characters are checked by `parse_url`, on the whole URL.
         match = _SPLIT.fullmatch(reference)
         assert match is not None  # the pattern matches any text
         scheme, authority, path, query, fragment = match.groups()
-        # RFC 9110 section 10.2.2: a redirect without a fragment inherits the one that was asked for.
+        # RFC 9110 section 10.2.2: a redirect without a fragment inherits that of the original URL.
         if fragment is None:
             fragment = self.fragment
         tail = ("" if query is None else f"?{query}") + ("" if fragment is None else f"#{fragment}")
@@ -125,19 +125,19 @@ def parse_url(text: str) -> Url:
     """Parse and normalise an absolute http or https URL.
 
     Raises:
-        InvalidUrl: with the reason, when it cannot be requested safely.
+        InvalidUrl: it cannot be requested safely; the message has the reason.
     """
     if len(text) > HTTP_URL_SIZE:
         raise InvalidUrl(f"the URL has more than {HTTP_URL_SIZE} characters")
     if _FORBIDDEN.search(text):
-        raise InvalidUrl(f"{text!r} has a blank, a control character or a backslash in it")
+        raise InvalidUrl(f"{text!r} contains a blank, a control character or a backslash")
     match = _SPLIT.fullmatch(text)
     assert match is not None  # the pattern matches any text
     scheme, authority, path, query, fragment = match.groups()
     if scheme is None or scheme.lower() not in DEFAULT_PORTS:
         raise InvalidUrl(f"{text!r} does not begin with http:// or https://")
     if not authority:
-        raise InvalidUrl(f"{text!r} names no host")
+        raise InvalidUrl(f"{text!r} has no host")
     scheme = scheme.lower()
     if "@" in authority:
         raise InvalidUrl("user names and passwords in a URL are refused; send an Authorization field instead")
@@ -151,11 +151,11 @@ def parse_url(text: str) -> Url:
     )
 
 
-# --- the parts --------------------------------------------------------------------------------------------------------
+# --- components -------------------------------------------------------------------------------------------------------
 
 
 def _authority(authority: str, scheme: str) -> tuple[str, int, bool]:
-    """Host, port, and whether the host is an address."""
+    """Return host, port, and whether the host is an address."""
     if authority.startswith("["):
         inside, closing, rest = authority[1:].partition("]")
         if not closing or (rest and not rest.startswith(":")):
@@ -163,11 +163,11 @@ def _authority(authority: str, scheme: str) -> tuple[str, int, bool]:
         try:
             address = IPv6Address(inside)
         except AddressValueError as error:
-            raise InvalidUrl(f"{authority!r} is no IPv6 address: {error}") from None
+            raise InvalidUrl(f"{authority!r} is not an IPv6 address: {error}") from None
         if "%" in inside:
-            raise InvalidUrl(f"{authority!r}: an address with a zone means nothing outside its own machine")
+            raise InvalidUrl(f"{authority!r}: an IPv6 zone has a meaning on one machine only")
         mapped = address.ipv4_mapped
-        # Python 3.13 began to write these with dots; origins must compare equal whatever the interpreter.
+        # From Python 3.13 on `compressed` has dots here. Origins must be equal in every version.
         host = address.compressed if mapped is None else f"::ffff:{int(mapped) >> 16:x}:{int(mapped) & 0xFFFF:x}"
         return host, _port(rest[1:], authority, scheme), True
     name, _, port = authority.partition(":")
@@ -193,27 +193,27 @@ def _port(text: str, authority: str, scheme: str) -> int:
 def _host(name: str) -> str:
     host = name.lower()
     if not name.isascii() or "xn--" in host:
-        # Its tables take a megabyte, which plain ASCII names need not pay for.
+        # Imported here: its tables take a megabyte, which ASCII names do not need.
         import idna
 
         try:
             host = idna.encode(name, uts46=True).decode("ascii")
         except idna.IDNAError as error:
-            raise InvalidUrl(f"{name!r} is no valid internationalised host name: {error}") from None
+            raise InvalidUrl(f"{name!r} is not a valid internationalised host name: {error}") from None
     if len(host.rstrip(".")) > 253 or not _HOST.fullmatch(host):
-        raise InvalidUrl(f"{name!r} is no valid host name")
+        raise InvalidUrl(f"{name!r} is not a valid host name")
     return host
 
 
 def _encode(text: str, bad: re.Pattern[str]) -> str:
-    """Percent-encode what may not stand here; existing escapes stay, in upper case, and a lone % becomes %25."""
+    """Percent-encode the characters in `bad`. Existing escapes stay, in upper case; a lone % becomes %25."""
     if "%" in text:
         text = _ESCAPE.sub(lambda found: found[0].upper() if len(found[0]) == 3 else "%25", text)
     return bad.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "replace")), text)
 
 
 def _remove_dots(path: str) -> str:
-    """RFC 3986 section 5.2.4; escaped dots count as dots, since servers decode them."""
+    """Remove dot segments (RFC 3986 section 5.2.4). Escaped dots count as dots, because servers decode them."""
     if "/." not in path and "/%2E" not in path:
         return path
     out: list[str] = []

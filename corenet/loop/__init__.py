@@ -1,7 +1,7 @@
-"""The asyncio loop: `Loop`, `new_event_loop`, `run`, and what a resolver must offer to be set on it.
+"""The asyncio loop: `Loop`, `new_event_loop`, `run`, and `AddressResolver`, the interface of `Loop.set_resolver`.
 
-Everything that asyncio promises of a loop is reached from here; the speed comes from `corenet.core` and
-`corenet.transports` below.
+This package implements asyncio's loop interface. The code that runs for each event is in `corenet.core` and
+`corenet.transports`.
 """
 
 from typing import TYPE_CHECKING

@@ -1,7 +1,7 @@
-"""What the parts of the loop share: the engine under asyncio's own loop, and the transports that it makes.
+"""`BaseLoop`: the engine combined with `asyncio.BaseEventLoop`, and the factories of transports.
 
-`Loop` is this class with the halves that build on it (`connecting`, `listening`). Servers, child processes and the
-handling of forks know this class alone, so that no module imports the one that joins them all.
+`Loop` adds the mixins of `connecting`, `listening` and `name_resolution`. Servers, child processes and fork handling
+import only this class, so that no module imports `loop`, which imports all of them.
 """
 
 import asyncio
@@ -19,15 +19,15 @@ __all__ = ["BaseLoop"]
 
 
 class BaseLoop(SocketEngine, asyncio.BaseEventLoop):  # type: ignore[misc]
-    """The engine as a loop of asyncio, and the factories of its transports, which BaseEventLoop calls as well."""
+    """The engine as an asyncio loop, with the transport factories that BaseEventLoop calls too."""
 
-    #: Set it before servers are made on listening sockets that other processes accept from as well: a connection then
-    #: wakes one of these processes (EPOLLEXCLUSIVE), each in its turn. `corenet.serve` sets it in "exclusive" mode.
+    #: Set it before creating servers on listening sockets that other processes accept from too: a connection then
+    #: wakes one of these processes (EPOLLEXCLUSIVE), in rotation. `corenet.serve` sets it in "exclusive" mode.
     exclusive_listeners = False
 
-    #: Handlers of signals, and the descriptor by which a signal wakes the loop.
+    #: Signal handlers, and the descriptor by which a signal wakes the loop.
     _signals: Signals
-    #: Of child processes that have not ended.
+    #: One pidfd for each child process that has not ended.
     _pidfds: set[int]
 
     def _make_socket_transport(
@@ -85,7 +85,7 @@ class BaseLoop(SocketEngine, asyncio.BaseEventLoop):  # type: ignore[misc]
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
     ) -> Any:
-        """Put TLS on a connection; returns the transport that `protocol` uses from now on."""
+        """Start TLS on a connection; returns the transport that `protocol` must use from then on."""
         from corenet.tls import start_tls
 
         return await start_tls.start_tls(
@@ -109,7 +109,7 @@ class BaseLoop(SocketEngine, asyncio.BaseEventLoop):  # type: ignore[misc]
 
         return make_write_pipe(self, pipe, protocol, waiter, extra)
 
-    # --- connections that are made or accepted --------------------------------------------------------------------
+    # --- connected sockets ----------------------------------------------------------------------------------------
 
     async def _create_connection_transport(
         self,
@@ -122,13 +122,13 @@ class BaseLoop(SocketEngine, asyncio.BaseEventLoop):  # type: ignore[misc]
         ssl_shutdown_timeout: float | None = None,
         context: contextvars.Context | None = None,
     ) -> tuple[Any, Any]:
-        """Protocol and transport of a connected socket, which is closed when there comes to be no transport."""
+        """Return transport and protocol of a connected socket. The socket is closed when no transport is created."""
         try:
             sock.setblocking(False)
             protocol = protocol_factory()
-            place: dict[str, Any] = {}
+            keywords: dict[str, Any] = {}
             if compat.MAKES_TRANSPORTS_IN_CONTEXT:
-                place["context"] = contextvars.copy_context() if context is None else context
+                keywords["context"] = contextvars.copy_context() if context is None else context
             waiter: asyncio.Future[None] = self.create_future()
             if ssl:
                 transport = self._make_ssl_transport(
@@ -140,10 +140,10 @@ class BaseLoop(SocketEngine, asyncio.BaseEventLoop):  # type: ignore[misc]
                     server_hostname=server_hostname,
                     ssl_handshake_timeout=ssl_handshake_timeout,
                     ssl_shutdown_timeout=ssl_shutdown_timeout,
-                    **place,
+                    **keywords,
                 )
             else:
-                transport = self._make_socket_transport(sock, protocol, waiter, **place)
+                transport = self._make_socket_transport(sock, protocol, waiter, **keywords)
         except BaseException:
             sock.close()
             raise
@@ -151,7 +151,7 @@ class BaseLoop(SocketEngine, asyncio.BaseEventLoop):  # type: ignore[misc]
             await waiter
         except BaseException:
             transport.close()
-            # The frame that the error holds must not hold the error.
+            # The error's traceback holds this frame. The frame must not hold the error through `waiter`.
             del waiter
             raise
         return transport, protocol
@@ -165,7 +165,7 @@ class BaseLoop(SocketEngine, asyncio.BaseEventLoop):  # type: ignore[misc]
         handshake_timeout: float | None,
         shutdown_timeout: float | None,
     ) -> None:
-        """Make TLS of an accepted connection; a failure costs its peer, not the listener."""
+        """Start TLS on an accepted connection. A failure ends this connection only, not the listener."""
         protocol = transport = None
         try:
             protocol = protocol_factory()
@@ -184,7 +184,7 @@ class BaseLoop(SocketEngine, asyncio.BaseEventLoop):  # type: ignore[misc]
                 await cast("asyncio.Future[None]", waiter)
             except BaseException:
                 transport.close()
-                # The protocol's frames hold the transport; without this the two would keep each other alive.
+                # The error in `waiter` has a traceback with this frame: a reference cycle that keeps the transport.
                 waiter = None
                 raise
         except (SystemExit, KeyboardInterrupt):
@@ -193,7 +193,7 @@ class BaseLoop(SocketEngine, asyncio.BaseEventLoop):  # type: ignore[misc]
             if transport is None:
                 sock.close()
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a peer or a factory does must not end the server
+        except Exception as error:  # noqa: BLE001 - a failing peer or factory must not end the server
             if transport is None:
                 sock.close()
             if self.get_debug():

@@ -1,9 +1,9 @@
-"""All that differs between the supported versions of Python, and what newer ones added to loops, offered on every one.
+"""Differences between the supported Python versions, and backports of loop features of newer versions.
 
-Rule: no other module of this package looks at ``sys.version_info``. Each name says what the version's asyncio does, so
-that a program behaves on this loop as on the standard one of the same interpreter. Where the interpreter's own method
-does the same already, it is left alone; a keyword is passed on only when it was given, so that a task factory written
-for an older version keeps working.
+No other module of this package reads ``sys.version_info``. Each constant says how asyncio of the running version
+behaves, so that a program behaves on this loop as on the standard loop of the same interpreter. A method is replaced
+only where the interpreter's own one lacks the feature. A keyword is passed on only when the caller gave it, so that a
+task factory written for an older version keeps working.
 """
 
 import asyncio
@@ -32,10 +32,10 @@ __all__ = [
     "policy_support",
 ]
 
-#: `create_task` passes keywords that it does not know to the task or its factory.
+#: `create_task` passes unknown keywords to the task or its factory.
 PASSES_TASK_KEYWORDS = sys.version_info >= (3, 13, 3)
 
-#: Messages about a callback show its arguments in debug mode only.
+#: Messages about a callback contain its arguments in debug mode only.
 NAMES_ARGUMENTS_IN_DEBUG = "debug" in (format_helpers._format_callback_source.__kwdefaults__ or {})
 
 #: `asyncio.Task` takes `eager_start`.
@@ -44,17 +44,17 @@ STARTS_TASKS_EAGERLY = sys.version_info >= (3, 12)
 #: `Server.wait_closed` waits for the connections that are still open.
 WAIT_CLOSED_WAITS = sys.version_info >= (3, 12, 1)
 
-#: `Server.serve_forever` closes the connections when it is cancelled; it came to some versions with a bug-fix release.
+#: `Server.serve_forever` closes the connections when it is cancelled. Bug-fix releases added this, so the code is read.
 CLOSES_CLIENTS_WHEN_CANCELLED = "close_clients" in base_events.Server.serve_forever.__code__.co_names
 
-#: Cancelling a handle of `call_soon_threadsafe` in another thread waits for the callback that runs.
+#: Cancelling a handle of `call_soon_threadsafe` in another thread waits for its callback when that is running.
 HAS_THREADSAFE_HANDLE = hasattr(events, "_ThreadSafeHandle")
 
-#: What makes transports, `_make_socket_transport` and its like, is given the context that they live in (3.15).
+#: `_make_socket_transport` and the other factories get the context in which the protocol's methods run (3.15).
 _make_pair = base_events.BaseEventLoop._create_connection_transport  # type: ignore[attr-defined]
 MAKES_TRANSPORTS_IN_CONTEXT = "context" in _make_pair.__code__.co_varnames
 
-#: asyncio's own test whether a function makes coroutines; the public one is deprecated from 3.14 on.
+#: asyncio's own test for coroutine functions; the public one is deprecated from 3.14 on.
 is_coroutine_function = getattr(coroutines, "_iscoroutinefunction", None) or asyncio.iscoroutinefunction
 
 #: A Unix server removes its socket file when it is closed.
@@ -62,17 +62,17 @@ REMOVES_UNIX_SOCKETS = sys.version_info >= (3, 13)
 
 
 def policy_support(version: tuple[int, ...]) -> str:
-    """What asyncio of this version thinks of event loop policies: "fine", "deprecated" (3.14) or "gone" (3.16)."""
+    """Status of event loop policies in asyncio of this version: "supported", "deprecated" (3.14), "removed" (3.16)."""
     if version >= (3, 16):
-        return "gone"
-    return "deprecated" if version >= (3, 14) else "fine"
+        return "removed"
+    return "deprecated" if version >= (3, 14) else "supported"
 
 
 POLICIES = policy_support(sys.version_info[:2])
 
 
 class Backports(asyncio.BaseEventLoop):
-    """Task keywords of 3.13.3 and the executor's shutdown timeout of 3.12, right as in 3.13."""
+    """Task keywords of 3.13.3, and the executor's shutdown timeout of 3.12 as corrected in 3.13."""
 
     _default_executor: "ThreadPoolExecutor | None"
     _task_factory: Callable[..., Any] | None
@@ -104,9 +104,9 @@ class Backports(asyncio.BaseEventLoop):
             return made
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
-        """Wait for the threads of the default executor, at most `timeout` seconds when it is given.
+        """Wait for the threads of the default executor, at most `timeout` seconds (None: without limit).
 
-        A RuntimeWarning says that they had not finished; then they are left to end by themselves.
+        When the time is over, a RuntimeWarning is issued, and the threads end without being waited for.
         """
         self._executor_shutdown_called = True
         executor = self._default_executor
@@ -129,17 +129,17 @@ class Backports(asyncio.BaseEventLoop):
 def join_executor(
     loop: asyncio.AbstractEventLoop, executor: "ThreadPoolExecutor", done: "asyncio.Future[None]"
 ) -> None:
-    """Wait for the threads of `executor` and tell the loop, unless it was closed meanwhile."""
+    """Wait for the threads of `executor`, then finish `done` in the loop, unless the loop was closed meanwhile."""
     executor.shutdown(wait=True)
     if not loop.is_closed():
         try:
             loop.call_soon_threadsafe(finish, done)
         except RuntimeError:
-            # Closed between the question and the call.
+            # The loop was closed after `is_closed` was called.
             return
 
 
 def finish(done: "asyncio.Future[None]") -> None:
-    """Finish `done` unless nobody waits any more."""
+    """Finish `done` unless it was cancelled."""
     if not done.done():
         done.set_result(None)

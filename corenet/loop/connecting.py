@@ -1,8 +1,8 @@
-"""How connections come to be: names resolved, addresses tried in turn or in a race, options set in time.
+"""The loop's methods that create connections and datagram endpoints.
 
-Written anew instead of inherited, because the standard method gives nobody the socket before it is connected, and
-because `all_errors` is offered on every version. The HTTP client uses the same race of addresses (RFC 8305). Messages
-and the order of checks follow asyncio.
+`create_connection` replaces asyncio's method for two reasons: socket options must be set before the socket is
+connected, and `all_errors` is supported on every Python version. Addresses are tried one after another, or overlapping
+(`race`: happy eyeballs, RFC 8305), which the HTTP client uses too. Messages and the order of checks follow asyncio.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ Info = tuple[Any, ...]
 
 
 class Connecting(BaseLoop):
-    """The connecting half of the loop."""
+    """The part of the loop that connects."""
 
     async def create_connection(
         self,
@@ -52,9 +52,10 @@ class Connecting(BaseLoop):
     ) -> tuple[Any, Any]:
         """Connect to `host` and `port`, or use a connected `sock`; returns (transport, protocol).
 
-        `happy_eyeballs_delay` seconds after one address the next is tried beside it (RFC 8305), `interleave` addresses
-        of a family in turn. `all_errors` raises every failure as an ExceptionGroup. `options` are set before the
-        connection is made.
+        `happy_eyeballs_delay`: seconds after which the next address is tried while the earlier ones still connect
+        (RFC 8305). `interleave`: how many addresses of the first family come before one of another; default 1 with
+        `happy_eyeballs_delay`. `all_errors` raises all failures as an ExceptionGroup. `options` are set on the socket
+        before it is connected.
 
         Raises:
             OSError: no address could be reached.
@@ -122,10 +123,10 @@ class Connecting(BaseLoop):
         all_errors: bool,
         options: "SocketOptions | None",
     ) -> socket.socket:
-        """The socket that was connected first.
+        """Return the first socket that connects.
 
         Raises:
-            OSError: none could be; ExceptionGroup with `all_errors`.
+            OSError: no address could be reached; with `all_errors` an ExceptionGroup.
         """
         failures: list[list[OSError]] = []
         sock: socket.socket | None = None
@@ -145,7 +146,7 @@ class Connecting(BaseLoop):
         if sock is not None:
             return sock
         errors = [error for attempt in failures for error in attempt]
-        # The frames of the errors hold these lists, and they the errors.
+        # The errors' tracebacks hold this frame: `failures` and `errors` are emptied to avoid a reference cycle.
         failures = []
         try:
             if all_errors:
@@ -163,13 +164,13 @@ class Connecting(BaseLoop):
         local_addr_infos: list[Info] | None = None,
         options: "SocketOptions | None" = None,
     ) -> socket.socket:
-        """One socket made, bound and connected; what went wrong is added to `exceptions` and raised."""
+        """Create, bind and connect one socket. A failure is added to `exceptions` and raised."""
         mine: list[OSError] = []
         exceptions.append(mine)
         family, kind, proto, _, address = addr_info
         sock: socket.socket | None = None
         try:
-            # By asyncio's name for the module: what stands in for it there, in tests for one, stands in for it here.
+            # Through asyncio's reference to the module, so that a test that patches it there patches it here too.
             sock = cast(socket.socket, base_events.socket.socket(family=family, type=kind, proto=proto))  # type: ignore
             sock.setblocking(False)
             if options is not None:
@@ -181,7 +182,7 @@ class Connecting(BaseLoop):
             if isinstance(error, OSError):
                 mine.append(error)
             if sock is not None:
-                with contextlib.suppress(OSError):  # of no use to anybody, and it would hide the error
+                with contextlib.suppress(OSError):  # an error of close would hide the error of the connection
                     sock.close()
             raise
         finally:
@@ -198,7 +199,7 @@ class Connecting(BaseLoop):
         ssl_shutdown_timeout: float | None = None,
         options: "SocketOptions | None" = None,
     ) -> tuple[Any, Any]:
-        """Serve a connection that was accepted elsewhere; returns (transport, protocol)."""
+        """Create the transport of a connection that other code accepted; returns (transport, protocol)."""
         if options is not None:
             options.apply(sock, "stream")
         transport, protocol = await super().connect_accepted_socket(
@@ -225,7 +226,7 @@ class Connecting(BaseLoop):
         sock: socket.socket | None = None,
         options: "SocketOptions | None" = None,
     ) -> tuple[Any, Any]:
-        """Make a datagram endpoint; returns (transport, protocol). A given `sock` may be of any family.
+        """Create a datagram endpoint; returns (transport, protocol). A given `sock` may be of any family.
 
         Raises:
             OSError: an address cannot be bound or reached.
@@ -233,9 +234,9 @@ class Connecting(BaseLoop):
         """
         if options is not None and sock is None:
             reuse_port = merge_option("reuse_port", reuse_port, options.reuse_port)
-        later = DeferredProtocol(protocol_factory, sock)
+        deferred = DeferredProtocol(protocol_factory, sock)
         transport, _ = await super().create_datagram_endpoint(
-            lambda: cast(Any, later),
+            lambda: cast(Any, deferred),
             local_addr,
             remote_addr,
             family=family,
@@ -253,29 +254,29 @@ class Connecting(BaseLoop):
                 raise
             if options.udp_gso is not None:
                 transport.udp_gso = options.udp_gso  # type: ignore[attr-defined]
-        return transport, later.protocol
+        return transport, deferred.protocol
 
     def _make_datagram_transport(
         self, sock: socket.socket, protocol: Any, address: Any = None, waiter: Any = None, extra: Any = None
     ) -> Any:
         from corenet.transports.datagram import make_datagram
 
-        later = protocol if isinstance(protocol, DeferredProtocol) else None
+        deferred = protocol if isinstance(protocol, DeferredProtocol) else None
         try:
-            if later is not None:
-                protocol = later.make()
-            made = later is not None and sock is not later.given
-            return make_datagram(self, sock, protocol, address, waiter, extra, made)
+            if deferred is not None:
+                protocol = deferred.make()
+            created_here = deferred is not None and sock is not deferred.given
+            return make_datagram(self, sock, protocol, address, waiter, extra, created_here)
         except BaseException:
-            if later is not None and sock is not later.given:
+            if deferred is not None and sock is not deferred.given:
                 sock.close()
             raise
 
 
 class DeferredProtocol:
-    """Stands for a protocol until its socket is known, which is closed when protocol or transport cannot be made.
+    """Delays the protocol factory until the transport is created, so that a failure can close the socket.
 
-    asyncio's method makes both at a place where nobody can close the socket that it has just bound.
+    asyncio's `create_datagram_endpoint` calls the factory where a failure leaks the socket that it has just bound.
     """
 
     def __init__(self, factory: Callable[[], Any], given: socket.socket | None) -> None:
@@ -296,10 +297,10 @@ class DeferredProtocol:
 async def race(
     loop: asyncio.AbstractEventLoop, attempts: Sequence[Callable[[], Coroutine[Any, Any, socket.socket]]], delay: float
 ) -> socket.socket | None:
-    """The socket of the attempt that connects first, None when all fail with OSError (RFC 8305 section 5).
+    """Return the socket of the attempt that connects first, None when all fail with OSError (RFC 8305 section 5).
 
-    An attempt begins `delay` seconds after the one before it, or when one fails. What one raises besides OSError comes
-    out. All have ended when this returns, however it does, and every socket but the winner's is closed.
+    An attempt starts `delay` seconds after the previous one, or as soon as one fails. An exception other than OSError
+    is raised. When this returns or raises, all attempts have ended, and every socket except the returned one is closed.
     """
     tasks: list[asyncio.Task[socket.socket]] = []
     running: set[asyncio.Task[socket.socket]] = set()
@@ -333,16 +334,16 @@ async def race(
 
 
 def close_unwanted(task: asyncio.Task[socket.socket]) -> None:
-    """Another attempt has won, or nobody wants a connection any more."""
+    """Close the socket of an attempt that lost the race, or whose race was cancelled."""
     if not task.cancelled() and task.exception() is None:
         task.result().close()
 
 
 def bind_local(sock: socket.socket, infos: list[Info], failures: list[OSError]) -> None:
-    """Bind to the first local address of the socket's family that can be had.
+    """Bind to the first address in `infos` that has the socket's family and can be bound.
 
     Raises:
-        OSError: to none.
+        OSError: none can be bound.
     """
     for family, _, _, _, address in infos:
         if family != sock.family:
@@ -359,6 +360,6 @@ def bind_local(sock: socket.socket, infos: list[Info], failures: list[OSError]) 
 
 
 def restore_nagle(transport: Any, options: "SocketOptions | None") -> None:
-    """The transport has switched TCP_NODELAY on, as asyncio's does; whoever wants it off has said so."""
+    """Switch TCP_NODELAY off when `options` say so: the transport has switched it on, as asyncio's does."""
     if options is not None and options.nodelay is False:
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)

@@ -1,16 +1,16 @@
-"""Forks: in the child every inherited loop is cut off from its parent, so that neither can disturb the other.
+"""Forks: in the child, every inherited loop is detached from the parent, so that neither process disturbs the other.
 
-An epoll descriptor, an eventfd and the signal wake-up socket are shared by both sides of a fork: what the child removes
-is removed for the parent, and a signal to the child is heard by the parent. The child gets its own under the same
-numbers. A loop that was running counts as stopped there, and the child may close it and run a new one. Where the kernel
-refuses the child descriptors of its own, the inherited loop is of no use there; it is cut off from its parent still.
-Where it has no room for one registration (ENOMEM, ENOSPC), whoever waits for that descriptor is told: a wait fails, a
-transport ends, a reader, writer or watch is reported to the exception handler and is none any more.
+Parent and child share the epoll instance, the eventfd and the signal wake-up socket after a fork: a registration that
+the child removes is removed for the parent too, and a signal to the child wakes the parent. The child therefore
+replaces them, keeping the descriptor numbers. A loop that was running counts as stopped in the child, which may close
+it and run a new one. When the kernel refuses the new descriptors, the inherited loop cannot be used in the child, but
+is still detached. When the kernel refuses one registration (ENOMEM, ENOSPC), a wait for that descriptor fails, a
+transport ends, and a reader, writer or watch is removed and reported to the exception handler.
 
-Bytes leave once. Before a fork in a callback, what callbacks have written so far is sent; what the kernel did not take
-is sent by the parent alone, and the child forgets it. So it does with what the loops of other threads hold at that
-moment. A TLS session of a loop that ran is the parent's alone: in the child, its connection ends with
-ConnectionAbortedError, and nothing of it is sent.
+Bytes are sent once. Before a fork inside a callback, what callbacks have written so far is sent. The rest, which the
+kernel did not accept, is sent by the parent; the child discards it, and also what the loops of other threads have
+queued. A TLS session of a running loop belongs to the parent: in the child its connection ends with
+ConnectionAbortedError, and nothing is sent.
 """
 
 import asyncio
@@ -25,19 +25,19 @@ loops: weakref.WeakSet[BaseLoop] = weakref.WeakSet()
 
 
 def register(loop: BaseLoop) -> None:
-    """Take care of `loop` in every child from now on."""
+    """Detach `loop` from its parent in every child that is forked from now on."""
     loops.add(loop)
 
 
 def flush_before_fork() -> None:
-    """Called by the interpreter before a fork, in the thread that forks: its loop sends what it holds."""
+    """Called by the interpreter before a fork, in the thread that forks: its running loop sends queued bytes."""
     loop = asyncio._get_running_loop()
     if loop in loops:
         loop._flush_before_fork()  # type: ignore[union-attr]
 
 
 def reinit_in_child() -> None:
-    """Called by the interpreter in the child, before anything else runs there."""
+    """Called by the interpreter in the child, before other code runs there."""
     asyncio._set_running_loop(None)
     failures: list[Exception] = []
     for loop in list(loops):

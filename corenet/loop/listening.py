@@ -1,7 +1,7 @@
-"""How servers come to be: sockets bound for every address asked for, TCP and Unix.
+"""The loop's methods that create servers: sockets for TCP and Unix addresses, bound before they are listened on.
 
-Written anew instead of inherited, because the standard method makes the standard Server, whose connections sit in a
-weak set, and because all of 3.13's keywords are offered on every version. Messages and order of checks follow asyncio.
+They replace asyncio's methods, because those create the standard Server, which keeps connections in a weak set, and
+because all keywords of 3.13 are supported on every version. Messages and the order of checks follow asyncio.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ __all__ = ["Listening"]
 
 
 class Listening(BaseLoop):
-    """The serving half of the loop."""
+    """The part of the loop that creates servers."""
 
     async def create_server(  # type: ignore[override]
         self,
@@ -50,7 +50,7 @@ class Listening(BaseLoop):
     ) -> "Server":
         """Listen for TCP connections on every address of `host`, or on a bound `sock`.
 
-        `options` are set on the listening sockets, which hand them down to each connection.
+        `options` are set on the listening sockets; each connection inherits them.
 
         Raises:
             OSError: an address cannot be bound.
@@ -101,7 +101,7 @@ class Listening(BaseLoop):
         options: "SocketOptions | None",
         start_serving: bool,
     ) -> "Server":
-        # Here: a program without servers does not load the listener.
+        # Imported here, so that a program without servers does not load the listener.
         from corenet.loop.server import Server
 
         if options is not None and options.backlog is not None:
@@ -127,7 +127,7 @@ class Listening(BaseLoop):
         keep_alive: bool | None,
         options: "SocketOptions | None",
     ) -> list[socket.socket]:
-        """A bound socket for each distinct address of `hosts`."""
+        """Return a bound socket for each distinct address of `hosts`."""
         infos: dict[tuple[Any, ...], None] = {}
         for found in await asyncio.gather(*(self._addresses_to_bind(one, port, family, flags) for one in hosts)):
             for info in found:
@@ -149,7 +149,7 @@ class Listening(BaseLoop):
         return sockets
 
     async def _addresses_to_bind(self, host: Any, port: Any, family: int, flags: int) -> list[tuple[Any, ...]]:
-        # Not getaddrinfo by itself, whose numbers of ports are taken modulo 65,536.
+        # Not `getaddrinfo` directly: the C library takes port numbers modulo 65,536.
         found = await self._ensure_resolved(  # type: ignore[attr-defined]
             (host, port), family=family, type=socket.SOCK_STREAM, flags=flags, loop=self
         )
@@ -168,9 +168,9 @@ class Listening(BaseLoop):
         keep_alive: bool | None,
         options: "SocketOptions | None",
     ) -> socket.socket | None:
-        """One bound socket; None when the machine does not have the family or the address at all."""
+        """Return a bound socket, None when the machine does not support the family or does not have the address."""
         try:
-            # By asyncio's name for the module: what stands in for it there, in tests for one, stands in for it here.
+            # Through asyncio's reference to the module, so that a test that patches it there patches it here too.
             sock: socket.socket = base_events.socket.socket(family, kind, proto)  # type: ignore[attr-defined]
         except OSError:
             logger.debug("create_server() failed to create socket.socket(%r, %r, %r)", family, kind, proto)
@@ -217,7 +217,7 @@ class Listening(BaseLoop):
     ) -> "Server":
         """Listen on a Unix socket at `path`, or on a bound `sock`.
 
-        `cleanup_socket` removes the file when the server is closed; left out it is as in this version's asyncio.
+        `cleanup_socket` removes the file when the server is closed. None: as asyncio of this Python version does.
 
         Raises:
             OSError: the path cannot be bound.
@@ -303,10 +303,10 @@ class Listening(BaseLoop):
 
 
 def merge_option(name: str, keyword: bool | None, option: bool | None, field: str = "") -> bool | None:
-    """What the keyword or the option says.
+    """Return the keyword's value, or the option's when the keyword is None.
 
     Raises:
-        ValueError: both say something, and not the same.
+        ValueError: both are set and differ.
     """
     if keyword is not None and option is not None and bool(keyword) != option:
         raise ValueError(f"{name}={keyword!r} and options.{field or name}={option!r} contradict each other")
@@ -316,7 +316,7 @@ def merge_option(name: str, keyword: bool | None, option: bool | None, field: st
 def check_tls(
     ssl: Any, handshake_timeout: float | None, shutdown_timeout: float | None, *, client: bool = False
 ) -> None:
-    """Refuse TLS options without TLS, and the short form of a default context to anybody but a client."""
+    """Raise for TLS timeouts without TLS, and for ``ssl=True`` (the default context) except in a client."""
     if isinstance(ssl, bool) and not client:
         raise TypeError("ssl argument must be an SSLContext or None")
     if handshake_timeout is not None and ssl is None:
@@ -334,13 +334,13 @@ def bind_tcp(
     reuse_port: bool = False,
     keep_alive: bool = False,
 ) -> None:
-    """Bind `sock`, to which `options` were applied, as every listening TCP socket is bound.
+    """Set the remaining options of `sock`, to which `options` were applied, and bind it.
 
-    No option may be set later: a connection has those that the listening socket had when its SYN came in, and another
-    process may accept it. The caller closes the socket when this fails.
+    All options are set before: a connection inherits those that the listening socket has when the SYN arrives, and
+    another process may accept it. The caller closes the socket when this fails.
 
     Raises:
-        OSError: the address cannot be had, or an option not be set.
+        OSError: the address cannot be bound, or an option cannot be set.
     """
     if reuse_address:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, True)
@@ -349,16 +349,16 @@ def bind_tcp(
     if keep_alive:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, True)
     if sock.family == socket.AF_INET6:
-        # One socket a family: a dual-stack socket would take the IPv4 port away from its sibling.
+        # There is one socket for each family. A dual-stack socket would occupy the port of the IPv4 socket.
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, True)
     if options is None or options.nodelay is None:
-        # Handed down to the connections, for which asyncio sets it: one call less for each.
+        # Connections inherit it. asyncio sets it on each connection, which costs a call each.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
     sock.bind(address)
 
 
 def bind_unix(path: Any, options: "SocketOptions | None") -> socket.socket:
-    """A Unix socket bound to `path`, in the place of a socket file that nobody closed."""
+    """Return a Unix socket bound to `path`. An existing socket file is replaced (asyncio does the same)."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if options is not None:
@@ -381,7 +381,7 @@ def bind_unix(path: Any, options: "SocketOptions | None") -> socket.socket:
 
 
 def remove_stale(path: Any) -> bool:
-    """Remove the socket file at `path`; False when there is something else, or it cannot be removed."""
+    """Remove the socket file at `path`; False when it is no socket or cannot be removed."""
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
             return False
@@ -389,7 +389,7 @@ def remove_stale(path: Any) -> bool:
     except FileNotFoundError:
         return True
     except OSError as error:
-        # A directory may let us make files and not remove them; then bind says what is wrong.
+        # The caller raises the error of bind.
         logger.error("Unable to check or remove stale UNIX socket %r: %r", path, error)
         return False
     return True

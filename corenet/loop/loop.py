@@ -1,8 +1,8 @@
-"""The loop: the engine's hot half over the cold half that asyncio already has.
+"""`Loop`: the engine (Cython) for what runs often, `asyncio.BaseEventLoop` for the rest.
 
-``Loop`` inherits from `asyncio.BaseEventLoop` all that is not on a hot path (executors,
-async generators, exception handlers) and overrides what is. `_run_once` runs the engine until it is stopped, so that
-the standard ``run_forever`` of each Python version keeps its own setup and clean-up around it.
+``Loop`` inherits executors, async generators and exception handlers from `asyncio.BaseEventLoop` and overrides what is
+on a hot path. `_run_once` runs the engine until it is stopped, so that ``run_forever`` of each Python version does its
+own setup and clean-up.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ T = TypeVar("T")
 class Loop(Connecting, Listening, NameResolution, compat.Backports):  # type: ignore[misc]
     """An asyncio event loop on epoll, for Linux."""
 
-    #: The default executor as long as nobody has put another in its place.
+    #: The default executor that this loop created; `set_default_executor` may have replaced it.
     _threads: "LoopThreadPool | None" = None
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Loop(Connecting, Listening, NameResolution, compat.Backports):  # type: ig
         if compat.HAS_THREADSAFE_HANDLE:
             self._use_threadsafe_handles()
         self._signals = Signals(self)
-        # What `add_reader` and `add_writer` were given, by descriptor: a closed socket no longer knows its own.
+        # The objects given to `add_reader` and `add_writer`, by descriptor: a closed socket no longer has its number.
         self._read_files: dict[int, object] = {}
         self._write_files: dict[int, object] = {}
         self._pidfds = set()
@@ -65,12 +65,16 @@ class Loop(Connecting, Listening, NameResolution, compat.Backports):  # type: ig
             self._signals.detach()
 
     def stop(self) -> None:
-        """Stop the loop at the end of this turn."""
+        """Stop the loop at the end of this iteration."""
         self._stopping = True
         Engine.stop(self)
 
     def close(self) -> None:
-        """Close the loop and let go of everything scheduled; further calls do nothing."""
+        """Close the loop and drop everything scheduled; further calls do nothing.
+
+        Raises:
+            RuntimeError: the loop is running.
+        """
         if self.is_running():
             raise RuntimeError("Cannot close a running event loop")
         if self.is_closed():
@@ -85,13 +89,13 @@ class Loop(Connecting, Listening, NameResolution, compat.Backports):  # type: ig
             os.close(self._pidfds.pop())
 
     def set_debug(self, enabled: bool) -> None:
-        """Switch debug mode: checks of callbacks and threads, sources of handles, a log of slow callbacks."""
+        """Switch debug mode: checks of callbacks and threads, tracebacks of handles, a log of slow callbacks."""
         asyncio.BaseEventLoop.set_debug(self, enabled)
         self._set_engine_debug(bool(enabled))
 
     @property
     def slow_callback_duration(self) -> float:
-        """Seconds from which on a callback counts as slow: in the log of debug mode, and in `statistics` always."""
+        """Seconds a callback may take; longer ones are logged in debug mode, and always counted in `statistics`."""
         return self._slow_callback_duration
 
     @slow_callback_duration.setter
@@ -100,7 +104,7 @@ class Loop(Connecting, Listening, NameResolution, compat.Backports):  # type: ig
         self._set_slow(seconds)
 
     def statistics(self) -> "LoopStatistics":
-        """Return what the loop has done so far and has to do now."""
+        """Return counters of the loop since it was created, and the current depth of its queues."""
         from corenet.loop.statistics import statistics_of
 
         return statistics_of(self.raw_statistics())
@@ -117,7 +121,7 @@ class Loop(Connecting, Listening, NameResolution, compat.Backports):  # type: ig
                 context["source_traceback"] = handle._source_traceback
             self.call_exception_handler(context)
         except MemoryError:
-            pass  # no room even to tell of it, which is no reason to end the loop and all that it serves
+            pass  # not enough memory to report it; the loop must go on
 
     def _describe_callback(self, callback: Callable[..., object], args: tuple[Any, ...]) -> str:
         debug = {"debug": self.get_debug()} if compat.NAMES_ARGUMENTS_IN_DEBUG else {}
@@ -133,7 +137,7 @@ class Loop(Connecting, Listening, NameResolution, compat.Backports):  # type: ig
                 {"message": f"Exception in the watcher of descriptor {fd}", "exception": error}
             )
         except MemoryError:
-            pass  # as above
+            pass  # as in _callback_failed
 
     def _describe_source(self, source: Any, fd: int) -> str:
         task = getattr(source, "__self__", None)
@@ -168,7 +172,7 @@ class Loop(Connecting, Listening, NameResolution, compat.Backports):  # type: ig
                 logger.warning("Executing %s took %.3f seconds", describe(handle, callback, args), took)
         finally:
             self._current_handle = None  # type: ignore[assignment]
-            # The traceback of a task that failed in here holds this frame; it must not hold the task in turn.
+            # The traceback of a task that failed holds this frame. The frame must not hold the task.
             callback = args = None
 
     # --- descriptors and signals ----------------------------------------------------------------------------------
@@ -176,21 +180,21 @@ class Loop(Connecting, Listening, NameResolution, compat.Backports):  # type: ig
     def add_reader(  # type: ignore[override]
         self, fd: Any, callback: Callable[..., object], *args: Any
     ) -> None:
-        """Call ``callback(*args)`` whenever `fd` (a number or an object with fileno) can be read."""
+        """Call ``callback(*args)`` whenever `fd` (a number or an object with fileno) is readable."""
         self._add_handler(fd, False, callback, args)
 
     def add_writer(  # type: ignore[override]
         self, fd: Any, callback: Callable[..., object], *args: Any
     ) -> None:
-        """Call ``callback(*args)`` whenever `fd` can be written."""
+        """Call ``callback(*args)`` whenever `fd` is writable."""
         self._add_handler(fd, True, callback, args)
 
     def remove_reader(self, fd: Any) -> bool:
-        """Undo `add_reader`, also for an object that was closed meanwhile; False when there was none."""
+        """Undo `add_reader`, also for an object that was closed meanwhile; False when it had no reader."""
         return self._remove_handler(fd, False)
 
     def remove_writer(self, fd: Any) -> bool:
-        """Undo `add_writer`, also for an object that was closed meanwhile; False when there was none."""
+        """Undo `add_writer`, also for an object that was closed meanwhile; False when it had no writer."""
         return self._remove_handler(fd, True)
 
     def _add_handler(self, target: Any, writing: bool, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
@@ -214,7 +218,7 @@ class Loop(Connecting, Listening, NameResolution, compat.Backports):  # type: ig
             try:
                 return self._clear_handler(owned[0], writing)
             except RuntimeError:
-                return False  # a transport has the number now
+                return False  # a transport uses the descriptor number now
         files.pop(number, None)
         return self._clear_handler(number, writing)
 
@@ -222,19 +226,20 @@ class Loop(Connecting, Listening, NameResolution, compat.Backports):  # type: ig
         """Call ``callback(events)`` when `fd`, a number or an object with fileno, is ready; docs/edge-and-level.md.
 
         `events` is a union of READ, WRITE and PEER_CLOSED, `mode` LEVEL or a union of EDGE, ONESHOT and EXCLUSIVE (all
-        in `corenet.core`). The callback runs from the poll itself, in the context of this call, and gets the bits that
-        are set, HANGUP and ERROR also unasked. It replaces an earlier watch of the descriptor; what it raises goes to
-        the exception handler and the watch stays. Descriptors must be unwatched before they are closed.
+        in `corenet.core`). The callback runs during the poll, in the context of this call. It gets the bits that are
+        set, HANGUP and ERROR included even if not in `events`. A watch replaces an earlier one of the descriptor. An
+        exception of the callback goes to the exception handler, and the watch stays. Call `unwatch` before you close
+        the descriptor.
 
         Raises:
-            ValueError: events or mode that the kernel does not have, or not together.
+            ValueError: the kernel does not support these events, this mode, or their combination.
             RuntimeError: a transport, or a reader or writer, uses the descriptor.
             OSError: EPERM for a regular file, EBADF for a closed descriptor.
         """
         return Engine.watch(self, descriptor_of(fd), events, callback, mode)
 
     def unwatch(self, target: Any) -> bool:
-        """Undo `watch`, by what it returned or by descriptor; False when it is not watched (any more).
+        """Undo `watch`. `target` is the returned `Watch` or the descriptor; False when it is not watched.
 
         Raises:
             RuntimeError: a transport, or a reader or writer, uses the descriptor.
@@ -244,14 +249,19 @@ class Loop(Connecting, Listening, NameResolution, compat.Backports):  # type: ig
     def add_signal_handler(  # type: ignore[override]
         self, sig: int, callback: Callable[..., object], *args: Any
     ) -> None:
-        """Call ``callback(*args)`` in the loop for each signal `sig`; main thread only."""
+        """Call ``callback(*args)`` in the loop for each signal `sig`; main thread only.
+
+        Raises:
+            RuntimeError: this is not the main thread, or the signal cannot be caught.
+            ValueError: there is no such signal.
+        """
         if asyncio.iscoroutine(callback) or compat.is_coroutine_function(callback):
             raise TypeError("coroutines cannot be used with add_signal_handler()")
         self._check_open()
         self._signals.add(sig, callback, args)
 
     def remove_signal_handler(self, sig: int) -> bool:
-        """Restore the default of signal `sig`; False when it had no handler."""
+        """Restore the default action of signal `sig`; False when it had no handler."""
         return self._signals.remove(sig)
 
     # --- threads --------------------------------------------------------------------------------------------------
@@ -259,10 +269,10 @@ class Loop(Connecting, Listening, NameResolution, compat.Backports):  # type: ig
     def run_in_executor(  # type: ignore[override]
         self, executor: Any, func: Callable[..., T], *args: Any
     ) -> "asyncio.Future[T]":
-        """Call ``func(*args)`` in a thread of `executor`, None for the loop's own, and return a future of its result.
+        """Call ``func(*args)`` in a thread of `executor` (None: the default executor); returns a future of the result.
 
         Raises:
-            RuntimeError: the loop is closed, or its executor or the interpreter shut down.
+            RuntimeError: the loop is closed, or its executor or the interpreter is shut down.
         """
         if executor is None and not self._executor_shutdown_called:
             own = self._threads
@@ -311,7 +321,7 @@ class Loop(Connecting, Listening, NameResolution, compat.Backports):  # type: ig
             raise
         except BaseException:
             transport.close()
-            # Shielded: cancelled a second time, the task would leave a process behind that nobody waits for.
+            # Shielded: a second cancellation would leave a process that nothing waits for.
             await asyncio.shield(transport._wait())
             raise
         return transport
@@ -335,7 +345,7 @@ class Loop(Connecting, Listening, NameResolution, compat.Backports):  # type: ig
     async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: int | None) -> int:
         emptied = transp._make_empty_waiter()
         was_reading = transp.is_reading()
-        # As asyncio, which lets the protocol read again if it asks for that meanwhile.
+        # As asyncio does. The protocol may resume reading while the file is sent.
         transp.pause_reading()
         try:
             await emptied
@@ -344,10 +354,10 @@ class Loop(Connecting, Listening, NameResolution, compat.Backports):  # type: ig
                 raise ConnectionAbortedError("Connection was closed before the file was sent")
             self._check_sendfile_params(sock, file, offset, count)  # type: ignore[attr-defined]
 
-            async def room() -> None:
-                await transp._make_room_waiter()
+            async def until_writable() -> None:
+                await transp._make_writable_waiter()
 
-            return await sockops.send_file(self, sock, room, file, offset, count)
+            return await sockops.send_file(self, sock, until_writable, file, offset, count)
         finally:
             transp._reset_empty_waiter()
             if was_reading:
@@ -355,7 +365,7 @@ class Loop(Connecting, Listening, NameResolution, compat.Backports):  # type: ig
 
 
 def descriptor_of(target: Any) -> int:
-    """The number of a descriptor given as such or as an object that has one."""
+    """Return the descriptor number of `target`, an int or an object with fileno."""
     if isinstance(target, int):
         fd = target
     else:
@@ -369,11 +379,11 @@ def descriptor_of(target: Any) -> int:
 
 
 def describe(handle: Handle, callback: Any, args: Any) -> str:
-    """What a slow callback was: its task, or its function and where it was scheduled."""
+    """Describe a slow callback: its task, or its function and where it was scheduled."""
     task = getattr(callback, "__self__", None)
     if isinstance(task, asyncio.Task):
         return repr(task)
-    # Asked for in debug mode alone.
+    # Called in debug mode only.
     debug = {"debug": True} if compat.NAMES_ARGUMENTS_IN_DEBUG else {}
     source = format_helpers._format_callback_source(callback, args, **debug)
     text = f"<{type(handle).__name__} {source}"
@@ -384,7 +394,7 @@ def describe(handle: Handle, callback: Any, args: Any) -> str:
 
 
 def new_event_loop() -> Loop:
-    """Return a new loop, for ``asyncio.Runner(loop_factory=...)`` and its relatives."""
+    """Return a new loop, for ``asyncio.Runner(loop_factory=...)`` and other loop factories."""
     return Loop()
 
 
@@ -394,10 +404,10 @@ def run(
     debug: bool | None = None,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = new_event_loop,
 ) -> T:
-    """Run `main` on a loop of its own and return its result; async generators and executors are shut down after it.
+    """Run `main` on a new loop and return its result; then async generators and executors are shut down.
 
     Raises:
-        RuntimeError: a loop is running in this thread already.
+        RuntimeError: a loop is already running in this thread.
     """
     if asyncio._get_running_loop() is not None:
         raise RuntimeError("corenet.run() cannot be called from a running event loop")

@@ -1,7 +1,7 @@
-"""Names to addresses and back: literals at once, then the resolver that was set, else a thread.
+"""Name resolution: address literals at once, names by the resolver that was set, else by the C library in a thread.
 
-`AddressResolver` is all that the loop knows of a resolver, so this package never imports one. A literal is answered by
-the C library with AI_NUMERICHOST, which cannot block and keeps IPv6 zones, service names and flags as they should be.
+The loop uses a resolver only through the protocol `AddressResolver`, so this package never imports one. A literal is
+answered by the C library with AI_NUMERICHOST, which cannot block and handles IPv6 zones, service names and flags.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ AddressInfo = tuple[Any, Any, int, str, tuple[Any, ...]]
 
 
 class AddressResolver(Protocol):
-    """What `Loop.set_resolver` takes: the two lookups of the socket module as coroutines."""
+    """The argument of `Loop.set_resolver`: the two lookup functions of the socket module as coroutines."""
 
     async def getaddrinfo(
         self, host: Any, port: Any, *, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
@@ -28,7 +28,7 @@ class AddressResolver(Protocol):
 
 
 def is_literal(host: Any) -> bool:
-    """Tell whether `host` needs no lookup: None, empty, or an address in digits."""
+    """Return whether `host` needs no lookup: None, empty, or a numeric address."""
     if host is None:
         return True
     if isinstance(host, bytes):
@@ -47,12 +47,12 @@ def is_literal(host: Any) -> bool:
 
 
 class NameResolution(asyncio.BaseEventLoop):
-    """The naming half of the loop."""
+    """The part of the loop that resolves names."""
 
     _resolver: AddressResolver | None = None
 
     def set_resolver(self, resolver: AddressResolver | None) -> None:
-        """Send lookups of names to `resolver`; None gives them back to the C library in a thread."""
+        """Look names up with `resolver` from now on; None: with the C library in a thread."""
         self._resolver = resolver
 
     async def getaddrinfo(
@@ -75,7 +75,7 @@ class NameResolution(asyncio.BaseEventLoop):
         """Look up the name of an address as ``socket.getnameinfo`` does, without blocking.
 
         Raises:
-            socket.gaierror: a name was required and there is none.
+            socket.gaierror: `flags` has NI_NAMEREQD and there is no name, or the lookup failed.
         """
         numeric = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
         if flags & numeric == numeric:

@@ -1,9 +1,9 @@
-"""corenet for programs that let asyncio choose the loop: a policy, and `install` to put it in force.
+"""The event loop policy of corenet, and `install`, which sets it, for programs that let asyncio choose the loop.
 
-A loop factory (`corenet.run`, ``asyncio.Runner(loop_factory=...)``) is the better way wherever a program offers one:
-it is local and every Python has it. asyncio deprecates policies from Python 3.14 on and drops them in 3.16, so
-`install` warns from 3.14 on, and only there; `compat` knows which version does what. The policy inherits from the
-standard one of the platform, so that programs that ask it for a child watcher still get one.
+Prefer a loop factory (`corenet.run`, ``asyncio.Runner(loop_factory=...)``) where a program accepts one: it has no
+global effect, and every supported Python has it. asyncio deprecates policies from Python 3.14 on and removes them in
+3.16, so `install` warns from 3.14 on (`compat.POLICIES`). The policy inherits from the platform's standard policy, so
+that programs that get a child watcher from it still do.
 """
 
 import asyncio
@@ -19,24 +19,24 @@ HELP = "use corenet.run(main()) or pass corenet.new_event_loop as the loop facto
 
 
 def make_policy_class() -> type[Any]:
-    """The class `corenet.EventLoopPolicy`; made on first use, because to name its parent warns on some versions.
+    """Return the class `corenet.EventLoopPolicy`, created on first use: on some versions naming its parent class warns.
 
     Raises:
         RuntimeError: this Python has no policies.
     """
     global policy_class
     if policy_class is None:
-        if compat.POLICIES == "gone":
+        if compat.POLICIES == "removed":
             raise RuntimeError(f"this Python has no event loop policies; {HELP}")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # the caller is warned by `install`, once
+            warnings.simplefilter("ignore", DeprecationWarning)  # `install` warns the caller, once
             parent: Any = asyncio.DefaultEventLoopPolicy
 
         class EventLoopPolicy(parent):  # type: ignore[misc]
-            """asyncio's own policy, with loops of corenet; for ``asyncio.set_event_loop_policy``."""
+            """asyncio's default policy, but with corenet's loops; for ``asyncio.set_event_loop_policy``."""
 
             def new_event_loop(self) -> Loop:
-                """Return a new loop of corenet."""
+                """Return a new corenet loop."""
                 return new_event_loop()
 
         EventLoopPolicy.__module__, EventLoopPolicy.__qualname__ = "corenet", "EventLoopPolicy"
@@ -48,7 +48,7 @@ policy_class: type[Any] | None = None
 
 
 def install() -> None:
-    """Make corenet the loop of everything in this process that asks asyncio for a new one.
+    """Make asyncio create corenet loops in this process.
 
     Warns:
         DeprecationWarning: on Python 3.14 and 3.15, where asyncio itself deprecates policies.
@@ -58,7 +58,8 @@ def install() -> None:
     """
     policy = make_policy_class()()
     if compat.POLICIES == "deprecated":
-        warnings.warn(f"corenet.install() goes away with asyncio's policies; {HELP}", DeprecationWarning, stacklevel=2)
+        message = f"corenet.install() will be removed with asyncio's policies; {HELP}"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
     with warnings.catch_warnings():
         if compat.POLICIES == "deprecated":
             warnings.simplefilter("ignore", DeprecationWarning)

@@ -1,7 +1,8 @@
-"""The Server object: listening sockets, the connections they brought, and the order in which both end.
+"""`Server`: the listening sockets, the accepted connections, and the order in which both end.
 
-Connections are kept in a `ConnectionList`, a list threaded through the transports, because a weak set would cost more
-memory than an idle connection. What waits for what follows asyncio's own Server of the same Python version (`compat`).
+Connections are in a `ConnectionList`, an intrusive list of transports, because an entry in a weak set costs more memory
+than an idle connection. `wait_closed` and `serve_forever` wait for what asyncio's Server of the same Python version
+waits for (`compat`).
 """
 
 import asyncio
@@ -27,7 +28,7 @@ __all__ = ["Server"]
 
 
 class Server(asyncio.AbstractServer):
-    """What `create_server` and `create_unix_server` return."""
+    """The server that `create_server` and `create_unix_server` return."""
 
     def __init__(
         self,
@@ -51,7 +52,7 @@ class Server(asyncio.AbstractServer):
         self._cleanup = cleanup
         self._options = options
         self._listeners: list[Listener] = []
-        self._room: Callable[[int], int] | None = None
+        self._allowance: Callable[[int], int] | None = None
         self._serving = False
         self._waiters: list[asyncio.Future[None]] | None = []
         self._serving_forever: asyncio.Future[None] | None = None
@@ -78,12 +79,12 @@ class Server(asyncio.AbstractServer):
         self._roster.clear_on_empty()
 
     def close_clients(self) -> None:
-        """Close every connection of this server; what is queued is still sent."""
+        """Close every connection of this server; queued data is still sent."""
         for transport in self._roster.members():
             outermost(transport).close()
 
     def abort_clients(self) -> None:
-        """Close every connection of this server at once."""
+        """Close every connection of this server at once; queued data is dropped."""
         for transport in self._roster.members():
             outermost(transport).abort()
 
@@ -91,25 +92,25 @@ class Server(asyncio.AbstractServer):
 
     @property
     def sockets(self) -> tuple[TransportSocket, ...]:
-        """Return the listening sockets, none once the server is closed."""
+        """The listening sockets; empty after the server was closed."""
         return tuple(TransportSocket(sock) for sock in self._sockets or ())
 
-    def limit_accepts(self, room: Callable[[int], int]) -> None:
-        """Accept at a time no more than ``room(active)`` says, given the number of open connections; the rest waits.
+    def limit_accepts(self, allowance: Callable[[int], int]) -> None:
+        """Limit each batch of accepts to ``allowance(active)`` connections; others stay in the backlog.
 
-        Connections count from their accept until their descriptor is closed. While the answer is below 1 the loop asks
-        again in each turn, without a sleep: it is meant for what ends within a few turns.
+        `active` is the number of open connections, counted from accept until the descriptor is closed. While the result
+        is below 1, the loop calls it again in each iteration without sleeping, so it should last a few iterations only.
         """
-        self._room = room
+        self._allowance = allowance
         for listener in self._listeners:
-            listener.limit(room)
+            listener.limit(allowance)
 
     def get_loop(self) -> BaseLoop:
         """Return the loop of this server."""
         return self._loop
 
     def is_serving(self) -> bool:
-        """Tell whether connections are accepted."""
+        """Return whether connections are accepted."""
         return self._serving
 
     def _start_serving(self) -> None:
@@ -133,12 +134,12 @@ class Server(asyncio.AbstractServer):
                 self._loop.exclusive_listeners,
                 nodelay,
             )
-            listener.limit(self._room)
+            listener.limit(self._allowance)
             listener.start()
             self._listeners.append(listener)
 
     def _accept_tls(self, sock: socket.socket) -> None:
-        # A task of its own: a slow handshake keeps nobody waiting.
+        # In a task for each connection, so that a slow handshake does not delay other connections.
         self._loop.create_task(
             self._loop._accept_tls(
                 sock,
@@ -151,14 +152,22 @@ class Server(asyncio.AbstractServer):
         )
 
     async def start_serving(self) -> None:
-        """Begin to accept; connections may come as soon as this returns."""
+        """Start accepting; connections may arrive before this returns.
+
+        Raises:
+            RuntimeError: the server is closed.
+        """
         if self._sockets is None:
             raise RuntimeError(f"server {self!r} is closed")
         self._start_serving()
         await asyncio.sleep(0)
 
     async def serve_forever(self) -> None:
-        """Accept until cancelled, then close."""
+        """Accept until cancelled, then close.
+
+        Raises:
+            RuntimeError: the server is closed, or `serve_forever` is running already.
+        """
         if self._serving_forever is not None:
             raise RuntimeError(f"server {self!r} is already being awaited on serve_forever()")
         if self._sockets is None:
@@ -178,10 +187,10 @@ class Server(asyncio.AbstractServer):
         finally:
             self._serving_forever = None
 
-    # --- the end --------------------------------------------------------------------------------------------------
+    # --- closing --------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Stop accepting and close the listening sockets; open connections go on."""
+        """Stop accepting and close the listening sockets; open connections continue."""
         sockets = self._sockets
         if sockets is None:
             return
@@ -209,7 +218,7 @@ class Server(asyncio.AbstractServer):
         await self.wait_connections_closed()
 
     async def wait_connections_closed(self) -> None:
-        """Wait until the server is closed and its connections have ended; on every Python version."""
+        """Wait until the server is closed and its connections have ended, on every Python version."""
         if self._waiters is None:
             return
         waiter = self._loop.create_future()
@@ -225,8 +234,8 @@ class Server(asyncio.AbstractServer):
 
 
 def outermost(transport: Any) -> Any:
-    """The transport that the program has: TLS that stands above `transport`, for its goodbye and what it holds."""
-    # Here: a server without TLS does not load it before it ends.
+    """Return the TLS transport above `transport`, which sends its data and close_notify on close, else `transport`."""
+    # Imported here, so that a server without TLS loads it only when its connections are closed.
     from corenet.tls.transport import TlsTransport
 
     while isinstance(above := transport.get_protocol(), TlsTransport):
@@ -235,10 +244,10 @@ def outermost(transport: Any) -> Any:
 
 
 def remove_socket_file(path: str, inode: int) -> None:
-    """Remove the file of a Unix socket unless another server has put its own in the place.
+    """Remove the file of a Unix socket unless another server has replaced it. Symbolic links are not followed.
 
-    Links are not followed. Not by os.stat and os.unlink: programs that look for blocking calls in coroutines
-    (blockbuster) replace these two, and let them pass in asyncio's own file alone.
+    Not with os.stat and os.unlink: tools that detect blocking calls in coroutines (blockbuster) replace these two and
+    permit them in asyncio's own files only.
     """
     try:
         found = os.lstat(path)

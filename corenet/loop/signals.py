@@ -1,7 +1,8 @@
-"""Signals: handlers set on the loop, and the wake-up that lets Python's own handlers run while the loop sleeps.
+"""Signals: handlers set on the loop, and the wake-up descriptor that lets Python run handlers while the loop sleeps.
 
-The interpreter writes the number of each caught signal to a socket pair, which wakes the loop wherever the signal was
-delivered; so Ctrl-C ends an idle program. Signals belong to the main thread; loops in other threads leave them alone.
+The interpreter writes the number of each caught signal to a socket pair. That wakes the loop, whichever thread the
+kernel delivered the signal to, so Ctrl-C ends an idle program. Only the main thread may handle signals; loops in other
+threads do not install a wake-up descriptor.
 """
 
 import contextvars
@@ -17,11 +18,11 @@ __all__ = ["Signals"]
 
 
 def ignore_in_python(_number: int, _frame: object) -> None:
-    """Stand in for a Python handler: the C handler that writes to the wake-up descriptor runs only beside one."""
+    """The Python handler set for each signal: the interpreter writes to the wake-up descriptor only if there is one."""
 
 
 class Signals:
-    """The signal side of one loop."""
+    """The signal handlers and the wake-up descriptor of one loop."""
 
     def __init__(self, loop: Engine) -> None:
         self.loop = loop
@@ -38,12 +39,12 @@ class Signals:
             self.install(keep_existing=True)
 
     def detach(self) -> None:
-        """Take the wake-up back unless a handler still needs it."""
+        """Remove the wake-up descriptor unless a handler still needs it."""
         if self.installed and not self.handlers:
             self.uninstall()
 
     def install(self, *, keep_existing: bool) -> None:
-        """Point the interpreter's wake-up at this loop; `keep_existing` leaves somebody else's in place."""
+        """Make the interpreter write signals to this loop; `keep_existing` keeps a wake-up descriptor of other code."""
         if self.installed:
             return
         if self.receiver is None:
@@ -59,7 +60,7 @@ class Signals:
         self.loop._set_handler(self.receiver.fileno(), False, self.on_wakeup, ())
 
     def uninstall(self) -> None:
-        """Stop listening for signals."""
+        """Remove the wake-up descriptor and the reader of its other end."""
         assert self.receiver is not None and self.sender is not None
         self.installed = False
         if threading.current_thread() is threading.main_thread():
@@ -69,7 +70,7 @@ class Signals:
         self.loop._clear_handler(self.receiver.fileno(), False)
 
     def reinit_after_fork(self) -> None:
-        """In the child of a fork: leave the parent's socket pair; handlers that were set stay set."""
+        """In the child of a fork: close the copies of the parent's socket pair; handlers stay installed."""
         if self.receiver is None or self.sender is None:
             return
         current = signal.set_wakeup_fd(-1)
@@ -85,7 +86,7 @@ class Signals:
             signal.set_wakeup_fd(current, warn_on_full_buffer=False)
 
     def on_wakeup(self) -> None:
-        """Read the numbers of the signals that came and schedule their handlers."""
+        """Read the numbers of the caught signals and schedule their handlers."""
         assert self.receiver is not None
         while True:
             try:
@@ -107,7 +108,7 @@ class Signals:
 
         Raises:
             ValueError: there is no such signal.
-            RuntimeError: it cannot be caught, or this is not the main thread.
+            RuntimeError: the signal cannot be caught, or this is not the main thread.
         """
         check(number)
         try:
@@ -119,7 +120,7 @@ class Signals:
             signal.signal(number, ignore_in_python)
             signal.siginterrupt(number, False)
         except (OSError, ValueError) as error:
-            # ValueError: another thread than the main one, while the loop has its wake-up descriptor already.
+            # ValueError: this is not the main thread, but the wake-up descriptor was installed before by that one.
             del self.handlers[number]
             if not self.handlers and not self.loop_runs():
                 self.uninstall()
@@ -128,12 +129,12 @@ class Signals:
             raise RuntimeError(f"sig {number} cannot be caught") from error
 
     def loop_runs(self) -> bool:
-        """Tell whether the loop is running and so still wants to be woken."""
+        """Return whether the loop is running and so must still be woken by signals."""
         running: bool = self.loop.is_running()  # type: ignore[attr-defined]
         return running
 
     def remove(self, number: int) -> bool:
-        """Restore the default of signal `number`; False when it had no handler here."""
+        """Restore the default action of signal `number`; False when it had no handler here."""
         check(number)
         if self.handlers.pop(number, None) is None:
             return False
@@ -156,12 +157,12 @@ class Signals:
             self.receiver.close()
             self.sender.close()
             self.receiver = self.sender = None
-        # Without this a closed loop would wait for the collector.
+        # Breaks the reference cycle of loop and handlers, so that a closed loop is freed without the garbage collector.
         del self.loop
 
 
 def check(number: int) -> None:
-    """Refuse what is not a signal's number."""
+    """Raise TypeError or ValueError when `number` is not a signal number."""
     if not isinstance(number, int):
         raise TypeError(f"sig must be an int, not {number!r}")
     if number not in signal.valid_signals():

@@ -1,13 +1,13 @@
-"""C door of the socket operations: an Engine that also knows ``sock_recv`` and its relatives.
+"""C declarations of the socket operations: an Engine with ``sock_recv`` and the other ``sock_*`` coroutines.
 
-Nothing cimports it yet but its own module; it stands here so that the class has one declared layout.
+Only the module itself uses them now.
 """
 
 from corenet.core.engine cimport Engine
 
 cdef class SocketEngine(Engine):
-    cdef dict of_this_loop
-    cdef object bound_soon      # the bound method `call_soon`
+    cdef dict loop_keyword
+    cdef object bound_soon      # the bound method `call_soon`, created once
 
     cdef object new_future(self)
     cdef dict loop_kwargs(self)

@@ -33,7 +33,7 @@ async def sock_sendfile_native(
 async def send_file(
     self: SocketEngine,
     sock: socket.socket,
-    room: Callable[[], Awaitable[None]],
+    until_writable: Callable[[], Awaitable[None]],
     file: Any,
     offset: int,
     count: int | None,

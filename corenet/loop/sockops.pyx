@@ -1,13 +1,13 @@
-"""The ``sock_*`` coroutines, and what asyncio's C code asks of a loop: futures, tasks and ``call_soon``.
+"""The ``sock_*`` coroutines, and what asyncio's C code calls on a loop: `create_future`, `create_task`, `call_soon`.
 
-The coroutines try the call first, and wait only when it would block. A wait for reading finds the interest of the one
-before still in the kernel's table when it is the same socket object, known by its weak reference, and the same file.
-All others are one-shot: one EPOLL_CTL_MOD, which becomes an ADD when the descriptor was closed and its
-number came back. Errors of the calls are raised as the socket module would.
+A coroutine tries the system call first and waits only when it would block. A wait for reading leaves its interest in
+epoll, so that the next wait for the same socket object (known by weak reference) and the same file needs no system
+call. All other waits are one-shot: one EPOLL_CTL_MOD each, or an ADD when the descriptor was closed and its number
+reused. Errors are those that the socket module would raise.
 
-A socket object that is closed while one of them waits is open to the kernel until they end, as on uvloop: the socket
-counts them like the files of `makefile`. So they finish, or fail, by what the peer does; a descriptor that is closed
-under epoll is reported no more, and they would wait for ever.
+A socket object that is closed while a coroutine waits for it stays open in the kernel until the wait ends, as on
+uvloop: the wait counts as a user of the socket, like a file of `makefile`. The wait then ends by what the peer does. Without
+this it would never end, because epoll reports nothing for a closed descriptor.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ from corenet.core.ready_queue cimport ring_push
 from corenet.core.libc cimport MSG_PEEK, PyErr_SetFromErrno, PyExc_OSError, PyObject_Vectorcall, errno, propagate
 from corenet.transports.base cimport call_method1, socket_incref, is_socket_object, socket_decref
 
-# Asked for each time, as asyncio does: programs put classes of their own there.
+# Looked up at each use, as asyncio does: programs replace the classes in these modules.
 cdef dict FUTURES = asyncio.futures.__dict__
 cdef dict TASKS = asyncio.tasks.__dict__
 cdef object InvalidStateError = asyncio.InvalidStateError
@@ -42,10 +42,10 @@ cdef object Socket = socket.socket
 
 
 cdef bint is_connected(object sock) except -1:
-    """Whether `sock`, which has no error, is connected; False while it is still connecting.
+    """Return whether `sock`, whose SO_ERROR is 0, is connected; False while it is connecting.
 
     Raises:
-        OSError: it is neither, ENOTCONN: shut down meanwhile, or a Unix socket whose listener had no room.
+        OSError: neither (ENOTCONN): it was shut down meanwhile, or the backlog of a Unix listener is full.
     """
     try:
         sock.getpeername()
@@ -55,7 +55,7 @@ cdef bint is_connected(object sock) except -1:
         poll = select.poll()
         poll.register(sock.fileno(), select.POLLOUT)
         if poll.poll(0):
-            # Ready without being connected: it would be reported without end.
+            # It is ready but not connected. Waiting again would return at once, forever.
             raise
         return False
     return True
@@ -77,7 +77,7 @@ cdef class SocketEngine(Engine):
             TypeError: the task of this Python version, or the factory, does not take a keyword.
         """
         if kwargs or self.debug or self._task_factory is not None:
-            # A factory must not meet keywords that nobody gave: it may take none of them.
+            # Only keywords that the caller gave: a task factory need not accept any.
             if name is not None:
                 kwargs["name"] = name
             if context is not None:
@@ -90,30 +90,30 @@ cdef class SocketEngine(Engine):
         return TASKS["Task"](coro, loop=self, name=name, context=context)
 
     def get_debug(self) -> bool:
-        """Tell whether debug mode is on."""
+        """Return whether debug mode is on."""
         return self.debug
 
     cdef object new_future(self):
         return PyObject_Call(FUTURES["Future"], (), self.loop_kwargs())
 
     cdef dict loop_kwargs(self):
-        """The keyword of constructors, in a dictionary made once: those in C take it without a copy."""
-        if self.of_this_loop is None:
-            self.of_this_loop = {"loop": self}
-        return self.of_this_loop
+        """The keyword argument ``loop``, in a dictionary created once: constructors in C take it without a copy."""
+        if self.loop_keyword is None:
+            self.loop_keyword = {"loop": self}
+        return self.loop_keyword
 
     def _dispose(self) -> None:
-        """Let go of what holds the loop, too."""
+        """Drop the references of the engine and those of this class."""
         Engine._dispose(self)
-        self.of_this_loop = None
+        self.loop_keyword = None
         self.bound_soon = None
 
     cdef object waiter(self, object sock, bint writing):
-        """A future that is done when `sock` is ready; one that is given up may be forgotten."""
+        """Return a future that is done when `sock` is ready. A caller that stops waiting may just drop it."""
         cdef object future = self.new_future()
         cdef object owner = None
         if not writing and type(sock) is Socket:
-            # The same object as long as it lives, by which the socket is recognised; its number may come back.
+            # The weak reference identifies the socket object. Its descriptor number may be reused by another socket.
             owner = PyWeakref_NewRef(sock, None)
         self.wait_ready(sock.fileno(), writing, future, owner)
         return future
@@ -122,19 +122,19 @@ cdef class SocketEngine(Engine):
         try:
             call_method1(waiter, "set_result", None)
         except InvalidStateError:
-            # Cancelled while it waited: what arrived is for the next who asks.
+            # The future was cancelled while it waited. The data stays in the kernel for the next reader.
             pass
         return 0
 
     cdef Py_ssize_t send_now(self, object sock, object data, Py_ssize_t offset) except -2:
-        """Send from `offset` on what the kernel takes; returns how far it came, -1 when that was all."""
+        """Send from `offset` what the kernel accepts; returns the new offset, -1 when everything was sent."""
         cdef Py_buffer view
         cdef ssize_t sent
         cdef int number
         cdef int fd
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
-            # Not before: `__buffer__` (PEP 688) may close the socket, and the number may be somebody else's then.
+            # After the buffer: `__buffer__` (PEP 688) may close the socket, and its number may be reused then.
             fd = sock.fileno()
             sent = c.c_send(
                 fd, <const char *>view.buf + offset, view.len - offset, c.MSG_DONTWAIT | c.MSG_NOSIGNAL
@@ -160,16 +160,16 @@ cdef class SocketEngine(Engine):
         return 0
 
 
-# `Loop` takes these functions as its methods. Methods of the class itself would be either CPython's method descriptors,
-# which are not seen as coroutine functions, or Cython's functions, which do not check `self`; an argument is checked.
-# Sizes are annotated as objects: what Cython takes for an int may also be a float.
+# `Loop` takes these functions as its methods. As methods of this class they would be either CPython method descriptors,
+# which are not recognised as coroutine functions, or Cython functions, which do not check the type of `self`. A typed
+# argument is checked. Sizes are annotated as objects, because a Cython int would also accept a float.
 
 @cython.binding(True)
 async def sock_recv(SocketEngine self not None, sock: socket.socket, nbytes: object) -> bytes:
     """Receive up to `nbytes` bytes; empty at end of file."""
     cdef int fd
     cdef ssize_t got
-    cdef Py_ssize_t room = nbytes
+    cdef Py_ssize_t size = nbytes
     cdef uint8_t *buffer
     cdef bytes data
     cdef bint held = False
@@ -177,12 +177,12 @@ async def sock_recv(SocketEngine self not None, sock: socket.socket, nbytes: obj
     try:
         while True:
             fd = sock.fileno()
-            if room == 0:
-                # As CPython's socket has it; the kernel would have us wait.
+            if size == 0:
+                # As CPython's socket does; the kernel would report EAGAIN on an empty queue.
                 return b""
-            if 0 <= room <= SCRATCH_SIZE and fd >= 0:
+            if 0 <= size <= SCRATCH_SIZE and fd >= 0:
                 buffer = self.receive_buffer()
-                got = c.c_recv(fd, buffer, room, c.MSG_DONTWAIT)
+                got = c.c_recv(fd, buffer, size, c.MSG_DONTWAIT)
                 if got >= 0:
                     self.bytes_received += got
                     return self.receive_pool.make_bytes(buffer, got)
@@ -272,7 +272,7 @@ async def sock_recvfrom_into(SocketEngine self not None, sock: socket.socket, bu
 
 @cython.binding(True)
 async def sock_sendall(SocketEngine self not None, sock: socket.socket, data: object) -> None:
-    """Send all of `data`; how much has left is unknown when this raises."""
+    """Send all of `data`. When this raises, an unknown part of it has been sent."""
     self.check_socket(sock)
     sent = self.send_now(sock, data, 0)
     if sent < 0:
@@ -310,7 +310,7 @@ async def sock_sendto(SocketEngine self not None, sock: socket.socket, data: obj
 
 @cython.binding(True)
 async def sock_accept(SocketEngine self not None, sock: socket.socket) -> tuple[socket.socket, object]:
-    """Accept a connection; the new socket does not block."""
+    """Accept a connection; the new socket is non-blocking."""
     cdef bint held = False
     self.check_socket(sock)
     try:
@@ -331,7 +331,7 @@ async def sock_accept(SocketEngine self not None, sock: socket.socket) -> tuple[
 
 @cython.binding(True)
 async def sock_connect(SocketEngine self not None, sock: socket.socket, address: object) -> None:
-    """Connect to `address`; names are resolved by the loop."""
+    """Connect to `address`. A name is resolved by the loop."""
     self.check_socket(sock)
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         found = await self._ensure_resolved(
@@ -339,7 +339,7 @@ async def sock_connect(SocketEngine self not None, sock: socket.socket, address:
         )
         if not found:
             raise OSError("getaddrinfo() returned empty list")
-        # Unpacked: a resolver set by the user may answer anything, and an index is not checked in this build.
+        # Unpacked, because a custom resolver may return anything, and this build does not check an index.
         _, _, _, _, address = next(iter(found))
     try:
         sock.connect(address)
@@ -363,28 +363,28 @@ async def sock_connect(SocketEngine self not None, sock: socket.socket, address:
 async def sock_sendfile_native(
     SocketEngine self not None, sock: socket.socket, file: object, offset: int, count: int | None
 ) -> int:
-    """Send `count` bytes of `file` from `offset` on, or all, without a copy in this process."""
+    """Send `count` bytes of `file` from `offset`, or all (None), without a copy in this process."""
     held = False
 
-    async def room() -> None:
+    async def until_writable() -> None:
         nonlocal held
         held = held or socket_incref(sock)
         await self.waiter(sock, True)
         if is_socket_object(sock) and sock._closed:
-            # Somebody has no more use for it: this may go on for long.
+            # The program closed the socket. Sending a large file would go on for a long time.
             raise OSError(c.EBADF, os.strerror(c.EBADF))
 
     try:
-        return await send_file(self, sock, room, file, offset, count)
+        return await send_file(self, sock, until_writable, file, offset, count)
     finally:
         if held:
             socket_decref(sock)
 
 
 async def send_file(
-    SocketEngine self not None, sock: socket.socket, room: object, file: object, offset: int, count: int | None
+    SocketEngine self not None, sock: socket.socket, until_writable: object, file: object, offset: int, count: int | None
 ) -> int:
-    """Send `count` bytes of `file` from `offset` on, or all; `room()` is awaited when the kernel takes no more."""
+    """Send `count` bytes of `file` from `offset`, or all; awaits `until_writable()` when the kernel accepts no more."""
     try:
         source = file.fileno()
         size = os.fstat(source).st_size
@@ -395,8 +395,8 @@ async def send_file(
     try:
         while left > 0:
             try:
-                # Asked each time: what was closed while this waited may have left its number to another file. The
-                # socket last: the file may be an object of the program, whose code may close the socket.
+                # Called each time: a file closed during the wait may have left its number to another file. The socket's
+                # last: the file may be an object of the program whose fileno() closes the socket.
                 source = file.fileno()
                 sent = os.sendfile(sock.fileno(), source, offset, left)
             except (BlockingIOError, InterruptedError):
@@ -408,7 +408,7 @@ async def send_file(
                     raise asyncio.SendfileNotAvailableError("os.sendfile call failed") from error
                 raise
             if sent < 0:
-                await room()
+                await until_writable()
                 continue
             if sent == 0:
                 break
@@ -421,13 +421,13 @@ async def send_file(
         try:
             os.lseek(file.fileno(), offset, os.SEEK_SET)
         except (OSError, ValueError):
-            # What cannot be positioned and gave nothing is told by the error that is under way, if by any.
+            # The file cannot seek. If nothing was sent, the exception that is propagating (if any) says enough.
             if total:
                 raise
 
 
 def has_no_pending_input(int fd) -> bool:
-    """Tell whether the connected socket `fd` has nothing to give: no byte, no end, no error; takes none of them."""
+    """Return whether `fd`, a connected socket, has no byte, end of file or error pending; nothing is consumed."""
     cdef uint8_t byte
     return c.c_recv(fd, &byte, 1, MSG_PEEK | c.MSG_DONTWAIT) < 0 and errno == c.EAGAIN
 
@@ -439,7 +439,7 @@ def has_no_pending_input(int fd) -> bool:
 
 cdef extern from "Python.h":
     """
-    static void corenet_call_by(PyObject *object, Py_ssize_t offset) {
+    static void corenet_set_vectorcall(PyObject *object, Py_ssize_t offset) {
         PyTypeObject *type = (PyTypeObject *)object;
         type->tp_vectorcall_offset = offset;
         type->tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR;
@@ -450,23 +450,22 @@ cdef extern from "Python.h":
     Py_ssize_t PyVectorcall_NARGS(size_t count) noexcept
     int PyUnicode_CompareWithASCIIString(object text, const char *ascii) noexcept
     object PyMethod_New(object function, object owner)
-    # Let objects of `type`, made by nobody yet, be called by the vectorcallfunc that lies at `offset` in each.
-    void call_by "corenet_call_by"(PyObject *type, Py_ssize_t offset) noexcept
+    # Make objects of `type`, of which none exists yet, callable by the vectorcallfunc at `offset` in each object.
+    void set_vectorcall "corenet_set_vectorcall"(PyObject *type, Py_ssize_t offset) noexcept
 
 
 @cython.final
 cdef class CallSoonMethod:
-    """``call_soon`` as asyncio's futures and tasks use it: by name, with the context as a keyword that is not interned.
+    """``call_soon`` for asyncio's futures and tasks, which look it up by name and pass the context as a keyword.
 
-    Each time that costs a bound method and a comparison of keywords. Here the bound method is made once a loop, and
-    the arguments are read in place. What is unusual goes to the method written in Python's way, `function`, which also
-    answers for everything that may be asked of a function. Whatever stands in its place, in an instance, an heir or
-    the class, is found as ever.
+    An ordinary method costs a bound method and a comparison of keyword names at each call. Here the bound method is
+    created once for each loop, and arguments are read in place. Unusual calls, and all attributes of the function, go
+    to the ordinary method, `function`. A replacement in an instance, a subclass or the class is found as usual.
     """
 
     cdef vectorcallfunc call
     cdef object function
-    cdef object context_name        # the keyword as it was seen last: known again by its address
+    cdef object context_name        # the keyword string of the last call, compared by address
 
     def __call__(self, *args: object, **kwargs: object) -> Handle:
         return self.function(*args, **kwargs)
@@ -481,7 +480,7 @@ cdef class CallSoonMethod:
         if loop.bound_soon is not None:
             return loop.bound_soon
         if loop.closed:
-            # Nobody would untie the two of them.
+            # A closed loop has been disposed of: nothing would break the reference cycle.
             return PyMethod_New(self, owner)
         loop.bound_soon = PyMethod_New(self, owner)
         return loop.bound_soon
@@ -497,7 +496,7 @@ cdef class CallSoonMethod:
         return repr(self.function)
 
 
-cdef PyObject *soon_in_place(PyObject *method, PyObject *const *items, size_t count, PyObject *names) except NULL:
+cdef PyObject *call_soon_vectorcall(PyObject *method, PyObject *const *items, size_t count, PyObject *names) except NULL:
     """Call `method`, a CallSoonMethod, by CPython's vectorcall protocol."""
     cdef CallSoonMethod soon = <CallSoonMethod>method
     cdef Py_ssize_t given = PyVectorcall_NARGS(count)
@@ -546,10 +545,10 @@ cdef PyObject *call_through(object function, PyObject *const *items, size_t coun
 
 
 cdef CallSoonMethod make_soon():
-    """The `call_soon` that `Loop` takes as its method."""
+    """Create the object that `Loop` takes as its method `call_soon`."""
     cdef CallSoonMethod soon = CallSoonMethod.__new__(CallSoonMethod)
-    call_by(<PyObject *>CallSoonMethod, <char *>&soon.call - <char *><PyObject *>soon)
-    soon.call = <vectorcallfunc>soon_in_place
+    set_vectorcall(<PyObject *>CallSoonMethod, <char *>&soon.call - <char *><PyObject *>soon)
+    soon.call = <vectorcallfunc>call_soon_vectorcall
     soon.function = Engine.call_soon
     return soon
 

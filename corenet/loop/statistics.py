@@ -1,8 +1,8 @@
-"""What a loop has done and has to do, as one immutable value: `LoopStatistics`.
+"""`LoopStatistics`: counters and current queue lengths of a loop, as one immutable value.
 
-Rule: every figure is kept by an addition where the work happens anyway, so that no benchmark can see the price; nothing
-is sampled and there is nothing to switch on. A turn begins by reading the clock in any case: the difference of two such
-readings finds slow callbacks, see `SlowCallback.exact`.
+Every counter is an addition where the work happens, so the cost is too small to measure, and nothing needs to be
+switched on. The clock is read once at the start of each iteration. The difference of two readings finds slow callbacks;
+see `SlowCallback.exact`.
 """
 
 from dataclasses import dataclass
@@ -17,30 +17,30 @@ class SlowCallback:
 
     #: The function and where it is defined, or the task with its coroutine, or the transport.
     source: str
-    #: How long it took; with `exact` False, how long the whole turn took.
+    #: Seconds that it took; with `exact` False, seconds that the whole iteration took.
     seconds: float
-    #: False when others ran in the same turn and it may have been one of them: `source` is the last of these then. For
-    #: ten seconds after that (limit SLOW_WATCH_SECONDS) each callback is timed by itself.
+    #: False: several callbacks ran in that iteration, any of them may have been slow, and `source` is the last one. For
+    #: ten seconds after that (limit SLOW_WATCH_SECONDS) each callback is timed separately.
     exact: bool
 
 
 @dataclass(frozen=True, slots=True)
 class LoopStatistics:
-    """Figures of one loop since it was made; those of depth are of this moment."""
+    """Counters of one loop since its creation. `ready`, `timers` and `descriptors` are current numbers."""
 
-    #: Turns of the loop.
+    #: Iterations of the loop.
     iterations: int
-    #: Calls of epoll_wait(2); fewer than turns, for it is skipped while callbacks are ready.
+    #: Calls of epoll_wait(2). Fewer than iterations, because the call is skipped while callbacks are ready.
     polls: int
-    #: Seconds asleep, waiting for events.
+    #: Seconds spent in epoll_wait.
     poll_seconds: float
-    #: Seconds at work, from ``run_forever`` to its end, less `poll_seconds`.
+    #: Seconds spent running, from the start to the end of ``run_forever``, less `poll_seconds`.
     run_seconds: float
-    #: Callbacks run: of call_soon, timers, readers and writers; what transports call is counted by `events`.
+    #: Callbacks run by call_soon, timers, readers and writers. Calls by transports count in `events`.
     callbacks: int
     #: Callbacks that are ready to run now.
     ready: int
-    #: Timers that wait, cancelled ones not counted.
+    #: Timers that are pending, without cancelled ones.
     timers: int
     #: Timers that have fired.
     timers_fired: int
@@ -48,22 +48,22 @@ class LoopStatistics:
     descriptors: int
     #: Events delivered.
     events: int
-    #: Events dropped because their descriptor had changed its owner.
+    #: Events dropped because they belonged to an earlier registration of the descriptor.
     stale_events: int
-    #: Times that another thread has woken the sleeping loop.
+    #: Wake-ups of the sleeping loop by other threads.
     wakeups: int
     #: Bytes received by transports and by the ``sock_*`` methods.
     bytes_received: int
-    #: Bytes that they have given to the kernel, sendfile included.
+    #: Bytes that the kernel accepted from transports and ``sock_*`` methods, sendfile included.
     bytes_sent: int
-    #: Slow callbacks in all.
+    #: Number of slow callbacks.
     slow_count: int
-    #: The latest of them, oldest first, at most as many as the limit SLOW_LOG_SIZE.
+    #: The latest slow callbacks, oldest first, at most SLOW_LOG_SIZE.
     slow_callbacks: tuple[SlowCallback, ...]
 
 
 def statistics_of(raw_statistics: dict[str, Any]) -> LoopStatistics:
-    """The engine's figures as the public value."""
+    """Convert the engine's counters into the public value."""
     found = dict(raw_statistics)
     slow = found.pop("slow")
     return LoopStatistics(

@@ -1,11 +1,11 @@
 """Child processes: started by `subprocess.Popen`, watched by one pidfd each.
 
-No SIGCHLD handler is needed and no ``waitpid(-1)``, so children of other libraries are left alone and a pid that was
-reused is never mistaken. Where pidfds are refused (old kernels, system-call filters) a thread waits for the child.
+There is no SIGCHLD handler and no ``waitpid(-1)``, so children of other libraries are not touched, and a reused pid is
+never confused. Where pidfds are refused (old kernels, system-call filters), a thread waits for the child.
 
-The loop owns the pidfd: it is closed when the child has ended, also after its transport was closed, because that kills
-the child and its exit is still reported; or when the loop is closed, which leaves the child alone. The child of a fork
-closes a copy of its own.
+The loop owns the pidfd. It is closed when the child has ended, also after its transport was closed, because closing
+the transport kills the child and its exit is still reported. It is also closed with the loop, which does not end the
+child. The child of a fork closes its own copy.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ __all__ = ["SubprocessTransport", "watch_child"]
 
 
 class SubprocessTransport(base_subprocess.BaseSubprocessTransport):
-    """asyncio's process transport on pipes of this loop."""
+    """asyncio's process transport, with pipes of this loop."""
 
     def _start(
         self, args: Any, shell: bool, stdin: Any, stdout: Any, stderr: Any, bufsize: int, **kwargs: Any
@@ -40,7 +40,7 @@ class SubprocessTransport(base_subprocess.BaseSubprocessTransport):
 
 
 def watch_child(loop: BaseLoop, transport: SubprocessTransport, pid: int) -> None:
-    """Tell `transport` when the child `pid` has ended."""
+    """Report the end of the child `pid` to `transport`."""
     try:
         descriptor = os.pidfd_open(pid)
         try:
@@ -61,20 +61,20 @@ def on_exit(loop: BaseLoop, transport: SubprocessTransport, pid: int, descriptor
     loop.remove_reader(descriptor)
     loop._pidfds.discard(descriptor)
     os.close(descriptor)
-    tell_exit(transport, pid, reap(pid))
+    report_exit(transport, pid, reap(pid))
 
 
 def wait_in_thread(loop: asyncio.AbstractEventLoop, transport: SubprocessTransport, pid: int) -> None:
-    """Wait for the child where the kernel gives no pidfd."""
+    """Wait for the child in a thread, because the kernel gave no pidfd."""
     code = reap(pid)
     if loop.is_closed():
         logger.warning("Loop %r that handles pid %r is closed", loop, pid)
     else:
-        loop.call_soon_threadsafe(tell_exit, transport, pid, code)
+        loop.call_soon_threadsafe(report_exit, transport, pid, code)
 
 
 def reap(pid: int) -> int | None:
-    """Collect the child and return its exit code, None when somebody else has collected it."""
+    """Reap the child and return its exit code, None when other code has already reaped it."""
     try:
         _, status = os.waitpid(pid, 0)
     except ChildProcessError:
@@ -82,10 +82,10 @@ def reap(pid: int) -> int | None:
     return os.waitstatus_to_exitcode(status)
 
 
-def tell_exit(transport: SubprocessTransport, pid: int, code: int | None) -> None:
-    """Tell `transport` the exit code of its child: 255 when somebody else has collected it.
+def report_exit(transport: SubprocessTransport, pid: int, code: int | None) -> None:
+    """Report the exit code of the child to `transport`; 255 when other code has reaped it.
 
-    `Popen` itself is asked first: it collects a child that has ended when it is told to send a signal, in this thread.
+    `Popen` may have reaped it: `Popen.send_signal` polls the child first. Then the code is `Popen.returncode`.
     """
     if code is None:
         process = transport._proc

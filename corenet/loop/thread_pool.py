@@ -1,15 +1,15 @@
-"""The threads behind ``run_in_executor(None, ...)``: a thread pool that hands its results straight to the loop.
+"""The thread pool behind ``run_in_executor(None, ...)``, which passes results directly to the loop.
 
-`concurrent.futures` makes a future of its own for each call, with a lock and a condition, chains it to asyncio's by two
-closures and counts idle threads in a semaphore, all in Python: half of what a call costs besides the switch of threads.
-Here a call is a tuple in a queue, and its result one `call_soon_threadsafe`. What a program can see is asyncio's: the
-number and names of the threads, that a call cancelled before it began never runs, the conversion of exceptions, and
-that the interpreter ends only when the calls have. One thing is better: a thread counts as idle before its result
-arrives in the loop, so that calls made one after another share one thread. Between that and its next call a thread runs
-no code of the program: a call that waited for this very thread, from a done-callback in it, would wait for ever.
+`concurrent.futures` creates its own future for each call, with a lock and a condition, chains it to asyncio's with two
+closures, and counts idle threads in a semaphore, all in Python. That is half of the cost of a call, apart from thread
+switches. Here a call is a tuple in a queue, and its result is one `call_soon_threadsafe`. Visible behaviour is as in
+asyncio: number and names of the threads, a call that is cancelled before it starts never runs, exceptions are
+converted, and the interpreter waits for the calls at its end. One thing differs: a thread counts as idle before its
+result arrives in the loop, so that successive calls share one thread. Between these two moments a thread runs no user
+code: a destructor or done-callback that waited for a call assigned to its own thread would wait forever.
 
-Whoever gets hold of the pool (``loop._default_executor``) has a `concurrent.futures.ThreadPoolExecutor` that works.
-Nothing here relies on how the standard one works inside, which differs between versions.
+``loop._default_executor`` is a working `concurrent.futures.ThreadPoolExecutor`. This module uses no internals of the
+standard executor, because they differ between Python versions.
 """
 
 import asyncio
@@ -28,28 +28,28 @@ from corenet.limits import EXECUTOR_EXTRA_THREADS, EXECUTOR_MAX_THREADS
 
 __all__ = ["LoopThreadPool"]
 
-# What is asked of a thread: the loop (None: nobody's, the future is one of concurrent.futures), the future, the call.
+# One call: the loop (None when `future` is a concurrent.futures.Future), the future, the function, its arguments.
 Call = tuple[Any, Any, Callable[..., Any], tuple[Any, ...]]
 
-#: Called before the interpreter waits for its threads; without it they must not be waited for.
+#: Registers a function that runs before the interpreter joins its threads. Where it is missing, threads are daemons.
 _register_exit: Callable[..., Any] | None = getattr(threading, "_register_atexit", None)
 
 
 class ThreadPoolState:
-    """The state that threads share with their pool; they do not hold the pool, so that it can be collected."""
+    """The state shared by the pool and its threads. Threads hold no reference to the pool, so it can be collected."""
 
-    def __init__(self, most: int) -> None:
-        self.most = most
+    def __init__(self, max_threads: int) -> None:
+        self.max_threads = max_threads
         self.calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
-        # An entry for each thread that waits and was not yet counted on; appending and popping are atomic.
+        # One entry for each waiting thread that no call is assigned to; append and pop are atomic.
         self.idle: deque[None] = deque()
-        # No set: one that finds no memory to grow keeps what it refused, here a thread that was never started.
+        # Not a set: a set that fails to grow (MemoryError) keeps the new entry, here a thread that was never started.
         self.threads: dict[threading.Thread, None] = {}
         self.lock = threading.Lock()
         self.shutdown_message: str | None = None
 
     def submit_call(self, call: Call) -> None:
-        """Have `call` made by a thread, a new one when all are busy.
+        """Run `call` in a thread; a new thread is started when all are busy.
 
         Raises:
             RuntimeError: the pool or the interpreter is shut down, or no thread can be started.
@@ -60,7 +60,7 @@ class ThreadPoolState:
             try:
                 self.idle.pop()
             except IndexError:
-                if len(self.threads) < self.most:
+                if len(self.threads) < self.max_threads:
                     thread = threading.Thread(
                         target=work,
                         args=(self.calls, self.idle),
@@ -76,7 +76,7 @@ class ThreadPoolState:
             self.calls.put(call)
 
     def stop(self, shutdown_message: str = "cannot schedule new futures after shutdown", *, drop: bool = False) -> None:
-        """Refuse calls from now on; threads end when those in the queue are made, or were dropped."""
+        """Refuse further calls. Threads end when the queued calls have run; `drop` cancels the queued calls."""
         with self.lock:
             if self.shutdown_message is None:
                 self.shutdown_message = shutdown_message
@@ -95,7 +95,7 @@ class ThreadPoolState:
             thread.join()
 
     def reinit_after_fork(self) -> None:
-        """In the child of a fork: the threads have stayed in the parent, and so have their calls."""
+        """In the child of a fork: the threads exist only in the parent, so their calls are dropped here."""
         self.calls = queue.SimpleQueue()
         self.idle = deque()
         self.threads.clear()
@@ -110,10 +110,10 @@ class LoopThreadPool(concurrent.futures.ThreadPoolExecutor):
         processors = getattr(os, "process_cpu_count", os.cpu_count)() or 1
         workers = ThreadPoolState(min(EXECUTOR_MAX_THREADS, processors + EXECUTOR_EXTRA_THREADS))
         self._workers = workers
-        # For those who watch the pool by the standard one's names.
+        # Named as in the standard executor, for programs that inspect the pool.
         self._threads = cast(Any, workers.threads)
         self._work_queue = cast(Any, workers.calls)
-        #: Have a call made: ``submit_call((loop, future, function, arguments))``.
+        #: Run a call: ``submit_call((loop, future, function, arguments))``.
         self.submit_call = workers.submit_call
         weakref.finalize(self, workers.stop).atexit = False
         with _alive_lock:
@@ -122,13 +122,13 @@ class LoopThreadPool(concurrent.futures.ThreadPoolExecutor):
             _alive.add(workers)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "concurrent.futures.Future[Any]":
-        """Call ``fn(*args, **kwargs)`` in a thread, for whoever is no loop."""
+        """Call ``fn(*args, **kwargs)`` in a thread; the future is one of concurrent.futures."""
         future: concurrent.futures.Future[Any] = concurrent.futures.Future()
         self.submit_call((None, future, call_with, (fn, args, kwargs)))
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Refuse further calls; `cancel_futures` drops those that have not begun, `wait` waits for the others."""
+        """Refuse further calls; `cancel_futures` cancels those that have not started, `wait` waits for the threads."""
         self._workers.stop(drop=cancel_futures)
         if wait:
             self._workers.join()
@@ -138,14 +138,14 @@ class LoopThreadPool(concurrent.futures.ThreadPoolExecutor):
 
 
 def work(calls: "queue.SimpleQueue[Call | None]", idle: "deque[None]") -> None:
-    """What a thread does: calls, one after another, until there is a None instead of one."""
+    """The main function of a thread: run calls until a None comes out of the queue."""
     while True:
         call = calls.get()
         if call is None:
             calls.put(None)  # for the next thread
             return
         loop, future, function, args = call
-        # A result and an exception; made first, since there may be no memory for it later.
+        # Result and exception. Created before the call, because after it there may be no memory.
         outcome: Any = [None, None]
         try:
             if future.cancelled() if loop is not None else not future.set_running_or_notify_cancel():
@@ -153,13 +153,13 @@ def work(calls: "queue.SimpleQueue[Call | None]", idle: "deque[None]") -> None:
             else:
                 try:
                     outcome[0] = function(*args)
-                except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to whoever waits
+                except BaseException as error:  # noqa: BLE001 - passed to the future
                     outcome[1] = error
                 if loop is None:
                     set_outcome(future, outcome)
-        except Exception:  # noqa: BLE001 - a thread that does not end for want of memory
-            report()
-        # A thread that waits keeps nothing alive, and what it lets go of runs destructors: before it counts as idle.
+        except Exception:  # noqa: BLE001 - MemoryError for one: the thread must not end
+            report_exception()
+        # An idle thread holds no references. They are dropped before it counts as idle, because destructors may run.
         call = function = args = None  # type: ignore[assignment]
         if loop is None:
             future = outcome = None
@@ -167,18 +167,18 @@ def work(calls: "queue.SimpleQueue[Call | None]", idle: "deque[None]") -> None:
         if outcome is not None:
             try:
                 deliver(loop, future, outcome)
-            except Exception:  # noqa: BLE001 - as above; it counts as idle and must not end
-                report()
+            except Exception:  # noqa: BLE001 - as above: the thread is counted as idle and must not end
+                report_exception()
         loop = future = outcome = None
 
 
-def report() -> None:
-    """Tell of the exception that is being handled."""
+def report_exception() -> None:
+    """Report the exception being handled to `threading.excepthook`."""
     threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
 
 
 def deliver(loop: Any, future: Any, outcome: list[Any]) -> None:
-    """Finish `future` in its loop, unless that was closed meanwhile."""
+    """Set the outcome of `future` in its loop, unless the loop was closed meanwhile."""
     try:
         loop.call_soon_threadsafe(set_outcome, future, outcome)
     except RuntimeError:
@@ -187,7 +187,7 @@ def deliver(loop: Any, future: Any, outcome: list[Any]) -> None:
 
 
 def cancel(loop: Any, future: Any) -> None:
-    """Cancel `future`, by its loop where it has one."""
+    """Cancel `future`, in its loop if it has one."""
     if loop is None:
         future.cancel()
         return
@@ -199,7 +199,7 @@ def cancel(loop: Any, future: Any) -> None:
 
 
 def call_with(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A call with keywords, which only those outside a loop can ask for."""
+    """Call with keywords, for `LoopThreadPool.submit`; `run_in_executor` takes none."""
     return function(*args, **kwargs)
 
 
@@ -207,9 +207,9 @@ def call_with(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
 
 
 def set_outcome(future: Any, outcome: list[Any]) -> None:
-    """Give `future` what came of its call, a result or an exception, unless it was cancelled meanwhile.
+    """Set the result or exception of `future`, unless it was cancelled meanwhile.
 
-    `outcome` is emptied: the thread of the call shares the list, and is not to be the last that holds what is in it.
+    `outcome` is emptied: the thread shares the list and must not be the last to hold a reference to its contents.
     """
     result, failure = outcome
     outcome.clear()
@@ -222,10 +222,10 @@ def set_outcome(future: Any, outcome: list[Any]) -> None:
 
 
 def converted(failure: BaseException) -> BaseException:
-    """An exception as asyncio has it.
+    """Convert an exception to asyncio's class, as asyncio does for executor futures.
 
-    StopIteration cannot be raised into a coroutine. It becomes a RuntimeError, as it does from Python 3.12 on; before
-    that, asyncio leaves whoever waits waiting.
+    StopIteration cannot be set on a future. It becomes a RuntimeError, as in asyncio from Python 3.12 on; before that,
+    the awaiting task hangs on asyncio.
     """
     kind = type(failure)
     if kind is concurrent.futures.CancelledError:
@@ -248,7 +248,7 @@ _exiting = False
 
 
 def at_exit() -> None:
-    """The interpreter ends: calls that were asked for are made, as those of every other thread pool are."""
+    """The interpreter exits: run the queued calls and wait for them, as the standard thread pool does."""
     global _exiting
     with _alive_lock:
         _exiting = True
@@ -260,7 +260,7 @@ def at_exit() -> None:
 
 
 def reinit_in_child() -> None:
-    """In the child of a fork; a lock that another thread held stays locked there."""
+    """In the child of a fork. The lock is replaced, because another thread of the parent may have held it."""
     global _alive_lock
     _alive_lock = threading.Lock()
     for workers in list(_alive):

@@ -1,7 +1,7 @@
-"""Serving from several processes: `serve`, and what a worker is told and may use (`Worker`).
+"""Serving from several processes: `serve`, and `Worker`, which each application gets.
 
-One process opens the sockets, forks the workers, and replaces those that die or are to be renewed; it serves nobody
-itself and has no event loop, so that nothing of a loop is ever forked. docs/serving.md says how to use it.
+The supervisor process opens the sockets, forks the workers, and replaces those that die or are to be reloaded. It
+accepts no connections and has no event loop, so that no loop is ever forked. docs/serving.md describes the use.
 """
 
 from corenet.serving.entry import serve

@@ -1,9 +1,9 @@
 """The listening sockets of a service, opened once in the supervisor, before any fork.
 
-With "reuseport" each worker has a socket of its own at each address and the kernel spreads connections evenly by the
-hash of their addresses; with "exclusive" all workers share one, and the kernel wakes one of those that wait. All
-sockets stay open in the supervisor: a worker that dies or is replaced loses no connection that waits in its queue.
-Unix sockets cannot be spread by the kernel, so they are shared in both modes.
+With "reuseport" each worker has its own socket at each address, and the kernel distributes connections by a hash of
+their addresses. With "exclusive" all workers share one socket, and the kernel wakes one of the waiting workers. All
+sockets stay open in the supervisor, so connections in the backlog survive the death or replacement of a worker. Unix
+sockets are shared in both modes, because the kernel cannot distribute them.
 """
 
 import os
@@ -24,22 +24,22 @@ Address: TypeAlias = int | str | tuple[str, int] | socket.socket
 
 
 class Sockets:
-    """What the workers accept from: one list for each worker, and which files to remove in the end."""
+    """The listening sockets of each worker, and the files of Unix sockets to remove at the end."""
 
     def __init__(self, per_worker: list[list[socket.socket]], files: list[tuple[str, int]]) -> None:
         self.per_worker = per_worker
         self.files = files
 
     def shared(self) -> bool:
-        """Whether a socket belongs to several workers."""
+        """Return whether several workers share a socket."""
         return sum(map(len, self.per_worker)) > len({sock for part in self.per_worker for sock in part})
 
     def names(self) -> list[str]:
-        """Each address once, for people."""
+        """Each address once, for log lines."""
         return list(dict.fromkeys(name_of(sock) for share in self.per_worker for sock in share))
 
     def close(self) -> None:
-        """Close every socket and remove the files of Unix sockets that are still ours."""
+        """Close every socket and remove the files of Unix sockets, unless another server has replaced them."""
         for share in self.per_worker:
             for sock in share:
                 sock.close()
@@ -48,12 +48,12 @@ class Sockets:
 
 
 def parse(address: Address) -> tuple[str, int] | str | socket.socket:
-    """Bring one address to (host, port), the path of a Unix socket, or the bound socket that it is.
+    """Convert one address to (host, port), the path of a Unix socket, or the given socket.
 
     A number is a port on 127.0.0.1; text is ``host:port``, ``[v6]:port``, ``:port`` (every address) or ``unix:path``.
 
     Raises:
-        ValueError: it is none of these; the message names it.
+        ValueError: it has none of these forms; the message contains it.
     """
     if isinstance(address, socket.socket):
         return address
@@ -62,7 +62,7 @@ def parse(address: Address) -> tuple[str, int] | str | socket.socket:
     elif isinstance(address, str):
         if address.startswith("unix:"):
             if address == "unix:":
-                raise ValueError("'unix:' needs a path")
+                raise ValueError("'unix:' needs a path, for example unix:/run/app.sock")
             return address.removeprefix("unix:")
         found = ENDPOINT.fullmatch(address)
         if found is None:
@@ -71,20 +71,21 @@ def parse(address: Address) -> tuple[str, int] | str | socket.socket:
     elif isinstance(address, tuple) and len(address) == 2 and isinstance(address[1], int):
         host, port = address
     else:
-        raise ValueError(f"{address!r} is not an address to listen on")
+        raise ValueError(f"{address!r} is not an address: give a port, a string, a (host, port) pair or a bound socket")
     if not 0 <= port <= 65_535:
-        raise ValueError(f"{address!r}: a port is between 0 and 65535")
+        raise ValueError(f"{address!r}: the port must be between 0 and 65535")
     return host, port
 
 
 def open_sockets(
     addresses: Iterable[Address], workers: int, *, reuseport: bool, backlog: int, options: SocketOptions | None = None
 ) -> Sockets:
-    """Bind and listen at every address; `reuseport` gives each worker a socket of its own where the kernel can.
+    """Bind and listen at every address; with `reuseport` each worker gets its own TCP sockets.
 
     Raises:
-        OSError: an address cannot be bound or a name is not known.
-        ValueError: an address cannot be read, a given socket is not a bound stream socket, or an option does not apply.
+        OSError: an address cannot be bound or a name is unknown.
+        ValueError: an address has a wrong form, a given socket is not a bound stream socket, or an option does not
+            apply.
     """
     per_worker: list[list[socket.socket]] = [[] for _ in range(max(workers, 1))]
     opened = Sockets(per_worker, [])
@@ -118,7 +119,7 @@ def open_tcp(
     reuseport: bool,
     options: SocketOptions | None,
 ) -> None:
-    """One socket for each share, or one for all; a port left to the kernel is the same for all."""
+    """Open one socket for each worker, or one for all. If `address` has port 0, all get the same port."""
     if not reuseport:
         share(per_worker, bound_tcp(family, address, False, options))
         return
@@ -131,7 +132,7 @@ def open_tcp(
 def bound_tcp(
     family: int, address: tuple[str, int], reuse_port: bool, options: SocketOptions | None
 ) -> socket.socket:
-    """A bound TCP socket."""
+    """Return a bound TCP socket."""
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         if options is not None:
@@ -153,7 +154,7 @@ def bound_tcp(
 
 
 def resolve(host: str, port: int) -> list[tuple[int, tuple[str, int]]]:
-    """Every address of `host`; all of this machine's where it is empty."""
+    """Return every address of `host`; the wildcard addresses if it is empty."""
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
@@ -165,7 +166,7 @@ def resolve(host: str, port: int) -> list[tuple[int, tuple[str, int]]]:
 
 
 def check_given(sock: socket.socket) -> None:
-    """Refuse what cannot be listened on."""
+    """Raise ValueError unless `sock` is a bound stream socket."""
     if sock.type != socket.SOCK_STREAM:
         raise ValueError(f"a stream socket was expected, got {sock!r}")
     if sock.family in (socket.AF_INET, socket.AF_INET6) and not sock.getsockname()[1]:
@@ -173,13 +174,13 @@ def check_given(sock: socket.socket) -> None:
 
 
 def share(per_worker: list[list[socket.socket]], sock: socket.socket) -> None:
-    """Give one socket to every worker."""
+    """Add one socket to every worker."""
     for part in per_worker:
         part.append(sock)
 
 
 def name_of(sock: socket.socket) -> str:
-    """Where a socket listens, for people."""
+    """The address of a listening socket, for log lines."""
     name = sock.getsockname()
     if sock.family == socket.AF_UNIX:
         return f"unix:{name}"

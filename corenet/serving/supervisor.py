@@ -1,10 +1,10 @@
-"""The process that keeps the workers alive: it forks, replaces, and stops them, and serves nobody.
+"""The supervisor process: it forks, replaces and stops the workers. It accepts no connections.
 
-It has no event loop, only a poll on the signals' wake-up and on one channel to each worker, over which a worker says
-once that it is ready and by whose end each side learns of the other's death. Children are waited for by their own
-number, never by "any", so that other children of the program are left alone. A worker is replaced by starting the
-new one first, on the same sockets: there is always one that accepts. A process that cannot be forked for want of
-descriptors, processes or memory costs nobody anything: it is tried again, at growing intervals, while the others serve.
+It has no event loop, only a poll of the signal wake-up descriptor and of one channel (socket pair) for each worker. A
+worker sends one byte on the channel when it is ready. Each side sees end of file when the other has died. Children are
+waited for by pid, never by -1, so that other children of the program are not touched. A worker is replaced by starting
+the new one first, on the same sockets, so one always accepts. When a fork fails for lack of descriptors, processes or
+memory, it is retried with growing delays while the other workers serve.
 """
 
 import contextlib
@@ -42,23 +42,23 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 @dataclass(eq=False)
 class Child:
-    """One process."""
+    """One worker process."""
 
     pid: int
     slot: "WorkerSlot"
     channel: socket.socket
     started: float
-    #: nothing has been heard from it yet; the poll has its channel.
-    not_heard_from: bool = True
+    #: its channel is registered with the poll: it has neither reported ready nor closed the channel.
+    channel_polled: bool = True
     ready: bool = False
     stopping: bool = False
-    #: when it is killed: too long in starting, or in stopping.
+    #: time.monotonic() at which it is killed because it starts or stops too slowly; 0: never.
     kill_at: float = 0.0
 
 
 @dataclass(eq=False)
 class WorkerSlot:
-    """The place of one worker: its sockets, and the one or, while it is replaced, two processes in it."""
+    """One worker number with its sockets. It has one process, two while a worker is being replaced."""
 
     number: int
     children: list[Child] = field(default_factory=list)
@@ -66,12 +66,12 @@ class WorkerSlot:
     start_at: float | None = None
 
     def active(self) -> list[Child]:
-        """The processes that are not about to end."""
+        """The processes that have not been told to stop."""
         return [child for child in self.children if not child.stopping]
 
 
 class Supervisor:
-    """Keeps one worker for each share of the sockets."""
+    """Keeps one worker running for each entry of `Sockets.per_worker`."""
 
     def __init__(self, plan: ServiceConfig, sockets: Sockets) -> None:
         self.plan = plan
@@ -87,14 +87,14 @@ class Supervisor:
     # --- life -----------------------------------------------------------------------------------------------------
 
     def run(self) -> int:
-        """Serve until a signal, or workers that keep dying, end it; returns the exit status."""
+        """Serve until a signal stops the service or workers die too often; returns the exit status."""
         self.wake.setblocking(False)
         self.waker.setblocking(False)
         before = {number: signal.signal(number, on_signal) for number in SIGNALS}
         wakeup = signal.set_wakeup_fd(self.waker.fileno(), warn_on_full_buffer=False)
         self.poll.register(self.wake, select.POLLIN)
         gc.collect()
-        gc.freeze()  # the workers share these pages as long as nobody writes to them
+        gc.freeze()  # keeps the collector from writing to pages that the workers share with this process
         try:
             for slot in self.slots:
                 if self.status is None:
@@ -112,10 +112,10 @@ class Supervisor:
             self.waker.close()
 
     def poll_once(self) -> None:
-        """Wait for something to happen and deal with it."""
+        """Wait for an event or the next deadline and handle it."""
         ready = [fd for fd, _events in self.poll.poll(self.poll_timeout())]
         for child in self.children():
-            if child.not_heard_from and child.channel.fileno() in ready:
+            if child.channel_polled and child.channel.fileno() in ready:
                 self.on_channel(child)
         caught = b""
         if self.wake.fileno() in ready:
@@ -125,12 +125,12 @@ class Supervisor:
                 self.on_stop(signal.Signals(number))
             elif number == signal.SIGHUP:
                 self.on_reload()
-        # A signal may be merged with another of its kind, so the children are asked whenever anything happened.
+        # Pending SIGCHLDs are merged into one (signal(7)), so every child is checked each time.
         self.reap()
         self.on_time(time.monotonic())
 
     def poll_timeout(self) -> float | None:
-        """Milliseconds to the next thing that is due."""
+        """Milliseconds until the next deadline; None when there is none."""
         due = [child.kill_at for child in self.children() if child.kill_at]
         due += [slot.start_at for slot in self.slots if slot.start_at is not None]
         if not due:
@@ -138,13 +138,13 @@ class Supervisor:
         return max(0.0, min(due) - time.monotonic()) * 1000 + 1
 
     def children(self) -> list[Child]:
-        """Every process, whatever it is doing."""
+        """All processes."""
         return [child for slot in self.slots for child in slot.children]
 
     # --- starting -------------------------------------------------------------------------------------------------
 
     def start(self, slot: WorkerSlot) -> None:
-        """Fork a worker for `slot`; when that cannot be, try again later. The other workers are left alone."""
+        """Fork a worker for `slot`. When that fails, try again later; other workers are not affected."""
         slot.start_at = None
         try:
             pid, ours = self.fork(slot)
@@ -164,16 +164,16 @@ class Supervisor:
         logger.info("worker %d: started (process %d)", slot.number, pid)
 
     def fork(self, slot: WorkerSlot) -> tuple[int, socket.socket]:
-        """A new process and our end of the channel to it.
+        """Fork a process; returns its pid and our end of its channel.
 
         Raises:
-            OSError: there are too many processes or descriptors, or there is no memory.
+            OSError: the limit of processes or descriptors is reached, or memory is short.
         """
         ours, theirs = socket.socketpair()
         try:
             ours.setblocking(False)
             flush_output()
-            # Until the child has its own handlers, a signal for it must wait.
+            # Signals are blocked until the child has installed its own handlers.
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             try:
                 pid = os.fork()
@@ -193,8 +193,8 @@ class Supervisor:
         status = STATUS_FAILED
         try:
             signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGTERM, leave)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the supervisor decides what it means
+            signal.signal(signal.SIGTERM, exit_before_loop)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the supervisor handles it
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -211,7 +211,7 @@ class Supervisor:
             status = run_worker(self.plan, slot.number, mine, theirs)
         except SystemExit as error:
             status = error.code if isinstance(error.code, int) else int(error.code is not None)
-        except BaseException:  # noqa: BLE001 - the child must not come back into the parent's program
+        except BaseException:  # noqa: BLE001 - the child must not continue the parent's program
             traceback.print_exc()
         finally:
             try:
@@ -220,13 +220,13 @@ class Supervisor:
                 os._exit(status)
 
     def on_channel(self, child: Child) -> None:
-        """A worker says that it is ready, or is gone, of which `reap` will learn."""
-        child.not_heard_from = False
+        """A worker has sent its ready byte, or closed the channel; `reap` handles its death."""
+        child.channel_polled = False
         self.poll.unregister(child.channel)
         try:
             said = child.channel.recv(1)
         except BlockingIOError:
-            said = b""  # it is dead, and a process that it forked has its end of the channel
+            said = b""  # it is dead, and a process forked by it still holds its end of the channel
         if not said or child.stopping:
             return
         child.ready = True
@@ -243,19 +243,19 @@ class Supervisor:
     # --- deaths ---------------------------------------------------------------------------------------------------
 
     def reap(self) -> None:
-        """Take note of every worker that has ended."""
+        """Handle every worker that has ended."""
         for child in self.children():
             pid, raw = os.waitpid(child.pid, os.WNOHANG)
             if not pid:
                 continue
-            if child.not_heard_from:
+            if child.channel_polled:
                 self.on_channel(child)  # it may have become ready before it died
             child.slot.children.remove(child)
             child.channel.close()
             self.on_death(child, os.waitstatus_to_exitcode(raw))
 
     def on_death(self, child: Child, code: int) -> None:
-        """Start the worker again unless it was to end, or it is of no use."""
+        """Restart the worker, unless it was stopped, has a replacement, or workers die too often."""
         number = child.slot.number
         why = f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
         if child.stopping:
@@ -287,7 +287,7 @@ class Supervisor:
         child.slot.pause = min(child.slot.pause * 2, SERVE_RESTART_DELAY_MAX / 1000)
 
     def on_time(self, now: float) -> None:
-        """Start what has waited long enough, kill what has taken too long."""
+        """Start workers whose delay is over, kill those that start or stop too slowly."""
         for slot in self.slots:
             if slot.start_at is not None and slot.start_at <= now:
                 self.start(slot)
@@ -298,31 +298,31 @@ class Supervisor:
                 child.kill_at = 0.0
                 os.kill(child.pid, signal.SIGKILL)
 
-    # --- renewing and stopping ------------------------------------------------------------------------------------
+    # --- reloading and stopping -----------------------------------------------------------------------------------
 
     def on_reload(self) -> None:
-        """Replace every worker, one after the other."""
+        """Replace all workers, one after the other."""
         if self.status is not None:
             return
-        logger.info("renewing the workers")
+        logger.info("reload: replacing the workers one after the other")
         self.to_reload = deque(self.slots)
         self.reload_next()
 
     def reload_next(self) -> None:
-        """Start the next replacement unless one is under way; its being ready ends the old one."""
+        """Start the next replacement unless one is starting. When it is ready, `on_channel` stops the old worker."""
         if self.status is not None or any(not child.ready for slot in self.slots for child in slot.active()):
             return
         if self.to_reload:
             self.start(self.to_reload.popleft())
 
     def stop(self, child: Child) -> None:
-        """Ask a worker to end within its grace."""
+        """Send SIGTERM to a worker, and set the time at which it is killed."""
         child.stopping = True
         child.kill_at = time.monotonic() + self.plan.grace + SERVE_KILL_DELAY
         os.kill(child.pid, signal.SIGTERM)
 
     def finish(self, status: int) -> None:
-        """Begin the end of the service."""
+        """Stop all workers; the service ends with `status` when they have exited."""
         self.status = status
         self.to_reload.clear()
         for slot in self.slots:
@@ -331,7 +331,7 @@ class Supervisor:
                 self.stop(child)
 
     def on_stop(self, number: signal.Signals) -> None:
-        """The first signal gives every worker its grace, the second ends it."""
+        """The first signal starts the grace of every worker, the second ends it."""
         if self.status is None:
             logger.info("stopping on %s", number.name)
             self.finish(0)
@@ -343,7 +343,7 @@ class Supervisor:
             child.kill_at = time.monotonic() + SERVE_KILL_DELAY
 
     def kill_all(self) -> None:
-        """Leave no process behind, whatever went wrong here."""
+        """Kill and reap all processes, so that none is left behind after an error."""
         for child in self.children():
             os.kill(child.pid, signal.SIGKILL)
             os.waitpid(child.pid, 0)
@@ -351,16 +351,16 @@ class Supervisor:
 
 
 def flush_output() -> None:
-    """Write what waits in the output's buffers, so that a child does not write it again; a full disk ends nothing."""
+    """Flush stdout and stderr, so that the child does not write the buffered text again. Errors are ignored."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()
 
 
 def on_signal(_number: int, _frame: FrameType | None) -> None:
-    """The wake-up descriptor has the number; the interpreter writes to it only beside a handler of Python's."""
+    """Set only so that the interpreter writes the signal number to the wake-up descriptor, which `poll_once` reads."""
 
 
-def leave(_number: int, _frame: FrameType | None) -> None:
-    """End a worker that is told to stop before it has a loop."""
+def exit_before_loop(_number: int, _frame: FrameType | None) -> None:
+    """Handler of SIGTERM in a worker that has no loop yet."""
     raise SystemExit(0)

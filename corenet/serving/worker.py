@@ -1,9 +1,9 @@
-"""The life of one worker: what the application is given, when it is ready, and how it comes to its end.
+"""One worker process: what the application gets, when it is ready, and how it ends.
 
-A worker ends when it is told to (SIGTERM, or the supervisor is gone), when its application returns, or when that
-fails. Told to, it stops accepting at once, gives what is open `grace` seconds, then cuts it off. A second SIGTERM or
-the supervisor's `FORCE_STOP` ends the grace. The application may be a protocol factory, an object with `start` and
-`stop`, or a coroutine function.
+A worker ends when it is stopped (SIGTERM, or the supervisor has exited), when its application returns, or when that
+fails. When stopped, it closes its listeners at once, gives open connections `grace` seconds, then aborts them. A second
+SIGTERM or the supervisor's `FORCE_STOP` ends the grace. The application is a protocol factory, an object with `start`
+and `stop`, or a coroutine function.
 """
 
 import asyncio
@@ -38,21 +38,21 @@ __all__ = [
 logger = logging.getLogger("corenet.serve")
 
 STATUS_FAILED = 1
-STATUS_NO_START = 3  # what uvicorn and gunicorn exit with when the application cannot be started
+STATUS_NO_START = 3  # as uvicorn and gunicorn: the application could not be started
 READY = b"r"
 FORCE_STOP = b"s"
-"""Sent by the supervisor: no more grace. Not a second SIGTERM, since two that are pending count as one (signal(7))."""
+"""Sent by the supervisor to end the grace. Not a second SIGTERM, because two pending ones count as one (signal(7))."""
 
 
 @runtime_checkable
 class Service(Protocol):
-    """An application with a beginning and an end; `stop` may take as long as the grace."""
+    """An application with start and stop; `stop` may take `grace` seconds."""
 
     async def start(self, worker: "Worker") -> None:
-        """Open what is needed and begin to serve on `worker.sockets`; returns when ready."""
+        """Acquire resources and start serving on `worker.sockets`; return when ready."""
 
     async def stop(self) -> None:
-        """Accept no more, let what is under way end, and close everything."""
+        """Stop accepting, let requests in progress finish, and close everything."""
 
 
 App: TypeAlias = str | Service | Callable[[], asyncio.BaseProtocol] | Callable[["Worker"], Coroutine[Any, Any, object]]
@@ -60,7 +60,7 @@ App: TypeAlias = str | Service | Callable[[], asyncio.BaseProtocol] | Callable[[
 
 @dataclass(frozen=True)
 class ServiceConfig:
-    """What every worker of a service has in common."""
+    """The configuration that all workers of a service share."""
 
     app: App
     shared: bool
@@ -72,44 +72,44 @@ class ServiceConfig:
 
 
 class Worker:
-    """One worker as its application sees it: its number, its sockets, and the wish to stop."""
+    """One worker, as the application sees it: its number, its sockets, and whether it is to stop."""
 
     def __init__(
         self, plan: ServiceConfig, number: int, sockets: list[socket.socket], notify_ready: Callable[[], None]
     ) -> None:
-        #: counts from 0; a worker that takes the place of another has its number.
+        #: counts from 0; a worker that replaces another one has its number.
         self.number = number
-        #: bound, listening, not blocking; each may be given to ``create_server(sock=...)`` and its relatives.
+        #: bound, listening and non-blocking; for ``create_server(sock=...)`` and similar methods.
         self.sockets = tuple(sockets)
-        #: seconds between the wish to stop and the end.
+        #: seconds from the request to stop until open connections are aborted.
         self.grace = plan.grace
         self._plan = plan
         self._announce: Callable[[], None] | None = notify_ready
         self._stopping = asyncio.Event()
-        self._force_stop = asyncio.Event()
+        self._grace_over = asyncio.Event()
         self._watched = False
 
     @property
     def stopping(self) -> bool:
-        """Whether this worker has been told to stop."""
+        """Whether this worker was told to stop."""
         return self._stopping.is_set()
 
     def ready(self) -> None:
-        """Say that start-up is over, so that a worker this one replaces may go; later calls do nothing."""
+        """Report that start-up is complete, so that the worker that this one replaces can stop; only once."""
         notify_ready, self._announce = self._announce, None
         if notify_ready is not None:
             notify_ready()
 
     async def until_stopped(self) -> None:
-        """Wait until this worker is told to stop; says that it is ready. Then `grace` seconds are left."""
+        """Report that start-up is complete, and wait until this worker is told to stop; `grace` seconds then remain."""
         self._watched = True
         self.ready()
         await self._stopping.wait()
 
     # --- the three kinds of application ---------------------------------------------------------------------------
 
-    async def serve(self, app: Any) -> None:
-        """Run the application to its end."""
+    async def _run(self, app: Any) -> None:
+        """Run the application until it ends."""
         kind = kind_of(app)
         if kind == "service":
             await app.start(self)
@@ -127,7 +127,7 @@ class Worker:
         try:
             await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if not task.done() and not self._watched:
-                task.cancel()  # it does not wait for the stop, as `serve_forever` does not
+                task.cancel()  # it does not wait for `until_stopped`; `serve_forever`, for example, needs cancelling
             await self._within_grace(task)
         finally:
             settled.cancel()
@@ -156,31 +156,31 @@ class Worker:
             server.abort_clients()
 
     async def _within_grace(self, work: Awaitable[object]) -> None:
-        """Give `work` the grace; a second signal ends it. Work that is not done by then is cancelled."""
+        """Wait for `work` during the grace, which a second signal ends; then cancel it."""
         task = asyncio.ensure_future(work)
-        hurry = asyncio.ensure_future(self._force_stop.wait())
+        forced = asyncio.ensure_future(self._grace_over.wait())
         try:
-            await asyncio.wait({task, hurry}, timeout=self.grace, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({task, forced}, timeout=self.grace, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
-                logger.warning("worker %d: still busy after its grace; cutting off what is open", self.number)
+                logger.warning("worker %d: still busy after its grace; aborting open connections", self.number)
                 task.cancel()
                 await asyncio.wait({task}, timeout=SERVE_CANCEL_TIMEOUT)
             if task.done() and not task.cancelled():
                 task.result()
         finally:
-            hurry.cancel()
+            forced.cancel()
 
-    # --- the end --------------------------------------------------------------------------------------------------
+    # --- stopping -------------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        """Begin the end; a second call ends the grace."""
+        """Begin to stop this worker; a second call ends the grace."""
         if self._stopping.is_set():
-            self._force_stop.set()
+            self._grace_over.set()
         self._stopping.set()
 
-    def force_stop(self) -> None:
+    def _force_stop(self) -> None:
         """Stop without grace."""
-        self._force_stop.set()
+        self._grace_over.set()
         self._stopping.set()
 
 
@@ -188,17 +188,17 @@ class Worker:
 
 
 def load(app: App) -> Any:
-    """The application itself, where it was given as ``module:name``.
+    """Return the application; it is imported if given as ``module:name``.
 
     Raises:
         ImportError, AttributeError: there is no such module or name.
-        ValueError: the text is not ``module:name``.
+        ValueError: the string has not the form ``module:name``.
     """
     if not isinstance(app, str):
         return app
     module, colon, name = app.partition(":")
     if not module or not colon or not name:
-        raise ValueError(f"{app!r} is not module:name")
+        raise ValueError(f"{app!r} is not of the form module:name")
     found: Any = importlib.import_module(module)
     for part in name.split("."):
         found = getattr(found, part)
@@ -206,10 +206,10 @@ def load(app: App) -> Any:
 
 
 def kind_of(app: Any) -> Literal["service", "main", "protocols"]:
-    """Which of the three kinds of application this is.
+    """Return the kind of application.
 
     Raises:
-        TypeError: none of them.
+        TypeError: it is none of the three.
     """
     if not isinstance(app, type):
         if callable(getattr(app, "start", None)) and callable(getattr(app, "stop", None)):
@@ -227,11 +227,11 @@ def kind_of(app: Any) -> Literal["service", "main", "protocols"]:
 
 
 def run_worker(plan: ServiceConfig, number: int, sockets: list[socket.socket], channel: socket.socket | None) -> int:
-    """Serve until the end; returns the exit status. `channel` leads to the supervisor: None where there is none."""
+    """Run one worker; returns its exit status. `channel` leads to the supervisor; None without one."""
     try:
         app = load(plan.app)
         kind_of(app)
-    except Exception:  # whatever the application's module does is for its author to read
+    except Exception:  # errors of the application's module, reported to its author
         logger.exception("worker %d: cannot load %r", number, plan.app)
         return STATUS_NO_START
     started = False
@@ -251,7 +251,7 @@ def run_worker(plan: ServiceConfig, number: int, sockets: list[socket.socket], c
             loop.add_signal_handler(signal.SIGINT, worker.stop)
         else:
             loop.add_reader(channel, on_supervisor, loop, channel, worker)
-        await worker.serve(app)
+        await worker._run(app)
 
     try:
         with asyncio.Runner(debug=plan.debug, loop_factory=new_event_loop) as runner:
@@ -271,8 +271,8 @@ def on_supervisor(loop: asyncio.AbstractEventLoop, channel: socket.socket, worke
     except ConnectionResetError:
         message = b""
     if message == FORCE_STOP:
-        worker.force_stop()
+        worker._force_stop()
         return
     loop.remove_reader(channel)
-    logger.error("worker %d: the supervisor is gone; stopping", worker.number)
+    logger.error("worker %d: the supervisor has exited; stopping", worker.number)
     worker.stop()

@@ -25,7 +25,7 @@ from corenet.transports.stream cimport ConnectionList, StreamTransport
 from corenet.transports.streambase cimport NativeProtocol, is_buffered
 
 from corenet.limits import TLS_DRAIN_TIMEOUT, TLS_FEED_SIZE, TLS_HANDSHAKE_TIMEOUT, TLS_READ_HIGH_WATERMARK, TLS_SHUTDOWN_TIMEOUT, TLS_WRITE_HIGH_WATERMARK
-from corenet.tls import faces
+from corenet.tls import ssl_transport_type
 from corenet.tls.default import shared_context, standard_context
 
 __all__ = ["TlsReceiver"]
@@ -109,7 +109,7 @@ cdef class TlsReceiver(NativeProtocol):
 
     @property
     def __class__(self) -> type:
-        return faces.SSLTransport
+        return ssl_transport_type.SSLTransport
 
     @property
     def _start_tls_compatible(self) -> bool:

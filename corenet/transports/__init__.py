@@ -1,6 +1,6 @@
 """Transports: streams, datagrams, listeners and pipes on the engine of `corenet.core`.
 
-They are made by the loop; what stands here are the constructors it uses and the types for annotations. The C door
+The loop makes them; this package exports the constructors that it uses and the types for annotations. The C interface
 for native datagram handlers is ``corenet/transports/datagram.pxd``. Listeners, datagrams and pipes are loaded when
 first used.
 """

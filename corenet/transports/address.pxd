@@ -1,7 +1,7 @@
-"""C door of the address conversions: sockaddr to what the socket module shows, and back.
+"""C interface of the address conversions: sockaddr to the tuples and strings of the socket module, and back.
 
-`to_object` remembers what it made; `from_object` parses plain numeric addresses only and says so when it cannot.
-`to_peer` also says to which local address the datagram came, and `pktinfo_of` finds that again in what it made.
+`to_object` caches its results. `from_object` parses only numeric addresses and returns -1 for others. `to_peer`
+also stores the local address to which a datagram came, and `pktinfo_of` reads it from such an object.
 """
 
 from corenet.core.libc cimport sockaddr, sockaddr_storage, socklen_t

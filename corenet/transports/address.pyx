@@ -1,8 +1,8 @@
-"""sockaddr to Python and back, in the shapes of the socket module.
+"""sockaddr to Python and back, in the forms of the socket module.
 
-IPv4, IPv6, Unix, netlink and vsock are spoken here, because asking the socket module would cost a socket object and
-a second system call for each datagram. Conversions towards Python are remembered in a bounded dictionary that is
-emptied when full: forged source addresses can cost a conversion, never memory.
+IPv4, IPv6, Unix, netlink and vsock are converted here, because the socket module would need a socket object and a
+second system call for each datagram. Conversions to Python are cached in a bounded dictionary that is emptied when
+full, so forged source addresses cost CPU time and no memory.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -17,13 +17,13 @@ from corenet.transports.datagram_batch cimport PacketInfo
 from corenet.limits import ADDRESS_CACHE
 from corenet.transports.peer import PeerAddress
 
-cdef dict remembered = {}
-cdef Py_ssize_t REMEMBER = ADDRESS_CACHE
+cdef dict cached = {}
+cdef Py_ssize_t CACHE_SIZE = ADDRESS_CACHE
 cdef Py_ssize_t UNIX_PATH_OFFSET = sizeof(sockaddr_un) - 108
 
 
 cdef object decode(const sockaddr *address, socklen_t length):
-    """Make the Python form; None for a family that is not known here."""
+    """Return the Python form of `address`; None for a family that is not supported."""
     cdef char text[64]
     cdef const sockaddr_in *v4
     cdef const sockaddr_in6 *v6
@@ -32,7 +32,7 @@ cdef object decode(const sockaddr *address, socklen_t length):
     cdef const sockaddr_vm *vsock
     cdef Py_ssize_t size
     if length < <socklen_t>sizeof(c.sa_family_t):
-        # An unnamed Unix peer has no address at all.
+        # An unnamed Unix peer has no address.
         return ""
     if address.sa_family == c.AF_INET and length >= <socklen_t>sizeof(sockaddr_in):
         v4 = <const sockaddr_in *>address
@@ -54,7 +54,7 @@ cdef object decode(const sockaddr *address, socklen_t length):
             return ""
         size = min(size, 108)
         if local.sun_path[0] == 0:
-            # The abstract namespace: all bytes count, and they stay bytes as in the socket module.
+            # The abstract namespace: all bytes count, and the result is bytes, as in the socket module.
             return PyBytes_FromStringAndSize(local.sun_path, size)
         size = c.strnlen(local.sun_path, size)
         return PyBytes_FromStringAndSize(local.sun_path, size).decode("utf-8", "surrogateescape")
@@ -68,46 +68,46 @@ cdef object decode(const sockaddr *address, socklen_t length):
 
 
 cdef object to_object(const sockaddr *address, socklen_t length):
-    """Return what the socket module shows for `address`."""
+    """Return `address` as the socket module shows it."""
     cdef bytes key
     cdef object found
     if length > <socklen_t>sizeof(sockaddr_in6):
         return decode(address, length)
     key = PyBytes_FromStringAndSize(<const char *>address, length)
-    found = remembered.get(key)
+    found = cached.get(key)
     if found is None:
         found = decode(address, length)
-        if len(remembered) >= REMEMBER:
-            remembered.clear()
-        remembered[key] = found
+        if len(cached) >= CACHE_SIZE:
+            cached.clear()
+        cached[key] = found
     return found
 
 
 cdef object to_peer(const sockaddr *address, socklen_t length, const PacketInfo *pktinfo):
-    """Return the same as a `PeerAddress` that knows to which local address the datagram came."""
+    """Return `address` as a `PeerAddress` with the local address to which the datagram came, if `pktinfo` has one."""
     cdef char text[64]
     cdef bytes key
     cdef object found
     if pktinfo.family == 0 or length > <socklen_t>sizeof(sockaddr_in6):
         return to_object(address, length)
-    # Longer than any key of `to_object`.
+    # Longer than any key of `to_object`, so that the keys differ.
     key = PyBytes_FromStringAndSize(NULL, length + sizeof(PacketInfo))
     c.memcpy(PyBytes_AS_STRING(key), address, length)
     c.memcpy(PyBytes_AS_STRING(key) + length, pktinfo, sizeof(PacketInfo))
-    found = remembered.get(key)
+    found = cached.get(key)
     if found is None:
         c.inet_ntop(pktinfo.family, pktinfo.address, text, sizeof(text))
         found = PeerAddress(decode(address, length))
         found.local = text.decode("ascii")
         found.pktinfo = PyBytes_FromStringAndSize(<const char *>pktinfo, sizeof(PacketInfo))
-        if len(remembered) >= REMEMBER:
-            remembered.clear()
-        remembered[key] = found
+        if len(cached) >= CACHE_SIZE:
+            cached.clear()
+        cached[key] = found
     return found
 
 
 cdef bint pktinfo_of(object address, PacketInfo *out) except -1:
-    """Fill `out` when `address` is a `PeerAddress` made here."""
+    """Fill `out` and return True if `address` is a `PeerAddress` that `to_peer` made."""
     cdef bytes packed
     if type(address) is not PeerAddress:
         return False
@@ -129,7 +129,7 @@ cdef int port_of(object value) except -1:
 
 
 cdef int from_object(object address, int family, sockaddr_storage *out, socklen_t *length) except -2:
-    """Fill `out` from a numeric `address`; -1 when only the socket module can tell what it means."""
+    """Fill `out` from a numeric `address`; return -1 when it needs the socket module (a name, another form)."""
     cdef sockaddr_in *v4
     cdef sockaddr_in6 *v6
     cdef sockaddr_un *local
@@ -152,7 +152,7 @@ cdef int from_object(object address, int family, sockaddr_storage *out, socklen_
         c.memset(local, 0, sizeof(sockaddr_un))
         local.sun_family = c.AF_UNIX
         c.memcpy(local.sun_path, PyBytes_AS_STRING(path), size)
-        # A path carries its final zero, an abstract name does not.
+        # The length includes the final zero of a path; an abstract name has none.
         length[0] = <socklen_t>(UNIX_PATH_OFFSET + size + (0 if local.sun_path[0] == 0 else 1))
         return 0
     if not isinstance(address, tuple):

@@ -1,7 +1,7 @@
-"""C door of what every transport shares: loop, protocol, context, marks of the write buffer, end of life.
+"""C interface of what all transports share: loop, protocol, context, watermarks of the write buffer, closing.
 
-The states and what follows from them stand in the head of ``base.pyx``. `wanted` computes the interest from them,
-`update_interest` tells the poller; nothing else does either.
+``base.pyx`` describes the states. `interest_of` alone computes the interest from them; `apply_interest` alone registers
+it with the poller.
 """
 
 from libc.stdint cimport uint32_t
@@ -29,7 +29,7 @@ cdef class ConnectionLostHandle(Handle):
 
 cdef class Transport(Watcher):
     cdef Engine loop
-    cdef object protocol        # may be replaced by any call that it gets: callers hold a reference meanwhile
+    cdef object protocol        # any call of it may replace it, so callers hold a reference meanwhile
     cdef object context
     cdef dict extra
     cdef object sock
@@ -38,18 +38,18 @@ cdef class Transport(Watcher):
     cdef Py_ssize_t high
     cdef Py_ssize_t low
     cdef int fd
-    cdef uint32_t interest      # what the poller was told; 0: it does not have the descriptor
-    cdef int conn_lost          # not 0: not attached yet, or connection_lost is on its way or over; counts writes from then on
-    cdef bint holds_socket_ref           # `sock` counts us among those who need it open
-    cdef bint connection_made_called             # connection_made was called
+    cdef uint32_t interest      # the registered interest; 0: not registered
+    cdef int conn_lost          # not 0: not attached yet, or connection_lost is scheduled or done; then counts writes
+    cdef bint holds_socket_ref           # we have incremented the `_io_refs` of `sock`
+    cdef bint connection_made_called             # connection_made has returned or raised
     cdef bint paused            # pause_reading was called
     cdef bint eof_seen          # the peer will send no more
-    cdef bint writing           # the kernel took no more: the queue waits for EPOLLOUT
+    cdef bint writing           # the kernel accepted no more: the queue waits for EPOLLOUT
     cdef bint closing           # close or abort was called, or an error did the same
     cdef bint protocol_paused
     cdef bint protocol_connected
     cdef bint flush_deferred         # the engine will call on_flush
-    cdef int spurious_events               # events in a row in which nothing moved, counted from one with an error or hang-up
+    cdef int spurious_events               # see `note_spurious_event`
 
     cdef int attach(self, Engine loop, int fd, object protocol, dict extra, object context=*) except -1
     cdef int call_connection_made(self) except -1
@@ -82,6 +82,6 @@ cdef class Transport(Watcher):
 
 
 cdef inline bint can_receive(Transport self) noexcept:
-    """Whether what arrives is to be taken from the kernel."""
-    # A callback may close the loop, above all that of a forked child: what is left in the socket is its parent's.
+    """Return whether data may be received."""
+    # A callback may close the loop in the child of a fork: then the parent receives what is in the socket.
     return self.connection_made_called and not (self.paused or self.eof_seen or self.closing or self.loop.closed)

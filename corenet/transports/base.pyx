@@ -1,67 +1,66 @@
-"""What all transports share: their states, extra information, flow control, fatal errors and the one way to the end.
+"""What all transports share: states, extra information, flow control, fatal errors and closing.
 
-Transports are instances of asyncio's abstract classes as far as ``isinstance`` can see: those classes have slots, so
-a Cython class cannot inherit from them, and ``__class__`` answers in their place. One owner closes a descriptor: the
-Python socket object when there is one, else the transport. A socket object that the program gave us counts us among those
-who need it open, from `attach` to `close_descriptor`: the program may close it, and the number cannot become somebody
-else's before the transport has ended. Only ``detach`` and ``os.close`` take it from us; then nothing of ours is called
-on the number at the end.
+For ``isinstance`` transports are instances of asyncio's abstract classes: those have slots, so a Cython class cannot
+inherit from them, but ``__class__`` returns a subclass of them. One owner closes a descriptor: the Python socket object
+when there is one, else the transport. The transport increments the ``_io_refs`` of a socket object that the program
+gave, from `attach` to `close_descriptor`: if the program closes it, the number cannot be reused before the transport
+has ended. Only the socket's ``detach`` and ``os.close`` prevent that; then the transport makes no system call on the
+number when it ends.
 
-States. Each is a field of its own; the interest is computed from them by `interest_of` and nowhere else. `apply_interest` alone
-registers it with the poller, `detach` takes the descriptor out. Streams, pipes and datagrams share this; TLS stands above a stream and has no
-descriptor.
+States. Each is a field of its own. `interest_of` alone computes the interest from them, `apply_interest` alone
+registers it with the poller, and `detach` removes the descriptor. Streams, pipes and datagrams share this; a TLS
+transport uses a stream and has no descriptor.
 
-    side      state      fields                                  what was written lies   interest
-    reading   new        not begun                                                       none
-              open       begun, nothing of the below                                     EPOLLIN
+    side      state      fields                                  written data is         interest
+    reading   new        connection_made not called yet                                  none
+              open       called, nothing of the below                                    EPOLLIN
               paused     paused: pause_reading was called                                none
               ended      eof_seen: the peer will send no more                            none
     sending   idle       queue empty                             in the kernel           none
               held       queue, not writing                      in the queue            none
-              corked     queue empty, the kernel told of more    in the kernel           none
-              blocked    queue, writing: the kernel is full      in the queue            EPOLLOUT
-              pausing    queue, a timer: ENOBUFS (datagrams)     in the queue            none
-              file       empty_waiter, then writing by itself    in the queue, a file    EPOLLOUT
+              corked     queue empty, sent with MSG_MORE         in the kernel           none
+              blocked    queue, writing: kernel buffer full      in the queue            EPOLLOUT
+              pausing    queue, timer: ENOBUFS (datagrams)       in the queue            none
+              file       empty_waiter, then writing, no queue    in the queue, a file    EPOLLOUT
     end       open       not closing                                                     both sides
               closing    closing, queue not empty                as before               the sending side's
-              lost       conn_lost: connection_lost comes        dropped, or all sent    none
+              lost       conn_lost: connection_lost scheduled    dropped, or all sent    none
               gone       fd is -1                                                        none
 
-`pausing` ends with its timer, by a flush: the room that is missing is not in the socket, so no event tells of it.
-`file` is a `sendfile` on a stream: what was queued leaves first, then it waits for room as if blocked; writes are
-refused, and the reading side is as the protocol asks. `held` and `corked` end within the callback or the turn that began
-them: a flush makes them idle or blocked. A transport may be in `closing` and `held` for that long. Without any interest
-the descriptor is not in the poller.
+`pausing` ends with its timer, which flushes: the device queue or memory is short and not the socket's buffer, so no
+event is reported. `file` is a `sendfile` on a stream: the queue is sent first, then it waits like `blocked` until the
+socket is writable. Writes raise RuntimeError, and the reading side is as the protocol requests. `held` and `corked` end
+within the callback or the iteration that began them: a flush makes them idle or blocked. A transport may be `closing`
+and `held` for that long. Without any interest the descriptor is not registered.
 
-Events. An event was gathered under the present interest, or the poller drops it (`corenet.core.poller`): it holds what
-was asked for, and EPOLLERR and EPOLLHUP, which cannot be masked. So whoever is in the poller has a way to use either:
+Events. An event was reported for the current interest, or the poller drops it (`corenet.core.poller`). It holds events
+of the interest, and EPOLLERR and EPOLLHUP, which cannot be masked. Each registered transport can handle these:
 
-    event              open, not blocked      blocked, reading off         blocked and open
-    EPOLLIN            receive                (not asked for)              receive
-    EPOLLOUT           (not asked for)        flush                        flush
+    event              open, not blocked      blocked, reading off   blocked and open
+    EPOLLIN            receive                (no interest)          receive
+    EPOLLOUT           (no interest)          flush                  flush
     EPOLLERR, HUP      receive: data, then    flush: EPIPE or the          flush, then receive if still open
                        the end or the error   socket's error is fatal
 
-Where such an event persists although receiving and sending gave EAGAIN several times (a socket's error queue that nobody
-reads, a datagram socket that was shut down), the registration becomes edge-triggered for one event at a time: nothing
-spins, nothing is lost.
-Who is not blocked and does not read is not in the poller, so a hang-up cannot wake the loop for ever; it is found when
-reading is resumed or something is written. `flush` and the callbacks that it runs may change every state, therefore each
-step looks at the states again.
+When such an event persists although receiving and sending gave EAGAIN several times (an error queue that the program
+does not read, a datagram socket that was shut down), the registration becomes edge-triggered for one event at a time.
+So the loop does not spin and no event is lost. A transport that is not blocked and does not read is not registered, so
+a hang-up cannot wake the loop repeatedly; it is detected when reading is resumed or something is written. `flush` and
+the callbacks that it runs may change each state, so each step checks the states again.
 
-The end. The order is fixed: out of the poller at once, ``connection_lost`` in the next turn, then the descriptor is
-closed. A descriptor that the poller refuses ends the connection with that error; so does one that was closed behind our
-back and whose number is somebody else's by now, and a context that is entered already, in which nothing can be called. In
-the teardown, `detach` comes before everything that can raise: the loop's closing, ``ResourceWarning`` as an exception,
-``close`` with EBADF.
+Closing. The order is fixed: the descriptor is unregistered at once, ``connection_lost`` is called in the next
+iteration, then the descriptor is closed. When the poller refuses a descriptor, the connection ends with that error. It
+also ends when the program has closed the descriptor and its number was reused, and when its context is already entered,
+because no callback can run then. In the teardown, `detach` comes before all steps that can raise: closing of the loop,
+``ResourceWarning`` as an exception, ``close`` with EBADF.
 
-Forks. The child of a loop that ran has the same transports, open, paused or ended as they were, with nothing to send: what
-was queued is the parent's, and so is a file on its way, whose `sendfile` fails in the child. A transport that was closing
-is lost there. A protocol that was paused is resumed in the first turn that the child runs, if it runs the loop at all.
+Forks. The child of a running loop has the same transports in the same states, with nothing to send: the parent sends
+what was queued, and a file in progress, whose `sendfile` fails in the child. A transport that was closing becomes
+lost there. A protocol that was paused is resumed in the first iteration that the child runs, if it runs the loop.
 
 Ownership. A transport holds its loop, its protocol and its socket object. It is held by its protocol as a rule, by the
-poller as long as it is registered, by the engine's rings while it waits for the end of a callback or of the turn, and by
-its `ConnectionLostHandle`. The poller's `owner` and a server's roster have borrowed pointers, which `detach` takes back.
+poller while it is registered, by the engine's rings while it waits for a flush, and by its `ConnectionLostHandle`. The
+poller's `owner` and a server's `ConnectionList` have borrowed pointers, which `detach` removes.
 """
 
 import os
@@ -95,7 +94,7 @@ cdef object Socket = socket.socket
 
 
 cdef inline uint32_t interest_of(Transport self) noexcept:
-    """The interest that follows from the states; 0: out of the poller, since hang-ups and errors cannot be masked."""
+    """Return the interest for the states; 0: unregister, because hang-ups and errors cannot be masked."""
     cdef uint32_t events = 0
     if can_receive(self):
         events |= c.EPOLLIN
@@ -107,23 +106,23 @@ cdef inline uint32_t interest_of(Transport self) noexcept:
 
 
 cdef inline bint is_registered(Transport self) noexcept:
-    """Whether the poller's place of our number is ours: closed behind our back, the number may be somebody else's."""
+    """Return whether the poller's slot of `fd` is ours: if the program closed `fd`, the number may be reused."""
     cdef Poller poller = self.loop.poller
     return self.fd < poller.slot_count and poller.slots[self.fd].watcher == <PyObject *>self
 
 
 cdef object os_error(int number):
-    """The OSError, of the right subclass, for `number`."""
+    """Return the OSError, of the right subclass, for the errno `number`."""
     return OSError(number, os.strerror(number))
 
 
 cdef bint is_socket_object(object sock) except -1:
-    """Whether this is a socket object itself, which counts who needs it open, and nothing that passes for one."""
+    """Return whether `sock` is a socket.socket, which has `_io_refs`, and not a duck type."""
     return type(sock) is Socket or issubclass(type(sock), Socket)
 
 
 cdef bint socket_incref(object sock) except -1:
-    """Keep `sock` open until `socket_decref`; answers True, for whoever must remember that he did it."""
+    """Keep `sock` open until `socket_decref`; return True, for the caller's flag."""
     if is_socket_object(sock):
         sock._io_refs += 1
     return True
@@ -140,20 +139,20 @@ cdef int socket_decref(object sock) except -1:
 
 
 cdef tuple buffer_limits(object high, object low, Py_ssize_t default):
-    """The marks of a buffer by asyncio's rules for the one that is missing."""
+    """Return the watermarks (high, low) of a buffer, with asyncio's defaults."""
     if high is None:
         high = default if low is None else 4 * low
     if low is None:
         low = high // 4
     if not high >= low >= 0:
         raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
-    # "No limit" is often said by a number beyond all sizes.
+    # Programs pass very large numbers for "no limit".
     return int(min(high, sys.maxsize)), int(min(low, sys.maxsize))
 
 
-# Protocols are called by these alone, and by `tell` of streams. Cython holds what it passes as an object for the time of
-# the call; a bare pointer in an array, or a C method called on a field, would lose a protocol that its own callback
-# replaces. A test reads the sources for both.
+# Protocols are called only by these functions, and by `call_data_received` of streams. Cython holds a reference to an
+# object argument during the call. With a bare pointer in an array, or a C method called on a field, a protocol could
+# be freed when its own callback replaces it. A test checks the sources for both.
 
 cdef object call_method0(object receiver, object name):
     """``receiver.name()`` without a bound method."""
@@ -202,7 +201,7 @@ cdef object call_method2(object receiver, object name, object first, object seco
 
 @cython.final
 cdef class ConnectionMadeHandle(Handle):
-    """The first call of an accepted transport, in the place of a callback with its bound method, arguments and context."""
+    """Calls `start` of an accepted transport; cheaper than a handle with bound method, arguments and context."""
 
     cdef int run_once(self) except -1:
         cdef Transport transport = self.transport
@@ -215,7 +214,7 @@ cdef class ConnectionMadeHandle(Handle):
 
 @cython.final
 cdef class ConnectionLostHandle(Handle):
-    """The last call of a transport, likewise."""
+    """Calls `call_connection_lost` of a transport; cheaper than a handle with bound method, arguments and context."""
 
     cdef int run_once(self) except -1:
         cdef Transport transport = self.transport
@@ -237,26 +236,26 @@ cdef class ConnectionLostHandle(Handle):
 
 
 cdef class Transport(Watcher):
-    """Base of all transports; made by the loop, never by users."""
+    """Base class of all transports; only the loop makes them."""
 
     def __cinit__(self, *_args, **_kwargs) -> None:
         self.fd = -1
-        # Until `attach` there is nothing to write to.
+        # Not attached yet: there is nothing to write to.
         self.conn_lost = 1
         self.high = HIGH_WATER
         self.low = HIGH_WATER // 4
 
     cdef int attach(self, Engine loop, int fd, object protocol, dict extra, object context=None) except -1:
-        """Take over `fd`; nothing is registered yet. When this fails, `fd` is still the caller's to close."""
+        """Take over `fd`; nothing is registered yet. If this fails, the caller still has to close `fd`."""
         self.loop = loop
         self.extra = extra
         self.context = PyContext_CopyCurrent() if context is None else context
-        # First: `attach_protocol` looks at attributes of the protocol, whose code may close the socket.
+        # First, because `attach_protocol` reads attributes of the protocol, whose code may close the socket.
         self.holds_socket_ref = self.sock is not None and socket_incref(self.sock)
         try:
             self.attach_protocol(protocol)
             if self.sock is not None and <int>self.sock.fileno() != fd:
-                # It was detached there, or is no socket that counts.
+                # It was detached there, or closed and has no `_io_refs`.
                 raise os_error(c.EBADF)
             loop.poller.reserve(fd)
         except BaseException:
@@ -264,10 +263,10 @@ cdef class Transport(Watcher):
                 self.holds_socket_ref = False
                 socket_decref(self.sock)
             raise
-        # From here on nothing fails: the number would stay noted, and the socket open.
+        # From here on nothing may fail, or the descriptor would stay owned and the socket open.
         loop.poller.own(fd, self)
         self.conn_lost = 0
-        # Last: an object that is dropped half-made would close it, and the caller would close it again.
+        # Last, because a partially initialised object that is freed would close `fd`, and the caller again.
         self.fd = fd
         return 0
 
@@ -279,10 +278,10 @@ cdef class Transport(Watcher):
     cdef int call_connection_made(self) except -1:
         """Call `connection_made` in the transport's context, then start to read."""
         if self.context is None:
-            # Lost before it began.
+            # The connection was lost before this call.
             return 0
         if PyContext_Enter(self.context) < 0:
-            # Nobody who has not heard of the beginning hears of the end.
+            # Without connection_made there is no connection_lost.
             self.protocol_connected = False
             propagate()
         try:
@@ -292,12 +291,12 @@ cdef class Transport(Watcher):
         except BaseException as error:
             made = getattr(self.protocol, "connection_made", None)
             if made is None:
-                # No protocol: nobody hears of the end either.
+                # Not a protocol: there is no connection_lost, either.
                 self.protocol_connected = False
                 raise
             self.report_callback_error(made, (self,), error)
         finally:
-            # Also when SystemExit or its like passes through: whoever runs the loop again finds a whole connection.
+            # Also after SystemExit or KeyboardInterrupt, so that the connection works when the loop is run again.
             PyContext_Exit(self.context)
             self.connection_made_called = True
             self.apply_interest()
@@ -305,7 +304,7 @@ cdef class Transport(Watcher):
         return 0
 
     cdef int start(self, object waiter) except -1:
-        """Do that, and tell `waiter`, a future or None, how it went."""
+        """Call `call_connection_made` and set its result or exception on `waiter`, a future or None."""
         try:
             self.call_connection_made()
         except (SystemExit, KeyboardInterrupt):
@@ -313,7 +312,7 @@ cdef class Transport(Watcher):
                 waiter.set_result(None)
             raise
         except BaseException as error:
-            # The kernel refuses the descriptor: whoever waits must hear of it instead of waiting for ever.
+            # The kernel refuses the descriptor: the waiter must get the error, or it would wait for ever.
             return self.registration_failed(error, waiter)
         if waiter is not None and not waiter.cancelled():
             waiter.set_result(None)
@@ -323,48 +322,49 @@ cdef class Transport(Watcher):
         self.start(waiter)
 
     cdef int schedule_connection_made(self) except -1:
-        """Begin in the next turn, with nobody who waits for it."""
-        cdef ConnectionMadeHandle schedule_connection_made
+        """Call `start` in the next iteration, without a waiter."""
+        cdef ConnectionMadeHandle handle
         if self.loop.debug:
-            # What is logged and looked at there wants a callback with a name.
+            # In debug mode the handle needs a callback with a name, for the log.
             self.loop.call_soon_c(self._call_connection_made, (None,), None)
             return 0
         self.loop.check_open()
-        schedule_connection_made = ConnectionMadeHandle.__new__(ConnectionMadeHandle)
-        schedule_connection_made.loop = self.loop
-        schedule_connection_made.transport = self
-        self.loop.push_handle(schedule_connection_made)
+        handle = ConnectionMadeHandle.__new__(ConnectionMadeHandle)
+        handle.loop = self.loop
+        handle.transport = self
+        self.loop.push_handle(handle)
         return 0
 
     cdef int apply_interest(self) except -1:
-        """Make the poller's interest what the states ask for; an OSError when the kernel refuses the descriptor."""
-        cdef uint32_t asked = interest_of(self)
-        if asked == self.interest:
+        """Register the interest of the states with the poller. Raises OSError when the kernel refuses the
+        descriptor."""
+        cdef uint32_t wanted = interest_of(self)
+        if wanted == self.interest:
             return 0
-        if asked == 0:
+        if wanted == 0:
             self.unregister()
             return 0
         if self.interest and is_registered(self):
-            self.loop.poller.modify(self.fd, asked)
+            self.loop.poller.modify(self.fd, wanted)
         elif self.interest or self.loop.poller.owner_of(self.fd) is not self:
-            # Closed behind our back: whoever has the number now keeps his place, and gets no bytes of ours.
+            # The program has closed the descriptor. Its number may be reused: keep that registration, write nothing.
             self.interest = 0
             self.drop_buffer()
             raise os_error(c.EBADF)
         else:
-            self.loop.poller.add(self.fd, asked, self)
-        self.interest = asked
+            self.loop.poller.add(self.fd, wanted, self)
+        self.interest = wanted
         return 0
 
     cdef void unregister(self) noexcept:
-        """Take the descriptor out of the poller; nothing when its place there is somebody else's by now."""
+        """Remove the descriptor from the poller, unless its slot has another watcher by now."""
         if self.interest:
             self.interest = 0
             if is_registered(self):
                 self.loop.poller.remove(self.fd)
 
     cdef int update_interest(self) except -1:
-        """Do the same after every change of a state; a descriptor that nobody can wait for ends the connection."""
+        """Call `apply_interest` after a change of state; a descriptor that cannot be registered ends the connection."""
         if interest_of(self) == self.interest:
             return 0
         try:
@@ -374,15 +374,15 @@ cdef class Transport(Watcher):
         return 0
 
     cdef int defer_flush(self) except -1:
-        """Have what is queued flushed when the callback that runs has returned, at the latest with the turn."""
+        """Have the queue flushed when the current callback has returned, or at the end of the iteration."""
         if not self.flush_deferred:
             self.loop.request_flush(self)
-            # Not before: without memory for its place nothing would be flushed any more.
+            # After the request, which may raise MemoryError: otherwise nothing would be flushed any more.
             self.flush_deferred = True
         return 0
 
     cdef int on_fork_in_child(self) except -1:
-        """In the child of a fork: nothing that waits is sent here as well."""
+        """In the child of a fork: drop what is queued, because the parent sends it."""
         self.flush_deferred = False
         if self.fd < 0 or self.conn_lost:
             return 0
@@ -391,7 +391,7 @@ cdef class Transport(Watcher):
         if self.closing:
             return self.schedule_connection_lost(None)
         if self.protocol_paused:
-            # Its buffer is empty; told in a turn of the child's, if it runs this loop again.
+            # Its buffer is empty now: resume it in the child's first iteration, if it runs this loop.
             self.loop.call_soon_c(self._resume_protocol, (), None if self.context is None else self.context.copy())
         return self.update_interest()
 
@@ -404,10 +404,10 @@ cdef class Transport(Watcher):
         return self.fatal(error, "The descriptor cannot be watched")
 
     cdef int note_spurious_event(self, bint moved) except -1:
-        """Note whether anything moved in an event with EPOLLERR or EPOLLHUP, or in one that follows such events.
+        """Count an event with EPOLLERR or EPOLLHUP, or one that follows such events; `moved`: data was transferred.
 
-        After `SPURIOUS_EVENT_LIMIT` of them the registration is edge-triggered. The change itself causes one event; a later one is a real
-        edge, after which level triggering is tried again, since one EAGAIN may be spurious.
+        After `SPURIOUS_EVENT_LIMIT` events the registration is edge-triggered. That change itself causes one event. A
+        later one is a real edge; then level-triggering is tried again, because one EAGAIN may be spurious.
         """
         if moved:
             self.spurious_events = 0
@@ -424,7 +424,7 @@ cdef class Transport(Watcher):
         pass
 
     cdef int flush_deferred_writes(self) except -1:
-        """Offer the kernel what waits for no other reason than that its callback has not returned."""
+        """Send what is queued only because its callback has not returned."""
         return 0
 
     # --- flow control ---------------------------------------------------------------------------------------------
@@ -454,16 +454,16 @@ cdef class Transport(Watcher):
         return 0
 
     def set_write_buffer_limits(self, high: object = None, low: object = None) -> None:
-        """Set the marks, in bytes, at which the protocol is paused and resumed."""
+        """Set the watermarks, in bytes: above `high` the protocol is paused, at `low` it is resumed."""
         self.high, self.low = buffer_limits(high, low, HIGH_WATER)
         self.maybe_pause()
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
-        """Return the marks as (low, high)."""
+        """Return the watermarks as (low, high)."""
         return (self.low, self.high)
 
     def get_write_buffer_size(self) -> int:
-        """Return the number of bytes that wait to be sent."""
+        """Return the number of queued bytes."""
         return self.buffered_size()
 
     @property
@@ -473,7 +473,7 @@ cdef class Transport(Watcher):
     # --- information ----------------------------------------------------------------------------------------------
 
     cdef object lookup_extra(self, str name):
-        """What a subclass knows under `name`, or None."""
+        """Return the subclass's information `name`, or None."""
         return None
 
     def get_extra_info(self, name: str, default: object = None) -> object:
@@ -492,15 +492,15 @@ cdef class Transport(Watcher):
         return default if found is None else found
 
     def set_protocol(self, protocol: object) -> None:
-        """Put another protocol in the place of the present one."""
+        """Replace the protocol."""
         self.attach_protocol(protocol)
 
     def get_protocol(self) -> object:
-        """Return the protocol, None once the connection was lost."""
+        """Return the protocol, None after connection_lost."""
         return self.protocol
 
     def is_closing(self) -> bool:
-        """Tell whether the transport is closing or closed."""
+        """Return whether the transport is closing or closed."""
         return self.closing
 
     @property
@@ -522,22 +522,22 @@ cdef class Transport(Watcher):
         return self.extra
 
     def __repr__(self) -> str:
-        words = [self.__class__.__name__]
+        parts = [self.__class__.__name__]
         if self.fd < 0:
-            words.append("closed")
+            parts.append("closed")
         elif self.closing:
-            words.append("closing")
-        words.append(f"fd={self.fd}")
+            parts.append("closing")
+        parts.append(f"fd={self.fd}")
         if self.fd >= 0:
-            words.append(f"read={'polling' if self.interest & c.EPOLLIN else 'idle'}")
+            parts.append(f"read={'polling' if self.interest & c.EPOLLIN else 'idle'}")
             state = "polling" if self.interest & c.EPOLLOUT else "idle"
-            words.append(f"write=<{state}, bufsize={self.buffered_size()}>")
-        return f"<{' '.join(words)}>"
+            parts.append(f"write=<{state}, bufsize={self.buffered_size()}>")
+        return f"<{' '.join(parts)}>"
 
     # --- reading --------------------------------------------------------------------------------------------------
 
     def is_reading(self) -> bool:
-        """Tell whether data is being received."""
+        """Return whether data is being received."""
         return not self.closing and not self.paused
 
     def pause_reading(self) -> None:
@@ -547,17 +547,18 @@ cdef class Transport(Watcher):
         self.paused = True
         self.update_interest()
 
-    # --- the end --------------------------------------------------------------------------------------------------
+    # --- closing --------------------------------------------------------------------------------------------------
 
     def report(self, message: str, error: BaseException) -> None:
-        """Hand `error` to the loop's exception handler."""
+        """Pass `error` to the loop's exception handler."""
         self.loop.call_exception_handler(
             {"message": message, "exception": error, "transport": self, "protocol": self.protocol}
         )
 
     cdef int report_callback_error(self, object callback, tuple args, object error) except -1:
-        """Report what ``callback(*args)`` raised as asyncio would, which calls it through a handle."""
-        # A copy: from Python 3.12 on the handler runs in the handle's context, and ours is entered at this moment.
+        """Report the exception of ``callback(*args)`` as asyncio does, which calls it through a handle."""
+        # A copy: from Python 3.12 on the handler runs in the handle's context, and the transport's is currently
+        # entered.
         cdef object context = None if self.context is None else self.context.copy()
         cdef Handle handle = new_handle(self.loop, callback, args, context)
         if self.loop.debug:
@@ -566,7 +567,7 @@ cdef class Transport(Watcher):
         return 0
 
     cdef int fatal(self, object error, str message) except -1:
-        """End the connection because of `error`; what the network did is logged only in debug mode."""
+        """End the connection because of `error`; an OSError is logged only in debug mode, others are reported."""
         if isinstance(error, OSError):
             if self.loop.debug:
                 logger.debug("%r: %s", self, message, exc_info=error)
@@ -575,19 +576,19 @@ cdef class Transport(Watcher):
         return self.force_close(error)
 
     cdef int fail_context_entered(self) except -1:
-        """End the connection because its context is entered already, with the error of that set.
+        """End the connection because its context is already entered; the exception is set.
 
-        Its program runs the loop within the context that it has given to the connection. Nothing can be called, and an
-        event that nobody takes would come back at once, for ever.
+        The program runs the loop inside the context that it gave to the connection. No callback can run, and an event
+        that is not handled would be reported again at once.
         """
         try:
             propagate()
         except RuntimeError as error:
-            self.fatal(error, "The context of the transport cannot be entered")
+            self.fatal(error, "The context of the transport is already entered; run the loop outside of it")
         return 0
 
     cdef int registration_failed(self, object error, object waiter) except -1:
-        """End a transport whose descriptor the poller did not take, and tell whoever waits for its beginning."""
+        """End a transport that cannot be registered, and set the error on its waiter or report it."""
         if waiter is None:
             self.report(
                 "The descriptor cannot be watched"
@@ -607,32 +608,32 @@ cdef class Transport(Watcher):
         return self.schedule_connection_lost(error)
 
     cdef int schedule_connection_lost(self, object error) except -1:
-        """Leave the poller now and call `connection_lost` in the next turn."""
-        cdef ConnectionLostHandle farewell
+        """Unregister now and call `connection_lost` in the next iteration."""
+        cdef ConnectionLostHandle handle
         if self.loop is None:
-            # Made by hand: nothing is open and nobody waits.
+            # Not attached: nothing is open.
             return 0
         self.closing = True
         self.writing = False
         self.conn_lost += 1
         self.update_interest()
         if self.loop.debug:
-            # What is logged and looked at there wants a callback with a name.
+            # In debug mode the handle needs a callback with a name, for the log.
             self.loop.call_soon_c(self._call_connection_lost, (error,), None)
             return 0
         self.loop.check_open()
-        farewell = ConnectionLostHandle.__new__(ConnectionLostHandle)
-        farewell.loop = self.loop
-        farewell.transport = self
-        farewell.error = error
-        self.loop.push_handle(farewell)
+        handle = ConnectionLostHandle.__new__(ConnectionLostHandle)
+        handle.loop = self.loop
+        handle.transport = self
+        handle.error = error
+        self.loop.push_handle(handle)
         return 0
 
     def _call_connection_lost(self, error: BaseException | None) -> None:
         self.call_connection_lost(error)
 
     cdef int call_connection_lost(self, object error) except -1:
-        """Tell the protocol, then close the descriptor and let go of everything."""
+        """Call the protocol's `connection_lost`, then close the descriptor and release everything."""
         cdef object context = self.context
         try:
             if self.protocol_connected and context is not None:
@@ -647,7 +648,7 @@ cdef class Transport(Watcher):
         return 0
 
     cdef int teardown(self) except -1:
-        """Let go of everything; what goes wrong with one step costs none of the others."""
+        """Close the descriptor and release everything; each step runs even if another raises."""
         self.detach()
         self.protocol = None
         self.context = None
@@ -658,7 +659,7 @@ cdef class Transport(Watcher):
         return 0
 
     cdef void detach(self) noexcept:
-        """Leave every list that has a borrowed pointer to this object, and the poller."""
+        """Remove all borrowed pointers to this object, and its registration."""
         if self.loop is not None and self.fd >= 0:
             self.loop.poller.disown(self.fd, self)
             self.unregister()
@@ -668,17 +669,17 @@ cdef class Transport(Watcher):
         return 0
 
     cdef bint is_ours(self) except -1:
-        """Whether the descriptor is still that of `sock`: one that was detached or closed may be somebody else's."""
+        """Return whether the descriptor is still that of `sock`; after a detach or close its number may be reused."""
         if self.sock is None:
             return True
         try:
             return self.sock.fileno() == self.fd
         except (OSError, ValueError):
-            # What a closed file object answers.
+            # The file object is closed.
             return False
 
     cdef int close_descriptor(self) except -1:
-        """Close the socket object, or the bare descriptor when no object was ever made; `detach` came before."""
+        """Close the socket object, or the descriptor when there is no object. Call `detach` first."""
         cdef int fd = self.fd
         cdef object sock = self.sock
         if fd < 0:
@@ -687,7 +688,7 @@ cdef class Transport(Watcher):
             if self.loop is not None:
                 self.loop.closed_since_poll = True
                 if self.is_ours():
-                    # A transport that is closing refuses nobody who waits for its descriptor himself.
+                    # The program may wait for the descriptor of a closing transport by sock_ methods.
                     self.loop.wake_waiters(fd)
         finally:
             self.fd = -1
@@ -698,14 +699,14 @@ cdef class Transport(Watcher):
                 try:
                     if self.holds_socket_ref:
                         self.holds_socket_ref = False
-                        # Closes also what the program has closed before: it was open for us.
+                        # This closes a socket that the program has already closed: our reference kept it open.
                         socket_decref(sock)
                 finally:
                     sock.close()
         return 0
 
     def abort(self) -> None:
-        """Close at once; what waits to be sent is lost, connection_lost(None) follows."""
+        """Close at once: queued data is dropped, connection_lost(None) follows."""
         self.force_close(None)
 
     def _force_close(self, error: BaseException | None) -> None:
@@ -716,7 +717,7 @@ cdef class Transport(Watcher):
 
     def __del__(self) -> None:
         if self.fd >= 0 and self.loop is not None:
-            # First: a warning may be an exception, and may keep this object alive.
+            # First, because the warning may raise, and may keep this object alive.
             self.detach()
             try:
                 warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)

@@ -1,6 +1,6 @@
-"""C door of datagram transports, with the native handler: the one place where another package's C runs in the loop.
+"""C interface of datagram transports, with the native handler: C code of another package that runs in the loop.
 
-`Datagram` and `native_handler` are those of ``corenet/transports/native_handler.pxd``; `set_native_handler` takes one.
+`Datagram` and `native_handler` come from ``corenet/transports/native_handler.pxd``; `set_native_handler` takes one.
 """
 
 from libc.stddef cimport size_t
@@ -19,15 +19,15 @@ cdef class DatagramTransport(Transport):
     cdef object address
     cdef object batch_callback
     cdef object keep_alive
-    cdef unsigned long long errors      # given to error_received
+    cdef unsigned long long errors      # calls of error_received
     cdef unsigned long long native_answered
     cdef unsigned long long dropped
     cdef unsigned long long native_declined
     cdef DatagramQueue queue
-    cdef TimerHandle retry      # runs while the kernel is short of memory or the device of room, in place of EPOLLOUT
+    cdef TimerHandle retry      # runs after ENOBUFS, for which there is no event, instead of waiting for EPOLLOUT
     cdef bint udp
-    cdef bint flushing          # what is queued is being sent; what is sent now is queued behind it
-    cdef bint corked            # what is sent leaves together, when all of a batch was delivered or by `send_many`
+    cdef bint flushing          # the queue is being sent; new datagrams are appended
+    cdef bint corked            # datagrams are queued, to be sent together: by `send_many` or while a batch is delivered
     cdef NativeHandlerState native_state
 
     cdef void set_native_handler(self, native_handler fn, void *ctx, object keep_alive)
@@ -45,5 +45,5 @@ cdef class DatagramTransport(Transport):
     cdef bint empty_queue(self) except -1
     cdef int call_error_received(self, object error) except -1
     cdef int on_write_queue_empty(self) except -1
-    cdef tuple piece(self, Batch *batch, uint32_t slot, uint32_t offset, uint32_t length)
+    cdef tuple received_datagram(self, Batch *batch, uint32_t slot, uint32_t offset, uint32_t length)
     cdef int resolve(self, object address, sockaddr_storage *out, socklen_t *length) except -1

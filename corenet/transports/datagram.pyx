@@ -1,16 +1,16 @@
-"""Datagram transports that move whole batches: one recvmmsg, one pass, one sendmmsg.
+"""Datagram transports that receive and send whole batches: one recvmmsg, one loop over the datagrams, one sendmmsg.
 
-With a native handler a batch is received, answered and sent without the GIL; only what the handler declines reaches
-Python, as one list. The kernel cuts runs of datagrams on sending where it can (`corenet.transports.datagram_batch`); neither
-protocol nor handler sees anything but single datagrams. Network errors (a refused port, a firewall) belong to single
-datagrams and go to ``error_received``; they never close the endpoint. Unix sockets take one datagram at a time, because
-theirs may be longer than a slot of the batch.
+With a native handler a batch is received, answered and sent without the GIL. Only the datagrams that the handler
+declines reach Python, as one list. Where the kernel supports it, runs of datagrams are sent as one message that the
+kernel cuts (`corenet.transports.datagram_batch`); protocol and handler see only single datagrams. Network errors (port
+unreachable, a firewall) belong to single datagrams and go to ``error_received``; they never close the endpoint. Unix
+sockets receive one datagram at a time, because theirs may be longer than a slot of the batch.
 
-Options of a socket belong to the open file, which others may hold too: by dup, by fork, by the socket that was given to
-us. So no option is set here that changes what they receive. UDP_GRO is such a one, and it cannot be taken back either:
-what the kernel has joined already stays joined in the queue and then comes without its size. It is set by users only
-(`SocketOptions.udp_gro`), and obeyed where it is set. IP_PKTINFO adds control data alone; it is set on sockets
-that this loop has made, and obeyed on others.
+Socket options belong to the open file, which others may share: by dup, by fork, or because the program gave us the
+socket. So this module sets no option that changes what they receive. UDP_GRO is one, and it cannot be undone: what the
+kernel has already joined stays joined in the queue and then comes without its segment size. Only users set it
+(`SocketOptions.udp_gro`); where it is set, its segment sizes are used. IP_PKTINFO only adds control data. It is set on
+sockets that this loop has made, and used on others where it is set.
 """
 
 import socket
@@ -54,11 +54,11 @@ from corenet.transports.datagram_batch cimport (
     switch_on,
     transmit,
 )
-from corenet.transports.datagramqueue cimport datagrams_forget, datagrams_free, datagrams_load, datagrams_push
+from corenet.transports.datagramqueue cimport datagrams_drop, datagrams_free, datagrams_load, datagrams_push
 from corenet.transports.native_handler cimport native_handler, run_native_batch
 
 from corenet.limits import DATAGRAM_BATCHES_PER_EVENT, DATAGRAM_ENOBUFS_DELAY, GSO_MAX_BYTES, LOST_WRITES_BEFORE_WARNING
-from corenet.transports import faces
+from corenet.transports import transport_types
 
 cdef int BUDGET = DATAGRAM_BATCHES_PER_EVENT
 cdef size_t GSO_BYTES = GSO_MAX_BYTES
@@ -67,12 +67,12 @@ cdef int WARN_AFTER = LOST_WRITES_BEFORE_WARNING
 
 
 cdef inline bint send_blocked(DatagramTransport self) noexcept:
-    """Whether what is queued waits for the kernel: for room in the socket, or for the pause of a shortage to end."""
+    """Return whether the queue waits for EPOLLOUT or, after ENOBUFS, for the retry timer."""
     return self.writing or self.retry is not None
 
 
 cdef inline bint drop_lost_write(DatagramTransport self) except -1:
-    """Whether what is sent now is lost, which is counted."""
+    """Return whether a datagram is dropped because the transport is closed or lost; counts it."""
     if self.fd >= 0 and not (self.conn_lost and self.address is not None):
         return False
     if self.conn_lost >= WARN_AFTER:
@@ -94,39 +94,39 @@ cdef class DatagramTransport(Transport):
 
     @property
     def __class__(self) -> type:
-        return faces.DatagramTransport
+        return transport_types.DatagramTransport
 
     cdef int attach_protocol(self, object protocol) except -1:
-        # The attribute first: its code may put yet another protocol here.
+        # Before the assignments, because the attribute's code may set yet another protocol.
         cdef object many = getattr(protocol, "datagrams_received", None)
         self.protocol = protocol
         self.protocol_connected = True
         self.batch_callback = many
         return 0
 
-    # --- the native door ------------------------------------------------------------------------------------------
+    # --- the native handler ---------------------------------------------------------------------------------------
 
     cdef void set_native_handler(self, native_handler fn, void *ctx, object keep_alive):
-        """Let `fn(ctx, ...)` answer datagrams before Python sees them; NULL takes it away.
+        """Let `fn(ctx, ...)` answer datagrams before Python sees them; NULL removes the handler.
 
-        `keep_alive` is held as long as the handler is set: it owns what `ctx` points to. The handler runs on the
-        loop's thread without the GIL and must not block.
+        `keep_alive` owns what `ctx` points to and is held as long as the handler is set. The handler runs on the loop's
+        thread without the GIL and must not block.
         """
         self.native_state.handler = fn
         self.native_state.context = ctx
         self.keep_alive = keep_alive
 
     def native_counters(self) -> tuple[int, int, int]:
-        """Return how many datagrams the native handler answered, dropped and passed on to Python.
+        """Return how many datagrams the native handler answered, dropped, and declined to Python.
 
-        An answer that the kernel did not take counts as dropped.
+        An answer that the kernel did not accept counts as dropped.
         """
         return (self.native_answered, self.dropped, self.native_declined)
 
     # --- receiving ------------------------------------------------------------------------------------------------
 
     cdef Batch *batch(self) except NULL:
-        """The batch buffers of the loop, made for its first datagram."""
+        """Return the batch buffers of the loop, allocated at the first call."""
         if self.loop.datagram_arena is None:
             self.loop.datagram_arena = BatchArena()
         return &(<BatchArena>self.loop.datagram_arena).batch
@@ -187,12 +187,12 @@ cdef class DatagramTransport(Transport):
             datagrams = []
             for i in range(batch.declined_count):
                 left = &batch.declined[i]
-                datagrams.append(self.piece(batch, left.slot, left.offset, left.length))
+                datagrams.append(self.received_datagram(batch, left.slot, left.offset, left.length))
             self.deliver(datagrams)
         return count
 
-    cdef tuple piece(self, Batch *batch, uint32_t slot, uint32_t offset, uint32_t length):
-        """One received datagram for Python: its bytes and where it came from."""
+    cdef tuple received_datagram(self, Batch *batch, uint32_t slot, uint32_t offset, uint32_t length):
+        """Return (bytes, source address) of a received datagram."""
         cdef const sockaddr *peer = <const sockaddr *>&batch.peers[slot]
         cdef socklen_t peer_length = batch.inputs[slot].msg_hdr.msg_namelen
         return (
@@ -214,18 +214,18 @@ cdef class DatagramTransport(Transport):
             segment = read_control(batch, i)
             length = batch.inputs[i].msg_len
             if segment == 0 or length <= segment:
-                datagrams.append(self.piece(batch, i, 0, length))
+                datagrams.append(self.received_datagram(batch, i, 0, length))
                 continue
             offset = 0
             while offset < length:
-                datagrams.append(self.piece(batch, i, offset, min(segment, length - offset)))
+                datagrams.append(self.received_datagram(batch, i, offset, min(segment, length - offset)))
                 offset += segment
         if count:
             self.deliver(datagrams)
         return count
 
     cdef int receive_each(self) except -2:
-        """One system call a datagram, each with the whole of the loop's buffer."""
+        """Receive with one system call for each datagram, into the loop's receive buffer."""
         cdef uint8_t *buffer = self.loop.receive_buffer()
         cdef sockaddr_storage source
         cdef socklen_t length
@@ -252,12 +252,12 @@ cdef class DatagramTransport(Transport):
         return <int>len(datagrams)
 
     cdef int deliver(self, list datagrams) except -1:
-        """Give a batch to the protocol: as one list when it takes that, else one by one while it is open."""
+        """Pass a batch to the protocol: as one list to `datagrams_received`, else one by one while it is open."""
         cdef tuple item
         cdef object protocol
-        # What answers one datagram leaves at once, what answers several leaves together.
+        # The answer to one datagram is sent at once, the answers to several together.
         self.corked = PyList_GET_SIZE(datagrams) > 1
-        # Held while it is called: it may put another protocol in its place.
+        # Held during the call, which may set another protocol.
         many = self.batch_callback
         if many is not None:
             try:
@@ -285,7 +285,7 @@ cdef class DatagramTransport(Transport):
         return self.call_error_received(os_error(number))
 
     cdef int call_error_received(self, object error) except -1:
-        """An error of the network concerns one datagram: tell the protocol and go on."""
+        """Pass a network error, which belongs to one datagram, to the protocol's `error_received`."""
         cdef object protocol = self.protocol
         self.errors += 1
         if protocol is None:
@@ -299,7 +299,7 @@ cdef class DatagramTransport(Transport):
         return 0
 
     def resume_reading(self) -> None:
-        """Receive again after `pause_reading`; calls without effect are ignored."""
+        """Receive again after `pause_reading`; does nothing when not paused."""
         if self.closing or not self.paused:
             return
         self.paused = False
@@ -311,10 +311,10 @@ cdef class DatagramTransport(Transport):
         return self.queue.size
 
     cdef void drop_buffer(self) noexcept:
-        datagrams_forget(&self.queue, self.queue.count)
+        datagrams_drop(&self.queue, self.queue.count)
 
     def sendto(self, data: object, addr: object = None) -> None:
-        """Send one datagram, now or when the socket takes it; `addr` may be left out on a connected socket."""
+        """Send one datagram, now or when the socket is writable; `addr` may be omitted on a connected socket."""
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
         if self.address is not None and addr is not None and addr != self.address:
@@ -322,7 +322,7 @@ cdef class DatagramTransport(Transport):
         self.send(data, addr)
 
     def send_many(self, datagrams: object) -> None:
-        """Send ``[(data, address), ...]`` with as few system calls as it takes; see `sendto`."""
+        """Send ``[(data, address), ...]`` with as few system calls as possible; see `sendto`."""
         cdef bint corked = self.corked
         self.corked = True
         try:
@@ -341,8 +341,7 @@ cdef class DatagramTransport(Transport):
         cdef ssize_t sent
         cdef int number
         if not PyBytes_CheckExact(data) and type(data) is not bytearray and type(data) is not memoryview:
-            # Its class may have code of the program that runs when it is asked for its bytes: now, and no more when the
-            # states were looked at.
+            # A subclass may run Python code in `__buffer__`: run it here, before the states are checked.
             data = bytes(memoryview(data))
         if drop_lost_write(self):
             return 0
@@ -355,12 +354,12 @@ cdef class DatagramTransport(Transport):
                 raise
             except BaseException as error:
                 return self.fatal(error, "Fatal write error on datagram transport")
-            # The address may have code of its own as well, and so has a resolver.
+            # Checked again, because resolving may have run Python code.
             if drop_lost_write(self):
                 return 0
         pktinfo.family = 0
         if self.native_state.wildcard_bound and pktinfo_of(address, &pktinfo) and pktinfo.family != self.family:
-            # It came through another socket.
+            # The PeerAddress is from a socket of the other family.
             pktinfo.family = 0
         if not self.conn_lost and (self.corked or self.queue.count or self.flushing):
             return self.enqueue(data if PyBytes_CheckExact(data) else bytes(data), &target, length, &pktinfo)
@@ -380,7 +379,7 @@ cdef class DatagramTransport(Transport):
             return 0
         if number == c.EAGAIN or number == c.EINTR:
             if self.conn_lost:
-                # Between `close` and connection_lost: sent if the kernel takes it, and nobody waits any more.
+                # Between `close` and connection_lost nothing is queued: the datagram is dropped.
                 return 0
             self.loop.check_open()
             datagrams_push(&self.queue, data if PyBytes_CheckExact(data) else bytes(data), &target, length, &pktinfo)
@@ -390,7 +389,7 @@ cdef class DatagramTransport(Transport):
         return self.call_error_received(os_error(number))
 
     cdef int resolve(self, object address, sockaddr_storage *out, socklen_t *length) except -1:
-        """The socket address of `address`; names are looked up as ``socket.sendto`` would, which may block."""
+        """Convert `address` to a sockaddr; a host name is resolved as by ``socket.sendto``, which may block."""
         cdef object found
         if address is None:
             raise os_error(c.ENOTCONN)
@@ -400,9 +399,9 @@ cdef class DatagramTransport(Transport):
             raise TypeError(f"not an address of this socket's family: {address!r}")
         if not isinstance(address, tuple) or len(address) < 2:
             raise TypeError(f"not an address of this socket's family: {address!r}")
-        # Unpacked: the release build does not check the bounds of an index.
+        # Unpacked, because the release build does not check bounds of an index.
         host, port, *_ = address
-        # What CPython's socket module reads without a lookup.
+        # Forms that CPython's socket module accepts without a lookup.
         if host == "":
             host = "0.0.0.0" if self.family == c.AF_INET else "::"
         elif host == "<broadcast>" and self.family == c.AF_INET:
@@ -415,7 +414,7 @@ cdef class DatagramTransport(Transport):
     cdef int enqueue(
         self, bytes data, const sockaddr_storage *address, socklen_t length, const PacketInfo *pktinfo
     ) except -1:
-        """Queue a datagram; corked ones leave when the callback returns."""
+        """Queue a datagram; corked ones are sent when the callback has returned."""
         datagrams_push(&self.queue, data, address, length, pktinfo)
         if self.corked and not self.flushing and not send_blocked(self):
             self.defer_flush()
@@ -433,14 +432,14 @@ cdef class DatagramTransport(Transport):
         return 0
 
     def _try_again(self) -> None:
-        """The pause of a shortage is over."""
+        """Send the queue when the retry timer has expired."""
         self.retry = None
         self.flush_deferred_writes()
 
     cdef int flush(self) except -1:
-        """Send what waits now, a batch at a time, until it is gone or the kernel takes no more.
+        """Send the datagrams that are queued now, a batch at a time, until the kernel accepts no more.
 
-        What `error_received` sends meanwhile, in answer to each error perhaps, waits for the next turn.
+        What `error_received` sends meanwhile, perhaps for each error, is sent in the next iteration.
         """
         cdef bint emptied
         if self.flushing:
@@ -455,7 +454,7 @@ cdef class DatagramTransport(Transport):
         return self.on_write_queue_empty() if emptied else 0
 
     cdef bint empty_queue(self) except -1:
-        """Send what is queued when this begins; True when nothing is left of it and nothing came."""
+        """Send the datagrams that are queued at the start; return True when the queue is empty afterwards."""
         cdef Batch *batch = self.batch()
         cdef size_t left = self.queue.count
         cdef int sent
@@ -470,14 +469,14 @@ cdef class DatagramTransport(Transport):
             )
             self.loop.bytes_sent += batch.bytes_sent
             if sent >= 0:
-                datagrams_forget(&self.queue, sent)
+                datagrams_drop(&self.queue, sent)
                 left -= min(<size_t>sent, left)
                 continue
             if sent == -c.EINTR:
                 continue
             if sent == -c.EAGAIN or sent == -c.ENOBUFS:
-                # A device whose queue is full, and a shortage of memory, end without an event: the socket has room, so
-                # that EPOLLOUT would come at once, for ever.
+                # ENOBUFS (device queue full, no memory) ends without an event. The socket buffer has space, so
+                # EPOLLOUT would be reported at once, again and again: retry by timer instead.
                 self.writing = sent == -c.EAGAIN
                 self.update_interest()
                 if not self.writing and self.retry is None and not self.loop.closed:
@@ -485,7 +484,7 @@ cdef class DatagramTransport(Transport):
                 self.maybe_resume()
                 return False
             # The error belongs to the first datagram only.
-            datagrams_forget(&self.queue, 1)
+            datagrams_drop(&self.queue, 1)
             left -= 1
             self.call_error_received(os_error(-sent))
         return True
@@ -502,7 +501,7 @@ cdef class DatagramTransport(Transport):
         return 0
 
     def close(self) -> None:
-        """Stop receiving, send what waits, then close; connection_lost(None) follows."""
+        """Stop receiving, send what is queued, then close; connection_lost(None) follows."""
         if self.closing:
             return
         self.closing = True
@@ -514,7 +513,7 @@ cdef class DatagramTransport(Transport):
             self.schedule_connection_lost(None)
 
     cdef int force_close(self, object error) except -1:
-        # What is lost is what the kernel did not take; what waits for the end of a callback was sent, for asyncio.
+        # asyncio has sent at once what is held here, so only what the kernel refuses is lost.
         self.flush_deferred_writes()
         return Transport.force_close(self, error)
 
@@ -530,7 +529,7 @@ cdef class DatagramTransport(Transport):
 
     @property
     def udp_gso(self) -> bool:
-        """Whether runs of equal datagrams leave as one; False on a socket that is not UDP, or cannot cut them."""
+        """Whether runs of datagrams of equal size are sent as one message; False if the socket does not support it."""
         return self.native_state.gso_max_size > 0
 
     @udp_gso.setter
@@ -572,7 +571,7 @@ cdef class DatagramTransport(Transport):
 
 
 cdef int prepare(DatagramTransport transport, bint made) except -1:
-    """Use what the kernel has for this socket: runs that it cuts, and where datagrams came to."""
+    """Enable what the kernel supports for a UDP socket: segmentation, and the local address of received datagrams."""
     cdef int fd = transport.fd
     cdef int level = c.IPPROTO_IP if transport.family == c.AF_INET else c.IPPROTO_IPV6
     cdef int option = c.IP_PKTINFO if transport.family == c.AF_INET else c.IPV6_RECVPKTINFO
@@ -594,9 +593,9 @@ def make_datagram(
     extra: dict | None = None,
     made: bool = False,
 ) -> DatagramTransport:
-    """Return a transport on a non-blocking datagram socket; `address` is where it sends when told nothing else.
+    """Return a transport on a non-blocking datagram socket; `address` is the default destination.
 
-    `made` tells that the loop has made the socket, so that nobody else can expect anything of its options.
+    `made` means that the loop has made the socket, so its options may be set.
     """
     cdef DatagramTransport transport = DatagramTransport.__new__(DatagramTransport)
     cdef sockaddr_storage peer

@@ -1,6 +1,6 @@
-"""C door of the buffers of a batch: what was received, what is to be sent, and the control data beside both.
+"""C interface of the buffers of a batch: received datagrams, datagrams to send, and their control data.
 
-`inputs` are filled by recvmmsg; `pieces` are the datagrams to send, which `transmit` makes into messages.
+recvmmsg fills `inputs`; `outgoing` are the datagrams to send, which `transmit` combines into messages.
 """
 
 from libc.stddef cimport size_t
@@ -11,25 +11,25 @@ from corenet.core.libc cimport iovec, mmsghdr, msghdr, sockaddr_storage, socklen
 cdef enum:
     BATCH = 64
     SLOT = 65536
-    # Slots a page apart from a power of two, or all 64 would fight for the same lines of the cache.
+    # Not a power of two, or the starts of all 64 slots would share the same cache sets.
     STRIDE = 65536 + 320
-    # One call may bring this many datagrams, when the kernel has joined 128 in each of 64 slots.
+    # One call may return this many datagrams, when the kernel has joined 128 in each of 64 slots.
     SEGMENTS = 8192
     CONTROL = 128
 
 cdef struct PacketInfo:
-    # The local address to which a datagram came; family 0: not known.
+    # The local address to which a datagram was sent; family 0: not known.
     int family
     uint8_t address[16]
 
 cdef struct Segment:
-    # A received datagram that the native handler left over.
+    # A received datagram that the native handler declined.
     uint32_t slot
     uint32_t offset
     uint32_t length
 
 cdef struct OutgoingDatagram:
-    # A datagram to send: its data are in the vector of the same number.
+    # A datagram to send; its data is in the vector with the same index.
     const sockaddr_storage *peer
     socklen_t peer_length
     const PacketInfo *pktinfo
@@ -45,14 +45,14 @@ cdef struct Batch:
     PacketInfo *pktinfos
     uint8_t *input_controls
     uint8_t *output_controls
-    OutgoingDatagram *pieces
+    OutgoingDatagram *outgoing
     uint8_t *run_lengths
     Segment *declined
     int declined_count
     int answered
     int dropped
     int used
-    # Of the last receive_into, and of all calls of transmit since it was set to 0.
+    # Bytes of the last receive_into, and of all calls of transmit since `bytes_sent` was set to 0.
     size_t bytes_received
     size_t bytes_sent
 
@@ -63,7 +63,7 @@ cdef class BatchArena:
 
 cdef int receive_into(Batch *batch, int fd) noexcept nogil
 cdef uint32_t read_control(Batch *batch, int slot) noexcept nogil
-cdef size_t write_control(uint8_t *room, const PacketInfo *pktinfo, size_t segment) noexcept nogil
+cdef size_t write_control(uint8_t *control, const PacketInfo *pktinfo, size_t segment) noexcept nogil
 cdef ssize_t send_from(
     int fd, void *data, size_t size, sockaddr_storage *target, socklen_t length, const PacketInfo *pktinfo
 ) noexcept

@@ -1,10 +1,10 @@
-"""The buffers of one loop for one batch of datagrams each way, and the calls that move them.
+"""The buffers of one loop for one batch of datagrams in each direction, and the system calls on them.
 
-Runs of datagrams of one size to one peer leave as a single message that the kernel cuts up (UDP_SEGMENT, udp(7));
-what it has joined on receipt, where a user has set UDP_GRO, comes with the size at which it must be cut again. A socket
-bound to no address learns from IP_PKTINFO (ip(7)) or IPV6_PKTINFO (RFC 3542 section 6.1) to which of the host's
-addresses a datagram came, and sends the answer from there. Whatever a kernel or a device refuses is sent the plain way
-instead.
+Runs of datagrams of one size to one peer are sent as a single message that the kernel cuts (UDP_SEGMENT, udp(7)). What
+the kernel has joined on receipt, where a user has set UDP_GRO, comes with its segment size and is cut here. A socket
+bound to the wildcard address gets from IP_PKTINFO (ip(7)) or IPV6_PKTINFO (RFC 3542 section 6.1) the local address to
+which a datagram was sent, and sends the answer from there. When the kernel or device refuses a run, its datagrams are
+sent one by one.
 """
 
 cimport cython
@@ -20,14 +20,14 @@ from corenet.core.libc cimport sockaddr_in6, sockaddr_storage, socklen_t
 from corenet.limits import DATAGRAM_BATCH, GSO_MAX_BYTES, GSO_MAX_SEGMENTS, DATAGRAM_SLOT_SIZE
 
 if DATAGRAM_BATCH != BATCH or DATAGRAM_SLOT_SIZE != SLOT:
-    raise ImportError("the arena's layout and the limits disagree")
+    raise ImportError("BATCH and SLOT in datagram_batch.pxd differ from corenet/limits.py; change both")
 
 cdef int GSO_SEGMENTS = GSO_MAX_SEGMENTS
 cdef size_t GSO_BYTES = GSO_MAX_BYTES
 
 
 cdef uint8_t *mapped(size_t size) except NULL:
-    """Memory whose pages are touched only as they are needed."""
+    """Map memory whose pages are allocated when they are first used."""
     cdef void *found = c.mmap(
         NULL, size, c.PROT_READ | c.PROT_WRITE, c.MAP_PRIVATE | c.MAP_ANONYMOUS | c.MAP_NORESERVE, -1, 0
     )
@@ -64,7 +64,7 @@ cdef class BatchArena:
         batch.pktinfos = <PacketInfo *>allocated(BATCH * sizeof(PacketInfo))
         batch.input_controls = <uint8_t *>allocated(BATCH * CONTROL)
         batch.output_controls = <uint8_t *>allocated(BATCH * CONTROL)
-        batch.pieces = <OutgoingDatagram *>allocated(BATCH * sizeof(OutgoingDatagram))
+        batch.outgoing = <OutgoingDatagram *>allocated(BATCH * sizeof(OutgoingDatagram))
         batch.run_lengths = <uint8_t *>allocated(BATCH)
         for i in range(BATCH):
             batch.input_vectors[i].iov_base = batch.received + <size_t>i * STRIDE
@@ -91,7 +91,7 @@ cdef class BatchArena:
         PyMem_RawFree(batch.pktinfos)
         PyMem_RawFree(batch.input_controls)
         PyMem_RawFree(batch.output_controls)
-        PyMem_RawFree(batch.pieces)
+        PyMem_RawFree(batch.outgoing)
         PyMem_RawFree(batch.run_lengths)
 
 
@@ -99,10 +99,10 @@ cdef class BatchArena:
 
 
 cdef int receive_into(Batch *batch, int fd) noexcept nogil:
-    """Receive up to a batch; the number of messages, or -errno."""
+    """Receive up to a batch; return the number of messages, or -errno."""
     cdef int i, count
     cdef msghdr *header
-    # The kernel has written the lengths of the names and control data of what came last: give them the room back.
+    # The last call has set the lengths of names and control data: reset them to the sizes of the buffers.
     for i in range(batch.used):
         header = &batch.inputs[i].msg_hdr
         header.msg_namelen = sizeof(sockaddr_storage)
@@ -116,7 +116,7 @@ cdef int receive_into(Batch *batch, int fd) noexcept nogil:
 
 
 cdef uint32_t read_control(Batch *batch, int slot) noexcept nogil:
-    """Note where the datagrams of a slot came to; returns the size at which they are to be cut, 0 for a single one."""
+    """Store the local address of a slot's datagrams; return the segment size at which to cut them, 0 for one."""
     cdef msghdr *header = &batch.inputs[slot].msg_hdr
     cdef PacketInfo *pktinfo = &batch.pktinfos[slot]
     cdef cmsghdr *entry
@@ -137,14 +137,14 @@ cdef uint32_t read_control(Batch *batch, int slot) noexcept nogil:
         elif entry.cmsg_level == c.IPPROTO_IP and entry.cmsg_type == c.IP_PKTINFO:
             if entry.cmsg_len >= c.CMSG_LEN(sizeof(in_pktinfo)):
                 c.memcpy(&v4, c.CMSG_DATA(entry), sizeof(in_pktinfo))
-                # For a broadcast or multicast datagram this is the interface's own address.
+                # For a broadcast or multicast datagram ipi_spec_dst is the interface's own address.
                 pktinfo.family = c.AF_INET
                 c.memset(pktinfo.address, 0, 16)
                 c.memcpy(pktinfo.address, &v4.ipi_spec_dst, 4)
         elif entry.cmsg_level == c.IPPROTO_IPV6 and entry.cmsg_type == c.IPV6_PKTINFO:
             if entry.cmsg_len >= c.CMSG_LEN(sizeof(in6_pktinfo)):
                 c.memcpy(&v6, c.CMSG_DATA(entry), sizeof(in6_pktinfo))
-                # Nobody can send from a group's address (RFC 4291 section 2.7).
+                # A multicast address cannot be a source address (RFC 4291 section 2.7).
                 if v6.ipi6_addr.s6_addr[0] != 0xFF:
                     pktinfo.family = c.AF_INET6
                     c.memcpy(pktinfo.address, &v6.ipi6_addr, 16)
@@ -156,7 +156,7 @@ cdef uint32_t read_control(Batch *batch, int slot) noexcept nogil:
 
 
 cdef inline size_t write_entry(cmsghdr *entry, int level, int kind, const void *data, size_t size) noexcept nogil:
-    """Write one control message; returns how far behind it the next one begins."""
+    """Write one control message; return the offset of the next one."""
     entry.cmsg_level = level
     entry.cmsg_type = kind
     entry.cmsg_len = c.CMSG_LEN(size)
@@ -164,37 +164,37 @@ cdef inline size_t write_entry(cmsghdr *entry, int level, int kind, const void *
     return c.CMSG_SPACE(size)
 
 
-cdef size_t write_control(uint8_t *room, const PacketInfo *pktinfo, size_t segment) noexcept nogil:
-    """Write what must go with a message into `room`, of CONTROL bytes; returns the length."""
+cdef size_t write_control(uint8_t *control, const PacketInfo *pktinfo, size_t segment) noexcept nogil:
+    """Write the control data of a message into `control`, of CONTROL bytes; return its length."""
     cdef msghdr header
     cdef cmsghdr *entry
     cdef in_pktinfo v4
     cdef in6_pktinfo v6
     cdef uint16_t size = <uint16_t>segment
     cdef size_t length = 0
-    c.memset(room, 0, CONTROL)
+    c.memset(control, 0, CONTROL)
     c.memset(&header, 0, sizeof(msghdr))
-    header.msg_control = room
+    header.msg_control = control
     header.msg_controllen = CONTROL
     entry = c.CMSG_FIRSTHDR(&header)
     if pktinfo != NULL and pktinfo.family == c.AF_INET:
-        # No interface: which one leads to the peer is for the routes to say.
+        # No interface: the routing table selects it.
         c.memset(&v4, 0, sizeof(in_pktinfo))
         c.memcpy(&v4.ipi_spec_dst, pktinfo.address, 4)
         length = write_entry(entry, c.IPPROTO_IP, c.IP_PKTINFO, &v4, sizeof(in_pktinfo))
-        entry = <cmsghdr *>(room + length)
+        entry = <cmsghdr *>(control + length)
     elif pktinfo != NULL and pktinfo.family == c.AF_INET6:
         c.memset(&v6, 0, sizeof(in6_pktinfo))
         c.memcpy(&v6.ipi6_addr, pktinfo.address, 16)
         length = write_entry(entry, c.IPPROTO_IPV6, c.IPV6_PKTINFO, &v6, sizeof(in6_pktinfo))
-        entry = <cmsghdr *>(room + length)
+        entry = <cmsghdr *>(control + length)
     if segment:
         length += write_entry(entry, c.SOL_UDP, c.UDP_SEGMENT, &size, sizeof(uint16_t))
     return length
 
 
 cdef bint same_route(const OutgoingDatagram *one, const OutgoingDatagram *two) noexcept nogil:
-    """Tell whether two datagrams go the same way."""
+    """Return whether two datagrams have the same destination and source address."""
     if one.peer_length != two.peer_length:
         return False
     if one.pktinfo != two.pktinfo:
@@ -204,7 +204,7 @@ cdef bint same_route(const OutgoingDatagram *one, const OutgoingDatagram *two) n
 
 
 cdef int gso_run_length(Batch *batch, int first, int end) noexcept nogil:
-    """How many datagrams from `first` on can go as one: of one size, the last perhaps shorter, to one peer."""
+    """Return how many datagrams from `first` on can be one message: equal sizes, a shorter last one, one peer."""
     cdef size_t size = batch.output_vectors[first].iov_len
     cdef size_t total = size
     cdef size_t length
@@ -214,7 +214,7 @@ cdef int gso_run_length(Batch *batch, int first, int end) noexcept nogil:
         total += length
         if length > size or length == 0 or total > GSO_BYTES:
             break
-        if not same_route(&batch.pieces[first], &batch.pieces[i]):
+        if not same_route(&batch.outgoing[first], &batch.outgoing[i]):
             break
         i += 1
         if length < size:
@@ -223,7 +223,7 @@ cdef int gso_run_length(Batch *batch, int first, int end) noexcept nogil:
 
 
 cdef bint is_gso_error(int number) noexcept nogil:
-    """Tell whether this may be said of a run whose datagrams could go one by one."""
+    """Return whether a run may fail with this errno although its datagrams could be sent one by one."""
     return (
         number == c.EINVAL or number == c.EMSGSIZE or number == c.EIO or number == c.EOPNOTSUPP
         or number == c.ENOPROTOOPT
@@ -231,9 +231,10 @@ cdef bint is_gso_error(int number) noexcept nogil:
 
 
 cdef int transmit(Batch *batch, int fd, int first, int count, size_t *gso_max_size) noexcept nogil:
-    """Send `count` pieces from number `first` on; how many the kernel took, or -errno when not even the first.
+    """Send `count` datagrams from index `first` on; return how many the kernel accepted, or -errno when none.
 
-    `gso_max_size` is the largest size of datagram that may go in a run, 0 for none; it shrinks when the kernel refuses one.
+    `gso_max_size` is the largest datagram that may be in a run, 0 for none; it is reduced when the kernel refuses a
+    run.
     """
     cdef int end = first + count
     cdef int messages = 0
@@ -242,22 +243,22 @@ cdef int transmit(Batch *batch, int fd, int first, int count, size_t *gso_max_si
     cdef int taken = 0
     cdef size_t size
     cdef msghdr *header
-    cdef OutgoingDatagram *piece
+    cdef OutgoingDatagram *datagram
     while at < end:
-        piece = &batch.pieces[at]
+        datagram = &batch.outgoing[at]
         header = &batch.outputs[messages].msg_hdr
         size = batch.output_vectors[at].iov_len
         run = 1
         if size and size <= gso_max_size[0] and at + 1 < end:
             run = gso_run_length(batch, at, end)
-        header.msg_name = <void *>piece.peer
-        header.msg_namelen = piece.peer_length
+        header.msg_name = <void *>datagram.peer
+        header.msg_namelen = datagram.peer_length
         header.msg_iov = &batch.output_vectors[at]
         header.msg_iovlen = run
-        if run > 1 or piece.pktinfo != NULL:
+        if run > 1 or datagram.pktinfo != NULL:
             header.msg_control = batch.output_controls + <size_t>messages * CONTROL
             header.msg_controllen = write_control(
-                <uint8_t *>header.msg_control, piece.pktinfo, size if run > 1 else 0
+                <uint8_t *>header.msg_control, datagram.pktinfo, size if run > 1 else 0
             )
         else:
             header.msg_control = NULL
@@ -269,18 +270,19 @@ cdef int transmit(Batch *batch, int fd, int first, int count, size_t *gso_max_si
     if sent >= 0:
         for i in range(sent):
             taken += batch.run_lengths[i]
-            # What the kernel says it took of each message.
+            # The bytes of each message that the kernel accepted.
             batch.bytes_sent += batch.outputs[i].msg_len
         return taken
     refusal = errno
     if batch.run_lengths[0] == 1 or not is_gso_error(refusal):
         return -refusal
-    # Is it the run that cannot be sent, or the datagram? The way may be too narrow for the size, or cannot cut at all.
+    # Send the first datagram alone. If that works, only the run was refused: its size is over the path MTU, or the
+    # device cannot segment.
     header = &batch.outputs[0].msg_hdr
     header.msg_iovlen = 1
     header.msg_controllen = 0
-    if batch.pieces[first].pktinfo != NULL:
-        header.msg_controllen = write_control(<uint8_t *>header.msg_control, batch.pieces[first].pktinfo, 0)
+    if batch.outgoing[first].pktinfo != NULL:
+        header.msg_controllen = write_control(<uint8_t *>header.msg_control, batch.outgoing[first].pktinfo, 0)
     if c.c_sendmsg(fd, header, c.MSG_DONTWAIT | c.MSG_NOSIGNAL) < 0:
         return -errno
     size = batch.output_vectors[first].iov_len
@@ -292,7 +294,7 @@ cdef int transmit(Batch *batch, int fd, int first, int count, size_t *gso_max_si
 cdef ssize_t send_from(
     int fd, void *data, size_t size, sockaddr_storage *target, socklen_t length, const PacketInfo *pktinfo
 ) noexcept:
-    """sendto(2) from a given address of this host."""
+    """Like sendto(2), but from a given local address."""
     cdef msghdr header
     cdef iovec vector
     cdef uint8_t control[CONTROL]
@@ -312,20 +314,20 @@ cdef ssize_t send_from(
 
 
 cdef bint switch_on(int fd, int level, int option) noexcept:
-    """Set an option to 1; False when the kernel does not have it."""
+    """Set an option to 1; return False when the kernel refuses it."""
     cdef int one = 1
     return c.setsockopt(fd, level, option, &one, sizeof(int)) == 0
 
 
 cdef bint is_on(int fd, int level, int option) noexcept:
-    """Tell whether an option is set."""
+    """Return whether an option is set."""
     cdef int value = 0
     cdef socklen_t size = sizeof(int)
     return c.getsockopt(fd, level, option, &value, &size) == 0 and value != 0
 
 
 cdef bint is_wildcard_bound(int fd) noexcept:
-    """Tell whether the socket is bound to a port and to no address."""
+    """Return whether the socket is bound to a port and the wildcard address."""
     cdef sockaddr_storage address
     cdef socklen_t length = sizeof(address)
     cdef uint8_t nothing[16]

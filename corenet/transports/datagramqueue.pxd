@@ -1,6 +1,7 @@
-"""C door of the queue of datagrams that wait to be sent.
+"""C interface of the queue of datagrams that wait to be sent.
 
-`count` and `size` are kept, so that flow control costs nothing; `datagrams_load` puts the first of them before the kernel.
+`count` and `size` (bytes) are kept up to date, so flow control need not count. `datagrams_load` fills a batch for the
+kernel from the front.
 """
 
 from cpython.object cimport PyObject
@@ -26,5 +27,5 @@ cdef int datagrams_push(
     DatagramQueue *queue, bytes data, const sockaddr_storage *address, socklen_t length, const PacketInfo *pktinfo
 ) except -1
 cdef int datagrams_load(DatagramQueue *queue, Batch *batch) noexcept
-cdef void datagrams_forget(DatagramQueue *queue, size_t count) noexcept
+cdef void datagrams_drop(DatagramQueue *queue, size_t count) noexcept
 cdef void datagrams_free(DatagramQueue *queue) noexcept

@@ -1,7 +1,7 @@
-"""Datagrams that wait to be sent, with their addresses: a ring that grows and never shrinks.
+"""The queue of datagrams that wait to be sent, with their addresses: a ring buffer that grows and never shrinks.
 
-Rule: what is queued is a bytes object of our own, so nobody can change it any more; addresses are kept as the kernel
-wants them, so that sending a batch costs no conversion.
+Rule: queued data is an immutable bytes object. Addresses are stored as sockaddr, so that sending a batch needs no
+conversion.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -19,7 +19,7 @@ from corenet.transports.datagram_batch cimport BATCH, Batch, PacketInfo
 cdef int datagrams_push(
     DatagramQueue *queue, bytes data, const sockaddr_storage *address, socklen_t length, const PacketInfo *pktinfo
 ) except -1:
-    """Queue a datagram; `length` 0 means the socket's own peer, `pktinfo` NULL whatever address the kernel likes."""
+    """Queue a datagram; `length` 0: to the connected peer; `pktinfo` NULL: the kernel selects the source address."""
     cdef QueuedDatagram *grown
     cdef QueuedDatagram *entry
     cdef size_t capacity, i
@@ -50,7 +50,7 @@ cdef int datagrams_push(
 
 
 cdef int datagrams_load(DatagramQueue *queue, Batch *batch) noexcept:
-    """Make the first datagrams the pieces of `batch`; returns how many."""
+    """Fill `batch` with up to BATCH datagrams from the front, which stay queued; return their number."""
     cdef int count = <int>min(queue.count, <size_t>BATCH)
     cdef int i
     cdef QueuedDatagram *entry
@@ -58,13 +58,13 @@ cdef int datagrams_load(DatagramQueue *queue, Batch *batch) noexcept:
         entry = &queue.entries[(queue.head + i) % queue.capacity]
         batch.output_vectors[i].iov_base = PyBytes_AS_STRING(<object>entry.data)
         batch.output_vectors[i].iov_len = PyBytes_GET_SIZE(<object>entry.data)
-        batch.pieces[i].peer = &entry.address if entry.address_length else NULL
-        batch.pieces[i].peer_length = entry.address_length
-        batch.pieces[i].pktinfo = &entry.pktinfo if entry.pktinfo.family else NULL
+        batch.outgoing[i].peer = &entry.address if entry.address_length else NULL
+        batch.outgoing[i].peer_length = entry.address_length
+        batch.outgoing[i].pktinfo = &entry.pktinfo if entry.pktinfo.family else NULL
     return count
 
 
-cdef void datagrams_forget(DatagramQueue *queue, size_t count) noexcept:
+cdef void datagrams_drop(DatagramQueue *queue, size_t count) noexcept:
     """Drop the first `count` datagrams."""
     cdef PyObject *data
     while count > 0:
@@ -77,8 +77,8 @@ cdef void datagrams_forget(DatagramQueue *queue, size_t count) noexcept:
 
 
 cdef void datagrams_free(DatagramQueue *queue) noexcept:
-    """Drop everything and the room it had."""
-    datagrams_forget(queue, queue.count)
+    """Drop all datagrams and free the memory."""
+    datagrams_drop(queue, queue.count)
     PyMem_RawFree(queue.entries)
     queue.entries = NULL
     queue.capacity = 0

@@ -1,12 +1,12 @@
-"""What keeps the end of a connection from a FramedProtocol while frames wait that it has not handed on.
+"""Delays ``connection_lost`` of a FramedProtocol until its pending frames were delivered.
 
-asyncio's TLS, and that of loops like it, closes the connection once the peer has said close_notify, whatever its
-protocol has paused. A `DeferredConnectionLost` then takes the protocol's place on that transport, and the transport's
-place with the protocol: the end comes when the frames before it were taken. Who never takes them is told so after
-`limits.FRAME_DELIVERY_TIMEOUT` seconds, for nobody could close such a connection otherwise.
+asyncio's TLS, and that of similar loops, closes the connection when the peer has sent close_notify, even while its
+protocol is paused. A `DeferredConnectionLost` then becomes the protocol of that transport and the transport of the
+FramedProtocol, and calls ``connection_lost`` after the last frame. If no frame is taken for
+`limits.FRAME_DELIVERY_TIMEOUT` seconds, it ends the connection with an error, because nothing else could end it.
 
-States: below open -> below lost (the time runs) -> told. `close`, `abort` and the last frame lead from the first two to
-"told", at the latest when the transport below has ended.
+States: underlying transport open -> underlying transport lost (timer runs) -> connection_lost called. `close`, `abort`
+and the last frame lead from the first two states to the third, at the latest when the underlying transport has ended.
 """
 
 import asyncio
@@ -19,58 +19,58 @@ __all__ = ["DeferredConnectionLost"]
 
 
 class DeferredConnectionLost(asyncio.Protocol):
-    """Protocol of `transport`, which is ending, and transport of `protocol`, whose `transport` it becomes."""
+    """The protocol of `transport`, which is closing, and the transport of `protocol`."""
 
-    #: What `corenet.transports.frame_splitter` knows it by.
+    #: `corenet.transports.frame_splitter` recognises this class by it.
     is_deferred_close = True
 
     def __init__(self, protocol: Any, transport: Any) -> None:
         self._protocol = protocol
-        self._below = transport
+        self._underlying = transport
         self._loop = asyncio.get_running_loop()
         self._error: BaseException | None = None
         self._lost = False
         self._closed = False
-        self._waiting = 0
+        self._pending_at_start = 0
         self._timer: asyncio.TimerHandle | None = None
         transport.set_protocol(self)
         protocol.transport = self
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._below, name)
+        return getattr(self._underlying, name)
 
-    # --- the protocol of the transport below ----------------------------------------------------------------------
+    # --- the protocol of the underlying transport -----------------------------------------------------------------
 
     def pause_writing(self) -> None:
-        """Pass it on."""
+        """Call it on the FramedProtocol."""
         self._protocol.pause_writing()
 
     def resume_writing(self) -> None:
-        """Pass it on."""
+        """Call it on the FramedProtocol."""
         self._protocol.resume_writing()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """The transport below has ended: keep that until the frames are gone."""
+        """Keep the error of the underlying transport until the frames were taken."""
         self._lost = True
         if self._error is None:
             self._error = exc
         if self._closed:
-            self._tell()
+            self._call_connection_lost()
         else:
-            self._watch()
+            self._start_timer()
 
-    def _watch(self) -> None:
-        self._waiting = self._protocol.pending
+    def _start_timer(self) -> None:
+        self._pending_at_start = self._protocol.pending
         self._timer = self._loop.call_later(FRAME_DELIVERY_TIMEOUT, self._expire)
 
     def _expire(self) -> None:
-        if self._protocol.pending != self._waiting:
-            self._watch()
+        if self._protocol.pending != self._pending_at_start:
+            self._start_timer()
             return
-        text = f"{self._waiting} bytes of frames were not taken {FRAME_DELIVERY_TIMEOUT} s after its end"
+        text = f"{self._pending_at_start} bytes of frames were not taken in {FRAME_DELIVERY_TIMEOUT} s after its end"
         self._force_close(FrameError(text))
 
-    def _tell(self) -> None:
+    def _call_connection_lost(self) -> None:
         protocol, self._protocol = self._protocol, None
         if protocol is not None:
             protocol.connection_lost(self._error)
@@ -78,19 +78,19 @@ class DeferredConnectionLost(asyncio.Protocol):
     # --- the transport of the protocol ----------------------------------------------------------------------------
 
     def is_closing(self) -> bool:
-        """Tell whether nothing more is handed on."""
+        """Return whether no more frames are delivered."""
         return self._closed
 
     def get_protocol(self) -> Any:
-        """Return the protocol that is told of the end, None when it was."""
+        """Return the protocol whose connection_lost is to be called, None afterwards."""
         return self._protocol
 
     def set_protocol(self, protocol: Any) -> None:
-        """Tell another protocol of the end."""
+        """Call connection_lost of this protocol instead."""
         self._protocol = protocol
 
     def is_reading(self) -> bool:
-        """Nothing more can come."""
+        """Return False: no more data can arrive."""
         return False
 
     def pause_reading(self) -> None:
@@ -100,21 +100,21 @@ class DeferredConnectionLost(asyncio.Protocol):
         """Without effect: nothing more can come."""
 
     def close(self) -> None:
-        """Give up what was not handed on; connection_lost follows when the transport below has ended."""
+        """Drop pending frames; connection_lost follows when the underlying transport has ended."""
         if self._closed:
             return
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         if self._lost:
-            self._loop.call_soon(self._tell)
+            self._loop.call_soon(self._call_connection_lost)
 
     def abort(self) -> None:
-        """The same without waiting for the peer."""
+        """Like `close`, without waiting for the peer."""
         self._force_close(self._error)
 
     def _force_close(self, exc: BaseException | None) -> None:
         self._error = exc
         self.close()
         if not self._lost:
-            self._below.abort()
+            self._underlying.abort()

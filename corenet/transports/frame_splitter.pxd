@@ -1,6 +1,6 @@
-"""C door of framed protocols: the splitter between received bytes and whole messages.
+"""C interface of the base class of framed protocols, which splits received bytes into messages.
 
-`packed_or_parts` decides how frames leave: as one packed bytes object, or large payloads as they are, with their header.
+`send_frames` sends small frames as one packed bytes object; `send_parts` sends large payloads without copying.
 """
 
 from libc.stdint cimport uint8_t
@@ -13,20 +13,20 @@ cdef class FrameSplitter(NativeProtocol):
     cdef readonly Framer framer
     cdef readonly bint views
     cdef public object transport
-    cdef object failure         # ends the connection once the frames before it were handed on
-    cdef object successor       # took our place on the transport during our own callback
-    cdef list pending_frames           # frames not handed on yet, from pending_index
+    cdef object failure         # the error that ends the connection after the pending frames
+    cdef object successor       # protocol that replaced us during our own callback
+    cdef list pending_frames           # frames not delivered yet, from pending_index on
     cdef Py_ssize_t pending_index
     cdef Py_ssize_t batch
     cdef bint paused            # by pause_frames
-    cdef bint reading_paused           # by pause_reading of a transport that tells us
-    cdef bint resume_after_delivery        # the transport is to resume when our backlog is gone
+    cdef bint reading_paused           # by pause_reading of our own transports
+    cdef bint resume_after_delivery        # resume reading when the pending frames were delivered
     cdef bint in_callback            # frames_received is running
-    cdef bint ended             # no more frames: the peer's end was told, or we failed
-    cdef bint eof_pending           # the peer has ended while frames still wait
-    cdef bint detached              # another protocol has the transport
-    cdef bint replaced_for_sendfile             # for the time of a sendfile; what is held stays here
-    cdef bint paused_while_resuming         # the last pause came when the transport was to be resumed behind our backlog
+    cdef bint ended             # no more frames: frames_ended was called, or we failed
+    cdef bint eof_pending           # the peer's end of stream came while frames are pending
+    cdef bint detached              # the transport has another protocol
+    cdef bint replaced_for_sendfile             # replaced during a sendfile; what is held stays here
+    cdef bint paused_while_resuming         # the last pause came while resume_after_delivery was set
 
     cdef int accept(self, const uint8_t *data, Py_ssize_t size, object owner) except -1
     cdef int deliver_frames(self, list frames) except -1

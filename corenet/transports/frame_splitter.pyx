@@ -1,14 +1,13 @@
-"""What stands between received bytes and a protocol that wants whole messages: splitting, batches, pausing, the end.
+"""Splits received bytes into messages for a framed protocol: splitting, batches, pausing, end of stream, replacement.
 
-On our own streams bytes are received into blocks that views can keep (or into the loop's buffer when frames are to be
-bytes) and never become an object as a whole; on any other transport, TLS included, the same code runs on what
-``data_received`` brings. One read's frames are the unit of work: pausing in between leaves at most that many waiting,
-since nothing is received until they were handed on, and when another protocol takes the transport over, what was not
-handed on as frames goes to it as it came.
+On our own streams data is received into blocks for views (or into the loop's buffer when frames are bytes) and no bytes
+object is made of it as a whole. On any other transport, TLS included, the same code runs on the bytes of
+``data_received``. While frames are pending, nothing more is received, so a pause leaves at most the frames of one read
+waiting. When another protocol replaces this one, it gets the bytes that were not delivered as frames, unchanged.
 """
 
 import asyncio
-from asyncio.base_events import _SendfileFallbackProtocol as StandIn
+from asyncio.base_events import _SendfileFallbackProtocol as SendfileProtocol
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stddef cimport size_t
@@ -25,21 +24,21 @@ from corenet.limits import FRAMES_PER_CALL, FRAME_COPY_BELOW
 
 __all__ = ["FrameSplitter"]
 
-cdef Py_ssize_t JOIN = FRAME_COPY_BELOW
-cdef str NOT_MADE = "the framer is missing: super().__init__(framer) of the FramedProtocol was not called"
+cdef Py_ssize_t COPY_BELOW = FRAME_COPY_BELOW
+cdef str NO_FRAMER_MESSAGE = "the framer is missing: super().__init__(framer) of the FramedProtocol was not called"
 
 
 cdef bint closes_on_eof(object transport) except -1:
-    """Tell whether `transport` closes after `eof_received`, whatever that returns: TLS does, except for ours, which waits
-    until a protocol that paused has resumed."""
+    """Return whether `transport` closes after `eof_received`, whatever that returns: foreign TLS transports do. Ours
+    wait until a paused protocol has resumed."""
     return not hasattr(transport, "write_frame") and transport.get_extra_info("sslcontext") is not None
 
 
 cdef object force_close_of(object transport):
-    """What ends the connection of `transport` with an error of our own for a reason, or None."""
+    """Return the function that ends the connection of `transport` with a given error, or None."""
     cdef object below
     if not hasattr(transport, "write_frame") and not hasattr(transport, "held"):
-        # That of asyncio's TLS transport calls a method with an argument which that does not take.
+        # `_force_close` of asyncio's TLS transport calls a method with an argument that it does not accept.
         below = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
         if below is not None:
             transport = below
@@ -47,20 +46,20 @@ cdef object force_close_of(object transport):
 
 
 cdef class NoFramer(Framer):
-    """What stands for the framer until `FrameSplitter.__init__` has run: a subclass may forget to call it."""
+    """The framer until `FrameSplitter.__init__` has run: raises, because a subclass may forget to call that."""
 
     cdef list feed_bytes(self, const uint8_t *p, Py_ssize_t n, object owner):
-        raise RuntimeError(NOT_MADE)
+        raise RuntimeError(NO_FRAMER_MESSAGE)
 
     cdef int check_payload(self, const uint8_t *data, Py_ssize_t size) except -1:
-        raise RuntimeError(NOT_MADE)
+        raise RuntimeError(NO_FRAMER_MESSAGE)
 
 
 cdef Framer NO_FRAMER = NoFramer()
 
 
 cdef class FrameSplitter(NativeProtocol):
-    """The half of FramedProtocol that runs in C."""
+    """The C part of FramedProtocol."""
 
     def __cinit__(self, *_args, **_kwargs) -> None:
         self.framer = NO_FRAMER
@@ -74,18 +73,18 @@ cdef class FrameSplitter(NativeProtocol):
 
     # --- receiving ------------------------------------------------------------------------------------------------
 
-    cdef uint8_t *get_receive_buffer(self, size_t *room) except? NULL:
+    cdef uint8_t *get_receive_buffer(self, size_t *size) except? NULL:
         cdef Block block
         if not self.views:
             return NULL
         block = receive_block()
-        room[0] = block.size - block.used
+        size[0] = block.size - block.used
         return block.data + block.used
 
     cdef int bytes_received(self, const uint8_t *data, size_t length) except -1:
         cdef Block block = None
         if self.views:
-            # The one that `get_receive_buffer` chose: nothing has run since.
+            # The same block as in `get_receive_buffer`: no other code has run since.
             block = receive_block()
             block.used = (data - block.data) + length
         try:
@@ -97,19 +96,19 @@ cdef class FrameSplitter(NativeProtocol):
         return 0
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes from a transport that knows nothing of frames."""
+        """Take bytes from a foreign or TLS transport."""
         if type(data) is not bytes:
             data = bytes(data)
         self.accept(<const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), data if self.views else None)
 
     cdef int accept(self, const uint8_t *data, Py_ssize_t size, object owner) except -1:
         cdef list frames
-        # Bytes come again when a layer such as TLS took our place below and is now our transport.
+        # Bytes arrive although we were replaced: a layer such as TLS is between us and the stream now.
         self.detached = False
         if self.ended:
             return 0
         if self.failure is not None:
-            # Frames before the fault still wait, and whoever gets them may hand the rest over.
+            # Frames before the fault are pending, and their receiver may switch to a protocol that takes the rest.
             self.framer.refused = (self.framer.refused or b"") + (<const char *>data)[:size]
             return 0
         try:
@@ -123,13 +122,13 @@ cdef class FrameSplitter(NativeProtocol):
             if self.failure is not None:
                 self.fail()
             elif self.eof_pending and not self.paused and not self.reading_paused:
-                # It came while `frames_received` ran.
+                # It arrived while `frames_received` ran.
                 self.deliver_pending_eof()
         return 0
 
     cdef int deliver_frames(self, list frames) except -1:
         if self.pending_frames is not None:
-            # Paused on a transport that delivered once more.
+            # Paused, but the transport delivered once more.
             self.pending_frames.extend(frames)
             return 0
         if self.paused or self.reading_paused or self.in_callback or len(frames) > self.batch:
@@ -147,12 +146,12 @@ cdef class FrameSplitter(NativeProtocol):
         if self.successor is not None:
             return self.transfer_to_successor()
         if self.pending_frames is not None:
-            # Put back, or received, during the call.
+            # Put back or received during the call.
             return self.deliver_pending_frames()
         return 0
 
     cdef int deliver_pending_frames(self) except -1:
-        """Hand on what waits, a batch at a time, until somebody pauses or takes over."""
+        """Deliver the pending frames, a batch at a time, until paused or replaced."""
         cdef list frames
         if self.in_callback:
             return 0
@@ -160,7 +159,7 @@ cdef class FrameSplitter(NativeProtocol):
         try:
             while self.pending_frames is not None and not self.paused and not self.reading_paused and self.successor is None:
                 if self.transport is not None and self.transport.is_closing():
-                    # As with any protocol: nothing more after close().
+                    # As for any protocol, nothing is delivered after close().
                     self.pending_frames = None
                     break
                 frames = self.pending_frames[self.pending_index:self.pending_index + self.batch]
@@ -176,14 +175,14 @@ cdef class FrameSplitter(NativeProtocol):
         return 0
 
     def pause_frames(self) -> None:
-        """Hand on no more frames after the present batch and stop receiving."""
+        """Deliver no more frames after the current batch, and stop receiving."""
         if not self.paused:
             self.paused = True
             if self.transport is not None and not self.detached:
                 self.transport.pause_reading()
 
     def resume_frames(self) -> None:
-        """Go on after `pause_frames`; frames that wait come in the next turn of the loop."""
+        """Continue after `pause_frames`; pending frames are delivered in the next iteration of the loop."""
         if not self.paused:
             return
         self.paused = self.reading_paused = False
@@ -192,15 +191,15 @@ cdef class FrameSplitter(NativeProtocol):
         if self.pending_frames is None and self.failure is None and not self.eof_pending:
             self.transport.resume_reading()
         else:
-            # A successor must not find it paused.
+            # A protocol that replaces us must not find reading paused.
             self.resume_after_delivery = True
-            asyncio.get_running_loop().call_soon(self._go_on)
+            asyncio.get_running_loop().call_soon(self._continue_delivery)
 
     cdef int on_reading_paused(self) except -1:
         self.paused_while_resuming = self.resume_after_delivery
         self.reading_paused = True
         self.resume_after_delivery = False
-        # Frames of what was received may wait here.
+        # Frames may be pending here.
         return 1
 
     cdef bint on_reading_resumed(self) except -1:
@@ -210,12 +209,12 @@ cdef class FrameSplitter(NativeProtocol):
         if not self.paused:
             if self.pending_frames is None and self.failure is None and not self.eof_pending:
                 return True
-            asyncio.get_running_loop().call_soon(self._go_on)
+            asyncio.get_running_loop().call_soon(self._continue_delivery)
         self.resume_after_delivery = True
         return False
 
-    def _go_on(self) -> None:
-        """Hand on what waited, then what comes after it."""
+    def _continue_delivery(self) -> None:
+        """Deliver the pending frames, then the failure or end of stream, or resume reading."""
         if self.paused or self.reading_paused or self.detached or self.ended:
             return
         try:
@@ -223,7 +222,7 @@ cdef class FrameSplitter(NativeProtocol):
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
-            # No transport called us that would end the connection with what we raise.
+            # The loop called us and not the transport, which would end the connection with our exception.
             self.ended = True
             force_close = force_close_of(self.transport)
             if force_close is None:
@@ -238,7 +237,7 @@ cdef class FrameSplitter(NativeProtocol):
         if self.detached or self.ended or self.pending_frames is not None:
             return 0
         if (self.paused or self.reading_paused) and not (self.eof_pending and closes_on_eof(self.transport)):
-            # Where the connection has ended already, only frames wait for the end of a pause.
+            # If the transport closes on EOF, only pending frames wait for the end of a pause.
             return 0
         if self.failure is not None:
             return self.fail()
@@ -249,10 +248,10 @@ cdef class FrameSplitter(NativeProtocol):
         return 0
 
     cdef int deliver_pending_eof(self) except -1:
-        """The peer's end, which came before all frames were handed on."""
+        """Deliver the peer's end of stream, which came while frames were pending."""
         self.eof_pending = False
         if self.transport.is_closing():
-            # As with any protocol: nothing more after close().
+            # As for any protocol, nothing is delivered after close().
             return 0
         if not self.finish_eof() or closes_on_eof(self.transport):
             self.transport.close()
@@ -260,17 +259,17 @@ cdef class FrameSplitter(NativeProtocol):
 
     @property
     def pending(self) -> int:
-        """How many received bytes wait: of an incomplete frame, and of frames held back by a pause."""
+        """Number of received bytes that were not delivered: of an incomplete frame, and of frames held by a pause."""
         cdef Py_ssize_t size = self.framer.pending
         if self.pending_frames is not None:
             for frame in self.pending_frames[self.pending_index:]:
                 size += len(frame)
         return size
 
-    # --- the end --------------------------------------------------------------------------------------------------
+    # --- end of stream and failure --------------------------------------------------------------------------------
 
     cdef int fail(self) except -1:
-        """End the connection with `failure` as the reason that connection_lost is told."""
+        """End the connection; connection_lost gets `failure`."""
         if self.ended:
             return 0
         self.ended = True
@@ -278,15 +277,15 @@ cdef class FrameSplitter(NativeProtocol):
             return 0
         force_close = force_close_of(self.transport)
         if force_close is None:
-            # The way out that every transport has: it ends the connection with what its protocol raises.
+            # Each transport ends the connection with the exception that its protocol raises.
             raise self.failure
         force_close(self.failure)
         return 0
 
     def eof_received(self) -> object:
-        """The peer sends no more: tell `frames_ended`, or fail when that is in the middle of a frame."""
+        """Call `frames_ended`, or fail if the stream ended inside a frame."""
         if self.ended or self.detached or (self.transport is not None and self.transport.is_closing()):
-            # TLS tells of the peer's end behind our close() too, and nothing comes after that.
+            # TLS calls this even after our close(), when nothing is delivered any more.
             return None
         if self.pending_frames is None and not self.in_callback and not self.paused:
             return self.finish_eof()
@@ -294,7 +293,7 @@ cdef class FrameSplitter(NativeProtocol):
             self.eof_pending = True
             return True
         if self.pending_frames is None and not self.in_callback:
-            # Nothing waits that could be lost.
+            # No frames are pending that could be lost.
             return self.finish_eof()
         self.eof_pending = True
         from corenet.transports.deferred_close import DeferredConnectionLost
@@ -302,37 +301,38 @@ cdef class FrameSplitter(NativeProtocol):
         return None
 
     cdef object finish_eof(self):
-        cdef Py_ssize_t is_deferred_close = self.framer.pending
-        if is_deferred_close:
-            self.failure = IncompleteFrame(f"the stream ended inside a frame, {is_deferred_close} bytes of it had arrived", is_deferred_close)
+        cdef Py_ssize_t held = self.framer.pending
+        if held:
+            self.failure = IncompleteFrame(f"the stream ended inside a frame, of which {held} bytes had arrived", held)
             self.fail()
             return None
         self.ended = True
         return self.frames_ended()
 
-    # --- another protocol takes over ------------------------------------------------------------------------------
+    # --- replacement by another protocol --------------------------------------------------------------------------
 
     cdef int on_attached(self, object transport) except -1:
         cdef bint back = self.detached
         self.transport = transport
         self.detached = False
-        # A callback that replaced us and then put us back has no successor.
+        # If a callback replaced us and then set us again, there is no successor.
         self.successor = None
         if self.replaced_for_sendfile:
             self.replaced_for_sendfile = False
             if self.paused_while_resuming and not self.paused:
-                # The stand-in found us resumed, but the transport still paused: it resumes neither.
+                # asyncio's sendfile protocol found us resumed but the transport still paused: it resumes neither.
                 self.reading_paused = False
         elif back:
             back = self.pending_frames is not None or self.failure is not None or self.eof_pending
         if back and not self.paused and not self.reading_paused and not self.ended:
             self.resume_after_delivery = True
-            asyncio.get_running_loop().call_soon(self._go_on)
+            asyncio.get_running_loop().call_soon(self._continue_delivery)
         return 0
 
     cdef int on_replaced(self, object protocol) except -1:
-        if isinstance(protocol, StandIn):
-            # asyncio's, for the time of a `sendfile` by hand: it pauses the transport, takes no data, and puts us back.
+        if isinstance(protocol, SendfileProtocol):
+            # asyncio's protocol during a `sendfile` by read and write: it pauses the transport, takes no data, and sets
+            # us again afterwards.
             self.replaced_for_sendfile = self.detached = True
             return 0
         self.successor = protocol
@@ -341,12 +341,12 @@ cdef class FrameSplitter(NativeProtocol):
         return 0
 
     def _replaced(self, protocol: object) -> None:
-        """The same for transports that do not tell their former protocol; again for one that does is harmless."""
+        """`on_replaced` for foreign transports, which do not call it; harmless when it was called."""
         if not self.detached and self.successor is None:
             self.on_replaced(protocol)
 
     cdef object take_undelivered(self):
-        """The bytes that were received and not handed on, as they came."""
+        """Remove and return the received bytes that were not delivered, unchanged."""
         cdef object raw = self.framer.leftover()
         cdef list frames
         if self.pending_frames is not None:
@@ -359,7 +359,7 @@ cdef class FrameSplitter(NativeProtocol):
         return raw
 
     cdef int restore_undelivered(self, bytes raw) except -1:
-        """Undo `take_undelivered`: who was to take these bytes did not."""
+        """Undo `take_undelivered`, because the successor failed to take the bytes."""
         try:
             self.pending_frames = self.framer.feed_bytes(
                 <const uint8_t *>PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw), raw if self.views else None
@@ -370,10 +370,10 @@ cdef class FrameSplitter(NativeProtocol):
         return 0
 
     cdef int transfer_to_successor(self) except -1:
-        """Give the rest to the protocol that has our place now: a callback may have set several, one after the other."""
+        """Pass the undelivered bytes to the current protocol; a callback may have set several, one after the other."""
         cdef object successor = self.successor
         cdef object raw = self.take_undelivered()
-        cdef object room
+        cdef object buffer
         cdef Py_ssize_t taken
         cdef object transport = self.transport
         self.successor = None
@@ -392,16 +392,16 @@ cdef class FrameSplitter(NativeProtocol):
                 if not isinstance(successor, asyncio.BufferedProtocol):
                     successor.data_received(raw)
                     break
-                room = memoryview(successor.get_buffer(len(raw))).cast("B")
-                taken = min(len(room), len(raw))
+                buffer = memoryview(successor.get_buffer(len(raw))).cast("B")
+                taken = min(len(buffer), len(raw))
                 if taken == 0:
                     raise RuntimeError("get_buffer() returned an empty buffer")
-                room[:taken] = raw[:taken]
+                buffer[:taken] = raw[:taken]
                 raw = raw[taken:]
                 successor.buffer_updated(taken)
         except BaseException:
             if self.detached:
-                # Whole again for whoever puts us back.
+                # Restored for the case that the program sets this protocol again.
                 self.restore_undelivered(raw)
             raise
         if self.eof_pending:
@@ -411,7 +411,7 @@ cdef class FrameSplitter(NativeProtocol):
         return 0
 
     def _put_back(self, frames: list[object]) -> None:
-        """Frames of the present batch that the callback leaves to its successor."""
+        """Put frames of the current batch back, for the successor."""
         if self.pending_frames is None:
             self.pending_frames = list(frames)
         else:
@@ -429,17 +429,17 @@ cdef class FrameSplitter(NativeProtocol):
         if type(payloads) is not list and type(payloads) is not tuple:
             payloads = list(payloads)
         for payload in payloads:
-            if fixed_bytes(payload, &data) >= JOIN:
+            if fixed_bytes(payload, &data) >= COPY_BELOW:
                 return self.send_parts(transport, payloads)
         packed = self.framer.pack_frames(payloads)
-        # After the code of the payloads: it may have ended the stream.
+        # After packing, because code of the payloads may have ended the stream.
         (<StreamTransport>transport).check_writable()
         if packed:
             (<StreamTransport>transport).submit(packed, PyBytes_AS_STRING(packed), PyBytes_GET_SIZE(packed))
         return 0
 
     cdef int send_parts(self, StreamTransport stream, object payloads) except -1:
-        """Small payloads copied beside their headers, large ones as they are; everything in one vector."""
+        """Send small payloads copied with their headers and large ones without copying, all in one vector."""
         cdef const uint8_t *data = NULL
         cdef Py_ssize_t size
         cdef Py_ssize_t head_size = self.framer.head_size
@@ -450,7 +450,7 @@ cdef class FrameSplitter(NativeProtocol):
         cdef list small = []
         for payload in payloads:
             size = fixed_bytes(payload, &data)
-            if size < JOIN:
+            if size < COPY_BELOW:
                 small.append(payload)
                 continue
             self.framer.check_payload(data, size)
@@ -479,18 +479,18 @@ cdef class FrameSplitter(NativeProtocol):
         return 0
 
     def write_frame(self, payload: object) -> None:
-        """Send `payload` as one frame; never blocks, see `pause_writing` for flow control.
+        """Send `payload` as one frame; never blocks; see `pause_writing` for flow control.
 
         Raises:
-            FrameError: when the payload cannot be a frame of this framing.
+            FrameError: the payload cannot be a frame of this framer.
         """
         self.write_frames((payload,))
 
     def write_frames(self, payloads: object) -> None:
-        """Send each payload as one frame, all in as few system calls as the transport allows.
+        """Send each payload as one frame, with as few system calls as the transport allows.
 
         Raises:
-            FrameError: when a payload cannot be a frame; nothing is sent then.
+            FrameError: a payload cannot be a frame; nothing is sent.
         """
         if self.transport is None:
             raise RuntimeError("write_frames before connection_made")

@@ -1,6 +1,6 @@
-"""C door of listeners: the watcher that accepts connections for one listening socket.
+"""C interface of listeners: the watcher that accepts connections of one listening socket.
 
-A `Listener` is made by the loop for each socket of a server; `stop` takes it out of the poller.
+The loop makes a `Listener` for each socket of a server; `stop` unregisters it.
 """
 
 from libc.stdint cimport uint32_t
@@ -16,7 +16,7 @@ cdef class Listener(Watcher):
     cdef object protocol_factory
     cdef object accept_tls
     cdef object context
-    cdef object room        # who says how many may be accepted, None: nobody
+    cdef object capacity    # function that limits how many may be accepted, or None
     cdef ConnectionList connections
     cdef bytes local
     cdef TimerHandle retry
@@ -25,8 +25,8 @@ cdef class Listener(Watcher):
     cdef int accept_budget
     cdef uint32_t events
     cdef bint listening
-    cdef bint holds_socket_ref       # `sock` counts us among those who need it open
-    cdef bint nodelay       # to be set on each connection, since the listening socket does not hand it down
+    cdef bint holds_socket_ref       # we have incremented the `_io_refs` of `sock`
+    cdef bint nodelay       # set TCP_NODELAY on each connection, because the listening socket does not have it
 
     cdef int pause(self) except -1
     cdef void unregister(self) noexcept

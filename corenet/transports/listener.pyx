@@ -1,14 +1,20 @@
-"""Accepting connections in bursts, and standing back when the process has run out of descriptors.
+"""Accepts connections in bursts, and pauses when the process has run out of descriptors.
 
-Up to `ACCEPTS_PER_EVENT` connections are taken from one event, so that a flood cannot starve those that are already
-served; the level trigger brings the rest. As on asyncio, all of them are there before the first of their protocols is called, in
-the next turn: one that closes the server costs the others nothing. A listener that other processes share is registered with EPOLLEXCLUSIVE, so
-that one connection wakes one of them, and goes to the end of the kernel's queue after each burst: without that the
-process that registered first would get nearly all. On EMFILE and its relatives the listener leaves the poller for a second,
-since the kernel would report the waiting connection without end; it does not come back when the program has closed its
-socket meanwhile, whose number may be somebody else's. While it is in the poller, the socket object counts it among those
-who need it open, as uvloop's does: a program that closes it leaves it to us until the server is closed. Connections inherit TCP_NODELAY from listening sockets
-that the loop has bound; it is set on each connection of one that was given to us, whose options are left as they are.
+One event accepts up to `ACCEPTS_PER_EVENT` connections, so that a flood cannot starve open connections; the
+level-triggered registration brings the rest. As on asyncio, all of them are accepted before the first of their
+protocols is called, in the next iteration, so a protocol that closes the server does not affect the others.
+
+A listener that is shared with other processes is registered with EPOLLEXCLUSIVE, so that one connection wakes one of
+them. It registers again after each burst, which puts it at the end of the kernel's queue; otherwise the process that
+registered first would get nearly all connections.
+
+After EMFILE and similar errors the listener is unregistered for a second, because the kernel would report the waiting
+connection again and again. It does not come back if the program has closed its socket meanwhile, because the number may
+be reused. While it is registered, it increments the ``_io_refs`` of the socket object, as uvloop does: if the program
+closes the socket, it stays open until the server is closed.
+
+Connections inherit TCP_NODELAY from listening sockets that the loop has bound. For a socket that the program gave,
+whose options are not changed, it is set on each connection.
 """
 
 import socket
@@ -46,7 +52,7 @@ cdef int64_t RETRY_NS = <int64_t>ACCEPT_RETRY_SECONDS * 1000000000
 
 
 cdef bytes shared_local_address(int fd):
-    """The local address of every connection that is accepted on `fd`, None when that differs: a wildcard, a proxy."""
+    """Return the local address of all connections accepted on `fd`; None if they may differ."""
     cdef sockaddr_storage address
     cdef socklen_t length = sizeof(address)
     cdef socklen_t size = sizeof(int)
@@ -68,7 +74,7 @@ cdef bytes shared_local_address(int fd):
 
 @cython.final
 cdef class Listener(Watcher):
-    """Accepts for one listening socket; `accept_tls(sock)` takes connections that begin with a handshake."""
+    """Accepts connections of one listening socket; for TLS, `accept_tls(sock)` takes each accepted socket."""
 
     def __cinit__(self, *_args, **_kwargs) -> None:
         count_created(KIND_LISTENER)
@@ -104,20 +110,20 @@ cdef class Listener(Watcher):
             self.nodelay = nodelay and not inherited
         self.local = shared_local_address(self.fd)
 
-    def limit(self, room: object) -> None:
-        """Accept no more in one event than ``room(active)``, where `active` is the roster's number of open connections.
+    def limit(self, capacity: object) -> None:
+        """Accept at most ``capacity(active)`` connections per event, where `active` is the number of open connections.
 
-        It is asked in each event; who is not accepted waits in the kernel. Nothing tells of room, so the loop looks again
-        at once: what it waits for must come within a turn or two.
+        The others wait in the kernel's backlog. There is no event for new capacity, so the loop polls again at once:
+        use this only when capacity returns within an iteration or two.
         """
-        self.room = room
+        self.capacity = capacity
 
     def start(self) -> None:
         """Begin to accept.
 
         Raises:
-            OSError: the socket cannot be watched.
-            RuntimeError: the descriptor is that of a transport or a watch.
+            OSError: the kernel refuses to register the socket.
+            RuntimeError: a transport or a watch uses the descriptor.
         """
         cdef Watcher other
         if self.loop is not None and not self.listening and self.fd >= 0:
@@ -125,13 +131,13 @@ cdef class Listener(Watcher):
             if other is None:
                 self.loop.check_not_owned(self.fd)
             elif isinstance(other, Listener):
-                # As on asyncio, the server that begins later accepts. Counted first, or `pause` may close the socket.
+                # As on asyncio, the server that starts last accepts. Count us first, or `pause` may close the socket.
                 self.holds_socket_ref = self.holds_socket_ref or socket_incref(self.sock)
                 (<Listener>other).pause()
             elif not isinstance(other, FdHandlers):
                 if not self.loop.poller.kernel_lost_registration(self.fd):
                     raise RuntimeError(f"File descriptor {self.fd!r} is used by {other!r}")
-                # Closed by its owner's program; the number is our socket's now.
+                # Its owner's descriptor was closed; the number is our socket's now.
                 self.loop.poller.remove(self.fd)
                 self.loop.poller.disown(self.fd, other)
             self.loop.poller.add(self.fd, self.events, self)
@@ -139,7 +145,7 @@ cdef class Listener(Watcher):
             self.holds_socket_ref = self.holds_socket_ref or socket_incref(self.sock)
 
     def stop(self) -> None:
-        """Accept no more; the socket stays open."""
+        """Stop accepting; the socket stays open."""
         if self.retry is not None:
             self.retry.cancel()
             self.retry = None
@@ -150,12 +156,12 @@ cdef class Listener(Watcher):
             and self.sock.fileno() == self.fd
             and isinstance(self.loop.poller.find(self.fd), FdHandlers)
         ):
-            # A reader that took our place ends with the server, as in asyncio.
+            # A reader that replaced this listener is removed with the server, as in asyncio.
             self.loop._clear_handler(self.fd, False)
         self.fd = -1
 
     cdef bint yield_to_reader(self) except -1:
-        """As asyncio has it: who removes the reader of a listening socket pauses the server, who sets one takes over."""
+        """As in asyncio, remove_reader on a listening socket pauses the server, and add_reader replaces it."""
         self.pause()
         return True
 
@@ -163,7 +169,7 @@ cdef class Listener(Watcher):
         return self.pause()
 
     cdef int pause(self) except -1:
-        """Be called no more; the socket is closed if the program has closed it meanwhile."""
+        """Unregister; a socket that the program has closed meanwhile is closed now."""
         self.unregister()
         if self.holds_socket_ref:
             self.holds_socket_ref = False
@@ -171,7 +177,7 @@ cdef class Listener(Watcher):
         return 0
 
     cdef void unregister(self) noexcept:
-        """Be called no more; the place of a socket that was closed behind our back may be somebody else's by now."""
+        """Unregister, unless the slot has another watcher because the program has closed the socket."""
         self.listening = False
         if self.loop.poller.find(self.fd) is self:
             self.loop.poller.remove(self.fd)
@@ -190,7 +196,7 @@ cdef class Listener(Watcher):
         return 0
 
     def _resume_accepting(self) -> None:
-        """Accept again; when the kernel has no room for that, later; when the socket was closed, never."""
+        """Accept again; retry later if the kernel has no memory for that; do nothing if the socket was closed."""
         self.retry = None
         if self.sock.fileno() != self.fd:
             return
@@ -206,9 +212,9 @@ cdef class Listener(Watcher):
         cdef socklen_t length
         cdef int left = self.accept_budget
         cdef int fd
-        if self.room is not None:
-            left = min(left, <int>self.room(0 if self.connections is None else self.connections.active))
-        # A callback may close the loop, above all that of a forked child: who waits is its parent's to accept.
+        if self.capacity is not None:
+            left = min(left, <int>self.capacity(0 if self.connections is None else self.connections.active))
+        # A callback may close the loop in the child of a fork: then the parent accepts waiting connections.
         while left > 0 and self.listening and not self.loop.closed:
             left -= 1
             length = sizeof(address)
@@ -226,7 +232,7 @@ cdef class Listener(Watcher):
         cdef StreamTransport transport
         cdef object protocol, context
         cdef int one = 1
-        # A context for each: what one factory sets, the next does not see.
+        # Each connection has its own context, so that one factory does not see the variables of another.
         context = PyContext_Copy(self.context)
         if PyContext_Enter(context) < 0:
             propagate()
@@ -261,10 +267,10 @@ cdef class Listener(Watcher):
         return transport.schedule_connection_made()
 
     cdef int accept_failed(self, int number) except -1:
-        """Say it and stand back for a second when a resource has run out; every other error is only said."""
+        """Report the error; if a resource has run out, also pause for ACCEPT_RETRY_SECONDS."""
         cdef object error = os_error(number)
         if number == c.EINVAL:
-            # It listens no more: somebody has shut it down. The hang-up of that would be reported without end.
+            # The socket was shut down. Its hang-up would be reported again and again.
             self.pause()
         if number not in (c.EMFILE, c.ENFILE, c.ENOBUFS, c.ENOMEM):
             self.loop.call_exception_handler(
@@ -274,7 +280,7 @@ cdef class Listener(Watcher):
         return self.pause_and_retry("socket.accept() out of system resource", error)
 
     cdef int pause_and_retry(self, str message, object error) except -1:
-        """Leave the poller, come back in a second, and say why."""
+        """Unregister, accept again after ACCEPT_RETRY_SECONDS, and report the error."""
         self.pause()
         self.retry = self.loop.call_later_ns(RETRY_NS, self._resume_accepting, ())
         self.loop.call_exception_handler(

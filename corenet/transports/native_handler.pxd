@@ -1,7 +1,7 @@
-"""C door of native datagram handlers: what a handler gets and gives, and the turn that runs it over a batch.
+"""C interface of native datagram handlers: their arguments, and the function that runs one over a batch.
 
 A handler is called without the GIL for each datagram of a batch. It returns the length of the reply it wrote to
-``out.data`` (at most ``out.capacity`` bytes), 0 to drop the datagram, or a negative number to hand it to Python.
+``out.data`` (at most ``out.capacity`` bytes), 0 to drop the datagram, or a negative number to pass it to Python.
 """
 
 from libc.stddef cimport size_t
@@ -24,9 +24,9 @@ cdef struct NativeHandlerState:
     native_handler handler
     void *context
     bint connected
-    # Bound to no address: datagrams say to which of ours they came.
+    # Bound to the wildcard address: received datagrams carry their local address.
     bint wildcard_bound
-    # The largest datagrams that may leave as one; 0: the kernel cannot cut.
+    # The largest datagram that may be part of a run (UDP_SEGMENT); 0: the kernel does not support runs.
     size_t gso_max_size
 
 cdef int run_native_batch(NativeHandlerState *native_state, int fd, Batch *batch) noexcept nogil

@@ -1,7 +1,7 @@
-"""One batch of datagrams through a native handler: received, answered and sent without the GIL.
+"""Receives a batch of datagrams, calls the native handler for each, and sends the replies, without the GIL.
 
-Rule: nothing here touches Python. What the handler declines is noted with its place in the batch's memory, and the
-transport makes objects of it when the GIL is back; what the kernel had joined is shown to the handler one by one.
+Rule: nothing here uses Python objects. A declined datagram is recorded with its offset in the batch's memory, and the
+transport makes an object of it when it has the GIL again. Datagrams that the kernel had joined are passed one by one.
 """
 
 from libc.stddef cimport size_t
@@ -13,7 +13,7 @@ from corenet.transports.datagram_batch cimport BATCH, SEGMENTS, SLOT, STRIDE, Ba
 
 
 cdef void send_replies(NativeHandlerState *native_state, int fd, Batch *batch, int count) noexcept nogil:
-    """Send the replies of the handler and count those that left."""
+    """Send the replies of the handler and count those that the kernel accepted."""
     cdef int done = 0
     cdef int sent
     while done < count:
@@ -25,10 +25,10 @@ cdef void send_replies(NativeHandlerState *native_state, int fd, Batch *batch, i
         if sent == -c.EINTR:
             continue
         if sent == -c.EAGAIN or sent == -c.ENOBUFS:
-            # The peer asks again; a queue of answers would only make the overload longer.
+            # Dropped, because the client retries, and a queue of replies would prolong the overload.
             batch.dropped += count - done
             return
-        # The error belongs to this reply, or to an earlier one whose ICMP answer arrived: go on behind it.
+        # The error belongs to this reply, or to an earlier one (an ICMP error): continue with the next.
         batch.dropped += 1
         done += 1
 
@@ -36,7 +36,7 @@ cdef void send_replies(NativeHandlerState *native_state, int fd, Batch *batch, i
 cdef void answer_one(
     NativeHandlerState *native_state, int fd, Batch *batch, int slot, Datagram *incoming, Datagram *outgoing, int *replies
 ) noexcept nogil:
-    """Let the handler answer one datagram, note it for Python, or drop it."""
+    """Call the handler for one datagram and queue its reply, record the datagram as declined, or drop it."""
     cdef int number = replies[0]
     cdef int result
     cdef Segment *declined
@@ -58,9 +58,11 @@ cdef void answer_one(
         return
     batch.output_vectors[number].iov_base = outgoing.data
     batch.output_vectors[number].iov_len = result
-    batch.pieces[number].peer = NULL if native_state.connected else &batch.peers[slot]
-    batch.pieces[number].peer_length = 0 if native_state.connected else incoming.peer_length
-    batch.pieces[number].pktinfo = &batch.pktinfos[slot] if native_state.wildcard_bound and batch.pktinfos[slot].family else NULL
+    batch.outgoing[number].peer = NULL if native_state.connected else &batch.peers[slot]
+    batch.outgoing[number].peer_length = 0 if native_state.connected else incoming.peer_length
+    batch.outgoing[number].pktinfo = (
+        &batch.pktinfos[slot] if native_state.wildcard_bound and batch.pktinfos[slot].family else NULL
+    )
     number += 1
     if number == BATCH:
         send_replies(native_state, fd, batch, number)
@@ -69,7 +71,7 @@ cdef void answer_one(
 
 
 cdef int run_native_batch(NativeHandlerState *native_state, int fd, Batch *batch) noexcept nogil:
-    """Receive a batch, answer it, send the replies; the number of messages received, or -errno."""
+    """Receive a batch, answer it and send the replies; return the number of messages received, or -errno."""
     cdef Datagram incoming, outgoing
     cdef int count, i
     cdef int replies = 0

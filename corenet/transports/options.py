@@ -1,9 +1,9 @@
-"""Socket options as one typed value: `SocketOptions`, given to whatever makes sockets and read back from transports.
+"""Socket options as one typed value: `SocketOptions` is passed to functions that make sockets and read from transports.
 
-Rule: every field left at None leaves the kernel's own setting alone, and what does not apply to a kind of socket is an
-error that names the field, never a silent nothing. A listening socket hands its options down to the connections it
-accepts (tcp(7), socket(7)), so servers set them once. Values are checked when the object is made, the kernel's own
-refusals when they are applied.
+Rule: a field that is None leaves the kernel's setting unchanged. A field that does not apply to a kind of socket raises
+an error that names it and is never ignored. Accepted connections inherit the options of the listening socket
+(tcp(7), socket(7)), so servers set them once. Values are checked when the object is made; the kernel may refuse them
+when they are applied.
 """
 
 import errno
@@ -20,8 +20,8 @@ from corenet.limits import Limit
 
 __all__ = ["SocketOptions", "read_options"]
 
-# Numbers of <netinet/tcp.h>, <netinet/udp.h> and <asm-generic/socket.h> that the socket module does not name on every
-# supported version of Python.
+# Constants of <netinet/tcp.h>, <netinet/udp.h> and <asm-generic/socket.h> that the socket module does not have on all
+# supported versions of Python.
 TCP_USER_TIMEOUT = 18
 TCP_FASTOPEN = 23
 TCP_NOTSENT_LOWAT = 25
@@ -34,51 +34,51 @@ ROLES = ("listen", "connect", "stream", "datagram")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SocketOptions:
-    """Options of a socket; None means: as the kernel, or the loop, has it.
+    """Options of a socket; None means the default of the kernel or of the loop.
 
     Raises:
-        TypeError: a value is of the wrong type.
-        ValueError: a value is out of its range (``corenet/limits.py``), or two fields contradict each other.
+        TypeError: a value has the wrong type.
+        ValueError: a value is out of range (``corenet/limits.py``), or two fields contradict each other.
     """
 
     #: Probe an idle peer (SO_KEEPALIVE); the three fields below imply it.
     keepalive: bool | None = None
-    #: Seconds of silence before the first probe (TCP_KEEPIDLE).
+    #: Idle seconds before the first probe (TCP_KEEPIDLE).
     keepalive_idle: int | None = None
     #: Seconds between probes (TCP_KEEPINTVL).
     keepalive_interval: int | None = None
-    #: Unanswered probes until the connection is lost (TCP_KEEPCNT).
+    #: Number of unanswered probes after which the connection is lost (TCP_KEEPCNT).
     keepalive_count: int | None = None
-    #: Seconds that sent data may stay unacknowledged (TCP_USER_TIMEOUT, RFC 5482); to the millisecond.
+    #: Seconds that sent data may stay unacknowledged (TCP_USER_TIMEOUT, RFC 5482), rounded to milliseconds.
     user_timeout: float | None = None
-    #: Seconds that close() goes on sending in the kernel (SO_LINGER); 0 resets the connection instead.
+    #: Seconds that the kernel continues to send after close() (SO_LINGER); 0 resets the connection.
     linger: int | None = None
-    #: Send small segments at once (TCP_NODELAY); the loop switches it on by itself.
+    #: Send small segments at once (TCP_NODELAY); the loop sets it by default.
     nodelay: bool | None = None
-    #: TCP Fast Open (RFC 7413): for a server the length of the queue, for a client True.
+    #: TCP Fast Open (RFC 7413): the queue length for a server, True for a client.
     fast_open: bool | int | None = None
-    #: Connections that wait to be accepted (listen(2)); servers only.
+    #: Length of the queue of connections to be accepted (listen(2)); servers only.
     backlog: int | None = None
-    #: Seconds that a connection without data is kept from accept(2) (TCP_DEFER_ACCEPT); servers only.
+    #: Seconds to wait for data before accept(2) returns a connection (TCP_DEFER_ACCEPT); servers only.
     defer_accept: int | None = None
-    #: Bytes of the receive buffer (SO_RCVBUF); the kernel doubles it for its own bookkeeping.
+    #: Bytes of the receive buffer (SO_RCVBUF); the kernel doubles the value for its bookkeeping.
     receive_buffer: int | None = None
-    #: Bytes of the send buffer (SO_SNDBUF), likewise.
+    #: Bytes of the send buffer (SO_SNDBUF); the kernel doubles the value, too.
     send_buffer: int | None = None
-    #: Unsent bytes in the kernel above which the socket counts as not writable (TCP_NOTSENT_LOWAT).
+    #: Unsent bytes in the kernel above which the socket is not writable (TCP_NOTSENT_LOWAT).
     unsent_low_water: int | None = None
-    #: Bind although connections of an earlier server linger (SO_REUSEADDR).
+    #: Allow binding while connections of an earlier server are in TIME_WAIT (SO_REUSEADDR).
     reuse_address: bool | None = None
-    #: Let several sockets bind the same address and share what comes (SO_REUSEPORT).
+    #: Allow several sockets to bind the same address and share its traffic (SO_REUSEPORT).
     reuse_port: bool | None = None
     #: Congestion control by name (TCP_CONGESTION), such as "bbr" or "cubic".
     congestion: str | None = None
     #: DSCP and ECN bits of outgoing packets (IP_TOS, IPV6_TCLASS).
     traffic_class: int | None = None
-    #: Let the kernel join datagrams on receipt (UDP_GRO), for a peer that sends many. Off by itself: whoever else holds
-    #: the socket, by dup or fork, then receives several as one.
+    #: Let the kernel join received datagrams (UDP_GRO), for a peer that sends many. Off by default, because other
+    #: programs that share the socket, by dup or fork, then receive several datagrams as one.
     udp_gro: bool | None = None
-    #: Send runs of equal datagrams as one for the kernel to cut (UDP_SEGMENT); on by itself.
+    #: Send runs of datagrams of equal size as one message that the kernel cuts (UDP_SEGMENT); on by default.
     udp_gso: bool | None = None
 
     def __post_init__(self) -> None:
@@ -104,18 +104,18 @@ class SocketOptions:
         if self.keepalive is False:
             for name in ("keepalive_idle", "keepalive_interval", "keepalive_count"):
                 if getattr(self, name) is not None:
-                    raise ValueError(f"SocketOptions.{name} means nothing with keepalive=False")
+                    raise ValueError(f"SocketOptions.{name} has no effect with keepalive=False; leave it None")
 
-    # --- towards the kernel ---------------------------------------------------------------------------------------
+    # --- applying options -----------------------------------------------------------------------------------------
 
     def apply(self, sock: socket.socket, role: str) -> None:
-        """Set on `sock` whatever is not None. `role` is "listen", "connect", "stream" or "datagram".
+        """Set all fields that are not None on `sock`. `role` is "listen", "connect", "stream" or "datagram".
 
-        To be called before bind and connect. `backlog` and `udp_gso` are no options of a socket: whoever listens
-        and the transport look at them.
+        Call this before bind and connect. `backlog` and `udp_gso` are not socket options: the server and the transport
+        use them.
 
         Raises:
-            ValueError: a field does not apply to such a socket; nothing is set then.
+            ValueError: a field does not apply to such a socket; nothing is set.
             OSError: the kernel refuses a value; the message names the field.
         """
         if role not in ROLES:
@@ -138,10 +138,10 @@ class SocketOptions:
 
 
 def read_options(sock: Any, **known: Any) -> SocketOptions:
-    """What the kernel says of `sock` now; fields that its kind does not have, and `backlog`, are None.
+    """Return the current options of `sock`; fields that do not apply to it, and `backlog`, are None.
 
-    Buffer sizes are the kernel's figures, twice what was asked for. ``transport.get_extra_info("socket_options")`` is
-    this for the socket of a transport. `known` are fields that the caller knows and the kernel does not.
+    Buffer sizes are the kernel's values, twice those that were set. ``transport.get_extra_info("socket_options")``
+    calls this for the socket of a transport. `known` are fields that the caller knows and the kernel does not.
     """
     found = dict(known)
     for name, getter in GETTERS.items():
@@ -150,21 +150,21 @@ def read_options(sock: Any, **known: Any) -> SocketOptions:
         try:
             found[name] = getter(sock)
         except OSError as error:
-            # A kernel without the option, or a kind of socket that has it only in some states.
+            # The kernel does not have the option, or has it only in some states of such a socket.
             if error.errno not in (errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EINVAL):
                 raise
     if not found.get("keepalive"):
-        # They have values all the time, but mean nothing.
+        # The kernel has values for them, but they have no effect.
         for name in ("keepalive_idle", "keepalive_interval", "keepalive_count"):
             found.pop(name, None)
     options = object.__new__(SocketOptions)
     for field in fields(SocketOptions):
-        # Past the checks: the kernel's values need not lie within what may be asked for.
+        # Without the checks, because the kernel's values may be outside the permitted ranges.
         object.__setattr__(options, field.name, found.get(field.name))
     return options
 
 
-# --- which field is what ----------------------------------------------------------------------------------------------
+# --- kinds of fields --------------------------------------------------------------------------------------------------
 
 FLAGS = ("keepalive", "nodelay", "reuse_address", "reuse_port", "udp_gro", "udp_gso")
 
@@ -196,7 +196,7 @@ BEFORE_CONNECT = frozenset({"fast_open", "reuse_address", "reuse_port"})
 
 
 def misplaced(name: str, sock: Any, role: str | None) -> str | None:
-    """What kind of socket `sock` is, when the field means nothing to it; `role` None asks only what can be read."""
+    """Return a description of `sock` if field `name` does not apply to it, else None; `role` None: for reading."""
     internet = sock.family in (socket.AF_INET, socket.AF_INET6)
     if name in OF_IP and not internet:
         return "a socket that is not IPv4 or IPv6"
@@ -218,17 +218,17 @@ Getter = Callable[[Any], Any]
 
 
 def setter(level: int, number: int, factor: int = 1) -> Setter:
-    """Set an option that is one number."""
+    """Return a function that sets an option that is a number."""
     return lambda sock, value, _role: sock.setsockopt(level, number, round(value * factor))
 
 
 def set_linger(sock: socket.socket, value: int, _role: str) -> None:
-    """SO_LINGER is a switch and a time."""
+    """SO_LINGER has a flag and a time."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, value))
 
 
 def set_fast_open(sock: socket.socket, value: bool | int, role: str) -> None:
-    """Servers have a queue, clients a switch."""
+    """Servers set a queue length, clients a flag."""
     if role == "listen":
         queue = limits.OPTION_BACKLOG.default if value is True else int(value)
         sock.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN, queue)
@@ -237,20 +237,20 @@ def set_fast_open(sock: socket.socket, value: bool | int, role: str) -> None:
 
 
 def set_congestion(sock: socket.socket, value: str, _role: str) -> None:
-    """The name of a module; unknown ones are ENOENT."""
+    """Set the algorithm by name; the kernel returns ENOENT for an unknown one."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, value.encode())
 
 
 def set_traffic_class(sock: socket.socket, value: int, _role: str) -> None:
-    """One byte, under two names."""
+    """IP_TOS or IPV6_TCLASS, by the family of the socket."""
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, value)
     else:
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, value)
 
 
-def leave(_sock: socket.socket, _value: object, _role: str) -> None:
-    """No option of the socket itself."""
+def set_nothing(_sock: socket.socket, _value: object, _role: str) -> None:
+    """Do nothing: not a socket option."""
 
 
 SETTERS: dict[str, Setter] = {
@@ -262,7 +262,7 @@ SETTERS: dict[str, Setter] = {
     "linger": set_linger,
     "nodelay": setter(socket.IPPROTO_TCP, socket.TCP_NODELAY),
     "fast_open": set_fast_open,
-    "backlog": leave,
+    "backlog": set_nothing,
     "defer_accept": setter(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT),
     "receive_buffer": setter(socket.SOL_SOCKET, socket.SO_RCVBUF),
     "send_buffer": setter(socket.SOL_SOCKET, socket.SO_SNDBUF),
@@ -272,40 +272,40 @@ SETTERS: dict[str, Setter] = {
     "congestion": set_congestion,
     "traffic_class": set_traffic_class,
     "udp_gro": setter(SOL_UDP, UDP_GRO),
-    "udp_gso": leave,
+    "udp_gso": set_nothing,
 }
 
 
 def getter(level: int, number: int) -> Getter:
-    """Read an option that is one number."""
+    """Return a function that reads an option that is a number."""
     return lambda sock: sock.getsockopt(level, number)
 
 
 def switch(level: int, number: int) -> Getter:
-    """Read an option that is on or off."""
+    """Return a function that reads an option that is a flag."""
     return lambda sock: sock.getsockopt(level, number) != 0
 
 
 def get_linger(sock: Any) -> int | None:
-    """The time, None when it is off."""
+    """Return the time, None when SO_LINGER is off."""
     on, seconds = struct.unpack("ii", sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))
     return int(seconds) if on else None
 
 
 def get_fast_open(sock: Any) -> bool | int:
-    """A server's queue, a client's switch."""
+    """Return a server's queue length or a client's flag."""
     queue: int = sock.getsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN)
     return queue or sock.getsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN_CONNECT) != 0
 
 
 def get_congestion(sock: Any) -> str:
-    """The name without the zeros around it."""
+    """Return the name without the padding."""
     name: bytes = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
     return name.partition(b"\0")[0].decode()
 
 
 def get_traffic_class(sock: Any) -> int:
-    """One byte, under two names."""
+    """IP_TOS or IPV6_TCLASS, by the family of the socket."""
     if sock.family == socket.AF_INET6:
         return int(sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS))
     return int(sock.getsockopt(socket.IPPROTO_IP, socket.IP_TOS))

@@ -1,8 +1,8 @@
-"""Where a datagram came from, for sockets that are bound to no address of their own.
+"""Source addresses of datagrams on sockets that are bound to the wildcard address.
 
-Such a socket is reached at every address of the host, and a reply must leave from the one that was asked, or the asker
-drops it (RFC 1123 section 4.1.3.5). The address of the asker therefore carries the other one along: it is the tuple
-that asyncio would show, equal to it and hashed like it, and `sendto` finds in it where to send from.
+Such a socket receives on each address of the host. A reply must be sent from the address to which the query was sent,
+or the client drops it (RFC 1123 section 4.1.3.5). So the client's address carries the local one: it is the tuple that
+asyncio would pass, with the same equality and hash, and `sendto` takes the local address from it.
 """
 
 from typing import Any
@@ -13,10 +13,10 @@ __all__ = ["PeerAddress"]
 class PeerAddress(tuple[Any, ...]):
     """The address of a peer, as the socket module shows it.
 
-    `local` is the address of this host to which its datagram was sent, as text; give the object itself to ``sendto``
-    and the answer leaves from there. A plain tuple leaves that to the kernel.
+    `local` is the local address to which the datagram was sent, as text. If this object is passed to ``sendto``, the
+    reply is sent from that address. For a plain tuple the kernel selects the source address.
     """
 
     local: str
-    #: The same packed for the transport; not for users.
+    #: `local` as packed for the transport; internal.
     pktinfo: bytes

@@ -1,8 +1,9 @@
-"""The two ends of a pipe, FIFO, character device or socket given as a file object.
+"""Transports on the two ends of a pipe, FIFO, character device or socket that is given as a file object.
 
-A reading end is lost at end of file whatever the protocol says, since there is no other direction to keep. A writing
-end watches for its reader to go away: the kernel reports that as an error event, and waiting for the next write to
-fail would keep the process of a dead child's pipe open for ever. There is no .pxd: no other module needs the types.
+A reading end is closed at end of file, whatever eof_received returns, because there is no other direction to keep
+open. A writing end waits for the error event by which the kernel reports that the reader has closed; waiting for the
+next write to fail would keep the pipe of a dead child process open for ever. There is no .pxd, because no other
+module needs the types.
 """
 
 import os
@@ -20,7 +21,7 @@ from corenet.transports.base cimport Transport, call_method0
 from corenet.transports.streambase cimport PROTOCOL_WRITE_ONLY, StreamBase
 from corenet.transports.writequeue cimport VECTOR_LIMIT
 
-from corenet.transports import faces
+from corenet.transports import transport_types
 
 
 @cython.final
@@ -35,7 +36,7 @@ cdef class ReadPipeTransport(StreamBase):
 
     @property
     def __class__(self) -> type:
-        return faces.ReadPipeTransport
+        return transport_types.ReadPipeTransport
 
     cdef ssize_t recv_some(self, void *data, size_t length) noexcept:
         cdef ssize_t got = c.c_read(self.fd, data, length)
@@ -44,7 +45,7 @@ cdef class ReadPipeTransport(StreamBase):
         return got
 
     cdef int callback_failed(self, str _message) except -1:
-        """Report and go on: on a pipe an exception of data_received costs only what it was given, as in asyncio."""
+        """Report an exception of data_received and continue, as asyncio does for pipes."""
         try:
             propagate()
         except (SystemExit, KeyboardInterrupt):
@@ -77,7 +78,7 @@ cdef class WritePipeTransport(StreamBase):
 
     @property
     def __class__(self) -> type:
-        return faces.WritePipeTransport
+        return transport_types.WritePipeTransport
 
     cdef ssize_t send_some(self, const void *data, size_t length) noexcept nogil:
         return c.c_write(self.fd, data, length)
@@ -89,7 +90,7 @@ cdef class WritePipeTransport(StreamBase):
 
     cdef int attach_protocol(self, object protocol) except -1:
         StreamBase.attach_protocol(self, protocol)
-        # Whatever the protocol, it gets no bytes.
+        # Whatever the protocol is, it gets no bytes.
         self.protocol_kind = PROTOCOL_WRITE_ONLY
         return 0
 
@@ -98,12 +99,12 @@ cdef class WritePipeTransport(StreamBase):
         return self.force_close(error)
 
     def write_eof(self) -> None:
-        """Close when everything queued has left."""
+        """Close when everything queued was written."""
         self.close()
 
 
 class DupedPipe:
-    """Owns the duplicate that a second transport on the same pipe uses."""
+    """Owns the duplicated descriptor that a second transport on the same pipe uses."""
 
     def __init__(self, pipe: object, fd: int, shared: bool) -> None:
         self.pipe = pipe
@@ -111,11 +112,11 @@ class DupedPipe:
         self.shared = shared
 
     def fileno(self) -> int:
-        """Return the duplicate."""
+        """Return the duplicated descriptor."""
         return self.fd
 
     def close(self) -> None:
-        """Close the duplicate; the file object too unless the first transport owns it."""
+        """Close the duplicated descriptor, and the file object unless the first transport owns it."""
         os.close(self.fd)
         if not self.shared:
             self.pipe.close()
@@ -126,13 +127,13 @@ cdef StreamBase attach_pipe(StreamBase transport, Engine loop, object pipe, obje
     cdef Watcher present
     cdef object owner = pipe
     loop.check_open()
-    # The owner first: while it is paused, the poller does not have it.
+    # The owner first, because a paused transport is not registered.
     present = loop.poller.owner_of(fd)
     if present is None:
         present = loop.poller.find(fd)
     if isinstance(present, Transport):
-        # Several transports on one descriptor, standard output for one: the kernel's table has one place for each
-        # number, so the later ones get numbers of their own.
+        # Several transports on one descriptor, such as standard output: epoll has one entry for each number, so the
+        # later transports get duplicates.
         fd = os.dup(fd)
         owner = DupedPipe(pipe, fd, (<Transport>present).sock is pipe)
     elif present is not None:
@@ -177,6 +178,6 @@ def make_write_pipe(
     if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)):
         raise ValueError("Pipe transport is only for pipes, sockets and character devices")
     transport = attach_pipe(WritePipeTransport.__new__(WritePipeTransport), loop, pipe, protocol, waiter, extra)
-    # A terminal is readable when somebody types, which says nothing about our direction.
+    # A terminal is readable when the user types, which says nothing about the writing direction.
     transport.paused = bool(stat.S_ISCHR(mode))
     return transport

@@ -1,4 +1,4 @@
-"""C door of stream readers: whoever receives feeds them bytes that are valid during the call only."""
+"""C interface of stream readers: transports and protocols feed them bytes that are valid during the call only."""
 
 from libc.stdint cimport uint8_t
 

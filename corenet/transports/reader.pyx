@@ -1,7 +1,7 @@
-"""The waiting of a stream reader, with the semantics of asyncio.StreamReader to the letter.
+"""Stream readers with exactly the semantics of asyncio.StreamReader.
 
-What arrives is kept by `ReceiveBuffer`. A read is no coroutine but a small object that can be awaited like one, since it
-either has its result at once or waits for one future: a coroutine for each read costs more than the read.
+`ReceiveBuffer` holds the received bytes. A read is not a coroutine but a small awaitable object, because it either has
+its result at once or waits for one future, and a coroutine for each read costs more than the read.
 """
 
 import asyncio
@@ -18,8 +18,8 @@ from corenet.limits import STREAM_LIMIT
 
 cdef extern from *:
     """
-    /* What the interpreter calls for each step of an await. Set by hand because the functions that Cython makes of
-       __next__ and send can tell a result only by raising StopIteration, with a traceback nobody looks at. */
+    /* Sets the slots that the interpreter calls for each step of an await. Cython's functions for __next__ and send
+       could return a result only by raising StopIteration, with a traceback that nothing uses. */
     static void corenet_set_steps(PyObject *type, int (*send)(PyObject *, PyObject *, PyObject **), iternextfunc next) {
         ((PyTypeObject *)type)->tp_as_async->am_send = (sendfunc)send;
         ((PyTypeObject *)type)->tp_iternext = next;
@@ -54,18 +54,18 @@ cdef enum:
 
 
 class UnreadView(bytearray):
-    """What `ReaderCore._buffer` shows."""
+    """The value of `ReaderCore._buffer`."""
 
     reader: object
 
     def clear(self) -> None:
-        """Forget the content, here and in the reader."""
+        """Drop the content, here and in the reader."""
         bytearray.clear(self)
-        self.reader._forget_unread()
+        self.reader._drop_unread()
 
 
 cdef class ReaderCore(ReceiveBuffer):
-    """What `corenet.StreamReader` adds to asyncio's: it takes the place of all that touches the buffer."""
+    """Base of `corenet.StreamReader`: replaces all of asyncio's methods that use the buffer."""
 
     def __init__(self, limit: int = DEFAULT_LIMIT, loop: object = None) -> None:
         if limit <= 0:
@@ -78,20 +78,21 @@ cdef class ReaderCore(ReceiveBuffer):
 
     @property
     def _buffer(self) -> bytearray:
-        """A copy of what was received and not read; for those who look at asyncio's attribute of this name.
+        """A copy of the unread bytes, for code that uses asyncio's attribute of this name.
 
-        Clearing it clears the original: so `start_tls` of asyncio's loop takes what it holds for the handshake.
+        Clearing it also clears the reader: that is how `start_tls` of asyncio's loop takes unread bytes for the
+        handshake.
         """
         unread = UnreadView((<const char *>self.first())[:self.size()])
         unread.reader = self
         return unread
 
     def _take_unread(self) -> bytes:
-        """Return what was received and not read, and forget it, for `start_tls`: that resumes the transport itself."""
+        """Remove and return the unread bytes, for `start_tls`, which resumes the transport itself."""
         self._paused = False
         return self.take(self.size())
 
-    def _forget_unread(self) -> None:
+    def _drop_unread(self) -> None:
         self.drop(self.size())
         self.maybe_resume()
 
@@ -106,7 +107,8 @@ cdef class ReaderCore(ReceiveBuffer):
     # --- the source -----------------------------------------------------------------------------------------------
 
     cdef int feed(self, const uint8_t *data, Py_ssize_t length, bytes owner) except -1:
-        """Append bytes and wake whoever waits; `owner` is the bytes object that they are all of, or None."""
+        """Append bytes and wake the waiter; `owner` is the bytes object that consists of exactly these bytes, or
+        None."""
         if length == 0:
             return 0
         self.append(data, length, owner)
@@ -116,19 +118,19 @@ cdef class ReaderCore(ReceiveBuffer):
             try:
                 self._transport.pause_reading()
             except NotImplementedError:
-                # It cannot be paused: all must be kept, and asking again would not help.
+                # It cannot be paused: everything must be kept; do not try again.
                 self._transport = None
             else:
                 self._paused = True
         return 0
 
     def set_transport(self, transport: object) -> None:
-        """Remember the transport that is paused when more than twice the limit is unread."""
+        """Set the transport, which is paused while more than twice the limit is unread."""
         assert self._transport is None, "Transport already set"
         self._transport = transport
 
     def feed_data(self, data: object) -> None:
-        """Append bytes; wakes whoever waits."""
+        """Append bytes and wake the waiter."""
         cdef Py_buffer view
         if type(data) is bytes:
             assert not self._eof, "feed_data after feed_eof"
@@ -142,20 +144,20 @@ cdef class ReaderCore(ReceiveBuffer):
             PyBuffer_Release(&view)
 
     def feed_eof(self) -> None:
-        """No more bytes will come; wakes whoever waits."""
+        """End the stream and wake the waiter."""
         self._eof = True
         self.wake(None)
 
     def at_eof(self) -> bool:
-        """Tell whether everything was read and no more will come."""
+        """Return whether everything was read and no more will come."""
         return self._eof and self.size() == 0
 
     def exception(self) -> BaseException | None:
-        """Return what ended the stream, if it ended badly."""
+        """Return the exception that ended the stream, or None."""
         return self._exception
 
     def set_exception(self, error: BaseException) -> None:
-        """End the stream badly; wakes whoever waits with `error`."""
+        """End the stream with an exception, which the waiter gets."""
         self._exception = error
         self.wake(error)
 
@@ -184,15 +186,15 @@ cdef class ReaderCore(ReceiveBuffer):
         return 0
 
     cdef object wait(self, str name):
-        """A future that is set when there is more, or no more; reading goes on if it was paused."""
+        """Return a future that is set at more bytes or the end; resume reading if it was paused."""
         if self.waiter is not None:
             raise RuntimeError(f"{name}() called while another coroutine is already waiting for incoming data")
         if self._exception is not None:
-            # It came with, or right behind, what woke the read that waits again.
+            # The error came with or right after the bytes that woke the read that now waits again.
             raise self._exception
         assert not self._eof, "waiting for data after EOF"
         if self._paused:
-            # A read of more than the limit would else wait for ever.
+            # Otherwise a read of more than the limit would wait for ever.
             self._paused = False
             self._transport.resume_reading()
         self.waiter = self._loop.create_future()
@@ -201,7 +203,7 @@ cdef class ReaderCore(ReceiveBuffer):
     # --- reading --------------------------------------------------------------------------------------------------
 
     def read(self, n: int = -1) -> ReadAwaitable:
-        """Read up to `n` bytes, waiting for at least one; everything until the end when `n` is negative.
+        """Read up to `n` bytes, waiting for at least one; if `n` is negative, everything until the end.
 
         At the end of the stream the result is empty.
         """
@@ -211,17 +213,17 @@ cdef class ReaderCore(ReceiveBuffer):
         """Read `n` bytes.
 
         Raises:
-            asyncio.IncompleteReadError: when the stream ends before; `partial` holds what there was.
-            ValueError: when `n` is negative.
+            asyncio.IncompleteReadError: the stream ends before; `partial` holds the bytes until then.
+            ValueError: `n` is negative.
         """
         return begin(self, EXACTLY, n, None)
 
     def readuntil(self, separator: object = b"\n") -> ReadAwaitable:
-        """Read through the first `separator`, or through the first of a tuple of separators to end.
+        """Read through the first `separator`; of a tuple of separators, through the one that ends first.
 
         Raises:
-            asyncio.IncompleteReadError: when the stream ends before; `partial` holds what there was.
-            asyncio.LimitOverrunError: when more than the limit comes before it; nothing is removed.
+            asyncio.IncompleteReadError: the stream ends before; `partial` holds the bytes until then.
+            asyncio.LimitOverrunError: more than the limit comes before it; nothing is removed.
         """
         return begin(self, UNTIL, 0, separator)
 
@@ -229,7 +231,7 @@ cdef class ReaderCore(ReceiveBuffer):
         """Read through the next newline, or to the end of the stream.
 
         Raises:
-            ValueError: when the line is over the limit; it is removed, or all that there is of it.
+            ValueError: the line is over the limit; what was received of it is removed.
         """
         return begin(self, LINE, 0, NEWLINE)
 
@@ -246,19 +248,19 @@ cdef ReadAwaitable begin(ReaderCore reader, int kind, Py_ssize_t wanted, object 
 @cython.final
 @cython.freelist(64)
 cdef class ReadAwaitable:
-    """One read under way, to be awaited once; it has the methods of a coroutine, so tasks can be made of it."""
+    """One read, to be awaited once; it has the methods of a coroutine, so a task can run it."""
 
     cdef ReaderCore reader
-    cdef object separator       # bytes, or from the first step on a list of several, shortest first
+    cdef object separator       # bytes, or a list of several, shortest first
     cdef object waiter
     cdef list blocks
     cdef Py_ssize_t wanted
-    cdef Py_ssize_t searched    # before it no separator begins
+    cdef Py_ssize_t searched    # no separator begins before this offset
     cdef int kind
     cdef int state
 
     def __init__(self) -> None:
-        raise TypeError("a Reading is made by the methods of a StreamReader")
+        raise TypeError("a ReadAwaitable is made by the methods of a StreamReader")
 
     @property
     def __name__(self) -> str:
@@ -281,7 +283,7 @@ cdef class ReadAwaitable:
         return self.send(None)
 
     def send(self, value: object) -> object:
-        """Go on, as a coroutine does; returns the future to wait for or raises StopIteration with the result."""
+        """Continue, as a coroutine does: return the future to wait for, or raise StopIteration with the result."""
         cdef object result = self.step()
         if self.state == FINISHED:
             raise StopIteration(result)
@@ -289,7 +291,7 @@ cdef class ReadAwaitable:
 
     def throw(self, kind: object, value: object = None, traceback: object = None) -> object:
         """End the read with an exception, as a coroutine does."""
-        self.leave()
+        self.finish()
         if isinstance(kind, BaseException):
             raise kind
         if value is None:
@@ -300,9 +302,9 @@ cdef class ReadAwaitable:
 
     def close(self) -> None:
         """End the read, as a coroutine does."""
-        self.leave()
+        self.finish()
 
-    cdef int leave(self) except -1:
+    cdef int finish(self) except -1:
         self.state = FINISHED
         if self.waiter is not None:
             if self.reader.waiter is self.waiter:
@@ -311,12 +313,12 @@ cdef class ReadAwaitable:
         return 0
 
     cdef object step(self):
-        """The future to wait for or, when the state has become FINISHED, the result."""
+        """Return the future to wait for or, when the state is FINISHED, the result."""
         cdef object result
         if self.state == FINISHED:
             raise RuntimeError(f"cannot reuse already awaited {self.__qualname__}()")
         if self.reader is None:
-            raise RuntimeError("a Reading is made by the methods of a StreamReader")
+            raise RuntimeError("a ReadAwaitable is made by the methods of a StreamReader")
         if self.waiter is not None:
             if self.reader.waiter is self.waiter:
                 self.reader.waiter = None
@@ -335,7 +337,7 @@ cdef class ReadAwaitable:
         return result
 
     cdef bytes attempt(self):
-        """The result if there is one already, else None."""
+        """Return the result if it is available, else None."""
         cdef ReaderCore reader = self.reader
         cdef bytes taken
         if self.state == FRESH:
@@ -432,7 +434,7 @@ cdef class ReadAwaitable:
                         found = at
                         end = at + PyBytes_GET_SIZE(separator)
             if found < 0:
-                # All but what may be the beginning of a separator.
+                # The last bytes may be the beginning of a separator.
                 self.searched = max(0, unread + 1 - most)
                 if self.searched > reader._limit:
                     raise asyncio.LimitOverrunError(

@@ -1,9 +1,9 @@
-"""C door of stream transports and of the roster in which a server keeps its connections.
+"""C interface of stream transports and of the list of a server's connections.
 
-A `Link` is a place in a roster's circular list, whose head is a link of its own without a member. Members are borrowed: a
-connection that nobody holds must end although its server lists it. Therefore it leaves the list first in its teardown,
-by `unlink`, which cannot fail and needs nobody else; at the latest when its memory is given back.
-`new_stream` attaches a connected, non-blocking socket; the protocol is called by the transport's `schedule_connection_made` or `start`.
+A `Link` is an element of a circular list, whose head is a link without a member. Members are borrowed, because a
+connection that nothing refers to must be freed although its server lists it. So its teardown first removes it from the
+list by `unlink`, which cannot fail; at the latest when its memory is freed. `new_stream` attaches a connected,
+non-blocking socket; the transport's `schedule_connection_made` or `start` calls the protocol.
 """
 
 from cpython.object cimport PyObject
@@ -13,7 +13,7 @@ from corenet.core.libc cimport sockaddr_in6
 from corenet.transports.streambase cimport StreamBase
 
 cdef struct Link:
-    Link *previous          # both NULL outside of every list
+    Link *previous          # both NULL when in no list
     Link *following
     PyObject *member        # borrowed; NULL in the head
 
@@ -29,9 +29,9 @@ cdef class ConnectionList:
     cdef int remove_tls(self, object above) except -1
 
 cdef class StreamTransport(StreamBase):
-    cdef ConnectionList connections          # from joining to `on_descriptor_closed`
+    cdef ConnectionList connections          # from `join` to `on_descriptor_closed`
     cdef Link link
-    cdef bytes local            # the sockaddr of this side, when known without asking
+    cdef bytes local            # the local sockaddr, when known without getsockname
     cdef sockaddr_in6 peer
     cdef int peer_length
     cdef int family

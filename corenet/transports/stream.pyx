@@ -1,7 +1,7 @@
-"""TCP and Unix stream transports, and the roster in which a server keeps its connections.
+"""TCP and Unix stream transports, and the list of a server's connections.
 
-What moves bytes stands in `streambase`; here is what only a socket has: its addresses, made when somebody asks, its
-Python socket object, made when somebody asks, and the door by which accepted and connected descriptors come in.
+`streambase` sends and receives; this module has what only sockets have: addresses and Python socket objects, both made
+on demand, and the constructors for accepted and connected descriptors.
 """
 
 import socket
@@ -20,7 +20,7 @@ from corenet.transports.address cimport to_object
 from corenet.transports.streambase cimport CORK_UNSUPPORTED, CORK_UNPROBED, NativeProtocol, StreamBase
 from corenet.transports.writequeue cimport VECTOR_LIMIT
 
-from corenet.transports import faces
+from corenet.transports import transport_types
 
 cdef object NATIVE_SENDFILE = constants._SendfileMode.TRY_NATIVE
 
@@ -38,7 +38,7 @@ cdef class StreamTransport(StreamBase):
 
     @property
     def __class__(self) -> type:
-        return faces.StreamTransport
+        return transport_types.StreamTransport
 
     @property
     def _start_tls_compatible(self) -> bool:
@@ -53,20 +53,20 @@ cdef class StreamTransport(StreamBase):
         return self.python_socket()
 
     def write_frame(self, payload: object) -> None:
-        """Send `payload` as one frame of the protocol's framing, its header in the same system call.
+        """Send `payload` as one frame of the protocol's framer, with its header in the same system call.
 
         Raises:
-            TypeError: when the protocol is no FramedProtocol.
-            FrameError: when the payload cannot be a frame of this framing.
+            TypeError: the protocol is not a FramedProtocol.
+            FrameError: the payload cannot be a frame of this framer.
         """
         self.write_frames((payload,))
 
     def write_frames(self, payloads: object) -> None:
-        """Send each of `payloads` as one frame, all in as few system calls as they allow.
+        """Send each of `payloads` as one frame, with as few system calls as possible.
 
         Raises:
-            TypeError: when the protocol is no FramedProtocol.
-            FrameError: when a payload cannot be a frame; nothing is sent then.
+            TypeError: the protocol is not a FramedProtocol.
+            FrameError: a payload cannot be a frame; nothing is sent.
         """
         cdef NativeProtocol native_protocol = self.native_protocol
         if native_protocol is None:
@@ -96,7 +96,7 @@ cdef class StreamTransport(StreamBase):
         return 0
 
     cdef object python_socket(self):
-        """The socket object of the descriptor, made when first asked for; from then on it owns the descriptor."""
+        """Return the socket object of the descriptor, made at the first call; from then on it owns the descriptor."""
         cdef int kind = 0
         cdef int protocol = 0
         cdef socklen_t size = sizeof(int)
@@ -137,7 +137,7 @@ cdef class StreamTransport(StreamBase):
         return found
 
     cdef int close_descriptor(self) except -1:
-        """Keep what may still be asked for after the end, then close."""
+        """Store the addresses, which programs may read after the end, then close."""
         cdef sockaddr_storage address
         cdef socklen_t length = sizeof(address)
         if self.fd < 0:
@@ -168,7 +168,7 @@ cdef class StreamTransport(StreamBase):
 
 
 cdef void unlink(Link *link) noexcept:
-    """Leave the list; does nothing outside of one."""
+    """Remove `link` from its list, if any."""
     if link.following != NULL:
         link.previous.following = link.following
         link.following.previous = link.previous
@@ -176,16 +176,16 @@ cdef void unlink(Link *link) noexcept:
 
 
 cdef class ConnectionList:
-    """The living connections of one server, as a list threaded through them: 24 bytes a connection.
+    """The open connections of one server, as an intrusive list: 24 bytes per connection.
 
-    Also those transports above a stream that has ended whose protocol has not been told of it: `tls_members`.
+    `tls_members` are TLS transports whose stream has ended and whose protocol has not got connection_lost yet.
     """
 
     def __cinit__(self, *_args, **_kwargs) -> None:
         self.head.previous = self.head.following = &self.head
 
     def __dealloc__(self) -> None:
-        # The collector may take a server before its connections: none may go on pointing here.
+        # The collector may free a server before its connections: none may keep a pointer to this list.
         while self.head.following != &self.head:
             unlink(self.head.following)
 
@@ -193,7 +193,7 @@ cdef class ConnectionList:
         self.on_empty = on_empty
 
     cdef void join(self, StreamTransport member) noexcept:
-        """Make `member` the first; it leaves by its `detach` and tells of it by `left`."""
+        """Insert `member` at the front; its `detach` removes it, then it calls `left`."""
         cdef Link *link = &member.link
         link.member = <PyObject *>member
         link.previous = &self.head
@@ -204,14 +204,14 @@ cdef class ConnectionList:
         self.active += 1
 
     cdef int left(self) except -1:
-        """One that had joined has ended."""
+        """A member has ended: decrement `active`, and call `on_empty` at 0."""
         self.active -= 1
         if self.active == 0 and self.on_empty is not None:
             self.on_empty()
         return 0
 
     cdef int insert_tls(self, object above) except -1:
-        """Count `above` in the place of the stream below it, which is about to leave."""
+        """Add the TLS transport `above`, whose stream is about to end."""
         if self.tls_members is None:
             self.tls_members = set()
         self.tls_members.add(above)
@@ -219,12 +219,12 @@ cdef class ConnectionList:
         return 0
 
     cdef int remove_tls(self, object above) except -1:
-        """The protocol of `above` was told of the end."""
+        """Remove the TLS transport `above` after its connection_lost."""
         self.tls_members.discard(above)
         return self.left()
 
     def members(self) -> list[object]:
-        """Return the connections that have not ended, each as the transport nearest to the socket."""
+        """Return the open connections, each as the transport closest to the socket."""
         cdef list found = []
         cdef Link *link = self.head.following
         while link != &self.head:
@@ -235,16 +235,16 @@ cdef class ConnectionList:
         return found
 
     def clear_on_empty(self) -> None:
-        """Break the cycle with the server."""
+        """Drop `on_empty`, which breaks the reference cycle with the server."""
         self.on_empty = None
 
 
 cdef StreamTransport new_stream(
     Engine loop, int fd, int family, object sock, object protocol, dict extra, ConnectionList connections, object context=None
 ):
-    """A transport on `fd`, which `sock` owns when it is not None; nothing is called or registered yet.
+    """Return a transport on `fd`, which `sock` owns unless it is None; nothing is called or registered yet.
 
-    It lives in `context`, by default in a copy of the present one.
+    Its callbacks run in `context`, by default a copy of the current one.
     """
     cdef StreamTransport transport = StreamTransport.__new__(StreamTransport)
     transport.family = family
@@ -267,7 +267,7 @@ def make_stream(
 ) -> StreamTransport:
     """Return a transport on a connected, non-blocking socket; `waiter` is set after connection_made.
 
-    The protocol is called in `context`, by default in a copy of the present one.
+    The protocol is called in `context`, by default a copy of the current one.
     """
     cdef StreamTransport transport
     cdef int one = 1
@@ -275,7 +275,7 @@ def make_stream(
     cdef int fd = sock.fileno()
     loop.check_open()
     if loop.poller.find(fd) is not None:
-        # A reader left behind by somebody who closed an earlier descriptor of this number.
+        # A reader that was left when an earlier descriptor with this number was closed.
         loop.descriptor(fd, True)
         loop.poller.remove(fd)
     if family == c.AF_INET or family == c.AF_INET6:

@@ -1,13 +1,13 @@
-"""C interface of what a stream reader holds: received and not yet read bytes, in one piece as long as that is possible.
+"""C interface of the buffer of stream readers: received bytes that were not read, in one object while possible.
 
-Both readers stand on it: `ReaderCore` and, where a transport of ours feeds asyncio's reader, `StreamReaderBuffer`.
+`ReaderCore` and `StreamReaderBuffer` are based on it; the latter is the buffer of asyncio's reader on our transports.
 """
 
 from libc.stdint cimport uint8_t
 
 cdef class ReceiveBuffer:
-    cdef bytes whole            # the content, from `at` on, when it came in one piece
-    cdef bytearray fallback         # else: the content, from `at` on; None when there is nothing
+    cdef bytes whole            # the content is whole[at:] while it is a single received object
+    cdef bytearray fallback     # otherwise the content is fallback[at:]; None when empty
     cdef Py_ssize_t at
 
     cdef Py_ssize_t size(self) noexcept

@@ -1,12 +1,12 @@
-"""Received bytes that nobody has read yet: the buffer of `corenet.StreamReader` and, with our transports, of asyncio's.
+"""The buffer of unread bytes of `corenet.StreamReader` and, on our transports, of asyncio's StreamReader.
 
-``asyncio.StreamReader`` appends each received object to a bytearray, cuts a piece off, and makes bytes of the piece: three
-copies, each in memory that was just given back and is faulted in anew. Here the received object itself is the content
-until a second one arrives, and a read that asks for as much gets that very object. What arrives while something is
-unread is copied into a bytearray, and an empty buffer holds no memory.
+``asyncio.StreamReader`` appends each received object to a bytearray, cuts a slice off, and converts the slice to bytes:
+three copies, each into memory that was just freed and faults again. Here the received object itself is the content
+until a second one arrives, and a read of all of it returns that object. What arrives while bytes are unread is
+copied into a bytearray. An empty buffer holds no memory.
 
-`StreamReaderBuffer` takes the place of the bytearray in asyncio's reader. Reading, limits and pausing stay asyncio's own
-code; what that does not do (a step in a slice, a write) turns the content into a bytearray first.
+`StreamReaderBuffer` replaces the bytearray of asyncio's reader. Reading, limits and pausing remain asyncio's code;
+operations that asyncio does not use (a slice with a step, an assignment) convert the content to a bytearray first.
 """
 
 import asyncio
@@ -33,12 +33,12 @@ cdef bytes EMPTY = b""
 
 
 cdef class ReceiveBuffer:
-    """What both kinds of readers hold."""
+    """Unread bytes, as one bytes object or a bytearray."""
 
     cdef Py_ssize_t size(self) noexcept:
         if self.whole is not None:
             return PyBytes_GET_SIZE(self.whole) - self.at
-        # Whoever has the bytearray of a StreamReaderBuffer may have made it shorter.
+        # The bytearray of a StreamReaderBuffer may have been shortened by code that has a reference to it.
         return 0 if self.fallback is None else max(PyByteArray_GET_SIZE(self.fallback) - self.at, 0)
 
     cdef const uint8_t *first(self) noexcept:
@@ -49,7 +49,7 @@ cdef class ReceiveBuffer:
         )
 
     cdef int append(self, const uint8_t *data, Py_ssize_t length, bytes owner) except -1:
-        """Add `length` bytes, at least one; `owner` is the bytes object that they are all of, or None."""
+        """Append `length` (at least 1) bytes; `owner` is the bytes object that consists of exactly these, or None."""
         cdef Py_ssize_t held = self.size()
         cdef bytearray fallback
         if held == 0:
@@ -78,7 +78,7 @@ cdef class ReceiveBuffer:
         return taken
 
     cdef int drop(self, Py_ssize_t size) except -1:
-        """Remove the first `size` bytes, no more than there are."""
+        """Remove the first `size` bytes; `size` must not exceed `self.size()`."""
         self.at += size
         if self.size() == 0:
             self.whole = None
@@ -87,7 +87,7 @@ cdef class ReceiveBuffer:
         return 0
 
     cdef Py_ssize_t index_of(self, bytes needle, Py_ssize_t start) noexcept:
-        """Where `needle`, which is not empty, begins at or behind `start`; -1 when it does not."""
+        """Return the offset of `needle` (not empty) from `start` on, -1 when not found."""
         cdef Py_ssize_t found = find_bytes(
             self.first() + start, self.size() - start,
             <const uint8_t *>PyBytes_AS_STRING(needle), PyBytes_GET_SIZE(needle),
@@ -95,7 +95,7 @@ cdef class ReceiveBuffer:
         return found if found < 0 else found + start
 
     cdef bytearray as_bytearray(self):
-        """The content, and nothing else, as a bytearray."""
+        """Convert the content to a bytearray that starts at offset 0, and return it."""
         if self.whole is not None:
             self.fallback = PyByteArray_FromStringAndSize(<const char *>self.first(), self.size())
             self.whole = None
@@ -109,7 +109,7 @@ cdef class ReceiveBuffer:
 
 @cython.final
 cdef class StreamReaderBuffer(ReceiveBuffer):
-    """Stands in for the bytearray of a StreamReader; slices of it are bytes."""
+    """Replaces the bytearray of asyncio's StreamReader; its slices are bytes."""
 
     cdef inline bytes cut(self, Py_ssize_t start, Py_ssize_t length):
         if self.whole is not None and length == PyBytes_GET_SIZE(self.whole):
@@ -126,7 +126,7 @@ cdef class StreamReaderBuffer(ReceiveBuffer):
         cdef Py_ssize_t start, stop, step, length
         if not PySlice_Check(key):
             return self.as_bytearray()[key]
-        # The size after the bounds, whose `__index__` may change it.
+        # `size` is read after the bounds, whose `__index__` may change it.
         PySlice_Unpack(key, &start, &stop, &step)
         length = PySlice_AdjustIndices(self.size(), &start, &stop, step)
         if step != 1:
@@ -147,7 +147,7 @@ cdef class StreamReaderBuffer(ReceiveBuffer):
         self.as_bytearray()[key] = value
 
     def extend(self, data: object) -> None:
-        """Append `data`; into an empty buffer a bytes object goes as it is."""
+        """Append `data`; an empty buffer takes a bytes object without a copy."""
         if type(data) is not bytes:
             self.as_bytearray().extend(data)
         elif PyBytes_GET_SIZE(data):
@@ -158,14 +158,14 @@ cdef class StreamReaderBuffer(ReceiveBuffer):
         self.drop(self.size())
 
     def take_bytes(self, n: object = None) -> bytes:
-        """Cut off the first `n` bytes, or all, and return them; as bytearray.take_bytes, with which 3.15 reads."""
+        """Remove and return the first `n` bytes, or all; as bytearray.take_bytes, which asyncio of Python 3.15 uses."""
         cdef Py_ssize_t wanted = self.size() if n is None else n
         if not 0 <= wanted <= self.size():
             return self.as_bytearray().take_bytes(wanted)
         return self.take(wanted)
 
     def find(self, sub: object, *bounds: object) -> int:
-        """Where `sub` begins, -1 when it is nowhere; as bytearray.find."""
+        """Return the offset of `sub`, -1 when not found; as bytearray.find."""
         cdef Py_ssize_t start = 0
         if len(bounds) > 1 or type(sub) is not bytes or PyBytes_GET_SIZE(sub) == 0:
             return self.as_bytearray().find(sub, *bounds)
@@ -203,7 +203,7 @@ cdef class StreamReaderBuffer(ReceiveBuffer):
 
 
 def install_reader_buffer(protocol: object) -> None:
-    """Let the reader of a StreamReaderProtocol keep what it receives; readers of other classes stay as they are."""
+    """Replace the buffer of the StreamReader of a StreamReaderProtocol; readers of other classes are not changed."""
     cdef object reader = getattr(protocol, "_stream_reader", None)
     cdef object buffer = getattr(reader, "_buffer", None)
     cdef StreamReaderBuffer received

@@ -1,7 +1,7 @@
-"""C door of what sockets and pipes share, and of protocols of our own that take bytes without Python.
+"""C interface of what sockets and pipes share, and of our own protocols, which get bytes without Python objects.
 
-`protocol_kind` says how the protocol is served: `StreamBase.attach_protocol` sets it, `on_events` and the three receiving methods look at
-it. A `NativeProtocol` is asked where it wants the next bytes, then told what came.
+`protocol_kind` says how the protocol receives: `StreamBase.attach_protocol` sets it; `on_events` and the three
+receiving methods check it. A `NativeProtocol` provides the buffer for the next bytes and is then called with what was received.
 """
 
 from libc.stddef cimport size_t
@@ -13,30 +13,31 @@ from corenet.transports.writequeue cimport WriteQueue
 
 cdef enum:
     PROTOCOL_STREAMING = 0       # data_received
-    PROTOCOL_BUFFERED = 1    # get_buffer and buffer_updated
-    PROTOCOL_NATIVE = 2    # Consumer.bytes_received
-    PROTOCOL_WRITE_ONLY = 3      # a writing end: what would be received means that the reader has gone
+    PROTOCOL_BUFFERED = 1        # get_buffer and buffer_updated
+    PROTOCOL_NATIVE = 2          # NativeProtocol.bytes_received
+    PROTOCOL_WRITE_ONLY = 3      # writing end of a pipe: a read event means that the reader has closed
 
 cdef enum:
     CORK_UNSUPPORTED = 0
-    CORK_UNPROBED = 1     # nobody has asked yet whether it is TCP
+    CORK_UNPROBED = 1     # not known yet whether the socket is TCP
     CORK_SUPPORTED = 2
 
 cdef bint is_buffered(object protocol) except -1
 
 cdef class NativeProtocol(Watcher):
-    # Where the next bytes are to be received, `room` of them; NULL: in the loop's own buffer.
-    cdef uint8_t *get_receive_buffer(self, size_t *room) except? NULL
-    # Called with what was received, valid during the call only; exceptions of user code do not leave it.
+    # The buffer, of `size` bytes, for the next bytes; NULL: the loop's receive buffer.
+    cdef uint8_t *get_receive_buffer(self, size_t *size) except? NULL
+    # Called with received bytes, valid during the call only; it must handle exceptions of user code.
     cdef int bytes_received(self, const uint8_t *data, size_t length) except -1
-    # Called when it was put on a transport, and when `protocol` has taken its place there.
+    # Called when it was set on a transport, and when `protocol` has replaced it there.
     cdef int on_attached(self, object transport) except -1
     cdef int on_replaced(self, object protocol) except -1
-    # Called by pause_reading, also when reading is paused already: 1 when it may hold back what it was given; and by resume_reading, which does nothing more when
-    # the answer is False: the consumer has something to hand on first and calls resume_reading again.
+    # Called by pause_reading, also when already paused; returns 1 if it may hold back received data. Called by
+    # resume_reading, which does nothing more if it returns False: the protocol first delivers what it holds, then calls
+    # resume_reading again.
     cdef int on_reading_paused(self) except -1
     cdef bint on_reading_resumed(self) except -1
-    # Write each of `payloads` as a frame of the framing that this protocol speaks, on any transport.
+    # Send each of `payloads` as a frame of this protocol's framer, on any transport.
     cdef int send_frames(self, object transport, object payloads) except -1
 
 cdef list pieces_of(object things)
@@ -46,14 +47,14 @@ cdef class StreamBase(Transport):
     cdef NativeProtocol native_protocol
     cdef bytes pending
     cdef object empty_waiter
-    cdef uint64_t last_write_callback     # the callback that wrote here last (`callback_of`), or NEVER
+    cdef uint64_t last_write_callback     # number of the last callback that wrote (`callback_of`), or NEVER
     cdef bint eof_requested
-    cdef bint in_writelines         # pieces of one write are being queued; `after_write` follows
-    cdef bint multiple_writes           # the last callback that wrote wrote several small pieces
-    cdef int cork_support              # whether the kernel can be told that more will follow: TCP. Asked when it would be used first
-    cdef bint corked            # it was told so and has not been told otherwise: it sends within 200 ms
+    cdef bint in_writelines         # parts of one write are being queued; `after_write` follows
+    cdef bint multiple_writes           # the last callback that wrote made several small writes
+    cdef int cork_support              # whether MSG_MORE works (TCP); probed at its first use
+    cdef bint corked            # sent with MSG_MORE and not uncorked; the kernel sends within 200 ms
     cdef int protocol_kind
-    cdef int expected       # how much came with the last event, when that is worth a receive without a copy, else 0
+    cdef int expected       # bytes of the last event, or 0 if fewer than RECEIVE_HINT_MIN
 
     cdef ssize_t recv_some(self, void *data, size_t length) noexcept
     cdef ssize_t send_some(self, const void *data, size_t length) noexcept nogil

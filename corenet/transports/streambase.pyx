@@ -1,15 +1,18 @@
-"""The half of a stream transport that sockets and pipes share: one descriptor, bytes in and bytes out.
+"""The part of a stream transport that sockets and pipes share: receiving and sending bytes on one descriptor.
 
-Reading: one ``recv`` an event into the loop's own buffer, GIL kept because the call cannot block; a short read ends
-the turn of the descriptor, full ones go on under a budget. A hang-up means "read on until 0", never "close".
-Writing: the first write of every callback goes to the kernel at once, so who writes once and then blocks the thread, forks
-or leaves by os._exit has sent, as with asyncio. What the same callback writes after that is held and leaves in one call
-when it returns; before a fork and before the descriptor is used by others it leaves too. Where the last callback that
-wrote did so several times, TCP is told with the first piece that more will follow (MSG_MORE): it takes the piece and
-sends it with the next, when it is told otherwise at the callback's end, or after 200 ms. A cork that the program has set
-stays, and then the program says when. What the kernel does not take waits for EPOLLOUT. docs/adr/0012 says why, and what
-it costs. While a file is on its way (`empty_waiter`), nothing may be written; whoever sends it waits here for room.
-What kind of protocol is served is decided once, in `attach_protocol`, and looked at in one place, `on_events`.
+Reading: one ``recv`` per event into the loop's buffer, with the GIL, because the call cannot block. A short read
+ends the event; after full reads it continues within a budget. A hang-up means "read until 0", never "close".
+
+Writing: the first write of each callback is sent at once, so a callback that writes once and then blocks the thread,
+forks or calls os._exit has sent its data, as with asyncio. Later writes of the same callback are held and sent together
+when it returns, also before a fork and before other code uses the descriptor. If the last callback that wrote did so
+several times, the first write of the next is sent with MSG_MORE: TCP holds it and sends it with what follows, when it
+is uncorked at the end of the callback, or after 200 ms. A TCP_CORK that the program has set stays, and then the program
+decides when to send. What the kernel does not accept waits for EPOLLOUT. docs/adr/0012 gives reasons and costs. While a
+file is being sent (`empty_waiter`), writes raise RuntimeError, and the sender of the file waits here until the socket
+is writable.
+
+`attach_protocol` determines the kind of protocol once; only `on_events` selects the receiving method by it.
 """
 
 import asyncio
@@ -60,10 +63,10 @@ from corenet.limits import (
     CORK_BYTES,
 )
 
-cdef Py_ssize_t DIRECT = RECEIVE_HINT_MIN
-cdef unsigned long long FRESH = RECEIVE_BURST_BYTES
+cdef Py_ssize_t HINT_MIN = RECEIVE_HINT_MIN
+cdef unsigned long long BURST_BYTES = RECEIVE_BURST_BYTES
 cdef int READS = READS_PER_EVENT
-cdef size_t RELEASE_ABOVE = SEND_RELEASE_GIL
+cdef size_t RELEASE_GIL_ABOVE = SEND_RELEASE_GIL
 cdef size_t CORK = CORK_BYTES
 cdef size_t COPY_BELOW = WRITE_COPY_BELOW
 cdef int WARN_AFTER = LOST_WRITES_BEFORE_WARNING
@@ -76,16 +79,16 @@ cdef object StreamReaderProtocol = asyncio.StreamReaderProtocol
 
 
 cdef bint is_buffered(object protocol) except -1:
-    """Tell whether `protocol` gives the memory to receive into, by its class or, as uvloop has it, by its methods."""
+    """Return whether `protocol` provides receive buffers: by its class or, as in uvloop, by its methods."""
     return isinstance(protocol, BufferedProtocol) or (
         not hasattr(protocol, "data_received") and hasattr(protocol, "get_buffer") and hasattr(protocol, "buffer_updated")
     )
 
 
 cdef class NativeProtocol(Watcher):
-    """A protocol of our own that takes received bytes through C, without a bytes object made for it."""
+    """A protocol of ours that gets received bytes through C, without a bytes object."""
 
-    cdef uint8_t *get_receive_buffer(self, size_t *room) except? NULL:
+    cdef uint8_t *get_receive_buffer(self, size_t *size) except? NULL:
         return NULL
 
     cdef int bytes_received(self, const uint8_t *data, size_t length) except -1:
@@ -104,11 +107,11 @@ cdef class NativeProtocol(Watcher):
         return True
 
     cdef int send_frames(self, object transport, object payloads) except -1:
-        raise TypeError(f"{type(self).__name__} has no framing; frames are written by way of a FramedProtocol")
+        raise TypeError(f"{type(self).__name__} has no framing; use a FramedProtocol")
 
 
 cdef list pieces_of(object things):
-    """The bytes of each: its own object when it is bytes, else a copy, contiguous and out of everybody's reach."""
+    """Return a list of bytes objects: each item itself if it is bytes, else a copy, which the program cannot change."""
     cdef list pieces = []
     for thing in things:
         if not PyBytes_CheckExact(thing):
@@ -120,7 +123,7 @@ cdef list pieces_of(object things):
 
 
 cdef inline bint only_sending(StreamBase self) noexcept:
-    """Nothing was asked of this transport but to send: no end, no pause, no wait for an empty buffer."""
+    """Return whether an empty queue needs no action: nothing is closing, paused, or waiting for it."""
     return not (
         self.writing
         or self.protocol_paused
@@ -132,7 +135,7 @@ cdef inline bint only_sending(StreamBase self) noexcept:
 
 
 cdef inline bint call_data_received(StreamBase self, bytes data) noexcept:
-    """``protocol.data_received(data)``; False with the exception set, so that the usual case needs no handler."""
+    """Call ``protocol.data_received(data)``; return False with the exception set."""
     cdef object protocol = self.protocol
     cdef PyObject *arguments[2]
     cdef PyObject *result
@@ -146,7 +149,7 @@ cdef inline bint call_data_received(StreamBase self, bytes data) noexcept:
 
 
 cdef class StreamBase(Transport):
-    """Reads and writes bytes on one descriptor; sockets and pipes differ in `recv_some`, `send_some` and `half_close`."""
+    """Reads and writes bytes on one descriptor; subclasses define `recv_some`, `send_some` and `half_close`."""
 
     def __cinit__(self, *_args, **_kwargs) -> None:
         self.last_write_callback = NEVER
@@ -156,7 +159,7 @@ cdef class StreamBase(Transport):
 
     # --- the descriptor -------------------------------------------------------------------------------------------
 
-    # A writing end receives nothing and a reading end sends nothing: who does not say how has no way to do it.
+    # Defaults that fail: the writing end of a pipe does not receive, and the reading end does not send.
 
     cdef ssize_t recv_some(self, void *data, size_t length) noexcept:
         c.errno = c.EBADF
@@ -177,7 +180,7 @@ cdef class StreamBase(Transport):
         return 0
 
     cdef int probe_cork_support(self) except -1:
-        """Find out whether this is TCP: SCTP knows MSG_MORE too, and nothing but more would make it send."""
+        """Determine whether this is TCP: SCTP supports MSG_MORE, too, but cannot be uncorked."""
         cdef int cork = 0
         cdef socklen_t size = sizeof(cork)
         self.cork_support = CORK_UNSUPPORTED
@@ -186,7 +189,7 @@ cdef class StreamBase(Transport):
         return 0
 
     cdef int uncork(self) except -1:
-        """Have TCP send what it keeps for what would follow, unless the program has corked the socket: then it says when."""
+        """Make TCP send what it holds after MSG_MORE, unless the program has set TCP_CORK."""
         cdef int cork = 0
         cdef socklen_t size = sizeof(cork)
         self.corked = False
@@ -195,7 +198,7 @@ cdef class StreamBase(Transport):
         return 0
 
     cdef int attach_protocol(self, object protocol) except -1:
-        """Decide once how `protocol` is served; `on_events` and the receiving methods look at the kind alone."""
+        """Set the protocol and determine its kind, which `on_events` and the receiving methods use."""
         cdef NativeProtocol former
         cdef NativeProtocol native_protocol = None
         cdef int kind
@@ -209,7 +212,7 @@ cdef class StreamBase(Transport):
             if isinstance(protocol, StreamReaderProtocol):
                 from corenet.transports.stream_reader_buffer import install_reader_buffer
                 install_reader_buffer(protocol)
-        # After the look at its attributes, whose code may have put yet another protocol here.
+        # After reading its attributes, whose code may have set yet another protocol.
         former = self.native_protocol
         self.protocol_kind = kind
         self.native_protocol = native_protocol
@@ -248,7 +251,7 @@ cdef class StreamBase(Transport):
                 self.note_spurious_event(self.loop.bytes_received != before or self.loop.bytes_sent != sent_before)
         finally:
             PyContext_Exit(context)
-        if self.loop.bytes_received - before >= FRESH:
+        if self.loop.bytes_received - before >= BURST_BYTES:
             self.loop.defer_rest_of_batch()
         return 0
 
@@ -264,7 +267,7 @@ cdef class StreamBase(Transport):
         cdef int left = READS
         cdef bytes data
         cdef ReceivePool receive_pool = self.loop.receive_pool
-        # With more room than is expected: a receive that fills it says nothing of what is left.
+        # Larger than expected, because a receive that fills its buffer does not show whether more is left.
         cdef PooledBytes *spare = receive_pool.find(self.expected + 1) if self.expected else NULL
         while left > 0 and can_receive(self):
             left -= 1
@@ -272,18 +275,18 @@ cdef class StreamBase(Transport):
                 asked = SCRATCH_SIZE
                 got = self.recv_some(buffer, asked)
             else:
-                asked = spare.room
+                asked = spare.capacity
                 got = self.recv_some(PyBytes_AS_STRING(<bytes>spare.owner), asked)
             if got > 0:
                 data = receive_pool.make_bytes(buffer, got) if spare == NULL else receive_pool.finish_receive(spare, got)
                 spare = NULL
                 total += got
-                self.expected = <int>total if total >= DIRECT else 0
+                self.expected = <int>total if total >= HINT_MIN else 0
                 if not call_data_received(self, data):
                     return self.callback_failed("Fatal error: protocol.data_received() call failed.")
                 if got < asked or self.protocol_kind != PROTOCOL_STREAMING:
-                    # A short read has emptied the socket; when the protocol was changed in its own callback, the
-                    # level trigger brings the rest to the new one.
+                    # A short read has emptied the socket. If the callback has set another protocol, a new event
+                    # (level-triggered) brings it the rest.
                     return 0
             elif got == 0:
                 return self.on_eof()
@@ -293,32 +296,32 @@ cdef class StreamBase(Transport):
 
     cdef int receive_consumed(self) except -1:
         cdef NativeProtocol native_protocol
-        cdef uint8_t *place
-        cdef size_t room
+        cdef uint8_t *target
+        cdef size_t capacity
         cdef ssize_t got
         cdef int left = READS
         while left > 0 and can_receive(self) and self.protocol_kind == PROTOCOL_NATIVE:
             left -= 1
-            # Held, since its callback may put another protocol in its place.
+            # A reference, because its callback may set another protocol.
             native_protocol = self.native_protocol
-            room = SCRATCH_SIZE
-            place = native_protocol.get_receive_buffer(&room)
-            if place == NULL:
-                place = self.loop.receive_buffer()
-            got = self.recv_some(place, room)
+            capacity = SCRATCH_SIZE
+            target = native_protocol.get_receive_buffer(&capacity)
+            if target == NULL:
+                target = self.loop.receive_buffer()
+            got = self.recv_some(target, capacity)
             if got == 0:
                 return self.on_eof()
             if got < 0:
                 return self.read_failed(errno)
-            native_protocol.bytes_received(place, got)
-            if <size_t>got < room:
+            native_protocol.bytes_received(target, got)
+            if <size_t>got < capacity:
                 return 0
         return 0
 
     cdef int receive_into(self) except -1:
         cdef Py_buffer view
-        cdef char *place
-        cdef Py_ssize_t room
+        cdef char *memory
+        cdef Py_ssize_t capacity
         cdef ssize_t got
         cdef int number
         cdef int left = READS
@@ -330,29 +333,29 @@ cdef class StreamBase(Transport):
             protocol = self.protocol
             try:
                 target = call_method1(protocol, "get_buffer", -1)
-                # No Python code runs between here and the end of the call, so a look at the place is enough.
-                exported = not peek_bytes(target, True, &place, &room)
+                # No Python code runs until recv returns, so the pointer stays valid without an exported buffer.
+                exported = not peek_bytes(target, True, &memory, &capacity)
                 if exported:
                     PyObject_GetBuffer(target, &view, PyBUF_WRITABLE)
-                    place = <char *>view.buf
-                    room = view.len
+                    memory = <char *>view.buf
+                    capacity = view.len
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as error:
                 return self.fatal(error, "Fatal error: protocol.get_buffer() call failed.")
             if not can_receive(self) or self.protocol is not protocol:
-                # `get_buffer` or the `__buffer__` of its result has paused, closed or set another protocol.
+                # `get_buffer`, or the `__buffer__` of its result, has paused, closed, or set another protocol.
                 if exported:
                     PyBuffer_Release(&view)
                 continue
-            got = self.recv_some(place, room) if room else 0
+            got = self.recv_some(memory, capacity) if capacity else 0
             number = errno
             if exported:
                 PyBuffer_Release(&view)
                 if self.closing:
-                    # In its `__release_buffer__`.
+                    # Its `__release_buffer__` has closed the transport.
                     return 0
-            if room == 0:
+            if capacity == 0:
                 return self.fatal(
                     RuntimeError("get_buffer() returned an empty buffer"),
                     "Fatal error: protocol.get_buffer() call failed.",
@@ -367,7 +370,7 @@ cdef class StreamBase(Transport):
                 raise
             except BaseException as error:
                 return self.fatal(error, "Fatal error: protocol.buffer_updated() call failed.")
-            if got < room:
+            if got < capacity:
                 return 0
         return 0
 
@@ -386,7 +389,7 @@ cdef class StreamBase(Transport):
         return self.fatal(os_error(number), "Fatal read error on socket transport")
 
     cdef int on_eof(self) except -1:
-        """The peer will send no more; the protocol decides whether the other direction stays open."""
+        """The peer will send no more; `eof_received` decides whether the other direction stays open."""
         cdef object keep_open
         self.eof_seen = True
         try:
@@ -402,14 +405,14 @@ cdef class StreamBase(Transport):
         return 0
 
     def pause_reading(self) -> None:
-        """Stop receiving; calls without effect are ignored."""
+        """Stop receiving; does nothing when paused or closing."""
         cdef NativeProtocol native_protocol = self.native_protocol
         if native_protocol is not None:
             native_protocol.on_reading_paused()
         Transport.pause_reading(self)
 
     def resume_reading(self) -> None:
-        """Receive again after `pause_reading`; calls without effect are ignored."""
+        """Receive again after `pause_reading`; does nothing when not paused or when closing."""
         cdef NativeProtocol native_protocol = self.native_protocol
         if self.closing or not self.paused:
             return
@@ -430,7 +433,7 @@ cdef class StreamBase(Transport):
         queue_free(&self.queue)
 
     def write(self, data: object) -> None:
-        """Send `data`, now or as soon as the peer takes it; never blocks. Mutable data is copied when it must wait."""
+        """Send `data`, now or when the socket is writable; never blocks. Mutable data is copied if it is queued."""
         cdef Py_buffer view
         cdef char *start
         cdef Py_ssize_t length
@@ -440,8 +443,8 @@ cdef class StreamBase(Transport):
             if length:
                 self.submit(data, PyBytes_AS_STRING(data), length)
             return
-        if peek_bytes(data, False, &start, &length) and <size_t>length <= RELEASE_ABOVE:
-            # Sent under the GIL or copied, before any Python code runs: a look at the place is enough.
+        if peek_bytes(data, False, &start, &length) and <size_t>length <= RELEASE_GIL_ABOVE:
+            # No Python code runs before the bytes are sent or copied, so the pointer stays valid.
             self.check_writable()
             if length:
                 self.submit(None, start, length)
@@ -450,7 +453,7 @@ cdef class StreamBase(Transport):
             raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
-            # Not before: its class may have a `__buffer__` (PEP 688), which may end the stream or begin to send a file.
+            # After `__buffer__` of its class (PEP 688), which may end the stream or begin to send a file.
             self.check_writable()
             if view.len:
                 self.submit(None, <const char *>view.buf, view.len)
@@ -473,10 +476,10 @@ cdef class StreamBase(Transport):
         return 0
 
     def writelines(self, list_of_data: object) -> None:
-        """Send several pieces with as few system calls as they allow, without joining them: all of them or none.
+        """Send several bytes-like objects with as few system calls as possible, without joining them.
 
         Raises:
-            TypeError: when a piece is nothing that `bytes.join` takes; then none is sent.
+            TypeError: an item is not bytes-like; nothing is sent.
         """
         cdef bytes piece
         cdef list pieces = pieces_of(list_of_data)
@@ -491,11 +494,10 @@ cdef class StreamBase(Transport):
             self.after_write()
 
     cdef int submit(self, object owner, const char *data, size_t length) except -1:
-        """Send at once when nothing waits and nothing was written in this callback, else queue.
+        """Send at once if nothing is queued and this callback has not written yet, else queue.
 
-        `owner` is any object that keeps the bytes alive and unchanged; None: they are copied if they must wait. For
-        that reason they do not wait for the end of the callback as others do when copying would cost as much as the
-        system call that it may save.
+        `owner` keeps the bytes alive and unchanged; None: they are copied if they are queued. Large data without an
+        owner is sent at once even if the callback has written, because copying it costs more than a system call.
         """
         cdef ssize_t sent = 0
         cdef uint64_t callback
@@ -524,7 +526,7 @@ cdef class StreamBase(Transport):
                 self.multiple_writes = False
                 if more:
                     sent = c.c_send(self.fd, data, length, c.MSG_DONTWAIT | c.MSG_NOSIGNAL | c.MSG_MORE)
-                elif length > RELEASE_ABOVE:
+                elif length > RELEASE_GIL_ABOVE:
                     with nogil:
                         sent = self.send_some(data, length)
                 else:
@@ -538,12 +540,12 @@ cdef class StreamBase(Transport):
                     if errno != c.EAGAIN and errno != c.EINTR:
                         return self.write_failed(errno)
                     sent = 0
-                # As asyncio: where nobody will ever send the rest, the writer is told.
+                # As asyncio: raises on a closed loop, which would never send the rest.
                 self.loop.check_open()
                 try:
                     self.enqueue(owner, data + sent, length - sent)
                 except MemoryError as error:
-                    # What is written later may not follow a gap.
+                    # Later writes must not follow a gap in the stream.
                     self.force_close(error)
                     raise
                 self.writing = True
@@ -558,19 +560,19 @@ cdef class StreamBase(Transport):
             owner = PyBytes_FromStringAndSize(data, length)
             data = PyBytes_AS_STRING(owner)
         if self.queue.count == 0 and self.pending is None and PyBytes_CheckExact(owner):
-            # The common answer, one piece in one callback, needs no queue at all.
+            # The common case, one object per callback, needs no queue.
             if PyBytes_AS_STRING(owner) == data and <size_t>PyBytes_GET_SIZE(owner) == length:
                 self.pending = owner
                 return 0
         if self.pending is not None:
             whole = self.pending
             queue_push(&self.queue, whole, PyBytes_AS_STRING(whole), PyBytes_GET_SIZE(whole))
-            # Not before: without memory for its place it would be lost.
+            # After the push, which may raise MemoryError: the data must not be lost.
             self.pending = None
         return queue_push(&self.queue, owner, data, length)
 
     cdef int after_write(self) except -1:
-        """Decide when what was queued leaves: now, when it is the callback's first or much, else when that returns."""
+        """Flush now if this is the callback's first write or much is queued; otherwise when it returns."""
         if self.pending is None and self.queue.count == 0:
             return 0
         if not self.writing:
@@ -578,7 +580,7 @@ cdef class StreamBase(Transport):
                 self.last_write_callback != callback_of(self.loop)
                 or <size_t>self.buffered_size() >= CORK
                 or self.queue.count >= VECTOR_LIMIT
-                # Marks below the cork limit: the protocol must hear of it before its callback ends.
+                # Above the high watermark the protocol must be paused before its callback ends.
                 or self.buffered_size() > self.high
                 or not self.loop.running
             ):
@@ -591,7 +593,7 @@ cdef class StreamBase(Transport):
         return self.maybe_pause()
 
     cdef int flush(self) except -1:
-        """Send what is queued until it is gone or the kernel takes no more."""
+        """Send what is queued until the queue is empty or the kernel accepts no more."""
         cdef ssize_t sent
         cdef size_t asked
         cdef bytes whole
@@ -604,7 +606,7 @@ cdef class StreamBase(Transport):
             whole = self.pending
             asked = PyBytes_GET_SIZE(whole)
             data = PyBytes_AS_STRING(whole)
-            if asked > RELEASE_ABOVE:
+            if asked > RELEASE_GIL_ABOVE:
                 with nogil:
                     sent = self.send_some(data, asked)
             else:
@@ -628,7 +630,7 @@ cdef class StreamBase(Transport):
         else:
             while self.queue.count:
                 asked = self.queue.size
-                if asked > RELEASE_ABOVE:
+                if asked > RELEASE_GIL_ABOVE:
                     with nogil:
                         sent = self.send_queue()
                 else:
@@ -653,7 +655,7 @@ cdef class StreamBase(Transport):
         return self.maybe_resume()
 
     cdef int on_write_queue_empty(self) except -1:
-        """Everything has left: go on with what waited for that."""
+        """Everything was sent: resume the protocol, complete a sendfile's wait, close or half-close."""
         if self.writing:
             self.writing = False
             self.update_interest()
@@ -680,11 +682,11 @@ cdef class StreamBase(Transport):
         return self.fatal(error, "Fatal write error on socket transport")
 
     def can_write_eof(self) -> bool:
-        """Tell that `write_eof` works: always."""
+        """Return True: `write_eof` is supported."""
         return True
 
     def write_eof(self) -> None:
-        """Close the sending direction when everything queued has left."""
+        """Close the sending direction (half-close) when everything queued was sent."""
         if self.closing or self.eof_requested:
             return
         self.eof_requested = True
@@ -698,7 +700,7 @@ cdef class StreamBase(Transport):
         self.closing = True
         self.flush_deferred_writes()
         if self.conn_lost:
-            # All of it has left, or could not; either way the end is on its way.
+            # The flush has sent everything or failed; either way connection_lost is scheduled.
             return
         if self.pending is None and self.queue.count == 0:
             self.schedule_connection_lost(None)
@@ -706,19 +708,19 @@ cdef class StreamBase(Transport):
             self.update_interest()
 
     def get_write_buffer_size(self) -> int:
-        """Return the number of bytes that the kernel has not taken yet."""
+        """Return the number of bytes that the kernel has not accepted yet."""
         self.flush_deferred_writes()
         return self.buffered_size()
 
     cdef int force_close(self, object error) except -1:
-        # What is lost is what the kernel did not take. asyncio would have offered it the rest before.
+        # asyncio has sent at once what is held here, so only what the kernel refuses is lost.
         self.flush_deferred_writes()
         return Transport.force_close(self, error)
 
     def get_extra_info(self, name: str, default: object = None) -> object:
         """Return optional information such as socket, sockname or peername."""
         if name == "socket":
-            # Whoever takes the socket into his own hands comes after what was written.
+            # The program may use the socket directly, so send first what was written.
             self.flush_deferred_writes()
         return Transport.get_extra_info(self, name, default)
 
@@ -740,10 +742,10 @@ cdef class StreamBase(Transport):
             self.empty_waiter.set_result(None)
         return self.empty_waiter
 
-    def _make_room_waiter(self) -> object:
-        """A future for when the kernel takes more of a file; between `_make_empty_waiter` and `_reset_empty_waiter`."""
+    def _make_writable_waiter(self) -> object:
+        """Return a future for when the socket is writable; between `_make_empty_waiter` and `_reset_empty_waiter`."""
         self.empty_waiter = self.loop.create_future()
-        # Blocked with an empty queue: the next flush finds that all of it has left.
+        # Blocked with an empty queue: the next flush sets the future.
         self.writing = True
         self.update_interest()
         return self.empty_waiter
@@ -752,10 +754,10 @@ cdef class StreamBase(Transport):
         self.empty_waiter = None
 
     cdef int fail_empty_waiter(self, object error) except -1:
-        """Tell a sendfile that waits that it waits for nothing."""
+        """Set `error` on the future that a sendfile waits for."""
         if self.empty_waiter is not None and not self.empty_waiter.done():
             self.empty_waiter.set_exception(error)
-            # Heard, even if nobody waits any more: the child of a fork may end without a turn.
+            # Mark it as retrieved: the child of a fork may end without running the sendfile's task.
             self.empty_waiter.exception()
         return 0
 

@@ -1,8 +1,8 @@
-"""Streams in C with the interface of asyncio's: the same names, arguments, limits and exceptions, on any loop.
+"""Streams in C with asyncio's interface: the same names, arguments, limits and exceptions, on any loop.
 
-A server or client written for asyncio's streams runs on these by changing the module its functions come from. The
-classes are subclasses of asyncio's, so ``isinstance`` holds; `corenet.transports.reader` and `writer` do the work of
-each message, this file what happens once a connection.
+A server or client that was written for asyncio's streams uses these by importing its functions from this module. The
+classes are subclasses of asyncio's, for ``isinstance``. `corenet.transports.reader` and `writer` have the code that
+runs for each message, this file the code that runs once per connection.
 """
 
 import asyncio
@@ -29,16 +29,16 @@ _Connected = Callable[["StreamReader", "StreamWriter"], Awaitable[None] | None]
 
 
 class StreamReader(ReaderCore, asyncio.StreamReader):
-    """A stream to read from; made by `open_connection` and `start_server`, or fed by hand with feed_data."""
+    """A stream to read from; made by `open_connection` and `start_server`, or fed with feed_data."""
 
 
 class StreamReaderProtocol(ProtocolCore, asyncio.StreamReaderProtocol):
     """The protocol between a transport and a StreamReader.
 
     Args:
-        stream_reader: is fed with what is received.
+        stream_reader: gets the received bytes.
         client_connected_cb: called with reader and writer when the connection is made; may be a coroutine function.
-        loop: the running loop if left out.
+        loop: by default the running loop.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class StreamReaderProtocol(ProtocolCore, asyncio.StreamReaderProtocol):
     def _replace_transport(self, transport: Any) -> None:
         reader: Any = self._stream_reader
         if reader is not None and reader._transport is not None:
-            # What is paused and resumed from now on is the transport that the data comes from.
+            # The reader must pause and resume the transport that feeds it.
             reader._transport = transport
         self._transport = transport
         self._over_ssl = transport.get_extra_info("sslcontext") is not None
@@ -74,7 +74,7 @@ class StreamReaderProtocol(ProtocolCore, asyncio.StreamReaderProtocol):
             return
         try:
             result = self._client_connected_cb(reader, StreamWriter(transport, self, reader, self._loop))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the loop's exception handler hears of it
+        except Exception as error:  # noqa: BLE001 - the loop's exception handler gets it
             self._refuse(error, transport)
             return
         if asyncio.iscoroutine(result):
@@ -82,7 +82,7 @@ class StreamReaderProtocol(ProtocolCore, asyncio.StreamReaderProtocol):
             self._task.add_done_callback(self._handled)
 
     def _handled(self, task: "asyncio.Task[None]") -> None:
-        """Close what the handler left behind when it failed, and tell."""
+        """Close the connection if the handler failed, and report its exception."""
         transport = self._transport
         if task.cancelled():
             if transport is not None:
@@ -100,7 +100,7 @@ class StreamReaderProtocol(ProtocolCore, asyncio.StreamReaderProtocol):
             transport.close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """End the reader and everybody who waits."""
+        """End the reader, and wake the tasks that wait in drain or wait_closed."""
         reader: Any = self._stream_reader
         if reader is not None:
             if exc is None:
@@ -117,7 +117,7 @@ class StreamReaderProtocol(ProtocolCore, asyncio.StreamReaderProtocol):
         self._transport = None
 
     def eof_received(self) -> bool:
-        """End the reader; our direction stays open, which TLS does not allow."""
+        """End the reader; our direction stays open, except over TLS, which does not allow that."""
         reader: Any = self._stream_reader
         if reader is not None:
             reader.feed_eof()
@@ -127,7 +127,7 @@ class StreamReaderProtocol(ProtocolCore, asyncio.StreamReaderProtocol):
         return self._closed
 
     def __del__(self) -> None:
-        # An error nobody waited for was told to the reader as well: the future need not report it again.
+        # The reader got the error, too: retrieve it here, so that the future does not report it as never retrieved.
         closed = getattr(self, "_closed", None)
         if closed is not None and closed.done() and not closed.cancelled():
             closed.exception()
@@ -147,7 +147,7 @@ class StreamWriter(WriterCore, asyncio.StreamWriter):
         """Upgrade the connection to TLS; reader and writer stay the same.
 
         Raises:
-            ssl.SSLError: when the handshake failed; the connection is closed then.
+            ssl.SSLError: the handshake failed; the connection is closed.
         """
         protocol: Any = self._protocol
         await self.drain()
@@ -190,7 +190,7 @@ async def open_connection(
     """Connect and return ``(reader, writer)``; `options` are those of ``loop.create_connection``.
 
     Raises:
-        OSError: when no connection could be made.
+        OSError: no connection could be made.
     """
     reader, protocol, loop = _client(limit)
     transport, _ = await loop.create_connection(lambda: protocol, host, port, **options)
@@ -200,7 +200,7 @@ async def open_connection(
 async def open_unix_connection(
     path: Any = None, *, limit: int = _LIMIT, **options: Any
 ) -> tuple[StreamReader, StreamWriter]:
-    """The same over a Unix socket; `options` are those of ``loop.create_unix_connection``."""
+    """Connect over a Unix socket; `options` are those of ``loop.create_unix_connection``."""
     reader, protocol, loop = _client(limit)
     transport, _ = await loop.create_unix_connection(lambda: protocol, path, **options)
     return reader, StreamWriter(transport, protocol, reader, loop)
@@ -214,10 +214,10 @@ async def start_server(
     limit: int = _LIMIT,
     **options: Any,
 ) -> asyncio.Server:
-    """Serve, calling back with reader and writer of each connection; `options` are those of ``loop.create_server``.
+    """Serve, calling `client_connected_cb` for each connection; `options` are those of ``loop.create_server``.
 
     Raises:
-        OSError: when the address cannot be listened on.
+        OSError: listening on the address fails.
     """
     factory, loop = _factory(client_connected_cb, limit)
     server: asyncio.Server = await loop.create_server(factory, host, port, **options)
@@ -227,7 +227,7 @@ async def start_server(
 async def start_unix_server(
     client_connected_cb: _Connected, path: Any = None, *, limit: int = _LIMIT, **options: Any
 ) -> asyncio.Server:
-    """The same on a Unix socket; `options` are those of ``loop.create_unix_server``."""
+    """Serve on a Unix socket; `options` are those of ``loop.create_unix_server``."""
     factory, loop = _factory(client_connected_cb, limit)
     server: asyncio.Server = await loop.create_unix_server(factory, path, **options)
     return server

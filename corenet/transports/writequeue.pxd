@@ -1,6 +1,6 @@
-"""C door of the queue of pending writes: iovecs and the objects that own their bytes.
+"""C interface of the queue of pending writes: iovecs and the objects that own their bytes.
 
-The arrays are linear, so that `sendmsg` takes them as they stand; the front moves forward as bytes leave.
+The arrays are linear, so that `sendmsg` takes them directly; `head` advances as bytes are sent.
 """
 
 from cpython.object cimport PyObject

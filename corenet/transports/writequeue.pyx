@@ -1,7 +1,7 @@
-"""Pending writes as an iovec array: nothing is joined, nothing is copied, the size is known without counting.
+"""The queue of pending writes: an iovec array without joining or copying, with its total size.
 
-Owners are immutable bytes objects; callers copy anything mutable before it comes here, because the caller may change
-it while it waits. A partial write moves the front of the first vector instead of slicing.
+Owners are immutable bytes objects. Callers copy mutable data first, because the program may change it while it is
+queued. A partial write advances the first vector.
 """
 
 from cpython.exc cimport PyErr_NoMemory
@@ -13,8 +13,8 @@ from libc.stddef cimport size_t
 from corenet.core.libc cimport iovec, memcpy
 
 
-cdef int queue_room(WriteQueue *queue) except -1:
-    """Make room for one more at the end: by moving to the front when half is free there, else by growing."""
+cdef int queue_reserve(WriteQueue *queue) except -1:
+    """Make space for one more entry at the end: move all to the front if half of it is free, else grow."""
     cdef size_t capacity
     cdef iovec *vectors
     cdef PyObject **owners
@@ -48,7 +48,7 @@ cdef int queue_push(WriteQueue *queue, object owner, const char *data, size_t le
     """Append `length` bytes at `data`, which `owner` keeps alive and unchanged."""
     cdef size_t end
     if queue.head + queue.count == queue.capacity:
-        queue_room(queue)
+        queue_reserve(queue)
     end = queue.head + queue.count
     queue.vectors[end].iov_base = <void *>data
     queue.vectors[end].iov_len = length
@@ -60,7 +60,7 @@ cdef int queue_push(WriteQueue *queue, object owner, const char *data, size_t le
 
 
 cdef void queue_consume(WriteQueue *queue, size_t length) noexcept:
-    """Take `length` bytes from the front, letting go of owners that are done."""
+    """Remove `length` bytes from the front and release the owners of complete entries."""
     cdef iovec *first
     cdef PyObject *owner
     queue.size -= length
@@ -79,7 +79,7 @@ cdef void queue_consume(WriteQueue *queue, size_t length) noexcept:
 
 
 cdef void queue_free(WriteQueue *queue) noexcept:
-    """Drop everything, also the memory."""
+    """Drop all entries and free the memory."""
     cdef PyObject *owner
     while queue.count:
         queue.count -= 1

@@ -1,4 +1,4 @@
-"""C door of native streams' sending half and of the protocol between a transport and its reader."""
+"""C interface of the writer of native streams and of the protocol between a transport and its reader."""
 
 from corenet.transports.reader cimport ReaderCore
 from corenet.transports.stream cimport StreamTransport
@@ -7,8 +7,8 @@ from corenet.transports.streambase cimport NativeProtocol
 cdef class ProtocolCore(NativeProtocol):
     cdef public object _loop
     cdef readonly object _stream_reader
-    cdef ReaderCore reader          # the same when it is one of ours
-    cdef object drains              # futures of those who wait for the transport to take more
+    cdef ReaderCore reader          # the reader, if it is ours
+    cdef object drains              # futures of the drain calls that wait for resume_writing
     cdef readonly bint _paused
     cdef readonly bint _connection_lost
 

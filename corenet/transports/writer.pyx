@@ -1,8 +1,8 @@
-"""The sending half of native streams, and the protocol that feeds a reader, both as far as every message passes them.
+"""The writer of native streams, and the protocol that feeds a reader: the code that runs for each message.
 
-The rest (making connections, handlers of servers, upgrades to TLS) is called once a connection and stands in Python,
-in `corenet.transports.streams`. `drain` answers with one shared, finished awaitable as long as there is nothing to
-wait for or to complain about, which is nearly always.
+The code that runs once per connection (connecting, handlers of servers, upgrades to TLS) is Python, in
+`corenet.transports.streams`. `drain` returns one shared, completed awaitable when there is nothing to wait for and no
+error to raise, which is the usual case.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ __all__ = ["ProtocolCore", "WriterCore"]
 
 @cython.final
 cdef class CompletedAwaitable:
-    """An awaitable that is always done; it has a coroutine's methods, so tasks can be made of it."""
+    """An awaitable that is always completed; it has the methods of a coroutine, so a task can run it."""
 
     def __await__(self) -> CompletedAwaitable:
         return self
@@ -44,14 +44,14 @@ cdef class CompletedAwaitable:
         raise (value if isinstance(value, BaseException) else kind() if value is None else kind(value))
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing."""
 
 
 cdef CompletedAwaitable DONE = CompletedAwaitable()
 
 
 cdef class ProtocolCore(NativeProtocol):
-    """Hands what is received to a reader and keeps those waiting who write faster than the peer reads."""
+    """Feeds received bytes to a reader, and makes `drain` wait while the transport has paused writing."""
 
     def __init__(self, reader: object, loop: object) -> None:
         self._stream_reader = reader
@@ -66,17 +66,17 @@ cdef class ProtocolCore(NativeProtocol):
         return 0
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes from a transport that is not one of our streams."""
+        """Take bytes from a foreign transport."""
         if self._stream_reader is not None:
             self._stream_reader.feed_data(data)
 
     def pause_writing(self) -> None:
-        """The transport has enough to send."""
+        """Called above the high watermark: `drain` waits from now on."""
         assert not self._paused
         self._paused = True
 
     def resume_writing(self) -> None:
-        """The transport can take more."""
+        """Called at the low watermark: wake the waiting `drain` calls."""
         assert self._paused
         self._paused = False
         self.wake_drain_waiters(None)
@@ -92,7 +92,7 @@ cdef class ProtocolCore(NativeProtocol):
         return 0
 
     def _lost(self, error: BaseException | None) -> None:
-        """The connection has ended: nobody needs to wait any more."""
+        """The connection was lost: drop the reader and wake the waiting `drain` calls."""
         self._connection_lost = True
         self.reader = self._stream_reader = None
         if self._paused:
@@ -106,7 +106,7 @@ async def wait_until_resumed(ProtocolCore protocol not None) -> None:
     """Wait while `protocol` is paused.
 
     Raises:
-        ConnectionResetError: when the connection was lost.
+        ConnectionResetError: the connection was lost.
     """
     if protocol._connection_lost:
         raise ConnectionResetError("Connection lost")
@@ -123,7 +123,7 @@ async def wait_until_resumed(ProtocolCore protocol not None) -> None:
 
 
 cdef class WriterCore:
-    """What `corenet.StreamWriter` adds to asyncio's: the calls made for every message."""
+    """Base of `corenet.StreamWriter`: the methods that are called for each message."""
 
     def __init__(self, transport: object, protocol: object, reader: object, loop: object) -> None:
         if reader is not None and not isinstance(reader, asyncio.StreamReader):
@@ -136,17 +136,17 @@ cdef class WriterCore:
         self._set_transport(transport)
 
     def _set_transport(self, transport: object) -> None:
-        """Write to `transport` from now on."""
+        """Use `transport` from now on."""
         self._transport = transport
         self.stream = transport if type(transport) is StreamTransport else None
 
     @property
     def transport(self) -> object:
-        """The transport below."""
+        """The transport of this writer."""
         return self._transport
 
     def write(self, data: object) -> None:
-        """Send `data`, now or as soon as the peer takes it; never blocks, see `drain`."""
+        """Send `data`, now or when the socket is writable; never blocks; see `drain`."""
         cdef StreamTransport stream = self.stream
         if stream is not None and PyBytes_CheckExact(data):
             stream.write_bytes(data)
@@ -154,15 +154,15 @@ cdef class WriterCore:
             self._transport.write(data)
 
     def writelines(self, data: object) -> None:
-        """Send several pieces."""
+        """Send several bytes-like objects."""
         self._transport.writelines(data)
 
     def is_closing(self) -> bool:
-        """Tell whether the connection is closing or closed."""
+        """Return whether the connection is closing or closed."""
         return self._transport.is_closing()
 
     cdef bint drain_is_immediate(self) except -1:
-        """Nothing to wait for, nothing to complain about."""
+        """Return whether `drain` has nothing to wait for and no error to raise."""
         if self.core is None or self.core._paused or self.core._connection_lost:
             return False
         if self.source is not None:
@@ -175,10 +175,10 @@ cdef class WriterCore:
         return not self._transport.is_closing()
 
     def drain(self) -> object:
-        """Wait until the transport wants more to send.
+        """Wait while the transport has paused writing.
 
         Raises:
-            ConnectionResetError: when the connection was lost; or what ended the reader.
+            ConnectionResetError: the connection was lost; or the exception that ended the reader.
         """
         if self.drain_is_immediate():
             return DONE
@@ -186,12 +186,12 @@ cdef class WriterCore:
 
 
 async def wait_to_drain(WriterCore writer not None) -> None:
-    """Wait as `drain` says."""
+    """The waiting part of `drain`."""
     if writer._reader is not None:
         error = writer._reader.exception()
         if error is not None:
             raise error
     if writer._transport.is_closing():
-        # connection_lost must have its turn, or a loop of writes and drains would never hear of it.
+        # Let connection_lost run, or a program that only writes and drains would never get the error.
         await asyncio.sleep(0)
     await writer._protocol._drain_helper()

@@ -1,7 +1,7 @@
-"""The cache room: one position-independent arena shared by workers, and the views of it that the resolver uses.
+"""The cache: one position-independent arena shared by workers, and the caches in it that the resolver uses.
 
-It stands above `wire` and below everything that decides something; it does no network I/O, reads no clock and draws no
-random number: time and the hash's seed are arguments.
+It uses `wire`, and is used by resolution and validation. It does no network I/O, reads no clock and draws no random
+numbers: time and the seed of the hash are arguments.
 """
 
 from resolver.cache.answers import AnswerCache

@@ -1,11 +1,10 @@
-"""Verified proofs of absence in the order of their zone, so that they answer for names never asked (RFC 8198).
+"""Verified NSEC and NSEC3 records in the order of their zone, so that they answer for names never queried (RFC 8198).
 
-An NSEC or NSEC3 record is found by the gap a name falls into, which no hash table can do; so each zone has its records
-sorted, by canonical name or by hash, and a lookup is one bisection. What a record proves is not decided here: the
-validation room asks the same questions of these records as of those that came in a reply. Only records whose signatures
-were checked may be added. Bounds: records of one zone and of all; the zone not used for the longest time leaves first.
-The index belongs to one process, unlike the table, because it is made of Python objects; what it forgets is asked
-again.
+A record is found by the gap that a name falls into, which a hash table cannot do. So the records of each zone are
+sorted, by canonical name or by hash, and a lookup is one bisection. This module does not decide what a record proves:
+validation treats these records like those of a reply. Only records with verified signatures may be added. The number of
+records is limited per zone and in total; the least recently used zone is evicted first. The index belongs to one
+process, unlike the table, because it consists of Python objects. What is evicted is queried again.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from resolver.wire.rrset import RRset, negative_ttl
 
 __all__ = ["AggressiveNsecCache", "CachedNsec", "NsecZone", "owner_hash"]
 
-LOOKS = limits.EXPIRED_NSEC_SCAN
+SCAN = limits.EXPIRED_NSEC_SCAN
 OVERHEAD = limits.DENIAL_OVERHEAD
 
 
 class CachedNsec:
-    """One record: `rrset` with its signatures, good until `expires` (int seconds, real time).
+    """One record: `rrset` with its signatures, valid until `expires` (seconds since 1970).
 
-    `parsed` is what the validation room made of its rdata; it fills and uses that itself.
+    `parsed` is the parsed rdata, which validation stores and uses.
     """
 
     __slots__ = ("cost", "expires", "parsed", "rrset")
@@ -36,17 +35,17 @@ class CachedNsec:
     def __init__(self, rrset: RRset, expires: int) -> None:
         self.rrset = rrset
         self.expires = expires
-        # The record, what is read of it, and the signatures with it.
+        # The record, its parsed form, and its signatures.
         self.cost = OVERHEAD + 3 * len(rrset.packed) + len(rrset.packed_sigs) + 3 * len(rrset.name)
         self.parsed: Any = None
 
     def with_remaining_ttl(self, now: int) -> RRset:
-        """The set with the TTL that is left of it, in seconds."""
+        """Return the set with its remaining TTL (seconds)."""
         return self.rrset.with_ttl(max(self.expires - now, 0))
 
 
 class _NsecChain:
-    """Proofs in the order of their keys; the last one's gap goes on at the first."""
+    """Records in the order of their keys. The gap of the last one wraps around to the first."""
 
     __slots__ = ("keys", "octets", "proofs")
 
@@ -56,10 +55,10 @@ class _NsecChain:
         self.proofs: dict[bytes, CachedNsec] = {}
 
     def put(self, key: bytes, proof: CachedNsec) -> int:
-        """Add or replace; how many records more there are now."""
+        """Add or replace a record. Returns by how many the number of records grows: 1 or 0."""
         known = key in self.proofs
         if known:
-            self.octets -= self.proofs.pop(key).cost  # to the end of the order of age
+            self.octets -= self.proofs.pop(key).cost  # re-inserted below as the newest
         else:
             at = bisect_left(self.keys, key)
             self.keys.insert(at, key)
@@ -72,7 +71,7 @@ class _NsecChain:
         del self.keys[bisect_left(self.keys, key)]
 
     def before(self, key: bytes) -> tuple[bytes, CachedNsec] | None:
-        """The record at `key` or the last one before it, around the end of the ring too."""
+        """The record at `key`, or the last one before it; before the first one, the last of all."""
         if not self.keys:
             return None
         found = self.keys[bisect_right(self.keys, key) - 1]
@@ -80,7 +79,7 @@ class _NsecChain:
 
 
 class NsecZone:
-    """What is known of one zone: NSEC by name, NSEC3 by hash, and its SOA."""
+    """The records of one zone: NSEC by name, NSEC3 by hash, and the SOA."""
 
     __slots__ = ("_hashes", "_index", "_names", "_soa", "parameters", "zone")
 
@@ -88,7 +87,7 @@ class NsecZone:
         self.zone = zone
         self._index = index
         self.parameters = b""
-        """NSEC3 iterations and salt, as they stand in the rdata; hashes of others do not compare."""
+        """NSEC3 iterations and salt as in the rdata; hashes with other parameters are not comparable."""
         self._names = _NsecChain()
         self._hashes = _NsecChain()
         self._soa: CachedNsec | None = None
@@ -98,7 +97,7 @@ class NsecZone:
 
     @property
     def octets(self) -> int:
-        """What the proofs and the zone take, about."""
+        """Estimated memory of the zone and its records."""
         return self._names.octets + self._hashes.octets + OVERHEAD + 3 * len(self.zone)
 
     @property
@@ -112,34 +111,34 @@ class NsecZone:
         return bool(self._hashes.keys)
 
     def soa(self, now: int) -> RRset | None:
-        """The SOA with the TTL of a denial that is left of it (RFC 2308 section 5)."""
+        """The SOA with the remaining negative TTL (RFC 2308 section 5); None when there is none or it has expired."""
         proof = self._soa
         return None if proof is None or proof.expires <= now else proof.with_remaining_ttl(now)
 
     def at_or_before(self, name: bytes, now: int) -> CachedNsec | None:
-        """The NSEC of `name` (lower case), or the one whose gap it could fall into."""
+        """The NSEC of `name` (lower case), or the last one before it, whose gap may cover it."""
         return self._fresh(self._names, names.canonical_key(name), now)
 
     def at_or_before_hash(self, digest: bytes, now: int) -> CachedNsec | None:
-        """The NSEC3 of `digest`, or the one whose gap it could fall into."""
+        """The NSEC3 of `digest`, or the last one before it, whose gap may cover it."""
         return self._fresh(self._hashes, digest, now)
 
     def _fresh(self, ring: _NsecChain, key: bytes, now: int) -> CachedNsec | None:
-        for _ in range(LOOKS):
+        for _ in range(SCAN):
             found = ring.before(key)
             if found is None:
                 return None
             if found[1].expires > now:
                 return found[1]
             before = ring.octets
-            ring.remove(found[0])  # or it would hide a newer one whose gap is wider
+            ring.remove(found[0])  # it has expired, and would hide a newer one with a wider gap
             self._index._count -= 1
             self._index.octets += ring.octets - before
         return None
 
 
 class AggressiveNsecCache:
-    """The proofs of all zones. TTLs are bounded by `max_ttl` seconds and, once known, by the zone's negative TTL."""
+    """The records of all zones. TTLs are at most `max_ttl` seconds and, once known, the zone's negative TTL."""
 
     def __init__(
         self,
@@ -162,13 +161,13 @@ class AggressiveNsecCache:
         return self._count
 
     def add(self, zone: bytes, rrset: RRset, now: int) -> None:
-        """Keep a verified NSEC or NSEC3 set of `zone` (lower case); sets of no use for other names are passed over."""
+        """Add a verified NSEC or NSEC3 set of `zone` (lower case). Sets that cannot cover other names are ignored."""
         if len(rrset) != 1:
             return
         if rrset.rtype == c.NSEC:
             owner = names.lower(rrset.name)
             if rrset.rdata(0).startswith(b"\x01\0" + owner):
-                return  # a gap of nothing, made up for one question (RFC 4470, RFC 9824)
+                return  # covers no other name: made for one query (RFC 4470, RFC 9824)
             key, hashed = names.canonical_key(owner), False
         else:
             digest = owner_hash(rrset.name)
@@ -204,7 +203,7 @@ class AggressiveNsecCache:
             self._count -= 1
 
     def add_soa(self, rrset: RRset, now: int) -> None:
-        """Keep the verified SOA of a denial; its TTL or its MINIMUM when that is less, bounds proofs (RFC 9077)."""
+        """Add the verified SOA of a denial. Its TTL or lower MINIMUM limits the TTLs of the records (RFC 9077)."""
         ttl = min(negative_ttl(rrset), self._max_ttl)
         if ttl > 0:
             known = self._zones.get(names.lower(rrset.name))
@@ -212,7 +211,7 @@ class AggressiveNsecCache:
                 known._soa = CachedNsec(rrset.with_ttl(ttl), now + ttl)
 
     def closest(self, name: bytes) -> NsecZone | None:
-        """The zone nearest above `name` (lower case), or at it, of which anything is known."""
+        """The deepest zone at or above `name` (lower case) that has records; None when there is none."""
         zones = self._zones
         zone = names.closest_in(name, zones) if zones else None
         if zone is None:
@@ -221,8 +220,8 @@ class AggressiveNsecCache:
         return zones[zone]
 
     def forget(self, name: bytes, *, subtree: bool = False) -> int:
-        """Drop the zones that `name` lies in, since any of their records may speak about it; with `subtree` those
-        below it as well. Returns how many records."""
+        """Drop the zones that contain `name`, since any of their records may cover it; with `subtree` also those below
+        it. Returns the number of dropped records."""
         name = names.lower(name)
         gone = [
             zone for zone in self._zones
@@ -236,7 +235,7 @@ class AggressiveNsecCache:
         return before - self._count
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove everything."""
         self._zones.clear()
         self._count = 0
         self.octets = 0
@@ -252,12 +251,12 @@ class AggressiveNsecCache:
 
 
 def owner_hash(owner: bytes) -> bytes | None:
-    """The hash that the first label of an NSEC3 owner spells (RFC 5155 section 3), or None when it is not base32hex."""
+    """The hash in the first label of an NSEC3 owner (RFC 5155 section 3), or None when it is not base32hex."""
     label = owner[1 : 1 + owner[0]]
     if not label.isalnum():
-        return None  # int() would take signs, spaces and underscores as well
+        return None  # int() would accept signs, spaces and underscores as well
     try:
-        value = int(label, 32)  # its digits are those of base32hex, in either case
+        value = int(label, 32)  # the digits of base32hex, in either case
     except ValueError:
         return None
     bits = len(label) * 5

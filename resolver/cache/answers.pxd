@@ -1,5 +1,5 @@
-# C door of the answer cache: a question in, a finished reply out, without the GIL.
-# For batches: `answers_prepare` every question, then render each; the buckets' lines arrive meanwhile.
+# C interface of the answer cache: from a query to its complete reply, without the GIL.
+# For batches: call `answers_prepare` for all queries first, which prefetches their cache lines, then render each.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -8,11 +8,11 @@ from resolver.cache.table cimport Table
 from resolver.wire.message cimport QueryInfo
 
 cdef enum:
-    ANSWER_KEY = 272            # 255 of name, type, marks, and for other classes or views 10 more
+    ANSWER_KEY = 272            # 255 of name, type (2), marks (1), 10 more for other classes or views, serial (4)
 
 cdef enum:
     ANSWER_NONE = 0
-    ANSWER_PYTHON = -1          # not for this path: EDNS version above 0, a buffer too small for header and question
+    ANSWER_PYTHON = -1          # cannot be answered here: EDNS version above 0, or no space for header and question
 
 ctypedef struct AnswerContext:
     TableView *table
@@ -21,9 +21,9 @@ ctypedef struct AnswerContext:
 ctypedef struct AnswerKey:
     uint64_t hash
     uint32_t size
-    uint32_t opt_at             # where OPT begins in the reply rendered last; 0 without
-    uint32_t left               # seconds the answer rendered last still has
-    bint due                    # these are so few of its TTL that somebody should renew it; ask `answers_claim_prefetch`
+    uint32_t opt_at             # offset of OPT in the rendered reply; 0 without
+    uint32_t left               # remaining seconds of the rendered answer
+    bint due                    # it expires soon: the caller that gets `answers_claim_prefetch` renews it
     uint64_t *slot
     uint64_t slot_value
     uint8_t data[272]

@@ -1,11 +1,11 @@
-"""Finished answers, kept as templates: what follows the question, and where its TTLs stand.
+"""Finished answers, stored as templates: the records after the question, and the offsets of their TTLs.
 
-Header and question come from the asker (id, RD, CD, the spelling of the name), so a template for an address record is
-some 25 bytes and its compression pointers stay right: the asker's question has the stored one's length. A cached
-answer is one lookup and one copy, without the GIL, whoever asks: UDP, TCP or the tests.
+Header and question are made from the query (id, RD, CD, letter case of the qname), so a template for an address record
+has some 25 bytes. Its compression pointers stay valid, because the question has the same length. A cached answer is one
+lookup and one copy without the GIL, for every transport.
 Template: [counts of the three sections, 6 bytes] [length of stored EDNS options, 2 bytes, only if marked]
-[16-bit offsets of TTLs from the body's start, `aux` of them] [body] [options]. `meta` holds the RCODE, AA, AD and the mark.
-Only answers that clients asked for belong here; everything else lives as RRsets (`rrsets`).
+[16-bit offsets of TTLs from the start of the body, `aux` of them] [body] [options]. `meta` holds RCODE, AA, AD and the
+mark. Only answers to client queries are stored here; other data is stored as RRsets (`rrsets`).
 """
 
 cimport cython
@@ -37,7 +37,7 @@ cdef enum:
     MARK_CD = 0x02
     MARK_ELSEWHERE = 0x04       # a class other than IN or a view other than 0 follows
     QUESTION_TAIL = 4
-    MAX_RECORDS = 4096          # as limits.MESSAGE_RECORDS, which no parsed message passes; here the size of an array
+    MAX_RECORDS = 4096          # limits.MESSAGE_RECORDS, the limit of parsed messages; here the size of an array
     MAX_OPTIONS = 4096
 
 cdef uint64_t DUE_PERCENT = limits.PREFETCH_SHARE
@@ -48,7 +48,7 @@ cdef uint32_t DUE_TTL = limits.PREFETCH_TTL
 
 cdef inline void fill_key(AnswerKey *key, const TableView *table, const uint8_t *name, uint32_t size, uint16_t rtype,
                           uint16_t rclass, bint do_bit, bint cd_bit, uint64_t view, uint32_t serial) noexcept nogil:
-    """`size` is at most 255: names come from checked messages. `serial` comes last, where the sweep looks for it."""
+    """`size` is at most 255: names come from checked messages. The sweep expects `serial` at the end of the key."""
     cdef uint8_t *p = key.data + size
     name_lower(key.data, name, size)
     put16(p, rtype)
@@ -68,7 +68,7 @@ cdef inline void fill_key(AnswerKey *key, const TableView *table, const uint8_t 
 
 cdef void answers_prepare(const AnswerContext *context, const QueryInfo *q, uint64_t view,
                           AnswerKey *key) noexcept nogil:
-    """Make the key of a question and ask for its bucket's line of memory."""
+    """Make the key of a query and prefetch the cache line of its bucket."""
     fill_key(key, context.table, q.qname, q.qname_len, q.qtype, q.qclass, q.has_edns and q.do_bit,
              (q.flags & F_CD) != 0, view, atomic_get32(&context.table.head.serial))
     table_prefetch(context.table, key.hash)
@@ -78,9 +78,9 @@ cdef int answers_render_key(const AnswerContext *context, AnswerKey *key, const 
                             int64_t now_seconds, uint8_t *out, size_t cap, size_t client_limit) noexcept nogil:
     """Write the reply to `q`. Returns its length, ANSWER_NONE, or ANSWER_PYTHON.
 
-    `client_limit` is what the client takes: 512 without EDNS, its payload within the configured one with EDNS, 65535
-    on a stream. An answer above it becomes TC=1 without records (RFC 2181 section 9). OPT comes last, so that
-    `answers_add_option` can add to it.
+    `client_limit` is the largest reply that the client accepts: 512 without EDNS, the lower of its payload and the
+    configured one with EDNS, 65535 on a stream. A larger answer is sent with TC and without records (RFC 2181 section
+    9). OPT is the last record, so that `answers_add_option` can extend it.
     """
     cdef Hit f
     cdef TableView *table = context.table
@@ -115,7 +115,7 @@ cdef int answers_render_key(const AnswerContext *context, AnswerKey *key, const 
             prefix = 8
         prefix += 2 * <uint32_t>f.aux
         if prefix + options > size:
-            continue                                    # torn; a stored template always adds up
+            continue                                    # torn read; stored templates are consistent
         body = size - prefix - options
         fits = HEADER_SIZE + question + body + opt <= limit
         shown = body if fits else 0
@@ -140,7 +140,7 @@ cdef int answers_render_key(const AnswerContext *context, AnswerKey *key, const 
                 for i in range(f.aux):
                     offset = get16(value + prefix - 2 * (<uint32_t>f.aux - i))
                     if offset + 4 > body:
-                        break                           # torn
+                        break                           # torn read
                     ttl = get32(p + offset)
                     put32(p + offset, ttl - age if ttl > age else 0)
             p += body
@@ -170,18 +170,19 @@ cdef int answers_render_key(const AnswerContext *context, AnswerKey *key, const 
 
 
 cdef inline bint is_due(int64_t left, uint32_t ttl) noexcept nogil:
-    """Whether an answer that is asked for now should be renewed before it ends. Short TTLs are not worth it."""
+    """Whether an answer that is used now should be renewed before it expires. Answers with short TTLs are not."""
     return ttl >= DUE_TTL and <uint64_t>left * 100 <= ttl * DUE_PERCENT
 
 
 cdef bint answers_claim_prefetch(const AnswerKey *key) noexcept nogil:
-    """True for one caller of all, who then renews the answer just rendered: each stored answer is claimed once."""
+    """True for one caller of all processes, which then renews the rendered answer. An answer is claimed once."""
     return key.due and table_claim_prefetch(key.slot, key.slot_value)
 
 
 cdef int answers_add_option(const AnswerKey *key, uint8_t *out, int length, size_t limit, uint16_t code,
                             const uint8_t *data, uint16_t size) noexcept nogil:
-    """Add an EDNS option (a server cookie) to the reply just rendered. Returns the length, unchanged if it cannot be."""
+    """Append an EDNS option (a server cookie) to the rendered reply. Returns its length, unchanged when that is not
+    possible."""
     cdef uint8_t *opt = out + key.opt_at
     cdef uint8_t *p = out + length
     if key.opt_at == 0 or <size_t>length + 4 + size > limit:
@@ -200,7 +201,7 @@ put16(<uint8_t *>&ONE_QUESTION, 1)
 # ----------------------------------------------------------------------------------------------------------- store
 
 cdef int skip_name(const uint8_t *p, uint32_t size, uint32_t at) noexcept nogil:
-    """Where the name at `at` ends, or -1. Pointers end a name; where they lead does not matter here."""
+    """The offset after the name at `at`, or -1. A pointer ends a name; it is not followed."""
     cdef uint32_t start = at
     while at < size and at - start < 255:
         if p[at] == 0:
@@ -214,7 +215,7 @@ cdef int skip_name(const uint8_t *p, uint32_t size, uint32_t at) noexcept nogil:
 
 
 cdef int find_ttls(const uint8_t *p, uint32_t size, uint32_t at, uint32_t records, uint8_t *offsets) noexcept nogil:
-    """Write the offsets of all TTLs, counted from `at`. Returns how many, or -1 when the records do not add up."""
+    """Write the offsets of all TTLs, relative to `at`. Returns their number, or -1 when the records are malformed."""
     cdef uint32_t start = at
     cdef uint32_t i
     cdef int end
@@ -233,10 +234,10 @@ cdef int find_ttls(const uint8_t *p, uint32_t size, uint32_t at, uint32_t record
 
 @cython.final
 cdef class AnswerCache:
-    """Answers by question, DO, CD and view. `payload` is the UDP size announced in OPT, in bytes.
+    """Answers by question, DO, CD and view. `payload` is the UDP size announced in OPT (bytes).
 
     Raises:
-        ValueError: the payload lies outside `limits.EDNS_PAYLOAD`.
+        ValueError: the payload is outside `limits.EDNS_PAYLOAD`.
     """
 
     def __cinit__(self, table: Table, *, payload: int = limits.EDNS_PAYLOAD.default) -> None:
@@ -245,16 +246,16 @@ cdef class AnswerCache:
         self.context.payload = limits.EDNS_PAYLOAD.check(payload, "EDNS payload")
 
     cdef void *handle(self) noexcept:
-        """The `AnswerContext` of the C door; it lives as long as this object."""
+        """The `AnswerContext` for C callers. It is valid as long as this object."""
         return &self.context
 
     def put(self, packet: bytes, *, do: bool, cd: bool, view: int = 0, now: int, ttl: int,
             options: bytes = b"", serial: int = 0) -> bool:
-        """Keep the final reply `packet` (without OPT) for `ttl` seconds and say whether it is kept.
+        """Store the complete reply `packet` (without OPT) for `ttl` seconds. Returns whether it was stored.
 
-        Not kept: truncated or malformed replies, those with another number of questions than one or with OPT, a TTL
-        of zero, and what was begun before the last flush: `serial` is the table's at that time, 0 for today's.
-        `options` are EDNS options in wire form for replies to clients that speak EDNS.
+        Not stored: truncated or malformed replies, replies without exactly one question or with OPT, a TTL of zero, and
+        answers of queries that began before the last flush. `serial` is the table's serial when the query began, 0 the
+        current one. `options` are EDNS options in wire form for replies to clients with EDNS.
         """
         cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(packet)
         cdef uint32_t size = <uint32_t>PyBytes_GET_SIZE(packet)
@@ -303,7 +304,7 @@ cdef class AnswerCache:
                          min(ttl, 0x7FFFFFFF), meta, <uint16_t>count, 0, 0, begun) == PUT_STORED
 
     def render(self, query: bytes, now: int, limit: int, view: int = 0) -> bytes | None:
-        """The reply to a plain query of at most `limit` bytes, or None: not here, or the query is not plain."""
+        """The reply to a plain query, at most `limit` bytes; None when none is cached or the query is not plain."""
         cdef QueryInfo q
         cdef AnswerKey key
         cdef Py_ssize_t cap = max(0, min(limit, 65535))
@@ -317,7 +318,7 @@ cdef class AnswerCache:
         return out[:size] if size > 0 else None
 
     cdef int find_left(self, const QueryInfo *q, uint64_t view, int64_t now) noexcept nogil:
-        """Seconds left of the answer to `q` when somebody has claimed it, else 0."""
+        """Remaining seconds of the answer to `q` when it was claimed for a prefetch, else 0."""
         cdef AnswerKey key
         cdef Hit f
         cdef int64_t left
@@ -328,14 +329,14 @@ cdef class AnswerCache:
         return <int>left if f.slot_value & CLAIMED and left > 0 and read_is_consistent(&f) else 0
 
     def claimed(self, query: bytes, now: int, view: int = 0) -> int:
-        """Seconds left of the answer to a plain query when it was claimed to be renewed, else 0."""
+        """Remaining seconds of the answer to a plain query when it was claimed for a prefetch, else 0."""
         cdef QueryInfo q
         if parse_query(<const uint8_t *>PyBytes_AS_STRING(query), PyBytes_GET_SIZE(query), &q) != 0:
             return 0
         return self.find_left(&q, view, now)
 
     def claim(self, query: bytes, now: int, view: int = 0) -> bool:
-        """Whether the answer to a plain query is due to be renewed and nobody else has been told so."""
+        """Claim the answer to a plain query for a prefetch; False when it is not due or already claimed."""
         cdef QueryInfo q
         cdef AnswerKey key
         cdef uint8_t out[512]

@@ -1,5 +1,5 @@
-# C door of the arena: the mapping, the ring of records in it, and robust mutexes shared by processes.
-# All of it is reached by offsets from `base`.
+# C interface of the arena: the mapping, the ring of records in it, and robust mutexes shared by processes.
+# Everything is addressed by offsets from `base`.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -46,19 +46,19 @@ cdef enum:
     ARENA_UNIT = 8              # records start at multiples of this; offsets are counted in it
     ARENA_PAGE = 4096
     LOCK_CLEAN = 0              # taken
-    LOCK_INHERITED = 1          # its holder died with it: what the lock protects may be half-written
+    LOCK_INHERITED = 1          # taken; its holder died, so the protected data may be half-written
     LOCK_BUSY = -1              # not taken
 
-# The first page of the mapping. Positions of the ring only grow; a position modulo `ring_size` is a place. Each
-# changes by one aligned store, in an order that leaves the ring readable wherever its writer dies.
+# The first page of the mapping. Positions in the ring only grow; a position modulo `ring_size` is an offset in it. Each
+# is changed by one aligned store, in an order that leaves the ring readable wherever its writer dies.
 ctypedef struct ArenaHeader:
-    uint64_t root_offset        # where the table's own header stands
+    uint64_t root_offset        # offset of the table's header
     uint64_t root_size
-    uint64_t scratch_offset     # room for one record that is being carried over
+    uint64_t scratch_offset     # buffer for one record that is moved from the tail to the head
     uint64_t scratch_size
     uint64_t ring_offset
     uint64_t ring_size          # bytes, a multiple of ARENA_UNIT
-    uint64_t head               # position where the next record begins
+    uint64_t head               # position of the next record
     uint64_t tail               # position of the oldest record
     CacheLock lock              # protects head, tail, scratch and growth
 

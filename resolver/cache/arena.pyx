@@ -1,14 +1,13 @@
 """The memory of the cache: one anonymous mapping, private to a process or shared by forked workers.
 
-Nothing in it is a pointer; everything is found by its offset.
-The larger part is a ring of records: new ones are written at its head and old ones leave at its tail, where the table
-decides what deserves another round (this is the clock algorithm with entries of any size). A ring needs no size
-classes, so it wastes at most seven bytes an entry, and memory freed by small entries always serves large ones: an
-adversary who chooses sizes and their order can neither pass the limit nor wedge the allocator (CVE-2023-2828).
-Locks are robust mutexes (pthread_mutexattr_setrobust). When a holder dies, also by kill -9, the kernel marks its mutexes;
-the next one who takes such a mutex is told and repairs what it protects. So no process id is compared, which another
-process may have by then. A waiter that finds the holder merely slow gives up after a bounded time, since not caching is
-always permitted.
+It contains no pointers; everything is addressed by its offset.
+The larger part is a ring of records: new ones are written at its head, and old ones are evicted at its tail, unless the
+table moves them to the head (the clock algorithm with entries of any size). A ring needs no size classes: it wastes at
+most seven bytes per entry, and the memory of small entries can always be used for large ones. So an attacker who
+chooses sizes and their order can neither exceed the limit nor make allocation impossible (CVE-2023-2828).
+Locks are robust mutexes (pthread_mutexattr_setrobust). When a holder dies, also by kill -9, the kernel marks its
+mutexes. The next process that takes such a mutex gets EOWNERDEAD and repairs what it protects. So no process ids, which
+may be reused, are compared. A waiter gives up after a bounded time, because not caching is always permitted.
 """
 
 cimport cython
@@ -44,9 +43,9 @@ cdef extern from * nogil:
         return rc;
     }
     static int mutex_try(CacheLock *lock) { return pthread_mutex_trylock(&lock->mutex); }
-    static int mutex_mend(CacheLock *lock) { return pthread_mutex_consistent(&lock->mutex); }
+    static int mutex_make_consistent(CacheLock *lock) { return pthread_mutex_consistent(&lock->mutex); }
     static void mutex_release(CacheLock *lock) { pthread_mutex_unlock(&lock->mutex); }
-    static void nap(void) { struct timespec t = {0, 100000}; nanosleep(&t, 0); }
+    static void short_sleep(void) { struct timespec t = {0, 100000}; nanosleep(&t, 0); }
     static void *map_memory(size_t size, int shared) {
         int flags = (shared ? MAP_SHARED : MAP_PRIVATE) | MAP_ANONYMOUS | MAP_NORESERVE;
         void *p = mmap(0, size, PROT_READ | PROT_WRITE, flags, -1, 0);
@@ -56,9 +55,9 @@ cdef extern from * nogil:
     void cpu_relax()
     int mutex_make(CacheLock *lock)
     int mutex_try(CacheLock *lock)
-    int mutex_mend(CacheLock *lock)
+    int mutex_make_consistent(CacheLock *lock)
     void mutex_release(CacheLock *lock)
-    void nap()
+    void short_sleep()
     void *map_memory(size_t size, bint shared)
     int sched_yield()
     int munmap(void *p, size_t size)
@@ -67,7 +66,7 @@ cdef extern from * nogil:
 cdef extern from "Python.h":
     object PyErr_SetFromErrno(object kind)
 
-cdef uint64_t LARGEST_RECORD = 1 << 17          # what 14 of the 16 bits for a record's length count in units
+cdef uint64_t LARGEST_RECORD = 1 << 17          # 14 of the 16 bits for a record's length, in units
 cdef uint32_t SPINS = limits.ARENA_LOCK_SPINS
 cdef uint32_t YIELDS = limits.ARENA_LOCK_YIELDS
 cdef uint32_t NAPS = limits.ARENA_LOCK_NAPS
@@ -76,7 +75,7 @@ cdef uint32_t NAPS = limits.ARENA_LOCK_NAPS
 # ---------------------------------------------------------------------------------------------------------- locks
 
 cdef int lock_make(CacheLock *lock) noexcept nogil:
-    """A free mutex in memory that nobody uses yet; 0, or an error number when the system has no robust mutexes."""
+    """Initialise a mutex in unused memory. Returns 0, or an error number when the system has no robust mutexes."""
     return mutex_make(lock)
 
 
@@ -89,14 +88,14 @@ cdef int lock_take(CacheLock *lock) noexcept nogil:
         if rc == 0:
             return LOCK_CLEAN
         if rc == EOWNERDEAD:
-            # Whoever dies between here and the release leaves the mutex marked once more.
-            return LOCK_INHERITED if mutex_mend(lock) == 0 else LOCK_BUSY
+            # If this process dies before the release, the mutex is marked again.
+            return LOCK_INHERITED if mutex_make_consistent(lock) == 0 else LOCK_BUSY
         if turn < SPINS:
             cpu_relax()
         elif turn < SPINS + YIELDS:
             sched_yield()
         else:
-            nap()
+            short_sleep()
     return LOCK_BUSY
 
 
@@ -108,14 +107,14 @@ cdef void lock_release(CacheLock *lock) noexcept nogil:
 
 @cython.final
 cdef class Arena:
-    """One mapping of `size_bytes` bytes; the table inside it is made by `Table`.
+    """One mapping of `size_bytes` bytes; `Table` creates the table inside it.
 
-    `shared` makes processes forked later use the same memory; otherwise each has a copy of its own. A page of memory is
-    used when it is first written: an empty arena costs a few pages whatever its size.
+    With `shared`, processes forked later use the same memory; otherwise each gets its own copy. A page takes memory
+    when it is first written, so an empty arena takes a few pages, whatever its size.
 
     Raises:
-        ValueError: the size lies outside `limits.ARENA_BYTES`.
-        OSError: the memory cannot be had, or the system has no robust mutexes.
+        ValueError: the size is outside `limits.ARENA_BYTES`.
+        OSError: the memory cannot be mapped, or the system has no robust mutexes.
     """
 
     def __cinit__(self, size_bytes: int, *, shared: bool = False) -> None:
@@ -136,12 +135,12 @@ cdef class Arena:
 
     @property
     def ring_size(self) -> int:
-        """Bytes that records can use."""
+        """Size of the ring of records (bytes)."""
         return self.header.ring_size
 
     @property
     def ring_used(self) -> int:
-        """Bytes between the oldest and the newest record; never more than `ring_size`."""
+        """Bytes from the oldest record to the end of the newest; never more than `ring_size`."""
         return self.header.head - self.header.tail
 
 
@@ -150,7 +149,7 @@ cdef inline uint64_t round_up(uint64_t value, uint64_t unit) noexcept nogil:
 
 
 cdef void lay_out(ArenaHeader *h, uint64_t size) noexcept:
-    """Fill the header, which is zeros. The table's part comes first, then the scratch record; the ring has the rest."""
+    """Fill the zeroed header. The table comes first, then the scratch record; the ring takes the rest."""
     cdef uint64_t share = <uint64_t><int>limits.ARENA_TABLE_SHARE
     cdef uint64_t entry_share = <uint64_t><int>limits.ARENA_ENTRY_SHARE
     h.root_offset = ARENA_PAGE

@@ -1,9 +1,8 @@
-"""A table that strangers can fill: bounded in entries and in octets, the oldest entry leaves first.
+"""A table that remote parties can fill: limited in entries and in octets, the oldest entry is evicted first.
 
-The cache itself is one arena with one limit. What stands beside it in a process is made of Python objects:
-delegations, parsed keys, verified denials, what is known of servers. Each such table tells its name, its limit and the
-octets that it takes, so that their sum can be shown and a test can hold every one of them against its limit. Octets are
-an estimate: what the parts take together, rounded up by whoever adds an entry.
+The cache itself is one arena with one limit. The tables beside it in a process consist of Python objects: delegations,
+parsed keys, verified denials, data about servers. Each has a name, a limit and the octets that it uses, so that the sum
+can be shown and a test can check each limit. Octets are estimates, rounded up by the code that adds an entry.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ __all__ = ["BoundedDict", "MemoryTable"]
 
 
 class MemoryTable(Protocol):
-    """What stands beside the cache: `octets` are taken now, and never more than `limit`."""
+    """A table beside the arena: it uses `octets`, never more than `limit`."""
 
     @property
     def name(self) -> str: ...
@@ -27,12 +26,12 @@ class MemoryTable(Protocol):
     def limit(self) -> int: ...
 
     def clear(self) -> None:
-        """Give all of it back."""
+        """Remove all entries."""
         ...
 
 
 class BoundedDict:
-    """At most `most` entries of together at most `limit` octets. `entries` is for reading only."""
+    """At most `most` entries with at most `limit` octets in total. `entries` is for reading only."""
 
     __slots__ = ("_costs", "entries", "evicted", "limit", "most", "name", "octets")
 
@@ -49,7 +48,8 @@ class BoundedDict:
         return len(self.entries)
 
     def put(self, key: Hashable, value: object, cost: int) -> bool:
-        """Add or replace an entry of `cost` octets; False, and none is left, when it would take more than an eighth."""
+        """Add or replace an entry of `cost` octets. An entry larger than an eighth of the limit is not stored (False),
+        and the previous one is removed."""
         self.pop(key)
         if cost * 8 > self.limit:
             return False

@@ -1,6 +1,6 @@
-# Layout of the facts about a server when servers.py is compiled as it stands: the class becomes an extension type, whose
-# attributes are read and written without a dictionary or a descriptor. Without compilation nothing reads this file.
-# tests/unit/resolver/test_effects.py holds the names here against ``__slots__`` there.
+# Attributes of the class in infra.py when it is compiled: it becomes an extension type, whose attributes are accessed
+# without a dictionary or a descriptor. Without compilation this file is not used.
+# tests/unit/resolver/test_effects.py checks that the names agree with ``__slots__``.
 
 cdef class InfraEntry:
     cdef public double probe_after

@@ -1,10 +1,9 @@
-"""What is known about each upstream address: how fast it answers, what it does not understand, whether it is alive.
+"""The infrastructure cache: round-trip time, EDNS and cookie support, and reachability of each upstream address.
 
-The numbers follow RFC 6298 (smoothed time, variation, doubled timeouts); choosing among servers by them is the
-iterator's job. Three rules stand here: the table is bounded and forgets the least recently noted address, since an
-attacker can name any number of them; a dead address is asked again with one query per interval, so that a network
-that comes back is noticed without a restart; and no fact lasts for ever, because servers get repaired.
-Times are seconds of one clock of the caller's choice that does not jump, such as the monotonic one.
+The numbers follow RFC 6298 (smoothed round-trip time, variance, doubled timeouts); `iterate` selects servers by them.
+The table is limited and evicts the least recently noted address, because an attacker can name any number of addresses.
+A dead address gets one query per interval, so that a network that comes back is noticed without a restart. All data
+expires, because servers get repaired. Times are seconds of one clock that never goes back, such as the monotonic one.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ LAME_COST = limits.LAME_OVERHEAD
 
 
 class InfraEntry:
-    """Facts about one address. `srtt`, `rttvar` and `timeout` are seconds; `srtt` is None before the first reply."""
+    """Data about one address. `srtt`, `rttvar` and `timeout` are seconds; `srtt` is None before the first reply."""
 
     __slots__ = (
         "cookie",
@@ -58,37 +57,38 @@ class InfraEntry:
         self.timeouts = 0
         """Timeouts in a row."""
         self.probe_after = 0.0
-        """A dead address is not asked before this time."""
+        """A dead address gets no query before this time."""
         self.cookie = b""
-        """Our cookie and the server's, as it sent them last; empty while it gave none (RFC 7873 section 5.4)."""
+        """Client and server cookie of the last reply with one; empty while there is none (RFC 7873 section 5.4)."""
         self.no_cookie_until = 0.0
-        """It gives no cookies, and is not asked for one before this time."""
+        """It does not support cookies: queries have none before this time."""
         self.edns_seen = False
-        """A reply with an OPT record came: timeouts are no sign of broken EDNS."""
+        """A reply had an OPT record, so timeouts are no sign of broken EDNS."""
         self.edns_broken_until = 0.0
         self.tcp_until = 0.0
         self.lame: dict[bytes, float] | None = None
-        """Lame zones (lower case) and until when; None while there is none."""
+        """Lame zones (lower case) with the time until which they count as lame; None while there is none."""
         self.updated_at = 0.0
 
     @property
     def dead(self) -> bool:
-        """Whether timeouts doubled so often that the address is only probed."""
+        """Whether the timeout has doubled so often that the address only gets probes."""
         return self.timeouts > 0 and self.timeout >= DEAD
 
     def rtt_estimate(self) -> float:
-        """Seconds a query is likely to take: what to order addresses by. Timeouts in a row count in full."""
+        """The expected time of a query (seconds), by which addresses are ordered: the timeout after timeouts, else
+        `srtt`."""
         if self.timeouts or self.srtt is None:
             return self.timeout
         return self.srtt
 
     def __repr__(self) -> str:
         srtt = "unknown" if self.srtt is None else f"{self.srtt * 1000:.1f} ms"
-        return f"ServerInfo(srtt={srtt}, timeout={self.timeout * 1000:.0f} ms, timeouts={self.timeouts})"
+        return f"InfraEntry(srtt={srtt}, timeout={self.timeout * 1000:.0f} ms, timeouts={self.timeouts})"
 
 
 class ServerStatistics(NamedTuple):
-    """How many addresses are known, how many of them count as dead, and how many were forgotten for room."""
+    """The number of addresses, how many of them are dead, and how many were evicted."""
 
     addresses: int
     dead: int
@@ -96,10 +96,10 @@ class ServerStatistics(NamedTuple):
 
 
 class InfraCache:
-    """Facts by address (any hashable, such as `(address, port)`), at most `capacity` of them.
+    """Data by address (any hashable, such as `(address, port)`), for at most `capacity` addresses.
 
     Raises:
-        ValueError: the capacity lies outside `limits.CACHE_SERVERS`.
+        ValueError: the capacity is outside `limits.CACHE_SERVERS`.
     """
 
     def __init__(self, capacity: int = limits.CACHE_SERVERS.default) -> None:
@@ -115,20 +115,21 @@ class InfraCache:
 
     @property
     def octets(self) -> int:
-        """What the facts take, about."""
+        """Estimated memory of the data."""
         return len(self._known) * FACTS + self._lame.octets
 
     def find(self, address: Hashable) -> InfraEntry | None:
-        """The facts, or None about a stranger."""
+        """The data about `address`, or None when there is none."""
         return self._known.get(address)
 
     def timeout(self, address: Hashable) -> float:
-        """Seconds to wait for this address before asking another."""
+        """Seconds to wait for a reply of this address before another one is tried."""
         info = self._known.get(address)
         return FIRST if info is None else info.timeout
 
     def is_usable(self, address: Hashable, now: float) -> bool:
-        """Whether to ask this address. One query per interval is let through to a dead one; asking this takes it."""
+        """Whether this address may be queried. For a dead one, True is returned once per interval: the caller then
+        sends the probe."""
         info = self._known.get(address)
         if info is None or not info.dead:
             return True
@@ -137,7 +138,7 @@ class InfraCache:
         info.probe_after = now + PROBE_INTERVAL
         return True
 
-    # --- what queries taught --------------------------------------------------------------------------------------
+    # --- results of queries ---------------------------------------------------------------------------------------
 
     def note_reply(self, address: Hashable, rtt: float, now: float, *, edns: bool = False) -> None:
         """A reply came after `rtt` seconds, with an OPT record if `edns` (RFC 6298 section 2)."""
@@ -159,10 +160,10 @@ class InfraCache:
     def note_timeout(self, address: Hashable, now: float, timeout: float | None = None) -> None:
         """No reply came in time: double the timeout (RFC 6298 section 5.5); at half the maximum the address is dead.
 
-        `timeout` is what `timeout` said when the query was sent. Queries that were under way together are one sign
-        and not many, as the one timer of RFC 6298 section 5 has it: who was sent under a shorter timeout than today's
-        tells nothing new, and who was sent under a longer one is refuted by a reply that came since. Without that, one
-        pause of a busy machine would bury a server that a hundred queries wait for.
+        `timeout` is the value of `timeout()` when the query was sent. Queries that were in flight together count as one
+        timeout, like the single timer of RFC 6298 section 5. A query with a shorter timeout than the current one gives
+        no new information; for one with a longer timeout a reply has come since. Otherwise one pause of a busy machine
+        would make a server dead for which a hundred queries wait.
         """
         info = self._note(address, now)
         if timeout is not None and timeout != info.timeout:
@@ -173,7 +174,7 @@ class InfraCache:
             info.probe_after = now + PROBE_INTERVAL
 
     def note_lame(self, address: Hashable, zone: bytes, now: float) -> None:
-        """The server does not serve `zone`, though it should."""
+        """The server is lame for `zone`: it does not serve it, though it should."""
         info = self._note(address, now)
         if info.lame is None:
             info.lame = {}
@@ -198,36 +199,36 @@ class InfraCache:
             self._lame.pop((address, zone))
 
     def note_edns_broken(self, address: Hashable, now: float) -> None:
-        """The server fails on EDNS; it is asked without for a while (RFC 6891 section 6.2.2)."""
+        """The server fails on EDNS: queries are sent without for a while (RFC 6891 section 6.2.2)."""
         self._note(address, now).edns_broken_until = now + EDNS_BROKEN
 
     def note_cookie(self, address: Hashable, cookie: bytes, now: float) -> None:
-        """The server gave a cookie, to be sent back until it gives another."""
+        """The server sent a cookie, which is returned until it sends another."""
         self._note(address, now).cookie = cookie
 
     def note_no_cookie(self, address: Hashable, now: float) -> None:
-        """The server gives no cookie, or no longer one."""
+        """The server sends no cookie, or no longer one."""
         info = self._note(address, now)
         info.cookie = b""
         info.no_cookie_until = now + COOKIELESS
 
     def note_tcp_only(self, address: Hashable, now: float) -> None:
-        """Replies that looked forged came from here; it is asked over TCP for a while."""
+        """Replies from this address may be forged: queries are sent over TCP for a while."""
         self._note(address, now).tcp_until = now + TCP_ONLY
 
     # --- upkeep ---------------------------------------------------------------------------------------------------
 
     def clear(self) -> None:
-        """Forget all addresses."""
+        """Remove all addresses."""
         self._known.clear()
         self._lame.clear()
 
     def statistics(self) -> ServerStatistics:
-        """Counts; looks at every address."""
+        """Counts. Visits every address."""
         return ServerStatistics(len(self._known), sum(info.dead for info in self._known.values()), self._evicted)
 
     def _note(self, address: Hashable, now: float) -> InfraEntry:
-        """The address becomes the most recently noted; what was learned too long ago is forgotten."""
+        """Make `address` the most recently noted, with its entry. Data that is too old is discarded."""
         known = self._known
         info = known.pop(address, None)
         if info is None:

@@ -1,5 +1,5 @@
-# What stands where in the table, and how readers find it: without the GIL and without a lock.
-# A reader finds, copies what it wants, and asks `read_is_consistent`; only then may it believe what it copied.
+# Memory layout of the table, and lookups without the GIL and without a lock.
+# A reader finds an entry, copies what it needs, and calls `read_is_consistent`: only then is the copy valid.
 
 from libc.stdint cimport INT64_MIN, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -18,12 +18,12 @@ cdef enum:
 
 cdef enum:
     BUCKET_SLOTS = 7            # with the head of eight bytes one cache line
-    GROUP_BUCKETS = 64          # one page, one lock; an entry's second bucket lies in the same group
+    GROUP_BUCKETS = 64          # one page, one lock; both buckets of an entry are in the same group
     RECORD_HEAD = 16
     KEY_LIMIT = 1024
 
-# What stands in the ring: head, key, value, padding. `sizes` holds the key's length and, in the upper four bits, the
-# bytes of padding; `units` the length of the whole, which never changes once the record exists.
+# A record in the ring: head, key, value, padding. `sizes` is the length of the key and, in the upper four bits, the
+# bytes of padding. `units` is the length of the record, which never changes.
 ctypedef struct Record:
     uint16_t units
     uint16_t sizes
@@ -33,18 +33,18 @@ ctypedef struct Record:
     uint32_t created            # seconds of the real-time clock
     uint32_t ttl                # seconds
 
-# slots: bits 0-31 place in units plus one (0: free), 32-60 tag, 61 claimed by somebody who renews the entry (only for
-# this copy of it: a replacement is not claimed), 62 displaced, 63 referenced since the tail last came by.
+# Slots: bits 0-31 offset of the record in units plus one (0: free), 32-60 tag, 61 claimed for a prefetch (a replacement
+# is not claimed), 62 displaced, 63 referenced since the tail last passed the record.
 ctypedef struct Bucket:
     uint32_t sequence           # odd while a writer is inside
-    uint16_t displaced          # entries whose first choice this is and that stand in their second
+    uint16_t displaced          # number of entries with this first bucket that are in their second one
     uint16_t clock_hand
     uint64_t slots[7]
 
 cdef enum:
-    FLUSHES = 4                 # under way at once
+    FLUSHES = 4                 # most flushes in progress
 
-# A flush that is under way. A later process with the same PID as its owner has another start time.
+# A flush in progress. A later process with the PID of its owner has another start time.
 ctypedef struct Flush:
     uint64_t started            # ticks since boot; 0: unknown
     uint32_t owner              # PID
@@ -55,29 +55,29 @@ ctypedef struct Flush:
 ctypedef struct TableHeader:
     uint64_t k0
     uint64_t k1
-    uint64_t state              # level in the upper 8 bits, groups already divided at this level below
+    uint64_t state              # upper 8 bits: level; below: number of groups already split at this level
     uint32_t serial             # changes with each flush; 0: no table yet
-    uint32_t flushing           # bit set: which of `flushes` are under way
+    uint32_t flushing           # bit set: which of `flushes` are in progress
     uint64_t maximum_groups
     int64_t entries[5]
     int64_t stored[5]
     int64_t evicted[5]
     int64_t expired[5]
     int64_t dropped[5]
-    int64_t carried             # entries that got another round
+    int64_t carried             # entries that were moved from the tail to the head
     int64_t refused
     int64_t busy
-    int64_t repaired            # groups or rings taken over from dead writers
+    int64_t repaired            # groups, rings or flushes taken over from dead processes
     Flush flushes[4]
 
-# What nogil code needs of a table, in this process. Counters here belong to this process alone.
+# The state of a table that code without the GIL needs, in this process. The counters belong to this process.
 ctypedef struct TableView:
     ArenaHeader *arena
     TableHeader *head
     uint8_t *ring
     uint64_t ring_size
     Bucket *buckets
-    CacheLock *locks            # one a group
+    CacheLock *locks            # one per group
     int64_t hits[5]
     int64_t misses[5]
 
@@ -97,10 +97,10 @@ ctypedef struct Hit:
 cdef int64_t clock_slack
 
 cdef inline int64_t remaining(int64_t now, uint32_t created, uint32_t ttl) noexcept nogil:
-    """Seconds an entry has left, never more than its TTL; zero or less when it has expired, so long ago.
+    """Remaining seconds of an entry, at most its TTL; zero or negative when it has expired.
 
-    The clock is believed: forward jumps expire. A clock set back makes entries come from the future; within the slack
-    they count as new, beyond it they have expired, so that none lives longer than its TTL and the slack.
+    After a forward jump of the clock entries expire. After a backward jump entries were created in the future: within
+    the slack they count as new, beyond it as expired. So none lives longer than its TTL and the slack.
     """
     cdef int64_t age = now - <int64_t>created
     if age < 0:
@@ -115,7 +115,7 @@ cdef inline uint64_t table_hash(const TableView *t, uint8_t kind, const uint8_t 
 
 
 cdef inline bint read_is_consistent(const Hit *f) noexcept nogil:
-    """Whether everything read since `table_find` was read before any writer came."""
+    """Whether no writer has changed the bucket since `table_find`, so everything read since then is valid."""
     fence_reads()
     return atomic_get32(&f.bucket.sequence) == f.sequence
 
@@ -140,7 +140,7 @@ cdef enum:
     LEVEL_SHIFT = 56
 
 
-# --- where things stand -------------------------------------------------------------------------------------------
+# --- layout -------------------------------------------------------------------------------------------------------
 
 cdef inline uint64_t slot_tag(uint64_t h) noexcept nogil:
     return (h >> 12) & TAG

@@ -1,10 +1,10 @@
-"""Looking things up in the table, without the GIL and without a lock.
+"""Lookups in the table, without the GIL and without a lock.
 
-The table is buckets of seven slots over the arena's ring, one table for answers, sets, denials and failures. A bucket's
-sequence number is odd while a writer is inside and differs afterwards, so a reader copies first and then asks whether it
-may believe the copy. Everything a reader sees may be torn: each offset and length is checked before it is used.
-The key is hashed with a seed, because owner names come from strangers. A key has two buckets in the same group of 64;
-the second is only looked at when the first has sent entries there, so most misses end after one line of memory.
+The table consists of buckets of seven slots that point into the arena's ring; it holds answers, RRsets, denials and
+failures. A bucket's sequence number is odd while a writer changes it, and differs afterwards. So a reader copies first
+and then checks that the copy is valid. Every read may be torn: each offset and length is checked before it is used.
+The key is hashed with a seed, because remote parties choose owner names. A key has two buckets in the same group of 64.
+The second is only searched when the first has displaced entries, so most misses read one cache line.
 """
 
 from libc.string cimport memcmp
@@ -18,13 +18,13 @@ read_turns = limits.TABLE_READ_TURNS
 
 
 cdef void table_prefetch(const TableView *t, uint64_t h) noexcept nogil:
-    """Ask for the first-choice bucket's line; for batches, which hash every question before they look at any."""
+    """Prefetch the cache line of the first bucket. Batches call it for all keys before the first lookup."""
     prefetch_line(group_at(t, group_number(atomic_get64(&t.head.state), h)) + first_choice(h))
 
 
 cdef bint probe_bucket(const TableView *t, Bucket *b, uint64_t h, uint8_t kind, const uint8_t *key, uint32_t key_size,
                        Hit *f) noexcept nogil:
-    """Find the key in one bucket. Everything may be torn: bounds are checked before each use."""
+    """Find the key in one bucket. Reads may be torn: bounds are checked before each use."""
     cdef uint64_t tag = slot_tag(h)
     cdef uint64_t value, place
     cdef uint64_t units = t.ring_size / ARENA_UNIT
@@ -60,7 +60,7 @@ cdef bint probe_bucket(const TableView *t, Bucket *b, uint64_t h, uint8_t kind, 
 
 cdef bint key_lies_under(const uint8_t *key, uint32_t key_size, const uint8_t *name, uint32_t name_size,
                          bint subtree) noexcept nogil:
-    """Whether the name at the key's beginning is `name`, or with `subtree` ends in it at a label's border."""
+    """Whether the name at the start of the key is `name`, or with `subtree` is below it."""
     cdef uint32_t at = 0
     if not subtree:
         return key_size >= name_size and memcmp(key, name, name_size) == 0
@@ -74,7 +74,8 @@ cdef bint key_lies_under(const uint8_t *key, uint32_t key_size, const uint8_t *n
 
 
 cdef bint is_flushed(const TableView *t, const uint8_t *key, uint32_t key_size) noexcept nogil:
-    """Whether a flush under way covers the key. One that ended meanwhile may be read torn: then it is swept already."""
+    """Whether a flush in progress covers the key. A torn read of one that ended meanwhile is harmless: its entries have
+    been removed."""
     cdef uint32_t flushing = atomic_get32(&t.head.flushing)
     cdef const Flush *flush
     cdef int i
@@ -90,7 +91,7 @@ cdef bint is_flushed(const TableView *t, const uint8_t *key, uint32_t key_size) 
 
 cdef int table_find(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, uint32_t key_size,
                     Hit *f) noexcept nogil:
-    """1 and `f` filled, or 0. What `f` points to may change at once: copy it, then ask `read_is_consistent`."""
+    """1 and `f` filled, or 0. The data at `f` may change at any time: copy it, then call `read_is_consistent`."""
     cdef uint64_t state
     cdef Bucket *group
     cdef Bucket *b
@@ -130,13 +131,13 @@ cdef int table_find(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, 
 
 
 cdef void table_touch(Hit *f) noexcept nogil:
-    """Mark the entry as used, so that the tail carries it over once. Losing a race with a writer does no harm."""
+    """Mark the entry as used, so that the tail moves it to the head once. Losing a race with a writer is harmless."""
     if not f.slot_value & REFERENCED:
         atomic_swap64(f.slot, f.slot_value, f.slot_value | REFERENCED)
 
 
 cdef bint table_claim_prefetch(uint64_t *slot, uint64_t value) noexcept nogil:
-    """Mark the entry in `slot`, which held `value`, as being renewed: true for one caller of all processes."""
+    """Claim the entry in `slot`, which had `value`, for a prefetch: true for one caller of all processes."""
     cdef int _turn
     for _turn in range(2):                              # the reader itself may have marked the entry as used since
         if value & CLAIMED:

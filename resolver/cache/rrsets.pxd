@@ -1,4 +1,4 @@
-# C door of the RRset cache: its table, for rooms that look sets up from compiled code.
+# C interface of the RRset cache: its table, for lookups from compiled code.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 

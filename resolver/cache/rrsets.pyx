@@ -1,12 +1,12 @@
-"""What the resolver learned: RRsets by name and type, denials, and failures, each with its trust, verdict and age.
+"""The cache of RRsets by name and type, denials, and failures, each with its trust, verdict and age.
 
-Rules kept here, so that no caller can forget them: a fresh set of higher trust is never replaced by one of lower
-(RFC 2181 section 5.4.1); what the child says about its own NS set never outlives the delegation it came through (ghost
-domains, CVE-2012-1192), so a zone that its parent took away dies with the parent's TTL; TTLs are capped, denials more
-tightly (RFC 2308 section 5) and failures to five minutes (RFC 9520 section 3.2).
-A set is stored under its lower-cased owner; the spelling it was received with is not kept, a found set is spelled as it
-was asked for. Only class IN is kept: nothing else is resolved.
-Values are the packed rdata of `wire.rrset` followed by the packed signatures, `aux` being the length of the first.
+Rules that hold for every caller: a fresh set of higher trust is not replaced by one of lower trust (RFC 2181 section
+5.4.1). The child's own NS set never expires later than the fresh NS set it replaces (ghost domains, CVE-2012-1192), so
+a zone that was removed from its parent disappears with the parent's TTL. TTLs have a maximum, which is lower for
+denials (RFC 2308 section 5) and five minutes for failures (RFC 9520 section 3.2).
+A set is stored under its lower-case owner. The received letter case is not kept: a found set has the owner as queried.
+Only class IN is stored, because nothing else is resolved.
+Values are the packed rdata of `wire.rrset` followed by the packed signatures; `aux` is the length of the former.
 """
 
 cimport cython
@@ -37,7 +37,7 @@ cdef enum:
     KEY_SIZE = 257              # name and type
     NXDOMAIN = 3
     FAILURE_HEAD = 2            # kind; verdict and one, 0 for none; the text follows
-    SET_HEAD = 16               # type, class, TTL, trust, verdict, lengths (u16, u32) of a set inside a negative entry
+    SET_HEAD = 16               # type (2), TTL (4), trust, verdict, lengths (4, 4) of a set inside a negative entry
 
 cdef int TRUST_GLUE = Trust.GLUE
 cdef int TRUST_CONFIGURED = Trust.CONFIGURED
@@ -51,7 +51,7 @@ cdef int MAX_TEXT = limits.EDE_TEXT
 
 
 cdef inline uint32_t make_key(uint8_t *key, bytes name, uint16_t rtype) except 0:
-    """Lower-cased name and type.
+    """Write the key, lower-case name and type, and return its size.
 
     Raises:
         ValueError: `name` is not a name in wire form.
@@ -84,12 +84,12 @@ cdef class NegativeEntry:
         self.verdict = verdict
 
     def __repr__(self) -> str:
-        return f"Negative(rcode={self.rcode}, ttl={self.ttl}, verdict={self.verdict}, proofs={len(self.proofs)})"
+        return f"NegativeEntry(rcode={self.rcode}, ttl={self.ttl}, verdict={self.verdict}, proofs={len(self.proofs)})"
 
 
 class CachedFailure(NamedTuple):
     """A failure from the cache: its `kind` and `verdict` (None: there was no data), the extended error with its text,
-    and `left`, the seconds for which the question is not tried again."""
+    and `left`, the seconds until the question is resolved again."""
 
     kind: int
     verdict: int | None
@@ -99,7 +99,7 @@ class CachedFailure(NamedTuple):
 
 
 cdef bytes pack_set(RRset rrset):
-    """Name, fixed head, rdata, signatures: a set that stands inside another entry."""
+    """A set inside another entry: name, fixed head, rdata, signatures."""
     cdef uint32_t name_size = <uint32_t>PyBytes_GET_SIZE(rrset.name)
     cdef uint32_t packed = <uint32_t>PyBytes_GET_SIZE(rrset.packed)
     cdef uint32_t sigs = <uint32_t>PyBytes_GET_SIZE(rrset.packed_sigs)
@@ -119,7 +119,7 @@ cdef bytes pack_set(RRset rrset):
 
 
 cdef list unpack_sets(bytes value, uint32_t age, uint32_t left):
-    """The sets of `pack_set` in a row, made `age` seconds older and no longer-lived than `left`."""
+    """The sets of concatenated `pack_set` values, with TTLs reduced by `age` and at most `left`; None when invalid."""
     cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(value)
     cdef Py_ssize_t size = PyBytes_GET_SIZE(value)
     cdef Py_ssize_t at = 0, name_size
@@ -153,10 +153,10 @@ cdef list unpack_sets(bytes value, uint32_t age, uint32_t left):
 
 @cython.final
 cdef class RRsetCache:
-    """RRsets, denials and failures in a table. TTLs are in seconds; `now` is the real-time clock's.
+    """RRsets, denials and failures in a table. TTLs are in seconds; `now` is in seconds since 1970.
 
     Raises:
-        ValueError: a TTL bound outside `limits.CACHE_MIN_TTL`, `CACHE_MAX_TTL`, `CACHE_MAX_NEGATIVE_TTL`.
+        ValueError: a value is outside `limits.CACHE_MIN_TTL`, `CACHE_MAX_TTL` or `CACHE_MAX_NEGATIVE_TTL`.
     """
 
     def __cinit__(self, table: Table, *, min_ttl: int = 0, max_ttl: int = 86400, max_negative_ttl: int = 3600) -> None:
@@ -166,11 +166,11 @@ cdef class RRsetCache:
         self.max_negative_ttl = limits.CACHE_MAX_NEGATIVE_TTL.check(max_negative_ttl, "max_negative_ttl")
 
     def put(self, rrset: RRset, now: int) -> bool:
-        """Keep a set with its `trust` and `verdict`; False when it is not kept.
+        """Store a set with its `trust` and `verdict`; False when it is not stored.
 
-        Not kept: a TTL of zero, another class than IN, an empty set, less trust than the fresh set that is there, more
-        bytes than the arena takes. A set that may answer clients also removes denials of itself that are not better
-        proved.
+        Not stored: a TTL of zero, another class than IN, an empty set, a set with less trust than the fresh one in the
+        cache, or one too large for the arena. A set that may answer clients also removes denials of itself whose
+        verdict is not higher.
 
         Raises:
             ValueError: the owner is not a name in wire form.
@@ -178,7 +178,7 @@ cdef class RRsetCache:
         cdef uint8_t key[KEY_SIZE]
         cdef uint32_t size = make_key(key, rrset.name, rrset.rtype)
         cdef Slice pieces[2]
-        # What was validated never outlives its signatures, whatever the least TTL of the configuration says.
+        # A validated set must expire with its signatures, so the configured minimum does not apply to it.
         cdef int64_t least = 0 if rrset.verdict == VERDICT_SECURE else self.min_ttl
         cdef int64_t ttl = min(max(<int64_t>rrset.ttl, least), self.max_ttl)
         cdef Py_ssize_t packed = PyBytes_GET_SIZE(rrset.packed)
@@ -211,7 +211,7 @@ cdef class RRsetCache:
     def find(self, name: bytes, rtype: int, now: int, *, min_trust: int = TRUST_GLUE, stale: int = 0) -> RRset | None:
         """The set with its TTL reduced by its age, or None.
 
-        `stale` takes expired sets less than so many seconds after their end, with the TTL of RFC 8767 section 5.2.
+        With `stale`, sets that expired less than `stale` seconds ago are found, with the TTL of RFC 8767 section 5.2.
 
         Raises:
             ValueError: `name` is not a name in wire form.
@@ -245,7 +245,7 @@ cdef class RRsetCache:
             count = packed_count(<const uint8_t *>PyBytes_AS_STRING(packed), f.aux)
             sig_count = packed_count(<const uint8_t *>PyBytes_AS_STRING(sigs), f.value_size - f.aux)
             if count < 0 or sig_count < 0:
-                break                                   # a dump's checksum does not vouch for its values
+                break                                   # from a loaded dump, whose values are not checked
             table_touch(&f)
             atomic_add64(&self.table.view.hits[KIND_RRSET], 1)
             return make_rrset(name, get16(key + size - 2), C_IN, <uint32_t>left, packed, count, sigs, sig_count,
@@ -254,9 +254,9 @@ cdef class RRsetCache:
         return None
 
     def closest_cut(self, name: bytes, now: int, *, for_ds: bool = False) -> tuple[bytes, RRset] | None:
-        """The deepest zone at or above `name` whose NS set is known, in lower case, and that set; None without any.
+        """The deepest zone (lower case) at or above `name` whose NS set is cached, and that set; None without any.
 
-        `for_ds` looks above `name` only, since a DS set lies with the parent (RFC 4035 section 3.1.4.1).
+        With `for_ds` only above `name`, because a DS set belongs to the parent zone (RFC 4035 section 3.1.4.1).
 
         Raises:
             ValueError: `name` is not a name in wire form.
@@ -269,7 +269,7 @@ cdef class RRsetCache:
         cdef RRset found
         if for_ds and key[0] != 0:
             at = <uint32_t>key[0] + 1
-        while True:                                     # at most 128 steps: the key holds a checked name
+        while True:                                     # at most 128 steps: the key is a checked name
             if table_find(&self.table.view, table_hash(&self.table.view, KIND_RRSET, key + at, size - at), KIND_RRSET,
                           key + at, size - at, &f):
                 zone = slice_bytes(key + at, size - at - 2)
@@ -284,10 +284,10 @@ cdef class RRsetCache:
 
     def put_negative(self, name: bytes, rtype: int, *, soa: RRset | None, proofs: Sequence[RRset] = (), ttl: int,
                      verdict: int, now: int) -> bool:
-        """Keep a denial: of the whole name with `rtype` 0 (NXDOMAIN), else of that type at it (NODATA).
+        """Store a denial: of the whole name with `rtype` 0 (NXDOMAIN), else of that type at the name (NODATA).
 
-        `ttl` is what the SOA record says (the smaller of its TTL and its MINIMUM, RFC 2308 section 5); it is capped
-        here. False when nothing is kept: a TTL of zero, too many proofs, too many bytes.
+        `ttl` comes from the SOA record (the smaller of its TTL and its MINIMUM, RFC 2308 section 5); its maximum is
+        enforced here. False when nothing is stored: a TTL of zero, too many proofs, too many bytes.
 
         Raises:
             ValueError: `name` is not a name in wire form.
@@ -341,10 +341,10 @@ cdef class RRsetCache:
 
     def put_failure(self, name: bytes, rtype: int, *, kind: int, verdict: int | None, ede: int, text: str, ttl: int,
                     now: int, count: int = 1) -> bool:
-        """Remember that this question could not be answered, and why (RFC 9520). The TTL is capped at five minutes.
+        """Store that this question could not be answered, and why (RFC 9520). The TTL is at most five minutes.
 
-        `kind` and `verdict` are those of the failure, `ede` and `text` what clients are shown of it. `count` says how
-        often that happened in a row, this time included; see `failures`.
+        `kind` and `verdict` are those of the failure, `ede` and `text` are for clients. `count` is the number of
+        failures in a row, including this one; see `failures`.
 
         Raises:
             ValueError: `name` is not a name in wire form, or `kind` is above 255.
@@ -364,7 +364,7 @@ cdef class RRsetCache:
                          0, 0, self.serial) == PUT_STORED
 
     def find_failure(self, name: bytes, rtype: int, now: int) -> CachedFailure | None:
-        """What is remembered of a question that is not tried again yet, or None.
+        """The cached failure of a question that must not be resolved again yet, or None.
 
         Raises:
             ValueError: `name` is not a name in wire form.
@@ -383,7 +383,7 @@ cdef class RRsetCache:
                              value[FAILURE_HEAD:].decode("utf-8", "ignore"), left)
 
     def failures(self, name: bytes, rtype: int, now: int) -> int:
-        """How often in a row this question has failed lately: 0 after a success or five minutes of peace.
+        """How often in a row this question has failed: 0 after a success, or five minutes after the failure expired.
 
         Raises:
             ValueError: `name` is not a name in wire form.
@@ -407,9 +407,8 @@ cdef class RRsetCache:
         return count
 
     def created(self, name: bytes, rtype: int, *, denied: bool = False) -> int:
-        """When the set was stored that stands here, fresh or expired, or with `denied` the denial; 0: there is none.
-
-        Seconds of the real-time clock. A denial of the whole name counts for each of its types.
+        """When the cached set, or with `denied` the denial, was stored (seconds since 1970), fresh or expired; 0 when
+        there is none. A denial of the whole name counts for each type.
 
         Raises:
             ValueError: `name` is not a name in wire form.
@@ -428,12 +427,12 @@ cdef class RRsetCache:
         return latest
 
     cdef bint find_any(self, uint8_t kind, const uint8_t *key, uint32_t size, Hit *f) noexcept:
-        """Whether the table holds the entry, fresh or not; only the numbers in `f` may be used."""
+        """Whether the table has the entry, fresh or expired. Only the numbers in `f` may be used."""
         return table_find(&self.table.view, table_hash(&self.table.view, kind, key, size), kind, key, size, f)
 
     cdef bytes copy_value(self, uint8_t kind, const uint8_t *key, uint32_t size, int64_t now, int64_t stale, Hit *f,
                           int64_t *left):
-        """The value of an entry that is fresh or expired less than `stale` seconds ago, or None; fills `f`, `left`."""
+        """The value of an entry that is fresh or expired less than `stale` seconds ago, or None. Fills `f`, `left`."""
         cdef bytes value
         cdef int _turn
         cdef uint64_t h = table_hash(&self.table.view, kind, key, size)
@@ -452,9 +451,8 @@ cdef class RRsetCache:
     # --------------------------------------------------------------------------------------------------------- walk
 
     def walk(self, now: int) -> Iterator[tuple[bytes, int, int, RRset | None]]:
-        """Everything fresh: owner, type, seconds left, and the set, or None for a denial (type 0: of the whole name).
-
-        The cache stays in use meanwhile; what comes and goes may be missed, what moves may be shown twice.
+        """All fresh sets and denials: owner, type, remaining seconds, and the set, or None for a denial (type 0: of the
+        whole name). The cache stays in use: entries that change meanwhile may be missed or appear twice.
 
         Raises:
             BlockingIOError: a stopped process holds a lock of the cache.
@@ -496,7 +494,7 @@ cdef class RRsetCache:
     # ----------------------------------------------------------------------------------------------------- removal
 
     def drop(self, name: bytes, rtype: int) -> int:
-        """Forget what is known of one type at `name`, with its denials. Returns how many entries.
+        """Remove the set, denials and failure of one type at `name`. Returns the number of entries.
 
         Raises:
             ValueError: `name` is not a name in wire form.

@@ -1,11 +1,11 @@
-# C door of the walks over the whole table: sweep and copy, without the GIL, safe beside other processes.
-# All return counts, or PUT_BUSY when a process which does not run holds a lock.
+# C interface for operations on the whole table: sweep and copy, without the GIL, safe with concurrent processes.
+# They return counts, or PUT_BUSY when a stopped process holds a lock.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from resolver.cache.lookup cimport TableView
 
-# An entry on its way out of the table or back into it: this head, the key, the value. In the machine's byte order.
+# An entry in a dump: this head, the key, the value. In native byte order.
 ctypedef struct DumpEntry:
     uint32_t value_size
     uint32_t created
@@ -21,4 +21,4 @@ cdef void table_end_flush(TableView *t, int64_t number) noexcept nogil
 cdef int64_t table_sweep(TableView *t, uint32_t kinds, const uint8_t *name, uint32_t name_size, bint subtree,
                          bint outdated, uint64_t *group, uint64_t count) noexcept nogil
 cdef int64_t table_copy(TableView *t, uint32_t kinds, uint64_t *at, uint64_t end, int64_t now, int64_t stale,
-                        uint8_t *out, uint64_t room) noexcept nogil
+                        uint8_t *out, uint64_t capacity) noexcept nogil

@@ -1,24 +1,24 @@
-"""The whole of the table from end to end: flushing what lies under a name, copying entries out.
+"""Operations on the whole table: flushing the entries under a name, and copying entries out.
 
-**Flushing.** Flushed entries are invisible from the beginning on, and nothing that was concluded from it comes
-back. Facts: the entries are spread over the whole table; a query may have read one of them before and store its
-conclusion, or the entry itself once it is validated, at any time after. Therefore:
+**Flushing.** Flushed entries are invisible from the beginning, and no data derived from them is stored again. The
+entries are spread over the whole table, and a query that has read one before may store derived data, or the validated
+entry itself, at any time later. Therefore:
 
-1. Begin: the name is entered in the header, where readers see it and take what lies under it as missing; then the
+1. Begin: the name is written to the header, where readers see it and treat entries under it as missing. Then the
    serial of the table changes.
-2. Sweep: the groups are looked through in slices, each group under its lock; between slices others do their work.
-3. End: the name is taken out of the header.
+2. Sweep: the groups are visited in slices, each group under its lock. Between slices other work runs.
+3. End: the name is removed from the header.
 
-Who writes for a query says under which serial the query began; under another one than today's the entry is refused,
-which is asked inside the group's lock. So an entry of an older query is stored before the sweep, or never.
-Finished answers have the serial in their key: all of them are out of reach at once, since one may show data of any name
-that an alias leads to. They are made again from the record sets. A flush whose process died is detected by PID and process
-start time (all processes that share an arena are in one PID namespace); its name is readable again then, and what it
-left standing has not been flushed. A process that was forked during a flush does not end it.
+A write for a query passes the serial from when the query began. If it is not the current one, the entry is refused.
+This is checked under the group's lock, so an entry of an older query is stored before the sweep, or never.
+Finished answers have the serial in their key, so all of them become unreachable at once, because each may contain data
+of any name by an alias. They are made again from RRsets. A flush whose process died is detected by PID and process
+start time (all processes that share an arena are in one PID namespace). Its entries that were not swept yet can then be
+read again and have not been flushed. A process that was forked during a flush does not end it.
 
-**Copying** follows the ring from its tail to where its head was when it began, because there the entries stand in a row.
-The arena's lock is held for a bounded stretch at a time, so that nobody who writes waits for it; it is also what keeps
-the record in hand from being overwritten.
+**Copying** follows the ring from its tail to the head at the start of the copy, because entries are contiguous there.
+The arena's lock is held for a bounded number of records at a time, so that writers do not wait long. It also keeps the
+current record from being overwritten.
 """
 
 from libc.string cimport memcmp, memcpy
@@ -47,14 +47,14 @@ cdef extern from * nogil:
     void flush_set(uint32_t *at, uint32_t bits)
     void flush_clear(uint32_t *at, uint32_t bits)
 
-cdef int STRETCH = limits.TABLE_SWEEP
+cdef int RECORDS_PER_LOCK = limits.TABLE_SWEEP
 
 
 cdef int64_t table_begin_flush(TableView *t, const uint8_t *name, uint32_t name_size, bint subtree) noexcept nogil:
-    """Hide what is stored under `name` (NULL: everything) from readers, until `table_end_flush` of the number returned.
+    """Hide the entries under `name` (NULL: all) from readers, until `table_end_flush` is called with the result.
 
-    PUT_BUSY when as many flushes are under way as may be, or the lock cannot be had. The order matters: whoever reads
-    the new serial finds the entries hidden, so nothing is concluded from them under that serial.
+    Returns PUT_BUSY when too many flushes are in progress, or the lock cannot be taken. The order matters: a process
+    that reads the new serial finds the entries hidden, so no data is derived from them under that serial.
     """
     cdef Flush *flush
     cdef int i
@@ -70,7 +70,7 @@ cdef int64_t table_begin_flush(TableView *t, const uint8_t *name, uint32_t name_
         flush.name_size = <uint16_t>name_size if name is not NULL else 0
         if name is not NULL:
             memcpy(flush.name, name, name_size)
-        flush_set(&t.head.flushing, <uint32_t>1 << i)  # others end theirs without the lock
+        flush_set(&t.head.flushing, <uint32_t>1 << i)  # atomic: other flushes end without the lock
         atomic_put32(&t.head.serial, t.head.serial + 1 if t.head.serial + 1 else 1)
         lock_release(&t.arena.lock)
         return i
@@ -80,19 +80,19 @@ cdef int64_t table_begin_flush(TableView *t, const uint8_t *name, uint32_t name_
 
 
 cdef void table_end_flush(TableView *t, int64_t number) noexcept nogil:
-    """The entries are gone: readers need not look for them any more."""
+    """End the flush: its entries have been removed. Does nothing in a process that did not begin it."""
     if t.head.flushes[number % FLUSHES].owner == <uint32_t>getpid():
         flush_clear(&t.head.flushing, <uint32_t>1 << (number % FLUSHES))
 
 
 cdef int64_t table_sweep(TableView *t, uint32_t kinds, const uint8_t *name, uint32_t name_size, bint subtree,
                          bint outdated, uint64_t *group, uint64_t count) noexcept nogil:
-    """Drop the entries of the kinds (bit set) whose key begins with `name` (NULL: all) in the next `count` groups.
+    """Drop the entries of `kinds` (bit set) under `name` (NULL: all) in the next `count` groups.
 
-    With `outdated` also finished answers of an earlier serial, which nobody finds any more and which are not counted.
-    Returns how many; `group` is moved on, and is the largest number at the end. Groups are taken in their
-    order because an entry never leaves its group but for one of a higher number (when the table grows), wherever its
-    record is moved meanwhile: so each that stood here at the beginning is met.
+    With `outdated` also finished answers of an earlier serial, which cannot be found any more and are not counted.
+    Returns the number of dropped entries, or PUT_BUSY. `group` is advanced, and is the largest number at the end.
+    Groups are visited in ascending order, because an entry only moves to a group of a higher number (when the table grows),
+    wherever its record is moved meanwhile. So every entry that existed at the beginning is visited.
     """
     cdef int64_t gone = 0
     cdef uint64_t state, _turn, place
@@ -134,12 +134,13 @@ cdef int64_t table_sweep(TableView *t, uint32_t kinds, const uint8_t *name, uint
 
 
 cdef int64_t table_copy(TableView *t, uint32_t kinds, uint64_t *at, uint64_t end, int64_t now, int64_t stale,
-                        uint8_t *out, uint64_t room) noexcept nogil:
-    """Copy entries from position `at` of the ring on to `out`, each as a `DumpEntry` head, key and value; the bytes used.
+                        uint8_t *out, uint64_t capacity) noexcept nogil:
+    """Copy entries from position `at` of the ring to `out`, each as `DumpEntry` head, key and value.
 
-    Only entries of the kinds (bit set) that expired less than `stale` seconds ago or not yet. `at` is moved on; there is
-    no more when it has come to `end`, the ring's head when the walk began. An entry that the tail carries over meanwhile
-    may be copied twice. `room` must take the largest entry. Returns PUT_BUSY when the lock cannot be had.
+    Copied are entries of `kinds` (bit set) that are fresh or expired less than `stale` seconds ago. `at` is advanced;
+    the copy is complete when it reaches `end`, the ring's head at the start. An entry that is moved to the head meanwhile
+    may be copied twice. `capacity`, the size of `out`, must be enough for the largest entry. Returns the
+    bytes written, or PUT_BUSY when the lock cannot be taken.
     """
     cdef uint64_t used = 0
     cdef uint64_t size, h, group, value_size
@@ -152,7 +153,7 @@ cdef int64_t table_copy(TableView *t, uint32_t kinds, uint64_t *at, uint64_t end
         return PUT_BUSY
     if at[0] < t.arena.tail:
         at[0] = t.arena.tail
-    for _turn in range(STRETCH):
+    for _turn in range(RECORDS_PER_LOCK):
         if at[0] >= end:
             break
         r = <Record *>(t.ring + at[0] % t.ring_size)
@@ -160,14 +161,14 @@ cdef int64_t table_copy(TableView *t, uint32_t kinds, uint64_t *at, uint64_t end
         if (r.kind != KIND_FILLER and (kinds >> r.kind) & 1
                 and remaining(now, r.created, r.ttl) > -stale
                 and not is_flushed(t, <const uint8_t *>r + RECORD_HEAD, key_size_of(r))):
-            if used + sizeof(DumpEntry) + size > room:
+            if used + sizeof(DumpEntry) + size > capacity:
                 break
             h = hash_of(t, r)
             group = group_number(t.head.state, h)
             if lock_group(t, group) == 0:
                 slot = slot_of_place(group_at(t, group), h, (at[0] % t.ring_size) / ARENA_UNIT, &b)
                 if slot is not NULL:
-                    # Under the group's lock alone: a renewal in place changes the padding without the arena's.
+                    # Read under the group's lock, because a renewal in place changes the padding without the arena's.
                     value_size = size - RECORD_HEAD - key_size_of(r) - (r.sizes >> 12)
                     head.value_size = <uint32_t>value_size
                     head.created = r.created

@@ -1,10 +1,10 @@
-"""The cache as a stream of bytes: record sets and denials with their ages, to be written down and taken in again.
+"""Saves and loads the cache as a stream of bytes: RRsets and denials with their ages.
 
-A dump is a head (version, byte order, a label, when it was made), blocks of whole entries, and the SHA-256 of all
-before it, so that a file which was cut off or changed by the disk is refused as a whole and never half believed. The
-label is the caller's: two dumps whose labels differ were made under rules so different (trust anchors, local zones)
-that what one concluded must not be used under the other. Finished answers, failures and facts about servers are left
-out: they are cheap to find out again and were true for one moment only. Nothing here opens a file.
+A dump consists of a head (version, byte order, label, time), blocks of whole entries, and the SHA-256 of all before it.
+So a truncated or damaged file is rejected as a whole. The caller sets the label: dumps with different labels were made
+under different rules (trust anchors, local zones), so entries of one must not be used under the other. Finished
+answers, failures and data about servers are not saved: they are cheap to get again, or outdated soon. Nothing here
+opens a file.
 """
 
 import hashlib
@@ -19,32 +19,32 @@ __all__ = ["Loaded", "SnapshotError", "dump", "load"]
 
 MAGIC = b"resolver cache\n\x00"
 VERSION = 1
-# Native order on purpose: entries are copied as they stand, and a machine of the other order must notice.
+# Native byte order: entries are copied unchanged, and a machine with another byte order must reject the dump.
 HEAD = Struct("=16sIIQ32s")
 BYTE_ORDER = 0x01020304
 BLOCK = Struct("=I")
 DIGEST_SIZE = hashlib.sha256().digest_size
 CHUNK = 1 << 16
-# Kinds of entries as bits: record sets and denials (resolver/cache/lookup.pxd).
+# Kinds of entries as bits: RRsets and denials (resolver/cache/lookup.pxd).
 KINDS = 1 << 2 | 1 << 3
 LARGEST_BLOCK = limits.SNAPSHOT_BLOCK
 
 
 class SnapshotError(ValueError):
-    """A dump that cannot be used, and why."""
+    """A dump that cannot be used; the message says why."""
 
 
 class Loaded(NamedTuple):
-    """What came of a dump: entries taken in, and how many seconds ago it was made."""
+    """The result of loading a dump: the number of stored entries, and the age of the dump (seconds)."""
 
     entries: int
     age: int
 
 
 def dump(store: Store, *, label: bytes, now: int, stale: int = 0) -> Iterator[bytes]:
-    """Yield the dump piece by piece while the cache stays in use; `label` has at most 32 bytes.
+    """Yield the dump in pieces while the cache stays in use. `label` has at most 32 bytes.
 
-    Entries that expired less than `stale` seconds ago are kept, for those who serve stale data.
+    Entries that expired less than `stale` seconds ago are included, for serve-stale.
 
     Raises:
         BlockingIOError: a stopped process holds a lock of the cache.
@@ -66,13 +66,14 @@ def dump(store: Store, *, label: bytes, now: int, stale: int = 0) -> Iterator[by
 
 
 def load(store: Store, file: BinaryIO, *, label: bytes, now: int, stale: int = 0, largest: int) -> Loaded:
-    """Take a dump of at most `largest` bytes into `store`. `file` is read twice: nothing is believed unchecked.
+    """Load a dump of at most `largest` bytes into `store`. `file` is read twice, first to verify the checksum.
 
-    What the cache holds already and is fresh stays. Entries have the age they had, and the time since then. A flush
-    meanwhile ends the taking in.
+    Fresh entries in the cache are kept. The time since the dump is added to the ages of loaded entries. After a flush
+    in the meantime no further entries are stored.
 
     Raises:
-        SnapshotError: it is no dump, damaged, too large, or made under another label; nothing was taken in.
+        SnapshotError: it is not a dump, damaged, too large, or made under another label. Nothing was stored, except
+            when a block is inconsistent although the checksum matches.
         OSError: it cannot be read.
     """
     serial = store.table.serial
@@ -85,12 +86,12 @@ def load(store: Store, file: BinaryIO, *, label: bytes, now: int, stale: int = 0
             return Loaded(taken, now - made)
         try:
             taken += store.table.copy_in(_exactly(file, size), KINDS, now=now, stale=stale, serial=serial)
-        except ValueError as error:  # the checksum fits, so whoever made it made this as well
+        except ValueError as error:  # the checksum matches, so the dump was written like this
             raise SnapshotError(f"the dump is damaged: {error}") from None
 
 
 def _check(file: BinaryIO, label: bytes, now: int, largest: int) -> int:
-    """Read the whole file and hold it against its checksum; when it was made.
+    """Read the whole file and verify its checksum. Returns the time when it was made.
 
     Raises:
         SnapshotError: see `load`.
@@ -98,7 +99,7 @@ def _check(file: BinaryIO, label: bytes, now: int, largest: int) -> int:
     file.seek(0)
     head = file.read(HEAD.size)
     if len(head) < HEAD.size or not head.startswith(MAGIC):
-        raise SnapshotError("this is no dump of a resolver's cache")
+        raise SnapshotError("this is not a dump of a resolver's cache")
     _, version, order, made, found = HEAD.unpack(head)
     if order != BYTE_ORDER:
         raise SnapshotError("the dump comes from a machine with another byte order")
@@ -115,15 +116,14 @@ def _check(file: BinaryIO, label: bytes, now: int, largest: int) -> int:
         digest.update(tail[:-DIGEST_SIZE])
         tail = tail[-DIGEST_SIZE:]
     if digest.digest() != tail:
-        raise SnapshotError("the dump is damaged: its checksum does not fit its content")
-    # Only now is anything in it worth talking about.
+        raise SnapshotError("the dump is damaged: its checksum does not match its content")
     if found != label.ljust(len(found), b"\0"):
         raise SnapshotError(
-            "the dump was made under other settings (validation, policy, forwarding or the like); what was concluded"
-            " under them is not used"
+            "the dump was made under other settings (for example of validation, policy or forwarding); its data is not"
+            " used"
         )
     if made > now + limits.CACHE_CLOCK_SLACK:
-        raise SnapshotError("the dump comes from the future: this machine's clock was set back since")
+        raise SnapshotError("the dump was made in the future: this machine's clock was set back since")
     return int(made)
 
 

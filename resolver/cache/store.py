@@ -1,7 +1,7 @@
-"""The cache as the resolver holds it: one arena, one table in it, and the views of it that rooms use.
+"""The cache as the resolver uses it: one arena with one table, and the caches over it.
 
-Answers, record sets, denials and failures share the arena and its one byte limit; whatever is used least leaves first,
-whichever kind it is. Facts about servers are kept per process and are counted in addresses, not bytes.
+Answers, RRsets, denials and failures share the arena and its limit in bytes; the entries that were unused for longest
+are evicted first, whatever their kind. Data about servers is kept per process and limited by the number of addresses.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from resolver.wire import name as names
 
 __all__ = ["Store"]
 
-# Kinds of entries as bits: answers, record sets, denials, failures (resolver/cache/lookup.pxd).
+# Kinds of entries as bits: answers, RRsets, denials, failures (resolver/cache/lookup.pxd).
 EVERYTHING = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4
 
 
 class Store:
-    """`table`, and over it `answers` and `rrsets`; beside it `servers` and `denials`. Make one with `create`."""
+    """`table` with the caches `answers` and `rrsets`, and per process `servers` and `denials`. Made by `create`."""
 
     __slots__ = ("answers", "arena", "denials", "rrsets", "servers", "table")
 
@@ -52,14 +52,14 @@ class Store:
         payload: int = limits.EDNS_PAYLOAD.default,
         servers: int = limits.CACHE_SERVERS.default,
     ) -> Store:
-        """Map `size_bytes` of memory and lay the cache out in it.
+        """Map `size_bytes` of memory and create the cache in it.
 
-        `seed` is 16 random bytes. `shared` makes processes forked later use the same memory. TTLs are seconds,
-        `payload` is the size announced in OPT, `servers` a number of addresses.
+        `seed` is 16 random bytes. With `shared`, processes forked later use the same memory. TTLs are in seconds,
+        `payload` is the UDP size announced in OPT (bytes), `servers` a number of addresses.
 
         Raises:
-            ValueError: a value outside its limit, or a seed of another length.
-            OSError: the memory cannot be had.
+            ValueError: a value outside its limit, or a seed that is not 16 bytes long.
+            OSError: the memory cannot be mapped.
         """
         arena = Arena(size_bytes, shared=shared)
         table = Table(arena, seed)
@@ -72,16 +72,17 @@ class Store:
         )
 
     def flush(self, name: bytes | None = None, *, subtree: bool = False, rtype: int | None = None) -> Iterator[int]:
-        """Forget sets, denials, failures and answers at `name` (one type of it, it and all below it), or everything.
+        """Remove RRsets, denials, failures and answers at `name` (only `rtype`, or with `subtree` all below), or
+        everything.
 
-        The work of all processes is done here, in slices of some thousand entries at most: each step yields how many
-        went, and the caller lets others have their turn in between. From the first step on nothing that goes is found;
-        when the iterator has ended it is gone, in every process. All finished answers are out of reach at once,
-        because any of them may lead to the name by an alias; they are made again from the record sets.
+        One call is enough for all processes. It works in slices of some thousand entries at most: each step yields the
+        number of removed entries, and the caller can run other work in between. From the first step on no reader finds
+        the entries; when the iterator ends they are removed. All finished answers become unreachable at once, because
+        any of them may contain the name by an alias; they are made again from RRsets.
 
         Raises:
-            BlockingIOError: too many flushes are under way, or a stopped process holds a lock of the cache. What was
-                not reached stays, and is found again.
+            BlockingIOError: too many flushes are in progress, or a stopped process holds a lock of the cache. Entries
+                that were not reached stay and are found again.
         """
         table = self.table
         lowered = None if name is None else names.lower(name)
@@ -102,7 +103,7 @@ class Store:
             table.end_flush(number)
 
     def drop(self, name: bytes, *, subtree: bool = False, rtype: int | None = None) -> int:
-        """`flush` in one go. Returns how many entries went.
+        """`flush` without interruption. Returns the number of removed entries.
 
         Raises:
             BlockingIOError: see `flush`.
@@ -110,7 +111,7 @@ class Store:
         return sum(self.flush(name, subtree=subtree, rtype=rtype))
 
     def clear(self) -> None:
-        """Forget everything in one go, facts about servers included.
+        """Remove everything without interruption, including data about servers.
 
         Raises:
             BlockingIOError: see `flush`.
@@ -120,11 +121,11 @@ class Store:
         self.denials.clear()
 
     def bounded(self) -> list[MemoryTable]:
-        """What stands beside the arena in this process and can be filled by strangers."""
+        """The tables beside the arena in this process that remote parties can fill."""
         return [self.servers, self.denials]
 
     def statistics(self) -> dict[str, int]:
-        """Every counter of the cache under one flat name, such as `entries_answer` or `bytes_used`."""
+        """All counters of the cache, by names such as `entries_answer` or `bytes_used`."""
         found: dict[str, int] = {}
         for field, value in self.table.statistics()._asdict().items():
             if isinstance(value, dict):

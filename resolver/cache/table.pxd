@@ -1,4 +1,4 @@
-# C door of the table object: what compiled rooms hold on to, and pass to `lookup` and `writers`.
+# C interface of the table object, which compiled modules keep and pass to `lookup` and `writers`.
 
 from resolver.cache.arena cimport Arena
 from resolver.cache.lookup cimport TableHeader, TableView

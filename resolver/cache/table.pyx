@@ -1,7 +1,7 @@
-"""The table of the cache as Python sees it; `lookup` reads it, `writers` change it, `scan` pass through all of it.
+"""The Python interface of the cache's table; `lookup` reads it, `writers` changes it, `scan` processes all of it.
 
-One table holds answers, sets, denials and failures, so that one byte limit and one rule of eviction serve them all. It
-lies wholly inside its arena; this object is one process's view of it, with that process's counters of hits.
+One table holds answers, RRsets, denials and failures, so that they share one byte limit and one eviction policy. It is
+inside its arena. This object is one process's view of it, with that process's counters of hits and misses.
 """
 
 cimport cython
@@ -31,7 +31,8 @@ KIND_NAMES = ("filler", "answer", "rrset", "negative", "failure")
 
 
 class Entry(NamedTuple):
-    """A copy of one entry: the value, seconds left (zero or less: expired so long ago), age's base, marks."""
+    """A copy of one entry: the value, remaining seconds (zero or negative: expired), creation time (seconds since
+    1970), TTL, and the numbers `meta` and `aux` of its kind."""
 
     value: bytes
     remaining: int
@@ -42,7 +43,7 @@ class Entry(NamedTuple):
 
 
 class TableStatistics(NamedTuple):
-    """Counts since the arena was made; hits and misses are those of this process. Dictionaries are keyed by kind."""
+    """Counts since the arena was created; hits and misses are those of this process. Dictionaries are keyed by kind."""
 
     entries: dict[str, int]
     stored: dict[str, int]
@@ -62,18 +63,18 @@ class TableStatistics(NamedTuple):
 
 @cython.final
 cdef class Table:
-    """The one table of an arena, made before the processes that share it are forked; each has its own `Table` object.
+    """The table of an arena. It is created before the processes that share it are forked; each has its own `Table`.
 
-    `seed` keys the hash: 16 random bytes.
+    `seed` is the key of the hash: 16 random bytes.
 
     Raises:
-        ValueError: the seed has another length, or the arena has a table already.
+        ValueError: the seed is not 16 bytes long, or the arena has a table already.
         OSError: the system has no robust mutexes.
     """
 
     def __cinit__(self, arena: Arena, seed: bytes) -> None:
         cdef TableView *t = &self.view
-        cdef uint64_t room = arena.header.root_size - 2 * ARENA_PAGE
+        cdef uint64_t table_size = arena.header.root_size - 2 * ARENA_PAGE
         cdef uint64_t locks_offset = arena.header.root_offset + ARENA_PAGE
         if len(seed) != 16:
             raise ValueError(f"seed: {len(seed)} bytes instead of 16")
@@ -87,7 +88,7 @@ cdef class Table:
         t.head.serial = 1
         memcpy(&t.head.k0, PyBytes_AS_STRING(seed), 8)
         memcpy(&t.head.k1, PyBytes_AS_STRING(seed) + 8, 8)
-        t.head.maximum_groups = room / (GROUP_BUCKETS * sizeof(Bucket) + sizeof(CacheLock))
+        t.head.maximum_groups = table_size / (GROUP_BUCKETS * sizeof(Bucket) + sizeof(CacheLock))
         t.locks = <CacheLock *>(arena.base + locks_offset)
         t.buckets = <Bucket *>(arena.base + locks_offset + (
             (t.head.maximum_groups * sizeof(CacheLock) + ARENA_PAGE - 1) / ARENA_PAGE * ARENA_PAGE))
@@ -96,13 +97,13 @@ cdef class Table:
 
     def put(self, kind: int, key: bytes, value: bytes, *, now: int, ttl: int, meta: int = 0, aux: int = 0,
             ranked: bool = False, not_longer: bool = False) -> bool:
-        """Store an entry and say whether it stands. Nothing is stored for a TTL of zero or a value too large.
+        """Store an entry. Returns whether it was stored; it is not for a TTL of zero or a value that is too large.
 
-        `ranked` keeps a fresh entry whose `meta & 15` is higher; `not_longer` keeps the replacement from outliving
-        the fresh entry it replaces.
+        With `ranked`, a fresh entry with a higher `meta & 15` is not replaced. With `not_longer`, a replacement expires
+        no later than the fresh entry it replaces.
 
         Raises:
-            ValueError: no such kind.
+            ValueError: `kind` is invalid.
         """
         cdef Slice piece
         cdef uint64_t h
@@ -118,10 +119,10 @@ cdef class Table:
                          (PUT_RANKED if ranked else 0) | (PUT_NOT_LONGER if not_longer else 0)) == PUT_STORED
 
     def find(self, kind: int, key: bytes, now: int) -> Entry | None:
-        """The entry, also when it has expired (then `remaining` is not above zero), or None.
+        """The entry, also when it has expired (then `remaining` is zero or negative), or None.
 
         Raises:
-            ValueError: no such kind.
+            ValueError: `kind` is invalid.
         """
         cdef Hit f
         cdef bytes value
@@ -142,10 +143,10 @@ cdef class Table:
         return None
 
     def drop(self, kind: int, key: bytes) -> bool:
-        """Take one entry out; False when it was not there.
+        """Remove one entry; False when there was none.
 
         Raises:
-            ValueError: no such kind.
+            ValueError: `kind` is invalid.
         """
         cdef const uint8_t *k = <const uint8_t *>PyBytes_AS_STRING(key)
         cdef uint32_t size = <uint32_t>PyBytes_GET_SIZE(key)
@@ -153,9 +154,9 @@ cdef class Table:
         return table_drop(&self.view, table_hash(&self.view, c_kind, k, size), c_kind, k, size) == 1
 
     def sweep(self, kinds: int, name: bytes | None = None, *, subtree: bool = False) -> int:
-        """Drop entries of the kinds (a set of bits) that belong to a lower-case name, or all; looks at every entry.
+        """Drop entries of `kinds` (bit set) at the lower-case `name`, or all. Visits every entry.
 
-        This is no flush: what was concluded from them may still be stored.
+        This is no flush: data derived from them may still be stored. Returns the number of dropped entries.
 
         Raises:
             BlockingIOError: a stopped process holds a lock.
@@ -169,8 +170,8 @@ cdef class Table:
 
     def sweep_slice(self, at: int, kinds: int, name: bytes | None = None, *, subtree: bool = False,
                     outdated: bool = False) -> tuple[int | None, int]:
-        """One bounded part of `sweep`, from where the last one ended (0 at first): where the next one begins, None at
-        the end, and how many went. `outdated` drops finished answers from before the last flush, which do not count.
+        """One slice of `sweep`, from `at` (0 for the first). Returns the start of the next slice, None at the end, and
+        the number of dropped entries. `outdated` also drops finished answers from before the last flush, not counted.
 
         Raises:
             BlockingIOError: a stopped process holds a lock.
@@ -188,50 +189,51 @@ cdef class Table:
         with nogil:
             gone = table_sweep(&self.view, c_kinds, p, size, c_subtree, c_outdated, &group, FLUSH_GROUPS)
         if gone < 0:
-            raise BlockingIOError("a lock of the cache is held by a process that does not run")
+            raise BlockingIOError("a stopped process holds a lock of the cache")
         return None if group == ~<uint64_t>0 else group, gone
 
     @property
     def serial(self) -> int:
-        """The number of the last flush by any process, never 0. What was begun under another one is not stored."""
+        """Changes with each flush of any process; never 0. Data of queries that began under another one is refused."""
         return atomic_get32(&self.view.head.serial)
 
     def begin_flush(self, name: bytes | None = None, *, subtree: bool = False) -> int:
-        """Hide what lies under the lower-case name (None: everything) until `end_flush` of the number returned.
+        """Hide the entries at the lower-case `name` (None: all; with `subtree` also those below it), until `end_flush`
+        is called with the returned number.
 
         Raises:
-            BlockingIOError: as many flushes are under way as may be, or a stopped process holds a lock.
-            ValueError: the name is longer than names are.
+            BlockingIOError: too many flushes are in progress, or a stopped process holds a lock.
+            ValueError: the name is empty or too long.
         """
         cdef int64_t number
         cdef const uint8_t *p = NULL
         cdef uint32_t size = 0
         if name is not None and not 0 < len(name) <= 255:
-            raise ValueError(f"a name of {len(name)} bytes")
+            raise ValueError(f"name has {len(name)} bytes; it must have 1 to 255")
         if name is not None:
             p = <const uint8_t *>PyBytes_AS_STRING(name)
             size = <uint32_t>PyBytes_GET_SIZE(name)
         number = table_begin_flush(&self.view, p, size, subtree)
         if number < 0:
-            raise BlockingIOError("other flushes are under way, or a process that does not run holds a lock of the cache")
+            raise BlockingIOError("too many flushes are in progress, or a stopped process holds a lock of the cache")
         return number
 
     def end_flush(self, number: int) -> None:
-        """What was hidden is gone. Nothing happens in another process than the one that began the flush."""
+        """End a flush after its entries have been removed. Does nothing in a process that did not begin it."""
         table_end_flush(&self.view, number)
 
     def copy_out(self, kinds: int, *, now: int, stale: int = 0) -> Iterator[bytes]:
-        """All entries of the kinds (a set of bits) in blocks that `copy_in` takes, while the table stays in use.
+        """Yield all entries of `kinds` (bit set) in blocks for `copy_in`, while the table stays in use.
 
-        Entries that expired are left out, unless less than `stale` seconds ago. Each block holds whole entries.
+        Entries that expired `stale` seconds ago or earlier are omitted. A block contains whole entries.
 
         Raises:
             BlockingIOError: a stopped process holds a lock.
-            MemoryError: there is no room for one block.
+            MemoryError: there is no memory for one block.
         """
         cdef uint64_t at = self.view.arena.tail
         cdef uint64_t end = self.view.arena.head
-        cdef uint64_t room = 2 * (self.view.arena.scratch_size + sizeof(DumpEntry))
+        cdef uint64_t capacity = 2 * (self.view.arena.scratch_size + sizeof(DumpEntry))
         cdef int64_t used
         cdef int64_t c_now = now
         cdef int64_t c_stale = stale
@@ -239,27 +241,27 @@ cdef class Table:
         cdef uint8_t *block
         cdef bytes copied
         while at < end:
-            block = <uint8_t *>malloc(room)             # not kept while others run: a generator may be dropped
+            block = <uint8_t *>malloc(capacity)         # freed before the yield: a generator may be dropped
             if block is NULL:
                 raise MemoryError("block of a copy of the cache")
             with nogil:
-                used = table_copy(&self.view, c_kinds, &at, end, c_now, c_stale, block, room)
+                used = table_copy(&self.view, c_kinds, &at, end, c_now, c_stale, block, capacity)
             copied = PyBytes_FromStringAndSize(<const char *>block, used) if used > 0 else b""
             free(block)
             if used < 0:
-                raise BlockingIOError("a lock of the cache is held by a process that does not run")
+                raise BlockingIOError("a stopped process holds a lock of the cache")
             if used:
                 yield copied
 
     def copy_in(self, block: bytes, kinds: int, *, now: int, stale: int = 0, serial: int = 0) -> int:
-        """Take in what `copy_out` gave, with the ages the entries had; returns how many now stand here.
+        """Store the entries of a block of `copy_out` with their ages. Returns the number of stored entries.
 
-        What is fresh here already stays. Skipped are entries of other kinds, whose key is none,
-        and those expired by `stale` seconds or more. `serial` is the table's when the copy began to be taken in: after
-        a flush nothing more is. 0: of today.
+        Fresh entries in the table are kept. Entries of other kinds, with an invalid key, or expired `stale` seconds ago
+        or earlier are skipped. `serial` is the table's serial when loading began: after a flush no entry is stored. 0:
+        no check.
 
         Raises:
-            ValueError: the block is not made of whole entries; those before the fault are in.
+            ValueError: the block does not consist of whole entries; those before the error have been stored.
         """
         cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(block)
         cdef uint64_t size = PyBytes_GET_SIZE(block)
@@ -276,7 +278,7 @@ cdef class Table:
         cdef int taken = 0
         while at < size:
             if size - at < sizeof(DumpEntry):
-                raise ValueError("an entry is cut off")
+                raise ValueError("an entry is truncated")
             memcpy(&head, p + at, sizeof(DumpEntry))
             at += sizeof(DumpEntry)
             if size - at < <uint64_t>head.key_size + head.value_size:
@@ -298,20 +300,20 @@ cdef class Table:
         return taken
 
     def clear(self) -> None:
-        """Flush everything at once; costs one pass over the buckets.
+        """Flush everything at once. Takes one pass over the buckets.
 
         Raises:
-            BlockingIOError: other flushes are under way, or a stopped process holds a lock.
+            BlockingIOError: too many flushes are in progress, or a stopped process holds a lock.
         """
         number = self.begin_flush()
         try:
             if table_clear(&self.view) < 0:
-                raise BlockingIOError("a lock of the cache is held by a process that does not run")
+                raise BlockingIOError("a stopped process holds a lock of the cache")
         finally:
             self.end_flush(number)
 
     def statistics(self) -> TableStatistics:
-        """What the table holds and what happened to it."""
+        """Numbers of entries and of operations."""
         cdef TableHeader *h = self.view.head
         cdef uint64_t state = atomic_get64(&h.state)
         return TableStatistics(
@@ -322,7 +324,7 @@ cdef class Table:
 
 
 cdef bint is_key(uint8_t kind, const uint8_t *key, uint32_t size) noexcept:
-    """Whether a key is a name and what belongs after it: a type, and with answers more."""
+    """Whether a key is a name, followed by a type, and for answers by more."""
     cdef Py_ssize_t length = name_length(key, size)
     if length < 0:
         return False

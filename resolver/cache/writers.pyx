@@ -1,13 +1,13 @@
-"""Changing entries of the table: under locks that processes share, in steps that another process can go on from.
+"""Changes of the table: under locks shared by processes, in steps from which another process can continue.
 
-A writer locks a group of 64 buckets (an entry's second bucket is inside the same group, so one lock is always enough)
-and takes the arena's lock first when it needs new room. Groups are divided one by one as entries come in, so a nearly
-empty cache touches little memory and no insertion ever pays for rehashing everything.
-Eviction happens inside the insertion that needs the room: the oldest record leaves, unless it has been used since it
-was written or carried over last; then it moves to the head, a bounded number of times per insertion.
-A writer may be killed anywhere: positions of the ring change after the bytes they speak of, a slot is the last thing to
-be written, and a group or ring inherited from a dead process has its half-written buckets emptied. Losing entries is
-always permitted, showing wrong ones never.
+A writer locks a group of 64 buckets (both buckets of an entry are in the same group, so one lock is enough). When it
+needs space in the ring, it takes the arena's lock first. Groups are split one by one as the number of entries grows, so
+a nearly empty cache touches little memory and no insertion rehashes everything.
+Eviction happens during the insertion that needs the space: the oldest record is removed, unless it was used since it
+was written or last moved; then it is moved to the head, a limited number of times per insertion.
+A writer may be killed at any point: positions of the ring change after the bytes that they cover, and a slot is written
+last. The process that takes over the lock of a dead one empties the half-written buckets. Losing entries is permitted;
+returning wrong ones is not.
 """
 
 from libc.string cimport memcpy, memset
@@ -33,8 +33,8 @@ cdef extern from * nogil:
     #include <string.h>
     #include <unistd.h>
 
-    /* When the process began, in ticks since boot (proc(5), field 22 of stat); 0 when it is a zombie, or nobody can say:
-       no /proc, no descriptor to look there. */
+    /* Start time of the process in ticks since boot (proc(5), field 22 of stat); 0 when it is a zombie, or when that is
+       unknown: no /proc, or no descriptor to read it. */
     static uint64_t process_start(uint32_t pid, int *dead) {
         char path[32], text[1024], *at;
         ssize_t got;
@@ -47,14 +47,14 @@ cdef extern from * nogil:
         close(fd);
         if (got <= 0) return 0;
         text[got] = 0;
-        at = strrchr(text, ')');            /* the command's name may hold anything, also parentheses */
+        at = strrchr(text, ')');            /* the command's name may contain anything, also parentheses */
         if (!at || at[1] != ' ') return 0;
         if (at[2] == 'Z' || at[2] == 'X') { *dead = 1; return 0; }
         for (field = 2; at && field < 22; field++) at = strchr(at + 1, ' ');
         return at ? strtoull(at + 1, 0, 10) : 0;
     }
-    /* Whether the process that began at `started` (0: unknown) is no more. Where /proc says nothing, its number alone
-       counts: then a process that has it by now keeps a flush alive, but no living one loses its flush. */
+    /* Whether the process that started at `started` (0: unknown) has ended. If the start time is unknown, only the PID
+       counts: a later process with the same PID then keeps a flush alive, but no living process loses its flush. */
     static int process_is_gone(uint32_t pid, uint64_t started) {
         int dead;
         uint64_t now;
@@ -76,9 +76,9 @@ cdef extern from * nogil:
 cdef int64_t LOAD_LOW = limits.TABLE_LOAD_LOW
 cdef int64_t LOAD_HIGH = limits.TABLE_LOAD_HIGH
 cdef int REPRIEVES = limits.TABLE_SECOND_CHANCES
-cdef uint32_t FLUSH_LOOK = limits.FLUSH_OWNER_CHECK
+cdef uint32_t OWNER_CHECK = limits.FLUSH_OWNER_CHECK
 
-# What this process has stored while flushes were under way.
+# Number of entries that this process has stored while flushes were in progress.
 cdef uint32_t flushed_stores = 0
 
 
@@ -95,7 +95,7 @@ cdef int lock_group(TableView *t, uint64_t group) noexcept nogil:
 
 
 cdef void repair_group(TableView *t, uint64_t group) noexcept nogil:
-    """Empty the buckets in which the dead writer stood; what it had begun there is nobody's word."""
+    """Empty the buckets that the dead writer was changing, because they may be inconsistent."""
     cdef Bucket *b = group_at(t, group)
     cdef int i
     for i in range(GROUP_BUCKETS):
@@ -112,7 +112,7 @@ cdef void forget_bucket(TableView *t, Bucket *b) noexcept nogil:
     for i in range(BUCKET_SLOTS):
         place = b.slots[i] & PLACE
         if place != 0:
-            kind = record_at(t, place - 1).kind         # the ring may have been written over since the writer died
+            kind = record_at(t, place - 1).kind         # may be wrong: the ring may have been overwritten since
             if kind < KINDS:
                 atomic_add64(&t.head.entries[kind], -1)
             atomic_put64(&b.slots[i], 0)
@@ -120,7 +120,7 @@ cdef void forget_bucket(TableView *t, Bucket *b) noexcept nogil:
 
 
 cdef int forget_everything(TableView *t) noexcept nogil:
-    """Empty all buckets and the ring. The arena's lock is held. PUT_BUSY when a group cannot be had."""
+    """Empty all buckets and the ring. The arena's lock is held. PUT_BUSY when a group's lock cannot be taken."""
     cdef uint64_t state = atomic_get64(&t.head.state)
     cdef uint64_t groups = (1ULL << (state >> LEVEL_SHIFT)) + (state & SPLIT_MASK)
     cdef uint64_t g
@@ -141,24 +141,24 @@ cdef int forget_everything(TableView *t) noexcept nogil:
 
 
 cdef void start_flush(Flush *flush) noexcept nogil:
-    """This process begins `flush`."""
+    """Record this process as the owner of `flush`."""
     cdef int dead
     flush.owner = <uint32_t>getpid()
     flush.started = process_start(flush.owner, &dead)
 
 
 cdef void release_dead_flushes(TableView *t) noexcept nogil:
-    """End the flushes whose process is no more, so that what they hid is found again. The arena's lock is held."""
+    """End the flushes of processes that have ended, so that their entries are found again. The arena's lock is held."""
     cdef int i
     for i in range(FLUSHES):
         if (t.head.flushing >> i) & 1 and process_is_gone(t.head.flushes[i].owner, t.head.flushes[i].started):
-            # Others end theirs without the lock meanwhile: only this bit may change.
+            # Atomic: other flushes end without the lock, so only this bit may change.
             flush_clear(&t.head.flushing, <uint32_t>1 << i)
             atomic_add64(&t.head.repaired, 1)
 
 
 cdef int lock_arena(TableView *t) noexcept nogil:
-    """The ring's positions are sound wherever their writer died, so an inherited lock needs no repair here."""
+    """Take the arena's lock. The ring is consistent wherever its writer died, so an inherited lock needs no repair."""
     cdef int rc = lock_take(&t.arena.lock)
     if rc == LOCK_BUSY:
         atomic_add64(&t.head.busy, 1)
@@ -194,7 +194,7 @@ cdef uint64_t *slot_of_place(Bucket *group, uint64_t h, uint64_t place, Bucket *
 
 
 cdef void clear_slot(TableView *t, Bucket *group, uint64_t h, Bucket *b, uint64_t *slot) noexcept nogil:
-    """Take an entry out of the table; its record stays in the ring as dead weight until the tail passes."""
+    """Remove an entry from the table. Its record stays in the ring, unused, until the tail passes it."""
     cdef Bucket *first = group + first_choice(h)
     cdef uint8_t kind = record_at(t, (slot[0] & PLACE) - 1).kind
     if slot[0] & DISPLACED:
@@ -206,9 +206,10 @@ cdef void clear_slot(TableView *t, Bucket *group, uint64_t h, Bucket *b, uint64_
 
 
 cdef uint64_t *displace(TableView *t, Bucket *group, uint64_t h, Bucket **where) noexcept nogil:
-    """Both buckets are full: move one entry to its own other bucket, if there is room. Its old slot, or NULL.
+    """Both buckets are full: move one of their entries to its other bucket if that has a free slot. Returns the slot
+    that it had, or NULL.
 
-    A reader between the two buckets may miss the moved entry once; it cannot find a wrong one.
+    A reader that is between the two buckets may miss the moved entry once; it cannot find a wrong one.
     """
     cdef int turn, i
     cdef Bucket *b
@@ -244,9 +245,10 @@ cdef uint64_t *displace(TableView *t, Bucket *group, uint64_t h, Bucket **where)
 
 
 cdef uint64_t *free_slot(TableView *t, Bucket *group, uint64_t h, int64_t now, Bucket **where) noexcept nogil:
-    """A free slot, in the second bucket when the first is nearly full; else the one of an expired entry, else of one not used lately."""
+    """Return a free slot, in the second bucket when the first is nearly full; else that of an expired entry, else that
+    of one not used recently."""
     cdef int side, i, turn
-    cdef int room[2]
+    cdef int free_slots[2]
     cdef uint64_t *free[2]
     cdef Bucket *b
     cdef uint64_t *slot
@@ -255,19 +257,19 @@ cdef uint64_t *free_slot(TableView *t, Bucket *group, uint64_t h, int64_t now, B
     cdef Record *r
     for side in range(2):
         b = group + (second_choice(h) if side else first_choice(h))
-        room[side] = 0
+        free_slots[side] = 0
         free[side] = NULL
         for i in range(BUCKET_SLOTS):
             if b.slots[i] & PLACE == 0:
                 free[side] = &b.slots[i]
-                room[side] += 1
-        if side == 0 and room[0] > 1:
-            break                                       # most misses shall end after one line of memory
-    if room[0]:
-        side = 0 if room[0] > 1 or room[0] >= room[1] else 1
+                free_slots[side] += 1
+        if side == 0 and free_slots[0] > 1:
+            break                                       # so that most misses read one cache line
+    if free_slots[0]:
+        side = 0 if free_slots[0] > 1 or free_slots[0] >= free_slots[1] else 1
     else:
         side = 1
-    if room[side]:
+    if free_slots[side]:
         where[0] = group + (second_choice(h) if side else first_choice(h))
         return free[side]
     slot = displace(t, group, h, where)
@@ -301,8 +303,8 @@ cdef uint64_t *free_slot(TableView *t, Bucket *group, uint64_t h, int64_t now, B
 # ----------------------------------------------------------------------------------------- inside the arena's lock
 
 cdef int split_group(TableView *t) noexcept nogil:
-    """Move half of the next group's entries to a new group. The state changes last, so readers of the old place that
-    found nothing look again."""
+    """Move half of the next group's entries to a new group. Readers that found nothing in the old group retry when the
+    state has changed."""
     cdef uint64_t state = t.head.state
     cdef uint64_t level = state >> LEVEL_SHIFT
     cdef uint64_t old = state & SPLIT_MASK
@@ -314,8 +316,8 @@ cdef int split_group(TableView *t) noexcept nogil:
         return PUT_BUSY
     a = group_at(t, old)
     b = group_at(t, new)
-    # What a writer that died left in the new group does not count until the state changes. The old group's buckets are
-    # closed before that: from then on a record's only guard is the sequence of its new bucket.
+    # What a dead writer left in the new group has no effect until the state changes. The old group's buckets are closed
+    # before that: from then on only the sequence of its new bucket protects a record.
     for i in range(GROUP_BUCKETS):
         memset(&b[i].slots[0], 0, sizeof(b[i].slots))
         b[i].sequence = (b[i].sequence + 1) & ~<uint32_t>1
@@ -342,7 +344,7 @@ cdef int split_group(TableView *t) noexcept nogil:
 
 
 cdef void grow(TableView *t) noexcept nogil:
-    """Divide groups so far as the number of entries asks: from the low mark on, all of them by the high mark."""
+    """Split groups as the number of entries grows: the first at the low mark, all of a level until the high mark."""
     cdef uint64_t state, level
     cdef int64_t total = 0
     cdef int64_t load
@@ -368,7 +370,7 @@ cdef inline void pad_to_end(TableView *t, uint64_t place, uint64_t size) noexcep
 
 
 cdef int evict_oldest(TableView *t, int64_t now, int *second_chances) noexcept nogil:
-    """Advance the tail by one record: forget it, or carry it over to the head when it deserves that."""
+    """Advance the tail by one record: evict it, or move it to the head when it was used."""
     cdef uint64_t place = t.arena.tail % t.ring_size
     cdef Record *r = <Record *>(t.ring + place)
     cdef uint64_t size = <uint64_t>r.units * ARENA_UNIT
@@ -401,11 +403,11 @@ cdef int evict_oldest(TableView *t, int64_t now, int *second_chances) noexcept n
         lock_release(&t.locks[group])
         return 0
     second_chances[0] -= 1
-    # Room needs no look: a head that is a lap ahead stands at or before the tail's place, and what fits there fits here
-    # (no gap); one in the tail's own lap leaves the next lap free up to the tail, even when this one ends in a gap.
+    # There is always space. When the head is a lap ahead, it is at or before the tail's offset, so the record fits
+    # without a gap. Otherwise the next lap is free up to the tail, even when this one ends in a gap.
     target = t.arena.head % t.ring_size
     gap = t.ring_size - target if target + size > t.ring_size else 0
-    # Source and target may overlap, so the tail gives the bytes up before the head takes them: one copy in between.
+    # Source and target may overlap, so the tail advances before the head does: the record is copied in between.
     write_begin(b)
     memcpy(t.ring - t.arena.ring_offset + t.arena.scratch_offset, r, size)
     atomic_put64(&t.arena.tail, t.arena.tail + size)
@@ -421,8 +423,8 @@ cdef int evict_oldest(TableView *t, int64_t now, int *second_chances) noexcept n
     return 0
 
 
-cdef int make_room(TableView *t, uint64_t size, int64_t now, uint64_t *place) noexcept nogil:
-    """Retire old records until `size` bytes in one piece are free at the head. The limit is the ring itself."""
+cdef int make_space(TableView *t, uint64_t size, int64_t now, uint64_t *place) noexcept nogil:
+    """Evict old records until `size` contiguous bytes are free at the head."""
     cdef int second_chances = REPRIEVES
     cdef uint64_t _turn, target, gap
     for _turn in range(2 * t.ring_size / ARENA_UNIT):
@@ -475,9 +477,9 @@ cdef inline bint is_outdated(const TableView *t, uint32_t serial) noexcept nogil
 cdef int table_put(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, uint32_t key_size, const Slice *pieces,
                    int count, int64_t now, uint32_t ttl, uint8_t meta, uint16_t aux, int flags,
                    uint32_t age=0, uint32_t serial=0) noexcept nogil:
-    """Store one entry whose value is the pieces in a row, as if `age` seconds ago. Returns a PUT_ code.
+    """Store an entry whose value is the concatenated pieces, as if `age` seconds ago. Returns a PUT_ code.
 
-    `serial`: the table's serial when the query began; the entry is refused if a flush changed it. 0: not checked.
+    `serial` is the table's serial when the query began: the entry is refused when a flush has changed it. 0: no check.
     """
     global flushed_stores
     cdef uint64_t value_size = 0
@@ -493,7 +495,7 @@ cdef int table_put(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, u
     if size > t.arena.scratch_size or key_size > KEY_LIMIT:
         return PUT_TOO_LARGE
 
-    # Most writes renew an entry with one of the same size: in place, under the group's lock alone.
+    # Most writes replace an entry by one of the same size: in place, under the group's lock alone.
     group = group_number(atomic_get64(&t.head.state), h)
     if lock_group(t, group) < 0:
         return PUT_BUSY
@@ -522,10 +524,10 @@ cdef int table_put(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, u
         return PUT_BUSY
     if t.head.flushing != 0:
         flushed_stores += 1
-        if flushed_stores % FLUSH_LOOK == 0:
+        if flushed_stores % OWNER_CHECK == 0:
             release_dead_flushes(t)
     grow(t)
-    if make_room(t, size, now, &place) < 0:
+    if make_space(t, size, now, &place) < 0:
         lock_release(&t.arena.lock)
         return PUT_BUSY
     r = <Record *>(t.ring + place)
@@ -535,7 +537,7 @@ cdef int table_put(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, u
     write_value(r, key_size, pieces, count, <uint32_t>value_size, now - age, ttl, meta, aux)
     atomic_put64(&t.arena.head, t.arena.head + size)
 
-    # The arena's lock stays held: without it the tail could pass the record before its slot stands.
+    # The arena's lock stays held: without it the tail could pass the record before its slot is written.
     group = group_number(t.head.state, h)
     if lock_group(t, group) < 0:
         lock_release(&t.arena.lock)
@@ -543,7 +545,7 @@ cdef int table_put(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, u
     buckets = group_at(t, group)
     rc = PUT_STORED
     slot = slot_of_key(t, buckets, h, kind, key, key_size, &b)
-    if is_outdated(t, serial):                          # asked under the lock: a sweep has passed, or is still to come
+    if is_outdated(t, serial):                          # checked under the lock, so that a sweep finds the entry
         rc = PUT_REFUSED
     elif slot is not NULL:
         if not may_replace(record_at(t, (slot[0] & PLACE) - 1), now, &r.ttl, meta, flags):
@@ -572,7 +574,7 @@ cdef int table_put(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, u
 
 
 cdef int table_drop(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, uint32_t key_size) noexcept nogil:
-    """1 when the entry was there and is gone, 0 when there was none, PUT_BUSY when its lock cannot be had."""
+    """Drop an entry: 1 when it existed, 0 when there was none, PUT_BUSY when its lock cannot be taken."""
     cdef uint64_t group
     cdef uint64_t *slot
     cdef Bucket *b = NULL
@@ -594,7 +596,7 @@ cdef int table_drop(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, 
 
 
 cdef int table_clear(TableView *t) noexcept nogil:
-    """Forget everything; 0 or PUT_BUSY."""
+    """Remove everything; 0 or PUT_BUSY."""
     cdef int rc
     if lock_arena(t) < 0:
         return PUT_BUSY

@@ -1,5 +1,5 @@
-# Types of what is classified when classify.py is compiled as it stands, so that their attributes are read without a
-# dictionary or a descriptor. Without compilation nothing reads this file.
+# C types of names in classify.py, for its compilation by Cython: attributes are accessed without a dictionary or a
+# descriptor. Without compilation this file is not used.
 
 from resolver.iterate.scrub cimport Scrubbed
 from resolver.wire.message cimport MessageView

@@ -1,10 +1,10 @@
-"""What a scrubbed reply means: answer, alias, referral, no data, no name, lame, broken.
+"""The kind of a scrubbed reply: answer, CNAME, referral, NODATA, NXDOMAIN, lame, unusable.
 
-The rule: be as tolerant as the large resolvers are, because the servers of the world are as they are. An answer
-without AA is an answer when it contains what was asked, and so is an NS set of the zone itself when that was asked
-for; a recursive server found where an authoritative one was promised is used only when nobody better answers. What
-must never happen is the opposite: a referral sideways or upwards that leads in circles, or a denial by somebody
-who does not know the zone.
+It is as tolerant as the large resolvers, because many servers do not follow the standard. An answer without AA is
+accepted when it contains the data that was queried, and so is the NS set of the zone itself when that was queried; a
+recursive server in a delegation is used only when no other server answers (`query_servers`). Never accepted are
+referrals to a zone that is not below the current one, which lead in circles, and denials by a server that does not
+serve the zone.
 """
 
 from resolver.iterate.scrub import ResponseType, Scrubbed
@@ -18,7 +18,7 @@ __all__ = ["classify"]
 def classify(
     view: MessageView, found: Scrubbed, qname: bytes, qtype: int, zone: bytes, *, recursive: bool
 ) -> ResponseType:
-    """Say what the reply means. `recursive` is True when a recursive server was asked on purpose (a forwarder)."""
+    """Return the kind of the reply. `recursive`: the server is a forwarder of the configuration."""
     rcode = view.rcode
     if found.dname_overflow:
         return ResponseType.YXDOMAIN
@@ -29,7 +29,7 @@ def classify(
     if found.complete:
         return ResponseType.ANSWER
     if found.alias:
-        # The rest of the chain is denied only by a SOA that speaks about its last name (RFC 2308 section 2.2).
+        # The last name of the chain is denied only by a SOA of its own zone (RFC 2308 section 2.2).
         return ResponseType.NODATA if found.soa is not None and not found.out_of_bailiwick else ResponseType.CNAME
     soa = found.soa
     if soa is not None:
@@ -42,20 +42,20 @@ def classify(
             return ResponseType.EMPTY if view.aa else ResponseType.LAME
         if recursive:
             return ResponseType.EMPTY
-        # Asked for DS, the parent's servers must not send us to the child (RFC 4035 section 3.1.4.1).
+        # The parent's servers must not answer a DS query with a referral to the child (RFC 4035 section 3.1.4.1).
         return ResponseType.THROWAWAY if _wrong_side(ns.name, qname, qtype) else ResponseType.REFERRAL
     if found.upward_referral:
-        # With AA set the server has the zone, but not its wits about this type: no reason to avoid it for others.
+        # With AA set, the server serves the zone but fails for this type, so it is not marked as lame.
         return ResponseType.THROWAWAY if recursive or view.aa else ResponseType.LAME
     if found.upward_soa:
-        # A recursive server may well say so of a name outside the zone it was given for.
+        # A recursive server may give the SOA of a zone above the one it is configured for.
         return ResponseType.NODATA if recursive else ResponseType.LAME
     return ResponseType.EMPTY
 
 
 def _classify_nxdomain(found: Scrubbed, qname: bytes, qtype: int, *, recursive: bool) -> ResponseType:
     if found.complete:
-        # A server asked for the alias that a DNAME makes goes on and says how its target fares (RFC 6604 section 3).
+        # After the CNAME made from a DNAME, the response code is that of the last name (RFC 6604 section 3).
         return (
             ResponseType.ANSWER
             if qtype in (c.CNAME, c.ANY) and found.answer[0].rtype == c.DNAME
@@ -71,5 +71,5 @@ def _classify_nxdomain(found: Scrubbed, qname: bytes, qtype: int, *, recursive: 
 
 
 def _wrong_side(owner: bytes, qname: bytes, qtype: int) -> bool:
-    """A question for DS was answered by the child, which cannot know (RFC 4035 section 2.4)."""
+    """Whether a DS query was answered by the child, which is not authoritative for it (RFC 4035 section 2.4)."""
     return qtype == c.DS and len(qname) > 1 and names.equal(owner, qname)

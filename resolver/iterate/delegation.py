@@ -1,10 +1,12 @@
-"""Delegation points: which servers a zone has, where that is known from, and how the closest one is found.
+"""Delegation points: the servers of a zone, their origin, and the search for the closest zone cut.
 
-A `DelegationPoint` is a zone with the addresses to ask; an `DelegationCache` is what one worker knows of such cuts on
-top of the cache: root hints, forward and stub zones, addresses that must never be asked, and delegations kept ready so
-that a new name in a known zone costs a dictionary look-up instead of a search per name server. The rules: a delegation
-never lives longer than the parent said, whatever the child adds (ghost domains, CVE-2012-1192); glue reaches servers
-and never clients; unspecified, multicast and (unless permitted) loopback addresses are never asked (CVE-2026-50251).
+A `DelegationPoint` is a zone with the addresses of its servers. The `DelegationCache` of a worker holds root hints,
+forward and stub zones, addresses that must not be queried, and delegation points made from the cache, so that a new
+name in a known zone costs one dictionary look-up instead of a cache search for each name server.
+
+Invariants: a delegation expires when the parent's NS set does, whatever the child adds (ghost domains, CVE-2012-1192);
+glue is used for queries and never given to clients; unspecified, multicast and (unless permitted) loopback addresses
+are never queried (CVE-2026-50251).
 """
 
 from __future__ import annotations
@@ -37,14 +39,14 @@ FOREVER = 1 << 62
 
 
 class DelegationPoint:
-    """A zone and whom to ask about it.
+    """A zone and its servers.
 
-    `zone` is lower case. `names` are the name servers (lower case) and `missing` those of them without a known address;
-    `servers` the addresses. `expires` is the real-time second until which the parent's word holds, `until` the one at
-    which the first of its parts does. `recursive`: the servers are recursive resolvers (ask with RD). `configured`: it
-    comes from a forward or stub entry, and `first` says that the public tree may be used when it fails.
-    `parent_confirmed_until` is the monotonic second until which the parent need not be asked again when all servers
-    fail: it said the same a moment ago.
+    `zone` is lower case. `names` are the name servers (lower case), `missing` those without a known address, `servers`
+    the addresses. `expires` is the real-time second at which the NS set of the parent expires, `until` the one at which
+    the first of NS set and addresses does. `recursive`: the servers are recursive resolvers, queried with RD.
+    `configured`: it is a forward or stub zone, and `first` permits iteration when its servers fail.
+    `parent_confirmed_until` is the monotonic second until which the parent is not queried again when all servers fail,
+    because it has just named the same ones.
     """
 
     __slots__ = (
@@ -75,7 +77,7 @@ class DelegationPoint:
         self.parent_confirmed_until = 0.0
 
     def add_address(self, name: bytes | None, address: str, port: int) -> bool:
-        """Add one address; False when it is there already or there are enough."""
+        """Add one address; False when it is present already or `ADDRESSES` are."""
         servers = self.servers
         if len(servers) >= ADDRESSES:
             return False
@@ -86,7 +88,7 @@ class DelegationPoint:
         return True
 
     def same_servers(self, other: DelegationPoint) -> bool:
-        """Whether `other` offers nothing that this one does not have."""
+        """Whether `other` has no server that this one does not have."""
         mine = {server.address for server in self.servers}
         return all(server.address in mine for server in other.servers) and set(other.missing) <= set(self.names)
 
@@ -95,7 +97,7 @@ class DelegationPoint:
 
 
 class DelegationCache:
-    """What a worker knows of delegations. `own` are addresses of this very resolver, which must not ask itself."""
+    """The delegations of a worker. `own` are the addresses of this resolver, which must not query itself."""
 
     def __init__(
         self,
@@ -106,7 +108,7 @@ class DelegationCache:
         configured: dict[bytes, DelegationPoint | None],
     ) -> None:
         iteration = settings.iteration
-        # Read once for each packet: kept here flat.
+        # Copied here because they are read for each packet.
         self.minimising = iteration.qname_minimisation
         self.payload = iteration.edns_payload
         self.randomise_case = iteration.case_randomisation
@@ -135,7 +137,7 @@ class DelegationCache:
     # --- addresses ---
 
     def permits(self, text: str) -> bool:
-        """Whether `text` may be asked at all, by family and by what it is."""
+        """Whether the address `text` may be queried: its family is enabled, and it is a usable unicast address."""
         address = ip_address(text)
         if (c.A if address.version == 4 else c.AAAA) not in self.types:
             return False
@@ -145,7 +147,7 @@ class DelegationCache:
             return False
         if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
             return False
-        # RFC 4007 section 11: a link-local address is one only together with its interface.
+        # RFC 4007 section 11: a link-local address is usable only together with its interface.
         if isinstance(address, IPv6Address) and address.is_link_local and not address.scope_id:
             return False
         if address.is_loopback and not self._loopback:
@@ -153,7 +155,7 @@ class DelegationCache:
         return not any(address.version == network.version and address in network for network in self._forbidden)
 
     def address_of(self, rdata: bytes) -> str | None:
-        """Text form of an A or AAAA rdata, None when it may not be asked (or is no address)."""
+        """Text form of an A or AAAA rdata; None when it may not be queried or is not an address."""
         known = self._addresses
         if rdata in known:
             return known[rdata]
@@ -166,23 +168,23 @@ class DelegationCache:
         return text
 
     def use_caps_for_id(self, name: bytes) -> bool:
-        """Whether the letters of `name` may be mixed (0x20)."""
+        """Whether the letter case of `name` may be randomised (0x20)."""
         return self.randomise_case and (
             not self._caps_exempt or names.closest_in(names.lower(name), self._caps_exempt) is None
         )
 
     def note_no_family(self, address: str, now: float) -> None:
-        """The kernel has no route to any address of the family of `address`."""
+        """Note that the kernel has no route to the address family of `address`."""
         self._family_down_until[6 if ":" in address else 4] = now + FAMILY_PAUSE
 
     def note_reachable(self, address: str) -> None:
-        """A reply came from `address`, so its family works."""
+        """Note a reply from `address`: its address family works."""
         family = 6 if ":" in address else 4
         if self._family_down_until[family]:
             self._family_down_until[family] = 0.0
 
     def family_down(self, now: float) -> int:
-        """4 or 6 when the host has no network of that family, 0 when both may work (`now`: monotonic seconds)."""
+        """4 or 6 when this host has no route for that family, 0 when both may work (`now`: monotonic seconds)."""
         for family, until in self._family_down_until.items():
             if until > now:
                 return family
@@ -191,7 +193,7 @@ class DelegationCache:
     # --- finding cuts ---
 
     def forward_or_stub_for(self, name: bytes) -> DelegationPoint | None:
-        """The forward or stub zone that `name` (lower case) lies in; None when the public tree is to be walked."""
+        """The forward or stub zone that `name` (lower case) belongs to; None when it is resolved by iteration."""
         table = self._configured
         if not table:
             return None
@@ -199,9 +201,9 @@ class DelegationCache:
         return None if zone is None else table[zone]
 
     def closest(self, name: bytes, now: int, *, above: bytes | None = None) -> DelegationPoint | None:
-        """The deepest known cut at or above `name` (lower case); None when not even the root's servers are known.
+        """The deepest known zone cut at or above `name` (lower case); None when the servers of the root are not known.
 
-        With `above` only cuts strictly above that zone count.
+        With `above`, only cuts strictly above that zone count.
         """
         if above is not None:
             if len(above) == 1:
@@ -224,7 +226,7 @@ class DelegationCache:
             depth += 1
         if found is not None and depth <= 1:
             return found
-        # Another worker, or a referral for some other name, may have put a deeper one into the cache.
+        # Another worker, or a query for another name, may have stored a deeper one in the shared cache.
         stored = self._rrsets.closest_cut(name, now)
         if stored is None or (found is not None and names.label_count(stored[0]) <= found.labels):
             return found
@@ -233,8 +235,8 @@ class DelegationCache:
     def from_rrset(
         self, ns: RRset, now: int, glue: dict[bytes, list[RRset]] | None = None, *, keep: bool = True
     ) -> DelegationPoint:
-        """A cut from an NS set, with addresses from `glue` or else from the cache; with `keep` it is kept ready for the
-        next query."""
+        """A delegation point from an NS set, with addresses from `glue` or else from the cache; with `keep` it is added
+        to the delegation cache."""
         cut = DelegationPoint(names.lower(ns.name), now + ns.ttl)
         rrsets = self._rrsets
         until = cut.expires
@@ -253,7 +255,7 @@ class DelegationCache:
                         known = cut.add_address(name, text, self.port) or known
                 until = min(until, now + rrset.ttl)
             if not known and len(cut.zone) == 1:
-                # The root's own servers are reachable by the hints, or nothing is.
+                # Without addresses of root servers nothing can be resolved, so those of the hints are used.
                 for text in self._hints.get(name, ()):
                     known = cut.add_address(name, text, self.port) or known
             if not known:
@@ -264,12 +266,12 @@ class DelegationCache:
         return cut
 
     def _keep(self, cut: DelegationPoint) -> None:
-        # Addresses are added later, so all that there may be are counted.
+        # The maximum number of addresses is counted, because addresses are added later.
         cost = len(cut.zone) + sum(map(len, cut.names)) * 2 + (ADDRESSES + len(cut.names) + 2) * OVERHEAD
         self.delegations.put(cut.zone, cut, cost)
 
     def glue_of(self, name: bytes) -> list[str]:
-        """Addresses that parents gave for the name server `name` (lower case), whatever its own zone says."""
+        """Addresses of the name server `name` (lower case) in the known delegations of zones at or above it."""
         found: list[str] = []
         suffix = name
         while True:
@@ -292,7 +294,7 @@ class DelegationCache:
     # --- forgetting ---
 
     def forget(self, zone: bytes) -> None:
-        """The delegation of `zone` (lower case) is known better now, or wrong."""
+        """Forget the delegation of `zone` (lower case)."""
         self.delegations.pop(zone)
 
     def forget_below(self, name: bytes) -> None:
@@ -306,7 +308,7 @@ class DelegationCache:
 
 
 def delegations_of(context: Context) -> DelegationCache:
-    """What the mesh has made of this package for `context`; other packages know a part of it only."""
+    """The `DelegationCache` of `context`, which other packages know as the protocol `Delegations`."""
     found = context.delegations
     assert isinstance(found, DelegationCache)
     return found

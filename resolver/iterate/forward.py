@@ -1,9 +1,9 @@
-"""Forward and stub zones as ready-made cuts, so that the iterator needs no second way of working.
+"""Forward and stub zones as delegation points, so that `iterate` handles them like delegations.
 
-A forward zone's servers are recursive: they are asked with RD and may answer for anything below the zone, and for
-nothing else (MaginotDNS 2023 was a forwarder whose answers were believed outside of its zone). A stub zone's servers
-are authoritative: they take the place of a delegation and are asked without RD. An entry without servers switches a
-wider one off below its zone. `first` lets the public tree answer when the servers do not.
+The servers of a forward zone are recursive: they are queried with RD, and their answers are accepted for names in the
+zone only (in MaginotDNS, 2023, a forwarder's answers were accepted outside of its zone). The servers of a stub zone are
+authoritative: they replace a delegation and are queried without RD. An entry without servers ends an enclosing forward
+or stub zone at its name. With `first`, names are resolved by iteration when the servers fail.
 """
 
 from typing import TYPE_CHECKING
@@ -19,9 +19,9 @@ __all__ = ["configured_cuts"]
 
 
 def configured_cuts(settings: "Settings") -> dict[bytes, DelegationPoint | None]:
-    """Every forward and stub zone by its lower-cased name; None for those that only switch off a wider one.
+    """Every forward and stub zone by its lower-case name; None for entries that only end an enclosing one.
 
-    The addresses are the operator's word and are not filtered: a forwarder on loopback is the usual case.
+    Addresses set by the operator are not filtered: a forwarder is often on loopback.
     """
     table: dict[bytes, DelegationPoint | None] = {}
     port = settings.iteration.upstream_port

@@ -1,5 +1,5 @@
-# Types of what the walk goes by when iterate.py is compiled as it stands, so that their attributes are read without a
-# dictionary or a descriptor. Without compilation nothing reads this file.
+# C types of names in iterate.py, for its compilation by Cython: attributes are accessed without a dictionary or a
+# descriptor. Without compilation this file is not used.
 
 from resolver.effects cimport Context, Failure, Need, Question, RawReply, Task
 from resolver.iterate.query_servers cimport IterationState

@@ -1,11 +1,11 @@
-"""The walk down the tree, as one generator: from the closest known cut to a scrubbed reply of the zone in charge.
+"""Iterative resolution as one generator: from the closest known zone cut to a scrubbed reply of the authoritative zone.
 
-It reads as RFC 1034 section 5.3.3 does: find the best servers, ask them, and either there is an answer, or a better
-delegation, or the server is crossed off. All bounds of work are here or in `query_servers`: referrals, packets to one
-zone, addresses looked up in one step, and before each packet the one budget of the client query that nothing resets
-(NXNSAttack 2020, CAMP 2024). A delegation that was known before and does not work is fetched once more from its parent,
-since domains are sold and servers move while child and parent still disagree; the zone's own NS set comes last, from
-the cache or from what its servers said in the same resolution.
+It follows RFC 1034 section 5.3.3: find the best servers, query them, and use the answer, follow the referral, or try
+another server. All bounds of work are here or in `query_servers`: referrals, attempts at the servers of one zone, name
+servers looked up in one step, and the budget of the client query, which is charged before each packet and never reset
+(NXNSAttack 2020, CAMP 2024). When all servers of a cached delegation fail, it is fetched from the parent once more,
+because domains change hands and servers move while parent and child disagree. The last resort is the NS set of the zone
+itself, from the cache or from replies of its servers to the same client query.
 """
 
 from resolver import limits
@@ -24,7 +24,7 @@ __all__ = ["iterate"]
 REFERRALS = limits.MAX_REFERRALS
 EMPTY_TTL = limits.EMPTY_REPLY_TTL
 PARENT_RECHECK_INTERVAL = limits.PARENT_RECHECK_INTERVAL
-# Nothing that another zone's servers could say would help against these.
+# Failures that the servers of another zone cannot remedy.
 NO_OTHER_ZONE_HELPS = frozenset({
     FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.CANCELLED, FailureKind.LOCAL_RESOURCE, FailureKind.NO_ROUTE,
     FailureKind.NO_FAMILY, FailureKind.OVERLOAD,
@@ -39,9 +39,9 @@ def iterate(
     *,
     avoid: frozenset[str] = frozenset(),
 ) -> Steps[RawReply | Failure]:
-    """Resolve (`qname`, `qtype`) as far as one zone can tell; aliases that leave it are the caller's.
+    """Resolve (`qname`, `qtype`) up to the reply of one zone; the caller follows aliases that leave it.
 
-    `avoid` are addresses that gave bogus data before and are not asked again.
+    `avoid` are addresses that sent bogus data before and are not queried again.
     """
     delegations = delegations_of(context)
     target = names.lower(qname)
@@ -55,7 +55,7 @@ def iterate(
     minimising = delegations.minimising
     known, probes, whole = cut.labels, 0, not minimising
     if not cut.servers and task.purpose is Purpose.NS_ADDRESS and _has_only_in_domain_ns(cut):
-        # A zone's own server without glue: only the parent can know its address, and only if asked for it.
+        # All name servers are in the zone itself and there is no glue: only the parent may have their addresses.
         upper = delegations.closest(target, context.now, above=cut.zone)
         if upper is not None:
             cut, known, whole = upper, upper.labels, True
@@ -76,7 +76,7 @@ def iterate(
             if found.kind in NO_OTHER_ZONE_HELPS:
                 return found
             if probing and found.kind is not FailureKind.UNREACHABLE:
-                # Many servers handle the whole name, but not a question they did not expect (RFC 9156 section 2.3).
+                # Many servers fail for minimised queries but answer the original one (RFC 9156 section 2.3).
                 whole = True
                 continue
             if cut.configured:
@@ -112,20 +112,20 @@ def iterate(
             else:
                 known = shown
                 if kind is ResponseType.NODATA and not found.alias:
-                    # A denial after an alias speaks of the alias's target (RFC 2308 section 2.2.1).
+                    # A denial after an alias is about the target of the alias (RFC 2308 section 2.2.1).
                     _remember_empty(found, name, context)
         else:
             return _raw(found, qname, qtype, cut, context)
     return Failure(FailureKind.BUDGET, c.EDE_NO_REACHABLE_AUTHORITY, "too many referrals")
 
 
-# --- where to begin -----------------------------------------------------------------------------------------------
+# --- the starting point -------------------------------------------------------------------------------------------
 
 
 def _begin(place: bytes, context: Context, task: Task, *, public: bool = False) -> DelegationPoint | None:
-    """The closest cut for `place`, configured or known; None when not even the root's servers are known."""
+    """The closest zone cut for `place`, configured or known; None when the servers of the root are not known."""
     delegations = delegations_of(context)
-    # The root's own servers are never a forwarder's affair.
+    # Priming queries go to root servers, never to a forwarder.
     configured = None if public or task.purpose is Purpose.PRIMING else delegations.forward_or_stub_for(place)
     if configured is not None and configured.recursive:
         _note_cut(task, configured, "forward zone of the configuration")
@@ -140,13 +140,13 @@ def _begin(place: bytes, context: Context, task: Task, *, public: bool = False) 
 
 
 def _has_only_in_domain_ns(cut: DelegationPoint) -> bool:
-    """Whether all name servers of a cut lie inside its own zone."""
+    """Whether all name servers of a delegation without addresses are in its own zone."""
     zone = cut.zone
     return all(names.is_subdomain(name, zone) for name in cut.missing)
 
 
 def _prime(place: bytes, context: Context, task: Task) -> Steps[DelegationPoint]:
-    """The root, after asking the servers of the hints for the current ones (RFC 9609)."""
+    """The closest zone cut after a priming query to the servers of the hints (RFC 9609), else the hints."""
     delegations = delegations_of(context)
     cut: DelegationPoint | None = None
     if delegations.priming and task.purpose is not Purpose.PRIMING and len(place) > 1:
@@ -161,13 +161,12 @@ def _prime(place: bytes, context: Context, task: Task) -> Steps[DelegationPoint]
 
 
 class _DelegationFallback:
-    """What is left to try when all servers of a cut failed, each thing once in a walk: parent and child may disagree.
+    """Fallbacks when all servers of a zone cut fail, each used once per call of `iterate`: parent and child may differ.
 
-    1. A delegation that this walk did not get from the parent itself may be out of date, wherever it was kept: it is
-       forgotten, and the closest zone above is asked for it.
-    2. What the zone says about its own servers, if it names others: from the cache, or else as one of its servers said
-       in the work on this client query, be it in another sub-query. That is nobody's answer, so it is used here and
-       kept nowhere.
+    1. A delegation that did not come from the parent in this call may be out of date. It is forgotten, and the servers
+       of the closest zone above are queried.
+    2. The NS set of the zone itself, if it names other servers: from the cache, or else from a reply of its servers
+       during this client query, sub-queries included. The latter is not the answer to a query, so it is not cached.
     """
 
     __slots__ = ("child_ns_tried", "failed", "own", "referred", "task")
@@ -175,26 +174,26 @@ class _DelegationFallback:
     def __init__(self, task: Task) -> None:
         self.task = task
         self.failed: DelegationPoint | None = None
-        """The cut that the parent was asked about."""
+        """The zone cut for which the parent was queried again."""
         self.referred: bytes | None = None
-        """The zone that the last referral of this walk was to."""
+        """The zone of the last referral in this call."""
         self.own: RRset | None = None
-        """The zone's own NS set, kept while the cache forgets it."""
+        """The NS set of the zone itself, held here because it is dropped from the cache."""
         self.child_ns_tried = False
 
     def note_child_ns(self, found: Scrubbed, cut: DelegationPoint, context: Context) -> None:
-        """Note the NS set that a server of the zone adds to its replies, no longer-lived than the delegation."""
+        """Note the NS set in a reply of a server of the zone, with a TTL that ends with the delegation."""
         ns = found.ns
         if ns is None or not found.view.aa or cut.configured or not names.equal(ns.name, cut.zone):
             return
         left = max(cut.expires - context.now, 0)
         glue = glue_of(found.view, ns, cut.zone, harden=delegations_of(context).harden_glue)
         self.task.child_ns[cut.zone] = (ns if ns.ttl <= left else ns.with_ttl(left), glue)
-        # It outlives the work on this question.
+        # It is held until the client query ends.
         self.task.budget.octets += octets_of([ns, *(rrset for sets in glue.values() for rrset in sets)])
 
     def next_delegation(self, cut: DelegationPoint, context: Context, task: Task) -> DelegationPoint | None:
-        """The cut to go on with; None when everything was tried."""
+        """The zone cut to go on with; None when all fallbacks were tried."""
         zone = cut.zone
         if len(zone) == 1:
             return None
@@ -220,17 +219,17 @@ class _DelegationFallback:
         self.child_ns_tried = True
         if cut.same_servers(other) or (self.failed is not None and self.failed.same_servers(other)):
             return None
-        _note_cut(task, other, "what the zone itself says about its servers")
+        _note_cut(task, other, "the NS set of the zone itself")
         return other
 
 
 def _refetch_from_parent(cut: DelegationPoint, context: Context, task: Task) -> DelegationPoint:
-    """The closest cut above one whose servers all failed, which is forgotten so that its parent is asked again."""
+    """Forget a zone cut whose servers all failed; returns the closest one above, whose servers are queried again."""
     delegations = delegations_of(context)
     delegations.forget(cut.zone)
     context.store.rrsets.drop(cut.zone, c.NS)
     upper = delegations.closest(cut.zone, context.now, above=cut.zone) or delegations.from_hints()
-    _note_cut(task, upper, f"the servers of {names.to_text(cut.zone)} failed: its parent is asked for others")
+    _note_cut(task, upper, f"the servers of {names.to_text(cut.zone)} failed: its parent is queried again")
     return upper
 
 
@@ -240,18 +239,18 @@ def _note_cut(task: Task, cut: DelegationPoint, why: str) -> None:
                   facts={"why": why, "names": list(cut.names), "servers": list(cut.servers)})
 
 
-# --- what a reply leads to ----------------------------------------------------------------------------------------
+# --- use of a reply -----------------------------------------------------------------------------------------------
 
 
 def _follow_referral(found: Scrubbed, cut: DelegationPoint, context: Context, task: Task) -> DelegationPoint:
-    """Follow a referral: keep it in the cache as untrusted, and go on with its servers."""
+    """Follow a referral: store it in the cache with the trust of glue, and return its delegation point."""
     delegations = delegations_of(context)
     now = context.now
     put = context.store.rrsets.put
     ns = found.ns
     assert ns is not None
     zone = names.lower(ns.name)
-    # A zone that is taken away takes what is below it along, however long that was promised (Phoenix domains, 2023).
+    # When a zone is withdrawn, zones below it must not live longer, whatever their TTL (Phoenix domains, 2023).
     left = max(cut.expires - now, 0)
     if ns.ttl > left:
         ns = ns.with_ttl(left)
@@ -264,7 +263,7 @@ def _follow_referral(found: Scrubbed, cut: DelegationPoint, context: Context, ta
             put(rrset, now)
     signed = [rrset for rrset in found.ds if names.equal(rrset.name, zone)]
     if signed:
-        # The parent is the one authority for DS, whatever the AA bit of a referral says (RFC 4035 section 2.4).
+        # The parent is authoritative for DS, whatever the AA bit of the referral (RFC 4035 section 2.4).
         signed[0].trust = Trust.NONAUTH_ANSWER
         put(signed[0], now)
     elif found.proofs:
@@ -280,7 +279,7 @@ def _follow_referral(found: Scrubbed, cut: DelegationPoint, context: Context, ta
 
 
 def _is_known(name: bytes, context: Context) -> bool:
-    """Whether the cache shows that `name` exists, so that a probe for it can be saved."""
+    """Whether the cache shows that `name` exists, so that no probe for it is needed."""
     rrsets, now = context.store.rrsets, context.now
     if rrsets.find(name, PROBE_TYPE, now, min_trust=Trust.NONAUTH_ANSWER) is not None:
         return True
@@ -289,7 +288,7 @@ def _is_known(name: bytes, context: Context) -> bool:
 
 
 def _remember_empty(found: Scrubbed, name: bytes, context: Context) -> None:
-    """A probe's NODATA saves the same probe for the next name below."""
+    """Cache the NODATA of a probe, so that other names below need not send it again."""
     soa = found.soa
     if soa is not None:
         context.store.rrsets.put_negative(
@@ -298,7 +297,7 @@ def _remember_empty(found: Scrubbed, name: bytes, context: Context) -> None:
 
 
 def _raw(found: Scrubbed, qname: bytes, qtype: int, cut: DelegationPoint, context: Context) -> RawReply:
-    """Shape a final reply for validation and store."""
+    """Convert a final reply to a `RawReply`."""
     view, kind = found.view, found.kind
     raw = RawReply(qname, qtype)
     raw.zone, raw.server, raw.aa = cut.zone, found.server, view.aa
@@ -332,9 +331,9 @@ def _raw(found: Scrubbed, qname: bytes, qtype: int, cut: DelegationPoint, contex
 
 
 def _clamp(answer: list[RRset], cut: DelegationPoint, context: Context) -> None:
-    """Never let the child say that its delegation lives longer than the parent did (ghost domains, CVE-2012-1192).
+    """Limit TTLs in an answer of the child to the rest of its delegation's (ghost domains, CVE-2012-1192).
 
-    That holds for its NS set, for those of zones below it, which would keep a withdrawn one alive, and as much for the
+    This applies to its NS set, to those of zones below it, which would keep a withdrawn zone alive, and to the
     addresses of its name servers (CVE-2022-30698).
     """
     left = max(cut.expires - context.now, 0)
@@ -347,7 +346,7 @@ def _clamp(answer: list[RRset], cut: DelegationPoint, context: Context) -> None:
 
 
 def _keep_root_addresses(found: Scrubbed, context: Context) -> None:
-    """A priming reply brings the root servers' addresses; they are glue as any other (RFC 9609 section 4.2)."""
+    """Store the addresses of root servers in a priming reply, with the trust of glue (RFC 9609 section 4.2)."""
     ns = found.answer[0]
     for sets in glue_of(found.view, ns, names.ROOT, harden=True).values():
         for rrset in sets:

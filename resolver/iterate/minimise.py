@@ -1,8 +1,8 @@
-"""QNAME minimisation (RFC 9156): show each server only as many labels as it needs to refer further.
+"""QNAME minimisation (RFC 9156): send each server only as many labels as it needs for a referral.
 
-Relaxed, as resolvers that must work are: probes ask for type A (section 2.1), at most ten of them, the first four one
-label each and the rest in larger strides (section 2.3), and a server that answers a probe with an error or NXDOMAIN is
-asked for the full name, since many deny empty non-terminals. The state is two numbers, kept by the iterator.
+It is relaxed: a probe has type A (section 2.1); there are at most ten probes, of which the first four add one label and
+the others more (section 2.3); after an error or NXDOMAIN to a probe the full qname is sent, because many servers deny
+empty non-terminals. The state is two numbers, kept by `iterate`.
 """
 
 from resolver import limits
@@ -16,13 +16,13 @@ ONE_LABEL = limits.MINIMISE_ONE_LABEL
 
 
 def labels_to_show(known: int, total: int, steps: int) -> int:
-    """How many labels of a name of `total` to show next, when `known` are known to exist and `steps` probes were sent.
+    """How many of `total` labels to send next, when `known` labels exist and `steps` probes were sent.
 
-    The result is above `known` and at most `total`; `total` means: ask the question itself.
+    The result is above `known` and at most `total`; `total` means the original query.
     """
     if steps >= STEPS or total <= known + 1:
         return total
     if steps < ONE_LABEL:
         return known + 1
-    # Spread what is left evenly over the probes that are left, rounding up.
+    # The remaining labels are spread evenly over the remaining probes, rounded up.
     return min(total, known + -(-(total - known) // (STEPS - steps)))

@@ -1,6 +1,6 @@
-# Layout of what a walk shares when consult.py is compiled as it stands: the classes become extension types, whose
-# attributes are read and written without a dictionary or a descriptor. Without compilation nothing reads this file.
-# tests/unit/resolver/test_effects.py holds the names here against ``__slots__`` there.
+# C layout of the classes of query_servers.py, for its compilation by Cython: they become extension types, whose
+# attributes are accessed without a dictionary or a descriptor. Without compilation this file is not used.
+# tests/unit/resolver/test_effects.py compares the names here with ``__slots__`` there.
 
 from resolver.cache.infra cimport InfraEntry
 from resolver.effects cimport Ask, Context, Failure, Need, Outcome, Question, Reply, Server, Task

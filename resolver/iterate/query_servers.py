@@ -1,9 +1,9 @@
-"""Ask the servers of one zone one question, until one of them gives a usable reply or all are crossed off.
+"""Query the servers of one zone until one gives a usable reply, or no try is left for any.
 
-Everything that real servers do to a resolver is met here: silence, truncation, dislike of EDNS, letter case that does
-not come back, REFUSED and SERVFAIL, lameness, and name servers whose addresses are not known yet. Each packet passes
-the one gate `Budget.take_packet`, because a path without a counter becomes an endless loop one day
-(CVE-2026-5950); name-server addresses are looked up one at a time and few in one step (NXNSAttack, CVE-2020-12662).
+The faults of real servers are handled here: no reply, truncation, no support for EDNS or cookies, changed letter case,
+REFUSED and SERVFAIL, lameness, and name servers whose addresses are not known yet. Each packet is charged with
+`Budget.take_packet`, because a path without a counter can become an endless loop (CVE-2026-5950). Addresses of name
+servers are looked up one at a time and few in one step (NXNSAttack, CVE-2020-12662).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ NO_EDNS = frozenset({c.FORMERR, c.NOTIMP, c.BADVERS})
 
 
 class IterationState:
-    """What the steps of one walk share: addresses to avoid, and how many name servers had no address."""
+    """State of one call of `iterate`: addresses to avoid, and how many name servers had no usable address."""
 
     __slots__ = ("avoid", "missing")
 
@@ -77,7 +77,7 @@ def query_servers(
 ) -> Steps[Scrubbed | Failure]:
     """Get a usable reply of the zone `cut` to (`qname`, `qtype`), or the reason why there is none.
 
-    `probing`: the question is a minimised one, so that an error means "ask the whole name" rather than "ask others".
+    `probing`: the query is a minimised one; after an error the full qname is tried instead of other servers.
     """
     zone = cut.zone
     tries: dict[tuple[str, int], int] = {}
@@ -111,12 +111,12 @@ def query_servers(
             again = result.kind is FailureKind.TIMEOUT or result.kind is FailureKind.LOCAL_RESOURCE
             tries[key] = tries.get(key, 0) + 1 if again else EXCLUDED
             if result.kind is FailureKind.LOCAL_RESOURCE:
-                # Buffers and descriptors come back in milliseconds; the next server asked at once would lack them too.
+                # Buffers and descriptors are free again in milliseconds; without a pause the next attempt would fail.
                 yield Pause(LOCAL_ERROR_DELAY)
             continue
         view: MessageView = result.view
         if not question_matches(view, qname, qtype):
-            last = Failure(FailureKind.CASE_MISMATCH, c.EDE_INVALID_DATA, f"{server.address} answers another question")
+            last = Failure(FailureKind.CASE_MISMATCH, c.EDE_INVALID_DATA, f"{server.address} answers another query")
             tries[key] = EXCLUDED
             continue
         found: Scrubbed = scrub(view, qname, qtype, zone)
@@ -142,7 +142,7 @@ def query_servers(
                 view.aa or not view.ra or cut.recursive or kind is ResponseType.REFERRAL
             ):
                 return found
-            # Nothing at all, or a recursive server's hearsay: only if nobody better is left.
+            # An empty reply, or one of a recursive server: used only if no other server gives a better one.
             if spare is None or spare.kind is ResponseType.EMPTY:
                 spare = found
         tries[key] = EXCLUDED
@@ -151,7 +151,7 @@ def query_servers(
     if last is None and no_route is not None and budget.local_error is None:
         budget.local_error = no_route
     if budget.local_error is not None:
-        # Some server was not asked, or its address not found, for want of something of ours.
+        # A local error prevented a query to a server of this zone, or one that its address depends on.
         return budget.local_error
     if last is None:
         return Failure(FailureKind.UNREACHABLE, c.EDE_NO_REACHABLE_AUTHORITY,
@@ -165,7 +165,7 @@ def query_servers(
 def _query_with_fallback(
     server: Server, cut: DelegationPoint, qname: bytes, qtype: int, context: Context, task: Task, earlier: int
 ) -> Steps[Reply | Failure]:
-    """One server, one question, in the manner it needs: with or without EDNS, over UDP or TCP."""
+    """One attempt at one server, with fallbacks: with or without EDNS and cookies, over UDP or TCP."""
     table = context.store.servers
     delegations = delegations_of(context)
     budget = task.budget
@@ -174,14 +174,14 @@ def _query_with_fallback(
     now = context.monotonic
     payload: int | None = delegations.payload
     timeout = FIRST_TIMEOUT
-    known = b""  # what the server gave us before
+    known = b""  # client and server cookie as the server returned them last
     cookie: bytes | None = b"" if delegations.cookies and not earlier else None
     tcp, case = delegations.tcp_only, delegations.use_caps_for_id(qname)
     if not case and delegations.randomise_case:
-        qname = names.lower(qname)  # one of the zones whose servers mind letter case
+        qname = names.lower(qname)  # a zone of iteration.case-exempt, whose servers fail with mixed case
     if info is not None:
         timeout = info.timeout
-        # Silence is no sign of broken EDNS in a server that was heard with it (RFC 6891 section 6.2.2).
+        # A timeout does not show broken EDNS when the server has replied with EDNS before (RFC 6891 section 6.2.2).
         if info.edns_broken_until > now or (earlier >= EDNS_GIVE_UP and not info.edns_seen):
             payload = None
         if info.tcp_until > now:
@@ -197,7 +197,7 @@ def _query_with_fallback(
     if several and timeout > FIRST_TIMEOUT:
         wait = server_timeout(server, cut, context)
     if earlier:
-        # Replies to other questions shorten the timeout; one that is asked again backs off (RFC 1035 section 4.2.1).
+        # Replies to other queries shorten the timeout, but a retransmission backs off (RFC 1035 section 4.2.1).
         wait = max(wait, SHORTEST * (1 << earlier))
     bad_cookies = 0
     refused_edns = False
@@ -213,7 +213,7 @@ def _query_with_fallback(
         if task.trace is not None:
             variant = f"{' over TCP' if tcp else ''}{'' if payload else ' without EDNS'}"
             why = reason(server, cut, context, earlier)
-            task.note("ask", f"ask {server.address}{variant}: {why}", zone=cut.zone, server=server, qname=qname,
+            task.note("ask", f"query {server.address}{variant}: {why}", zone=cut.zone, server=server, qname=qname,
                       qtype=qtype, facts={"tcp": tcp, "payload": payload, "timeout": timeout, "why": why,
                                           "candidates": server_states(cut, context)})
         result = yield Ask(
@@ -227,23 +227,23 @@ def _query_with_fallback(
                 task.note("failure", f"{server.address}: {result.text}", zone=cut.zone, server=server,
                           facts={"failure": result})
             if result.kind is FailureKind.CASE_MISMATCH and not tcp:
-                # Case folded by the server, or a forger at work: over TCP it does not matter which.
+                # The server changes letter case, or the reply is forged. Neither matters over TCP.
                 tcp, case = True, False
                 table.note_tcp_only(key, context.monotonic)
                 continue
             if result.kind is FailureKind.SPOOF_SUSPECTED and not tcp:
-                # What a forger says over UDP is no news about the server.
+                # Nothing is noted about the server, because forged packets may be from anyone.
                 tcp = True
                 continue
             if result.kind is FailureKind.LOCAL_RESOURCE:
-                # Nothing was sent, so nothing is learned about the server.
+                # Nothing was sent, so nothing is noted about the server.
                 if budget.local_error is None:
                     budget.local_error = result
             elif result.kind is FailureKind.NO_FAMILY:
                 delegations.note_no_family(server.address, context.monotonic)
             elif result.kind is FailureKind.TIMEOUT or result.kind is FailureKind.NETWORK:
                 if timeout >= own or result.kind is FailureKind.NETWORK:
-                    # Else it was this query that had too little time left, which is no news about the server.
+                    # Otherwise the wait was shortened for this query, which says nothing about the server.
                     table.note_timeout(key, context.monotonic, expected)
             return result
         view: MessageView = result.view
@@ -255,7 +255,7 @@ def _query_with_fallback(
                 return Failure(FailureKind.MALFORMED, c.EDE_INVALID_DATA, f"{server.address} truncates even over TCP")
             tcp = True
             if task.trace is not None:
-                task.note("truncated", f"{server.address} has more to say than fits: asked again over TCP",
+                task.note("truncated", f"the reply of {server.address} is truncated: queried again over TCP",
                           zone=cut.zone, server=server, rtt=result.rtt, rcode=view.rcode, facts={"reply": result})
             continue
         rcode = view.rcode
@@ -271,14 +271,14 @@ def _query_with_fallback(
                     tcp = tcp or bad_cookies > 1
                     again = "wants another cookie"
             elif known and not result.tcp:
-                # A server that knows cookies would have sent one: believe what comes over TCP instead.
+                # A server that supports cookies would have sent one, so the reply may be forged.
                 tcp = True
-                again = "sent no cookie, though it knows them: asked again over TCP"
+                again = "sent no cookie, although it supports them: queried again over TCP"
             elif known or view.edns is not None:
                 table.note_no_cookie(key, context.monotonic)
                 if rcode == c.FORMERR and view.edns is not None:
                     cookie, known = None, b""
-                    again = "stumbles over cookies: asked again without"
+                    again = "fails with cookies: queried again without"
             if again:
                 if task.trace is not None:
                     task.note("retry", f"{server.address} {again}", zone=cut.zone, server=server, rtt=result.rtt,
@@ -286,7 +286,7 @@ def _query_with_fallback(
                 continue
         if rcode in NO_EDNS and payload is not None and (view.edns is None or rcode == c.BADVERS):
             if task.trace is not None:
-                task.note("retry", f"{server.address} does not take EDNS: asked again without", zone=cut.zone,
+                task.note("retry", f"{server.address} does not support EDNS: queried again without", zone=cut.zone,
                           server=server, rtt=result.rtt, rcode=rcode, facts={"reply": result})
             payload, refused_edns = None, True
             cookie, known = None, b""
@@ -294,7 +294,7 @@ def _query_with_fallback(
         if refused_edns and rcode in (c.NOERROR, c.NXDOMAIN):
             table.note_edns_broken(key, context.monotonic)
         return result
-    return Failure(FailureKind.MALFORMED, c.EDE_NETWORK_ERROR, f"{server.address} gives no complete reply")
+    return Failure(FailureKind.MALFORMED, c.EDE_NETWORK_ERROR, f"{server.address} gives no usable reply")
 
 
 def _bad_code(rcode: int, server: Server, zone: bytes) -> Failure:
@@ -305,9 +305,9 @@ def _bad_code(rcode: int, server: Server, zone: bytes) -> Failure:
 
 
 def _stop_at_configured_zone(found: Scrubbed, qname: bytes, qtype: int, context: Context) -> None:
-    """End an alias chain where local names or a forward or stub zone of the configuration begin, or such a zone ends.
+    """End an alias chain where it leaves the current forward or stub zone, or enters another one or local names.
 
-    Whoever serves the zone around them could otherwise bring data for their names along (CVE-2026-44687).
+    Otherwise the servers of the surrounding zone could add data for names of that zone (CVE-2026-44687).
     """
     delegations = delegations_of(context)
     policy = context.policy
@@ -324,10 +324,10 @@ def _stop_at_configured_zone(found: Scrubbed, qname: bytes, qtype: int, context:
 def _look_up_addresses(
     cut: DelegationPoint, context: Context, task: Task, search: IterationState, looked_up: set[bytes]
 ) -> Steps[bool | Failure]:
-    """Find one more name server's address: True when the cut has gained one.
+    """Look up name servers of the zone cut until it has one more address; False when none was found.
 
-    Names without any address come first, then those whose glue lies outside the zone, since glue can be wrong
-    where the names' own zones are right.
+    Names without an address are first, then names outside the zone, whose own zones may have other addresses than the
+    glue.
     """
     delegations = delegations_of(context)
     zone = cut.zone
@@ -349,14 +349,14 @@ def _look_up_addresses(
                 if outcome.kind in ABORTS_QUERY and task.budget.failure is not None:
                     return task.budget.failure
                 break
-            # The look-up may have walked through this very cut and have added to it what it found on its way.
+            # The sub-query may have used this same zone cut and added the address to it.
             gained = _add_addresses(cut, name, rtype, outcome, context) or len(cut.servers) > before
             if gained:
                 break
         if gained:
             return True
         search.missing += 1
-    # The last resort: what the parents say, where the children's own data leads nowhere.
+    # The last resort: addresses that other known delegations have for these names.
     gained = False
     for name in cut.names:
         for address in delegations.glue_of(name):

@@ -1,6 +1,6 @@
-# Layout of one scrubbed reply when scrub.py is compiled as it stands: the classes become extension types, whose
-# attributes are read and written without a dictionary or a descriptor. Without compilation nothing reads this file.
-# tests/unit/resolver/test_effects.py holds the names here against ``__slots__`` there.
+# C layout of the classes of scrub.py, for its compilation by Cython: they become extension types, whose attributes are
+# accessed without a dictionary or a descriptor. Without compilation this file is not used.
+# tests/unit/resolver/test_effects.py compares the names here with ``__slots__`` there.
 
 from resolver.wire.message cimport MessageView
 from resolver.wire.rrset cimport RRset

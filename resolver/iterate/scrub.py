@@ -1,11 +1,11 @@
-"""What of a reply may be believed: the records on the chain from the question, inside the zone whose server spoke.
+"""Which records of a reply are used: those on the alias chain from the qname, inside the zone that was queried.
 
-Everything else in the packet is as if it had not been sent, because a server, or a forger who guesses one id, could
-otherwise put names of others into the cache (Kashpureff 1997, Kaminsky 2008, MaginotDNS 2023, CVE-2025-40778).
-The rules: answer records only along the alias chain that starts at the question, never past the zone's border;
-in authority one SOA, the proofs and at most one referral, all inside the zone; in additional nothing but addresses of
-that referral's name servers. The exchange has matched id, address, port and letter case before; the question is
-compared here once more, because a stream can deliver the reply to another question of ours.
+All others are ignored. Otherwise a server, or an attacker who guesses one id, could put records of other zones into the
+cache (Kashpureff 1997, Kaminsky 2008, MaginotDNS 2023, CVE-2025-40778). Used are: in the answer section, the records of
+the alias chain from the qname, up to the first name outside the zone; in the authority section, one SOA, DS, NSEC and
+NSEC3 records and at most one referral, all inside the zone; in the additional section, addresses of the name servers of
+that referral; and in all sections, RRSIG records of sets of the answer. The exchange has matched id, address, port and
+letter case; the question is compared here again, because a stream can deliver the reply to another query.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ ALIAS_STEPS = limits.MAX_ALIASES
 NAME_SERVERS = limits.MAX_NAME_SERVERS
 SIGNATURES = limits.RRSET_RECORDS
 SIGNATURE_OCTETS = limits.RRSET_BYTES
-# Replies without a question section are permitted for these: the server could not or would not read the question.
+# With these response codes a reply may have no question section: the server did not parse the query.
 UNREAD = frozenset({c.FORMERR, c.NOTIMP, c.REFUSED, c.SERVFAIL, c.BADVERS})
 
 
 class ResponseType(IntEnum):
-    """The meaning of a reply."""
+    """The kind of a reply."""
 
     ANSWER = 1
     CNAME = 2
-    """The chain leads to a name that must be asked on its own."""
+    """The chain leads to a name that must be resolved by itself."""
     NODATA = 3
     NXDOMAIN = 4
     REFERRAL = 5
     LAME = 6
     """The server does not serve the zone."""
     THROWAWAY = 7
-    """A response code that answers nothing, or a reply that contradicts itself."""
+    """An error response code, or a reply that contradicts itself."""
     EMPTY = 8
-    """NOERROR with nothing in it: another server may know more; if none does, it counts as NODATA."""
+    """NOERROR without usable records: used as NODATA when no server has a better reply."""
     YXDOMAIN = 9
-    """A DNAME rewrote the name to more than 255 octets: YXDOMAIN (RFC 6672 section 2.2)."""
+    """The name made by a DNAME is longer than 255 octets (RFC 6672 section 2.2)."""
 
 
 class Scrubbed:
-    """The believable part of one reply. `kind`, what it means, and `server`, who sent it, the asker fills in."""
+    """The usable records of one reply. The caller sets `kind` and `server` (the one that sent it)."""
 
     __slots__ = (
         "alias",
@@ -81,35 +81,35 @@ class Scrubbed:
         self.view = view
         self.answer: list[RRset] = []
         self.name = qname
-        """Where the chain ended."""
+        """The last name of the chain."""
         self.complete = False
-        """The chain ended in data of the type asked for."""
+        """The chain ended in data of the qtype."""
         self.alias = False
         """At least one alias was followed."""
         self.out_of_bailiwick = False
-        """The chain has left what the server has a say about: the last name is to be asked for by itself."""
+        """The chain has left the zone: its last name must be resolved by itself."""
         self.dname_overflow = False
-        """A DNAME made a name of more than 255 octets (RFC 6672 section 2.3)."""
+        """The name made by a DNAME is longer than 255 octets (RFC 6672 section 2.2)."""
         self.soa: RRset | None = None
         self.upward_soa = False
-        """There was a SOA of a zone above ours: the server does not know that the zone was delegated to it."""
+        """There was a SOA of a zone above: the server does not serve the zone."""
         self.ns: RRset | None = None
-        """NS of a zone below ours on the way to the name, or of our zone itself."""
+        """The NS set of a zone below that encloses the name, or of the zone itself."""
         self.upward_referral = False
-        """There was an NS set of a zone above or beside ours: a referral to nowhere, the sign of a lame server."""
+        """There was an NS set of a zone above, or of one that does not enclose the name: the sign of a lame server."""
         self.ds: list[RRset] = []
         self.proofs: list[RRset] = []
 
 
 def question_matches(view: MessageView, qname: bytes, qtype: int) -> bool:
-    """Whether the reply is one to our question (or one that honestly could not repeat it)."""
+    """Whether the reply has the question of the query, or an error code without a question section."""
     if view.question_count == 1:
         return view.qtype == qtype and view.qname is not None and names.equal(view.qname, qname)
     return view.question_count == 0 and view.rcode in UNREAD
 
 
 def scrub(view: MessageView, qname: bytes, qtype: int, zone: bytes) -> Scrubbed:
-    """Pick the believable records out of `view`, the reply of a server of `zone` to (`qname`, `qtype`)."""
+    """The usable records of `view`, the reply of a server of `zone` to (`qname`, `qtype`)."""
     found = Scrubbed(view, qname)
     answer = view.answer
     if answer:
@@ -123,10 +123,10 @@ def scrub(view: MessageView, qname: bytes, qtype: int, zone: bytes) -> Scrubbed:
 
 
 def with_misplaced_rrsigs(answer: list[RRset], others: Iterable[RRset]) -> list[RRset]:
-    """`answer` with those signatures of it that the server put among `others`, the sets of its other sections.
+    """`answer` with the signatures of its sets that are among `others`, the sets of the other sections.
 
-    A signature proves itself wherever it stands. Each record of the reply is looked at once: that is for replies that
-    are used and validated.
+    A signature is verified, so its section does not matter. The cost is one pass over the reply, so this is called only
+    for replies that are validated.
     """
     wanted = {rrset.key for rrset in answer}
     stray: dict[tuple[bytes, int], list[bytes]] = {}
@@ -143,7 +143,7 @@ def with_misplaced_rrsigs(answer: list[RRset], others: Iterable[RRset]) -> list[
 
 
 def _with_more(rrset: RRset, stray: list[bytes]) -> RRset:
-    """`rrset` with as many of the signatures `stray` as a set has room for."""
+    """`rrset` with as many of the signatures `stray` as `SIGNATURES` and `SIGNATURE_OCTETS` permit."""
     sigs = rrset.sigs()
     octets = len(rrset.packed_sigs)
     known = set(sigs)
@@ -168,9 +168,9 @@ def cut_chain(found: Scrubbed, leaves_zone: Callable[[bytes], bool]) -> None:
 
 
 def glue_of(view: MessageView, ns: RRset, zone: bytes, *, harden: bool) -> dict[bytes, list[RRset]]:
-    """Addresses that the reply gives for the name servers of the referral `ns`, by lower-cased name.
+    """Addresses in the reply of the name servers of the referral `ns`, by lower-case name.
 
-    With `harden` only for names inside `zone`, the zone of the server that spoke: it has no say about others.
+    With `harden`, only for names inside `zone`, the zone that was queried (in-bailiwick glue).
     """
     wanted = {names.lower(target) for target in ns.targets()[:NAME_SERVERS]}
     found: dict[bytes, list[RRset]] = {}
@@ -186,7 +186,7 @@ def glue_of(view: MessageView, ns: RRset, zone: bytes, *, harden: bool) -> dict[
 
 
 def _follow(found: Scrubbed, answer: list[RRset], qname: bytes, qtype: int, zone: bytes) -> None:
-    """Walk the alias chain through `answer` as far as our zone reaches."""
+    """Follow the alias chain through `answer` up to the first name outside `zone`."""
     first = answer[0]
     if first.rtype == qtype and len(answer) == 1 and first.rclass == c.IN and names.equal(first.name, qname):
         found.answer.append(first if first.name == qname else first.with_name(qname))
@@ -203,7 +203,7 @@ def _follow(found: Scrubbed, answer: list[RRset], qname: bytes, qtype: int, zone
     rrset: RRset | None
     for _ in range(ALIAS_STEPS + 1):
         lowered = names.lower(name)
-        # A DNAME goes before whatever else the reply says about a name below it: nothing else can stand there.
+        # A DNAME precedes all other records for a name below it, because no others can exist there.
         target = _through_dname(found, dnames, name, lowered, zone) if dnames else None
         if target is not None and qtype in (c.CNAME, c.ANY):
             found.complete = True
@@ -234,7 +234,7 @@ def _follow(found: Scrubbed, answer: list[RRset], qname: bytes, qtype: int, zone
 
 
 def _through_dname(found: Scrubbed, dnames: list[RRset], name: bytes, lowered: bytes, zone: bytes) -> bytes | None:
-    """Rewrite `name` by a DNAME of an ancestor, adding it and the CNAME it stands for; None when none applies."""
+    """The target of `name` by a DNAME of an ancestor, which is added with the CNAME; None when none applies."""
     for rrset in dnames:
         owner = names.lower(rrset.name)
         if owner != lowered and names.is_subdomain(lowered, owner) and names.is_subdomain(owner, zone):
@@ -251,9 +251,9 @@ def _through_dname(found: Scrubbed, dnames: list[RRset], name: bytes, lowered: b
 
 
 def _everything(found: Scrubbed, answer: list[RRset], name: bytes, qtype: int) -> bool:
-    """ANY and RRSIG have no set of their own: take what stands at the name (RFC 8482, RFC 4035 section 3.1.1).
+    """Add the records at `name` that answer a query for ANY or RRSIG (RFC 8482, RFC 4035 section 3.1.1).
 
-    False when that is nothing.
+    Returns False when there is none.
     """
     before = len(found.answer)
     for rrset in answer:
@@ -266,10 +266,10 @@ def _everything(found: Scrubbed, answer: list[RRset], name: bytes, qtype: int) -
 
 
 def _take_ds(found: Scrubbed, qname: bytes, zone: bytes) -> None:
-    """Take the DS set of a referral as the answer to the question for it, when it is signed.
+    """Use a signed DS set in a referral as the answer to a DS query.
 
-    Some servers of a parent refer also those who ask for DS. The set is theirs (RFC 4035 section 3.1.4.1), and its
-    signature proves it wherever it stands; without one it would be no better than the referral.
+    Some servers of a parent answer a DS query with a referral. They are authoritative for the set (RFC 4035 section
+    3.1.4.1), and its signature is verified; an unsigned one would have no more trust than the referral.
     """
     for rrset in found.ds:
         if rrset.sig_len and names.equal(rrset.name, qname) and not names.equal(qname, zone):

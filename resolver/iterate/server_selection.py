@@ -1,10 +1,10 @@
-"""Which server of a zone to ask next: a fast one, mostly, and a slower or unknown one now and then.
+"""Which server of a zone to query next: usually a fast one, sometimes a slower or unknown one.
 
-Among the servers tried least so far in this step, those whose expected time lies within a band above the best share
-the questions at random (a forger must not know whom we ask), and one question in sixteen goes to any of them, so
-that a server that became faster is noticed. Servers known to be lame for the zone are left out; those that count as
-dead are asked once, when nobody else is left, and by one question per interval before all others, so that they are
-found alive again beside servers that never fail; all addresses of a family that this host has no route for come last.
+Of the servers tried least in this step, one is chosen at random among those whose expected round-trip time is within
+`RTT_BAND` of the best, so that an off-path attacker does not know it. One query in `EXPLORE_RATE` goes to any of them,
+so that a server that became faster is noticed. Servers that are lame for the zone are skipped. A dead server is tried
+once, when no other is left, and by one query per `SERVER_PROBE_INTERVAL` before all others, so that its recovery is
+noticed even beside servers that never fail. Addresses of a family that this host has no route for are tried last, once.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ EXPLORE = limits.EXPLORE_RATE
 def select_server(
     cut: DelegationPoint, context: Context, tries: dict[tuple[str, int], int], avoid: frozenset[str]
 ) -> Server | None:
-    """Pick the next server of `cut`; None when all are crossed off. `tries` counts what each was asked in this step."""
+    """Choose the next server of `cut`; None when no try is left for any. `tries` counts those of this step by address.
+    """
     find = context.store.servers.find
     now = context.monotonic
     zone = cut.zone
@@ -58,7 +59,7 @@ def select_server(
                 routed = not without or (6 if ":" in server.address else 4) != without
                 if not tries and routed and now >= info.probe_after and context.store.servers.is_usable(key, now):
                     return server
-                # One try, and behind everybody who may be alive.
+                # One try, after all servers that may be alive.
                 done += TRIES - 1
                 if done > fewest or done >= TRIES:
                     continue
@@ -85,9 +86,9 @@ def select_server(
 
 
 def server_timeout(server: Server, cut: DelegationPoint, context: Context) -> float:
-    """Seconds to wait for `server` where `cut` has others: its timeout, unless another would be given up far sooner.
+    """Seconds to wait for `server`, where `cut` has others: its timeout, at most the shortest of the others or FIRST.
 
-    Who keeps silent beside servers that answer is worth a first timeout and not the doubled ones.
+    A server that does not answer, beside servers that do, gets the first timeout and not the doubled ones.
     """
     servers = context.store.servers
     wait = servers.timeout(server.key)
@@ -98,12 +99,12 @@ def server_timeout(server: Server, cut: DelegationPoint, context: Context) -> fl
 
 
 def reason(server: Server, cut: DelegationPoint, context: Context, tried: int) -> str:
-    """Why `server` was chosen, in words for a trace. `tried` is how often it was asked in this step before."""
+    """Why `server` was chosen, as text for a trace. `tried` is how often it was tried in this step before."""
     info = context.store.servers.find(server.key)
     if info is None:
-        why = "never asked before"
+        why = "never queried before"
     elif info.dead:
-        why = "counts as dead: tried again now and then, and when nobody else is left"
+        why = "counts as dead: tried once per interval, and when no other server is left"
     else:
         expected = info.rtt_estimate() * 1000
         why = f"expected in {expected:.0f} ms" if expected >= 10 else f"expected in {expected:.2f} ms"
@@ -112,7 +113,7 @@ def reason(server: Server, cut: DelegationPoint, context: Context, tried: int) -
 
 
 def server_states(cut: DelegationPoint, context: Context) -> list[tuple[Server, str, float | None]]:
-    """What was known of each server of `cut` at this moment, for a trace: a word, and the seconds expected of it."""
+    """The state of each server of `cut` for a trace: a word, and the expected round-trip time in seconds."""
     now = context.monotonic
     without = delegations_of(context).family_down(now)
     found: list[tuple[Server, str, float | None]] = []

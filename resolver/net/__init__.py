@@ -1,6 +1,6 @@
-"""Where bytes meet sockets: listeners towards clients, upstreams towards name servers, and the fast path between.
+"""Network I/O: listeners for clients, upstreams for queries to name servers, and the fast path for cached answers.
 
-Everything here knows a loop and the kernel, and nothing here knows how a name is resolved; that is `mesh` and the rooms
-below it, which get time and randomness from `ambient` and their packets from `upstream`. Import the modules by name:
-the fast path is not needed to ask a question, nor the upstream to answer from a cache.
+These modules use the event loop and the kernel, and do not know how a name is resolved. That is done by `mesh` and the
+sans-IO packages, which get time and random numbers from `clock_random` and send queries through `upstream`. Import the
+modules by name: queries do not need the fast path, and answers from the cache do not need the upstream.
 """

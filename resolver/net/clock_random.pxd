@@ -1,4 +1,4 @@
-# C door of ambient: random numbers and times without a Python call.
+# C interface of clock_random: random numbers and times without a Python call.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 

@@ -1,9 +1,9 @@
-"""Time and randomness for the rooms that may have neither: what `Mesh` gets as its clock and its dice.
+"""Clocks and random numbers. `Mesh` and other sans-IO code get them as arguments.
 
-Random numbers come from the kernel's generator only, read in blocks, because a generator whose state could be
-recovered from ids and ports made two resolvers guessable (CVE-2025-40780, CVE-2026-50252). A block never survives a
-fork, and bytes are wiped as they are used. Both clocks are asked through libc on every call: the real-time clock may
-jump by years, and then the jump is the truth.
+Random numbers come only from the kernel (getrandom), read in blocks: two resolvers were predictable because the state
+of their own generator could be recovered from ids and ports (CVE-2025-40780, CVE-2026-50252). After a fork the child
+discards its block, and bytes are erased when they are used. Both clocks are read from libc on every call. The real-time
+clock may jump by years; the new time is used as it is.
 """
 
 import os
@@ -47,14 +47,14 @@ cdef int64_t realtime_nanoseconds() noexcept nogil:
 
 @cython.final
 cdef class Clock:
-    """The machine's clocks as `Mesh` wants them: seconds since 1970 as int, and a float that never goes back."""
+    """The system's clocks: seconds since 1970 as int, and monotonic seconds as float."""
 
     def time(self):
-        """Seconds of CLOCK_REALTIME, asked anew on each call."""
+        """Seconds of CLOCK_REALTIME."""
         return realtime_seconds()
 
     def monotonic(self):
-        """Seconds of CLOCK_MONOTONIC, the time base of timers."""
+        """Seconds of CLOCK_MONOTONIC, which timers use."""
         return monotonic_now()
 
 
@@ -79,7 +79,7 @@ cdef class Entropy:
                 if got < 0:
                     if errno == EINTR:
                         continue
-                    raise OSError(errno, "getrandom: no randomness from the kernel")
+                    raise OSError(errno, "getrandom failed")
                 have += <size_t>got
             self.position = 0
             self.generation = fork_generation
@@ -112,15 +112,15 @@ cdef class Entropy:
         return (<char *>block)[:count]
 
     cpdef uint64_t below(self, uint64_t bound) except? 0:
-        """A number in 0 .. bound - 1, each equally likely.
+        """A uniformly distributed number in 0 .. bound - 1.
 
         Raises:
             ValueError: `bound` is 0.
         """
         cdef uint64_t value, limit
         if bound == 0:
-            raise ValueError("below(0): no such number")
-        # Values of the last, incomplete stretch would favour small results; each draw falls there with p < 1/2.
+            raise ValueError("below: bound must be at least 1")
+        # Reject values above the largest multiple of `bound`, which would favour small results (probability < 1/2).
         limit = (<uint64_t>-1) - ((<uint64_t>-1) % bound + 1) % bound
         value = self.take64()
         while value > limit:

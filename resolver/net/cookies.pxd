@@ -1,4 +1,4 @@
-# C door of cookies: judge a client's cookie and write the one it gets, without the GIL.
+# C interface of cookies: verify a client's cookie and make the one for the reply, without the GIL.
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
@@ -9,20 +9,20 @@ cdef enum:
     COOKIE_OPTION_SIZE = 28
 
 cdef enum CookieVerdict:
-    COOKIE_CLIENT = 0           # the client's part alone
-    COOKIE_BAD = 1              # a server part that is not ours, or not of this time
+    COOKIE_CLIENT = 0           # a client cookie alone
+    COOKIE_BAD = 1              # a server cookie that is not ours, or expired
     COOKIE_GOOD = 2
 
-# A plain structure, so that code without the GIL touches no Python object. Keys: the one in use, and one still believed.
+# A plain structure, so that code without the GIL touches no Python object. Keys: current and second.
 cdef struct CookieState:
     uint64_t keys[2][2]
-    int64_t since               # from when to when these keys hold, in seconds of the real-time clock
+    int64_t since               # the keys are valid from `since` until before `until`, seconds since 1970
     int64_t until
-    bint required               # UDP clients are not answered without a good one
-    uint64_t clients            # answers to clients that had no server cookie yet
+    bint required               # UDP clients get no answer without a valid cookie
+    uint64_t clients            # cookies made for clients that had no server cookie
     uint64_t bad
     uint64_t good
-    uint64_t challenged           # of all these, how many were sent away to come back with a good one, or over TCP
+    uint64_t challenged         # how many of all these got BADCOOKIE or TC instead of an answer
 
 cdef CookieVerdict verify_server_cookie(const CookieState *state, const uint8_t *cookie, size_t size, const uint8_t *ip,
                                         size_t ip_size, int64_t now) noexcept nogil

@@ -1,10 +1,10 @@
-"""Server cookies: proof that a client receives what is sent to its address (RFC 7873, RFC 9018).
+"""Server cookies: they verify that a client receives what is sent to its address (RFC 7873, RFC 9018).
 
-A cookie is a hash of the client's own cookie, its address and the time, so nothing is kept for any client; whoever has
-the secret can check it, which lets the servers of an anycast address share one. Rule: judging and writing a cookie is C
-without the GIL, because clients that send cookies must not lose the fast path for it. Two secrets are believed and one
-is used; without configured ones they follow from a seed drawn at the start of the first process and from the day, so
-that all workers change them at the same moment without a word.
+A server cookie is a hash of the client cookie, the client's address and the time, so no state is kept per client.
+Every server with the same secret can verify it, as the servers of an anycast address need. Cookies are verified and
+made in C without the GIL, so that clients with cookies keep the fast path. Cookies made with either of two secrets are
+accepted; new ones are made with the first. Secrets that are not configured are derived from a seed, drawn when the
+first process starts, and from the time, so that all workers change them at the same time without communication.
 """
 
 import hashlib
@@ -24,11 +24,11 @@ from resolver.wire.octets cimport get32
 
 cdef enum:
     VERSION = 1
-    # Client cookie, version, reserved and time stand before the address in what is hashed (RFC 9018 section 4.4).
+    # The hash input is client cookie, version, reserved, timestamp, then the address (RFC 9018 section 4.4).
     HASHED_HEAD = 16
     LONGEST_IP = 16
-    # RFC 9018 section 4.3: believed for an hour, and five minutes ahead for servers whose clocks differ; after half an
-    # hour the client gets a new one.
+    # RFC 9018 section 4.3: valid for an hour, and up to five minutes in the future because clocks of servers differ.
+    # After half an hour the client gets a new one.
     LIFETIME = 3600
     AHEAD = 300
     RENEWED_AFTER = 1800
@@ -36,13 +36,13 @@ cdef enum:
 
 cdef int64_t FOREVER = 0x7fffffffffffffff
 
-# Drawn when the first process begins; workers are forked from it and have the same.
+# Drawn when the first process starts; workers are forked from it and have the same seed.
 SEED = os.urandom(32)
 
 
 cdef void write_hash(const uint64_t *key, const uint8_t *head, const uint8_t *ip, size_t ip_size,
                      uint8_t *out) noexcept nogil:
-    """The hash of the first sixteen octets of a cookie and the client's address."""
+    """Write the hash of the first 16 octets of a cookie and the client's address to `out`."""
     cdef uint8_t data[HASHED_HEAD + LONGEST_IP]
     cdef uint64_t hashed
     memcpy(data, head, HASHED_HEAD)
@@ -53,7 +53,7 @@ cdef void write_hash(const uint64_t *key, const uint8_t *head, const uint8_t *ip
 
 cdef CookieVerdict verify_server_cookie(const CookieState *state, const uint8_t *cookie, size_t size, const uint8_t *ip,
                                         size_t ip_size, int64_t now) noexcept nogil:
-    """What the content of a COOKIE option is worth; its size was checked by the parser."""
+    """Verify the content of a COOKIE option. The parser has checked its size."""
     cdef uint8_t expected[8]
     cdef uint32_t age
     cdef int i
@@ -74,12 +74,12 @@ cdef CookieVerdict verify_server_cookie(const CookieState *state, const uint8_t 
 
 cdef void make_server_cookie(CookieState *state, CookieVerdict verdict, const uint8_t *cookie, const uint8_t *ip,
                              size_t ip_size, int64_t now, uint8_t *out) noexcept nogil:
-    """Write the `COOKIE_SIZE` octets that the client gets: its good cookie again while that is young, else a new one."""
+    """Write the cookie for the client, `COOKIE_SIZE` octets: its own valid one while that is recent, else a new one."""
     cdef uint32_t seconds = <uint32_t>now
     if verdict == COOKIE_GOOD:
         state.good += 1
         if seconds - get32(cookie + 12) <= RENEWED_AFTER:
-            # A cookie of the key before is near its end as well, and is made anew.
+            # A cookie made with the previous key is replaced, too, because that key expires next.
             write_hash(state.keys[0], cookie, ip, ip_size, out)
             if memcmp(out, cookie + HASHED_HEAD, 8) == 0:
                 memcpy(out, cookie, COOKIE_SIZE)
@@ -100,21 +100,21 @@ cdef void make_server_cookie(CookieState *state, CookieVerdict verdict, const ui
 
 @cython.final
 cdef class ServerCookies:
-    """The secrets, and what was done with them.
+    """The secrets of server cookies, and counters.
 
-    `secrets` are one or two of 16 bytes each, of which the first makes cookies and all are believed (RFC 9018 section
-    5); without any they follow from `seed` and change every `period` seconds. With `required`, UDP clients get an
-    answer for a good cookie only.
+    `secrets` are one or two secrets of 16 bytes. New cookies are made with the first; cookies of both are valid (RFC
+    9018 section 5). Without `secrets` they are derived from `seed` and change every `period` seconds. With `required`,
+    UDP clients get answers only with a valid cookie.
 
     Raises:
-        ValueError: more than two secrets, or one of another size.
+        ValueError: more than two secrets, or one that is not 16 bytes long.
     """
 
     def __init__(self, secrets=(), *, bint required=False, int64_t period=limits.COOKIE_PERIOD,
                  bytes seed=SEED):
         cdef int i
         if len(secrets) > 2 or any(len(secret) != KEY_SIZE for secret in secrets):
-            raise ValueError("cookies are made with one or two secrets of 16 bytes")
+            raise ValueError("server cookies need one or two secrets of 16 bytes")
         memset(&self.state, 0, sizeof(self.state))
         self.state.required = required
         self.period = period
@@ -130,11 +130,11 @@ cdef class ServerCookies:
 
     @property
     def required(self):
-        """Whether UDP clients need a good cookie."""
+        """Whether UDP clients need a valid cookie."""
         return self.state.required
 
     def refresh(self, int64_t now):
-        """Take the secrets of the time `now`; does nothing while those in use hold."""
+        """Derive the secrets for the time `now`. Does nothing while the current ones are valid."""
         cdef int64_t number
         cdef int i
         if self.state.since <= now < self.state.until:
@@ -147,7 +147,7 @@ cdef class ServerCookies:
         self.state.until = self.state.since + self.period
 
     def is_good(self, bytes cookie not None, str address not None, int64_t now):
-        """Whether the content of a COOKIE option, of a checked size, proves that `address` is the client's."""
+        """Whether `cookie`, the content of a COOKIE option of checked size, is a valid one for `address`."""
         cdef uint8_t ip[LONGEST_IP]
         cdef size_t ip_size = address_bytes(address, ip)
         self.refresh(now)
@@ -155,21 +155,25 @@ cdef class ServerCookies:
                                     ip_size, now) == COOKIE_GOOD
 
     def answer(self, bytes cookie not None, str address not None, int64_t now):
-        """The content of the COOKIE option for a client that sent `cookie`; at least its own eight bytes are there."""
+        """The content of the COOKIE option in the reply to a client that sent `cookie`.
+
+        Raises:
+            ValueError: `cookie` is shorter than a client cookie (8 bytes).
+        """
         cdef uint8_t ip[LONGEST_IP]
         cdef uint8_t out[COOKIE_SIZE]
         cdef size_t ip_size = address_bytes(address, ip)
         cdef const uint8_t *data = <const uint8_t *>PyBytes_AS_STRING(cookie)
         cdef CookieVerdict verdict
         if PyBytes_GET_SIZE(cookie) < COOKIE_CLIENT_SIZE:
-            raise ValueError("a cookie has at least eight bytes")
+            raise ValueError("a cookie has at least 8 bytes")
         self.refresh(now)
         verdict = verify_server_cookie(&self.state, data, PyBytes_GET_SIZE(cookie), ip, ip_size, now)
         make_server_cookie(&self.state, verdict, data, ip, ip_size, now, out)
         return PyBytes_FromStringAndSize(<const char *>out, COOKIE_SIZE)
 
     def note_challenged(self):
-        """Count a client that was sent away without an answer."""
+        """Count a client that got BADCOOKIE or TC instead of an answer."""
         self.state.challenged += 1
 
     def statistics(self):
@@ -183,7 +187,8 @@ cdef class ServerCookies:
 
 
 cdef size_t address_bytes(str address, uint8_t *out) except? 0:
-    """The bytes of a textual address; none when it is no address, and then no cookie is good."""
+    """Write the address in network order to `out` and return its size; 0 for an invalid one, for which no cookie is
+    valid."""
     cdef sockaddr_storage name
     fill_sockaddr(&name, address)
     if name.ss_family == AF_INET:

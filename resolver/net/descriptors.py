@@ -1,9 +1,9 @@
-"""How the descriptors that a process may open are shared out: upstream sockets, outgoing connections, clients.
+"""Divides the file descriptors of the process between upstream sockets, outgoing connections and client connections.
 
-Rule: what clients can take is bounded such that upstream queries never fail for want of a descriptor; otherwise idle
-connections of clients would stop the resolution of everybody's names. `limits.DESCRIPTORS_RESERVE` are left to files,
-listeners, the control socket and whatever the process has besides. Half of the rest is for UDP, half of that for each
-address family, an eighth is for outgoing TCP; where the limits of those are lower, clients have what remains.
+Client connections are limited so that upstream queries never lack a descriptor; otherwise idle client connections could
+stop all resolution. `limits.DESCRIPTORS_RESERVE` are left for files, listeners, the control socket and others. Of the
+rest, at most a quarter each is for UDP sockets of IPv4 and of IPv6, at most an eighth for outgoing TCP, and what
+remains is for clients.
 """
 
 import resource
@@ -14,17 +14,17 @@ __all__ = ["client_connections", "stream_upstreams", "udp_sockets"]
 
 
 def udp_sockets(descriptors: int | None = None) -> int:
-    """Upstream sockets of one address family; `descriptors` None asks the process's limit."""
+    """Limit of upstream sockets of one address family. `descriptors` None means RLIMIT_NOFILE of the process."""
     return max(min(limits.UDP_SOCKETS, _usable(descriptors) // 4), 1)
 
 
 def stream_upstreams(descriptors: int | None = None) -> int:
-    """Outgoing TCP connections."""
+    """Limit of outgoing TCP connections."""
     return max(min(limits.STREAM_UPSTREAMS, _usable(descriptors) // 8), 1)
 
 
 def client_connections(descriptors: int | None = None) -> int:
-    """TCP connections of clients, on all listeners together."""
+    """Limit of client connections of all listeners together."""
     return max(_usable(descriptors) - 2 * udp_sockets(descriptors) - stream_upstreams(descriptors), 1)
 
 

@@ -1,9 +1,9 @@
-"""The hands of `Mesh` in a running process: one loop timer for all its deadlines, and threads for its signatures.
+"""Connects `Mesh` to a running loop: one timer for all its deadlines, and the signature checks of `Verify` effects.
 
-Rule: the mesh never sees the loop. It says when it wants to be looked at next, and `MeshTimer` keeps exactly one timer
-for that; `Crypto` does few signature checks at once and many on threads, since a check costs a tenth of a millisecond
-and a hand-over nearly as much; after some milliseconds of checks the loop gets its turn, so that they never hold up
-other queries. Clock and random numbers are `ambient.Clock` and `ambient.Entropy`.
+The mesh does not use the loop itself. `Mesh.tick` returns its next deadline, and `MeshTimer` keeps one timer for it.
+`Crypto` performs a few signature checks in place and many on threads, because a check takes a tenth of a millisecond
+and passing it to a thread takes nearly as long. After `CRYPTO_SLICE` of checks in place the loop runs other callbacks,
+so that checks do not delay other queries.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ class Ticking(Protocol):
 class MeshTimer:
     """Keeps one timer armed for the next deadline of `mesh`.
 
-    Call `process_timers` after whatever may have changed that deadline: a query submitted, a batch of replies handled.
+    Call `process_timers` after everything that may change that deadline: a submitted query, a batch of replies.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, mesh: Ticking, clock: Clock) -> None:
@@ -40,12 +40,12 @@ class MeshTimer:
         self._closed = False
 
     def process_timers(self) -> None:
-        """Let the mesh do what is due and arm the timer for what comes next."""
+        """Let the mesh process what is due, and arm the timer for its next deadline."""
         now = self._clock.monotonic()
         deadline = self._mesh.tick(now)
         if deadline is None or self._closed:
             return
-        # A timer that fires too early costs one look; moving it back after every reply would cost more.
+        # A timer that fires too early costs one `tick`. Postponing it after every reply would cost more.
         if deadline < self._due:
             if self._timer is not None:
                 self._timer.cancel()
@@ -53,7 +53,7 @@ class MeshTimer:
             self._timer = self._loop.call_later(max(0.0, deadline - now), self._fire)
 
     def close(self) -> None:
-        """Stop; the mesh is not looked at again."""
+        """Stop the timer."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -66,11 +66,11 @@ class MeshTimer:
 
 
 class Crypto:
-    """Performs `Verify` effects: `check` is asked once for each job.
+    """Performs `Verify` effects: `check` is called once for each job.
 
-    Few jobs are done in place; more go to a small pool of threads. Checks in place may take `slice_seconds` altogether
-    before the loop has its turn: those that come after that wait for it. `after_batch` is called after results that
-    were not given at once.
+    Up to `in_place` jobs are checked in place, more by a pool of `threads` threads. Checks in place may take
+    `slice_seconds` in total; later ones wait until the loop has run other callbacks. `after_batch` is called after
+    results that `verify` did not return itself.
     """
 
     def __init__(
@@ -99,39 +99,39 @@ class Crypto:
         self.deferred = 0
 
     def verify(self, jobs: Sequence[SignatureJob], on_done: Callable[[list[bool]], object]) -> list[bool] | None:
-        """Check every job of `jobs`: the results in their order, or None when `on_done` will be called with them."""
+        """Check all `jobs`. Returns the results in order, or None when `on_done` will be called with them."""
         self.checks += len(jobs)
-        if len(jobs) > self._in_place and (future := self._begin(jobs)) is not None:
-            future.add_done_callback(lambda done: self._hand_back(done, on_done))
+        if len(jobs) > self._in_place and (future := self._submit(jobs)) is not None:
+            future.add_done_callback(lambda done: self._schedule_collect(done, on_done))
             return None
         if self._spent < self._slice:
-            return self._timed(jobs)
+            return self._check_in_place(jobs)
         self.deferred += len(jobs)
         if not self._waiting:
-            self._loop.call_soon(self._go_on)
+            self._loop.call_soon(self._next_slice)
         self._waiting.append((jobs, on_done))
         return None
 
     def statistics(self) -> dict[str, int]:
-        """Signature checks since the start, and how many of them waited for the loop's turn."""
+        """Signature checks since the start, and how many of them were deferred to a later iteration of the loop."""
         return {"checks": self.checks, "deferred": self.deferred}
 
     def close(self) -> None:
-        """End the threads; checks under way are finished and forgotten."""
+        """Wait for the threads to end. Running checks finish without a callback; waiting ones are dropped."""
         self._closed = True
         self._waiting.clear()
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
 
-    def _begin(self, jobs: Sequence[SignatureJob]) -> "Future[list[bool]] | None":
-        """Hand `jobs` to a thread; None when there is none and no memory for its stack."""
+    def _submit(self, jobs: Sequence[SignatureJob]) -> "Future[list[bool]] | None":
+        """Submit `jobs` to the pool; None when a thread cannot be started."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="resolver-crypto")
         try:
             return self._pool.submit(self._run, jobs)
         except RuntimeError:
-            # "can't start new thread", after the work was queued: threads that it has finish what they were given.
+            # "can't start new thread", raised after the work was queued. The pool's existing threads finish their work.
             self._pool.shutdown(wait=False)
             self._pool = None
             return None
@@ -139,15 +139,15 @@ class Crypto:
     def _run(self, jobs: Sequence[SignatureJob]) -> list[bool]:
         return [self._check(job) for job in jobs]
 
-    def _timed(self, jobs: Sequence[SignatureJob]) -> list[bool]:
-        """Check `jobs` here and now, at the cost of this slice."""
+    def _check_in_place(self, jobs: Sequence[SignatureJob]) -> list[bool]:
+        """Check `jobs` now, and add the time to the current slice."""
         began = self._monotonic()
         results = [self._check(job) for job in jobs]
         self._spent += self._monotonic() - began
         return results
 
-    def _go_on(self) -> None:
-        """The loop had its turn: the next slice."""
+    def _next_slice(self) -> None:
+        """Check deferred jobs for one slice, after the loop has run other callbacks."""
         if self._closed:
             return
         self._spent = 0.0
@@ -155,19 +155,19 @@ class Crypto:
         try:
             while waiting and self._spent < self._slice:
                 jobs, on_done = waiting[0]
-                results = self._timed(jobs)
+                results = self._check_in_place(jobs)
                 waiting.popleft()
                 on_done(results)
         finally:
-            # Also when one of them raises: nobody else would look at the others.
+            # Also when `on_done` raises: otherwise the remaining jobs would wait for ever.
             if waiting:
                 self._spent = self._slice
-                self._loop.call_soon(self._go_on)
+                self._loop.call_soon(self._next_slice)
         if self.after_batch is not None:
             self.after_batch()
 
-    def _hand_back(self, done: "Future[list[bool]]", on_done: Callable[[list[bool]], object]) -> None:
-        """On the pool's thread: back to the loop."""
+    def _schedule_collect(self, done: "Future[list[bool]]", on_done: Callable[[list[bool]], object]) -> None:
+        """Runs on a thread of the pool: schedule `_collect` on the loop."""
         if not self._closed and not done.cancelled():
             self._loop.call_soon_threadsafe(self._collect, done, on_done)
 

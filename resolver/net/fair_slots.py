@@ -1,18 +1,18 @@
-"""Who holds the places of a bounded set, by group, and who makes room when none is free.
+"""A limited number of slots, shared fairly between groups: which member is evicted when no slot is free.
 
-Groups are the networks of clients, or the servers and zones that are asked. Each member is resting or busy, and in
-either state the members of a group stand in the order of their progress: whoever has made none for the longest comes
-first. Sans-IO: the owner decides what progress is, ends the members and removes them.
+Groups are the networks of clients, or the networks and zones of servers. Each member is idle or busy. In each of the
+two states the members of a group are ordered by their last progress, the oldest first. Sans-IO: the owner decides what
+progress is, closes the members and removes them.
 
-The choice (`choose_victim`), so that no group can hold all places however its members behave:
+`choose_victim` ensures that no group can hold all slots, however its members behave:
 
-* A newcomer may end resting members of its own group and of every group that is not smaller than its own; the largest
-  group that has any comes first.
-* When nobody rests there, it may end a busy member of a group that is larger than its own will be: the shares become
-  more equal by it, and never less.
+* A new member may evict an idle member of its own group, or of a group that is not smaller than its own. The largest
+  group with idle members comes first.
+* When there is no such idle member, it may evict a busy member of a group that is larger than its own will be. So an
+  eviction makes the group sizes more equal, never less.
 
-Every operation but `choose_victim` takes constant time; `choose_victim` looks at group sizes, of which n members have
-at most about the square root of 2n, and at no more than `limits.SLOT_SCAN` groups.
+Every operation except `choose_victim` takes constant time. `choose_victim` sorts the distinct group sizes, of which n
+members have at most about the square root of 2n, and examines at most `limits.SLOT_SCAN` groups.
 """
 
 import socket
@@ -30,9 +30,12 @@ IPV4_MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
 
 
 def network_of(host: str) -> str | bytes:
-    """What `host` counts for beside itself: the /24 of an IPv4 address, the /56 of an IPv6 one.
+    """Return the network of the address `host`: the /24 of an IPv4 address, the /56 of an IPv6 address.
 
-    One customer is given a whole /56 or more (RFC 6177), so addresses alone would bound nobody who has IPv6.
+    An IPv6 customer has a /56 or more (RFC 6177), so a limit per address alone would not limit him.
+
+    Raises:
+        OSError: `host` contains a colon and is not an IPv6 address.
     """
     if ":" not in host:
         return host.rpartition(".")[0]
@@ -55,7 +58,7 @@ class _Group(Generic[Member]):
 
 
 class FairSlots(Generic[Member]):
-    """The members of a bounded set; the bound itself is the owner's."""
+    """The members that hold slots, by group. The owner enforces the number of slots."""
 
     def __init__(self) -> None:
         self._groups: dict[Hashable, _Group[Member]] = {}
@@ -72,16 +75,16 @@ class FairSlots(Generic[Member]):
         return member in self._members
 
     def count(self, group: Hashable) -> int:
-        """Members of `group`."""
+        """Return the number of members of `group`."""
         found = self._groups.get(group)
         return 0 if found is None else len(found)
 
     def group_of(self, member: Member) -> Hashable:
-        """The group of `member`, which has a place."""
+        """Return the group of `member`, which must have a slot."""
         return self._members[member].key
 
     def add(self, member: Member, group: Hashable) -> None:
-        """Let `member` be a resting one of `group`, the last to make room there.
+        """Add `member` to `group` as idle, with the most recent progress.
 
         Raises:
             MemoryError: nothing has changed.
@@ -98,10 +101,10 @@ class FairSlots(Generic[Member]):
         except MemoryError:
             self._drop(member, found, before + 1)
             raise
-        self._leave_size(found, before)
+        self._remove_from_size(found, before)
 
     def remove(self, member: Member) -> bool:
-        """Give the place of `member` back; False when it had none."""
+        """Free the slot of `member`; False when it had none."""
         group = self._members.get(member)
         if group is None:
             return False
@@ -115,24 +118,24 @@ class FairSlots(Generic[Member]):
         return True
 
     def note_progress(self, member: Member, *, busy: bool) -> None:
-        """`member` has made progress and is `busy` or resting from now on; nothing happens to one without a place."""
+        """Record progress of `member`, which is `busy` or idle from now on. Without a slot nothing happens."""
         group = self._members.get(member)
         if group is None:
             return
-        to, away = (group.busy, group.idle) if busy else (group.idle, group.busy)
-        to[member] = None
-        to.move_to_end(member)
-        away.pop(member, None)
+        target, other = (group.busy, group.idle) if busy else (group.idle, group.busy)
+        target[member] = None
+        target.move_to_end(member)
+        other.pop(member, None)
 
     def oldest_idle(self, group: Hashable) -> Member | None:
-        """The member of `group` that rests for the longest time."""
+        """Return the idle member of `group` whose progress is the oldest; None when none is idle."""
         found = self._groups.get(group)
         return next(iter(found.idle), None) if found is not None else None
 
     def choose_victim(self, group: Hashable) -> Member | None:
-        """Whose end makes room for one more of `group`; None when the newcomer has to go instead."""
+        """Return the member to evict for a new member of `group`; None when the new one must be rejected instead."""
         own = self.count(group)
-        looks = limits.SLOT_SCAN
+        scan = limits.SLOT_SCAN
         sizes = sorted(self._sizes, reverse=True)
         for size in sizes:
             if size < own:
@@ -140,10 +143,10 @@ class FairSlots(Generic[Member]):
             for found in self._sizes[size]:
                 if found.idle:
                     return next(iter(found.idle))
-                looks -= 1
-                if not looks:
+                scan -= 1
+                if not scan:
                     break
-            if not looks:
+            if not scan:
                 break
         idle = self.oldest_idle(group)
         if idle is not None:
@@ -154,15 +157,15 @@ class FairSlots(Generic[Member]):
         return None
 
     def _drop(self, member: Member, group: _Group[Member], size: int) -> None:
-        """Forget `member` everywhere, and that `group` has `size` members; this takes no memory."""
+        """Remove `member`, and `group` from the groups of `size` members. Allocates no memory."""
         self._members.pop(member, None)
         group.idle.pop(member, None)
         group.busy.pop(member, None)
-        self._leave_size(group, size)
+        self._remove_from_size(group, size)
         if not group and self._groups.get(group.key) is group:
             del self._groups[group.key]
 
-    def _leave_size(self, group: _Group[Member], size: int) -> None:
+    def _remove_from_size(self, group: _Group[Member], size: int) -> None:
         same = self._sizes.get(size)
         if same is not None:
             same.pop(group, None)

@@ -1,4 +1,4 @@
-# C door of fastpath: one function that answers a message or says who must look at it.
+# C interface of fastpath: one function that answers a message or passes it on.
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -8,31 +8,31 @@ from resolver.policy.access cimport access_table
 cdef enum:
     FAST_DROP = 0
     FAST_SLOW_PATH = -1
-    FAST_REASONS = 64           # malformed packets are counted by the parser's reason, up to this many
+    FAST_REASONS = 64           # malformed packets are counted by the parser's reason; number of these counters
 
 cdef struct FastCounters:
     uint64_t received
     uint64_t hits
     uint64_t truncated
     uint64_t passed             # to Python: misses
-    uint64_t due                # to Python: answers near their end, one query for each
-    uint64_t non_plain            # to Python: well-formed, but not plain queries
+    uint64_t due                # to Python: one query for each answer that expires soon, for a prefetch
+    uint64_t non_plain          # to Python: well-formed, but not plain queries
     uint64_t refused
-    uint64_t denied             # clients that get no answer at all
-    uint64_t dropped            # no header to answer to, or a response
+    uint64_t denied             # queries of clients whose access is DROP
+    uint64_t dropped            # shorter than a header, or a response
     uint64_t format_errors      # answered FORMERR
     uint64_t malformed[64]
 
-# What the fast path knows: a plain structure, so that code without the GIL touches no Python object.
+# The state of the fast path: a plain structure, so that code without the GIL touches no Python object.
 cdef struct FastState:
     void *answers               # an AnswerContext
     const access_table *access
     size_t largest_reply
     bint pass_without_rd
-    bint prefetch               # an answer near its end goes to Python once, to be renewed
+    bint prefetch               # pass one query for an answer that expires soon to Python
     uint64_t view
-    CookieState *cookies        # NULL: cookies are not looked at
-    uint8_t stream_ip[16]       # whose frames are being answered; datagrams say it themselves
+    CookieState *cookies        # NULL: cookies are ignored
+    uint8_t stream_ip[16]       # address of the stream's client; for datagrams it is the sender
     size_t stream_ip_size
     int64_t left                # seconds for which the reply made last is valid; 0 when it is not from the cache
     FastCounters *counters

@@ -1,9 +1,9 @@
-"""The path of a cached answer: parse, access, find, render, all in C and without the GIL.
+"""Answers queries from the cache in C without the GIL: parse, check access, look up, render.
 
-Rule: what is not a plain query with an answer at hand goes to Python (`Service`), so that everything unusual has one
-home; only three short replies are made here besides answers, FORMERR, REFUSED and silence, because those are what a
-flood consists of. The same function serves datagrams in batches and TCP messages one by one. The GIL is never taken
-here; counters belong to the loop that calls, so they need no lock.
+A query that is not plain, or has no cached answer, goes to `Service` in Python. The fast path also sends FORMERR,
+REFUSED, and BADCOOKIE or TC to clients without a required cookie, and drops messages, because floods consist of such
+queries. The same function serves batches of datagrams and single TCP messages. It never takes the GIL. The counters
+belong to the calling loop, so they need no lock.
 """
 
 cimport cython
@@ -26,7 +26,7 @@ from resolver.wire.consts cimport HEADER_SIZE, MESSAGE_MAX, O_COOKIE, O_EDE, O_P
 from resolver.wire.message cimport QueryInfo, parse_query
 from resolver.wire.octets cimport get16, put16, put_opt
 
-# Replies made for one stream in one turn; the buffer has room for one more of the largest kind, with its prefix.
+# Octets of replies made for one stream in one turn. The buffer has space for one more of maximal size and its prefix.
 cdef Py_ssize_t STREAM_TURN_OCTETS = limits.STREAM_TURN_OCTETS
 
 cdef enum:
@@ -48,10 +48,10 @@ cdef uint8_t[LARGEST_BLOCK] ZEROS   # the content of padding; never written
 
 cdef inline int short_reply(const uint8_t *data, size_t keep, int rcode, uint8_t *out, size_t capacity,
                             QueryInfo *query) noexcept nogil:
-    """Header and the first `keep` bytes of `data` as an error reply; OPT when the query had one.
+    """Write an error reply with the first `keep` bytes of `data` (header, or header and question), and OPT when the
+    query had one.
 
-    REFUSED is said only to those who may not ask, so recursion is not available to them, and OPT tells them why
-    (EDE 18, RFC 8914 section 4.19).
+    REFUSED goes only to clients without access: RA is clear, and OPT has EDE 18 (RFC 8914 section 4.19).
     """
     cdef size_t size = keep
     if keep > capacity or keep < HEADER_SIZE:
@@ -74,7 +74,7 @@ cdef inline int short_reply(const uint8_t *data, size_t keep, int rcode, uint8_t
 
 
 cdef inline const uint8_t *client_ip(const FastState *state, const void *peer, size_t *size) noexcept nogil:
-    """The client's address as octets: of a datagram's sender, or of the stream whose frames are being answered."""
+    """The client's address in network order: the sender of a datagram, or, without `peer`, the stream's client."""
     cdef const sockaddr_storage *name = <const sockaddr_storage *>peer
     if name is NULL:
         size[0] = state.stream_ip_size
@@ -91,10 +91,10 @@ cdef inline const uint8_t *client_ip(const FastState *state, const void *peer, s
 
 cdef int reply_badcookie(CookieState *server_cookies, const uint8_t *data, const QueryInfo *query, const uint8_t *cookie, uint8_t *out,
                          size_t capacity) noexcept nogil:
-    """The reply to a UDP client without a good cookie: BADCOOKIE with a good one, or, without any, TC.
+    """Write the reply to a UDP client without a valid cookie: BADCOOKIE with a new one, or TC when it sent no cookie.
 
-    Either way the client proves its address by coming back (RFC 7873 section 5.2.3); nothing larger than its query and
-    a cookie goes to an address that may not be its own.
+    Either way the client verifies its address by the next query (RFC 7873 section 5.2.3). Nothing larger than the query
+    and a cookie is sent to an unverified address.
     """
     cdef size_t size = query.question_end
     if size + OPT_SIZE + COOKIE_OPTION_SIZE > capacity:
@@ -135,10 +135,10 @@ cdef inline int add_padding(const AnswerKey *key, uint8_t *out, int length, size
 
 cdef int fast_answer(FastState *state, const uint8_t *data, size_t size, const void *peer, size_t peer_size,
                      int64_t now, uint8_t *out, size_t capacity, bint stream, size_t block) noexcept nogil:
-    """>0: bytes of reply in `out`; FAST_DROP: say nothing; FAST_SLOW_PATH: `Service` must look.
+    """Returns the size of the reply in `out`; FAST_DROP: no reply; FAST_SLOW_PATH: `Service` handles the message.
 
-    `peer` NULL means that access was granted before (streams: when they were accepted). With `block` above 0, on
-    encrypted transports, the reply to a padded query is padded to a multiple of so many bytes.
+    `peer` NULL means that access was checked before (streams: when they were accepted). With `block` above 0, on
+    encrypted transports, the reply to a padded query is padded to a multiple of `block` bytes.
     """
     cdef QueryInfo query
     cdef AnswerKey key
@@ -189,7 +189,7 @@ cdef int fast_answer(FastState *state, const uint8_t *data, size_t size, const v
     if state.cookies is not NULL and (query.cookie is not NULL or state.cookies.required):
         if now < state.cookies.since or now >= state.cookies.until:
             state.counters.non_plain += 1
-            return FAST_SLOW_PATH                          # the secrets' time is over: Python draws new ones
+            return FAST_SLOW_PATH                          # the secrets have expired: Python derives new ones
         if query.cookie is not NULL:
             ip = client_ip(state, peer, &ip_size)
             verdict = verify_server_cookie(state.cookies, query.cookie, query.cookie_len, ip, ip_size, now)
@@ -222,11 +222,11 @@ cdef int fast_answer(FastState *state, const uint8_t *data, size_t size, const v
 
 @cython.final
 cdef class FastPath:
-    """What `fast_answer` needs to know, and what it counts.
+    """The state of `fast_answer`: its settings and counters.
 
-    `largest_reply` bounds UDP replies in bytes; with `pass_without_rd` queries without RD are left to Python. With
-    `prefetch` one query for each answer in the last tenth of its TTL is left to Python, which renews it. `cookies` None:
-    the COOKIE option is not looked at. `counters` is another fast path that counts what this one does as well.
+    `largest_reply` limits UDP replies (bytes). With `pass_without_rd`, queries without RD go to Python. With
+    `prefetch`, one query for each answer in the last tenth of its TTL goes to Python, which renews the answer. With
+    `cookies` None the COOKIE option is ignored. `counters` is another fast path, whose counters this one uses.
     """
 
     def __cinit__(self):
@@ -256,10 +256,10 @@ cdef class FastPath:
         free(self.buffer)
 
     def answer(self, bytes data, peer=None, now=None, bint stream=False):
-        """One message, from Python: the reply, b"" for silence, or None when `Service` must look.
+        """Answer one message: the reply, b"" for no reply, or None when `Service` must handle it.
 
-        `peer` is (address, port, ...) or None when access was granted before; `now` are seconds of the real-time
-        clock, None asks it.
+        `peer` is (address, port, ...), or None when access was checked before; `now` is in seconds since 1970, None
+        means the current time.
         """
         cdef sockaddr_storage name
         cdef size_t name_size = 0
@@ -276,10 +276,10 @@ cdef class FastPath:
         return (<char *>self.buffer)[:code]
 
     def answer_encrypted(self, bytes message not None, bytes client not None, size_t block, now=None):
-        """One message of an encrypted stream: (as in `answer`, seconds for which the reply is valid).
+        """One message of an encrypted stream. Returns (the reply as `answer` does, seconds for which it is valid).
 
-        The seconds are 0 for a reply that is not from the cache. `client` are the octets of the client's address, whose
-        access was granted before; `block` and `now` are as in `answer_frames`.
+        The seconds are 0 for a reply that is not from the cache. `client` is the client's address in network order; its
+        access was checked before. `block` and `now` are as in `answer_frames`.
         """
         cdef int64_t seconds = realtime_seconds() if now is None else now
         cdef int code
@@ -292,12 +292,13 @@ cdef class FastPath:
         return (<char *>self.buffer)[:code], self.state.left
 
     def answer_frames(self, list frames, now=None, bytes client not None=b"", Py_ssize_t first=0, size_t block=0):
-        """The messages of a stream from the `first` on: (replies with their length prefixes, messages for `Service`,
-        how many of `frames` are done with, whether the last of these was garbage).
+        """Answer the messages of a stream from index `first` on. Returns (replies with length prefixes, messages for
+        `Service`, index of the first message not processed, whether the last processed one was malformed).
 
-        It stops behind a message that gets no reply at all, because it is no query, and when the replies have reached
-        `limits.STREAM_TURN_OCTETS` bytes. `now` is as in `answer`; `client` are the octets of the client's address. `block` is 0, or on an
-        encrypted transport the size of the blocks to which replies to padded queries are padded, at most 4096.
+        It stops after a message that gets no reply because it is no query, and when the replies have reached
+        `limits.STREAM_TURN_OCTETS` bytes. `now` is as in `answer`; `client` is the client's address in network order.
+        `block` is the size (bytes, at most 4096) of the blocks to which replies to padded queries are padded on encrypted
+        transports, 0 on others.
         """
         cdef list missed = []
         cdef bytes frame
@@ -323,11 +324,11 @@ cdef class FastPath:
 
     @property
     def cookies(self):
-        """The jar of server cookies; None when they are not looked at."""
+        """The server cookies; None when the COOKIE option is ignored."""
         return self.server_cookies
 
     def access_of(self, str address not None):
-        """What the policy says about a client: ALLOW, REFUSE or DROP of `resolver.policy`."""
+        """The access of a client: ALLOW, REFUSE or DROP of `resolver.policy`."""
         cdef sockaddr_storage name
         cdef size_t size
         if self.state.access is NULL:
@@ -336,10 +337,10 @@ cdef class FastPath:
         return access_lookup(self.state.access, &name, size)
 
     def cached(self, ClientQuery query not None, int64_t now, Py_ssize_t limit, bytes options=b""):
-        """The cached reply to a query that only its RD bit or its EDNS options kept off the fast path, or None.
+        """The cached reply to a query that the fast path passed on because of its RD bit or its EDNS options, or None.
 
-        `now` are seconds of the real-time clock, `limit` is what the client takes in bytes; `options` are appended to
-        the reply's OPT record.
+        `now` is in seconds since 1970; `limit` is the largest reply that the client accepts (bytes); `options` are
+        appended to the reply's OPT record.
         """
         cdef QueryInfo info
         cdef AnswerKey key
@@ -387,26 +388,26 @@ cdef class FastPath:
 @cython.final
 @cython.freelist(64)
 cdef class ClientQuery:
-    """A plain query as `Service` needs it: numbers, the name, and the EDNS options as bytes."""
+    """A plain query, parsed for `Service`."""
 
     @property
     def rd(self):
-        """Recursion desired."""
+        """RD: recursion desired."""
         return (self.flags & 0x0100) != 0
 
     @property
     def ad(self):
-        """The client understands AD (RFC 6840 section 5.7)."""
+        """AD: the client understands AD in replies (RFC 6840 section 5.7)."""
         return (self.flags & 0x0020) != 0
 
     @property
     def cd(self):
-        """Checking disabled."""
+        """CD: checking disabled."""
         return (self.flags & 0x0010) != 0
 
 
 def read_query(bytes data):
-    """The query in `data` when it is a plain one; else the parser's code: 1 unusual, below 0 malformed."""
+    """The query in `data` when it is a plain one; else the parser's code: 1 not plain, below 0 malformed."""
     cdef QueryInfo info
     cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(data)
     cdef size_t size = PyBytes_GET_SIZE(data)
@@ -427,17 +428,18 @@ def read_query(bytes data):
     query.padded = info.padded
     query.qname = PyBytes_FromStringAndSize(<const char *>info.qname, info.qname_len)
     query.wire = data
-    # A plain query holds nothing but the question and OPT, whose options begin after its eleven fixed octets.
+    # A plain query has only a question and OPT, whose options begin after its eleven fixed octets.
     query.options = data[info.question_end + OPT_SIZE:] if info.has_edns else b""
     return query
 
 
 def finish(ClientQuery query not None, bytes packet not None, Py_ssize_t limit, int payload, bytes options=b"",
            int ext_rcode=0):
-    """Make a composed `packet` (no OPT, AD as it is for everybody) the reply to `query`, of at most `limit` bytes.
+    """Make a composed `packet` (without OPT) the reply to `query`, of at most `limit` bytes.
 
-    AD stays for clients that understand it; OPT follows when the query had one, announcing `payload` bytes and carrying
-    `options`; what does not fit becomes TC=1 without records (RFC 2181 section 9), the options being given up first.
+    AD is cleared for clients that do not understand it. When the query had OPT, the reply gets one that announces
+    `payload` bytes and has `options`. A reply that does not fit is sent with TC and without records (RFC 2181 section
+    9); options are dropped first.
     """
     cdef Py_ssize_t size = PyBytes_GET_SIZE(packet), extra = PyBytes_GET_SIZE(options)
     cdef Py_ssize_t opt_size = OPT_SIZE + extra if query.has_edns else 0
@@ -446,7 +448,7 @@ def finish(ClientQuery query not None, bytes packet not None, Py_ssize_t limit, 
     cdef bytes reply
     cdef bint cut = False
     if size < HEADER_SIZE or size < query.question_end:
-        raise ValueError("a composed reply has a header and the question")
+        raise ValueError("packet is shorter than header and question")
     if size + opt_size > limit:
         if opt_size and size + OPT_SIZE <= limit:
             extra = 0

@@ -1,4 +1,4 @@
-# Every C declaration of this room: datagrams in batches, the error queue that tells whose packet failed, randomness.
+# All C declarations of this package: datagrams in batches, the sockets' error queue, random numbers.
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
 from posix.types cimport suseconds_t, time_t
 

@@ -1,8 +1,8 @@
-"""Bound sockets for the listeners of both transports, as the kernel should have them before the first packet comes.
+"""Makes and binds the listening sockets of both transports, with all options that must be set before `bind`.
 
-IPv6 sockets take no IPv4 packets, whatever the system's default says: each address of the settings has a socket of its
-own, and an IPv4 client must not show up as a mapped address that no access rule matches. A link-local address is one
-only together with its interface (RFC 4007 section 11), ``fe80::1%eth0``.
+IPv6 sockets receive no IPv4 packets, whatever the system's default is (IPV6_V6ONLY): each configured address has its
+own socket, and an IPv4 client must not appear as an IPv4-mapped address, which no access rule matches. A link-local
+address needs its interface (RFC 4007 section 11): ``fe80::1%eth0``.
 """
 
 import errno
@@ -15,10 +15,10 @@ __all__ = ["bound_socket"]
 def bound_socket(
     kind: socket.SocketKind, address: str, port: int, *, reuse_port: bool, prepare: Callable[[socket.socket], None]
 ) -> socket.socket:
-    """A non-blocking socket of `kind`, bound to `address`; `prepare` sets its own options before.
+    """Return a non-blocking socket of `kind`, bound to `address` and `port`. `prepare` sets options before `bind`.
 
     Raises:
-        OSError: the address cannot be had.
+        OSError: the socket cannot be made or bound, or there is no such interface.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -40,14 +40,14 @@ def bound_socket(
 
 
 def _interface(zone: str) -> int:
-    """The number of the interface `zone`, given by name or number; 0 when none is.
+    """Return the index of the interface `zone`, which is a name or an index; 0 when `zone` is empty.
 
     Raises:
-        OSError: this host has none of that name.
+        OSError: this host has no interface of that name.
     """
     if not zone or zone.isdecimal():
         return int(zone or 0)
     try:
         return socket.if_nametoindex(zone)
-    except OSError:  # which says neither the name nor a number
+    except OSError:  # it has neither the name nor an errno
         raise OSError(errno.ENODEV, f"No interface {zone!r}") from None

@@ -1,10 +1,10 @@
-"""Which errors of a system call tell of this host, and which of the server that was to be asked.
+"""Classifies error numbers of system calls: caused by the server or the network, or by this host.
 
-A call that fails at once has sent nothing. Where descriptors, buffers, memory or ports are short, or no way leads to
-the address from here, the server is not to blame: booked as its failure, a shortage or a wrong setting would make good
-servers avoided long after it is over. So the table names what a peer or a router can have said (RFC 1122 section 3.2.2,
-RFC 4443 section 2.4; icmp(7), tcp(7)). Every other error is this host's: a shortage that may be over in a moment, or no
-way from here, which another try does not change. An error number that nobody thought of is no way from here.
+A call that fails at once has sent nothing. When descriptors, buffers, memory or ports are short, or this host has no
+route to the address, the failure must not be recorded against the server: good servers would be avoided long after the
+shortage or the wrong setting is over. So `PEER` lists the errors that a peer or a router can cause (RFC 1122 section
+3.2.2, RFC 4443 section 2.4; icmp(7), tcp(7)). Every other error is this host's: a shortage, which may end at any time,
+or a missing route, where a retry does not help. Unknown error numbers count as a missing route.
 """
 
 import errno
@@ -14,7 +14,7 @@ from resolver.wire import consts as c
 
 __all__ = ["EDES", "kind_of_error", "kind_of_exception"]
 
-# What each kind of failure is called in an extended error (RFC 8914).
+# The extended DNS error of each kind of failure (RFC 8914).
 EDES = {
     FailureKind.TIMEOUT: c.EDE_NO_REACHABLE_AUTHORITY,
     FailureKind.NETWORK: c.EDE_NETWORK_ERROR,
@@ -37,7 +37,7 @@ SHORTAGE = frozenset({
 
 
 def kind_of_error(code: int | None) -> FailureKind:
-    """What kind of failure the error number of opening, binding, connecting or sending is; None is an unknown one."""
+    """The kind of failure for the errno of opening, binding, connecting or sending; None is an unknown one."""
     if code in PEER:
         return FailureKind.NETWORK
     if code in SHORTAGE:
@@ -46,7 +46,7 @@ def kind_of_error(code: int | None) -> FailureKind:
 
 
 def kind_of_exception(error: BaseException | None) -> FailureKind:
-    """The same of what opening or losing a connection raised; None says that the peer has closed it."""
+    """The kind of failure for the exception of a failed or lost connection; None means that the peer closed it."""
     if error is None:
         return FailureKind.NETWORK
     return kind_of_error(error.errno) if isinstance(error, OSError) else FailureKind.LOCAL_RESOURCE

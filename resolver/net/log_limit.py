@@ -1,8 +1,8 @@
-"""A warning that cannot flood the log: said at most once an interval, with the number of those left out in between.
+"""A rate-limited warning: logged at most once per interval, with the number of suppressed ones.
 
-Running out of descriptors, or a peer that sends rubbish, happens ten thousand times a second or not at all; the first
-line of such a storm is news, the rest would fill a disk. Where complaints differ, as with zones that fail, the first
-few of an interval are said, so that one does not hide the other. The counters in `statistics()` tell the true numbers.
+A lack of descriptors, or a misbehaving peer, can cause ten thousand equal warnings a second, which would fill a disk.
+Where warnings differ, as for zones that fail, the first few different ones of an interval are logged, so that one does
+not hide another. The counters in `statistics()` have the exact numbers.
 """
 
 import logging
@@ -14,7 +14,7 @@ __all__ = ["LimitedWarning"]
 
 
 class LimitedWarning:
-    """One kind of warning of one logger, of which up to `different` ones are said in an interval of so many seconds."""
+    """A warning of `logger`: at most `different` different ones are logged per `interval` (seconds)."""
 
     __slots__ = ("_different", "_interval", "_left_out", "_logger", "_next", "_said", "lost")
 
@@ -28,23 +28,23 @@ class LimitedWarning:
         self._next = float("-inf")
         self._left_out = 0
         self.lost = False
-        """Whether there was no memory to say it the last time."""
+        """Whether the last call failed for lack of memory."""
 
     def warn(self, text: str, *arguments: object) -> bool:
-        """Log `text` as a warning unless it, or enough others, was said in this interval; True when it was logged."""
+        """Log a warning, unless it, or enough different ones, were logged in this interval. True when it was logged."""
         try:
-            said = self._say(text, *arguments)
-        except MemoryError:  # whoever complains of that must not fail over it
+            logged = self._log(text, *arguments)
+        except MemoryError:  # callers that warn about a lack of memory must not fail because of it
             self.lost = True
             try:
                 self._left_out += 1
             except MemoryError:
-                pass  # not even for a number, as Python makes them from 257 on: the count stays behind
+                pass  # no memory even for an int, which Python allocates from 257 on: this one is not counted
             return False
         self.lost = False
-        return said
+        return logged
 
-    def _say(self, text: str, *arguments: object) -> bool:
+    def _log(self, text: str, *arguments: object) -> bool:
         now = time.monotonic()
         if now >= self._next:
             self._said.clear()

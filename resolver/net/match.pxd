@@ -1,4 +1,4 @@
-# C door of match: the query that is sent, and what makes a packet its reply.
+# C interface of match: builds queries and compares replies with them.
 from libc.stdint cimport uint8_t, uint16_t
 
 from resolver.net.clock_random cimport Entropy
@@ -10,7 +10,7 @@ cdef enum Match:
     MATCH_WRONG_ID = 3
     MATCH_WRONG_QUESTION = 4
     MATCH_WRONG_CASE = 5
-    MATCH_NO_QUESTION = 6              # an error without a question: to be believed over TCP only
+    MATCH_NO_QUESTION = 6              # an error without a question: accepted over TCP only
 
 cdef bytes encode_query(bytes qname, uint16_t qtype, uint16_t identity, uint16_t flags, int payload, bint do_bit,
                         Entropy case_bits, bytes cookie)

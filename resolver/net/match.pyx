@@ -1,11 +1,11 @@
-"""The query as it is sent upstream, and the one function that decides whether a packet is its reply.
+"""Builds the query that is sent upstream, and decides whether a packet is its reply.
 
-Rule: id, QR, opcode, and the question byte for byte (in the letter case that was sent) all match, or it never happened
-(RFC 5452 section 9.1, and 0x20). Kept apart from the sockets so that forgeries can be tried without any, and shared by
-UDP and TCP so that no transport is laxer than the other. A reply without a question is something to act upon only when
-its rcode says that the server could not or would not read it (TuDoor, 2024: header-only replies made resolvers give up
-early). As it does not repeat the letter case, over UDP it is a reason to ask over TCP and no more; there the server's
-address is proven, and it is believed. It never carries data.
+A packet is ignored unless id, QR, opcode and question match byte for byte, in the letter case that was sent (RFC 5452
+section 9.1, and 0x20). This module has no sockets, so tests can try forgeries without any. UDP and TCP share it, so
+they are equally strict. A reply without a question counts only when its rcode says that the server could not or would
+not process the query (TuDoor, 2024: header-only replies made resolvers give up early). It does not repeat the letter
+case, so over UDP it only causes a retry over TCP. Over TCP the server's address is verified, and it is accepted. It
+never carries data.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -28,9 +28,11 @@ cdef enum:
 
 cdef bytes encode_query(bytes qname, uint16_t qtype, uint16_t identity, uint16_t flags, int payload, bint do_bit,
                         Entropy case_bits, bytes cookie):
-    """One question of class IN; `payload` below 0 means without EDNS, `case_bits` None means the name as it is.
+    """Build a query of class IN. `payload` below 0 means without EDNS; `case_bits` None keeps the letter case.
 
-    `cookie` is the content of a COOKIE option, which takes EDNS; None for none.
+    `cookie` is the content of a COOKIE option, which needs EDNS; None for none.
+
+    Raises ValueError when `qname` is empty or too long.
     """
     cdef Py_ssize_t name_size = PyBytes_GET_SIZE(qname)
     cdef Py_ssize_t cookie_size = 0 if cookie is None or payload < 0 else OPTION_HEAD + PyBytes_GET_SIZE(cookie)
@@ -40,13 +42,13 @@ cdef bytes encode_query(bytes qname, uint16_t qtype, uint16_t identity, uint16_t
     cdef uint8_t bits[32]
     cdef Py_ssize_t i
     if not 1 <= name_size <= NAME_MAX:
-        raise ValueError(f"a name of {name_size} octets cannot be asked")
+        raise ValueError(f"qname has {name_size} octets; it must have 1 to {NAME_MAX}")
     packet = query_packet(qname, qtype, C_IN, identity, flags, payload, do_bit, cookie_size)
     name = <uint8_t *>PyBytes_AS_STRING(packet) + HEADER_SIZE
     if case_bits is not None:
         case_bits.fill(bits, 32)
         for i in range(name_size):
-            # Length octets stay below 64, so whatever looks like a letter is one.
+            # Length octets are below 64, so an octet in the range of letters is a letter.
             if 97 <= (name[i] | 0x20) <= 122 and name[i] >= 65:
                 name[i] = (name[i] | 0x20) ^ (0x20 if bits[i >> 3] >> (i & 7) & 1 else 0)
     if cookie_size:
@@ -58,10 +60,11 @@ cdef bytes encode_query(bytes qname, uint16_t qtype, uint16_t identity, uint16_t
 
 
 cdef object check_upstream_cookie(bytes sent, object edns):
-    """The cookie of a reply to a query with the cookie `sent`: its content, b"" for none, None for a forgery's.
+    """The cookie in the reply to a query with the cookie `sent`: its content, b"" when there is none, None for a
+    reply that must be ignored.
 
-    What does not begin with our own part comes from somebody who has not seen the query, and a length that cannot be
-    is no better (RFC 7873 section 5.3). An option that is just sent back is from a server that knows none.
+    A cookie that does not begin with our client cookie comes from a sender that has not seen the query; an invalid
+    length is treated alike (RFC 7873 section 5.3). A server without cookie support may return our option unchanged.
     """
     cdef bytes found
     if edns is None or not edns.raw_options:
@@ -77,7 +80,7 @@ cdef object check_upstream_cookie(bytes sent, object edns):
 
 
 cdef int match_reply(const uint8_t *sent, size_t sent_size, const uint8_t *data, size_t size) noexcept nogil:
-    """A `Match` code. `sent` is a packet of `encode_query`, `data` whatever came back."""
+    """Return a `Match` code. `sent` is a packet of `encode_query`, `data` the received one."""
     cdef size_t end = HEADER_SIZE, i
     cdef uint8_t rcode
     cdef bint same_but_case = True
@@ -111,7 +114,7 @@ cdef int match_reply(const uint8_t *sent, size_t sent_size, const uint8_t *data,
 
 def make_packet(bytes qname, int qtype, int identity, *, int flags=0, payload=None, bint do=False,
                 Entropy case_bits=None, bytes cookie=None):
-    """The query for `qname` and `qtype` in class IN; `payload` None leaves EDNS out, and with it the `cookie`.
+    """Build the query for `qname` and `qtype` in class IN; `payload` None means without EDNS and without `cookie`.
 
     Raises:
         ValueError: `qname` is empty or longer than 255 octets.
@@ -120,32 +123,32 @@ def make_packet(bytes qname, int qtype, int identity, *, int flags=0, payload=No
 
 
 def cookie_of(bytes sent not None, edns):
-    """The cookie of a reply with the OPT record `edns` to a query with the cookie `sent`.
+    """The cookie in the OPT record `edns` of the reply to a query with the cookie `sent`.
 
-    Returns b"" when the server gives none, and None when the reply is forged (RFC 7873 section 5.3).
+    Returns b"" when there is none, and None when the reply must be ignored (RFC 7873 section 5.3).
     """
     return check_upstream_cookie(sent, edns)
 
 
 def is_reply(bytes sent, bytes data, *, bint allow_no_question=False):
-    """Whether `data` is a reply to the packet `sent`, letter case included; with `allow_no_question` also an error without question.
-    """
+    """Whether `data` is a reply to the packet `sent`, with the same letter case. With `allow_no_question`, an error
+    without a question is one, too."""
     cdef int code = match_reply(<const uint8_t *>PyBytes_AS_STRING(sent), PyBytes_GET_SIZE(sent),
                                 <const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
     return code == MATCH_REPLY or (allow_no_question and code == MATCH_NO_QUESTION)
 
 
 def explain_match(bytes sent, bytes data):
-    """`is_reply` in a word: reply, short, query, id, question, case or bare."""
+    """The result of the comparison as a word: reply, short, query, id, question, case or bare (no question)."""
     cdef int code = match_reply(<const uint8_t *>PyBytes_AS_STRING(sent), PyBytes_GET_SIZE(sent),
                                 <const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
     return ("reply", "short", "query", "id", "question", "case", "bare")[code]
 
 
 def truncated_stub(bytes data):
-    """Header and question of a truncated reply whose records broke off in the middle, or None when TC is not set.
+    """Header and question of a truncated reply with an incomplete record, or None when TC is not set.
 
-    Some servers cut at the last octet that fits; then TC is all there is to learn, and TCP is asked next.
+    Some servers cut the packet at the last octet that fits. Then only TC is used, and the next query goes over TCP.
     """
     cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(data)
     cdef Py_ssize_t size = PyBytes_GET_SIZE(data)

@@ -1,1 +1,1 @@
-# No C door: the handler is handed to the transport as a pointer.
+# No C interface: the transport gets the handler as a function pointer.

@@ -1,8 +1,8 @@
-"""Where the fast path meets corenet's datagram transport: its native handler, installed by `attach`.
+"""The native handler that connects the fast path to corenet's datagram transport; `attach` installs it.
 
-Kept apart from `fastpath`, which knows no transport and is tested without one. The handler gets a datagram and the
-time at which its batch was read, and says how long the reply is that it wrote; the transport sends the replies of a
-batch together and hands what is left over to Python as one list.
+`fastpath` itself knows no transport and is tested without one. The handler gets a datagram and the time at which its
+batch was read, writes a reply, and returns its length. The transport sends the replies of a batch together and passes
+the remaining datagrams to Python as one list.
 """
 
 from corenet.transports.datagram cimport Datagram, DatagramTransport
@@ -18,7 +18,7 @@ cdef int on_datagram(void *context, const Datagram *inp, Datagram *out) noexcept
 
 
 def attach(FastPath fast not None, transport):
-    """Let `fast` answer the datagrams of `transport`; False when it is not a transport of our own loop."""
+    """Let `fast` answer the datagrams of `transport`; False when it is not a transport of corenet's loop."""
     if not isinstance(transport, DatagramTransport):
         return False
     (<DatagramTransport>transport).set_native_handler(on_datagram, &fast.state, fast)

@@ -1,10 +1,9 @@
-"""From an `Outcome` to the packet a client gets: which records are shown, which flags are set, what fits.
+"""Composes the reply from an `Outcome`: which records are included, and the flags.
 
-Rule: this is the one gate of "may be sent". Bogus data leaves it only for clients that asked not to check (CD); AD is
-set only for secure data and for clients that understand it (RFC 6840 sections 5.7 and 5.8); signatures and denial
-proofs are shown only to those who asked for them (RFC 4035 section 3.2.1). The packet is composed once, complete and
-without OPT, because that is the form in which the answer cache keeps it; what depends on the client comes after, in
-`fastpath.finish`.
+All decisions on what may be sent are here. Bogus data is sent only to clients that set CD. AD is set only for secure
+data, and `fastpath.finish` clears it for clients that do not understand it (RFC 6840 sections 5.7 and 5.8). Signatures
+and denial proofs are sent only to clients that set DO (RFC 4035 section 3.2.1). The packet is complete and has no OPT
+record, as the answer cache stores it. `fastpath.finish` adds what depends on the client.
 """
 
 from collections.abc import Sequence
@@ -21,14 +20,14 @@ from resolver.wire.rrset import RRset
 
 __all__ = ["any_record", "compose", "error_reply", "extended_errors"]
 
-_KEPT_FLAGS = 0x7800 | c.RD | c.CD      # opcode, RD and CD go back as they came (RFC 1035 4.1.1, RFC 4035 3.2.2)
+_KEPT_FLAGS = 0x7800 | c.RD | c.CD      # opcode, RD and CD are copied from the query (RFC 1035 4.1.1, RFC 4035 3.2.2)
 _DNSSEC_TYPES = frozenset({c.RRSIG, c.NSEC, c.NSEC3})
 _EDE_TEXT = limits.EDE_TEXT
 _EDES = limits.REPLY_EDES
 
 
 def compose(query: ClientQuery, outcome: Outcome, *, minimal: bool) -> bytes:
-    """The whole reply without OPT, as the answer cache wants it: AD says secure, whoever asks."""
+    """Return the complete reply without OPT, as the answer cache stores it. AD means secure, for every client."""
     rcode = outcome.rcode
     bogus = outcome.verdict == Verdict.BOGUS and not query.flags & c.CD
     if bogus:
@@ -42,7 +41,7 @@ def compose(query: ClientQuery, outcome: Outcome, *, minimal: bool) -> bytes:
     builder.start(query.id, flags, query.qname, query.qtype, query.qclass)
     if bogus:
         return builder.finish()
-    # A failure has an answer only where aliases lead nowhere: shown as far as they go (RFC 1034 section 3.6.2).
+    # A failure has an answer only when the target of a CNAME failed: the chain up to it (RFC 1034 section 3.6.2).
     do = query.do
     for rrset in outcome.answer:
         if not builder.add(c.ANSWER, rrset, sigs=do):
@@ -75,7 +74,7 @@ def _add_authority(builder: Builder, query: ClientQuery, outcome: Outcome, minim
 
 
 def extended_errors(edes: Sequence[tuple[int, str]]) -> bytes:
-    """EDNS options that carry `edes` (RFC 8914): each code once, not too many, sentences not too long."""
+    """EDNS options for the extended errors `edes` (RFC 8914): each code once, with limits on number and text length."""
     if not edes:
         return b""
     found: dict[int, str] = {}
@@ -91,9 +90,9 @@ def _shorten(words: str) -> str:
 
 def error_reply(wire: bytes, rcode: int, question_end: int = HEADER_SIZE, *, served: bool = True,
                 truncated: bool = False) -> bytes:
-    """A reply of header and, up to `question_end`, question of the query `wire`, without EDNS.
+    """A reply with the header and the question (up to `question_end`) of the query `wire`, without EDNS.
 
-    `served` False says that recursion is not available to this client, `truncated` that TCP has more.
+    `served` False clears RA: recursion is not available to this client. `truncated` sets TC.
     """
     return b"%b%c%c\0%c\0\0\0\0\0\0%b" % (
         wire[:2],
@@ -105,5 +104,5 @@ def error_reply(wire: bytes, rcode: int, question_end: int = HEADER_SIZE, *, ser
 
 
 def any_record(qname: bytes) -> RRset:
-    """What type ANY gets: one small record that says why (RFC 8482 section 4.2)."""
+    """The HINFO record that answers type ANY (RFC 8482 section 4.2)."""
     return RRset(qname, c.HINFO, limits.ANY_TTL, [b"\x07RFC8482\x00"])

@@ -1,30 +1,30 @@
-"""A reserve of memory, given up when an allocation fails, so that the interpreter never works without any.
+"""A memory reserve that is freed when an allocation fails, so that the interpreter always has some memory to work with.
 
-CPython handles a `MemoryError` well where the next allocation succeeds. Where none does, it ends with a fatal error
-("cannot recover from MemoryErrors while normalizing exceptions"), loses exceptions (SystemError), and native libraries
-abort. So the process holds blocks of the C heap. The first allocation of Python's that the system refuses frees them
-all and is tried again. From then on memory is short: `is_short` says so, and no new work may be begun until the blocks
-have been allocated again. What was begun ends on the reserve.
+CPython handles a `MemoryError` well when the next allocation succeeds. When none does, it ends with a fatal error
+("cannot recover from MemoryErrors while normalizing exceptions") or loses exceptions (SystemError), and native
+libraries abort. So the process holds blocks of the C heap. The first failed allocation of Python frees them all and is
+retried. From then on memory is short: `is_short` returns True, and no new work may be started until the blocks have
+been allocated again. Work in progress ends with the memory of the reserve.
 
 States:
 
-* whole: all blocks are held. An allocation that fails leads to "given up".
-* given up: no block is held. `is_short` tries at intervals to allocate them. When it gets `ENOUGH` of them, it keeps half
-  of what it got, since a reserve that takes all there is would be given up with the next question; otherwise it frees
-  all.
-* partial: some are held, and new work may be begun. An allocation that fails leads to "given up". At intervals
-  `is_short` takes some more, while there is twice as much; so it becomes whole.
+* whole: all blocks are held. A failed allocation leads to "given up".
+* given up: no block is held. `is_short` tries at intervals to allocate them. When it gets `ENOUGH` percent of them, it
+  keeps half of what it got (state partial), because a reserve that takes all free memory would be given up by the next
+  query; otherwise it frees all.
+* partial: some blocks are held, and new work may be started. A failed allocation leads to "given up". At intervals
+  `is_short` adds some blocks when twice as many can be allocated, until the reserve is whole.
 
-Blocks are small, since what the process frees stays in its heap in pieces, and a reserve has to fit into those.
-The hooks stand before the allocator of the raw domain: objects above 512 octets, and all others where pymalloc is not
-used or has got no arena, which it says by asking the raw domain. That an arena is refused is no shortage: a gap of
-1 MiB in the address space may be missing where the heap has room. They may run on any thread, without the GIL.
+Blocks are small, because memory that the process frees is fragmented, and the reserve must fit into the fragments.
+The hooks wrap the allocator of the raw domain: objects above 512 octets, and all others when pymalloc is not used or
+cannot get an arena, because it then calls the raw domain. A refused arena alone is no shortage: it needs 1 MiB of
+contiguous address space, while the heap may still have memory. Hooks may run on any thread, without the GIL.
 
-`tracemalloc.stop()` brings back the allocators that were in force when it was started, and drops whatever was set
-since. So `is_short` looks whether its allocations pass the hook, and sets it again. A fork waits until nobody works on
-the blocks: a child of it would find them half changed and locked for ever.
+`tracemalloc.stop()` restores the allocators from before its start and removes hooks that were set since. So `is_short`
+checks that its allocations pass the hook, and sets it again. A fork waits until no thread changes the blocks: the child
+would get them in an inconsistent state, and locked for ever.
 
-There is no .pxd: it is called once for each new question, from Python.
+There is no .pxd: it is called from Python, once for each new query.
 """
 
 from libc.stdlib cimport free, malloc
@@ -57,10 +57,10 @@ cdef extern from *:
     """
     #include <pthread.h>
     #include <sched.h>
-    /* One thread at a time works on the blocks; who finds it locked does without. */
+    /* Only one thread at a time changes the blocks; a thread that finds the lock taken skips its change. */
     static int reserve_lock = 0;
     static int reserve_short = 0;
-    /* Whether this thread has come by one of the hooks. */
+    /* Whether this thread has called the malloc hook. */
     static __thread int reserve_passed = 0;
     #define reserve_try_lock() (!__atomic_exchange_n(&reserve_lock, 1, __ATOMIC_ACQUIRE))
     #define reserve_unlock() __atomic_store_n(&reserve_lock, 0, __ATOMIC_RELEASE)
@@ -82,14 +82,14 @@ cdef extern from *:
 
 cdef enum:
     MOST_BLOCKS = 4096
-    ROOM = 5120  # and what is tried beyond
+    CAPACITY = 5120  # MOST_BLOCKS, and the quarter that `is_short` tries to allocate beyond
 
 cdef size_t BLOCK = limits.MEMORY_RESERVE_BLOCK
 cdef double RETRY = limits.MEMORY_RESERVE_RETRY / 1000.0
 cdef int ENOUGH = limits.MEMORY_RESERVE_ENOUGH
 
 cdef PyMemAllocatorEx raw
-cdef void *blocks[ROOM]
+cdef void *blocks[CAPACITY]
 cdef int held = 0
 cdef int wanted = 0
 cdef bint forks_prepared = False
@@ -97,8 +97,8 @@ cdef double next_try = 0.0
 cdef bint noticed = False
 
 
-cdef void let_go(int left) noexcept nogil:
-    """Free all blocks that are held but `left`."""
+cdef void free_blocks(int left) noexcept nogil:
+    """Free blocks until `left` are held."""
     global held
     if reserve_try_lock():
         while held > left:
@@ -108,11 +108,11 @@ cdef void let_go(int left) noexcept nogil:
 
 
 cdef bint give_up(size_t size) noexcept nogil:
-    """Free the reserve; whether an allocation of `size` that failed is worth another try."""
+    """Free the reserve; returns whether the failed allocation of `size` should be retried."""
     if size > BLOCK * <size_t>wanted:
-        return False  # no shortage of this process's: something absurd was asked for
+        return False  # no shortage: the request is larger than the whole reserve
     reserve_set_short(1)
-    let_go(0)
+    free_blocks(0)
     return True
 
 
@@ -140,7 +140,7 @@ cdef void *raw_realloc(void *ctx, void *old, size_t size) noexcept nogil:
 
 
 cdef int fill(int number) noexcept nogil:
-    """Allocate blocks until `number` are held, as many as there is memory for; how many are held then."""
+    """Allocate blocks until `number` are held or an allocation fails; returns how many are held."""
     global held
     if reserve_try_lock():
         while held < number:
@@ -153,7 +153,7 @@ cdef int fill(int number) noexcept nogil:
 
 
 cdef void hook() noexcept:
-    """Put the hooks before the allocators that are in force now."""
+    """Wrap the current allocators with the hooks."""
     cdef PyMemAllocatorDomain domain
     cdef PyMemAllocatorEx raw_hook, other
     PyMem_GetAllocator(PYMEM_DOMAIN_RAW, &raw)
@@ -170,7 +170,7 @@ cdef void hook() noexcept:
 
 
 cdef bint is_hooked() noexcept:
-    """Whether an allocation of this thread's passes the hook, whatever stands before it."""
+    """Whether an allocation of this thread passes the hook, also when it is wrapped by another one."""
     global reserve_passed
     reserve_passed = 0
     PyMem_RawFree(PyMem_RawMalloc(1))
@@ -178,19 +178,19 @@ cdef bint is_hooked() noexcept:
 
 
 def keep(int octets):
-    """Hold a reserve of `octets` from now on, 0 for none; processes forked later have their own. Not undone.
+    """Hold a reserve of `octets` from now on, 0 for none. Processes forked later have their own. Cannot be undone.
 
     Raises:
-        ValueError: it is more than the most there can be.
+        ValueError: `octets` is negative or too large.
         MemoryError: there is no memory for it.
     """
     global wanted, forks_prepared
     cdef int count = -(-octets // <int>BLOCK)
     if not 0 <= count <= MOST_BLOCKS:
-        raise ValueError(f"a reserve of {octets} octets: at most {MOST_BLOCKS * BLOCK} can be kept")
+        raise ValueError(f"a reserve of {octets} octets: must be 0 to {MOST_BLOCKS * BLOCK}")
     if not forks_prepared:
         if reserve_prepare_forks():
-            raise MemoryError("no memory to prepare for forks")
+            raise MemoryError("no memory for the fork handlers")
         forks_prepared = True
     if not is_hooked():
         hook()
@@ -200,12 +200,12 @@ def keep(int octets):
 
 
 def is_given_up():
-    """Whether the reserve was given up, and nobody has seen since that there is memory to hold it again."""
+    """Whether the reserve was given up and `is_short` has not yet allocated it again."""
     return bool(reserve_is_short())
 
 
 def is_short():
-    """Whether memory is short: the reserve was given up, and there is no memory to hold it again."""
+    """Whether memory is short: the reserve was given up, and there is not enough memory to allocate it again."""
     global next_try, noticed
     cdef int before = held
     cdef int more = max(wanted // 8, 1)
@@ -218,20 +218,20 @@ def is_short():
     now = monotonic_now()
     if reserve_is_short() and not noticed:
         noticed = True
-        next_try = now + RETRY  # what was begun goes on first
+        next_try = now + RETRY  # work in progress gets the memory first
     if now < next_try:
         return bool(reserve_is_short())
     next_try = now + RETRY
     if not reserve_is_short():
         got = fill(before + 2 * more)
-        let_go(min(before + more, wanted) if got == before + 2 * more else min(before, got))
+        free_blocks(min(before + more, wanted) if got == before + 2 * more else min(before, got))
         return False
     got = fill(wanted)
     if got * 100 >= wanted * ENOUGH:
-        let_go(got // 2)
+        free_blocks(got // 2)
         noticed = False
         reserve_set_short(0)
         return False
-    # Native libraries, whose allocations pass no hook, need what there is until it is enough.
-    let_go(0)
+    # Allocations of native libraries do not pass the hooks; leave all memory to them until there is enough.
+    free_blocks(0)
     return True

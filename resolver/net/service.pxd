@@ -1,6 +1,6 @@
-# Layout of waiting queries and of the service when service.py is compiled as it stands: the classes become extension
-# types, whose attributes are read and written without a dictionary or a descriptor. Without compilation nothing reads
-# this file. tests/unit/resolver/net/test_service.py holds the names here against those there.
+# Attributes of the classes in service.py when it is compiled: the classes become extension types, whose attributes are
+# accessed without a dictionary or a descriptor. Without compilation this file is not used.
+# tests/unit/resolver/net/test_service.py checks that the names agree.
 
 cdef class PendingLimit:
     cdef public object limit

@@ -1,11 +1,10 @@
-"""A client's query from packet to packet: admit it, answer it at once or give it to the mesh, and send the reply.
+"""Handles client queries that the fast path does not answer: access, policies, submission to the mesh, the reply.
 
-Rule: every query that the fast path does not answer comes here, whatever carried it, and every reply leaves through
-`reply.compose`, so UDP, TCP and what follows them cannot differ in what they permit. Work that waits is bounded in all,
-for each client address (DNSBomb, CVE-2024-33655) and for each network (CVE-2026-42534); who has shown that the address
-is its own, by a good cookie or by TCP, has an account apart from all who only carry it, so forged packets use up
-nobody's share but their own (RFC 7873 section 1). A question that is repeated while it waits costs one look in a
-dictionary. One object is made for each waiting query and no task, future or timer.
+Queries of all transports come here, and every composed reply is made by `reply.compose`, so that transports cannot
+differ in what they permit. Pending queries are limited in total, per client address (DNSBomb, CVE-2024-33655) and per
+network (CVE-2026-42534). Clients whose address is verified, by a valid cookie or by TCP, are counted apart from
+unverified ones, so queries with forged addresses use up only the unverified quota (RFC 7873 section 1). A query that is
+repeated while it is pending costs one dictionary lookup. A pending query is one object, without task, future or timer.
 """
 
 import logging
@@ -40,23 +39,23 @@ __all__ = ["PendingQuery", "Service", "Sink", "decrement"]
 
 logger = logging.getLogger(__name__)
 
-# The counts of a header without question and with one record, in additional.
+# The section counts of a message with no question and one additional record.
 ONLY_OPT = b"\0\0\0\0\0\0\0\1"
 OPT_HEAD = 9  # owner, type, class and TTL of an OPT record
 OPT_LENGTH = 2
 STORED_QUERY_SIZE = limits.STORED_QUERY_OCTETS
-# Of these not even the content counts.
+# Options whose content in a query is ignored.
 OPTIONS_WITHOUT_VALUE = frozenset({c.OPTION_NSID, c.OPTION_KEEPALIVE, c.OPTION_PADDING})
 
 _MEANINGLESS_TYPES = frozenset({0, c.OPT})
 
 
 class Sink(Protocol):
-    """Where replies go: a UDP socket, or one TCP connection."""
+    """The destination of replies: a UDP socket, or one TCP connection."""
 
     @property
     def stream(self) -> bool:
-        """Whether replies of any size may be sent."""
+        """Whether the transport is a stream: replies up to `MESSAGE_MAX`, and a verified client address."""
         ...
 
     @property
@@ -76,19 +75,19 @@ class Sink(Protocol):
         ...
 
     def forget(self, pending: "PendingQuery") -> None:
-        """`pending` no longer waits (streams only: they keep what waits on them)."""
+        """`pending` no longer waits for a reply (used by streams, which keep their pending queries)."""
         ...
 
     def abort(self) -> None:
-        """A reply that is due cannot be made: a client that relies on one learns it by the end of its connection."""
+        """A reply that is due cannot be made. A stream closes the connection, so that its client does not wait."""
         ...
 
 
 class PendingLimit:
-    """Queries that wait: how many there are, in all, of each network and of each address, and how many there may be.
+    """Counts pending queries in total, per network and per address, and enforces their limits.
 
-    A network may have its share, in percent, of what it has and what is free together: some places are left for others
-    however many networks take all they may.
+    A network may hold at most `network_share` percent of the sum of its own and the free slots, so some slots stay
+    free for other networks, however many networks use their whole share.
     """
 
     __slots__ = ("limit", "limit_per_client", "network_share", "per_client", "per_network", "waiting")
@@ -102,11 +101,11 @@ class PendingLimit:
         self.waiting = 0
 
     def take(self, host: str, network: str | bytes) -> bool:
-        """Count one more of `host` in `network`; False when there is no place for it."""
+        """Count one more query of `host` in `network`; False, and not counted, when a limit is reached."""
         count = self.per_client.get(host, 0)
         near = self.per_network.get(network, 0)
         free, share = self.limit - self.waiting, self.network_share
-        # With nothing free the last holds of every network.
+        # When nothing is free, the second condition holds for every network.
         if count >= self.limit_per_client or near * (100 - share) >= share * free:
             return False
         self.per_client[host] = count + 1
@@ -119,14 +118,14 @@ class PendingLimit:
         return True
 
     def give_back(self, host: str, network: str | bytes) -> None:
-        """One of `host` in `network` waits no longer."""
+        """Count one query less of `host` in `network`."""
         self.waiting -= 1
         decrement(self.per_client, host)
         decrement(self.per_network, network)
 
 
 def decrement(counts: dict[Any, int], key: str | bytes) -> None:
-    """Count one less of `key`; what is at nought takes no room."""
+    """Decrement the count of `key`, and delete it at 0."""
     count = counts[key] - 1
     if count:
         counts[key] = count
@@ -135,7 +134,7 @@ def decrement(counts: dict[Any, int], key: str | bytes) -> None:
 
 
 class PendingQuery:
-    """A client's query while the mesh works on it."""
+    """A client query that the mesh resolves."""
 
     __slots__ = ("account", "arrived", "host", "key", "network", "peer", "query", "service", "sink", "ticket")
 
@@ -143,7 +142,7 @@ class PendingQuery:
         self, service: "Service", query: ClientQuery, peer: tuple[Any, ...], sink: Sink, account: PendingLimit
     ) -> None:
         self.service = service
-        self.account: PendingLimit | None = account  # None: it waits no longer
+        self.account: PendingLimit | None = account  # None: no longer pending
         self.query = query
         self.peer = peer
         self.host: str = peer[0]
@@ -154,16 +153,16 @@ class PendingQuery:
         self.key: tuple[tuple[Any, ...], bytes] | None = None
 
     def done(self, outcome: Outcome) -> None:
-        """What `Mesh` calls."""
+        """The callback for `Mesh`."""
         try:
             self.service.finished(self, outcome)
         except BaseException:
-            self.sink.abort()  # for want of memory
+            self.sink.abort()  # out of memory
             raise
 
 
 class Service:
-    """Answers queries of clients. `submitted` is called after each question given to the mesh."""
+    """Answers client queries. `submitted` is called after each submission to the mesh."""
 
     def __init__(
         self,
@@ -216,9 +215,9 @@ class Service:
     def handle(
         self, data: bytes, peer: tuple[Any, ...], sink: Sink, table: AccessTable | None = None
     ) -> PendingQuery | None:
-        """Answer `data` of `peer` through `sink`; a query that has to wait is returned and can be given to `forget`.
+        """Answer the message `data` of `peer` through `sink`. A pending query is returned; `forget` cancels it.
 
-        `table` is the access list of the listener; None: the policy's.
+        `table` is the access list of the listener; None: that of the policy.
         """
         self.queries += 1
         access = self._fast.access_of(peer[0]) if table is None else table.lookup(peer[0])
@@ -248,7 +247,7 @@ class Service:
         return self._submit(query, peer, sink)
 
     def _is_claimed(self, query: ClientQuery) -> bool:
-        """Whether the fast path may have left a query with options here so that its answer is renewed."""
+        """Whether the fast path may have passed this query on so that its cached answer is prefetched."""
         return bool(self._prefetch and self._answers.claimed(query.wire, self._clock.time()))
 
     def _submit(self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> PendingQuery | None:
@@ -258,7 +257,7 @@ class Service:
         pending = PendingQuery(self, query, peer, sink, account)
         key = None
         if not sink.stream:
-            # A client that repeats itself waits for the reply under way (same address, port, id and question).
+            # A retransmission (same address, port, id and message) gets the reply of the pending query.
             key = (peer, query.wire)
             if key in self._pending:
                 self.joined += 1
@@ -273,7 +272,7 @@ class Service:
             if self._discard:
                 pending.arrived = self._clock.monotonic()
             question = Question(query.qname, query.qtype)
-            # Places are taken by proven clients and by the others of a network apart, as in the accounts.
+            # The mesh, too, counts verified and unverified clients of one network apart.
             network = (pending.network,) if account is self._verified else pending.network
             ticket = self._mesh.submit(question, cd=bool(query.flags & c.CD), on_done=pending.done, network=network)
             if ticket.done:
@@ -282,14 +281,14 @@ class Service:
             if self._submitted is not None:
                 self._submitted()
         except BaseException:
-            # For want of memory. Its place is not lost with it, and a repetition waits for no reply that never comes.
+            # Out of memory. Free the slot, and the key: a retransmission must not join a query that is never answered.
             self.forget(pending)
             self._release(pending)
             raise
         return pending
 
     def finished(self, pending: PendingQuery, outcome: Outcome) -> None:
-        """The mesh has an outcome: remember the reply for the fast path and send it."""
+        """Called with the outcome from the mesh: store the reply for the fast path and send it."""
         if not self._release(pending):
             return
         query = pending.query
@@ -297,7 +296,7 @@ class Service:
             self._note_failure(query, outcome)
         packet = compose(query, outcome, minimal=self._minimal)
         edes = extended_errors(outcome.ede)
-        # A chain may be half from the cache: its alias, which ends first, while its target had to be asked for.
+        # A CNAME chain may be partly cached: the alias, which expires first, while the target was resolved.
         held = self._prefetch and (outcome.from_cache or len(outcome.answer) > 1)
         if outcome.ttl > 0 and not (held and self._renew(query, outcome)):
             self._remember(query, packet, outcome.ttl, edes, outcome.serial)
@@ -309,9 +308,9 @@ class Service:
         self._send(query, packet, pending.peer, sink, edes)
 
     def _renew(self, query: ClientQuery, outcome: Outcome) -> bool:
-        """Begin to renew the finished answer to `query` when the fast path has left it here for that.
+        """Start a prefetch when the fast path has passed `query` on because its cached answer expires soon.
 
-        False when there is no such answer, or when the cache has a newer one than it: then that is to be remembered.
+        False when there is no such answer, or when `outcome` is newer than it: then the caller stores `outcome`.
         """
         left = self._answers.claimed(query.wire, self._clock.time())
         if not left or outcome.ttl > left + 1 or outcome.stale:
@@ -324,13 +323,13 @@ class Service:
         return True
 
     def _renewed(self, query: ClientQuery, outcome: Outcome) -> None:
-        """An answer was asked for again before its end; a failure leaves the old one to live out its time."""
+        """Called with the outcome of a prefetch. After a failure the old answer stays until it expires."""
         if outcome.failure is None and outcome.ttl > 0 and not outcome.from_cache:
             packet = compose(query, outcome, minimal=self._minimal)
             self._remember(query, packet, outcome.ttl, extended_errors(outcome.ede), outcome.serial)
 
     def forget(self, pending: PendingQuery) -> None:
-        """Nobody waits for this reply any more; a second call does nothing."""
+        """Cancel `pending`: its reply is no longer needed. A second call does nothing."""
         if pending.ticket is not None:
             ticket = pending.ticket
             self._release(pending)
@@ -338,7 +337,7 @@ class Service:
 
     @property
     def waiting(self) -> int:
-        """Queries the mesh works on."""
+        """Number of pending queries."""
         return self._unverified.waiting + self._verified.waiting
 
     def statistics(self) -> dict[str, int]:
@@ -360,7 +359,7 @@ class Service:
     # --- replies -------------------------------------------------------------------------------------------------
 
     def _release(self, pending: PendingQuery) -> bool:
-        """Let `pending` wait no longer; False when it did not."""
+        """Remove `pending` from the counts; False when it was not pending."""
         account, pending.account = pending.account, None
         if account is None:
             return False
@@ -373,9 +372,9 @@ class Service:
         return True
 
     def _remember(self, query: ClientQuery, packet: bytes, ttl: int, options: bytes, serial: int = 0) -> None:
-        """Keep a composed reply for the fast path, unless something was flushed since the cache had `serial`."""
+        """Store a composed reply for the fast path, unless a flush has changed the cache since `serial`."""
         if self._truncating and self._plan.local.is_truncated(query.qname):
-            return  # the fast path does not ask over what a query came
+            return  # the fast path answers without regard to the transport
         self._answers.put(packet, do=query.do, cd=bool(query.flags & c.CD), now=self._clock.time(), ttl=ttl,
                           options=options, serial=serial)
 
@@ -392,7 +391,7 @@ class Service:
         sink.send(finish(query, packet, limit, self._payload, options, ext_rcode), peer)
 
     def _client_limit(self, query: ClientQuery, sink: Sink) -> int:
-        """Bytes that the client takes in one reply (RFC 6891 section 6.2.3)."""
+        """The largest reply that the client accepts, in bytes (RFC 6891 section 6.2.3)."""
         if sink.stream:
             return MESSAGE_MAX
         if query.has_edns:
@@ -400,7 +399,7 @@ class Service:
         return PAYLOAD_MIN
 
     def _reply_options(self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> bytes:
-        """Options that the client's own ask for: NSID (RFC 5001), TCP keepalive (RFC 7828), cookie (RFC 7873)."""
+        """Options in reply to those of the query: NSID (RFC 5001), TCP keepalive (RFC 7828), cookie (RFC 7873)."""
         found: dict[int, bytes] = {}
         for code, value in options_from_wire(query.options):
             if code == c.OPTION_NSID and self._nsid:
@@ -412,7 +411,7 @@ class Service:
         return options_to_wire(found.items()) if found else b""
 
     def _is_verified(self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> bool:
-        """Whether the client has shown that its address is its own; else it is told how to (RFC 7873 section 5.2)."""
+        """Whether the client's address is verified. If not, reply with BADCOOKIE or TC (RFC 7873 section 5.2)."""
         assert self._cookies is not None
         if sink.stream or self._has_valid_cookie(query, peer):
             return True
@@ -428,7 +427,7 @@ class Service:
         return False
 
     def _has_valid_cookie(self, query: ClientQuery, peer: tuple[Any, ...]) -> bool:
-        """Whether a good cookie proves that the query comes from where it says (RFC 7873 section 5.2.5)."""
+        """Whether a valid server cookie verifies the source address of the query (RFC 7873 section 5.2.5)."""
         if self._cookies is None or not query.options:
             return False
         cookie = _cookie_of(query)
@@ -455,7 +454,7 @@ class Service:
             sink.send(error_reply(data, c.REFUSED, served=False), peer)
 
     def _answer_non_plain(self, data: bytes, peer: tuple[Any, ...], sink: Sink, code: int) -> None:
-        """Not a plain query: say what is wrong with it, where there is a header to answer to."""
+        """Answer a message that `read_query` rejected with an error, or a cookie query; drop one without a header."""
         if len(data) < HEADER_SIZE or data[2] & 0x80:
             self.malformed += 1
             sink.skip()
@@ -479,7 +478,7 @@ class Service:
                 else:
                     if view.question_count == 1 and view.qname is not None:
                         question_end = HEADER_SIZE + len(view.qname) + 4
-                        # A zone transfer is well-formed with an SOA in its authority section (RFC 1995 section 3).
+                        # IXFR is well-formed with an SOA in its authority section (RFC 1995 section 3).
                         if view.qtype in (c.AXFR, c.IXFR):
                             rcode = c.REFUSED
                         signed = bad_key_reply(data, question_end, self._payload)
@@ -496,7 +495,7 @@ class Service:
         sink.send(error_reply(data, rcode, question_end), peer)
 
     def _answer_cookie_query(self, data: bytes, peer: tuple[Any, ...]) -> bytes | None:
-        """The reply to who asks for nothing but a cookie (RFC 7873 section 5.4); None for whatever else `data` is."""
+        """The reply to a query with a COOKIE option and no question (RFC 7873 section 5.4); None for other messages."""
         if self._cookies is None:
             return None
         try:
@@ -514,13 +513,13 @@ class Service:
         return error_reply(data, rcode & 0xF)[:-1] + b"\1" + opt
 
     def _answer_meta_query(self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> PendingQuery | None:
-        """Other classes, ANY, and types that are not data."""
+        """Answer queries for other classes, ANY, and types that are not data."""
         qtype = query.qtype
         if qtype in _MEANINGLESS_TYPES:
             self.malformed += 1
             self._reply_empty(query, peer, sink, c.FORMERR)
             return None
-        # Any class is the one that has a tree (RFC 1035 section 3.2.5); below here there is no other (CVE-2026-5946).
+        # QCLASS ANY is answered as IN (RFC 1035 section 3.2.5). No other class gets further than here (CVE-2026-5946).
         qclass = c.IN if query.qclass == c.CLASS_ANY else query.qclass
         question = Question(query.qname, qtype, qclass)
         if qclass == c.IN and (qtype == c.ANY or not c.LAST_DATA_TYPE < qtype < c.ANY):
@@ -545,7 +544,7 @@ class Service:
         return None
 
     def _without_recursion(self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> None:
-        """RD is clear: what is in the cache, if strangers may look into it, else REFUSED (RFC 1035 section 4.1.1)."""
+        """RD is clear: answer from the cache if the settings permit it, else REFUSED (RFC 1035 section 4.1.1)."""
         if self._cache_only:
             if self._from_cache(query, peer, sink):
                 return
@@ -558,11 +557,11 @@ class Service:
         self._reply_empty(query, peer, sink, c.REFUSED, options=extended_errors([(c.EDE_NOT_AUTHORITATIVE, "")]))
 
     def _from_cache(self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> bool:
-        """Answer a query that only its options or its RD bit kept off the fast path."""
+        """Answer from the cache a query that the fast path did not take because of its options or its RD bit."""
         now, limit = self._clock.time(), self._client_limit(query, sink)
         packet = self._fast.cached(query, now, limit)
         if packet is not None and query.options:
-            # Only now, because a cookie that is made is counted; a cold query gets its own with the reply.
+            # Made only now, because made cookies are counted; without a cached answer, `_send` makes them.
             options = self._reply_options(query, peer, sink)
             if sink.padding_block and query.padded:
                 options += padding_option(len(packet) + len(options), sink.padding_block, limit)
@@ -592,7 +591,7 @@ class Service:
 
 
 def _without_unused_options(query: ClientQuery) -> ClientQuery:
-    """`query` with those of its options alone that are answered: one that waits could be held with 64 KiB else."""
+    """Return `query` with only those options that are answered, so that a pending query does not hold 64 KiB."""
     found: dict[int, bytes] = {}
     for code, value in options_from_wire(query.options):
         if code == c.OPTION_COOKIE or code in OPTIONS_WITHOUT_VALUE:
@@ -605,10 +604,10 @@ def _without_unused_options(query: ClientQuery) -> ClientQuery:
 
 
 def _is_cookie(value: bytes) -> bool:
-    """Whether a COOKIE option may have this content: a client's cookie, with or without one of a server."""
+    """Whether `value` has the size of a COOKIE option: a client cookie, with or without a server cookie."""
     return len(value) == c.COOKIE_CLIENT_SIZE or c.COOKIE_MIN <= len(value) <= c.COOKIE_MAX
 
 
 def _cookie_of(query: ClientQuery) -> bytes | None:
-    """The content of the first COOKIE option; the parser has checked its size."""
+    """The content of the first COOKIE option, or None. The parser has checked its size."""
     return next((value for code, value in options_from_wire(query.options) if code == c.OPTION_COOKIE), None)

@@ -1,4 +1,4 @@
-# C door of peers: addresses in the kernel's form.
+# C interface of sockaddr: parsed addresses.
 from resolver.net.libc cimport sockaddr_storage, socklen_t
 
 

@@ -1,7 +1,7 @@
-"""Addresses in the kernel's form, and outgoing sockets: everything about a peer that is not a DNS message.
+"""Addresses as sockaddr structures, and outgoing UDP sockets.
 
-Rule: an outgoing socket has a port drawn at random, not the next free one, and ignores what ICMP says about packet
-sizes, because both are what an attacker off the path would use. Addresses are compared as numbers, never as text.
+An outgoing socket has a random port, not the next free one, and ignores ICMP messages about packet sizes, because
+off-path attackers use predictable ports and fragments. Addresses are compared as numbers, never as text.
 """
 
 import errno
@@ -21,7 +21,7 @@ from resolver.net.libc cimport (AF_INET, AF_INET6, IP_MTU_DISCOVER, IP_PMTUDISC_
 
 @cython.final
 cdef class PeerAddress:
-    """A server's address in the kernel's form."""
+    """A server's address as a sockaddr."""
 
     cdef bint matches(self, const sockaddr_storage *other) noexcept nogil:
         cdef const sockaddr_in *a4
@@ -40,7 +40,7 @@ cdef class PeerAddress:
 
 
 cdef size_t fill_sockaddr(sockaddr_storage *name, str address) except 0:
-    """The kernel's form of a textual address, port 0; an unusable one becomes family 0, which no table allows."""
+    """Fill `name` from a textual address, with port 0. An invalid one gets family 0, which no access table allows."""
 
     cdef bytes text = address.partition("%")[0].encode("ascii", "replace")
     cdef const char *numeric = text
@@ -55,11 +55,11 @@ cdef size_t fill_sockaddr(sockaddr_storage *name, str address) except 0:
 
 
 cdef PeerAddress parse_peer(str address, int port):
-    """A server's address; ValueError when it is none, or the port none that can be asked."""
+    """Parse a server's address. Raises ValueError when the address or the port is invalid."""
     cdef PeerAddress peer
     cdef sockaddr_in6 *in6
     if not 1 <= port <= 65535:
-        raise ValueError(f"port {port} cannot be asked")
+        raise ValueError(f"port {port} must be 1 to 65535")
     peer = PeerAddress.__new__(PeerAddress)
     peer.size = <socklen_t>fill_sockaddr(&peer.storage, address)
     peer.family = peer.storage.ss_family
@@ -77,17 +77,17 @@ cdef PeerAddress parse_peer(str address, int port):
 
 
 def open_socket(int family, str source not None, Entropy entropy=None):
-    """A non-blocking UDP socket of `source`, an address or "" for any: on a random port of the whole range when
-    `entropy` is given, else without a port, which the kernel gives it with each connect().
+    """Return a non-blocking UDP socket with the source address `source`, or any when that is empty. With `entropy` it
+    is bound to a random port of the whole range; else it has no port until the kernel assigns one at connect().
 
     Raises:
-        OSError: no descriptor, no such address, or no free port found.
+        OSError: no descriptor, `source` is not an address of this host, or no free port was found.
     """
     cdef int tries = limits.UDP_BIND_TRIES, lowest = limits.UDP_PORT_LOWEST
     sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         if family == AF_INET:
-            # Forged "fragmentation needed" must not shrink our packets, nor be waited for.
+            # Forged "fragmentation needed" must neither shrink our packets nor make send() fail.
             sock.setsockopt(IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_OMIT)
             sock.setsockopt(IPPROTO_IP, IP_RECVERR, 1)
         else:
@@ -96,7 +96,7 @@ def open_socket(int family, str source not None, Entropy entropy=None):
             sock.setsockopt(IPPROTO_IPV6, IPV6_RECVERR, 1)
         if entropy is None:
             if source:
-                # Port 0 binds the address alone: a dissolved association gives the port back, and keeps the address.
+                # Port 0 binds the address alone: disconnecting (AF_UNSPEC) releases the port and keeps the address.
                 sock.bind((source, 0))
             return sock
         while True:

@@ -46,7 +46,7 @@ class Owner(Protocol):
 
     def admit_proxy(self, client: "StreamConnection") -> bool: ...
 
-    def leave(self, client: "StreamConnection") -> None: ...
+    def remove(self, client: "StreamConnection") -> None: ...
 
     def note_bad_proxy_header(self, host: str, error: Exception) -> None: ...
 
@@ -112,7 +112,7 @@ class StreamConnection(asyncio.Protocol):
 
     def abort(self) -> None:
         """End the connection now; queries that wait are cancelled."""
-        self._owner.leave(self)
+        self._owner.remove(self)
         if self._transport is not None:
             self._transport.abort()
 
@@ -194,7 +194,7 @@ class StreamConnection(asyncio.Protocol):
         if header is None:
             return
         rest, self._early = self._early[header.size:], b""
-        self._owner.leave(self)
+        self._owner.remove(self)
         if self._identify(header.client or self._peer):
             self._secure(rest)
 
@@ -254,7 +254,7 @@ class StreamConnection(asyncio.Protocol):
         """The connection has ended. A second call does nothing."""
         if self._transport is not None:
             self._transport = None
-            self._owner.leave(self)
+            self._owner.remove(self)
             self.closed()
 
 

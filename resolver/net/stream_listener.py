@@ -1,28 +1,32 @@
-"""TCP towards clients (RFC 7766): framing, pipelining with replies in any order, and what keeps one client from all.
+"""The server side of TCP (RFC 7766): framing, pipelining with replies in any order, limits for clients.
 
-Rule: everything a connection can hold is bounded: bytes of an unfinished message, unanswered queries, unsent replies,
-and the time for each; beyond a bound reading pauses, and past its time the connection ends (slow loris; Unbound and
-BIND both ran out of memory this way, CVE-2024-0760, CVE-2024-12705). Connections are bounded in all, for each address
-and for each network, as queries that wait are in `resolver.net.service`. One sweep a second looks after all timeouts,
-since a timer per connection would be moved with every message. Hits of one turn leave in one write.
+Everything that a connection holds is bounded: octets of an incomplete message, unanswered queries, unsent replies, and
+the time for each. Above a limit, reading is paused. After a timeout the connection is aborted. (Slow loris; Unbound and
+BIND ran out of memory without such limits, CVE-2024-0760, CVE-2024-12705.) The number of connections is limited in
+total, per address and per network, like pending queries in `resolver.net.service`. One sweep at least every second
+checks all timeouts, because a timer per connection would have to be re-armed for every message. Cache hits of one turn
+are sent in one write.
 
-How a connection works through what it has read (`DnsConnection._work`):
+Processing of received octets (`DnsConnection._work`):
 
-* What was read and not looked at yet waits in `_unread`. While anything is there, reading is paused.
-* A turn takes at most `STREAM_READ_CHUNK` octets of it and makes at most `STREAM_TURN_OCTETS` octets of replies, and
-  one reply more; then the loop serves others. The rest has its turn by `call_soon`.
-* Nothing is looked at, and so no reply is made, while the client does not take what it has (`_write_blocked_since`),
-  while queries wait for the service (`_backlog`), or while as many as the pipeline permits are unanswered.
-* Replies that the service owes come whenever they are ready. A client that does not read and has more than
-  `STREAM_WRITE_LIMIT` octets to fetch is cut off.
+* Received octets that are not yet split into messages are in `_unread`. While there are any, reading is paused.
+* One turn takes at most `STREAM_READ_CHUNK` octets of them, and stops after `STREAM_TURN_OCTETS` octets of replies; the
+  last reply may exceed that. Then other callbacks of the loop run. `call_soon` schedules the next turn.
+* Nothing is processed, so no reply is made, while the write buffer is above its high watermark
+  (`_write_blocked_since`), while messages wait for the service (`_backlog`), or while the pipeline is full.
+* Replies of the service are written when they are ready. A client that does not read is disconnected when its write
+  buffer exceeds `STREAM_WRITE_LIMIT`.
 
-States: open; closing, when the client has closed its side (what was asked is answered, then the connection is closed);
-ending, when something was no query (queries before it are answered, then our side is closed, and what the client still
-sends is thrown away until it closes or its time is over: closing at once with unread octets would make the kernel
-discard the replies).
+States of a connection:
 
-Progress of a connection is a complete message or a reply, never a mere octet: who makes none, or waits for nothing,
-makes room for others (`resolver.net.fair_slots`).
+* open.
+* half-closed by the client (`_eof_received`): its queries are answered, then the connection is closed.
+* discarding (`_discarding`), after a message that is no query. Earlier queries are answered, then our side is
+  half-closed. What the client still sends is discarded until it closes, sends too much, or times out. Closing at once
+  with unread octets would make the kernel send RST and discard the replies.
+
+Progress of a connection is a complete message or a reply, not an octet. When slots are scarce, the connection without
+progress for the longest time is evicted, idle ones first (`resolver.net.fair_slots`).
 """
 
 import asyncio
@@ -58,28 +62,28 @@ def open_stream_socket(address: str, port: int, *, reuse_port: bool = False) -> 
     """A bound, non-blocking socket for `StreamListener`.
 
     Raises:
-        OSError: the address cannot be had.
+        OSError: the socket cannot be made or bound.
     """
     return bound_socket(socket.SOCK_STREAM, address, port, reuse_port=reuse_port, prepare=_prepare)
 
 
 def _prepare(sock: socket.socket) -> None:
-    # A restart must not wait until the kernel has forgotten the connections that the last one closed.
+    # Without it, bind fails after a restart while connections of the previous process are in TIME_WAIT.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    # Handed down to the connections: one call less for each.
+    # Accepted sockets inherit it, which saves a system call per connection.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 class StreamListener:
-    """The TCP side of one listening socket and all its connections.
+    """One listening TCP socket and all its connections.
 
-    Subclasses serve other protocols: they make other connections, and those with TLS have a context.
+    Subclasses serve other protocols: they override `make_connection`, and those with TLS set `tls_context`.
     """
 
     tls_context: Any = None
     """The `ssl.SSLContext` of new connections; None without TLS."""
     padding_block = 0
-    """Replies to padded queries are padded to multiples of this many bytes; 0 where nothing is encrypted."""
+    """Replies to padded queries are padded to multiples of this many bytes; 0 on transports that are not encrypted."""
 
     def __init__(
         self,
@@ -93,18 +97,18 @@ class StreamListener:
         proxies: Iterable[str] = (),
         own_access: bool = False,
     ) -> None:
-        """`message_timeout` in seconds bounds a begun message and an unread reply, `handshake_timeout` the PROXY header
-        and the TLS handshake. Peers within the prefixes `proxies` begin with a PROXY header. `own_access` says that
-        `access` is not the table of `service`."""
+        """`message_timeout` (seconds) limits the time to complete a message and to read replies, `handshake_timeout`
+        the time for the PROXY header and the TLS handshake. Connections of peers within the prefixes `proxies` begin
+        with a PROXY header. `own_access` tells that `access` is not the table of `service`."""
         self.message_timeout = message_timeout
         self.handshake_timeout = handshake_timeout
-        self._places: FairSlots[StreamConnection] = FairSlots()
+        self._slots: FairSlots[StreamConnection] = FairSlots()
         self._per_address: dict[str, int] = {}
         self.switch(service, fast, access, settings, proxies=proxies, own_access=own_access)
         self._server: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._complaint = LimitedWarning(logger)
+        self._warnings = LimitedWarning(logger)
         self.accepted = 0
         self.rejected = 0
         self.evicted = 0
@@ -114,25 +118,25 @@ class StreamListener:
         self.bad_proxy_headers = 0
 
     async def start(self, sock: socket.socket) -> None:
-        """Serve `sock`, which is bound and non-blocking and now belongs to the listener."""
+        """Serve `sock`, which must be bound and non-blocking. The listener takes ownership."""
         self._loop = asyncio.get_running_loop()
         server = await self._loop.create_server(
             self.make_connection, sock=sock, backlog=limits.STREAM_BACKLOG, start_serving=False
         )
         self._server = server
         if isinstance(server, Server):
-            # Of asyncio's own, the kernel's queue alone bounds how many are accepted before the first is judged.
-            server.limit_accepts(self._room)
+            # On asyncio's own loop only the kernel's accept queue limits how many are accepted before `admit` runs.
+            server.limit_accepts(self._accept_allowance)
         await server.start_serving()
 
     def make_connection(self) -> StreamConnection:
-        """The protocol of a new connection."""
+        """Return the protocol of a new connection."""
         return DnsConnection(self)
 
-    def _room(self, active: int) -> int:
-        """How many more may be accepted while `active` are open: their places are given later, and who makes room for
-        them is gone later still. So never more than the limit and `STREAM_NEWCOMERS` are open."""
-        return limits.STREAM_NEWCOMERS - (active - len(self._places))
+    def _accept_allowance(self, active: int) -> int:
+        """How many connections may be accepted while `active` are open. An accepted one gets its slot later, and an
+        evicted one is closed later still: at most `STREAM_NEWCOMERS` are open without a slot."""
+        return limits.STREAM_NEWCOMERS - (active - len(self._slots))
 
     def switch(
         self,
@@ -144,7 +148,7 @@ class StreamListener:
         proxies: Iterable[str] = (),
         own_access: bool = False,
     ) -> None:
-        """Serve new queries, also of open connections, with these; queries under way keep their service."""
+        """Serve new queries, also of open connections, with these. Pending queries keep their service."""
         prefixes = tuple(proxies)
         self.proxies = TrustedProxies(prefixes) if prefixes else None
         self.own_access = access if own_access else None
@@ -156,35 +160,35 @@ class StreamListener:
         self._limit = settings.tcp_connections
         self._limit_per_client = settings.tcp_connections_per_client
         self._limit_per_network = max(self._limit * settings.tcp_network_share // 100, 1)
-        for client in list(self._places):
+        for client in list(self._slots):
             if not client.network:
-                continue  # its PROXY header has not come, so its client is not known
+                continue  # its PROXY header has not been received, so its client is not known
             verdict = access.lookup(client.host)
             client.allowed = verdict == ALLOW
             if verdict == DROP:
                 client.abort()
 
     def close(self) -> None:
-        """Stop serving and end every connection."""
+        """Stop serving and abort every connection."""
         if self._server is not None:
             self._server.close()
             self._server = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for client in list(self._places):
+        for client in list(self._slots):
             client.abort()
 
     @property
     def address(self) -> tuple[Any, ...]:
-        """Where the socket is bound: (address, port, ...)."""
+        """The address that the socket is bound to: (address, port, ...)."""
         assert self._server is not None
         return cast("tuple[Any, ...]", self._server.sockets[0].getsockname())
 
     @property
     def connections(self) -> int:
         """Open connections."""
-        return len(self._places)
+        return len(self._slots)
 
     def statistics(self) -> dict[str, Any]:
         """Counters since the start, by name."""
@@ -196,31 +200,31 @@ class StreamListener:
             "write_overrun": self.write_overrun,
             "malformed": self.malformed,
             "bad_proxy_headers": self.bad_proxy_headers,
-            "connections": len(self._places),
+            "connections": len(self._slots),
         }
 
-    # --- for connections ---------------------------------------------------------------------------------------------
+    # --- for connections -----------------------------------------------------------------------------------------
 
     def now(self) -> float:
         assert self._loop is not None
         return self._loop.time()
 
     def admit_proxy(self, client: StreamConnection) -> bool:
-        """Whether a connection of a proxy may stay until its PROXY header has come.
+        """Give a connection of a proxy a slot until its PROXY header is received; False when it must be closed.
 
-        It counts only among all: a proxy has the connections of many clients, whose own limits hold afterwards.
+        Only the total limit holds: a proxy has the connections of many clients, whose own limits hold afterwards.
         """
         if self._server is None or not self._make_room(""):
             return False
-        self._places.add(client, "")
+        self._slots.add(client, "")
         if self._timer is None:
             self._arm()
         return True
 
     def note_bad_proxy_header(self, host: str, error: Exception) -> None:
-        """`host`, which is a proxy, has sent something else than a PROXY header."""
+        """Count that the proxy `host` has sent something else than a PROXY header."""
         self.bad_proxy_headers += 1
-        self._complaint.warn("%s was to send a PROXY header: %s (listener.proxy-protocol-from)", host, error)
+        self._warnings.warn("%s has to send a PROXY header: %s (listener.proxy-protocol-from)", host, error)
 
     def note_handshake(self, transport: asyncio.Transport) -> None:
         """A TLS handshake was completed."""
@@ -229,7 +233,8 @@ class StreamListener:
         """A TLS handshake has failed, or was not completed in time (TimeoutError)."""
 
     def admit(self, client: StreamConnection) -> bool:
-        """Whether `client` may stay. When all places, or its network's, are taken, another may have to make room."""
+        """Give `client` a slot; False when it must be closed. May evict another when the slots, or its network's, are
+        all taken."""
         access = self.access.lookup(client.host)
         if self._server is None or access == DROP:
             self.rejected += 1
@@ -238,27 +243,27 @@ class StreamListener:
         count = self._per_address.get(client.host, 0)
         if count >= self._limit_per_client:
             self.rejected += 1
-            self._complaint.warn(
-                "%s has %d TCP connections open, one more was closed (server.tcp-connections-per-client)",
+            self._warnings.warn(
+                "%s has %d TCP connections open; a new one was closed (server.tcp-connections-per-client)",
                 client.host, count,
             )
             return False
-        places, network = self._places, client.network
-        # More than one only after a reload that has lowered a limit.
-        while places.count(network) >= self._limit_per_network:
-            if not self._end(places.oldest_idle(network)):
-                self._complaint.warn(
-                    "the network of %s has %d TCP connections open, one more was closed (server.tcp-network-share)",
-                    client.host, places.count(network),
+        slots, network = self._slots, client.network
+        # These loops run more than once only after a reload has lowered a limit.
+        while slots.count(network) >= self._limit_per_network:
+            if not self._evict(slots.oldest_idle(network)):
+                self._warnings.warn(
+                    "the network of %s has %d TCP connections open; a new one was closed (server.tcp-network-share)",
+                    client.host, slots.count(network),
                 )
                 return False
         if not self._make_room(network):
             return False
-        places.add(client, network)
+        slots.add(client, network)
         try:
             self._per_address[client.host] = self._per_address.get(client.host, 0) + 1
         except MemoryError:
-            places.remove(client)
+            slots.remove(client)
             raise
         self.accepted += 1
         if self._timer is None:
@@ -266,15 +271,17 @@ class StreamListener:
         return True
 
     def _make_room(self, network: str | bytes) -> bool:
-        """Whether there is a slot for one more of `network`; another connection may be ended for it."""
-        while len(self._places) >= self._limit:
-            if not self._end(self._places.choose_victim(network)):
-                self._complaint.warn("all %d TCP connections are taken (server.tcp-connections)", self._limit)
+        """Whether there is a slot for one more connection of `network`. May evict another connection."""
+        while len(self._slots) >= self._limit:
+            if not self._evict(self._slots.choose_victim(network)):
+                self._warnings.warn(
+                    "all %d TCP connections are in use; a new one was closed (server.tcp-connections)", self._limit
+                )
                 return False
         return True
 
-    def _end(self, client: StreamConnection | None) -> bool:
-        """End `client` to make room; False, and counted, when there is none."""
+    def _evict(self, client: StreamConnection | None) -> bool:
+        """Abort `client` to free its slot. None means that no client can be evicted: the new one counts as rejected."""
         if client is None:
             self.rejected += 1
             return False
@@ -283,12 +290,12 @@ class StreamListener:
         return True
 
     def note_progress(self, client: StreamConnection) -> None:
-        """`client` has made progress."""
-        self._places.note_progress(client, busy=client.waiting > 0)
+        """Record that `client` has made progress."""
+        self._slots.note_progress(client, busy=client.waiting > 0)
 
-    def leave(self, client: StreamConnection) -> None:
-        """`client` is gone; a second call does nothing."""
-        if self._places.remove(client) and client.network:
+    def remove(self, client: StreamConnection) -> None:
+        """Free the slot of `client`. A second call does nothing."""
+        if self._slots.remove(client) and client.network:
             decrement(self._per_address, client.host)
 
     def _arm(self) -> None:
@@ -297,14 +304,14 @@ class StreamListener:
         self._timer = self._loop.call_later(min(LONGEST_SWEEP, shortest / SWEEPS_PER_TIMEOUT), self._sweep)
 
     def _sweep(self) -> None:
-        """End what has been silent, slow or deaf for too long."""
+        """Abort connections whose idle, message or write timeout has passed."""
         self._timer = None
         now = self.now()
-        for client in list(self._places):
+        for client in list(self._slots):
             if client.is_overdue(now):
                 self.timed_out += 1
                 client.abort()
-        if self._places:
+        if self._slots:
             self._arm()
 
 
@@ -312,16 +319,16 @@ class DnsConnection(StreamConnection):
     """One connection that carries DNS messages, with or without TLS. It is also the sink of its replies."""
 
     __slots__ = (
-        "_at",
         "_backlog",
         "_discarded_octets",
         "_discarding",
         "_eof_received",
         "_feeding",
-        "_first",
         "_framer",
         "_frames",
         "_listener",
+        "_next_frame",
+        "_offset",
         "_pending",
         "_reading",
         "_turn",
@@ -340,9 +347,9 @@ class DnsConnection(StreamConnection):
         self._framer = LengthFramer(2, max_frame=MESSAGE_MAX)
         self._pending: dict[PendingQuery, None] = {}
         self._unread = b""
-        self._at = 0
+        self._offset = 0
         self._frames: list[bytes] = []
-        self._first = 0
+        self._next_frame = 0
         self._backlog: deque[bytes] = deque()
         self._turn: asyncio.Handle | None = None
         self._turn_octets = 0
@@ -356,36 +363,36 @@ class DnsConnection(StreamConnection):
         self.partial_since: float | None = None
 
     def is_late(self, now: float) -> bool:
-        """Whether one of the timeouts has passed."""
+        """Whether a timeout has passed."""
         listener = self._listener
         for since in (self.partial_since, self._write_blocked_since):
             if since is not None and now - since > listener.message_timeout:
                 return True
-        patience = listener.message_timeout if self._discarding else listener.idle_timeout
-        return not self.waiting and now - self.idle_since > patience
+        idle_timeout = listener.message_timeout if self._discarding else listener.idle_timeout
+        return not self.waiting and now - self.idle_since > idle_timeout
 
     # --- StreamConnection ----------------------------------------------------------------------------------------
 
     def opened(self, transport: asyncio.Transport) -> None:
-        """Queries may come from now on."""
+        """Start the idle timeout."""
         self.idle_since = self._listener.now()
 
     def received(self, data: bytes) -> None:
-        """Octets of messages, cut anywhere."""
+        """Take octets of messages, cut anywhere."""
         if self._discarding:
             self._discarded_octets += len(data)
             if self._discarded_octets > limits.STREAM_READ_CHUNK:
                 self.abort()
             return
-        self._unread = self._unread[self._at:] + data if self._at < len(self._unread) else data
-        self._at = 0
+        self._unread = self._unread[self._offset:] + data if self._offset < len(self._unread) else data
+        self._offset = 0
         if self._turn is None:
             self._work()
 
     def eof_received(self) -> bool:
-        # A client may close its side and still wait for replies (RFC 7766 section 6.2.4).
+        # A half-closed client still gets its replies (RFC 7766 section 6.2.4).
         self._eof_received = True
-        self._discarding = False  # nothing more comes that would have to be thrown away
+        self._discarding = False  # nothing is left to discard
         return self._has_work()
 
     def pause_writing(self) -> None:
@@ -398,7 +405,7 @@ class DnsConnection(StreamConnection):
         self._update_reading()
 
     def closed(self) -> None:
-        """Cancel what waits and release what was read."""
+        """Cancel pending queries and drop what was read."""
         if self._turn is not None:
             self._turn.cancel()
             self._turn = None
@@ -412,12 +419,12 @@ class DnsConnection(StreamConnection):
 
     @property
     def idle_timeout(self) -> float:
-        """Seconds that an idle connection is kept (RFC 7828)."""
+        """Seconds an idle connection is kept (RFC 7828)."""
         return self._listener.idle_timeout
 
     @property
     def padding_block(self) -> int:
-        """Size of the blocks to which replies are padded; 0: they are not."""
+        """Size of the blocks to which replies are padded; 0: they are not padded."""
         return self._listener.padding_block
 
     def send(self, packet: bytes, peer: tuple[Any, ...]) -> None:
@@ -436,7 +443,7 @@ class DnsConnection(StreamConnection):
         self._answered()
 
     def forget(self, pending: PendingQuery) -> None:
-        """`pending` no longer waits."""
+        """Remove `pending`, which no longer waits for a reply."""
         self._pending.pop(pending, None)
 
     def _answered(self) -> None:
@@ -453,7 +460,7 @@ class DnsConnection(StreamConnection):
     # --- from octets to replies ------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        """Do one turn's share of what there is to do."""
+        """Process the messages of one turn."""
         self._turn = None
         transport, listener = self._transport, self._listener
         if transport is None or transport.is_closing():
@@ -462,9 +469,9 @@ class DnsConnection(StreamConnection):
         if self._backlog:
             self._feed_service()
         if self._can_read_more():
-            if self._first == len(self._frames):
+            if self._next_frame == len(self._frames):
                 self._next_portion()
-            if self._first < len(self._frames):
+            if self._next_frame < len(self._frames):
                 self.idle_since = listener.now()
                 listener.note_progress(self)
                 self._answer_frames(transport)
@@ -474,46 +481,45 @@ class DnsConnection(StreamConnection):
         self._update_reading()
 
     def _next_portion(self) -> None:
-        """Cut what was read into messages, not more of it than one turn takes."""
+        """Split the unread octets of one turn into messages."""
         size = limits.STREAM_READ_CHUNK
-        if self._at == 0 and len(self._unread) <= size:
+        if self._offset == 0 and len(self._unread) <= size:
             data, self._unread = self._unread, b""
         else:
-            data = self._unread[self._at:self._at + size]
-            self._at += size
-            if self._at >= len(self._unread):
-                self._unread, self._at = b"", 0
-        # The framer was made without views; no length of two octets is too large for it.
-        self._frames, self._first = cast("list[bytes]", self._framer.feed(data)), 0
+            data = self._unread[self._offset:self._offset + size]
+            self._offset += size
+            if self._offset >= len(self._unread):
+                self._unread, self._offset = b"", 0
+        # The framer returns bytes, not views. It cannot raise: every length of two octets is permitted.
+        self._frames, self._next_frame = cast("list[bytes]", self._framer.feed(data)), 0
         if self._frames:
-            self.partial_since = None  # what has begun behind them is another message
+            self.partial_since = None  # an incomplete message after them is a new one
 
     def _answer_frames(self, transport: asyncio.Transport) -> None:
-        """Answer messages from the cache until a turn's replies are made; others are left to the service."""
+        """Answer messages from the cache until the turn's reply octets are used up; queue the others."""
         if not self.allowed:
-            # The service says that they are refused.
-            self._backlog.extend(self._frames[self._first:])
-            self._frames, self._first = [], 0
+            # The service sends REFUSED.
+            self._backlog.extend(self._frames[self._next_frame:])
+            self._frames, self._next_frame = [], 0
             return
-        listener = self._listener
-        replies, missed, self._first, malformed = listener.fast.answer_frames(
-            self._frames, None, self.octets, self._first, listener.padding_block
+        replies, missed, self._next_frame, malformed = self._listener.fast.answer_frames(
+            self._frames, None, self.octets, self._next_frame, self._listener.padding_block
         )
         if replies:
             self._turn_octets += len(replies)
             transport.write(replies)
         self._backlog.extend(missed)
         if malformed:
-            # Not DNS, or a response: nothing that follows could be trusted to be framed.
-            listener.malformed += 1
+            # Not DNS, or a response: the framing of what follows cannot be trusted.
+            self._listener.malformed += 1
             self._framer.reset()
-            self._frames, self._first, self._unread, self._at = [], 0, b"", 0
+            self._frames, self._next_frame, self._unread, self._offset = [], 0, b"", 0
             self._eof_received = self._discarding = True
-        elif self._first == len(self._frames):
-            self._frames, self._first = [], 0
+        elif self._next_frame == len(self._frames):
+            self._frames, self._next_frame = [], 0
 
     def _feed_service(self) -> None:
-        """Give the service as many of the messages at hand as the pipeline permits; it may answer from inside."""
+        """Give queued messages to the service while the pipeline permits; `handle` may call `send` at once."""
         listener = self._listener
         backlog = self._backlog
         waited = self.waiting
@@ -528,48 +534,52 @@ class DnsConnection(StreamConnection):
                 if pending is not None:
                     self._pending[pending] = None
         except BaseException:
-            self.abort()  # for want of memory: no reply comes, and the client shall not wait for one
+            self.abort()  # out of memory: no reply will come, so the client must not wait for one
             raise
         finally:
             self._feeding = False
         if self.waiting and not waited:
-            listener.note_progress(self)  # from now on it is busy
+            listener.note_progress(self)  # moves it from the idle to the busy connections
 
     def _pipeline_open(self) -> bool:
         """Whether the service may be given one more query."""
         return self._write_blocked_since is None and self.waiting < self._listener.pipeline
 
     def _can_read_more(self) -> bool:
-        """Whether more of what was read may be looked at in this turn."""
+        """Whether more of the unread octets may be processed in this turn."""
         return not self._backlog and self._pipeline_open() and self._turn_octets < limits.STREAM_TURN_OCTETS
 
     def _has_work(self) -> bool:
-        """Whether a message was read that is not answered yet."""
-        return bool(self.waiting or self._backlog or self._first < len(self._frames) or self._unread)
+        """Whether there are unread octets or unanswered messages."""
+        return bool(self.waiting or self._backlog or self._next_frame < len(self._frames) or self._unread)
 
     def _schedule_turn(self) -> None:
-        """Have another turn when there is something to do that nothing else will set off."""
+        """Schedule another turn when messages are left and no later event would process them."""
         if self._turn is not None or self._transport is None or not self._pipeline_open():
             return
-        if self._backlog or self._first < len(self._frames) or self._unread:
+        if self._backlog or self._next_frame < len(self._frames) or self._unread:
             self._turn = asyncio.get_running_loop().call_soon(self._work)
 
     def _close_if_done(self) -> None:
-        """Close our side when the client has closed its own, or must not go on, and everything is answered."""
+        """Close our side when the client has closed its own, or sent what is no query, and everything is answered."""
         transport = self._transport
         if not self._eof_received or transport is None or transport.is_closing() or self._has_work():
             return
-        if self._discarding and transport.can_write_eof():
-            transport.write_eof()
+        if self._discarding:
+            if transport.can_write_eof():
+                transport.write_eof()
+            else:
+                transport.close()
         else:
             transport.close()
 
     def _update_reading(self) -> None:
-        """Read only while there is room for more queries and for their replies; a begun message has its time."""
+        """Pause or resume reading by the state of the pipeline and of the write buffer, and start or stop the message
+        timeout."""
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        unread = bool(self._first < len(self._frames) or self._unread)
+        unread = bool(self._next_frame < len(self._frames) or self._unread)
         wanted = self._discarding or (not unread and not self._backlog and self._pipeline_open())
         if self._discarding or not self._eof_received:
             if wanted and not self._reading:
@@ -579,6 +589,6 @@ class DnsConnection(StreamConnection):
                 self._reading = False
                 transport.pause_reading()
         if not wanted or self._eof_received or not self._framer.pending:
-            self.partial_since = None  # what we do not read cannot be late
+            self.partial_since = None  # no message timeout while reading is paused
         elif self.partial_since is None:
             self.partial_since = self._listener.now()

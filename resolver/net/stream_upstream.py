@@ -1,31 +1,33 @@
-"""Questions to name servers over TCP: connections that are kept, shared and pipelined (RFC 7766 section 6.2).
+"""Queries to name servers over TCP. Connections are reused, shared and pipelined (RFC 7766 section 6.2).
 
-Rule: a query on TCP is matched as strictly as one on UDP (`match.is_reply`), its timeout covers connecting, and every
-connection belongs to one server, is limited in number, and is closed soon after its last use. A connection that the
-server closed while it was idle is a race, not a failure: what was sent on it is sent once more on a new one.
+Replies are matched as strictly as over UDP (`match.is_reply`). The timeout of a query includes connecting. A connection
+belongs to one server and is closed after a short idle timeout; the number of connections is limited. When a server
+closes a connection that has carried replies, this is a race with its idle timeout and no failure: the queries in flight
+are sent once more on a new connection.
 
-Places are shared, because anybody can make us ask servers that accept connections and fall silent. Who needs a
-connection when all places are taken gets that of (`_make_room`)
+Slots for connections are shared fairly, because anybody can make the resolver query servers that accept connections and
+do not reply. When a server needs a connection and no slot is free, `_free_slot` closes, in this order,
 
-1. an idle one;
-2. the most silent one of the network that has the most, when that has more than the asker's own will have, or of the
-   zone that has the most on the asker's network, on the same condition (`shares`);
-3. the most silent one, once it has been silent for `STREAM_UPSTREAM_UNRESPONSIVE`: of the asker's own zone, or of a
-   network (within a network, of a zone) that has more than the asker's. So many silent servers never cost one that is
-   merely slow its place, unless it has as many as they have.
+1. an idle connection (for a server with `had_eviction`, only one without activity for `STREAM_UPSTREAM_UNRESPONSIVE`);
+2. the connection without activity for the longest time of the network that has the most, when that is more than the
+   network of the new connection will have; or the same for the zones of the new connection's network
+   (`upstream_slots`);
+3. the connection without activity for the longest time, when that is at least `STREAM_UPSTREAM_UNRESPONSIVE`, if it
+   belongs to the zone of the new connection, or to a network (within a network: a zone) that has more. So unresponsive
+   servers do not take the slot of one that is merely slow, unless it has as many as they have.
 
-Otherwise the ask waits, until its own timeout, in the line of its server. Lines without a place stand in `_waiting`, or
-in `_waiting_after_eviction` when they have made room themselves, since the server may be slow. Of each, those come
-first whose network and zone have the fewest places. Asks of a connection that made room go back to their line: they are
-sent once more when there is a place, or end at their timeout. What a silent line gets next is a patient connection:
-silence does not end it, only its asks' timeouts do, or a fairer share. Patient ones are `STREAM_UPSTREAM_EXEMPT` of all
-at most; while there are fewer, silent lines come first; when there are as many, such a line ends nobody's work for his
-silence. Each further try of an ask, for whatever reason, costs its query a packet (`StreamQuery.charge_packet`):
-nothing else bounds them. Silence counts from the last sign of the server: the connection stands, or a reply came;
-`_open` is in that order.
+Otherwise the query waits in the queue of its server (`_ServerQueue`) until its timeout. Queues of servers without a
+connection are in `_waiting`, or in `_waiting_after_eviction` when a connection to the server was evicted and no reply
+came since, because that server may only be slow. In each, the queue whose network and zone have the fewest slots comes
+first. The queries of an evicted connection return to their queue. They are sent once more when there is a slot, or end
+at their timeout. The next connection to such a server is exempt from rule 3 (`_eviction_exempt`): only rule 2 or the
+timeouts of its queries end it. At most `STREAM_UPSTREAM_EXEMPT` percent of all slots are exempt. While there are fewer,
+`_waiting_after_eviction` is served first; at that number, its queues may not use rule 3. Each retransmission,
+for whatever reason, takes a packet from its budget (`StreamQuery.charge_packet`), which is the only limit on their
+number. Activity is: the connection is established, its first query is added, or a reply came. `_open` has that order.
 
-An ask that runs out of time is its server's silence only when it never waited for a place: a shortage here says nothing
-about a server.
+A timeout counts against the server only when the query never waited for a slot, because a lack of slots here says
+nothing about the server.
 """
 
 import asyncio
@@ -63,7 +65,7 @@ UNWANTED = limits.UNWANTED_ON_STREAM
 
 
 class StreamQuery:
-    """One ask on its way; what `StreamUpstream.start` returns."""
+    """One query in flight or waiting; returned by `StreamUpstream.start`."""
 
     __slots__ = (
         "ask",
@@ -89,20 +91,20 @@ class StreamQuery:
         self.identity = 0
         self.packet = b""
         self.cookie: bytes | None = None
-        """Content of the COOKIE option that is sent."""
+        """Content of the COOKIE option in the query."""
         self.waited_for_slot = False
-        """Whether it had to wait for a place: then it has had less than its time, and silence may be ours."""
+        """Whether it waited for a slot. Then the server had less than the timeout to reply."""
         self.retried = False
         self.started = time.monotonic()
         self.timer: asyncio.TimerHandle | asyncio.Handle | None = None
 
     def cancel(self) -> None:
-        """Forget the ask: its callback will not be called. A second call does nothing."""
+        """Cancel the query without calling back. A second call does nothing."""
         self.on_reply = None
         self.release()
 
     def release(self) -> None:
-        """Give back timer, id and place."""
+        """Cancel the timer, and leave the connection or the wait queue."""
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
@@ -120,7 +122,7 @@ class StreamQuery:
             on_reply(result)
 
     def charge_packet(self) -> Failure | None:
-        """Take a packet for being sent once more from the budget of the query; why not, when none is left."""
+        """Take a packet for a retransmission from the budget; returns the failure when none is left."""
         budget = self.ask.budget
         return None if budget is None or budget.take_packet() else budget.failure
 
@@ -130,23 +132,23 @@ class StreamQuery:
 
 
 class _ServerQueue:
-    """The connections to one server and the asks that found no place on them."""
+    """The connections to one server, and the queries that wait for one of them."""
 
-    __slots__ = ("connections", "key", "network", "silent", "waiting", "zone")
+    __slots__ = ("connections", "had_eviction", "key", "network", "waiting", "zone")
 
     def __init__(self, key: tuple[str, int], zone: bytes) -> None:
         self.key = key
         self.network: Hashable = NEVER_REPLIED
         self.zone = zone
-        """For which the next connection is needed, and what that counts for."""
-        self.silent = False
-        """Whether a connection of it made room, and nothing was heard of the server since."""
+        """The zone and the network that the next connection counts for."""
+        self.had_eviction = False
+        """Whether a connection to this server was evicted and no reply came since."""
         self.connections: list[_Connection] = []
         self.waiting: OrderedDict[StreamQuery, None] = OrderedDict()
 
 
 class _Connection(asyncio.Protocol):
-    """One connection: pending asks by id, replies in any order."""
+    """One connection: pending queries by id, replies in any order."""
 
     def __init__(self, owner: "StreamUpstream", server: _ServerQueue) -> None:
         self.owner = owner
@@ -156,15 +158,15 @@ class _Connection(asyncio.Protocol):
         self.framer = LengthFramer(2, max_frame=c.MESSAGE_MAX)
         self.closing = False
         self.unwanted = 0
-        """Messages since the last reply that fit no question."""
+        """Messages since the last reply that match no query."""
         self.reply_count = 0
         self.idle_timer: asyncio.TimerHandle | None = None
         self.task: asyncio.Task[None] | None = None
 
-    # --- asks --------------------------------------------------------------------------------------------------
+    # --- queries -----------------------------------------------------------------------------------------------
 
     def take(self, entry: StreamQuery) -> None:
-        """Send `entry` here, now or as soon as the connection stands."""
+        """Send `entry` on this connection, now or when the connection is established."""
         ask = entry.ask
         identity = self.owner.entropy.bits(16)
         while identity in self.pending:
@@ -178,7 +180,7 @@ class _Connection(asyncio.Protocol):
             ask.qname, ask.qtype, identity, flags=flags, payload=ask.edns_payload, do=ask.do, cookie=cookie
         )
         if not self.pending:
-            self.owner.note_activity(self)  # until now there was nothing to be silent about
+            self.owner.note_activity(self)  # no reply was due before
         self.pending[identity] = entry
         entry.connection = self
         if self.idle_timer is not None:
@@ -203,7 +205,7 @@ class _Connection(asyncio.Protocol):
             self.owner.schedule_assign()
 
     def close(self) -> None:
-        """End the connection; what still waits on it is told by `connection_lost` or by `connection_failed`."""
+        """Close the connection. `connection_lost` or `connection_failed` handles its pending queries."""
         self.closing = True
         if self.idle_timer is not None:
             self.idle_timer.cancel()
@@ -215,7 +217,7 @@ class _Connection(asyncio.Protocol):
         self.owner.drop(self)
 
     def connection_failed(self, text: str, kind: FailureKind = FailureKind.NETWORK) -> None:
-        """The connection is gone: send what it carried once more, or fail it."""
+        """The connection is lost: send its queries once more on another one, or fail them."""
         self.closing = True
         self.owner.drop(self)
         entries = list(self.pending.values())
@@ -231,12 +233,13 @@ class _Connection(asyncio.Protocol):
                 entry.finish(spent)
                 continue
             entry.retried = True
-            self.owner.place(entry)
+            self.owner.assign(entry)
 
     def evict(self) -> None:
-        """End now; the asks wait once more, where that is paid for: it may happen again and again."""
-        line = self.server
-        line.silent = True
+        """Close the connection to free its slot. Its queries wait again, each at the cost of a packet of its budget,
+        because they may be evicted many times."""
+        queue = self.server
+        queue.had_eviction = True
         for entry in self.pending.values():
             entry.connection = None
             spent = entry.charge_packet()
@@ -244,7 +247,7 @@ class _Connection(asyncio.Protocol):
                 self.owner.fail_soon(entry, spent)
                 continue
             entry.waited_for_slot = True
-            line.waiting[entry] = None
+            queue.waiting[entry] = None
         self.pending.clear()
         self.close()
 
@@ -263,14 +266,14 @@ class _Connection(asyncio.Protocol):
         try:
             frames = self.framer.feed(data)
         except FrameError as error:
-            self.connection_failed(f"the server sent rubbish: {error}")
+            self.connection_failed(f"invalid framing over TCP: {error}")
             self.close()
             return
         for frame in frames:
             self.receive(bytes(frame))
             if self.unwanted >= UNWANTED:
-                # Late replies are not so many. Who goes on would have us read until the timeout of the ask.
-                self.connection_failed("the server sends what nobody asked for", FailureKind.MALFORMED)
+                # Late replies are fewer. Otherwise the server could keep us reading until the timeout of the query.
+                self.connection_failed("too many messages that match no query", FailureKind.MALFORMED)
                 self.close()
                 break
         if self.owner.after_batch is not None:
@@ -284,7 +287,7 @@ class _Connection(asyncio.Protocol):
             self.unwanted += 1
             return
         self.reply_count += 1
-        self.server.silent = False
+        self.server.had_eviction = False
         owner.end_exemption(self)
         owner.replied_networks.add_reply(self.server.key[0])
         owner.note_activity(self)
@@ -324,8 +327,9 @@ class _Connection(asyncio.Protocol):
 class StreamUpstream:
     """All outgoing TCP connections.
 
-    `source_v4` and `source_v6` are outgoing addresses, empty for the kernel's choice. `note_activity` may be shared
-    with other upstreams. `after_batch` is called after whatever may have called back.
+    `source_v4` and `source_v6` are outgoing addresses; when empty, the kernel chooses. `idle_seconds` is the idle
+    timeout of a connection. `replied_networks` and `routes` may be shared with other upstreams. `after_batch` is called
+    after each batch of callbacks.
     """
 
     def __init__(
@@ -339,13 +343,13 @@ class StreamUpstream:
         per_server: int = limits.STREAM_UPSTREAMS_PER_SERVER,
         pipeline: int = limits.STREAM_UPSTREAM_PIPELINE,
         idle_seconds: float = limits.STREAM_UPSTREAM_IDLE,
-        heard: RepliedNetworks | None = None,
+        replied_networks: RepliedNetworks | None = None,
         routes: RouteChecker | None = None,
         after_batch: Callable[[], object] | None = None,
     ) -> None:
         self.loop = loop
         self.entropy = entropy
-        self.replied_networks = RepliedNetworks() if heard is None else heard
+        self.replied_networks = RepliedNetworks() if replied_networks is None else replied_networks
         self.routes = RouteChecker((), source_v4, source_v6) if routes is None else routes
         self.after_batch = after_batch
         self.idle_seconds = idle_seconds
@@ -354,15 +358,15 @@ class StreamUpstream:
         self._limit = connections
         self._per_server = per_server
         self._pipeline = pipeline
-        self._lines: dict[tuple[str, int], _ServerQueue] = {}
+        self._queues: dict[tuple[str, int], _ServerQueue] = {}
         self._open: OrderedDict[_Connection, float] = OrderedDict()
-        self._places: UpstreamSlots[_Connection] = UpstreamSlots()
+        self._slots: UpstreamSlots[_Connection] = UpstreamSlots()
         self._eviction_exempt: dict[_Connection, None] = {}
         self._max_exempt = self._limit * limits.STREAM_UPSTREAM_EXEMPT // 100
         self._waiting: OrderedDict[_ServerQueue, None] = OrderedDict()
         self._waiting_after_eviction: OrderedDict[_ServerQueue, None] = OrderedDict()
-        self._feeding: asyncio.Handle | None = None
-        self._complaint = LimitedWarning(logger)
+        self._assigning: asyncio.Handle | None = None
+        self._warnings = LimitedWarning(logger)
         self._closed = False
         self.sent = 0
         self.replies = 0
@@ -376,167 +380,168 @@ class StreamUpstream:
     def start(self, ask: Ask, on_reply: "OnReply") -> StreamQuery:
         """Send `ask`; `on_reply` gets a `Reply` or a `Failure` later, never from inside this call."""
         key = (ask.server.address, ask.server.port)
-        line = self._lines.get(key)
-        if line is None:
-            line = self._lines[key] = _ServerQueue(key, ask.zone)
-        entry = StreamQuery(self, ask, on_reply, line)
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues[key] = _ServerQueue(key, ask.zone)
+        entry = StreamQuery(self, ask, on_reply, queue)
         if self._closed:
-            self._fail_soon(entry, "the upstream is closed")
-            self.remove_if_unused(line)
+            self._refuse_soon(entry, "the upstream is closed")
+            self.remove_if_unused(queue)
             return entry
         try:
             entry.timer = self.loop.call_later(ask.timeout, self._timed_out, entry)
-            self.place(entry)
+            self.assign(entry)
         except MemoryError:
             entry.cancel()
-            self.remove_if_unused(line)
+            self.remove_if_unused(queue)
             raise
         return entry
 
-    def place(self, entry: StreamQuery) -> None:
-        """Give `entry` a connection: the least used, a new one while that is busy, or a place in the queue.
+    def assign(self, entry: StreamQuery) -> None:
+        """Assign `entry` to an idle connection, a new one, or the one with the fewest queries; else let it wait.
 
-        What a server's end of one connection has lost goes to one made since: the older ones may be about to end too.
+        A query whose connection the server closed is sent on one without replies so far: the server may be about to
+        close the older ones, too.
         """
-        line = entry.server
-        line.network = self.replied_networks.network(line.key[0])
-        line.zone = entry.ask.zone
-        usable = [connection for connection in line.connections if not connection.closing]
+        queue = entry.server
+        queue.network = self.replied_networks.network(queue.key[0])
+        queue.zone = entry.ask.zone
+        usable = [connection for connection in queue.connections if not connection.closing]
         if entry.retried:
             fresh = [connection for connection in usable if not connection.reply_count]
-            if fresh or (len(line.connections) < self._per_server and self._make_room(line, needed=True)):
+            if fresh or (len(queue.connections) < self._per_server and self._free_slot(queue, needed=True)):
                 usable = fresh
         best = min(usable, key=lambda connection: len(connection.pending), default=None)
-        if (best is None or best.pending) and len(line.connections) < self._per_server and (
-            self._make_room(line, needed=best is None)
+        if (best is None or best.pending) and len(queue.connections) < self._per_server and (
+            self._free_slot(queue, needed=best is None)
         ):
-            best = self._connect(line)
+            best = self._connect(queue)
         if best is not None and len(best.pending) < self._pipeline:
             best.take(entry)
-        elif len(line.waiting) < limits.STREAM_UPSTREAM_WAITING:
-            line.waiting[entry] = None
-            self._lines[line.key] = line
+        elif len(queue.waiting) < limits.STREAM_UPSTREAM_WAITING:
+            queue.waiting[entry] = None
+            self._queues[queue.key] = queue
             if best is None:
                 entry.waited_for_slot = True
-                self._enqueue(line)
+                self._enqueue(queue)
                 self.schedule_assign()
         else:
-            self._fail_soon(entry, "too many outgoing connections")
-            self.remove_if_unused(line)
+            self._refuse_soon(entry, "too many queries wait for a TCP connection to this server")
+            self.remove_if_unused(queue)
 
-    def feed_waiting(self, line: _ServerQueue) -> None:
-        """Place what waited for a connection to `line`."""
-        while line.waiting:
-            free = [x for x in line.connections if not x.closing and len(x.pending) < self._pipeline]
+    def feed_waiting(self, queue: _ServerQueue) -> None:
+        """Assign waiting queries of `queue` to its connections."""
+        while queue.waiting:
+            free = [one for one in queue.connections if not one.closing and len(one.pending) < self._pipeline]
             if not free:
                 return
-            min(free, key=lambda x: len(x.pending)).take(line.waiting.popitem(last=False)[0])
-        self._dequeue(line)
+            min(free, key=lambda one: len(one.pending)).take(queue.waiting.popitem(last=False)[0])
+        self._dequeue(queue)
 
-    def _enqueue(self, line: _ServerQueue) -> None:
-        """Let `line` wait for a place."""
-        self._dequeue(line)
-        (self._waiting_after_eviction if line.silent else self._waiting)[line] = None
+    def _enqueue(self, queue: _ServerQueue) -> None:
+        """Let `queue` wait for a slot."""
+        self._dequeue(queue)
+        (self._waiting_after_eviction if queue.had_eviction else self._waiting)[queue] = None
 
-    def _dequeue(self, line: _ServerQueue) -> None:
-        self._waiting.pop(line, None)
-        self._waiting_after_eviction.pop(line, None)
+    def _dequeue(self, queue: _ServerQueue) -> None:
+        self._waiting.pop(queue, None)
+        self._waiting_after_eviction.pop(queue, None)
 
     def note_activity(self, connection: _Connection) -> None:
-        """There was a sign of `connection`'s server, or there is something to wait for only now."""
+        """Record activity of `connection`."""
         if connection in self._open:
             self._open[connection] = self.loop.time()
             self._open.move_to_end(connection)
-            self._places.note_progress(connection)
+            self._slots.note_progress(connection)
 
     def end_exemption(self, connection: _Connection) -> None:
-        """The server has replied: from now on its silence counts as that of any other."""
+        """The server has replied: the connection is no longer exempt from rule 3."""
         self._eviction_exempt.pop(connection, None)
 
     def drop(self, connection: _Connection) -> None:
-        """Take a connection that ended out of the books."""
+        """Remove a closed connection and free its slot."""
         self._open.pop(connection, None)
         self._eviction_exempt.pop(connection, None)
-        self._places.remove(connection)
-        line = connection.server
-        if connection in line.connections:
-            line.connections.remove(connection)
-        if line.waiting and all(other.closing for other in line.connections):
-            self._enqueue(line)
-        self.remove_if_unused(line)
+        self._slots.remove(connection)
+        queue = connection.server
+        if connection in queue.connections:
+            queue.connections.remove(connection)
+        if queue.waiting and all(other.closing for other in queue.connections):
+            self._enqueue(queue)
+        self.remove_if_unused(queue)
         self.schedule_assign()
 
-    def remove_if_unused(self, line: _ServerQueue) -> None:
-        """Forget `line` when nobody waits and it has no connections."""
-        if not line.waiting:
-            self._dequeue(line)
-            if not line.connections:
-                self._lines.pop(line.key, None)
+    def remove_if_unused(self, queue: _ServerQueue) -> None:
+        """Delete `queue` when it has neither waiting queries nor connections."""
+        if not queue.waiting:
+            self._dequeue(queue)
+            if not queue.connections:
+                self._queues.pop(queue.key, None)
 
     def schedule_assign(self) -> None:
-        """A place may be free: look for a line without one, once for all that happens in this turn."""
+        """A slot may be free: schedule `_assign_slots`, once for all events of this iteration of the loop."""
         if (self._waiting or self._waiting_after_eviction) and not self._closed:
-            if self._feeding is not None:
-                self._feeding.cancel()
-            self._feeding = self.loop.call_soon(self._assign_slots)
+            if self._assigning is not None:
+                self._assigning.cancel()
+            self._assigning = self.loop.call_soon(self._assign_slots)
 
     def _assign_slots(self) -> None:
-        """Give lines without a place those that are free or can be made free."""
-        self._feeding = None
+        """Give free slots, or slots that can be freed, to waiting queues."""
+        self._assigning = None
         tried: set[_ServerQueue] = set()
-        lines = [self._waiting, self._waiting_after_eviction]
-        while lines and len(tried) < limits.SLOT_SCAN:
-            first = -1 if len(self._eviction_exempt) < self._max_exempt else 0
-            line = self._next_waiting(lines[first], tried)
-            if line is None:
-                lines.pop(first)
+        wait_lists = [self._waiting, self._waiting_after_eviction]
+        while wait_lists and len(tried) < limits.SLOT_SCAN:
+            index = -1 if len(self._eviction_exempt) < self._max_exempt else 0
+            queue = self._next_waiting(wait_lists[index], tried)
+            if queue is None:
+                wait_lists.pop(index)
                 continue
-            tried.add(line)
-            line.zone = next(iter(line.waiting)).ask.zone  # nobody stands there for whom nothing waits
-            if len(line.connections) == self._per_server:
-                continue  # they are about to end
-            if not self._make_room(line, needed=True):
-                lines.pop(first)  # who comes later in it would find none
+            tried.add(queue)
+            queue.zone = next(iter(queue.waiting)).ask.zone  # never empty: an empty queue is dequeued
+            if len(queue.connections) == self._per_server:
+                continue  # all of them are closing
+            if not self._free_slot(queue, needed=True):
+                wait_lists.pop(index)  # the later ones would fail, too
                 continue
-            self._connect(line)
-            self._dequeue(line)
-            self.feed_waiting(line)
+            self._connect(queue)
+            self._dequeue(queue)
+            self.feed_waiting(queue)
         oldest = next(
             (since for connection, since in self._open.items() if connection not in self._eviction_exempt), None
         )
-        if (self._waiting or self._waiting_after_eviction) and oldest is not None and self._feeding is None:
-            # Nothing else may ever happen to the most silent one.
-            patience = limits.STREAM_UPSTREAM_UNRESPONSIVE / 1000
-            left = oldest + patience - self.loop.time()
-            self._feeding = self.loop.call_later(left if left > 0 else patience, self._assign_slots)
+        if (self._waiting or self._waiting_after_eviction) and oldest is not None and self._assigning is None:
+            # No event may come from the least recently active connection: try again when rule 3 applies to it.
+            unresponsive = limits.STREAM_UPSTREAM_UNRESPONSIVE / 1000
+            left = oldest + unresponsive - self.loop.time()
+            self._assigning = self.loop.call_later(left if left > 0 else unresponsive, self._assign_slots)
 
-    def _next_waiting(self, lines: Iterable[_ServerQueue], tried: "set[_ServerQueue]") -> _ServerQueue | None:
-        """Of the first `lines`, one whose network, and in it the zone, has the fewest places."""
-        candidates = islice((line for line in lines if line not in tried), limits.SLOT_SCAN)
-        places = self._places
+    def _next_waiting(self, queues: Iterable[_ServerQueue], tried: "set[_ServerQueue]") -> _ServerQueue | None:
+        """Of the first `SLOT_SCAN` queues, the one whose network, and then whose zone, has the fewest slots."""
+        candidates = islice((queue for queue in queues if queue not in tried), limits.SLOT_SCAN)
+        slots = self._slots
         return min(
             candidates,
-            key=lambda line: (places.count(line.network), places.count_of_zone(line.network, line.zone)),
+            key=lambda queue: (slots.count(queue.network), slots.count_of_zone(queue.network, queue.zone)),
             default=None,
         )
 
     def close(self) -> None:
-        """Close every connection. Asks on their way are forgotten without a callback."""
+        """Close every connection. Queries in flight end without a callback."""
         self._closed = True
-        for line in list(self._lines.values()):
-            for entry in list(line.waiting):
+        for queue in list(self._queues.values()):
+            for entry in list(queue.waiting):
                 entry.cancel()
-            for connection in list(line.connections):
+            for connection in list(queue.connections):
                 for entry in list(connection.pending.values()):
                     entry.cancel()
                 connection.close()
-        if self._feeding is not None:
-            self._feeding.cancel()
-            self._feeding = None
+        if self._assigning is not None:
+            self._assigning.cancel()
+            self._assigning = None
 
     @property
     def connection_count(self) -> int:
-        """Connections that stand or are being made."""
+        """Number of connections, including those that are not established yet."""
         return len(self._open)
 
     def statistics(self) -> dict[str, int]:
@@ -554,58 +559,63 @@ class StreamUpstream:
 
     # --- inside --------------------------------------------------------------------------------------------------
 
-    def _make_room(self, line: _ServerQueue, *, needed: bool) -> bool:
-        """Whether there is a place for one more connection to `line`; others end for it only when it is `needed`."""
+    def _free_slot(self, queue: _ServerQueue, *, needed: bool) -> bool:
+        """Whether there is a slot for a new connection of `queue`. An idle connection is closed for it; a busy one is
+        evicted only when the slot is `needed`."""
         if len(self._open) < self._limit:
             return True
         until = self.loop.time() - limits.STREAM_UPSTREAM_UNRESPONSIVE / 1000
         for connection, since in self._open.items():
-            if not connection.pending and (since <= until or not line.silent):
+            if not connection.pending and (since <= until or not queue.had_eviction):
                 connection.close()
                 return True
         if not needed:
             return False
-        victim = self._places.choose_victim(line.network, line.zone)
-        if victim is None and (not line.silent or len(self._eviction_exempt) < self._max_exempt):
-            victim = self._least_recently_active(line, until)
+        victim = self._slots.choose_victim(queue.network, queue.zone)
+        if victim is None and (not queue.had_eviction or len(self._eviction_exempt) < self._max_exempt):
+            victim = self._least_recently_active(queue, until)
         if victim is None:
-            self._complaint.warn("all %d outgoing TCP connections are busy", self._limit)
+            self._warnings.warn("all %d outgoing TCP connections are in use; queries wait for one", self._limit)
             return False
         self.evicted += 1
         victim.evict()
         return True
 
-    def _least_recently_active(self, line: _ServerQueue, until: float) -> _Connection | None:
-        """Who was last heard of at `until` or before, and makes room for one more connection to `line`."""
+    def _least_recently_active(self, queue: _ServerQueue, until: float) -> _Connection | None:
+        """The connection to evict for `queue` by rule 3: its last activity was at `until` or before."""
         for connection, since in self._open.items():
             if since > until:
                 return None
-            if connection not in self._eviction_exempt and self._places.may_take_slot_of(
-                connection, line.network, line.zone
+            if connection not in self._eviction_exempt and self._slots.may_take_slot_of(
+                connection, queue.network, queue.zone
             ):
                 return connection
         return None
 
-    def _connect(self, line: _ServerQueue) -> _Connection:
-        """A connection that is being made; on MemoryError there is none."""
-        connection = _Connection(self, line)
+    def _connect(self, queue: _ServerQueue) -> _Connection:
+        """Start a new connection of `queue`.
+
+        Raises:
+            MemoryError: no connection was added.
+        """
+        connection = _Connection(self, queue)
         opening = self._open_connection(connection)
         try:
-            line.connections.append(connection)
-            self._lines[line.key] = line
+            queue.connections.append(connection)
+            self._queues[queue.key] = queue
             self._open[connection] = self.loop.time()
-            self._places.add(connection, line.network, line.zone)
-            if line.silent and len(self._eviction_exempt) < self._max_exempt:
+            self._slots.add(connection, queue.network, queue.zone)
+            if queue.had_eviction and len(self._eviction_exempt) < self._max_exempt:
                 self._eviction_exempt[connection] = None
             connection.task = self.loop.create_task(opening)
         except MemoryError:
             opening.close()
-            self._places.remove(connection)
+            self._slots.remove(connection)
             self._open.pop(connection, None)
             self._eviction_exempt.pop(connection, None)
-            if connection in line.connections:
-                line.connections.remove(connection)
-            self.remove_if_unused(line)
+            if connection in queue.connections:
+                queue.connections.remove(connection)
+            self.remove_if_unused(queue)
             raise
         self.opened += 1
         return connection
@@ -623,7 +633,7 @@ class StreamUpstream:
             reason = os.strerror(code).lower() if code else str(error) or "out of memory"
             kind = self.routes.classify_connection_error(error, address)
             if kind is not FailureKind.NETWORK:
-                self._complaint.warn("cannot open a connection to %s port %d: %s", address, port, reason)
+                self._warnings.warn("cannot open a connection to %s port %d: %s", address, port, reason)
             connection.connection_failed(f"cannot connect over TCP: {reason}", kind)
             if self.after_batch is not None:
                 self.after_batch()
@@ -634,30 +644,30 @@ class StreamUpstream:
         entry.timer = None
         if entry.waited_for_slot:
             self.network_errors += 1
-            entry.fail(FailureKind.LOCAL_RESOURCE, "no outgoing connection was free in time")
+            entry.fail(FailureKind.LOCAL_RESOURCE, "no outgoing TCP connection was free in time")
             if self.after_batch is not None:
                 self.after_batch()
             return
         self.timeouts += 1
         connection = entry.connection
         if connection is not None:
-            # Silent for so long: whatever else waits on it may still come, but nothing new is sent there.
+            # Other pending queries may still get replies, but no new query is sent on this connection.
             connection.closing = True
         entry.fail(FailureKind.TIMEOUT, "no reply over TCP")
         if self.after_batch is not None:
             self.after_batch()
 
-    def _fail_soon(self, entry: StreamQuery, text: str) -> None:
+    def _refuse_soon(self, entry: StreamQuery, text: str) -> None:
         self.network_errors += 1
         self.fail_soon(entry, Failure(FailureKind.LOCAL_RESOURCE, EDES[FailureKind.LOCAL_RESOURCE], text))
 
     def fail_soon(self, entry: StreamQuery, failure: Failure) -> None:
-        """Call back with `failure`, but not from inside of whatever somebody else asks for."""
+        """Call back with `failure` from the loop, not from inside the caller."""
         if entry.timer is not None:
             entry.timer.cancel()
-        entry.timer = self.loop.call_soon(self._refused, entry, failure)
+        entry.timer = self.loop.call_soon(self._finish_failed, entry, failure)
 
-    def _refused(self, entry: StreamQuery, failure: Failure) -> None:
+    def _finish_failed(self, entry: StreamQuery, failure: Failure) -> None:
         entry.timer = None
         entry.finish(failure)
         if self.after_batch is not None:

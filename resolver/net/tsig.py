@@ -1,7 +1,7 @@
-"""The reply to a query that is signed with a key (TSIG, RFC 8945): this resolver shares keys with nobody.
+"""The reply to a query with a TSIG record (RFC 8945). This resolver has no TSIG keys.
 
-Section 5.2.1 wants NOTAUTH with the TSIG error BADKEY, unsigned (section 5.3.2), so that the client learns that its key
-is the trouble; FORMERR is for a TSIG record that is not alone, not last or not well-formed (section 5.2).
+Section 5.2.1 requires NOTAUTH with the TSIG error BADKEY, unsigned (section 5.3.2), which shows the client that its key
+is not accepted. FORMERR is for a TSIG record that is not the only one, not the last, or not well-formed (section 5.2).
 """
 
 from resolver.wire import consts as c
@@ -13,13 +13,13 @@ __all__ = ["bad_key_reply"]
 FIXED = 10                  # type, class, TTL and length of a record
 TIMES = 8                   # time signed and fudge
 LAST = 6                    # original id, error, length of other data
-LABELS = 128                # a name has at most 127 labels and the root
+LABELS = 128                # a name has at most 127 labels and the root label
 
 
 def bad_key_reply(query: bytes, question_end: int, payload: int) -> bytes | None:
-    """The reply to `query`, whose message has been found well-formed, or None when it holds no proper TSIG record.
+    """The reply to the well-formed message `query`, or None when it has no valid TSIG record.
 
-    `question_end` is where its one question ends; `payload` is announced when it had an OPT record.
+    `question_end` is the offset after its only question. The reply announces `payload` when the query had OPT.
     """
     records = sum(int.from_bytes(query[at : at + 2], "big") for at in (6, 8, 10))
     additional = int.from_bytes(query[10:12], "big")
@@ -55,7 +55,7 @@ def _skip_name(query: bytes, at: int) -> int:
 
 
 def _key_name(query: bytes, at: int) -> bytes | None:
-    """The owner at `at`, written out; None when it is not to be read within the limits of a name."""
+    """The uncompressed owner name at `at`; None when it has too many labels and pointers."""
     found = b""
     for _ in range(2 * LABELS):
         if query[at] >= 0xC0:
@@ -70,7 +70,8 @@ def _key_name(query: bytes, at: int) -> bytes | None:
 
 
 def _unsigned(rdata: bytes) -> bytes | None:
-    """The content of the reply's record (RFC 8945 section 4.2): as in the query, without a MAC, BADKEY."""
+    """The rdata of the reply's TSIG record (RFC 8945 section 4.2): that of the query without MAC, with BADKEY. None
+    when `rdata` is malformed."""
     at = 0
     while at < len(rdata) and 0 < rdata[at] < 0x40:
         at += rdata[at] + 1

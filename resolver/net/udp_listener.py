@@ -1,9 +1,9 @@
-"""A UDP socket that clients ask: hits are answered by the native handler, misses arrive here as a list.
+"""A listening UDP socket. The native handler answers cache hits; misses arrive here as a list.
 
-Rule: no work per packet in Python but for misses. On corenet's loop the fast path runs inside the transport, without
-the GIL, for a whole batch of datagrams; on any other loop the same function is called once a datagram, so behaviour
-does not depend on the loop, only speed does. Path MTU discovery is off (IP_PMTUDISC_OMIT): forged ICMP must not make
-our replies fragments, which others could then complete.
+Only misses cost work in Python. On corenet's loop the fast path runs inside the transport, without the GIL, for a whole
+batch of datagrams. On any other loop the same function is called for each datagram, so only speed depends on the loop.
+Path MTU discovery is off (IP_PMTUDISC_OMIT): otherwise forged ICMP could make the kernel fragment our replies, and
+fragments can be forged.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ __all__ = ["UdpListener", "open_udp_socket"]
 
 logger = logging.getLogger(__name__)
 
-# Numbers of <linux/in.h> and <linux/in6.h> that the socket module does not name in every Python version.
+# Constants of <linux/in.h> and <linux/in6.h> that the socket module lacks in some Python versions.
 IP_MTU_DISCOVER = 10
 IPV6_MTU_DISCOVER = 23
 IP_PKTINFO = 8
@@ -36,13 +36,13 @@ def open_udp_socket(address: str, port: int, *, reuse_port: bool = False) -> soc
     """A bound, non-blocking socket for `UdpListener`.
 
     Raises:
-        OSError: the address cannot be had.
+        OSError: the socket cannot be made or bound.
     """
     return bound_socket(socket.SOCK_DGRAM, address, port, reuse_port=reuse_port, prepare=prepare_udp_socket)
 
 
 def prepare_udp_socket(sock: socket.socket) -> None:
-    """Set what every listening socket needs, also one that somebody else has bound."""
+    """Set the options of a listening socket, also of one that another process has bound."""
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IP_PMTUDISC_OMIT)
     else:
@@ -51,8 +51,9 @@ def prepare_udp_socket(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, option, limits.SERVER_BUFFER)
 
 
-def name_own_address(sock: socket.socket) -> None:
-    """Have a socket bound to no address told where a query came to: the reply leaves from there (RFC 1123 4.1.3.5)."""
+def enable_pktinfo(sock: socket.socket) -> None:
+    """On a socket bound to the wildcard address, have the kernel report the destination address of each query: it must
+    be the source address of the reply (RFC 1123 section 4.1.3.5)."""
     host = sock.getsockname()[0]
     if host == "0.0.0.0":
         sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
@@ -61,7 +62,7 @@ def name_own_address(sock: socket.socket) -> None:
 
 
 class UdpListener(asyncio.DatagramProtocol):
-    """One UDP socket served. It is also the sink of its replies."""
+    """Serves one UDP socket. It is also the `Sink` of its replies."""
 
     stream = False
     idle_timeout = 0.0
@@ -76,7 +77,7 @@ class UdpListener(asyncio.DatagramProtocol):
         access: AccessTable | None = None,
         proxies: Iterable[str] = (),
     ) -> None:
-        """`native` False answers each datagram in Python also on corenet's loop, for comparison.
+        """With `native` False each datagram is answered in Python, also on corenet's loop, for comparison.
 
         `access` is the access list when it is not that of `service`; `fast` has the same one. Datagrams of peers within
         the prefixes `proxies` begin with a PROXY header; then no datagram is answered without Python.
@@ -91,20 +92,20 @@ class UdpListener(asyncio.DatagramProtocol):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._send_many: Callable[[list[tuple[bytes, tuple[Any, ...]]]], None] | None = None
         self._replies: list[tuple[bytes, tuple[Any, ...]]] = []
-        self._complaint = LimitedWarning(logger)
+        self._warnings = LimitedWarning(logger)
         self.errors = 0
         self.bad_proxy_headers = 0
 
     async def start(self, sock: socket.socket) -> None:
-        """Serve `sock`, which is bound and non-blocking and now belongs to the listener."""
+        """Serve `sock`, which must be bound and non-blocking. The listener takes ownership."""
         prepare_udp_socket(sock)
-        name_own_address(sock)
+        enable_pktinfo(sock)
         await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, sock=sock)
 
     def switch(
         self, service: Service, fast: FastPath, *, access: AccessTable | None = None, proxies: Iterable[str] = ()
     ) -> None:
-        """Give new queries to `service` and `fast`; those under way are still answered through this socket."""
+        """Give new queries to `service` and `fast`. Pending queries are still answered through this socket."""
         self._service = service
         self._fast = fast
         self._access = access
@@ -113,7 +114,7 @@ class UdpListener(asyncio.DatagramProtocol):
             self._attach(self._transport)
 
     def close(self) -> None:
-        """Stop serving. Replies still under way are not sent."""
+        """Stop serving. Replies that are not sent yet are dropped."""
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.close()
@@ -129,7 +130,7 @@ class UdpListener(asyncio.DatagramProtocol):
 
     @property
     def address(self) -> tuple[Any, ...]:
-        """Where the socket is bound: (address, port, ...)."""
+        """The address that the socket is bound to: (address, port, ...)."""
         assert self._transport is not None
         return cast("tuple[Any, ...]", self._transport.get_extra_info("sockname"))
 
@@ -149,10 +150,10 @@ class UdpListener(asyncio.DatagramProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         if exc is not None:
-            logger.error("a UDP socket was lost: %s", exc)
+            logger.error("a listening UDP socket failed and was closed: %s", exc)
 
     def datagrams_received(self, datagrams: list[tuple[bytes, tuple[Any, ...]]]) -> None:
-        """A batch from corenet's loop: what the native handler left over, or everything when there is none."""
+        """A batch from corenet's loop: what the native handler did not answer, or everything when none is attached."""
         if not self._attached:
             for data, peer in datagrams:
                 self.datagram_received(data, peer)
@@ -179,7 +180,7 @@ class UdpListener(asyncio.DatagramProtocol):
                 raise ProxyHeaderError("the datagram ends within the header")
         except ProxyHeaderError as error:
             self.bad_proxy_headers += 1
-            self._complaint.warn("%s was to send a PROXY header: %s (listener.proxy-protocol-from)", proxy[0], error)
+            self._warnings.warn("%s has to send a PROXY header: %s (listener.proxy-protocol-from)", proxy[0], error)
             return
         client = header.client or proxy
         query = data[header.size:]
@@ -190,9 +191,9 @@ class UdpListener(asyncio.DatagramProtocol):
             self._transport.sendto(reply, proxy)
 
     def error_received(self, exc: Exception) -> None:
-        # ICMP about a client that left, or a full send buffer: UDP owes nobody a reply, but it is counted.
+        # ICMP about a client that closed its socket, or a full send buffer. The client retries; this is only counted.
         self.errors += 1
-        self._complaint.warn("a reply could not be sent: %s", exc)
+        self._warnings.warn("a reply could not be sent: %s", exc)
 
     def _flush(self) -> None:
         replies, self._replies = self._replies, []
@@ -208,9 +209,9 @@ class UdpListener(asyncio.DatagramProtocol):
     # --- Sink ----------------------------------------------------------------------------------------------------
 
     def send(self, packet: bytes, peer: tuple[Any, ...]) -> None:
-        """Send a reply of `Service`, together with the others of this turn of the loop.
+        """Send a reply of `Service`, together with the others of this iteration of the loop.
 
-        One call for all of them also wakes the client's side once: on a busy machine that is most of what a send costs.
+        One system call for all of them also wakes a local receiver only once, which is most of the cost of sending.
         """
         if self._transport is None or self._loop is None:
             return
@@ -220,13 +221,13 @@ class UdpListener(asyncio.DatagramProtocol):
         replies.append((packet, peer))
 
     def skip(self) -> None:
-        """Silence needs no work on UDP."""
+        """Nothing to do: no reply is sent."""
 
     def abort(self) -> None:
-        """A client that gets no reply asks again."""
+        """Nothing to do: a client that gets no reply retries."""
 
     def forget(self, pending: PendingQuery) -> None:
-        """Nothing is kept here for a query that waits."""
+        """Nothing to do: pending queries are not kept here."""
 
 
 class _ProxiedClient:
@@ -253,7 +254,7 @@ class _ProxiedClient:
         """A client that gets no reply asks again."""
 
     def forget(self, pending: PendingQuery) -> None:
-        """Nothing is kept here for a query that waits."""
+        """Nothing to do: pending queries are not kept here."""
 
 
 def _trusted(proxies: Iterable[str]) -> TrustedProxies | None:

@@ -1,4 +1,4 @@
-# C door of udp_upstream; nothing outside `net` needs it, the declarations stand here for the compiler.
+# Declarations of udp_upstream for the compiler; no other module uses them.
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
 
 from resolver.net.clock_random cimport Entropy
@@ -20,12 +20,12 @@ cdef class UpstreamSocket:
 cdef class FamilySockets:
     cdef int family
     cdef list idle               # sockets without a port
-    cdef int min_idle               # the fewest of them since the last look: so many were not needed
+    cdef int min_idle            # the fewest of them since the last `_trim`: so many were not needed
     cdef int count               # sockets that are open
-    cdef int busy                # asks that have one
-    cdef object wait_queue             # asks without a socket
-    cdef object shares           # whose asks have the sockets, while they are scarce; else None
-    cdef int peak_users               # how many asks had one when `shares` was last made or was largest
+    cdef int busy                # queries that have one
+    cdef object wait_queue       # queries without a socket
+    cdef object shares           # the queries that have sockets, while these are scarce; else None
+    cdef int peak_users          # the largest size of `shares` since it was made
 
 
 cdef class UdpQuery:
@@ -33,19 +33,19 @@ cdef class UdpQuery:
     cdef UpstreamSocket port
     cdef PeerAddress peer
     cdef object ask
-    cdef object network          # what its place counts for, from its first need to its end; None while nobody asked
+    cdef object network          # the network that it counts for, from the first call of `network_of` on; else None
     cdef object on_reply
-    cdef object soon             # handle of a failure that is on its way
+    cdef object soon             # handle of the callback that delivers a failure
     cdef bytes packet
     cdef bytes cookie            # content of the COOKIE option that was sent, or None
     cdef double sent_at          # 0 until it is sent from the port it has
-    cdef double deadline             # when its timeout is over, however often it was sent; 0 until it was
-    cdef double socket_seconds         # seconds it had the ports that others have now
+    cdef double deadline         # when its timeout ends, counted from the first time it was sent; 0 before
+    cdef double socket_seconds   # seconds for which it had earlier ports, which other queries took
     cdef int64_t due             # tick at which it times out
     cdef int unwanted_replies
     cdef bint malformed_seen
-    cdef bint unsent             # it stands in `unsent` of its owner
-    cdef bint due_unsent            # it was due once before anything was sent
+    cdef bint unsent             # it is in the list `unsent` of its owner
+    cdef bint due_unsent         # it was due once before it was sent
     cdef uint16_t identity
     cdef bint done
 
@@ -55,15 +55,15 @@ cdef class UdpUpstream:
     cdef object source_v4
     cdef object source_v6
     cdef object log
-    cdef object heard            # networks of servers that reply
-    cdef object routes           # what errors say of an address
+    cdef object replied_networks  # RepliedNetworks
+    cdef object routes           # RouteChecker
     cdef public object after_batch
     cdef Entropy entropy
     cdef FamilySockets v4
     cdef FamilySockets v6
     cdef int sockets
     cdef int kept
-    cdef object idle_timer          # timer that closes sockets nobody needs
+    cdef object idle_timer       # timer of `_trim`
     cdef list ports_v4
     cdef list ports_v6
     cdef dict peers

@@ -45,7 +45,7 @@ class UdpUpstream:
         port_uses: int = ...,
         port_age: float = ...,
         near_miss_limit: int = ...,
-        heard: RepliedNetworks | None = None,
+        replied_networks: RepliedNetworks | None = None,
         routes: RouteChecker | None = None,
         after_batch: Callable[[], object] | None = None,
     ) -> None: ...

@@ -1,35 +1,33 @@
-"""Questions to name servers over UDP: ports, ids, letter case, matching, timeouts; no wrong reply gets past.
+"""Queries to name servers over UDP: source ports, ids, letter case, matching of replies, timeouts.
 
-Rule: an ask has no task, no future and no timer of its own, because a datagram endpoint and a task per query cost
-twenty times as much as sockets with callbacks. Refusals by ICMP are believed only when the packet they quote is one of
-ours, waiting, sent to that server.
+A query has no task, future or timer of its own, because a datagram endpoint and a task per query cost twenty times as
+much as sockets with callbacks. An ICMP error counts only when the packet it quotes is a pending query to that server.
 
-Each ask has a port of its own, on a socket that is connected to its server, so that the kernel drops what strangers
-send, and nobody can tell an open port from a closed one. The states of such a socket:
+Each query has its own port, on a socket that is connected to its server. The kernel then drops datagrams from other
+addresses, and probing cannot distinguish an open port from a closed one. States of such a socket:
 
-* idle: disconnected (connect to AF_UNSPEC), without a port, so nothing can reach it. Its queue is empty.
-* taken: an ask belongs to it that is not sent yet.
-* connected: the kernel has drawn a port, uniformly from net.ipv4.ip_local_port_range; `pending` holds the one ask.
+* idle: disconnected (connect to AF_UNSPEC), without a port, so nothing can reach it. Its receive queue is empty.
+* taken: it belongs to a query that is not sent yet.
+* connected: the kernel has assigned a random port of net.ipv4.ip_local_port_range; `pending` holds the one query.
 
-It becomes idle again when the ask ends. Datagrams received before the disconnect stay queued and are discarded
-(`disconnect`), and the rest of a batch that was read together with the reply is not looked at (`uses`): otherwise
-guesses sent to an old port could answer the next query. An idle socket that was not needed for a while is closed.
+It becomes idle again when the query ends. Datagrams received before the disconnect stay queued and are discarded
+(`disconnect`), and the rest of a batch that was read together with the reply is skipped (`uses`): otherwise guesses
+sent to an old port could answer the next query. Idle sockets that were not needed for a while are closed.
 
-Sockets are bounded, and anybody can make us ask servers that say nothing. So when none can be had, the ask gets that
-of the oldest ask of the network or zone that has the most of them, as `shares` says, and that one waits; or it waits
-itself, until its own timeout, in the line of the family, where who has the fewest sockets comes first. Who waits has no
-socket; an ask that waits after it was sent is sent once more, and its timeout goes on meanwhile. Its end is the server's
-silence only when it had sockets for the whole of it. Shares are counted only while sockets are scarce: from the first
-ask that finds none until nobody waits and half of the sockets are free. Networks that no reply came from lately are
-counted as one (`RepliedNetworks`).
+The number of sockets is limited, and anybody can make the resolver query servers that do not reply. When no socket is
+free, the query takes that of the oldest query of the network or zone that has the most (`shares`), and that one waits;
+or it waits itself, until its own timeout, in `wait_queue` of its address family, where the network and zone with the
+fewest sockets come first. A waiting query has no socket. One that was sent before is sent once more, and its timeout
+runs on. Its timeout counts against the server only when it had a socket for all of that time. Shares are counted only
+while sockets are scarce: from the first query that finds none until none waits and half of the sockets are free.
+Networks without a recent reply are counted as one (`RepliedNetworks`).
 
-When there is no memory to hand a socket on, it is closed (`give_back`): that takes none, and costs nobody's reply.
+When there is no memory to pass a socket on, it is closed (`give_back`): this needs no memory and loses no reply.
 
-The pool (`port_per_query` False) holds unconnected sockets on random ports of the whole range; each is given up after some
-hundred uses or some seconds. One system call out and a share of one in is cheaper, but a port lives long enough to be
-found by probing, and then a dozen forged packets push the queries on it to TCP. Queries on its ports, retired ones
-included, are bounded by what those that are not retired may have outstanding. These places are shared and waited for in
-the same way as sockets.
+The pool (`port_per_query` False) has unconnected sockets on random ports of the whole range. Each is retired after some
+hundred uses or some seconds. It needs fewer system calls, but a port lives long enough to be found by probing, and then
+a dozen forged packets push its queries to TCP. The number of queries on its ports, including retired ones, is limited
+to what the ports that are not retired may have outstanding. These slots are shared and waited for like sockets.
 """
 
 import errno as errno_module
@@ -72,8 +70,8 @@ logger = logging.getLogger("resolver.net.udp_upstream")
 parse_message = MessageView.parse
 
 cdef enum:
-    # The timeout wheel: 1024 slots of 10 ms. Longer waits go round again. Dictionaries, because a set that finds no
-    # memory to grow keeps the element nevertheless, fills up so, and then a look into it never ends (set_add_entry).
+    # The timeout wheel: 1024 slots of 10 ms. Longer timeouts take several rounds. Slots are dictionaries: a set with
+    # no memory to grow keeps the new element, fills up, and then a lookup in it never ends (set_add_entry).
     SLOTS = 1024
     FLAG_RD = 0x0100
     FLAG_CD = 0x0010
@@ -86,12 +84,12 @@ cdef int64_t NEVER = 0x7fffffffffffffff
 
 @cython.final
 cdef class UpstreamSocket:
-    """One socket and the asks that wait on it."""
+    """One socket and its pending queries."""
 
 
 @cython.final
 cdef class FamilySockets:
-    """The sockets of one address family, and who waits for one."""
+    """The sockets of one address family, and the queries that wait for one."""
 
     def __init__(self, int family):
         self.family = family
@@ -103,10 +101,10 @@ cdef class FamilySockets:
 @cython.final
 @cython.freelist(256)
 cdef class UdpQuery:
-    """One ask on its way; what `start` returns."""
+    """One query in flight or waiting; returned by `start`."""
 
     def cancel(self):
-        """Forget the ask: its callback will not be called. A second call does nothing."""
+        """Cancel the query without calling back. A second call does nothing."""
         if self.soon is not None:
             self.soon.cancel()
             self.soon = None
@@ -124,13 +122,13 @@ cdef class UdpQuery:
 
 @cython.final
 cdef class UdpUpstream:
-    """The outgoing ports and everything that waits on them.
+    """The outgoing UDP sockets and their queries.
 
-    `port_per_query` gives each ask a port of its own, on one of `sockets` for each address family, of which `kept` stay
-    open between asks; otherwise `ports`, `port_uses` and `port_age` in seconds describe the pool.
+    With `port_per_query` each query has its own port, on one of at most `sockets` sockets per address family, of which
+    at most `kept` stay open while idle. Otherwise `ports`, `port_uses` and `port_age` (seconds) describe the pool.
 
-    `after_batch()` is called once after each batch of replies or timeouts. `heard` and `routes` may be shared with
-    other upstreams.
+    `after_batch()` is called once after each batch of replies or timeouts. `replied_networks` and `routes` may be
+    shared with other upstreams.
     """
 
     def __cinit__(self):
@@ -143,7 +141,8 @@ cdef class UdpUpstream:
                  bint randomise_case=True, int sockets=limits.UDP_SOCKETS,
                  int kept=limits.UDP_SOCKETS_KEPT, int ports=limits.UDP_PORTS,
                  int port_uses=limits.UDP_PORT_USES, double port_age=limits.UDP_PORT_AGE,
-                 int near_miss_limit=limits.UNWANTED_REPLY_THRESHOLD, heard=None, routes=None, after_batch=None):
+                 int near_miss_limit=limits.UNWANTED_REPLY_THRESHOLD, replied_networks=None, routes=None,
+                 after_batch=None):
         cdef int i
         self.loop = loop
         self.entropy = entropy
@@ -161,7 +160,7 @@ cdef class UdpUpstream:
         self.near_miss_limit = near_miss_limit
         self.after_batch = after_batch
         self.log = LimitedWarning(logger)
-        self.heard = RepliedNetworks() if heard is None else heard
+        self.replied_networks = RepliedNetworks() if replied_networks is None else replied_networks
         self.routes = RouteChecker((), source_v4, source_v6) if routes is None else routes
         self.ports_v4 = [None] * ports
         self.ports_v6 = [None] * ports
@@ -196,7 +195,7 @@ cdef class UdpUpstream:
         free(self.vectors)
         free(self.names)
 
-    # --- the life of an ask ------------------------------------------------------------------------------------
+    # --- sending and ending a query ----------------------------------------------------------------------------
 
     def start(self, ask, on_reply):
         """Send `ask`; `on_reply` gets a `Reply` or a `Failure` later, never from inside this call.
@@ -204,7 +203,7 @@ cdef class UdpUpstream:
         Returns an object with ``cancel()``.
 
         Raises:
-            ValueError: the name is no name.
+            ValueError: the qname is not a valid name.
         """
         cdef UdpQuery entry = UdpQuery.__new__(UdpQuery)
         cdef UpstreamSocket port
@@ -245,7 +244,7 @@ cdef class UdpUpstream:
             own = self.family_of(entry.peer.family)
             if not own.wait_queue.admits(self.network_of(entry), limits.UDP_WAITING,
                                          limits.UDP_WAITING_SHARE):
-                return self._refuse(entry, FailureKind.LOCAL_RESOURCE, "all outgoing ports are taken")
+                return self._refuse(entry, FailureKind.LOCAL_RESOURCE, "all outgoing ports are in use")
         self.outstanding += 1
         try:
             self.schedule(entry, ask.timeout)
@@ -254,7 +253,7 @@ cdef class UdpUpstream:
             else:
                 self.give(port, entry)
         except MemoryError:
-            self.release(entry)  # nobody would ever time it out
+            self.release(entry)  # it may have no timeout
             if self.port_per_query and port is not None:
                 self.give_back(port)
             raise
@@ -265,10 +264,10 @@ cdef class UdpUpstream:
         return self._refuse(entry, kind, f"no outgoing port: {error.strerror or error}")
 
     cdef int give(self, UpstreamSocket port, UdpQuery entry) except -1:
-        """Let `entry` leave from `port` with what else leaves in this turn; on MemoryError nothing has changed."""
+        """Send `entry` from `port`, with other queries of this iteration; on MemoryError nothing changes."""
         cdef FamilySockets own = self.family_of(port.family)
         cdef object shares = own.shares
-        while entry.identity in port.pending:  # of the pool
+        while entry.identity in port.pending:  # only on ports of the pool
             entry.identity = self.entropy.take16()
             entry.packet = bytes((entry.identity >> 8, entry.identity & 255)) + entry.packet[2:]
         if shares is not None:
@@ -276,9 +275,9 @@ cdef class UdpUpstream:
             own.peak_users = max(own.peak_users, <int>len(shares))
         try:
             port.pending[entry.identity] = entry
-            if not entry.unsent:  # else it had another port a moment ago
-                # Packets of one turn leave together, one straight after the other: each that leaves alone wakes the
-                # other side anew, and on a busy machine that costs more than the packet.
+            if not entry.unsent:  # else it is queued already, and had another port before
+                # Packets of one iteration are sent one straight after the other. Each that is sent alone wakes a local
+                # receiver again, which costs more than the packet.
                 if not self.unsent:
                     self.loop.call_soon(self.bound_flush)
                 self.unsent.append(entry)
@@ -300,7 +299,7 @@ cdef class UdpUpstream:
         return entry
 
     def _flush(self):
-        """Send what was started since the last call."""
+        """Send the queries that got a port since the last call."""
         cdef list unsent = self.unsent
         cdef UdpQuery ask
         if not unsent:
@@ -313,7 +312,7 @@ cdef class UdpUpstream:
                 self.transmit(ask)
 
     cdef int transmit(self, UdpQuery ask) except -1:
-        """Hand the packet to the kernel. A full buffer is a shortage of this host's, which the asker is told of."""
+        """Send the packet. A full send buffer is a local shortage, which fails the query."""
         cdef UpstreamSocket port = ask.port
         cdef ssize_t rc
         cdef int _attempt, code = 0
@@ -337,7 +336,7 @@ cdef class UdpUpstream:
             code = errno
             if code == EAGAIN or code == ENOBUFS or code == ENOMEM:
                 break
-            # With IP_RECVERR a call may report the fate of an earlier packet; that one is dealt with apart.
+            # With IP_RECVERR a call may return the error of an earlier packet, which `_errors_soon` handles.
             if code != EINTR:
                 self.loop.call_soon(self._errors_soon, port)
         return self.not_sent(ask, code, "send")
@@ -353,7 +352,7 @@ cdef class UdpUpstream:
             self.drain_errors(port)
 
     cdef int release(self, UdpQuery ask) except -1:
-        """Give back id, wheel entry and the port: a fresh one, or a retired one of the pool with its last ask."""
+        """End `ask`: free its id, its wheel entry and its port, or remove it from the wait queue."""
         cdef UpstreamSocket port = ask.port
         cdef FamilySockets own
         if ask.done:
@@ -380,8 +379,8 @@ cdef class UdpUpstream:
         ask.on_reply = None
         try:
             on_reply(result)
-        except Exception as error:  # noqa: BLE001 - a fault in one query must not cost the batch behind it
-            self.loop.call_exception_handler({"message": "an upstream reply was not handled", "exception": error})
+        except Exception as error:  # noqa: BLE001 - an error in one query must not lose the rest of the batch
+            self.loop.call_exception_handler({"message": "handling an upstream reply failed", "exception": error})
         return 0
 
     cdef int fail(self, UdpQuery ask, object kind, str text) except -1:
@@ -403,7 +402,7 @@ cdef class UdpUpstream:
         return peer
 
     cdef UpstreamSocket pool_socket(self, int family):
-        """A port of the pool for one more query; None when every one is full, or as many queries have one as may.
+        """A port of the pool for one more query; None when all are full, or the limit of queries is reached.
 
         Raises OSError when none is open and none can be opened.
         """
@@ -439,13 +438,16 @@ cdef class UdpUpstream:
         return self.v4 if family == AF_INET else self.v6
 
     cdef object network_of(self, UdpQuery ask):
-        """What `ask` counts for; the same to its end, though a reply may come from there in the meantime."""
+        """The network that `ask` counts for. It stays the same until `ask` ends, even when the network replies."""
         if ask.network is None:
-            ask.network = self.heard.network(ask.ask.server.address)
+            ask.network = self.replied_networks.network(ask.ask.server.address)
         return ask.network
 
     cdef UpstreamSocket acquire_socket(self, int family):
-        """An idle socket or a new one, or a port of the pool; None when all are taken, OSError when there is none."""
+        """An idle or new socket, or a port of the pool; None when all are in use.
+
+        Raises OSError when no socket is open and none can be opened.
+        """
         cdef FamilySockets own = self.family_of(family)
         cdef UpstreamSocket port
         if not self.port_per_query:
@@ -464,7 +466,7 @@ cdef class UdpUpstream:
             return None
 
     cdef int wait(self, UdpQuery entry) except -1:
-        """There is no socket for `entry`: somebody else's, or a place in the line."""
+        """No socket is free for `entry`: take that of another query, or append `entry` to the wait queue."""
         cdef FamilySockets own = self.family_of(entry.peer.family)
         cdef UdpQuery holder
         cdef UpstreamSocket port
@@ -492,7 +494,7 @@ cdef class UdpUpstream:
         return 0
 
     cdef UpstreamSocket preempt(self, UdpQuery victim):
-        """Let `victim` wait and return its socket, or another one; None when there is none after all."""
+        """Let `victim` wait, and return its socket or another one; None when neither is available."""
         cdef UpstreamSocket port = victim.port
         cdef FamilySockets own = self.family_of(port.family)
         own.wait_queue.add(victim, self.network_of(victim), victim.ask.zone)
@@ -517,10 +519,10 @@ cdef class UdpUpstream:
             return None
 
     cdef int give_back(self, UpstreamSocket port) except -1:
-        """Let a waiting ask have the socket whose ask has ended, or keep it, or close it; the pool keeps its own.
+        """Give the socket of an ended query to a waiting one, or keep it idle, or close it; the pool keeps its sockets.
 
-        Neither a shortage of descriptors nor one of memory gets out of here, because the reply to the ask that has
-        ended comes next. Who waits has until its timeout, when the shortage is its failure.
+        A shortage of descriptors or memory is not raised: the caller still has to deliver the reply of the ended
+        query. Waiting queries then fail at their timeout.
         """
         cdef FamilySockets own = self.family_of(port.family)
         if not self.port_per_query:
@@ -544,7 +546,7 @@ cdef class UdpUpstream:
                 else:
                     self.close_port(port)
         except OSError:
-            pass  # `new_socket` has said it
+            pass  # `new_socket` has logged it
         except MemoryError:
             if port is not None and self.port_per_query:
                 self.close_port(port)
@@ -555,11 +557,11 @@ cdef class UdpUpstream:
             try:
                 self.idle_timer = self.loop.call_later(limits.UDP_SOCKET_IDLE / 1000, self._trim)
             except MemoryError:
-                pass  # the next socket that becomes idle tries again
+                pass  # retried when the next socket becomes idle
         return 0
 
     def _trim(self):
-        """Close the sockets that were idle ever since the last look, those first that are so for the longest time."""
+        """Close as many sockets as were idle all the time since the last call, the longest idle ones first."""
         cdef FamilySockets own
         self.idle_timer = None
         for own in (self.v4, self.v6):
@@ -571,22 +573,22 @@ cdef class UdpUpstream:
                 self.trim_later()
 
     cdef bint disconnect(self, UpstreamSocket port) noexcept:
-        """Give the port back to the kernel and empty the queue; False when the socket is of no more use."""
-        cdef sockaddr_storage nobody
+        """Release the port and empty the receive queue; False when the socket cannot be used again."""
+        cdef sockaddr_storage unspecified
         cdef uint8_t octet
         cdef int _i
-        memset(&nobody, 0, sizeof(nobody))
-        nobody.ss_family = AF_UNSPEC
-        if connect_socket(port.fd, <const sockaddr *>&nobody, sizeof(sockaddr_in)) < 0:
+        memset(&unspecified, 0, sizeof(unspecified))
+        unspecified.ss_family = AF_UNSPEC
+        if connect_socket(port.fd, <const sockaddr *>&unspecified, sizeof(sockaddr_in)) < 0:
             return False
         for _i in range(LEFTOVERS):
-            # An error is that of an earlier packet, and is told once.
+            # Another error is that of an earlier packet, which is returned once.
             if recv(port.fd, &octet, 1, MSG_DONTWAIT) < 0 and errno == EAGAIN:
                 return True
         return False
 
     cdef UpstreamSocket new_socket(self, int family):
-        """A new socket: without a port when each ask has its own, else on a random one of the whole range."""
+        """Open a socket: without a port with `port_per_query`, else on a random port of the whole range."""
         cdef UpstreamSocket port
         cdef FamilySockets own
         source = self.source_v4 if family == AF_INET else self.source_v6
@@ -596,7 +598,7 @@ cdef class UdpUpstream:
             else:
                 sock = open_socket(family, source or ("0.0.0.0" if family == AF_INET else "::"), self.entropy)
         except OSError as error:
-            self.log.warn("cannot open an outgoing port: %s", error.strerror)
+            self.log.warn("cannot open an outgoing UDP socket: %s", error.strerror)
             raise
         port = UpstreamSocket.__new__(UpstreamSocket)
         port.sock = sock
@@ -628,7 +630,7 @@ cdef class UdpUpstream:
         port.sock.close()
         return 0
 
-    # --- what comes back ---------------------------------------------------------------------------------------
+    # --- receiving ---------------------------------------------------------------------------------------------
 
     def _readable(self, UpstreamSocket port):
         self.drain(port)
@@ -647,7 +649,7 @@ cdef class UdpUpstream:
             got = recvmmsg(port.fd, self.messages, self.batch, MSG_DONTWAIT, NULL)
             if got < 0:
                 if errno == EAGAIN:
-                    # Readable without data: the wake-up was for the error queue.
+                    # Readable without data: there is an entry in the error queue.
                     self.drain_errors(port)
                     return 0
                 if errno != EINTR:
@@ -683,17 +685,17 @@ cdef class UdpUpstream:
         code = match_reply(<const uint8_t *>PyBytes_AS_STRING(ask.packet), PyBytes_GET_SIZE(ask.packet), data, size)
         if code != MATCH_REPLY:
             if code == MATCH_WRONG_CASE:
-                # A server that folds letter case would never be heard: whoever asked decides what to do about it.
+                # A server that changes the letter case could never reply. The caller decides how to go on.
                 self.unwanted_replies += 1
-                return self.fail(ask, FailureKind.CASE_MISMATCH, "the reply does not keep the letter case of the question")
+                return self.fail(ask, FailureKind.CASE_MISMATCH, "the reply changes the letter case of the question")
             if code == MATCH_NO_QUESTION:
-                # Whoever sent it need not have seen the letter case. Over TCP the server can say it again.
+                # Its sender may not have seen the letter case. The query is repeated over TCP.
                 self.no_question_errors += 1
                 return self.fail_spoof_suspected(ask)
             return self.unwanted_reply(port, source)
         packet = PyBytes_FromStringAndSize(<const char *>data, size)
-        # The random letter case has done its work. Names compressed against the question would carry it into the cache
-        # and to clients, so the question is spelled as it was asked; the match above proved that the lengths agree.
+        # Restore the letter case of the qname: names compressed against the question would carry the random case to
+        # the cache and to clients. The match has shown that the lengths agree.
         qname = <bytes>ask.ask.qname
         memcpy(PyBytes_AS_STRING(packet) + 12, PyBytes_AS_STRING(qname), PyBytes_GET_SIZE(qname))
         try:
@@ -701,7 +703,7 @@ cdef class UdpUpstream:
         except WireError:
             packet = truncated_stub(packet)
             if packet is None:
-                # A reply that cannot be read never happened (TuDoor); the right one may still come.
+                # A malformed reply is ignored (TuDoor): the right one may still come.
                 self.malformed += 1
                 ask.malformed_seen = True
                 return 0
@@ -715,12 +717,12 @@ cdef class UdpUpstream:
                 self.cookies += 1
         self.replies += 1
         reply = Reply(view, now - ask.sent_at, False, ask.ask.server, cookie)
-        self.heard.add_reply(ask.ask.server.address)
+        self.replied_networks.add_reply(ask.ask.server.address)
         self.release(ask)
         return self.deliver(ask, reply)
 
     cdef int unwanted_reply(self, UpstreamSocket port, const sockaddr_storage *source) except -1:
-        """A packet that matches nothing. Asks to that server take note; one with many fails."""
+        """Count a packet that matches no query for all queries to its sender; one with too many of them fails."""
         cdef UdpQuery ask
         cdef bint known = False
         for found in list(port.pending.values()):
@@ -737,12 +739,12 @@ cdef class UdpUpstream:
         return 0
 
     cdef int fail_spoof_suspected(self, UdpQuery ask) except -1:
-        """End an ask under forgery. TCP would help, but that is one exchange more: whoever asked pays for it."""
+        """Fail a query whose replies may be forged. The caller repeats it over TCP, at the cost of another packet."""
         self.unproved += 1
-        return self.fail(ask, FailureKind.SPOOF_SUSPECTED, "replies that prove nothing: they may be forged")
+        return self.fail(ask, FailureKind.SPOOF_SUSPECTED, "the replies may be forged")
 
     cdef int drain_errors(self, UpstreamSocket port) except -1:
-        """Read what the kernel says about packets that went nowhere; fail the asks they belong to."""
+        """Read the socket's error queue and fail the queries whose packets could not be delivered."""
         cdef msghdr message
         cdef iovec vector
         cdef sockaddr_storage name
@@ -785,7 +787,7 @@ cdef class UdpUpstream:
                 control = CMSG_NXTHDR(&message, control)
             if code not in (ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, EHOSTDOWN, ENETDOWN, EACCES, ENOPROTOOPT, EPROTO):
                 continue
-            # Routers may quote as little as eight octets; what does not name our query is nobody's error.
+            # Routers may quote as little as eight octets of the datagram; without a DNS header it is ignored.
             if size < 12:
                 continue
             found = port.pending.get(get16(quoted))
@@ -816,14 +818,14 @@ cdef class UdpUpstream:
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
-        self.armed = NEVER  # should there be no memory for a timer, the next ask has to try again
+        self.armed = NEVER  # if there is no memory for a timer, the next query tries again
         delay = tick * TICK - monotonic_now()
         self.timer = self.loop.call_later(max(delay, 0.0), self.bound_turn)
         self.armed = tick
         return 0
 
     def _turn(self):
-        """Time out what is due, then arm the timer for the next slot that holds anything."""
+        """Fail the queries that are due, then arm the timer for the next slot that is not empty."""
         cdef int64_t now = <int64_t>(monotonic_now() / TICK)
         cdef int64_t tick, stop
         cdef UdpQuery ask
@@ -859,9 +861,10 @@ cdef class UdpUpstream:
             self.after_batch()
 
     cdef bint extend_if_late(self, UdpQuery ask) except -1:
-        """Whether an ask that is due was sent late or has been answered: when the loop was held up, that is no silence.
+        """Whether a query that is due must not time out yet: when the loop was delayed, it was sent late, or its reply
+        is still in the socket.
 
-        Taking what lies in the socket may end this ask and others.
+        Reading the socket may end this query and others.
         """
         cdef double left
         if ask.port is None:
@@ -869,7 +872,7 @@ cdef class UdpUpstream:
         if ask.deadline != 0:
             left = ask.deadline - monotonic_now()
         elif ask.due_unsent:
-            return False  # no packet of it will ever leave: what would have sent it had no memory
+            return False  # it will never be sent: `_flush` failed for lack of memory
         else:
             left = ask.ask.timeout
             ask.due_unsent = True
@@ -881,7 +884,7 @@ cdef class UdpUpstream:
         return ask.done
 
     cdef bint used_full_timeout(self, UdpQuery ask) except -1:
-        """Whether a reply to `ask`, which is due, could have come for the whole of its timeout."""
+        """Whether `ask`, which is due, could have received a reply during its whole timeout."""
         cdef double now = monotonic_now()
         cdef double since = now if ask.port is None or ask.sent_at == 0 else ask.sent_at
         return ask.deadline != 0 and since + <double>ask.ask.timeout - ask.socket_seconds <= now
@@ -889,7 +892,7 @@ cdef class UdpUpstream:
     # --- end and inspection --------------------------------------------------------------------------------------
 
     def close(self):
-        """Close every port. Asks on their way are forgotten without a callback."""
+        """Close every socket. Queries in flight end without a callback."""
         cdef UpstreamSocket port
         self.closed = True
         for port in list(self.open_ports):
@@ -909,17 +912,17 @@ cdef class UdpUpstream:
 
     @property
     def pending(self):
-        """Asks that wait for a reply."""
+        """Number of queries in flight or waiting."""
         return self.outstanding
 
     @property
     def open_sockets(self):
-        """Sockets that are open, those without a port included."""
+        """Number of open sockets, including those without a port."""
         return len(self.open_ports)
 
     @property
     def open_port_numbers(self):
-        """Port numbers in use, retired ones included that still wait for a reply."""
+        """Port numbers in use, including retired ones with pending queries."""
         numbers = sorted((<UpstreamSocket>port).sock.getsockname()[1] for port in self.open_ports)
         return [number for number in numbers if number]
 
@@ -943,7 +946,7 @@ cdef class UdpUpstream:
 
 
 def _sent_at(UdpQuery ask):
-    """When `ask` was sent; what is not sent yet comes last."""
+    """Sort key: when `ask` was sent; unsent ones last."""
     return ask.sent_at if ask.sent_at else float("inf")
 
 

@@ -1,8 +1,7 @@
-"""Performs an `Ask`: the one `Exchange` of a running resolver, which `Mesh` knows only by its method ``start``.
+"""Performs `Ask` effects over UDP or TCP. It is the `Exchange` of a running resolver; `Mesh` uses only its `start`.
 
-Rule: an ask is one question to one server over one transport; which server and transport come next is decided by
-`iterate`, which pays for each from the budget of the query. UDP carries nearly everything, so `start` is a comparison
-and a call.
+An `Ask` is one query to one server over one transport. `iterate` selects the next server and transport, and takes each
+packet from the budget of the client query.
 """
 
 import asyncio
@@ -22,16 +21,16 @@ __all__ = ["Handle", "Upstream"]
 
 
 class Handle(Protocol):
-    """What `Upstream.start` returns."""
+    """The query that `Upstream.start` returns."""
 
     def cancel(self) -> None: ...
 
 
 class Upstream:
-    """UDP and TCP towards name servers.
+    """UDP and TCP queries to name servers.
 
-    `after_batch` is called once after each batch of callbacks, so that the driver may look at its timers.
-    `reference_addresses` are addresses by which an address family is judged (`routes`).
+    `after_batch` is called once after each batch of callbacks, so that the driver can update its timer.
+    `reference_addresses` are the addresses whose routes show whether this host has an address family (`routes`).
     """
 
     def __init__(
@@ -44,14 +43,15 @@ class Upstream:
         after_batch: Callable[[], object] | None = None,
     ) -> None:
         entropy = entropy or Entropy()
-        heard, routes = RepliedNetworks(), RouteChecker(reference_addresses, settings.source_v4, settings.source_v6)
+        replied_networks = RepliedNetworks()
+        routes = RouteChecker(reference_addresses, settings.source_v4, settings.source_v6)
         self.stream = StreamUpstream(
             loop,
             entropy=entropy,
             source_v4=settings.source_v4,
             source_v6=settings.source_v6,
             connections=stream_upstreams(),
-            heard=heard,
+            replied_networks=replied_networks,
             routes=routes,
             after_batch=after_batch,
         )
@@ -63,7 +63,7 @@ class Upstream:
             port_per_query=settings.port_per_query,
             sockets=udp_sockets(),
             randomise_case=settings.case_randomisation,
-            heard=heard,
+            replied_networks=replied_networks,
             routes=routes,
             after_batch=after_batch,
         )
@@ -72,7 +72,7 @@ class Upstream:
         """Send `ask`; `on_reply` gets a `Reply` or a `Failure` later, never from inside this call.
 
         Raises:
-            ValueError: the name is no name.
+            ValueError: the qname is not a valid name.
         """
         if ask.tcp:
             return self.stream.start(ask, on_reply)
@@ -84,7 +84,7 @@ class Upstream:
         self.udp.after_batch = after_batch
 
     def close(self) -> None:
-        """Close all sockets. Asks on their way are forgotten without a callback."""
+        """Close all sockets. Queries in flight end without a callback."""
         self.udp.close()
         self.stream.close()
 

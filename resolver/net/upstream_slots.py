@@ -1,13 +1,14 @@
-"""Places towards name servers, shared by network and within a network by zone; and the line of those without a place.
+"""Slots for upstream queries, shared between networks and within a network between zones; and the queue for a slot.
 
-Anybody can make us ask servers that say nothing. Counted by zone alone, many zones on one host would have many shares;
-counted by network alone, an honest zone would suffer from a silent one at the same provider. So an end for somebody
-else's sake (`UpstreamSlots.choose_victim`) makes the networks more equal, or the zones of one network, and never the
-reverse: two of them cannot end each other in turns. Sans-IO, as `FairSlots`, whose rules hold at both levels.
+Anybody can make the resolver query servers that do not reply. If slots were shared by zone alone, many zones on one
+host would have many shares. If they were shared by network alone, a zone would suffer from an unresponsive zone at the
+same provider. So an eviction (`UpstreamSlots.choose_victim`) makes the counts of the networks, or of the zones of one
+network, more equal, never less: two of them cannot evict each other in turns. Sans-IO, like `FairSlots`, whose rules
+hold at both levels.
 
-Glue may name any address, so silent asks can be each in a network of its own, and each would have a network's share. So
-a network counts for itself only when a reply came from it lately (`RepliedNetworks`); all others are one
-(`NEVER_REPLIED`).
+Glue may contain any address, so each unanswered query can go to another network, which would each have a share. So a
+network is counted separately only when a reply came from it recently (`RepliedNetworks`). All other networks are
+counted as one (`NEVER_REPLIED`).
 """
 
 from collections import OrderedDict
@@ -22,13 +23,13 @@ __all__ = ["NEVER_REPLIED", "RepliedNetworks", "UpstreamSlots", "WaitQueue", "se
 
 Member = TypeVar("Member", bound=Hashable)
 
-LOOKS = limits.SLOT_SCAN
-NOBODY = object()
+SCAN = limits.SLOT_SCAN
+NO_GROUP = object()
 NEVER_REPLIED = object()
 
 
 def server_network(address: str) -> Hashable:
-    """What the places of a server are counted for; what is no address is a network of its own and fails later."""
+    """Return the network of a server's address. An invalid address is returned as it is; sending to it fails later."""
     try:
         return network_of(address)
     except OSError:
@@ -36,7 +37,7 @@ def server_network(address: str) -> Hashable:
 
 
 class RepliedNetworks:
-    """The networks of servers from which a reply came, as many as `limits.UPSTREAM_NETWORKS`: the last ones."""
+    """The `limits.UPSTREAM_NETWORKS` networks from which a reply came most recently."""
 
     def __init__(self) -> None:
         self._last: OrderedDict[Hashable, None] = OrderedDict()
@@ -45,12 +46,12 @@ class RepliedNetworks:
         return len(self._last)
 
     def network(self, address: str) -> Hashable:
-        """What an ask to `address` counts for from now on: its network, or `NEVER_REPLIED`."""
+        """Return the group that a query to `address` counts for: its network, or `NEVER_REPLIED`."""
         network = server_network(address)
         return network if network in self._last else NEVER_REPLIED
 
     def add_reply(self, address: str) -> None:
-        """A reply came from `address` that matched its query."""
+        """Record a reply from `address` that matched its query."""
         try:
             network = server_network(address)
             self._last[network] = None
@@ -58,31 +59,31 @@ class RepliedNetworks:
             if len(self._last) > limits.UPSTREAM_NETWORKS:
                 self._last.popitem(last=False)
         except MemoryError:
-            pass  # the reply counts more than this; the next one tries again
+            pass  # the reply must still be processed; the next one is recorded
 
 
 class UpstreamSlots(Generic[Member]):
-    """The members of a bounded set; the bound itself is the owner's."""
+    """The members that hold slots, by network and zone. The owner enforces the number of slots."""
 
     def __init__(self) -> None:
         self._all: FairSlots[Member] = FairSlots()
         self._networks: dict[Hashable, FairSlots[Member]] = {}
-        self._homes: dict[Member, Hashable] = {}
+        self._network_of: dict[Member, Hashable] = {}
 
     def __len__(self) -> int:
         return len(self._all)
 
     def count(self, network: Hashable) -> int:
-        """Members of `network`."""
+        """Return the number of members of `network`."""
         return self._all.count(network)
 
     def count_of_zone(self, network: Hashable, zone: Hashable) -> int:
-        """Members of `zone` on `network`."""
+        """Return the number of members of `zone` on `network`."""
         within = self._networks.get(network)
         return 0 if within is None else within.count(zone)
 
     def add(self, member: Member, network: Hashable, zone: Hashable) -> None:
-        """Let `member` be a busy one, the last to make room in its zone.
+        """Add `member` as busy, with the most recent progress.
 
         Raises:
             MemoryError: nothing has changed.
@@ -92,13 +93,13 @@ class UpstreamSlots(Generic[Member]):
             within = FairSlots()
         try:
             self._networks[network] = within
-            self._homes[member] = network
+            self._network_of[member] = network
             within.add(member, zone)
             self._all.add(member, network)
             within.note_progress(member, busy=True)
             self._all.note_progress(member, busy=True)
         except MemoryError:
-            self._homes.pop(member, None)
+            self._network_of.pop(member, None)
             self._all.remove(member)
             within.remove(member)
             if not len(within):
@@ -106,9 +107,9 @@ class UpstreamSlots(Generic[Member]):
             raise
 
     def remove(self, member: Member) -> bool:
-        """Give the place of `member` back; False when it had none."""
-        network = self._homes.pop(member, NOBODY)
-        if network is NOBODY:
+        """Free the slot of `member`; False when it had none."""
+        network = self._network_of.pop(member, NO_GROUP)
+        if network is NO_GROUP:
             return False
         self._all.remove(member)
         within = self._networks[network]
@@ -118,36 +119,36 @@ class UpstreamSlots(Generic[Member]):
         return True
 
     def note_progress(self, member: Member) -> None:
-        """`member` has made progress; nothing happens to one without a place."""
-        network = self._homes.get(member, NOBODY)
-        if network is not NOBODY:
+        """Record progress of `member`. Without a slot nothing happens."""
+        network = self._network_of.get(member, NO_GROUP)
+        if network is not NO_GROUP:
             self._all.note_progress(member, busy=True)
             self._networks[network].note_progress(member, busy=True)
 
     def choose_victim(self, network: Hashable, zone: Hashable) -> Member | None:
-        """Whose end makes room for one more of `zone` on `network`; None when the newcomer has to wait instead."""
+        """Return the member to evict for a new one of `zone` on `network`; None when the new one must wait."""
         found = self._all.choose_victim(network)
         if found is not None:
-            # Of that network, one of the zone that has the most.
-            fairer = self._networks[self._homes[found]].choose_victim(NOBODY)
+            # On that network, prefer a member of the zone that has the most.
+            fairer = self._networks[self._network_of[found]].choose_victim(NO_GROUP)
             return found if fairer is None else fairer
         within = self._networks.get(network)
         return None if within is None else within.choose_victim(zone)
 
     def may_take_slot_of(self, member: Member, network: Hashable, zone: Hashable) -> bool:
-        """Whether one more of `zone` on `network` may have the place of `member`: its own zone's, or that of a network,
-        or of a zone on the same network, that has more than its own."""
-        home = self._homes[member]
-        if home != network:
-            return self._all.count(home) > self._all.count(network)
-        within = self._networks[home]
+        """Whether a new member of `zone` on `network` may evict the unresponsive `member`: when that is of the same
+        zone, to another network that has more, or to another zone of the same network that has more."""
+        its_network = self._network_of[member]
+        if its_network != network:
+            return self._all.count(its_network) > self._all.count(network)
+        within = self._networks[its_network]
         group = within.group_of(member)
         return group == zone or within.count(group) > within.count(zone)
 
 
 class WaitQueue(Generic[Member]):
-    """Who waits for a place: networks that have equally many have their turns, and in them zones; there, first come
-    first."""
+    """The members that wait for a slot: round robin between networks with equally many slots, within a network between
+    zones, and first in, first out within a zone."""
 
     def __init__(self) -> None:
         self._networks: OrderedDict[Hashable, OrderedDict[Hashable, OrderedDict[Member, None]]] = OrderedDict()
@@ -158,15 +159,15 @@ class WaitQueue(Generic[Member]):
         return self._length
 
     def admits(self, network: Hashable, limit: int, percent: int) -> bool:
-        """Whether one more of `network` may wait: it has `percent` at most of what it has and what `limit` leaves."""
+        """Whether one more of `network` may wait: it may have `percent` of the sum of its own and the free entries."""
         count, free = self._counts.get(network, 0), limit - self._length
         return free > 0 and count * (100 - percent) < percent * free
 
     def add(self, member: Member, network: Hashable, zone: Hashable) -> None:
-        """Let `member` wait.
+        """Append `member`.
 
         Raises:
-            MemoryError: it does not wait.
+            MemoryError: nothing has changed.
         """
         zones = self._networks.get(network)
         if zones is None:
@@ -190,7 +191,7 @@ class WaitQueue(Generic[Member]):
         self._length += 1
 
     def remove(self, member: Member, network: Hashable, zone: Hashable) -> bool:
-        """Let `member` wait no longer; False when it did not."""
+        """Remove `member`; False when it did not wait."""
         zones = self._networks.get(network)
         members = None if zones is None else zones.get(zone)
         if zones is None or members is None or member not in members:
@@ -209,20 +210,20 @@ class WaitQueue(Generic[Member]):
         return True
 
     def next(self, shares: "UpstreamSlots[Member] | None" = None) -> Member | None:
-        """Whose turn it is, taken out of the line; None when nobody waits.
+        """Remove and return the next member; None when the queue is empty.
 
-        Of the first few networks, and zones in it, that has the turn which has the fewest places by `shares`.
+        Of the first `SLOT_SCAN` networks, and of the first zones in it, the one with the fewest slots by `shares`.
         """
         if not self._networks:
             return None
         network = next(iter(self._networks))
         if shares is not None:
-            network = min(islice(self._networks, LOOKS), key=shares.count)
+            network = min(islice(self._networks, SCAN), key=shares.count)
         zones = self._networks[network]
         zone = next(iter(zones))
         if shares is not None:
             within = shares.count_of_zone
-            zone = min(islice(zones, LOOKS), key=lambda one: within(network, one))
+            zone = min(islice(zones, SCAN), key=lambda one: within(network, one))
         member = next(iter(zones[zone]))
         zones.move_to_end(zone)
         self._networks.move_to_end(network)
@@ -230,5 +231,5 @@ class WaitQueue(Generic[Member]):
         return member
 
     def members(self) -> list[Member]:
-        """All who wait."""
+        """All waiting members."""
         return [member for zones in self._networks.values() for members in zones.values() for member in members]

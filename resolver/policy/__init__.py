@@ -1,7 +1,7 @@
-"""What is decided without asking anybody: who may ask, and which names are answered from configuration or by law.
+"""Policies: which clients may send queries, which names are answered locally, and how answers are rewritten.
 
-Everything here is pure: settings and questions go in, decisions and answers come out. `plan` is the one place that
-says in which order the policies apply; `access` is compiled to a table that the fast path reads without the GIL.
+All of it is sans-IO: the input is settings and questions, the output decisions and answers. `pipeline` defines the
+order of the policies; `access` makes a table that the fast path reads without the GIL.
 """
 
 from resolver.policy.access import ALLOW, DROP, REFUSE, AccessTable

@@ -1,4 +1,4 @@
-# Who may ask: a compiled table of address ranges that the fast path reads without the GIL.
+# Access lists: a table of address ranges that the fast path reads without the GIL.
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 cdef enum:

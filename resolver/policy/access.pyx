@@ -1,9 +1,9 @@
-"""Who may ask: prefix lists compiled into sorted, disjoint ranges that are searched without the GIL.
+"""Access lists: prefixes compiled into sorted, disjoint ranges that are searched without the GIL.
 
-Rule: the longest prefix that holds the client's address decides; on equal prefixes drop wins over refuse and refuse
-over allow; what no prefix holds is refused. A prefix tree would be walked bit by bit; since the lists change only when
-settings are loaded, they are flattened once and a lookup is a binary search over a few cache lines. IPv4 clients seen
-through an IPv6 socket (::ffff:0:0/96) are judged as IPv4, otherwise a list could be walked around.
+The longest prefix that contains the client's address decides. For equal prefixes, drop precedes refuse and refuse
+precedes allow. Addresses in no prefix are refused. The lists change only when settings are loaded, so they are
+flattened once, and a lookup is a binary search over a few cache lines instead of a walk through a prefix tree. IPv4
+clients on an IPv6 socket (::ffff:0:0/96) are treated as IPv4; otherwise they could bypass a list.
 """
 
 import ipaddress
@@ -81,7 +81,7 @@ cdef int access_lookup(const access_table *table, const void *peer, size_t lengt
 
 @cython.final
 cdef class AccessTable:
-    """A compiled access list; immutable, so it may be read by any thread while it is alive."""
+    """A compiled access list. It is immutable, so any thread may read it while it exists."""
 
     def __cinit__(self, allow=(), refuse=(), drop=()):
         found = [read_prefixes(texts, decision)
@@ -111,7 +111,7 @@ cdef class AccessTable:
         free(self.memory)
 
     def lookup(self, str address):
-        """Decide about a client by the text of its address: `DROP`, `REFUSE` or `ALLOW`.
+        """The decision for a client by the text of its address: `DROP`, `REFUSE` or `ALLOW`.
 
         Raises:
             ValueError: when `address` is not an IP address.
@@ -124,6 +124,6 @@ cdef class AccessTable:
         return _lookup_bytes6(&self.table, bytes)
 
     def lookup_sockaddr(self, bytes sockaddr):
-        """Decide by the bytes of a struct sockaddr, exactly as the fast path does."""
+        """The decision by the bytes of a struct sockaddr, by the function that the fast path calls."""
         cdef const uint8_t *bytes_ = sockaddr
         return access_lookup(&self.table, bytes_, len(sockaddr))

@@ -1,9 +1,8 @@
-"""Names answered here without asking anybody: special-use names, hosts entries, local zones and their data.
+"""Local answers: special-use names, hosts entries, local zones and their data.
 
-Rule: the most specific zone decides, and a zone that the settings want resolved (forwarded, stub, with a trust anchor)
-wins over a local one as specific, so that a site can send 10.in-addr.arpa. to its own servers. The built-in zones are
-empty, as RFC 6303 wants them, with an SOA for negative caching; they keep questions that have no answer anywhere off
-the public servers. Nothing answered here is marked secure.
+The most specific zone decides. A forward or stub zone, or one with a trust anchor, precedes a local zone of the same
+name, so that a site can use its own servers for 10.in-addr.arpa. The built-in zones are empty (RFC 6303) and have a SOA
+for negative caching; they keep queries without an answer from the public servers. No local answer is secure.
 """
 
 import ipaddress
@@ -27,11 +26,11 @@ class LocalZoneType(Enum):
     """How a local zone answers for names below it that have no data."""
 
     STATIC = "static"
-    """No such name, or no data of this type (the rest of the tree below does not exist)."""
+    """NXDOMAIN, or NODATA for names that exist: the zone is complete."""
     NODATA = "nodata"
-    """Every name exists and has nothing."""
+    """NODATA: every name exists and has no data."""
     NXDOMAIN = "nxdomain"
-    """No name exists, whatever data there is."""
+    """NXDOMAIN for every name, even for names with local data."""
     REFUSE = "refuse"
     """REFUSED."""
     REDIRECT = "redirect"
@@ -39,16 +38,16 @@ class LocalZoneType(Enum):
     TRANSPARENT = "transparent"
     """Names with data are answered, all others are resolved as usual."""
     TYPETRANSPARENT = "typetransparent"
-    """As transparent, but a name with data is resolved as usual for the types of which it has none."""
+    """As transparent, but a name with data is resolved as usual for types that it has no data of."""
     TRUNCATE = "truncate"
-    """As transparent, but over UDP every reply is empty and truncated, so that clients come back over TCP."""
+    """As transparent, but over UDP every reply is empty and truncated, so that clients retry over TCP."""
     RESOLVE = "resolve"
-    """Everything is resolved as usual, whatever zone is built in at this name or above."""
+    """All names are resolved as usual, even when a local zone is built in at this name or above."""
     LOOPBACK = "loopback"
-    """Every name is this host (RFC 6761 section 6.3); only built in."""
+    """Every name has the loopback addresses (RFC 6761 section 6.3); for built-in zones only."""
 
 
-# What has no data below these zones is resolved as usual.
+# In these zones, names without data are resolved as usual.
 TRANSPARENT_TYPES = frozenset({LocalZoneType.TRANSPARENT, LocalZoneType.TYPETRANSPARENT, LocalZoneType.TRUNCATE})
 
 _PRIVATE_REVERSE = (
@@ -79,15 +78,15 @@ _PRIVATE_REVERSE = (
 _ABSENT = (
     "invalid.",  # RFC 6761 section 6.4
     "test.",  # RFC 6761 section 6.2
-    "onion.",  # RFC 7686: names of another system, which must not leak into this one
-    "alt.",  # RFC 9476, likewise
+    "onion.",  # RFC 7686: names of another system, which must not be sent to DNS servers
+    "alt.",  # RFC 9476, for the same reason
     "home.arpa.",  # RFC 8375
     "service.arpa.",  # RFC 9665
 )
 
 
 def special_zones() -> Iterator[tuple[str, LocalZoneType]]:
-    """The built-in zones: RFC 6761, RFC 6303 and those after them that resolvers have to know."""
+    """The built-in zones: RFC 6761, RFC 6303 and later RFCs about special-use names."""
     yield "localhost.", LocalZoneType.LOOPBACK
     # RFC 9462 section 4: without designated resolvers there is no data, but the names exist.
     yield "resolver.arpa.", LocalZoneType.NODATA
@@ -106,8 +105,8 @@ class _Zone:
 
 
 class LocalZones:
-    """All local zones and data, compiled once from settings. `find` is called for every question, so it is a few
-    dictionary look-ups when there is nothing to find.
+    """All local zones and data, compiled once from settings. `find` is called for each query, so it takes only a few
+    dictionary look-ups when it finds nothing.
     """
 
     def __init__(
@@ -117,16 +116,16 @@ class LocalZones:
         hosts: Iterable[HostEntry] = (),
         designations: Iterable[Designation] = (),
     ) -> None:
-        """Compile `settings`; `resolved_zones` are zones that are resolved after all, `hosts` the content of hosts
-        files, `designations` the resolvers that are announced (RFC 9462).
+        """Compile `settings`. `resolved_zones` are resolved even if a local zone encloses them; `hosts` are the entries
+        of hosts files; `designations` are the encrypted resolvers that are announced (RFC 9462).
 
         Raises:
             ValueError: naming the setting that is wrong.
         """
-        self._zones: dict[bytes, _Zone | None] = {}  # None: resolved after all, with what lies below it
+        self._zones: dict[bytes, _Zone | None] = {}  # None: the name and all below it are resolved
         self._data: dict[bytes, dict[int, RRset]] = {}
         self._nodes: set[bytes] = set()
-        # A hosts entry is a hint and not a zone: nobody is the authority for it.
+        # Names from hosts entries, whose answers are not authoritative (no AA bit).
         self._hosts: set[bytes] = set()
         resolved = {names.lower(_name(zone, "zone")) for zone in resolved_zones} - {names.ROOT}
         self.has_truncate_zone = False
@@ -161,12 +160,12 @@ class LocalZones:
         for entry in (*settings.hosts, *hosts):
             self._add_host(entry)
 
-    # --- looking up -----------------------------------------------------------------------------------------------
+    # --- look-up --------------------------------------------------------------------------------------------------
 
     def find(self, question: Question) -> Outcome | None:
-        """Answer `question` if its name is answered here; None means that it is resolved as usual.
+        """The local answer to `question`; None when it is resolved as usual.
 
-        An answer may be an alias (CNAME) that leads elsewhere; following it is the caller's business.
+        The answer may be a CNAME, which the caller follows.
         """
         key: bytes = question.key[0]
         apex = names.closest_in(key, self._zones)
@@ -174,11 +173,11 @@ class LocalZones:
         if zone is None:
             return self._from_data(question, key) if key in self._data else None
         if zone.built_in and question.qtype == c.DS and key == zone.apex and key.endswith(b"\x04arpa\x00"):
-            return None  # the parent's record; only it proves that the zone is unsigned
+            return None  # the DS set is the parent's, and only its denial proves that the zone is unsigned
         return self._from_zone(question, key, zone)
 
     def is_truncated(self, name: bytes) -> bool:
-        """Whether replies about `name` go out over TCP only. Ask `has_truncate_zone` first: few settings have one."""
+        """Whether `name` is answered over TCP only. Callers test `has_truncate_zone` first, because it is cheaper."""
         apex = names.closest_in(names.lower(name), self._zones)
         zone = None if apex is None else self._zones[apex]
         return zone is not None and zone.kind is LocalZoneType.TRUNCATE
@@ -232,7 +231,7 @@ class LocalZones:
         exists = kind is LocalZoneType.NODATA or key == zone.apex or key in self._nodes
         return _negative(question, c.NOERROR if exists else c.NXDOMAIN, zone)
 
-    # --- building -------------------------------------------------------------------------------------------------
+    # --- compilation ----------------------------------------------------------------------------------------------
 
     def _add_zone(self, apex: bytes, kind: LocalZoneType, *, built_in: bool) -> None:
         apex = names.lower(apex)
@@ -272,7 +271,7 @@ class LocalZones:
             self._hosts.add(names.lower(owner))
             self._add_data(owner, c.A if version == 4 else c.AAAA, [_packed(address)])
             reverse = names.reverse_address(address)
-            if c.PTR not in self._data.get(names.lower(reverse), {}):  # the first name of an address names it
+            if c.PTR not in self._data.get(names.lower(reverse), {}):  # the PTR record has the first name of an address
                 self._hosts.add(names.lower(reverse))
                 self._add_data(reverse, c.PTR, [owner])
 
@@ -293,7 +292,7 @@ def _rrset(owner: bytes, rtype: int, rdatas: list[bytes], ttl: int = limits.LOCA
 
 
 def _soa(apex: bytes) -> RRset:
-    """The SOA that RFC 6303 section 3 gives for an empty zone."""
+    """The SOA of an empty zone (RFC 6303 section 3)."""
     timers = (1, 3600, 1200, 604800, limits.LOCAL_NEGATIVE_TTL)
     rdata = apex + names.from_text("nobody.invalid.") + b"".join(value.to_bytes(4, "big") for value in timers)
     return _rrset(apex, c.SOA, [rdata], limits.LOCAL_NEGATIVE_TTL)
@@ -306,7 +305,7 @@ def _answered(question: Question, answer: list[RRset]) -> Outcome:
 
 
 def _expanded(question: Question, outcome: Outcome) -> Outcome:
-    """Put the name asked for in the place of ``*`` when a redirected zone is an alias to ``*.target``."""
+    """Replace ``*`` by the qname when a zone of type redirect is an alias to ``*.target``."""
     if not outcome.answer or outcome.answer[0].rtype != c.CNAME or question.qtype == c.CNAME:
         return outcome
     alias = outcome.answer[0]

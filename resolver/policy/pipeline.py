@@ -1,13 +1,13 @@
-"""The fixed order in which policies apply, in one readable list.
+"""The order in which policies apply.
 
-1. `PolicyPipeline.access` - may this client ask at all? Looked up by the listeners, in C for most packets.
-2. Questions that no recursive resolver answers: other classes, zone transfers, meta types.
-3. Reverse names of addresses that DNS64 has made (`rewrite`).
+1. `PolicyPipeline.access`: whether the client may send queries. The listeners look it up, in C for most packets.
+2. Queries that no recursive resolver answers: other classes, zone transfers, meta types.
+3. Reverse names of addresses made by DNS64 (`rewrite`).
 4. Local names: special-use zones, hosts, local zones and data (`local`).
 
-Everything after that is resolution; finished outcomes pass `rewrite.Rewriter` before a client sees them. The order is
-code and not configuration, because two orders would mean two resolvers to reason about; `PolicyPipeline` is built anew
-when settings are loaded and is immutable in between.
+Then the query is resolved. Finished outcomes pass `rewrite.Rewriter` before they are sent to a client. The order is not
+configurable, because each order would be a resolver of its own to test. A `PolicyPipeline` is immutable; a new one is
+made when settings are loaded.
 """
 
 from collections.abc import Iterable
@@ -28,7 +28,7 @@ __all__ = ["PolicyPipeline"]
 
 
 class PolicyPipeline:
-    """All policies of one settings value, ready to be asked."""
+    """The policies of one configuration."""
 
     def __init__(self, settings: Settings, hosts: Iterable[HostEntry] = ()) -> None:
         """Compile `settings`; `hosts` is the content of the hosts files it names.
@@ -38,7 +38,7 @@ class PolicyPipeline:
         """
         policy = settings.policy
         self.access = AccessTable(policy.allow, policy.refuse, policy.drop)
-        # Whoever forwards a zone or holds its trust anchor wants it resolved, also when its name is a special one.
+        # Forward and stub zones, and zones with a trust anchor, are resolved even when their names are special-use.
         resolved = [*settings.configured_zones]
         resolved += [anchor.split(None, 1)[0] for anchor in settings.dnssec.trust_anchors]
         self.hosts = tuple(hosts)
@@ -58,12 +58,12 @@ class PolicyPipeline:
         }
 
     def answer(self, question: Question) -> Outcome | None:
-        """Answer `question` without resolving anything; None means that it has to be resolved."""
+        """The local answer to `question`; None when it must be resolved."""
         if question.qclass != c.IN:
             return self._other_class(question)
         qtype = question.qtype
         if c.LAST_DATA_TYPE < qtype < c.ANY or qtype == c.OPT:
-            return _refused(question)  # transfers, TSIG and other things that are not data (RFC 5936, RFC 8945)
+            return _refused(question)  # transfers, TSIG and other types that are not data (RFC 5936, RFC 8945)
         if self._dns64 is not None and qtype == c.PTR:
             alias = self._dns64.reverse(question)
             if alias is not None:
@@ -71,7 +71,7 @@ class PolicyPipeline:
         return self.local.find(question)
 
     def _other_class(self, question: Question) -> Outcome:
-        """Class CH names the server itself (RFC 4892); other classes have no tree here."""
+        """The answer for a class other than IN: names of the server itself in class CH (RFC 4892), else REFUSED."""
         value = self._chaos.get(question.key[0])
         if question.qclass != c.CH or value is None:
             return _refused(question)

@@ -1,7 +1,7 @@
-"""Nested address prefixes flattened into sorted, disjoint ranges, the form that a binary search wants.
+"""Conversion of nested address prefixes into sorted, disjoint ranges for a binary search.
 
-Python and not Cython, because it runs once per load of the settings and its stack of open prefixes reads better with
-negative indices. Decisions are ordered: the smaller number is the stricter one and wins between equal prefixes.
+It is Python and not Cython, because it runs only when settings are loaded. Decisions are ordered: the smaller number is
+the stricter one and precedes for equal prefixes.
 """
 
 import ipaddress
@@ -14,7 +14,7 @@ def read_prefixes(texts: Iterable[str], decision: int) -> dict[int, list[tuple[i
     """Sort prefixes by IP version into (first address, prefix length, decision); ``::ffff:0:0/96`` counts as IPv4.
 
     Raises:
-        ValueError: when a text is no prefix.
+        ValueError: a text is not a prefix.
     """
     found: dict[int, list[tuple[int, int, int]]] = {4: [], 6: []}
     for text in texts:
@@ -29,8 +29,8 @@ def read_prefixes(texts: Iterable[str], decision: int) -> dict[int, list[tuple[i
 def flatten(prefixes: Iterable[tuple[int, int, int]], bits: int, otherwise: int) -> list[tuple[int, int]]:
     """Turn prefixes of one family into (first address, decision), each range ending where the next begins.
 
-    The longest prefix decides, then the smaller decision; what no prefix holds gets `otherwise`. The first range
-    begins at 0 and neighbours differ.
+    The longest prefix decides; of equal prefixes, the smaller decision. Addresses in no prefix get `otherwise`. The
+    first range begins at 0, and adjacent ranges have different decisions.
     """
     chosen: dict[tuple[int, int], int] = {}
     for first, length, decision in prefixes:

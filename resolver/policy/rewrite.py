@@ -1,10 +1,10 @@
-"""Answers changed on their way to a client: addresses made for IPv6-only networks, moved, or kept from outsiders.
+"""Rewriting of answers: DNS64, removal of private addresses, renumbering.
 
-`Dns64` makes AAAA records out of A records (RFC 6147, addresses by RFC 6052) where a name has none, and leads reverse
-questions for such addresses back to the IPv4 tree. `Rewriter` works on finished outcomes: it takes out addresses of
-one's own network that strangers' names point to (DNS rebinding), also those in the hints of SVCB and HTTPS records
-(RFC 9460 section 7.3), and renumbers. Rule: the cache holds what the zones
-said, so all of this happens after it, once for each outcome; a changed set loses its signatures and is never secure.
+`Dns64` makes AAAA records from A records (RFC 6147, addresses by RFC 6052) where a name has none, and maps reverse
+names of such addresses to the IPv4 tree. `Rewriter` works on finished outcomes: it removes private addresses from
+public names (DNS rebinding), also from the hints of SVCB and HTTPS records (RFC 9460 section 7.3), and renumbers. The
+cache holds the data of the zones, so all of this happens after it, once for each outcome. A changed set has no
+signatures and is never secure.
 """
 
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
@@ -20,12 +20,12 @@ from resolver.wire.rrset import RRset
 __all__ = ["Dns64", "Rewriter"]
 
 _TTL_WITHOUT_SOA = limits.DNS64_TTL
-_RESERVED_OCTET = 8         # bits 64 to 71 of such an address are zero (RFC 6052 section 2.2)
+_RESERVED_OCTET = 8         # bits 64 to 71 of an address with embedded IPv4 are zero (RFC 6052 section 2.2)
 _IP6_ARPA = b"\x03ip6\x04arpa\x00"
 _IN_ADDR_ARPA = b"\x07in-addr\x04arpa\x00"
 _NIBBLE_LABELS = 32
-# The first 96 bits of IPv6 addresses with an IPv4 address at their end: mapped ones (RFC 4291 section 2.5.5.2), and
-# those that any translator may carry on (RFC 6052 section 2.1).
+# The first 96 bits of IPv6 addresses that end with an IPv4 address: mapped ones (RFC 4291 section 2.5.5.2), and those
+# with the well-known prefix of translators (RFC 6052 section 2.1).
 _MAPPED, _TRANSLATED = 0xFFFF, 0x64FF9B << 64
 _WITH_ADDRESSES = frozenset({c.A, c.AAAA, c.SVCB, c.HTTPS})
 _MANDATORY = b"\x00\x00"
@@ -34,13 +34,13 @@ _HINTS = {b"\x00\x04": 4, b"\x00\x06": 16}
 
 
 class Dns64:
-    """IPv6 addresses that a translator (NAT64) carries to IPv4 servers."""
+    """IPv6 addresses that a NAT64 translates to IPv4 addresses."""
 
     def __init__(self, prefix: str, exclude: tuple[str, ...] = ()) -> None:
-        """`prefix` is an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits; AAAA records inside `exclude` count as none.
+        """`prefix` is an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits; AAAA records inside `exclude` are ignored.
 
         Raises:
-            ValueError: when `prefix` or one of `exclude` is no such prefix.
+            ValueError: `prefix` or one of `exclude` is not a prefix.
         """
         network = IPv6Network(prefix)
         self._prefix = network.network_address.packed
@@ -50,27 +50,27 @@ class Dns64:
 
     @classmethod
     def create(cls, settings: PolicySettings) -> "Dns64 | None":
-        """What `settings` ask for, None when they do not."""
+        """The instance for `settings`; None without DNS64."""
         return cls(settings.dns64_prefix, settings.dns64_exclude) if settings.dns64_prefix else None
 
     def embed(self, address: bytes) -> bytes:
-        """The IPv6 address that stands for the IPv4 one (RFC 6052 section 2.2)."""
+        """The IPv6 address with the IPv4 `address` embedded (RFC 6052 section 2.2)."""
         made = bytearray(self._prefix)
         for place, octet in zip(self._places, address, strict=True):
             made[place] = octet
         return bytes(made)
 
     def extract(self, address: bytes) -> bytes | None:
-        """The IPv4 address that `address` stands for; None when that is none of the prefix."""
+        """The IPv4 address embedded in `address`; None when it does not have the prefix."""
         octets = self._octets
         if len(address) != len(self._prefix) or address[:octets] != self._prefix[:octets]:
             return None
         return bytes(address[place] for place in self._places)
 
     def needs_addresses(self, outcome: Outcome) -> bool:
-        """Whether `outcome`, to a question for AAAA, leaves the asker without an address that he could use.
+        """Whether `outcome`, of an AAAA query, has no usable address, so that AAAA records are synthesised.
 
-        A name that does not exist, and data that is bogus, stay what they are (RFC 6147 sections 5.1.2 and 5.5).
+        NXDOMAIN and bogus data are not replaced (RFC 6147 sections 5.1.2 and 5.5).
         """
         if outcome.failure is not None:
             return outcome.failure.is_transient
@@ -79,9 +79,10 @@ class Dns64:
         return not any(rrset.rtype == c.AAAA and self._usable(rrset) for rrset in outcome.answer)
 
     def synthesise(self, question: Question, without: Outcome, found: Outcome) -> Outcome:
-        """AAAA records from the A records of `found`; `without` is the outcome that had none."""
+        """The outcome with AAAA records from the A records of `found`; `without`, that of the AAAA query, if it has
+        none."""
         soa = next((rrset for rrset in without.authority if rrset.rtype == c.SOA), None)
-        # RFC 6147 section 5.1.7: no longer than the denial of AAAA may be kept.
+        # RFC 6147 section 5.1.7: the TTL is at most that of the denial of AAAA.
         longest = _TTL_WITHOUT_SOA if soa is None else max(soa.ttl, 1)
         answer: list[RRset] = []
         made = False
@@ -89,7 +90,7 @@ class Dns64:
             if rrset.rtype == c.A:
                 made = True
                 rdatas = [self.embed(rdata) for rdata in rrset.rdatas()]
-                # The operator's own data stays the operator's own.
+                # Local data keeps its trust, so that `Rewriter` does not change it.
                 trust = rrset.trust if rrset.trust == Trust.CONFIGURED else Trust.NONE
                 answer.append(RRset(rrset.name, c.AAAA, min(rrset.ttl, longest), rdatas, trust=trust,
                                     verdict=Verdict.INSECURE))
@@ -103,7 +104,7 @@ class Dns64:
         return outcome
 
     def reverse(self, question: Question) -> RRset | None:
-        """The alias that leads from the reverse name of a made address to that of the IPv4 one (RFC 6147 5.3.1)."""
+        """The CNAME from the reverse name of a DNS64 address to that of its IPv4 address (RFC 6147 section 5.3.1)."""
         key: bytes = question.key[0]
         if question.qtype != c.PTR or not key.endswith(_IP6_ARPA):
             return None
@@ -128,7 +129,7 @@ class Dns64:
 
 
 def _places(octets: int) -> tuple[int, ...]:
-    """Where the four octets of an IPv4 address go, after a prefix of `octets` octets."""
+    """Positions of the four octets of an IPv4 address after a prefix of `octets` octets."""
     found: list[int] = []
     place = octets
     while len(found) < 4:
@@ -139,13 +140,13 @@ def _places(octets: int) -> tuple[int, ...]:
 
 
 class Rewriter:
-    """What is changed in finished outcomes before a client sees them."""
+    """Changes finished outcomes before they are sent to a client."""
 
     def __init__(self, settings: PolicySettings) -> None:
         """Compile `settings`.
 
         Raises:
-            ValueError: when one of its prefixes or names is none.
+            ValueError: a prefix or a name is invalid.
         """
         self._private = _by_octets(settings.private_addresses)
         self._exempt = {names.lower(names.from_text(text)) for text in settings.private_domains}
@@ -158,11 +159,11 @@ class Rewriter:
 
     @classmethod
     def create(cls, settings: PolicySettings) -> "Rewriter | None":
-        """What `settings` ask for, None when nothing is to be changed."""
+        """The instance for `settings`; None when nothing is to be changed."""
         return cls(settings) if settings.private_addresses or settings.renumber else None
 
     def apply(self, outcome: Outcome) -> Outcome:
-        """The outcome as a client may see it: the same object when nothing had to be changed."""
+        """The outcome for a client: the same object when nothing is changed."""
         answer = [self._rewrite(rrset) for rrset in outcome.answer]
         additional = [self._rewrite(rrset) for rrset in outcome.additional]
         before, after = [*outcome.answer, *outcome.additional], [*answer, *additional]
@@ -180,7 +181,7 @@ class Rewriter:
         return changed
 
     def _rewrite(self, rrset: RRset) -> RRset | None:
-        """`rrset` itself, a changed copy, or None when nothing is left of it. The operator's own data stays."""
+        """`rrset` itself, a changed copy, or None when no record is left. Local data is not changed."""
         if rrset.rtype not in _WITH_ADDRESSES or rrset.trust == Trust.CONFIGURED:
             return rrset
         before = rrset.rdatas()
@@ -194,12 +195,12 @@ class Rewriter:
         return RRset(rrset.name, rrset.rtype, rrset.ttl, after, verdict=Verdict.INSECURE) if after else None
 
     def _addresses(self, addresses: list[bytes], exempt: bool) -> list[bytes]:
-        """What a client may see of `addresses`, in their order."""
+        """`addresses` without private ones and renumbered, in their order."""
         kept = addresses if exempt else [one for one in addresses if not self._is_private(one)]
         return [self._move(one) for one in kept] if self._moves else kept
 
     def _service(self, rdata: bytes, exempt: bool) -> bytes | None:
-        """An SVCB or HTTPS record with hints a client may see; None when it is of no use without what was taken out."""
+        """An SVCB or HTTPS record with rewritten hints; None when a mandatory hint has no address left."""
         at = 2
         while rdata[at]:
             at += rdata[at] + 1
@@ -225,7 +226,7 @@ class Rewriter:
 
     def _is_private(self, rdata: bytes) -> bool:
         if self._dns64 is not None and len(rdata) == 16:
-            # Whoever made it, the translator carries it to the IPv4 address inside.
+            # A NAT64 translates any address with its prefix to the embedded IPv4 address.
             embedded = self._dns64.extract(rdata)
             if embedded is not None and self._is_private(embedded):
                 return True
@@ -245,12 +246,12 @@ class Rewriter:
 
 
 def _octets(rrset: RRset) -> int:
-    """The size of the data: moved addresses are as long as before, removed ones are missed."""
+    """The size of the data. Renumbering does not change it, removal of addresses does."""
     return sum(map(len, rrset.rdatas()))
 
 
 def _by_octets(prefixes: tuple[str, ...]) -> list[tuple[int, int, int]]:
-    """Prefixes as (octets of an address, bits to shift away, what is left); IPv4 ones inside IPv6 addresses as well."""
+    """Prefixes as (octets of an address, host bits, network bits); IPv4 prefixes also as embedded in IPv6 ones."""
     found: list[tuple[int, int, int]] = []
     for text in prefixes:
         network: IPv4Network | IPv6Network = ip_network(text, strict=False)

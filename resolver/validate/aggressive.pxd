@@ -1,5 +1,5 @@
-# Types of what is answered from proofs when aggressive.py is compiled as it stands, so that their attributes are read
-# without a dictionary or a descriptor. Without compilation nothing reads this file.
+# C types of names in aggressive.py, for its compilation by Cython: attributes are accessed without a dictionary or a
+# descriptor. Without compilation this file is not used.
 
 from resolver.effects cimport Context, RawReply
 from resolver.validate.security_status cimport SecurityStatus

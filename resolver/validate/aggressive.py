@@ -1,10 +1,11 @@
-"""Answers from proofs already held: NXDOMAIN, "no data" and wildcards for names never asked (RFC 8198, RFC 8020).
+"""Aggressive use of cached denials: NXDOMAIN, NODATA and wildcards for names never queried (RFC 8198, RFC 8020).
 
-Rule: nothing is concluded here that the same records in a reply would not have proved, so the questions are put to
-`nsec` and `nsec3`, only the records come from the index of verified ones. Four borders are kept that a reply does not
-have: never past a forward or stub zone of the configuration (CVE-2026-44687), never below a negative anchor or past a
-nearer anchor, opt-out spans never deny a name (RFC 5155 section 6), and few hashes, since this runs before anybody has
-been asked (CVE-2023-50868). Random-subdomain floods against signed zones end here.
+Nothing is concluded here that the same records in a reply would not prove: `nsec` and `nsec3` judge the proofs, and
+only the records come from the index of verified ones. Four more restrictions apply. Records from outside a forward or
+stub zone of the configuration do not apply inside it (CVE-2026-44687). Nothing is answered below a negative trust
+anchor, or with records from above the closest trust anchor. Opt-out spans never deny a name (RFC 5155 section 6). Few
+hashes are computed, because this runs before any server is queried (CVE-2023-50868). It absorbs random-subdomain
+attacks against signed zones.
 """
 
 from resolver import limits
@@ -26,11 +27,11 @@ __all__ = ["AggressiveNsec"]
 ANCESTORS = limits.ALIAS_PROBES
 HASHES = limits.NSEC3_HASHES_AHEAD
 UNPROVABLE = frozenset({c.ANY, c.RRSIG, c.NSEC3})
-"""Types that no bitmap speaks about."""
+"""Types whose absence no bitmap shows."""
 
 
 class _CachedProver(nsec3.Prover):
-    """A prover whose records come from the index; `used` are those that the proof needed."""
+    """A prover with the records of the index; `used` are those that the proof needed."""
 
     def __init__(self, cached: NsecZone, now: int, budget: Budget, most: int) -> None:
         salt = cached.parameters[3:]
@@ -71,7 +72,7 @@ class _CachedProver(nsec3.Prover):
 
 
 class AggressiveNsec:
-    """Answers questions from verified denials. One for each validator."""
+    """Answers queries from verified denials. Each validator has one."""
 
     def __init__(self, anchors: Anchors, *, nsec3_iterations: int) -> None:
         self._anchors = anchors
@@ -80,9 +81,9 @@ class AggressiveNsec:
     def answer(
         self, qname: bytes, qtype: int, context: Context, budget: Budget, *, with_soa: bool
     ) -> tuple[RawReply, Verdict] | None:
-        """A reply to (`qname`, `qtype`) with its verdict, or None. `with_soa`: a denial is of use only with its SOA.
+        """A reply to (`qname`, `qtype`) with its verdict, or None. `with_soa`: a denial must have its SOA.
 
-        Insecure is only this: that a delegation inside an opt-out span has no DS (RFC 5155 section 8.6).
+        The verdict is insecure only for the denial of a DS set by an opt-out span (RFC 5155 section 8.6).
         """
         if qtype in UNPROVABLE:
             return None
@@ -164,8 +165,8 @@ class AggressiveNsec:
     def _from_wildcard(
         raw: RawReply, name: bytes, prover: _CachedProver, cached: NsecZone, context: Context
     ) -> RawReply | None:
-        """Expand a wildcard whose set is known; its being there shows that the name above it exists, so all that has to
-        be proved is that nothing closer does (RFC 5155 sections 7.2.6 and 8.8)."""
+        """Expand a wildcard whose set is cached. The wildcard shows that its parent exists, so only the absence of a
+        closer name must be proved (RFC 5155 sections 7.2.6 and 8.8)."""
         encloser = closer = name
         for _ in range(ANCESTORS):
             if len(encloser) <= len(cached.zone):
@@ -199,7 +200,7 @@ class AggressiveNsec:
     def _nxdomain_cut(
         self, name: bytes, qname: bytes, qtype: int, border: bytes, context: Context
     ) -> RawReply | None:
-        """What a secure NXDOMAIN of an ancestor says about everything below it (RFC 8020)."""
+        """The NXDOMAIN that a secure NXDOMAIN of an ancestor implies (RFC 8020)."""
         rrsets, now = context.store.rrsets, context.now
         above = name
         for _ in range(ANCESTORS):
@@ -215,7 +216,7 @@ class AggressiveNsec:
 
     @staticmethod
     def _finish(raw: RawReply, cached: NsecZone, context: Context, *, with_soa: bool) -> bool:
-        """Give a reply its zone, SOA and TTL; False when something is missing."""
+        """Set zone, SOA and TTL of a reply; False when it needs a SOA and none is cached."""
         raw.zone = cached.zone
         ttl = min(rrset.ttl for rrset in raw.proofs)
         if raw.denied:
@@ -241,17 +242,17 @@ def _denied(raw: RawReply, rcode: int, prover: _CachedProver | None = None, now:
 
 
 def _expand(raw: RawReply, star: bytes, zone: bytes, context: Context) -> RawReply | None:
-    """The answer that the wildcard `star` gives, when the cache holds its set and `zone` signed it.
+    """The answer expanded from the wildcard `star`, when the cache holds its set and `zone` signed it.
 
-    The proof that nothing closer exists is of `zone`. It says nothing about the names of another zone, where a
-    delegation may stand between the wildcard and the name.
+    The records of `zone` prove that no closer name exists. They prove nothing for names of another zone, where a
+    delegation may be between the wildcard and the name.
     """
     find = context.store.rrsets.find
-    # NSEC stands beside an alias (RFC 4035 section 2.5), so it is not led away by one.
+    # NSEC exists beside a CNAME (RFC 4035 section 2.5), so the CNAME is not followed for it.
     for rtype in (raw.qtype,) if raw.qtype == c.NSEC else (raw.qtype, c.CNAME):
         rrset: RRset | None = find(star, rtype, context.now, min_trust=Trust.VALIDATED)
         if rrset is None or rrset.verdict != Verdict.SECURE or is_expanded(rrset):
-            continue  # what a wildcard further up was expanded to shows no name here to exist
+            continue  # it was expanded from a wildcard further up, and does not show that this one exists
         if signatures(rrset, 1)[0].signer == zone:
             raw.answer.append(rrset.with_name(raw.qname))
             if rtype == c.CNAME and raw.qtype != c.CNAME:

@@ -1,9 +1,9 @@
-"""The text in which trust points outlive the process: a list of anchors that people and other programs can read.
+"""The text format in which RFC 5011 trust points are saved: a zone file of trust anchors with comments.
 
-Trusted keys stand there as records, all others behind a semicolon, so that the file is a list of anchors for whoever
-reads it as one; what RFC 5011 needs besides stands in comments. The last line is the SHA-256 of all before it: a file
-that was cut off, damaged or edited is refused as a whole, since half of it could bring a revoked key back. No file is
-opened here.
+Trusted keys are DNSKEY records and all other keys are comments, so that other programs can read the file as a list of
+trust anchors. The states of RFC 5011 are in comments. The last line has the SHA-256 of all lines before it. A file that
+is truncated, damaged or edited is rejected as a whole, because a part of it could make a revoked key trusted again. No
+file is opened here.
 """
 
 import base64
@@ -20,7 +20,7 @@ __all__ = ["AnchorFileError", "SavedPoint", "parse", "render", "restore"]
 
 VERSION = 1
 HEAD = f"; trust anchors of resolverd, kept up to date by RFC 5011; form {VERSION}"
-ADVICE = "; not to be edited; where this file is missing, the anchors of the configuration are where everything begins"
+ADVICE = "; do not edit; without this file, resolverd starts from the trust anchors of the configuration"
 DIGEST = "; sha256 "
 POINT = "; zone "
 NEVER = "never"
@@ -28,11 +28,11 @@ TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
 class AnchorFileError(ValueError):
-    """A file that cannot be used, and why."""
+    """A file that cannot be used; the text says why."""
 
 
 class SavedPoint(NamedTuple):
-    """What a file says of one zone. Times are seconds of the real-time clock, 0 for never."""
+    """The saved state of one zone. Times are in seconds of the real-time clock, 0 for never."""
 
     zone: bytes
     looked: int
@@ -77,15 +77,15 @@ def parse(text: str) -> list[SavedPoint]:
     """Read a file's content.
 
     Raises:
-        AnchorFileError: it is not one, of another form, or not as it was written.
+        AnchorFileError: it is not such a file, has another version, or was changed.
     """
     if not text.startswith("; trust anchors of resolverd"):
         raise AnchorFileError("it was not written by resolverd")
     if not text.startswith(HEAD + "\n"):
-        raise AnchorFileError(f"its form is not {VERSION}, the only one that is known here")
+        raise AnchorFileError(f"its version is not {VERSION}, the only one that is supported")
     body, found, digest = text.rpartition(DIGEST)
     if not found or digest != hashlib.sha256(body.encode()).hexdigest() + "\n":
-        raise AnchorFileError("it is cut off, damaged or edited: its checksum does not fit")
+        raise AnchorFileError("it is truncated, damaged or edited: its checksum does not match")
     points: list[SavedPoint] = []
     for number, line in enumerate(body.splitlines()[2:], 3):
         try:
@@ -95,8 +95,8 @@ def parse(text: str) -> list[SavedPoint]:
                 last = points[-1]
                 points[-1] = last._replace(keys=(*last.keys, _key(line, last.zone)))
         except (ValueError, KeyError, IndexError, OverflowError) as error:
-            # The checksum fits, so whoever made it made this as well.
-            raise AnchorFileError(f"line {number} makes no sense: {error}") from None
+            # The checksum matches, so the file was written like this.
+            raise AnchorFileError(f"line {number} is invalid: {error}") from None
     return points
 
 
@@ -120,7 +120,7 @@ def _key(line: str, zone: bytes) -> ManagedKey:
     made = ManagedKey(key, KeyState(fields["state"]), _seconds(fields["since"]), until=_seconds(fields["until"]),
                       looks=int(fields["looks"]))
     if (made.state in TRUSTED) == line.startswith(";"):
-        raise ValueError("a trusted key is commented out, or one that is not trusted stands there as a record")
+        raise ValueError("a trusted key is a comment, or an untrusted key is a record")
     return made
 
 
@@ -133,12 +133,12 @@ def _seconds(text: str) -> int:
         return 0
     seconds = int(datetime.strptime(text, TIME).replace(tzinfo=UTC).timestamp())
     if seconds <= 0:
-        raise ValueError(f"{text} lies before all clocks")
+        raise ValueError(f"{text} is before 1970")
     return seconds
 
 
 def restore(point: TrustPoint, saved: SavedPoint) -> None:
-    """Let a trust point go on where it stood when `saved` was written."""
+    """Set a trust point to the saved state."""
     point.looked, point.succeeded, point.due, point.retry = saved.looked, saved.succeeded, saved.due, saved.retry
     point.keys = {known.key.rdata: known for known in saved.keys}
 

@@ -1,8 +1,8 @@
-"""Trust anchors and negative trust anchors (RFC 4035 section 4.4, RFC 7646): what is validated, and from which keys.
+"""Trust anchors and negative trust anchors (RFC 4035 section 4.4, RFC 7646): which names are validated, by which keys.
 
-Anchors are DS or DNSKEY records in text form, of any name and several for each. The longest one that is an ancestor
-of a name decides; a negative anchor at least as long switches validation off below it. `rollover` changes them while
-the resolver runs (RFC 5011): every validator of a process reads them here, so there is one place to change.
+Trust anchors are DS or DNSKEY records in text form, of any name and several for each. For a name, the closest one at or
+above it applies. A negative trust anchor between them, or at the same name, disables validation. `autotrust` changes
+trust anchors while the resolver runs (RFC 5011); all validators of a process read them here.
 """
 
 import base64
@@ -17,7 +17,7 @@ __all__ = ["Anchor", "Anchors"]
 
 
 class Anchor:
-    """What the operator trusts for one zone."""
+    """The trust anchor of one zone: DS and DNSKEY records."""
 
     __slots__ = ("ds", "keys", "zone")
 
@@ -28,10 +28,10 @@ class Anchor:
 
 
 class Anchors:
-    """All anchors of a configuration.
+    """All trust anchors and negative trust anchors of a configuration.
 
     Raises:
-        ValueError: an anchor or a name cannot be read.
+        ValueError: an anchor or a name is invalid.
     """
 
     def __init__(self, anchors: Iterable[str], negative: Iterable[str] = ()) -> None:
@@ -53,22 +53,22 @@ class Anchors:
         return bool(self._zones)
 
     def configured(self) -> list[Anchor]:
-        """What is trusted now, zone by zone."""
+        """The current trust anchors of all zones."""
         return list(self._zones.values())
 
     def put(self, zone: bytes, anchor: Anchor | None) -> None:
-        """Trust `anchor` for `zone` (lower case) from now on; None: as if nothing had ever been configured for it."""
+        """Replace the trust anchor of `zone` (lower case); None removes it."""
         if anchor is None:
             self._zones.pop(zone, None)
         else:
             self._zones[zone] = anchor
 
     def get(self, zone: bytes) -> Anchor | None:
-        """The anchor exactly at `zone` (lower case), unless a negative one takes it away."""
+        """The trust anchor exactly at `zone` (lower case); None when it has none or a negative one."""
         return None if zone in self._negative else self._zones.get(zone)
 
     def closest(self, name: bytes) -> Anchor | None:
-        """The anchor that governs `name`; None when the name is not to be validated."""
+        """The trust anchor that applies to `name`; None when the name is not validated."""
         name = names.lower(name)
         while True:
             if name in self._negative:
@@ -80,10 +80,10 @@ class Anchors:
 
 
 def _record(text: str) -> tuple[bytes, str, bytes]:
-    """Owner in lower case, type and rdata of one DS or DNSKEY record in text form; TTL and class may be there or not.
+    """Owner in lower case, type and rdata of one DS or DNSKEY record in text form; TTL and class are optional.
 
     Raises:
-        ValueError: it is neither, or its fields cannot be read.
+        ValueError: it is neither, or a field is invalid.
     """
     tokens = text.split(";", 1)[0].replace("(", " ").replace(")", " ").split()
     at = next((n for n, token in enumerate(tokens[:4]) if n and token.upper() in ("DS", "DNSKEY")), 0)
@@ -91,7 +91,7 @@ def _record(text: str) -> tuple[bytes, str, bytes]:
         raise ValueError(f"trust anchor {text.strip()[:60]!r}: neither a DS nor a DNSKEY record")
     owner, rtype, fields = names.lower(names.from_text(tokens[0])), tokens[at].upper(), tokens[at + 1 :]
     try:
-        # The algorithm may be a mnemonic: of a DS record the second field, of a DNSKEY the third.
+        # The algorithm may be a mnemonic: it is the second field of a DS record and the third of a DNSKEY record.
         first, second, third = (int(hints.ALGORITHMS.get(field.upper(), field)) for field in fields[:3])
         rest = "".join(fields[3:])
         data = binascii.unhexlify(rest) if rtype == "DS" else base64.b64decode(rest, validate=True)

@@ -1,11 +1,16 @@
-"""Trust anchors that follow a zone's keys by themselves (RFC 5011): the states of each key and what changes them.
+"""Automated updates of trust anchors (RFC 5011): the states of each key and their transitions.
 
-Pure state: a look at the zone's DNSKEY set comes in with the time, then the results of signature checks, and the keys
-to be trusted come out; who asks, checks, writes and keeps time lives elsewhere. Three rules shape it. A new key is
-believed only when signed for by a trusted one in every look during the hold-down time and in one after it, so that a
-stolen key gains nothing before its owner notices. A key that revokes itself, in a set it signs itself, is never
-trusted again, whatever is configured. And what the operator configured stays trusted until then: no look, no file and
-no clock takes it away.
+Sans-IO: the input is a probe of the zone's DNSKEY set with its time, then the results of its signature checks; the
+output is the set of trusted keys. Queries, checks, files and clocks are elsewhere (`resolver.daemon.autotrust`).
+
+Invariants:
+
+* A new key becomes trusted only when each valid probe during the hold-down time, and one after it, contained it; a
+  probe is valid when a trusted key signed the set. So a stolen key alone adds no other before its owner can notice.
+  `_promote_pending` is the exception.
+* A key that revoked itself, in a set that it signed, is not trusted again, even when it is configured. Of removed keys
+  that are not configured, the last `MANAGED_KEYS` are remembered.
+* A configured key stays trusted until it revokes itself: no other probe, file or time ends that.
 """
 
 from collections.abc import Iterable, Sequence
@@ -45,18 +50,18 @@ LOOKS = limits.AUTOTRUST_MIN_PROBES
 
 
 class KeyState(Enum):
-    """RFC 5011 section 4.2. A key in the state it calls "Start" is one that is not known here."""
+    """The states of RFC 5011 section 4.2. A key in the state "Start" is one that is not stored here."""
 
     ADDPEND = "pending"
-    """Seen, signed for by a trusted key, and waiting for the end of the hold-down time."""
+    """Seen in a set signed by a trusted key; its hold-down time has not ended."""
     VALID = "valid"
     """A trust anchor."""
     MISSING = "missing"
-    """A trust anchor that the zone no longer publishes without having revoked it."""
+    """A trust anchor that the zone no longer publishes, although it did not revoke it."""
     REVOKED = "revoked"
-    """It has revoked itself and will never be a trust anchor again."""
+    """It has revoked itself and is no trust anchor any more."""
     REMOVED = "removed"
-    """Revoked, or missing for very long: remembered only so that it does not come back."""
+    """It was revoked or missing for a long time; it is stored so that it is not trusted again."""
 
 
 TRUSTED = frozenset((KeyState.VALID, KeyState.MISSING))
@@ -64,16 +69,16 @@ UNTRUSTED = frozenset((KeyState.REVOKED, KeyState.REMOVED))
 
 
 class HoldDown(NamedTuple):
-    """How long things take, in seconds (RFC 5011 section 2.4)."""
+    """The hold-down times in seconds (RFC 5011 section 2.4)."""
 
     add: int = limits.ADD_HOLD_DOWN.default
     remove: int = limits.REMOVE_HOLD_DOWN.default
     missing: int = limits.KEEP_MISSING.default
-    """A missing key that is not configured is removed after that time, if another is valid; 0 keeps it for ever."""
+    """A missing key that is not configured is removed after this time, if another key is valid; 0: never."""
 
 
 class ManagedKey:
-    """One key of a zone. `key` is it as it was before any revocation; times are seconds of the real-time clock."""
+    """One key of a zone. `key` is without the REVOKE bit; times are in seconds of the real-time clock."""
 
     __slots__ = ("key", "looks", "since", "state", "until")
 
@@ -81,14 +86,14 @@ class ManagedKey:
         self.key = key
         self.state = state
         self.since = since
-        """When it came into this state."""
+        """When it entered this state."""
         self.until = until
         """When the hold-down time of a pending key ends; 0 in all other states."""
         self.looks = looks
-        """Looks that found a pending key where it should be."""
+        """Number of valid probes that contained a pending key."""
 
     def enter(self, state: KeyState, now: int) -> None:
-        """Go into another state."""
+        """Change to another state."""
         self.state, self.since, self.until, self.looks = state, now, 0, 0
 
     def __repr__(self) -> str:
@@ -96,28 +101,28 @@ class ManagedKey:
 
 
 class Meaning(Enum):
-    """What it means when a signature over a DNSKEY set is right."""
+    """The meaning of a valid signature over a DNSKEY set."""
 
-    VOUCHES = 1
-    """A trusted key signs for the set."""
+    BY_TRUSTED = 1
+    """A trusted key signed the set, so the probe is valid."""
     REVOKES = 2
-    """A key that is known revokes itself."""
-    HOPES = 3
-    """A pending key signs, which counts only where no trusted one is left."""
+    """A stored or configured key revokes itself."""
+    BY_PENDING = 3
+    """A pending key signed the set, which counts only when no trusted key is left."""
 
 
 class Probe(NamedTuple):
-    """A DNSKEY set as it was seen, and the checks that tell what it is worth."""
+    """A DNSKEY set that was received, and the signature checks that it needs."""
 
     present: tuple[Dnskey, ...]
-    """Keys that could become anchors: with the SEP and zone bits, of algorithms that can be checked, not revoked."""
+    """Keys that can be trust anchors: zone keys with the SEP bit or known, of supported algorithms, not revoked."""
     jobs: tuple[SignatureJob, ...]
     meanings: tuple[tuple[Meaning, bytes, Rrsig], ...]
-    """For each job: what it says, the unrevoked rdata of the key that signs, and the signature."""
+    """For each job: its meaning, the rdata of the signing key without the REVOKE bit, and the signature."""
 
 
 class TrustPoint:
-    """The keys of one zone that has a trust anchor. `configured` is what the operator said of it."""
+    """The keys of one zone that has a trust anchor. `configured` is the anchor of the configuration."""
 
     def __init__(self, configured: Anchor, times: HoldDown) -> None:
         self.zone = configured.zone
@@ -125,18 +130,18 @@ class TrustPoint:
         self.times = times
         self.keys: dict[bytes, ManagedKey] = {}
         self.looked = 0
-        """When somebody last tried to look, and when it last succeeded; 0 for never."""
+        """Time of the last probe; `succeeded` that of the last valid one; 0 for never."""
         self.succeeded = 0
         self.due = 0
-        """When to look again."""
+        """Time of the next probe."""
         self.retry = SHORTEST
         self.trouble = ""
-        """Why the last look came to nothing."""
+        """Why the last probe failed; "" when it succeeded."""
 
     # --- what is trusted ------------------------------------------------------------------------------------------
 
     def trusted(self) -> Anchor | None:
-        """What to validate the zone with; None when every key that ever was trusted has been revoked.
+        """The trust anchor of the zone; None when all trusted keys have been revoked.
 
         Then the trust point is deleted, as if it had never been configured (RFC 5011 section 5).
         """
@@ -149,20 +154,20 @@ class TrustPoint:
         made.keys += [key for key in self.configured.keys if key.rdata not in listed]
         return made if made.ds or made.keys else None
 
-    # --- looking --------------------------------------------------------------------------------------------------
+    # --- probes ---------------------------------------------------------------------------------------------------
 
-    def observe(self, look: Probe, results: Sequence[bool], now: int) -> list[str]:
-        """Draw the conclusions of a look; sentences about what changed. `results` are those of its jobs, in order."""
+    def observe(self, probe: Probe, results: Sequence[bool], now: int) -> list[str]:
+        """Update the states after a probe; returns a sentence for each change. `results` are those of its jobs."""
         changes: list[str] = []
         had_any = self.trusted() is not None
         vouching: Rrsig | None = None
         pending_signers: list[tuple[bytes, Rrsig]] = []
-        for good, (meaning, rdata, signature) in zip(results, look.meanings, strict=True):
+        for good, (meaning, rdata, signature) in zip(results, probe.meanings, strict=True):
             if not good:
                 continue
             if meaning is Meaning.REVOKES:
                 self._revoke(rdata, now, changes)
-            elif meaning is Meaning.HOPES:
+            elif meaning is Meaning.BY_PENDING:
                 pending_signers.append((rdata, signature))
             elif vouching is None:
                 vouching = signature
@@ -170,26 +175,26 @@ class TrustPoint:
             vouching = self._promote_pending(pending_signers, now, changes)
         self.looked = now
         if vouching is None:
-            self.failed("no key that is trusted signs for the keys of the zone", now)
+            self.failed("the keys of the zone are not signed by a trusted key", now)
             self._apply_timers(now, changes)
             return changes
         self.succeeded, self.trouble = now, ""
         left = (vouching.expiration - now) & 0xFFFFFFFF
         self.due = now + max(SHORTEST, min(QUERY_MOST, vouching.original_ttl // QUERY_PART, left // QUERY_PART))
         self.retry = max(SHORTEST, min(RETRY_MOST, vouching.original_ttl // RETRY_PART, left // RETRY_PART))
-        self._update_states(look.present, vouching.original_ttl, now, changes)
+        self._update_states(probe.present, vouching.original_ttl, now, changes)
         self._apply_timers(now, changes)
         return changes
 
     def state_of(self, key: Dnskey) -> KeyState | None:
-        """What is known of an unrevoked key; None of a stranger. A configured one is valid before anybody looked."""
+        """The state of a key without the REVOKE bit; None when it is unknown. A configured key is valid at once."""
         known = self.keys.get(key.rdata)
         if known is not None:
             return known.state
         return KeyState.VALID if self._is_configured(key) else None
 
     def failed(self, why: str, now: int) -> None:
-        """A look came to nothing: the next one follows earlier than usual (section 2.3)."""
+        """Note that a probe failed: the next one follows after the retry interval (section 2.3)."""
         self.looked, self.trouble = now, why
         self.due = now + self.retry
 
@@ -206,22 +211,22 @@ class TrustPoint:
     def _promote_pending(
         self, pending_signers: list[tuple[bytes, Rrsig]], now: int, changes: list[str]
     ) -> Rrsig | None:
-        """The last trusted key has just revoked itself: those that were about to be trusted take its place.
+        """The last trusted key has just revoked itself: make pending keys valid whose hold-down time has ended.
 
-        Their hold-down time is over, and the revoked key had signed for them in every look of it; what they lack is one
-        look more (section 2.2). A host that slept at the wrong moment would otherwise lose the zone for good.
+        The revoked key had signed all probes during that time; only the probe after its end is missing (section 2.2).
+        Otherwise a host that was suspended at that moment would lose the trust point.
         """
         signed: Rrsig | None = None
         for rdata, signature in pending_signers:
             known = self.keys[rdata]
             if known.state is KeyState.ADDPEND and now >= known.until and known.looks >= LOOKS:
                 known.enter(KeyState.VALID, now)
-                changes.append(f"key {known.key.tag} of {names.to_text(self.zone)} takes the place of revoked ones")
+                changes.append(f"key {known.key.tag} of {names.to_text(self.zone)} replaces revoked keys")
                 signed = signed or signature
         return signed
 
     def _update_states(self, present: tuple[Dnskey, ...], original_ttl: int, now: int, changes: list[str]) -> None:
-        """Hold a vouched-for set against what is known: keys come, stay away, come back."""
+        """Compare the set of a valid probe with the stored keys: new, missing and returned ones change their state."""
         zone = names.to_text(self.zone)
         for key in present:
             known = self.keys.get(key.rdata)
@@ -248,13 +253,13 @@ class TrustPoint:
                 continue
             if known.state is KeyState.ADDPEND:
                 del self.keys[rdata]
-                changes.append(f"key {known.key.tag} of {zone} is gone before it was trusted")
+                changes.append(f"key {known.key.tag} of {zone} was withdrawn before it was trusted")
             elif known.state is KeyState.VALID:
                 known.enter(KeyState.MISSING, now)
-                changes.append(f"key {known.key.tag} of {zone} is no longer published, though it was not revoked")
+                changes.append(f"key {known.key.tag} of {zone} is no longer published, although it was not revoked")
 
     def _apply_timers(self, now: int, changes: list[str]) -> None:
-        """What time alone does."""
+        """The transitions that depend on time only."""
         zone = names.to_text(self.zone)
         valid = any(known.state is KeyState.VALID for known in self.keys.values())
         for known in self.keys.values():
@@ -267,7 +272,8 @@ class TrustPoint:
                     continue
                 known.enter(KeyState.REMOVED, now)
                 changes.append(f"key {known.key.tag} of {zone} is removed, missing for {age // 86_400} days")
-        # Bounded: those removed longest ago are forgotten, unless the configuration would bring them back.
+        # MOST_KEYS removed keys are kept; older ones are forgotten. Configured ones are kept, because they would be
+        # trusted again.
         removed = [item for item in self.keys.items() if item[1].state is KeyState.REMOVED]
         removed = [item for item in removed if not self._is_configured(item[1].key)]
         for rdata, _ in sorted(removed, key=lambda item: item[1].since)[: max(0, len(removed) - MOST_KEYS)]:
@@ -281,9 +287,9 @@ class TrustPoint:
 
 
 def prepare_probe(point: TrustPoint, rrset: RRset, now: int, algorithms: Iterable[int] = ALGORITHMS) -> Probe:
-    """Prepare a look at the DNSKEY set of a zone: which keys it holds, and which signatures say what about it.
+    """Prepare a probe from the DNSKEY set of a zone: its keys, and the signature checks with their meaning.
 
-    Few checks are made however many keys and signatures are sent (KeyTrap, CVE-2023-50387).
+    At most `MOST_CHECKS` checks are made, however many keys and signatures are sent (KeyTrap, CVE-2023-50387).
     """
     supported = frozenset(algorithms)
     sigs = [sig for sig in map(parse_rrsig, rrset.sigs()[:MOST_CHECKS]) if sig is not None]
@@ -297,7 +303,7 @@ def prepare_probe(point: TrustPoint, rrset: RRset, now: int, algorithms: Iterabl
             continue
         identity = unrevoked(key)
         standing = point.state_of(identity)
-        # Only entry points of the zone become anchors (section 2.2); what is one already may lack the bit.
+        # Only secure entry points become trust anchors (section 2.2); keys that already are may lack the bit.
         if not key.flags & ZONE_KEY or not (key.flags & SECURE_ENTRY or standing is not None):
             continue
         revoked = key is not identity
@@ -305,7 +311,7 @@ def prepare_probe(point: TrustPoint, rrset: RRset, now: int, algorithms: Iterabl
             present.append(key)
         if standing not in TRUSTED and standing is not KeyState.ADDPEND:
             continue
-        meaning = Meaning.VOUCHES if standing in TRUSTED else Meaning.HOPES
+        meaning = Meaning.BY_TRUSTED if standing in TRUSTED else Meaning.BY_PENDING
         if revoked:
             meaning = Meaning.REVOKES
         for sig in sigs:
@@ -319,12 +325,12 @@ def prepare_probe(point: TrustPoint, rrset: RRset, now: int, algorithms: Iterabl
 
 
 def _probe_budget() -> Budget:
-    """What one look may cost: no client pays for it. Digests are of the few keys that are managed."""
+    """The budget of one probe, which belongs to no client query. Only digests of managed keys are computed."""
     return Budget(0, 0.0, verifications=MOST_CHECKS, hashes=limits.AUTOTRUST_HASHES)
 
 
 def unrevoked(key: Dnskey) -> Dnskey:
-    """The key as it was before it set its REVOKE bit, which changes its tag (section 2.1); itself when it has not."""
+    """The key without the REVOKE bit, which changes its tag (section 2.1); the same object when it is not set."""
     if not key.flags & REVOKED:
         return key
     made = parse_dnskey((key.flags & ~REVOKED).to_bytes(2, "big") + key.rdata[2:])

@@ -1,4 +1,4 @@
-# Which names of chain.py are C types when it is compiled as it stands. Without compilation nothing reads this file.
+# C types of names in chain.py, for its compilation by Cython. Without compilation this file is not used.
 
 from resolver.effects cimport Context, Failure, Need, Outcome, Question, Task, Verify
 from resolver.validate.fields cimport Dnskey, Ds, Rrsig

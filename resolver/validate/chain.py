@@ -1,11 +1,14 @@
 """The chain of trust: which keys may sign a zone, and where the signed part of the tree ends (RFC 4035 section 5).
 
-Bottom up where there are signatures: the signer named by an RRSIG is asked for its DNSKEY set, that for its DS set, and
-so on to an anchor; each step is a `Need`, so that it comes from the cache, is shared with other queries and spends the
-same budget. Top down only where signatures are missing: the DS of each name from the anchor towards the zone, until one
-is proved absent at a delegation. Rule: "no keys" never means "insecure" unless a proof says so (`finding`), and the
-verdict of another reply is no proof: that a zone is insecure is found by `zone_status` alone, top down, from validated
-records. An alias found instead of DS or DNSKEY shows that no zone begins there; what follows it says nothing.
+Where there are signatures, it is followed upwards: the DNSKEY set of the signer of an RRSIG, its DS set, the DNSKEY set
+of the parent, and so on to a trust anchor. Each step is a `Need`, so that it comes from the cache, is shared with other
+queries and spends the same budget. Where signatures are missing, it is followed downwards: the DS set of each name from
+the anchor to the zone, until one is proved absent at a delegation.
+
+Invariants: missing keys never mean "insecure" without a proof (`security_status`), and the verdict of another reply is
+no proof. A zone is insecure by validated records of its parent (`_ds_status`), by a validated DS set without a
+supported record, or by the configuration. An alias instead of a DS or DNSKEY set shows that no zone begins at the name;
+nothing is concluded from what follows it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -57,9 +60,9 @@ __all__ = ["NO_SKEW", "Chain", "apply_status"]
 
 
 NO_SKEW = (0, 0)
-# What `_ds_status` finds in a reply that proves nothing by itself.
+# Result of `_ds_status` for a reply that proves nothing by itself.
 _UNDECIDED = SecurityStatus(Verdict.INDETERMINATE)
-# Extended errors of signatures that our clock finds too early or too late.
+# Extended errors of signatures that are expired or not yet valid by the local clock.
 OUT_OF_TIME = frozenset((c.EDE_SIGNATURE_EXPIRED, c.EDE_SIGNATURE_NOT_YET_VALID))
 SIGNATURES = limits.SIGNATURES_PER_RRSET
 SIGNERS = limits.SIGNERS_PER_RRSET
@@ -68,10 +71,10 @@ CHECKS = limits.CHECKS_PER_RRSET
 KEY_SETS = limits.PARSED_KEY_SETS
 KEY_OVERHEAD = limits.PARSED_KEY_OVERHEAD
 KNOWN_SIGNATURES = limits.KNOWN_SIGNATURES
-# Sets that come again with other denials; what answers a question is kept by the cache.
+# Types whose sets come again with other denials; sets that answer queries are in the cache with their verdict.
 REPEATED = frozenset((c.SOA, c.NSEC, c.NSEC3))
 KNOWN = [True]
-# The part of a signature's time by which clocks may differ.
+# Clocks may differ by one part in this many of the validity of a signature.
 SKEW_PART = 10
 
 
@@ -84,11 +87,11 @@ def _what(rrset: RRset) -> str:
 
 
 class Chain:
-    """Keys and zone states for one validator.
+    """Keys and security status of zones, for one validator.
 
-    Holds nothing but its anchors, parsed keys of recent zones, and marks of the signatures of denials found right: the
-    SOA set of a zone and the proof of its apex come with each of its denials, and whether a signature fits a key and
-    data never changes. Whether its time has come or is over is looked at each time.
+    Its state is the anchors, the parsed keys of recent zones, and a digest of each verified signature of a SOA, NSEC or
+    NSEC3 set. The SOA set of a zone and the proof for its apex come with each of its denials, and whether a signature
+    fits a key and data never changes. The validity period is checked each time.
     """
 
     def __init__(
@@ -111,10 +114,10 @@ class Chain:
     # --- one RRset ------------------------------------------------------------------------------------------------
 
     def rrset(self, task: Task, ctx: Context, rrset: RRset, question: Question) -> Steps[SecurityStatus]:
-        """What is to be believed of one RRset with its signatures, found while asking for `question`.
+        """The security status of one RRset with its signatures, from a reply to `question`.
 
-        Which server it came from does not count: servers of a parent often hold the child as well, and a zone above the
-        anchor has no say below it.
+        It does not depend on the server that sent the set: servers of a parent often serve the child as well. Zones
+        above the trust anchor cannot sign for names below it.
         """
         asked_parent = question.qtype == c.DS and names.equal(rrset.name, question.qname)
         place = names.zone_lookup_name(rrset.name, c.DS if asked_parent else rrset.rtype)
@@ -136,12 +139,12 @@ class Chain:
         reason: SecurityStatus | None = None
         signers = [sigs[0].signer] if len(sigs) == 1 else list(dict.fromkeys(s.signer for s in sigs))[:SIGNERS]
         for signer in signers:
-            # A signer above the anchor is nobody: its zone may well be unsigned, and that must not make this set so.
+            # A signer above the anchor does not count: if its zone is unsigned, this set must not become insecure.
             if not names.is_subdomain(signer, anchor.zone) or not _may_sign(signer, rrset, question):
                 reason = reason or bogus(
                     c.EDE_DNSSEC_BOGUS,
                     f"{_show(rrset.name, rrset.rtype)} is signed by "
-                    f"{names.to_text(signer)}, which is not in charge of it",
+                    f"{names.to_text(signer)}, which is not authoritative for it",
                 )
                 continue
             keys: Sequence[Dnskey] | None = self._known_keys(ctx, signer) if task.trace is None else None
@@ -163,10 +166,10 @@ class Chain:
     def _unsigned(
         self, task: Task, ctx: Context, rrset: RRset, place: bytes, anchor: Anchor, state: SecurityStatus
     ) -> Steps[SecurityStatus]:
-        """Why a set without signatures is bogus where nothing proves it unsigned either: what is missing first counts.
+        """The reason why a set without signatures is bogus when nothing proves that its zone is unsigned (`state`).
 
-        Below a delegation that is the proof that it is an insecure one. A zone without usable keys cannot sign
-        anything; one that has them has not signed this set.
+        The highest zone at fault gives the reason. Below a delegation, the proof is missing that it is insecure. A zone
+        whose keys are bogus is the fault itself. A zone with valid keys has not signed this set. All results are bogus.
         """
         zone = place
         while zone != anchor.zone:
@@ -195,10 +198,10 @@ class Chain:
         keys: Sequence[Dnskey],
         algorithms: Iterable[int] = (),
     ) -> Steps[SecurityStatus]:
-        """Check the signatures of one signer until one is right.
+        """Check the signatures of one signer until one is valid.
 
-        With `harden` one of each algorithm of `algorithms` and of the zone's keys must be right (RFC 4035 section 2.2),
-        which zones in the midst of a rollover need not fulfil; RFC 6840 section 5.11 wants validators content with one.
+        With `harden`, one of each algorithm of `algorithms` and of the zone's keys must be valid (RFC 4035 section
+        2.2). Zones during a rollover may fail that; by RFC 6840 section 5.11 a validator accepts any one.
         """
         wanted: set[int] = set()
         if self.harden:
@@ -230,12 +233,12 @@ class Chain:
                     _note_check(task, rrset, sig, None, fault, sig.signer)
                 reason = reason or fault
                 continue
-            # KeyTrap (CVE-2023-50387): colliding tags and many signatures multiply, so both factors are capped.
+            # KeyTrap (CVE-2023-50387): keys with the same tag times signatures; both numbers are limited.
             for key in candidates[:KEYS_PER_TAG]:
                 data = signed_data(rrset, sig)
                 mark = verified_signature_key(task.budget, key, sig, data) if rrset.rtype in REPEATED else None
                 if mark is not None and mark in self._known:
-                    del self._known[mark]  # to the end of the order of age
+                    del self._known[mark]  # inserted again below, as the newest
                     good = KNOWN
                 else:
                     check = signature_check(task.budget, key, sig, data) if tried < CHECKS else None
@@ -262,15 +265,15 @@ class Chain:
                 if task.trace is not None:
                     _note_check(task, rrset, sig, key, reason, sig.signer)
         if reason is None:
-            reason = bogus(c.EDE_DNSSEC_BOGUS, f"{_what(rrset)}: no right signature of algorithm {min(wanted)}")
+            reason = bogus(c.EDE_DNSSEC_BOGUS, f"{_what(rrset)}: no valid signature of algorithm {min(wanted)}")
         return reason
 
     def _fault(self, sig: Rrsig, rrset: RRset, now: int) -> SecurityStatus | None:
-        """What is wrong with a signature before any cryptography (RFC 4035 section 5.3.1)."""
+        """What is wrong with the labels and times of a signature (RFC 4035 section 5.3.1); None when nothing is."""
         what = _what(rrset)
-        # More labels than the owner, or fewer than the signer: forging wildcards across zones (CVE-2026-44690 and kin).
+        # More labels than the owner or fewer than the signer: wildcards of other zones (CVE-2026-44690 and similar).
         if sig.labels > signer_labels(rrset.name) or sig.labels < names.label_count(sig.signer):
-            return bogus(c.EDE_DNSSEC_BOGUS, f"{what}: the signature states an impossible number of labels")
+            return bogus(c.EDE_DNSSEC_BOGUS, f"{what}: the label count of the signature is impossible")
         now32 = now & 0xFFFFFFFF
         if serial_before(sig.expiration, sig.inception):
             return bogus(c.EDE_SIGNATURE_EXPIRED_BEFORE_VALID, f"{what}: the signature expires before it begins")
@@ -286,11 +289,11 @@ class Chain:
         return None
 
     def _within_skew(self, sig: Rrsig, outside: int) -> bool:
-        """Whether a signature that our clock finds `outside` seconds from its time may still be believed.
+        """Whether a signature is accepted `outside` seconds before or after its validity period.
 
-        Signers' clocks and ours differ. A tenth of the time it holds is allowed, within bounds that the operator sets:
-        what was signed for an hour must not outlive it by a day (RFC 4035 section 5.3.1 leaves no tolerance, and
-        RFC 4641 section 4.4.2 names the tenth).
+        The clocks of signer and resolver may differ. A tenth of the validity period is tolerated (RFC 4641 section
+        4.4.2), within the limits of the settings, which are 0 by default (RFC 4035 section 5.3.1 tolerates nothing).
+        A signature for one hour must not be accepted for another day.
         """
         least, most = self.skew
         return outside <= min(max((sig.expiration - sig.inception & 0xFFFFFFFF) // SKEW_PART, least), most)
@@ -304,7 +307,7 @@ class Chain:
         keys = self._known_keys(ctx, zone)
         if keys is not None:
             if task.trace is not None:
-                task.note("keys", f"the keys of {names.to_text(zone)} are known and were validated before", zone=zone,
+                task.note("keys", f"the keys of {names.to_text(zone)} were validated before and are cached", zone=zone,
                           facts={"keys": keys, "ds": (), "anchor": False, "entry": (), "cached": True})
             return SecurityStatus(Verdict.SECURE, keys=keys)
         outcome = yield Need(Question(zone, c.DNSKEY), Purpose.DNSSEC)
@@ -312,25 +315,25 @@ class Chain:
         if failure is not None:
             ede = failure.ede if failure.ede > 0 else c.EDE_DNSKEY_MISSING
             if failure.kind is FailureKind.CYCLE or ede == c.EDE_NSEC_MISSING:
-                # The zone says that it has no keys, and cannot prove it for want of them (RFC 8914 section 4.10).
+                # The zone has no DNSKEY set, and without keys it cannot prove that (RFC 8914 section 4.10).
                 ede = c.EDE_DNSKEY_MISSING
             return bogus(ede, f"no keys of {names.to_text(zone)}: {failure.text}", failure=failure)
-        # Judged by its first record: an alias here shows that the name is no zone, and what it leads to, whatever its
-        # verdict, says nothing about these keys.
+        # Only the first record counts: an alias shows that the name is no zone, and nothing is concluded from its
+        # target or from the verdict of the target.
         first = outcome.answer[0] if outcome.answer else None
         if first is not None and first.rtype == c.DNSKEY and names.equal(first.name, zone):
             if first.verdict == Verdict.SECURE:
                 return SecurityStatus(Verdict.SECURE, keys=self._keys_of(first))
         elif first is None and outcome.verdict != Verdict.SECURE and outcome.verdict != Verdict.INSECURE:
             return bogus(c.EDE_DNSSEC_INDETERMINATE, f"the keys of {names.to_text(zone)} could not be validated")
-        # The name has no keys of its own that could be trusted. That is legal only where it is proved insecure.
+        # The name has no secure DNSKEY set. That is valid only where it is proved insecure.
         state = yield from self.zone_status(task, ctx, zone)
         if state.verdict is Verdict.SECURE:
-            return bogus(c.EDE_DNSKEY_MISSING, f"{names.to_text(zone)} signs but has no keys")
+            return bogus(c.EDE_DNSKEY_MISSING, f"{names.to_text(zone)} has signatures but no keys")
         return state
 
     def _known_keys(self, ctx: Context, zone: bytes) -> tuple[Dnskey, ...] | None:
-        """The keys of `zone` (lower case) when the cache has them validated."""
+        """The keys of `zone` (lower case) when the cache has its DNSKEY set as secure."""
         known = ctx.store.rrsets.find(zone, c.DNSKEY, ctx.now, min_trust=0)
         return self._keys_of(known) if known is not None and known.verdict == Verdict.SECURE else None
 
@@ -339,7 +342,7 @@ class Chain:
         known: tuple[Dnskey, ...] | None = self.parsed.entries.get(slot)
         if known is None:
             known = tuple(k for k in map(parse_dnskey, rrset.rdatas()) if k is not None)
-            # The set stands here as it was received, and each key in it once more, whole and in parts.
+            # Memory: the set as received, and each key again as a whole and in parts.
             self.parsed.put(slot, known, 3 * len(slot) + KEY_OVERHEAD * (len(known) + 1))
         return known
 
@@ -351,8 +354,8 @@ class Chain:
             found = yield from self._ds_of(task, ctx, zone)
             if isinstance(found, SecurityStatus):
                 if found.verdict is Verdict.SECURE:
-                    # No cut is here: whoever publishes keys at a name inside of a zone made them himself.
-                    return bogus(c.EDE_DNSKEY_MISSING, f"{names.to_text(zone)} has keys but is no zone of its own")
+                    # No zone cut is here, so no DS set can confirm these keys.
+                    return bogus(c.EDE_DNSKEY_MISSING, f"{names.to_text(zone)} has keys but is not a zone")
                 return found
             anchor = Anchor(zone)
             anchor.ds = found
@@ -393,15 +396,16 @@ class Chain:
             fault = bogus(c.EDE_DNSKEY_MISSING, f"no key of {names.to_text(zone)} matches a DS record or anchor")
         elif all(k.flags & REVOKED for k in entry):
             fault = bogus(
-                c.EDE_DNSKEY_MISSING, f"the key of {names.to_text(zone)} that the DS record names is revoked"
+                c.EDE_DNSKEY_MISSING, f"the key of {names.to_text(zone)} that the DS record refers to is revoked"
             )
         elif not any(k.usable for k in entry):
             fault = bogus(
-                c.EDE_NO_ZONE_KEY_BIT_SET, f"the key of {names.to_text(zone)} that the DS record names may not sign"
+                c.EDE_NO_ZONE_KEY_BIT_SET,
+                f"the key of {names.to_text(zone)} that the DS record refers to may not sign",
             )
         elif not sigs:
             fault = bogus(
-                c.EDE_RRSIGS_MISSING, f"the keys of {names.to_text(zone)} are not signed by the one that is trusted"
+                c.EDE_RRSIGS_MISSING, f"the keys of {names.to_text(zone)} are not signed by a trusted one"
             )
         if fault is not None:
             if task.trace is not None:
@@ -410,16 +414,16 @@ class Chain:
         listed = [d.algorithm for d in usable] + [k.algorithm for k in trusted]
         found = yield from self._check(task, ctx, rrset, sigs, entry, listed)
         if found.ede in OUT_OF_TIME and self.anchors.get(zone) is anchor:
-            found.text += "; is the clock of this machine right?"  # nothing at all validates then
+            found.text += "; is the clock of this host right?"  # with a wrong clock nothing validates
         return found
 
     def _ds_of(self, task: Task, ctx: Context, zone: bytes) -> Steps["list[Ds] | SecurityStatus"]:
-        """The validated DS set of `zone`, or the finding that stands in its place."""
+        """The validated DS set of `zone`, or its security status when it has none."""
         if self.anchors.closest(zone) is None:
             return insecure(NoTrustAnchor(zone))
         known = ctx.store.rrsets.find(zone, c.DS, ctx.now, min_trust=0)
         if known is not None and known.verdict != Verdict.SECURE and known.sig_len and task.trace is None:
-            # It came with a referral: checked on the spot, since a question of its own costs as much as the check.
+            # It came with a referral. It is checked here, because a sub-query would cost as much as the check.
             task.account_octets(octets_of([known]))
             found = yield from self.rrset(task, ctx, known, Question(zone, c.DS))
             if found.verdict is Verdict.SECURE:
@@ -430,11 +434,11 @@ class Chain:
             outcome = yield Need(Question(zone, c.DS), Purpose.DNSSEC)
             upper: bytes | SecurityStatus = names.ROOT
             if isinstance(outcome, Outcome) and outcome.failure is None and _needs_denial_proof(outcome):
-                # Only the zone in charge may say that there is no DS, and which one that is the zones above decide.
+                # Only the authoritative zone can deny the DS set; the zones above it show which one that is.
                 upper = yield from self.authoritative_zone(task, ctx, names.parent(zone))
             state = upper if isinstance(upper, SecurityStatus) else self._ds_status(task.budget, zone, upper, outcome)
             if state is _UNDECIDED:
-                state = _unproved(zone)  # nothing in this reply proves anything, and the zones above are secure
+                state = _unproved(zone)  # the reply proves nothing, and the zones above are secure
             if task.trace is not None:
                 _note_ds(task, zone, outcome, state)
             if state is not None:
@@ -445,12 +449,12 @@ class Chain:
     def _ds_status(
         self, budget: Budget, zone: bytes, upper: bytes, outcome: Outcome | Failure
     ) -> SecurityStatus | None:
-        """What a reply about the DS set of `zone` says of it; None when it is a validated DS set.
+        """The security status of `zone` by a reply to a DS query; None when the reply is a validated DS set.
 
-        `upper` is the signed zone in charge of that set. Nobody else may deny it: its ancestors' records are genuine
-        too, and know nothing of what stands below its apex (RFC 4035 section 5.2, RFC 5155 section 8.9).
-        SECURE: no zone begins there, so the one above goes on. INSECURE: proved by a record of the reply. `_UNDECIDED`:
-        the reply proves nothing by itself. Nothing is concluded from the verdict of the whole.
+        `upper` is the signed zone that is authoritative for the DS set. Only its records can deny the set: records of
+        its ancestors are valid too, but know nothing of names below its apex (RFC 4035 section 5.2, RFC 5155 section
+        8.9). SECURE: no zone begins at the name. INSECURE: proved by a record of the reply. `_UNDECIDED`: the reply
+        proves nothing by itself. "Insecure" is never concluded from the verdict of the reply as a whole.
         """
         failure = outcome if isinstance(outcome, Failure) else outcome.failure
         if failure is not None:
@@ -461,12 +465,12 @@ class Chain:
             )
         assert isinstance(outcome, Outcome)
         if outcome.answer:
-            # Judged by its first record: an alias shows that no zone begins here, wherever it leads (RFC 1034 3.6.2).
+            # Only the first record counts: an alias shows that no zone begins here (RFC 1034 section 3.6.2).
             first = outcome.answer[0]
             if first.verdict != Verdict.SECURE:
                 return _UNDECIDED
             if first.rtype == c.DS and names.equal(first.name, zone):
-                # One that a wildcard was expanded to, by a proof that the name itself has nothing, not even NS.
+                # Expanded from a wildcard: the name itself is proved to have no records, not even NS.
                 return SECURE if is_expanded(first) else None
             if first.rtype == c.CNAME and names.equal(first.name, zone):
                 return SECURE
@@ -482,18 +486,18 @@ class Chain:
     def _no_ds_proof(
         self, budget: Budget, zone: bytes, upper: bytes, authority: list[RRset], *, spans: bool
     ) -> SecurityStatus | None:
-        """What the validated records of `upper` in a denial of DS say about `zone`: INSECURE, SECURE when it is no
-        delegation.
+        """The status of `zone` by the validated records of `upper` in a denial of DS: INSECURE, or SECURE when the name
+        is no delegation.
 
-        None when they do not speak about the name itself; then it counts whether the denial was proved at all.
-        `spans`: opt-out spans are looked at too, which a secure denial does not rest on.
+        None when no record matches the name; then the verdict of the denial decides. With `spans`, opt-out spans count
+        as well; a secure denial does not depend on one.
         """
         hashed: list[nsec3.Nsec3] = []
         for rrset in authority:
             if rrset.verdict != Verdict.SECURE or not rrset.sig_len:
                 continue
-            signer = signatures(rrset, 1)[0].signer  # the one that was right comes first (`apply_status`)
-            # A child has no say about its own delegation (RFC 6840 section 4.4), nor has a zone above the parent.
+            signer = signatures(rrset, 1)[0].signer  # the valid signature is the first one (`apply_status`)
+            # Neither the child (RFC 6840 section 4.4) nor a zone above the parent can deny the delegation.
             if signer != upper or signer == zone:
                 continue
             if rrset.rtype == c.NSEC and names.equal(rrset.name, zone):
@@ -522,16 +526,17 @@ class Chain:
     def zone_status(self, task: Task, ctx: Context, zone: bytes) -> Steps[SecurityStatus]:
         """Whether data at `zone` must be signed: SECURE (it must), INSECURE (proved), or BOGUS with the reason.
 
-        `zone` (lower case) may be any name; each name from the anchor down to it is asked for its DS set.
+        `zone` (lower case) may be any name; the DS set of each name from the anchor down to it is needed.
         """
         found = yield from self.authoritative_zone(task, ctx, zone)
         return found if isinstance(found, SecurityStatus) else SECURE
 
     def authoritative_zone(self, task: Task, ctx: Context, name: bytes) -> Steps["bytes | SecurityStatus"]:
-        """The signed zone that `name` (lower case) belongs to; else why it is INSECURE (proved) or BOGUS.
+        """The signed zone that `name` (lower case) belongs to; else the status INSECURE (proved) or BOGUS.
 
-        Each name from the anchor down is looked at. What was proved insecure is so for all names below in the same
-        client query: the records of one reply, and its replies, may be very many, and the look is as long as the name.
+        The DS set of each name from the anchor down is examined. A delegation proved insecure is remembered in the
+        budget, and all names below it are insecure for the same client query: it may have very many records to judge,
+        and each examination takes a step for each label.
         """
         anchor = self.anchors.closest(name)
         if anchor is None:
@@ -562,7 +567,7 @@ class Chain:
             outcome = yield Need(Question(cut, c.DS), Purpose.DNSSEC)
             state = self._ds_status(task.budget, cut, zone, outcome)
             if state is _UNDECIDED:
-                state = _unproved(cut)  # the zones above have been looked at, and they are secure
+                state = _unproved(cut)  # the zones above were examined and are secure
             if task.trace is not None:
                 _note_ds(task, cut, outcome, state)
             if state is None:
@@ -574,14 +579,14 @@ class Chain:
             elif state.verdict is not Verdict.SECURE:
                 if state.verdict is Verdict.INSECURE:
                     known_insecure[cut] = state
-                    task.budget.octets += octets_of(outcome.authority)  # its proof outlives the work on this question
+                    task.budget.octets += octets_of(outcome.authority)  # the budget holds its proof after this job
                 return state
             elif _nothing_below(outcome, cut):
                 return zone
         return zone
 
     def _understood(self, rrset: RRset) -> SecurityStatus | None:
-        """None when a DS set has a member that can be used; else the finding that its zone is as if unsigned."""
+        """None when a DS set has a supported record; else the status insecure, because none is supported."""
         readable = [d for d in map(parse_ds, rrset.rdatas()) if d is not None]
         if any(d.algorithm in self.algorithms and d.digest_type in DS_DIGESTS for d in readable):
             return None
@@ -596,7 +601,7 @@ class Chain:
 def _note_check(
     task: Task, rrset: RRset, sig: Rrsig | None, key: Dnskey | None, found: SecurityStatus, zone: bytes
 ) -> None:
-    """Tell one look at a signature, or at its absence, to whoever traces."""
+    """Add the check of a signature, or its absence, to the trace."""
     good = found.verdict is Verdict.SECURE
     text = f"{_show(rrset.name, rrset.rtype)}: signed by key {key.tag} of {names.to_text(zone)}" if good and key else (
         found.text or f"{_show(rrset.name, rrset.rtype)} needs no signature"
@@ -606,7 +611,7 @@ def _note_check(
 
 
 def _note_ds(task: Task, zone: bytes, outcome: Outcome | Failure, state: SecurityStatus | None) -> None:
-    """Tell what the parent says of a zone's keys, or of their absence, to whoever traces."""
+    """Add the result of a DS query to the trace."""
     shown = names.to_text(zone)
     answer, proofs = (outcome.answer, outcome.authority) if isinstance(outcome, Outcome) else ([], [])
     digests = [d for rrset in answer if rrset.rtype == c.DS for d in map(parse_ds, rrset.rdatas()) if d is not None]
@@ -615,7 +620,7 @@ def _note_ds(task: Task, zone: bytes, outcome: Outcome | Failure, state: Securit
     elif state.verdict is Verdict.INSECURE:
         text = f"{shown} is an unsigned zone: its parent proves that it has no DS"
     elif state.verdict is Verdict.SECURE:
-        text = f"{shown} is no zone of its own"
+        text = f"{shown} is not a zone"
     else:
         text = state.text
     task.note("ds", text, zone=zone, facts={
@@ -625,14 +630,14 @@ def _note_ds(task: Task, zone: bytes, outcome: Outcome | Failure, state: Securit
 
 
 def apply_status(rrset: RRset, found: SecurityStatus, now: int) -> RRset:
-    """Give a set its verdict and, when it was verified, the TTL its signature allows (RFC 4035 section 5.3.3)."""
+    """Set the verdict of a set and, when it was verified, limit its TTL by the signature (RFC 4035 section 5.3.3)."""
     signature = found.signature
     if signature is not None:
         ttl = min(rrset.ttl, signature.original_ttl, _time_left(signature, now))
         if ttl < rrset.ttl:
             rrset = rrset.with_ttl(ttl)
         if len(signature.rdata) + 2 != len(rrset.packed_sigs):
-            # The one that was right comes first: the cache reads the label count of a wildcard there.
+            # The valid signature goes first, because the label count of a wildcard is read from the first one.
             others = [rdata for rdata in rrset.sigs() if rdata != signature.rdata]
             rrset = rrset.with_sigs([signature.rdata, *others])
         rrset.trust = Trust.VALIDATED
@@ -641,7 +646,7 @@ def apply_status(rrset: RRset, found: SecurityStatus, now: int) -> RRset:
 
 
 def _time_left(signature: Rrsig, now: int) -> int:
-    """Seconds until a signature expires; some where it has expired already and is believed because clocks differ."""
+    """Seconds until a signature expires; `SKEWED_TTL` when it has expired and is accepted within the clock skew."""
     left = (signature.expiration - now) & 0xFFFFFFFF
     return left if left < 1 << 31 else limits.SKEWED_TTL
 
@@ -649,16 +654,16 @@ def _time_left(signature: Rrsig, now: int) -> int:
 def _may_sign(signer: bytes, rrset: RRset, question: Question) -> bool:
     if not names.is_subdomain(rrset.name, signer):
         return False
-    # RFC 4035 section 5.2: a DS set, and its absence, are the parent's to sign. A child that denies its own DS
-    # would also send the validator in a circle.
+    # RFC 4035 section 5.2: the parent signs a DS set or its denial. If the child could, its keys would depend on
+    # themselves.
     if rrset.rtype == c.DS:
         return signer == names.ROOT or not names.equal(rrset.name, signer)
     return question.qtype != c.DS or signer == names.ROOT or not names.equal(question.qname, signer)
 
 
 def _is_ds_of_cut(rrset: RRset | None) -> bool:
-    """Whether this is the validated DS set of a delegation. One that was made from a wildcard is none: there is no zone
-    where no name is (RFC 4592 section 4.6)."""
+    """Whether this is the validated DS set of a delegation, and not one expanded from a wildcard: there the name does
+    not exist, so no zone begins there (RFC 4592 section 4.6)."""
     return rrset is not None and rrset.verdict == Verdict.SECURE and not is_expanded(rrset)
 
 
@@ -667,17 +672,17 @@ def _unproved(zone: bytes) -> SecurityStatus:
 
 
 def _needs_denial_proof(outcome: Outcome) -> bool:
-    """Whether a reply about a DS set is no set that was validated, so that it counts whose records it brings."""
+    """Whether a reply to a DS query has no secure answer, so that the zone of its records must be known."""
     return not outcome.answer or outcome.answer[0].verdict != Verdict.SECURE
 
 
 def _is_ancestor_dname(rrset: RRset, name: bytes) -> bool:
-    """Whether `rrset` is a DNAME of an ancestor of `name`, below which no name has records of its own."""
+    """Whether `rrset` is a DNAME of an ancestor of `name`; no name below a DNAME has records of its own."""
     return rrset.rtype == c.DNAME and names.is_subdomain(name, rrset.name) and not names.equal(name, rrset.name)
 
 
 def _nothing_below(outcome: Outcome, name: bytes) -> bool:
-    """Whether a secure reply about `name` shows that no name below it exists, so that no zone can begin there."""
+    """Whether a secure reply shows that no name below `name` exists, so that no zone can begin there."""
     if outcome.answer:
         return _is_ancestor_dname(outcome.answer[0], name)
     return outcome.rcode == c.NXDOMAIN

@@ -1,10 +1,9 @@
-"""The one gate for the cryptography that strangers can cause: each hash and each signature check is paid for here.
+"""All cryptography that remote parties can cause: each hash and each signature check is charged to a budget here.
 
-Names are hashed with parameters that a zone chooses (CVE-2023-50868), keys are digested and signatures checked in
-numbers that it chooses too (KeyTrap, CVE-2023-50387). So the functions here take the budget of the client query, refuse
-parameters above the limits before they begin, and charge what they do: hashes in blocks of 64 octets, signature checks
-by the piece. Nothing else in the package calls a hash function on what a stranger sent or makes a `SignatureJob`; a
-test reads the sources for it.
+A zone chooses the parameters of NSEC3 hashes (CVE-2023-50868) and the number of its keys and signatures (KeyTrap,
+CVE-2023-50387). So the functions here take the budget of the client query, refuse parameters above the limits, and
+charge hashes in blocks of 64 octets and signature checks by their number. No other module of the package hashes data
+of remote parties or makes a `SignatureJob`; a test reads the sources to check that.
 """
 
 import hashlib
@@ -74,7 +73,7 @@ def ds_matches(budget: Budget, ds: Ds, zone: bytes, key: Dnskey) -> bool:
 
 
 def verified_signature_key(budget: Budget, key: Dnskey, sig: Rrsig, data: bytes) -> bytes:
-    """What a check of the signature over `data` is remembered by. `data` names the algorithm and the signer.
+    """The digest under which a valid signature over `data` is remembered. `data` contains algorithm and signer.
 
     Raises:
         HashBudgetExceeded: no budget left.
@@ -93,6 +92,6 @@ def signature_job(budget: Budget, key: Dnskey, sig: Rrsig, data: bytes) -> Signa
 
 
 def signature_check(budget: Budget, key: Dnskey, sig: Rrsig, data: bytes) -> Verify | None:
-    """The effect that makes one check; None when no check is left."""
+    """The effect for one check; None when no check is left."""
     job = signature_job(budget, key, sig, data)
     return None if job is None else Verify((job,))

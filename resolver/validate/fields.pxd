@@ -1,5 +1,4 @@
-# C door of fields: signatures, keys and DS records as this room reads them.
-# Code that knows these layouts reads them without Python.
+# C interface of fields: layouts of parsed signatures, keys and DS records, for other compiled modules.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 

@@ -1,8 +1,8 @@
 """RRSIG, DNSKEY, DS and type bitmaps, read in C, and the bytes that a signature covers (RFC 4034).
 
-Rule: a reading that fails gives None and raises nothing, because the bytes are a stranger's; the caller treats the
-record as absent. Nothing is verified here. Every signature on the way of a cold query is read once and every signed
-set is put into canonical form once: in Python that cost a quarter of what the cryptography itself does.
+Parsers return None for rdata that they cannot read and raise nothing, because remote parties choose the bytes; the
+caller treats the record as absent. Nothing is verified here. It is C because parsing each signature of a query that is
+not cached, and the canonical form of each signed set, took in Python a quarter of the time of the cryptography.
 """
 
 cimport cython
@@ -76,7 +76,7 @@ cdef class Rrsig:
 cdef class Dnskey:
     """RFC 4034 section 2.1, with the key tag of appendix B.
 
-    `usable` says whether it may sign zone data at all: a zone key of protocol 3 that is not revoked.
+    `usable`: it may sign zone data, because it is a zone key of protocol 3 and not revoked.
     """
 
     def __init__(self, uint16_t flags, uint8_t protocol, uint8_t algorithm, bytes key not None, uint16_t tag,
@@ -135,7 +135,7 @@ def parse_rrsig(bytes rdata not None) -> Rrsig | None:
 
 
 def signatures(RRset rrset not None, int most) -> list[Rrsig]:
-    """The signatures over `rrset` that can be read and cover its type, among the first `most` of them."""
+    """The signatures of `rrset` that can be parsed and cover its type, among its first `most`."""
     cdef const uint8_t *data = <const uint8_t *>PyBytes_AS_STRING(rrset.packed_sigs)
     cdef Py_ssize_t size = PyBytes_GET_SIZE(rrset.packed_sigs)
     cdef Py_ssize_t at = 0, length
@@ -154,7 +154,7 @@ def signatures(RRset rrset not None, int most) -> list[Rrsig]:
 
 
 def key_tag(bytes rdata not None) -> int:
-    """RFC 4034 appendix B (algorithm 1 with its own rule is not supported anyhow)."""
+    """RFC 4034 appendix B, without the special rule for algorithm 1, which is not supported."""
     cdef const uint8_t *data = <const uint8_t *>PyBytes_AS_STRING(rdata)
     cdef Py_ssize_t i, size = PyBytes_GET_SIZE(rdata)
     cdef uint32_t total = 0
@@ -180,7 +180,7 @@ def parse_ds(bytes rdata not None) -> Ds | None:
 
 
 def matching_keys(object keys, Rrsig sig not None) -> list[Dnskey]:
-    """Those of `keys` that may have made `sig`: its tag, its algorithm, and permitted to sign."""
+    """Those of `keys` that may have made `sig`: same tag and algorithm, and usable."""
     cdef Dnskey key
     cdef list found = []
     for key in keys:
@@ -190,7 +190,7 @@ def matching_keys(object keys, Rrsig sig not None) -> list[Dnskey]:
 
 
 def serial_before(uint32_t a, uint32_t b) -> bool:
-    """Whether 32-bit time `a` lies before `b` in serial arithmetic (RFC 4034 section 3.1.5, RFC 1982)."""
+    """Whether 32-bit time `a` is before `b` in serial arithmetic (RFC 4034 section 3.1.5, RFC 1982)."""
     return a != b and <uint32_t>(b - a) < 0x80000000u
 
 
@@ -200,9 +200,9 @@ def signer_labels(bytes owner not None) -> int:
 
 
 def is_timely(Rrsig sig not None, RRset rrset not None, int64_t now) -> bool:
-    """Whether nothing is wrong with labels and times of `sig` at `now` (RFC 4035 section 5.3.1), in one look.
+    """Whether labels and times of `sig` are valid at `now` (RFC 4035 section 5.3.1), in one C call.
 
-    False says only that a closer look is due, which also finds the words for it.
+    False does not mean that the signature is rejected: the caller then decides about tolerance and error text.
     """
     cdef uint32_t moment = <uint32_t>now
     cdef int owner = labels_as_signed(<const uint8_t *>PyBytes_AS_STRING(rrset.name), PyBytes_GET_SIZE(rrset.name))
@@ -216,8 +216,8 @@ def is_timely(Rrsig sig not None, RRset rrset not None, int64_t now) -> bool:
 def signed_data(RRset rrset not None, Rrsig sig not None) -> bytes:
     """The bytes that `sig` signs (RFC 4034 section 3.1.8.1): its own head, then the set in canonical form.
 
-    Names in the rdata are lowered, records sorted without duplicates (6.2, 6.3); the owner of an expanded wildcard is
-    the wildcard again (RFC 4035 section 5.3.2).
+    Names in the rdata are lower case, and records are sorted without duplicates (sections 6.2, 6.3). The owner of an
+    expanded wildcard is the wildcard (RFC 4035 section 5.3.2).
     """
     cdef const uint8_t *name = <const uint8_t *>PyBytes_AS_STRING(rrset.name)
     cdef Py_ssize_t name_size = PyBytes_GET_SIZE(rrset.name)
@@ -247,7 +247,7 @@ def signed_data(RRset rrset not None, Rrsig sig not None) -> bytes:
         made = PyBytes_FromStringAndSize(NULL, size)
         out = put_front(<uint8_t *>PyBytes_AS_STRING(made), rrset, sig, signer_size)
         out = put_owner(out, owner, name_size, rrset, sig)
-        # The packed form is the length and the rdata, just as they are signed.
+        # The packed form is length and rdata, as in the signed data.
         memcpy(out, PyBytes_AS_STRING(rrset.packed), length)
         layout = rdata_layout(rrset.rtype, rrset.rclass)
         if layout != NULL:
@@ -296,7 +296,7 @@ def name_end(bytes data not None, Py_ssize_t start) -> int:
 
 
 def bitmap_has(bytes bitmap not None, int rtype) -> bool:
-    """Whether a type bitmap names `rtype` (RFC 4034 section 4.1.2). A malformed bitmap names nothing."""
+    """Whether a type bitmap has `rtype` (RFC 4034 section 4.1.2). False where the bitmap is malformed."""
     cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(bitmap)
     cdef Py_ssize_t at = 0, end = PyBytes_GET_SIZE(bitmap)
     cdef int window = (rtype >> 8) & 0xFF, low = rtype & 0xFF

@@ -1,8 +1,8 @@
 """Proofs of absence by NSEC (RFC 4034 section 4, RFC 4035 section 5.4, RFC 6840 section 4).
 
-The records given here have been verified already; this file only asks what they prove. Four facts shape it: an NSEC
-whose owner is a delegation says nothing about names below it, one whose owner has a DNAME neither, one that a wildcard
-was expanded to says nothing at all, and the next name of the last NSEC of a zone is the apex.
+The records have been verified before; the functions here decide what they prove. An NSEC record whose owner is a
+delegation or has a DNAME proves nothing about names below it. One that was expanded from a wildcard proves nothing at
+all. The next name of the last NSEC record of a zone is the apex.
 """
 
 from collections.abc import Iterable
@@ -42,7 +42,7 @@ class Nsec(NamedTuple):
     zone: bytes
 
     def has(self, rtype: int) -> bool:
-        """Whether the bitmap names the type."""
+        """Whether the bitmap has the type."""
         return bitmap_has(self.bitmap, rtype)
 
     @property
@@ -51,7 +51,7 @@ class Nsec(NamedTuple):
         return self.has(c.NS) and not self.has(c.SOA)
 
     def covers(self, name: bytes) -> bool:
-        """Whether `name` lies strictly between owner and next name, and the owner may speak for it."""
+        """Whether `name` is strictly between owner and next name, and not below a delegation or DNAME at the owner."""
         if names.compare(self.owner, name) >= 0:
             return False
         if names.compare(self.owner, self.next_name) < 0:
@@ -65,7 +65,7 @@ class Nsec(NamedTuple):
 
 
 def parse(owner: bytes, rdata: bytes, zone: bytes) -> Nsec | None:
-    """Read one; None when its owner or next name lies outside of the zone that signed it (CVE-2026-13321)."""
+    """Parse a record; None when its owner or next name is outside the zone that signed it (CVE-2026-13321)."""
     end = name_end(rdata, 0)
     if end < 0:
         return None
@@ -76,9 +76,9 @@ def parse(owner: bytes, rdata: bytes, zone: bytes) -> Nsec | None:
 
 
 def read(rrset: RRset, zone: bytes) -> list[Nsec]:
-    """The records of a verified set of `zone` that can prove anything.
+    """The usable records of a verified set of `zone`.
 
-    None of one that was made from a wildcard: it stands at the wildcard, not where it is shown (RFC 4035 section 5.3.4,
+    None of a set expanded from a wildcard: it is valid at the wildcard and not at its owner (RFC 4035 section 5.3.4,
     CVE-2017-15105).
     """
     if is_expanded(rrset):
@@ -97,7 +97,7 @@ def covering(records: Iterable[Nsec], name: bytes) -> Nsec | None:
 
 
 def closest_encloser(record: Nsec, name: bytes) -> bytes:
-    """The longest ancestor of `name` that exists, by the record that covers it."""
+    """The closest existing ancestor of `name`, by the record that covers the name."""
     shared = max(names.common_labels(name, record.owner), names.common_labels(name, record.next_name))
     return names.suffix(name, shared)
 
@@ -117,18 +117,18 @@ def proves_nxdomain(records: list[Nsec], qname: bytes) -> bool:
 
 
 def _lacks(record: Nsec, qtype: int, qname: bytes) -> bool:
-    """Whether the record that matches a name proves that it has no `qtype`, from the right side of a cut.
+    """Whether the record that matches a name proves that it has no `qtype`, from the right side of a zone cut.
 
-    Bitmaps do not name ANY: the name must have no data at all.
+    Bitmaps have no bit for ANY: the name must have no data at all.
     """
     if qtype == c.ANY:
-        # RFC 9824 section 3: the record that is made up for one name has the next possible one behind it.
-        made_up = record.next_name == b"\x01\0" + record.owner
-        return bitmap_is_within(record.bitmap, COMPACT_DENIAL_TYPES if made_up else DENIAL_BITMAP_TYPES)
+        # RFC 9824 section 3: the next name of a record that was generated for one name is its immediate successor.
+        generated = record.next_name == b"\x01\0" + record.owner
+        return bitmap_is_within(record.bitmap, COMPACT_DENIAL_TYPES if generated else DENIAL_BITMAP_TYPES)
     if record.has(qtype) or record.has(c.CNAME):
         return False
     if qtype == c.DS:
-        return qname == names.ROOT or not record.has(c.SOA)  # the child's apex knows nothing of its DS
+        return qname == names.ROOT or not record.has(c.SOA)  # a record of the child's apex does not deny its DS
     return not record.is_delegation
 
 

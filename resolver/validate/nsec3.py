@@ -1,9 +1,9 @@
 """Proofs of absence by hashed names (RFC 5155, RFC 9276).
 
-The records given here have been verified already. Hashing is the attack surface (CVE-2023-50868): each proof memoises
-its hashes, their number is bounded, `gate` computes them on the query's budget, and more iterations than the limit make
-the zone count as insecure, never as proof.
-Opt-out is carried out of each proof, since it turns "does not exist" into "is not signed".
+The records have been verified before. Hashing can be abused (CVE-2023-50868): each proof memoises its hashes, their
+number is limited, `crypto_budget` charges them to the query, and with more iterations than the limit nothing is proved
+and the zone is insecure. Each proof returns the opt-out record that it depends on, because opt-out turns "does not
+exist" into "is not signed".
 """
 
 import struct
@@ -36,24 +36,24 @@ class Nsec3(NamedTuple):
     zone: bytes
 
     def has(self, rtype: int) -> bool:
-        """Whether the bitmap names the type."""
+        """Whether the bitmap has the type."""
         return bitmap_has(self.bitmap, rtype)
 
     @property
     def opt_out(self) -> bool:
-        """Whether unsigned delegations may hide in its span (RFC 5155 section 6)."""
+        """Whether unsigned delegations may exist in its span (RFC 5155 section 6)."""
         return bool(self.flags & OPT_OUT)
 
     def covers(self, digest: bytes) -> bool:
-        """Whether `digest` lies strictly between this hash and the next, around the end of the ring too."""
+        """Whether `digest` is strictly between this hash and the next, also across the end of the hash order."""
         if self.owner_hash < self.next_hash:
             return self.owner_hash < digest < self.next_hash
         return digest > self.owner_hash or digest < self.next_hash
 
 
 def parse(owner: bytes, rdata: bytes, zone: bytes) -> Nsec3 | None:
-    """Read one; None for unknown hash algorithms or flags (RFC 5155 section 8.1, 8.2) and owners not directly below
-    the zone's apex (CVE-2026-10723)."""
+    """Parse a record; None for unknown hash algorithms or flags (RFC 5155 sections 8.1 and 8.2), long salts, and owners
+    not directly below the apex of the zone (CVE-2026-10723)."""
     if len(rdata) < 6:
         return None
     algorithm, flags, iterations, salt_length = struct.unpack_from("!BBHB", rdata)
@@ -74,16 +74,16 @@ def parse(owner: bytes, rdata: bytes, zone: bytes) -> Nsec3 | None:
 
 
 def read(rrset: RRset, zone: bytes) -> list[Nsec3]:
-    """The records of a verified set of `zone` that can prove anything; none of one that was made from a wildcard."""
+    """The usable records of a verified set of `zone`; none of a set expanded from a wildcard."""
     if is_expanded(rrset):
         return []
     return [record for rdata in rrset.rdatas() if (record := parse(rrset.name, rdata, zone)) is not None]
 
 
 class Prover:
-    """The NSEC3 records of one reply, of one zone and one set of parameters, with the hashes already computed.
+    """The NSEC3 records of one reply, of one zone and one set of parameters, with the hashes computed so far.
 
-    Hashes are charged to `budget`; none has more than `most` iterations, and not more than `hashes` are computed.
+    Hashes are charged to `budget`. None has more than `most` iterations, and at most `hashes` are computed.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Prover:
         self.iterations = iterations
         self.salt = salt
         self._hashes = hashes
-        # RFC 5155 section 8.2: all must carry the same parameters; those that differ prove nothing.
+        # RFC 5155 section 8.2: all records must have the same parameters; others are ignored.
         self.records = [r for r in records if (r.zone, r.iterations, r.salt) == (zone, iterations, salt)]
         self._memo: dict[bytes, bytes] = {}
 
@@ -115,14 +115,15 @@ class Prover:
 
     @property
     def exceeds_iterations(self) -> bool:
-        """Whether its zone asks for more iterations than are followed, so that nothing can be proved (RFC 9276 3.2)."""
+        """Whether the records have more iterations than `most`, so that they prove nothing (RFC 9276 section 3.2)."""
         return self.iterations > self.most
 
     def digest(self, name: bytes) -> bytes:
         """Hash of a lower-case name (RFC 5155 section 5).
 
         Raises:
-            HashBudgetExceeded: the reply has used up its hashes, the query its budget, or the zone asks for too much.
+            HashBudgetExceeded: the limit of this reply or the budget of the query is reached, or the iterations exceed
+                `most`.
         """
         known = self._memo.get(name)
         if known is None:
@@ -143,8 +144,8 @@ class Prover:
         return next((r for r in self.records if r.covers(digest)), None)
 
     def closest_encloser(self, qname: bytes) -> tuple[bytes, Nsec3] | None:
-        """The closest encloser and the record that covers the next closer name (RFC 5155 section 8.3); None when
-        there is no such proof."""
+        """The closest encloser and the record that covers the next closer name (RFC 5155 section 8.3); None without
+        such a proof."""
         labels = names.label_count(qname)
         apex = names.label_count(self.zone)
         for count in range(labels - 1, apex - 1, -1):
@@ -152,7 +153,7 @@ class Prover:
             match = self.matching(candidate)
             if match is None:
                 continue
-            # A delegation or DNAME as encloser would speak for names that are not its own.
+            # A delegation or DNAME cannot be the closest encloser: names below it are not in this zone.
             if match.has(c.DNAME) or (match.has(c.NS) and not match.has(c.SOA)):
                 return None
             cover = self.covering(names.suffix(qname, count + 1))
@@ -180,7 +181,7 @@ class Prover:
         encloser, cover = found
         opt_out = cover if cover.opt_out else None
         if qtype == c.DS and opt_out is not None:
-            # RFC 5155 section 8.6: the span is all of the proof. A wildcard beside it answers for no delegation.
+            # RFC 5155 section 8.6: the span is the whole proof. A wildcard does not apply to a delegation.
             return True, opt_out
         star = self.matching(names.wildcard(encloser))
         if star is not None:

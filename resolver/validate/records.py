@@ -1,8 +1,7 @@
-"""The DNSSEC record types as this room reads them: everything that `fields` reads in C.
+"""Parsers of the DNSSEC record types (RFC 4034): those of `fields`, which are in C, and functions on their results.
 
-Everything here is a plain reading of rdata whose outer shape `wire` has checked (RFC 4034); a reading that fails
-returns None, and the caller treats the record as absent. Nothing is verified here; `gate` has the hashes, `verify` the
-signatures, `chain` the meaning.
+A parser returns None for rdata that it cannot read, and the caller treats the record as absent. Nothing is verified
+here: `crypto_budget` has the hashes, `verify` the signatures, `chain` the meaning.
 """
 
 from collections.abc import Container
@@ -57,16 +56,16 @@ __all__ = [
 ]
 
 SECURE_ENTRY = 0x0001
-"""RFC 4034 section 2.1.1, bit 15: the key is an entry point, one that parents and anchors name."""
+"""RFC 4034 section 2.1.1, bit 15: a secure entry point, which DS records and trust anchors refer to."""
 DENIAL_BITMAP_TYPES = frozenset((c.RRSIG, c.NSEC, c.NXNAME))
-"""What the bitmap of a name without data may still name: what DNSSEC itself puts there (RFC 9824 section 3.4)."""
+"""Types that the bitmap of a name without data may contain: those of DNSSEC itself (RFC 9824 section 3.4)."""
 COMPACT_DENIAL_TYPES = DENIAL_BITMAP_TYPES | {65281, 65283}
-"""The same with the private types that compact denial used before it had NXNAME: one for empty non-terminals, one for
-names that do not exist. Others use them for data, so they count only in a record that was made up for one name."""
+"""The same with the private types that compact denial used before NXNAME: one for empty non-terminals, one for names
+that do not exist. Elsewhere they may be data, so they count only in a record that was generated for one name."""
 
 
 def bitmap_is_within(bitmap: bytes, types: Container[int]) -> bool:
-    """Whether a type bitmap names none but `types` (RFC 4034 section 4.1.2). A malformed one may name anything."""
+    """Whether a type bitmap has no types except `types` (RFC 4034 section 4.1.2). False for a malformed one."""
     at, last = 0, -1
     while at < len(bitmap):
         window = bitmap[at]
@@ -83,7 +82,7 @@ def bitmap_is_within(bitmap: bytes, types: Container[int]) -> bool:
 
 
 def is_expanded(rrset: RRset) -> bool:
-    """Whether a verified set was made from a wildcard: its signature, the first one, counts fewer labels than its owner
-    has (RFC 4035 section 5.3.4). One without a readable signature is taken for one that was."""
+    """Whether a verified set was expanded from a wildcard: its first signature has fewer labels than its owner (RFC
+    4035 section 5.3.4). True for a set without a readable signature."""
     first = signatures(rrset, 1)
     return not first or first[0].labels != signer_labels(rrset.name)

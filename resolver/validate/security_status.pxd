@@ -1,6 +1,6 @@
-# Layout of findings when finding.py is compiled as it stands: the class becomes an extension type, whose
-# attributes are read and written without a dictionary or a descriptor. Without compilation nothing reads this file.
-# tests/unit/resolver/test_effects.py holds the names here against ``__slots__`` there.
+# C layout of the class of security_status.py, for its compilation by Cython: it becomes an extension type, whose
+# attributes are accessed without a dictionary or a descriptor. Without compilation this file is not used.
+# tests/unit/resolver/test_effects.py compares the names here with ``__slots__`` there.
 
 from resolver.validate.fields cimport Rrsig
 

@@ -1,20 +1,20 @@
-"""Verdicts with their reasons, and the one place where anything is found insecure (RFC 4035 section 5.2).
+"""Verdicts with their reasons, and the only function that makes the verdict "insecure" (RFC 4035 section 5.2).
 
-"Insecure" switches validation off for a name and all names below it, so it is the verdict that a forger wants. It is
-given for these proofs and for nothing else, and each is an object made of what was validated:
+"Insecure" disables validation for a name and all names below it, so it is the verdict that an attacker wants. It needs
+one of these proofs, each made from validated data or from the configuration:
 
 * `NoTrustAnchor`: the configuration has no trust anchor above the name, or a negative one (RFC 7646).
 * `InsecureDelegation`: the NSEC or NSEC3 record of the name itself has NS, and neither DS nor SOA: an insecure
-  delegation seen from the parent's side (RFC 6840 section 4.4).
-* `OptOutSpan`: a span with the opt-out flag covers the name, so an unsigned delegation may be there (RFC 5155 section
-  6).
-* `UnsupportedKeys`: a validated DS set, or an anchor, with no algorithm or digest that is supported.
-* `TooManyIterations`: a validated NSEC3 record asks for more hashing than the limit (RFC 9276 section 3.2).
-* `NotSignable`: something that nothing in DNSSEC signs: RRSIG records, or a response code. It concerns one reply and is
-  never taken as the state of a zone.
+  delegation, from the parent's side (RFC 6840 section 4.4).
+* `OptOutSpan`: an NSEC3 record with the opt-out flag covers the name, so an unsigned delegation may exist there (RFC
+  5155 section 6).
+* `UnsupportedKeys`: a validated DS set or a trust anchor without a supported algorithm and digest.
+* `TooManyIterations`: a validated NSEC3 record has more iterations than the limit (RFC 9276 section 3.2).
+* `NotSignable`: data that DNSSEC never signs: RRSIG records, or a response code. It applies to one reply and is never
+  the status of a zone.
 
-Rule: the verdict of another reply is no proof. Who needs the state of a zone derives it from the records of that reply
-that are secure themselves; otherwise an alias or an unsigned neighbour in it would lower the verdict.
+The verdict of another reply is no proof. The status of a zone is derived only from records of that reply that are
+secure themselves; otherwise an alias or unsigned data in the reply would lower it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ __all__ = [
 
 
 class NoTrustAnchor:
-    """The configuration says that `name` is not to be validated."""
+    """By the configuration, `name` is not validated."""
 
     __slots__ = ("name",)
     ede = -1
@@ -58,15 +58,15 @@ class NoTrustAnchor:
 
     @property
     def text(self) -> str:
-        """The reason, for people; none, since the operator knows."""
+        """The reason for people; empty, because the operator configured it."""
         return ""
 
 
 class InsecureDelegation:
-    """The validated record of a name that is a delegation without DS.
+    """The validated NSEC or NSEC3 record of a delegation without DS.
 
     Raises:
-        ValueError: the record does not say so.
+        ValueError: the record is not one of a delegation without DS.
     """
 
     __slots__ = ("record",)
@@ -79,7 +79,7 @@ class InsecureDelegation:
 
     @property
     def text(self) -> str:
-        """The reason, for people: an insecure delegation is nothing to be told of."""
+        """The reason for people; empty, because an insecure delegation is no error."""
         return ""
 
 
@@ -100,12 +100,13 @@ class OptOutSpan:
 
     @property
     def text(self) -> str:
-        """The reason, for people: an insecure delegation is nothing to be told of."""
+        """The reason for people; empty, because an insecure delegation is no error."""
         return ""
 
 
 class UnsupportedKeys:
-    """A zone whose validated DS set or anchor names nothing that is supported. `digest`: only its digests are odd."""
+    """A zone whose validated DS set or trust anchor has no supported record. `digest`: only the digest types are not.
+    """
 
     __slots__ = ("digest", "zone")
 
@@ -120,16 +121,16 @@ class UnsupportedKeys:
 
     @property
     def text(self) -> str:
-        """The reason, for people."""
+        """The reason for people."""
         what = "digests of its keys" if self.digest else "algorithms of its keys"
         return f"none of the {what} is supported for {names.to_text(self.zone)}"
 
 
 class TooManyIterations:
-    """A validated NSEC3 record that asks for more iterations than `most`.
+    """A validated NSEC3 record with more iterations than `most`.
 
     Raises:
-        ValueError: it does not.
+        ValueError: it has not.
     """
 
     __slots__ = ("record",)
@@ -137,17 +138,17 @@ class TooManyIterations:
 
     def __init__(self, record: Nsec3, most: int) -> None:
         if record.iterations <= most:
-            raise ValueError("the record keeps to the limit")
+            raise ValueError("the record does not exceed the limit of iterations")
         self.record = record
 
     @property
     def text(self) -> str:
-        """The reason, for people."""
-        return f"{names.to_text(self.record.zone)} asks for {self.record.iterations} NSEC3 iterations"
+        """The reason for people."""
+        return f"{names.to_text(self.record.zone)} has {self.record.iterations} NSEC3 iterations, more than permitted"
 
 
 class NotSignable:
-    """Something that no signature covers, in one reply. It is no proof about a zone."""
+    """Data of one reply that no signature covers. It is no proof about a zone."""
 
     __slots__ = ()
     ede = -1
@@ -160,8 +161,8 @@ Proof: TypeAlias = NoTrustAnchor | InsecureDelegation | OptOutSpan | Unsupported
 class SecurityStatus:
     """A verdict with its reason: the Extended DNS Error (-1: none) and a sentence for people.
 
-    `proof` is what an insecure verdict rests on; `bogus`, `insecure` and `SECURE` make findings. `open` says of a bogus
-    one that nothing is wrong with the data: a part of the chain of trust was not to be had.
+    `proof` is the proof of an insecure verdict. `open` is True for a bogus one when the data was not found wrong, but a
+    part of the chain of trust could not be obtained. Use `bogus`, `insecure` and `SECURE` to make one.
     """
 
     __slots__ = ("ede", "keys", "open", "proof", "signature", "text", "verdict")
@@ -192,16 +193,16 @@ SECURE = SecurityStatus(Verdict.SECURE)
 
 
 def bogus(ede: int, text: str, *, failure: Failure | None = None) -> SecurityStatus:
-    """The finding that data is bogus, for this reason. `failure`: what its chain of trust needs was not obtained."""
+    """The status bogus. `failure`: why a part of the chain of trust could not be obtained."""
     missing = failure is not None and failure.kind is not FailureKind.CYCLE and failure.verdict is not Verdict.BOGUS
     return SecurityStatus(Verdict.BOGUS, ede, text, open=missing)
 
 
 def insecure(proof: Proof) -> SecurityStatus:
-    """The finding that something is insecure, by `proof`. No other function makes one."""
+    """The status insecure, by `proof`. No other function makes it."""
     return SecurityStatus(Verdict.INSECURE, proof.ede, proof.text, proof=proof)
 
 
 def shows_insecure_delegation(record: Nsec | Nsec3) -> bool:
-    """Whether the validated record of a name shows a delegation without DS, from the parent's side."""
+    """Whether the validated record of a name shows a delegation without DS, on the parent's side."""
     return record.has(c.NS) and not record.has(c.DS) and not record.has(c.SOA)

@@ -1,8 +1,8 @@
-"""The root key sentinel (RFC 8509): questions by which a user can find out which root keys this resolver trusts.
+"""The root key sentinel (RFC 8509): queries by which a user can find out which root keys this resolver trusts.
 
-A name that begins with ``root-key-sentinel-is-ta-NNNNN`` or ``-not-ta-`` is resolved as any other; only when its answer
-is secure, and says the wrong thing about key tag NNNNN, does SERVFAIL take the answer's place. Length and type are
-looked at first, since this stands in the way of every secure answer.
+A name that begins with ``root-key-sentinel-is-ta-NNNNN`` or ``-not-ta-`` is resolved as any other. If the answer is
+secure and the statement about key tag NNNNN is false, SERVFAIL replaces it. Length and type are compared first, because
+this runs for each secure answer.
 """
 
 from resolver.effects import Question
@@ -18,7 +18,7 @@ DIGITS = 5
 
 
 class Sentinel:
-    """Knows the tags of the root's trust anchors, which change while the resolver runs (RFC 5011)."""
+    """Checks sentinel queries against the trust anchors of the root, which may change meanwhile (RFC 5011)."""
 
     def __init__(self, anchors: Anchors) -> None:
         self._anchors = anchors
@@ -47,7 +47,7 @@ class Sentinel:
             return None
         trusted = int(digits) in tags
         if label[:-DIGITS] == IS and not trusted:
-            return f"root key sentinel: key tag {int(digits)} is no trust anchor"
+            return f"root key sentinel: key tag {int(digits)} is not a trust anchor"
         if label[:-DIGITS] == NOT and trusted:
             return f"root key sentinel: key tag {int(digits)} is a trust anchor"
         return None

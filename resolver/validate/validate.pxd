@@ -1,5 +1,5 @@
-# Types of what is judged when validate.py is compiled as it stands, so that their attributes are read without a
-# dictionary or a descriptor. Without compilation nothing reads this file.
+# C types of names in validate.py, for its compilation by Cython: attributes are accessed without a dictionary or a
+# descriptor. Without compilation this file is not used.
 
 from resolver.effects cimport Context, Question, RawReply, Task
 from resolver.validate.security_status cimport SecurityStatus

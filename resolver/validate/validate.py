@@ -1,10 +1,12 @@
-"""From one raw reply to a verdict: positive answers, wildcards, alias chains and denials (RFC 4035 section 5).
+"""The verdict of one raw reply: positive answers, wildcards, alias chains and denials (RFC 4035 section 5).
 
-A generator that yields `Need` and `Verify` and returns verdict and reason. Rule: a reply is worth the least of its
-parts, and a part without proof is bogus unless the chain of trust proves its zone insecure. TTLs are settled here, once
-and after validation: each RRset leaves with its own verdict and a TTL that its signature allows, and what is believed
-only because of other records (a denial, the expansion of a wildcard, the CNAME that a DNAME stands for) lives no longer
-than any of them. Whatever keeps something of the reply keeps it by these TTLs.
+`Validator.validate` is a generator that yields `Need` and `Verify` and returns verdict and reason.
+
+Invariants: the verdict of a reply is the lowest of its parts, and a part without proof is bogus unless the chain of
+trust proves its zone insecure. After validation each RRset has its own verdict and a TTL within its signature's
+validity. Data that depends on other records (a denial, the expansion of a wildcard, a CNAME made from a DNAME) has no
+longer TTL than any of them. Caches store the reply with these TTLs; only the operator's minimum raises those of data
+that is not secure.
 """
 
 from resolver import limits
@@ -38,7 +40,7 @@ __all__ = ["Validator", "create"]
 
 
 class _Denials:
-    """The verified NSEC and NSEC3 records of a reply."""
+    """The verified NSEC and NSEC3 records of a reply; `sets` are their RRsets with the signer of each."""
 
     def __init__(self) -> None:
         self.nsec: list[nsec.Nsec] = []
@@ -57,9 +59,9 @@ class _Denials:
 
 
 def _limit_ttls(raw: RawReply) -> None:
-    """Cut the TTLs of what rests on other records of the reply to the least of them (RFC 4035 section 5.3.3).
+    """Limit the TTL of data that depends on proofs of the reply to the lowest of theirs (RFC 4035 section 5.3.3).
 
-    The SOA bounds a denial by its TTL and its MINIMUM (RFC 2308 section 5, RFC 9077).
+    A denial is also limited by TTL and MINIMUM of its SOA (RFC 2308 section 5, RFC 9077).
     """
     proofs = [rrset.ttl for rrset in raw.proofs if rrset.verdict == Verdict.SECURE]
     if raw.denied:
@@ -78,7 +80,7 @@ def _limit_ttls(raw: RawReply) -> None:
 
 
 class Validator:
-    """Validates replies by the anchors of one configuration."""
+    """Validates replies with the trust anchors of one configuration."""
 
     def __init__(
         self,
@@ -94,17 +96,17 @@ class Validator:
         self.anchors = anchors
         self.chain = Chain(anchors, sha1=sha1, harden=harden, skew=skew, nsec3_iterations=nsec3_iterations)
         self.tables = (self.chain.parsed, loaded)
-        """What strangers can fill, bounded in octets."""
+        """Tables that remote parties can fill, with limits in octets."""
         self.sentinel = Sentinel(anchors)
         self.aggressive_nsec = AggressiveNsec(anchors, nsec3_iterations=nsec3_iterations) if aggressive else None
 
     def validate(
         self, question: Question, raw: RawReply, context: Context, task: Task
     ) -> Steps[tuple[Verdict, int, str]]:
-        """Judge one scrubbed reply: its verdict, the Extended DNS Error (0: none) and a sentence.
+        """Validate one scrubbed reply; returns its verdict, the Extended DNS Error (0: none) and a sentence.
 
-        INDETERMINATE: a part of the chain of trust could not be had, so nobody knows (RFC 4035 section 4.3).
-        Each set of `raw` leaves with its verdict, and with a TTL that its signature allows.
+        INDETERMINATE: a part of the chain of trust could not be obtained (RFC 4035 section 4.3). Verdicts and TTLs of
+        the sets of `raw` are set.
         """
         try:
             found = yield from self._validate_reply(question, raw, context, task)
@@ -123,7 +125,7 @@ class Validator:
         for at, rrset in enumerate(raw.answer):
             dname = raw.dname_of(rrset)
             if dname is not None:
-                # It stands before its CNAME, or scrubbing has not made that from it, and has been judged.
+                # `dname_of` returns only a DNAME that precedes the CNAME, so it has been validated.
                 rrset = raw.answer[at] = rrset.with_ttl(min(rrset.ttl, dname.ttl))
                 rrset.verdict, rrset.trust = dname.verdict, dname.trust
                 continue
@@ -140,18 +142,18 @@ class Validator:
             signature = found.signature
             if signature is not None and signature.labels < signer_labels(rrset.name):
                 if rrset.rtype == c.DNAME:
-                    # What a wildcard would make of a whole subtree has no defined meaning (RFC 4592 section 4.4).
+                    # A DNAME at a wildcard has no defined meaning (RFC 4592 section 4.4).
                     return bogus(c.EDE_DNSSEC_BOGUS, f"{names.to_text(rrset.name)} DNAME comes from a wildcard")
                 wildcards.append((rrset, names.suffix(names.lower(rrset.name), signature.labels), signature.signer))
         if not raw.denied and not wildcards:
             if raw.alias is not None and raw.proofs:
-                # An alias into a delegation of the same zone often brings the proof that no DS is there.
+                # With an alias into a delegation of the same zone often comes the denial of its DS set.
                 yield from self._denials(task, context, raw, question)
             if worst.verdict is Verdict.SECURE:
-                # What nobody needs to believe the answer, and nobody has checked, is not shown beside it.
+                # A secure answer is not given with records that were not verified.
                 raw.proofs = [rrset for rrset in raw.proofs if rrset.verdict == Verdict.SECURE]
             if raw.rcode == c.YXDOMAIN:
-                return _min_status(worst, insecure(NotSignable()))  # the DNAME is proved, the response code is not
+                return _min_status(worst, insecure(NotSignable()))  # the DNAME is signed, the response code is not
             return worst
         if raw.denied and self.anchors.closest(names.zone_lookup_name(raw.name, question.qtype)) is None:
             return _min_status(worst, _all_of(raw.authority, insecure(NoTrustAnchor(raw.name))))
@@ -159,7 +161,7 @@ class Validator:
         if found.verdict is Verdict.BOGUS and not denials:
             return (yield from self._bogus_unless_insecure(task, context, raw, question, denials, found, worst))
         for rrset, encloser, signer in wildcards:
-            # An alias that answers for a DS set belongs to the zone above, as the set would.
+            # An alias in answer to a DS query belongs to the parent zone, as the DS set would.
             qtype = c.DS if question.qtype == c.DS and names.equal(rrset.name, question.qname) else 0
             found = yield from self._check_wildcard_expansion(
                 task, context, denials, names.lower(rrset.name), qtype, encloser, signer
@@ -167,7 +169,7 @@ class Validator:
             if task.trace is not None:
                 _note_proof(task, denials, f"{names.to_text(rrset.name)} was made from "
                             f"*.{names.to_text(encloser)}", found, rrset.name, rrset.rtype)
-            # By opt-out the expansion is not proved (RFC 5155 section 9.2), and the cache must know it of the set.
+            # With opt-out the expansion is not proved (RFC 5155 section 9.2); the cache stores the set as insecure.
             rrset.verdict = min(rrset.verdict, found.verdict)
             worst = _min_status(worst, found)
         if not raw.denied:
@@ -196,10 +198,10 @@ class Validator:
         reason: SecurityStatus,
         worst: SecurityStatus,
     ) -> Steps[SecurityStatus]:
-        """A denial without a valid proof is bogus, for `reason`, unless the name lies where nothing is signed.
+        """The status of a denial without a valid proof: bogus for `reason`, unless the name is in an insecure zone.
 
-        Once a zone has begun to prove, in its own name, it has to finish: inside an opt-out span every name could be
-        unsigned, and half a proof must not do there.
+        If the reply has a verified record of the zone of its SOA, or of one below, that zone is signed and its proof
+        must be complete. Otherwise an incomplete proof would be accepted for every name in an opt-out span.
         """
         apex = 0 if raw.soa is None else len(raw.soa.name)
         if raw.denied and not any(len(zone) >= apex for _, zone in denials.sets):
@@ -215,12 +217,12 @@ class Validator:
     def _denials(
         self, task: Task, context: Context, raw: RawReply, question: Question
     ) -> Steps[tuple[_Denials, SecurityStatus]]:
-        """Verify the proofs of `raw`: what is left to prove with, and, when that is nothing, the reason.
+        """Verify the proofs of `raw`; returns those that are secure and, when none is, the reason.
 
-        Only what is secure proves anything: a record of an unsigned zone beside or below it is anybody's to forge.
+        Records that are not secure prove nothing: anyone can forge those of an unsigned zone.
         """
         denials = _Denials()
-        if sum(map(len, raw.proofs)) > limits.DENIAL_RRSETS:  # each set holds one record, by right
+        if sum(map(len, raw.proofs)) > limits.DENIAL_RRSETS:  # valid NSEC and NSEC3 sets have one record each
             return denials, bogus(c.EDE_DNSSEC_BOGUS, "too many records of denial")
         reason: SecurityStatus | None = None
         kept = []
@@ -231,22 +233,22 @@ class Validator:
             if found.verdict is Verdict.SECURE and found.signature is not None:
                 rrset = apply_status(rrset, found, context.now)
                 if is_expanded(rrset):
-                    continue  # genuine, and no proof of anything here
+                    continue  # it is valid at the wildcard only, and proves nothing here
                 kept.append(rrset)
                 denials.add(rrset, found.signature)
             elif reason is None and found.verdict is Verdict.BOGUS:
-                reason = found  # a wrong record proves nothing; whether the others suffice is seen later
+                reason = found  # the other records may be sufficient
         if denials:
             raw.proofs = kept
             return denials, SECURE
         if reason is None:
-            text = f"the denial of {names.to_text(raw.name)} carries no proof"
+            text = f"the denial of {names.to_text(raw.name)} has no proof"
             reason = bogus(c.EDE_NSEC_MISSING, text)
         return denials, reason
 
     @staticmethod
     def _store_denials(raw: RawReply, context: Context) -> None:
-        """Keep what was proved for names that nobody has asked for yet (RFC 8198), by the TTLs that were settled."""
+        """Store verified denials for use with other names (RFC 8198), with the TTLs that `_limit_ttls` set."""
         index = context.store.denials
         if index is None:
             return
@@ -259,12 +261,12 @@ class Validator:
     def _prover(
         self, task: Task, denials: _Denials, name: bytes, qtype: int, *, zone: bytes | None = None
     ) -> nsec3.Prover | None:
-        """What the NSEC3 records prove with, those of `zone` alone if given."""
+        """A prover with the NSEC3 records of the closest zone at or above `name`, or of `zone`; None without any."""
         place = names.zone_lookup_name(name, qtype)
         zones = {r.zone for r in denials.nsec3 if names.is_subdomain(place, r.zone) and zone in (None, r.zone)}
         if not zones:
             return None
-        # Records of a zone beside the name say nothing, not even by their iterations (CVE-2026-10723).
+        # Records of a zone that does not enclose the name do not count, nor do their iterations (CVE-2026-10723).
         zone = max(zones, key=len)
         return nsec3.Prover.of(
             [r for r in denials.nsec3 if r.zone == zone], task.budget, most=self.nsec3_iterations
@@ -273,29 +275,30 @@ class Validator:
     def _over_iteration_limit(
         self, task: Task, context: Context, prover: nsec3.Prover, name: bytes, qtype: int
     ) -> Steps[SecurityStatus]:
-        """What is to be believed of a name whose denial asks for too many iterations (RFC 9276 section 3.2).
+        """The status of a name whose denial has too many iterations (RFC 9276 section 3.2).
 
-        It is insecure when that zone is in charge of it. The records of an ancestor are as genuine, and anybody on the
-        path can show them for a name below a secure delegation.
+        It is insecure when the zone of the records is authoritative for the name. Otherwise it is bogus: records of an
+        ancestor are valid too, and an on-path attacker can send them for a name below a secure delegation.
         """
         found = yield from self.chain.authoritative_zone(task, context, names.zone_lookup_name(name, qtype))
         if isinstance(found, SecurityStatus) and not found.open:
             return found
-        # Where the zones above the name cannot be asked nothing speaks against the record: an answer could be a denial
-        # as good as this one.
+        # When the zones above the name cannot be queried (`open`), the record is accepted. An attacker who can block
+        # these queries could as well answer them with records of `prover.zone`, which would make the name insecure.
         if isinstance(found, SecurityStatus) or found == prover.zone:
             return insecure(TooManyIterations(prover.records[0], self.nsec3_iterations))
         return bogus(
             c.EDE_NSEC_MISSING,
-            f"{names.to_text(name)} belongs to {names.to_text(found)}, and {names.to_text(prover.zone)} denies it",
+            f"{names.to_text(name)} is in {names.to_text(found)}, but the denial is by {names.to_text(prover.zone)}",
         )
 
     def _denial(
         self, task: Task, context: Context, denials: _Denials, raw: RawReply, qtype: int
     ) -> Steps[SecurityStatus]:
-        """Judge the proof that the last name of `raw`, or its `qtype`, does not exist.
+        """The status of the proof that the last name of `raw`, or its `qtype`, does not exist.
 
-        A name proved to exist without data makes NOERROR of an NXDOMAIN: some servers deny empty non-terminals so.
+        An NXDOMAIN becomes NOERROR when the name is proved to exist without data, because some servers send NXDOMAIN
+        for empty non-terminals.
         """
         final = names.lower(raw.name)
         proves_nxdomain = raw.rcode == c.NXDOMAIN
@@ -312,21 +315,21 @@ class Validator:
             if not proved:
                 proved, opt_out = prover.proves_nodata(final, qtype)
                 if proves_nxdomain and opt_out is not None:
-                    proved = False  # "not signed" is no proof for "does not exist", and the wildcard is still open
+                    proved = False  # an opt-out span does not prove NXDOMAIN, and a wildcard is not denied
                 elif proved:
                     raw.rcode = c.NOERROR
             if proved:
                 return SECURE if opt_out is None else insecure(OptOutSpan(opt_out))
-        word = "does not exist" if proves_nxdomain else "has no data"
-        text = f"nothing proves that {names.to_text(final)} {c.type_to_text(qtype)} {word}"
+        what = "does not exist" if proves_nxdomain else "has no data"
+        text = f"nothing proves that {names.to_text(final)} {c.type_to_text(qtype)} {what}"
         return bogus(c.EDE_NSEC_MISSING, text)
 
     def _check_wildcard_expansion(
         self, task: Task, context: Context, denials: _Denials, owner: bytes, qtype: int, encloser: bytes, signer: bytes
     ) -> Steps[SecurityStatus]:
-        """Judge the proof that no closer name stands between a wildcard of `signer` and the name it answered for.
+        """The status of the proof that no name closer than the wildcard of `signer` exists for `owner`.
 
-        Only records of the wildcard's own zone prove that: another zone knows nothing of the names above its apex.
+        Only records of the wildcard's own zone prove that: another zone knows nothing of names above its apex.
         """
         if nsec.proves_wildcard_expansion([r for r in denials.nsec if r.zone == signer], owner, encloser):
             return SECURE
@@ -344,7 +347,7 @@ class Validator:
 
 
 def _note_proof(task: Task, denials: _Denials, what: str, found: SecurityStatus, name: bytes, qtype: int) -> None:
-    """Tell what was to be proved, by which records, to whoever traces."""
+    """Add a proof and its records to the trace."""
     good = found.verdict is not Verdict.BOGUS
     task.note("proof", f"{what}: {'proved' if good else 'not proved'} by {len(denials.sets)} records", qname=name,
               qtype=qtype, zone=denials.sets[0][1] if denials else None,
@@ -353,7 +356,7 @@ def _note_proof(task: Task, denials: _Denials, what: str, found: SecurityStatus,
 
 
 def _all_of(rrsets: list[RRset], found: SecurityStatus) -> SecurityStatus:
-    """Give all of a denial's sets the verdict of the whole; returns that."""
+    """Give all sets of a denial the verdict of `found`; returns `found`."""
     for rrset in rrsets:
         rrset.verdict = found.verdict
     return found
@@ -364,10 +367,10 @@ def _min_status(a: SecurityStatus, b: SecurityStatus) -> SecurityStatus:
 
 
 def create(settings: Settings) -> Validator | None:
-    """The validator of a configuration; None when nothing is to be validated.
+    """The validator of a configuration; None without validation.
 
     Raises:
-        ValueError: a trust anchor or a name cannot be read.
+        ValueError: a trust anchor or a name is invalid.
     """
     if not settings.dnssec.active:
         return None

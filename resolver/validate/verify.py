@@ -1,8 +1,8 @@
-"""Cryptography of DNSSEC: one signature, one key, yes or no. The only place that imports `cryptography`.
+"""Verification of one signature with one key. The only module of the package that imports `cryptography`.
 
-Rule: a job that cannot be checked (unknown algorithm, malformed key or signature) is simply false; no input of a remote
-server raises here. Loading a key costs a third of a P-256 check, so loaded keys are kept until newer ones need their
-place. The import of the library costs 25 ms of start-up and therefore waits for the first job.
+A job that cannot be checked (unknown algorithm, malformed key or signature) yields False; no data of a remote server
+raises. Loading a key costs a third of a P-256 check, so loaded keys are kept until newer ones replace them. Importing
+the library takes 25 ms, so it is imported with the first job.
 """
 
 from collections import OrderedDict
@@ -17,23 +17,23 @@ __all__ = ["ALGORITHMS", "SHA1_ALGORITHMS", "SignatureJob", "check", "loaded"]
 RSASHA1, RSASHA1_NSEC3, RSASHA256, RSASHA512, ECDSAP256, ECDSAP384, ED25519, ED448 = 5, 7, 8, 10, 13, 14, 15, 16
 
 ALGORITHMS = frozenset((RSASHA1, RSASHA1_NSEC3, RSASHA256, RSASHA512, ECDSAP256, ECDSAP384, ED25519, ED448))
-"""What can be checked (RFC 8624 section 3.1); a zone signed with nothing of this counts as insecure."""
+"""Supported algorithms (RFC 8624 section 3.1); a zone signed with none of them is insecure."""
 SHA1_ALGORITHMS = frozenset((RSASHA1, RSASHA1_NSEC3))
-"""Those that RFC 9905 deprecates, under a setting of their own."""
+"""Algorithms that RFC 9905 deprecates; the setting `dnssec.sha1` disables them."""
 
 
 _Checker = Callable[[bytes, bytes], None]
 _keys: "OrderedDict[tuple[int, bytes], _Checker | None]" = OrderedDict()
-# What the library raises for a wrong signature; known once it has been loaded, with the first key.
+# The exceptions of the library for a wrong signature; set when the library is imported, with the first key.
 _refusals: tuple[type[Exception], ...] = ()
 KEPT_KEYS = limits.VERIFY_KEYS
 OCTETS = limits.VERIFY_KEY_OCTETS
-# Of RSA, the longest: modulus, exponent and the length of that (RFC 3110 section 2).
+# The longest is an RSA key: modulus, exponent and length of the exponent (RFC 3110 section 2).
 LONGEST_KEY = limits.RSA_MODULUS_MAX + 8 + 3
 
 
 class _Loaded:
-    """The loaded keys of this process as a `MemoryTable`. Each counts as the longest, so no sum needs a lock."""
+    """The loaded keys of this process as a `MemoryTable`. All count as the longest, so that no sum needs a lock."""
 
     name = "loaded_keys"
 
@@ -56,7 +56,7 @@ def _rsa(algorithm: int, key: bytes) -> _Checker:
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-    # RFC 3110 section 2: exponent length in one byte, or in two behind a zero.
+    # RFC 3110 section 2: the exponent length is one byte, or a zero and two bytes.
     if key[0]:
         length, start = key[0], 1
     else:
@@ -64,7 +64,7 @@ def _rsa(algorithm: int, key: bytes) -> _Checker:
     exponent, modulus = key[start : start + length], key[start + length :]
     least, most = limits.RSA_MODULUS_MIN, limits.RSA_MODULUS_MAX
     if not least <= len(modulus) <= most or not 0 < len(exponent) <= 8:
-        raise ValueError("RSA key outside the sizes that are checked")
+        raise ValueError("RSA key of an unsupported size")
     public = rsa.RSAPublicNumbers(int.from_bytes(exponent, "big"), int.from_bytes(modulus, "big")).public_key()
     digest: hashes.HashAlgorithm
     if algorithm == RSASHA256:
@@ -113,7 +113,7 @@ def _load(algorithm: int, key: bytes) -> _Checker:
 
 
 def check(job: SignatureJob) -> bool:
-    """Whether the signature is right. May be called from any thread; takes 20 to 300 microseconds."""
+    """Whether the signature is valid. May be called from any thread; takes 20 to 300 microseconds."""
     slot = (job.algorithm, job.key)
     try:
         checker = _keys[slot]
@@ -129,21 +129,21 @@ def check(job: SignatureJob) -> bool:
 
 
 def _keep(slot: tuple[int, bytes]) -> _Checker | None:
-    """Load a key and keep it, or None for one that cannot be used."""
+    """Load a key and store the result; None for a key that cannot be used."""
     global _refusals
     if len(slot[1]) > LONGEST_KEY:
-        return None  # no key that can be used is as long; kept, it would only take room
+        return None  # longer than any usable key; it is not stored, to save memory
     from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
     _refusals = (InvalidSignature, ValueError, UnsupportedAlgorithm)
     try:
         checker: _Checker | None = _load(*slot)
     except (ValueError, IndexError, UnsupportedAlgorithm):
-        checker = None  # remembered too: a malformed key must not cost a load for each of its signatures
+        checker = None  # stored too, so that a malformed key is not loaded again for each signature
     _keys[slot] = checker
     while len(_keys) > KEPT_KEYS:
         try:
             _keys.popitem(last=False)
-        except KeyError:  # another thread emptied it between the two lines
+        except KeyError:  # another thread has cleared it meanwhile
             break
     return checker

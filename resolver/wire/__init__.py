@@ -1,7 +1,7 @@
-"""Packets: bytes to views and back. The Python door of this room; the C door are the `.pxd` files beside it.
+"""Parsing and building of DNS messages. This is the Python interface; the C interface is in the `.pxd` files.
 
-Rule: no policy and no I/O; whatever the network sends raises `WireError` or nothing. The text forms stand apart in
-`resolver.wire.present`, which imports dnspython on its first call: who serves packets needs neither.
+No policy and no I/O. Bytes from the network raise `WireError` or nothing. Text forms are in `resolver.wire.present`,
+which imports dnspython on its first call; code that serves packets needs neither.
 """
 
 from resolver.wire import consts, name

@@ -1,12 +1,12 @@
-"""Builder: a message written front to back, with compression, a size limit and room kept for OPT.
+"""Builds a message front to back, with compression, a size limit and space reserved for OPT.
 
-Rule: an RRset goes in whole or not at all, with its signatures when they are asked for, so that whoever stops early
-stops at a set's boundary (RFC 2181 section 9). Owner names are compressed whatever the case of the earlier spelling,
-names inside rdata only against the same spelling, because owners take the client's spelling and data should keep its
-own. Only names in rdata of RFC 1035 types are compressed (RFC 3597 section 4). The table of targets is bounded, and a
-target is compared with the bytes it leads to before it is used, so a stale or colliding entry can only cost size.
-Names made to collide (the hash has no key) would cost time as well: after some vain comparisons nothing is compressed
-any more (CVE-2024-8508).
+An RRset is written completely or not at all, with its signatures when requested, so that a truncated message ends at
+the boundary of a set (RFC 2181 section 9). Owner names are compressed regardless of letter case, names inside rdata
+only against the same letter case, because owners take the case of the query and rdata must keep its own. Only names in
+rdata of RFC 1035 types are compressed (RFC 3597 section 4). The table of compression targets is limited. A target is
+compared with the bytes in the message before it is used, so a stale or colliding entry only costs size. Names made to
+collide (the hash has no key) would also cost time, so after some failed comparisons nothing is compressed any more
+(CVE-2024-8508).
 """
 
 cimport cython
@@ -28,24 +28,24 @@ cdef int _max_targets = COMPRESSION_ENTRIES
 cdef int _max_misses = COMPRESSION_MISSES
 
 cdef enum:
-    SLOTS = 128              # of the table of targets; more than the limit on entries ever permits
+    SLOTS = 128              # size of the table of targets; larger than the limit of entries can be
     POINTER_MAX = 0x3FFF     # largest offset that a pointer can name (RFC 1035 section 4.1.4)
     FIRST_CAPACITY = 768     # enough for most answers without growing
-    FULL = -2                # from writers: no room; not -1, which means an exception
+    FULL = -2                # result of write functions: it does not fit; not -1, which means an exception
 
 
 @cython.final
 cdef class Builder:
-    """Writes one message. Sections must come in order; what does not fit is refused whole."""
+    """Writes one message. Sections must be added in order. A set that does not fit is not written at all."""
 
     def __cinit__(self):
         self._out = NULL
 
     def __init__(self, Py_ssize_t limit=MESSAGE_MAX, *, Py_ssize_t reserve_opt=0):
-        """Prepare for a message of at most `limit` bytes, `reserve_opt` of which only `opt` may use.
+        """Prepare a message of at most `limit` bytes, `reserve_opt` of which only `opt` may use.
 
         Raises:
-            ValueError: a limit that no message can keep.
+            ValueError: `limit` or `reserve_opt` is out of range.
         """
         if not HEADER_SIZE <= limit <= MESSAGE_MAX or not 0 <= reserve_opt <= limit - HEADER_SIZE:
             raise ValueError("limit or reserve is out of range")
@@ -56,12 +56,12 @@ cdef class Builder:
         free(self._out)
 
     def start(self, int id, int flags, bytes qname, int qtype=0, int qclass=C_IN) -> None:
-        """Begin a message, anew if one was begun: header, and the question unless `qname` is None.
+        """Start a message, and discard a previous one: write the header, and the question unless `qname` is None.
 
-        `flags` is the header's second word whole: bits, opcode and the lower four bits of the rcode.
+        `flags` is the second word of the header: flags, opcode and the lower four bits of the rcode.
 
         Raises:
-            WireError: `qname` is no name.
+            WireError: `qname` is not a valid name.
             ValueError: the question does not fit, or a number is out of range.
         """
         cdef Py_ssize_t size = 0 if qname is None else checked(qname)
@@ -76,32 +76,32 @@ cdef class Builder:
         self._misses = 0
         memset(self._counts, 0, sizeof(self._counts))
         memset(self._targets, 0, sizeof(self._targets))
-        if self._room(HEADER_SIZE) < 0:
-            raise ValueError("no room for a header")
+        if self._ensure(HEADER_SIZE) < 0:
+            raise ValueError("the header does not fit into the limit")
         memset(self._out, 0, HEADER_SIZE)
         put16(self._out, id)
         put16(self._out + 2, flags)
         self._size = HEADER_SIZE
         if qname is not None:
-            if self._write_name(<const uint8_t *> PyBytes_AS_STRING(qname), size, False) < 0 or self._room(4) < 0:
+            if self._write_name(<const uint8_t *> PyBytes_AS_STRING(qname), size, False) < 0 or self._ensure(4) < 0:
                 self._started = False
-                raise ValueError("no room for the question")
+                raise ValueError("the question does not fit into the limit")
             put16(self._out + self._size, qtype)
             put16(self._out + self._size + 2, qclass)
             self._size += 4
             self._counts[0] = 1
 
     def add(self, int section, RRset rrset not None, *, object ttl=None, bint sigs=False, bytes name=None) -> bool:
-        """Write one RRset whole, with its RRSIG records when `sigs`; False, and nothing written, when it does not fit.
+        """Write one RRset, with its RRSIG records if `sigs`. False, and nothing is written, when it does not fit.
 
-        `ttl` in seconds and `name` take the place of the set's own.
+        `ttl` (seconds) and `name` replace those of the set.
 
         Raises:
-            ValueError: not started, a section before the present one, or after OPT.
-            WireError: `name` is no name.
+            ValueError: not started, a section before the current one, or after OPT.
+            WireError: `name` is not a valid name.
         """
         if not self._started or self._has_opt:
-            raise ValueError("start first, and nothing after opt")
+            raise ValueError("add() must come after start() and before opt()")
         if not ANSWER <= section <= ADDITIONAL or section < self._section:
             raise ValueError("sections must come in order")
         cdef uint32_t seconds = rrset.ttl if ttl is None else ttl
@@ -125,10 +125,10 @@ cdef class Builder:
         return True
 
     def fill(self, object answer, object authority=(), object additional=(), *, bint sigs=False) -> bool:
-        """Write three sections as a server's reply wants it; False when the reply had to be cut.
+        """Write the three sections of a reply; False when it was truncated.
 
-        The first set of answer or authority that does not fit ends the message there and sets TC. Sets of the
-        additional section that do not fit are left out silently (RFC 2181 section 9).
+        The first set of answer or authority that does not fit ends the message and sets TC. Sets of the additional
+        section that do not fit are omitted without TC (RFC 2181 section 9).
         """
         for section, sets in ((ANSWER, answer), (AUTHORITY, authority)):
             for rrset in sets:
@@ -136,14 +136,14 @@ cdef class Builder:
                     self.truncate()
                     return False
         for rrset in additional:
-            # without its signatures an address still helps, and whoever wants to check it will ask
+            # an address is useful without its signatures; a validating client queries for them
             if not self.add(ADDITIONAL, rrset, sigs=sigs) and sigs:
                 self.add(ADDITIONAL, rrset)
         return True
 
     def opt(self, int payload, *, bint do=False, int ext_rcode=0, int version=0, object options=(),
             int pad_block=0) -> bool:
-        """Write the OPT record, using the reserve; False when it does not fit even so.
+        """Write the OPT record, using the reserved space; False when it does not fit.
 
         `ext_rcode` is the upper eight bits of the rcode. With `pad_block` a padding option fills the message to a
         multiple of that many bytes (RFC 8467: 128 for queries, 468 for replies), as far as the limit allows.
@@ -152,7 +152,7 @@ cdef class Builder:
             ValueError: not started, written twice, or a number out of range.
         """
         if not self._started or self._has_opt:
-            raise ValueError("start first, and only one OPT record")
+            raise ValueError("opt() must come after start(), and only once")
         if not (0 <= payload <= 65535 and 0 <= ext_rcode <= 255 and 0 <= version <= 255 and pad_block >= 0):
             raise ValueError("payload, rcode, version or block is out of range")
         cdef bytes content = options_to_wire(options)
@@ -167,7 +167,7 @@ cdef class Builder:
             if total + 4 + padding > self._limit:
                 padding = self._limit - total - 4
         self._bound = self._limit
-        if self._room(OPT_SIZE + length + (4 + padding if padding >= 0 else 0)) < 0:
+        if self._ensure(OPT_SIZE + length + (4 + padding if padding >= 0 else 0)) < 0:
             return False
         p = self._out + self._size
         put_opt(p, payload, ext_rcode, do, length + (4 + padding if padding >= 0 else 0))
@@ -185,15 +185,23 @@ cdef class Builder:
         return True
 
     def truncate(self) -> None:
-        """Set TC."""
+        """Set TC.
+
+        Raises:
+            ValueError: not started.
+        """
         if not self._started:
-            raise ValueError("start first")
+            raise ValueError("call start() first")
         self._out[2] |= F_TC >> 8
 
     def finish(self) -> bytes:
-        """The message."""
+        """The message.
+
+        Raises:
+            ValueError: not started.
+        """
         if not self._started:
-            raise ValueError("start first")
+            raise ValueError("call start() first")
         self._put_counts()
         return PyBytes_FromStringAndSize(<const char *> self._out, self._size)
 
@@ -205,14 +213,14 @@ cdef class Builder:
     # --- inside ---------------------------------------------------------------------------------------------------
 
     cdef int _put_counts(self) noexcept:
-        """Enter the four counts into the header."""
+        """Write the four counts to the header."""
         cdef int i
         for i in range(4):
             put16(self._out + 4 + 2 * i, self._counts[i])
         return 0
 
-    cdef int _room(self, Py_ssize_t more) except -1:
-        """Make sure that `more` bytes can be written: 0, or FULL when the limit forbids it."""
+    cdef int _ensure(self, Py_ssize_t more) except -1:
+        """Ensure that `more` bytes can be written: 0, or FULL when that exceeds the limit."""
         cdef Py_ssize_t wanted = self._size + more
         cdef Py_ssize_t capacity
         cdef void *moved
@@ -230,7 +238,7 @@ cdef class Builder:
         return 0
 
     cdef bint _matches(self, Py_ssize_t at, const uint8_t *name, Py_ssize_t size, bint exact) noexcept nogil:
-        """Whether the bytes at `at` lead to this name: an entry may be left over from a set that was taken back."""
+        """Whether the name at offset `at` is this one. A target may be stale, from a set that was removed again."""
         cdef uint8_t found[NAME_MAX]
         cdef Py_ssize_t after
         if at < HEADER_SIZE or at >= self._size:
@@ -240,7 +248,7 @@ cdef class Builder:
         return memcmp(found, name, size) == 0 if exact else name_equal_ci(found, name, size)
 
     cdef int _write_name(self, const uint8_t *name, Py_ssize_t size, bint exact) except -1:
-        """Write a name, its longest known suffix as a pointer: 0 or FULL."""
+        """Write a name, with its longest known suffix as a pointer: 0 or FULL."""
         cdef uint8_t starts[LABELS_MAX]
         cdef uint32_t hashes[LABELS_MAX]
         cdef int count = name_labels(name, size, starts)
@@ -249,7 +257,7 @@ cdef class Builder:
         cdef Py_ssize_t begin = self._size
         cdef Py_ssize_t target = 0
         cdef Py_ssize_t plain
-        # from the root leftwards, so that equal suffixes have equal hashes
+        # from right to left, so that equal suffixes have equal hashes
         for i in range(count - 1, -1, -1):
             for j in range(name[starts[i]] + 1):
                 hashed = (hashed ^ byte_lower(name[starts[i] + j])) * <uint32_t> 0x01000193
@@ -268,7 +276,7 @@ cdef class Builder:
                 kept = i
                 break
         plain = starts[kept] if kept < count else size - 1
-        if self._room(plain + (2 if target else 1)) < 0:
+        if self._ensure(plain + (2 if target else 1)) < 0:
             return FULL
         memcpy(self._out + begin, name, plain)
         if target:
@@ -290,26 +298,26 @@ cdef class Builder:
 
     cdef int _write_rdata(self, const uint8_t *rdata, Py_ssize_t length, uint16_t rtype,
                           const char *layout) except -1:
-        """Write rdata of a type whose names may be compressed, with its length in front: 0 or FULL."""
+        """Write the length and the rdata of a type whose names may be compressed: 0 or FULL."""
         cdef Py_ssize_t head = self._size
         cdef Py_ssize_t at = 0
         cdef Py_ssize_t done = 0
         cdef Py_ssize_t got
-        if self._room(2) < 0:
+        if self._ensure(2) < 0:
             return FULL
         self._size += 2
         while True:
             got = rdata_next_name(rdata, length, &layout, &at)
             if got == 0:
                 break
-            if self._room(at - got - done) < 0:
+            if self._ensure(at - got - done) < 0:
                 return FULL
             memcpy(self._out + self._size, rdata + done, at - got - done)
             self._size += at - got - done
             if self._write_name(rdata + at - got, got, True) < 0:
                 return FULL
             done = at
-        if self._room(length - done) < 0:
+        if self._ensure(length - done) < 0:
             return FULL
         memcpy(self._out + self._size, rdata + done, length - done)
         self._size += length - done
@@ -325,12 +333,12 @@ cdef class Builder:
         cdef const char *layout = rdata_layout(rtype, rclass) if rdata_compressible(rtype) else NULL
         cdef Py_ssize_t at = 0
         cdef Py_ssize_t length, begin
-        cdef int pointer = 0         # what later records of the set write as owner
+        cdef int pointer = 0         # owner of the later records of the set
         cdef uint8_t *p
         while at < size:
             length = get16(data + at)
             if pointer:
-                if self._room(2) < 0:
+                if self._ensure(2) < 0:
                     return FULL
                 put16(self._out + self._size, pointer)
                 self._size += 2
@@ -342,7 +350,7 @@ cdef class Builder:
                     pointer = get16(self._out + begin)
                 elif owner_size > 1 and begin <= POINTER_MAX:
                     pointer = 0xC000 | <int> begin
-            if self._room(8) < 0:
+            if self._ensure(8) < 0:
                 return FULL
             p = self._out + self._size
             put16(p, rtype)
@@ -353,7 +361,7 @@ cdef class Builder:
                 if self._write_rdata(data + at + 2, length, rtype, layout) < 0:
                     return FULL
             else:
-                if self._room(2 + length) < 0:
+                if self._ensure(2 + length) < 0:
                     return FULL
                 memcpy(self._out + self._size, data + at, 2 + length)
                 self._size += 2 + length
@@ -365,10 +373,10 @@ cdef class Builder:
 
 def make_query(int id, bytes qname not None, int qtype, *, int qclass=C_IN, int flags=F_RD, object edns_payload=1232,
                bint do=False, object options=()) -> bytes:
-    """A query packet; without OPT when `edns_payload` is None.
+    """A query; without OPT when `edns_payload` is None.
 
     Raises:
-        WireError: `qname` is no name.
+        WireError: `qname` is not a valid name.
         ValueError: a number is out of range, or `do` or `options` without EDNS.
     """
     cdef Py_ssize_t size = checked(qname)
@@ -390,9 +398,9 @@ def make_query(int id, bytes qname not None, int qtype, *, int qclass=C_IN, int 
 
 cdef bytes query_packet(bytes qname, uint16_t qtype, uint16_t qclass, uint16_t id, uint16_t flags, int payload,
                         bint do_bit, Py_ssize_t options_size):
-    """A packet with one question whose last `options_size` octets, the EDNS options, are the caller's to fill.
+    """A packet with one question. The caller must fill its last `options_size` octets, the EDNS options.
 
-    `payload` below 0: without OPT record and options. The name is checked by the caller.
+    `payload` below 0 means without OPT. The caller checks the name.
     """
     cdef Py_ssize_t size = PyBytes_GET_SIZE(qname)
     cdef bint edns = payload >= 0
@@ -415,10 +423,10 @@ cdef bytes query_packet(bytes qname, uint16_t qtype, uint16_t qclass, uint16_t i
 
 def make_error(bytes query not None, int rcode, *, int flags=F_RA, object edns_payload=None, bint do=False,
                object options=()) -> bytes | None:
-    """A reply that says only `rcode` (12 bits), with the question where it can be read; None when none is due.
+    """A reply with only `rcode` (12 bits), and the question if well-formed; None when `query` must not be answered.
 
-    None is due for packets shorter than a header and for responses. Opcode, RD and CD come from the query, QR is set,
-    `flags` are set besides. OPT is written when `edns_payload` is given, and whenever the rcode needs it.
+    Packets shorter than a header, and responses, must not be answered. Opcode, RD and CD are those of the query; QR and
+    `flags` are set. OPT is written when `edns_payload` is given, or when the rcode needs it.
 
     Raises:
         ValueError: a number is out of range.

@@ -1,6 +1,6 @@
-# The numbers that Cython modules compare with; the whole list, for Python, stands in consts.py.
+# The numbers that Cython modules use; consts.py has the complete list for Python.
 # Anonymous enums, so that they are compile-time constants and need no module at run time.
-# The prefixes T_ and C_ keep one- and two-letter mnemonics out of the way of local names.
+# The prefixes T_ and C_ avoid conflicts between short mnemonics and local names.
 
 cdef enum:
     T_A = 1
@@ -99,13 +99,13 @@ cdef enum:
     O_PADDING = 12
     O_EDE = 15
 
-# Bytes of a cookie option (RFC 7873 section 4): the client's part, and the least and most with the server's.
+# Bytes of a cookie option (RFC 7873 section 4): a client cookie, and the limits with a server cookie.
 cdef enum:
     COOKIE_CLIENT_SIZE = 8
     COOKIE_MIN = 16
     COOKIE_MAX = 40
 
-# What C functions of this room return instead of raising; errors.py has the words.
+# Error codes of this package's C functions, which cannot raise; errors.py has the messages.
 cdef enum:
     E_HEADER = -1
     E_TRUNCATED = -2
@@ -133,11 +133,11 @@ cdef enum:
 
 cdef enum:
     NAME_MAX = 255        # bytes of a name in wire form (RFC 1035 section 2.3.4)
-    LABELS_MAX = 128      # labels in such a name, the root's included
+    LABELS_MAX = 128      # labels in such a name, including the root
     HEADER_SIZE = 12
     OPT_SIZE = 11         # an OPT record without options (RFC 6891 section 6.1.2)
     MESSAGE_MAX = 65535
-    PAYLOAD_MIN = 512     # bytes of a UDP message without EDNS (RFC 1035 section 2.3.4)
+    PAYLOAD_MIN = 512     # largest UDP message without EDNS, in bytes (RFC 1035 section 2.3.4)
 
 cdef enum:
     ANSWER = 1

@@ -1,8 +1,8 @@
 """Numbers of the protocol as plain integers: types, classes, opcodes, rcodes, flags, EDNS options, extended errors.
 
-Rule: they stay plain ints, never enum members, because they travel through C, cache entries and dictionary keys;
-text is made only at the rim, by the functions at the end. Numbers are those of the IANA "Domain Name System (DNS)
-Parameters" registry; `consts.pxd` repeats the few that the Cython modules compare with.
+They are plain ints, not enum members, because they are used in C, in cache entries and as dictionary keys. Only the
+functions at the end convert them to text. The numbers are those of the IANA "Domain Name System (DNS) Parameters"
+registry; `consts.pxd` repeats those that Cython modules use.
 """
 
 from collections.abc import Mapping
@@ -114,7 +114,7 @@ _TYPES: Final[Mapping[int, str]] = {
     if name.isupper() and not name.startswith("_") and isinstance(value, int)
 }
 LAST_DATA_TYPE: Final = 127
-"""RFC 6895 section 3.1: 128 to 255 are question and meta types."""
+"""RFC 6895 section 3.1: 128 to 255 are query types and meta-types."""
 
 # --- classes ------------------------------------------------------------------------------------------------------
 
@@ -192,11 +192,11 @@ _RCODES: Final[Mapping[int, str]] = {
 HEADER_SIZE: Final = 12
 MESSAGE_MAX: Final = 65_535
 PAYLOAD_MIN: Final = 512
-"""A UDP message without EDNS (RFC 1035 section 2.3.4)."""
+"""Largest UDP message without EDNS (RFC 1035 section 2.3.4)."""
 OPT_SIZE: Final = 11
 """An OPT record without options (RFC 6891 section 6.1.2)."""
 COOKIE_CLIENT_SIZE: Final = 8
-"""The client's part of a cookie option, alone in a first query (RFC 7873 section 4)."""
+"""Size of a client cookie, which is alone in a first query (RFC 7873 section 4)."""
 COOKIE_MIN: Final = 16
 COOKIE_MAX: Final = 40
 
@@ -229,7 +229,7 @@ _OPTIONS: Final[Mapping[int, str]] = {
     OPTION_ZONEVERSION: "ZONEVERSION",
 }  # fmt: skip
 
-# --- extended DNS errors (RFC 8914 section 5.2 and the registry it began) -------------------------------------------
+# --- extended DNS errors (RFC 8914 section 5.2 and its registry) ----------------------------------------------------
 
 EDE_OTHER: Final = 0
 EDE_UNSUPPORTED_DNSKEY_ALGORITHM: Final = 1
@@ -317,10 +317,10 @@ def type_to_text(rtype: int) -> str:
 
 
 def type_from_text(text: str) -> int:
-    """Number of a type given as mnemonic, in any case, or as ``TYPE123``.
+    """Number of a type given as mnemonic, in any letter case, or as ``TYPE123``.
 
     Raises:
-        ValueError: when it is neither.
+        ValueError: it is neither.
     """
     upper = text.upper()
     known = _TYPES_BY_TEXT.get(upper)
@@ -333,10 +333,10 @@ def class_to_text(rclass: int) -> str:
 
 
 def class_from_text(text: str) -> int:
-    """Number of a class given as mnemonic, in any case, or as ``CLASS123``.
+    """Number of a class given as mnemonic, in any letter case, or as ``CLASS123``.
 
     Raises:
-        ValueError: when it is neither.
+        ValueError: it is neither.
     """
     upper = text.upper()
     known = _CLASSES_BY_TEXT.get(upper)
@@ -359,5 +359,5 @@ def option_to_text(code: int) -> str:
 
 
 def ede_to_text(code: int) -> str:
-    """Purpose of an extended error as the registry words it, or ``EDE 123`` when it is not listed."""
+    """Purpose of an extended error as in the registry, or ``EDE 123`` when it is not listed."""
     return _EDES.get(code) or f"EDE {code}"

@@ -1,4 +1,4 @@
-# C door of EDNS: the class, and how the message parser makes one.
+# C interface of EDNS: the class, and the function by which the message parser makes one.
 
 from libc.stdint cimport uint8_t, uint16_t
 

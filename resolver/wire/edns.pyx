@@ -1,7 +1,7 @@
-"""EDNS: the OPT record's fields and its options (RFC 6891), extended errors (RFC 8914), keepalive.
+"""EDNS: the fields and options of the OPT record (RFC 6891), extended errors (RFC 8914), keepalive.
 
-Rule: this module reads and writes the forms and decides nothing; what an option means for an answer is the business
-of the rooms above. Options stay packed until somebody asks, since most replies carry none that matters.
+This module parses and encodes options; other modules decide what they mean. Options stay packed until they are used,
+because most replies have none that matters.
 """
 
 cimport cython
@@ -25,12 +25,12 @@ cdef class Edns:
 
     @property
     def do(self) -> bool:
-        """DNSSEC OK."""
+        """DO: DNSSEC OK."""
         return (self.flags & EDNS_DO) != 0
 
     @property
     def options(self) -> list[tuple[int, bytes]]:
-        """Code and content of each option, in order; at most as many as the limit permits are looked at."""
+        """Code and content of each option, in order; options above the limit `EDNS_OPTIONS` are ignored."""
         if self._options is None:
             self._options = options_from_wire(self.raw_options)
         return self._options
@@ -47,7 +47,7 @@ cdef class Edns:
 
 
 cdef Edns make_edns(uint16_t payload, uint8_t ext_rcode, uint8_t version, uint16_t flags, bytes raw_options):
-    """An object from the fields of a checked OPT record."""
+    """Make an object from the fields of a checked OPT record."""
     cdef Edns made = Edns.__new__(Edns)
     made.payload = payload
     made.ext_rcode = ext_rcode
@@ -58,10 +58,10 @@ cdef Edns make_edns(uint16_t payload, uint8_t ext_rcode, uint8_t version, uint16
 
 
 def options_from_wire(bytes data not None) -> list[tuple[int, bytes]]:
-    """Options of an OPT record's rdata.
+    """Parse the options in the rdata of an OPT record.
 
     Raises:
-        WireError: lengths that do not add up.
+        WireError: the lengths are inconsistent.
     """
     cdef const uint8_t *p = <const uint8_t *> PyBytes_AS_STRING(data)
     cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
@@ -80,7 +80,7 @@ def options_from_wire(bytes data not None) -> list[tuple[int, bytes]]:
 
 
 def options_to_wire(object options) -> bytes:
-    """Rdata of an OPT record with these (code, content) pairs.
+    """The rdata of an OPT record with these (code, content) pairs.
 
     Raises:
         ValueError: a code or a length does not fit into 16 bits.
@@ -92,7 +92,7 @@ def options_to_wire(object options) -> bytes:
             raise ValueError("option code or length does not fit into 16 bits")
         made += code.to_bytes(2, "big") + len(content).to_bytes(2, "big") + content
     if len(made) > 65535:
-        raise ValueError("options are larger than an OPT record can hold")
+        raise ValueError("options are larger than 65535 bytes")
     return bytes(made)
 
 
@@ -104,7 +104,7 @@ def opt_record(int payload, *, int ext_rcode=0, bint do=False, bytes options not
 
 
 def encode_ede(int code, str text not None="") -> bytes:
-    """Content of an extended error option (RFC 8914 section 2); the text is cut at a whole character."""
+    """Content of an extended error option (RFC 8914 section 2). A long text is cut after a whole character."""
     cdef bytes words = text.encode("utf-8")
     if len(words) > _max_text:
         words = words[:_max_text].decode("utf-8", "ignore").encode("utf-8")
@@ -112,10 +112,10 @@ def encode_ede(int code, str text not None="") -> bytes:
 
 
 def parse_ede(bytes data not None) -> tuple[int, str]:
-    """Code and text of an extended error option; bytes that are no UTF-8 are replaced, final zeros dropped.
+    """Code and text of an extended error option. Bytes that are not UTF-8 are replaced, final zeros removed.
 
     Raises:
-        WireError: shorter than the code.
+        WireError: `data` is shorter than the code.
     """
     if len(data) < 2:
         raise WireError(reason_of(E_OPTIONS))
@@ -123,5 +123,5 @@ def parse_ede(bytes data not None) -> tuple[int, str]:
 
 
 def encode_keepalive(object seconds) -> bytes:
-    """Content of a server's edns-tcp-keepalive option: idle seconds, kept in tenths (RFC 7828 section 3.1)."""
+    """Content of a server's edns-tcp-keepalive option: the idle timeout, in units of 100 ms (RFC 7828 section 3.1)."""
     return min(max(round(seconds * 10), 0), 65535).to_bytes(2, "big")

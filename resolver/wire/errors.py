@@ -1,8 +1,7 @@
-"""The one exception of this room, and the words for the codes that its C functions return.
+"""The exception of this package, and the messages for the error codes of its C functions.
 
-Rule: bytes from the network can raise `WireError` and nothing else; a misuse by the caller (a number out of range, a
-section out of order) stays a plain ValueError or TypeError. The codes themselves stand in `consts.pxd`, since C
-functions cannot raise.
+Bytes from the network can raise `WireError` and nothing else. Misuse by the caller (a number out of range, a section
+out of order) raises ValueError or TypeError. The codes are in `consts.pxd`, because C functions cannot raise.
 """
 
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ __all__ = ["WireError", "reason_of"]
 
 
 class WireError(ValueError):
-    """Bytes that are not what the protocol says. `reason` is a short sentence for logs and extended errors."""
+    """Bytes that violate the protocol. `reason` is a short sentence for logs and extended errors."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -47,5 +46,5 @@ _REASONS: Final[Mapping[int, str]] = {
 
 
 def reason_of(code: int) -> str:
-    """Words for a negative code of the C functions of this room."""
+    """The message for a negative code of this package's C functions."""
     return _REASONS[code]

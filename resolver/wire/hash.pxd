@@ -1,8 +1,8 @@
-# SipHash-1-3 (Aumasson and Bernstein 2012; one compression round and three final ones), inline for every room, and
-# SipHash-2-4, which server cookies are made with (RFC 9018 section 4.4).
+# SipHash-1-3 (Aumasson and Bernstein 2012; one compression round and three final ones) as inline functions, and
+# SipHash-2-4, which server cookies use (RFC 9018 section 4.4).
 #
-# Why keyed: owner names come from strangers, and an unkeyed hash lets them fill one bucket on purpose.
-# Why 1-3: as in CPython, Rust and Ruby it keeps collisions unpredictable, and costs half of 2-4 on short keys.
+# The hash is keyed because remote parties choose owner names and could otherwise fill one bucket on purpose.
+# SipHash-1-3, as in CPython, Rust and Ruby, makes collisions unpredictable at half the cost of 2-4 for short keys.
 
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
@@ -27,7 +27,7 @@ cdef inline void sip_round(uint64_t *v) noexcept nogil:
 
 
 cdef inline void sip_word(uint64_t *v, uint64_t word, bint twice) noexcept nogil:
-    """Mix one word of input into the state, with one round or with two."""
+    """Mix one word of input into the state, with one round, or two if `twice`."""
     v[3] ^= word
     sip_round(v)
     if twice:
@@ -36,7 +36,7 @@ cdef inline void sip_word(uint64_t *v, uint64_t word, bint twice) noexcept nogil
 
 
 cdef inline uint64_t siphash(uint64_t k0, uint64_t k1, const uint8_t *data, size_t size, bint twice) noexcept nogil:
-    """SipHash-1-3, or SipHash-2-4 when `twice`: a constant, so that the C compiler leaves no branch on it."""
+    """SipHash-1-3, or SipHash-2-4 if `twice`. Callers pass a constant, so that the C compiler removes the branches."""
     cdef uint64_t v[4]
     cdef uint64_t word
     cdef size_t whole = size & ~(<size_t> 7)
@@ -62,10 +62,10 @@ cdef inline uint64_t siphash(uint64_t k0, uint64_t k1, const uint8_t *data, size
 
 
 cdef inline uint64_t siphash13(uint64_t k0, uint64_t k1, const uint8_t *data, size_t size) noexcept nogil:
-    """The 64-bit hash of `size` bytes under the key (k0, k1): one round a word, three at the end."""
+    """The 64-bit hash of `size` bytes with the key (k0, k1): one round per word, three at the end."""
     return siphash(k0, k1, data, size, False)
 
 
 cdef inline uint64_t siphash24(uint64_t k0, uint64_t k1, const uint8_t *data, size_t size) noexcept nogil:
-    """As `siphash13`, with two rounds a word and four at the end."""
+    """Like `siphash13`, with two rounds per word and four at the end."""
     return siphash(k0, k1, data, size, True)

@@ -1,13 +1,13 @@
-# C door of messages: the query parser of the fast path, and the view that Python rooms read.
+# C interface of messages: the query parser of the fast path, and the view that Python code reads.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from resolver.wire.edns cimport Edns
 
 
-# What a plain query says. `qname` points into the packet and is not compressed.
-# `non_plain`: something only Python answers, such as an EDNS option that is no cookie, an EDNS version above 0,
-# unknown EDNS flags, a class that is not IN, or header bits that queries do not carry.
+# The fields of a plain query. `qname` points into the packet and is not compressed.
+# `non_plain`: something that Python must handle, such as an EDNS option that is no cookie, an EDNS version above 0,
+# unknown EDNS flags, a class other than IN, or header flags that queries do not have.
 cdef struct QueryInfo:
     uint16_t id
     uint16_t flags
@@ -29,19 +29,19 @@ cdef struct QueryInfo:
 cdef int parse_query(const uint8_t *p, size_t n, QueryInfo *q) noexcept nogil
 
 
-# One record of a checked message: where it stands and which group it belongs to.
+# One record of a checked message: its offsets, and the next record of its group.
 cdef struct Record:
     uint64_t name_hash
     uint32_t ttl
     int next               # next record of the same group, or -1
     uint16_t owner
-    uint16_t owner_target  # the offset that a leading pointer names, else `owner`
-    uint16_t owner_length  # written out
+    uint16_t owner_target  # the target of a leading pointer, else `owner`
+    uint16_t owner_length  # uncompressed
     uint16_t rtype
     uint16_t rclass
     uint16_t rdata
     uint16_t length
-    uint16_t expanded      # of the rdata, its names written out
+    uint16_t expanded      # length of the rdata with uncompressed names
     uint8_t section
 
 
@@ -72,7 +72,7 @@ cdef class MessageView:
     cdef int _slot_mask
     cdef int _record_count
     cdef int _group_count
-    cdef readonly int probes        # looks into `_slots`, whose number no choice of owners may drive up
+    cdef readonly int probes        # accesses to `_slots`; no choice of owners may increase their number
     cdef readonly uint16_t id
     cdef readonly uint16_t flags
     cdef readonly uint16_t qtype

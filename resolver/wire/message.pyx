@@ -1,9 +1,9 @@
-"""A packet as a checked index: `MessageView` for Python rooms, `parse_query` for the path without the GIL.
+"""Message parsers: `MessageView`, a checked index over a packet, and `parse_query` for the fast path without the GIL.
 
-Rule: `MessageView.parse` looks at every byte once, in C, and raises then or never: names, counts, rdata of known types,
-sizes of sets. Sections become RRsets only when somebody asks, grouped through a keyed hash table, so that a packet of
-thousands of distinct owners stays linear. Nothing here judges what a reply may say; that is the business of the
-iterator.
+`MessageView.parse` checks every byte once, in C: names, counts, rdata of known types, sizes of sets. Later accesses
+never raise for bad bytes. Records are grouped into RRsets with a keyed hash table, so that a packet with thousands of
+distinct owners takes linear time; RRset objects are made when a section is read. Whether the content of a reply is
+acceptable is decided in `iterate`, not here.
 """
 
 cimport cython
@@ -28,13 +28,13 @@ cdef int _max_set_records = RRSET_RECORDS
 cdef int _max_set_bytes = RRSET_BYTES
 cdef Py_ssize_t _overhead = RRSET_OVERHEAD
 
-# Below this many records a set is searched for repetitions by comparing all with all; above, through a hash table.
+# Duplicates in a set of up to FEW records are found by comparing all pairs; in larger sets with a hash table.
 cdef enum:
     FEW = 12
-    UPDATE = 0x2800         # opcode 5 in its place among the flags (RFC 2136 section 1.3)
+    UPDATE = 0x2800         # opcode 5 as part of the flags (RFC 2136 section 1.3)
 
-# The interpreter's own hash is keyed with a secret of this process, which this room, having no source of
-# randomness of its own, borrows. Masked, because it may be negative.
+# This package has no source of random numbers, so the key is derived from the interpreter's hash, which is keyed with a
+# secret of the process. Masked, because it may be negative.
 cdef uint64_t _k0 = hash(b"resolver.wire.message.k0") & 0xFFFFFFFFFFFFFFFF
 cdef uint64_t _k1 = hash(b"resolver.wire.message.k1") & 0xFFFFFFFFFFFFFFFF
 
@@ -42,11 +42,11 @@ cdef uint64_t _k1 = hash(b"resolver.wire.message.k1") & 0xFFFFFFFFFFFFFFFF
 # --- queries, without the GIL -------------------------------------------------------------------------------------
 
 cdef int parse_query(const uint8_t *p, size_t n, QueryInfo *q) noexcept nogil:
-    """Read a query: 0 plain, 1 well-formed so far but for Python to look at, below 0 malformed.
+    """Parse a query. Returns 0: plain; 1: not plain, Python must handle it; negative: malformed.
 
-    Plain: opcode QUERY, one question, no other record but at most one OPT. -1 (no whole header, or a response) is to
-    be dropped silently; for all other negative codes the reply is FORMERR. With 1 only the header's fields are certain,
-    and the question's when `qname` is not NULL.
+    Plain: opcode QUERY, one question, and no other record except one OPT. -1 (incomplete header, or a response) must be
+    dropped; the reply to all other negative codes is FORMERR. With 1 only the header's fields are valid, and those of
+    the question if `qname` is not NULL.
     """
     cdef Py_ssize_t size = <Py_ssize_t> n
     cdef Py_ssize_t at = HEADER_SIZE
@@ -105,7 +105,7 @@ cdef int parse_query(const uint8_t *p, size_t n, QueryInfo *q) noexcept nogil:
             if at + length > end:
                 return E_OPTIONS
             if code == O_COOKIE:
-                # RFC 7873 section 5.2.2: a wrong length is a format error; a second cookie is left unread
+                # RFC 7873 section 5.2.2: a wrong length is a format error; a second cookie is ignored
                 if length != COOKIE_CLIENT_SIZE and not COOKIE_MIN <= length <= COOKIE_MAX:
                     return E_COOKIE
                 if q.cookie == NULL:
@@ -122,7 +122,7 @@ cdef int parse_query(const uint8_t *p, size_t n, QueryInfo *q) noexcept nogil:
 
 
 def inspect_query(bytes data not None) -> tuple[int, dict[str, object]]:
-    """What `parse_query` makes of a packet: its code and its fields by name. For tests, fuzzing and explanations."""
+    """The result of `parse_query` for a packet: code, and fields by name. For tests, fuzzing and explanations."""
     cdef QueryInfo q
     cdef int code = parse_query(<const uint8_t *> PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), &q)
     return code, {
@@ -139,7 +139,7 @@ def inspect_query(bytes data not None) -> tuple[int, dict[str, object]]:
 
 @cython.final
 cdef class MessageView:
-    """One message, checked from its first to its last byte; made by `MessageView.parse`."""
+    """One completely checked message; made by `MessageView.parse`."""
 
     def __init__(self):
         raise TypeError("use MessageView.parse(data)")
@@ -149,10 +149,10 @@ cdef class MessageView:
 
     @staticmethod
     def parse(object data) -> MessageView:
-        """Check a whole message and make a view of it. Costs about a microsecond and 0.1 a record.
+        """Check a message and make a view of it. Takes about one microsecond, and 0.1 per record.
 
         Raises:
-            WireError: any byte that is not what the protocol says, or more records than the limits permit.
+            WireError: the message is malformed, or has more records than the limits permit.
         """
         cdef MessageView view = MessageView.__new__(MessageView)
         view.wire = data if type(data) is bytes else bytes(data)
@@ -160,7 +160,7 @@ cdef class MessageView:
         return view
 
     cdef int _index(self) except -1:
-        """Read header, questions and records; group them."""
+        """Parse header, questions and records, and group the records."""
         cdef const uint8_t *p = <const uint8_t *> PyBytes_AS_STRING(self.wire)
         cdef Py_ssize_t size = PyBytes_GET_SIZE(self.wire)
         cdef Py_ssize_t at = HEADER_SIZE
@@ -195,7 +195,7 @@ cdef class MessageView:
             if at != size:
                 raise WireError(reason_of(E_TRAILING))
             return 0
-        # the smallest record has 11 bytes: no memory for counts that cannot be true
+        # the smallest record has 11 bytes: allocate no memory for impossible counts
         if self._record_count * 11 > size - at:
             raise WireError(reason_of(E_TRUNCATED))
         if self._record_count > _max_records:
@@ -223,7 +223,7 @@ cdef class MessageView:
         return 0
 
     cdef int _read_records(self, Py_ssize_t at, int *opt) noexcept nogil:
-        """Check every record and note where it stands; `opt` becomes the index of the OPT record."""
+        """Check every record and store its offsets; `opt` is set to the index of the OPT record."""
         cdef const uint8_t *p = self._data
         cdef Py_ssize_t size = self._size
         cdef int answers = get16(p + 6)
@@ -233,7 +233,7 @@ cdef class MessageView:
         cdef Py_ssize_t length = 0
         cdef Py_ssize_t expanded
         cdef uint64_t hashed = 0
-        cdef int repeated = 0        # the pointer, as two bytes, of the record before
+        cdef int repeated = 0        # the owner's pointer of the previous record (16 bits), else 0
         cdef int i
         cdef Record *record
         for i in range(self._record_count):
@@ -244,7 +244,7 @@ cdef class MessageView:
             record.owner = <uint16_t> at
             record.next = -1
             if repeated and get16(p + at) == repeated:
-                # the same pointer as before: same name, and still pointing backwards
+                # the same pointer as before: the same name, and it points backwards from here, too
                 after = at + 2
                 record.owner_target = (self._records + i - 1).owner_target
             else:
@@ -277,8 +277,8 @@ cdef class MessageView:
             elif record.ttl > 0x7FFFFFFF:
                 record.ttl = 0       # RFC 2181 section 8
             if record.length == 0 and record.rclass >= 254 and (self.flags & F_OPCODE) == UPDATE:
-                # prerequisites and deletions of dynamic updates carry no rdata (RFC 2136 section 2.4); anywhere else an
-                # empty rdata of a type that must have one would be read past its end
+                # prerequisites and deletions of dynamic updates have no rdata (RFC 2136 section 2.4); elsewhere empty
+                # rdata of a type that needs some must be rejected, because it would be read past its end
                 expanded = 0
             else:
                 expanded = rdata_check(p, size, at, record.length, rdata_layout(record.rtype, record.rclass))
@@ -289,7 +289,7 @@ cdef class MessageView:
         return 0 if at == size else E_TRAILING
 
     cdef bint _same_owner(self, const Record *a, const Record *b) noexcept nogil:
-        """Whether two records have the same owner, whatever its case."""
+        """Whether two records have the same owner, regardless of letter case."""
         cdef const uint8_t *p = self._data
         cdef Py_ssize_t size = self._size
         cdef Py_ssize_t after
@@ -305,12 +305,12 @@ cdef class MessageView:
         return name_equal_ci(first, second, a.owner_length)
 
     cdef int _find_group(self, const Record *record, uint16_t rtype, int *slot) noexcept nogil:
-        """Group of this record's owner, class and section with type `rtype`, or -1 and the free slot for it."""
+        """The group of this record's owner, class and section with type `rtype`, or -1 and the free slot for it."""
         cdef uint64_t spread = (record.name_hash + rtype * <uint64_t> 3 + record.section) * <uint64_t> 0x9E3779B97F4A7C15
         cdef int at = <int> (spread >> 40) & self._slot_mask
         cdef int found
         cdef const Record *head
-        # at most half of the slots are ever filled, so a free one ends the search
+        # at most half of the slots are used, so a free one ends the search
         while True:
             self.probes = self.probes + 1
             found = self._slots[at]
@@ -324,7 +324,7 @@ cdef class MessageView:
             at = (at + 1) & self._slot_mask
 
     cdef int _group_records(self) noexcept nogil:
-        """Join records into groups, first the plain ones, then signatures to what they cover; the number of groups."""
+        """Group the records, then attach signatures to the groups they cover. Returns the number of groups."""
         cdef const uint8_t *p = self._data
         cdef int sigs = 0
         cdef int groups = 0
@@ -345,7 +345,7 @@ cdef class MessageView:
                     continue
                 if turn and record.length >= 2:
                     found = self._find_group(record, get16(p + record.rdata), &slot)
-                    # signatures cannot be signed: an RRSIG said to cover RRSIGs stays with the orphans
+                    # RRSIGs are not signed: an RRSIG that covers type RRSIG stays in a set of its own
                     if found >= 0 and self._groups[found].rtype != T_RRSIG:
                         group = self._groups + found
                         if group.sig_count == 0:
@@ -387,7 +387,7 @@ cdef class MessageView:
         return groups
 
     cdef list _section(self, int section):
-        """RRsets of one section in the order of their first records; made once."""
+        """The RRsets of one section in the order of their first records; made on first use."""
         cdef const uint8_t *p = self._data
         cdef Py_ssize_t size = self._size
         cdef uint8_t owner[NAME_MAX]
@@ -427,13 +427,13 @@ cdef class MessageView:
             places.append(group.first)
             made.append(make_rrset(name, group.rtype, record.rclass, group.ttl, packed, count, sigs, sig_count, 0, 0))
         if not ordered:
-            # only orphaned signatures are found late
+            # only signatures that cover no set are grouped out of order
             made = [made[place] for place in sorted(range(len(made)), key=places.__getitem__)]
         self._sections[section] = made
         return made
 
     cdef bytes _pack(self, int index, int count, int size, int *kept):
-        """Packed rdata of the chain that begins at `index`; repetitions are left out (RFC 2181 section 5)."""
+        """Packed rdata of the records linked from `index` on, without duplicates (RFC 2181 section 5)."""
         cdef const uint8_t *p = self._data
         cdef Py_ssize_t wire_size = self._size
         cdef bytes packed = PyBytes_FromStringAndSize(NULL, size)
@@ -543,7 +543,7 @@ cdef class MessageView:
 
     @property
     def answer(self) -> list[RRset]:
-        """RRsets of the answer section; the list is shared, copy before changing it."""
+        """RRsets of the answer section. The list is shared: copy it before changing it."""
         return self._section(ANSWER)
 
     @property
@@ -558,7 +558,7 @@ cdef class MessageView:
 
     @property
     def octets(self) -> int:
-        """What the message takes in memory, about and at most: its bytes, their index, and the sets of all sections."""
+        """Estimated upper limit of the memory of the message: its bytes, the index, and the sets of all sections."""
         cdef Py_ssize_t total = 2 * _overhead + self._size
         cdef int i
         cdef Group *group
@@ -576,7 +576,7 @@ cdef class MessageView:
 
 
 cdef inline bint _holds_pointer(const char *layout) noexcept nogil:
-    """Whether rdata of this layout may hold compressed names, so that equal length proves nothing."""
+    """Whether rdata of this layout may contain compressed names, so it must be expanded even if the length is equal."""
     while layout != NULL and layout[0]:
         if layout[0] == c'c' or layout[0] == c'u' or layout[0] == c'x':
             return True

@@ -1,5 +1,5 @@
-# C door of names: walkers over wire form that need no GIL.
-# Lengths are always checked against what the caller says is there; a negative result is a code of consts.pxd.
+# C interface of names: functions on the wire form that need no GIL.
+# Lengths are checked against the size that the caller passes; a negative result is a code of consts.pxd.
 
 from libc.stdint cimport uint8_t
 
@@ -7,19 +7,19 @@ from resolver.wire.hash cimport siphash13
 
 
 cdef inline uint8_t byte_lower(uint8_t c) noexcept nogil:
-    """One byte in lower case; without a branch once compiled."""
+    """One byte in lower case, without a branch."""
     return c | (<uint8_t> (<uint8_t> (c - 65) < 26) << 5)
 
 
 cdef inline void name_lower(uint8_t *target, const uint8_t *source, Py_ssize_t size) noexcept nogil:
-    """Copy `size` bytes in lower case. Length bytes are at most 63, below 'A', so whole names go through at once."""
+    """Copy `size` bytes in lower case. Length bytes are at most 63, below 'A', so whole names can be copied."""
     cdef Py_ssize_t i
     for i in range(size):
         target[i] = byte_lower(source[i])
 
 
 cdef inline bint name_equal_ci(const uint8_t *a, const uint8_t *b, Py_ssize_t size) noexcept nogil:
-    """Whether two names of the same length are equal but for the case of letters (RFC 4343)."""
+    """Whether two names of the same length are equal regardless of letter case (RFC 4343)."""
     cdef Py_ssize_t i
     for i in range(size):
         if byte_lower(a[i]) != byte_lower(b[i]):
@@ -28,7 +28,7 @@ cdef inline bint name_equal_ci(const uint8_t *a, const uint8_t *b, Py_ssize_t si
 
 
 cdef inline Py_ssize_t name_length(const uint8_t *data, Py_ssize_t size) noexcept nogil:
-    """Length of the uncompressed name at `data`, its final zero included, or a negative code."""
+    """Length of the uncompressed name at `data`, including its final zero, or a negative code."""
     cdef Py_ssize_t at = 0
     cdef Py_ssize_t bound = size if size < 255 else 255
     while at < bound:

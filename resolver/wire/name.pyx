@@ -1,9 +1,9 @@
-"""Domain names in wire form: checking, walking, comparing, canonical order, text.
+"""Domain names in wire form: checks, labels, comparison, canonical order, text.
 
-A name is `bytes`: length-prefixed labels and the root's zero byte, at most 255 in all, spelled as it was received
-(RFC 1035 section 3.1). Nothing here decodes it into objects, because the same bytes serve as dictionary key (after
-`lower`), as cache key and as part of a packet. Every function checks its argument first, so that a wrong slice is a
-`WireError` here and never a read past the end.
+A name is `bytes`: length-prefixed labels and the root's zero byte, at most 255 bytes, in the received letter case
+(RFC 1035 section 3.1). It is not decoded into objects, because the same bytes are a dictionary key (after
+`lower`), a cache key, and part of a packet. Every function checks its argument first, so that an invalid name raises
+`WireError` and is never read past its end.
 """
 
 from libc.stdint cimport uint8_t
@@ -22,10 +22,11 @@ ROOT = b"\0"
 cdef int _hops = COMPRESSION_HOPS
 
 
-# --- C door -------------------------------------------------------------------------------------------------------
+# --- C interface --------------------------------------------------------------------------------------------------
 
 cdef int name_labels(const uint8_t *name, Py_ssize_t size, uint8_t *starts) noexcept nogil:
-    """Offsets of the labels of a checked name, the root's left out, into `starts` (room for LABELS_MAX); their count."""
+    """Write the offsets of the labels of a checked name, without the root, to `starts` (LABELS_MAX entries). Returns
+    their number."""
     cdef int count = 0
     cdef Py_ssize_t at = 0
     while at < size and name[at] != 0 and count < LABELS_MAX:
@@ -37,11 +38,12 @@ cdef int name_labels(const uint8_t *name, Py_ssize_t size, uint8_t *starts) noex
 
 cdef Py_ssize_t name_expand(const uint8_t *message, Py_ssize_t size, Py_ssize_t at, Py_ssize_t limit,
                             uint8_t *out, Py_ssize_t *after) noexcept nogil:
-    """Follow the possibly compressed name at `at`; its length written out, or a negative code.
+    """Expand the possibly compressed name at `at`. Returns its uncompressed length, or a negative code.
 
-    `limit` is where the part in place must end: the message's size, or the end of the rdata. `out`, when not NULL,
-    has room for 255 bytes. A `size` of 0 says that there is no message, so that pointers are errors. `after` becomes the offset behind the part in place. Each pointer must lead to before the
-    piece it ends, so the walk always terminates (RFC 1035 section 4.1.4 says "a prior occurrence").
+    The name must end before `limit`, the size of the message or the end of the rdata, up to and including its first
+    pointer; `after` is set to the offset behind that. `out`, when not NULL, has space for 255 bytes. A `size` of 0
+    means that there is no message, so pointers are errors. Each pointer must point before the labels that
+    precede it, so the loop always ends (RFC 1035 section 4.1.4: "a prior occurrence").
     """
     cdef Py_ssize_t length = 0
     cdef Py_ssize_t piece = at
@@ -86,7 +88,10 @@ cdef Py_ssize_t name_expand(const uint8_t *message, Py_ssize_t size, Py_ssize_t 
 
 
 cdef Py_ssize_t checked(bytes name) except -1:
-    """Size of `name`, which must be exactly one valid uncompressed name."""
+    """Return the size of `name`, which must be exactly one valid uncompressed name.
+
+    Raises WireError when it is not, TypeError for None.
+    """
     if name is None:
         raise TypeError("a name is bytes, not None")
     cdef Py_ssize_t size = PyBytes_GET_SIZE(name)
@@ -106,10 +111,10 @@ cdef inline bytes piece_of(const uint8_t *data, Py_ssize_t size):
     return PyBytes_FromStringAndSize(<const char *> data, size)
 
 
-# --- shape --------------------------------------------------------------------------------------------------------
+# --- labels -------------------------------------------------------------------------------------------------------
 
 def is_valid(object name) -> bool:
-    """Whether `name` is bytes holding exactly one uncompressed name."""
+    """Whether `name` is bytes with exactly one valid uncompressed name."""
     if not isinstance(name, bytes):
         return False
     return name_length(raw(<bytes> name), PyBytes_GET_SIZE(<bytes> name)) == PyBytes_GET_SIZE(<bytes> name)
@@ -122,7 +127,7 @@ def label_count(bytes name not None) -> int:
 
 
 def labels(bytes name not None) -> list[bytes]:
-    """Labels from left to right, without their lengths and without the root's."""
+    """Labels from left to right, without length bytes and without the root."""
     cdef uint8_t starts[LABELS_MAX]
     cdef const uint8_t *data = raw(name)
     cdef int count = name_labels(data, checked(name), starts)
@@ -143,13 +148,13 @@ def parent(bytes name not None) -> bytes:
 
 
 def zone_lookup_name(bytes name not None, int rtype) -> bytes:
-    """The name, in lower case, whose zone is authoritative for a set: DS sets are the parent's (RFC 4035 3.1.4.1)."""
+    """The name (lower case) whose zone is authoritative for a set: the parent of `name` for DS (RFC 4035 3.1.4.1)."""
     name = lower(name)
     return parent(name) if rtype == T_DS else name
 
 
 def closest_in(bytes name not None, object table) -> bytes | None:
-    """The closest ancestor of `name` (lower case), itself included, that `table` contains; None without any."""
+    """`name` (lower case) or its closest ancestor that is in `table`; None without any."""
     cdef Py_ssize_t size = checked(name)
     cdef const uint8_t *data = raw(name)
     cdef Py_ssize_t at = 0
@@ -173,7 +178,7 @@ def suffix(bytes name not None, Py_ssize_t labels) -> bytes:
     cdef const uint8_t *data = raw(name)
     cdef int count = name_labels(data, size, starts)
     if not 0 <= labels <= count:
-        raise ValueError(f"a name of {count} labels has no suffix of {labels}")
+        raise ValueError(f"a name of {count} labels has no suffix of {labels} labels")
     if labels == count:
         return name
     if labels == 0:
@@ -182,7 +187,7 @@ def suffix(bytes name not None, Py_ssize_t labels) -> bytes:
 
 
 def lower(bytes name not None) -> bytes:
-    """The name in lower case (ASCII letters only, RFC 4343): the form that serves as a key."""
+    """The name in lower case (ASCII letters only, RFC 4343), as used for keys."""
     cdef Py_ssize_t size = checked(name)
     cdef const uint8_t *data = raw(name)
     cdef uint8_t lowered[NAME_MAX]
@@ -197,7 +202,7 @@ def lower(bytes name not None) -> bytes:
 # --- comparing ----------------------------------------------------------------------------------------------------
 
 def equal(bytes a not None, bytes b not None) -> bool:
-    """Whether two names are the same but for the case of letters."""
+    """Whether two names are equal regardless of letter case."""
     cdef Py_ssize_t size = checked(a)
     if checked(b) != size:
         return False
@@ -205,7 +210,7 @@ def equal(bytes a not None, bytes b not None) -> bool:
 
 
 def is_subdomain(bytes name not None, bytes zone not None) -> bool:
-    """Whether `name` is `zone` or lies below it, whatever the case of letters."""
+    """Whether `name` is `zone` or below it, regardless of letter case."""
     cdef Py_ssize_t size = checked(name)
     cdef Py_ssize_t tail = checked(zone)
     cdef Py_ssize_t at = 0
@@ -216,7 +221,7 @@ def is_subdomain(bytes name not None, bytes zone not None) -> bool:
 
 
 cdef int compare_labels(const uint8_t *a, const uint8_t *b) noexcept nogil:
-    """Order of two labels: as unsigned bytes in lower case, a shorter one before its extensions."""
+    """Order of two labels as unsigned bytes in lower case; a prefix comes first."""
     cdef int shorter = a[0] if a[0] < b[0] else b[0]
     cdef int i
     cdef int difference
@@ -228,7 +233,7 @@ cdef int compare_labels(const uint8_t *a, const uint8_t *b) noexcept nogil:
 
 
 def common_labels(bytes a not None, bytes b not None) -> int:
-    """Number of labels, counted from the right, that two names share."""
+    """Number of labels that two names have in common, from the right."""
     cdef uint8_t starts_a[LABELS_MAX]
     cdef uint8_t starts_b[LABELS_MAX]
     cdef const uint8_t *data_a = raw(a)
@@ -243,7 +248,7 @@ def common_labels(bytes a not None, bytes b not None) -> int:
 
 
 def compare(bytes a not None, bytes b not None) -> int:
-    """-1, 0 or 1: the canonical order of two names (RFC 4034 section 6.1), label by label from the right."""
+    """The canonical order of two names: -1, 0 or 1 (RFC 4034 section 6.1), label by label from the right."""
     cdef uint8_t starts_a[LABELS_MAX]
     cdef uint8_t starts_b[LABELS_MAX]
     cdef const uint8_t *data_a = raw(a)
@@ -260,10 +265,10 @@ def compare(bytes a not None, bytes b not None) -> int:
 
 
 def canonical_key(bytes name not None) -> bytes:
-    """Bytes that sort as the names do in canonical order (RFC 4034 section 6.1).
+    """Bytes that sort like the names in canonical order (RFC 4034 section 6.1).
 
-    Labels stand from right to left, each ended by 00 00; a zero inside a label becomes 00 01, so that a label sorts
-    before its extensions and no label can imitate an end.
+    Labels from right to left, each followed by 00 00. A zero inside a label becomes 00 01, so that a label sorts before
+    its extensions and cannot contain the terminator.
     """
     cdef uint8_t starts[LABELS_MAX]
     cdef uint8_t made[2 * NAME_MAX]
@@ -286,13 +291,13 @@ def canonical_key(bytes name not None) -> bytes:
     return piece_of(made, size)
 
 
-# --- making others out of one -------------------------------------------------------------------------------------
+# --- new names ----------------------------------------------------------------------------------------------------
 
 def join(bytes prefix not None, bytes suffix not None) -> bytes:
     """`prefix` (labels without the final zero) in front of the name `suffix`.
 
     Raises:
-        WireError: the outcome is not a name, for instance because it is longer than 255 bytes.
+        WireError: the result is not a valid name, for example longer than 255 bytes.
     """
     cdef bytes made = prefix + suffix
     checked(suffix)
@@ -312,24 +317,24 @@ def prepend(bytes label not None, bytes name not None) -> bytes:
 
 
 def wildcard(bytes name not None) -> bytes:
-    """The wildcard directly below `name` (RFC 4592).
+    """The wildcard name ``*.name`` (RFC 4592).
 
     Raises:
-        WireError: it would be longer than 255 bytes.
+        WireError: the result is longer than 255 bytes.
     """
     return join(b"\1*", name)
 
 
 def replace_suffix(bytes name not None, bytes old not None, bytes new not None) -> bytes | None:
-    """`name`, which lies below `old`, moved below `new`: the substitution of a DNAME (RFC 6672 section 2.2).
+    """`name` with its suffix `old` replaced by `new`: the substitution of a DNAME (RFC 6672 section 2.2).
 
-    Returns None when the outcome is longer than 255 bytes.
+    Returns None when the result is longer than 255 bytes.
 
     Raises:
         ValueError: `name` does not end in `old`.
     """
     if not is_subdomain(name, old):
-        raise ValueError("the name does not end in the suffix to be replaced")
+        raise ValueError("the name does not end in the suffix to replace")
     checked(new)
     cdef Py_ssize_t kept = len(name) - len(old)
     if kept + len(new) > NAME_MAX:
@@ -340,7 +345,7 @@ def replace_suffix(bytes name not None, bytes old not None, bytes new not None) 
 # --- text ---------------------------------------------------------------------------------------------------------
 
 def to_text(bytes name not None) -> str:
-    """Text form with the final dot; special bytes escaped as in master files (RFC 1035 section 5.1)."""
+    """Text form with the final dot; special bytes are escaped as in master files (RFC 1035 section 5.1)."""
     cdef Py_ssize_t size = checked(name)
     cdef const uint8_t *data = raw(name)
     cdef uint8_t made[4 * NAME_MAX]
@@ -354,7 +359,7 @@ def to_text(bytes name not None) -> str:
         for i in range(at + 1, at + 1 + data[at]):
             byte = data[i]
             if 33 <= byte <= 126:
-                # " $ ( ) . ; @ \ mean something to whoever reads a master file
+                # " $ ( ) . ; @ \ have a meaning in master files
                 if byte in (34, 36, 40, 41, 46, 59, 64, 92):
                     made[used] = 92
                     used += 1
@@ -373,11 +378,11 @@ def to_text(bytes name not None) -> str:
 
 
 def from_text(str text not None) -> bytes:
-    """Name from text; a missing final dot is added, escapes are those of master files (RFC 1035 section 5.1).
+    """Name from text with or without the final dot; escapes are those of master files (RFC 1035 section 5.1).
 
     Raises:
-        WireError: an empty or over-long label or name, a broken escape, or a character outside ASCII
-            (internationalised names are converted at the rim, before they come here).
+        WireError: an empty or too long label or name, an invalid escape, or a character outside ASCII (callers convert
+            internationalised names first).
     """
     cdef bytes source
     cdef bytearray made = bytearray()
@@ -391,7 +396,7 @@ def from_text(str text not None) -> bytes:
     try:
         source = text.encode("ascii")
     except UnicodeEncodeError:
-        raise WireError("name holds characters outside ASCII") from None
+        raise WireError("name contains characters outside ASCII") from None
     data = raw(source)
     size = PyBytes_GET_SIZE(source)
     if size == 0:
@@ -425,7 +430,7 @@ def from_text(str text not None) -> bytes:
 
 
 cdef int _end_label(bytearray made, bytearray label) except -1:
-    """Append one finished label and empty it."""
+    """Append `label` to `made`, and clear it."""
     if not 1 <= len(label) <= 63:
         raise WireError("label is empty or longer than 63 bytes")
     made.append(len(label))
@@ -435,16 +440,16 @@ cdef int _end_label(bytearray made, bytearray label) except -1:
 
 
 def reverse_address(str address not None) -> bytes:
-    """The name below in-addr.arpa or ip6.arpa that belongs to an address (RFC 1035 section 3.5, RFC 3596 section 2.5).
+    """The name of an address below in-addr.arpa or ip6.arpa (RFC 1035 section 3.5, RFC 3596 section 2.5).
 
     Raises:
-        ValueError: it is no address.
+        ValueError: it is not an address.
     """
-    # Imported here: its tables cost a millisecond of start-up and few processes come this way.
+    # Imported here, because it takes a millisecond of start-up and few processes need it.
     import ipaddress
     return from_text(ipaddress.ip_address(address).reverse_pointer)
 
 
 def keyed_hash(object k0, object k1, bytes data not None) -> int:
-    """SipHash-1-3 of `data` under the key (k0, k1), as an unsigned 64-bit number: for tests and offline tools."""
+    """SipHash-1-3 of `data` with the key (k0, k1), as an unsigned 64-bit number. For tests and offline tools."""
     return siphash13(k0, k1, raw(data), PyBytes_GET_SIZE(data))

@@ -1,6 +1,6 @@
-# Numbers of messages and of packed records, most significant octet first (RFC 1035 section 2.3.2), inline for every room.
+# Inline functions for numbers in messages and in packed records, most significant octet first (RFC 1035 section 2.3.2).
 #
-# Bounds are the caller's: two or four octets are read or written, whatever comes after them.
+# The caller checks bounds: two or four octets are read or written without a check.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
@@ -27,7 +27,7 @@ cdef inline void put32(uint8_t *p, uint32_t value) noexcept nogil:
 
 
 cdef inline void put_opt(uint8_t *p, uint32_t payload, uint32_t ext_rcode, bint do_bit, uint32_t size) noexcept nogil:
-    """Write the OPT_SIZE octets of an OPT record before its `size` octets of options; version 0."""
+    """Write the OPT_SIZE octets of an OPT record of version 0, before its `size` octets of options."""
     p[0] = 0
     put16(p + 1, T_OPT)
     put16(p + 3, payload)

@@ -1,8 +1,8 @@
-"""Text forms: rdata, sets, zones and whole messages as people read and write them, through dnspython.
+"""Text forms of rdata, RRsets, zones and messages, by means of dnspython.
 
-This is the only place of the resolver's core that uses dnspython, and it imports it on the first call, because that
-takes longer than the rest of the start-up together. Nothing here lies on the resolution path; unknown types come out
-and go in as RFC 3597 section 5 says, and so does rdata that dnspython cannot read.
+Only this module of the resolver's core uses dnspython. It imports it on the first call, because the import takes longer
+than the rest of the start-up. Resolution does not use this module. Unknown types, and rdata that dnspython cannot read,
+have the generic form of RFC 3597 section 5.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -42,7 +42,7 @@ def generic_to_text(rdata: bytes) -> str:
 
 
 def rdata_to_text(rtype: int, rdata: bytes, rclass: int = c.IN) -> str:
-    """Text form of uncompressed rdata, as in a master file; the generic form for what dnspython cannot read."""
+    """Master file form of uncompressed rdata; the generic form when dnspython cannot read it."""
     import dns.exception
     import dns.rdata
     import dns.rdataclass
@@ -57,7 +57,7 @@ def rdata_to_text(rtype: int, rdata: bytes, rclass: int = c.IN) -> str:
 
 
 def rdata_from_text(rtype: int, text: str, origin: bytes = names.ROOT, rclass: int = c.IN) -> bytes:
-    """Uncompressed rdata from its master file form, also the generic one; relative names are below `origin`.
+    """Uncompressed rdata from its master file form or its generic form; relative names are below `origin`.
 
     Raises:
         ValueError: the text is not rdata of this type.
@@ -79,7 +79,7 @@ def rdata_from_text(rtype: int, text: str, origin: bytes = names.ROOT, rclass: i
 
 
 def rrset_to_text(rrset: RRset, *, sigs: bool = True) -> list[str]:
-    """One master file line a record, signatures last unless `sigs` is False."""
+    """One master file line per record; signatures come last, unless `sigs` is False."""
     head = f"{names.to_text(rrset.name)} {rrset.ttl} {c.class_to_text(rrset.rclass)}"
     mnemonic = c.type_to_text(rrset.rtype)
     lines = [f"{head} {mnemonic} {rdata_to_text(rrset.rtype, rdata, rrset.rclass)}" for rdata in rrset.rdatas()]
@@ -99,10 +99,10 @@ def _to_wire(parsed: "dns.rdata.Rdata") -> bytes:
 
 
 class _Collector:
-    """Takes the records that dnspython's zone file reader finds, in place of one of its transactions.
+    """Collects the records that dnspython's zone file reader finds, in place of a dnspython transaction.
 
-    Theirs would copy a set for every record added and drop what does not fit into a zone; here all that the text says
-    is kept, in its order.
+    A transaction would copy a set for every added record and drop what does not fit into a zone. Here all records of
+    the text are kept, in their order.
     """
 
     def __init__(self, origin: "dns.name.Name") -> None:
@@ -115,16 +115,16 @@ class _Collector:
         return self.origin, False, self.origin
 
     def check_put_rdataset(self, check: Callable[..., None]) -> None:
-        """The reader wants to refuse other data beside a CNAME; that is not for a reader of text to judge."""
+        """Ignored: the reader would refuse other data beside a CNAME, but this module does not validate zones."""
 
     def add(self, owner: "dns.name.Name", ttl: int, parsed: "dns.rdata.Rdata") -> None:
-        """Note one record."""
+        """Append one record."""
         wire = owner.to_wire()
         assert wire is not None
         self.records.append((wire, ttl, parsed))
 
     def _set_origin(self, origin: "dns.name.Name") -> None:
-        """The reader announces each $ORIGIN; it keeps track of it by itself."""
+        """Ignored: the reader reports each $ORIGIN here, and applies it itself."""
 
 
 def _read(text: str, origin: bytes, default_ttl: int | None) -> "list[tuple[bytes, int, dns.rdata.Rdata]]":
@@ -145,7 +145,7 @@ def _read(text: str, origin: bytes, default_ttl: int | None) -> "list[tuple[byte
             allow_directives=("$ORIGIN", "$TTL"),
             default_ttl=default_ttl,
         )
-        # whatever lies outside of the origin would be skipped in silence; hints and glue do
+        # the reader would silently skip names outside of the origin, as hints and glue have
         reader.zone_origin = dns.name.root
         reader.read()
     except (dns.exception.DNSException, ValueError) as error:
@@ -155,13 +155,13 @@ def _read(text: str, origin: bytes, default_ttl: int | None) -> "list[tuple[byte
 
 
 def zone_from_text(text: str, origin: bytes, *, default_ttl: int | None = None) -> list[RRset]:
-    """RRsets of a master file (RFC 1035 section 5), with signatures attached to what they cover.
+    """RRsets of a master file (RFC 1035 section 5), with signatures attached to the sets they cover.
 
-    Understands $ORIGIN and $TTL; $INCLUDE and $GENERATE are refused. `default_ttl`, in seconds, is for records before
-    the first TTL. Signatures over nothing stay as a set of type RRSIG. Sets stand in the order of their first record.
+    $ORIGIN and $TTL are supported; $INCLUDE and $GENERATE are refused. `default_ttl` (seconds) is for records before
+    the first TTL. Signatures that cover no set form a set of type RRSIG. Sets are in the order of their first record.
 
     Raises:
-        ValueError: naming the line that cannot be read.
+        ValueError: the text is invalid; the message has the line number.
     """
     sets: dict[tuple[bytes, int], tuple[bytes, list[int], list[bytes]]] = {}
     sigs: list[tuple[bytes, int, int, bytes]] = []
@@ -191,17 +191,17 @@ def zone_from_text(text: str, origin: bytes, *, default_ttl: int | None = None) 
 
 
 def hints_from_text(text: str) -> list[RRset]:
-    """The root's NS set and the addresses of the servers it names, from a root hints file.
+    """The root's NS set and the addresses of its servers, from a root hints file.
 
     Raises:
-        ValueError: the text cannot be read, or holds no servers or no address of one.
+        ValueError: the text is invalid, or has no servers or no address of one.
     """
     sets = zone_from_text(text, names.ROOT, default_ttl=_HINTS_TTL)
     servers = [rrset for rrset in sets if rrset.rtype == c.NS and rrset.name == names.ROOT]
     known = {names.lower(target) for rrset in servers for target in rrset.targets()}
     addresses = [rrset for rrset in sets if rrset.rtype in (c.A, c.AAAA) and rrset.key[0] in known]
     if not servers or not addresses:
-        raise ValueError("root hints: no name server of the root with an address")
+        raise ValueError("root hints: no name server of the root has an address")
     return servers + addresses
 
 
@@ -209,7 +209,7 @@ def hints_from_text(text: str) -> list[RRset]:
 
 
 def message_to_text(view: MessageView) -> str:
-    """The whole message in sections, in the layout that people know from dig."""
+    """The whole message in the layout of dig."""
     counts = [int.from_bytes(view.wire[at : at + 2], "big") for at in (4, 6, 8, 10)]
     flags = "".join(f" {text}" for mask, text in _FLAG_TEXTS if view.flags & mask)
     lines = [
@@ -229,13 +229,13 @@ def message_to_text(view: MessageView) -> str:
 
 
 def _section_lines(section: Iterable[RRset]) -> Iterator[str]:
-    """Lines of all sets of a section."""
+    """The lines of all sets of a section."""
     for rrset in section:
         yield from rrset_to_text(rrset)
 
 
 def _edns_lines(edns: Edns) -> Iterator[str]:
-    """Lines about the OPT record."""
+    """The lines of the OPT record."""
     yield f"; EDNS: version: {edns.version}, flags:{' do' if edns.do else ''}; udp: {edns.payload}"
     for code, content in edns.options:
         if code == c.OPTION_EDE:

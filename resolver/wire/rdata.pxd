@@ -1,5 +1,5 @@
-# C door of rdata: what stands inside the rdata of each type, as far as names, lengths and counts go.
-# Nothing here needs the GIL; results below zero are codes of consts.pxd.
+# C interface of rdata: the names, lengths and counts in the rdata of each type.
+# No function needs the GIL; negative results are codes of consts.pxd.
 
 from libc.stdint cimport uint8_t, uint16_t
 

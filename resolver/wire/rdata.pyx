@@ -1,14 +1,14 @@
-"""What the rdata of each type looks like, as far as safety, compression and canonical form need to know.
+"""The layout of the rdata of each type, as needed for length checks, compression and canonical form.
 
-One table of short layout strings serves all four jobs: checking lengths, writing compressed names out, lower-casing
-names for signatures, finding names to compress. Types that are not listed are opaque (RFC 3597 section 3), which also
-makes them safe: nothing inside them is ever interpreted. A layout is read from left to right:
+One table of layout strings is used to check lengths, to expand compressed names, to lower-case names for signatures,
+and to find names to compress. Rdata of other types is opaque (RFC 3597 section 3): it is never interpreted. A layout is
+read from left to right:
 
-    c    name, may arrive compressed (RFC 1035 types, and those of RFC 3597 section 4), lower-cased in canonical form
-    u    name, compression tolerated, spelling kept in canonical form (NSEC: RFC 6840 section 5.1)
-    v    name, never compressed, spelling kept
+    c    name, may be received compressed (RFC 1035 types, RFC 3597 section 4); lower case in canonical form
+    u    name, may be received compressed; letter case kept in canonical form (NSEC: RFC 6840 section 5.1)
+    v    name, never compressed; letter case kept
     1 2 3 4 6 8 a   that many bytes; a is 16
-    s    character string;  q  one that may not be empty;  S  one or more to the end;  p  length byte and that many bytes
+    s    character string;  q  one that may not be empty;  S  one or more to the end;  p  length byte and as many bytes
     r    rest, may be empty;  R  rest, at least one byte
     B    type bitmap to the end (RFC 4034 section 4.1.2);  o  EDNS options;  k  service parameters (RFC 9460)
     L    address prefixes (RFC 3123);  x  prefix length, address suffix and name of A6 (RFC 2874)
@@ -29,7 +29,7 @@ cdef bint _compressible[64]
 
 
 cdef void _fill() noexcept:
-    """Enter every layout; runs once when the module is imported."""
+    """Fill the tables; runs once when the module is imported."""
     cdef uint16_t t
     memset(_low, 0, sizeof(_low))
     memset(_compressible, 0, sizeof(_compressible))
@@ -94,10 +94,10 @@ cdef void _fill() noexcept:
 _fill()
 
 
-# --- C door -------------------------------------------------------------------------------------------------------
+# --- C interface --------------------------------------------------------------------------------------------------
 
 cdef const char *rdata_layout(uint16_t rtype, uint16_t rclass) noexcept nogil:
-    """Layout of a type, NULL when its rdata is opaque. Addresses have theirs only in class IN (RFC 3597 section 4)."""
+    """Layout of a type, NULL when its rdata is opaque. Address types have one only in class IN (RFC 3597 section 4)."""
     if rtype < 263:
         if rclass != C_IN and (rtype == T_A or rtype == T_AAAA or rtype == T_WKS or rtype == T_APL or rtype == T_A6):
             return NULL
@@ -110,19 +110,19 @@ cdef const char *rdata_layout(uint16_t rtype, uint16_t rclass) noexcept nogil:
 
 
 cdef bint rdata_compressible(uint16_t rtype) noexcept nogil:
-    """Whether names in rdata of this type may be sent compressed: those of RFC 1035 only (RFC 3597 section 4)."""
+    """Whether names in rdata of this type may be sent compressed: only RFC 1035 types (RFC 3597 section 4)."""
     return rtype < 64 and _compressible[rtype]
 
 
 cdef inline int _width(char step) noexcept nogil:
-    """Bytes of a field of fixed size, 0 when the step is something else."""
+    """Size of a field of fixed size, 0 for other steps."""
     if c'1' <= step <= c'8':
         return step - c'0'
     return 16 if step == c'a' else 0
 
 
 cdef Py_ssize_t _bitmap(const uint8_t *data, Py_ssize_t at, Py_ssize_t end) noexcept nogil:
-    """Windows ascend, each with 1 to 32 bytes."""
+    """Check a type bitmap: windows in ascending order, each with 1 to 32 bytes."""
     cdef int last = -1
     while at < end:
         if at + 2 > end or data[at] <= last or not 1 <= data[at + 1] <= 32 or at + 2 + data[at + 1] > end:
@@ -133,7 +133,7 @@ cdef Py_ssize_t _bitmap(const uint8_t *data, Py_ssize_t at, Py_ssize_t end) noex
 
 
 cdef Py_ssize_t _pairs(const uint8_t *data, Py_ssize_t at, Py_ssize_t end, bint ascending) noexcept nogil:
-    """Code, length, value, repeated; for service parameters the codes ascend (RFC 9460 section 2.2)."""
+    """Check repeated code, length, value; codes of service parameters must ascend (RFC 9460 section 2.2)."""
     cdef int last = -1
     cdef int code
     while at < end:
@@ -148,7 +148,7 @@ cdef Py_ssize_t _pairs(const uint8_t *data, Py_ssize_t at, Py_ssize_t end, bint 
 
 
 cdef Py_ssize_t _prefixes(const uint8_t *data, Py_ssize_t at, Py_ssize_t end) noexcept nogil:
-    """Family, prefix, negation and length, address, repeated."""
+    """Check repeated family, prefix, negation and length, address."""
     while at < end:
         if at + 4 > end:
             return E_APL
@@ -159,7 +159,7 @@ cdef Py_ssize_t _prefixes(const uint8_t *data, Py_ssize_t at, Py_ssize_t end) no
 
 
 cdef Py_ssize_t _a6(const uint8_t *data, Py_ssize_t at, Py_ssize_t end) noexcept nogil:
-    """Bytes in front of the name of an A6 record."""
+    """Number of bytes before the name of an A6 record."""
     if at >= end or data[at] > 128:
         return E_RDATA_SHORT
     cdef Py_ssize_t head = 1 + 16 - (data[at] >> 3)
@@ -168,7 +168,7 @@ cdef Py_ssize_t _a6(const uint8_t *data, Py_ssize_t at, Py_ssize_t end) noexcept
 
 cdef Py_ssize_t rdata_check(const uint8_t *message, Py_ssize_t size, Py_ssize_t at, Py_ssize_t length,
                             const char *layout) noexcept nogil:
-    """Length of the rdata once its names are written out, or a negative code when it does not fit its layout."""
+    """Length of the rdata with expanded names, or a negative code when it does not match its layout."""
     cdef Py_ssize_t end = at + length
     cdef Py_ssize_t total = 0
     cdef Py_ssize_t got, after, head
@@ -262,9 +262,9 @@ cdef Py_ssize_t rdata_check(const uint8_t *message, Py_ssize_t size, Py_ssize_t 
 
 cdef Py_ssize_t rdata_next_name(const uint8_t *rdata, Py_ssize_t length, const char **layout,
                                 Py_ssize_t *at) noexcept nogil:
-    """Move `layout` and `at` behind the next name of the kinds c and u in checked, uncompressed rdata.
+    """Advance `layout` and `at` past the next name of kind c, u or x in checked, uncompressed rdata.
 
-    Returns the length of that name (which ends at `at`), or 0 when there is none left.
+    Returns the length of that name, which ends at `at`, or 0 when there are no more.
     """
     cdef char step
     cdef Py_ssize_t got
@@ -299,7 +299,7 @@ cdef Py_ssize_t rdata_next_name(const uint8_t *rdata, Py_ssize_t length, const c
 
 cdef Py_ssize_t rdata_expand(const uint8_t *message, Py_ssize_t size, Py_ssize_t at, Py_ssize_t length,
                              const char *layout, uint8_t *out) noexcept nogil:
-    """Write checked rdata with its names written out; `out` has the room that `rdata_check` asked for."""
+    """Write checked rdata with expanded names to `out`, which has the size that `rdata_check` returned."""
     cdef Py_ssize_t end = at + length
     cdef Py_ssize_t total = 0
     cdef Py_ssize_t got, after
@@ -310,7 +310,7 @@ cdef Py_ssize_t rdata_expand(const uint8_t *message, Py_ssize_t size, Py_ssize_t
         layout += 1
         width = _width(step)
         if step == c'x':
-            # without a prefix the whole address stands here and no name follows (RFC 2874 section 3.1)
+            # with a prefix length of 0 the whole address is here and no name follows (RFC 2874 section 3.1)
             width = 1 + 16 - (message[at] >> 3)
             step = c'c' if message[at] else c'r'
             memcpy(out + total, message + at, width)
@@ -339,39 +339,39 @@ cdef Py_ssize_t rdata_expand(const uint8_t *message, Py_ssize_t size, Py_ssize_t
 
 
 cdef void rdata_lower(uint8_t *rdata, Py_ssize_t length, const char *layout) noexcept nogil:
-    """Bring uncompressed rdata into canonical form in place (RFC 4034 section 6.2, RFC 6840 section 5.1)."""
+    """Convert uncompressed rdata to canonical form in place (RFC 4034 section 6.2, RFC 6840 section 5.1)."""
     cdef Py_ssize_t at = 0
     cdef Py_ssize_t got
     while True:
         got = rdata_next_name(rdata, length, &layout, &at)
         if got == 0:
             return
-        # the step just passed says whether this name is among those whose case does not count
+        # the last step is the kind of this name: u keeps its letter case
         if (layout - 1)[0] != c'u':
             name_lower(rdata + at - got, rdata + at - got, got)
 
 
-# --- Python door --------------------------------------------------------------------------------------------------
+# --- Python interface ---------------------------------------------------------------------------------------------
 
 def check(int rtype, bytes rdata not None, int rclass=C_IN) -> None:
-    """Check uncompressed rdata against what its type requires; opaque types always pass.
+    """Check uncompressed rdata against the layout of its type; opaque types always pass.
 
     Raises:
-        WireError: too short, too long, or a count inside that lies.
+        WireError: the rdata is too short, too long, or has an inconsistent length inside.
     """
     cdef const uint8_t *data = <const uint8_t *> PyBytes_AS_STRING(rdata)
     cdef Py_ssize_t size = PyBytes_GET_SIZE(rdata)
     cdef Py_ssize_t got
     if size > MESSAGE_MAX:
         raise WireError(reason_of(E_EXPANDED))
-    # a message of no bytes: no pointer can lead anywhere
+    # a message size of 0: pointers are errors
     got = rdata_check(data, 0, 0, size, rdata_layout(rtype, rclass))
     if got < 0:
         raise WireError(reason_of(got))
 
 
 def canonical(int rtype, bytes rdata not None, int rclass=C_IN) -> bytes:
-    """Rdata in canonical form: embedded names of the listed types in lower case (RFC 4034 section 6.2)."""
+    """Rdata in canonical form: embedded names of certain types in lower case (RFC 4034 section 6.2)."""
     cdef Py_ssize_t size = PyBytes_GET_SIZE(rdata)
     cdef const char *layout = rdata_layout(rtype, rclass)
     if layout == NULL:

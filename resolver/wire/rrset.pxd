@@ -1,4 +1,4 @@
-# C door of RRset: its fields, and the one way to make one without going through Python's argument parsing.
+# C interface of RRset: its fields, and a function to make one without Python's argument parsing.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 

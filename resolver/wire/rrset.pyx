@@ -1,9 +1,9 @@
 """RRset: owner, type, class, TTL, and all rdata packed into one `bytes`, the signatures into another.
 
-Rule: immutable but for `trust` and `verdict`, so that a set can be handed from cache to answer without copying. A set
-with twenty records costs as many Python objects as one with a single record; rdata becomes objects only when asked
-for. Packed means: 16-bit big-endian length and rdata, repeated; the same bytes go into the cache arena. Names inside
-rdata are always written out.
+Immutable except `trust` and `verdict`, so that a set can be passed from the cache to an answer without a copy. A set of
+twenty records needs as many Python objects as one of a single record; objects for rdata are made only on access. Packed
+form: 16-bit big-endian length and rdata, repeated; the same bytes are stored in the cache arena. Names inside rdata are
+uncompressed.
 """
 
 cimport cython
@@ -26,7 +26,7 @@ cdef Py_ssize_t _overhead = RRSET_OVERHEAD
 # --- packed form --------------------------------------------------------------------------------------------------
 
 cdef int packed_count(const uint8_t *data, Py_ssize_t size) noexcept nogil:
-    """Number of entries in packed rdata, or a negative code when its lengths do not add up."""
+    """Number of entries in packed rdata, or a negative code when its lengths are inconsistent."""
     cdef Py_ssize_t at = 0
     cdef int count = 0
     while at < size:
@@ -40,7 +40,7 @@ cdef int packed_count(const uint8_t *data, Py_ssize_t size) noexcept nogil:
 
 
 cdef int _count(bytes packed) except -1:
-    """Number of entries, as an exception when the lengths do not add up."""
+    """Number of entries. Raises WireError when the lengths are inconsistent."""
     cdef int count = packed_count(<const uint8_t *> PyBytes_AS_STRING(packed), PyBytes_GET_SIZE(packed))
     if count < 0:
         raise WireError(reason_of(count))
@@ -67,7 +67,7 @@ def unpack(bytes packed not None) -> list[bytes]:
 
 
 def pack(object rdatas) -> bytes:
-    """Packed form of several rdatas, in their order; exact repetitions are dropped (RFC 2181 section 5).
+    """Packed form of several rdatas, in their order, without duplicates (RFC 2181 section 5).
 
     Raises:
         WireError: more records or bytes than a set may have, or an rdata above 65535 bytes.
@@ -98,14 +98,14 @@ def pack(object rdatas) -> bytes:
 @cython.no_gc            # only bytes and numbers inside: no cycle can go through it
 @cython.freelist(64)
 cdef class RRset:
-    """All records of one owner, type and class, with the signatures over them."""
+    """All records of one owner, type and class, with their signatures."""
 
     def __init__(self, bytes name not None, int rtype, object ttl, object rdatas, *, int rclass=C_IN, object sigs=(),
                  int trust=0, int verdict=0):
         """Make a set from uncompressed parts.
 
         Raises:
-            WireError: the name is none, an rdata does not fit its type, or the set is too large.
+            WireError: the name is invalid, an rdata is invalid for the type, or the set is too large.
             ValueError: type, class or TTL is out of range.
         """
         checked(name)
@@ -125,10 +125,10 @@ cdef class RRset:
     @staticmethod
     def from_packed(bytes name not None, int rtype, object ttl, bytes packed not None, bytes packed_sigs=b"", *,
                     int rclass=C_IN, int trust=0, int verdict=0) -> RRset:
-        """A set from packed bytes that this room made before; only their lengths are checked.
+        """Make a set from packed bytes of another set; only their lengths are checked.
 
         Raises:
-            WireError: lengths that do not add up.
+            WireError: the lengths are inconsistent.
         """
         return make_rrset(name, rtype, rclass, ttl, packed, _count(packed), packed_sigs, _count(packed_sigs),
                           trust, verdict)
@@ -143,7 +143,7 @@ cdef class RRset:
 
     @property
     def key(self) -> tuple[bytes, int]:
-        """Lower-cased owner and type: the key of dictionaries and caches."""
+        """Lower-case owner and type: the key in dictionaries and caches."""
         return (self._lower(), self.rtype)
 
     cdef bytes _lower(self):
@@ -164,7 +164,7 @@ cdef class RRset:
         return self._lowered
 
     def rdata(self, Py_ssize_t index) -> bytes:
-        """The rdata at this position; negative positions count from the end.
+        """The rdata at this index; negative ones count from the end.
 
         Raises:
             IndexError: there is none.
@@ -181,15 +181,15 @@ cdef class RRset:
         return PyBytes_FromStringAndSize(<const char *> data + at + 2, get16(data + at))
 
     def rdatas(self) -> list[bytes]:
-        """All rdata, in the order of arrival, names written out."""
+        """All rdata, in the received order, with uncompressed names."""
         return unpack(self.packed)
 
     def sigs(self) -> list[bytes]:
-        """Rdata of the RRSIG records over this set."""
+        """Rdata of the RRSIG records of this set."""
         return unpack(self.packed_sigs)
 
     def targets(self) -> list[bytes]:
-        """The names that this set points to: those in NS, CNAME, DNAME, PTR, MX and SRV rdata, one for each record."""
+        """The target name of each record, for NS, CNAME, DNAME, PTR, MX and SRV."""
         cdef const uint8_t *data = <const uint8_t *> PyBytes_AS_STRING(self.packed)
         cdef Py_ssize_t size = PyBytes_GET_SIZE(self.packed)
         cdef Py_ssize_t at = 0
@@ -210,14 +210,15 @@ cdef class RRset:
         return found
 
     def canonical_rdatas(self) -> list[bytes]:
-        """Rdata as signatures see it: names lower-cased (RFC 4034 section 6.2), sorted, without duplicates (6.3)."""
+        """Rdata in the canonical form for signatures: lower-case names (RFC 4034 section 6.2), sorted, without
+        duplicates (6.3)."""
         cdef const char *layout = rdata_layout(self.rtype, self.rclass)
         cdef bytes made
         cdef set found = set()
         for rdata in unpack(self.packed):
             if layout != NULL:
                 made = PyBytes_FromStringAndSize(PyBytes_AS_STRING(<bytes> rdata), PyBytes_GET_SIZE(<bytes> rdata))
-                # not yet hashed nor seen by anyone: still ours to change
+                # this new object is not hashed or shared yet, so it may be changed
                 rdata_lower(<uint8_t *> PyBytes_AS_STRING(made), PyBytes_GET_SIZE(made), layout)
                 found.add(made)
             else:
@@ -225,7 +226,7 @@ cdef class RRset:
         return sorted(found)
 
     def with_ttl(self, object ttl) -> RRset:
-        """The same set with another TTL in seconds."""
+        """The same set with another TTL (seconds)."""
         if not 0 <= ttl <= 0x7FFFFFFF:
             raise ValueError("TTL is out of range")
         cdef RRset made = self._copy()
@@ -233,7 +234,7 @@ cdef class RRset:
         return made
 
     def with_name(self, bytes name not None) -> RRset:
-        """The same records below another owner, as a wildcard's expansion needs it."""
+        """The same records with another owner, for wildcard expansion."""
         checked(name)
         cdef RRset made = self._copy()
         made.name = name
@@ -244,7 +245,7 @@ cdef class RRset:
         """The same set with these signatures instead.
 
         Raises:
-            WireError: one of them is no RRSIG rdata.
+            WireError: one of them is not valid RRSIG rdata.
         """
         cdef RRset made = self._copy()
         made.packed_sigs = pack(sigs)
@@ -261,14 +262,14 @@ cdef class RRset:
         return made
 
     cdef RRset _copy(self):
-        """A second object that shares all bytes with this one."""
+        """A new object that shares all bytes with this one."""
         cdef RRset made = make_rrset(self.name, self.rtype, self.rclass, self.ttl, self.packed, self.count,
                                      self.packed_sigs, self.sig_count, self.trust, self.verdict)
         made._lowered = self._lowered
         return made
 
     def __eq__(self, other: object) -> bool:
-        """Same owner (whatever its case), type, class, TTL, records and signatures, in any order."""
+        """Same owner (in any letter case), type, class, TTL, records and signatures, in any order."""
         if not isinstance(other, RRset):
             return NotImplemented
         cdef RRset that = other
@@ -291,7 +292,7 @@ cdef class RRset:
 
 
 cdef int _check_all(bytes packed, int rtype, int rclass) except -1:
-    """Check each rdata against the layout of its type; the number of them."""
+    """Check each rdata against the layout of its type, and return their number."""
     cdef const uint8_t *data = <const uint8_t *> PyBytes_AS_STRING(packed)
     cdef Py_ssize_t size = PyBytes_GET_SIZE(packed)
     cdef const char *layout = rdata_layout(rtype, rclass)
@@ -300,7 +301,7 @@ cdef int _check_all(bytes packed, int rtype, int rclass) except -1:
     cdef int count = 0
     while at < size:
         length = get16(data + at)
-        # a message of no bytes: no pointer can lead anywhere
+        # a message size of 0: pointers are errors
         got = rdata_check(data, 0, at + 2, length, layout)
         if got < 0:
             raise WireError(reason_of(got))
@@ -311,7 +312,7 @@ cdef int _check_all(bytes packed, int rtype, int rclass) except -1:
 
 cdef RRset make_rrset(bytes name, uint16_t rtype, uint16_t rclass, uint32_t ttl, bytes packed, int count,
                       bytes packed_sigs, int sig_count, uint8_t trust, uint8_t verdict):
-    """A set from parts that are known to be right."""
+    """Make a set from valid parts, without checks."""
     cdef RRset made = RRset.__new__(RRset)
     made.name = name
     made.rtype = rtype
@@ -327,13 +328,13 @@ cdef RRset make_rrset(bytes name, uint16_t rtype, uint16_t rclass, uint32_t ttl,
 
 
 def negative_ttl(RRset soa not None) -> int:
-    """Seconds that a denial may be kept: the lesser of the SOA's TTL and its MINIMUM field (RFC 2308 section 5)."""
+    """The negative TTL (seconds): the lower of the SOA's TTL and its MINIMUM field (RFC 2308 section 5)."""
     cdef bytes fields = soa.rdata(0)
     return min(soa.ttl, int.from_bytes(fields[max(len(fields) - 4, 0):], "big"))
 
 
 def octets_of(list rrsets not None) -> int:
-    """What these sets take in memory, about and at most: each name in two spellings, signatures whole and in parts."""
+    """Estimated upper limit of the memory of these sets: each name twice, signatures packed and parsed."""
     cdef Py_ssize_t total = 0
     cdef RRset one
     for one in rrsets:

@@ -1,8 +1,8 @@
 """Runs the fuzz targets: first every saved input, then generated ones, deterministic from a seed.
 
-A target is a file target_NAME.py beside this one with `run(data: bytes) -> None`; it must return, or raise only what
-its own contract names and catches. Inputs are mutations of the corpus (bit flips, cuts, splices, length lies) and pure
-noise. With atheris installed, `--atheris NAME` hands the target to coverage-guided fuzzing instead.
+A target is a file target_NAME.py beside this one with `run(data: bytes) -> None`; it must return; it
+catches the exceptions that are permitted. Inputs are mutations of the corpus (bit flips, cuts, splices, wrong lengths)
+and random bytes. With atheris installed, `--atheris NAME` runs coverage-guided fuzzing instead.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""The file of trust anchors from a stranger: nothing but `ValueError`, and what is accepted is written back the same.
+"""An arbitrary file of trust anchors: nothing but `ValueError`, and an accepted one is written back unchanged.
 
-The checksum is recomputed as well, since whoever makes up a file can do that too; zones and keys are then whatever the
-bytes say. Looks at made-up key sets follow, so that no state that a file can bring breaks the machine.
+The checksum is recomputed, as the author of a forged file can do; zones and keys are then those of the bytes. Then
+arbitrary key sets are processed, so that no state in a file can break the state machine.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """Answer cache: arbitrary bytes as the reply to keep and as the query to answer.
 
-Whatever is kept must come back as a message that the checked parser reads, with the stored records; nothing may be
-written past the limit that was asked for.
+A stored reply must be returned as a message that `MessageView` parses, with the stored records. Nothing may be written
+past the requested limit.
 """
 
 import struct

@@ -1,7 +1,7 @@
 """A simulated name server: arbitrary bytes as the query, over UDP and TCP.
 
-Whatever comes in, the server stays silent or sends a message that the checked parser reads, with the asker's id, no
-longer than was offered; and the same bytes always bring the same answer.
+For any input the server sends nothing, or a message that `MessageView` parses, with the id of the query, no longer than
+the client accepts. The same bytes always have the same answer.
 """
 
 from resolver.playground import Authority, ServerFaults, Zone

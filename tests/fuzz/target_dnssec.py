@@ -1,7 +1,7 @@
-"""Rdata of the DNSSEC types as the validation room reads it, in any state.
+"""Arbitrary rdata of the DNSSEC types, as validation parses it.
 
-The readers must never raise; what they read must lie inside of what was given; a signature that is made of arbitrary
-bytes is never right; and an index that took arbitrary records answers every lookup.
+The parsers must never raise, and parsed data must be part of the input. A signature of arbitrary bytes is never valid.
+An index of arbitrary records answers every lookup.
 """
 
 from resolver.cache.aggressive_nsec import AggressiveNsecCache, owner_hash

@@ -1,7 +1,7 @@
-"""Framed protocols: whatever comes, cut and paused however, frames and what is handed over make up the stream.
+"""Framed protocols: frames and the data passed to a second protocol make up the stream, however it is cut and paused.
 
-The first six bytes choose the framer, its limit, the pieces, the batch, after which frame it pauses and after which
-another protocol takes over; the rest is the stream. The transport is a fake that only notes.
+The first six bytes choose the framer, its limit, the size of pieces, the batch, the frame after which it pauses, and
+that after which another protocol takes over. The rest is the stream. The transport is a fake that records calls.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Framers: whatever comes, cut however, the same frames come out as when it comes at once.
+"""Framers: the frames do not depend on how the input is cut.
 
 The first four bytes choose the framer, its limit and the size of the pieces; the rest is the stream.
 """

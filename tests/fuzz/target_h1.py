@@ -1,7 +1,7 @@
-"""The HTTP/1.1 codec: arbitrary bytes raise only its own error, and mean the same however they are cut.
+"""The HTTP/1.1 codec: arbitrary bytes raise only its own error, and the result does not depend on how they are cut.
 
-The first byte chooses the role, the method and the size of the pieces. What a request was read as is sent again by a
-client codec and must be read as the same request.
+The first byte chooses the role, the method and the size of the pieces. A parsed request is encoded by a client codec
+and must be parsed as the same request.
 """
 
 from corenet.http.errors import LocalProtocolError, RemoteProtocolError

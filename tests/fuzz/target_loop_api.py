@@ -1,7 +1,7 @@
 """The loop's own interface: any method of a loop or a transport with any argument, in any order.
 
 Each pair of bytes of the input chooses a call and its arguments: descriptors that are closed, negative or huge, regular
-files, closed sockets, wrong types, enormous numbers. An exception is an answer; a crash, an abort, a hang or a loop
+files, closed sockets, wrong types, enormous numbers. An exception is permitted; a crash, an abort, a hang or a loop
 that can no longer run and be closed is a finding. Calls that would leave the process (signals to others, addresses
 outside loopback, programs) are not among them.
 """

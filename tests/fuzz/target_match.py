@@ -1,7 +1,7 @@
 """Packets from upstream: arbitrary bytes as the reply to a query that was sent.
 
-What counts as a reply must have the id and either the question, octet for octet, or none with an rcode that excuses it;
-a stub made of a truncated reply must be readable.
+An accepted reply must have the id, and either the question, octet for octet, or no question and an rcode that permits
+this. A stub made of a truncated reply must be parseable.
 """
 
 from resolver.net.match import explain_match, is_reply, make_packet, truncated_stub

@@ -1,7 +1,7 @@
 """A whole resolution in which every server answers with arbitrary records.
 
-Whatever servers say, the question gets exactly one outcome, no job dies of a fault of ours, the packet budget holds,
-nothing is sent to an address that must not be asked, and nothing outside the asked names' own tree enters the cache.
+For any replies, the question gets exactly one outcome, no job ends with an internal error, the packet budget holds, no
+query is sent to a forbidden address, and no data outside the tree of the queried names enters the cache.
 """
 
 from ipaddress import ip_address

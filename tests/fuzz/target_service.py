@@ -1,7 +1,7 @@
 """Packets of clients: arbitrary bytes as datagrams and as a stream, through the fast path and the service.
 
-Whatever comes, nothing may be raised, nothing may stay behind, and what is sent back is a readable response with the
-sender's id, no larger than the client takes.
+For any input, nothing is raised, no state is left, and replies are well-formed responses with the id of the query, no
+larger than the client accepts.
 """
 
 from support.service_parts import NOW, Parts, Sink, address, failed, positive

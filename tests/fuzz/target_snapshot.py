@@ -1,6 +1,6 @@
-"""Dumps of the cache from a stranger: nothing but `SnapshotError` may come of them, and the cache stays usable.
+"""Arbitrary dumps of the cache: only `SnapshotError` may be raised, and the cache stays usable.
 
-The checksum is recomputed first, since whoever makes up a file can do that too, and what matters are the blocks.
+The checksum is recomputed first, as the author of a forged file can do, because the blocks are to be tested.
 """
 
 import hashlib

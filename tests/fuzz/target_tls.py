@@ -1,8 +1,8 @@
-"""TLS records, right and wrong, cut anywhere: what comes out is what was sent, up to the first that is not right.
+"""TLS records, valid and invalid, cut anywhere: the output is what was sent, up to the first invalid record.
 
-The first byte chooses the version and how is read, the second the size of the pieces; the rest are the peer's deeds: it
-writes, changes what it has written, sends something else, says goodbye. Whenever the engine says that there is no more,
-OpenSSL is asked itself: record headers that are counted wrongly would hide what has come.
+The first byte chooses the version and the way of reading, the second the size of the pieces. The rest are actions of
+the peer: it writes, changes what it has written, sends other bytes, sends close_notify. When the engine reports no
+more data, OpenSSL is checked directly: wrongly counted record headers would hide received data.
 """
 
 import ssl

@@ -1,4 +1,4 @@
-"""URLs: any text is refused or normalised, and a normal form is its own normal form with nothing dangerous in it.
+"""URLs: any text is rejected or normalised. Normalisation is idempotent, and its result has no dangerous characters.
 
 The text is split at the first NUL into a base and a reference that is joined to it.
 """

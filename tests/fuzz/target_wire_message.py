@@ -1,4 +1,4 @@
-"""Whole messages: `WireError` or a view all of whose sets can be read, written again and read the same."""
+"""Whole messages: `WireError`, or a view whose sets can all be read, and written and parsed again unchanged."""
 
 from resolver.wire import Builder, MessageView, WireError, name
 

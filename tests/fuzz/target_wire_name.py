@@ -1,4 +1,4 @@
-"""Names, as bytes and as text: either an error of the room or something that survives all conversions."""
+"""Names, as bytes and as text: either `WireError`, or a name that survives all conversions."""
 
 from resolver.wire import WireError, name
 

@@ -1,7 +1,6 @@
-"""The query parser of the path without the GIL, held against the full parser and the error reply.
+"""The query parser of the fast path, compared with the full parser and the error reply.
 
-What it calls plain must be readable by `MessageView` and mean the same there; what it refuses must get a reply that can
-itself be read.
+`MessageView` must parse each plain query with the same fields. The reply to each rejected one must be parseable.
 """
 
 from resolver.wire import MessageView, make_error

@@ -1,6 +1,6 @@
 """Rdata of any type: checked, brought into canonical form, and shown as text without any other exception.
 
-The first two bytes are the type. Text is also read back: where dnspython writes what it can read, the bytes are the
+The first two bytes are the type. Text is also parsed again: when dnspython can read what it wrote, the bytes are the
 same.
 """
 

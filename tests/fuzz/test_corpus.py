@@ -1,6 +1,6 @@
-"""Every fuzz target over its saved inputs and a short generated run, so that no finding ever comes back.
+"""Every fuzz target over its saved inputs and a short generated run, so that no finding recurs.
 
-The long runs are `make fuzz`; this keeps targets importable and honest on every `make test`.
+The long runs are `make fuzz`; this test shows on every `make test` that the targets work.
 """
 
 import importlib.util

@@ -1,7 +1,7 @@
-"""Every reader of bytes from outside has a fuzz target: a table, held against the source.
+"""Every parser of external bytes has a fuzz target: a table, compared with the source.
 
-A module counts as a reader when it defines a function whose name says so (parse, read, feed, decode, load, unpack,
-scrub, inspect). One that is new has to be entered here, with its targets or with the reason why it needs none.
+A module counts as a parser when it defines a function with such a name (parse, read, feed, decode, load, unpack, scrub,
+inspect). A new one must be added here, with its targets or with the reason why it needs none.
 """
 
 import re

@@ -181,7 +181,7 @@ def test_pytest_plugin(tmp_path: Path, plugin: bool, passed: int) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
-    [((), 2, "usage:"), (("--help",), 0, "usage:"), (("no-such-program",), 1, "is not a program")],
+    [((), 2, "usage:"), (("--help",), 0, "usage:"), (("no-such-program",), 1, "is not a command")],
 )
 def test_launch_says_what_it_wants(arguments: tuple[str, ...], status: int, said: str) -> None:
     done = subprocess.run(

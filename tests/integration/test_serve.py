@@ -379,7 +379,7 @@ def test_a_second_signal_ends_the_grace(tmp_path: Path) -> None:
             running.wait_for("stopping on SIGTERM")
             assert running.end(signal.SIGINT) == 0
             assert "stopping at once on SIGINT" in running.said()
-            assert "cutting off what is open" in running.said() and "killing process" not in running.said()
+            assert "aborting open connections" in running.said() and "killing process" not in running.said()
 
 
 def test_a_second_signal_reaches_a_worker_that_has_not_seen_the_first(tmp_path: Path) -> None:
@@ -399,7 +399,7 @@ def test_a_second_signal_reaches_a_worker_that_has_not_seen_the_first(tmp_path: 
             finally:
                 os.kill(int(worker), signal.SIGCONT)
             assert running.process.wait(SECONDS) == 0
-            assert "cutting off what is open" in running.said() and "killing process" not in running.said()
+            assert "aborting open connections" in running.said() and "killing process" not in running.said()
 
 
 def test_workers_leave_when_the_supervisor_is_gone(tmp_path: Path) -> None:
@@ -407,7 +407,7 @@ def test_workers_leave_when_the_supervisor_is_gone(tmp_path: Path) -> None:
         up(running, 2)
         running.process.kill()
         running.process.wait(SECONDS)
-        told = "the supervisor is gone; stopping"
+        told = "the supervisor has exited; stopping"
         wait_until(lambda: running.said().count(told) == 2, told, seconds=SECONDS)
         wait_until(lambda: not accepts(running), "the port to be free", seconds=SECONDS)
 
@@ -417,7 +417,7 @@ def test_workers_leave_when_the_supervisor_is_gone(tmp_path: Path) -> None:
     [
         ("nowhere:App", "No module named 'nowhere'"),
         ("greeter:Missing", "has no attribute 'Missing'"),
-        ("greeter", "is not module:name"),
+        ("greeter", "is not of the form module:name"),
         ("greeter:NUMBER", "not a protocol factory"),
         ("greeter:fails", "cannot start"),
     ],

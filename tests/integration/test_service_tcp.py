@@ -374,7 +374,7 @@ def test_replies_that_a_deaf_client_has_asked_for_are_bounded(run: Callable[[Bod
         most = 0
         while parts.mesh.tickets:
             parts.mesh.finish(outcome)
-            most = max([most, *(client._transport.get_write_buffer_size() for client in listener._places
+            most = max([most, *(client._transport.get_write_buffer_size() for client in listener._slots
                                 if client._transport is not None)])
         assert most <= limits.STREAM_WRITE_LIMIT
         assert (listener.write_overrun, parts.service.waiting) == (1, 0)
@@ -541,7 +541,7 @@ def test_one_network_may_not_take_all_connections(run: Callable[[Body], None], n
         wait(clients[2], 0)
         wait(clients[1], 0)
         assert connect(near[11]) and listener.connections == 9
-        assert [clients[n] in listener._places for n in (1, 2, 20)] == [True, False, True], "its longest idle left"
+        assert [clients[n] in listener._slots for n in (1, 2, 20)] == [True, False, True], "its longest idle left"
         server = replace(parts.settings.server, tcp_network_share=100)
         listener.switch(parts.service, parts.fast, parts.plan.access, server)
         for client in clients[3:8]:

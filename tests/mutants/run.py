@@ -1,14 +1,14 @@
-"""Takes out one check at a time and shows that a test notices: `python tests/mutants/run.py [PATTERN ...]`.
+"""Removes one check at a time and shows that a test fails: `python tests/mutants/run.py [PATTERN ...]`.
 
-Each `*.toml` beside this file lists mutants of one area: `file`, the exact text `old` that stands there once, what it
-becomes, `new`, and the `tests` that must fail then; `worlds`, where it stands, is how many simulated worlds those play.
-The tree is copied, so the checkout is never touched; a mutant of Cython has its module built in the copy. Python that
-is compiled as it stands is played as Python, which is the same code and takes no compiler. A mutant is *killed* when
-its tests fail, crash or do not end in time, *survives* when they pass, and *broken* when its text is not there once,
-does not build, or its tests do not start. The test that killed it is played without it as well, once or, when it ran
-out of time, each time: one that fails then is no proof, and the mutant is broken too.
+Each `*.toml` beside this file lists mutants of one area: `file`, the exact text `old`, which must occur once, the text
+`new` that replaces it, and the `tests` of which one must fail then. `worlds` is the number of simulated worlds that the
+tests play. The tree is copied, so the checkout is not touched. For a mutant of Cython the module is built in the copy.
+A mutant of compiled Python runs as Python, because the code is the same and nothing has to be compiled. A mutant is
+*killed* when its tests fail, crash or hang; it *survives* when they pass; it is *broken* when its text does not occur
+exactly once, when it does not build, or when its tests do not start. The test that killed it is run without the mutant
+too, once, or each time if it hung. If it fails then, it proves nothing, and the mutant is broken too.
 
-Exit status 0: all killed. `--check` looks only whether each text stands where it should, as a unit test does too.
+Exit status 0: all were killed. `--check` only checks that each text occurs once, as a unit test does too.
 """
 
 import argparse
@@ -32,22 +32,22 @@ COPIES = ROOT / "build" / "mutants"
 LEFT_OUT = {".git", ".venv", "build", "dist", ".pytest_cache", ".ruff_cache", ".mypy_cache",
             ".hypothesis", "__pycache__"}
 TEST_SECONDS = 300.0
-"""A mutant whose tests take longer hangs, and is killed by that: without it they take a fraction of this."""
+"""A mutant whose tests take longer counts as hanging, which kills it. Without mutants they take a fraction of this."""
 ASIDE = ".aside"
 LATE = "NOT IN TIME"
 QUICK = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "COLUMNS": "300"}
-"""What other packages bring to pytest takes as long to load as the tests of most mutants take; its summary
-cuts lines."""
+"""Plugins of other packages take as long to load as most mutants' tests take to run. The summary of pytest shortens
+lines."""
 PASSED, FAILED = 0, 1
 CRASHES = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGFPE, -signal.SIGILL}
-"""A check of memory that is taken out may end the interpreter."""
+"""The interpreter may crash when a memory check was removed."""
 DEFAULTS = {"file": None, "tests": [], "worlds": 0}
-"""Keys that may stand at the head of a list for all of its entries."""
+"""Keys that may be at the head of a list and then apply to all its entries."""
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """One check, and how it is taken out."""
+    """One check, and how it is removed."""
 
     area: str
     what: str
@@ -62,22 +62,22 @@ class Mutant:
         return f"{self.area}: {self.what}"
 
     def problem(self, root: Path = ROOT) -> str | None:
-        """Why it cannot be played in `root`, or None."""
+        """The reason why it cannot be run in `root`, or None."""
         try:
             text = (root / self.file).read_text(encoding="utf-8")
         except OSError as error:
             return str(error)
         if text.count(self.old) != 1:
-            return f"{self.file}: the text stands there {text.count(self.old)} times"
+            return f"{self.file}: the text occurs {text.count(self.old)} times instead of once"
         missing = [test for test in self.tests if not (root / test.split("::", 1)[0]).exists()]
         return f"no {missing[0]}" if missing else None
 
 
 def load() -> list[Mutant]:
-    """All mutants, by file of the list and by order in it.
+    """All mutants, in the order of the files and of the entries in them.
 
     Raises:
-        ValueError: an entry lacks a key, has one too many, or changes nothing.
+        ValueError: an entry lacks a key, has an unknown one, or changes nothing.
     """
     found = []
     for path in sorted(HERE.glob("*.toml")):
@@ -86,7 +86,7 @@ def load() -> list[Mutant]:
             defaults = {key: content.get(key, default) for key, default in DEFAULTS.items()}
             merged = defaults | entry
             if merged.keys() != defaults.keys() | {"what", "old", "new"} or merged["file"] is None:
-                raise ValueError(f"{path.name}: {entry.get('what')}: wants what, file, old, new, tests")
+                raise ValueError(f"{path.name}: {entry.get('what')}: needs the keys what, file, old, new, tests")
             if merged["old"] == merged["new"] or not merged["tests"]:
                 raise ValueError(f"{path.name}: {merged['what']}: changes nothing, or has no tests")
             merged["tests"] = tuple(merged["tests"])
@@ -95,26 +95,26 @@ def load() -> list[Mutant]:
 
 
 class Tree:
-    """One copy of the checkout, built, in which mutants are played one after the other."""
+    """One built copy of the checkout, in which mutants are run one after the other."""
 
     def __init__(self, number: int) -> None:
         self.root = COPIES / str(number)
         self.interpreted = False
         self.build_seconds = 0.0
         self.good: set[tuple[str, bool, int]] = set()
-        """Tests that passed without a mutant, whether as Python, and in how many worlds."""
+        """Runs that passed without a mutant: the tests, whether as Python, and in how many worlds."""
         shutil.rmtree(self.root, ignore_errors=True)
         shutil.copytree(ROOT, self.root, ignore=lambda _folder, names: [n for n in names if n in LEFT_OUT])
         shutil.copytree(ROOT / "build" / "cython-release", self.root / "build" / "cython-release")
 
     def play(self, mutant: Mutant) -> tuple[str, str]:
-        """Returns killed, survives or broken, and by what: the last lines of what was printed, or what killed it."""
+        """Return killed, survives or broken, and why: the last lines of the output, or the failure that killed it."""
         problem = mutant.problem(self.root)
         if problem is not None:
             return "broken", problem
         path = self.root / mutant.file
         module = ".".join(Path(mutant.file).with_suffix("").parts)
-        # Worlds are many, and compiled code plays them faster than a compiler takes.
+        # With many worlds, compiled code saves more time than the compiler takes.
         self.interpret(path.suffix == ".py" and not mutant.worlds)
         library = next(path.parent.glob(f"{path.stem}.*.so"), None)
         self.build_seconds = 0.0
@@ -139,12 +139,12 @@ class Tree:
         return "survives" if status == PASSED else "broken", said
 
     def test(self, tests: tuple[str, ...], worlds: int) -> tuple[int | None, str]:
-        """Play tests in the copy as it is, up to the first that fails."""
+        """Run tests in the copy as it is, up to the first that fails."""
         environment = QUICK | ({"CORENET_WORLDS": str(worlds)} if worlds else {})
         return self.call(["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests], **environment)
 
     def is_proof(self, mutant: Mutant, why: str) -> bool:
-        """Whether what killed `mutant` passes without it."""
+        """Return whether the test that killed `mutant` passes without it."""
         named = re.match(r"(?:FAILED|ERROR) ([^\s\[]+)", why)
         tests = (named[1],) if named else mutant.tests
         key = (" ".join(tests), self.interpreted, mutant.worlds)
@@ -156,7 +156,7 @@ class Tree:
         return passes
 
     def interpret(self, wanted: bool) -> None:
-        """Set the libraries of compiled Python aside, all since they know each other's types, or put them back."""
+        """Set aside all libraries compiled from Python (they share types, so it is all or none), or put them back."""
         if wanted is self.interpreted:
             return
         self.interpreted = wanted
@@ -165,7 +165,7 @@ class Tree:
                 library.rename(f"{library}{ASIDE}" if wanted else str(library).removesuffix(ASIDE))
 
     def call(self, arguments: list[str], **environment: str) -> tuple[int | None, str]:
-        """Run Python in the copy; the status is None when it took too long."""
+        """Run Python in the copy; the status is None after a time-out."""
         process = subprocess.Popen(
             [sys.executable, *arguments], cwd=self.root, env=os.environ | {"PYTHONPATH": str(self.root)} | environment,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
@@ -180,7 +180,7 @@ class Tree:
 
 
 def reason(status: int | None, said: str) -> str:
-    """What killed a mutant, in a line: the test that failed and how, a signal, or that it took too long."""
+    """What killed a mutant, in one line: the failed test, a signal, or the time-out."""
     if status is None:
         return f"{LATE}: no end within {TEST_SECONDS:.0f} s"
     if status in CRASHES:
@@ -189,7 +189,7 @@ def reason(status: int | None, said: str) -> str:
 
 
 def play_all(mutants: list[Mutant], jobs: int, *, why: bool = False) -> dict[str, list[Mutant]]:
-    """Play `mutants` in `jobs` copies; prints each result as it comes, with `why` also what killed each."""
+    """Run `mutants` in `jobs` copies and print each result; with `why` also what killed each."""
     waiting: queue.SimpleQueue[Mutant] = queue.SimpleQueue()
     for mutant in mutants:
         waiting.put(mutant)
@@ -221,12 +221,12 @@ def play_all(mutants: list[Mutant], jobs: int, *, why: bool = False) -> dict[str
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Take out one check at a time; some test must fail each time.")
-    parser.add_argument("patterns", nargs="*", help="play only mutants whose 'area: what' matches one of these")
+    parser = argparse.ArgumentParser(description="Remove one check at a time; some test must fail each time.")
+    parser.add_argument("patterns", nargs="*", help="run only mutants whose 'area: what' matches one of these")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="copies of the tree")
-    parser.add_argument("--every", type=int, default=1, help="play each nth of them (default: all)")
-    parser.add_argument("--why", action="store_true", help="tell of each that is killed what failed")
-    parser.add_argument("--check", action="store_true", help="play nothing, see whether each text is in its place")
+    parser.add_argument("--every", type=int, default=1, help="run each nth of them (default: all)")
+    parser.add_argument("--why", action="store_true", help="print what killed each mutant")
+    parser.add_argument("--check", action="store_true", help="run nothing, check that each text occurs once")
     options = parser.parse_args()
     mutants = [m for m in load() if not options.patterns or any(fnmatch.fnmatch(m.name, p) for p in options.patterns)]
     mutants = mutants[:: options.every]

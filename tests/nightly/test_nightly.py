@@ -1,4 +1,4 @@
-"""The night: one verb that fails or hangs stops no other, and the status says so."""
+"""The nightly run: one target that fails or hangs does not stop the others, and the exit status says so."""
 
 import os
 import re
@@ -11,18 +11,18 @@ from nightly import run
 
 ROOT = Path(__file__).resolve().parents[2]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
-#: In the place of make: says what it was called with; what it does stands in a variable named as the verb.
+#: Replaces make: prints its arguments, then runs the Python code in the environment variable named as the target.
 MAKE = [sys.executable, "-c", "import os, sys; print('made', *sys.argv[1:], flush=True); exec(os.environ[sys.argv[1]])"]
 
 
-def environment(**verbs: str) -> dict[str, str]:
-    return {**os.environ, **verbs}
+def environment(**targets: str) -> dict[str, str]:
+    return {**os.environ, **targets}
 
 
 def test_what_fails_stops_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    parts = [run.Part(verb, 1) for verb in ("first", "second", "third")]
+    parts = [run.Part(target, 1) for target in ("first", "second", "third")]
     outcomes = run.night(parts, 1.0, environment(first="", second="sys.exit(2)", third=""), MAKE)
-    assert [(outcome.verb, outcome.said, outcome.passed) for outcome in outcomes] == [
+    assert [(outcome.target, outcome.said, outcome.passed) for outcome in outcomes] == [
         ("first", "passed", True), ("second", "exit status 2", False), ("third", "passed", True),
     ]
     assert re.findall("made (.*)", capfd.readouterr().out) == ["first", "second", "third"]
@@ -32,7 +32,7 @@ def test_what_hangs_is_ended_with_its_children(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(run, "KILL_SECONDS", 0.2)
     held = tmp_path / "held"
     os.mkfifo(held)
-    # The child of the verb has the pipe open for as long as it lives; neither hears SIGTERM.
+    # The child keeps the pipe open as long as it lives; both ignore SIGTERM.
     child = "import os, signal; held = open(os.environ['HELD'], 'w'); signal.pause()"
     hangs = (
         "import signal, subprocess; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
@@ -43,22 +43,22 @@ def test_what_hangs_is_ended_with_its_children(tmp_path: Path, monkeypatch: pyte
         given = environment(hangs=hangs, after="", HELD=str(held))
         outcomes = run.night([run.Part("hangs", 0), run.Part("after", 0)], 1.0, given, MAKE, least=2.0)
         assert [outcome.said for outcome in outcomes] == ["not done after 2 s", "passed"]
-        # The end of the pipe: nobody who could write is left.
+        # End of file: no process is left that could write.
         assert os.read(reader, 1) == b""
     finally:
         os.close(reader)
 
 
 def test_a_variable_that_is_given_wins_over_the_scale(capfd: pytest.CaptureFixture[str]) -> None:
-    part = run.Part("verb", 1, {"LENGTH": run.count(1000, 5), "MORE": run.count(100)})
-    run.night([part], 0.5, environment(verb=""), MAKE)
-    run.night([part], 0.0001, environment(verb="", LENGTH="77"), MAKE)
-    assert re.findall("made (.*)", capfd.readouterr().out) == ["verb LENGTH=500 MORE=50", "verb LENGTH=77 MORE=1"]
+    part = run.Part("target", 1, {"LENGTH": run.count(1000, 5), "MORE": run.count(100)})
+    run.night([part], 0.5, environment(target=""), MAKE)
+    run.night([part], 0.0001, environment(target="", LENGTH="77"), MAKE)
+    assert re.findall("made (.*)", capfd.readouterr().out) == ["target LENGTH=500 MORE=50", "target LENGTH=77 MORE=1"]
 
 
 def test_a_night_is_whole() -> None:
-    """What the docs promise of it, at full scale; each variable is one that the verb reads."""
-    whole = {part.verb: dict(word.split("=", 1) for word in run.arguments(part, 1.0, {})) for part in run.PARTS}
+    """The targets at full scale are those that the documents promise; each variable is read by its target."""
+    whole = {part.target: dict(word.split("=", 1) for word in run.arguments(part, 1.0, {})) for part in run.PARTS}
     assert whole == {
         "properties": {"HYPOTHESIS_FACTOR": "20"},
         "fuzz": {"FUZZ_RUNS": "1000000"},
@@ -73,11 +73,11 @@ def test_a_night_is_whole() -> None:
         "valgrind": {},
         "bench": {"BENCH": ""},
     }
-    for verb, variables in whole.items():
-        recipe = re.search(rf"^{verb}:.*\n((?:\t.*\n)+)", MAKEFILE, re.MULTILINE)
-        assert recipe is not None, verb
+    for target, variables in whole.items():
+        recipe = re.search(rf"^{target}:.*\n((?:\t.*\n)+)", MAKEFILE, re.MULTILINE)
+        assert recipe is not None, target
         for name in variables:
-            assert f"$({name})" in recipe[1] or f"(or $({name})" in recipe[1] or f"if $({name})" in recipe[1], verb
+            assert f"$({name})" in recipe[1] or f"(or $({name})" in recipe[1] or f"if $({name})" in recipe[1], target
 
 
 def test_the_command_says_what_it_does_not_know() -> None:
@@ -88,7 +88,7 @@ def test_the_command_says_what_it_does_not_know() -> None:
 
 
 def test_hypothesis_has_the_seed_that_it_is_told(tmp_path: Path) -> None:
-    """With the factor of ``make properties``; without it, as in CI, a seed changes nothing."""
+    """With the factor of ``make properties``. Without it, as in CI, a seed changes nothing."""
     test = tmp_path / "test_told.py"
     test.write_text(
         "from hypothesis import given, strategies\n"

@@ -1,6 +1,6 @@
-"""The other end of a connection, played by hand on a bare socket, with TLS or without.
+"""A peer on a bare socket, with TLS or without, controlled step by step by the test.
 
-A test decides which bytes share a segment and how the stream ends, which no transport lets it do.
+The test decides which bytes share a segment and how the stream ends, which no transport allows.
 """
 
 import asyncio

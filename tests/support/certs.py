@@ -1,7 +1,7 @@
-"""A throw-away certificate authority for tests: good leaves, expired ones, leaves for other names.
+"""A temporary certificate authority for tests: valid leaf certificates, expired ones, and ones for other names.
 
-Keys are P-256, since RSA keys would take longer to make than most tests to run. The authority is valid for the strict
-checks of RFC 5280, so that a strict client context accepts it.
+Keys are P-256, because making RSA keys takes longer than most tests. The authority passes the strict checks of
+RFC 5280, so that a strict client context accepts it.
 """
 
 import datetime

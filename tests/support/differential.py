@@ -1,9 +1,9 @@
-"""Our daemon beside Unbound and Knot Resolver, in front of the same real name servers, asked the same questions.
+"""Compares our daemon with Unbound and Knot Resolver: same real name servers, same queries.
 
-Three resolvers with validation on walk the same trees: random signed worlds and the playground, served by NSD, Knot and
-BIND in turn. Response code, AD bit and answer section (as sets, TTLs aside) have to be equal; where they are not, the
-difference stands in tests/conformance/differences.toml with its reason and the RFC it rests on. Everything follows from
-seeds, but for the moment at which the signatures begin.
+Three validating resolvers resolve in the same trees: random signed zones and the playground, served by NSD, Knot and
+BIND in turn. Response code, AD bit and answer section (as sets, without TTLs) must be equal. A permitted difference is
+listed in tests/conformance/differences.toml with its reason and RFC. Everything is derived from seeds, except the time
+at which the signatures begin.
 """
 
 import random

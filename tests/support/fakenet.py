@@ -1,9 +1,9 @@
-"""A network in virtual time: delay, loss, reordering, truncation and forged packets, without a socket or a clock.
+"""A network in virtual time: delay, loss, reordering, truncation and forged packets, without sockets or clocks.
 
-It implements the exchange and the clock that `resolver.mesh` wants, so that thousands of resolutions a second run in
-one thread and each run is the same as the last. Real packets go both ways: the query is built, a host (bytes in,
-bytes out) answers it, and the resolver's own `match` decides what is its reply, with the same consequences as behind
-the sockets: another letter case fails the query, and so do an error without question and too many near misses.
+It implements the exchange and the clock that `resolver.mesh` needs. Thousands of resolutions per second run in one
+thread, and each run is reproducible. Real packets are exchanged: the query is built, a host (bytes in, bytes out)
+answers it, and the resolver's `match` decides whether it is the reply, with the same consequences as on sockets: a
+reply with different letter case fails the query, and so do an error without a question and too many near misses.
 """
 
 import random

@@ -1,9 +1,9 @@
-"""A small Internet on loopback whose servers lose, delay, truncate, hang and lie; a process of its own for soak runs.
+"""A small Internet on loopback whose servers lose, delay, truncate, hang and lie; a separate process for soak runs.
 
-Each zone below ``soak.`` lives on addresses of one temper; every name in it exists (a wildcard), so that load can ask
-for endless new ones. Faults are drawn from a seeded generator, so a run is repeatable up to the order of packets.
-Run as ``python -m support.faulty PORT``; when it listens it prints ``ready`` and the trust anchor of its one
-signed zone, whose key is made anew each time; it ends with its standard input.
+All servers of a zone below ``soak.`` have the same fault; each name in it exists (a wildcard), so that load can query
+new names without end. Faults are drawn from a seeded generator, so a run is repeatable except for the order of packets.
+Run it as ``python -m support.faulty PORT``. When it listens it prints ``ready`` and the trust anchor of its one
+signed zone, whose key is made at each start; it ends at the end of its standard input.
 """
 
 import asyncio

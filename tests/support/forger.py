@@ -1,6 +1,6 @@
-"""A signed zone with aliases into unsigned ones, on the fake network, and a forger who speaks for some of the servers.
+"""A signed zone with aliases into unsigned ones, on the fake network, and a forger who answers for some of the servers.
 
-The resolver is the whole one with its cache; every question that the forger leaves alone goes to the true servers.
+The complete resolver with its cache is used; queries that the forger does not answer go to the true servers.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,6 +1,6 @@
-"""What tests of FramedProtocol share: a protocol that notes what it gets, plain ones to hand over to, bare peers, TLS.
+"""Common parts of the tests of FramedProtocol: a recording protocol, plain protocols as successors, bare peers, TLS.
 
-Import `contexts`, a fixture, into a test module like those of `support.twin`.
+`contexts` is a fixture, which test modules import like those of `support.twin`.
 """
 
 import asyncio

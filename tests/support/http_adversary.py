@@ -1,15 +1,15 @@
-"""Random worlds for the HTTP client: a server that behaves in every wrong way, requests that are cancelled anywhere.
+"""Random scenarios for the HTTP client: a server that misbehaves in all ways, and requests cancelled at any point.
 
-Everything is drawn from a seed. Each request asks for a number, and each answer says for which number it is and on
-which connection it was given; so the model knows whatever the client returns (`World.check`):
+Everything is drawn from a seed. Each request carries a number, and each answer contains that number and the connection
+on which it was sent, so the model can check what the client returns (`World.check`):
 
-* an answer is that of its own request, whole and unchanged, or the request ends with an error of the client's;
-* a cancel comes out as a cancel, an error of a body as that error;
-* the limits hold as the server counts: connections that are up in the kernel when one more is accepted;
-* in the end the client still works, then nothing of it is left: no slot, no task, no descriptor.
+* an answer is that of its own request, complete and unchanged, or the request ends with an error of the client;
+* a cancellation is raised as such, an error of a request body as that error;
+* the limits hold as counted by the server: connections open in the kernel when another one is accepted;
+* in the end the client still works, and after closing no slot, task or descriptor is left.
 
-A server that speaks unasked (`unasked`) cannot be told from one that answers: what comes later on that connection may
-be any of its answers.
+A server that sends data without a request (`unasked`) cannot be distinguished from one that answers: later answers on
+that connection may be any of those it sent.
 """
 
 import asyncio

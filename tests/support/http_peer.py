@@ -1,6 +1,6 @@
-"""A server that says exactly what a test wants, byte by byte, and remembers what it was told.
+"""A server that sends exactly the bytes that a test specifies, and records what it received.
 
-It runs on the loop under test, so that the twin runs (asyncio's loop and ours) have the same peer. Each connection is
+It runs on the loop under test, so that the runs on asyncio's loop and on ours have the same peer. Each connection is
 served by a coroutine that reads requests with `Peer.request` and writes raw bytes.
 """
 

@@ -1,5 +1,6 @@
-"""Whom a test of the loop is run on where asyncio's own loop does not do what is right: uvloop first, where it is
-installed, since it judges the test; then ours.
+"""The reference loop for tests in which asyncio's own loop is wrong: uvloop, where installed, then our loop.
+
+A test that uvloop fails is a wrong test.
 """
 
 import asyncio

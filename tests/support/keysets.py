@@ -1,7 +1,7 @@
-"""DNSKEY sets of zones that change their keys: made up ones for thousands of histories, signed ones for a few.
+"""DNSKEY sets of zones that change their keys: fake ones for thousands of histories, signed ones for a few.
 
-A made-up signature tells in its last octet whether it is right, so a test knows the result of a check without making
-it; the tags are real, since the REVOKE bit changes them (RFC 5011 section 2.1).
+The last octet of a fake signature says whether it is valid, so a test knows the result without a check. The key tags
+are real, because the REVOKE bit changes them (RFC 5011 section 2.1).
 """
 
 import struct

@@ -1,8 +1,8 @@
-"""Whatever a live object of the loop has, called and set with nonsense: run in processes that may crash.
+"""Uses each attribute of live objects of the loop with nonsense arguments, in processes that may crash.
 
-``python live_calls.py`` makes the loop, its transports, servers and handles anew in a child process for each of their
-names, the private ones too, uses that name in every odd way and then lets the loop run on. A child may raise, end or
-block (it is ended after `PATIENCE` seconds); it may not die of a fault of its own, which is printed with its name.
+For each name of its objects, private ones included, ``python live_calls.py`` makes the loop, its transports, servers
+and handles in a child process, calls or sets that name in all odd ways and then lets the loop run. A child may raise,
+end or block (it is killed after `PATIENCE` seconds). It must not crash; a crash is printed with the name.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""State machines as their modules tell them: the table in the text against the table that is used.
+"""State machines: compares the table in a module's docstring with the table that the code uses.
 
 A module makes a `Transition` of each event; its docstring shows the same as rows of cells between bars.
 """

@@ -1,4 +1,4 @@
-"""Whether a transport keeps its marks: when it pauses its protocol, when it lets it go on, and how much waits then."""
+"""Checks a transport's watermarks: when it pauses and resumes its protocol, and how much is queued then."""
 
 import asyncio
 from collections.abc import Callable

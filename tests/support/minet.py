@@ -1,8 +1,7 @@
-"""A mini-Internet for tests of the resolver's logic: a root, some zones, and servers that answer as told.
+"""A small Internet for tests of the resolver's logic: a root, some zones, and servers that answer as specified.
 
-Zones are text, servers are the pure `resolver.playground.authority.Authority`; `minet` puts them on addresses of a
-`FakeNet` and a mesh in front of them, so that a test reads: these zones, this question, that outcome, and these are the
-packets it took.
+Zones are text, servers are the pure `resolver.playground.authority.Authority`. `minet` assigns them addresses on a
+`FakeNet` and connects a mesh to it. A test states zones, a query, the expected outcome and the packets sent.
 """
 
 from collections.abc import Callable, Mapping, Sequence

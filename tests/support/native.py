@@ -1,7 +1,7 @@
-"""The extension modules of tests/native, of the build that is under test.
+"""The extension modules of tests/native, from the build that is under test.
 
-They are beside the packages: in the checkout, or in the folder of a debug or sanitizer build. An installed wheel has
-none, so tests that use them carry the mark `checkout`.
+They are beside the packages: in the checkout, or in the folder of a debug or sanitizer build. An installed wheel does
+not contain them, so tests that use them carry the mark `checkout`.
 """
 
 from functools import cache

@@ -1,7 +1,7 @@
-"""A real nginx of our own on loopback, as the peer that was not written by us.
+"""A real nginx on loopback, as a peer that we did not write.
 
-One worker, everything under a temporary folder, high ports, ended with the fixture. Its access log tells which
-connection and which request on it each line was, so that keep-alive can be seen from the other side.
+It has one worker, uses a temporary directory and high ports, and ends with the fixture. Its access log has connection
+and request number in each line, which shows keep-alive from the server's side.
 """
 
 import os

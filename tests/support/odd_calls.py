@@ -1,8 +1,8 @@
-"""Calls that no program means to make, on every extension type; run in a process that may crash.
+"""Calls that no program makes on purpose, on each extension type; run in a process that may crash.
 
-``python odd_calls.py foreign`` calls every method, taken from its type, on objects of other types.
-``python odd_calls.py blank`` calls every method of objects that were made by ``__new__`` alone, so that no ``__init__``
-has given them what they need. Each name is printed before its calls: after a crash the last one is the culprit.
+``python odd_calls.py foreign`` calls each method, taken from its type, on objects of other types.
+``python odd_calls.py blank`` calls each method of objects that were made by ``__new__`` only, without ``__init__``.
+Each name is printed before its calls, so after a crash the last one is the cause.
 """
 
 import contextlib

@@ -1,12 +1,12 @@
-"""Every phase of a test (set-up, call, clean-up) ends after seconds, and a failure by time says what was awaited.
+"""Limits the time of each phase of a test (set-up, call, clean-up) and reports what the test was waiting for.
 
-SIGALRM interrupts whatever the main thread waits for: a poll of either loop, a lock, a thread's end, a child, a socket.
-What it raises there is a KeyboardInterrupt, which both loops let through from any callback and task, Hypothesis does
-not take for a failing example, and no `except Exception` holds. It comes again every few seconds until the phase is
-over, so that a clean-up cannot wait for ever either. The phase then fails with Overdue. Where the main thread cannot be
-interrupted (C code that does not come back), faulthandler ends the run (pyproject.toml).
+SIGALRM interrupts whatever the main thread waits for: a poll of either loop, a lock, a thread, a child process, a
+socket. The handler raises a KeyboardInterrupt, which both loops let through from each callback and task, which
+Hypothesis does not treat as a failing example, and which `except Exception` does not catch. It is repeated every few
+seconds until the phase ends, so that a clean-up cannot wait for ever, either. The phase then fails with Overdue. Where
+the main thread cannot be interrupted (C code that does not return), faulthandler ends the run (pyproject.toml).
 
-The limit is `SECONDS`, or what `pytest.mark.limit(seconds)` says, times CORENET_TEST_SLOWNESS, which the slow builds
+The limit is `SECONDS`, or the value of `pytest.mark.limit(seconds)`, times CORENET_TEST_SLOWNESS, which the slow builds
 set.
 """
 

@@ -1,8 +1,7 @@
-"""Ports for servers whose port must be known before they listen, and for servers that are not there.
+"""Ports for servers whose port must be known before they listen, and for servers that do not exist.
 
-The rule kept here: such a port comes from below the range out of which the kernel gives ports to connections. Two test
-runs side by side make thousands of those, and every now and then one would get a port in the moment between its choice
-and its use.
+Rule: such a port is below the range from which the kernel assigns ports to connections. Two concurrent test runs make
+thousands of connections, and one of them could otherwise get the port between its choice and its use.
 """
 
 import random

@@ -1,10 +1,10 @@
 """Test vectors that other resolvers publish: keys, signed sets, DS records and hashes, read from `published/*.txt`.
 
-One statement a line, records indented below it as owner, type and rdata:
+One statement per line, records indented below it as owner, type and rdata:
 
-    file NAME TIME                        where it stood; the moment at which it is to be looked at, in Unix seconds
+    file NAME TIME                        source, and the time of validation in Unix seconds
     keys                                  the DNSKEY set that is trusted
-    secure | bogus                        a set with its signatures, and what its makers say of it
+    secure | bogus                        a set with its signatures, and the verdict of its authors
     match | mismatch                      a DS record and a DNSKEY record
     hash ALGORITHM ITERATIONS SALT NAME HASH    an NSEC3 hash (RFC 5155 section 5)
     raw ALGORITHM KEY DATA SIGNATURE      a signature over bytes: base64, hexadecimal, base64

@@ -1,7 +1,7 @@
-"""Random small zones: four labels and a few types are enough to meet every corner of the search.
+"""Random small zones: four labels and a few types are enough to reach every case of the lookup.
 
-Wildcards beside and below each other, empty non-terminals, aliases to any of them, renamed subtrees and cuts. The
-caller's generator makes the choices, so a zone seen once is seen again.
+They have wildcards beside and below each other, empty non-terminals, aliases to any of them, DNAMEs and zone cuts. The
+caller's generator makes all choices, so zones are reproducible.
 """
 
 import random

@@ -1,8 +1,8 @@
-"""The examples that the RFCs print: keys, signed sets, DS records and whole replies, as data.
+"""The examples printed in RFCs: keys, signed sets, DS records and whole replies, as data.
 
-RFC 4035 appendices A and B and RFC 5155 appendices A and B are one zone each, looked at while their signatures were
-valid (2004, and 2005 to 2015); RFC 5702, 6605 and 8080 (with its verified errata 4935) show one set for each algorithm.
-Lines are owner, type and rdata; every TTL of these examples is 3600.
+RFC 4035 appendices A and B and RFC 5155 appendices A and B are one zone each, validated at a time when their signatures
+were valid (2004, and 2005 to 2015). RFC 5702, 6605 and 8080 (with its verified errata 4935) have one set for each
+algorithm. Lines are owner, type and rdata; each TTL of these examples is 3600.
 """
 
 from typing import NamedTuple

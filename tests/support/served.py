@@ -1,6 +1,6 @@
-"""A service for the tests of `corenet.serve`, run as a program: each line a client sends is answered with facts.
+"""A program that tests of `corenet.serve` run: it answers each line of a client with facts about itself.
 
-The one argument is JSON: `serve` holds keyword arguments of `corenet.serve`, `app` the kind of application. Facts of a
+Its only argument is JSON: `serve` holds keyword arguments of `corenet.serve`, `app` the kind of application. Facts of a
 worker (its process, its number, how often it slept and was woken) are written to `facts` when it stops, because only
 then are they complete.
 """

@@ -1,8 +1,8 @@
-"""Real name servers as test peers: starting NSD, Knot or BIND on an exported world, and asking plain questions.
+"""Real name servers as test peers: starts NSD, Knot or BIND on exported zones, and sends plain queries.
 
-The rule kept here: every process that is started is waited for and ended, whatever the test does, and what it wrote
-is part of the failure message. Waiting means polling for the very answer that is needed, never sleeping and hoping.
-A missing program skips the test with the name of its Debian package.
+Rule: each process that is started is ended and waited for, whatever the test does, and its output is part of the
+failure message. Waiting means polling for the expected answer, never sleeping. A missing program skips the test with
+the name of its Debian package.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""A service with the parts around it that its tests want: a mesh that is turned by hand, a clock, a sink.
+"""A service with the parts around it that its tests need: a mesh that the test steps, a clock, a sink.
 
 `Parts` makes the real `Service`, `FastPath`, `PolicyPipeline` and cache; only the mesh, the clock and the sink are
-ours, so what a test sees is what a client would get.
+fakes, so a test sees what a client would get.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Shortage of memory for one table: everything else goes on, so that a test can look at what is left behind."""
+"""Simulates that one table cannot allocate memory. Everything else continues, so that a test can check what remains."""
 
 from typing import Any
 

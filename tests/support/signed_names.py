@@ -1,4 +1,4 @@
-"""What the tests of the signed playground share: the questions that its tables make promises about."""
+"""Common part of the tests of the signed playground: the queries whose results its tables promise."""
 
 from resolver.playground import signed, world_tables
 

@@ -1,6 +1,6 @@
-"""The signed playground in virtual time: a `FakeNet` of its servers and a validating mesh in front of them.
+"""The signed playground in virtual time: a `FakeNet` of its servers and a validating mesh that uses it.
 
-Signatures are checked in place by the real cryptography, so a test reads as with `minet`: this question, that verdict.
+Signatures are verified by the real cryptography, synchronously. A test states a query and the expected verdict.
 """
 
 from support.fakenet import FakeNet, SeededRandom, hosts_from

@@ -1,7 +1,7 @@
-"""Random signed worlds: forty zones under one parent, sound, unsigned and broken, with aliases from one to the other.
+"""Random signed zones: forty zones under one parent, sound, unsigned and broken, with aliases between them.
 
-They are signed by dnspython in different ways: NSEC, NSEC3 with and without opt-out, several algorithms, not at all, or
-wrongly (signatures that are over, a DS for another key, a DS for an unsigned zone). A seed makes the same world again.
+dnspython signs them in different ways: NSEC, NSEC3 with and without opt-out, several algorithms, not at all, or wrongly
+(expired signatures, a DS for another key, a DS for an unsigned zone). A seed reproduces the zones.
 """
 
 import random

@@ -1,7 +1,7 @@
-"""Signs zones for tests with dnspython and `cryptography`, so that our validator is never judged by its own arithmetic.
+"""Signs zones for tests with dnspython and `cryptography`, so that our validator is not tested by its own code.
 
-`sign_zone` takes master file text and gives master file text back, with DNSKEY, RRSIG and an NSEC or NSEC3 chain; what
-`Zone.from_text` reads. Keys are made once per algorithm and label and reused, since RSA keys cost a tenth of a second.
+`sign_zone` takes master file text and returns master file text with DNSKEY, RRSIG and an NSEC or NSEC3 chain, for
+`Zone.from_text`. Keys are made once per algorithm and label, because RSA keys take a tenth of a second.
 """
 
 import functools

@@ -1,7 +1,7 @@
-"""Where CORENET_NO_SKIPS=1 stands, as in CI, what is skipped is failed: a test, or a file that is not collected.
+"""With CORENET_NO_SKIPS=1, as in CI, skipped tests and files that are not collected count as failures.
 
-So a missing package can never look like success. Tests and benchmarks take these hooks into their conftest.py. What
-fails as expected (xfail) is no skip.
+So a missing package cannot look like success. Tests and benchmarks import these hooks in their conftest.py. An expected
+failure (xfail) is not a skip.
 """
 
 import os

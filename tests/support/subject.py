@@ -1,8 +1,8 @@
 """The resolver under test as a black box: our daemon, or a system Unbound or Knot Resolver.
 
-The rule kept here: a black-box test must hold for Unbound before it may judge us, so both are started the same way,
-from the same root servers, and are spoken to over sockets only. They ask name servers on port 53 and no other;
-`upstream_port_for` says which port the simulated or real name servers of a test have to take.
+Rule: a black-box test must pass on Unbound before it is applied to ours. So both are started in the same way, with the
+same root servers, and used over sockets only. They query name servers on port 53 only; `upstream_port_for` returns the
+port that the simulated or real name servers of a test must use.
 """
 
 import os

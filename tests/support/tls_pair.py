@@ -1,4 +1,4 @@
-"""Two ends of a TLS connection on one loop, for tests of the transports; fixtures for the contexts of both sides.
+"""Both ends of a TLS connection on one loop, for tests of the transports; fixtures for the contexts of both sides.
 
 Test files import the fixtures by name, as those of `support.twin`.
 """

@@ -1,7 +1,7 @@
-"""dig, kdig and drill as clients: one question each, and their printed answers read back into comparable values.
+"""dig, kdig and drill as clients: one query each, and their printed answers parsed into comparable values.
 
-The rule kept here: these are other people's programs, so what they accept as a DNS message is evidence; their output
-is brought to one form (`Seen`) with rdata in wire form, since each of them prints rarer types in its own way.
+These programs are independent of ours, so what they accept as a DNS message is evidence. Their output is converted to
+one form (`Seen`) with rdata in wire form, because each of them prints rarer types differently.
 """
 
 import re

@@ -1,7 +1,8 @@
-"""A tree of zones and the least possible driver for the validator: each `Need` is answered by the zone in charge.
+"""A tree of zones and the simplest driver for the validator: each `Need` is answered by the authoritative zone.
 
-No mesh, no cache, no network: a failing test here is the validator's own fault. `Tree.judge` asks the authority of a
-zone, hands the reply to `Validator.validate` and plays its effects; `edit` may change a reply on its way.
+There is no mesh, cache or network, so a failing test here is an error of the validator. `Tree.judge` queries the
+authority of a zone, passes the reply to `Validator.validate` and performs its effects; `edit` may change a reply before
+that.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
-"""Twin tests: one body, run on asyncio's loop first and on ours second.
+"""Twin tests: one test body, run on asyncio's loop first and on ours second.
 
-asyncio judges the test before the test judges us: a body that fails on the standard loop asks for something that
-asyncio does not promise. Import `loop_factory` and `twin` into a test module; both are fixtures.
+A body that fails on the standard loop requires something that asyncio does not guarantee. Import `loop_factory` and
+`twin` into a test module; both are fixtures.
 """
 
 import asyncio

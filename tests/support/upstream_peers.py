@@ -1,7 +1,7 @@
-"""Scripted name servers on loopback for the tests of the exchange, over UDP and TCP.
+"""Scripted name servers on loopback for the tests of upstream queries, over UDP and TCP.
 
-A script is a function from a query to the packets that come back, in order; so every forgery is one line in its test.
-Nothing sleeps: a test waits for the callback it wants, with a limit that only a broken program reaches.
+A script is a function from a query to the packets that are returned, in order, so each forgery is one line in its test.
+Nothing sleeps: a test waits for the callback it needs, with a limit that only a broken program reaches.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
-"""Waiting in tests: for something that is named, never for time.
+"""Waiting in tests: for a named condition, never for time.
 
-`tests/unit/test_waits.py` holds all tests to it.
+`tests/unit/test_waits.py` checks that all tests use it.
 """
 
 import asyncio

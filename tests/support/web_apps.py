@@ -1,7 +1,6 @@
-"""One page in several frameworks: the name of the class of the loop that runs it.
+"""The same page in several frameworks: it shows the class name of the loop that runs the application.
 
-The tests of integrations start real servers on these and read which loop they got; so each application does nothing
-but look at the loop of its own request.
+The tests of integrations start real servers with these applications and read the loop's name from the page.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Names in wire form as tests make them: of labels, and with letters in random case."""
+"""Names in wire form for tests: from labels, and with letters in random case."""
 
 from collections.abc import Iterable
 

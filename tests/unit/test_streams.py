@@ -10,7 +10,7 @@ import pytest
 pytestmark = pytest.mark.checkout
 
 ROOT = Path(__file__).resolve().parents[2]
-#: In the place of make: says what it was called with; what it does stands in a variable named as the verb.
+#: In the place of make: says what it was called with; what it does stands in a variable named as the target.
 MAKE = [sys.executable, "-c", "import os, sys; print('made', sys.argv[1], flush=True); exec(os.environ[sys.argv[1]])"]
 
 spec = importlib.util.spec_from_file_location("streams", ROOT / "tests" / "streams.py")
@@ -20,9 +20,9 @@ streams = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(streams)
 
 
-def play(monkeypatch: pytest.MonkeyPatch, given: list[str], **verbs: str) -> int:
-    for verb, program in verbs.items():
-        monkeypatch.setenv(verb, program)
+def play(monkeypatch: pytest.MonkeyPatch, given: list[str], **targets: str) -> int:
+    for target, program in targets.items():
+        monkeypatch.setenv(target, program)
     return int(streams.play([stream.split(",") for stream in given], MAKE))
 
 

@@ -36,7 +36,7 @@ SLEEPS: dict[str, dict[str, str]] = {
     "unit/corenet/http/test_client_bodies.py": {
         "test_a_slow_reader_slows_the_server_down": SPAN,
         "test_an_upload_at_the_pace_of_the_server": SPAN,
-        "test_an_answer_wakes_an_upload_that_nobody_reads": PACE,
+        "test_an_answer_wakes_an_upload_that_the_server_does_not_read": PACE,
         "test_a_slow_upload_is_no_silence": PACE,
     },
     "unit/corenet/http/test_client_ends.py": {
@@ -45,7 +45,7 @@ SLEEPS: dict[str, dict[str, str]] = {
         "test_cancelled_requests_leak_nothing_and_leave_nothing": PACE,
     },
     "unit/corenet/loop/test_collection.py": {"task": "a task that sleeps is dropped, and nobody waits for it"},
-    "unit/corenet/loop/test_descriptors.py": {"test_a_duplicate_keeps_nobody_awake": SPAN},
+    "unit/corenet/loop/test_descriptors.py": {"test_a_duplicate_causes_no_busy_loop": SPAN},
     "unit/corenet/loop/test_forking.py": {"test_no_loop_runs_in_the_child_and_a_new_one_works": SUBJECT},
     "unit/corenet/loop/test_loop.py": {
         "test_sub_millisecond_sleeps_are_short": SUBJECT,

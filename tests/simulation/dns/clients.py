@@ -1,10 +1,10 @@
-"""Clients that ask by packets, through the parts that a listener has behind it, with every flag and size.
+"""Clients that send packets to the parts behind a listener, with every flag and size.
 
 `Front` is one worker's service with its fast path, beside the resolver of a run. `ClientQuery` is one query: over UDP
-or TCP, with or without EDNS, with any of RD, AD, CD and DO, in any letter case, now and then sent twice or signed with
-a key that nobody here has. What comes back is held against the query first (`faults`): it is a reply to it, not larger
-than the client takes, and shows neither AD nor signatures to who did not ask for them. Then it is read back into an
-outcome, which is judged as any other.
+or TCP, with or without EDNS, with any of RD, AD, CD and DO, in any letter case, sometimes sent twice or signed with an
+unknown key. First the form of a reply is checked against the query (`faults`): it must be a reply to it, fit the
+client's size limit, and have AD and signatures only when the client requested them. Then it is converted to an outcome
+and judged as any other.
 """
 
 import random
@@ -56,7 +56,7 @@ class ClientQuery:
 
     @classmethod
     def draw(cls, question: Question, rng: random.Random) -> "ClientQuery":
-        """`question` in one of the many ways of asking it."""
+        """`question` as one of the many possible queries."""
         qname = randomise_case(question.qname, rng.getrandbits(256)) if rng.random() < 0.5 else question.qname
         flags = 0 if rng.random() < 0.05 else c.RD
         flags |= (c.CD if rng.random() < 0.2 else 0) | (c.AD if rng.random() < 0.5 else 0)
@@ -75,7 +75,7 @@ class ClientQuery:
 
     @property
     def wants_verdict(self) -> bool:
-        """Whether AD is told (RFC 6840 section 5.7)."""
+        """Whether the reply may have AD (RFC 6840 section 5.7)."""
         return not self.cd and (self.do or bool(self.flags & c.AD))
 
     @property
@@ -90,11 +90,11 @@ class ClientQuery:
 
     @property
     def limit(self) -> int:
-        """Octets of the largest reply that may come."""
+        """Maximum size of the reply in octets."""
         return LARGEST if self.stream else max(SMALLEST, self.payload or 0)
 
     def faults(self, packet: bytes) -> list[str]:
-        """What is wrong with the form of a reply."""
+        """Return what is wrong with the form of a reply."""
         try:
             view = MessageView.parse(packet)
         except WireError as error:
@@ -109,20 +109,20 @@ class ClientQuery:
         if (view.edns is None) != (self.payload is None) or (view.edns is not None and view.edns.do != self.do):
             wrong.append(f"the reply has the OPT record {view.edns}")
         if view.ad and not self.wants_verdict:
-            wrong.append("AD is told to a client that did not ask for it")
-        # Whoever asks for everything asks for these too; their signatures come with DO alone.
+            wrong.append("AD is set for a client that did not request it")
+        # A client that queries for ANY requests these types too; their signatures need DO.
         unasked = DNSSEC_TYPES - (DNSSEC_TYPES if self.question.qtype == c.ANY else {self.question.qtype})
         if not self.do and any(
             rrset.rtype in unasked or rrset.sigs() for rrset in (*view.answer, *view.authority, *view.additional)
         ):
-            wrong.append("signatures or proofs are shown to a client that did not ask for them")
+            wrong.append("signatures or proofs are sent to a client that did not request them")
         wrong += self._faults_of_refusal(view, packet)
         return wrong
 
     def _faults_of_refusal(self, view: MessageView, packet: bytes) -> list[str]:
-        """What is wrong with the reply to a query that may not be answered; empty for one that may."""
+        """Return what is wrong with the reply to a query that must be refused; empty for other queries."""
         if self.signed:
-            # RFC 8945 section 5.2.1: the key is unknown, which is said without a signature.
+            # RFC 8945 section 5.2.1: the key is unknown, and the error reply is unsigned.
             content = ALGORITHM + struct.pack("!HIHH", 0, 1, 300, 0) + struct.pack("!HHH", self.identity, c.BADKEY, 0)
             record = KEY + struct.pack("!HHIH", c.TSIG, c.CLASS_ANY, 0, len(content)) + content
             if view.rcode != c.NOTAUTH or not packet.endswith(record):
@@ -135,9 +135,9 @@ class ClientQuery:
         return []
 
     def outcome(self, packet: bytes, *, maybe_stale: bool) -> Outcome | None:
-        """What a reply without faults says; None when it says nothing about the question.
+        """Convert a reply without faults; None when it has no answer to the question.
 
-        Who did not send EDNS is not told that data is stale: `maybe_stale` is what to think then.
+        A client without EDNS cannot see that data is stale: `maybe_stale` is then assumed.
         """
         view = MessageView.parse(packet)
         if self.signed or not self.flags & c.RD or view.tc:
@@ -160,7 +160,7 @@ class ClientQuery:
 
 @dataclass
 class _Sink:
-    """Where replies to one client go."""
+    """Collects the replies to one client."""
 
     stream: bool
     packets: list[bytes] = field(default_factory=list)
@@ -175,14 +175,14 @@ class _Sink:
         self.skipped += 1
 
     def forget(self, pending: PendingQuery) -> None:
-        """Nothing is kept here of what waits."""
+        """Waiting queries are not stored here."""
 
     def abort(self) -> None:
-        raise AssertionError("a reply that is due could not be made")
+        raise AssertionError("no reply could be made to a query that needs one")
 
 
 class Asked:
-    """A query on its way through a front."""
+    """A query that a front is processing."""
 
     def __init__(self, front: "Front", query: ClientQuery) -> None:
         self.front, self.query = front, query
@@ -208,7 +208,7 @@ class Front:
         self.service = Service(settings, mesh=mesh, store=store, plan=plan, fast=self.fast, clock=clock)
 
     def take(self, packet: bytes, sink: _Sink) -> None:
-        """One packet of a client, as a listener takes it."""
+        """Process one packet of a client, as a listener does."""
         reply = self.fast.answer(packet, CLIENT, self.clock.time(), sink.stream)
         if reply is None:
             self.service.handle(packet, CLIENT, sink)

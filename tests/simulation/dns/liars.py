@@ -1,9 +1,9 @@
-"""Name servers that lie: each reply of theirs may be changed by tricks, chosen by the seed.
+"""Name servers that lie: each of their replies may be changed by tricks, which the seed selects.
 
-A liar has everything that its world publishes, old signatures included, and the keys of the dishonest zone alone. So no
-trick can make a signature of a zone that is not the attacker's: whatever a trick does, validated data must stay true.
-Which trick is played depends on the seed, the server, the question and how often it was asked, not on what happened
-before: leaving one query or one lie out of a run does not change the others, which is what shrinking needs.
+A liar has everything that its world publishes, including old signatures, and the keys of the dishonest zone only. So no
+trick can create a signature of another zone, and validated data must stay true whatever a trick does. The trick depends
+on the seed, the server, the question and how often it was queried, not on earlier events: leaving one query or one lie
+out of a run does not change the others, which shrinking needs.
 """
 
 import random
@@ -31,13 +31,13 @@ SIGNATURE_SIZE = 64
 MOST_PROOFS = 40
 FORGED = b"\x06\x06\x06\x06"
 FORGED_SERVICE = b"\0\1\0\0\4\0\4" + HOME + b"\x07"
-"""An HTTPS record that leads into the clients' own network by its hint."""
+"""An HTTPS record whose hint is an address in the clients' own network."""
 LIMIT = 65535
 
 
 @dataclass
 class Said:
-    """A reply that is being changed. `question` False leaves the question section out."""
+    """A reply that is being changed. `question` False omits the question section."""
 
     qname: bytes
     qtype: int
@@ -53,18 +53,18 @@ class Said:
 
 
 class Lies:
-    """What all liars of one run share: the world, and which lies are left out."""
+    """What all liars of a run share: the world, and the lies that are left out."""
 
     def __init__(
         self, world: World, *, share: float, without: frozenset[str] = frozenset(), bogus_only: bool = False
     ) -> None:
-        """`share` of the replies are changed; `bogus_only` leaves only those lies that validation sees through."""
+        """`share` of the replies are changed; `bogus_only` leaves only lies that validation detects."""
         self.bogus_only = bogus_only
         self.world = world
         self.share = share
         self.without = without
-        self.told: dict[str, str] = {}
-        """Each lie by its identity, with the names of its tricks, in the order in which they were told."""
+        self.played: dict[str, str] = {}
+        """Each lie by its identity, with the names of its tricks, in order."""
         self.expired: dict[bytes, Zone] = {}
 
     def expired_zone(self, site: Site) -> Zone:
@@ -80,7 +80,7 @@ class Lies:
 
 @dataclass
 class Liar:
-    """One server address. Bytes in, bytes out, as a host of the network."""
+    """The server at one address: takes and returns packets, as a host of the network."""
 
     lies: Lies
     address: str
@@ -103,24 +103,24 @@ class Liar:
         said = Said(query.qname, query.qtype, view.rcode, view.aa, view.answer, view.authority, view.additional)
         fitting = TRICKS + (FOR_ANSWERS * 3 if said.answer else [])
         if any(site.dishonest for site in self.sites):
-            # What its operator says is rightly signed: proofs that cost are seen as such only there.
+            # The operator signs everything correctly: the cost limits of validation are only reached there.
             fitting = fitting + OF_THE_ATTACKER * 3
         if self.lies.bogus_only:
-            # Addresses of name servers are used unvalidated: a wrong one is an outage.
+            # Addresses of name servers are used without validation, so a wrong one is an outage.
             fitting = [trick for trick in BOGUS_MAKERS if said.qtype != c.A or trick is not _change_data]
         if said.qtype in (c.DS, c.DNSKEY) and not self.lies.bogus_only:
             fitting = fitting + FOR_SECURITY * 3
         chosen = rng.choices(fitting, k=rng.choice((1, 1, 1, 2, 3)))
         for trick in chosen:
             trick(said, self, rng)
-        self.lies.told[name] = "+".join(trick.__name__.strip("_") for trick in chosen)
+        self.lies.played[name] = "+".join(trick.__name__.strip("_") for trick in chosen)
         return None if said.silent else _packet(query, said, tcp=tcp)
 
 
 class Forger:
-    """Somebody off the path. He has no server and sees no query, and sends replies of which one part is wrong.
+    """An off-path attacker. It has no server and sees no queries, and sends replies with one wrong part.
 
-    He may guess the rest, so what is wrong must be enough to refuse it: each server's words stay its own.
+    The other parts may be guessed right, so each wrong part alone must be enough for the resolver to ignore the reply.
     """
 
     def __init__(self, lies: Lies) -> None:
@@ -136,7 +136,7 @@ class Forger:
         if rng.random() >= self.lies.share or name in self.lies.without:
             return []
         chosen = rng.choices(FLAWS, k=rng.choice((1, 1, 2, 4)))
-        self.lies.told[name] = "+".join(flaw.__name__.strip("_") for flaw in chosen)
+        self.lies.played[name] = "+".join(flaw.__name__.strip("_") for flaw in chosen)
         packets = [flaw(MessageView.parse(query), rng) for flaw in chosen]
         return [(BEFORE_THE_SERVER, packet) for packet in packets if packet is not None]
 
@@ -150,7 +150,7 @@ def _as_reply(
     qtype: int | None = None, qclass: int = c.IN, flags: int = c.QR, rcode: int = c.NOERROR, question: bool = True,
     data: bool = True,
 ) -> bytes:
-    """What the server might have said, with the attacker's data, or with an error alone."""
+    """A plausible reply of the server with the attacker's data, or with only an error."""
     builder = Builder(LIMIT)
     asked = (query.qname if qname is None else qname) or names.ROOT
     wanted = query.qtype if qtype is None else qtype
@@ -175,7 +175,7 @@ def _wrong_id(query: MessageView, rng: random.Random) -> bytes:
 
 
 def _wrong_case(query: MessageView, rng: random.Random) -> bytes | None:
-    """One letter of the question in the other case; None where it has no letters to guess."""
+    """One letter of the question in the other case; None when it has no letters."""
     qname = bytearray(query.qname or b"\0")
     places = [place for place, octet in enumerate(qname) if octet in LETTERS]
     if not places:
@@ -251,7 +251,7 @@ def _packet(query: MessageView, said: Said, *, tcp: bool) -> bytes:
 
 
 def _any_name(liar: Liar, rng: random.Random) -> bytes:
-    """An owner anywhere in the world, its apexes preferred."""
+    """An owner name in the world, preferably an apex."""
     world = liar.lies.world
     site = rng.choice(list(world.sites.values()))
     return site.origin if rng.random() < 0.4 else rng.choice(list(site.zone.nodes))
@@ -263,7 +263,7 @@ def _aliases(liar: Liar) -> list[RRset]:
 
 
 def _signatures(rrset: RRset, liar: Liar, rng: random.Random, *, signer: bytes | None = None) -> list[bytes]:
-    """A signature that looks right, under any signer's name: with the tag of a key that the signer really has."""
+    """A signature that looks right, in any signer's name: with the key tag of a real key of the signer."""
     world = liar.lies.world
     above = names.parent(rrset.name) if len(rrset.name) > 1 else names.ROOT
     signer = names.lower(signer or rng.choice((world.site_of(rrset.name).origin, MALLORY, rrset.name, above,
@@ -274,12 +274,12 @@ def _signatures(rrset: RRset, liar: Liar, rng: random.Random, *, signer: bytes |
         rdata = rrsig_rdata(rrset, key, world.now - DAY, world.now + DAY, signer=signer)
     except ValueError:
         return []
-    # Only Mallory's keys are the attacker's.
+    # The attacker has only the keys of mallory.
     return [rdata if key.zone == MALLORY else rdata[:-SIGNATURE_SIZE] + bytes(SIGNATURE_SIZE)]
 
 
 def _forged(owner: bytes, qtype: int, liar: Liar, rng: random.Random) -> RRset:
-    """Data that no zone has."""
+    """Data that is in no zone."""
     if qtype == c.ANY:
         qtype = c.A
     if qtype in (c.CNAME, c.DNAME, c.NS):
@@ -311,7 +311,7 @@ def _forged(owner: bytes, qtype: int, liar: Liar, rng: random.Random) -> RRset:
 
 
 def _genuine_denials(liar: Liar, rng: random.Random) -> list[RRset]:
-    """NSEC and NSEC3 records of this server's zones, their children and parents; genuine signatures and all."""
+    """NSEC and NSEC3 records of this server's zones, their children and parents, with genuine signatures."""
     world = liar.lies.world
     sites = [*liar.sites, *(site for site in world.sites.values() if site.parent in liar.sites)]
     sites += [site.parent for site in liar.sites if site.parent is not None]
@@ -332,12 +332,12 @@ def _strip_signatures(said: Said, liar: Liar, rng: random.Random) -> None:
 
 
 def _strip_security(said: Said, liar: Liar, rng: random.Random) -> None:
-    """A signed delegation shown as an unsigned one."""
+    """A signed delegation changed to an unsigned one."""
     said.authority = [rrset for rrset in said.authority if rrset.rtype not in (c.DS, c.NSEC, c.NSEC3)]
 
 
 def _change_data(said: Said, liar: Liar, rng: random.Random) -> None:
-    """Other rdata under the genuine signature."""
+    """Other rdata with the genuine signature."""
     for index, rrset in enumerate(said.answer):
         if rrset.rtype in (c.A, c.TXT, c.TLSA):
             forged = RRset(rrset.name, rrset.rtype, rrset.ttl, [FORGED if rrset.rtype == c.A else b"\4evil"])
@@ -351,7 +351,7 @@ def _forge_answer(said: Said, liar: Liar, rng: random.Random) -> None:
 
 
 def _forge_below_alias(said: Said, liar: Liar, rng: random.Random) -> None:
-    """Data signed in the name of a genuine alias, which leads to a zone that has no keys."""
+    """Signed data with the owner of a genuine alias, whose target is in a zone without keys."""
     aliases = _aliases(liar)
     if aliases:
         rrset = _forged(said.qname, said.qtype, liar, rng).without_sigs()
@@ -360,7 +360,7 @@ def _forge_below_alias(said: Said, liar: Liar, rng: random.Random) -> None:
 
 
 def _alias_for_security(said: Said, liar: Liar, rng: random.Random) -> None:
-    """An alias, genuine or not, in the place of DS or DNSKEY."""
+    """An alias, genuine or not, instead of DS or DNSKEY."""
     if said.qtype not in (c.DS, c.DNSKEY):
         return
     genuine = [rrset for rrset in _aliases(liar) if names.equal(rrset.name, said.qname)]
@@ -371,7 +371,7 @@ def _alias_for_security(said: Said, liar: Liar, rng: random.Random) -> None:
 
 
 def _forge_alias(said: Said, liar: Liar, rng: random.Random) -> None:
-    """An alias into the attacker's zone, with or without what is there."""
+    """An alias into the attacker's zone, with or without the target's data."""
     said.rcode, said.aa, said.authority = c.NOERROR, True, []
     said.answer = [_forged(said.qname, c.CNAME, liar, rng)]
     if rng.random() < 0.5:
@@ -379,7 +379,7 @@ def _forge_alias(said: Said, liar: Liar, rng: random.Random) -> None:
 
 
 def _forge_dname(said: Said, liar: Liar, rng: random.Random) -> None:
-    """A renamed subtree, at the name itself or above it, with the alias that would follow from it."""
+    """A DNAME at the name or above it, with the CNAME that follows from it."""
     owner = said.qname if rng.random() < 0.4 else names.parent(said.qname) if len(said.qname) > 1 else names.ROOT
     dname = RRset(owner, c.DNAME, 300, [EVIL])
     genuine = [node[c.DNAME] for site in liar.sites for node in site.zone.nodes.values() if c.DNAME in node]
@@ -392,20 +392,20 @@ def _forge_dname(said: Said, liar: Liar, rng: random.Random) -> None:
 
 
 def _deny(said: Said, liar: Liar, rng: random.Random) -> None:
-    """Nothing is there, with genuine proofs of something else."""
+    """A denial of everything, with genuine proofs for other names."""
     said.rcode = rng.choice((c.NOERROR, c.NXDOMAIN))
     site = liar.lies.world.site_of(said.qname, said.qtype)
     said.aa, said.answer = True, []
     said.authority = [site.zone.negative_soa(), *_genuine_denials(liar, rng)]
     own = site.zone.nodes.get(names.lower(said.qname), {}).get(c.NSEC)
     if said.qtype == c.ANY and own is not None:
-        # No bitmap speaks about ANY, so that of the name itself is what could hide all of it.
+        # No type bitmap covers ANY, so only an NSEC of the name itself could deny everything.
         said.rcode = c.NOERROR
         said.authority.append(own)
 
 
 def _deny_by_forged_proofs(said: Said, liar: Liar, rng: random.Random) -> None:
-    """Proofs that match, unsigned or signed by somebody else, NSEC3 with parameters that cost."""
+    """Proofs that match, unsigned or signed by another zone, or NSEC3 with expensive parameters."""
     site = liar.lies.world.site_of(said.qname, said.qtype)
     said.rcode, said.aa, said.answer = rng.choice((c.NOERROR, c.NXDOMAIN)), True, []
     said.authority = [site.zone.negative_soa()]
@@ -431,7 +431,7 @@ def _raise_ttls(said: Said, liar: Liar, rng: random.Random) -> None:
 
 
 def _replay_expired(said: Said, liar: Liar, rng: random.Random) -> None:
-    """What was true two weeks ago."""
+    """Data that was true two weeks ago."""
     sites = [site for site in liar.sites if site.keys]
     if not sites:
         return
@@ -446,7 +446,7 @@ def _replay_expired(said: Said, liar: Liar, rng: random.Random) -> None:
 
 
 def _add_poison(said: Said, liar: Liar, rng: random.Random) -> None:
-    """Records about other people's names, in any section."""
+    """Records of other zones, in any section."""
     for _ in range(rng.randint(1, 3)):
         owner = _any_name(liar, rng)
         rtype = rng.choice((c.NS, c.NS, c.A, c.CNAME, c.DS, c.DNSKEY, c.SOA))
@@ -457,7 +457,7 @@ def _add_poison(said: Said, liar: Liar, rng: random.Random) -> None:
 
 
 def _many_signatures(said: Said, liar: Liar, rng: random.Random) -> None:
-    """KeyTrap: wrong signatures by the dozen, each with the tag of a real key."""
+    """KeyTrap: many wrong signatures, each with the tag of a real key."""
     for index, rrset in enumerate(said.answer):
         sigs = rrset.sigs()
         if sigs:
@@ -466,7 +466,7 @@ def _many_signatures(said: Said, liar: Liar, rng: random.Random) -> None:
 
 
 def _damage_signatures(said: Said, liar: Liar, rng: random.Random) -> None:
-    """Each field of an RRSIG in turn: labels, original TTL, times, tag, signature."""
+    """RRSIGs with one changed field: labels, original TTL, times, tag, signature."""
     place = rng.choice((2, 3, 4, 8, 12, 16, -1))
     for part in (said.answer, said.authority):
         for index, rrset in enumerate(part):
@@ -479,7 +479,7 @@ def _damage_signatures(said: Said, liar: Liar, rng: random.Random) -> None:
 
 
 def _expand_wildcard(said: Said, liar: Liar, rng: random.Random) -> None:
-    """A genuine wildcard for a name that need not be covered by it, without the proof."""
+    """A genuine wildcard for a name that it need not cover, without the proof."""
     stars = [rrset for site in liar.sites for owner, node in site.zone.nodes.items() if owner.startswith(b"\x01*")
              for rrset in node.values() if rrset.rtype not in (c.NSEC, c.NSEC3)]
     if stars:
@@ -491,7 +491,7 @@ def _expand_wildcard(said: Said, liar: Liar, rng: random.Random) -> None:
 
 
 def _swap_owner(said: Said, liar: Liar, rng: random.Random) -> None:
-    """Genuine records of one name under another."""
+    """Genuine records of one name with another owner."""
     sets = [rrset for site in liar.sites for node in site.zone.nodes.values() for rrset in node.values()
             if rrset.rtype == said.qtype]
     if sets:
@@ -499,7 +499,7 @@ def _swap_owner(said: Said, liar: Liar, rng: random.Random) -> None:
 
 
 def _refer_elsewhere(said: Said, liar: Liar, rng: random.Random) -> None:
-    """A delegation of any name above the question to the attacker's server."""
+    """A delegation of a name above the qname to the attacker's server."""
     labels = rng.randint(0, names.label_count(said.qname))
     cut = names.suffix(said.qname, labels)
     said.rcode, said.aa, said.answer = c.NOERROR, False, []
@@ -541,7 +541,7 @@ FOR_ANSWERS = [_change_data, _swap_owner, _damage_signatures, _raise_ttls, _repl
 FOR_SECURITY = [_alias_for_security, _deny, _forge_answer, _deny_by_forged_proofs, _strip_signatures]
 OF_THE_ATTACKER = [_deny_by_forged_proofs, _deny_by_forged_proofs, _strip_signatures, _many_signatures]
 BOGUS_MAKERS = [_change_data, _damage_signatures, _strip_signatures]
-"""Each server still answers, and fast: where data is signed, it is bogus and nothing else."""
+"""Tricks after which each server still answers quickly: signed data becomes bogus, and nothing else changes."""
 TRICKS: list[Callable[[Said, Liar, random.Random], None]] = [
     _strip_signatures, _strip_security, _change_data, _forge_answer, _forge_below_alias, _forge_below_alias,
     _alias_for_security, _forge_alias, _forge_dname, _deny, _deny, _deny_by_forged_proofs, _mix_chains, _raise_ttls,

@@ -1,9 +1,9 @@
-"""Plays worlds: `python tests/simulation/dns/run.py --worlds 1000`, or one with all its steps: `--seed N --trace`.
+"""Runs worlds: `python tests/simulation/dns/run.py --worlds 1000`, or one with all its steps: `--seed N --trace`.
 
-One run: a world from a seed, liars in front of some of its servers, in some worlds a forger off the path beside all of
-them, a resolver with an empty cache, and clients that ask in virtual time, in some worlds by packets as well
-(`clients.py`). After each answer the invariants are checked (`truth.py`; work and time here). A seed that fails is
-shrunk by leaving out queries and lies while it still fails; what is left is printed and replays by the same command.
+One run has a world made from a seed, liars in front of some of its servers, in some worlds an off-path forger, a
+resolver with an empty cache, and clients that query it in virtual time, in some worlds by packets too (`clients.py`).
+After each answer the invariants are checked (`truth.py`; work and time here). A failing seed is shrunk by leaving out
+queries and lies while it still fails. The rest is printed, and the same command repeats it.
 """
 
 import argparse
@@ -53,25 +53,25 @@ FORGED_WORLDS = 0.4
 STALE_WORLDS = 0.4
 SERVE_STALE = 3 * 86400
 BOGUS_WORLDS = 0.25
-"""Worlds whose liars do nothing but what validation sees through, so that every server answers every query."""
+"""Share of worlds whose liars use only tricks that validation detects, so that every server answers every query."""
 FOCUSED_WORLDS = 0.4
-"""Worlds whose clients ask for names of one zone and the one above it, for few types: there the cache has a say."""
+"""Share of worlds with queries for names of one zone and its parent, and for few types, so that the cache is used."""
 FRONT_WORLDS = 0.3
-"""Worlds with clients that ask by packets."""
+"""Share of worlds with clients that send packets."""
 EVERYTHING = 0.1
-"""Questions that become one for all that a name has."""
+"""Share of queries that are changed to ANY."""
 REPEATED = 0.2
 BAITED = 0.2
 SUB_QUERIES = 100
-"""What one client query may cost besides itself in any of these worlds: twice what was ever seen, and far less than the
-limit, so that work which is done twice is seen."""
+"""What one client query may cost beyond its own answer: twice the highest cost that was ever seen, and far below the
+limits, so that work done twice is noticed."""
 ANSWER_SECONDS = 30.0
-"""More than any deadline: a query without an answer by then never gets one."""
+"""Seconds beyond any deadline: a query without an answer by then never gets one."""
 
 
 @dataclass
 class Report:
-    """What one run came to. `wrong` is empty for a good one."""
+    """The result of one run. `wrong` is empty when nothing failed."""
 
     seed: int
     wrong: list[str] = field(default_factory=list)
@@ -82,7 +82,7 @@ class Report:
 
 @cache
 def settings_for(root: tuple[str, ...], serve_stale: int, welcome: bytes | None) -> Settings:
-    """`welcome` is the zone that may lead into the clients' own network, None where any may."""
+    """`welcome` is the zone whose names may have addresses in the clients' own network; None: any zone."""
     home = PolicySettings() if welcome is None else PolicySettings(
         private_addresses=(HOME_NETWORK,), private_domains=(names.to_text(welcome),)
     )
@@ -110,12 +110,12 @@ def play(
 
 @dataclass
 class Hashes:
-    """How many NSEC3 hashes the resolver made: each iteration calls SHA-1 once."""
+    """Counts the NSEC3 hashes of the resolver: each iteration calls SHA-1 once."""
 
     made: int = 0
 
     def outside(self, host: Host) -> Host:
-        """`host`, whose own hashes do not count."""
+        """`host`, without counting its own hashes."""
 
         def answer(packet: bytes, tcp: bool) -> bytes | None:
             before = self.made
@@ -128,7 +128,7 @@ class Hashes:
 
 
 class Turns:
-    """The mesh as the network drives it. Each turn is a part of the work, however much there is."""
+    """Drives the mesh as the network does, and records the jobs started in one call of `tick`."""
 
     def __init__(self, mesh: Mesh) -> None:
         self.mesh = mesh
@@ -144,7 +144,7 @@ class Turns:
 
 @contextmanager
 def counted_hashes() -> Iterator[Hashes]:
-    """Count the calls of SHA-1, whoever in the resolver makes them."""
+    """Count all calls of SHA-1 by the resolver."""
     hashes, real = Hashes(), hashlib.sha1
 
     def sha1(*arguments: bytes, **options: bool) -> object:
@@ -169,12 +169,12 @@ class _Run:
         self.net = FakeNet({}, {}, seed & 0xFFFF)
         self.world = World.make(seed, self.net.time())
         hosts = self.world.hosts
-        # A quarter of all worlds is honest: there the right answer is required, not only no wrong one.
+        # A quarter of the worlds is honest: there an answer is required, and not only that it is not wrong.
         count = rng.choice((0, 1, 1, 2, len(hosts)))
         chosen = set(rng.sample(sorted(hosts), min(count, len(hosts))))
         if count:
             chosen |= {*self.world.sites[EVIL].addresses, *self.world.sites[MALLORY].addresses}
-        # Choices of their own generator: adding one leaves the others as they are.
+        # A separate generator, so that a further choice does not change the others.
         self.ways = ways = random.Random(f"ways {seed}")
         bogus_only = ways.random() < BOGUS_WORLDS
         self.lies = Lies(self.world, share=rng.choice((0.1, 0.3, 0.9)), without=without, bogus_only=bogus_only)
@@ -230,28 +230,28 @@ class _Run:
             before += [question for question, _ in asked]
             self.net.sleep(self.mesh, wait)
             if self.only is None or number in self.only:
-                # Of their own generator for each number: leaving one out leaves the others as they are.
+                # A separate generator for each number, so that leaving one out does not change the others.
                 packets = random.Random(f"packets {self.report.seed} {number}")
                 early = packets.random() < 0.5
                 if self.front is not None and early:
-                    self.knock(number, self.front, before, packets)
+                    self.query_by_packets(number, self.front, before, packets)
                 self.ask(number, asked)
                 if self.front is not None and not early:
-                    self.knock(number, self.front, before, packets)
+                    self.query_by_packets(number, self.front, before, packets)
             if self.report.wrong:
                 break
-        self.report.lies = self.lies.told
+        self.report.lies = self.lies.played
         return self.report
 
     def question(self, name: bytes, types: tuple[int, ...]) -> Question:
-        """A question for `name`: for what it has, or for anything."""
+        """A question for `name`: for a type that it has, or for any type."""
         there = self.world.site_of(name).zone.nodes.get(name)
         return Question(name, self.rng.choice(list(there) if there and self.rng.random() < 0.6 else types))
 
     def all_of(self, question: Question, before: list[Question]) -> Question:
-        """A question for all that a name has: one that exists, one that the cache knows something of, or any.
+        """An ANY question for a name that exists, one that the cache has something of, or any name.
 
-        Sometimes for what stands beside an alias instead, where the cache may know of one.
+        Sometimes for the sibling of an alias, when the cache may have the alias.
         """
         rng = self.everything
         way = rng.random()
@@ -262,7 +262,7 @@ class _Run:
         return Question(name, c.NSEC if way < 0.6 and self.world.site_of(name).chain is None else c.ANY)
 
     def ask(self, number: int, asked: list[tuple[Question, bool]]) -> None:
-        """Put questions at once, wait for all answers, and judge them."""
+        """Submit questions together, wait for all answers, and judge them."""
         found: list[list[Outcome]] = [[] for _ in asked]
         notes: list[list[TraceStep]] = [[] for _ in asked]
         with self.charged(number, len(asked)):
@@ -280,12 +280,12 @@ class _Run:
             for text in self.judge.judge(question, cd, outcomes[0], began, now):
                 self.wrong(title, text)
 
-    def knock(self, number: int, front: Front, questions: list[Question], rng: random.Random) -> None:
-        """Let clients ask by packets, the last question as likely as all others together, and judge the replies."""
+    def query_by_packets(self, number: int, front: Front, questions: list[Question], rng: random.Random) -> None:
+        """Let clients send queries (the last question as likely as all others together) and judge the replies."""
         queries = [ClientQuery.draw(rng.choice((questions[-1], rng.choice(questions))), rng)
                    for _ in range(rng.choice((1, 1, 2, 3)))]
         while queries:
-            # Each may lead to the renewal of what it is answered with.
+            # Each may also start a prefetch of its answer.
             with self.charged(number, 2 * sum(2 if query.twice else 1 for query in queries)):
                 asked = [Asked(front, query) for query in queries]
                 began, now = self.wait(lambda asked=asked: all(one.over for one in asked))
@@ -300,12 +300,12 @@ class _Run:
                 for packet in packets:
                     for text in query.faults(packet) or self.judge_packet(query, packet, began, now):
                         self.wrong(title, text)
-                # Whoever is told that there is more asks for it over TCP.
+                # A client that gets TC repeats the query over TCP.
                 if any(packet[2] & c.TC >> 8 for packet in packets) and not query.stream:
                     queries.append(replace(query, stream=True, twice=False))
 
     def judge_packet(self, query: ClientQuery, packet: bytes, began: int, now: int) -> list[str]:
-        """What is wrong with the content of a reply whose form is right."""
+        """Return what is wrong with the content of a reply whose form is right."""
         outcome = query.outcome(packet, maybe_stale=self.serves_stale and self.judge.outages)
         if outcome is None:
             return []
@@ -313,28 +313,28 @@ class _Run:
         return self.judge.judge(query.question, query.cd, outcome, began, now, verdict_known=query.wants_verdict)
 
     def wait(self, over: Callable[[], bool]) -> tuple[int, int]:
-        """Let time pass until it is `over`; returns when that began and ended, in seconds since the epoch."""
+        """Advance time until `over()`; returns start and end in seconds since the epoch."""
         began = self.net.time()
         self.net.run(self.turns, seconds=ANSWER_SECONDS, until=over)
         return began, self.net.time()
 
     @contextmanager
     def charged(self, number: int, queries: int) -> Iterator[None]:
-        """Hold the work that is done meanwhile against what so many queries may cost."""
+        """Compare the work done in this context with the permitted cost of so many queries."""
         packets, checks, hashes = len(self.net.log), self.crypto.checked, self.hashes.made
         jobs = self.mesh.statistics()["jobs"]
         yield
         jobs = self.mesh.statistics()["jobs"] - jobs
         if jobs > (1 + SUB_QUERIES) * queries:
-            self.wrong(str(number), f"{jobs} questions begun")
+            self.wrong(str(number), f"{jobs} jobs started")
         if self.turns.longest > limits.STEPS_PER_TURN:
-            self.wrong(str(number), f"{self.turns.longest} questions begun in one turn")
+            self.wrong(str(number), f"{self.turns.longest} jobs started in one call of tick")
         statistics = self.mesh.statistics()
         faults = statistics["faults"]
         if faults:
-            self.wrong(str(number), f"{faults} faults of the program, logged above")
+            self.wrong(str(number), f"{faults} exceptions in the program, logged above")
         if not statistics["running"] and statistics["memory_jobs"]:
-            self.wrong(str(number), f"{statistics['memory_jobs']} octets held by questions that have ended")
+            self.wrong(str(number), f"{statistics['memory_jobs']} octets held by jobs that have ended")
         if len(self.net.log) - packets > self.packets * queries:
             self.wrong(str(number), f"{len(self.net.log) - packets} packets sent")
         if self.crypto.checked - checks > limits.BUDGET_VERIFICATIONS * queries:
@@ -347,7 +347,7 @@ class _Run:
 
 
 def shrink(report: Report) -> tuple[frozenset[int], frozenset[str]]:
-    """The fewest queries and lies with which the world still fails, found one by one."""
+    """The smallest sets of queries and lies with which the world still fails, found one by one."""
     last = int(report.wrong[-1].split(":", 1)[0])
     only, without = frozenset(range(last + 1)), frozenset[str]()
     for number in sorted(only, reverse=True):
@@ -360,7 +360,7 @@ def shrink(report: Report) -> tuple[frozenset[int], frozenset[str]]:
 
 
 def explain(report: Report) -> str:
-    """A failing world, shrunk and told step by step."""
+    """Shrink a failing world and describe it step by step."""
     only, without = shrink(report)
     small = play(report.seed, only=only, without=without, trace=True)
     world = World.make(report.seed, FakeNet().time())
@@ -375,7 +375,7 @@ def explain(report: Report) -> str:
 
 
 def _batch(seeds: range) -> tuple[int, list[Report]]:
-    """Play some worlds; returns how many queries were asked, and the failed runs."""
+    """Run some worlds; returns the number of queries and the failed runs."""
     queries, failed = 0, []
     for seed in seeds:
         report = play(seed)
@@ -385,17 +385,17 @@ def _batch(seeds: range) -> tuple[int, list[Report]]:
     return queries, failed
 
 
-def be_quiet() -> None:
-    """Leave out what the service says of each answer that it cannot give; faults are logged all the same."""
+def silence_logs() -> None:
+    """Suppress the service's log lines about failed answers; exceptions are still logged."""
     logging.getLogger("resolver.net.service").setLevel(logging.ERROR)
 
 
 def play_many(seeds: Iterable[int], *, processes: int) -> tuple[int, list[Report]]:
-    """Play `seeds` in several processes."""
+    """Run `seeds` in several processes."""
     seeds = list(seeds)
     parts = [range(seeds[at], seeds[min(at + 50, len(seeds)) - 1] + 1) for at in range(0, len(seeds), 50)]
     queries, failed = 0, []
-    with ProcessPoolExecutor(processes, initializer=be_quiet) as pool:
+    with ProcessPoolExecutor(processes, initializer=silence_logs) as pool:
         for asked, reports in pool.map(_batch, parts):
             queries += asked
             failed += reports
@@ -403,15 +403,15 @@ def play_many(seeds: Iterable[int], *, processes: int) -> tuple[int, list[Report
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="The resolver in worlds made from seeds.")
+    parser = argparse.ArgumentParser(description="Run the resolver in worlds made from seeds.")
     parser.add_argument("--worlds", type=int, default=1000, help="how many worlds (default 1000)")
     parser.add_argument("--start", type=int, default=0, help="the first seed (default 0)")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes")
-    parser.add_argument("--seed", type=int, help="play this world alone")
-    parser.add_argument("--trace", action="store_true", help="with --seed: every step, also when nothing is wrong")
-    parser.add_argument("--show", type=int, default=3, help="how many failing worlds are shrunk and told (default 3)")
+    parser.add_argument("--seed", type=int, help="run only this world")
+    parser.add_argument("--trace", action="store_true", help="with --seed: print every step, also of a good run")
+    parser.add_argument("--show", type=int, default=3, help="failing worlds to shrink and print (default 3)")
     options = parser.parse_args()
-    be_quiet()
+    silence_logs()
     if options.seed is not None:
         report = play(options.seed, trace=options.trace)
         print(explain(report) if report.wrong else "\n".join([*report.steps, "nothing wrong"]))

@@ -1,4 +1,4 @@
-"""The simulator itself: a run is its seed, a resolver that believes too much is found, shrinking keeps the fault."""
+"""The simulator: a seed determines a run, a resolver without validation is detected, shrinking keeps the failure."""
 
 import os
 
@@ -21,15 +21,15 @@ def test_worlds_have_zones_of_every_fate() -> None:
 
 
 def test_some_zones_ask_for_more_iterations_than_are_followed() -> None:
-    """With each fate of a signed zone, and as a trap too."""
+    """With each fate of a signed zone, and in a trap too."""
     costly = [site for seed in range(400) for site in World.make(seed, START).sites.values() if site.costly]
     assert {site.fate for site in costly} == set(Fate) - {Fate.UNSIGNED, Fate.STRIPPED}
     assert {site.trap for site in costly} >= {None, Trap.HASHES}
     assert {site.opt_out for site in costly} == {False, True}
 
 
-def test_a_resolver_that_believes_every_signature_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shrinking leaves a run that still fails, with no more queries and lies than before."""
+def test_a_resolver_that_accepts_every_signature_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shrinking keeps a run that fails, with no more queries and lies than before."""
     monkeypatch.setattr(SimulatedCrypto, "verify", lambda _self, jobs, on_done: on_done([True] * len(jobs)))
     runs = (run.play(seed) for seed in range(1000))
     report = next(report for report in runs if any("evil" in text and "is not what" in text for text in report.wrong))
@@ -39,7 +39,7 @@ def test_a_resolver_that_believes_every_signature_is_found(monkeypatch: pytest.M
     assert len(small.lies.keys() - without) <= len(report.lies)
 
 
-def test_what_the_invariants_ask_for_holds() -> None:
-    """In as many worlds as CORENET_WORLDS says; `make worlds` plays more, on all cores."""
+def test_the_invariants_hold() -> None:
+    """In as many worlds as CORENET_WORLDS says; `make worlds` runs more, on all cores."""
     failed = next((report for seed in range(WORLDS) if (report := run.play(seed)).wrong), None)
     assert failed is None, run.explain(failed)

@@ -1,15 +1,15 @@
-"""What must hold for every answer, whoever lied on the way to it.
+"""The conditions that must hold for every answer, whatever the servers did.
 
-`judge` walks an outcome from the question along its aliases. Each step belongs to one zone of the world, and the world
-knows what that zone really says. A zone is *protected* where nobody could have changed its answers unseen: it has a
-chain of trust and the client wants validation, or no server of it or above it lies. There the answer must be the truth.
-Elsewhere anything may be said, but not that it is secure. A zone whose denials ask for more iterations than are
-followed proves none: what it denies is insecure, and who lies in its place may deny its delegations, and then say
-anything of names in it and below (RFC 9276 section 3.2). A failure is never wrong for a client that wants validation
-while somebody on the way lies; where all servers of the way are honest and can be reached, the answer is required, of
-a client that sets CD also where validation fails. Data that has expired is shown when servers cannot be had; where all
-of them have always answered, nothing excuses it, and bogus answers least of all. Nobody is shown an address of the
-clients' own network that a stranger's name points to; what is left after that is true, and no longer secure.
+`judge` follows an outcome from the question along its aliases. Each step belongs to one zone of the world, whose true
+data is known. A zone is *protected* when nobody can change its answers unnoticed: it has a chain of trust and the
+client wants validation, or no server of it or above it lies. There the answer must be true. Elsewhere it may be
+anything, but not secure. A zone whose denials need more iterations than the resolver follows proves no denial: what it
+denies is insecure, and a liar may deny its delegations and then answer anything for names in it and below (RFC 9276
+section 3.2). A failure is never wrong for a client that wants validation while a server on the path lies. When all
+servers on the path are honest and reachable, an answer is required, for a client that sets CD even where validation
+fails. Expired data may be served when servers cannot be reached, but not when all of them have always answered, and not
+in place of bogus answers. No client may get an address in the clients' own network from the name of another zone; the
+rest of such an answer is true and no longer secure.
 """
 
 from collections.abc import Iterable
@@ -27,15 +27,15 @@ from resolver.wire.rrset import RRset
 __all__ = ["Judge"]
 
 CLOCK_GRAIN = 1
-"""Whole seconds: what is a second over may have been cut off from either side."""
+"""Seconds: times are whole seconds, so an interval may be one second too short."""
 STEPS = limits.MAX_ALIASES
 
 
 class Judge:
-    """Holds outcomes against one world.
+    """Checks outcomes against one world.
 
-    `liars` are the addresses whose replies may be changed, and `unsure` those whose packets may be lost. `outages` says
-    that there may have been a time when a server did not answer.
+    `liars` are the addresses whose replies may be changed, `unsure` those whose packets may be lost. `outages`: there
+    may have been a time when a server did not answer.
     """
 
     def __init__(self, world: World, liars: Iterable[str], *, unsure: Iterable[str] = (), outages: bool = True) -> None:
@@ -47,11 +47,11 @@ class Judge:
     def judge(
         self, question: Question, cd: bool, outcome: Outcome, began: int, now: int, *, verdict_known: bool = True
     ) -> list[str]:
-        """What is wrong with `outcome`, in sentences; empty when nothing is.
+        """Return what is wrong with `outcome`, as sentences; empty when nothing is.
 
-        `began` is when the question was put and `now` when it was answered, in seconds since the epoch. Data counts as
-        of when it was validated, which is some moment between the two. `verdict_known` False: the client did not ask
-        for the verdict, so it was not told.
+        `began` is when the question was submitted and `now` when it was answered, in seconds since the epoch. Data must
+        be valid at the time of validation, which is between the two. `verdict_known` False: the client did not request
+        the verdict, so it did not get it.
         """
         if outcome.failure is not None:
             return self._judge_failure(question, cd, outcome, now)
@@ -71,7 +71,7 @@ class Judge:
         return []
 
     def _answerable(self, question: Question, cd: bool, now: int) -> bool:
-        """Whether the whole way of aliases leads through zones that can be had, from servers that tell the truth."""
+        """Whether all zones along the aliases are reachable and have only honest servers."""
         name, seen = question.qname, set()
         for _ in range(STEPS - 1):
             site, lookup = self.world.look_up(name, question.qtype)
@@ -91,11 +91,11 @@ class Judge:
         return False
 
     def tainted(self, site: Site) -> bool:
-        """Whether a server that lies stands on the way to `site`."""
+        """Whether a server on the path to `site` lies."""
         return any(address in self.liars for one in site.line for address in one.addresses)
 
     def visible(self, rrset: RRset, name: bytes) -> list[bytes]:
-        """What a client may see of the data that `rrset` has for `name`, in canonical form."""
+        """The data of `rrset` that a client may get for `name`, in canonical form."""
         found = rrset.canonical_rdatas()
         if not self.world.home or rrset.rtype not in (c.A, c.HTTPS) or names.is_subdomain(name, self.world.welcome):
             return sorted(found)
@@ -103,18 +103,18 @@ class Judge:
         return sorted(rdata for rdata in shown if rdata is not None)
 
     def weakened(self, site: Site) -> bool:
-        """Whether a liar can show denials that nobody checks, of the zone or of one above it."""
+        """Whether a liar can send denials that are not checked, of the zone or of one above it."""
         return any(one.costly and self.tainted(one) for one in site.line)
 
     def protected(self, site: Site, cd: bool) -> bool:
-        """Whether what is said about names of `site` must be true."""
+        """Whether answers for names of `site` must be true."""
         if any(one.dishonest for one in site.line):
             return False
         return not self.tainted(site) or (not cd and site.fate_from_root() is Fate.SECURE)
 
 
 def target_of(lookup: Lookup, name: bytes, qtype: int) -> bytes | None:
-    """Where an alias leads that was found for `name`; None when there is none to follow."""
+    """The target of an alias found for `name`; None when there is none."""
     if lookup.kind is LookupResult.DNAME and qtype not in (c.CNAME, c.ANY):
         return names.replace_suffix(name, lookup.rrsets[0].name, lookup.rrsets[0].targets()[0])
     if lookup.kind is LookupResult.CNAME and qtype != c.CNAME:
@@ -123,7 +123,7 @@ def target_of(lookup: Lookup, name: bytes, qtype: int) -> bytes | None:
 
 
 def made_by(rrset: RRset, dname: RRset) -> bool:
-    """Whether `rrset` is the alias that `dname` makes; a DNAME that applies again is not shown again."""
+    """Whether `rrset` is the CNAME that `dname` synthesises; a DNAME that applies twice is included once."""
     if rrset.rtype != c.CNAME or names.equal(rrset.name, dname.name) or not names.is_subdomain(rrset.name, dname.name):
         return False
     made = names.replace_suffix(rrset.name, dname.name, dname.targets()[0])
@@ -131,7 +131,7 @@ def made_by(rrset: RRset, dname: RRset) -> bool:
 
 
 class _Walk:
-    """One outcome, from the question to its end."""
+    """One outcome, checked from the question to its end."""
 
     def __init__(self, judge: Judge, question: Question, cd: bool, outcome: Outcome, now: int) -> None:
         self.judge, self.world = judge, judge.world
@@ -144,7 +144,7 @@ class _Walk:
 
     def go(self) -> None:
         if self.outcome.stale and not self.judge.outages:
-            self.say("expired data is shown although every server has answered")
+            self.say("expired data is served although every server has answered")
         name, qtype = self.question.qname, self.question.qtype
         rest = list(self.outcome.answer)
         renamed: list[RRset] = []
@@ -153,7 +153,7 @@ class _Walk:
         while rest:
             rrset = rest.pop(0)
             if ended:
-                self.say(f"more than was asked for: {show(rrset)}")
+                self.say(f"the answer has an extra RRset: {show(rrset)}")
                 return
             if rrset.rtype == c.DNAME and not (qtype in (c.DNAME, c.ANY) and names.equal(name, rrset.name)):
                 if names.equal(name, rrset.name) or not names.is_subdomain(name, rrset.name):
@@ -170,11 +170,11 @@ class _Walk:
                     self.say(f"{show(follower)} outlives {show(rrset)}")
                 self.step(name, rrset, owner=rrset.name)
                 renamed.append(rrset)
-                # A question for the alias itself has its answer.
+                # A query for the alias type itself is answered by it.
                 name, ended = made, qtype in (c.CNAME, c.ANY)
             else:
                 if not names.equal(rrset.name, name):
-                    self.say(f"{show(rrset)} is about another name than {names.to_text(name)}")
+                    self.say(f"{show(rrset)} has another owner than {names.to_text(name)}")
                     return
                 shown = next((dname for dname in renamed if made_by(rrset, dname)), None)
                 if shown is None:
@@ -188,37 +188,37 @@ class _Walk:
                 elif rrset.rtype == qtype:
                     ended = True
                 else:
-                    self.say(f"{show(rrset)} has a type that nobody asked for")
+                    self.say(f"{show(rrset)} has a type that was not queried")
                     return
-        # A DNAME that was shown on the way is not shown again as the answer.
+        # A DNAME that was part of the chain is not repeated as the answer.
         ended = ended or bool(types) or (qtype == c.DNAME and any(names.equal(shown.name, name) for shown in renamed))
         if not ended:
             self.denied(name)
 
     def note(self, site: Site, *, sure: bool) -> None:
-        """Take in how secure a step can be."""
+        """Record how secure a step can be."""
         fate = site.fate_from_root()
         if self.unchecked(site):
             self.surely_secure = False
         elif fate in BOGUS_FATES:
             if not self.cd:
-                self.say(f"shown although {names.to_text(site.origin)} is {fate.value}")
+                self.say(f"answered although {names.to_text(site.origin)} is {fate.value}")
         elif fate is Fate.SECURE:
             dishonest = any(one.dishonest for one in site.line)
-            # What is shown as stale was valid once, and is not called secure.
+            # Stale data was valid once, and is not secure.
             if not self.cd and not dishonest and not self.outcome.stale and self.now > site.ends + CLOCK_GRAIN:
-                self.say(f"shown {self.now - site.ends} s after the signatures of {names.to_text(site.origin)} ended")
+                self.say(f"answered {self.now - site.ends} s after signatures of {names.to_text(site.origin)} expired")
             if not sure or dishonest:
                 self.surely_secure = False
         else:
             self.secure = False
 
     def step(self, name: bytes, rrset: RRset, *, owner: bytes) -> None:
-        """One RRset of the answer: it must be what the zone of `name` says."""
+        """Check one RRset of the answer: it must be what the zone of `name` contains."""
         if self.world.home and not names.is_subdomain(name, self.world.welcome):
             if any(HOME in rdata for rdata in rrset.rdatas()):
-                self.say(f"an address of the clients' own network is shown: {show(rrset)}")
-        # Not all of what a name has must be shown to those who ask for everything (RFC 8482 section 4.1).
+                self.say(f"the answer has an address of the clients' own network: {show(rrset)}")
+        # An answer to ANY need not have everything that the name has (RFC 8482 section 4.1).
         asked = rrset.rtype if self.question.qtype == c.ANY else self.question.qtype
         site, lookup = self.world.look_up(name, asked)
         excused = self.excused(site, lookup)
@@ -236,12 +236,12 @@ class _Walk:
         if true is None or true.rtype != rrset.rtype or seen != sorted(rrset.canonical_rdatas()) or not (
             lookup.wildcard or names.equal(true.name, owner)
         ):
-            self.say(f"{show(rrset)} is not what {names.to_text(site.origin)} says: {true and show(true)}")
+            self.say(f"{show(rrset)} is not what {names.to_text(site.origin)} contains: {true and show(true)}")
             return
         self.judge_ttl(site, rrset.ttl, true.ttl, show(rrset))
 
     def denied(self, name: bytes) -> None:
-        """Nothing is said about the last name: it must have nothing."""
+        """Check that the last name, for which there is no data in the answer, has none."""
         site, lookup = self.world.look_up(name, self.question.qtype)
         excused = self.excused(site, lookup)
         self.note(site, sure=not excused and not site.opt_out)
@@ -255,7 +255,7 @@ class _Walk:
         if lookup.kind is LookupResult.ANSWER and not any(self.judge.visible(rrset, name) for rrset in lookup.rrsets):
             self.secure = False
             if self.outcome.rcode != c.NOERROR:
-                self.say(f"nothing is left to show of {names.to_text(name)}, but it is denied")
+                self.say(f"nothing of {names.to_text(name)} may be shown, but it is denied")
             return
         if expected != self.outcome.rcode:
             self.say(f"{names.to_text(name)} is denied with {c.rcode_to_text(self.outcome.rcode)}; "
@@ -275,7 +275,7 @@ class _Walk:
             self.say(f"{what} has a TTL of {ttl} s, {self.now + ttl - site.ends} more than its signatures hold")
 
     def excused(self, site: Site, lookup: Lookup) -> bool:
-        """Whether anybody may claim an unsigned delegation here: in a span that opts out (RFC 5155 section 6)."""
+        """Whether an unsigned delegation may be claimed here: in an opt-out span (RFC 5155 section 6)."""
         if self.unchecked(site):
             return True
         if not site.opt_out or self.outcome.verdict == Verdict.SECURE:
@@ -284,17 +284,17 @@ class _Walk:
         return lookup.kind is LookupResult.NXDOMAIN or lookup.wildcard or empty
 
     def unchecked(self, site: Site) -> bool:
-        """Whether denials that nobody checks may have been believed on the way; what is called secure needs none."""
+        """Whether unchecked denials may have been used on the path; a secure answer needs none."""
         return self.outcome.verdict != Verdict.SECURE and self.judge.weakened(site)
 
     def judge_verdict(self) -> None:
         verdict = self.outcome.verdict
         if verdict == Verdict.SECURE and not self.secure:
-            self.say("called secure, but not all of it has a chain of trust")
+            self.say("the verdict is secure, but a part has no chain of trust")
         if verdict != Verdict.SECURE and self.secure and self.surely_secure and not self.outcome.stale:
-            self.say(f"called {Verdict(verdict).name}, but all of it has a chain of trust")
+            self.say(f"the verdict is {Verdict(verdict).name}, but all parts have a chain of trust")
 
 
 def show(rrset: RRset) -> str:
-    """An RRset in one line."""
+    """An RRset as one line."""
     return f"{names.to_text(rrset.name)} {rrset.ttl} {c.type_to_text(rrset.rtype)} {rrset.rdatas()!r}"

@@ -1,13 +1,13 @@
-"""A small Internet made from a seed, signed by a model that knows what is true in it.
+"""A small Internet made from a seed, with a model that knows its true data.
 
-A `World` is a tree of zones under a signed root. Each zone has a `Fate`: what its parent says about it and how it is
-signed. From the fates of a zone and its ancestors follows its security status, which is the truth that answers are
-held against (`truth.py`). Signatures are made by `SimulatedKey`, a keyed hash in the place of public-key cryptography:
-whoever has no key object cannot sign, and a check costs a microsecond. Everything follows from the seed; no clock,
-no socket, no other source of randomness.
+A `World` is a tree of zones under a signed root. Each zone has a `Fate`: how it is signed and what its parent has for
+it. The fates of a zone and its ancestors determine its security status, which answers are checked against (`truth.py`).
+Signatures are made by `SimulatedKey`, a keyed hash instead of public-key cryptography: only the owner of the key object
+can sign, and a check takes a microsecond. Everything follows from the seed; there is no clock, no socket and no other
+randomness.
 
-The zone `mallory.` belongs to an attacker who has its keys. In some worlds it is a `Trap`: everything in it is rightly
-signed, and made so that it costs a validator as much as it lets itself be made to do.
+The zone `mallory.` belongs to an attacker who has its keys. In some worlds it is a `Trap`: everything in it is signed
+correctly and is made to cost a validator as much as possible.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ UNKNOWN_ALGORITHM = 200
 HOUR, DAY = 3600, 86400
 LABELS = (b"a", b"b", b"c", b"d", b"*")
 DEEP = 8
-"""Names of more labels are those of a trap."""
+"""Names with more labels belong to a trap."""
 TTLS = (60, 300, HOUR, DAY)
 TYPES = (c.A, c.TXT, c.MX, c.TLSA)
 EVIL = names.from_text("evil.")
@@ -45,42 +45,42 @@ TRAPPED_WORLDS = 0.15
 OPTED_OUT_WORLDS = SHADOWED_WORLDS = 0.1
 HOME_WORLDS = 0.15
 HOME = b"\x0a\x06\x06"
-"""The clients' own network, 10.6.6.0/24. No other data of a world has these octets in it."""
+"""The clients' own network, 10.6.6.0/24. No other data of a world contains these octets."""
 MOST_SALTS = 40
 SPANS = 4
 DEEPEST = 60
-"""Labels of the deepest name of a trap: each of them is asked for a DS."""
+"""Labels of the deepest name of a trap; a DS is queried for each of them."""
 TWINS = (1, 1, 2, 6)
 WRONG_SIGNATURES = 3
-"""Before each right one: with two keys tried for each, as many as a validator checks for one set, and no more."""
+"""Wrong signatures before each right one. With two keys for each, a validator checks at most this many for a set."""
 
 
 COSTLY_WORLDS = 0.15
 COSTLY_ITERATIONS = tuple(limits.NSEC3_ITERATIONS.default + more for more in (1, 50, 450, 2450))
-"""More than are followed (RFC 9276 section 3.2)."""
+"""More iterations than are followed (RFC 9276 section 3.2)."""
 TREE_WORLDS = 0.1
 TREE_DEPTH = limits.MAX_DEPTH + 2
 TREE_BREADTH = limits.ADDRESS_LOOKUPS
 
 
 class Fate(Enum):
-    """What a zone is to a validator, when its parent is secure."""
+    """How a zone is signed, when its parent is secure."""
 
     SECURE = "signed, with DS"
     UNSIGNED = "not signed, no DS"
     ISLAND = "signed, no DS"
-    UNKNOWN = "signed, DS and keys of an algorithm that nobody knows"
-    EXPIRED = "signed, with DS, but the signatures are over"
+    UNKNOWN = "signed, DS and keys of an unknown algorithm"
+    EXPIRED = "signed, with DS, but the signatures have expired"
     WRONG_DS = "signed, but the DS is of another key"
     STRIPPED = "with DS, but not signed"
 
 
 class Trap(Enum):
-    """What the attacker's zone costs."""
+    """How the attacker's zone costs work."""
 
-    HASHES = "a deep tree of names, hashed with as many iterations as are followed, with unsigned data at its end"
+    HASHES = "a deep tree of names, hashed with the maximum of iterations, with unsigned data at its end"
     CHECKS = "keys of one tag, wrong signatures before each right one, and a chain of aliases (KeyTrap)"
-    TREE = "zones whose name servers lie in one another, without addresses (NXNSAttack, CAMP)"
+    TREE = "zones whose name servers are in one another, without addresses (NXNSAttack, CAMP)"
 
 
 INSECURE_FATES = frozenset((Fate.UNSIGNED, Fate.ISLAND, Fate.UNKNOWN))
@@ -89,12 +89,12 @@ FATES = (Fate.SECURE,) * 6 + (Fate.UNSIGNED,) * 3 + tuple(INSECURE_FATES - {Fate
 
 
 class SimulatedKey(Key):
-    """A key whose signature is a hash over the key and the data, as long as one of ECDSA P-256."""
+    """A key whose signature is a hash of key and data, as long as one of ECDSA P-256."""
 
     __slots__ = ()
 
     def __init__(self, zone: bytes, spec: KeySpec, turn: int = 0) -> None:
-        """`turn` makes another key of the same tag, which is a sum of words (RFC 4034 appendix B)."""
+        """`turn` makes another key with the same tag, which is a sum of words (RFC 4034 appendix B)."""
         self.zone = zone
         self.spec = spec
         self.algorithm = spec.algorithm
@@ -107,12 +107,12 @@ class SimulatedKey(Key):
 
 
 def signature_of(public: bytes, data: bytes) -> bytes:
-    """The only signature over `data` that is right for the key `public`."""
+    """The only valid signature over `data` by the key `public`."""
     return hashlib.sha512(b"simulated signature" + public + data).digest()
 
 
 class SimulatedCrypto:
-    """Checks the signatures of `SimulatedKey` in place of the resolver's own cryptography, and counts them."""
+    """Verifies the signatures of `SimulatedKey` instead of the resolver's cryptography, and counts them."""
 
     def __init__(self) -> None:
         self.checked = 0
@@ -136,7 +136,7 @@ def root_anchor() -> str:
 
 @dataclass
 class Site:
-    """One zone of a world: its records, who serves it and what is true of it."""
+    """One zone of a world: its records, its servers and its true status."""
 
     zone: Zone
     fate: Fate
@@ -148,9 +148,9 @@ class Site:
     ends: int = 0
     """Validity of all signatures of the zone, seconds since the epoch."""
     dishonest: bool = False
-    """Its operator holds its keys and lies: nothing in it is true or false."""
+    """Its operator has its keys and lies: no statement about it is true or false."""
     trap: Trap | None = None
-    """How it is made to cost; who resolves names of it may give up."""
+    """How it costs work; resolution of its names may give up."""
 
     @property
     def origin(self) -> bytes:
@@ -162,12 +162,12 @@ class Site:
 
     @property
     def costly(self) -> bool:
-        """Whether its denials ask for more iterations than are followed."""
+        """Whether its denials need more iterations than are followed."""
         return self.chain is not None and self.chain.iterations > limits.NSEC3_ITERATIONS.default
 
     @property
     def signer(self) -> SimulatedKey:
-        """The key that signs its data; only a zone that has keys has one."""
+        """The key that signs its data; only for a zone with keys."""
         return next(key for key in reversed(self.keys) if key.spec.signs)
 
     @property
@@ -179,7 +179,7 @@ class Site:
             site = site.parent
 
     def fate_from_root(self) -> Fate:
-        """The first fate on the way from the root that is not `Fate.SECURE`, else that."""
+        """The first fate from the root downwards that is not `Fate.SECURE`, else `Fate.SECURE`."""
         found = Fate.SECURE
         for site in self.line:
             if site.fate is not Fate.SECURE:
@@ -195,15 +195,15 @@ class World:
     now: int
     sites: dict[bytes, Site] = field(default_factory=dict)
     baits: list[tuple[bytes, int]] = field(default_factory=list)
-    """Names and types by which a client walks into a trap."""
+    """Names and types whose queries lead into a trap."""
     prelude: list[tuple[bytes, int]] = field(default_factory=list)
-    """What is asked first, one after the other, since random questions would come to it too seldom."""
+    """Queries to send first, one after the other, because random ones would rarely lead there."""
     home: bool = False
-    """Strangers' names point into the clients' own network, and no client is to see that (DNS rebinding)."""
+    """Names of other zones have addresses in the clients' own network, which clients must not get (DNS rebinding)."""
     welcome: bytes = EVIL
-    """The zone whose names may."""
+    """The zone whose names may have them."""
     shown: dict[bytes, bytes | None] = field(default_factory=dict)
-    """By rdata with such addresses: what a client sees in its place, None for nothing."""
+    """By rdata with such addresses: what a client gets instead, None for nothing."""
 
     @classmethod
     def make(cls, seed: int, now: int) -> "World":
@@ -229,12 +229,12 @@ class World:
         return self.sites[key]
 
     def look_up(self, name: bytes, qtype: int) -> tuple[Site, Lookup]:
-        """What the zone of `name` truly says."""
+        """The true data of the zone of `name`."""
         site = self.site_of(name, qtype)
         return site, site.zone.lookup(name, qtype)
 
     def interesting_names(self, sites: "list[Site] | None" = None) -> list[bytes]:
-        """Names that are worth asking for: owners, their neighbours, what is below them, and apexes."""
+        """Names worth querying: owners, their neighbours, names below them, and apexes."""
         found: dict[bytes, None] = {}
         for site in self.sites.values() if sites is None else sites:
             for owner in site.zone.nodes:
@@ -248,7 +248,7 @@ class World:
 
 
 class _Maker:
-    """Makes one world; every choice comes from one generator."""
+    """Makes one world; all choices come from one generator."""
 
     def __init__(self, seed: int, now: int) -> None:
         self.rng = random.Random(f"world {seed}")
@@ -302,7 +302,7 @@ class _Maker:
         return self.rng.choice(FATES)
 
     def _address(self, parent: Site | None) -> str:
-        """An address of its own, or now and then the parent's: then one server answers on both sides of the cut."""
+        """A new address, or sometimes the parent's: then one server is authoritative on both sides of the cut."""
         if parent is not None and self.rng.random() < 0.2:
             return parent.addresses[0]
         self.free += 1
@@ -331,14 +331,14 @@ class _Maker:
             if origin == MALLORY and self.evil.random() < TRAPPED_WORLDS:
                 self._set_trap(site, rrsets)
             site.begins = now - DAY
-            # Some end soon: what is kept of them must not outlive them.
+            # The signatures of some expire soon: cached data must not outlive them.
             site.ends = now + (rng.choice((200, 900, 5000)) if rng.random() < 0.3 and above is not None else 90 * DAY)
             if fate is Fate.EXPIRED:
                 site.begins, site.ends = now - 9 * DAY, now - 3 * DAY
         self.world.sites[origin] = site
 
     def _set_trap(self, site: Site, rrsets: list[RRset]) -> None:
-        """Make the attacker's zone cost, and say by which names."""
+        """Make the attacker's zone a trap, and record the names that lead into it."""
         site.trap = self.evil.choice((Trap.HASHES, Trap.CHECKS))
         if site.trap is Trap.HASHES:
             site.chain = Nsec3(limits.NSEC3_ITERATIONS.default, self.evil.choice((b"", b"\xab")))
@@ -359,8 +359,8 @@ class _Maker:
         site.zone = Zone(site.origin, rrsets)
 
     def _plant_tree(self, site: Site) -> None:
-        """Delegate to zones each of which has its name servers in the next: each is a look-up of its own, and soon none
-        of them needs a packet."""
+        """Delegate to zones each of which has its name servers in the next one: each needs a sub-query, and soon
+        none of them needs a packet."""
         site.trap = Trap.TREE
         zones = [names.prepend(b"tree%d" % number, site.origin) for number in range(TREE_DEPTH + 1)]
         cuts = [RRset(zone, c.NS, HOUR, [_server(below, number) for number in range(TREE_BREADTH)])
@@ -369,7 +369,7 @@ class _Maker:
         self.world.baits.append((names.prepend(b"x", zones[0]), c.A))
 
     def _opt_out(self) -> None:
-        """An unsigned delegation and a wildcard alias stand side by side in a zone that opts out."""
+        """Put an unsigned delegation next to a wildcard alias in an opt-out zone."""
         cuts = [site for site in self.world.sites.values()
                 if site.fate in (Fate.UNSIGNED, Fate.ISLAND) and names.label_count(site.origin) > 1
                 and site.parent is not None and site.parent.keys]
@@ -382,7 +382,7 @@ class _Maker:
             self.world.prelude = [(site.origin, c.MX)]
 
     def _place_star(self) -> None:
-        """Salt the hashes of that zone so that the record which covers the delegation is the wildcard's own."""
+        """Choose the salt of that zone so that the wildcard's NSEC3 covers the delegation."""
         if not self.world.prelude:
             return
         cut = self.world.prelude[0][0]
@@ -401,7 +401,7 @@ class _Maker:
                 return
 
     def _shadow(self) -> None:
-        """A zone has a wildcard that the cache holds, and the one above it proofs that seem to speak of its names."""
+        """A zone with a cached wildcard, and a parent with proofs that seem to cover its names."""
         cuts = [site for site in self.world.sites.values()
                 if site.fate_from_root() is Fate.SECURE and site.parent is not None and not site.dishonest]
         if cuts:
@@ -414,9 +414,9 @@ class _Maker:
             self.world.prelude = [*denied, (star, c.A), (_server(site.origin, 0), c.A)]
 
     def _make_costly(self, rng: random.Random) -> None:
-        """Hash some zones with more iterations than are followed, and a trap of hashes with them."""
+        """Hash some zones, and a hash trap, with more iterations than are followed."""
         if self.world.prelude:
-            return  # what is asked first there rests on the chains as they are
+            return  # the first queries there depend on the chains as they are
         sites = [site for site in self.world.sites.values() if site.keys and site.trap is not Trap.CHECKS]
         trapped = [site for site in sites if site.trap is Trap.HASHES]
         for site in trapped + rng.sample(sites, rng.randint(1, min(3, len(sites)))):
@@ -448,11 +448,11 @@ class _Maker:
 
     @staticmethod
     def _put(site: Site, rrset: RRset) -> None:
-        """Let `rrset` be all that its owner has."""
+        """Replace everything at its owner by `rrset`."""
         site.zone = Zone(site.origin, [*(kept for kept in site.zone if kept.name != rrset.name), rrset])
 
     def _records(self, origin: bytes, every: list[bytes]) -> list[RRset]:
-        """Random data: addresses, texts, aliases into any zone, wildcards and renamed subtrees."""
+        """Random data: addresses, texts, aliases into any zone, wildcards and DNAMEs."""
         rng = self.rng
         found: list[RRset] = []
         closed: set[bytes] = set()
@@ -499,8 +499,8 @@ class _Maker:
             keys = site.keys or (SimulatedKey(site.origin, KeySpec()),)
             if site.fate is Fate.WRONG_DS:
                 keys = (SimulatedKey(site.origin, KeySpec(label="another")),)
-            told = [ds_rdata(site.origin, key.rdata) for key in keys if key.entry and key.spec.signs]
-            added.append(RRset(site.origin, c.DS, self.rng.choice(TTLS[1:]), told))
+            published = [ds_rdata(site.origin, key.rdata) for key in keys if key.entry and key.spec.signs]
+            added.append(RRset(site.origin, c.DS, self.rng.choice(TTLS[1:]), published))
         parent.zone = Zone(zone.origin, [*zone, *added])
 
     def _sign(self, site: Site) -> None:
@@ -522,7 +522,7 @@ class _Maker:
 
 
 def with_wrong_signatures(sigs: list[bytes]) -> list[bytes]:
-    """`sigs` after some that look like the first of them and are wrong."""
+    """`sigs` after wrong ones that look like the first of them."""
     if not sigs:
         return []
     first, last = sigs[0][:-1], sigs[0][-1]
@@ -535,7 +535,7 @@ _MAPPED = bytes(10) + b"\xff\xff"
 
 
 def _service(priority: int, hints: list[bytes], mapped: list[bytes], *, mandatory: bool) -> bytes:
-    """An HTTPS record (RFC 9460 section 2.2) with these addresses as IPv4 hints, and as IPv6 ones in their clothes."""
+    """An HTTPS record (RFC 9460 section 2.2) with these addresses as IPv4 hints, and as IPv4-mapped IPv6 hints."""
     parameters = [(0, b"\0\4")] if mandatory else []
     parameters.append((1, b"\2h2"))
     parameters += [(4, b"".join(hints))] if hints else []

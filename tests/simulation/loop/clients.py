@@ -1,7 +1,7 @@
-"""A server and the list of its connections, which holds none of them: they are dropped, fail in their end, or go.
+"""A server and its list of connections, which keeps no references to them: they are dropped, fail on close, or end.
 
-Warnings are errors here. So a connection that nobody holds ends by a destructor that raises, and one whose descriptor
-was closed behind its back by a close that does. At the end the server closes or aborts all that are still there.
+Warnings are errors here. So a connection without references ends in a destructor that raises, and one whose descriptor
+was closed by other code ends in a close that raises. At the end the server closes or aborts all remaining ones.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from simulation.loop.world import Peer, World
 
 
 class Client(asyncio.Protocol):
-    """One connection; `transport` is all that holds the other half, and is left empty by those that are dropped."""
+    """One connection. `transport` is the only reference to the transport; connections to be dropped leave it unset."""
 
     def __init__(self, clients: "Clients", spec: dict[str, Any]) -> None:
         self.clients, self.spec = clients, spec
@@ -26,10 +26,10 @@ class Client(asyncio.Protocol):
         self.made += 1
         way = self.spec["way"]
         if self.spec["socket"]:
-            # Makes the socket object, which closes the descriptor from then on.
+            # Creates the socket object, which owns the descriptor from then on.
             transport.get_extra_info("socket")
         if way == "drop":
-            # Out of the poller nobody holds it.
+            # A transport that is not registered with the poller has no reference.
             transport.pause_reading()
             return
         self.transport = transport
@@ -39,7 +39,7 @@ class Client(asyncio.Protocol):
             transport.write(bytes(self.spec["sends"]))
 
     def go(self, way: str) -> None:
-        """End it, one way or another."""
+        """End the connection in the way that the program says."""
         if self.transport is not None and way != "peer":
             getattr(self.transport, way)()
 
@@ -82,7 +82,7 @@ class Clients:
     # --- the model ------------------------------------------------------------------------------------------------
 
     def quiet(self, stage: str) -> None:
-        """Complain of connections that are not on the list, or on it and gone."""
+        """Complain about connections that are alive but not on the list, or the other way round."""
         if self.server is None or stage == "over":
             return
         gc.collect()
@@ -92,7 +92,7 @@ class Clients:
             self.world.complain("clients", f"{listed} on the list, {alive} alive in stage {stage}")
 
     def release(self) -> None:
-        """Let close fail for some, now that nobody connects who would get their numbers."""
+        """Let close fail for some connections, now that no new one can get their descriptor numbers."""
         faulty = [client for client in self.known if client.spec["way"] == "fault" and client.transport is not None]
         for client in faulty:
             sock = client.transport.get_extra_info("socket")
@@ -105,11 +105,11 @@ class Clients:
             getattr(self.server, self.program["last"])()
 
     def judge(self) -> None:
-        """Complain of what has not ended."""
+        """Complain about connections that have not ended."""
         for client in self.known:
             if client.spec["way"] != "drop" and client.made != client.lost:
                 self.world.complain("end", f"a client that was to {client.spec['way']} was lost {client.lost} times")
         if self.server is not None and self.server._roster.members():
-            self.world.complain("clients", "some are on the list at the end")
+            self.world.complain("clients", "some connections are on the list at the end")
         self.known.clear()
         self.server = None

@@ -1,4 +1,4 @@
-"""The simulation wants the debug build, which `make simulate` and `make test-sanitize` put first on the path."""
+"""The simulation needs the debug build, which `make simulate` and `make test-sanitize` put first on the path."""
 
 from corenet.core.counters import is_debug_build
 

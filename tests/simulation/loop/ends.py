@@ -1,8 +1,8 @@
-"""An end of a stream on the loop under test: protocols that do what a script says, and what the model knows of them.
+"""One end of a stream on the loop under test: scripted protocols, and the state that the model keeps of them.
 
 A script is a list of [trigger, place, action...]. Triggers: "made", "data1", "data2", ..., "eof", "pause1", "resume1",
-..., "turn5" (five turns after the beginning), "at300" (after 300 microseconds). Places: "now", inside the callback;
-"soon", by call_soon; "task", in a task of its own. Actions are the methods `do_*`.
+..., "turn5" (five iterations after the start), "at300" (after 300 microseconds). Places: "now", in the callback;
+"soon", by call_soon; "task", in a new task. Actions are the methods `do_*`.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ class End:
         self.saw_eof = False
         self.reading = True
         self.pieces_taken = True
-        # What excuses a loss.
+        # Reasons for which bytes may be lost.
         self.aborted = self.closed = self.said_eof = self.raised = False
         self.sending_file = False
         self.unsure = self.garbled = False
@@ -51,9 +51,9 @@ class End:
         self.world.complain(category, f"{self.name}: {text}")
 
     def prepare(self, peer: Any) -> None:
-        """Tell `peer`, before it acts, what it is to send and to expect."""
+        """Tell `peer`, before the start, what it has to send and to expect."""
 
-    # --- what the protocols hear ----------------------------------------------------------------------------------
+    # --- callbacks of the protocols -------------------------------------------------------------------------------
 
     def on_made(self, transport: Any) -> None:
         self.made += 1
@@ -112,7 +112,7 @@ class End:
     # --- the script -----------------------------------------------------------------------------------------------
 
     def run(self, trigger: str) -> None:
-        """Do what the script says of `trigger`, once."""
+        """Perform the script's actions for `trigger`, once."""
         for place, *actions in self.script.pop(trigger, ()):
             if place == "soon":
                 self.world.loop.call_soon(self.perform, actions)
@@ -129,7 +129,7 @@ class End:
     def perform(self, actions: list[list[Any]]) -> None:
         for name, *arguments in actions:
             if self.lost or os.getpid() != self.world.pid:
-                # A child that closed the loop goes on with the callback, and does nothing more in it.
+                # A child that closed the loop continues in the callback and must do nothing more in it.
                 return
             self.world.note(f"{self.name} {name}")
             getattr(self, f"do_{name}")(*arguments)
@@ -146,7 +146,7 @@ class End:
         return not (self.transport.is_closing() or self.said_eof or self.sending_file)
 
     def can(self, name: str) -> bool:
-        """Whether the transport has this at all: pipes have one direction."""
+        """Whether the transport supports this: pipes have one direction."""
         return hasattr(self.transport, name)
 
     def do_write(self, size: int, form: str = "bytes") -> None:
@@ -159,7 +159,7 @@ class End:
             return
         changing = bytearray(data)
         self.transport.write(changing if form == "bytearray" else memoryview(changing))
-        # What was written is what it was then.
+        # The written bytes are those at the time of the call.
         changing[:] = bytes(len(changing))
 
     def do_lines(self, sizes: list[int], form: str = "bytes", bad: bool = False) -> None:
@@ -173,7 +173,7 @@ class End:
             at += size
             pieces.append(bytearray(piece) if form == "bytearray" else memoryview(piece) if form == "view" else piece)
         if bad:
-            # All or nothing: a piece that cannot be written is told before any has left.
+            # All or nothing: an unsupported piece raises before any byte is sent.
             try:
                 self.transport.writelines([*pieces, "text"])
             except TypeError:
@@ -229,7 +229,7 @@ class End:
         self.transport.set_protocol(self.front)
 
     def do_sendfile(self, size: int) -> None:
-        # asyncio's transport finishes the wait for its empty queue twice when it is cancelled or the connection breaks.
+        # asyncio's transport sets its empty waiter twice when the wait is cancelled or the connection breaks.
         if self.writable() and not self.world.judging:
             self.spawn(self.send_file(size))
 
@@ -245,7 +245,7 @@ class End:
             if sent != size:
                 self.complain("bytes", f"sendfile sent {sent} of {size}")
         except (OSError, RuntimeError, asyncio.CancelledError):
-            # The transport was closed under it: how much has left is unknown. The fallback would use a thread.
+            # The transport was closed meanwhile, so how much was sent is unknown. The fallback would use a thread.
             self.unsure = True
         finally:
             self.sending_file = False
@@ -253,7 +253,7 @@ class End:
     def do_fork(self, leave: str) -> None:
         """Fork; the child exits at once, or closes the loop, or leaves by SystemExit."""
         if self.world.judging and leave != "exit":
-            # The child of asyncio's loop shares its epoll descriptor, and what it removes is removed for the parent.
+            # On asyncio's loop the child shares the epoll instance, so what it removes is removed for the parent.
             return
         child = os.fork()
         if child:
@@ -272,7 +272,7 @@ class End:
     # --- the model ------------------------------------------------------------------------------------------------
 
     def queued(self) -> int:
-        """What waits in the transport, asked without any effect on it."""
+        """Bytes queued in the transport, read without side effects."""
         found = re.search(r"bufsize=(\d+)", repr(self.transport))
         return int(found[1]) if found else 0
 
@@ -281,7 +281,7 @@ class End:
         return -1 if sock is None else sock.fileno()
 
     def quiet(self, stage: str) -> None:
-        """Complain of what could make progress and does not."""
+        """Complain about everything that could make progress and does not."""
         if self.lost or not self.made:
             return
         queued = self.queued()
@@ -313,7 +313,7 @@ class End:
             self.transport.close()
 
     def judge(self) -> None:
-        """Complain of what is wrong at the end."""
+        """Complain about what is wrong at the end."""
         if self.refused is not None and not self.made:
             if not self.world.shortages:
                 self.complain("error", f"not connected: {self.refused!r}")
@@ -333,7 +333,7 @@ class End:
 
 
 class Plain(asyncio.Protocol):
-    """A protocol that takes bytes."""
+    """A protocol that receives bytes."""
 
     def __init__(self, end: End) -> None:
         self.end: End = end
@@ -360,7 +360,7 @@ class Plain(asyncio.Protocol):
 
 
 class Buffered(asyncio.BufferedProtocol):
-    """A protocol that has a buffer, of another size each time."""
+    """A protocol with its own buffer, of another size each time."""
 
     def __init__(self, end: End) -> None:
         self.end: End = end
@@ -387,7 +387,7 @@ FRONTS = {"plain": Plain, "buffered": Buffered}
 
 
 def socket_pair(buffer: int) -> tuple[socket.socket, socket.socket]:
-    """Two ends of a Unix stream whose kernel buffers hold about `buffer` bytes, 0 for the default."""
+    """Two ends of a Unix stream whose kernel buffers hold about `buffer` bytes, 0: the default."""
     ours, theirs = socket.socketpair()
     for sock in (ours, theirs):
         sock.setblocking(False)

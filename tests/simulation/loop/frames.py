@@ -1,4 +1,4 @@
-"""FramedProtocol in the simulation: frames of known contents, their order, and what is said at the end."""
+"""FramedProtocol in the simulation: frames with known contents, their order, and the error at the end."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def payload(number: int, size: int) -> bytes:
 
 
 class FramedEnd(End):
-    """An end that is given frames; its script has the triggers "frames1", ... and "ended"."""
+    """An end that receives frames; its script has the triggers "frames1", ... and "ended"."""
 
     def __init__(self, world: World, name: str, spec: dict[str, Any]) -> None:
         super().__init__(world, name, spec["script"], 0, 0)
@@ -25,7 +25,7 @@ class FramedEnd(End):
         self.wire = framer.pack([payload(number, size) for number, size in enumerate(self.sizes)])
         self.expected = bytearray()
         self.frames = self.batches = self.sent_frames = 0
-        # How many bytes of the wire were handed on, once a protocol without frames has taken over.
+        # Bytes of the wire delivered so far, once a protocol without frames has replaced the framed one.
         self.raw: int | None = None
         self.front = Front(self, spec["views"], spec["batch"])
 
@@ -34,7 +34,7 @@ class FramedEnd(End):
         peer.expected = lambda size: self.expected[peer.received : peer.received + size]
 
     def complete(self, sent: int) -> int:
-        """How many whole frames lie in the first `sent` bytes."""
+        """Number of whole frames in the first `sent` bytes."""
         at = count = 0
         for size in self.sizes:
             at += self.prefix + size
@@ -50,19 +50,19 @@ class FramedEnd(End):
             self.complain("order", "an empty batch")
         for frame in frames:
             if self.frames >= len(self.sizes) or bytes(frame) != payload(self.frames, self.sizes[self.frames]):
-                self.complain("bytes", f"frame {self.frames} is another one than was sent")
+                self.complain("bytes", f"frame {self.frames} differs from the one that was sent")
             self.frames += 1
         self.batches += 1
         self.run(f"frames{self.batches}")
 
     def on_data(self, data: bytes) -> None:
-        """The rest, for the protocol that took over."""
+        """The remaining bytes, delivered to the replacing protocol."""
         if self.raw is None or self.lost or self.saw_eof:
             self.complain("order", f"data when replaced {self.raw is not None}, lost {self.lost}, eof {self.saw_eof}")
             return
         if not self.garbled and data != self.wire[self.raw : self.raw + len(data)]:
             self.garbled = True
-            self.complain("bytes", f"the successor was given other bytes than were sent, from {self.raw} on")
+            self.complain("bytes", f"the replacing protocol received other bytes than were sent, from {self.raw} on")
         self.raw += len(data)
 
     def on_ended(self) -> bool:
@@ -105,13 +105,13 @@ class FramedEnd(End):
             self.front.resume_frames()
 
     def do_protocol(self, kind: str) -> None:
-        """Nobody but the transport knows the former one, which may be in the middle of a call."""
+        """Replace the protocol. Only the transport has a reference to the former one, which may be in a call."""
         if self.raw is None:
-            # asyncio's transport does not tell it; behind the end there is no rest.
+            # asyncio's transport does not deliver the remaining bytes; after end of file there are none.
             if self.world.judging or self.saw_eof or self.transport.is_closing():
                 return
             self.raw = sum(self.prefix + size for size in self.sizes[: self.frames])
-            # What it had paused is resumed.
+            # Replacing the protocol resumes reading that it had paused.
             self.reading = True
         super().do_protocol(kind)
 
@@ -140,13 +140,13 @@ class FramedEnd(End):
         cut = peer.gone_early or peer.failed or peer.cut or self.closed or self.aborted or self.raised or self.unsure
         if self.made and self.lost and self.error is None and self.raw is None and not cut and self.frames != whole:
             self.complain("loss", f"ended cleanly with {self.frames} of {whole} frames")
-        # Bytes received are counted as frames, or in `raw`.
+        # Received bytes are counted as frames, or in `raw`.
         self.received = peer.sent if self.raw is None or self.closed else self.raw
         super().judge()
 
 
 class Front(FramedProtocol):
-    """What FramedProtocol calls, passed on."""
+    """Passes the calls to a FramedProtocol on to the end."""
 
     def __init__(self, end: FramedEnd, views: bool, batch: int) -> None:
         super().__init__(LengthFramer(end.prefix), views=views, batch=batch)

@@ -1,7 +1,7 @@
-"""From a seed to a program: a dictionary of plain values, so that it can be printed, replayed and shrunk.
+"""Makes a program from a seed: a dictionary of plain values that can be printed, repeated and shrunk.
 
-Sizes, triggers and faults are drawn so that small things are common and every mixture is possible; the kernel's
-generator and the peers' take the seed once more.
+Sizes, triggers and faults are drawn so that small values are common and every combination is possible. The kernel and
+the peers have their own generators, made from the same seed.
 """
 
 import random
@@ -13,7 +13,7 @@ KINDS = ("stream", "stream", "talk", "sock", "tls", "framed", "packets", "pipes"
 
 
 def size_of(rng: random.Random) -> int:
-    """A number of bytes, mostly few."""
+    """A number of bytes, mostly small."""
     return rng.choice(
         (1, rng.randrange(1, 100), rng.randrange(1, 100), rng.randrange(100, 5000), rng.randrange(5000, 80000),
          rng.randrange(5000, 80000), 65536, 262144)
@@ -35,7 +35,7 @@ def faults_of(rng: random.Random) -> dict[str, int]:
 
 
 def action_of(rng: random.Random) -> list[Any]:
-    """One thing that an end of a stream does."""
+    """One action of an end of a stream."""
     draw = rng.randrange(100)
     form = rng.choice(("bytes", "bytes", "bytearray", "view"))
     if draw < 40:
@@ -70,7 +70,7 @@ def action_of(rng: random.Random) -> list[Any]:
 
 
 def trigger_of(rng: random.Random) -> str:
-    """When an end does it."""
+    """The trigger of an action."""
     draw = rng.randrange(12)
     if draw < 3:
         return "made"
@@ -88,7 +88,7 @@ def trigger_of(rng: random.Random) -> str:
 
 
 def script_of(rng: random.Random) -> list[list[Any]]:
-    """What an end of a stream does."""
+    """The script of an end of a stream."""
     script = []
     for _ in range(1 + some(rng, 6)):
         place = rng.choice(("now", "now", "soon", "task"))
@@ -97,7 +97,7 @@ def script_of(rng: random.Random) -> list[list[Any]]:
 
 
 def peer_of(rng: random.Random) -> list[list[Any]]:
-    """What the other end does before it reads to the end."""
+    """The script of the peer before it reads to the end."""
     script: list[list[Any]] = []
     for _ in range(some(rng, 8)):
         draw = rng.randrange(20)
@@ -111,7 +111,7 @@ def peer_of(rng: random.Random) -> list[list[Any]]:
             script.append(["idle", rng.randrange(1, 30)])
         elif draw < 19:
             script.append(["eof"])
-            # A half-closed end sends nothing more.
+            # After a half-close it sends nothing more.
             script += [["recv", size_of(rng)] for _ in range(some(rng, 2))]
             break
         else:
@@ -170,7 +170,7 @@ def talk(rng: random.Random) -> Program:
 
 
 def sock(rng: random.Random) -> Program:
-    """Coroutines with sockets of their own."""
+    """Coroutines with their own sockets."""
     return {"talkers": [talk_of(rng) for _ in range(1 + some(rng, 2))]}
 
 
@@ -178,7 +178,7 @@ def tls(rng: random.Random) -> Program:
     """Protocols over TLS."""
     program = stream(rng)
     for end in program["ends"]:
-        # Over TLS a file is read by a thread.
+        # Over TLS sendfile reads the file in a thread.
         for entry in end["script"]:
             entry[2:] = [action for action in entry[2:] if action[0] != "sendfile"]
         if rng.randrange(3) == 0:
@@ -187,7 +187,7 @@ def tls(rng: random.Random) -> Program:
 
 
 def framed_action_of(rng: random.Random) -> list[Any]:
-    """One thing that an end of a framed connection does."""
+    """One action of an end of a framed connection."""
     draw = rng.randrange(20)
     if draw < 6:
         return ["frame", rng.choice((0, 1, 100, 5000, 60000))]
@@ -232,7 +232,7 @@ def framed(rng: random.Random) -> Program:
     secure = rng.randrange(2) == 0
     for end in ends:
         if not secure:
-            # Plain bytes are not held back.
+            # "hold" exists only with TLS.
             end["peer"] = [step for step in end["peer"] if step != ["hold"]]
     return {"tls": secure, "ends": ends}
 
@@ -271,7 +271,7 @@ def pipes(rng: random.Random) -> Program:
     for end in ends:
         for entry in end["script"]:
             entry[2:] = [action for action in entry[2:] if action[0] not in ("sendfile", "protocol")]
-    # In debug mode asyncio asks a pipe for its number when it may be closed already.
+    # In debug mode asyncio calls fileno of a pipe that may be closed already.
     return {"ends": ends, "debug": False}
 
 
@@ -295,7 +295,7 @@ def web(rng: random.Random) -> Program:
 
 
 def clients(rng: random.Random) -> Program:
-    """A server whose connections end in every way while it has them on its list."""
+    """A server whose connections end in every way while they are on its list."""
     ways = ("drop", "drop", "fault", "peer", "close", "abort", "stay")
     return {
         "clients": [
@@ -313,7 +313,7 @@ def clients(rng: random.Random) -> Program:
 
 
 def drop(rng: random.Random) -> Program:
-    """A loop that is run and then forgotten, with callbacks and timers that wait."""
+    """A loop that is run and then abandoned with pending callbacks and timers."""
     return {"soon": rng.randrange(3), "later": rng.randrange(3), "turns": rng.randrange(3), "ends": []}
 
 

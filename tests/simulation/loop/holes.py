@@ -1,7 +1,7 @@
-"""``make simulate-holes``: shows that the simulation finds mistakes that were made once, by putting them back.
+"""``make simulate-holes``: shows that the simulation finds past bugs, by reinserting them.
 
-For each entry of holes.toml the sources are copied, the check is taken out, the module is built into a copy of the
-debug build, and the simulation must fail within the entry's seeds. `--only TEXT` takes those whose name holds TEXT.
+For each entry of holes.toml the sources are copied, a check is removed, the module is built into a copy of the debug
+build, and the simulation must fail within the entry's seeds. `--only TEXT` selects entries whose name contains TEXT.
 """
 
 import argparse
@@ -20,7 +20,7 @@ SECONDS = 600
 
 
 def prepare() -> None:
-    """A copy of the sources, without what was built from them."""
+    """Copy the sources, without build products."""
     shutil.rmtree(PLACE, ignore_errors=True)
     PLACE.mkdir(parents=True)
     for name in ("corenet", "resolver"):
@@ -30,18 +30,18 @@ def prepare() -> None:
 
 
 def load() -> list[dict[str, Any]]:
-    """The list."""
+    """Load the list."""
     found: list[dict[str, Any]] = tomllib.loads(Path(__file__).with_name("holes.toml").read_text())["hole"]
     return found
 
 
 def edits_of(hole: dict[str, Any]) -> list[dict[str, str]]:
-    """What is taken out: the entry itself, or each of its `edit`."""
+    """The edits: the entry itself, or each of its `edit`."""
     return hole.get("edit") or [hole]
 
 
 def problem(hole: dict[str, Any], root: Path = ROOT) -> str:
-    """Why the check cannot be taken out of the sources in `root`, "" when it can."""
+    """Return why the bug cannot be inserted into the sources in `root`, "" when it can."""
     for edit in edits_of(hole):
         count = (root / edit["file"]).read_text().count(edit["old"])
         if count != 1:
@@ -50,20 +50,20 @@ def problem(hole: dict[str, Any], root: Path = ROOT) -> str:
 
 
 def edit(hole: dict[str, Any]) -> None:
-    """Take the check out of the copy."""
+    """Remove the check in the copy."""
     for one in edits_of(hole):
         file = PLACE / "source" / one["file"]
         file.write_text(file.read_text().replace(one["old"], one["new"]))
 
 
 def restore(hole: dict[str, Any]) -> None:
-    """Put it back."""
+    """Undo the edit."""
     for one in edits_of(hole):
         shutil.copy(ROOT / one["file"], PLACE / "source" / one["file"])
 
 
 def build(hole: dict[str, Any]) -> Path:
-    """A debug build with the hole; all other modules are those of build/debug."""
+    """A debug build with the bug; all other modules are those of build/debug."""
     library = PLACE / "lib"
     shutil.rmtree(library, ignore_errors=True)
     shutil.copytree(ROOT / "build/debug/lib", library, copy_function=os.link)
@@ -73,7 +73,7 @@ def build(hole: dict[str, Any]) -> Path:
         shutil.copy(PLACE / "source" / file, library / file)
         if file.suffix == ".pyx":
             module = ".".join(file.with_suffix("").parts)
-            # The hard links of build/debug must not be written through.
+            # The files are hard links to build/debug, which must not be overwritten.
             for old in (library / file.parent).glob(f"{file.stem}.*.so"):
                 old.unlink()
             subprocess.run(
@@ -85,11 +85,11 @@ def build(hole: dict[str, Any]) -> Path:
 
 
 def failing(hole: dict[str, Any], library: Path) -> str:
-    """What the simulation says of the first seed that fails with the hole, "" when none does."""
+    """Return the simulation's report of the first failing seed, "" when none fails."""
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("run.py")), "--kinds", hole["kinds"],
          "--seeds", str(hole["seeds"]), "--first"],
-        # What was freed is overwritten, so that whoever uses it still is seen to do so.
+        # Freed memory is overwritten, so that its use is noticed.
         cwd=library, env={**os.environ, "PYTHONPATH": str(library), "PYTHONMALLOC": "debug"}, capture_output=True,
         text=True, timeout=SECONDS, check=False,
     )  # fmt: skip

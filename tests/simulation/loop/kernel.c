@@ -1,17 +1,16 @@
-/* The simulated kernel: a table of system calls (corenet/core/syscalls.h) whose answers one seed decides.
+/* The simulated kernel: a table of system calls (corenet/core/syscalls.h) whose results are determined by one seed.
 
-   Descriptors are real ones of the kernel below; what is simulated is what a kernel may do and seldom does: short counts,
-   EAGAIN and EINTR, shortages, events that come late, in another order or for nothing, and time. `epoll_wait` never
-   sleeps: before it looks it lets the peers act (the hook `step`, in Python), and when nothing is ready it moves the
-   clock to whatever comes first, the time-out of the call or a peer's appointment. When there is neither, nobody can
-   ever make progress again: the hook `stuck` is told.
+   The descriptors are real ones. Simulated is what a kernel may do but rarely does: short counts, EAGAIN and EINTR,
+   shortages, events that are late, reordered or spurious, and time. `epoll_wait` never sleeps: before it polls it lets
+   the peers act (the hook `step`, in Python). When nothing is ready it advances the clock to the earlier of the call's
+   time-out and a peer's next action. When there is neither, nothing can ever make progress: it calls the hook `stuck`.
 
-   Rules that keep the faults legal:
-   - An edge-triggered or one-shot event that was withheld, and an edge after which a call answered EAGAIN although there
-     was something, is armed again in the kernel below before the next look: to the engine it came later.
-   - An event for nothing has only bits that were asked for, and only while the registration stands.
-   - A fault is drawn from the generator whether it is let happen or not, so that leaving one out (`skip`) does not
-     change which others are drawn. */
+   Rules that keep the faults within what a kernel may do:
+   - An edge-triggered or one-shot event that was withheld, and an edge after which a call returned EAGAIN although data
+     was there, is armed again in the real kernel before the next poll, so that the engine sees it later.
+   - A spurious event has only requested bits, and comes only while the registration exists.
+   - A fault is drawn from the generator even when it is left out (`skip`), so that leaving it out does not change which
+     others are drawn. */
 
 #include "corenet/core/syscalls.h"
 
@@ -38,13 +37,13 @@ struct registration {
     uint32_t events;
     uint64_t data;
     int used;
-    int again;          /* arm anew before the next look */
+    int again;          /* arm again before the next poll */
 };
 
 static struct {
     int active;
     uint64_t generator;
-    uint32_t rates[FAULTS];             /* of 1024 calls */
+    uint32_t rates[FAULTS];             /* in 1024 calls */
     uint64_t drawn;                     /* faults so far, those left out included */
     uint64_t happened;
     uint64_t limit;                     /* faults from this number on do not happen */
@@ -53,12 +52,12 @@ static struct {
     int64_t now;
     uint64_t hash;
     uint64_t calls;
-    int idle;                           /* looks in a row that saw events for nothing only */
+    int idle;                           /* consecutive polls with only spurious events */
     int verbose;
     char *text;
-    size_t text_length, text_room;
+    size_t text_length, text_capacity;
     struct registration table[MOST_DESCRIPTORS];
-    int top;                            /* descriptors from here on are not registered */
+    int top;                            /* all registered descriptors are below this */
     int64_t (*step)(int forced);
     int (*stuck)(void);
 } kernel;
@@ -92,13 +91,13 @@ static void record(const char *format, ...) {
         kernel.hash = (kernel.hash ^ (unsigned char)line[i]) * UINT64_C(0x100000001b3);
     if (!kernel.verbose)
         return;
-    if (kernel.text_length + length + 2 > kernel.text_room) {
-        size_t room = 2 * (kernel.text_room + length + 64);
-        char *grown = realloc(kernel.text, room);
+    if (kernel.text_length + length + 2 > kernel.text_capacity) {
+        size_t capacity = 2 * (kernel.text_capacity + length + 64);
+        char *grown = realloc(kernel.text, capacity);
         if (grown == NULL)
             return;
         kernel.text = grown;
-        kernel.text_room = room;
+        kernel.text_capacity = capacity;
     }
     memcpy(kernel.text + kernel.text_length, line, length);
     kernel.text[kernel.text_length + length] = '\n';
@@ -106,7 +105,7 @@ static void record(const char *format, ...) {
     kernel.text[kernel.text_length] = 0;
 }
 
-/* Whether this fault happens now; `amount` is chance of the same draw. */
+/* Whether this fault happens now; `amount` is a random number of the same draw. */
 static int happens(enum fault fault, uint64_t *amount) {
     uint64_t chance, number;
     int i;
@@ -149,7 +148,7 @@ static void arm_again(int fd) {
 
 /* --- reading and writing -------------------------------------------------------------------------------------------- */
 
-/* -1 with errno when the call fails instead of being made; else how much of `length` it may move. */
+/* -1 with errno when the call fails without being made; else how many bytes of `length` it may transfer. */
 static int64_t allowed(int fd, size_t length, int writing) {
     uint64_t amount;
     if (happens(writing ? AGAIN_WRITE : AGAIN_READ, &amount)) {
@@ -167,7 +166,7 @@ static int64_t allowed(int fd, size_t length, int writing) {
         return -1;
     }
     if (length > 1 && happens(writing ? SHORT_WRITE : SHORT_READ, &amount)) {
-        /* Often next to nothing, often nearly all. */
+        /* Often very few bytes, often nearly all. */
         if (amount & 1)
             return 1 + (int64_t)((amount >> 8) % (length < 8 ? length - 1 : 7));
         return 1 + (int64_t)((amount >> 8) % (length - 1));
@@ -176,11 +175,11 @@ static int64_t allowed(int fd, size_t length, int writing) {
 }
 
 static ssize_t sim_read(int fd, void *data, size_t length) {
-    int64_t room;
+    int64_t permitted;
     if (!kernel.active)
         return read(fd, data, length);
     if (length == 8) {
-        /* An eventfd takes no less. */
+        /* An eventfd accepts no partial write. */
         uint64_t amount;
         if (happens(INTERRUPTED, &amount)) {
             errno = EINTR;
@@ -188,27 +187,27 @@ static ssize_t sim_read(int fd, void *data, size_t length) {
         }
         return done("read", fd, length, read(fd, data, length));
     }
-    room = allowed(fd, length, 0);
-    return done("read", fd, length, room < 0 ? -1 : read(fd, data, (size_t)room));
+    permitted = allowed(fd, length, 0);
+    return done("read", fd, length, permitted < 0 ? -1 : read(fd, data, (size_t)permitted));
 }
 
 static ssize_t sim_write(int fd, const void *data, size_t length) {
-    int64_t room;
+    int64_t permitted;
     if (!kernel.active)
         return write(fd, data, length);
-    /* A wake-up of another thread through an eventfd has nobody who would try again. */
-    room = length == 8 ? 8 : allowed(fd, length, 1);
-    return done("write", fd, length, room < 0 ? -1 : write(fd, data, (size_t)room));
+    /* A failed wake-up through an eventfd would not be repeated. */
+    permitted = length == 8 ? 8 : allowed(fd, length, 1);
+    return done("write", fd, length, permitted < 0 ? -1 : write(fd, data, (size_t)permitted));
 }
 
-/* `vector` cut to `room` bytes in `cut`; returns the count of pieces. */
-static int cut_vector(const struct iovec *vector, int count, int64_t room, struct iovec *cut) {
+/* `vector` cut to `permitted` bytes in `cut`; returns the count of pieces. */
+static int cut_vector(const struct iovec *vector, int count, int64_t permitted, struct iovec *cut) {
     int i;
-    for (i = 0; i < count && room > 0; i++) {
+    for (i = 0; i < count && permitted > 0; i++) {
         cut[i] = vector[i];
-        if ((int64_t)cut[i].iov_len > room)
-            cut[i].iov_len = (size_t)room;
-        room -= (int64_t)cut[i].iov_len;
+        if ((int64_t)cut[i].iov_len > permitted)
+            cut[i].iov_len = (size_t)permitted;
+        permitted -= (int64_t)cut[i].iov_len;
     }
     return i;
 }
@@ -224,29 +223,29 @@ static size_t vector_size(const struct iovec *vector, size_t count) {
 static ssize_t sim_writev(int fd, const struct iovec *vector, int count) {
     struct iovec cut[1024];
     size_t length = vector_size(vector, (size_t)count);
-    int64_t room;
+    int64_t permitted;
     if (!kernel.active || count > 1024)
         return writev(fd, vector, count);
-    room = allowed(fd, length, 1);
-    if (room < 0)
+    permitted = allowed(fd, length, 1);
+    if (permitted < 0)
         return done("writev", fd, length, -1);
-    count = cut_vector(vector, count, room, cut);
+    count = cut_vector(vector, count, permitted, cut);
     return done("writev", fd, length, writev(fd, cut, count));
 }
 
 static ssize_t sim_recv(int fd, void *data, size_t length, int flags) {
-    int64_t room;
+    int64_t permitted;
     if (!kernel.active)
         return recv(fd, data, length, flags);
-    room = allowed(fd, length, 0);
-    return done("recv", fd, length, room < 0 ? -1 : recv(fd, data, (size_t)room, flags));
+    permitted = allowed(fd, length, 0);
+    return done("recv", fd, length, permitted < 0 ? -1 : recv(fd, data, (size_t)permitted, flags));
 }
 
-/* 1 when a call that moves one datagram, or a batch of them, fails instead of being made. */
+/* 1 when a call that transfers one datagram, or a batch, fails without being made. */
 static int refused(int fd, int writing) {
     uint64_t amount;
-    int64_t room = allowed(fd, 1, writing);
-    if (room < 0)
+    int64_t permitted = allowed(fd, 1, writing);
+    if (permitted < 0)
         return 1;
     if (happens(REFUSED, &amount)) {
         errno = ECONNREFUSED;
@@ -262,29 +261,29 @@ static int is_datagram(int fd) {
 }
 
 static ssize_t sim_send(int fd, const void *data, size_t length, int flags) {
-    int64_t room;
+    int64_t permitted;
     if (!kernel.active)
         return send(fd, data, length, flags);
     if (is_datagram(fd))
         return done("send", fd, length, refused(fd, 1) ? -1 : send(fd, data, length, flags));
-    room = allowed(fd, length, 1);
-    return done("send", fd, length, room < 0 ? -1 : send(fd, data, (size_t)room, flags));
+    permitted = allowed(fd, length, 1);
+    return done("send", fd, length, permitted < 0 ? -1 : send(fd, data, (size_t)permitted, flags));
 }
 
 static ssize_t sim_sendmsg(int fd, const struct msghdr *message, int flags) {
     struct iovec cut[1024];
     struct msghdr shorter = *message;
     size_t length = vector_size(message->msg_iov, message->msg_iovlen);
-    int64_t room;
+    int64_t permitted;
     if (!kernel.active || message->msg_iovlen > 1024)
         return sendmsg(fd, message, flags);
     if (is_datagram(fd))
         return done("sendmsg", fd, length, refused(fd, 1) ? -1 : sendmsg(fd, message, flags));
-    room = allowed(fd, length, 1);
-    if (room < 0)
+    permitted = allowed(fd, length, 1);
+    if (permitted < 0)
         return done("sendmsg", fd, length, -1);
     shorter.msg_iov = cut;
-    shorter.msg_iovlen = (size_t)cut_vector(message->msg_iov, (int)message->msg_iovlen, room, cut);
+    shorter.msg_iovlen = (size_t)cut_vector(message->msg_iov, (int)message->msg_iovlen, permitted, cut);
     return done("sendmsg", fd, length, sendmsg(fd, &shorter, flags));
 }
 
@@ -375,7 +374,7 @@ static int sim_epoll_create1(int flags) {
 static int sim_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event) {
     uint64_t amount;
     int result;
-    /* The engine asks by an ADD for nothing whether the kernel knows a descriptor. */
+    /* The engine tests with an ADD without events whether the kernel has a registration of a descriptor. */
     if (op == EPOLL_CTL_ADD && event->events != 0 && happens(NO_ROOM, &amount)) {
         errno = amount & 1 ? ENOSPC : ENOMEM;
         return (int)done("epoll_ctl add", fd, 0, -1);
@@ -399,7 +398,7 @@ static int sim_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event) {
 
 /* --- events and time ------------------------------------------------------------------------------------------------ */
 
-/* Whether the kernel below still has this registration, which is armed anew by asking. */
+/* Whether the real kernel still has this registration; the test arms it again. */
 static int stands(int fd) {
     struct registration *entry = &kernel.table[fd];
     struct epoll_event event;
@@ -428,7 +427,7 @@ static int look(int epfd, struct epoll_event *events, int maximum, int may_withh
             arm_again(fd);
             continue;
         }
-        /* Both directions at once seldom come as one. */
+        /* Readable and writable are rarely reported in one event. */
         if ((events[i].events & (EPOLLIN | EPOLLOUT)) == (EPOLLIN | EPOLLOUT) && happens(LATE, &amount)) {
             struct registration *entry = registered(fd);
             if (entry != NULL && !(entry->events & (EPOLLET | EPOLLONESHOT)))
@@ -439,7 +438,7 @@ static int look(int epfd, struct epoll_event *events, int maximum, int may_withh
     got = kept;
     if (kept)
         kernel.idle = 0;
-    /* A few in a row, or time would stand still. */
+    /* Only a few in a row, because the clock does not advance meanwhile. */
     if (kernel.rates[SPURIOUS] && kernel.idle < MOST_IDLE)
         for (fd = 0; fd < kernel.top && got < maximum; fd++) {
             struct registration *entry = &kernel.table[fd];
@@ -448,7 +447,7 @@ static int look(int epfd, struct epoll_event *events, int maximum, int may_withh
                 continue;
             if (!happens(SPURIOUS, &amount) || !stands(fd))
                 continue;
-            /* Nothing can be read from the writing end of a pipe, and no kernel says so. */
+            /* The writing end of a pipe is never readable. */
             if ((fcntl(fd, F_GETFL) & O_ACCMODE) == O_WRONLY)
                 bits &= EPOLLOUT;
             if (bits == 0)
@@ -474,7 +473,7 @@ static int look(int epfd, struct epoll_event *events, int maximum, int may_withh
     return got;
 }
 
-/* A wait of `timeout` nanoseconds, negative for one without end. */
+/* Wait `timeout` nanoseconds; negative: without a time-out. */
 static int wait_for(int epfd, struct epoll_event *events, int maximum, int64_t timeout) {
     int64_t until = kernel.now + timeout;
     int64_t answer;
@@ -493,7 +492,7 @@ static int wait_for(int epfd, struct epoll_event *events, int maximum, int64_t t
             answer = kernel.step(1);
         if (answer > 0)
             continue;
-        /* Withheld, or of no interest to `look` so far. */
+        /* It was withheld, or `look` has not polled since it became ready. */
         got = look(epfd, events, maximum, 0);
         if (got != 0)
             return (int)done("epoll_wait", epfd, (unsigned long long)timeout, got);

@@ -1,6 +1,6 @@
-"""The simulated kernel as Python sees it: built from ``kernel.c``, loaded before corenet, one per process.
+"""The simulated kernel's Python interface: ``kernel.c``, compiled and loaded before corenet, one for each process.
 
-A debug build of corenet finds the table of system calls in it by ``dlsym``; so this module must be imported, and
+A debug build of corenet looks up the table of system calls in it with ``dlsym``. So this module must be imported, and
 `load` called, before the first import of corenet.
 """
 
@@ -56,7 +56,7 @@ class Kernel:
     """One simulated kernel; `begin` and `end` enclose a run."""
 
     def __init__(self, library: Path) -> None:
-        # GIL held throughout: what these calls do is over at once. The hooks may be called with and without it.
+        # PyDLL keeps the GIL: these calls return at once. The hooks may be called with or without the GIL.
         lib = self.lib = ctypes.PyDLL(str(library), mode=ctypes.RTLD_GLOBAL)
         for name in ("sim_hash", "sim_calls", "sim_drawn", "sim_happened"):
             getattr(lib, name).restype = ctypes.c_uint64
@@ -74,7 +74,7 @@ class Kernel:
     def _on_step(self, forced: int) -> int:
         try:
             return self.step(bool(forced))
-        except BaseException as error:  # noqa: BLE001 - would be lost in C; `end` raises it
+        except BaseException as error:  # noqa: BLE001 - would be lost in C; raised by `end`
             self.failure = self.failure or error
             return 0
 
@@ -88,9 +88,9 @@ class Kernel:
     def begin(
         self, seed: int, rates: dict[str, int], *, limit: int = NEVER, skip: Iterable[int] = (), verbose: bool = False
     ) -> None:
-        """Answer from now on as `seed` and `rates`, faults in 1,024 calls by kind, decide.
+        """Use `seed` and `rates` (faults in 1,024 calls, by kind) from now on.
 
-        Faults that are drawn as number `limit` or later, or whose numbers are in `skip`, do not happen.
+        A fault does not happen if its number is `limit` or higher, or in `skip`.
         """
         self.failure = None
         left_out = sorted(skip)
@@ -100,11 +100,11 @@ class Kernel:
         )
 
     def change(self, rates: dict[str, int]) -> None:
-        """Other rates from now on."""
+        """Change the rates."""
         self.lib.sim_rates(_values(rates))
 
     def end(self) -> None:
-        """Make the real calls again; raise what a hook raised."""
+        """Make the real calls again; raise what a hook has raised."""
         self.lib.sim_end()
         self.step = lambda _forced: 0
         self.stuck = lambda: False
@@ -112,32 +112,32 @@ class Kernel:
             raise self.failure
 
     def note(self, text: str) -> None:
-        """Put a line into the record."""
+        """Add a line to the record."""
         self.lib.sim_note(text.encode())
 
     @property
     def drawn(self) -> int:
-        """How many faults were drawn."""
+        """Number of faults drawn."""
         return int(self.lib.sim_drawn())
 
     @property
     def happened(self) -> int:
-        """How many faults happened."""
+        """Number of faults that happened."""
         return int(self.lib.sim_happened())
 
     @property
     def calls(self) -> int:
-        """How many system calls passed the table."""
+        """Number of system calls through the table."""
         return int(self.lib.sim_calls())
 
     @property
     def hash(self) -> int:
-        """A hash over all calls and answers so far."""
+        """A hash of all calls and results so far."""
         return int(self.lib.sim_hash())
 
     @property
     def text(self) -> str:
-        """The record, when it was asked for."""
+        """The record, if it was requested."""
         found: bytes = self.lib.sim_text()
         return found.decode()
 
@@ -146,7 +146,7 @@ _loaded: Kernel | None = None
 
 
 def load() -> Kernel:
-    """The kernel of this process.
+    """Return the kernel of this process.
 
     Raises:
         RuntimeError: corenet was imported before.

@@ -1,7 +1,7 @@
 """Datagrams and pipes in the simulation.
 
-Datagrams go through a pair of Unix sockets, which neither lose nor reorder them: each arrives once, or its loss is told
-to `error_received`, once for each.
+Datagrams are sent through a pair of Unix sockets, which neither lose nor reorder them: each arrives once, or
+`error_received` is called once for its loss.
 """
 
 import asyncio
@@ -33,14 +33,14 @@ class PacketPeer:
         self.received = 0
         self.gone = self.purged = False
 
-    def hurry(self, stage: str) -> None:
-        """Wait for nothing any more; at the finish, only receive."""
+    def stop_waiting(self, stage: str) -> None:
+        """Skip waits from now on; in the stage "finish", only receive."""
         self.due = 0
         if stage == "finish":
             self.script.clear()
 
     def act(self) -> int:
-        """Do one thing; 1 when something happened."""
+        """Perform one step; 1 when something happened."""
         if self.gone or (self.due and self.world.kernel.now() < self.due):
             return 0
         self.due = 0
@@ -52,7 +52,7 @@ class PacketPeer:
             except (BlockingIOError, InterruptedError):
                 return 0
             except OSError:
-                # The other end is closed; the kernel forgets what had come from it.
+                # The other end is closed; the kernel has discarded the datagrams from it.
                 self.purged = True
                 self.script.pop(0)
                 return 1
@@ -75,7 +75,7 @@ class PacketPeer:
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError:
-            # The end of the other side, told once; what came before it is still there.
+            # An error of the other side, reported once; datagrams that arrived before it can still be received.
             return 1
         if not data:
             # The other end is closed.
@@ -188,7 +188,7 @@ class PacketEnd(asyncio.DatagramProtocol):
         elif not (self.aborted or self.peer.gone or self.peer.purged) and self.error is None:
             # An error may belong to a datagram that was received just as well.
             if self.numbers - self.peer.received > self.errors:
-                self.complain("loss", f"{self.peer.received} of {self.numbers} arrived, {self.errors} errors were told")
+                self.complain("loss", f"{self.peer.received} of {self.numbers} arrived, {self.errors} errors reported")
         if self.error is not None and not (self.world.shortages or self.peer.gone):
             self.complain("error", f"connection_lost({self.error!r}) without a reason")
         self.transport = None

@@ -1,8 +1,8 @@
-"""Runs one program on one loop, under the simulated kernel, and says what was wrong.
+"""Runs one program on one loop, under the simulated kernel, and reports what was wrong.
 
-`play` runs it on ours; `judge` on asyncio's own loop, which has the same peers and clock but no faults: a program must
-pass there before it may accuse us. What a program leaves behind is counted here: descriptors, objects of the engine,
-protocols.
+`play` runs it on our loop. `judge` runs it on asyncio's loop, with the same peers and clock but without faults: a
+program must pass there before it counts against our loop. Leaks of a program are counted here: descriptors, objects of
+the engine, protocols.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ _file.flush()
 
 @dataclass
 class Outcome:
-    """What came of a run."""
+    """The result of a run."""
 
     complaints: list[str] = field(default_factory=list)
     hash: int = 0
@@ -74,12 +74,12 @@ async def play_framed(world: World, program: Program) -> None:
 
     for number, spec in enumerate(program["ends"]):
         end = FramedEnd(world, f"framed{number}", spec)
-        # What asyncio's TLS does with frames that are paused is its own affair.
+        # asyncio's TLS with paused frames behaves differently.
         await connect(world, end, spec, program["tls"] and not world.judging)
 
 
 async def play_web(world: World, program: Program) -> None:
-    """The HTTP client and servers that answer as they like."""
+    """The HTTP client, and servers that answer in different ways."""
     from simulation.loop.webs import Web
 
     Web(world, program).begin()
@@ -94,7 +94,7 @@ async def play_clients(world: World, program: Program) -> None:
 
 
 async def connect(world: World, end: End, spec: Program, secure: bool) -> None:
-    """Connect `end` with a peer of its own, over TLS when `secure`."""
+    """Connect `end` with its peer, over TLS when `secure`."""
     ours, theirs = socket_pair(spec["sndbuf"])
     options: dict[str, Any] = {}
     if secure:
@@ -148,7 +148,7 @@ async def play_sock(world: World, program: Program) -> None:
 
 
 def drop(world: World, program: Program, loop: asyncio.AbstractEventLoop) -> None:
-    """What a loop without an owner holds must not keep it; that nobody closed it is told once."""
+    """References held by an abandoned loop must not keep it alive; one warning is issued because it was not closed."""
     loop.set_exception_handler(world.on_exception)
 
     async def begin() -> None:
@@ -172,12 +172,12 @@ PLAYS: dict[str, Callable[[World, Program], Any]] = {
 
 
 async def main(world: World, program: Program) -> None:
-    """Begin the program and wait until nobody can do anything any more."""
+    """Start the program and wait until nothing can make progress any more."""
     world.start(asyncio.get_running_loop())
     begun = world.loop.create_task(PLAYS[program["kind"]](world, program))
     await world.over
     if not begun.done():
-        world.complain("end", "the program has not begun")
+        world.complain("end", "the program has not started")
         begun.cancel()
     await asyncio.wait([begun])
     failure = None if begun.cancelled() else begun.exception()
@@ -190,12 +190,12 @@ async def main(world: World, program: Program) -> None:
 
 
 class JudgeSelector(selectors.EpollSelector):
-    """What `wait_for` of kernel.c does, without faults, for asyncio's loop."""
+    """Does what `wait_for` in kernel.c does, without faults, for asyncio's loop."""
 
     world: World
 
     def select(self, timeout: float | None = None) -> Any:
-        """Let the peers act, and move the clock instead of sleeping."""
+        """Let the peers act, and advance the clock instead of sleeping."""
         now = KERNEL.now()
         while True:
             self.world.step(False)
@@ -255,7 +255,7 @@ def run(
     outcome = Outcome()
     unraisable: list[str] = []
     hook, sys.unraisablehook = sys.unraisablehook, lambda what: unraisable.append(f"{what.err_msg} {what.exc_value!r}")
-    # Destructors of compiled classes show their exception here as well.
+    # Destructors of compiled classes report exceptions here too.
     shown, sys.excepthook = sys.excepthook, lambda *_: None
     gc.collect()
     gc.disable()
@@ -265,7 +265,7 @@ def run(
     world.judging = judging
     world.pattern_file = _file.name
     KERNEL.step, KERNEL.stuck = world.step, world.stuck
-    # The first descriptors are the loop's own, without which there is nothing to see.
+    # No fault for the first descriptors: without those of the loop itself there is nothing to test.
     KERNEL.begin(program["seed"], {**faults, "no_descriptor": 0}, limit=limit, skip=skip, verbose=verbose)
     loop = None
     try:
@@ -300,15 +300,15 @@ def run(
             left = weakref.ref(loop) if loop is not None else None
             world.loop = world.over = loop = None  # type: ignore[assignment]
             gc.collect()
-            told = [warning for warning in warned if "unclosed event loop" in str(warning.message)]
-            if len(told) != (program["kind"] == "drop" and not judging):
-                world.complaints.append(f"warning: {len(told)} of a loop that was not closed")
+            unclosed = [warning for warning in warned if "unclosed event loop" in str(warning.message)]
+            if len(unclosed) != (program["kind"] == "drop" and not judging):
+                world.complaints.append(f"warning: {len(unclosed)} of a loop that was not closed")
             for warning in warned:
-                if warning in told:
+                if warning in unclosed:
                     continue
                 world.complaints.append(f"warning: {warning.message}")
-            # A warning holds what it is about.
-            told.clear()
+            # A warning has a reference to its source.
+            unclosed.clear()
             warned.clear()
         warning = None
         settle(lambda: open_descriptors() == before and counters.live() == counts)
@@ -329,7 +329,7 @@ def run(
 
 
 def expected(program: Program, text: str) -> bool:
-    """Whether a program causes this exception, which nobody can catch, on purpose."""
+    """Whether a program causes this uncatchable exception on purpose."""
     return "Planned" in text or (program["kind"] == "clients" and "unclosed transport" in text)
 
 

@@ -1,13 +1,13 @@
-"""``make simulate``: runs seeds on all cores, or one again, with its record or as the smallest program that fails.
+"""``make simulate``: runs seeds on all cores, or one of them again, with its record or shrunk.
 
     run.py --seeds 2000 [--start 0] [--kinds stream,tls]     run seeds, print those that fail
     run.py --seed 17 --trace                                 run one, print its program and every system call
     run.py --seed 17 --shrink                                find the smallest program that still fails
     run.py --seeds 200 --judge                               the same programs on asyncio's loop, without faults
 
-Every worker is a process that takes the next seeds when it is done with some. One that dies, or does not come to the
-end of a seed, counts as a failure of that seed and is replaced; so is one whose seed failed, for what a failure leaves
-behind must not accuse the next one. One seed in fifty runs twice and must make the same calls both times.
+Each worker process takes further seeds when it has finished some. A worker that dies, or hangs, counts as a failure of
+its seed and is replaced. One whose seed has failed is replaced too, because what the failure left behind must not
+affect the next seed. One seed in fifty runs twice and must make the same calls both times.
 """
 
 import argparse
@@ -47,13 +47,13 @@ def check(seed: int, kinds: tuple[str, ...], judge: bool) -> list[str]:
     if not first.complaints and seed % TWICE == 0:
         second = outcome_of(program, judge=judge)
         if second.hash != first.hash:
-            return ["replay: the same seed made other system calls the second time"]
+            return ["replay: the same seed made different system calls the second time"]
     found: list[str] = first.complaints
     return found
 
 
 def work(pipe: Connection, kinds: tuple[str, ...], judge: bool) -> None:
-    """A worker: takes (first, last) and answers (seed, complaints) for each seed; ends after one that fails."""
+    """A worker: takes (first, last) and sends (seed, complaints) for each seed; ends after one that fails."""
     logging.disable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:
@@ -89,7 +89,7 @@ class Worker:
         self.pipe.send((first, last))
 
     def end(self) -> int | None:
-        """Stop it; the exit status."""
+        """Stop it; returns the exit status."""
         self.pipe.close()
         if self.process.is_alive():
             self.process.kill()
@@ -100,7 +100,7 @@ class Worker:
 def simulate(
     start: int, seeds: int, kinds: tuple[str, ...], judge: bool, jobs: int, only_first: bool
 ) -> dict[int, list[str]]:
-    """Run `seeds` seeds from `start` on, or up to the first failure; return the complaints of those that failed."""
+    """Run `seeds` seeds from `start`, or up to the first failure; return the complaints of those that failed."""
     if not judge:
         from simulation.loop import play  # noqa: F401 - once, before the workers are forked
     gc.collect()

@@ -1,6 +1,6 @@
-"""TLS in the simulation: contexts whose bytes have the same lengths in every run, and a peer that speaks it.
+"""TLS in the simulation: contexts whose messages have the same length in every run, and a peer that uses TLS.
 
-Keys are Ed25519 from fixed seeds, so that certificates and signatures are of one length and no call depends on chance.
+Keys are Ed25519 from fixed seeds, so certificates and signatures have a fixed length, and no call depends on chance.
 """
 
 import datetime
@@ -21,7 +21,7 @@ NAME = "localhost"
 
 @cache
 def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """The contexts of a server and of a client that trusts it."""
+    """Return the contexts of a server and of a client that trusts it."""
     key = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAME)])
     now = datetime.datetime.now(datetime.UTC).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -51,7 +51,7 @@ def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 
 class TlsPeer(Peer):
-    """A peer that speaks TLS. One more operation: ["hold"] keeps what it says until it has said its end."""
+    """A peer with TLS. One more operation: ["hold"] delays what it sends until it has sent close_notify."""
 
     def __init__(
         self, world: World, sock: Any, script: list[list[Any]], sends_from: int, reads_from: int, *, server: bool
@@ -66,7 +66,7 @@ class TlsPeer(Peer):
         self.holding = False
 
     def act(self) -> int:
-        """Shake hands first; say what waits to be said before anything else."""
+        """Do the handshake first; send delayed records before anything else."""
         if self.done:
             return 0
         try:
@@ -82,7 +82,7 @@ class TlsPeer(Peer):
         return super().act()
 
     def flush(self) -> int:
-        """Send what TLS has to say; BlockingIOError when the kernel takes nothing."""
+        """Send the pending records; BlockingIOError when the kernel accepts nothing."""
         self.pending += self.outgoing.read()
         if not self.pending or self.holding:
             return 0
@@ -91,7 +91,7 @@ class TlsPeer(Peer):
         return 1
 
     def feed(self) -> int:
-        """Receive what comes for TLS; 0 when nothing does."""
+        """Receive records; 0 when there are none."""
         try:
             data = self.sock.recv(self.world.random.choice((50, 3000, 70000)))
         except (BlockingIOError, InterruptedError):
@@ -138,7 +138,7 @@ class TlsPeer(Peer):
                 return b""
 
     def half_close(self) -> None:
-        # OpenSSL's shutdown looks at what has come, and would refuse it.
+        # SSLObject.unwrap fails when unread data has arrived.
         try:
             while data := self.tls.read(70000):
                 self.unread += data
@@ -147,13 +147,13 @@ class TlsPeer(Peer):
         try:
             self.tls.unwrap()
         except ssl.SSLError:
-            # Its answer is not waited for.
+            # The peer's close_notify is not awaited.
             pass
         self.pending += self.outgoing.read()
         self.holding = False
 
-    def hurry(self, stage: str) -> None:
-        super().hurry(stage)
+    def stop_waiting(self, stage: str) -> None:
+        super().stop_waiting(stage)
         self.holding = False
 
     def close(self) -> int:

@@ -1,8 +1,8 @@
-"""From a program that fails to a smaller one that fails in the same way.
+"""Shrinks a failing program to a smaller one that fails in the same way.
 
-Greedy: leave out or make smaller one thing after the other, keep what still fails with the same category, until nothing
-can be left out. Each attempt runs in a child of its own, so that a crash is an outcome like others. Faults are left out
-by number, all of a kind at once first.
+Greedy: remove or reduce one thing after the other and keep a change while the program fails with the same category,
+until nothing can be removed. Each attempt runs in its own child process, so a crash is a result like any other. Faults
+are left out by number, at first all of a kind.
 """
 
 import copy
@@ -29,7 +29,7 @@ def _attempt(pipe: Connection, program: Program, judge: bool) -> None:
 
 
 def in_child(program: Program, *, judge: bool = False) -> tuple[str, int]:
-    """Run `program` in a child; return the category of its failure, "" for none, and how many faults were drawn."""
+    """Run `program` in a child; return the category of its failure, "" for none, and the number of faults drawn."""
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("fork").Process(target=_attempt, args=(theirs, copy.deepcopy(program), judge))
     process.start()
@@ -49,7 +49,7 @@ def in_child(program: Program, *, judge: bool = False) -> tuple[str, int]:
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The paths of everything inside `value` that may be left out or made smaller, outer things first."""
+    """The paths of all values inside `value` that may be removed or reduced, outer ones first."""
     items = list(value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ())
     for key, inner in items:
         if isinstance(value, list) and (isinstance(inner, list | dict)):
@@ -70,7 +70,7 @@ def smaller(program: Program, path: tuple[Any, ...]) -> Iterator[Program]:
         holder = holder[key]
     value = holder[last]
     if isinstance(value, int):
-        # Rates may be nothing; a step of nothing would be another step.
+        # A rate may be 0; other numbers may not, because 0 has another meaning.
         for fewer in (0 if "faults" in path else 1, 1, value // 10, value // 2):
             if 0 <= fewer < value and (fewer or "faults" in path):
                 other = copy.deepcopy(program)
@@ -85,9 +85,9 @@ def smaller(program: Program, path: tuple[Any, ...]) -> Iterator[Program]:
 
 
 def shrink(program: Program, attempt: Callable[[Program], tuple[str, int]]) -> Program:
-    """The smallest program found that fails as `program` does; `skip` in it holds the faults that are left out.
+    """Return the smallest program found that fails as `program` does; its `skip` contains the faults left out.
 
-    `attempt` runs one and says how it fails, "" for not at all, and how many faults were drawn.
+    `attempt` runs a program and returns its category of failure, "" for none, and the number of faults drawn.
 
     Raises:
         ValueError: `program` does not fail.
@@ -103,7 +103,7 @@ def shrink(program: Program, attempt: Callable[[Program], tuple[str, int]]) -> P
             try:
                 candidates = list(smaller(program, path))
             except (LookupError, TypeError):
-                # What was there is gone with something before it.
+                # This path no longer exists, because something before it was removed.
                 continue
             for candidate in candidates:
                 attempts += 1

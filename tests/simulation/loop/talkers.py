@@ -1,9 +1,9 @@
-"""Coroutines on the loop under test: `sock_*`, asyncio's streams and ours, cancelled at any of their awaits.
+"""Coroutines on the loop under test: `sock_*`, asyncio's streams and ours, cancelled at any await.
 
 A script is a list of operations: ["read", n], ["exactly", n], ["until"], ["write", n], ["both", n] write and drain,
-["drain"], ["eof"], ["sleep", microseconds], ["close"]. After it the coroutine reads to the end, then closes. What a
-cancel interrupts is tried again, for nothing may be lost by it; only how much an interrupted `sock_sendall` has sent
-nobody knows.
+["drain"], ["eof"], ["sleep", microseconds], ["close"]. After it the coroutine reads to the end, then closes. A
+cancelled operation is repeated, because nothing may be lost by cancelling; only how much a cancelled `sock_sendall` has
+sent is unknown.
 """
 
 import asyncio
@@ -19,13 +19,13 @@ SHORTAGES = (12, 105)  # ENOMEM, ENOBUFS
 
 
 class Talker:
-    """A coroutine that talks with a peer over one connection, and the model of it."""
+    """A coroutine that exchanges data with a peer over one connection, and the model of it."""
 
     def __init__(self, world: World, name: str, script: list[list[Any]], cancels: list[int], sends_from: int) -> None:
         self.world = world
         self.name = name
         self.script = script
-        # asyncio's sock_recv loses what it has received when it is cancelled in that turn.
+        # asyncio's sock_recv loses received data when it is cancelled in the same iteration.
         self.cancels = [] if world.judging else cancels
         self.sends_from, self.reads_from = sends_from, sends_from + 500
         self.peer: Peer = None  # type: ignore[assignment]
@@ -41,7 +41,7 @@ class Talker:
         self.world.complain(category, f"{self.name}: {text}")
 
     def begin(self, channel: Any) -> None:
-        """Talk over `channel` in a task of our own."""
+        """Exchange data over `channel` in a new task."""
         self.channel = channel
         self.task = self.world.loop.create_task(self.talk())
         for turns in self.cancels:
@@ -57,7 +57,7 @@ class Talker:
             self.task.cancel()
 
     async def talk(self) -> None:
-        """Do the script, read to the end, close."""
+        """Perform the script, read to the end, close."""
         try:
             for name, *arguments in self.script:
                 await self.attempt(name, *arguments)
@@ -72,7 +72,7 @@ class Talker:
             await self.close()
 
     async def attempt(self, name: str, *arguments: Any) -> None:
-        """Do one thing, again when it was cancelled on the way."""
+        """Perform one operation, and repeat it when it was cancelled."""
         while True:
             try:
                 self.world.note(f"{self.name} {name}")
@@ -83,13 +83,13 @@ class Talker:
                 if self.ending:
                     raise
                 if name in ("write", "both", "sleep"):
-                    # Counted as written already, or as slept.
+                    # Already counted as written, or as slept.
                     return
             finally:
                 self.doing = ""
 
     def took(self, data: bytes) -> None:
-        """Compare what came with what must come."""
+        """Compare received bytes with the expected ones."""
         if not self.garbled and data != piece_of(self.reads_from, self.received, len(data)):
             self.garbled = True
             self.complain("bytes", f"received other bytes than were sent, from {self.received} on")
@@ -148,7 +148,7 @@ class Talker:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection and wait until that is done."""
+        """Close the connection and wait until it is closed."""
         if self.closed:
             return
         self.closed = True
@@ -163,7 +163,7 @@ class Talker:
     # --- the model ------------------------------------------------------------------------------------------------
 
     def quiet(self, stage: str) -> None:
-        """Complain of what could make progress and does not."""
+        """Complain about everything that could make progress and does not."""
         if self.task is None or self.task.done():
             return
         fd = self.channel.fd()
@@ -178,7 +178,7 @@ class Talker:
             self.complain("wakeup", f"{self.doing} waits in stage {stage}, and the kernel would take more")
 
     def release(self) -> None:
-        """Nothing is held back."""
+        """Nothing was paused."""
 
     def finish(self) -> None:
         self.ending = True
@@ -186,7 +186,7 @@ class Talker:
             self.task.cancel()
 
     def judge(self) -> None:
-        """Complain of what is wrong at the end."""
+        """Complain about what is wrong at the end."""
         if self.task is None:
             if not self.world.shortages:
                 self.complain("end", "was never connected")
@@ -283,7 +283,7 @@ class SocketChannel:
 
 
 class Acceptor:
-    """A server of streams, and the talkers its connections are for, in the order in which they come."""
+    """A server of streams, and the talkers for its connections, in the order of the connections."""
 
     def __init__(self, world: World, talkers: list[Talker]) -> None:
         self.world = world
@@ -306,7 +306,7 @@ class Acceptor:
         self.number += 1
 
     def quiet(self, stage: str) -> None:
-        """Complain of connections that nobody accepts."""
+        """Complain about connections that are not accepted."""
         if self.server is not None and self.server.sockets:
             if readiness(self.server.sockets[0].fileno()) & select.POLLIN:
                 self.complain_of(stage)
@@ -315,7 +315,7 @@ class Acceptor:
         self.world.complain("wakeup", f"a connection waits to be accepted in stage {stage}")
 
     def release(self) -> None:
-        """Nothing is held back."""
+        """Nothing was paused."""
 
     def finish(self) -> None:
         if self.server is not None:

@@ -1,6 +1,6 @@
-"""A child of a fork whose kernel has no room for its registrations: everybody who waits is told, nobody stays deaf.
+"""A fork whose child's kernel refuses to register descriptors: all waits in the child fail with that error.
 
-The shortage (ENOSPC, ENOMEM) comes from the simulated kernel, so this wants the debug build and a process of its own.
+The error (ENOSPC, ENOMEM) comes from the simulated kernel, so this needs the debug build and its own process.
 """
 
 import json
@@ -32,12 +32,12 @@ pairs = [socket.socketpair() for _ in range(5)]
 for pair in pairs:
     for sock in pair:
         sock.setblocking(False)
-reports, told = [], {}
+reports, results = [], {}
 loop.set_exception_handler(lambda _loop, context: reports.append(context))
 
 class Protocol(asyncio.Protocol):
     def connection_lost(self, error):
-        told["transport"] = error is not None and error.errno in SHORT
+        results["transport"] = error is not None and error.errno in SHORT
 
 async def receive(side, sock):
     try:
@@ -46,12 +46,12 @@ async def receive(side, sock):
         else:
             await loop.sock_sendall(sock, bytes(10_000_000))
     except OSError as error:
-        told[side] = error.errno in SHORT
+        results[side] = error.errno in SHORT
 
 def fork():
     pid = os.fork()
     if pid:
-        told["child"] = os.waitpid(pid, 0)[1]
+        results["child"] = os.waitpid(pid, 0)[1]
         loop.stop()
         return
     KERNEL.end()
@@ -68,18 +68,18 @@ loop.call_later(0.01, fork)
 parent = os.getpid()
 try:
     loop.run_forever()
-    told["run"] = "ended"
+    results["run"] = "ended"
 except OSError as error:
-    told["run"] = errno.errorcode[error.errno]
+    results["run"] = errno.errorcode[error.errno]
 errors = [report["exception"].errno in SHORT for report in reports]
-told.update(reports=errors, watch=watch.active, reader=loop.remove_reader(pairs[0][0]))
-print(json.dumps([os.getpid() == parent, told]), flush=True)
+results.update(reports=errors, watch=watch.active, reader=loop.remove_reader(pairs[0][0]))
+print(json.dumps([os.getpid() == parent, results]), flush=True)
 os._exit(0)
 """
 
 
 def sides(skip: list[int]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the parent and the child saw; the refusals whose numbers are in `skip` do not happen."""
+    """What parent and child saw; refusals whose numbers are in `skip` do not happen."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(HERE.parents[1]), json.dumps(skip)],
         env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False,
@@ -89,18 +89,18 @@ def sides(skip: list[int]) -> tuple[dict[str, Any], dict[str, Any]]:
     return found[True], found[False]
 
 
-def test_all_who_wait_are_told() -> None:
-    # The first registration is the doorbell of the loop itself.
+def test_all_waits_fail_with_the_error() -> None:
+    # The first registration is the eventfd of the loop itself.
     parent, child = sides([0])
     assert parent == {"child": 0, "run": "ended", "reports": [], "watch": True, "reader": True}
-    # Waits and the connection have their error. Reported: the reader, the watch, the server, the reader of signals.
+    # Waits and the connection get the error. Reported: the reader, the watch, the server, the reader of signals.
     assert child == {
         "waiter": True, "both": True, "waiter too": True, "transport": True, "run": "ended",
         "reports": [True] * 4, "watch": False, "reader": False,
     }  # fmt: skip
 
 
-def test_without_its_doorbell_the_loop_does_not_run_in_the_child() -> None:
+def test_without_its_eventfd_the_loop_does_not_run_in_the_child() -> None:
     parent, child = sides([])
     assert parent["run"] == "ended" and parent["child"] == 0
     assert child["run"] == "EBADF"

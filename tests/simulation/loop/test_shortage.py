@@ -1,7 +1,7 @@
-"""Datagrams while the kernel answers ENOBUFS: they wait and leave in their order, and the loop sleeps meanwhile.
+"""Datagrams while the kernel returns ENOBUFS: they are queued and sent in order, and the loop sleeps meanwhile.
 
-No event tells of the end of such a shortage: the socket has room, so the poller would say at once that it can be
-written to, again and again. It comes from the simulated kernel, so this wants the debug build and a process of its own.
+No event reports the end of such a shortage: the socket buffer has space, so epoll would report the socket as writable
+again and again. The error comes from the simulated kernel, so this needs the debug build and its own process.
 """
 
 import json
@@ -94,9 +94,9 @@ def played(manner: str) -> dict[str, Any]:
 def test_datagrams_wait_for_the_end_of_a_shortage(manner: str) -> None:
     found = played(manner)
     received, events = found["received"], found["events"]
-    # A few for each millisecond.
-    assert found["calls"] < 20 * SHORTAGE_MS, "the loop turns and turns"
-    # ENOMEM, the other half of what this kernel answers, costs the datagram that it was said of.
+    # A few calls for each millisecond.
+    assert found["calls"] < 20 * SHORTAGE_MS, "the loop is busy-waiting"
+    # ENOMEM, the other error of this kernel, drops the datagram that was to be sent.
     errors = events.count("error")
     assert received == sorted(set(received))
     if manner == "abort":

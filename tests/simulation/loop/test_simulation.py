@@ -1,6 +1,6 @@
-"""The simulator itself: it replays, asyncio passes its programs, and it sees the mistakes it is there to see.
+"""The simulator: it is repeatable, asyncio passes its programs, and it detects the bugs that it is made to detect.
 
-The kernel must be loaded before corenet, so every test runs in a process of its own; `make simulate` runs them.
+The kernel must be loaded before corenet, so every test runs in its own process; `make simulate` runs them.
 """
 
 import json
@@ -20,7 +20,7 @@ import corenet
 HERE = Path(__file__).parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(corenet.__file__).parents[1])}
 
-# Loops with one mistake each: an interest that is never registered, a piece that is sent twice, a reader that stays.
+# Loops with one bug each: an interest that is never registered, a piece that is sent twice, a reader that stays.
 BROKEN = """
 import asyncio, json, sys
 sys.path.insert(0, sys.argv[1])
@@ -71,7 +71,7 @@ print(json.dumps([[outcome.hash, outcome.calls, outcome.happened] for outcome in
 
 
 def run(code: str) -> Any:
-    """What a process that runs `code` prints as JSON."""
+    """Run `code` in a process; returns what it prints, parsed as JSON."""
     done = subprocess.run(
         [sys.executable, "-c", code, str(HERE.parents[1])],
         env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False,
@@ -91,13 +91,13 @@ def test_asyncio_passes_and_mistakes_are_seen() -> None:
 def test_a_seed_makes_the_same_calls_in_every_process() -> None:
     first, second = run(HASHES), run(HASHES)
     assert first == second
-    # All of it goes through the table, and faults happen.
+    # All calls use the table, and faults happen.
     assert all(calls for _, calls, _ in first)
     assert sum(happened for _, _, happened in first) > 100
 
 
 def test_a_failure_is_shrunk_to_what_it_needs() -> None:
-    """Needed: a write of 100 bytes or more, a peer that says eof, and fault number 3."""
+    """Needed: a write of 100 bytes or more, a peer that sends eof, and fault number 3."""
 
     def attempt(program: Program) -> tuple[str, int]:
         actions = [action for end in program["ends"] for entry in end["script"] for action in entry[2:]]

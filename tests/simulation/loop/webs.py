@@ -1,7 +1,7 @@
-"""The HTTP client in the simulation: requests that run beside each other, and servers that answer as they like.
+"""The HTTP client in the simulation: concurrent requests, and servers that answer in different ways.
 
-A request says in its path how it is to be answered: "good", "slow" in small pieces, "early" before the request was
-read, whose rest is not read then, "cut" in the middle. The model knows every body of both directions.
+The path of a request says how to answer it: "good", "slow" in small pieces, "early" before the request was read, whose
+rest is then not read, "cut" in the middle. The model knows every body in both directions.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from corenet.http.pool import Limits
 
 LIMIT = 3
 SECOND = 10**9
-REAL = connecting._connect_one
+REAL = connecting._connect_any
 
 
 def body_of(number: int, size: int) -> bytes:
@@ -28,7 +28,7 @@ def body_of(number: int, size: int) -> bytes:
 
 
 class Server(Peer):
-    """The other end of one connection of the client."""
+    """The peer of one connection of the client."""
 
     def __init__(self, world: World, sock: Any, web: "Web") -> None:
         super().__init__(world, sock, [], 0, 0)
@@ -36,12 +36,12 @@ class Server(Peer):
         self.buffer = b""
         self.answers: list[bytes] = []
         self.busy = False           # inside a request's body
-        self.deaf = False           # nothing is read any more
-        self.early = False          # the request that is being read was answered
-        self.ends = False           # after what is still to be sent
+        self.ignoring = False           # nothing more is read
+        self.early = False          # the request being read was already answered
+        self.ends = False           # closes after everything is sent
 
     def act(self) -> int:
-        """Send what is to be said, then read what comes."""
+        """Send pending bytes, then read."""
         if self.done:
             return 0
         if self.answers:
@@ -63,7 +63,7 @@ class Server(Peer):
                 return 0
             self.due = 0
             return self.catch_up()
-        if self.deaf:
+        if self.ignoring:
             return self.close() if readiness(self.sock.fileno()) & select.POLLHUP else 0
         try:
             data = self.sock.recv(self.world.random.choice((10, 3000, 70000)))
@@ -78,9 +78,9 @@ class Server(Peer):
         return 1
 
     def catch_up(self) -> int:
-        """After an early answer: a request that has not arrived by now is not read any more, as servers do it.
+        """After an early answer: stop reading a request that has not arrived completely, as servers do.
 
-        A client that has sent all of it may use the connection again, and is heard; no other.
+        A client that has sent all of it may use the connection again; others may not.
         """
         try:
             while data := self.sock.recv(70000):
@@ -88,13 +88,13 @@ class Server(Peer):
             return self.close()
         except (BlockingIOError, InterruptedError):
             self.understand()
-            self.deaf = self.early
+            self.ignoring = self.early
             return 1
         except OSError:
             return self.close()
 
     def understand(self) -> None:
-        """Answer the request that is in the buffer, when enough of it is there."""
+        """Answer the request in the buffer, when enough of it has arrived."""
         head, found, rest = self.buffer.partition(b"\r\n\r\n")
         if not found:
             return
@@ -133,11 +133,11 @@ class Server(Peer):
         if not self.early:
             self.answer(int(number), int(size), manner)
         self.early = False
-        # The next one may be there already.
+        # The next request may have arrived already.
         self.understand()
 
     def answer(self, number: int, size: int, manner: str) -> None:
-        """Have the answer sent."""
+        """Queue the answer."""
         body = body_of(number + 7, size)
         if number % 2:
             whole = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + body
@@ -163,8 +163,8 @@ class Web:
         self.ending = False
         world.parts.append(self)
 
-    async def connect(self, _loop: Any, _family: Any, _address: Any) -> socket.socket:
-        """In the place of the client's own connect."""
+    async def connect(self, _loop: Any, _origin: Any, _addresses: Any) -> socket.socket:
+        """Replaces the race of addresses in the client: each connection gets a server of its own."""
         ours, theirs = (socket.socket(socket.AF_UNIX) for _ in range(2))
         listener = socket.socket(socket.AF_UNIX)
         path = f"\0simulation-{os.getpid():08}-{self.connections:04}"
@@ -186,9 +186,9 @@ class Web:
         return ours
 
     def begin(self) -> None:
-        """Send the requests, each from a task of its own."""
-        # There is no other way in: the client makes its sockets itself.
-        connecting._connect_one = self.connect  # type: ignore[assignment]
+        """Send the requests, each from its own task."""
+        # There is no other hook: the client creates its sockets itself.
+        connecting._connect_any = self.connect  # type: ignore[assignment]
         for number, spec in enumerate(self.program["requests"]):
             task = self.world.loop.create_task(self.request(number, spec))
             self.tasks.append(task)
@@ -202,7 +202,7 @@ class Web:
             yield body[at : at + 7000]
 
     async def request(self, number: int, spec: dict[str, Any]) -> None:
-        """One request and what must come of it."""
+        """Send one request and check its result."""
         await asyncio.sleep(spec["after"] / 1e6)
         manner, size = spec["manner"], spec["size"]
         sent = body_of(number, spec["sends"])
@@ -229,7 +229,7 @@ class Web:
             self.world.complain("bytes", f"request {number} ({manner}) was answered with other bytes")
 
     async def read(self, response: Any, way: str, size: int) -> bytes:
-        """Read a streamed body; a failure must be told again to whoever asks once more."""
+        """Read a streamed body; a further read after a failure must raise again."""
         pieces = []
         try:
             if way == "both":
@@ -254,20 +254,20 @@ class Web:
     # --- the model ------------------------------------------------------------------------------------------------
 
     def quiet(self, stage: str) -> None:
-        """Complain of requests that wait for nothing."""
+        """Complain about requests that wait without a reason."""
         waiting = sum(not task.done() for task in self.tasks)
         if waiting:
             self.world.complain("wakeup", f"{waiting} requests wait in stage {stage}, and no time-out is set")
 
     def release(self) -> None:
-        """Nothing is held back."""
+        """Nothing was paused."""
 
     def finish(self) -> None:
         self.ending = True
         self.tasks.append(self.world.loop.create_task(self.client.close()))
 
     def judge(self) -> None:
-        """Complain of what is left."""
+        """Complain about what is left."""
         for task in self.tasks:
             if not task.done():
                 self.world.complain("end", "a request, or the end of the client, is not done")
@@ -276,6 +276,6 @@ class Web:
         if any(sock.fileno() >= 0 for sock in self.ours):
             self.world.complain("leak", "a connection is open after the end of the client")
         self.tasks.clear()
-        connecting._connect_one = REAL
+        connecting._connect_any = REAL
         self.client = None  # type: ignore[assignment]
 

@@ -1,14 +1,14 @@
-"""The world around the loop under test: peers that act by chance, the stages of a run, and what the model complains of.
+"""The environment of the loop under test: randomly acting peers, the stages of a run, and the model's complaints.
 
-A run goes on until nobody can make progress. At that moment the model looks for lost wake-ups: bytes that wait in the
-kernel although their transport reads, queued bytes although the kernel would take them. Then the next stage begins:
+A stage ends when nothing can make progress. Then the model looks for lost wake-ups: unread bytes in the kernel although
+the transport reads, queued bytes although the kernel would accept them. Then the next stage begins:
 
-    scripts    programs and peers do what their scripts say
-    release    all that was paused is resumed
-    finish     all that is open is closed, unfinished tasks are cancelled
-    over       whatever is still open now is a complaint
+    scripts    programs and peers follow their scripts
+    release    everything that was paused is resumed
+    finish     everything that is open is closed, unfinished tasks are cancelled
+    over       what is still open now is a complaint
 
-Everything is decided by one seed: the peers' turns by `World.random`, the kernel's answers by its own generator.
+Everything is determined by one seed: the peers by `World.random`, the kernel's results by its own generator.
 """
 
 import asyncio
@@ -26,8 +26,8 @@ from typing import Any, Protocol
 
 from simulation.loop.kernel import Kernel
 
-# What every stream carries, from an offset of its own on: no piece of it is found a second time near by. It is there
-# twice, so that every piece of up to a period is one slice.
+# The contents of every stream, from its own offset on: nearby, no piece of it occurs twice. It is stored twice, so that
+# every piece of up to a period is one slice.
 PERIOD = 1 << 19
 PATTERN = random.Random(20).randbytes(PERIOD) * 2
 MOST_STEPS = 60_000
@@ -43,19 +43,19 @@ class Planned(Exception):
 
 
 class Part(Protocol):
-    """What takes part in a run and is judged by the model: an end of a connection, a task."""
+    """A part of a run that the model judges: an end of a connection, or a task."""
 
     def quiet(self, stage: str) -> None:
-        """Complain of what could make progress and does not."""
+        """Complain about everything that could make progress and does not."""
 
     def release(self) -> None:
-        """Go on with what was held back."""
+        """Resume what was paused."""
 
     def finish(self) -> None:
-        """Come to an end."""
+        """Close or cancel."""
 
     def judge(self) -> None:
-        """Complain of what is wrong at the end."""
+        """Complain about what is wrong at the end."""
 
 
 class World:
@@ -74,31 +74,31 @@ class World:
         self.pattern_file = ""
         self.loop: asyncio.AbstractEventLoop = None  # type: ignore[assignment]
         self.over: asyncio.Future[None] = None  # type: ignore[assignment]
-        # Whether this is asyncio's loop, which is not asked for what it does not promise.
+        # Whether this is asyncio's loop, of which only documented behaviour is required.
         self.judging = False
-        # Whether a fault of this run may end a connection with an error of the kernel's.
+        # Whether a fault of this run may end a connection with a kernel error.
         self.shortages = bool(rates.get("shortage"))
         # Whether descriptors are closed behind the back of their transports.
         self.closes_fail = False
 
     def complain(self, category: str, text: str) -> None:
-        """Note a broken promise; the first word of it is its category."""
+        """Record a violation; its first word is its category."""
         self.complaints.append(f"{category}: {text}")
         self.kernel.note(f"complaint {category}: {text}")
 
     def note(self, text: str) -> None:
-        """Put a line into the record."""
+        """Add a line to the record."""
         self.kernel.note(text)
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Take part in `loop`, from inside it."""
+        """Attach to `loop`, from inside it."""
         self.loop = loop
         self.over = loop.create_future()
         loop.set_exception_handler(self.on_exception)
         self.kernel.change(self.rates)
 
     def on_exception(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """The exception handler: only what was planned may come here."""
+        """The exception handler: only planned exceptions may arrive here."""
         error = context.get("exception")
         if isinstance(error, OSError) and error.errno in ACCEPT_SHORTAGES and self.rates.get("no_descriptor"):
             return
@@ -106,7 +106,7 @@ class World:
             return
         ending = "_call_connection_lost" in str(context.get("message"))
         if self.judging and ending and isinstance(error, AttributeError):
-            # asyncio's transports end twice when they are aborted while they close.
+            # asyncio's transports call connection_lost twice when they are aborted while they close.
             return
         if not isinstance(error, Planned):
             self.complain("handler", f"{context.get('message')}: {error!r}")
@@ -114,11 +114,11 @@ class World:
     # --- the hooks of the kernel ----------------------------------------------------------------------------------
 
     def step(self, forced: bool) -> int:
-        """Let peers act. Returns 1 when something happened, 0 when nothing can, else minus the next appointment."""
+        """Let peers act. Returns 1 if something happened, 0 if nothing can, else minus the time of the next action."""
         self.steps += 1
         if self.steps > MOST_STEPS:
             if self.steps == MOST_STEPS + 1:
-                self.complain("spin", f"the loop turns and turns in stage {STAGES[self.stage]}")
+                self.complain("spin", f"the loop is busy-waiting in stage {STAGES[self.stage]}")
                 self.stage = len(STAGES) - 1
                 self.end()
             return 0
@@ -138,7 +138,7 @@ class World:
         return -min(due) if due else 0
 
     def stuck(self) -> bool:
-        """Nothing can happen any more: go to the next stage."""
+        """Nothing can happen any more: begin the next stage."""
         self.loop.call_soon_threadsafe(self.advance)
         return True
 
@@ -155,7 +155,7 @@ class World:
             self.end()
             return
         for peer in self.peers:
-            peer.hurry(stage)
+            peer.stop_waiting(stage)
         for part in list(self.parts):
             if stage == "release":
                 part.release()
@@ -168,7 +168,7 @@ class World:
             self.over.set_result(None)
 
     def judge(self) -> None:
-        """The last look at all parts, and the end of the peers."""
+        """Check all parts at the end, and close the peers."""
         for part in self.parts:
             part.judge()
         for peer in self.peers:
@@ -178,7 +178,7 @@ class World:
 
 
 class Peer:
-    """The other end of a stream, a plain socket or pipe end that acts by its script, then reads until the end.
+    """The other end of a stream: a plain socket or pipe end that follows its script, then reads to the end.
 
     Operations: ["send", n] n bytes of its pattern; ["recv", n]; ["wait", ns] of the simulated clock; ["idle", turns];
     ["eof"] half-close; ["close"], with bytes unread a reset.
@@ -203,14 +203,14 @@ class Peer:
         self.cut = False            # closed before all that it had said was sent
         self.done = False
 
-    def hurry(self, stage: str) -> None:
-        """Wait for nothing any more; at the finish, only read."""
+    def stop_waiting(self, stage: str) -> None:
+        """Skip waits from now on; in the stage "finish", only read."""
         self.due = 0
         if stage == "finish":
             self.at = len(self.script)
 
     def act(self) -> int:
-        """Do one thing; 1 when something happened."""
+        """Perform one step; 1 when something happened."""
         if self.done:
             return 0
         if self.due:
@@ -224,7 +224,7 @@ class Peer:
         return result
 
     def next(self) -> int:
-        """Go on with the next operation."""
+        """Continue with the next operation."""
         self.at += 1
         self.left = -1
         return 1
@@ -290,13 +290,13 @@ class Peer:
         return piece_of(self.reads_from, self.received, size)
 
     def pending_bytes(self) -> int:
-        """What is counted as sent and has not reached the kernel."""
+        """Bytes counted as sent that have not reached the kernel."""
         return 0
 
     # --- the socket -----------------------------------------------------------------------------------------------
 
     def put(self, data: bytes) -> int:
-        """Send, as much as the kernel takes."""
+        """Send as much as the kernel accepts."""
         sent: int = self.sock.send(data)
         return sent
 
@@ -306,7 +306,7 @@ class Peer:
         return data
 
     def half_close(self) -> None:
-        """Send no more."""
+        """Send nothing more."""
         self.sock.shutdown(socket.SHUT_WR)
 
     def receive(self, size: int) -> int:
@@ -318,7 +318,7 @@ class Peer:
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError as error:
-            # A reset is told once; what had arrived before it can still be read from a Unix socket.
+            # A reset is reported once; from a Unix socket, what had arrived before it can still be read.
             self.saw_eof = self.failed is not None
             self.failed = error
             return 1
@@ -329,14 +329,14 @@ class Peer:
         return 1
 
     def took(self, data: bytes) -> None:
-        """Compare what came with what must come."""
+        """Compare received bytes with the expected ones."""
         if not self.garbled and data != self.expected(len(data)):
             self.garbled = True
-            self.world.complain("bytes", f"the peer was sent other bytes than written, from {self.received} on")
+            self.world.complain("bytes", f"the peer received other bytes than were written, from {self.received} on")
         self.received += len(data)
 
     def close(self) -> int:
-        """The end of this peer."""
+        """Close this peer."""
         self.done = True
         self.due = 0
         self.sock.close()
@@ -350,13 +350,13 @@ def piece_of(start: int, done: int, size: int) -> bytes:
 
 
 def unread(fd: int) -> int:
-    """How many bytes wait in the kernel for `fd`."""
+    """Number of unread bytes in the kernel for `fd`."""
     found: int = struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, b"\0" * 4))[0]
     return found
 
 
 def readiness(fd: int) -> int:
-    """What poll says of `fd` now."""
+    """The result of poll for `fd`."""
     poller = select.poll()
     poller.register(fd, select.POLLIN | select.POLLOUT)
     found = poller.poll(0)

@@ -51,9 +51,9 @@ TRAPS: dict[str, list[str]] = {
         f"{LOOP}/test_descriptors.py::test_transports_on_numbers_used_again_in_one_batch",
     ],
     "descriptor closed behind the loop's back": [
-        f"{CORE}/test_poller.py::test_descriptor_closed_behind_our_back",
+        f"{CORE}/test_poller.py::test_descriptor_closed_without_unwatch",
         f"{LOOP}/test_descriptors.py::test_a_number_that_comes_back_is_watched_anew",
-        f"{LOOP}/test_descriptors.py::test_a_duplicate_keeps_nobody_awake",
+        f"{LOOP}/test_descriptors.py::test_a_duplicate_causes_no_busy_loop",
     ],
     "fork": [f"{LOOP}/test_forking.py"],
     "EMFILE on accept": [
@@ -80,7 +80,7 @@ TRAPS: dict[str, list[str]] = {
     ],
     "watermarks": [f"{TRANSPORTS}/test_stream.py::test_watermarks"],
     "cancelled timers": [
-        f"{CORE}/test_timers.py::test_cancel_takes_out_at_once_and_lets_go",
+        f"{CORE}/test_timers.py::test_cancel_removes_at_once_and_releases_the_callback",
         f"{STRESS}::test_timers_set_and_cancelled",
         f"{STRESS}::test_timeouts_around_every_operation",
     ],
@@ -91,7 +91,7 @@ TRAPS: dict[str, list[str]] = {
     "signals while in C": [
         f"{LOOP}/test_services.py::test_interrupt_ends_an_idle_program",
         f"{LOOP}/test_services.py::test_python_handlers_run_while_the_loop_sleeps",
-        f"{LOOP}/test_signals.py::test_a_flood_of_signals_is_heard_again_afterwards",
+        f"{LOOP}/test_signals.py::test_signals_are_handled_after_a_flood",
         f"{LOOP}/test_signals.py::test_system_calls_are_restarted",
     ],
     "BaseException in callbacks": [
@@ -123,7 +123,7 @@ TRAPS: dict[str, list[str]] = {
     "subprocesses": [f"{LOOP}/test_children.py"],
     "shortcut of getaddrinfo": [f"{LOOP}/test_happy_eyeballs.py::test_numeric_names_keep_zone_and_service"],
     "debug checks": [f"{LOOP}/test_loop.py::test_debug_mode"],
-    "subinterpreters": [f"{LOOP}/test_forking.py::test_subinterpreters_are_refused_in_words"],
+    "subinterpreters": [f"{LOOP}/test_forking.py::test_subinterpreters_are_refused_with_an_import_error"],
 }
 
 #: What makes people leave a loop, in the order of how much it hurts; what is about speed stands in benchmarks.
@@ -137,7 +137,7 @@ PAINS: dict[str, list[str]] = {
     "TLS memory": [f"{TLS}::test_no_cycle_outlives_a_connection"],
     "write at once": [f"{TRANSPORTS}/test_stream.py::test_writes_inside_the_callback_leave_together"],
     "eager_start in factories": [
-        f"{LOOP}/test_interface.py::test_a_plain_factory_never_meets_keywords_that_nobody_gave",
+        f"{LOOP}/test_interface.py::test_a_plain_factory_gets_only_the_given_keywords",
         f"{LOOP}/test_interface.py::test_eager_tasks",
     ],
     "isinstance and extra information": [
@@ -203,7 +203,7 @@ INTERFACE: dict[str, list[str]] = {
     "half-close": [f"{TRANSPORTS}/test_stream.py::test_half_close"],
     "TCP_NODELAY": [f"{LOOP}/test_serving.py::test_extra_information_of_streams"],
     "fork": [f"{LOOP}/test_forking.py::test_no_loop_runs_in_the_child_and_a_new_one_works"],
-    "subinterpreters": [f"{LOOP}/test_forking.py::test_subinterpreters_are_refused_in_words"],
+    "subinterpreters": [f"{LOOP}/test_forking.py::test_subinterpreters_are_refused_with_an_import_error"],
     "CPython's own tests": ["conformance/asyncio/test_stdlib.py::test_module"],
 }
 

@@ -1,6 +1,6 @@
-"""getaddrinfo over the resolver: arguments and results as the C library's, names from hosts, search list and DNS.
+"""getaddrinfo with the resolver: arguments and results as in the C library, names from hosts, search list and DNS.
 
-Where no name has to be resolved, the C library itself is the oracle.
+Where no name has to be resolved, the results are compared with those of the C library.
 """
 
 import asyncio
@@ -394,7 +394,7 @@ def test_install_makes_the_loop_use_it(fake):
     assert fake.asked
 
 
-def test_install_on_a_loop_without_a_place_for_it_says_so(fake):
+def test_install_on_a_loop_without_set_resolver_raises(fake):
     loop = asyncio.new_event_loop()
     with pytest.raises(TypeError, match="set_resolver"):
         install(loop, fake)

@@ -51,7 +51,7 @@ def test_an_answer_is_a_value_that_iterates_as_text(run):
     run(test)
 
 
-def test_missing_names_and_data_are_told_apart(run):
+def test_missing_names_and_missing_data_are_distinguished(run):
     async def test(settings):
         async with Resolver(settings) as resolver:
             missing = await resolver.resolve("no-such-name.example.playground")
@@ -147,7 +147,7 @@ def test_cancelling_one_waiter_leaves_the_others(run):
 
 def test_timeout_is_an_exception_and_a_deadline_is_an_answer():
     async def main():
-        # 127.20.255.1 is nobody: the question is neither answered nor refused, since the socket exists and is silent.
+        # The socket at 127.20.255.1 exists and never replies, so the query is neither answered nor refused.
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
             silent.bind(("127.20.255.1", 0))
             iteration = IterationSettings(
@@ -159,7 +159,7 @@ def test_timeout_is_an_exception_and_a_deadline_is_an_answer():
                 with pytest.raises(ResolveTimeout, match=r"example\. A: no answer in 0.05 seconds") as caught:
                     await resolver.resolve("example", timeout=0.05)
                 assert isinstance(caught.value, TimeoutError)
-                assert resolver.statistics().mesh["running"] == 0, "nobody waits, so nothing goes on"
+                assert resolver.statistics().mesh["running"] == 0, "no client waits, so no job runs"
                 answer = await resolver.resolve("example")
                 assert answer.rcode == c.SERVFAIL
                 with pytest.raises((ResolveTimeout, ServerFailure)) as late:
@@ -187,7 +187,7 @@ def test_what_is_wrong_raises_before_anything_is_asked(run):
     run(test)
 
 
-def test_closing_answers_those_who_wait(run):
+def test_closing_answers_waiting_clients(run):
     async def test(settings):
         resolver = Resolver(settings)
         resolver.open(asyncio.get_running_loop())

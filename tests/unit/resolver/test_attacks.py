@@ -1,9 +1,8 @@
-"""The attacks of the last decade, one row each, with the tests that play them; what cannot be played says why.
+"""Published attacks on resolvers, one row each, with the tests that reproduce them; a row without tests says why.
 
-A row's tests are looked for in their files, so that none can vanish by a renaming. The list is the one of published
-attacks on resolvers; rows without tests name the feature that would have to exist first. `tests/mutants/attacks.toml`
-takes a check of every row out of the source, those in C as well, and wants the row's own tests to fail then; `REMOVALS`
-does it at once, in the running code, where that can be done.
+The tests named in a row must exist, so that none is lost when it is renamed. Rows without tests name the feature that
+is missing. `tests/mutants/attacks.toml` removes a check for each row from the source, also from C, and the row's tests
+must fail then. `REMOVALS` does the same at run time, where that is possible.
 """
 
 import ast
@@ -28,7 +27,7 @@ WALK = f"{UNIT}/iterate/test_attacks.py"
 HOSTILE = f"{UNIT}/iterate/test_hostile.py"
 ITERATE = f"{UNIT}/iterate/test_iterate.py"
 SCRUB = f"{UNIT}/iterate/test_scrub.py"
-CUT = f"{UNIT}/iterate/test_cut.py"
+CUT = f"{UNIT}/iterate/test_delegation.py"
 SIGNED = f"{UNIT}/validate/test_attacks.py"
 AGGRESSIVE = f"{UNIT}/validate/test_aggressive.py"
 UDP = f"{UNIT}/net/test_udp_upstream.py"
@@ -57,7 +56,7 @@ class Attack(NamedTuple):
 ATTACKS = (
     Attack(1, "Kaminsky 2008 (CVE-2008-1447): guessed ids, poisoned siblings", (
         f"{FORGED}::test_a_reply_with_a_wrong_cookie_never_happened",
-        f"{UNIT}/iterate/test_cookies.py::test_a_forger_who_knows_all_but_the_cookie_is_ignored",
+        f"{UNIT}/iterate/test_cookies.py::test_a_forged_reply_with_all_but_the_cookie_is_ignored",
         f"{UNIT}/iterate/test_cookies.py::test_a_forger_without_a_cookie_only_forces_tcp",
         f"{FORGED}::test_kaminsky_flood_ends_the_ask_unproved",
         f"{FORGED}::test_forgery_is_passed_over_and_the_right_reply_still_counts",
@@ -85,7 +84,7 @@ ATTACKS = (
         f"{UDP}::test_probing_does_not_tell_a_fresh_port_from_a_closed_one",
         f"{UDP}::test_old_ports_are_given_up",
         f"{FORGED}::test_kaminsky_flood_ends_the_ask_unproved",
-        f"{HOSTILE}::test_a_forger_who_knows_the_id_but_not_the_letters_forces_tcp",
+        f"{HOSTILE}::test_a_forged_reply_with_the_id_but_wrong_letter_case_forces_tcp",
     )),
     Attack(5, "birthday 2002, RebirthDay 2025 (CVE-2025-5994, CVE-2025-30192)", (
         f"{WALK}::test_rebirthday_equal_questions_are_asked_once",
@@ -93,7 +92,7 @@ ATTACKS = (
     )),
     Attack(6, "MaginotDNS 2023", (
         f"{WALK}::test_maginotdns_a_forwarder_speaks_for_its_zone_only",
-        f"{ITERATE}::test_a_forwarder_is_believed_only_inside_its_zone",
+        f"{ITERATE}::test_answers_of_a_forwarder_are_accepted_only_inside_its_zone",
         f"{WALK}::test_maginotdns_the_zone_around_does_not_speak_for_a_configured_one",
     )),
     Attack(7, "TuDoor 2024: malformed replies that end a wait", (
@@ -118,8 +117,8 @@ ATTACKS = (
         f"{RRSETS}::test_a_child_cannot_prolong_its_delegation",
     )),
     Attack(11, "TsuNAME 2021", (
-        f"{HOSTILE}::test_tsuname_servers_that_need_each_other_are_a_circle_and_no_work",
-        f"{UNIT}/test_mesh.py::test_a_need_that_closes_a_circle_is_refused",
+        f"{HOSTILE}::test_tsuname_servers_that_need_each_other_are_a_cycle_and_cost_little",
+        f"{UNIT}/test_mesh.py::test_a_need_that_closes_a_cycle_is_refused",
         f"{ITERATE}::test_dead_servers_fail_quickly_and_the_failure_is_kept",
     )),
     Attack(12, "iDNS 2014 (CVE-2014-8500, CVE-2014-8602)", (
@@ -241,7 +240,7 @@ ATTACKS = (
     )),
     Attack(39, "ANY and RRSIG as amplifiers", (f"{SERVICE}::test_any_gets_one_small_record",)),
     Attack(40, "overlong names of error reports (CVE-2026-55973)", (
-        f"{WALK}::test_an_agent_for_error_reports_is_not_told_anything",
+        f"{WALK}::test_no_report_is_sent_to_an_error_reporting_agent",
     )),
     Attack(41, "zone transfers from bogus hosts (CVE-2026-50248, CVE-2026-33612)", (), "zones are not transferred"),
     Attack(42, "memory of the metrics page (CVE-2026-33256)", (
@@ -431,7 +430,7 @@ REMOVALS = (
 
 @functools.cache
 def module_of(file: str) -> ModuleType:
-    """A test file as a module of its own."""
+    """A test file as a module."""
     spec = importlib.util.spec_from_file_location(f"attacks_{Path(file).parent.name}_{Path(file).stem}", TESTS / file)
     assert spec is not None
     assert spec.loader is not None

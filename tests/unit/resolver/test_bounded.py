@@ -1,6 +1,6 @@
-"""Memory beside the cache: every table that strangers can fill stays within the octets it tells, whatever they send.
+"""Memory beside the cache: each table that remote parties can fill stays within its limit in octets.
 
-Each table of `Mesh.bounded` has a filler here, which does what an attacker can; one without a filler is a failure.
+Each table of `Mesh.bounded` has a filler here, which does what an attacker can do; a table without one is a failure.
 """
 
 import tracemalloc

@@ -1,4 +1,4 @@
-"""The vocabulary: equality of questions, budgets that only shrink, errors, and layouts that agree with their slots."""
+"""Effects and budgets: equality of questions, budgets that only shrink, errors, C layouts that match ``__slots__``."""
 
 import importlib
 import re
@@ -14,7 +14,7 @@ from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset
 
-ROOM = Path(resolver.__file__).parent
+PACKAGE = Path(resolver.__file__).parent
 NAME = names.from_text("www.example.com.")
 
 
@@ -113,10 +113,10 @@ LAYOUTS = ["effects", "mesh", "resolve", "iterate.scrub", "iterate.query_servers
 
 @pytest.mark.parametrize("module", LAYOUTS)
 def test_compiled_layouts_have_the_attributes_of_the_slots(module):
-    text = ROOM.joinpath(*module.split(".")).with_suffix(".pxd").read_text(encoding="utf-8")
+    text = PACKAGE.joinpath(*module.split(".")).with_suffix(".pxd").read_text(encoding="utf-8")
     layouts = re.findall(r"^cdef class (\w+):\n((?:    cdef public \w+ \w+\n)+)", text, re.M)
     assert layouts
-    room = importlib.import_module(f"resolver.{module}")
+    loaded = importlib.import_module(f"resolver.{module}")
     for name, body in layouts:
         slots = set(re.findall(r"cdef public \w+ (\w+)", body))
-        assert slots == set(vars(getattr(room, name)).get("__slots__", slots)), name
+        assert slots == set(vars(getattr(loaded, name)).get("__slots__", slots)), name

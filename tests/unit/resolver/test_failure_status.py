@@ -1,9 +1,9 @@
-"""Failures keep their kind and security status, and each says something about one name only.
+"""Failures have a kind and a security status, and each is cached for one name only.
 
-Who validates himself (CD) is refused nothing for the sake of validation, an outage is covered by stale data and forged
-data is not, and none of that is read from the extended error that clients see. Beside it: what an unsigned reply says
-of later names of its alias chain serves that answer alone (RFC 2181 section 5.4.1), and a DS set answers the question
-for it also out of a referral.
+A client that validates itself (CD) is not refused for failures of validation. Stale data is used for outages and not
+for bogus data. No decision depends on the extended error that clients see. Also: records of an unsigned reply for later
+names of its alias chain are for that answer only (RFC 2181 section 5.4.1), and a DS set in a referral answers the DS
+query.
 """
 
 from collections.abc import Callable
@@ -76,7 +76,7 @@ TROUBLES: dict[str, tuple[Callable[[Minet], None], Verdict]] = {
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
-def test_who_validates_himself_is_not_refused(trouble: str) -> None:
+def test_a_validating_client_is_not_refused(trouble: str) -> None:
     m = world()
     bring, status = TROUBLES[trouble]
     bring(m)
@@ -90,7 +90,7 @@ def test_who_validates_himself_is_not_refused(trouble: str) -> None:
         assert unchecked.answer
 
 
-def test_who_validates_himself_is_refused_what_cannot_be_had() -> None:
+def test_a_validating_client_is_refused_what_cannot_be_obtained() -> None:
     """A failure without data is remembered for everybody (RFC 9520)."""
     m = world()
     forge(m, EXAMPLE_AT, lambda qname, qtype, packet: reply(packet, rcode=c.REFUSED))
@@ -325,7 +325,7 @@ def test_later_names_of_an_unsigned_chain_are_asked_for_by_themselves() -> None:
     assert asked_for(m, "two.example.com.") == 1
 
 
-def test_a_later_name_does_not_take_the_place_of_what_was_said_of_it_itself() -> None:
+def test_a_later_name_of_a_chain_does_not_replace_its_own_answer() -> None:
     def host(qname: str, qtype: int, packet: bytes) -> bytes | None:
         if qname == "trap.example.com." and qtype == c.A:
             forged = "www.example.com. 300 A 203.0.113.66"

@@ -1,7 +1,7 @@
-"""Every SERVFAIL says why: each way to fail, from silence to an internal fault, has an extended error and a sentence.
+"""Each SERVFAIL has a reason: every failure, from a timeout to an internal fault, has an extended error and a text.
 
-The failures are brought about in the fake network and then composed by the real service, so that what is looked at is
-what a client reads (RFC 8914).
+The failures happen in the fake network, and the real service composes the reply, so that the tests check what a client
+receives (RFC 8914).
 """
 
 import logging
@@ -123,7 +123,7 @@ def closing() -> Outcome:
 
 def too_many() -> Outcome:
     m = build()
-    m.mesh._places.capacity = 0
+    m.mesh._quota.capacity = 0
     _, found = m.start("www.example.com.")
     return found[0]
 
@@ -215,7 +215,7 @@ def test_each_kind_of_failure_reaches_the_client_with_its_reason(kind: FailureKi
     check(outcome)
 
 
-def test_too_many_queries_of_one_client_are_told_so() -> None:
+def test_too_many_queries_of_one_client_are_refused_with_a_reason() -> None:
     parts = Parts(pending_per_client=1)
     for identity in range(2):
         parts.ask(query(identity=identity, edns_payload=1232))

@@ -1,7 +1,8 @@
-"""What questions under way hold: counted in octets, given back with their work, and bounded together.
+"""Memory of running jobs: counted in octets, released when they end, and limited in sum.
 
-Each way in which strangers make a question hold much has a world here: it receives it, and then its next server is
-silent. What is counted is held against what the interpreter has allocated.
+For each way in which remote parties can make a query hold much there is a fake network: the query receives the data,
+and then its next server does not answer. The counted octets are compared with the memory that the interpreter
+allocated.
 """
 
 import gc
@@ -52,7 +53,7 @@ ROOMY = b"".join(bytes([len(part)]) + part for part in (b"a" * 61, b"b" * 62, b"
 
 
 def with_many_sets(packet: bytes, count: int) -> bytes:
-    """A reply with an alias to a silent zone and `count` NSEC records, their long names compressed to a few octets."""
+    """A reply with an alias to a dead zone and `count` NSEC records, their long names compressed to a few octets."""
     query = MessageView.parse(packet)
     assert query.qname is not None
     wire = bytearray(packet[:2] + (c.QR | c.AA).to_bytes(2, "big") + b"\0\1\0\1" + count.to_bytes(2, "big") + b"\0\0")
@@ -112,7 +113,7 @@ def failed(m: Minet, number: int) -> str:
 
 
 def needed(m: Minet, number: int) -> str:
-    """Name servers whose names are aliases with many signatures in the cache and have no address, and a silent one."""
+    """Name servers whose names are aliases with many signatures in the cache and have no address, and a dead one."""
     key = b"\0\5\x0d\2\0\0\1\x2c\x70\0\0\0\x60\0\0\0\0\1\4evil\3com\0"
     sigs = [key + bytes([n]) * 180 for n in range(200)]
     targets = [f"ns{n}.z{number}.evil.com." for n in range(4)]
@@ -190,7 +191,7 @@ def asks_and_waits(name: str) -> Callable[[Task, Context], Steps[Outcome]]:
     return steps
 
 
-def test_answers_to_others_are_held_by_all_who_needed_them(played: Minet) -> None:
+def test_results_of_sub_queries_are_counted_for_all_parents(played: Minet) -> None:
     large = RRset(names.from_text("inner."), c.TXT, 60, [b"\xff" + b"x" * 255] * 3 + [b"\1%d" % n for n in range(9)])
 
     def inner(task: Task, _context: Context) -> Steps[Outcome]:
@@ -237,7 +238,7 @@ def test_what_zones_say_of_their_servers_is_held_until_the_whole_query_ends(monk
     m.net.run(m.mesh, seconds=5)
     assert found and m.mesh._octets == 0
     assert job is not None and job.finished
-    assert job.task.child_ns == {}, "whoever knows the job later, as timers do, holds nothing by it"
+    assert job.task.child_ns == {}, "a timer that still refers to the job holds no memory by it"
 
 
 def test_failed_sub_queries_are_held_until_the_whole_query_ends(played: Minet) -> None:
@@ -283,7 +284,7 @@ def test_the_octets_of_a_reply_cover_all_its_sections() -> None:
     assert octets_of([signed]) > octets_of([signed.without_sigs()]) + 42
 
 
-def test_those_who_hold_most_end_and_others_go_on() -> None:
+def test_queries_that_hold_most_end_and_others_go_on() -> None:
     m = world()
     m.mesh._octets_limit = 4 * MIB
     light = [submit(m, f"x{n}.dark.com.", "light") for n in range(20)]
@@ -362,7 +363,7 @@ def test_one_network_of_many_ends_its_own_questions_first() -> None:
     assert not honest
 
 
-def test_who_waits_for_a_part_of_what_ends_begins_it_again() -> None:
+def test_a_query_that_waits_for_a_sub_query_of_an_ended_one_starts_it_again() -> None:
     """A sub-query that another client waits for ends with its query; that client's own work begins then."""
     m = world()
 

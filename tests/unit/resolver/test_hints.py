@@ -1,4 +1,4 @@
-"""Root hints and anchors: the built-in facts fit together, and the readers of replacement files say what is wrong."""
+"""Root hints and trust anchors: the built-in data is consistent, and the parsers report what is wrong in a file."""
 
 import base64
 import hashlib
@@ -54,7 +54,7 @@ def test_hints_with_ttl_class_comments_and_repeated_owner():
         (". NS a.\n", "no root server"),
         ("example. NS a.\na. A 192.0.2.1\n", "line 1: example. NS is neither"),
         ("\n\n. 300 IN\n", "line 3: no record type"),
-        (". NS ( a.\n", "line 1: the parenthesis"),
+        (". NS ( a.\n", "line 1: the opening parenthesis"),
         (". NS a. )\n", "line 1: a closing parenthesis"),
     ],
 )
@@ -79,9 +79,9 @@ def test_anchor_file_without_anchors():
         (". IN A 192.0.2.1", "neither DS nor DNSKEY"),
         (". DS 1 8 2", "needs three numbers"),
         (". DS x 8 2 00", "needs three numbers"),
-        (". DS 65536 8 2 00", "65536 is more than that field holds"),
-        (". DS 1 256 2 00", "256 is more than that field holds"),
-        (". DNSKEY 257 256 8 AAAA", "256 is more than that field holds"),
+        (". DS 65536 8 2 00", "65536 is above the maximum of its field"),
+        (". DS 1 256 2 00", "256 is above the maximum of its field"),
+        (". DNSKEY 257 256 8 AAAA", "256 is above the maximum of its field"),
         (". DS 1 8 2 zz", "."),
         (". DNSKEY 257 3 8 ====", "."),
         (".", "no record type"),

@@ -1,6 +1,6 @@
-"""The driver: joining, cycles, deadlines, cancelling, faults, budgets, verification and counters, in virtual time.
+"""The driver: joining, cycles, deadlines, cancellation, faults, budgets, verification and counters, in virtual time.
 
-Where the whole resolver would only be in the way, a job's generator is replaced by a small one of the test's own.
+Where the whole resolver is not needed, the generator of a job is replaced by a small one of the test.
 """
 
 import logging
@@ -83,7 +83,7 @@ def test_sub_queries_are_joined_as_well():
     assert len(m.net.asked(qname=".", qtype=c.NS)) == 1
 
 
-def test_a_traced_question_joins_nobody_and_tells_the_whole_story():
+def test_a_traced_query_joins_no_job_and_has_all_steps():
     m = build()
     m.start("www.example.com.")
     trace: list[TraceStep] = []
@@ -203,7 +203,7 @@ def test_too_many_questions_are_refused_at_once(scripted):
         return outcome_for(task.question)
 
     m = scripted
-    m.mesh._places.capacity = 2
+    m.mesh._quota.capacity = 2
     found = []
     for name in ("a.", "b.", "c."):
         m.table[name] = wait
@@ -432,7 +432,7 @@ def test_what_a_client_without_validation_needs_is_not_validated_either(scripted
     assert began == [True, False]
 
 
-def test_a_need_that_closes_a_circle_is_refused(scripted):
+def test_a_need_that_closes_a_cycle_is_refused(scripted):
     m = scripted
     results = []
 
@@ -449,7 +449,7 @@ def test_a_need_that_closes_a_circle_is_refused(scripted):
     assert m.mesh.statistics()["cycles"] == 2
 
 
-def test_two_that_wait_for_the_same_third_are_no_circle(scripted):
+def test_two_that_wait_for_the_same_third_are_no_cycle(scripted):
     m = scripted
 
     def third(task, context):
@@ -484,7 +484,7 @@ def test_depth_is_bounded(scripted):
     assert m.mesh.statistics()["jobs"] == mesh_module.DEPTH + 1
 
 
-def test_somebody_elses_exhausted_budget_does_not_fail_us(scripted):
+def test_the_exhausted_budget_of_another_query_does_not_fail_this_one(scripted):
     m = scripted
     spent = []
 
@@ -508,7 +508,7 @@ def test_somebody_elses_exhausted_budget_does_not_fail_us(scripted):
 
 
 class Crypto:
-    """Says yes to even numbers, at once or when told."""
+    """Accepts even numbers, at once or when released."""
 
     def __init__(self, later=False):
         self.later = later
@@ -680,7 +680,7 @@ def test_an_alias_read_before_a_flush_is_not_stored_with_what_was_read_after():
 def test_a_flush_by_another_worker_empties_what_is_kept_beside_the_cache():
     m = build()
     m.ask("www.example.com.")
-    m.store.drop(names.from_text("elsewhere.test."))  # as from anywhere: the mesh is not told
+    m.store.drop(names.from_text("elsewhere.test."))  # as another process would: the mesh gets no call
     asked = len(m.net.log)
     m.store.rrsets.drop(names.from_text("com."), c.NS)
     m.store.rrsets.drop(names.from_text("example.com."), c.NS)
@@ -707,8 +707,8 @@ def test_a_question_without_recursion_gets_the_delegation_that_is_known():
     assert m.mesh.peek(question("elsewhere.example.com.")) is None
 
 
-def test_who_gives_its_place_to_another_that_waits_for_the_same_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both wait for a job that another's budget ends; the younger one begins again, and the older makes room for it."""
+def test_a_query_ended_for_another_that_waits_for_the_same_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both wait for a job that ends with another query's budget. The newer starts again; the older is ended for it."""
 
     def steps(task, _context):
         name = names.to_text(task.question.qname)
@@ -728,7 +728,7 @@ def test_who_gives_its_place_to_another_that_waits_for_the_same_answer(monkeypat
         return outcome_for(task.question, found)
 
     m = build()
-    m.mesh._places.capacity = 21
+    m.mesh._quota.capacity = 21
     monkeypatch.setattr(mesh_module, "resolve", steps)
     got = {}
 
@@ -745,4 +745,4 @@ def test_who_gives_its_place_to_another_that_waits_for_the_same_answer(monkeypat
     m.net.sleep(m.mesh, 40.0)
     assert got["older"].failure.kind is FailureKind.OVERLOAD
     assert got.keys() == {"first", "older", "younger", *(f"filler{number}" for number in range(8))}
-    assert m.mesh._places.held == 0
+    assert m.mesh._quota.held == 0

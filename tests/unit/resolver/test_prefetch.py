@@ -1,4 +1,4 @@
-"""Renewing answers before they end: the mesh in virtual time, and the way from the fast path to a new answer."""
+"""Prefetch: the mesh in virtual time, and the path from the fast path to a new answer."""
 
 import pytest
 from support.fakenet import Link

@@ -1,4 +1,4 @@
-"""Types that the cache uses for itself cannot be asked for: type 0, and the one that keeps the proofs of wildcards."""
+"""Types that the cache uses internally cannot be queried: type 0, and the type that stores the proofs of wildcards."""
 
 import pytest
 from support.forger import EXAMPLE_AT, forge, world

@@ -1,7 +1,7 @@
-"""The story of a query: aliases, DNAME, what is kept and what is shown, failures, and the place of validation.
+"""The generator of one query: aliases, DNAME, what is cached and what is given to clients, failures, validation.
 
-The validator here is a few lines that say what the test wants, because what matters is when it is asked and what
-follows from its word.
+The validator here is a few lines that return the verdict that the test wants, because the tests check when it is called
+and what follows from its verdict.
 """
 
 import pytest
@@ -474,7 +474,7 @@ def test_a_local_alias_that_leads_out_is_followed():
     assert texts(m.ask("www.here.", "CNAME")) == [("www.here.", "CNAME")]
 
 
-def test_nobody_vouches_for_a_chain_that_begins_with_a_local_alias():
+def test_a_chain_that_begins_with_a_local_alias_is_not_secure():
     m = with_policy(with_example(EXAMPLE_ZONE), local_zones=("here. static",),
                     local_data=("www.here. 60 CNAME www.example.com.",))
     m.mesh._context.validator = Validator(Verdict.SECURE).validate

@@ -1,4 +1,4 @@
-"""Settings: defaults lie within their limits, every field explains itself, and wrong values are named."""
+"""Settings: defaults are within their limits, every field has a description, and errors name the setting."""
 
 import importlib.util
 import sys
@@ -117,7 +117,7 @@ def test_wrong_endpoints_name_their_place(text):
         (lambda: IterationSettings(do_ip4=False, do_ip6=False), "iteration.do_ip4"),
         (lambda: ServerSettings(listen=("[::1]:53", "::1@53")), "server.listen: '::1@53' is the address and port of"),
         (lambda: DnssecSettings(trust_anchors=(". A 1",)), "dnssec.trust_anchors"),
-        (lambda: DnssecSettings(trust_anchors=("a..b DS 1 8 2 00",)), "dnssec.trust_anchors: 'a..b' is no domain name"),
+        (lambda: DnssecSettings(trust_anchors=("a..b DS 1 8 2 00",)), "dnssec.trust_anchors: 'a..b' is not a domain"),
         (lambda: PolicySettings(allow=("all",)), "policy.allow"),
         (lambda: PolicySettings(hosts=(HostEntry("a", ("b",)),)), "policy.hosts"),
         (lambda: LogSettings(level="loud"), "log.level"),

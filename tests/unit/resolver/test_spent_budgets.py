@@ -1,4 +1,4 @@
-"""A query that spends its budget on one zone's wrong signatures fails alone: nothing is remembered of other zones."""
+"""A query that spends its budget on wrong signatures of one zone fails alone: no failure of other zones is cached."""
 
 import re
 

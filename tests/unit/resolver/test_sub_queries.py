@@ -1,7 +1,7 @@
-"""Sub-queries are work, whether they need packets or not: few for one client query, and none that failed is repeated.
+"""Sub-queries are limited for each client query, whether they need packets or not, and none that failed is repeated.
 
-Zones without glue make a tree of them: each name server of each zone is a look-up of its own, and once all delegations
-are known no packet is needed any more, so that no limit on packets and no deadline sees it.
+Zones without glue make a tree of them: each name server of each zone is a look-up. When all delegations are cached, no
+packet is needed any more, so that neither the limit of packets nor the deadline applies.
 """
 
 from collections import Counter
@@ -65,7 +65,7 @@ def test_two_zones_that_need_each_other(servers: int, begun: Counter) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_shortage_of_ours_repeats_nothing_either(seed: int, begun: Counter) -> None:
-    """With one, what fails is kept for nobody else: it may be over by then."""
+    """After one, no failure is cached for other clients: the cause may be over by then."""
     com = chain(7, 5) + "z0 7200 IN NS q.pre.com.\npre 7200 IN NS ns.pre.com.\nns.pre 7200 IN A 192.0.2.99\n"
     links = {"192.0.2.99": Link(local=FailureKind.NO_ROUTE)}
     assert_few(build(standard(a192_5_6_30=[("com.", com)]), links=links, seed=seed), begun, "www.z0.com.")
@@ -245,7 +245,7 @@ def late_world() -> Minet:
 
 
 @pytest.mark.parametrize("clients", [1, 3])
-def test_a_client_who_joins_a_sub_query_has_a_deadline_of_its_own(clients: int) -> None:
+def test_a_client_that_joins_a_sub_query_has_a_deadline_of_its_own(clients: int) -> None:
     m = late_world()
     _, slow = m.start("a.x.evil.com.")
     m.net.run(m.mesh, seconds=7.9)
@@ -258,7 +258,7 @@ def test_a_client_who_joins_a_sub_query_has_a_deadline_of_its_own(clients: int) 
     assert m.mesh.statistics()["running"] == 0
 
 
-def test_a_client_who_gives_up_meanwhile_is_not_called() -> None:
+def test_a_client_that_cancels_meanwhile_is_not_called() -> None:
     m = late_world()
     m.start("a.x.evil.com.")
     m.net.run(m.mesh, seconds=7.9)

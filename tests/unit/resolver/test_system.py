@@ -1,4 +1,4 @@
-"""The host's files: read as every libc reads them, never raising on content, and read again when they change."""
+"""The host's files: parsed as the C library does, without errors for any content, and again when they change."""
 
 import os
 
@@ -82,5 +82,5 @@ def test_a_changed_file_is_read_again_but_not_looked_at_all_the_time(tmp_path):
     assert len(reads) == 4
 
 
-def test_a_directory_in_its_place_reads_as_empty(tmp_path):
+def test_a_directory_instead_of_the_file_counts_as_empty(tmp_path):
     assert Watched(tmp_path, bytes).get() == b""

@@ -1,4 +1,4 @@
-"""Live-object counters: everything that a loop made is gone with it, which only the debug build can tell."""
+"""Live-object counters of the debug build: all objects of a loop are freed with it."""
 
 import asyncio
 import gc

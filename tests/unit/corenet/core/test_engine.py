@@ -1,4 +1,4 @@
-"""The engine without asyncio: order of callbacks, the inbox of other threads, readers, failures, the end."""
+"""The engine without asyncio: order of callbacks, the inbox for other threads, readers, failures, closing."""
 
 import contextvars
 import gc
@@ -16,12 +16,12 @@ from corenet.core.handles import Handle
 
 
 def run(engine: Engine) -> None:
-    """One turn."""
+    """Run one iteration."""
     engine.stop()
     engine.run()
 
 
-def test_callbacks_run_in_order_and_new_ones_wait_a_turn() -> None:
+def test_callbacks_run_in_order_and_new_ones_in_the_next_iteration() -> None:
     engine = Engine()
     seen: list[str] = []
 
@@ -101,7 +101,7 @@ def test_failures_are_reported_and_the_rest_runs(monkeypatch: pytest.MonkeyPatch
     assert reported[0].exc_type is ZeroDivisionError
 
 
-def test_system_exit_leaves_run_and_keeps_what_was_behind() -> None:
+def test_system_exit_ends_run_and_keeps_later_callbacks() -> None:
     engine = Engine()
     seen: list[int] = []
     engine.call_soon(sys.exit, 3)
@@ -130,7 +130,7 @@ def test_inbox_wakes_a_sleeping_engine_once_and_keeps_order() -> None:
     assert engine.raw_statistics()["wakeups"] < 1000
 
 
-def test_order_holds_between_both_doors() -> None:
+def test_order_of_call_soon_and_call_soon_threadsafe() -> None:
     engine = Engine()
     seen: list[str] = []
     engine.call_soon_threadsafe(seen.append, "a")
@@ -242,7 +242,7 @@ def test_waiters_are_woken_once_each(recognised: bool) -> None:
     two.close()
 
 
-def test_edges_that_nobody_waits_for_come_to_an_end() -> None:
+def test_edges_without_a_waiter_end_the_registration() -> None:
     engine = Engine()
     one, two = socket.socketpair()
     seen: list[str] = []

@@ -1,6 +1,6 @@
-"""The three framers split streams as written on the tin: sizes, limits, poison, views and the end of the stream.
+"""The three framers: sizes, limits, the poisoned state, views and the end of the stream.
 
-That chunking never matters is a property test (tests/property/test_framer.py); here stand the named cases.
+That the result does not depend on chunking is a property test (tests/property/test_framer.py).
 """
 
 import struct
@@ -224,7 +224,7 @@ def test_fixed_frames() -> None:
     with pytest.raises(IncompleteFrame):
         framer.at_eof()
     assert framer.frame(b"xyz") == (b"", b"xyz")
-    with pytest.raises(FrameError, match="not a frame of 3"):
+    with pytest.raises(FrameError, match="not a frame of size 3"):
         framer.frame(b"xy")
 
 

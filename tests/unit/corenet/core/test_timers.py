@@ -1,4 +1,4 @@
-"""The timer heap through its handles: order, equal deadlines, cancelling at once, never early."""
+"""The timer heap through its handles: order, equal deadlines, immediate removal on cancel, never early."""
 
 import contextvars
 import random
@@ -27,7 +27,7 @@ def test_equal_deadlines_keep_their_order() -> None:
     assert all(one is two for one, two in zip(due, handles, strict=True))
 
 
-def test_cancel_takes_out_at_once_and_lets_go() -> None:
+def test_cancel_removes_at_once_and_releases_the_callback() -> None:
     class Held:
         pass
 

@@ -1,4 +1,4 @@
-"""FrameView behaves as bytes do where it can, never changes, and keeps the memory that it looks into."""
+"""FrameView behaves like bytes where possible, never changes, and keeps its memory alive."""
 
 import hashlib
 import struct
@@ -10,7 +10,7 @@ from corenet.core.views import FrameView
 
 
 def view_of(data: bytes) -> FrameView:
-    """A view of `data` behind a prefix."""
+    """A view of `data` after a prefix."""
     (view,) = LengthFramer(4, views=True).feed(struct.pack(">I", len(data)) + data)
     assert isinstance(view, FrameView)
     return view

@@ -1,6 +1,6 @@
-"""The body buffer hands out immutable bytes only when nobody can write to them any more.
+"""The body buffer returns immutable bytes only when no writable view of them exists.
 
-The rest is arithmetic that must not be wrong, since the memory behind it is written by TLS and the kernel.
+The rest is arithmetic that must be right, because TLS and the kernel write into the memory.
 """
 
 import gc
@@ -63,7 +63,7 @@ def test_bounds() -> None:
     with pytest.raises(ValueError, match="do not fit"):
         body.append(b"abcd")
     for wrong in (-1, 4):
-        with pytest.raises(ValueError, match="were not empty"):
+        with pytest.raises(ValueError, match="within the empty part"):
             body.advance(wrong)
 
 
@@ -76,8 +76,8 @@ def test_the_codec_counts_what_went_past_it() -> None:
     assert events[1:] == [Data(b"abc")] and codec.length_left == 97
     assert codec.count(90) == [] and codec.length_left == 7
     for wrong in (-1, 8):
-        with pytest.raises(LocalProtocolError, match="not due"):
+        with pytest.raises(LocalProtocolError, match="within the rest of the body"):
             codec.count(wrong)
     assert codec.count(7) == [End()] and codec.reusable
-    with pytest.raises(LocalProtocolError, match="not due"):
+    with pytest.raises(LocalProtocolError, match="within the rest of the body"):
         codec.count(0)

@@ -1,6 +1,6 @@
 """The command: body on stdout, one sentence on stderr, curl's exit codes.
 
-The server runs on a thread of its own with asyncio's loop, because the command brings its own loop and blocks.
+The server runs in a thread with asyncio's loop, because the command runs its own loop and blocks.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ async def no_tls(peer: Peer) -> None:
 
 
 class Background:
-    """A server on a thread, until the context ends."""
+    """A server in a thread, until the context ends."""
 
     def __init__(self, context: Any = None, serve: Any = answer) -> None:
         self.context = context
@@ -253,7 +253,7 @@ def test_the_authority_of_a_simulated_world_counts_only_there(
 def test_without_a_registered_resolver(capfdbinary: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolver_plugins, "entry_points", lambda group: [])
     code, _, err = corenet(capfdbinary, "http://x.example/", "--resolver", "192.0.2.1")
-    assert code == 2 and "no resolver is installed" in err
+    assert code == 2 and "need a package that registers a resolver" in err
 
 
 def test_the_module_runs_as_a_program(monkeypatch: pytest.MonkeyPatch, capfdbinary: Any) -> None:

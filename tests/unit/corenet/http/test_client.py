@@ -1,4 +1,4 @@
-"""The client against a peer that says what the test wants: what is sent, reuse, races, limits, wrong answers.
+"""The client with a scripted peer: requests sent, reuse, races, limits, wrong answers.
 
 Every test runs on asyncio's loop and on ours.
 """
@@ -109,7 +109,7 @@ CHUNKED = {"Transfer-Encoding": "chunked"}
 def test_a_body_that_was_announced_in_chunks_has_a_last_one(
     loop: str, where: str, method: str, body: bytes | None, sent: bytes
 ) -> None:
-    """Without it the peer takes the next request of this connection for chunks (RFC 9112 section 7.1)."""
+    """Without it the peer parses the next request of this connection as chunks (RFC 9112 section 7.1)."""
 
     async def main() -> None:
         told: list[Any] = []
@@ -122,7 +122,7 @@ def test_a_body_that_was_announced_in_chunks_has_a_last_one(
         async with serving(serve) as server, HttpClient(headers=CHUNKED if where == "default" else {}) as client:
             given = CHUNKED if where == "request" else {}
             for _ in range(2):
-                # The second may be sent from what was kept of the first.
+                # The second may be sent from the cached head of the first.
                 await client.request(method, server.url + "/a", body=body, headers=given, timeout=5.0)
             async with client.stream(method, server.url + "/a", body=body, headers=given, timeout=5.0) as response:
                 assert await response.read() == b"ok"
@@ -155,9 +155,9 @@ def write_the_end(peer: Peer) -> None:
 def test_what_came_before_a_request_is_not_its_answer(
     loop: str, came: Callable[[Peer], None], scheme: str, way: str, tmp_path: Path
 ) -> None:
-    """It is in the kernel and no turn of the loop has passed: the connection ends, and another one has the request.
+    """The bytes are in the kernel, and the loop has not polled yet: the connection is closed, and another one is used.
 
-    Before the next request asks for a connection, or after the pool gave it to one that waits.
+    Before the next request acquires a connection, or after the pool gave it to a waiter.
     """
     authority = Authority(tmp_path) if scheme == "https" else None
 
@@ -282,7 +282,7 @@ def test_connections_that_are_not_reused(loop: str, answer: bytes) -> None:
     run_on(loop, main())
 
 
-def test_late_unasked_bytes_never_reach_the_next_request(loop: str) -> None:
+def test_late_unexpected_bytes_never_reach_the_next_request(loop: str) -> None:
     async def main() -> None:
         spoken = asyncio.Event()
 
@@ -292,7 +292,7 @@ def test_late_unasked_bytes_never_reach_the_next_request(loop: str) -> None:
             if peer.number == 1:
                 await asyncio.sleep(0)
                 await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
-                # The client must hang up on us.
+                # The client must close the connection.
                 assert await peer.reader.read() == b""
                 spoken.set()
             await peer.request()
@@ -308,8 +308,8 @@ def test_late_unasked_bytes_never_reach_the_next_request(loop: str) -> None:
 
 
 @pytest.mark.parametrize("end", ["bytes", "lost"])
-def test_a_connection_that_dies_on_its_way_to_who_waits(loop: str, end: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was given to a waiting POST when bytes came, or the end, before the task of the POST ran."""
+def test_a_connection_that_ends_before_its_waiter_runs(loop: str, end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was given to a waiting POST when bytes or end of file arrived, before the task of the POST ran."""
     release = Pool.release
 
     def release_and_hear(pool: Pool, slot: PoolSlot, *, reusable: bool) -> None:
@@ -343,7 +343,7 @@ def test_a_stale_connection_is_replaced_once_for_idempotent_requests(loop: str) 
             await peer.request()
             await peer.send(OK)
             if peer.number == 1:
-                # Take the next request and hang up on it: the keep-alive race.
+                # Take the next request and close without an answer: the keep-alive race.
                 await peer.request()
                 return
             await peer.request()
@@ -365,7 +365,7 @@ def test_a_stale_connection_is_replaced_once_for_idempotent_requests(loop: str) 
 
 
 def test_a_request_is_sent_again_once(loop: str) -> None:
-    """The connection that it then gets was another's, and dies as the first one did."""
+    """The connection that it gets next was another's, and ends as the first one did."""
 
     async def main() -> None:
         async def serve(peer: Peer) -> None:
@@ -375,7 +375,7 @@ def test_a_request_is_sent_again_once(loop: str) -> None:
 
         async with serving(serve) as server, HttpClient(limits=Limits(connections=1)) as client:
             await client.get(server.url)
-            # The first gets the connection, the second waits for its place, and the first then for that of the second.
+            # The first gets the connection, the second waits for its slot, and the first then waits for the second's.
             first, second = await asyncio.gather(client.get(server.url), client.get(server.url), return_exceptions=True)
             assert isinstance(first, ServerDisconnected) and not first.received
             assert isinstance(second, Response) and second.body == b"ok"
@@ -436,7 +436,7 @@ def test_bad_answers(loop: str, answer: bytes, error: type[HttpError]) -> None:
         async with serving(serve) as server, HttpClient() as client:
             with pytest.raises(error):
                 await client.get(server.url)
-            # Nothing is left behind that the next request could stumble over.
+            # Nothing is left behind that could disturb the next request.
             with pytest.raises(error):
                 await client.get(server.url)
             pool = client._pool

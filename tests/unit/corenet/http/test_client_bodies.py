@@ -1,4 +1,4 @@
-"""Bodies in both directions through the client: the pace of either side sets that of the other, lengths are kept.
+"""Bodies in both directions through the client: back-pressure on either side, and exact lengths.
 
 Every test runs on asyncio's loop and on ours.
 """
@@ -93,13 +93,13 @@ def test_an_answer_before_the_upload_ended(loop: str) -> None:
     run_on(loop, main())
 
 
-def test_an_answer_wakes_an_upload_that_nobody_reads(loop: str) -> None:
+def test_an_answer_wakes_an_upload_that_the_server_does_not_read(loop: str) -> None:
     async def main() -> None:
         async def serve(peer: Peer) -> None:
             await peer.reader.readuntil(b"\r\n\r\n")
             await asyncio.sleep(SHORT)
             await peer.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
-            # Neither reading nor closing: the client must not wait for either.
+            # Neither read nor close: the client must not wait for either.
             await done.wait()
 
         done = asyncio.Event()
@@ -114,7 +114,7 @@ def test_an_answer_wakes_an_upload_that_nobody_reads(loop: str) -> None:
 @pytest.mark.slow
 def test_a_slow_upload_is_no_silence(loop: str) -> None:
     async def main() -> None:
-        # More than the kernel holds for us, so that we see it leave; the server is slow only with the first part.
+        # More than the kernel buffers for us, so that the sending is visible; the server is slow at first only.
         size = 32 << 20
         slowly = size - (8 << 20)
 
@@ -149,7 +149,7 @@ def test_a_wrong_length_is_our_own_mistake(loop: str, headers: dict[str, str]) -
 def test_a_body_is_bytes(loop: str) -> None:
     async def main() -> None:
         async with HttpClient() as client:
-            with pytest.raises(TypeError, match="encode the text"):
+            with pytest.raises(TypeError, match="encode str"):
                 await client.post("http://127.0.0.1/", "text")  # type: ignore[arg-type]
         async with serving(always_ok) as server, HttpClient() as client:
             with pytest.raises(LocalProtocolError, match="not str"):

@@ -1,4 +1,4 @@
-"""Coded bodies through the client: the loop goes on while they are decoded, and the request's time still counts.
+"""Encoded bodies through the client: other callbacks run while they are decoded, and the request's time-out holds.
 
 Every test runs on asyncio's loop and on ours.
 """
@@ -34,7 +34,7 @@ async def fetch(client: HttpClient, url: str, streamed: bool, timeout: float = 3
 
 
 class Turns:
-    """Counts the turns of the loop."""
+    """Counts the iterations of the loop."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -91,7 +91,7 @@ def test_the_total_time_ends_decoding(loop: str, streamed: bool) -> None:
                 return clock() + late
 
             def turn(turns: int = 0) -> None:
-                # The hour that the body takes, once its decoding goes on for some turns.
+                # Advance the clock by an hour when decoding has lasted for some iterations.
                 nonlocal late
                 late = 3600.0 if turns == 50 else 0.0
                 if turns < 50:
@@ -112,7 +112,7 @@ def test_a_bomb_of_layers_is_refused(loop: str, streamed: bool) -> None:
     async def main() -> None:
         async with serving(giving(body, "gzip, gzip, gzip")) as server, HttpClient() as client:
             for _ in range(2):
-                with pytest.raises(HttpError, match=r"inner coding|next to nothing"):
+                with pytest.raises(HttpError, match=r"inner coding|nearly empty"):
                     await fetch(client, server.url, streamed)
             pool = client._pool
             assert pool is not None

@@ -1,4 +1,4 @@
-"""Requests that end before their answer: time-outs, cancels, a client that is closed.
+"""Requests that end before their response: time-outs, cancellation, a closed client.
 
 Time-outs are set so that only the one under test can end the request.
 
@@ -46,7 +46,7 @@ def test_a_silent_server_ends_at_the_read_timeout(loop: str) -> None:
             await peer.reader.read()
 
         async with serving(serve) as server, HttpClient(timeout=Timeout(read=SHORT)) as client:
-            with pytest.raises(TimeoutExceeded, match="no byte moved") as caught:
+            with pytest.raises(TimeoutExceeded, match="no byte was sent or received") as caught:
                 await client.get(server.url)
             assert caught.value.phase == "response" and isinstance(caught.value, TimeoutError)
             with pytest.raises(TimeoutExceeded):
@@ -108,7 +108,7 @@ def test_waiting_for_a_connection_ends(loop: str) -> None:
 
 
 def test_all_that_a_connection_takes_has_one_time(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who has waited for a place has so much less for name, TCP and TLS; and each redirect has the whole time again."""
+    """Time spent waiting for a slot counts against name, TCP and TLS; each redirect has the whole time again."""
     deadlines: list[float] = []
     waits: list[tuple[float, float]] = []
 
@@ -128,7 +128,7 @@ def test_all_that_a_connection_takes_has_one_time(loop: str, monkeypatch: pytest
         limits = Limits(per_origin=1)
         async with serving(serve) as server, HttpClient(limits=limits, timeout=Timeout(connect=9.0)) as client:
             first = asyncio.ensure_future(client.get(server.url))
-            await until(lambda: server.connections, "the first has its place")
+            await until(lambda: server.connections, "the first has its slot")
             monkeypatch.setattr(client_module, "open_connection", nowhere)
             began = clock()
             second = asyncio.ensure_future(client.get(server.url))
@@ -145,7 +145,7 @@ def test_all_that_a_connection_takes_has_one_time(loop: str, monkeypatch: pytest
 
 
 def test_a_timeout_holds_while_the_default_context_is_made(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The executor has other things to do."""
+    """All threads of the executor are busy."""
     monkeypatch.setattr(default, "_made", {})
     release = threading.Event()
 
@@ -158,7 +158,7 @@ def test_a_timeout_holds_while_the_default_context_is_made(loop: str, monkeypatc
             executor.submit(release.wait, 30)
             try:
                 async with serving(serve) as server, HttpClient() as client, asyncio.timeout(10):
-                    # On a busy machine it may end before TLS; never later.
+                    # On a busy machine it may end before TLS, never later.
                     with pytest.raises(TimeoutExceeded):
                         await client.get(f"https://127.0.0.1:{server.port}/", timeout=SHORT)
             finally:
@@ -281,7 +281,7 @@ def test_closing_the_client_ends_what_runs(loop: str) -> None:
 
 @pytest.mark.parametrize("turns", range(12))
 def test_closing_the_client_while_it_connects(loop: str, turns: int) -> None:
-    """However far the connection has come, also when the server has seen it already and the request has not begun."""
+    """At any stage of connecting, also when the server has accepted already and the request has not started."""
 
     async def main() -> None:
         async def serve(peer: Peer) -> None:
@@ -309,7 +309,7 @@ def test_closing_the_client_during_a_handshake(loop: str, tmp_path: Path) -> Non
         async def serve(peer: Peer) -> None:
             await peer.reader.read()
 
-        # Nobody answers the hello.
+        # The server never answers the ClientHello.
         async with serving(serve) as server:
             points: list[TracePoint] = []
             context = tls.client_context(cafile=str(Authority(tmp_path).cafile))
@@ -348,7 +348,7 @@ def test_closing_the_client_when_a_slot_was_just_given(loop: str) -> None:
 @pytest.mark.parametrize("first", ["cancel", "close"])
 @pytest.mark.parametrize("kind", ["connecting", "waiting", "get", "stream", "upload"])
 def test_a_cancel_beside_the_close_of_the_client_stays_a_cancel(loop: str, first: str, kind: str) -> None:
-    """In the same turn, whatever the request was doing then: who cancelled hears of his cancel."""
+    """In the same iteration, whatever the request was doing: the canceller gets its CancelledError."""
 
     async def main(turns: int) -> bool:
         async def serve(peer: Peer) -> None:
@@ -387,7 +387,7 @@ def test_a_cancel_beside_the_close_of_the_client_stays_a_cancel(loop: str, first
                 task.cancel()
             await asyncio.wait((task, closing, *others), timeout=10)
             assert closing.done() and all(other.done() for other in others)
-            # A task that had its error already is not cancelled any more.
+            # A task that already had its error is no longer cancelled.
             was_cancelled = task.cancelling() > 0
             assert task.cancelled() if was_cancelled else isinstance(task.exception(), LocalProtocolError)
             for other in others:

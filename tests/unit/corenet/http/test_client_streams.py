@@ -1,4 +1,4 @@
-"""Streamed responses: nothing incomplete looks complete, loops and reads go on from each other, one reader at a time.
+"""Streamed responses: nothing incomplete looks complete, loops and reads continue one another, one reader at a time.
 
 Every test runs on asyncio's loop and on ours.
 """
@@ -116,7 +116,7 @@ def test_after_the_context_was_left_nothing_looks_complete(loop: str) -> None:
         async with serving(serve) as server, HttpClient() as client:
             async with client.stream("GET", server.url) as response:
                 pass
-            # Another request's body is on its way on the same connection.
+            # The body of another request is in flight on the same connection.
             async with client.stream("GET", server.url) as other:
                 with pytest.raises(LocalProtocolError, match="closed before"):
                     await response.read()
@@ -164,7 +164,7 @@ def test_leaving_a_loop_and_going_on(loop: str, packed: bool, count: int) -> Non
     run_on(loop, main())
 
 
-def test_a_second_reader_is_told(loop: str) -> None:
+def test_a_second_reader_is_refused(loop: str) -> None:
     async def main() -> None:
         go = asyncio.Event()
 

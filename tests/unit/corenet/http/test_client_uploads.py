@@ -1,4 +1,4 @@
-"""Bodies that are made while they are sent: beside the reading of the answer, within the request's time, always closed.
+"""Bodies that are produced while they are sent: while the response is read, within the request's time, always closed.
 
 Every test runs on asyncio's loop and on ours. Waits end after `WAIT` seconds.
 """
@@ -33,7 +33,7 @@ LARGE = 40 << 20
 
 
 class Body:
-    """Pieces, then perhaps a stall or an error; notes whether it was closed."""
+    """Pieces, then perhaps a stall or an error; records whether it was closed."""
 
     def __init__(self, *pieces: bytes, stall: bool = False, error: BaseException | None = None) -> None:
         self.pieces = list(pieces)
@@ -60,7 +60,7 @@ class Body:
 
 
 async def echo(peer: Peer) -> None:
-    """Send back what comes, as it comes: neither side may wait for the other to finish."""
+    """Send back what arrives at once: neither side may wait for the other to finish."""
     head = (await peer.reader.readuntil(b"\r\n\r\n")).decode().lower()
     length = int(head.split("content-length: ")[1].split("\r\n")[0])
     await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % length)
@@ -86,7 +86,7 @@ async def unanswered(client: HttpClient, url: str, body: Body, streamed: bool) -
     await client.post(url, body)
 
 
-# --- beside the answer ------------------------------------------------------------------------------------------------
+# --- concurrently with the response -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -112,7 +112,7 @@ def test_a_server_that_answers_while_it_reads(loop: str, streamed: bool, kind: s
 
 
 def test_a_conversation(loop: str) -> None:
-    """Each piece is made of the answer to the one before."""
+    """Each piece is made from the response to the one before."""
 
     async def main() -> None:
         answers: asyncio.Queue[bytes] = asyncio.Queue()
@@ -171,7 +171,7 @@ def test_an_early_answer_ends_the_upload(loop: str, stall: bool) -> None:
 
 
 def test_an_early_answer_leaves_no_unsent_request_behind(loop: str) -> None:
-    """The answer is there, 32 MiB of the request are not away: whoever is next gets another connection, at once."""
+    """The response is there, but 32 MiB of the request are unsent: the next request gets another connection at once."""
 
     async def main() -> None:
         async def serve(peer: Peer) -> None:
@@ -194,9 +194,9 @@ def test_an_early_answer_leaves_no_unsent_request_behind(loop: str) -> None:
 @pytest.mark.parametrize("kind", ["bytes", "pieces"])
 @pytest.mark.parametrize("early", [False, True])
 def test_what_tls_hides_of_a_request_is_not_before_the_next(loop: str, tmp_path: Path, kind: str, early: bool) -> None:
-    """A TLS transport of asyncio says that nothing waits when its transport below has all that the kernel did not take.
+    """A TLS transport of asyncio reports no queued bytes when the transport below holds what the kernel did not accept.
 
-    Ours knows: a connection that has sent a large request is used again when the server has read it.
+    Ours counts them: a connection that has sent a large request is reused when the server has read it.
     """
     authority = Authority(tmp_path)
     leaf = authority.leaf("localhost")
@@ -232,7 +232,7 @@ def test_what_tls_hides_of_a_request_is_not_before_the_next(loop: str, tmp_path:
 
 
 def test_early_answers_to_uploads_hold_the_limit(loop: str) -> None:
-    """As the server counts: connections that are up when it is asked for one more."""
+    """Counted by the server: open connections when a further one arrives."""
 
     async def main() -> None:
         up: dict[Peer, None] = {}
@@ -267,7 +267,7 @@ def test_early_answers_to_uploads_hold_the_limit(loop: str) -> None:
 @pytest.mark.parametrize(
     ("timeout", "told"),
     [
-        (Timeout(read=SHORT), "the body of the request gave nothing for 0.05 s"),
+        (Timeout(read=SHORT), "the request body yielded nothing for 0.05 s"),
         (Timeout(total=SHORT), "longer than its total time, waiting for its body"),
     ],
 )
@@ -290,7 +290,7 @@ def test_a_body_that_stalls(loop: str, timeout: Timeout, told: str, pieces: int,
 @pytest.mark.parametrize("piece", [b"", b"x", bytes(1 << 16)])
 @pytest.mark.parametrize("plain", [False, True])
 def test_a_body_that_never_waits_ends_in_time(loop: str, piece: bytes, plain: bool) -> None:
-    """Nothing in it gives the loop a chance, and the server takes all."""
+    """The body never yields to the loop, and the server accepts all of it."""
 
     def pieces() -> Iterator[bytes]:
         while True:
@@ -338,7 +338,7 @@ def test_what_the_body_raises_comes_out(loop: str, error: BaseException, streame
             assert body.closed == 1
             if not isinstance(error, asyncio.CancelledError):
                 assert caught.value is error
-            # The server must not take the half for the whole.
+            # The server must not take half of the body for all of it.
             await ended.wait()
             pool = client._pool
             assert pool is not None
@@ -549,4 +549,4 @@ def test_a_body_that_refuses_to_end_is_left_behind_and_reported(loop: str, monke
         return heard
 
     (told,) = run_on(loop, bounded(main))
-    assert "did not end in its time" in told["message"]
+    assert "did not end in time" in told["message"]

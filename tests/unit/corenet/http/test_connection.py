@@ -1,4 +1,4 @@
-"""The states of a connection: the table of its module, and what holds in each state."""
+"""The states of a connection: the table in its module's docstring, and what holds in each state."""
 
 import asyncio
 import socket
@@ -16,7 +16,7 @@ from corenet.http.errors import ResponseTooLarge, ServerDisconnected
 from corenet.http.events import Data, End
 from corenet.http.url import Origin
 from corenet.limits import HTTP_CLOSE_TIMEOUT, HTTP_RECEIVE_INTO_MIN, HTTP_SENT_AT_ONCE, HTTP_STREAM_HIGH_WATERMARK
-from corenet.tls.faces import SSLTransport
+from corenet.tls.ssl_transport_type import SSLTransport
 
 
 def test_the_table_in_the_text_is_the_table() -> None:
@@ -33,7 +33,7 @@ def test_whatever_the_table_leaves_out_raises() -> None:
 
 
 class Transport(asyncio.Transport):
-    """Does nothing and remembers what it was told."""
+    """A transport that only records its calls."""
 
     def __init__(self, extra: dict[str, Any]) -> None:
         super().__init__(extra)
@@ -68,7 +68,7 @@ class Transport(asyncio.Transport):
 
 
 class Known(Transport):
-    """Shows itself as our TLS transports do."""
+    """Looks like our TLS transports."""
 
     @property
     def __class__(self) -> Any:
@@ -80,7 +80,7 @@ class Known(Transport):
 
 
 class Loop:
-    """A clock that a test turns, and the timers set by it."""
+    """A clock that the test advances, and its timers."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -114,7 +114,7 @@ class Loop:
 
 
 class Fixture:
-    """A connection in an exchange, GET or POST of three bytes, with nothing answered yet."""
+    """A connection in an exchange, GET or POST of three bytes, without any response yet."""
 
     def __init__(self, *, collecting: bool = True, post: bool = False, scheme: str = "http", **extra: Any) -> None:
         self.loop = Loop()
@@ -160,7 +160,7 @@ def test_what_makes_a_connection_single_use(what: str) -> None:
     if what == "excess":
         fixture.hear(b"x")
     assert not fixture.connection.finish() and connection_state(fixture) == "CLOSING"
-    # Politely only when all was sent and nothing waits for it.
+    # A graceful close only when everything was sent and nothing waits.
     assert fixture.transport.told == ["abort" if what in ("queue", "body") else "close"]
 
 
@@ -168,7 +168,7 @@ def test_what_makes_a_connection_single_use(what: str) -> None:
 @pytest.mark.parametrize("over", [-1, 0, 1])
 @pytest.mark.parametrize("transport", ["tcp", "our tls", "other tls"])
 def test_what_may_wait_below_the_tls_of_others_is_before_no_request(kind: str, over: int, transport: str) -> None:
-    """It says that nothing waits and cannot know: what a socket may not take whole is the last request there."""
+    """It reports no queued bytes and cannot know: it is not reused after a request too large for any idle socket."""
     fixture = Fixture(post=True, scheme="http" if transport == "tcp" else "https", socket=None)
     if transport == "our tls":
         fixture.connection.transport = fixture.transport = Known({})
@@ -187,7 +187,7 @@ def test_what_may_wait_below_the_tls_of_others_is_before_no_request(kind: str, o
     assert fixture.connection.finish() is not alone
     assert fixture.transport.told == (["close"] if alone else [])
     if not alone:
-        # Each request is counted for itself.
+        # The limit is for one request, not for their sum.
         fixture.begin()
         fixture.hear(ANSWER)
         assert fixture.connection.finish()
@@ -225,7 +225,7 @@ def test_bytes_while_idle_end_the_connection() -> None:
     assert fixture.connection.finish()
     fixture.hear(ANSWER)
     assert fixture.transport.told == ["abort"] and not fixture.connection.is_usable()
-    # What comes after it is nobody's.
+    # Further bytes are unexpected.
     fixture.hear(ANSWER)
     assert connection_state(fixture) == "CLOSING"
 
@@ -254,7 +254,7 @@ def test_what_happened_to_an_idle_socket_is_seen_before_the_loop_tells(what: str
 
 @pytest.mark.parametrize(("tls_read_buffer_size", "plaintext"), [(0, 0), (5, 0), (0, 1)])
 def test_what_tls_holds_has_come_as_well(tls_read_buffer_size: int, plaintext: int) -> None:
-    """A part of a record, or plaintext of one: the kernel has nothing more, and the loop nothing to tell."""
+    """A part of a record, or plaintext: neither the kernel nor the loop has anything more."""
     ours, peer = socket.socketpair()
     with ours, peer:
         fixture = Fixture(scheme="https", socket=ours, ssl_object=SimpleNamespace(pending=lambda: plaintext))
@@ -274,7 +274,7 @@ def test_a_body_over_the_limit_is_refused_when_it_is_announced() -> None:
 
 
 class Farewell(ssl.SSLObject):
-    """A TLS session that has read everything; `goodbye`: also the peer's close_notify."""
+    """A TLS session that has read everything; `goodbye`: including the peer's close_notify."""
 
     goodbye = True
 
@@ -292,7 +292,7 @@ class Farewell(ssl.SSLObject):
 
 @pytest.mark.parametrize("goodbye", [False, True])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_body_that_ends_with_its_connection_needs_a_goodbye_under_tls(scheme: str, goodbye: bool) -> None:
+def test_a_body_that_ends_with_its_connection_needs_close_notify_under_tls(scheme: str, goodbye: bool) -> None:
     session = Farewell()
     session.goodbye = goodbye
     fixture = Fixture(scheme=scheme, ssl_object=session if scheme == "https" else None)
@@ -327,7 +327,7 @@ def test_the_end_of_an_answer_survives_the_end_of_the_connection() -> None:
     assert fixture.connection.take_body() == b"ok" and not fixture.connection.finish()
 
 
-def test_the_first_error_is_the_one_that_is_told() -> None:
+def test_the_first_error_is_raised() -> None:
     async def main() -> None:
         fixture = Fixture()
         first = ServerDisconnected("first", received=False)
@@ -348,7 +348,7 @@ def connection_state(fixture: Fixture) -> str:
 
 
 class Upload:
-    """A body that goes on until it is stopped."""
+    """A body that runs until it is stopped."""
 
     waiting = stopped = False
 
@@ -376,7 +376,7 @@ def test_the_end_of_an_exchange_stops_its_upload(end: str) -> None:
     assert upload.stopped and fixture.connection.upload is None
 
 
-def test_a_second_task_that_waits_is_told() -> None:
+def test_a_second_waiting_task_is_refused() -> None:
     async def main() -> None:
         fixture = Fixture()
         fixture.connection.loop = asyncio.get_running_loop()

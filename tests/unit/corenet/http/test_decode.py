@@ -65,7 +65,7 @@ def test_too_many_layers_are_refused() -> None:
 
 
 def test_unknown_codings_are_refused() -> None:
-    with pytest.raises(DecodeError, match="'br' is not known"):
+    with pytest.raises(DecodeError, match="'br' is unknown"):
         Decoder(["br"], limit=PLENTY)
 
 
@@ -108,7 +108,7 @@ def test_output_that_waits_inside_the_decoder_is_not_lost() -> None:
 
 # --- work -------------------------------------------------------------------------------------------------------------
 
-# 5 octets each: a stored block of nothing (RFC 1951 section 3.2.4), as often as one likes.
+# 5 octets each: an empty stored block (RFC 1951 section 3.2.4), which may be repeated without limit.
 EMPTY_BLOCK = b"\x00\x00\x00\xff\xff"
 
 
@@ -127,7 +127,7 @@ def test_layers_that_decode_to_nothing_are_refused_early(coding: str, innermost:
     body = layered(innermost, 2)
     assert len(body) < 1000 and zlib.decompress(innermost, 31 if coding == "gzip" else -15) == b""
     decoder = Decoder([coding, "gzip", "gzip"], limit=PLENTY >> 4)
-    with pytest.raises((DecodeError, ResponseTooLarge), match=r"next to nothing|inner coding"):
+    with pytest.raises((DecodeError, ResponseTooLarge), match=r"nearly empty|inner coding"):
         for _ in decoder.feed(body):
             pass
     assert decoder.work < 6 * HTTP_DECODE_INNER_SIZE
@@ -152,13 +152,13 @@ def test_members_are_counted_against_what_they_hold() -> None:
     assert decode_all(little * most, ["gzip"], PLENTY) == b"x" * most
     with pytest.raises(DecodeError, match="members"):
         decode_all(little * (most + 100), ["gzip"], PLENTY)
-    # As bgzip writes files: many members, each with something in it.
+    # As bgzip writes files: many members that are not empty.
     block = bytes(HTTP_DECODE_STEP_COST)
     assert decode_all(gzip.compress(block) * (most + 1000), ["gzip"], PLENTY) == block * (most + 1000)
 
 
 class Counting:
-    """zlib, with a count of what it was handed and what it handed back: both are copies."""
+    """zlib, counting the bytes passed in and out, which are copies."""
 
     def __init__(self) -> None:
         self.copied = 0

@@ -1,4 +1,4 @@
-"""Header fields: case, order, repetition, and nothing dangerous in or out."""
+"""Header fields: case, order, repetition, and no forbidden bytes in either direction."""
 
 import pytest
 

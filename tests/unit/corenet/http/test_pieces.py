@@ -1,4 +1,4 @@
-"""Pieces of a body: the same bytes in the same order, and memory that does not depend on how a server cut them."""
+"""Pieces of a body: the same bytes in the same order, and memory that does not depend on how a server split them."""
 
 import random
 import tracemalloc
@@ -74,7 +74,7 @@ def test_memory_is_that_of_the_bytes(length: int, chunked: bool, read: int) -> N
     finally:
         tracemalloc.stop()
     assert pieces.size == (size // length * length if chunked else size)
-    # An eighth for room to grow; at the peak a joined piece is copied while it grows, beside one read.
+    # An eighth of spare capacity; at the peak a joined piece is copied while it grows, beside one read.
     assert kept < pieces.size * 9 // 8 + 20_000
     assert peak < pieces.size * 9 // 8 + 4 * HTTP_COALESCED_SIZE + 20_000
     assert most <= 1

@@ -1,7 +1,7 @@
-"""The pool's bookkeeping with connections that are nothing but a flag: no sockets, a clock turned by hand.
+"""The pool's bookkeeping with fake connections: no sockets, and a clock that the test advances.
 
-The properties that matter: no slot is ever lost, none is given twice, the oldest waiter is served first, no origin can
-starve another, and a connection that closes counts until its descriptor is gone (`Fixture.settle`).
+Required properties: no slot is lost or given twice, the request that has waited longest is served first, no origin can
+starve another, and a closing connection counts until its descriptor is closed (`Fixture.settle`).
 """
 
 import asyncio
@@ -34,7 +34,7 @@ class FakeTimer:
 
 
 class FakeLoop:
-    """A clock and futures; time passes when the test says so."""
+    """A clock and futures; the test advances the time."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -111,7 +111,7 @@ class Fixture:
         self.pool.opened(slot, connection)  # type: ignore[arg-type]
 
     def settle(self) -> None:
-        """A turn of the loop: the descriptors of what was closed go."""
+        """An iteration of the loop: descriptors of closed connections are closed."""
         gone = [connection for connection in self.connections if connection.closed]
         self.connections = [connection for connection in self.connections if not connection.closed]
         for connection in gone:
@@ -177,7 +177,7 @@ def test_a_slot_is_released_once() -> None:
     slot = fixture.take()
     fixture.give(slot, reusable=False)
     for _ in range(2):
-        with pytest.raises(RuntimeError, match="given back"):
+        with pytest.raises(RuntimeError, match="was released"):
             fixture.give(slot, reusable=False)
         fixture.settle()
     assert fixture.pool.total == 0 and not fixture.pool.groups
@@ -228,7 +228,7 @@ def test_a_waiter_that_gave_up_is_skipped_and_what_it_had_got_is_passed_on() -> 
     fixture.pool.cancel_acquire(A, first)
     fixture.give(slot)
     assert second.done() and not third.done()
-    # Cancelled in the very moment it was served.
+    # Cancelled at the moment when it was served.
     fixture.pool.cancel_acquire(A, second)
     assert third.done() and third.result().connection is slot.connection
 
@@ -246,7 +246,7 @@ def test_origins_take_turns_at_the_total_limit() -> None:
     assert waiting_b.done() and not waiting_a[1].done()
 
 
-def test_an_idle_connection_of_another_origin_makes_room() -> None:
+def test_an_idle_connection_of_another_origin_is_closed_for_a_waiter() -> None:
     fixture = Fixture(connections=2)
     oldest, newest = fixture.take(A), fixture.take(A)
     fixture.give(oldest)
@@ -258,13 +258,13 @@ def test_an_idle_connection_of_another_origin_makes_room() -> None:
     assert waiting.done() and fixture.pool.total == 2
 
 
-def test_an_origin_keeps_its_turn_while_its_room_is_made() -> None:
+def test_an_origin_keeps_its_turn_while_a_slot_becomes_free() -> None:
     fixture = Fixture(connections=3)
     slots = [fixture.take(A) for _ in range(3)]
     first, own, last = fixture.wait(B), fixture.wait(A), fixture.wait(Origin("https", "c.example", 443))
     fixture.give(slots[0])
     fixture.give(slots[1])
-    # The first makes room for b, the second is of use to a only.
+    # The first idle connection is closed for b; the second can serve only a.
     assert own.done() and own.result() is slots[1] and not first.done()
     fixture.settle()
     assert first.done() and not last.done()
@@ -273,7 +273,7 @@ def test_an_origin_keeps_its_turn_while_its_room_is_made() -> None:
     assert last.done() and fixture.pool.total == 3
 
 
-def test_each_of_many_who_wait_gets_room_made() -> None:
+def test_an_idle_connection_is_closed_for_each_of_many_waiters() -> None:
     fixture = Fixture(connections=3)
     slots = [fixture.take(A) for _ in range(3)]
     for slot in slots:
@@ -286,7 +286,7 @@ def test_each_of_many_who_wait_gets_room_made() -> None:
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_a_goodbye_is_cut_short_for_who_waits(late: bool) -> None:
+def test_a_graceful_close_is_aborted_for_a_waiter(late: bool) -> None:
     fixture = Fixture(connections=1, keepalive_timeout=0)
     slot = fixture.take(A)
     waiting = fixture.wait(B) if not late else None
@@ -348,7 +348,7 @@ def test_idle_connections_expire() -> None:
 
 
 def test_a_connection_idle_for_too_long_is_not_given_out_before_the_timer_runs() -> None:
-    """A loop that was held up runs the callbacks that were ready before the timers that became due meanwhile."""
+    """A loop that was delayed runs the ready callbacks before the timers that became due meanwhile."""
     fixture = Fixture(keepalive_timeout=10)
     slot = fixture.take()
     fixture.give(slot)
@@ -436,11 +436,11 @@ def test_no_slot_is_lost_in_a_storm() -> None:
         assert fixture.pool.total == len(held) + len(fixture.pool.idle) + closing <= 4
         assert fixture.pool.closing_count == closing
         assert all(group.count <= 3 for group in fixture.pool.groups.values())
-        # Nobody waits while something is free for him.
+        # No request waits while a slot is free for it.
         if fixture.pool.total < 4:
             for origin, _ in waiting:
                 assert fixture.pool.groups[origin].count == 3
-    # Whoever still waits is served in the end, with nobody else giving anything back than those who are served.
+    # All waiting requests are served in the end when only served requests release slots.
     for _ in range(100 + len(waiting)):
         for slot in held:
             fixture.give(slot, reusable=False)

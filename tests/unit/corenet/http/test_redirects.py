@@ -1,4 +1,4 @@
-"""Redirects: what is asked again and where, what stays behind (RFC 9110 section 15.4), and where it ends.
+"""Redirects: what is requested again and where, what is left out (RFC 9110 section 15.4), and where they end.
 
 Every test runs on asyncio's loop and on ours.
 """
@@ -24,7 +24,7 @@ CREDENTIALS = {"Authorization": "secret", "Cookie": "a=b", "Proxy-Authorization"
 
 
 def redirecting(status: int, *locations: str) -> Any:
-    """Redirect /start; to everything else tell what was asked and with which fields."""
+    """Redirect /start; answer everything else with the request line and the fields."""
     fields = "".join(f"Location: {location}\r\n" for location in locations)
 
     async def serve(peer: Peer) -> None:
@@ -40,7 +40,7 @@ def redirecting(status: int, *locations: str) -> Any:
 
 
 async def chain(peer: Peer) -> None:
-    """/3 leads to /2, that to /1, that to /0, which is an answer."""
+    """/3 leads to /2, that to /1, that to /0, which is answered."""
     while True:
         left = int((await peer.request())[0].split()[1][1:])
         if left:
@@ -81,7 +81,7 @@ def test_methods_over_redirects(loop: str, status: int, method: str, becomes: st
             response = await client.request(method, server.url + "/start", body=body, headers=CREDENTIALS | asked)
             told, received, headers = response.json()
             assert (told, received) == (becomes, "data" if becomes == method and body else "")
-            # What described the body goes with it, what says who asks stays: it is the same origin.
+            # Fields about the body are removed with it; credentials stay, because it is the same origin.
             kept = {name.lower(): value for name, value in asked.items()} if becomes == method else {}
             assert {name: headers[name] for name in headers if name in {n.lower() for n in BODY_FIELDS}} == kept
             assert {name: headers.get(name.lower()) for name in CREDENTIALS} == CREDENTIALS
@@ -97,7 +97,7 @@ def test_methods_over_redirects(loop: str, status: int, method: str, becomes: st
 
 @pytest.mark.parametrize("where", ["default", "request"])
 def test_credentials_stay_with_their_origin(loop: str, where: str) -> None:
-    """Another port of the same host is another origin, and each of the fields alone would be enough to enter there."""
+    """Another port of the same host is another origin, and each of the fields alone could give access there."""
 
     async def main() -> None:
         fields = {**CREDENTIALS, "X-Kept": "yes", "Host": "intern.example"}
@@ -202,7 +202,7 @@ def test_the_body_of_a_redirect_is_bounded(loop: str) -> None:
 def test_a_stream_cannot_be_sent_twice(loop: str) -> None:
     async def main() -> None:
         async with serving(redirecting(307, "/next")) as server, HttpClient() as client:
-            with pytest.raises(RedirectError, match="which was a stream"):
+            with pytest.raises(RedirectError, match="it was a stream"):
                 await client.post(server.url + "/start", iter([b"x"]))
 
     run_on(loop, main())

@@ -1,6 +1,6 @@
-"""What responses say of themselves: charset, text, JSON, status.
+"""Properties of responses: charset, text, JSON, status.
 
-Everything here is pure; how responses come about is in test_client.py.
+There is no I/O here; test_client.py tests how responses are received.
 """
 
 import encodings

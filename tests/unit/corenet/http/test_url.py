@@ -1,6 +1,6 @@
-"""URLs: what is normalised, what is refused, and where a reference leads.
+"""URLs: normalising, refusals, and joining references.
 
-The refusals matter most: each is a text that two programs have been known to read as two different hosts.
+The refusals matter most: each is a text that two programs are known to read as two different hosts.
 """
 
 import pytest
@@ -117,7 +117,7 @@ def test_parts() -> None:
     assert repr(url) == "Url('https://example.com:8443/a/b?c=d#e')"
 
 
-# RFC 3986 section 5.4, without what is refused here on purpose.
+# RFC 3986 section 5.4, without the cases that are refused on purpose.
 @pytest.mark.parametrize(
     ("reference", "result"),
     [

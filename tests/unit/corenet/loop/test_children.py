@@ -1,4 +1,4 @@
-"""Child processes: every keyword of Popen, real pipes, nobody's at-fork hooks, and endings that cannot be mistaken."""
+"""Child processes: all keywords of Popen, real pipes, no at-fork hooks, and correct exit codes."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ PIPE = subprocess.PIPE
 
 
 async def output(*command: str, **keywords: Any) -> str:
-    """What a command prints, its failure being ours."""
+    """Return what a command prints; its failure fails the test."""
     process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, **keywords)
     said, _ = await process.communicate()
     assert process.returncode == 0
@@ -59,7 +59,7 @@ def test_keywords(twin: Twin, keywords: dict[str, Any], expression: str, expecte
 def test_user_group_and_extra_groups(twin: Twin) -> None:
     async def main() -> None:
         if os.getuid() != 0:
-            # Without the right to change, the kernel's refusal is what must arrive.
+            # Without the right to change, the kernel's error must be raised.
             with pytest.raises(PermissionError):
                 await output("/bin/true", user=0, group=0)
             return
@@ -99,7 +99,7 @@ def test_text_modes_are_refused(twin: Twin, keywords: dict[str, Any]) -> None:
 
 
 def test_stdin_is_a_real_pipe(twin: Twin) -> None:
-    """A child may open /dev/stdin anew, which a socket pair would refuse."""
+    """A child may open /dev/stdin again, which fails for a socket pair."""
 
     async def main() -> None:
         process = await asyncio.create_subprocess_exec("cat", "/dev/stdin", stdin=PIPE, stdout=PIPE)
@@ -167,8 +167,8 @@ def test_many_children_at_once(twin: Twin) -> None:
     twin(main())
 
 
-def test_a_child_collected_by_somebody_else(twin: Twin, caplog: pytest.LogCaptureFixture) -> None:
-    """The exit status is gone then; what remains is 255 and a word in the log, never an endless wait."""
+def test_a_child_reaped_by_other_code(twin: Twin, caplog: pytest.LogCaptureFixture) -> None:
+    """The exit status is lost. The transport reports 255 and logs it, and does not wait forever."""
 
     async def main() -> None:
         process = await asyncio.create_subprocess_exec("sleep", "0.05")
@@ -187,14 +187,14 @@ def test_a_child_collected_by_somebody_else(twin: Twin, caplog: pytest.LogCaptur
 
 @pytest.mark.parametrize("ask", ["terminate", "poll"])
 def test_a_child_that_popen_has_collected(ask: str) -> None:
-    """It had ended before the loop heard of it; a signal sent then is not what ended it.
+    """The child had ended before the loop learned of it. A signal sent then did not end it.
 
     On asyncio's loop this is a race with the thread that waits for the child.
     """
 
     async def main() -> None:
         process: Any = await asyncio.create_subprocess_exec(sys.executable, "-S", "-c", "raise SystemExit(3)")
-        # It has ended, and nobody has collected it.
+        # The child has ended and is not reaped yet.
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         if ask == "terminate":
             with contextlib.suppress(ProcessLookupError):
@@ -238,7 +238,7 @@ def test_a_cancelled_start_leaves_no_child(twin: Twin) -> None:
 
 
 def pidfds() -> int:
-    """How many pidfds this process has open."""
+    """The number of open pidfds of this process."""
     found = 0
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(FileNotFoundError):
@@ -247,7 +247,7 @@ def pidfds() -> int:
 
 
 def test_a_loop_closed_before_its_children_end_leaves_no_descriptor() -> None:
-    """And the children alone: they run on, and what is called for them afterwards still works."""
+    """The children are not affected: they run on, and their transports' methods still work."""
     before = pidfds()
     loop = corenet.new_event_loop()
     processes: list[Any] = [
@@ -264,7 +264,7 @@ def test_a_loop_closed_before_its_children_end_leaves_no_descriptor() -> None:
         assert child.wait(5) == -signal.SIGKILL
 
 
-def test_a_closed_transport_hears_of_the_end_and_leaves_no_descriptor() -> None:
+def test_a_closed_transport_reports_the_exit_and_leaves_no_descriptor() -> None:
     before = pidfds()
 
     async def main() -> None:
@@ -277,7 +277,7 @@ def test_a_closed_transport_hears_of_the_end_and_leaves_no_descriptor() -> None:
 
 
 def test_a_pidfd_that_cannot_be_watched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread waits for the child instead, and nothing stays open."""
+    """A thread waits for the child instead, and no descriptor stays open."""
     before = pidfds()
 
     def refuse(*_args: object) -> None:

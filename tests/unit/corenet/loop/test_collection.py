@@ -1,7 +1,7 @@
-"""Loops that nobody closed: whatever waits in them, they are collected and say so, as asyncio's are.
+"""Unclosed loops: whatever they contain, they are collected with a ResourceWarning, as asyncio's are.
 
-Each case leaves something behind in a loop that has run, or never ran, and lets go of everything. What stays alive then
-is held by something that the collector cannot see.
+Each case leaves something in a loop that has run, or never ran, and drops all references. What stays alive then is held
+by a reference that the garbage collector cannot see.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ Factory = Callable[[], asyncio.AbstractEventLoop]
 
 
 class Holder:
-    """What a program keeps of a loop, in a circle with it."""
+    """An object of the program that holds the loop and is held by it."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -36,7 +36,7 @@ class Holder:
         self.sockets: list[socket.socket] = []
 
     def call(self, *_args: object) -> None:
-        """Do nothing, as a method that holds the loop."""
+        """Do nothing; as a bound method it holds the loop."""
 
     def pair(self) -> tuple[socket.socket, socket.socket]:
         left, right = socket.socketpair()
@@ -105,7 +105,7 @@ def future(holder: Holder) -> None:
 
 
 def left_by_a_callback(holder: Holder) -> None:
-    """What a callback asks for in the turn that is the last one."""
+    """Schedule something in the last iteration."""
 
     def last() -> None:
         many_timers_that_are_kept(holder)
@@ -117,7 +117,7 @@ def left_by_a_callback(holder: Holder) -> None:
 
 
 def has_run(holder: Holder) -> None:
-    """Handles whose time is over, in the hands of whoever asked for them."""
+    """Handles whose time has passed, held by their creator."""
     holder.kept = [holder.loop.call_soon(holder.call) for _ in range(100)]
     holder.kept += [holder.loop.call_later(0, holder.call) for _ in range(100)]
     holder.loop.run_until_complete(turns())
@@ -134,7 +134,7 @@ def cancelled_in_a_callback(holder: Holder) -> None:
 
 
 def raised(holder: Holder) -> None:
-    """The exception handler is given the handle."""
+    """The exception handler gets the handle."""
 
     def fail() -> None:
         raise ValueError(holder)
@@ -155,7 +155,7 @@ CASES = [
 
 
 def collected(factory: Factory, case: Callable[[Holder], None], runs: str) -> list[str]:
-    """Drop a loop in which `case` left something; returns what was warned of. Fails when it stays alive."""
+    """Drop a loop that contains what `case` left in it; returns the warnings. Fails when it stays alive."""
     loop = factory()
     holder = Holder(loop)
     loop.set_exception_handler(holder.call)  # the task that is still pending
@@ -188,7 +188,7 @@ def test_a_dropped_loop_is_collected_and_warned_of(
 
 
 class Keeping(asyncio.Protocol):
-    """Holds its transport, which holds it, and a timer."""
+    """A protocol with a timer; protocol and transport hold each other."""
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -229,7 +229,7 @@ def test_a_dropped_loop_with_transports_is_collected_and_warned_of(loop_factory:
         assert any(text.startswith("unclosed transport <") for text in messages)
 
 
-def test_a_loop_that_was_closed_is_collected_without_a_word(loop_factory: Factory) -> None:
+def test_a_closed_loop_is_collected_without_a_warning(loop_factory: Factory) -> None:
     def case(holder: Holder) -> None:
         many_timers_that_are_kept(holder)
         soon_that_is_kept(holder)
@@ -238,8 +238,8 @@ def test_a_loop_that_was_closed_is_collected_without_a_word(loop_factory: Factor
     assert collected(loop_factory, case, "never") == []
 
 
-def test_an_engine_that_nobody_closed_is_collected() -> None:
-    """Without asyncio's finalizer it has only the collector to take it apart."""
+def test_an_unclosed_engine_is_collected() -> None:
+    """The engine has no finalizer of asyncio, so only the collector can free it."""
     gone = threading.Event()
 
     class Circle:
@@ -261,7 +261,7 @@ def test_an_engine_that_nobody_closed_is_collected() -> None:
 
 
 @pytest.mark.parametrize("held", ["poller", "watch", "nothing"])
-def test_a_poller_that_nobody_closed_is_collected(held: str) -> None:
+def test_an_unclosed_poller_is_collected(held: str) -> None:
     gone = threading.Event()
 
     class Circle:
@@ -287,7 +287,7 @@ def test_a_poller_that_nobody_closed_is_collected(held: str) -> None:
 
 
 def test_what_waits_is_not_collected(loop_factory: Factory) -> None:
-    """The other side: while a loop lives, so does all that waits in it, whoever else has let go."""
+    """The opposite: while a loop is alive, everything that waits in it is alive, without other references."""
     loop = loop_factory()
     called: list[str] = []
 
@@ -319,7 +319,7 @@ def test_what_waits_is_not_collected(loop_factory: Factory) -> None:
 
 
 @pytest.mark.parametrize("kind", [Handle, TimerHandle])
-def test_a_handle_in_a_circle_of_its_own_is_collected(kind: Any) -> None:
+def test_a_handle_in_a_reference_cycle_is_collected(kind: Any) -> None:
     gone = threading.Event()
 
     class Circle:
@@ -338,7 +338,7 @@ def test_a_handle_in_a_circle_of_its_own_is_collected(kind: Any) -> None:
 
 
 def test_a_finalizer_may_use_the_loop_that_is_collected_with_it() -> None:
-    """Everything of the same garbage may still call it: each call works or raises."""
+    """Other garbage of the same collection may still call it; each call works or raises."""
     answers: list[str] = []
 
     class Last:
@@ -348,7 +348,7 @@ def test_a_finalizer_may_use_the_loop_that_is_collected_with_it() -> None:
             self.circle = self
 
         def keep(self) -> None:
-            """Be held by a callback."""
+            """Referenced by a callback."""
 
         def __del__(self) -> None:
             for attempt in (

@@ -1,6 +1,6 @@
-"""create_connection: addresses in turn and in a race, what is said when none answers, local addresses.
+"""create_connection: addresses in order and in a race, errors when none answers, local addresses.
 
-`all_errors` came with Python 3.12; before it asyncio's loop has nothing to compare with.
+`all_errors` came with Python 3.12; before it there is nothing to compare with on asyncio's loop.
 """
 
 import asyncio
@@ -65,7 +65,7 @@ def test_the_first_that_answers(twin: Twin, delay: float | None) -> None:
 
 
 @pytest.mark.parametrize("delay", [None, 0.01])
-def test_nobody_answers(twin: Twin, delay: float | None) -> None:
+def test_no_address_answers(twin: Twin, delay: float | None) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         one, two = free_port(), free_port()
@@ -87,7 +87,7 @@ def test_all_errors(twin: Twin, loop_factory: Any) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         Names(loop, ("127.0.0.1", free_port()), ("::1", free_port()))
-        if not known:  # this asyncio is older than the keyword
+        if not known:  # asyncio of this version does not have the keyword
             with pytest.raises(TypeError, match="all_errors"):
                 await loop.create_connection(Recorder, "several.test", 1, all_errors=True)
             return
@@ -138,7 +138,7 @@ def test_arguments_that_contradict_each_other(twin: Twin, arguments: dict[str, A
 
 
 def test_a_cancelled_race_leaves_no_socket(twin: Twin) -> None:
-    """The attempts that lost, and those of a race that was given up, close what they opened."""
+    """The attempts that lost, and those of a cancelled race, close their sockets."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -146,7 +146,7 @@ def test_a_cancelled_race_leaves_no_socket(twin: Twin) -> None:
             full.bind(("127.0.0.1", 0))
             full.listen(0)
             where = full.getsockname()
-            # A queue of one is full after two; whoever comes then waits.
+            # A backlog of one is full after two connections; further ones wait.
             others = [socket.create_connection(where), socket.socket(), socket.socket()]
             for sock in others[1:]:
                 sock.setblocking(False)
@@ -164,7 +164,7 @@ def test_a_cancelled_race_leaves_no_socket(twin: Twin) -> None:
 
 
 def test_a_race_that_is_given_up_when_it_was_won_closes_the_winner() -> None:
-    """The connection is made and the call cancelled in one turn. asyncio leaves that to the garbage collector."""
+    """The connection is made and the call cancelled in one iteration. asyncio leaves that to the garbage collector."""
 
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
@@ -225,7 +225,7 @@ def test_a_race_that_is_given_up_while_the_losers_end_closes_the_winner() -> Non
 
 
 def descriptors() -> int:
-    """How many descriptors this process has open."""
+    """The number of open descriptors of this process."""
     return len(os.listdir("/proc/self/fd"))
 
 
@@ -266,10 +266,10 @@ def test_no_socket_is_left_when_the_factory_fails(tmp_path: Any, kind: str, monk
         accepted = asyncio.all_tasks()
         with expected as caught:
             await call
-        # Held by the traceback's frames, so that only a close can have freed it.
+        # The traceback's frames hold the socket, so only a close can have freed its descriptor.
         assert caught.value is not None
         assert asyncio.all_tasks() == accepted
-        assert descriptors() - before <= (0 if "datagram" in kind else 1), "besides the server's end of the connection"
+        assert descriptors() - before <= (0 if "datagram" in kind else 1), "more than the server's end"
         server.close()
         server.abort_clients()
 
@@ -279,7 +279,7 @@ def test_no_socket_is_left_when_the_factory_fails(tmp_path: Any, kind: str, monk
 
 @pytest.mark.parametrize("kind", ["stream", "accepted", "datagram"])
 def test_whose_a_given_socket_is_when_the_factory_fails(twin: Twin, kind: str) -> None:
-    """A stream's is closed, as by asyncio from 3.14.10 and 3.15 on; a datagram endpoint's stays its giver's."""
+    """A given stream socket is closed, as by asyncio from 3.14.10 and 3.15 on; a given datagram socket stays open."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -317,7 +317,7 @@ def test_a_datagram_protocol_is_what_the_factory_made(twin: Twin) -> None:
     twin(main())
 
 
-def test_a_server_whose_factory_fails_closes_the_connection_and_goes_on() -> None:
+def test_a_server_whose_factory_fails_closes_the_connection_and_keeps_serving() -> None:
     # asyncio leaves the connection to the garbage collector here too.
     reported: list[Any] = []
     turns = iter([broken, Recorder])

@@ -1,4 +1,4 @@
-"""Context variables: every callback runs in the context of whoever asked for it, and leaves the caller's alone."""
+"""Context variables: every callback runs in the context of its caller and does not change the caller's variables."""
 
 import asyncio
 import contextvars
@@ -102,7 +102,7 @@ def test_readers_writers_and_signals(twin: Twin) -> None:
 
 
 class Looking(asyncio.Protocol):
-    """Notes the variable in every callback of a connection."""
+    """Records the variable in every callback of a connection."""
 
     def __init__(self, seen: dict[str, str]) -> None:
         self.seen = seen
@@ -164,7 +164,7 @@ def test_accepted_connections_have_the_context_of_the_server(twin: Twin) -> None
 
 
 class Ending(Recorder):
-    """Knows in what context it was told of its end."""
+    """Records the context of connection_lost."""
 
     def connection_lost(self, error: BaseException | None) -> None:
         self.ended_in = variable.get()
@@ -172,7 +172,7 @@ class Ending(Recorder):
 
 
 def reports_of(loop: Any) -> list[dict[str, Any]]:
-    """What reaches the exception handler of `loop` from now on; it stops after many."""
+    """Record what reaches the exception handler of `loop`; stops the loop after many."""
     reports: list[dict[str, Any]] = []
 
     def handler(_loop: Any, context: dict[str, Any]) -> None:
@@ -186,7 +186,7 @@ def reports_of(loop: Any) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("event", ["data", "end of file", "room to send", "reset"])
 def test_a_connection_whose_context_runs_the_loop_ends_instead_of_spinning(event: str) -> None:
-    """Nothing can be called in a context that is entered already, and the event would come back for ever."""
+    """A context that is already entered cannot be entered again, and a level-triggered event would repeat forever."""
     loop: Any = corenet.new_event_loop()
     reports = reports_of(loop)
     ours, peer = socket.socketpair()
@@ -218,7 +218,7 @@ def test_a_connection_whose_context_runs_the_loop_ends_instead_of_spinning(event
     assert isinstance(lost.result(), RuntimeError)
     assert protocol.ended_in == "the connection's"
     assert [(report["message"], type(report["exception"])) for report in reports] == [
-        ("The context of the transport cannot be entered", RuntimeError)
+        ("The context of the transport is already entered; run the loop outside of it", RuntimeError)
     ]
     loop.close()
     peer.close()
@@ -242,7 +242,7 @@ def test_a_connection_is_refused_in_a_context_that_runs_the_loop() -> None:
         await asyncio.sleep(0)
 
     context.run(loop.run_until_complete, make())
-    # It was not told of a beginning, so it is not told of an end.
+    # connection_made was not called, so connection_lost is not either.
     assert protocols[0].events == []
     assert reports == []
     assert peer.recv(1) == b""

@@ -1,4 +1,4 @@
-"""Descriptors behind the loop's back: closed, used again, duplicated. Known by generation, never by number."""
+"""Descriptors that the program closes, reuses or duplicates: identified by generation, not by number."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ Twin = Callable[[Any], Any]
 
 
 def test_a_number_that_comes_back_is_watched_anew() -> None:
-    """Closed without remove_reader, and the next socket gets its number: asyncio and uvloop never hear of it."""
+    """Closed without remove_reader, and the next socket gets its number: asyncio and uvloop miss its events."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -45,7 +45,7 @@ def test_a_number_that_comes_back_is_watched_anew() -> None:
     corenet.run(main())
 
 
-def test_a_transport_may_take_a_number_whose_reader_was_forgotten() -> None:
+def test_a_transport_may_reuse_a_number_whose_reader_was_not_removed() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         first, other = socket.socketpair()
@@ -64,7 +64,7 @@ def test_a_transport_may_take_a_number_whose_reader_was_forgotten() -> None:
 
 
 def test_transports_on_numbers_used_again_in_one_batch(twin: Twin) -> None:
-    """The first callback closes the other's descriptor and opens a new one of that number; nobody hears a stranger."""
+    """The first callback closes the other descriptor and opens a new one with that number, which gets no event."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -105,8 +105,8 @@ def test_transports_on_numbers_used_again_in_one_batch(twin: Twin) -> None:
     twin(main())
 
 
-def test_a_duplicate_keeps_nobody_awake() -> None:
-    """A dup keeps the file description in epoll after the close; its events must end, not spin."""
+def test_a_duplicate_causes_no_busy_loop() -> None:
+    """A dup keeps the file description in epoll after the close; its events must stop, not spin."""
 
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
@@ -141,7 +141,7 @@ def test_a_transport_whose_descriptor_was_closed_ends(twin: Twin) -> None:
 
 @pytest.mark.parametrize("turns", range(4))
 def test_a_wait_given_up_is_not_inherited(twin: Twin, turns: int) -> None:
-    """A cancelled sock_recv, the descriptor closed, its number used again at once."""
+    """A cancelled sock_recv, its descriptor closed, the number reused at once."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -189,7 +189,7 @@ def test_a_wait_given_up_is_no_reader(twin: Twin) -> None:
 
 
 def test_the_reader_of_a_listening_socket(twin: Twin) -> None:
-    """To remove it pauses the server, to set another takes over; nothing of that is left when the server closes."""
+    """Removing the reader pauses the server, setting another replaces it; nothing of it is left after close."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -216,7 +216,7 @@ def test_the_reader_of_a_listening_socket(twin: Twin) -> None:
             assert not made
             for one in (taken, *clients):
                 one.close()
-            # Its number is anybody's.
+            # Its number may be reused.
             near, far = socket.socketpair()
             near.setblocking(False)
             with near, far:
@@ -253,7 +253,7 @@ def test_a_watch_is_no_reader_of_a_listening_socket() -> None:
 
 
 def test_no_wake_up_is_lost_between_threads() -> None:
-    """The gap between "nothing to do" and the sleep: twenty thousand calls from four threads all arrive in order."""
+    """The gap between the check of the inbox and the sleep: twenty thousand calls from four threads arrive in order."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -288,11 +288,11 @@ def test_calls_after_the_close_are_refused() -> None:
         loop.call_soon_threadsafe(print)
 
 
-# --- when the kernel refuses what is left to wait for -----------------------------------------------------------------
+# --- when the kernel refuses to register the rest --------------------------------------------------------------------
 
 
 def full_pair() -> tuple[socket.socket, socket.socket]:
-    """A pair whose first end cannot send for the moment."""
+    """A pair whose first end cannot send at present."""
     left, right = socket.socketpair()
     for sock in (left, right):
         sock.setblocking(False)
@@ -303,7 +303,7 @@ def full_pair() -> tuple[socket.socket, socket.socket]:
 
 
 class Broken:
-    """The descriptor of `left` is closed in the batch that has its event, before that is delivered."""
+    """The descriptor of `left` is closed in the batch that contains its event, before that is delivered."""
 
     def __init__(self, loop: Any, event: str) -> None:
         self.loop = loop
@@ -312,7 +312,7 @@ class Broken:
         self.left, self.right = socket.socketpair() if event == "write" else full_pair()
         self.left.setblocking(False)
         self.number = self.left.fileno()
-        # Level-triggered entries that are ready are reported in the order in which they became so.
+        # Ready level-triggered entries are reported in the order in which they became ready.
         self.near, self.far = socket.socketpair()
         loop.watch(self.near, READ, self.close_it)
         self.far.send(b"x")
@@ -328,7 +328,7 @@ class Broken:
 
 @pytest.mark.parametrize("event", ["read", "write"])
 def test_waiters_of_both_sides_when_the_rest_cannot_be_watched(event: str) -> None:
-    """The one whose event has come is woken, the other one gets the kernel's error: none waits for ever."""
+    """The waiter whose event arrived is woken, the other one gets the kernel's error: none waits forever."""
 
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
@@ -352,7 +352,7 @@ def test_waiters_of_both_sides_when_the_rest_cannot_be_watched(event: str) -> No
 
 @pytest.mark.parametrize("event", ["read", "write"])
 def test_a_lasting_callback_beside_a_waiter_when_the_rest_cannot_be_watched(event: str) -> None:
-    """The waiter is woken; reader and writer of a descriptor that was closed end in silence, as on asyncio."""
+    """The waiter is woken. Reader and writer of a closed descriptor end without a report, as on asyncio."""
 
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
@@ -379,7 +379,7 @@ def test_a_lasting_callback_beside_a_waiter_when_the_rest_cannot_be_watched(even
 
 @pytest.mark.parametrize("add", ["add_reader", "wait"])
 def test_a_refused_second_side_costs_the_first_nothing(add: str) -> None:
-    """The descriptor is gone when the second one comes: both are told."""
+    """The descriptor is closed when the second waiter registers: both get an error."""
 
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
@@ -403,7 +403,7 @@ def test_a_refused_second_side_costs_the_first_nothing(add: str) -> None:
 
 
 def test_removing_one_side_of_a_descriptor_that_is_gone() -> None:
-    """The removal itself does not fail; whoever is left is told."""
+    """The removal itself does not fail; the other waiter gets the error."""
 
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
@@ -423,7 +423,7 @@ def test_removing_one_side_of_a_descriptor_that_is_gone() -> None:
 
 
 def kept_sides(reports: list[dict[str, Any]]) -> tuple[Any, socket.socket, socket.socket, list[str]]:
-    """The running loop; a pair with reader and writer on its first socket, neither of them ready; who was called."""
+    """The running loop, a pair with reader and writer on its first socket, neither ready, and the calls made."""
     loop: Any = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _loop, context: reports.append(context))
     left, right = full_pair()
@@ -435,8 +435,8 @@ def kept_sides(reports: list[dict[str, Any]]) -> tuple[Any, socket.socket, socke
 
 @pytest.mark.parametrize("by", ["number", "object"])
 @pytest.mark.parametrize("side", ["remove_reader", "remove_writer"])
-def test_nobody_hears_of_a_descriptor_that_the_program_has_closed(twin: Twin, side: str, by: str) -> None:
-    """Its reader is removed after that, or its writer; asyncio raises here, and reports nothing either."""
+def test_a_descriptor_closed_by_the_program_has_no_events(twin: Twin, side: str, by: str) -> None:
+    """Then its reader or its writer is removed; asyncio raises here, and reports nothing either."""
 
     async def main() -> None:
         reports: list[dict[str, Any]] = []
@@ -446,7 +446,7 @@ def test_nobody_hears_of_a_descriptor_that_the_program_has_closed(twin: Twin, si
         with contextlib.suppress(OSError):
             assert getattr(loop, side)(target) is True
         for remove in (loop.remove_reader, loop.remove_writer):
-            # A closed socket that nobody is registered for has no number.
+            # A closed socket without a registration has no number.
             with contextlib.suppress(ValueError, OSError):
                 remove(target)
         await asyncio.sleep(0)
@@ -477,7 +477,7 @@ def test_a_side_added_to_a_closed_descriptor_is_refused_and_nothing_reported(twi
 
 
 def test_a_dropped_side_is_let_go_of() -> None:
-    """Neither the socket nor the callback of what was dropped is held any longer."""
+    """No reference to the socket or the callback of the dropped registration remains."""
 
     async def main() -> None:
         reports: list[dict[str, Any]] = []
@@ -526,7 +526,7 @@ def test_a_reader_that_drops_the_writer_of_its_batch() -> None:
 
 
 def test_a_side_that_is_lost_otherwise_is_reported_once() -> None:
-    """The number has become that of the loop's own epoll descriptor, which the kernel refuses to watch (EINVAL)."""
+    """The number is now that of the loop's own epoll descriptor, which the kernel refuses to register (EINVAL)."""
 
     async def main() -> None:
         reports: list[dict[str, Any]] = []
@@ -545,18 +545,18 @@ def test_a_side_that_is_lost_otherwise_is_reported_once() -> None:
 
 
 def watches(name: str, number: int) -> bool:
-    """Whether the descriptor `name` is an epoll that has an entry for `number`."""
+    """Whether the descriptor `name` is an epoll instance with an entry for `number`."""
     try:
         text = Path("/proc/self/fdinfo", name).read_text()
     except FileNotFoundError:
-        return False  # that of the listing itself
+        return False  # the descriptor of the directory listing
     return any(line.split()[:2] == ["tfd:", str(number)] for line in text.splitlines())
 
 
 @pytest.mark.parametrize("way", ["add_reader", "add_writer", "watch"])
 @pytest.mark.parametrize("number", [1 << 20, 100_000_000, 2**31 - 2, 2**31 - 1])
 def test_a_number_that_is_no_descriptor_costs_nothing(loop_factory: Any, way: str, number: int) -> None:
-    """The table of descriptors grows for descriptors, not for numbers."""
+    """The table grows with the number of descriptors, not with their numbers."""
     if way == "watch" and loop_factory is not corenet.new_event_loop:
         way = "add_reader"
     loop = loop_factory()

@@ -1,4 +1,4 @@
-"""Forks and subinterpreters: a child disturbs its parent in no way, and starts a loop of its own as if it were new."""
+"""Forks and subinterpreters: a child does not disturb its parent, and can start its own new loop."""
 
 import asyncio
 import contextlib
@@ -25,12 +25,12 @@ __all__ = ["loop_factory"]
 
 Factory = Callable[[], asyncio.AbstractEventLoop]
 
-# Forking with other threads alive is warned of from 3.12 on; here there are none that matter.
+# Python 3.12 and later warn of a fork while other threads are alive; here none of them matters.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
 def in_child(work: Callable[[], None]) -> int:
-    """Run `work` in a fork and return the child's pid; its exit code tells whether it raised."""
+    """Run `work` in a fork and return the child's pid; the exit code is not 0 when it raised."""
     pid = os.fork()
     if pid:
         return pid
@@ -56,7 +56,7 @@ def test_no_loop_runs_in_the_child_and_a_new_one_works(loop_factory: Factory) ->
         assert await asyncio.get_running_loop().sock_recv(left, 1) == b"x"
         left.close()
         right.close()
-        # Its timers, too.
+        # Timers work too.
         await asyncio.sleep(0.001)
         return 5
 
@@ -75,7 +75,7 @@ def test_no_loop_runs_in_the_child_and_a_new_one_works(loop_factory: Factory) ->
 
 
 def test_the_child_takes_no_interest_away_from_its_parent() -> None:
-    """The trap: both sides share one epoll instance, and a removal in the child is one in the parent."""
+    """Both sides share one epoll instance, so a removal in the child would be one in the parent."""
 
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
@@ -161,7 +161,7 @@ def test_wake_ups_of_the_child_are_its_own() -> None:
     corenet.run(main())
 
 
-def test_a_signal_to_the_child_is_not_heard_by_the_parent() -> None:
+def test_a_signal_to_the_child_does_not_reach_the_parent() -> None:
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
         heard: list[int] = []
@@ -196,7 +196,7 @@ def test_many_forks_leave_nothing_open() -> None:
 
 
 def ended_by_closing(loop: asyncio.AbstractEventLoop) -> bool:
-    """Run `loop`; tell whether it ended because it was closed, as only the child of a fork can close it."""
+    """Run `loop`; returns whether it ended because it was closed, which only the child of a fork can do."""
     try:
         loop.run_forever()
     except RuntimeError as error:
@@ -221,7 +221,7 @@ def place_threadsafe(loop: Any, callback: Callable[[], object]) -> None:
 def test_a_callback_that_forks_and_whose_child_closes_the_loop(
     place: Callable[[Any, Callable[[], object]], None], behind: int
 ) -> None:
-    """The child is in the middle of a turn whose other callbacks are gone; it ends the run and crashes nowhere."""
+    """The child is in an iteration whose other callbacks are gone; its run ends and does not crash."""
     loop = corenet.new_event_loop()
     ran: list[int] = []
     pids: list[int] = []
@@ -315,7 +315,7 @@ def test_a_descriptors_callback_that_forks_and_whose_child_closes_the_loop(kind:
 def test_a_child_that_runs_the_inherited_loop_in_the_callback_that_forked(
     place: Callable[[Any, Callable[[], object]], None]
 ) -> None:
-    """The inner run takes what the outer one was about to: each callback runs once, and the outer goes on."""
+    """The inner run takes the callbacks that the outer one was about to run: each runs once; the outer continues."""
     loop = corenet.new_event_loop()
     ran: list[int] = []
     pids: list[int] = []
@@ -348,7 +348,7 @@ def test_a_child_that_runs_the_inherited_loop_in_the_callback_that_forked(
 
 
 def test_a_fork_with_every_descriptor_in_use() -> None:
-    """The child's own epoll, eventfd and socket pair take the inherited places, also when no other is free."""
+    """The child's own epoll, eventfd and socket pair get the inherited numbers, also when no other number is free."""
     loop: Any = corenet.new_event_loop()
     left, right = socket.socketpair()
     heard: list[bytes] = []
@@ -384,14 +384,14 @@ def test_a_fork_with_every_descriptor_in_use() -> None:
 
 
 def turn(loop: Any, times: int = 1) -> None:
-    """Whole turns, each with a look at the descriptors."""
+    """Whole iterations, each with a poll."""
     for _ in range(times):
         loop.stop()
         loop.run_forever()
 
 
 def both_sides(loop: Any, work: Callable[[], None]) -> None:
-    """Run `work` here, in which a callback forks; neither side may be taken for the other."""
+    """Run `work` here, in which a callback forks; child and parent are told apart."""
     parent = os.getpid()
     code = 1
     try:
@@ -419,7 +419,7 @@ def test_a_one_shot_watch_that_has_fired_stays_so_in_the_child() -> None:
         def child() -> None:
             turn(loop, 2)
             assert seen == [READ] and watch.active
-            # Not even for a hang-up, which comes unasked to those that are armed.
+            # Not even by a hang-up, which an armed registration reports without a request.
             right.shutdown(socket.SHUT_RDWR)
             turn(loop, 2)
             assert seen == [READ]
@@ -438,7 +438,7 @@ def test_a_one_shot_watch_that_has_fired_stays_so_in_the_child() -> None:
 
 
 def test_a_one_shot_watch_that_has_fired_does_not_count_as_closed() -> None:
-    """Neither side gives its descriptor to a reader, until it was closed and the number is another one's."""
+    """Neither side gives its descriptor to a reader before it is closed and the number reused."""
     loop: Any = corenet.new_event_loop()
     left, right = socket.socketpair()
     seen: list[int] = []
@@ -472,7 +472,7 @@ def test_a_one_shot_watch_that_has_fired_does_not_count_as_closed() -> None:
 
 @pytest.mark.parametrize("close", ["loop", "transport"])
 def test_a_child_that_tidies_up_leaves_its_parents_process_alone(close: str) -> None:
-    """A process that the parent has started, seen from the child of a fork: no child of its own."""
+    """A process started by the parent, as seen by the child of a fork: it is not a child of that one."""
     loop: Any = corenet.new_event_loop()
     process: Any = loop.run_until_complete(asyncio.create_subprocess_exec("cat", stdin=subprocess.PIPE))
 
@@ -511,7 +511,7 @@ def test_a_one_shot_that_waits_in_the_batch_comes_once_on_both_sides(who: str) -
                 loop._wait_ready(left.fileno(), False, future, None)
             right.send(b"x")
         for _ in range(5):
-            # In the child the run ends with the callback that forks, and is begun again.
+            # In the child the run ends with the callback that forks, and is started again.
             turn(loop)
         assert sorted(seen) == [0, 1, 2]
 
@@ -558,8 +558,8 @@ def test_the_run_that_a_child_leaves_is_not_counted_twice() -> None:
 
 
 @pytest.mark.parametrize("own_gil", [True, False])
-def test_subinterpreters_are_refused_in_words(own_gil: bool) -> None:
-    """Extension types live once in a process; loading them twice must be an ImportError and nothing worse."""
+def test_subinterpreters_are_refused_with_an_import_error(own_gil: bool) -> None:
+    """Extension types exist once in a process; loading them twice must be an ImportError and not a crash."""
     name = "_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters"
     create = {
         (True, True): "create('isolated')", (True, False): "create('legacy')",
@@ -597,7 +597,7 @@ BIG = bytes(8_000_000)
 
 
 class Told(asyncio.Protocol):
-    """Notes whether it may write."""
+    """Records pause_writing and resume_writing."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -647,7 +647,7 @@ def test_a_protocol_that_may_not_write_may_in_the_child_whose_queue_is_empty(mak
     transport, protocol, close_peer = loop.run_until_complete(make(closing))
     expected = ["pause", "lost"] if closing else ["pause", "resume"]
     if make is full_datagrams and not closing:
-        # What stays in the kernel is nobody's queue.
+        # Bytes in the kernel's buffer are not in a queue of the transport.
         transport.set_write_buffer_limits(high=100)
     assert protocol.calls == ["pause"]
     pids: list[int] = []
@@ -685,7 +685,7 @@ def test_a_protocol_that_may_not_write_may_in_the_child_whose_queue_is_empty(mak
 
 @pytest.mark.parametrize("kind", ["watch", "reader", "writer"])
 def test_the_child_of_a_callback_that_is_called_again_and_again_may_run_the_loop_in_it(kind: str) -> None:
-    """Its context is entered at that moment: refused, the event would come back and be reported without end."""
+    """The context is entered at that moment: entering it again fails, and the event would repeat forever."""
     loop: Any = corenet.new_event_loop()
     reports: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _loop, context: reports.append(context))

@@ -1,4 +1,4 @@
-"""create_connection with many addresses: races, order of families, all errors at once, cancellation at any moment."""
+"""create_connection with many addresses: races, order of families, all errors at once, cancellation at any time."""
 
 import asyncio
 import gc
@@ -28,7 +28,7 @@ def info(host: str, port: int) -> tuple[Any, ...]:
 
 
 def answer_with(loop: Any, *infos: tuple[Any, ...]) -> None:
-    """Make the loop's own lookup answer `infos`."""
+    """Make the loop's own lookup return `infos`."""
 
     async def getaddrinfo(*_args: Any, **_keywords: Any) -> list[tuple[Any, ...]]:
         return list(infos)
@@ -55,7 +55,7 @@ def test_the_next_address_is_tried(twin: Twin) -> None:
 
 
 class Silent:
-    """A listening socket whose queue is full: connecting to it hangs."""
+    """A listening socket whose backlog is full: connecting to it hangs."""
 
     def __init__(self) -> None:
         self.sock = socket.socket()
@@ -74,7 +74,7 @@ class Silent:
             sock.close()
 
 
-def test_happy_eyeballs_pass_a_silent_address(twin: Twin) -> None:
+def test_happy_eyeballs_pass_an_unresponsive_address(twin: Twin) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         silent = Silent()
@@ -150,7 +150,7 @@ def test_all_errors_come_as_a_group(twin: Twin, delay: float | None) -> None:
 
 
 def test_two_winners_leave_one_connection() -> None:
-    """Both attempts succeed in one turn: the second is closed, which asyncio forgot before 3.13.1."""
+    """Both attempts succeed in one iteration: the second is closed, which asyncio does not do before 3.13.1."""
     import corenet
 
     async def main() -> None:
@@ -187,7 +187,7 @@ def test_two_winners_leave_one_connection() -> None:
 
 @pytest.mark.parametrize("delay", [None, 0.01, 30])
 def test_what_is_no_failure_of_an_address_comes_out(delay: float | None) -> None:
-    """asyncio's race forgets it, and says that no address could be reached."""
+    """asyncio's race ignores it and says that no address could be reached."""
     import corenet
 
     async def main() -> None:
@@ -197,12 +197,12 @@ def test_what_is_no_failure_of_an_address_comes_out(delay: float | None) -> None
 
         async def sock_connect(sock: socket.socket, address: Any) -> None:
             if address[0] == "127.0.0.2":
-                raise LookupError("a fault of the program")
+                raise LookupError("a bug of the program")
             await real(sock, address)
 
         loop.sock_connect = sock_connect
         before = descriptors()
-        with pytest.raises(LookupError, match="a fault of the program"):
+        with pytest.raises(LookupError, match="a bug of the program"):
             await loop.create_connection(Recorder, "host.example", 1, happy_eyeballs_delay=delay)
         assert descriptors() == before
         del loop.sock_connect, loop.getaddrinfo
@@ -280,7 +280,7 @@ def test_cancelled_connect_leaves_no_descriptor(twin: Twin, turns: int) -> None:
                 task.result()[0].abort()
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        await until(lambda: descriptors() <= before, "the end of what was opened")
+        await until(lambda: descriptors() <= before, "the close of what was opened")
         server.close()
 
     twin(main())

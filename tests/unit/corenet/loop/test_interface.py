@@ -178,7 +178,7 @@ def test_task_names_and_contexts(twin: Twin) -> None:
     twin(main())
 
 
-def test_a_plain_factory_never_meets_keywords_that_nobody_gave(twin: Twin) -> None:
+def test_a_plain_factory_gets_only_the_given_keywords(twin: Twin) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         loop.set_task_factory(lambda loop, coroutine: asyncio.Task(coroutine, loop=loop))
@@ -194,7 +194,7 @@ def test_a_plain_factory_never_meets_keywords_that_nobody_gave(twin: Twin) -> No
 
 @since(3, 12)
 def test_eager_tasks(twin: Twin) -> None:
-    """On 3.11 there are none; the keyword is known there and refused when it asks for one."""
+    """On 3.11 there are none: the keyword is accepted, and refused when it is true."""
 
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""The loop as a whole beside asyncio's: life, callbacks, timers, threads, contexts, debug mode."""
+"""The whole loop, compared with asyncio's: life cycle, callbacks, timers, threads, contexts, debug mode."""
 
 import asyncio
 import contextvars
@@ -30,7 +30,7 @@ Factory = Callable[[], asyncio.AbstractEventLoop]
 
 
 def test_order_of_callbacks_readers_and_timers(twin: Twin) -> None:
-    """What was ready runs first, then descriptors, then due timers; what they add comes in the next turn."""
+    """Ready callbacks run first, then descriptors, then due timers; what they schedule runs in the next iteration."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -40,7 +40,7 @@ def test_order_of_callbacks_readers_and_timers(twin: Twin) -> None:
         done = loop.create_future()
         start = loop.time()
         while loop.time() - start < 0.0002:
-            # Longer than our loop may go without a look at the descriptors.
+            # Longer than our loop runs callbacks without a poll.
             pass
 
         def reader() -> None:
@@ -119,7 +119,7 @@ def test_arguments_are_checked(loop_factory: Factory) -> None:
 
 
 def test_a_clock_that_began_in_the_future(twin: Twin) -> None:
-    """A replaced clock may be below zero: deadlines keep their order there, and come when it has reached them."""
+    """A replaced clock may be negative: deadlines keep their order, and are due when the clock reaches them."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -137,7 +137,7 @@ def test_a_clock_that_began_in_the_future(twin: Twin) -> None:
     twin(main())
 
 
-def test_futures_use_the_call_soon_that_stands_in_its_place(
+def test_futures_use_a_replaced_call_soon(
     loop_factory: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
@@ -158,7 +158,7 @@ def test_futures_use_the_call_soon_that_stands_in_its_place(
             return super().call_soon(callback, *args, context=context)
 
     def use(loop: asyncio.AbstractEventLoop) -> list[str]:
-        """Who was asked for the callback of a future."""
+        """Counts calls for the callbacks of a future."""
         seen.clear()
         future = loop.create_future()
         future.add_done_callback(lambda _future: seen.append("called"))
@@ -168,7 +168,7 @@ def test_futures_use_the_call_soon_that_stands_in_its_place(
         return list(seen)
 
     heir = Heir()
-    # Once before anything stands in its place: what was found then must not be found for ever.
+    # Once before it is replaced: what was found then must not be cached forever.
     assert use(loop) == ["called"]
     assert use(heir) == ["heir", "called"]
     vars(loop)["call_soon"] = functools.partial(put("instance"), loop)
@@ -194,7 +194,7 @@ def test_call_soon_is_called_in_every_way(loop_factory: Factory) -> None:
     def note(*args: int) -> None:
         seen.append((variable.get(), *args))
 
-    # Not the string that the interpreter has for this name: asyncio's own C code has one of its own too.
+    # Not the interned string: asyncio's C code has its own string object.
     name = "".join(["con", "text"])
     soon(note)
     soon(note, 1)
@@ -227,7 +227,7 @@ def test_call_soon_is_made_once_and_looks_like_a_method() -> None:
     assert method.__self__ is loop
     assert method.__name__ == "call_soon"
     assert list(inspect.signature(method).parameters) == ["callback", "args", "context"]
-    assert "next turn" in str(method.__doc__)
+    assert "next iteration" in str(method.__doc__)
     assert "call_soon" in repr(method)
     loop.close()
     assert method == loop.call_soon
@@ -507,7 +507,7 @@ def test_the_door() -> None:
 
 
 def test_a_closed_socket_can_still_be_removed(twin: Twin) -> None:
-    """`remove_reader` and `remove_writer` find what they were given by identity once its descriptor is gone."""
+    """`remove_reader` and `remove_writer` find an object by identity when its descriptor is closed."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -545,7 +545,7 @@ def test_a_closed_socket_does_not_remove_the_next_owner_of_its_number() -> None:
 
 
 def test_a_replaced_clock_is_the_clock_of_the_timers(twin: Twin) -> None:
-    """Programs' tests put a `time` of their own in place, on the object or in a subclass, and turn it by hand."""
+    """Tests of programs replace `time`, on the object or in a subclass, and advance it themselves."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()

@@ -1,6 +1,6 @@
-"""What the latest releases of asyncio changed for the better, on every version: sockets, tasks, handles, servers.
+"""Improvements of the latest releases of asyncio, on every version: sockets, tasks, handles, servers.
 
-Where asyncio has it too, from a version on that stands at the test, asyncio judges the test first.
+Where asyncio has it too (from the version named at the test), the test runs on asyncio first.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ def test_handles_are_instances_of_asyncios_classes(twin: Twin) -> None:
 def test_cancelling_in_another_thread_waits_for_the_callback(
     loop_factory: Callable[[], asyncio.AbstractEventLoop], question: str
 ) -> None:
-    """Two threads ask while the callback runs: both go on when it has returned, and the callback was not cancelled."""
+    """Two threads cancel while the callback runs: both continue when it has returned, and it was not cancelled."""
     loop = loop_factory()
     if isinstance(loop, corenet.Loop):
         loop._use_threadsafe_handles()
@@ -109,7 +109,7 @@ def test_the_callback_itself_and_a_later_thread_do_not_wait(
     loop.close()
 
 
-def test_an_exception_frees_those_who_wait() -> None:
+def test_an_exception_ends_the_waits_of_other_threads() -> None:
     loop = corenet.new_event_loop()
     loop._use_threadsafe_handles()  # type: ignore[attr-defined]
     told: list[Any] = []
@@ -159,7 +159,7 @@ def test_classes_that_a_program_puts_into_asyncio_are_used(twin: Twin, monkeypat
 
 
 def test_the_descriptor_of_a_paused_transport_is_refused(twin: Twin) -> None:
-    """It is in no poller then, but it is the transport's all the same, until that closes."""
+    """It is not registered with epoll then, but it belongs to the transport until that closes."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -189,7 +189,7 @@ def test_the_descriptor_of_a_paused_transport_is_refused(twin: Twin) -> None:
         with socket.socket() as mine:
             here.transport.close()
             await here.lost
-            # A socket of this number is anybody's again.
+            # Now the number may be reused.
             os.dup2(mine.fileno(), fd)
             try:
                 assert not loop.remove_reader(fd)
@@ -202,7 +202,7 @@ def test_the_descriptor_of_a_paused_transport_is_refused(twin: Twin) -> None:
     twin(main())
 
 
-def test_a_paused_transport_that_is_forgotten_leaves_nothing_behind() -> None:
+def test_a_paused_transport_without_references_leaves_nothing_behind() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         here, there = socket.socketpair()
@@ -245,7 +245,7 @@ def test_a_socket_that_cannot_even_be_closed_does_not_hide_the_error(monkeypatch
 
 
 @pytest.mark.parametrize(("offset", "count", "position"), [(3, None, 10), (2, 4, 6), (10, None, 10), (7, 20, 10)])
-def test_the_file_stands_behind_what_was_sent(
+def test_the_file_position_is_after_the_sent_bytes(
     twin: Twin, tmp_path: Any, offset: int, count: int | None, position: int
 ) -> None:
     async def main() -> None:
@@ -281,7 +281,7 @@ def test_what_is_no_regular_file_is_sent_by_reading(twin: Twin) -> None:
 def test_serving_for_ever_ends_with_its_connections_where_asyncios_does(
     monkeypatch: pytest.MonkeyPatch, closes: bool
 ) -> None:
-    """From 3.14 on: else the end of a cancelled server waits for clients that do not go."""
+    """From 3.14 on: otherwise a cancelled server waits for clients that stay connected."""
     monkeypatch.setattr(compat, "CLOSES_CLIENTS_WHEN_CANCELLED", closes)
     monkeypatch.setattr(compat, "WAIT_CLOSED_WAITS", closes)
 
@@ -329,7 +329,7 @@ def test_the_probe_of_serve_forever_says_what_it_does(twin: Twin) -> None:
 
 
 def test_a_transport_lives_in_the_context_that_it_is_given() -> None:
-    """Python 3.15 gives one to each connection that a server accepts."""
+    """Python 3.15 creates a context for each connection that a server accepts."""
     variable = contextvars.ContextVar("variable", default="outer")
     seen: list[str] = []
 

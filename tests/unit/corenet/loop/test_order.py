@@ -1,7 +1,7 @@
-"""The order of callbacks among each other: a descriptor that is registered in a turn is looked at in the next one.
+"""The order of callbacks: a descriptor registered in one iteration is polled in the next one.
 
-However many callbacks are ready meanwhile: programs that exchange descriptors (one pipe for another) rely on it. Each
-test counts turns by a chain of callbacks, and asyncio's loop judges the numbers first.
+That holds however many callbacks are ready; programs that replace one descriptor by another rely on it. Each test
+counts iterations by a chain of callbacks, and the numbers are checked on asyncio's loop first.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ TURNS = 60
 
 
 def turns_until(factory: Factory, begin: Callable[[Any, Callable[[], None]], Callable[[], None]], after: int) -> int:
-    """Turns between a registration, after a chain of so many, and its callback; `begin` gives the clean-up."""
+    """Iterations from a registration, made after `after` callbacks, to its callback; `begin` returns the clean-up."""
     loop = factory()
     seen: list[int] = []
     turn = 0
@@ -97,7 +97,7 @@ def test_one_pipe_in_the_place_of_another(loop_factory: Factory, after: int, by:
 @pytest.mark.parametrize("after", range(1, 40, 3))
 @pytest.mark.parametrize("before", [0, 1, 2])
 def test_a_wait_for_a_socket(loop_factory: Factory, after: int, before: int) -> None:
-    """What comes in the turn of the wait ends it in the next one, however many waits there were before."""
+    """Data that arrives in the iteration of the wait ends it in the next one, however many waits came before."""
     left, right = socket.socketpair()
     left.setblocking(False)
 
@@ -115,11 +115,11 @@ def test_a_wait_for_a_socket(loop_factory: Factory, after: int, before: int) -> 
     def begin(loop: Any, called: Callable[[], None]) -> Callable[[], None]:
         task = loop.create_task(receive(loop))
         task.add_done_callback(lambda _task: called())
-        # In the turn of the task's first step, after it.
+        # In the iteration of the task's first step, after it.
         loop.call_soon(right.send, b"x")
         return lambda: task.result()
 
-    # The wait in the first turn; in the second it ends; the task's step and its callback are a turn each.
+    # The wait starts in the first iteration and ends in the second; the task's step and its callback are one each.
     assert turns_until(factory, begin, after) == 4
     left.close()
     right.close()

@@ -1,7 +1,7 @@
 """`corenet.install` and the policy: on versions that have policies, that deprecate them, and that have none.
 
-The later versions are played by changing what `compat` knows, because the promise (one warning, at the caller's line,
-and only there) is ours and not the interpreter's.
+Other versions are simulated by changing `compat.POLICIES`, because the behaviour (one warning, at the caller's line) is
+ours and not the interpreter's.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import pytest
 import corenet
 from corenet.loop import compat, policy
 
-pytestmark = pytest.mark.skipif(compat.POLICIES == "gone", reason="this Python has no event loop policies")
+pytestmark = pytest.mark.skipif(compat.POLICIES == "removed", reason="this Python has no event loop policies")
 
 
 @pytest.fixture
@@ -28,17 +28,18 @@ def _policy_restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("version", "opinion"), [((3, 11), "fine"), ((3, 13), "fine"), ((3, 14), "deprecated"), ((3, 16), "gone")]
+    ("version", "status"),
+    [((3, 11), "supported"), ((3, 13), "supported"), ((3, 14), "deprecated"), ((3, 16), "removed")],
 )
-def test_what_versions_think_of_policies(version: tuple[int, int], opinion: str) -> None:
-    assert compat.policy_support(version) == opinion
+def test_status_of_policies_by_version(version: tuple[int, int], status: str) -> None:
+    assert compat.policy_support(version) == status
 
 
 @pytest.mark.usefixtures("_policy_restored")
-def test_everything_that_asks_asyncio_gets_our_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compat, "POLICIES", "fine")
+def test_asyncio_creates_our_loop_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compat, "POLICIES", "supported")
     with warnings.catch_warnings():
-        # asyncio's own word on the matter, where this Python has one.
+        # asyncio's own warning, where this Python has one.
         warnings.simplefilter("ignore", DeprecationWarning)
         corenet.install()
 
@@ -69,7 +70,7 @@ def test_the_policy_by_hand() -> None:
 @pytest.mark.usefixtures("_policy_restored")
 def test_one_warning_at_the_callers_line_where_policies_are_deprecated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compat, "POLICIES", "deprecated")
-    with pytest.warns(DeprecationWarning, match="goes away") as caught:
+    with pytest.warns(DeprecationWarning, match="will be removed") as caught:
         corenet.install()
     assert [warning.filename for warning in caught] == [__file__]
     assert "loop factory" in str(caught[0].message)
@@ -77,12 +78,12 @@ def test_one_warning_at_the_callers_line_where_policies_are_deprecated(monkeypat
 
 @pytest.mark.usefixtures("_policy_restored")
 def test_refused_with_the_way_out_where_policies_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compat, "POLICIES", "gone")
+    monkeypatch.setattr(compat, "POLICIES", "removed")
     with pytest.raises(RuntimeError, match=r"corenet\.run\(main\(\)\)"):
         corenet.install()
 
 
-@pytest.mark.skipif(compat.POLICIES != "fine", reason="this Python warns of policies")
+@pytest.mark.skipif(compat.POLICIES != "supported", reason="this Python warns of policies")
 def test_no_warning_where_asyncio_gives_none() -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", "import corenet; corenet.install()"],
@@ -104,7 +105,7 @@ def test_run_takes_another_factory_and_refuses_to_nest() -> None:
             coroutine.close()
 
     class Other(corenet.Loop):
-        """A loop of the caller's."""
+        """The caller's loop."""
 
     assert corenet.run(name()) == "Loop"
     assert corenet.run(name(), loop_factory=Other) == "Other"

@@ -1,4 +1,4 @@
-"""What the exception handler is told: for each way to fail the same keys and, names of classes aside, the same words.
+"""What the exception handler gets: for each failure the same keys and, apart from class names, the same message.
 
 Every scenario runs on asyncio and on ours, in normal and in debug mode, and the two lists of contexts are compared.
 """
@@ -54,7 +54,7 @@ class Failing(asyncio.Protocol):
 
 
 class FailingBuffered(asyncio.BufferedProtocol):
-    """The same for protocols with a buffer of their own."""
+    """The same for buffered protocols."""
 
     def __init__(self, where: str) -> None:
         self.where = where
@@ -100,7 +100,7 @@ def callback(kind: str) -> Scenario:
         loop = asyncio.get_running_loop()
 
         def fail(*_args: object) -> None:
-            # Not here: asyncio would then call it None() in its message.
+            # Not at once: asyncio would then write None() into its message.
             loop.call_soon(loop.remove_reader, left)
             loop.call_soon(loop.remove_writer, left)
             raise ZeroDivisionError(kind)
@@ -254,7 +254,7 @@ SCENARIOS: dict[str, Scenario] = {
 
 
 def words_of(context: dict[str, Any]) -> tuple[Any, ...]:
-    """Message without the names of transports, the keys, and the exception."""
+    """The message without names of transports, the keys, and the exception."""
     message = re.sub(r"\(<.*>\)", "(<transport>)", context["message"])
     if "_read_ready" in message or "received(" in message:
         # asyncio names a private method of its transport, we the protocol's.
@@ -266,12 +266,12 @@ def words_of(context: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def contexts(factory: Any, scenario: Scenario, debug: bool) -> list[tuple[Any, ...]]:
-    """What the handler got while `scenario` ran."""
+    """What the handler gets while `scenario` runs."""
     seen: list[tuple[Any, ...]] = []
     with asyncio.Runner(loop_factory=factory, debug=debug) as runner:
         runner.get_loop().set_exception_handler(lambda _loop, context: seen.append(words_of(context)))
         runner.run(asyncio.wait_for(scenario(), 20))
-    # What asyncio leaves open must not be found in the middle of another test.
+    # Collect here what asyncio leaves open, so that it does not warn in another test.
     gc.collect()
     return seen
 

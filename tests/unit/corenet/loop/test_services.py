@@ -1,4 +1,4 @@
-"""Servers, signals, processes, names, sock_* and TLS on the loop, beside asyncio's where both promise the same."""
+"""Servers, signals, processes, names, sock_* and TLS on the loop, compared with asyncio where both define the same."""
 
 import asyncio
 import contextlib
@@ -47,7 +47,7 @@ def test_server_object(twin: Twin) -> None:
                 await task
         assert server.sockets == ()
         assert not server.is_serving()
-        # Python 3.11's asyncio falls over its own closed server here.
+        # Python 3.11's asyncio raises TypeError for its own closed server.
         with pytest.raises((RuntimeError, TypeError)):
             await server.start_serving()
 
@@ -89,8 +89,8 @@ def test_unix_server_and_streams(twin: Twin, tmp_path: Path) -> None:
     twin(main())
 
 
-def test_unix_server_takes_the_place_of_a_socket_that_nobody_closed(twin: Twin, tmp_path: Path) -> None:
-    """A stale socket file is replaced, any other file is not; and nothing is asked of a path that is free."""
+def test_unix_server_replaces_a_stale_socket_file(twin: Twin, tmp_path: Path) -> None:
+    """A stale socket file is replaced, any other file is not; a free path needs no system call."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -362,8 +362,8 @@ def test_literals_need_no_thread_and_no_resolver() -> None:
     corenet.run(main())
 
 
-def test_what_looks_like_a_literal_never_asks_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A zone that does not exist makes a name of an address, for a C library that may ask."""
+def test_literals_are_never_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a nonexistent zone an address becomes a name for a C library that may do lookups."""
     real = socket.getaddrinfo
 
     def getaddrinfo(host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0) -> Any:
@@ -402,7 +402,7 @@ def test_names_go_to_the_resolver_that_was_set() -> None:
         transport, _ = await loop.create_connection(asyncio.Protocol, "name.example", port)
         assert asked == [("name.example", port)]
         assert await loop.getnameinfo(("127.0.0.1", 80)) == ("name.example", "http")
-        # Half of the answer still is a name.
+        # With only one of the flags the other half is still looked up.
         for half in (socket.NI_NUMERICHOST, socket.NI_NUMERICSERV):
             assert await loop.getnameinfo(("127.0.0.1", 80), half) == ("name.example", "http")
         wanted = {

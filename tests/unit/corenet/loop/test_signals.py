@@ -1,4 +1,4 @@
-"""Signals: handlers set on the loop, what is refused, and what is left behind when the loop is closed."""
+"""Signals: handlers set on the loop, refusals, and what remains when the loop is closed."""
 
 import asyncio
 import ctypes
@@ -99,8 +99,8 @@ def test_arguments_replacement_and_several_signals(twin: Twin) -> None:
     twin(main())
 
 
-def test_a_flood_of_signals_is_heard_again_afterwards() -> None:
-    """The wake-up descriptor may be full; nothing may be lost for good then (asyncio's loop does not pass this)."""
+def test_signals_are_handled_after_a_flood() -> None:
+    """The wake-up descriptor may be full; after that, signals must work again (asyncio's loop fails this)."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -131,8 +131,8 @@ def test_a_handler_that_raises_exit_ends_the_loop(loop_factory: Factory) -> None
     loop.close()
 
 
-def test_the_wake_up_of_somebody_else_stays_in_place(loop_factory: Factory) -> None:
-    """A program that has a wake-up of its own keeps it while a loop runs that handles no signals."""
+def test_the_wake_up_descriptor_of_other_code_is_kept(loop_factory: Factory) -> None:
+    """A program's own wake-up descriptor stays in place while a loop without signal handlers runs."""
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
 
@@ -157,7 +157,7 @@ def test_the_wake_up_of_somebody_else_stays_in_place(loop_factory: Factory) -> N
 
 
 def test_system_calls_are_restarted(loop_factory: Factory) -> None:
-    """A handler of the loop must not make reads of other code in C fail with EINTR; those of Python go on anyway."""
+    """A handler of the loop must not make reads of other C code fail with EINTR; Python repeats its own."""
     loop = loop_factory()
     loop.add_signal_handler(signal.SIGUSR1, print)
     read, write = os.pipe()
@@ -166,7 +166,7 @@ def test_system_calls_are_restarted(loop_factory: Factory) -> None:
     def disturb() -> None:
         deadline = time.monotonic() + 30
         for _ in range(2):
-            # The system call that the main thread sleeps in, and its first argument.
+            # The system call in which the main thread sleeps, and its first argument.
             while Path(f"/proc/self/task/{main.native_id}/syscall").read_text().split()[1:2] != [hex(read)]:
                 if time.monotonic() > deadline:
                     break

@@ -1,7 +1,7 @@
-"""`sock_*` calls that wait while their socket is closed, or whose number becomes another file's: none of them hangs.
+"""`sock_*` calls whose socket is closed, or whose number is reused, while they wait: none of them hangs.
 
-asyncio's own loop waits for ever in these cases, because epoll forgets a descriptor that is closed. uvloop keeps the
-socket open until the call has ended, and so do we; uvloop judges the tests before they judge us, where it is installed.
+asyncio's own loop waits forever in these cases, because epoll removes a closed descriptor. uvloop keeps the socket open
+until the call has ended, and so do we; where uvloop is installed, the tests run on it first.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 
 async def waiting(call: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
-    """Start `call` and let it come to its wait."""
+    """Start `call` and run it until it waits."""
     task = asyncio.get_running_loop().create_task(call)
     for _ in range(3):
         await asyncio.sleep(0)
@@ -119,7 +119,7 @@ def test_accepting(factory: Factory) -> None:
 
 @keeps_open
 def test_connecting(factory: Factory) -> None:
-    """The queue of the listener is full, so that the connection is made after a second, when TCP tries again."""
+    """The backlog of the listener is full, so the connection is made a second later, when TCP retransmits."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -287,7 +287,7 @@ def test_waits_are_for_the_file_that_has_the_number_now(
             its_peer.send(b"new")
             assert await task == b"new"
         if old_stays:
-            # Back to the first file, which never left the kernel's table.
+            # Back to the first file, which was never removed from epoll.
             os.dup2(kept, left.fileno())
             for _ in range(3):
                 task = await waiting(loop.sock_recv(left, 10))
@@ -300,8 +300,8 @@ def test_waits_are_for_the_file_that_has_the_number_now(
     run(loop_factory, main())
 
 
-def test_receiving_does_not_wait_on_a_socket_that_somebody_made_blocking() -> None:
-    """O_NONBLOCK belongs to the open file, which others may have by dup or fork. asyncio waits in the kernel."""
+def test_receiving_does_not_block_on_a_blocking_socket() -> None:
+    """O_NONBLOCK belongs to the open file, which may be shared by dup or fork. asyncio blocks in the kernel."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -309,7 +309,7 @@ def test_receiving_does_not_wait_on_a_socket_that_somebody_made_blocking() -> No
         copy = left.dup()
         copy.setblocking(True)
         task = await waiting(loop.sock_recv(left, 10))
-        # Woken for nothing, it tries again.
+        # After a spurious wake-up it tries again.
         task._fut_waiter.set_result(None)  # type: ignore[attr-defined]
         for _ in range(3):
             await asyncio.sleep(0)
@@ -320,7 +320,7 @@ def test_receiving_does_not_wait_on_a_socket_that_somebody_made_blocking() -> No
 
     blocked: list[int] = []
     before = signal.signal(signal.SIGUSR1, lambda number, _frame: blocked.append(number))
-    # Held, the interpreter can be woken by nobody of its own.
+    # While the GIL is held, no other thread of the interpreter can wake it.
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:

@@ -1,4 +1,4 @@
-"""`loop.statistics()`: each figure counts what its name says, and slow callbacks are named."""
+"""`loop.statistics()`: each counter counts what its name says, and slow callbacks are identified."""
 
 import asyncio
 import dataclasses
@@ -18,12 +18,12 @@ from corenet import LoopStatistics
 from corenet.core import READ
 from corenet.loop import SlowCallback
 
-# Longer than a busy machine takes the processor away from us.
+# Seconds; longer than a busy machine takes the processor away from this process.
 SLOW = 0.06
 
 
 def block() -> None:
-    """Do what nobody may do in a loop."""
+    """Block, as no callback should."""
     time.sleep(SLOW * 1.5)
 
 
@@ -75,7 +75,7 @@ def test_callbacks_timers_and_depth(loop: corenet.Loop) -> None:
     before = loop.statistics()
     assert (before.ready, before.timers) == (4, 1)
     one_turn(loop)
-    # The turn that stops runs its callbacks, four and the stop.
+    # The iteration that stops the loop runs its callbacks: four, and the stop.
     assert (seen[0].ready, seen[0].callbacks) == (4, 5)
     after = loop.statistics()
     assert (after.iterations, after.callbacks, after.ready, after.timers) == (1, 5, 0, 1)
@@ -325,7 +325,7 @@ def test_a_transport_is_named_by_its_protocol() -> None:
 
 @pytest.mark.parametrize("kind", ["protocol", "callable", "watcher"])
 def test_a_program_that_cannot_describe_itself_ends_no_loop(loop: corenet.Loop, kind: str) -> None:
-    """What is slow is described by the program's own ``__repr__``, at a moment when nothing of it runs."""
+    """A slow callback is described by the program's ``__repr__``, at a time when no code of the program runs."""
     called: list[bytes] = []
 
     class Nameless(asyncio.Protocol):

@@ -1,4 +1,4 @@
-"""`run_in_executor` without an executor: calls in threads as asyncio makes them, and what the loop's own pool adds."""
+"""`run_in_executor` without an executor: behaviour of asyncio, and what differs in the loop's own pool."""
 
 import asyncio
 import concurrent.futures
@@ -39,7 +39,7 @@ def ours() -> Iterator[corenet.Loop]:
 
 
 class Gate:
-    """A call that says when it has begun and ends when it may."""
+    """A call that reports its start and waits for permission to end."""
 
     def __init__(self) -> None:
         self.begun = threading.Event()
@@ -85,7 +85,7 @@ def test_errors_of_the_other_kind_of_future_become_asyncios(loop: asyncio.Abstra
 
 
 def test_the_end_of_an_iterator_does_not_hang(ours: corenet.Loop) -> None:
-    # asyncio's future of Python 3.11 cannot be given a StopIteration, so whoever waits there waits for ever.
+    # In Python 3.11 a future of asyncio does not accept StopIteration, so the awaiting task waits forever.
     with pytest.raises(RuntimeError, match="StopIteration interacts badly") as caught:
         ours.run_until_complete(ours.run_in_executor(None, next, iter(())))
     assert isinstance(caught.value.__cause__, StopIteration)
@@ -114,7 +114,7 @@ def test_cancelled_before_it_began_never_runs(loop: asyncio.AbstractEventLoop) -
         second = loop.run_in_executor(None, ran.append, "second")
         third = loop.run_in_executor(None, ran.append, "third")
         second.cancel()
-        # A future is cancelled at once, and asyncio tells the executor in the loop's next turn.
+        # The future is cancelled at once; asyncio tells the executor in the next iteration.
         await asyncio.sleep(0)
         gate.open.set()
         assert await first == "first"
@@ -126,9 +126,9 @@ def test_cancelled_before_it_began_never_runs(loop: asyncio.AbstractEventLoop) -
 
 
 def one_thread(loop: corenet.Loop) -> LoopThreadPool:
-    """The loop's own pool with one thread only."""
+    """The loop's own pool with a single thread."""
     pool = loop._make_threads()
-    pool._workers.most = 1
+    pool._workers.max_threads = 1
     return pool
 
 
@@ -156,7 +156,7 @@ def test_calls_one_after_another_share_a_thread(ours: corenet.Loop) -> None:
 
 
 def test_a_thread_is_free_when_its_result_has_arrived() -> None:
-    """Also when it is held up right after it has handed the result to the loop."""
+    """Also when the thread is delayed right after passing its result to the loop."""
     asked = threading.Event()
 
     class Delayed(corenet.Loop):
@@ -182,7 +182,7 @@ def test_a_thread_is_free_when_its_result_has_arrived() -> None:
 
 
 def test_a_child_may_have_as_many_threads_as_its_parent(ours: corenet.Loop) -> None:
-    """The only thread that there may be has stayed in the parent."""
+    """The only permitted thread exists only in the parent."""
     one_thread(ours)
     assert ours.run_until_complete(ours.run_in_executor(None, int)) == 0
     pid = os.fork()
@@ -197,7 +197,7 @@ def test_a_child_may_have_as_many_threads_as_its_parent(ours: corenet.Loop) -> N
 
 
 def test_a_done_callback_may_wait_for_another_call(loop: asyncio.AbstractEventLoop) -> None:
-    """It runs in the thread of its call, which is not free for what it asks for."""
+    """It runs in the thread of its call, which is therefore not free for the new call."""
     pool = executor_of(loop)
     answers: list[str] = []
     done = threading.Event()
@@ -217,7 +217,7 @@ def test_a_done_callback_may_wait_for_another_call(loop: asyncio.AbstractEventLo
 
 
 class Asking:
-    """Asks for a call, and waits for it, when nobody holds it any more."""
+    """Its destructor makes a call and waits for it."""
 
     def __init__(self, pool: concurrent.futures.Executor, answers: "queue.SimpleQueue[str]") -> None:
         self.pool = pool
@@ -260,7 +260,7 @@ def test_a_destructor_in_a_thread_may_wait_for_another_call(
 
     future = ask()
     if by == "submit":
-        # Nobody waits for it, so that its thread is the last to know of it.
+        # Nothing waits for it, so its thread has the last reference.
         del future
         gate.open.set()
     else:
@@ -274,7 +274,7 @@ def test_a_destructor_in_a_thread_may_wait_for_another_call(
 
 
 def executor_of(loop: Any) -> concurrent.futures.Executor:
-    """The default executor, with one thread that has nothing to do."""
+    """The default executor, with one idle thread."""
     loop.run_until_complete(loop.run_in_executor(None, int))
     return cast(concurrent.futures.Executor, loop._default_executor)
 
@@ -284,7 +284,7 @@ def test_as_many_threads_as_asyncio_has(ours: corenet.Loop) -> None:
     standard = concurrent.futures.ThreadPoolExecutor()
     most = standard._max_workers
     standard.shutdown()
-    assert pool._workers.most == most == pool._max_workers
+    assert pool._workers.max_threads == most == pool._max_workers
     gates = [Gate() for _ in range(most)]
     futures = [ours.run_in_executor(None, gate) for gate in gates]
     late = ours.run_in_executor(None, lambda: threading.current_thread().name)
@@ -420,7 +420,7 @@ def test_a_thread_that_cannot_be_started_takes_no_place(monkeypatch: pytest.Monk
     workers.join()
 
 
-def test_threads_end_with_a_pool_that_nobody_has() -> None:
+def test_threads_end_with_an_unreferenced_pool() -> None:
     pool = LoopThreadPool()
     assert pool.submit(abs, -1).result(30) == 1
     threads = list(pool._threads)
@@ -435,7 +435,7 @@ def test_threads_end_with_a_pool_that_nobody_has() -> None:
 
 def test_a_thread_that_waits_keeps_nothing(ours: corenet.Loop) -> None:
     class Thing:
-        """Something that can be seen to go."""
+        """An object whose release is noticed."""
 
         def fail(self) -> None:
             raise ValueError(self)
@@ -448,7 +448,7 @@ def test_a_thread_that_waits_keeps_nothing(ours: corenet.Loop) -> None:
         return weakref.ref(thing)
 
     seen = ours.run_until_complete(main())
-    # The thread lets go after it has handed the result over.
+    # The thread drops its references after it has passed the result on.
     ours.run_until_complete(ours.shutdown_default_executor())
     gc.collect()
     assert seen() is None
@@ -465,7 +465,7 @@ def test_no_thread_can_be_started(ours: corenet.Loop, monkeypatch: pytest.Monkey
     assert ours.run_until_complete(ours.run_in_executor(None, abs, -1)) == 1
 
 
-# Other threads are alive, which is warned of from 3.12 on: that they are is the point.
+# Python 3.12 and later warn of forks with other threads, which this test has on purpose.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_child_has_threads_of_its_own(ours: corenet.Loop) -> None:
     ours.run_until_complete(ours.run_in_executor(None, int))
@@ -473,7 +473,7 @@ def test_a_child_has_threads_of_its_own(ours: corenet.Loop) -> None:
     assert pool is not None
     child = os.fork()
     if child == 0:
-        # Nothing of pytest may run here.
+        # Nothing of pytest may run in the child.
         try:
             os._exit(0 if pool.submit(abs, -7).result(30) == 7 else 1)
         finally:
@@ -506,7 +506,7 @@ def test_the_interpreter_ends_when_the_calls_have() -> None:
 
 
 def turns_for_answers(answers: int) -> int:
-    """Turns of a busy loop until another loop, in a thread, has answered it so many times, one after the other."""
+    """Iterations of a busy loop until a loop in another thread has given `answers` answers, one after the other."""
     busy, other = corenet.new_event_loop(), corenet.new_event_loop()
     left = answers
 
@@ -539,16 +539,16 @@ def turns_for_answers(answers: int) -> int:
 
 
 def test_a_loop_that_is_never_idle_lets_other_loops_run() -> None:
-    """Two loops call each other while one of them has always something to do, and so never waits without the GIL.
+    """Two loops call each other while one of them is always busy, and so never waits without the GIL.
 
-    Counted in turns of the busy one: the interpreter itself would have it give way after 5 ms, some 25,000 of them. On
-    a busy machine the other thread waits for a processor as well, so the best of ten runs counts.
+    Counted in iterations of the busy one. The interpreter itself switches threads after 5 ms, some 25,000 iterations.
+    On a busy machine the other thread also waits for a processor, so the best of ten runs counts.
     """
     assert any(turns_for_answers(100) < 100 * 5_000 for _ in range(10))
 
 
 def test_a_loop_beside_one_that_blocks_does_its_own_work() -> None:
-    """The other is in a call without the GIL and takes it from nobody: it is offered rarely."""
+    """The other thread is in a call without the GIL and does not want it, so the loop offers it rarely."""
     busy, other = corenet.new_event_loop(), corenet.new_event_loop()
     gate = Gate()
     other.call_soon(gate)

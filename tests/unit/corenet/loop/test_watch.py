@@ -1,6 +1,6 @@
-"""`loop.watch`: each registration mode, whose descriptor it is, and what happens to exceptions and stale numbers.
+"""`loop.watch`: each registration mode, ownership of descriptors, exceptions, and stale numbers.
 
-No loop of the standard library has it, so there is no twin; the kernel's rules are those of epoll(7) and epoll_ctl(2).
+No loop of the standard library has it, so there is no comparison; the kernel's rules are in epoll(7) and epoll_ctl(2).
 """
 
 import asyncio
@@ -37,7 +37,7 @@ def pair() -> Iterator[Pair]:
 
 
 def turn(loop: corenet.Loop, times: int = 1) -> None:
-    """Whole turns, each with a look at the descriptors."""
+    """Whole iterations, each with a poll."""
     for _ in range(times):
         loop.stop()
         loop.run_forever()
@@ -46,7 +46,7 @@ def turn(loop: corenet.Loop, times: int = 1) -> None:
 # --- modes ------------------------------------------------------------------------------------------------------------
 
 
-def test_level_goes_on_until_it_is_read(loop: corenet.Loop, pair: Pair) -> None:
+def test_level_triggered_events_repeat_until_the_data_is_read(loop: corenet.Loop, pair: Pair) -> None:
     seen: list[int] = []
     watch = loop.watch(pair[0], READ, seen.append)
     assert (watch.fd, watch.mode, watch.active) == (pair[0].fileno(), LEVEL, True)
@@ -64,14 +64,14 @@ def test_edge_reports_arrivals_only(loop: corenet.Loop, pair: Pair) -> None:
     pair[1].send(b"x")
     turn(loop, 3)
     assert len(seen) == 1
-    # Not read, yet a new arrival is a new edge.
+    # The data was not read, and new data is a new edge.
     pair[1].send(b"y")
     turn(loop, 3)
     assert len(seen) == 2
 
 
 def test_rearming_an_edge_reports_what_is_there(loop: corenet.Loop, pair: Pair) -> None:
-    """The way out of the lost wake-up: data that nobody read and no new arrival."""
+    """The remedy for a lost wake-up: unread data and no new arrival."""
     seen: list[int] = []
     watch = loop.watch(pair[0], READ, seen.append, EDGE)
     pair[1].send(b"x")
@@ -129,7 +129,7 @@ def test_hangup_and_peer_closed(loop: corenet.Loop, pair: Pair) -> None:
 
 
 def accept_in_child(listener: socket.socket, requests: int, mode: int) -> None:
-    """Accept in a loop of this process until a byte comes, telling each client who it was."""
+    """Accept in a loop of this process until a byte arrives, and send each client this process's number."""
     loop = corenet.new_event_loop()
     listener.setblocking(False)
 
@@ -149,14 +149,14 @@ def accept_in_child(listener: socket.socket, requests: int, mode: int) -> None:
 
 
 def state_of(pid: int) -> tuple[bool, int]:
-    """Whether a process is asleep, and how often it went to sleep so far."""
+    """Whether a process is asleep, and how often it has gone to sleep."""
     lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
     status = dict(line.split(":", 1) for line in lines if ":" in line)
     return status["State"].split()[0] == "S", int(status["voluntary_ctxt_switches"])
 
 
 def sleeps_of_two_processes(mode: int, connections: int) -> int:
-    """How often two processes went to sleep again over some connections, each made while both were asleep."""
+    """How often two processes go to sleep during some connections, each made while both are asleep."""
     children: list[tuple[int, socket.socket]] = []
 
     def both_asleep() -> int:
@@ -214,7 +214,7 @@ def test_exclusive_in_two_loops(loop: corenet.Loop) -> None:
         assert seen == [1]
         with pytest.raises(ValueError, match="an exclusive watch cannot be changed"):
             watches[0].rearm(READ)
-        # Removed and made anew it can be.
+        # It can be removed and registered again.
         assert loop.unwatch(watches[0])
         loop.watch(listener, READ, accept, EXCLUSIVE)
         with socket.create_connection(listener.getsockname()):
@@ -231,8 +231,8 @@ def test_exclusive_in_two_loops(loop: corenet.Loop) -> None:
         (0, LEVEL, ValueError, "events must be"),
         (1 << 20, LEVEL, ValueError, "events must be"),
         (READ, 8, ValueError, "unknown mode"),
-        (READ, ONESHOT | EXCLUSIVE, ValueError, "exclude each other"),
-        (READ | PEER_CLOSED, EXCLUSIVE, ValueError, "can ask for READ and WRITE only"),
+        (READ, ONESHOT | EXCLUSIVE, ValueError, "cannot be combined"),
+        (READ | PEER_CLOSED, EXCLUSIVE, ValueError, "supports only READ and WRITE"),
     ],
 )
 def test_what_the_kernel_does_not_have(
@@ -262,7 +262,7 @@ def test_what_cannot_be_watched(loop: corenet.Loop, pair: Pair) -> None:
     assert loop.unwatch(pair[0]) is False
 
 
-# --- whose descriptor it is -------------------------------------------------------------------------------------------
+# --- ownership of descriptors -----------------------------------------------------------------------------------------
 
 
 def test_watched_twice_the_second_has_it(loop: corenet.Loop, pair: Pair) -> None:
@@ -309,7 +309,7 @@ def test_readers_and_transports_keep_theirs(loop: corenet.Loop, pair: Pair) -> N
 
 
 def test_closed_without_being_unwatched(loop: corenet.Loop) -> None:
-    """The number comes back: for another watch, for a reader and for a transport; nothing of the old one is left."""
+    """The number is reused: by another watch, a reader and a transport; nothing of the old watch is left."""
     wrong: list[int] = []
 
     def reopened(number: int | None) -> Pair:
@@ -420,7 +420,7 @@ def test_an_exception_is_reported_and_the_others_go_on(loop: corenet.Loop, pair:
     assert len(seen) == 2
 
 
-def test_system_exit_leaves_the_loop_and_costs_nobody_an_event(loop: corenet.Loop) -> None:
+def test_system_exit_leaves_the_loop_and_loses_no_event(loop: corenet.Loop) -> None:
     pairs = [socket.socketpair() for _ in range(2)]
     seen: list[int] = []
 

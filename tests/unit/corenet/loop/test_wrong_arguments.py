@@ -1,4 +1,4 @@
-"""Arguments that make no sense are refused in Python's words; what the fuzzer found once stands here by name."""
+"""Wrong arguments raise Python's usual errors. Each finding of the fuzzer has a test of its own."""
 
 import asyncio
 import socket
@@ -47,7 +47,7 @@ def test_a_resolver_that_answers_nonsense(answer: Any) -> None:
 
 @pytest.mark.parametrize("into", [False, True])
 def test_a_socket_that_blocks_does_not_hold_up_the_loop(into: bool) -> None:
-    """sock_recvfrom on a blocking socket without data: everything else stood still for ever."""
+    """sock_recvfrom on a blocking socket without data blocked the whole loop."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()

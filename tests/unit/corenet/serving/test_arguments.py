@@ -1,6 +1,6 @@
-"""What `corenet.serve` takes and refuses, and the sockets it makes of addresses; no process is forked here.
+"""The arguments of `corenet.serve`: accepted and refused ones, and the sockets made from addresses. Nothing is forked.
 
-Refusals must name the wrong argument, because whoever reads them has only that line.
+An error must name the wrong argument, because the user sees only that line.
 """
 
 import asyncio
@@ -100,7 +100,7 @@ def test_nothing_stays_open_when_one_address_fails(tmp_path: Path) -> None:
 def test_a_connection_made_before_any_worker_runs_has_the_option(
     own: bool, nodelay: bool | None, inherited: bool
 ) -> None:
-    """The kernel copies the options when the connection is made, whoever accepts it, and when."""
+    """The kernel copies the options when the connection is made, whichever process accepts it later."""
     opened = open_sockets(["127.0.0.1:0"], 2, reuseport=own, backlog=5, options=SocketOptions(nodelay=nodelay))
     try:
         listening = opened.per_worker[0][0]
@@ -170,7 +170,7 @@ class Called:
 
 
 class WithStop(asyncio.Protocol):
-    """A protocol class whose methods happen to be called start and stop."""
+    """A protocol class with methods named start and stop by chance."""
 
     def start(self) -> None:
         """Not a service's."""
@@ -204,7 +204,7 @@ def test_an_application_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.syspath_prepend(str(tmp_path))
     assert load("served_by_name:Outer.App").__qualname__ == "Outer.App"
     for wrong in ("served_by_name", "served_by_name:", ":App"):
-        with pytest.raises(ValueError, match="is not module:name"):
+        with pytest.raises(ValueError, match="is not of the form module:name"):
             load(wrong)
     sys.modules.pop("served_by_name")
 
@@ -241,7 +241,7 @@ def test_refused_outside_the_main_thread_and_inside_a_loop() -> None:
     thread = threading.Thread(target=elsewhere)
     thread.start()
     thread.join()
-    assert caught == ["serve() needs signals and so the main thread"]
+    assert caught == ["serve() handles signals and must be called in the main thread"]
 
     async def inside() -> None:
         with pytest.raises(RuntimeError, match="while a loop is running"):

@@ -1,6 +1,6 @@
-"""What happens to a batch of datagrams below the protocol: joined and cut by the kernel, answered from where it came.
+"""Batches of datagrams below the protocol: joined and cut by the kernel, answered from the address they were sent to.
 
-asyncio has none of this, so its loop cannot judge these tests; plain sockets on the other side do.
+asyncio has none of this, so there is no run on its loop; the peers are plain sockets.
 """
 
 import asyncio
@@ -89,7 +89,7 @@ def test_a_run_is_bounded_in_number_and_size() -> None:
 
 
 def test_a_socket_that_cannot_cut_sends_one_by_one() -> None:
-    """Without checksums the kernel refuses to cut (EINVAL, udp_send_skb); nothing is lost and nobody hears of it."""
+    """Without checksums the kernel refuses to cut (EINVAL, udp_send_skb); nothing is lost and no error is reported."""
 
     async def main() -> None:
         end = await endpoint()
@@ -104,7 +104,7 @@ def test_a_socket_that_cannot_cut_sends_one_by_one() -> None:
     corenet.run(main())
 
 
-def test_a_run_to_a_port_nobody_has_costs_its_first_datagram() -> None:
+def test_a_run_to_a_closed_port_loses_its_first_datagram() -> None:
     async def main() -> None:
         gone = await endpoint()
         target = address(gone)
@@ -194,7 +194,7 @@ def singles(sock: socket.socket, number: int) -> list[bytes]:
 
 
 def cut_by_the_kernel(target: Any) -> None:
-    """Three datagrams that leave as one and stay joined on the way to a socket that wants them so."""
+    """Three datagrams that are sent as one and stay joined for a socket with UDP_GRO."""
     with plain_socket() as source:
         source.setsockopt(SOL_UDP, UDP_SEGMENT, 5)
         source.sendto(b"first" + b"2nd-2" + b"three", target)
@@ -221,7 +221,7 @@ def in_a_child(sock: socket.socket) -> list[bytes]:
 @pytest.mark.parametrize("given", [True, False])
 @pytest.mark.parametrize("when", ["open", "closed"])
 @pytest.mark.parametrize("holder", ["dup", "child"])
-def test_whoever_else_holds_the_socket_gets_single_datagrams(given: bool, when: str, holder: str) -> None:
+def test_other_holders_of_the_socket_get_single_datagrams(given: bool, when: str, holder: str) -> None:
     async def main() -> None:
         if given:
             sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -245,7 +245,7 @@ def test_whoever_else_holds_the_socket_gets_single_datagrams(given: bool, when: 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
 def test_options_of_a_given_socket_stay_as_they_are(family: int) -> None:
-    """Also at the wildcard address, where a socket of our own is told which address was asked."""
+    """Also at the wildcard address, where the loop's own sockets get the local address of each datagram."""
     options = [
         (SOL_UDP, UDP_GRO),
         (SOL_UDP, UDP_SEGMENT),
@@ -284,7 +284,7 @@ async def answered_by(end: Collector, host: str) -> None:
 
 
 async def answered_from(end: Collector, asked: str, **connect: Any) -> bytes:
-    """Ask at `asked` with a connected socket, which hears nobody else."""
+    """Query the address `asked` with a connected socket, which receives from no other address."""
     client = await endpoint(local_addr=None, remote_addr=(asked, address(end)[1]), **connect)
     client.transport.sendto(b"question")
     await client.until(lambda: bool(client.received))
@@ -312,7 +312,7 @@ class Answers(Collector):
 
 @pytest.mark.parametrize("way", ["sendto", "later", "many"])
 @pytest.mark.parametrize("asked", ["127.0.0.1", "127.0.0.2", "127.1.2.3"])
-def test_answer_leaves_from_the_address_that_was_asked(way: str, asked: str) -> None:
+def test_answer_is_sent_from_the_address_of_the_query(way: str, asked: str) -> None:
     async def main() -> None:
         end = await endpoint(type("Ways", (Answers,), {"way": way}), local_addr=("0.0.0.0", 0))
         assert await answered_from(end, asked) == way.encode()
@@ -344,7 +344,7 @@ def test_socket_of_both_families(asked: str) -> None:
 
 
 @pytest.mark.checkout
-def test_native_answer_leaves_from_the_address_that_was_asked() -> None:
+def test_native_answer_is_sent_from_the_address_of_the_query() -> None:
     async def main() -> None:
         end = await endpoint(local_addr=("0.0.0.0", 0))
         set_echo(end.transport)
@@ -364,7 +364,7 @@ def test_a_bound_socket_shows_plain_addresses_and_takes_those_of_others() -> Non
         # Another transport sends from its own address whatever the peer had asked.
         other = await endpoint()
         other.transport.sendto(b"y", peer)
-        # A plain tuple leaves the choice to the kernel.
+        # For a plain tuple the kernel selects the source address.
         anywhere.transport.sendto(b"z", tuple(peer))
         await bound.until(lambda: len(bound.received) == 2)
         assert sorted(bound.received) == [(b"y", address(other)), (b"z", ("127.0.0.1", address(anywhere)[1]))]

@@ -1,7 +1,7 @@
-"""TCP_CORK is the program's: a lone piece leaves with its callback only where the program has not corked the socket.
+"""TCP_CORK belongs to the program: the transport does not uncork a socket that the program has corked.
 
-Where a callback has written several pieces, the first piece of the next one tells TCP that more will follow; when none
-does, TCP is told otherwise. That must not be done by way of a cork that the program has set.
+When a callback has made several writes, the first write of the next one is sent with MSG_MORE; if none follows, the
+transport uncorks the socket. It must not do that when the program has set TCP_CORK.
 """
 
 import asyncio
@@ -58,7 +58,7 @@ def uncorked_again(transport: Any, sock: Any) -> None:
 
 
 async def in_callback(call: Callable[[], object]) -> None:
-    """Run `call` in a callback of its own, and what its end brings."""
+    """Run `call` in its own callback; return what arrived when that has ended."""
     asyncio.get_running_loop().call_soon(call)
     for _ in range(3):
         await asyncio.sleep(0)
@@ -87,7 +87,7 @@ def test_a_cork_of_the_program_stays(twin: Twin, act: Callable[[Any, Any], None]
     twin(main())
 
 
-def test_a_lone_piece_after_several_leaves_with_its_callback(twin: Twin) -> None:
+def test_a_single_write_after_several_is_sent_with_its_callback(twin: Twin) -> None:
     """Nothing waits for the 200 ms after which TCP sends by itself: ten lone pieces would wait for 2 s."""
 
     async def main() -> None:

@@ -1,4 +1,4 @@
-"""Datagram transports: batches, errors of single datagrams, flow control, and the native door."""
+"""Datagram transports: batches, errors of single datagrams, flow control, and the native handler."""
 
 import asyncio
 import errno
@@ -308,7 +308,7 @@ def test_failing_protocol_costs_one_datagram() -> None:
 
 
 def test_an_unconnected_endpoint_sends_until_it_has_ended(twin: Twin) -> None:
-    """What is sent between `close` and connection_lost leaves, and its errors are told; afterwards nothing happens."""
+    """Between `close` and connection_lost datagrams are sent and errors reported; afterwards nothing happens."""
 
     async def main() -> None:
         ours, theirs = await endpoint(), await endpoint()
@@ -369,8 +369,8 @@ class Mute(asyncio.DatagramProtocol):
         raise AttributeError("connection_made")
 
 
-def test_whoever_waits_for_an_endpoint_is_told_that_it_cannot_begin() -> None:
-    """As for a connection; asyncio raises before anybody waits."""
+def test_the_waiter_of_an_endpoint_gets_the_registration_error() -> None:
+    """As for a connection; asyncio raises before there is a waiter."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -443,7 +443,7 @@ class Stubborn(Collector):
 
 @pytest.mark.parametrize("way", ["sendto", "send_many"])
 def test_who_answers_each_error_by_another_try_does_not_hold_the_loop(way: str) -> None:
-    """What error_received sends in a batch that is answered waits for the next turn."""
+    """What error_received sends in a batch that is answered waits for the next iteration."""
 
     async def main() -> None:
         protocol = await endpoint(Stubborn)
@@ -466,7 +466,7 @@ def test_who_answers_each_error_by_another_try_does_not_hold_the_loop(way: str) 
     corenet.run(asyncio.wait_for(main(), 20))
 
 
-def test_what_is_sent_for_an_error_comes_behind_what_waited() -> None:
+def test_datagrams_sent_for_an_error_follow_the_queued_ones() -> None:
     class Apologetic(Collector):
         def error_received(self, error: Exception) -> None:
             super().error_received(error)

@@ -1,7 +1,7 @@
 """FramedProtocol on the standard loop and on ours: frames, batches, limits, pausing, the end, writing.
 
-One body judges both ways in: received blocks on our streams, ``data_received`` on any other transport. What only our
-transports have (write_frame, a pause between the frames of a batch) is tested on ours alone.
+One test body covers both ways of receiving: into blocks on our streams, by ``data_received`` on other transports. What
+only our transports have (write_frame, a pause between the frames of a batch) is tested on ours only.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """No frame is lost silently, however a connection ends and whatever was paused.
 
-The model: what is handed on is always a beginning of what was sent, in its order; a clean end comes behind the last
-frame; what is missing at the end is missing for a reason that `connection_lost` is told. Enumerated over transports,
-ways to pause and ways to end, on our loop and on asyncio's.
+The model: the delivered frames are a prefix of those sent; a clean end comes after the last frame; if frames are
+missing, `connection_lost` gets the reason. Enumerated over transports, ways to pause and ways to end, on our loop and
+on asyncio's.
 """
 
 import asyncio
@@ -114,7 +114,7 @@ WAYS = {
 async def connected(
     kind: str, contexts: tuple[ssl.SSLContext, ssl.SSLContext], protocol: Any
 ) -> AsyncIterator[tuple[Any, Any]]:
-    """The transport of `protocol` by way of `kind`, and the peer at its other end; both are gone behind the block."""
+    """The transport of `protocol` by way of `kind`, and the peer at its other end; both are closed after the block."""
     loop = asyncio.get_running_loop()
     peer: Any
     if kind == "memory":
@@ -268,7 +268,7 @@ def test_every_frame_comes_or_the_end_says_why(
 
 @pytest.mark.parametrize("way", ["tls", "asyncio tls"])
 @pytest.mark.parametrize("pause", [True, False])
-def test_nothing_comes_behind_our_own_close(
+def test_nothing_is_delivered_after_our_close(
     contexts: tuple[ssl.SSLContext, ssl.SSLContext], caplog: pytest.LogCaptureFixture, way: str, pause: bool
 ) -> None:
     async def main() -> None:
@@ -297,7 +297,7 @@ def test_nothing_comes_behind_our_own_close(
 
 
 def held_end(body: Callable[[Frames, Any], Any], contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
-    """Run `body(protocol, transport)` after a peer's goodbye that came while seven frames waited."""
+    """Run `body(protocol, transport)` after the peer's close_notify came while seven frames were pending."""
 
     async def main() -> None:
         protocol = Frames(batch=2)
@@ -315,7 +315,7 @@ def held_end(body: Callable[[Frames, Any], Any], contexts: tuple[ssl.SSLContext,
         runner.run(main())
 
 
-def test_who_never_takes_the_frames_is_told_how_much_is_missing(
+def test_frames_never_taken_are_reported_in_bytes(
     contexts: tuple[ssl.SSLContext, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deferred_close, "FRAME_DELIVERY_TIMEOUT", 0)
@@ -407,7 +407,7 @@ def test_staying_open_is_not_for_frames_ended_to_say_on_tls(contexts: tuple[ssl.
     held_end(body, contexts)
 
 
-def test_an_end_inside_of_a_callback_comes_behind_it(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+def test_an_end_inside_a_callback_is_delivered_after_it(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     """A transport in memory may deliver from within a write."""
 
     async def main() -> None:

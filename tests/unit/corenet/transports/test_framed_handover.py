@@ -1,7 +1,7 @@
-"""FramedProtocol gives its connection away: to another protocol, to another framer, to TLS; nothing is lost or doubled.
+"""A FramedProtocol is replaced by another protocol, another framer or TLS; no byte is lost or delivered twice.
 
-What was received and not taken as a frame goes to the successor, in plaintext only. The bodies run on the standard loop
-and on ours; `set_protocol` that loses nothing is ours alone.
+What was received and not delivered as frames goes to the successor, in plaintext only. The bodies run on the standard
+loop and on ours; only ours has a `set_protocol` that loses nothing.
 """
 
 import asyncio
@@ -65,7 +65,7 @@ def test_hand_over_outside_of_a_callback_while_paused(twin: Twin) -> None:
 
 @pytest.mark.parametrize("successor", [Plain, Frames])
 def test_hand_over_while_going_on_after_a_pause(twin: Twin, successor: Any) -> None:
-    """Reading, which goes on behind the frames that waited, goes on for the successor."""
+    """Reading, which is to resume after the pending frames, resumes for the successor."""
 
     async def body(protocol: Frames, peer: socket.socket) -> None:
         heir = successor()
@@ -165,7 +165,7 @@ def test_of_several_set_in_one_callback_the_last_one_gets_the_rest(
 
 def test_the_rest_follows_a_protocol_that_is_replaced_while_it_gets_it() -> None:
     class Narrow(asyncio.BufferedProtocol):
-        """Takes three bytes, then makes room for `heir`."""
+        """Takes three bytes, then sets `heir` as protocol."""
 
         def __init__(self) -> None:
             self.room = bytearray(3)
@@ -254,7 +254,7 @@ def test_a_frame_over_the_limit_in_tls(twin: Twin, contexts: tuple[ssl.SSLContex
 
 @pytest.mark.parametrize("by_loop", [False, True])
 def test_upgrade_to_tls(loop_factory: Any, contexts: tuple[ssl.SSLContext, ssl.SSLContext], by_loop: bool) -> None:
-    """By the protocol's own start_tls on any loop; by the loop's, where only ours tells the protocol its transport."""
+    """By the protocol's start_tls on any loop; by the loop's start_tls only ours sets the protocol's transport."""
     if by_loop and loop_factory is not corenet.new_event_loop:
         loop_factory = corenet.new_event_loop
 
@@ -311,14 +311,14 @@ def test_plaintext_never_counts_as_encrypted(twin: Twin, contexts: tuple[ssl.SSL
 
 
 async def file_sent(protocol: Frames, peer: socket.socket) -> None:
-    """asyncio sends what is no file of the system's by hand, and puts a protocol of its own in the place meanwhile."""
+    """For an object that is not an OS file, asyncio reads and writes itself, and sets its own protocol meanwhile."""
     with io.BytesIO(b"FILE") as file:
         assert await asyncio.get_running_loop().sendfile(protocol.transport, file) == 4
     assert await receive(peer, 4) == b"FILE"
     assert protocol.transport.get_protocol() is protocol
 
 
-def test_half_a_frame_is_there_behind_a_file(twin: Twin) -> None:
+def test_half_a_frame_is_kept_during_a_sendfile(twin: Twin) -> None:
     async def body(protocol: Frames, peer: socket.socket) -> None:
         await send(peer, b"\0\0\0\x0ahalf-")
         while protocol.pending < 5:
@@ -333,7 +333,7 @@ def test_half_a_frame_is_there_behind_a_file(twin: Twin) -> None:
 
 
 @pytest.mark.parametrize("resumed", ["behind", "before", "during"])
-def test_paused_frames_are_there_behind_a_file(twin: Twin, resumed: str) -> None:
+def test_paused_frames_are_kept_during_a_sendfile(twin: Twin, resumed: str) -> None:
     async def body(protocol: Frames, peer: socket.socket) -> None:
         protocol.on_batch = lambda frames: protocol.pause_frames()
         await send(peer, packed(b"1", b"2", b"3"))
@@ -356,7 +356,7 @@ def test_paused_frames_are_there_behind_a_file(twin: Twin, resumed: str) -> None
     twin(with_peer(body, batch=1))
 
 
-def test_frames_over_tls_are_there_behind_a_file(
+def test_frames_over_tls_are_kept_during_a_sendfile(
     twin: Twin, contexts: tuple[ssl.SSLContext, ssl.SSLContext]
 ) -> None:
     async def main() -> None:
@@ -382,7 +382,7 @@ def test_frames_over_tls_are_there_behind_a_file(
     twin(main())
 
 
-def test_who_fails_to_take_over_leaves_everything_where_it_was() -> None:
+def test_a_successor_that_fails_leaves_everything_unchanged() -> None:
     """`set_protocol` of our transports raises what the successor raised, and the one before may come back."""
 
     class Unwilling(Plain):

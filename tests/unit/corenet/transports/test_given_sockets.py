@@ -1,8 +1,7 @@
-"""A socket object that the program gave to the loop stays open until its transport has ended, whoever closes it before.
+"""A socket object that the program gave to the loop stays open until its transport has ended, even if closed before.
 
-The number of a descriptor goes to the next file that is opened as soon as it is closed: what the transport wrote would
-reach a stranger, and what the stranger is sent would reach the protocol. uvloop keeps the socket open; it judges the
-tests first, where it is installed.
+The number of a closed descriptor is reused by the next file that is opened: the transport would write to that file, and
+its data would reach the protocol. uvloop also keeps the socket open; where it is installed, the tests run on it first.
 """
 
 import asyncio
@@ -43,7 +42,7 @@ def is_open(number: int) -> bool:
 
 
 async def closed(number: int) -> None:
-    """Wait until `number` is nobody's."""
+    """Wait until `number` is closed."""
     while is_open(number):
         await asyncio.sleep(0)
 
@@ -102,7 +101,7 @@ def test_a_connection_outlives_its_socket_object(factory: Factory, kind: str, en
 
 
 @keeps_open
-def test_what_is_queued_leaves_after_the_socket_object_was_closed(factory: Factory) -> None:
+def test_queued_data_is_sent_after_the_socket_object_was_closed(factory: Factory) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         transport, protocol, ours, peer = await given("unix")
@@ -184,7 +183,7 @@ def test_datagrams_outlive_their_socket_object(factory: Factory) -> None:
     run(factory, main())
 
 
-def test_a_transport_that_nobody_holds_lets_go_of_the_socket() -> None:
+def test_an_unreferenced_transport_releases_the_socket() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         ours, peer = socket.socketpair()
@@ -208,7 +207,7 @@ def test_a_transport_that_nobody_holds_lets_go_of_the_socket() -> None:
 
 def test_a_transport_that_cannot_be_made_keeps_nothing_open() -> None:
     class Bad:
-        """A transport looks at what its protocol is."""
+        """The transport reads this attribute."""
 
         @property
         def __class__(self) -> Any:
@@ -227,7 +226,7 @@ def test_a_transport_that_cannot_be_made_keeps_nothing_open() -> None:
 
 
 def test_a_detached_descriptor_is_nothing_of_ours() -> None:
-    """What is remembered of a lost connection is not the address of who has its number now."""
+    """The stored address of a lost connection is not that of the new owner of its number."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -305,7 +304,7 @@ async def connecting(sock: socket.socket, address: Any) -> "asyncio.Task[None]":
         if (judge.id, how) != ("uvloop", "detach")
     ],
 )
-def test_the_end_of_a_transport_wakes_nobody_who_connects_with_its_number(factory: Factory, how: str) -> None:
+def test_the_end_of_a_transport_wakes_no_connect_on_its_reused_number(factory: Factory, how: str) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         listener, others = full_listener()
@@ -499,7 +498,7 @@ def test_a_server_that_cannot_begin_keeps_nothing_open() -> None:
 
 
 @pytest.mark.parametrize("how", ["the loop is closed", "a reader takes over", "another server takes over"])
-def test_who_accepts_no_more_lets_go_of_the_socket(how: str) -> None:
+def test_a_listener_that_stops_releases_the_socket(how: str) -> None:
     loop = corenet.new_event_loop()
     listener = socket.create_server(("127.0.0.1", 0))
     number = listener.fileno()

@@ -1,7 +1,8 @@
-"""What waits to be sent leaves, whatever was asked of the transport while an event of it was on its way.
+"""Queued data is sent, whatever changes the transport's state while one of its events is in the batch.
 
-A batch of events is gathered first and delivered then; the callback of its first event may change what a later one is
-about. Each test has such a batch: `between` runs its `change` after the poll and before the transport's event.
+A batch of events is gathered first and dispatched then; the callback of its first event may change the state that a
+later one is about. Each test makes such a batch: `between` runs its `change` after the poll and before the transport's
+event.
 """
 
 import asyncio
@@ -109,7 +110,7 @@ def half_close(sock: socket.socket) -> None:
 
 @pytest.mark.parametrize(
     ("change", "event"),
-    # Closed with data unread, a Unix socket tells its peer of a reset before it has handed over the rest.
+    # Closed with data unread, a Unix socket reports a reset to its peer before the rest of the data.
     [(change, event) for change in CHANGES for event in (say, half_close) if (change, event) != (write_and_close, say)],
 )
 def test_an_event_of_before_does_not_cost_what_waits(twin: Twin, change: Change, event: Callable[[Any], None]) -> None:
@@ -164,7 +165,7 @@ def test_a_file_follows_the_headers_that_wait(twin: Twin, tmp_path: Path, event:
         transport, protocol, peer = await pair()
         protocol.keep_open = True
         with path.open("rb") as file:
-            # Of one turn: the next poll sees the event, and then the task begins, which pauses reading.
+            # In one iteration: the next poll gets the event, and then the task begins, which pauses reading.
             transport.write(BIG)
             event(peer)
             sending = asyncio.ensure_future(loop.sendfile(transport, file))
@@ -281,7 +282,7 @@ def test_one_place_talks_to_the_poller() -> None:
 
 
 async def turns(seconds: float) -> int:
-    """How many turns the loop makes while nobody has anything to do."""
+    """How many iterations the loop runs while there is nothing to do."""
     loop = asyncio.get_running_loop()
     before = loop.statistics().iterations  # type: ignore[attr-defined]
     await asyncio.sleep(seconds)
@@ -300,8 +301,8 @@ def ours_alone(main: Any) -> None:
         runner.run(asyncio.wait_for(main, 20))
 
 
-def test_an_error_queue_that_nobody_reads_does_not_spin() -> None:
-    """EPOLLERR stands as long as there is something in it; what arrives later must be told all the same."""
+def test_an_unread_error_queue_does_not_spin() -> None:
+    """EPOLLERR persists while the queue is not empty; data that arrives later must still be delivered."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -349,7 +350,7 @@ def test_a_datagram_socket_that_was_shut_down_does_not_spin() -> None:
 
 @pytest.mark.parametrize("blocked", [False, True])
 def test_a_stream_with_an_error_queue_does_not_spin(blocked: bool) -> None:
-    """Time stamps of what was sent, which nobody reads; the stream goes on both ways."""
+    """Unread time stamps of what was sent; the stream continues in both directions."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()

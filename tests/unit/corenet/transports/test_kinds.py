@@ -1,4 +1,4 @@
-"""Every kind of transport: whose instance it is, what it tells of itself, what it does with data that changes later."""
+"""All types of transports: their classes, their information, and how they handle data that changes later."""
 
 import asyncio
 import contextlib

@@ -49,8 +49,8 @@ def test_a_burst_of_connections(twin: Twin) -> None:
     twin(main())
 
 
-def test_a_burst_with_room_for_few() -> None:
-    """Counted until its descriptor is closed; the others wait in the kernel, and each of them has its turn."""
+def test_a_burst_with_capacity_for_few() -> None:
+    """Counted until its descriptor is closed; the others wait in the kernel, and each is accepted later."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -72,7 +72,7 @@ def test_a_burst_with_room_for_few() -> None:
             sock.close()
         assert Counting.made == 20
         assert most == 3
-        # Whoever changes it while this serves is asked from then on.
+        # A function that is set while this serves is used from then on.
         server.limit_accepts(lambda active: 0)
         with socket.create_connection(server.sockets[0].getsockname()):
             await turns(5)
@@ -120,7 +120,7 @@ class Unreadable:
 
 
 def test_a_descriptor_is_closed_once_when_no_transport_can_be_made() -> None:
-    """By the listener, and not by a half-made transport as well: the number may be somebody else's by then."""
+    """By the listener, and not again by a partially made transport: the number may be reused by then."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -211,7 +211,7 @@ def test_both_addresses_of_an_accepted_connection(twin: Twin, tmp_path: Path, ho
     twin(main())
 
 
-def test_addresses_that_nobody_asked_for_are_known_after_the_end(twin: Twin) -> None:
+def test_addresses_not_read_before_are_available_after_the_end(twin: Twin) -> None:
     async def main() -> None:
         ours, theirs, server = await connected_pair()
         name = server.sockets[0].getsockname()
@@ -232,7 +232,7 @@ def test_addresses_that_nobody_asked_for_are_known_after_the_end(twin: Twin) -> 
 def test_options_of_a_given_listening_socket_stay_as_they_are(
     loop_factory: Callable[[], Any], given: bool, nodelay: bool | None
 ) -> None:
-    """Whoever shares it accepts from it too; our own connections send small segments at once, as asyncio's do."""
+    """Other processes may accept from it, too; our own connections send small segments at once, as asyncio's do."""
     number = (socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
     async def main() -> None:
@@ -240,7 +240,7 @@ def test_options_of_a_given_listening_socket_stay_as_they_are(
         factory, accepted = accepting()
         extra = {} if nodelay is None else {"options": corenet.SocketOptions(nodelay=nodelay)}
         if given:
-            # asyncio looks at the protocol of the socket.
+            # asyncio checks the `proto` of the socket.
             sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
             sock.bind(("127.0.0.1", 0))
             server = await loop.create_server(factory, sock=sock, **extra)

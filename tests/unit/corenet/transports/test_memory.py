@@ -1,7 +1,7 @@
-"""Memory that transports use again, and data that callers may change: nobody may see either.
+"""Memory that transports reuse, and data that callers may change: neither may be visible.
 
-Received bytes objects are filled anew when their last holder has let go of them, and mutable data is sent from where
-it lies when that saves a copy. Each test here fails when one of the two is done too eagerly.
+Bytes objects for received data are refilled when their last reference is gone, and mutable data is sent without a copy
+where possible. Each test here fails when one of the two is done too early.
 """
 
 import _testcapi
@@ -26,7 +26,7 @@ SIZES = (1, 2, 15, 16, 64, 64, 60, 47, 1024, 1024, 900, 700, 1024, 16384, 65536,
 
 
 class Keeper(asyncio.Protocol):
-    """Keeps what `keep` returns of each piece of data, and tells its length to the one who waits."""
+    """Keeps what `keep` returns for each received object, and sets its length on the waiter."""
 
     def __init__(self, keep: Callable[[bytes], Any]) -> None:
         self.keep = keep
@@ -157,7 +157,7 @@ CHANGES = [
 ]
 
 
-# From Python 3.12 on asyncio sends what lies in a queued buffer later, so it can be no judge of this.
+# From Python 3.12 on asyncio sends the later content of a queued buffer, so it is no reference here.
 JUDGES = ["asyncio", "corenet"] if sys.version_info < (3, 12) else ["corenet"]
 
 
@@ -199,7 +199,7 @@ def test_no_gap_when_there_is_no_memory_for_what_the_kernel_did_not_take(kind: s
         data: Any = b"x" * 60_000 if kind != "bytearray" else bytearray(b"x" * 60_000)
 
         def act() -> None:
-            """In one callback: what is written second is held until it returns, or somebody looks."""
+            """In one callback: the second write is held until it returns or the buffer size is read."""
             call, given = transport.write, (data,)
             if kind == "held":
                 transport.write(begun)
@@ -231,7 +231,7 @@ def test_no_gap_when_there_is_no_memory_for_what_the_kernel_did_not_take(kind: s
 
 
 def references_of_received_bytes(environment: dict[str, str]) -> int:
-    """How many references there are to the bytes that a protocol gets, as it sees them in a process of its own."""
+    """How many references there are to the bytes that a protocol gets, as it sees them in a separate process."""
     code = (
         "import asyncio, socket, sys, corenet\n"
         "class Counter(asyncio.Protocol):\n"
@@ -258,6 +258,6 @@ def references_of_received_bytes(environment: dict[str, str]) -> int:
     return int(done.stdout)
 
 
-def test_the_reuse_of_received_bytes_can_be_turned_off() -> None:
+def test_the_reuse_of_received_bytes_can_be_disabled() -> None:
     """The reference that the loop keeps for the next read is not there then, so the object is never filled again."""
     assert references_of_received_bytes({"CORENET_REUSE_BYTES": "0"}) == references_of_received_bytes({}) - 1

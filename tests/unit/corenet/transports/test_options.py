@@ -1,4 +1,4 @@
-"""`SocketOptions`: what it takes, what it refuses and in which words, and that the kernel has it in the end."""
+"""`SocketOptions`: which values it accepts and refuses, the messages, and the options that the kernel then has."""
 
 import asyncio
 import dataclasses
@@ -24,7 +24,7 @@ from .test_datagram import address, close, endpoint
         ({"keepalive_idle": True}, TypeError, r"keepalive_idle must be an int, not True"),
         ({"keepalive_idle": 0}, ValueError, r"SocketOptions.keepalive_idle: 0 is outside 1..32767 seconds"),
         ({"keepalive_count": 128}, ValueError, r"128 is outside 1..127 probes"),
-        ({"keepalive": False, "keepalive_idle": 5}, ValueError, r"keepalive_idle means nothing with keepalive=False"),
+        ({"keepalive": False, "keepalive_idle": 5}, ValueError, r"keepalive_idle has no effect with keepalive=False"),
         ({"user_timeout": "1"}, TypeError, r"user_timeout must be a number of seconds, not '1'"),
         ({"user_timeout": -1}, ValueError, r"user_timeout, as ms: -1000 is outside"),
         ({"user_timeout": float("nan")}, ValueError, r"user_timeout must be finite"),

@@ -1,6 +1,6 @@
-"""Nobody is called, listed or walked over after the end: servers' lists, protocols that replace themselves, teardowns.
+"""No object is called, listed or visited after its end: servers' lists, protocols that replace themselves, teardowns.
 
-What must not be used after it was freed is shown by an interpreter of its own whose allocator overwrites freed memory.
+Use after free is detected by a separate interpreter whose allocator overwrites freed memory.
 """
 
 import array
@@ -53,7 +53,7 @@ def run(main):
 
 
 def run_alone(body: str) -> None:
-    """Run `body` in an interpreter of its own, with freed memory overwritten."""
+    """Run `body` in a separate interpreter that overwrites freed memory."""
     done = subprocess.run(
         [sys.executable, "-X", "faulthandler", "-c", HEAD + textwrap.dedent(body)],
         env={**os.environ, "PYTHONMALLOC": "debug"},
@@ -67,7 +67,7 @@ def run_alone(body: str) -> None:
 
 @pytest.mark.parametrize("filter_", ["error", "always"])
 @pytest.mark.parametrize("ending", ["close_clients", "abort_clients"])
-def test_a_server_forgets_connections_that_nobody_holds(filter_: str, ending: str) -> None:
+def test_a_server_drops_unreferenced_connections(filter_: str, ending: str) -> None:
     """Under -W error the warning of an unclosed transport is an exception in the middle of its teardown."""
     run_alone(
         f"""
@@ -108,7 +108,7 @@ def test_a_server_forgets_connections_that_nobody_holds(filter_: str, ending: st
     )
 
 
-def test_a_server_forgets_connections_closed_behind_its_back() -> None:
+def test_a_server_drops_connections_closed_by_the_program() -> None:
     """The socket object's close fails with EBADF: that is reported, and everything else goes on."""
     run_alone(
         """
@@ -193,7 +193,7 @@ def test_connections_outlive_the_roster_of_their_server() -> None:
 
 
 def test_a_descriptor_that_cannot_be_watched_ends_the_connection() -> None:
-    """It was closed behind our back while the poller did not have it: nobody may wait for it for ever."""
+    """It was closed by the program while it was not registered: no task may wait for it for ever."""
 
     class Paused(Recorder):
         def connection_made(self, transport: Any) -> None:

@@ -1,4 +1,4 @@
-"""Pipe transports beside asyncio's: end of file, a reader that goes away, queued writes, refusals."""
+"""Pipe transports compared with asyncio's: end of file, a reader that closes, queued writes, refused files."""
 
 import asyncio
 import os
@@ -195,7 +195,7 @@ def test_a_protocol_that_fails_costs_what_it_was_given(twin: Twin) -> None:
 
 
 class Buffered(Recorder, asyncio.BufferedProtocol):
-    """Would take bytes into a buffer of its own."""
+    """A buffered protocol, which would receive bytes."""
 
     def get_buffer(self, _size: int) -> bytearray:
         self.note("asked")
@@ -227,7 +227,7 @@ class Framed(corenet.FramedProtocol):
 def test_a_writing_end_receives_nothing_whatever_its_protocol(
     twin: Twin, kind: Any, given_later: bool, end: str
 ) -> None:
-    """What there is to read means that the reader has gone, and is told as such."""
+    """A read event means that the reader has closed, and is reported as that."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""The buffer that asyncio's StreamReader gets from our transports: a bytearray to all who look, without its copies."""
+"""The buffer that asyncio's StreamReader gets on our transports: it behaves like a bytearray, without its copies."""
 
 import asyncio
 import random
@@ -26,7 +26,7 @@ def attempt(call: Callable[[], Any]) -> Any:
 
 
 def change(buffer: Any, action: int, a: int, b: int, data: bytes) -> Any:
-    """Do one thing of those that readers, or people who look into them, do."""
+    """Do one operation that readers, or programs that use their buffer, do."""
     if action == 0:
         return buffer.extend(data)
     if action == 1:
@@ -109,7 +109,7 @@ def test_it_behaves_as_a_bytearray(twin: Twin, seed: int) -> None:
     twin(main())
 
 
-def test_a_whole_read_returns_what_came(twin: Twin) -> None:
+def test_a_read_of_everything_returns_the_received_object(twin: Twin) -> None:
     async def main() -> None:
         reader = asyncio.StreamReader()
         install_reader_buffer(asyncio.StreamReaderProtocol(reader))
@@ -131,7 +131,7 @@ def test_a_whole_read_returns_what_came(twin: Twin) -> None:
     twin(main())
 
 
-def test_whoever_has_the_bytearray_may_shorten_it(twin: Twin) -> None:
+def test_the_bytearray_may_be_shortened(twin: Twin) -> None:
     """After a part was read: what remains is read once, and never beyond its end."""
 
     async def main() -> None:

@@ -1,7 +1,7 @@
-"""A file that is on its way shares the descriptor with what the protocol receives, and ends with the connection.
+"""During a sendfile the protocol still receives, and the sendfile ends with the connection.
 
-The peer takes part of the file and then waits, so that the kernel is full and `sendfile` waits for it, or lets what was
-written before wait.
+The peer takes part of the file and then waits, so that the kernel's buffer is full and `sendfile` waits, or so that
+earlier writes wait.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ async def pair(keep_open: bool = False) -> tuple[Any, Recorder, socket.socket]:
 
 
 async def begun(transport: Any, file: Any, written: bytes = b"") -> "asyncio.Task[int]":
-    """A `sendfile` that waits: for what was written before it, or for room in the kernel."""
+    """A `sendfile` that waits: for earlier writes, or for space in the kernel's buffer."""
     loop = asyncio.get_running_loop()
     transport.write(written)
     task = loop.create_task(loop.sendfile(transport, file, fallback=False))
@@ -160,7 +160,7 @@ def test_the_connection_ends_while_it_waits(path: Path, written: bytes, how: str
             task = await begun(transport, file, written)
             getattr(transport, how)()
             if written and how == "close":
-                # What was written before it leaves, and nothing of the file.
+                # What was written before it is sent, and nothing of the file.
                 assert await taken(peer, len(written)) == written
                 assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(peer, 100), 5) == b""
             with pytest.raises(ConnectionError):
@@ -172,7 +172,7 @@ def test_the_connection_ends_while_it_waits(path: Path, written: bytes, how: str
 
 
 @pytest.mark.parametrize("how", ["close", "abort"])
-def test_the_connection_ends_in_the_turn_in_which_the_buffer_is_empty(path: Path, how: str) -> None:
+def test_the_connection_ends_in_the_iteration_in_which_the_buffer_empties(path: Path, how: str) -> None:
     """The wait is over and the task has not run yet."""
 
     async def main() -> None:
@@ -182,7 +182,7 @@ def test_the_connection_ends_in_the_turn_in_which_the_buffer_is_empty(path: Path
         transport._reset_empty_waiter()
         with path.open("rb") as file:
             task = asyncio.ensure_future(asyncio.get_running_loop().sendfile(transport, file, fallback=False))
-            # Begins before `how` in the next turn, and is woken in the one after.
+            # Begins before `how` in the next iteration, and is woken in the one after.
             asyncio.get_running_loop().call_soon(getattr(transport, how))
             with pytest.raises((ConnectionError, RuntimeError)):
                 await asyncio.wait_for(task, 5)
@@ -193,7 +193,7 @@ def test_the_connection_ends_in_the_turn_in_which_the_buffer_is_empty(path: Path
 
 
 @pytest.mark.parametrize("written", [b"", BEFORE], ids=["for room", "for the buffer"])
-def test_who_gives_up_leaves_a_whole_connection(path: Path, written: bytes) -> None:
+def test_a_cancelled_sendfile_leaves_a_working_connection(path: Path, written: bytes) -> None:
     async def main() -> None:
         transport, protocol, peer = await pair()
         with path.open("rb") as file:
@@ -256,7 +256,7 @@ def test_wrong_arguments_are_refused(twin: Twin, path: Path) -> None:
 
 @pytest.mark.parametrize("written", [b"", BEFORE], ids=["for room", "for the buffer"])
 def test_the_child_of_a_fork_sends_nothing_of_it(path: Path, written: bytes) -> None:
-    """In the child the call fails, so that every byte of the file leaves once."""
+    """In the child the call fails, so that every byte of the file is sent once."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -283,7 +283,7 @@ def test_the_child_of_a_fork_sends_nothing_of_it(path: Path, written: bytes) -> 
                     os._exit(code)
 
             loop.call_soon(fork)
-            # Before anything is taken: the child must not find room.
+            # Before the peer reads: the child must find the kernel's buffer full.
             assert os.waitstatus_to_exitcode(os.waitpid(await child, 0)[1]) == 0
             assert await taken(peer, len(written) + SIZE) == written + path.read_bytes()
             assert await asyncio.wait_for(task, 5) == SIZE

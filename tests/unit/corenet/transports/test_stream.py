@@ -1,4 +1,4 @@
-"""Stream transports beside asyncio's: data, flow control, half-close, errors, and the shape that libraries expect."""
+"""Stream transports compared with asyncio's: data, flow control, half-close, errors, attributes that libraries use."""
 
 import asyncio
 import os
@@ -131,7 +131,7 @@ def test_little_data_or_many_callbacks_leave_the_batch_whole() -> None:
     assert order_of_a_batch(100_000, 9)[:3] == RECEIVED
 
 
-def test_a_turn_of_its_own_is_a_whole_one_with_much_data_too() -> None:
+def test_a_single_iteration_dispatches_the_whole_batch_with_much_data_too() -> None:
     assert order_of_a_batch(100_000, 1, one_turn=True)[:3] == RECEIVED
 
 
@@ -145,7 +145,7 @@ def test_a_paused_transport_receives_nothing(twin: Twin) -> None:
         async with asyncio.timeout(20):
             while not select.select([descriptor], [], [], 0)[0]:
                 await asyncio.sleep(0)
-        # More turns than may go by without a look at the descriptors.
+        # More iterations than may skip the poll.
         for _ in range(10 * POLL_SKIP_ITERATIONS):
             await asyncio.sleep(0)
         assert theirs.data == b"" and select.select([descriptor], [], [], 0)[0]
@@ -238,7 +238,7 @@ def test_writes_inside_the_callback_leave_together() -> None:
 
 
 def test_writes_of_a_callback_of_the_loop_leave_together() -> None:
-    """A step of a task is one callback; what further callbacks of the same turn write leaves with the turn.
+    """A step of a task is one callback; what further callbacks of the same iteration write is sent at its end.
 
     It is so once a step wrote in pieces, as long as those after it do; a single piece leaves at once, as with asyncio.
     """

@@ -1,7 +1,7 @@
-"""Native streams where CPython's own tests do not look: awaitables, tuples of separators, limits on the wire, TLS.
+"""Native streams in cases that CPython's tests do not cover: awaitables, tuples of separators, limits, TLS.
 
-The semantics as such are held by tests/conformance/asyncio/test_streams.py. Each body runs on the standard loop and on
-ours, with our streams on both.
+tests/conformance/asyncio/test_streams.py tests the general semantics. Each body runs on the standard loop and on ours,
+with our streams on both.
 """
 
 import asyncio
@@ -104,7 +104,7 @@ def test_a_cancelled_read_takes_nothing(twin: Twin) -> None:
     twin(main())
 
 
-def test_an_error_reaches_who_waits_and_who_comes_later(twin: Twin) -> None:
+def test_an_error_reaches_present_and_later_readers(twin: Twin) -> None:
     async def main() -> None:
         reader = reader_with()
         task = asyncio.ensure_future(reader.readline())
@@ -200,7 +200,7 @@ def test_a_line_over_the_limit(twin: Twin) -> None:
     twin(main())
 
 
-def test_drain_waits_and_tells_of_the_loss(twin: Twin) -> None:
+def test_drain_waits_and_raises_after_the_loss(twin: Twin) -> None:
     async def silent(reader: Any, writer: Any) -> None:
         writer.transport.pause_reading()
         await asked.wait()
@@ -234,7 +234,7 @@ def test_drain_waits_and_tells_of_the_loss(twin: Twin) -> None:
 
 
 @pytest.mark.parametrize("plain", [False, True])
-def test_a_handler_that_fails_is_told_and_closed(loop_factory: Any, plain: bool) -> None:
+def test_a_handler_that_fails_is_reported_and_closed(loop_factory: Any, plain: bool) -> None:
     """A coroutine or a plain function, which left the connection open for ever in asyncio before Python 3.14."""
     told: list[Any] = []
 
@@ -255,7 +255,7 @@ def test_a_handler_that_fails_is_told_and_closed(loop_factory: Any, plain: bool)
     assert [type(context["exception"]) for context in told] == [ZeroDivisionError]
 
 
-def test_a_writer_nobody_closed(loop_factory: Any) -> None:
+def test_an_unclosed_writer(loop_factory: Any) -> None:
     async def main() -> None:
         server, reader, writer = await connected(echo)
         transport = writer.transport
@@ -347,7 +347,7 @@ def test_so_it_is_with_asyncios_own_streams(twin: Twin, tmp_path: Any) -> None:
 
 
 def test_plaintext_that_came_before_tls_is_never_read_as_if_it_had_come_encrypted(ours: Twin, tmp_path: Any) -> None:
-    """What somebody on the way puts behind the answer to STARTTLS (CVE-2011-0411) spoils the handshake."""
+    """Plaintext that an attacker injects after the answer to STARTTLS (CVE-2011-0411) makes the handshake fail."""
     authority = Authority(tmp_path)
     trusting = ssl.create_default_context(cafile=str(authority.cafile))
 
@@ -378,7 +378,7 @@ def test_plaintext_that_came_before_tls_is_never_read_as_if_it_had_come_encrypte
 def test_after_start_tls_a_reader_that_had_paused_pauses_again(
     ours: Twin, tmp_path: Any, module: Any, server_side: bool
 ) -> None:
-    """What came before TLS had paused it; what its peer sends in TLS, and nobody reads, is bounded as before."""
+    """Data before TLS had paused it; unread data that its peer sends over TLS is bounded as before."""
     authority = Authority(tmp_path)
     leaf = authority.leaf("localhost")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -466,8 +466,8 @@ def test_who_forgets_what_a_paused_reader_holds_is_sent_more(twin: Twin) -> None
     twin(main())
 
 
-def test_an_error_behind_data_ends_the_read_that_goes_on_waiting(twin: Twin) -> None:
-    """It came in the turn in which the data had woken the read."""
+def test_an_error_after_data_ends_the_waiting_read(twin: Twin) -> None:
+    """It came in the iteration in which the data had woken the read."""
 
     async def main() -> None:
         for kind, *arguments in (("readexactly", 100), ("readline",), ("readuntil", b"end")):

@@ -1,4 +1,4 @@
-"""Finished answers: what the C renderer writes, read back with dnspython as the judge."""
+"""Finished answers: the output of the C renderer, parsed by dnspython."""
 
 import os
 
@@ -88,7 +88,7 @@ def test_rd_and_cd_come_from_the_query(cache, rd, cd):
 
 
 def test_aa_is_that_of_the_stored_reply(cache):
-    # Set for local zones alone (RFC 6303 section 3), by whoever composes replies.
+    # Set only for local zones (RFC 6303 section 3), when the reply is composed.
     assert put(cache, reply(flags=dns.flags.AA))
     assert render(cache, query()).flags & dns.flags.AA
     assert put(cache, reply())

@@ -1,4 +1,4 @@
-"""The mapping: its kinds and limits, and locks whose holder died. What lives in it is tested with the table."""
+"""The mapping: private and shared, limits, and locks whose holder died. Its content is tested with the table."""
 
 import os
 import signal
@@ -60,7 +60,7 @@ def test_seed_has_sixteen_bytes():
 
 
 def test_an_arena_has_one_table():
-    """A second one would make anew the locks that the first one holds."""
+    """A second one would initialise the locks of the first one again."""
     arena = Arena(1 << 20)
     table = Table(arena, SEED)
     assert table.put(RRSET, b"key", b"value", now=10, ttl=10)
@@ -107,7 +107,7 @@ def test_a_writer_killed_inside_its_bucket_does_not_hold_it(reaped):
 
 @pytest.mark.checkout
 def test_what_stood_in_the_bucket_of_a_dead_writer_is_gone():
-    """Nobody knows how far the writer came with it."""
+    """The bucket may be half written."""
     table = Table(Arena(1 << 20, shared=True), SEED)
     assert table.put(RRSET, b"key", b"value", now=10, ttl=10)
     child = os.fork()
@@ -122,7 +122,7 @@ def test_what_stood_in_the_bucket_of_a_dead_writer_is_gone():
 
 @pytest.mark.checkout
 def test_a_stopped_holder_costs_the_entry_not_the_worker():
-    """A living holder keeps its lock; the other gives up after a bounded wait and says so."""
+    """A living holder keeps its lock; the other process gives up after a bounded wait, which is counted."""
     table = Table(Arena(1 << 20, shared=True), SEED)
     read_end, write_end = os.pipe()
     child = os.fork()

@@ -1,7 +1,6 @@
-"""Flushing: what is asked to go is gone in every process, however it is reached, whatever others store meanwhile.
+"""Flushing: the entries are removed in every process, however they are found, whatever others store meanwhile.
 
-The races are played one step at a time: a flush is an iterator, and whatever shall happen in its midst happens between
-two of its steps.
+Races are tested one step at a time: a flush is an iterator, and concurrent operations run between two of its steps.
 """
 
 import contextlib
@@ -144,7 +143,7 @@ def test_what_was_begun_before_a_flush_is_not_stored_after_it():
 
 @pytest.mark.parametrize("seed", range(8))
 def test_nothing_from_before_survives_whatever_moves_meanwhile(seed):
-    """A small cache in which a writer evicts, carries over and divides between the steps; old entries say so."""
+    """A small cache in which a writer evicts, moves and splits between the steps; old entries are marked."""
     rng = random.Random(seed)
     store = make(1 << 20)
     for number in range(4000):
@@ -223,7 +222,7 @@ def test_a_flush_whose_process_died_hides_nothing_for_ever():
 
 @contextlib.contextmanager
 def no_descriptors():
-    """Nothing can be opened, /proc neither."""
+    """No file can be opened, not even in /proc."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:
@@ -234,7 +233,7 @@ def no_descriptors():
 
 @contextlib.contextmanager
 def flushing_child(store: Store, *, blind: bool):
-    """A process in the midst of a flush of WWW; `blind`: it cannot read /proc. Ended and waited for at the end."""
+    """A process during a flush of WWW; `blind`: it cannot read /proc. Killed and reaped at the end."""
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
@@ -267,7 +266,7 @@ def test_a_flush_whose_process_died_unseen_by_proc_hides_nothing_for_ever(blind)
 
 @pytest.mark.parametrize("blind", [False, True])
 def test_a_flush_goes_on_where_nobody_can_see_its_process(blind):
-    """Want of a descriptor at a look into /proc is no sign of death: what is to go would be shown before it went."""
+    """A lack of descriptors to read /proc must not end a living process's flush: entries would be found again."""
     store = make()
     put(store, "www.example.com.")
     with flushing_child(store, blind=blind):
@@ -281,7 +280,7 @@ def test_a_flush_goes_on_where_nobody_can_see_its_process(blind):
 
 
 def shared_memory_of(store: Store) -> tuple[int, int]:
-    """First and last address of the store's arena, which nothing else of this process is as large as."""
+    """First and last address of the store's arena, found by its size, which no other mapping has."""
     for line in Path("/proc/self/maps").read_text().splitlines():
         begin, end = (int(part, 16) for part in line.split()[0].split("-"))
         if " rw-s " in line and end - begin == store.arena.size:
@@ -290,7 +289,7 @@ def shared_memory_of(store: Store) -> tuple[int, int]:
 
 
 def test_a_process_with_the_number_of_a_dead_one_keeps_no_flush():
-    """A number lives on when another process has it, which began at another time: here that time is changed instead."""
+    """A PID may be reused by a process with another start time. Here the start time is changed instead."""
     store = make(3 << 20)
     put(store, "www.example.com.")
     steps = store.flush(WWW)

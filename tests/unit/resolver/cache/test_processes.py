@@ -1,8 +1,8 @@
-"""Several processes on one arena: nothing torn, nothing wrong, nobody waits for a dead one.
+"""Several processes on one arena: no torn or wrong reads, and no process waits for a dead one.
 
-Every writer ends after a fixed number of operations, and readers with it; the interleaving is the machine's, the claims
-hold for all of them.
-Each value says which key it belongs to and sums itself up, so a reader can tell a torn or misplaced one.
+Every writer ends after a fixed number of operations, and readers with it. The interleaving depends on the machine; the
+assertions hold for every interleaving. Each value contains its key and a checksum, so a reader detects a torn or
+misplaced one.
 """
 
 import hashlib
@@ -84,7 +84,7 @@ def beside(children: list[int], step: Callable[[], int]) -> int:
     return total
 
 
-# A ring that holds everything, one that evicts all the time, and one table that grows meanwhile.
+# A ring that holds everything, one that evicts all the time, and a table that grows meanwhile.
 @pytest.mark.parametrize("size", [4 << 20, 128 << 10])
 @pytest.mark.slow
 def test_readers_beside_writers_see_whole_values(size):
@@ -100,7 +100,7 @@ def test_readers_beside_writers_see_whole_values(size):
 
 
 def found_at_last(table: Table, key: bytes, writer: int) -> Entry:
-    """What was missed, once the writer has gone on or is gone.
+    """The keys that were missed, after the writer has continued or ended.
 
     An entry that is moved to another bucket may be missed in that instant, and a writer that loses the processor there
     makes the instant as long as it likes; so time is counted by what the writer stored. More would be a lost group.
@@ -118,7 +118,7 @@ def found_at_last(table: Table, key: bytes, writer: int) -> Entry:
 
 @pytest.mark.slow
 def test_growth_beside_readers_hides_nothing_that_stands():
-    """Groups are divided under the readers' feet; keys that were there before must be found throughout."""
+    """Groups are split during reads; keys that existed before must always be found."""
     table = Table(Arena(32 << 20, shared=True), SEED)
     fixed = [b"key %d" % number for number in range(KEYS)]
     for key in fixed:
@@ -135,7 +135,7 @@ def test_growth_beside_readers_hides_nothing_that_stands():
 
 @pytest.mark.slow
 def test_writers_killed_anywhere_leave_a_table_that_works():
-    """kill -9 at forty moments of a writer that evicts, replaces and drops; the survivor repairs and goes on."""
+    """kill -9 at forty points of a writer that evicts, replaces and drops; the survivor repairs and continues."""
     table = Table(Arena(128 << 10, shared=True), SEED)
     rng = random.Random(5)
     for turn in range(40):

@@ -147,7 +147,7 @@ def test_untrusted_ns_is_no_cut(cache):
 
 @pytest.mark.parametrize("trust", [Trust.AUTHORITY, Trust.ANSWER, Trust.VALIDATED])
 def test_a_child_cannot_prolong_its_delegation(cache, trust):
-    """Ghost domains, CVE-2012-1192: the child's NS set, renewed for ever, dies with the parent's."""
+    """Ghost domains, CVE-2012-1192: the child's NS set, renewed again and again, expires with the parent's."""
     zone = from_text("ghost.example.")
     cache.put(ns("ghost.example.", ttl=300), NOW)
     for age in range(0, 300, 50):

@@ -1,4 +1,4 @@
-"""Facts about upstream addresses, under a clock that the test turns."""
+"""The infrastructure cache, with a clock that the test sets."""
 
 import pytest
 

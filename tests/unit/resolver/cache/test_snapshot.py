@@ -1,4 +1,4 @@
-"""Dumps of the cache: what comes back, with which age, and which files are refused."""
+"""Dumps of the cache: which entries are loaded, with which age, and which files are rejected."""
 
 import io
 import random

@@ -97,8 +97,8 @@ def test_check_says_that_a_configuration_is_good(tmp_path, capsys):
     [
         ("[cache]\n\nsizze = 1\n", ':3: cache.sizze: unknown key; did you mean "size"?'),
         ("[cache]\nsize = true\n", ":2: cache.size: expected a whole number, got true or false"),
-        ("[dnssec]\nnegative-anchors = ['a..b']\n", ":2: dnssec.negative-anchors[0]: 'a..b' is no domain name"),
-        ("[iteration]\ncase-exempt = ['good.', '']\n", ":2: iteration.case-exempt[1]: '' is no domain name"),
+        ("[dnssec]\nnegative-anchors = ['a..b']\n", ":2: dnssec.negative-anchors[0]: 'a..b' is not a domain name"),
+        ("[iteration]\ncase-exempt = ['good.', '']\n", ":2: iteration.case-exempt[1]: '' is not a domain name"),
         ("[policy]\nprivate-domains = ['münchen.example']\n", "write it in its xn-- form"),
         ("[policy]\nlocal-zones = ['']\n", "policy.local-zones[0]: '': no zone"),
         ("[policy]\nlocal-data = [\n  'a A 192.0.2.1',\n  'a NONSENSE b',\n]\n", ":4: policy.local-data[1]: "),
@@ -109,8 +109,8 @@ def test_check_says_that_a_configuration_is_good(tmp_path, capsys):
         ("[cache]\nsize = '900 GiB'\n", ":2: cache.size: 966367641600 is outside"),
         ("[cache]\nsnapshot-file = '/none/cache'\n", ":2: cache.snapshot-file: '/none/cache': its directory does not"),
         ("[cache]\nsnapshot-file = '/'\n", ":2: cache.snapshot-file: '/': it is not a file"),
-        ('[cache]\nsnapshot-file = "a\\u0000b"\n', ":2: cache.snapshot-file: 'a\\x00b' is no file name"),
-        ('[control]\nsocket = "a\\u0000b"\n', ":2: control.socket: 'a\\x00b' is no file name"),
+        ('[cache]\nsnapshot-file = "a\\u0000b"\n', ":2: cache.snapshot-file: 'a\\x00b' is not a file name"),
+        ('[control]\nsocket = "a\\u0000b"\n', ":2: control.socket: 'a\\x00b' is not a file name"),
         (f"[cache]\nsnapshot-file = '/{'x' * 300}'\n", ": File name too long"),
         (f"[server]\nlisten = ['[::1]:{'9' * 5000}']\n", "has no usable port (0..65535)"),
         ("[server]\nlisten = []\n", ":2: server.listen: the list is empty"),
@@ -126,7 +126,7 @@ def test_check_says_that_a_configuration_is_good(tmp_path, capsys):
             "[[forward]]\nzone = 'a'\naddresses = ['192.0.2.1']\n[[stub]]\nzone = 'A.'\naddresses = ['192.0.2.1']\n",
             "zone 'A.' is given twice",
         ),
-        ("[[forward]]\nzone = 'a..b'\naddresses = ['192.0.2.1']\n", ":2: forward[0].zone: 'a..b' is no domain name"),
+        ("[[forward]]\nzone = 'a..b'\naddresses = ['192.0.2.1']\n", ":2: forward[0].zone: 'a..b' is not a domain name"),
     ],
 )
 def test_check_names_what_is_wrong(tmp_path, capsys, text, expected):

@@ -1,7 +1,7 @@
-"""Known attacks on resolvers, one test for each that has a name or a number and is not played elsewhere.
+"""Known attacks on resolvers, one test for each that has a name or a number and is not tested elsewhere.
 
-DNSSEC's are in ``validate/test_attacks.py``, forged packets in ``net/test_udp_forgeries.py``, greedy clients in
-``net/test_service.py``, and those on the walk down the tree that need no name in ``test_hostile.py``.
+Those on DNSSEC are in ``validate/test_attacks.py``, forged packets in ``net/test_udp_forgeries.py``, greedy clients in
+``net/test_service.py``, and attacks on iteration without a name in ``test_hostile.py``.
 """
 
 import itertools
@@ -99,7 +99,7 @@ def test_promiscuous_authority_of_an_answer_moves_no_delegation():
 
 
 def test_maginotdns_a_forwarder_speaks_for_its_zone_only():
-    # MaginotDNS (2023): a forwarder's reply is believed for names that are resolved from the root.
+    # MaginotDNS (2023): a forwarder's reply is accepted for names that are resolved from the root.
     def script(qname, qtype, packet):
         return reply(
             packet, [f"{qname} 60 CNAME www.example.com.", "www.example.com. 86400 A 6.6.6.6"],
@@ -149,7 +149,7 @@ def test_a_configured_zone_is_not_denied_by_its_parent_without_dnssec_either():
 
 
 def test_an_alias_brings_nothing_along_for_a_local_name():
-    # What the operator has taken away must not come back in the reply to a question for somebody else's name.
+    # A name that the operator removed must not come back in the reply to a query for another zone's name.
     settings = Settings(dnssec=UNSIGNED, policy=PolicySettings(local_zones=("www.example.com. nxdomain",)))
     m = build(settings=settings)
     m.mesh._context.policy = PolicyPipeline(m.settings)
@@ -178,7 +178,7 @@ def test_fragments_are_not_asked_for():
     assert m.net.log[-1].tcp
 
 
-def test_an_agent_for_error_reports_is_not_told_anything():
+def test_no_report_is_sent_to_an_error_reporting_agent():
     # CVE-2026-55973: the longest name there is, offered as the end of another (RFC 9567 section 6.1.1).
     agent = (b"\x3f" + b"a" * 63) * 3 + b"\x3d" + b"b" * 61 + b"\0"
 
@@ -203,7 +203,7 @@ def test_an_agent_for_error_reports_is_not_told_anything():
 @pytest.mark.parametrize("rcode", [c.FORMERR, c.NOTIMP, c.BADVERS & 15, c.SERVFAIL, c.REFUSED, c.YXDOMAIN])
 @pytest.mark.parametrize("flags", [0, c.TC, c.AA])
 def test_infinite_resend_every_bad_reply_is_counted(rcode, flags):
-    # CVE-2026-5950: a path for bad servers without a counter sends for ever.
+    # CVE-2026-5950: a path for bad servers without a counter sends packets forever.
     m = build()
     m.net.hosts["192.0.2.1"] = m.net.hosts["192.0.2.2"] = scripted(
         lambda qname, qtype, packet: reply(packet, rcode=rcode, flags=flags)
@@ -245,7 +245,7 @@ def test_letter_case_games_end():
     assert outcome.failure is not None and outcome.failure.kind in (FailureKind.CASE_MISMATCH, FailureKind.UNREACHABLE)
     for address in ("192.0.2.1", "192.0.2.2"):
         ways = [entry.tcp for entry in m.net.log if entry.address == address]
-        # What does not fit over TCP either is no reply at all, so the server seems silent there.
+        # What does not fit over TCP either is no reply, so the query over TCP times out.
         assert ways[0] is False
         assert all(ways[1:])
         assert 2 <= len(ways) <= 1 + 2 * limits.TRIES_PER_SERVER
@@ -334,7 +334,7 @@ def stale_and_private(server_timeout=1.8):
 
 @pytest.mark.parametrize("server_timeout", [0.0, 1.8])
 def test_a_fault_in_stale_data_costs_nothing_else(server_timeout, monkeypatch):
-    # CVE-2025-40777, CVE-2026-55717, the second line: a fault that nobody has foreseen ends no server.
+    # CVE-2025-40777, CVE-2026-55717, the second defence: an unforeseen fault does not end the server.
     m = stale_and_private(server_timeout)
     if server_timeout:
         for address in ("192.0.2.1", "192.0.2.2"):

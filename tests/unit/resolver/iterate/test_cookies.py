@@ -1,6 +1,6 @@
-"""Cookies towards name servers (RFC 7873 section 5.3): given, sent back, demanded, withheld, forged.
+"""Cookies with name servers (RFC 7873 section 5.3): given, returned, required, missing, forged.
 
-The servers are those of the fake network; each keeps to the RFC or breaks it in one way.
+The servers are those of the fake network; each follows the RFC or violates it in one way.
 """
 
 from collections.abc import Callable
@@ -75,7 +75,7 @@ def test_a_cookie_is_sent_given_and_sent_back() -> None:
     known = {info.cookie for address in SERVERS if (info := net.m.store.servers.find((address, 53)))}
     assert all(cookie.endswith(b"server01") for cookie in known)
     assert net.seen[0][0] in known
-    assert len(known) == 2, "each server has a cookie of its own (RFC 9018 section 3)"
+    assert len(known) == 2, "each server has its own cookie (RFC 9018 section 3)"
 
 
 def test_a_changed_server_part_replaces_the_old_one() -> None:
@@ -130,7 +130,7 @@ def test_an_option_that_is_only_sent_back_is_no_cookie() -> None:
     assert info.cookie == b""
 
 
-def test_a_server_that_stops_giving_cookies_is_believed_over_tcp_only() -> None:
+def test_a_server_that_stops_sending_cookies_is_accepted_over_tcp_only() -> None:
     net = Net(gives, servers=1)
     net.ask(0)
     net.variant = lambda cookie, tcp: (c.NOERROR, None)
@@ -140,7 +140,7 @@ def test_a_server_that_stops_giving_cookies_is_believed_over_tcp_only() -> None:
     assert net.seen == [(None, False)], "TCP said the same: it knows none any more"
 
 
-def test_a_forger_who_knows_all_but_the_cookie_is_ignored() -> None:
+def test_a_forged_reply_with_all_but_the_cookie_is_ignored() -> None:
     """He has id, port and letter case, as one who sees fragments or guesses well; his cookie is a guess."""
     net = Net(gives, servers=1)
     net.ask(0)

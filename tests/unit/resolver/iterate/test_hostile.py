@@ -1,6 +1,6 @@
-"""What attackers and broken zones do to a resolver, each by its name, and what must not come of it.
+"""What attackers and broken zones do to a resolver, each by its name, and what must not result from it.
 
-The servers here are scripts that answer with more, or with other things, than they were asked for.
+The servers here are scripts that answer with more records than were queried, or with others.
 """
 
 import itertools
@@ -188,7 +188,7 @@ def test_exchanges_that_a_forger_moves_to_tcp_are_paid_for():
         assert True in sent
 
 
-def test_a_forger_who_knows_the_id_but_not_the_letters_forces_tcp():
+def test_a_forged_reply_with_the_id_but_wrong_letter_case_forces_tcp():
     m = build()
 
     def forge(ask, query):
@@ -272,7 +272,7 @@ def test_the_budget_is_shared_with_sub_queries_and_never_reset():
     assert len(m.net.log) <= 40
 
 
-def test_tsuname_servers_that_need_each_other_are_a_circle_and_no_work():
+def test_tsuname_servers_that_need_each_other_are_a_cycle_and_cost_little():
     com = COM_ZONE + "one 7200 IN NS ns.two.net.\n"
     net = NET_ZONE + "two 7200 IN NS ns.one.com.\n"
     m = build(standard(a192_5_6_30=[("com.", com)], a192_5_6_31=[("net.", net)]))
@@ -344,7 +344,7 @@ def test_an_answer_without_aa_is_an_answer():
     assert addresses(m.ask("www.example.com.")) == ["192.0.2.80"]
 
 
-def test_hearsay_of_a_recursive_server_is_used_only_when_nobody_better_is_left():
+def test_a_reply_of_a_recursive_server_is_used_only_as_last_resort():
     m = build()
     honest = m.net.hosts["192.0.2.2"]
     m.net.hosts["192.0.2.1"] = scripted(lambda q, t, packet: reply(packet, [f"{q} 60 A 192.0.2.66"], flags=c.RA))

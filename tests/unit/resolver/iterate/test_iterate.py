@@ -1,6 +1,6 @@
-"""The walk down the tree in a mini-Internet: which packets are sent to whom, and what comes out.
+"""Iteration in a fake Internet: which packets are sent to which servers, and the outcome.
 
-Each test names the zones, asks, and looks both at the outcome and at the queries that the servers saw.
+Each test defines zones, submits a question, and checks the outcome and the queries that the servers received.
 """
 
 import itertools
@@ -85,7 +85,7 @@ def test_a_failed_priming_leaves_the_hints_to_work_with():
     assert addresses(m.ask("www.example.com.")) == ["192.0.2.80"]
 
 
-def test_no_such_name_and_no_such_data_are_told_apart_and_kept():
+def test_nxdomain_and_nodata_are_distinguished_and_cached():
     m = build()
     gone = m.ask("nope.example.com.")
     assert (gone.rcode, gone.answer, gone.ttl) == (c.NXDOMAIN, [], 300)
@@ -300,7 +300,7 @@ def test_a_server_that_comes_back_is_noticed_beside_one_that_never_failed():
     m.net.sleep(m.mesh, limits.SERVER_PROBE_INTERVAL)
     began = m.net.now
     assert m.ask("y1.example.com.").rcode == c.NXDOMAIN
-    # Whoever pays for the probe does not pay the twelve seconds that a dead server is due.
+    # The query that probes a dead server does not wait its whole timeout of twelve seconds.
     assert m.net.now - began < 0.5
     for number in range(2, 50):
         m.ask(f"y{number}.example.com.")
@@ -659,7 +659,7 @@ def test_a_forwarder_is_shown_the_whole_name_however_long():
     assert [entry.qname for entry in m.net.log] == ["a.b.d.corp.example."]
 
 
-def test_a_forwarder_is_believed_only_inside_its_zone():
+def test_answers_of_a_forwarder_are_accepted_only_inside_its_zone():
     zone = FORWARDED + "out 60 IN CNAME www.example.com.\n"
     evil = "@ 60 IN SOA ns n 1 2 3 4 5\n@ 60 IN NS ns.corp.example.\nwww 60 IN A 6.6.6.6\n"
     settings = unvalidated(forward=(ForwardZone("corp.example.", ("10.0.0.53",)),))

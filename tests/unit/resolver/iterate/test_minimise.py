@@ -1,4 +1,4 @@
-"""How many labels a server is shown: one more each for the first steps, larger strides after, ten steps at most."""
+"""How many labels a server gets: one more in each of the first steps, more in later ones, ten steps at most."""
 
 import pytest
 

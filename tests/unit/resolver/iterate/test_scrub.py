@@ -1,4 +1,4 @@
-"""Which records of a reply are believed, set by set, without a network around it."""
+"""Which records of a reply are used, set by set, without a network."""
 
 import struct
 
@@ -155,7 +155,7 @@ def stray_of(packet):
 
 
 @pytest.mark.parametrize(("beside", "stray"), [(512, 1), (511, 2), (0, 512), (300, 500), (1, 1)])
-def test_a_set_takes_as_many_stray_signatures_as_it_has_room_for(beside, stray):
+def test_a_set_takes_stray_signatures_up_to_its_limits(beside, stray):
     most = limits.RRSET_RECORDS
     sigs = stray_of(with_signatures(beside, stray))
     assert sigs == [struct.pack("!H", number) for number in range(min(beside + stray, most))]
@@ -170,7 +170,7 @@ def test_a_set_takes_no_more_octets_of_signatures_than_one_may_have():
     assert len(made.packed_sigs) <= limits.RRSET_BYTES < len(made.packed_sigs) + len(more[0]) + 2
 
 
-def test_a_stray_signature_that_is_there_already_takes_no_room():
+def test_a_stray_signature_that_is_known_does_not_count():
     packet = view(["www.example.com. 60 A 192.0.2.1", RRset(WWW, c.RRSIG, 60, [signature(1)])],
                   [RRset(WWW, c.RRSIG, 60, [signature(1), signature(2)])],
                   [RRset(WWW, c.RRSIG, 60, [signature(2)])])

@@ -1,4 +1,4 @@
-"""Random numbers and clocks: ranges, evenness, the fork rule, and that a clock is asked anew each time."""
+"""Random numbers and clocks: ranges, distribution, behaviour after a fork, and that clocks are read on every call."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""A warning that is repeated is logged once an interval, with the number of those left out."""
+"""A repeated warning is logged once per interval, with the number of suppressed ones."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""Server cookies: the RFC's own vectors, the rules of time, two secrets; and how clients meet them on every path."""
+"""Server cookies: test vectors of the RFC, validity in time, two secrets, and cookies on each path of a query."""
 
 import pytest
 from support.service_parts import CLIENT, Parts, Sink, positive, query
@@ -10,7 +10,7 @@ from resolver.wire import consts as c
 from resolver.wire.edns import options_from_wire
 from resolver.wire.message import MessageView
 
-# RFC 9018 appendix A: secret, client, the cookie it sends, the time, what it gets.
+# RFC 9018 appendix A: secret, client address, cookie of the query, time, cookie of the reply.
 SECRET = "e5e973e5a6b2a43f48e7dc849e37bfcf"
 OLD, NEW = "dd3bdf9344b678b185a6f5cb60fca715", "445536bcd2513298075a5d379663c962"
 V6 = "2001:db8:220:1:59de:d0f4:8769:82b8"
@@ -113,7 +113,7 @@ def test_required_cookies_need_cookies() -> None:
         ServerSettings(cookies=False, require_cookies=True)
 
 
-# --- on the way to clients ----------------------------------------------------------------------------------------
+# --- cookies in replies to clients --------------------------------------------------------------------------------
 
 
 def ask(cookie: bytes | None = MINE, payload: int = 1232, **options: object) -> bytes:
@@ -129,7 +129,7 @@ def cookie_in(view: MessageView) -> bytes | None:
 
 
 def fast(parts: Parts, packet: bytes, peer: tuple = CLIENT) -> MessageView | None:
-    """What C alone answers."""
+    """The reply of the fast path."""
     reply = parts.fast.answer(packet, peer, parts.clock.real)
     return None if reply is None else MessageView.parse(reply)
 
@@ -243,7 +243,7 @@ def test_without_cookies_the_option_is_ignored() -> None:
     assert cookie_in(view) is None
 
 
-# --- only for those who have shown their address ------------------------------------------------------------------
+# --- with required cookies ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", ["fast", "service"])

@@ -1,4 +1,4 @@
-"""Descriptors are shared out: whatever their number, upstream queries have theirs, and the sum is never too large."""
+"""Division of descriptors: upstream queries always have some, and the sum never exceeds the limit of the process."""
 
 import resource
 

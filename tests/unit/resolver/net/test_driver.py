@@ -1,4 +1,4 @@
-"""The timer of the mesh and the place where signatures are checked."""
+"""The timer of the mesh, and signature checks in place and on threads."""
 
 import asyncio
 import threading
@@ -133,7 +133,7 @@ def test_no_memory_for_a_thread_is_a_check_in_place(monkeypatch: pytest.MonkeyPa
 
 
 class Steps:
-    """A clock that goes on by a millisecond each time it is looked at."""
+    """A clock that advances by a millisecond on each read."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -144,7 +144,7 @@ class Steps:
 
 
 def test_checks_in_place_leave_the_loop_its_turn() -> None:
-    """Each check takes a millisecond here: after five the loop has its turn, and nothing is lost or done twice."""
+    """Each check takes a millisecond here: after five the loop runs, and no check is lost or repeated."""
 
     async def body() -> None:
         loop = asyncio.get_running_loop()
@@ -192,7 +192,7 @@ def test_who_raises_when_handed_results_holds_up_nobody() -> None:
         loop = asyncio.get_running_loop()
         reported: list[dict[str, object]] = []
         loop.set_exception_handler(lambda _loop, context: reported.append(context))
-        # The first check uses the slice up, so that the others wait for the loop's turn.
+        # The first check uses up the slice, so the others are deferred.
         crypto = Crypto(loop, lambda _job: True, slice_seconds=1e-9)
         assert crypto.verify([1], print) == [True]
         done: asyncio.Future[list[bool]] = loop.create_future()

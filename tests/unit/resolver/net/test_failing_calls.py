@@ -1,7 +1,7 @@
-"""Each system call of an ask fails for a reason of this host: that is told as such, and the next ask goes on.
+"""Each system call of a query fails for a local reason: it is reported as such, and the next query succeeds.
 
-The calls are those of the C library, which a small library loaded before it makes fail on demand: in no other way do
-`connect` and `sendto` of compiled code fail with ENOBUFS or ENOMEM in a test.
+A small preloaded library makes calls of the C library fail on demand; otherwise a test cannot make `connect` and
+`sendto` of compiled code fail with ENOBUFS or ENOMEM.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The C path alone: who is answered there, who is handed on, what malformed packets get, and streams of messages."""
+"""The fast path alone: which queries it answers, which it passes on, malformed packets, and streams of messages."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Which errors tell of this host: by number, and as the upstreams tell them."""
+"""Which errors are local ones: by number, and as the upstreams report them."""
 
 import asyncio
 import errno
@@ -53,7 +53,7 @@ def test_what_no_peer_can_have_said_is_never_its_fault() -> None:
 
 
 def test_no_way_to_the_address_from_where_the_socket_is_bound() -> None:
-    """The system says EINVAL: a loopback address reaches nobody else."""
+    """The kernel returns EINVAL: from a loopback address no other host can be reached."""
     async def body() -> None:
         for upstream in (UdpUpstream, StreamUpstream):
             made, got = upstream(asyncio.get_running_loop(), entropy=Entropy(), source_v4="127.0.0.9"), Collector()

@@ -1,6 +1,6 @@
-"""What makes a packet the reply to a query: every single deviation is tried, and none gets past.
+"""Matching of replies: every single deviation of a packet from the right reply is tried, and rejected.
 
-The named attacks stand in the names of the tests; `match` is the place where each of them ends.
+The names of the tests contain the names of the attacks that `match` prevents.
 """
 
 import pytest

@@ -1,4 +1,4 @@
-"""Outgoing sockets: random ports of the whole range, no belief in ICMP about sizes, errors that leave nothing open."""
+"""Outgoing sockets: random ports of the whole range, path MTU discovery off, and errors that leave no socket open."""
 
 import errno
 import socket

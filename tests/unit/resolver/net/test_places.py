@@ -1,4 +1,4 @@
-"""Places of a bounded set: who makes room, what a newcomer may never do, and books that balance whatever happens."""
+"""Fair slots: which member is evicted, what a new member may not evict, and consistent counts in all cases."""
 
 import random
 
@@ -10,7 +10,7 @@ from resolver.net.fair_slots import FairSlots
 
 
 def fill(*groups: str) -> FairSlots[str]:
-    """Members named after their group and their number in it, all resting, in the order given."""
+    """Members named after their group and their number in it, all idle, in the given order."""
     places: FairSlots[str] = FairSlots()
     for group in groups:
         places.add(f"{group}{places.count(group)}", group)

@@ -1,6 +1,6 @@
-"""The reserve of memory: the first allocation that the system refuses succeeds on it, and is told of until it is back.
+"""The memory reserve: a failed allocation succeeds with its memory, and memory is short until it is allocated again.
 
-Each test runs in a process of its own, since limits and allocator hooks are those of a whole process.
+Each test runs in a process of its own, because limits and allocator hooks apply to the whole process.
 """
 
 import subprocess
@@ -98,7 +98,7 @@ print("short")
 
 
 def test_an_attempt_that_fails_takes_nothing_from_native_libraries() -> None:
-    """Their allocations pass no hook, so nothing would give back what an attempt keeps."""
+    """Allocations of native libraries do not pass the hooks, so they cannot make the reserve be given up."""
     done = run("""
 import ctypes
 libc = ctypes.CDLL(None)
@@ -129,7 +129,7 @@ print("as before" if native(200) >= before - 20 else "less")
 
 @pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_DATA"])
 def test_what_is_there_again_is_shared_with_new_work(limit: str) -> None:
-    """A reserve that takes all of it back is given up with the next allocation, and so on for ever."""
+    """A reserve that takes all free memory would be given up by the next allocation, again and again."""
     done = run("""
 reserve.keep(limits.MEMORY_RESERVE)
 narrow()
@@ -182,7 +182,7 @@ print("short")
 
 
 def test_a_child_of_a_fork_has_a_reserve_whatever_another_thread_did() -> None:
-    """A thread gives it up without the GIL; whoever forks then must not copy it half given up and locked."""
+    """A thread frees the reserve without the GIL; a fork must not copy it half freed and locked."""
     done = run("""
 import ctypes, os, threading
 allocate, free = ctypes.CDLL(None).PyMem_RawMalloc, ctypes.CDLL(None).PyMem_RawFree  # called without the GIL

@@ -1,4 +1,4 @@
-"""What errors say of an address and of its family, beside a kernel whose routes the test writes."""
+"""What errors say about an address and its family, with a fake kernel whose routes the test sets."""
 
 import asyncio
 import errno
@@ -63,7 +63,7 @@ def install(monkeypatch: pytest.MonkeyPatch, *routed: str, **how: Any) -> Kernel
 def test_an_address_without_a_route_says_nothing_of_its_family(
     version: int, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Prohibited ranges, broadcast addresses, rules of the firewall: all of them can stand in a stranger's glue.
+    # Prohibited ranges, broadcast addresses, rules of the firewall: all of them may be in glue.
     install(monkeypatch, *ROOTS[2:], says=code)
     judged = RouteChecker(ROOTS)
     assert judged.classify_datagram_error(code, STRANGER[version]) is FailureKind.NO_ROUTE
@@ -71,7 +71,7 @@ def test_an_address_without_a_route_says_nothing_of_its_family(
 
 
 @pytest.mark.parametrize("code", [errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EHOSTUNREACH])
-def test_a_family_without_a_route_to_any_landmark(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_family_without_a_route_to_any_reference_address(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = install(monkeypatch, ROOTS[0], says=code)
     judged = RouteChecker(ROOTS)
     assert judged.classify_datagram_error(code, STRANGER[6]) is FailureKind.NO_FAMILY
@@ -96,10 +96,10 @@ def test_what_a_shortage_keeps_from_being_told_is_not_told(
 
 
 @pytest.mark.parametrize("reference_addresses", [(), ("::1", "fe80::1", "127.0.0.1"), ("198.41.0.4",)], ids=repr)
-def test_without_landmarks_no_family_is_judged(
+def test_without_reference_addresses_no_family_is_judged(
     reference_addresses: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The loopback interface and the link are there without any network."""
+    """Loopback and link-local addresses have routes even without a network."""
     install(monkeypatch, "::1", "127.0.0.1")
     assert (
         RouteChecker(reference_addresses).classify_datagram_error(errno.ENETUNREACH, STRANGER[6])
@@ -107,7 +107,7 @@ def test_without_landmarks_no_family_is_judged(
     )
 
 
-def test_this_machine_and_its_link_are_no_landmarks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loopback_and_link_local_are_no_reference_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, "::1", "fe80::1%lo")
     judged = RouteChecker(("::1", "fe80::1%lo", *ROOTS))
     assert judged.classify_datagram_error(errno.ENETUNREACH, STRANGER[6]) is FailureKind.NO_FAMILY
@@ -118,8 +118,8 @@ def test_this_machine_and_its_link_are_no_landmarks(monkeypatch: pytest.MonkeyPa
 def test_what_a_router_says_over_tcp_is_the_address_s_own(
     version: int, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A connection that is being opened fails with the number that the ICMP message stands for (RFC 5461)."""
-    install(monkeypatch, STRANGER[version])  # not even the landmarks have a route
+    """A connection that is being opened fails with the error number of the ICMP message (RFC 5461)."""
+    install(monkeypatch, STRANGER[version])  # not even the reference addresses have a route
     assert (
         RouteChecker(ROOTS).classify_connection_error(OSError(code, "said"), STRANGER[version]) is FailureKind.NETWORK
     )
@@ -127,19 +127,19 @@ def test_what_a_router_says_over_tcp_is_the_address_s_own(
 
 @pytest.mark.parametrize("code", [*SAID_BY_ROUTERS, errno.ECONNREFUSED])
 def test_the_fate_of_an_earlier_packet_is_nobody_else_s(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a socket with many servers sendto() reports it to whoever sends next; nothing was sent then."""
+    """On a socket with many servers the next sendto() returns the error, for any destination, and sends nothing."""
     install(monkeypatch, STRANGER[4])
     assert RouteChecker(ROOTS).classify_datagram_error(code, STRANGER[4]) is FailureKind.LOCAL_RESOURCE
 
 
-def test_landmarks_are_few() -> None:
+def test_reference_addresses_are_few() -> None:
     judged = RouteChecker([f"192.0.2.{n}" for n in range(250)])
-    assert sum(map(len, judged._landmarks.values())) == routes.limits.FAMILY_REFERENCE_ADDRESSES
+    assert sum(map(len, judged._references.values())) == routes.limits.FAMILY_REFERENCE_ADDRESSES
 
 
 @pytest.mark.parametrize("fresh", [True, False])
 def test_the_kernel_says_it_of_loopback_sources(fresh: bool) -> None:
-    """From a loopback address no other can be reached, so the kernel has no route to the landmarks either."""
+    """From a loopback address no other can be reached, so the kernel has no route to the reference addresses."""
     async def body() -> None:
         judged = RouteChecker(ROOTS, source_v4="127.0.0.9")
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""A client's query through the real service, with a mesh turned by hand: what is asked, shown, kept and refused."""
+"""Client queries through the real service, with a mesh driven by the test: queries, replies, caching, refusals."""
 
 import logging
 import struct
@@ -30,7 +30,7 @@ def denial(rcode: int = c.NXDOMAIN, verdict: Verdict = Verdict.SECURE) -> Outcom
     return Outcome(Question(QNAME, c.A), rcode, [], [SOA, NSEC], verdict, 60)
 
 
-# --- what is shown ------------------------------------------------------------------------------------------------
+# --- content of replies -------------------------------------------------------------------------------------------
 
 
 def test_answer_has_the_askers_id_name_and_flags() -> None:
@@ -228,7 +228,7 @@ def test_types_that_mean_nothing_are_format_errors(qtype: int) -> None:
 
 @pytest.mark.parametrize("qclass", [c.HS, 2, 4711])
 def test_other_classes_are_refused(qclass: int) -> None:
-    # CVE-2026-5946: only one class has a tree.
+    # CVE-2026-5946: only class IN is resolved.
     assert reply_of(query(qclass=qclass)).rcode == c.REFUSED
 
 
@@ -298,7 +298,7 @@ def test_what_cannot_be_read_is_a_format_error(packet: bytes) -> None:
     assert (view.rcode, view.id, view.qr) == (c.FORMERR, 77, True)
 
 
-# --- who may ask --------------------------------------------------------------------------------------------------
+# --- access -------------------------------------------------------------------------------------------------------
 
 
 def guarded(**policy: Any) -> Parts:
@@ -326,7 +326,7 @@ def test_strangers_are_refused_with_a_reason() -> None:
 ])
 @pytest.mark.parametrize("host", ["192.0.2.1", CLIENT[0]])
 def test_an_address_claimed_in_front_of_a_query_is_not_believed(head: bytes, host: str) -> None:
-    """CVE-2026-54478: nothing is read behind a header of the PROXY protocol, by whomever it was sent."""
+    """CVE-2026-54478: a header of the PROXY protocol is never parsed, whoever the sender is."""
     parts = Parts()
     parts.ask(head + query(), peer=(host, 5))
     assert parts.mesh.tickets == []
@@ -728,7 +728,7 @@ def test_dnsbomb_answers_that_come_too_late_are_not_sent() -> None:
     assert parts.sink.packets == [None]
     assert stream.last.rcode == c.NOERROR
     assert parts.service.discarded == 1
-    # It was resolved all the same, so the client's next try is a hit.
+    # It was resolved anyway, so the client's retry is a hit.
     assert parts.fast.answer(query(), CLIENT, parts.clock.real) is not None
 
 

@@ -1,4 +1,4 @@
-"""Places shared by network and zone: who makes room, that no two end each other in turns, and whose turn it is."""
+"""Upstream slots by network and zone: evictions, that no two members evict each other in turns, and the wait queue."""
 
 import random
 
@@ -44,7 +44,7 @@ def test_a_zone_beside_a_silent_one_on_the_same_network_has_its_share() -> None:
 
 
 def test_ends_make_shares_more_equal_until_there_are_none() -> None:
-    """Whoever comes in whatever order: after a bounded number of ends nobody ends anybody."""
+    """For any order of new members, after a limited number of evictions there are no more."""
     rng = random.Random(7)
     homes = [(network, f"{network}{zone}") for network in "abcd" for zone in range(rng.randint(1, 6))]
     shares: UpstreamSlots[int] = UpstreamSlots()
@@ -71,7 +71,7 @@ def test_members_that_left_or_never_came_change_nothing() -> None:
     assert (len(shares), shares.choose_victim("a", "x")) == (0, None)
 
 
-@pytest.mark.parametrize("table", ["_homes", "_networks"])
+@pytest.mark.parametrize("table", ["_network_of", "_networks"])
 def test_no_memory_leaves_the_books_as_they_were(table: str) -> None:
     shares = fill("a.x")
     real = getattr(shares, table)
@@ -82,7 +82,7 @@ def test_no_memory_leaves_the_books_as_they_were(table: str) -> None:
     assert (len(shares), shares.count("b"), shares.remove("new")) == (1, 0, False)
     shares.add("new", "b", "y")
     assert shares.remove("new") and shares.remove("a.x0")
-    assert not shares._homes and not shares._networks
+    assert not shares._network_of and not shares._networks
 
 
 def test_networks_have_their_turns_and_in_them_zones() -> None:

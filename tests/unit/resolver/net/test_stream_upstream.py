@@ -1,4 +1,4 @@
-"""Asks over TCP against scripted servers: reuse, pipelining, order, limits, and connections that end badly."""
+"""Queries over TCP to scripted servers: reuse, pipelining, order, limits, and connections that fail."""
 
 import asyncio
 import errno
@@ -238,7 +238,7 @@ def test_connection_closed_while_idle_is_made_anew() -> None:
         peer, upstream, got = await StreamPeer.start(), make(), Collector()
         upstream.start(ask_for(peer.port), got)
         await got.wait()
-        # The server ends the connection at the moment in which the next query is sent.
+        # The server closes the connection while the next query is being sent.
         peer.script = lambda _: (peer.writers[0].close(), setattr(peer, "script", echo), [])[2]
         upstream.start(ask_for(peer.port), got)
         assert isinstance((await got.wait(2))[1], Reply)
@@ -250,7 +250,7 @@ def test_connection_closed_while_idle_is_made_anew() -> None:
 
 
 def test_what_was_lost_goes_to_a_new_connection_and_not_to_an_old_one() -> None:
-    """A server that stops for a moment closes all its connections, one after the other; the next stands already."""
+    """A server that stops for a moment closes all its connections, one after another; the next one is open already."""
 
     async def body() -> None:
         peer, upstream, got = await StreamPeer.start(), make(per_server=2), Collector()
@@ -320,7 +320,7 @@ def test_all_connections_together_are_limited_and_idle_ones_make_room() -> None:
         failure = (await got.wait(2))[1]
         assert isinstance(failure, Failure)
         assert failure.kind is FailureKind.LOCAL_RESOURCE, "it was never sent, and the server is not to blame"
-        assert "no outgoing connection was free" in failure.text
+        assert "no outgoing TCP connection was free" in failure.text
         waits = upstream.start(ask_for(first.port), got)
         upstream.start(ask_for(first.port), got).cancel()
         held.cancel()
@@ -328,7 +328,7 @@ def test_all_connections_together_are_limited_and_idle_ones_make_room() -> None:
         for handle in (late, waits):
             handle.cancel()
         upstream.close()
-        assert (upstream._lines, upstream._waiting, len(upstream._places)) == ({}, {}, 0)
+        assert (upstream._queues, upstream._waiting, len(upstream._slots)) == ({}, {}, 0)
         await first.close()
         await second.close()
 
@@ -337,7 +337,7 @@ def test_all_connections_together_are_limited_and_idle_ones_make_room() -> None:
 
 @pytest.mark.parametrize("networks", [1, 100], ids=["one network", "many networks"])
 def test_servers_that_fall_silent_do_not_starve_others(monkeypatch: pytest.MonkeyPatch, networks: int) -> None:
-    """300 asks to as many servers that accept and say nothing; what an honest zone needs goes on meanwhile."""
+    """300 queries to as many servers that accept and do not reply; queries of another zone succeed meanwhile."""
     monkeypatch.setattr(limits, "STREAM_UPSTREAM_UNRESPONSIVE", 100)
 
     async def body() -> None:
@@ -417,9 +417,9 @@ def test_the_zone_that_has_most_makes_room_and_not_an_older_one_beside_it() -> N
 def test_a_network_with_many_places_gives_one_to_another_at_once() -> None:
     async def body() -> None:
         silent, honest = await StreamPeer.start(lambda _: [], "0.0.0.0"), await StreamPeer.start()
-        heard = RepliedNetworks()
-        heard.add_reply("127.0.0.1")
-        upstream, lost, got = make(connections=8, heard=heard), Collector(), Collector()
+        known = RepliedNetworks()
+        known.add_reply("127.0.0.1")
+        upstream, lost, got = make(connections=8, replied_networks=known), Collector(), Collector()
         for n in range(8):
             upstream.start(ask_for(silent.port, address=f"127.1.1.{n + 1}"), lost)
         while sum(map(len, silent.connections)) < 8:
@@ -457,24 +457,24 @@ def test_silent_servers_each_in_a_network_of_its_own_have_one_share(monkeypatch:
     play(body)
 
 
-@pytest.mark.parametrize("heard", [True, False], ids=["heard of", "never heard of"])
+@pytest.mark.parametrize("replied", [True, False], ids=["replied", "never replied"])
 def test_a_slow_server_has_its_turn_while_silent_ones_take_all_places(
-    monkeypatch: pytest.MonkeyPatch, heard: bool
+    monkeypatch: pytest.MonkeyPatch, replied: bool
 ) -> None:
-    """Its reply takes ever so much longer than the silence that costs others their places."""
+    """Its reply takes much longer than the inactivity after which other connections are evicted."""
     monkeypatch.setattr(limits, "STREAM_UPSTREAM_UNRESPONSIVE", 20)
     async def body() -> None:
         slow, silent = await StreamPeer.start(lambda _: []), await StreamPeer.start(lambda _: [], "0.0.0.0")
         known, got, lost = RepliedNetworks(), Collector(), Collector()
-        if heard:
+        if replied:
             known.add_reply("127.0.0.1")
-        upstream = make(connections=8, heard=known)
+        upstream = make(connections=8, replied_networks=known)
         upstream.start(ask_for(slow.port, zone=names.from_text("slow.")), got)
         await until(lambda: any(slow.connections), "the slow server's query")
         fresh = count(1)
 
         def come() -> None:
-            """One more that anybody can have us ask: a new zone, and an address that is asked for the first time."""
+            """One more query that anybody can cause: a new zone, and a new address."""
             number = next(fresh)
             address, zone = f"127.1.{number // 200}.{number % 200 + 1}", names.from_text(f"silent{number}.")
             upstream.start(ask_for(silent.port, address=address, zone=zone), lost)
@@ -487,7 +487,7 @@ def test_a_slow_server_has_its_turn_while_silent_ones_take_all_places(
         for _ in range(7):
             come()
         await until(lambda: evicted(20), "evictions")
-        connections = 1 if heard else 2
+        connections = 1 if replied else 2
         await until(lambda: sum(map(bool, slow.connections)) == connections, "its turn")
         await until(lambda: evicted(upstream.evicted + 1), "more evictions")
         before = upstream.evicted
@@ -506,7 +506,7 @@ def test_a_slow_server_has_its_turn_while_silent_ones_take_all_places(
 
 
 def test_second_tries_have_a_part_of_the_places(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Servers that are silent for good do not keep out the first tries of others by their second ones."""
+    """Second attempts at unresponsive servers do not keep others from their first attempts."""
     monkeypatch.setattr(limits, "STREAM_UPSTREAM_UNRESPONSIVE", 10)
 
     async def body() -> None:
@@ -514,7 +514,7 @@ def test_second_tries_have_a_part_of_the_places(monkeypatch: pytest.MonkeyPatch)
         upstream, lost = make(connections=8), Collector()
         for number in range(60):
             upstream.start(ask_for(silent.port, address=f"127.1.1.{number + 1}"), lost)
-        await until(lambda: len({key for key, line in upstream._lines.items() if line.silent}) >= 50, "first tries")
+        await until(lambda: len([1 for queue in upstream._queues.values() if queue.had_eviction]) >= 50, "first tries")
         assert len(upstream._eviction_exempt) == 2
         upstream.close()
         assert (upstream._eviction_exempt, upstream.connection_count) == ({}, 0)
@@ -557,7 +557,7 @@ def test_no_memory_for_the_place_of_a_connection_leaves_none(monkeypatch: pytest
                 shortage.setattr(UpstreamSlots, "add", fail)
                 with pytest.raises(MemoryError):
                     upstream.start(ask_for(peer.port, timeout=0), lost)
-            assert (upstream.connection_count, upstream._lines, upstream.opened) == (0, {}, 0)
+            assert (upstream.connection_count, upstream._queues, upstream.opened) == (0, {}, 0)
         upstream.start(ask_for(peer.port), got)
         assert isinstance((await got.wait())[0], Reply)
         assert lost.results == [], "who was told of it is not told once more"
@@ -646,7 +646,7 @@ def test_an_ask_makes_room_as_often_as_it_is_paid_for(monkeypatch: pytest.Monkey
         assert failure.kind is FailureKind.BUDGET
         assert upstream.evicted == 4
         upstream.close()
-        assert (upstream._lines, upstream._waiting, upstream._waiting_after_eviction) == ({}, {}, {})
+        assert (upstream._queues, upstream._waiting, upstream._waiting_after_eviction) == ({}, {}, {})
         await slow.close()
         await honest.close()
 

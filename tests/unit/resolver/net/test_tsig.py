@@ -1,4 +1,4 @@
-"""Signed queries (RFC 8945): no key is known here, which is said unsigned; what is no proper TSIG is a format error."""
+"""Queries with TSIG (RFC 8945): an unsigned BADKEY reply, because there are no keys; FORMERR for an invalid TSIG."""
 
 import struct
 

@@ -1,8 +1,8 @@
-"""Forged and broken replies to asks over UDP: each is passed over, and the right one still counts.
+"""Forged and malformed replies to queries over UDP: each is ignored, and the right one is still accepted.
 
-Each forgery of the list of attacks has its test: an id, a question, an address or a letter case that is not right
-never is a reply, a flood of them fails the ask so that TCP is tried, and what cannot be parsed is waited out (TuDoor).
-Refusals by ICMP and cookies of servers can be forged as well.
+Each forgery of the list of attacks has its test. A packet with wrong id, question, address or letter case is no reply.
+A flood of them fails the query, so that TCP is tried. After a malformed reply the query goes on waiting (TuDoor). ICMP
+errors and cookies of servers can be forged, too.
 """
 
 import asyncio
@@ -61,7 +61,7 @@ IPV6_FREEBIND = 78
 
 
 def forger(of: UdpPeer, address: str, differs: str) -> socket.socket:
-    """A socket that differs from the server in its address alone, or in its port alone."""
+    """A socket whose address differs from that of the server only in the IP address, or only in the port."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
@@ -105,7 +105,7 @@ def test_reply_from_another_address_or_port_is_nobodys(address: str, differs: st
         [reply] = await got.wait()
         assert isinstance(reply, Reply)
         assert reply.view.rcode == c.NOERROR, "the stranger's"
-        # The kernel drops them where the socket is connected; nowhere do they push an ask to TCP.
+        # The kernel drops them when the socket is connected; in no case do they push a query to TCP.
         assert (upstream.unknown_replies, upstream.unwanted_replies) == (0 if port_per_query else 20, 0)
         assert upstream.unproved == 0
         stranger.close()
@@ -154,14 +154,14 @@ def test_kaminsky_flood_ends_the_ask_unproved(port_per_query: bool) -> None:
 
 
 def bare(query: bytes, rcode: int) -> list[bytes]:
-    """An error of a header alone, as whoever guessed the id can send it."""
+    """A header-only error, which an attacker who guessed the id can send."""
     return [query[:2] + bytes([0x80, rcode]) + bytes(8)]
 
 
 @pytest.mark.parametrize("port_per_query", [False, True], ids=["pool", "fresh"])
 @pytest.mark.parametrize("rcode", [c.FORMERR, c.SERVFAIL, c.NOTIMP, c.REFUSED])
 def test_an_error_without_a_question_counts_over_tcp_alone(rcode: int, port_per_query: bool) -> None:
-    """It skips the letter case (0x20), so over UDP it decides nothing; over TCP the server may say the same or not.
+    """It does not contain the letter case (0x20), so over UDP it only causes a retry over TCP.
 
     One ask is one exchange: nothing is sent over TCP before whoever asked says so.
     """

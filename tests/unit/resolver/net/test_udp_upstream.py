@@ -1,4 +1,4 @@
-"""Asks over UDP against scripted servers: the right reply, loss, refusal, timeouts, ports and descriptors."""
+"""Queries over UDP to scripted servers: the right reply, loss, refusal, timeouts, ports and descriptors."""
 
 import asyncio
 import errno
@@ -29,12 +29,12 @@ def make(**options: object) -> UdpUpstream:
     return UdpUpstream(asyncio.get_running_loop(), entropy=Entropy(), **options)  # type: ignore[arg-type]
 
 
-def heard_from(*addresses: str) -> RepliedNetworks:
-    """As it is when these replied before."""
-    heard = RepliedNetworks()
+def replied(*addresses: str) -> RepliedNetworks:
+    """A `RepliedNetworks` with the networks of `addresses`."""
+    known = RepliedNetworks()
     for address in addresses:
-        heard.add_reply(address)
-    return heard
+        known.add_reply(address)
+    return known
 
 
 def test_reply_comes_back_once_and_not_from_inside_start() -> None:
@@ -82,7 +82,7 @@ def test_case_is_randomised_unless_the_ask_forbids_it() -> None:
         asked = [query[12:12 + len(qname)] for query in peer.queries]
         assert asked[2] == qname
         assert len(set(asked)) == 3
-        # What comes back is spelled as it was asked: the random case ends here.
+        # The reply has the letter case of the qname, not the random one.
         assert [result.view.qname for result in got.results] == [qname] * 3
         upstream.close()
         peer.close()
@@ -441,7 +441,7 @@ def test_an_ask_that_waits_for_a_socket_can_be_cancelled_and_has_its_timeout(mon
 def test_silent_servers_do_not_take_the_sockets_of_others(silent: tuple[str, str], honest: tuple[str, str]) -> None:
     async def body() -> None:
         mute, peer = await UdpPeer.start(lambda _: [], silent[0]), await UdpPeer.start(echo, honest[0])
-        upstream, lost, got = make(sockets=4, kept=0, heard=heard_from(honest[0])), Collector(), Collector()
+        upstream, lost, got = make(sockets=4, kept=0, replied_networks=replied(honest[0])), Collector(), Collector()
         for _ in range(40):
             upstream.start(ask_for(mute.port, address=silent[0], zone=names.from_text(silent[1])), lost)
         await _queries(mute, 4)
@@ -468,7 +468,7 @@ async def _queries(peer: UdpPeer, count: int) -> None:
 def test_an_ask_that_made_room_is_sent_once_more_and_answered() -> None:
     async def body() -> None:
         mute, other = await UdpPeer.start(lambda _: []), await UdpPeer.start(lambda _: [], "127.0.1.1")
-        upstream, got, rest = make(sockets=2, kept=1, heard=heard_from("127.0.1.1")), Collector(), Collector()
+        upstream, got, rest = make(sockets=2, kept=1, replied_networks=replied("127.0.1.1")), Collector(), Collector()
         for _ in range(2):
             upstream.start(ask_for(mute.port), got)
         await _queries(mute, 2)
@@ -494,7 +494,7 @@ def test_an_ask_that_made_room_is_sent_once_more_and_answered() -> None:
 def test_an_ask_that_made_room_in_the_turn_it_was_begun_is_sent_once_or_is_no_silence() -> None:
     async def body() -> None:
         mute, peer = await UdpPeer.start(lambda _: []), await UdpPeer.start(echo, "127.0.1.1")
-        upstream, lost, got = make(sockets=2, heard=heard_from("127.0.1.1")), Collector(), Collector()
+        upstream, lost, got = make(sockets=2, replied_networks=replied("127.0.1.1")), Collector(), Collector()
         for _ in range(2):
             upstream.start(ask_for(mute.port, timeout=SHORT), lost)
         handle = upstream.start(ask_for(peer.port, address="127.0.1.1"), got)
@@ -516,7 +516,7 @@ def test_an_ask_that_made_room_in_the_turn_it_was_begun_is_sent_once_or_is_no_si
 
 @pytest.mark.parametrize("taken_first", [True, False], ids=["honest first", "silent first"])
 def test_silent_servers_each_in_a_network_of_its_own_have_one_share(taken_first: bool) -> None:
-    """Glue may name any address: what never replied does not count for as many as it is."""
+    """Glue may contain any address, so all networks that never replied are counted as one."""
 
     async def body() -> None:
         honest, dark = await UdpPeer.start(echo, "127.0.1.1"), await UdpPeer.start(lambda _: [], "0.0.0.0")
@@ -549,7 +549,7 @@ def test_silent_servers_each_in_a_network_of_its_own_have_one_share(taken_first:
     play(body)
 
 
-def test_an_ask_leaves_the_line_though_its_network_was_heard_in_the_meantime() -> None:
+def test_an_ask_leaves_the_queue_though_its_network_replied_in_the_meantime() -> None:
     async def body() -> None:
         peer, got = await UdpPeer.start(lambda _: []), Collector()
         upstream = make(sockets=2, kept=0)
@@ -570,7 +570,7 @@ def test_an_ask_leaves_the_line_though_its_network_was_heard_in_the_meantime() -
 
 
 def _fail_once(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, callback: str = "") -> None:
-    """The next call of `owner.name`, with the method `callback` when one is named, finds no memory."""
+    """Make the next call of `owner.name` raise MemoryError, with `callback` only a call with that method."""
     real, calls = getattr(owner, name), []
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -647,7 +647,7 @@ def test_an_ask_that_nothing_sends_ends(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_timeout_of_an_ask_that_made_room_goes_on(waited: float) -> None:
     async def body() -> None:
         mute, other = await UdpPeer.start(lambda _: []), await UdpPeer.start(lambda _: [], "127.0.1.1")
-        upstream, lost, rest = make(sockets=2, heard=heard_from("127.0.1.1")), Collector(), Collector()
+        upstream, lost, rest = make(sockets=2, replied_networks=replied("127.0.1.1")), Collector(), Collector()
         upstream.start(ask_for(mute.port, timeout=0.2), lost)
         upstream.start(ask_for(mute.port), rest)
         upstream._flush()
@@ -676,14 +676,14 @@ def test_the_timeout_of_an_ask_that_made_room_goes_on(waited: float) -> None:
 def test_one_network_does_not_fill_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
     async def body() -> None:
         mute, other = await UdpPeer.start(lambda _: []), await UdpPeer.start(lambda _: [], "127.0.1.1")
-        upstream, got, rest = make(sockets=2, heard=heard_from("127.0.1.1")), Collector(), Collector()
+        upstream, got, rest = make(sockets=2, replied_networks=replied("127.0.1.1")), Collector(), Collector()
         monkeypatch.setattr(limits, "UDP_WAITING", 8)
         upstream.start(ask_for(other.port, address="127.0.1.1"), rest)
         for _ in range(11):
             upstream.start(ask_for(mute.port), got)
         for failure in await got.wait(4):
             assert isinstance(failure, Failure)
-            assert (failure.kind, failure.text) == (FailureKind.LOCAL_RESOURCE, "all outgoing ports are taken")
+            assert (failure.kind, failure.text) == (FailureKind.LOCAL_RESOURCE, "all outgoing ports are in use")
         upstream.start(ask_for(other.port, address="127.0.1.1"), rest)
         for _ in range(3):
             await asyncio.sleep(0)
@@ -765,7 +765,7 @@ def test_no_descriptors_left(
         assert isinstance(failure, Failure)
         assert failure.kind is FailureKind.LOCAL_RESOURCE
         assert "Too many open files" in failure.text
-        # One socket is open: it carries everything.
+        # One socket is open: it serves all queries.
         assert all(isinstance(x, Reply) for x in await got.wait(51))
         assert upstream.ports_opened == 1
         assert (len({source[1] for source in peer.sources}) == 1) != port_per_query
@@ -814,8 +814,8 @@ def test_silent_servers_do_not_take_the_pool_of_ports_from_others(monkeypatch: p
 
     async def body() -> None:
         mute, honest = await UdpPeer.start(lambda _: [], "0.0.0.0"), await UdpPeer.start(echo, "127.0.3.1")
-        upstream, lost, got = make(port_per_query=False, ports=1, port_uses=uses, heard=heard_from("127.0.3.1")), \
-            Collector(), Collector()
+        upstream = make(port_per_query=False, ports=1, port_uses=uses, replied_networks=replied("127.0.3.1"))
+        lost, got = Collector(), Collector()
         for number in range(100):
             upstream.start(ask_for(mute.port, address=f"127.0.1.{number + 1}", zone=silent_zone), lost)
         for _ in range(20):
@@ -835,7 +835,7 @@ def test_silent_servers_do_not_take_the_pool_of_ports_from_others(monkeypatch: p
 
 
 def test_oversized_datagram_is_no_reply() -> None:
-    """What is left of a longer datagram is a whole message here: only the kernel's word tells that it was cut."""
+    """The first part of a longer datagram is a whole message here: only MSG_TRUNC shows that it was cut."""
     async def body() -> None:
         def too_long_then_right(query: bytes) -> list[bytes]:
             head = query[:2] + b"\x80\0\0\1\0\1" + bytes(4) + query[12 : 12 + len(QNAME) + 4] + b"\xc0\x0c"
@@ -922,7 +922,7 @@ def test_closed_upstream_refuses_and_forgets() -> None:
 
 
 def test_ids_on_one_port_of_the_pool_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of so many drawn at random some are the same, but for one chance in 10**29."""
+    """With so many random ids some are equal, except with a probability of 1 in 10**29."""
     monkeypatch.setattr(limits, "UDP_PORT_PENDING", 5000)
 
     async def body() -> None:

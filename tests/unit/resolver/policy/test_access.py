@@ -1,4 +1,4 @@
-"""Who may ask: the compiled ranges decide exactly as the longest prefix does, however the lists are nested."""
+"""Access lists: the compiled ranges decide exactly as the longest prefix does, however the prefixes are nested."""
 
 import ipaddress
 import random

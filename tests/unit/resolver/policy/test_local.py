@@ -1,4 +1,4 @@
-"""Names answered without asking anybody: special-use names, hosts, local zones; and those that must not be."""
+"""Local answers: special-use names, hosts, local zones; and names that must be resolved."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Addresses made (DNS64), moved, and kept from outsiders, on the way from the cache to a client."""
+"""Rewriting of answers: DNS64, renumbering, and removal of private addresses."""
 
 import ipaddress
 
@@ -94,7 +94,7 @@ def test_addresses_that_exist_are_left_alone_and_excluded_ones_count_as_none():
     assert m.ask("example.com.", "AAAA").answer == []
 
 
-def test_nothing_is_made_for_those_who_check_themselves():
+def test_nothing_is_synthesised_for_validating_clients():
     # RFC 6147 section 5.5
     assert world(dns64_prefix=PREFIX).ask("www.example.com.", "AAAA", cd=True).answer == []
 
@@ -169,7 +169,7 @@ def test_rebinding_private_addresses_are_taken_out_of_hints_that_a_translator_ca
     assert rewriter.apply(outcome).answer[0].rdatas() == [service(1, (6, dns64.embed(PUBLIC4)))]
 
 
-def test_rebinding_through_somebody_elses_translator():
+def test_rebinding_through_a_foreign_nat64():
     rewriter = Rewriter(PolicySettings(private_addresses=("10.0.0.0/8",)))
     well_known = Dns64("64:ff9b::/96")
     rrset = RRset(NAME, c.AAAA, 60, [well_known.embed(PRIVATE4), well_known.embed(PUBLIC4)])

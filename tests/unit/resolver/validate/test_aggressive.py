@@ -1,4 +1,4 @@
-"""Answers from verified denials, through the whole mesh: which questions reach a server and which no longer do."""
+"""Answers from verified denials, through the whole mesh: which queries reach a server and which no longer do."""
 
 import random
 from typing import Any
@@ -243,7 +243,7 @@ def test_nxdomain_above_a_stub_zone_ends_at_its_border(chain: Nsec3 | None) -> N
 def test_parent_asked_for_ds_does_not_deny_a_stub_zone(
     chain: Nsec3 | None, name: str, negative: tuple[str, ...]
 ) -> None:
-    """CVE-2026-44687: anybody may ask for the DS of a zone that only the configuration knows; the parent has none."""
+    """CVE-2026-44687: a client may query the DS set of a zone that only the configuration has; the parent denies it."""
     m = build(chain, stub="beta.example.", negative=negative)
     assert m.ask("beta.example.", "DS").rcode == c.NXDOMAIN
     assert m.ask(name, "A").rcode == (c.NOERROR if negative else c.SERVFAIL)
@@ -314,7 +314,7 @@ def test_nxdomain_of_an_unsigned_zone_cuts_nothing() -> None:
 
 
 def test_deep_names_cost_few_hashes() -> None:
-    """CVE-2023-50868 before anybody is asked: beyond the limit the servers are asked instead."""
+    """CVE-2023-50868 before any server is queried: above the limit the servers are queried instead."""
     m = build(Nsec3(5, "ab"))
     m.ask("beta.example.")
     from resolver.validate import nsec3
@@ -330,7 +330,7 @@ def test_deep_names_cost_few_hashes() -> None:
 
 
 def test_forged_signature_beside_the_right_one_makes_no_wildcard() -> None:
-    """A right answer with one more RRSIG in front, whose few labels claim a wildcard, and an NSEC nobody checked."""
+    """A valid answer with another RRSIG before it, whose label count shows a wildcard, and an unverified NSEC."""
     m = build()
     host = m.net.hosts[SERVER]
 
@@ -389,7 +389,7 @@ def test_same_answers_as_without(seed: int) -> None:
         name = ".".join([*rng.choices(["a", "b", "c", "d", "x"], k=rng.randint(1, 4)), "example."])
         rtype = rng.choice(["A", "TXT", "MX", "DS"])
         if names.is_subdomain(names.from_text(name), names.from_text(f"{cut}.example.")):
-            continue  # served by nobody
+            continue  # no server
         ours, theirs = with_it.ask(name, rtype), without.ask(name, rtype)
         assert (ours.rcode, ours.verdict) == (theirs.rcode, theirs.verdict), (name, rtype)
         assert [r.rdatas() for r in ours.answer] == [r.rdatas() for r in theirs.answer], (name, rtype)

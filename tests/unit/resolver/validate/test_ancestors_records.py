@@ -1,9 +1,9 @@
-"""The genuine records of a zone say nothing of names below a secure delegation from it, not even by what they cost.
+"""Records of a zone prove nothing about names below a secure delegation from it, not even by too many iterations.
 
-``com.`` is signed with NSEC3 and more iterations than are followed, so what it denies is insecure (RFC 9276 section
-3.2). ``victim.com.`` below it is signed, with a DS there. Somebody on the path has no keys, but what com's servers said
-of other names: SOA and NSEC3, genuine. With them he denies what stands between the true records and his own
-(RFC 4035 section 5.2, RFC 5155 section 8.9).
+``com.`` is signed with NSEC3 and too many iterations, so what it denies is insecure (RFC 9276 section 3.2).
+``victim.com.`` below it is signed and has a DS set. An on-path attacker has no keys, but the valid SOA and NSEC3
+records that com's servers sent for other names. With them the attacker denies names of ``victim.com.`` (RFC 4035
+section 5.2, RFC 5155 section 8.9).
 """
 
 from collections.abc import Callable
@@ -117,7 +117,7 @@ OWN_ZONE = Authority([Zone.from_text("www.victim.com.", sign_zone(
 
 
 def keys_of_his_own(name: str, qtype: int, packet: bytes, proof: list[RRset]) -> bytes | None:
-    """A zone of the forger's at the name itself, signed with keys that nobody vouches for."""
+    """A zone of the attacker at the name itself, signed with keys that no DS set confirms."""
     if name == "www.victim.com." and qtype in (c.A, c.DNSKEY):
         return OWN_ZONE.answer(packet, tcp=True)
     return unsigned_answer(name, qtype, packet, proof)
@@ -145,7 +145,7 @@ def test_what_the_zone_itself_denies_is_insecure() -> None:
     assert (outcome.rcode, outcome.verdict, outcome.failure) == (c.NOERROR, Verdict.INSECURE, None)
 
 
-def test_what_costs_too_much_is_insecure_also_where_nobody_answers_for_the_ds_set() -> None:
+def test_too_many_iterations_are_insecure_also_when_the_ds_set_cannot_be_obtained() -> None:
     def mute(name: str, qtype: int, packet: bytes, proof: list[RRset]) -> bytes | None:
         return minet.reply(packet, rcode=c.SERVFAIL) if (name, qtype) == ("nothing.com.", c.DS) else None
 
@@ -209,7 +209,7 @@ def test_a_wildcard_of_an_ancestor_answers_for_no_name_below() -> None:
 
 
 @pytest.mark.parametrize(("upper", "verdict"), [("com.", Verdict.INSECURE), ("victim.com.", Verdict.INDETERMINATE)])
-def test_the_absence_of_a_ds_is_told_by_the_zone_in_charge(upper: str, verdict: Verdict) -> None:
+def test_the_absence_of_a_ds_is_proved_by_the_authoritative_zone(upper: str, verdict: Verdict) -> None:
     """Also where the reply was judged before, by whatever rules: what stands in the cache is looked at again."""
     path = Path()
     chain = path.net().mesh.validation.chain

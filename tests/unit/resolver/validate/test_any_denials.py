@@ -1,7 +1,7 @@
-"""A denial of ANY needs a record of denial that names no data at all (RFC 4035 section 5.4, RFC 8482 section 4.1).
+"""A denial of ANY needs a record of denial without any data type (RFC 4035 section 5.4, RFC 8482 section 4.1).
 
-Type bitmaps do not speak about ANY, so the absence of its bit shows nothing: a server that answers it with "no data"
-and the genuine record of the name would hide everything there.
+Type bitmaps have no bit for ANY, so its absence proves nothing: an attacker who answers ANY with NODATA and the valid
+record of the name would hide all its data.
 """
 
 import dns.rrset
@@ -100,7 +100,7 @@ def made_up(owner: str, following: str, types: str) -> RRset:
     ("\\000.zz.example.", "RRSIG NSEC TYPE65281", False),
 ])
 def test_compact_denials_of_any_and_those_of_before_their_standard(following: str, types: str, proved: bool) -> None:
-    """RFC 9824; private types stood where NXNAME stands now, and elsewhere they are somebody's data."""
+    """RFC 9824: private types were used before NXNAME; elsewhere they may be data."""
     minet = world()
     packet = make_query(1, names.from_text("none.example."), c.A, edns_payload=4096, do=True)
     view = MessageView.parse(minet.net.hosts[EXAMPLE_AT](packet, True))

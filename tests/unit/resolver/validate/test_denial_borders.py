@@ -1,6 +1,7 @@
-"""What a verified record of denial does not prove: names past a cut or a DNAME, other zones, what opt-out leaves open.
+"""What a verified record of denial does not prove: names below a zone cut or DNAME, other zones, names under opt-out.
 
-The records are genuine; each is used for a name that it has no say about (RFC 4035 5.4, RFC 5155 8, RFC 6840 4).
+The records are valid; each is used for a name that it does not apply to (RFC 4035 section 5.4, RFC 5155 section 8, RFC
+6840 section 4).
 """
 
 import pytest

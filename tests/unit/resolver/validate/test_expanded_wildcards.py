@@ -1,7 +1,7 @@
-"""Signed records under names that a wildcard was expanded to: no delegation and no proof (RFC 4035 5.3.4, RFC 4592 4).
+"""Signed records at names expanded from a wildcard: no delegation and no proof (RFC 4035 section 5.3.4, RFC 4592 4).
 
-The zone holds genuine wildcards with DS, NS and NSEC records. The forger, who has no key of the zone, shows them under
-names that exist, where their signatures are as right as they are at the wildcard.
+The zone has wildcards with DS, NS and NSEC records. The attacker, who has no key of the zone, sends them with owner
+names that exist, where their signatures are as valid as at the wildcard.
 """
 
 import pytest
@@ -134,7 +134,7 @@ def test_nsec_in_a_denial_of_ds() -> None:
 
 @CHAINS
 def test_the_reader_of_proofs_takes_none_that_was_expanded(chain: Nsec3 | None) -> None:
-    """Whoever gives it the records need not have looked: here the signature counts one label less than the owner."""
+    """The function checks the label count itself: here the signature has one label less than the owner."""
     proofs = [one for one in true(world(chain), "none.example.", c.A).authority if one.rtype in (c.NSEC, c.NSEC3)]
     assert proofs
     zone = names.from_text("example.")
@@ -146,7 +146,7 @@ def test_the_reader_of_proofs_takes_none_that_was_expanded(chain: Nsec3 | None) 
 
 
 def test_nsec_is_no_proof_ahead_either() -> None:
-    """Kept for names that nobody has asked for (RFC 8198), it would deny what the zone has at the name."""
+    """Stored for other names (RFC 8198), it would deny what the zone has at the name."""
     minet = world(example="*.wild2 300 TXT x\nb.wild2 300 A 192.0.2.83\nc.wild2 300 A 192.0.2.84\n")
     proof = moved(minet, "*.wild2.example.", c.NSEC, "bb.wild2.example.")
     others = list(true(minet, "b.wild2.example.", c.MX).authority)

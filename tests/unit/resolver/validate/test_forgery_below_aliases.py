@@ -1,9 +1,9 @@
-"""What a forger gains by an alias into an unsigned zone: nothing (RFC 4035 section 5.2, RFC 6840 section 4.4).
+"""An alias into an unsigned zone does not help an attacker (RFC 4035 section 5.2, RFC 6840 section 4.4).
 
-A signed zone has aliases, as for a CDN, whose targets lie in unsigned zones. The forger answers for names below or at
-such an alias, without a signature or with one in the name of the alias. Every look-up for keys and DS goes to the true
-servers; what they say of the alias is right, and must not make anything insecure. The whole resolver is asked, with its
-cache, and then asked once more.
+A signed zone has aliases, as for a CDN, whose targets are in unsigned zones. The attacker answers for names below or at
+such an alias, without a signature or with one in the name of the alias. All queries for DNSKEY and DS go to the real
+servers; their replies about the alias are correct and must not make anything insecure. Each query goes through the
+whole resolver with its cache, twice.
 """
 
 import ast
@@ -34,7 +34,7 @@ def shows(outcome: Outcome, owner: str, rtype: str) -> bool:
 
 
 def assert_refused(minet: Minet, owner: str, rtype: str, *, known: bool = False) -> None:
-    """The forged set is never shown: not at once, not from the cache, nor after somebody got it with CD.
+    """The forged set is never returned: not at once, not from the cache, not after a client got it with CD.
 
     Later the truth may be known from what was learned on the way (`known`: already before); else it is SERVFAIL.
     """
@@ -123,7 +123,7 @@ def test_what_the_cache_holds_of_the_alias_lowers_nothing(signer: str, chain: Ns
 @CHAINS
 @pytest.mark.parametrize("signer", ["", "alias.example."])
 def test_ds_question_under_way_for_a_client_is_not_joined(signer: str, chain: Nsec3 | None) -> None:
-    """A client's DS question follows the alias, and is told of its target; the chain of trust is not."""
+    """A DS query of a client follows the alias to its target; one of the chain of trust does not."""
     minet = world(chain)
     attack(minet, "x.alias.example.", "A", signer)
     _, told = minet.start("alias.example.", "DS")
@@ -263,7 +263,7 @@ def test_only_the_first_record_counts(asked: str, answer: list[RRset], state: Ve
 
 
 @pytest.mark.checkout
-def test_no_other_place_makes_an_insecure_verdict() -> None:
+def test_no_other_module_makes_an_insecure_verdict() -> None:
     """In the validator the word is compared with and never given, but in `security_status.insecure`, for a proof."""
     folder = Path(__file__).resolve().parents[4] / "resolver" / "validate"
     made: list[str] = []

@@ -1,6 +1,7 @@
-"""Keys and DS records are looked for where ordinary data is: also at the servers that only the zone itself names.
+"""DNSKEY and DS sets are queried where other data is: also at servers that only the zone itself names.
 
-The delegation's servers answer a question and add the zone's own NS set; then they fail for what validation needs.
+The servers of the delegation answer a query and add the NS set of the zone; then they fail for the queries of the
+validation.
 """
 
 import pytest
@@ -48,14 +49,14 @@ def test_what_the_delegated_servers_fail_for_is_asked_of_the_zones_own(name: str
 
 
 @pytest.mark.parametrize("rtype", [c.DNSKEY, c.DS])
-def test_nobody_else_is_asked_where_the_zone_names_nobody_else(rtype: int) -> None:
+def test_no_other_server_is_queried_where_the_zone_names_no_other(rtype: int) -> None:
     minet = with_own_server(rtype, "SERVFAIL", says_so=False)
     outcome = minet.ask("www.example." if rtype == c.DNSKEY else "tosub.example.")
     assert isinstance(outcome.failure, Failure)
     assert not minet.net.asked(OWN_AT)
 
 
-def test_what_one_query_was_told_is_not_used_for_the_next() -> None:
+def test_child_ns_sets_of_one_query_are_not_used_for_the_next() -> None:
     minet = with_own_server(c.TXT, "SERVFAIL")
     assert minet.ask("www.example.").rcode == c.NOERROR
     assert minet.ask("www.example.", "TXT").rcode == c.SERVFAIL

@@ -1,7 +1,7 @@
-"""The vectors that Unbound and BIND publish get from us the verdict that their makers expect, or a difference is named.
+"""Vectors published by Unbound and BIND have the verdict that their authors expect, or a difference is named.
 
-Each file's keys are taken as trusted, as its makers take them, and each of its signed sets goes the validator's own way
-from the signature to the verdict, at the moment that the file belongs to.
+The keys of each file are trusted, as its authors do, and each signed set goes through the validator, at the time that
+the file is for.
 """
 
 import base64
@@ -62,12 +62,12 @@ class Judge:
         self.context.now = file.now
 
     def judge(self, rrset: RRset) -> SecurityStatus:
-        """What is to be believed of the set."""
+        """The status of the set."""
         question = Question(rrset.name, rrset.rtype)
         return self._play(lambda task: self.validator.chain.rrset(task, self.context, rrset, question), question)
 
     def judge_keys(self, keys: RRset) -> SecurityStatus:
-        """What is to be believed of a DNSKEY set by itself."""
+        """The status of a DNSKEY set by itself."""
         question = Question(keys.name, c.DNSKEY)
         return self._play(lambda task: self.validator.chain.dnskey(task, self.context, keys), question)
 
@@ -148,7 +148,7 @@ def test_a_changed_signature_is_not_believed(file: VectorFile) -> None:
 
 
 @pytest.mark.parametrize("file", SIGNED, ids=lambda file: file.name)
-def test_none_is_believed_after_its_time(file: VectorFile) -> None:
+def test_none_is_accepted_after_its_validity(file: VectorFile) -> None:
     judge = Judge(file)
     for rrset in (case.rrset for case in file.signed):
         judge.context.now = max(sig.expiration for sig in records.signatures(rrset, 10)) + 1
@@ -156,7 +156,7 @@ def test_none_is_believed_after_its_time(file: VectorFile) -> None:
 
 
 @pytest.mark.parametrize("file", [f for f in SIGNED if f.algorithms() <= DSA_OR_GOST], ids=lambda file: file.name)
-def test_keys_that_nobody_checks_leave_their_zone_unsigned(file: VectorFile) -> None:
+def test_keys_of_unsupported_algorithms_leave_their_zone_unsigned(file: VectorFile) -> None:
     assert file.keys is not None
     found = Judge(file).judge_keys(file.keys)
     assert (found.verdict, found.ede) == (INSECURE, c.EDE_UNSUPPORTED_DNSKEY_ALGORITHM)

@@ -1,4 +1,4 @@
-"""Readings of DNSSEC records, against dnspython and the examples of the RFCs."""
+"""Parsers of DNSSEC records, compared with dnspython and the examples of the RFCs."""
 
 import dns.dnssec
 import dns.name

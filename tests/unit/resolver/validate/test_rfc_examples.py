@@ -1,7 +1,7 @@
-"""What the RFCs print is what we find: signatures, DS digests, and the example replies of RFC 4035 and RFC 5155.
+"""The examples of the RFCs: signatures, DS digests, and the replies of RFC 4035 and RFC 5155.
 
-The examples were signed by others, long ago; the clock stands where they were valid. Each is also changed a little,
-so that an example which passes for no reason would be seen.
+The clock is set to a time at which their signatures are valid. Each example is also changed a little and must fail
+then, so that none passes for the wrong reason.
 """
 
 import pytest
@@ -114,7 +114,7 @@ def test_no_record_of_a_proof_can_be_missing(example: Example, name: str) -> Non
 
 
 @pytest.mark.parametrize(("days", "ede"), [(-60, c.EDE_SIGNATURE_NOT_YET_VALID), (60, c.EDE_SIGNATURE_EXPIRED)])
-def test_they_are_believed_at_their_time_only(days: int, ede: int) -> None:
+def test_they_are_accepted_within_their_validity_only(days: int, ede: int) -> None:
     tree = tree_of(RFC4035)
     tree.now += days * DAY
     got = tree.judge("ai.example.", c.A)

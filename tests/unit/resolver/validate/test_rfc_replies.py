@@ -1,8 +1,8 @@
 """RFC 4035 appendix B and RFC 5155 appendix B, message by message: each reply as a packet, through the whole resolver.
 
-A server of `example.` says what the appendix prints, referrals included, with all its sections; a root above it is not
-signed, and the anchor is the key that the zone's example prints. What is expected is the verdict that the RFC's rules
-(RFC 4035 section 5, RFC 5155 sections 8 and 9.2) give.
+A server of `example.` sends what the appendix prints, referrals included, with all sections. The root above is not
+signed, and the trust anchor is the key of the zone in the example. The expected verdict follows from the rules of the
+RFCs (RFC 4035 section 5, RFC 5155 sections 8 and 9.2).
 """
 
 import pytest
@@ -103,7 +103,7 @@ def test_whole_replies(example: Example, name: str, rtype: str, verdict: Verdict
 
 
 def test_the_ds_set_of_a_referral_is_what_the_child_must_fulfil() -> None:
-    """B.4: the referral itself is believed; what lies below it fails for want of keys, and says so."""
+    """B.4: the referral itself is accepted; names below it fail for lack of keys, with that reason."""
     minet = network(RFC4035)
     outcome = minet.ask("mc.a.example.", "MX")
     assert outcome.failure is not None

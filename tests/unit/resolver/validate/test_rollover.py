@@ -1,4 +1,4 @@
-"""RFC 5011, state by state: which key is trusted after which looks, and what no look, file or clock can bring about."""
+"""RFC 5011, state by state: which key is trusted after which probes, and what no probe, file or time can cause."""
 
 import pytest
 from support.keysets import DAY, HOUR, Made, key_set, made_set, results_of
@@ -92,7 +92,7 @@ def test_nothing_is_learned_from_a_set_that_no_trusted_key_signs() -> None:
     assert tp.due == tp.looked + tp.retry
 
 
-def test_a_pending_key_vouches_for_nobody() -> None:
+def test_a_pending_key_adds_no_key() -> None:
     tp = point()
     see(tp, [OLD, NEW], NOW)
     for day in range(1, 90, 10):
@@ -132,7 +132,7 @@ def test_the_last_key_may_revoke_itself_and_takes_the_trust_point_along() -> Non
     assert tp.trusted() is None
 
 
-def test_who_waited_long_enough_inherits_from_the_last_trusted_key() -> None:
+def test_a_pending_key_after_its_hold_down_time_replaces_the_last_trusted_key() -> None:
     for away, inherits in ((29, False), (31, True)):
         tp = point()
         for day in (0, 10):
@@ -140,10 +140,10 @@ def test_who_waited_long_enough_inherits_from_the_last_trusted_key() -> None:
         see(tp, [OLD.revoked, NEW, OTHER], NOW + away * DAY, by=[OLD.revoked, NEW])
         assert trusted(tp) == ({2, 3} if inherits else set()), "the heir vouches for the other one"
         see(tp, [NEW, OTHER], NOW + (away + 10) * DAY, by=[NEW])
-        assert trusted(tp) == ({2, 3} if inherits else set()), "nobody inherits later"
+        assert trusted(tp) == ({2, 3} if inherits else set()), "no key is promoted later"
 
 
-def test_nobody_inherits_while_a_key_is_trusted() -> None:
+def test_no_pending_key_is_promoted_while_a_key_is_trusted() -> None:
     tp = point(OLD, Made(4))
     for day in (0, 10):
         see(tp, [OLD, NEW], NOW + day * DAY)
@@ -151,7 +151,7 @@ def test_nobody_inherits_while_a_key_is_trusted() -> None:
     assert trusted(tp) == {4}
 
 
-def test_a_revoked_key_vouches_for_nobody() -> None:
+def test_a_revoked_key_adds_no_key() -> None:
     tp = point()
     see(tp, [OLD], NOW)
     see(tp, [OLD.revoked, NEW], NOW + DAY, by=[OLD.revoked])
@@ -336,15 +336,15 @@ def damaged(text: str) -> list[tuple[str, str]]:
     ]
 
 
-def test_whatever_is_not_as_it_was_written_is_refused() -> None:
+def test_a_file_that_was_changed_is_rejected() -> None:
     tp = point(OLD, NEW)
     see(tp, [OLD, NEW], NOW)
     see(tp, [OLD.revoked, NEW], NOW + DAY)
     text = render([tp])
     for what, changed in damaged(text):
         assert changed != text, what
-        with pytest.raises(ValueError, match=r"checksum|written by|form"):
+        with pytest.raises(ValueError, match=r"checksum|written by|version"):
             parse(changed)
     for at in range(0, len(text), 7):
-        with pytest.raises(ValueError, match=r"checksum|written by|form"):
+        with pytest.raises(ValueError, match=r"checksum|written by|version"):
             parse(text[:at] + ("x" if text[at] != "x" else "y") + text[at + 1 :])

@@ -1,7 +1,7 @@
-"""Nothing is believed beyond the time of its signatures (RFC 4035 sections 5.3.1 and 5.3.3), wherever it is kept.
+"""No data is used beyond the validity of its signatures (RFC 4035 sections 5.3.1 and 5.3.3), in any cache.
 
-A denial stands on its SOA and each of its proofs, an expanded wildcard on the proof beside it, the CNAME that a DNAME
-stands for on that DNAME: it lives no longer than any of them, and the CNAME is nothing without it (RFC 6672).
+A denial depends on its SOA and each of its proofs, an expanded wildcard on its proof, a CNAME made from a DNAME on that
+DNAME: its TTL is not longer than any of theirs, and the CNAME is not used without the DNAME (RFC 6672).
 """
 
 from collections.abc import Iterable
@@ -34,7 +34,7 @@ CHAINS = pytest.mark.parametrize("chain", [None, Nsec3()], ids=["nsec", "nsec3"]
     (NOW - 864_000, NOW - 3_599, c.EDE_SIGNATURE_EXPIRED),
     (NOW + 60, NOW + 864_000, c.EDE_SIGNATURE_NOT_YET_VALID),
 ])
-def test_by_default_no_signature_is_believed_outside_its_time(inception: int, expiration: int, ede: int) -> None:
+def test_by_default_no_signature_is_accepted_outside_its_validity(inception: int, expiration: int, ede: int) -> None:
     m = world(inception=inception, expiration=expiration)
     for name, rtype in (("www.example.", "A"), ("nope.example.", "A"), ("alias.example.", "A")):
         outcome = m.ask(name, rtype)
@@ -193,7 +193,7 @@ twice 300 DNAME b.twice
 @CHAINS
 @pytest.mark.parametrize("rtype", ["A", "ANY", "CNAME", "DNAME"])
 def test_a_dname_makes_no_alias_of_its_own_owner(rtype: str, chain: Nsec3 | None) -> None:
-    """RFC 6672 section 2.2: an unsigned CNAME at the owner itself is nobody's, though it says what the DNAME says."""
+    """RFC 6672 section 2.2: a DNAME does not cover an unsigned CNAME at its own owner, even one that agrees with it."""
     m = world(chain, example=TWICE)
     true = m.net.hosts[EXAMPLE_AT]
 

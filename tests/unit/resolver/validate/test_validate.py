@@ -1,6 +1,6 @@
-"""Verdicts over a small signed tree: what must be secure, insecure or bogus, and with which reason.
+"""Verdicts in a small signed tree: what must be secure, insecure or bogus, and for which reason.
 
-Zones are signed by dnspython (support.signing); each attack changes one reply or one zone and must be seen.
+Zones are signed by dnspython (support.signing); each attack changes one reply or one zone and must be detected.
 """
 
 import pytest
@@ -202,7 +202,7 @@ def test_times(when: int, ede: int) -> None:
     tree.now = INCEPTION + when
     got = tree.judge("www.example.", c.A)
     assert (got.verdict, got.ede) == (Verdict.BOGUS, ede), got.text
-    assert "is the clock of this machine right?" in got.text
+    assert "is the clock of this host right?" in got.text
 
 
 HOUR, DAY = 3600, 86_400

@@ -1,4 +1,4 @@
-"""The builder's limits: whole sets or nothing, room for OPT, truncation, padding, and compression both ways."""
+"""The builder: whole sets or none, space reserved for OPT, truncation, padding, and compression."""
 
 import random
 
@@ -61,7 +61,7 @@ def test_sets_go_in_whole_or_not_at_all() -> None:
 
 
 def test_names_taken_back_are_no_targets() -> None:
-    # the refused set would have left "ns.deep.other" behind; what comes next must not point into the void
+    # the refused set has left "ns.deep.other" in the table of targets; later names must not point there
     builder = started(29 + 40)
     deep = name.from_text("ns.deep.other")
     assert not builder.add(c.ANSWER, RRset(deep, c.NS, 60, [b"\1a" + deep, b"\1b" + deep, b"\1c" + deep]))
@@ -204,7 +204,7 @@ COLLIDING = (
 
 @pytest.mark.parametrize("crafted", [False, True])
 def test_names_made_to_collide_end_compression_and_not_the_server(crafted: bool) -> None:
-    """CVE-2024-8508: each vain comparison walks a whole name, and a message has room for a million of them."""
+    """CVE-2024-8508: each failed comparison reads a whole name, and one message can cause a million of them."""
     labels = COLLIDING if crafted else (b"alpha", b"bravo", b"delta", b"gamma", b"omega", b"sigma")
     rng = random.Random(1)
     exchanges = [b"".join(b"\5" + rng.choice(labels) for _ in range(40)) + b"\2ex\0" for _ in range(80)]

@@ -1,4 +1,4 @@
-"""EDNS options: every encoder against its parser, and what parsers refuse."""
+"""EDNS options: every encoder against its parser, and what parsers reject."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Hand-made packets, one for each way a message can lie, and what grouping makes of honest ones."""
+"""Hand-made packets: one for each kind of malformed message, and the grouping of valid ones into RRsets."""
 
 import pytest
 
@@ -157,7 +157,7 @@ def test_unknown_label_types(byte: int) -> None:
 
 
 def test_nothing_behind_the_end_is_looked_at() -> None:
-    # the length of a label is held against what is there before anything else
+    # the length of a label is compared with the rest of the message first
     long = (b"\x3f" + b"a" * 63) * 3 + b"\x3f"
     assert "ends" in reason(header(1) + long)
     assert "ends" in reason(header(1) + EXAMPLE[:-1] + b"\xc0")
@@ -413,7 +413,7 @@ def test_many_owners_stay_linear() -> None:
     owners = [bytes((3,)) + b"%03x" % i + b"\0" for i in range(count)]
     view = MessageView.parse(header(0, count) + b"".join(record(owner, 65280, b"") for owner in owners))
     assert [r.name for r in view.answer] == owners
-    # half of the slots are free: two or three looks for each record, where comparing all with all takes thousands
+    # half of the slots are free: two or three probes per record; comparing all pairs takes thousands
     assert count <= view.probes < 8 * count
 
 
@@ -530,7 +530,7 @@ def test_malformed_queries(data: bytes) -> None:
 @pytest.mark.parametrize("rclass", [c.IN, 254, 255, 0x04D0])
 @pytest.mark.parametrize("rtype", [c.NS, c.MX, c.SRV, c.SOA, c.A, c.RRSIG, c.NSEC3])
 def test_rdata_that_must_not_be_empty_is_empty(rtype: int, rclass: int) -> None:
-    """Found by fuzzing: in classes 254 and above it went unchecked and was read, and written, past its end."""
+    """Found by fuzzing: in classes 254 and above it was not checked, and read and written past its end."""
     packet = reply(record(AT_QNAME, rtype, b"", rclass=rclass))
     if rtype == c.A and rclass != c.IN:
         assert MessageView.parse(packet).answer[0].rdatas() == [b""]  # of these classes nobody knows what an A is

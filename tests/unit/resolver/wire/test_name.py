@@ -1,4 +1,4 @@
-"""Names at their edges: lengths, escapes, roots, and the keyed hash against published vectors."""
+"""Names: limits of length, escapes, the root, and the keyed hash against published vectors."""
 
 from itertools import pairwise
 

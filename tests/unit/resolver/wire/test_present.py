@@ -1,4 +1,4 @@
-"""Text forms: what people write is read, what is read is written, and dnspython stays away until then."""
+"""Text forms: parsing, output, and that dnspython is imported only when they are used."""
 
 import subprocess
 import sys

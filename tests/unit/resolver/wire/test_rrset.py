@@ -1,4 +1,4 @@
-"""RRsets as values, their canonical form against dnspython's, and what their makers refuse."""
+"""RRsets as values, their canonical form against dnspython's, and which arguments are rejected."""
 
 import dns.rdata
 import pytest

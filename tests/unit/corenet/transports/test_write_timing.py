@@ -1,8 +1,8 @@
-"""When what is written leaves: the first write of every callback at once, the others when it returns, forks before.
+"""When written data is sent: the first write of each callback at once, the others when it returns or before a fork.
 
-Whoever writes once and then blocks the thread, leaves by os._exit or forks has sent it, as on asyncio. Later pieces of
-the same callback may wait for its end, but never leave twice. Each test looks at the peer's socket from within the
-callback.
+A callback that writes once and then blocks the thread, calls os._exit or forks has sent it, as on asyncio. Later writes
+of the same callback may be held until its end, but are never sent twice. Each test reads the peer's socket from within
+the callback.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ Twin = Callable[[Any], Any]
 
 
 class Blocking(Recorder):
-    """Writes once in the callback `where` and looks there for what came: blocked, as it were."""
+    """Writes once in the callback `where` and reads the peer's socket there, before the callback returns."""
 
     def __init__(self, where: str, peer: socket.socket) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ def test_one_write_of_a_protocols_callback(
 
 @pytest.mark.parametrize("how", ["soon", "task", "timer", "reader", "other protocol"])
 def test_one_write_of_another_callback(twin: Twin, how: str) -> None:
-    """Also when others have written to the same transport in the same turn, and after callbacks that wrote several."""
+    """Also after other callbacks of the iteration wrote to the transport, and after callbacks with several writes."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -361,7 +361,7 @@ ENDINGS = ["exit", "child _exits", "child exits", "thread", "child closes", "chi
     [(factory, ending) for factory in LOOPS for ending in (ENDINGS[:4] if factory == LOOPS[0] else ENDINGS)],
 )
 @pytest.mark.parametrize("kind", ["protocol", "task", "soon"])
-def test_it_leaves_once_whatever_ends_the_callback(kind: str, ending: str, factory: str) -> None:
+def test_it_is_sent_once_whatever_ends_the_callback(kind: str, ending: str, factory: str) -> None:
     """One piece before os._exit; several pieces before a fork, whose child ends in one way or another."""
     ours, peer = socket.socketpair()
     with ours, peer:
@@ -388,7 +388,7 @@ def test_it_leaves_once_whatever_ends_the_callback(kind: str, ending: str, facto
 
 
 class Forking(Blocking):
-    """Writes several pieces, forks, and looks for them before its callback ends."""
+    """Writes several times, forks, and reads them at the peer before its callback ends."""
 
     def act(self, where: str) -> None:
         if where == self.where:
@@ -401,7 +401,7 @@ class Forking(Blocking):
             self.seen.append(self.peer.recv(100))
 
 
-def test_everything_has_left_when_a_fork_returns(twin: Twin) -> None:
+def test_everything_was_sent_when_a_fork_returns(twin: Twin) -> None:
     async def main() -> None:
         protocol = await made(Forking, "data")
         protocol.peer.sendall(b"x")
@@ -529,7 +529,7 @@ running.close()
 
 @pytest.mark.parametrize("factory", ["asyncio.SelectorEventLoop", "corenet.new_event_loop"])
 def test_what_is_unread_when_a_child_closes_the_loop_is_the_parents_to_read(factory: str) -> None:
-    """The child leaves its callback with the loop closed, and receives no more in the event that it is in."""
+    """The child closes the loop in a callback, and receives no more in the current event."""
     program = UNREAD.replace("LOOP", factory)
     if factory.startswith("asyncio"):
         # A child of asyncio's loop shares its parent's epoll table.
@@ -583,8 +583,8 @@ finally:
 """
 
 
-def test_the_end_of_a_handshake_leaves_once(leaf: Any, client_context: ssl.SSLContext) -> None:
-    """The server's tickets are made before connection_made, and must not leave in the child of a fork in it as well."""
+def test_the_end_of_a_handshake_is_sent_once(leaf: Any, client_context: ssl.SSLContext) -> None:
+    """The server's tickets are made before connection_made, and must not be sent again by the child of a fork in it."""
     with subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", SHAKEN, leaf[0].certificate, leaf[0].key], stdout=subprocess.PIPE
     ) as program:

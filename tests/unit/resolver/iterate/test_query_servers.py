@@ -1,4 +1,4 @@
-"""One zone is asked: the generator played by hand, with replies and failures that no exchange would hand over."""
+"""`query_servers` driven step by step, with replies and failures that no exchange would return."""
 
 from collections.abc import Callable, Generator
 from typing import Any
@@ -42,7 +42,7 @@ def of_names(zone: str, count: int) -> DelegationPoint:
     return cut
 
 
-def test_a_reply_to_another_question_is_passed_over_whoever_let_it_through() -> None:
+def test_a_reply_to_another_query_is_skipped() -> None:
     cut = DelegationPoint(ZONE, FOREVER)
     cut.add_address(None, "192.0.2.1", 53)
     other = make_query(1, names.from_text("other.example.com."), c.A)
@@ -120,7 +120,7 @@ def test_our_own_lack_of_time_is_no_news_about_a_server(tcp: bool, kind: Failure
     assert ask.tcp is tcp
     steps.send(Failure(kind, 0, "nothing came"))
     info = servers.find(ask.server.key)
-    # That nobody is there is told at once, however long we would have waited.
+    # An unreachable server is reported at once, however long the timeout is.
     assert (0 if info is None else info.timeouts) == (whole or kind is FailureKind.NETWORK)
 
 

@@ -1,7 +1,7 @@
-"""A descriptor that was closed behind its owner's back, and a loop that is closed: nobody loses what is his by it.
+"""Descriptors that the program closes while a transport or reader uses them, and closed loops.
 
-The kernel gives the number of a closed descriptor to the next file that is opened. Who had it may still change his mind
-about what he waits for, or end; the poller's place of that number is somebody else's then.
+The kernel reuses the number of a closed descriptor for the next file that is opened. The former owner may still change
+its interest or end; the poller's slot of that number then belongs to the new owner.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
 
 async def stolen(reading: bool, queued: bytes = b"") -> tuple[Any, Recorder, socket.socket, Recorder, socket.socket]:
-    """A transport whose descriptor is closed behind its back, and an accepted connection that has the number now."""
+    """A transport whose descriptor the program closes, and an accepted connection that reuses its number."""
     loop = asyncio.get_running_loop()
     factory, accepted = accepting()
     server = await loop.create_server(factory, "127.0.0.1", 0)
@@ -98,7 +98,7 @@ def test_who_has_the_number_now_keeps_its_place(act: Callable[[Any], None], read
 
 
 @pytest.mark.parametrize("act", [pause, pause_and_resume])
-def test_nothing_that_was_queued_reaches_who_has_the_number_now(act: Callable[[Any], None]) -> None:
+def test_queued_data_does_not_reach_the_new_owner_of_the_number(act: Callable[[Any], None]) -> None:
     async def main() -> None:
         transport, protocol, peer, other, client = await stolen(True, bytes(4_000_000))
         act(transport)
@@ -143,7 +143,7 @@ def test_a_watch_on_the_number_stays(act: Callable[[Any], None]) -> None:
     run(main())
 
 
-def test_a_server_whose_socket_was_closed_leaves_the_number_to_others() -> None:
+def test_a_server_whose_socket_was_closed_does_not_use_the_number() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         listener = socket.create_server(("127.0.0.1", 0))
@@ -194,7 +194,7 @@ def test_a_reader_on_the_number_outlives_a_server_that_was_paused() -> None:
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("kind", ["stream", "datagrams"])
-def test_a_write_that_nobody_will_send_is_refused_by_a_closed_loop(loop_factory: Any, kind: str) -> None:
+def test_a_closed_loop_refuses_writes(loop_factory: Any, kind: str) -> None:
     loop = loop_factory()
     sort = socket.SOCK_STREAM if kind == "stream" else socket.SOCK_DGRAM
     ours, peer = socket.socketpair(socket.AF_UNIX, sort)
@@ -218,7 +218,7 @@ def test_a_write_that_nobody_will_send_is_refused_by_a_closed_loop(loop_factory:
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_a_transport_of_a_closed_loop_may_still_be_told_to_read_no_more(loop_factory: Any) -> None:
+def test_pause_reading_works_on_a_transport_of_a_closed_loop(loop_factory: Any) -> None:
     loop = loop_factory()
     ours, peer = socket.socketpair()
     transport, _ = loop.run_until_complete(loop.create_unix_connection(asyncio.Protocol, sock=ours))

@@ -1,7 +1,7 @@
-"""What a callback has written leaves, however the callback ends and whatever it does next.
+"""What a callback has written is sent, however the callback ends and whatever it does next.
 
-Ours sends what a protocol's callback writes when that returns, asyncio's at once. Nobody may see a difference: not by
-an exception, by SystemExit, by closing, aborting, asking for the socket or the size of the buffer.
+Our transports send held writes of a callback when it returns, asyncio's at once. The difference must not be visible
+after an exception, SystemExit, close, abort, or a request for the socket or the size of the buffer.
 """
 
 import asyncio
@@ -108,7 +108,7 @@ def heard(peer: socket.socket, where: str) -> bytes:
         (measuring, b"last words!"),
     ],
 )
-def test_they_are_heard(
+def test_the_last_writes_are_sent(
     loop_factory: Callable[[], asyncio.AbstractEventLoop], where: str, action: Action, words: bytes
 ) -> None:
     async def main() -> bytes:
@@ -130,7 +130,7 @@ def test_they_are_heard(
 
 @pytest.mark.parametrize("where", ["made", "data"])
 def test_before_the_program_ends(loop_factory: Callable[[], asyncio.AbstractEventLoop], where: str) -> None:
-    """``sys.exit()`` after an answer; and whoever runs the loop again finds a connection that works."""
+    """``sys.exit()`` after an answer; when the loop is run again, the connection works."""
     ours, theirs = socket.socketpair()
     loop = loop_factory()
     with theirs:
@@ -206,7 +206,7 @@ def test_writelines_is_all_or_nothing(twin: Twin, kind: str) -> None:
     twin(main())
 
 
-def test_nothing_is_received_into_no_room(twin: Twin) -> None:
+def test_nothing_is_received_into_an_empty_buffer(twin: Twin) -> None:
     """The kernel says "not yet" for a receive of nothing, and the wait had no end."""
 
     async def main() -> None:
@@ -302,7 +302,7 @@ def test_a_handler_of_another_thread_is_refused_whole(loop_factory: Callable[[],
     assert [type(error) for error in caught] == [RuntimeError]
 
 
-def test_no_callback_at_all_is_told(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+def test_no_callback_is_called_at_all(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
     told: list[dict[str, Any]] = []
     loop = loop_factory()
     loop.set_exception_handler(lambda _loop, context: told.append(context))

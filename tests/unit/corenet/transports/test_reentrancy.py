@@ -1,7 +1,7 @@
-"""Code of the program may run inside a call of ours: bytes of an argument, attributes of a protocol, a file object.
+"""Code of the program may run inside a call of a transport: from an argument, a protocol's attribute, a file object.
 
-It may close what the call is about, and a number of a descriptor belongs to the next file that is opened. So whatever
-such code can change is looked at after it ran: no byte goes to a stranger, or where its state forbids it.
+It may close the transport or its descriptor, whose number is then reused. So each state that such code can change is
+checked after it ran: no byte goes to another file, or is sent where the state forbids it.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ def nothing() -> None:
 
 
 class Exported(bytes):
-    """Bytes that run `then`, once, when somebody asks for their place (PEP 688, from Python 3.12 on)."""
+    """Bytes that run `then`, once, when their buffer is requested (PEP 688, from Python 3.12 on)."""
 
     then: Callable[[], object] = staticmethod(nothing)
 
@@ -55,7 +55,7 @@ class Stranger:
         self.sockets: list[socket.socket] = []
 
     def take(self, number: int) -> None:
-        """Take `number`, unless it is still somebody's."""
+        """Open a file as `number`, unless that is still open."""
         with contextlib.suppress(OSError):
             os.fstat(number)
             return
@@ -86,7 +86,7 @@ def stranger() -> Iterator[Stranger]:
 
 
 def replaced(sock: socket.socket, stranger: Stranger) -> None:
-    """Close `sock`; its number is the stranger's."""
+    """Close `sock`; its number is reused by the stranger."""
     number = sock.fileno()
     sock.close()
     stranger.take(number)
@@ -264,7 +264,7 @@ def test_payloads_that_end_the_stream(ours: Twin, size: int, way: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["tcp", "datagram"])
-def test_a_protocol_that_closes_the_socket_when_it_is_looked_at(ours: Twin, stranger: Stranger, kind: str) -> None:
+def test_a_protocol_whose_attribute_closes_the_socket(ours: Twin, stranger: Stranger, kind: str) -> None:
     """The socket is counted before that, so it stays open until its transport has ended."""
 
     async def main() -> None:
@@ -330,11 +330,11 @@ def test_a_protocol_that_keeps_the_socket_from_the_transport(ours: Twin, strange
             with pytest.raises(ValueError, match="not now") if end == "raise" else pytest.raises(OSError, match="Bad"):
                 await loop.create_unix_connection(Looked, sock=mine)
             if end == "raise":
-                # Nobody counts it: whoever closes it now closes it.
+                # It has no references of the loop: a close closes it.
                 mine.close()
                 assert peer.recv(1) == b""
             else:
-                # Its number is free for whoever wants to watch it.
+                # Its number can be watched.
                 loop.add_reader(number, nothing)
                 loop.remove_reader(number)
             assert stranger.received() == b""
@@ -382,7 +382,7 @@ def test_a_datagram_is_its_bytes_whatever_its_class_says(ours: Twin) -> None:
     ours(main())
 
 
-def test_a_protocol_that_aborts_when_it_is_told_to_pause(ours: Twin) -> None:
+def test_a_protocol_that_aborts_in_pause_writing(ours: Twin) -> None:
     """Its transport has left the poller for good; a queue that is not empty any more brings it back for nothing."""
 
     async def main() -> None:
@@ -409,7 +409,7 @@ def test_a_protocol_that_aborts_when_it_is_told_to_pause(ours: Twin) -> None:
 
 
 class Buffering(asyncio.BufferedProtocol):
-    """Notes what it was asked for and told."""
+    """Records the calls of its methods."""
 
     def __init__(self) -> None:
         self.transport: Any = None
@@ -539,14 +539,14 @@ def test_a_number_that_empties_the_buffer(as_bytearray: bool) -> None:
         buffer.take_bytes(Emptying(buffer, 10_000))
 
 
-# --- the end of a turn --------------------------------------------------------------------------------------------
+# --- the end of an iteration --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("over", ["tcp", "tls"])
-def test_a_protocol_that_pauses_itself_each_time_does_not_hold_the_turn(
+def test_a_protocol_that_is_paused_each_time_does_not_block_the_iteration(
     twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext, over: str
 ) -> None:
-    """Written, paused by its own marks, flushed as the turn ends, resumed, written again: one round a turn at most."""
+    """Written, paused by its watermarks, flushed at the end, resumed, written again: at most once per iteration."""
 
     class Restless(Recorder):
         rounds = 0

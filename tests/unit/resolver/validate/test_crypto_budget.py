@@ -1,7 +1,7 @@
-"""Hashes and signature checks have one gate: it bounds what a zone may ask for, and the query's budget pays.
+"""`crypto_budget` is the only module that hashes and makes signature checks: it limits them and charges the query.
 
-That nobody hashes or checks beside it is read in the sources; that it bounds each way a stranger has to cause work is
-counted in blocks of hashing, over the validator and the whole resolver.
+One test reads the sources to check that no other module does. Others count the blocks hashed for each way in which
+remote parties can cause work, in the validator and in the whole resolver.
 """
 
 import ast
@@ -28,8 +28,8 @@ from resolver.wire import name as names
 SOA = "@ 3600 SOA ns host 1 7200 3600 86400 300\n@ 3600 NS ns\nns 300 A 192.0.2.53\n"
 ROOT_KEY, KEY = ZoneKey("."), ZoneKey("example.")
 # A debug build and a wheel hold no sources.
-ROOM = Path(__file__).resolve().parents[4] / "resolver"
-# What hashes something that no stranger chooses: keys of cookies, files of our own.
+PACKAGE = Path(__file__).resolve().parents[4] / "resolver"
+# Modules that hash data that no remote party chooses: keys of cookies, own files.
 OWN_MATTERS = {"net/cookies.pyx", "cache/snapshot.py", "daemon/cache_file.py", "validate/anchor_file.py"}
 
 
@@ -46,13 +46,13 @@ class Counter:
 
 
 def sources() -> dict[str, str]:
-    found = [path for end in ("*.py", "*.pyx") for path in ROOM.rglob(end)]
-    named = {path.relative_to(ROOM).as_posix(): path.read_text(encoding="utf-8") for path in found}
+    found = [path for end in ("*.py", "*.pyx") for path in PACKAGE.rglob(end)]
+    named = {path.relative_to(PACKAGE).as_posix(): path.read_text(encoding="utf-8") for path in found}
     return {name: text for name, text in named.items() if not name.startswith("playground/")}
 
 
 @pytest.mark.checkout
-def test_nobody_else_hashes() -> None:
+def test_no_other_module_hashes() -> None:
     pattern = re.compile(r"\b(?:import hashlib|from hashlib|_sha1|_hashlib|hashes\.Hash|EVP_Digest)\b")
     assert {name for name, text in sources().items() if pattern.search(text)} == OWN_MATTERS | {
         "validate/crypto_budget.py"
@@ -60,7 +60,7 @@ def test_nobody_else_hashes() -> None:
 
 
 @pytest.mark.checkout
-def test_nobody_else_makes_signature_checks() -> None:
+def test_no_other_module_makes_signature_checks() -> None:
     makers = set()
     for name, text in sources().items():
         if name.endswith(".py"):
@@ -165,7 +165,7 @@ def test_a_query_without_budget_is_bogus_and_costs_nothing(monkeypatch: pytest.M
 
 
 def test_answers_from_proofs_are_paid_by_the_query() -> None:
-    """What is looked up before anybody is asked spends the same budget."""
+    """Look-ups before any server is queried spend the same budget."""
     m = world(Nsec3(10, "aa"))
     m.ask("nope.example.")
     aggressive_nsec = m.mesh._context.validation.aggressive_nsec

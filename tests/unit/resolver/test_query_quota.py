@@ -1,7 +1,7 @@
-"""Places for jobs: the shares of networks, whose slow work makes room, and what attackers can take from others.
+"""Job slots: the shares of networks, slow queries that are ended for new ones, and what attackers can take from others.
 
-The arithmetic is held against a model by random steps; the attacks run in the mesh in virtual time, with jobs whose
-generators are the test's own: each sleeps, then needs another question, which sleeps as well.
+The arithmetic is compared with a model in random steps. The attacks run in the mesh in virtual time, with generators of
+the test: each pauses and then needs another question, whose generator pauses as well.
 """
 
 import random
@@ -26,7 +26,7 @@ JOSTLE = limits.JOSTLE / 1000
 
 
 def test_two_shares_of_one_network_are_one_as_soon_as_something_is_taken():
-    """Who makes room calls others back, which may begin a query of the same network before the first has its place."""
+    """Ending a query calls its callback, which may start a query of the same network before the first has its slot."""
     places = QueryQuota(100)
     first, second = QueryUsage(places.share_of("net"), 0.0), QueryUsage(places.share_of("net"), 0.0)
     jobs = [object(), object()]
@@ -54,7 +54,7 @@ def test_an_heir_that_held_nothing_pays_with_what_it_has_taken_meanwhile():
     assert (places.statistics(), places.held) == ((0, 0), 0)
 
 
-def test_one_network_has_its_share_and_several_leave_room():
+def test_one_network_has_its_share_and_several_leave_free_slots():
     for attackers in (1, 2, 5, 20):
         places = QueryQuota(1000)
         charges = [QueryUsage(places.share_of(number), 0.0) for number in range(attackers)]
@@ -129,7 +129,7 @@ class World:
     def __init__(self, monkeypatch, capacity=CAPACITY):
         monkeypatch.setattr(mesh_module, "resolve", self.resolve)
         self.m = build(priming=False)
-        self.m.mesh._places.capacity = capacity
+        self.m.mesh._quota.capacity = capacity
         self.started = {}
 
     def resolve(self, task, context):
@@ -155,7 +155,7 @@ class World:
 
     @property
     def places(self):
-        return self.m.mesh._places
+        return self.m.mesh._quota
 
 
 def honest_ones(world, network, count, *, prefix="fast"):
@@ -168,7 +168,7 @@ def honest_ones(world, network, count, *, prefix="fast"):
     return answered
 
 
-def test_two_attackers_do_not_keep_an_honest_client_out(monkeypatch):
+def test_two_attackers_do_not_exclude_an_honest_client(monkeypatch):
     world = World(monkeypatch)
     for number in range(2000):
         world.ask(f"slow-{number}.", number % 2)
@@ -176,7 +176,7 @@ def test_two_attackers_do_not_keep_an_honest_client_out(monkeypatch):
     assert honest_ones(world, "honest", 20) == 20
 
 
-def test_sub_queries_of_two_attackers_do_not_keep_an_honest_client_out(monkeypatch):
+def test_sub_queries_of_two_attackers_do_not_exclude_an_honest_client(monkeypatch):
     # Each question alone fits; what they lead to would fill the table twice.
     world = World(monkeypatch)
     for number in range(300):
@@ -187,7 +187,7 @@ def test_sub_queries_of_two_attackers_do_not_keep_an_honest_client_out(monkeypat
     assert honest_ones(world, "honest", 20) == 20
 
 
-def test_attackers_from_everywhere_make_room_once_they_are_slow(monkeypatch):
+def test_slow_queries_of_attackers_with_many_networks_are_ended(monkeypatch):
     world = World(monkeypatch)
     for number in range(3 * CAPACITY):
         world.ask(f"slow-{number}.", f"forged-{number}")
@@ -198,7 +198,7 @@ def test_attackers_from_everywhere_make_room_once_they_are_slow(monkeypatch):
     assert world.m.mesh.statistics()["replaced"]
 
 
-def test_slow_work_of_a_network_makes_room_for_its_own_fast_work(monkeypatch):
+def test_slow_queries_of_a_network_are_ended_for_its_new_ones(monkeypatch):
     world = World(monkeypatch)
     for number in range(CAPACITY):
         world.ask(f"slow-{number}.", "lan")
@@ -219,7 +219,7 @@ def test_fast_work_is_never_replaced(monkeypatch):
     assert world.m.mesh.statistics()["replaced"] == 0
 
 
-def test_who_joined_a_question_that_makes_room_pays_for_it_and_gets_its_answer(monkeypatch):
+def test_a_network_that_joined_a_query_to_be_ended_is_charged_for_it(monkeypatch):
     world = World(monkeypatch)
     mine = world.ask("slow-popular.", "attacker")
     joined = world.ask("slow-popular.", "honest")
@@ -231,7 +231,7 @@ def test_who_joined_a_question_that_makes_room_pays_for_it_and_gets_its_answer(m
     assert world.started["slow-popular."] == 1
 
 
-def test_who_waits_for_a_sub_query_that_ran_out_of_places_begins_again(monkeypatch):
+def test_a_query_that_waits_for_a_sub_query_without_slot_starts_again(monkeypatch):
     world = World(monkeypatch)
     for number in range(CAPACITY):
         world.ask(f"slow-shared-{number}.", "attacker")
@@ -240,19 +240,19 @@ def test_who_waits_for_a_sub_query_that_ran_out_of_places_begins_again(monkeypat
     assert found[0].failure is None
 
 
-def test_what_fails_for_want_of_places_is_not_remembered():
+def test_failures_for_lack_of_slots_are_not_cached():
     com = COM_ZONE.replace("IN NS ns1.example\nexample 7200 IN NS ns2.example", "IN NS ns.example.net.")
     net = NET_ZONE + "example 60 IN NS ns.example\nns.example 60 IN A 192.0.2.77\n"
     zone = "@ 60 IN SOA ns n 1 2 3 4 5\n@ 60 IN NS ns\nns 60 IN A 192.0.2.1\n"
     m = build(standard(a192_5_6_30=[("com.", com)], a192_5_6_31=[("net.", net)],
                        a192_0_2_77=[("example.net.", zone)]))
-    m.mesh._places.capacity = 1
+    m.mesh._quota.capacity = 1
     question = Question(names.from_text("www.example.com."), c.A)
     first = []
     m.mesh.submit(question, on_done=first.append, network="attacker")
     m.net.run(m.mesh, until=lambda: bool(first))
     assert first[0].failure is not None
-    m.mesh._places.capacity = 100
+    m.mesh._quota.capacity = 100
     again = []
     m.mesh.submit(question, on_done=again.append, network="honest")
     m.net.run(m.mesh, until=lambda: bool(again))
@@ -261,7 +261,7 @@ def test_what_fails_for_want_of_places_is_not_remembered():
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_every_place_comes_back_whatever_happens(monkeypatch, seed):
+def test_every_slot_is_released_whatever_happens(monkeypatch, seed):
     rng = random.Random(seed)
     world = World(monkeypatch, 40)
     mesh = world.m.mesh
@@ -282,14 +282,14 @@ def test_every_place_comes_back_whatever_happens(monkeypatch, seed):
             mesh.cancel(ticket)
         else:
             world.run(rng.choice([0.01, 0.1, 0.3, 2.0]))
-        assert mesh._places.held <= 40
+        assert mesh._quota.held <= 40
     world.run(60.0)
     assert len(outcomes) == expected
     assert mesh.statistics()["running"] == mesh.statistics()["networks"] == 0
-    assert not mesh._places._queries and not mesh._places.own.queries
+    assert not mesh._quota._queries and not mesh._quota.own.queries
 
 
-def test_a_job_that_finds_no_memory_keeps_no_place(monkeypatch):
+def test_a_job_that_finds_no_memory_holds_no_slot(monkeypatch):
     world = World(monkeypatch)
     real = QueryQuota.take
 

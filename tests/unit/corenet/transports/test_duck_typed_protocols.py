@@ -1,6 +1,6 @@
-"""A protocol that only looks like a buffered one is served as one, with and without TLS, and nothing is reported.
+"""A protocol with only the methods of a buffered one is served as one, with and without TLS, and nothing is reported.
 
-asyncio asks for the class and ends such a connection with an AttributeError; uvloop looks at the methods.
+asyncio checks the class and ends such a connection with an AttributeError; uvloop checks the methods.
 """
 
 import asyncio
@@ -67,7 +67,7 @@ def test_it_receives(tls: bool, server_context: ssl.SSLContext, client_context: 
     assert reported == []
 
 
-def test_one_that_can_be_told_in_both_ways_is_told_as_asyncio_tells_it() -> None:
+def test_one_with_both_interfaces_is_served_as_in_asyncio() -> None:
     class Both(Looks):
         def data_received(self, data: bytes) -> None:
             self.got += b"data " + data

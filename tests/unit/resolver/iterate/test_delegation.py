@@ -1,4 +1,4 @@
-"""Delegations, the addresses that may be asked, forward and stub tables, and the choice among servers."""
+"""Delegations, addresses that may be queried, forward and stub zones, and the selection of servers."""
 
 import pytest
 from support.fakenet import SeededRandom
@@ -196,7 +196,7 @@ def test_those_tried_least_come_first_and_tries_end():
     assert select_server(three(), context, {(f"192.0.2.{last}", 53): 4 for last in (1, 2, 3)}, frozenset()) is None
 
 
-def test_the_dead_are_asked_once_when_nobody_else_is_left():
+def test_dead_servers_are_tried_once_when_no_other_is_left():
     _, store, context = make()
     for _ in range(6):
         store.servers.note_timeout(("192.0.2.1", 53), 0.0)
