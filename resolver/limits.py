@@ -546,9 +546,9 @@ TLS_HANDSHAKE = 5000
 hold connections; a handshake needs two round trips."""
 TLS_SHUTDOWN = 2
 """seconds: After close_notify was sent, the client's own and what it still sends is read for this long."""
-TLS_EARLY_OCTETS = 64 << 10
-"""bytes: Decrypted octets that came together with the end of the handshake, before the connection was switched over. A
-client sends its first queries so; more than this ends the connection."""
+TLS_EARLY_OCTETS = 512 << 10
+"""bytes: Octets that are decrypted in the one or two turns of the loop between the end of the handshake and its notice.
+Clients send their first requests so. Two receive calls bring less; more than this aborts the connection."""
 TLS_FAILURE_REASONS = 16
 """reasons: Reasons of failed handshakes that are counted apart. OpenSSL names some hundreds, and clients choose."""
 TLS_CERTIFICATES = 16
