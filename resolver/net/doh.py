@@ -29,7 +29,7 @@ from resolver.wire import consts as c
 from resolver.wire.errors import WireError
 from resolver.wire.message import MessageView
 
-__all__ = ["MEDIA_TYPE", "METHODS", "NO_STORE", "BodyWanted", "Refusal", "cache_control", "freshness", "judge"]
+__all__ = ["MEDIA_TYPE", "METHODS", "NO_STORE", "TOO_LARGE", "BodyWanted", "Refusal", "cache_control", "freshness", "is_too_large", "judge"]
 
 MEDIA_TYPE = b"application/dns-message"
 METHODS = b"GET, POST"
@@ -54,6 +54,7 @@ class BodyWanted:
 
 
 WANTED = BodyWanted()
+TOO_LARGE = Refusal(413, f"A DNS message has at most {c.MESSAGE_MAX} octets.")
 
 
 def judge(
@@ -86,6 +87,12 @@ def judge(
     if method in _DEFINED_METHODS:
         return Refusal(405, "DNS is asked with GET or POST.")
     return Refusal(501, "This method is unknown.")
+
+
+def is_too_large(content_length: str) -> bool:
+    """Whether a body of this length is no DNS message; the codec has checked that `content_length` is a number."""
+    digits = content_length.lstrip("0")
+    return len(digits) > len(str(c.MESSAGE_MAX)) or int(digits or 0) > c.MESSAGE_MAX
 
 
 def _message_of(query: bytes) -> bytes | Refusal:

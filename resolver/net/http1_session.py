@@ -197,7 +197,7 @@ class Http1Session:
                 if self._refusal is None:
                     self._message += event.data
                     if len(self._message) > MESSAGE_MAX:
-                        self._refusal = doh.Refusal(413, f"A DNS message has at most {MESSAGE_MAX} octets.")
+                        self._refusal = doh.TOO_LARGE
             elif kind is End:
                 self._complete()
                 return
@@ -214,8 +214,8 @@ class Http1Session:
             self._refusal = judged
         elif isinstance(judged, bytes):
             self._message = judged
-        elif self._codec.length_left > MESSAGE_MAX:
-            self._refusal = doh.Refusal(413, f"A DNS message has at most {MESSAGE_MAX} octets.")
+        elif doh.is_too_large(headers.get("content-length", "0")):
+            self._refusal = doh.TOO_LARGE
         else:
             self._message = bytearray()
             if self._codec.expects_continue and not self._codec.receiving_done:

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Http2Session"]
 
-_TOO_LARGE = doh.Refusal(413, f"A DNS message has at most {MESSAGE_MAX} octets.")
-
 
 class _Request:
     """A request that is being received: of GET the `message`, of POST the `body`, or why it is refused.
@@ -199,9 +197,8 @@ class Http2Session:
         elif isinstance(judged, bytes):
             request.message = judged
         else:
-            length = headers.get("content-length", "0")
-            if len(length) > len(str(MESSAGE_MAX)) or int(length) > MESSAGE_MAX:  # digits only: the codec has checked
-                request.refusal = _TOO_LARGE
+            if doh.is_too_large(headers.get("content-length", "0")):
+                request.refusal = doh.TOO_LARGE
                 return
             request.body = bytearray()
             if headers.get("expect", "").lower() == "100-continue":
@@ -217,14 +214,14 @@ class Http2Session:
             request.dropped += len(data)
             if request.dropped > limits.DOH_WINDOW:
                 del self._requests[stream_id]
-                self._refuse(stream_id, request.refusal or _TOO_LARGE, is_head=request.is_head)
+                self._refuse(stream_id, request.refusal or doh.TOO_LARGE, is_head=request.is_head)
                 self._codec.reset(stream_id, NO_ERROR)  # RFC 9113 section 8.1
             return
         request.body += data
         if len(request.body) > MESSAGE_MAX:
             size, request.body = len(request.body), None
             self._codec.acknowledge(stream_id, size)
-            request.dropped, request.refusal = size, _TOO_LARGE
+            request.dropped, request.refusal = size, doh.TOO_LARGE
 
     def _complete(self, stream_id: int, request: _Request) -> None:
         """The request was received whole."""

@@ -235,7 +235,7 @@ class StreamConnection(asyncio.Protocol):
         finally:
             self._upgrade = None
         if secured is None or self._transport is None or secured.is_closing():
-            owner.note_handshake_failure(ConnectionResetError())
+            owner.note_handshake_failure(TimeoutError() if self._expired else ConnectionResetError())
             self._gone()
             return
         owner.note_handshake(secured)
