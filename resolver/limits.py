@@ -356,7 +356,7 @@ ADD_HOLD_DOWN = Limit(
 REMOVE_HOLD_DOWN = Limit(
     2_592_000, 1, 31_622_400, "seconds", "RFC 5011 section 2.4.2: a revoked key is removed after 30 days."
 )
-KEEP_MISSING = Limit(
+MISSING_HOLD_DOWN = Limit(
     31_622_400, 0, 315_576_000, "seconds",
     "A trusted key that is no longer published is removed after 366 days, as in Unbound; 0 keeps it forever."
 )
@@ -434,8 +434,8 @@ UDP_SOCKET_IDLE = 5000
 UDP_DRAIN_PACKETS = 64
 """packets: Late packets drained from a socket before it is reused. A socket with more is closed."""
 UDP_PORTS = 32
-"""sockets: Ports of the pool for one address family that is used with iteration.fresh-ports off. An off-path attacker
-must guess the port, the id and the letter case."""
+"""sockets: Ports of the pool for one address family that is used with iteration.source-port-per-query off. An off-path
+attacker must guess the port, the id and the letter case."""
 UDP_PORT_USES = 256
 """queries: A port of the pool is replaced after this many queries, before it can be found by probing."""
 UDP_PORT_AGE = 30
@@ -542,8 +542,8 @@ PROXY_HEADER_OCTETS = 4096
 """bytes: The longest header of PROXY protocol version 2 that is accepted. Load balancers send some hundred octets; the
 format permits 64 KiB, which would be kept in memory for each connection."""
 TLS_HANDSHAKE = 5000
-"""milliseconds: A client has this long for the PROXY header and the TLS handshake together. Otherwise slow clients would
-hold connections; a handshake needs two round trips."""
+"""milliseconds: A client has this long for the PROXY header and the TLS handshake together. A handshake needs two round
+trips; without a limit, slow clients would hold connections."""
 TLS_SHUTDOWN = 2
 """seconds: After close_notify was sent, the client's own and what it still sends is read for this long."""
 TLS_EARLY_OCTETS = 512 << 10
@@ -557,8 +557,8 @@ TLS_CERTIFICATES = 16
 TLS_FILE_SIZE = 256 << 10
 """bytes: The largest PEM file of certificates or of a key. A chain has some KiB; a wrong path must not fill memory."""
 CERTIFICATE_WARNING = 14
-"""days: From this long before the end of a certificate's validity on, the log says so. ACME clients renew 30 days before
-the end, so a renewal has then failed for two weeks."""
+"""days: From this long before a certificate expires, the log warns. ACME clients renew 30 days before, so a renewal has
+then failed for two weeks."""
 CERTIFICATE_CHECK = 3600
 """seconds: The validity of certificates is examined at this interval; the log has one line a day for each."""
 DOH_TARGET = 8192
@@ -569,8 +569,8 @@ DOH_HEAD = 16 << 10
 DOH_FIELDS = 64
 """fields: Header fields of one request. Browsers send about 15; each is an object."""
 DOH_WINDOW = 256 << 10
-"""bytes: Bodies of requests on one HTTP/2 connection that are not complete yet hold at most this much. A query in a body
-has some hundred octets."""
+"""bytes: Incomplete bodies of requests on one HTTP/2 connection hold at most this much. A query in a body has some
+hundred octets."""
 LISTENERS = 256
 """listeners: Addresses served. Each needs descriptors and a part of the connections that the process may have."""
 CRYPTO_THREADS = 2

@@ -1,7 +1,7 @@
-"""What one value of the settings brings to life, and the listeners that hand queries to it.
+"""The objects created from one `Settings` value, and the listeners that pass queries to them.
 
-A reload makes a new `RuntimeConfig` beside the one that serves, and the `Listeners` switch from one to the other
-between two packets: a query belongs to the generation that took it, to its end.
+A reload creates a new `RuntimeConfig`, and the `Listeners` switch to it between two packets. A query is completed by
+the `RuntimeConfig` that received it.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class RuntimeConfig:
-    """What one settings value brings to life behind the listeners."""
+    """Resolver, fast path and service of one `Settings` value."""
 
     def __init__(
         self,
@@ -49,10 +49,10 @@ class RuntimeConfig:
         self.settings = settings
         self.certificates = load_certificates(settings, certificates)
         self.flush_on_close = False
-        """Whether it goes on to conclude under rules that are no longer in force."""
+        """Whether its last queries may cache answers that differ from those of the settings in force."""
         self.resolver = Resolver(settings, store=store)
         self.resolver.open(loop)
-        resource_exhaustion.shed_load_when_low(self.resolver.mesh, settings.log.interval)
+        resource_exhaustion.shed_load_when_low(self.resolver.mesh, settings.log.rate_limit_interval)
         try:
             self.serve_with(store)
         except BaseException:
@@ -63,17 +63,18 @@ class RuntimeConfig:
         settings, plan = self.settings, self.resolver.policy
         self.most_connections = connections_per_address(len(settings.listeners))
         server = self.server = within_descriptors(settings.server, self.most_connections)
-        """The settings of the server as far as this process can follow them."""
-        cookies = ServerCookies(server.cookie_keys, required=server.require_cookies) if server.cookies else None
-        if cookies is not None:
+        """The server settings, with connections limited to the available descriptors."""
+        cookies = None
+        if server.answer_cookies:
+            cookies = ServerCookies(server.cookie_keys, required=server.require_cookies)
             cookies.refresh(self.resolver.clock.time())
 
         def fast_path(access: AccessTable, counters: FastPath | None = None) -> FastPath:
             return FastPath(
                 store.answers,
                 access,
-                largest_reply=server.udp_payload,
-                pass_without_rd=server.without_recursion != "cache",
+                largest_reply=server.max_udp_size,
+                pass_without_rd=server.non_recursive_queries != "cache",
                 prefetch=settings.cache.prefetch,
                 cookies=cookies,
                 counters=counters,
@@ -101,9 +102,9 @@ class RuntimeConfig:
 
 
 def connections_per_address(addresses: int) -> int:
-    """TCP connections of clients on each of so many addresses that leave upstream queries their descriptors.
+    """TCP connections of clients on each of `addresses` addresses, so that descriptors remain for upstream queries.
 
-    Each address needs some for connections that have no place: they are about to get one, or to be closed.
+    Each address also needs some for connections that are being accepted or rejected.
     """
     most: int = client_connections() // max(addresses, 1) - limits.STREAM_NEWCOMERS
     return max(most, 1)
@@ -114,8 +115,8 @@ def within_descriptors(server: ServerSettings, most: int) -> ServerSettings:
     if server.tcp_connections <= most:
         return server
     logger.warning(
-        "the limit of open files permits %d TCP connections of clients on each address served, not %d"
-        " (server.tcp-connections); raise it (ulimit -n, LimitNOFILE= under systemd)", most, server.tcp_connections,
+        "server.tcp-connections: the limit of open files permits %d TCP connections of clients for each address, not"
+        " %d; raise the limit (ulimit -n, LimitNOFILE= in systemd)", most, server.tcp_connections,
     )
     return replace(server, tcp_connections=most)
 
@@ -154,7 +155,7 @@ class Listeners:
                     runtime.service, config.fast, access=config.access, proxies=config.settings.proxy_protocol_from
                 )
                 await udp.start(own.udp)
-                undo.pop_all()  # the listener closes its socket now
+                undo.pop_all()  # from here on, the listener closes its socket
                 undo.callback(own.tcp.close)
                 undo.callback(udp.close)
             await tcp.start(own.tcp)

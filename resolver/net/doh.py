@@ -29,7 +29,18 @@ from resolver.wire import consts as c
 from resolver.wire.errors import WireError
 from resolver.wire.message import MessageView
 
-__all__ = ["MEDIA_TYPE", "METHODS", "NO_STORE", "TOO_LARGE", "BodyWanted", "Refusal", "cache_control", "freshness", "is_too_large", "judge"]
+__all__ = [
+    "MEDIA_TYPE",
+    "METHODS",
+    "NO_STORE",
+    "TOO_LARGE",
+    "BodyWanted",
+    "Refusal",
+    "cache_control",
+    "freshness",
+    "is_too_large",
+    "judge",
+]
 
 MEDIA_TYPE = b"application/dns-message"
 METHODS = b"GET, POST"

@@ -96,7 +96,7 @@ class Http1Session:
             self._update_reading()
 
     def is_late(self, now: float) -> bool:
-        """Whether a timeout has passed: of a begun request, of a response that is not read, or of an idle connection."""
+        """Whether a timeout has passed: of a begun request, of a response that is not read, or the idle timeout."""
         listener = self._connection.listener
         for since in (self._partial_since, self._write_blocked_since):
             if since is not None and now - since > listener.message_timeout:

@@ -132,7 +132,7 @@ class Http2Session:
         self._flush()
 
     def is_late(self, now: float) -> bool:
-        """Whether a timeout has passed: of a begun request, of responses that are not taken, or of an idle connection."""
+        """Whether a timeout has passed: of a begun request, of responses that are not read, or the idle timeout."""
         listener = self._connection.listener
         oldest = next(iter(self._requests.values()), None)
         for since in (None if oldest is None else oldest.began, self._unsent_since, self._write_blocked_since):

@@ -15,9 +15,9 @@ OPTION_HEAD = 4
 
 
 def padding_option(size: int, block: int, limit: int = c.MESSAGE_MAX) -> bytes:
-    """The option that fills a message of `size` octets, in which it is the only thing missing, up to whole blocks.
+    """The option that fills a message, which has `size` octets without it, up to whole blocks.
 
-    Empty when not even an empty option fits into `limit` octets; without room for the whole block it fills what is left.
+    Without room for a whole block within `limit` octets it fills what is left. It is empty when no option fits.
     """
     begun = size + OPTION_HEAD
     if begun > limit:

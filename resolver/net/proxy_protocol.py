@@ -1,8 +1,8 @@
-"""PROXY protocol version 2: the client's address as a load balancer in front of us states it.
+"""PROXY protocol version 2: the address of the client, as a load balancer between it and us reports it.
 
-A connection begins with one header, and each datagram has one (HAProxy, doc/proxy-protocol.txt, section 2.2). The header
-is read only from peers that the configuration names, because whoever may send it chooses the address that access lists,
-limits and cookies see (CVE-2026-54478). Sans-IO: octets go in, a `ProxyHeader` comes out.
+Each connection begins with one header, and each datagram has one (HAProxy, doc/proxy-protocol.txt, section 2.2). It is
+read only from peers that the configuration names, because its sender chooses the address that access lists, limits and
+cookies see (CVE-2026-54478). Sans-IO: octets go in, a `ProxyHeader` comes out.
 
 A header that is not exactly as specified is an error: the connection is closed and counted, the datagram is dropped and
 counted. Version 1 (text) is not accepted. TLVs are skipped, at most `limits.PROXY_HEADER_OCTETS` with the addresses.

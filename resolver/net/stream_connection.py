@@ -1,7 +1,7 @@
-"""What all connections of clients have in common: who the client is, and the phases before the first request.
+"""The common part of client connections: the identity of the client, and the phases before the first query.
 
-A connection is in one phase. Each begins only when the one before has ended, and a phase that a listener does not need
-is left out:
+A connection is in one phase. Each begins when the one before has ended; a phase that a listener does not need is left
+out:
 
 ============  =========================================  ==============================================================
 phase         what is received                           it ends
@@ -13,11 +13,11 @@ HANDSHAKE     the TLS handshake, by `loop.start_tls`     with the handshake, or 
 OPEN          queries: `received`                        with the connection
 ============  =========================================  ==============================================================
 
-PROXY and HANDSHAKE together have `limits.TLS_HANDSHAKE`. A connection has a slot of its listener from the first phase on,
-so connections that never finish the handshake are bounded as all others are, for each client and for each network.
+PROXY and HANDSHAKE together have `limits.TLS_HANDSHAKE`. A connection has a slot of its listener from the first phase
+on, so connections that never finish the handshake are limited as all others, for each client and for each network.
 
-While HANDSHAKE lasts, `_transport` is the TCP transport below TLS, and nothing may be written to it: replies would leave
-in plain text. Octets that were decrypted before the phase ended wait in `_early`.
+During HANDSHAKE, `_transport` is the TCP transport below TLS, and nothing may be written to it: replies would be sent in
+plain text. Octets that are decrypted before the phase has ended wait in `_early`.
 """
 
 import asyncio

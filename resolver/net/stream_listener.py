@@ -159,7 +159,7 @@ class StreamListener:
         self.idle_timeout = settings.tcp_idle_timeout
         self._limit = settings.tcp_connections
         self._limit_per_client = settings.tcp_connections_per_client
-        self._limit_per_network = max(self._limit * settings.tcp_network_share // 100, 1)
+        self._limit_per_network = max(self._limit * settings.tcp_connections_network_percent // 100, 1)
         for client in list(self._slots):
             if not client.network:
                 continue  # its PROXY header has not been received, so its client is not known
@@ -224,7 +224,7 @@ class StreamListener:
     def note_bad_proxy_header(self, host: str, error: Exception) -> None:
         """Count that the proxy `host` has sent something else than a PROXY header."""
         self.bad_proxy_headers += 1
-        self._warnings.warn("%s has to send a PROXY header: %s (listener.proxy-protocol-from)", host, error)
+        self._warnings.warn("listener: %s has to send a PROXY header: %s (listener.proxy-protocol-from)", host, error)
 
     def note_handshake(self, transport: asyncio.Transport) -> None:
         """A TLS handshake was completed."""
@@ -244,7 +244,7 @@ class StreamListener:
         if count >= self._limit_per_client:
             self.rejected += 1
             self._warnings.warn(
-                "%s has %d TCP connections open; a new one was closed (server.tcp-connections-per-client)",
+                "listener: client %s has %d TCP connections, a new one was closed (server.tcp-connections-per-client)",
                 client.host, count,
             )
             return False
@@ -253,7 +253,8 @@ class StreamListener:
         while slots.count(network) >= self._limit_per_network:
             if not self._evict(slots.oldest_idle(network)):
                 self._warnings.warn(
-                    "the network of %s has %d TCP connections open; a new one was closed (server.tcp-network-share)",
+                    "listener: the network of client %s has %d TCP connections, a new one was closed"
+                    " (server.tcp-connections-network-percent)",
                     client.host, slots.count(network),
                 )
                 return False
@@ -275,7 +276,8 @@ class StreamListener:
         while len(self._slots) >= self._limit:
             if not self._evict(self._slots.choose_victim(network)):
                 self._warnings.warn(
-                    "all %d TCP connections are in use; a new one was closed (server.tcp-connections)", self._limit
+                    "listener: all %d TCP connections are in use, a new one was closed (server.tcp-connections)",
+                    self._limit,
                 )
                 return False
         return True

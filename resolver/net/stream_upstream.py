@@ -553,7 +553,7 @@ class StreamUpstream:
             "unwanted_replies": self.unwanted_replies,
             "malformed": self.malformed,
             "network_errors": self.network_errors,
-            "opened": self.opened,
+            "connections_opened": self.opened,
             "evicted": self.evicted,
         }
 
@@ -575,7 +575,7 @@ class StreamUpstream:
         if victim is None and (not queue.had_eviction or len(self._eviction_exempt) < self._max_exempt):
             victim = self._least_recently_active(queue, until)
         if victim is None:
-            self._warnings.warn("all %d outgoing TCP connections are in use; queries wait for one", self._limit)
+            self._warnings.warn("upstream: all %d TCP connections to name servers are in use", self._limit)
             return False
         self.evicted += 1
         victim.evict()
@@ -633,7 +633,7 @@ class StreamUpstream:
             reason = os.strerror(code).lower() if code else str(error) or "out of memory"
             kind = self.routes.classify_connection_error(error, address)
             if kind is not FailureKind.NETWORK:
-                self._warnings.warn("cannot open a connection to %s port %d: %s", address, port, reason)
+                self._warnings.warn("upstream: cannot open a TCP connection to %s port %d: %s", address, port, reason)
             connection.connection_failed(f"cannot connect over TCP: {reason}", kind)
             if self.after_batch is not None:
                 self.after_batch()

@@ -1,9 +1,8 @@
 """DNS over TLS towards clients (RFC 7858): `StreamListener` with TLS below its connections.
 
-Everything that bounds TCP connections bounds these: a connection has its slot before its handshake begins, and framing,
-pipelining, back-pressure and timeouts are those of `resolver.net.stream_listener`. Cached answers are found and rendered
-by the same fast path; replies to padded queries are padded (RFC 8467). Handshakes are counted here: completed, resumed,
-and failed by reason.
+All limits of TCP connections hold: a connection has its slot before its handshake begins, and framing, pipelining,
+back-pressure and timeouts are those of `resolver.net.stream_listener`. Cached answers come from the same fast path;
+replies to padded queries are padded (RFC 8467). Handshakes are counted here: completed, resumed, and failed by reason.
 
 The context belongs to the configuration (`resolver.daemon.certificates`). After a reload, new connections use the new
 one; open connections keep theirs to their end.

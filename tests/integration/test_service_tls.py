@@ -1,4 +1,4 @@
-"""Listeners with TLS on real sockets, on asyncio's loop and ours: DNS over TLS and HTTPS, PROXY headers, hostile clients."""
+"""Listeners with TLS on real sockets, on both loops: DNS over TLS and HTTPS, PROXY headers, hostile clients."""
 
 import asyncio
 import base64

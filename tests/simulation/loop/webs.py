@@ -164,7 +164,7 @@ class Web:
         world.parts.append(self)
 
     async def connect(self, _loop: Any, _origin: Any, _addresses: Any) -> socket.socket:
-        """Replaces the race of addresses in the client: each connection gets a server of its own."""
+        """Replaces the client's own connect."""
         ours, theirs = (socket.socket(socket.AF_UNIX) for _ in range(2))
         listener = socket.socket(socket.AF_UNIX)
         path = f"\0simulation-{os.getpid():08}-{self.connections:04}"

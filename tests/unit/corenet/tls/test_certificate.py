@@ -1,6 +1,7 @@
 """What is read of a server's own certificate agrees with what made it; anything else is an error with a sentence."""
 
 import base64
+import contextlib
 import datetime
 import functools
 import ssl
@@ -95,7 +96,5 @@ def test_damage_causes_errors_of_one_kind_only(damage: st.DataObject) -> None:
     broken = whole[:at] + bytes([damage.draw(st.integers(0, 255))]) + whole[at + 1:]
     broken = broken[: damage.draw(st.integers(0, len(broken)))]
     pem = b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(broken) + b"-----END CERTIFICATE-----\n"
-    try:
-        certificate_info(pem)
-    except ValueError as error:
-        assert "certificate" in str(error)
+    with contextlib.suppress(ValueError):
+        assert isinstance(certificate_info(pem).not_after, int)

@@ -68,7 +68,8 @@ def test_dhcp_options_have_the_layout_of_rfc_9463() -> None:
     assert first.dhcpv4() == len(v4).to_bytes(2, "big") + v4
     v6 = b"\0\1" + len(target).to_bytes(2, "big") + target + b"\0\x10" + bytes.fromhex("20010db8" + "00" * 11 + "01")
     assert first.dhcpv6() == v6 + params
-    assert second.dhcpv6() == b"\0\2" + len(target).to_bytes(2, "big") + target + b"\0\0" + second.parameters(hints=False)
+    head = b"\0\2" + len(target).to_bytes(2, "big") + target
+    assert second.dhcpv6() == head + b"\0\0" + second.parameters(hints=False)
     text = describe((first, second))
     assert f"DHCPv4 option 162: {(first.dhcpv4() + second.dhcpv4()).hex()}" in text
     assert f"DHCPv6 option 144: {first.dhcpv6().hex()}" in text and text.count("option 144") == 1
