@@ -403,7 +403,7 @@ class TlsSettings:
     def __post_init__(self) -> None:
         if len(self.certificate) != len(self.key):
             raise ValueError(
-                f"tls.key: there are {len(self.certificate)} certificates and {len(self.key)} keys; give one key for each"
+                f"tls.key: {len(self.key)} keys for {len(self.certificate)} certificates; give one key for each"
             )
         if len(self.certificate) > limits.TLS_CERTIFICATES:
             raise ValueError(f"tls.certificate: there are more than {limits.TLS_CERTIFICATES}")

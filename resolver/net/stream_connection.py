@@ -16,7 +16,7 @@ OPEN          queries: `received`                        with the connection
 PROXY and HANDSHAKE together have `limits.TLS_HANDSHAKE`. A connection has a slot of its listener from the first phase
 on, so connections that never finish the handshake are limited as all others, for each client and for each network.
 
-During HANDSHAKE, `_transport` is the TCP transport below TLS, and nothing may be written to it: replies would be sent in
+During HANDSHAKE, `_transport` is the TCP transport below TLS. Nothing may be written to it: replies would be sent in
 plain text. Octets that are decrypted before the phase has ended wait in `_early`.
 """
 

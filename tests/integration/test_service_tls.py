@@ -229,7 +229,7 @@ def test_idle_connections_are_bounded_before_and_after_the_handshake(
     run: Callable[[Body], None], contexts: Contexts
 ) -> None:
     async def body() -> None:
-        parts = Parts(tcp_connections=8, tcp_connections_per_client=100, tcp_network_share=100)
+        parts = Parts(tcp_connections=8, tcp_connections_per_client=100, tcp_connections_network_percent=100)
         parts.mesh.instant = positive()
         listener = await serve(parts, contexts.server("dot"))
         silent = [await asyncio.open_connection(*listener.address[:2]) for _ in range(40)]

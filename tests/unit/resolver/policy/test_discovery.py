@@ -50,7 +50,7 @@ def test_without_a_name_or_listeners_there_is_no_data_but_the_name_exists() -> N
 
 
 def test_they_are_announced_without_the_other_special_names_too() -> None:
-    given = replace(BOTH, policy=replace(BOTH.policy, special_names=False))
+    given = replace(BOTH, policy=replace(BOTH.policy, special_use_domains=False))
     assert len(records(given)) == 2
 
 
