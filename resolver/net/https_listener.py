@@ -1,9 +1,9 @@
 """DNS over HTTPS towards clients (RFC 8484): `TlsListener` with HTTP on its connections.
 
-The HTTP version of a connection is negotiated in the handshake (ALPN). Then `resolver.net.http1_session` or
+The HTTP version of a connection is negotiated in the handshake (ALPN). `resolver.net.http1_session` or
 `resolver.net.http2_session` speaks it. Both judge requests by `resolver.net.doh` and answer them by
-`HttpsConnection.ask`: from the cache by the fast path, else by the service. A request without a DNS message gets a status that tells what is
-wrong with it, and is counted by that status.
+`HttpsConnection.ask`: from the cache by the fast path, else by the service. A request without a DNS message gets a
+status that tells what is wrong with it, and is counted by that status.
 """
 
 import asyncio
