@@ -170,6 +170,8 @@ class Http2Session:
 
     def _handle(self, stream_id: int, event: Any) -> None:
         kind = type(event)
+        if kind is not StreamReset and not self._codec.is_open(stream_id):
+            return  # it is reset by an event that follows; with stream 0, an event of the connection
         if kind is Request:
             self._begin(stream_id, event)
         elif kind is Data:

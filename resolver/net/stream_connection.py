@@ -131,7 +131,7 @@ class StreamConnection(asyncio.Protocol):
         try:
             self._begin(self._transport)
         except BaseException:
-            self.abort()  # no memory: the loop would keep the connection, and the listener would not count it
+            self.abort()  # out of memory: the loop would keep the transport, but without a slot nothing times it out
             raise
 
     def data_received(self, data: bytes) -> None:

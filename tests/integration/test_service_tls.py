@@ -625,13 +625,25 @@ def test_what_follows_a_refused_request_is_thrown_away_and_bounded(
     run(body)
 
 
-def test_a_begun_request_has_its_time_and_an_idle_connection_too(
-    run: Callable[[Body], None], contexts: Contexts
-) -> None:
+def test_an_idle_connection_ends(run: Callable[[Body], None], contexts: Contexts) -> None:
     async def body() -> None:
         parts = Parts(tcp_idle_timeout=0.1)
+        listener = await serve(parts, contexts.server("h2", "http/1.1"), https=True)
+        first, second = await Http1.start(listener, contexts), await Http2.start(listener, contexts)
+        for client in (first, second):
+            assert await ended(client.reader)
+            await client.close()
+        assert listener.timed_out == 2
+        listener.close()
+
+    run(body)
+
+
+def test_a_begun_request_has_its_time(run: Callable[[Body], None], contexts: Contexts) -> None:
+    async def body() -> None:
+        parts = Parts()
         listener = await serve(parts, contexts.server("h2", "http/1.1"), https=True, message_timeout=0.1)
-        for begun in (b"GET /dns-query?dns=", post(query())[:-5], b""):
+        for begun in (b"GET /dns-query?dns=", post(query())[:-5]):
             client = await Http1.start(listener, contexts)
             client.writer.write(begun)
             assert await ended(client.reader)
@@ -642,7 +654,7 @@ def test_a_begun_request_has_its_time_and_an_idle_connection_too(
         second.flush()
         assert await ended(second.reader)
         await second.close()
-        assert listener.timed_out == 4
+        assert listener.timed_out == 3
         listener.close()
 
     run(body)
@@ -802,6 +814,32 @@ def test_a_cancelled_stream_cancels_its_query(run: Callable[[Body], None], conte
         await client.close()
         await until(lambda: len(parts.mesh.cancelled) == 2)
         assert parts.service.waiting == 0 and other > stream
+        listener.close()
+
+    run(body)
+
+
+@pytest.mark.parametrize("path", [b"/other", b"/dns-query"])
+def test_a_stream_that_is_cancelled_at_once_costs_the_others_nothing(
+    run: Callable[[Body], None], contexts: Contexts, path: bytes
+) -> None:
+    """The request, its end and its cancellation come in one read."""
+
+    async def body() -> None:
+        parts = Parts()
+        parts.mesh.instant = positive()
+        listener = await serve(parts, contexts.server("h2"), https=True)
+        client = await Http2.start(listener, contexts)
+        for data in (b"", b"abc"):
+            head = Request(b"POST", path, [(b"host", b"x"), TYPE])
+            cancelled = client.codec.send_request(head, end=not data)
+            if data:
+                client.codec.send_data(cancelled, data, end=True)
+            client.codec.reset(cancelled)
+        right = client.request(b"GET", target(query()))
+        assert (await client.response(right))[0] == 200
+        assert listener.refused == {} and parts.service.waiting == 0
+        await client.close()
         listener.close()
 
     run(body)
