@@ -1,8 +1,7 @@
 """What a server must know about its own certificate: until when it is valid, and for which names.
 
 The standard library decodes only certificates of peers that it has verified. A server has its own as a PEM file, so the
-few fields are read here from the DER encoding (X.690; RFC 5280 section 4.1). Each length is checked against the octets
-that are there. Nothing here verifies a signature: the file is the operator's.
+few fields are read here from the DER encoding (X.690; RFC 5280 section 4.1) by `corenet.tls.der`. Nothing here verifies a signature: the file is the operator's.
 """
 
 import binascii
@@ -10,6 +9,8 @@ import calendar
 import re
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
+
+from corenet.tls.der import element
 
 __all__ = ["CertificateInfo", "certificate_info"]
 
@@ -24,7 +25,6 @@ _DNS_NAME = 0x82
 _IP_ADDRESS = 0x87
 _SUBJECT_ALTERNATIVE_NAME = b"\x55\x1d\x11"  # 2.5.29.17
 _BEFORE_VALIDITY = 3  # serial number, signature algorithm, issuer
-_LENGTH_OCTETS = 4
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----\s(.*?)-----END CERTIFICATE-----", re.DOTALL)
 
 
@@ -97,22 +97,10 @@ def _read_alternative_names(
 def _elements(data: bytes) -> list[_Element]:
     """The DER elements that `data` consists of."""
     found: list[_Element] = []
-    at, end = 0, len(data)
-    while at < end:
-        if at + 2 > end:
-            raise ValueError("the certificate is cut off")
-        tag, length = data[at], data[at + 1]
-        at += 2
-        if length & 0x80:
-            count = length & 0x7F
-            if not 0 < count <= _LENGTH_OCTETS or at + count > end:
-                raise ValueError("the certificate is not DER")
-            length = int.from_bytes(data[at:at + count], "big")
-            at += count
-        if length > end - at:
-            raise ValueError("the certificate is cut off")
-        found.append(_Element(tag, data[at:at + length]))
-        at += length
+    at = 0
+    while at < len(data):
+        tag, start, at = element(data, at)
+        found.append(_Element(tag, data[start:at]))
     return found
 
 

@@ -59,7 +59,8 @@ IMPURE = {"socket", "time", "random", "secrets", "threading", "os", "asyncio", "
 # Library -> prefixes of modules it may be imported in. Tests are outside the packages and free.
 DOORS = {
     "dns": {"resolver.wire.present", "resolver.cli", "resolver.playground"},
-    "cryptography": {"resolver.validate.verify", "resolver.playground.certs", "resolver.playground.signing"},
+    "cryptography": {"corenet.tls.staples", "resolver.validate.verify", "resolver.playground.certs",
+                     "resolver.playground.signing"},
     "ssl": {"corenet.tls"},
     "msgspec": {"resolver.daemon.config"},
     "idna": {"corenet.http.url", "resolver.addrinfo", "resolver.api", "resolver.cli"},
