@@ -1,7 +1,8 @@
 """What a server must know about its own certificate: until when it is valid, and for which names.
 
 The standard library decodes only certificates of peers that it has verified. A server has its own as a PEM file, so the
-few fields are read here from the DER encoding (X.690; RFC 5280 section 4.1) by `corenet.tls.der`. Nothing here verifies a signature: the file is the operator's.
+few fields are read here from its DER encoding (X.690; RFC 5280 section 4.1). No signature is verified: the file is the
+operator's.
 """
 
 import binascii
@@ -112,4 +113,4 @@ def _seconds(time: _Element) -> int:
     elif time.tag != _GENERALIZED_TIME or not re.fullmatch(r"\d{14}Z", text, re.ASCII):
         raise ValueError("the end of the certificate's validity is not a time of RFC 5280")
     numbers = [int(text[:4]), *(int(text[at:at + 2]) for at in range(4, 14, 2))]
-    return calendar.timegm((*numbers, 0, 0, 0))  # type: ignore[arg-type]
+    return calendar.timegm((*numbers, 0, 0, 0))

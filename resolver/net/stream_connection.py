@@ -265,8 +265,8 @@ def _feed(transport: asyncio.Transport, data: bytes) -> None:
         protocol.data_received(data)
         return
     while data:
-        buffer = protocol.get_buffer(len(data))
+        buffer = memoryview(protocol.get_buffer(len(data)))
         size = min(len(buffer), len(data))
-        memoryview(buffer)[:size] = data[:size]
+        buffer[:size] = data[:size]
         protocol.buffer_updated(size)
         data = data[size:]

@@ -131,7 +131,7 @@ def describe(found: Iterable[Designation]) -> str:
     lines += ["", "; Discovery of network-designated resolvers (RFC 9463), for DHCP servers and routers"]
     for one in entries:
         lines += [
-            f"adn={one.target.rstrip('.')} priority={one.priority}"
+            f"name={one.target.rstrip('.')} priority={one.priority}"
             f" addresses={','.join(map(str, (*one.ipv4, *one.ipv6))) or '?'}"
             f" svcparams: {one.parameters_text(hints=False)}",
         ]
