@@ -23,11 +23,11 @@ from resolver.mesh import Mesh
 from resolver.net.clock_random import Clock, Entropy
 from resolver.net.driver import Crypto, MeshTimer
 from resolver.net.upstream import Upstream
-from resolver.options import parse_endpoint
 from resolver.policy import PolicyPipeline
 from resolver.resolve import failure_outcome
 from resolver.settings import HostEntry, Settings
 from resolver.system import read_hosts_files
+from resolver.upstream_address import parse_upstream
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -432,7 +432,7 @@ def _reference_addresses(settings: Settings) -> list[str]:
     port = settings.iteration.upstream_port
     configured = [text for lines in (settings.forward, settings.stub) for zone in lines for text in zone.addresses]
     hints = [address for hint in settings.root_hints for address in hint.addresses]
-    return hints + [parse_endpoint(text, port, "a forward or stub zone")[0] for text in configured]
+    return hints + [parse_upstream(text, port, "a forward or stub zone").address for text in configured]
 
 
 def make_store(settings: Settings, *, shared: bool = False) -> Store:

@@ -20,6 +20,7 @@ from resolver.options import (
     option,
     parse_endpoint,
 )
+from resolver.upstream_address import HTTPS, PIN_PREFIX, TLS, parse_upstream
 
 __all__ = [
     "CacheSettings",
@@ -60,6 +61,34 @@ def _check_renumber(text: str) -> None:
         raise ValueError(f"policy.renumber: the two prefixes of {text!r} differ in size")
 
 
+def _check_upstreams(
+    addresses: tuple[str, ...], permitted: tuple[str, ...], *, first: bool, allow_unauthenticated: bool
+) -> bool:
+    """Check the addresses of a forward or stub zone; returns whether they are encrypted.
+
+    Nothing may send a query in plain text because an encrypted server failed.
+    """
+    found = [parse_upstream(text, 53, "addresses") for text in addresses]
+    for text, (_, _, encryption) in zip(addresses, found, strict=True):
+        if encryption is None:
+            continue
+        if encryption.protocol not in permitted:
+            raise ValueError(f"addresses: {text!r}: authoritative servers are not asked over HTTPS; write tls://")
+        if not (encryption.authenticated or allow_unauthenticated):
+            raise ValueError(f"addresses: {text!r} has no name and no pin, so anyone on the path could answer; add"
+                             f" #NAME, or #{PIN_PREFIX}HASH"
+                             + (", or set allow-unauthenticated = true" if HTTPS in permitted else ""))
+    encrypted = [one for one in found if one.encryption is not None]
+    if encrypted and len(encrypted) < len(found):
+        plain = addresses[next(n for n, one in enumerate(found) if one.encryption is None)]
+        raise ValueError(f"addresses: {plain!r} is plain DNS beside encrypted servers, and would get the same queries;"
+                         " remove it, or write tls:// or https:// before it")
+    if encrypted and first:
+        raise ValueError("first: when the encrypted servers fail, queries would be sent unencrypted; set it to false, or"
+                         " use servers without encryption")
+    return bool(encrypted)
+
+
 class RootServer(NamedTuple):
     """One root server and its addresses, as root hints give them."""
 
@@ -82,14 +111,23 @@ class ForwardZone:
     addresses: tuple[str, ...] = option(
         (),
         "Recursive resolvers to ask, tried by speed; a port other than 53 follows a colon. None: below a wider"
-        " forward zone, these names are resolved from the root after all.",
+        " forward zone, these names are resolved from the root after all. tls://ADDRESS#NAME is asked over TLS (RFC"
+        " 7858), https://ADDRESS/dns-query#NAME over HTTPS (RFC 8484); the certificate must be valid for NAME."
+        " sha256//HASH after NAME and a comma, or in its place, pins a public key. All of them are encrypted, or none"
+        " is.",
+    )
+    allow_unauthenticated: bool = option(
+        False,
+        "Accept encrypted servers that have neither a name nor a pin. Whoever is on the path can then read and answer"
+        " the queries. They are not sent unencrypted in any case (RFC 8310 5).",
     )
     first: bool = option(False, "Resolve from the root when all of them fail, instead of answering SERVFAIL.")
 
     def __post_init__(self) -> None:
         check_names((self.zone,), "zone")
-        for text in self.addresses:
-            parse_endpoint(text, 53, "addresses")
+        _check_upstreams(
+            self.addresses, (TLS, HTTPS), first=self.first, allow_unauthenticated=self.allow_unauthenticated
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +135,10 @@ class StubZone:
     """Names below `zone` are asked of these authoritative servers; the delegation in the public tree is not used."""
 
     zone: str = option(".", "The zone whose authoritative servers are given here.")
-    addresses: tuple[str, ...] = option((), "Authoritative servers by address; a port other than 53 follows a colon.")
+    addresses: tuple[str, ...] = option(
+        (),
+        "Authoritative servers by address; a port other than 53 follows a colon. tls://ADDRESS#NAME is asked over TLS.",
+    )
     names: tuple[str, ...] = option(
         (), "Authoritative servers by name; their addresses are looked up when first needed."
     )
@@ -106,8 +147,10 @@ class StubZone:
     def __post_init__(self) -> None:
         check_names((self.zone,), "zone")
         check_names(self.names, "names")
-        for text in self.addresses:
-            parse_endpoint(text, 53, "addresses")
+        encrypted = _check_upstreams(self.addresses, (TLS,), first=self.first, allow_unauthenticated=False)
+        if encrypted and self.names:
+            raise ValueError("names: these servers would be asked unencrypted beside the encrypted ones of addresses;"
+                             " give their addresses with tls://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,11 +458,16 @@ class IterationSettings:
     )
     source_v4: str = option("", "Source address of IPv4 queries; empty: the kernel's choice.")
     source_v6: str = option("", "Source address of IPv6 queries; empty: the kernel's choice.")
+    tls_cert_bundle: str = option(
+        "",
+        "PEM file of the certificate authorities for tls:// and https:// servers. Empty: those of the system.",
+    )
 
     def __post_init__(self) -> None:
         check_limits(self, "iteration")
         check_prefixes(self.do_not_query, "iteration.do_not_query")
         check_names(self.case_exempt, "iteration.case_exempt")
+        check_path(self.tls_cert_bundle, "iteration.tls_cert_bundle")
         for name, version in (("source_v4", 4), ("source_v6", 6)):
             text = getattr(self, name)
             if text:
