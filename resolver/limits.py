@@ -484,6 +484,30 @@ UNWANTED_ON_STREAM = 100
 """
 STREAM_UPSTREAM_IDLE = 5
 """seconds: An unused outgoing connection is closed after this time (RFC 7766 section 6.2.3)."""
+TLS_UPSTREAMS = 64
+"""connections: Outgoing connections over TLS, and as many over HTTPS. Only servers of the configuration get one."""
+HTTPS_UPSTREAMS_PER_SERVER = 6
+"""connections: Outgoing connections to one server over HTTPS. With HTTP/1.1 each carries one query at a time; with
+HTTP/2 the first one carries all of them as a rule."""
+TLS_UPSTREAM_SPREAD = 16
+"""queries: With so many outstanding on each connection over TLS to a server, another one is opened. Below it a handshake
+costs more than the waiting for a segment that was lost."""
+TLS_UPSTREAM_IDLE = 10
+"""seconds: An unused connection over TLS or HTTPS is closed after this time when the server names none. A handshake costs
+more than that of TCP, so it is longer than STREAM_UPSTREAM_IDLE (RFC 7858 section 3.4)."""
+TLS_UPSTREAM_IDLE_MAX = 120
+"""seconds: A longer idle timeout of a server is not used (RFC 7828): middle boxes forget connections after some time."""
+TLS_UPSTREAM_HANDSHAKE = 12
+"""seconds: A handshake is ended after this time at the latest, as is the wait for a reply (SERVER_TIMEOUT_MAXIMUM)."""
+TLS_UPSTREAM_SHUTDOWN = 2
+"""seconds: A server that does not answer close_notify within this time loses the connection."""
+TLS_UPSTREAM_WARNINGS = 8
+"""log lines: So many different reasons why servers were refused are logged per interval, such as one for each server."""
+QUERY_PADDING_BLOCK = 128
+"""bytes: Encrypted queries are padded to a multiple of this (RFC 8467 section 4.1), so that their size does not tell the
+qname."""
+DOH_REPLY_HEAD = 16_384
+"""bytes: Head of an HTTP response with a DNS message. Real ones have some hundred bytes."""
 STORED_QUERY_OCTETS = 512
 """bytes: A waiting client query up to this size is stored as it came. Of a longer one only what the answer needs is
 stored, so that padded queries do not fill memory."""

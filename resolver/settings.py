@@ -116,12 +116,12 @@ class ForwardZone:
         " sha256//HASH after NAME and a comma, or in its place, pins a public key. All of them are encrypted, or none"
         " is.",
     )
+    first: bool = option(False, "Resolve from the root when all of them fail, instead of answering SERVFAIL.")
     allow_unauthenticated: bool = option(
         False,
         "Accept encrypted servers that have neither a name nor a pin. Whoever is on the path can then read and answer"
         " the queries. They are not sent unencrypted in any case (RFC 8310 5).",
     )
-    first: bool = option(False, "Resolve from the root when all of them fail, instead of answering SERVFAIL.")
 
     def __post_init__(self) -> None:
         check_names((self.zone,), "zone")

@@ -13,6 +13,7 @@ from corenet.tls.context import (
 )
 from corenet.tls.default import default_client_context
 from corenet.tls.engines import TlsEngineChoice, tls_engine, use_engine
+from corenet.tls.peer import TlsConnection, describe_connection
 from corenet.tls.refusal import CertificateRefused
 from corenet.tls.staples import set_staple
 
@@ -20,9 +21,11 @@ __all__ = [
     "ALPN_HTTP1",
     "CertificateRefused",
     "HandshakeFailure",
+    "TlsConnection",
     "TlsEngineChoice",
     "client_context",
     "default_client_context",
+    "describe_connection",
     "describe_handshake_error",
     "received_close_notify",
     "server_context",
