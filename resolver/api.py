@@ -142,7 +142,7 @@ class Trace:
     began: int = 0
     validating: bool = True
     source: str = "by iteration"
-    told: "ServerReply | None" = None
+    server_reply: "ServerReply | None" = None
     """The reply of a server that was queried directly, besides the result by iteration."""
 
     def __iter__(self) -> Iterator[TraceStep]:
@@ -151,10 +151,10 @@ class Trace:
     @property
     def story(self) -> "Story":
         """Delegations, upstream queries, the chain of trust, proofs, and data from the cache."""
-        from resolver.explain import tell
+        from resolver.explain import build_story
 
-        return tell(self.steps, self.answer.outcome, seconds=self.seconds, now=self.began,
-                    validating=self.validating, source=self.source, told=self.told)
+        return build_story(self.steps, self.answer.outcome, seconds=self.seconds, now=self.began,
+                    validating=self.validating, source=self.source, server_reply=self.server_reply)
 
     def to_text(self, *, colour: bool = False, unicode: bool = True) -> str:
         """The story as trees for a terminal; with `colour`, with escape sequences (never ones from DNS data)."""
@@ -449,8 +449,8 @@ def make_store(settings: Settings, *, shared: bool = False) -> Store:
         min_ttl=want.min_ttl,
         max_ttl=want.max_ttl,
         max_negative_ttl=want.max_negative_ttl,
-        payload=settings.server.udp_payload,
-        servers=want.servers,
+        payload=settings.server.max_udp_size,
+        servers=want.infra_cache_entries,
     )
 
 

@@ -356,7 +356,7 @@ ADD_HOLD_DOWN = Limit(
 REMOVE_HOLD_DOWN = Limit(
     2_592_000, 1, 31_622_400, "seconds", "RFC 5011 section 2.4.2: a revoked key is removed after 30 days."
 )
-KEEP_MISSING = Limit(
+MISSING_HOLD_DOWN = Limit(
     31_622_400, 0, 315_576_000, "seconds",
     "A trusted key that is no longer published is removed after 366 days, as in Unbound; 0 keeps it forever."
 )
@@ -434,8 +434,8 @@ UDP_SOCKET_IDLE = 5000
 UDP_DRAIN_PACKETS = 64
 """packets: Late packets drained from a socket before it is reused. A socket with more is closed."""
 UDP_PORTS = 32
-"""sockets: Ports of the pool for one address family that is used with iteration.fresh-ports off. An off-path attacker
-must guess the port, the id and the letter case."""
+"""sockets: Ports of the pool for one address family that is used with iteration.source-port-per-query off. An off-path
+attacker must guess the port, the id and the letter case."""
 UDP_PORT_USES = 256
 """queries: A port of the pool is replaced after this many queries, before it can be found by probing."""
 UDP_PORT_AGE = 30

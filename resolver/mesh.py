@@ -192,8 +192,8 @@ class Mesh:
         self._table = store.table
         self._rrsets = store.rrsets
         self._serial = store.table.serial
-        self._deadline = settings.iteration.deadline
-        self._packets = settings.iteration.max_packets
+        self._deadline = settings.iteration.query_timeout
+        self._packets = settings.iteration.max_upstream_queries
         self._quota = QueryQuota(capacity)
         self._octets = 0
         self._octets_limit = OCTETS
@@ -220,15 +220,16 @@ class Mesh:
         # RFC 8767: a client that waited for `_stale_delay` seconds gets stale data. All jobs have the same delay, so
         # the timers are a queue.
         cache = settings.cache
-        self._serve_stale = cache.serve_stale > 0
-        self._stale_delay = cache.serve_stale_timeout
-        self._stale_ttl = cache.serve_stale_ttl
+        self._serve_stale = cache.max_stale_ttl > 0
+        self._stale_delay = cache.stale_answer_client_timeout
+        self._stale_ttl = cache.stale_answer_ttl
         self._stale_timers: deque[tuple[float, _Job]] = deque()
         self._prefetching = 0
         self._prefetched_in = (0, 0)
-        self._counts = {"submitted": 0, "from_cache": 0, "joined": 0, "jobs": 0, "upstream": 0, "failures": 0,
-                        "cycles": 0, "expired": 0, "refused": 0, "refused_sub_queries": 0, "replaced": 0, "relieved": 0,
-                        "faults": 0, "stale": 0, "prefetched": 0, "prefetch_refused": 0, "shortages": 0}
+        self._counts = {"submitted": 0, "from_cache": 0, "joined": 0, "jobs": 0, "upstream_queries": 0, "failures": 0,
+                        "dependency_cycles": 0, "timed_out": 0, "refused": 0, "refused_sub_queries": 0, "evicted": 0,
+                        "ended_for_memory": 0, "internal_errors": 0, "stale_answers": 0, "prefetches": 0,
+                        "prefetch_refused": 0, "out_of_memory": 0}
         self._shortage_logged_in = 0
         self._next_fault = float("-inf")
         """Monotonic second from which a fault is logged again."""
@@ -324,7 +325,7 @@ class Mesh:
             self._counts["prefetch_refused"] += 1
             return False
         self._prefetched_in = (second, count + 1)
-        self._counts["prefetched"] += 1
+        self._counts["prefetches"] += 1
 
         def done(outcome: Outcome) -> None:
             self._prefetching -= 1
@@ -563,7 +564,7 @@ class Mesh:
                     # No effect is started after the deadline; an unchecked signature counts as wrong.
                     value = [False] * len(effect.jobs) if isinstance(effect, Verify) else spent
                 elif isinstance(effect, Ask):
-                    self._counts["upstream"] += 1
+                    self._counts["upstream_queries"] += 1
                     job.handle = self._exchange.start(effect, job.on_reply)
                     return
                 elif isinstance(effect, Need):
@@ -633,7 +634,7 @@ class Mesh:
                 return self._refuse_sub_query(budget)
             child = self._start(key, inner, None, job.usage, job.serial)
         elif child is job or self._waits_for(child, job):
-            self._counts["cycles"] += 1
+            self._counts["dependency_cycles"] += 1
             return Failure(FailureKind.CYCLE, c.EDE_NO_REACHABLE_AUTHORITY, "the query depends on its own answer")
         elif not budget.take_query():
             return budget.failure
@@ -772,20 +773,20 @@ class Mesh:
         A MemoryError is not a fault. It is counted as a shortage and logged at most once a second.
         """
         if not isinstance(error, MemoryError):
-            self._counts["faults"] += 1
+            self._counts["internal_errors"] += 1
             if self._context.monotonic < self._next_fault:
                 self._faults_left_out += 1
                 return
             left_out, self._faults_left_out = self._faults_left_out, 0
             self._next_fault = self._context.monotonic + FAULT_INTERVAL
-            more = f" ({left_out} faults since the last such line were not logged)" if left_out else ""
-            log.exception("internal fault while %s %r%s", doing, what, more)
+            more = f" ({left_out} more since the last line)" if left_out else ""
+            log.exception("resolution: unexpected exception while %s %r; this is a bug%s", doing, what, more)
             return
-        self._counts["shortages"] += 1
+        self._counts["out_of_memory"] += 1
         if self._shortage_logged_in != self._context.now:
             self._shortage_logged_in = self._context.now
             try:
-                log.warning("out of memory while %s %r: this query fails, others go on", doing, what)
+                log.warning("resolution: out of memory while %s %r; this query fails", doing, what)
             except MemoryError:  # no memory for the log line; the shortage is counted, and the next one is logged
                 self._shortage_logged_in = -1
 
@@ -805,7 +806,7 @@ class Mesh:
             if new_payer is not None:
                 quota.move(usage, new_payer)
             else:
-                self._counts["replaced"] += 1
+                self._counts["evicted"] += 1
                 self._stop(root)
                 root.steps.close()
                 failure = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "ended to free a job slot for a newer query")
@@ -879,7 +880,7 @@ class Mesh:
             for _, jobs in heaviest:
                 if self._octets <= enough:
                     break
-                self._counts["relieved"] += 1
+                self._counts["ended_for_memory"] += 1
                 for job in jobs:
                     if not job.finished:
                         self._stop(job)
@@ -894,7 +895,7 @@ class Mesh:
         """Let `request` wait for `job`, or give it the stale answer that earlier clients of the job got."""
         self._counts["joined"] += 1
         if job.stale is not None:
-            self._counts["stale"] += 1
+            self._counts["stale_answers"] += 1
             self._deliver(request, job.stale, job.serial)
             return
         first = not job.requests
@@ -922,7 +923,7 @@ class Mesh:
             task.note("stale", "answered with expired data while resolution goes on", qname=task.question.qname,
                       qtype=task.question.qtype, rcode=outcome.rcode)
         if outcome.stale:
-            self._counts["stale"] += len(job.requests)
+            self._counts["stale_answers"] += len(job.requests)
             job.stale = outcome
             task.account_octets(_octets_in(outcome))
         self._deliver_all(job, outcome)
@@ -934,7 +935,7 @@ class Mesh:
             return None
         outcome = self._find_stale(question, budget, cd=cd, failure=failure)
         if outcome is not None and outcome.stale:
-            self._counts["stale"] += 1
+            self._counts["stale_answers"] += 1
             outcome.ede.append((failure.ede, failure.text))
             known = self._context.store.rrsets.find_failure(
                 failure.name or question.qname, question.qtype, self._context.now)
@@ -986,7 +987,7 @@ class Mesh:
         """The deadline of `job` has passed: resume it with a DEADLINE failure instead of what it waits for."""
         if job.finished:
             return
-        self._counts["expired"] += 1
+        self._counts["timed_out"] += 1
         budget = job.task.budget
         if budget.failure is None:
             budget.failure = Failure(FailureKind.DEADLINE, c.EDE_NO_REACHABLE_AUTHORITY, "no answer in time")

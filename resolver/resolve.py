@@ -673,8 +673,8 @@ def _remember_failure(name: bytes, qtype: int, failure: Failure, context: Contex
         # The failure came from the cache behind an alias, or of a query that began earlier: it is not prolonged.
         return
     count = rrsets.failures(name, qtype, context.now)
-    first = cache.bogus_ttl if failure.kind is FailureKind.BOGUS else cache.failure_ttl
-    ttl = min(first << min(count, MAX_BACKOFF_SHIFT), max(first, cache.failure_max_ttl))
+    first = cache.bogus_ttl if failure.kind is FailureKind.BOGUS else cache.servfail_ttl
+    ttl = min(first << min(count, MAX_BACKOFF_SHIFT), max(first, cache.max_servfail_ttl))
     if count:
         ttl -= context.rng.below(ttl // 4 + 1)
     rrsets.put_failure(
@@ -721,7 +721,7 @@ def find_stale(
         outcome.verdict = min(outcome.verdict, Verdict.INSECURE)
         outcome.ttl = 0
         code = c.EDE_STALE_NXDOMAIN_ANSWER if outcome.rcode == c.NXDOMAIN else c.EDE_STALE_ANSWER
-        outcome.ede = [(code, f"not older than {cache.serve_stale} seconds"), *outcome.ede]
+        outcome.ede = [(code, f"not older than {cache.max_stale_ttl} seconds"), *outcome.ede]
     if context.dns64 is not None and _dns64_applies(question, cd=cd) and context.dns64.needs_addresses(outcome):
         found = find_stale(Question(question.qname, c.A), context, budget, cd=cd)
         if found is None:
@@ -752,7 +752,7 @@ def _find_stale_reply(name: bytes, qtype: int, context: Context, *, cd: bool, vi
     `via_alias`: an alias leads to the name, so data with `CHAIN_ONLY_TRUST` may be used.
     """
     rrsets, now = context.store.rrsets, context.now
-    longest, ttl = context.settings.cache.serve_stale, context.settings.cache.serve_stale_ttl
+    longest, ttl = context.settings.cache.max_stale_ttl, context.settings.cache.stale_answer_ttl
     data, alias = rrsets.created(name, qtype), 0 if qtype in ALLOWED_BESIDE_CNAME else rrsets.created(name, c.CNAME)
     denial = rrsets.created(name, qtype, denied=True)
     latest = max(data, alias, denial)

@@ -1,9 +1,9 @@
-"""Typed settings of the library and the daemon: frozen dataclasses, every field with its default and its reason.
+"""Typed settings of the library and the daemon: frozen dataclasses with a default and a description for each field.
 
-Nothing here reads a file, a clock or the environment: `resolver.daemon.config` turns a TOML file into these classes
-and `resolver.api.Resolver` takes them as they are. Names and addresses stay text, because the classes stand below the
-wire room; who needs wire form converts once, at start. A field is made by `resolver.options.option`, whose sentence is
-the source of ``resolverd --print-config`` and of docs/resolverd-options.md, so no second place could disagree.
+Nothing here reads a file, a clock or the environment. `resolver.daemon.config` turns a TOML file into these classes and
+`resolver.api.Resolver` takes them directly. Names and addresses are text, because this module is below `resolver.wire`
+in the layers; their users convert them to wire form once, at start. `resolver.options.option` declares a field. Its
+description is the only source of ``resolverd --print-config`` and docs/resolverd-options.md.
 """
 
 from dataclasses import dataclass, field, replace
@@ -52,52 +52,53 @@ def _check_dns64(text: str) -> None:
         raise ValueError(f"policy.dns64_prefix: {text!r} is not an IPv6 prefix of {lengths} bits (RFC 6052 2.2)")
 
 
-def _check_renumber(text: str) -> None:
+def _check_rewrite(text: str) -> None:
     try:
         before, after = map(ip_network, text.split())
     except ValueError:
-        raise ValueError(f"policy.renumber: {text!r} is not two address prefixes, from and to") from None
+        raise ValueError(f"policy.rewrite_addresses: {text!r} is not two address prefixes, from and to") from None
     if before.version != after.version or before.prefixlen != after.prefixlen:
-        raise ValueError(f"policy.renumber: the two prefixes of {text!r} differ in size")
+        raise ValueError(f"policy.rewrite_addresses: the two prefixes of {text!r} differ in size")
 
 
 def _check_upstreams(
-    addresses: tuple[str, ...], permitted: tuple[str, ...], *, first: bool, allow_unauthenticated: bool
+    addresses: tuple[str, ...], permitted: tuple[str, ...], fallback: str, allow_unauthenticated: bool
 ) -> bool:
     """Check the addresses of a forward or stub zone; returns whether they are encrypted.
 
-    Nothing may send a query in plain text because an encrypted server failed.
+    No query may be sent unencrypted because an encrypted server failed. `fallback` is the name of the setting that
+    would permit it, when that is on.
     """
     found = [parse_upstream(text, 53, "addresses") for text in addresses]
     for text, (_, _, encryption) in zip(addresses, found, strict=True):
         if encryption is None:
             continue
         if encryption.protocol not in permitted:
-            raise ValueError(f"addresses: {text!r}: authoritative servers are not asked over HTTPS; write tls://")
+            raise ValueError(f"addresses: {text!r}: authoritative servers are not queried over HTTPS; write tls://")
         if not (encryption.authenticated or allow_unauthenticated):
             raise ValueError(f"addresses: {text!r} has no name and no pin, so anyone on the path could answer; add"
                              f" #NAME, or #{PIN_PREFIX}HASH"
-                             + (", or set allow-unauthenticated = true" if HTTPS in permitted else ""))
+                             + (", or set allow_unauthenticated" if HTTPS in permitted else ""))
     encrypted = [one for one in found if one.encryption is not None]
     if encrypted and len(encrypted) < len(found):
         plain = addresses[next(n for n, one in enumerate(found) if one.encryption is None)]
-        raise ValueError(f"addresses: {plain!r} is plain DNS beside encrypted servers, and would get the same queries;"
+        raise ValueError(f"addresses: {plain!r} is unencrypted and would get the same queries as the encrypted servers;"
                          " remove it, or write tls:// or https:// before it")
-    if encrypted and first:
-        raise ValueError("first: when the encrypted servers fail, queries would be sent unencrypted; set it to false, or"
-                         " use servers without encryption")
+    if encrypted and fallback:
+        raise ValueError(f"{fallback}: when the encrypted servers fail, queries would be sent unencrypted; set it to"
+                         " false, or use servers without encryption")
     return bool(encrypted)
 
 
 class RootServer(NamedTuple):
-    """One root server and its addresses, as root hints give them."""
+    """One root server and its addresses, as in the root hints."""
 
     name: str
     addresses: tuple[str, ...]
 
 
 class HostEntry(NamedTuple):
-    """A name answered from configuration, as a line of a hosts file would be."""
+    """A name with its addresses that is answered from the configuration, like a line of a hosts file."""
 
     name: str
     addresses: tuple[str, ...]
@@ -105,175 +106,195 @@ class HostEntry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ForwardZone:
-    """Names below `zone` are asked of other recursive resolvers instead of being resolved from the root."""
+    """Queries for names in `zone` are forwarded to recursive resolvers instead of being resolved from the root."""
 
-    zone: str = option(".", 'The zone whose names are forwarded; "." forwards everything.')
+    zone: str = option(".", 'Zone whose queries are forwarded; "." forwards all queries.')
     addresses: tuple[str, ...] = option(
         (),
-        "Recursive resolvers to ask, tried by speed; a port other than 53 follows a colon. None: below a wider"
-        " forward zone, these names are resolved from the root after all. tls://ADDRESS#NAME is asked over TLS (RFC"
-        " 7858), https://ADDRESS/dns-query#NAME over HTTPS (RFC 8484); the certificate must be valid for NAME."
-        " sha256//HASH after NAME and a comma, or in its place, pins a public key. All of them are encrypted, or none"
-        " is.",
+        "Recursive resolvers for this zone, fastest first; a port other than 53 follows a colon. An empty list takes"
+        " this zone out of a wider forward zone: its names are resolved from the root. tls://ADDRESS#NAME is queried"
+        " over TLS (RFC 7858), https://ADDRESS/dns-query#NAME over HTTPS (RFC 8484); the certificate must be valid for"
+        " NAME. sha256//HASH after NAME and a comma, or instead of NAME, pins a public key. Either all servers of a"
+        " zone are encrypted or none.",
     )
-    first: bool = option(False, "Resolve from the root when all of them fail, instead of answering SERVFAIL.")
+    forward_first: bool = option(
+        False, "When all of these resolvers fail, resolve from the root instead of answering SERVFAIL."
+    )
     allow_unauthenticated: bool = option(
         False,
-        "Accept encrypted servers that have neither a name nor a pin. Whoever is on the path can then read and answer"
-        " the queries. They are not sent unencrypted in any case (RFC 8310 5).",
+        "Accept encrypted servers without a name and without a pin. An attacker on the path can then read and answer"
+        " the queries. Queries are never sent unencrypted instead (RFC 8310 5).",
     )
 
     def __post_init__(self) -> None:
         check_names((self.zone,), "zone")
         _check_upstreams(
-            self.addresses, (TLS, HTTPS), first=self.first, allow_unauthenticated=self.allow_unauthenticated
+            self.addresses, (TLS, HTTPS), "forward_first" if self.forward_first else "", self.allow_unauthenticated
         )
 
 
 @dataclass(frozen=True, slots=True)
 class StubZone:
-    """Names below `zone` are asked of these authoritative servers; the delegation in the public tree is not used."""
+    """Names in `zone` are resolved with these authoritative servers; the public delegation is not used."""
 
-    zone: str = option(".", "The zone whose authoritative servers are given here.")
+    zone: str = option(".", "Zone whose authoritative servers are configured here.")
     addresses: tuple[str, ...] = option(
         (),
-        "Authoritative servers by address; a port other than 53 follows a colon. tls://ADDRESS#NAME is asked over TLS.",
+        "Addresses of the authoritative servers; a port other than 53 follows a colon. tls://ADDRESS#NAME is queried"
+        " over TLS.",
     )
     names: tuple[str, ...] = option(
-        (), "Authoritative servers by name; their addresses are looked up when first needed."
+        (), "Names of the authoritative servers; their addresses are resolved when first needed."
     )
-    first: bool = option(False, "Follow the public delegation when all of them fail, instead of answering SERVFAIL.")
+    stub_first: bool = option(
+        False, "When all of these servers fail, follow the public delegation instead of answering SERVFAIL."
+    )
 
     def __post_init__(self) -> None:
         check_names((self.zone,), "zone")
         check_names(self.names, "names")
-        encrypted = _check_upstreams(self.addresses, (TLS,), first=self.first, allow_unauthenticated=False)
+        encrypted = _check_upstreams(self.addresses, (TLS,), "stub_first" if self.stub_first else "", False)
         if encrypted and self.names:
-            raise ValueError("names: these servers would be asked unencrypted beside the encrypted ones of addresses;"
+            raise ValueError("names: these servers would be queried unencrypted besides the encrypted ones of addresses;"
                              " give their addresses with tls://")
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """Where and how clients are served."""
+    """Listeners, limits for clients, and the form of replies."""
 
     listen: tuple[str, ...] = option(
         ("127.0.0.1:5335", "[::1]:5335"),
-        "Addresses and ports served, UDP and TCP both; 5335 needs no privilege and no other service uses it.",
+        "Addresses and ports on which clients are served, over UDP and TCP. The default port 5335 needs no privilege"
+        " and is not used by another service.",
     )
     workers: int = option(
-        limits.WORKERS.default, "Processes that share the port (SO_REUSEPORT) and the cache.", limit=limits.WORKERS
+        limits.WORKERS.default,
+        "Number of processes. They share the listening port (SO_REUSEPORT) and the cache.",
+        limit=limits.WORKERS,
     )
-    udp_payload: int = option(
+    max_udp_size: int = option(
         limits.EDNS_PAYLOAD.default,
-        "Largest UDP reply sent and the size announced to clients (RFC 6891 6.2.5; 1232 never fragments, RFC 9715).",
+        "Largest UDP reply, also announced to clients in EDNS (RFC 6891 6.2.5). Larger replies are truncated. 1232"
+        " bytes avoid IP fragmentation (RFC 9715).",
         kind="bytes",
         limit=limits.EDNS_PAYLOAD,
     )
     minimal_responses: bool = option(
         True,
-        "Leave out authority and additional records that the client does not need: smaller replies, less to forge.",
+        "Omit authority and additional records that the client does not need. Replies are smaller and contain less"
+        " that an attacker can forge.",
     )
     tcp_idle_timeout: float = option(
         limits.TCP_IDLE_TIMEOUT.default / 1000,
-        "A silent TCP connection is closed after this time (RFC 7766 6.2.3).",
+        "Idle time after which a client's TCP connection is closed (RFC 7766 6.2.3).",
         kind="seconds",
         limit=limits.TCP_IDLE_TIMEOUT,
         scale=1000,
     )
     tcp_connections: int = option(
         limits.TCP_CONNECTIONS.default,
-        "Open TCP connections of all clients together, in each worker and for each address of listen.",
+        "Most open TCP connections of all clients, for each worker and each address of `listen`.",
         limit=limits.TCP_CONNECTIONS,
     )
     tcp_connections_per_client: int = option(
         limits.TCP_CONNECTIONS_PER_CLIENT.default,
-        "Open TCP connections of one client address (RFC 7766 6.2.2).",
+        "Most open TCP connections of one client address (RFC 7766 6.2.2).",
         limit=limits.TCP_CONNECTIONS_PER_CLIENT,
     )
-    tcp_network_share: int = option(
+    tcp_connections_network_percent: int = option(
         limits.TCP_NETWORK_SHARE.default,
-        "Of all these connections, the percentage that the addresses of one network may have together: a /24 of IPv4, a"
-        " /56 of IPv6; beyond it, the longest idle one of that network makes room. 100 lets one network have all.",
+        "Share of `tcp-connections`, in percent, that one client network may hold: an IPv4 /24 or an IPv6 /56. At"
+        " this limit a new connection of the network closes its longest idle one. 100 sets no limit for a network.",
         limit=limits.TCP_NETWORK_SHARE,
     )
     tcp_pipeline: int = option(
         limits.TCP_PIPELINE.default,
-        "Unanswered queries on one connection before reading from it pauses (RFC 7766 6.2.1.1).",
+        "Unanswered queries of one TCP connection at which reading from it stops (RFC 7766 6.2.1.1).",
         limit=limits.TCP_PIPELINE,
     )
     pending_queries: int = option(
         limits.PENDING_QUERIES.default,
-        "Client queries that may wait for an answer at once, in each worker.",
+        "Most client queries that wait for an answer at the same time, for each worker.",
         limit=limits.PENDING_QUERIES,
     )
-    pending_per_client: int = option(
+    pending_queries_per_client: int = option(
         limits.PENDING_PER_CLIENT.default,
-        "Of these, how many may be of one client address (DNSBomb, CVE-2024-33655).",
+        "Most waiting queries of one client address that is not verified (DNSBomb, CVE-2024-33655).",
         limit=limits.PENDING_PER_CLIENT,
     )
-    pending_per_proven_client: int = option(
+    pending_queries_per_verified_client: int = option(
         limits.PENDING_PER_CLIENT.default,
-        "The same for an address that its client has shown to be its own, by a good cookie or by TCP. Such queries are"
-        " counted apart, in all as well, so that packets that forge an address take nobody's places (RFC 7873).",
+        "Most waiting queries of one client address that a valid cookie or TCP has verified. Queries of verified"
+        " addresses have a `pending-queries` limit of their own, so that spoofed packets cannot displace them (RFC"
+        " 7873).",
         limit=limits.PENDING_PER_CLIENT,
     )
-    pending_network_share: int = option(
+    pending_queries_network_percent: int = option(
         limits.PENDING_NETWORK_SHARE.default,
-        "Of the places of either count, the percentage that the addresses of one network may have together: a /24 of"
-        " IPv4, a /56 of IPv6. 100 lets one network have all.",
+        "Percentage that one client network (an IPv4 /24 or an IPv6 /56) may hold of the `pending-queries` slots that"
+        " are its own or free. Below 100, some slots always remain for other networks.",
         limit=limits.PENDING_NETWORK_SHARE,
     )
-    overflow: str = option(
-        "servfail", 'What a query beyond these numbers gets: "servfail", so that the client asks elsewhere, or "drop".'
+    overload_action: str = option(
+        "servfail",
+        'Action for a query above the limits of waiting queries. "servfail" answers SERVFAIL, so that the client'
+        ' tries another resolver; "drop" sends no answer over UDP.',
     )
     discard_timeout: float = option(
         0.0,
-        "An answer that comes later than this over UDP is not sent (DNSBomb, CVE-2024-33655); 0 sends every answer.",
+        "Age of a UDP query after which its answer is discarded (DNSBomb, CVE-2024-33655). 0 sends every answer.",
         kind="seconds",
         limit=limits.DISCARD_TIMEOUT,
         scale=1000,
     )
-    without_recursion: str = option(
-        "refuse", 'A query that does not desire recursion (RD=0): "refuse" it, or answer from the "cache" only.'
+    non_recursive_queries: str = option(
+        "refuse",
+        'Action for a query without the RD bit: "refuse" it, or answer it from the "cache" without upstream queries.',
     )
     minimal_any: bool = option(
-        True, "Answer type ANY with one small synthetic record (RFC 8482) instead of resolving it."
+        True, "Answer qtype ANY with one small synthetic HINFO record (RFC 8482) instead of resolving it."
     )
     identity: str = option(
-        "", "Answer to id.server and hostname.bind in class CH (RFC 4892) and NSID (RFC 5001); empty: refused."
+        "",
+        "Text answered to id.server and hostname.bind in class CH (RFC 4892) and in the NSID option (RFC 5001)."
+        " Empty: class CH queries are refused.",
     )
-    version: str = option("", "Answer to version.server and version.bind in class CH; empty: refused.")
-    cookies: bool = option(
+    version: str = option(
+        "", "Text answered to version.server and version.bind in class CH. Empty: these queries are refused."
+    )
+    answer_cookies: bool = option(
         True,
-        "Answer clients' cookies, by which later spoofed queries in their names can be told from theirs (RFC 7873).",
+        "Answer the DNS cookies of clients. A client with a valid cookie is protected from spoofing of its address"
+        " (RFC 7873).",
     )
     cookie_secrets: tuple[str, ...] = option(
         (),
-        "One or two secrets of 32 hexadecimal digits, when several servers share an address: the first makes cookies,"
-        " both are believed, so put a new one second, then first, then alone (RFC 9018 5). Empty: one of its own, new"
-        " each day.",
+        "One or two secrets of 32 hexadecimal digits, for servers that share an address. The first creates cookies,"
+        " both verify them. To replace a secret, add the new one second, then move it first, then remove the old one"
+        " (RFC 9018 5). Empty: a random secret that changes daily.",
     )
     require_cookies: bool = option(
         False,
-        "Answer over UDP only those who have shown by a cookie that their address is theirs; others get BADCOOKIE, or a"
-        " truncated answer that sends them to TCP. For servers under attack (RFC 7873 5.2.3).",
+        "Answer over UDP only clients with a valid cookie. Others get BADCOOKIE or, without a cookie, a truncated"
+        " reply that makes them use TCP (RFC 7873 5.2.3). For servers under attack.",
     )
     nsid: str = option(
-        "", 'Name-server identifier (RFC 5001) if not `identity`: text, or octets in hexadecimal after "0x".'
+        "",
+        'Name server identifier (RFC 5001) when it differs from `identity`: text, or octets in hexadecimal after "0x".',
     )
 
     def __post_init__(self) -> None:
         check_limits(self, "server")
         if not self.listen:
-            raise ValueError("server.listen: the list is empty; nobody could ask")
+            raise ValueError("server.listen: the list is empty; give at least one address")
         seen = set()
         for text in self.listen:
             host, port = parse_endpoint(text, 53, "server.listen")
             if port and (ip_address(host), port) in seen:
                 raise ValueError(f"server.listen: {text!r} is the address and port of an entry before it")
             seen.add((ip_address(host), port))
-        for name, words in (("overflow", ("servfail", "drop")), ("without_recursion", ("refuse", "cache"))):
+        for name, words in (("overload_action", ("servfail", "drop")), ("non_recursive_queries", ("refuse", "cache"))):
             if getattr(self, name) not in words:
                 raise ValueError(f"server.{name}: {getattr(self, name)!r} is not one of {', '.join(words)}")
         try:
@@ -287,17 +308,17 @@ class ServerSettings:
             keys = (b"",)
         if len(keys) > 2 or any(len(key) != 16 for key in keys):
             raise ValueError("server.cookie_secrets: one or two secrets of 32 hexadecimal digits are needed")
-        if self.require_cookies and not self.cookies:
-            raise ValueError("server.require_cookies: it needs server.cookies")
+        if self.require_cookies and not self.answer_cookies:
+            raise ValueError("server.require_cookies: it needs server.answer-cookies")
 
     @property
     def cookie_keys(self) -> tuple[bytes, ...]:
-        """The configured secrets of cookies."""
+        """`cookie_secrets` as octets."""
         return tuple(map(bytes.fromhex, self.cookie_secrets))
 
     @property
     def nsid_octets(self) -> bytes:
-        """What a client that asks for the identifier gets; empty: nothing."""
+        """The identifier for the NSID option of replies; empty: no option is sent."""
         text = self.nsid or self.identity
         return bytes.fromhex(text[2:]) if self.nsid.startswith("0x") else text.encode()
 
@@ -309,87 +330,89 @@ class ServerSettings:
 
 @dataclass(frozen=True, slots=True)
 class CacheSettings:
-    """What is remembered, how much of it and for how long."""
+    """Size of the cache, and bounds of the TTLs."""
 
     size: int = option(
         limits.CACHE_SIZE.default,
-        "Memory of the cache; answers, record sets and proofs share it.",
+        "Memory of the cache. Answers, RRsets and verified denials share it.",
         kind="bytes",
         limit=limits.CACHE_SIZE,
     )
     min_ttl: int = option(
         limits.CACHE_MIN_TTL.default,
-        "Shorter TTLs are raised to this; 0 keeps what the zone's owner said (RFC 1035 3.2.1).",
+        "Lower TTLs are raised to this value. 0 keeps the TTLs of the zones (RFC 1035 3.2.1).",
         kind="seconds",
         limit=limits.CACHE_MIN_TTL,
     )
     max_ttl: int = option(
         limits.CACHE_MAX_TTL.default,
-        "Longer TTLs are lowered to this (RFC 8767 4).",
+        "Higher TTLs are lowered to this value (RFC 8767 4).",
         kind="seconds",
         limit=limits.CACHE_MAX_TTL,
     )
     max_negative_ttl: int = option(
         limits.CACHE_MAX_NEGATIVE_TTL.default,
-        '"No such name" and "no such data" are kept at most this long (RFC 2308 5).',
+        "Longest time for which NXDOMAIN and NODATA are cached (RFC 2308 5).",
         kind="seconds",
         limit=limits.CACHE_MAX_NEGATIVE_TTL,
     )
     bogus_ttl: int = option(
         limits.CACHE_BOGUS_TTL.default,
-        "Data that failed validation is not tried again for this time (RFC 4035 4.7).",
+        "Time for which a query whose answer failed validation is not resolved again (RFC 4035 4.7).",
         kind="seconds",
         limit=limits.CACHE_BOGUS_TTL,
     )
-    failure_ttl: int = option(
+    servfail_ttl: int = option(
         limits.CACHE_FAILURE_TTL.default,
-        "A resolution that failed is not tried again for this time (RFC 9520 3.2).",
+        "Time for which a failed resolution is cached and answered SERVFAIL (RFC 9520 3.2).",
         kind="seconds",
         limit=limits.CACHE_FAILURE_TTL,
     )
-    failure_max_ttl: int = option(
+    max_servfail_ttl: int = option(
         limits.CACHE_FAILURE_MAX_TTL.default,
-        "Each time a resolution fails again that time doubles, up to this (RFC 9520 3.2).",
+        "Each repeated failure doubles `servfail-ttl` up to this value (RFC 9520 3.2).",
         kind="seconds",
         limit=limits.CACHE_FAILURE_MAX_TTL,
     )
-    serve_stale: int = option(
+    max_stale_ttl: int = option(
         limits.SERVE_STALE.default,
-        "When nobody can be asked, answer with data that expired not longer ago than this (RFC 8767); 0 never does."
-        ' "1 d" is a good choice for a resolver in service. Never data that failed validation.',
+        "Time after expiry for which data are still answered when no server can be reached (serve-stale, RFC 8767). 0"
+        ' turns serve-stale off; "1 d" is recommended for production. Bogus data are never answered.',
         kind="seconds",
         limit=limits.SERVE_STALE,
     )
-    serve_stale_timeout: float = option(
+    stale_answer_client_timeout: float = option(
         limits.STALE_TIMEOUT.default / 1000,
-        "A client that has waited this long gets such data while the search goes on (RFC 8767 5); 0 gives it at once.",
+        "Time after which a waiting client gets stale data while resolution continues (RFC 8767 5). 0 answers with"
+        " stale data at once.",
         kind="seconds",
         limit=limits.STALE_TIMEOUT,
         scale=1000,
     )
-    serve_stale_ttl: int = option(
+    stale_answer_ttl: int = option(
         limits.CACHE_STALE_TTL.default,
-        "TTL of such data in replies (RFC 8767 5.2).",
+        "TTL of stale records in replies (RFC 8767 5.2).",
         kind="seconds",
         limit=limits.CACHE_STALE_TTL,
     )
     snapshot_file: str = option(
         "",
-        "File in which the cache survives a restart: written when the daemon stops, read when it starts. Empty: none.",
+        "File that keeps the cache across a restart. It is written when the daemon stops and read when it starts."
+        " Empty: no file.",
     )
     prefetch: bool = option(
         True,
-        "Renew an answer that is asked for in the last tenth of its TTL before it ends, so that popular names never"
-        " have to be waited for.",
+        "Refresh an answer that is queried in the last tenth of its TTL before it expires, so that clients do not"
+        " wait for popular names.",
     )
     aggressive_nsec: bool = option(
         True,
-        "Answer from verified denials for names not asked before (RFC 8198): random names below a signed zone cost"
-        " nothing.",
+        "Synthesise negative answers from cached, verified NSEC and NSEC3 records (RFC 8198). Queries for random"
+        " names of a signed zone then cause no upstream queries.",
     )
-    servers: int = option(
+    infra_cache_entries: int = option(
         limits.CACHE_SERVERS.default,
-        "Upstream addresses whose speed and peculiarities are remembered, in each worker.",
+        "Upstream addresses in the infrastructure cache (round-trip time, EDNS and cookie support), for each worker.",
         limit=limits.CACHE_SERVERS,
     )
 
@@ -397,67 +420,77 @@ class CacheSettings:
         check_limits(self, "cache")
         check_path(self.snapshot_file, "cache.snapshot_file")
         if self.min_ttl > self.max_ttl:
-            raise ValueError(f"cache.min_ttl: {self.min_ttl} is above cache.max_ttl ({self.max_ttl})")
+            raise ValueError(f"cache.min_ttl: {self.min_ttl} is above cache.max-ttl ({self.max_ttl})")
 
 
 @dataclass(frozen=True, slots=True)
 class IterationSettings:
-    """How the tree is walked and how upstream servers are asked."""
+    """Iteration, and queries to upstream servers."""
 
-    qname_minimisation: bool = option(True, "Show each server only the labels it needs (RFC 9156).")
+    qname_minimisation: bool = option(True, "Send each name server only the labels that it needs (RFC 9156).")
     harden_glue: bool = option(
         True,
-        "Believe addresses in a referral only for names below the zone that gave it (RFC 5452 6, cache poisoning).",
+        "Accept glue only for names below the zone that sent the referral (RFC 5452 6); protects from cache poisoning.",
     )
-    cookies: bool = option(
+    send_cookies: bool = option(
         True,
-        "Send cookies to name servers, and believe those that know them only when they send them back (RFC 7873).",
+        "Send DNS cookies to name servers. A reply of a server that supports cookies is accepted over UDP only with"
+        " the right cookie (RFC 7873).",
     )
     case_randomisation: bool = option(
-        True, "Mix upper and lower case in questions and demand the same back: more bits against spoofing (0x20)."
+        True,
+        "Randomise the case of letters in upstream queries and require the same case in replies (0x20). This makes"
+        " spoofing harder.",
     )
-    case_exempt: tuple[str, ...] = option(
-        (), "Zones at and below which names are asked in lower case after all, because their servers mind the letters."
+    case_randomisation_exempt: tuple[str, ...] = option(
+        (), "Zones at and below which qnames are sent in lower case, because their servers do not preserve case."
     )
-    do_ip4: bool = option(True, "Ask name servers over IPv4.")
-    do_ip6: bool = option(True, "Ask name servers over IPv6; costs little where there is none, since that is noticed.")
-    tcp_only: bool = option(False, "Ask over TCP only: slower, but nothing off the path can forge a reply.")
+    do_ip4: bool = option(True, "Query name servers over IPv4.")
+    do_ip6: bool = option(
+        True, "Query name servers over IPv6. Without an IPv6 route, this is detected and costs little."
+    )
+    tcp_only: bool = option(
+        False, "Query name servers over TCP only. It is slower, but an off-path attacker cannot forge replies."
+    )
     do_not_query_localhost: bool = option(
-        True, "Never ask name servers on loopback addresses: delegations pointing there are traps or mistakes."
+        True, "Never query name servers on loopback addresses. A public delegation to one is an error or an attack."
     )
-    do_not_query: tuple[str, ...] = option((), "Further address prefixes that are never asked.")
-    priming: bool = option(True, "Ask a root server for the current root servers when first needed (RFC 9609).")
-    edns_payload: int = option(
+    do_not_query_addresses: tuple[str, ...] = option((), "Address prefixes to which no upstream query is sent.")
+    priming: bool = option(
+        True, "Query a root server for the current root servers when they are first needed (RFC 9609)."
+    )
+    edns_buffer_size: int = option(
         limits.EDNS_PAYLOAD.default,
-        "UDP reply size announced to name servers (RFC 6891 6.2.5, RFC 9715).",
+        "UDP reply size announced to name servers in EDNS (RFC 6891 6.2.5). 1232 bytes avoid IP fragmentation (RFC"
+        " 9715).",
         kind="bytes",
         limit=limits.EDNS_PAYLOAD,
     )
-    max_packets: int = option(
+    max_upstream_queries: int = option(
         limits.MAX_PACKETS.default,
-        "Upstream queries that one client query may cause, with all it needs (NXNSAttack, CAMP).",
+        "Most upstream queries caused by one client query, including sub-queries (NXNSAttack, CAMP).",
         limit=limits.MAX_PACKETS,
     )
-    deadline: float = option(
+    query_timeout: float = option(
         limits.DEADLINE.default / 1000,
-        "A client query is answered SERVFAIL after this time, come what may.",
+        "Time after which an unresolved client query is answered SERVFAIL.",
         kind="seconds",
         limit=limits.DEADLINE,
         scale=1000,
     )
     upstream_port: int = option(
         limits.UPSTREAM_PORT.default,
-        "Port of name servers; anything but 53 is for rooms where they are imitated.",
+        "Port of name servers. A value other than 53 is for tests with simulated name servers.",
         limit=limits.UPSTREAM_PORT,
     )
-    port_per_query: bool = option(
+    source_port_per_query: bool = option(
         True,
-        "A new random port for every upstream query, on a socket connected to its server. Off: a pool of 32 ports that"
-        " live up to 30 seconds, some microseconds cheaper; an attacker may find them by probing, and then push queries"
-        " to TCP or guess only the id and the letter case.",
+        "Use a new random source port, on a connected socket, for every upstream query. Off: use a pool of 32 random"
+        " ports that are replaced within 30 seconds. The pool saves some microseconds for each query, but an attacker"
+        " can find its ports by probing.",
     )
-    source_v4: str = option("", "Source address of IPv4 queries; empty: the kernel's choice.")
-    source_v6: str = option("", "Source address of IPv6 queries; empty: the kernel's choice.")
+    query_source_v4: str = option("", "Source address of upstream queries over IPv4. Empty: the kernel selects it.")
+    query_source_v6: str = option("", "Source address of upstream queries over IPv6. Empty: the kernel selects it.")
     tls_cert_bundle: str = option(
         "",
         "PEM file of the certificate authorities for tls:// and https:// servers. Empty: those of the system.",
@@ -465,88 +498,96 @@ class IterationSettings:
 
     def __post_init__(self) -> None:
         check_limits(self, "iteration")
-        check_prefixes(self.do_not_query, "iteration.do_not_query")
-        check_names(self.case_exempt, "iteration.case_exempt")
+        check_prefixes(self.do_not_query_addresses, "iteration.do_not_query_addresses")
+        check_names(self.case_randomisation_exempt, "iteration.case_randomisation_exempt")
         check_path(self.tls_cert_bundle, "iteration.tls_cert_bundle")
-        for name, version in (("source_v4", 4), ("source_v6", 6)):
+        for name, version in (("query_source_v4", 4), ("query_source_v6", 6)):
             text = getattr(self, name)
             if text:
                 check_addresses((text,), f"iteration.{name}")
                 if ip_address(text).version != version:
                     raise ValueError(f"iteration.{name}: {text!r} is not an IPv{version} address")
         if not (self.do_ip4 or self.do_ip6):
-            raise ValueError("iteration.do_ip4: with do_ip6 off as well no server could be asked")
+            raise ValueError("iteration.do_ip4: do-ip4 and do-ip6 are both off; no name server can be queried")
 
 
 @dataclass(frozen=True, slots=True)
 class DnssecSettings:
-    """What is validated, and from which keys."""
+    """DNSSEC validation and trust anchors."""
 
-    enabled: bool = option(
-        True, "Validate answers (RFC 4035); off: nothing is marked secure, nothing is refused as bogus."
-    )
+    enabled: bool = option(True, "Validate answers (RFC 4035). Off: no answer is marked secure or rejected as bogus.")
     trust_anchors: tuple[str, ...] = option(
         hints.ROOT_ANCHORS,
-        "DS or DNSKEY records in text form, several for one name permitted, any name (RFC 4035 5); an empty list means"
-        " no validation. The default is the two root keys, tags 20326 and 38696.",
+        "Trust anchors: DS or DNSKEY records in presentation format, for any zone, several for one zone if needed"
+        " (RFC 4035 5). An empty list turns validation off. The default is the two root keys, key tags 20326 and"
+        " 38696.",
     )
     auto_trust_anchor_file: str = option(
         "",
-        "File in which trust anchors are kept up to date as their zones change keys (RFC 5011); its directory must be"
-        " writable for the daemon. Empty: the anchors stay as they are configured.",
+        "File in which trust anchors are updated when their zones roll their keys (RFC 5011). The daemon must be able"
+        " to write to its directory. Empty: the configured anchors do not change.",
     )
     add_hold_down: float = option(
         float(limits.ADD_HOLD_DOWN.default),
-        "A new key of a zone with an anchor is trusted when it was published, and signed for, this long.",
+        "RFC 5011 add hold-down time: a new key of a zone with a trust anchor must be published and signed for this"
+        " long before it is trusted.",
         kind="seconds",
         limit=limits.ADD_HOLD_DOWN,
     )
     remove_hold_down: float = option(
         float(limits.REMOVE_HOLD_DOWN.default),
-        "A revoked key is shown as revoked for this long, then as removed; it is trusted in neither state.",
+        "RFC 5011 remove hold-down time: a revoked key is listed as revoked for this long before it is removed. It is"
+        " not trusted meanwhile.",
         kind="seconds",
         limit=limits.REMOVE_HOLD_DOWN,
     )
-    keep_missing: float = option(
-        float(limits.KEEP_MISSING.default),
-        "A trusted key that is published no longer is removed after this time if there is another; 0 keeps it.",
+    missing_hold_down: float = option(
+        float(limits.MISSING_HOLD_DOWN.default),
+        "Time after which a trusted key in the RFC 5011 state Missing is removed if another trusted key remains. 0"
+        " keeps it. Unbound calls this keep-missing.",
         kind="seconds",
-        limit=limits.KEEP_MISSING,
+        limit=limits.MISSING_HOLD_DOWN,
     )
-    negative_anchors: tuple[str, ...] = option(
-        (), "Zones at and below which nothing is validated, for operators with a broken zone to reach (RFC 7646)."
+    negative_trust_anchors: tuple[str, ...] = option(
+        (),
+        "Zones at and below which answers are not validated, for a zone whose signatures are known to be broken (RFC"
+        " 7646).",
     )
-    sha1: bool = option(
-        True, "Accept signatures of algorithms 5 and 7 (RSA with SHA-1, RFC 9905); off: such zones count as insecure."
+    accept_sha1: bool = option(
+        True,
+        "Validate with algorithms 5 and 7 (RSA with SHA-1, RFC 9905). Off: zones signed only with them count as"
+        " insecure.",
     )
     harden_algorithm_downgrade: bool = option(
         False,
-        "Demand a right signature of each algorithm that a zone's DS records and keys name, so that breaking the"
-        " weakest is not enough; some zones fail it during a rollover, and RFC 6840 5.11 wants one to suffice.",
+        "Require a valid signature of every algorithm in a zone's DS records and keys, so that breaking the weakest"
+        " algorithm is not enough. Off by default: RFC 6840 5.11 requires only one, and some zones have only one"
+        " during a rollover.",
     )
     signature_skew_min: float = option(
         float(limits.SIGNATURE_SKEW_MIN.default),
-        "Believe a signature this long before and after its time, whatever its validity. RFC 4035 5.3.1 forbids it, so"
-        " the default is 0; where clocks differ, one hour and one day for the next one are what others allow.",
+        "Lowest clock skew tolerated at both ends of a signature's validity period. The default is 0 because RFC 4035"
+        " 5.3.1 tolerates none; other resolvers use one hour here and one day for `signature-skew-max`.",
         kind="seconds",
         limit=limits.SIGNATURE_SKEW_MIN,
     )
     signature_skew_max: float = option(
         float(limits.SIGNATURE_SKEW_MAX.default),
-        "Between that and this, believe a signature for a tenth of its validity before and after its time; 0 together"
-        " with the last one 0 allows nothing.",
+        "Highest clock skew tolerated. Between the two bounds, a tenth of the signature's validity period is"
+        " tolerated. 0 tolerates none.",
         kind="seconds",
         limit=limits.SIGNATURE_SKEW_MAX,
     )
-    nsec3_iterations: int = option(
+    nsec3_max_iterations: int = option(
         limits.NSEC3_ITERATIONS.default,
-        "NSEC3 hash iterations that are still followed; a zone that asks for more counts as insecure (RFC 9276 3.2).",
+        "Highest NSEC3 iteration count that is validated. A zone with a higher count is treated as insecure (RFC 9276"
+        " 3.2).",
         limit=limits.NSEC3_ITERATIONS,
     )
 
     def __post_init__(self) -> None:
         check_limits(self, "dnssec")
-        check_names(self.negative_anchors, "dnssec.negative_anchors")
+        check_names(self.negative_trust_anchors, "dnssec.negative_trust_anchors")
         check_path(self.auto_trust_anchor_file, "dnssec.auto_trust_anchor_file")
         if self.signature_skew_min > self.signature_skew_max:
             raise ValueError("dnssec.signature_skew_min: it is larger than dnssec.signature-skew-max")
@@ -556,53 +597,58 @@ class DnssecSettings:
 
     @property
     def active(self) -> bool:
-        """Whether validation takes place at all."""
+        """Whether answers are validated."""
         return self.enabled and bool(self.trust_anchors)
 
 
 @dataclass(frozen=True, slots=True)
 class PolicySettings:
-    """Who may ask, and what is answered without asking anybody."""
+    """Access control, local answers and rewriting of answers."""
 
     allow: tuple[str, ...] = option(
         ("127.0.0.0/8", "::1/128"),
-        "Client prefixes that are served; the longest matching prefix of the three lists decides.",
+        "Client prefixes that are served. The longest matching prefix of `allow`, `refuse` and `drop` decides.",
     )
     refuse: tuple[str, ...] = option(
         (),
-        "Client prefixes answered REFUSED (RFC 1035 4.1.1), as are those that no list holds: an open resolver is a"
-        " weapon in others' hands (RFC 5358).",
+        "Client prefixes that are answered REFUSED. Clients in none of the three lists are refused too, because open"
+        " resolvers are used for amplification attacks (RFC 5358).",
     )
-    drop: tuple[str, ...] = option((), "Client prefixes that get no answer at all.")
-    special_names: bool = option(
+    drop: tuple[str, ...] = option((), "Client prefixes whose queries are dropped without an answer.")
+    special_use_domains: bool = option(
         True,
-        "Answer localhost, invalid, onion and the reverse zones of private addresses here (RFC 6761, RFC 6303,"
-        " RFC 7686).",
+        "Answer localhost, invalid, onion and the reverse zones of private addresses locally (RFC 6761, RFC 6303, RFC"
+        " 7686).",
     )
-    hosts: tuple[HostEntry, ...] = option((), "Names and addresses answered from here, forward and reverse.")
-    hosts_files: tuple[str, ...] = option((), "Files in the form of /etc/hosts, answered likewise.")
+    hosts: tuple[HostEntry, ...] = option((), "Names and addresses that are answered locally, forward and reverse.")
+    hosts_files: tuple[str, ...] = option((), "Files in the format of /etc/hosts whose entries are answered locally.")
     local_zones: tuple[str, ...] = option(
         (),
-        'Zones answered here: "zone kind", the kind being static, nodata, nxdomain, refuse, redirect, transparent,'
-        " typetransparent, truncate (clients are told to ask over TCP) or resolve.",
+        'Zones that are answered locally, as "zone type". Types: static, nodata, nxdomain, refuse, redirect,'
+        " transparent, typetransparent, truncate (clients must use TCP) or resolve.",
     )
-    local_data: tuple[str, ...] = option((), "Records of local zones, in the text form of zone files.")
+    local_data: tuple[str, ...] = option((), "Records of local zones in presentation format.")
     dns64_prefix: str = option(
         "",
-        "Make AAAA records below this prefix for names that have A records only, for clients behind NAT64 (RFC 6147);"
-        ' usually "64:ff9b::/96". Empty: never.',
+        "Prefix for the synthesis of AAAA records for names that have only A records, for clients behind NAT64 (RFC"
+        ' 6147); usually "64:ff9b::/96". Empty: no synthesis.',
     )
     dns64_exclude: tuple[str, ...] = option(
-        ("::ffff:0:0/96",), "AAAA records inside these prefixes count as none for that (RFC 6147 5.1.4)."
+        ("::ffff:0:0/96",),
+        "AAAA records in these prefixes are ignored by DNS64, so that AAAA records are synthesised (RFC 6147 5.1.4).",
     )
     private_addresses: tuple[str, ...] = option(
         (),
-        "Addresses of one's own network, which names of strangers must not point to (DNS rebinding): they are left out"
-        " of answers.",
+        "Address prefixes that are removed from answers, because public names must not point into a private network"
+        " (DNS rebinding).",
     )
-    private_domains: tuple[str, ...] = option((), "Zones at and below which such addresses are in order.")
-    renumber: tuple[str, ...] = option(
-        (), 'Addresses in answers that are moved: "192.0.2.0/24 198.51.100.0/24" turns the first prefix into the other.'
+    private_domains: tuple[str, ...] = option(
+        (), "Zones at and below which names may have addresses of `private-addresses`."
+    )
+    rewrite_addresses: tuple[str, ...] = option(
+        (),
+        'Prefix pairs for rewriting addresses in answers: "192.0.2.0/24 198.51.100.0/24" replaces the first prefix by'
+        " the second.",
     )
 
     def __post_init__(self) -> None:
@@ -610,8 +656,8 @@ class PolicySettings:
             check_prefixes(getattr(self, name), f"policy.{name}")
         if self.dns64_prefix:
             _check_dns64(self.dns64_prefix)
-        for text in self.renumber:
-            _check_renumber(text)
+        for text in self.rewrite_addresses:
+            _check_rewrite(text)
         for entry in self.hosts:
             check_names((entry.name,), "policy.hosts")
             check_addresses(entry.addresses, f"policy.hosts.{entry.name}")
@@ -622,10 +668,12 @@ class PolicySettings:
 
 @dataclass(frozen=True, slots=True)
 class ControlSettings:
-    """How the running daemon is told what to do (resolverctl)."""
+    """The control channel of resolverctl."""
 
     socket: str = option(
-        "", "Path of the Unix socket for resolverctl; only the daemon's own user and root may open it. Empty: none."
+        "",
+        "Path of the Unix socket for resolverctl. Only the user of the daemon and root can open it. Empty: no control"
+        " socket.",
     )
 
     def __post_init__(self) -> None:
@@ -634,12 +682,12 @@ class ControlSettings:
 
 @dataclass(frozen=True, slots=True)
 class MetricsSettings:
-    """Counters for Prometheus."""
+    """Metrics for Prometheus."""
 
     listen: str = option(
         "",
-        "Address and port of GET /metrics over HTTP, for instance 127.0.0.1:9335; whoever reaches it can read all"
-        " counters. It needs prometheus-client (pip install 'corenet-resolver[metrics]'). Empty: none.",
+        "Address and port of GET /metrics over HTTP, for example 127.0.0.1:9335. There is no access control. It needs"
+        " prometheus-client (pip install 'corenet-resolver[metrics]'). Empty: no metrics.",
     )
 
     def __post_init__(self) -> None:
@@ -652,13 +700,13 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 
 @dataclass(frozen=True, slots=True)
 class LogSettings:
-    """What the daemon says on standard error."""
+    """The log on standard error."""
 
-    level: str = option("info", "Least important message shown: debug, info, warning or error.")
-    interval: float = option(
+    level: str = option("info", "Lowest severity that is logged: debug, info, warning or error.")
+    rate_limit_interval: float = option(
         float(limits.LOG_INTERVAL.default),
-        "The same complaint is repeated at most once in this time, with a count; of different questions that fail,"
-        f" {limits.LOG_FAILURES} are told.",
+        "Within this time, a repeated message is logged once, with a count of the repetitions, and at most"
+        f" {limits.LOG_FAILURES} different failed queries are logged.",
         kind="seconds",
         limit=limits.LOG_INTERVAL,
     )
@@ -671,39 +719,39 @@ class LogSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that can be set. Two equal values behave the same; a reload replaces the whole."""
+    """All settings. Equal values behave equally; a reload replaces the whole object."""
 
     server: ServerSettings = field(
-        default_factory=ServerSettings, metadata={"doc": "Where and how clients are served."}
+        default_factory=ServerSettings, metadata={"doc": "Listeners, limits for clients, and the form of replies."}
     )
     cache: CacheSettings = field(
-        default_factory=CacheSettings, metadata={"doc": "What is remembered, how much of it and for how long."}
+        default_factory=CacheSettings, metadata={"doc": "Size of the cache, and bounds of the TTLs."}
     )
     iteration: IterationSettings = field(
-        default_factory=IterationSettings, metadata={"doc": "How the tree is walked and how servers are asked."}
+        default_factory=IterationSettings, metadata={"doc": "Iteration, and queries to upstream servers."}
     )
     dnssec: DnssecSettings = field(
-        default_factory=DnssecSettings, metadata={"doc": "What is validated, and from which keys."}
+        default_factory=DnssecSettings, metadata={"doc": "DNSSEC validation and trust anchors."}
     )
     policy: PolicySettings = field(
-        default_factory=PolicySettings, metadata={"doc": "Who may ask, and what is answered without asking anybody."}
+        default_factory=PolicySettings, metadata={"doc": "Access control, local answers and rewriting of answers."}
     )
     control: ControlSettings = field(
-        default_factory=ControlSettings, metadata={"doc": "How the running daemon is told what to do (resolverctl)."}
+        default_factory=ControlSettings, metadata={"doc": "The control channel of resolverctl."}
     )
-    metrics: MetricsSettings = field(default_factory=MetricsSettings, metadata={"doc": "Counters for Prometheus."})
-    log: LogSettings = field(default_factory=LogSettings, metadata={"doc": "What the daemon says on standard error."})
+    metrics: MetricsSettings = field(default_factory=MetricsSettings, metadata={"doc": "Metrics for Prometheus."})
+    log: LogSettings = field(default_factory=LogSettings, metadata={"doc": "The log on standard error."})
     root_hints: tuple[RootServer, ...] = option(
         tuple(RootServer(name, addresses) for name, addresses in hints.ROOT_SERVERS),
-        "Root servers to begin with (RFC 9609); a list given here replaces the built-in one.",
+        "Root servers to start with (RFC 9609). A list given here replaces the built-in one.",
     )
-    forward: tuple[ForwardZone, ...] = option((), "Zones asked of other recursive resolvers.")
-    stub: tuple[StubZone, ...] = option((), "Zones asked of given authoritative servers.")
+    forward: tuple[ForwardZone, ...] = option((), "Zones whose queries are forwarded to other recursive resolvers.")
+    stub: tuple[StubZone, ...] = option((), "Zones that are resolved with configured authoritative servers.")
 
     def __post_init__(self) -> None:
         if not self.root_hints and "." not in self.configured_zones:
             raise ValueError(
-                "root_hints: the list is empty and no forward zone takes its place; nothing could be resolved"
+                'root_hints: the list is empty and no forward or stub zone "." replaces it; nothing can be resolved'
             )
         for name, addresses in self.root_hints:
             check_names((name,), "root_hints")
@@ -712,7 +760,7 @@ class Settings:
         for zone in self.configured_zones:
             plain = zone.removesuffix(".").lower()
             if plain in seen:
-                raise ValueError(f"forward: zone {zone!r} is given twice; give all its servers in one table")
+                raise ValueError(f"forward: zone {zone!r} is configured twice; list all its servers in one table")
             seen.add(plain)
         entries: tuple[ForwardZone | StubZone, ...] = (*self.forward, *self.stub)
         for entry in entries:
@@ -720,7 +768,9 @@ class Settings:
             wider = any("." + one != plain and plain.endswith("." + one if one else "") for one in seen)
             if not (entry.addresses or getattr(entry, "names", ()) or wider):
                 kind = "forward" if isinstance(entry, ForwardZone) else "stub"
-                raise ValueError(f"{kind}: zone {entry.zone!r} has no servers, and no wider zone to be taken out of")
+                raise ValueError(
+                    f"{kind}: zone {entry.zone!r} has no servers, and there is no wider zone to exclude it from"
+                )
 
     @property
     def configured_zones(self) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ workers = 1
 do-ip6 = false
 do-not-query-localhost = false
 [policy]
-special-names = false
+special-use-domains = false
 [dnssec]
 {dnssec}
 [control]
@@ -124,7 +124,7 @@ def counters(control: Path) -> tuple[int, int]:
         sock.shutdown(socket.SHUT_WR)
         with sock.makefile("rb") as replies:
             found = json.loads(replies.readline())["result"]
-    return found["mesh"]["upstream"], found["crypto"]["checks"]
+    return found["resolution"]["upstream_queries"], found["signatures"]["checks"]
 
 
 def start_cpu(world: ColdWorld) -> float:

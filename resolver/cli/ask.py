@@ -1,7 +1,7 @@
-"""The question of a command line of rdig, put to one server or to the library, and the exit code of what came back.
+"""Performs the query of a command line of rdig, at one server or with the library, and computes the exit code.
 
-The rule kept here: scripts rely on the exit codes, so they are decided in one function, whether the result is printed
-or explained. The library is imported when it is used: asking a server needs little and should start quickly.
+Scripts rely on the exit codes, so one function decides them for both output forms. The library is imported only when
+it is used, so that a query to a server starts fast.
 """
 
 import secrets
@@ -11,7 +11,7 @@ from resolver.cli import grammar, output
 from resolver.cli.query import exchange
 from resolver.limits import DIG_TIMEOUT
 from resolver.wire import consts as c
-from resolver.wire import edns as edns_room
+from resolver.wire import edns as edns_codec
 from resolver.wire import name as names
 from resolver.wire.build import make_query
 from resolver.wire.message import MessageView
@@ -30,7 +30,7 @@ EDE_CODE_SIZE = 2  # RFC 8914 section 2
 
 
 def exit_code(report: output.Report) -> int:
-    """What a script gets to know: records, none, or a failure."""
+    """The exit code: records found, no records, or failure."""
     if report.rcode in (c.NOERROR, c.NXDOMAIN):
         wanted = any(report.qtype in (rrset.rtype, c.ANY) for rrset in report.sections.get(c.ANSWER, ()))
         return EXIT_FOUND if wanted and report.rcode == c.NOERROR else EXIT_EMPTY
@@ -38,10 +38,10 @@ def exit_code(report: output.Report) -> int:
 
 
 async def ask_server(request: grammar.Request, server: str) -> output.Report:
-    """Ask one server once.
+    """Send the query to one server.
 
     Raises:
-        NoReplyError: when nothing usable came back.
+        NoReplyError: no usable reply.
     """
     flags = c.RD * request.rec | c.CD * request.cd | c.AD * request.edns
     options = [(c.OPTION_NSID, b"")] if request.nsid else []
@@ -76,10 +76,10 @@ async def ask_server(request: grammar.Request, server: str) -> output.Report:
 
 
 async def resolve(request: grammar.Request, settings: "Settings") -> "Trace":
-    """Resolve by iteration with the library, within the playground when that was asked for.
+    """Resolve iteratively with the library, in the playground if requested.
 
     Raises:
-        ResolveTimeout: when the time that was given is over.
+        ResolveTimeout: the requested timeout has passed.
     """
     from resolver import playground
     from resolver.api import Resolver
@@ -107,9 +107,9 @@ def _edns(view: MessageView) -> output.EdnsReport | None:
 
 def _ede(view: MessageView) -> list[tuple[int, str]]:
     options = [] if view.edns is None else view.edns.options
-    return [edns_room.parse_ede(value) for code, value in options if _is_ede(code, value)]
+    return [edns_codec.parse_ede(value) for code, value in options if _is_ede(code, value)]
 
 
 def _is_ede(code: int, value: bytes) -> bool:
-    """Whether it is a whole Extended DNS Error; one without its two octets of code is shown as any other option."""
+    """Whether the option is a complete Extended DNS Error. A shorter one is shown like an unknown option."""
     return code == c.OPTION_EDE and len(value) >= EDE_CODE_SIZE

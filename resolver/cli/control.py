@@ -1,8 +1,8 @@
-"""resolverctl: tell a running resolverd what to do, over its control socket.
+"""resolverctl: sends commands to a running resolverd over its control socket.
 
-It knows nothing of the daemon but the protocol of the socket (one line of JSON out, lines of JSON back), so it starts
-at once and also talks to a daemon of another version. Exit status: 0 done; 1 the daemon says why not; 2 the command
-line is wrong; 3 no daemon can be reached there.
+It uses only the protocol of the socket (a line of JSON as request, lines of JSON as reply), so it starts fast and works
+with a daemon of another version. Exit status: 0 done; 1 the daemon reports an error; 2 the command line is invalid;
+3 the daemon cannot be reached.
 """
 
 import argparse
@@ -31,54 +31,54 @@ TIMEOUT = limits.RESOLVERCTL_TIMEOUT
 
 
 class _UnreachableError(Exception):
-    """Nobody answers, or nobody who speaks this protocol."""
+    """The daemon does not reply, or the reply is not of this protocol."""
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line of resolverctl."""
     made = argparse.ArgumentParser(
         prog="resolverctl",
-        description="Tell a running resolverd what to do. It listens when control.socket is set in its configuration.",
-        epilog="Exit status: 0 done, 1 the daemon says why not, 2 wrong command line, 3 no daemon can be reached.",
+        description="Control a running resolverd. It listens when control.socket is set in its configuration.",
+        epilog="Exit status: 0 done, 1 the daemon reports an error, 2 invalid command line, 3 daemon not reached.",
     )
     made.add_argument(
         "-s", "--socket", metavar="PATH", default=os.environ.get(VARIABLE),
-        help=f"the daemon's control socket (by default the environment variable {VARIABLE})",
+        help=f"control socket of the daemon (default: environment variable {VARIABLE})",
     )
     made.add_argument(
         "-t", "--timeout", type=float, default=TIMEOUT.default, metavar="SECONDS",
-        help=f"wait so long for an answer (default {TIMEOUT.default})",
+        help=f"wait this long for a reply (default {TIMEOUT.default})",
     )
     made.add_argument("--json", action="store_true", help="print the result as one line of JSON")
     made.add_argument("--version", action="version", version=f"resolverctl {__version__}")
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("status", help="what runs, since when, and how full the cache is")
-    commands.add_parser("statistics", help="every counter, of all workers together")
-    flush = commands.add_parser("flush", help="forget what is cached for a name, below it, or everything")
+    commands.add_parser("status", help="show workers, uptime and use of the cache")
+    commands.add_parser("statistics", help="show all counters, summed over the workers")
+    flush = commands.add_parser("flush", help="remove a name, a subtree or everything from the cache")
     flush.add_argument("name", nargs="?", help="the name")
-    flush.add_argument("type", nargs="?", help="only this type of record")
+    flush.add_argument("type", nargs="?", help="only this record type")
     flush.add_argument("--subtree", action="store_true", help="the name and everything below it")
     flush.add_argument("--all", action="store_true", help="everything")
-    dump = commands.add_parser("dump", help="print the cached records in the form of a zone file")
+    dump = commands.add_parser("dump", help="print the cached records in zone file format")
     dump.add_argument("name", nargs="?", help="only at and below this name")
     commands.add_parser("save", help="write the cache to cache.snapshot-file")
-    commands.add_parser("load", help="take in what cache.snapshot-file holds and the cache does not")
-    commands.add_parser("reload", help="read the configuration again")
-    commands.add_parser("anchors", help="which keys are trusted, and which wait to be (RFC 5011)")
-    trace = commands.add_parser("trace", help="resolve a name and tell every step and its reason")
+    commands.add_parser("load", help="load entries from cache.snapshot-file that are not in the cache")
+    commands.add_parser("reload", help="reload the configuration")
+    commands.add_parser("anchors", help="show trust anchors and the states of their keys (RFC 5011)")
+    trace = commands.add_parser("trace", help="resolve a name and print each step")
     trace.add_argument("name")
     trace.add_argument("type", nargs="?", default="A")
-    trace.add_argument("--no-validation", action="store_true", help="show data that fails DNSSEC too")
-    log = commands.add_parser("log", help="change the least important message that is logged")
+    trace.add_argument("--no-validation", action="store_true", help="also show data that fail validation")
+    log = commands.add_parser("log", help="change the lowest severity that is logged")
     log.add_argument("level", choices=("debug", "info", "warning", "error"))
     return made
 
 
 def request_of(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The request that a command line stands for.
+    """The request for a command line.
 
     Raises:
-        ValueError: saying what does not go together.
+        ValueError: arguments that exclude each other.
     """
     request: dict[str, Any] = {"command": arguments.command}
     if arguments.command == "flush":
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not TIMEOUT.minimum < arguments.timeout <= TIMEOUT.maximum:
             raise ValueError(f"--timeout: {arguments.timeout:g} is not above 0 and up to {TIMEOUT.maximum} seconds")
         if not arguments.socket:
-            raise ValueError(f"which daemon? Give --socket PATH or set {VARIABLE}; the path is control.socket there")
+            raise ValueError(f"no control socket given: use --socket PATH or set {VARIABLE}")
     except ValueError as error:
         print(f"resolverctl: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return EXIT_UNREACHABLE
     except BrokenPipeError:
-        stdout.discard()  # whoever read the output has seen enough
+        stdout.discard()  # the reader has closed the pipe
         return EXIT_DONE
     except OSError as error:
         stdout.discard()
@@ -131,10 +131,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(arguments: argparse.Namespace, request: dict[str, Any]) -> int:
-    """Send `request`, print what comes back, and return the exit status.
+    """Send `request`, print the reply, and return the exit status.
 
     Raises:
-        _UnreachableError: saying why nothing came back.
+        _UnreachableError: the daemon cannot be reached or does not reply.
     """
     for message in ask(arguments.socket, request, arguments.timeout):
         if "text" in message:
@@ -143,16 +143,16 @@ def run(arguments: argparse.Namespace, request: dict[str, Any]) -> int:
             show(arguments, message.get("result") or {})
             return EXIT_DONE
         else:
-            print(f"resolverctl: {message.get('error', 'the daemon refuses without a reason')}", file=sys.stderr)
+            print(f"resolverctl: {message.get('error', 'the daemon gives no reason')}", file=sys.stderr)
             return EXIT_REFUSED
-    raise _UnreachableError("the daemon ended the connection without a result")
+    raise _UnreachableError("the daemon closed the connection without a result")
 
 
 def ask(path: str, request: dict[str, Any], timeout: float) -> Iterator[dict[str, Any]]:
-    """The messages that come back for `request`.
+    """The messages of the reply to `request`.
 
     Raises:
-        _UnreachableError: nobody answers in time, or what answers makes no sense.
+        _UnreachableError: no reply in time, or the reply is malformed.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout)
@@ -163,30 +163,30 @@ def ask(path: str, request: dict[str, Any], timeout: float) -> Iterator[dict[str
             with connection.makefile("rb") as replies:
                 while line := replies.readline(REPLY):
                     if not line.endswith(b"\n"):
-                        raise _UnreachableError("the daemon ended the connection in the middle of a line")
+                        raise _UnreachableError("the daemon closed the connection in the middle of a line")
                     message = json.loads(line)
                     if not isinstance(message, dict):
                         raise ValueError
                     yield message
         except FileNotFoundError:
-            text = f"there is no socket {path!r}; does the daemon run, with control.socket set?"
+            text = f"socket {path!r} does not exist; is the daemon running, with control.socket set?"
             raise _UnreachableError(text) from None
         except ConnectionRefusedError:
-            raise _UnreachableError(f"nobody serves {path!r} any more; the daemon has gone") from None
+            raise _UnreachableError(f"no process serves {path!r}; the daemon has exited") from None
         except PermissionError:
-            raise _UnreachableError(f"{path!r} may be opened by the daemon's user and root only") from None
+            raise _UnreachableError(f"only the daemon's user and root may open {path!r}") from None
         except TimeoutError:
-            raise _UnreachableError(f"no answer in {timeout:g} seconds") from None
+            raise _UnreachableError(f"no reply within {timeout:g} seconds") from None
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else None
-            raise _UnreachableError(f"{path!r}: {why or 'what answers there is no resolverd'}") from None
+            raise _UnreachableError(f"{path!r}: {why or 'the reply is not of a resolverd'}") from None
 
 
 # --- printing -----------------------------------------------------------------------------------------------------
 
 
 def show(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
-    """Print a result for people, or as JSON."""
+    """Print a result as text, or as JSON."""
     if arguments.json:
         print(json.dumps(result))
         return
@@ -198,7 +198,7 @@ def show(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
                 continue
             print(
                 f"worker {worker['worker']}: resolverd {worker['version']}, pid {worker['pid']}, up "
-                f"{duration(worker['seconds'])}, {worker['queries']} queries, {worker['waiting']} waiting"
+                f"{duration(worker['seconds'])}, {worker['queries']} queries, {worker['pending']} pending"
             )
         cache = result["cache"]
         kinds = ", ".join(f"{value} {key[8:]}" for key, value in cache.items() if key.startswith("entries_"))
@@ -213,44 +213,44 @@ def show(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
                 else:
                     print(f"{group}.{key} {value}")
     elif command == "flush":
-        print(f"{result['entries']} entries forgotten")
+        print(f"{result['entries']} entries removed")
     elif command == "save":
         print(f"{result['bytes']} bytes written to {result['file']}")
     elif command == "load":
-        print(f"{result['entries']} entries taken in from {result['file']}, written {duration(result['age'])} ago")
+        print(f"{result['entries']} entries loaded from {result['file']}, written {duration(result['age'])} ago")
     elif command == "anchors":
         for line in anchor_lines(result):
             print(line)
     elif command == "log":
         print(f"log level is {result['level']} until the next reload")
     elif command == "reload":
-        print("the configuration is good and comes into force")
+        print("the new configuration is in force")
 
 
 def anchor_lines(result: dict[str, Any]) -> Iterator[str]:
-    """The trust anchors and what is known of them, in lines for people."""
-    yield f"kept in {result['file']}" + (f"; {result['trouble']}" if result["trouble"] else "")
+    """Lines of text about the trust anchors."""
+    yield f"file {result['file']}" + (f"; error: {result['error']}" if result["error"] else "")
     for zone in result["zones"]:
-        state = "" if zone["trusted"] else " is no trust anchor any more: all its keys are revoked;"
+        state = "" if zone["trusted"] else ", not a trust anchor because all keys are revoked"
         yield (
-            f"{zone['zone']}{state} last seen {moment(zone['succeeded'])}, next look {moment(zone['due'])}"
-            + (f"; last look failed: {zone['trouble']}" if zone["trouble"] else "")
+            f"zone {zone['zone']}{state}: last success {moment(zone['last_success'])}, next probe"
+            f" {moment(zone['next_probe'])}" + (f"; last probe failed: {zone['error']}" if zone["error"] else "")
         )
         if not zone["keys"]:
-            yield "  the configured anchors; no key was seen yet"
+            yield "  configured anchors, not probed yet"
         for key in zone["keys"]:
-            until = f", trusted from {moment(key['until'])} on" if key["until"] else ""
+            until = f", hold-down ends {moment(key['until'])}" if key["until"] else ""
             since = moment(key["since"])
             yield f"  key {key['tag']}, algorithm {key['algorithm']}: {key['state']} since {since}{until}"
 
 
 def moment(seconds: int) -> str:
-    """A time as people write it, in UTC."""
+    """A time in UTC as text."""
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds)) if seconds else "never"
 
 
 def duration(seconds: int) -> str:
-    """Time as people say it: 3 d 4 h, 12 min 5 s."""
+    """A duration as text: 3 d 4 h, 12 min 5 s."""
     parts = []
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
         count, seconds = divmod(seconds, size)

@@ -1,8 +1,8 @@
-"""rdig: ask a name server, or resolve by oneself and explain every step.
+"""rdig: queries a name server, or resolves a name itself and explains each step.
 
-The rule kept here: this file joins the parts (grammar, ask, output) and turns every error into an exit code; what a
-result amounts to is said by `ask.exit_code`. With ``@server`` the resolver library is not even imported, because a
-tool that is used to find out why resolving fails should start quickly and depend on little.
+This module connects `grammar`, `ask` and `output` and turns every error into an exit code; `ask.exit_code` decides that
+of a result. With ``@server`` the resolver library is not imported, because a tool for debugging resolution should start
+fast and depend on little.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ EXIT_INTERNAL = 10
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run the tool with `words` (the process's own by default) and return its exit code."""
+    """Run rdig with the arguments `words` (default: those of the process) and return its exit code."""
     stdout.prepare()
     try:
         status = _run(sys.argv[1:] if words is None else words)
@@ -40,19 +40,19 @@ def main(words: Sequence[str] | None = None) -> int:
             print(f"rdig: {line}", file=sys.stderr)
         return EXIT_USAGE
     except grammar.UsageError as error:
-        print(f"rdig: {error}\nrdig --help shows how it is used", file=sys.stderr)
+        print(f"rdig: {error}\nsee rdig --help", file=sys.stderr)
         return EXIT_USAGE
     except (NoReplyError, KeyboardInterrupt) as error:
         print(f"rdig: {str(error) or 'interrupted'}", file=sys.stderr)
         return EXIT_NO_REPLY
     except BrokenPipeError:
-        stdout.discard()  # whoever read the output has seen enough
+        stdout.discard()  # the reader has closed the pipe
         return EXIT_FOUND
     except OSError as error:
         stdout.discard()
         print(f"rdig: {stdout.reason(error)}", file=sys.stderr)
         return EXIT_INTERNAL
-    except Exception:  # noqa: BLE001  the interpreter's own exit code for a fault, 1, means "no such name" here
+    except Exception:  # noqa: BLE001  Python's exit code for an exception, 1, means "no records" here
         traceback.print_exc()
         return EXIT_INTERNAL
 
@@ -85,7 +85,7 @@ def _run(words: Sequence[str]) -> int:
 
 
 def _report_of(request: grammar.Request, settings: "Settings", trace: "Trace") -> output.Report:
-    """What the library found, in the form of a reply."""
+    """The result of the library as a report."""
     outcome = trace.answer.outcome
     return output.Report(
         request.qname,
@@ -105,7 +105,7 @@ def _report_of(request: grammar.Request, settings: "Settings", trace: "Trace") -
 
 
 class _ConfigurationError(Exception):
-    """The file given with --config cannot be used; the message has a line for each fault."""
+    """The file given with --config cannot be used; the message has a line for each error."""
 
 
 def _settings(request: grammar.Request) -> "Settings":
@@ -120,7 +120,7 @@ def _settings(request: grammar.Request) -> "Settings":
             settings = load(request.config)
         except (ConfigError, OSError) as error:
             raise _ConfigurationError(str(error))
-    iteration = dataclasses.replace(settings.iteration, edns_payload=request.bufsize)
+    iteration = dataclasses.replace(settings.iteration, edns_buffer_size=request.bufsize)
     return dataclasses.replace(settings, iteration=iteration)
 
 

@@ -1,9 +1,9 @@
-"""``rdig +explain``: the whole story of a query, by resolving it here or through the server that was named.
+"""``rdig +explain``: explains the resolution of a query, done here or through a given server.
 
-Without a server rdig walks from the root itself and sees everything. A server keeps its own walk to itself: then its
-reply is shown as it came, and the chain of trust is checked here with every record fetched through that server, so
-that the two can be compared. The rule kept here: this file joins the parts and writes the result; what is written
-comes from `resolver.explain`, and a file that cannot be written is a usage error with the system's reason.
+Without a server, rdig resolves from the root and sees each step. The steps of a server are not visible, so its reply is
+shown unchanged, and the chain of trust is validated here with all records fetched through that server, for comparison.
+This module connects the parts and writes the output; `resolver.explain` produces its content. An output file that
+cannot be written is a usage error.
 """
 
 import dataclasses
@@ -30,19 +30,19 @@ def run(request: grammar.Request, settings: "Settings") -> int:
     """Resolve, explain, print or write, and return the exit code of `rdig`.
 
     Raises:
-        NoReplyError: the server that was named does not reply.
-        grammar.UsageError: the file for the output cannot be written.
+        NoReplyError: the server does not reply.
+        grammar.UsageError: the output file cannot be written.
     """
     from resolver.api import ResolveTimeout
 
     if request.output is not None:
-        _write(request.output, "")  # before the work, so that a wrong path costs nothing
-    told, timed_out, report = None, False, None
+        _write(request.output, "")  # before the resolution, so that a wrong path fails at once
+    server_reply, timed_out, report = None, False, None
     source = "by iteration in the playground" if request.playground else "by iteration"
     if request.server is not None:
-        # Signatures are of interest here whether or not they shall be shown, and so is who answers.
+        # The explanation needs signatures and NSID whether or not they are printed.
         report = corenet.run(ask_server(dataclasses.replace(request, dnssec=True, nsid=request.edns), request.server))
-        told = _reply_of(report, request.server, request.port)
+        server_reply = _reply_of(report, request.server, request.port)
         source = f"checked here, through {request.server} port {request.port}"
         settings = _through(settings, request)
     try:
@@ -51,7 +51,7 @@ def run(request: grammar.Request, settings: "Settings") -> int:
         if error.trace is None:
             raise
         trace, timed_out = error.trace, True
-    text = _render(request, dataclasses.replace(trace, source=source, told=told))
+    text = _render(request, dataclasses.replace(trace, source=source, server_reply=server_reply))
     if request.output is None:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -68,7 +68,7 @@ def run(request: grammar.Request, settings: "Settings") -> int:
 
 
 def _through(settings: "Settings", request: grammar.Request) -> "Settings":
-    """Settings that ask the server of `request` for everything and believe none of it unchecked."""
+    """Settings that forward all queries to the server of `request` and validate all replies."""
     import socket
 
     from resolver.settings import ForwardZone, IterationSettings
@@ -86,15 +86,15 @@ def _through(settings: "Settings", request: grammar.Request) -> "Settings":
     iteration: IterationSettings = dataclasses.replace(
         settings.iteration,
         do_not_query_localhost=False,
-        do_not_query=(),
-        edns_payload=request.bufsize,
+        do_not_query_addresses=(),
+        edns_buffer_size=request.bufsize,
         tcp_only=request.tcp or settings.iteration.tcp_only,
     )
     return dataclasses.replace(settings, forward=(ForwardZone(".", (endpoint,)),), stub=(), iteration=iteration)
 
 
 def _reply_of(report: output.Report, server: str, port: int) -> "ServerReply":
-    """What the server itself said, for the explanation."""
+    """The reply of the server, for the explanation."""
     from resolver.explain import ServerReply
 
     return ServerReply(
@@ -116,7 +116,7 @@ def _render(request: grammar.Request, trace: "Trace") -> str:
 
 
 def coloured() -> bool:
-    """Whether standard output is a terminal whose user has nothing against colour (no-color.org)."""
+    """Whether to print colours: standard output is a terminal, and NO_COLOR is not set (no-color.org)."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 

@@ -1,8 +1,7 @@
-"""The command line of `rdig`: dig's grammar in one table and one pass, with errors that say which word is wrong.
+"""The command line of `rdig`: the grammar of dig, with errors that name the wrong word.
 
-The rule kept here: a pure function from words to `Request`, no I/O. Words may come in any order, as dig permits; a
-lone word is always the name, so that ``rdig mx`` asks about a name called mx, and of several words those that are a
-type or a class are taken as such.
+A pure function from words to `Request`, no I/O. Words may come in any order, as with dig. A single word is always the
+name, so ``rdig mx`` queries the name mx. Of several words, those that are a type or class are taken as such.
 """
 
 import difflib
@@ -22,45 +21,45 @@ __all__ = ["HELP", "Request", "UsageError", "parse"]
 HELP = """\
 usage: rdig NAME [TYPE] [CLASS] [@SERVER[:PORT]] [+OPTION ...]
 
-Ask the DNS. With @SERVER that server is asked once; without, rdig resolves by itself from the root.
+Query the DNS. With @SERVER the query goes to that server; without, rdig resolves from the root itself.
 
   @SERVER[:PORT]   an address or a host name; IPv6 with a port as @[2001:db8::1]:53
   -p PORT          the server's port (default 53)
-  -x ADDRESS       the name of an address: reverse lookup
-  -t TYPE, -c CLASS, -q NAME   when a word could be mistaken for another
+  -x ADDRESS       reverse look-up of an address
+  -t TYPE, -c CLASS, -q NAME   for words that are ambiguous
 
-  +explain         the whole story: why, who can mend it, delegations, queries, the chain of trust
-  +explain=FORM    the same as text, json or html (a page with drawings that needs nothing else)
-  --output FILE    write the explanation there; without =FORM its ending says which: .html, .json
-  +trace           every step on the way and its reason
-  +short           only the data
-  +json            one JSON object, for programs
-  +tcp             use TCP at once
-  +dnssec          show signatures (and ask the server for them)
-  +cd              do not validate
-  +norec           ask the server not to resolve on our behalf
-  +nsid            ask the server who it is
-  +noedns          no EDNS
-  +bufsize=N       the largest UDP reply to permit, 512 to 65535 (default 1232)
-  +timeout=S       seconds: for each of three attempts with @SERVER (default 5), for the whole otherwise
-  +no...           turns an option off
+  +explain         full report: cause, who can fix it, delegations, queries, chain of trust
+  +explain=FORM    the report as text, json or html (a self-contained page with diagrams)
+  --output FILE    write the report to FILE; without =FORM, .html or .json select the form
+  +trace           each step of the resolution and its reason
+  +short           only the rdata
+  +json            one JSON object
+  +tcp             use TCP only
+  +dnssec          set the DO bit and show signatures
+  +cd              set the CD bit; without @SERVER: do not validate
+  +norec           clear the RD bit
+  +nsid            request the name server identifier
+  +noedns          do not use EDNS
+  +bufsize=N       EDNS buffer size, 512 to 65535 (default 1232)
+  +timeout=S       seconds for each of three attempts with @SERVER (default 5), else for the resolution
+  +no...           turn an option off
 
-  --config FILE    root hints and settings from a resolverd configuration
-  --playground     resolve within the simulated Internet, without any network
+  --config FILE    use root hints and settings of a resolverd configuration
+  --playground     resolve in the simulated Internet, without a network
   --help, --version
 
-exit code: 0 records were found; 1 there are none (NXDOMAIN, or no such type); 2 usage;
-           3 the answer is a failure (SERVFAIL, REFUSED, bogus, ...); 4 no usable reply; 10 internal error
+exit code: 0 records found; 1 no records (NXDOMAIN or NODATA); 2 usage;
+           3 failure (SERVFAIL, REFUSED, bogus, ...); 4 no usable reply; 10 internal error
 """
 
 
 class UsageError(ValueError):
-    """A word of the command line that cannot be understood."""
+    """An invalid command line."""
 
 
 @dataclass(slots=True)
 class Request:
-    """What was asked for. `timeout` is in seconds, None is the default; `server` None means: resolve without help."""
+    """A parsed command line. `timeout` is in seconds, None is the default; without `server`, rdig resolves itself."""
 
     qname: bytes = names.ROOT
     qtype: int = c.A
@@ -68,7 +67,7 @@ class Request:
     server: str | None = None
     port: int = UPSTREAM_PORT.default
     explain: str | None = None
-    """The form of the explanation that is wanted: text, json or html."""
+    """The form of the explanation: text, json or html."""
     output: str | None = None
     trace: bool = False
     short: bool = False
@@ -90,17 +89,17 @@ class Request:
 SWITCHES = ("trace", "short", "json", "tcp", "dnssec", "cd", "rec", "nsid", "edns")
 NUMBERS = {"bufsize": EDNS_PAYLOAD, "timeout": DIG_TIMEOUT}
 OTHER_NAMES = {"cdflag": "cd", "vc": "tcp", "recurse": "rec", "do": "dnssec"}
-DASHES_WITH_VALUE = ("-p", "-x", "-t", "-c", "-q", "--config", "--output")
-PLAIN_DASHES = ("--playground", "--help", "--version")
+OPTIONS_WITH_VALUE = ("-p", "-x", "-t", "-c", "-q", "--config", "--output")
+PLAIN_OPTIONS = ("--playground", "--help", "--version")
 FORMS = ("text", "json", "html")
 ENDINGS = {".html": "html", ".htm": "html", ".json": "json"}
 
 
 def parse(words: Sequence[str]) -> Request:
-    """Understand `words`, the command line without the program's name.
+    """Parse `words`, the command line without the program's name.
 
     Raises:
-        UsageError: with a sentence for the person who typed it.
+        UsageError: they are invalid; the text says which word is wrong.
     """
     request = Request()
     bare: list[str] = []
@@ -111,17 +110,17 @@ def parse(words: Sequence[str]) -> Request:
             _server(request, word[1:])
         elif word.startswith("+"):
             _plus(request, word[1:])
-        elif word in DASHES_WITH_VALUE:
+        elif word in OPTIONS_WITH_VALUE:
             value = next(rest, None)
             if value is None:
                 raise UsageError(f"{word} needs a value")
             given[word] = value
-        elif word in PLAIN_DASHES:
+        elif word in PLAIN_OPTIONS:
             setattr(request, word[2:], True)
         elif word == "-h":
             request.help = True
         elif word.startswith("-") and len(word) > 1:
-            raise UsageError(f"unknown option {word}{_meant(word, (*PLAIN_DASHES, *DASHES_WITH_VALUE))}")
+            raise UsageError(f"unknown option {word}{_suggest(word, (*PLAIN_OPTIONS, *OPTIONS_WITH_VALUE))}")
         else:
             bare.append(word)
     _question(request, bare, given)
@@ -132,11 +131,11 @@ def parse(words: Sequence[str]) -> Request:
     request.config = given.get("--config")
     _explanation(request, given.get("--output"))
     if request.server is None and (request.tcp or not request.edns or not request.rec or request.nsid):
-        raise UsageError("+tcp, +noedns, +norec and +nsid say how to ask a server: name one with @SERVER")
+        raise UsageError("+tcp, +noedns, +norec and +nsid concern queries to a server: name one with @SERVER")
     if request.server is None and request.qclass != c.IN:
-        raise UsageError("resolving without help works in class IN only: name a server with @SERVER")
+        raise UsageError("rdig itself resolves class IN only: name a server with @SERVER")
     if request.server is not None and (request.trace or request.playground or (request.config and not request.explain)):
-        raise UsageError("+trace, --playground and --config are for resolving without help: leave @SERVER away")
+        raise UsageError("+trace, --playground and --config work without a server only: omit @SERVER")
     if request.short and request.json:
         raise UsageError("+short and +json exclude each other")
     return request
@@ -146,12 +145,12 @@ def parse(words: Sequence[str]) -> Request:
 
 
 def _explanation(request: Request, path: str | None) -> None:
-    """Settle the form of an explanation, and that nothing else was asked for beside it."""
+    """Choose the form of the explanation and reject options that exclude it."""
     if path is not None:
         if request.explain is None:
-            raise UsageError("--output says where an explanation goes: add +explain")
+            raise UsageError("--output needs +explain")
         if not path:
-            raise UsageError("--output needs the name of a file")
+            raise UsageError("--output needs a file name")
         request.output = path
     if request.explain is None:
         return
@@ -160,7 +159,7 @@ def _explanation(request: Request, path: str | None) -> None:
         request.explain = next(endings, "text")
     others = [f"+{word}" for word in ("trace", "short", "json") if getattr(request, word)]
     if others:
-        remedy = " (the form is chosen by +explain=json)" if "+json" in others else ""
+        remedy = " (use +explain=json)" if "+json" in others else ""
         raise UsageError(f"+explain and {' and '.join(others)} exclude each other{remedy}")
     if request.qclass != c.IN:
         raise UsageError("+explain works in class IN only")
@@ -173,7 +172,7 @@ def _server(request: Request, text: str) -> None:
         if not bracket:
             raise UsageError(f"@{text}: the closing bracket is missing: @[2001:db8::1] or @[2001:db8::1]:5300")
         if tail and not tail.startswith(":"):
-            raise UsageError(f"@{text}: after ] only :PORT may follow")
+            raise UsageError(f"@{text}: only :PORT may follow ]")
         if host and not _is_address(host, 6):
             raise UsageError(f"@{text}: {host!r} in brackets is not an IPv6 address")
         colon, port = tail[:1], tail[1:]
@@ -188,18 +187,18 @@ def _server(request: Request, text: str) -> None:
 
 
 def _host(host: str, text: str) -> str:
-    """An address as it is, or the name of a host in ASCII."""
+    """An address unchanged, or a host name in ASCII."""
     if _is_address(host):
         return host
     if ":" in host:
-        raise UsageError(f"@{text}: {host!r} is not an IPv6 address; a port follows one in brackets: @[2001:db8::1]:53")
+        raise UsageError(f"@{text}: {host!r} is not an IPv6 address; with a port write @[2001:db8::1]:53")
     for sign in "#@":
         before, found, port = host.partition(sign)
         if found:
             raise UsageError(f"@{text}: a port follows a colon, not {sign}: @{before}:{port}")
     ascii_host = _name_in_ascii(host)
     if not re.fullmatch(r"[A-Za-z0-9._-]+", ascii_host):
-        raise UsageError(f"@{text}: {host!r} is neither an address nor the name of a host")
+        raise UsageError(f"@{text}: {host!r} is neither an address nor a host name")
     _name(ascii_host)
     return ascii_host
 
@@ -227,7 +226,7 @@ def _plus(request: Request, text: str) -> None:
         if not wanted:
             request.explain = None
         elif equals and value not in FORMS:
-            raise UsageError(f"+explain can be {', '.join(FORMS)}, not {value!r}{_meant(value, FORMS)}")
+            raise UsageError(f"+explain can be {', '.join(FORMS)}, not {value!r}{_suggest(value, FORMS)}")
         else:
             request.explain = value
     elif key in NUMBERS:
@@ -243,11 +242,11 @@ def _plus(request: Request, text: str) -> None:
             raise UsageError(f"+{key} takes no value")
         setattr(request, key, wanted)
     else:
-        raise UsageError(f"unknown option +{text}{_meant(key, known, '+')}")
+        raise UsageError(f"unknown option +{text}{_suggest(key, known, '+')}")
 
 
-def _meant(word: str, known: Sequence[str], prefix: str = "") -> str:
-    """A question about the word that was probably meant, or nothing."""
+def _suggest(word: str, known: Sequence[str], prefix: str = "") -> str:
+    """A suggestion of a similar known word, or nothing."""
     near = difflib.get_close_matches(word, known, 1)
     return f"; did you mean {prefix}{near[0]}?" if near else ""
 
@@ -268,12 +267,12 @@ def _question(request: Request, bare: list[str], given: dict[str, str]) -> None:
     if not has_name and not others and bare:
         others = [bare[0]]
     if len(others) > (not has_name):
-        raise UsageError(f"{others[-1]!r} is neither a type nor a class, and there is a name already")
+        raise UsageError(f"{others[-1]!r} is neither a type nor a class, and a name is already given")
     if others:
         request.qname = _name(others[0])
         bare.remove(others[0])
     elif not has_name:
-        request.qtype = c.NS  # as dig: nothing at all asks for the root's servers
+        request.qtype = c.NS  # as dig: without a name, the NS records of the root
     for word in bare:
         rtype = _type(word)
         if rtype is not None:
@@ -296,7 +295,7 @@ def _name(text: str) -> bytes:
     try:
         return names.from_text(_name_in_ascii(text))
     except ValueError as error:
-        raise UsageError(f"{text!r} is no domain name: {error}")
+        raise UsageError(f"{text!r} is not a domain name: {error}")
 
 
 def _name_in_ascii(text: str) -> str:
@@ -305,7 +304,7 @@ def _name_in_ascii(text: str) -> str:
     try:
         return idna.encode(text, uts46=True).decode("ascii")
     except ValueError as error:
-        raise UsageError(f"{text!r} is no domain name: {error}")
+        raise UsageError(f"{text!r} is not a domain name: {error}")
 
 
 def _type(word: str) -> int | None:
@@ -323,7 +322,7 @@ def _class(word: str) -> int | None:
 
 
 def _number(text: str, what: str, minimum: int, maximum: int) -> int:
-    # By length first: Python does not read numbers of thousands of digits.
+    # Check the length first: Python does not convert numbers of thousands of digits.
     digits = text.lstrip("0") or "0"
     if text.isascii() and text.isdecimal() and len(digits) <= len(str(maximum)) and minimum <= int(digits) <= maximum:
         return int(digits)

@@ -1,8 +1,7 @@
-"""What `rdig` prints: the long form in the manner of dig, the short form, and JSON for programs.
+"""The output of `rdig`: a long form similar to dig, a short form, and JSON.
 
-The rule kept here: functions from values to text, no I/O; equal values give equal text, columns are aligned within a
-section, so a person can read it and a test can compare it. Times and sizes appear on the last line only, which is
-where dig has them and where a comparison may cut.
+Pure functions from values to text, no I/O. Equal values give equal text, and columns are aligned within a section.
+Times and sizes are on the last line only, as in dig, so that a comparison can omit them.
 """
 
 import json
@@ -21,7 +20,7 @@ __all__ = ["EdnsReport", "Report", "ede_sentence", "long_text", "short_text", "t
 FLAG_WORDS = ((c.QR, "qr"), (c.AA, "aa"), (c.TC, "tc"), (c.RD, "rd"), (c.RA, "ra"), (c.AD, "ad"), (c.CD, "cd"))
 SECTIONS = ((c.ANSWER, "ANSWER"), (c.AUTHORITY, "AUTHORITY"), (c.ADDITIONAL, "ADDITIONAL"))
 KIND_WIDTH = 8
-COLUMN_LIMIT = 40  # an owner name longer than this does not push the columns of the others away
+COLUMN_LIMIT = 40  # longer owner names do not widen the column
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class EdnsReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One answered question, whoever answered it: a server that was asked, or this program by iteration."""
+    """One answered query, by a server or by iteration in this program."""
 
     qname: bytes
     qtype: int
@@ -45,7 +44,7 @@ class Report:
     flags: int
     sections: dict[int, Sequence[RRset]]
     source: str
-    """Who answered, for people: an address with port and transport, or "iteration"."""
+    """The source of the answer: an address with port and transport, or "iteration"."""
     milliseconds: float
     octets: int | None = None
     message_id: int | None = None
@@ -53,11 +52,11 @@ class Report:
     ede: Sequence[tuple[int, str]] = ()
     verdict: str | None = None
     notes: Sequence[str] = field(default_factory=tuple)
-    """Sentences worth saying: a retry over TCP, a reply that was ignored."""
+    """Remarks, such as a retry over TCP or an ignored reply."""
 
 
 def long_text(report: Report, *, signatures: bool = True) -> str:
-    """The whole answer in the manner of dig."""
+    """The whole answer in a form similar to dig."""
     number = "" if report.message_id is None else f", id: {report.message_id}"
     lines = [f";; status: {c.rcode_to_text(report.rcode)}{number}"]
     words = [word for mask, word in FLAG_WORDS if report.flags & mask]
@@ -84,12 +83,12 @@ def long_text(report: Report, *, signatures: bool = True) -> str:
 
 
 def short_text(report: Report) -> str:
-    """The data of the answer section, one record a line, aliases included, as ``dig +short`` has it."""
+    """The rdata of the answer section, one record per line, including aliases, as ``dig +short``."""
     return "".join(f"{row[4]}\n" for row in _rows(report.sections.get(c.ANSWER, ()), signatures=False))
 
 
 def trace_text(steps: Iterable[TraceStep]) -> str:
-    """Every step of a resolution, numbered and indented by how deep the question is that it serves."""
+    """The steps of a resolution, numbered, and indented by the depth of the sub-query."""
     lines = [";; TRACE"]
     for number, step in enumerate(steps, 1):
         lines.append(f"{number:>4}  {'  ' * step.depth}{step.kind:<{KIND_WIDTH}}  {clean(step.text)}{_details(step)}")
@@ -97,7 +96,7 @@ def trace_text(steps: Iterable[TraceStep]) -> str:
 
 
 def to_json(report: Report, *, signatures: bool = True, steps: Iterable[TraceStep] | None = None) -> str:
-    """One JSON object on one line, keys in a fixed order; numbers are numbers, names have their final dot."""
+    """One JSON object on one line, with keys in a fixed order and names with their final dot."""
     value: dict[str, object] = {
         "question": {
             "name": names.to_text(report.qname),
@@ -134,7 +133,7 @@ def to_json(report: Report, *, signatures: bool = True, steps: Iterable[TraceSte
 
 
 def ede_sentence(code: int, text: str) -> str:
-    """An Extended DNS Error in words: ``No Reachable Authority (22): "all servers timed out"``."""
+    """An Extended DNS Error as text: ``No Reachable Authority (22): "all servers timed out"``."""
     return f"{c.ede_to_text(code)} ({code})" + (f": {clean(text)}" if text else "")
 
 
@@ -142,12 +141,12 @@ def ede_sentence(code: int, text: str) -> str:
 
 
 def _milliseconds(value: float) -> str:
-    """A time for people: a neighbour's tenth of a millisecond should not read as nothing."""
+    """Milliseconds as text, with more digits below 1 ms."""
     return f"{value:.1f} ms" if value >= 1 else f"{value:.2f} ms"
 
 
 def _details(step: TraceStep) -> str:
-    """What the text of a step leaves open: the question as it was put (QNAME minimisation), server name and time."""
+    """Details not in the text of a step: the query as sent (QNAME minimisation), server name and time."""
     parts = []
     if step.kind == "ask" and step.qname is not None:
         parts.append(f"{names.to_text(step.qname)} {c.type_to_text(step.qtype)}")

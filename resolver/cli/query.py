@@ -1,8 +1,8 @@
-"""One question to one server, carefully: what `rdig @server` does between the command line and the printed answer.
+"""One query to one server, for `rdig @server`.
 
-The rule kept here: a reply counts only when it comes from the address that was asked and carries the id and the
-question that were sent (RFC 5452 section 4); anything else is named in the report and waited past. A truncated reply
-is asked again over TCP. The query is built by the caller, so this file knows nothing of options.
+A reply is accepted only from the queried address and with the id and question of the query (RFC 5452 section 4). Other
+messages are noted in the report and ignored. After a truncated reply, the query is repeated over TCP. The caller builds
+the query.
 """
 
 import asyncio
@@ -21,12 +21,12 @@ LENGTH_SIZE = 2  # RFC 1035 section 4.2.2
 
 
 class NoReplyError(OSError):
-    """Nothing usable came back; the message says what happened instead."""
+    """No usable reply; the message says what happened."""
 
 
 @dataclass(slots=True)
 class Exchange:
-    """A reply and how it came. `milliseconds` counts from the first packet of the attempt that succeeded."""
+    """A reply and its transport. `milliseconds` counts from the packet of the successful attempt."""
 
     view: MessageView
     octets: int
@@ -39,7 +39,7 @@ async def exchange(packet: bytes, host: str, port: int, *, tcp: bool, timeout: f
     """Send `packet` to `host` and wait `timeout` seconds for each of a few attempts.
 
     Raises:
-        NoReplyError: when no attempt brought a reply that belongs to the question.
+        NoReplyError: no attempt got a matching reply.
     """
     query = MessageView.parse(packet)
     notes: list[str] = []
@@ -47,7 +47,7 @@ async def exchange(packet: bytes, host: str, port: int, *, tcp: bool, timeout: f
         result = await _over_udp(packet, query, host, port, timeout, notes)
         if not result.view.tc:
             return result
-        notes.append("the reply over UDP was truncated, asked again over TCP")
+        notes.append("the UDP reply was truncated, retried over TCP")
     return await _over_tcp(packet, query, host, port, timeout, notes)
 
 
@@ -56,13 +56,13 @@ def mismatch(query: MessageView, data: bytes) -> tuple[MessageView | None, str]:
     try:
         view = MessageView.parse(data)
     except WireError as error:
-        return None, f"ignored {len(data)} octets that are no message: {error.reason}"
+        return None, f"ignored {len(data)} octets that are not a DNS message: {error.reason}"
     if not view.qr:
-        return None, "ignored a message that is no response"
+        return None, "ignored a message that is not a response"
     if view.id != query.id:
         return None, f"ignored a reply with id {view.id} instead of {query.id}"
     if view.qname is None:
-        # Servers that cannot read a query may leave its question out, but only to complain (RFC 1035 section 4.1.1).
+        # A server that cannot parse the query may omit the question, but only in an error (RFC 1035 section 4.1.1).
         return (view, "") if view.rcode else (None, "ignored a reply without a question")
     if query.qname is None or not names.equal(view.qname, query.qname) or view.qtype != query.qtype:
         return None, f"ignored a reply to another question: {names.to_text(view.qname)}"
@@ -73,7 +73,7 @@ def mismatch(query: MessageView, data: bytes) -> tuple[MessageView | None, str]:
 
 
 class _Datagrams(asyncio.DatagramProtocol):
-    """Collects what comes back on a connected socket; the kernel drops what other addresses send."""
+    """Collects datagrams of a connected socket; the kernel drops those from other addresses."""
 
     def __init__(self) -> None:
         self.arrived: asyncio.Queue[bytes | OSError] = asyncio.Queue()
@@ -140,8 +140,8 @@ async def _over_tcp(
 
 
 def _words(error: OSError) -> str:
-    """The system's words for an error; asyncio replaces them by the address, which is known already."""
-    if error.errno is None or error.errno <= 0:  # name lookups fail with negative numbers of their own
+    """The system's text for an error; that of asyncio repeats the address."""
+    if error.errno is None or error.errno <= 0:  # errors of getaddrinfo are negative
         return str(error.strerror or error)
     return os.strerror(error.errno)
 

@@ -1,5 +1,5 @@
-"""resolverd: the resolver as a service. Settings come from a TOML file, signals stop and reload it, logs go to stderr.
+"""resolverd: the resolver as a daemon. Settings come from a TOML file, signals stop and reload it, logs go to stderr.
 
-The room is thin on purpose: everything that answers questions lies below `api` and `net`; here are only processes,
-sockets, files and words for the operator.
+This package contains processes, sockets, files and messages for the operator. Resolution is in `api` and `net` and
+below.
 """

@@ -1,4 +1,4 @@
-"""``python -m resolver.daemon`` is resolverd. The module only calls `main`, so that both names stay one program."""
+"""``python -m resolver.daemon`` runs resolverd. The module only calls `main`."""
 
 from resolver.daemon.main import main
 

@@ -1,10 +1,11 @@
-"""Keeps trust anchors up to date (RFC 5011): looks at each zone's keys when it is time and writes down what it saw.
+"""Automated updates of trust anchors (RFC 5011): probes the DNSKEY RRset of each zone on schedule and saves the result.
 
-`validate.rollover` decides what a look means; here is who asks, when, and what follows: the validator in force trusts
-the new keys at once, the other workers are told, and the file is replaced. Questions go through the mesh like any
-other, first validated, then without validation, since a zone whose last trusted key revokes itself is bogus and says so
-nonetheless. A file that cannot be read or written is an error in the log with its remedy and costs no anchor; one that
-cannot be read is never written over, because it may be all that remembers a revocation.
+`validate.autotrust` computes the state transitions. This module schedules probes and applies their results: the
+validator in force trusts new keys at once, the other workers get the key states, and the file is replaced. A probe is
+a query through the mesh, first with validation. If that fails, it is repeated without, because the DNSKEY RRset of a
+zone whose last trusted key is revoked is bogus, but still shows the revocation. When the file cannot be read or
+written, an error with the remedy is logged and the anchors stay in use. An unreadable file is never overwritten,
+because it may be the only record of a revocation.
 """
 
 import logging
@@ -38,11 +39,11 @@ BUSY = limits.AUTOTRUST_PROBE_TIMEOUT
 
 
 class AnchorUpdater:
-    """The trust points of one configuration, and the file they live in.
+    """The trust points of one configuration and the file that stores them.
 
-    `ask` begins a question that the cache does not answer, says whether it has begun, and calls back with the outcome;
-    `verify` checks signatures; `changed` is told when other keys are trusted for a zone than before, and `concluded`
-    when any look is over. Times are seconds of the real-time clock.
+    `ask` starts a query that bypasses the cache, returns whether it has started, and calls back with the outcome.
+    `verify` checks signatures. `changed` is called when the trusted keys of a zone change, `concluded` when a probe has
+    ended. Times are seconds of the real-time clock.
     """
 
     def __init__(
@@ -62,66 +63,67 @@ class AnchorUpdater:
         self._changed = changed
         self.path = Path(settings.auto_trust_anchor_file)
         self.trouble = ""
-        """What is wrong with the file."""
+        """Why the file cannot be read or written; empty when it can."""
         self.points = _points(settings)
-        self._kept = False
+        self._writable = False
         self._busy: dict[bytes, int] = {}
-        self._counts = {"looks": 0, "looks_failed": 0, "changes": 0, "writes_failed": 0}
+        self._counts = {"probes": 0, "probe_failures": 0, "key_changes": 0, "write_failures": 0}
 
     # --- the file -------------------------------------------------------------------------------------------------
 
     def load(self) -> None:
-        """Go on where the file says that things stand; without a file, begin with the configured anchors."""
+        """Restore key states from the file. Without a file, start with the configured anchors."""
         try:
             saved = _read(self.path)
         except FileNotFoundError:
-            logger.info("trust anchors: %s is not there yet; the configured anchors are where they begin", self.path)
-            self._kept = True
+            logger.info("trust anchors: file %s does not exist yet; starting with the configured anchors", self.path)
+            self._writable = True
             return
         except AnchorFileError as error:
             self.trouble = f"cannot use {str(self.path)!r}: {error}"
             logger.error(
-                "trust anchors: %s. The configured anchors are used; the file is left as it is, and nothing is"
-                " remembered until it is restored from a copy or removed (%s)", self.trouble, SETTING,
+                "trust anchors: %s. The configured anchors are used and key states are not saved. Restore the file from"
+                " a copy or remove it (%s)", self.trouble, SETTING,
             )
             return
-        self._kept = True
+        self._writable = True
         self.take(saved)
 
     def take_text(self, text: str) -> None:
-        """Go on as another worker or generation, whose `text` this is.
+        """Restore key states from the file text of another worker or configuration.
 
         Raises:
-            ValueError: it makes no sense.
+            ValueError: `text` is malformed.
         """
         self.take(parse(text))
 
     def take(self, saved: Iterable[SavedPoint]) -> None:
-        """Let the zones that are configured go on as `saved`; others are of no interest."""
+        """Restore the state of configured zones from `saved` and ignore other zones."""
         for part in saved:
             point = self.points.get(part.zone)
             if point is None:
-                logger.info("trust anchors: %s is no longer configured", names.to_text(part.zone))
+                zone = names.to_text(part.zone)
+                logger.info("trust anchors: zone %s is no longer configured; its saved state is ignored", zone)
             else:
                 restore(point, part)
 
     @property
     def text(self) -> str:
-        """What the file says, or would say."""
+        """The content of the file for the current state."""
         return render(self.points.values())
 
     def save(self) -> None:
         """Replace the file, unless it could not be read."""
-        if not self._kept:
+        if not self._writable:
             return
         try:
             replace_file(self.path, [self.text.encode()])
         except CacheFileError as error:
-            self._counts["writes_failed"] += 1
+            self._counts["write_failures"] += 1
             self.trouble = str(error)
             logger.error(
-                "trust anchors: %s. What was learned is forgotten at the next start, unless user %d may write into %s"
-                " by then (%s)", error, os.geteuid(), self.path.parent, SETTING,
+                "trust anchors: %s. Key states are lost at the next restart. Let user %d write to directory %s (%s)",
+                error, os.geteuid(), self.path.parent, SETTING,
             )
         else:
             self.trouble = ""
@@ -129,25 +131,25 @@ class AnchorUpdater:
     # --- what is trusted ------------------------------------------------------------------------------------------
 
     def apply(self, anchors: Anchors) -> None:
-        """Make `anchors` trust what is trusted now."""
+        """Put the trusted keys of all zones into `anchors`."""
         for point in self.points.values():
             anchors.put(point.zone, point.trusted())
 
     def trusted(self) -> dict[bytes, object]:
-        """For each zone something that differs when other keys are trusted."""
+        """For each zone a value that changes with its trusted keys."""
         return {zone: _identity(point.trusted()) for zone, point in self.points.items()}
 
     # --- the schedule ---------------------------------------------------------------------------------------------
 
     def tick(self) -> float:
-        """Look at the zones whose time has come; seconds until there is something to do again."""
+        """Probe the zones that are due; return the seconds until the next call is needed."""
         now = self._now()
         earliest = limits.AUTOTRUST_TIMER_MAX
         for point in self.points.values():
             if point.trusted() is None:
-                continue  # deleted: there is nobody left who could vouch for anything
+                continue  # deleted: no trusted key is left that could sign new ones
             until = self._busy.get(point.zone, 0)
-            # A clock that was set back far must not put the next look off by years.
+            # A clock that was set back must not delay the next probe by years.
             due = min(point.due, point.looked + limits.AUTOTRUST_INTERVAL_MAX)
             if now >= due or now < point.looked:
                 due = self._begin(point, now) if now >= until or until > now + BUSY else until
@@ -155,28 +157,28 @@ class AnchorUpdater:
         return max(1.0, float(earliest))
 
     def _begin(self, point: TrustPoint, now: int) -> int:
-        """Look at one zone; when to see whether that came to something."""
+        """Probe one zone; return the time at which the probe counts as lost."""
         self._busy[point.zone] = now + BUSY
         question = Question(point.zone, c.DNSKEY)
         if self._ask(question, False, partial(self._seen, point, True)):
-            self._counts["looks"] += 1
+            self._counts["probes"] += 1
         return now + BUSY
 
     def _seen(self, point: TrustPoint, validated: bool, outcome: Outcome) -> None:
         rrset = _keys_of(outcome, point.zone)
         if rrset is not None and outcome.failure is None:
-            look = prepare_probe(point, rrset, self._now())
-            results = self._verify(look.jobs, partial(self._judged, point, look))
-            if results is not None:  # few checks are made in place, and then nobody calls back
-                self._judged(point, look, results)
+            probe = prepare_probe(point, rrset, self._now())
+            results = self._verify(probe.jobs, partial(self._judged, point, probe))
+            if results is not None:  # few checks are done at once, without a callback
+                self._judged(point, probe, results)
             return
         question = Question(point.zone, c.DNSKEY)
         if validated and not _cancelled(outcome) and self._ask(question, True, partial(self._seen, point, False)):
             return
         if _cancelled(outcome):
-            self._busy.pop(point.zone, None)  # a reload or the end, which says nothing about the zone
+            self._busy.pop(point.zone, None)  # by a reload or stop; this says nothing about the zone
             return
-        why = outcome.failure.text if outcome.failure is not None else "the zone shows no keys"
+        why = outcome.failure.text if outcome.failure is not None else "the reply has no DNSKEY RRset"
         self._conclude(point, partial(self._fail, point, why))
 
     @staticmethod
@@ -184,8 +186,8 @@ class AnchorUpdater:
         point.failed(why, now)
         return []
 
-    def _judged(self, point: TrustPoint, look: Probe, results: Sequence[bool]) -> None:
-        self._conclude(point, partial(point.observe, look, results))
+    def _judged(self, point: TrustPoint, probe: Probe, results: Sequence[bool]) -> None:
+        self._conclude(point, partial(point.observe, probe, results))
 
     def _conclude(self, point: TrustPoint, draw: Callable[[int], list[str]]) -> None:
         before = _identity(point.trusted())
@@ -193,18 +195,18 @@ class AnchorUpdater:
         self._busy.pop(point.zone, None)
         for change in changes:
             logger.warning("trust anchors: %s", change)
-        self._counts["changes"] += len(changes)
+        self._counts["key_changes"] += len(changes)
         if point.trouble:
-            self._counts["looks_failed"] += 1
+            self._counts["probe_failures"] += 1
             logger.warning(
-                "trust anchors: the keys of %s could not be looked at: %s", names.to_text(point.zone), point.trouble
+                "trust anchors: probe of zone %s failed: %s", names.to_text(point.zone), point.trouble
             )
         after = point.trusted()
         if _identity(after) != before:
             if after is None:
                 logger.error(
-                    "trust anchors: every key of %s is revoked; it is no longer an anchor (RFC 5011 5). Configure its"
-                    " new keys in dnssec.trust-anchors", names.to_text(point.zone),
+                    "trust anchors: all keys of zone %s are revoked, so it is no longer a trust anchor (RFC 5011 5)."
+                    " Configure its new keys in dnssec.trust-anchors", names.to_text(point.zone),
                 )
             self._changed(point)
         self.save()
@@ -213,7 +215,7 @@ class AnchorUpdater:
     # --- inspection -----------------------------------------------------------------------------------------------
 
     def describe(self) -> dict[str, Any]:
-        """The state in words and numbers, for people: what ``resolverctl anchors`` shows."""
+        """The state of all trust points, for ``resolverctl anchors``."""
         zones = []
         for point in self.points.values():
             keys = [
@@ -224,24 +226,24 @@ class AnchorUpdater:
                 for known in point.keys.values()
             ]
             zones.append({
-                "zone": names.to_text(point.zone), "looked": point.looked, "succeeded": point.succeeded,
-                "due": point.due, "trouble": point.trouble, "trusted": point.trusted() is not None, "keys": keys,
+                "zone": names.to_text(point.zone), "last_probe": point.looked, "last_success": point.succeeded,
+                "next_probe": point.due, "error": point.trouble, "trusted": point.trusted() is not None, "keys": keys,
             })
-        return {"file": str(self.path), "trouble": self.trouble, "zones": zones}
+        return {"file": str(self.path), "error": self.trouble, "zones": zones}
 
     def statistics(self) -> dict[str, int]:
-        """Counters since the start, and how many keys are in which state."""
+        """Counters since the start, the number of keys in each state, and the oldest successful probe."""
         states = Counter(known.state for point in self.points.values() for known in point.keys.values())
         found = {f"keys_{state.value}": states[state] for state in KeyState}
         oldest = min((point.succeeded for point in self.points.values()), default=0)
-        return {**self._counts, **found, "succeeded": oldest}
+        return {**self._counts, **found, "last_success": oldest}
 
 
 def check(settings: DnssecSettings) -> None:
-    """Look whether the file of trust anchors can be used, as a start would find it.
+    """Check that the trust anchor file can be used.
 
     Raises:
-        ValueError: naming the setting, and why not.
+        ValueError: it cannot; the text names the setting and the reason.
     """
     path = Path(settings.auto_trust_anchor_file)
     try:
@@ -254,11 +256,11 @@ def check(settings: DnssecSettings) -> None:
 
 
 def _read(path: Path) -> list[SavedPoint]:
-    """What the file says.
+    """Read the file.
 
     Raises:
-        FileNotFoundError: there is none.
-        AnchorFileError: it cannot be read, or is not as it was written.
+        FileNotFoundError: it does not exist.
+        AnchorFileError: it cannot be read or is damaged.
     """
     try:
         with open(path, "rb") as file:
@@ -272,11 +274,11 @@ def _read(path: Path) -> list[SavedPoint]:
     try:
         return parse(data.decode())
     except UnicodeDecodeError:
-        raise AnchorFileError("it is no text") from None
+        raise AnchorFileError("it is not UTF-8 text") from None
 
 
 def _points(settings: DnssecSettings) -> dict[bytes, TrustPoint]:
-    times = HoldDown(int(settings.add_hold_down), int(settings.remove_hold_down), int(settings.keep_missing))
+    times = HoldDown(int(settings.add_hold_down), int(settings.remove_hold_down), int(settings.missing_hold_down))
     return {anchor.zone: TrustPoint(anchor, times) for anchor in Anchors(settings.trust_anchors).configured()}
 
 
@@ -289,6 +291,6 @@ def _cancelled(outcome: Outcome) -> bool:
 
 
 def _identity(anchor: Anchor | None) -> object:
-    """Two anchors are the same when these are."""
+    """A value that is equal for anchors with the same keys."""
     return None if anchor is None else (frozenset(anchor.ds), frozenset(key.rdata for key in anchor.keys))
 

@@ -1,8 +1,8 @@
-"""The file in which the cache outlives the process: written when the daemon stops, read when it starts.
+"""The snapshot file of the cache: written when the daemon stops, read when it starts.
 
-A new file takes the old one's place only when it lies on the disk complete, so a crash while writing leaves the old
-one. A file that cannot be used is never a reason not to start: one warning says why, and the cache begins empty. What
-was concluded under other rules is not taken over (`label`).
+A new file replaces the old one only when it is complete on disk, so a crash while writing leaves the old one. If the
+file cannot be used, the daemon logs why and starts with an empty cache. A snapshot of a daemon with other settings for
+resolution or caching is not loaded (`label`).
 """
 
 import hashlib
@@ -24,16 +24,16 @@ __all__ = ["CacheFileError", "check", "label", "load_at_start", "replace_file", 
 
 logger = logging.getLogger(__name__)
 
-# Administrators may ask for it twice at once, or just before the end, from threads that share the new file's name.
+# Two control connections, or one and the stop, may save at the same time. Both would use the same temporary name.
 _saving = threading.Lock()
 
 
 class CacheFileError(Exception):
-    """The file cannot be written or used, and why."""
+    """The file cannot be written or used; the text says why."""
 
 
 def label(settings: Settings) -> bytes:
-    """A digest of everything that decides what may be concluded from a reply, and how long it may be kept."""
+    """A digest of all settings that decide what is cached, and for how long."""
     cache = settings.cache
     rules = (settings.dnssec, settings.policy, settings.forward, settings.stub, settings.root_hints,
              settings.iteration, cache.min_ttl, cache.max_ttl, cache.max_negative_ttl)
@@ -44,20 +44,20 @@ def save(path: Path, store: Store, settings: Settings) -> int:
     """Write the cache to `path` and return the file's size in bytes.
 
     Raises:
-        CacheFileError: naming the file and what stands in the way; an older file is still there.
+        CacheFileError: it cannot be written; the text names file and reason. An older file is unchanged.
     """
-    pieces = dump(store, label=label(settings), now=int(time.time()), stale=settings.cache.serve_stale)
+    pieces = dump(store, label=label(settings), now=int(time.time()), stale=settings.cache.max_stale_ttl)
     with _saving:
         return replace_file(path, pieces)
 
 
 def replace_file(path: Path, pieces: Iterable[bytes]) -> int:
-    """Put `pieces` in the place of `path`, for its owner alone, and return how many bytes they are.
+    """Replace the file `path` by `pieces` with mode 0600 and return the size in bytes.
 
-    Whenever the machine stops, either the old file lies on the disk, or the new one, complete.
+    After a crash or power failure, either the old file is on disk or the complete new one.
 
     Raises:
-        CacheFileError: naming the file and what stands in the way; an older file is still there.
+        CacheFileError: it cannot be written; the text names file and reason. An older file is unchanged.
     """
     name = path.with_name(f".{path.name}.{os.getpid()}")
     size = 0
@@ -85,12 +85,12 @@ def _create(name: Path) -> int:
     try:
         return os.open(name, flags, 0o600)
     except FileExistsError:
-        os.unlink(name)  # left by a process of the same number that was killed while it wrote
+        os.unlink(name)  # left by a killed process with the same process id
         return os.open(name, flags, 0o600)
 
 
 def _sync_directory(directory: Path) -> None:
-    """Make the new name outlive a power cut."""
+    """Make the rename durable."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -99,13 +99,13 @@ def _sync_directory(directory: Path) -> None:
 
 
 def restore(path: Path, store: Store, settings: Settings) -> Loaded:
-    """Take the cache in `path` into `store`.
+    """Load the snapshot `path` into `store`.
 
     Raises:
-        CacheFileError: naming the file and why it is not used.
+        CacheFileError: it is not used; the text names file and reason.
     """
     try:
-        # O_NONBLOCK, so that a pipe of that name cannot hold up the start.
+        # O_NONBLOCK, so that opening a FIFO does not block the start.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with open(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -115,7 +115,7 @@ def restore(path: Path, store: Store, settings: Settings) -> Loaded:
                 file,
                 label=label(settings),
                 now=int(time.time()),
-                stale=settings.cache.serve_stale,
+                stale=settings.cache.max_stale_ttl,
                 largest=limits.SNAPSHOT_SHARE * settings.cache.size,
             )
     except OSError as error:
@@ -125,10 +125,10 @@ def restore(path: Path, store: Store, settings: Settings) -> Loaded:
 
 
 def check(settings: CacheSettings) -> None:
-    """Look whether the file of the cache can be written, before hours of answers depend on it.
+    """Check that the snapshot file can be written.
 
     Raises:
-        ValueError: naming the setting, and why not.
+        ValueError: it cannot; the text names the setting and the reason.
     """
     trouble = _obstacle(settings.snapshot_file)
     if trouble:
@@ -140,7 +140,7 @@ def _obstacle(name: str) -> str:
         return ""
     path = Path(name)
     try:
-        # Not by the methods of Path, which from Python 3.14 on take every error for "no".
+        # Methods of Path return False for every error from Python 3.14 on.
         if not stat.S_ISREG(os.stat(path).st_mode):
             return "it is not a file"
     except (FileNotFoundError, NotADirectoryError):
@@ -149,35 +149,36 @@ def _obstacle(name: str) -> str:
     except OSError as error:
         return error.strerror or str(error)
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        return f"user {os.geteuid()} may not write into its directory"
+        return f"user {os.geteuid()} may not write to its directory"
     return ""
 
 
 def load_at_start(store: Store, settings: Settings) -> None:
-    """At start: take in the file that the settings name, if it is there and good."""
+    """Load the configured snapshot file at start. Errors are logged."""
     if not settings.cache.snapshot_file:
         return
     path = Path(settings.cache.snapshot_file)
     if trouble := _obstacle(settings.cache.snapshot_file):
-        logger.error("cache: %r will be lost at the end: %s (cache.snapshot-file)", str(path), trouble)
+        text = "cache: snapshot %r cannot be written when the daemon stops: %s (cache.snapshot-file)"
+        logger.error(text, str(path), trouble)
     if not os.path.exists(path):
-        logger.info("cache: %s is not there yet; the cache begins empty", path)
+        logger.info("cache: snapshot %s does not exist yet; starting with an empty cache", path)
         return
     try:
         loaded = restore(path, store, settings)
     except CacheFileError as error:
-        logger.warning("cache: %s; the cache begins empty", error)
+        logger.warning("cache: %s; starting with an empty cache", error)
         return
-    logger.info("cache: %d entries from %s, written %d seconds ago", loaded.entries, path, loaded.age)
+    logger.info("cache: loaded %d entries from snapshot %s, written %d seconds ago", loaded.entries, path, loaded.age)
 
 
 def save_at_stop(store: Store, settings: Settings) -> None:
-    """At the end: write the file that the settings name."""
+    """Write the configured snapshot file at stop. Errors are logged."""
     if not settings.cache.snapshot_file:
         return
     try:
         size = save(Path(settings.cache.snapshot_file), store, settings)
     except CacheFileError as error:
-        logger.error("cache: %s; it is lost", error)
+        logger.error("cache: %s; the cache is lost", error)
         return
-    logger.info("cache: written to %s, %d bytes", settings.cache.snapshot_file, size)
+    logger.info("cache: saved %d bytes to snapshot %s", size, settings.cache.snapshot_file)

@@ -1,10 +1,10 @@
 """From a TOML file to `resolver.settings.Settings`, and back to TOML with comments.
 
-Rule: nothing in the file is ever ignored. An unknown key, a wrong type or a value out of range is an error that names
-the file, the line and the path of the key, and every error of a file is reported at once. tomllib keeps no lines, so a
-small scanner finds them afterwards in text that tomllib has already accepted. The classes in `settings` are the schema;
-keys in the file are their field names with dashes. What only a wrong file needs is loaded then: msgspec, which words
-the complaint about a value, difflib, and the lines.
+Nothing in the file is ignored. An unknown key, a wrong type or a value out of range is an error that names the file,
+the line and the path of the key; all errors of a file are reported at once. tomllib keeps no line numbers, so a small
+scanner finds them afterwards in text that tomllib has accepted. The classes in `settings` are the schema: keys are
+field names with dashes. msgspec (error texts for values), difflib and the scanner are used only when the file has an
+error.
 """
 
 import os
@@ -39,13 +39,13 @@ __all__ = [
 KeyPath = tuple[str | int, ...]
 
 FILE_KEYS: dict[KeyPath, str] = {
-    ("root-hints-file",): "File of root servers in zone file form (named.root); takes the place of root-hints.",
+    ("root-hints-file",): "File of root servers in zone file format (named.root), instead of root-hints.",
     (
         "dnssec",
         "trust-anchors-file",
-    ): "File of DS or DNSKEY records in zone file form; takes the place of trust-anchors.",
+    ): "File of DS or DNSKEY records in zone file format, instead of trust-anchors.",
 }
-"""Keys whose value is a file's name and whose content goes into a setting."""
+"""Keys that name a file whose content becomes the value of another setting."""
 
 WORDS = types.MappingProxyType(
     {
@@ -59,11 +59,11 @@ WORDS = types.MappingProxyType(
         "str": "text",
     }
 )
-"""What people call the types of TOML, by the names that Python and msgspec have for them."""
+"""Names of the types of TOML in error messages, by their names in Python and msgspec."""
 
 
 class Problem(NamedTuple):
-    """One thing wrong with a configuration file. `line` is 0 when it is the file as a whole."""
+    """One error in a configuration file. `line` is 0 when it concerns the whole file."""
 
     path: str
     line: int
@@ -71,7 +71,7 @@ class Problem(NamedTuple):
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used, with everything that is wrong with it."""
+    """A configuration that cannot be used, with all its errors."""
 
     def __init__(self, source: str, problems: Iterable[Problem]) -> None:
         self.source = source
@@ -79,7 +79,7 @@ class ConfigError(ValueError):
         super().__init__("\n".join(self.lines()))
 
     def lines(self) -> list[str]:
-        """One line of text per problem, in the form ``file:line: key: what``."""
+        """One line of text for each error: ``file:line: key: message``."""
         return [
             f"{self.source}:{f'{p.line}:' if p.line else ''} {f'{p.path}: ' if p.path else ''}{p.message}"
             for p in self.problems
@@ -93,17 +93,17 @@ def load(path: "str | Path") -> Settings:
     """Read a configuration file.
 
     Raises:
-        ConfigError: when the file cannot be read or anything in it is wrong.
+        ConfigError: the file cannot be read or has errors.
     """
     name = os.fspath(path)
     return parse(_read(name, name, "", 0), source=name, directory=os.path.dirname(name))
 
 
 def parse(text: str, *, source: str = "configuration", directory: "str | Path" = "") -> Settings:
-    """Turn TOML text into settings; relative file names in it are meant from `directory`.
+    """Turn TOML text into settings. File names in it are relative to `directory`.
 
     Raises:
-        ConfigError: naming path and line of everything that is wrong.
+        ConfigError: with key and line of each error.
     """
     try:
         tree = tomllib.loads(text)
@@ -125,7 +125,7 @@ def parse(text: str, *, source: str = "configuration", directory: "str | Path" =
 
 
 def add_location(path: "str | Path", error: ValueError) -> ConfigError:
-    """What a part that compiles settings refused, with the place in the file `path` that they came from."""
+    """`error` of a part that uses the settings, with the line in the file `path` of the setting."""
     if isinstance(error, ConfigError):
         return error
     name = os.fspath(path)
@@ -133,7 +133,7 @@ def add_location(path: "str | Path", error: ValueError) -> ConfigError:
         text = _read(name, name, "", 0)
         tomllib.loads(text)
     except ValueError:
-        text = ""  # it was changed meanwhile, and nothing stands where it stood
+        text = ""  # the file was changed since and is invalid now
     reader = _Reader(name, os.path.dirname(name), text)
     setting, _, _ = str(error).partition(": ")
     section, dot, _ = setting.partition(".")
@@ -147,7 +147,7 @@ def add_location(path: "str | Path", error: ValueError) -> ConfigError:
 
 
 def _endless_number(text: str) -> Problem:
-    """Where the number stands that tomllib gave up on: Python reads none of more than so many digits."""
+    """The error for a number that has more digits than Python converts."""
     most = sys.get_int_max_str_digits()
     found = re.search(rf"[0-9_]{{{most + 1},}}", text)
     line = text.count("\n", 0, found.start()) + 1 if found else 0
@@ -169,7 +169,7 @@ def _read(path: str, source: str, key: str, line: int) -> str:
 
 
 class _Reader:
-    """Walks a parsed tree beside the classes, collecting problems instead of stopping at the first."""
+    """Converts a parsed tree into the classes and collects all errors."""
 
     def __init__(self, source: str, directory: "str | Path", text: str) -> None:
         self.source, self.directory, self.text = source, directory, text
@@ -177,7 +177,7 @@ class _Reader:
 
     @cached_property
     def lines(self) -> "LineMap":
-        """Where everything stands in the text."""
+        """The lines of keys and list elements."""
         return find_lines(self.text)
 
     def line(self, path: KeyPath) -> int:
@@ -189,7 +189,7 @@ class _Reader:
         self.problems.append(Problem(_text(path), self.line(path), message))
 
     def table(self, kind: Any, tree: Any, path: KeyPath) -> Any:
-        """Build an instance of the dataclass `kind`, or None after complaining."""
+        """An instance of the dataclass `kind`, or None after an error."""
         if not isinstance(tree, dict):
             self.complain(path, f"expected a table, got {_kind_of(tree)}")
             return None
@@ -217,7 +217,7 @@ class _Reader:
         return made if len(self.problems) == started else None
 
     def refused(self, path: KeyPath, known: Iterable[str], message: str) -> None:
-        """Report what a class itself refused: its message begins with the setting's name and quotes the wrong value."""
+        """Report an error raised by a class. Its message begins with the setting's name and quotes the value."""
         name, _, rest = message.partition(": ")
         parts = [part.replace("_", "-") for part in name.split(" ")[0].split(".")]
         where = next(((*path, part) for part in parts if part in known), path)
@@ -255,7 +255,7 @@ class _Reader:
         return self.leaf(annotation, value, path)
 
     def entry(self, kind: Any, value: Any, path: KeyPath) -> Any:
-        """One table of an array: a dataclass, or one of the named tuples with a name and addresses."""
+        """One table of an array: a dataclass, or a named tuple with name and addresses."""
         if is_dataclass(kind):
             return self.table(kind, value, path)
         if not isinstance(value, dict):
@@ -294,13 +294,13 @@ class _Reader:
             return () if get_origin(annotation) is tuple else None
 
     def file(self, path: KeyPath, value: Any, tree: Mapping[str, Any], values: dict[str, Any]) -> None:
-        """Read the file that a key of `FILE_KEYS` names into the setting it stands for."""
+        """Read the file that a key of `FILE_KEYS` names into its setting."""
         name = self.leaf(str, value, path)
         if name is None:
             return
         plain = str(path[-1]).removesuffix("-file")
         if plain in tree:
-            self.complain(path, f"{plain} is given as well; only one of the two can be meant")
+            self.complain(path, f"{plain} is also set; remove one of the two")
             return
         try:
             check_path(name, _text(path))
@@ -325,14 +325,14 @@ _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
 
 
 def _first_quoted(message: str) -> str | None:
-    """The first text that `message` shows as `repr` writes it."""
+    """The first quoted text in `message`, unquoted."""
     import ast
 
     quoted = _QUOTED.search(message)
     try:
         return str(ast.literal_eval(quoted[0])) if quoted else None
     except (SyntaxError, ValueError):
-        return None  # apostrophes of a sentence
+        return None  # the quotes were apostrophes
 
 
 def _text(path: KeyPath) -> str:
@@ -396,7 +396,7 @@ def parse_size(text: str) -> int:
     """Read ``256 MiB``, ``1.5g`` or ``65536`` as bytes.
 
     Raises:
-        ValueError: when it is none of these.
+        ValueError: `text` has none of these forms.
     """
     return round(_measure(text, SIZES, 'a size such as "256 MiB"'))
 
@@ -405,7 +405,7 @@ def parse_duration(text: str) -> float:
     """Read ``1 d``, ``1800 ms``, ``1h 30m`` or ``90`` as seconds.
 
     Raises:
-        ValueError: when it is none of these.
+        ValueError: `text` has none of these forms.
     """
     return _measure(text, DURATIONS, 'a time such as "90 s" or "1 d"')
 
@@ -414,7 +414,7 @@ _PART = re.compile(r"\s*(\d{1,15}(?:\.\d{1,9})?)\s*([A-Za-z]*)\s*")
 
 
 def _measure(text: str, units: Mapping[str, float], wanted: str) -> float:
-    """The sum of parts such as ``1h 30m``; a number alone stands for the smallest unit and has no company."""
+    """The sum of parts such as ``1h 30m``. A number without unit must be the only part."""
     total = 0.0
     position = 0
     while position < len(text) or not position:
@@ -428,11 +428,11 @@ def _measure(text: str, units: Mapping[str, float], wanted: str) -> float:
     return total
 
 
-# --- where a key stands -------------------------------------------------------------------------------------------
+# --- lines of keys ------------------------------------------------------------------------------------------------
 
 
 class LineMap(dict[KeyPath, int]):
-    """Line of each key and list element by path; `texts` has the text of those that are neither list nor table."""
+    """Line of each key and list element by path; `texts` has the text of each scalar."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -449,7 +449,7 @@ _SCALAR = re.compile(r"[^,\]\}#\n]*")
 
 
 class _Scanner:
-    """Walks over TOML text that is known to be right, noting where keys begin."""
+    """Scans TOML text that tomllib has accepted and notes the line of each key."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -484,7 +484,7 @@ class _Scanner:
             self.position += 1
 
     def resolve(self, key: KeyPath) -> KeyPath:
-        """Put the index of the current element after every array of tables in a header's path."""
+        """The path of a header, with the index of the current element after each array of tables."""
         path: KeyPath = ()
         for part in key:
             path = (*path, part)
@@ -529,7 +529,7 @@ class _Scanner:
         self.value(path)
 
     def value(self, path: KeyPath) -> None:
-        """Step over a value, noting the text of a plain one."""
+        """Skip a value and note the text of a scalar."""
         self.skip(_SPACE)
         if self.at("["):
             self.position += 1
@@ -575,8 +575,8 @@ def find_lines(text: str) -> LineMap:
 
 
 def render(settings: Settings) -> str:
-    """Write `settings` as a TOML file in which each key has its sentence and its default above it."""
-    top: list[str] = ["# Configuration of resolverd. Every key is shown with the value in force.", ""]
+    """Write `settings` as a TOML file with description and default above each key."""
+    top: list[str] = ["# Configuration of resolverd. Every key is shown with its current value.", ""]
     for where, sentence in FILE_KEYS.items():
         if len(where) == 1:
             top += [*_comment(sentence), f'# {where[0]} = ""', ""]

@@ -1,12 +1,12 @@
-"""Whether new settings can take the place of those in force, which of them do, and how a refusal is told.
+"""Reload of the configuration: checks, the protocol between workers, and error messages.
 
-Of several workers all switch or none does. The first one leads: it prepares what it needs itself, has the others do so,
-and only when nobody has refused it switches and tells the rest to. Who answers with a refusal or not at all leaves all
-with the old settings. A worker that dies in between is started again with the settings that are in force then, and what
-it is told before it can hear waits for it (`WorkerChannels`). The supervisor gets the settings in force from the first
-worker.
+All workers switch or none does (two-phase commit). The first worker leads. It prepares its own new configuration, then
+requests the others to prepare theirs. When all have succeeded, it switches and requests the others to switch. If a
+worker fails or does not answer, all keep the old settings. A worker that dies in between is restarted with the settings
+in force at that time; requests sent to it before are waiting in its socket (`WorkerChannels`). The first worker sends
+the settings in force to the supervisor.
 
-Nothing here touches what is running; the switch itself is the worker's.
+Nothing here changes what is running; `worker` does the switch.
 """
 
 import asyncio
@@ -42,26 +42,27 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-#: How the first worker has the supervisor look for the result of a reload. The kernel hands over waiting signals by
-#: number, so a switch is known before a later death, and the worker in its place starts with the new settings.
+#: Signal by which the first worker makes the supervisor read the result of a reload. The kernel delivers pending
+#: signals by number, this one before SIGCHLD. So the supervisor knows of a switch before it restarts a worker that died
+#: later.
 RELOAD_DONE = signal.SIGUSR2
 
 
 class RefusedError(Exception):
-    """Another worker cannot switch, or does not answer."""
+    """Another worker cannot switch or does not answer."""
 
 
 def make_plan(settings: Settings) -> PolicyPipeline:
     """Compile the policies of `settings`.
 
     Raises:
-        ValueError: a setting is wrong, or a file it names cannot be read.
+        ValueError: a setting is invalid, or a file that it names cannot be read.
     """
     return PolicyPipeline(settings, read_hosts_files(settings.policy.hosts_files))
 
 
 def merge_restart_only(old: Settings, new: Settings, *, several: bool) -> Settings:
-    """Take over from `old` what a running process cannot change, and say so."""
+    """`new` with the settings of `old` that need a restart; a warning names those that differ."""
     server = new.server
     kept = []
     if server.workers != old.server.workers:
@@ -71,7 +72,7 @@ def merge_restart_only(old: Settings, new: Settings, *, several: bool) -> Settin
         kept.append("server.listen")
         server = replace(server, listen=old.server.listen)
     cache = new.cache
-    for name in ("size", "min_ttl", "max_ttl", "max_negative_ttl", "servers"):
+    for name in ("size", "min_ttl", "max_ttl", "max_negative_ttl", "infra_cache_entries"):
         if getattr(cache, name) != getattr(old.cache, name):
             kept.append(f"cache.{name}")
             cache = replace(cache, **{name: getattr(old.cache, name)})
@@ -79,13 +80,13 @@ def merge_restart_only(old: Settings, new: Settings, *, several: bool) -> Settin
         if getattr(new, part) != getattr(old, part):
             kept.append(part)
     if kept:
-        logger.warning("reload: %s changed in the file; that takes effect after a restart", " and ".join(kept))
+        logger.warning("reload: %s changed; the new value takes effect after a restart", " and ".join(kept))
     return replace(new, server=server, cache=cache, control=old.control, metrics=old.metrics)
 
 
 @contextmanager
 def with_config_location(config: str) -> Iterator[None]:
-    """Raise every `ValueError` from within as a `ConfigError` that says where in the file `config` its cause stands."""
+    """Turn each `ValueError` raised within into a `ConfigError` with the line in the file `config`."""
     try:
         yield
     except ValueError as error:
@@ -97,25 +98,25 @@ def with_config_location(config: str) -> Iterator[None]:
 
 
 def log_reload_error(error: Exception) -> str:
-    """Say why a new configuration cannot be used, and that the old one goes on; the reason alone for who asked."""
+    """Log why the new configuration cannot be used; return the reason for the caller of the reload."""
     if not isinstance(error, ValueError):
         why = describe_error(error)
-        logger.error("reload: %s; the old configuration stays in force", why)
+        logger.error("reload: failed: %s; the old configuration stays in force", why)
         return why
     for line in str(error).splitlines():
         setting, colon, what = line.partition(": ")
         logger.error("reload: %s", setting.replace("_", "-") + colon + what if setting.isidentifier() else line)
-    logger.error("reload: the configuration is wrong; the old one stays in force")
+    logger.error("reload: failed: the configuration is invalid; the old one stays in force")
     return str(error)
 
 
 def describe_error(error: Exception) -> str:
-    """Why something could not be done, in words."""
+    """The reason in `error` as text."""
     return "out of memory" if isinstance(error, MemoryError) else str(getattr(error, "strerror", None) or error)
 
 
 async def _request_all(links: "WorkerChannels", command: str, timeout: float | None = None) -> list[str]:
-    """Ask all other workers at once; the words of those that refuse or do not answer."""
+    """Send `command` to all other workers at once; return the errors of those that fail or do not answer."""
     from resolver.daemon.worker_ipc import WorkerError
 
     async def ask(number: int) -> str:
@@ -125,14 +126,14 @@ async def _request_all(links: "WorkerChannels", command: str, timeout: float | N
             return str(error)
         return ""
 
-    return [words for words in await asyncio.gather(*map(ask, links.others)) if words]
+    return [text for text in await asyncio.gather(*map(ask, links.others)) if text]
 
 
 async def prepare_workers(links: "WorkerChannels") -> None:
-    """Have every other worker make all that it needs to switch.
+    """Make all other workers prepare the new configuration.
 
     Raises:
-        RefusedError: the first of them that could not, or does not answer.
+        RefusedError: a worker cannot or does not answer; the text is the first error.
     """
     refused = await _request_all(links, "prepare-reload", limits.RELOAD_TIMEOUT / 1000)
     if refused:
@@ -140,37 +141,37 @@ async def prepare_workers(links: "WorkerChannels") -> None:
 
 
 async def commit_workers(links: "WorkerChannels") -> str:
-    """Have every other worker switch to what it has made; what is wrong with those that do not say that they have."""
-    # As long as before: who was started in between has everything to read now.
-    missing = await _request_all(links, "switch", limits.RELOAD_TIMEOUT / 1000)
+    """Make all other workers switch; return the errors of those that do not confirm it."""
+    # The same timeout as for preparation, because a worker that was started in between must prepare now.
+    missing = await _request_all(links, "commit-reload", limits.RELOAD_TIMEOUT / 1000)
     for text in missing:
-        logger.warning("reload: %s; it has yet to take over what is in force", text)
+        logger.warning("reload: %s; it still uses the old configuration", text)
     return "; ".join(missing)
 
 
 def report_to_supervisor(supervisor: int, links: "WorkerChannels", number: int, settings: Settings | None) -> None:
-    """Report the end of reload `number` to the process `supervisor`: the new settings, or None.
+    """Send the result of reload `number` to the process `supervisor`: the new settings, or None.
 
-    Unless it is gone: whoever is the parent then is nobody to signal.
+    Nothing is sent when the supervisor has exited, because the parent is another process then.
     """
     if os.getppid() != supervisor:
         return
     try:
         links.reloads.report(number, settings)
     except (OSError, MemoryError) as error:
-        logger.error("reload: the supervisor cannot be told: %s; workers that die get the settings before these",
+        logger.error("reload: cannot report the result to the supervisor: %s; restarted workers get the old settings",
                      describe_error(error))
         return
     os.kill(supervisor, RELOAD_DONE)
 
 
 async def abort_workers(links: "WorkerChannels") -> None:
-    """Have the other workers forget what they have made; those that cannot be told make it anew the next time."""
-    await _request_all(links, "let-go")
+    """Make the other workers discard what they prepared; those that do not answer do so at the next reload."""
+    await _request_all(links, "abort-reload")
 
 
 def outdated(old: Settings, new: Settings) -> bool:
-    """Whether answers kept under `old` may differ from those that `new` would give."""
+    """Whether answers cached under `old` may differ from those that `new` would give."""
     return (
         any(
             getattr(old, part) != getattr(new, part)

@@ -1,10 +1,10 @@
-"""The control socket: a Unix socket on which the administrator tells a running daemon what to do.
+"""The control socket: a Unix socket for commands to a running daemon (resolverctl).
 
-Who may open the socket file (mode 0600) may do everything, so nothing else is asked. A request is one line of JSON,
-``{"command": "flush", "name": "example.com"}``; the answer is lines of JSON, any number of ``{"text": ...}`` and at
-last ``{"ok": true, "result": ...}`` or ``{"ok": false, "error": "a sentence"}``. Requests are checked key by key, lines
-and waiting are bounded, and long answers are sent in small portions with the loop's other work between them, since the
-worker that talks here serves clients as well. Files are only those that the settings name.
+The mode of the socket file (0600) is the only access control. A request is one line of JSON,
+``{"command": "flush", "name": "example.com"}``. The reply is lines of JSON: any number of ``{"text": ...}``, then
+``{"ok": true, "result": ...}`` or ``{"ok": false, "error": "a sentence"}``. Each key of a request is checked. Line
+length, time and connections are bounded. Long replies are produced in small chunks between other events of the loop,
+because this worker also serves clients. Commands use only files that the settings name.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 REQUEST = limits.CONTROL_REQUEST
 TIMEOUT = limits.CONTROL_TIMEOUT / 1000
 CONNECTIONS = limits.CONTROL_CONNECTIONS
-PORTION = limits.CONTROL_CHUNK
+CHUNK = limits.CONTROL_CHUNK
 
 LAST_DATA_TYPE = 65279  # RFC 6895 section 3.1: private use and reserved types follow
 
@@ -54,11 +54,11 @@ GRAMMAR: dict[str, dict[str, tuple[type, bool]]] = {
 
 
 class RequestError(ValueError):
-    """A request that is not carried out, and why."""
+    """The request was not performed; the text says why."""
 
 
 class ControlWorker(WorkerView, Protocol):
-    """The first worker, as far as the control socket concerns it."""
+    """What the control socket needs of the first worker."""
 
     @property
     def links(self) -> WorkerChannels | None: ...
@@ -67,10 +67,10 @@ class ControlWorker(WorkerView, Protocol):
 
 
 def parse_request(line: bytes) -> Request:
-    """The request in `line`.
+    """Parse and check a request line.
 
     Raises:
-        RequestError: saying what is wrong with it.
+        RequestError: it is malformed or has invalid arguments.
     """
     try:
         request = json.loads(line)
@@ -80,7 +80,7 @@ def parse_request(line: bytes) -> Request:
         raise RequestError('a request is an object with a "command"')
     grammar = GRAMMAR.get(request["command"])
     if grammar is None:
-        raise RequestError(f"there is no command {request['command']!r}; known are {', '.join(GRAMMAR)}")
+        raise RequestError(f"unknown command {request['command']!r}; known commands: {', '.join(GRAMMAR)}")
     for key, value in request.items():
         if key == "command":
             continue
@@ -102,17 +102,17 @@ def parse_request(line: bytes) -> Request:
 
 
 class ControlCommands:
-    """Carries commands out, in all workers where that makes a difference."""
+    """Performs commands, in all workers where necessary."""
 
     def __init__(self, host: ControlWorker, commands: WorkerCommands) -> None:
         self._host = host
         self._commands = commands
 
     async def perform(self, request: Request) -> AsyncGenerator[str | Request, None]:
-        """Lines of text, and at the end the result.
+        """Yield lines of text, then the result.
 
         Raises:
-            RequestError: saying why it was not done.
+            RequestError: the command failed.
         """
         command = request["command"]
         if command == "dump":
@@ -129,18 +129,18 @@ class ControlCommands:
             yield await getattr(self, f"_{command}")(request)
 
     async def statistics(self) -> Statistics:
-        """The counters of all workers together.
+        """The merged counters of all workers.
 
         Raises:
-            RequestError: a worker is silent.
+            RequestError: a worker does not answer.
         """
         return merge(await self._everywhere({"command": "statistics"}))
 
     async def _everywhere(self, request: Request) -> list[Any]:
-        """What each worker says, this one first.
+        """The replies of all workers, this one first.
 
         Raises:
-            RequestError: the request is wrong, or a worker is silent.
+            RequestError: the request is invalid, or a worker does not answer.
         """
         found = await self._ask_all(request)
         for reply in found:
@@ -149,10 +149,10 @@ class ControlCommands:
         return found
 
     async def _ask_all(self, request: Request) -> list[Any]:
-        """What each worker says, this one first; a `WorkerError` in the place of a silent one.
+        """The replies of all workers, this one first; a `WorkerError` for each that does not answer.
 
         Raises:
-            RequestError: the request is wrong.
+            RequestError: the request is invalid.
         """
         try:
             found = [self._commands.perform(request)]
@@ -180,7 +180,7 @@ class ControlCommands:
         return await self.statistics()
 
     async def _flush(self, request: Request) -> Request:
-        """The cache is common, so one worker does it for all, in slices; the others notice by its serial."""
+        """Flush the shared cache in slices; the other workers notice the change by its serial."""
         entries = 0
         try:
             for gone in self._commands.flush(request):
@@ -194,7 +194,7 @@ class ControlCommands:
         return {"level": (await self._everywhere(request))[0]["level"]}
 
     async def _anchors(self, request: Request) -> Request:
-        """The first worker looks at the zones' keys, so what it knows is what there is to know."""
+        """Only this worker is asked, because the first worker does all probes."""
         try:
             return self._commands.perform(request)
         except ValueError as error:
@@ -203,7 +203,7 @@ class ControlCommands:
     async def _save(self, request: Request) -> Request:
         path, settings = self._snapshot()
         try:
-            # In a thread: the disk may be slow, and only the first worker would notice.
+            # In a thread, because the disk may be slow and this worker serves clients.
             size = await asyncio.to_thread(cache_file.save, path, self._host.store, settings)
         except cache_file.CacheFileError as error:
             raise RequestError(str(error)) from None
@@ -222,7 +222,7 @@ class ControlCommands:
     def _snapshot(self) -> tuple[Path, Settings]:
         settings = self._host.current.settings
         if not settings.cache.snapshot_file:
-            raise RequestError("cache.snapshot-file is not set, so there is no file to write or read")
+            raise RequestError("cache.snapshot-file is not set, so there is no file to save or load")
         return Path(settings.cache.snapshot_file), settings
 
     async def _reload(self, request: Request) -> Request:
@@ -251,7 +251,7 @@ class ControlCommands:
             yield f"reason: {extended}"
 
     async def _dump(self, name: str | None) -> AsyncGenerator[str, None]:
-        """The record sets and denials of the cache, in the text form of zone files."""
+        """The RRsets and negative entries of the cache in zone file format."""
         below = None
         if name is not None:
             try:
@@ -263,12 +263,12 @@ class ControlCommands:
         try:
             for owner, rtype, ttl, found in self._host.store.rrsets.walk(now):
                 count += 1
-                if not count % PORTION:
+                if not count % CHUNK:
                     await asyncio.sleep(0)
                 if below is not None and not names.is_subdomain(owner, below):
                     continue
                 if found is None:
-                    if rtype <= LAST_DATA_TYPE:  # above it stand proofs that go with a set
+                    if rtype <= LAST_DATA_TYPE:  # higher numbers are proofs of an RRset
                         what = c.type_to_text(rtype) if rtype else "data of any type"
                         yield f"; {names.to_text(owner)} {ttl} IN has no {what}"
                 else:
@@ -289,24 +289,24 @@ def _line(message: Mapping[str, Any]) -> bytes:
 
 
 class ControlServer(ManagementServer):
-    """Serves the control socket from the running loop; `control_commands` carries out what is asked."""
+    """Serves the control socket on the running loop; `control_commands` performs the requests."""
 
-    REFUSAL = _line({"ok": False, "error": "too many administrators at once"})
+    REFUSAL = _line({"ok": False, "error": "too many control connections"})
 
     def __init__(self, control_commands: ControlCommands) -> None:
         super().__init__(CONNECTIONS, REQUEST, TIMEOUT)
-        self._office = control_commands
+        self._commands = control_commands
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one request after the other."""
+        """Serve the requests of one connection in order."""
         try:
             while await self._answer(reader, writer):
                 pass
         except (OSError, TimeoutError) as error:
-            logger.info("control: the connection ended: %s", error or "no request or no reading in time")
+            logger.info("control: connection closed: %s", error or "read or write timeout")
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """One request; False at the end of the connection."""
+        """Serve one request; False at the end of the connection."""
         try:
             async with asyncio.timeout(TIMEOUT):
                 line = await reader.readuntil(b"\n")
@@ -318,8 +318,8 @@ class ControlServer(ManagementServer):
         result: Mapping[str, Any] = {}
         try:
             request = parse_request(line)
-            logger.debug("control: %s", line.decode("utf-8", "replace").strip())
-            async with aclosing(self._office.perform(request)) as pieces:  # also when nobody reads to the end
+            logger.debug("control: request: %s", line.decode("utf-8", "replace").strip())
+            async with aclosing(self._commands.perform(request)) as pieces:  # closed even when the client disconnects
                 async for piece in pieces:
                     if isinstance(piece, str):
                         await self._send(writer, {"text": piece})

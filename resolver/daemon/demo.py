@@ -1,7 +1,7 @@
-"""The first minute with the daemon: are there root servers to ask, and what does an answer look like?
+"""``resolverd --show-example``: checks whether root servers are reachable and shows one answer.
 
-For people who start it without a configuration to see it work. The question goes through the daemon's own port, as
-everybody's will; where no root server can be reached, the simulated Internet takes their place, and that is said.
+The query goes to the daemon's own port, like those of clients. When no root server can be reached, the simulated
+Internet is used, and a line says so.
 """
 
 import asyncio
@@ -25,8 +25,8 @@ __all__ = ["ask", "root_servers_reachable", "show_example"]
 _IDS = 1 << 16
 
 
-class _Question(asyncio.DatagramProtocol):
-    """One question to several addresses; the first reply that fits is the result."""
+class _Query(asyncio.DatagramProtocol):
+    """One query to several addresses; the first matching reply is the result."""
 
     def __init__(self, identity: int, reply: "asyncio.Future[MessageView]") -> None:
         self._identity = identity
@@ -36,16 +36,16 @@ class _Question(asyncio.DatagramProtocol):
         try:
             view = MessageView.parse(data)
         except WireError:
-            return                              # whoever sent this, it is not our answer
+            return  # not a DNS message
         if view.qr and view.id == self._identity and not self._reply.done():
             self._reply.set_result(view)
 
     def error_received(self, exc: Exception) -> None:
-        """An address that cannot be reached says nothing about the others."""
+        """Ignore unreachable addresses; others may answer."""
 
 
 async def ask(servers: list[tuple[str, int]], qname: str, qtype: int, seconds: float) -> MessageView | None:
-    """Send one question to every one of `servers`; the first reply, or None when `seconds` pass without one."""
+    """Send one query to each of `servers`; return the first reply, or None after `seconds` without one."""
     loop = asyncio.get_running_loop()
     reply: asyncio.Future[MessageView] = loop.create_future()
     identity = secrets.randbelow(_IDS)
@@ -56,12 +56,12 @@ async def ask(servers: list[tuple[str, int]], qname: str, qtype: int, seconds: f
         for server in servers:
             try:
                 transport, _ = await loop.create_datagram_endpoint(
-                    lambda: _Question(identity, reply), remote_addr=server
+                    lambda: _Query(identity, reply), remote_addr=server
                 )
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE):
                     raise
-                continue                        # no route to it, at once
+                continue  # no route to this address
             transports.append(transport)
             transport.sendto(query)
             sent += 1
@@ -77,7 +77,7 @@ async def ask(servers: list[tuple[str, int]], qname: str, qtype: int, seconds: f
 
 
 async def root_servers_reachable(settings: Settings) -> bool:
-    """Whether some of the root servers answer, within `limits.PROBE`."""
+    """Whether a root server answers within `limits.PROBE`."""
     port = settings.iteration.upstream_port
     hints = settings.root_hints[: limits.PROBE_SERVERS]
     servers = [(address, port) for hint in hints for address in hint.addresses]
@@ -86,7 +86,7 @@ async def root_servers_reachable(settings: Settings) -> bool:
 
 
 async def show_example(endpoint: Endpoint, qname: str, seconds: float) -> None:
-    """Ask the daemon itself for an address of `qname`, print its answer and the command that asks for more."""
+    """Query the daemon for an address of `qname` and print the reply and a dig command to try."""
     from resolver.wire import present
 
     address = ip_address(endpoint.address)
@@ -101,4 +101,4 @@ async def show_example(endpoint: Endpoint, qname: str, seconds: float) -> None:
     else:
         print(present.message_to_text(reply).rstrip())
         print(f";; Query time: {took:.0f} ms, server {endpoint}")
-    print(f"\nAsk for more: dig @{server} -p {endpoint.port} {qname.removesuffix('.')}", flush=True)
+    print(f"\nTry it: dig @{server} -p {endpoint.port} {qname.removesuffix('.')}", flush=True)

@@ -1,8 +1,7 @@
-"""Log lines on standard error, one event a line, as key=value pairs that people read and machines split.
+"""Log lines on standard error: one line for each event, as key=value pairs.
 
-A supervisor (systemd, a container) keeps and rotates them, so there are no files, and no time zone but UTC. Values
-are quoted when they hold anything but plain characters; what clients or servers sent can therefore never begin a new
-line or a new key.
+systemd or a container runtime stores and rotates them, so there are no log files. Times are UTC. A value is quoted
+when it contains other than plain characters, so bytes from clients or servers cannot start a new line or key.
 """
 
 import logging
@@ -24,7 +23,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.:/@%+\[\]-]+")
 
 
 def quoted(value: object) -> str:
-    """Text of `value`, in quotes with escapes unless it is one plain word."""
+    """Text of `value`, quoted and escaped unless it has only plain characters."""
     text = str(value)
     if _PLAIN.fullmatch(text):
         return text
@@ -34,10 +33,10 @@ def quoted(value: object) -> str:
 
 
 class KeyValueFormatter(logging.Formatter):
-    """``time=... level=... pid=... from=... message="..."``, then the traceback if there is one."""
+    """``time=... level=... pid=... from=... message="..."`` and ``traceback`` when there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line for `record`."""
+        """The line for `record`."""
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         pairs = [
             ("time", f"{moment}.{int(record.msecs):03d}Z"),
@@ -52,11 +51,11 @@ class KeyValueFormatter(logging.Formatter):
 
 
 class MemorySafeRecord(logging.LogRecord):
-    """A record that is made without an ``except`` of its own, with the attributes that `logging` documents.
+    """A record with the attributes that `logging` documents, created without an ``except`` clause.
 
-    Where memory is so short that not even a small integer can be made, CPython (3.11 to 3.13) never leaves a function
-    that looks at what it caught behind its 256th instruction: noting the place takes an integer, that raises again, and
-    the same place is looked at. The standard library's record does that with the name of a file.
+    When not even an integer can be allocated, CPython (3.11 to 3.13) loops forever in an ``except`` clause beyond the
+    256th instruction of a function: storing the instruction's position allocates an integer, which raises MemoryError,
+    which the same clause handles. `logging.LogRecord` has such a clause.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class MemorySafeRecord(logging.LogRecord):
     ) -> None:
         self.name = name
         self.msg = msg
-        # A mapping as the only argument is what the text's own names refer to.
+        # A mapping as the only argument is used for %(name)s formats.
         self.args = args[0] if args and len(args) == 1 and isinstance(args[0], Mapping) and args[0] else args
         self.levelname = logging.getLevelName(level)
         self.levelno = level
@@ -88,9 +87,9 @@ class MemorySafeRecord(logging.LogRecord):
 
 
 class DuplicateFilter(logging.Filter):
-    """Lets a warning through once an interval and tells later how many equal ones were left out.
+    """Passes equal warnings once per interval and adds the number of suppressed ones to the next.
 
-    What the daemon itself says about starting and reloading is exempt: somebody waits for each of those lines.
+    Lines of `resolver.daemon` about start and reload are exempt, because the operator waits for each of them.
     """
 
     def __init__(self, interval: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -100,7 +99,7 @@ class DuplicateFilter(logging.Filter):
         self._said: dict[tuple[str, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether `record` is written."""
+        """Whether `record` is logged."""
         if record.levelno < logging.WARNING or record.name.startswith("resolver.daemon") or not self._interval:
             return True
         now = self._clock()
@@ -113,18 +112,18 @@ class DuplicateFilter(logging.Filter):
             self._said.clear()
         self._said[key] = (now + self._interval, 0)
         if left_out:
-            record.msg, record.args = f"{key[1]} (and {left_out} times since the last such line)", ()
+            record.msg, record.args = f"{key[1]} (repeated {left_out} times since the last line)", ()
         return True
 
 
 class MemorySafeHandler(logging.StreamHandler[TextIO]):
-    """Writes lines to a stream; a line for which there is no memory is replaced by one that was made before.
+    """Writes lines to a stream. When memory is short, it writes a preallocated line instead, rate-limited.
 
-    `logging` shows a failing handler as a traceback on standard error, each time, and lets what a filter raises go up
-    to whoever had something to say. Under a memory limit that would be a flood from the one place that has to be calm.
+    `logging` prints a traceback for each failure of a handler and raises errors of a filter in the calling code. Under
+    a memory limit, that would flood the log and raise MemoryError in callers.
     """
 
-    OOM_LINE = b'level=warning from=daemon.log message="out of memory: lines of this log are lost"\n'
+    OOM_LINE = b'level=warning from=daemon.log message="out of memory: log lines are lost"\n'
 
     def __init__(self, stream: TextIO, interval: float) -> None:
         super().__init__(stream)
@@ -133,7 +132,7 @@ class MemorySafeHandler(logging.StreamHandler[TextIO]):
         self._timeless = False
 
     def record(self, *arguments: Any, **keywords: Any) -> MemorySafeRecord:
-        """Make a record as `logging` asks for one; that there is no memory for it is said here."""
+        """Record factory for `logging`. When memory is short, write the preallocated line and raise MemoryError."""
         try:
             return MemorySafeRecord(*arguments, **keywords)
         except MemoryError:
@@ -149,14 +148,14 @@ class MemorySafeHandler(logging.StreamHandler[TextIO]):
             return False
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """What formatting or writing raised: shortage of memory in one line, anything else as `logging` shows it."""
+        """Handle an error of formatting or writing: MemoryError by the preallocated line, others as `logging`."""
         if isinstance(sys.exc_info()[1], MemoryError):
             self.write_oom_line()
         else:
             super().handleError(record)
 
     def write_oom_line(self) -> None:
-        """Write the line that was made before, not more often than the interval permits."""
+        """Write the preallocated line, at most once per interval."""
         try:
             now = time.monotonic()
             if now < self._next:
@@ -164,32 +163,32 @@ class MemorySafeHandler(logging.StreamHandler[TextIO]):
             self._next = now + self._interval
             self._timeless = False
         except MemoryError:
-            # Not even a number can be made, so nobody knows the time: once, until somebody does again.
+            # No integer can be allocated, so the time is unknown. Write once until it is known again.
             if self._timeless:
                 return
             self._timeless = True
         try:
             os.write(self.stream.fileno(), self.OOM_LINE)
         except (AttributeError, OSError, ValueError):
-            self._next = float("-inf")  # no stream (2>&-), a closed one, or nobody reads it: nobody is left to tell
+            self._next = float("-inf")  # no stream (2>&-), or it is closed
 
 
-# The root logger has it too, in a list; to go through a list takes memory.
+# Also in the list of the root logger, but iterating over that list allocates memory.
 _handler: MemorySafeHandler | None = None
 
 
 def write_oom_line() -> None:
-    """Say that lines are lost for want of memory, where `set_up` has sent the log; needs no memory itself."""
+    """Write the preallocated line to the stream of `set_up`. It allocates no memory."""
     if _handler is not None:
         _handler.write_oom_line()
 
 
 def set_up(settings: LogSettings, stream: TextIO | None = None) -> None:
-    """Send everything from `settings.level` on to `stream` (standard error). May be called again after a reload."""
+    """Log from `settings.level` up to `stream` (default: standard error). May be called again after a reload."""
     global _handler
-    _handler = handler = MemorySafeHandler(stream or sys.stderr, settings.interval)
+    _handler = handler = MemorySafeHandler(stream or sys.stderr, settings.rate_limit_interval)
     handler.setFormatter(KeyValueFormatter())
-    handler.addFilter(DuplicateFilter(settings.interval))
+    handler.addFilter(DuplicateFilter(settings.rate_limit_interval))
     logging.setLogRecordFactory(handler.record)
     root = logging.getLogger()
     for old in list(root.handlers):
@@ -197,4 +196,4 @@ def set_up(settings: LogSettings, stream: TextIO | None = None) -> None:
     root.addHandler(handler)
     root.setLevel(settings.level.upper())
     if settings.level == "debug":
-        logging.getLogger("asyncio").setLevel(logging.INFO)  # its own debug lines are about selectors
+        logging.getLogger("asyncio").setLevel(logging.INFO)  # its debug lines concern selectors only

@@ -1,11 +1,10 @@
-"""resolverd: arguments, configuration, and which kind of process this becomes.
+"""resolverd: command line, configuration, and start of the single worker or the supervisor.
 
-The daemon stays in the foreground; starting, restarting and logging are a supervisor's business (systemd, a
-container). What only looks at the configuration (`--check`, `--print-config`) imports nothing that serves, and what
-serves imports neither dnspython nor cryptography before a query needs them, so a first answer is a fraction of a second
-away. Whatever ends it leaves a line: a fault below Python its stacks, any other fault its traceback, SIGKILL alone
-nothing. Exit status: 0 stopped by a signal or asked only to look; 1 the service could not start or broke; 2 the command
-line or the configuration is wrong.
+The daemon stays in the foreground; systemd or a container runtime starts and restarts it and stores its log.
+`--check` and `--print-config` import nothing that serves. Serving imports dnspython and cryptography only when a query
+needs them, so the start takes a fraction of a second. Each exit leaves a line in the log: a crash the stacks of all
+threads, an exception its traceback; only SIGKILL leaves nothing. Exit status: 0 stopped by a signal, or --check or
+--print-config succeeded; 1 the service could not start or failed; 2 the command line or the configuration is invalid.
 """
 
 import argparse
@@ -38,7 +37,7 @@ logger = logging.getLogger("resolver.daemon")
 
 
 def _help_width() -> int:
-    """Columns for help, as argparse takes them; it would import shutil and all compressions to learn them."""
+    """Columns for help. argparse would import shutil and the compression modules to find them."""
     try:
         columns = int(os.environ.get("COLUMNS", 0)) or os.get_terminal_size().columns
     except (ValueError, OSError):
@@ -53,39 +52,39 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=partial(argparse.HelpFormatter, width=_help_width()),
         description="A validating recursive DNS resolver. Without a configuration file it serves this host on port"
         f" {limits.UNPRIVILEGED_PORT}. It stays in the foreground and logs to standard error.",
-        epilog="SIGTERM and SIGINT stop it; SIGHUP reads the configuration again and keeps the old one when the new one"
-        " is wrong; SIGUSR1 writes all counters to the log. Exit status: 0 stopped or only looked, 1 could not serve,"
-        " 2 wrong command line or configuration.",
+        epilog="SIGTERM and SIGINT stop it; SIGHUP reloads the configuration and keeps the old one when the new one is"
+        " invalid; SIGUSR1 writes all counters to the log. Exit status: 0 stopped, or check passed; 1 cannot serve;"
+        " 2 invalid command line or configuration.",
     )
     made.add_argument("-c", "--config", metavar="FILE", help="configuration in TOML; see --print-config")
-    made.add_argument("--check", action="store_true", help="say whether the configuration is good, and exit")
+    made.add_argument("--check", action="store_true", help="check the configuration and exit")
     made.add_argument(
-        "--print-config", action="store_true", help="print the configuration in force, explained, and exit"
+        "--print-config", action="store_true", help="print the configuration with descriptions and exit"
     )
     made.add_argument(
-        "--listen", action="append", metavar="ADDR:PORT", help="serve this address instead; may be repeated"
+        "--listen", action="append", metavar="ADDR:PORT", help="serve this address, not server.listen; may be repeated"
     )
-    made.add_argument("--port", type=int, metavar="N", help="serve the addresses on this port instead")
-    made.add_argument("--workers", type=int, metavar="N", help="number of processes")
+    made.add_argument("--port", type=int, metavar="N", help="serve all addresses on this port")
+    made.add_argument("--workers", type=int, metavar="N", help="number of worker processes")
     made.add_argument(
-        "--log-level", choices=("debug", "info", "warning", "error"), help="least important message shown"
+        "--log-level", choices=("debug", "info", "warning", "error"), help="lowest severity that is logged"
     )
     made.add_argument(
         "--playground",
         action="store_true",
-        help="resolve in a small simulated Internet on loopback addresses; needs no network",
+        help="resolve in a small simulated Internet on loopback addresses, without a network",
     )
-    made.add_argument("--show-example", action="store_true", help="resolve one name after the start and show it")
+    made.add_argument("--show-example", action="store_true", help="resolve one name after the start and print it")
     made.add_argument("--version", action="version", version=f"resolverd {__version__}")
     return made
 
 
 def load_settings(arguments: argparse.Namespace) -> Settings:
-    """The settings that file and command line give together.
+    """The settings of the file, overridden by the command line.
 
     Raises:
-        ConfigError: the file is wrong.
-        ValueError: an option is.
+        ConfigError: the file has errors.
+        ValueError: an option is invalid.
     """
     settings = Settings()
     if arguments.config:
@@ -129,10 +128,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check(arguments: argparse.Namespace, settings: Settings) -> int:
-    """Compile what is compiled at start, so that everything a start would refuse is refused here.
+    """Compile all that a start compiles, so that each error of a start is found here.
 
     Raises:
-        ValueError: naming the setting that is wrong.
+        ValueError: a setting is invalid; the text names it.
     """
     from resolver import validate
     from resolver.daemon import cache_file, metrics
@@ -147,12 +146,12 @@ def check(arguments: argparse.Namespace, settings: Settings) -> int:
         from resolver.daemon import autotrust
 
         autotrust.check(settings.dnssec)
-    return _show(f"{arguments.config or 'built-in settings'}: configuration is good\n")
+    return _show(f"{arguments.config or 'built-in settings'}: configuration is valid\n")
 
 
 def run(arguments: argparse.Namespace, settings: Settings, reload: Callable[[], Settings]) -> int:
-    """Open the sockets and serve until a signal says otherwise."""
-    gc.disable()  # until it serves: what is loaded now stays, and looking through it again and again takes time
+    """Open the sockets and serve until a signal stops it."""
+    gc.disable()  # until it serves: modules loaded now stay, and scanning them repeatedly takes time
     try:
         return _serve(arguments, settings, reload)
     finally:
@@ -164,7 +163,7 @@ def _serve(arguments: argparse.Namespace, settings: Settings, reload: Callable[[
 
     log.set_up(settings.log)
     install_fault_handlers()
-    resource_exhaustion.install_unraisable_hook(settings.log.interval)
+    resource_exhaustion.install_unraisable_hook(settings.log.rate_limit_interval)
     resource_exhaustion.hold_memory_reserve()
     server = settings.server
     options = worker.Options(
@@ -173,7 +172,7 @@ def _serve(arguments: argparse.Namespace, settings: Settings, reload: Callable[[
         config=arguments.config or "",
     )
     if server.workers > 1 and (options.playground or options.show_example):
-        logger.warning("one worker is enough to look around: server.workers is taken as 1")
+        logger.warning("server.workers is reduced to 1, because --playground and --show-example run in one process")
         server = replace(server, workers=1)
         settings = replace(settings, server=server)
     try:
@@ -202,17 +201,17 @@ def _serve(arguments: argparse.Namespace, settings: Settings, reload: Callable[[
         logger.error("%s", error.strerror or error)
         return EXIT_FAILED
     except Exception:
-        logger.critical("ending on a fault of its own", exc_info=True)
+        logger.critical("stopping after an unexpected exception; this is a bug", exc_info=True)
         return EXIT_FAILED
 
 
 def install_fault_handlers() -> None:
-    """See to it that no end is silent, and that signals of people wait until somebody listens to them."""
-    # SIGHUP and SIGUSR1 would kill a daemon that is still starting; the worker lets them in when it can hear them.
+    """Make crashes print their stacks, and block SIGHUP and SIGUSR1 until the worker handles them."""
+    # SIGHUP and SIGUSR1 would kill a starting daemon. The worker unblocks them when it has handlers.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGUSR1))
     if sys.stderr is None:
-        return  # nobody could read them
-    # Crashes below Python (SIGSEGV, SIGBUS, SIGABRT ...), and signals that end a process and were not asked for.
+        return  # no stream for the stacks
+    # Crashes (SIGSEGV, SIGBUS, SIGABRT ...), and signals that end the process by default.
     faulthandler.enable()
     for number in (signal.SIGQUIT, signal.SIGXCPU, signal.SIGUSR2):
         faulthandler.register(number, chain=True)
@@ -225,7 +224,7 @@ def _show(text: str) -> int:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
-        stdout.discard()  # whoever read the output has seen enough
+        stdout.discard()  # the reader has closed the pipe
     except OSError as error:
         stdout.discard()
         print(f"resolverd: cannot write {stdout.reason(error)}", file=sys.stderr)
@@ -234,7 +233,7 @@ def _show(text: str) -> int:
 
 
 def _print_problems(path: str | None, error: "ValueError | ConfigError") -> None:
-    """Write what is wrong, with its place in the file `path` if the settings came from one."""
+    """Print `error`, with file and line if the settings came from the file `path`."""
     if path:
         from resolver.daemon import config
 

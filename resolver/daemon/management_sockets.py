@@ -1,8 +1,8 @@
-"""The side doors of the daemon: control socket, metrics, and the links between workers, opened before anybody forks.
+"""Control socket, metrics socket and channels between workers, opened before the workers are forked.
 
-They are opened with the sockets that clients use, so what cannot be had is a clear message at the start, and a worker
-that is restarted finds them as they were. The socket file belongs to its owner alone from the first moment; one that
-a dead daemon left is removed, one that a living daemon serves is not.
+They are opened together with the sockets for clients, so an address that is not available is an error at start, and a
+restarted worker inherits them. The socket file has mode 0600 from its creation. The file of a dead daemon is removed;
+that of a running daemon is not.
 """
 
 import errno
@@ -25,7 +25,7 @@ __all__ = ["ManagementSockets", "open_management_sockets"]
 
 
 class ManagementSockets:
-    """What was opened; each part is None when the settings do not want it."""
+    """The opened sockets; None for those that are not configured."""
 
     def __init__(self) -> None:
         self.control: socket.socket | None = None
@@ -35,7 +35,7 @@ class ManagementSockets:
         self.identity = (0, 0)
 
     def close(self) -> None:
-        """Close everything; the socket file goes unless somebody else has put his own in its place."""
+        """Close all. Remove the socket file unless another process has replaced it."""
         if self.links is not None:
             self.links.close()
         for opened in (self.metrics, self.control):
@@ -49,39 +49,39 @@ class ManagementSockets:
 
 
 def open_management_sockets(settings: Settings, workers: int) -> ManagementSockets:
-    """Open what `settings` want, and links when there are several workers.
+    """Open the configured sockets, and channels when there are several workers. On error, nothing stays open.
 
     Raises:
-        ListenError: saying what cannot be had, why, and how to go on; nothing stays open then.
-        OSError: descriptors run out.
+        ListenError: an address or path is not available; the text says why and names the setting.
+        OSError: no descriptors are left.
     """
-    doors = ManagementSockets()
+    opened_sockets = ManagementSockets()
     try:
         if settings.control.socket:
-            _open_control(doors, settings.control.socket)
+            _open_control(opened_sockets, settings.control.socket)
         if settings.metrics.listen:
             address, port = parse_endpoint(settings.metrics.listen, limits.METRICS_PORT, "metrics.listen")
             try:
-                doors.metrics = open_stream_socket(address, port)
+                opened_sockets.metrics = open_stream_socket(address, port)
             except OSError as error:
                 text = f"cannot listen on {address} port {port} for metrics: {error.strerror}; see metrics.listen"
                 raise ListenError(error.errno, text) from None
         if workers > 1:
             from resolver.daemon.worker_ipc import WorkerChannels
 
-            doors.links = WorkerChannels(workers)
+            opened_sockets.links = WorkerChannels(workers)
     except BaseException:
-        doors.close()
+        opened_sockets.close()
         raise
-    return doors
+    return opened_sockets
 
 
-def _open_control(doors: ManagementSockets, path: str) -> None:
+def _open_control(opened_sockets: ManagementSockets, path: str) -> None:
     opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         opened.setblocking(False)
         _remove_dead(path)
-        before = os.umask(0o177)  # nobody may connect before the mode is right, not even for a moment
+        before = os.umask(0o177)  # so that the file has mode 0600 from its creation
         try:
             opened.bind(path)
         finally:
@@ -92,23 +92,23 @@ def _open_control(doors: ManagementSockets, path: str) -> None:
         opened.close()
         text = "the path is too long" if error.errno is None else error.strerror
         raise ListenError(
-            error.errno or errno.ENAMETOOLONG, f"cannot make the control socket {path!r}: {text}; see control.socket"
+            error.errno or errno.ENAMETOOLONG, f"cannot create the control socket {path!r}: {text}; see control.socket"
         ) from None
-    doors.control, doors.path, doors.identity = opened, path, (found.st_dev, found.st_ino)
+    opened_sockets.control, opened_sockets.path, opened_sockets.identity = opened, path, (found.st_dev, found.st_ino)
 
 
 def _remove_dead(path: str) -> None:
-    """Remove a socket file that nobody serves any more.
+    """Remove the socket file of a dead daemon.
 
     Raises:
-        OSError: somebody serves it, or it is something else.
+        OSError: a process serves it, or it is not a socket.
     """
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise OSError(errno.EEXIST, "there is something else of that name")
+        raise OSError(errno.EEXIST, "the path exists and is not a socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
@@ -117,5 +117,5 @@ def _remove_dead(path: str) -> None:
             os.unlink(path)
             return
         except BlockingIOError:
-            pass  # its queue is full, so somebody lives
-    raise OSError(errno.EADDRINUSE, "another daemon serves it")
+            pass  # its backlog is full, so a process has it open
+    raise OSError(errno.EADDRINUSE, "another daemon uses it")

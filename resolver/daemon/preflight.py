@@ -1,4 +1,4 @@
-"""What a worker expects of its host: a clock that can be right, and descriptors enough."""
+"""Checks of the host at start: a plausible clock and the limit of descriptors."""
 
 import resource
 import time
@@ -9,24 +9,24 @@ __all__ = ["clock_trouble", "raise_descriptor_limit"]
 
 
 def clock_trouble(now: int) -> str:
-    """What is evidently wrong with the clock, in words for the log; empty when nothing is.
+    """A log message when the clock is evidently wrong, else "".
 
-    A machine without a clock of its own starts in 1970, and a resolver that validates is of no use until it is set
-    (RFC 4035 section 5.3.1); nothing else would say so but SERVFAIL for every signed name.
+    A host without a battery-backed clock starts in 1970. Until its clock is set, no signature is valid (RFC 4035
+    section 5.3.1), and SERVFAIL for signed names would be the only symptom.
     """
     earliest, latest = limits.CLOCK_EARLIEST, limits.CLOCK_LATEST
     if earliest <= now < latest:
         return ""
     shown = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(max(now, 0)))
-    why = "before this program was made" if now < earliest else "too far ahead to be true"
+    why = "before the release of this program" if now < earliest else "too far in the future"
     return (
-        f"the clock says {shown} UTC, {why}: no signature will be valid, and every signed name will fail. Set the clock"
-        " (timedatectl set-ntp true, or date -s) before the resolver is relied on; it need not be restarted"
+        f"clock: {shown} UTC is {why}: no signature is valid, so every name in a signed zone gets SERVFAIL. Set the"
+        " clock (timedatectl set-ntp true, or date -s); a restart is not needed"
     )
 
 
 def raise_descriptor_limit() -> None:
-    """Take as many descriptors as the system grants: connections and upstream sockets need one each."""
+    """Raise the soft limit of descriptors to the hard limit; each connection and upstream socket needs one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

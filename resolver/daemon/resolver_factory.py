@@ -1,7 +1,7 @@
-"""What stands behind corenet's entry point group ``corenet.resolvers``: from a word on a command line to a resolver.
+"""The factory behind corenet's entry point group ``corenet.resolvers``: from command line argument to resolver.
 
-corenet never imports this package; its command line finds the factory by the entry point and knows only the two
-methods of an address resolver. The context owns everything that was opened, the playground's servers included.
+corenet never imports this package. Its command line finds the factory by the entry point and uses only the two methods
+of an address resolver. The context owns all that it opens, including the servers of the playground.
 """
 
 import time
@@ -23,14 +23,14 @@ Trace = Callable[[object], object]
 
 @asynccontextmanager
 async def connect(argument: str = "", trace: Trace | None = None) -> AsyncIterator[AddressResolver]:
-    """Open a resolver for the length of a context.
+    """Open a resolver as a context manager.
 
     `argument` is empty for recursion from the root, ``playground`` for the simulated Internet, the address of a
-    resolver to forward to, or the name of a configuration file. `trace` gets every step of every question as a line
-    of text. Of the playground the HTTPS site is started as well, and the result's `trust` names its authority.
+    resolver to forward to, or the path of a configuration file. `trace` is called with each step of each query as a
+    line of text. With the playground, its HTTPS server is started too, and `trust` of the result is the file of its CA.
 
     Raises:
-        ValueError: `argument` is none of these, or the file is wrong.
+        ValueError: `argument` is none of these, or the file has errors.
     """
     async with AsyncExitStack() as stack:
         settings = Settings()
@@ -58,24 +58,24 @@ def _settings_for(argument: str) -> Settings:
 
         return config.load(argument)
     parse_endpoint(argument, Settings().iteration.upstream_port, "resolver")
-    # The resolver that is named may well be on this host.
+    # The resolver may be on this host.
     return Settings(forward=(ForwardZone(".", (argument,)),), iteration=IterationSettings(do_not_query_localhost=False))
 
 
 class TraceLine(str):
-    """What a step says; `time` is when it happened, by the clock of `time.monotonic`."""
+    """The text of one step; `time` is when it happened, in seconds of `time.monotonic`."""
 
     time: float
 
     def __new__(cls, text: str, moment: float) -> Self:
-        """A line of `text` about `moment`."""
+        """A line of `text` with the time `moment`."""
         made = super().__new__(cls, text)
         made.time = moment
         return made
 
 
 class TracingResolver(Resolver):
-    """A resolver that tells every step of every question."""
+    """A resolver that passes each step of each query to `trace`."""
 
     def __init__(self, settings: Settings, trace: Trace) -> None:
         super().__init__(settings)
@@ -84,9 +84,9 @@ class TracingResolver(Resolver):
     async def resolve(
         self, name: str, rdtype: str | int = "A", *, validate: bool = True, timeout: float | None = None
     ) -> Answer:
-        """Resolve `name`; the steps are told when the answer is there."""
+        """Resolve `name`, then pass the steps to `trace`."""
         began = time.monotonic()
-        told = await self.explain(name, rdtype, validate=validate, timeout=timeout)
-        for step in told.steps:
+        explained = await self.explain(name, rdtype, validate=validate, timeout=timeout)
+        for step in explained.steps:
             self._trace(TraceLine(f"{'  ' * step.depth}{step.kind}: {step.text}", began + (step.at or 0.0)))
-        return told.answer
+        return explained.answer

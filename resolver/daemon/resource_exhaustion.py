@@ -1,13 +1,12 @@
-"""What the daemon does with exceptions that nobody catches: shortage of memory or files is said, faults are shown.
+"""Handling of uncaught exceptions: MemoryError and lack of descriptors are one log line, other exceptions a traceback.
 
-Under a memory limit (systemd's MemoryMax has none of this; RLIMIT_AS and RLIMIT_DATA do) any allocation can fail, and
-whatever was being done then is lost: a packet, a query, a connection. The interpreter itself does not outlive each such
-place, so the process holds a reserve (`resolver.net.reserve`), and while that is given up nothing new is begun
-(`shed_load_when_low`). That is no fault of the program, so it is one plain sentence, and not more often than an
-interval permits, since each line costs memory as well; where there is none even for that, the log gets a line that was
-made before. A connection that cannot be accepted for want of a descriptor is the same; the loop then waits a second
-before it accepts again. Everything else keeps its traceback. What a generator raises when it is dropped half-way
-reaches no loop, only `sys.unraisablehook`.
+Under RLIMIT_AS or RLIMIT_DATA any allocation can fail (systemd's MemoryMax kills instead). The packet, query or
+connection that was being processed is lost. The interpreter does not survive a failed allocation at every place, so the
+process holds a memory reserve (`resolver.net.reserve`). While the reserve is released, no new query is started
+(`shed_load_when_low`). Lack of memory is not a bug, so it is a rate-limited warning without traceback. When there is no
+memory for the line, a preallocated one is written. A connection that cannot be accepted for lack of a descriptor is
+handled the same way; the loop then waits one second before it accepts again. An exception of a generator that is
+destroyed reaches only `sys.unraisablehook`.
 """
 
 import asyncio
@@ -30,51 +29,51 @@ __all__ = ["hold_memory_reserve", "install_exception_handler", "install_unraisab
 
 logger = logging.getLogger(__name__)
 
-# Whole sentences: there may be no memory to put one together.
-GIVEN_UP = ("out of memory: what was being done is given up and the service goes on; "
-            "a smaller cache.size or a higher limit of the process would help")
-REFUSED = ("out of memory: new questions are refused until there is some again; "
-           "a smaller cache.size or a higher limit of the process would help")
-NO_RESERVE = "out of memory: there is not enough for a reserve"
+# Complete lines, because there may be no memory for formatting.
+OPERATION_FAILED = ("out of memory: an operation failed, the service continues; "
+            "lower cache.size or raise the memory limit of the process")
+QUERIES_REFUSED = ("out of memory: new queries are refused until memory is free again; "
+           "lower cache.size or raise the memory limit of the process")
+NO_RESERVE = "out of memory: the memory reserve cannot be allocated"
 _SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 def hold_memory_reserve() -> None:
-    """Hold the reserve of memory from now on, in this process and in those it forks."""
+    """Allocate the memory reserve of this process and its future children."""
     try:
         reserve.keep(limits.MEMORY_RESERVE)
     except MemoryError:
-        _tell(LimitedWarning(logger), NO_RESERVE)
+        _warn(LimitedWarning(logger), NO_RESERVE)
 
 
 def shed_load_when_low(mesh: "Mesh", interval: float) -> None:
-    """Let `mesh` give memory back when it becomes short, and begin nothing while it is.
+    """Make `mesh` release memory when it is short, and start no query while it is.
 
-    That is said, not more often than each `interval` seconds.
+    A warning is logged at most every `interval` seconds.
     """
-    complaint = LimitedWarning(logger, interval)
+    warning = LimitedWarning(logger, interval)
 
     def is_short() -> bool:
         if reserve.is_given_up():
             mesh.shrink()
         if not reserve.is_short():
             return False
-        _tell(complaint, REFUSED)
+        _warn(warning, QUERIES_REFUSED)
         return True
 
     mesh.set_shed_load(is_short)
 
 
 def install_exception_handler(loop: asyncio.AbstractEventLoop, interval: float) -> None:
-    """Set the loop's exception handler; `interval` is the least time between two lines of a kind, in seconds."""
-    complaint = LimitedWarning(logger, interval)
+    """Set the exception handler of `loop`. Equal warnings are at least `interval` seconds apart."""
+    warning = LimitedWarning(logger, interval)
     accepting = LimitedWarning(logger, interval)
 
     def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         if isinstance(context.get("exception"), MemoryError):
-            _tell(complaint)
+            _warn(warning)
         elif reason := _not_accepted(context):
-            accepting.warn("no TCP connection of a client can be accepted: %s", reason)
+            accepting.warn("listener: cannot accept TCP connections of clients: %s", reason)
         else:
             loop.default_exception_handler(context)
 
@@ -82,12 +81,12 @@ def install_exception_handler(loop: asyncio.AbstractEventLoop, interval: float) 
 
 
 def install_unraisable_hook(interval: float) -> None:
-    """Do the same for the whole process with what no loop hears of."""
-    complaint = LimitedWarning(logger, interval)
+    """Set the same handler for exceptions that reach no loop, for the whole process."""
+    warning = LimitedWarning(logger, interval)
 
     def handle(what: "UnraisableHookArgs") -> None:
         if issubclass(what.exc_type, MemoryError):
-            _tell(complaint)
+            _warn(warning)
         else:
             sys.__unraisablehook__(what)
 
@@ -95,14 +94,14 @@ def install_unraisable_hook(interval: float) -> None:
 
 
 def _not_accepted(context: dict[str, Any]) -> str:
-    """Which shortage kept a connection from being accepted; empty for everything else."""
+    """Why a connection could not be accepted, if for lack of a resource; else empty."""
     error = context.get("exception")
     if isinstance(error, OSError) and error.errno in _SHORT and "accept" in str(context.get("message")):
         return error.strerror or str(error)
     return ""
 
 
-def _tell(complaint: LimitedWarning, what: str = GIVEN_UP) -> None:
-    complaint.warn(what)
-    if complaint.lost:
+def _warn(warning: LimitedWarning, what: str = OPERATION_FAILED) -> None:
+    warning.warn(what)
+    if warning.lost:
         log.write_oom_line()

@@ -1,7 +1,7 @@
-"""What one value of the settings brings to life, and the listeners that hand queries to it.
+"""The objects created from one `Settings` value, and the listeners that pass queries to them.
 
-A reload makes a new `RuntimeConfig` beside the one that serves, and the `Listeners` switch from one to the other
-between two packets: a query belongs to the generation that took it, to its end.
+A reload creates a new `RuntimeConfig`, and the `Listeners` switch to it between two packets. A query is completed by
+the `RuntimeConfig` that received it.
 """
 
 import asyncio
@@ -27,15 +27,15 @@ logger = logging.getLogger(__name__)
 
 
 class RuntimeConfig:
-    """What one settings value brings to life behind the listeners."""
+    """Resolver, fast path and service of one `Settings` value."""
 
     def __init__(self, settings: Settings, store: Store, loop: asyncio.AbstractEventLoop) -> None:
         self.settings = settings
         self.flush_on_close = False
-        """Whether it goes on to conclude under rules that are no longer in force."""
+        """Whether its last queries may cache answers that differ from those of the settings in force."""
         self.resolver = Resolver(settings, store=store)
         self.resolver.open(loop)
-        resource_exhaustion.shed_load_when_low(self.resolver.mesh, settings.log.interval)
+        resource_exhaustion.shed_load_when_low(self.resolver.mesh, settings.log.rate_limit_interval)
         try:
             self.serve_with(store)
         except BaseException:
@@ -45,14 +45,16 @@ class RuntimeConfig:
     def serve_with(self, store: Store) -> None:
         settings, plan = self.settings, self.resolver.policy
         server = self.server = within_descriptors(settings.server)
-        """The settings of the server as far as this process can follow them."""
+        """The server settings, with connections limited to the available descriptors."""
         self.fast = FastPath(
             store.answers,
             plan.access,
-            largest_reply=server.udp_payload,
-            pass_without_rd=server.without_recursion != "cache",
+            largest_reply=server.max_udp_size,
+            pass_without_rd=server.non_recursive_queries != "cache",
             prefetch=settings.cache.prefetch,
-            cookies=ServerCookies(server.cookie_keys, required=server.require_cookies) if server.cookies else None,
+            cookies=(
+                ServerCookies(server.cookie_keys, required=server.require_cookies) if server.answer_cookies else None
+            ),
         )
         if self.fast.cookies is not None:
             self.fast.cookies.refresh(self.resolver.clock.time())
@@ -68,23 +70,23 @@ class RuntimeConfig:
 
 
 def within_descriptors(server: ServerSettings) -> ServerSettings:
-    """`server` with no more TCP connections on each address than leave upstream queries their descriptors.
+    """`server` with TCP connections limited so that descriptors remain for upstream queries.
 
-    Each address needs some for connections that have no place: they are about to get one, or to be closed.
+    Each address also needs some for connections that are being accepted or rejected.
     """
     addresses = max(len(server.listen), 1)
     most = max(client_connections() // addresses - limits.STREAM_NEWCOMERS, 1)
     if server.tcp_connections <= most:
         return server
     logger.warning(
-        "the limit of open files permits %d TCP connections of clients on each address served, not %d"
-        " (server.tcp-connections); raise it (ulimit -n, LimitNOFILE= under systemd)", most, server.tcp_connections,
+        "server.tcp-connections: the limit of open files permits %d TCP connections of clients for each address, not"
+        " %d; raise the limit (ulimit -n, LimitNOFILE= in systemd)", most, server.tcp_connections,
     )
     return replace(server, tcp_connections=most)
 
 
 class Listeners:
-    """Both listeners of one endpoint."""
+    """The UDP and TCP listeners of one endpoint."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
@@ -99,7 +101,7 @@ class Listeners:
         with ExitStack() as undo:
             undo.callback(own.close)
             await udp.start(own.udp)
-            undo.pop_all()  # the listener closes its socket now
+            undo.pop_all()  # from here on, the listener closes its socket
             undo.callback(own.tcp.close)
             undo.callback(udp.close)
             await tcp.start(own.tcp)

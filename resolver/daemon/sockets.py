@@ -1,8 +1,8 @@
-"""The sockets that clients are served on: opened once, by the process that may, and handed to the workers.
+"""The sockets for clients: opened once at start and passed to the workers.
 
-A port that cannot be had is the commonest failure of a first start, so every such error says which address it was,
-what stands in the way and what to do about it. Workers share a port by SO_REUSEPORT, each with sockets of its own that
-the supervisor keeps open; a restarted worker therefore finds its queue where the dead one left it.
+A port that is not available is the most common error of a first start, so each error names the address, the reason and
+the remedy. Workers share a port with SO_REUSEPORT. Each has its own sockets, which the supervisor keeps open, so
+queries in the socket's queue survive the death of a worker.
 """
 
 import errno
@@ -23,7 +23,7 @@ _IPV6_ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
 
 
 class ListenError(OSError):
-    """An address that cannot be served; the text says why and how to go on, `endpoint` which of the settings it was."""
+    """An address that cannot be served. The text names reason and remedy, `endpoint` the address and port."""
 
     def __init__(self, number: int | None, text: str, *, endpoint: tuple[str, int] | None = None) -> None:
         super().__init__(number, text)
@@ -32,7 +32,7 @@ class ListenError(OSError):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One address and port with its two sockets; `wanted` is the port that was asked for, which may be 0."""
+    """One address and port with its two sockets; `wanted` is the configured port, which may be 0."""
 
     address: str
     port: int
@@ -41,7 +41,7 @@ class Endpoint:
     tcp: socket.socket
 
     def duplicate(self) -> Self:
-        """The same sockets under other descriptors, so that two owners may close them independently."""
+        """Duplicates of the sockets, so that two owners can close them independently."""
         with ExitStack() as undo:
             udp = undo.enter_context(self.udp.dup())
             tcp = self.tcp.dup()
@@ -58,14 +58,14 @@ class Endpoint:
 
 
 def check_sources(settings: IterationSettings) -> None:
-    """Look whether upstream queries can leave from the addresses that the settings name.
+    """Check that the configured source addresses can be bound.
 
     Raises:
-        ListenError: the host has no such address, or the system forbids it.
+        ListenError: the host does not have the address, or the system forbids it.
     """
     for family, address, key in (
-        (socket.AF_INET, settings.source_v4, "iteration.source-v4"),
-        (socket.AF_INET6, settings.source_v6, "iteration.source-v6"),
+        (socket.AF_INET, settings.query_source_v4, "iteration.query-source-v4"),
+        (socket.AF_INET6, settings.query_source_v6, "iteration.query-source-v6"),
     ):
         if not address:
             continue
@@ -73,26 +73,26 @@ def check_sources(settings: IterationSettings) -> None:
             with socket.socket(family, socket.SOCK_DGRAM) as probe:
                 probe.bind((address, 0))
         except OSError as error:
-            text = f"cannot ask from {address}: {error.strerror}; 'ip address' lists what this host has; see {key}"
+            text = f"cannot send from {address}: {error.strerror}; 'ip address' lists this host's addresses; see {key}"
             raise ListenError(error.errno, text) from None
 
 
 def open_endpoints(
     wanted: tuple[tuple[str, int], ...], *, shares: int = 1, lenient: bool = False, enough: bool = False
 ) -> list[list[Endpoint]]:
-    """Open UDP and TCP sockets on every address, `shares` times over.
+    """Open UDP and TCP sockets on every address, one set for each of `shares` workers.
 
-    With `lenient`, IPv6 addresses that the host does not have are left out as long as something remains, or when what
-    is served already is `enough`.
+    With `lenient`, IPv6 addresses that the host does not have are left out. At least one address must remain, unless
+    `enough` (others are served already). On error, nothing stays open.
 
     Raises:
-        ListenError: when an address cannot be had; nothing stays open then.
+        ListenError: an address is not available.
     """
     found: list[list[Endpoint]] = [[] for _ in range(shares)]
     with ExitStack() as undo:
         for address, port in wanted:
             try:
-                if shares > 1:  # sharing is only for our own workers: fail when another one is there
+                if shares > 1:  # fail when another program listens; only our workers share
                     _open(address, port, reuse_port=False).close()
                 for share in found:
                     endpoint = _open(address, port, reuse_port=shares > 1)
@@ -103,7 +103,7 @@ def open_endpoints(
                 if not (lenient and ":" in address and error.errno in _IPV6_ABSENT):
                     raise
         if not found[0] and not enough:
-            raise ListenError(errno.EADDRNOTAVAIL, "none of the addresses to listen on can be had")
+            raise ListenError(errno.EADDRNOTAVAIL, "none of the configured addresses is available (server.listen)")
         undo.pop_all()
     return found
 
@@ -116,7 +116,7 @@ def close_all(shares: list[list[Endpoint]]) -> None:
 
 
 def _open(address: str, port: int, *, reuse_port: bool) -> Endpoint:
-    """Open both sockets of one address; port 0 takes one that is free for both."""
+    """Open both sockets of one address; for port 0, a port that is free for both."""
     for attempt in range(1, limits.PORT_ATTEMPTS + 1):
         udp = _bind(address, port, socket.SOCK_DGRAM, reuse_port)
         chosen = port or udp.getsockname()[1]
@@ -145,8 +145,8 @@ def _explain(address: str, port: int, kind: socket.SocketKind, error: OSError) -
     text = f"cannot listen on {address} port {port} ({transport}): {error.strerror}. "
     if error.errno == errno.EADDRINUSE:
         return text + (
-            f"Another program serves it (ss {option} 'sport = :{port}' shows which); stop that one, or choose another"
-            " port with --port or server.listen."
+            f"Another program uses it (ss {option} 'sport = :{port}' shows which). Stop it, or choose another port with"
+            " --port or server.listen."
         )
     if error.errno in (errno.EACCES, errno.EPERM):
         return text + (
@@ -155,11 +155,11 @@ def _explain(address: str, port: int, kind: socket.SocketKind, error: OSError) -
             f" port, for instance --port {limits.UNPRIVILEGED_PORT}."
         )
     if error.errno in _IPV6_ABSENT:
-        return text + "This host has no such address; 'ip address' lists those it has."
+        return text + "This host does not have the address; 'ip address' lists its addresses."
     if error.errno == errno.ENODEV:
         return text + "'ip link' lists the interfaces of this host."
     if error.errno == errno.EINVAL and ":" in address and "%" not in address:
-        return text + f"A link-local address needs its interface, as in {address}%eth0; 'ip address' tells which."
+        return text + f"A link-local address needs its interface, as in {address}%eth0; 'ip address' shows it."
     if error.errno == errno.EMFILE:
         return text + "Too many open files: raise the limit (ulimit -n, LimitNOFILE= under systemd)."
     return text + f"The system said {errno.errorcode.get(error.errno or 0, '?')} on {sys.platform}."

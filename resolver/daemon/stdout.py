@@ -1,7 +1,6 @@
-"""Standard output of the tools where it is not as one expects: closed from the start, full, or its reader has gone.
+"""Errors of standard output: closed at start, no space, or a closed pipe.
 
-None of these is a fault of the program, so none may end in a traceback, nor in the interpreter's complaint at exit
-about what is still buffered.
+None of these is a bug, so none may print a traceback or the interpreter's message at exit about buffered output.
 """
 
 import os
@@ -11,17 +10,17 @@ __all__ = ["discard", "prepare", "reason"]
 
 
 def prepare() -> None:
-    """Let what is printed without a standard output (``>&-``) go nowhere."""
+    """Replace a closed standard output (``>&-``) by /dev/null."""
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w")
 
 
 def discard() -> None:
-    """Drop what is still buffered, and everything written from now on."""
+    """Discard buffered and later output."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def reason(error: OSError) -> str:
-    """What the system says about writing, or opening, something."""
+    """The file of `error`, if it has one, and the message of the system."""
     place = repr(error.filename) if error.filename else "the output"
     return f"{place}: {error.strerror or error}"

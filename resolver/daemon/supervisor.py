@@ -1,14 +1,13 @@
-"""Several workers: one process that forks them, restarts the dead and passes signals on; it serves nobody itself.
+"""The supervisor of several workers: forks and restarts them and forwards signals. It serves no clients.
 
-The memory of the cache is mapped before the fork, so every worker profits from every miss; the sockets are opened
-before it too, one set for each worker, and stay open here, so a worker that dies loses no query that waits in its
-queue. The supervisor has no event loop: it waits for signals, which is all that ever happens to it, and for the time of
-the next restart. Each worker holds the reading end of a pipe whose writing end only the supervisor has, and leaves when
-that end is gone.
+The cache is mapped before the fork, so all workers share it. The sockets are opened before the fork, one set for each
+worker, and stay open here, so queries in the queue of a dead worker are not lost. The supervisor has no event loop: it
+waits for signals with a timeout until the next restart. Each worker holds the read end of a pipe whose write end only
+the supervisor has, and exits when that end closes.
 
-A worker is running or waits for its restart (`Restarts`). Deaths are counted for each worker alone, so that what kills
-all at once, as a shortage of memory does, counts once; one that dies again and again is started ever later, and never
-given up: as long as the sockets are ours, nobody else can serve in our place.
+A worker is running or waiting for its restart (`Restarts`). Deaths are counted for each worker separately, so an event
+that kills all at once, such as lack of memory, counts once for each. The delay grows with repeated deaths up to a
+maximum. Restarts never stop, because no other program can use the port as long as the sockets are open.
 """
 
 import gc
@@ -37,16 +36,16 @@ SIGNALS = frozenset(
 def run(
     settings: Settings, shares: list[list[Endpoint]], *, reload: Callable[[], Settings], options: worker.Options
 ) -> int:
-    """Keep one worker for each of `shares` alive until a signal ends it; the exit status of the daemon.
+    """Run one worker for each of `shares` until a signal stops it; return the exit status of the daemon.
 
     Raises:
-        OSError: when the cache's memory or a process cannot be had.
+        OSError: the memory of the cache or a process cannot be created.
     """
     return _Supervisor(settings, shares, reload, options).run()
 
 
 class Restarts:
-    """When dead workers are started again; without a clock: `now` are seconds of any."""
+    """Schedule of restarts. `now` is in seconds of any monotonic clock."""
 
     def __init__(self) -> None:
         self._started: dict[int, float] = {}
@@ -54,12 +53,12 @@ class Restarts:
         self._due: dict[int, float] = {}
 
     def started(self, number: int, now: float) -> None:
-        """Worker `number` runs."""
+        """Worker `number` was started."""
         self._started[number] = now
         self._due.pop(number, None)
 
     def exited(self, number: int, now: float) -> float:
-        """Worker `number` has ended, or could not be started: seconds until it is to be started again."""
+        """Worker `number` has exited or could not be started; return the seconds until its restart."""
         lived = now - self._started.pop(number, now)
         short = 0 if lived >= limits.WORKER_RESTART_WINDOW else self._short_lives.get(number, 0)
         self._short_lives[number] = short + 1
@@ -68,11 +67,11 @@ class Restarts:
         return delay / 1000
 
     def due(self, now: float) -> list[int]:
-        """The workers whose time has come."""
+        """The workers that are due for a restart."""
         return [number for number, when in self._due.items() if when <= now]
 
     def rest(self, now: float) -> float | None:
-        """Seconds until the next one's time; None when all run."""
+        """Seconds until the next restart; None when all workers run."""
         return max(min(self._due.values()) - now, 0.0) if self._due else None
 
 
@@ -109,7 +108,7 @@ class _Supervisor:
             os.close(self.parent_pipe[0])
             os.close(self.parent_pipe[1])
             while signal.sigtimedwait((config_reload.RELOAD_DONE,), 0) is not None:
-                pass  # what a worker said last would end this process, once it is let in
+                pass  # a pending signal would kill this process when it is unblocked
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def start(self, number: int) -> None:
@@ -125,20 +124,20 @@ class _Supervisor:
         try:
             status = self.worker_main(number)
         except BaseException:
-            # The parent sees a number only; what happened is known here and nowhere else.
-            logger.critical("worker %d ends on a fault of its own", number, exc_info=True)
+            # The parent sees only the exit status, so the traceback is logged here.
+            logger.critical("worker %d: exiting after an unexpected exception; this is a bug", number, exc_info=True)
         finally:
             sys.stderr.flush()
-            os._exit(status)  # nothing of the parent's may be unwound in a child
+            os._exit(status)  # the child must not run the cleanup of the parent
 
     def worker_main(self, number: int) -> int:
-        """Run in the child: only this worker's sockets stay open."""
+        """Run worker `number` in the child process, with only its own sockets open."""
         os.close(self.parent_pipe[1])
         for other, share in enumerate(self.shares):
             if other != number:
                 for endpoint in share:
                     endpoint.close()
-        # The worker lets in SIGHUP and SIGUSR1 itself, when it can hear them.
+        # The worker unblocks SIGHUP and SIGUSR1 when it has handlers.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS - {signal.SIGHUP, signal.SIGUSR1})
         try:
             return worker.run(
@@ -156,7 +155,7 @@ class _Supervisor:
             return 1
 
     def watch(self) -> int:
-        """Handle signals until one of them ends the service."""
+        """Handle signals until one stops the service."""
         while True:
             rest = self.restarts.rest(time.monotonic())
             info = signal.sigwaitinfo(SIGNALS) if rest is None else signal.sigtimedwait(SIGNALS, rest)
@@ -179,22 +178,22 @@ class _Supervisor:
                 self.reap_children()
 
     def request_reload(self) -> None:
-        """Have the first worker reload, and the others with it; it says what is wrong, once for all."""
+        """Make the first worker lead a reload of all workers. It logs errors once for all."""
         for pid, number in self.children.items():
             if not number:
                 try:
                     self.reloads.request(self.asked)
                 except OSError as error:
-                    # It is stopped, with as many requests before it as the socket holds: the last of those will do.
-                    logger.warning("reload: the first worker does not take requests: %s", error.strerror)
+                    # The worker does not run and the socket is full. The requests in it are sufficient.
+                    logger.warning("reload: the first worker does not accept requests: %s", error.strerror)
                 os.kill(pid, signal.SIGHUP)
 
     def on_reload_done(self) -> None:
-        """A reload has ended: where the workers have new settings, one that dies is to start with them."""
+        """Read the results of reloads. New settings are used for workers that are restarted."""
         try:
             results = self.reloads.results()
         except (OSError, MemoryError) as error:
-            logger.error("reload: its result cannot be had: %s; workers that die get the settings before these",
+            logger.error("reload: cannot receive the result: %s; restarted workers get the old settings",
                          config_reload.describe_error(error))
             return
         for number, settings in results:
@@ -203,7 +202,7 @@ class _Supervisor:
                 self.settings = settings
 
     def reap_children(self) -> None:
-        """Arrange for workers that have died to be started again."""
+        """Schedule the restart of workers that have exited."""
         for pid, number in list(self.children.items()):
             gone, status = os.waitpid(pid, os.WNOHANG)
             if not gone:
@@ -212,23 +211,23 @@ class _Supervisor:
             code = os.waitstatus_to_exitcode(status)
             why = f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
             delay = self.restarts.exited(number, time.monotonic())
-            logger.error("worker %d ended (%s); starting it again in %.1f seconds", number, why, delay)
+            logger.error("worker %d: exited (%s); restarting in %.1f seconds", number, why, delay)
 
     def restart(self) -> None:
-        """Start the workers whose time has come."""
+        """Start the workers that are due."""
         for number in self.restarts.due(time.monotonic()):
             try:
                 self.start(number)
             except OSError as error:
                 delay = self.restarts.exited(number, time.monotonic())
-                logger.error("worker %d cannot be started (%s); trying again in %.1f seconds", number,
+                logger.error("worker %d: cannot start (%s); retrying in %.1f seconds", number,
                              error.strerror or error, delay)
                 continue
             if self.answered != self.asked and not number:
-                self.request_reload()  # the one before died without an answer
+                self.request_reload()  # the previous first worker died before it reported a result
 
     def stop(self) -> None:
-        """End all workers: politely, then not."""
+        """Stop all workers: SIGTERM, after the grace period SIGKILL."""
         for pid in self.children:
             os.kill(pid, signal.SIGTERM)
         until = time.monotonic() + limits.STOP_GRACE / 1000
@@ -238,7 +237,7 @@ class _Supervisor:
                 if os.waitpid(pid, os.WNOHANG)[0]:
                     del self.children[pid]
         for pid, number in self.children.items():
-            logger.warning("worker %d does not stop; killed", number)
+            logger.warning("worker %d: did not stop in time; killing it", number)
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         self.children.clear()

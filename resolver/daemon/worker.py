@@ -1,9 +1,9 @@
-"""One worker: one loop, the listeners of its sockets, and the resolver behind them; started, reloaded and stopped here.
+"""One worker: an event loop with listeners and a resolver; start, reload and stop.
 
-A reload is all or nothing: whatever can fail (files, policies, anchors, sockets, a cache that is locked) is done before
-anything of the old settings is touched, and undone when a later part fails; what then follows only switches. Several
-workers reload together, led by the first. Queries that wait finish where they began. The store is kept, unless what was
-concluded under the old rules (validation, local names, forwarding) must not outlive them.
+A reload is all or nothing. Each step that can fail (files, policies, trust anchors, sockets, locks of the cache) is
+done before the switch and undone when a later one fails; the switch itself cannot fail. Several workers reload
+together, led by the first. Queries in progress are completed with the old configuration. The cache is kept, unless
+settings changed on which cached answers depend (validation, local names, forwarding).
 """
 
 import asyncio
@@ -59,10 +59,10 @@ Reload = Callable[[], Settings]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line asks of a worker beyond the settings.
+    """Options of a worker that are not in the settings.
 
-    `config` is the configuration file, empty without one; `number` counts the workers from 0; `management` were opened
-    before the fork and are used by the first worker, their links by all.
+    `config` is the path of the configuration file, or empty; `number` counts the workers from 0; `management` has the
+    sockets opened before the fork, of which the first worker uses all and the others only the channels.
     """
 
     playground: bool = False
@@ -81,11 +81,11 @@ def run(
     store: Store | None = None,
     parent_pipe: int | None = None,
 ) -> int:
-    """Serve until a signal ends it; the exit status. When the descriptor `parent_pipe` ends, the parent is gone.
+    """Serve until a signal stops it; return the exit status. End of file on `parent_pipe` means that the parent exited.
 
     Raises:
-        ValueError: a setting is wrong.
-        OSError: memory, a descriptor or the playground's port cannot be had.
+        ValueError: a setting is invalid.
+        OSError: memory, a descriptor or the port of the playground is not available.
     """
     worker = _Worker(settings, endpoints, reload, options, store, parent_pipe)
     with asyncio.Runner(loop_factory=corenet.new_event_loop) as runner:
@@ -96,14 +96,14 @@ def run(
 
 
 class _Prepared(NamedTuple):
-    """All that a reload needs to switch: nothing in it can be refused any more."""
+    """All that a reload needs for the switch, which cannot fail."""
 
     configured: Settings
     runtime: RuntimeConfig
     rollover: "AnchorUpdater | None"
     added: list[Listeners]
     undo: ExitStack
-    """What there is to close when it comes to no switch."""
+    """Closes what was prepared when the reload is aborted."""
 
 
 class _Worker:
@@ -143,14 +143,14 @@ class _Worker:
     async def main(self) -> int:
         loop = asyncio.get_running_loop()
         self.loop = loop
-        install_exception_handler(loop, self.configured.log.interval)
+        install_exception_handler(loop, self.configured.log.rate_limit_interval)
         self.stopping: asyncio.Future[str] = loop.create_future()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.on_stop, signal.Signals(number).name)
         loop.add_signal_handler(signal.SIGHUP, self.on_reload)
         loop.add_signal_handler(signal.SIGUSR1, self.on_report)
         if self.parent_pipe is not None:
-            loop.add_reader(self.parent_pipe, self.on_stop, "the end of its supervisor")
+            loop.add_reader(self.parent_pipe, self.on_stop, "exit of the supervisor")
         async with AsyncExitStack() as stack:
             in_playground = self.options.playground
             if self.options.show_example and not in_playground and not self.options.config:
@@ -158,9 +158,9 @@ class _Worker:
 
                 in_playground = not await demo.root_servers_reachable(self.configured)
                 print(
-                    "The Internet's root servers cannot be reached; a simulated Internet takes their place."
+                    "The root servers of the Internet cannot be reached; a simulated Internet is used."
                     if in_playground
-                    else "The Internet's root servers answer and are used.",
+                    else "The root servers of the Internet answer and are used.",
                     flush=True,
                 )
             self.in_playground = in_playground
@@ -179,17 +179,17 @@ class _Worker:
                 self.listeners.append(listeners)
                 await listeners.start(self.current)
             gc.set_threshold(limits.GC_YOUNG, limits.GC_MIDDLE, limits.GC_OLD)
-            gc.freeze()  # what exists now lives to the end; the collector need not look at it again
+            gc.freeze()  # existing objects live until the end, so the collector skips them
             gc.enable()
             await self.start_management()
             self.announce()
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP, signal.SIGUSR1))  # main blocked them
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP, signal.SIGUSR1))  # blocked by main
             self.schedule_probe()
             if self.options.show_example:
                 from resolver.daemon import demo
 
                 shown = "www.example.playground." if in_playground else "www.iana.org."
-                await demo.show_example(self.endpoints[0], shown, self.configured.iteration.deadline)
+                await demo.show_example(self.endpoints[0], shown, self.configured.iteration.query_timeout)
             reason = await self.stopping
             logger.info("stopping on %s", reason)
             await self.drain()
@@ -201,32 +201,32 @@ class _Worker:
 
     @property
     def number(self) -> int:
-        """Which of the workers this is."""
+        """The number of this worker, from 0."""
         return self.options.number
 
     def connections(self) -> dict[str, int]:
-        """Counters of all TCP listeners, of those that a reload has closed too."""
+        """Counters of all TCP listeners, including those closed by a reload."""
         total = Counter(self.closed)
         for listeners in self.listeners:
             if listeners.tcp is not None:
                 total.update(listeners.tcp.statistics())
         return dict(total)
 
-    # --- beginning ------------------------------------------------------------------------------------------------
+    # --- start ----------------------------------------------------------------------------------------------------
 
     async def enter_playground(self, stack: AsyncExitStack) -> None:
-        """Start the simulated Internet in this process and make the settings lead there."""
+        """Start the simulated Internet in this process and point the settings to it."""
         from resolver import playground
 
         world = await stack.enter_async_context(await playground.start(port=0))
         self.override_settings = world.settings
-        logger.info("the playground's servers are on port %d of their loopback addresses", world.port)
+        logger.info("playground: name servers listen on port %d of their loopback addresses", world.port)
         given = self.configured
         if given.cache.snapshot_file or given.dnssec.auto_trust_anchor_file:
-            logger.info("the playground is new each time: cache.snapshot-file and dnssec.auto-trust-anchor-file rest")
+            logger.info("playground: cache.snapshot-file and dnssec.auto-trust-anchor-file are not used")
 
     async def start_management(self) -> None:
-        """The first worker serves the control socket and the metrics; the others answer what it asks them."""
+        """The first worker serves the control socket and the metrics; the others reply to its requests."""
         management = self.options.management
         if management is None:
             return
@@ -257,16 +257,16 @@ class _Worker:
         dnssec = settings.dnssec
         if not dnssec.active:
             why = "dnssec.enabled is off" if not dnssec.enabled else "there are no trust anchors"
-            logger.warning("answers are not validated: %s", why)
+            logger.warning("dnssec: answers are not validated, because %s", why)
         else:
             trouble = clock_trouble(self.current.resolver.clock.time())
             if trouble:
                 logger.error("%s", trouble)
 
-    # --- trust anchors that follow their zones (RFC 5011) -----------------------------------------------------------
+    # --- automated updates of trust anchors (RFC 5011) ------------------------------------------------------------
 
     def make_rollover(self, runtime: RuntimeConfig) -> "AnchorUpdater | None":
-        """Let a new generation trust what was learned so far; every worker does, the first one goes on learning."""
+        """The updater for a new configuration, with the key states so far. Only the first worker probes."""
         dnssec = runtime.settings.dnssec
         if not dnssec.active or not dnssec.auto_trust_anchor_file or self.in_playground:
             return None
@@ -285,7 +285,7 @@ class _Worker:
         return rollover
 
     def carry_over_anchors(self, rollover: "AnchorUpdater", runtime: RuntimeConfig) -> None:
-        """Let a new generation know what the one in force has learned."""
+        """Copy the key states of the configuration in force into a new one."""
         if self.rollover is not None:
             rollover.take_text(self.rollover.text)
         validation = runtime.resolver.mesh.validation
@@ -293,15 +293,15 @@ class _Worker:
             rollover.apply(validation.anchors)
 
     def save_anchors(self) -> None:
-        """Write the first worker's file: what cannot be written shall be known at the start, not in a month."""
+        """Write the trust anchor file in the first worker, so that a write error is logged at start."""
         if self.rollover is not None and not self.number:
             self.rollover.save()
 
     def schedule_probe(self) -> None:
-        """Look at the zones whose time has come, and come back when the next one's has."""
+        """Probe the zones that are due and schedule the next call."""
         rest = 0.0
         if self.rollover is not None and not self.number and not self.stopping.done():
-            rest = self.rollover.tick()  # may come back here, when a look is over at once
+            rest = self.rollover.tick()  # may call this method again when a probe ends at once
         if self.rollover_timer is not None:
             self.rollover_timer.cancel()
         self.rollover_timer = self.loop.call_later(rest, self.schedule_probe) if rest else None
@@ -313,23 +313,23 @@ class _Worker:
         return begun
 
     def apply_anchor_change(self, point: "TrustPoint") -> None:
-        """Other keys are trusted for a zone: its validated keys were validated by the old ones."""
+        """Apply changed trusted keys of a zone, and drop its cached DNSKEY RRset, validated by the old ones."""
         validation = self.current.resolver.mesh.validation
         if validation is not None:
             validation.anchors.put(point.zone, point.trusted())
         try:
             self.store.drop(point.zone, rtype=c.DNSKEY)
         except BlockingIOError as error:
-            logger.warning("trust anchors: the cache keeps the old keys until their TTL ends: %s", error)
+            logger.warning("trust anchors: the cache keeps the old keys until their TTL expires: %s", error)
 
     def publish_anchors(self) -> None:
-        """After a look: when to look again, and what the other workers have to know."""
+        """After a probe: schedule the next one and send the key states to the other workers."""
         self.schedule_probe()
         if self.links is not None and self.rollover is not None:
             self.start_task(self.send_anchors(self.rollover.text))
 
     def start_task(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Let `work` run beside the service; the end of the service is its end."""
+        """Run `work` as a task that is cancelled when the worker stops."""
         task = self.loop.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
@@ -342,19 +342,19 @@ class _Worker:
             try:
                 await self.links.ask(number, {"command": "take-anchors", "text": text})
             except WorkerError as error:
-                logger.warning("trust anchors: %s; it learns of the keys when it starts or after the next look", error)
+                logger.warning("trust anchors: %s; it gets the new keys after the next probe or its restart", error)
 
     def take_anchors(self, text: str) -> None:
-        """What the first worker has learned.
+        """Take the key states of the first worker.
 
         Raises:
-            ValueError: it makes no sense.
+            ValueError: `text` is malformed.
         """
         if self.rollover is None:
             return
         before = self.rollover.trusted()
         self.rollover.take_text(text)
-        logger.debug("trust anchors: worker %d knows what the first one knows", self.number)
+        logger.debug("trust anchors: worker %d got the key states of the first worker", self.number)
         for zone, identity in self.rollover.trusted().items():
             if identity != before.get(zone):
                 self.apply_anchor_change(self.rollover.points[zone])
@@ -366,23 +366,23 @@ class _Worker:
             self.stopping.set_result(reason)
 
     def check_signatures(self, jobs: Sequence[Any], on_done: Callable[[list[bool]], None]) -> None:
-        """Check signatures beside the queries'; `on_done` is told, at once where there was time."""
+        """Verify signatures; `on_done` is called with the results, possibly before this returns."""
         results = self.current.resolver.crypto.verify(jobs, on_done)
         if results is not None:
             on_done(results)
 
     def on_report(self) -> None:
-        """Write every counter that is not zero to the log."""
+        """Log every counter that is not zero."""
         for group, counters in self.commands.perform({"command": "statistics"}).items():
             shown = " ".join(f"{name}={value}" for name, value in counters.items() if value)
-            logger.info("statistics of %s: %s", group, shown or "nothing yet")
+            logger.info("statistics: %s: %s", group, shown or "all counters are zero")
 
     # --- reload ---------------------------------------------------------------------------------------------------
 
     def on_reload(self) -> None:
-        """SIGHUP: one more while another waits for its turn asks for nothing new."""
+        """SIGHUP: start a reload, unless one is already waiting to start."""
         if self.number:
-            logger.info("reload: worker %d reloads when the first one does; SIGHUP is for the supervisor", self.number)
+            logger.info("reload: worker %d ignores SIGHUP; send it to the supervisor", self.number)
         elif not self.reload_waits and not self.stopping.done():
             self.reload_waits = True
             self.start_task(self.reload_in_turn())
@@ -393,19 +393,19 @@ class _Worker:
             await self.run_reload()
 
     async def do_reload(self) -> str:
-        """Read the configuration again and switch to it, or keep the old one and say why; empty when it is in force."""
+        """Reload the configuration. Return "" when it is in force, else the reason why the old one was kept."""
         async with self.reloading:
             return await self.run_reload()
 
     async def run_reload(self) -> str:
-        """One reload, of the other workers as well when this is the first of several."""
+        """One reload; the first of several workers reloads the others too."""
         asked = self.links.reloads.last_request() if self.links is not None else 0
         try:
             new = await self.prepare()
             with new.undo:
                 if self.links is not None:
                     await prepare_workers(self.links)
-                self.forget_outdated(new)  # last, so that only what nothing can stop any more costs the cache
+                self.forget_outdated(new)  # last, so that a failed reload does not flush the cache
                 new.undo.pop_all()
         except (ValueError, OSError, MemoryError, RefusedError) as error:
             if self.links is not None:
@@ -417,14 +417,14 @@ class _Worker:
             return ""
         report_to_supervisor(self.supervisor, self.links, asked, self.configured)
         missing = await commit_workers(self.links)
-        return f"the new configuration is in force, but not everywhere: {missing}" if missing else ""
+        return f"the new configuration is in force, but not in all workers: {missing}" if missing else ""
 
     def prepare_reload(self) -> None:
-        """Make all that a switch needs, for the first worker to say when.
+        """Prepare a switch that the first worker will commit or abort.
 
         Raises:
-            ValueError: the configuration is wrong; the text says where and why.
-            OSError: an address or a descriptor cannot be had.
+            ValueError: the configuration is invalid; the text says where and why.
+            OSError: an address or a descriptor is not available.
         """
         self.abort_reload()
         with ExitStack() as undo:
@@ -432,16 +432,16 @@ class _Worker:
             self.prepared = _Prepared(given, runtime, rollover, [], undo.pop_all())
 
     def abort_reload(self) -> None:
-        """It comes to no switch."""
+        """Discard what was prepared."""
         if self.prepared is not None:
             self.prepared.undo.close()
             self.prepared = None
 
     def commit_reload(self) -> None:
-        """Switch, as the first worker has done.
+        """Switch after the first worker.
 
         Raises:
-            ValueError, OSError: this worker was started since, and cannot make now what it needs.
+            ValueError, OSError: this worker was started after the preparation and cannot prepare now.
         """
         if self.prepared is None:
             self.prepare_reload()
@@ -451,31 +451,31 @@ class _Worker:
         try:
             self.forget_outdated(new)
         except BlockingIOError as error:
-            logger.warning("reload: answers found under the old configuration stay until their TTL ends: %s", error)
+            logger.warning("reload: old answers stay cached until their TTL expires: %s", error)
         self.switch(new)
 
     def forget_outdated(self, new: _Prepared) -> None:
-        """Empty the cache when the new settings would have brought other answers.
+        """Flush the cache when answers under the new settings may differ.
 
         Raises:
-            BlockingIOError: a lock of the cache is held by a process that does not run.
+            BlockingIOError: a stopped process holds a lock of the cache.
         """
         if self.is_outdated_by(new):
             self.store.clear()
 
     def is_outdated_by(self, new: _Prepared) -> bool:
-        """Whether answers kept so far may differ from those that `new` would give.
+        """Whether cached answers may differ from those that `new` would give.
 
-        Hosts files count by their content. What was learned of trust anchors is passed on, whatever their file says.
+        Hosts files are compared by content. Key states of trust anchors are carried over and do not count.
         """
         old, runtime = self.current, new.runtime
         hosts = runtime.resolver.policy.hosts
         return outdated(old.settings, runtime.settings) or hosts != old.resolver.policy.hosts
 
     def switch(self, new: _Prepared) -> None:
-        """Let what was prepared serve from now on; nothing in it can be refused any more."""
+        """Switch to what was prepared; this cannot fail."""
         if new.rollover is not None:
-            self.carry_over_anchors(new.rollover, new.runtime)  # once more: others had a turn since it was made
+            self.carry_over_anchors(new.rollover, new.runtime)  # again, because key states may have changed since
         old_differs = self.is_outdated_by(new)
         old, self.current = self.current, new.runtime
         running = old.resolver.mesh.statistics()["running"]
@@ -504,11 +504,11 @@ class _Worker:
         logger.info("reload: the new configuration is in force")
 
     def build_new(self, undo: ExitStack) -> "tuple[Settings, RuntimeConfig, AnchorUpdater | None, list[Endpoint]]":
-        """The settings, what serves by them, and sockets that nobody listens on yet; `undo` closes what was made.
+        """The new settings, their objects, and opened sockets without listeners; `undo` closes them.
 
         Raises:
-            ValueError: the configuration is wrong; the text says where and why.
-            OSError: an address or a descriptor cannot be had.
+            ValueError: the configuration is invalid; the text says where and why.
+            OSError: an address or a descriptor is not available.
         """
         with with_config_location(self.options.config):
             given = merge_restart_only(self.configured, self.reload(), several=self.multi_worker)
@@ -520,11 +520,11 @@ class _Worker:
         return given, runtime, self.make_rollover(runtime), opened
 
     async def prepare(self) -> _Prepared:
-        """Everything of a reload that can fail; what was done before that is undone then.
+        """All steps of a reload that can fail. On error, completed steps are undone.
 
         Raises:
-            ValueError: the configuration is wrong; the text says where and why.
-            OSError: an address or a descriptor cannot be had.
+            ValueError: the configuration is invalid; the text says where and why.
+            OSError: an address or a descriptor is not available.
         """
         with ExitStack() as undo:
             given, runtime, rollover, opened = self.build_new(undo)
@@ -542,33 +542,33 @@ class _Worker:
             return _Prepared(given, runtime, rollover, added, undo.pop_all())
 
     def open_new(self, given: Settings) -> list[Endpoint]:
-        """Sockets for addresses that are not served yet.
+        """Open sockets for addresses that are not served yet.
 
         Raises:
-            ListenError: one of them cannot be had.
+            ListenError: an address is not available.
         """
         served = {(endpoint.address, endpoint.wanted) for endpoint in self.endpoints}
         new = tuple(endpoint for endpoint in given.server.endpoints if endpoint not in served)
-        lenient = given.server.listen == Settings().server.listen  # as at the start
+        lenient = given.server.listen == Settings().server.listen  # as at start
         try:
             return sockets.open_endpoints(new, lenient=lenient, enough=bool(served))[0]
         except ListenError as error:
             raise self.with_listen_setting(self.explain_own_port(error), given) from None
 
     def explain_own_port(self, error: ListenError) -> ListenError:
-        """`error` as it is, or in other words when it is this daemon itself that has the port."""
+        """`error`, with another text when this daemon itself uses the port."""
         if error.errno != errno.EADDRINUSE or error.endpoint is None:
             return error
         address, port = error.endpoint
         whole = "::" if ":" in address else "0.0.0.0"
         for own in self.endpoints:
             if own.port == port and (":" in own.address) == (":" in address) and whole in (own.address, address):
-                text = f"cannot listen on {address} port {port} beside {own}, which is served now; restart to change it"
+                text = f"cannot listen on {address} port {port} while this daemon serves {own}; restart to change it"
                 return ListenError(error.errno, text, endpoint=error.endpoint)
         return error
 
     def with_listen_setting(self, error: ListenError, given: Settings) -> ListenError:
-        """`error` with the setting that wanted the address, and its line where there is a file."""
+        """`error` with the setting that names the address, and its line in the configuration file."""
         wanted = given.server.listen[given.server.endpoints.index(error.endpoint)] if error.endpoint else ""
         reason = ValueError(f"server.listen: {wanted!r}: {error.strerror}")
         if self.options.config:
@@ -578,37 +578,37 @@ class _Worker:
         return ListenError(error.errno, str(reason), endpoint=error.endpoint)
 
     async def retire(self, old: RuntimeConfig) -> None:
-        """Close what a reload has replaced as soon as nobody waits for it any more."""
-        until = self.loop.time() + old.settings.iteration.deadline
+        """Close a replaced configuration when its last query is answered, or after its query timeout."""
+        until = self.loop.time() + old.settings.iteration.query_timeout
         while old.service.waiting and self.loop.time() < until:
             await asyncio.sleep(limits.DRAIN_POLL / 1000)
         self.finish(old)
 
     def finish(self, old: RuntimeConfig) -> None:
-        """Close a replaced generation, and forget what it has stored since if that is not as the new one would."""
+        """Close a replaced configuration, and flush the cache if its last queries may have stored outdated answers."""
         del self.draining[old]
         old.resolver.close()
         if old.flush_on_close:
             try:
                 self.store.clear()
             except BlockingIOError as error:
-                logger.warning("reload: answers found under the old configuration stay until their TTL ends: %s", error)
+                logger.warning("reload: old answers stay cached until their TTL expires: %s", error)
 
-    # --- end ------------------------------------------------------------------------------------------------------
+    # --- stop -----------------------------------------------------------------------------------------------------
 
     async def drain(self) -> None:
-        """Give answers under way a moment, then close everything."""
-        for door in self.management_servers:
-            door.close()
+        """Wait up to `limits.DRAIN` for answers to waiting clients, then close everything."""
+        for server in self.management_servers:
+            server.close()
         if self.rollover_timer is not None:
             self.rollover_timer.cancel()
         if self.links is not None:
             self.links.stop()
         until = self.loop.time() + limits.DRAIN / 1000
-        generations = (self.current, *self.draining)
+        configurations = (self.current, *self.draining)
         for task in self.tasks:
             task.cancel()
-        while any(one.service.waiting for one in generations) and self.loop.time() < until:
+        while any(one.service.waiting for one in configurations) and self.loop.time() < until:
             await asyncio.sleep(limits.DRAIN / 10000)
         self.abort_reload()
         for listeners in self.listeners:

@@ -1,8 +1,7 @@
-"""What a running worker can be told: look at it, make it forget, make it talk; each command for one worker alone.
+"""Commands that one worker performs: status, statistics, flush, log level, trust anchors, steps of a reload.
 
-Several workers share the cache but not the counters and the log level, so every command here but `flush` is performed
-in each of them, and what they say is put together by `merge`. Names and types come from people: what is wrong with them
-is a ValueError with a sentence.
+Workers share the cache but not counters and log level, so each command except `flush` is performed in each worker, and
+`merge` sums their statistics. Invalid names and types raise ValueError with a sentence for the operator.
 """
 
 import logging
@@ -35,7 +34,7 @@ class HasStatistics(Protocol):
 
 
 class ServingState(Protocol):
-    """What serves now; a reload replaces it."""
+    """The configuration in force (`RuntimeConfig`); a reload replaces it."""
 
     @property
     def settings(self) -> Settings: ...
@@ -51,7 +50,7 @@ class ServingState(Protocol):
 
 
 class WorkerView(Protocol):
-    """The worker, as far as commands concern it."""
+    """What commands need of the worker."""
 
     @property
     def number(self) -> int: ...
@@ -82,11 +81,11 @@ class WorkerCommands:
     def __init__(self, host: WorkerView) -> None:
         self._host = host
         self._began = time.monotonic()
-        # Of a reload of several workers: the first one asks for these, people cannot.
+        # Steps of a reload. Only the first worker requests them; they are not in `control.GRAMMAR`.
         self._steps: dict[str, Callable[[], None]] = {
             "prepare-reload": lambda: host.prepare_reload(),
-            "switch": lambda: host.commit_reload(),
-            "let-go": lambda: host.abort_reload(),
+            "commit-reload": lambda: host.commit_reload(),
+            "abort-reload": lambda: host.abort_reload(),
         }
         self._known = {
             "status": self._status, "statistics": self._statistics, "log": self._log,
@@ -94,10 +93,10 @@ class WorkerCommands:
         }
 
     def perform(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Do what ``request["command"]`` says.
+        """Perform ``request["command"]``.
 
         Raises:
-            ValueError: saying what is wrong with the request.
+            ValueError: the request is invalid or fails; the text says why.
         """
         return self._known[request["command"]](request)
 
@@ -113,29 +112,29 @@ class WorkerCommands:
             "version": __version__,
             "seconds": int(time.monotonic() - self._began),
             "queries": fast["hits"] + service["queries"],
-            "waiting": service["waiting"],
+            "pending": service["pending"],
         }
 
     def _statistics(self, request: Mapping[str, Any]) -> dict[str, Any]:
         current = self._host.current
         rollover = self._host.rollover
-        anchors = {"anchors": rollover.statistics()} if rollover is not None and not self._host.number else {}
+        anchors = {"trust_anchors": rollover.statistics()} if rollover is not None and not self._host.number else {}
         return {
             **anchors,
-            "service": dict(current.service.statistics()),
-            "fast": dict(current.fast.statistics()),
-            "tcp": dict(self._host.connections()),
-            "mesh": current.resolver.mesh.statistics(),
+            "slow_path": dict(current.service.statistics()),
+            "fast_path": dict(current.fast.statistics()),
+            "client_tcp": dict(self._host.connections()),
+            "resolution": current.resolver.mesh.statistics(),
             "upstream": dict(current.resolver.upstream.statistics()),
-            "crypto": current.resolver.crypto.statistics(),
+            "signatures": current.resolver.crypto.statistics(),
             "cache": self._host.store.statistics(),
         }
 
     def flush(self, request: Mapping[str, Any]) -> Iterator[int]:
-        """Forget a name, one type of it, its subtree, or everything, for all workers; as `Store.flush`.
+        """Flush a name, one type of it, its subtree, or everything from the shared cache; see `Store.flush`.
 
         Raises:
-            ValueError: saying what is wrong with the request, or why it cannot be done now.
+            ValueError: the request is invalid or cannot be performed now; the text says why.
         """
         text, kind = request.get("name"), request.get("type")
         name = None if text is None else to_wire(text)
@@ -147,12 +146,12 @@ class WorkerCommands:
 
     def _anchors(self, request: Mapping[str, Any]) -> dict[str, Any]:
         if self._host.rollover is None:
-            raise ValueError("dnssec.auto-trust-anchor-file is not set (or nothing is validated), so anchors stay as"
-                             " they are configured")
+            raise ValueError("trust anchors are not updated automatically: dnssec.auto-trust-anchor-file is not set, or"
+                             " validation is off")
         return self._host.rollover.describe()
 
     def _take_anchors(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """What the first worker has learned about trust anchors; not to be asked for by people."""
+        """Take the key states of the first worker. Only the first worker requests this."""
         self._host.take_anchors(request["text"])
         return {}
 
@@ -168,18 +167,18 @@ class WorkerCommands:
         if level not in LOG_LEVELS:
             raise ValueError(f"{level!r} is not one of {', '.join(LOG_LEVELS)}")
         logging.getLogger().setLevel(level.upper())
-        logger.info("log level is %s until the next reload", level)
+        logger.info("log: level is %s until the next reload", level)
         return {"level": level}
 
 
 # --- several workers ----------------------------------------------------------------------------------------------
 
-# Counters of the shared table count for all; these are each worker's own.
-OWN_CACHE_COUNTERS = ("hits_", "misses_", "servers_", "denials")
+# The cache is shared, so its counters are equal in all workers. These are counted by each worker.
+OWN_CACHE_COUNTERS = ("hits_", "misses_", "servers_", "denials", "memory_")
 
 
 def merge(parts: Iterable[Statistics]) -> Statistics:
-    """The statistics of several workers as if they were one."""
+    """The sum of the statistics of several workers."""
     merged: Statistics = {}
     for position, part in enumerate(parts):
         for group, counters in part.items():

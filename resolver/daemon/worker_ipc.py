@@ -1,13 +1,13 @@
-"""Between workers: the first one asks the others what it is asked, over pairs of datagram sockets made before the fork.
+"""Requests of the first worker to the others, over pairs of datagram sockets created before the fork.
 
-The supervisor has no loop and serves nobody, so the first worker is the one that people and monitoring talk to. Each
-message is one datagram of JSON, so a worker that dies in the middle of a word leaves nothing half-said; numbers pair
-questions with answers, and a worker that does not answer in time is reported as silent and costs nobody else anything.
-The supervisor keeps all ends open: a restarted worker finds its pair again, and perhaps answers in it that its
-predecessor waited for. So the numbers of each process begin at random.
+The first worker serves the control socket and the metrics, because the supervisor has no event loop. Each message is
+one datagram of JSON, so a worker that dies leaves no partial message. An identifier matches replies to requests. A
+worker that does not reply in time is reported and does not delay others. The supervisor keeps all ends open, so a
+restarted worker inherits its pair, and with it replies to requests of its predecessor. Therefore the identifiers of
+each process start at a random number.
 
-One more pair leads from the supervisor to the first worker (`ReloadChannel`): numbers of reloads asked for go down, and
-their results come up.
+Another pair connects the supervisor and the first worker (`ReloadChannel`): the supervisor sends numbers of requested
+reloads, the worker sends results.
 """
 
 import asyncio
@@ -35,17 +35,17 @@ Message = dict[str, Any]
 
 
 class WorkerError(Exception):
-    """Another worker did not answer, or could not do what it was asked."""
+    """Another worker did not reply, or reported an error."""
 
 
 class WorkerChannels:
-    """One pair of sockets for each worker but the first; made by the supervisor, used by both sides after the fork."""
+    """One socket pair for each worker except the first, created before and used after the fork."""
 
     def __init__(self, workers: int) -> None:
-        """Make the pairs.
+        """Create the pairs.
 
         Raises:
-            OSError: when descriptors run out.
+            OSError: no descriptors are left.
         """
         self._pairs: dict[int, tuple[socket.socket, socket.socket]] = {}
         for number in range(1, workers):
@@ -61,33 +61,33 @@ class WorkerChannels:
 
     @property
     def others(self) -> list[int]:
-        """Numbers of the workers that can be asked."""
+        """Numbers of the other workers."""
         return list(self._pairs)
 
     # --- the first worker -----------------------------------------------------------------------------------------
 
     def listen(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin to take answers."""
+        """Start to receive replies."""
         self._loop = loop
-        self._count = secrets.randbits(62)  # every process, also one that takes the place of another, has its own
+        self._count = secrets.randbits(62)  # differs in each process, also after a restart
         for near, _ in self._pairs.values():
-            loop.add_reader(near, self._on_answer, near)
+            loop.add_reader(near, self._on_reply, near)
             self._watched.append(near)
 
     async def ask(self, number: int, request: Message, timeout: float | None = None) -> Message:
-        """What worker `number` says to `request`, within `timeout` seconds (`limits.LINK_TIMEOUT` when None).
+        """The reply of worker `number` to `request`, within `timeout` seconds (`limits.LINK_TIMEOUT` when None).
 
         Raises:
-            WorkerError: it is silent, or it reports that it could not.
+            WorkerError: it does not reply, or reports an error.
         """
         assert self._loop is not None
         self._count += 1
         identity = self._count
-        answer = self._waiting[identity] = self._loop.create_future()
+        future = self._waiting[identity] = self._loop.create_future()
         try:
             self._pairs[number][0].send(json.dumps([identity, request]).encode())
             async with asyncio.timeout(TIMEOUT if timeout is None else timeout):
-                reply: Message = await answer
+                reply: Message = await future
         except (OSError, TimeoutError):
             raise WorkerError(f"worker {number} does not answer") from None
         finally:
@@ -96,7 +96,7 @@ class WorkerChannels:
             raise WorkerError(f"worker {number}: {reply['error']}")
         return reply
 
-    def _on_answer(self, near: socket.socket) -> None:
+    def _on_reply(self, near: socket.socket) -> None:
         for data in _received(near):
             identity, reply = json.loads(data)
             waiting = self._waiting.get(identity)
@@ -106,7 +106,7 @@ class WorkerChannels:
     # --- the others -----------------------------------------------------------------------------------------------
 
     def serve(self, loop: asyncio.AbstractEventLoop, number: int, perform: Callable[[Message], Message]) -> None:
-        """Answer what the first worker asks worker `number`, with what `perform` returns or raises as ValueError."""
+        """Reply to requests to worker `number` with the result of `perform`, or the text of its ValueError."""
         self._loop = loop
         far = self._pairs[number][1]
         loop.add_reader(far, self._on_request, far, perform)
@@ -123,12 +123,12 @@ class WorkerChannels:
             try:
                 far.send(json.dumps([identity, reply]).encode())
             except OSError as error:
-                logger.warning("the first worker does not take an answer: %s", error.strerror)
+                logger.warning("worker channel: the first worker does not accept a reply: %s", error.strerror)
 
     # --- end ------------------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        """Stop listening in this process; the sockets stay."""
+        """Stop receiving in this process; the sockets stay open."""
         for watched in self._watched:
             if self._loop is not None:
                 self._loop.remove_reader(watched)
@@ -144,43 +144,43 @@ class WorkerChannels:
 
 
 class ReloadChannel:
-    """Between the supervisor, which is asked for reloads, and the first worker, which leads them.
+    """Between the supervisor, which receives SIGHUP, and the first worker, which leads reloads.
 
-    Requests are numbered by the supervisor. A result names the last request that had arrived before the configuration
-    was read, and holds the new settings when they are in force: the file may have changed again since, so nobody else
-    can find out what they are. The signals that go with both are sent by those who use this.
+    The supervisor numbers the requests. A result has the number of the last request that had arrived before the
+    configuration was read, and the new settings if they are in force. The settings are sent because the file may have
+    changed since. The callers send the accompanying signals.
     """
 
     def __init__(self) -> None:
-        """Make the pair.
+        """Create the pair.
 
         Raises:
-            OSError: when descriptors run out.
+            OSError: no descriptors are left.
         """
         self._upper, self._lower = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._upper.setblocking(False)
         self._lower.setblocking(False)
 
     def request(self, number: int) -> None:
-        """In the supervisor: ask for a reload.
+        """In the supervisor: request a reload.
 
         Raises:
-            OSError: the worker has not read what it was asked before.
+            OSError: the queue is full because the worker does not read.
         """
         self._upper.send(b"%d" % number)
 
     def last_request(self) -> int:
-        """In the worker: the number of the last request since the call before, 0 when there was none."""
+        """In the worker: the number of the last request since the previous call; 0 if none."""
         number = 0
         while found := _received(self._lower):
             number = int(found[-1])
         return number
 
     def report(self, number: int, settings: Settings | None) -> None:
-        """In the worker: request `number` is done; `settings` are in force now, or None when it stays as it was.
+        """In the worker: report that request `number` is done; `settings` are those now in force, None if unchanged.
 
         Raises:
-            OSError: no descriptor or memory for the settings, or the supervisor does not read.
+            OSError: no descriptor or memory for the settings, or the queue is full.
         """
         if settings is None:
             self._lower.send(b"%d" % number)
@@ -191,10 +191,10 @@ class ReloadChannel:
             socket.send_fds(self._lower, [b"%d" % number], [file.fileno()])
 
     def results(self) -> list[tuple[int, Settings | None]]:
-        """In the supervisor: what has been reported since the call before, the oldest first.
+        """In the supervisor: the results since the previous call, oldest first.
 
         Raises:
-            OSError: no descriptor for what was passed on.
+            OSError: no descriptor is left for received settings.
         """
         found: list[tuple[int, Settings | None]] = []
         while True:
@@ -208,7 +208,7 @@ class ReloadChannel:
             for descriptor in descriptors:
                 with open(descriptor, "rb") as file:
                     file.seek(0)
-                    settings = pickle.load(file)  # from a child that runs this very code, over a socket of ours
+                    settings = pickle.load(file)  # trusted: from our own child over our own socket
             found.append((int(data), settings))
 
     def close(self) -> None:
@@ -218,7 +218,7 @@ class ReloadChannel:
 
 
 def _received(link: socket.socket) -> list[bytes]:
-    """What has arrived, a bounded number of messages."""
+    """The messages that have arrived, at most `limits.LINK_BATCH`."""
     found: list[bytes] = []
     while len(found) < limits.LINK_BATCH:
         try:

@@ -1,8 +1,8 @@
-"""What a result means for whoever asked: the reason in a sentence, who can mend it, and what to do.
+"""Advice about a result: the cause in a sentence, who can fix it, and what to do.
 
-The extended error (RFC 8914) says what kind of thing went wrong, the steps say in which zone; together they name the
-person to call. The rule kept here: a hint is a thing to do, for one of five people (the zone's operator, the parent's,
-the operator of this resolver, the network's, or the one who asked), and nobody is blamed on less than the steps show.
+The extended error (RFC 8914) gives the kind of failure and the steps give the zone; together they identify who can fix
+it. A hint is an action for one of five parties: the operator of the zone, of its parent, of this resolver or of the
+network, or the client. A party is named only when the steps show its fault.
 """
 
 import re
@@ -17,12 +17,12 @@ from resolver.wire import name as names
 
 __all__ = ["Advice", "advise"]
 
-ZONE, PARENT, RESOLVER, NETWORK, ASKER = "zone", "parent", "resolver", "network", "asker"
+ZONE, PARENT, RESOLVER, NETWORK, CLIENT, NONE = "zone", "parent", "resolver", "network", "client", "none"
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """`who` is zone, parent, resolver, network, asker or nobody; `zone` is whose; `why` and `hint` are sentences."""
+    """`who` can fix it: zone, parent, resolver, network, client or none; `zone` is the zone in question."""
 
     why: str
     who: str
@@ -31,35 +31,35 @@ class Advice:
 
     @property
     def people(self) -> str:
-        """Who is meant, in words."""
+        """`who` as text."""
         shown = "" if self.zone is None else names.to_text(self.zone)
         return {
             ZONE: f"the operator of {shown}" if shown else "the operator of the zone",
             PARENT: f"the operator of {shown} and of the zone above it",
             RESOLVER: "the operator of this resolver",
             NETWORK: f"the network, or the operator of {shown}" if shown and self.zone != names.ROOT else "the network",
-            ASKER: "whoever asked",
-        }.get(self.who, "nobody")
+            CLIENT: "the client",
+        }.get(self.who, "none")
 
 
 def advise(story: Story) -> Advice:
-    """The advice for a story; also for good ones, where it says in a sentence what was found."""
+    """The advice for a story. Without a failure, it says what was found."""
     advice = _advise(story)
-    why, told = words.format_durations(advice.why), story.told
+    why, reply = words.format_durations(advice.why), story.server_reply
     if "." not in why.split(" ", 1)[0]:
         why = why[:1].upper() + why[1:]  # a name keeps its spelling
-    if told is None or told.rcode == story.outcome.rcode:
+    if reply is None or reply.rcode == story.outcome.rcode:
         return replace(advice, why=why)
-    said = f"The server says {c.rcode_to_text(told.rcode)}; checked here: {why}"
-    if told.rcode == c.SERVFAIL and story.failure is None:
+    summary = f"The server replied {c.rcode_to_text(reply.rcode)}; resolved here: {why}"
+    if reply.rcode == c.SERVFAIL and story.failure is None:
         return Advice(
-            said,
+            summary,
             RESOLVER,
             None,
-            "The data passes every check made here: look at the server's extended "
-            "errors, its clock, its trust anchors, and what it has cached (flush the name there).",
+            "The data are valid here: check the server's extended errors, clock, trust anchors and cache (flush the "
+            "name there).",
         )
-    return replace(advice, why=said)
+    return replace(advice, why=summary)
 
 
 def _advise(story: Story) -> Advice:
@@ -70,15 +70,16 @@ def _advise(story: Story) -> Advice:
     zone = _bogus_zone(story)
     if failure.kind is FailureKind.CACHED_ERROR:
         return Advice(
-            f"It failed a moment ago, and the failure is remembered: {failure.text}.",
+            f"A cached failure was returned: {failure.text}.",
             RESOLVER,
             None,
-            "Wait some seconds, or flush the name (resolverctl flush NAME), and ask again.",
+            "Wait some seconds, or flush the name (resolverctl flush NAME), and retry.",
         )
     if failure.kind is FailureKind.BOGUS:
-        # Sentences nest as the chain does; the innermost one is what is wrong.
+        # The texts are nested like the chain of trust; the innermost one is the cause.
         inner = NESTED.sub("", failure.text)
-        why = _sentence(inner) if inner == failure.text else f"{inner}; without that {_asked(story)} cannot be checked."
+        outer = f"{inner}; therefore {_question(story)} cannot be validated."
+        why = _sentence(inner) if inner == failure.text else outer
         return _bogus(story, ede, why, zone)
     return _unreached(story, ede)
 
@@ -95,44 +96,44 @@ def _found(story: Story) -> Advice:
     zone = None if soa is None else names.lower(soa.name)
     if outcome.rcode == c.NXDOMAIN:
         return Advice(
-            f"The name {shown} does not exist{_belief(story)}.",
-            ASKER,
+            f"The name {shown} does not exist{_validation(story)}.",
+            CLIENT,
             zone,
-            "Check the spelling; if the name ought to exist, the operator of the zone has to add it.",
+            "Check the spelling. If the name should exist, the operator of the zone must add it.",
         )
     if outcome.rcode != c.NOERROR:
-        return Advice(f"The answer is {c.rcode_to_text(outcome.rcode)}.", ASKER, zone, "Look at the steps.")
+        return Advice(f"The answer is {c.rcode_to_text(outcome.rcode)}.", CLIENT, zone, "See the steps.")
     if not any(rrset.rtype == question.qtype or question.qtype == c.ANY for rrset in outcome.answer):
         return Advice(
-            f"{shown} exists and has no {rtype} records{_belief(story)}.",
-            ASKER,
+            f"{shown} exists and has no {rtype} records{_validation(story)}.",
+            CLIENT,
             zone,
-            "Ask for another type; if there ought to be such records, the zone's operator has to add them.",
+            "Query another type. If the records should exist, the operator of the zone must add them.",
         )
     if outcome.stale:
         return Advice(
-            "The zone's servers did not answer in time; this data has expired.",
+            "The servers of the zone did not answer in time; this answer is stale.",
             NETWORK,
             None,
-            "Ask again later; the data is the last that was known.",
+            "Retry later. The data are the last that were received.",
         )
     insecure = next((z for z in story.zones if z.verdict is Verdict.INSECURE), None)
     if story.verdict is Verdict.INSECURE and insecure is not None:
         return Advice(
-            f"Answered; nobody can check the data, because {names.to_text(insecure.zone)} is not signed.",
+            f"Answered; the data cannot be validated, because {names.to_text(insecure.zone)} is not signed.",
             ZONE,
             insecure.zone,
-            "Nothing is broken. Signing the zone and giving its DS record to the parent would let resolvers check it.",
+            "This is not an error. To allow validation, sign the zone and publish its DS record in the parent.",
         )
-    return Advice(f"Answered{_belief(story)}.", "nobody", None, "Nothing needs to be done.")
+    return Advice(f"Answered{_validation(story)}.", NONE, None, "Nothing needs to be done.")
 
 
-def _belief(story: Story) -> str:
+def _validation(story: Story) -> str:
     if not story.validating:
         return ""
     return {
-        Verdict.SECURE: ", proved by signatures from the trust anchor on",
-        Verdict.INSECURE: ", without signatures to prove it",
+        Verdict.SECURE: ", validated from the trust anchor",
+        Verdict.INSECURE: ", not signed",
         Verdict.INDETERMINATE: ", not validated",
     }.get(story.verdict, "")
 
@@ -141,7 +142,7 @@ def _belief(story: Story) -> str:
 
 
 def _bogus_zone(story: Story) -> bytes | None:
-    """The zone where the chain broke: that of the last thing found wrong, and not of what followed from it."""
+    """The zone where the chain of trust is broken: that of the last failed check, not of its consequences."""
     for kinds in (("check", "proof", "keys"), ("ds",), ("validate",)):
         for step in reversed(story.steps):
             facts = step.facts or {}
@@ -158,48 +159,45 @@ NESTED = re.compile(r"^(?:no (?:keys|DS) of \S+: )+")
 REPAIRS: dict[int, tuple[str, str]] = {
     c.EDE_SIGNATURE_EXPIRED: (
         ZONE,
-        "Sign the zone again and see why it was not done in time: the signer's timer, its "
-        "disk, or a secondary that no longer transfers. If every signed zone fails so, the clock "
-        "of this resolver is wrong.",
+        "Re-sign the zone and find out why this was not done in time: the signer's timer or disk, or a secondary that "
+        "no longer transfers the zone. If all signed zones fail this way, the clock of this resolver is wrong.",
     ),
     c.EDE_SIGNATURE_NOT_YET_VALID: (
         ZONE,
-        "Set the signer's clock, or sign with an inception in the past. If every "
-        "signed zone fails so, the clock of this resolver is wrong.",
+        "Correct the signer's clock, or sign with an inception time in the past. If all signed zones fail this way, "
+        "the clock of this resolver is wrong.",
     ),
-    c.EDE_SIGNATURE_EXPIRED_BEFORE_VALID: (ZONE, "Sign again: the signer was given an end before its beginning."),
+    c.EDE_SIGNATURE_EXPIRED_BEFORE_VALID: (ZONE, "Re-sign the zone: the expiration time is before the inception time."),
     c.EDE_DNSKEY_MISSING: (
         PARENT,
-        "The DS records at the parent and the DNSKEY records of the zone have to name the "
-        "same key: give the registrar the DS of the present key, or publish the old key again until "
-        "that is done.",
+        "No DS record of the parent matches a DNSKEY of the zone. Give the registrar the DS of the current key, or "
+        "publish the old key again until that is done.",
     ),
     c.EDE_RRSIGS_MISSING: (
         ZONE,
-        "The zone has a DS record at its parent and so every set of records must be signed: "
-        "sign the zone, or have the DS removed. A server or proxy that strips signatures does it "
-        "too.",
+        "The parent has a DS record, so every RRset of the zone must be signed. Sign the zone, or have the DS removed. "
+        "A server or proxy that strips signatures has the same effect.",
     ),
     c.EDE_NO_ZONE_KEY_BIT_SET: (
         ZONE,
-        "Publish a key with the zone-key flag (256 or 257) and protocol 3, and give the parent its DS.",
+        "Publish a key with the zone key flag (256 or 257) and protocol 3, and its DS in the parent.",
     ),
     c.EDE_NSEC_MISSING: (
         ZONE,
-        "The server has to send the NSEC or NSEC3 records that prove an absence: sign the zone "
-        "again, and see that all secondaries have the same version.",
+        "The server must send the NSEC or NSEC3 records of the denial. Re-sign the zone, and check that all "
+        "secondaries have the same version.",
     ),
     c.EDE_DNSSEC_BOGUS: (
         ZONE,
-        "Compare the records on all servers of the zone with what was signed, and sign again. "
-        "Where only one network sees this, somebody on the way changes answers.",
+        "Compare the records on all servers of the zone with those that were signed, and re-sign. If this is seen from "
+        "one network only, a device in that network modifies replies.",
     ),
-    c.EDE_UNSUPPORTED_DNSKEY_ALGORITHM: (ZONE, "Sign with an algorithm that validators know: 13 (ECDSAP256SHA256)."),
-    c.EDE_DNSSEC_INDETERMINATE: (ZONE, "Look at the failing step of the chain."),
+    c.EDE_UNSUPPORTED_DNSKEY_ALGORITHM: (ZONE, "Sign with an algorithm that validators support: 13 (ECDSAP256SHA256)."),
+    c.EDE_DNSSEC_INDETERMINATE: (ZONE, "See the failed step of the chain."),
     c.EDE_NO_REACHABLE_AUTHORITY: (
         NETWORK,
-        "The keys or the DS needed for the check could not be had: the name servers "
-        "of that zone have to answer questions for DNSKEY and DS, over TCP too.",
+        "The DNSKEY or DS records could not be fetched. The name servers of that zone must answer queries for DNSKEY "
+        "and DS, also over TCP.",
     ),
 }
 
@@ -209,7 +207,7 @@ def _sentence(text: str) -> str:
     return text if text.endswith(".") else f"{text}."
 
 
-def _asked(story: Story) -> str:
+def _question(story: Story) -> str:
     return words.question(story.outcome.question.qname, story.outcome.question.qtype)
 
 
@@ -220,18 +218,17 @@ def _bogus(story: Story, ede: int, why: str, zone: bytes | None) -> Advice:
             why,
             RESOLVER,
             zone,
-            "The trust anchor in use is not that of this tree: bring the anchors of the "
-            "configuration up to date. Where the servers live in a world of their own, a test network or the "
-            "playground, give that world's anchor (dnssec.trust-anchors; rdig takes it by --config FILE).",
+            "The configured trust anchor does not match this DNS tree: update dnssec.trust-anchors. In a private tree, "
+            "such as a test network or the playground, configure its trust anchor (rdig: --config FILE).",
         )
-    who, hint = REPAIRS.get(ede, (ZONE, "Look at the failing step of the chain."))
+    who, hint = REPAIRS.get(ede, (ZONE, "See the failed step of the chain."))
     if ede == c.EDE_DNSKEY_MISSING and any(k.verdict is Verdict.BOGUS and k.rtype != c.DNSKEY for k in story.checks):
-        # The keys are vouched for; it is a signature that names none of them.
-        who, hint = ZONE, "Publish the key that the signatures name, or sign again with a key that is published."
+        # The DNSKEY RRset is valid; a signature names a key that is not in it.
+        who, hint = ZONE, "Publish the key that the signatures name, or re-sign with a published key."
     return Advice(why, who, zone, hint)
 
 
-# --- what could not be had ----------------------------------------------------------------------------------------
+# --- what could not be resolved -----------------------------------------------------------------------------------
 
 
 def _unreached(story: Story, ede: int) -> Advice:
@@ -243,93 +240,90 @@ def _unreached(story: Story, ede: int) -> Advice:
             why,
             PARENT,
             _last_zone(story),
-            "The name servers of these zones need each other to be found: "
-            "give at least one of them a name inside its own zone, with glue at the parent.",
+            "The addresses of the name servers of these zones depend on each other. Give at least one server a name "
+            "inside its own zone, with glue in the parent.",
         )
     if failure.kind is FailureKind.BUDGET and "alias" in failure.text:
         return Advice(why, ZONE, _last_zone(story), "Shorten the chain of CNAME records.")
     if ede == c.EDE_INVALID_DATA and "alias" in failure.text:
-        return Advice(why, ZONE, _last_zone(story), "Break the loop: one of the aliases has to lead to data.")
+        return Advice(why, ZONE, _last_zone(story), "Remove the CNAME loop.")
     if ede in (c.EDE_BLOCKED, c.EDE_CENSORED, c.EDE_FILTERED, c.EDE_PROHIBITED, c.EDE_NOT_SUPPORTED, c.EDE_NOT_READY):
-        return Advice(why, RESOLVER, None, "The configuration of this resolver says so, or it is overloaded.")
+        return Advice(why, RESOLVER, None, "The resolver is configured so, or it is overloaded.")
     if failure.kind is FailureKind.LOCAL_RESOURCE:
         return Advice(
             why,
             RESOLVER,
             None,
-            "This host ran short of something that a query needs: raise the limit of open files (LimitNOFILE in "
-            "systemd), or give it more memory, and ask again.",
+            "This host lacks a resource: raise the limit of open files (LimitNOFILE in systemd) or add memory.",
         )
     if failure.kind is FailureKind.BUDGET:
         return Advice(
             why,
             ZONE,
             _last_zone(story),
-            "The delegations lead through too many zones and servers: fewer "
-            "name servers without glue, and names that lie in fewer zones, would help.",
+            "Resolution needs too many zones and servers. Use fewer name servers without glue, and server names in "
+            "fewer zones.",
         )
     zone = _last_zone(story)
-    asked = [e for e in story.exchanges if (zone is None or e.zone == zone) and not e.good]
+    failed = [e for e in story.exchanges if (zone is None or e.zone == zone) and not e.good]
     if not story.exchanges:
         return Advice(
-            why, NETWORK, zone, "No server could be asked at all: is there a network, and are the root hints right?"
+            why, NETWORK, zone, "No server could be queried. Check the network connection and the root hints."
         )
-    results = {e.result for e in asked}
-    told = "; ".join(dict.fromkeys(f"{e.address}: {_deed(e.result, e.rcode)}" for e in asked))
-    why = f"{why} {told}." if told and len(told) < 300 else why
+    results = {e.result for e in failed}
+    results_text = "; ".join(dict.fromkeys(f"{e.address}: {_result_text(e.result, e.rcode)}" for e in failed))
+    why = f"{why} {results_text}." if results_text and len(results_text) < 300 else why
     if zone == names.ROOT:
-        # The root's servers are many and hardly ever wrong: what spoils their replies stands on this side of them.
-        heard = any(
+        # Root servers are rarely at fault, so the cause is between them and this host.
+        intercepted = any(
             e.rcode is not None and not e.flags & c.AA and e.result != "referral"
             for e in story.exchanges
             if e.zone == names.ROOT
         )
         what = (
-            "The addresses of the root's servers answer, but not as these do: something on the way answers in their "
-            "place. Let UDP and TCP port 53 pass to all addresses"
-            if heard
-            else "None of the root's servers can be reached: let UDP and TCP port 53 pass to all addresses"
+            "Replies from the addresses of root servers are not those of root servers: a device in the network "
+            "intercepts DNS. Allow UDP and TCP port 53 to all addresses"
+            if intercepted
+            else "No root server can be reached: allow UDP and TCP port 53 to all addresses"
         )
-        return Advice(why, NETWORK, zone, what + ", or have everything asked of a resolver that this network has: a "
+        return Advice(why, NETWORK, zone, what + ", or forward all queries to a resolver of this network: a "
                       "[[forward]] table with its addresses.")
     if results <= {"timeout", "network", "no_route", "deadline", "no reply"}:
         return Advice(
             why,
             NETWORK,
             zone,
-            "Nobody answers at these addresses: are the servers up, and do their firewall "
-            "and the network on the way pass UDP and TCP port 53? If their addresses changed, the parent's "
-            "glue has to be changed too.",
+            "No server answers at these addresses. Check that the servers run and that firewalls pass UDP and TCP port "
+            "53. If the addresses have changed, update the glue in the parent.",
         )
     if "lame" in results or failure.kind is FailureKind.LAME:
         return Advice(
             why,
             PARENT,
             zone,
-            "The delegation names servers that do not serve the zone: configure the zone "
-            "there, or take them out of the NS records at the parent and in the zone.",
+            "The delegation is lame: configure the zone on these servers, or remove them from the NS records of the "
+            "parent and the zone.",
         )
     return Advice(
         why,
         ZONE,
         zone,
-        "The servers answer with an error: look at their logs; often the zone failed to load "
-        "or has expired on a secondary.",
+        "The servers answer with an error. See their logs; often a zone failed to load or expired on a secondary.",
     )
 
 
-def _deed(result: str, rcode: int | None) -> str:
+def _result_text(result: str, rcode: int | None) -> str:
     if result in ("timeout", "deadline", "no reply"):
         return "no reply"
     if result == "throwaway" and rcode is not None:
         return f"answers {c.rcode_to_text(rcode)}"
-    return {"network": "cannot be reached", "lame": "does not serve the zone", "empty": "says nothing"}.get(
+    return {"network": "cannot be reached", "lame": "does not serve the zone", "empty": "sends an empty reply"}.get(
         result, result
     )
 
 
 def _last_zone(story: Story) -> bytes | None:
-    """The zone whose servers were asked last in vain, or else the last delegation."""
+    """The zone of the last failed query, or else of the last query."""
     for exchange in reversed(story.exchanges):
         if not exchange.good:
             return exchange.zone
@@ -337,5 +331,5 @@ def _last_zone(story: Story) -> bytes | None:
 
 
 def sentence_of(code: int, text: str) -> str:
-    """An extended error in words, safe to show."""
+    """An extended error as text, safe for output."""
     return f"{c.ede_to_text(code)} ({code})" + (f": {words.clean(text)}" if text else "")

@@ -1,8 +1,8 @@
-"""An explanation as JSON for programs. Its keys are a promise: docs/explain.md lists them, and a test holds them to it.
+"""An explanation as JSON. docs/explain.md lists the keys, and a test compares it with the output.
 
-The rule kept here: keys are added and never renamed or given another meaning while `SCHEMA` stays the same; each is
-always there, and what is not known is null. Times are milliseconds, moments of signatures seconds since 1970, names
-have their final dot. The text is ASCII, so that no terminal obeys it.
+While `SCHEMA` is unchanged, keys may be added but not renamed or redefined. Every key is always present, null if
+unknown. Durations are in milliseconds, signature times in seconds since 1970, names have their final dot. The text is
+ASCII without control characters, so it is safe for a terminal.
 """
 
 import json
@@ -25,12 +25,12 @@ SCHEMA = "rdig-explain/1"
 
 
 def to_json(story: Story, *, indent: int | None = None) -> str:
-    """The whole story as one JSON object."""
+    """The story as one JSON object."""
     return json.dumps(to_data(story), indent=indent, ensure_ascii=True)
 
 
 def to_data(story: Story) -> dict[str, Any]:
-    """The whole story as plain dictionaries, lists, strings and numbers."""
+    """The story as dictionaries, lists, strings and numbers."""
     outcome = story.outcome
     question = outcome.question
     failure, advice = story.failure, advise(story)
@@ -64,7 +64,7 @@ def to_data(story: Story) -> dict[str, Any]:
             "zone": _name(advice.zone),
             "hint": advice.hint,
         },
-        "server": None if story.told is None else _told(story.told),
+        "server": None if story.server_reply is None else _server_reply(story.server_reply),
         "delegations": [_delegation(one) for one in story.delegations],
         "exchanges": [_exchange(one) for one in story.exchanges],
         "chain": [_zone(one) for one in story.zones],
@@ -85,7 +85,7 @@ def to_data(story: Story) -> dict[str, Any]:
 
 
 def records(rrsets: list[RRset]) -> list[dict[str, Any]]:
-    """Records one by one, signatures behind what they cover."""
+    """One entry for each record; signatures follow the records that they cover."""
     found = []
     for rrset in rrsets:
         fixed = {"name": names.to_text(rrset.name), "ttl": rrset.ttl, "class": c.class_to_text(rrset.rclass)}
@@ -100,7 +100,7 @@ def records(rrsets: list[RRset]) -> list[dict[str, Any]]:
 # --- the parts ----------------------------------------------------------------------------------------------------
 
 
-def _told(one: ServerReply) -> dict[str, Any]:
+def _server_reply(one: ServerReply) -> dict[str, Any]:
     return {
         "address": one.server,
         "port": one.port,
@@ -209,7 +209,7 @@ def _check(one: Check) -> dict[str, Any]:
         "name": names.to_text(one.owner),
         "type": c.type_to_text(one.rtype),
         "zone": names.to_text(one.zone),
-        "result": one.word,
+        "result": one.result,
         "text": one.text,
         "key_tag": None if sig is None else sig.tag,
         "algorithm": None if sig is None else sig.algorithm,

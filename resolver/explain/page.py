@@ -1,16 +1,16 @@
-"""An explanation as one HTML page that needs nothing else: no script, no font, no picture from anywhere.
+"""An explanation as one self-contained HTML page, without scripts and external resources.
 
-The chain of trust is a tree of zones joined by SVG links, the timeline a row of SVG bars for each question to a name
-server. The rule kept here: every text goes through `_t`, which neutralises and escapes; names and errors are written
-by strangers, and the page states a policy (``default-src 'none'``) under which even a slip could run nothing. What is
-drawn in SVG are lines and bars; words stay HTML, so that long names wrap on a narrow screen.
+The chain of trust is a tree of zones with SVG links; the timeline has an SVG bar for each query. Every text passes
+through `_t`, which escapes it, because names and errors come from the network. As a second line of defence, the page
+has a Content-Security-Policy (``default-src 'none'``). SVG draws lines and bars only; text is HTML, so that long names
+wrap on a narrow screen.
 """
 
 from collections.abc import Iterable, Sequence
 from html import escape
 
 from resolver.explain import words
-from resolver.explain.advice import advise, sentence_of
+from resolver.explain.advice import NONE, advise, sentence_of
 from resolver.explain.story import Check, Delegation, Exchange, Story, ZoneTrust, question_of
 from resolver.explain.style import STYLE
 from resolver.verdict import Verdict
@@ -32,17 +32,17 @@ SHAPES = {
     "open": DISC + '<path d="M6.3 10h7.4" fill="none" '
             'stroke="currentColor" stroke-width="2.2" stroke-linecap="round"/>',
 }  # fmt: skip
-LABELS = {"good": "good", "bad": "bad", "open": "not proved"}
+LABELS = {"good": "valid", "bad": "bogus", "open": "without proof"}
 SPAN = 1000  # units across the timeline
-LEAST = 4  # units: a bar that can still be seen
+LEAST = 4  # units: width of the shortest bar
 TICKS = 5
 
 
 def to_page(story: Story) -> str:
-    """The whole story as an HTML document."""
+    """The story as an HTML document."""
     title = f"{question_of(story)}: {c.rcode_to_text(story.outcome.rcode)}"
     body = "".join((
-        _head(story), _told(story), _answer(story), _chain(story), _timeline(story), _delegations(story),
+        _head(story), _server_reply(story), _answer(story), _chain(story), _timeline(story), _delegations(story),
         _proofs(story), _cache(story), _steps(story),
     ))  # fmt: skip
     return (
@@ -50,13 +50,13 @@ def to_page(story: Story) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{_t(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}"
-        f"<footer>Asked at {words.day(story.now)} UTC by rdig, {_t(story.source)}.</footer>\n"
+        f"<footer>Resolved at {words.day(story.now)} UTC by rdig, {_t(story.source)}.</footer>\n"
         "</main>\n</body>\n</html>\n"
     )
 
 
 def _t(text: str) -> str:
-    """Text that somebody else wrote, safe inside elements and attributes."""
+    """`text` escaped for elements and attributes."""
     return escape(words.clean(text))
 
 
@@ -76,7 +76,7 @@ def _section(title: str, remark: str, body: str) -> str:
     return f"<section><h2>{title} <small>{remark}</small></h2>{body}</section>\n" if body else ""
 
 
-# --- what came out ------------------------------------------------------------------------------------------------
+# --- result -------------------------------------------------------------------------------------------------------
 
 
 def _head(story: Story) -> str:
@@ -98,7 +98,7 @@ def _head(story: Story) -> str:
         f"<dt>Error</dt><dd>{_t(sentence_of(code, '' if words.repeats(advice.why, text) else text))}</dd>"
         for code, text in outcome.ede
     ]
-    if advice.who != "nobody":
+    if advice.who != NONE:
         rows += [f"<dt>Who</dt><dd>{_t(advice.people)}</dd>", f"<dt>Hint</dt><dd>{_t(advice.hint)}</dd>"]
     return (
         f'<section class="card head {tone}"><h1>{_t(names.to_text(question.qname))} '
@@ -107,21 +107,21 @@ def _head(story: Story) -> str:
     )
 
 
-def _told(story: Story) -> str:
-    told = story.told
-    if told is None:
+def _server_reply(story: Story) -> str:
+    reply = story.server_reply
+    if reply is None:
         return ""
-    said = [
-        f"{c.rcode_to_text(told.rcode)}, flags {' '.join(words.flags_of(told.flags)) or 'none'}, {told.octets} octets "
-        f"over {told.transport.upper()} in {words.milliseconds(told.seconds)}"
+    texts = [
+        f"{c.rcode_to_text(reply.rcode)}, flags {' '.join(words.flags_of(reply.flags)) or 'none'}, {reply.octets} "
+        f"octets over {reply.transport.upper()} in {words.milliseconds(reply.seconds)}"
     ]
-    said += [sentence_of(code, text) for code, text in told.ede] + told.notes
-    lines = "".join(f"<p>{_t(line)}</p>" for line in said)
-    rows = _rows(told.answer, marks=False)
+    texts += [sentence_of(code, text) for code, text in reply.ede] + reply.notes
+    lines = "".join(f"<p>{_t(line)}</p>" for line in texts)
+    rows = _rows(reply.answer, marks=False)
     table = f"<table><tbody>{rows}</tbody></table>" if rows else ""
     return _section(
-        f"{_t(told.server)} port {told.port} says",
-        "its own walk it keeps to itself",
+        f"Reply of {_t(reply.server)} port {reply.port}",
+        "its own resolution is not visible",
         f'<div class="card">{lines}{table}</div>',
     )
 
@@ -160,7 +160,7 @@ def _chain(story: Story) -> str:
 
 
 def _branch(zones: Sequence[ZoneTrust], parent: ZoneTrust | None) -> str:
-    """The zones right below `parent`, each with those below it; `zones` are in canonical order, parents first."""
+    """The zones directly below `parent`, each with its subtree; `zones` are in canonical order, parents first."""
     made = []
     left = list(zones)
     while left:
@@ -174,7 +174,7 @@ def _branch(zones: Sequence[ZoneTrust], parent: ZoneTrust | None) -> str:
 
 
 def _link(zone: ZoneTrust, *, last: bool) -> str:
-    """The elbow from the parent's edge to a zone: drawn through where a DS joins them, dashed where none does."""
+    """The line from the parent to a zone: solid with a DS, dashed without."""
     tone = _tone(zone.shown)
     style = f"--stroke: var(--{tone})"
     rail = (
@@ -203,8 +203,8 @@ def _zone(zone: ZoneTrust) -> str:
         if zone.ds
         else ""
     )
-    told = any(check.text == zone.text for check in zone.checks)
-    note = f'<p class="note">{_t(words.format_durations(zone.text))}</p>' if zone.text and not told else ""
+    repeated = any(check.text == zone.text for check in zone.checks)
+    note = f'<p class="note">{_t(words.format_durations(zone.text))}</p>' if zone.text and not repeated else ""
     word = "anchor" if zone.anchor else "DS"
     chips = [
         f'<li class="chip mono">{word} <b>{ds.tag}</b> {_t(words.algorithm(ds.algorithm))} '
@@ -259,7 +259,7 @@ def _timeline(story: Story) -> str:
         for kind, word in (("udp", "UDP"), ("tcp", "TCP"), ("bad", "no usable reply"))
     )
     rows = "".join(_line(one, end) for one in story.exchanges)
-    remark = "every question to a name server; each line opens and says why that server was chosen"
+    remark = "all upstream queries; open a line for the reason of the choice of the server"
     return _section(
         "Timeline", remark, f'<div class="card times"><p class="legend">{legend}</p>{_axis(end)}{rows}</div>'
     )
@@ -294,12 +294,12 @@ def _line(one: Exchange, end: float) -> str:
     took = "no reply" if one.seconds is None else words.milliseconds(one.seconds)
     server = f"{_t(one.address)}{f' ({_name(one.name)})' if one.name else ''}"
     result = one.result if one.rcode is None else f"{one.result}, {c.rcode_to_text(one.rcode)}"
-    said = f"{words.question(one.qname, one.qtype)} to {one.address}: {took}, {result}"
+    label = _t(f"{words.question(one.qname, one.qtype)} to {one.address}: {took}, {result}")
     return (
         f'<details class="{tone}"><summary class="line" style="--depth: {min(one.depth, 6)}"><div class="what">'
         f"{_name(one.qname)} {_t(c.type_to_text(one.qtype))}<small>{server}</small></div>"
-        f'<div class="draw"><svg viewBox="0 0 {SPAN} 27" preserveAspectRatio="none" role="img" aria-label="{_t(said)}">'
-        f'<title>{_t(said)}</title>{lines}<rect class="bar-{kind}" x="{left:.1f}" y="7" width="{width:.1f}" '
+        f'<div class="draw"><svg viewBox="0 0 {SPAN} 27" preserveAspectRatio="none" role="img" aria-label="{label}">'
+        f'<title>{label}</title>{lines}<rect class="bar-{kind}" x="{left:.1f}" y="7" width="{width:.1f}" '
         f'height="13" rx="3"/></svg></div><div class="took">{took}<small>{_t(one.result)}</small></div></summary>'
         f"{_exchange_details(one)}</details>"
     )
@@ -316,7 +316,7 @@ def _exchange_details(one: Exchange) -> str:
     ]
     rows += [f"Reply: {_t(', '.join(reply))}."] if reply else []
     rows += [f"{_t(one.text)}."] if not one.good and one.text else []
-    rows += [f"The server says: {_t(sentence_of(code, text))}" for code, text in one.ede]
+    rows += [f"Extended error: {_t(sentence_of(code, text))}" for code, text in one.ede]
     others = [
         f"{_t(k.address)} {k.state}" + ("" if k.rtt_estimate is None else f" {words.milliseconds(k.rtt_estimate)}")
         for k in one.candidates
@@ -331,32 +331,32 @@ def _exchange_details(one: Exchange) -> str:
 
 def _delegations(story: Story) -> str:
     rows = "".join(_delegation(one) for one in story.delegations)
-    head = "<thead><tr><th>Zone</th><th>Told by</th><th>Name servers and addresses</th><th>DS</th></tr></thead>"
+    head = "<thead><tr><th>Zone</th><th>Referral from</th><th>Name servers and addresses</th><th>DS</th></tr></thead>"
     body = f'<div class="card"><table class="cuts">{head}<tbody>{rows}</tbody></table></div>' if rows else ""
-    return _section("Delegations", "who is in charge of what, and who said so", body)
+    return _section("Delegations", "zones, their name servers, and who sent the referral", body)
 
 
 def _delegation(one: Delegation) -> str:
-    told = (
+    source = (
         _t(one.source)
         if one.parent is None or one.referred_by is None
         else f'{_t(one.referred_by)}<br><span class="quiet">a server of {_name(one.parent)}</span>'
     )
     hosts = "<br>".join(
-        f"{_name(host.name)} {_t(', '.join(host.addresses) or 'address not known')}" for host in one.hosts
+        f"{_name(host.name)} {_t(', '.join(host.addresses) or 'address unknown')}" for host in one.hosts
     )
     if one.ds:
         ds = "<br>".join(f"{d.tag} {_t(words.algorithm(d.algorithm))}" for d in one.ds)
     else:
-        ds = "" if one.ds is None else "none" + (", with records to prove it" if one.denial else "")
-    return f"<tr><td><b>{_name(one.zone)}</b></td><td>{told}</td><td>{hosts}</td><td>{ds}</td></tr>"
+        ds = "" if one.ds is None else "none" + (", with proof" if one.denial else "")
+    return f"<tr><td><b>{_name(one.zone)}</b></td><td>{source}</td><td>{hosts}</td><td>{ds}</td></tr>"
 
 
 def _proofs(story: Story) -> str:
     made = []
     for proof in story.proofs:
         tone = _tone(proof.verdict)
-        word = {"bad": "not proved", "open": "left open"}.get(tone, "proved")
+        word = {"bad": "not proved", "open": "insecure"}.get(tone, "proved")
         note = f'<p class="note">{_t(proof.text)}</p>' if proof.text else ""
         made.append(
             f'<div class="card zone {tone}"><header>{_mark(tone)}<b>{_t(proof.what)}</b><span>{word}</span></header>'
@@ -372,7 +372,7 @@ def _cache(story: Story) -> str:
         for use in story.cache
     )
     return _section(
-        "From the cache", "what needed no question", f'<div class="card"><table>{rows}</table></div>' if rows else ""
+        "From the cache", "data that needed no query", f'<div class="card"><table>{rows}</table></div>' if rows else ""
     )
 
 
@@ -382,8 +382,8 @@ def _steps(story: Story) -> str:
         for step in story.steps
     )
     body = (
-        f'<details class="card"><summary>{_count(len(story.steps), "step", "steps")} in the order in which they '
-        f'happened</summary><ol class="steps">{rows}</ol></details>'
+        f'<details class="card"><summary>{_count(len(story.steps), "step", "steps")} in order'
+        f'</summary><ol class="steps">{rows}</ol></details>'
     )
     return _section("Every step", "", body if rows else "")
 

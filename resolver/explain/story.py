@@ -1,8 +1,7 @@
-"""From the steps of a resolution to its story: exchanges, delegations, zones of the chain of trust, checks and proofs.
+"""From the steps of a resolution to its `Story`: exchanges, delegations, zones of the chain of trust, checks, proofs.
 
-A resolution is told in the order in which it happened; people want it sorted by what it is about. This file sorts and
-decides nothing: verdicts and reasons are those of the rooms that found them. The rule: one pass over the steps, and a
-step whose facts are missing (an older recorder, a test) still leaves its sentence.
+Steps are recorded in the order of time; a `Story` groups them by subject. This module decides nothing: verdicts and
+reasons come from the packages that found them. It makes one pass over the steps. A step without facts keeps its text.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -30,7 +29,7 @@ __all__ = [
     "ServerReply",
     "Story",
     "ZoneTrust",
-    "tell",
+    "build_story",
 ]
 
 EDE_CODE = 2  # octets before the text (RFC 8914 section 2)
@@ -38,7 +37,7 @@ FAR = 1 << 30
 
 
 class Recorder(list[TraceStep]):
-    """Collects steps and stamps each with the seconds since `clock` was first read. Give it as ``trace`` to a mesh."""
+    """Collects the steps of a resolution, with the seconds since its creation. Pass it as ``trace`` to the mesh."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         super().__init__()
@@ -46,14 +45,14 @@ class Recorder(list[TraceStep]):
         self._began = clock()
 
     def append(self, step: TraceStep, /) -> None:
-        """Keep a step and note when it happened."""
+        """Append a step and set its time."""
         step.at = self._clock() - self._began
         super().append(step)
 
 
 @dataclass(slots=True)
 class Candidate:
-    """A server that could have been asked: what was known of it, and the seconds expected (None: never heard of)."""
+    """A server that could have been queried, its state, and the expected seconds (None: no reply so far)."""
 
     address: str
     name: bytes | None
@@ -63,7 +62,7 @@ class Candidate:
 
 @dataclass(slots=True)
 class Exchange:
-    """One question to one server. `seconds` is None when nothing came back before the story ended."""
+    """One query to one server. `seconds` is None when no reply came before the end."""
 
     number: int
     depth: int
@@ -94,7 +93,7 @@ class Exchange:
 
 @dataclass(slots=True)
 class Host:
-    """A name server and the addresses it was known by at that moment."""
+    """A name server and its addresses known at that time."""
 
     name: bytes | None
     addresses: list[str]
@@ -102,7 +101,7 @@ class Host:
 
 @dataclass(slots=True)
 class Delegation:
-    """A zone cut. `source` says where it is known from; `ds` None means that nothing was said about signatures."""
+    """A zone cut. `source` says where it is known from; `ds` is None without a referral."""
 
     zone: bytes
     parent: bytes | None
@@ -114,12 +113,12 @@ class Delegation:
     referred_by: str | None = None
     ds: list[Ds] | None = None
     denial: bool = False
-    """The referral brought records that shall prove that there is no DS."""
+    """Whether the referral had records to prove the absence of a DS."""
 
 
 @dataclass(slots=True)
 class Check:
-    """One look at a signature. `key` None: none was tried, for the reason in `text`; so too `signature`."""
+    """One check of a signature. `key` or `signature` is None when there was none to try; `text` says why."""
 
     owner: bytes
     rtype: int
@@ -132,16 +131,16 @@ class Check:
     ttl: int
 
     @property
-    def word(self) -> str:
-        """The result in a word."""
+    def result(self) -> str:
+        """The result: valid, invalid or not needed."""
         if self.verdict is Verdict.SECURE:
-            return "good"
-        return "not needed" if self.verdict is Verdict.INSECURE else "bad"
+            return "valid"
+        return "not needed" if self.verdict is Verdict.INSECURE else "invalid"
 
 
 @dataclass(slots=True)
 class Proof:
-    """Records that were to prove an absence."""
+    """Records for a proof of absence."""
 
     what: str
     zone: bytes | None
@@ -152,7 +151,7 @@ class Proof:
 
 @dataclass(slots=True)
 class ZoneTrust:
-    """A zone of the chain of trust: its DS at the parent, its keys, which of them are vouched for, what it signed."""
+    """A zone of the chain of trust: its DS, keys, tags of keys that match a DS or anchor, signature checks."""
 
     zone: bytes
     verdict: Verdict
@@ -167,7 +166,7 @@ class ZoneTrust:
 
     @property
     def shown(self) -> Verdict:
-        """How the zone is drawn: broken too where its keys are good and something that it signed is not."""
+        """The verdict for display: also bogus when the keys are valid but data of the zone are not."""
         good = {(check.owner, check.rtype) for check in self.checks if check.verdict is Verdict.SECURE}
         bad = any(k.verdict is Verdict.BOGUS and (k.owner, k.rtype) not in good for k in self.checks)
         return Verdict.BOGUS if bad else self.verdict
@@ -175,7 +174,7 @@ class ZoneTrust:
 
 @dataclass(slots=True)
 class CacheUse:
-    """Something that needed no question because the cache had it. `records` counts what was there."""
+    """Data that came from the cache; `records` is their number."""
 
     qname: bytes
     qtype: int
@@ -187,7 +186,7 @@ class CacheUse:
 
 @dataclass(slots=True)
 class ServerReply:
-    """What a recursive server said when it was asked directly. `seconds` is how long it took over `transport`."""
+    """The reply of a recursive server to rdig, and its round-trip time in `seconds`."""
 
     server: str
     port: int
@@ -203,7 +202,7 @@ class ServerReply:
 
 @dataclass(slots=True)
 class Story:
-    """Everything that is known about one answered question. Times are seconds; `now` is when it was put (UTC)."""
+    """All that is known about one query. Times are in seconds; `now` is the UTC time of its start."""
 
     outcome: Outcome
     seconds: float
@@ -211,7 +210,7 @@ class Story:
     validating: bool
     steps: Sequence[TraceStep]
     source: str
-    told: ServerReply | None = None
+    server_reply: ServerReply | None = None
     exchanges: list[Exchange] = field(default_factory=list)
     delegations: list[Delegation] = field(default_factory=list)
     zones: list[ZoneTrust] = field(default_factory=list)
@@ -222,16 +221,16 @@ class Story:
 
     @property
     def verdict(self) -> Verdict:
-        """What validation found of the whole answer."""
+        """The verdict of the whole answer."""
         return Verdict(self.outcome.verdict)
 
     @property
     def failure(self) -> Failure | None:
-        """Why there is no answer."""
+        """The failure, or None."""
         return self.outcome.failure
 
 
-def tell(
+def build_story(
     steps: Iterable[TraceStep],
     outcome: Outcome,
     *,
@@ -239,17 +238,17 @@ def tell(
     now: int,
     validating: bool = True,
     source: str = "by iteration",
-    told: ServerReply | None = None,
+    server_reply: ServerReply | None = None,
 ) -> Story:
-    """Sort `steps` into the story of `outcome`; `seconds` is how long it took, `now` the UTC second it began."""
+    """Group `steps` into the story of `outcome`; `seconds` is its duration, `now` the UTC time of its start."""
     kept = tuple(steps)
-    story = Story(outcome, seconds, now, validating, kept, source, told)
+    story = Story(outcome, seconds, now, validating, kept, source, server_reply)
     _Builder(story).run(kept)
     return story
 
 
 class _Builder:
-    """One pass over the steps. A query waits for one thing at a time, so a reply belongs to the last question."""
+    """Makes one pass over the steps. A query waits for one reply at a time, so a reply belongs to the last exchange."""
 
     def __init__(self, story: Story) -> None:
         self.story = story
@@ -259,16 +258,16 @@ class _Builder:
         self.trust: dict[bytes, ZoneTrust] = {}
 
     def run(self, steps: Sequence[TraceStep]) -> None:
-        tellers: dict[str, Callable[[TraceStep, dict[str, Any]], None]] = {
+        handlers: dict[str, Callable[[TraceStep, dict[str, Any]], None]] = {
             "ask": self._ask, "reply": self._reply, "truncated": self._reply, "retry": self._reply,
             "failure": self._failure, "need": self._need, "cut": self._cut, "referral": self._referral,
             "cache": self._cache, "stale": self._cache, "alias": self._alias, "keys": self._keys, "ds": self._ds,
             "check": self._check, "proof": self._proof,
         }  # fmt: skip
         for step in steps:
-            teller = tellers.get(step.kind)
-            if teller is not None:
-                teller(step, step.facts or {})
+            handler = handlers.get(step.kind)
+            if handler is not None:
+                handler(step, step.facts or {})
         story = self.story
         story.delegations = list(self.cuts.values())
         for check in story.checks:
@@ -281,10 +280,10 @@ class _Builder:
         used = [zone for zone in self.trust.values() if zone.keys or zone.ds or zone.checks or zone.text]
         shown = [rrset.targets()[0] for rrset in story.outcome.answer if rrset.rtype == c.CNAME]
         if shown and story.outcome.question.qtype != c.CNAME:
-            story.aliases = shown  # a reply can hold several at once, of which the steps tell only the last
+            story.aliases = shown  # one reply can have several; the steps have only the last
         story.zones = sorted(used, key=lambda zone: names.canonical_key(zone.zone))
 
-    # --- the walk -------------------------------------------------------------------------------------------------
+    # --- iteration ------------------------------------------------------------------------------------------------
 
     def _ask(self, step: TraceStep, facts: dict[str, Any]) -> None:
         server, qname = step.server, step.qname
@@ -368,7 +367,7 @@ class _Builder:
     # --- trust ----------------------------------------------------------------------------------------------------
 
     def _home_of(self, name: bytes) -> bytes:
-        """The zone of the chain, as far as it is known, that `name` lies in."""
+        """The closest known zone of the chain that contains `name`."""
         known = {zone for zone, trust in self.trust.items() if trust.keys or trust.ds or trust.text} | {*self.cuts}
         return max((zone for zone in known if names.is_subdomain(name, zone)), key=len, default=name)
 
@@ -381,7 +380,7 @@ class _Builder:
     def _ds(self, step: TraceStep, facts: dict[str, Any]) -> None:
         verdict = facts.get("verdict")
         if step.zone is None or verdict is Verdict.SECURE:
-            return  # no zone of its own
+            return  # no zone cut
         zone = self._zone(step.zone)
         zone.ds = list(facts.get("ds", ()))
         zone.denial = [r for r in facts.get("proofs", ()) if r.rtype in (c.NSEC, c.NSEC3)]
@@ -404,7 +403,7 @@ class _Builder:
         elif not zone.entry:
             zone.verdict, zone.text = (
                 Verdict.BOGUS,
-                f"no key of {names.to_text(zone.zone)} is vouched for by its parent",
+                f"no key of {names.to_text(zone.zone)} matches a DS of its parent",
             )
 
     def _check(self, step: TraceStep, facts: dict[str, Any]) -> None:
@@ -440,7 +439,7 @@ class _Builder:
 
 
 def _hosts(found: Iterable[bytes], servers: Iterable[Server]) -> list[Host]:
-    """Name servers in the order of their NS set, each with its addresses; addresses without a name come last."""
+    """Name servers in the order of the NS RRset with their addresses; addresses without a name come last."""
     hosts = {name: Host(name, []) for name in found}
     for server in servers:
         key = None if server.name is None else names.lower(server.name)
@@ -453,7 +452,7 @@ def _hosts(found: Iterable[bytes], servers: Iterable[Server]) -> list[Host]:
 
 
 def depth_in(zones: Sequence[ZoneTrust], zone: ZoneTrust) -> int:
-    """How many zones of the chain stand above `zone`."""
+    """The number of zones of the chain above `zone`."""
     return sum(1 for other in zones if other is not zone and names.is_subdomain(zone.zone, other.zone))
 
 
@@ -464,6 +463,6 @@ def question_of(story: Story) -> str:
 
 
 def zone_over(story: Story, name: bytes) -> bytes:
-    """The closest zone that `name` lies in, as far as the story knows zones."""
+    """The closest zone of the story that contains `name`."""
     known = {one.zone for one in story.delegations} | {one.zone for one in story.zones}
     return max((zone for zone in known if names.is_subdomain(name, zone)), key=len, default=name)

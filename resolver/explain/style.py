@@ -1,7 +1,7 @@
-"""The style sheet of the explanation's page: one file, no font, image or script from anywhere.
+"""The style sheet of the explanation page, without external fonts, images or scripts.
 
-The rule kept here: colours are named once, for light and for dark; no meaning is carried by colour alone; names break
-anywhere rather than make the page scroll sideways.
+Colours are defined once for light and once for dark mode and never carry meaning alone. Names may break anywhere, so
+that the page does not scroll sideways.
 """
 
 __all__ = ["STYLE"]

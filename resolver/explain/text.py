@@ -1,14 +1,13 @@
-"""An explanation for the terminal: what came out and who has to mend it first, then the story as trees.
+"""An explanation as text for the terminal: result and advice first, then the details as trees.
 
-The rule kept here: colour only where it is asked for, and nothing is said by colour alone; lines are made for 100
-columns and long names are never cut, because a name that is cut cannot be copied. Whatever came from the network goes
-through `clean`.
+Colour is used only when requested and never carries meaning alone. Lines are wrapped at 100 columns, but long names are
+not broken, so that they can be copied. All text from the network passes through `clean`.
 """
 
 from collections.abc import Iterable, Sequence
 
 from resolver.explain import words
-from resolver.explain.advice import advise, sentence_of
+from resolver.explain.advice import NONE, advise, sentence_of
 from resolver.explain.story import Check, Delegation, Exchange, Story, ZoneTrust, depth_in, question_of
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
@@ -20,7 +19,7 @@ __all__ = ["to_text"]
 
 WIDTH = 100
 MARGIN = 10
-MANY = 4  # other servers of the zone that are named
+MANY = 4  # most other candidates listed for a query
 MARKS = {
     "good": "\u2713",
     "bad": "\u2717",
@@ -35,12 +34,12 @@ COLOURS = {"good": "32", "bad": "31", "open": "33", "dim": "2", "bold": "1", "he
 
 
 def to_text(story: Story, *, colour: bool = False, unicode: bool = True) -> str:
-    """The whole story as lines; `unicode` off draws its trees in ASCII."""
+    """The story as lines of text; without `unicode`, trees are drawn in ASCII."""
     return _Painter(story, colour, unicode).page()
 
 
 class _Painter:
-    """Collects lines. `paint` is the only place that knows of escape sequences."""
+    """Collects lines. Only `paint` writes escape sequences."""
 
     def __init__(self, story: Story, colour: bool, unicode: bool) -> None:
         self.story = story
@@ -54,7 +53,7 @@ class _Painter:
     def page(self) -> str:
         story = self.story
         self._head()
-        self._told()
+        self._server_reply()
         self._answer("ANSWER", story.outcome.answer)
         if not story.outcome.answer:
             self._answer("AUTHORITY", [r.without_sigs() for r in story.outcome.authority if r.rtype == c.SOA])
@@ -90,7 +89,7 @@ class _Painter:
         self._fact("why", advice.why)
         for code, text in outcome.ede:
             self._fact("error", sentence_of(code, "" if words.repeats(advice.why, text) else text))
-        if advice.who != "nobody":
+        if advice.who != NONE:
             self._fact("who", advice.people)
             self._fact("hint", advice.hint)
 
@@ -99,22 +98,22 @@ class _Painter:
         self.lines.append(f"  {self.paint(f'{label:<6}', 'dim')}  {rows[0]}")
         self.lines += [" " * MARGIN + row for row in rows[1:]]
 
-    def _told(self) -> None:
-        told = self.story.told
-        if told is None:
+    def _server_reply(self) -> None:
+        reply = self.story.server_reply
+        if reply is None:
             return
-        self._title("THE SERVER SAYS", "its own walk it keeps to itself")
-        flags = " ".join(words.flags_of(told.flags))
+        self._title("REPLY OF THE SERVER", "its own resolution is not visible")
+        flags = " ".join(words.flags_of(reply.flags))
         self.lines.append(
-            f"  {told.server} port {told.port}: {c.rcode_to_text(told.rcode)}, flags {flags or 'none'}, "
-            f"{told.octets} octets over {told.transport.upper()} in {words.milliseconds(told.seconds)}"
+            f"  {reply.server} port {reply.port}: {c.rcode_to_text(reply.rcode)}, flags {flags or 'none'}, "
+            f"{reply.octets} octets over {reply.transport.upper()} in {words.milliseconds(reply.seconds)}"
         )
-        self.lines += [f"  {self.paint(sentence_of(code, text), 'bad')}" for code, text in told.ede]
-        self.lines += [f"  {words.clean(note)}" for note in told.notes]
+        self.lines += [f"  {self.paint(sentence_of(code, text), 'bad')}" for code, text in reply.ede]
+        self.lines += [f"  {words.clean(note)}" for note in reply.notes]
         self.lines += [
             f"  {names.to_text(r.name)} {r.ttl} {c.type_to_text(r.rtype)} "
             f"{words.clean(present.rdata_to_text(r.rtype, rdata))}"
-            for r in told.answer
+            for r in reply.answer
             for rdata in r.rdatas()
         ]
 
@@ -133,7 +132,7 @@ class _Painter:
     def _delegations(self) -> None:
         if not self.story.delegations:
             return
-        self._title("DELEGATIONS", "who is in charge, and who said so")
+        self._title("DELEGATIONS", "zones, their name servers, and who sent the referral")
         for one in self.story.delegations:
             depth = sum(
                 1 for other in self.story.delegations if other is not one and names.is_subdomain(one.zone, other.zone)
@@ -141,21 +140,21 @@ class _Painter:
             self._delegation(one, "   " * depth)
 
     def _delegation(self, one: Delegation, indent: str) -> None:
-        told = (
-            f"told by {one.referred_by}, a server of {names.to_text(one.parent)}"
+        source = (
+            f"referral from {one.referred_by}, a server of {names.to_text(one.parent)}"
             if one.parent is not None and one.referred_by
             else words.clean(one.source)
         )
-        life = "" if one.ttl is None else f", for {words.duration(one.ttl)}"
+        life = "" if one.ttl is None else f", TTL {words.duration(one.ttl)}"
         purpose = "" if one.purpose == "client" else f" [{_purpose(one.purpose)}]"
         mark = self.marks["end"] if indent else ""
         self.lines.append(
             f"  {indent[3:]}{mark}{self.paint(names.to_text(one.zone), 'bold')}  "
-            + self.paint(f"{told}{life}{purpose}", "dim")
+            + self.paint(f"{source}{life}{purpose}", "dim")
         )
         inner = f"  {indent}   "
         for host in one.hosts:
-            known = ", ".join(host.addresses) or "address not known"
+            known = ", ".join(host.addresses) or "address unknown"
             self.lines.append(f"{inner}NS {names.to_text(host.name) if host.name else '(no name)'} {known}")
         if one.ds:
             self.lines += [
@@ -163,13 +162,13 @@ class _Painter:
                 for ds in one.ds
             ]
         elif one.ds is not None and self.story.validating:
-            self.lines.append(f"{inner}no DS{', with records to prove it' if one.denial else ''}")
+            self.lines.append(f"{inner}no DS{', with proof' if one.denial else ''}")
 
     def _exchanges(self) -> None:
         story = self.story
         if not story.exchanges:
             return
-        self._title("QUERIES", "when, to whom, why, and what came back")
+        self._title("QUERIES", "time, server, reason for the choice, and reply")
         for one in story.exchanges:
             self._exchange(one)
 
@@ -198,7 +197,7 @@ class _Painter:
         )
         if not one.good and one.text:
             self.lines.append(f"{pad}  {self.paint(words.clean(one.text), 'bad')}")
-        self.lines += [f"{pad}  says: {sentence_of(code, text)}" for code, text in one.ede]
+        self.lines += [f"{pad}  EDE: {sentence_of(code, text)}" for code, text in one.ede]
         others = [
             f"{k.address} {k.state}" + ("" if k.rtt_estimate is None else f" {words.milliseconds(k.rtt_estimate)}")
             for k in one.candidates
@@ -212,7 +211,7 @@ class _Painter:
         story = self.story
         if not story.zones:
             return
-        self._title("CHAIN OF TRUST", "from the anchor to the data")
+        self._title("CHAIN OF TRUST", "from the trust anchor to the data")
         for zone in story.zones:
             self._zone(zone, "   " * depth_in(story.zones, zone))
 
@@ -231,10 +230,10 @@ class _Painter:
                 f"{words.digest_type(ds.digest_type)}"
             )
         for key in zone.keys:
-            vouched = ", vouched for" if key.tag in zone.entry else ""
+            trusted = ", trusted by DS" if key.tag in zone.entry else ""
             self.lines.append(
                 f"{inner}key {key.tag} {words.algorithm(key.algorithm)}, flags {key.flags}, "
-                f"{words.key_role(key.flags)}{vouched}"
+                f"{words.key_role(key.flags)}{trusted}"
             )
         for check in zone.checks:
             self.lines += [inner + row for row in self._check(check)]
@@ -259,7 +258,7 @@ class _Painter:
         self._title("PROOFS OF ABSENCE")
         for proof in self.story.proofs:
             note = "" if not proof.text else f": {words.clean(proof.text)}"
-            word = {Verdict.BOGUS: "not proved", Verdict.INSECURE: "left open"}.get(proof.verdict, "proved")
+            word = {Verdict.BOGUS: "not proved", Verdict.INSECURE: "insecure"}.get(proof.verdict, "proved")
             self.lines.append(f"  {self._mark(proof.verdict)} {proof.what}: {word}{note}")
             for rrset in proof.records:
                 for rdata in rrset.rdatas():
@@ -282,8 +281,8 @@ def _purpose(purpose: str) -> str:
     return {
         "dnssec": "for validation",
         "ns_address": "address of a name server",
-        "priming": "the root's servers",
-        "prefetch": "early renewal",
+        "priming": "root servers",
+        "prefetch": "prefetch",
     }.get(purpose, purpose)
 
 
@@ -294,7 +293,7 @@ def _plural(word: str, count: int) -> str:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """Lines of at most `width`, broken at blanks only: a long name stays whole."""
+    """`text` in lines of at most `width`, broken at blanks only."""
     rows = [""]
     for word in text.split(" "):
         if rows[-1] and len(rows[-1]) + 1 + len(word) > width:

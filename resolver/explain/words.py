@@ -1,8 +1,8 @@
-"""The words that all three forms of an explanation share: numbers of DNSSEC spelled out, times, and safe text.
+"""Texts shared by the three forms of an explanation: mnemonics of DNSSEC, times, and escaping.
 
-The rule kept here: `clean` is the one gate for text that somebody else wrote. Names and rdata come escaped from
-`wire`, but extended errors (RFC 8914) are UTF-8 of a stranger's making: escape sequences would rewrite a terminal, and
-the controls for the direction of text would make one word look like another.
+`clean` escapes all text from the network. Names and rdata are escaped by `wire`, but extended errors (RFC 8914) are
+UTF-8 from a remote server: escape sequences could control the terminal, and bidirectional controls could make one word
+look like another.
 """
 
 import re
@@ -44,7 +44,7 @@ UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
 
 def clean(text: str) -> str:
-    """`text` with everything that a terminal or a browser would obey instead of showing written as ``\\u{1b}``."""
+    """`text` with control, format and unassigned characters written as ``\\u{1b}``."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(f"\\u{{{ord(x):x}}}" if unicodedata.category(x) in UNSAFE else x for x in text)
@@ -61,7 +61,7 @@ def digest_type(number: int) -> str:
 
 
 def key_role(flags: int) -> str:
-    """What a key is for by its flags: the SEP bit is a hint, the others are orders (RFC 4034 section 2.1.1)."""
+    """The role of a key by its flags. The SEP bit is only a hint (RFC 4034 section 2.1.1)."""
     if flags & REVOKED:
         return "revoked"
     if not flags & ZONE:
@@ -70,17 +70,17 @@ def key_role(flags: int) -> str:
 
 
 def status_text(verdict: Verdict) -> str:
-    """A verdict in words."""
+    """A verdict as text."""
     return "not validated yet" if verdict is Verdict.INDETERMINATE else verdict.name.lower()
 
 
 def day(seconds: int) -> str:
-    """A moment of a signature as date and time in UTC."""
+    """A signature time as date and time in UTC."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
 
 
 def duration(seconds: float) -> str:
-    """A span as people say it: ``2 d 4 h``."""
+    """A duration as text: ``2 d 4 h``."""
     left, parts = int(seconds), []
     for unit, size in UNITS:
         count, left = divmod(left, size)
@@ -90,17 +90,17 @@ def duration(seconds: float) -> str:
 
 
 def format_durations(text: str) -> str:
-    """`text` with spans of many seconds told in days and hours."""
+    """`text` with durations of many seconds converted to days and hours."""
     return SPAN.sub(lambda found: duration(int(found[1])), text)
 
 
 def repeats(sentence: str, text: str) -> bool:
-    """Whether the last clause of `text` is said in `sentence` already."""
+    """Whether `sentence` contains the last clause of `text`."""
     return format_durations(text.rpartition(": ")[2]).lower() in sentence.lower()
 
 
 def milliseconds(seconds: float) -> str:
-    """A short time: two digits behind the point while it would read as nothing otherwise."""
+    """A duration in milliseconds, with more decimals for small values."""
     value = seconds * 1000
     return f"{value:.0f} ms" if value >= 100 else f"{value:.1f} ms" if value >= 1 else f"{value:.2f} ms"
 
@@ -111,5 +111,5 @@ def question(qname: bytes, qtype: int) -> str:
 
 
 def flags_of(flags: int) -> list[str]:
-    """The header bits that are set, by their usual two letters."""
+    """The mnemonics of the header bits that are set."""
     return [word for mask, word in FLAGS if flags & mask]

@@ -113,10 +113,12 @@ class DelegationCache:
         iteration = settings.iteration
         # Copied here because they are read for each packet.
         self.minimising = iteration.qname_minimisation
-        self.payload = iteration.edns_payload
+        self.payload = iteration.edns_buffer_size
         self.randomise_case = iteration.case_randomisation
-        self.cookies = iteration.cookies
-        self._caps_exempt = frozenset(names.lower(names.from_text(zone)) for zone in iteration.case_exempt)
+        self.cookies = iteration.send_cookies
+        self._case_exempt = frozenset(
+            names.lower(names.from_text(zone)) for zone in iteration.case_randomisation_exempt
+        )
         self.tcp_only = iteration.tcp_only
         self.harden_glue = iteration.harden_glue
         self.priming = iteration.priming
@@ -124,7 +126,7 @@ class DelegationCache:
         self._rrsets = store.rrsets
         self.port = iteration.upstream_port
         self._loopback = not iteration.do_not_query_localhost
-        self._forbidden = [ip_network(text, strict=False) for text in iteration.do_not_query]
+        self._forbidden = [ip_network(text, strict=False) for text in iteration.do_not_query_addresses]
         self._own = {str(ip_address(text)) for text in own}
         self._addresses: dict[bytes, str | None] = {}
         self.delegations = BoundedDict("delegations", limit=limits.DELEGATION_OCTETS, most=DELEGATIONS)
@@ -173,7 +175,7 @@ class DelegationCache:
     def use_caps_for_id(self, name: bytes) -> bool:
         """Whether the letter case of `name` may be randomised (0x20)."""
         return self.randomise_case and (
-            not self._caps_exempt or names.closest_in(names.lower(name), self._caps_exempt) is None
+            not self._case_exempt or names.closest_in(names.lower(name), self._case_exempt) is None
         )
 
     def note_no_family(self, address: str, now: float) -> None:

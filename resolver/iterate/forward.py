@@ -28,7 +28,7 @@ def configured_cuts(settings: "Settings") -> dict[bytes, DelegationPoint | None]
     port = settings.iteration.upstream_port
     for stub in settings.stub:
         cut = _cut(stub.zone, stub.addresses, port, f"stub {stub.zone}")
-        cut.first = stub.first
+        cut.first = stub.stub_first
         for text in stub.names:
             name = names.lower(names.from_text(text))
             cut.names.append(name)
@@ -36,7 +36,7 @@ def configured_cuts(settings: "Settings") -> dict[bytes, DelegationPoint | None]
         table[cut.zone] = cut if cut.servers or cut.missing else None
     for forward in settings.forward:
         cut = _cut(forward.zone, forward.addresses, port, f"forward {forward.zone}")
-        cut.first = forward.first
+        cut.first = forward.forward_first
         cut.recursive = True
         table[cut.zone] = cut if cut.servers else None
     return table

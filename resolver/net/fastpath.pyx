@@ -13,6 +13,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from resolver import limits
+from resolver.wire.errors import reason_of
 
 from resolver.cache.answers cimport (AnswerCache, AnswerContext, AnswerKey, answers_add_option, answers_claim_prefetch,
                                      answers_prepare, answers_render_key)
@@ -323,21 +324,22 @@ cdef class FastPath:
         return (<char *>self.buffer)[:size]
 
     def statistics(self):
-        """Counters since the start, by name; ``malformed`` maps the parser's reason codes to counts."""
+        """Counters since the start, by name; ``malformed`` maps the parser's reasons to counts."""
         cdef int i
         found = {
             "received": self.state.counters.received,
             "hits": self.state.counters.hits,
             "truncated": self.state.counters.truncated,
-            "passed": self.state.counters.passed,
-            "due": self.state.counters.due,
-            "unusual": self.state.counters.non_plain,
+            "misses": self.state.counters.passed,
+            "prefetch_due": self.state.counters.due,
+            "non_plain": self.state.counters.non_plain,
             "refused": self.state.counters.refused,
-            "denied": self.state.counters.denied,
-            "dropped": self.state.counters.dropped,
-            "format_errors": self.state.counters.format_errors,
+            "access_dropped": self.state.counters.denied,
+            "invalid_dropped": self.state.counters.dropped,
+            "formerr": self.state.counters.format_errors,
             "malformed": {
-                -i: self.state.counters.malformed[i] for i in range(FAST_REASONS) if self.state.counters.malformed[i]
+                reason_of(-i): self.state.counters.malformed[i]
+                for i in range(FAST_REASONS) if self.state.counters.malformed[i]
             },
         }
         if self.server_cookies is not None:

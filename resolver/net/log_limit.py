@@ -55,7 +55,7 @@ class LimitedWarning:
             self._next = now + self._interval
         self._said.append((text, *arguments))
         if self._left_out:
-            text += " (and %d times since the last such line)"
+            text += " (%d more since the last line)"
             arguments = (*arguments, self._left_out)
         try:
             self._logger.warning(text, *arguments)

@@ -178,21 +178,21 @@ class Service:
         self._submitted = submitted
         self._minimal = server.minimal_responses
         self._minimal_any = server.minimal_any
-        self._payload = server.udp_payload
+        self._payload = server.max_udp_size
         self._prefetch = settings.cache.prefetch
-        self._cache_only = server.without_recursion == "cache"
-        self._drop_overflow = server.overflow == "drop"
+        self._cache_only = server.non_recursive_queries == "cache"
+        self._drop_overflow = server.overload_action == "drop"
         self._discard = server.discard_timeout
         self._nsid = server.nsid_octets
         self._cookies = fast.cookies
         self._pending: dict[tuple[tuple[Any, ...], bytes], PendingQuery] = {}
         self._unverified = PendingLimit(
-            server.pending_queries, server.pending_per_client, server.pending_network_share
+            server.pending_queries, server.pending_queries_per_client, server.pending_queries_network_percent
         )
         self._verified = PendingLimit(
-            server.pending_queries, server.pending_per_proven_client, server.pending_network_share
+            server.pending_queries, server.pending_queries_per_verified_client, server.pending_queries_network_percent
         )
-        self._failures = LimitedWarning(logger, settings.log.interval, limits.LOG_FAILURES)
+        self._failures = LimitedWarning(logger, settings.log.rate_limit_interval, limits.LOG_FAILURES)
         self.queries = 0
         self.replies = 0
         self.joined = 0
@@ -333,15 +333,15 @@ class Service:
         return {
             "queries": self.queries,
             "replies": self.replies,
-            "joined": self.joined,
+            "retransmitted": self.joined,
             "refused": self.refused,
-            "denied": self.denied,
-            "overflowed": self.overflowed,
+            "access_dropped": self.denied,
+            "overloaded": self.overflowed,
             "discarded": self.discarded,
-            "failed": self.failed,
+            "servfail": self.failed,
             "malformed": self.malformed,
-            "waiting": self.waiting,
-            "waiting_verified": self._verified.waiting,
+            "pending": self.waiting,
+            "pending_verified": self._verified.waiting,
         }
 
     # --- replies -------------------------------------------------------------------------------------------------

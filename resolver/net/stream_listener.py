@@ -125,7 +125,7 @@ class StreamListener:
         self.idle_timeout = settings.tcp_idle_timeout
         self._limit = settings.tcp_connections
         self._limit_per_client = settings.tcp_connections_per_client
-        self._limit_per_network = max(self._limit * settings.tcp_network_share // 100, 1)
+        self._limit_per_network = max(self._limit * settings.tcp_connections_network_percent // 100, 1)
         for client in list(self._slots):
             verdict = access.lookup(client.host)
             client.allowed = verdict == ALLOW
@@ -184,7 +184,7 @@ class StreamListener:
         if count >= self._limit_per_client:
             self.rejected += 1
             self._warnings.warn(
-                "%s has %d TCP connections open; a new one was closed (server.tcp-connections-per-client)",
+                "listener: client %s has %d TCP connections, a new one was closed (server.tcp-connections-per-client)",
                 client.host, count,
             )
             return False
@@ -193,14 +193,16 @@ class StreamListener:
         while slots.count(network) >= self._limit_per_network:
             if not self._evict(slots.oldest_idle(network)):
                 self._warnings.warn(
-                    "the network of %s has %d TCP connections open; a new one was closed (server.tcp-network-share)",
+                    "listener: the network of client %s has %d TCP connections, a new one was closed"
+                    " (server.tcp-connections-network-percent)",
                     client.host, slots.count(network),
                 )
                 return False
         while len(slots) >= self._limit:
             if not self._evict(slots.choose_victim(network)):
                 self._warnings.warn(
-                    "all %d TCP connections are in use; a new one was closed (server.tcp-connections)", self._limit
+                    "listener: all %d TCP connections are in use, a new one was closed (server.tcp-connections)",
+                    self._limit,
                 )
                 return False
         slots.add(client, network)

@@ -595,7 +595,7 @@ class StreamUpstream:
             "unwanted_replies": self.unwanted_replies,
             "malformed": self.malformed,
             "network_errors": self.network_errors,
-            "opened": self.opened,
+            "connections_opened": self.opened,
             "evicted": self.evicted,
         }
 
@@ -618,7 +618,7 @@ class StreamUpstream:
             victim = self._least_recently_active(queue, until)
         if victim is None:
             self.warnings.warn(
-                "all %d outgoing %s connections are in use; queries wait for one", self._limit, self.transport_name
+                "upstream: all %d %s connections to name servers are in use", self._limit, self.transport_name
             )
             return False
         self.evicted += 1
@@ -698,7 +698,10 @@ class StreamUpstream:
         reason = os.strerror(code).lower() if code else str(error) or "out of memory"
         kind = self.routes.classify_connection_error(error, server.address)
         if kind is not FailureKind.NETWORK:
-            self.warnings.warn("cannot open a connection to %s port %d: %s", server.address, server.port, reason)
+            self.warnings.warn(
+                "upstream: cannot open a %s connection to %s port %d: %s", self.transport_name, server.address,
+                server.port, reason,
+            )  # fmt: skip
         return kind, self.text(f"cannot connect: {reason}", server)
 
     def explain_loss(self, error: Exception | None, server: Server) -> tuple[FailureKind, str]:

@@ -160,7 +160,7 @@ class TlsUpstream(StreamUpstream):
             return super().explain_refusal(error, server)
         self.refused += 1
         text = self.text(reason, server)
-        self._refusals.warn("upstream %s", text)
+        self._refusals.warn("upstream: %s", text)
         return FailureKind.NETWORK, text
 
     def explain_loss(self, error: Exception | None, server: Server) -> tuple[FailureKind, str]:

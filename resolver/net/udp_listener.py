@@ -119,7 +119,7 @@ class UdpListener(asyncio.DatagramProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         if exc is not None:
-            logger.error("a listening UDP socket failed and was closed: %s", exc)
+            logger.error("listener: a UDP socket was closed after an error: %s", exc)
 
     def datagrams_received(self, datagrams: list[tuple[bytes, tuple[Any, ...]]]) -> None:
         """A batch from corenet's loop: what the native handler did not answer, or everything when none is attached."""
@@ -141,7 +141,7 @@ class UdpListener(asyncio.DatagramProtocol):
     def error_received(self, exc: Exception) -> None:
         # ICMP about a client that closed its socket, or a full send buffer. The client retries; this is only counted.
         self.errors += 1
-        self._warnings.warn("a reply could not be sent: %s", exc)
+        self._warnings.warn("listener: cannot send a UDP reply: %s", exc)
 
     def _flush(self) -> None:
         replies, self._replies = self._replies, []

@@ -598,7 +598,7 @@ cdef class UdpUpstream:
             else:
                 sock = open_socket(family, source or ("0.0.0.0" if family == AF_INET else "::"), self.entropy)
         except OSError as error:
-            self.log.warn("cannot open an outgoing UDP socket: %s", error.strerror)
+            self.log.warn("upstream: cannot open a UDP socket: %s", error.strerror)
             raise
         port = UpstreamSocket.__new__(UpstreamSocket)
         port.sock = sock
@@ -933,14 +933,14 @@ cdef class UdpUpstream:
             "replies": self.replies,
             "timeouts": self.timeouts,
             "unwanted_replies": self.unwanted_replies,
-            "cookies": self.cookies,
+            "cookie_replies": self.cookies,
             "cookie_mismatches": self.cookie_mismatches,
             "unknown_replies": self.unknown_replies,
             "malformed": self.malformed,
             "network_errors": self.network_errors,
             "no_question_errors": self.no_question_errors,
-            "unproved": self.unproved,
-            "ports_opened": self.ports_opened,
+            "spoofing_suspected": self.unproved,
+            "sockets_opened": self.ports_opened,
             "evicted": self.evicted,
         }
 

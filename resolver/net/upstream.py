@@ -48,12 +48,13 @@ class Upstream:
     ) -> None:
         entropy = entropy or Entropy()
         replied_networks = RepliedNetworks()
-        routes = RouteChecker(reference_addresses, settings.source_v4, settings.source_v6)
+        source_v4, source_v6 = settings.query_source_v4, settings.query_source_v6
+        routes = RouteChecker(reference_addresses, source_v4, source_v6)
         self.stream = StreamUpstream(
             loop,
             entropy=entropy,
-            source_v4=settings.source_v4,
-            source_v6=settings.source_v6,
+            source_v4=source_v4,
+            source_v6=source_v6,
             connections=stream_upstreams(),
             replied_networks=replied_networks,
             routes=routes,
@@ -63,8 +64,8 @@ class Upstream:
         self._cert_bundle = settings.tls_cert_bundle
         self._common = {
             "entropy": entropy,
-            "source_v4": settings.source_v4,
-            "source_v6": settings.source_v6,
+            "source_v4": source_v4,
+            "source_v6": source_v6,
             "replied_networks": replied_networks,
             "routes": routes,
         }
@@ -73,9 +74,9 @@ class Upstream:
         self.udp = UdpUpstream(
             loop,
             entropy=entropy,
-            source_v4=settings.source_v4,
-            source_v6=settings.source_v6,
-            port_per_query=settings.port_per_query,
+            source_v4=source_v4,
+            source_v6=source_v6,
+            port_per_query=settings.source_port_per_query,
             sockets=udp_sockets(),
             randomise_case=settings.case_randomisation,
             replied_networks=replied_networks,

@@ -1,10 +1,10 @@
-"""A complete small Internet in one process: root, top-level domains and 150 zones, healthy and broken,
-signed and unsigned.
+"""A complete small DNS tree in one process: root, top-level domains and 150 zones, sound and broken, signed and
+unsigned.
 
-`World` is the whole of it as pure functions from packet to packet, for tests in virtual time; `start` puts it on
-loopback addresses for `resolverd --playground`, `rdig --playground` and integration tests. What is special about
-which name stands in atlas.py and, for DNSSEC, in signed.py (`signed.signed_world` makes what `start` serves by
-default), and every such name is explained by a TXT record below about.playground.
+`World` provides it as pure functions from packet to packet, for tests in virtual time. `start` serves it on loopback
+addresses for `resolverd --playground`, `rdig --playground` and integration tests. The special names are listed in
+world_tables.py and, for DNSSEC, in signed.py (`signed.signed_world` creates what `start` serves by default). A TXT
+record below about.playground explains each.
 """
 
 from resolver.playground.authority import Authority, EdnsFault, ServerFaults

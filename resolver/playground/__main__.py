@@ -1,7 +1,6 @@
-"""``python -m resolver.playground``: serve the small Internet in the foreground, or write it out for real servers.
+"""``python -m resolver.playground``: serves the playground in the foreground, or exports it for real servers.
 
-The rule kept here: everything printed can be pasted. Serving ends with Ctrl-C or SIGTERM and leaves nothing behind
-but what ``--ca`` was asked to keep.
+Printed addresses, URLs and commands can be pasted. Ctrl-C or SIGTERM stops it. Only the file of ``--ca`` remains.
 """
 
 import argparse
@@ -23,23 +22,23 @@ from resolver.wire import name as names
 __all__ = ["main"]
 
 EXIT_FAILURE = 1
-DESCRIPTION = "Serve a small simulated Internet on loopback addresses, or write it out for real name servers."
+DESCRIPTION = "Serve a small simulated Internet on loopback addresses, or export it for real name servers."
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run with `words` (the process's own by default) and return the exit code; usage errors exit with 2."""
+    """Run with the arguments `words` (default: those of the process); return the exit code (2: usage error)."""
     parser = argparse.ArgumentParser(prog="python -m resolver.playground", description=DESCRIPTION)
     parser.add_argument(
         "--port", type=int, default=PLAYGROUND_PORT.default, help="port of all name servers (default %(default)s)"
     )
-    parser.add_argument("--list", action="store_true", help="print what is special about which name, and end")
+    parser.add_argument("--list", action="store_true", help="list the special names and exit")
     parser.add_argument("--no-web", action="store_true", help="name servers only")
-    parser.add_argument("--ca", type=Path, help="keep the certificate of the throw-away authority in this file")
+    parser.add_argument("--ca", type=Path, help="write the certificate of the temporary CA to this file")
     parser.add_argument(
-        "--export", type=Path, metavar="DIR", help="write zones and configuration for real servers, and end"
+        "--export", type=Path, metavar="DIR", help="write zones and configuration for real servers and exit"
     )
     parser.add_argument(
-        "--server", choices=sorted(DAEMONS), default="nsd", help="for which server (default %(default)s)"
+        "--server", choices=sorted(DAEMONS), default="nsd", help="server for --export (default %(default)s)"
     )
     wanted = parser.parse_args(words)
     try:
@@ -62,7 +61,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def specials_text(world: World) -> str:
-    """The questions worth asking, one a line: name, type, response code, verdict, extended error (or -), reason."""
+    """The special names, one per line: name, type, response code, verdict, extended error (or -), reason."""
     width = max(len(special.qname) for special in world.specials)
     rows = [
         f"{s.qname:<{width}}  {s.qtype:<9}  {s.rcode:<8}  {s.verdict.name.lower():<8}  "
@@ -84,7 +83,7 @@ async def _serve(world: World, port: int, *, web: bool, ca: Path | None) -> None
             print(f"web server at {running.web.url}, trust {running.web.authority_file}")
         for anchor in world.trust_anchors:
             print(f"trust anchor {anchor}")
-        print(f"{len(running.addresses)} name servers; --list tells what to ask; Ctrl-C ends", flush=True)
+        print(f"{len(running.addresses)} name servers; --list shows names to query; Ctrl-C stops", flush=True)
         await stop.wait()
 
 

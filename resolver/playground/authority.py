@@ -1,10 +1,10 @@
-"""An authoritative name server as a pure function from packet to packet, with the faults that real servers have.
+"""An authoritative name server as a pure function from packet to packet, with optional faults of real servers.
 
-The rule kept here: no I/O, no clock, no random number; `Authority.answer` gives the same bytes for the same packet, so
-the same server answers thousands of questions a second in virtual time and stands on a loopback socket elsewhere. The
-algorithm is that of RFC 1034 section 4.3.2 with DNAME (RFC 6672), EDNS (RFC 6891) and, for zones that carry
-signatures, RFC 4035 section 3 and RFC 5155 section 7. Faults are data (`ServerFaults`): a resolver is judged by the
-servers it meets in the field, and those drop EDNS, truncate, or refer upwards.
+There is no I/O, clock or randomness: `Authority.answer` gives the same bytes for the same packet. So the same server
+answers thousands of queries per second in virtual time and is also served on loopback sockets. The algorithm is that of
+RFC 1034 section 4.3.2 with DNAME (RFC 6672), EDNS (RFC 6891) and, for signed zones, RFC 4035 section 3 and RFC 5155
+section 7. Faults are data (`ServerFaults`), because a resolver must cope with servers that drop EDNS, truncate, or
+refer upwards.
 """
 
 import enum
@@ -30,7 +30,7 @@ LOW_RCODE = 0x000F
 CLASSIC_PAYLOAD = 512  # RFC 1035 section 4.2.1
 STREAM_PAYLOAD = 65535
 MIRROR_TTL = 0
-# Types whose rdata names hosts, whose addresses are worth adding (RFC 1034 section 4.3.2 step 6).
+# Types whose rdata names hosts, whose addresses go into the additional section (RFC 1034 section 4.3.2 step 6).
 HOST_TYPES = (c.NS, c.MX, c.SRV)
 
 
@@ -46,34 +46,34 @@ class EdnsFault(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class ServerFaults:
-    """How one server deviates from the book. The default deviates in nothing."""
+    """The faults of one server; by default none."""
 
     rcode: int | None = None
-    """Answer everything with this response code and nothing else (REFUSED and SERVFAIL are the usual lameness)."""
+    """Answer all queries with this response code and no records (lame servers use REFUSED and SERVFAIL)."""
     upward: bool = False
-    """Lame in the old way: refer every question to the root."""
+    """Answer all queries with a referral to the root, as old lame servers do."""
     edns: EdnsFault = EdnsFault.NONE
     truncate: bool = False
     """Every answer over UDP has TC and no records."""
     drop_udp: bool = False
     drop_tcp: bool = False
     blind_to_empty: bool = False
-    """NXDOMAIN for empty non-terminals: what breaks naive QNAME minimisation (RFC 8020 section 3, RFC 9156 2.3)."""
+    """NXDOMAIN for empty non-terminals, which breaks simple QNAME minimisation (RFC 8020 section 3, RFC 9156 2.3)."""
     lower_case: bool = False
-    """The question comes back in lower case, whatever case it was asked in."""
+    """The reply has the question in lower case."""
     wrong_id: bool = False
-    """The reply's id is not the query's: a resolver must never believe it (RFC 5452 section 9.1)."""
+    """The reply has another id than the query; a resolver must ignore it (RFC 5452 section 9.1)."""
     delay: float = 0.0
-    """Seconds before the reply leaves; kept by whoever carries the packets, since this class knows no time."""
+    """Seconds before the reply is sent. The caller applies the delay, because this class has no clock."""
     extra: tuple[tuple[int, RRset], ...] = ()
-    """(section, set) added to every answer with NOERROR: what a poisoner would add."""
+    """(section, RRset) added to every NOERROR answer, as in cache poisoning."""
     mirror: bytes | None = None
-    """A name whose TXT is the address and transport the query came from."""
+    """A name whose TXT record is the source address and transport of the query."""
 
 
 @dataclass(slots=True)
 class _Draft:
-    """The reply while it is put together; owners are overridden where a wildcard or the asker's spelling wants it."""
+    """A reply under construction. An owner replaces that of the RRset for wildcards and the case of the qname."""
 
     rcode: int = c.NOERROR
     authoritative: bool = False
@@ -83,9 +83,9 @@ class _Draft:
     )
 
     def add(self, section: int, *rrsets: RRset, owner: bytes | None = None) -> None:
-        """Append `rrsets`, each under `owner` when given, unless that very set stands there already."""
-        place = self.sections[section]
-        place += [(rrset, owner) for rrset in rrsets if (rrset, owner) not in place]
+        """Append `rrsets`, with `owner` if given, unless the section has them already."""
+        present = self.sections[section]
+        present += [(rrset, owner) for rrset in rrsets if (rrset, owner) not in present]
 
 
 class Authority:
@@ -94,17 +94,17 @@ class Authority:
     def __init__(
         self, zones: Iterable[Zone] = (), *, quirks: ServerFaults | None = None, server_id: bytes = b""
     ) -> None:
-        """Serve `zones`; `server_id` is told to those who ask for it (NSID, RFC 5001)."""
+        """Serve `zones`; `server_id` is the NSID (RFC 5001)."""
         self.zones: dict[bytes, Zone] = {zone.origin: zone for zone in zones}
         self.quirks = quirks or ServerFaults()
         self.server_id = server_id
         self._denial = {origin: Denial(zone) for origin, zone in self.zones.items() if zone.signed}
 
     def answer(self, packet: bytes, *, tcp: bool = False, source: str | None = None) -> bytes | None:
-        """The reply to `packet`, or None when this server would stay silent.
+        """The reply to `packet`, or None when there is none.
 
-        Silent is right for anything that is no query (shorter than a header, or a response), and for what `quirks`
-        says is dropped. `source` is the asker's address as text; only `ServerFaults.mirror` reads it.
+        Packets that are not queries (shorter than a header, or responses) and those that `quirks` drops get no reply.
+        `source` is the client address as text, for `ServerFaults.mirror`.
         """
         quirks = self.quirks
         if len(packet) < HEADER_SIZE or packet[2] & 0x80 or (quirks.drop_tcp if tcp else quirks.drop_udp):
@@ -129,7 +129,7 @@ class Authority:
         return self._render(query, self._draft(query, tcp=tcp, source=source), tcp=tcp)
 
     def zone_for(self, qname: bytes, qtype: int) -> Zone | None:
-        """The served zone nearest to `qname`; for DS at an apex the parent's, when that is served here as well."""
+        """The closest served zone that contains `qname`; for DS at an apex, the parent zone if it is served too."""
         found: Zone | None = None
         key = names.lower(qname)
         for depth in range(names.label_count(key), -1, -1):
@@ -138,7 +138,7 @@ class Authority:
                 continue
             if found is not None or qtype != c.DS or zone.origin != key:
                 return zone
-            found = zone  # RFC 4035 section 3.1.4.1: look for the parent once
+            found = zone  # RFC 4035 section 3.1.4.1: prefer the parent
         return found
 
     # --- the answer ---------------------------------------------------------------------------------------------
@@ -168,7 +168,7 @@ class Authority:
         return draft
 
     def _walk(self, draft: _Draft, qname: bytes, qtype: int, *, dnssec: bool) -> None:
-        """Answer `qname` and whatever its aliases lead to while that stays in zones served here."""
+        """Answer `qname` and follow its aliases within the zones served here."""
         seen: set[bytes] = set()
         for step in range(PLAYGROUND_ALIAS_STEPS):
             zone = self.zone_for(qname, qtype)
@@ -178,7 +178,7 @@ class Authority:
                 return
             lookup = zone.lookup(qname, qtype)
             if lookup.kind is LookupResult.REFERRAL and step > 0:
-                return  # the alias leads out of what this server knows; the asker goes on by itself
+                return  # the target is not served here; the resolver follows the alias
             seen.add(names.lower(qname))
             target = self._apply(draft, zone, lookup, qname, first=step == 0, dnssec=dnssec)
             if target is None or names.lower(target) in seen:
@@ -188,7 +188,7 @@ class Authority:
     def _apply(
         self, draft: _Draft, zone: Zone, lookup: Lookup, qname: bytes, *, first: bool, dnssec: bool
     ) -> bytes | None:
-        """Write one lookup into `draft`; returns the next name when it was an alias."""
+        """Add the result of one lookup to `draft`; return the target if it is an alias."""
         kind = lookup.kind
         if first:
             draft.authoritative = kind is not LookupResult.REFERRAL
@@ -217,7 +217,7 @@ class Authority:
         return None
 
     def _refer(self, draft: _Draft, zone: Zone, lookup: Lookup, *, dnssec: bool) -> None:
-        """A referral: NS, DS or proof of none, and the addresses the asker could not get elsewhere (RFC 9471)."""
+        """A referral: NS, DS or proof of its absence, and glue (RFC 9471)."""
         draft.referral = True
         delegation = lookup.rrsets[0]
         draft.add(c.AUTHORITY, delegation)
@@ -230,7 +230,7 @@ class Authority:
 
     @staticmethod
     def _rename(draft: _Draft, dname: RRset, qname: bytes) -> bytes | None:
-        """A DNAME and the CNAME made from it (RFC 6672 section 3.1); YXDOMAIN when the new name is too long."""
+        """A DNAME and the synthesised CNAME (RFC 6672 section 3.1); YXDOMAIN when the new name is too long."""
         draft.add(c.ANSWER, dname)
         target = names.replace_suffix(qname, dname.name, dname.targets()[0])
         if target is None:
@@ -242,7 +242,7 @@ class Authority:
     # --- the packet ---------------------------------------------------------------------------------------------
 
     def _render(self, query: MessageView, draft: _Draft, *, tcp: bool) -> bytes:
-        """`draft` as a packet of at most what the asker takes; TC and no records when it does not fit (RFC 2181 9)."""
+        """`draft` as a packet within the client's size limit; TC and no records when it does not fit (RFC 2181 9)."""
         limit = STREAM_PAYLOAD
         if not tcp:
             offered = CLASSIC_PAYLOAD if query.edns is None else max(CLASSIC_PAYLOAD, query.edns.payload)
@@ -256,13 +256,13 @@ class Authority:
         )
 
     def _bare(self, query: MessageView, rcode: int) -> bytes:
-        """What a server from before EDNS says about OPT: the question and a response code."""
+        """The reply of a server without EDNS to a query with OPT: the question and a response code."""
         return self._write(query, _Draft(rcode=rcode), CLASSIC_PAYLOAD, silent=True)
 
     def _write(
         self, query: MessageView, draft: _Draft, limit: int, *, truncated: bool = False, silent: bool = False
     ) -> bytes:
-        """One packet; empty when an indispensable record did not fit, which cannot happen with `truncated`."""
+        """One packet; empty when a required record does not fit, which cannot happen with `truncated`."""
         edns = query.edns if self.quirks.edns is EdnsFault.NONE and not silent else None
         options: list[tuple[int, bytes]] = []
         if edns is not None and self.server_id and edns.get(c.OPTION_NSID) is not None:
@@ -282,7 +282,7 @@ class Authority:
             for rrset, owner in pairs:
                 if builder.add(section, rrset, sigs=dnssec, name=owner):
                     continue
-                # Only the glue of a referral is indispensable among the additional records (RFC 9471 section 3).
+                # Of the additional records, only the glue of a referral is required (RFC 9471 section 3).
                 if section != c.ADDITIONAL or draft.referral:
                     return b""
         if truncated:

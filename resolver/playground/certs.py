@@ -1,8 +1,8 @@
-"""A throw-away certificate authority for the one web server of the playground.
+"""A temporary certificate authority for the web server of the playground.
 
-The rule kept here: the authority is made anew in each process, its key never leaves memory, and only its certificate
-is written, for a client to trust explicitly. Validity is short, since nothing signed here should outlive the session
-it was made for; the file with the server's key exists only as long as a TLS context needs to read it.
+Each process creates a new authority. Its key stays in memory; only its certificate is written, for a client to trust
+explicitly. Certificates are valid for a short time. The file with the server's key exists only until the TLS context
+has read it.
 """
 
 import datetime
@@ -23,7 +23,7 @@ CLOCK_SKEW = datetime.timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A server's certificate and key, and the certificate of the authority that vouches for it; all are PEM."""
+    """Certificate and key of a server, and the certificate of its authority, in PEM."""
 
     authority: bytes
     certificate: bytes
@@ -31,10 +31,10 @@ class Identity:
 
 
 def make_identity(host: str, addresses: tuple[str, ...] = (), *, now: datetime.datetime | None = None) -> Identity:
-    """Make an authority and let it sign a certificate for `host` and `addresses`."""
+    """Create an authority and a certificate for `host` and `addresses` signed by it."""
     now = now or datetime.datetime.now(datetime.UTC)
     root_key = ec.generate_private_key(ec.SECP256R1())
-    root_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "playground throw-away authority")])
+    root_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "playground temporary authority")])
     root = (
         _builder(root_name, root_name, root_key.public_key(), now)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)

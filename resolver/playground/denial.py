@@ -1,8 +1,8 @@
-"""Which NSEC or NSEC3 records prove what a signed zone answers (RFC 4035 section 3.1.3, RFC 5155 section 7.2).
+"""Selects the NSEC or NSEC3 records for answers of a signed zone (RFC 4035 section 3.1.3, RFC 5155 section 7.2).
 
-The rule kept here: proofs are chosen, never made; the records and their signatures are the zone's own. A zone with
-NSEC3 records uses those, any other signed zone its NSEC chain; an unsigned zone gives no proof at all. The sorted
-tables are built once per zone, since every negative answer needs a binary search in them.
+Records and signatures are those of the zone; none is created here. A zone with NSEC3 records uses these, another signed
+zone its NSEC chain, an unsigned zone none. Sorted tables are built once for each zone, because every negative answer
+needs a binary search.
 """
 
 import bisect
@@ -30,13 +30,13 @@ class Denial:
         self._iterations = 0
         self._salt = b""
         if self._hashes:
-            # Flags and parameters stand at the front of every NSEC3 record: algorithm, flags, iterations, salt.
+            # NSEC3 rdata begins with algorithm, flags, iterations and salt.
             rdata = zone.nsec3[self._hashes[0]].rdata(0)
             self._iterations = int.from_bytes(rdata[2:4], "big")
             self._salt = rdata[5 : 5 + rdata[4]]
 
     def prove(self, lookup: Lookup, qname: bytes) -> list[RRset]:
-        """The records that go into the authority section beside the answer `lookup` to `qname`."""
+        """The records of the authority section that prove the answer `lookup` to `qname`."""
         if not self._zone.signed:
             return []
         chosen = self._nsec3(lookup, qname) if self._hashes else self._nsec(lookup, qname)
@@ -53,7 +53,7 @@ class Denial:
                 proofs.append(self._matching(lookup.node))
             return proofs
         if lookup.kind is LookupResult.NODATA:
-            # An empty non-terminal owns no NSEC: the record before it proves that it has no types.
+            # An empty non-terminal has no NSEC record; the preceding record covers it.
             proofs.append(self._matching(lookup.node) or self._covering(lookup.node))
         if lookup.wildcard:
             proofs.append(self._covering(qname))
@@ -63,7 +63,7 @@ class Denial:
         return self._zone.nodes.get(owner, {}).get(c.NSEC)
 
     def _covering(self, name: bytes) -> RRset | None:
-        """The NSEC at or before `name` in canonical order; the last one covers what precedes the apex."""
+        """The NSEC record at or before `name` in canonical order; the last one covers names before the apex."""
         if not self._keys:
             return None
         place = bisect.bisect_right(self._keys, names.canonical_key(name)) - 1
@@ -88,12 +88,12 @@ class Denial:
         return []
 
     def _match_or_opt_out(self, owner: bytes) -> list[RRset | None]:
-        """The record of `owner`, or, where opt-out left it out, the closest encloser (RFC 5155 7.2.4, 7.2.7)."""
+        """The record of `owner` or, if opt-out omitted it, the closest encloser proof (RFC 5155 7.2.4, 7.2.7)."""
         match = self._hash_matching(owner)
         return self._encloser_proof(self._provable(owner), owner) if match is None else [match]
 
     def _provable(self, encloser: bytes) -> bytes:
-        """`encloser`, or the nearest name above it that opt-out has left in the chain (RFC 5155 section 7.2.1)."""
+        """`encloser`, or the closest name above it that is in the chain (RFC 5155 section 7.2.1)."""
         while encloser != self._zone.origin and self._hash_matching(encloser) is None:
             encloser = names.parent(encloser)
         return encloser

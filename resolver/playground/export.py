@@ -1,10 +1,9 @@
-"""The simulated Internet written out for real name servers: master files, and configuration for NSD, Knot and BIND.
+"""Exports the simulated Internet for real name servers: zone files and configuration for NSD, Knot and BIND.
 
-The rule kept here: the real servers stand at the addresses the world gives them, so a resolver walks the same way
-through both. One process may stand for several simulated servers, but never for a parent and a child that the world
-keeps apart: a server that holds both answers from the child, and no referral would ever be seen. What makes a server
-faulty (no EDNS, slowness) is lost, since real servers cannot be told to; one that always refuses becomes one that
-holds no zone, and a dead one stays dead.
+The real servers use the addresses of the simulated ones, so a resolver takes the same path through both. One process
+can replace several simulated servers, but not a parent and a child that are on different servers: it would answer from
+the child, without a referral. Most server faults (no EDNS, delay) cannot be exported. A server that always refuses
+becomes one without zones; a server that does not listen is not exported.
 """
 
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from resolver.wire import name as names
 
 __all__ = ["DAEMONS", "REFUSED_BY", "Export", "Process", "export", "group_servers"]
 
-# Zones so broken that a server will not load them; they are left out, and whoever asks for them gets REFUSED.
+# Broken zones that a server does not load. They are omitted, so queries for them get REFUSED.
 REFUSED_BY: dict[str, frozenset[str]] = {
     "nsd": frozenset(),
     "knot": frozenset(("nsec3-algorithm.dnssec.playground.",)),
@@ -26,7 +25,7 @@ REFUSED_BY: dict[str, frozenset[str]] = {
 
 @dataclass(slots=True)
 class Process:
-    """One name-server process: its own folder, configuration and command line."""
+    """One name server process: directory, addresses, zones and command line."""
 
     directory: Path
     addresses: list[str]
@@ -36,7 +35,7 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """What was written. `processes` are to be started in any order, each in the foreground."""
+    """The exported files. `processes` run in the foreground and can be started in any order."""
 
     directory: Path
     hints: Path
@@ -45,11 +44,11 @@ class Export:
 
 
 def export(world: World, directory: Path, daemon: str, *, port: int) -> Export:
-    """Write `world` for `daemon` (nsd, knot or bind) into `directory`, which is made when missing.
+    """Export `world` for `daemon` (nsd, knot or bind) to `directory`, which is created if missing.
 
     Raises:
-        ValueError: when the daemon is unknown.
-        OSError: when something cannot be written.
+        ValueError: the daemon is unknown.
+        OSError: a file cannot be written.
     """
     if daemon not in DAEMONS:
         raise ValueError(f"unknown name server {daemon!r}: choose one of {', '.join(sorted(DAEMONS))}")
@@ -72,7 +71,7 @@ def export(world: World, directory: Path, daemon: str, *, port: int) -> Export:
 
 
 def group_servers(world: World) -> list[list[Server]]:
-    """The listening servers in as few groups as keep every referral and every refusal visible (first fit)."""
+    """The listening servers in few groups (first fit) that keep all referrals and refusals."""
     wires = {origin: zone.origin for origin, zone in world.zones.items()}
     groups: list[list[Server]] = []
     for server in world.servers.values():
@@ -91,7 +90,7 @@ def group_servers(world: World) -> list[list[Server]]:
 
 
 def _held(server: Server) -> tuple[str, ...]:
-    """The zones a real server in this one's place holds: none, when it never answers from any."""
+    """The zones of the real server that replaces `server`; none when it never answers from them."""
     quirks = server.authority.quirks
     return () if quirks.upward or quirks.rcode is not None else server.zones
 

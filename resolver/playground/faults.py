@@ -1,8 +1,8 @@
-"""The ways a signed zone of the playground is broken: each a small change to a zone that was signed rightly.
+"""Faults of signed zones of the playground: each is a small change to a correctly signed zone.
 
-The rule kept here: a fault changes records, never servers, so that it survives the export to real name servers; and it
-changes as little as makes the one difference that the table in signed.py describes. Functions that take arguments give
-the fault back; what they are called with are labels relative to the zone (empty: the apex).
+A fault changes records and not servers, so that it can be exported to real name servers. It makes only the change that
+the table in signed.py describes. Functions with arguments return a fault; labels are relative to the zone (empty: the
+apex).
 """
 
 from collections.abc import Callable, Iterable
@@ -51,7 +51,7 @@ __all__ = [
 
 Fault = Callable[[Draft], None]
 ALGORITHM_AT, TTL_AT, TAG_AT = 2, 4, 16
-"""Where the fields of an RRSIG stand (RFC 4034 section 3.1)."""
+"""Offsets of fields of RRSIG rdata (RFC 4034 section 3.1)."""
 JUNK_KEYS = 12
 
 
@@ -64,7 +64,7 @@ def _at(draft: Draft, label: str, rtype: int) -> tuple[dict[int, RRset], RRset]:
 
 
 def corrupt(label: str, rtype: int) -> Fault:
-    """The last byte of each signature is another."""
+    """The last byte of each signature is wrong."""
 
     def fault(draft: Draft) -> None:
         node, rrset = _at(draft, label, rtype)
@@ -84,7 +84,7 @@ def alter_signature(label: str, rtype: int, at: int, value: bytes) -> Fault:
 
 
 def unsign(label: str, rtype: int) -> Fault:
-    """The signatures of one set are missing."""
+    """The signatures of one RRset are missing."""
 
     def fault(draft: Draft) -> None:
         node, rrset = _at(draft, label, rtype)
@@ -94,7 +94,7 @@ def unsign(label: str, rtype: int) -> Fault:
 
 
 def unsign_all(*rtypes: int) -> Fault:
-    """The signatures of every set of these types are missing; without types those of all."""
+    """The signatures of all RRsets of these types are missing; without types, of all."""
 
     def fault(draft: Draft) -> None:
         for node in draft.zone.nodes.values():
@@ -106,7 +106,7 @@ def unsign_all(*rtypes: int) -> Fault:
 
 
 def resign(label: str, rtype: int, **changes: Any) -> Fault:
-    """One set is signed again with `changes` (see `Draft.sign`)."""
+    """One RRset is re-signed with `changes` (see `Draft.sign`)."""
 
     def fault(draft: Draft) -> None:
         node, rrset = _at(draft, label, rtype)
@@ -116,7 +116,7 @@ def resign(label: str, rtype: int, **changes: Any) -> Fault:
 
 
 def resign_by_parent(label: str, rtype: int) -> Fault:
-    """The parent's keys sign, in the parent's name, what is the child's."""
+    """One RRset of the child is signed by the keys of the parent, with the parent as signer."""
 
     def fault(draft: Draft) -> None:
         node, rrset = _at(draft, label, rtype)
@@ -126,12 +126,12 @@ def resign_by_parent(label: str, rtype: int) -> Fault:
 
 
 def resign_as(label: str, rtype: int, signer: str) -> Fault:
-    """The zone's own key signs, but names `signer` as the zone it belongs to."""
+    """One RRset is signed by the zone's own key with `signer` as signer name."""
     return resign(label, rtype, signer=names.from_text(signer))
 
 
 def sign_with(label: str, rtype: int, *key_labels: str) -> Fault:
-    """One set is signed by the keys with these labels only."""
+    """One RRset is signed only by the keys with these labels."""
 
     def fault(draft: Draft) -> None:
         node, rrset = _at(draft, label, rtype)
@@ -144,7 +144,7 @@ def sign_with(label: str, rtype: int, *key_labels: str) -> Fault:
 
 
 def replace_rdata(label: str, rtype: int, rdata: bytes) -> Fault:
-    """The data is another, the signature that of the old."""
+    """The rdata is changed after signing."""
 
     def fault(draft: Draft) -> None:
         node, rrset = _at(draft, label, rtype)
@@ -154,7 +154,7 @@ def replace_rdata(label: str, rtype: int, rdata: bytes) -> Fault:
 
 
 def set_ttl(label: str, rtype: int, ttl: int) -> Fault:
-    """The TTL is another than the signature says."""
+    """The TTL differs from the original TTL of the signature."""
 
     def fault(draft: Draft) -> None:
         node, rrset = _at(draft, label, rtype)
@@ -164,7 +164,7 @@ def set_ttl(label: str, rtype: int, ttl: int) -> Fault:
 
 
 def forget(label: str, rtype: int) -> Fault:
-    """A set is missing together with its signatures."""
+    """An RRset and its signatures are missing."""
 
     def fault(draft: Draft) -> None:
         del draft.zone.nodes[draft.name(label)][rtype]
@@ -176,7 +176,7 @@ def forget(label: str, rtype: int) -> Fault:
 
 
 def _twins(rdata: bytes, count: int) -> list[bytes]:
-    """DNSKEY rdata with the same tag but other keys: 16-bit words of the key change places, their sum stays."""
+    """DNSKEY rdata of other keys with the same tag: swapping 16-bit words of the key does not change their sum."""
     head, words = rdata[:4], [rdata[at : at + 2] for at in range(4, len(rdata), 2)]
     found: list[bytes] = []
     for one in range(len(words)):
@@ -188,13 +188,13 @@ def _twins(rdata: bytes, count: int) -> list[bytes]:
             twin = head + b"".join(swapped)
             if twin != rdata and twin not in found:
                 found.append(twin)
-    raise AssertionError("the key has too few words")
+    raise AssertionError("the key has too few 16-bit words")
 
 
 def collide(count: int, *, junk: str | None = None) -> Fault:
-    """`count` more keys share the tag of the zone's; with `junk` the A set there has only wrong signatures of theirs.
+    """`count` more keys share the tag of the zone's key; with `junk`, the A RRset there has only wrong signatures.
 
-    KeyTrap (CVE-2023-50387) in small: a careless validator tries every key on every signature.
+    A small KeyTrap (CVE-2023-50387): a validator without limits tries every key on every signature.
     """
 
     def fault(draft: Draft) -> None:
@@ -211,13 +211,13 @@ def collide(count: int, *, junk: str | None = None) -> Fault:
     return fault
 
 
-# --- what the parent says ---------------------------------------------------------------------------------------------
+# --- DS in the parent -------------------------------------------------------------------------------------------------
 
 DsMaker = Callable[[bytes, tuple[Key, ...]], list[bytes]]
 
 
 def ds_with(*digests: int) -> DsMaker:
-    """One DS of each digest type for each entry key."""
+    """One DS of each digest type for each key with the SEP flag."""
     return lambda zone, keys: [ds_rdata(zone, key.rdata, digest=d) for key in keys if key.entry for d in digests]
 
 
@@ -227,12 +227,12 @@ def ds_spoilt(zone: bytes, keys: tuple[Key, ...]) -> list[bytes]:
 
 
 def ds_downgrade(zone: bytes, keys: tuple[Key, ...]) -> list[bytes]:
-    """SHA-1 is right and SHA-256 wrong: the weaker must not help (RFC 4509 section 3)."""
+    """The SHA-1 digest is right, the SHA-256 digest wrong; SHA-1 must be ignored (RFC 4509 section 3)."""
     return ds_with(1)(zone, keys) + ds_spoilt(zone, keys)
 
 
 def ds_other_key(zone: bytes, keys: tuple[Key, ...]) -> list[bytes]:
-    """A key that the zone has not stands beside the right one, as in the midst of a rollover."""
+    """The DS RRset has the right key and one that is not in the zone, as during a rollover."""
     other = keys[0].rdata[:-1] + bytes((keys[0].rdata[-1] ^ 1,))
     return [*ds_with(2)(zone, keys), ds_rdata(zone, other)]
 
@@ -243,12 +243,12 @@ def ds_tag(zone: bytes, keys: tuple[Key, ...]) -> list[bytes]:
 
 
 def ds_unknown(algorithm: int) -> DsMaker:
-    """The algorithm is one that nobody knows."""
+    """The algorithm is unknown."""
     return lambda zone, keys: [rdata[:2] + bytes((algorithm,)) + rdata[3:] for rdata in ds_with(2)(zone, keys)]
 
 
 def ds_digest(digest: int) -> DsMaker:
-    """The digest type is one that nobody knows."""
+    """The digest type is unknown."""
     return lambda zone, keys: [rdata[:3] + bytes((digest,)) + rdata[4:] for rdata in ds_with(2)(zone, keys)]
 
 
@@ -264,7 +264,7 @@ def _nsec_types(rdata: bytes) -> tuple[bytes, bytes]:
 
 
 def nsec_next(label: str, following: str) -> Fault:
-    """The NSEC record of `label`, rightly signed, ends at another name."""
+    """The NSEC record of `label`, correctly signed, has another next name."""
 
     def fault(draft: Draft) -> None:
         node, rrset = _at(draft, label, c.NSEC)
@@ -275,7 +275,7 @@ def nsec_next(label: str, following: str) -> Fault:
 
 
 def nsec_bitmap(label: str, types: Iterable[int]) -> Fault:
-    """The NSEC record of `label`, rightly signed, names these types."""
+    """The NSEC record of `label`, correctly signed, has these types."""
     wanted = tuple(types)
 
     def fault(draft: Draft) -> None:
@@ -298,7 +298,7 @@ def _covering(draft: Draft, label: str) -> bytes:
 
 
 def nsec3_forget(label: str, *, covering: bool = False) -> Fault:
-    """The NSEC3 record that matches `label`, or covers it, is missing."""
+    """The NSEC3 record that matches or covers `label` is missing."""
 
     def fault(draft: Draft) -> None:
         if covering:
@@ -310,9 +310,9 @@ def nsec3_forget(label: str, *, covering: bool = False) -> Fault:
 
 
 def nsec3_rehash(draft: Draft) -> None:
-    """Every NSEC3 record stands, rightly signed, at the next hash but one bit: none matches or covers what it should.
+    """Every NSEC3 record, correctly signed, has a changed owner hash, so that none matches.
 
-    The spans shrink to nothing, too, since each now ends just behind its own owner.
+    None covers a name either, because each next hash follows its owner directly.
     """
     changed = {}
     for digest, rrset in draft.zone.nsec3.items():
@@ -327,7 +327,7 @@ def nsec3_rehash(draft: Draft) -> None:
 
 
 def nsec3_bitmap(label: str, types: Iterable[int]) -> Fault:
-    """The NSEC3 record of `label`, rightly signed, names these types."""
+    """The NSEC3 record of `label`, correctly signed, has these types."""
     wanted = tuple(types)
 
     def fault(draft: Draft) -> None:
@@ -348,13 +348,13 @@ def nsec3_unsign(draft: Draft) -> None:
 
 
 def nsec3_spoil(draft: Draft) -> None:
-    """No signature of an NSEC3 record is right."""
+    """All signatures of NSEC3 records are wrong."""
     for digest, rrset in draft.zone.nsec3.items():
         draft.zone.nsec3[digest] = rrset.with_sigs([sig[:-1] + bytes((sig[-1] ^ 1,)) for sig in rrset.sigs()])
 
 
 def forget_all(*rtypes: int) -> Fault:
-    """Every set of these types is missing."""
+    """All RRsets of these types are missing."""
 
     def fault(draft: Draft) -> None:
         for node in draft.zone.nodes.values():
@@ -365,14 +365,14 @@ def forget_all(*rtypes: int) -> Fault:
 
 
 def strip(draft: Draft) -> None:
-    """Whatever signing added is gone: the zone as it was before."""
+    """All records added by signing are missing."""
     forget_all(c.DNSKEY, c.NSEC, c.NSEC3PARAM)(draft)
     unsign_all()(draft)
     draft.zone.nsec3.clear()
 
 
 def sign_all_with(*key_labels: str) -> Fault:
-    """All signatures are made by the keys with these labels only."""
+    """All RRsets are signed only by the keys with these labels."""
 
     def fault(draft: Draft) -> None:
         keys = [key for key in draft.keys if key.spec.label in key_labels]

@@ -1,8 +1,7 @@
-"""The web server of the playground: one small HTTPS site, so that a name resolved here also leads somewhere.
+"""The web server of the playground: one small HTTPS site at an address that the playground resolves.
 
-The rule kept here: HTTP is corenet's codec in its server role and TLS is corenet's context; this file only decides
-what to answer. The site stands at its simulated address on port 443 where the process may bind that, otherwise on a
-high port, and says so in its URL.
+HTTP uses corenet's codec in the server role and TLS corenet's context; this module only creates responses. The site is
+served at its simulated address on port 443, or on a high port if 443 is not available; its URL shows the port.
 """
 
 import asyncio
@@ -30,7 +29,7 @@ TEXT = b"text/plain; charset=utf-8"
 
 
 class WebServer:
-    """A running site: its URL, and the file with the certificate that a client has to trust."""
+    """A running site: its URL, and the file with the CA certificate for clients."""
 
     def __init__(
         self,
@@ -49,7 +48,7 @@ class WebServer:
         self._remove = remove
 
     async def close(self) -> None:
-        """Stop serving, drop connections, and remove the certificate when nobody asked to keep it."""
+        """Stop serving, close connections, and remove the CA file if it is temporary."""
         self._server.close()
         for transport in list(self._open):
             transport.abort()
@@ -60,12 +59,12 @@ class WebServer:
 
 
 async def start_web(host: str, address: str, *, port: int | None = None, ca: Path | None = None) -> WebServer:
-    """Serve the site of `host` at `address`; `ca` names the file for the authority's certificate.
+    """Serve the site of `host` at `address`; the CA certificate is written to `ca`.
 
-    Without `port`, 443 is tried first and PLAYGROUND_WEB_PORT after it; port 0 is any free one.
+    Without `port`, 443 is tried first, then PLAYGROUND_WEB_PORT; port 0 takes a free one.
 
     Raises:
-        OSError: when no port can be had or a file cannot be written.
+        OSError: no port is available or a file cannot be written.
     """
     identity = make_identity(host, (address,))
     with tempfile.TemporaryDirectory(prefix="playground-") as folder:
@@ -108,7 +107,7 @@ async def _listen(
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What the site answers: a pure function from request to response."""
+    """The responses of the site, as a pure function of the request."""
 
     host: str
 
@@ -129,7 +128,7 @@ class Site:
 
 
 class _Connection(asyncio.Protocol):
-    """One client: requests one after the other, pipelined or not, until it goes or stays silent too long."""
+    """One connection: sequential or pipelined requests until it closes or is idle for too long."""
 
     def __init__(self, site: Site, transports: set[asyncio.Transport]) -> None:
         self._site = site
@@ -167,7 +166,7 @@ class _Connection(asyncio.Protocol):
                     self._reply()
                     if self._transport.is_closing():
                         return
-                    pending = b""  # a pipelined request may lie in the codec already
+                    pending = b""  # the codec may hold a pipelined request
 
     def _reply(self) -> None:
         assert self._transport is not None and self._request is not None

@@ -1,8 +1,8 @@
-"""The simulated Internet on real sockets: every server of a world on its own loopback address, UDP and TCP.
+"""The simulated Internet on real sockets: each server of a world on its own loopback address, over UDP and TCP.
 
-The rule kept here: no DNS in this file, only carrying; each packet goes through `Authority.answer`, whose quirks say
-how long a reply waits. One port serves all addresses, and it is a high one by default, so that the world needs no
-privileges; resolvers reach it by their ordinary setting for the port of authorities.
+This module only transports packets: `Authority.answer` creates the replies, and `quirks.delay` delays them. All
+addresses use the same port, by default a high one that needs no privilege; resolvers set it as the port of name servers
+(iteration.upstream-port).
 """
 
 import asyncio
@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["RunningWorld", "start"]
 
 
-
 class RunningWorld:
-    """A world that is being served. An asynchronous context manager; leaving it frees every port."""
+    """A served world. An asynchronous context manager; leaving it closes all sockets."""
 
     def __init__(
         self,
@@ -54,11 +53,11 @@ class RunningWorld:
 
     @property
     def addresses(self) -> list[str]:
-        """Every address that is listened on."""
+        """The addresses of all listening servers."""
         return list(self.world.authorities)
 
     def settings(self, base: Settings) -> Settings:
-        """`base` changed so far that a resolver with it lives in this world: its roots, its port, its anchors."""
+        """`base` with root hints, port and trust anchors of this world."""
         roots = tuple(RootServer(names.to_text(name), tuple(addresses)) for name, addresses in self.root_hints)
         iteration = dataclasses.replace(
             base.iteration, upstream_port=self.port, do_not_query_localhost=False, do_ip6=_has_ip6()
@@ -67,7 +66,7 @@ class RunningWorld:
         return dataclasses.replace(base, root_hints=roots, iteration=iteration, dnssec=dnssec, forward=(), stub=())
 
     async def close(self) -> None:
-        """Stop listening and drop open connections; does nothing the second time."""
+        """Stop listening and close open connections. Calling it again has no effect."""
         for transport in self._transports:
             transport.close()
         for server in self._servers:
@@ -97,23 +96,23 @@ async def start(
     web_port: int | None = None,
     ca: Path | None = None,
 ) -> RunningWorld:
-    """Serve `world` (by default the playground, signed now) on the running loop; port 0 takes one free everywhere.
+    """Serve `world` (default: the playground, signed now) on the running loop; port 0 takes a free one.
 
-    `web` starts the HTTPS site as well, on port 443 or the next best, or on `web_port`; `ca` names the file that gets
-    the certificate to trust.
+    `web` also starts the HTTPS site, on port 443 or a high port, or on `web_port`; its CA certificate is written to
+    `ca`.
 
     Raises:
-        OSError: naming the address and port that cannot be had.
+        OSError: an address or port is not available; the text names it.
     """
     if world is None:
-        # Only here, because the library that signs is dear to import and other worlds may have no use for it.
+        # Imported here because the signing library is slow to import and other worlds may not need it.
         from resolver.playground.signed import signed_world
 
         world = signed_world(int(time.time()))
     running = await _start_somewhere(world, port)
     if web:
         try:
-            # Only here, because TLS and certificates are dear to import and most runs have no use for them.
+            # Imported here because TLS and certificates are slow to import and most runs do not need them.
             from resolver.playground.https import start_web
 
             running.web = await start_web(WEB_HOST, WEB_ADDRESS, port=web_port, ca=ca)
@@ -163,7 +162,7 @@ async def _start_at(world: World, port: int) -> RunningWorld:
 
 
 def _has_ip6() -> bool:
-    """Whether this host has IPv6 on its loopback interface; without it, what is served there stays dark."""
+    """Whether this host has IPv6 on its loopback interface; without it, IPv6 servers are not started."""
     try:
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
             probe.bind(("::1", 0))
@@ -193,7 +192,7 @@ class _Datagrams(asyncio.DatagramProtocol):
             self._send(reply, addr)
 
     def error_received(self, exc: Exception) -> None:
-        """An asker that went away before its answer came (ICMP) concerns nobody."""
+        """Ignore ICMP errors for replies to clients that have closed their socket."""
 
     def _send(self, reply: bytes, addr: tuple[str, int]) -> None:
         if not self._transport.is_closing():
@@ -201,7 +200,7 @@ class _Datagrams(asyncio.DatagramProtocol):
 
 
 class _Stream(asyncio.Protocol):
-    """One TCP connection to one simulated server: queries may be pipelined, answers keep their order (RFC 7766)."""
+    """One TCP connection to one simulated server. Queries may be pipelined; replies keep their order (RFC 7766)."""
 
     def __init__(self, authority: Authority, streams: set[asyncio.Transport]) -> None:
         self._authority = authority

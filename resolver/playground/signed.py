@@ -1,8 +1,8 @@
-"""The signed part of the playground: which zones are signed how, which are broken in which way, and what must come out.
+"""The signed zones of the playground: how they are signed, their faults, and the expected results.
 
-The rule kept here: only data, as in world_tables.py. Every question says what a validating resolver with the
-playground's trust anchor answers: response code, verdict, and for what is bogus the extended error (RFC 8914) that fits
-best. Zones below dnssec.playground are either sound in every respect or have the one fault that their line describes.
+This module has only data, like world_tables.py. Each query has the answer of a validating resolver with the trust
+anchor of the playground: response code, verdict and, for bogus data, the extended error (RFC 8914). A zone below
+dnssec.playground is either sound or has exactly the fault that its description names.
 """
 
 from dataclasses import dataclass, replace
@@ -36,7 +36,7 @@ alias   CNAME www
 dangle  CNAME nothing-here
 *.wild  A   198.18.20.3
 *.cwild CNAME www
-beside.wild TXT "Stands beside the wildcard."
+beside.wild TXT "A name next to the wildcard."
 a.ent   A   198.18.20.4
 old     DNAME new
 www.new A   198.18.20.5
@@ -47,7 +47,7 @@ HASHED = Nsec3()
 
 @dataclass(frozen=True, slots=True)
 class ZoneCase:
-    """One zone below dnssec.playground. `asked` is (label, type, response code, verdict, extended error, remark)."""
+    """A zone below dnssec.playground. `asked` is (label, type, response code, verdict, extended error, remark)."""
 
     label: str
     about: str
@@ -80,11 +80,11 @@ def _rich(label: str, about: str, nsec3: Nsec3 | None) -> ZoneCase:
         ("ent", "A", "NOERROR", SECURE, None, "an empty non-terminal"),
         ("alias", "A", "NOERROR", SECURE, None, "an alias"),
         ("dangle", "A", "NXDOMAIN", SECURE, None, "an alias to a name that does not exist"),
-        ("x.wild", "A", "NOERROR", SECURE, None, "made from a wildcard"),
-        ("x.y.wild", "A", "NOERROR", SECURE, None, "made from a wildcard, two labels"),
+        ("x.wild", "A", "NOERROR", SECURE, None, "synthesised from a wildcard"),
+        ("x.y.wild", "A", "NOERROR", SECURE, None, "synthesised from a wildcard, two labels"),
         ("x.wild", "MX", "NOERROR", SECURE, None, "no such type at the wildcard"),
-        ("beside.wild", "A", "NOERROR", SECURE, None, "no such type beside the wildcard"),
-        ("x.cwild", "A", "NOERROR", SECURE, None, "an alias made from a wildcard"),
+        ("beside.wild", "A", "NOERROR", SECURE, None, "no such type next to the wildcard"),
+        ("x.cwild", "A", "NOERROR", SECURE, None, "an alias synthesised from a wildcard"),
         ("www.old", "A", "NOERROR", SECURE, None, "renamed by DNAME"),
         ("nothing.old", "A", "NXDOMAIN", SECURE, None, "renamed to a name that does not exist"),
     )
@@ -124,30 +124,30 @@ VALID = (
     _rich("nsec", "Everything that NSEC can prove.", None),
     _rich("nsec3", "Everything that NSEC3 can prove.", HASHED),
     _rich("nsec3-salt", "NSEC3 with salt and ten iterations.", Nsec3(10, b"\xab\xcd\xef\x01")),
-    _sound("split", "A key for the keys and another for the rest.", Plan((KSK, ZSK))),
+    _sound("split", "A key-signing key and a zone-signing key.", Plan((KSK, ZSK))),
     _sound("only-ksk", "One key with the SEP flag signs everything.", Plan((KSK,))),
     _sound("rollover", "Two keys with two algorithms, both sign.", Plan((KSK, KeySpec(15, label="new")))),
-    _sound("standby", "The DS set names a key more than the zone has.", Plan(ds=faults.ds_other_key)),
+    _sound("standby", "The DS RRset names a key that is not in the zone.", Plan(ds=faults.ds_other_key)),
     _sound(
-        "prepublished", "The key set has a key more that signs nothing.", Plan((KSK, KeySpec(signs=False, label="n")))
+        "prepublished", "The DNSKEY RRset has a key that signs nothing.", Plan((KSK, KeySpec(signs=False, label="n")))
     ),
     _sound("ds-sha1", "The DS has a SHA-1 digest.", Plan(ds=faults.ds_with(1))),
     _sound("ds-sha384", "The DS has a SHA-384 digest.", Plan(ds=faults.ds_with(4))),
     _sound("collision", "Another key shares the tag of the one that signs.", Plan(faults=(faults.collide(1),))),
     _sound(
         "one-algorithm",
-        "The DS set names two algorithms, only one of them signs; RFC 6840 section 5.11 lets that pass.",
+        "The DS RRset names two algorithms, of which only one signs; RFC 6840 section 5.11 allows this.",
         Plan((KSK, KeySpec(15, label="idle")), faults=(faults.sign_all_with(""),)),
     ),
     ZoneCase(
         "signed-by-parent",
-        "The parent's keys have signed www; as it may speak for all below it, that passes.",
+        "The keys of the parent have signed www; the parent may sign names below it, so this is accepted.",
         (("www", "A", "NOERROR", SECURE, None, ""),),
         Plan(faults=(faults.resign_by_parent("www", c.A),)),
     ),
     _sound(
         "ttl-raised",
-        "The TTL of www is above what was signed, and is cut.",
+        "The TTL of www is above the original TTL and is reduced to it.",
         Plan(faults=(faults.set_ttl("www", c.A, DAY),)),
     ),
 )
@@ -178,24 +178,24 @@ to-bogus    CNAME www.expired.dnssec.playground.
 UNPROVED = (
     _insecure("insecure", "An ordinary delegation without DS.", None),
     _insecure("signed-no-ds", "Signed, but the parent has no DS: an island.", Plan(ds=lambda _zone, _keys: [])),
-    _insecure("ds-algorithm", "The DS names an algorithm that nobody knows.", Plan(ds=faults.ds_unknown(200)), 1),
-    _insecure("ds-dsa", "The DS names DSA, which nobody checks any more.", Plan(ds=faults.ds_unknown(3)), 1),
-    _insecure("ds-digest", "The DS has a digest type that nobody knows.", Plan(ds=faults.ds_digest(200)), 2),
+    _insecure("ds-algorithm", "The DS names an unknown algorithm.", Plan(ds=faults.ds_unknown(200)), 1),
+    _insecure("ds-dsa", "The DS names DSA, which validators no longer support.", Plan(ds=faults.ds_unknown(3)), 1),
+    _insecure("ds-digest", "The DS has an unknown digest type.", Plan(ds=faults.ds_digest(200)), 2),
     ZoneCase(
         "optout",
         "NSEC3 with opt-out.",
         (
-            ("www", "A", "NOERROR", SECURE, None, "opt-out does not concern what exists"),
-            ("www", "AAAA", "NOERROR", SECURE, None, "no such type: the record of the name itself"),
+            ("www", "A", "NOERROR", SECURE, None, "opt-out does not affect existing names"),
+            ("www", "AAAA", "NOERROR", SECURE, None, "no such type, proved by the record of the name"),
             ("missing", "A", "NXDOMAIN", INSECURE, None, "no such name, but an unsigned delegation could be there"),
-            ("x.wild", "A", "NOERROR", INSECURE, None, "made from a wildcard: no AD (RFC 5155 section 9.2)"),
+            ("x.wild", "A", "NOERROR", INSECURE, None, "synthesised from a wildcard: no AD (RFC 5155 section 9.2)"),
         ),
         Plan(nsec3=Nsec3(opt_out=True)),
         "www A 198.18.20.2\n*.wild A 198.18.20.3\n",
     ),
     ZoneCase(
         "plain.optout",
-        "A delegation without DS that opt-out has left out of the chain.",
+        "A delegation without DS that opt-out omits from the chain.",
         (("www", "A", "NOERROR", INSECURE, None, ""), ("", "DS", "NOERROR", INSECURE, None, "no DS, by opt-out")),
         None,
         servers=GRANDCHILDREN,
@@ -208,7 +208,7 @@ UNPROVED = (
     ),
     ZoneCase(
         "iterations",
-        "NSEC3 with 500 iterations: existing names are secure, denials are not followed (RFC 9276).",
+        "NSEC3 with 500 iterations: existing names are secure, denials are insecure (RFC 9276).",
         (
             ("www", "A", "NOERROR", SECURE, None, ""),
             ("missing", "A", "NXDOMAIN", INSECURE, c.EDE_UNSUPPORTED_NSEC3_ITERATIONS, ""),
@@ -258,13 +258,13 @@ BOGUS_ZONES = (
     _bogus(
         "wrong-tag",
         9,
-        "The signature of www names a key that is not there.",
+        "The signature of www names a key that is not in the zone.",
         faults.alter_signature("www", c.A, faults.TAG_AT, b"\0\1"),
     ),
     _bogus(
         "wrong-signer",
         6,
-        "The signature of www names a zone beside as signer.",
+        "The signature of www names a sibling zone as signer.",
         faults.resign_as("www", c.A, "nsec.dnssec.playground."),
     ),
     _bogus(
@@ -279,10 +279,10 @@ BOGUS_ZONES = (
     _bogus(
         "fake-wildcard",
         12,
-        "The signature of www says that it came from a wildcard, which nothing proves.",
+        "The signature of www claims synthesis from a wildcard, without proof.",
         faults.resign("www", c.A, labels=3),
     ),
-    _bogus("no-dnskey", 9, "Signed, but no keys are to be had.", faults.forget("", c.DNSKEY)),
+    _bogus("no-dnskey", 9, "Signed, but there is no DNSKEY RRset.", faults.forget("", c.DNSKEY)),
     _bogus("dnskey-unsigned", 10, "The keys are not signed.", faults.unsign("", c.DNSKEY)),
     _bogus("dnskey-spoilt", 6, "The signature of the keys is wrong.", faults.corrupt("", c.DNSKEY)),
     _bogus(
@@ -294,23 +294,23 @@ BOGUS_ZONES = (
     _bogus(
         "dnskey-by-zsk",
         10,
-        "The keys are signed, but not by the one that the DS names.",
+        "The DNSKEY RRset is signed, but not by the key that the DS names.",
         faults.sign_with("", c.DNSKEY, "zsk"),
         plan=Plan((KSK, ZSK)),
     ),
     _bogus(
         "zsk-missing",
         9,
-        "The data is signed by a key that is not in the key set.",
+        "The data are signed by a key that is not in the DNSKEY RRset.",
         plan=Plan((KSK, replace(ZSK, published=False))),
     ),
-    _bogus("revoked", 9, "The only key has revoked itself (RFC 5011).", plan=Plan((KeySpec(flags=0x181),))),
+    _bogus("revoked", 9, "The only key is revoked (RFC 5011).", plan=Plan((KeySpec(flags=0x181),))),
     _bogus("no-zone-key", 11, "The only key has no zone-key bit.", plan=Plan((KeySpec(flags=0x001),))),
     _bogus("protocol", 11, "The only key is not for protocol 3.", plan=Plan((KeySpec(protocol=1),))),
     _bogus(
         "keytrap",
         6,
-        "Twelve wrong signatures, and nine keys share the tag they name (CVE-2023-50387).",
+        "Twelve wrong signatures by a tag that nine keys share (CVE-2023-50387).",
         faults.collide(8, junk="www"),
     ),
     _bogus("ds-mismatch", 9, "The digest in the DS is that of another key.", plan=Plan(ds=faults.ds_spoilt)),
@@ -324,7 +324,7 @@ BOGUS_ZONES = (
     ),
     ZoneCase(
         "ds-unsigned-zone",
-        "A DS, and nothing in the zone is signed.",
+        "There is a DS, but the zone is not signed.",
         (("www", "A", "SERVFAIL", BOGUS, c.EDE_DNSKEY_MISSING, ""),),
         Plan(faults=(faults.strip,)),
     ),
@@ -360,20 +360,20 @@ BOGUS_ZONES = (
     _bogus(
         "nsec-unsigned",
         12,
-        "No NSEC record is signed: the proofs are as good as stripped.",
+        "No NSEC record is signed.",
         faults.unsign_all(c.NSEC),
         ask="missing",
     ),
     _bogus("nsec-spoilt", 6, "The signature of the NSEC record is wrong.", faults.corrupt("www", c.NSEC), qtype="AAAA"),
-    _bogus("nsec-no-star", 12, "Nothing proves that no wildcard exists.", faults.forget("", c.NSEC), ask="bbb"),
+    _bogus("nsec-no-star", 12, "There is no proof that no wildcard exists.", faults.forget("", c.NSEC), ask="bbb"),
     _bogus("stripped", 12, "The zone has no NSEC records at all.", faults.forget_all(c.NSEC), ask="missing"),
     _bogus(
-        "soa-spoilt", 6, "The signature of the SOA beside a denial is wrong.", faults.corrupt("", c.SOA), ask="missing"
+        "soa-spoilt", 6, "The signature of the SOA of a denial is wrong.", faults.corrupt("", c.SOA), ask="missing"
     ),
     _bogus(
         "wildcard-unproved",
         12,
-        "Made from a wildcard, and nothing proves that no closer name exists.",
+        "Synthesised from a wildcard, without proof that no closer name exists.",
         faults.forget("*.wild", c.NSEC),
         ask="x.wild",
         text="*.wild A 198.18.20.3\n",
@@ -381,7 +381,7 @@ BOGUS_ZONES = (
     _bogus(
         "wildcard-shadowed",
         12,
-        "Made from a wildcard, and the NSEC record beside it does not reach as far.",
+        "Synthesised from a wildcard, and the NSEC record does not cover the name.",
         faults.nsec_next("*.wild", "b.wild"),
         ask="x.wild",
         text="*.wild A 198.18.20.3\n",
@@ -393,13 +393,13 @@ BOGUS_ZONES = (
         "The NSEC3 record that covers the next closer name is missing.",
         faults.nsec3_forget("missing", covering=True),
     ),
-    _hashed("nsec3-wrong-hash", 12, "The NSEC3 records stand at wrong hashes.", faults.nsec3_rehash),
+    _hashed("nsec3-wrong-hash", 12, "The NSEC3 records have wrong owner hashes.", faults.nsec3_rehash),
     _hashed("nsec3-unsigned", 12, "No NSEC3 record is signed.", faults.nsec3_unsign),
     _hashed("nsec3-spoilt", 6, "The signatures of the NSEC3 records are wrong.", faults.nsec3_spoil),
     _hashed(
         "nsec3-wildcard-unproved",
         12,
-        "Made from a wildcard, without the NSEC3 record for the next closer name.",
+        "Synthesised from a wildcard, without the NSEC3 record for the next closer name.",
         faults.nsec3_forget("x.wild", covering=True),
         ask="x.wild",
         text="*.wild A 198.18.20.3\n",
@@ -415,14 +415,14 @@ BOGUS_ZONES = (
     _bogus(
         "nsec3-algorithm",
         12,
-        "The NSEC3 records use a hash that nobody knows.",
+        "The NSEC3 records use an unknown hash algorithm.",
         ask="missing",
         plan=Plan(nsec3=Nsec3(algorithm=2)),
     ),
     _bogus(
         "nsec3-flags",
         12,
-        "The NSEC3 records have a flag that nobody knows.",
+        "The NSEC3 records have an unknown flag.",
         ask="missing",
         plan=Plan(nsec3=Nsec3(flags=0x80)),
     ),
@@ -447,7 +447,7 @@ BOGUS_ZONES = (
 FAMILY = (
     ZoneCase(
         "family",
-        "A sound zone, whose delegations are the broken thing.",
+        "A sound zone with broken delegations.",
         (("www", "A", "NOERROR", SECURE, None, ""),),
         Plan(
             faults=(
@@ -469,14 +469,14 @@ FAMILY = (
     ),
     ZoneCase(
         "unproved.family",
-        "No DS, and no proof of it.",
+        "No DS, and no proof of its absence.",
         (("www", "A", "SERVFAIL", BOGUS, 12, ""),),
         None,
         servers=GRANDCHILDREN,
     ),
     ZoneCase(
         "claims-ds.family",
-        "No DS, and the NSEC record says that there is one.",
+        "No DS, but the NSEC record says that there is one.",
         (("www", "A", "SERVFAIL", BOGUS, 12, ""),),
         None,
         servers=GRANDCHILDREN,
@@ -487,7 +487,7 @@ CASES = (*VALID, *CHAINS, *UNPROVED, *BOGUS_ZONES, *FAMILY)
 
 ZONES: dict[str, ZoneSpec] = {
     **world_tables.ZONES,
-    HOME: ZoneSpec(("ns.dnssec.playground.",), "The home of signed zones, sound and broken.", "www A 198.18.20.9\n"),
+    HOME: ZoneSpec(("ns.dnssec.playground.",), "The parent of signed zones, sound and broken.", "www A 198.18.20.9\n"),
     **{case.origin: ZoneSpec(case.servers, case.about, case.text) for case in CASES},
 }
 
@@ -523,5 +523,5 @@ SPECIALS: tuple[TestQuestion, ...] = (
 
 
 def signed_world(now: int) -> World:
-    """The playground with all its signatures, which are valid at `now` (seconds since 1970)."""
+    """The playground, signed at `now` (seconds since 1970)."""
     return World(ZONES, {**world_tables.SERVERS, **SERVERS}, SPECIALS, plans=PLANS, now=now)

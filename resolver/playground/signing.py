@@ -1,9 +1,9 @@
 """Signs the zones of the simulated Internet: keys, signatures, NSEC and NSEC3 chains, and the DS records of parents.
 
-The rule kept here: a zone is first signed rightly by its plan and spoilt afterwards by the faults the plan names, so
-that each broken zone is broken in one way only. The keys are NO SECRETS: they follow from the zone's name, or stand
-printed below, because making RSA keys would cost more than the rest of the start; whoever reads this can sign anything
-in the playground and nothing outside of it. Signatures count from the `now` that is given, never from a clock.
+A zone is first signed correctly according to its plan, then changed by the faults of the plan, so that each broken zone
+has one fault only. The keys are NOT SECRET: they are derived from the zone's name, or printed below, because generating
+RSA keys would take most of the start time. They are trusted in the playground only. Signature times are relative to a
+given `now`; there is no clock.
 """
 
 import base64
@@ -31,7 +31,7 @@ RSA_HASHES: dict[int, type[hashes.HashAlgorithm]] = {
     RSASHA256: hashes.SHA256,
     RSASHA512: hashes.SHA512,
 }
-# A throw-away key of 1024 bits, published on purpose: all RSA zones of the playground share it.
+# A published test key of 1024 bits, shared by all RSA zones of the playground.
 RSA_EXPONENT = 65537
 RSA_P = int(
     "faf4af1926f78ecb5a29779ac6bb640bbf338c8481e460cce1724f335ce79acef9ca0e4b86c5a97386c69e0c355321e4494432aab3945ad3"
@@ -53,7 +53,7 @@ RRSIG_HEAD = struct.Struct("!HBBIIIH")
 
 @dataclass(frozen=True, slots=True)
 class KeySpec:
-    """One key of a plan. A key without `published` signs all the same, one without `signs` only stands there."""
+    """One key of a plan. It may sign without being published, or be published without signing."""
 
     algorithm: int = ECDSAP256
     flags: int = 257
@@ -76,19 +76,19 @@ class Nsec3:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a zone is signed, and how it is spoilt. Times are seconds from `now`."""
+    """How a zone is signed, and its faults. Times are seconds from `now`."""
 
     keys: tuple[KeySpec, ...] = (KeySpec(),)
     nsec3: Nsec3 | None = None
     begins: int = -DAY
     ends: int = 30 * DAY
     ds: "Callable[[bytes, tuple[Key, ...]], list[bytes]] | None" = None
-    """DS rdata for the parent; None: one SHA-256 digest for each key that others enter by."""
+    """DS rdata for the parent; None: one SHA-256 digest for each key with the SEP flag."""
     faults: "tuple[Callable[[Draft], None], ...]" = ()
 
 
 class Key:
-    """A key pair made from the name of its zone, its algorithm and its label: the same in every run."""
+    """A key pair derived from zone name, algorithm and label, so it is the same in every run."""
 
     __slots__ = ("_private", "algorithm", "rdata", "spec", "zone")
 
@@ -107,11 +107,11 @@ class Key:
 
     @property
     def entry(self) -> bool:
-        """Whether the parent's DS names it: the SEP flag (RFC 4034 section 2.1.1)."""
+        """Whether the DS of the parent names it, by the SEP flag (RFC 4034 section 2.1.1)."""
         return bool(self.spec.flags & SEP)
 
     def sign(self, data: bytes) -> bytes:
-        """The signature as RRSIG carries it (RFC 3110, RFC 6605, RFC 8080)."""
+        """The signature in the format of RRSIG (RFC 3110, RFC 6605, RFC 8080)."""
         private = self._private
         if self.algorithm in RSA_HASHES:
             return bytes(private.sign(data, padding.PKCS1v15(), RSA_HASHES[self.algorithm]()))
@@ -135,7 +135,7 @@ def _rsa_key() -> rsa.RSAPrivateKey:
         rsa.rsa_crt_iqmp(RSA_P, RSA_Q),
         rsa.RSAPublicNumbers(RSA_EXPONENT, RSA_P * RSA_Q),
     )
-    # The check is for keys of strangers and takes longer than all of the playground's signatures.
+    # The validation of the key takes longer than all signatures of the playground.
     return numbers.private_key(unsafe_skip_rsa_key_validation=True)
 
 
@@ -153,7 +153,7 @@ def _pair(algorithm: int, seed: bytes) -> tuple[Any, bytes]:
         return private, private.public_key().public_bytes_raw()
     half = 32 if algorithm == ECDSAP256 else 48
     curve: ec.EllipticCurve = ec.SECP256R1() if algorithm == ECDSAP256 else ec.SECP384R1()
-    # One bit shorter than the curve's order: always a valid secret.
+    # One bit shorter than the order of the curve, so always a valid private key.
     private = ec.derive_private_key(int.from_bytes(seed[:half], "big") >> 1 | 1, curve)
     point = private.public_key().public_numbers()
     return private, point.x.to_bytes(half, "big") + point.y.to_bytes(half, "big")
@@ -203,7 +203,7 @@ def rrsig_rdata(
     labels: int | None = None,
     original_ttl: int | None = None,
 ) -> bytes:
-    """RRSIG rdata over `rrset` (RFC 4034 section 3.1.8.1); what is given replaces the right field before signing."""
+    """RRSIG rdata over `rrset` (RFC 4034 section 3.1.8.1). Arguments replace the correct fields before signing."""
     owner = names.lower(rrset.name)
     signer = key.zone if signer is None else signer
     ttl = rrset.ttl if original_ttl is None else original_ttl
@@ -222,7 +222,7 @@ def rrsig_rdata(
 
 
 class Draft:
-    """A zone that is being signed: what faults get to change. `keys_of` gives the keys of any zone of the world."""
+    """A zone during signing, which faults change. `keys_of` returns the keys of any zone of the world."""
 
     def __init__(self, zone: Zone, plan: Plan, now: int, keys_of: Callable[[bytes], tuple[Key, ...]]) -> None:
         self.zone = zone
@@ -239,7 +239,7 @@ class Draft:
         return rrset.with_sigs([rrsig_rdata(rrset, key, begins, ends, **changes) for key in chosen])
 
     def _signers(self, rtype: int) -> list[Key]:
-        """Key-signing keys sign the keys, zone-signing keys the rest; where all are of one kind, all sign all."""
+        """Key-signing keys sign DNSKEY, zone-signing keys the rest; keys of only one kind sign everything."""
         signing = [key for key in self.keys if key.spec.signs]
         split = [key for key in signing if key.entry == (rtype == c.DNSKEY)]
         return split or signing
@@ -250,7 +250,7 @@ class Draft:
         return names.from_text(f"{label}.{origin}" if label else origin)
 
     def complete(self) -> None:
-        """Add keys and denials, and sign everything that is the zone's own (RFC 4035 section 2)."""
+        """Add keys and denials, and sign all authoritative RRsets (RFC 4035 section 2)."""
         zone, apex = self.zone, self.zone.nodes[self.zone.origin]
         published = [key.rdata for key in self.keys if key.spec.published]
         if published:
@@ -272,7 +272,7 @@ class Draft:
         zone.soa = apex[c.SOA]
 
     def _own_types(self) -> dict[bytes, set[int]]:
-        """Authoritative names with their types; of a cut only NS and DS count, of what lies below it nothing."""
+        """Authoritative names with their types: NS and DS at a zone cut, none below it."""
         zone = self.zone
         found = {}
         for owner, node in zone.nodes.items():
@@ -299,7 +299,7 @@ class Draft:
             self.zone.nodes[here][c.NSEC] = RRset(here, c.NSEC, self._minimum(), [rdata])
 
     def _nsec3(self, own: Mapping[bytes, set[int]]) -> None:
-        """RFC 5155 section 7.1: empty non-terminals count, opt-out leaves unsigned delegations out."""
+        """RFC 5155 section 7.1: with empty non-terminals; opt-out omits unsigned delegations."""
         zone, params = self.zone, self.plan.nsec3
         assert params is not None
         hashed: dict[bytes, set[int]] = {}
@@ -330,10 +330,10 @@ def hashed_owner(digest: bytes, origin: bytes) -> bytes:
 
 
 def sign_world(zones: Mapping[str, Zone], plans: Mapping[str, Plan], now: int) -> tuple[str, ...]:
-    """Sign each of `zones` that has a plan, in place, with its DS in the parent; returns the root's trust anchors.
+    """Sign each of `zones` with a plan, in place, and add its DS to the parent; return the trust anchors of the root.
 
     Raises:
-        KeyError: a plan is for a zone that does not exist.
+        KeyError: there is no zone for a plan.
     """
     by_wire = {zone.origin: zone for zone in zones.values()}
     plan_of = {zones[origin].origin: plan for origin, plan in plans.items()}
@@ -344,15 +344,15 @@ def sign_world(zones: Mapping[str, Zone], plans: Mapping[str, Plan], now: int) -
 
     anchors: tuple[str, ...] = ()
     for origin, plan in plan_of.items():
-        told = ds_of_entries(origin, keys_of(origin)) if plan.ds is None else plan.ds(origin, keys_of(origin))
+        ds_set = ds_of_entries(origin, keys_of(origin)) if plan.ds is None else plan.ds(origin, keys_of(origin))
         if origin == names.ROOT:
-            anchors = tuple(". IN DS {} {} {} {}".format(*struct.unpack("!HBB", ds[:4]), ds[4:].hex()) for ds in told)
+            anchors = tuple(". IN DS {} {} {} {}".format(*struct.unpack("!HBB", ds[:4]), ds[4:].hex()) for ds in ds_set)
             continue
         above = names.parent(origin)
         while above not in by_wire:
             above = names.parent(above)
-        if told:
-            by_wire[above].nodes[origin][c.DS] = RRset(origin, c.DS, KEY_TTL, told)
+        if ds_set:
+            by_wire[above].nodes[origin][c.DS] = RRset(origin, c.DS, KEY_TTL, ds_set)
     for origin, plan in plan_of.items():
         draft = Draft(by_wire[origin], plan, now, keys_of)
         draft.complete()
@@ -363,5 +363,5 @@ def sign_world(zones: Mapping[str, Zone], plans: Mapping[str, Plan], now: int) -
 
 
 def ds_of_entries(origin: bytes, keys: Iterable[Key]) -> list[bytes]:
-    """A SHA-256 digest of each key that has the SEP flag."""
+    """SHA-256 DS rdata for each published key with the SEP flag."""
     return [ds_rdata(origin, key.rdata) for key in keys if key.entry and key.spec.published]

@@ -1,8 +1,8 @@
-"""The simulated Internet put together: zones with their delegations and glue, and one authority per server address.
+"""Builds the simulated Internet: zones with delegations and glue, and one authority for each server address.
 
-The rule kept here: everything a careless hand could get wrong (SOA, NS, glue, the parent's side of a cut) is derived
-from the tables of world_tables.py, so a contradiction in the world is one that a table asks for. Building is pure and
-takes some milliseconds; binding the servers to sockets is serve.py's, writing them out for real servers export.py's.
+SOA, NS, glue and the parent side of zone cuts are derived from the tables of world_tables.py, so zones contradict each
+other only where a table demands it. Building is pure and takes some milliseconds; serve.py binds the servers to
+sockets, export.py writes them for real servers.
 """
 
 from collections.abc import Iterable, Mapping
@@ -33,12 +33,12 @@ class Server:
     listening: bool
     zones: tuple[str, ...]
     refuses: tuple[str, ...]
-    """Origins whose NS set names this server although it does not serve them."""
+    """Origins whose NS RRset names this server although it does not serve them."""
     authority: Authority = field(repr=False)
 
 
 class World:
-    """A complete small Internet: `World()` is the playground, other tables make other worlds for tests."""
+    """A complete small DNS tree: `World()` is the playground; tests pass other tables."""
 
     def __init__(
         self,
@@ -49,11 +49,11 @@ class World:
         plans: "Mapping[str, Plan] | None" = None,
         now: int = 0,
     ) -> None:
-        """Build every zone and server; zones with one of `plans` are signed, and `now` is when they are looked at.
+        """Build all zones and servers; zones with a plan are signed at the time `now`.
 
         Raises:
-            ZoneError: when a table holds something that is no zone.
-            ValueError: when a zone names a server that no table has, or when the root zone is missing.
+            ZoneError: a table has an invalid zone.
+            ValueError: a zone names an unknown server, or the root zone is missing.
         """
         if "." not in zones:
             raise ValueError("a world needs a root zone")
@@ -62,9 +62,9 @@ class World:
         texts = _Texts(zones, servers, self._wires, self.specials)
         self.zones: dict[str, Zone] = {origin: Zone.from_text(origin, texts.text(origin)) for origin in zones}
         self.trust_anchors: tuple[str, ...] = ()
-        """DS records of the root in text form; empty in a world without signatures."""
+        """DS records of the root in presentation format; empty in an unsigned world."""
         if plans is not None:
-            # Only here, because the library for it is dear to import and many worlds are unsigned.
+            # Imported here because the signing library is slow to import and many worlds are unsigned.
             from resolver.playground.signing import sign_world
 
             self.trust_anchors = sign_world(self.zones, plans, now)
@@ -73,7 +73,7 @@ class World:
             served = tuple(origin for origin, zone in zones.items() if name in zone.servers)
             refused = tuple(origin for origin, zone in zones.items() if name in zone.lame)
             identity = name.rstrip(".").encode()
-            known = (*served, ".") if spec.quirks.upward else served  # only who knows the root can refer to it
+            known = (*served, ".") if spec.quirks.upward else served  # a referral to the root needs the root zone
             authority = Authority((self.zones[o] for o in known), quirks=spec.quirks, server_id=identity)
             self.servers[name] = Server(name, spec.address, spec.listening, served, refused, authority)
         self.authorities: dict[str, Authority] = {
@@ -84,17 +84,17 @@ class World:
         ]
 
     def answer(self, address: str, packet: bytes, *, tcp: bool = False, source: str | None = None) -> bytes | None:
-        """What comes back from `address`; None when nothing does, also because nobody listens there."""
+        """The reply of the server at `address`; None without a reply or a server."""
         authority = self.authorities.get(address)
         return None if authority is None else authority.answer(packet, tcp=tcp, source=source)
 
     def delay(self, address: str) -> float:
-        """Seconds that the server at `address` takes for a reply."""
+        """Seconds before the server at `address` replies."""
         authority = self.authorities.get(address)
         return 0.0 if authority is None else authority.quirks.delay
 
     def hints_text(self) -> str:
-        """The root hints in the form of a master file, as every resolver reads them."""
+        """The root hints in zone file format."""
         lines = []
         for wire, addresses in self.root_hints:
             host = names.to_text(wire)
@@ -104,7 +104,7 @@ class World:
 
 
 class _Texts:
-    """Master-file text of every zone of a world, with what follows from the tables added."""
+    """Zone file text of each zone, with the records derived from the tables."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class _Texts:
             unknown = {*spec.servers, *spec.lame} - servers.keys()
             if unknown:
                 raise ValueError(f"zone {origin} names servers that do not exist: {', '.join(sorted(unknown))}")
-        # An ordered set of lines per zone: two delegations may need the same glue.
+        # An ordered set of lines for each zone, because two delegations may need the same glue.
         self._extra: dict[str, dict[str, None]] = {origin: {} for origin in zones}
         for name, server in servers.items():
             self._extra[self._home(name)][_address(name, server)] = None
@@ -142,7 +142,7 @@ class _Texts:
         return "\n".join(lines) + "\n"
 
     def _home(self, name: str, *, proper: bool = False) -> str:
-        """The origin of the zone that `name` lies in; with `proper`, of the zone above that apex."""
+        """The origin of the zone that contains `name`; with `proper`, of the zone above the apex `name`."""
         wire = names.lower(names.from_text(name))
         for depth in range(names.label_count(wire) - proper, -1, -1):
             origin = self._by_wire.get(names.suffix(wire, depth))

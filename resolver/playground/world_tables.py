@@ -1,10 +1,10 @@
-"""What the simulated Internet consists of: its servers, its zones and what is special about which name.
+"""The servers, zones and special names of the simulated Internet.
 
-The rule kept here: only data. SOA and NS records, delegations and glue are made by world.py from these tables, so a
-delegation cannot contradict the zone it points to unless a table says so. All servers live in 127.20.0.0/16, which
-Linux routes to loopback without configuration, but for the one at ::1, the only IPv6 address that a host has by
-itself; all hosts have addresses from the benchmarking ranges (RFC 2544, RFC 5180), because resolvers answer the
-reverse zones of the documentation ranges themselves (RFC 6303).
+This module has only data. world.py creates SOA and NS records, delegations and glue from these tables, so a delegation
+contradicts its zone only where a table demands it. Servers have addresses in 127.20.0.0/16, which Linux routes to
+loopback without configuration, except one at ::1, the only IPv6 loopback address. Hosts have addresses of the
+benchmarking ranges (RFC 2544, RFC 5180), because resolvers answer the reverse zones of the documentation ranges
+themselves (RFC 6303).
 """
 
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ WEB_ADDRESS = "127.20.80.1"
 
 @dataclass(frozen=True, slots=True)
 class ServerSpec:
-    """One simulated name server. Without `listening` nobody is at its address; without `glue` no parent tells it."""
+    """One simulated name server. `listening`: whether it replies; `glue`: whether parents have its address as glue."""
 
     address: str
     quirks: ServerFaults = field(default_factory=ServerFaults)
@@ -33,32 +33,32 @@ class ServerSpec:
 
 @dataclass(frozen=True, slots=True)
 class ZoneSpec:
-    """One zone. `servers` serve it and stand in its NS set; `lame` stand there too without serving it."""
+    """One zone. `servers` serve it; its NS RRset names these and `lame`, which do not serve it."""
 
     servers: tuple[str, ...]
     about: str
     text: str = ""
     lame: tuple[str, ...] = ()
     unlisted: tuple[str, ...] = ()
-    """Servers of the zone that the parent's NS set leaves out."""
+    """Servers of the zone that are missing in the NS RRset of the parent."""
 
 
 @dataclass(frozen=True, slots=True)
 class TestQuestion:
-    """A question worth asking: what a correct resolver says, and why it is not easy."""
+    """A special name: the answer of a correct resolver, and what is difficult about it."""
 
     qname: str
     qtype: str
     rcode: str
     about: str
     verdict: Verdict = Verdict.INSECURE
-    """What a validator with the playground's trust anchor makes of it."""
+    """The verdict with the trust anchor of the playground."""
     ede: int | None = None
-    """The extended error (RFC 8914) that goes with the verdict; None: no promise."""
+    """The extended error (RFC 8914) of the verdict; None: not checked."""
 
     @property
     def outcome(self) -> str:
-        """What must come out, in words: type, response code, verdict and extended error."""
+        """The expected result as text: type, response code, verdict and extended error."""
         error = "" if self.ede is None else f", extended error {self.ede}"
         return f"{self.qtype}: {self.rcode}, {self.verdict.name.lower()}{error}"
 
@@ -72,10 +72,11 @@ def _dead(tail: str) -> ServerSpec:
 
 
 def _poison() -> tuple[tuple[int, RRset], ...]:
-    """A lie about a stranger's name, placed where naive caches believe it (RFC 5452 section 6)."""
-    lie = RRset(names.from_text("www.example.playground."), c.A, 86400, [bytes((127, 20, 66, 66))])
-    theft = RRset(names.from_text("example.playground."), c.NS, 86400, [names.from_text("ns.poison.playground.")])
-    return ((c.AUTHORITY, theft), (c.ADDITIONAL, lie))
+    """False records about names of another zone, as in cache poisoning (RFC 5452 section 6)."""
+    false_address = RRset(names.from_text("www.example.playground."), c.A, 86400, [bytes((127, 20, 66, 66))])
+    server = names.from_text("ns.poison.playground.")
+    false_delegation = RRset(names.from_text("example.playground."), c.NS, 86400, [server])
+    return ((c.AUTHORITY, false_delegation), (c.ADDITIONAL, false_address))
 
 
 SERVERS: dict[str, ServerSpec] = {
@@ -147,7 +148,7 @@ ZONES: dict[str, ZoneSpec] = {
     "net.": ZoneSpec(GTLD, "A top-level domain on the same servers as com."),
     "gtld-servers.net.": ZoneSpec(GTLD, "The servers of com and net, served by themselves."),
     "org.": ZoneSpec(("a.nic.org.",), "A top-level domain with a single server, whose name lies within it."),
-    "playground.": ZoneSpec(REGISTRY, "The top-level domain under which the odd zones live."),
+    "playground.": ZoneSpec(REGISTRY, "The top-level domain of the special zones."),
     "arpa.": ZoneSpec(ROOTS, "Served by the root servers: parent and child on one address."),
     "in-addr.arpa.": ZoneSpec(("a.in-addr-servers.arpa.",), "Reverse names of IPv4."),
     "ip6.arpa.": ZoneSpec(("a.in-addr-servers.arpa.",), "Reverse names of IPv6."),
@@ -180,7 +181,7 @@ ZONES: dict[str, ZoneSpec] = {
     ),
     "hoster.net.": ZoneSpec(
         HOSTER,
-        "A hosting company: its servers carry the zones of many others.",
+        "A hosting company whose servers serve many zones.",
         """
 www     A   198.18.10.1
 @       MX  10 mail
@@ -190,7 +191,7 @@ mail    A   198.18.10.2
     ),
     "example.playground.": ZoneSpec(
         EXAMPLE,
-        "The well-made zone: in-bailiwick glue, all ordinary records.",
+        "A zone without faults: in-bailiwick glue, all common record types.",
         f"""
 @       A   198.18.0.3
         AAAA 2001:2::3
@@ -199,14 +200,14 @@ mail    A   198.18.10.2
         CAA 0 issue "ca.playground"
 www     A   {WEB_ADDRESS}
 a       A   198.18.0.3
-        TXT "An address set of one."
+        TXT "One address."
 many    A   198.18.1.1
         A   198.18.1.2
         A   198.18.1.3
         A   198.18.1.4
         TXT "Four addresses, to see rotation."
 six     AAAA 2001:2::6
-        TXT "Only IPv6: a question for A is NODATA."
+        TXT "Only IPv6: a query for A is NODATA."
 both    A   198.18.0.7
         AAAA 2001:2::7
 mail    A   198.18.0.25
@@ -222,8 +223,8 @@ dangle2 CNAME nothing-here.example.com.
 void    CNAME six
 x.y.z   A   198.18.0.9
 *.wild  A   198.18.0.42
-        TXT "Made from a wildcard."
-not.wild TXT "Stands beside the wildcard: a question for A here is NODATA."
+        TXT "Synthesised from a wildcard."
+not.wild TXT "A name next to the wildcard: a query for A is NODATA."
 ent.deep.wild TXT "deep.wild is an empty non-terminal and stops the wildcard (RFC 4592 section 2.2.2)."
 *.alias-wild CNAME a
 ttl0 0  A   198.18.0.10
@@ -239,13 +240,13 @@ raw\\000\\255 A 198.18.0.16
     ),
     "sub.example.playground.": ZoneSpec(
         EXAMPLE,
-        "A child zone on the very servers of its parent.",
+        "A child zone on the servers of its parent.",
         """
 www     A   198.18.0.20
 up      CNAME a.example.playground.
 """,
     ),
-    "about.playground.": ZoneSpec(REGISTRY, "What is special about the other names: ask <name>.about.playground TXT."),
+    "about.playground.": ZoneSpec(REGISTRY, "Descriptions of the special names: query <name>.about.playground TXT."),
     "nic.playground.": ZoneSpec(REGISTRY, "The registry's own zone, on the registry's servers."),
     "example.com.": ZoneSpec(
         ("ns1.example.com.",),
@@ -282,7 +283,7 @@ www     A   198.18.4.1
     "bob.net.": ZoneSpec(HOSTER, "An ordinary hosted zone.", "www A 198.18.5.2\n"),
     "carol.org.": ZoneSpec(HOSTER, "An ordinary hosted zone.", "www A 198.18.5.3\n"),
     "shop.com.": ZoneSpec(HOSTER, "Its www is an alias into another hosted zone.", "www CNAME edge.cdn.net.\n"),
-    "cdn.net.": ZoneSpec(HOSTER, "Where www.shop.com leads, with a TTL of twenty seconds.", "edge 20 A 198.18.5.4\n"),
+    "cdn.net.": ZoneSpec(HOSTER, "The target of www.shop.com, with a TTL of twenty seconds.", "edge 20 A 198.18.5.4\n"),
     "wiki.org.": ZoneSpec(("ns1.example.org.",), "A second zone on one server.", "www A 198.18.5.5\n"),
     "outside.playground.": ZoneSpec(
         HOSTER, "Its servers lie in another top-level domain: no glue.", "www A 198.18.5.6\n"
@@ -292,12 +293,12 @@ www     A   198.18.4.1
     ),
     "glueless-dns.org.": ZoneSpec(
         ("ns1.glueless-dns.org.",),
-        "Home of a server that others use without glue.",
+        "The zone of a server that others use without glue.",
         'ns2 TXT "I serve glueless.playground."\n',
     ),
     "glueless.playground.": ZoneSpec(
         ("ns2.glueless-dns.org.",),
-        "Only server: out of bailiwick, to be looked up first.",
+        "Its only server is out of bailiwick and must be resolved first.",
         'www A 198.18.6.1\nns TXT "I serve twice-glueless.com."\n',
     ),
     "twice-glueless.com.": ZoneSpec(
@@ -315,7 +316,7 @@ www     A   198.18.4.1
     "upward.playground.": ZoneSpec(("ns.upward.playground.",), "The server refers to the root.", "www A 198.18.6.5\n"),
     "servfail.playground.": ZoneSpec(("ns.servfail.playground.",), "The server says SERVFAIL.", "www A 198.18.6.6\n"),
     "dead.playground.": ZoneSpec(
-        ("ns1.dead.playground.", "ns2.dead.playground."), "Nobody listens at any address.", "www A 198.18.6.7\n"
+        ("ns1.dead.playground.", "ns2.dead.playground."), "No server listens.", "www A 198.18.6.7\n"
     ),
     "half-dead.playground.": ZoneSpec(
         ("ns1.half-dead.playground.", "ns2.half-dead.playground."), "One of two servers is dead.", "www A 198.18.6.8\n"
@@ -330,26 +331,26 @@ www     A   198.18.4.1
     "edns-notimp.playground.": ZoneSpec(("ns.edns-notimp.playground.",), EdnsFault.NOTIMP.value, "www A 198.18.7.3\n"),
     "edns-ignore.playground.": ZoneSpec(("ns.edns-ignore.playground.",), EdnsFault.IGNORE.value, "www A 198.18.7.4\n"),
     "slow.playground.": ZoneSpec(
-        ("ns.slow.playground.",), "The server takes three tenths of a second.", "www A 198.18.7.5\n"
+        ("ns.slow.playground.",), "The server replies after 0.3 seconds.", "www A 198.18.7.5\n"
     ),
     "case.playground.": ZoneSpec(
-        ("ns.case.playground.",), "The server turns the question to lower case.", "www A 198.18.7.6\n"
+        ("ns.case.playground.",), "The server returns the question in lower case.", "www A 198.18.7.6\n"
     ),
     "wrong-id.playground.": ZoneSpec(
         ("ns1.wrong-id.playground.", "ns2.wrong-id.playground."),
-        "One of two servers replies with a wrong id: silence, to a careful resolver.",
+        "One of two servers replies with a wrong id, which a resolver must ignore.",
         "www A 198.18.7.7\n",
     ),
     "poison.playground.": ZoneSpec(
-        ("ns.poison.playground.",), "The server adds lies about example.playground.", "www A 198.18.7.8\n"
+        ("ns.poison.playground.",), "The server adds false records about example.playground.", "www A 198.18.7.8\n"
     ),
     "blind.playground.": ZoneSpec(
-        ("ns.blind.playground.",), "NXDOMAIN for empty non-terminals: RFC 8020 misread.", "www.a.b.c A 198.18.7.9\n"
+        ("ns.blind.playground.",), "NXDOMAIN for empty non-terminals, contrary to RFC 8020.", "www.a.b.c A 198.18.7.9\n"
     ),
-    "empty.playground.": ZoneSpec(HOSTER, "Empty non-terminals, done right.", "www.a.b.c A 198.18.7.10\n"),
+    "empty.playground.": ZoneSpec(HOSTER, "Empty non-terminals, answered correctly.", "www.a.b.c A 198.18.7.10\n"),
     "loop.playground.": ZoneSpec(
         HOSTER,
-        "Aliases that lead nowhere.",
+        "Alias loops.",
         """
 self    CNAME self
 tick    CNAME tock
@@ -381,7 +382,7 @@ one     CNAME two.chain.com.
         """
 old     DNAME new
 www.new A   198.18.8.3
-new     TXT "Where old.dname.playground leads."
+new     TXT "The target of old.dname.playground."
 away    DNAME example.com.
 chain   DNAME old
 """,
@@ -394,7 +395,7 @@ chain   DNAME old
     ),
     "cycle-b.net.": ZoneSpec(("ns.cycle-a.com.",), "The other half of cycle-a.com.", "www A 198.18.8.5\n"),
     "no-glue.com.": ZoneSpec(
-        ("ns.no-glue.com.",), "Its server lies within it and the parent gives no address.", "www A 198.18.8.6\n"
+        ("ns.no-glue.com.",), "Its server is inside the zone, but the parent has no glue.", "www A 198.18.8.6\n"
     ),
     "six.playground.": ZoneSpec(("ns.six.playground.",), "Its only server has an IPv6 address.", "www A 198.18.8.9\n"),
     "deep.playground.": ZoneSpec(("ns.deep.playground.",), "The first of five cuts below playground."),
@@ -412,14 +413,14 @@ chain   DNAME old
     ),
     "big.playground.": ZoneSpec(
         HOSTER,
-        "Answers that fit no datagram.",
+        "Answers larger than a datagram.",
         _numbered(20, 'huge TXT "{n:03d}' + "x" * 197 + '"')
         + _numbered(50, "wide A 198.18.9.{n}")
         + _numbered(20, 'edge TXT "{n:03d}' + "y" * 30 + '"'),
     ),
     "types.playground.": ZoneSpec(
         HOSTER,
-        "Types seldom seen, and one that nobody has assigned.",
+        "Rare types, and an unassigned one.",
         """
 unknown TYPE65280 \\# 4 0A000001
 nothing TYPE65281 \\# 0
@@ -452,7 +453,7 @@ SPECIALS: tuple[TestQuestion, ...] = (
     TestQuestion("dangle2.example.playground.", "A", "NXDOMAIN", "An alias to a name that does not exist elsewhere."),
     TestQuestion("one.chain.playground.", "A", "NOERROR", "Aliases through four zones."),
     TestQuestion("short1.chain.playground.", "A", "NOERROR", "Six aliases in one zone."),
-    TestQuestion("long1.chain.playground.", "A", "SERVFAIL", "Forty aliases: more than anybody follows."),
+    TestQuestion("long1.chain.playground.", "A", "SERVFAIL", "Forty aliases, above the limit of resolvers."),
     TestQuestion("self.loop.playground.", "A", "SERVFAIL", "An alias to itself."),
     TestQuestion("tick.loop.playground.", "A", "SERVFAIL", "Two aliases that name each other."),
     TestQuestion("far.loop.playground.", "A", "SERVFAIL", "A loop of aliases over two zones."),
@@ -460,37 +461,37 @@ SPECIALS: tuple[TestQuestion, ...] = (
     TestQuestion("www.away.dname.playground.", "A", "NOERROR", "Renamed by DNAME into another zone."),
     TestQuestion("www.chain.dname.playground.", "A", "NOERROR", "A DNAME below a DNAME."),
     TestQuestion("www.dname-apex.com.", "A", "NOERROR", "DNAME at an apex."),
-    TestQuestion("any.wild.example.playground.", "A", "NOERROR", "Made from a wildcard."),
-    TestQuestion("a.b.wild.example.playground.", "A", "NOERROR", "A wildcard takes several labels."),
-    TestQuestion("not.wild.example.playground.", "A", "NOERROR", "NODATA beside a wildcard."),
+    TestQuestion("any.wild.example.playground.", "A", "NOERROR", "Synthesised from a wildcard."),
+    TestQuestion("a.b.wild.example.playground.", "A", "NOERROR", "A wildcard matches several labels."),
+    TestQuestion("not.wild.example.playground.", "A", "NOERROR", "NODATA next to a wildcard."),
     TestQuestion("x.deep.wild.example.playground.", "A", "NXDOMAIN", "An empty non-terminal stops the wildcard."),
     TestQuestion("y.z.example.playground.", "A", "NOERROR", "NODATA: an empty non-terminal."),
     TestQuestion("www.sub.example.playground.", "A", "NOERROR", "A child zone on its parent's servers."),
     TestQuestion("www.outside.playground.", "A", "NOERROR", "Servers out of bailiwick."),
     TestQuestion("www.glueless.playground.", "A", "NOERROR", "No glue."),
     TestQuestion("www.twice-glueless.com.", "A", "NOERROR", "No glue, twice."),
-    TestQuestion("www.no-glue.com.", "A", "SERVFAIL", "No glue, and none to be had."),
+    TestQuestion("www.no-glue.com.", "A", "SERVFAIL", "No glue for a server inside the zone."),
     TestQuestion("www.cycle-a.com.", "A", "SERVFAIL", "Two zones that need each other's servers (tsuname)."),
-    TestQuestion("www.lame.playground.", "A", "NOERROR", "Lame servers beside a good one."),
+    TestQuestion("www.lame.playground.", "A", "NOERROR", "Lame servers and a good one."),
     TestQuestion("www.lame-all.playground.", "A", "SERVFAIL", "All servers refuse."),
     TestQuestion("www.upward.playground.", "A", "SERVFAIL", "The only server refers to the root."),
     TestQuestion("www.servfail.playground.", "A", "SERVFAIL", "The only server fails."),
-    TestQuestion("www.half-dead.playground.", "A", "NOERROR", "A dead server beside a good one."),
+    TestQuestion("www.half-dead.playground.", "A", "NOERROR", "A dead server and a good one."),
     TestQuestion("www.dead.playground.", "A", "SERVFAIL", "All servers are dead."),
     TestQuestion("www.truncate.playground.", "A", "NOERROR", "TC over UDP, the answer over TCP."),
     TestQuestion("www.edns-drop.playground.", "A", "NOERROR", EdnsFault.DROP.value),
     TestQuestion("www.edns-formerr.playground.", "A", "NOERROR", EdnsFault.FORMERR.value),
     TestQuestion("www.edns-notimp.playground.", "A", "NOERROR", EdnsFault.NOTIMP.value),
     TestQuestion("www.edns-ignore.playground.", "A", "NOERROR", EdnsFault.IGNORE.value),
-    TestQuestion("www.slow.playground.", "A", "NOERROR", "Three tenths of a second away."),
+    TestQuestion("www.slow.playground.", "A", "NOERROR", "A delay of 0.3 seconds."),
     TestQuestion("www.six.playground.", "A", "NOERROR", "The only server of the zone is reached over IPv6."),
     TestQuestion("www.case.playground.", "A", "NOERROR", "The question comes back in lower case."),
     TestQuestion("www.wrong-id.playground.", "A", "NOERROR", "One server replies with a wrong id."),
-    TestQuestion("www.poison.playground.", "A", "NOERROR", "The reply has lies about example.playground added."),
+    TestQuestion("www.poison.playground.", "A", "NOERROR", "The reply has false records about example.playground."),
     TestQuestion(
-        "www.a.b.c.blind.playground.", "A", "NOERROR", "The server denies the empty non-terminals on the way."
+        "www.a.b.c.blind.playground.", "A", "NOERROR", "The server denies empty non-terminals above the name."
     ),
-    TestQuestion("www.a.b.c.empty.playground.", "A", "NOERROR", "Empty non-terminals on the way."),
+    TestQuestion("www.a.b.c.empty.playground.", "A", "NOERROR", "Empty non-terminals above the name."),
     TestQuestion("www.four.three.two.one.deep.playground.", "A", "NOERROR", "Seven zones from the root."),
     TestQuestion("www.mismatch.playground.", "A", "NOERROR", "Parent and child disagree about the servers."),
     TestQuestion("huge.big.playground.", "TXT", "NOERROR", "Four thousand octets of TXT."),
@@ -498,7 +499,7 @@ SPECIALS: tuple[TestQuestion, ...] = (
     TestQuestion("edge.big.playground.", "TXT", "NOERROR", "Larger than 512 octets, smaller than 1232."),
     TestQuestion("unknown.types.playground.", "TYPE65280", "NOERROR", "A type without a name (RFC 3597)."),
     TestQuestion("nothing.types.playground.", "TYPE65281", "NOERROR", "A record without any data."),
-    TestQuestion("ttl0.example.playground.", "A", "NOERROR", "A TTL of zero: never from the cache."),
+    TestQuestion("ttl0.example.playground.", "A", "NOERROR", "A TTL of zero: never answered from the cache."),
     TestQuestion("www.shop.com.", "A", "NOERROR", "An alias to a name with a short TTL."),
     TestQuestion("1.0.18.198.in-addr.arpa.", "PTR", "NOERROR", "A reverse name."),
     TestQuestion("65.1.18.198.in-addr.arpa.", "PTR", "NOERROR", "A classless reverse name (RFC 2317)."),

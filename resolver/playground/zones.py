@@ -1,9 +1,9 @@
-"""One zone as an authority server sees it, and the search of RFC 1034 section 4.3.2 step 3 within it.
+"""One zone of an authoritative server, and the search of RFC 1034 section 4.3.2 step 3 in it.
 
-The rule kept here: a zone is data plus one pure question, `Zone.lookup`; what goes into which section of a packet is
-the affair of authority.py. Empty non-terminals are nodes without records, since RFC 4592 section 2.2.2 makes them
-exist; records below a zone cut stay in the node table because they are the glue, but no lookup ever walks past the cut.
-NSEC3 records live beside the tree, because their owner names are not names of the zone (RFC 5155 section 7.2.8).
+A zone is data with one pure function, `Zone.lookup`; authority.py puts the result into the sections of a packet. Empty
+non-terminals are nodes without records, because they exist (RFC 4592 section 2.2.2). Records below a zone cut are kept
+as glue, but a lookup stops at the cut. NSEC3 records are kept separately, because their owner names are not names of
+the zone (RFC 5155 section 7.2.8).
 """
 
 import base64
@@ -19,16 +19,16 @@ from resolver.wire.rrset import RRset, negative_ttl
 __all__ = ["Lookup", "LookupResult", "Zone", "ZoneError"]
 
 ADDRESS_TYPES = (c.A, c.AAAA)
-# Types that live beside a CNAME and are answered from its node (RFC 4035 section 2.5).
+# Types that may coexist with a CNAME (RFC 4035 section 2.5).
 BESIDE_CNAME = frozenset((c.CNAME, c.RRSIG, c.NSEC, c.ANY))
 
 
 class ZoneError(ValueError):
-    """The records do not make a zone: no SOA, no NS, or an owner outside of it."""
+    """The records are not a valid zone: no SOA, no NS, or an owner outside of it."""
 
 
 class LookupResult(enum.Enum):
-    """What a lookup ended on."""
+    """The result of a lookup."""
 
     ANSWER = "answer"
     CNAME = "cname"
@@ -40,7 +40,7 @@ class LookupResult(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """The end of one search in a zone. `node` is the lower-case owner of `rrsets`, also of a wildcard, cut or DNAME."""
+    """The result of one search. `node` is the lower-case owner of `rrsets`, which may be a wildcard, cut or DNAME."""
 
     kind: LookupResult
     node: bytes
@@ -50,15 +50,15 @@ class Lookup:
 
 
 class Zone:
-    """All records of one zone, ready to be searched. Immutable after construction."""
+    """All records of one zone, indexed for searches. Immutable after construction."""
 
     __slots__ = ("cuts", "nodes", "nsec3", "origin", "soa")
 
     def __init__(self, origin: bytes, rrsets: Iterable[RRset]) -> None:
-        """Sort `rrsets` into nodes; RRSIG sets that stand alone are attached to what they cover.
+        """Sort `rrsets` into nodes; separate RRSIG RRsets are attached to the RRsets that they cover.
 
         Raises:
-            ZoneError: when the apex has no SOA or NS, or when an owner lies outside `origin`.
+            ZoneError: the apex has no SOA or NS, or an owner is outside `origin`.
         """
         self.origin = names.lower(origin)
         self.nodes: dict[bytes, dict[int, RRset]] = {self.origin: {}}
@@ -66,7 +66,7 @@ class Zone:
         loose: list[RRset] = []
         for rrset in rrsets:
             if not names.is_subdomain(rrset.name, self.origin):
-                raise ZoneError(f"{names.to_text(rrset.name)} lies outside of {names.to_text(self.origin)}")
+                raise ZoneError(f"{names.to_text(rrset.name)} is outside of {names.to_text(self.origin)}")
             if rrset.rtype == c.RRSIG:
                 loose.append(rrset)
             else:
@@ -81,10 +81,10 @@ class Zone:
 
     @classmethod
     def from_text(cls, origin: str, text: str) -> "Zone":
-        """Read master-file text (RFC 1035 section 5) whose $ORIGIN starts as `origin`.
+        """Read zone file text (RFC 1035 section 5) with `origin` as initial $ORIGIN.
 
         Raises:
-            ZoneError: when the text is no zone.
+            ZoneError: the text is not a valid zone.
         """
         apex = names.from_text(origin)
         try:
@@ -99,7 +99,7 @@ class Zone:
         return f"<Zone {names.to_text(self.origin)} {len(self.nodes)} names>"
 
     def __iter__(self) -> Iterator[RRset]:
-        """Every record set: the apex with its SOA first, then by canonical order of owners (RFC 4034 section 6.1)."""
+        """All RRsets: the apex with its SOA first, then in canonical order of owners (RFC 4034 section 6.1)."""
         for owner in sorted(self.nodes, key=names.canonical_key):
             node = self.nodes[owner]
             yield from (node[rtype] for rtype in sorted(node, key=lambda rtype: (rtype != c.SOA, rtype)))
@@ -107,11 +107,11 @@ class Zone:
 
     @property
     def signed(self) -> bool:
-        """Whether the zone can prove anything: its SOA has a signature."""
+        """Whether the zone is signed, by a signature of its SOA."""
         return bool(self.soa.sigs())
 
     def to_text(self) -> str:
-        """Master-file text with absolute names; `from_text` gives an equal zone back."""
+        """Zone file text with absolute names; `from_text` of it gives an equal zone."""
         lines: list[str] = []
         for rrset in self:
             lines += present.rrset_to_text(rrset.without_sigs())
@@ -124,14 +124,14 @@ class Zone:
         return self.soa.with_ttl(negative_ttl(self.soa))
 
     def addresses(self, host: bytes) -> list[RRset]:
-        """Address sets of `host` that this zone holds, as data or as glue."""
+        """Address RRsets of `host` in this zone, as data or glue."""
         node = self.nodes.get(names.lower(host), {})
         return [node[rtype] for rtype in ADDRESS_TYPES if rtype in node]
 
     def lookup(self, qname: bytes, qtype: int) -> Lookup:
-        """Search downwards from the apex for `qname`, which must lie in the zone (RFC 1034 section 4.3.2 step 3).
+        """Search from the apex down to `qname`, which must be in the zone (RFC 1034 section 4.3.2 step 3).
 
-        A DS question for a cut is answered here, on the parent's side (RFC 4035 section 3.1.4.1).
+        A query for DS at a zone cut is answered by the parent (RFC 4035 section 3.1.4.1).
         """
         key = names.lower(qname)
         total = names.label_count(key)
@@ -151,7 +151,7 @@ class Zone:
     # --- the parts of lookup and construction -------------------------------------------------------------------
 
     def _wildcard(self, encloser: bytes, qtype: int) -> Lookup:
-        """The name does not exist below `encloser`: the asterisk there, or nothing (RFC 4592 section 3.3.1)."""
+        """The name does not exist below `encloser`: use the wildcard there, if any (RFC 4592 section 3.3.1)."""
         star = names.wildcard(encloser)
         if star in self.nodes:
             return self._at(star, qtype, encloser, wildcard=True)
@@ -185,7 +185,7 @@ class Zone:
         node[rrset.rtype] = rrset
 
     def _node(self, owner: bytes) -> dict[int, RRset]:
-        """The node of `owner`, made together with the empty non-terminals above it."""
+        """The node of `owner`, created with the empty non-terminals above it."""
         here = owner
         while here not in self.nodes:
             self.nodes[here] = {}
@@ -193,7 +193,7 @@ class Zone:
         return self.nodes[owner]
 
     def _sign(self, signatures: RRset) -> None:
-        """Attach each RRSIG to the set it covers (type covered: the first two bytes, RFC 4034 section 3.1)."""
+        """Attach each RRSIG to the RRset that it covers (type covered: the first two bytes, RFC 4034 section 3.1)."""
         owner = names.lower(signatures.name)
         by_type: dict[int, list[bytes]] = {}
         for rdata in signatures.rdatas():

@@ -123,7 +123,7 @@ class LocalZones:
         self._hosts: set[bytes] = set()
         resolved = {names.lower(_name(zone, "zone")) for zone in resolved_zones} - {names.ROOT}
         self.has_truncate_zone = False
-        if settings.special_names:
+        if settings.special_use_domains:
             for zone, kind in special_zones():
                 self._add_zone(names.from_text(zone), kind, built_in=True)
             loopback = names.reverse_address("127.0.0.1")

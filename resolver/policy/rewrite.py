@@ -152,7 +152,7 @@ class Rewriter:
         self._exempt = {names.lower(names.from_text(text)) for text in settings.private_domains}
         self._dns64 = Dns64.create(settings)
         self._moves: list[tuple[bytes, int, bytes]] = []
-        for text in settings.renumber:
+        for text in settings.rewrite_addresses:
             before, after = text.split()
             network, target = ip_network(before), ip_network(after)
             self._moves.append((network.network_address.packed, network.prefixlen, target.network_address.packed))
@@ -160,7 +160,7 @@ class Rewriter:
     @classmethod
     def create(cls, settings: PolicySettings) -> "Rewriter | None":
         """The instance for `settings`; None when nothing is to be changed."""
-        return cls(settings) if settings.private_addresses or settings.renumber else None
+        return cls(settings) if settings.private_addresses or settings.rewrite_addresses else None
 
     def apply(self, outcome: Outcome) -> Outcome:
         """The outcome for a client: the same object when nothing is changed."""

@@ -52,7 +52,7 @@ LOOKS = limits.AUTOTRUST_MIN_PROBES
 class KeyState(Enum):
     """The states of RFC 5011 section 4.2. A key in the state "Start" is one that is not stored here."""
 
-    ADDPEND = "pending"
+    ADDPEND = "addpend"
     """Seen in a set signed by a trusted key; its hold-down time has not ended."""
     VALID = "valid"
     """A trust anchor."""
@@ -73,7 +73,7 @@ class HoldDown(NamedTuple):
 
     add: int = limits.ADD_HOLD_DOWN.default
     remove: int = limits.REMOVE_HOLD_DOWN.default
-    missing: int = limits.KEEP_MISSING.default
+    missing: int = limits.MISSING_HOLD_DOWN.default
     """A missing key that is not configured is removed after this time, if another key is valid; 0: never."""
 
 
@@ -206,7 +206,7 @@ class TrustPoint:
             known = self.keys[rdata] = ManagedKey(key, KeyState.VALID, now)
         if known.state in TRUSTED or known.state is KeyState.ADDPEND:
             known.enter(KeyState.REVOKED, now)
-            changes.append(f"key {known.key.tag} of {names.to_text(self.zone)} has revoked itself")
+            changes.append(f"key {known.key.tag} of {names.to_text(self.zone)} is revoked")
 
     def _promote_pending(
         self, pending_signers: list[tuple[bytes, Rrsig]], now: int, changes: list[str]
@@ -221,7 +221,8 @@ class TrustPoint:
             known = self.keys[rdata]
             if known.state is KeyState.ADDPEND and now >= known.until and known.looks >= LOOKS:
                 known.enter(KeyState.VALID, now)
-                changes.append(f"key {known.key.tag} of {names.to_text(self.zone)} replaces revoked keys")
+                zone = names.to_text(self.zone)
+                changes.append(f"key {known.key.tag} of {zone} is trusted now, because the last trusted key is revoked")
                 signed = signed or signature
         return signed
 
@@ -233,30 +234,30 @@ class TrustPoint:
             if known is None:
                 if self._is_configured(key):
                     self.keys[key.rdata] = ManagedKey(key, KeyState.VALID, now)
-                    changes.append(f"key {key.tag} of {zone} is the configured one")
+                    changes.append(f"key {key.tag} of {zone} is configured and trusted")
                 elif sum(other.state not in UNTRUSTED for other in self.keys.values()) < MOST_KEYS:
                     # "30 days or the expiration time of the original TTL", whichever is greater (section 2.4.1).
                     until = now + max(self.times.add, original_ttl)
                     self.keys[key.rdata] = ManagedKey(key, KeyState.ADDPEND, now, until=until, looks=1)
-                    changes.append(f"key {key.tag} of {zone} is new; it will be trusted after its hold-down time")
+                    changes.append(f"key {key.tag} of {zone} is new; it is trusted after its add hold-down time")
             elif known.state is KeyState.ADDPEND:
                 known.looks += 1
                 if now >= known.until and known.looks > LOOKS:
                     known.enter(KeyState.VALID, now)
-                    changes.append(f"key {key.tag} of {zone} is trusted from now on")
+                    changes.append(f"key {key.tag} of {zone} is trusted now")
             elif known.state is KeyState.MISSING:
                 known.enter(KeyState.VALID, now)
-                changes.append(f"key {key.tag} of {zone} is back")
+                changes.append(f"key {key.tag} of {zone} is published again")
         there = {key.rdata for key in present}
         for rdata, known in list(self.keys.items()):
             if rdata in there:
                 continue
             if known.state is KeyState.ADDPEND:
                 del self.keys[rdata]
-                changes.append(f"key {known.key.tag} of {zone} was withdrawn before it was trusted")
+                changes.append(f"key {known.key.tag} of {zone} is no longer published; it was not trusted yet")
             elif known.state is KeyState.VALID:
                 known.enter(KeyState.MISSING, now)
-                changes.append(f"key {known.key.tag} of {zone} is no longer published, although it was not revoked")
+                changes.append(f"key {known.key.tag} of {zone} is trusted but no longer published (missing)")
 
     def _apply_timers(self, now: int, changes: list[str]) -> None:
         """The transitions that depend on time only."""
@@ -266,12 +267,12 @@ class TrustPoint:
             age = now - known.since
             if known.state is KeyState.REVOKED and age >= self.times.remove:
                 known.enter(KeyState.REMOVED, now)
-                changes.append(f"key {known.key.tag} of {zone} is removed, {age // 86_400} days after its revocation")
+                changes.append(f"key {known.key.tag} of {zone} is removed {age // 86_400} days after its revocation")
             elif known.state is KeyState.MISSING and valid and 0 < self.times.missing <= age:
                 if self._is_configured(known.key):
                     continue
                 known.enter(KeyState.REMOVED, now)
-                changes.append(f"key {known.key.tag} of {zone} is removed, missing for {age // 86_400} days")
+                changes.append(f"key {known.key.tag} of {zone} is removed after missing for {age // 86_400} days")
         # MOST_KEYS removed keys are kept; older ones are forgotten. Configured ones are kept, because they would be
         # trusted again.
         removed = [item for item in self.keys.items() if item[1].state is KeyState.REMOVED]

@@ -374,11 +374,11 @@ def create(settings: Settings) -> Validator | None:
     """
     if not settings.dnssec.active:
         return None
-    anchors = Anchors(settings.dnssec.trust_anchors, settings.dnssec.negative_anchors)
+    anchors = Anchors(settings.dnssec.trust_anchors, settings.dnssec.negative_trust_anchors)
     return Validator(
         anchors,
-        sha1=settings.dnssec.sha1,
-        nsec3_iterations=settings.dnssec.nsec3_iterations,
+        sha1=settings.dnssec.accept_sha1,
+        nsec3_iterations=settings.dnssec.nsec3_max_iterations,
         aggressive=settings.cache.aggressive_nsec,
         harden=settings.dnssec.harden_algorithm_downgrade,
         skew=(int(settings.dnssec.signature_skew_min), int(settings.dnssec.signature_skew_max)),

@@ -16,7 +16,7 @@ from resolver.wire.message import MessageView
 from resolver.wire.rrset import RRset
 
 PARTS = Parts(identity="fuzz")
-REFUSING = Parts(identity="fuzz", without_recursion="cache", minimal_any=False)
+REFUSING = Parts(identity="fuzz", non_recursive_queries="cache", minimal_any=False)
 PEERS = (("127.0.0.1", 4000), ("192.0.2.1", 53), ("::1", 9, 0, 0))
 SOA = RRset(names.from_text("com."), c.SOA, 60, [names.ROOT * 2 + bytes(20)])
 OUTCOMES = (
@@ -43,7 +43,7 @@ def run(data: bytes) -> None:
             assert parts.service.handle(packet, peer, sink) is None
             assert len(sink.packets) == 1
             [reply] = sink.packets
-        _check(packet, reply, parts.settings.server.udp_payload)
+        _check(packet, reply, parts.settings.server.max_udp_size)
         _stream(parts, packet)
         assert parts.service.waiting == 0
 

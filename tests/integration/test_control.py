@@ -105,9 +105,9 @@ def test_all_that_resolverctl_can_ask_for(house: House) -> None:
         assert house.ask().rcode == c.NOERROR
         workers = house.ctl("status").count("worker ")
         assert workers == house.config.read_text().count("workers = 2") + 1
-        assert re.search(r"^mesh\.upstream [1-9]", house.ctl("statistics"), re.M)
+        assert re.search(r"^resolution\.upstream_queries [1-9]", house.ctl("statistics"), re.M)
         assert re.search(TEXT.format(r"\d+"), house.ctl("dump", "example.playground"))
-        assert house.page()["resolver_mesh_upstream_total"] >= 3
+        assert house.page()["resolver_upstream_queries_total"] >= 3
         assert "result: NOERROR" in house.ctl("trace", NAME)
         assert not house.ctl("flush", NAME).startswith("0 ")
         assert not re.search(TEXT.format(r"\d+"), house.ctl("dump"))
@@ -128,7 +128,7 @@ def test_all_that_resolverctl_can_ask_for(house: House) -> None:
         assert words in house.ctl("reload", status=1)
         assert house.ask().rcode == c.NOERROR
         assert "label" in house.ctl("flush", "a..b", status=1)
-    assert "has gone" in house.ctl("status", status=3) or not (house.path / "control").exists()
+    assert "has exited" in house.ctl("status", status=3) or not (house.path / "control").exists()
 
 
 def test_a_reload_that_cannot_have_an_address_changes_nothing(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_the_cache_outlives_the_daemon(house: House) -> None:
 
 
 def test_stale_answers_bridge_an_outage(tmp_path: Path) -> None:
-    house = House(tmp_path, 1, 'max-ttl = 1\nserve-stale = "1 h"\nserve-stale-timeout = "300 ms"')
+    house = House(tmp_path, 1, 'max-ttl = 1\nmax-stale-ttl = "1 h"\nstale-answer-client-timeout = "300 ms"')
     with house.daemon():
         with house.internet():
             assert house.ask().answer[0].ttl <= 1
@@ -183,4 +183,4 @@ def test_stale_answers_bridge_an_outage(tmp_path: Path) -> None:
             view = house.ask(timeout=5)
             assert (view.rcode, view.answer[0].ttl) == (c.NOERROR, 30)
             assert view.edns is not None and view.edns.get(c.OPTION_EDE)[:2] == b"\0\x03"
-        assert house.page()["resolver_mesh_stale_total"] >= 1
+        assert house.page()["resolver_stale_answers_total"] >= 1

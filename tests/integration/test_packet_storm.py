@@ -37,7 +37,7 @@ pending-queries = 200
 [cache]
 size = "{CACHE_MIB} MiB"
 [iteration]
-deadline = 1
+query-timeout = 1
 """
 
 

@@ -40,7 +40,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     authority, log = tmp_path / "ca.pem", tmp_path / "playground.log"
     command = [sys.executable, "-m", "resolver.playground", "--port", str(port), "--ca", str(authority)]
     with run_process(command, log, env=daemon_environment()) as process:
-        wait_until(lambda: "Ctrl-C ends" in log.read_text(), "the playground", process=process, log=log)
+        wait_until(lambda: "Ctrl-C stops" in log.read_text(), "the playground", process=process, log=log)
         shown = re.search(r"web server at (\S+), trust (\S+)", log.read_text())
         assert shown is not None and shown[2] == str(authority)
         with start_subject(tmp_path / "daemon", World(), port, kind="resolverd") as daemon:

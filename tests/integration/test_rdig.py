@@ -77,7 +77,7 @@ def test_real_servers_are_asked(served: Export) -> None:
     done = rdig(f"@127.20.11.1:{served.port}", "many.example.playground", "+short", "+norec")
     assert (done.returncode, sorted(done.stdout.split())) == (0, [f"198.18.1.{n}" for n in (1, 2, 3, 4)])
     done = rdig(f"@127.20.10.1:{served.port}", "huge.big.playground", "TXT", "+norec")
-    assert done.returncode == 0 and "over tcp" in done.stdout and "asked again over TCP" in done.stdout
+    assert done.returncode == 0 and "over tcp" in done.stdout and "retried over TCP" in done.stdout
 
 
 def test_rdig_resolves_by_itself_from_given_roots(served: Export, tmp_path: Path) -> None:

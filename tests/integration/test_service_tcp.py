@@ -518,7 +518,7 @@ class Arrived:
 def test_one_network_may_not_take_all_connections(run: Callable[[Body], None], near: list[str], far: str) -> None:
     async def body() -> None:
         anybody = Settings(policy=PolicySettings(allow=("0.0.0.0/0", "::/0")))
-        parts = Parts(anybody, tcp_connections=16, tcp_network_share=50)
+        parts = Parts(anybody, tcp_connections=16, tcp_connections_network_percent=50)
         listener = await serve(parts)
         clients = []
 
@@ -542,7 +542,7 @@ def test_one_network_may_not_take_all_connections(run: Callable[[Body], None], n
         wait(clients[1], 0)
         assert connect(near[11]) and listener.connections == 9
         assert [clients[n] in listener._slots for n in (1, 2, 20)] == [True, False, True], "its longest idle left"
-        server = replace(parts.settings.server, tcp_network_share=100)
+        server = replace(parts.settings.server, tcp_connections_network_percent=100)
         listener.switch(parts.service, parts.fast, parts.plan.access, server)
         for client in clients[3:8]:
             wait(client, 0)
@@ -660,7 +660,7 @@ def test_a_connection_without_memory_for_its_place_is_ended(
 def test_a_burst_is_accepted_as_places_become_free(run: Callable[[Body], None]) -> None:
     """Descriptors are counted from the accept to the close, also of those that are ended to make room."""
     async def body() -> None:
-        parts = Parts(tcp_connections=8, tcp_connections_per_client=1000, tcp_network_share=100)
+        parts = Parts(tcp_connections=8, tcp_connections_per_client=1000, tcp_connections_network_percent=100)
         listener = await serve(parts)
         host = listener.address[:2]
         bound = open_descriptors() + 8 + limits.STREAM_NEWCOMERS
@@ -687,7 +687,7 @@ def test_a_burst_is_accepted_as_places_become_free(run: Callable[[Body], None]) 
 def test_a_burst_beyond_the_limit_is_counted_to_the_last(run: Callable[[Body], None]) -> None:
     """All are accepted in one turn, most end inside `connection_made`, and the clients of some are gone by then."""
     async def body() -> None:
-        parts = Parts(tcp_connections=5, tcp_connections_per_client=100, tcp_network_share=100)
+        parts = Parts(tcp_connections=5, tcp_connections_per_client=100, tcp_connections_network_percent=100)
         parts.mesh.instant = None
         listener = await serve(parts)
         host = listener.address[:2]
@@ -718,7 +718,7 @@ def test_a_burst_beyond_the_limit_is_counted_to_the_last(run: Callable[[Body], N
 
 def test_longest_idle_connection_makes_room(run: Callable[[Body], None]) -> None:
     async def body() -> None:
-        parts = Parts(tcp_connections=2, tcp_network_share=100)
+        parts = Parts(tcp_connections=2, tcp_connections_network_percent=100)
         parts.mesh.instant = positive()
         listener = await serve(parts)
         first, second = await Client.start(listener), await Client.start(listener)

@@ -84,8 +84,8 @@ PLAIN = st.builds(
     iteration=st.builds(
         IterationSettings,
         qname_minimisation=st.booleans(),
-        do_not_query=PREFIXES,
-        deadline=within(limits.DEADLINE, 1000),
+        do_not_query_addresses=PREFIXES,
+        query_timeout=within(limits.DEADLINE, 1000),
     ),
     policy=st.builds(
         PolicySettings,

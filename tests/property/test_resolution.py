@@ -58,7 +58,7 @@ operations = st.lists(
 @given(operations, st.sampled_from((0.0, 0.2, 0.7)), st.booleans(), st.integers(0, 3))
 def test_everybody_gets_exactly_one_outcome(steps, loss, lame, seed):
     links = {address: Link(loss=loss, jitter=0.02) for address in POPULATION}
-    m = build(POPULATION, links=links, seed=seed, max_packets=PACKETS, deadline=4.0,
+    m = build(POPULATION, links=links, seed=seed, max_upstream_queries=PACKETS, query_timeout=4.0,
               quirks={"192.0.2.1": ServerFaults(rcode=c.REFUSED)} if lame else None)
     asked = []
     for step in steps:
@@ -81,6 +81,6 @@ def test_everybody_gets_exactly_one_outcome(steps, loss, lame, seed):
         assert len(outcomes) == (0 if gone else 1)
     counters = m.mesh.statistics()
     assert counters["running"] == 0
-    assert counters["faults"] == 0
-    assert len(m.net.log) == counters["upstream"] <= PACKETS * len(asked)
+    assert counters["internal_errors"] == 0
+    assert len(m.net.log) == counters["upstream_queries"] <= PACKETS * len(asked)
     assert m.mesh.tick(m.net.now) is None

@@ -140,13 +140,13 @@ class Parts:
         self.fast = FastPath(
             self.store.answers,
             self.plan.access,
-            largest_reply=self.settings.server.udp_payload,
-            pass_without_rd=self.settings.server.without_recursion != "cache",
+            largest_reply=self.settings.server.max_udp_size,
+            pass_without_rd=self.settings.server.non_recursive_queries != "cache",
             prefetch=self.settings.cache.prefetch,
             cookies=ServerCookies(
                 self.settings.server.cookie_keys, required=self.settings.server.require_cookies, seed=bytes(32)
             )
-            if self.settings.server.cookies
+            if self.settings.server.answer_cookies
             else None,
         )
         if self.fast.cookies is not None:

@@ -7,7 +7,7 @@ from support.fakenet import FakeNet, SeededRandom, hosts_from
 from support.minet import Minet
 
 from resolver.cache import Store
-from resolver.explain import Recorder, Story, tell
+from resolver.explain import Recorder, Story, build_story
 from resolver.mesh import Mesh
 from resolver.playground import World
 from resolver.settings import DnssecSettings, IterationSettings, RootServer, Settings
@@ -45,4 +45,4 @@ def explained(minet: Minet, name: str, rtype: str = "A", *, validating: bool = T
     began, now = minet.net.monotonic(), minet.net.time()
     steps = Recorder(minet.net.monotonic)
     outcome = minet.ask(name, rtype, trace=steps)
-    return tell(steps, outcome, seconds=minet.net.monotonic() - began, now=now, validating=validating)
+    return build_story(steps, outcome, seconds=minet.net.monotonic() - began, now=now, validating=validating)

@@ -88,7 +88,7 @@ def settings_for(root: tuple[str, ...], serve_stale: int, welcome: bytes | None)
     )
     return Settings(
         policy=home,
-        cache=CacheSettings(serve_stale=serve_stale),
+        cache=CacheSettings(max_stale_ttl=serve_stale),
         root_hints=(RootServer("ns0.", root),),
         server=ServerSettings(minimal_any=False),
         dnssec=DnssecSettings(trust_anchors=(root_anchor(),)),
@@ -200,7 +200,7 @@ class _Run:
         self.mesh = Mesh(exchange=self.net, crypto=self.crypto, clock=self.net, rng=SeededRandom(seed), store=store,
                          settings=settings)
         self.turns = Turns(self.mesh)
-        self.packets = settings.iteration.max_packets
+        self.packets = settings.iteration.max_upstream_queries
         self.serves_stale = serve_stale > 0
         front = random.Random(f"front {seed}").random() < FRONT_WORLDS
         self.front = Front(settings, self.mesh, store, self.net) if front else None
@@ -330,7 +330,7 @@ class _Run:
         if self.turns.longest > limits.STEPS_PER_TURN:
             self.wrong(str(number), f"{self.turns.longest} jobs started in one call of tick")
         statistics = self.mesh.statistics()
-        faults = statistics["faults"]
+        faults = statistics["internal_errors"]
         if faults:
             self.wrong(str(number), f"{faults} exceptions in the program, logged above")
         if not statistics["running"] and statistics["memory_jobs"]:

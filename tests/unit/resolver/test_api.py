@@ -151,7 +151,7 @@ def test_timeout_is_an_exception_and_a_deadline_is_an_answer():
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
             silent.bind(("127.20.255.1", 0))
             iteration = IterationSettings(
-                upstream_port=silent.getsockname()[1], do_not_query_localhost=False, priming=False, deadline=0.5
+                upstream_port=silent.getsockname()[1], do_not_query_localhost=False, priming=False, query_timeout=0.5
             )
             settings = Settings(cache=SMALL, iteration=iteration, root_hints=(RootServer("k.", ("127.20.255.1",)),))
             settings = replace(settings, dnssec=replace(settings.dnssec, trust_anchors=()))

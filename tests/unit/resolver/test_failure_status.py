@@ -26,7 +26,7 @@ from resolver.wire.message import MessageView
 from resolver.wire.rrset import RRset
 
 DAY = 86400
-STALE = CacheSettings(serve_stale=DAY)
+STALE = CacheSettings(max_stale_ttl=DAY)
 
 
 def true_answer(minet: Minet, address: str) -> Callable[[bytes], MessageView]:
@@ -370,7 +370,7 @@ def test_a_proved_denial_behind_an_unsigned_alias_lowers_nothing() -> None:
 
 
 def test_a_chain_that_has_become_stale_is_shown_whole_and_its_members_are_not() -> None:
-    m = chained(serve_stale=DAY)
+    m = chained(max_stale_ttl=DAY)
     m.ask("one.example.com.")
     m.net.sleep(m.mesh, 400)
     for address in ("192.0.2.1", "192.0.2.2"):

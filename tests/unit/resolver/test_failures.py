@@ -97,13 +97,13 @@ def aliases_without_end() -> Outcome:
 
 
 def out_of_time() -> Outcome:
-    m = build(deadline=1.0)
+    m = build(query_timeout=1.0)
     m.net.hosts.clear()
     return m.ask("www.example.com.")
 
 
 def out_of_packets() -> Outcome:
-    m = build(max_packets=limits.MAX_PACKETS.minimum)
+    m = build(max_upstream_queries=limits.MAX_PACKETS.minimum)
 
     def endless(qname: str, qtype: int, packet: bytes) -> bytes:
         label = qname.split(".")[0]
@@ -168,7 +168,7 @@ def another_class() -> Outcome:
 
 
 def nothing_stale() -> Outcome:
-    m = build(settings=Settings(dnssec=UNSIGNED, cache=CacheSettings(serve_stale=86_400)))
+    m = build(settings=Settings(dnssec=UNSIGNED, cache=CacheSettings(max_stale_ttl=86_400)))
     m.net.hosts.clear()
     return m.ask("www.example.com.")
 
@@ -216,7 +216,7 @@ def test_each_kind_of_failure_reaches_the_client_with_its_reason(kind: FailureKi
 
 
 def test_too_many_queries_of_one_client_are_refused_with_a_reason() -> None:
-    parts = Parts(pending_per_client=1)
+    parts = Parts(pending_queries_per_client=1)
     for identity in range(2):
         parts.ask(query(identity=identity, edns_payload=1232))
     assert parts.sink.last.rcode == c.SERVFAIL

@@ -62,8 +62,8 @@ def test_an_answer_asked_for_near_its_end_is_renewed_and_never_runs_out():
         assert len(house.m.net.log) == before + 1, "one question upstream"
         view, who = house.ask()
         assert who == "fast" and view.answer[0].ttl >= 298
-    assert house.fast.statistics()["due"] == 20
-    assert house.m.mesh.statistics()["prefetched"] == 20
+    assert house.fast.statistics()["prefetch_due"] == 20
+    assert house.m.mesh.statistics()["prefetches"] == 20
 
 
 def test_a_query_with_a_cookie_is_as_good_a_reason_to_renew():
@@ -103,7 +103,7 @@ def test_not_when_it_is_off():
     house.ask()
     house.sleep(290)
     assert house.ask()[1] == "fast"
-    assert house.m.mesh.statistics()["prefetched"] == 0
+    assert house.m.mesh.statistics()["prefetches"] == 0
 
 
 def test_short_lived_answers_are_left_alone():

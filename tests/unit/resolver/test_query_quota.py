@@ -195,7 +195,7 @@ def test_slow_queries_of_attackers_with_many_networks_are_ended(monkeypatch):
     assert world.ask("fast-first.", "honest")[0].failure.kind is FailureKind.OVERLOAD
     world.run(JOSTLE + 0.01)
     assert honest_ones(world, "honest", 20) == 20
-    assert world.m.mesh.statistics()["replaced"]
+    assert world.m.mesh.statistics()["evicted"]
 
 
 def test_slow_queries_of_a_network_are_ended_for_its_new_ones(monkeypatch):
@@ -206,7 +206,7 @@ def test_slow_queries_of_a_network_are_ended_for_its_new_ones(monkeypatch):
     assert fresh[0].failure.kind is FailureKind.OVERLOAD
     world.run(JOSTLE + 0.01)
     assert honest_ones(world, "lan", 10) == 10
-    assert world.m.mesh.statistics()["replaced"] <= 11
+    assert world.m.mesh.statistics()["evicted"] <= 11
 
 
 def test_fast_work_is_never_replaced(monkeypatch):
@@ -216,7 +216,7 @@ def test_fast_work_is_never_replaced(monkeypatch):
         world.ask(f"slow-{number}.", f"forged-{number}")
     world.run(3 * FAST + 0.01)
     assert all(outcomes and outcomes[0].failure is None for outcomes in found)
-    assert world.m.mesh.statistics()["replaced"] == 0
+    assert world.m.mesh.statistics()["evicted"] == 0
 
 
 def test_a_network_that_joined_a_query_to_be_ended_is_charged_for_it(monkeypatch):

@@ -31,7 +31,7 @@ def test_they_are_refused_and_nothing_is_sent(rtype: int, cd: bool) -> None:
 
 @pytest.mark.parametrize("rtype", RESERVED)
 def test_nothing_stale_is_shown_instead_of_the_refusal(rtype: int) -> None:
-    m = build(settings=Settings(dnssec=DnssecSettings(trust_anchors=()), cache=CacheSettings(serve_stale=86_400)))
+    m = build(settings=Settings(dnssec=DnssecSettings(trust_anchors=()), cache=CacheSettings(max_stale_ttl=86_400)))
     assert m.ask("none.example.com.").rcode == c.NXDOMAIN
     assert_refused(m.ask("none.example.com.", f"TYPE{rtype}"))
 

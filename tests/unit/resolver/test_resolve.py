@@ -281,7 +281,7 @@ def test_failures_are_kept_for_their_time_only():
     assert m.ask("www.example.com.").rcode == c.SERVFAIL
     m.net.hosts["192.0.2.1"], m.net.hosts["192.0.2.2"] = host
     assert m.ask("www.example.com.").failure.kind is FailureKind.CACHED_ERROR
-    m.net.sleep(m.mesh, m.settings.cache.failure_ttl + 1)
+    m.net.sleep(m.mesh, m.settings.cache.servfail_ttl + 1)
     assert addresses(m.ask("www.example.com.")) == ["192.0.2.80"]
 
 

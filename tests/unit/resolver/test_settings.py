@@ -30,7 +30,7 @@ def test_defaults_serve_only_this_host_without_privilege_and_validate():
     assert settings.dnssec.active
     assert settings.iteration.upstream_port == 53
     assert len(settings.root_hints) == 13
-    assert settings.iteration.max_packets == limits.MAX_PACKETS.default == 200
+    assert settings.iteration.max_upstream_queries == limits.MAX_PACKETS.default == 200
 
 
 def test_every_setting_has_a_sentence():
@@ -44,8 +44,8 @@ def test_a_sentence_that_names_a_limit_follows_it(monkeypatch):
     again = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "resolver.settings", again)  # where dataclasses look for names
     spec.loader.exec_module(again)
-    [sentence] = [item.doc for item in describe(again.Settings()) if item.path == "log.interval"]
-    assert "fail, 7 are told" in sentence
+    [sentence] = [item.doc for item in describe(again.Settings()) if item.path == "log.rate_limit_interval"]
+    assert "at most 7 different failed queries" in sentence
 
 
 def test_paths_are_unique_and_cover_every_field():
@@ -107,13 +107,13 @@ def test_wrong_endpoints_name_their_place(text):
         (lambda: ServerSettings(workers=0), "server.workers"),
         (lambda: ServerSettings(listen=("x",)), "server.listen"),
         (lambda: ServerSettings(tcp_idle_timeout=0.0), "server.tcp_idle_timeout"),
-        (lambda: ServerSettings(overflow="maybe"), "server.overflow"),
+        (lambda: ServerSettings(overload_action="maybe"), "server.overload_action"),
         (lambda: CacheSettings(size=1), "cache.size"),
         (lambda: CacheSettings(min_ttl=100, max_ttl=10), "cache.min_ttl"),
-        (lambda: IterationSettings(deadline=0.1), "iteration.deadline"),
-        (lambda: IterationSettings(source_v4="::1"), "iteration.source_v4"),
-        (lambda: IterationSettings(source_v6="x"), "iteration.source_v6"),
-        (lambda: IterationSettings(do_not_query=("10.0.0.0/99",)), "iteration.do_not_query"),
+        (lambda: IterationSettings(query_timeout=0.1), "iteration.query_timeout"),
+        (lambda: IterationSettings(query_source_v4="::1"), "iteration.query_source_v4"),
+        (lambda: IterationSettings(query_source_v6="x"), "iteration.query_source_v6"),
+        (lambda: IterationSettings(do_not_query_addresses=("10.0.0.0/99",)), "iteration.do_not_query_addresses"),
         (lambda: IterationSettings(do_ip4=False, do_ip6=False), "iteration.do_ip4"),
         (lambda: ServerSettings(listen=("[::1]:53", "::1@53")), "server.listen: '::1@53' is the address and port of"),
         (lambda: DnssecSettings(trust_anchors=(". A 1",)), "dnssec.trust_anchors"),

@@ -131,9 +131,9 @@ def test_an_empty_cache():
 @pytest.mark.parametrize(
     ("corrupt", "words"),
     [
-        (lambda data: b"", "no dump"),
-        (lambda data: b"resolver", "no dump"),
-        (lambda data: b"x" + data[1:], "no dump"),
+        (lambda data: b"", "not a dump"),
+        (lambda data: b"resolver", "not a dump"),
+        (lambda data: b"x" + data[1:], "not a dump"),
         (lambda data: data[:16] + (99).to_bytes(4, "little") + data[20:], "version 99"),
         (lambda data: data[:20] + (0x01020304).to_bytes(4, "big") + data[24:], "byte order"),
         (lambda data: data[:-1], "damaged"),

@@ -28,7 +28,9 @@ def test_an_empty_file_means_the_defaults():
 def test_what_is_printed_reads_back_as_the_same_settings():
     settings = Settings(
         cache=CacheSettings(size=3 << 20, max_ttl=7200),
-        iteration=IterationSettings(do_not_query=("192.0.2.0/24",), deadline=2.5, qname_minimisation=False),
+        iteration=IterationSettings(
+            do_not_query_addresses=("192.0.2.0/24",), query_timeout=2.5, qname_minimisation=False
+        ),
         policy=PolicySettings(
             hosts=(HostEntry("a.lan", ("10.0.0.1", "fd00::1")),), local_zones=('x" \\y.', "\x07 refuse")
         ),
@@ -42,14 +44,14 @@ def test_what_is_printed_reads_back_as_the_same_settings():
 
 def test_printed_configuration_explains_every_key_and_marks_changed_ones():
     text = render(Settings(cache=CacheSettings(max_ttl=60)))
-    assert "# Longer TTLs are lowered to this (RFC 8767 4).\n# Default: 86400\nmax-ttl = 60\n" in text
+    assert "# Higher TTLs are lowered to this value (RFC 8767 4).\n# Default: 86400\nmax-ttl = 60\n" in text
     assert text.count("# Default:") == 1
     assert max(map(len, (line for line in text.splitlines() if line.startswith("#")))) <= 100
 
 
 def test_sizes_and_durations_with_units():
-    settings = parse('[cache]\nsize = "256 MiB"\nmax-ttl = "1 h 30 m"\n[iteration]\ndeadline = "1500 ms"\n')
-    assert (settings.cache.size, settings.cache.max_ttl, settings.iteration.deadline) == (256 << 20, 5400, 1.5)
+    settings = parse('[cache]\nsize = "256 MiB"\nmax-ttl = "1 h 30 m"\n[iteration]\nquery-timeout = "1500 ms"\n')
+    assert (settings.cache.size, settings.cache.max_ttl, settings.iteration.query_timeout) == (256 << 20, 5400, 1.5)
 
 
 @pytest.mark.parametrize(("text", "value"), [("0", 0), ("1.5 KiB", 1536), ("2g", 2 << 30), ("3 kB", 3000), ("7B", 7)])
@@ -107,7 +109,7 @@ zone = 4
 def test_an_unknown_key_without_likeness_shows_what_there_is():
     [(line, path, message)] = problems("[log]\nxyzzy = 1\n")
     assert (line, path) == (2, "log.xyzzy")
-    assert message == "unknown key; known here: interval, level"
+    assert message == "unknown key; known here: level, rate-limit-interval"
 
 
 @pytest.mark.parametrize(
@@ -166,7 +168,7 @@ def test_files_that_are_missing_or_wrong_or_given_twice(tmp_path):
     [(line, _, message)] = problems('root-hints-file = "bad"', directory=tmp_path)
     assert line == 1 and "bad: line 2: k. MX is neither" in message
     [(_, _, message)] = problems('[dnssec]\ntrust-anchors = []\ntrust-anchors-file = "bad"', directory=tmp_path)
-    assert "only one of the two" in message
+    assert "remove one of the two" in message
     [(line, path, message)] = problems("root-hints-file = 3")
     assert (line, path, message) == (1, "root-hints-file", "expected text, got a whole number")
 

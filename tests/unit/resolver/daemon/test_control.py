@@ -42,7 +42,7 @@ class Serving:
     def __init__(self, settings, store):
         self.settings = settings
         self.resolver = Resolver(settings, store=store)
-        self.service = Counters(queries=3, waiting=1)
+        self.service = Counters(queries=3, pending=1)
         self.fast = Counters(hits=4, malformed={-3: 2})
 
 
@@ -134,7 +134,7 @@ def room_of(request, tmp_path):
         (b"[]", "an object"),
         (b"{}", "an object"),
         (b'{"command": 7}', "an object"),
-        (b'{"command": "explode"}', "known are status"),
+        (b'{"command": "explode"}', "known commands: status"),
         (b'{"command": "status", "name": "x"}', "status has no 'name'"),
         (b'{"command": "log"}', "log needs 'level'"),
         (b'{"command": "log", "level": 7}', "must be a str"),
@@ -166,9 +166,9 @@ def test_looking_at_it(room_of):
         assert status["cache"]["entries_rrset"] == 0
         await opened.worker.current.resolver.resolve("www.example.playground")
         _, found = await opened.ask(command="statistics")
-        assert found["mesh"]["submitted"] == 1 and found["cache"]["entries_rrset"] > 0
-        assert found["fast"]["malformed"] == {"-3": 2}
-        assert found["tcp"] == {"accepted": 2, "rejected": 1}
+        assert found["resolution"]["submitted"] == 1 and found["cache"]["entries_rrset"] > 0
+        assert found["fast_path"]["malformed"] == {"-3": 2}
+        assert found["client_tcp"] == {"accepted": 2, "rejected": 1}
 
     room_of(test)
 
@@ -425,7 +425,7 @@ def test_what_a_dead_daemon_left_is_no_obstacle(tmp_path):
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(path)
     management = open_management_sockets(Settings(control=ControlSettings(path)), 1)
-    with pytest.raises(ListenError, match="another daemon serves it"):
+    with pytest.raises(ListenError, match="another daemon uses it"):
         open_management_sockets(Settings(control=ControlSettings(path)), 1)
     assert (tmp_path / "s").exists()
     management.close()
@@ -433,7 +433,7 @@ def test_what_a_dead_daemon_left_is_no_obstacle(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("file", "something else"), ("no/such/directory", "No such file"), ("x" * 200, "too long")],
+    [("file", "not a socket"), ("no/such/directory", "No such file"), ("x" * 200, "too long")],
 )
 def test_paths_that_cannot_be(tmp_path, name, words):
     (tmp_path / "file").write_text("precious")
@@ -466,12 +466,13 @@ def test_somebody_elses_socket_is_not_removed_at_the_end(tmp_path):
 
 
 def test_counters_of_several_workers_are_added_but_for_those_of_the_common_cache():
-    one = {"service": {"queries": 2}, "fast": {"malformed": {-1: 1}}, "cache": {"hits_answer": 3, "entries_rrset": 9}}
-    two = {"service": {"queries": 5}, "fast": {"malformed": {"-1": 2, "-2": 1}},
-           "cache": {"hits_answer": 4, "entries_rrset": 9}}
+    one = {"slow_path": {"queries": 2}, "fast_path": {"malformed": {"a": 1}},
+           "cache": {"hits_answer": 3, "entries_rrset": 9, "memory_servers": 10}}
+    two = {"slow_path": {"queries": 5}, "fast_path": {"malformed": {"a": 2, "b": 1}},
+           "cache": {"hits_answer": 4, "entries_rrset": 9, "memory_servers": 20}}
     assert merge([one, two]) == {
-        "service": {"queries": 7}, "fast": {"malformed": {"-1": 3, "-2": 1}},
-        "cache": {"hits_answer": 7, "entries_rrset": 9},
+        "slow_path": {"queries": 7}, "fast_path": {"malformed": {"a": 3, "b": 1}},
+        "cache": {"hits_answer": 7, "entries_rrset": 9, "memory_servers": 30},
     }
 
 
@@ -527,8 +528,8 @@ def serve_once(path, *lines):
         ([b'{"ok": false, "error": "no"}\n'], tool.EXIT_REFUSED, "", "resolverctl: no\n"),
         ([], tool.EXIT_UNREACHABLE, "", "without a result"),
         ([b'{"text": '], tool.EXIT_UNREACHABLE, "", "middle of a line"),
-        ([b"HTTP/1.1 400\r\n"], tool.EXIT_UNREACHABLE, "", "no resolverd"),
-        ([b"[]\n"], tool.EXIT_UNREACHABLE, "", "no resolverd"),
+        ([b"HTTP/1.1 400\r\n"], tool.EXIT_UNREACHABLE, "", "not of a resolverd"),
+        ([b"[]\n"], tool.EXIT_UNREACHABLE, "", "not of a resolverd"),
     ],
 )
 def test_what_comes_back_decides_the_exit_status(tmp_path, capsys, lines, code, out, err):
@@ -542,11 +543,11 @@ def test_what_comes_back_decides_the_exit_status(tmp_path, capsys, lines, code, 
 
 def test_no_daemon_there(tmp_path, capsys):
     assert tool.main(["-s", str(tmp_path / "s"), "status"]) == tool.EXIT_UNREACHABLE
-    assert "does the daemon run" in capsys.readouterr().err
+    assert "is the daemon running" in capsys.readouterr().err
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(tmp_path / "s"))
     assert tool.main(["-s", str(tmp_path / "s"), "status"]) == tool.EXIT_UNREACHABLE
-    assert "has gone" in capsys.readouterr().err
+    assert "has exited" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -560,26 +561,29 @@ def test_anchors_without_a_file_are_told_why(room_of):
     async def check(opened):
         with pytest.raises(ValueError, match="auto-trust-anchor-file is not set"):
             await opened.ask(command="anchors")
-        with pytest.raises(ValueError, match="no command"):
+        with pytest.raises(ValueError, match="unknown command"):
             await opened.ask(command="take-anchors", text="")
 
     room_of(check)
 
 
 def test_anchors_in_words():
-    zone = {"zone": ".", "looked": 5, "succeeded": 0, "due": 86400, "trouble": "no reply", "trusted": True, "keys": []}
+    zone = {
+        "zone": ".", "last_probe": 5, "last_success": 0, "next_probe": 86400, "error": "no reply", "trusted": True,
+        "keys": [],
+    }
     keys = [
         {"tag": 7, "algorithm": 13, "state": "valid", "since": 60, "until": 0},
-        {"tag": 8, "algorithm": 8, "state": "pending", "since": 60, "until": 120},
+        {"tag": 8, "algorithm": 8, "state": "addpend", "since": 60, "until": 120},
     ]
-    gone = {**zone, "zone": "example.", "trouble": "", "trusted": False, "keys": keys}
-    lines = list(tool.anchor_lines({"file": "/x", "trouble": "cannot write", "zones": [zone, gone]}))
+    gone = {**zone, "zone": "example.", "error": "", "trusted": False, "keys": keys}
+    lines = list(tool.anchor_lines({"file": "/x", "error": "cannot write", "zones": [zone, gone]}))
     assert lines == [
-        "kept in /x; cannot write",
-        ". last seen never, next look 1970-01-02 00:00:00 UTC; last look failed: no reply",
-        "  the configured anchors; no key was seen yet",
-        "example. is no trust anchor any more: all its keys are revoked; last seen never,"
-        " next look 1970-01-02 00:00:00 UTC",
+        "file /x; error: cannot write",
+        "zone .: last success never, next probe 1970-01-02 00:00:00 UTC; last probe failed: no reply",
+        "  configured anchors, not probed yet",
+        "zone example., not a trust anchor because all keys are revoked: last success never,"
+        " next probe 1970-01-02 00:00:00 UTC",
         "  key 7, algorithm 13: valid since 1970-01-01 00:01:00 UTC",
-        "  key 8, algorithm 8: pending since 1970-01-01 00:01:00 UTC, trusted from 1970-01-01 00:02:00 UTC on",
+        "  key 8, algorithm 8: addpend since 1970-01-01 00:01:00 UTC, hold-down ends 1970-01-01 00:02:00 UTC",
     ]

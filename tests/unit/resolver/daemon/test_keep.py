@@ -71,7 +71,7 @@ def test_what_was_saved_is_restored(tmp_path, settings):
 def test_a_name_that_no_file_can_have_costs_the_cache_and_not_the_start(settings, caplog):
     named = replace(settings, cache=replace(settings.cache, snapshot_file="/" + "x" * 300))
     cache_file.load_at_start(store(), named)
-    assert "will be lost at the end: File name too long" in caplog.text
+    assert "cannot be written when the daemon stops: File name too long" in caplog.text
 
 
 def test_nothing_happens_without_the_setting(tmp_path, monkeypatch):
@@ -86,7 +86,7 @@ def test_other_rules_do_not_take_over_what_these_concluded(settings, caplog):
     empty = store()
     cache_file.load_at_start(empty, replace(settings, dnssec=DnssecSettings(enabled=False)))
     assert not has_it(empty)
-    assert "other settings" in caplog.text and "begins empty" in caplog.text
+    assert "other settings" in caplog.text and "starting with an empty cache" in caplog.text
 
 
 @pytest.mark.parametrize("limit", ["min_ttl", "max_ttl", "max_negative_ttl"])
@@ -119,7 +119,7 @@ def test_a_damaged_file_is_no_reason_not_to_start(tmp_path, settings, caplog):
 def test_a_missing_file_is_the_first_start(settings, caplog):
     caplog.set_level("INFO")
     cache_file.load_at_start(store(), settings)
-    assert "not there yet" in caplog.text
+    assert "does not exist yet" in caplog.text
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
@@ -147,7 +147,7 @@ def test_a_crash_while_writing_leaves_the_old_file(tmp_path, settings, monkeypat
 def test_a_directory_that_is_not_there_is_said(tmp_path, caplog):
     settings = Settings(cache=CacheSettings(snapshot_file=str(tmp_path / "no" / "cache.bin")))
     cache_file.load_at_start(store(), settings)
-    assert "will be lost at the end: its directory does not exist (cache.snapshot-file)" in caplog.text
+    assert "cannot be written when the daemon stops: its directory does not exist (cache.snapshot-file)" in caplog.text
     cache_file.save_at_stop(store(filled=True), settings)
     assert "cannot write" in caplog.text and "No such file" in caplog.text
     with pytest.raises(ValueError, match=r"cache\.snapshot_file: .* its directory does not exist"):
@@ -156,5 +156,5 @@ def test_a_directory_that_is_not_there_is_said(tmp_path, caplog):
 
 def test_a_directory_that_may_not_be_written_to_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(cache_file.os, "access", lambda path, mode: False)
-    with pytest.raises(ValueError, match=r"user \d+ may not write into its directory"):
+    with pytest.raises(ValueError, match=r"user \d+ may not write to its directory"):
         cache_file.check(CacheSettings(snapshot_file=str(tmp_path / "cache.bin")))

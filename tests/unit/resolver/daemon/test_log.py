@@ -78,7 +78,7 @@ def test_repetitions_are_left_out_and_counted():
     clock.now = 10.0
     again = record()
     assert gate.filter(again)
-    assert again.getMessage() == "full (and 2 times since the last such line)"
+    assert again.getMessage() == "full (repeated 2 times since the last line)"
     assert not gate.filter(record())
 
 

@@ -88,7 +88,7 @@ def test_check_says_that_a_configuration_is_good(tmp_path, capsys):
     path = tmp_path / "good.toml"
     path.write_text("[cache]\nsize = '8 MiB'\n")
     assert main(["--check", "--config", str(path)]) == EXIT_OK
-    assert capsys.readouterr().out == f"{path}: configuration is good\n"
+    assert capsys.readouterr().out == f"{path}: configuration is valid\n"
     assert main(["--check"]) == EXIT_OK
 
 
@@ -97,15 +97,27 @@ def test_check_says_that_a_configuration_is_good(tmp_path, capsys):
     [
         ("[cache]\n\nsizze = 1\n", ':3: cache.sizze: unknown key; did you mean "size"?'),
         ("[cache]\nsize = true\n", ":2: cache.size: expected a whole number, got true or false"),
-        ("[dnssec]\nnegative-anchors = ['a..b']\n", ":2: dnssec.negative-anchors[0]: 'a..b' is not a domain name"),
-        ("[iteration]\ncase-exempt = ['good.', '']\n", ":2: iteration.case-exempt[1]: '' is not a domain name"),
+        (
+            "[dnssec]\nnegative-trust-anchors = ['a..b']\n",
+            ":2: dnssec.negative-trust-anchors[0]: 'a..b' is not a domain name",
+        ),
+        (
+            "[iteration]\ncase-randomisation-exempt = ['good.', '']\n",
+            ":2: iteration.case-randomisation-exempt[1]: '' is not a domain name",
+        ),
         ("[policy]\nprivate-domains = ['münchen.example']\n", "write it in its xn-- form"),
         ("[policy]\nlocal-zones = ['']\n", "policy.local-zones[0]: '': no zone"),
         ("[policy]\nlocal-data = [\n  'a A 192.0.2.1',\n  'a NONSENSE b',\n]\n", ":4: policy.local-data[1]: "),
         ("[policy]\nlocal-data = ['']\n", ":2: policy.local-data[0]: '': no record"),
-        ("[cache]\nserve-stale-timeout = inf\n", ":2: cache.serve-stale-timeout: inf is outside 0..30 seconds"),
-        ("[cache]\nserve-stale-timeout = nan\n", ":2: cache.serve-stale-timeout: nan is outside 0..30 seconds"),
-        ("[iteration]\ndeadline = '0.1 s'\n", ":2: iteration.deadline: 0.1 is outside 0.5..60 seconds"),
+        (
+            "[cache]\nstale-answer-client-timeout = inf\n",
+            ":2: cache.stale-answer-client-timeout: inf is outside 0..30 seconds",
+        ),
+        (
+            "[cache]\nstale-answer-client-timeout = nan\n",
+            ":2: cache.stale-answer-client-timeout: nan is outside 0..30 seconds",
+        ),
+        ("[iteration]\nquery-timeout = '0.1 s'\n", ":2: iteration.query-timeout: 0.1 is outside 0.5..60 seconds"),
         ("[cache]\nsize = '900 GiB'\n", ":2: cache.size: 966367641600 is outside"),
         ("[cache]\nsnapshot-file = '/none/cache'\n", ":2: cache.snapshot-file: '/none/cache': its directory does not"),
         ("[cache]\nsnapshot-file = '/'\n", ":2: cache.snapshot-file: '/': it is not a file"),
@@ -124,7 +136,7 @@ def test_check_says_that_a_configuration_is_good(tmp_path, capsys):
         ("[policy.hosts]\n'a.' = '192.0.2.1'\n'b..c' = '192.0.2.2'\n", ':3: policy.hosts."b..c": \'b..c\' is no'),
         (
             "[[forward]]\nzone = 'a'\naddresses = ['192.0.2.1']\n[[stub]]\nzone = 'A.'\naddresses = ['192.0.2.1']\n",
-            "zone 'A.' is given twice",
+            "zone 'A.' is configured twice",
         ),
         ("[[forward]]\nzone = 'a..b'\naddresses = ['192.0.2.1']\n", ":2: forward[0].zone: 'a..b' is not a domain name"),
     ],
@@ -156,7 +168,7 @@ def test_check_misses_the_library_for_metrics(tmp_path, capsys, monkeypatch):
     assert main(["--check", "-c", str(path)]) == EXIT_OK
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(["--check", "-c", str(path)]) == EXIT_CONFIG
-    assert f"{path}:2: metrics.listen: prometheus-client is not installed; pip install" in capsys.readouterr().err
+    assert f"{path}:2: metrics.listen: prometheus-client is not installed; run: pip install" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["--print-config"], ["--check"]])
@@ -202,10 +214,10 @@ def test_check_reads_the_file_of_trust_anchors(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("now", "expected"), [
-    (0, "1970-01-01 00:00:00 UTC, before this program was made"),
-    (limits.CLOCK_EARLIEST - 1, "2025-12-31 23:59:59 UTC, before"),
+    (0, "1970-01-01 00:00:00 UTC is before the release of this program"),
+    (limits.CLOCK_EARLIEST - 1, "2025-12-31 23:59:59 UTC is before"),
     (limits.CLOCK_EARLIEST, ""),
-    (limits.CLOCK_LATEST, "too far ahead to be true"),
+    (limits.CLOCK_LATEST, "too far in the future"),
 ])
 def test_a_clock_that_is_evidently_wrong_is_told(now, expected):
     found = clock_trouble(now)
@@ -223,7 +235,7 @@ def test_a_life(tmp_path):
     config.write_text(base + '[policy.hosts]\n"box.lan" = "192.0.2.1"\n')
     with daemon("-c", str(config)) as process:
         port = serving_port(process)
-        process.wait_for("answers are not validated: there are no trust anchors")
+        process.wait_for("answers are not validated, because there are no trust anchors")
         for tcp in (False, True):
             assert ask(port, "box.lan.", tcp=tcp).answer[0].rdatas() == [b"\xc0\0\2\1"]
         assert ask(port, "x.invalid.").rcode == c.NXDOMAIN
@@ -249,13 +261,13 @@ def test_a_life(tmp_path):
 
         config.write_text(base + "[cache]\nsize = '1 MiB'\n")
         process.send_signal(signal.SIGHUP)
-        process.wait_for("reload: cache.size changed in the file; that takes effect after a restart")
+        process.wait_for("reload: cache.size changed; the new value takes effect after a restart")
         process.wait_for("in force")
         assert ask(port, "localhost.").rcode == c.NOERROR
 
         process.send_signal(signal.SIGUSR1)
-        process.wait_for(r"statistics of service: .*queries=\d")
-        process.wait_for(r"statistics of cache: ")
+        process.wait_for(r"statistics: slow_path: .*queries=\d")
+        process.wait_for(r"statistics: cache: ")
 
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=5) == EXIT_OK, "below a second, and the rest for a busy machine"
@@ -316,11 +328,11 @@ def test_connections_of_clients_leave_descriptors_for_cold_queries():
 def test_a_fault_of_ours_leaves_its_traceback():
     command = [sys.executable, "-c", BROKEN]
     with daemon("--listen", "127.0.0.1:0", command=command) as process:
-        process.wait_for(r'level=critical .*"ending on a fault of its own".*a fault for the test')
+        process.wait_for(r'level=critical .*"stopping after an unexpected exception.*a fault for the test')
         assert process.wait(timeout=10) == EXIT_FAILED
     with daemon("--listen", "127.0.0.1:0", "--workers", "2", command=command) as process:
-        process.wait_for(r'level=critical .*worker \d ends on a fault of its own".*a fault for the test')
-        process.wait_for(r"worker \d ended \(status 1\); starting it again")
+        process.wait_for(r'level=critical .*worker \d: exiting after an unexpected exception.*a fault for the test')
+        process.wait_for(r"worker \d: exited \(status 1\); restarting")
 
 
 def test_a_signal_during_the_start_waits_until_it_can_be_heard():
@@ -337,7 +349,7 @@ sys.exit(main())
 """
     with daemon("--listen", "127.0.0.1:0", command=[sys.executable, "-c", early]) as process:
         serving_port(process)
-        process.wait_for("statistics of service")
+        process.wait_for("statistics: slow_path")
 
 
 def test_a_reload_may_move_to_another_port(tmp_path):
@@ -371,7 +383,7 @@ def test_several_workers_share_the_port_and_are_restarted(tmp_path):
         assert len(pids) == 2 and process.pid not in pids
         assert all(ask(port, "localhost.").rcode == c.NOERROR for _ in range(10))
         os.kill(min(pids), signal.SIGKILL)
-        process.wait_for(r"ended \(signal SIGKILL\); starting it again")
+        process.wait_for(r"exited \(signal SIGKILL\); restarting")
         again = int(process.wait_for(r"pid=(\d+) .*serving")[1])
         assert again not in pids
         assert all(ask(port, "localhost.").rcode == c.NOERROR for _ in range(10))
@@ -418,7 +430,7 @@ def test_several_workers_reload_together_and_what_is_started_later_with_them(tmp
         process.wait_for("the old one stays in force")
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
-            process.wait_for(r"ended \(signal SIGKILL\); starting it again")
+            process.wait_for(r"exited \(signal SIGKILL\); restarting")
             process.wait_for(r"pid=(\d+) .*serving")
         assert addresses(port) == {2}
         assert sum("nonsense" in line for line in process.seen) == 1
@@ -442,10 +454,10 @@ def test_a_worker_that_dies_starts_with_what_is_in_force_whatever_the_file_says_
         write_two(config, port, 3, "[nonsense]")
         os.kill(first, signal.SIGKILL)
         process.send_signal(signal.SIGCONT)
-        process.wait_for("starting it again")
+        process.wait_for("restarting in")
         process.wait_for(r"pid=(\d+) .*serving")
         os.kill(second, signal.SIGKILL)
-        process.wait_for("starting it again")
+        process.wait_for("restarting in")
         process.wait_for(r"pid=(\d+) .*serving")
         assert ask(port, "late.lan.").answer[0].rdata(0)[3] == 9  # nobody has asked for it, so no cache knows it
         assert not any("nonsense" in line for line in process.seen)
@@ -463,7 +475,7 @@ def test_a_first_worker_that_dies_in_a_reload_is_asked_again(tmp_path):
         process.send_signal(signal.SIGHUP)
         process.wait_for(rf"pid={first} .*cache.size changed")  # it has prepared, and waits for the other
         os.kill(first, signal.SIGKILL)
-        process.wait_for("starting it again")
+        process.wait_for("restarting in")
         process.wait_for(r"pid=(\d+) .*serving")
         os.kill(second, signal.SIGCONT)
         for _ in range(2):
@@ -490,7 +502,7 @@ def test_workers_leave_when_their_supervisor_is_gone(tmp_path):
         pids = [int(process.wait_for(r"pid=(\d+) .*serving")[1]) for _ in range(2)]
         process.kill()
         for _ in pids:
-            process.wait_for("stopping on the end of its supervisor")
+            process.wait_for("stopping on exit of the supervisor")
 
 
 @pytest.mark.slow
@@ -502,7 +514,7 @@ def test_workers_that_are_killed_together_again_and_again_are_started_again():
             for pid in pids:
                 os.kill(pid, signal.SIGKILL)
             for _ in pids:
-                process.wait_for(r"ended \(signal SIGKILL\); starting it again")
+                process.wait_for(r"exited \(signal SIGKILL\); restarting")
         for _ in range(4):
             process.wait_for(r"pid=(\d+) .*serving")
         assert process.poll() is None
@@ -526,17 +538,17 @@ def test_a_taken_port_is_explained():
 
 def test_the_playground_gives_a_first_answer_without_a_network():
     with daemon("--playground", "--show-example", "--listen", "127.0.0.1:0", "--workers", "2") as process:
-        process.wait_for("server.workers is taken as 1")
+        process.wait_for("server.workers is reduced to 1")
         port = serving_port(process)
         process.wait_for(r"^www\.example\.playground\. 3600 IN A 127\.20\.80\.1")
         process.wait_for(rf"^;; Query time: \d+ ms, server 127\.0\.0\.1:{port}")
-        process.wait_for(f"^Ask for more: dig @127.0.0.1 -p {port} www.example.playground")
+        process.wait_for(f"^Try it: dig @127.0.0.1 -p {port} www.example.playground")
         assert ask(port, "www.example.playground.").answer[0].rdatas() == [bytes([127, 20, 80, 1])]
 
 
 def test_bogus_data_is_one_line_in_the_log_and_an_extended_error_in_each_reply(tmp_path):
     path = tmp_path / "a.toml"
-    path.write_text("[log]\ninterval = 3600\n")  # the same is not said again, however slow this machine is
+    path.write_text("[log]\nrate-limit-interval = 3600\n")  # the same is not said again, however slow this machine is
     with daemon("--playground", "--listen", "127.0.0.1:0", "-c", str(path)) as process:
         port = serving_port(process)
         for _ in range(3):
@@ -555,7 +567,7 @@ def test_the_playground_leaves_files_alone_and_says_so(tmp_path):
     path = tmp_path / "a.toml"
     path.write_text(f"[cache]\nsnapshot-file = '{tmp_path / 'cache'}'\n")
     with daemon("--playground", "--listen", "127.0.0.1:0", "-c", str(path)) as process:
-        process.wait_for("the playground is new each time: cache.snapshot-file and")
+        process.wait_for("playground: cache.snapshot-file and")
         serving_port(process)
         process.terminate()
         assert process.wait(timeout=10) == EXIT_OK

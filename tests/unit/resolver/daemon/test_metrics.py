@@ -7,16 +7,21 @@ import sys
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support.http_peer import run_on
+from support.service_parts import Parts
 
+from resolver.api import Resolver
 from resolver.daemon import metrics as room
+from resolver.daemon.autotrust import AnchorUpdater
 from resolver.daemon.metrics import MetricsServer, render
-from resolver.net.stream_listener import open_stream_socket
+from resolver.net.stream_listener import StreamListener, open_stream_socket
+from resolver.settings import DnssecSettings
 
 STATISTICS = {
-    "service": {"queries": 5, "waiting": 2},
-    "fast": {"hits": 7, "malformed": {"-1": 3}},
-    "mesh": {"running": 1, "upstream": 9},
+    "slow_path": {"queries": 5, "pending": 2},
+    "fast_path": {"hits": 7, "malformed": {"name is longer than 255 bytes": 3}},
+    "resolution": {"running": 1, "upstream_queries": 9},
     "cache": {"entries_answer": 4, "entries_rrset": 6, "hits_answer": 7, "bytes_used": 100, "servers_addresses": 3},
+    "trust_anchors": {"keys_valid": 2, "keys_addpend": 1, "last_success": 1700000000},
 }
 
 
@@ -31,21 +36,52 @@ def test_the_page_is_what_prometheus_reads():
     values = {(sample.name, *sample.labels.values()): sample.value for one in found.values() for sample in one.samples}
     assert values == {
         ("resolver_info", "1.2.3"): 1,
-        ("resolver_service_queries_total",): 5,
-        ("resolver_service_waiting",): 2,
-        ("resolver_fast_hits_total",): 7,
-        ("resolver_fast_malformed_total", "-1"): 3,
-        ("resolver_mesh_running",): 1,
-        ("resolver_mesh_upstream_total",): 9,
+        ("resolver_slow_path_messages_total",): 5,
+        ("resolver_pending_queries",): 2,
+        ("resolver_fast_path_answers_total",): 7,
+        ("resolver_fast_path_malformed_total", "name is longer than 255 bytes"): 3,
+        ("resolver_resolution_running",): 1,
+        ("resolver_upstream_queries_total",): 9,
         ("resolver_cache_entries", "answer"): 4,
         ("resolver_cache_entries", "rrset"): 6,
         ("resolver_cache_hits_total", "answer"): 7,
-        ("resolver_cache_bytes_used",): 100,
-        ("resolver_cache_servers_addresses",): 3,
+        ("resolver_cache_used_bytes",): 100,
+        ("resolver_infra_cache_entries",): 3,
+        ("resolver_trust_anchor_keys", "valid"): 2,
+        ("resolver_trust_anchor_keys", "addpend"): 1,
+        ("resolver_trust_anchor_last_success_timestamp_seconds",): 1700000000,
     }
-    assert found["resolver_service_waiting"].type == "gauge"
-    assert found["resolver_service_queries"].type == "counter"
-    assert all(family.documentation for family in found.values())
+    assert found["resolver_pending_queries"].type == "gauge"
+    assert found["resolver_slow_path_messages"].type == "counter"
+    assert all(family.documentation.endswith(".") for family in found.values())
+
+
+def test_every_counter_of_a_worker_has_a_metric_and_every_metric_a_counter():
+    parts = Parts()
+    listener = StreamListener(parts.service, parts.fast, parts.plan.access, parts.settings.server)
+    dnssec = DnssecSettings(auto_trust_anchor_file="unused")
+    rollover = AnchorUpdater(dnssec, now=None, ask=None, verify=None, changed=None, concluded=None)
+    worker = {
+        "slow_path": parts.service.statistics(), "fast_path": parts.fast.statistics(),
+        "client_tcp": listener.statistics(), "cache": parts.store.statistics(), "trust_anchors": rollover.statistics(),
+    }
+
+    async def main():
+        async with Resolver(parts.settings) as resolver:
+            worker["resolution"] = resolver.mesh.statistics()
+            worker["upstream"] = resolver.upstream.statistics()
+            worker["signatures"] = resolver.crypto.statistics()
+
+    run_on("corenet", main())
+    assert read(render(worker, "1")[0])
+    assert worker.keys() == room.METRICS.keys()
+    for group, counters in worker.items():
+        split = {name.partition("_")[0]: name for name in counters}
+        names = {field if (group, field) in room.LABELLED else name for field, name in split.items()}
+        names |= {name for name in counters if (group, name.partition("_")[0]) not in room.LABELLED}
+        assert names == room.METRICS[group].keys(), group
+    names = [name for group in room.METRICS.values() for name, _ in group.values()]
+    assert len(set(names)) == len(names)
 
 
 @pytest.fixture(params=["corenet", "asyncio"])
@@ -91,7 +127,7 @@ def test_a_page_over_http(served):
         head, _, body = reply.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200 OK\r\n")
         assert f"Content-Length: {len(body)}".encode() in head
-        assert read(body)["resolver_mesh_running"].samples[0].value == 1
+        assert read(body)["resolver_resolution_running"].samples[0].value == 1
         assert (await send(b"HEAD /metrics HTTP/1.1\r\n\r\n")).endswith(b"\r\n\r\n")
 
     served(test)

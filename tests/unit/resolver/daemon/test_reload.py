@@ -230,7 +230,7 @@ def test_counters_of_connections_outlive_their_listeners(serving):
         await opened.descriptors()
         assert await opened.reload(2, free_port()) == ""
         await opened.descriptors()
-        found = opened.worker.commands.perform({"command": "statistics"})["tcp"]
+        found = opened.worker.commands.perform({"command": "statistics"})["client_tcp"]
         assert found == {
             "accepted": 2, "rejected": 0, "timed_out": 0, "malformed": 0, "write_overrun": 0, "evicted": 0,
             "connections": 0,
@@ -271,8 +271,8 @@ def test_a_signal_during_a_reload_is_heard_and_many_are_one(serving):
 
 def test_an_upstream_address_of_somebody_else_is_refused_as_at_the_start(serving):
     async def test(opened):
-        extra = '[iteration]\nsource-v4 = "192.0.2.77"\n'
-        assert (await opened.reload(2, opened.port, extra=extra)).startswith("cannot ask from 192.0.2.77: ")
+        extra = '[iteration]\nquery-source-v4 = "192.0.2.77"\n'
+        assert (await opened.reload(2, opened.port, extra=extra)).startswith("cannot send from 192.0.2.77: ")
         assert await opened.numbers(opened.port) == [1, 1]
 
     serving(test)
@@ -282,7 +282,7 @@ def test_an_address_that_contains_one_that_is_served_needs_a_restart(serving):
     async def test(opened):
         opened.path.write_text(f'[server]\nlisten = ["0.0.0.0:{opened.port}"]\n{BOX.format(number=2)}')
         said = await opened.worker.do_reload()
-        assert said.endswith(f"beside 127.0.0.1:{opened.port}, which is served now; restart to change it")
+        assert said.endswith(f"while this daemon serves 127.0.0.1:{opened.port}; restart to change it")
         assert await opened.numbers(opened.port) == [1, 1]
 
     serving(test)
@@ -566,8 +566,8 @@ def test_a_worker_started_in_between_prepares_when_it_is_told_to_switch(company,
         company.write(3)
         monkeypatch.setattr(room, "prepare_workers", prepare_and_spoil)
         said = await company.workers[0].do_reload()
-        assert re.match("the new configuration is in force, but not everywhere: worker 1: .*nonsense", said)
-        assert company.numbers() == ["3", "2", "3"] and "has yet to take over" in caplog.text
+        assert re.match("the new configuration is in force, but not in all workers: worker 1: .*nonsense", said)
+        assert company.numbers() == ["3", "2", "3"] and "still uses the old configuration" in caplog.text
 
     company(test)
 
@@ -577,7 +577,7 @@ def test_only_the_first_worker_heeds_a_signal(company, caplog):
         caplog.set_level("INFO")
         company.write(2)
         company.workers[1].on_reload()
-        assert not company.workers[1].tasks and "SIGHUP is for the supervisor" in caplog.text
+        assert not company.workers[1].tasks and "worker 1 ignores SIGHUP" in caplog.text
         company.workers[0].on_reload()
         await asyncio.gather(*company.workers[0].tasks)
         assert company.numbers() == ["2", "2", "2"]
@@ -613,7 +613,7 @@ def test_what_cannot_be_passed_to_the_supervisor_is_told_in_the_log(company, mon
         monkeypatch.setattr(os, "kill", None)
         monkeypatch.setattr(os, "memfd_create", refuse)
         assert await company.workers[0].do_reload() == ""
-        assert "the supervisor cannot be told: Too many open files; workers that die get the settings" in caplog.text
+        assert "cannot report the result to the supervisor: Too many open files; restarted workers" in caplog.text
 
     company(test)
 
@@ -640,7 +640,7 @@ def test_the_supervisor_takes_the_settings_that_are_in_force_and_asks_again_for_
                 watching.on_reload_done()
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, limit)
-        assert watching.settings == changed and "its result cannot be had: Too many open files" in caplog.text
+        assert watching.settings == changed and "cannot receive the result: Too many open files" in caplog.text
     finally:
         link.close()
 

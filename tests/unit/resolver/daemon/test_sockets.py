@@ -57,9 +57,9 @@ def test_missing_ipv6_is_forgiven_only_when_asked_to(monkeypatch):
     shares = open_endpoints((("127.0.0.1", 0), ("::1", 53001)), lenient=True)
     assert len(shares[0]) == 1
     close_all(shares)
-    with pytest.raises(ListenError, match="no such address"):
+    with pytest.raises(ListenError, match="does not have the address"):
         open_endpoints((("127.0.0.1", 0), ("::1", 53001)))
-    with pytest.raises(ListenError, match="none of the addresses"):
+    with pytest.raises(ListenError, match="none of the configured addresses"):
         open_endpoints((("::1", 53001),), lenient=True)
 
 
@@ -87,11 +87,11 @@ def test_each_reason_has_its_remedy(monkeypatch, number, words):
 
 def test_a_source_address_that_the_host_does_not_have_is_refused_at_the_start():
     check_sources(IterationSettings())
-    check_sources(IterationSettings(source_v4="127.0.0.1"))
+    check_sources(IterationSettings(query_source_v4="127.0.0.1"))
     with pytest.raises(ListenError) as caught:
-        check_sources(IterationSettings(source_v4="192.0.2.77"))
-    assert caught.value.strerror.startswith("cannot ask from 192.0.2.77: Cannot assign requested address; ")
-    assert caught.value.strerror.endswith("see iteration.source-v4")
+        check_sources(IterationSettings(query_source_v4="192.0.2.77"))
+    assert caught.value.strerror.startswith("cannot send from 192.0.2.77: Cannot assign requested address; ")
+    assert caught.value.strerror.endswith("see iteration.query-source-v4")
 
 
 def test_a_link_local_address_is_served_on_its_interface():

@@ -60,7 +60,8 @@ def hostile() -> Story:
     minet.net.hosts["192.0.2.1"] = minet.net.hosts["192.0.2.2"] = scripted(script)
     story = explained(minet, r"\060b\062.example.com.", "TXT", validating=False)
     story.outcome.ede.append((0, EVIL))
-    story.told = ServerReply("192.0.2.9", 53, 0, 0, 0.1, 10, "udp", list(story.outcome.answer), [(0, EVIL)], [EVIL])
+    answer = list(story.outcome.answer)
+    story.server_reply = ServerReply("192.0.2.9", 53, 0, 0, 0.1, 10, "udp", answer, [(0, EVIL)], [EVIL])
     return story
 
 

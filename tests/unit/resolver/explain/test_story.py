@@ -13,7 +13,7 @@ from support.signed_net import NOW, explained, resolver_in
 from support.signing import ZoneKey
 
 from resolver.explain.advice import advise
-from resolver.explain.story import Recorder, tell
+from resolver.explain.story import Recorder, build_story
 from resolver.playground import World, signed
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
@@ -70,9 +70,9 @@ def test_the_chain_has_every_key_ds_and_signature(world: World) -> None:
     for below in story.zones[1:]:
         assert [ds.tag for ds in below.ds] == below.entry
     last = chain["nsec.dnssec.playground."].checks
-    assert [(names.to_text(k.owner), k.rtype, k.word) for k in last] == [
-        ("nsec.dnssec.playground.", c.DNSKEY, "good"),
-        ("www.nsec.dnssec.playground.", c.A, "good"),
+    assert [(names.to_text(k.owner), k.rtype, k.result) for k in last] == [
+        ("nsec.dnssec.playground.", c.DNSKEY, "valid"),
+        ("www.nsec.dnssec.playground.", c.A, "valid"),
     ]
     for check in story.checks:
         assert check.signature.inception < NOW < check.signature.expiration
@@ -84,7 +84,7 @@ def test_a_proof_of_absence_names_its_records(world: World) -> None:
     (proof,) = story.proofs
     assert proof.verdict is Verdict.SECURE and proof.what == "missing.nsec3.dnssec.playground. does not exist"
     assert {record.rtype for record in proof.records} == {c.NSEC3} and len(proof.records) >= 2
-    assert "does not exist, proved" in advise(story).why
+    assert "does not exist, validated" in advise(story).why
 
 
 def test_what_the_cache_had_is_told(world: World) -> None:
@@ -108,7 +108,7 @@ def test_an_insecure_delegation_says_by_which_proof(world: World) -> None:
     story = explained(resolver_in(world), "www.insecure.dnssec.playground.")
     last = story.zones[-1]
     assert last.verdict is Verdict.INSECURE and last.denial and not last.keys
-    assert [check.word for check in last.checks] == ["not needed"]
+    assert [check.result for check in last.checks] == ["not needed"]
     assert advise(story).zone == n("insecure.dnssec.playground.") and "not signed" in advise(story).why
 
 
@@ -170,7 +170,7 @@ def test_dead_servers_are_named_with_how_long_they_kept_silent() -> None:
 def test_root_servers_that_cannot_be_reached_are_the_networks_fault() -> None:
     advice = advise(told(build(links={"198.41.0.4": Link(loss=1.0)}), "www.example.com."))
     assert (advice.who, advice.zone, advice.people) == ("network", names.ROOT, "the network")
-    assert advice.hint.startswith("None of the root's servers can be reached") and "[[forward]]" in advice.hint
+    assert advice.hint.startswith("No root server can be reached") and "[[forward]]" in advice.hint
 
 
 def test_who_answers_in_place_of_the_roots_servers_is_told_apart() -> None:
@@ -181,7 +181,7 @@ def test_who_answers_in_place_of_the_roots_servers_is_told_apart() -> None:
     minet.net.hosts["198.41.0.4"] = scripted(impostor)
     advice = advise(told(minet, "www.example.com."))
     assert (advice.who, advice.people) == ("network", "the network")
-    assert "something on the way answers in their place" in advice.hint
+    assert "a device in the network intercepts DNS" in advice.hint
 
 
 def test_lame_servers_are_the_delegations_fault() -> None:
@@ -234,5 +234,5 @@ def test_steps_without_facts_leave_their_sentences() -> None:
     outcome = minet.ask("www.example.com.", trace=steps)
     for step in steps:
         step.facts = None
-    story = tell(steps, outcome, seconds=0.1, now=NOW, validating=False)
+    story = build_story(steps, outcome, seconds=0.1, now=NOW, validating=False)
     assert len(story.exchanges) == len(minet.net.log) and story.exchanges[0].why and len(story.steps) == len(steps)

@@ -192,7 +192,7 @@ def test_no_report_is_sent_to_an_error_reporting_agent():
     m = build()
     m.net.hosts["192.0.2.1"] = m.net.hosts["192.0.2.2"] = scripted(script)
     assert m.ask("www.example.com.").failure is not None
-    assert m.mesh.statistics()["faults"] == 0
+    assert m.mesh.statistics()["internal_errors"] == 0
     assert {names.is_subdomain(names.from_text("www.example.com."), names.from_text(entry.qname))
             for entry in m.net.log} == {True}
 
@@ -220,7 +220,7 @@ def test_infinite_resend_every_packet_passes_the_budget(allowed, rcode):
     lame = [f"192.0.2.{number}" for number in range(100, 113)]
     names_of = [f"sub.example.com. 60 NS n{number}.sub.example.com." for number in range(13)]
     glue = [f"n{number}.sub.example.com. 60 A {address}" for number, address in enumerate(lame)]
-    m = build(max_packets=allowed, links={address: Link(dead_tcp=True) for address in lame})
+    m = build(max_upstream_queries=allowed, links={address: Link(dead_tcp=True) for address in lame})
     m.net.hosts["192.0.2.1"] = m.net.hosts["192.0.2.2"] = scripted(
         lambda qname, qtype, packet: reply(packet, (), names_of, glue, flags=0)
     )
@@ -277,7 +277,8 @@ POLICIES = {
     "private": PolicySettings(private_addresses=("192.0.2.0/24",)),
     "all": PolicySettings(
         local_zones=("here. transparent",), local_data=("www.here. CNAME www.example.com.",),
-        dns64_prefix="64:ff9b::/96", private_addresses=("192.0.2.0/24",), renumber=("192.0.2.0/24 198.51.100.0/24",),
+        dns64_prefix="64:ff9b::/96", private_addresses=("192.0.2.0/24",),
+        rewrite_addresses=("192.0.2.0/24 198.51.100.0/24",),
         hosts=(HostEntry("host.here.", ("192.0.2.7",)),),
     ),
 }
@@ -291,7 +292,7 @@ def test_no_pair_of_settings_is_a_fault(policy, stale, age, server_timeout):
     # CVE-2025-40777, CVE-2026-55717: stale answers beside a policy ended the whole server.
     settings = Settings(
         dnssec=UNSIGNED, policy=POLICIES[policy],
-        cache=CacheSettings(serve_stale=stale, serve_stale_timeout=server_timeout),
+        cache=CacheSettings(max_stale_ttl=stale, stale_answer_client_timeout=server_timeout),
     )
     m = build(settings=settings)
     m.mesh._context.policy = PolicyPipeline(m.settings)
@@ -306,7 +307,7 @@ def test_no_pair_of_settings_is_a_fault(policy, stale, age, server_timeout):
     for _ in range(2):
         outcomes += [m.ask(name, rtype) for name, rtype in questions]
     m.net.sleep(m.mesh, 60)
-    assert m.mesh.statistics()["faults"] == 0
+    assert m.mesh.statistics()["internal_errors"] == 0
     assert m.mesh.statistics()["running"] == 0
     assert {type(rrset) for outcome in outcomes for rrset in outcome.answer} == {RRset}
 
@@ -323,7 +324,7 @@ def stale_and_private(server_timeout=1.8):
     """Two names whose data has expired, and a policy that looks at every outcome."""
     settings = Settings(
         dnssec=UNSIGNED, policy=POLICIES["private"],
-        cache=CacheSettings(serve_stale=86400, serve_stale_timeout=server_timeout),
+        cache=CacheSettings(max_stale_ttl=86400, stale_answer_client_timeout=server_timeout),
     )
     m = build(settings=settings)
     for name in ("www.example.com.", "ns1.example.com."):
@@ -343,7 +344,7 @@ def test_a_fault_in_stale_data_costs_nothing_else(server_timeout, monkeypatch):
     found = [m.start(name)[1] for name in ("www.example.com.", "ns1.example.com.", "www.example.com.")]
     m.net.run(m.mesh)
     assert [outcomes[0].rcode for outcomes in found] == [c.SERVFAIL if server_timeout else c.NOERROR] * 3
-    assert m.mesh.statistics()["faults"] > 0
+    assert m.mesh.statistics()["internal_errors"] > 0
     assert m.mesh.statistics()["running"] == 0
 
 
@@ -361,7 +362,7 @@ def test_a_fault_in_a_policy_shows_nothing_and_costs_nothing_else(monkeypatch):
     assert [(outcomes[0].rcode, outcomes[0].answer) for outcomes in found[::2]] == [(c.SERVFAIL, [])] * 2
     assert found[1][0].rcode == c.NOERROR
     assert m.mesh.peek(Question(names.from_text("www.example.com."), c.A)).answer == []
-    assert m.mesh.statistics()["faults"] == 4
+    assert m.mesh.statistics()["internal_errors"] == 4
 
 
 def test_a_fault_while_looking_up_is_an_answer_too(monkeypatch):
@@ -369,4 +370,4 @@ def test_a_fault_while_looking_up_is_an_answer_too(monkeypatch):
     monkeypatch.setattr(mesh_module, "find_outcome", _break)
     outcome = m.ask("www.example.com.")
     assert (outcome.rcode, outcome.failure.kind) == (c.SERVFAIL, FailureKind.INTERNAL)
-    assert m.mesh.statistics()["faults"] == 1
+    assert m.mesh.statistics()["internal_errors"] == 1

@@ -184,7 +184,7 @@ def test_a_server_that_stumbles_over_the_option_is_asked_without() -> None:
 
 
 def test_cookies_can_be_switched_off() -> None:
-    net = Net(gives, cookies=False)
+    net = Net(gives, send_cookies=False)
     net.ask(0)
     assert {entry.cookie for entry in net.m.net.log} == {None}
 

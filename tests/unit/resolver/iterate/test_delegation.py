@@ -34,7 +34,9 @@ def ns_set(zone, *targets, ttl=3600):
 
 
 def test_what_may_be_asked():
-    delegations, _, _ = make(own=("192.0.2.53", "2001:db8::53"), do_not_query=("10.0.0.0/8", "2001:db8:bad::/48"))
+    delegations, _, _ = make(
+        own=("192.0.2.53", "2001:db8::53"), do_not_query_addresses=("10.0.0.0/8", "2001:db8:bad::/48")
+    )
     for text in ("fe80::1%lo", "192.0.2.1", "2001:db8::1", "8.8.8.8"):
         assert delegations.permits(text), text
     for text in ("0.0.0.0", "0.1.2.3", "::", "224.0.0.1", "ff02::1", "127.0.0.1", "::1", "255.255.255.255",

@@ -214,7 +214,7 @@ def test_a_server_that_folds_case_is_asked_over_tcp():
 
 
 def test_names_are_asked_in_lower_case_where_the_operator_says_so():
-    m = build(case_exempt=("Example.com.",), qname_minimisation=False)
+    m = build(case_randomisation_exempt=("Example.com.",), qname_minimisation=False)
     seen = []
     host = m.net.hosts["192.0.2.1"]
 
@@ -388,7 +388,7 @@ def test_addresses_of_ones_own_and_forbidden_ones_are_never_asked():
     own = build(own=("192.0.2.1", "192.0.2.2"))
     assert own.ask("www.example.com.").rcode == c.SERVFAIL
     assert not own.net.asked("192.0.2.1") and not own.net.asked("192.0.2.2")
-    forbidden = build(do_not_query=("192.0.2.0/24",))
+    forbidden = build(do_not_query_addresses=("192.0.2.0/24",))
     assert forbidden.ask("www.example.com.").rcode == c.SERVFAIL
     assert not forbidden.net.asked("192.0.2.1")
 

@@ -24,7 +24,7 @@ def test_the_next_interval_tells_how_many_were_left_out(
         complaint.warn("full")
     now = 111.0
     complaint.warn("full")
-    assert [record.getMessage() for record in caplog.records] == ["full", "full (and 3 times since the last such line)"]
+    assert [record.getMessage() for record in caplog.records] == ["full", "full (3 more since the last line)"]
 
 
 def test_different_ones_do_not_hide_each_other(
@@ -38,8 +38,8 @@ def test_different_ones_do_not_hide_each_other(
     now = 111.0
     complaint.warn("%s fails", "c")
     said = [record.getMessage() for record in caplog.records]
-    assert said == ["a fails", "b fails (and 1 times since the last such line)",
-                    "c fails (and 4 times since the last such line)"]
+    assert said == ["a fails", "b fails (1 more since the last line)",
+                    "c fails (4 more since the last line)"]
 
 
 def test_no_memory_to_remember_the_line_is_no_error_of_who_complains() -> None:
@@ -67,4 +67,4 @@ def test_no_memory_for_the_line_is_no_error_of_who_complains(caplog) -> None:
         logger.removeFilter(short)
     with caplog.at_level(logging.WARNING):
         assert complaint.warn("again")
-    assert [record.getMessage() for record in caplog.records] == ["again (and 1 times since the last such line)"]
+    assert [record.getMessage() for record in caplog.records] == ["again (1 more since the last line)"]

@@ -109,8 +109,8 @@ def test_secrets_that_are_none_are_refused(secrets: list[str]) -> None:
 
 
 def test_required_cookies_need_cookies() -> None:
-    with pytest.raises(ValueError, match=r"needs server\.cookies"):
-        ServerSettings(cookies=False, require_cookies=True)
+    with pytest.raises(ValueError, match=r"needs server\.answer-cookies"):
+        ServerSettings(answer_cookies=False, require_cookies=True)
 
 
 # --- cookies in replies to clients --------------------------------------------------------------------------------
@@ -236,7 +236,7 @@ def test_a_cookie_of_a_wrong_length_is_a_format_error(size: int) -> None:
 
 
 def test_without_cookies_the_option_is_ignored() -> None:
-    parts = Parts(cookies=False)
+    parts = Parts(answer_cookies=False)
     assert cookie_in(parts.answer(ask(), positive())) is None
     view = fast(parts, ask())
     assert view is not None

@@ -144,7 +144,7 @@ def test_answer_larger_than_the_client_takes_is_truncated() -> None:
 
 
 def test_larger_payload_by_setting() -> None:
-    view = Parts(udp_payload=4096).answer(query(edns_payload=4096), positive(address(count=100)))
+    view = Parts(max_udp_size=4096).answer(query(edns_payload=4096), positive(address(count=100)))
     assert (view.tc, len(view.answer[0])) == (False, 100)
 
 
@@ -361,7 +361,7 @@ def test_rd_clear_is_refused_even_when_the_answer_is_known() -> None:
 
 
 def test_rd_clear_from_cache_by_setting() -> None:
-    parts = Parts(without_recursion="cache")
+    parts = Parts(non_recursive_queries="cache")
     assert reply_of(query(flags=0), parts).rcode == c.REFUSED
     parts.answer(query(), positive())
     packet = query(flags=0)
@@ -378,7 +378,7 @@ def test_rd_clear_from_cache_by_setting() -> None:
     (Verdict.INDETERMINATE, c.CD, c.NOERROR),
 ])
 def test_sets_in_the_cache_answer_without_recursion_when_they_may(verdict: Verdict, flags: int, rcode: int) -> None:
-    parts = Parts(without_recursion="cache")
+    parts = Parts(non_recursive_queries="cache")
     rrset = address()
     rrset.trust = Trust.ANSWER
     rrset.verdict = verdict
@@ -387,7 +387,7 @@ def test_sets_in_the_cache_answer_without_recursion_when_they_may(verdict: Verdi
 
 
 def test_indeterminate_sets_are_shown_when_nothing_is_validated() -> None:
-    parts = Parts(replace(Settings(), dnssec=DnssecSettings(enabled=False)), without_recursion="cache")
+    parts = Parts(replace(Settings(), dnssec=DnssecSettings(enabled=False)), non_recursive_queries="cache")
     rrset = address()
     rrset.trust = Trust.ANSWER
     parts.store.rrsets.put(rrset, parts.clock.real)
@@ -395,7 +395,7 @@ def test_indeterminate_sets_are_shown_when_nothing_is_validated() -> None:
 
 
 def test_glue_is_never_an_answer() -> None:
-    parts = Parts(without_recursion="cache")
+    parts = Parts(non_recursive_queries="cache")
     rrset = address()
     rrset.trust = Trust.GLUE
     rrset.verdict = Verdict.INSECURE
@@ -404,7 +404,7 @@ def test_glue_is_never_an_answer() -> None:
 
 
 def test_denial_in_the_cache_answers_without_recursion() -> None:
-    parts = Parts(without_recursion="cache")
+    parts = Parts(non_recursive_queries="cache")
     parts.store.rrsets.put_negative(names.lower(QNAME), 0, soa=SOA, proofs=[NSEC], ttl=60, verdict=Verdict.SECURE,
                                     now=parts.clock.real)
     view = reply_of(query(flags=0, do=True), parts)
@@ -412,7 +412,7 @@ def test_denial_in_the_cache_answers_without_recursion() -> None:
 
 
 def test_failure_in_the_cache_is_told_without_recursion() -> None:
-    parts = Parts(without_recursion="cache")
+    parts = Parts(non_recursive_queries="cache")
     parts.store.rrsets.put_failure(names.lower(QNAME), c.A, kind=FailureKind.BOGUS, verdict=Verdict.BOGUS,
                                    ede=c.EDE_DNSSEC_BOGUS, text="x", ttl=5, now=parts.clock.real)
     assert reply_of(query(flags=0), parts).rcode == c.SERVFAIL
@@ -530,7 +530,7 @@ def test_a_reply_for_which_there_is_no_memory_ends_the_connection() -> None:
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("where", ["before", "begun", "after", "told"])
 def test_a_query_for_which_there_is_no_memory_keeps_no_place(where: str, stream: bool) -> None:
-    parts = Parts(pending_queries=16, pending_per_client=1, pending_per_proven_client=1)
+    parts = Parts(pending_queries=16, pending_queries_per_client=1, pending_queries_per_verified_client=1)
     submit, tell = parts.mesh.submit, parts.service._submitted
 
     def short(question: Question, *, cd: bool = False, on_done: Any, network: Any = None) -> Any:
@@ -564,9 +564,9 @@ def test_a_query_for_which_there_is_no_memory_keeps_no_place(where: str, stream:
     assert parts.service.waiting == 0
 
 
-@pytest.mark.parametrize(("overflow", "expected"), [("servfail", c.SERVFAIL), ("drop", None)])
-def test_too_many_waiting_queries(overflow: str, expected: int | None) -> None:
-    parts = Parts(pending_queries=16, pending_network_share=100, overflow=overflow)
+@pytest.mark.parametrize(("action", "expected"), [("servfail", c.SERVFAIL), ("drop", None)])
+def test_too_many_waiting_queries(action: str, expected: int | None) -> None:
+    parts = Parts(pending_queries=16, pending_queries_network_percent=100, overload_action=action)
     for n in range(20):
         parts.ask(query(identity=n))
     assert parts.service.waiting == 16
@@ -581,7 +581,7 @@ def test_too_many_waiting_queries(overflow: str, expected: int | None) -> None:
 
 
 def test_dnsbomb_one_client_cannot_take_every_place() -> None:
-    parts = Parts(pending_per_client=3)
+    parts = Parts(pending_queries_per_client=3)
     for n in range(5):
         parts.ask(query(identity=n))
         parts.ask(query(identity=n), peer=("127.0.0.2", 9))
@@ -602,7 +602,7 @@ def test_dnsbomb_one_client_cannot_take_every_place() -> None:
 @pytest.mark.parametrize("stream", [False, True])
 def test_one_network_cannot_take_every_place(near: list[str], far: str, stream: bool) -> None:
     anybody = Settings(policy=PolicySettings(allow=("0.0.0.0/0", "::/0")))
-    parts = Parts(anybody, pending_queries=16, pending_network_share=50)
+    parts = Parts(anybody, pending_queries=16, pending_queries_network_percent=50)
     for n, host in enumerate(near):
         parts.ask(query(identity=n), peer=(host, 9), sink=Sink(stream=stream))
     assert (parts.service.waiting, parts.service.overflowed) == (8, 12)
@@ -617,7 +617,7 @@ def test_one_network_cannot_take_every_place(near: list[str], far: str, stream: 
 
 def test_several_networks_together_leave_room_for_another() -> None:
     anybody = Settings(policy=PolicySettings(allow=("0.0.0.0/0",)))
-    parts = Parts(anybody, pending_queries=100, pending_network_share=80)
+    parts = Parts(anybody, pending_queries=100, pending_queries_network_percent=80)
     for n in range(600):
         parts.ask(query(identity=n), peer=(f"192.0.{n % 3}.{n % 250}", 9))
     assert parts.service.overflowed > 400
@@ -669,7 +669,7 @@ def test_a_query_without_question_that_asks_for_no_cookie_either_is_an_error(pac
 
 
 def test_who_has_cookies_turned_off_answers_no_query_without_question() -> None:
-    parts = Parts(cookies=False)
+    parts = Parts(answer_cookies=False)
     parts.ask(cookie_alone(b"clients!"), sink=(sink := Sink()))
     assert [packet[3] & 0xF for packet in sink.packets] == [c.FORMERR]
     parts = Parts()
@@ -679,7 +679,8 @@ def test_who_has_cookies_turned_off_answers_no_query_without_question() -> None:
 
 def test_forged_packets_take_no_place_of_a_client_that_shows_its_cookie() -> None:
     parts = Parts(
-        pending_queries=16, pending_per_client=3, pending_per_proven_client=2, pending_network_share=100
+        pending_queries=16, pending_queries_per_client=3, pending_queries_per_verified_client=2,
+        pending_queries_network_percent=100,
     )
     forged = c.OPTION_COOKIE, b"clients!" + bytes(16)
     for n in range(50):
@@ -691,14 +692,14 @@ def test_forged_packets_take_no_place_of_a_client_that_shows_its_cookie() -> Non
     good = c.OPTION_COOKIE, server_cookies.answer(b"clients!", CLIENT[0], parts.clock.real)
     for n in range(3):
         parts.ask(query(identity=100 + n, options=[good]))
-    assert parts.service.statistics()["waiting_verified"] == 2, "not without bounds either"
+    assert parts.service.statistics()["pending_verified"] == 2, "not without bounds either"
     parts.ask(query(identity=200, options=[good]), peer=("127.0.0.9", 9))
-    assert parts.service.statistics()["waiting_verified"] == 2, "another's cookie proves nothing"
+    assert parts.service.statistics()["pending_verified"] == 2, "another's cookie proves nothing"
     parts.ask(query(identity=201), peer=("127.0.0.9", 9), sink=Sink(stream=True))
-    assert parts.service.statistics()["waiting_verified"] == 3, "nobody forges a TCP connection"
+    assert parts.service.statistics()["pending_verified"] == 3, "nobody forges a TCP connection"
     for _ in range(19):
         parts.mesh.finish(positive())
-    assert (parts.service.waiting, parts.service.statistics()["waiting_verified"]) == (0, 0)
+    assert (parts.service.waiting, parts.service.statistics()["pending_verified"]) == (0, 0)
 
 
 def test_who_has_shown_its_address_has_places_in_the_mesh_apart_from_who_only_carries_it() -> None:

@@ -739,7 +739,7 @@ def test_an_ask_under_forgery_can_be_made_again_over_tcp() -> None:
         [failure] = await got.wait()
         assert isinstance(failure, Failure)
         assert failure.kind is FailureKind.SPOOF_SUSPECTED
-        assert upstream.statistics()["tcp_opened"] == 0, "one exchange more, which nobody has paid for"
+        assert upstream.statistics()["tcp_connections_opened"] == 0, "one exchange more, which nobody has paid for"
         upstream.start(ask_for(stream.port, tcp=True), got)
         reply = (await got.wait(2))[1]
         assert isinstance(reply, Reply)

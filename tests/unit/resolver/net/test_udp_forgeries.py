@@ -145,7 +145,7 @@ def test_kaminsky_flood_ends_the_ask_unproved(port_per_query: bool) -> None:
         [failure] = await got.wait()
         assert isinstance(failure, Failure)
         assert failure.kind is FailureKind.SPOOF_SUSPECTED
-        assert upstream.statistics()["unproved"] == 1
+        assert upstream.statistics()["spoofing_suspected"] == 1
         assert upstream.pending == 0
         upstream.close()
         peer.close()
@@ -170,14 +170,15 @@ def test_an_error_without_a_question_counts_over_tcp_alone(rcode: int, port_per_
         port = free_port()
         peer = await UdpPeer.start(lambda query: bare(query, rcode), port=port)
         stream = await StreamPeer.start(lambda query: bare(query, rcode), port=port)
-        upstream = Upstream(asyncio.get_running_loop(), IterationSettings(port_per_query=port_per_query))
+        upstream = Upstream(asyncio.get_running_loop(), IterationSettings(source_port_per_query=port_per_query))
         got = Collector()
         upstream.start(ask_for(peer.port), got)
         [failure] = await got.wait()
         assert isinstance(failure, Failure)
         assert failure.kind is FailureKind.SPOOF_SUSPECTED
         found = upstream.statistics()
-        assert (found["udp_no_question_errors"], found["udp_unproved"], found["tcp_opened"]) == (1, 1, 0)
+        assert (found["udp_no_question_errors"], found["udp_spoofing_suspected"]) == (1, 1)
+        assert found["tcp_connections_opened"] == 0
         upstream.start(ask_for(peer.port, tcp=True), got)
         reply = (await got.wait(2))[1]
         assert isinstance(reply, Reply)
@@ -317,7 +318,7 @@ def test_a_cookie_of_our_own_is_made_when_none_is_known() -> None:
         assert sent[2:] == [b"known-cookie-of-server", None]
         # An option that only comes back is no cookie, unless it holds a part of the server's.
         assert [reply.cookie for reply in replies] == [b"", b"", b"known-cookie-of-server", b""]
-        assert upstream.statistics()["cookies"] == 1
+        assert upstream.statistics()["cookie_replies"] == 1
         upstream.close()
         peer.close()
 
@@ -341,7 +342,7 @@ def test_a_reply_with_a_wrong_cookie_never_happened(forged: bytes) -> None:
         assert isinstance(reply, Reply)
         assert reply.cookie == right
         found = upstream.statistics()
-        assert (found["cookie_mismatches"], found["unwanted_replies"], found["cookies"]) == (1, 1, 1)
+        assert (found["cookie_mismatches"], found["unwanted_replies"], found["cookie_replies"]) == (1, 1, 1)
         upstream.close()
         peer.close()
 

@@ -419,7 +419,7 @@ def test_an_ask_that_waits_for_a_socket_can_be_cancelled_and_has_its_timeout(mon
         for failure in failures:
             assert isinstance(failure, Failure)
             assert failure.kind is FailureKind.LOCAL_RESOURCE, "nothing was sent"
-        assert "taken" in failures[0].text and "in time" in failures[1].text
+        assert "in use" in failures[0].text and "in time" in failures[1].text
         assert (len(peer.queries), first.results, upstream.timeouts) == (1, [], 0)
         upstream.start(ask_for(peer.port), got)
         upstream.close()

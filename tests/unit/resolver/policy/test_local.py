@@ -107,7 +107,7 @@ def test_loopback_addresses_have_a_name():
 
 
 def test_special_names_can_be_switched_off():
-    off = Settings(policy=PolicySettings(special_names=False))
+    off = Settings(policy=PolicySettings(special_use_domains=False))
     assert all(ask(off, zone) is None for zone, _ in special_zones())
 
 

@@ -110,7 +110,8 @@ def test_failures_of_the_zone_are_tried_and_bogus_data_is_not():
 
 
 def test_reverse_names_of_made_addresses_lead_into_the_old_tree():
-    m = world(dns64_prefix=PREFIX, special_names=False, local_data=("80.2.0.192.in-addr.arpa. PTR www.example.com.",))
+    reverse = ("80.2.0.192.in-addr.arpa. PTR www.example.com.",)
+    m = world(dns64_prefix=PREFIX, special_use_domains=False, local_data=reverse)
     outcome = m.ask(names.to_text(names.reverse_address("64:ff9b::c000:250")), "PTR")
     assert [rrset.rtype for rrset in outcome.answer] == [c.CNAME, c.PTR]
     assert outcome.answer[1].targets() == [NAME]
@@ -222,7 +223,7 @@ def test_hints_without_private_addresses_stay_as_they_are_and_others_are_moved()
     rdata = service(1, (ALPN, b"\2h2"), (HINT4, PUBLIC4 * 2), (HINT6, PUBLIC6))
     outcome = Outcome(Question(NAME, c.HTTPS), c.NOERROR, [RRset(NAME, c.HTTPS, 60, [rdata])], [], Verdict.SECURE, 60)
     assert Rewriter(PolicySettings(private_addresses=("10.0.0.0/8",))).apply(outcome) is outcome
-    moved = Rewriter(PolicySettings(renumber=("192.0.2.0/24 198.51.100.0/24",))).apply(outcome)
+    moved = Rewriter(PolicySettings(rewrite_addresses=("192.0.2.0/24 198.51.100.0/24",))).apply(outcome)
     hints = bytes([198, 51, 100, 1]) * 2
     assert moved.answer[0].rdatas() == [service(1, (ALPN, b"\2h2"), (HINT4, hints), (HINT6, PUBLIC6))]
     assert moved.ede == []
@@ -256,7 +257,7 @@ def test_a_changed_set_is_neither_signed_nor_secure_and_the_original_is_untouche
 
 
 def test_renumbering():
-    m = world(renumber=("192.0.2.80/28 198.51.100.16/28", "2001:db8::/32 fd00::/32"))
+    m = world(rewrite_addresses=("192.0.2.80/28 198.51.100.16/28", "2001:db8::/32 fd00::/32"))
     assert addresses(m.ask("www.example.com.")) == ["198.51.100.16"]
     assert addresses(m.ask("ns1.example.com.")) == ["192.0.2.1"]
     assert sixes(m.ask("both.example.com.", "AAAA")) == ["fd00::82"]
@@ -266,8 +267,8 @@ def test_renumbering():
     "10.0.0.0/8", "10.0.0.0/8 10.0.0.0/9", "10.0.0.0/8 fd00::/8", "10.0.0.1/8 11.0.0.0/8",
 ])
 def test_renumbering_that_cannot_be(text):
-    with pytest.raises(ValueError, match=r"policy\.renumber"):
-        PolicySettings(renumber=(text,))
+    with pytest.raises(ValueError, match=r"policy\.rewrite_addresses"):
+        PolicySettings(rewrite_addresses=(text,))
 
 
 def test_nothing_to_do_costs_nothing():

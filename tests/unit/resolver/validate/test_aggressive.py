@@ -48,7 +48,7 @@ def build(
         f"example. 3600 DS {key.ds()}\n"
     )
     settings = Settings(
-        dnssec=DnssecSettings(trust_anchors=(root.anchor(),), negative_anchors=negative),
+        dnssec=DnssecSettings(trust_anchors=(root.anchor(),), negative_trust_anchors=negative),
         cache=replace(CacheSettings(), aggressive_nsec=aggressive),
         stub=(StubZone(stub, (STUB,)),) if stub else (),
     )

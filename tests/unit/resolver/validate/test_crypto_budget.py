@@ -202,7 +202,7 @@ def spend(m: Minet, hashes: int) -> dict[Budget, None]:
 def test_looking_for_stale_data_is_paid_by_the_query(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is looked for beside the work on the question, and again when that has failed in the end."""
     m = world(Nsec3(50, "aa"), example="brief 10 A 192.0.2.81\n",
-              cache=CacheSettings(serve_stale=86400, serve_stale_timeout=0.0))
+              cache=CacheSettings(max_stale_ttl=86400, stale_answer_client_timeout=0.0))
     m.ask("brief.example.")
     m.ask("nope.example.")
     m.net.hosts.pop(EXAMPLE_AT)
@@ -220,7 +220,7 @@ def test_looking_for_stale_data_of_a_remembered_failure_is_paid_by_the_query(
     peeks: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The alias is made from a wildcard by a proof that is held, each time anew, and leads to what has failed."""
-    m = world(Nsec3(50, "aa"), cache=CacheSettings(serve_stale=86400))
+    m = world(Nsec3(50, "aa"), cache=CacheSettings(max_stale_ttl=86400))
     m.net.hosts.pop(PLAIN_AT)
 
     def peek(name: str) -> Outcome | None:

@@ -60,7 +60,7 @@ def network(example: Example) -> Minet:
             hosts[".".join(map(str, glue.rdata(0)))] = scripted(child_server)
     settings = Settings(
         root_hints=(RootServer("a.root.", (ROOT_ADDRESS,)),),
-        dnssec=DnssecSettings(trust_anchors=(example.anchor,), sha1=True),
+        dnssec=DnssecSettings(trust_anchors=(example.anchor,), accept_sha1=True),
         iteration=IterationSettings(do_ip6=False, qname_minimisation=False),
     )
     net = FakeNet(hosts)

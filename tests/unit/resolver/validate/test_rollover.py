@@ -40,12 +40,12 @@ def test_a_new_key_is_trusted_after_its_hold_down_time() -> None:
     tp = point()
     see(tp, [OLD], NOW)
     see(tp, [OLD, NEW], NOW + DAY, by=[OLD])
-    assert states(tp) == {1: "valid", 2: "pending"}
+    assert states(tp) == {1: "valid", 2: "addpend"}
     for day in range(2, 31):
         see(tp, [OLD, NEW], NOW + day * DAY, by=[OLD])
         assert trusted(tp) == {1}
     assert see(tp, [OLD, NEW], NOW + 31 * DAY - 1, by=[OLD]) == []
-    assert see(tp, [OLD, NEW], NOW + 31 * DAY, by=[OLD]) == [f"key {NEW.key.tag} of example. is trusted from now on"]
+    assert see(tp, [OLD, NEW], NOW + 31 * DAY, by=[OLD]) == [f"key {NEW.key.tag} of example. is trusted now"]
     assert trusted(tp) == {1, 2}
 
 
@@ -87,7 +87,7 @@ def test_nothing_is_learned_from_a_set_that_no_trusted_key_signs() -> None:
     for day in range(1, 60, 5):
         see(tp, [OLD, NEW, OTHER], NOW + day * DAY, by=[NEW, OTHER])
         see(tp, [OLD, NEW, OTHER], NOW + day * DAY + 1, good=False)
-    assert (trusted(tp), states(tp)) == ({1}, {1: "valid", 2: "pending"})
+    assert (trusted(tp), states(tp)) == ({1}, {1: "valid", 2: "addpend"})
     assert tp.trouble
     assert tp.due == tp.looked + tp.retry
 
@@ -307,7 +307,7 @@ def test_everything_survives_being_written_and_read() -> None:
     (saved,) = parse(text)
     restore(again, saved)
     assert render([again]) == text
-    assert states(again) == states(tp) == {1: "revoked", 2: "missing", 3: "pending", 5: "valid"}
+    assert states(again) == states(tp) == {1: "revoked", 2: "missing", 3: "addpend", 5: "valid"}
     assert (again.due, again.looked, again.succeeded, again.retry) == (tp.due, tp.looked, tp.succeeded, tp.retry)
 
 
