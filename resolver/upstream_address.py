@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from resolver.options import check_names, parse_endpoint
 
-__all__ = ["DEFAULT_PATH", "HTTPS", "PIN_PREFIX", "TLS", "Encryption", "UpstreamAddress", "check_pin", "parse_upstream"]
+__all__ = ["DEFAULT_PATH", "DEFAULT_PORTS", "HTTPS", "PIN_PREFIX", "TLS", "Encryption", "UpstreamAddress", "check_pin", "parse_upstream"]
 
 TLS = "tls"
 HTTPS = "https"

@@ -16,12 +16,15 @@ from resolver.net.stream_upstream import StreamUpstream
 from resolver.net.udp_upstream import UdpUpstream
 from resolver.net.upstream_slots import RepliedNetworks
 from resolver.settings import IterationSettings
-from resolver.upstream_address import HTTPS
+from resolver.upstream_address import HTTPS, TLS
 
 if TYPE_CHECKING:
     from resolver.net.tls_upstream import TlsUpstream
 
 __all__ = ["Handle", "Upstream"]
+
+ENCRYPTED_COUNTERS = ("handshakes", "resumed", "refused")
+"""The counters of `TlsUpstream` besides those of `StreamUpstream`."""
 
 
 class Handle(Protocol):
@@ -129,9 +132,12 @@ class Upstream:
             encrypted.close()
 
     def statistics(self) -> dict[str, int]:
-        """Counters since the start: ``udp_...``, ``tcp_...``, and ``tls_...`` and ``https_...`` when in use."""
+        """Counters since the start: ``udp_...``, ``tcp_...``, ``tls_...`` and ``https_...``."""
         found = {f"udp_{name}": value for name, value in self.udp.statistics().items()}
         found.update((f"tcp_{name}", value) for name, value in self.stream.statistics().items())
-        for protocol, encrypted in self.encrypted.items():
-            found.update((f"{protocol}_{name}", value) for name, value in encrypted.statistics().items())
+        names = (*self.stream.statistics(), *ENCRYPTED_COUNTERS)
+        for protocol in (TLS, HTTPS):
+            encrypted = self.encrypted.get(protocol)
+            values = dict.fromkeys(names, 0) if encrypted is None else encrypted.statistics()
+            found.update((f"{protocol}_{name}", value) for name, value in values.items())
         return found
