@@ -490,22 +490,22 @@ HTTPS_UPSTREAMS_PER_SERVER = 6
 """connections: Outgoing connections to one server over HTTPS. With HTTP/1.1 each carries one query at a time; with
 HTTP/2 the first one carries all of them as a rule."""
 TLS_UPSTREAM_SPREAD = 16
-"""queries: With so many outstanding on each connection over TLS to a server, another one is opened. Below it a handshake
-costs more than the waiting for a segment that was lost."""
+"""queries: With so many outstanding on each connection over TLS to a server, another one is opened. Below it, a
+handshake costs more than a lost segment."""
 TLS_UPSTREAM_IDLE = 10
-"""seconds: An unused connection over TLS or HTTPS is closed after this time when the server names none. A handshake costs
-more than that of TCP, so it is longer than STREAM_UPSTREAM_IDLE (RFC 7858 section 3.4)."""
+"""seconds: An unused connection over TLS or HTTPS is closed after this time when the server names none (RFC 7858
+section 3.4). It is longer than STREAM_UPSTREAM_IDLE, because a handshake costs more."""
 TLS_UPSTREAM_IDLE_MAX = 120
-"""seconds: A longer idle timeout of a server is not used (RFC 7828): middle boxes forget connections after some time."""
+"""seconds: A longer idle timeout of a server is not used (RFC 7828), because middleboxes forget idle connections."""
 TLS_UPSTREAM_HANDSHAKE = 12
 """seconds: A handshake is ended after this time at the latest, as is the wait for a reply (SERVER_TIMEOUT_MAXIMUM)."""
 TLS_UPSTREAM_SHUTDOWN = 2
 """seconds: A server that does not answer close_notify within this time loses the connection."""
 TLS_UPSTREAM_WARNINGS = 8
-"""log lines: So many different reasons why servers were refused are logged per interval, such as one for each server."""
+"""log lines: Different reasons why servers were refused that are logged per interval, such as one for each server."""
 QUERY_PADDING_BLOCK = 128
-"""bytes: Encrypted queries are padded to a multiple of this (RFC 8467 section 4.1), so that their size does not tell the
-qname."""
+"""bytes: Encrypted queries are padded to a multiple of this (RFC 8467 section 4.1), so that their size does not reveal
+the qname."""
 DOH_REPLY_HEAD = 16_384
 """bytes: Head of an HTTP response with a DNS message. Real ones have some hundred bytes."""
 STORED_QUERY_OCTETS = 512

@@ -155,8 +155,8 @@ class StubZone:
         check_names(self.names, "names")
         encrypted = _check_upstreams(self.addresses, (TLS,), "stub_first" if self.stub_first else "", False)
         if encrypted and self.names:
-            raise ValueError("names: these servers would be queried unencrypted besides the encrypted ones of addresses;"
-                             " give their addresses with tls://")
+            raise ValueError("names: these servers would be queried unencrypted besides those of addresses; give their"
+                             " addresses with tls://")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,17 @@ from typing import NamedTuple
 
 from resolver.options import check_names, parse_endpoint
 
-__all__ = ["DEFAULT_PATH", "DEFAULT_PORTS", "HTTPS", "PIN_PREFIX", "TLS", "Encryption", "UpstreamAddress", "check_pin", "parse_upstream"]
+__all__ = [
+    "DEFAULT_PATH",
+    "DEFAULT_PORTS",
+    "HTTPS",
+    "PIN_PREFIX",
+    "TLS",
+    "Encryption",
+    "UpstreamAddress",
+    "check_pin",
+    "parse_upstream",
+]
 
 TLS = "tls"
 HTTPS = "https"
@@ -74,8 +84,8 @@ def parse_upstream(text: str, default_port: int, where: str) -> UpstreamAddress:
         return UpstreamAddress(*parse_endpoint(text, default_port, where))
     protocol = scheme.lower()
     if protocol not in DEFAULT_PORTS:
-        raise ValueError(f"{where}: {text!r} has the unknown scheme {scheme!r}; write tls:// or https://, or the address"
-                         " alone for plain DNS")
+        raise ValueError(f"{where}: {text!r} has the unknown scheme {scheme!r}; write tls:// or https://, or the"
+                         " address alone for plain DNS")
     rest, _, identity = rest.partition("#")
     host, slash, tail = rest.partition("/")
     path = ""
@@ -88,7 +98,8 @@ def parse_upstream(text: str, default_port: int, where: str) -> UpstreamAddress:
     except ValueError:
         if re.fullmatch(r"[A-Za-z][A-Za-z0-9._-]*(:\d+)?", host):
             raise ValueError(f"{where}: {text!r} has a name where an address must be, because the name would be looked"
-                             f" up unencrypted; write the address, and the name after '#': {EXAMPLES[protocol]}") from None
+                             " up unencrypted; write the address, and the name after '#': "
+                             f"{EXAMPLES[protocol]}") from None
         raise
     if not port:
         raise ValueError(f"{where}: {text!r} has port 0")
@@ -134,8 +145,8 @@ def _name(text: str, whole: str, where: str) -> str:
     except ValueError:
         pass
     if not re.fullmatch(r"[A-Za-z0-9._-]+", text):
-        raise ValueError(f"{where}: {whole!r} has {text!r} after '#', which is neither a host name nor a pin; pins begin"
-                         f" with {PIN_PREFIX}")
+        raise ValueError(f"{where}: {whole!r} has {text!r} after '#', which is neither a host name nor a pin; pins"
+                         f" begin with {PIN_PREFIX}")
     name = text.lower().removesuffix(".")
     check_names((name,), where)
     return name

@@ -88,7 +88,8 @@ def _through(settings: "Settings", request: grammar.Request) -> "Settings":
     if encryption is not None:
         identity = [encryption.name] if encryption.name else []
         identity += [PIN_PREFIX + pin for pin in encryption.pins]
-        endpoint = f"{encryption.protocol}://{endpoint}{encryption.path}" + ("#" if identity else "") + ",".join(identity)
+        endpoint = f"{encryption.protocol}://{endpoint}{encryption.path}"
+        endpoint += f"#{','.join(identity)}" if identity else ""
     zone = ForwardZone(".", (endpoint,), allow_unauthenticated=request.tls_insecure)
     iteration: IterationSettings = dataclasses.replace(
         settings.iteration,

@@ -1,7 +1,7 @@
 """Queries to servers over HTTPS (RFC 8484): POST with application/dns-message, over HTTP/2 or HTTP/1.1 by ALPN.
 
-Connections, slots, waiting and timeouts are those of `stream_upstream`, TLS and its checks those of `tls_upstream`. Over
-HTTP/2 a connection carries as many queries as the server permits, over HTTP/1.1 one at a time: the others of the
+Connections, slots, waiting and timeouts are those of `stream_upstream`, TLS and its checks those of `tls_upstream`.
+Over HTTP/2 a connection carries as many queries as the server permits, over HTTP/1.1 one at a time: the others of the
 connection wait in `_unsent`. Both codecs are those of `corenet.http`, without I/O, and bound what a server can send.
 
 A response counts when its status is 200, its type is application/dns-message, and the message in it is the reply to the

@@ -409,7 +409,7 @@ class StreamUpstream:
         self._waiting_after_eviction: OrderedDict[ServerQueue, None] = OrderedDict()
         self._assigning: asyncio.Handle | None = None
         self.warnings = LimitedWarning(logger)
-        self._closed = False
+        self.closed = False
         self.sent = 0
         self.replies = 0
         self.timeouts = 0
@@ -426,7 +426,7 @@ class StreamUpstream:
         if queue is None:
             queue = self._queues[key] = ServerQueue(ask.server, ask.zone)
         entry = StreamQuery(self, ask, on_reply, queue)
-        if self._closed:
+        if self.closed:
             self._refuse_soon(entry, "the upstream is closed")
             self.remove_if_unused(queue)
             return entry
@@ -522,7 +522,7 @@ class StreamUpstream:
 
     def schedule_assign(self) -> None:
         """A slot may be free: schedule `_assign_slots`, once for all events of this iteration of the loop."""
-        if (self._waiting or self._waiting_after_eviction) and not self._closed:
+        if (self._waiting or self._waiting_after_eviction) and not self.closed:
             if self._assigning is not None:
                 self._assigning.cancel()
             self._assigning = self.loop.call_soon(self._assign_slots)
@@ -569,7 +569,7 @@ class StreamUpstream:
 
     def close(self) -> None:
         """Close every connection. Queries in flight end without a callback."""
-        self._closed = True
+        self.closed = True
         for queue in list(self._queues.values()):
             for entry in list(queue.waiting):
                 entry.cancel()

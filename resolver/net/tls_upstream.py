@@ -2,8 +2,8 @@
 
 It differs from TCP in this: a connection begins with a handshake, which the timeout of its queries includes. The server
 must prove its name or one of its pinned keys (`resolver.upstream_address`); there is no other way to a reply, and no
-query is ever sent unencrypted. Queries are padded to blocks (RFC 8467 section 4.1). The server's idle timeout (RFC 7828)
-is used up to `TLS_UPSTREAM_IDLE_MAX`. Sessions are resumed.
+query is ever sent unencrypted. Queries are padded to blocks (RFC 8467 section 4.1). The server's idle timeout (RFC
+7828) is used up to `TLS_UPSTREAM_IDLE_MAX`. Sessions are resumed.
 
 These servers come from the configuration only. They have slots of their own, so that servers of public zones cannot use
 them up.
@@ -89,10 +89,15 @@ class TlsConnection(StreamConnection):
 
     def end_transport(self, transport: asyncio.Transport) -> None:
         """Close an idle connection with close_notify, so that its session can be resumed; abort a busy one."""
-        if self.pending or self.facts is None:
+        if self.pending or self.facts is None or self.owner.closed:
             transport.abort()
         else:
+            self.owner.ending.add(transport)
             transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.owner.ending.discard(self.transport)
+        super().connection_lost(exc)
 
     def note_timeout(self, entry: StreamQuery) -> None:
         """A recursive server is slow for some names. The connection is left only when nothing came since the query."""
@@ -130,10 +135,18 @@ class TlsUpstream(StreamUpstream):
     ) -> None:
         super().__init__(loop, idle_seconds=idle_seconds, connections=connections, **options)
         self.contexts = contexts
+        self.ending: set[asyncio.Transport | None] = set()
+        """Transports that wait for close_notify of the server, at most `TLS_UPSTREAM_SHUTDOWN` seconds."""
         self.handshakes = 0
         self.resumed = 0
         self.refused = 0
         self._refusals = LimitedWarning(logger, different=limits.TLS_UPSTREAM_WARNINGS)
+
+    def close(self) -> None:
+        super().close()
+        for transport in list(self.ending):
+            assert transport is not None
+            transport.abort()
 
     async def open_transport(self, connection: StreamConnection) -> None:
         assert isinstance(connection, TlsConnection)

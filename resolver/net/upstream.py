@@ -1,4 +1,6 @@
-"""Performs `Ask` effects over UDP, TCP, TLS or HTTPS. It is the `Exchange` of a running resolver; `Mesh` uses only its `start`.
+"""Performs `Ask` effects over UDP, TCP, TLS or HTTPS. It is the `Exchange` of a running resolver.
+
+`Mesh` uses only its `start`.
 
 An `Ask` is one query to one server over one transport. `iterate` selects the next server and transport, and takes each
 packet from the budget of the client query. A query to a server with encryption goes over that, in every case.
@@ -72,7 +74,7 @@ class Upstream:
             "replied_networks": replied_networks,
             "routes": routes,
         }
-        self.encrypted: "dict[str, TlsUpstream]" = {}
+        self.encrypted: dict[str, TlsUpstream] = {}
         """The encrypted transports that are in use, by protocol."""
         self.udp = UdpUpstream(
             loop,

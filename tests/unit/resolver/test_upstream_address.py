@@ -27,7 +27,10 @@ OTHER = "B" * 42 + "A="
             UpstreamAddress("192.0.2.1", 853, Encryption("tls", "a.example", (PIN, OTHER))),
         ),
         ("tls://192.0.2.1", UpstreamAddress("192.0.2.1", 853, Encryption("tls"))),
-        ("https://192.0.2.1#a.example", UpstreamAddress("192.0.2.1", 443, Encryption("https", "a.example", (), "/dns-query"))),
+        (
+            "https://192.0.2.1#a.example",
+            UpstreamAddress("192.0.2.1", 443, Encryption("https", "a.example", (), "/dns-query")),
+        ),
         (
             "https://[2001:db8::1]:8443/q{?dns}#a.example",
             UpstreamAddress("2001:db8::1", 8443, Encryption("https", "a.example", (), "/q")),
@@ -62,19 +65,20 @@ def test_forms(text: str, found: UpstreamAddress) -> None:
     ],
 )
 def test_errors_name_the_setting_and_the_fix(text: str, words: str) -> None:
-    with pytest.raises(ValueError, match="^addresses: ") as caught:
+    with pytest.raises(ValueError, match=r"^addresses: ") as caught:
         parse_upstream(text, 53, "addresses")
     assert words in str(caught.value)
 
 
 @given(st.text(alphabet="tlshp:/#@[]., \n192.x=+{?}-\0é", max_size=60))
 def test_any_text_is_understood_or_refused(text: str) -> None:
+    refusal = ""
+    found = UpstreamAddress("", 0)
     try:
         found = parse_upstream(text, 53, "addresses")
     except ValueError as error:
-        assert str(error).startswith("addresses: ")
-    else:
-        assert found.encryption is None or found.encryption.protocol in ("tls", "https")
+        refusal = str(error)
+    assert refusal.startswith("addresses: ") if refusal else found.address
 
 
 @pytest.mark.parametrize("text", [PIN, f"sha256//{PIN}"])
@@ -84,7 +88,7 @@ def test_pins_have_one_form(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "x", PIN[:-1], PIN + "=", "A" * 44, f"sha256/{PIN}", "é" * 44])
 def test_what_is_not_a_pin(text: str) -> None:
-    with pytest.raises(ValueError, match="^x: the pin"):
+    with pytest.raises(ValueError, match=r"^x: the pin"):
         check_pin(text, "x")
 
 
@@ -93,11 +97,11 @@ def test_settings_refuse_what_would_send_queries_unencrypted() -> None:
     assert ForwardZone(".", (good, "https://192.0.2.2#a.example")).addresses
     with pytest.raises(ValueError, match=r"^addresses: '192\.0\.2\.2' is unencrypted"):
         ForwardZone(".", (good, "192.0.2.2"))
-    with pytest.raises(ValueError, match="^forward_first: when the encrypted servers fail"):
+    with pytest.raises(ValueError, match=r"^forward_first: when the encrypted servers fail"):
         ForwardZone(".", (good,), forward_first=True)
-    with pytest.raises(ValueError, match="^stub_first: when the encrypted servers fail"):
+    with pytest.raises(ValueError, match=r"^stub_first: when the encrypted servers fail"):
         StubZone("a.example", (good,), stub_first=True)
-    with pytest.raises(ValueError, match="^names: these servers would be queried unencrypted"):
+    with pytest.raises(ValueError, match=r"^names: these servers would be queried unencrypted"):
         StubZone("a.example", (good,), ("ns.a.example",))
     assert StubZone("a.example", (good,)).addresses
     assert ForwardZone(".", ("192.0.2.1",), forward_first=True).forward_first
@@ -121,7 +125,7 @@ def test_a_resolver_takes_forwarders() -> None:
     assert [(zone.zone, zone.addresses) for zone in zones] == [
         ("c.example", ("192.0.2.8",)), ("b.example", ("192.0.2.9",)), (".", (given[0], given[2])),
     ]
-    with pytest.raises(ValueError, match="^forward: addresses: .* has no name and no pin"):
+    with pytest.raises(ValueError, match=r"^forward: addresses: .* has no name and no pin"):
         Resolver(forward=["tls://192.0.2.1"])
-    with pytest.raises(ValueError, match="^forward: a list of addresses"):
+    with pytest.raises(ValueError, match=r"^forward: a list of addresses"):
         Resolver(forward="tls://192.0.2.1#a.example")

@@ -1,4 +1,4 @@
-"""Queries over HTTPS to scripted servers, over HTTP/2 and HTTP/1.1: requests, responses, limits, and every way to fail."""
+"""Queries over HTTPS to scripted servers, over HTTP/2 and HTTP/1.1: requests, responses, limits, and failures."""
 
 import asyncio
 import ssl
@@ -309,7 +309,10 @@ def test_a_query_that_is_not_wanted_any_more_disturbs_no_other(authority: Author
 
 def test_queries_behind_a_lost_response_go_to_another_connection(authority: Authority, leaf: Leaf) -> None:
     async def body() -> None:
-        peer = await Peer.start(leaf, "http/1.1", lambda peer, query: None if len(peer.bodies) == 1 else right(peer, query))
+        def script(peer: Peer, query: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes] | None:
+            return None if len(peer.bodies) == 1 else right(peer, query)
+
+        peer = await Peer.start(leaf, "http/1.1", script)
         upstream, got, late = make(authority, per_server=1), Collector(), Collector()
         upstream.start(ask_for(peer.port, timeout=0.1), late)
         for _ in range(5):
@@ -324,7 +327,10 @@ def test_queries_behind_a_lost_response_go_to_another_connection(authority: Auth
 
 def test_a_stream_that_was_refused_is_sent_once_more(authority: Authority, leaf: Leaf) -> None:
     async def body() -> None:
-        peer = await Peer.start(leaf, "h2", lambda peer, query: (0, [], b"") if len(peer.bodies) == 1 else right(peer, query))
+        def script(peer: Peer, query: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+            return (0, [], b"") if len(peer.bodies) == 1 else right(peer, query)
+
+        peer = await Peer.start(leaf, "h2", script)
         assert isinstance(await one_result(authority, peer), Reply)
         peer = await Peer.start(leaf, "h2", lambda peer, query: (0, [], b""))
         failure = await one_result(authority, peer)

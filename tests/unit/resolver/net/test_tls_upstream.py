@@ -210,14 +210,14 @@ def test_a_server_that_is_not_the_one_gets_no_query(
 
     async def body() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-        peer, plain = await StreamPeer.start(tls=context_of(leaf)), UdpPeer()
+        peer = await StreamPeer.start(tls=context_of(leaf))
         plain = await UdpPeer.start(port=peer.port)
         upstream, got = make(authority), Collector()
         upstream.start(ask_for(peer.port, **identity), got)
         [failure] = await got.wait()
         assert isinstance(failure, Failure)
         assert failure.kind is FailureKind.NETWORK and failure.ede == c.EDE_NETWORK_ERROR
-        assert words in failure.text and f"127.0.0.1" in failure.text and f"port {peer.port} over TLS" in failure.text
+        assert words in failure.text and "127.0.0.1" in failure.text and f"port {peer.port} over TLS" in failure.text
         assert upstream.connection_count == 0
         assert upstream.statistics()["sent"] == 0 and upstream.statistics()["refused"] == 1
         assert not any(peer.connections) and not plain.queries
@@ -412,7 +412,12 @@ def with_keepalive(units: bytes) -> Callable[[bytes], list[bytes]]:
 
 @pytest.mark.parametrize(
     ("units", "seconds"),
-    [(b"\0\x32", 5.0), (b"\xff\xff", limits.TLS_UPSTREAM_IDLE_MAX), (b"", limits.TLS_UPSTREAM_IDLE), (b"\1", limits.TLS_UPSTREAM_IDLE)],
+    [
+        (b"\0\x32", 5.0),
+        (b"\xff\xff", limits.TLS_UPSTREAM_IDLE_MAX),
+        (b"", limits.TLS_UPSTREAM_IDLE),
+        (b"\1", limits.TLS_UPSTREAM_IDLE),
+    ],
 )
 def test_the_idle_timeout_of_the_server_is_used(
     authority: Authority, leaf: Leaf, units: bytes, seconds: float
