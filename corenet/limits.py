@@ -214,6 +214,9 @@ costs less only from about there on."""
 TLS_CONTROL_RECORDS = 100
 """records: A peer may send this many TLS records in a row that hold no data, such as key updates and session tickets.
 Each costs us more than it costs the peer; a renegotiation or a server's tickets are about ten."""
+TLS_ANSWERS_SIZE = 65_536
+"""bytes: While the transport below cannot send, a peer may cause this much ciphertext by what it sends. A key update of
+27 bytes wants an answer of 27 bytes."""
 TLS_SESSIONS = 1024
 """sessions: A client context keeps this many sessions to resume, those of all origins together."""
 TLS_SESSIONS_PER_ORIGIN = 32
@@ -379,6 +382,17 @@ HTTP2_MAX_STREAMS = Limit(
     "Streams that a peer may have open at the same time. RFC 9113 section 6.5.2 advises against fewer than 100. "
     "Streams beyond it are refused."
 )
+HTTP2_REQUESTS = Limit(
+    100, 1, 1000, "requests",
+    "Requests of a client on one connection at the same time; the server's own limit holds as well. Further requests "
+    "wait for a stream."
+)
+HTTP2_PROBE_DELAY = 300
+"""milliseconds: Requests to an origin whose protocol is not known wait this long for the first connection, because they
+may share it. A shorter time opens connections for nothing; a longer one delays requests while that one is slow."""
+HTTP2_SETTLE_SECONDS = 1
+"""seconds: A connection that was idle for longer must have no input waiting when a request begins on it, because it may
+be the server's end of the connection. Before that it may be the rest of a response that was cancelled."""
 HTTP2_CONTINUATIONS = 8
 """frames: CONTINUATION frames of one field block. Endless ones would take CPU time without end (CVE-2024-27316)."""
 HTTP2_SETTINGS_ENTRIES = 32

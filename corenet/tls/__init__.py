@@ -5,9 +5,11 @@ Transports live in `corenet.tls.transport` and are made by the loop; nobody impo
 
 from corenet.tls.context import (
     ALPN_HTTP1,
+    ALPN_HTTP2,
     HandshakeFailure,
     client_context,
     describe_handshake_error,
+    http2_client_context,
     received_close_notify,
     server_context,
 )
@@ -19,6 +21,7 @@ from corenet.tls.staples import set_staple
 
 __all__ = [
     "ALPN_HTTP1",
+    "ALPN_HTTP2",
     "CertificateRefused",
     "HandshakeFailure",
     "TlsConnection",
@@ -27,6 +30,7 @@ __all__ = [
     "default_client_context",
     "describe_connection",
     "describe_handshake_error",
+    "http2_client_context",
     "received_close_notify",
     "server_context",
     "set_staple",

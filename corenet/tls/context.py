@@ -22,15 +22,18 @@ from corenet.tls.sessions import Resumption, SessionCache
 
 __all__ = [
     "ALPN_HTTP1",
+    "ALPN_HTTP2",
     "ClientContext",
     "HandshakeFailure",
     "client_context",
     "describe_handshake_error",
+    "http2_client_context",
     "received_close_notify",
     "server_context",
 ]
 
 ALPN_HTTP1: tuple[str, ...] = ("http/1.1",)
+ALPN_HTTP2: tuple[str, ...] = ("h2", "http/1.1")
 STAPLES = ("no", "asked", "required")
 
 
@@ -76,19 +79,21 @@ class ClientContext(ssl.SSLContext):
         alone = ssl_object.getpeercert(True)
         return [alone] if alone else []
 
-    def resumption(self, server_hostname: str | None, peer: Any) -> Resumption | None:
+    def resumption(self, server_hostname: str | None, peer: Any, trust: Hashable) -> Resumption | None:
         """Return what a connection to `server_hostname` at the address `peer` has to do with resumption; None: nothing.
 
-        Without a name nobody can say whose session it is.
+        `trust` is what `trust()` said when the connection was made. Without a name nobody can say whose session it is.
         """
         if self.sessions is None or not server_hostname:
             return None
         port = peer[1] if isinstance(peer, tuple) else peer
-        return Resumption(self.sessions, (server_hostname.lower(), port, self._settings()))
+        return Resumption(self.sessions, (server_hostname.lower(), port, trust))
 
-    def _settings(self) -> Hashable:
-        """What decides which servers are accepted, and what is agreed upon; numbers, since enumerations cost more."""
+    def trust(self) -> Hashable:
+        """Return what decides now which servers are accepted and what is agreed upon, as a part of a session's key."""
+        # Numbers, since enumerations cost more.
         return (
+            None if self.sessions is None else self.sessions.generation,
             _raw.verify_mode.__get__(self),
             _raw.verify_flags.__get__(self),
             _raw.check_hostname.__get__(self),
@@ -182,6 +187,7 @@ def client_context(
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
     if alpn:
         context.set_alpn_protocols(list(alpn))
     if certificate is not None:
@@ -232,6 +238,11 @@ def server_context(
     if alpn:
         context.set_alpn_protocols(list(alpn))
     return context
+
+
+def http2_client_context() -> ssl.SSLContext:
+    """Make a client context that offers HTTP/2 before HTTP/1.1, with everything else as `client_context` has it."""
+    return client_context(alpn=ALPN_HTTP2)
 
 
 # --- what went wrong --------------------------------------------------------------------------------------------------

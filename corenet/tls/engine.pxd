@@ -31,6 +31,8 @@ cdef class TlsEngine:
     cdef object failure             # why a record could not be decrypted, behind all plaintext that was handed out
     cdef object policy              # the ClientContext that judges the server, else None
     cdef readonly double valid_until        # how long what it has checked is valid, in seconds since the epoch
+    cdef object trust               # what of the policy decided about trust when the connection was made
+    cdef size_t answers             # bytes of ciphertext that reading has caused, until somebody sets it to 0
     cdef bint native                # sessions and staples can be asked for and seen
     cdef size_t feed_size           # ciphertext is best fed in pieces of this size
 
@@ -43,6 +45,7 @@ cdef class TlsEngine:
     cdef object take(self, const char **data, size_t *length)
     cdef int taken(self) except -1
     cdef bint step_shutdown(self) except -1
+    cdef int finish(self) except -1
     cdef Py_ssize_t unread(self) except -1
     cdef Py_ssize_t unsent(self) except -1
     cdef int judge(self) except -1

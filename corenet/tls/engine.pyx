@@ -149,6 +149,17 @@ cdef class TlsEngine:
         """A session of this connection that was not returned before and may be resumed, or None."""
         return None
 
+    def offer_session(self, session: object) -> bool:
+        """Offer a `TlsSession` of an earlier connection to the server, before the first step of the handshake.
+
+        False: this engine cannot, or OpenSSL will not.
+        """
+        return self.resume(session)
+
+    def take_session(self) -> object:
+        """Return the newest session that the server has given and that was not returned before, else None."""
+        return self.new_session()
+
     # --- plaintext ------------------------------------------------------------------------------------------------
 
     cdef bint readable(self) noexcept:
@@ -207,6 +218,10 @@ cdef class TlsEngine:
 
     cdef bint step_shutdown(self) except -1:
         raise NotImplementedError
+
+    cdef int finish(self) except -1:
+        """The connection is over. Without an error of TLS its session stays good, also when no close_notify was sent."""
+        return 0
 
     def shutdown(self) -> bool:
         """Say goodbye (close_notify); True when the peer has said it too. May be called again after feeding.

@@ -85,8 +85,11 @@ cdef TlsEngine make_engine(object context, bint server_side, object server_hostn
         made = openssl_engine(ssl_object, policy)
     else:
         made = stdlib_engine(ssl_object, incoming, outgoing, policy)
-    if policy is not None and policy.staples != "no":
-        made.ask_staple()
+    if policy is not None:
+        # Now: the connection has the settings of this moment, whatever becomes of the context.
+        made.trust = policy.trust()
+        if policy.staples != "no":
+            made.ask_staple()
     return made
 
 

@@ -11,6 +11,7 @@ cdef enum:
     SSL_ERROR_WANT_READ = 2
     SSL_ERROR_WANT_WRITE = 3
     SSL_ERROR_ZERO_RETURN = 6
+    SSL_SENT_SHUTDOWN = 1
     SSL_CTRL_SET_TLSEXT_STATUS_TYPE = 65
     SSL_CTRL_GET_TLSEXT_STATUS_OCSP_RESPONSE = 70
     SSL_CTRL_SET_TLSEXT_STATUS_OCSP_RESPONSE = 71
@@ -61,7 +62,8 @@ cdef struct LibSSL:
     int (*SSL_write_ex)(void *ssl, const void *data, size_t length, size_t *written) noexcept nogil
     int (*SSL_get_error)(void *ssl, int code) noexcept nogil
     int (*SSL_pending)(void *ssl) noexcept nogil
-    int (*SSL_version)(void *ssl) noexcept nogil
+    int (*SSL_get_shutdown)(void *ssl) noexcept nogil
+    void (*SSL_set_shutdown)(void *ssl, int mode) noexcept nogil
     long (*SSL_ctrl)(void *ssl, int command, long number, void *pointer) noexcept nogil
 
     void *(*SSL_get_session)(void *ssl) noexcept nogil

@@ -31,8 +31,8 @@ from corenet.tls.engine cimport CONTROL_RECORDS, HEADER, Scanner, TlsEngine, flo
 from corenet.tls.libssl cimport (
     BIO_CTRL_FLUSH, BIO_CTRL_PENDING, BIO_CTRL_WPENDING, BIO_FLAGS_READ, BIO_FLAGS_RETRY, BIO_FLAGS_SHOULD_RETRY,
     BIO_TYPE_SOURCE_SINK, SSL_CTRL_GET_TLSEXT_STATUS_OCSP_RESPONSE, SSL_CTRL_SET_TLSEXT_STATUS_TYPE,
-    SSL_ERROR_WANT_READ, SSL_ERROR_WANT_WRITE, SSL_ERROR_ZERO_RETURN, TLS1_3_VERSION, TLSEXT_STATUSTYPE_ocsp, LibSSL,
-    libssl, ssl_of,
+    SSL_ERROR_WANT_READ, SSL_ERROR_WANT_WRITE, SSL_ERROR_ZERO_RETURN, SSL_SENT_SHUTDOWN, TLS1_3_VERSION,
+    TLSEXT_STATUSTYPE_ocsp, LibSSL, libssl, ssl_of,
 )
 
 from corenet.limits import TLS_RELEASE_GIL_SIZE
@@ -202,6 +202,8 @@ cdef OpenSSLEngine openssl_engine(object ssl_object, object policy):
     return made
 
 
+# Not cleared by the collector: code that runs while a cycle is taken apart may still come here, and finds a connection.
+@cython.no_gc_clear
 @cython.final
 cdef class OpenSSLEngine(TlsEngine):
     """One side of one connection; made by `corenet.tls.engines`."""
@@ -329,16 +331,19 @@ cdef class OpenSSLEngine(TlsEngine):
         """One SSL_read: DATA, NOTHING, END or FAILED; the last two are remembered."""
         cdef LibSSL *lib = libssl()
         cdef int result
+        cdef size_t before = self.wire.out_end
         if lib.ERR_peek_error():
             lib.ERR_clear_error()
         self.busy = True
         result = lib.SSL_read_ex(self.connection, target, room, got)
         self.busy = False
+        if self.wire.out_end != before:
+            # Answers that the protocol itself wanted, or an alert.
+            self.answers += self.wire.out_end - before
+            self.has_ciphertext = True
         if result == 1:
             self.wire.control = 0
             return DATA
-        # An answer that the protocol itself wanted, or an alert.
-        self.has_ciphertext = self.wire.out_end > 0
         result = lib.SSL_get_error(self.connection, result)
         if self.wire.flooded:
             lib.ERR_clear_error()
@@ -471,6 +476,13 @@ cdef class OpenSSLEngine(TlsEngine):
             self.busy = False
             self.has_ciphertext = self.wire.out_end > 0
         return True
+
+    cdef int finish(self) except -1:
+        cdef LibSSL *lib = libssl()
+        if self.established and self.failure is None and not self.busy:
+            # OpenSSL would take an end without close_notify for a failure, after which a session is not resumed.
+            lib.SSL_set_shutdown(self.connection, lib.SSL_get_shutdown(self.connection) | SSL_SENT_SHUTDOWN)
+        return 0
 
 
 # --- sessions ---------------------------------------------------------------------------------------------------------

@@ -78,6 +78,7 @@ cdef class TlsReceiver(NativeProtocol):
     cdef dict __dict__
 
     cdef int step_handshake(self) except -1
+    cdef int bound_answers(self) except -1
     cdef int prepare_resumption(self) except -1
     cdef int keep_session(self) except -1
     cdef int handshake_done(self) except -1

@@ -23,13 +23,14 @@ from corenet.transports.base cimport call_method0, call_method1, buffer_limits
 from corenet.transports.stream cimport ConnectionList, StreamTransport
 from corenet.transports.streambase cimport NativeProtocol, is_buffered
 
-from corenet.limits import TLS_DRAIN_TIMEOUT, TLS_HANDSHAKE_TIMEOUT, TLS_READ_HIGH_WATERMARK, TLS_SHUTDOWN_TIMEOUT, TLS_WRITE_HIGH_WATERMARK
+from corenet.limits import TLS_ANSWERS_SIZE, TLS_DRAIN_TIMEOUT, TLS_HANDSHAKE_TIMEOUT, TLS_READ_HIGH_WATERMARK, TLS_SHUTDOWN_TIMEOUT, TLS_WRITE_HIGH_WATERMARK
 from corenet.tls import ssl_transport_type
 from corenet.tls.default import shared_context, standard_context
 
 __all__ = ["TlsReceiver"]
 
 cdef int64_t DRAINING_NS = <int64_t>TLS_DRAIN_TIMEOUT * 1000000000
+cdef size_t ANSWERS = TLS_ANSWERS_SIZE
 cdef Py_ssize_t READ_HIGH = TLS_READ_HIGH_WATERMARK
 cdef Py_ssize_t WRITE_HIGH = TLS_WRITE_HIGH_WATERMARK
 # In seconds.
@@ -221,7 +222,7 @@ cdef class TlsReceiver(NativeProtocol):
         if not self.engine.native or self.engine.policy is None:
             return 0
         self.resumption = self.engine.policy.resumption(
-            self.engine.ssl_object.server_hostname, self.underlying.get_extra_info("peername")
+            self.engine.ssl_object.server_hostname, self.underlying.get_extra_info("peername"), self.engine.trust
         )
         if self.resumption is not None:
             session = self.resumption.offer()
@@ -244,6 +245,8 @@ cdef class TlsReceiver(NativeProtocol):
             try:
                 self.deliver(data, length)
                 if self.state == OPEN:
+                    if self.engine.answers:
+                        self.bound_answers()
                     if self.reading_paused or self.underlying_paused:
                         self.control_reading()
                     if self.pending_plaintext is not None:
@@ -266,6 +269,14 @@ cdef class TlsReceiver(NativeProtocol):
             return self.step_handshake()
         if self.state == CLOSING:
             return self.step_shutdown()
+        return 0
+
+    cdef int bound_answers(self) except -1:
+        """A peer may cause answers, to key updates for one, and read none of them: that memory is bounded."""
+        if not self.underlying_write_paused:
+            self.engine.answers = 0
+        elif self.engine.answers > ANSWERS:
+            raise ssl.SSLError(1, f"the peer has caused {self.engine.answers} bytes of answers and does not read them")
         return 0
 
     def data_received(self, data: object) -> None:
@@ -373,6 +384,7 @@ cdef class TlsReceiver(NativeProtocol):
         self.state = CLOSED
         self.closing = True
         self.app_state = APP_LOST
+        self.engine.finish()
         self.pending_plaintext = None
         self.pending_plaintext_size = 0
         self.protocol = None

@@ -37,6 +37,8 @@ class SessionCache:
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.clock = clock
+        # How often it was emptied. As a part of a key it keeps away what older connections bring later.
+        self.generation = 0
         self._sessions: OrderedDict[Hashable, deque[TlsSession]] = OrderedDict()
         self._count = 0
         self._octets = 0
@@ -94,6 +96,7 @@ class SessionCache:
     def clear(self) -> None:
         """Forget all sessions."""
         with self._lock:
+            self.generation += 1
             self._sessions.clear()
             self._count = self._octets = 0
 

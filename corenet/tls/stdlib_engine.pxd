@@ -13,11 +13,12 @@ cdef class StdlibEngine(TlsEngine):
     cdef object outgoing
     cdef Scanner scanner        # of what was fed
     cdef Py_ssize_t records
-    cdef bint counted           # `records` is a count; it is not for what came with the handshake's last flight
+    cdef bint counted           # `records` are all without data, when OpenSSL says that there is none
     cdef size_t control         # records without data since the last that had some
     cdef bint has_partial_record          # OpenSSL holds decrypted bytes of a record that was read in part
 
     cdef int on_want_read(self) except -1
+    cdef void on_data(self) noexcept
     cdef bytes read_record(self)
 
 cdef StdlibEngine stdlib_engine(object ssl_object, object incoming, object outgoing, object policy)

@@ -111,6 +111,11 @@ cdef class StdlibEngine(TlsEngine):
             self.failure = flooded()
         return 0
 
+    cdef void on_data(self) noexcept:
+        """Which of the records before the data held none is not known: they are not counted."""
+        self.control = 0
+        self.counted = False
+
     cdef bytes read_record(self):
         """The plaintext of one record; None when there is none."""
         cdef bytes data
@@ -132,7 +137,7 @@ cdef class StdlibEngine(TlsEngine):
         if PyBytes_GET_SIZE(data) == 0:
             self.ended = True
             return None
-        self.control = 0
+        self.on_data()
         self.has_partial_record = PyBytes_GET_SIZE(data) == size and self.ssl_core.pending() > 0
         if not self.has_partial_record and self.records > 0:
             self.records -= 1
@@ -143,6 +148,7 @@ cdef class StdlibEngine(TlsEngine):
         cdef bytes piece
         cdef list pieces = None
         cdef size_t step
+        cdef Py_ssize_t before = self.outgoing.pending
         while True:
             if length:
                 step = min(length, FEED)
@@ -158,12 +164,14 @@ cdef class StdlibEngine(TlsEngine):
                     pieces.append(piece)
             if length == 0 or self.ended or self.failure is not None:
                 break
+        self.answers += <Py_ssize_t>self.outgoing.pending - before
         return first if pieces is None else b"".join(pieces)
 
     cdef Py_ssize_t fill(self, object target) except -1:
         cdef Py_ssize_t room = len(target)
         cdef Py_ssize_t filled = 0
         cdef Py_ssize_t got
+        cdef Py_ssize_t before = self.outgoing.pending
         while filled < room and self.readable():
             try:
                 got = self.ssl_core.read(room - filled, target if filled == 0 else memoryview(target)[filled:])
@@ -178,11 +186,12 @@ cdef class StdlibEngine(TlsEngine):
             if got == 0:
                 self.ended = True
                 break
-            self.control = 0
+            self.on_data()
             self.has_partial_record = got == room - filled and self.ssl_core.pending() > 0
             if not self.has_partial_record and self.records > 0:
                 self.records -= 1
             filled += got
+        self.answers += <Py_ssize_t>self.outgoing.pending - before
         return filled
 
     cdef Py_ssize_t write_record(self, object data) except -2:

@@ -1,6 +1,6 @@
 """The client against a real nginx over TLS, on asyncio's loop and on ours.
 
-nginx is the peer that was not written by us: its access log says which connection each request came on. Without the
+The access log of nginx says on which connection each request came. Without the
 Debian package `nginx-light` (or any nginx) the tests are skipped, and say so.
 """
 
@@ -364,7 +364,7 @@ def test_an_early_close_inside_the_answer(loop: str, authority: Authority) -> No
 
 @pytest.mark.parametrize("kind", ["bytes", "length", "chunked", "stalls"])
 def test_a_body_that_nginx_refuses_before_its_end(loop: str, nginx: Nginx, kind: str) -> None:
-    """It answers 413 to the head or to the 32nd MiB; what is left of the body is not sent, and nobody waits for it."""
+    """It answers 413 to the head or to the 32nd MiB; what is left of the body is not sent."""
     before = len(nginx.log("/echo"))
     size = 40 << 20
 

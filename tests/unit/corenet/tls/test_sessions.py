@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from support.certs import Leaf
 from support.tls_engines import ENGINES
-from support.tls_pair import Listening, leaf, ours, server_context
+from support.tls_pair import Greeted, Listening, leaf, ours, server_context
+from support.twin import Recorder
 
 from corenet.limits import (
     TLS_SESSION_LIFETIME,
@@ -93,6 +94,40 @@ def test_changed_context_begins_anew(
     ours(main())
 
 
+def test_connection_that_is_older_than_the_change_brings_nothing(
+    ours: Any, native: None, leaf: tuple[Leaf, Path], server_context: ssl.SSLContext
+) -> None:
+    """A ticket that comes after the context was changed belongs to what was checked before."""
+    context = context_of(leaf)
+
+    async def main() -> None:
+        class Changing(Greeted):
+            def connection_made(self, transport: Any) -> None:
+                super().connection_made(transport)
+                # Before any ticket was read.
+                context.load_cert_chain(leaf[0].certificate, leaf[0].key)
+
+        async with Listening(server_context) as listening:
+            _, protocol = await asyncio.get_running_loop().create_connection(
+                Changing, *listening.server.sockets[0].getsockname(), ssl=context, server_hostname="localhost"
+            )
+            assert await protocol.lost is None
+            assert not await listening.visit(context)
+            assert await listening.visit(context)
+
+    ours(main())
+
+
+def test_change_between_making_and_connecting(native: None, leaf: tuple[Leaf, Path]) -> None:
+    """A connection has the settings of the moment in which it was made, and so has the key of its session."""
+    context = client_context(cafile=leaf[1])
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    before = context.trust()  # type: ignore[attr-defined]
+    context.verify_mode = ssl.CERT_REQUIRED
+    assert context.trust() != before  # type: ignore[attr-defined]
+
+
 def test_verification_that_was_off_proves_nothing(
     ours: Any, native: None, leaf: tuple[Leaf, Path], server_context: ssl.SSLContext
 ) -> None:
@@ -128,6 +163,30 @@ def test_each_name_port_and_context_has_its_own(
             assert not await one.visit(context, "127.0.0.1")
             # Names are the same in any case of letters.
             assert await one.visit(context, "LOCALHOST")
+
+    ours(main())
+
+
+def test_end_without_close_notify_spoils_no_session(
+    ours: Any, native: None, leaf: tuple[Leaf, Path], server_context: ssl.SSLContext
+) -> None:
+    """Clients that abort a connection, after a timeout for one, may resume its session all the same."""
+    context = context_of(leaf)
+
+    async def main() -> None:
+        class Aborting(Recorder):
+            def data_received(self, data: bytes) -> None:
+                super().data_received(data)
+                self.transport.abort()
+
+        async with Listening(server_context) as listening:
+            _, protocol = await asyncio.get_running_loop().create_connection(
+                Aborting, *listening.server.sockets[0].getsockname(), ssl=context, server_hostname="localhost"
+            )
+            assert await protocol.lost is None
+            del protocol
+            gc.collect()
+            assert await listening.visit(context)
 
     ours(main())
 

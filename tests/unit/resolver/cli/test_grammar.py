@@ -1,6 +1,6 @@
-"""The command line of rdig: what dig's users type is understood, and what cannot be is told in words.
+"""The command line of rdig: the grammar of dig, and errors that name the wrong word.
 
-A lone word is the name; of several words, types and classes are recognised wherever they stand.
+A single word is the name; of several words, types and classes are recognised in any position.
 """
 
 from contextlib import suppress

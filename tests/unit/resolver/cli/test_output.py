@@ -1,6 +1,6 @@
-"""What rdig prints, compared letter by letter: equal reports give equal text.
+"""The output of rdig, compared exactly: equal reports give equal text.
 
-The reports are made by hand, so that every branch of the printing is seen, also those the playground does not reach.
+The reports are written by hand, so that all branches are covered, including those that the playground does not reach.
 """
 
 import json
@@ -169,7 +169,7 @@ def test_extended_errors_in_words() -> None:
     assert ede_sentence(c.EDE_DNSSEC_BOGUS, "no key") == "DNSSEC Bogus (6): no key"
 
 
-def test_errors_notes_and_identities_of_strangers_do_not_reach_the_terminal_raw() -> None:
+def test_errors_notes_and_identities_of_servers_are_escaped() -> None:
     evil = "\x1b[2J\u202e"
     edns = EdnsReport(0, 1232, False, ((c.OPTION_NSID, b"\x1b[31mred"),))
     report = Report(names.ROOT, c.NS, c.IN, 0, 0, {}, "x", 1.0, edns=edns, ede=[(0, evil)], notes=[evil])
