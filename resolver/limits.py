@@ -486,6 +486,9 @@ STREAM_UPSTREAM_IDLE = 5
 """seconds: An unused outgoing connection is closed after this time (RFC 7766 section 6.2.3)."""
 TLS_UPSTREAMS = 64
 """connections: Outgoing connections over TLS, and as many over HTTPS. Only servers of the configuration get one."""
+TLS_UPSTREAM_SHARE = 25
+"""percent: Share of the slots for outgoing TCP connections that TLS takes when it is first used, and HTTPS likewise, so
+that the sum of descriptors stays the same."""
 HTTPS_UPSTREAMS_PER_SERVER = 6
 """connections: Outgoing connections to one server over HTTPS. With HTTP/1.1 each carries one query at a time; with
 HTTP/2 the first one carries all of them as a rule."""

@@ -80,7 +80,7 @@ def query_servers(
     `probing`: the query is a minimised one; after an error the full qname is tried instead of other servers.
     """
     zone = cut.zone
-    tries: dict[tuple[str, int], int] = {}
+    tries: dict[tuple[object, ...], int] = {}
     looked_up: set[bytes] | None = None
     last: Failure | None = None
     spare: Scrubbed | None = None

@@ -167,7 +167,7 @@ class HttpsConnection(TlsConnection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        if self._h2 is not None:
+        if self._h2 is not None and not self.closing:
             self._flush()
 
     def data_received(self, data: bytes) -> None:
@@ -253,6 +253,8 @@ class HttpsConnection(TlsConnection):
 
     def _leave_unsent(self) -> None:
         """The connection is `closing`: queries that were not sent go to another one."""
+        if self.owner.closed:
+            return
         unsent, self._unsent = self._unsent, deque()
         for entry in unsent:
             del self.pending[entry.identity]

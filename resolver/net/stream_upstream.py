@@ -581,6 +581,12 @@ class StreamUpstream:
             self._assigning.cancel()
             self._assigning = None
 
+    def give_up_slots(self, most: int, percent: int) -> int:
+        """Leave `percent` of the slots, at most `most` and at least one, to another upstream; returns their number."""
+        count = max(min(most, self._limit * percent // 100), 1)
+        self._limit = max(self._limit - count, 1)
+        return count
+
     @property
     def connection_count(self) -> int:
         """Number of connections, including those that are not established yet."""

@@ -122,7 +122,7 @@ class TlsUpstream(StreamUpstream):
     """All outgoing connections over TLS. `contexts` may be shared with other upstreams."""
 
     transport_name = "TLS"
-    connection_type = TlsConnection
+    connection_type: type[StreamConnection] = TlsConnection
 
     def __init__(
         self,

@@ -8,8 +8,9 @@ packet from the budget of the client query. A query to a server with encryption 
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from resolver import limits
 from resolver.effects import Ask, Failure, Reply
 from resolver.net.clock_random import Entropy
 from resolver.net.descriptors import stream_upstreams, udp_sockets
@@ -67,7 +68,7 @@ class Upstream:
         )
         self._loop = loop
         self._cert_bundle = settings.tls_cert_bundle
-        self._common = {
+        self._common: dict[str, Any] = {
             "entropy": entropy,
             "source_v4": source_v4,
             "source_v6": source_v6,
@@ -111,8 +112,11 @@ class Upstream:
             from resolver.net.tls_upstream import TlsUpstream
 
             kind = HttpsUpstream if protocol == HTTPS else TlsUpstream
+            # Their descriptors are part of those that were meant for TCP.
+            connections = self.stream.give_up_slots(limits.TLS_UPSTREAMS, limits.TLS_UPSTREAM_SHARE)
             found = self.encrypted[protocol] = kind(
                 self._loop,
+                connections=connections,
                 contexts=TlsContexts(self._cert_bundle),
                 after_batch=self.stream.after_batch,
                 **self._common,

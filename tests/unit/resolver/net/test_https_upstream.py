@@ -325,6 +325,23 @@ def test_queries_behind_a_lost_response_go_to_another_connection(authority: Auth
     corenet.run(body())
 
 
+@BOTH
+def test_closing_leaves_no_connection_and_calls_nobody_back(authority: Authority, leaf: Leaf, alpn: str) -> None:
+    async def body() -> None:
+        peer = await Peer.start(leaf, alpn, lambda peer, query: None)
+        upstream, got = make(authority, per_server=1), Collector()
+        for _ in range(5):
+            upstream.start(ask_for(peer.port), got)
+        while not peer.bodies:
+            await asyncio.sleep(0)
+        upstream.close()
+        assert upstream.connection_count == 0 and not upstream._queues
+        await peer.close()
+        assert got.results == []
+
+    corenet.run(body())
+
+
 def test_a_stream_that_was_refused_is_sent_once_more(authority: Authority, leaf: Leaf) -> None:
     async def body() -> None:
         def script(peer: Peer, query: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes]:

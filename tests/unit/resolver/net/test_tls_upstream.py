@@ -497,6 +497,18 @@ def test_an_encrypted_server_never_gets_a_plain_packet_whatever_the_query_says(
     corenet.run(body())
 
 
+def test_slots_of_encrypted_connections_come_from_those_of_tcp() -> None:
+    async def body() -> None:
+        upstream = Upstream(asyncio.get_running_loop(), IterationSettings())
+        before = upstream.stream._limit
+        made = [upstream._encrypted(protocol) for protocol in ("tls", "https", "tls")]
+        assert made[0] is made[2] and all(one._limit >= 1 for one in made)
+        assert upstream.stream._limit + made[0]._limit + made[1]._limit == before
+        upstream.close()
+
+    corenet.run(body())
+
+
 def test_plain_and_encrypted_queries_to_one_address_share_nothing(authority: Authority, leaf: Leaf) -> None:
     plain, encrypted = Server("127.0.0.1", 853), Server("127.0.0.1", 853, None, Encryption("tls", NAME))
     assert plain.key != encrypted.key
