@@ -446,7 +446,6 @@ def make_store(settings: Settings, *, shared: bool = False) -> Store:
         want.size,
         seed=os.urandom(_SEED_SIZE),
         shared=shared,
-        min_ttl=want.min_ttl,
         max_ttl=want.max_ttl,
         max_negative_ttl=want.max_negative_ttl,
         payload=settings.server.udp_payload,

@@ -361,7 +361,7 @@ KEEP_MISSING = Limit(
     "A trusted key that is no longer published is removed after 366 days, as in Unbound; 0 keeps it forever."
 )
 MANAGED_KEYS = 16
-"""keys: Trusted and pending keys of one zone, and as many removed ones that are remembered."""
+"""keys: Trusted and pending keys of one zone, and as many revoked and removed ones that are remembered."""
 AUTOTRUST_CHECKS = 16
 """checks: Signature checks for one RFC 5011 probe (KeyTrap, CVE-2023-50387)."""
 AUTOTRUST_HASHES = 1_000_000

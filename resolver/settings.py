@@ -276,7 +276,8 @@ class CacheSettings:
     )
     min_ttl: int = option(
         limits.CACHE_MIN_TTL.default,
-        "Shorter TTLs are raised to this; 0 keeps what the zone's owner said (RFC 1035 3.2.1).",
+        "Shorter TTLs of answers are raised to this; 0 keeps what the zone's owner said (RFC 1035 3.2.1). Not those of"
+        " secure data, NS and DS sets and referrals: signatures and parent zones limit these.",
         kind="seconds",
         limit=limits.CACHE_MIN_TTL,
     )
