@@ -343,8 +343,8 @@ class Resolver:
                 done.set_result(outcome)
 
         request = running.mesh.submit(question, cd=not validate, on_done=on_done, trace=steps)
-        running.driver.process_timers()
         try:
+            running.driver.process_timers()
             async with asyncio.timeout(timeout):
                 outcome = await done
         except TimeoutError:

@@ -247,6 +247,9 @@ BUDGET_HASHES = 10_000
 ALIAS_PROBES = 16
 """names: Ancestors of a name that are looked up in the cache for a DNAME. A name may have 127 labels, and few zones are
 so deep."""
+MESH_RETRY = 1000
+"""milliseconds: Timers whose processing raised an exception are processed again after this time. Sooner would fill the
+log."""
 DEADLINE_SLOT = 10
 """milliseconds: Width of one slot of the wheel in which query deadlines are kept. Finer slots cost more timers."""
 JOBS = 20_000

@@ -41,6 +41,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Hashable, MutableSequence, Sequence
+from contextlib import suppress
 from enum import Enum
 from heapq import heappop, heappush
 from itertools import count
@@ -108,7 +109,7 @@ OUT_OF_MEMORY = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "this resolver is
 INTERNAL_FAULT = Failure(FailureKind.INTERNAL, c.EDE_OTHER, "internal fault")
 CLOSING = Failure(FailureKind.CANCELLED, c.EDE_NOT_READY, "the resolver is closing")
 BUDGET_EXHAUSTED = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.OVERLOAD})
-# What resumes a job whose sub-query could not be started again because of a fault: the job ends with INTERNAL_FAULT.
+# What resumes a job whose sub-query or signature checks had a fault: the job ends with INTERNAL_FAULT.
 FAULT = Failure(FailureKind.INTERNAL, c.EDE_OTHER, "internal fault")
 
 
@@ -140,9 +141,12 @@ class Exchange(Protocol):
 
 
 class Crypto(Protocol):
-    """Performs a `Verify`: returns the results, or None when `on_done` gets them, later or before `verify` returns."""
+    """Performs a `Verify`: returns the results, or None when `on_done` gets them, later or before `verify` returns.
+    `on_done` gets the exception when a check raised one."""
 
-    def verify(self, jobs: Sequence[SignatureJob], on_done: Callable[[list[bool]], None], /) -> list[bool] | None: ...
+    def verify(
+        self, jobs: Sequence[SignatureJob], on_done: Callable[[list[bool] | Exception], None], /
+    ) -> list[bool] | None: ...
 
 
 class Clock(Protocol):
@@ -289,8 +293,8 @@ class Mesh:
 
         `network` is the client network that is charged for the jobs; None charges the program itself. `cd` asks for
         data without validation (the CD bit). With `trace`, every step is appended to it, and the query does not join
-        the job of another client query, so that the trace is complete. After `close` the outcome is a failure. When an
-        exception is raised, `on_done` is not called later.
+        the job of another client query, so that the trace is complete. After `close` the outcome is a failure, unless
+        the cache has it. When an exception is raised, `on_done` is not called later.
         """
         self._update_time()
         self._counts["submitted"] += 1
@@ -306,9 +310,6 @@ class Mesh:
         self, request: MeshRequest, question: Question, cd: bool, trace: MutableSequence[TraceStep] | None
     ) -> None:
         """Answer `request` at once, let it wait for a job, or refuse it."""
-        if self._closed:
-            self._deliver(request, failure_outcome(question, CLOSING), self._serial)
-            return
         counts = self._counts
         key = (question.key, cd)
         job = self._joinable(key) if trace is None else None
@@ -346,7 +347,7 @@ class Mesh:
         # started a job for this question.
         if request.done:
             return
-        if self._closed:
+        if self._closed:  # before this call, or now
             self._deliver(request, failure_outcome(question, CLOSING), self._serial)
             return
         job = self._joinable(key) if trace is None else None
@@ -806,9 +807,9 @@ class Mesh:
             except Exception as error:  # noqa: BLE001 - the other parents must be resumed
                 self._fault(error, "resuming", parent.task.question)
                 if not parent.finished:
-                    # Without memory for this, it waits for a child that it no longer has, until its deadline.
                     parent.waits_for = CHILD
-                    self._queue(parent, FAULT)
+                    with suppress(MemoryError):  # then it waits for a child that it no longer has, until its deadline
+                        self._queue(parent, FAULT)
         if failure is not None and job.requests:
             try:
                 if self._may_restart_clients(job, failure):
@@ -818,6 +819,7 @@ class Mesh:
                     outcome = self._stale_or_failure(task.question, failure, budget, cd=task.cd) or outcome
             except Exception as error:  # noqa: BLE001 - the clients must get an answer
                 self._fault(error, "answering", job.task.question)
+        job.payer = None
         self._deliver_all(job, outcome)
 
     def _resume_parent(self, parent: _Job, job: _Job, outcome: Outcome) -> None:
@@ -927,7 +929,7 @@ class Mesh:
             left_out, self._faults_left_out = self._faults_left_out, 0
             self._next_fault = self._context.monotonic + FAULT_INTERVAL
             more = f" ({left_out} faults since the last such line were not logged)" if left_out else ""
-            log.exception("internal fault while %s %r%s", doing, what, more)
+            log.error("internal fault while %s %r%s", doing, what, more, exc_info=error)
             return
         self._counts["shortages"] += 1
         if self._shortage_logged_in != self._context.now:
@@ -1112,6 +1114,7 @@ class Mesh:
         """End `job` when no client and no job waits for it, and then its child in the same way."""
         while not job.finished and not job.requests and not job.parents:
             self._unregister(job)
+            job.payer = None
             handle, job.handle = job.handle, None
             if handle is not None:
                 handle.cancel()
@@ -1202,11 +1205,15 @@ class _Job:
             mesh._count(task.budget)  # at once, because many more replies may arrive before the job is resumed
         mesh._drain()
 
-    def on_verified(self, results: list[bool]) -> None:
-        """Called with the results of a `Verify`."""
+    def on_verified(self, results: list[bool] | Exception) -> None:
+        """Called with the results of a `Verify`, or with the exception of a check: a fault, and no verdict."""
         if self.finished or self.waits_for is not CHECKS:
             return
         mesh = self.mesh
         mesh._update_time()
-        mesh._queue(self, results)
+        if isinstance(results, Exception):
+            mesh._fault(results, "checking signatures for", self.task.question)
+            mesh._queue(self, FAULT)
+        else:
+            mesh._queue(self, results)
         mesh._drain()

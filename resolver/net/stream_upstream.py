@@ -118,8 +118,12 @@ class StreamQuery:
         """Call back, once."""
         self.release()
         on_reply, self.on_reply = self.on_reply, None
-        if on_reply is not None:
+        if on_reply is None:
+            return
+        try:
             on_reply(result)
+        except Exception as error:  # noqa: BLE001 - an error in one query must not lose the others of the connection
+            self.owner.loop.call_exception_handler({"message": "handling an upstream reply failed", "exception": error})
 
     def charge_packet(self) -> Failure | None:
         """Take a packet for a retransmission from the budget; returns the failure when none is left."""
@@ -217,7 +221,11 @@ class _Connection(asyncio.Protocol):
         self.owner.drop(self)
 
     def connection_failed(self, text: str, kind: FailureKind = FailureKind.NETWORK) -> None:
-        """The connection is lost: send its queries once more on another one, or fail them."""
+        """The connection is lost: send its queries once more on another one, or fail them.
+
+        A callback may cancel queries that come later, or close the upstream. These are in no table here, so it cannot
+        end them itself.
+        """
         self.closing = True
         self.owner.drop(self)
         entries = list(self.pending.values())
@@ -225,6 +233,11 @@ class _Connection(asyncio.Protocol):
             entry.connection = None
         self.pending.clear()
         for entry in entries:
+            if entry.on_reply is None:
+                continue
+            if self.owner.closed:
+                entry.cancel()
+                continue
             if not self.reply_count or entry.retried:
                 entry.fail(kind, text)
                 continue
@@ -367,7 +380,7 @@ class StreamUpstream:
         self._waiting_after_eviction: OrderedDict[_ServerQueue, None] = OrderedDict()
         self._assigning: asyncio.Handle | None = None
         self._warnings = LimitedWarning(logger)
-        self._closed = False
+        self.closed = False
         self.sent = 0
         self.replies = 0
         self.timeouts = 0
@@ -384,7 +397,7 @@ class StreamUpstream:
         if queue is None:
             queue = self._queues[key] = _ServerQueue(key, ask.zone)
         entry = StreamQuery(self, ask, on_reply, queue)
-        if self._closed:
+        if self.closed:
             self._refuse_soon(entry, "the upstream is closed")
             self.remove_if_unused(queue)
             return entry
@@ -480,7 +493,7 @@ class StreamUpstream:
 
     def schedule_assign(self) -> None:
         """A slot may be free: schedule `_assign_slots`, once for all events of this iteration of the loop."""
-        if (self._waiting or self._waiting_after_eviction) and not self._closed:
+        if (self._waiting or self._waiting_after_eviction) and not self.closed:
             if self._assigning is not None:
                 self._assigning.cancel()
             self._assigning = self.loop.call_soon(self._assign_slots)
@@ -526,8 +539,9 @@ class StreamUpstream:
         )
 
     def close(self) -> None:
-        """Close every connection. Queries in flight end without a callback."""
-        self._closed = True
+        """Close every connection. Queries in flight end without a callback; for those that have failed it still comes.
+        """
+        self.closed = True
         for queue in list(self._queues.values()):
             for entry in list(queue.waiting):
                 entry.cancel()

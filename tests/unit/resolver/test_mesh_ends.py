@@ -238,6 +238,23 @@ def test_a_fault_while_a_parent_starts_again_costs_that_query(scripted, monkeypa
     check(m)
 
 
+def test_a_fault_in_a_signature_check_costs_that_query(scripted):
+    """It is no verdict: the outcome is a failure, and not bogus data."""
+    m = scripted
+    m.mesh._crypto = crypto = Later()
+
+    def checking(task, context):
+        yield Verify((2,))
+        return outcome_for(task.question)
+
+    m.table["x."] = checking
+    _, found = m.start("x.")
+    crypto.waiting[0](MemoryError())
+    assert kinds(found) == [FailureKind.INTERNAL]
+    assert m.mesh.statistics()["shortages"] == 1
+    check(m)
+
+
 def test_a_shortage_while_a_client_starts_again_costs_that_client(scripted):
     """The clients after it start again."""
     m = scripted
@@ -274,28 +291,38 @@ def test_a_fault_in_submit_leaves_no_job(scripted):
     check(m)
 
 
-@pytest.mark.parametrize("name", ["timer.", "asks."])
-def test_a_job_whose_wake_up_is_lost_ends_at_its_deadline(scripted, name):
+def test_a_timer_that_is_lost_for_lack_of_memory_ends_at_the_deadline(scripted):
     m = scripted
-    m.table.update({"timer.": pausing(1.0), "asks.": needing("timer.")})
-    _, found = m.start(name)
+    m.table["x."] = pausing(1.0)
+    _, found = m.start("x.")
     m.mesh.tick(m.net.monotonic())
-    m.mesh._ready = ShortQueue(m.mesh._ready)
+    m.mesh._ready = ShortQueue()
+    m.mesh._ready.missing = 1
     m.net.now += 1.0
-    # For "timer.", no memory when its timer fires. For "asks.", there is some then, and none when it is resumed.
-    m.mesh._ready.missing = 1 if name == "timer." else 0
-    if name == "timer.":
-        with pytest.raises(MemoryError):
-            m.mesh.tick(m.net.monotonic())
-    else:
-        job = next(iter(m.mesh._timers))[2]
-        m.mesh._queue(job, None)
-        m.mesh._ready.missing = 2
-        with pytest.raises(MemoryError):
-            m.mesh._drain()
-    assert found == []
+    with pytest.raises(MemoryError):
+        m.mesh.tick(m.net.monotonic())
     m.net.sleep(m.mesh, 2 * DEADLINE)
     assert (kinds(found), running(m)) == ([FailureKind.DEADLINE], 0)
+    check(m)
+
+
+def test_a_parent_that_cannot_be_resumed_for_lack_of_memory_ends_at_its_deadline(scripted):
+    """The other parent, and the client, of the same sub-query go on."""
+    m = scripted
+    m.table.update({"shared.": pausing(1.0), "a.": needing("shared.", Purpose.NS_ADDRESS),
+                    "b.": needing("shared.", Purpose.NS_ADDRESS)})
+    found = [m.start(name)[1] for name in ("a.", "b.")]
+    found.append(m.start("shared.", cd=True)[1])
+    m.mesh.tick(m.net.monotonic())
+    queue = m.mesh._ready = ShortQueue()
+    queue.append((next(iter(m.mesh._timers))[2], None))
+    m.mesh._timers[0][2].waits_for = Wait.TURN
+    queue.missing = 2
+    m.mesh._drain()
+    assert [kinds(one) for one in found] == [[], [None], [None]]
+    m.net.sleep(m.mesh, 2 * DEADLINE)
+    assert kinds(found[0]) == [FailureKind.DEADLINE]
+    assert running(m) == 0
     check(m)
 
 
@@ -346,7 +373,38 @@ def test_a_client_cancelled_while_it_starts_again_leaves_no_job(scripted):
     m.net.sleep(m.mesh, 5.0)
     assert kinds(found) == [FailureKind.OVERLOAD, FailureKind.BUDGET]
     assert requests[0].done and running(m) == 0
+    assert m.mesh.statistics()["jobs"] == 3
     check(m)
+
+
+def test_a_callback_that_asks_the_same_shares_the_job(scripted):
+    """Two queries end so that the last one gets a slot, and the callback of each asks the same as that."""
+    m = scripted
+    m.table["new."] = pausing(0.1)
+    m.mesh._quota.capacity = 2
+    found = []
+    for name in ("slow.", "slow2."):
+        m.table[name] = pausing(7.0)
+        m.mesh.submit(question(name), network=name,
+                      on_done=lambda _: m.mesh.submit(question("new."), on_done=found.append, network="two"))
+    m.net.sleep(m.mesh, 1.0)
+    m.mesh.submit(question("new."), on_done=found.append, network="two")
+    m.net.sleep(m.mesh, 1.0)
+    assert kinds(found) == [None] * 3
+    assert m.mesh.statistics()["jobs"] == 3
+    check(m)
+
+
+def test_a_job_that_ended_keeps_no_request(scripted):
+    """A timer may still refer to it for a long time."""
+    m = scripted
+    m.table["x."] = pausing(5.0)
+    for ends in (m.mesh.cancel, lambda _: m.mesh.close()):
+        request, _ = m.start("x.")
+        m.mesh.tick(m.net.monotonic())
+        job = request._job
+        ends(request)
+        assert (job.finished, job.payer, job.requests) == (True, None, [])
 
 
 # --- clients that join ----------------------------------------------------------------------------------------------
@@ -395,6 +453,16 @@ def test_the_client_whose_budget_ran_out_does_not_start_again(scripted):
     m.net.sleep(m.mesh, 5.0)
     assert [kinds(one) for one in found] == [[FailureKind.BUDGET]] * 5
     assert m.mesh.statistics()["jobs"] == 5
+    check(m)
+
+
+def test_clients_whose_deadline_has_passed_do_not_start_again(scripted):
+    m = scripted
+    m.table["x."] = pausing(2 * DEADLINE)
+    found = [m.start("x.")[1] for _ in range(3)]
+    m.net.sleep(m.mesh, 2 * DEADLINE)
+    assert [kinds(one) for one in found] == [[FailureKind.DEADLINE]] * 3
+    assert m.mesh.statistics()["jobs"] == 1
     check(m)
 
 
