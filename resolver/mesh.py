@@ -930,7 +930,8 @@ class Mesh:
             left_out, self._faults_left_out = self._faults_left_out, 0
             self._next_fault = self._context.monotonic + FAULT_INTERVAL
             more = f" ({left_out} more since the last line)" if left_out else ""
-            log.error("resolution: unexpected exception while %s %r; this is a bug%s", doing, what, more, exc_info=error)
+            text = "resolution: unexpected exception while %s %r; this is a bug%s"
+            log.error(text, doing, what, more, exc_info=error)
             return
         self._counts["out_of_memory"] += 1
         if self._shortage_logged_in != self._context.now:
