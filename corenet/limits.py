@@ -52,8 +52,8 @@ GIL_HOLD_NANOSECONDS = 5_000_000
 """nanoseconds: While no other thread takes the GIL, the time between two offers doubles up to this value, which is the
 interpreter's own switch interval. Less costs a busy loop more system calls; more makes other loops wait."""
 POLL_BATCH = 1024
-"""events: One epoll_wait returns at most this many. With fewer, a loop with many busy descriptors waits more often; more
-take memory in each loop (12 bytes an event)."""
+"""events: One epoll_wait returns at most this many. With fewer, a loop with many busy descriptors waits more often;
+more take memory in each loop, 12 bytes an event."""
 POLL_SKIP_NANOSECONDS = 50_000
 """nanoseconds: A ready descriptor waits at most this long behind a chain of callbacks. A shorter time costs more calls
 of epoll_wait."""

@@ -206,7 +206,7 @@ class Server(asyncio.AbstractServer):
         if sockets is None:
             return
         self._sockets = None
-        # In reverse order. Each step is taken even if another raises, as `close` of a socket does that has no descriptor.
+        # In reverse order. Each step is taken even if another raises, as closing a socket without a descriptor does.
         with contextlib.ExitStack() as steps:
             steps.callback(self._closed)
             if self._cleanup is not None:

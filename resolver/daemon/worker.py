@@ -365,7 +365,7 @@ class _Worker:
         if not self.stopping.done():
             self.stopping.set_result(reason)
 
-    def check_signatures(self, jobs: Sequence[Any], on_done: Callable[[list[bool]], None]) -> None:
+    def check_signatures(self, jobs: Sequence[Any], on_done: Callable[[list[bool] | Exception], None]) -> None:
         """Check signatures beside the queries'; `on_done` is told, at once where there was time."""
         results = self.current.resolver.crypto.verify(jobs, on_done)
         if results is not None:

@@ -183,8 +183,8 @@ def test_each_limit_with_a_range_is_set_somewhere() -> None:
 
 # --- constants of the C code ------------------------------------------------------------------------------------------
 
-# Each constant of an enum from 100 on, each array from 16 elements on, each list of freed objects. Either the value from
-# `limits` with which it must agree (a range: beyond which it must lie), or why it is no limit that could be changed.
+# Each constant of an enum from 100 on, each array from 16 elements on, each list of freed objects. Either the value
+# from `limits` with which it must agree (a range: beyond which it must lie), or why it is no limit that could change.
 WIRE = "a size of the format"
 LISTS = "freed objects that are used again; a decorator takes literals only"
 LARGE_CONSTANTS: dict[str, int | range | str] = {
@@ -228,7 +228,9 @@ LARGE_CONSTANTS: dict[str, int | range | str] = {
     "resolver/net/match.pyx: bits[]": "a bit for each letter of a name",
     "resolver/net/native.pyx: NANOSECONDS": "a unit",
     "resolver/net/reserve.pyx: CAPACITY": "5/4 of MOST_BLOCKS",
-    "resolver/net/reserve.pyx: MOST_BLOCKS": range(resolver.limits.MEMORY_RESERVE // resolver.limits.MEMORY_RESERVE_BLOCK),
+    "resolver/net/reserve.pyx: MOST_BLOCKS": range(
+        resolver.limits.MEMORY_RESERVE // resolver.limits.MEMORY_RESERVE_BLOCK
+    ),
     "resolver/net/udp_upstream.pyx: SLOTS": "slots of the timeout wheel; longer timeouts go round again",
     "resolver/net/udp_upstream.pyx: ancillary[]": "room for the control messages that are asked for",
     "resolver/net/udp_upstream.pyx: freelist": LISTS,
@@ -257,7 +259,7 @@ def large_constants() -> dict[str, int]:
             name, text = path.relative_to(root).as_posix(), path.read_text()
             for block in re.findall(r"^cdef enum:\n((?: +.*\n|\n)+)", text, re.MULTILINE):
                 for member, value in re.findall(r"^ +(\w+) = (\d[\d _<+*]*)", block, re.MULTILINE):
-                    number = eval(value)  # noqa: S307 - digits and operators
+                    number = eval(value)  # digits and operators
                     if (number >= 100 or member == "BATCH") and not member.startswith("T_"):
                         found[f"{name}: {member}"] = number
             found |= {f"{name}: {array}[]": int(size) for array, size in re.findall(r"\w+ \*?(\w+)\[(\d+)\]", text)

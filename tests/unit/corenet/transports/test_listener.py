@@ -367,7 +367,11 @@ def test_a_server_that_could_not_start_leaves_no_socket(kind: str, tmp_path: Pat
 
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
-        make = loop.create_server(Recorder, "127.0.0.1", 0) if kind == "tcp" else loop.create_unix_server(Recorder, path)
+        make: Any
+        if kind == "tcp":
+            make = loop.create_server(Recorder, "127.0.0.1", 0)
+        else:
+            make = loop.create_unix_server(Recorder, path)
         with pytest.raises(OSError, match="no room"):
             await make
         assert bound[0].fileno() == -1
