@@ -398,9 +398,10 @@ cdef class StreamBase(Transport):
 
     cdef int on_eof(self) except -1:
         """The peer will send no more; `eof_received` decides whether the other direction stays open."""
-        cdef object keep_open
+        cdef bint keep_open
         self.eof_seen = True
         try:
+            # Its truth value is asked for here, because that may raise, too.
             keep_open = call_method0(self.protocol, "eof_received")
         except (SystemExit, KeyboardInterrupt):
             raise

@@ -618,3 +618,27 @@ def test_transports_are_freed_without_the_collector() -> None:
     finally:
         gc.enable()
     assert sys.getrefcount(protocols) < 5
+
+
+def test_a_result_of_eof_received_without_truth_value_ends_the_connection() -> None:
+    """asyncio reports it in each iteration, for ever."""
+
+    class Neither:
+        def __bool__(self) -> bool:
+            raise ZeroDivisionError("neither")
+
+    class Protocol(Recorder):
+        def eof_received(self) -> Any:
+            return Neither()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        reports: list[str] = []
+        loop.set_exception_handler(lambda _loop, context: reports.append(context["message"]))
+        ours, theirs = socket.socketpair()
+        _, protocol = await loop.create_unix_connection(Protocol, sock=ours)
+        theirs.close()
+        assert isinstance(await asyncio.wait_for(protocol.lost, 10), ZeroDivisionError)
+        assert reports == ["Fatal error: protocol.eof_received() call failed."]
+
+    corenet.run(main())

@@ -174,6 +174,21 @@ def test_looks_keep_to_the_schedule(path: Path) -> None:
     assert world.rollover.describe()["zones"][0]["error"] == ""
 
 
+def test_a_signature_that_cannot_be_checked_is_a_failed_look(path: Path) -> None:
+    """The next look comes in time, and no key is lost."""
+    world = World(path)
+    world.live(3)
+
+    def verify(jobs, on_done):
+        on_done(MemoryError("no memory"))
+
+    world.rollover._verify = verify
+    world.live(3)
+    assert world.rollover.statistics()["looks_failed"] > 1
+    assert "no memory" in world.rollover.describe()["zones"][0]["trouble"]
+    assert world.states == {A.tag: "valid"}
+
+
 def test_the_last_key_revokes_itself_and_the_zone_is_no_anchor_any_more(path: Path, caplog) -> None:
     world = World(path)
     world.live(1)
