@@ -7,6 +7,7 @@ common base class is `HttpError`. The sans-IO codec raises only the two protocol
 __all__ = [
     "ConnectError",
     "DecodeError",
+    "Http2Error",
     "HttpError",
     "HttpStatusError",
     "InvalidUrl",
@@ -34,7 +35,7 @@ class LocalProtocolError(HttpError):
 
 
 class RemoteProtocolError(HttpError):
-    """The peer sent bytes that are not HTTP/1.1, or whose framing is ambiguous.
+    """The peer sent bytes that are not HTTP, or whose framing is ambiguous.
 
     `status` is the response status that a server should send: 400, 413, 431, 501 or 505.
     """
@@ -44,12 +45,24 @@ class RemoteProtocolError(HttpError):
         self.status = status
 
 
-class ServerDisconnected(RemoteProtocolError):
-    """The connection ended before the response was complete; `received`: some of it had arrived."""
+class Http2Error(RemoteProtocolError):
+    """The peer violated HTTP/2 or a limit; `code` is the error code of RFC 9113 section 7."""
 
-    def __init__(self, message: str, *, received: bool) -> None:
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ServerDisconnected(RemoteProtocolError):
+    """The connection, or the HTTP/2 stream, ended before the response was complete.
+
+    `received`: some of it had arrived. `unprocessed`: the server has said that it did not process the request.
+    """
+
+    def __init__(self, message: str, *, received: bool, unprocessed: bool = False) -> None:
         super().__init__(message)
         self.received = received
+        self.unprocessed = unprocessed
 
 
 class DecodeError(RemoteProtocolError):

@@ -5,9 +5,11 @@ Transports live in `corenet.tls.transport` and are made by the loop; nobody impo
 
 from corenet.tls.context import (
     ALPN_HTTP1,
+    ALPN_HTTP2,
     HandshakeFailure,
     client_context,
     describe_handshake_error,
+    http2_client_context,
     received_close_notify,
     server_context,
 )
@@ -18,12 +20,14 @@ from corenet.tls.staples import set_staple
 
 __all__ = [
     "ALPN_HTTP1",
+    "ALPN_HTTP2",
     "CertificateRefused",
     "HandshakeFailure",
     "TlsEngineChoice",
     "client_context",
     "default_client_context",
     "describe_handshake_error",
+    "http2_client_context",
     "received_close_notify",
     "server_context",
     "set_staple",

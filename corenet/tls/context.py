@@ -22,15 +22,18 @@ from corenet.tls.sessions import Resumption, SessionCache
 
 __all__ = [
     "ALPN_HTTP1",
+    "ALPN_HTTP2",
     "ClientContext",
     "HandshakeFailure",
     "client_context",
     "describe_handshake_error",
+    "http2_client_context",
     "received_close_notify",
     "server_context",
 ]
 
 ALPN_HTTP1: tuple[str, ...] = ("http/1.1",)
+ALPN_HTTP2: tuple[str, ...] = ("h2", "http/1.1")
 STAPLES = ("no", "asked", "required")
 
 
@@ -235,6 +238,11 @@ def server_context(
     if alpn:
         context.set_alpn_protocols(list(alpn))
     return context
+
+
+def http2_client_context() -> ssl.SSLContext:
+    """Make a client context that offers HTTP/2 before HTTP/1.1, with everything else as `client_context` has it."""
+    return client_context(alpn=ALPN_HTTP2)
 
 
 # --- what went wrong --------------------------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ TARGETS = {
     "corenet/http/charset.py": ["charset"],
     "corenet/http/decode.py": ["decode"],
     "corenet/http/h1.pyx": ["h1"],
+    "corenet/http/h2.pyx": ["h2"],
+    "corenet/http/hpack.pyx": ["hpack", "h2"],
     "corenet/http/url.py": ["url"],
     "corenet/tls/engine.pyx": ["tls"],
     "corenet/tls/openssl_engine.pyx": ["tls"],

@@ -88,7 +88,7 @@ def test_the_daemon_follows_the_root_and_survives(world: World, tmp_path: Path) 
         with daemon(tmp_path, config) as process:
             wait_until(lambda: bool(valid_keys(tmp_path)), "a first look", process=process)
             first = valid_keys(tmp_path)
-            wait_until(lambda: "worker 1 got the key states" in (tmp_path / "resolverd.log").read_text(), "the states in worker 1",
+            wait_until(lambda: "worker 1 got the key states" in (tmp_path / "resolverd.log").read_text(), "key states",
                        process=process)
             process.send_signal(signal.SIGHUP)
             wait_until(lambda: "in force" in (tmp_path / "resolverd.log").read_text(), "the reload", process=process)

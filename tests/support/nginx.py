@@ -48,6 +48,7 @@ http {{
     server {{
         listen 127.0.0.1:{https} ssl;
         listen 127.0.0.2:{https} ssl;
+        listen 127.0.0.1:{http2} ssl http2;
         listen 127.0.0.1:{http};
         ssl_certificate {leaf_certificate};
         ssl_certificate_key {leaf_key};
@@ -116,7 +117,7 @@ class Nginx:
         self.folder = folder
         self.program = program
         self.authority = Authority(folder)
-        self.https, self.http, self.expired, self.stale = (free_port() for _ in range(4))
+        self.https, self.http, self.expired, self.stale, self.http2 = (free_port() for _ in range(5))
         leaf = self.authority.leaf("localhost", "127.0.0.1")
         expired = self.authority.leaf("localhost", "127.0.0.1", file="expired", expired=True)
         www = folder / "www"
@@ -134,6 +135,7 @@ class Nginx:
                 http=self.http,
                 expired=self.expired,
                 stale=self.stale,
+                http2=self.http2,
                 leaf_certificate=leaf.certificate,
                 leaf_key=leaf.key,
                 expired_certificate=expired.certificate,
@@ -145,6 +147,11 @@ class Nginx:
     def url(self) -> str:
         """The good TLS server's base URL."""
         return f"https://localhost:{self.https}"
+
+    @property
+    def http2_url(self) -> str:
+        """The base URL of the same server on a port where it offers HTTP/2."""
+        return f"https://localhost:{self.http2}"
 
     def log(self, path: str) -> list[LogLine]:
         """The access log's lines for one path; nginx writes them before it reads the next request."""
