@@ -274,7 +274,7 @@ cdef class OpenSSLEngine(TlsEngine):
             return False
         self.busy = True
         try:
-            self.ssl_object.do_handshake()
+            self.ssl_core.do_handshake()
         except (WantRead, SyscallError):
             return False
         finally:
