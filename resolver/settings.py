@@ -6,9 +6,10 @@ in the layers; their users convert them to wire form once, at start. `resolver.o
 description is the only source of ``resolverd --print-config`` and docs/resolverd-options.md.
 """
 
+import re
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from resolver import hints, limits
 from resolver.options import (
@@ -20,14 +21,17 @@ from resolver.options import (
     option,
     parse_endpoint,
 )
+from resolver.upstream_address import HTTPS, PIN_PREFIX, TLS, parse_upstream
 
 __all__ = [
+    "LISTENER_PORTS",
     "CacheSettings",
     "ControlSettings",
     "DnssecSettings",
     "ForwardZone",
     "HostEntry",
     "IterationSettings",
+    "ListenerSettings",
     "LogSettings",
     "MetricsSettings",
     "PolicySettings",
@@ -35,6 +39,7 @@ __all__ = [
     "ServerSettings",
     "Settings",
     "StubZone",
+    "TlsSettings",
     "replace",
 ]
 
@@ -60,6 +65,35 @@ def _check_rewrite(text: str) -> None:
         raise ValueError(f"policy.rewrite_addresses: the two prefixes of {text!r} differ in size")
 
 
+def _check_upstreams(
+    addresses: tuple[str, ...], permitted: tuple[str, ...], fallback: str, allow_unauthenticated: bool
+) -> bool:
+    """Check the addresses of a forward or stub zone; returns whether they are encrypted.
+
+    No query may be sent unencrypted because an encrypted server failed. `fallback` is the name of the setting that
+    would permit it, when that is on.
+    """
+    found = [parse_upstream(text, 53, "addresses") for text in addresses]
+    for text, (_, _, encryption) in zip(addresses, found, strict=True):
+        if encryption is None:
+            continue
+        if encryption.protocol not in permitted:
+            raise ValueError(f"addresses: {text!r}: authoritative servers are not queried over HTTPS; write tls://")
+        if not (encryption.authenticated or allow_unauthenticated):
+            raise ValueError(f"addresses: {text!r} has no name and no pin, so anyone on the path could answer; add"
+                             f" #NAME, or #{PIN_PREFIX}HASH"
+                             + (", or set allow_unauthenticated" if HTTPS in permitted else ""))
+    encrypted = [one for one in found if one.encryption is not None]
+    if encrypted and len(encrypted) < len(found):
+        plain = addresses[next(n for n, one in enumerate(found) if one.encryption is None)]
+        raise ValueError(f"addresses: {plain!r} is unencrypted and would get the same queries as the encrypted servers;"
+                         " remove it, or write tls:// or https:// before it")
+    if encrypted and fallback:
+        raise ValueError(f"{fallback}: when the encrypted servers fail, queries would be sent unencrypted; set it to"
+                         " false, or use servers without encryption")
+    return bool(encrypted)
+
+
 class RootServer(NamedTuple):
     """One root server and its addresses, as in the root hints."""
 
@@ -82,16 +116,25 @@ class ForwardZone:
     addresses: tuple[str, ...] = option(
         (),
         "Recursive resolvers for this zone, fastest first; a port other than 53 follows a colon. An empty list takes"
-        " this zone out of a wider forward zone: its names are resolved from the root.",
+        " this zone out of a wider forward zone: its names are resolved from the root. tls://ADDRESS#NAME is queried"
+        " over TLS (RFC 7858), https://ADDRESS/dns-query#NAME over HTTPS (RFC 8484); the certificate must be valid for"
+        " NAME. sha256//HASH after NAME and a comma, or instead of NAME, pins a public key. Either all servers of a"
+        " zone are encrypted or none.",
     )
     forward_first: bool = option(
         False, "When all of these resolvers fail, resolve from the root instead of answering SERVFAIL."
     )
+    allow_unauthenticated: bool = option(
+        False,
+        "Accept encrypted servers without a name and without a pin. An attacker on the path can then read and answer"
+        " the queries. Queries are never sent unencrypted instead (RFC 8310 5).",
+    )
 
     def __post_init__(self) -> None:
         check_names((self.zone,), "zone")
-        for text in self.addresses:
-            parse_endpoint(text, 53, "addresses")
+        _check_upstreams(
+            self.addresses, (TLS, HTTPS), "forward_first" if self.forward_first else "", self.allow_unauthenticated
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +143,9 @@ class StubZone:
 
     zone: str = option(".", "Zone whose authoritative servers are configured here.")
     addresses: tuple[str, ...] = option(
-        (), "Addresses of the authoritative servers; a port other than 53 follows a colon."
+        (),
+        "Addresses of the authoritative servers; a port other than 53 follows a colon. tls://ADDRESS#NAME is queried"
+        " over TLS.",
     )
     names: tuple[str, ...] = option(
         (), "Names of the authoritative servers; their addresses are resolved when first needed."
@@ -112,8 +157,10 @@ class StubZone:
     def __post_init__(self) -> None:
         check_names((self.zone,), "zone")
         check_names(self.names, "names")
-        for text in self.addresses:
-            parse_endpoint(text, 53, "addresses")
+        encrypted = _check_upstreams(self.addresses, (TLS,), "stub_first" if self.stub_first else "", False)
+        if encrypted and self.names:
+            raise ValueError("names: these servers would be queried unencrypted besides those of addresses; give their"
+                             " addresses with tls://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,8 +290,6 @@ class ServerSettings:
 
     def __post_init__(self) -> None:
         check_limits(self, "server")
-        if not self.listen:
-            raise ValueError("server.listen: the list is empty; give at least one address")
         seen = set()
         for text in self.listen:
             host, port = parse_endpoint(text, 53, "server.listen")
@@ -285,6 +330,133 @@ class ServerSettings:
         return tuple(parse_endpoint(text, 53, "server.listen") for text in self.listen)
 
 
+LISTENER_PORTS = {"dns": 53, "tls": 853, "https": 443}
+"""The protocols of listeners with their ports (RFC 1035 section 4.2, RFC 7858 section 3.1, RFC 8484)."""
+
+_PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerSettings:
+    """One address that is served with one protocol. What is not given here is as in `server` and `policy`."""
+
+    address: str = option(
+        "", "Address to serve, with a port when it is not the protocol's own: 53 for dns, 853 for tls, 443 for https."
+    )
+    protocol: str = option(
+        "dns",
+        '"dns" is UDP and TCP without encryption, "tls" is DNS over TLS (RFC 7858), "https" is DNS over HTTPS (RFC 8484'
+        " over HTTP/2 and HTTP/1.1). The last two need tls.certificate.",
+    )
+    allow: tuple[str, ...] = option(
+        (),
+        "Client prefixes that are served here. When this list or one of the next two is not empty, the three take the"
+        " place of those of policy for this listener.",
+    )
+    refuse: tuple[str, ...] = option((), "Client prefixes that are answered REFUSED here.")
+    drop: tuple[str, ...] = option((), "Client prefixes that get no answer here.")
+    path: str = option("/dns-query", "Path of requests (https only); clients are given it in their URL (RFC 8484 3).")
+    proxy_protocol_from: tuple[str, ...] = option(
+        (),
+        "Prefixes of load balancers that begin each connection, and each datagram, with a header of PROXY protocol"
+        " version 2. Access lists and limits then see the client's address that it names. Others must send none.",
+    )
+    idle_timeout: float = option(
+        0.0, "A silent connection is closed after this time; 0: server.tcp-idle-timeout.", kind="seconds"
+    )
+    connections: int = option(0, "Open connections of all clients, in each worker; 0: server.tcp-connections.")
+    connections_per_client: int = option(
+        0, "Open connections of one client address; 0: server.tcp-connections-per-client."
+    )
+    connections_network_percent: int = option(
+        0,
+        "Percentage of the connections that one client network may have; 0: server.tcp-connections-network-percent.",
+    )
+    pipeline: int = option(0, "Unanswered queries on one connection; 0: server.tcp-pipeline.")
+
+    def __post_init__(self) -> None:
+        if self.protocol not in LISTENER_PORTS:
+            raise ValueError(f"protocol: {self.protocol!r} is not one of {', '.join(LISTENER_PORTS)}")
+        if not self.address:
+            raise ValueError("address: it is missing")
+        parse_endpoint(self.address, LISTENER_PORTS[self.protocol], "address")
+        for name in ("allow", "refuse", "drop", "proxy_protocol_from"):
+            check_prefixes(getattr(self, name), name)
+        if not _PATH.fullmatch(self.path):
+            raise ValueError(f"path: {self.path!r} is not the path of a URL, such as /dns-query")
+        for name, limit, scale in (
+            ("idle_timeout", limits.TCP_IDLE_TIMEOUT, 1000),
+            ("connections", limits.TCP_CONNECTIONS, 1),
+            ("connections_per_client", limits.TCP_CONNECTIONS_PER_CLIENT, 1),
+            ("connections_network_percent", limits.TCP_NETWORK_SHARE, 1),
+            ("pipeline", limits.TCP_PIPELINE, 1),
+        ):
+            value = getattr(self, name)
+            if value:
+                limit.check(round(value * scale), name)
+
+    @property
+    def endpoint(self) -> tuple[str, int]:
+        """`address` as (address, port)."""
+        return parse_endpoint(self.address, LISTENER_PORTS[self.protocol], "address")
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        """What makes it the same listener before and after a reload: address, port and protocol."""
+        return (*self.endpoint, self.protocol)
+
+    @property
+    def has_access_list(self) -> bool:
+        """Whether its lists take the place of those of the policy."""
+        return bool(self.allow or self.refuse or self.drop)
+
+    def applied_to(self, server: ServerSettings) -> ServerSettings:
+        """`server` as this listener has it."""
+        return replace(
+            server,
+            tcp_idle_timeout=self.idle_timeout or server.tcp_idle_timeout,
+            tcp_connections=self.connections or server.tcp_connections,
+            tcp_connections_per_client=self.connections_per_client or server.tcp_connections_per_client,
+            tcp_connections_network_percent=(
+                self.connections_network_percent or server.tcp_connections_network_percent
+            ),
+            tcp_pipeline=self.pipeline or server.tcp_pipeline,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """Certificates of the listeners with TLS."""
+
+    certificate: tuple[str, ...] = option(
+        (),
+        "PEM file with the certificate and the chain behind it; or a list of files, of which the one is used that names"
+        " the server the client asks for (SNI), else the first. They are read again on reload.",
+        kind="files",
+    )
+    key: tuple[str, ...] = option(
+        (), "PEM file with the private key, not encrypted; or a list of files, one for each certificate.", kind="files"
+    )
+    name: str = option(
+        "",
+        "Name by which clients verify this resolver, for instance dns.example.net. It must be in the certificate. With"
+        " it, clients that know the address only discover the listeners with TLS (RFC 9462). Empty: they do not.",
+    )
+
+    def __post_init__(self) -> None:
+        if len(self.certificate) != len(self.key):
+            raise ValueError(
+                f"tls.key: {len(self.key)} keys for {len(self.certificate)} certificates; give one key for each"
+            )
+        if len(self.certificate) > limits.TLS_CERTIFICATES:
+            raise ValueError(f"tls.certificate: there are more than {limits.TLS_CERTIFICATES}")
+        for setting in ("certificate", "key"):
+            for path in getattr(self, setting):
+                check_path(path, f"tls.{setting}")
+        if self.name:
+            check_names((self.name,), "tls.name")
+
+
 @dataclass(frozen=True, slots=True)
 class CacheSettings:
     """Size of the cache, and bounds of the TTLs."""
@@ -297,7 +469,8 @@ class CacheSettings:
     )
     min_ttl: int = option(
         limits.CACHE_MIN_TTL.default,
-        "Lower TTLs are raised to this value. 0 keeps the TTLs of the zones (RFC 1035 3.2.1).",
+        "Lower TTLs of answers are raised to this value. 0 keeps the TTLs of the zones (RFC 1035 3.2.1). TTLs of secure"
+        " data, of NS and DS RRsets and of referrals are never raised: signatures and parent zones limit them.",
         kind="seconds",
         limit=limits.CACHE_MIN_TTL,
     )
@@ -448,11 +621,16 @@ class IterationSettings:
     )
     query_source_v4: str = option("", "Source address of upstream queries over IPv4. Empty: the kernel selects it.")
     query_source_v6: str = option("", "Source address of upstream queries over IPv6. Empty: the kernel selects it.")
+    tls_cert_bundle: str = option(
+        "",
+        "PEM file of the certificate authorities for tls:// and https:// servers. Empty: those of the system.",
+    )
 
     def __post_init__(self) -> None:
         check_limits(self, "iteration")
         check_prefixes(self.do_not_query_addresses, "iteration.do_not_query_addresses")
         check_names(self.case_randomisation_exempt, "iteration.case_randomisation_exempt")
+        check_path(self.tls_cert_bundle, "iteration.tls_cert_bundle")
         for name, version in (("query_source_v4", 4), ("query_source_v6", 6)):
             text = getattr(self, name)
             if text:
@@ -676,6 +854,9 @@ class Settings:
     server: ServerSettings = field(
         default_factory=ServerSettings, metadata={"doc": "Listeners, limits for clients, and the form of replies."}
     )
+    tls: TlsSettings = field(
+        default_factory=TlsSettings, metadata={"doc": "Certificates of the listeners with TLS."}
+    )
     cache: CacheSettings = field(
         default_factory=CacheSettings, metadata={"doc": "Size of the cache, and bounds of the TTLs."}
     )
@@ -699,6 +880,9 @@ class Settings:
     )
     forward: tuple[ForwardZone, ...] = option((), "Zones whose queries are forwarded to other recursive resolvers.")
     stub: tuple[StubZone, ...] = option((), "Zones that are resolved with configured authoritative servers.")
+    listener: tuple[ListenerSettings, ...] = option(
+        (), "Addresses served besides server.listen, each with its protocol, access list and limits."
+    )
 
     def __post_init__(self) -> None:
         if not self.root_hints and "." not in self.configured_zones:
@@ -723,6 +907,32 @@ class Settings:
                 raise ValueError(
                     f"{kind}: zone {entry.zone!r} has no servers, and there is no wider zone to exclude it from"
                 )
+
+        self._check_listeners()
+
+    def _check_listeners(self) -> None:
+        if not self.listeners:
+            raise ValueError("server.listen: the list is empty and there is no [[listener]]; give at least one address")
+        if len(self.listeners) > limits.LISTENERS:
+            raise ValueError(f"listener: more than {limits.LISTENERS} addresses are served")
+        taken: dict[tuple[Any, int, str], str] = {}
+        for number, listener in enumerate(self.listeners, -len(self.server.listen)):
+            host, port = listener.endpoint
+            for transport in ("tcp", "udp") if listener.protocol == "dns" else ("tcp",):
+                place = (ip_address(host), port, transport)
+                if port and place in taken:
+                    raise ValueError(f"listener: {listener.address!r} is the address and port of {taken[place]}")
+                taken[place] = f"listener[{number}]" if number >= 0 else "an entry of server.listen"
+            if listener.protocol != "dns" and not self.tls.certificate:
+                raise ValueError(
+                    f"listener: {listener.address!r} has protocol {listener.protocol}, which needs tls.certificate and"
+                    " tls.key"
+                )
+
+    @property
+    def listeners(self) -> tuple[ListenerSettings, ...]:
+        """All addresses served: those of `server.listen`, then the tables."""
+        return (*(ListenerSettings(address=text) for text in self.server.listen), *self.listener)
 
     @property
     def configured_zones(self) -> tuple[str, ...]:
