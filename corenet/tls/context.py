@@ -47,7 +47,7 @@ class ClientContext(ssl.SSLContext):
     pins: frozenset[bytes]
     staples: str
 
-    def judge(self, ssl_object: ssl.SSLObject, staple: bytes | None, native: bool) -> float:
+    def judge(self, ssl_object: ssl.SSLObject | ssl.SSLSocket, staple: bytes | None, native: bool) -> float:
         """Look at what OpenSSL has accepted; return until when that is good, in seconds since the epoch.
 
         A resumed session was judged in its full handshake. `native` tells that a staple would have been seen.
@@ -72,10 +72,10 @@ class ClientContext(ssl.SSLContext):
         now = datetime.datetime.now(datetime.UTC)
         return judge_staple(staple, chain, now, required=self.staples == "required")
 
-    def _chain(self, ssl_object: ssl.SSLObject) -> list[bytes]:
+    def _chain(self, ssl_object: ssl.SSLObject | ssl.SSLSocket) -> list[bytes]:
         """The certificates that were verified, in DER, the server's first; its alone when nothing was verified."""
         if self.verify_mode is ssl.CERT_REQUIRED:
-            return [one.public_bytes(_ssl.ENCODING_DER) for one in ssl_object._sslobj.get_verified_chain()]  # type: ignore
+            return [one.public_bytes(_ssl.ENCODING_DER) for one in ssl_object._sslobj.get_verified_chain()]  # type: ignore[union-attr]
         alone = ssl_object.getpeercert(True)
         return [alone] if alone else []
 
@@ -133,6 +133,24 @@ class ClientContext(ssl.SSLContext):
         """As `ssl.SSLContext.set_ciphers`."""
         super().set_ciphers(*args, **kwargs)
         self._forget_sessions()
+
+
+class JudgedObject(ssl.SSLObject):
+    """A connection whose server is judged by its context also under another loop than ours, whose engines do it."""
+
+    def do_handshake(self) -> None:
+        """As `ssl.SSLObject.do_handshake`; raises `CertificateRefused` as well."""
+        super().do_handshake()
+        cast(ClientContext, self.context).judge(self, None, False)
+
+
+class JudgedSocket(ssl.SSLSocket):
+    """The same for connections on blocking sockets."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        """As `ssl.SSLSocket.do_handshake`; raises `CertificateRefused` as well."""
+        super().do_handshake(block)
+        cast(ClientContext, self.context).judge(self, None, False)
 
 
 # The class of plain contexts, and the attributes below those of `ssl`.
@@ -198,6 +216,9 @@ def client_context(
         made.sessions = SessionCache() if resume else None
         made.pins = digests
         made.staples = staples
+        if digests or staples != "no":
+            made.sslobject_class = JudgedObject
+            made.sslsocket_class = JudgedSocket
     elif digests or staples != "no":
         raise TypeError(f"a context of the class {type(context).__name__} can check neither pins nor staples")
     # Without them a class that somebody has put in the place of the standard library's is left as it is.

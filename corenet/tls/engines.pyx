@@ -16,7 +16,7 @@ from corenet.tls.engine cimport TlsEngine
 from corenet.tls.openssl_engine cimport openssl_engine
 from corenet.tls.stdlib_engine cimport stdlib_engine
 
-from corenet.tls.context import ClientContext
+from corenet.tls.context import ClientContext, JudgedObject
 from corenet.tls.libssl import load
 
 __all__ = ["TlsEngineChoice", "make_tls_engine", "tls_engine", "use_engine"]
@@ -24,7 +24,8 @@ __all__ = ["TlsEngineChoice", "make_tls_engine", "tls_engine", "use_engine"]
 ENGINES = ("openssl", "stdlib")
 ENVIRONMENT = "CORENET_TLS_ENGINE"
 
-cdef object SSLObject = ssl.SSLObject
+# Without code of the user: their methods may be passed over.
+cdef tuple PLAIN = (ssl.SSLObject, JudgedObject)
 cdef object MemoryBIO = ssl.MemoryBIO
 # None until the first connection, or the first question.
 cdef object chosen = None
@@ -81,10 +82,10 @@ cdef TlsEngine make_engine(object context, bint server_side, object server_hostn
     if chosen is None:
         tls_engine()
     policy = context if not server_side and isinstance(context, ClientContext) else None
-    if native and type(ssl_object) is SSLObject and context._msg_callback is None:
+    if native and type(ssl_object) in PLAIN and context._msg_callback is None:
         made = openssl_engine(ssl_object, policy)
     else:
-        made = stdlib_engine(ssl_object, incoming, outgoing, policy)
+        made = stdlib_engine(ssl_object, incoming, outgoing, policy, type(ssl_object) in PLAIN)
     if policy is not None:
         # Now: the connection has the settings of this moment, whatever becomes of the context.
         made.trust = policy.trust()

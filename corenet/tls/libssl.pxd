@@ -62,6 +62,7 @@ cdef struct LibSSL:
     int (*SSL_write_ex)(void *ssl, const void *data, size_t length, size_t *written) noexcept nogil
     int (*SSL_get_error)(void *ssl, int code) noexcept nogil
     int (*SSL_pending)(void *ssl) noexcept nogil
+    int (*SSL_free_buffers)(void *ssl) noexcept nogil
     int (*SSL_get_shutdown)(void *ssl) noexcept nogil
     void (*SSL_set_shutdown)(void *ssl, int mode) noexcept nogil
     long (*SSL_ctrl)(void *ssl, int command, long number, void *pointer) noexcept nogil

@@ -274,13 +274,15 @@ cdef class OpenSSLEngine(TlsEngine):
             return False
         self.busy = True
         try:
-            self.ssl_object.do_handshake()
+            self.ssl_core.do_handshake()
         except (WantRead, SyscallError):
             return False
         finally:
             self.busy = False
             self.has_ciphertext = self.wire.out_end > 0
         self.judge()
+        # 17 KiB, which OpenSSL would otherwise keep until the first data.
+        libssl().SSL_free_buffers(self.connection)
         self.established = True
         self.wire.counting = True
         self.wire.control = 0
@@ -350,6 +352,9 @@ cdef class OpenSSLEngine(TlsEngine):
             self.failure = flooded()
             return FAILED
         if result == SSL_ERROR_WANT_READ or result == SSL_ERROR_WANT_WRITE:
+            if not begun(&self.wire.scanner):
+                # After session tickets OpenSSL would keep its 17 KiB until the next data.
+                lib.SSL_free_buffers(self.connection)
             return NOTHING
         if result == SSL_ERROR_ZERO_RETURN:
             self.ended = True

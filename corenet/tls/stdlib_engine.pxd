@@ -21,4 +21,4 @@ cdef class StdlibEngine(TlsEngine):
     cdef void on_data(self) noexcept
     cdef bytes read_record(self)
 
-cdef StdlibEngine stdlib_engine(object ssl_object, object incoming, object outgoing, object policy)
+cdef StdlibEngine stdlib_engine(object ssl_object, object incoming, object outgoing, object policy, bint plain)

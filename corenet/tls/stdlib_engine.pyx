@@ -29,22 +29,21 @@ cdef extern from "Python.h":
 
 cdef size_t COPY_BELOW = TLS_COPY_BELOW
 cdef size_t FEED = TLS_FEED_SIZE
-cdef object SSLObject = ssl.SSLObject
 cdef object WantRead = ssl.SSLWantReadError
 cdef object SyscallError = ssl.SSLSyscallError
 cdef object ZeroReturn = ssl.SSLZeroReturnError
 
 
-cdef StdlibEngine stdlib_engine(object ssl_object, object incoming, object outgoing, object policy):
-    """The engine of an SSLObject that was made with these two memory BIOs."""
+cdef StdlibEngine stdlib_engine(
+    object ssl_object, object incoming, object outgoing, object policy, bint plain
+):
+    """The engine of an SSLObject that was made with these two memory BIOs; a `plain` one has no methods of a user."""
     cdef StdlibEngine made = StdlibEngine.__new__(StdlibEngine)
     made.incoming = incoming
     made.outgoing = outgoing
     made.ssl_object = ssl_object
     made.policy = policy
-    made.ssl_core = ssl_object
-    if type(ssl_object) is SSLObject:
-        made.ssl_core = ssl_object._sslobj
+    made.ssl_core = ssl_object._sslobj if plain else ssl_object
     made.has_ciphertext = True
     made.feed_size = FEED
     return made
@@ -83,7 +82,7 @@ cdef class StdlibEngine(TlsEngine):
     cdef bint step_handshake(self) except -1:
         self.has_ciphertext = True
         try:
-            self.ssl_object.do_handshake()
+            self.ssl_core.do_handshake()
         except (WantRead, SyscallError):
             return False
         self.judge()

@@ -42,6 +42,7 @@ def test_the_default_context_is_made_once_and_is_strict() -> None:
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
     assert context.verify_flags & ssl.VERIFY_X509_STRICT and context.verify_flags & ssl.VERIFY_X509_PARTIAL_CHAIN
     assert context.hostname_checks_common_name is False
+    assert context.options & ssl.OP_NO_RENEGOTIATION
 
 
 def test_a_private_authority_and_alpn(authority: Authority) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import hashlib
+import socket
 import ssl
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,36 @@ def test_pin_stands_alone_without_verification(
     connect(ours, server_context, client_context(verify=False, pins=[pin_of(leaf[0].certificate)]))
     with pytest.raises(ssl.SSLCertVerificationError):
         connect(ours, server_context, client_context(verify=False, pins=[pin_of(leaf[1])]))
+
+
+@pytest.mark.parametrize("staples", ["no", "required"])
+def test_other_loops_and_sockets_are_judged_too(
+    staples: Any, leaf: tuple[Leaf, Path], server_context: ssl.SSLContext
+) -> None:
+    """A context with pins means them wherever it is used; a staple that cannot be seen is a missing one."""
+    pins = [OTHER] if staples == "no" else []
+    context = client_context(cafile=leaf[1], pins=pins, staples=staples)
+    words = "none of the pinned" if pins else "cannot see any"
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=server_context)
+        address = server.sockets[0].getsockname()
+        with pytest.raises(ssl.SSLCertVerificationError, match=words):
+            await asyncio.open_connection(*address, ssl=context, server_hostname="localhost")
+
+        def block() -> None:
+            with (
+                socket.create_connection(address) as plain,
+                pytest.raises(ssl.SSLCertVerificationError, match=words),
+            ):
+                context.wrap_socket(plain, server_hostname="localhost")
+
+        await asyncio.to_thread(block)
+        server.close()
+
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        runner.run(main())
 
 
 @pytest.mark.parametrize("pin", ["", "sha1//AAAA", OTHER[:-4], OTHER + "AAAA", "é" * 44, "*" * 44])
