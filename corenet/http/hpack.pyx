@@ -413,7 +413,13 @@ cdef class HpackEncoder:
         self.lowest = self.table.limit
 
     cpdef int set_limit(self, Py_ssize_t limit) except -1:
-        """Set the table size in bytes that the peer allows (SETTINGS_HEADER_TABLE_SIZE)."""
+        """Set the table size in bytes that the peer allows (SETTINGS_HEADER_TABLE_SIZE).
+
+        Raises:
+            ValueError: when it is negative.
+        """
+        if limit < 0:
+            raise ValueError(f"a table of {limit} bytes")
         limit = min(limit, self.own_limit)
         if limit != self.table.limit:
             self.lowest = min(limit, self.lowest) if self.limit_changed else limit

@@ -16,6 +16,7 @@ from corenet.tls.context import (
 )
 from corenet.tls.default import default_client_context
 from corenet.tls.engines import TlsEngineChoice, tls_engine, use_engine
+from corenet.tls.peer import TlsConnection, describe_connection
 from corenet.tls.refusal import CertificateRefused
 from corenet.tls.staples import set_staple
 
@@ -25,10 +26,12 @@ __all__ = [
     "CertificateInfo",
     "CertificateRefused",
     "HandshakeFailure",
+    "TlsConnection",
     "TlsEngineChoice",
     "certificate_info",
     "client_context",
     "default_client_context",
+    "describe_connection",
     "describe_handshake_error",
     "http2_client_context",
     "received_close_notify",

@@ -163,3 +163,8 @@ def test_texts_of_every_size(size: int) -> None:
     text = bytes(n * 7 % 256 for n in range(size))
     assert huffman_decode(huffman_encode(text)) == text
     assert HpackDecoder().decode(HpackEncoder().encode([(b"n", text)])) == [(b"n", text)]
+
+
+def test_a_negative_table_size_is_refused() -> None:
+    with pytest.raises(ValueError, match="-1 bytes"):
+        HpackEncoder().set_limit(-1)

@@ -81,6 +81,32 @@ def test_closed_driver_arms_nothing() -> None:
     asyncio.run(body())
 
 
+def test_a_fault_in_a_timer_stops_no_timer() -> None:
+    """What was due is due again after a second."""
+
+    class Failing(FakeMesh):
+        def tick(self, now: float) -> float | None:
+            due = super().tick(now)
+            if len(self.ticks) == 1:
+                raise ZeroDivisionError
+            return due
+
+    async def body() -> None:
+        loop = asyncio.get_running_loop()
+        mesh = Failing()
+        driver = MeshTimer(loop, mesh, Clock())
+        with pytest.raises(ZeroDivisionError):
+            driver.process_timers()
+        timer = driver._timer
+        assert timer is not None and timer.when() <= loop.time() + 1.0
+        driver._fire()
+        assert len(mesh.ticks) == 2
+        timer.cancel()
+        driver.close()
+
+    asyncio.run(body())
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 40])
 def test_results_come_in_the_order_of_the_jobs(count: int) -> None:
     async def body() -> None:
@@ -127,6 +153,36 @@ def test_no_memory_for_a_thread_is_a_check_in_place(monkeypatch: pytest.MonkeyPa
         assert crypto.verify([0, 0, 1], done.set_result) is None
         async with asyncio.timeout(5):
             assert await done == [False, False, True]
+        crypto.close()
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize("threads", [False, True])
+def test_a_fault_in_a_check_goes_to_those_who_wait_for_it(threads: bool) -> None:
+    """And later checks are made: on a thread, and in place after the slice."""
+
+    async def body() -> None:
+        def check(job: int) -> bool:
+            if job == 13:
+                raise ZeroDivisionError
+            return True
+
+        crypto = Crypto(asyncio.get_running_loop(), check, in_place=0 if threads else 9, slice_seconds=60.0)
+        crypto._spent = 60.0
+        results: list[list[bool] | Exception] = []
+        done = asyncio.Event()
+
+        def keep(result: list[bool] | Exception) -> None:
+            results.append(result)
+            if len(results) == 2:
+                done.set()
+
+        assert crypto.verify([1, 13], keep) is None
+        assert crypto.verify([2], keep) is None
+        async with asyncio.timeout(5):
+            await done.wait()
+        assert sorted(map(type, results), key=str) == [ZeroDivisionError, list]
         crypto.close()
 
     asyncio.run(body())
@@ -201,6 +257,36 @@ def test_who_raises_when_handed_results_holds_up_nobody() -> None:
         async with asyncio.timeout(5):
             assert await done == [True]
         assert [type(context["exception"]) for context in reported] == [ZeroDivisionError]
+        crypto.close()
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize("how", ["deferred", "on a thread"])
+def test_what_a_check_raises_is_handed_over(how: str) -> None:
+    """Nobody waits for results that never come, and the same check is not made again and again."""
+
+    async def body() -> None:
+        loop = asyncio.get_running_loop()
+        calls: list[int] = []
+
+        def check(job: int) -> bool:
+            calls.append(job)
+            if job == 2:
+                raise ZeroDivisionError
+            return True
+
+        in_place = 0 if how == "on a thread" else 10
+        crypto = Crypto(loop, check, in_place=10, slice_seconds=1e-9)  # type: ignore[arg-type]
+        assert crypto.verify([1], print) == [True]  # type: ignore[list-item]
+        crypto._in_place = in_place
+        done: list[asyncio.Future[list[bool] | Exception]] = [loop.create_future() for _ in range(2)]
+        assert crypto.verify([2], done[0].set_result) is None  # type: ignore[list-item]
+        assert crypto.verify([3], done[1].set_result) is None  # type: ignore[list-item]
+        async with asyncio.timeout(5):
+            assert isinstance(await done[0], ZeroDivisionError)
+            assert await done[1] == [True]
+        assert sorted(calls) == [1, 2, 3]
         crypto.close()
 
     asyncio.run(body())
