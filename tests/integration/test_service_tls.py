@@ -618,7 +618,7 @@ def test_what_follows_a_refused_request_is_thrown_away_and_bounded(
         for _ in range(limits.DOH_WINDOW // 65536 + 1):
             client.writer.write(bytes(65536))
         assert await ended(client.reader)
-        assert parts.service.queries == 0
+        assert parts.service.queries == 0 and listener.timed_out == 0
         await client.close()
         listener.close()
 
@@ -681,18 +681,19 @@ def test_continue_is_said_only_when_the_body_is_wanted(run: Callable[[Body], Non
 class Http2:
     """One connection that speaks HTTP/2, by our own codec."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, **windows: int) -> None:
         self.reader, self.writer = reader, writer
-        self.codec = H2Connection(CLIENT)
+        self.codec = H2Connection(CLIENT, **windows)
         self.events: dict[int, list[Any]] = {}
         self.flush()
 
     @classmethod
-    async def start(cls, listener: HttpsListener, contexts: Contexts) -> "Http2":
+    async def start(cls, listener: HttpsListener, contexts: Contexts, **windows: int) -> "Http2":
         return cls(
             *await asyncio.open_connection(
                 *listener.address[:2], ssl=contexts.client("h2", "http/1.1"), server_hostname="dns.example"
-            )
+            ),
+            **windows,
         )
 
     def flush(self) -> None:
@@ -892,10 +893,10 @@ def test_bodies_that_do_not_end_are_bounded_by_the_window(run: Callable[[Body], 
 
 def test_a_client_that_never_opens_its_windows_is_cut_off(run: Callable[[Body], None], contexts: Contexts) -> None:
     async def body() -> None:
-        parts = Parts(tcp_idle_timeout=0.1)
+        parts = Parts(tcp_idle_timeout=600.0)
         parts.mesh.instant = positive(address(count=500))
         listener = await serve(parts, contexts.server("h2"), https=True, message_timeout=0.2)
-        client = await Http2.start(listener, contexts)
+        client = await Http2.start(listener, contexts, window=65_535, connection_window=65_535)
         await until_settings(client)
         for n in range(60):
             client.codec.send_request(Request(b"GET", target(query(identity=n)), [(b"host", b"x")]), end=True)
