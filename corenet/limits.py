@@ -2,7 +2,9 @@
 
 A constant is an integer; the string below it gives the unit and the reason. What a caller may set is a
 `Limit` with a range, which is checked wherever it is set. No other module holds a bare number that bounds work, memory
-or time. `docs/limits.md` is generated from this file.
+or time. The sizes of C arrays must be constants of the C compiler: `tests/unit/test_limits.py` lists every large
+constant of the C code and compares it with this file, or has the reason why it is no limit. `docs/limits.md` is
+generated from this file.
 """
 
 from typing import TypeVar
@@ -49,14 +51,18 @@ With fewer calls the other thread often misses it; more are wasted when no threa
 GIL_HOLD_NANOSECONDS = 5_000_000
 """nanoseconds: While no other thread takes the GIL, the time between two offers doubles up to this value, which is the
 interpreter's own switch interval. Less costs a busy loop more system calls; more makes other loops wait."""
+POLL_BATCH = 1024
+"""events: One epoll_wait returns at most this many. With fewer, a loop with many busy descriptors waits more often;
+more take memory (12 bytes an event)."""
 POLL_SKIP_NANOSECONDS = 50_000
 """nanoseconds: A ready descriptor waits at most this long behind a chain of callbacks. A shorter time costs more calls
 of epoll_wait."""
 RECEIVE_POOL_MIN_SIZE = 16
 """bytes: Shorter bytes objects are not pooled: CPython shares those of up to one byte, and its allocator of small
 objects is as fast for the others."""
-RECEIVE_POOL_MAX_SIZE = 262_144
-"""bytes: No single receive is larger than this, so no pooled object is."""
+RECEIVE_SIZE = 262_144
+"""bytes: One receive takes at most this much, into a buffer that each loop has once. With less, bulk data costs more
+system calls; more does not fit into the CPU cache. No object in the pool is larger."""
 RECEIVE_POOL_OBJECTS = 32
 """objects: A loop pools at most this many objects, because each task that reads in a loop holds one. With fewer, such
 tasks allocate for each receive; with more, the search meets more objects in use."""
@@ -91,11 +97,17 @@ SLOW_LOG_SIZE = 32
 """callbacks: Statistics keep this many recent slow callbacks, so that a program that always blocks does not fill
 memory."""
 
+SIGNAL_READ_SIZE = 4096
+"""bytes: One read takes at most this many signal numbers, one byte each, from the wake-up descriptor; the rest is read
+next."""
 EXECUTOR_MAX_THREADS = 32
 """threads: asyncio's value for the default executor."""
 EXECUTOR_EXTRA_THREADS = 4
 """threads: asyncio's value: the default executor has this many threads more than there are CPUs, because its work
 mostly waits."""
+
+THREAD_RETRY_DELAY = 100
+"""milliseconds: A thread that has no memory to pass its result to the loop tries again after this time."""
 
 # --- framers ------------------------------------------------------------------------------------------------------
 
@@ -129,6 +141,8 @@ FRAME_DELIMITER_SIZE = Limit(
 
 WRITE_HIGH_WATERMARK = 65_536
 """bytes: asyncio's value: pause_writing is called when more than this is queued."""
+WRITE_VECTORS = 1024
+"""pieces: One sendmsg or writev sends at most this many pieces (UIO_MAXIOV of Linux). The kernel refuses more."""
 SPURIOUS_EVENTS = 16
 """events: After this many events in a row that allowed no read or write, EPOLLERR and EPOLLHUP are waited for
 edge-triggered, so that the loop does not spin. Fewer events in a row also occur in normal use."""
@@ -193,6 +207,8 @@ OPTION_TRAFFIC_CLASS = Limit(0, 0, 255, "(one byte)", "The field is one byte of 
 
 # --- tls ----------------------------------------------------------------------------------------------------------
 
+TLS_RECORD_SIZE = 18_432
+"""bytes: The longest body of a record, with its expansion (RFC 5246 section 6.2.3). A longer one is no TLS."""
 TLS_HANDSHAKE_TIMEOUT = 60
 """seconds: asyncio's value: a peer that does not finish the handshake must not hold a descriptor."""
 TLS_SHUTDOWN_TIMEOUT = 30

@@ -54,9 +54,11 @@ def limit_rows(package: str) -> Iterator[tuple[str, int, str, str, str]]:
 
 
 def options_page() -> str:
-    """Every setting of the daemon as one table."""
+    """Every setting of the daemon as one table, and the keys of each array of tables as another."""
+    from dataclasses import fields
+
     from resolver.options import describe
-    from resolver.settings import Settings
+    from resolver.settings import ForwardZone, ListenerSettings, Settings, StubZone
 
     lines = [
         "# Options of resolverd",
@@ -74,6 +76,11 @@ def options_page() -> str:
         lines.append(
             f"| `{option.path.replace('_', '-')}` | `{default}` | {' '.join(option.doc.split())} |".replace("\n", " ")
         )
+    for array, kind in (("forward", ForwardZone), ("stub", StubZone), ("listener", ListenerSettings)):
+        lines += ["", f"## Keys of a `[[{array}]]` table", "", "| key | default | meaning |", "|---|---|---|"]
+        for item in fields(kind):
+            text = " ".join(item.metadata["doc"].split())
+            lines.append(f"| `{item.name.replace('_', '-')}` | `{item.default}` | {text} |")
     return "\n".join([*lines, ""])
 
 

@@ -105,9 +105,14 @@ class Exchange(Protocol):
 
 
 class Crypto(Protocol):
-    """Performs a `Verify`: returns the results, or None when `on_done` gets them, later or before `verify` returns."""
+    """Performs a `Verify`: returns the results, or None when `on_done` gets them, later or before `verify` returns.
 
-    def verify(self, jobs: Sequence[SignatureJob], on_done: Callable[[list[bool]], None], /) -> list[bool] | None: ...
+    `on_done` gets an exception when a check has failed for another reason than the signature.
+    """
+
+    def verify(
+        self, jobs: Sequence[SignatureJob], on_done: Callable[[list[bool] | Exception], None], /
+    ) -> list[bool] | None: ...
 
 
 class Clock(Protocol):
@@ -548,6 +553,8 @@ class Mesh:
 
     def _resume_job(self, job: _Job, value: Any) -> None:
         try:
+            if isinstance(value, Exception):  # of `on_verified`
+                raise value
             while True:
                 if self._steps_left <= 0:
                     self._ready.append((job, value))
@@ -1065,8 +1072,8 @@ class _Job:
             mesh._count(task.budget)  # at once, because many more replies may arrive before the job is resumed
         mesh._drain()
 
-    def on_verified(self, results: list[bool]) -> None:
-        """Called with the results of a `Verify`."""
+    def on_verified(self, results: list[bool] | Exception) -> None:
+        """Called with the results of a `Verify`, or with what a check raised."""
         if self.finished or not self.verifying:
             return
         self.verifying = False

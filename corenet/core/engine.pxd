@@ -14,8 +14,7 @@ from corenet.core.ready_queue cimport Inbox, Ring
 from corenet.core.receive_pool cimport ReceivePool
 from corenet.core.timers cimport TimerHeap
 
-cdef enum:
-    SCRATCH_SIZE = 262144
+cdef Py_ssize_t RECEIVE_BUFFER_SIZE      # of `Engine.receive_buffer`
 
 cdef class Engine:
     cdef Poller poller

@@ -57,8 +57,10 @@ from corenet.limits import (
     SLOW_LOG_SIZE,
     SLOW_MIN_AVERAGE_NANOSECONDS,
     RECEIVE_BURST_CALLBACKS,
+    RECEIVE_SIZE,
 )
 
+RECEIVE_BUFFER_SIZE = RECEIVE_SIZE
 cdef int SKIP_ITERATIONS = POLL_SKIP_ITERATIONS
 cdef int64_t SKIP_NS = POLL_SKIP_NANOSECONDS
 cdef int64_t GIL_HOLD_NS = GIL_HOLD_NANOSECONDS
@@ -413,9 +415,9 @@ cdef class Engine:
         return 0
 
     cdef uint8_t *receive_buffer(self) except NULL:
-        """Return the buffer of `SCRATCH_SIZE` bytes that data is received into; allocate it at the first call."""
+        """Return the buffer of `RECEIVE_BUFFER_SIZE` bytes that data is received into; allocate it at the first call."""
         if self.scratch == NULL:
-            self.scratch = <uint8_t *>PyMem_RawMalloc(SCRATCH_SIZE)
+            self.scratch = <uint8_t *>PyMem_RawMalloc(RECEIVE_BUFFER_SIZE)
             if self.scratch == NULL:
                 PyErr_NoMemory()
         return self.scratch

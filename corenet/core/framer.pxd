@@ -26,7 +26,7 @@ cdef inline uint64_t length_prefix(const uint8_t *p, int prefix, bint big_endian
 cdef class Framer:
     cdef readonly Py_ssize_t max_frame
     cdef readonly bint views
-    cdef bint poisoned
+    cdef str failure            # why no more bytes are taken (poisoned); None: they are
     cdef Py_ssize_t reserve
     cdef Py_ssize_t head_size   # bytes before and after a payload
     cdef Py_ssize_t tail_size
@@ -35,6 +35,7 @@ cdef class Framer:
     cdef PyObject *partial
     cdef Py_ssize_t filled
     cdef list feed_bytes(self, const uint8_t *p, Py_ssize_t n, object owner)
+    cdef list split(self, const uint8_t *p, Py_ssize_t n, object owner)
     cdef int grow(self, Py_ssize_t wanted) except -1
     cdef int append_partial(self, const uint8_t *p, Py_ssize_t n, Py_ssize_t final_size) except -1
     cdef object finish(self, object owner)

@@ -23,6 +23,10 @@ __all__ = ["DelimiterFramer", "FixedFramer", "FrameError", "FrameTooLarge", "Inc
 
 cdef bytes EMPTY = b""
 
+# Why a framer takes no more bytes. `LOST`: it is not known where the next frame begins.
+cdef str REFUSED = "this framer refused a frame before; use a new stream after reset()"
+cdef str LOST = "an earlier call failed and lost a part of the stream; use a new stream after reset()"
+
 
 class FrameError(ValueError):
     """The stream cannot be split into frames, or a payload cannot be sent as a frame."""
@@ -48,12 +52,15 @@ class IncompleteFrame(FrameError):
 
 
 cdef class Framer:
-    """Base of the three framers: the partial frame, the size limit, and the state after a violation (poisoned)."""
+    """Base of the three framers: the partial frame, the size limit, and the state after a failure (poisoned).
+
+    A framer is poisoned when `failure` is not None. `feed_bytes` alone gives bytes to `split` of the subclasses, so
+    none of them can take bytes after a frame was refused, or after an exception that lost some.
+    """
 
     def __cinit__(self):
         self.partial = NULL
         self.filled = 0
-        self.poisoned = False
         self.reserve = FRAME_INITIAL_RESERVE
 
     def __dealloc__(self):
@@ -67,6 +74,7 @@ cdef class Framer:
         Raises:
             FrameTooLarge: a frame is larger than `max_frame`; the framer is poisoned until `reset`.
             FrameError: the framer is poisoned.
+            MemoryError: there is no memory for the frames; a part of the stream is lost, and the framer is poisoned.
         """
         cdef Py_buffer buffer
         cdef object owner = None
@@ -88,11 +96,17 @@ cdef class Framer:
     def reset(self):
         """Drop the incomplete frame and the poisoned state, for a new stream."""
         self.drop_partial()
-        self.poisoned = False
+        self.failure = None
         self.refused = None
 
     def leftover(self):
-        """Return the bytes that were fed and not returned as frames, unchanged, for another reader of the stream."""
+        """Return the bytes that were fed and not returned as frames, unchanged, for another reader of the stream.
+
+        Raises:
+            FrameError: an exception other than FrameTooLarge has lost some of them.
+        """
+        if self.failure is LOST:
+            raise FrameError(LOST)
         if self.refused is not None:
             return self.refused
         return PyBytes_FromStringAndSize(NULL if self.partial == NULL else bytes_data(self.partial), self.filled)
@@ -110,27 +124,40 @@ cdef class Framer:
 
         Raises:
             IncompleteFrame: a frame is incomplete.
+            FrameError: the framer is poisoned, so the rest of the stream was not split.
         """
+        if self.failure is not None:
+            raise FrameError(self.failure)
         held = self.pending
         if held:
             raise IncompleteFrame(f"the stream ended inside a frame, of which {held} bytes had arrived", held)
 
     cdef list feed_bytes(self, const uint8_t *p, Py_ssize_t n, object owner):
+        """`feed` in C. An exception loses frames and the position in the stream, so nothing more is taken after it."""
+        if self.failure is not None:
+            raise FrameError(self.failure)
+        try:
+            return self.split(p, n, owner)
+        except FrameTooLarge:
+            # `refuse` has kept what was not returned.
+            raise
+        except BaseException:
+            self.drop_partial()
+            self.refused = None
+            self.failure = LOST
+            raise
+
+    cdef list split(self, const uint8_t *p, Py_ssize_t n, object owner):
         raise NotImplementedError("Framer is an abstract base class; use LengthFramer, DelimiterFramer or FixedFramer")
 
     # --- the partial frame ----------------------------------------------------------------------------------------
 
     cdef int grow(self, Py_ssize_t wanted) except -1:
-        # On failure _PyBytes_Resize sets the pointer to NULL and raises MemoryError, so `filled` must become 0.
+        # When _PyBytes_Resize fails, it frees the object and sets the pointer to NULL; `feed_bytes` clears `filled`.
         if self.partial == NULL:
             self.partial = new_bytes(NULL, wanted)
         elif bytes_size(self.partial) != wanted:
-            try:
-                _PyBytes_Resize(&self.partial, wanted)
-            except MemoryError:
-                self.filled = 0
-                self.poisoned = True
-                raise
+            _PyBytes_Resize(&self.partial, wanted)
         return 0
 
     cdef int append_partial(self, const uint8_t *p, Py_ssize_t n, Py_ssize_t final_size) except -1:
@@ -164,7 +191,7 @@ cdef class Framer:
 
     cdef int refuse(self, uint64_t size, list frames, bytes raw) except -1:
         self.drop_partial()
-        self.poisoned = True
+        self.failure = REFUSED
         self.refused = raw
         raise FrameTooLarge(f"a frame of at least {size} bytes is over the limit of {self.max_frame}", frames)
 
@@ -255,7 +282,11 @@ cdef class LengthFramer(Framer):
         self.need = -1
 
     def leftover(self):
-        """Return the bytes that were fed and not returned as frames, unchanged, for another reader of the stream."""
+        """Return the bytes that were fed and not returned as frames, unchanged, for another reader of the stream.
+
+        Raises:
+            FrameError: an exception other than FrameTooLarge has lost some of them.
+        """
         return PyBytes_FromStringAndSize(<const char *>self.head, self.head_filled) + Framer.leftover(self)
 
     def frame(self, payload):
@@ -277,14 +308,12 @@ cdef class LengthFramer(Framer):
             out[self.prefix - 1 - i if self.big_endian else i] = left & 0xFF
             left >>= 8
 
-    cdef list feed_bytes(self, const uint8_t *p, Py_ssize_t n, object owner):
+    cdef list split(self, const uint8_t *p, Py_ssize_t n, object owner):
         cdef list frames = []
         cdef Py_ssize_t at = 0
         cdef Py_ssize_t take
         cdef uint64_t size
         cdef int prefix = self.prefix
-        if self.poisoned:
-            raise FrameError("this framer refused a frame before; use a new stream after reset()")
         while at < n:
             if self.need < 0:
                 if self.head_filled == 0:
@@ -420,13 +449,11 @@ cdef class DelimiterFramer(Framer):
     cdef Py_ssize_t find(self, const uint8_t *p, Py_ssize_t n) noexcept nogil:
         return find_bytes(p, n, self.delimiter_bytes, self.delimiter_size)
 
-    cdef list feed_bytes(self, const uint8_t *p, Py_ssize_t n, object owner):
+    cdef list split(self, const uint8_t *p, Py_ssize_t n, object owner):
         cdef list frames = []
         cdef Py_ssize_t at = 0
         cdef Py_ssize_t hit, tail, ahead, size
         cdef uint8_t boundary[30]
-        if self.poisoned:
-            raise FrameError("this framer refused a frame before; use a new stream after reset()")
         if self.filled > 0 and n > 0:
             # A delimiter may span the last read and this one: only that boundary is searched, so that no byte is
             # searched twice.
@@ -496,7 +523,7 @@ cdef class FixedFramer(Framer):
             raise FrameError(f"a payload of {size} bytes is not a frame of size {self.size}")
         return 0
 
-    cdef list feed_bytes(self, const uint8_t *p, Py_ssize_t n, object owner):
+    cdef list split(self, const uint8_t *p, Py_ssize_t n, object owner):
         cdef list frames = []
         cdef Py_ssize_t at = 0
         cdef Py_ssize_t take

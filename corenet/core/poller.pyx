@@ -45,7 +45,7 @@ from corenet.core.libc cimport (
     timespec,
 )
 
-from corenet.limits import GIL_YIELD_SPINS
+from corenet.limits import GIL_YIELD_SPINS, POLL_BATCH
 
 cdef extern from *:
     """
@@ -71,6 +71,7 @@ cdef extern from *:
     unsigned int iterations_begun "corenet_iterations_begun"() nogil
 
 cdef int YIELDS = GIL_YIELD_SPINS
+cdef int BATCH = POLL_BATCH
 
 READ = <int>c.EPOLLIN
 WRITE = <int>c.EPOLLOUT
@@ -87,7 +88,6 @@ EXCLUSIVE = 4
 cdef int64_t LAST_FD = 0x7FFFFFFE
 
 cdef enum:
-    BATCH = 1024
     MODE_EDGE = 1
     MODE_ONESHOT = 2
     MODE_EXCLUSIVE = 4

@@ -22,13 +22,13 @@ from libc.string cimport memcpy
 from corenet.core.libc cimport sole_owner
 
 from corenet.limits import (
-    RECEIVE_POOL_OBJECTS,
-    RECEIVE_POOL_WASTE_SHIFT,
-    RECEIVE_POOL_MAX_SIZE,
     RECEIVE_POOL_BYTES,
+    RECEIVE_POOL_MIN_SIZE,
+    RECEIVE_POOL_OBJECTS,
     RECEIVE_POOL_PROBES,
     RECEIVE_POOL_SLACK_SHIFT,
-    RECEIVE_POOL_MIN_SIZE,
+    RECEIVE_POOL_WASTE_SHIFT,
+    RECEIVE_SIZE,
 )
 
 cdef extern from "Python.h":
@@ -48,7 +48,7 @@ cdef extern from "Python.h":
     void bytes_reset "corenet_bytes_reset"(PyObject *object, Py_ssize_t length) noexcept
 
 cdef Py_ssize_t MIN_SIZE = RECEIVE_POOL_MIN_SIZE
-cdef Py_ssize_t MAX_SIZE = 0 if os.environ.get("CORENET_REUSE_BYTES") == "0" else RECEIVE_POOL_MAX_SIZE
+cdef Py_ssize_t MAX_SIZE = 0 if os.environ.get("CORENET_REUSE_BYTES") == "0" else RECEIVE_SIZE
 cdef Py_ssize_t MAX_MEMORY = RECEIVE_POOL_BYTES
 cdef int COUNT = RECEIVE_POOL_OBJECTS
 cdef int PROBES = RECEIVE_POOL_PROBES

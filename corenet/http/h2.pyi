@@ -29,7 +29,8 @@ class H2Connection:
                         bodies[stream_id].add(event.data)
                         connection.acknowledge(stream_id, len(event.data))
                     elif isinstance(event, End):            # answer now or later, in any order
-                        answer(stream_id, bodies.pop(stream_id))
+                        if connection.is_open(stream_id):   # a reset may follow in the same list
+                            answer(stream_id, bodies.pop(stream_id))
                     elif isinstance(event, StreamReset):    # forget the stream, stop its work
                         bodies.pop(stream_id, None)
             except RemoteProtocolError:                     # data_to_send() has the GOAWAY

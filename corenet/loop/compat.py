@@ -106,7 +106,8 @@ class Backports(asyncio.BaseEventLoop):
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
         """Wait for the threads of the default executor, at most `timeout` seconds (None: without limit).
 
-        When the time is over, a RuntimeWarning is issued, and the threads end without being waited for.
+        When the time is over, a RuntimeWarning is issued, and the threads end without being waited for. What the
+        executor's own `shutdown` raises is raised here.
         """
         self._executor_shutdown_called = True
         executor = self._default_executor
@@ -130,16 +131,25 @@ def join_executor(
     loop: asyncio.AbstractEventLoop, executor: "ThreadPoolExecutor", done: "asyncio.Future[None]"
 ) -> None:
     """Wait for the threads of `executor`, then finish `done` in the loop, unless the loop was closed meanwhile."""
-    executor.shutdown(wait=True)
-    if not loop.is_closed():
-        try:
-            loop.call_soon_threadsafe(finish, done)
-        except RuntimeError:
-            # The loop was closed after `is_closed` was called.
-            return
+    # Imported here, because few programs need it.
+    from corenet.loop.threads import call_in_loop
+
+    failure: BaseException | None = None
+    try:
+        executor.shutdown(wait=True)
+    except BaseException as error:  # noqa: BLE001 - raised by `shutdown_default_executor`, which waits for it
+        failure = error
+    call_in_loop(loop, finish, done, failure)
 
 
-def finish(done: "asyncio.Future[None]") -> None:
+def finish(done: "asyncio.Future[None]", failure: BaseException | None) -> None:
     """Finish `done` unless it was cancelled."""
-    if not done.done():
+    if done.done():
+        return
+    if failure is None:
         done.set_result(None)
+    elif isinstance(failure, StopIteration):
+        # A future does not accept it.
+        done.set_exception(RuntimeError(f"the executor raised {failure!r}"))
+    else:
+        done.set_exception(failure)

@@ -86,7 +86,7 @@ class Listening(BaseLoop):
             bound.setblocking(False)
         return await self._make_server(
             sockets, protocol_factory, ssl, backlog, ssl_handshake_timeout, ssl_shutdown_timeout, None, options,
-            start_serving,
+            start_serving, sock is not None,
         )  # fmt: skip
 
     async def _make_server(
@@ -100,7 +100,9 @@ class Listening(BaseLoop):
         cleanup: tuple[str, int] | None,
         options: "SocketOptions | None",
         start_serving: bool,
+        given: bool,
     ) -> "Server":
+        """`given`: the program has made the sockets, and keeps them if they cannot be served."""
         # Imported here, so that a program without servers does not load the listener.
         from corenet.loop.server import Server
 
@@ -110,7 +112,12 @@ class Listening(BaseLoop):
             self, sockets, protocol_factory, ssl, backlog, handshake_timeout, shutdown_timeout, cleanup, options
         )
         if start_serving:
-            server._start_serving()
+            try:
+                server._start_serving()
+            except BaseException:
+                if not given:
+                    server.close()
+                raise
             await asyncio.sleep(0)
         if self.get_debug():
             logger.info("%r is serving", server)
@@ -226,8 +233,10 @@ class Listening(BaseLoop):
         if path is not None:
             if sock is not None:
                 raise ValueError("path and sock can not be specified at the same time")
+            given = False
             sock = bind_unix(os.fspath(path), options)
         else:
+            given = True
             if sock is None:
                 raise ValueError("path was not specified, and no sock specified")
             if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
@@ -245,7 +254,7 @@ class Listening(BaseLoop):
         sock.setblocking(False)
         return await self._make_server(
             [sock], protocol_factory, ssl, backlog, ssl_handshake_timeout, ssl_shutdown_timeout, cleanup, options,
-            start_serving,
+            start_serving, given,
         )  # fmt: skip
 
     async def create_unix_connection(

@@ -6,6 +6,7 @@ waits for (`compat`).
 """
 
 import asyncio
+import contextlib
 import os
 import posix
 import socket
@@ -117,26 +118,36 @@ class Server(asyncio.AbstractServer):
         if self._serving:
             return
         assert self._sockets is not None
+        try:
+            for sock in self._sockets:
+                self._listen(sock)
+        except BaseException:
+            # All sockets or none: the caller may try again.
+            self._stop_listening()
+            raise
         self._serving = True
-        accept_tls = None
-        nodelay = self._options is None or self._options.nodelay is not False
-        if self._ssl_context is not None:
-            accept_tls = self._accept_tls
-        for sock in self._sockets:
-            sock.listen(self._backlog)
-            listener = Listener(
-                self._loop,
-                sock,
-                self._protocol_factory,
-                self._roster,
-                accept_tls,
-                self._backlog,
-                self._loop.exclusive_listeners,
-                nodelay,
-            )
-            listener.limit(self._allowance)
-            listener.start()
-            self._listeners.append(listener)
+
+    def _listen(self, sock: socket.socket) -> None:
+        sock.listen(self._backlog)
+        listener = Listener(
+            self._loop,
+            sock,
+            self._protocol_factory,
+            self._roster,
+            None if self._ssl_context is None else self._accept_tls,
+            self._backlog,
+            self._loop.exclusive_listeners,
+            self._options is None or self._options.nodelay is not False,
+        )
+        listener.limit(self._allowance)
+        self._listeners.append(listener)
+        listener.start()
+
+    def _stop_listening(self) -> None:
+        listeners, self._listeners = self._listeners, []
+        with contextlib.ExitStack() as steps:
+            for listener in listeners:
+                steps.callback(listener.stop)
 
     def _accept_tls(self, sock: socket.socket) -> None:
         # In a task for each connection, so that a slow handshake does not delay other connections.
@@ -195,14 +206,18 @@ class Server(asyncio.AbstractServer):
         if sockets is None:
             return
         self._sockets = None
-        for listener in self._listeners:
-            listener.stop()
-        self._listeners.clear()
-        for sock in sockets:
-            sock.close()
+        # In reverse order. Each step runs even if another raises, as `close` of a socket without a descriptor does.
+        with contextlib.ExitStack() as steps:
+            steps.callback(self._closed)
+            if self._cleanup is not None:
+                steps.callback(remove_socket_file, *self._cleanup)
+            for sock in sockets:
+                steps.callback(sock.close)
+            steps.callback(self._stop_listening)
+
+    def _closed(self) -> None:
+        """The listening sockets are closed: wake who waits for that."""
         self._serving = False
-        if self._cleanup is not None:
-            remove_socket_file(*self._cleanup)
         if self._serving_forever is not None and not self._serving_forever.done():
             self._serving_forever.cancel()
             self._serving_forever = None

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from corenet.core.engine import Engine
+from corenet.limits import SIGNAL_READ_SIZE
 
 __all__ = ["Signals"]
 
@@ -90,7 +91,7 @@ class Signals:
         assert self.receiver is not None
         while True:
             try:
-                numbers = self.receiver.recv(4096)
+                numbers = self.receiver.recv(SIGNAL_READ_SIZE)
             except (BlockingIOError, InterruptedError):
                 return
             if not numbers:

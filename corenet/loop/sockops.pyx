@@ -28,7 +28,7 @@ from cpython.weakref cimport PyWeakref_NewRef
 from libc.stdint cimport uint8_t
 
 from corenet.core cimport libc as c
-from corenet.core.engine cimport SCRATCH_SIZE, Engine
+from corenet.core.engine cimport RECEIVE_BUFFER_SIZE, Engine
 from corenet.core.handles cimport Handle, gc_untrack, new_handle
 from corenet.core.ready_queue cimport ring_push
 from corenet.core.libc cimport MSG_PEEK, PyErr_SetFromErrno, PyExc_OSError, PyObject_Vectorcall, errno, propagate
@@ -180,7 +180,7 @@ async def sock_recv(SocketEngine self not None, sock: socket.socket, nbytes: obj
             if size == 0:
                 # As CPython's socket does; the kernel would report EAGAIN on an empty queue.
                 return b""
-            if 0 <= size <= SCRATCH_SIZE and fd >= 0:
+            if 0 <= size <= RECEIVE_BUFFER_SIZE and fd >= 0:
                 buffer = self.receive_buffer()
                 got = c.c_recv(fd, buffer, size, c.MSG_DONTWAIT)
                 if got >= 0:

@@ -17,6 +17,7 @@ from asyncio.log import logger
 from typing import Any
 
 from corenet.loop.base import BaseLoop
+from corenet.loop.threads import call_in_loop
 
 __all__ = ["SubprocessTransport", "watch_child"]
 
@@ -40,7 +41,11 @@ class SubprocessTransport(base_subprocess.BaseSubprocessTransport):
 
 
 def watch_child(loop: BaseLoop, transport: SubprocessTransport, pid: int) -> None:
-    """Report the end of the child `pid` to `transport`."""
+    """Report the end of the child `pid` to `transport`.
+
+    Raises:
+        RuntimeError: neither a pidfd nor a thread can be had; the child was killed.
+    """
     try:
         descriptor = os.pidfd_open(pid)
         try:
@@ -49,9 +54,15 @@ def watch_child(loop: BaseLoop, transport: SubprocessTransport, pid: int) -> Non
             os.close(descriptor)
             raise
     except OSError:
-        threading.Thread(
-            target=wait_in_thread, args=(loop, transport, pid), name=f"corenet-waitpid-{pid}", daemon=True
-        ).start()
+        try:
+            threading.Thread(
+                target=wait_in_thread, args=(loop, transport, pid), name=f"corenet-waitpid-{pid}", daemon=True
+            ).start()
+        except BaseException:
+            # Nothing would report its end.
+            transport.close()
+            report_exit(transport, pid, reap(pid))
+            raise
         return
     loop._pidfds.add(descriptor)
 
@@ -66,11 +77,8 @@ def on_exit(loop: BaseLoop, transport: SubprocessTransport, pid: int, descriptor
 
 def wait_in_thread(loop: asyncio.AbstractEventLoop, transport: SubprocessTransport, pid: int) -> None:
     """Wait for the child in a thread, because the kernel gave no pidfd."""
-    code = reap(pid)
-    if loop.is_closed():
+    if not call_in_loop(loop, report_exit, transport, pid, reap(pid)):
         logger.warning("Loop %r that handles pid %r is closed", loop, pid)
-    else:
-        loop.call_soon_threadsafe(report_exit, transport, pid, code)
 
 
 def reap(pid: int) -> int | None:

@@ -25,6 +25,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from corenet.limits import EXECUTOR_EXTRA_THREADS, EXECUTOR_MAX_THREADS
+from corenet.loop.threads import call_in_loop
 
 __all__ = ["LoopThreadPool"]
 
@@ -157,7 +158,7 @@ def work(calls: "queue.SimpleQueue[Call | None]", idle: "deque[None]") -> None:
                     outcome[1] = error
                 if loop is None:
                     set_outcome(future, outcome)
-        except Exception:  # noqa: BLE001 - MemoryError for one: the thread must not end
+        except BaseException:  # noqa: BLE001 - MemoryError, a done-callback's SystemExit: the thread must not end
             report_exception()
         # An idle thread holds no references. They are dropped before it counts as idle, because destructors may run.
         call = function = args = None  # type: ignore[assignment]
@@ -166,36 +167,27 @@ def work(calls: "queue.SimpleQueue[Call | None]", idle: "deque[None]") -> None:
         idle.append(None)
         if outcome is not None:
             try:
-                deliver(loop, future, outcome)
-            except Exception:  # noqa: BLE001 - as above: the thread is counted as idle and must not end
+                # If the loop was closed meanwhile, nobody waits.
+                call_in_loop(loop, set_outcome, future, outcome)
+            except BaseException:  # noqa: BLE001 - as above: the thread is counted as idle and must not end
                 report_exception()
         loop = future = outcome = None
 
 
 def report_exception() -> None:
-    """Report the exception being handled to `threading.excepthook`."""
-    threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
-
-
-def deliver(loop: Any, future: Any, outcome: list[Any]) -> None:
-    """Set the outcome of `future` in its loop, unless the loop was closed meanwhile."""
+    """Report the exception being handled to `threading.excepthook`; if that raises, print what it has raised."""
     try:
-        loop.call_soon_threadsafe(set_outcome, future, outcome)
-    except RuntimeError:
-        if not loop.is_closed():
-            raise
+        threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+    except BaseException:  # noqa: BLE001 - the thread must not end
+        sys.__excepthook__(*cast(Any, sys.exc_info()))
 
 
 def cancel(loop: Any, future: Any) -> None:
     """Cancel `future`, in its loop if it has one."""
     if loop is None:
         future.cancel()
-        return
-    try:
-        loop.call_soon_threadsafe(future.cancel)
-    except RuntimeError:
-        if not loop.is_closed():
-            raise
+    else:
+        call_in_loop(loop, future.cancel)
 
 
 def call_with(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

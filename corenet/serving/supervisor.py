@@ -29,9 +29,18 @@ from corenet.limits import (
     SERVE_RESTART_DELAY_MAX,
     SERVE_RESTART_RESET,
     SERVE_START_TIMEOUT,
+    SIGNAL_READ_SIZE,
 )
 from corenet.serving.sockets import Sockets
-from corenet.serving.worker import FORCE_STOP, STATUS_FAILED, STATUS_NO_START, ServiceConfig, run_worker
+from corenet.serving.worker import (
+    FORCE_STOP,
+    STATUS_FAILED,
+    STATUS_NO_START,
+    ServiceConfig,
+    describe_exit,
+    receive,
+    run_worker,
+)
 
 __all__ = ["Supervisor"]
 
@@ -119,7 +128,7 @@ class Supervisor:
                 self.on_channel(child)
         caught = b""
         if self.wake.fileno() in ready:
-            caught = self.wake.recv(4096)
+            caught = self.wake.recv(SIGNAL_READ_SIZE)
         for number in dict.fromkeys(caught):
             if number in (signal.SIGTERM, signal.SIGINT):
                 self.on_stop(signal.Signals(number))
@@ -223,11 +232,8 @@ class Supervisor:
         """A worker has sent its ready byte, or closed the channel; `reap` handles its death."""
         child.channel_polled = False
         self.poll.unregister(child.channel)
-        try:
-            said = child.channel.recv(1)
-        except BlockingIOError:
-            said = b""  # it is dead, and a process forked by it still holds its end of the channel
-        if not said or child.stopping:
+        # Nothing: it is dead, and a process forked by it still holds its end of the channel.
+        if not receive(child.channel) or child.stopping:
             return
         child.ready = True
         child.kill_at = 0.0
@@ -257,7 +263,7 @@ class Supervisor:
     def on_death(self, child: Child, code: int) -> None:
         """Restart the worker, unless it was stopped, has a replacement, or workers die too often."""
         number = child.slot.number
-        why = f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
+        why = describe_exit(code)
         if child.stopping:
             logger.log(logging.WARNING if code else logging.INFO, "worker %d: ended (%s)", number, why)
             return
@@ -340,7 +346,9 @@ class Supervisor:
         for child in self.children():
             with contextlib.suppress(OSError):  # it has exited
                 child.channel.send(FORCE_STOP)
-            child.kill_at = time.monotonic() + SERVE_KILL_DELAY
+            if child.kill_at:
+                # Further signals do not postpone it.
+                child.kill_at = min(child.kill_at, time.monotonic() + SERVE_KILL_DELAY)
 
     def kill_all(self) -> None:
         """Kill and reap all processes, so that none is left behind after an error."""

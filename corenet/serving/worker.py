@@ -7,6 +7,7 @@ and `stop`, or a coroutine function.
 """
 
 import asyncio
+import contextlib
 import importlib
 import inspect
 import logging
@@ -30,8 +31,10 @@ __all__ = [
     "Service",
     "ServiceConfig",
     "Worker",
+    "describe_exit",
     "kind_of",
     "load",
+    "receive",
     "run_worker",
 ]
 
@@ -240,7 +243,9 @@ def run_worker(plan: ServiceConfig, number: int, sockets: list[socket.socket], c
         nonlocal started
         started = True
         if channel is not None:
-            channel.send(READY)
+            # A supervisor that has exited does not take it; `on_supervisor` stops this worker then.
+            with contextlib.suppress(OSError):
+                channel.send(READY, socket.MSG_DONTWAIT)
 
     async def main() -> None:
         loop = cast(Loop, asyncio.get_running_loop())
@@ -264,12 +269,34 @@ def run_worker(plan: ServiceConfig, number: int, sockets: list[socket.socket], c
     return 0
 
 
+def receive(channel: socket.socket) -> bytes | None:
+    """Return one byte that the other side has sent, b"" when it has ended, None when nothing has arrived.
+
+    What it has sent before its end comes first. The end is an error when it has not read what was sent to it.
+    """
+    try:
+        return channel.recv(1, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return None
+    except ConnectionResetError:
+        return b""
+
+
+def describe_exit(status: int) -> str:
+    """Describe how a process has ended, from ``os.waitstatus_to_exitcode``. Not every signal has a name in Python."""
+    if status >= 0:
+        return f"status {status}"
+    try:
+        return f"signal {signal.Signals(-status).name}"
+    except ValueError:
+        return f"signal {-status}"
+
+
 def on_supervisor(loop: asyncio.AbstractEventLoop, channel: socket.socket, worker: Worker) -> None:
     """The supervisor has sent `FORCE_STOP`, or has exited."""
-    try:
-        message = channel.recv(1)
-    except ConnectionResetError:
-        message = b""
+    message = receive(channel)
+    if message is None:
+        return
     if message == FORCE_STOP:
         worker._force_stop()
         return

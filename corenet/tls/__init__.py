@@ -3,6 +3,7 @@
 Transports live in `corenet.tls.transport` and are made by the loop; nobody imports them from here.
 """
 
+from corenet.tls.certificate import CertificateInfo, certificate_info
 from corenet.tls.context import (
     ALPN_HTTP1,
     ALPN_HTTP2,
@@ -22,10 +23,12 @@ from corenet.tls.staples import set_staple
 __all__ = [
     "ALPN_HTTP1",
     "ALPN_HTTP2",
+    "CertificateInfo",
     "CertificateRefused",
     "HandshakeFailure",
     "TlsConnection",
     "TlsEngineChoice",
+    "certificate_info",
     "client_context",
     "default_client_context",
     "describe_connection",

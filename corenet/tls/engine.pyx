@@ -72,12 +72,19 @@ cdef class TlsEngine:
 
     # --- ciphertext -----------------------------------------------------------------------------------------------
 
+    cdef int check_made(self) except -1:
+        """Refuse an object that was created by ``__new__`` alone: it has no connection."""
+        if self.ssl_object is None:
+            raise RuntimeError("this TLS engine has no connection; make_tls_engine creates engines")
+        return 0
+
     cdef int feed_bytes(self, const uint8_t *data, size_t length) except -1:
         """Take ciphertext; the memory is free again on return."""
         raise NotImplementedError
 
     def feed(self, data: bytes) -> None:
         """Take ciphertext of the peer, cut anywhere."""
+        self.check_made()
         self.feed_bytes(<const uint8_t *><const char *>data, PyBytes_GET_SIZE(data))
 
     cdef object take(self, const char **data, size_t *length):
@@ -91,6 +98,7 @@ cdef class TlsEngine:
 
     def drain(self) -> bytes:
         """Return and forget the ciphertext that must go to the peer, empty when there is none."""
+        self.check_made()
         cdef const char *data = NULL
         cdef size_t length = 0
         owner = self.take(&data, &length)
@@ -119,6 +127,7 @@ cdef class TlsEngine:
         Raises:
             ssl.SSLError: when it failed, SSLCertVerificationError for reasons of the certificate.
         """
+        self.check_made()
         return self.step_handshake()
 
     cdef int judge(self) except -1:
@@ -154,10 +163,12 @@ cdef class TlsEngine:
 
         False: this engine cannot, or OpenSSL will not.
         """
+        self.check_made()
         return self.resume(session)
 
     def take_session(self) -> object:
         """Return the newest session that the server has given and that was not returned before, else None."""
+        self.check_made()
         return self.new_session()
 
     # --- plaintext ------------------------------------------------------------------------------------------------
@@ -177,6 +188,7 @@ cdef class TlsEngine:
         Raises:
             ssl.SSLError: when the bytes are not what the peer encrypted.
         """
+        self.check_made()
         cdef object found = self.decrypt(NULL, 0)
         if found is None:
             self.raise_failure()
@@ -190,6 +202,7 @@ cdef class TlsEngine:
 
     def read_into(self, target: memoryview) -> int | None:
         """Decrypt into `target` and return how many bytes that were, None and 0 as `read` returns None and ``b""``."""
+        self.check_made()
         cdef Py_ssize_t count = self.fill(target)
         if count == 0:
             self.raise_failure()
@@ -212,6 +225,7 @@ cdef class TlsEngine:
         Raises:
             ssl.SSLError: when the connection cannot send any more.
         """
+        self.check_made()
         return max(self.write_record(data), 0)
 
     # --- the end --------------------------------------------------------------------------------------------------
@@ -229,4 +243,5 @@ cdef class TlsEngine:
         Raises:
             ssl.SSLError: among others when the peer goes on sending data, which is not an error of the peer.
         """
+        self.check_made()
         return self.step_shutdown()

@@ -501,7 +501,11 @@ cdef class TlsSession:
     def resumable(self) -> bool:
         """Tell whether it may still be offered: its connection has not failed, its certificate has not expired."""
         cdef LibSSL *lib = libssl()
-        cdef void *certificate = lib.SSL_SESSION_get0_peer(self.session)
+        cdef void *certificate
+        if self.session == NULL:
+            # Created by `__new__` alone.
+            return False
+        certificate = lib.SSL_SESSION_get0_peer(self.session)
         if not lib.SSL_SESSION_is_resumable(self.session):
             return False
         return certificate == NULL or lib.X509_cmp_current_time(lib.X509_get0_notAfter(certificate)) > 0

@@ -206,7 +206,16 @@ cdef class ConnectionMadeHandle(Handle):
     cdef int run_once(self) except -1:
         cdef Transport transport = self.transport
         self.release()
-        return 0 if transport is None else transport.start(None)
+        if transport is None:
+            return 0
+        try:
+            transport.start(None)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as failure:
+            # Ending a connection that cannot be started may raise, too.
+            self.loop._callback_failed(self, transport._call_connection_made, (None,), failure)
+        return 0
 
     cdef void release(self) noexcept:
         self.transport = None

@@ -29,7 +29,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 from corenet.core cimport libc as c
 from corenet.core.counters cimport KIND_DATAGRAM, count_created, count_destroyed
-from corenet.core.engine cimport SCRATCH_SIZE, Engine
+from corenet.core.engine cimport RECEIVE_BUFFER_SIZE, Engine
 from corenet.core.libc cimport (
     PyContext_Enter,
     PyContext_Exit,
@@ -234,7 +234,7 @@ cdef class DatagramTransport(Transport):
         cdef int number = 0
         while len(datagrams) < BATCH:
             length = sizeof(source)
-            got = c.c_recvfrom(self.fd, buffer, SCRATCH_SIZE, c.MSG_DONTWAIT, <sockaddr *>&source, &length)
+            got = c.c_recvfrom(self.fd, buffer, RECEIVE_BUFFER_SIZE, c.MSG_DONTWAIT, <sockaddr *>&source, &length)
             if got < 0:
                 number = errno
                 break

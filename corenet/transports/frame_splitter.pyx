@@ -467,16 +467,7 @@ cdef class FrameSplitter(NativeProtocol):
         if small:
             pieces.append(self.framer.pack_frames(small))
         stream.check_writable()
-        stream.in_writelines = True
-        try:
-            for item in pieces:
-                size = fixed_bytes(item, &data)
-                if size:
-                    stream.submit(item, <const char *>data, size)
-        finally:
-            stream.in_writelines = False
-            stream.after_write()
-        return 0
+        return stream.submit_pieces(pieces)
 
     def write_frame(self, payload: object) -> None:
         """Send `payload` as one frame; never blocks; see `pause_writing` for flow control.

@@ -24,10 +24,10 @@ cdef class Listener(Watcher):
     cdef int family
     cdef int accept_budget
     cdef uint32_t events
-    cdef bint listening
     cdef bint holds_socket_ref       # we have incremented the `_io_refs` of `sock`
     cdef bint nodelay       # set TCP_NODELAY on each connection, because the listening socket does not have it
 
+    cdef bint is_registered(self) noexcept
     cdef int pause(self) except -1
     cdef void unregister(self) noexcept
     cdef int accept_burst(self) except -1

@@ -10,8 +10,9 @@ registered first would get nearly all connections.
 
 After EMFILE and similar errors the listener is unregistered for a second, because the kernel would report the waiting
 connection again and again. It does not come back if the program has closed its socket meanwhile, because the number may
-be reused. While it is registered, it increments the ``_io_refs`` of the socket object, as uvloop does: if the program
-closes the socket, it stays open until the server is closed.
+be reused. From `start` to `pause` it increments the ``_io_refs`` of the socket object, as uvloop does: if the program
+closes the socket, it stays open until the server is closed. Whether the listener is registered is what the poller says:
+there is no flag that could differ from it. A `start` that fails changes nothing.
 
 Connections inherit TCP_NODELAY from listening sockets that the loop has bound. For a socket that the program gave,
 whose options are not changed, it is set on each connection.
@@ -126,30 +127,35 @@ cdef class Listener(Watcher):
             RuntimeError: a transport or a watch uses the descriptor.
         """
         cdef Watcher other
-        if self.loop is not None and not self.listening and self.fd >= 0:
-            other = self.loop.poller.find(self.fd)
-            if other is None:
-                self.loop.check_not_owned(self.fd)
-            elif isinstance(other, Listener):
-                # As on asyncio, the server that starts last accepts. Count us first, or `pause` may close the socket.
-                self.holds_socket_ref = self.holds_socket_ref or socket_incref(self.sock)
-                (<Listener>other).pause()
-            elif not isinstance(other, FdHandlers):
-                if not self.loop.poller.kernel_lost_registration(self.fd):
-                    raise RuntimeError(f"File descriptor {self.fd!r} is used by {other!r}")
-                # Its owner's descriptor was closed; the number is our socket's now.
-                self.loop.poller.remove(self.fd)
-                self.loop.poller.disown(self.fd, other)
-            self.loop.poller.add(self.fd, self.events, self)
-            self.listening = True
-            self.holds_socket_ref = self.holds_socket_ref or socket_incref(self.sock)
+        if self.loop is None or self.fd < 0 or self.is_registered():
+            return
+        other = self.loop.poller.find(self.fd)
+        if other is None:
+            self.loop.check_not_owned(self.fd)
+        elif not isinstance(other, (Listener, FdHandlers)):
+            if not self.loop.poller.kernel_lost_registration(self.fd):
+                raise RuntimeError(f"File descriptor {self.fd!r} is used by {other!r}")
+            # Its owner's descriptor was closed; the number is our socket's now.
+            self.loop.poller.remove(self.fd)
+            self.loop.poller.disown(self.fd, other)
+        # As on asyncio, the server that starts last accepts, and replaces the reader of the descriptor.
+        self.loop.poller.add(self.fd, self.events, self)
+        # After `add`, which may raise.
+        self.holds_socket_ref = self.holds_socket_ref or socket_incref(self.sock)
+        if isinstance(other, Listener):
+            # After our reference was counted, or this could close the socket.
+            (<Listener>other).pause()
+
+    cdef bint is_registered(self) noexcept:
+        """Return whether connections are accepted, that is, whether the poller's slot is ours."""
+        return self.loop.poller.find(self.fd) is self
 
     def stop(self) -> None:
         """Stop accepting; the socket stays open."""
         if self.retry is not None:
             self.retry.cancel()
             self.retry = None
-        if self.listening:
+        if self.loop is not None and (self.is_registered() or self.holds_socket_ref):
             self.pause()
         elif (
             self.loop is not None
@@ -178,8 +184,7 @@ cdef class Listener(Watcher):
 
     cdef void unregister(self) noexcept:
         """Unregister, unless the slot has another watcher because the program has closed the socket."""
-        self.listening = False
-        if self.loop.poller.find(self.fd) is self:
+        if self.is_registered():
             self.loop.poller.remove(self.fd)
 
     def __repr__(self) -> str:
@@ -190,7 +195,7 @@ cdef class Listener(Watcher):
 
     cdef int on_events(self, uint32_t events) except -1:
         self.accept_burst()
-        if self.events != c.EPOLLIN and self.listening and not self.loop.closed:
+        if self.events != c.EPOLLIN and self.is_registered() and not self.loop.closed:
             self.unregister()
             self._resume_accepting()
         return 0
@@ -215,7 +220,7 @@ cdef class Listener(Watcher):
         if self.capacity is not None:
             left = min(left, <int>self.capacity(0 if self.connections is None else self.connections.active))
         # A callback may close the loop in the child of a fork: then the parent accepts waiting connections.
-        while left > 0 and self.listening and not self.loop.closed:
+        while left > 0 and self.is_registered() and not self.loop.closed:
             left -= 1
             length = sizeof(address)
             fd = c.accept4(self.fd, <sockaddr *>&address, &length, c.SOCK_NONBLOCK | c.SOCK_CLOEXEC)
@@ -232,10 +237,14 @@ cdef class Listener(Watcher):
         cdef StreamTransport transport
         cdef object protocol, context
         cdef int one = 1
-        # Each connection has its own context, so that one factory does not see the variables of another.
-        context = PyContext_Copy(self.context)
-        if PyContext_Enter(context) < 0:
-            propagate()
+        try:
+            # Each connection has its own context, so that one factory does not see the variables of another.
+            context = PyContext_Copy(self.context)
+            if PyContext_Enter(context) < 0:
+                propagate()
+        except BaseException:
+            c.c_close(fd)
+            raise
         try:
             if self.accept_tls is not None:
                 sock = socket.socket(self.family, socket.SOCK_STREAM, 0, fileno=fd)

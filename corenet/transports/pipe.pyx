@@ -85,7 +85,7 @@ cdef class WritePipeTransport(StreamBase):
 
     cdef ssize_t send_queue(self) noexcept nogil:
         return c.writev(
-            self.fd, self.queue.vectors + self.queue.head, <int>min(self.queue.count, <size_t>VECTOR_LIMIT)
+            self.fd, self.queue.vectors + self.queue.head, <int>min(self.queue.count, VECTOR_LIMIT)
         )
 
     cdef int attach_protocol(self, object protocol) except -1:

@@ -86,7 +86,7 @@ cdef class StreamTransport(StreamBase):
         cdef msghdr message
         c.memset(&message, 0, sizeof(message))
         message.msg_iov = self.queue.vectors + self.queue.head
-        message.msg_iovlen = min(self.queue.count, <size_t>VECTOR_LIMIT)
+        message.msg_iovlen = min(self.queue.count, VECTOR_LIMIT)
         return c.c_sendmsg(self.fd, &message, c.MSG_DONTWAIT | c.MSG_NOSIGNAL)
 
     cdef int half_close(self) except -1:

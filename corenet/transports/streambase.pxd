@@ -62,6 +62,7 @@ cdef class StreamBase(Transport):
     cdef int probe_cork_support(self) except -1
     cdef int uncork(self) except -1
     cdef int half_close(self) except -1
+    cdef int receive_by_kind(self) except -1
     cdef int receive(self) except -1
     cdef int receive_consumed(self) except -1
     cdef int receive_into(self) except -1
@@ -69,6 +70,7 @@ cdef class StreamBase(Transport):
     cdef int on_eof(self) except -1
     cdef int write_bytes(self, bytes data) except -1
     cdef int submit(self, object owner, const char *data, size_t length) except -1
+    cdef int submit_pieces(self, list pieces) except -1
     cdef int enqueue(self, object owner, const char *data, size_t length) except -1
     cdef int after_write(self) except -1
     cdef int flush(self) except -1

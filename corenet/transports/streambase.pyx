@@ -38,7 +38,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from corenet.core cimport libc as c
-from corenet.core.engine cimport SCRATCH_SIZE, callback_of
+from corenet.core.engine cimport RECEIVE_BUFFER_SIZE, callback_of
 from corenet.core.poller cimport Watcher
 from corenet.core.receive_pool cimport PooledBytes, ReceivePool
 from corenet.core.libc cimport (
@@ -238,14 +238,13 @@ cdef class StreamBase(Transport):
             if self.writing and events & ~<uint32_t>c.EPOLLIN:
                 self.flush()
             if can_receive(self) and events & ~<uint32_t>c.EPOLLOUT:
-                if self.protocol_kind == PROTOCOL_STREAMING:
-                    self.receive()
-                elif self.protocol_kind == PROTOCOL_BUFFERED:
-                    self.receive_into()
-                elif self.protocol_kind == PROTOCOL_NATIVE:
-                    self.receive_consumed()
-                else:
-                    self.on_pipe_reader_closed()
+                try:
+                    self.receive_by_kind()
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:
+                    # MemoryError for one. Bytes that were received are lost: what follows must not be taken for them.
+                    self.fatal(error, "Fatal error: received data could not be passed on")
             self.flush_deferred_writes()
             if events & (c.EPOLLERR | c.EPOLLHUP) or self.spurious_events:
                 self.note_spurious_event(self.loop.bytes_received != before or self.loop.bytes_sent != sent_before)
@@ -258,6 +257,15 @@ cdef class StreamBase(Transport):
     cdef int on_flush(self) except -1:
         self.flush_deferred = False
         return self.flush_deferred_writes()
+
+    cdef int receive_by_kind(self) except -1:
+        if self.protocol_kind == PROTOCOL_STREAMING:
+            return self.receive()
+        if self.protocol_kind == PROTOCOL_BUFFERED:
+            return self.receive_into()
+        if self.protocol_kind == PROTOCOL_NATIVE:
+            return self.receive_consumed()
+        return self.on_pipe_reader_closed()
 
     cdef int receive(self) except -1:
         cdef uint8_t *buffer = self.loop.receive_buffer()
@@ -272,7 +280,7 @@ cdef class StreamBase(Transport):
         while left > 0 and can_receive(self):
             left -= 1
             if spare == NULL:
-                asked = SCRATCH_SIZE
+                asked = RECEIVE_BUFFER_SIZE
                 got = self.recv_some(buffer, asked)
             else:
                 asked = spare.capacity
@@ -304,7 +312,7 @@ cdef class StreamBase(Transport):
             left -= 1
             # A reference, because its callback may set another protocol.
             native_protocol = self.native_protocol
-            capacity = SCRATCH_SIZE
+            capacity = RECEIVE_BUFFER_SIZE
             target = native_protocol.get_receive_buffer(&capacity)
             if target == NULL:
                 target = self.loop.receive_buffer()
@@ -481,17 +489,28 @@ cdef class StreamBase(Transport):
         Raises:
             TypeError: an item is not bytes-like; nothing is sent.
         """
-        cdef bytes piece
         cdef list pieces = pieces_of(list_of_data)
         self.check_writable()
+        self.submit_pieces(pieces)
+
+    cdef int submit_pieces(self, list pieces) except -1:
+        """`submit` each of `pieces`, bytes objects or FrameViews, as parts of one write."""
+        cdef Py_buffer view
         self.in_writelines = True
         try:
             for piece in pieces:
-                if PyBytes_GET_SIZE(piece):
-                    self.submit(piece, PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece))
+                # Both are immutable, so the pointer stays valid without an exported buffer.
+                PyObject_GetBuffer(piece, &view, PyBUF_SIMPLE)
+                PyBuffer_Release(&view)
+                if view.len:
+                    self.submit(piece, <const char *>view.buf, view.len)
+        except MemoryError as error:
+            # A part is queued. Later writes must not follow a gap in the stream.
+            self.force_close(error)
+            raise
         finally:
             self.in_writelines = False
-            self.after_write()
+        return self.after_write()
 
     cdef int submit(self, object owner, const char *data, size_t length) except -1:
         """Send at once if nothing is queued and this callback has not written yet, else queue.

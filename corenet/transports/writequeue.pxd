@@ -8,8 +8,7 @@ from libc.stddef cimport size_t
 
 from corenet.core.libc cimport iovec
 
-cdef enum:
-    VECTOR_LIMIT = 1024
+cdef size_t VECTOR_LIMIT         # pieces of one system call
 
 cdef struct WriteQueue:
     iovec *vectors

@@ -12,6 +12,10 @@ from libc.stddef cimport size_t
 
 from corenet.core.libc cimport iovec, memcpy
 
+from corenet.limits import WRITE_VECTORS
+
+VECTOR_LIMIT = WRITE_VECTORS
+
 
 cdef int queue_reserve(WriteQueue *queue) except -1:
     """Make space for one more entry at the end: move all to the front if half of it is free, else grow."""

@@ -75,6 +75,14 @@ class Restarts:
         return max(min(self._due.values()) - now, 0.0) if self._due else None
 
 
+def signal_name(number: int) -> str:
+    """The name of a signal; a worker may have died of one for which Python has none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)
+
+
 class _Supervisor:
     def __init__(
         self, settings: Settings, shares: list[list[Endpoint]], reload: Callable[[], Settings], options: worker.Options
@@ -209,7 +217,7 @@ class _Supervisor:
                 continue
             del self.children[pid]
             code = os.waitstatus_to_exitcode(status)
-            why = f"signal {signal.Signals(-code).name}" if code < 0 else f"status {code}"
+            why = f"signal {signal_name(-code)}" if code < 0 else f"status {code}"
             delay = self.restarts.exited(number, time.monotonic())
             logger.error("worker %d: exited (%s); restarting in %.1f seconds", number, why, delay)
 

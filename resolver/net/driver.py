@@ -10,11 +10,16 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from resolver import limits
 from resolver.effects import SignatureJob
 from resolver.net.clock_random import Clock
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    OnResults: TypeAlias = Callable[[list[bool] | Exception], object]
 
 __all__ = ["Crypto", "MeshTimer", "Ticking"]
 
@@ -91,15 +96,18 @@ class Crypto:
         self._slice = slice_seconds
         self._monotonic = (clock or Clock()).monotonic
         self._spent = 0.0
-        self._waiting: deque[tuple[Sequence[SignatureJob], Callable[[list[bool]], object]]] = deque()
+        self._waiting: deque[tuple[Sequence[SignatureJob], OnResults]] = deque()
         self._pool: ThreadPoolExecutor | None = None
         self._closed = False
         self.after_batch = after_batch
         self.checks = 0
         self.deferred = 0
 
-    def verify(self, jobs: Sequence[SignatureJob], on_done: Callable[[list[bool]], object]) -> list[bool] | None:
-        """Check all `jobs`. Returns the results in order, or None when `on_done` will be called with them."""
+    def verify(self, jobs: Sequence[SignatureJob], on_done: "OnResults") -> list[bool] | None:
+        """Check all `jobs`. Returns the results in order, or None when `on_done` will be called with them.
+
+        What a check raises is raised here, or `on_done` gets it: the query must not wait for results that never come.
+        """
         self.checks += len(jobs)
         if len(jobs) > self._in_place and (future := self._submit(jobs)) is not None:
             future.add_done_callback(lambda done: self._schedule_collect(done, on_done))
@@ -155,7 +163,11 @@ class Crypto:
         try:
             while waiting and self._spent < self._slice:
                 jobs, on_done = waiting[0]
-                results = self._check_in_place(jobs)
+                results: list[bool] | Exception
+                try:
+                    results = self._check_in_place(jobs)
+                except Exception as error:  # noqa: BLE001 - `on_done` gets it
+                    results = error
                 waiting.popleft()
                 on_done(results)
         finally:
@@ -166,14 +178,19 @@ class Crypto:
         if self.after_batch is not None:
             self.after_batch()
 
-    def _schedule_collect(self, done: "Future[list[bool]]", on_done: Callable[[list[bool]], object]) -> None:
+    def _schedule_collect(self, done: "Future[list[bool]]", on_done: "OnResults") -> None:
         """Runs on a thread of the pool: schedule `_collect` on the loop."""
         if not self._closed and not done.cancelled():
             self._loop.call_soon_threadsafe(self._collect, done, on_done)
 
-    def _collect(self, done: "Future[list[bool]]", on_done: Callable[[list[bool]], object]) -> None:
+    def _collect(self, done: "Future[list[bool]]", on_done: "OnResults") -> None:
         if self._closed:
             return
-        on_done(done.result())
+        results: list[bool] | Exception
+        try:
+            results = done.result()
+        except Exception as error:  # noqa: BLE001 - `on_done` gets it
+            results = error
+        on_done(results)
         if self.after_batch is not None:
             self.after_batch()

@@ -21,6 +21,7 @@ TARGETS = {
     "corenet/http/h2.pyx": ["h2"],
     "corenet/http/hpack.pyx": ["hpack", "h2"],
     "corenet/http/url.py": ["url"],
+    "corenet/tls/certificate.py": ["certificate"],
     "corenet/tls/engine.pyx": ["tls"],
     "corenet/tls/openssl_engine.pyx": ["tls"],
     "corenet/tls/stdlib_engine.pyx": ["tls"],
@@ -32,7 +33,11 @@ TARGETS = {
     "resolver/hints.py": ["system"],
     "resolver/iterate/scrub.py": ["resolution"],
     "resolver/net/fastpath.pyx": ["service"],
+    "resolver/net/doh.py": ["doh"],
+    "resolver/net/http1_session.py": ["doh"],
+    "resolver/net/http2_session.py": ["doh"],
     "resolver/net/match.pyx": ["match"],
+    "resolver/net/proxy_protocol.py": ["proxy"],
     "resolver/system.py": ["system"],
     "resolver/validate/anchor_file.py": ["anchors"],
     "resolver/validate/fields.pyx": ["dnssec"],
@@ -45,6 +50,7 @@ TARGETS = {
     "resolver/wire/rrset.pyx": ["wire_rdata", "wire_message"],
 }
 NONE = {
+    "resolver/daemon/certificates.py": "files of the operator: certificate.py and OpenSSL read them",
     "corenet/core/__init__.py": "names of the package itself",
     "corenet/core/views.pyx": "views of what framer delivered",
     "corenet/launch.py": "the user's own command line",

@@ -402,6 +402,32 @@ def test_a_second_signal_reaches_a_worker_that_has_not_seen_the_first(tmp_path: 
             assert "aborting open connections" in running.said() and "killing process" not in running.said()
 
 
+def test_a_worker_that_dies_with_an_order_unread_costs_no_other(tmp_path: Path) -> None:
+    """Its end of the channel is then reset, which the supervisor must not take for a fault of its own."""
+    (tmp_path / "blocked.py").write_text(
+        "import os\n"
+        "class App:\n"
+        "    async def start(self, worker):\n"
+        "        if worker.number:\n"
+        "            os.write(2, b'blocked\\n')\n"
+        "            os.read(os.pipe()[0], 1)\n"
+        "    async def stop(self):\n"
+        "        pass\n"
+        "app = App()\n"
+    )
+    limits = {"SERVE_KILL_DELAY": 1}
+    with service(tmp_path, "blocked:app", workers=2, grace=600, limits=limits) as running:
+        running.wait_for("worker 0: ready")
+        running.wait_for("blocked\n")
+        running.process.send_signal(signal.SIGTERM)
+        running.wait_for("stopping on SIGTERM")
+        running.process.send_signal(signal.SIGINT)
+        assert running.process.wait(SECONDS) == 0
+        assert "Traceback" not in running.said()
+        assert "worker 0: ended (status 0)" in running.said()
+        assert "worker 1: ended (signal SIGKILL)" in running.said()
+
+
 def test_workers_leave_when_the_supervisor_is_gone(tmp_path: Path) -> None:
     with service(tmp_path, workers=2) as running:
         up(running, 2)

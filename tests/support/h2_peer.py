@@ -6,7 +6,7 @@
 import asyncio
 import gzip
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
 
@@ -15,20 +15,10 @@ from corenet.http.events import Data, End, Informational, Request, Response
 from corenet.http.h2 import SERVER, H2Connection
 from corenet.http.h2_events import Drained, StreamReset
 
-__all__ = ["BYTES", "Peer", "Site", "h2_site", "until"]
+__all__ = ["AHEAD", "BYTES", "Peer", "Site", "h2_site"]
 
 BYTES = bytes(range(256)) * 256
 AHEAD = 1 << 18
-_TURNS, _PAUSE = 10_000, 0.002
-
-
-async def until(condition: Callable[[], object], what: str) -> None:
-    """Wait until it holds; other threads and processes get time for their part."""
-    for _ in range(_TURNS):
-        if condition():
-            return
-        await asyncio.sleep(_PAUSE)
-    raise AssertionError(f"waited in vain: {what}")
 
 
 class Peer(asyncio.Protocol):

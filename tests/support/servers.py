@@ -37,6 +37,9 @@ PACKAGES = {
     "kdig": "knot-dnsutils",
     "drill": "ldnsutils",
     "delv": "bind9-dnsutils",
+    "curl": "curl",
+    "dnsperf": "dnsperf",
+    "openssl": "openssl",
     "ip": "iproute2",
     "setpriv": "util-linux",
 }

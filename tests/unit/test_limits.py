@@ -1,9 +1,11 @@
 """Limits that may be set: wherever one is set, both ends of its range are accepted and what lies beyond is refused."""
 
 import asyncio
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -185,3 +187,102 @@ def test_each_limit_with_a_range_is_set_somewhere() -> None:
             if isinstance(limit, module.Limit):
                 assert name in shown, f"where is {name} set?"
                 assert limit.minimum <= limit.default <= limit.maximum, name
+
+
+# --- constants of the C code ------------------------------------------------------------------------------------------
+
+# Each constant of an enum from 100 on, each array from 16 elements on, each list of freed objects: the value from
+# `limits` with which it must agree (a range: it must not be smaller), or why it is not a limit that could be changed.
+WIRE = "a size of the format"
+LISTS = "freed objects that are used again; a decorator takes literals only"
+LARGE_CONSTANTS: dict[str, int | range | str] = {
+    "corenet/core/engine.pyx: ALL_EVENTS": "more than any batch",
+    "corenet/core/framer.pxd: delimiter_bytes[]": corenet.limits.FRAME_DELIMITER_SIZE.maximum,
+    "corenet/core/framer.pyx: boundary[]": 2 * (corenet.limits.FRAME_DELIMITER_SIZE.maximum - 1),
+    "corenet/core/handles.pyx: freelist": LISTS,
+    "corenet/core/libc.pxd: s6_addr[]": WIRE,
+    "corenet/core/libc.pxd: sun_path[]": WIRE,
+    "corenet/core/views.pyx: freelist": LISTS,
+    "corenet/http/field_grammar.pxd: corenet_http_class[]": "one entry for each byte",
+    "corenet/transports/address.pyx: text[]": "the text of an address",
+    "corenet/transports/datagram_batch.pxd: BATCH": corenet.limits.DATAGRAM_BATCH,
+    "corenet/transports/datagram_batch.pxd: CONTROL": "room for the control messages that are asked for",
+    "corenet/transports/datagram_batch.pxd: SEGMENTS": 128 * corenet.limits.DATAGRAM_BATCH,
+    "corenet/transports/datagram_batch.pxd: SLOT": corenet.limits.DATAGRAM_SLOT_SIZE,
+    "corenet/transports/datagram_batch.pxd: STRIDE": corenet.limits.DATAGRAM_SLOT_SIZE + 320,
+    "corenet/transports/datagram_batch.pxd: address[]": WIRE,
+    "corenet/transports/datagram_batch.pyx: nothing[]": WIRE,
+    "corenet/transports/frame_splitter.pyx: tail[]": corenet.limits.FRAME_DELIMITER_SIZE.maximum,
+    "corenet/transports/reader.pyx: freelist": LISTS,
+    "resolver/cache/answers.pxd: ANSWER_KEY": WIRE,
+    "resolver/cache/answers.pxd: data[]": WIRE,
+    "resolver/cache/answers.pyx: MAX_OPTIONS": "one buffer of the fast path; longer options go the slow way",
+    "resolver/cache/answers.pyx: MAX_RECORDS": resolver.limits.MESSAGE_RECORDS,
+    "resolver/cache/answers.pyx: out[]": "a name and its question",
+    "resolver/cache/arena.pxd: ARENA_PAGE": "the page of the machine",
+    "resolver/cache/lookup.pxd: KEY_LIMIT": "more than the longest key, which holds two names",
+    "resolver/cache/lookup.pxd: name[]": WIRE,
+    "resolver/cache/rrsets.pyx: KEY_SIZE": WIRE,
+    "resolver/cache/writers.pyx: path[]": "a name below /proc",
+    "resolver/net/clock_random.pxd: buffer[]": "random octets drawn at a time",
+    "resolver/net/clock_random.pyx: block[]": "the most that a caller may ask for, which is checked",
+    "resolver/net/cookies.pyx: AHEAD": "RFC 9018 section 4.3",
+    "resolver/net/cookies.pyx: LIFETIME": "RFC 9018 section 4.3",
+    "resolver/net/cookies.pyx: RENEWED_AFTER": "RFC 9018 section 4.3",
+    "resolver/net/fastpath.pxd: malformed[]": "a counter for each code of an error",
+    "resolver/net/fastpath.pxd: stream_ip[]": WIRE,
+    "resolver/net/fastpath.pyx: freelist": LISTS,
+    "resolver/net/libc.pxd: s6_addr[]": WIRE,
+    "resolver/net/match.pyx: bits[]": "a bit for each letter of a name",
+    "resolver/net/native.pyx: NANOSECONDS": "a unit",
+    "resolver/net/reserve.pyx: CAPACITY": "5/4 of MOST_BLOCKS",
+    "resolver/net/reserve.pyx: MOST_BLOCKS": range(
+        resolver.limits.MEMORY_RESERVE // resolver.limits.MEMORY_RESERVE_BLOCK
+    ),
+    "resolver/net/udp_upstream.pyx: SLOTS": "slots of the timeout wheel; longer timeouts go round again",
+    "resolver/net/udp_upstream.pyx: ancillary[]": "room for the control messages that are asked for",
+    "resolver/net/udp_upstream.pyx: freelist": LISTS,
+    "resolver/net/udp_upstream.pyx: quoted[]": "as much of a packet as an ICMP error quotes",
+    "resolver/validate/fields.pyx: NAME_SIZE": WIRE,
+    "resolver/validate/fields.pyx: freelist": LISTS,
+    "resolver/wire/build.pxd: _targets[]": range(resolver.limits.COMPRESSION_ENTRIES),
+    "resolver/wire/build.pyx: FIRST_CAPACITY": "grows when more is needed",
+    "resolver/wire/build.pyx: SLOTS": range(resolver.limits.COMPRESSION_ENTRIES),
+    "resolver/wire/consts.pxd: LABELS_MAX": WIRE,
+    "resolver/wire/consts.pxd: MESSAGE_MAX": WIRE,
+    "resolver/wire/consts.pxd: NAME_MAX": WIRE,
+    "resolver/wire/consts.pxd: PAYLOAD_MIN": WIRE,
+    "resolver/wire/edns.pyx: freelist": LISTS,
+    "resolver/wire/rdata.pyx: _compressible[]": "an entry for each low type",
+    "resolver/wire/rdata.pyx: _low[]": "an entry for each low type",
+    "resolver/wire/rrset.pyx: freelist": LISTS,
+}
+
+
+def large_constants() -> dict[str, int]:
+    found: dict[str, int] = {}
+    root = Path(__file__).resolve().parents[2]
+    for package in ("corenet", "resolver"):
+        for path in sorted((root / package).rglob("*.p[yx][xd]")):
+            name, text = path.relative_to(root).as_posix(), path.read_text()
+            for block in re.findall(r"^cdef enum:\n((?: +.*\n|\n)+)", text, re.MULTILINE):
+                for member, value in re.findall(r"^ +(\w+) = (\d[\d _<+*]*)", block, re.MULTILINE):
+                    number = eval(value)  # digits and operators
+                    if (number >= 100 or member == "BATCH") and not member.startswith("T_"):
+                        found[f"{name}: {member}"] = number
+            found |= {f"{name}: {array}[]": int(size) for array, size in re.findall(r"\w+ \*?(\w+)\[(\d+)\]", text)
+                      if int(size) >= 16}
+            found |= {f"{name}: freelist": int(size) for size in re.findall(r"freelist\((\d+)\)", text)}
+    return found
+
+
+@pytest.mark.checkout
+def test_each_large_constant_of_the_c_code_is_a_limit_or_has_a_reason() -> None:
+    """The compiler needs them, so they cannot stand in `limits`; what is a limit must be the same number there."""
+    found = large_constants()
+    assert found.keys() == LARGE_CONSTANTS.keys()
+    for name, said in LARGE_CONSTANTS.items():
+        if isinstance(said, range):
+            assert found[name] >= len(said), name
+        elif isinstance(said, int):
+            assert found[name] == said, name

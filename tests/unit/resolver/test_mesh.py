@@ -541,6 +541,24 @@ def test_verify_is_carried_out_by_crypto(scripted, later):
     assert len(found) == 1
 
 
+def test_a_check_that_raises_costs_its_query_only(scripted):
+    """The client gets an answer at once and does not wait for its deadline."""
+    m = scripted
+    m.mesh._crypto = crypto = Crypto(later=True)
+
+    def job(task, context):
+        yield Verify((1,))
+        return outcome_for(task.question)
+
+    m.table["x."] = job
+    _, found = m.start("x.")
+    assert not found
+    [(on_done, _)] = crypto.waiting
+    on_done(ZeroDivisionError("of the library"))
+    assert [outcome.failure.kind for outcome in found] == [FailureKind.INTERNAL]
+    assert m.mesh.statistics()["faults"] == 1
+
+
 def test_checks_under_way_at_the_deadline_are_waited_for_and_no_others_begun(scripted):
     m = scripted
     m.mesh._crypto = crypto = Crypto(later=True)

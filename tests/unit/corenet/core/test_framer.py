@@ -3,13 +3,23 @@
 That the result does not depend on chunking is a property test (tests/property/test_framer.py).
 """
 
+import _testcapi
 import struct
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from corenet.core.framer import DelimiterFramer, FixedFramer, FrameError, FrameTooLarge, IncompleteFrame, LengthFramer
+from corenet.core.framer import (
+    DelimiterFramer,
+    FixedFramer,
+    FrameError,
+    Framer,
+    FrameTooLarge,
+    IncompleteFrame,
+    LengthFramer,
+)
 from corenet.core.views import FrameView
 
 
@@ -148,6 +158,45 @@ def test_leftover_of_a_refused_stream_begins_with_the_frame_refused(size: int) -
                 break
         assert frames == [b"a", "refused"]
         assert framer.leftover() == stream[len(good) : fed]
+
+
+FRAMERS: dict[str, Callable[[bool], Framer]] = {
+    "length": lambda views: LengthFramer(2, views=views),
+    "delimiter": lambda views: DelimiterFramer(b"<=>", views=views),
+    "fixed": lambda views: FixedFramer(300, views=views),
+}
+
+
+@pytest.mark.parametrize("views", [True, False])
+@pytest.mark.parametrize("held", [0, 1, 2, 100, 299, 304])
+@pytest.mark.parametrize("make", FRAMERS.values(), ids=FRAMERS)
+def test_after_a_failure_that_lost_bytes_no_more_are_taken(
+    make: Callable[[bool], Framer], held: int, views: bool
+) -> None:
+    """Each allocation of one call fails in turn. A frame that followed would begin anywhere in the stream."""
+    framer = make(views)
+    payloads = [bytes([65 + i]) * 300 for i in range(5)]
+    stream = framer.pack(payloads)
+    begun, rest, last = stream[:held], stream[held:-1], stream[-1:] + framer.pack([b"z" * 300])
+    failed = 0
+    for allocation in range(1000):
+        framer.reset()
+        before = framer.feed(begun)
+        _testcapi.set_nomemory(allocation, allocation + 1)
+        try:
+            frames = framer.feed(rest)
+        except MemoryError:
+            frames = []
+        finally:
+            _testcapi.remove_mem_hooks()
+        if frames:
+            assert before + frames + framer.feed(last) == [*payloads, b"z" * 300]
+            break
+        failed += 1
+        for refused in (lambda: framer.feed(last), framer.leftover, framer.at_eof):
+            with pytest.raises(FrameError, match="lost a part of the stream"):
+                refused()
+    assert failed, "no allocation was made"
 
 
 def test_pack_is_the_whole_stream() -> None:

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from support.certs import Authority
 from support.h2_frames import headers
-from support.h2_peer import AHEAD, Site, h2_site, until
+from support.h2_peer import AHEAD, Site, h2_site
 from support.http_peer import LOOPS, run_on, serving
 from support.machines import read_table, table_of
+from support.waiting import until
 
 from corenet import tls
 from corenet.http import (

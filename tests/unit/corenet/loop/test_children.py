@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -290,5 +291,34 @@ def test_a_pidfd_that_cannot_be_watched(monkeypatch: pytest.MonkeyPatch) -> None
         assert pidfds() == before
         await process.communicate(b"")
         assert process.returncode == 0
+
+    corenet.run(main())
+
+
+def test_a_child_that_nothing_can_wait_for_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a pidfd nor a thread can be had: it would run unseen and stay a zombie."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def refuse(*_args: object) -> None:
+        raise OSError(errno.EMFILE, "no descriptor")
+
+    def no_thread(_self: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    class Noted(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            started.append(self)
+
+    async def main() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pidfd_open", refuse)
+            patch.setattr(threading.Thread, "start", no_thread)
+            patch.setattr(subprocess, "Popen", Noted)
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                await asyncio.create_subprocess_exec("sleep", "20")
+        with pytest.raises(ChildProcessError):
+            os.waitpid(started[0].pid, os.WNOHANG)
+        started[0].returncode = -signal.SIGKILL  # what its finaliser looks at
 
     corenet.run(main())

@@ -5,6 +5,7 @@ class and its standard loop are asked besides.
 """
 
 import asyncio
+import concurrent.futures
 import inspect
 import sys
 import threading
@@ -273,6 +274,40 @@ def test_executor_shutdown_timeout(loop_factory: Factory) -> None:
     release.set()
     assert loop.run_until_complete(work) is True
     loop.close()
+
+
+class Refusing(concurrent.futures.ThreadPoolExecutor):
+    """Cannot be shut down."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait, cancel_futures=cancel_futures)
+        if wait:
+            raise ZeroDivisionError("not now")
+
+
+def test_what_the_shutdown_of_an_executor_raises(loop_factory: Factory) -> None:
+    """It is raised by whoever waits for it, who would wait for ever otherwise."""
+    loop = loop_factory()
+    loop.set_default_executor(Refusing())
+    assert loop.run_until_complete(loop.run_in_executor(None, int, "5")) == 5
+    with pytest.raises(ZeroDivisionError, match="not now"):
+        loop.run_until_complete(asyncio.wait_for(loop.shutdown_default_executor(), 10))
+    loop.close()
+
+
+def test_an_exception_that_no_future_takes_ends_the_wait_for_an_executor() -> None:
+    class Stopping(concurrent.futures.ThreadPoolExecutor):
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            super().shutdown(wait, cancel_futures=cancel_futures)
+            if wait:
+                raise StopIteration("no")
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_default_executor(Stopping())
+        await asyncio.get_running_loop().run_in_executor(None, int)
+
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        corenet.run(asyncio.wait_for(main(), 10))
 
 
 def test_executor_shutdown_without_hurry(loop_factory: Factory) -> None:

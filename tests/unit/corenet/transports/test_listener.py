@@ -1,7 +1,10 @@
 """Listeners: bursts, failing factories, and what happens when descriptors run out."""
 
+import _testcapi
 import asyncio
+import contextvars
 import errno
+import gc
 import os
 import resource
 import socket
@@ -15,6 +18,9 @@ from support.twin import Recorder, accepting, connected_pair, loop_factory, twin
 from support.waiting import turns, until
 
 import corenet
+from corenet.core import READ
+from corenet.loop.server import Server
+from corenet.transports.listener import Listener
 
 __all__ = ["loop_factory", "twin"]
 
@@ -276,6 +282,176 @@ def test_of_two_servers_on_one_socket_the_later_one_accepts(twin: Twin) -> None:
             second.close()
 
     twin(main())
+
+
+def test_a_listener_that_cannot_be_registered_holds_nothing() -> None:
+    """It was to replace another one. Whoever closes the socket afterwards must find that it is closed."""
+    loop: Any = corenet.new_event_loop()
+    sock = socket.create_server(("127.0.0.1", 0))
+    earlier, later = (Listener(loop, sock, Recorder) for _ in range(2))
+    earlier.start()
+    assert references(sock) == 1
+    fd = sock.fileno()
+    spare = os.dup(fd)
+    with open(__file__, "rb") as regular:
+        os.dup2(regular.fileno(), fd)
+    # epoll refuses a regular file.
+    with pytest.raises(PermissionError):
+        later.start()
+    assert references(sock) == 1
+    os.dup2(spare, fd)
+    os.close(spare)
+    later.start()
+    assert references(sock) == 1
+    for listener in (earlier, later):
+        listener.stop()
+    assert references(sock) == 0
+    sock.close()
+    assert sock.fileno() == -1
+    loop.close()
+
+
+def references(sock: socket.socket) -> int:
+    """How many uses of `sock` keep it open after its `close`."""
+    found: int = sock._io_refs  # type: ignore[attr-defined]
+    return found
+
+
+def test_a_listener_whose_socket_was_detached_holds_nothing_after_its_end() -> None:
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        loop.exclusive_listeners = True
+        sock = socket.create_server(("127.0.0.1", 0))
+        address = sock.getsockname()
+        server = await loop.create_server(lambda: Recorder(), sock=sock)
+        # A burst registers again, and finds that the number is no longer the socket's.
+        loop.call_soon(sock.detach)
+        with socket.create_connection(address):
+            await turns(5)
+        server.close()
+        assert references(sock) == 0
+
+    corenet.run(main())
+
+
+def test_a_server_that_could_not_start_may_be_started_again() -> None:
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        socks = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+        made, accepted = accepting()
+        watch = loop.watch(socks[1], READ, print)
+        with pytest.raises(RuntimeError, match="is used by"):
+            await loop.create_server(made, sock=socks[1])
+        server = Server(loop, socks, made, None, 10, None)
+        with pytest.raises(RuntimeError, match="is used by"):
+            await server.start_serving()
+        assert not server.is_serving()
+        assert [references(sock) for sock in socks] == [0, 0]
+        loop.unwatch(watch)
+        await server.start_serving()
+        assert server.is_serving()
+        with socket.create_connection(socks[1].getsockname()):
+            here = await asyncio.wait_for(accepted, 10)
+        await asyncio.wait_for(here.lost, 10)
+        server.close()
+        await server.wait_closed()
+
+    corenet.run(main())
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_a_server_that_could_not_start_leaves_no_socket(kind: str, tmp_path: Path) -> None:
+    """Its sockets would accept into their backlog until the collector comes."""
+    path = str(tmp_path / "socket")
+    bound: list[socket.socket] = []
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        tcp = kind == "tcp"
+        make = loop.create_server(Recorder, "127.0.0.1", 0) if tcp else loop.create_unix_server(Recorder, path)
+        with pytest.raises(OSError, match="no room"):
+            await make
+        assert bound[0].fileno() == -1
+
+    def listen(sock: Any, backlog: int) -> None:
+        bound.append(sock)
+        raise OSError(errno.ENOSPC, "no room")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "listen", listen)
+        corenet.run(main())
+
+
+@pytest.mark.parametrize("closed_before", [False, True])
+def test_closing_a_server_goes_on_after_a_socket_that_cannot_be_closed(closed_before: bool) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        socks = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+        server: Any = Server(loop, socks, Recorder, None, 10, None)
+        await server.start_serving()
+        waiting = asyncio.ensure_future(server.wait_connections_closed())
+        await turns(2)
+        fd = socks[1].fileno()
+        if closed_before:
+            # The server keeps it open, and closes it.
+            socks[1].close()
+        os.close(fd)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            server.close()
+        await asyncio.wait_for(waiting, 10)
+        assert not server.is_serving()
+        assert [sock.fileno() for sock in socks] == [-1] * 3
+
+    corenet.run(main())
+
+
+def accept_with_a_failing_allocation(number: int) -> tuple[bytes, int]:
+    """What the client receives, and how many descriptors are left; allocation `number` after the first event fails."""
+    loop: Any = corenet.new_event_loop()
+    loop.set_exception_handler(lambda _loop, _context: _testcapi.remove_mem_hooks())
+    before, after = (socket.socketpair() for _ in range(2))
+    server: Any = loop.run_until_complete(loop.create_server(Last, "127.0.0.1", 0))
+    kept: list[contextvars.Context] = []
+
+    def begin() -> None:
+        before[0].recv(1)
+        # The interpreter keeps some for the next copies, which would then need no memory.
+        kept.extend(contextvars.copy_context() for _ in range(300))
+        _testcapi.set_nomemory(number, number + 1)
+
+    def end() -> None:
+        _testcapi.remove_mem_hooks()
+        after[0].recv(1)
+        loop.stop()
+
+    loop.add_reader(before[0], begin)
+    loop.add_reader(after[0], end)
+    # One batch of events, in this order.
+    before[1].send(b"1")
+    with socket.create_connection(server.sockets[0].getsockname()) as client:
+        after[1].send(b"3")
+        used = len(os.listdir("/proc/self/fd"))
+        with warnings.catch_warnings():
+            # Of a transport whose handle could not be made.
+            warnings.simplefilter("ignore", ResourceWarning)
+            loop.run_forever()
+            got = loop.run_until_complete(asyncio.wait_for(greeted(client), 10))
+            gc.collect()
+        left = len(os.listdir("/proc/self/fd")) - used
+    loop.remove_reader(before[0])
+    loop.remove_reader(after[0])
+    assert server._active_count == 0
+    server.close()
+    loop.close()
+    for sock in (*before, *after):
+        sock.close()
+    return got, left
+
+
+def test_a_connection_is_served_or_closed_when_there_is_no_memory_for_it() -> None:
+    outcomes = [accept_with_a_failing_allocation(number) for number in range(30)]
+    assert {left for _, left in outcomes} == {0}
+    assert {got for got, _ in outcomes} == {b"", b"hello"}
 
 
 class Last(asyncio.Protocol):

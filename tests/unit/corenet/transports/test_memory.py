@@ -230,6 +230,174 @@ def test_no_gap_when_there_is_no_memory_for_what_the_kernel_did_not_take(kind: s
     corenet.run(asyncio.wait_for(main(), 10))
 
 
+class Taker(asyncio.Protocol):
+    """Keeps what it is given; memory can be had again then."""
+
+    def __init__(self) -> None:
+        self.got = b""
+        self.ends: list[BaseException | None] = []
+
+    def data_received(self, data: bytes) -> None:
+        _testcapi.remove_mem_hooks()
+        self.got += data
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.ends.append(exc)
+
+
+class FrameTaker(corenet.FramedProtocol):
+    """The same with frames."""
+
+    def __init__(self, views: bool) -> None:
+        super().__init__(corenet.LengthFramer(2), views=views)
+        self.got = b""
+        self.ends: list[BaseException | None] = []
+
+    def frames_received(self, frames: list[Any]) -> None:
+        _testcapi.remove_mem_hooks()
+        self.got += corenet.LengthFramer(2).pack(frames)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.ends.append(exc)
+
+
+class ReaderTaker(corenet.StreamReaderProtocol):
+    """The same with a reader."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.reader = corenet.StreamReader(1 << 20, loop)
+        super().__init__(self.reader, loop=loop)
+        self.ends: list[BaseException | None] = []
+
+    @property
+    def got(self) -> bytes:
+        return bytes(self.reader._buffer)
+
+    def eof_received(self) -> bool:
+        super().eof_received()
+        return False
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self.ends.append(exc)
+
+
+TAKERS: dict[str, Callable[[Any], Any]] = {
+    "bytes": lambda loop: Taker(),
+    "a pipe": lambda loop: Taker(),
+    "frames": lambda loop: FrameTaker(False),
+    "views": lambda loop: FrameTaker(True),
+    "a reader": ReaderTaker,
+}
+PIECES = [corenet.LengthFramer(2).pack([bytes([65 + i]) * 600]) for i in range(3)]
+
+
+def receive_with_a_failing_allocation(kind: str, number: int) -> Any:
+    """Receive PIECES; allocation `number` after the first event fails, if it is made while the first is received."""
+    loop: Any = corenet.new_event_loop()
+    loop.set_exception_handler(lambda _loop, _context: _testcapi.remove_mem_hooks())
+    before, peers, after = (socket.socketpair() for _ in range(3))
+    taker = TAKERS[kind](loop)
+    if kind == "a pipe":
+        loop.run_until_complete(loop.connect_read_pipe(lambda: taker, peers[0]))
+    else:
+        loop.run_until_complete(loop.create_unix_connection(lambda: taker, sock=peers[0]))
+
+    def begin() -> None:
+        before[0].recv(1)
+        _testcapi.set_nomemory(number, number + 1)
+
+    def end() -> None:
+        _testcapi.remove_mem_hooks()
+        after[0].recv(1)
+        loop.stop()
+
+    loop.add_reader(before[0], begin)
+    loop.add_reader(after[0], end)
+    # One batch of events, in this order.
+    before[1].send(b"1")
+    peers[1].send(PIECES[0])
+    after[1].send(b"3")
+    loop.run_forever()
+    if not taker.ends:
+        peers[1].send(b"".join(PIECES[1:]))
+    peers[1].close()
+    while not taker.ends:
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+    loop.remove_reader(before[0])
+    loop.remove_reader(after[0])
+    loop.close()
+    for sock in (*before, *after):
+        sock.close()
+    return taker
+
+
+@pytest.mark.parametrize("kind", TAKERS)
+def test_no_gap_when_there_is_no_memory_for_what_was_received(kind: str) -> None:
+    """It is not in the kernel any more: what comes afterwards would pass for its continuation."""
+    whole = b"".join(PIECES)
+    failed = 0
+    for number in range(100):
+        taker = receive_with_a_failing_allocation(kind, number)
+        if taker.ends == [None]:
+            assert taker.got == whole
+        else:
+            assert isinstance(taker.ends[0], MemoryError)
+            assert taker.got == b""
+            failed += 1
+    assert 0 < failed < 20
+
+
+@pytest.mark.parametrize("begun", [b"", b"begun"])
+@pytest.mark.parametrize("kind", ["lines", "frames"])
+def test_no_gap_when_there_is_no_memory_for_a_part_of_a_write(kind: str, begun: bytes) -> None:
+    """The parts before it are queued. Each allocation fails in turn, until there is none left that could."""
+
+    async def attempt(number: int) -> bool:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        taker = FrameTaker(True)
+        transport, _ = await loop.create_unix_connection(lambda: taker, sock=ours)
+        # More parts than a queue has room for at first.
+        parts = [bytes([65 + i]) * (9000 if i < 3 else 1) for i in range(40)]
+        lines = [piece for part in parts for piece in (len(part).to_bytes(2, "big"), part)]
+        failed = False
+        transport.write(begun)
+        _testcapi.set_nomemory(number, number + 1)
+        try:
+            if kind == "lines":
+                transport.writelines(lines)
+            else:
+                taker.write_frames(parts)
+        except MemoryError:
+            failed = True
+        finally:
+            _testcapi.remove_mem_hooks()
+        transport.write(b"tail")
+        transport.close()
+        got = b""
+        while piece := await loop.sock_recv(theirs, 1 << 16):
+            got += piece
+        theirs.close()
+        sent = begun + b"".join(lines)
+        if not failed:
+            assert got == sent + b"tail"
+        else:
+            # Nothing of it, or the connection has ended with it.
+            assert got == begun + b"tail" or sent.startswith(got)
+        return failed
+
+    async def main() -> None:
+        number = 0
+        while await attempt(number):
+            number += 1
+        assert number > 3
+
+    corenet.run(asyncio.wait_for(main(), 60))
+
+
 def references_of_received_bytes(environment: dict[str, str]) -> int:
     """How many references there are to the bytes that a protocol gets, as it sees them in a separate process."""
     code = (

@@ -80,3 +80,9 @@ def test_a_worker_that_cannot_be_started_is_tried_again(monkeypatch: pytest.Monk
     assert supervised.watch() == 0
     assert sorted(supervised.children.values()) == [0, 1]
     assert tried == pytest.approx([FIRST, FIRST, 3 * FIRST, 7 * FIRST])
+
+
+def test_each_signal_has_a_name_or_a_number() -> None:
+    """Python has no names for the real-time signals between the first and the last; a worker may die of them too."""
+    assert supervisor.signal_name(signal.SIGKILL) == "SIGKILL"
+    assert supervisor.signal_name(signal.SIGRTMIN + 6) == "40"

@@ -204,3 +204,33 @@ def test_who_raises_when_handed_results_holds_up_nobody() -> None:
         crypto.close()
 
     asyncio.run(body())
+
+
+@pytest.mark.parametrize("how", ["deferred", "on a thread"])
+def test_what_a_check_raises_is_handed_over(how: str) -> None:
+    """Nobody waits for results that never come, and the same check is not made again and again."""
+
+    async def body() -> None:
+        loop = asyncio.get_running_loop()
+        calls: list[int] = []
+
+        def check(job: int) -> bool:
+            calls.append(job)
+            if job == 2:
+                raise ZeroDivisionError
+            return True
+
+        in_place = 0 if how == "on a thread" else 10
+        crypto = Crypto(loop, check, in_place=10, slice_seconds=1e-9)  # type: ignore[arg-type]
+        assert crypto.verify([1], print) == [True]  # type: ignore[list-item]
+        crypto._in_place = in_place
+        done: list[asyncio.Future[list[bool] | Exception]] = [loop.create_future() for _ in range(2)]
+        assert crypto.verify([2], done[0].set_result) is None  # type: ignore[list-item]
+        assert crypto.verify([3], done[1].set_result) is None  # type: ignore[list-item]
+        async with asyncio.timeout(5):
+            assert isinstance(await done[0], ZeroDivisionError)
+            assert await done[1] == [True]
+        assert sorted(calls) == [1, 2, 3]
+        crypto.close()
+
+    asyncio.run(body())

@@ -1,0 +1,317 @@
+"""DNS over TLS and HTTPS as the programs of others see it: kdig, curl, openssl, dnsperf, Unbound and Knot Resolver.
+
+The daemon runs as a process with its own simulated Internet, so each peer gets answers that were resolved.
+"""
+
+import base64
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support.certs import Authority
+from support.ports import free_port
+from support.servers import ask, program, run_process, wait_until
+from support.subject import RESOLVERD, daemon_environment
+
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.build import make_query
+
+pytestmark = pytest.mark.integration
+
+SECONDS = 30
+NAME = "www.example.playground."
+ADDRESS = "127.20.80.1"
+
+
+class Daemon:
+    """A running daemon with a listener of each kind."""
+
+    def __init__(self, folder: Path, process: "subprocess.Popen[bytes]", ports: tuple[int, int, int]) -> None:
+        self.folder = folder
+        self.process = process
+        self.plain, self.tls, self.https = ports
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "resolverd.log").read_text()
+
+
+@contextmanager
+def daemon(folder: Path, *, workers: int = 1, more: str = "") -> Iterator[Daemon]:
+    """The daemon, with `more` at the end of its configuration."""
+    authority = Authority(folder)
+    leaf = authority.leaf("dns.example", "127.0.0.1")
+    ports = free_port(), free_port(), free_port()
+    config = folder / "resolverd.toml"
+    config.write_text(f"""
+[server]
+listen = ["127.0.0.1:{ports[0]}"]
+workers = {workers}
+[tls]
+certificate = "{leaf.certificate}"
+key = "{leaf.key}"
+name = "dns.example"
+[policy.hosts]
+"box.lan" = "192.0.2.1"
+[[listener]]
+address = "127.0.0.1:{ports[1]}"
+protocol = "tls"
+[[listener]]
+address = "127.0.0.1:{ports[2]}"
+protocol = "https"
+{more}
+""")
+    words = ["--playground"] if workers == 1 else []  # the simulated Internet is for one worker only
+    log = folder / "resolverd.log"
+    with run_process([*RESOLVERD, "--config", str(config), *words], log, env=daemon_environment()) as process:
+        wait_until(lambda: ask("127.0.0.1", ports[0], "localhost.", c.A, timeout=0.5), "an answer", process=process,
+                   log=log)
+        yield Daemon(folder, process, ports)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    with daemon(tmp_path_factory.mktemp("daemon")) as running:
+        yield running
+
+
+def output(*words: str, status: int = 0, given: str | bytes = b"") -> str:
+    """What a program writes; `status` is how it has to end."""
+    done = subprocess.run(
+        [program(words[0]), *words[1:]], input=given if isinstance(given, bytes) else given.encode(),
+        capture_output=True, timeout=SECONDS, check=False,
+    )
+    assert done.returncode == status, done.stdout.decode() + done.stderr.decode()
+    return done.stdout.decode("utf-8", "replace")
+
+
+def kdig(served: Daemon, port: int, *words: str) -> str:
+    return output("kdig", "@127.0.0.1", "-p", str(port), *words)
+
+
+# --- kdig -------------------------------------------------------------------------------------------------------------
+
+
+def test_kdig_over_tls_with_the_name_verified_and_padding(served: Daemon) -> None:
+    verified = [f"+tls-ca={served.folder / 'ca.pem'}", "+tls-hostname=dns.example"]
+    for _ in range(2):  # resolved, then cached
+        text = kdig(served, served.tls, *verified, "+padding", NAME)
+        assert ADDRESS in text and "status: NOERROR" in text and "Received 468 B" in text
+    several = kdig(served, served.tls, *verified, "+keepopen", "+padding", NAME, "mail.example.playground.")
+    assert several.count("Received 468 B") == 2
+
+
+@pytest.mark.parametrize("method", ["+https", "+https-get"])
+def test_kdig_over_https(served: Daemon, method: str) -> None:
+    if "+[no]https" not in output("kdig", "--help"):
+        pytest.skip("kdig is built without DNS over HTTPS")
+    words = ["+https=/dns-query"] if method == "+https" else ["+https=/dns-query", method]
+    text = kdig(served, served.https, *words, f"+tls-ca={served.folder / 'ca.pem'}", "+tls-hostname=dns.example", NAME)
+    assert ADDRESS in text and "HTTP/2" in text and "status: 200" in text
+
+
+def test_kdig_discovers_the_encrypted_listeners(served: Daemon) -> None:
+    text = kdig(served, served.plain, "_dns.resolver.arpa.", "SVCB")
+    assert f"alpn=dot port={served.tls}" in text and f"port={served.https}" in text and "{?dns}" in text
+
+
+def test_kdig_through_a_proxy_header(tmp_path: Path) -> None:
+    """kdig sends the header itself, over UDP and TCP; the access list sees the address in it.
+
+    With TLS it puts the header inside of it, where no load balancer has it.
+    """
+    port = free_port()
+    plain = (
+        f'[[listener]]\naddress = "127.0.0.1:{port}"\nallow = ["192.0.2.0/24"]\nproxy-protocol-from = ["127.0.0.1"]\n'
+    )
+    if "+[no]proxy" not in output("kdig", "--help"):
+        pytest.skip("kdig is built without the PROXY protocol")
+    with daemon(tmp_path, more=plain) as running:
+        for words in ([], ["+tcp"]):
+            for client, status in (("192.0.2.9", "NOERROR"), ("198.51.100.9", "REFUSED")):
+                text = kdig(running, port, *words, f"+proxy={client}#1000-127.0.0.1#{port}", NAME)
+                assert f"status: {status}" in text, (words, client, text)
+        done = subprocess.run([program("kdig"), "@127.0.0.1", "-p", str(port), "+retry=0", "+timeout=1", NAME],
+                              capture_output=True, timeout=SECONDS, check=False)
+        assert done.returncode != 0, "a proxy without a header is not answered"
+        wait_until(lambda: "PROXY header" in running.log, "a warning", process=running.process)
+
+
+# --- curl and openssl -------------------------------------------------------------------------------------------------
+
+
+def curl(served: Daemon, *words: str, given: bytes = b"") -> tuple[int, str, str]:
+    """Status, version and content type of a request."""
+    text = output(
+        "curl", "-sS", "--cacert", str(served.folder / "ca.pem"), "--resolve", f"dns.example:{served.https}:127.0.0.1",
+        "-o", str(served.folder / "body"), "-w", "%{http_code} %{http_version} %{content_type}", *words, given=given,
+    )
+    status, version, kind = text.split()
+    return int(status), version, kind
+
+
+@pytest.mark.parametrize(("option", "version"), [("--http1.1", "1.1"), ("--http2", "2")])
+def test_curl_gets_and_posts(served: Daemon, option: str, version: str) -> None:
+    url = f"https://dns.example:{served.https}/dns-query"
+    packet = make_query(0, names.from_text(NAME), c.A)
+    text = base64.urlsafe_b64encode(packet).rstrip(b"=").decode()
+    found = (200, version, "application/dns-message")
+    assert curl(served, option, f"{url}?dns={text}") == found
+    assert (served.folder / "body").read_bytes()[-15:-11] == bytes(map(int, ADDRESS.split(".")))
+    kind = ("-H", "Content-Type: application/dns-message")
+    assert curl(served, option, *kind, "--data-binary", "@-", url, given=packet) == found
+    for words, status in (
+        (("-H", "Content-Type: text/plain", "--data-binary", "@-", url), 415),
+        ((*kind, "--data-binary", "@-", url + "/x"), 404),
+        (("-X", "PUT", url), 405),
+        (("-X", "BREW", url), 501),
+        ((f"{url}?dns={text}=",), 400),
+    ):
+        assert curl(served, option, *words, given=packet) == (status, version, "text/plain")
+    for chunked in ((), ("-H", "Transfer-Encoding: chunked")):
+        answer = curl(served, option, *kind, *chunked, "--data-binary", "@-", url, given=bytes(70_000))
+        assert answer == (413, version, "text/plain")
+
+
+def test_curl_resolves_by_doh(served: Daemon) -> None:
+    """Nobody listens at the address: exit status 7 says that the name was resolved, 6 would say that it was not."""
+    words = ["-sS", "-m", "20", "--doh-insecure", "--doh-url", f"https://127.0.0.1:{served.https}/dns-query"]
+    output("curl", *words, f"http://www.example.playground:{free_port()}/", status=7)
+    output("curl", *words, f"http://absent.example.playground:{free_port()}/", status=6)
+
+
+def test_sessions_are_resumed_by_all_workers(tmp_path: Path) -> None:
+    with daemon(tmp_path, workers=2) as running:
+        where = ["-connect", f"127.0.0.1:{running.tls}", "-CAfile", str(tmp_path / "ca.pem"), "-servername",
+                 "dns.example", "-tls1_2", "-alpn", "dot"]
+        session = tmp_path / "session"
+        first = output("openssl", "s_client", *where, "-sess_out", str(session))
+        assert "New, " in first and "Verify return code: 0" in first and "ALPN protocol: dot" in first
+        for _ in range(8):  # the kernel spreads connections over the workers
+            assert "Reused, " in output("openssl", "s_client", *where, "-sess_in", str(session))
+
+
+def test_old_versions_and_renegotiation_are_refused(served: Daemon) -> None:
+    where = ["-connect", f"127.0.0.1:{served.tls}"]
+    old = output("openssl", "s_client", *where, "-tls1_1", "-cipher", "ALL:@SECLEVEL=0", status=1)
+    assert "Cipher is (NONE)" in old
+    again = subprocess.run([program("openssl"), "s_client", *where, "-tls1_2"], input=b"R\n", capture_output=True,
+                           timeout=SECONDS, check=False)
+    assert b"no renegotiation" in again.stderr.lower()
+
+
+# --- dnsperf, Unbound, Knot Resolver ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [["-m", "dot"], ["-m", "doh", "-O", "doh-method=POST"], ["-m", "doh"]])
+def test_dnsperf_loses_nothing(served: Daemon, tmp_path: Path, words: list[str]) -> None:
+    queries = tmp_path / "queries"
+    queries.write_text(f"{NAME} A\nmail.example.playground. A\n" * 50)
+    port = served.tls if words[1] == "dot" else served.https
+    if words[1] == "doh":
+        words = [*words, "-O", f"doh-uri=https://127.0.0.1:{port}/dns-query"]
+    text = output("dnsperf", *words, "-s", "127.0.0.1", "-p", str(port), "-d", str(queries), "-n", "2", "-c", "4")
+    assert re.search(r"Queries completed:\s+200 \(100\.00%\)", text), text
+    assert re.search(r"Response codes:\s+NOERROR 200", text), text
+
+
+def test_unbound_forwards_to_us_over_tls(served: Daemon, tmp_path: Path) -> None:
+    port = free_port()
+    config = tmp_path / "unbound.conf"
+    config.write_text(f"""
+server:
+  interface: 127.0.0.1
+  port: {port}
+  username: ""
+  chroot: ""
+  pidfile: ""
+  use-syslog: no
+  do-not-query-localhost: no
+  module-config: "iterator"
+  tls-cert-bundle: "{served.folder / 'ca.pem'}"
+  pad-queries: yes
+forward-zone:
+  name: "."
+  forward-tls-upstream: yes
+  forward-addr: 127.0.0.1@{served.tls}#dns.example
+""")
+    log = tmp_path / "log"
+    with run_process(["unbound", "-d", "-p", "-c", str(config)], log) as process:
+        wait_until(lambda: ask("127.0.0.1", port, "localhost.", c.A, timeout=0.5), "Unbound", process=process, log=log)
+        for name in (NAME, "mail.example.playground."):
+            view = ask("127.0.0.1", port, name, c.A, timeout=10)
+            assert view is not None and view.rcode == c.NOERROR and len(view.answer) == 1
+
+
+def test_knot_resolver_forwards_to_us_over_tls(served: Daemon, tmp_path: Path) -> None:
+    port = free_port()
+    config = tmp_path / "kresd.conf"
+    config.write_text(f"""
+net.listen('127.0.0.1', {port}, {{ kind = 'dns' }})
+trust_anchors.remove('.')
+policy.add(policy.all(policy.TLS_FORWARD({{
+    {{'127.0.0.1@{served.tls}', hostname='dns.example', ca_file='{served.folder / 'ca.pem'}'}}
+}})))
+""")
+    log = tmp_path / "log"
+    with run_process(["kresd", "-n", "-c", str(config), str(tmp_path)], log, cwd=tmp_path) as process:
+        wait_until(lambda: ask("127.0.0.1", port, "localhost.", c.A, timeout=0.5), "Knot Resolver", process=process,
+                   log=log)
+        view = ask("127.0.0.1", port, NAME, c.A, timeout=10)
+        assert view is not None and view.rcode == c.NOERROR and len(view.answer) == 1, log.read_text()
+
+
+# --- the process ------------------------------------------------------------------------------------------------------
+
+
+def test_sighup_reads_the_certificate_again(tmp_path: Path) -> None:
+    with daemon(tmp_path) as running:
+        def subject() -> str:
+            return output("openssl", "s_client", "-connect", f"127.0.0.1:{running.tls}")
+
+        assert "subject=CN = dns.example" in subject()
+        good = (tmp_path / "leaf.key").read_bytes()
+        (tmp_path / "leaf.key").write_text("broken")
+        running.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "tls.key" in running.log, "a complaint", process=running.process)
+        assert str(tmp_path / "leaf.key") in running.log and "subject=CN = dns.example" in subject()
+        (tmp_path / "leaf.key").write_bytes(good)
+        (tmp_path / "new").mkdir()
+        renewed = Authority(tmp_path / "new").leaf("renewed.example")
+        (tmp_path / "leaf.pem").write_bytes(renewed.certificate.read_bytes())
+        (tmp_path / "leaf.key").write_bytes(renewed.key.read_bytes())
+        running.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "subject=CN = renewed.example" in subject(), "the new certificate", process=running.process)
+
+
+def test_what_is_wrong_with_a_certificate_is_said_at_the_start_and_by_check(tmp_path: Path) -> None:
+    config = tmp_path / "resolverd.toml"
+    config.write_text(
+        f'[tls]\ncertificate = "{tmp_path}/missing.pem"\nkey = "{tmp_path}/missing.key"\n'
+        '[[listener]]\naddress = "127.0.0.1:0"\nprotocol = "tls"\n'
+    )
+    for words in ([], ["--check"]):
+        done = subprocess.run([*RESOLVERD, "--config", str(config), *words], capture_output=True, text=True,
+                              timeout=SECONDS, check=False, env=daemon_environment())
+        assert done.returncode == 2 and "Traceback" not in done.stderr
+        assert f"{config}:2: tls.certificate: '{tmp_path}/missing.pem': cannot be read: No such file" in done.stderr
+
+
+def test_discovery_is_printed(tmp_path: Path) -> None:
+    config = tmp_path / "resolverd.toml"
+    config.write_text(
+        '[tls]\ncertificate = "a"\nkey = "b"\nname = "dns.example"\n[[listener]]\naddress = "192.0.2.1"\n'
+        'protocol = "https"\n'
+    )
+    done = subprocess.run([*RESOLVERD, "--config", str(config), "--print-discovery"], capture_output=True, text=True,
+                          timeout=SECONDS, check=True, env=daemon_environment())
+    assert '_dns.resolver.arpa. SVCB 1 dns.example. alpn=h2,http/1.1 port=443 ipv4hint=192.0.2.1' in done.stdout
+    config.write_text("")
+    done = subprocess.run([*RESOLVERD, "--config", str(config), "--print-discovery"], capture_output=True, text=True,
+                          timeout=SECONDS, check=False, env=daemon_environment())
+    assert done.returncode == 2 and "tls.name" in done.stderr
