@@ -353,8 +353,8 @@ class Resolver:
                 done.set_result(outcome)
 
         request = running.mesh.submit(question, cd=not validate, on_done=on_done, trace=steps)
-        running.driver.process_timers()
         try:
+            running.driver.process_timers()
             async with asyncio.timeout(timeout):
                 outcome = await done
         except TimeoutError:
@@ -476,7 +476,6 @@ def make_store(settings: Settings, *, shared: bool = False) -> Store:
         want.size,
         seed=os.urandom(_SEED_SIZE),
         shared=shared,
-        min_ttl=want.min_ttl,
         max_ttl=want.max_ttl,
         max_negative_ttl=want.max_negative_ttl,
         payload=settings.server.max_udp_size,

@@ -247,6 +247,9 @@ BUDGET_HASHES = 10_000
 ALIAS_PROBES = 16
 """names: Ancestors of a name that are looked up in the cache for a DNAME. A name may have 127 labels, and few zones are
 so deep."""
+MESH_RETRY = 1000
+"""milliseconds: Timers whose processing raised an exception are processed again after this time. Sooner would fill the
+log."""
 DEADLINE_SLOT = 10
 """milliseconds: Width of one slot of the wheel in which query deadlines are kept. Finer slots cost more timers."""
 JOBS = 20_000
@@ -361,7 +364,7 @@ MISSING_HOLD_DOWN = Limit(
     "A trusted key that is no longer published is removed after 366 days, as in Unbound; 0 keeps it forever."
 )
 MANAGED_KEYS = 16
-"""keys: Trusted and pending keys of one zone, and as many removed ones that are remembered."""
+"""keys: Trusted and pending keys of one zone, and as many revoked and removed ones that are remembered."""
 AUTOTRUST_CHECKS = 16
 """checks: Signature checks for one RFC 5011 probe (KeyTrap, CVE-2023-50387)."""
 AUTOTRUST_HASHES = 1_000_000

@@ -24,19 +24,20 @@ cdef class _Job:
     cdef public Mesh mesh
     cdef public Need need
     cdef public list parents
-    cdef public bint pausing
+    cdef public MeshRequest payer
     cdef public object serial
     cdef public object slot
     cdef public Outcome stale
     cdef public object steps
     cdef public Task task
     cdef public list requests
-    cdef public bint verifying
+    cdef public object waits_for
 
 
 cdef class Mesh:
     cdef public object _delegations
     cdef public object _clock
+    cdef public bint _closed
     cdef public Context _context
     cdef public dict _counts
     cdef public object _crypto
@@ -69,15 +70,19 @@ cdef class Mesh:
     cdef public long _steps_left
     cdef public object _table
     cdef public list _timers
+    cdef public dict _unfinished
     cdef public object validation
     cpdef _update_time(self)
-    cpdef _Job _start(self, tuple key, Task task, share, usage, serial)
+    cpdef _Job _start(self, tuple key, Task task, usage, serial, MeshRequest request, _Job parent)
+    cpdef _queue(self, _Job job, value)
     cpdef _drain(self)
     cpdef _run(self, _Job job, value)
     cpdef _resume_job(self, _Job job, value)
     cpdef _need(self, _Job job, Need need)
     cpdef _unregister(self, _Job job)
     cpdef _count(self, Budget budget)
-    cpdef _finish(self, _Job job, Outcome outcome)
+    cpdef _finish(self, _Job job, Failure failure)
+    cpdef _finish_with(self, _Job job, Outcome outcome)
+    cpdef _resume_parent(self, _Job parent, _Job job, Outcome outcome)
     cpdef _deliver_all(self, _Job job, Outcome outcome)
     cpdef _deliver(self, MeshRequest request, Outcome outcome, serial)

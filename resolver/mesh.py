@@ -1,21 +1,36 @@
 """The driver: it performs the effects that the generators of `resolve` yield. No coroutine, no clock.
 
 A job is one question that is being resolved: its generator, the client requests and the parent jobs that wait for it,
-and the one thing it waits for (upstream query, child job, signature checks, pause, or its turn in `_ready`).
+and the one thing it waits for (`_Job.waits_for`).
 
-Invariants:
+Invariants, which `tests/support/mesh_invariants.py` checks after each step of the simulated worlds:
+
+* `_unfinished` owns the jobs: each is there from `_start` to `_unregister`, whatever other table it is in. `_jobs`,
+  `_slots`, `_ready` and the timers are indexes; `_ready` and the timers may still have finished jobs, which are passed
+  over.
+* Each unfinished job waits for exactly one thing: its turn in `_ready` (once), the reply to an upstream query, a child
+  job, signature checks, or a timer. Only while the mesh works on it does it wait for nothing.
+* Each unfinished job is in `_slots` until its deadline has passed. Then it has its turn, so a job whose wake-up was
+  lost (for lack of memory) ends at its deadline. Only signature checks in progress are awaited.
+* Each unfinished job is counted: one job slot of its client query (`query_quota`), and its octets.
+* A request is in `requests` of its job, is done, or is in the hands of the call that answers it. Its callback is called
+  once, unless the request is cancelled.
+* After `close` no job exists, and none starts.
+
+A callback may call any method of the mesh, `tick` and `close` included. So after each call that may run callbacks
+(`_deliver`, `_finish`, `_free_slot`), the job or request at hand may have ended, and this is checked.
+
+Rules:
 
 * Equal questions share one job (RebirthDay 2025 needs many outstanding copies of one query). A job that began before a
   flush is joined by no new request, and what it learns is not cached.
 * A `Need` that would wait for itself fails with CYCLE.
 * A sub-query spends the budget of the client query that needs it, and a job slot of that client's network
-  (`query_quota`). A parent, or a client, that waits for a sub-query of another client query is not harmed when the
-  other one runs out of its budget: it starts again with its own.
+  (`query_quota`). A parent, or a client, that joined a job of another client query is not harmed when the other one
+  runs out of its budget: it starts again with its own (`_restart_for_clients`).
 * A fault of the program costs one question (SERVFAIL and a log record with traceback), never the worker.
 * The octets that running jobs hold are counted when they are handed to the job, and summed here. Above `JOBS_OCTETS`
   the queries that hold most are ended (`_shed_load`).
-* Each unfinished job is in one slot of `_slots` until its deadline, and its octets and its job slot are counted. A job
-  that is missing in one of these tables would never end.
 
 Effects are performed by callbacks, because a task for each query would cost more than all work of the mesh, and because
 tests can then step through everything in virtual time. Time is read once for each call from outside.
@@ -26,6 +41,8 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Hashable, MutableSequence, Sequence
+from contextlib import suppress
+from enum import Enum
 from heapq import heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
@@ -87,9 +104,28 @@ UNVALIDATED = frozenset({Purpose.NS_ADDRESS, Purpose.PRIMING})
 NO_STALE_ANSWER = frozenset({FailureKind.CANCELLED, FailureKind.INTERNAL, FailureKind.CYCLE})
 TOO_MANY = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "too many queries are being resolved")
 MEMORY_LIMIT_EXCEEDED = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "the query held too much memory")
+REPLACED = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "ended to free a job slot for a newer query")
 OUT_OF_MEMORY = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "this resolver is short of memory")
 INTERNAL_FAULT = Failure(FailureKind.INTERNAL, c.EDE_OTHER, "internal fault")
-BUDGET_EXHAUSTED = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.CANCELLED, FailureKind.OVERLOAD})
+CLOSING = Failure(FailureKind.CANCELLED, c.EDE_NOT_READY, "the resolver is closing")
+BUDGET_EXHAUSTED = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.OVERLOAD})
+# What resumes a job whose sub-query or signature checks had a fault: the job ends with INTERNAL_FAULT.
+FAULT = Failure(FailureKind.INTERNAL, c.EDE_OTHER, "internal fault")
+
+
+class Wait(Enum):
+    """What a job waits for; it has no meaning once the job has finished."""
+
+    NOTHING = "nothing: the mesh works on it"
+    TURN = "its turn: it is in `_ready`"
+    REPLY = "the reply to its upstream query, `handle`"
+    CHILD = "another job, `child`, which has this one in `parents`; `need` is the effect"
+    CHECKS = "signature checks"
+    TIMER = "a timer: it is in `_timers`"
+
+
+# Names without a look-up in the class, for code that runs for each effect.
+NOTHING, TURN, REPLY, CHILD, CHECKS, TIMER = Wait
 
 
 class Handle(Protocol):
@@ -106,9 +142,7 @@ class Exchange(Protocol):
 
 class Crypto(Protocol):
     """Performs a `Verify`: returns the results, or None when `on_done` gets them, later or before `verify` returns.
-
-    `on_done` gets an exception when a check has failed for another reason than the signature.
-    """
+    `on_done` gets the exception when a check raised one."""
 
     def verify(
         self, jobs: Sequence[SignatureJob], on_done: Callable[[list[bool] | Exception], None], /
@@ -142,6 +176,7 @@ class Mesh:
 
     __slots__ = (
         "_clock",
+        "_closed",
         "_context",
         "_counts",
         "_crypto",
@@ -175,6 +210,7 @@ class Mesh:
         "_steps_left",
         "_table",
         "_timers",
+        "_unfinished",
         "validation",
     )
 
@@ -212,14 +248,16 @@ class Mesh:
             self._context.validation, self._context.validator = self.validation, self.validation.validate
         self._context.dns64 = Dns64.create(settings.policy)
         self._rewriter = Rewriter.create(settings.policy)
+        # Dictionaries as ordered sets. A `set` whose growth failed for lack of memory is full, and its next search
+        # never ends.
+        self._unfinished: dict[_Job, None] = {}
+        self._closed = False
         self._jobs: dict[Key, _Job] = {}
         self._ready: deque[tuple[_Job, Any]] = deque()
         self._draining = False
         self._steps_left = 0
         self._timers: list[tuple[float, int, _Job]] = []
         self._order = count()
-        # Dictionaries as ordered sets. A `set` whose growth failed for lack of memory is full, and its next search
-        # never ends.
         self._slots: dict[int, dict[_Job, None]] = {}
         self._slot_heap: list[int] = []
         # RFC 8767: a client that waited for `_stale_delay` seconds gets stale data. All jobs have the same delay, so
@@ -256,12 +294,17 @@ class Mesh:
 
         `network` is the client network that is charged for the jobs; None charges the program itself. `cd` asks for
         data without validation (the CD bit). With `trace`, every step is appended to it, and the query does not join
-        the job of another client query, so that the trace is complete.
+        the job of another client query, so that the trace is complete. After `close` the outcome is a failure, unless
+        the cache has it. When an exception is raised, `on_done` is not called later.
         """
         self._update_time()
         self._counts["submitted"] += 1
         request = MeshRequest(on_done, network, self._context.monotonic + self._deadline)
-        self._begin(request, question, cd, trace)
+        try:
+            self._begin(request, question, cd, trace)
+        except BaseException:
+            self.cancel(request)
+            raise
         return request
 
     def _begin(
@@ -270,9 +313,7 @@ class Mesh:
         """Answer `request` at once, let it wait for a job, or refuse it."""
         counts = self._counts
         key = (question.key, cd)
-        job = self._jobs.get(key) if trace is None else None
-        if job is not None and job.serial != self._serial:
-            job = None  # it may have read data that was flushed since
+        job = self._joinable(key) if trace is None else None
         if job is not None and job.task.purpose is not Purpose.PREFETCH:
             self._join(job, request)
             return
@@ -296,33 +337,47 @@ class Mesh:
         short = self._is_short is not None and self._is_short()
         share = self._quota.share_of(request._network)
         if short or (not self._quota.has_room(share) and not self._free_slot(share, None)):
+            if request.done:
+                return
             counts["refused"] += 1
             failure = OUT_OF_MEMORY if short else TOO_MANY
             outcome = self._stale_or_failure(question, failure, budget, cd=cd) or failure_outcome(question, failure)
             self._deliver(request, outcome, self._serial)
             return
-        if job is not None and not job.finished:  # `_free_slot` may have ended it
+        # Callbacks of queries that `_free_slot` ended may have cancelled this request, closed the mesh, or ended or
+        # started a job for this question.
+        if request.done:
+            return
+        if self._closed:  # before this call, or now
+            self._deliver(request, failure_outcome(question, CLOSING), self._serial)
+            return
+        job = self._joinable(key) if trace is None else None
+        if job is not None:
             self._join(job, request)
             return
         task = Task(question, budget, cd=cd, trace=trace, cache_checked=not outcome)
-        job = self._start(key, task, share, None, self._serial)
-        job.requests.append(request)
-        request._job = job
+        usage = QueryUsage(share, self._context.monotonic)
+        job = self._start(key, task, usage, self._serial, request, None)
         if self._serve_stale:
             self._start_stale_timer(job)
         self._drain()
 
+    def _joinable(self, key: Key) -> _Job | None:
+        """The job for `key` that a new request may join: not one that may have read data that was flushed since."""
+        job = self._jobs.get(key)
+        return job if job is not None and job.serial == self._serial else None
+
     def refresh(self, question: Question, *, cd: bool = False, on_done: Callable[[Outcome], None]) -> bool:
         """Prefetch: resolve a question again whose answer is still cached. Returns whether it is being resolved.
 
-        It is not when a job for the question exists, or when a limit is reached (`PREFETCH_JOBS`, `PREFETCH_RATE`, job
-        slots, memory); then `on_done` is not called.
+        It is not when a job for the question exists, when a limit is reached (`PREFETCH_JOBS`, `PREFETCH_RATE`, job
+        slots, memory), or after `close`; then `on_done` is not called.
         """
         self._update_time()
         key = (question.key, cd)
         second = int(self._context.monotonic)
         count = self._prefetched_in[1] if self._prefetched_in[0] == second else 0
-        if key in self._jobs:
+        if self._closed or key in self._jobs:
             return False
         own = self._quota.own
         short = self._is_short is not None and self._is_short()
@@ -337,10 +392,8 @@ class Mesh:
             on_done(outcome)
 
         budget = Budget(self._packets, self._context.monotonic + self._deadline)
-        job = self._start(key, Task(question, budget, cd=cd, purpose=Purpose.PREFETCH), own, None, self._serial)
-        request = MeshRequest(done)
-        job.requests.append(request)
-        request._job = job
+        task = Task(question, budget, cd=cd, purpose=Purpose.PREFETCH)
+        self._start(key, task, QueryUsage(own, self._context.monotonic), self._serial, MeshRequest(done), None)
         self._prefetching += 1  # last, because each step above may raise MemoryError, and nothing would undo this one
         self._drain()
         return True
@@ -379,7 +432,11 @@ class Mesh:
         if request.done:
             return
         request.done = True
-        job = request._job
+        self._leave(request)
+
+    def _leave(self, request: MeshRequest) -> None:
+        """Let `request` no longer wait for its job, which ends when nothing else waits for it."""
+        job, request._job = request._job, None
         if job is not None:
             job.requests.remove(request)
             self._cancel_if_unused(job)
@@ -394,16 +451,15 @@ class Mesh:
         timers = self._timers
         while timers and timers[0][0] <= now:
             job = heappop(timers)[2]
-            if not job.finished and job.pausing:
-                job.pausing = False
-                self._ready.append((job, None))
+            if not job.finished and job.waits_for is TIMER:
+                self._queue(job, None)
         heap = self._slot_heap
         while heap and (heap[0] + 1) * GRAIN <= now:
             members = self._slots.get(heap[0])
             while members:
                 job = next(iter(members))
-                del members[job]
                 self._expire(job)
+                members.pop(job, None)  # after it, so that an exception leaves the job here for the next call
             self._slots.pop(heappop(heap), None)
         waiting = self._stale_timers
         while waiting and waiting[0][0] <= now:
@@ -437,18 +493,20 @@ class Mesh:
             table.clear()
 
     def close(self) -> None:
-        """End all jobs; each waiting client gets a failure."""
-        failure = Failure(FailureKind.CANCELLED, c.EDE_NOT_READY, "the resolver is closing")
-        running = [job for members in self._slots.values() for job in members]
-        for job in running:
+        """End all jobs; each waiting client gets a failure. From now on nothing starts, and a second call does nothing.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        for job in self._unfinished:
             if job.handle is not None:
                 job.handle.cancel()
                 job.handle = None
             job.child = None
             job.parents.clear()
-        for job in running:
-            job.steps.close()
-            self._finish(job, failure_outcome(job.task.question, failure))
+            job.waits_for = NOTHING
+        while self._unfinished:  # not a loop over it, because callbacks may cancel requests
+            self._finish(next(iter(self._unfinished)), CLOSING)
         self._ready.clear()
         self._timers.clear()
         self._stale_timers.clear()
@@ -492,8 +550,16 @@ class Mesh:
         self._delegations.clear()
         self._context.store.denials.clear()
 
-    def _start(self, key: Key, task: Task, share: NetworkUsage | None, usage: QueryUsage | None, serial: Any) -> _Job:
-        """Start a job: of a new client query that is charged to `share`, or of the client query of `usage`.
+    def _start(
+        self,
+        key: Key,
+        task: Task,
+        usage: QueryUsage,
+        serial: Any,
+        request: MeshRequest | None,
+        parent: _Job | None,
+    ) -> _Job:
+        """Start a job of the client query of `usage`, for the client `request` or as a sub-query of `parent`.
 
         `serial` is that of the cache when the query began. After a flush it differs from the current one: what the job
         learns is not cached, and no new request joins it.
@@ -507,21 +573,31 @@ class Mesh:
             heappush(self._slot_heap, slot)
             members = self._slots[slot] = {}
         job.slot = slot
-        if usage is None:
-            assert share is not None
-            usage = QueryUsage(share, self._context.monotonic)
         job.usage = usage
         try:
             self._quota.take(usage, job)
+            self._unfinished[job] = None
             members[job] = None
-            self._ready.append((job, None))
+            if request is not None:
+                job.requests.append(request)
+            if parent is not None:
+                job.parents.append(parent)
+            self._queue(job, None)
             known = self._jobs.get(key)
             if known is None or known.serial != serial:
                 self._jobs[key] = job
         except BaseException:
             self._unregister(job)  # each step may raise MemoryError, and a job that does not run must hold no slot
             raise
+        job.payer = request
+        if request is not None:
+            request._job = job
         return job
+
+    def _queue(self, job: _Job, value: Any) -> None:
+        """Let `job` wait for its turn, in which it is resumed with `value`."""
+        self._ready.append((job, value))
+        job.waits_for = TURN
 
     def _drain(self) -> None:
         """Resume the jobs of `_ready` in order, each with its result.
@@ -552,12 +628,14 @@ class Mesh:
             self._forget_all()  # the job may have stored there what it learned before the flush
 
     def _resume_job(self, job: _Job, value: Any) -> None:
+        job.waits_for = NOTHING
         try:
-            if isinstance(value, Exception):  # of `on_verified`
-                raise value
+            if value is FAULT:
+                self._finish(job, INTERNAL_FAULT)
+                return
             while True:
                 if self._steps_left <= 0:
-                    self._ready.append((job, value))
+                    self._queue(job, value)
                     return
                 self._steps_left -= 1
                 effect: Effect = job.steps.send(value)
@@ -573,6 +651,7 @@ class Mesh:
                 elif isinstance(effect, Ask):
                     self._counts["upstream_queries"] += 1
                     job.handle = self._exchange.start(effect, job.on_reply)
+                    job.waits_for = REPLY
                     return
                 elif isinstance(effect, Need):
                     value = self._need(job, effect)
@@ -581,23 +660,22 @@ class Mesh:
                 elif isinstance(effect, Verify):
                     if self._crypto is None:
                         raise RuntimeError("a signature must be verified, but Mesh was created with crypto=None")
-                    job.verifying = True
+                    job.waits_for = CHECKS
                     value = self._crypto.verify(effect.jobs, job.on_verified)
                     if value is None:
                         return
-                    job.verifying = False
+                    job.waits_for = NOTHING
                 elif isinstance(effect, Pause):
-                    job.pausing = True
                     heappush(self._timers, (self._context.monotonic + effect.seconds, next(self._order), job))
+                    job.waits_for = TIMER
                     return
                 else:
                     raise TypeError(f"{effect!r} is not an effect (Ask, Need, Verify or Pause)")
         except StopIteration as stop:
-            self._finish(job, stop.value)
+            self._finish_with(job, stop.value)
         except Exception as error:  # noqa: BLE001 - a fault must cost this job only; it is logged with its traceback
             self._fault(error, "resolving", job.task.question)
-            job.verifying = job.pausing = False
-            self._finish(job, failure_outcome(job.task.question, INTERNAL_FAULT))
+            self._finish(job, INTERNAL_FAULT)
 
     def _need(self, job: _Job, need: Need) -> Outcome | Failure | None:
         """The result of a sub-query when it is available at once; None when `job` now waits for it."""
@@ -637,9 +715,12 @@ class Mesh:
                          cache_checked=not outcome, child_ns=task.child_ns)
             if not budget.take_query():
                 return budget.failure
-            if not self._may_start_sub_query(job):
+            may_start = self._may_start_sub_query(job)
+            if job.finished:
+                return None  # a callback of a query that was ended to free a slot has cancelled it
+            if not may_start:
                 return self._refuse_sub_query(budget)
-            child = self._start(key, inner, None, job.usage, job.serial)
+            child = self._start(key, inner, job.usage, job.serial, None, job)
         elif child is job or self._waits_for(child, job):
             self._counts["dependency_cycles"] += 1
             return Failure(FailureKind.CYCLE, c.EDE_NO_REACHABLE_AUTHORITY, "the query depends on its own answer")
@@ -647,9 +728,10 @@ class Mesh:
             return budget.failure
         else:
             self._counts["joined"] += 1
-        child.parents.append(job)
+            child.parents.append(job)
         job.child = child
         job.need = need
+        job.waits_for = CHILD
         if task.trace is not None:
             task.note("need", f"{need.purpose.name.lower()}: {names.to_text(need.question.qname)} "
                       f"{c.type_to_text(need.question.qtype)}", qname=need.question.qname, qtype=need.question.qtype,
@@ -671,6 +753,7 @@ class Mesh:
         if job.finished:
             return
         job.finished = True
+        self._unfinished.pop(job, None)
         self._quota.give_back(job.usage, job)
         task = job.task
         budget = task.budget
@@ -691,60 +774,120 @@ class Mesh:
         if members is not None:
             members.pop(job, None)
 
-    def _finish(self, job: _Job, outcome: Outcome) -> None:
+    def _finish(self, job: _Job, failure: Failure) -> None:
+        """End `job` with a failure that is not its generator's own."""
+        self._stop(job)
+        self._close_steps(job)
+        self._finish_with(job, failure_outcome(job.task.question, failure))
+
+    def _close_steps(self, job: _Job) -> None:
+        """Close the generator of `job`; a fault in it is logged, and the caller goes on ending jobs."""
+        try:
+            job.steps.close()
+        except Exception as error:  # noqa: BLE001 - others wait for this job
+            self._fault(error, "ending", job.task.question)
+
+    def _finish_with(self, job: _Job, outcome: Outcome) -> None:
+        """The end of `job`: resume its parents and answer its clients with `outcome`, or let them start again.
+
+        A fault costs the parent or the client that it occurs for; the others go on.
+        """
         self._unregister(job)
         failure = outcome.failure
         if failure is not None:
             self._counts["failures"] += 1
-        budget = job.task.budget
         parents, job.parents = job.parents, []
         for parent in parents:
             parent.child = None
+            parent.waits_for = NOTHING
         for parent in parents:
             if parent.finished:  # it was ended to free a slot for a parent before it in this list
                 continue
-            if failure is None:
-                parent.task.account_octets(_octets_in(outcome))
-                self._ready.append((parent, outcome))
-                continue
-            theirs = parent.task.budget
-            if budget is not theirs:
-                if self._is_budget_failure(failure, budget) and parent.need is not None:
-                    # The budget of another client query ran out. The parent starts the sub-query again with its own.
-                    again = self._need(parent, parent.need)
-                    if again is not None:
-                        self._ready.append((parent, again))
-                    continue
-                if budget.local_error is not None and theirs.local_error is None:
-                    theirs.local_error = budget.local_error
-            if failure.kind is not FailureKind.CYCLE:  # a cycle depends on which jobs wait at this moment
-                theirs.failed[job.key] = failure
-                theirs.octets += FAILED_OVERHEAD
-            self._ready.append((parent, failure))
-        if failure is not None and job.requests and job.task.depth and self._is_budget_failure(failure, budget):
-            self._restart_for_clients(job)
+            try:
+                self._resume_parent(parent, job, outcome)
+            except Exception as error:  # noqa: BLE001 - the other parents must be resumed
+                self._fault(error, "resuming", parent.task.question)
+                if not parent.finished:
+                    parent.waits_for = CHILD
+                    with suppress(MemoryError):  # then it waits for a child that it no longer has, until its deadline
+                        self._queue(parent, FAULT)
         if failure is not None and job.requests:
-            outcome = self._stale_or_failure(job.task.question, failure, budget, cd=job.task.cd) or outcome
+            try:
+                if self._may_restart_clients(job, failure):
+                    self._restart_for_clients(job)
+                if job.requests:
+                    budget, task = job.task.budget, job.task
+                    outcome = self._stale_or_failure(task.question, failure, budget, cd=task.cd) or outcome
+            except Exception as error:  # noqa: BLE001 - the clients must get an answer
+                self._fault(error, "answering", job.task.question)
+        job.payer = None
         self._deliver_all(job, outcome)
+
+    def _resume_parent(self, parent: _Job, job: _Job, outcome: Outcome) -> None:
+        """Queue `parent` with the result of its sub-query `job`, or start the sub-query again for it."""
+        failure = outcome.failure
+        if failure is None:
+            parent.task.account_octets(_octets_in(outcome))
+            self._queue(parent, outcome)
+            return
+        budget, theirs = job.task.budget, parent.task.budget
+        if budget is not theirs:
+            if self._is_budget_failure(failure, budget) and parent.need is not None:
+                # The budget of another client query ran out. The parent starts the sub-query again with its own.
+                again = self._need(parent, parent.need)
+                if again is not None and not parent.finished:
+                    self._queue(parent, again)
+                return
+            if budget.local_error is not None and theirs.local_error is None:
+                theirs.local_error = budget.local_error
+        if failure.kind is not FailureKind.CYCLE:  # a cycle depends on which jobs wait at this moment
+            theirs.failed[job.key] = failure
+            theirs.octets += FAILED_OVERHEAD
+        self._queue(parent, failure)
 
     @staticmethod
     def _is_budget_failure(failure: Failure, budget: Budget) -> bool:
         """Whether a query failed because its budget ran out. Another query with the same question may succeed."""
         return failure.kind in BUDGET_EXHAUSTED or budget.exhausted or budget.failure is not None
 
-    def _restart_for_clients(self, job: _Job) -> None:
-        """Start again for the clients that waited for `job`, a sub-query of a client query whose budget ran out.
+    def _may_restart_clients(self, job: _Job, failure: Failure) -> bool:
+        """Whether the clients of `job` start again, because the budget of another client query ran out.
 
-        Each has a budget of its own. Clients whose deadline has passed stay with `job` and get its failure.
+        Clients of a whole client query, or of a prefetch, do not when its failure is cached: clients that ask now get
+        it, too (RFC 9520 section 3.2). Nor do they when job slots or memory ran out, because each of them would end
+        further queries for a slot.
+        """
+        task, budget = job.task, job.task.budget
+        if not self._is_budget_failure(failure, budget):
+            return False
+        if task.depth:
+            return True
+        for one in (failure, budget.failure):
+            if one is not None and one.kind is FailureKind.OVERLOAD:
+                return False
+        question = task.question
+        return self._rrsets.find_failure(question.qname, question.qtype, self._context.now) is None
+
+    def _restart_for_clients(self, job: _Job) -> None:
+        """Start again for the clients that joined `job`, whose budget was that of another client query and ran out.
+
+        Each is handled as if it asked now: it joins a job, or has one with a budget of its own, until its own deadline.
+        The client whose budget ran out (`payer`), those whose deadline has passed, and those for whom a fault occurs
+        stay with `job` and get its failure. A client pays for at most one job, so clients that join cost no more than
+        if each had asked alone.
         """
         task, now = job.task, self._context.monotonic
-        anew = [request for request in job.requests if request.deadline > now]
-        job.requests = [request for request in job.requests if request.deadline <= now]
-        for request in anew:
+        for request in [one for one in job.requests if one is not job.payer and one.deadline > now]:
+            if request.done:  # a callback before it may have cancelled it
+                continue
             request._job = None
-        for request in anew:
-            if not request.done:  # a callback before it may have cancelled it
+            try:
                 self._begin(request, task.question, task.cd, None)
+            except Exception as error:  # noqa: BLE001 - the other clients must start again
+                self._fault(error, "starting again", task.question)
+                self._leave(request)
+                request._job = job
+        job.requests = [request for request in job.requests if request._job is job]
 
     def _deliver_all(self, job: _Job, outcome: Outcome) -> None:
         requests, job.requests = job.requests, []
@@ -787,7 +930,8 @@ class Mesh:
             left_out, self._faults_left_out = self._faults_left_out, 0
             self._next_fault = self._context.monotonic + FAULT_INTERVAL
             more = f" ({left_out} more since the last line)" if left_out else ""
-            log.exception("resolution: unexpected exception while %s %r; this is a bug%s", doing, what, more)
+            text = "resolution: unexpected exception while %s %r; this is a bug%s"
+            log.error(text, doing, what, more, exc_info=error)
             return
         self._counts["out_of_memory"] += 1
         if self._shortage_logged_in != self._context.now:
@@ -807,6 +951,8 @@ class Mesh:
         quota, now = self._quota, self._context.monotonic
         for usage in quota.jostle_candidates(share, now):
             root = usage.root
+            if self._closed or (asker is not None and asker.finished):
+                return False  # by a callback
             if root is None or root is asker or (asker is not None and self._waits_for(root, asker)):
                 continue
             new_payer = quota.find_new_payer(usage, self._waiting_networks(root)) if usage.share is share else None
@@ -814,10 +960,7 @@ class Mesh:
                 quota.move(usage, new_payer)
             else:
                 self._counts["evicted"] += 1
-                self._stop(root)
-                root.steps.close()
-                failure = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "ended to free a job slot for a newer query")
-                self._finish(root, failure_outcome(root.task.question, failure))
+                self._finish(root, REPLACED)
             if quota.has_room(share) if asker is None else quota.has_room_below(asker.usage, now):
                 return True
         return False
@@ -868,18 +1011,16 @@ class Mesh:
         enough = self._octets_limit * OCTETS_KEPT // 100
         queries: dict[QueryUsage, list[_Job]] = {}
         networks: dict[NetworkUsage, int] = {}
-        job: _Job
-        for members in self._slots.values():
-            for job in members:
-                held = job.task.budget.accounted_octets
-                if not held:
-                    continue
-                usage = job.usage
-                jobs = queries.get(usage)
-                if jobs is None:
-                    jobs = queries[usage] = []
-                    networks[usage.share] = networks.get(usage.share, 0) + held
-                jobs.append(job)
+        for job in self._unfinished:
+            held = job.task.budget.accounted_octets
+            if not held:
+                continue
+            usage = job.usage
+            jobs = queries.get(usage)
+            if jobs is None:
+                jobs = queries[usage] = []
+                networks[usage.share] = networks.get(usage.share, 0) + held
+            jobs.append(job)
         heaviest = sorted(queries.items(), reverse=True,
                           key=lambda item: item[1][0].task.budget.accounted_octets * networks[item[0].share])
         self._shedding = True
@@ -890,9 +1031,7 @@ class Mesh:
                 self._counts["ended_for_memory"] += 1
                 for job in jobs:
                     if not job.finished:
-                        self._stop(job)
-                        job.steps.close()
-                        self._finish(job, failure_outcome(job.task.question, MEMORY_LIMIT_EXCEEDED))
+                        self._finish(job, MEMORY_LIMIT_EXCEEDED)
         finally:
             self._shedding = False
 
@@ -965,13 +1104,11 @@ class Mesh:
 
     def _stop(self, job: _Job) -> None:
         """Cancel what `job` waits for; signature checks in progress are not cancelled."""
-        if job.handle is not None:
-            job.handle.cancel()
-            job.handle = None
-        job.pausing = False
-        child = job.child
+        handle, job.handle = job.handle, None
+        if handle is not None:
+            handle.cancel()
+        child, job.child = job.child, None
         if child is not None:
-            job.child = None
             child.parents.remove(job)
             self._cancel_if_unused(child)
 
@@ -979,21 +1116,19 @@ class Mesh:
         """End `job` when no client and no job waits for it, and then its child in the same way."""
         while not job.finished and not job.requests and not job.parents:
             self._unregister(job)
-            if job.handle is not None:
-                job.handle.cancel()
-                job.handle = None
-            job.steps.close()
-            child = job.child
+            job.payer = None
+            handle, job.handle = job.handle, None
+            if handle is not None:
+                handle.cancel()
+            self._close_steps(job)
+            child, job.child = job.child, None
             if child is None:
                 return
-            job.child = None
             child.parents.remove(job)
             job = child
 
     def _expire(self, job: _Job) -> None:
         """The deadline of `job` has passed: resume it with a DEADLINE failure instead of what it waits for."""
-        if job.finished:
-            return
         self._counts["timed_out"] += 1
         budget = job.task.budget
         if budget.failure is None:
@@ -1002,11 +1137,11 @@ class Mesh:
         if child is not None and child.task.budget is budget:
             # The child has the same deadline, and its failure resumes this job.
             return
-        if job.handle is None and child is None and not job.pausing:
-            # It is in `_ready`, or its signatures are being checked: its next step finds `budget.failure`.
+        if job.waits_for in (NOTHING, TURN, CHECKS):
+            # Its next step, which nothing delays, finds `budget.failure`.
             return
         self._stop(job)
-        self._ready.append((job, budget.failure))
+        self._queue(job, budget.failure)
 
 
 def _octets_in(outcome: Outcome) -> int:
@@ -1017,8 +1152,8 @@ def _octets_in(outcome: Outcome) -> int:
 class _Job:
     """A question that is being resolved: its generator, what waits for it, and the one thing it waits for.
 
-    `requests` are the waiting client requests and `parents` the waiting jobs. It waits for at most one of: `handle` (an
-    upstream query), `child` (another job), `verifying` (signature checks), `pausing` (a timer).
+    `requests` are the waiting client requests and `parents` the waiting jobs. `payer` is the request whose budget this
+    job and its sub-queries spend; None for a sub-query.
     """
 
     __slots__ = (
@@ -1029,7 +1164,7 @@ class _Job:
         "mesh",
         "need",
         "parents",
-        "pausing",
+        "payer",
         "requests",
         "serial",
         "slot",
@@ -1037,7 +1172,7 @@ class _Job:
         "steps",
         "task",
         "usage",
-        "verifying",
+        "waits_for",
     )
 
     def __init__(self, mesh: Mesh, key: Key, task: Task, steps: Steps[Outcome]) -> None:
@@ -1052,20 +1187,20 @@ class _Job:
         self.need: Need | None = None
         self.handle: Handle | None = None
         self.stale: Outcome | None = None
-        self.verifying = False
-        self.pausing = False
+        self.payer: MeshRequest | None = None
+        self.waits_for = NOTHING
         self.finished = False
         self.serial = 0
         self.slot = 0
 
     def on_reply(self, result: Reply | Failure) -> None:
         """Called by the exchange with the result of an `Ask`."""
-        if self.finished or self.handle is None:
+        if self.finished or self.waits_for is not REPLY:
             return
         self.handle = None
         mesh = self.mesh
         mesh._update_time()
-        mesh._ready.append((self, result))
+        mesh._queue(self, result)
         if isinstance(result, Reply):
             task = self.task
             task.account_octets(result.view.octets)
@@ -1073,14 +1208,14 @@ class _Job:
         mesh._drain()
 
     def on_verified(self, results: list[bool] | Exception) -> None:
-        """Called with the results of a `Verify`, or with what a check raised."""
-        if self.finished or not self.verifying:
+        """Called with the results of a `Verify`, or with the exception of a check: a fault, and no verdict."""
+        if self.finished or self.waits_for is not CHECKS:
             return
-        self.verifying = False
-        self._resume(results)
-
-    def _resume(self, value: Any) -> None:
         mesh = self.mesh
         mesh._update_time()
-        mesh._ready.append((self, value))
+        if isinstance(results, Exception):
+            mesh._fault(results, "checking signatures for", self.task.question)
+            mesh._queue(self, FAULT)
+        else:
+            mesh._queue(self, results)
         mesh._drain()

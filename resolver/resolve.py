@@ -60,6 +60,8 @@ CACHED_FOR_CLIENT_ONLY = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE})
 CLIENT_PURPOSES = frozenset({Purpose.CLIENT, Purpose.PREFETCH})
 # The types of the chain of trust. No alias is followed for them: an alias shows that no zone begins at the name.
 CHAIN_TYPES = frozenset({c.DS, c.DNSKEY})
+# The types of a delegation. `cache.min-ttl` does not apply to them.
+DELEGATION_TYPES = frozenset({c.NS, c.DS})
 # For these types a CNAME is the answer and is not followed (RFC 1034 section 4.3.2).
 CNAME_IS_ANSWER = frozenset({c.CNAME, c.ANY})
 # These may exist beside a CNAME (RFC 4035 section 2.5), or belong to the parent, which need not know the CNAME of the
@@ -463,8 +465,9 @@ def _store(raw: RawReply, verdict: int, context: Context) -> None:
             raw.answer[position] = rrset = rrset.with_ttl(proved)  # RFC 4035 section 5.3.4, without validation too
         if not lowest <= rrset.ttl <= highest:
             # The first client gets the TTL that the cache will give to the next ones. The TTL of secure data is not
-            # raised, because signatures and proofs limit it.
-            least = 0 if rrset.verdict == Verdict.SECURE else lowest
+            # raised, because signatures and proofs limit it, nor that of NS and DS sets, because then a child zone
+            # would extend its delegation beyond what the parent said (ghost domains, NDSS 2012).
+            least = 0 if rrset.verdict == Verdict.SECURE or rrset.rtype in DELEGATION_TYPES else lowest
             raw.answer[position] = rrset = rrset.with_ttl(min(max(rrset.ttl, least), highest))
         if rrset.verdict == Verdict.SECURE:
             rrset.trust = Trust.VALIDATED
@@ -770,7 +773,10 @@ def _find_stale_reply(name: bytes, qtype: int, context: Context, *, cd: bool, vi
             raw.alias = raw.name = rrset.targets()[0]
         elif _comes_from_wildcard(rrset):
             proof = rrsets.find_negative(name, WILDCARD_PROOF, now, stale=longest)
-            raw.proofs = [] if proof is None else [one.with_ttl(ttl) for one in proof.proofs]
+            if proof is not None:
+                raw.proofs = [one.with_ttl(ttl) for one in proof.proofs]
+            elif verdict == Verdict.SECURE or cd:
+                return None  # as in `find_reply`
     else:
         negative = rrsets.find_negative(name, qtype, now, stale=longest)
         if negative is None or negative.soa is None:

@@ -469,7 +469,8 @@ class CacheSettings:
     )
     min_ttl: int = option(
         limits.CACHE_MIN_TTL.default,
-        "Lower TTLs are raised to this value. 0 keeps the TTLs of the zones (RFC 1035 3.2.1).",
+        "Lower TTLs of answers are raised to this value. 0 keeps the TTLs of the zones (RFC 1035 3.2.1). TTLs of secure"
+        " data, of NS and DS RRsets and of referrals are never raised: signatures and parent zones limit them.",
         kind="seconds",
         limit=limits.CACHE_MIN_TTL,
     )

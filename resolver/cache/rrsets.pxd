@@ -17,7 +17,6 @@ cdef class NegativeEntry:
 
 cdef class RRsetCache:
     cdef readonly Table table
-    cdef readonly int64_t min_ttl
     cdef readonly int64_t max_ttl
     cdef readonly int64_t max_negative_ttl
     cdef public uint32_t serial         # the table's serial when the query began; 0: not checked

@@ -42,7 +42,6 @@ cdef enum:
 cdef int TRUST_GLUE = Trust.GLUE
 cdef int TRUST_CONFIGURED = Trust.CONFIGURED
 cdef int TRUST_ANSWER = Trust.NONAUTH_ANSWER
-cdef int VERDICT_SECURE = Verdict.SECURE
 cdef int MOST_VERDICT = max(Verdict)
 cdef int64_t STALE_TTL = limits.CACHE_STALE_TTL.default
 cdef int MAX_SETS = limits.CACHE_ENTRY_RECORDS
@@ -156,12 +155,11 @@ cdef class RRsetCache:
     """RRsets, denials and failures in a table. TTLs are in seconds; `now` is in seconds since 1970.
 
     Raises:
-        ValueError: a value is outside `limits.CACHE_MIN_TTL`, `CACHE_MAX_TTL` or `CACHE_MAX_NEGATIVE_TTL`.
+        ValueError: a value is outside `limits.CACHE_MAX_TTL` or `CACHE_MAX_NEGATIVE_TTL`.
     """
 
-    def __cinit__(self, table: Table, *, min_ttl: int = 0, max_ttl: int = 86400, max_negative_ttl: int = 3600) -> None:
+    def __cinit__(self, table: Table, *, max_ttl: int = 86400, max_negative_ttl: int = 3600) -> None:
         self.table = table
-        self.min_ttl = limits.CACHE_MIN_TTL.check(min_ttl, "min_ttl")
         self.max_ttl = limits.CACHE_MAX_TTL.check(max_ttl, "max_ttl")
         self.max_negative_ttl = limits.CACHE_MAX_NEGATIVE_TTL.check(max_negative_ttl, "max_negative_ttl")
 
@@ -178,9 +176,7 @@ cdef class RRsetCache:
         cdef uint8_t key[KEY_SIZE]
         cdef uint32_t size = make_key(key, rrset.name, rrset.rtype)
         cdef Slice pieces[2]
-        # A validated set must expire with its signatures, so the configured minimum does not apply to it.
-        cdef int64_t least = 0 if rrset.verdict == VERDICT_SECURE else self.min_ttl
-        cdef int64_t ttl = min(max(<int64_t>rrset.ttl, least), self.max_ttl)
+        cdef int64_t ttl = min(<int64_t>rrset.ttl, self.max_ttl)
         cdef Py_ssize_t packed = PyBytes_GET_SIZE(rrset.packed)
         cdef int flags = PUT_RANKED
         cdef int rc

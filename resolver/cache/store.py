@@ -46,7 +46,6 @@ class Store:
         *,
         seed: bytes,
         shared: bool = False,
-        min_ttl: int = limits.CACHE_MIN_TTL.default,
         max_ttl: int = limits.CACHE_MAX_TTL.default,
         max_negative_ttl: int = limits.CACHE_MAX_NEGATIVE_TTL.default,
         payload: int = limits.EDNS_PAYLOAD.default,
@@ -67,7 +66,7 @@ class Store:
             arena,
             table,
             AnswerCache(table, payload=payload),
-            RRsetCache(table, min_ttl=min_ttl, max_ttl=max_ttl, max_negative_ttl=max_negative_ttl),
+            RRsetCache(table, max_ttl=max_ttl, max_negative_ttl=max_negative_ttl),
             InfraCache(servers),
         )
 

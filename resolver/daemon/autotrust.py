@@ -32,7 +32,7 @@ __all__ = ["AnchorUpdater", "check"]
 logger = logging.getLogger(__name__)
 
 Ask = Callable[[Question, bool, Callable[[Outcome], None]], bool]
-Verify = Callable[[Sequence[SignatureJob], Callable[[list[bool]], None]], list[bool] | None]
+Verify = Callable[[Sequence[SignatureJob], Callable[[list[bool] | Exception], None]], list[bool] | None]
 SETTING = "dnssec.auto-trust-anchor-file"
 LARGEST = limits.ANCHOR_FILE
 BUSY = limits.AUTOTRUST_PROBE_TIMEOUT
@@ -186,7 +186,11 @@ class AnchorUpdater:
         point.failed(why, now)
         return []
 
-    def _judged(self, point: TrustPoint, probe: Probe, results: Sequence[bool]) -> None:
+    def _judged(self, point: TrustPoint, probe: Probe, results: Sequence[bool] | Exception) -> None:
+        if isinstance(results, Exception):
+            why = f"a signature could not be checked: {results!r}"
+            self._conclude(point, partial(self._fail, point, why))
+            return
         self._conclude(point, partial(point.observe, probe, results))
 
     def _conclude(self, point: TrustPoint, draw: Callable[[int], list[str]]) -> None:

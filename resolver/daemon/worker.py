@@ -414,8 +414,8 @@ class _Worker:
         if not self.stopping.done():
             self.stopping.set_result(reason)
 
-    def check_signatures(self, jobs: Sequence[Any], on_done: Callable[[list[bool]], None]) -> None:
-        """Verify signatures; `on_done` is called with the results, possibly before this returns."""
+    def check_signatures(self, jobs: Sequence[Any], on_done: Callable[[list[bool] | Exception], None]) -> None:
+        """Verify signatures; `on_done` gets the results or an exception, possibly before this returns."""
         results = self.current.resolver.crypto.verify(jobs, on_done)
         if results is not None:
             on_done(results)

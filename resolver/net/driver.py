@@ -4,24 +4,24 @@ The mesh does not use the loop itself. `Mesh.tick` returns its next deadline, an
 `Crypto` performs a few signature checks in place and many on threads, because a check takes a tenth of a millisecond
 and passing it to a thread takes nearly as long. After `CRYPTO_SLICE` of checks in place the loop runs other callbacks,
 so that checks do not delay other queries.
+
+Whoever waits is called back: a check that raises gives its exception to the callback of its jobs, and a `tick` that
+raises is repeated after `MESH_RETRY`, because what was due is still due. Only `close` drops callbacks.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from resolver import limits
 from resolver.effects import SignatureJob
 from resolver.net.clock_random import Clock
 
-if TYPE_CHECKING:
-    from typing import TypeAlias
-
-    OnResults: TypeAlias = Callable[[list[bool] | Exception], object]
-
 __all__ = ["Crypto", "MeshTimer", "Ticking"]
+
+OnDone = Callable[[list[bool] | Exception], object]
 
 
 class Ticking(Protocol):
@@ -47,8 +47,16 @@ class MeshTimer:
     def process_timers(self) -> None:
         """Let the mesh process what is due, and arm the timer for its next deadline."""
         now = self._clock.monotonic()
-        deadline = self._mesh.tick(now)
-        if deadline is None or self._closed:
+        try:
+            deadline = self._mesh.tick(now)
+        except BaseException:
+            self._arm(now, now + limits.MESH_RETRY / 1000)
+            raise
+        if deadline is not None:
+            self._arm(now, deadline)
+
+    def _arm(self, now: float, deadline: float) -> None:
+        if self._closed:
             return
         # A timer that fires too early costs one `tick`. Postponing it after every reply would cost more.
         if deadline < self._due:
@@ -96,17 +104,19 @@ class Crypto:
         self._slice = slice_seconds
         self._monotonic = (clock or Clock()).monotonic
         self._spent = 0.0
-        self._waiting: deque[tuple[Sequence[SignatureJob], OnResults]] = deque()
+        self._waiting: deque[tuple[Sequence[SignatureJob], OnDone]] = deque()
         self._pool: ThreadPoolExecutor | None = None
         self._closed = False
         self.after_batch = after_batch
         self.checks = 0
         self.deferred = 0
 
-    def verify(self, jobs: Sequence[SignatureJob], on_done: "OnResults") -> list[bool] | None:
-        """Check all `jobs`. Returns the results in order, or None when `on_done` will be called with them.
+    def verify(self, jobs: Sequence[SignatureJob], on_done: OnDone) -> list[bool] | None:
+        """Check all `jobs`. Returns the results in order, or None when `on_done` will be called with them, or with the
+        exception that a check raised.
 
-        What a check raises is raised here, or `on_done` gets it: the query must not wait for results that never come.
+        Raises:
+            Exception: of a check that was made in place; then `on_done` is not called.
         """
         self.checks += len(jobs)
         if len(jobs) > self._in_place and (future := self._submit(jobs)) is not None:
@@ -162,13 +172,12 @@ class Crypto:
         waiting = self._waiting
         try:
             while waiting and self._spent < self._slice:
-                jobs, on_done = waiting[0]
+                jobs, on_done = waiting.popleft()
                 results: list[bool] | Exception
                 try:
                     results = self._check_in_place(jobs)
-                except Exception as error:  # noqa: BLE001 - `on_done` gets it
+                except Exception as error:  # noqa: BLE001 - it belongs to these jobs, whose owner handles it
                     results = error
-                waiting.popleft()
                 on_done(results)
         finally:
             # Also when `on_done` raises: otherwise the remaining jobs would wait for ever.
@@ -178,19 +187,17 @@ class Crypto:
         if self.after_batch is not None:
             self.after_batch()
 
-    def _schedule_collect(self, done: "Future[list[bool]]", on_done: "OnResults") -> None:
+    def _schedule_collect(self, done: "Future[list[bool]]", on_done: OnDone) -> None:
         """Runs on a thread of the pool: schedule `_collect` on the loop."""
         if not self._closed and not done.cancelled():
             self._loop.call_soon_threadsafe(self._collect, done, on_done)
 
-    def _collect(self, done: "Future[list[bool]]", on_done: "OnResults") -> None:
+    def _collect(self, done: "Future[list[bool]]", on_done: OnDone) -> None:
         if self._closed:
             return
-        results: list[bool] | Exception
-        try:
-            results = done.result()
-        except Exception as error:  # noqa: BLE001 - `on_done` gets it
-            results = error
-        on_done(results)
+        error = done.exception()
+        if error is not None and not isinstance(error, Exception):
+            raise error
+        on_done(done.result() if error is None else error)
         if self.after_batch is not None:
             self.after_batch()

@@ -123,8 +123,12 @@ class StreamQuery:
         """Call back, once."""
         self.release()
         on_reply, self.on_reply = self.on_reply, None
-        if on_reply is not None:
+        if on_reply is None:
+            return
+        try:
             on_reply(result)
+        except Exception as error:  # noqa: BLE001 - an error in one query must not lose the others of the connection
+            self.owner.loop.call_exception_handler({"message": "handling an upstream reply failed", "exception": error})
 
     def charge_packet(self) -> Failure | None:
         """Take a packet for a retransmission from the budget; returns the failure when none is left."""
@@ -236,7 +240,11 @@ class StreamConnection(asyncio.Protocol):
         transport.abort()
 
     def connection_failed(self, text: str, kind: FailureKind = FailureKind.NETWORK) -> None:
-        """The connection is lost: send its queries once more on another one, or fail them."""
+        """The connection is lost: send its queries once more on another one, or fail them.
+
+        A callback may cancel queries that come later, or close the upstream. These are in no table here, so it cannot
+        end them itself.
+        """
         self.closing = True
         self.owner.drop(self)
         entries = list(self.pending.values())
@@ -244,6 +252,11 @@ class StreamConnection(asyncio.Protocol):
             entry.connection = None
         self.pending.clear()
         for entry in entries:
+            if entry.on_reply is None:
+                continue
+            if self.owner.closed:
+                entry.cancel()
+                continue
             if not self.reply_count or entry.retried:
                 entry.fail(kind, text)
                 continue
@@ -568,7 +581,8 @@ class StreamUpstream:
         )
 
     def close(self) -> None:
-        """Close every connection. Queries in flight end without a callback."""
+        """Close every connection. Queries in flight end without a callback; for those that have failed it still comes.
+        """
         self.closed = True
         for queue in list(self._queues.values()):
             for entry in list(queue.waiting):

@@ -8,8 +8,11 @@ Invariants:
 * A new key becomes trusted only when each valid probe during the hold-down time, and one after it, contained it; a
   probe is valid when a trusted key signed the set. So a stolen key alone adds no other before its owner can notice.
   `_promote_pending` is the exception.
-* A key that revoked itself, in a set that it signed, is not trusted again, even when it is configured. Of removed keys
-  that are not configured, the last `MANAGED_KEYS` are remembered.
+* A key that revoked itself, in a set that it signed, is not trusted again as long as it is remembered (RFC 5011 section
+  2.1). A configured key is remembered for ever. Of the others that were revoked or removed, the last `MANAGED_KEYS` are
+  (section 4.2 permits to forget removed keys), so that a zone cannot fill the file. A forgotten key that is published
+  again is a new key: it needs the whole hold-down time, in sets that a trusted key signed. Whoever can sign these could
+  add any other key, so a forgotten one gives nobody more power.
 * A configured key stays trusted until it revokes itself: no other probe, file or time ends that.
 """
 
@@ -273,11 +276,11 @@ class TrustPoint:
                     continue
                 known.enter(KeyState.REMOVED, now)
                 changes.append(f"key {known.key.tag} of {zone} is removed after missing for {age // 86_400} days")
-        # MOST_KEYS removed keys are kept; older ones are forgotten. Configured ones are kept, because they would be
-        # trusted again.
-        removed = [item for item in self.keys.items() if item[1].state is KeyState.REMOVED]
-        removed = [item for item in removed if not self._is_configured(item[1].key)]
-        for rdata, _ in sorted(removed, key=lambda item: item[1].since)[: max(0, len(removed) - MOST_KEYS)]:
+        # MOST_KEYS revoked and removed keys are kept; removed ones are forgotten first, then older ones. Configured
+        # ones are kept, because they would be trusted again.
+        gone = [(known.state is KeyState.REVOKED, known.since, rdata) for rdata, known in self.keys.items()
+                if known.state in UNTRUSTED and not self._is_configured(known.key)]
+        for _, _, rdata in sorted(gone)[: max(0, len(gone) - MOST_KEYS)]:
             del self.keys[rdata]
 
     def _is_configured(self, key: Dnskey) -> bool:

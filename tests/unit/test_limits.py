@@ -110,7 +110,6 @@ def settings_places() -> Iterator[Place]:
 def resolver_places() -> Iterator[Place]:
     yield from settings_places()
     yield "NSID_SIZE", "server.nsid", lambda value: ServerSettings(nsid="x" * value)
-    yield "CACHE_MIN_TTL", "Store", lambda value: store(min_ttl=value)
     yield "CACHE_MAX_TTL", "Store", lambda value: store(max_ttl=value)
     yield "CACHE_MAX_NEGATIVE_TTL", "Store", lambda value: store(max_negative_ttl=value)
     yield "EDNS_PAYLOAD", "Store", lambda value: store(payload=value)

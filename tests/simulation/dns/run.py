@@ -2,8 +2,9 @@
 
 One run has a world made from a seed, liars in front of some of its servers, in some worlds an off-path forger, a
 resolver with an empty cache, and clients that query it in virtual time, in some worlds by packets too (`clients.py`).
-After each answer the invariants are checked (`truth.py`; work and time here). A failing seed is shrunk by leaving out
-queries and lies while it still fails. The rest is printed, and the same command repeats it.
+After each answer the invariants are checked (`truth.py`; work and time here), and those of the mesh after each of its
+steps. A failing seed is shrunk by leaving out queries and lies while it still fails. The rest is printed, and the same
+command repeats it.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from simulation.dns.liars import Forger, Liar, Lies
 from simulation.dns.truth import Judge
 from simulation.dns.world import EVIL, MALLORY, SimulatedCrypto, World, root_anchor
 from support.fakenet import FakeNet, Host, Link, SeededRandom
+from support.mesh_invariants import broken_invariants
 
 from resolver import limits
 from resolver.cache import Store
@@ -128,17 +130,21 @@ class Hashes:
 
 
 class Turns:
-    """Drives the mesh as the network does, and records the jobs started in one call of `tick`."""
+    """Drives the mesh as the network does, records the jobs started in one call of `tick`, and checks its invariants.
+    """
 
     def __init__(self, mesh: Mesh) -> None:
         self.mesh = mesh
         self.longest = 0
+        self.broken: dict[str, None] = {}
+        """Sentences about the invariants of the mesh that did not hold."""
 
     def tick(self, now: float) -> float | None:
         counts = self.mesh._counts
         before = counts["jobs"]
         due = self.mesh.tick(now)
         self.longest = max(self.longest, counts["jobs"] - before)
+        self.broken.update(dict.fromkeys(broken_invariants(self.mesh)))
         return due
 
 
@@ -228,7 +234,7 @@ class _Run:
                 asked = [(self.all_of(question, before) if self.everything.random() < EVERYTHING else question, cd)
                          for question, cd in asked]
             before += [question for question, _ in asked]
-            self.net.sleep(self.mesh, wait)
+            self.net.sleep(self.turns, wait)
             if self.only is None or number in self.only:
                 # A separate generator for each number, so that leaving one out does not change the others.
                 packets = random.Random(f"packets {self.report.seed} {number}")
@@ -329,6 +335,8 @@ class _Run:
             self.wrong(str(number), f"{jobs} jobs started")
         if self.turns.longest > limits.STEPS_PER_TURN:
             self.wrong(str(number), f"{self.turns.longest} jobs started in one call of tick")
+        for text in self.turns.broken:
+            self.wrong(str(number), text)
         statistics = self.mesh.statistics()
         faults = statistics["internal_errors"]
         if faults:

@@ -202,6 +202,19 @@ def test_closing_answers_waiting_clients(run):
     run(test)
 
 
+def test_a_fault_after_the_question_was_submitted_leaves_no_query(run):
+    async def test(settings):
+        async with Resolver(settings) as resolver:
+            driver = resolver._open.driver
+            real, driver._mesh = driver._mesh, None  # so that its next call raises
+            with pytest.raises(AttributeError):
+                await resolver.resolve("www.example.playground")
+            assert resolver.mesh.statistics()["running"] == 0
+            driver._mesh = real
+
+    run(test)
+
+
 def test_a_store_may_be_shared(run):
     async def test(settings):
         store = make_store(settings)

@@ -556,7 +556,7 @@ def test_a_check_that_raises_costs_its_query_only(scripted):
     [(on_done, _)] = crypto.waiting
     on_done(ZeroDivisionError("of the library"))
     assert [outcome.failure.kind for outcome in found] == [FailureKind.INTERNAL]
-    assert m.mesh.statistics()["faults"] == 1
+    assert m.mesh.statistics()["internal_errors"] == 1
 
 
 def test_checks_under_way_at_the_deadline_are_waited_for_and_no_others_begun(scripted):

@@ -5,10 +5,13 @@ and what follows from its verdict.
 """
 
 import pytest
+from support.fakenet import hosts_from
 from support.minet import COM_ZONE, EXAMPLE_ZONE, NET_ZONE, addresses, build, reply, scripted, standard
 
 from resolver import limits
 from resolver.effects import FailureKind, Need, Outcome, Purpose, Question
+from resolver.playground.authority import Authority
+from resolver.playground.zones import Zone
 from resolver.policy import PolicyPipeline
 from resolver.settings import CacheSettings, DnssecSettings, PolicySettings, Settings, replace
 from resolver.verdict import Trust, Verdict
@@ -273,6 +276,24 @@ def test_the_least_ttl_prolongs_nothing_that_a_signature_bounds(verdict, ttl):
     m.mesh._context.validator = Validator(verdict).validate
     for _ in range(2):
         assert m.ask("www.example.com.").ttl == ttl
+
+
+@pytest.mark.parametrize("ask_for_ns", [False, True])
+def test_the_least_ttl_prolongs_no_delegation(ask_for_ns):
+    """Not even when the child zone answers for its NS set (ghost domains): the parent's TTL is the end."""
+    com = COM_ZONE.replace("example 7200 IN NS", "example 60 IN NS")
+    example = EXAMPLE_ZONE.replace("@ 7200 IN NS", "@ 60 IN NS")
+    m = build(standard(a192_5_6_30=[("com.", com)], a192_0_2_1=[("example.com.", example)],
+                       a192_0_2_2=[("example.com.", example)]),
+              settings=Settings(dnssec=DnssecSettings(trust_anchors=()), cache=CacheSettings(min_ttl=600)))
+    assert m.ask("www.example.com.").ttl == 600
+    if ask_for_ns:
+        m.net.sleep(m.mesh, 30)
+        assert m.ask("example.com.", "NS").answer[0].ttl <= 30
+    gone = "".join(line for line in COM_ZONE.splitlines(True) if not line.startswith("example"))
+    m.net.hosts["192.5.6.30"] = hosts_from({"x": Authority([Zone.from_text("com.", gone)])})["x"]
+    m.net.sleep(m.mesh, 61)
+    assert m.ask("deep.sub.tree.example.com.").rcode == c.NXDOMAIN
 
 
 def test_failures_are_kept_for_their_time_only():

@@ -45,7 +45,7 @@ def test_clear_and_statistics():
 
 
 def test_limits_reach_the_parts():
-    store = Store.create(1 << 20, seed=bytes(16), min_ttl=7, max_ttl=70, max_negative_ttl=17, servers=100)
-    assert (store.rrsets.min_ttl, store.rrsets.max_ttl, store.rrsets.max_negative_ttl) == (7, 70, 17)
+    store = Store.create(1 << 20, seed=bytes(16), max_ttl=70, max_negative_ttl=17, servers=100)
+    assert (store.rrsets.max_ttl, store.rrsets.max_negative_ttl) == (70, 17)
     with pytest.raises(ValueError, match="payload"):
         Store.create(1 << 20, seed=bytes(16), payload=1)

@@ -81,6 +81,32 @@ def test_closed_driver_arms_nothing() -> None:
     asyncio.run(body())
 
 
+def test_a_fault_in_a_timer_stops_no_timer() -> None:
+    """What was due is due again after a second."""
+
+    class Failing(FakeMesh):
+        def tick(self, now: float) -> float | None:
+            due = super().tick(now)
+            if len(self.ticks) == 1:
+                raise ZeroDivisionError
+            return due
+
+    async def body() -> None:
+        loop = asyncio.get_running_loop()
+        mesh = Failing()
+        driver = MeshTimer(loop, mesh, Clock())
+        with pytest.raises(ZeroDivisionError):
+            driver.process_timers()
+        timer = driver._timer
+        assert timer is not None and timer.when() <= loop.time() + 1.0
+        driver._fire()
+        assert len(mesh.ticks) == 2
+        timer.cancel()
+        driver.close()
+
+    asyncio.run(body())
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 40])
 def test_results_come_in_the_order_of_the_jobs(count: int) -> None:
     async def body() -> None:
@@ -127,6 +153,36 @@ def test_no_memory_for_a_thread_is_a_check_in_place(monkeypatch: pytest.MonkeyPa
         assert crypto.verify([0, 0, 1], done.set_result) is None
         async with asyncio.timeout(5):
             assert await done == [False, False, True]
+        crypto.close()
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize("threads", [False, True])
+def test_a_fault_in_a_check_goes_to_those_who_wait_for_it(threads: bool) -> None:
+    """And later checks are made: on a thread, and in place after the slice."""
+
+    async def body() -> None:
+        def check(job: int) -> bool:
+            if job == 13:
+                raise ZeroDivisionError
+            return True
+
+        crypto = Crypto(asyncio.get_running_loop(), check, in_place=0 if threads else 9, slice_seconds=60.0)
+        crypto._spent = 60.0
+        results: list[list[bool] | Exception] = []
+        done = asyncio.Event()
+
+        def keep(result: list[bool] | Exception) -> None:
+            results.append(result)
+            if len(results) == 2:
+                done.set()
+
+        assert crypto.verify([1, 13], keep) is None
+        assert crypto.verify([2], keep) is None
+        async with asyncio.timeout(5):
+            await done.wait()
+        assert sorted(map(type, results), key=str) == [ZeroDivisionError, list]
         crypto.close()
 
     asyncio.run(body())

@@ -701,6 +701,68 @@ def test_close_forgets_what_is_under_way() -> None:
     play(body)
 
 
+@pytest.mark.parametrize("closes", [False, True])
+def test_a_callback_ends_queries_of_the_same_lost_connection(closes: bool) -> None:
+    """The first was retried before and fails. Its callback cancels the second or closes all: it is not sent again."""
+
+    async def body() -> None:
+        peer, upstream, got = await StreamPeer.start(), make(per_server=1), Collector()
+        upstream.start(ask_for(peer.port), got)
+        await got.wait()
+        peer.script = lambda _: []
+        failed = Collector()
+
+        def on_failure(result: Reply | Failure) -> None:
+            if closes:
+                upstream.close()
+            else:
+                second.cancel()
+            failed(result)
+
+        first = upstream.start(ask_for(peer.port), on_failure)
+        second = upstream.start(ask_for(peer.port), got)
+        first.retried = True
+        connection = first.connection
+        assert connection is not None and connection is second.connection
+        connection.connection_failed("lost")
+        connection.close()
+        assert (len(failed.results), len(got.results)) == (1, 1)
+        assert (upstream.connection_count, upstream._queues) == (0, {})
+        assert second.timer is None
+        upstream.close()
+        await peer.close()
+
+    play(body)
+
+
+def test_a_callback_that_raises_loses_no_other_query_of_the_connection() -> None:
+    async def body() -> None:
+        peer, upstream, got = await StreamPeer.start(), make(per_server=1), Collector()
+        faults: list[dict[str, object]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+        upstream.start(ask_for(peer.port), got)
+        await got.wait()
+        peer.script = lambda _: []
+
+        def on_failure(result: Reply | Failure) -> None:
+            raise ZeroDivisionError
+
+        first = upstream.start(ask_for(peer.port), on_failure)
+        second = upstream.start(ask_for(peer.port), got)
+        first.retried = True
+        connection = second.connection
+        assert connection is not None
+        peer.script = echo
+        connection.connection_failed("lost")
+        connection.close()
+        assert isinstance((await got.wait(2))[1], Reply)
+        assert len(faults) == 1
+        upstream.close()
+        await peer.close()
+
+    play(body)
+
+
 def test_the_facade_sends_each_ask_over_its_transport() -> None:
     async def body() -> None:
         peer = await StreamPeer.start()

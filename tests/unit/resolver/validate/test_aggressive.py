@@ -38,7 +38,7 @@ class Checker:
 
 def build(
     chain: Nsec3 | None = None, *, aggressive: bool = True, negative: tuple[str, ...] = (), stub: str = "",
-    zone: str = ZONE,
+    zone: str = ZONE, serve_stale: int = 0,
 ) -> minet.Minet:
     """A root and ``example.``, signed; ``cut.example.`` unsigned on the same server."""
     root, key = ZoneKey("."), ZoneKey("example.")
@@ -49,7 +49,7 @@ def build(
     )
     settings = Settings(
         dnssec=DnssecSettings(trust_anchors=(root.anchor(),), negative_trust_anchors=negative),
-        cache=replace(CacheSettings(), aggressive_nsec=aggressive),
+        cache=replace(CacheSettings(), aggressive_nsec=aggressive, max_stale_ttl=serve_stale),
         stub=(StubZone(stub, (STUB,)),) if stub else (),
     )
     population = {
@@ -177,6 +177,21 @@ def test_cached_wildcard_answers_keep_their_proof() -> None:
     # The proof is gone sooner than the set: then both are fetched anew.
     m.store.rrsets.drop(names.from_text("a.wild.example."), WILDCARD_PROOF)
     assert types(ask_loudly(m, "a.wild.example.")) == [c.NSEC]
+
+
+@pytest.mark.parametrize("cd", [False, True])
+@pytest.mark.parametrize("proof", [True, False])
+def test_stale_wildcard_answers_keep_their_proof(proof: bool, cd: bool) -> None:
+    """Without it there is no stale answer."""
+    m = build(aggressive=False, serve_stale=86_400)
+    m.ask("a.wild.example.", cd=cd)
+    m.net.hosts.pop(SERVER)
+    m.net.sleep(m.mesh, 400)
+    if not proof:
+        m.store.rrsets.drop(names.from_text("a.wild.example."), WILDCARD_PROOF)
+    outcome = m.ask("a.wild.example.", cd=cd)
+    assert outcome.stale is proof
+    assert types(outcome) == ([c.NSEC] if proof else [])
 
 
 def test_opt_out_wildcards_stay_insecure_in_the_cache() -> None:

@@ -4,6 +4,7 @@ import pytest
 from support.keysets import DAY, HOUR, Made, key_set, made_set, results_of
 from support.signing import NOW, ZoneKey
 
+from resolver import limits
 from resolver.validate.anchor_file import parse, render, restore
 from resolver.validate.anchors import Anchors
 from resolver.validate.autotrust import HoldDown, KeyState, TrustPoint, prepare_probe, unrevoked
@@ -253,6 +254,26 @@ def test_floods_of_keys_and_signatures_cost_little() -> None:
     for day in range(1, 60):
         see(tp, [OLD, *many], NOW + day * DAY, by=[OLD])
     assert len(tp.keys) <= 16
+
+
+def test_keys_that_revoke_themselves_are_remembered_in_a_bounded_number() -> None:
+    """Pending ones too. A forgotten key needs the whole hold-down time again, and the configured one stays revoked."""
+    tp = point(OLD, NEW)
+    see(tp, [OLD, NEW], NOW)
+    see(tp, [OLD, NEW.revoked], NOW + HOUR)
+    first = Made(100)
+    for number in range(100, 180, 8):
+        keys = [Made(number + more) for more in range(8)]
+        now = NOW + (number - 98) * HOUR
+        see(tp, [OLD, *keys], now, by=[OLD])
+        see(tp, [OLD, *(key.revoked for key in keys)], now + HOUR)
+        assert len(tp.keys) <= 2 + limits.MANAGED_KEYS
+    assert states(tp)[2] == "revoked" and 100 not in states(tp)
+    for day in range(10, 40):
+        see(tp, [OLD, NEW, first], NOW + day * DAY, by=[OLD])
+        assert trusted(tp) == {1}
+    see(tp, [OLD, NEW, first], NOW + 41 * DAY, by=[OLD])
+    assert trusted(tp) == {1, 100}
 
 
 def test_removed_keys_are_forgotten_at_last_but_never_the_configured_one() -> None:
