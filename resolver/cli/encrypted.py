@@ -5,7 +5,6 @@ report shows the connection: how long connecting and the handshake took, version
 """
 
 import asyncio
-import ssl
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +61,7 @@ async def exchange_encrypted(
 
 
 async def _exchange(packet: bytes, host: str, port: int, encryption: Encryption, cafile: str) -> Exchange:
-    context: ssl.SSLContext = TlsContexts(cafile).make(encryption)
+    context = TlsContexts(cafile).make(encryption)
     began = time.monotonic()
     reader, writer = await asyncio.open_connection(host, port)
     try:

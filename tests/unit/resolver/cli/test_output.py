@@ -106,6 +106,7 @@ def test_json_is_one_object_with_fixed_keys() -> None:
         "authority",
         "additional",
         "edns",
+        "connection",
         "notes",
         "source",
         "milliseconds",
@@ -191,7 +192,7 @@ def test_an_encrypted_connection_is_shown_without_control_characters() -> None:
     [line] = [line for line in long_text(report).splitlines() if line.startswith(";; connection: ")]
     assert line == (
         ";; connection: TLSv1.3, TLS_AES_256_GCM_SHA384, session resumed, ALPN h2, HTTP/2, handshake in 4.5 ms,"
-        " connected in 12.3 ms, certificate of dns.example by CA\\x1b[31m until Jun  1 12:00:00 2027 GMT,"
+        " connected in 12.3 ms, certificate of dns.example by CA\\u{1b}[31m until Jun  1 12:00:00 2027 GMT,"
         " key sha256//AAAA"
     )
     shown = json.loads(to_json(report))["connection"]

@@ -118,6 +118,10 @@ NUMBER, MAYBE_TEXT, MAYBE_INT, MAYBE_NUMBER = (
     (int, type(None)),
     (int, float, type(None)),
 )
+CONNECTION = {
+    "version": str, "cipher": str, "alpn": str, "resumed": bool, "subject": str, "names": [str], "issuer": str,
+    "not_after": str, "pin": str, "connect_milliseconds": NUMBER, "http": str,
+}
 SHAPE: dict = {
     "schema": str,
     "source": str,
@@ -143,7 +147,7 @@ SHAPE: dict = {
         "candidates": [{"server": str, "server_name": MAYBE_TEXT, "state": str, "expected_milliseconds": MAYBE_NUMBER}],
         "at_milliseconds": NUMBER, "milliseconds": MAYBE_NUMBER, "timeout_milliseconds": MAYBE_NUMBER, "result": str,
         "usable": bool, "text": str, "rcode": MAYBE_TEXT, "flags": [str], "octets": MAYBE_INT,
-        "server_edns_payload": MAYBE_INT, "server_cookie": bool, "ede": [str],
+        "server_edns_payload": MAYBE_INT, "server_cookie": bool, "connection": (CONNECTION, None), "ede": [str],
     }],
     "chain": [{
         "zone": str, "dnssec": str, "text": str, "trust_anchor": bool, "from_cache": bool, "ds": [DS],

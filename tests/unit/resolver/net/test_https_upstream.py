@@ -224,6 +224,28 @@ def test_http1_carries_one_query_at_a_time(authority: Authority, leaf: Leaf) -> 
     corenet.run(body())
 
 
+def test_http1_opens_another_connection_while_a_response_is_due(authority: Authority, leaf: Leaf) -> None:
+    async def body() -> None:
+        def script(peer: Peer, query: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes] | None:
+            return None if len(peer.bodies) == 2 else right(peer, query)
+
+        peer = await Peer.start(leaf, "http/1.1", script)
+        upstream, got, due = make(authority), Collector(), Collector()
+        upstream.start(ask_for(peer.port), got)
+        await got.wait(1)  # the server is known to have HTTP/1.1 only
+        pending = upstream.start(ask_for(peer.port), due)
+        while len(peer.bodies) < 2:
+            await asyncio.sleep(0)
+        upstream.start(ask_for(peer.port), got)
+        await got.wait(2)
+        assert peer.connections == 2 and not due.results
+        pending.cancel()
+        upstream.close()
+        await peer.close()
+
+    corenet.run(body())
+
+
 WRONG = [
     (302, [(b"location", b"https://192.0.2.1/")], b"", "redirects are not followed"),
     (404, [], b"", "HTTP status 404"),

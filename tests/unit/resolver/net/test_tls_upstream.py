@@ -448,6 +448,30 @@ def test_a_server_that_wants_no_further_query_gets_none_on_this_connection(autho
     corenet.run(body())
 
 
+def test_a_server_that_wants_no_further_query_still_sends_the_replies_that_are_due(
+    authority: Authority, leaf: Leaf
+) -> None:
+    async def body() -> None:
+        held: list[bytes] = []
+
+        def script(query: bytes) -> list[bytes]:
+            held.append(query)
+            return with_keepalive(b"\0\0")(query) if len(held) == 2 else echo(query) if len(held) == 3 else []
+
+        peer, upstream = await StreamPeer.start(script, tls=context_of(leaf)), make(authority)
+        got, due = Collector(), Collector()
+        pending = upstream.start(ask_for(peer.port), due)
+        upstream.start(ask_for(peer.port), got)
+        await got.wait(1)
+        upstream.start(ask_for(peer.port), got)
+        await got.wait(2)
+        assert [len(queries) for queries in peer.connections] == [2, 1]
+        pending.cancel()
+        await settle(upstream, peer)
+
+    corenet.run(body())
+
+
 def test_sessions_are_resumed_for_the_same_identity_only(authority: Authority, leaf: Leaf) -> None:
     async def body() -> None:
         peer = await StreamPeer.start(tls=context_of(leaf))
