@@ -441,7 +441,8 @@ def test_choice_by_the_environment(value: str, expected: str) -> None:
     code = "from corenet.tls import tls_engine\ntry: found = tls_engine(); print(found.name, found.reason)\n"
     code += "except ValueError as error: print(error)"
     told = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "CORENET_TLS_ENGINE": value}, capture_output=True, text=True
+        [sys.executable, "-c", code], env={**os.environ, "CORENET_TLS_ENGINE": value}, capture_output=True, text=True,
+        timeout=60,
     )
     assert told.stdout.startswith(expected), told
 
@@ -468,5 +469,5 @@ def test_layout_that_is_not_what_we_think(spoil: str, reason: str) -> None:
     """Each doubt ends in the standard library's engine, with a reason and without a crash."""
     code = f"import _ssl, ssl, sys, types\nfrom corenet.tls import engines\n{spoil}\n"
     code += "found = engines.tls_engine(); print(found.name, found.reason)"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert told.stdout.startswith("stdlib ") and reason in told.stdout, told

@@ -356,5 +356,5 @@ def test_python_that_cannot_staple() -> None:
         "try: set_staple(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), None)\n"
         "except RuntimeError as error: print(error)"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert told.stdout == "OCSP responses cannot be stapled: the module _ssl cannot be opened\n"
