@@ -322,3 +322,66 @@ HTTP_URL_SIZE = 65_536
 """characters: Longer URLs are refused before they are parsed."""
 HTTP_URL_CACHE = 512
 """URLs: Parsed URLs cached by the process."""
+
+# --- http/2 -------------------------------------------------------------------------------------------------------
+
+HPACK_TABLE_SIZE = Limit(
+    4096, 0, 65_536, "bytes",
+    "The dynamic table of one direction, as RFC 7541 section 4.1 counts it. 4096 is the protocol's default and needs "
+    "no setting; a larger one costs memory for each connection."
+)
+HPACK_INTEGER_OCTETS = 4
+"""bytes: An integer of a field block has at most this many bytes after its prefix, 28 bits. Longer ones name nothing
+that could be sent, and would overflow."""
+HPACK_SIZE_UPDATES = 2
+"""updates: A field block begins with at most this many table size updates, because RFC 7541 section 4.2 needs no
+more."""
+HPACK_ENTRY_SHARE = 2
+"""entries: A field larger than the table divided by this is not put into the table, because it would push out most of
+the others."""
+HTTP2_STREAM_WINDOW = Limit(
+    1 << 20, 65_535, (1 << 31) - 1, "bytes",
+    "What a peer may send on one stream before the user has consumed it, and so the memory one stream can take. A "
+    "smaller window slows transfers over long distances."
+)
+HTTP2_CONNECTION_WINDOW = Limit(
+    1 << 27, 65_535, (1 << 31) - 1, "bytes",
+    "What a peer may send on all streams before the user has consumed it. It must exceed the streams' windows "
+    "together, else one slow reader stops the others."
+)
+HTTP2_MAX_STREAMS = Limit(
+    100, 1, 65_536, "streams",
+    "Streams that a peer may have open at the same time. RFC 9113 section 6.5.2 advises against fewer than 100. "
+    "Streams beyond it are refused."
+)
+HTTP2_CONTINUATIONS = 8
+"""frames: CONTINUATION frames of one field block. Endless ones would take CPU time without end (CVE-2024-27316)."""
+HTTP2_SETTINGS_ENTRIES = 32
+"""settings: One SETTINGS frame holds at most this many. There are fewer than ten that mean anything; one frame could
+hold 2730."""
+HTTP2_CONTROL_FRAMES = 1000
+"""frames: Frames that move no message forward (SETTINGS, PING, PRIORITY, WINDOW_UPDATE, RST_STREAM, empty DATA, unknown
+ones) are taken from a budget of this size. They cost CPU time and answers, so a flood of them ends the connection
+(CVE-2019-9512, CVE-2019-9515, CVE-2019-9518)."""
+HTTP2_CONTROL_RATE = 200
+"""frames per second: The budget of HTTP2_CONTROL_FRAMES grows by this much each second, so that a connection may live
+for days."""
+HTTP2_CONTROL_EARNED = 4
+"""frames: The budget of HTTP2_CONTROL_FRAMES grows by this much for each DATA frame that we send and for each stream
+that ends well, because a busy peer acknowledges much."""
+HTTP2_RESETS = 200
+"""streams: Streams that a client opens and that end by a reset, by the client or because of its errors, are taken from
+a budget of this size. Their work was for nothing (CVE-2023-44487, CVE-2025-8671)."""
+HTTP2_RESET_RATE = 30
+"""streams per second: The budget of HTTP2_RESETS grows by this much each second. Browsers cancel some dozens of
+requests when a page is left."""
+HTTP2_SMALL_FRAME = 512
+"""bytes: A DATA frame that the peer's window cut to less than this earns no control frames. A peer that opens its
+window byte by byte makes us send ten bytes for each."""
+HTTP2_UNSENT_BYTES = 1 << 20
+"""bytes: A server refuses new streams while more than this waits for the peer's windows. A client that asks and never
+opens its windows would fill memory otherwise (CVE-2019-9517)."""
+HTTP2_CLOSED_STREAMS = 128
+"""streams: So many streams that were reset are remembered, because frames for them may still be on their way."""
+HTTP2_DEBUG_DATA = 256
+"""bytes: At most this much of a GOAWAY frame's debug data is kept, because it ends up in errors and logs."""

@@ -424,7 +424,8 @@ def _nothing_to_check(job: SignatureJob) -> bool:
 def _own_addresses(settings: Settings) -> list[str]:
     """Addresses of this resolver, which it must not query itself."""
     port = settings.iteration.upstream_port
-    return [address for address, own_port in settings.server.endpoints if own_port == port]
+    own = (listener.key for listener in settings.listeners)
+    return [address for address, own_port, protocol in own if protocol == "dns" and own_port == port]
 
 
 def _reference_addresses(settings: Settings) -> list[str]:

@@ -535,6 +535,44 @@ others and are not closed yet."""
 STREAM_BACKLOG = 512
 """connections: Accept queue of a listening socket. With a shorter one, bursts of connections are dropped by the kernel.
 """
+PADDING_BLOCK = 468
+"""bytes: Replies on encrypted transports are padded to a multiple of this when the query was padded (RFC 8467 section
+4.1). Smaller blocks show more of what was asked; larger ones cost bandwidth."""
+PROXY_HEADER_OCTETS = 4096
+"""bytes: The longest header of PROXY protocol version 2 that is accepted. Load balancers send some hundred octets; the
+format permits 64 KiB, which would be kept in memory for each connection."""
+TLS_HANDSHAKE = 5000
+"""milliseconds: A client has this long for the PROXY header and the TLS handshake together. A handshake needs two round
+trips; without a limit, slow clients would hold connections."""
+TLS_SHUTDOWN = 2
+"""seconds: After close_notify was sent, the client's own and what it still sends is read for this long."""
+TLS_EARLY_OCTETS = 512 << 10
+"""bytes: Octets that are decrypted in the one or two turns of the loop between the end of the handshake and its notice.
+Clients send their first requests so. Two receive calls bring less; more than this aborts the connection."""
+TLS_FAILURE_REASONS = 16
+"""reasons: Reasons of failed handshakes that are counted apart. OpenSSL names some hundreds, and clients choose."""
+TLS_CERTIFICATES = 16
+"""certificates: Certificates of one server, chosen by the name that the client asks for. Each is read on every reload.
+"""
+TLS_FILE_SIZE = 256 << 10
+"""bytes: The largest PEM file of certificates or of a key. A chain has some KiB; a wrong path must not fill memory."""
+CERTIFICATE_WARNING = 14
+"""days: From this long before a certificate expires, the log warns. ACME clients renew 30 days before, so a renewal has
+then failed for two weeks."""
+CERTIFICATE_CHECK = 3600
+"""seconds: The validity of certificates is examined at this interval; the log has one line a day for each."""
+DOH_TARGET = 8192
+"""bytes: The longest target of a request. A padded query of 128 octets needs some 190 in a GET request; larger messages
+are for POST."""
+DOH_HEAD = 16 << 10
+"""bytes: The header section of one request over HTTP/1.1. Browsers send less than 1 KiB."""
+DOH_FIELDS = 64
+"""fields: Header fields of one request. Browsers send about 15; each is an object."""
+DOH_WINDOW = 256 << 10
+"""bytes: Incomplete bodies of requests on one HTTP/2 connection hold at most this much. A query in a body has some
+hundred octets."""
+LISTENERS = 256
+"""listeners: Addresses served. Each needs descriptors and a part of the connections that the process may have."""
 CRYPTO_THREADS = 2
 """threads: Threads that check signatures beside the event loop."""
 CRYPTO_SLICE = 2

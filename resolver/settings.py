@@ -6,9 +6,10 @@ in the layers; their users convert them to wire form once, at start. `resolver.o
 description is the only source of ``resolverd --print-config`` and docs/resolverd-options.md.
 """
 
+import re
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from resolver import hints, limits
 from resolver.options import (
@@ -22,12 +23,14 @@ from resolver.options import (
 )
 
 __all__ = [
+    "LISTENER_PORTS",
     "CacheSettings",
     "ControlSettings",
     "DnssecSettings",
     "ForwardZone",
     "HostEntry",
     "IterationSettings",
+    "ListenerSettings",
     "LogSettings",
     "MetricsSettings",
     "PolicySettings",
@@ -35,6 +38,7 @@ __all__ = [
     "ServerSettings",
     "Settings",
     "StubZone",
+    "TlsSettings",
     "replace",
 ]
 
@@ -243,8 +247,6 @@ class ServerSettings:
 
     def __post_init__(self) -> None:
         check_limits(self, "server")
-        if not self.listen:
-            raise ValueError("server.listen: the list is empty; give at least one address")
         seen = set()
         for text in self.listen:
             host, port = parse_endpoint(text, 53, "server.listen")
@@ -283,6 +285,133 @@ class ServerSettings:
     def endpoints(self) -> tuple[tuple[str, int], ...]:
         """`listen` as (address, port)."""
         return tuple(parse_endpoint(text, 53, "server.listen") for text in self.listen)
+
+
+LISTENER_PORTS = {"dns": 53, "tls": 853, "https": 443}
+"""The protocols of listeners with their ports (RFC 1035 section 4.2, RFC 7858 section 3.1, RFC 8484)."""
+
+_PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerSettings:
+    """One address that is served with one protocol. What is not given here is as in `server` and `policy`."""
+
+    address: str = option(
+        "", "Address to serve, with a port when it is not the protocol's own: 53 for dns, 853 for tls, 443 for https."
+    )
+    protocol: str = option(
+        "dns",
+        '"dns" is UDP and TCP without encryption, "tls" is DNS over TLS (RFC 7858), "https" is DNS over HTTPS (RFC 8484'
+        " over HTTP/2 and HTTP/1.1). The last two need tls.certificate.",
+    )
+    allow: tuple[str, ...] = option(
+        (),
+        "Client prefixes that are served here. When this list or one of the next two is not empty, the three take the"
+        " place of those of policy for this listener.",
+    )
+    refuse: tuple[str, ...] = option((), "Client prefixes that are answered REFUSED here.")
+    drop: tuple[str, ...] = option((), "Client prefixes that get no answer here.")
+    path: str = option("/dns-query", "Path of requests (https only); clients are given it in their URL (RFC 8484 3).")
+    proxy_protocol_from: tuple[str, ...] = option(
+        (),
+        "Prefixes of load balancers that begin each connection, and each datagram, with a header of PROXY protocol"
+        " version 2. Access lists and limits then see the client's address that it names. Others must send none.",
+    )
+    idle_timeout: float = option(
+        0.0, "A silent connection is closed after this time; 0: server.tcp-idle-timeout.", kind="seconds"
+    )
+    connections: int = option(0, "Open connections of all clients, in each worker; 0: server.tcp-connections.")
+    connections_per_client: int = option(
+        0, "Open connections of one client address; 0: server.tcp-connections-per-client."
+    )
+    connections_network_percent: int = option(
+        0,
+        "Percentage of the connections that one client network may have; 0: server.tcp-connections-network-percent.",
+    )
+    pipeline: int = option(0, "Unanswered queries on one connection; 0: server.tcp-pipeline.")
+
+    def __post_init__(self) -> None:
+        if self.protocol not in LISTENER_PORTS:
+            raise ValueError(f"protocol: {self.protocol!r} is not one of {', '.join(LISTENER_PORTS)}")
+        if not self.address:
+            raise ValueError("address: it is missing")
+        parse_endpoint(self.address, LISTENER_PORTS[self.protocol], "address")
+        for name in ("allow", "refuse", "drop", "proxy_protocol_from"):
+            check_prefixes(getattr(self, name), name)
+        if not _PATH.fullmatch(self.path):
+            raise ValueError(f"path: {self.path!r} is not the path of a URL, such as /dns-query")
+        for name, limit, scale in (
+            ("idle_timeout", limits.TCP_IDLE_TIMEOUT, 1000),
+            ("connections", limits.TCP_CONNECTIONS, 1),
+            ("connections_per_client", limits.TCP_CONNECTIONS_PER_CLIENT, 1),
+            ("connections_network_percent", limits.TCP_NETWORK_SHARE, 1),
+            ("pipeline", limits.TCP_PIPELINE, 1),
+        ):
+            value = getattr(self, name)
+            if value:
+                limit.check(round(value * scale), name)
+
+    @property
+    def endpoint(self) -> tuple[str, int]:
+        """`address` as (address, port)."""
+        return parse_endpoint(self.address, LISTENER_PORTS[self.protocol], "address")
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        """What makes it the same listener before and after a reload: address, port and protocol."""
+        return (*self.endpoint, self.protocol)
+
+    @property
+    def has_access_list(self) -> bool:
+        """Whether its lists take the place of those of the policy."""
+        return bool(self.allow or self.refuse or self.drop)
+
+    def applied_to(self, server: ServerSettings) -> ServerSettings:
+        """`server` as this listener has it."""
+        return replace(
+            server,
+            tcp_idle_timeout=self.idle_timeout or server.tcp_idle_timeout,
+            tcp_connections=self.connections or server.tcp_connections,
+            tcp_connections_per_client=self.connections_per_client or server.tcp_connections_per_client,
+            tcp_connections_network_percent=(
+                self.connections_network_percent or server.tcp_connections_network_percent
+            ),
+            tcp_pipeline=self.pipeline or server.tcp_pipeline,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """Certificates of the listeners with TLS."""
+
+    certificate: tuple[str, ...] = option(
+        (),
+        "PEM file with the certificate and the chain behind it; or a list of files, of which the one is used that names"
+        " the server the client asks for (SNI), else the first. They are read again on reload.",
+        kind="files",
+    )
+    key: tuple[str, ...] = option(
+        (), "PEM file with the private key, not encrypted; or a list of files, one for each certificate.", kind="files"
+    )
+    name: str = option(
+        "",
+        "Name by which clients verify this resolver, for instance dns.example.net. It must be in the certificate. With"
+        " it, clients that know the address only discover the listeners with TLS (RFC 9462). Empty: they do not.",
+    )
+
+    def __post_init__(self) -> None:
+        if len(self.certificate) != len(self.key):
+            raise ValueError(
+                f"tls.key: {len(self.key)} keys for {len(self.certificate)} certificates; give one key for each"
+            )
+        if len(self.certificate) > limits.TLS_CERTIFICATES:
+            raise ValueError(f"tls.certificate: there are more than {limits.TLS_CERTIFICATES}")
+        for setting in ("certificate", "key"):
+            for path in getattr(self, setting):
+                check_path(path, f"tls.{setting}")
+        if self.name:
+            check_names((self.name,), "tls.name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -676,6 +805,9 @@ class Settings:
     server: ServerSettings = field(
         default_factory=ServerSettings, metadata={"doc": "Listeners, limits for clients, and the form of replies."}
     )
+    tls: TlsSettings = field(
+        default_factory=TlsSettings, metadata={"doc": "Certificates of the listeners with TLS."}
+    )
     cache: CacheSettings = field(
         default_factory=CacheSettings, metadata={"doc": "Size of the cache, and bounds of the TTLs."}
     )
@@ -699,6 +831,9 @@ class Settings:
     )
     forward: tuple[ForwardZone, ...] = option((), "Zones whose queries are forwarded to other recursive resolvers.")
     stub: tuple[StubZone, ...] = option((), "Zones that are resolved with configured authoritative servers.")
+    listener: tuple[ListenerSettings, ...] = option(
+        (), "Addresses served besides server.listen, each with its protocol, access list and limits."
+    )
 
     def __post_init__(self) -> None:
         if not self.root_hints and "." not in self.configured_zones:
@@ -723,6 +858,32 @@ class Settings:
                 raise ValueError(
                     f"{kind}: zone {entry.zone!r} has no servers, and there is no wider zone to exclude it from"
                 )
+
+        self._check_listeners()
+
+    def _check_listeners(self) -> None:
+        if not self.listeners:
+            raise ValueError("server.listen: the list is empty and there is no [[listener]]; give at least one address")
+        if len(self.listeners) > limits.LISTENERS:
+            raise ValueError(f"listener: more than {limits.LISTENERS} addresses are served")
+        taken: dict[tuple[Any, int, str], str] = {}
+        for number, listener in enumerate(self.listeners, -len(self.server.listen)):
+            host, port = listener.endpoint
+            for transport in ("tcp", "udp") if listener.protocol == "dns" else ("tcp",):
+                place = (ip_address(host), port, transport)
+                if port and place in taken:
+                    raise ValueError(f"listener: {listener.address!r} is the address and port of {taken[place]}")
+                taken[place] = f"listener[{number}]" if number >= 0 else "an entry of server.listen"
+            if listener.protocol != "dns" and not self.tls.certificate:
+                raise ValueError(
+                    f"listener: {listener.address!r} has protocol {listener.protocol}, which needs tls.certificate and"
+                    " tls.key"
+                )
+
+    @property
+    def listeners(self) -> tuple[ListenerSettings, ...]:
+        """All addresses served: those of `server.listen`, then the tables."""
+        return (*(ListenerSettings(address=text) for text in self.server.listen), *self.listener)
 
     @property
     def configured_zones(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ common base class is `HttpError`. The sans-IO codec raises only the two protocol
 __all__ = [
     "ConnectError",
     "DecodeError",
+    "Http2Error",
     "HttpError",
     "HttpStatusError",
     "InvalidUrl",
@@ -42,6 +43,14 @@ class RemoteProtocolError(HttpError):
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)
         self.status = status
+
+
+class Http2Error(RemoteProtocolError):
+    """The peer broke the rules of HTTP/2, or a limit; `code` is the error code of RFC 9113 section 7."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class ServerDisconnected(RemoteProtocolError):

@@ -221,6 +221,8 @@ class _Reader:
         name, _, rest = message.partition(": ")
         parts = [part.replace("_", "-") for part in name.split(" ")[0].split(".")]
         where = next(((*path, part) for part in parts if part in known), path)
+        if where != path and parts[0] == where[-1] and (*where, *parts[1:2]) in self.lines:
+            where = (*where, *parts[1:2])  # a setting of a section, refused by what knows all sections
         what = rest if where != path else message
         wrong = _first_quoted(rest)
         if wrong is not None:
@@ -244,6 +246,8 @@ class _Reader:
                     return ()
                 entries = [self.entry(inner, one, (*path, index)) for index, one in enumerate(value)]
                 return tuple(entry for entry in entries if entry is not None)
+        if kind == "files":
+            return self.leaf(annotation, _listed(value), path)
         if kind and isinstance(value, str):
             try:
                 value = parse_size(value) if kind == "bytes" else parse_duration(value)

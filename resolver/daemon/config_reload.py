@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from resolver import limits
-from resolver.policy import PolicyPipeline
+from resolver.policy import PolicyPipeline, designations
 from resolver.settings import Settings, replace
 from resolver.system import read_hosts_files
 
@@ -68,9 +68,11 @@ def merge_restart_only(old: Settings, new: Settings, *, several: bool) -> Settin
     if server.workers != old.server.workers:
         kept.append("server.workers")
         server = replace(server, workers=old.server.workers)
-    if several and server.listen != old.server.listen:
-        kept.append("server.listen")
+    listener = new.listener
+    if several and {one.key for one in new.listeners} != {one.key for one in old.listeners}:
+        kept.append("server.listen" if new.listener == old.listener else "listener")
         server = replace(server, listen=old.server.listen)
+        listener = old.listener
     cache = new.cache
     for name in ("size", "min_ttl", "max_ttl", "max_negative_ttl", "infra_cache_entries"):
         if getattr(cache, name) != getattr(old.cache, name):
@@ -81,7 +83,7 @@ def merge_restart_only(old: Settings, new: Settings, *, several: bool) -> Settin
             kept.append(part)
     if kept:
         logger.warning("reload: %s changed; the new value takes effect after a restart", " and ".join(kept))
-    return replace(new, server=server, cache=cache, control=old.control, metrics=old.metrics)
+    return replace(new, server=server, listener=listener, cache=cache, control=old.control, metrics=old.metrics)
 
 
 @contextmanager
@@ -178,4 +180,5 @@ def outdated(old: Settings, new: Settings) -> bool:
             for part in ("dnssec", "policy", "forward", "stub", "root_hints", "iteration")
         )
         or old.server.minimal_responses != new.server.minimal_responses
+        or designations(old) != designations(new)
     )

@@ -62,6 +62,11 @@ def parser() -> argparse.ArgumentParser:
         "--print-config", action="store_true", help="print the configuration with descriptions and exit"
     )
     made.add_argument(
+        "--print-discovery",
+        action="store_true",
+        help="print how clients discover the listeners with TLS (RFC 9462, RFC 9463), and exit",
+    )
+    made.add_argument(
         "--listen", action="append", metavar="ADDR:PORT", help="serve this address, not server.listen; may be repeated"
     )
     made.add_argument("--port", type=int, metavar="N", help="serve all addresses on this port")
@@ -124,6 +129,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         from resolver.daemon import config
 
         return _show(config.render(settings))
+    if arguments.print_discovery:
+        from resolver.policy import describe, designations
+
+        found = designations(settings)
+        if not found:
+            print("resolverd: nothing to announce: it needs a listener with TLS and tls.name", file=sys.stderr)
+            return EXIT_CONFIG
+        return _show(describe(found))
     return run(arguments, settings, lambda: load_settings(arguments))
 
 
@@ -134,12 +147,13 @@ def check(arguments: argparse.Namespace, settings: Settings) -> int:
         ValueError: a setting is invalid; the text names it.
     """
     from resolver import validate
-    from resolver.daemon import cache_file, metrics
+    from resolver.daemon import cache_file, certificates, metrics
     from resolver.daemon.config_reload import make_plan
 
     make_plan(settings)
     validate.create(settings)
     cache_file.check(settings.cache)
+    certificates.load(settings)
     if settings.metrics.listen:
         metrics.check()
     if settings.dnssec.active and settings.dnssec.auto_trust_anchor_file:
@@ -159,7 +173,7 @@ def run(arguments: argparse.Namespace, settings: Settings, reload: Callable[[], 
 
 
 def _serve(arguments: argparse.Namespace, settings: Settings, reload: Callable[[], Settings]) -> int:
-    from resolver.daemon import log, management_sockets, preflight, resource_exhaustion, sockets, worker
+    from resolver.daemon import certificates, log, management_sockets, preflight, resource_exhaustion, sockets, worker
 
     log.set_up(settings.log)
     install_fault_handlers()
@@ -178,8 +192,11 @@ def _serve(arguments: argparse.Namespace, settings: Settings, reload: Callable[[
     try:
         preflight.raise_descriptor_limit()
         sockets.check_sources(settings.iteration)
+        options = replace(options, certificates=certificates.load(settings))
         shares = sockets.open_endpoints(
-            server.endpoints, shares=server.workers, lenient=server.listen == Settings().server.listen
+            [listener.key for listener in settings.listeners],
+            shares=server.workers,
+            lenient=server.listen == Settings().server.listen,
         )
         try:
             opened = management_sockets.open_management_sockets(settings, server.workers)

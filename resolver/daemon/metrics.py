@@ -95,7 +95,79 @@ METRICS: dict[str, dict[str, tuple[str, str]]] = {
         "malformed": (
             "client_tcp_malformed_total", "TCP connections closed because the client sent something else than queries."
         ),
+        "bad_proxy_headers": (
+            "client_tcp_bad_proxy_headers_total",
+            "TCP connections of proxies closed because of a wrong PROXY header.",
+        ),
         "connections": ("client_tcp_connections", "Open TCP connections of clients."),
+    },
+    "client_dot": {
+        "accepted": ("client_dot_accepted_total", "DoT connections of clients that were accepted."),
+        "rejected": (
+            "client_dot_rejected_total", "DoT connections closed at once by access control or a connection limit."
+        ),
+        "evicted": ("client_dot_evicted_total", "Idle or stalled DoT connections closed in favour of new ones."),
+        "write_overrun": (
+            "client_dot_write_overrun_total",
+            "DoT connections closed because the client sent queries without reading the replies.",
+        ),
+        "timed_out": (
+            "client_dot_timeouts_total",
+            "DoT connections closed by the idle timeout or a handshake, read or write timeout.",
+        ),
+        "malformed": (
+            "client_dot_malformed_total", "DoT connections closed because the client broke the protocol."
+        ),
+        "bad_proxy_headers": (
+            "client_dot_bad_proxy_headers_total", "DoT connections of proxies closed because of a wrong PROXY header."
+        ),
+        "connections": ("client_dot_connections", "Open DoT connections of clients."),
+        "handshakes": ("client_dot_handshakes_total", "TLS handshakes completed by DoT clients."),
+        "resumed": ("client_dot_resumed_total", "TLS handshakes of DoT clients that resumed a session."),
+        "handshake_failures": (
+            "client_dot_handshake_failures_total", "TLS handshakes of DoT clients that failed, by reason."
+        ),
+    },
+    "client_doh": {
+        "accepted": ("client_doh_accepted_total", "DoH connections of clients that were accepted."),
+        "rejected": (
+            "client_doh_rejected_total", "DoH connections closed at once by access control or a connection limit."
+        ),
+        "evicted": ("client_doh_evicted_total", "Idle or stalled DoH connections closed in favour of new ones."),
+        "write_overrun": (
+            "client_doh_write_overrun_total",
+            "DoH connections closed because the client sent queries without reading the replies.",
+        ),
+        "timed_out": (
+            "client_doh_timeouts_total",
+            "DoH connections closed by the idle timeout or a handshake, read or write timeout.",
+        ),
+        "malformed": (
+            "client_doh_malformed_total", "DoH connections closed because the client broke the protocol."
+        ),
+        "bad_proxy_headers": (
+            "client_doh_bad_proxy_headers_total", "DoH connections of proxies closed because of a wrong PROXY header."
+        ),
+        "connections": ("client_doh_connections", "Open DoH connections of clients."),
+        "handshakes": ("client_doh_handshakes_total", "TLS handshakes completed by DoH clients."),
+        "resumed": ("client_doh_resumed_total", "TLS handshakes of DoH clients that resumed a session."),
+        "handshake_failures": (
+            "client_doh_handshake_failures_total", "TLS handshakes of DoH clients that failed, by reason."
+        ),
+        "requests": ("client_doh_requests_total", "DoH requests with a DNS message."),
+        "http2_connections": ("client_doh_http2_connections_total", "DoH connections that used HTTP/2."),
+        "refused": ("client_doh_refused_total", "DoH requests answered with an error, by status."),
+    },
+    "client_udp": {
+        "errors": ("client_udp_errors_total", "UDP replies that the network did not take."),
+        "bad_proxy_headers": (
+            "client_udp_bad_proxy_headers_total", "UDP messages of proxies dropped because of a wrong PROXY header."
+        ),
+    },
+    "tls": {
+        "certificate_expiry": (
+            "tls_certificate_expiry_timestamp_seconds", "Unix time at which a certificate expires, by file."
+        ),
     },
     "resolution": {
         "submitted": ("resolution_requests_total", "Queries given to the resolver by the slow path."),
@@ -208,8 +280,15 @@ METRICS: dict[str, dict[str, tuple[str, str]]] = {
 }
 LABELLED = {
     ("cache", field): "kind" for field in ("entries", "stored", "evicted", "expired", "dropped", "hits", "misses")
-} | {("trust_anchors", "keys"): "state", ("fast_path", "malformed"): "reason"}
-"""Counters with one value for each kind, state or reason, and the label of that. They are either a dictionary, or
+} | {
+    ("trust_anchors", "keys"): "state",
+    ("fast_path", "malformed"): "reason",
+    ("client_dot", "handshake_failures"): "reason",
+    ("client_doh", "handshake_failures"): "reason",
+    ("client_doh", "refused"): "status",
+    ("tls", "certificate_expiry"): "file",
+}
+"""Counters with one value for each kind, state, reason and so on, and the label of that. They are a dictionary, or
 `Statistics` has ``FIELD_VALUE`` for each."""
 
 

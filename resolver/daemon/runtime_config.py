@@ -7,19 +7,24 @@ the `RuntimeConfig` that received it.
 import asyncio
 import logging
 from contextlib import ExitStack
+from typing import Any, NamedTuple
 
 from resolver import limits
 from resolver.api import Resolver
 from resolver.cache import Store
 from resolver.daemon import resource_exhaustion
+from resolver.daemon.certificates import Certificates
+from resolver.daemon.certificates import load as load_certificates
 from resolver.daemon.sockets import Endpoint
 from resolver.net.cookies import ServerCookies
 from resolver.net.descriptors import client_connections
 from resolver.net.fastpath import FastPath
 from resolver.net.service import Service
 from resolver.net.stream_listener import StreamListener
+from resolver.net.tls_listener import TlsListener
 from resolver.net.udp_listener import UdpListener
-from resolver.settings import ServerSettings, Settings, replace
+from resolver.policy import AccessTable
+from resolver.settings import ListenerSettings, ServerSettings, Settings, replace
 
 __all__ = ["Listeners", "RuntimeConfig"]
 
@@ -29,8 +34,20 @@ logger = logging.getLogger(__name__)
 class RuntimeConfig:
     """Resolver, fast path and service of one `Settings` value."""
 
-    def __init__(self, settings: Settings, store: Store, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        loop: asyncio.AbstractEventLoop,
+        certificates: Certificates | None = None,
+    ) -> None:
+        """`certificates` are those in use, whose contexts are kept as long as their files are the same.
+
+        Raises:
+            ValueError: a setting is wrong, or a file it names cannot be used.
+        """
         self.settings = settings
+        self.certificates = load_certificates(settings, certificates)
         self.flush_on_close = False
         """Whether its last queries may cache answers that differ from those of the settings in force."""
         self.resolver = Resolver(settings, store=store)
@@ -44,20 +61,35 @@ class RuntimeConfig:
 
     def serve_with(self, store: Store) -> None:
         settings, plan = self.settings, self.resolver.policy
-        server = self.server = within_descriptors(settings.server)
+        self.most_connections = connections_per_address(len(settings.listeners))
+        server = self.server = within_descriptors(settings.server, self.most_connections)
         """The server settings, with connections limited to the available descriptors."""
-        self.fast = FastPath(
-            store.answers,
-            plan.access,
-            largest_reply=server.max_udp_size,
-            pass_without_rd=server.non_recursive_queries != "cache",
-            prefetch=settings.cache.prefetch,
-            cookies=(
-                ServerCookies(server.cookie_keys, required=server.require_cookies) if server.answer_cookies else None
-            ),
-        )
-        if self.fast.cookies is not None:
-            self.fast.cookies.refresh(self.resolver.clock.time())
+        cookies = None
+        if server.answer_cookies:
+            cookies = ServerCookies(server.cookie_keys, required=server.require_cookies)
+            cookies.refresh(self.resolver.clock.time())
+
+        def fast_path(access: AccessTable, counters: FastPath | None = None) -> FastPath:
+            return FastPath(
+                store.answers,
+                access,
+                largest_reply=server.max_udp_size,
+                pass_without_rd=server.non_recursive_queries != "cache",
+                prefetch=settings.cache.prefetch,
+                cookies=cookies,
+                counters=counters,
+            )
+
+        self.fast = fast_path(plan.access)
+        self.listeners: dict[tuple[str, int, str], ListenerConfig] = {}
+        for listener in settings.listeners:
+            access, fast = None, self.fast
+            if listener.has_access_list:
+                access = AccessTable(listener.allow, listener.refuse, listener.drop)
+                if listener.protocol == "dns":
+                    fast = fast_path(access, self.fast)  # its access list is read without Python
+            own = within_descriptors(listener.applied_to(server), self.most_connections)
+            self.listeners[listener.key] = ListenerConfig(listener, own, fast, access)
         self.service = Service(
             settings,
             mesh=self.resolver.mesh,
@@ -69,13 +101,17 @@ class RuntimeConfig:
         )
 
 
-def within_descriptors(server: ServerSettings) -> ServerSettings:
-    """`server` with TCP connections limited so that descriptors remain for upstream queries.
+def connections_per_address(addresses: int) -> int:
+    """TCP connections of clients on each of `addresses` addresses, so that descriptors remain for upstream queries.
 
     Each address also needs some for connections that are being accepted or rejected.
     """
-    addresses = max(len(server.listen), 1)
-    most = max(client_connections() // addresses - limits.STREAM_NEWCOMERS, 1)
+    most: int = client_connections() // max(addresses, 1) - limits.STREAM_NEWCOMERS
+    return max(most, 1)
+
+
+def within_descriptors(server: ServerSettings, most: int) -> ServerSettings:
+    """`server` with no more than `most` TCP connections on each address."""
     if server.tcp_connections <= most:
         return server
     logger.warning(
@@ -85,8 +121,17 @@ def within_descriptors(server: ServerSettings) -> ServerSettings:
     return replace(server, tcp_connections=most)
 
 
+class ListenerConfig(NamedTuple):
+    """What one listener is configured to do. `access` is its own access list, None when it has the policy's."""
+
+    settings: ListenerSettings
+    server: ServerSettings
+    fast: FastPath
+    access: AccessTable | None
+
+
 class Listeners:
-    """The UDP and TCP listeners of one endpoint."""
+    """The listeners of one endpoint: UDP and TCP without encryption, or one for TLS or HTTPS."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
@@ -94,26 +139,65 @@ class Listeners:
         self.tcp: StreamListener | None = None
 
     async def start(self, runtime: RuntimeConfig) -> None:
-        service, fast = runtime.service, runtime.fast
-        udp = UdpListener(service, fast)
-        tcp = StreamListener(service, fast, runtime.resolver.policy.access, runtime.server)
+        """Serve the sockets of the endpoint.
+
+        Raises:
+            OSError: a descriptor cannot be had.
+        """
+        config = runtime.listeners[self.endpoint.key]
+        tcp = self._stream_listener(runtime, config)
         own = self.endpoint.duplicate()
+        udp = None
         with ExitStack() as undo:
             undo.callback(own.close)
-            await udp.start(own.udp)
-            undo.pop_all()  # from here on, the listener closes its socket
-            undo.callback(own.tcp.close)
-            undo.callback(udp.close)
+            if own.udp is not None:
+                udp = UdpListener(
+                    runtime.service, config.fast, access=config.access, proxies=config.settings.proxy_protocol_from
+                )
+                await udp.start(own.udp)
+                undo.pop_all()  # from here on, the listener closes its socket
+                undo.callback(own.tcp.close)
+                undo.callback(udp.close)
             await tcp.start(own.tcp)
             undo.pop_all()
         self.udp, self.tcp = udp, tcp
 
+    def _stream_listener(self, runtime: RuntimeConfig, config: ListenerConfig) -> StreamListener:
+        settings = config.settings
+        access = config.access or runtime.resolver.policy.access
+        given = (runtime.service, config.fast, access, config.server)
+        options: Any = {"proxies": settings.proxy_protocol_from, "own_access": config.access is not None}
+        if settings.protocol == "dns":
+            return StreamListener(*given, **options)
+        assert runtime.certificates is not None
+        context = runtime.certificates.context(settings.protocol)
+        if settings.protocol == "tls":
+            return TlsListener(*given, context, **options)
+        from resolver.net.https_listener import HttpsListener  # it loads HTTP, which others do not need
+
+        return HttpsListener(*given, context, path=settings.path, **options)
+
     def switch(self, runtime: RuntimeConfig) -> None:
-        if self.udp is not None and self.tcp is not None:
-            self.udp.switch(runtime.service, runtime.fast)
-            self.tcp.switch(runtime.service, runtime.fast, runtime.resolver.policy.access, runtime.server)
+        """Serve new queries by `runtime`."""
+        config = runtime.listeners[self.endpoint.key]
+        proxies = config.settings.proxy_protocol_from
+        if self.udp is not None:
+            self.udp.switch(runtime.service, config.fast, access=config.access, proxies=proxies)
+        if self.tcp is None:
+            return
+        self.tcp.switch(
+            runtime.service,
+            config.fast,
+            config.access or runtime.resolver.policy.access,
+            config.server,
+            proxies=proxies,
+            own_access=config.access is not None,
+        )
+        if isinstance(self.tcp, TlsListener) and runtime.certificates is not None:
+            self.tcp.reconfigure(runtime.certificates.context(config.settings.protocol), config.settings.path)
 
     def close(self) -> None:
+        """Stop serving."""
         if self.udp is not None:
             self.udp.close()
         if self.tcp is not None:

@@ -8,6 +8,7 @@ queries in the socket's queue survive the death of a worker.
 import errno
 import socket
 import sys
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Self
@@ -25,33 +26,43 @@ _IPV6_ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
 class ListenError(OSError):
     """An address that cannot be served. The text names reason and remedy, `endpoint` the address and port."""
 
-    def __init__(self, number: int | None, text: str, *, endpoint: tuple[str, int] | None = None) -> None:
+    def __init__(self, number: int | None, text: str, *, endpoint: tuple[str, int, str] | None = None) -> None:
         super().__init__(number, text)
         self.endpoint = endpoint
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One address and port with its two sockets; `wanted` is the configured port, which may be 0."""
+    """One address and port with its sockets; `wanted` is the configured port, which may be 0.
+
+    Only the protocol "dns" has a UDP socket.
+    """
 
     address: str
     port: int
     wanted: int
-    udp: socket.socket
+    udp: socket.socket | None
     tcp: socket.socket
+    protocol: str = "dns"
 
     def duplicate(self) -> Self:
         """Duplicates of the sockets, so that two owners can close them independently."""
         with ExitStack() as undo:
-            udp = undo.enter_context(self.udp.dup())
+            udp = undo.enter_context(self.udp.dup()) if self.udp is not None else None
             tcp = self.tcp.dup()
             undo.pop_all()
-        return type(self)(self.address, self.port, self.wanted, udp, tcp)
+        return type(self)(self.address, self.port, self.wanted, udp, tcp, self.protocol)
 
     def close(self) -> None:
-        """Close both sockets."""
-        self.udp.close()
+        """Close its sockets."""
+        if self.udp is not None:
+            self.udp.close()
         self.tcp.close()
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        """What its settings are found by: address, wanted port and protocol."""
+        return (self.address, self.wanted, self.protocol)
 
     def __str__(self) -> str:
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
@@ -78,9 +89,14 @@ def check_sources(settings: IterationSettings) -> None:
 
 
 def open_endpoints(
-    wanted: tuple[tuple[str, int], ...], *, shares: int = 1, lenient: bool = False, enough: bool = False
+    wanted: Iterable[tuple[str, int] | tuple[str, int, str]],
+    *,
+    shares: int = 1,
+    lenient: bool = False,
+    enough: bool = False,
 ) -> list[list[Endpoint]]:
-    """Open UDP and TCP sockets on every address, one set for each of `shares` workers.
+    """Open the sockets of every address, one set for each of `shares` workers: UDP and TCP, or TCP alone when the
+    third item of the address is another protocol than "dns".
 
     With `lenient`, IPv6 addresses that the host does not have are left out. At least one address must remain, unless
     `enough` (others are served already). On error, nothing stays open.
@@ -90,16 +106,17 @@ def open_endpoints(
     """
     found: list[list[Endpoint]] = [[] for _ in range(shares)]
     with ExitStack() as undo:
-        for address, port in wanted:
+        for address, port, *rest in wanted:
+            protocol = rest[0] if rest else "dns"
             try:
                 if shares > 1:  # fail when another program listens; only our workers share
-                    _open(address, port, reuse_port=False).close()
+                    _open(address, port, protocol, reuse_port=False).close()
                 for share in found:
-                    endpoint = _open(address, port, reuse_port=shares > 1)
+                    endpoint = _open(address, port, protocol, reuse_port=shares > 1)
                     undo.callback(endpoint.close)
                     share.append(endpoint)
             except ListenError as error:
-                error.endpoint = (address, port)
+                error.endpoint = (address, port, protocol)
                 if not (lenient and ":" in address and error.errno in _IPV6_ABSENT):
                     raise
         if not found[0] and not enough:
@@ -115,8 +132,11 @@ def close_all(shares: list[list[Endpoint]]) -> None:
             endpoint.close()
 
 
-def _open(address: str, port: int, *, reuse_port: bool) -> Endpoint:
-    """Open both sockets of one address; for port 0, a port that is free for both."""
+def _open(address: str, port: int, protocol: str, *, reuse_port: bool) -> Endpoint:
+    """Open the sockets of one address; for port 0, a port that is free for UDP and TCP."""
+    if protocol != "dns":
+        tcp = _bind(address, port, socket.SOCK_STREAM, reuse_port)
+        return Endpoint(address, port or tcp.getsockname()[1], port, None, tcp, protocol)
     for attempt in range(1, limits.PORT_ATTEMPTS + 1):
         udp = _bind(address, port, socket.SOCK_DGRAM, reuse_port)
         chosen = port or udp.getsockname()[1]

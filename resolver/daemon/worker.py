@@ -12,7 +12,6 @@ import gc
 import logging
 import os
 import signal
-from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from resolver import limits
 from resolver.api import make_store
 from resolver.cache import Store
 from resolver.daemon import log, sockets
+from resolver.daemon.certificates import Certificates, ExpiryWatch
 from resolver.daemon.config_reload import (
     RefusedError,
     abort_workers,
@@ -62,7 +62,8 @@ class Options:
     """Options of a worker that are not in the settings.
 
     `config` is the path of the configuration file, or empty; `number` counts the workers from 0; `management` has the
-    sockets opened before the fork, of which the first worker uses all and the others only the channels.
+    sockets opened before the fork, of which the first worker uses all and the others only the channels; `certificates`
+    were read before the fork.
     """
 
     playground: bool = False
@@ -70,6 +71,7 @@ class Options:
     config: str = ""
     number: int = 0
     management: ManagementSockets | None = None
+    certificates: Certificates | None = None
 
 
 def run(
@@ -90,6 +92,24 @@ def run(
     worker = _Worker(settings, endpoints, reload, options, store, parent_pipe)
     with asyncio.Runner(loop_factory=corenet.new_event_loop) as runner:
         return runner.run(worker.main())
+
+
+GROUPS = {"dns": "client_tcp", "tls": "client_dot", "https": "client_doh"}
+"""The group of the counters of stream listeners, by protocol; those of UDP are in "client_udp"."""
+ANNOUNCED = {"dns": "UDP and TCP", "tls": "DNS over TLS", "https": "DNS over HTTPS"}
+
+
+def add_counters(total: dict[str, dict[str, Any]], counters: dict[str, dict[str, Any]]) -> None:
+    """Add `counters`, numbers or numbers by reason in groups, to those in `total`."""
+    for group, values in counters.items():
+        into = total.setdefault(group, {})
+        for name, value in values.items():
+            if isinstance(value, dict):
+                reasons = into.setdefault(name, {})
+                for reason, count in value.items():
+                    reasons[reason] = reasons.get(reason, 0) + count
+            else:
+                into[name] = into.get(name, 0) + value
 
 
 # --- the worker ---------------------------------------------------------------------------------------------------
@@ -129,7 +149,7 @@ class _Worker:
         self.commands = WorkerCommands(self)
         self.management_servers: list[ManagementServer] = []
         self.listeners: list[Listeners] = []
-        self.closed: Counter[str] = Counter()
+        self.closed: dict[str, dict[str, Any]] = {}
         self.override_settings: Callable[[Settings], Settings] = lambda given: given
         self.tasks: set[asyncio.Task[Any]] = set()
         self.draining: dict[RuntimeConfig, asyncio.Task[None]] = {}
@@ -137,6 +157,8 @@ class _Worker:
         self.rollover: AnchorUpdater | None = None
         self.rollover_timer: asyncio.TimerHandle | None = None
         self.reloading = asyncio.Lock()
+        self.certificate_timer: asyncio.TimerHandle | None = None
+        self.expiry_watch = ExpiryWatch()
         self.reload_waits = False
         self.prepared: _Prepared | None = None
 
@@ -171,7 +193,9 @@ class _Worker:
                 from resolver.daemon import cache_file
 
                 cache_file.load_at_start(self.store, self.configured)
-            self.current = RuntimeConfig(self.override_settings(self.configured), self.store, loop)
+            self.current = RuntimeConfig(
+                self.override_settings(self.configured), self.store, loop, self.options.certificates
+            )
             self.rollover = self.make_rollover(self.current)
             self.save_anchors()
             for endpoint in self.endpoints:
@@ -185,6 +209,7 @@ class _Worker:
             self.announce()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP, signal.SIGUSR1))  # blocked by main
             self.schedule_probe()
+            self.watch_certificates()
             if self.options.show_example:
                 from resolver.daemon import demo
 
@@ -204,13 +229,21 @@ class _Worker:
         """The number of this worker, from 0."""
         return self.options.number
 
-    def connections(self) -> dict[str, int]:
-        """Counters of all TCP listeners, including those closed by a reload."""
-        total = Counter(self.closed)
+    def connections(self) -> dict[str, dict[str, Any]]:
+        """Counters of all listeners by group, including those of listeners closed by a reload."""
+        total: dict[str, dict[str, Any]] = {"client_tcp": {}}
+        add_counters(total, self.closed)
         for listeners in self.listeners:
+            if listeners.udp is not None:
+                add_counters(total, {"client_udp": listeners.udp.statistics()})
             if listeners.tcp is not None:
-                total.update(listeners.tcp.statistics())
-        return dict(total)
+                add_counters(total, {GROUPS[listeners.endpoint.protocol]: listeners.tcp.statistics()})
+        return total
+
+    def certificate_expiry(self) -> dict[str, int]:
+        """When each certificate in use ceases to be valid, in seconds since 1970, by file."""
+        certificates = self.current.certificates
+        return {} if certificates is None else certificates.expiry()
 
     # --- start ----------------------------------------------------------------------------------------------------
 
@@ -252,8 +285,10 @@ class _Worker:
 
     def announce(self) -> None:
         settings = self.current.settings
-        where = ", ".join(str(endpoint) for endpoint in self.endpoints)
-        logger.info("serving %s, UDP and TCP", where)
+        for protocol, what in ANNOUNCED.items():
+            where = ", ".join(str(endpoint) for endpoint in self.endpoints if endpoint.protocol == protocol)
+            if where:
+                logger.info("serving %s, %s", where, what)
         dnssec = settings.dnssec
         if not dnssec.active:
             why = "dnssec.enabled is off" if not dnssec.enabled else "there are no trust anchors"
@@ -327,6 +362,20 @@ class _Worker:
         self.schedule_probe()
         if self.links is not None and self.rollover is not None:
             self.start_task(self.send_anchors(self.rollover.text))
+
+    # --- certificates that expire -----------------------------------------------------------------------------------
+
+    def watch_certificates(self) -> None:
+        """Warn of certificates that expire soon, once a day; the first worker does it for all."""
+        if self.number or self.stopping.done():
+            return
+        if self.certificate_timer is not None:
+            self.certificate_timer.cancel()
+        now, certificates = self.current.resolver.clock.time(), self.current.certificates
+        if certificates is not None:
+            for text in self.expiry_watch.due(certificates, now):
+                logger.warning("%s", text)
+        self.certificate_timer = self.loop.call_later(limits.CERTIFICATE_CHECK, self.watch_certificates)
 
     def start_task(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run `work` as a task that is cancelled when the worker stops."""
@@ -481,17 +530,19 @@ class _Worker:
         running = old.resolver.mesh.statistics()["running"]
         old.flush_on_close = bool(running) and old_differs
         self.rollover = new.rollover
-        wanted = set(new.configured.server.endpoints)
+        wanted = new.runtime.listeners
         for listeners in list(self.listeners):
             endpoint = listeners.endpoint
-            if self.multi_worker or (endpoint.address, endpoint.wanted) in wanted:
+            if endpoint.key in wanted:
                 listeners.switch(new.runtime)
             else:
                 self.listeners.remove(listeners)
                 self.endpoints.remove(endpoint)
+                if listeners.udp is not None:
+                    add_counters(self.closed, {"client_udp": listeners.udp.statistics()})
                 if listeners.tcp is not None:
-                    self.closed.update(listeners.tcp.statistics())
-                    del self.closed["connections"]
+                    counters = {**listeners.tcp.statistics(), "connections": 0}
+                    add_counters(self.closed, {GROUPS[endpoint.protocol]: counters})
                 listeners.close()
                 endpoint.close()
         self.listeners += new.added
@@ -501,6 +552,7 @@ class _Worker:
         log.set_up(new.configured.log)
         self.save_anchors()
         self.schedule_probe()
+        self.watch_certificates()
         logger.info("reload: the new configuration is in force")
 
     def build_new(self, undo: ExitStack) -> "tuple[Settings, RuntimeConfig, AnchorUpdater | None, list[Endpoint]]":
@@ -515,7 +567,7 @@ class _Worker:
             sockets.check_sources(given.iteration)
             opened = [] if self.multi_worker else self.open_new(given)
             undo.callback(sockets.close_all, [opened])
-            runtime = RuntimeConfig(self.override_settings(given), self.store, self.loop)
+            runtime = RuntimeConfig(self.override_settings(given), self.store, self.loop, self.current.certificates)
         undo.callback(runtime.resolver.close)
         return given, runtime, self.make_rollover(runtime), opened
 
@@ -535,7 +587,7 @@ class _Worker:
                     await listeners.start(runtime)
                 except OSError as error:
                     text = f"cannot serve {endpoint}: {error.strerror or error}"
-                    refusal = ListenError(error.errno, text, endpoint=(endpoint.address, endpoint.wanted))
+                    refusal = ListenError(error.errno, text, endpoint=endpoint.key)
                     raise self.with_listen_setting(refusal, given) from None
                 undo.callback(listeners.close)
                 added.append(listeners)
@@ -547,8 +599,8 @@ class _Worker:
         Raises:
             ListenError: an address is not available.
         """
-        served = {(endpoint.address, endpoint.wanted) for endpoint in self.endpoints}
-        new = tuple(endpoint for endpoint in given.server.endpoints if endpoint not in served)
+        served = {endpoint.key for endpoint in self.endpoints}
+        new = tuple(listener.key for listener in given.listeners if listener.key not in served)
         lenient = given.server.listen == Settings().server.listen  # as at start
         try:
             return sockets.open_endpoints(new, lenient=lenient, enough=bool(served))[0]
@@ -559,7 +611,7 @@ class _Worker:
         """`error`, with another text when this daemon itself uses the port."""
         if error.errno != errno.EADDRINUSE or error.endpoint is None:
             return error
-        address, port = error.endpoint
+        address, port, _ = error.endpoint
         whole = "::" if ":" in address else "0.0.0.0"
         for own in self.endpoints:
             if own.port == port and (":" in own.address) == (":" in address) and whole in (own.address, address):
@@ -569,8 +621,12 @@ class _Worker:
 
     def with_listen_setting(self, error: ListenError, given: Settings) -> ListenError:
         """`error` with the setting that names the address, and its line in the configuration file."""
-        wanted = given.server.listen[given.server.endpoints.index(error.endpoint)] if error.endpoint else ""
-        reason = ValueError(f"server.listen: {wanted!r}: {error.strerror}")
+        setting, wanted = "server.listen", ""
+        for number, listener in enumerate(given.listeners):
+            if listener.key == error.endpoint:
+                wanted = listener.address
+                setting = "server.listen" if number < len(given.server.listen) else "listener"
+        reason = ValueError(f"{setting}: {wanted!r}: {error.strerror}")
         if self.options.config:
             from resolver.daemon.config import add_location
 
@@ -600,8 +656,9 @@ class _Worker:
         """Wait up to `limits.DRAIN` for answers to waiting clients, then close everything."""
         for server in self.management_servers:
             server.close()
-        if self.rollover_timer is not None:
-            self.rollover_timer.cancel()
+        for timer in (self.rollover_timer, self.certificate_timer):
+            if timer is not None:
+                timer.cancel()
         if self.links is not None:
             self.links.stop()
         until = self.loop.time() + limits.DRAIN / 1000

@@ -72,7 +72,9 @@ class WorkerView(Protocol):
 
     def abort_reload(self) -> None: ...
 
-    def connections(self) -> Mapping[str, int]: ...
+    def connections(self) -> Mapping[str, Mapping[str, Any]]: ...
+
+    def certificate_expiry(self) -> Mapping[str, int]: ...
 
 
 class WorkerCommands:
@@ -119,11 +121,15 @@ class WorkerCommands:
         current = self._host.current
         rollover = self._host.rollover
         anchors = {"trust_anchors": rollover.statistics()} if rollover is not None and not self._host.number else {}
+        expiry = self._host.certificate_expiry()
+        # Only the first worker reports it, because the numbers of all workers are added up.
+        tls = {"tls": {"certificate_expiry": dict(expiry)}} if expiry and not self._host.number else {}
         return {
             **anchors,
             "slow_path": dict(current.service.statistics()),
             "fast_path": dict(current.fast.statistics()),
-            "client_tcp": dict(self._host.connections()),
+            **{group: dict(counters) for group, counters in self._host.connections().items()},
+            **tls,
             "resolution": current.resolver.mesh.statistics(),
             "upstream": dict(current.resolver.upstream.statistics()),
             "signatures": current.resolver.crypto.statistics(),

@@ -34,17 +34,20 @@ cdef struct FastState:
     CookieState *cookies        # NULL: cookies are ignored
     uint8_t stream_ip[16]       # address of the stream's client; for datagrams it is the sender
     size_t stream_ip_size
-    FastCounters counters
+    int64_t left                # seconds for which the reply made last is valid; 0 when it is not from the cache
+    FastCounters *counters
 
 cdef class FastPath:
     cdef FastState state
+    cdef FastCounters own_counters
+    cdef FastPath counters_owner
     cdef object answer_cache
     cdef object access_owner
     cdef object server_cookies
     cdef uint8_t *buffer
 
 cdef int fast_answer(FastState *state, const uint8_t *data, size_t size, const void *peer, size_t peer_size,
-                     int64_t now, uint8_t *out, size_t capacity, bint stream) noexcept nogil
+                     int64_t now, uint8_t *out, size_t capacity, bint stream, size_t block) noexcept nogil
 
 
 cdef class ClientQuery:
@@ -57,6 +60,7 @@ cdef class ClientQuery:
     cdef readonly uint8_t edns_version
     cdef readonly bint has_edns
     cdef readonly bint do
+    cdef readonly bint padded
     cdef readonly bytes qname
     cdef readonly bytes options
     cdef readonly bytes wire

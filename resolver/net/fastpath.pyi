@@ -17,12 +17,16 @@ class FastPath:
         view: int = 0,
         prefetch: bool = False,
         cookies: ServerCookies | None = None,
+        counters: FastPath | None = None,
     ) -> None: ...
     def answer(
         self, data: bytes, peer: Sequence[Any] | None = None, now: int | None = None, stream: bool = False
     ) -> bytes | None: ...
+    def answer_encrypted(
+        self, message: bytes, client: bytes, block: int, now: int | None = None
+    ) -> tuple[bytes | None, int]: ...
     def answer_frames(
-        self, frames: list[bytes], now: int | None = None, client: bytes = b"", first: int = 0
+        self, frames: list[bytes], now: int | None = None, client: bytes = b"", first: int = 0, block: int = 0
     ) -> tuple[bytes, list[bytes], int, bool]: ...
     @property
     def cookies(self) -> ServerCookies | None: ...
@@ -41,6 +45,7 @@ class ClientQuery:
     edns_version: int
     has_edns: bool
     do: bool
+    padded: bool
     qname: bytes
     options: bytes
     wire: bytes

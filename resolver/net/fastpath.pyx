@@ -23,7 +23,7 @@ from resolver.net.cookies cimport (COOKIE_GOOD, COOKIE_OPTION_SIZE, COOKIE_SIZE,
 from resolver.net.libc cimport AF_INET, AF_INET6, sockaddr_in, sockaddr_in6, sockaddr_storage
 from resolver.net.sockaddr cimport fill_sockaddr
 from resolver.policy.access cimport ACCESS_ALLOW, ACCESS_DROP, AccessTable, access_lookup
-from resolver.wire.consts cimport HEADER_SIZE, MESSAGE_MAX, O_COOKIE, O_EDE, OPT_SIZE, PAYLOAD_MIN
+from resolver.wire.consts cimport HEADER_SIZE, MESSAGE_MAX, O_COOKIE, O_EDE, O_PADDING, OPT_SIZE, PAYLOAD_MIN
 from resolver.wire.message cimport QueryInfo, parse_query
 from resolver.wire.octets cimport get16, put16, put_opt
 
@@ -41,6 +41,10 @@ cdef enum:
     RCODE_BADCOOKIE = 23
     EDE_PROHIBITED = 18
     PROHIBITED_SIZE = 6         # an extended error without text, as an option
+    OPTION_HEAD = 4             # code and length of an EDNS option
+    LARGEST_BLOCK = 4096
+
+cdef uint8_t[LARGEST_BLOCK] ZEROS   # the content of padding; never written
 
 
 cdef inline int short_reply(const uint8_t *data, size_t keep, int rcode, uint8_t *out, size_t capacity,
@@ -120,11 +124,22 @@ cdef int reply_badcookie(CookieState *server_cookies, const uint8_t *data, const
     return <int>size + COOKIE_OPTION_SIZE
 
 
+cdef inline int add_padding(const AnswerKey *key, uint8_t *out, int length, size_t limit, size_t block) noexcept nogil:
+    """Add the option that fills the reply up to a multiple of `block` bytes, as far as `limit` permits; the length."""
+    cdef size_t begun = <size_t>length + OPTION_HEAD
+    cdef size_t fill
+    if begun > limit:
+        return length
+    fill = (block - begun % block) % block
+    return answers_add_option(key, out, length, limit, O_PADDING, ZEROS, <uint16_t>min(fill, limit - begun))
+
+
 cdef int fast_answer(FastState *state, const uint8_t *data, size_t size, const void *peer, size_t peer_size,
-                     int64_t now, uint8_t *out, size_t capacity, bint stream) noexcept nogil:
+                     int64_t now, uint8_t *out, size_t capacity, bint stream, size_t block) noexcept nogil:
     """Returns the size of the reply in `out`; FAST_DROP: no reply; FAST_SLOW_PATH: `Service` handles the message.
 
-    `peer` NULL means that access was checked before (streams: when they were accepted).
+    `peer` NULL means that access was checked before (streams: when they were accepted). With `block` above 0, on
+    encrypted transports, the reply to a padded query is padded to a multiple of `block` bytes.
     """
     cdef QueryInfo query
     cdef AnswerKey key
@@ -136,6 +151,7 @@ cdef int fast_answer(FastState *state, const uint8_t *data, size_t size, const v
     cdef uint8_t cookie[COOKIE_SIZE]
     cdef bint with_cookie = False
     state.counters.received += 1
+    state.left = 0
     if peer is not NULL and state.access is not NULL:
         access = access_lookup(state.access, peer, peer_size)
         if access == ACCESS_DROP:
@@ -197,6 +213,9 @@ cdef int fast_answer(FastState *state, const uint8_t *data, size_t size, const v
         if with_cookie:
             make_server_cookie(state.cookies, verdict, query.cookie, ip, ip_size, now, cookie)
             code = answers_add_option(&key, out, code, limit + COOKIE_OPTION_SIZE, O_COOKIE, cookie, COOKIE_SIZE)
+        if block and query.padded:
+            code = add_padding(&key, out, code, min(capacity, <size_t>MESSAGE_MAX), block)
+        state.left = key.left
         return code
     state.counters.passed += 1
     return FAST_SLOW_PATH
@@ -208,7 +227,7 @@ cdef class FastPath:
 
     `largest_reply` limits UDP replies (bytes). With `pass_without_rd`, queries without RD go to Python. With
     `prefetch`, one query for each answer in the last tenth of its TTL goes to Python, which renews the answer. With
-    `cookies` None the COOKIE option is ignored.
+    `cookies` None the COOKIE option is ignored. `counters` is another fast path, whose counters this one uses.
     """
 
     def __cinit__(self):
@@ -216,10 +235,11 @@ cdef class FastPath:
         if self.buffer is NULL:
             raise MemoryError("buffer of the fast path")
         memset(&self.state, 0, sizeof(self.state))
+        memset(&self.own_counters, 0, sizeof(self.own_counters))
 
     def __init__(self, AnswerCache answers, AccessTable access=None, *,
                  int largest_reply=limits.EDNS_PAYLOAD.default, bint pass_without_rd=True, int view=0,
-                 bint prefetch=False, ServerCookies cookies=None):
+                 bint prefetch=False, ServerCookies cookies=None, FastPath counters=None):
         self.answer_cache = answers
         self.state.answers = answers.handle()
         self.access_owner = access
@@ -228,6 +248,8 @@ cdef class FastPath:
         self.state.pass_without_rd = pass_without_rd
         self.state.view = view
         self.state.prefetch = prefetch
+        self.counters_owner = counters
+        self.state.counters = &counters.own_counters if counters is not None else &self.own_counters
         self.server_cookies = cookies
         self.state.cookies = &cookies.state if cookies is not None else NULL
 
@@ -249,17 +271,35 @@ cdef class FastPath:
             name_size = fill_sockaddr(&name, peer[0])
         code = fast_answer(&self.state, <const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data),
                            &name if peer is not None else NULL, name_size, seconds, self.buffer, MESSAGE_MAX,
-                           stream)
+                           stream, 0)
         if code < 0:
             return None
         return (<char *>self.buffer)[:code]
 
-    def answer_frames(self, list frames, now=None, bytes client not None=b"", Py_ssize_t first=0):
+    def answer_encrypted(self, bytes message not None, bytes client not None, size_t block, now=None):
+        """One message of an encrypted stream. Returns (the reply as `answer` does, seconds for which it is valid).
+
+        The seconds are 0 for a reply that is not from the cache. `client` is the client's address in network order; its
+        access was checked before. `block` and `now` are as in `answer_frames`.
+        """
+        cdef int64_t seconds = realtime_seconds() if now is None else now
+        cdef int code
+        self.state.stream_ip_size = min(<size_t>PyBytes_GET_SIZE(client), sizeof(self.state.stream_ip))
+        memcpy(self.state.stream_ip, PyBytes_AS_STRING(client), self.state.stream_ip_size)
+        code = fast_answer(&self.state, <const uint8_t *>PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message), NULL, 0,
+                           seconds, self.buffer, MESSAGE_MAX, True, min(block, <size_t>LARGEST_BLOCK))
+        if code < 0:
+            return None, 0
+        return (<char *>self.buffer)[:code], self.state.left
+
+    def answer_frames(self, list frames, now=None, bytes client not None=b"", Py_ssize_t first=0, size_t block=0):
         """Answer the messages of a stream from index `first` on. Returns (replies with length prefixes, messages for
         `Service`, index of the first message not processed, whether the last processed one was malformed).
 
         It stops after a message that gets no reply because it is no query, and when the replies have reached
         `limits.STREAM_TURN_OCTETS` bytes. `now` is as in `answer`; `client` is the client's address in network order.
+        `block` is the size (bytes, at most 4096) of the blocks to which replies to padded queries are padded on encrypted
+        transports, 0 on others.
         """
         cdef list missed = []
         cdef bytes frame
@@ -272,7 +312,7 @@ cdef class FastPath:
             frame = frames[first]
             first += 1
             code = fast_answer(&self.state, <const uint8_t *>PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame), NULL, 0,
-                               seconds, self.buffer + used + 2, MESSAGE_MAX, True)
+                               seconds, self.buffer + used + 2, MESSAGE_MAX, True, min(block, <size_t>LARGEST_BLOCK))
             if code > 0:
                 self.buffer[used] = code >> 8
                 self.buffer[used + 1] = code & 0xff
@@ -387,6 +427,7 @@ def read_query(bytes data):
     query.has_edns = info.has_edns
     query.edns_version = info.edns_version
     query.do = info.has_edns and info.do_bit
+    query.padded = info.padded
     query.qname = PyBytes_FromStringAndSize(<const char *>info.qname, info.qname_len)
     query.wire = data
     # A plain query has only a question and OPT, whose options begin after its eleven fixed octets.

@@ -14,7 +14,7 @@ cdef enum:
 
 cdef int on_datagram(void *context, const Datagram *inp, Datagram *out) noexcept nogil:
     return fast_answer(<FastState *>context, inp.data, inp.length, inp.peer, inp.peer_length,
-                       inp.now_ns // NANOSECONDS, out.data, out.capacity, False)
+                       inp.now_ns // NANOSECONDS, out.data, out.capacity, False, 0)
 
 
 def attach(FastPath fast not None, transport):
@@ -23,3 +23,9 @@ def attach(FastPath fast not None, transport):
         return False
     (<DatagramTransport>transport).set_native_handler(on_datagram, &fast.state, fast)
     return True
+
+
+def detach(transport):
+    """Let all datagrams of `transport` reach Python again."""
+    if isinstance(transport, DatagramTransport):
+        (<DatagramTransport>transport).set_native_handler(NULL, NULL, None)

@@ -18,9 +18,10 @@ from resolver.net.clock_random import Clock
 from resolver.net.fair_slots import network_of
 from resolver.net.fastpath import ClientQuery, FastPath, finish, read_query
 from resolver.net.log_limit import LimitedWarning
+from resolver.net.padding import padding_option
 from resolver.net.reply import any_record, compose, error_reply, extended_errors
 from resolver.net.tsig import bad_key_reply
-from resolver.policy import ALLOW, DROP, PolicyPipeline
+from resolver.policy import ALLOW, DROP, AccessTable, PolicyPipeline
 from resolver.settings import Settings
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
@@ -41,9 +42,10 @@ logger = logging.getLogger(__name__)
 # The section counts of a message with no question and one additional record.
 ONLY_OPT = b"\0\0\0\0\0\0\0\1"
 OPT_HEAD = 9  # owner, type, class and TTL of an OPT record
+OPT_LENGTH = 2
 STORED_QUERY_SIZE = limits.STORED_QUERY_OCTETS
 # Options whose content in a query is ignored.
-OPTIONS_WITHOUT_VALUE = frozenset({c.OPTION_NSID, c.OPTION_KEEPALIVE})
+OPTIONS_WITHOUT_VALUE = frozenset({c.OPTION_NSID, c.OPTION_KEEPALIVE, c.OPTION_PADDING})
 
 _MEANINGLESS_TYPES = frozenset({0, c.OPT})
 
@@ -59,6 +61,11 @@ class Sink(Protocol):
     @property
     def idle_timeout(self) -> float:
         """Seconds an idle connection is kept (streams)."""
+        ...
+
+    @property
+    def padding_block(self) -> int:
+        """Size of the blocks to which replies to padded queries are padded; 0: not encrypted, so they are not."""
         ...
 
     def send(self, packet: bytes, peer: tuple[Any, ...]) -> None: ...
@@ -205,10 +212,15 @@ class Service:
 
     # --- a query comes in ----------------------------------------------------------------------------------------
 
-    def handle(self, data: bytes, peer: tuple[Any, ...], sink: Sink) -> PendingQuery | None:
-        """Answer the message `data` of `peer` through `sink`. A pending query is returned; `forget` cancels it."""
+    def handle(
+        self, data: bytes, peer: tuple[Any, ...], sink: Sink, table: AccessTable | None = None
+    ) -> PendingQuery | None:
+        """Answer the message `data` of `peer` through `sink`. A pending query is returned; `forget` cancels it.
+
+        `table` is the access list of the listener; None: that of the policy.
+        """
         self.queries += 1
-        access = self._fast.access_of(peer[0])
+        access = self._fast.access_of(peer[0]) if table is None else table.lookup(peer[0])
         if access != ALLOW:
             self._refuse_client(data, peer, sink, access)
             return None
@@ -373,6 +385,9 @@ class Service:
             options = self._reply_options(query, peer, sink) + options
         self.replies += 1
         limit = self._client_limit(query, sink)
+        if sink.padding_block and query.padded:
+            size = len(packet) + OPT_HEAD + OPT_LENGTH + len(options)
+            options += padding_option(size, sink.padding_block, limit)
         sink.send(finish(query, packet, limit, self._payload, options, ext_rcode), peer)
 
     def _client_limit(self, query: ClientQuery, sink: Sink) -> int:
@@ -548,6 +563,8 @@ class Service:
         if packet is not None and query.options:
             # Made only now, because made cookies are counted; without a cached answer, `_send` makes them.
             options = self._reply_options(query, peer, sink)
+            if sink.padding_block and query.padded:
+                options += padding_option(len(packet) + len(options), sink.padding_block, limit)
             if options:
                 packet = self._fast.cached(query, now, limit, options)
         if packet is None:

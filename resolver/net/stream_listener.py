@@ -7,7 +7,7 @@ total, per address and per network, like pending queries in `resolver.net.servic
 checks all timeouts, because a timer per connection would have to be re-armed for every message. Cache hits of one turn
 are sent in one write.
 
-Processing of received octets (`_Client._work`):
+Processing of received octets (`DnsConnection._work`):
 
 * Received octets that are not yet split into messages are in `_unread`. While there are any, reading is paused.
 * One turn takes at most `STREAM_READ_CHUNK` octets of them, and stops after `STREAM_TURN_OCTETS` octets of replies; the
@@ -33,21 +33,24 @@ import asyncio
 import logging
 import socket
 from collections import deque
+from collections.abc import Iterable
 from typing import Any, cast
 
 from corenet.core.framer import LengthFramer
 from corenet.loop import Server
 from resolver import limits
-from resolver.net.fair_slots import FairSlots, network_of
+from resolver.net.fair_slots import FairSlots
 from resolver.net.fastpath import FastPath
 from resolver.net.listen_socket import bound_socket
 from resolver.net.log_limit import LimitedWarning
+from resolver.net.proxy_protocol import TrustedProxies
 from resolver.net.service import PendingQuery, Service, decrement
+from resolver.net.stream_connection import StreamConnection
 from resolver.policy import ALLOW, DROP, AccessTable
 from resolver.settings import ServerSettings
 from resolver.wire.consts import MESSAGE_MAX
 
-__all__ = ["StreamListener", "open_stream_socket"]
+__all__ = ["DnsConnection", "StreamListener", "open_stream_socket"]
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +75,15 @@ def _prepare(sock: socket.socket) -> None:
 
 
 class StreamListener:
-    """One listening TCP socket and all its connections."""
+    """One listening TCP socket and all its connections.
+
+    Subclasses serve other protocols: they override `make_connection`, and those with TLS set `tls_context`.
+    """
+
+    tls_context: Any = None
+    """The `ssl.SSLContext` of new connections; None without TLS."""
+    padding_block = 0
+    """Replies to padded queries are padded to multiples of this many bytes; 0 on transports that are not encrypted."""
 
     def __init__(
         self,
@@ -82,12 +93,18 @@ class StreamListener:
         settings: ServerSettings,
         *,
         message_timeout: float = limits.STREAM_MESSAGE,
+        handshake_timeout: float = limits.TLS_HANDSHAKE / 1000,
+        proxies: Iterable[str] = (),
+        own_access: bool = False,
     ) -> None:
-        """`message_timeout` (seconds) limits the time to complete a message and to read replies."""
+        """`message_timeout` (seconds) limits the time to complete a message and to read replies, `handshake_timeout`
+        the time for the PROXY header and the TLS handshake. Connections of peers within the prefixes `proxies` begin
+        with a PROXY header. `own_access` tells that `access` is not the table of `service`."""
         self.message_timeout = message_timeout
-        self._slots: FairSlots[_Client] = FairSlots()
+        self.handshake_timeout = handshake_timeout
+        self._slots: FairSlots[StreamConnection] = FairSlots()
         self._per_address: dict[str, int] = {}
-        self.switch(service, fast, access, settings)
+        self.switch(service, fast, access, settings, proxies=proxies, own_access=own_access)
         self._server: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -98,12 +115,13 @@ class StreamListener:
         self.write_overrun = 0
         self.timed_out = 0
         self.malformed = 0
+        self.bad_proxy_headers = 0
 
     async def start(self, sock: socket.socket) -> None:
         """Serve `sock`, which must be bound and non-blocking. The listener takes ownership."""
         self._loop = asyncio.get_running_loop()
         server = await self._loop.create_server(
-            lambda: _Client(self), sock=sock, backlog=limits.STREAM_BACKLOG, start_serving=False
+            self.make_connection, sock=sock, backlog=limits.STREAM_BACKLOG, start_serving=False
         )
         self._server = server
         if isinstance(server, Server):
@@ -111,13 +129,29 @@ class StreamListener:
             server.limit_accepts(self._accept_allowance)
         await server.start_serving()
 
+    def make_connection(self) -> StreamConnection:
+        """Return the protocol of a new connection."""
+        return DnsConnection(self)
+
     def _accept_allowance(self, active: int) -> int:
         """How many connections may be accepted while `active` are open. An accepted one gets its slot later, and an
         evicted one is closed later still: at most `STREAM_NEWCOMERS` are open without a slot."""
         return limits.STREAM_NEWCOMERS - (active - len(self._slots))
 
-    def switch(self, service: Service, fast: FastPath, access: AccessTable, settings: ServerSettings) -> None:
+    def switch(
+        self,
+        service: Service,
+        fast: FastPath,
+        access: AccessTable,
+        settings: ServerSettings,
+        *,
+        proxies: Iterable[str] = (),
+        own_access: bool = False,
+    ) -> None:
         """Serve new queries, also of open connections, with these. Pending queries keep their service."""
+        prefixes = tuple(proxies)
+        self.proxies = TrustedProxies(prefixes) if prefixes else None
+        self.own_access = access if own_access else None
         self.service = service
         self.fast = fast
         self.access = access
@@ -127,6 +161,8 @@ class StreamListener:
         self._limit_per_client = settings.tcp_connections_per_client
         self._limit_per_network = max(self._limit * settings.tcp_connections_network_percent // 100, 1)
         for client in list(self._slots):
+            if not client.network:
+                continue  # its PROXY header has not been received, so its client is not known
             verdict = access.lookup(client.host)
             client.allowed = verdict == ALLOW
             if verdict == DROP:
@@ -154,7 +190,7 @@ class StreamListener:
         """Open connections."""
         return len(self._slots)
 
-    def statistics(self) -> dict[str, int]:
+    def statistics(self) -> dict[str, Any]:
         """Counters since the start, by name."""
         return {
             "accepted": self.accepted,
@@ -163,16 +199,40 @@ class StreamListener:
             "timed_out": self.timed_out,
             "write_overrun": self.write_overrun,
             "malformed": self.malformed,
+            "bad_proxy_headers": self.bad_proxy_headers,
             "connections": len(self._slots),
         }
 
-    # --- for _Client ---------------------------------------------------------------------------------------------
+    # --- for connections -----------------------------------------------------------------------------------------
 
     def now(self) -> float:
         assert self._loop is not None
         return self._loop.time()
 
-    def admit(self, client: "_Client") -> bool:
+    def admit_proxy(self, client: StreamConnection) -> bool:
+        """Give a connection of a proxy a slot until its PROXY header is received; False when it must be closed.
+
+        Only the total limit holds: a proxy has the connections of many clients, whose own limits hold afterwards.
+        """
+        if self._server is None or not self._make_room(""):
+            return False
+        self._slots.add(client, "")
+        if self._timer is None:
+            self._arm()
+        return True
+
+    def note_bad_proxy_header(self, host: str, error: Exception) -> None:
+        """Count that the proxy `host` has sent something else than a PROXY header."""
+        self.bad_proxy_headers += 1
+        self._warnings.warn("listener: %s has to send a PROXY header: %s (listener.proxy-protocol-from)", host, error)
+
+    def note_handshake(self, transport: asyncio.Transport) -> None:
+        """A TLS handshake was completed."""
+
+    def note_handshake_failure(self, error: OSError) -> None:
+        """A TLS handshake has failed, or was not completed in time (TimeoutError)."""
+
+    def admit(self, client: StreamConnection) -> bool:
         """Give `client` a slot; False when it must be closed. May evict another when the slots, or its network's, are
         all taken."""
         access = self.access.lookup(client.host)
@@ -198,13 +258,8 @@ class StreamListener:
                     client.host, slots.count(network),
                 )
                 return False
-        while len(slots) >= self._limit:
-            if not self._evict(slots.choose_victim(network)):
-                self._warnings.warn(
-                    "listener: all %d TCP connections are in use, a new one was closed (server.tcp-connections)",
-                    self._limit,
-                )
-                return False
+        if not self._make_room(network):
+            return False
         slots.add(client, network)
         try:
             self._per_address[client.host] = self._per_address.get(client.host, 0) + 1
@@ -216,7 +271,18 @@ class StreamListener:
             self._arm()
         return True
 
-    def _evict(self, client: "_Client | None") -> bool:
+    def _make_room(self, network: str | bytes) -> bool:
+        """Whether there is a slot for one more connection of `network`. May evict another connection."""
+        while len(self._slots) >= self._limit:
+            if not self._evict(self._slots.choose_victim(network)):
+                self._warnings.warn(
+                    "listener: all %d TCP connections are in use, a new one was closed (server.tcp-connections)",
+                    self._limit,
+                )
+                return False
+        return True
+
+    def _evict(self, client: StreamConnection | None) -> bool:
         """Abort `client` to free its slot. None means that no client can be evicted: the new one counts as rejected."""
         if client is None:
             self.rejected += 1
@@ -225,13 +291,13 @@ class StreamListener:
         client.abort()
         return True
 
-    def note_progress(self, client: "_Client") -> None:
+    def note_progress(self, client: StreamConnection) -> None:
         """Record that `client` has made progress."""
         self._slots.note_progress(client, busy=client.waiting > 0)
 
-    def remove(self, client: "_Client") -> None:
+    def remove(self, client: StreamConnection) -> None:
         """Free the slot of `client`. A second call does nothing."""
-        if self._slots.remove(client):
+        if self._slots.remove(client) and client.network:
             decrement(self._per_address, client.host)
 
     def _arm(self) -> None:
@@ -251,8 +317,8 @@ class StreamListener:
             self._arm()
 
 
-class _Client(asyncio.Protocol):
-    """One connection. It is also the sink of its replies."""
+class DnsConnection(StreamConnection):
+    """One connection that carries DNS messages, with or without TLS. It is also the sink of its replies."""
 
     __slots__ = (
         "_backlog",
@@ -265,30 +331,22 @@ class _Client(asyncio.Protocol):
         "_listener",
         "_next_frame",
         "_offset",
-        "_peer",
         "_pending",
         "_reading",
-        "_transport",
         "_turn",
         "_turn_octets",
         "_unread",
         "_write_blocked_since",
-        "allowed",
-        "host",
         "idle_since",
-        "network",
-        "octets",
         "partial_since",
-        "waiting",
     )
 
     stream = True
 
     def __init__(self, listener: StreamListener) -> None:
+        super().__init__(listener)
         self._listener = listener
-        self._transport: asyncio.Transport | None = None
         self._framer = LengthFramer(2, max_frame=MESSAGE_MAX)
-        self._peer: tuple[Any, ...] = ("", 0)
         self._pending: dict[PendingQuery, None] = {}
         self._unread = b""
         self._offset = 0
@@ -303,22 +361,10 @@ class _Client(asyncio.Protocol):
         self._discarding = False
         self._discarded_octets = 0
         self._write_blocked_since: float | None = None
-        self.host = ""
-        self.network: str | bytes = ""
-        self.octets = b""
-        """The client's address in network order, 4 or 16 octets; server cookies are computed from it."""
-        self.allowed = False
         self.idle_since = 0.0
         self.partial_since: float | None = None
-        self.waiting = 0
 
-    def abort(self) -> None:
-        """Close the connection at once, without sending what is buffered."""
-        self._listener.remove(self)
-        if self._transport is not None:
-            self._transport.abort()
-
-    def is_overdue(self, now: float) -> bool:
+    def is_late(self, now: float) -> bool:
         """Whether a timeout has passed."""
         listener = self._listener
         for since in (self.partial_since, self._write_blocked_since):
@@ -327,39 +373,14 @@ class _Client(asyncio.Protocol):
         idle_timeout = listener.message_timeout if self._discarding else listener.idle_timeout
         return not self.waiting and now - self.idle_since > idle_timeout
 
-    # --- asyncio.Protocol ----------------------------------------------------------------------------------------
+    # --- StreamConnection ----------------------------------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        try:
-            self._begin(self._transport)
-        except BaseException:
-            self.abort()  # out of memory: the loop would keep the transport, but without a slot nothing times it out
-            raise
-
-    def _begin(self, transport: asyncio.Transport) -> None:
-        """Take a slot, or close the connection.
-
-        Raises:
-            MemoryError: the connection may or may not have a slot; the caller aborts it.
-        """
-        peer = transport.get_extra_info("peername")
-        if not peer:
-            # The client closed the connection before it was accepted.
-            transport.abort()
-            return
-        self._peer = peer
-        self.host = peer[0]
-        self.network = network_of(self.host)
-        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        self.octets = socket.inet_pton(family, self.host.partition("%")[0])
+    def opened(self, transport: asyncio.Transport) -> None:
+        """Start the idle timeout."""
         self.idle_since = self._listener.now()
-        if not self._listener.admit(self):
-            transport.abort()
-            return
-        transport.set_write_buffer_limits(high=limits.STREAM_WRITE_HIGH)
 
-    def data_received(self, data: bytes) -> None:
+    def received(self, data: bytes) -> None:
+        """Take octets of messages, cut anywhere."""
         if self._discarding:
             self._discarded_octets += len(data)
             if self._discarded_octets > limits.STREAM_READ_CHUNK:
@@ -385,9 +406,8 @@ class _Client(asyncio.Protocol):
         self._schedule_turn()
         self._update_reading()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
-        self._listener.remove(self)
+    def closed(self) -> None:
+        """Cancel pending queries and drop what was read."""
         if self._turn is not None:
             self._turn.cancel()
             self._turn = None
@@ -403,6 +423,11 @@ class _Client(asyncio.Protocol):
     def idle_timeout(self) -> float:
         """Seconds an idle connection is kept (RFC 7828)."""
         return self._listener.idle_timeout
+
+    @property
+    def padding_block(self) -> int:
+        """Size of the blocks to which replies are padded; 0: they are not padded."""
+        return self._listener.padding_block
 
     def send(self, packet: bytes, peer: tuple[Any, ...]) -> None:
         """Send a reply of `Service`."""
@@ -480,7 +505,7 @@ class _Client(asyncio.Protocol):
             self._frames, self._next_frame = [], 0
             return
         replies, missed, self._next_frame, malformed = self._listener.fast.answer_frames(
-            self._frames, None, self.octets, self._next_frame
+            self._frames, None, self.octets, self._next_frame, self._listener.padding_block
         )
         if replies:
             self._turn_octets += len(replies)
@@ -507,7 +532,7 @@ class _Client(asyncio.Protocol):
                     backlog.clear()
                     break
                 self.waiting += 1
-                pending = listener.service.handle(backlog.popleft(), self._peer, self)
+                pending = listener.service.handle(backlog.popleft(), self._peer, self, listener.own_access)
                 if pending is not None:
                     self._pending[pending] = None
         except BaseException:
@@ -543,7 +568,10 @@ class _Client(asyncio.Protocol):
         if not self._eof_received or transport is None or transport.is_closing() or self._has_work():
             return
         if self._discarding:
-            transport.write_eof()
+            if transport.can_write_eof():
+                transport.write_eof()
+            else:
+                transport.close()
         else:
             transport.close()
 

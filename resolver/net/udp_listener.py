@@ -9,15 +9,17 @@ fragments can be forged.
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from resolver import limits
 from resolver.net.fastpath import FastPath
 from resolver.net.listen_socket import bound_socket
 from resolver.net.log_limit import LimitedWarning
-from resolver.net.native import attach
+from resolver.net.native import attach, detach
+from resolver.net.proxy_protocol import ProxyHeaderError, TrustedProxies, parse_proxy_header
 from resolver.net.service import PendingQuery, Service
+from resolver.policy import AccessTable
 
 __all__ = ["UdpListener", "open_udp_socket"]
 
@@ -64,11 +66,26 @@ class UdpListener(asyncio.DatagramProtocol):
 
     stream = False
     idle_timeout = 0.0
+    padding_block = 0
 
-    def __init__(self, service: Service, fast: FastPath, *, native: bool = True) -> None:
-        """With `native` False each datagram is answered in Python, also on corenet's loop, for comparison."""
+    def __init__(
+        self,
+        service: Service,
+        fast: FastPath,
+        *,
+        native: bool = True,
+        access: AccessTable | None = None,
+        proxies: Iterable[str] = (),
+    ) -> None:
+        """With `native` False each datagram is answered in Python, also on corenet's loop, for comparison.
+
+        `access` is the access list when it is not that of `service`; `fast` has the same one. Datagrams of peers within
+        the prefixes `proxies` begin with a PROXY header; then no datagram is answered without Python.
+        """
         self._service = service
         self._fast = fast
+        self._access = access
+        self._proxies = _trusted(proxies)
         self._native = native
         self._attached = False
         self._transport: asyncio.DatagramTransport | None = None
@@ -77,6 +94,7 @@ class UdpListener(asyncio.DatagramProtocol):
         self._replies: list[tuple[bytes, tuple[Any, ...]]] = []
         self._warnings = LimitedWarning(logger)
         self.errors = 0
+        self.bad_proxy_headers = 0
 
     async def start(self, sock: socket.socket) -> None:
         """Serve `sock`, which must be bound and non-blocking. The listener takes ownership."""
@@ -84,12 +102,16 @@ class UdpListener(asyncio.DatagramProtocol):
         enable_pktinfo(sock)
         await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, sock=sock)
 
-    def switch(self, service: Service, fast: FastPath) -> None:
+    def switch(
+        self, service: Service, fast: FastPath, *, access: AccessTable | None = None, proxies: Iterable[str] = ()
+    ) -> None:
         """Give new queries to `service` and `fast`. Pending queries are still answered through this socket."""
         self._service = service
         self._fast = fast
+        self._access = access
+        self._proxies = _trusted(proxies)
         if self._transport is not None:
-            self._attached = self._native and attach(fast, self._transport)
+            self._attach(self._transport)
 
     def close(self) -> None:
         """Stop serving. Replies that are not sent yet are dropped."""
@@ -101,6 +123,10 @@ class UdpListener(asyncio.DatagramProtocol):
     def native(self) -> bool:
         """Whether hits are answered inside the transport."""
         return self._attached
+
+    def statistics(self) -> dict[str, int]:
+        """Counters since the start, by name."""
+        return {"errors": self.errors, "bad_proxy_headers": self.bad_proxy_headers}
 
     @property
     def address(self) -> tuple[Any, ...]:
@@ -114,7 +140,12 @@ class UdpListener(asyncio.DatagramProtocol):
         self._transport = cast(asyncio.DatagramTransport, transport)
         self._loop = asyncio.get_running_loop()
         self._send_many = getattr(transport, "send_many", None)
-        self._attached = self._native and attach(self._fast, transport)
+        self._attach(transport)
+
+    def _attach(self, transport: asyncio.BaseTransport) -> None:
+        self._attached = self._native and self._proxies is None and attach(self._fast, transport)
+        if not self._attached:
+            detach(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -127,16 +158,39 @@ class UdpListener(asyncio.DatagramProtocol):
             for data, peer in datagrams:
                 self.datagram_received(data, peer)
             return
-        handle = self._service.handle
+        handle, access = self._service.handle, self._access
         for data, peer in datagrams:
-            handle(data, peer, self)
+            handle(data, peer, self, access)
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
+        if self._proxies is not None and addr[0] in self._proxies:
+            self._from_proxy(data, addr)
+            return
         reply = None if self._attached else self._fast.answer(data, addr)
         if reply is None:
-            self._service.handle(data, addr, self)
+            self._service.handle(data, addr, self, self._access)
         elif reply and self._transport is not None:
             self._transport.sendto(reply, addr)
+
+    def _from_proxy(self, data: bytes, proxy: tuple[Any, ...]) -> None:
+        """A datagram that begins with a PROXY header: the client is whom it names, the reply goes to `proxy`."""
+        try:
+            header = parse_proxy_header(data)
+            if header is None:
+                raise ProxyHeaderError("the datagram ends within the header")
+        except ProxyHeaderError as error:
+            self.bad_proxy_headers += 1
+            self._warnings.warn(
+                "listener: %s has to send a PROXY header: %s (listener.proxy-protocol-from)", proxy[0], error
+            )
+            return
+        client = header.client or proxy
+        query = data[header.size:]
+        reply = self._fast.answer(query, client)
+        if reply is None:
+            self._service.handle(query, client, _ProxiedClient(self, proxy), self._access)
+        elif reply and self._transport is not None:
+            self._transport.sendto(reply, proxy)
 
     def error_received(self, exc: Exception) -> None:
         # ICMP about a client that closed its socket, or a full send buffer. The client retries; this is only counted.
@@ -176,3 +230,35 @@ class UdpListener(asyncio.DatagramProtocol):
 
     def forget(self, pending: PendingQuery) -> None:
         """Nothing to do: pending queries are not kept here."""
+
+
+class _ProxiedClient:
+    """The sink of replies to a client behind the proxy at `proxy`."""
+
+    __slots__ = ("_listener", "_proxy")
+
+    stream = False
+    idle_timeout = 0.0
+    padding_block = 0
+
+    def __init__(self, listener: UdpListener, proxy: tuple[Any, ...]) -> None:
+        self._listener = listener
+        self._proxy = proxy
+
+    def send(self, packet: bytes, peer: tuple[Any, ...]) -> None:
+        """Send a reply of `Service` to the proxy, which knows the client by the id."""
+        self._listener.send(packet, self._proxy)
+
+    def skip(self) -> None:
+        """Silence needs no work on UDP."""
+
+    def abort(self) -> None:
+        """A client that gets no reply asks again."""
+
+    def forget(self, pending: PendingQuery) -> None:
+        """Nothing to do: pending queries are not kept here."""
+
+
+def _trusted(proxies: Iterable[str]) -> TrustedProxies | None:
+    prefixes = tuple(proxies)
+    return TrustedProxies(prefixes) if prefixes else None

@@ -5,6 +5,7 @@ order of the policies; `access` makes a table that the fast path reads without t
 """
 
 from resolver.policy.access import ALLOW, DROP, REFUSE, AccessTable
+from resolver.policy.discovery import describe, designations
 from resolver.policy.pipeline import PolicyPipeline
 
-__all__ = ["ALLOW", "DROP", "REFUSE", "AccessTable", "PolicyPipeline"]
+__all__ = ["ALLOW", "DROP", "REFUSE", "AccessTable", "PolicyPipeline", "describe", "designations"]

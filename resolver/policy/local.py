@@ -12,6 +12,7 @@ from enum import Enum
 
 from resolver import limits
 from resolver.effects import Outcome, Question
+from resolver.policy.discovery import OWNER, Designation
 from resolver.settings import HostEntry, PolicySettings
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
@@ -80,7 +81,6 @@ _ABSENT = (
     "onion.",  # RFC 7686: names of another system, which must not be sent to DNS servers
     "alt.",  # RFC 9476, for the same reason
     "home.arpa.",  # RFC 8375
-    "resolver.arpa.",  # RFC 9462 section 8: designated resolvers, which this resolver does not announce
     "service.arpa.",  # RFC 9665
 )
 
@@ -88,6 +88,8 @@ _ABSENT = (
 def special_zones() -> Iterator[tuple[str, LocalZoneType]]:
     """The built-in zones: RFC 6761, RFC 6303 and later RFCs about special-use names."""
     yield "localhost.", LocalZoneType.LOOPBACK
+    # RFC 9462 section 4: without designated resolvers there is no data, but the names exist.
+    yield "resolver.arpa.", LocalZoneType.NODATA
     for zone in (*_ABSENT, *_PRIVATE_REVERSE):
         yield zone, LocalZoneType.STATIC
 
@@ -108,10 +110,14 @@ class LocalZones:
     """
 
     def __init__(
-        self, settings: PolicySettings, resolved_zones: Iterable[str] = (), hosts: Iterable[HostEntry] = ()
+        self,
+        settings: PolicySettings,
+        resolved_zones: Iterable[str] = (),
+        hosts: Iterable[HostEntry] = (),
+        designations: Iterable[Designation] = (),
     ) -> None:
         """Compile `settings`. `resolved_zones` are resolved even if a local zone encloses them; `hosts` are the entries
-        of hosts files.
+        of hosts files; `designations` are the encrypted resolvers that are announced (RFC 9462).
 
         Raises:
             ValueError: naming the setting that is wrong.
@@ -129,6 +135,9 @@ class LocalZones:
             loopback = names.reverse_address("127.0.0.1")
             self._add_data(loopback, c.PTR, [names.from_text("localhost.")])
             self._add_data(names.reverse_address("::1"), c.PTR, [names.from_text("localhost.")])
+        announced = [one.rdata() for one in designations]
+        if announced:
+            self._add_data(names.from_text(OWNER), c.SVCB, announced)
         for text in settings.local_zones:
             zone_text, _, kind_text = text.strip().partition(" ")
             if not zone_text:

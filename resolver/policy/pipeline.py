@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from resolver import limits
 from resolver.effects import Outcome, Question
 from resolver.policy.access import AccessTable
+from resolver.policy.discovery import designations
 from resolver.policy.local import LocalZones
 from resolver.policy.rewrite import Dns64
 from resolver.settings import HostEntry, Settings
@@ -41,7 +42,8 @@ class PolicyPipeline:
         resolved = [*settings.configured_zones]
         resolved += [anchor.split(None, 1)[0] for anchor in settings.dnssec.trust_anchors]
         self.hosts = tuple(hosts)
-        self.local = LocalZones(policy, resolved, self.hosts)
+        self.designations = designations(settings)
+        self.local = LocalZones(policy, resolved, self.hosts, self.designations)
         self._dns64 = Dns64.create(policy)
         server = settings.server
         self._chaos = {

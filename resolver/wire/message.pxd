@@ -22,6 +22,7 @@ cdef struct QueryInfo:
     bint do_bit
     const uint8_t *cookie
     uint8_t cookie_len
+    bint padded             # it has a PADDING option (RFC 7830)
     bint non_plain
 
 

@@ -221,13 +221,13 @@ def test_client_whose_query_found_no_memory_is_disconnected(run: Callable[[Body]
 
 def test_client_that_does_not_read_is_not_fed(run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch) -> None:
     still_read = []
-    become_deaf = stream_listener._Client.pause_writing
+    become_deaf = stream_listener.DnsConnection.pause_writing
 
-    def pause_writing(client: stream_listener._Client) -> None:
+    def pause_writing(client: stream_listener.DnsConnection) -> None:
         become_deaf(client)
         still_read.append(client._transport is not None and client._transport.is_reading())
 
-    monkeypatch.setattr(stream_listener._Client, "pause_writing", pause_writing)
+    monkeypatch.setattr(stream_listener.DnsConnection, "pause_writing", pause_writing)
 
     async def body() -> None:
         parts = Parts()
@@ -284,13 +284,13 @@ def test_nothing_is_made_for_a_client_that_does_not_read(
     """The most octets ever unsent for one connection, and what others get meanwhile; no clock is looked at."""
     held = []
 
-    def watch(self: stream_listener._Client) -> None:
+    def watch(self: stream_listener.DnsConnection) -> None:
         work(self)
         if self._transport is not None:
             held.append(self._transport.get_write_buffer_size())
 
-    work = stream_listener._Client._work
-    monkeypatch.setattr(stream_listener._Client, "_work", watch)
+    work = stream_listener.DnsConnection._work
+    monkeypatch.setattr(stream_listener.DnsConnection, "_work", watch)
 
     async def body() -> None:
         parts = Parts()
@@ -346,7 +346,7 @@ def test_one_connection_has_no_more_than_its_share_of_a_turn(run: Callable[[Body
             packet = query(c.MX, edns_payload=None)
             parts.mesh.instant = large_outcome(ttl=0)
         listener = await serve(parts)
-        client, transport = stream_listener._Client(listener), Transport("127.0.0.1")
+        client, transport = stream_listener.DnsConnection(listener), Transport("127.0.0.1")
         client.connection_made(transport)  # type: ignore[arg-type]
         client.data_received((len(packet).to_bytes(2, "big") + packet) * 50)
         seen = 0
@@ -522,12 +522,12 @@ def test_one_network_may_not_take_all_connections(run: Callable[[Body], None], n
         listener = await serve(parts)
         clients = []
 
-        def wait(client: stream_listener._Client, queries: int) -> None:
+        def wait(client: stream_listener.DnsConnection, queries: int) -> None:
             client.waiting = queries
             listener.note_progress(client)
 
         def connect(host: str, busy: int = 1) -> bool:
-            client, transport = stream_listener._Client(listener), Arrived(host)
+            client, transport = stream_listener.DnsConnection(listener), Arrived(host)
             client.connection_made(transport)  # type: ignore[arg-type]
             wait(client, busy)
             clients.append(client)
@@ -572,10 +572,10 @@ def test_two_networks_may_not_hold_all_connections(
         anybody = Settings(policy=PolicySettings(allow=("0.0.0.0/0", "::/0")))
         parts = Parts(anybody, tcp_connections=16)
         listener = await serve(parts)
-        clients: list[stream_listener._Client] = []
+        clients: list[stream_listener.DnsConnection] = []
 
         def connect(host: str, data: bytes) -> Arrived:
-            client, transport = stream_listener._Client(listener), Arrived(host)
+            client, transport = stream_listener.DnsConnection(listener), Arrived(host)
             client.connection_made(transport)  # type: ignore[arg-type]
             if not transport.aborted:
                 client.data_received(data)
@@ -614,7 +614,7 @@ def test_two_networks_may_not_hold_all_connections(
 def test_a_connection_for_which_there_is_no_memory_keeps_no_place(run: Callable[[Body], None]) -> None:
     async def body() -> None:
         listener = await serve(Parts())
-        client = stream_listener._Client(listener)
+        client = stream_listener.DnsConnection(listener)
         listener._per_address = FullDict()
         with pytest.raises(MemoryError):
             client.connection_made(Arrived("127.0.0.1"))  # type: ignore[arg-type]

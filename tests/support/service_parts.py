@@ -94,6 +94,7 @@ class Sink:
     """Collects replies as views; None stands for silence."""
 
     idle_timeout = 10.0
+    padding_block = 0
     aborted = False
 
     def __init__(self, *, stream: bool = False) -> None:

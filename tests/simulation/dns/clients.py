@@ -166,6 +166,7 @@ class _Sink:
     packets: list[bytes] = field(default_factory=list)
     skipped: int = 0
     idle_timeout: float = 10.0
+    padding_block: int = 0
 
     def send(self, packet: bytes, peer: tuple[Any, ...]) -> None:
         self.packets.append(packet)

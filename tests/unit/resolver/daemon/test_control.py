@@ -59,7 +59,10 @@ class Worker:
         self.problem = ""
 
     def connections(self):
-        return {"accepted": 2, "rejected": 1}
+        return {"client_tcp": {"accepted": 2, "rejected": 1}}
+
+    def certificate_expiry(self):
+        return {"/etc/dns.pem": 1_800_000_000}
 
     async def do_reload(self):
         return self.problem

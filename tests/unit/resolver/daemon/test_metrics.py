@@ -13,7 +13,10 @@ from resolver.api import Resolver
 from resolver.daemon import metrics as room
 from resolver.daemon.autotrust import AnchorUpdater
 from resolver.daemon.metrics import MetricsServer, render
+from resolver.net.https_listener import HttpsListener
 from resolver.net.stream_listener import StreamListener, open_stream_socket
+from resolver.net.tls_listener import TlsListener
+from resolver.net.udp_listener import UdpListener
 from resolver.settings import DnssecSettings
 
 STATISTICS = {
@@ -58,12 +61,15 @@ def test_the_page_is_what_prometheus_reads():
 
 def test_every_counter_of_a_worker_has_a_metric_and_every_metric_a_counter():
     parts = Parts()
-    listener = StreamListener(parts.service, parts.fast, parts.plan.access, parts.settings.server)
+    given = (parts.service, parts.fast, parts.plan.access, parts.settings.server)
     dnssec = DnssecSettings(auto_trust_anchor_file="unused")
     rollover = AnchorUpdater(dnssec, now=None, ask=None, verify=None, changed=None, concluded=None)
     worker = {
         "slow_path": parts.service.statistics(), "fast_path": parts.fast.statistics(),
-        "client_tcp": listener.statistics(), "cache": parts.store.statistics(), "trust_anchors": rollover.statistics(),
+        "client_tcp": StreamListener(*given).statistics(), "client_dot": TlsListener(*given, None).statistics(),
+        "client_doh": HttpsListener(*given, None, path="/").statistics(),
+        "client_udp": UdpListener(parts.service, parts.fast).statistics(), "tls": {"certificate_expiry": {"a.pem": 1}},
+        "cache": parts.store.statistics(), "trust_anchors": rollover.statistics(),
     }
 
     async def main():

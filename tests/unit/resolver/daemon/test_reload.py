@@ -1,14 +1,17 @@
 """A reload is all or nothing: whatever fails before the switch leaves the old settings, sockets and descriptors."""
 
 import asyncio
+import contextlib
 import errno
 import gc
 import os
 import re
 import resource
 import socket
+import ssl
 
 import pytest
+from support.certs import Authority
 from support.http_peer import run_on
 from support.ports import free_port
 
@@ -17,7 +20,7 @@ from resolver.api import Resolver, make_store
 from resolver.cache import Store
 from resolver.daemon import config, runtime_config, sockets, supervisor
 from resolver.daemon import worker as room
-from resolver.daemon.config_reload import RELOAD_DONE
+from resolver.daemon.config_reload import RELOAD_DONE, merge_restart_only
 from resolver.daemon.management_sockets import open_management_sockets
 from resolver.daemon.runtime_config import Listeners, RuntimeConfig
 from resolver.daemon.sockets import open_endpoints
@@ -233,7 +236,7 @@ def test_counters_of_connections_outlive_their_listeners(serving):
         found = opened.worker.commands.perform({"command": "statistics"})["client_tcp"]
         assert found == {
             "accepted": 2, "rejected": 0, "timed_out": 0, "malformed": 0, "write_overrun": 0, "evicted": 0,
-            "connections": 0,
+            "connections": 0, "bad_proxy_headers": 0,
         }
         assert len(opened.worker.listeners) == 1
 
@@ -653,3 +656,136 @@ def test_a_copy_of_an_endpoint_that_cannot_be_made_leaves_nothing():
         endpoint.duplicate()
     assert len(os.listdir("/proc/self/fd")) == before, caught
     endpoint.close()
+
+
+# --- listeners with TLS and access lists ------------------------------------------------------------------------------
+
+
+def tls(leaf, port, *more, protocol="tls"):
+    """The tables of a listener with TLS."""
+    lines = "".join(f"{line}\n" for line in more)
+    return (
+        f'[tls]\ncertificate = "{leaf.certificate}"\nkey = "{leaf.key}"\nname = "dns.example"\n[[listener]]\n'
+        f'address = "127.0.0.1:{port}"\nprotocol = "{protocol}"\n{lines}'
+    )
+
+
+async def over_tls(port, authority, context=None):
+    """The number of box.lan over DNS over TLS; None when the query is refused."""
+    context = context or ssl.create_default_context(cafile=str(authority.cafile))
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="dns.example")
+    query = make_query(7, names.from_text("box.lan."), c.A)
+    writer.write(len(query).to_bytes(2, "big") + query)
+    reply = MessageView.parse(await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big")))
+    writer.close()
+    with contextlib.suppress(ConnectionError, ssl.SSLError):
+        await writer.wait_closed()
+    return reply.answer[0].rdata(0)[3] if reply.answer else None
+
+
+def test_a_listener_with_tls_comes_changes_and_goes(serving, tmp_path):
+    authority = Authority(tmp_path)
+    leaf = authority.leaf("dns.example")
+    port = free_port()
+
+    async def test(opened):
+        assert await opened.reload(1, opened.port, extra=tls(leaf, port)) == ""
+        assert await over_tls(port, authority) == 1
+        assert await opened.reload(2, opened.port, extra=tls(leaf, port, 'refuse = ["127.0.0.0/8"]')) == ""
+        assert await over_tls(port, authority) is None
+        assert await opened.numbers(opened.port) == [2, 2], "the list is of this listener alone"
+        assert await opened.reload(3, opened.port) == ""
+        with pytest.raises(ConnectionRefusedError):
+            await over_tls(port, authority)
+        counters = opened.worker.commands.perform({"command": "statistics"})["client_dot"]
+        assert (counters["accepted"], counters["handshakes"], counters["connections"]) == (2, 2, 0)
+
+    serving(test)
+
+
+def test_a_new_certificate_is_used_and_a_bad_one_changes_nothing(serving, tmp_path):
+    authority = Authority(tmp_path)
+    leaf = authority.leaf("dns.example")
+    port = free_port()
+
+    async def test(opened):
+        extra = tls(leaf, port)
+        assert await opened.reload(1, opened.port, extra=extra) == ""
+        before = opened.worker.current.certificates
+        assert await opened.reload(2, opened.port, extra=extra) == ""
+        assert opened.worker.current.certificates is before, "the same files: sessions are resumed"
+        good = leaf.key.read_bytes()
+        leaf.key.write_bytes(b"no key")
+        said = await opened.reload(3, opened.port, extra=extra)
+        assert said.startswith(f"{opened.path}:3: tls.key: ") and str(leaf.key) in said
+        assert await over_tls(port, authority) == 2 and await opened.numbers(opened.port) == [2, 2]
+        leaf.key.write_bytes(good)
+        other_folder = tmp_path / "other"
+        other_folder.mkdir()
+        other = Authority(other_folder)
+        new = other.leaf("dns.example")
+        leaf.certificate.write_bytes(new.certificate.read_bytes())
+        assert "is not the key of" in await opened.reload(3, opened.port, extra=extra)
+        leaf.key.write_bytes(new.key.read_bytes())
+        assert await opened.reload(3, opened.port, extra=extra) == ""
+        assert await over_tls(port, other) == 3
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await over_tls(port, authority)
+
+    serving(test)
+
+
+def test_the_path_of_https_and_discovery_follow_a_reload(serving, tmp_path):
+    leaf = Authority(tmp_path).leaf("dns.example")
+    port = free_port()
+    question = make_query(7, names.from_text("_dns.resolver.arpa."), c.SVCB)
+
+    async def announced(opened):
+        reader, writer = await asyncio.open_connection("127.0.0.1", opened.port)
+        writer.write(len(question).to_bytes(2, "big") + question)
+        reply = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
+        writer.close()
+        return [rrset.rdata(0) for rrset in MessageView.parse(reply).answer]
+
+    async def test(opened):
+        assert await announced(opened) == []
+        assert await opened.reload(1, opened.port, extra=tls(leaf, port, 'path = "/one"', protocol="https")) == ""
+        [rdata] = await announced(opened)
+        assert b"/one{?dns}" in rdata
+        assert await opened.reload(1, opened.port, extra=tls(leaf, port, 'path = "/two"', protocol="https")) == ""
+        [rdata] = await announced(opened)
+        assert b"/two{?dns}" in rdata
+        [listener] = [one.tcp for one in opened.worker.listeners if one.udp is None]
+        assert listener.path == b"/two"
+
+    serving(test)
+
+
+def test_an_access_list_of_a_listener_without_tls_holds_for_udp_and_tcp(serving):
+    port = free_port()
+
+    async def test(opened):
+        extra = f'[[listener]]\naddress = "127.0.0.1:{port}"\nallow = ["192.0.2.0/24"]\n'
+        assert await opened.reload(1, opened.port, extra=extra) == ""
+        for _ in range(2):  # the second query could be answered from the cache
+            assert await opened.numbers(opened.port) == [1, 1]
+            with pytest.raises(IndexError):
+                await opened.numbers(port)
+        assert await opened.reload(1, opened.port, extra=extra.replace("192.0.2.0/24", "127.0.0.1")) == ""
+        assert await opened.numbers(port) == [1, 1]
+
+    serving(test)
+
+
+def test_several_workers_keep_their_addresses(caplog):
+    old = config.parse('[server]\nlisten = ["127.0.0.1:53"]\n[[listener]]\naddress = "127.0.0.2:53"\n')
+    new = config.parse(
+        '[server]\nlisten = ["127.0.0.1:53"]\n[[listener]]\naddress = "127.0.0.3:53"\n'
+    )
+    assert merge_restart_only(old, new, several=True).listeners == old.listeners
+    assert "listener" in caplog.text
+    assert merge_restart_only(old, new, several=False).listeners == new.listeners
+    same = config.parse(
+        '[server]\nlisten = ["127.0.0.1:53"]\n[[listener]]\naddress = "127.0.0.2:53"\nallow = ["0.0.0.0/0"]\n'
+    )
+    assert merge_restart_only(old, same, several=True).listener == same.listener, "its other settings do change"

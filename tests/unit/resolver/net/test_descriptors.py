@@ -5,7 +5,7 @@ import resource
 import pytest
 
 from resolver import limits
-from resolver.daemon.runtime_config import within_descriptors
+from resolver.daemon.runtime_config import connections_per_address, within_descriptors
 from resolver.net import descriptors
 from resolver.settings import ServerSettings
 
@@ -37,9 +37,10 @@ def test_connections_of_clients_follow_from_the_descriptors(
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 1024))
     server = ServerSettings(listen=("127.0.0.1:53", "[::1]:53"), tcp_connections=200)
-    assert within_descriptors(server) == ServerSettings(listen=server.listen, tcp_connections=148)
+    found = within_descriptors(server, connections_per_address(2))
+    assert found == ServerSettings(listen=server.listen, tcp_connections=148)
     assert "permits 148 TCP connections" in caplog.text and "not 200" in caplog.text
     caplog.clear()
     one = ServerSettings(listen=("127.0.0.1:53",), tcp_connections=328)
-    assert within_descriptors(one) is one
+    assert within_descriptors(one, connections_per_address(1)) is one
     assert caplog.records == []

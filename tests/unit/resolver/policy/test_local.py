@@ -64,7 +64,6 @@ def test_the_answer_has_the_spelling_of_the_question_and_is_never_secure():
         "foo.onion.",
         "b.alt.",
         "h.home.arpa.",
-        "_dns.resolver.arpa.",
         "9.10.in-addr.arpa.",
         "1.16.172.in-addr.arpa.",
         "1.31.172.in-addr.arpa.",

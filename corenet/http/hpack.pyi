@@ -1,0 +1,36 @@
+from typing import final
+
+from typing_extensions import Buffer
+
+HUFFMAN_LENGTHS: bytes
+STATIC_TABLE: tuple[tuple[bytes, bytes], ...]
+
+@final
+class DynamicTable:
+    @property
+    def count(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def limit(self) -> int: ...
+    @property
+    def inserted(self) -> int: ...
+
+@final
+class HpackEncoder:
+    table: DynamicTable
+    def __init__(self, table_size: int | None = None) -> None: ...
+    def set_limit(self, limit: int) -> int: ...
+    def encode(self, fields: list[tuple[bytes, bytes]], sensitive: frozenset[bytes] = ...) -> bytes: ...
+
+@final
+class HpackDecoder:
+    table: DynamicTable
+    over_limit: bool
+    def __init__(
+        self, table_size: int | None = None, *, max_list: int | None = None, max_fields: int | None = None
+    ) -> None: ...
+    def decode(self, block: Buffer) -> list[tuple[bytes, bytes]]: ...
+
+def huffman_encode(text: bytes) -> bytes: ...
+def huffman_decode(code: bytes) -> bytes: ...

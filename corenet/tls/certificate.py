@@ -1,0 +1,127 @@
+"""What a server must know about its own certificate: until when it is valid, and for which names.
+
+The standard library decodes only certificates of peers that it has verified. A server has its own as a PEM file, so the
+few fields are read here from the DER encoding (X.690; RFC 5280 section 4.1). Each length is checked against the octets
+that are there. Nothing here verifies a signature: the file is the operator's.
+"""
+
+import binascii
+import calendar
+import re
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import NamedTuple
+
+__all__ = ["CertificateInfo", "certificate_info"]
+
+_SEQUENCE = 0x30
+_OBJECT_IDENTIFIER = 0x06
+_OCTET_STRING = 0x04
+_UTC_TIME = 0x17
+_GENERALIZED_TIME = 0x18
+_VERSION = 0xA0
+_EXTENSIONS = 0xA3
+_DNS_NAME = 0x82
+_IP_ADDRESS = 0x87
+_SUBJECT_ALTERNATIVE_NAME = b"\x55\x1d\x11"  # 2.5.29.17
+_BEFORE_VALIDITY = 3  # serial number, signature algorithm, issuer
+_LENGTH_OCTETS = 4
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----\s(.*?)-----END CERTIFICATE-----", re.DOTALL)
+
+
+class CertificateInfo(NamedTuple):
+    """The first certificate of a PEM file. `not_after` is in seconds since 1970; `names` are lower-case DNS names."""
+
+    not_after: int
+    names: tuple[str, ...]
+    addresses: tuple[IPv4Address | IPv6Address, ...]
+
+
+class _Element(NamedTuple):
+    tag: int
+    content: bytes
+
+
+def certificate_info(pem: bytes) -> CertificateInfo:
+    """Read the first certificate in `pem`, which is the server's own when a chain follows.
+
+    Raises:
+        ValueError: there is none, or it is not encoded as RFC 5280 says.
+    """
+    found = _PEM.search(pem)
+    if found is None:
+        raise ValueError("there is no certificate in it (-----BEGIN CERTIFICATE-----)")
+    try:
+        der = binascii.a2b_base64(found[1], strict_mode=False)
+    except binascii.Error as error:
+        raise ValueError(f"the certificate is not base64: {error}") from None
+    certificate = _elements(der)
+    if not certificate or certificate[0].tag != _SEQUENCE:
+        raise ValueError("the certificate is not DER")
+    parts = _elements(certificate[0].content)
+    if not parts:
+        raise ValueError("the certificate is empty")
+    fields = _elements(parts[0].content)
+    if fields and fields[0].tag == _VERSION:
+        fields = fields[1:]
+    if len(fields) <= _BEFORE_VALIDITY:
+        raise ValueError("the certificate has no validity")
+    validity = _elements(fields[_BEFORE_VALIDITY].content)
+    if len(validity) != 2:
+        raise ValueError("the certificate's validity is not two times")
+    names: list[str] = []
+    addresses: list[IPv4Address | IPv6Address] = []
+    for field in fields[_BEFORE_VALIDITY + 1:]:
+        if field.tag == _EXTENSIONS:
+            _read_alternative_names(field.content, names, addresses)
+    return CertificateInfo(_seconds(validity[1]), tuple(names), tuple(addresses))
+
+
+def _read_alternative_names(
+    extensions: bytes, names: list[str], addresses: list[IPv4Address | IPv6Address]
+) -> None:
+    for outer in _elements(extensions):
+        for extension in _elements(outer.content):
+            parts = _elements(extension.content)
+            if len(parts) < 2 or parts[0] != (_OBJECT_IDENTIFIER, _SUBJECT_ALTERNATIVE_NAME):
+                continue
+            if parts[-1].tag != _OCTET_STRING:
+                raise ValueError("an extension of the certificate has no value")
+            for sequence in _elements(parts[-1].content):
+                for name in _elements(sequence.content):
+                    if name.tag == _DNS_NAME:
+                        names.append(name.content.decode("ascii", "replace").lower())
+                    elif name.tag == _IP_ADDRESS and len(name.content) in (4, 16):
+                        addresses.append(ip_address(name.content))
+
+
+def _elements(data: bytes) -> list[_Element]:
+    """The DER elements that `data` consists of."""
+    found: list[_Element] = []
+    at, end = 0, len(data)
+    while at < end:
+        if at + 2 > end:
+            raise ValueError("the certificate is cut off")
+        tag, length = data[at], data[at + 1]
+        at += 2
+        if length & 0x80:
+            count = length & 0x7F
+            if not 0 < count <= _LENGTH_OCTETS or at + count > end:
+                raise ValueError("the certificate is not DER")
+            length = int.from_bytes(data[at:at + count], "big")
+            at += count
+        if length > end - at:
+            raise ValueError("the certificate is cut off")
+        found.append(_Element(tag, data[at:at + length]))
+        at += length
+    return found
+
+
+def _seconds(time: _Element) -> int:
+    """Seconds since 1970 (RFC 5280 section 4.1.2.5: UTCTime to 2049, GeneralizedTime from 2050, both in UTC)."""
+    text = time.content.decode("ascii", "replace")
+    if time.tag == _UTC_TIME and re.fullmatch(r"\d{12}Z", text, re.ASCII):
+        text = ("19" if text[:2] >= "50" else "20") + text
+    elif time.tag != _GENERALIZED_TIME or not re.fullmatch(r"\d{14}Z", text, re.ASCII):
+        raise ValueError("the end of the certificate's validity is not a time of RFC 5280")
+    numbers = [int(text[:4]), *(int(text[at:at + 2]) for at in range(4, 14, 2))]
+    return calendar.timegm((*numbers, 0, 0, 0))  # type: ignore[arg-type]

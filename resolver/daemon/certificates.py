@@ -1,0 +1,134 @@
+"""The certificates of the daemon: read, checked, made into TLS contexts, and watched until they expire.
+
+`load` reads every file and raises before anything of the old certificates is replaced, so a wrong file on reload leaves
+the old ones in use. Files whose content has not changed keep their contexts: a context holds the key of its session
+tickets, so clients go on resuming their sessions after a reload that was about something else. Workers share the
+contexts that were made before the fork, and with them that key.
+"""
+
+from collections.abc import Iterable, Iterator
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from corenet.tls import CertificateInfo, certificate_info, server_context
+from resolver import limits
+from resolver.settings import Settings, TlsSettings
+
+__all__ = ["ALPN", "Certificates", "ExpiryWatch", "load"]
+
+ALPN = {"tls": ("dot",), "https": ("h2", "http/1.1")}
+"""Protocols offered by the listeners with TLS (RFC 7858 section 3.1 registers "dot")."""
+DAY = 86_400
+
+
+class Pair(NamedTuple):
+    """One certificate and its key; `identity` changes with the content of either file."""
+
+    certificate: str
+    key: str
+    identity: bytes
+    info: CertificateInfo
+
+
+class Certificates:
+    """All certificates of a configuration, with the contexts of each protocol."""
+
+    def __init__(self, pairs: tuple[Pair, ...], contexts: dict[str, Any]) -> None:
+        self.pairs = pairs
+        self._contexts = contexts
+
+    def context(self, protocol: str) -> Any:
+        """The `ssl.SSLContext` of listeners of `protocol`."""
+        return self._contexts[protocol]
+
+    def expiry(self) -> dict[str, int]:
+        """When each certificate ceases to be valid, in seconds since 1970, by file."""
+        return {pair.certificate: pair.info.not_after for pair in self.pairs}
+
+
+def load(settings: Settings, before: Certificates | None = None) -> Certificates | None:
+    """Read the certificates that `settings` need; None when no listener has TLS. `before` are those in use.
+
+    Raises:
+        ValueError: naming the setting, the file and the reason why it cannot be used.
+    """
+    protocols = {listener.protocol for listener in settings.listeners} & ALPN.keys()
+    if not protocols:
+        return None
+    pairs = tuple(_read_pairs(settings.tls))
+    if before is not None and before.pairs == pairs and protocols <= before._contexts.keys():
+        return before
+    return Certificates(pairs, {protocol: _context(pairs, ALPN[protocol]) for protocol in ALPN})
+
+
+class ExpiryWatch:
+    """Which warnings about certificates are due; each is given once a day. Without a clock: `now` is an argument."""
+
+    def __init__(self) -> None:
+        self._warned: dict[str, int] = {}
+
+    def due(self, certificates: Certificates, now: int) -> list[str]:
+        """Sentences about the certificates that expire within `limits.CERTIFICATE_WARNING` days, or have expired."""
+        found = []
+        for file, not_after in certificates.expiry().items():
+            left, day = not_after - now, now // DAY
+            if left >= limits.CERTIFICATE_WARNING * DAY or self._warned.get(file) == day:
+                continue
+            self._warned[file] = day
+            when = f"expires in {left // DAY} days" if left > 0 else "has expired, so clients refuse it"
+            found.append(f"tls.certificate: {file} {when}; renew it and reload (SIGHUP)")
+        return found
+
+
+def _read_pairs(tls: TlsSettings) -> Iterator[Pair]:
+    for certificate, key in zip(tls.certificate, tls.key, strict=True):
+        chain, secret = _read(certificate, "tls.certificate"), _read(key, "tls.key")
+        try:
+            info = certificate_info(chain)
+        except ValueError as error:
+            raise ValueError(f"tls.certificate: {certificate!r}: {error}") from None
+        if b"ENCRYPTED" in secret:
+            raise ValueError(f"tls.key: {key!r}: the key is encrypted, and nobody is there to type its passphrase")
+        yield Pair(certificate, key, sha256(sha256(chain).digest() + sha256(secret).digest()).digest(), info)
+
+
+def _read(path: str, setting: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(limits.TLS_FILE_SIZE + 1)
+    except OSError as error:
+        raise ValueError(f"{setting}: {path!r}: cannot be read: {error.strerror}") from None
+    if len(data) > limits.TLS_FILE_SIZE:
+        raise ValueError(f"{setting}: {path!r}: it is larger than {limits.TLS_FILE_SIZE} bytes")
+    return data
+
+
+def _context(pairs: Iterable[Pair], alpn: tuple[str, ...]) -> Any:
+    """A context with all of `pairs`: the first, unless the client asks for a name (SNI) that another one has."""
+    contexts = [(pair, _single_context(pair, alpn)) for pair in pairs]
+    first = contexts[0][1]
+    by_name: dict[str, Any] = {}
+    for pair, context in contexts:
+        for name in pair.info.names:
+            by_name.setdefault(name, context)
+    if len(contexts) > 1:
+
+        def choose(connection: Any, name: str | None, _context: Any) -> None:
+            wanted = (name or "").lower()
+            found = by_name.get(wanted) or by_name.get("*." + wanted.partition(".")[2])
+            if found is not None:
+                connection.context = found
+
+        first.sni_callback = choose
+    return first
+
+
+def _single_context(pair: Pair, alpn: tuple[str, ...]) -> Any:
+    try:
+        return server_context(pair.certificate, pair.key, alpn=alpn)
+    except OSError as error:
+        reason = getattr(error, "reason", None)
+        if reason == "KEY_VALUES_MISMATCH":
+            raise ValueError(f"tls.key: {pair.key!r}: it is not the key of {pair.certificate}") from None
+        words = str(reason).replace("_", " ").lower() if reason else error.strerror or str(error)
+        raise ValueError(f"tls.key: {pair.key!r}: cannot be used with {pair.certificate}: {words}") from None

@@ -1,0 +1,316 @@
+"""HTTP/2 on one connection for DNS over HTTPS: many exchanges at the same time, answered in any order.
+
+The codec (`corenet.http.h2`) keeps the states of streams, flow control and the budgets against floods. A stream here is
+in one of three states: its request is received (`_requests`), its query waits for the service (`_Exchange`), or its
+response was given to the codec. Cached answers go from the first to the last state at once.
+
+What is bounded: streams by the pipeline limit of the listener, a body by the size of a DNS message, all bodies of a
+connection that are not complete by its window (`DOH_WINDOW`), responses that the client does not take by
+`STREAM_WRITE_LIMIT`. A request has `message_timeout` to be completed, and the client has as long to open its windows.
+Nothing is read while the client does not read.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from corenet.http.errors import RemoteProtocolError
+from corenet.http.events import Data, End, Informational, Request, Response
+from corenet.http.h2 import SERVER, H2Connection
+from corenet.http.h2_events import NO_ERROR, StreamReset
+from resolver import limits
+from resolver.net import doh
+from resolver.wire.consts import MESSAGE_MAX
+
+if TYPE_CHECKING:
+    from resolver.net.http1_session import Requester
+    from resolver.net.service import PendingQuery
+
+__all__ = ["Http2Session"]
+
+
+class _Request:
+    """A request that is being received: of GET the `message`, of POST the `body`, or why it is refused.
+
+    The body of a request that is refused is dropped. Its response waits for the end of it, because some clients do not
+    read before they have sent everything; but not for more than `DOH_WINDOW` octets.
+    """
+
+    __slots__ = ("began", "body", "dropped", "is_head", "message", "refusal")
+
+    def __init__(self, began: float, is_head: bool) -> None:
+        self.began = began
+        self.is_head = is_head
+        self.message = b""
+        self.body: bytearray | None = None
+        self.dropped = 0
+        self.refusal: doh.Refusal | None = None
+
+
+class _Exchange:
+    """The sink of one query that is being answered."""
+
+    __slots__ = ("_session", "pending", "stream_id")
+
+    stream = True
+    idle_timeout = 0.0  # edns-tcp-keepalive is not for HTTP (RFC 7828 section 3)
+
+    def __init__(self, session: "Http2Session", stream_id: int) -> None:
+        self._session = session
+        self.stream_id = stream_id
+        self.pending: PendingQuery | None = None
+
+    @property
+    def padding_block(self) -> int:
+        """Size of the blocks to which replies are padded."""
+        return self._session.padding_block
+
+    def send(self, packet: bytes, peer: tuple[Any, ...]) -> None:
+        """Send a reply of `Service`."""
+        self._session.finish(self, packet, doh.freshness(packet))
+
+    def skip(self) -> None:
+        """The message was no query, or its client is not answered."""
+        self._session.finish(self, None, None)
+
+    def forget(self, pending: "PendingQuery") -> None:
+        """`pending` no longer waits."""
+        self.pending = None
+
+    def abort(self) -> None:
+        """A reply that is due cannot be made."""
+        self._session.abort()
+
+
+class Http2Session:
+    """The HTTP/2 side of a connection."""
+
+    def __init__(self, connection: "Requester", transport: asyncio.Transport, path: bytes) -> None:
+        self._connection = connection
+        self._transport = transport
+        self._path = path
+        listener = connection.listener
+        self._codec = H2Connection(
+            SERVER,
+            window=MESSAGE_MAX + 1,  # one octet more than a message: a longer body is seen before the window is full
+            connection_window=limits.DOH_WINDOW,
+            max_streams=listener.pipeline,
+            max_head=limits.DOH_HEAD,
+            max_fields=limits.DOH_FIELDS,
+        )
+        self.padding_block: int = listener.padding_block
+        self._requests: dict[int, _Request] = {}
+        self._waiting: dict[int, _Exchange] = {}
+        self._unread = b""
+        self._reading = True
+        self._in_feed = False
+        self._idle_since = connection.now()
+        self._unsent_since: float | None = None
+        self._write_blocked_since: float | None = None
+        self._flush()
+
+    # --- from the connection ---------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> None:
+        """Take octets of frames, cut anywhere."""
+        if self._write_blocked_since is not None:
+            self._unread += data
+            self._update_reading()
+            return
+        if self._transport.is_closing():
+            return
+        self._in_feed = True
+        try:
+            for stream_id, event in self._codec.feed(data, self._connection.now()):
+                self._handle(stream_id, event)
+        except RemoteProtocolError:
+            self._connection.listener.malformed += 1
+            self._flush()
+            self._transport.close()
+            return
+        finally:
+            self._in_feed = False
+        self._flush()
+
+    def is_late(self, now: float) -> bool:
+        """Whether a timeout has passed: of a begun request, of responses that are not read, or the idle timeout."""
+        listener = self._connection.listener
+        oldest = next(iter(self._requests.values()), None)
+        for since in (None if oldest is None else oldest.began, self._unsent_since, self._write_blocked_since):
+            if since is not None and now - since > listener.message_timeout:
+                return True
+        return not self._waiting and now - self._idle_since > listener.idle_timeout
+
+    def pause_writing(self) -> None:
+        """The client does not read: nothing more is read from it."""
+        self._write_blocked_since = self._connection.now()
+        self._update_reading()
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        self._write_blocked_since = None
+        data, self._unread = self._unread, b""
+        if data:
+            self.receive(data)
+        self._update_reading()
+
+    def close(self) -> None:
+        """The connection has ended: cancel the queries that wait."""
+        self._unread = b""
+        self._requests.clear()
+        waiting, self._waiting = self._waiting, {}
+        for exchange in waiting.values():
+            if exchange.pending is not None:
+                exchange.pending.service.forget(exchange.pending)
+
+    def abort(self) -> None:
+        """A reply that is due cannot be made."""
+        self._connection.abort()
+
+    # --- exchanges -------------------------------------------------------------------------------------------------
+
+    def _handle(self, stream_id: int, event: Any) -> None:
+        kind = type(event)
+        if kind is Request:
+            self._begin(stream_id, event)
+        elif kind is Data:
+            self._add(stream_id, event.data)
+        elif kind is End:
+            request = self._requests.pop(stream_id, None)
+            if request is not None:
+                self._complete(stream_id, request)
+        elif kind is StreamReset:
+            self._requests.pop(stream_id, None)
+            exchange = self._waiting.pop(stream_id, None)
+            if exchange is not None:
+                self._connection.waiting = len(self._waiting)
+                if exchange.pending is not None:
+                    exchange.pending.service.forget(exchange.pending)
+
+    def _begin(self, stream_id: int, event: Request) -> None:
+        headers = event.headers
+        types = headers.get_list("content-type")
+        content_type = types[0].encode("latin-1") if len(types) == 1 else None
+        judged = doh.judge(event.method, event.target, content_type, "content-encoding" in headers, self._path)
+        request = self._requests[stream_id] = _Request(self._connection.now(), event.method == b"HEAD")
+        if isinstance(judged, doh.Refusal):
+            request.refusal = judged
+        elif isinstance(judged, bytes):
+            request.message = judged
+        else:
+            if doh.is_too_large(headers.get("content-length", "0")):
+                request.refusal = doh.TOO_LARGE
+                return
+            request.body = bytearray()
+            if headers.get("expect", "").lower() == "100-continue":
+                self._codec.send_response(stream_id, Informational(100, []))
+
+    def _add(self, stream_id: int, data: bytes) -> None:
+        request = self._requests.get(stream_id)
+        if request is None:
+            return  # its connection was aborted
+        if request.body is None:
+            # The body of a GET request means nothing (RFC 9110 section 9.3.1).
+            self._codec.acknowledge(stream_id, len(data))
+            request.dropped += len(data)
+            if request.dropped > limits.DOH_WINDOW:
+                del self._requests[stream_id]
+                self._refuse(stream_id, request.refusal or doh.TOO_LARGE, is_head=request.is_head)
+                self._codec.reset(stream_id, NO_ERROR)  # RFC 9113 section 8.1
+            return
+        request.body += data
+        if len(request.body) > MESSAGE_MAX:
+            size, request.body = len(request.body), None
+            self._codec.acknowledge(stream_id, size)
+            request.dropped, request.refusal = size, doh.TOO_LARGE
+
+    def _complete(self, stream_id: int, request: _Request) -> None:
+        """The request was received whole."""
+        connection = self._connection
+        self._idle_since = connection.now()
+        if request.refusal is not None:
+            self._refuse(stream_id, request.refusal, is_head=request.is_head)
+            return
+        message = request.message
+        if request.body is not None:
+            message = bytes(request.body)
+            if message and self._codec.is_open(stream_id):
+                self._codec.acknowledge(stream_id, len(message))
+        exchange = self._waiting[stream_id] = _Exchange(self, stream_id)
+        connection.waiting = len(self._waiting)
+        try:
+            reply, fresh, pending = connection.ask(message, exchange)
+        except BaseException:
+            connection.abort()  # no memory: no reply comes, and the client must not wait for one
+            raise
+        if reply is not None:
+            self.finish(exchange, reply, fresh)
+        elif pending is not None and stream_id in self._waiting:
+            exchange.pending = pending
+        connection.note_progress()
+
+    def finish(self, exchange: _Exchange, packet: bytes | None, fresh: int | None) -> None:
+        """Send `packet` as the response of `exchange`, or an error without one."""
+        stream_id, connection = exchange.stream_id, self._connection
+        if self._waiting.pop(stream_id, None) is None:
+            return
+        connection.waiting = len(self._waiting)
+        self._idle_since = connection.now()
+        if not self._codec.is_open(stream_id) or self._transport.is_closing():
+            return
+        if packet is None:
+            self._refuse(stream_id, doh.Refusal(400, "The message is not a DNS query."))
+        else:
+            fields = [
+                (b"content-type", doh.MEDIA_TYPE),
+                (b"content-length", b"%d" % len(packet)),
+                (b"cache-control", doh.cache_control(fresh)),
+            ]
+            self._codec.send_response(stream_id, Response(200, fields))
+            self._codec.send_data(stream_id, packet, end=True)
+        # Each response leaves in a TLS record of its own: dnsperf loses all but the first of several in one.
+        self._flush()
+        if not self._in_feed:
+            connection.note_progress()
+
+    def _refuse(self, stream_id: int, refusal: doh.Refusal, *, is_head: bool = False) -> None:
+        """Answer with an error."""
+        codec = self._codec
+        self._connection.listener.note_refused(refusal.status)
+        body = refusal.text.encode() + b"\n"
+        fields = [(b"content-type", b"text/plain"), (b"cache-control", doh.NO_STORE)]
+        if refusal.status == 405:
+            fields.append((b"allow", doh.METHODS))
+        codec.send_response(stream_id, Response(refusal.status, fields), end=is_head)
+        if not is_head:
+            codec.send_data(stream_id, body, end=True)
+
+    # --- octets ----------------------------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        """Send what the codec has, and see to it that the client takes it."""
+        transport, codec = self._transport, self._codec
+        if transport.is_closing():
+            return
+        data = codec.data_to_send()
+        if data:
+            transport.write(data)
+        unsent = codec.unsent()
+        if not unsent:
+            self._unsent_since = None
+        elif self._unsent_since is None:
+            self._unsent_since = self._connection.now()
+        blocked = 0 if self._write_blocked_since is None else transport.get_write_buffer_size()
+        if unsent + blocked > limits.STREAM_WRITE_LIMIT:
+            self._connection.listener.write_overrun += 1
+            self._connection.abort()
+
+    def _update_reading(self) -> None:
+        if self._transport.is_closing():
+            return
+        wanted = self._write_blocked_since is None
+        if wanted is not self._reading:
+            self._reading = wanted
+            if wanted:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()

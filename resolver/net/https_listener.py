@@ -1,0 +1,148 @@
+"""DNS over HTTPS towards clients (RFC 8484): `TlsListener` with HTTP on its connections.
+
+The HTTP version of a connection is negotiated in the handshake (ALPN). Then `resolver.net.http1_session` or
+`resolver.net.http2_session` speaks it. Both judge requests by `resolver.net.doh` and answer them by
+`HttpsConnection.ask`: from the cache by the fast path, else by the service. A request without a DNS message gets a status that tells what is
+wrong with it, and is counted by that status.
+"""
+
+import asyncio
+from typing import Any, Protocol
+
+from resolver.net.http1_session import Http1Session
+from resolver.net.http2_session import Http2Session
+from resolver.net.service import PendingQuery, Sink
+from resolver.net.stream_connection import StreamConnection
+from resolver.net.tls_listener import TlsListener
+from resolver.wire import consts as c
+
+__all__ = ["HttpsConnection", "HttpsListener"]
+
+RCODE_BITS = 0x0F
+TC_BIT = 0x02
+
+
+class HttpsListener(TlsListener):
+    """The listener of one socket for DNS over HTTPS, and all its connections."""
+
+    def __init__(self, *given: Any, path: str, **options: Any) -> None:
+        """`path` is the path of requests; the rest is as in `TlsListener`."""
+        super().__init__(*given, **options)
+        self.path = path.encode()
+        self.requests = 0
+        self.http2_connections = 0
+        self.refused: dict[int, int] = {}
+
+    def make_connection(self) -> StreamConnection:
+        """The protocol of a new connection."""
+        return HttpsConnection(self)
+
+    def reconfigure(self, context: Any, path: str) -> None:
+        """Use `context` and `path` for new connections."""
+        super().reconfigure(context, path)
+        self.path = path.encode()
+
+    def note_refused(self, status: int) -> None:
+        """A request was answered with `status` instead of a DNS message."""
+        self.refused[status] = self.refused.get(status, 0) + 1
+
+    def statistics(self) -> dict[str, Any]:
+        """Counters since the start, by name; ``refused`` maps statuses to counts."""
+        return {
+            **super().statistics(),
+            "requests": self.requests,
+            "http2_connections": self.http2_connections,
+            "refused": dict(self.refused),
+        }
+
+
+class Session(Protocol):
+    """What speaks HTTP on a connection."""
+
+    def receive(self, data: bytes) -> None: ...
+
+    def is_late(self, now: float) -> bool: ...
+
+    def pause_writing(self) -> None: ...
+
+    def resume_writing(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class HttpsConnection(StreamConnection):
+    """One connection of a client."""
+
+    __slots__ = ("_session", "listener")
+
+    def __init__(self, listener: HttpsListener) -> None:
+        super().__init__(listener)
+        self.listener = listener
+        self._session: Session | None = None
+
+    # --- StreamConnection ------------------------------------------------------------------------------------------
+
+    def opened(self, transport: asyncio.Transport) -> None:
+        """Requests may come from now on."""
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None and tls.selected_alpn_protocol() == "h2":
+            self.listener.http2_connections += 1
+            self._session = Http2Session(self, transport, self.listener.path)
+        else:
+            self._session = Http1Session(self, transport, self.listener.path)
+
+    def received(self, data: bytes) -> None:
+        """Octets of requests, cut anywhere."""
+        assert self._session is not None
+        self._session.receive(data)
+
+    def closed(self) -> None:
+        """Cancel what waits."""
+        if self._session is not None:
+            self._session.close()
+
+    def is_late(self, now: float) -> bool:
+        """Whether one of the timeouts has passed."""
+        return self._session is not None and self._session.is_late(now)
+
+    def pause_writing(self) -> None:
+        if self._session is not None:
+            self._session.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._session is not None:
+            self._session.resume_writing()
+
+    # --- for sessions ----------------------------------------------------------------------------------------------
+
+    def now(self) -> float:
+        """Seconds of the loop's clock."""
+        return self.listener.now()
+
+    def note_progress(self) -> None:
+        """A request was completed, or answered."""
+        self.listener.note_progress(self)
+
+    def ask(self, message: bytes, sink: Sink) -> tuple[bytes | None, int | None, PendingQuery | None]:
+        """Answer a DNS message: the reply and the seconds for which it is fresh when it is in the cache.
+
+        Without a reply, `sink` has been given one already, or will be; then the query that waits is the third.
+        """
+        listener = self.listener
+        listener.requests += 1
+        if self.allowed:
+            reply, left = listener.fast.answer_encrypted(message, self.octets, listener.padding_block)
+            if reply:
+                return reply, _fresh(reply, left), None
+            if reply is not None:
+                sink.skip()
+                return None, None, None
+        return None, None, listener.service.handle(message, self._peer, sink, listener.own_access)
+
+
+def _fresh(reply: bytes, left: int) -> int | None:
+    """Seconds for which a reply of the fast path is fresh; None for failures and for what is not from the cache."""
+    rcode = reply[3] & RCODE_BITS
+    if not left or reply[2] & TC_BIT or rcode not in (c.NOERROR, c.NXDOMAIN):
+        return None
+    return left

@@ -1,0 +1,85 @@
+"""DNS over TLS towards clients (RFC 7858): `StreamListener` with TLS below its connections.
+
+All limits of TCP connections hold: a connection has its slot before its handshake begins, and framing, pipelining,
+back-pressure and timeouts are those of `resolver.net.stream_listener`. Cached answers come from the same fast path;
+replies to padded queries are padded (RFC 8467). Handshakes are counted here: completed, resumed, and failed by reason.
+
+The context belongs to the configuration (`resolver.daemon.certificates`). After a reload, new connections use the new
+one; open connections keep theirs to their end.
+"""
+
+import asyncio
+from typing import Any
+
+from resolver import limits
+from resolver.net.fastpath import FastPath
+from resolver.net.padding import PADDING_BLOCK
+from resolver.net.service import Service
+from resolver.net.stream_listener import StreamListener
+from resolver.policy import AccessTable
+from resolver.settings import ServerSettings
+
+__all__ = ["TlsListener"]
+
+TIMEOUT = "timeout"
+CLOSED = "closed by the client"
+OTHER = "other"
+
+
+class TlsListener(StreamListener):
+    """The listener of one socket for DNS over TLS, and all its connections."""
+
+    padding_block = PADDING_BLOCK
+
+    def __init__(
+        self,
+        service: Service,
+        fast: FastPath,
+        access: AccessTable,
+        settings: ServerSettings,
+        context: Any,
+        **options: Any,
+    ) -> None:
+        """`context` is the `ssl.SSLContext` of new connections; `options` are those of `StreamListener`."""
+        super().__init__(service, fast, access, settings, **options)
+        self.tls_context = context
+        self.handshakes = 0
+        self.resumed = 0
+        self.handshake_failures: dict[str, int] = {}
+
+    def reconfigure(self, context: Any, path: str) -> None:
+        """Use `context` for new connections; `path` is for HTTPS."""
+        self.tls_context = context
+
+    def note_handshake(self, transport: asyncio.Transport) -> None:
+        """A TLS handshake was completed."""
+        self.handshakes += 1
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None and tls.session_reused:
+            self.resumed += 1
+
+    def note_handshake_failure(self, error: OSError) -> None:
+        """A TLS handshake has failed, or was not completed in time (TimeoutError)."""
+        failures = self.handshake_failures
+        reason = _reason(error)
+        if reason not in failures and len(failures) >= limits.TLS_FAILURE_REASONS:
+            reason = OTHER
+        failures[reason] = failures.get(reason, 0) + 1
+
+    def statistics(self) -> dict[str, Any]:
+        """Counters since the start, by name; ``handshake_failures`` maps reasons to counts."""
+        return {
+            **super().statistics(),
+            "handshakes": self.handshakes,
+            "resumed": self.resumed,
+            "handshake_failures": dict(self.handshake_failures),
+        }
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, TimeoutError):
+        return TIMEOUT
+    if isinstance(error, ConnectionError):
+        return CLOSED
+    reason = getattr(error, "reason", None)
+    return str(reason).replace("_", " ").lower() if reason else OTHER
