@@ -24,6 +24,7 @@ from resolver.options import (
 
 __all__ = [
     "LISTENER_PORTS",
+    "LISTENER_TRANSPORTS",
     "CacheSettings",
     "ControlSettings",
     "DnssecSettings",
@@ -287,8 +288,11 @@ class ServerSettings:
         return tuple(parse_endpoint(text, 53, "server.listen") for text in self.listen)
 
 
-LISTENER_PORTS = {"dns": 53, "tls": 853, "https": 443}
-"""The protocols of listeners with their ports (RFC 1035 section 4.2, RFC 7858 section 3.1, RFC 8484)."""
+LISTENER_PORTS = {"dns": 53, "tls": 853, "https": 443, "quic": 853}
+"""The protocols of listeners with their ports (RFC 1035 section 4.2, RFC 7858 section 3.1, RFC 8484, RFC 9250
+section 4.1.1)."""
+LISTENER_TRANSPORTS = {"dns": ("tcp", "udp"), "tls": ("tcp",), "https": ("tcp",), "quic": ("udp",)}
+"""The transports that each protocol listens on."""
 
 _PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*")
 
@@ -298,12 +302,14 @@ class ListenerSettings:
     """One address that is served with one protocol. What is not given here is as in `server` and `policy`."""
 
     address: str = option(
-        "", "Address to serve, with a port when it is not the protocol's own: 53 for dns, 853 for tls, 443 for https."
+        "", "Address to serve, with a port when it is not the protocol's own: 53 for dns, 853 for tls and quic, 443 for"
+        " https."
     )
     protocol: str = option(
         "dns",
         '"dns" is UDP and TCP without encryption, "tls" is DNS over TLS (RFC 7858), "https" is DNS over HTTPS (RFC 8484'
-        " over HTTP/2 and HTTP/1.1). The last two need tls.certificate.",
+        " over HTTP/2 and HTTP/1.1), \"quic\" is DNS over QUIC (RFC 9250). The last three need tls.certificate, and quic"
+        " needs qh3 (pip install 'corenet-resolver[quic]').",
     )
     allow: tuple[str, ...] = option(
         (),
@@ -339,6 +345,8 @@ class ListenerSettings:
         parse_endpoint(self.address, LISTENER_PORTS[self.protocol], "address")
         for name in ("allow", "refuse", "drop", "proxy_protocol_from"):
             check_prefixes(getattr(self, name), name)
+        if self.proxy_protocol_from and self.protocol == "quic":
+            raise ValueError("proxy_protocol_from: PROXY headers are not read on a listener of protocol quic")
         if not _PATH.fullmatch(self.path):
             raise ValueError(f"path: {self.path!r} is not the path of a URL, such as /dns-query")
         for name, limit, scale in (
@@ -869,7 +877,7 @@ class Settings:
         taken: dict[tuple[Any, int, str], str] = {}
         for number, listener in enumerate(self.listeners, -len(self.server.listen)):
             host, port = listener.endpoint
-            for transport in ("tcp", "udp") if listener.protocol == "dns" else ("tcp",):
+            for transport in LISTENER_TRANSPORTS[listener.protocol]:
                 place = (ip_address(host), port, transport)
                 if port and place in taken:
                     raise ValueError(f"listener: {listener.address!r} is the address and port of {taken[place]}")
