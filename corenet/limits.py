@@ -208,6 +208,34 @@ TLS_FLUSH_SIZE = 16_384
 plaintext of the largest TLS record (RFC 8446 section 5.1)."""
 TLS_COPY_BELOW = 8192
 """bytes: Below this size a copy is cheaper than a memoryview."""
+TLS_RELEASE_GIL_SIZE = 65_536
+"""bytes: A write of this size or more is encrypted without the GIL. It takes some 20 us; handing the GIL over and back
+costs less only from about there on."""
+TLS_CONTROL_RECORDS = 100
+"""records: A peer may send this many TLS records in a row that hold no data, such as key updates and session tickets.
+Each costs us more than it costs the peer; a renegotiation or a server's tickets are about ten."""
+TLS_ANSWERS_SIZE = 65_536
+"""bytes: While the transport below cannot send, a peer may cause this much ciphertext by what it sends. A key update of
+27 bytes wants an answer of 27 bytes."""
+TLS_SESSIONS = 1024
+"""sessions: A client context keeps this many sessions to resume, those of all origins together."""
+TLS_SESSIONS_PER_ORIGIN = 32
+"""sessions: A ticket of TLS 1.3 is used once, so this many connections to one origin can be resumed together."""
+TLS_SESSION_OCTETS = 8_388_608
+"""bytes: The sessions of a client context together. Each holds the server's certificates, whose size it chooses."""
+TLS_SESSION_SIZE = 65_536
+"""bytes: A larger session is not kept: a ticket has about 200 bytes, a chain of certificates 3 to 5 KiB, four times as
+much when it is parsed."""
+TLS_SESSION_LIFETIME = 86_400
+"""seconds: From a full handshake, at most this long passes until the server's certificate is checked again, however
+often the connection was resumed meanwhile (RFC 8446 section 4.6.1 allows tickets of seven days)."""
+TLS_STAPLE_TOLERANCE = 300
+"""seconds: An OCSP staple is accepted this long before and after its time, because clocks differ."""
+TLS_STAPLE_AGE = 864_000
+"""seconds: An OCSP staple is stale after ten days even when it says that it is valid for longer, or does not say how
+long: authorities renew theirs within that time."""
+TLS_STAPLE_SIZE = 32_768
+"""bytes: A longer OCSP staple is refused. One with the certificate of its responder has about 2 KiB."""
 TLS_READ_HIGH_WATERMARK = 262_144
 """bytes: asyncio's value: when a paused protocol has this much ciphertext waiting, the stream below stops reading."""
 TLS_WRITE_HIGH_WATERMARK = 524_288
@@ -354,6 +382,17 @@ HTTP2_MAX_STREAMS = Limit(
     "Streams that a peer may have open at the same time. RFC 9113 section 6.5.2 advises against fewer than 100. "
     "Streams beyond it are refused."
 )
+HTTP2_REQUESTS = Limit(
+    100, 1, 1000, "requests",
+    "Requests of a client on one connection at the same time; the server's own limit holds as well. Further requests "
+    "wait for a stream."
+)
+HTTP2_PROBE_DELAY = 300
+"""milliseconds: Requests to an origin whose protocol is not known wait this long for the first connection, because they
+may share it. A shorter time opens connections for nothing; a longer one delays requests while that one is slow."""
+HTTP2_SETTLE_SECONDS = 1
+"""seconds: A connection that was idle for longer must have no input waiting when a request begins on it, because it may
+be the server's end of the connection. Before that it may be the rest of a response that was cancelled."""
 HTTP2_CONTINUATIONS = 8
 """frames: CONTINUATION frames of one field block. Endless ones would take CPU time without end (CVE-2024-27316)."""
 HTTP2_SETTINGS_ENTRIES = 32

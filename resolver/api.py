@@ -23,11 +23,11 @@ from resolver.mesh import Mesh
 from resolver.net.clock_random import Clock, Entropy
 from resolver.net.driver import Crypto, MeshTimer
 from resolver.net.upstream import Upstream
-from resolver.options import parse_endpoint
 from resolver.policy import PolicyPipeline
 from resolver.resolve import failure_outcome
-from resolver.settings import HostEntry, Settings
+from resolver.settings import ForwardZone, HostEntry, Settings, replace
 from resolver.system import read_hosts_files
+from resolver.upstream_address import parse_upstream
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -198,17 +198,27 @@ class Resolver:
     """A recursive resolver on the running event loop. An asynchronous context manager.
 
     `store` shares a cache between resolvers of one process; `hosts` are added to the hosts entries of the settings.
+    `forward` are recursive resolvers to which all queries are sent, in the forms of the setting `addresses` of a
+    forward zone, or whole forward zones; they are added to those of the settings::
+
+        async with Resolver(forward=["tls://9.9.9.9#dns.quad9.net", "tls://149.112.112.112#dns.quad9.net"]) as dns:
+            print(list(await dns.resolve("example.org", "AAAA")))
     """
 
     def __init__(
-        self, settings: Settings | None = None, *, store: Store | None = None, hosts: Iterable[HostEntry] = ()
+        self,
+        settings: Settings | None = None,
+        *,
+        store: Store | None = None,
+        hosts: Iterable[HostEntry] = (),
+        forward: Iterable[str | ForwardZone] = (),
     ) -> None:
         """Read the hosts files that `settings` name; nothing else is opened yet.
 
         Raises:
             ValueError: a setting is invalid; the text names it.
         """
-        self.settings = settings or Settings()
+        self.settings = _with_forwarders(settings or Settings(), forward)
         self.policy = PolicyPipeline(self.settings, (*read_hosts_files(self.settings.policy.hosts_files), *hosts))
         self._given_store = store
         self._running: _Running | None = None
@@ -433,7 +443,26 @@ def _reference_addresses(settings: Settings) -> list[str]:
     port = settings.iteration.upstream_port
     configured = [text for lines in (settings.forward, settings.stub) for zone in lines for text in zone.addresses]
     hints = [address for hint in settings.root_hints for address in hint.addresses]
-    return hints + [parse_endpoint(text, port, "a forward or stub zone")[0] for text in configured]
+    return hints + [parse_upstream(text, port, "a forward or stub zone").address for text in configured]
+
+
+def _with_forwarders(settings: Settings, forward: Iterable[str | ForwardZone]) -> Settings:
+    """`settings` with further forward zones; addresses as text are those of one zone for all names.
+
+    Raises:
+        ValueError: an address is invalid.
+    """
+    if isinstance(forward, str):
+        raise ValueError("forward: a list of addresses or forward zones is needed, not one text")
+    given = list(forward)
+    zones = [zone for zone in given if isinstance(zone, ForwardZone)]
+    addresses = tuple(text for text in given if isinstance(text, str))
+    if addresses:
+        try:
+            zones.append(ForwardZone(".", addresses))
+        except ValueError as error:
+            raise ValueError(f"forward: {error}") from None
+    return replace(settings, forward=(*settings.forward, *zones)) if zones else settings
 
 
 def make_store(settings: Settings, *, shared: bool = False) -> Store:

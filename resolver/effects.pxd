@@ -19,6 +19,7 @@ cdef class Question:
 
 cdef class Server:
     cdef public object address
+    cdef public object encryption
     cdef public object key
     cdef public object name
     cdef public object port
@@ -61,6 +62,7 @@ cdef class Pause:
 
 
 cdef class Reply:
+    cdef public object connection
     cdef public object cookie
     cdef public object rtt
     cdef public object server

@@ -19,6 +19,7 @@ from resolver.wire import name as names
 if TYPE_CHECKING:
     from resolver.cache import Store
     from resolver.settings import Settings
+    from resolver.upstream_address import Encryption
     from resolver.wire.message import MessageView
     from resolver.wire.rrset import RRset
 
@@ -30,6 +31,7 @@ __all__ = [
     "Context",
     "Delegations",
     "Effect",
+    "EncryptedConnection",
     "Failure",
     "FailureKind",
     "Key",
@@ -170,18 +172,29 @@ class Question:
 
 
 class Server:
-    """One upstream address. `name` is the name-server name it was found by, for traces; `key` is for tables."""
+    """One upstream address. `name` is the name-server name it was found by, for traces; `key` is for tables.
 
-    __slots__ = ("address", "key", "name", "port")
+    `encryption` is how an encrypted server is reached, None for plain DNS. Then it is part of `key`.
+    """
 
-    def __init__(self, address: str, port: int, name: bytes | None = None) -> None:
+    __slots__ = ("address", "encryption", "key", "name", "port")
+
+    def __init__(
+        self, address: str, port: int, name: bytes | None = None, encryption: "Encryption | None" = None
+    ) -> None:
         self.address = address
         self.port = port
         self.name = name
-        self.key = (address, port)
+        self.encryption = encryption
+        self.key: tuple[object, ...] = (address, port) if encryption is None else (address, port, encryption)
+
+    @property
+    def over(self) -> str:
+        """The encrypted transport as a word for texts: TLS or HTTPS; empty for plain DNS."""
+        return "" if self.encryption is None else self.encryption.protocol.upper()
 
     def __repr__(self) -> str:
-        return f"Server({self.address}#{self.port})"
+        return f"Server({self.over}{' ' if self.over else ''}{self.address}#{self.port})"
 
 
 class Purpose(IntEnum):
@@ -305,17 +318,33 @@ class Reply:
     """The reply to an `Ask`; the exchange has matched address, port, id, question and letter case.
 
     `rtt` is in seconds. A truncated UDP reply is returned as it is (``view.tc``). `cookie` is the content of its COOKIE
-    option with the client cookie checked, b"" without such an option or without a server cookie in it.
+    option with the client cookie checked, b"" without such an option or without a server cookie in it. `tcp`: it came
+    over a connection, encrypted or not. `connection` describes an encrypted one, None for plain DNS.
     """
 
-    __slots__ = ("cookie", "rtt", "server", "tcp", "view")
+    __slots__ = ("connection", "cookie", "rtt", "server", "tcp", "view")
 
-    def __init__(self, view: "MessageView", rtt: float, tcp: bool, server: Server, cookie: bytes = b"") -> None:
+    def __init__(
+        self,
+        view: "MessageView",
+        rtt: float,
+        tcp: bool,
+        server: Server,
+        cookie: bytes = b"",
+        connection: "EncryptedConnection | None" = None,
+    ) -> None:
+        self.connection = connection
         self.cookie = cookie
         self.view = view
         self.rtt = rtt
         self.tcp = tcp
         self.server = server
+
+
+class EncryptedConnection(Protocol):
+    """What a trace shows of an encrypted connection to a server."""
+
+    def describe(self) -> dict[str, object]: ...
 
 
 class RawReply:

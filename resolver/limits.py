@@ -484,6 +484,33 @@ UNWANTED_ON_STREAM = 100
 """
 STREAM_UPSTREAM_IDLE = 5
 """seconds: An unused outgoing connection is closed after this time (RFC 7766 section 6.2.3)."""
+TLS_UPSTREAMS = 64
+"""connections: Outgoing connections over TLS, and as many over HTTPS. Only servers of the configuration get one."""
+TLS_UPSTREAM_SHARE = 25
+"""percent: Share of the slots for outgoing TCP connections that TLS takes when it is first used, and HTTPS likewise, so
+that the sum of descriptors stays the same."""
+HTTPS_UPSTREAMS_PER_SERVER = 6
+"""connections: Outgoing connections to one server over HTTPS. With HTTP/1.1 each carries one query at a time; with
+HTTP/2 the first one carries all of them as a rule."""
+TLS_UPSTREAM_SPREAD = 16
+"""queries: With so many outstanding on each connection over TLS to a server, another one is opened. Below it, a
+handshake costs more than a lost segment."""
+TLS_UPSTREAM_IDLE = 10
+"""seconds: An unused connection over TLS or HTTPS is closed after this time when the server names none (RFC 7858
+section 3.4). It is longer than STREAM_UPSTREAM_IDLE, because a handshake costs more."""
+TLS_UPSTREAM_IDLE_MAX = 120
+"""seconds: A longer idle timeout of a server is not used (RFC 7828), because middleboxes forget idle connections."""
+TLS_UPSTREAM_HANDSHAKE = 12
+"""seconds: A handshake is ended after this time at the latest, as is the wait for a reply (SERVER_TIMEOUT_MAXIMUM)."""
+TLS_UPSTREAM_SHUTDOWN = 2
+"""seconds: A server that does not answer close_notify within this time loses the connection."""
+TLS_UPSTREAM_WARNINGS = 8
+"""log lines: Different reasons why servers were refused that are logged per interval, such as one for each server."""
+QUERY_PADDING_BLOCK = 128
+"""bytes: Encrypted queries are padded to a multiple of this (RFC 8467 section 4.1), so that their size does not reveal
+the qname."""
+DOH_REPLY_HEAD = 16_384
+"""bytes: Head of an HTTP response with a DNS message. Real ones have some hundred bytes."""
 STORED_QUERY_OCTETS = 512
 """bytes: A waiting client query up to this size is stored as it came. Of a longer one only what the answer needs is
 stored, so that padded queries do not fill memory."""

@@ -21,6 +21,7 @@ from resolver.options import (
     option,
     parse_endpoint,
 )
+from resolver.upstream_address import HTTPS, PIN_PREFIX, TLS, parse_upstream
 
 __all__ = [
     "LISTENER_PORTS",
@@ -65,6 +66,35 @@ def _check_rewrite(text: str) -> None:
         raise ValueError(f"policy.rewrite_addresses: the two prefixes of {text!r} differ in size")
 
 
+def _check_upstreams(
+    addresses: tuple[str, ...], permitted: tuple[str, ...], fallback: str, allow_unauthenticated: bool
+) -> bool:
+    """Check the addresses of a forward or stub zone; returns whether they are encrypted.
+
+    No query may be sent unencrypted because an encrypted server failed. `fallback` is the name of the setting that
+    would permit it, when that is on.
+    """
+    found = [parse_upstream(text, 53, "addresses") for text in addresses]
+    for text, (_, _, encryption) in zip(addresses, found, strict=True):
+        if encryption is None:
+            continue
+        if encryption.protocol not in permitted:
+            raise ValueError(f"addresses: {text!r}: authoritative servers are not queried over HTTPS; write tls://")
+        if not (encryption.authenticated or allow_unauthenticated):
+            raise ValueError(f"addresses: {text!r} has no name and no pin, so anyone on the path could answer; add"
+                             f" #NAME, or #{PIN_PREFIX}HASH"
+                             + (", or set allow_unauthenticated" if HTTPS in permitted else ""))
+    encrypted = [one for one in found if one.encryption is not None]
+    if encrypted and len(encrypted) < len(found):
+        plain = addresses[next(n for n, one in enumerate(found) if one.encryption is None)]
+        raise ValueError(f"addresses: {plain!r} is unencrypted and would get the same queries as the encrypted servers;"
+                         " remove it, or write tls:// or https:// before it")
+    if encrypted and fallback:
+        raise ValueError(f"{fallback}: when the encrypted servers fail, queries would be sent unencrypted; set it to"
+                         " false, or use servers without encryption")
+    return bool(encrypted)
+
+
 class RootServer(NamedTuple):
     """One root server and its addresses, as in the root hints."""
 
@@ -87,16 +117,25 @@ class ForwardZone:
     addresses: tuple[str, ...] = option(
         (),
         "Recursive resolvers for this zone, fastest first; a port other than 53 follows a colon. An empty list takes"
-        " this zone out of a wider forward zone: its names are resolved from the root.",
+        " this zone out of a wider forward zone: its names are resolved from the root. tls://ADDRESS#NAME is queried"
+        " over TLS (RFC 7858), https://ADDRESS/dns-query#NAME over HTTPS (RFC 8484); the certificate must be valid for"
+        " NAME. sha256//HASH after NAME and a comma, or instead of NAME, pins a public key. Either all servers of a"
+        " zone are encrypted or none.",
     )
     forward_first: bool = option(
         False, "When all of these resolvers fail, resolve from the root instead of answering SERVFAIL."
     )
+    allow_unauthenticated: bool = option(
+        False,
+        "Accept encrypted servers without a name and without a pin. An attacker on the path can then read and answer"
+        " the queries. Queries are never sent unencrypted instead (RFC 8310 5).",
+    )
 
     def __post_init__(self) -> None:
         check_names((self.zone,), "zone")
-        for text in self.addresses:
-            parse_endpoint(text, 53, "addresses")
+        _check_upstreams(
+            self.addresses, (TLS, HTTPS), "forward_first" if self.forward_first else "", self.allow_unauthenticated
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +144,9 @@ class StubZone:
 
     zone: str = option(".", "Zone whose authoritative servers are configured here.")
     addresses: tuple[str, ...] = option(
-        (), "Addresses of the authoritative servers; a port other than 53 follows a colon."
+        (),
+        "Addresses of the authoritative servers; a port other than 53 follows a colon. tls://ADDRESS#NAME is queried"
+        " over TLS.",
     )
     names: tuple[str, ...] = option(
         (), "Names of the authoritative servers; their addresses are resolved when first needed."
@@ -117,8 +158,10 @@ class StubZone:
     def __post_init__(self) -> None:
         check_names((self.zone,), "zone")
         check_names(self.names, "names")
-        for text in self.addresses:
-            parse_endpoint(text, 53, "addresses")
+        encrypted = _check_upstreams(self.addresses, (TLS,), "stub_first" if self.stub_first else "", False)
+        if encrypted and self.names:
+            raise ValueError("names: these servers would be queried unencrypted besides those of addresses; give their"
+                             " addresses with tls://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -585,11 +628,16 @@ class IterationSettings:
     )
     query_source_v4: str = option("", "Source address of upstream queries over IPv4. Empty: the kernel selects it.")
     query_source_v6: str = option("", "Source address of upstream queries over IPv6. Empty: the kernel selects it.")
+    tls_cert_bundle: str = option(
+        "",
+        "PEM file of the certificate authorities for tls:// and https:// servers. Empty: those of the system.",
+    )
 
     def __post_init__(self) -> None:
         check_limits(self, "iteration")
         check_prefixes(self.do_not_query_addresses, "iteration.do_not_query_addresses")
         check_names(self.case_randomisation_exempt, "iteration.case_randomisation_exempt")
+        check_path(self.tls_cert_bundle, "iteration.tls_cert_bundle")
         for name, version in (("query_source_v4", 4), ("query_source_v6", 6)):
             text = getattr(self, name)
             if text:

@@ -77,8 +77,16 @@ cdef extern from "<unistd.h>" nogil:
     int c_close "corenet_sys_close"(int fd)
     int dup3 "corenet_sys_dup3"(int old, int new, int flags)
 
+    # Of the real kernel always: it is asked whether memory can be read, by a pipe of our own.
+    ssize_t probing_write "write"(int fd, const void *data, size_t length)
+
 cdef extern from "<fcntl.h>" nogil:
     const int O_CLOEXEC
+
+cdef extern from "<dlfcn.h>" nogil:
+    const int RTLD_LAZY, RTLD_NOLOAD
+    void *dlopen(const char *path, int flags)
+    void *dlsym(void *handle, const char *name)
 
 cdef extern from "<sys/eventfd.h>" nogil:
     const int EFD_CLOEXEC, EFD_NONBLOCK

@@ -7,6 +7,7 @@ from corenet.http.client import HttpClient, Timeout, get
 from corenet.http.errors import (
     ConnectError,
     DecodeError,
+    Http2Error,
     HttpError,
     HttpStatusError,
     InvalidUrl,
@@ -29,6 +30,7 @@ __all__ = [
     "ConnectError",
     "DecodeError",
     "Headers",
+    "Http2Error",
     "HttpClient",
     "HttpError",
     "HttpStatusError",

@@ -126,6 +126,11 @@ def _parser() -> argparse.ArgumentParser:
         const="",
         help="resolve names through this server, or recursively without an address",
     )
+    get.add_argument(
+        "--doh-url",
+        metavar="URL",
+        help="resolve names through this server of DNS over HTTPS only (RFC 8484)",
+    )
     get.add_argument("--playground", action="store_true", help="resolve names in the simulated Internet")
     get.add_argument(
         "-m",
@@ -153,7 +158,7 @@ async def _fetch(options: argparse.Namespace) -> int:
     body = None if options.data is None else _data(options.data)
     async with contextlib.AsyncExitStack() as stack:
         authority = options.cacert
-        if options.resolver is not None or options.playground:
+        if options.resolver is not None or options.playground or options.doh_url is not None:
             named = await _use_resolver(stack, options, loop, trace)
             authority = authority or named
         client = await stack.enter_async_context(
@@ -189,7 +194,9 @@ async def _use_resolver(
     factory = find_resolver()
     install = getattr(loop, "set_resolver", None)
     if factory is None or install is None:
-        raise _UsageError("--resolver and --playground need a package that registers a resolver, and none is installed")
+        raise _UsageError(
+            "--resolver, --doh-url and --playground need a package that registers a resolver, and none is installed"
+        )
 
     def step(reported: object) -> None:
         if trace is not None:
@@ -197,11 +204,15 @@ async def _use_resolver(
             # The steps of a query may be reported when it has ended; then they carry their own times.
             trace(TracePoint("resolver", str(kind), getattr(reported, "time", loop.time()), {"what": str(text)}))
 
-    argument = "playground" if options.playground else options.resolver
+    option, argument = "--resolver", "playground" if options.playground else options.resolver
+    if options.doh_url is not None:
+        if options.playground or options.resolver is not None:
+            raise _UsageError("--doh-url, --resolver and --playground exclude each other")
+        option, argument = "--doh-url", f"doh-url {options.doh_url}"
     try:
         made = await stack.enter_async_context(factory(argument, step if trace is not None else None))
     except ValueError as error:
-        raise _UsageError(f"--resolver {argument}: {error}") from error
+        raise _UsageError(f"{option} {options.doh_url or argument}: {error}") from error
     install(made)
     stack.callback(install, None)
     # Only a simulated world brings an authority of its own. A real resolver must never add a trusted authority.

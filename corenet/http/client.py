@@ -1,9 +1,10 @@
-"""The HTTPS client: requests over pooled HTTP/1.1 connections, redirects, limits.
+"""The HTTPS client: requests over pooled connections of HTTP/1.1 and HTTP/2, redirects, limits.
 
 It has no cookies, proxies or retries, on purpose. The exception is the keep-alive race (RFC 9112 section 9.3.1): when a
 reused connection ends before any byte of the response, and the request is idempotent and can be sent again, it is sent
-once more on a new connection. Between taking a slot and releasing it, every path releases the slot, also a cancelled
-one.
+once more on a new connection. A request of any method is sent once more when an HTTP/2 server has said that it did not
+process it (RFC 9113 section 8.7). Between taking a slot and releasing it, every path releases the slot, also a
+cancelled one.
 """
 
 import asyncio
@@ -20,7 +21,8 @@ from corenet.http.connect import open_connection
 from corenet.http.connection import Connection
 from corenet.http.decode import ACCEPT_ENCODING, Decoder, yield_between_slices
 from corenet.http.errors import LocalProtocolError, ServerDisconnected, TimeoutExceeded
-from corenet.http.events import Data, End
+from corenet.http.events import Data, End, Request
+from corenet.http.h2_connection import Exchange, Multiplexed
 from corenet.http.headers import Headers
 from corenet.http.pieces import Pieces
 from corenet.http.pool import Limits, Pool, PoolSlot
@@ -47,23 +49,30 @@ __all__ = ["Body", "FieldTypes", "HttpClient", "Timeout", "get"]
 
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_VERSIONS = {10: "HTTP/1.0", 11: "HTTP/1.1"}
+_VERSIONS = {10: "HTTP/1.0", 11: "HTTP/1.1", 20: "HTTP/2"}
+# What a caller may say to an HTTP/1.1 connection and HTTP/2 has other means for (RFC 9113 section 8.2.2).
+_HTTP1_ONLY = frozenset(
+    {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade", b"http2-settings"}
+)
 _END = End()
 _CLOSED = "the client was closed during the request"
 
 
 class HttpClient:
-    """An HTTP/1.1 client for one event loop, with a pool of connections; use it as an async context manager.
+    """An HTTP client for one event loop, with a pool of connections; use it as an async context manager.
 
-    `tls_context` replaces the shared default context (see `corenet.tls`). `trace` is called with every `TracePoint`.
-    `follow_redirects` is the maximum number of redirects (0: they are returned). `max_body` and `max_decoded` limit a
-    body, in bytes as sent and as decoded. `decode` requests gzip and deflate and decodes them.
+    `http2` offers HTTP/2 to servers over TLS: the requests to an origin then share one connection. `tls_context`
+    replaces the shared default context (see `corenet.tls`) and offers what it was made with, HTTP/2 with
+    ``alpn=corenet.tls.ALPN_HTTP2``. `trace` is called with every `TracePoint`. `follow_redirects` is the maximum number
+    of redirects (0: they are returned). `max_body` and `max_decoded` limit a body, in bytes as sent and as decoded.
+    `decode` requests gzip and deflate and decodes them.
     """
 
     def __init__(
         self,
         *,
         tls_context: "ssl.SSLContext | None" = None,
+        http2: bool = True,
         timeout: Timeout | float | None = None,
         limits: Limits | None = None,
         headers: FieldTypes = (),
@@ -76,6 +85,7 @@ class HttpClient:
         max_head: int | None = None,
     ) -> None:
         self._context = tls_context
+        self._http2 = http2
         self._timeout = timeout_of(timeout, Timeout())
         self._limits = Limits() if limits is None else limits
         self._trace = trace
@@ -89,7 +99,7 @@ class HttpClient:
         self._pool: Pool | None = None
         self._scratch = memoryview(bytearray(HTTP_READ_SIZE))
         # Not a set: a set that fails to grow (MemoryError) keeps what it refused, until a search in it never ends.
-        self._open: dict[Connection, None] = {}
+        self._open: dict[Connection | Multiplexed, None] = {}
         # The timeouts that end a connection while it is being opened.
         self._connecting: dict[asyncio.Timeout, None] = {}
         self._defaults = Headers.of(headers)
@@ -99,6 +109,7 @@ class HttpClient:
         if decode and "Accept-Encoding" not in self._defaults:
             self._defaults.add("Accept-Encoding", ACCEPT_ENCODING)
         self._head_cache: dict[tuple[str, str], bytes] = {}
+        self._request_cache: dict[tuple[str, str], Request] = {}
         self._keep_heads = "Connection" not in self._defaults
 
     # --- public methods -------------------------------------------------------------------------------------------
@@ -137,19 +148,19 @@ class HttpClient:
         try:
             call = self._call(method, url, headers, sent, timeout)
             while True:
-                slot, connection = await self._send(call, collecting=True)
+                slot, exchange = await self._send(call, collecting=True)
                 try:
-                    await connection.wait()
-                    content = connection.take_body()
-                    if connection.codec.content_coded and self._decode and content:
-                        content = await self._decode_body(call, connection, content)
-                    response = self._whole(call, connection, content)
+                    await exchange.wait()
+                    content = exchange.take_body()
+                    if exchange.content_coded and self._decode and content:
+                        content = await self._decode_body(call, exchange, content)
+                    response = self._whole(call, exchange, content)
                 except BaseException as error:
-                    self._release(slot, call, error)
+                    self._release(slot, exchange, call, error)
                     if self._may_repeat(slot, call, error):
                         continue
                     raise
-                self._release(slot, call, None)
+                self._release(slot, exchange, call, None)
                 if response.status not in _REDIRECTS or not self._follow(call, response.status, response.headers):
                     return response
                 call.history += (response,)
@@ -192,13 +203,13 @@ class HttpClient:
     async def _begin_stream(self, call: RequestState) -> StreamedResponse:
         """Send the request and follow redirects; on return the response owns the slot."""
         while True:
-            slot, connection = await self._send(call, collecting=False)
+            slot, exchange = await self._send(call, collecting=False)
             try:
-                head = await connection.wait_head()
+                head = await exchange.wait_head()
                 headers = head.headers
                 if head.status in _REDIRECTS and self._follow(call, head.status, headers):
                     # The body is read so that the connection can be kept; one over the limit fails the request.
-                    connection.max_body = self._max_body
+                    exchange.max_body = self._max_body
                     kept = Response(
                         head.status,
                         head.reason.decode("latin-1"),
@@ -207,16 +218,16 @@ class HttpClient:
                         url=call.sent_url.text,
                         method=call.method,
                     )
-                    while await connection.next_piece() is not None:
+                    while await exchange.next_piece() is not None:
                         pass
                 else:
-                    return self._streamed(call, slot, connection)
+                    return self._streamed(call, slot, exchange)
             except BaseException as error:
-                self._release(slot, call, error)
+                self._release(slot, exchange, call, error)
                 if self._may_repeat(slot, call, error):
                     continue
                 raise
-            self._release(slot, call, None)
+            self._release(slot, exchange, call, None)
             call.history += (kept,)
 
     async def close(self) -> None:
@@ -263,35 +274,42 @@ class HttpClient:
 
     # --- one exchange ---------------------------------------------------------------------------------------------
 
-    async def _send(self, call: RequestState, *, collecting: bool) -> tuple[PoolSlot, Connection]:
-        """Get a connection and send the request; on return the caller owns the slot."""
+    async def _send(self, call: RequestState, *, collecting: bool) -> tuple[PoolSlot, Connection | Exchange]:
+        """Get a connection and send the request; on return the caller owns the slot, or a share of it."""
         call.connect_deadline = 0.0
         while True:
             got = self._assign(call)
             if isinstance(got, PoolSlot):
                 # The pool has checked the connection just now, without an await in between.
                 slot = got
+            else:
+                slot = await self._wait_for_slot(call, got)
+            connection = slot.connection
+            if connection is None or got is slot or connection.is_usable():
                 break
-            slot = await self._wait_for_slot(call, got)
-            if slot.connection is None or slot.connection.is_usable():
-                break
-            # Something arrived after the pool had checked the connection. Nothing of the request was sent.
-            slot.connection.abort()
+            # Something arrived after the pool had checked the connection. Nothing of the request was sent. A shared
+            # connection may still carry other requests.
+            if isinstance(connection, Connection):
+                connection.abort()
             if self._pool is not None:
                 self._pool.release(slot, reusable=False)
-        connection = slot.connection
+        exchange: Connection | Exchange | None = None
         try:
             if connection is None:
                 connection = await self._connect(call, slot)
             if self._closed:
                 # `close` did not see this connection: it was neither idle nor in use.
                 raise LocalProtocolError(_CLOSED)
-            connection.begin(
-                collecting=collecting,
-                max_body=self._max_body if collecting else math.inf,
-                deadline=call.deadline,
-                read_timeout=call.timeout.read,
-            )
+            max_body = self._max_body if collecting else math.inf
+            if isinstance(connection, Multiplexed):
+                exchange = connection.begin(
+                    collecting=collecting, max_body=max_body, deadline=call.deadline, read_timeout=call.timeout.read
+                )
+            else:
+                exchange = connection
+                connection.begin(
+                    collecting=collecting, max_body=max_body, deadline=call.deadline, read_timeout=call.timeout.read
+                )
             if self._trace is not None:
                 call.traced = False
                 report(
@@ -304,26 +322,48 @@ class HttpClient:
                     reused=slot.reused,
                 )
             body = call.body
-            if body is None:
-                connection.write_whole(self._plain_head(call, connection))
+            if isinstance(exchange, Exchange):
+                exchange.send_request(
+                    self._multiplexed_request(call),
+                    call.url.scheme.encode(),
+                    body if isinstance(body, bytes) else None,
+                    body if isinstance(body, Upload) else None,
+                )
+            elif body is None:
+                exchange.write_whole(self._plain_head(call, exchange))
             else:
-                codec = connection.codec
+                codec = exchange.codec
                 head = codec.send_request(call.method_bytes, call.url.target, call.fields(), call.length)
                 if isinstance(body, bytes):
-                    connection.write_whole(head + codec.send(Data(body)) + codec.send(_END))
+                    exchange.write_whole(head + codec.send(Data(body)) + codec.send(_END))
                 else:
-                    # The body is sent by its own task while the response is read.
-                    connection.write_head(head, body)
-                    body.start(connection, None if self._trace is None else partial(self._sent, call, connection))
-                    return slot, connection
-            if self._trace is not None:
-                self._sent(call, connection)
-            return slot, connection
+                    exchange.write_head(head, body)
+            if isinstance(body, Upload):
+                # The body is sent by its own task while the response is read.
+                body.start(exchange, None if self._trace is None else partial(self._sent, call, exchange))
+            elif self._trace is not None:
+                self._sent(call, exchange)
+            return slot, exchange
         except BaseException as error:
-            self._release(slot, call, error)
+            self._release(slot, exchange, call, error)
             if self._may_repeat(slot, call, error):
                 return await self._send(call, collecting=collecting)
             raise
+
+    def _multiplexed_request(self, call: RequestState) -> Request:
+        """Return the request for HTTP/2. If it has no fields of its own, it is cached, since it repeats."""
+        key = (call.method, call.url.text) if call.head_cacheable and call.body is None else None
+        request = None if key is None else self._request_cache.get(key)
+        if request is None:
+            fields = [field for field in call.fields() if field[0].lower() not in _HTTP1_ONLY]
+            if call.length >= 0:
+                fields.append((b"content-length", b"%d" % call.length))
+            request = Request(call.method_bytes, call.url.target, fields, 20)
+            if key is not None:
+                if len(self._request_cache) >= HTTP_URL_CACHE:
+                    self._request_cache.clear()
+                self._request_cache[key] = request
+        return request
 
     def _plain_head(self, call: RequestState, connection: Connection) -> bytes:
         """Return a request without a body. If it has no fields of its own, its bytes are cached, since they repeat."""
@@ -342,15 +382,15 @@ class HttpClient:
             self._head_cache[key] = head
         return head
 
-    def _sent(self, call: RequestState, connection: Connection) -> None:
+    def _sent(self, call: RequestState, exchange: Connection | Exchange) -> None:
         """Report to the trace that the whole request was sent, or that the rest is not needed any more."""
-        now = connection.loop.time()
+        now = exchange.loop.time()
         call.traced = True
         report(self._trace, "request", DONE, now)
         report(self._trace, "response", STARTED, now)
 
-    def _whole(self, call: RequestState, connection: Connection, body: bytes) -> Response:
-        head = connection.response
+    def _whole(self, call: RequestState, exchange: Connection | Exchange, body: bytes) -> Response:
+        head = exchange.response
         if head is None:
             raise ServerDisconnected("the response has no head", received=False)
         return Response(
@@ -361,12 +401,12 @@ class HttpClient:
             url=call.url.text,
             method=call.method,
             http_version=_VERSIONS[head.version],
-            trailers=connection.trailers,
+            trailers=exchange.trailers,
             history=call.history,
         )
 
-    async def _decode_body(self, call: RequestState, connection: Connection, body: bytes) -> bytes:
-        head = connection.response
+    async def _decode_body(self, call: RequestState, exchange: Connection | Exchange, body: bytes) -> bytes:
+        head = exchange.response
         assert head is not None  # there is a body
         decoder = Decoder(head.headers.get_members("content-encoding"), limit=self._max_decoded)
         pause_at = HTTP_DECODE_SLICE_BYTES
@@ -380,8 +420,8 @@ class HttpClient:
         decoder.finish()
         return decoded.take()
 
-    def _streamed(self, call: RequestState, slot: PoolSlot, connection: Connection) -> StreamedResponse:
-        head = connection.response
+    def _streamed(self, call: RequestState, slot: PoolSlot, exchange: Connection | Exchange) -> StreamedResponse:
+        head = exchange.response
         assert head is not None  # wait_head has returned it
         decoder = None
         if self._decode and "content-encoding" in head.headers and call.method != "HEAD":
@@ -390,7 +430,7 @@ class HttpClient:
             head.status,
             head.reason.decode("latin-1"),
             head.headers,
-            connection,
+            exchange,
             url=call.url.text,
             method=call.method,
             http_version=_VERSIONS[head.version],
@@ -398,7 +438,7 @@ class HttpClient:
             decoder=decoder,
             limit=self._max_body,
             deadline=call.deadline,
-            finish=lambda error: self._release(slot, call, error),
+            finish=lambda error: self._release(slot, exchange, call, error),
         )
 
     # --- connections ----------------------------------------------------------------------------------------------
@@ -408,7 +448,7 @@ class HttpClient:
             raise LocalProtocolError("this client was closed")
         pool = self._pool
         if pool is None:
-            pool = self._pool = Pool(asyncio.get_running_loop(), self._limits)
+            pool = self._pool = Pool(asyncio.get_running_loop(), self._limits, http2=self._http2)
         if call.deadline == 0.0:
             call.deadline = pool.loop.time() + call.timeout.total
         return pool.acquire(call.url.origin)
@@ -426,7 +466,7 @@ class HttpClient:
             pool.cancel_acquire(call.url.origin, waiting)
             raise
 
-    async def _connect(self, call: RequestState, slot: PoolSlot) -> Connection:
+    async def _connect(self, call: RequestState, slot: PoolSlot) -> Connection | Multiplexed:
         """Open a connection, unless the client is closed meanwhile."""
         limit = asyncio.timeout(None)
         try:
@@ -440,7 +480,7 @@ class HttpClient:
         finally:
             self._connecting.pop(limit, None)
 
-    async def _open_connection(self, call: RequestState, slot: PoolSlot) -> Connection:
+    async def _open_connection(self, call: RequestState, slot: PoolSlot) -> Connection | Multiplexed:
         connection = await open_connection(
             call.url.origin,
             context=self._make_context if call.url.scheme == "https" else None,
@@ -449,6 +489,7 @@ class HttpClient:
             trace=self._trace,
             scratch=self._scratch,
             max_head=self._max_head,
+            max_streams=self._limits.streams,
         )
         if self._pool is not None:
             # From here on the slot holds the connection, and releasing the slot closes it.
@@ -464,43 +505,50 @@ class HttpClient:
 
     async def _make_context(self) -> "ssl.SSLContext":
         """Return the context of this client, else the process's default context for the current trust store."""
-        return await prepared_context(tls.client_context) if self._context is None else self._context
+        if self._context is not None:
+            return self._context
+        return await prepared_context(tls.http2_client_context if self._http2 else tls.client_context)
 
-    def _release(self, slot: PoolSlot, call: RequestState, error: BaseException | None) -> None:
-        """Release the slot, once. The connection is kept only after a clean exchange."""
-        connection = slot.connection
+    def _release(
+        self, slot: PoolSlot, exchange: Connection | Exchange | None, call: RequestState, error: BaseException | None
+    ) -> None:
+        """Release the slot, once. A connection of HTTP/1.1 is kept only after a clean exchange."""
         reusable = False
-        if connection is not None:
+        if exchange is not None:
             if error is None:
-                reusable = connection.finish()
+                reusable = exchange.finish()
             else:
-                connection.abort()
+                exchange.abort()
+        elif isinstance(slot.connection, Connection):
+            slot.connection.abort()
         if self._pool is not None:
             self._pool.release(slot, reusable=reusable)
-        if connection is not None and self._trace is not None:
+        if exchange is not None and self._trace is not None:
             if error is None:
                 if not call.traced:
-                    self._sent(call, connection)
-                now = connection.loop.time()
-                report(self._trace, "response", DONE, now, bytes=connection.size, kept=reusable)
+                    self._sent(call, exchange)
+                now = exchange.loop.time()
+                report(self._trace, "response", DONE, now, bytes=exchange.size, kept=reusable)
             else:
                 step = "response" if call.traced else "request"
                 text = str(error) or type(error).__name__
-                report(self._trace, step, FAILED, connection.loop.time(), error=text)
+                report(self._trace, step, FAILED, exchange.loop.time(), error=text)
 
     def _may_repeat(self, slot: PoolSlot, call: RequestState, error: BaseException) -> bool:
-        """Whether this was the keep-alive race: the server closed while the request was in flight (RFC 9112 9.3.1)."""
-        if not (
-            slot.reused
-            and isinstance(error, ServerDisconnected)
-            and not error.received
-            and call.method in _IDEMPOTENT
-            and not isinstance(call.body, Upload)
-            and not call.repeated
+        """Whether this was the keep-alive race: the server closed while the request was in flight (RFC 9112 9.3.1).
+
+        Or the server has said that it did not process the request.
+        """
+        if (
+            not isinstance(error, ServerDisconnected)
+            or error.received
+            or isinstance(call.body, Upload)
+            or call.repeated
+            or not (error.unprocessed or (slot.reused and call.method in _IDEMPOTENT))
         ):
             return False
         call.repeated = True
-        if self._pool is not None:
+        if self._pool is not None and not error.unprocessed:
             self._pool.drop_idle(call.url.origin)
         return True
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from corenet import tls
 from corenet.http.connection import Connection
 from corenet.http.errors import ConnectError, NameResolutionError, TimeoutExceeded, TlsError
+from corenet.http.h2_connection import Multiplexed
 from corenet.http.trace import DONE, FAILED, STARTED, Trace, report
 from corenet.http.url import Origin
 from corenet.limits import HTTP_CLOSE_TIMEOUT, HTTP_CONNECTION_ATTEMPT_DELAY
@@ -39,10 +40,13 @@ async def open_connection(
     trace: Trace | None = None,
     scratch: memoryview | None = None,
     max_head: int | None = None,
-) -> Connection:
+    max_streams: int = 1,
+) -> Connection | Multiplexed:
     """Resolve, connect and do the TLS handshake until `deadline`; return a connection without an exchange.
 
-    `deadline` is a time of the loop's clock, `math.inf` for none. `context` returns the TLS context; None: no TLS.
+    `deadline` is a time of the loop's clock, `math.inf` for none. `context` returns the TLS context; None: no TLS. The
+    protocol that the server selects by ALPN decides the kind of connection. `max_streams` is how many exchanges a
+    connection of HTTP/2 will carry at the same time.
 
     Raises:
         NameResolutionError: when the host has no address.
@@ -71,15 +75,16 @@ async def open_connection(
             phase = "connect"
             point(STARTED, host=origin.host, port=origin.port)
             sock = await _connect_any(loop, origin, addresses)
-            connection = Connection(loop, origin, scratch=scratch, max_head=max_head)
+            negotiation = _Negotiation(loop, origin, scratch, max_head, max_streams)
             try:
                 point(DONE, address=sock.getpeername()[0])
                 if context is None:
-                    await loop.create_connection(lambda: connection, sock=sock)
-                    return connection
+                    await loop.create_connection(lambda: negotiation, sock=sock)
+                    return negotiation.connection()
                 phase = "tls"
                 point(STARTED, name=origin.host)
-                await _secure(loop, connection, sock, await context(), timeout)
+                await _secure(loop, negotiation, sock, await context(), timeout)
+                connection = negotiation.connection()
                 if trace is not None:
                     tls_object = connection.transport.get_extra_info("ssl_object")
                     point(
@@ -89,12 +94,13 @@ async def open_connection(
                         alpn=tls_object.selected_alpn_protocol() or "none",
                     )
             except BaseException:
-                if connection.lost is None:
+                made = negotiation.made
+                if made is None or made.lost is None:
                     sock.close()
                 else:
                     # The transport owns the socket. Wait until it is closed, so that the limits of the pool hold.
-                    connection.abort()
-                    await asyncio.wait((connection.lost,), timeout=HTTP_CLOSE_TIMEOUT)
+                    made.abort()
+                    await asyncio.wait((made.lost,), timeout=HTTP_CLOSE_TIMEOUT)
                 raise
             return connection
     except TimeoutError as error:
@@ -106,6 +112,41 @@ async def open_connection(
     except asyncio.CancelledError:
         point(FAILED, error="cancelled")
         raise
+
+
+class _Negotiation(asyncio.BufferedProtocol):
+    """Gives the transport to the kind of connection that ALPN has selected, before any data is received."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        origin: Origin,
+        scratch: memoryview | None,
+        max_head: int | None,
+        max_streams: int,
+    ) -> None:
+        self.loop = loop
+        self.origin = origin
+        self.scratch = scratch
+        self.max_head = max_head
+        self.max_streams = max_streams
+        self.made: Connection | Multiplexed | None = None
+
+    def connection(self) -> Connection | Multiplexed:
+        """Return the connection, after `connection_made`."""
+        assert self.made is not None  # create_connection has returned
+        return self.made
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        tls_object = transport.get_extra_info("ssl_object")
+        if tls_object is not None and tls_object.selected_alpn_protocol() == "h2":
+            self.made = Multiplexed(
+                self.loop, self.origin, scratch=self.scratch, max_head=self.max_head, max_streams=self.max_streams
+            )
+        else:
+            self.made = Connection(self.loop, self.origin, scratch=self.scratch, max_head=self.max_head)
+        transport.set_protocol(self.made)
+        self.made.connection_made(transport)
 
 
 async def _resolve(loop: asyncio.AbstractEventLoop, origin: Origin) -> list[_Address]:
@@ -163,15 +204,15 @@ def _unreachable(origin: Origin, failures: list[str]) -> ConnectError:
 
 async def _secure(
     loop: asyncio.AbstractEventLoop,
-    connection: Connection,
+    negotiation: _Negotiation,
     sock: socket.socket,
     context: "ssl.SSLContext",
     timeout: float,
 ) -> None:
-    host = connection.origin.host
+    host = negotiation.origin.host
     try:
         await loop.create_connection(
-            lambda: connection,
+            lambda: negotiation,
             sock=sock,
             ssl=context,
             server_hostname=host.rstrip("."),

@@ -185,6 +185,11 @@ class Connection(asyncio.BufferedProtocol):
         """True when the descriptor is closed."""
         return self.state == CLOSED
 
+    @property
+    def content_coded(self) -> bool:
+        """True when the response has a content coding."""
+        return self.codec.content_coded
+
     # --- the exchange, as the client drives it --------------------------------------------------------------------
 
     def begin(self, *, collecting: bool, max_body: float, deadline: float, read_timeout: float) -> None:

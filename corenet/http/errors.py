@@ -35,7 +35,7 @@ class LocalProtocolError(HttpError):
 
 
 class RemoteProtocolError(HttpError):
-    """The peer sent bytes that are not HTTP/1.1, or whose framing is ambiguous.
+    """The peer sent bytes that are not HTTP, or whose framing is ambiguous.
 
     `status` is the response status that a server should send: 400, 413, 431, 501 or 505.
     """
@@ -46,7 +46,7 @@ class RemoteProtocolError(HttpError):
 
 
 class Http2Error(RemoteProtocolError):
-    """The peer broke the rules of HTTP/2, or a limit; `code` is the error code of RFC 9113 section 7."""
+    """The peer violated HTTP/2 or a limit; `code` is the error code of RFC 9113 section 7."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
@@ -54,11 +54,15 @@ class Http2Error(RemoteProtocolError):
 
 
 class ServerDisconnected(RemoteProtocolError):
-    """The connection ended before the response was complete; `received`: some of it had arrived."""
+    """The connection, or the HTTP/2 stream, ended before the response was complete.
 
-    def __init__(self, message: str, *, received: bool) -> None:
+    `received`: some of it had arrived. `unprocessed`: the server has said that it did not process the request.
+    """
+
+    def __init__(self, message: str, *, received: bool, unprocessed: bool = False) -> None:
         super().__init__(message)
         self.received = received
+        self.unprocessed = unprocessed
 
 
 class DecodeError(RemoteProtocolError):

@@ -1,5 +1,6 @@
-# C door of the HTTP/2 connection; both roles, no I/O.
+# C interface of the HTTP/2 connection; both roles, no I/O.
 
+from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 from corenet.http.hpack cimport HpackDecoder, HpackEncoder, Octets
@@ -8,7 +9,7 @@ from corenet.http.hpack cimport HpackDecoder, HpackEncoder, Octets
 cdef class H2Stream:
     cdef uint32_t number
     cdef int state
-    cdef bytes method               # of a client's request
+    cdef bytes method               # of the request
     cdef bint surfaced              # the user knows of it
     # receiving
     cdef int64_t receive_window     # what the peer may still send
@@ -20,7 +21,7 @@ cdef class H2Stream:
     # sending
     cdef int64_t send_window        # what we may still send
     cdef int64_t send_left          # of our own Content-Length, -1 without one
-    cdef bint head_sent
+    cdef bint head_sent, no_body_sent
     cdef bint finished              # the user has given the end, which may still be queued
     cdef list queue                 # bytes that wait for a window
     cdef Py_ssize_t queue_at        # bytes of the first that were sent
@@ -49,6 +50,9 @@ cdef class H2Connection:
     cdef bint in_data, data_end
     cdef H2Stream data_stream       # of the DATA frame being received; None when it is skipped
     cdef Py_ssize_t data_left, pad_left
+    cdef PyObject *body             # owned: of the Data event `body_event`, while an input is read; `body_size` is filled
+    cdef Py_ssize_t body_size
+    cdef object body_event
     cdef uint32_t block_stream      # of the field block being received, 0 for none
     cdef int block_flags, continuations
     cdef bytearray block
@@ -80,9 +84,10 @@ cdef class H2Connection:
     cdef int spend_control(self) except -1
     cdef int spend_reset(self) except -1
     cdef int earn(self) except -1
-    cdef int run(self, bytes data, list events) except -1
+    cdef int run(self, const uint8_t *p, Py_ssize_t n, list events) except -1
     cdef int begin_data(self, const uint8_t *p, Py_ssize_t length, int flags, uint32_t number, list events) except -1
-    cdef int deliver(self, H2Stream stream, const uint8_t *p, Py_ssize_t n, list events) except -1
+    cdef int deliver(self, H2Stream stream, const uint8_t *p, Py_ssize_t n, Py_ssize_t room, list events) except -1
+    cdef int finish_body(self) except -1
     cdef int frame(self, int kind, int flags, uint32_t number, const uint8_t *p, Py_ssize_t n, list events) except -1
     cdef int begin_block(self, int flags, uint32_t number, const uint8_t *p, Py_ssize_t n, list events) except -1
     cdef int end_block(self, int flags, uint32_t number, const uint8_t *p, Py_ssize_t n, list events) except -1

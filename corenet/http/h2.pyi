@@ -32,7 +32,7 @@ class H2Connection:
                         answer(stream_id, bodies.pop(stream_id))
                     elif isinstance(event, StreamReset):    # forget the stream, stop its work
                         bodies.pop(stream_id, None)
-            except RemoteProtocolError:                     # the goodbye is in data_to_send()
+            except RemoteProtocolError:                     # data_to_send() has the GOAWAY
                 transport.write(connection.data_to_send())
                 transport.close()
                 return
@@ -71,6 +71,8 @@ class H2Connection:
     def settings_acknowledged(self) -> bool: ...
     @property
     def stream_limit(self) -> int: ...
+    @property
+    def accepting(self) -> bool: ...
     @property
     def can_open(self) -> bool: ...
     def is_open(self, stream_id: int) -> bool: ...

@@ -1,10 +1,11 @@
 """An HTTP/2 connection, both roles, without I/O: bytes in and events out, messages in and bytes out (RFC 9113).
 
-`feed` gives a list of (stream, event), `data_to_send` the bytes for the peer. A connection error raises `Http2Error`; the
-GOAWAY that says why is then in `data_to_send`, and the connection is spent. An error of one stream resets that stream
-and is told as `StreamReset`. Any cutting of the input gives the same events but for the sizes of Data.
+`feed` returns a list of (stream, event), `data_to_send` the bytes for the peer. A connection error raises `Http2Error`;
+the GOAWAY with the reason is then in `data_to_send`, and the connection cannot be used any more. An error of one stream
+resets that stream and is reported as `StreamReset`. Events do not depend on how the input is cut into pieces, except
+for the sizes of Data.
 
-States of a stream, and what moves them (RFC 9113 section 5.1; nothing is pushed, so there are no reserved states)::
+States and events of a stream (RFC 9113 section 5.1; server push is refused, so there are no reserved states)::
 
     state              | headers           | end sent          | end received       | reset, error
     -------------------+-------------------+-------------------+--------------------+-------------
@@ -14,30 +15,35 @@ States of a stream, and what moves them (RFC 9113 section 5.1; nothing is pushed
     HALF_CLOSED_REMOTE | (sent only)       | CLOSED            |                    | CLOSED
     CLOSED             |                   |                   |                    |
 
-headers: a field block that is sent or received. end sent: the frame with END_STREAM is on its way out; it may wait behind
-data for the peer's window. A number above the highest one used is IDLE, any other one that is not in `streams` is CLOSED.
-The connection remembers the last `HTTP2_CLOSED_STREAMS` that were reset, because the peer may send on them before it
-hears of it; frames for a stream that ended well are a connection error.
+headers: a field block is sent or received. end sent: the frame with END_STREAM is written; it may wait behind data for
+the peer's window. A stream number above the highest one used is IDLE, any other one that is not in `streams` is CLOSED.
+The connection remembers the last `HTTP2_CLOSED_STREAMS` streams that were reset, because frames for them may be in
+flight. A frame for a stream that both sides have ended is a connection error.
 
-Flow control. Receiving: what the user has not acknowledged counts against the windows we gave; windows open again only
-by `acknowledge`, so a slow user slows the peer. What comes for a stream nobody reads any more is acknowledged here.
-Sending: what the peer's windows do not admit waits in the stream's queue, and streams take turns.
+Flow control. Receiving: data that the user has not acknowledged counts against the windows that the peer was given.
+Windows are opened only by `acknowledge`, so a slow user slows the peer. Data for a stream that was reset is
+acknowledged here. Sending: data that the peer's windows do not admit waits in the stream's queue; streams take turns.
 
 Invariants: `streams` holds exactly the streams that are neither IDLE nor CLOSED; `open_streams` is their number;
 `pending` holds exactly those with a queue; `unsent_octets` is the sum of the queues; a stream's `unacknowledged` bytes
 are credited to the connection exactly once, by `acknowledge` or when the stream closes.
 
-What a stranger controls is counted: frame size, field blocks by bytes, fields and frames, streams at once, and, by two
-budgets that grow with time and with work done, frames that move nothing forward and streams that end in a reset. Time is
-an argument of `feed`. Priorities are checked for their form and ignored (RFC 9113 section 5.3.2).
+What the peer controls is limited: frame size, field blocks (bytes, fields, frames), concurrent streams, and by two
+budgets the frames that move no message forward and the streams that end in a reset. The budgets grow with time and with
+work done. Time is an argument of `feed`. PRIORITY frames are checked for their size and ignored (RFC 9113 section
+5.3.2).
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport _PyBytes_Resize, PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport int64_t, uint8_t, uint32_t
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
 cimport cython
 
+from corenet.core.libc cimport bytes_data, new_bytes
 from corenet.http.field_grammar cimport length_of, same_name
 from corenet.http.h2_fields cimport (
     FIELD_AUTHORITY,
@@ -128,7 +134,7 @@ cdef enum Setting:
     MAX_HEADER_LIST_SIZE = 6
     NO_RFC7540_PRIORITIES = 9
 
-# RFC 9113 section 7; their names for Python stand in `h2_events.py`.
+# RFC 9113 section 7; `h2_events.py` has them for Python.
 cdef enum Code:
     NO_ERROR
     PROTOCOL_ERROR
@@ -182,7 +188,7 @@ cdef tuple METHOD_GET = (b":method", b"GET")
 cdef tuple SCHEME_HTTPS = (b":scheme", b"https")
 cdef bytes HTTPS = b"https"
 cdef bytes GET = b"GET"
-cdef dict STATUS_FIELDS = {status: (b":status", b"%d" % status) for status in range(100, 1000)}
+cdef dict STATUS_FIELDS = {}    # those that were sent
 
 
 cdef inline uint32_t read32(const uint8_t *p) noexcept nogil:
@@ -274,6 +280,7 @@ cdef class H2Connection:
 
     def __dealloc__(self):
         octets_free(&self.out)
+        Py_XDECREF(self.body)
 
     cdef int begin(self) except -1:
         """The connection preface (RFC 9113 section 3.4): our settings, and the connection's window."""
@@ -299,7 +306,7 @@ cdef class H2Connection:
             self.open_connection_window()
         return 0
 
-    # --- what users ask -----------------------------------------------------------------------------------------------
+    # --- properties ---------------------------------------------------------------------------------------------------
 
     @property
     def settings_received(self):
@@ -317,13 +324,18 @@ cdef class H2Connection:
         return self.peer_max_streams
 
     @property
-    def can_open(self):
-        """True when a client may send a request now: fewer streams are open than the peer allows, and it stays."""
+    def accepting(self):
+        """True while a client may send requests, now or when another stream has ended: neither side leaves."""
         return (not self.server and not self.failed and not self.goaway_received and not self.goaway_sent
-                and self.open_streams < self.peer_max_streams and self.next_stream <= LARGEST_STREAM)
+                and self.next_stream <= LARGEST_STREAM)
+
+    @property
+    def can_open(self):
+        """True when a client may send a request now: the peer allows one more stream."""
+        return self.accepting and self.open_streams < self.peer_max_streams
 
     def is_open(self, int64_t stream_id):
-        """Tell whether a message may still be sent or received on this stream."""
+        """Return whether a message may still be sent or received on this stream."""
         return stream_id in self.streams
 
     cpdef int64_t unsent(self, int64_t stream_id=0) except -1:
@@ -346,17 +358,27 @@ cdef class H2Connection:
             Http2Error: when the peer broke a rule or a limit for connections; nothing more can be fed or sent.
         """
         cdef list events = []
-        cdef bytes piece = data if type(data) is bytes else bytes(data)
+        cdef Py_buffer view
+        cdef bytes joined
         if self.failed:
             raise Http2Error("bytes after a connection error", PROTOCOL_ERROR)
         if now > self.clock:
             self.control_budget = min(CONTROL_FRAMES, self.control_budget + (now - self.clock) * CONTROL_RATE)
             self.reset_budget = min(RESETS, self.reset_budget + (now - self.clock) * RESET_RATE)
             self.clock = now
-        if PyBytes_GET_SIZE(self.held):
-            piece = self.held + piece
-            self.held = b""
-        self.run(piece, events)
+        try:
+            if PyBytes_GET_SIZE(self.held):
+                joined = self.held + bytes(data)
+                self.held = b""
+                self.run(<const uint8_t *>PyBytes_AS_STRING(joined), PyBytes_GET_SIZE(joined), events)
+                return events
+            PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+            try:
+                self.run(<const uint8_t *>view.buf, view.len, events)
+            finally:
+                PyBuffer_Release(&view)
+        finally:
+            self.finish_body()
         return events
 
     cpdef bytes data_to_send(self):
@@ -371,9 +393,9 @@ cdef class H2Connection:
         return data
 
     cpdef int acknowledge(self, int64_t stream_id, int64_t size) except -1:
-        """Note that the user has consumed `size` bytes of Data, so that the peer may send as many more.
+        """Record that the user has consumed `size` bytes of Data, so that the peer may send as many more.
 
-        For a stream that is closed this does nothing: its bytes were acknowledged when it closed.
+        Has no effect on a closed stream, whose bytes were acknowledged when it closed.
 
         Raises:
             LocalProtocolError: when so many were not received.
@@ -418,14 +440,14 @@ cdef class H2Connection:
         raise Http2Error(f"{reason} ({error_name(code)})", code)
 
     cdef int spend_control(self) except -1:
-        """One more frame that moved nothing forward."""
+        """Count a frame that moves no message forward."""
         self.control_budget -= 1
         if self.control_budget < 0:
             self.fail(ENHANCE_YOUR_CALM, "too many frames that move no message forward")
         return 0
 
     cdef int spend_reset(self) except -1:
-        """One more stream that was opened for nothing."""
+        """Count a stream of a client that ended in a reset."""
         if self.server:
             self.reset_budget -= 1
             if self.reset_budget < 0:
@@ -436,9 +458,7 @@ cdef class H2Connection:
         self.control_budget = min(CONTROL_FRAMES, self.control_budget + CONTROL_EARNED)
         return 0
 
-    cdef int run(self, bytes data, list events) except -1:
-        cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(data)
-        cdef Py_ssize_t n = PyBytes_GET_SIZE(data)
+    cdef int run(self, const uint8_t *p, Py_ssize_t n, list events) except -1:
         cdef Py_ssize_t at = 0
         cdef Py_ssize_t take, length
         cdef int kind, flags
@@ -446,7 +466,7 @@ cdef class H2Connection:
         cdef H2Stream stream
         if self.preface_left:
             take = min(n, self.preface_left)
-            if data[:take] != PREFACE[PREFACE_SIZE - self.preface_left:PREFACE_SIZE - self.preface_left + take]:
+            if memcmp(p, PyBytes_AS_STRING(PREFACE) + PREFACE_SIZE - self.preface_left, take) != 0:
                 self.fail(PROTOCOL_ERROR, "the connection does not begin as HTTP/2 does")
             self.preface_left -= take
             at = take
@@ -456,7 +476,7 @@ cdef class H2Connection:
                 if take:
                     self.data_left -= take
                     if self.data_stream is not None:
-                        self.deliver(self.data_stream, p + at, take, events)
+                        self.deliver(self.data_stream, p + at, take, n - at, events)
                     at += take
                 if self.data_left:
                     break
@@ -495,7 +515,7 @@ cdef class H2Connection:
                 self.frame(kind, flags, number, p + at, length, events)
                 at += length
         if at < n:
-            self.held = data if at == 0 else data[at:]
+            self.held = PyBytes_FromStringAndSize(<const char *>p + at, n - at)
         return 0
 
     cdef int begin_data(self, const uint8_t *p, Py_ssize_t length, int flags, uint32_t number, list events) except -1:
@@ -547,18 +567,48 @@ cdef class H2Connection:
             self.acknowledge(number, padding)
         return 1 if padding else 0
 
-    cdef int deliver(self, H2Stream stream, const uint8_t *p, Py_ssize_t n, list events) except -1:
-        """Tell of a piece of a body; short ones that follow each other are joined."""
+    cdef int deliver(self, H2Stream stream, const uint8_t *p, Py_ssize_t n, Py_ssize_t room, list events) except -1:
+        """Add a piece of a body; pieces that follow each other in one input are one event.
+
+        `room` is the rest of the input, so that a body of several frames is copied once, into memory for all of it.
+        """
         cdef tuple last
         if stream.state == CLOSED:
             # The user has reset it since the frame began.
             return 0
-        if n < SHORT_DATA and events:
+        if events:
             last = events[len(events) - 1]
-            if last[0] == stream.number and type(last[1]) is Data and len(last[1].data) < SHORT_DATA:
-                last[1].data += PyBytes_FromStringAndSize(<const char *>p, n)
-                return 0
-        events.append((stream.number, Data(PyBytes_FromStringAndSize(<const char *>p, n))))
+            if last[0] == stream.number and type(last[1]) is Data:
+                if last[1] is self.body_event:
+                    memcpy(bytes_data(self.body) + self.body_size, p, n)
+                    self.body_size += n
+                    return 0
+                if len(last[1].data) < SHORT_DATA:
+                    last[1].data += PyBytes_FromStringAndSize(<const char *>p, n)
+                    return 0
+        self.finish_body()
+        if n < SHORT_DATA or room == n:
+            events.append((stream.number, Data(PyBytes_FromStringAndSize(<const char *>p, n))))
+            return 0
+        event = Data(b"")
+        self.body = new_bytes(NULL, room)
+        memcpy(bytes_data(self.body), p, n)
+        self.body_size = n
+        self.body_event = event
+        events.append((stream.number, event))
+        return 0
+
+    cdef int finish_body(self) except -1:
+        """Give the event of a body that was collected its bytes."""
+        cdef PyObject *body = self.body
+        cdef object event = self.body_event
+        if body != NULL:
+            self.body = NULL
+            self.body_event = None
+            # There is no other reference to the object. On an error it is freed.
+            _PyBytes_Resize(&body, self.body_size)
+            event.data = <object>body
+            Py_XDECREF(body)
         return 0
 
     cdef int frame(self, int kind, int flags, uint32_t number, const uint8_t *p, Py_ssize_t n, list events) except -1:
@@ -582,7 +632,7 @@ cdef class H2Connection:
                 return self.end_block(self.block_flags, number, <const uint8_t *>PyBytes_AS_STRING(whole),
                                       PyBytes_GET_SIZE(whole), events)
             return 0
-        # What is left moves no message forward.
+        # The other frames move no message forward.
         self.spend_control()
         if kind == F_SETTINGS:
             if number:
@@ -639,7 +689,7 @@ cdef class H2Connection:
         return True
 
     cdef int late(self, uint32_t number) except -1:
-        """A frame for a stream that is not open: return when it may be ignored."""
+        """Handle a frame for a stream that is not open: raise, or return when it is ignored."""
         if self.is_idle(number):
             self.fail(PROTOCOL_ERROR, "a frame on a stream that was not opened")
         by_peer = self.reset_streams.get(number)
@@ -691,8 +741,6 @@ cdef class H2Connection:
             self.fail(COMPRESSION_ERROR, str(error))
         if stream is None:
             if not self.server or not self.is_idle(number):
-                if not self.server and number & 1 == 0:
-                    self.fail(PROTOCOL_ERROR, "a stream that the server opens")
                 if self.server:
                     self.spend_control()
                 return self.late(number)
@@ -730,7 +778,7 @@ cdef class H2Connection:
         return stream
 
     cdef str read_request(self, H2Stream stream, list fields, bint end, list events):
-        """Tell of a request, or return why it is malformed (RFC 9113 section 8.1.1)."""
+        """Append the event of a request, or return why it is malformed (RFC 9113 section 8.1.1)."""
         cdef bytes method = None
         cdef bytes scheme = None
         cdef bytes authority = None
@@ -801,19 +849,20 @@ cdef class H2Connection:
             del fields[:pseudo]
         if cookies > 1:
             self.join_cookies(fields)
+        stream.method = method
         stream.head_received = stream.surfaced = True
         events.append((stream.number, Request(method, path, Headers(fields), VERSION)))
         return None
 
     cdef int join_cookies(self, list fields) except -1:
-        """RFC 9113 section 8.2.3: pieces of a Cookie field are joined before anybody else sees them."""
+        """Join the Cookie fields to one, as HTTP/1.1 has it (RFC 9113 section 8.2.3)."""
         crumbs = [value for name, value in fields if name == b"cookie"]
         fields[:] = [(name, value) for name, value in fields if name != b"cookie"]
         fields.append((b"cookie", b"; ".join(crumbs)))
         return 0
 
     cdef str read_response(self, H2Stream stream, list fields, bint end, list events):
-        """Tell of a response, or return why it is malformed."""
+        """Append the event of a response, or return why it is malformed."""
         cdef int status = -1
         cdef int kind
         cdef Py_ssize_t i
@@ -894,9 +943,9 @@ cdef class H2Connection:
     # --- the end of streams -------------------------------------------------------------------------------------------
 
     cdef int stream_error(self, H2Stream stream, int code, str reason, list events) except -1:
-        """The peer broke a rule on this stream: reset it (RFC 9113 section 5.4.2).
+        """Reset a stream on which the peer violated the protocol (RFC 9113 section 5.4.2).
 
-        It counts as a reset of the peer's: who provokes resets makes us work for nothing (CVE-2025-8671).
+        It counts like a reset by the peer, because a peer that provokes resets causes the same work (CVE-2025-8671).
         """
         self.close(stream)
         if stream.surfaced:
@@ -909,7 +958,7 @@ cdef class H2Connection:
         return self.spend_reset()
 
     cdef int close(self, H2Stream stream) except -1:
-        """The one way into CLOSED."""
+        """Move a stream to CLOSED; nothing else does."""
         stream.state = CLOSED
         del self.streams[stream.number]
         self.open_streams -= 1
@@ -1083,7 +1132,7 @@ cdef class H2Connection:
             if end:
                 self.sent_end(stream)
         except BaseException:
-            # No byte of it was sent; the number stays free.
+            # Nothing of it was sent; the number is used by the next request.
             self.close(stream)
             raise
         self.next_stream += 2
@@ -1106,11 +1155,17 @@ cdef class H2Connection:
         """
         cdef H2Stream stream = self.stream_to_send(stream_id)
         cdef bint informational = type(response) is Informational
-        cdef object status = STATUS_FIELDS.get(response.status)
+        cdef int code = response.status
+        cdef object status
         if not self.server or stream.head_sent or (informational and end):
             raise LocalProtocolError("a response now is out of order")
-        if status is None or informational != (response.status < 200) or response.status == 101:
-            raise LocalProtocolError(f"{response.status} is no status of such a response")
+        if not 100 <= code <= 999 or informational != (code < 200) or code == 101:
+            raise LocalProtocolError(f"{code} is no status of such a response")
+        status = STATUS_FIELDS.get(code)
+        if status is None:
+            status = STATUS_FIELDS[code] = (b":status", b"%d" % code)
+        # Content-Length then says what another response would have (RFC 9110 section 8.6).
+        stream.no_body_sent = stream.method == HEAD or code == 304
         self.add_block(stream, [status], response.headers.raw, B_RESPONSE, end)
         stream.head_sent = not informational
         if end:
@@ -1120,7 +1175,7 @@ cdef class H2Connection:
     cpdef int64_t send_data(self, int64_t stream_id, data, bint end=False) except -1:
         """Send a piece of the body and return how many bytes of this stream now wait for the peer's windows.
 
-        A `Drained` event tells when none waits any more.
+        A `Drained` event follows when none waits any more.
 
         Raises:
             LocalProtocolError: when it is out of order, or more or less than Content-Length says.
@@ -1225,14 +1280,14 @@ cdef class H2Connection:
         return False
 
     cdef int pump(self, list events) except -1:
-        """The connection's window has opened, or all windows of streams: one frame for each stream in turn."""
+        """Send queued data after windows have opened: one frame for each stream in turn."""
         cdef H2Stream stream
         cdef bint sent = True
         while sent and self.pending:
             sent = False
             for stream in list(self.pending.values()):
                 if stream.number in self.pending and self.send_queued(stream, events):
-                    # It goes to the end of the line.
+                    # It moves to the end of the queue of streams.
                     del self.pending[stream.number]
                     self.pending[stream.number] = stream
                     sent = True
@@ -1264,10 +1319,12 @@ cdef class H2Connection:
             for field in fields:
                 if not self.encoder.encode_known(&self.out, field):
                     self.add_field(stream, field, what)
+            if stream.no_body_sent:
+                stream.send_left = 0
             if end and stream.send_left > 0:
                 raise LocalProtocolError(f"{stream.send_left} bytes of body less than Content-Length says")
         except BaseException:
-            # Fields of this block may stand in our table and will never stand in the peer's.
+            # Fields of this block may be in our table and will never be in the peer's.
             self.out.size = start
             self.encoder.forget()
             if what != B_TRAILERS:
@@ -1306,7 +1363,7 @@ cdef class H2Connection:
         lower = name.lower()
         kind = kind_to_send(lower, value)
         if kind == FIELD_HOST and what == B_REQUEST:
-            # It was sent as the authority.
+            # It was sent as :authority.
             return 0
         if kind == FIELD_CONTENT_LENGTH and what != B_TRAILERS:
             if stream.send_left >= 0:
@@ -1317,7 +1374,7 @@ cdef class H2Connection:
         return self.encoder.encode_field(&self.out, lower, value, field, False)
 
     cpdef int reset(self, int64_t stream_id, int64_t code=CANCEL) except -1:
-        """End a stream early: nothing more is sent on it, and no event of it is told. Idempotent."""
+        """Reset a stream: nothing more is sent on it, and no event of it is returned. Idempotent."""
         cdef H2Stream stream = self.streams.get(stream_id)
         if stream is None:
             return 0
@@ -1336,7 +1393,7 @@ cdef class H2Connection:
         return self.add_frame(F_PING, 0, 0, PyBytes_AS_STRING(data), 8)
 
     cpdef int goaway(self, int64_t code=NO_ERROR, bytes debug=b"") except -1:
-        """Say that the connection ends: a server takes no new streams, those that are open go on."""
+        """Send GOAWAY: a server refuses new streams from now on, open ones continue."""
         cdef uint8_t[8] head
         write32(head, self.last_peer_stream)
         write32(head + 4, <uint32_t>code)
@@ -1364,7 +1421,7 @@ cdef int kind_to_send(bytes name, bytes value) except -1:
 
 
 cdef int check_trailers(list fields) except -1:
-    """Trailers are encoded when their turn comes, but a mistake in them is told at once."""
+    """Check trailers that are encoded later, so that a wrong one raises at once."""
     cdef bytes name, value
     for name, value in fields:
         kind_to_send(name.lower(), value)

@@ -1,4 +1,4 @@
-"""What an HTTP/2 connection tells beside messages, and the error codes of RFC 9113 section 7.
+"""Events of an HTTP/2 connection beside messages, and the error codes of RFC 9113 section 7.
 
 `Request`, `Response`, `Informational`, `Data` and `End` are those of `corenet.http.events`, with version 20.
 `H2Connection.feed` gives each event with the number of its stream, 0 for the connection.
@@ -71,9 +71,9 @@ def error_name(code: int) -> str:
 class StreamReset(Event):
     """A stream ended early; nothing more comes of it and nothing more can be sent.
 
-    `code` is the error code; `by_peer` tells who ended it (False: we did, because the peer broke a rule, and `reason`
-    says which). `unprocessed`: the server promised that it has done nothing for this request, so that it may be sent
-    again on another connection (RFC 9113 section 8.7).
+    `code` is the error code. `by_peer`: the peer has reset it; False: we did, for the protocol violation in `reason`.
+    `unprocessed`: the server has said that it did not process the request, which may be sent again on another
+    connection (RFC 9113 section 8.7).
     """
 
     __slots__ = ("by_peer", "code", "reason", "unprocessed")
@@ -86,13 +86,13 @@ class StreamReset(Event):
 
 
 class Drained(Event):
-    """Everything that was queued for this stream has left: a sender that waited may go on."""
+    """All queued data of this stream was sent; a sender that waited for it may continue."""
 
     __slots__ = ()
 
 
 class Goaway(Event):
-    """The peer ends the connection: no new streams; those above `last_stream_id` were reset as unprocessed."""
+    """The peer ends the connection. Streams above `last_stream_id` were reset as unprocessed, none can be opened."""
 
     __slots__ = ("code", "debug", "last_stream_id")
 
@@ -103,7 +103,7 @@ class Goaway(Event):
 
 
 class SettingsReceived(Event):
-    """The peer's settings were applied; more or fewer streams may be open at the same time now."""
+    """The peer's settings were applied; its limit of concurrent streams may have changed."""
 
     __slots__ = ()
 

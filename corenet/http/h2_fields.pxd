@@ -1,4 +1,4 @@
-# C door: what kind of field a name and value are in HTTP/2, and whether their bytes are allowed (RFC 9113 section 8.2).
+# C interface: the kind of a field in HTTP/2, and whether its name and value are allowed (RFC 9113 section 8.2).
 
 from libc.stdint cimport uint8_t
 

@@ -1,9 +1,9 @@
-"""What kind of field a name and value are in HTTP/2 (RFC 9113 section 8.2 and 8.3), from their bytes alone.
+"""The kind of a field in HTTP/2 (RFC 9113 sections 8.2 and 8.3), from its name and value alone.
 
-The decoder of HPACK keeps the kind with each entry of its table, so a repeated field is looked at once. Rule: upper case,
-control characters, blanks around a value, an unknown pseudo-header field and a pseudo-header field whose value is out
-of its grammar make a message malformed. They are how requests are smuggled through a translation to HTTP/1.1. What
-depends on other fields (order, number, `Host` against `:authority`) is looked at in `h2.pyx`.
+The HPACK decoder stores the kind with each entry of its table, so a repeated field is checked once. Upper case in a
+name, control characters, blanks around a value, an unknown pseudo-header field and a pseudo-header field with a value
+outside its grammar make a message malformed: they allow request smuggling where HTTP/2 is translated to HTTP/1.1. What
+depends on other fields (order, number, `Host` against `:authority`) is checked in `h2.pyx`.
 """
 
 from libc.stdint cimport uint8_t
@@ -26,10 +26,10 @@ cdef int pseudo_kind(const uint8_t *name, Py_ssize_t n, const uint8_t *value, Py
     if equals(name, n, ":path", 5):
         if span(value, m, TARGET) != m or not m or (value[0] != 0x2F and not equals(value, m, "*", 1)):
             return FIELD_BAD
-        # A fragment is never sent (RFC 9110 section 7.1).
+        # A request target has no fragment (RFC 9110 section 7.1).
         return FIELD_BAD if memchr(value, 0x23, m) != NULL else FIELD_PATH
     if equals(name, n, ":authority", 10):
-        # RFC 9113 section 8.3.1: no user name. The other characters would end the authority for another reader.
+        # RFC 9113 section 8.3.1: no user name. For another parser the other characters would end the authority.
         if span(value, m, TARGET) != m or memchr(value, 0x40, m) != NULL or memchr(value, 0x2F, m) != NULL or (
                 memchr(value, 0x3F, m) != NULL or memchr(value, 0x23, m) != NULL):
             return FIELD_BAD

@@ -1,4 +1,4 @@
-# C door of HPACK (RFC 7541): a growing buffer of bytes, the dynamic table, encoder and decoder of field blocks.
+# C interface of HPACK (RFC 7541): a growing buffer of bytes, the dynamic table, encoder and decoder of field blocks.
 
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint32_t

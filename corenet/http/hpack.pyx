@@ -1,17 +1,17 @@
-"""HPACK, the compression of header fields in HTTP/2 (RFC 7541): encoder and decoder of field blocks, without I/O.
+"""HPACK, the header compression of HTTP/2 (RFC 7541): encoder and decoder of field blocks, without I/O.
 
-Both keep a dynamic table of fields that were sent before; a field that stands in it is one or two bytes on the wire and
-costs neither side a new object. The decoder trusts nothing: integers have a maximal length, strings lie inside the
-block, a table size update stands at the beginning of a block and under the limit, and what the fields take together is
-counted by the rule of RFC 9113 section 6.5.2. Over that limit the rest of the block still changes the table, because
-the peer's encoder relies on it, but no further field is kept (`over_limit`).
+Both keep a dynamic table of fields that were sent before. A field in it takes one or two bytes on the wire and no new
+object on either side. The decoder limits what the peer controls: the length of an integer, the size of the table, and
+the fields of a block, counted as RFC 9113 section 6.5.2 does. A table size update must be at the beginning of a block.
+When a block is over the limit (`over_limit`), its rest still changes the table, because the peer's encoder relies on
+it, but no further field is returned.
 
-The encoder never puts credentials into a table, its own or the peer's (RFC 7541 section 7.1), nor values that change with
-every message. Invariant of the table: `size` is the sum of its entries, each counted with 32 bytes more than its text,
-and never above `limit`.
+The encoder never adds credentials to a table, its own or the peer's (RFC 7541 section 7.1), nor values that change with
+every message. Invariant of the table: `size` is the sum of its entries, each with 32 bytes overhead, and at most
+`limit`.
 
-With each entry the decoder keeps what kind of field it is and whether its bytes are allowed (`h2_fields.pxd`), so that a
-repeated field is not looked at again. Errors: `RemoteProtocolError`; the decoder is then useless, because its table may
+The decoder stores with each entry the kind of the field and whether its bytes are allowed (`h2_fields.pxd`), so a
+repeated field is checked once. After a `RemoteProtocolError` the decoder cannot be used any more, because its table may
 differ from the peer's.
 """
 
@@ -69,9 +69,9 @@ STATIC_TABLE = tuple(
             "via www-authenticate").split()))
     for value in values)
 
-# Credentials: in no table, and marked so that no intermediary puts them into one.
+# Credentials: never indexed, also not by intermediaries (RFC 7541 section 6.2.3).
 cdef frozenset NEVER_INDEXED = frozenset((b"authorization", b"proxy-authorization", b"cookie", b"set-cookie"))
-# Fields whose next value is a different one.
+# Fields whose value changes with each message.
 cdef frozenset NOT_INDEXED = frozenset((
     b":path", b"age", b"content-length", b"content-range", b"date", b"etag", b"expires", b"if-match",
     b"if-modified-since", b"if-none-match", b"last-modified", b"location", b"range", b"retry-after"))
@@ -413,7 +413,13 @@ cdef class HpackEncoder:
         self.lowest = self.table.limit
 
     cpdef int set_limit(self, Py_ssize_t limit) except -1:
-        """Note the table size in bytes that the peer allows (SETTINGS_HEADER_TABLE_SIZE)."""
+        """Set the table size in bytes that the peer allows (SETTINGS_HEADER_TABLE_SIZE).
+
+        Raises:
+            ValueError: when it is negative.
+        """
+        if limit < 0:
+            raise ValueError(f"a table of {limit} bytes")
         limit = min(limit, self.own_limit)
         if limit != self.table.limit:
             self.lowest = min(limit, self.lowest) if self.limit_changed else limit
@@ -447,7 +453,7 @@ cdef class HpackEncoder:
             octets_free(&out)
 
     cdef int begin(self, Octets *out) except -1:
-        """Begin a block: say by how much the table has changed (RFC 7541 section 4.2)."""
+        """Begin a block: announce a changed table size (RFC 7541 section 4.2)."""
         if self.limit_changed:
             if self.lowest < self.table.limit:
                 add_integer(out, 0x20, 5, self.lowest)
@@ -456,7 +462,7 @@ cdef class HpackEncoder:
         return 0
 
     cdef bint encode_known(self, Octets *out, tuple field) except -1:
-        """Encode `field` when it stands in the dynamic table."""
+        """Encode `field` if it is in the dynamic table; False: it is not."""
         cdef PyObject *found = PyDict_GetItem(self.table.known, field)
         if found == NULL:
             return False
@@ -464,7 +470,7 @@ cdef class HpackEncoder:
         return True
 
     cdef int encode_field(self, Octets *out, bytes name, bytes value, tuple key, bint sensitive) except -1:
-        """Encode a field that is not in the dynamic table; `key` is how the caller will ask for it again."""
+        """Encode a field that is not in the dynamic table; `key` is the field as the caller has it, for `encode_known`."""
         cdef Py_ssize_t size = length_of(name) + length_of(value)
         cdef PyObject *found
         cdef Py_ssize_t index
@@ -533,12 +539,12 @@ cdef class HpackDecoder:
         return self.decode_block(<const uint8_t *>PyBytes_AS_STRING(whole), PyBytes_GET_SIZE(whole))
 
     cdef int allow(self, Py_ssize_t size) except -1:
-        """Note that the peer has agreed to a table of `size` bytes; its next block says so when its table was larger."""
+        """Set the table size that the peer has acknowledged; its next block must say so if its table was larger."""
         self.max_table = size
         return 0
 
     cdef list decode_block(self, const uint8_t *p, Py_ssize_t n):
-        """The fields of p[:n]; their kinds stand in `kinds`."""
+        """Return the fields of p[:n]; their kinds are in `kinds`."""
         cdef list fields = []
         cdef Py_ssize_t at = 0
         cdef Py_ssize_t count = 0

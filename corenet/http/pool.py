@@ -5,20 +5,28 @@ its connection is closed, so that the limits hold as the server counts, at every
 attempts while one connection is opened). States and events (the `Transition`s below, the only way to change `state`; an
 event in an empty cell raises)::
 
-    state      | opened | take   | keep | drop    | gone
-    -----------+--------+--------+------+---------+--------
-    CONNECTING | IN_USE |        |      | CLOSING |
-    IN_USE     |        |        | IDLE | CLOSING | IN_USE
-    IDLE       |        | IN_USE |      | CLOSING | FREE
-    CLOSING    |        |        |      |         | FREE
+    state      | opened | share  | take   | keep | drop    | gone
+    -----------+--------+--------+--------+------+---------+--------
+    CONNECTING | IN_USE | SHARED |        |      | CLOSING |
+    IN_USE     |        |        |        | IDLE | CLOSING | IN_USE
+    SHARED     |        |        |        | IDLE | CLOSING | SHARED
+    IDLE       |        | SHARED | IN_USE |      | CLOSING | FREE
+    CLOSING    |        |        |        |      |         | FREE
 
 opened: the holder has opened the connection. take: an idle connection is given out. keep, drop: the holder releases the
 slot, with a reusable connection or not; an idle connection is dropped when it is too old, dead, or its slot is needed.
 gone: the connection's descriptor is closed; a holder that has not noticed still releases the slot. A FREE slot is no
 longer referenced. Invariant: `total` and each `count` are the numbers of slots that are not FREE.
 
-Ownership: the holder owns a slot in CONNECTING and IN_USE, with its connection; the pool owns both in IDLE and CLOSING.
-A waiting future belongs to the caller of `acquire`; a slot given to a caller that has stopped waiting is released.
+The slot of an HTTP/2 connection is shared. `holders` is the number of requests on it, at most as many as the limits and
+the server allow; it is kept or dropped when the last of them releases it. share: such a connection was opened, or an
+idle one is given out. An origin has one such connection that accepts requests; when it is full, requests wait. Where
+there is none, and the origin is not known to speak HTTP/1.1 only, one connection is opened at a time, the `probe`, and
+the other requests wait for it; after `HTTP2_PROBE_DELAY` they open connections of their own.
+
+Ownership: the holder owns a slot in CONNECTING and IN_USE, with its connection; the pool owns both in SHARED, IDLE and
+CLOSING. A waiting future belongs to the caller of `acquire`; a slot given to a caller that has stopped waiting is
+released.
 
 Every change is one call without awaits, so a cancelled task can lose neither a slot nor a connection. When a request
 waits, closing connections are aborted instead of waiting for close_notify, and idle connections of other origins are
@@ -33,44 +41,59 @@ from functools import partial
 
 from corenet.http.connection import Connection
 from corenet.http.errors import LocalProtocolError
+from corenet.http.h2_connection import Multiplexed
 from corenet.http.transitions import Transition
 from corenet.http.url import Origin
-from corenet.limits import HTTP_KEEPALIVE_TIMEOUT, HTTP_MAX_CONNECTIONS, HTTP_MAX_PER_ORIGIN
+from corenet.limits import (
+    HTTP2_PROBE_DELAY,
+    HTTP2_REQUESTS,
+    HTTP_KEEPALIVE_TIMEOUT,
+    HTTP_MAX_CONNECTIONS,
+    HTTP_MAX_PER_ORIGIN,
+)
 
 __all__ = ["Limits", "Pool", "PoolSlot"]
 
-_STATES = ("CONNECTING", "IN_USE", "IDLE", "CLOSING", "FREE")
-CONNECTING, IN_USE, IDLE, CLOSING, FREE = range(len(_STATES))
+_STATES = ("CONNECTING", "IN_USE", "SHARED", "IDLE", "CLOSING", "FREE")
+CONNECTING, IN_USE, SHARED, IDLE, CLOSING, FREE = range(len(_STATES))
 
 _OPENED = Transition("opened", _STATES, {CONNECTING: IN_USE})
+_SHARE = Transition("share", _STATES, {CONNECTING: SHARED, IDLE: SHARED})
 _TAKE = Transition("take", _STATES, {IDLE: IN_USE})
-_KEEP = Transition("keep", _STATES, {IN_USE: IDLE})
-_DROP = Transition("drop", _STATES, {CONNECTING: CLOSING, IN_USE: CLOSING, IDLE: CLOSING})
-_CLOSED = Transition("gone", _STATES, {IN_USE: IN_USE, IDLE: FREE, CLOSING: FREE})
+_KEEP = Transition("keep", _STATES, {IN_USE: IDLE, SHARED: IDLE})
+_DROP = Transition("drop", _STATES, {CONNECTING: CLOSING, IN_USE: CLOSING, SHARED: CLOSING, IDLE: CLOSING})
+_CLOSED = Transition("gone", _STATES, {IN_USE: IN_USE, SHARED: SHARED, IDLE: FREE, CLOSING: FREE})
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many connections a client may have, in all and to one origin, and how many seconds one may be idle."""
+    """How many connections a client may have, in all and to one origin, and how many seconds one may be idle.
+
+    `streams` is the maximum number of requests at the same time on one HTTP/2 connection; the server may allow fewer.
+    """
 
     connections: int = HTTP_MAX_CONNECTIONS.default
     per_origin: int = HTTP_MAX_PER_ORIGIN.default
     keepalive_timeout: float = HTTP_KEEPALIVE_TIMEOUT.default
+    streams: int = HTTP2_REQUESTS.default
 
     def __post_init__(self) -> None:
         HTTP_MAX_CONNECTIONS.check(self.connections, "Limits connections")
         HTTP_MAX_PER_ORIGIN.check(self.per_origin, "Limits per_origin")
         HTTP_KEEPALIVE_TIMEOUT.check(self.keepalive_timeout, "Limits keepalive_timeout")
+        HTTP2_REQUESTS.check(self.streams, "Limits streams")
 
 
 class PoolSlot:
     """One connection's share of the limits; `connection` is None until the first holder has opened it."""
 
-    __slots__ = ("connection", "group", "reused", "state")
+    __slots__ = ("connection", "group", "holders", "reused", "state")
 
     def __init__(self, group: "_OriginPool") -> None:
         self.group = group
-        self.connection: Connection | None = None
+        self.connection: Connection | Multiplexed | None = None
+        # Of a shared slot.
+        self.holders = 0
         self.reused = False
         self.state = CONNECTING
 
@@ -78,22 +101,37 @@ class PoolSlot:
 class _OriginPool:
     """The slots and waiters of one origin."""
 
-    __slots__ = ("count", "has_waiters", "idle", "origin", "waiters")
+    __slots__ = ("count", "has_waiters", "idle", "origin", "parallel", "probe", "probe_timer", "shared", "waiters")
 
-    def __init__(self, origin: Origin) -> None:
+    def __init__(self, origin: Origin, parallel: bool) -> None:
         self.origin = origin
         self.count = 0
         self.idle: dict[PoolSlot, None] = {}
+        # Slots in SHARED: one that accepts requests, and those that are leaving.
+        self.shared: dict[PoolSlot, None] = {}
         self.waiters: dict[asyncio.Future[PoolSlot], None] = {}
         self.has_waiters = False
+        # Whether requests open connections at the same time; the slot whose connection they wait for otherwise, and the
+        # timer after which they do not wait.
+        self.parallel = parallel
+        self.probe: PoolSlot | None = None
+        self.probe_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def needs_connection(self) -> bool:
+        """Whether waiting requests need another connection, because there is none to share, now or soon."""
+        if self.probe is not None and not self.parallel:
+            return False
+        return not any(isinstance(slot.connection, Multiplexed) and slot.connection.can_serve for slot in self.shared)
 
 
 class Pool:
     """The connections of one client by origin. The newest idle one is used first, the oldest is closed first."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, limits: Limits) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, limits: Limits, *, http2: bool = False) -> None:
         self.loop = loop
         self.limits = limits
+        self.http2 = http2
         self.total = 0
         self.groups: dict[Origin, _OriginPool] = {}
         self.idle: dict[PoolSlot, None] = {}
@@ -108,7 +146,7 @@ class Pool:
         """Return a slot with an idle connection or the right to open one, or a future of a slot."""
         group = self.groups.get(origin)
         if group is None:
-            group = self.groups[origin] = _OriginPool(origin)
+            group = self.groups[origin] = _OriginPool(origin, not self.http2 or origin.scheme != "https")
         if not group.waiters:
             slot = self._acquire_now(group)
             if slot is not None:
@@ -137,29 +175,47 @@ class Pool:
             group.waiters.pop(future, None)
             self._forget(group)
 
-    def opened(self, slot: PoolSlot, connection: Connection) -> None:
-        """Record the connection that the holder of `slot` has opened."""
+    def opened(self, slot: PoolSlot, connection: Connection | Multiplexed) -> None:
+        """Record the connection that the holder of `slot` has opened. An HTTP/2 connection is shared from now on."""
         # First, because it may raise MemoryError: without it the pool would not learn that the connection is gone.
         connection.on_closed = partial(self._on_connection_closed, slot)
-        slot.state = _OPENED[slot.state]
+        if isinstance(connection, Multiplexed):
+            connection.on_change = self._dispatch_all
+            slot.group.shared[slot] = None
+            slot.state = _SHARE[slot.state]
+            slot.holders = 1
+        else:
+            slot.state = _OPENED[slot.state]
         slot.connection = connection
+        self._end_probe(slot.group, parallel=not isinstance(connection, Multiplexed))
 
     def release(self, slot: PoolSlot, *, reusable: bool) -> None:
         """Take a slot back; with `reusable` its connection is kept for the next request.
+
+        A shared connection is kept while it accepts requests, however this request ended.
 
         Raises:
             RuntimeError: the slot has no holder.
         """
         connection = slot.connection
-        if slot.state > IN_USE:
+        if slot.state > SHARED:
             raise RuntimeError(f"a slot in state {_STATES[slot.state]} was released")
+        if slot.state == SHARED:
+            slot.holders -= 1
+            if slot.holders:
+                self._dispatch_all()
+                return
+            del slot.group.shared[slot]
+            reusable = isinstance(connection, Multiplexed) and connection.can_serve
         if reusable and connection is not None and not connection.is_gone:
             if self.closing or self.limits.keepalive_timeout == 0 or not self._keep(slot, connection):
                 self._drop(slot)
         else:
             self._drop(slot)
-        if self.waiting_origins:
-            self._dispatch_waiters()
+        if slot.group.probe is slot:
+            # The connection was not opened. The next request tries.
+            slot.group.probe = None
+        self._dispatch_all()
         self._forget(slot.group)
 
     def drop_idle(self, origin: Origin) -> None:
@@ -168,7 +224,7 @@ class Pool:
         while group is not None and group.idle:
             self._drop(next(reversed(group.idle)), graceful=False)
 
-    def close(self) -> list[Connection]:
+    def close(self) -> list[Connection | Multiplexed]:
         """Close all idle connections and return them. Those in use are closed when they are released."""
         self.closing = True
         if self.timer is not None:
@@ -180,6 +236,7 @@ class Pool:
                     waiter.set_exception(LocalProtocolError("the client was closed while a request waited"))
             group.waiters.clear()
             group.has_waiters = False
+            self._end_probe(group, parallel=False)
         self.waiting_origins.clear()
         closed = [slot.connection for slot in self.idle if slot.connection is not None]
         for slot in list(self.idle):
@@ -189,6 +246,17 @@ class Pool:
     # --- internal -------------------------------------------------------------------------------------------------
 
     def _acquire_now(self, group: _OriginPool) -> PoolSlot | None:
+        full = False
+        for slot in group.shared:
+            shared = slot.connection
+            if isinstance(shared, Multiplexed) and shared.can_serve:
+                if slot.holders < min(self.limits.streams, shared.stream_limit):
+                    slot.holders += 1
+                    slot.reused = True
+                    return slot
+                full = True
+        if full:
+            return None
         idle = group.idle
         if idle:
             now = self.loop.time()
@@ -202,17 +270,39 @@ class Pool:
                 ):
                     del idle[slot]
                     del self.idle[slot]
-                    slot.state = _TAKE[slot.state]
+                    if isinstance(connection, Multiplexed):
+                        slot.state = _SHARE[slot.state]
+                        slot.holders = 1
+                        group.shared[slot] = None
+                    else:
+                        slot.state = _TAKE[slot.state]
                     slot.reused = True
                     return slot
                 self._drop(slot, graceful=False)
         if group.count >= self.limits.per_origin or self.total >= self.limits.connections:
             return None
+        if not group.parallel and group.probe is not None:
+            return None
+        slot = PoolSlot(group)
+        if not group.parallel:
+            if group.probe_timer is None:
+                end = partial(self._end_probe, group, parallel=True)
+                group.probe_timer = self.loop.call_later(HTTP2_PROBE_DELAY / 1000, end)
+            group.probe = slot
         group.count += 1
         self.total += 1
-        return PoolSlot(group)
+        return slot
 
-    def _keep(self, slot: PoolSlot, connection: Connection) -> bool:
+    def _end_probe(self, group: _OriginPool, *, parallel: bool) -> None:
+        """A connection was opened, or opening one is slow: requests do not wait for the probe any longer."""
+        group.parallel = parallel
+        group.probe = None
+        if group.probe_timer is not None:
+            group.probe_timer.cancel()
+            group.probe_timer = None
+        self._dispatch_all()
+
+    def _keep(self, slot: PoolSlot, connection: Connection | Multiplexed) -> bool:
         """Keep the connection for the next request; False when memory is short."""
         group = slot.group
         try:
@@ -246,7 +336,7 @@ class Pool:
 
     def _on_connection_closed(self, slot: PoolSlot) -> None:
         """The descriptor of the slot's connection was closed."""
-        if slot.state == IN_USE:
+        if slot.state in (IN_USE, SHARED):
             slot.state = _CLOSED[slot.state]
             return
         if slot.state == IDLE:
@@ -254,8 +344,7 @@ class Pool:
             del self.idle[slot]
             self.closing_count += 1
         self._free_slot(slot)
-        if self.waiting_origins:
-            self._dispatch_waiters()
+        self._dispatch_all()
         self._forget(slot.group)
 
     def _free_slot(self, slot: PoolSlot) -> None:
@@ -265,8 +354,14 @@ class Pool:
         slot.group.count -= 1
         self.total -= 1
 
-    def _dispatch_waiters(self) -> None:
-        """Give one free slot to the next origin in turn, and there to the request that has waited longest."""
+    def _dispatch_all(self) -> None:
+        """Give free slots to waiting requests. Several streams of HTTP/2 may become free at once."""
+        while self.waiting_origins and self._dispatch_waiters():
+            pass
+
+    def _dispatch_waiters(self) -> bool:
+        """Give one free slot to the next origin in turn, to the request that has waited longest; False: none free."""
+        given = False
         skipped: list[_OriginPool] = []
         pending_slots = self.closing_count
         while self.waiting_origins:
@@ -279,12 +374,13 @@ class Pool:
                 waiter = next(iter(waiters))
                 del waiters[waiter]
                 waiter.set_result(slot)
+                given = True
             elif waiters:
                 # It keeps its position: it gets the next free slot before the origins behind it.
                 skipped.append(group)
                 if pending_slots:
                     pending_slots -= 1
-                elif group.count < self.limits.per_origin and self.idle:
+                elif group.count < self.limits.per_origin and self.idle and group.needs_connection:
                     self._drop(next(iter(self.idle)), graceful=False)
                 continue
             group.has_waiters = bool(waiters)
@@ -295,6 +391,7 @@ class Pool:
         self.waiting_origins.extendleft(reversed(skipped))
         if self.waiting_origins:
             self._evict_for_waiters()
+        return given
 
     def _evict_for_waiters(self) -> None:
         """A request waits: abort closing connections, and close as many idle connections of other origins as needed."""
@@ -309,6 +406,8 @@ class Pool:
         for group in self.waiting_origins:
             if not self.idle:
                 return
+            if not group.needs_connection:
+                continue
             coming -= min(len(group.waiters), self.limits.per_origin - group.count)
             while coming < 0 and self.idle:
                 self._drop(next(iter(self.idle)), graceful=False)
@@ -331,3 +430,5 @@ class Pool:
         """Drop the record of an origin without slots and waiters."""
         if group.count == 0 and not group.waiters:
             self.groups.pop(group.origin, None)
+            if group.probe_timer is not None:
+                group.probe_timer.cancel()

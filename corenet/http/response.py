@@ -12,6 +12,7 @@ from corenet.http.charset import charset_of, decode_text
 from corenet.http.connection import Connection
 from corenet.http.decode import Decoder, yield_between_slices
 from corenet.http.errors import HttpStatusError, LocalProtocolError, ResponseTooLarge
+from corenet.http.h2_connection import Exchange
 from corenet.http.headers import Headers
 from corenet.http.pieces import Pieces
 from corenet.limits import HTTP_DECODE_SLICE_BYTES
@@ -128,7 +129,7 @@ class StreamedResponse(_Head):
         status: int,
         reason: str,
         headers: Headers,
-        connection: Connection,
+        connection: Connection | Exchange,
         *,
         url: str,
         method: str,

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, I
 
 from corenet.http.connection import Connection
 from corenet.http.errors import LocalProtocolError
+from corenet.http.h2_connection import Exchange
 from corenet.limits import HTTP_CLOSE_TIMEOUT, HTTP_UPLOAD_SLICE_BYTES, HTTP_UPLOAD_SLICE_CHUNKS
 
 __all__ = ["Upload", "prepare_body"]
@@ -35,7 +36,7 @@ class Upload:
         self.stopped = False
         self.closed = False
 
-    def start(self, connection: Connection, sent: Callable[[], None] | None = None) -> None:
+    def start(self, connection: Connection | Exchange, sent: Callable[[], None] | None = None) -> None:
         """Start sending on `connection`; `sent` is called after the last byte was written."""
         self.task = connection.loop.create_task(self._run(connection, sent))
 
@@ -66,7 +67,7 @@ class Upload:
             )
         return not late
 
-    async def _run(self, connection: Connection, sent: Callable[[], None] | None) -> None:
+    async def _run(self, connection: Connection | Exchange, sent: Callable[[], None] | None) -> None:
         try:
             await self._send(connection)
             if sent is not None and not self.stopped:
@@ -83,7 +84,7 @@ class Upload:
             self.stopped = True
             await self._close_iterator(connection.loop)
 
-    async def _send(self, connection: Connection) -> None:
+    async def _send(self, connection: Connection | Exchange) -> None:
         size = pieces = 0
         self.waiting = True
         async for piece in self.iterator:

@@ -6,22 +6,37 @@ Transports live in `corenet.tls.transport` and are made by the loop; nobody impo
 from corenet.tls.certificate import CertificateInfo, certificate_info
 from corenet.tls.context import (
     ALPN_HTTP1,
+    ALPN_HTTP2,
     HandshakeFailure,
     client_context,
     describe_handshake_error,
+    http2_client_context,
     received_close_notify,
     server_context,
 )
 from corenet.tls.default import default_client_context
+from corenet.tls.engines import TlsEngineChoice, tls_engine, use_engine
+from corenet.tls.peer import TlsConnection, describe_connection
+from corenet.tls.refusal import CertificateRefused
+from corenet.tls.staples import set_staple
 
 __all__ = [
     "ALPN_HTTP1",
+    "ALPN_HTTP2",
     "CertificateInfo",
+    "CertificateRefused",
     "HandshakeFailure",
+    "TlsConnection",
+    "TlsEngineChoice",
     "certificate_info",
     "client_context",
     "default_client_context",
+    "describe_connection",
     "describe_handshake_error",
+    "http2_client_context",
     "received_close_notify",
     "server_context",
+    "set_staple",
+    "tls_engine",
+    "use_engine",
 ]

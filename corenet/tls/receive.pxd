@@ -40,9 +40,9 @@ cdef class TlsReceiver(NativeProtocol):
     cdef StreamTransport underlying_stream     # the same when it is one of ours, else None
     cdef object protocol
     cdef object waiter
-    cdef object failure         # of decrypting, told after the plaintext before it
     cdef object underlying_error      # what the transport below ended with, while DRAINING
     cdef object sslcontext
+    cdef object resumption      # the Resumption of a client whose context resumes, else None
     cdef dict extra
     cdef list pending_plaintext           # plaintext from before the handshake, or from while the peer must speak first
     cdef Py_ssize_t pending_plaintext_size
@@ -69,7 +69,6 @@ cdef class TlsReceiver(NativeProtocol):
     cdef bint reading_paused    # the protocol above wants no data
     cdef bint underlying_paused        # the transport below was told to receive no more
     cdef bint eof_seen          # the transport below has received everything
-    cdef bint close_notify_received           # close_notify was read; the protocol is told when it does not pause
     cdef bint resuming
     cdef bint buffered_protocol
     cdef bint native_protocol          # the protocol is a Consumer
@@ -79,6 +78,9 @@ cdef class TlsReceiver(NativeProtocol):
     cdef dict __dict__
 
     cdef int step_handshake(self) except -1
+    cdef int bound_answers(self) except -1
+    cdef int prepare_resumption(self) except -1
+    cdef int keep_session(self) except -1
     cdef int handshake_done(self) except -1
     cdef int handshake_failed(self, object error) except -1
     cdef int wake(self, object error) except -1

@@ -1,7 +1,6 @@
 """The receiving half of a TLS connection: what the stream below brings, the handshake, and what the protocol gets.
 
-What is received is decrypted inside the event that brought it and handed on as one piece. Ciphertext is fed in slices,
-since OpenSSL's memory buffers never shrink: their size is what an idle connection costs. The other half, writing and the
+What is received is decrypted inside the event that brought it and handed on as one piece. The other half, writing and the
 end, is `corenet.tls.transport`, whose class derives from this one; nothing else does. The table of states is there.
 
 What the peer sent reaches the protocol in its order: plaintext, then what ended it (close_notify, a record that cannot be
@@ -19,19 +18,19 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t
 
 from corenet.core.engine cimport Engine
-from corenet.tls.engine cimport TlsEngine
+from corenet.tls.engines cimport make_engine
 from corenet.transports.base cimport call_method0, call_method1, buffer_limits
 from corenet.transports.stream cimport ConnectionList, StreamTransport
 from corenet.transports.streambase cimport NativeProtocol, is_buffered
 
-from corenet.limits import TLS_DRAIN_TIMEOUT, TLS_FEED_SIZE, TLS_HANDSHAKE_TIMEOUT, TLS_READ_HIGH_WATERMARK, TLS_SHUTDOWN_TIMEOUT, TLS_WRITE_HIGH_WATERMARK
+from corenet.limits import TLS_ANSWERS_SIZE, TLS_DRAIN_TIMEOUT, TLS_HANDSHAKE_TIMEOUT, TLS_READ_HIGH_WATERMARK, TLS_SHUTDOWN_TIMEOUT, TLS_WRITE_HIGH_WATERMARK
 from corenet.tls import ssl_transport_type
 from corenet.tls.default import shared_context, standard_context
 
 __all__ = ["TlsReceiver"]
 
-cdef size_t FEED = TLS_FEED_SIZE
 cdef int64_t DRAINING_NS = <int64_t>TLS_DRAIN_TIMEOUT * 1000000000
+cdef size_t ANSWERS = TLS_ANSWERS_SIZE
 cdef Py_ssize_t READ_HIGH = TLS_READ_HIGH_WATERMARK
 cdef Py_ssize_t WRITE_HIGH = TLS_WRITE_HIGH_WATERMARK
 # In seconds.
@@ -89,7 +88,7 @@ cdef class TlsReceiver(NativeProtocol):
         self.read_low = READ_HIGH // 4
         self.app_state = APP_NEW if call_connection_made else APP_MADE
         self.attach_protocol(protocol)
-        self.engine = TlsEngine(
+        self.engine = make_engine(
             self.sslcontext, server_side, server_hostname if server_hostname and not server_side else None
         )
 
@@ -211,8 +210,32 @@ cdef class TlsReceiver(NativeProtocol):
             logger.debug("%r starts SSL handshake", self)
             self.began = self.loop.time()
         self.timer = self.loop.call_later_ns(nanoseconds(self.handshake_timeout), self._handshake_expired, ())
-        if not self.server_side or self.engine.records:
+        if not self.server_side:
+            self.prepare_resumption()
             self.step_handshake()
+        elif self.engine.unread():
+            self.step_handshake()
+
+    cdef int prepare_resumption(self) except -1:
+        """Offer a session to the server, when the context keeps some."""
+        cdef object session
+        if not self.engine.native or self.engine.policy is None:
+            return 0
+        self.resumption = self.engine.policy.resumption(
+            self.engine.ssl_object.server_hostname, self.underlying.get_extra_info("peername"), self.engine.trust
+        )
+        if self.resumption is not None:
+            session = self.resumption.offer()
+            if session is not None:
+                self.engine.resume(session)
+        return 0
+
+    cdef int keep_session(self) except -1:
+        """Keep the session that the server has given, when it is a new one."""
+        cdef object session = self.engine.new_session()
+        if session is not None:
+            self.resumption.keep(session)
+        return 0
 
     cdef int bytes_received(self, const uint8_t *data, size_t length) except -1:
         if self.state >= CLOSING_UNDERLYING:
@@ -222,6 +245,8 @@ cdef class TlsReceiver(NativeProtocol):
             try:
                 self.deliver(data, length)
                 if self.state == OPEN:
+                    if self.engine.answers:
+                        self.bound_answers()
                     if self.reading_paused or self.underlying_paused:
                         self.control_reading()
                     if self.pending_plaintext is not None:
@@ -244,6 +269,14 @@ cdef class TlsReceiver(NativeProtocol):
             return self.step_handshake()
         if self.state == CLOSING:
             return self.step_shutdown()
+        return 0
+
+    cdef int bound_answers(self) except -1:
+        """A peer may cause answers, to key updates for one, and read none of them: that memory is bounded."""
+        if not self.underlying_write_paused:
+            self.engine.answers = 0
+        elif self.engine.answers > ANSWERS:
+            raise ssl.SSLError(1, f"the peer has caused {self.engine.answers} bytes of answers and does not read them")
         return 0
 
     def data_received(self, data: object) -> None:
@@ -336,7 +369,10 @@ cdef class TlsReceiver(NativeProtocol):
 
     cdef bint has_undelivered(self) noexcept:
         """Tell whether something that came did not reach the protocol, which has paused."""
-        return self.protocol_has_pending or self.close_notify_received or self.eof_seen or self.failure is not None or self.engine.readable()
+        return (
+            self.protocol_has_pending or self.eof_seen or self.engine.ended or self.engine.failure is not None
+            or self.engine.readable()
+        )
 
     cdef int call_connection_lost(self, object error) except -1:
         """Tell the protocol that this is the end, once, and let go of everything."""
@@ -348,12 +384,12 @@ cdef class TlsReceiver(NativeProtocol):
         self.state = CLOSED
         self.closing = True
         self.app_state = APP_LOST
+        self.engine.finish()
         self.pending_plaintext = None
         self.pending_plaintext_size = 0
         self.protocol = None
         self.native_protocol = False
         self.underlying_stream = None
-        self.failure = None
         self.underlying_error = None
         self.stop_timer()
         self.connections = None
@@ -418,6 +454,9 @@ cdef class TlsReceiver(NativeProtocol):
 
     cdef int handshake_failed(self, object error) except -1:
         self.stop_timer()
+        if self.resumption is not None:
+            self.resumption.failed()
+            self.resumption = None
         if isinstance(error, ssl.CertificateError):
             message = "SSL handshake failed on verifying the certificate"
         else:
@@ -428,6 +467,9 @@ cdef class TlsReceiver(NativeProtocol):
     cdef int handshake_done(self) except -1:
         self.stop_timer()
         self.state = OPEN
+        if self.resumption is not None:
+            self.resumption.succeeded(self.engine.ssl_object.session_reused, self.engine.valid_until)
+            self.keep_session()
         if self.loop.debug:
             logger.debug("%r: SSL handshake took %.1f ms", self, (self.loop.time() - self.began) * 1e3)
         self.in_callback = True
@@ -493,7 +535,7 @@ cdef class TlsReceiver(NativeProtocol):
 
     cdef int deliver(self, const uint8_t *data, size_t length) except -1:
         """Take ciphertext, then decrypt and hand on everything that is complete, unless the protocol has paused."""
-        if self.close_notify_received or self.failure is not None:
+        if self.engine.ended or self.engine.failure is not None:
             # Nothing counts that comes behind the peer's end (RFC 8446 section 6.1).
             length = 0
         if self.reading_paused:
@@ -504,45 +546,16 @@ cdef class TlsReceiver(NativeProtocol):
             self.deliver_into(data, length)
         else:
             self.deliver_copied(data, length)
+        if self.resumption is not None:
+            self.keep_session()
         return self.deliver_end_of_stream()
 
     cdef int deliver_copied(self, const uint8_t *data, size_t length) except -1:
         """All plaintext as one bytes object; no code of others runs while `data` is looked at."""
-        cdef bytes first = None
-        cdef bytes piece
-        cdef list pieces = None
-        cdef size_t step
-        while True:
-            if length:
-                step = min(length, FEED)
-                self.engine.feed_bytes(data, step)
-                data += step
-                length -= step
-            while self.engine.readable() and not self.close_notify_received and self.failure is None:
-                try:
-                    piece = self.engine.read_record()
-                except ssl.SSLError as error:
-                    self.failure = error
-                    break
-                if piece is None:
-                    break
-                if PyBytes_GET_SIZE(piece) == 0:
-                    self.close_notify_received = True
-                elif first is None:
-                    first = piece
-                elif pieces is None:
-                    pieces = [first, piece]
-                else:
-                    pieces.append(piece)
-            if length == 0 or self.close_notify_received or self.failure is not None:
-                break
-        if pieces is not None:
-            first = b"".join(pieces)
-            pieces = None
-        if first is not None:
-            piece = None
+        cdef object plaintext = self.engine.decrypt(data, length)
+        if plaintext is not None:
             self.last_delivery_iteration = self.loop.turn
-            call_method1(self.protocol, "data_received", first)
+            call_method1(self.protocol, "data_received", plaintext)
         return 0
 
     cdef int deliver_into(self, const uint8_t *data, size_t length) except -1:
@@ -550,43 +563,25 @@ cdef class TlsReceiver(NativeProtocol):
         code of others may use the loop's receive buffer."""
         cdef object target
         cdef object protocol
-        cdef Py_ssize_t room, filled, got
-        cdef size_t step = min(length, FEED)
+        cdef Py_ssize_t filled
+        cdef size_t step = min(length, self.engine.feed_size)
         cdef bytes rest = (<const char *>data)[step:length] if length > step else None
         cdef Py_ssize_t at = 0
         if step:
             self.engine.feed_bytes(data, step)
         while True:
-            while (
-                self.receiving() and self.buffered_protocol
-                and self.engine.readable() and not self.close_notify_received and self.failure is None
-            ):
+            while self.receiving() and self.buffered_protocol and self.engine.readable():
                 # Held: it is told of what lies in its own buffer, whoever has its place then.
                 protocol = self.protocol
                 target = call_method1(protocol, "get_buffer", self.engine.unread())
                 if type(target) is not bytearray and type(target) is not memoryview:
                     # Its class may have code that runs when it is asked for its bytes: before the states are looked at.
                     target = memoryview(target)
-                room = len(target)
-                if room == 0:
+                if len(target) == 0:
                     raise RuntimeError("get_buffer() returned an empty buffer")
                 if not self.receiving() or self.protocol is not protocol:
                     continue
-                filled = 0
-                while filled < room and self.engine.readable():
-                    try:
-                        got = self.engine.read_record_into(
-                            target if filled == 0 else memoryview(target)[filled:], room - filled
-                        )
-                    except ssl.SSLError as error:
-                        self.failure = error
-                        break
-                    if got < 0:
-                        break
-                    if got == 0:
-                        self.close_notify_received = True
-                        break
-                    filled += got
+                filled = self.engine.fill(target)
                 target = None
                 if self.state != OPEN and self.state != DRAINING:
                     # Its `__release_buffer__` has closed.
@@ -594,9 +589,9 @@ cdef class TlsReceiver(NativeProtocol):
                 if filled:
                     self.last_delivery_iteration = self.loop.turn
                     call_method1(protocol, "buffer_updated", filled)
-            if rest is None or at == PyBytes_GET_SIZE(rest) or self.close_notify_received or self.failure is not None:
+            if rest is None or at == PyBytes_GET_SIZE(rest) or self.engine.ended or self.engine.failure is not None:
                 break
-            step = min(<size_t>(PyBytes_GET_SIZE(rest) - at), FEED)
+            step = min(<size_t>(PyBytes_GET_SIZE(rest) - at), self.engine.feed_size)
             self.engine.feed_bytes(<const uint8_t *>PyBytes_AS_STRING(rest) + at, step)
             at += step
         if self.receiving() and not self.buffered_protocol and self.engine.readable():
@@ -607,14 +602,11 @@ cdef class TlsReceiver(NativeProtocol):
     cdef int deliver_end_of_stream(self) except -1:
         """Tell the protocol what has ended the peer's data, when there is such a thing and everything before it was
         taken; then end our side too."""
-        cdef object error
         if not self.receiving():
             return 0
-        if self.failure is not None:
-            error = self.failure
-            self.failure = None
-            return self.fatal(error, "Fatal error on SSL protocol")
-        if self.close_notify_received or self.eof_seen:
+        if self.engine.failure is not None:
+            return self.fatal(self.engine.failure, "Fatal error on SSL protocol")
+        if self.engine.ended or self.eof_seen:
             self.call_eof_received()
             if self.state == OPEN:
                 return self.begin_shutdown()
@@ -671,7 +663,7 @@ cdef class TlsReceiver(NativeProtocol):
         if self.state != OPEN:
             # The handshake, or the peer's goodbye.
             return True
-        if self.close_notify_received or self.failure is not None:
+        if self.engine.ended or self.engine.failure is not None:
             return False
         if not self.reading_paused:
             # What is left of an incomplete record must be completed, however small the marks are.

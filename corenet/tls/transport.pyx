@@ -42,7 +42,7 @@ import warnings
 from asyncio.log import logger
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint64_t
 
 from corenet.core.engine cimport Engine, callback_of
@@ -229,19 +229,23 @@ cdef class TlsTransport(TlsReceiver):
         Our own stream gets it in any case: what waits there is freed as it leaves, while OpenSSL's buffer would stay
         at the largest size that it ever had.
         """
-        cdef bytes data
+        cdef object owner
+        cdef const char *data = NULL
+        cdef size_t length = 0
         cdef StreamTransport stream = self.underlying_stream
         if force or stream is not None or not self.underlying_write_paused:
             self.unflushed_plaintext = 0
-            data = self.engine.take()
-            if PyBytes_GET_SIZE(data):
-                if stream is not None:
-                    stream.submit(data, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+            owner = self.engine.take(&data, &length)
+            try:
+                if length and stream is not None:
+                    stream.submit(owner, data, length)
                     if not stream.writing and stream.buffered_size():
                         # It was decided above that this leaves now.
                         stream.flush()
-                else:
-                    self.underlying.write(data)
+                elif length:
+                    self.underlying.write(owner if owner is not None else PyBytes_FromStringAndSize(data, length))
+            finally:
+                self.engine.taken()
         if self.app_paused or self.underlying_write_paused or self.pending_plaintext is not None or self.write_high == 0:
             return self.control_writing()
         return 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from resolver.cli import grammar, output
 from resolver.cli.query import exchange
-from resolver.limits import DIG_TIMEOUT
+from resolver.limits import DIG_TIMEOUT, QUERY_PADDING_BLOCK
 from resolver.wire import consts as c
 from resolver.wire import edns as edns_codec
 from resolver.wire import name as names
@@ -26,6 +26,7 @@ EXIT_FOUND = 0
 EXIT_EMPTY = 1
 EXIT_FAILURE = 3
 EXIT_NO_REPLY = 4
+OPTION_HEAD = 4
 EDE_CODE_SIZE = 2  # RFC 8914 section 2
 
 
@@ -44,19 +45,35 @@ async def ask_server(request: grammar.Request, server: str) -> output.Report:
         NoReplyError: no usable reply.
     """
     flags = c.RD * request.rec | c.CD * request.cd | c.AD * request.edns
+    identity = secrets.randbits(16)
+
+    def query(options: list[tuple[int, bytes]]) -> bytes:
+        return make_query(
+            identity,
+            request.qname,
+            request.qtype,
+            qclass=request.qclass,
+            flags=flags,
+            edns_payload=request.bufsize if request.edns else None,
+            do=request.dnssec,
+            options=options,
+        )
+
     options = [(c.OPTION_NSID, b"")] if request.nsid else []
-    packet = make_query(
-        secrets.randbits(16),
-        request.qname,
-        request.qtype,
-        qclass=request.qclass,
-        flags=flags,
-        edns_payload=request.bufsize if request.edns else None,
-        do=request.dnssec,
-        options=options,
-    )
+    packet = query(options)
     timeout = DIG_TIMEOUT.default if request.timeout is None else request.timeout
-    got = await exchange(packet, server, request.port, tcp=request.tcp, timeout=timeout)
+    encryption = request.encryption
+    if encryption is None:
+        got = await exchange(packet, server, request.port, tcp=request.tcp, timeout=timeout)
+    else:
+        from resolver.cli.encrypted import exchange_encrypted
+
+        if request.edns:
+            fill = -(len(packet) + OPTION_HEAD) % QUERY_PADDING_BLOCK
+            packet = query([*options, (c.OPTION_PADDING, bytes(fill))])
+        got = await exchange_encrypted(
+            packet, server, request.port, encryption, cafile=request.tls_ca, timeout=timeout
+        )
     view = got.view
     return output.Report(
         request.qname,
@@ -72,6 +89,7 @@ async def ask_server(request: grammar.Request, server: str) -> output.Report:
         edns=_edns(view),
         ede=_ede(view),
         notes=got.notes,
+        connection=got.connection,
     )
 
 

@@ -16,6 +16,7 @@ import corenet
 from resolver.cli import grammar, output
 from resolver.cli.ask import EXIT_NO_REPLY, ask_server, exit_code, resolve
 from resolver.cli.query import NoReplyError
+from resolver.upstream_address import PIN_PREFIX
 from resolver.wire import consts as c
 
 if TYPE_CHECKING:
@@ -83,14 +84,22 @@ def _through(settings: "Settings", request: grammar.Request) -> "Settings":
         except OSError as error:
             raise NoReplyError(f"{host}: {error.strerror or error}") from None
     endpoint = f"[{address}]:{request.port}" if ":" in address else f"{address}:{request.port}"
+    encryption = request.encryption
+    if encryption is not None:
+        identity = [encryption.name] if encryption.name else []
+        identity += [PIN_PREFIX + pin for pin in encryption.pins]
+        endpoint = f"{encryption.protocol}://{endpoint}{encryption.path}"
+        endpoint += f"#{','.join(identity)}" if identity else ""
+    zone = ForwardZone(".", (endpoint,), allow_unauthenticated=request.tls_insecure)
     iteration: IterationSettings = dataclasses.replace(
         settings.iteration,
         do_not_query_localhost=False,
         do_not_query_addresses=(),
         edns_buffer_size=request.bufsize,
         tcp_only=request.tcp or settings.iteration.tcp_only,
+        tls_cert_bundle=request.tls_ca or settings.iteration.tls_cert_bundle,
     )
-    return dataclasses.replace(settings, forward=(ForwardZone(".", (endpoint,)),), stub=(), iteration=iteration)
+    return dataclasses.replace(settings, forward=(zone,), stub=(), iteration=iteration)
 
 
 def _reply_of(report: output.Report, server: str, port: int) -> "ServerReply":

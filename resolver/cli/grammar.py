@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import idna
 
 from resolver.limits import DIG_TIMEOUT, EDNS_PAYLOAD, UPSTREAM_PORT
+from resolver.upstream_address import DEFAULT_PATH, DEFAULT_PORTS, HTTPS, TLS, Encryption, check_pin
 from resolver.wire import consts as c
 from resolver.wire import name as names
 
@@ -35,6 +36,12 @@ Query the DNS. With @SERVER the query goes to that server; without, rdig resolve
   +short           only the rdata
   +json            one JSON object
   +tcp             use TCP only
+  +tls             use TLS (port 853); the certificate must be valid for the server's name or address
+  +https[=PATH]    use HTTPS (port 443; default path /dns-query)
+  +tls-hostname=N  the certificate must be valid for this name instead
+  +tls-pin=HASH    the server's key must have this SHA-256 hash in base64; without +tls-hostname no name is checked
+  +tls-ca=FILE     trust the certificate authorities of this PEM file instead of the system's
+  +tls-insecure    accept any certificate
   +dnssec          set the DO bit and show signatures
   +cd              set the CD bit; without @SERVER: do not validate
   +norec           clear the RD bit
@@ -73,6 +80,15 @@ class Request:
     short: bool = False
     json: bool = False
     tcp: bool = False
+    tls: bool = False
+    https: str | None = None
+    """Path of the requests over HTTPS; None without it."""
+    tls_hostname: str = ""
+    tls_pins: tuple[str, ...] = ()
+    tls_ca: str = ""
+    tls_insecure: bool = False
+    encryption: Encryption | None = None
+    """What these options amount to; None without encryption."""
     dnssec: bool = False
     cd: bool = False
     rec: bool = True
@@ -86,9 +102,10 @@ class Request:
     version: bool = False
 
 
-SWITCHES = ("trace", "short", "json", "tcp", "dnssec", "cd", "rec", "nsid", "edns")
+SWITCHES = ("trace", "short", "json", "tcp", "tls", "dnssec", "cd", "rec", "nsid", "edns")
 NUMBERS = {"bufsize": EDNS_PAYLOAD, "timeout": DIG_TIMEOUT}
 OTHER_NAMES = {"cdflag": "cd", "vc": "tcp", "recurse": "rec", "do": "dnssec"}
+TLS_OPTIONS = ("https", "tls-hostname", "tls-pin", "tls-ca", "tls-insecure")
 OPTIONS_WITH_VALUE = ("-p", "-x", "-t", "-c", "-q", "--config", "--output")
 PLAIN_OPTIONS = ("--playground", "--help", "--version")
 FORMS = ("text", "json", "html")
@@ -128,8 +145,11 @@ def parse(words: Sequence[str]) -> Request:
         request.port = _port(given["-p"])
         if request.server is None:
             raise UsageError("-p is the port of a server: name one with @SERVER")
+    _encryption(request)
     request.config = given.get("--config")
     _explanation(request, given.get("--output"))
+    if request.server is None and request.encryption is not None:
+        raise UsageError("+tls and +https concern queries to a server: name one with @SERVER")
     if request.server is None and (request.tcp or not request.edns or not request.rec or request.nsid):
         raise UsageError("+tcp, +noedns, +norec and +nsid concern queries to a server: name one with @SERVER")
     if request.server is None and request.qclass != c.IN:
@@ -183,7 +203,55 @@ def _server(request: Request, text: str) -> None:
     if colon and not port:
         raise UsageError(f"@{text}: no port follows the colon")
     request.server = _host(host, text)
-    request.port = _port(port) if port else UPSTREAM_PORT.default
+    request.port = _port(port) if port else 0
+
+
+def _encryption(request: Request) -> None:
+    """Combine the options of encrypted transports, and choose the port when none was given."""
+    wanted = request.tls or request.https is not None
+    others = request.tls_hostname or request.tls_pins or request.tls_ca or request.tls_insecure
+    if others and not wanted:
+        wanted = request.tls = True
+    if wanted:
+        if request.tcp or (request.tls and request.https is not None):
+            raise UsageError("+tcp, +tls and +https exclude each other")
+        if request.tls_insecure and (request.tls_hostname or request.tls_pins or request.tls_ca):
+            raise UsageError("+tls-insecure excludes +tls-hostname, +tls-pin and +tls-ca")
+        name = request.tls_hostname
+        if not (name or request.tls_pins or request.tls_insecure):
+            name = request.server or ""
+        protocol = TLS if request.https is None else HTTPS
+        request.encryption = Encryption(protocol, name, request.tls_pins, request.https or "")
+    if not request.port:
+        request.port = UPSTREAM_PORT.default if not wanted else DEFAULT_PORTS[TLS if request.https is None else HTTPS]
+
+
+def _tls_option(request: Request, key: str, value: str, *, given: bool, wanted: bool) -> None:
+    """One of `TLS_OPTIONS`."""
+    if key == "https":
+        request.https = None if not wanted else value or DEFAULT_PATH
+        if not (request.https or "/").startswith("/"):
+            raise UsageError(f"+https needs the path of the server's URL, such as {DEFAULT_PATH}, not {value!r}")
+        if not (request.https or "/").isascii() or any(sign <= " " for sign in request.https or "/"):
+            raise UsageError(f"+https: {value!r} is not a path of a URL")
+    elif key == "tls-insecure":
+        if given:
+            raise UsageError("+tls-insecure takes no value")
+        request.tls_insecure = wanted
+    elif not wanted:
+        setattr(request, {"tls-hostname": "tls_hostname", "tls-pin": "tls_pins", "tls-ca": "tls_ca"}[key],
+                () if key == "tls-pin" else "")
+    elif not value:
+        raise UsageError(f"+{key} needs a value: +{key}=...")
+    elif key == "tls-pin":
+        try:
+            request.tls_pins = (*request.tls_pins, check_pin(value, "+tls-pin"))
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+    elif key == "tls-hostname":
+        request.tls_hostname = _host(value, value)
+    else:
+        request.tls_ca = value
 
 
 def _host(host: str, text: str) -> str:
@@ -218,7 +286,7 @@ def _port(text: str) -> int:
 def _plus(request: Request, text: str) -> None:
     key, equals, value = text.partition("=")
     wanted = True
-    known = ("explain", *NUMBERS, *SWITCHES, *OTHER_NAMES)
+    known = ("explain", *TLS_OPTIONS, *NUMBERS, *SWITCHES, *OTHER_NAMES)
     if key not in known and key.startswith("no"):
         key, wanted = key[2:], False
     key = OTHER_NAMES.get(key, key)
@@ -229,6 +297,8 @@ def _plus(request: Request, text: str) -> None:
             raise UsageError(f"+explain can be {', '.join(FORMS)}, not {value!r}{_suggest(value, FORMS)}")
         else:
             request.explain = value
+    elif key in TLS_OPTIONS:
+        _tls_option(request, key, value, given=bool(equals), wanted=wanted)
     elif key in NUMBERS:
         limit = NUMBERS[key]
         if not (equals and wanted):

@@ -7,9 +7,10 @@ Times and sizes are on the last line only, as in dig, so that a comparison can o
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from resolver.effects import TraceStep
-from resolver.explain.words import clean
+from resolver.effects import Reply, TraceStep
+from resolver.explain.words import clean, connection, connection_values
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire import present
@@ -51,6 +52,8 @@ class Report:
     edns: EdnsReport | None = None
     ede: Sequence[tuple[int, str]] = ()
     verdict: str | None = None
+    connection: dict[str, Any] | None = None
+    """An encrypted connection: version, certificate, times and so on."""
     notes: Sequence[str] = field(default_factory=tuple)
     """Remarks, such as a retry over TCP or an ignored reply."""
 
@@ -71,6 +74,8 @@ def long_text(report: Report, *, signatures: bool = True) -> str:
     if report.edns is not None:
         lines.append(_edns_line(report.edns))
     lines += [f";; EDE: {ede_sentence(code, text)}" for code, text in report.ede]
+    if report.connection is not None:
+        lines.append(f";; connection: {connection(report.connection)}")
     lines += [f";; note: {clean(note)}" for note in report.notes]
     lines += ["", ";; QUESTION", f";{_question(report)}"]
     for section, title in SECTIONS:
@@ -123,6 +128,7 @@ def to_json(report: Report, *, signatures: bool = True, steps: Iterable[TraceSte
             "options": [{"code": code, "data": data.hex()} for code, data in report.edns.options],
         }
     )
+    value["connection"] = None if report.connection is None else connection_values(report.connection)
     value["notes"] = list(report.notes)
     value["source"] = report.source
     value["milliseconds"] = round(report.milliseconds, 2)
@@ -156,6 +162,9 @@ def _details(step: TraceStep) -> str:
         parts.append(c.rcode_to_text(step.rcode))
     if step.rtt is not None:
         parts.append(_milliseconds(step.rtt * 1000))
+    reply = (step.facts or {}).get("reply")
+    if isinstance(reply, Reply) and reply.connection is not None:
+        parts.append(connection(reply.connection.describe()))
     return f"  [{', '.join(parts)}]" if parts else ""
 
 
@@ -182,7 +191,10 @@ def _question(report: Report) -> str:
 def _edns_line(edns: EdnsReport) -> str:
     parts = [f"version {edns.version}", f"payload {edns.payload}", *(("do",) if edns.do else ())]
     for code, data in edns.options:
-        shown = clean(data.decode("ascii")) if code == c.OPTION_NSID and data.isascii() else data.hex()
+        if code == c.OPTION_PADDING:
+            shown = f"{len(data)} octets"
+        else:
+            shown = clean(data.decode("ascii")) if code == c.OPTION_NSID and data.isascii() else data.hex()
         parts.append(f"{c.option_to_text(code)} {shown}")
     return f";; edns: {', '.join(parts)}"
 

@@ -15,7 +15,7 @@ from resolver.wire import WireError
 from resolver.wire import name as names
 from resolver.wire.message import MessageView
 
-__all__ = ["Exchange", "NoReplyError", "exchange"]
+__all__ = ["LENGTH_SIZE", "Exchange", "NoReplyError", "exchange", "mismatch", "system_words"]
 
 LENGTH_SIZE = 2  # RFC 1035 section 4.2.2
 
@@ -33,6 +33,8 @@ class Exchange:
     transport: str
     milliseconds: float
     notes: list[str] = field(default_factory=list)
+    connection: dict[str, object] | None = None
+    """Of an encrypted transport: version, certificate, times and so on."""
 
 
 async def exchange(packet: bytes, host: str, port: int, *, tcp: bool, timeout: float) -> Exchange:
@@ -92,7 +94,7 @@ async def _over_udp(
     try:
         transport, protocol = await loop.create_datagram_endpoint(_Datagrams, remote_addr=(host, port))
     except OSError as error:
-        raise NoReplyError(f"cannot send to {host} port {port}: {_words(error)}")
+        raise NoReplyError(f"cannot send to {host} port {port}: {system_words(error)}")
     try:
         for _ in range(DIG_ATTEMPTS):
             began = time.monotonic()
@@ -102,7 +104,7 @@ async def _over_udp(
                     while True:
                         data = await protocol.arrived.get()
                         if isinstance(data, OSError):
-                            raise NoReplyError(f"{host} port {port} over UDP: {_words(data)}")
+                            raise NoReplyError(f"{host} port {port} over UDP: {system_words(data)}")
                         view, reason = mismatch(query, data)
                         if view is not None:
                             return Exchange(view, len(data), "udp", (time.monotonic() - began) * 1000, notes)
@@ -132,14 +134,14 @@ async def _over_tcp(
     except asyncio.IncompleteReadError:
         raise NoReplyError(f"{host} port {port} closed the TCP connection before its reply was complete")
     except OSError as error:
-        raise NoReplyError(f"{host} port {port} over TCP: {_words(error)}")
+        raise NoReplyError(f"{host} port {port} over TCP: {system_words(error)}")
     view, reason = mismatch(query, data)
     if view is None:
         raise NoReplyError(f"{host} port {port} over TCP: {reason}")
     return Exchange(view, len(data), "tcp", (time.monotonic() - began) * 1000, notes)
 
 
-def _words(error: OSError) -> str:
+def system_words(error: OSError) -> str:
     """The system's text for an error; that of asyncio repeats the address."""
     if error.errno is None or error.errno <= 0:  # errors of getaddrinfo are negative
         return str(error.strerror or error)

@@ -307,6 +307,24 @@ METRICS: dict[str, dict[str, tuple[str, str]]] = {
         ),
     },
 }
+for _protocol, _word in (("tls", "TLS"), ("https", "HTTPS")):
+    METRICS["upstream"] |= {
+        f"{_protocol}_{field}": (f"upstream_{_protocol}_{field}_total", f"{text.format(_word)}.")
+        for field, text in {
+            "sent": "{} queries sent",
+            "replies": "{} replies accepted",
+            "timeouts": "{} queries without a reply in time",
+            "unwanted_replies": "{} messages that match no query",
+            "malformed": "Malformed {} replies",
+            "network_errors": "{} queries that failed with a network error",
+            "connections_opened": "{} connections to servers opened",
+            "evicted": "{} connections to servers closed in favour of others",
+            "handshakes": "{} connections whose handshake succeeded",
+            "resumed": "{} connections that resumed a session",
+            "refused": "{} connections refused because of the certificate or a failed handshake",
+        }.items()
+    }
+
 LABELLED = {
     ("cache", field): "kind" for field in ("entries", "stored", "evicted", "expired", "dropped", "hits", "misses")
 } | {

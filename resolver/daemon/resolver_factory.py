@@ -4,6 +4,8 @@ corenet never imports this package. Its command line finds the factory by the en
 of an address resolver. The context owns all that it opens, including the servers of the playground.
 """
 
+import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,14 +13,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
 
+from corenet.http import parse_url
 from resolver.addrinfo import AddressResolver
 from resolver.api import Answer, Resolver
-from resolver.options import parse_endpoint
-from resolver.settings import ForwardZone, IterationSettings, Settings
+from resolver.settings import DnssecSettings, ForwardZone, IterationSettings, Settings
+from resolver.upstream_address import parse_upstream
 
 __all__ = ["connect"]
 
 Trace = Callable[[object], object]
+
+DOH_URL = "doh-url "
 
 
 @asynccontextmanager
@@ -26,7 +31,9 @@ async def connect(argument: str = "", trace: Trace | None = None) -> AsyncIterat
     """Open a resolver as a context manager.
 
     `argument` is empty for recursion from the root, ``playground`` for the simulated Internet, the address of a
-    resolver to forward to, or the path of a configuration file. `trace` is called with each step of each query as a
+    resolver to forward to (also ``tls://`` and ``https://``), or the path of a configuration file. ``doh-url`` and the
+    URL of a server of DNS over HTTPS, separated by a blank, mean that server alone, whose answers are not validated
+    here; a host name in it is resolved by the system once. `trace` is called with each step of each query as a
     line of text. With the playground, its HTTPS server is started too, and `trust` of the result is the file of its CA.
 
     Raises:
@@ -44,6 +51,8 @@ async def connect(argument: str = "", trace: Trace | None = None) -> AsyncIterat
             )
             settings = world.settings(settings)
             trust = world.web.authority_file if world.web is not None else None
+        elif argument.startswith(DOH_URL):
+            settings = await _settings_for_url(argument.removeprefix(DOH_URL))
         elif argument:
             settings = _settings_for(argument)
         made = Resolver(settings) if trace is None else TracingResolver(settings, trace)
@@ -57,9 +66,30 @@ def _settings_for(argument: str) -> Settings:
         from resolver.daemon import config
 
         return config.load(argument)
-    parse_endpoint(argument, Settings().iteration.upstream_port, "resolver")
+    parse_upstream(argument, Settings().iteration.upstream_port, "resolver")
     # The resolver may be on this host.
     return Settings(forward=(ForwardZone(".", (argument,)),), iteration=IterationSettings(do_not_query_localhost=False))
+
+
+async def _settings_for_url(url: str) -> Settings:
+    """Settings that forward everything to the server of `url`, and trust its answers, as curl's ``--doh-url`` does.
+
+    Raises:
+        ValueError: the URL is not one of https, or its host has no address.
+    """
+    found = parse_url(url)
+    if found.origin.scheme != "https":
+        raise ValueError(f"{url!r} is not an https:// URL")
+    host, port = found.origin.host, found.origin.port
+    loop = asyncio.get_running_loop()
+    try:
+        infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise ValueError(f"the name {host} has no address: {error.strerror or error}") from None
+    addresses = dict.fromkeys(str(info[4][0]) for info in infos)
+    path = found.target.decode("ascii")
+    forms = tuple(f"https://{f'[{one}]' if ':' in one else one}:{port}{path}#{host}" for one in addresses)
+    return Settings(forward=(ForwardZone(".", forms),), dnssec=DnssecSettings(enabled=False))
 
 
 class TraceLine(str):

@@ -140,7 +140,7 @@ def _exchange(one: Exchange) -> dict[str, Any]:
         "server_name": _name(one.name),
         "name": names.to_text(one.qname),
         "type": c.type_to_text(one.qtype),
-        "transport": "tcp" if one.tcp else "udp",
+        "transport": one.transport.lower(),
         "edns_payload": one.payload,
         "why": one.why,
         "candidates": [
@@ -163,6 +163,7 @@ def _exchange(one: Exchange) -> dict[str, Any]:
         "octets": one.octets,
         "server_edns_payload": one.server_payload,
         "server_cookie": one.cookie,
+        "connection": None if one.connection is None else words.connection_values(one.connection),
         "ede": [sentence_of(code, text) for code, text in one.ede],
     }
 

@@ -306,7 +306,7 @@ def _line(one: Exchange, end: float) -> str:
 
 
 def _exchange_details(one: Exchange) -> str:
-    manner = ["TCP" if one.tcp else "UDP", "no EDNS" if one.payload is None else f"EDNS {one.payload}"]
+    manner = [one.transport, "no EDNS" if one.payload is None else f"EDNS {one.payload}"]
     manner += ["DNS cookie"] if one.cookie else []
     reply = [] if one.rcode is None else [c.rcode_to_text(one.rcode)]
     reply += [] if one.octets is None else [f"{one.octets} octets"]
@@ -315,6 +315,7 @@ def _exchange_details(one: Exchange) -> str:
         f"Chosen: {_t(one.why)}; a server of {_name(one.zone)}, at {words.milliseconds(one.at)}, {', '.join(manner)}."
     ]
     rows += [f"Reply: {_t(', '.join(reply))}."] if reply else []
+    rows += [f"Connection: {_t(words.connection(one.connection))}."] if one.connection else []
     rows += [f"{_t(one.text)}."] if not one.good and one.text else []
     rows += [f"Extended error: {_t(sentence_of(code, text))}" for code, text in one.ede]
     others = [

@@ -89,6 +89,15 @@ class Exchange:
     server_payload: int | None = None
     cookie: bool = False
     ede: list[tuple[int, str]] = field(default_factory=list)
+    over: str = ""
+    """TLS or HTTPS for an encrypted query."""
+    connection: dict[str, object] | None = None
+    """Version, cipher, certificate and so on of its connection; None when it was not encrypted or not established."""
+
+    @property
+    def transport(self) -> str:
+        """UDP, TCP, TLS or HTTPS."""
+        return self.over or ("TCP" if self.tcp else "UDP")
 
 
 @dataclass(slots=True)
@@ -294,7 +303,7 @@ class _Builder:
             len(self.story.exchanges) + 1, step.depth, self.purposes.get(step.depth, "client"),
             step.zone or names.ROOT, server.address, server.port, server.name, qname, step.qtype, step.at or 0.0,
             bool(facts.get("tcp")), facts.get("payload"), facts.get("timeout"), facts.get("why", step.text),
-            [Candidate(s.address, s.name, word, expected) for s, word, expected in known],
+            [Candidate(s.address, s.name, word, expected) for s, word, expected in known], over=server.over,
         )  # fmt: skip
         self.story.exchanges.append(exchange)
         self.open = exchange
@@ -310,6 +319,8 @@ class _Builder:
         if isinstance(reply, Reply):
             view = reply.view
             exchange.flags, exchange.octets, exchange.tcp = view.flags, len(view.wire), reply.tcp
+            if reply.connection is not None:
+                exchange.connection = reply.connection.describe()
             if view.edns is not None:
                 exchange.server_payload = view.edns.payload
                 exchange.cookie = len(view.edns.get(c.OPTION_COOKIE) or b"") > c.COOKIE_CLIENT_SIZE

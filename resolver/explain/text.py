@@ -181,7 +181,7 @@ class _Painter:
             f"  {one.number:>3}  +{one.at * 1000:<8.1f}{indent}{words.question(one.qname, one.qtype)}{purpose}"
         )
         name = f" {names.to_text(one.name)}" if one.name else ""
-        manner = ["TCP" if one.tcp else "UDP"]
+        manner = [one.transport]
         manner.append("no EDNS" if one.payload is None else f"EDNS {one.payload}")
         if one.cookie:
             manner.append("cookie")
@@ -197,6 +197,8 @@ class _Painter:
         )
         if not one.good and one.text:
             self.lines.append(f"{pad}  {self.paint(words.clean(one.text), 'bad')}")
+        if one.connection:
+            self.lines += [f"{pad}  {row}" for row in _wrapped(words.connection(one.connection), WIDTH - len(pad) - 2)]
         self.lines += [f"{pad}  EDE: {sentence_of(code, text)}" for code, text in one.ede]
         others = [
             f"{k.address} {k.state}" + ("" if k.rtt_estimate is None else f" {words.milliseconds(k.rtt_estimate)}")

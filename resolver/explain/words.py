@@ -8,6 +8,7 @@ look like another.
 import re
 import unicodedata
 from datetime import UTC, datetime
+from typing import Any
 
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
@@ -16,6 +17,8 @@ from resolver.wire import name as names
 __all__ = [
     "algorithm",
     "clean",
+    "connection",
+    "connection_values",
     "day",
     "digest_type",
     "duration",
@@ -113,3 +116,32 @@ def question(qname: bytes, qtype: int) -> str:
 def flags_of(flags: int) -> list[str]:
     """The mnemonics of the header bits that are set."""
     return [word for mask, word in FLAGS if flags & mask]
+
+
+def connection_values(facts: dict[str, Any]) -> dict[str, Any]:
+    """An encrypted connection for JSON, with times in milliseconds."""
+    return {
+        key.replace("_seconds", "_milliseconds"): round(value * 1000, 2) if key.endswith("_seconds")
+        else list(value) if isinstance(value, tuple) else value
+        for key, value in facts.items()
+    }  # fmt: skip
+
+
+def connection(facts: dict[str, Any]) -> str:
+    """An encrypted connection in one line: version, resumption, ALPN, duration of connecting, certificate, key."""
+    parts = [str(facts.get("version", "TLS")), str(facts.get("cipher", ""))]
+    parts.append("session resumed" if facts.get("resumed") else "full handshake")
+    parts.append(f"ALPN {facts.get('alpn') or 'none'}")
+    if facts.get("http"):
+        parts.append(f"HTTP/{facts['http']}")
+    if "handshake_seconds" in facts:
+        parts.append(f"handshake in {milliseconds(facts['handshake_seconds'])}")
+    parts.append(f"connected in {milliseconds(facts['connect_seconds'])}")
+    if facts.get("subject") or facts.get("names"):
+        shown = facts.get("subject") or ", ".join(facts["names"])
+        parts.append(f"certificate of {shown} by {facts.get('issuer')} until {facts.get('not_after')}")
+    else:
+        parts.append("certificate not verified")
+    if facts.get("pin"):
+        parts.append(f"key sha256//{facts['pin']}")
+    return clean(", ".join(part for part in parts if part))

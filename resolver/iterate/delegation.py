@@ -26,6 +26,7 @@ from resolver.wire.rrset import RRset
 if TYPE_CHECKING:
     from resolver.cache import Store
     from resolver.settings import Settings
+    from resolver.upstream_address import Encryption
 
 __all__ = ["DelegationCache", "DelegationPoint", "delegations_of"]
 
@@ -76,15 +77,17 @@ class DelegationPoint:
         self.first = False
         self.parent_confirmed_until = 0.0
 
-    def add_address(self, name: bytes | None, address: str, port: int) -> bool:
+    def add_address(
+        self, name: bytes | None, address: str, port: int, encryption: Encryption | None = None
+    ) -> bool:
         """Add one address; False when it is present already or `ADDRESSES` are."""
         servers = self.servers
         if len(servers) >= ADDRESSES:
             return False
         for server in servers:
-            if server.address == address and server.port == port:
+            if server.address == address and server.port == port and server.encryption == encryption:
                 return False
-        servers.append(Server(address, port, name))
+        servers.append(Server(address, port, name, encryption))
         return True
 
     def same_servers(self, other: DelegationPoint) -> bool:

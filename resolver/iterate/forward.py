@@ -3,13 +3,14 @@
 The servers of a forward zone are recursive: they are queried with RD, and their answers are accepted for names in the
 zone only (in MaginotDNS, 2023, a forwarder's answers were accepted outside of its zone). The servers of a stub zone are
 authoritative: they replace a delegation and are queried without RD. An entry without servers ends an enclosing forward
-or stub zone at its name. With `first`, names are resolved by iteration when the servers fail.
+or stub zone at its name. With `first`, names are resolved by iteration when the servers fail. The settings refuse
+`first` with encrypted servers, because their failure would send the queries in plain text.
 """
 
 from typing import TYPE_CHECKING
 
 from resolver.iterate.delegation import FOREVER, DelegationPoint
-from resolver.options import parse_endpoint
+from resolver.upstream_address import parse_upstream
 from resolver.wire import name as names
 
 if TYPE_CHECKING:
@@ -45,6 +46,6 @@ def _cut(zone: str, addresses: tuple[str, ...], port: int, where: str) -> Delega
     cut = DelegationPoint(names.lower(names.from_text(zone)), FOREVER)
     cut.configured = True
     for text in addresses:
-        address, number = parse_endpoint(text, port, where)
-        cut.add_address(None, address, number)
+        address, number, encryption = parse_upstream(text, port, where)
+        cut.add_address(None, address, number, encryption)
     return cut

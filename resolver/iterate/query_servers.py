@@ -80,7 +80,7 @@ def query_servers(
     `probing`: the query is a minimised one; after an error the full qname is tried instead of other servers.
     """
     zone = cut.zone
-    tries: dict[tuple[str, int], int] = {}
+    tries: dict[tuple[object, ...], int] = {}
     looked_up: set[bytes] | None = None
     last: Failure | None = None
     spare: Scrubbed | None = None
@@ -175,18 +175,22 @@ def _query_with_fallback(
     payload: int | None = delegations.payload
     timeout = FIRST_TIMEOUT
     known = b""  # client and server cookie as the server returned them last
-    cookie: bytes | None = b"" if delegations.cookies and not earlier else None
-    tcp, case = delegations.tcp_only, delegations.use_caps_for_id(qname)
+    # TLS protects more than cookies do, and a timeout does not show broken EDNS of a server that was configured.
+    encrypted = server.encryption is not None
+    cookie: bytes | None = b"" if delegations.cookies and not earlier and not encrypted else None
+    tcp, case = delegations.tcp_only or encrypted, delegations.use_caps_for_id(qname)
     if not case and delegations.randomise_case:
         qname = names.lower(qname)  # a zone of iteration.case-exempt, whose servers fail with mixed case
     if info is not None:
         timeout = info.timeout
         # A timeout does not show broken EDNS when the server has replied with EDNS before (RFC 6891 section 6.2.2).
-        if info.edns_broken_until > now or (earlier >= EDNS_GIVE_UP and not info.edns_seen):
+        if info.edns_broken_until > now or (earlier >= EDNS_GIVE_UP and not info.edns_seen and not encrypted):
             payload = None
         if info.tcp_until > now:
             tcp = True
-        if delegations.cookies and info.cookie:
+        if encrypted:
+            cookie = None
+        elif delegations.cookies and info.cookie:
             cookie = known = info.cookie
         elif info.no_cookie_until > now:
             cookie = None
@@ -211,7 +215,8 @@ def _query_with_fallback(
         if several:
             timeout = min(timeout, max((budget.deadline - context.monotonic) * SHARE, SHORTEST))
         if task.trace is not None:
-            variant = f"{' over TCP' if tcp else ''}{'' if payload else ' without EDNS'}"
+            variant = f"{f' over {server.over}' if encrypted else ' over TCP' if tcp else ''}"
+            variant += "" if payload else " without EDNS"
             why = reason(server, cut, context, earlier)
             task.note("ask", f"query {server.address}{variant}: {why}", zone=cut.zone, server=server, qname=qname,
                       qtype=qtype, facts={"tcp": tcp, "payload": payload, "timeout": timeout, "why": why,

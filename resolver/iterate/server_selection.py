@@ -29,7 +29,7 @@ EXPLORE = limits.EXPLORE_RATE
 
 
 def select_server(
-    cut: DelegationPoint, context: Context, tries: dict[tuple[str, int], int], avoid: frozenset[str]
+    cut: DelegationPoint, context: Context, tries: dict[tuple[object, ...], int], avoid: frozenset[str]
 ) -> Server | None:
     """Choose the next server of `cut`; None when no try is left for any. `tries` counts those of this step by address.
     """

@@ -16,7 +16,7 @@ do not reply. When a server needs a connection and no slot is free, `_free_slot`
    belongs to the zone of the new connection, or to a network (within a network: a zone) that has more. So unresponsive
    servers do not take the slot of one that is merely slow, unless it has as many as they have.
 
-Otherwise the query waits in the queue of its server (`_ServerQueue`) until its timeout. Queues of servers without a
+Otherwise the query waits in the queue of its server (`ServerQueue`) until its timeout. Queues of servers without a
 connection are in `_waiting`, or in `_waiting_after_eviction` when a connection to the server was evicted and no reply
 came since, because that server may only be slow. In each, the queue whose network and zone have the fewest slots comes
 first. The queries of an evicted connection return to their queue. They are sent once more when there is a slot, or end
@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING, cast
 
 from corenet.core.framer import FrameError, LengthFramer
 from resolver import limits
-from resolver.effects import Ask, Failure, FailureKind, Reply
+from resolver.effects import Ask, EncryptedConnection, Failure, FailureKind, Reply, Server
 from resolver.net.clock_random import Entropy
 from resolver.net.local_errors import EDES
 from resolver.net.log_limit import LimitedWarning
@@ -57,11 +57,16 @@ if TYPE_CHECKING:
 
     OnReply: TypeAlias = Callable[[Reply | Failure], object]
 
-__all__ = ["StreamQuery", "StreamUpstream"]
+__all__ = ["ServerQueue", "StreamConnection", "StreamQuery", "StreamUpstream", "query_flags"]
 
 logger = logging.getLogger(__name__)
 
 UNWANTED = limits.UNWANTED_ON_STREAM
+
+
+def query_flags(ask: Ask) -> int:
+    """The header flags of the query of `ask`."""
+    return (c.RD if ask.rd else 0) | (c.CD if ask.checking_disabled else 0)
 
 
 class StreamQuery:
@@ -82,12 +87,12 @@ class StreamQuery:
         "waited_for_slot",
     )
 
-    def __init__(self, owner: "StreamUpstream", ask: Ask, on_reply: "OnReply", server: "_ServerQueue") -> None:
+    def __init__(self, owner: "StreamUpstream", ask: Ask, on_reply: "OnReply", server: "ServerQueue") -> None:
         self.owner = owner
         self.ask = ask
         self.on_reply: OnReply | None = on_reply
         self.server = server
-        self.connection: _Connection | None = None
+        self.connection: StreamConnection | None = None
         self.identity = 0
         self.packet = b""
         self.cookie: bytes | None = None
@@ -131,28 +136,33 @@ class StreamQuery:
         self.finish(Failure(kind, EDES[kind], text))
 
 
-class _ServerQueue:
+class ServerQueue:
     """The connections to one server, and the queries that wait for one of them."""
 
-    __slots__ = ("connections", "had_eviction", "key", "network", "waiting", "zone")
+    __slots__ = ("connections", "had_eviction", "network", "server", "waiting", "zone")
 
-    def __init__(self, key: tuple[str, int], zone: bytes) -> None:
-        self.key = key
+    def __init__(self, server: Server, zone: bytes) -> None:
+        self.server = server
         self.network: Hashable = NEVER_REPLIED
         self.zone = zone
         """The zone and the network that the next connection counts for."""
         self.had_eviction = False
         """Whether a connection to this server was evicted and no reply came since."""
-        self.connections: list[_Connection] = []
+        self.connections: list[StreamConnection] = []
         self.waiting: OrderedDict[StreamQuery, None] = OrderedDict()
 
 
-class _Connection(asyncio.Protocol):
+class StreamConnection(asyncio.Protocol):
     """One connection: pending queries by id, replies in any order."""
 
-    def __init__(self, owner: "StreamUpstream", server: _ServerQueue) -> None:
+    def __init__(self, owner: "StreamUpstream", server: ServerQueue) -> None:
         self.owner = owner
         self.server = server
+        self.capacity = owner.pipeline
+        """Queries that may be outstanding at the same time."""
+        self.spread = 1
+        """Pending queries from which another connection is opened."""
+        self.idle_seconds = owner.idle_seconds
         self.pending: dict[int, StreamQuery] = {}
         self.transport: asyncio.Transport | None = None
         self.framer = LengthFramer(2, max_frame=c.MESSAGE_MAX)
@@ -167,18 +177,11 @@ class _Connection(asyncio.Protocol):
 
     def take(self, entry: StreamQuery) -> None:
         """Send `entry` on this connection, now or when the connection is established."""
-        ask = entry.ask
         identity = self.owner.entropy.bits(16)
         while identity in self.pending:
             identity = self.owner.entropy.bits(16)
-        flags = (c.RD if ask.rd else 0) | (c.CD if ask.checking_disabled else 0)
         entry.identity = identity
-        cookie = ask.cookie
-        if cookie is not None:
-            cookie = entry.cookie = cookie or self.owner.entropy.bits(64).to_bytes(8, "big")
-        entry.packet = make_packet(
-            ask.qname, ask.qtype, identity, flags=flags, payload=ask.edns_payload, do=ask.do, cookie=cookie
-        )
+        entry.packet = self.encode(entry)
         if not self.pending:
             self.owner.note_activity(self)  # no reply was due before
         self.pending[identity] = entry
@@ -189,7 +192,19 @@ class _Connection(asyncio.Protocol):
         if self.transport is not None:
             self.send(entry)
 
+    def encode(self, entry: StreamQuery) -> bytes:
+        """Build the packet of `entry`."""
+        ask = entry.ask
+        cookie = ask.cookie
+        if cookie is not None:
+            cookie = entry.cookie = cookie or self.owner.entropy.bits(64).to_bytes(8, "big")
+        return make_packet(
+            ask.qname, ask.qtype, entry.identity, flags=query_flags(ask), payload=ask.edns_payload, do=ask.do,
+            cookie=cookie,
+        )  # fmt: skip
+
     def send(self, entry: StreamQuery) -> None:
+        """Send `entry`, which is one of `pending`."""
         assert self.transport is not None
         self.owner.sent += 1
         self.transport.write(len(entry.packet).to_bytes(2, "big") + entry.packet)
@@ -198,10 +213,10 @@ class _Connection(asyncio.Protocol):
         del self.pending[entry.identity]
         if self.pending:
             return
-        if self.closing or self.transport is None or not self.owner.idle_seconds:
+        if self.closing or self.transport is None or not self.idle_seconds:
             self.close()
         elif self.idle_timer is None:
-            self.idle_timer = self.owner.loop.call_later(self.owner.idle_seconds, self.close)
+            self.idle_timer = self.owner.loop.call_later(self.idle_seconds, self.close)
             self.owner.schedule_assign()
 
     def close(self) -> None:
@@ -211,10 +226,14 @@ class _Connection(asyncio.Protocol):
             self.idle_timer.cancel()
             self.idle_timer = None
         if self.transport is not None:
-            self.transport.abort()
+            self.end_transport(self.transport)
         elif self.task is not None:
             self.task.cancel()
         self.owner.drop(self)
+
+    def end_transport(self, transport: asyncio.Transport) -> None:
+        """Close the transport."""
+        transport.abort()
 
     def connection_failed(self, text: str, kind: FailureKind = FailureKind.NETWORK) -> None:
         """The connection is lost: send its queries once more on another one, or fail them."""
@@ -266,30 +285,36 @@ class _Connection(asyncio.Protocol):
         try:
             frames = self.framer.feed(data)
         except FrameError as error:
-            self.connection_failed(f"invalid framing over TCP: {error}")
+            self.connection_failed(self.owner.text(f"invalid framing: {error}", self.server.server))
             self.close()
             return
         for frame in frames:
             self.receive(bytes(frame))
             if self.unwanted >= UNWANTED:
                 # Late replies are fewer. Otherwise the server could keep us reading until the timeout of the query.
-                self.connection_failed("too many messages that match no query", FailureKind.MALFORMED)
+                text = self.owner.text("too many messages that match no query", self.server.server)
+                self.connection_failed(text, FailureKind.MALFORMED)
                 self.close()
                 break
         if self.owner.after_batch is not None:
             self.owner.after_batch()
 
     def receive(self, message: bytes) -> None:
-        owner = self.owner
+        """Process one message: it ends the query that it is the reply to, or is ignored."""
         entry = self.pending.get(int.from_bytes(message[:2], "big")) if len(message) >= 12 else None
         if entry is None or not is_reply(entry.packet, message, allow_no_question=True):
-            owner.unwanted_replies += 1
+            self.owner.unwanted_replies += 1
             self.unwanted += 1
             return
+        self.accept(entry, message)
+
+    def accept(self, entry: StreamQuery, message: bytes) -> None:
+        """`message` matches `entry`: parse it and call back."""
+        owner = self.owner
         self.reply_count += 1
         self.server.had_eviction = False
         owner.end_exemption(self)
-        owner.replied_networks.add_reply(self.server.key[0])
+        owner.replied_networks.add_reply(self.server.server.address)
         owner.note_activity(self)
         try:
             view = MessageView.parse(message)
@@ -297,7 +322,7 @@ class _Connection(asyncio.Protocol):
             stub = truncated_stub(message)
             if stub is None:
                 owner.malformed += 1
-                entry.fail(FailureKind.MALFORMED, f"malformed reply: {error.reason}")
+                entry.fail(FailureKind.MALFORMED, owner.text(f"malformed reply: {error.reason}", self.server.server))
                 return
             view = MessageView.parse(stub)
         cookie = b"" if entry.cookie is None else cookie_of(entry.cookie, view.edns)
@@ -307,8 +332,22 @@ class _Connection(asyncio.Protocol):
             return
         self.unwanted = 0
         owner.replies += 1
-        entry.finish(Reply(view, time.monotonic() - entry.started, True, entry.ask.server, cookie))
+        self.note_reply(view)
+        entry.finish(
+            Reply(view, time.monotonic() - entry.started, True, entry.ask.server, cookie, self.description())
+        )
         owner.feed_waiting(self.server)
+
+    def note_timeout(self, entry: StreamQuery) -> None:
+        """`entry` timed out: other queries may still get replies, but no new one is sent on this connection."""
+        self.closing = True
+
+    def note_reply(self, view: MessageView) -> None:
+        """A reply came. Encrypted connections read their options from it."""
+
+    def description(self) -> EncryptedConnection | None:
+        """What a trace shows of an encrypted connection."""
+        return None
 
     def eof_received(self) -> bool:
         return False
@@ -318,8 +357,8 @@ class _Connection(asyncio.Protocol):
             self.idle_timer.cancel()
             self.idle_timer = None
         self.transport = None
-        self.connection_failed("connection closed by the server" if exc is None else f"connection lost: {exc}",
-                     self.owner.routes.classify_connection_error(exc, self.server.key[0]))
+        kind, text = self.owner.explain_loss(exc, self.server.server)
+        self.connection_failed(text, kind)
         if self.owner.after_batch is not None:
             self.owner.after_batch()
 
@@ -331,6 +370,9 @@ class StreamUpstream:
     timeout of a connection. `replied_networks` and `routes` may be shared with other upstreams. `after_batch` is called
     after each batch of callbacks.
     """
+
+    transport_name = "TCP"
+    connection_type: type[StreamConnection] = StreamConnection
 
     def __init__(
         self,
@@ -357,17 +399,17 @@ class StreamUpstream:
         self._source_v6 = source_v6
         self._limit = connections
         self._per_server = per_server
-        self._pipeline = pipeline
-        self._queues: dict[tuple[str, int], _ServerQueue] = {}
-        self._open: OrderedDict[_Connection, float] = OrderedDict()
-        self._slots: UpstreamSlots[_Connection] = UpstreamSlots()
-        self._eviction_exempt: dict[_Connection, None] = {}
+        self.pipeline = pipeline
+        self._queues: dict[tuple[object, ...], ServerQueue] = {}
+        self._open: OrderedDict[StreamConnection, float] = OrderedDict()
+        self._slots: UpstreamSlots[StreamConnection] = UpstreamSlots()
+        self._eviction_exempt: dict[StreamConnection, None] = {}
         self._max_exempt = self._limit * limits.STREAM_UPSTREAM_EXEMPT // 100
-        self._waiting: OrderedDict[_ServerQueue, None] = OrderedDict()
-        self._waiting_after_eviction: OrderedDict[_ServerQueue, None] = OrderedDict()
+        self._waiting: OrderedDict[ServerQueue, None] = OrderedDict()
+        self._waiting_after_eviction: OrderedDict[ServerQueue, None] = OrderedDict()
         self._assigning: asyncio.Handle | None = None
-        self._warnings = LimitedWarning(logger)
-        self._closed = False
+        self.warnings = LimitedWarning(logger)
+        self.closed = False
         self.sent = 0
         self.replies = 0
         self.timeouts = 0
@@ -379,12 +421,12 @@ class StreamUpstream:
 
     def start(self, ask: Ask, on_reply: "OnReply") -> StreamQuery:
         """Send `ask`; `on_reply` gets a `Reply` or a `Failure` later, never from inside this call."""
-        key = (ask.server.address, ask.server.port)
+        key = ask.server.key
         queue = self._queues.get(key)
         if queue is None:
-            queue = self._queues[key] = _ServerQueue(key, ask.zone)
+            queue = self._queues[key] = ServerQueue(ask.server, ask.zone)
         entry = StreamQuery(self, ask, on_reply, queue)
-        if self._closed:
+        if self.closed:
             self._refuse_soon(entry, "the upstream is closed")
             self.remove_if_unused(queue)
             return entry
@@ -404,7 +446,7 @@ class StreamUpstream:
         close the older ones, too.
         """
         queue = entry.server
-        queue.network = self.replied_networks.network(queue.key[0])
+        queue.network = self.replied_networks.network(queue.server.address)
         queue.zone = entry.ask.zone
         usable = [connection for connection in queue.connections if not connection.closing]
         if entry.retried:
@@ -412,53 +454,53 @@ class StreamUpstream:
             if fresh or (len(queue.connections) < self._per_server and self._free_slot(queue, needed=True)):
                 usable = fresh
         best = min(usable, key=lambda connection: len(connection.pending), default=None)
-        if (best is None or best.pending) and len(queue.connections) < self._per_server and (
+        if (best is None or len(best.pending) >= best.spread) and len(queue.connections) < self._per_server and (
             self._free_slot(queue, needed=best is None)
         ):
             best = self._connect(queue)
-        if best is not None and len(best.pending) < self._pipeline:
+        if best is not None and len(best.pending) < best.capacity:
             best.take(entry)
         elif len(queue.waiting) < limits.STREAM_UPSTREAM_WAITING:
             queue.waiting[entry] = None
-            self._queues[queue.key] = queue
+            self._queues[queue.server.key] = queue
             if best is None:
                 entry.waited_for_slot = True
                 self._enqueue(queue)
                 self.schedule_assign()
         else:
-            self._refuse_soon(entry, "too many queries wait for a TCP connection to this server")
+            self._refuse_soon(entry, f"too many queries wait for a {self.transport_name} connection to this server")
             self.remove_if_unused(queue)
 
-    def feed_waiting(self, queue: _ServerQueue) -> None:
+    def feed_waiting(self, queue: ServerQueue) -> None:
         """Assign waiting queries of `queue` to its connections."""
         while queue.waiting:
-            free = [one for one in queue.connections if not one.closing and len(one.pending) < self._pipeline]
+            free = [one for one in queue.connections if not one.closing and len(one.pending) < one.capacity]
             if not free:
                 return
             min(free, key=lambda one: len(one.pending)).take(queue.waiting.popitem(last=False)[0])
         self._dequeue(queue)
 
-    def _enqueue(self, queue: _ServerQueue) -> None:
+    def _enqueue(self, queue: ServerQueue) -> None:
         """Let `queue` wait for a slot."""
         self._dequeue(queue)
         (self._waiting_after_eviction if queue.had_eviction else self._waiting)[queue] = None
 
-    def _dequeue(self, queue: _ServerQueue) -> None:
+    def _dequeue(self, queue: ServerQueue) -> None:
         self._waiting.pop(queue, None)
         self._waiting_after_eviction.pop(queue, None)
 
-    def note_activity(self, connection: _Connection) -> None:
+    def note_activity(self, connection: StreamConnection) -> None:
         """Record activity of `connection`."""
         if connection in self._open:
             self._open[connection] = self.loop.time()
             self._open.move_to_end(connection)
             self._slots.note_progress(connection)
 
-    def end_exemption(self, connection: _Connection) -> None:
+    def end_exemption(self, connection: StreamConnection) -> None:
         """The server has replied: the connection is no longer exempt from rule 3."""
         self._eviction_exempt.pop(connection, None)
 
-    def drop(self, connection: _Connection) -> None:
+    def drop(self, connection: StreamConnection) -> None:
         """Remove a closed connection and free its slot."""
         self._open.pop(connection, None)
         self._eviction_exempt.pop(connection, None)
@@ -471,16 +513,16 @@ class StreamUpstream:
         self.remove_if_unused(queue)
         self.schedule_assign()
 
-    def remove_if_unused(self, queue: _ServerQueue) -> None:
+    def remove_if_unused(self, queue: ServerQueue) -> None:
         """Delete `queue` when it has neither waiting queries nor connections."""
         if not queue.waiting:
             self._dequeue(queue)
             if not queue.connections:
-                self._queues.pop(queue.key, None)
+                self._queues.pop(queue.server.key, None)
 
     def schedule_assign(self) -> None:
         """A slot may be free: schedule `_assign_slots`, once for all events of this iteration of the loop."""
-        if (self._waiting or self._waiting_after_eviction) and not self._closed:
+        if (self._waiting or self._waiting_after_eviction) and not self.closed:
             if self._assigning is not None:
                 self._assigning.cancel()
             self._assigning = self.loop.call_soon(self._assign_slots)
@@ -488,7 +530,7 @@ class StreamUpstream:
     def _assign_slots(self) -> None:
         """Give free slots, or slots that can be freed, to waiting queues."""
         self._assigning = None
-        tried: set[_ServerQueue] = set()
+        tried: set[ServerQueue] = set()
         wait_lists = [self._waiting, self._waiting_after_eviction]
         while wait_lists and len(tried) < limits.SLOT_SCAN:
             index = -1 if len(self._eviction_exempt) < self._max_exempt else 0
@@ -515,7 +557,7 @@ class StreamUpstream:
             left = oldest + unresponsive - self.loop.time()
             self._assigning = self.loop.call_later(left if left > 0 else unresponsive, self._assign_slots)
 
-    def _next_waiting(self, queues: Iterable[_ServerQueue], tried: "set[_ServerQueue]") -> _ServerQueue | None:
+    def _next_waiting(self, queues: Iterable[ServerQueue], tried: "set[ServerQueue]") -> ServerQueue | None:
         """Of the first `SLOT_SCAN` queues, the one whose network, and then whose zone, has the fewest slots."""
         candidates = islice((queue for queue in queues if queue not in tried), limits.SLOT_SCAN)
         slots = self._slots
@@ -527,7 +569,7 @@ class StreamUpstream:
 
     def close(self) -> None:
         """Close every connection. Queries in flight end without a callback."""
-        self._closed = True
+        self.closed = True
         for queue in list(self._queues.values()):
             for entry in list(queue.waiting):
                 entry.cancel()
@@ -538,6 +580,12 @@ class StreamUpstream:
         if self._assigning is not None:
             self._assigning.cancel()
             self._assigning = None
+
+    def give_up_slots(self, most: int, percent: int) -> int:
+        """Leave `percent` of the slots, at most `most` and at least one, to another upstream; returns their number."""
+        count = max(min(most, self._limit * percent // 100), 1)
+        self._limit = max(self._limit - count, 1)
+        return count
 
     @property
     def connection_count(self) -> int:
@@ -559,7 +607,7 @@ class StreamUpstream:
 
     # --- inside --------------------------------------------------------------------------------------------------
 
-    def _free_slot(self, queue: _ServerQueue, *, needed: bool) -> bool:
+    def _free_slot(self, queue: ServerQueue, *, needed: bool) -> bool:
         """Whether there is a slot for a new connection of `queue`. An idle connection is closed for it; a busy one is
         evicted only when the slot is `needed`."""
         if len(self._open) < self._limit:
@@ -575,13 +623,15 @@ class StreamUpstream:
         if victim is None and (not queue.had_eviction or len(self._eviction_exempt) < self._max_exempt):
             victim = self._least_recently_active(queue, until)
         if victim is None:
-            self._warnings.warn("upstream: all %d TCP connections to name servers are in use", self._limit)
+            self.warnings.warn(
+                "upstream: all %d %s connections to name servers are in use", self._limit, self.transport_name
+            )
             return False
         self.evicted += 1
         victim.evict()
         return True
 
-    def _least_recently_active(self, queue: _ServerQueue, until: float) -> _Connection | None:
+    def _least_recently_active(self, queue: ServerQueue, until: float) -> StreamConnection | None:
         """The connection to evict for `queue` by rule 3: its last activity was at `until` or before."""
         for connection, since in self._open.items():
             if since > until:
@@ -592,17 +642,17 @@ class StreamUpstream:
                 return connection
         return None
 
-    def _connect(self, queue: _ServerQueue) -> _Connection:
+    def _connect(self, queue: ServerQueue) -> StreamConnection:
         """Start a new connection of `queue`.
 
         Raises:
             MemoryError: no connection was added.
         """
-        connection = _Connection(self, queue)
+        connection = self.connection_type(self, queue)
         opening = self._open_connection(connection)
         try:
             queue.connections.append(connection)
-            self._queues[queue.key] = queue
+            self._queues[queue.server.key] = queue
             self._open[connection] = self.loop.time()
             self._slots.add(connection, queue.network, queue.zone)
             if queue.had_eviction and len(self._eviction_exempt) < self._max_exempt:
@@ -620,40 +670,70 @@ class StreamUpstream:
         self.opened += 1
         return connection
 
-    async def _open_connection(self, connection: _Connection) -> None:
-        address, port = connection.server.key
-        source = self._source_v6 if ":" in address else self._source_v4
+    async def _open_connection(self, connection: StreamConnection) -> None:
         try:
-            await self.loop.create_connection(
-                lambda: connection, address, port, local_addr=(source, 0) if source else None
-            )
+            await self.open_transport(connection)
         except (OSError, ValueError, MemoryError) as error:
             self.network_errors += 1
-            code = error.errno if isinstance(error, OSError) else None
-            reason = os.strerror(code).lower() if code else str(error) or "out of memory"
-            kind = self.routes.classify_connection_error(error, address)
-            if kind is not FailureKind.NETWORK:
-                self._warnings.warn("upstream: cannot open a TCP connection to %s port %d: %s", address, port, reason)
-            connection.connection_failed(f"cannot connect over TCP: {reason}", kind)
+            kind, text = self.explain_refusal(error, connection.server.server)
+            connection.connection_failed(text, kind)
             if self.after_batch is not None:
                 self.after_batch()
         finally:
             connection.task = None
 
+    async def open_transport(self, connection: StreamConnection) -> None:
+        """Connect; returns after `connection_made`.
+
+        Raises:
+            OSError, ValueError, MemoryError: there is no connection, and `connection_made` was not called.
+        """
+        server = connection.server.server
+        await self.loop.create_connection(
+            lambda: connection, server.address, server.port, local_addr=self.source_address(server.address)
+        )
+
+    def source_address(self, address: str) -> tuple[str, int] | None:
+        """The outgoing address and port for `address`; None when the kernel chooses."""
+        source = self._source_v6 if ":" in address else self._source_v4
+        return (source, 0) if source else None
+
+    def explain_refusal(self, error: Exception, server: Server) -> tuple[FailureKind, str]:
+        """Why no connection to `server` could be opened: the kind of failure and a sentence."""
+        code = error.errno if isinstance(error, OSError) else None
+        reason = os.strerror(code).lower() if code else str(error) or "out of memory"
+        kind = self.routes.classify_connection_error(error, server.address)
+        if kind is not FailureKind.NETWORK:
+            self.warnings.warn(
+                "upstream: cannot open a %s connection to %s port %d: %s", self.transport_name, server.address,
+                server.port, reason,
+            )  # fmt: skip
+        return kind, self.text(f"cannot connect: {reason}", server)
+
+    def explain_loss(self, error: Exception | None, server: Server) -> tuple[FailureKind, str]:
+        """Why a connection to `server` was lost: the kind of failure and a sentence."""
+        reason = "connection closed by the server" if error is None else f"connection lost: {error}"
+        return self.routes.classify_connection_error(error, server.address), self.text(reason, server)
+
+    def text(self, what: str, server: Server) -> str:
+        """The sentence of a failure; of encrypted transports it names the server."""
+        return f"{what} (over TCP)"
+
     def _timed_out(self, entry: StreamQuery) -> None:
         entry.timer = None
         if entry.waited_for_slot:
             self.network_errors += 1
-            entry.fail(FailureKind.LOCAL_RESOURCE, "no outgoing TCP connection was free in time")
+            entry.fail(
+                FailureKind.LOCAL_RESOURCE, f"no outgoing {self.transport_name} connection was free in time"
+            )
             if self.after_batch is not None:
                 self.after_batch()
             return
         self.timeouts += 1
         connection = entry.connection
         if connection is not None:
-            # Other pending queries may still get replies, but no new query is sent on this connection.
-            connection.closing = True
-        entry.fail(FailureKind.TIMEOUT, "no reply over TCP")
+            connection.note_timeout(entry)
+        entry.fail(FailureKind.TIMEOUT, self.text("no reply", entry.ask.server))
         if self.after_batch is not None:
             self.after_batch()
 

@@ -1,13 +1,16 @@
-"""Performs `Ask` effects over UDP or TCP. It is the `Exchange` of a running resolver; `Mesh` uses only its `start`.
+"""Performs `Ask` effects over UDP, TCP, TLS or HTTPS. It is the `Exchange` of a running resolver.
+
+`Mesh` uses only its `start`.
 
 An `Ask` is one query to one server over one transport. `iterate` selects the next server and transport, and takes each
-packet from the budget of the client query.
+packet from the budget of the client query. A query to a server with encryption goes over that, in every case.
 """
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from resolver import limits
 from resolver.effects import Ask, Failure, Reply
 from resolver.net.clock_random import Entropy
 from resolver.net.descriptors import stream_upstreams, udp_sockets
@@ -16,8 +19,15 @@ from resolver.net.stream_upstream import StreamUpstream
 from resolver.net.udp_upstream import UdpUpstream
 from resolver.net.upstream_slots import RepliedNetworks
 from resolver.settings import IterationSettings
+from resolver.upstream_address import HTTPS, TLS
+
+if TYPE_CHECKING:
+    from resolver.net.tls_upstream import TlsUpstream
 
 __all__ = ["Handle", "Upstream"]
+
+ENCRYPTED_COUNTERS = ("handshakes", "resumed", "refused")
+"""The counters of `TlsUpstream` besides those of `StreamUpstream`."""
 
 
 class Handle(Protocol):
@@ -27,7 +37,7 @@ class Handle(Protocol):
 
 
 class Upstream:
-    """UDP and TCP queries to name servers.
+    """Queries to name servers.
 
     `after_batch` is called once after each batch of callbacks, so that the driver can update its timer.
     `reference_addresses` are the addresses whose routes show whether this host has an address family (`routes`).
@@ -56,6 +66,17 @@ class Upstream:
             routes=routes,
             after_batch=after_batch,
         )
+        self._loop = loop
+        self._cert_bundle = settings.tls_cert_bundle
+        self._common: dict[str, Any] = {
+            "entropy": entropy,
+            "source_v4": source_v4,
+            "source_v6": source_v6,
+            "replied_networks": replied_networks,
+            "routes": routes,
+        }
+        self.encrypted: dict[str, TlsUpstream] = {}
+        """The encrypted transports that are in use, by protocol."""
         self.udp = UdpUpstream(
             loop,
             entropy=entropy,
@@ -75,22 +96,54 @@ class Upstream:
         Raises:
             ValueError: the qname is not a valid name.
         """
+        encryption = ask.server.encryption
+        if encryption is not None:
+            return self._encrypted(encryption.protocol).start(ask, on_reply)
         if ask.tcp:
             return self.stream.start(ask, on_reply)
         return self.udp.start(ask, on_reply)
+
+    def _encrypted(self, protocol: str) -> "TlsUpstream":
+        """The upstream for `protocol`. It is made, and its modules are loaded, when it is first needed."""
+        found = self.encrypted.get(protocol)
+        if found is None:
+            from resolver.net.https_upstream import HttpsUpstream
+            from resolver.net.tls_client import TlsContexts
+            from resolver.net.tls_upstream import TlsUpstream
+
+            kind = HttpsUpstream if protocol == HTTPS else TlsUpstream
+            # Their descriptors are part of those that were meant for TCP.
+            connections = self.stream.give_up_slots(limits.TLS_UPSTREAMS, limits.TLS_UPSTREAM_SHARE)
+            found = self.encrypted[protocol] = kind(
+                self._loop,
+                connections=connections,
+                contexts=TlsContexts(self._cert_bundle),
+                after_batch=self.stream.after_batch,
+                **self._common,
+            )
+        return found
 
     def set_after_batch(self, after_batch: Callable[[], object] | None) -> None:
         """Set what is called once after each batch of callbacks."""
         self.stream.after_batch = after_batch
         self.udp.after_batch = after_batch
+        for encrypted in self.encrypted.values():
+            encrypted.after_batch = after_batch
 
     def close(self) -> None:
         """Close all sockets. Queries in flight end without a callback."""
         self.udp.close()
         self.stream.close()
+        for encrypted in self.encrypted.values():
+            encrypted.close()
 
     def statistics(self) -> dict[str, int]:
-        """Counters since the start: ``udp_...`` and ``tcp_...``."""
+        """Counters since the start: ``udp_...``, ``tcp_...``, ``tls_...`` and ``https_...``."""
         found = {f"udp_{name}": value for name, value in self.udp.statistics().items()}
         found.update((f"tcp_{name}", value) for name, value in self.stream.statistics().items())
+        names = (*self.stream.statistics(), *ENCRYPTED_COUNTERS)
+        for protocol in (TLS, HTTPS):
+            encrypted = self.encrypted.get(protocol)
+            values = dict.fromkeys(names, 0) if encrypted is None else encrypted.statistics()
+            found.update((f"{protocol}_{name}", value) for name, value in values.items())
         return found

@@ -1,16 +1,18 @@
 """TLS records, valid and invalid, cut anywhere: the output is what was sent, up to the first invalid record.
 
-The first byte chooses the version and the way of reading, the second the size of the pieces. The rest are actions of
-the peer: it writes, changes what it has written, sends other bytes, sends close_notify. When the engine reports no
-more data, OpenSSL is checked directly: wrongly counted record headers would hide received data.
+The first byte chooses the version, the engine and the way of reading, the second the size of the pieces. The rest are
+actions of the peer: it writes, changes what it has written, sends other bytes, sends close_notify. When the engine
+reports no more data, OpenSSL is checked directly: wrongly counted record headers would hide received data.
 """
 
 import ssl
 from functools import cache
 
 from support.certs import contexts_for_localhost
+from support.tls_engines import ENGINES
 
 from corenet.tls.engine import TlsEngine
+from corenet.tls.engines import make_tls_engine, use_engine
 
 VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
 ROOM = (1, 100, 70_000)
@@ -27,7 +29,7 @@ def contexts(version: ssl.TLSVersion) -> tuple[ssl.SSLContext, ssl.SSLContext]:
 def pair(version: ssl.TLSVersion) -> tuple[TlsEngine, TlsEngine]:
     """A client that sends and a server that is looked at, after their handshake."""
     server_context, client_context = contexts(version)
-    client, server = TlsEngine(client_context, False, "localhost"), TlsEngine(server_context, True)
+    client, server = make_tls_engine(client_context, False, "localhost"), make_tls_engine(server_context, True)
     while not (client.established and server.established):
         for one, other in ((client, server), (server, client)):
             if not one.established:
@@ -41,6 +43,7 @@ def run(data: bytes) -> None:
     """One input: choice, size of the pieces, deeds."""
     if len(data) < 3:
         return
+    use_engine(ENGINES[(data[0] >> 4) % len(ENGINES)])
     client, server = pair(VERSIONS[data[0] & 1])
     room = memoryview(bytearray(ROOM[(data[0] >> 1) % 3])) if data[0] & 8 else None
     sent, wire, intact, goodbye = b"", bytearray(), -1, False

@@ -1,8 +1,8 @@
-"""A resolver in front of real NSD, Knot and BIND that serve the playground, asked by real dig, kdig and drill.
+"""A resolver with real NSD, Knot and BIND that serve the playground, queried by real dig, kdig and drill.
 
-What must come back is what the atlas says, whoever serves the zones and whoever asks. SUBJECT=unbound puts Unbound in
-our place; everything here holds for it too. The simulated servers themselves are compared with the real ones first:
-the same question to the same address gives the same answer.
+The results must be those of the playground's tables for every server and client. SUBJECT=unbound tests Unbound instead
+of our daemon; all tests hold for it too. First the simulated servers are compared with the real ones: the same query to
+the same address gives the same reply.
 """
 
 import itertools

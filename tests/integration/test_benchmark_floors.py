@@ -1,4 +1,4 @@
-"""What the benchmarks hold their figures against: the arithmetic of added cost, floors.toml, and the server in C."""
+"""The references of the benchmarks: the arithmetic of added cost, floors.toml, and the server in C."""
 
 import importlib.util
 import json

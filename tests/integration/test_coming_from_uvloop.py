@@ -1,7 +1,7 @@
-"""Each row of the table in docs/coming-from-uvloop.md: what uvloop refuses, and that ours does it.
+"""Each row of the table in docs/coming-from-uvloop.md: what uvloop refuses and corenet does.
 
-The claims about uvloop are tests as well, so that the table is corrected when uvloop learns one of them. A row is a
-coroutine function: it raises on uvloop what the table says, and returns on ours.
+The claims about uvloop are tested too, so that the table is corrected when uvloop changes. A row is a coroutine
+function: it raises the documented error on uvloop, and returns on corenet.
 """
 
 import asyncio

@@ -1,9 +1,8 @@
-"""Our daemon and Unbound side by side, in front of the same name servers, asked the same questions.
+"""Our daemon and Unbound with the same name servers and the same queries.
 
-Response code and answer section have to be equal, and a TTL may differ only by the time between the two questions.
-The name servers are real ones, and then the playground itself, whose servers have faults that real ones have not.
-Unbound asks port 53 only, so the servers take that port on their loopback addresses; without the right to do so this
-file is skipped.
+Response code and answer section must be equal; a TTL may differ only by the time between the two queries. The name
+servers are real ones, then the playground, whose servers have faults that real ones do not have. Unbound queries port
+53 only, so the servers use that port on their loopback addresses; without permission, this file is skipped.
 """
 
 import time

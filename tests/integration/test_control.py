@@ -1,6 +1,6 @@
-"""resolverctl, metrics, the kept cache and stale answers, against the daemon as a process with one worker and with two.
+"""resolverctl, metrics, the cache snapshot and stale answers, with the daemon as a process with one and two workers.
 
-The simulated Internet runs in a process of its own, so that a test can take it away.
+The simulated Internet runs in a separate process, so that a test can stop it.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Cookies beside other people's programs: dig as client, BIND as the server that gives and demands them.
+"""DNS cookies with other implementations: dig as client, BIND as server that sends and requires them.
 
 The secret is shared with BIND in one test, as the servers of an anycast address would share it (RFC 9018 section 5).
 """
@@ -110,7 +110,7 @@ def test_dig_gets_a_cookie_and_shows_it_again(tmp_path: Path, tcp: bool) -> None
         text = dig(port, f"+cookie={first}", *way, "www.cookie.test", "A")
         assert cookie_in(text) == (first, "good"), "from the cache, and the same while it is young"
         assert "192.0.2.1" in text
-        assert counters(tmp_path)["fast.cookies_good"] >= 1
+        assert counters(tmp_path)["fast_path.cookies_good"] >= 1
         assert "COOKIE" not in dig(port, "+nocookie", *way, "www.cookie.test", "A")
 
 
@@ -123,10 +123,10 @@ def test_dig_passes_the_gate_where_cookies_are_required(tmp_path: Path) -> None:
         assert "192.0.2.1" in dig(port, "+nocookie", "www.cookie.test", "A"), "over TCP"
         text = dig(port, "+cookie", "+nobadcookie", "mail.cookie.test", "A")
         assert "status: BADCOOKIE" in text
-        assert counters(tmp_path)["fast.cookies_challenged"] >= 3
+        assert counters(tmp_path)["fast_path.cookies_challenged"] >= 3
 
 
-def test_bind_and_we_believe_each_others_cookies(tmp_path: Path) -> None:
+def test_bind_and_resolverd_accept_each_others_cookies(tmp_path: Path) -> None:
     """One secret for both: a cookie of ours is good at BIND's and the other way round."""
     upstream, port = free_port(), free_port()
     with bind(tmp_path, upstream, require=True), resolverd(
@@ -150,7 +150,7 @@ def test_bind_as_a_name_server_gives_cookies_and_may_demand_them(tmp_path: Path)
             assert view is not None
             assert view.answer[0].rdata(0) == bytes((192, 0, 2, number))
         found = counters(tmp_path)
-        assert found["upstream.udp_cookies"] == 4, "BADCOOKIE with one, then three answers"
+        assert found["upstream.udp_cookie_replies"] == 4, "BADCOOKIE with one, then three answers"
         assert found["upstream.udp_sent"] == 4
         assert found["upstream.udp_cookie_mismatches"] == 0
         assert found["upstream.tcp_sent"] == 0

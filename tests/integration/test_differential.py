@@ -1,7 +1,7 @@
 """A slice of ``make differential``: our daemon, Unbound and Knot Resolver answer alike, or a committed line says why.
 
-The whole run asks more than ten thousand questions; here it is some hundred before each kind of name server, with
-seeds of its own, so that every change meets worlds that the long run does not use.
+The whole run has more than ten thousand queries; here it is some hundred for each kind of name server, with other
+seeds, so that each change is tested with worlds that the long run does not use.
 """
 
 import re

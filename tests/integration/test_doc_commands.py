@@ -5,7 +5,7 @@ a network, an installation or a second program: its options, subcommands and Pyt
 that ends with another status than 0 says `exit status N` in its comment. A failure names the page and the line.
 
 Some lines start the playground's web site on its fixed address and port, as other tests of this folder do. So they run
-in the same process as those, one after the other, and not beside them.
+in the same process as those, one after the other, and not in parallel.
 """
 
 import pkgutil

@@ -1,7 +1,7 @@
-"""The forger below an alias before real resolvers: what Unbound refuses, our daemon refuses too.
+"""Forged data below an alias with real resolvers: our daemon rejects what Unbound rejects.
 
-The servers are those of `support.forger`, on loopback addresses; one of them says forged things of names below aliases
-into unsigned zones. Unbound asks port 53 only, so it is skipped where that port cannot be had.
+The servers are those of `support.forger`, on loopback addresses; one of them sends forged data of names below aliases
+into unsigned zones. Unbound queries port 53 only, so it is skipped when that port is not available.
 """
 
 import selectors
@@ -84,11 +84,11 @@ def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         yield running
 
 
-def test_nothing_forged_below_an_alias_is_believed(subject: Subject) -> None:
+def test_forged_data_below_an_alias_are_rejected(subject: Subject) -> None:
     for count, (owner, _) in enumerate(ATTACKS):
         reply = ask(subject.address, subject.port, owner, c.A, timeout=15, do=True, edns_payload=1232)
         assert reply is not None, owner
-        # What was learned on the way may deny the later ones before anybody is asked.
+        # Cached denials may answer later names without a query.
         assert reply.rcode == c.SERVFAIL or (count and reply.rcode == c.NXDOMAIN), owner
         assert not any(rrset.packed == forged_set(owner, "A").packed for rrset in reply.answer), owner
 

@@ -1,7 +1,7 @@
-"""Programs that other people wrote, started as their users start them, on corenet's loop.
+"""Programs of other projects, started as documented, on corenet's loop.
 
-Each is a process of its own: it is asked with curl which loop runs it, then stopped with SIGTERM, and what it exits
-with is what it exits with on asyncio's loop. The lines are those of README.md and docs/coming-from-uvloop.md.
+Each runs as a process: curl queries which loop runs it, then it is stopped with SIGTERM, and its exit status must be
+that on asyncio's loop. The command lines are those of README.md and docs/coming-from-uvloop.md.
 """
 
 import os
@@ -160,7 +160,7 @@ def test_anyio_run():
 
 @pytest.mark.parametrize(("plugin", "passed"), [(True, 3), (False, 1)])
 def test_pytest_plugin(tmp_path: Path, plugin: bool, passed: int) -> None:
-    """With the plugin asynchronous tests are on our loop; without it nobody's tests change."""
+    """With the plugin asynchronous tests are on our loop; without it tests do not change."""
     pytest.importorskip("pytest_asyncio", reason="pip install pytest-asyncio")
     (tmp_path / "test_it.py").write_text(TESTS)
     done = subprocess.run(

@@ -1,6 +1,6 @@
-"""The client and curl told the same: a body that is whole to curl is the same body here, what it refuses is refused.
+"""The client and curl get the same responses: a body that curl accepts is equal here, what curl rejects is rejected.
 
-Where ours is stricter by intent stands in `STRICTER`. Without the Debian package `curl` the tests are skipped.
+`STRICTER` lists where ours is stricter by intent. Without the Debian package `curl` the tests are skipped.
 """
 
 import asyncio

@@ -1,11 +1,12 @@
 """The client against a real nginx over TLS, on asyncio's loop and on ours.
 
-nginx is the peer that was not written by us: its access log says which connection each request came on. Without the
+The access log of nginx says on which connection each request came. Without the
 Debian package `nginx-light` (or any nginx) the tests are skipped, and say so.
 """
 
 import asyncio
 import hashlib
+import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
 
@@ -71,6 +72,33 @@ def test_keep_alive_as_nginx_saw_it(loop: str, nginx: Nginx) -> None:
     lines = nginx.log(path)[before:]
     assert len({line.connection for line in lines}) == 1
     assert [line.number for line in lines] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_new_connections_are_resumed_as_nginx_saw_it(loop: str, nginx: Nginx, version: ssl.TLSVersion) -> None:
+    """All connections to a known origin but the first; on asyncio's own loop none, since its TLS cannot."""
+    path = "/once"
+    before = len(nginx.log(path))
+
+    async def main() -> None:
+        context = tls.client_context(cafile=nginx.authority.cafile)
+        context.maximum_version = version
+        async with HttpClient(tls_context=context) as client:
+            for _ in range(100):
+                assert (await client.get(nginx.url + path)).text == "once"
+            # Several at once, as many as there are tickets.
+            await asyncio.gather(*(client.get(nginx.url + path) for _ in range(4)))
+            await asyncio.gather(*(client.get(nginx.url + path) for _ in range(4)))
+
+    run_on(loop, main())
+    resumed = [line.resumed for line in nginx.log(path)[before:]]
+    assert len(resumed) == 108
+    if loop == "corenet" and tls.tls_engine().name == "openssl":
+        assert resumed[:104].count(False) <= 1 + 3
+        assert all(resumed[1:100])
+        assert all(resumed[104:])
+    else:
+        assert not any(resumed)
 
 
 def test_a_server_without_keep_alive(loop: str, nginx: Nginx) -> None:
@@ -336,7 +364,7 @@ def test_an_early_close_inside_the_answer(loop: str, authority: Authority) -> No
 
 @pytest.mark.parametrize("kind", ["bytes", "length", "chunked", "stalls"])
 def test_a_body_that_nginx_refuses_before_its_end(loop: str, nginx: Nginx, kind: str) -> None:
-    """It answers 413 to the head or to the 32nd MiB; what is left of the body is not sent, and nobody waits for it."""
+    """It answers 413 to the head or to the 32nd MiB; what is left of the body is not sent."""
     before = len(nginx.log("/echo"))
     size = 40 << 20
 

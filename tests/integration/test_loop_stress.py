@@ -1,6 +1,6 @@
-"""The loop under stress: what is cancelled, closed or refused by the thousand leaves nothing and mixes nothing up.
+"""The loop under stress: thousands of cancelled, closed or refused operations leave no objects and mix up no data.
 
-In the default run each piece is small; ``make stress`` (CORENET_STRESS=1) plays it at full size. Memory is looked at
+In the default run each piece is small; ``make stress`` (CORENET_STRESS=1) runs it at full size. Memory is measured
 twice, after a warm-up and at the end, by resident size and, in the debug build, by counters of live objects.
 """
 

@@ -1,9 +1,8 @@
-"""A daemon whose memory limit is what it uses already: it says so in plain words, goes on, and is whole again after.
+"""A daemon at its memory limit: it logs that, continues to serve, and recovers.
 
-RLIMIT_AS and RLIMIT_DATA make any allocation fail (systemd's MemoryMax does not), so each question that is new to the
-daemon is given up somewhere in its middle. What must hold: answers of the cache go on, no line of the log is a
-traceback, nothing turns in circles, new questions are answered one after the other as soon as the burst is over, and
-once there is memory again all is as before.
+RLIMIT_AS and RLIMIT_DATA make any allocation fail (systemd's MemoryMax does not), so each cold query fails somewhere.
+What must hold: cached answers continue, the log has no traceback, there is no busy loop, new queries are answered
+sequentially after the burst, and with more memory all is as before.
 """
 
 import resource

@@ -1,8 +1,8 @@
-"""Random and mutated packets at the daemon's port, and at its TCP port: it goes on serving and does not grow.
+"""Random and mutated packets to the UDP and TCP ports of the daemon: it continues to serve and does not grow.
 
-A daemon of its own, living in the simulated Internet, is asked a real question before and after the storm; between
-them its memory is measured. The short storm belongs to every run of the tests, the million to ``-m slow``. Run as a
-program, the file storms any port: ``test_packet_storm.py ADDRESS PORT COUNT``.
+A daemon in the simulated Internet gets a real query before and after the packets, and its memory is measured. The
+default run is short; ``-m slow`` sends a million. As a program, the file sends to any port:
+``test_packet_storm.py ADDRESS PORT COUNT``.
 """
 
 import os

@@ -1,6 +1,6 @@
 """From a name to a page: the playground's HTTPS site, found through our daemon and fetched with our client.
 
-Three processes that know of each other only what their command lines say; the authority to trust travels as a file.
+Three processes that know each other only by command line arguments; the CA certificate is passed as a file.
 """
 
 import re

@@ -1,7 +1,7 @@
-"""Random worlds of forty zones that alias into each other: our daemon and Unbound have to find the same.
+"""Random worlds of forty zones with aliases into each other: our daemon and Unbound must get equal results.
 
-The zones stand on real servers, on other addresses than their parents, so every question takes a walk; aliases lead
-from zone to zone, into wildcards, renamed subtrees, lame delegations, loops and nowhere. Made from a seed.
+The zones are on real servers, on other addresses than their parents, so every query needs referrals. Aliases lead to
+other zones, wildcards, DNAME subtrees, lame delegations, loops and missing names. Generated from a seed.
 """
 
 import random

@@ -1,8 +1,8 @@
-"""Random signed worlds: our daemon and Unbound have to believe, mark and refuse the same.
+"""Random signed worlds: our daemon and Unbound must agree on secure, insecure and bogus data.
 
 Forty zones under one parent are signed in different ways: NSEC, NSEC3 with and without opt-out, several algorithms,
-not at all, and wrongly (signatures that are over, a DS for another key, a DS for an unsigned zone). Aliases lead from
-one to the other. Both resolvers start from the root's key; response code, answer and AD bit have to be equal.
+not at all, and wrongly (expired signatures, a DS for another key, a DS for an unsigned zone). Aliases lead from one to
+the other. Both resolvers have the root's key as trust anchor; response code, answer and AD bit must be equal.
 """
 
 import random

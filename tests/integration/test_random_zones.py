@@ -1,7 +1,7 @@
 """Random small zones, signed in every way, served by our simulated server and by NSD, Knot and BIND: same replies.
 
-The zones are made from a seed, so a difference seen once is seen again. Where one of the real servers stands alone, the
-case is left out for it and named.
+The zones are generated from a seed, so differences are reproducible. Cases in which one real server differs from all
+others are excluded for it and named.
 """
 
 import random

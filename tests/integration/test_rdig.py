@@ -1,6 +1,6 @@
-"""rdig as an installed program: against real name servers, against our daemon, and beside dig.
+"""rdig as an installed program: with real name servers and our daemon, and compared with dig.
 
-What a terminal sees is tested in tests/unit/resolver/cli; here it is processes, pipes, signals and peers.
+Output is tested in tests/unit/resolver/cli; here it is processes, pipes, signals and peers.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""RFC 5011 in the running daemon: it looks at the root's keys, writes down what it trusts, survives kills and reloads.
+"""RFC 5011 in the running daemon: it probes the root's keys, saves the trusted ones, and survives kills and reloads.
 
-And beside Unbound: both follow the same root through the same months of faked time, each started anew at each step, so
-that all that connects two steps is the file.
+Comparison with Unbound: both follow the same root through the same months of simulated time. Each is restarted at each
+step, so that only the file connects the steps.
 """
 
 import base64
@@ -55,7 +55,7 @@ def daemon(directory: Path, config: Path) -> Iterator["subprocess.Popen[bytes]"]
 
 
 def anchors(directory: Path) -> dict | None:
-    """What ``resolverctl anchors`` knows, or None while nobody answers."""
+    """The result of ``resolverctl anchors``, or None without a reply."""
     done = subprocess.run(
         [sys.executable, "-m", "resolver.cli.control", "--socket", str(directory / "control"), "--json", "anchors"],
         env=daemon_environment(), capture_output=True, check=False, text=True,
@@ -88,7 +88,7 @@ def test_the_daemon_follows_the_root_and_survives(world: World, tmp_path: Path) 
         with daemon(tmp_path, config) as process:
             wait_until(lambda: bool(valid_keys(tmp_path)), "a first look", process=process)
             first = valid_keys(tmp_path)
-            wait_until(lambda: "worker 1 knows" in (tmp_path / "resolverd.log").read_text(), "the telling",
+            wait_until(lambda: "worker 1 got the key states" in (tmp_path / "resolverd.log").read_text(), "key states",
                        process=process)
             process.send_signal(signal.SIGHUP)
             wait_until(lambda: "in force" in (tmp_path / "resolverd.log").read_text(), "the reload", process=process)
@@ -197,7 +197,7 @@ def has_looked(file: Path, now: int) -> bool:
 
 
 def history(seed: int, keys: list[ZoneKey]) -> list[tuple[int, list[ZoneKey], list[ZoneKey]]]:
-    """Days between the steps, the keys then published, and who signs: always somebody, not always a trusted one."""
+    """Days between the steps, the keys then published, and the signing keys, at least one, not always trusted."""
     rng = random.Random(seed)
     steps = []
     published = [keys[0]]

@@ -1,7 +1,7 @@
-"""`corenet.serve` as its users meet it: processes that are killed, renewed and stopped while clients talk to them.
+"""`corenet.serve` as a program: its processes are killed, replaced and stopped while clients use them.
 
-Every service is started as a program of its own and spoken to over loopback only. Nothing sleeps: each step waits for
-the very line or answer that it needs, with an end in sight.
+Every service is a separate program on loopback addresses. Nothing sleeps: each step waits for a certain line or reply,
+with a timeout.
 """
 
 import json
@@ -148,7 +148,7 @@ def test_one_process_without_a_supervisor(tmp_path: Path, number: int) -> None:
 
 
 def accepts(running: Service) -> bool:
-    """Whether somebody listens."""
+    """Whether a process listens."""
     try:
         running.connect().close()
     except ConnectionRefusedError:

@@ -629,7 +629,7 @@ def test_a_connection_for_which_there_is_no_memory_keeps_no_place(run: Callable[
 def test_a_connection_without_memory_for_its_place_is_ended(
     run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    """Loops go on with a connection whose beginning has failed: nobody would count it, and it would never time out."""
+    """Loops go on with a connection whose beginning has failed: it would not be counted and never time out."""
     def fail() -> None:
         raise MemoryError
 
@@ -658,7 +658,7 @@ def test_a_connection_without_memory_for_its_place_is_ended(
 
 
 def test_a_burst_is_accepted_as_places_become_free(run: Callable[[Body], None]) -> None:
-    """Descriptors are counted from the accept to the close, also of those that are ended to make room."""
+    """Descriptors are counted from the accept to the close, also of evicted ones."""
     async def body() -> None:
         parts = Parts(tcp_connections=8, tcp_connections_per_client=1000, tcp_connections_network_percent=100)
         listener = await serve(parts)
@@ -716,7 +716,7 @@ def test_a_burst_beyond_the_limit_is_counted_to_the_last(run: Callable[[Body], N
     run(body)
 
 
-def test_longest_idle_connection_makes_room(run: Callable[[Body], None]) -> None:
+def test_the_longest_idle_connection_is_evicted(run: Callable[[Body], None]) -> None:
     async def body() -> None:
         parts = Parts(tcp_connections=2, tcp_connections_network_percent=100)
         parts.mesh.instant = positive()
@@ -728,7 +728,7 @@ def test_longest_idle_connection_makes_room(run: Callable[[Body], None]) -> None
         assert (await third.ask(query())).rcode == c.NOERROR
         assert await second.ended()
         assert (await first.ask(query())).rcode == c.NOERROR
-        # Now both wait for answers: nobody is sent away for a newcomer.
+        # Now both wait for answers: none is evicted for a new one.
         parts.mesh.instant = None
         for client in (first, third):
             client.send(query(c.MX))

@@ -83,7 +83,7 @@ def test_miss_then_hit(run: Callable[[Body], None], host: str) -> None:
 
 @pytest.mark.parametrize(("host", "asked"), [("0.0.0.0", "127.0.0.2"), ("0.0.0.0", "127.0.0.1"), ("::", "::1")])
 def test_reply_leaves_from_the_address_that_was_asked(host: str, asked: str) -> None:
-    """From Python, from C, and later; the client is connected and hears nobody else (RFC 1123 section 4.1.3.5)."""
+    """From Python, from C, and later. The connected client accepts only this address (RFC 1123 section 4.1.3.5)."""
 
     async def main() -> None:
         parts = Parts()

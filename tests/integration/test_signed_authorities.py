@@ -1,7 +1,7 @@
-"""The simulated servers' DNSSEC beside that of NSD, Knot and BIND: same zones, same signatures, same proofs.
+"""DNSSEC of the simulated servers compared with NSD, Knot and BIND: same zones, same signatures, same proofs.
 
-The zones are signed by dnspython; which NSEC or NSEC3 records and which signatures go into an answer is each server's
-own reading of RFC 4035 section 3 and RFC 5155 section 7. Ours has to agree with at least the minimum all others send.
+The zones are signed by dnspython. Each server selects NSEC or NSEC3 records and signatures by its own reading of
+RFC 4035 section 3 and RFC 5155 section 7. Ours must send at least the records that all others send.
 """
 
 from collections.abc import Iterator

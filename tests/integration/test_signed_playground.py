@@ -1,8 +1,8 @@
 """The signed playground judged by Unbound and by our daemon: response code and AD of every signed name.
 
-Unbound, which shares no code with the signer, has to find what the tables of the playground promise, but for the few
-names where it reads an RFC more kindly; then our daemon has to find it too, extended error included. The same zones
-are served by NSD, Knot and BIND as well, since they are signed before they are written out.
+Unbound, which shares no code with the signer, must get the results of the playground's tables, except for a few names
+where it is more lenient; our daemon must get them too, with the extended error. The same zones are also served by NSD,
+Knot and BIND, because they are signed before the export.
 """
 
 import json

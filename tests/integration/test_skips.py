@@ -1,4 +1,4 @@
-"""Nothing is skipped unseen where nothing may be, neither among tests nor among benchmarks."""
+"""Where skips are not allowed, a skipped test or benchmark is an error."""
 
 import os
 import subprocess

@@ -1,6 +1,6 @@
-"""Seconds of the soak (tests/soak.py), so that it cannot rot and what it demands holds on every run.
+"""A short run of the soak test (tests/soak.py), so that it stays correct and its conditions hold on every run.
 
-The long run is ``make soak``. Its judge must be able to say no, which is tried on made-up runs.
+The long run is ``make soak``. Its checks must detect failures, which is tested with fabricated runs.
 """
 
 import importlib.util
@@ -37,7 +37,7 @@ def counts(**changes: int):
         (counts(), soak_run.Process(1, 100, 20), 11, 0, "level=info", None),
         (counts(answered=9, failed=1), soak_run.Process(1, 100, 20), 11, 0, "", "healthy"),
         (counts(answered=9, silent=1), soak_run.Process(1, 100, 20), 11, 0, "", "healthy"),
-        (counts(repeated=1), soak_run.Process(1, 100, 20), 11, 0, "", "asked again"),
+        (counts(repeated=1), soak_run.Process(1, 100, 20), 11, 0, "", "queried again"),
         (counts(answered=0), soak_run.Process(1, 100, 20), 11, 0, "", "healthy"),
         (counts(), soak_run.Process(1, 1000, 20), 11, 0, "", "memory"),
         (counts(), soak_run.Process(1, 100, 2000), 12, 0, "", "descriptors"),

@@ -1,6 +1,6 @@
-"""The websockets library on our loop: what a chat server and its clients do, on asyncio's first, then on ours.
+"""The websockets library on asyncio's loop and on ours: a server and its clients.
 
-Its own test suite is in no source distribution, so these are ours: handshake, messages of every kind and size, pings,
+Its source distribution has no test suite, so these are ours: handshake, messages of every kind and size, pings,
 closing from either side and from both, cancelled waits, back-pressure, many clients, TLS and Unix sockets.
 """
 
@@ -130,7 +130,7 @@ def test_closing_handshake(twin: Twin, first: str) -> None:
     twin(main())
 
 
-def test_a_connection_that_breaks_is_told_from_one_that_is_closed(twin: Twin) -> None:
+def test_a_broken_connection_differs_from_a_closed_one(twin: Twin) -> None:
     async def main() -> None:
         async def breaks(socket: Any) -> None:
             socket.transport.abort()

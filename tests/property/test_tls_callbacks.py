@@ -19,10 +19,13 @@ from typing import Any
 import pytest
 from support.bare_tls import BarePeer, tcp_pair
 from support.certs import Authority
+from support.tls_engines import each_tls_engine
 from support.waiting import turns
 
 import corenet
 from corenet import FramedProtocol, LengthFramer
+
+__all__ = ["each_tls_engine"]
 
 SEEDS = 100
 PATIENCE = 20

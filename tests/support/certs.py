@@ -62,8 +62,8 @@ class Authority:
         self.cafile = folder / "ca.pem"
         self.cafile.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
 
-    def leaf(self, *names: str, file: str = "leaf", expired: bool = False) -> Leaf:
-        """Issue a certificate for DNS names and addresses."""
+    def leaf(self, *names: str, file: str = "leaf", expired: bool = False, must_staple: bool = False) -> Leaf:
+        """Issue a certificate for DNS names and addresses; `must_staple` has it demand an OCSP staple (RFC 7633)."""
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.datetime.now(datetime.UTC)
         end = now - datetime.timedelta(days=1) if expired else now + datetime.timedelta(days=20)
@@ -73,7 +73,7 @@ class Authority:
                 alternatives.append(x509.IPAddress(ip_address(name)))
             except ValueError:
                 alternatives.append(x509.DNSName(name))
-        certificate = (
+        builder = (
             x509.CertificateBuilder()
             .subject_name(_name(names[0]))
             .issuer_name(self.name)
@@ -87,8 +87,10 @@ class Authority:
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
-            .sign(self.key, hashes.SHA256())
         )
+        if must_staple:
+            builder = builder.add_extension(x509.TLSFeature([x509.TLSFeatureType.status_request]), critical=False)
+        certificate = builder.sign(self.key, hashes.SHA256())
         leaf = Leaf(self.folder / f"{file}.pem", self.folder / f"{file}.key")
         leaf.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         _write_key(leaf.key, key)

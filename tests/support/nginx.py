@@ -28,7 +28,8 @@ pid {folder}/nginx.pid;
 error_log {folder}/error.log info;
 events {{ worker_connections 256; }}
 http {{
-    log_format test '$connection $connection_requests $request_method $uri $status $ssl_protocol $request_length';
+    log_format test '$connection $connection_requests $request_method $uri $status $ssl_protocol $request_length '
+        '$ssl_session_reused';
     access_log {folder}/access.log test;
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
@@ -47,6 +48,7 @@ http {{
     server {{
         listen 127.0.0.1:{https} ssl;
         listen 127.0.0.2:{https} ssl;
+        listen 127.0.0.1:{http2} ssl http2;
         listen 127.0.0.1:{http};
         ssl_certificate {leaf_certificate};
         ssl_certificate_key {leaf_key};
@@ -105,6 +107,7 @@ class LogLine:
     status: int
     protocol: str
     length: int
+    resumed: bool
 
 
 class Nginx:
@@ -114,7 +117,7 @@ class Nginx:
         self.folder = folder
         self.program = program
         self.authority = Authority(folder)
-        self.https, self.http, self.expired, self.stale = (free_port() for _ in range(4))
+        self.https, self.http, self.expired, self.stale, self.http2 = (free_port() for _ in range(5))
         leaf = self.authority.leaf("localhost", "127.0.0.1")
         expired = self.authority.leaf("localhost", "127.0.0.1", file="expired", expired=True)
         www = folder / "www"
@@ -132,6 +135,7 @@ class Nginx:
                 http=self.http,
                 expired=self.expired,
                 stale=self.stale,
+                http2=self.http2,
                 leaf_certificate=leaf.certificate,
                 leaf_key=leaf.key,
                 expired_certificate=expired.certificate,
@@ -144,13 +148,22 @@ class Nginx:
         """The good TLS server's base URL."""
         return f"https://localhost:{self.https}"
 
+    @property
+    def http2_url(self) -> str:
+        """The base URL of the same server on a port where it offers HTTP/2."""
+        return f"https://localhost:{self.http2}"
+
     def log(self, path: str) -> list[LogLine]:
         """The access log's lines for one path; nginx writes them before it reads the next request."""
         lines = []
         for line in (self.folder / "access.log").read_text().splitlines():
-            connection, number, method, uri, status, protocol, length = line.split()
+            connection, number, method, uri, status, protocol, length, resumed = line.split()
             if uri == path:
-                lines.append(LogLine(int(connection), int(number), method, uri, int(status), protocol, int(length)))
+                lines.append(
+                    LogLine(
+                        int(connection), int(number), method, uri, int(status), protocol, int(length), resumed == "r"
+                    )
+                )
         return lines
 
     def __enter__(self) -> "Nginx":

@@ -16,7 +16,7 @@ from support.twin import Recorder, accepting, finish
 
 import corenet
 
-__all__ = ["client_context", "finish", "leaf", "ours", "server_context", "tls_pair"]
+__all__ = ["Listening", "client_context", "finish", "leaf", "ours", "server_context", "tls_pair"]
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +65,46 @@ async def tls_pair(
         factory, *server.sockets[0].getsockname(), ssl=client_context, server_hostname="localhost", **options
     )
     return await accepted, client, server
+
+
+class Greeting(Recorder):
+    """A server that says something at once, so that the client reads its tickets."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        transport.write(b"hello")
+
+
+class Greeted(Recorder):
+    """A client that ends the connection when it was greeted."""
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self.transport.close()
+
+
+class Listening:
+    """A server on our loop; `visit` connects, is greeted, and tells whether the session was resumed."""
+
+    def __init__(self, context: ssl.SSLContext, factory: Callable[[], Any] = Greeting) -> None:
+        self.context = context
+        self.factory = factory
+
+    async def __aenter__(self) -> "Listening":
+        loop = asyncio.get_running_loop()
+        self.server = await loop.create_server(self.factory, "127.0.0.1", 0, ssl=self.context)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.server.close()
+        await self.server.wait_closed()
+
+    async def visit(self, context: ssl.SSLContext, name: str = "localhost") -> bool:
+        _, protocol = await asyncio.get_running_loop().create_connection(
+            Greeted, *self.server.sockets[0].getsockname(), ssl=context, server_hostname=name
+        )
+        found: bool = protocol.transport.get_extra_info("ssl_object").session_reused
+        # What programs ask of a connection is there when it was resumed, too.
+        assert protocol.transport.get_extra_info("peercert") or context.verify_mode is ssl.CERT_NONE
+        assert await protocol.lost is None
+        return found

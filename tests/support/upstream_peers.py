@@ -6,6 +6,7 @@ Nothing sleeps: a test waits for the callback it needs, with a limit that only a
 
 import asyncio
 import os
+import ssl
 from collections.abc import Callable, Coroutine, Iterable
 from typing import cast
 
@@ -92,12 +93,23 @@ class StreamPeer:
         self.connections: list[list[bytes]] = []
         self.writers: list[asyncio.StreamWriter] = []
         self.port = 0
+        self.closes = False
         self._server: asyncio.Server
 
     @classmethod
-    async def start(cls, script: Script = echo, address: str = "127.0.0.1", port: int = 0) -> "StreamPeer":
+    async def start(
+        cls,
+        script: Script = echo,
+        address: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        tls: ssl.SSLContext | None = None,
+        closes: bool = False,
+    ) -> "StreamPeer":
+        """Listen; with `tls`, over TLS. `closes`: each connection ends after its first reply."""
         peer = cls(script)
-        peer._server = await asyncio.start_server(peer._serve, address, port)
+        peer.closes = closes
+        peer._server = await asyncio.start_server(peer._serve, address, port, ssl=tls)
         peer.port = peer._server.sockets[0].getsockname()[1]
         return peer
 
@@ -112,6 +124,9 @@ class StreamPeer:
                 queries.append(query)
                 for packet in self.script(query):
                     writer.write(len(packet).to_bytes(2, "big") + packet)
+                if self.closes:
+                    writer.close()
+                    return
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
 

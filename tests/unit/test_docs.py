@@ -74,6 +74,14 @@ def constants() -> set[str]:
     return found
 
 
+def test_modules_that_the_architecture_names_exist() -> None:
+    """They are named relative to their package."""
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    modules = re.findall(r"`([\w/]+\.pyx?)`", text)
+    known = {f"/{path}" for package in ("corenet", "resolver", "tests") for path in (ROOT / package).rglob("*.py*")}
+    assert modules and [name for name in modules if not any(path.endswith("/" + name) for path in known)] == []
+
+
 @pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.name)
 def test_paths_and_constants_that_a_page_names_exist(page: Path, constants: set[str]) -> None:
     text = page.read_text(encoding="utf-8")

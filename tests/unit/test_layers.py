@@ -28,6 +28,7 @@ STAIRCASE = [
     {"corenet.launch"},
     {"resolver.limits", "resolver.verdict"},
     {"resolver.hints", "resolver.options"},
+    {"resolver.upstream_address"},
     {"resolver.settings"},
     {"resolver.wire"},
     {"resolver.cache"},
@@ -51,7 +52,7 @@ STEP = {room: number for number, rooms in enumerate(STAIRCASE) for room in rooms
 
 SANS_IO = {"resolver.wire", "resolver.cache", "resolver.iterate", "resolver.validate", "resolver.policy",
            "resolver.resolve", "resolver.query_quota", "resolver.mesh", "resolver.effects", "resolver.errors",
-           "resolver.options", "resolver.limits", "resolver.verdict", "resolver.explain"}
+           "resolver.options", "resolver.upstream_address", "resolver.limits", "resolver.verdict", "resolver.explain"}
 SEES_CORENET = {"resolver.net", "resolver.api", "resolver.addrinfo", "resolver.system", "resolver.playground",
                 "resolver.daemon", "resolver.cli", "resolver"}
 IMPURE = {"socket", "time", "random", "secrets", "threading", "os", "asyncio", "selectors", "subprocess"}
@@ -59,7 +60,8 @@ IMPURE = {"socket", "time", "random", "secrets", "threading", "os", "asyncio", "
 # Library -> prefixes of modules it may be imported in. Tests are outside the packages and free.
 DOORS = {
     "dns": {"resolver.wire.present", "resolver.cli", "resolver.playground"},
-    "cryptography": {"resolver.validate.verify", "resolver.playground.certs", "resolver.playground.signing"},
+    "cryptography": {"corenet.tls.staples", "resolver.validate.verify", "resolver.playground.certs",
+                     "resolver.playground.signing"},
     "ssl": {"corenet.tls"},
     "msgspec": {"resolver.daemon.config"},
     "idna": {"corenet.http.url", "resolver.addrinfo", "resolver.api", "resolver.cli"},

@@ -14,6 +14,7 @@ import resolver.limits
 from corenet.core.framer import DelimiterFramer, FixedFramer, LengthFramer
 from corenet.http import HttpClient, Limits
 from corenet.http.h1 import CLIENT, H1Codec
+from corenet.http.h2 import H2Connection
 from resolver import system
 from resolver.cache.arena import Arena
 from resolver.cache.infra import InfraCache
@@ -72,6 +73,13 @@ def loop_places() -> Iterator[Place]:
     yield "HTTP_HEAD_SIZE", "HttpClient", lambda value: HttpClient(max_head=value)
     yield "HTTP_HEAD_SIZE", "H1Codec", lambda value: H1Codec(CLIENT, max_head=value)
     yield "HTTP_FIELD_COUNT", "H1Codec", lambda value: H1Codec(CLIENT, max_fields=value)
+    yield "HTTP_HEAD_SIZE", "H2Connection", lambda value: H2Connection(max_head=value)
+    yield "HTTP_FIELD_COUNT", "H2Connection", lambda value: H2Connection(max_fields=value)
+    yield "HPACK_TABLE_SIZE", "H2Connection", lambda value: H2Connection(table_size=value)
+    yield "HTTP2_STREAM_WINDOW", "H2Connection", lambda value: H2Connection(window=value)
+    yield "HTTP2_CONNECTION_WINDOW", "H2Connection", lambda value: H2Connection(connection_window=value)
+    yield "HTTP2_MAX_STREAMS", "H2Connection", lambda value: H2Connection(max_streams=value)
+    yield "HTTP2_REQUESTS", "Limits", lambda value: Limits(streams=value)
     yield "HTTP_BODY_SIZE", "HttpClient", lambda value: HttpClient(max_body=value)
     yield "HTTP_DECODED_SIZE", "HttpClient", lambda value: HttpClient(max_decoded=value)
     yield "HTTP_MAX_REDIRECTS", "HttpClient", lambda value: HttpClient(follow_redirects=value)

@@ -16,8 +16,10 @@ from support.shortage import FullDict
 
 from corenet.http import pool
 from corenet.http.errors import LocalProtocolError
+from corenet.http.h2_connection import Multiplexed
 from corenet.http.pool import Limits, Pool, PoolSlot
 from corenet.http.url import Origin
+from corenet.limits import HTTP2_PROBE_DELAY
 
 A = Origin("https", "a.example", 443)
 B = Origin("https", "b.example", 443)
@@ -451,3 +453,230 @@ def test_no_slot_is_lost_in_a_storm() -> None:
     fixture.loop.advance(10)
     fixture.settle()
     assert fixture.pool.total == fixture.pool.closing_count == 0 and not fixture.pool.groups and not fixture.connections
+
+
+# --- connections of HTTP/2, which are shared --------------------------------------------------------------------------
+
+
+class FakeMultiplexed(Multiplexed):
+    """A flag and a number of streams."""
+
+    can_serve = True  # type: ignore[assignment]
+    stream_limit = 3  # type: ignore[assignment]
+    is_gone = False  # type: ignore[assignment]
+
+    def __init__(self, loop: FakeLoop) -> None:
+        self.idle_since = loop.now
+        self.closed = self.aborted = False
+
+    def is_usable(self) -> bool:
+        return self.can_serve and not self.closed
+
+    def close(self) -> None:
+        self.closed = True
+        self.can_serve = False  # type: ignore[misc]
+
+    def abort(self) -> None:
+        self.close()
+        self.aborted = True
+
+    def lose(self) -> None:
+        """Its descriptor is closed."""
+        self.closed = self.is_gone = True  # type: ignore[misc]
+        self.can_serve = False  # type: ignore[misc]
+        assert self.on_closed is not None
+        self.on_closed()
+
+
+def shared_fixture(**limits: Any) -> Fixture:
+    fixture = Fixture(**limits)
+    fixture.pool.http2 = True
+    return fixture
+
+
+def opened(fixture: Fixture, slot: PoolSlot) -> FakeMultiplexed:
+    connection = FakeMultiplexed(fixture.loop)
+    fixture.connections.append(connection)  # type: ignore[arg-type]
+    fixture.pool.opened(slot, connection)
+    return connection
+
+
+def probe(fixture: Fixture, origin: Origin = A) -> PoolSlot:
+    slot = fixture.pool.acquire(origin)
+    assert isinstance(slot, PoolSlot) and slot.connection is None
+    return slot
+
+
+def test_a_connection_is_shared_up_to_the_limit() -> None:
+    fixture = shared_fixture(streams=3)
+    slot = probe(fixture)
+    waiting = [fixture.wait() for _ in range(4)]
+    connection = opened(fixture, slot)
+    assert [future.done() for future in waiting] == [True, True, False, False]
+    assert {future.result() for future in waiting[:2]} == {slot} and slot.holders == 3 and slot.reused
+    fixture.give(slot)
+    assert waiting[2].result() is slot
+    # The server allows one more.
+    fixture.pool.limits = Limits(streams=100)
+    connection.stream_limit = 4  # type: ignore[misc]
+    assert connection.on_change is not None
+    connection.on_change()
+    assert waiting[3].result() is slot and slot.holders == 4
+    late = fixture.wait()
+    for _ in range(4):
+        fixture.give(slot)
+    assert late.result() is slot and slot.holders == 1 and fixture.pool.total == 1
+    fixture.give(slot, reusable=False)
+    assert slot.state == pool.IDLE and not connection.closed
+    assert fixture.take() is slot and slot.holders == 1 and slot.state == pool.SHARED
+
+
+def test_an_origin_of_http1_is_asked_in_parallel_once_it_is_known() -> None:
+    fixture = shared_fixture()
+    slot = probe(fixture)
+    waiting = [fixture.wait() for _ in range(3)]
+    fixture.open(slot)
+    assert all(future.result().connection is None for future in waiting) and fixture.pool.total == 4
+    assert probe(fixture) is not slot
+    assert probe(fixture, B) and isinstance(fixture.pool.acquire(B), asyncio.Future)
+
+
+def test_the_next_request_tries_when_a_connection_was_not_opened() -> None:
+    fixture = shared_fixture()
+    waiting = [probe(fixture), fixture.wait(), fixture.wait()]
+    fixture.give(waiting[0])  # type: ignore[arg-type]
+    assert waiting[1].done() and not waiting[2].done()  # type: ignore[union-attr]
+    fixture.pool.cancel_acquire(A, waiting[1])  # type: ignore[arg-type]
+    assert waiting[2].result().connection is None and fixture.pool.total == 1  # type: ignore[union-attr]
+    fixture.give(waiting[2].result())  # type: ignore[union-attr]
+    assert fixture.pool.groups == {} and all(timer.cancelled for timer in fixture.loop.timers)
+
+
+def test_nobody_waits_long_for_a_slow_connection() -> None:
+    fixture = shared_fixture()
+    slow = probe(fixture)
+    waiting = [fixture.wait(), fixture.wait()]
+    fixture.loop.advance(HTTP2_PROBE_DELAY / 1000)
+    own = [future.result() for future in waiting]
+    assert fixture.pool.total == 3 and slow not in own
+    opened(fixture, own[0])
+    # From here on it is shared, whatever the others find.
+    assert fixture.take() is own[0]
+    opened(fixture, slow)
+    assert fixture.take() is own[0]
+
+
+def test_a_connection_that_is_leaving_finishes_what_it_has() -> None:
+    fixture = shared_fixture()
+    slot = probe(fixture)
+    first = opened(fixture, slot)
+    fixture.take()
+    first.can_serve = False  # type: ignore[misc]
+    other = probe(fixture)
+    waiting = fixture.wait()
+    opened(fixture, other)
+    assert waiting.result() is other
+    fixture.give(slot)
+    assert not first.closed
+    fixture.give(slot)
+    assert first.closed and not first.aborted and fixture.pool.total == 2
+    fixture.settle()
+    assert fixture.pool.total == 1
+
+
+def test_a_shared_connection_that_is_lost_counts_until_its_holders_know() -> None:
+    fixture = shared_fixture()
+    slot = probe(fixture)
+    connection = opened(fixture, slot)
+    fixture.take()
+    connection.lose()
+    assert slot.state == pool.SHARED and fixture.pool.total == 1
+    fixture.give(slot)
+    other = probe(fixture)
+    fixture.give(slot)
+    assert slot.state == pool.FREE and fixture.pool.total == 1
+    fixture.give(other)
+    assert fixture.pool.total == 0 and fixture.pool.groups == {}
+
+
+def test_who_waits_for_a_stream_closes_nobodys_connection() -> None:
+    fixture = shared_fixture(connections=2)
+    idle = fixture.take(Origin("http", "h", 80))
+    fixture.give(idle)
+    slot = probe(fixture)
+    fixture.wait()
+    opened(fixture, slot)
+    fixture.take()
+    fixture.wait()
+    assert idle.state == pool.IDLE and fixture.pool.total == 2
+
+
+def test_closing_the_pool_ends_the_wait_for_a_connection() -> None:
+    fixture = shared_fixture()
+    slot = probe(fixture)
+    waiting = fixture.wait()
+    fixture.pool.close()
+    with pytest.raises(LocalProtocolError):
+        waiting.result()
+    fixture.give(slot)
+    assert fixture.pool.total == 0 and all(timer.cancelled for timer in fixture.loop.timers)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_order_of_events_with_shared_connections(seed: int) -> None:
+    """No slot is lost, none has more holders than streams, and the counts are right after each step."""
+    rng = random.Random(seed)
+    fixture = shared_fixture(connections=4, per_origin=3, streams=3)
+    held: list[PoolSlot] = []
+    waiting: deque[tuple[Origin, asyncio.Future[PoolSlot]]] = deque()
+    for _ in range(2000):
+        step = rng.randrange(9)
+        origin = rng.choice((A, B))
+        if step <= 2:
+            got = fixture.pool.acquire(origin)
+            if isinstance(got, PoolSlot):
+                held.append(got)
+            else:
+                waiting.append((origin, got))
+        elif step <= 4 and held:
+            fixture.give(held.pop(rng.randrange(len(held))), reusable=rng.random() < 0.8)
+        elif step == 5 and held:
+            slot = rng.choice(held)
+            if slot.connection is None:
+                if rng.random() < 0.7:
+                    opened(fixture, slot)
+                else:
+                    fixture.open(slot)
+        elif step == 6 and waiting:
+            fixture.pool.cancel_acquire(*waiting.pop())
+        elif step == 7 and fixture.connections:
+            connection = rng.choice(fixture.connections)
+            if isinstance(connection, FakeMultiplexed):
+                connection.can_serve = False  # type: ignore[misc]
+            if rng.random() < 0.3:
+                fixture.connections.remove(connection)
+                connection.lose()
+        else:
+            fixture.loop.advance(rng.choice((0.0, 0.1, 60.0)))
+            fixture.settle()
+        for entry in list(waiting):
+            if entry[1].done():
+                waiting.remove(entry)
+                held.append(entry[1].result())
+        shared = [slot for slot in held if isinstance(slot.connection, FakeMultiplexed)]
+        for slot in shared:
+            assert slot.holders == shared.count(slot) <= 3 and slot.state == pool.SHARED
+        groups = fixture.pool.groups.values()
+        assert fixture.pool.total == sum(group.count for group in groups) <= 4
+        assert all(group.count <= 3 for group in groups)
+    while held or waiting:
+        for slot in held:
+            fixture.give(slot)
+        held = []
+        fixture.settle()
+        fixture.loop.advance(1.0)
+        held = [future.result() for _, future in waiting if future.done()]
+        waiting = deque(entry for entry in waiting if not entry[1].done())
+    fixture.loop.advance(1000.0)
+    fixture.settle()
+    assert fixture.pool.total == 0 and fixture.pool.groups == {}

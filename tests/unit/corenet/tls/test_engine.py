@@ -1,15 +1,23 @@
 """The TLS engine played by hand: two of them joined by bytes that are cut anywhere, and no clock or socket."""
 
+import _ssl
+import ctypes
+import os
 import ssl
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from functools import cache
 
 import pytest
 import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.tls_engines import ENGINES
 
+from corenet.limits import TLS_CONTROL_RECORDS
 from corenet.tls.engine import TlsEngine
+from corenet.tls.engines import make_tls_engine, tls_engine, use_engine
 
 
 @cache
@@ -42,8 +50,8 @@ def shake(client: TlsEngine, server: TlsEngine, cut: int = 1 << 20) -> None:
 def pair(version: str = "any", cut: int = 1 << 20) -> tuple[TlsEngine, TlsEngine]:
     """A client and a server after their handshake."""
     server_context, client_context = contexts(version)
-    client = TlsEngine(client_context, False, "peer.example")
-    server = TlsEngine(server_context, True)
+    client = make_tls_engine(client_context, False, "peer.example")
+    server = make_tls_engine(server_context, True)
     shake(client, server, cut)
     assert client.established
     assert server.established
@@ -108,8 +116,8 @@ def test_any_chunking(version: str, sizes: list[int], cuts: list[int], room: int
 def test_many_records_with_the_last_flight() -> None:
     """The client's data may come in one piece with the end of its handshake."""
     server_context, client_context = contexts()
-    client = TlsEngine(client_context, False, "peer.example")
-    server = TlsEngine(server_context, True)
+    client = make_tls_engine(client_context, False, "peer.example")
+    server = make_tls_engine(server_context, True)
     client.handshake()
     server.feed(client.drain())
     assert not server.handshake()
@@ -156,8 +164,8 @@ def test_data_after_our_goodbye() -> None:
 
 def test_wrong_name_is_refused_and_the_server_told() -> None:
     server_context, client_context = contexts()
-    client = TlsEngine(client_context, False, "other.example")
-    server = TlsEngine(server_context, True)
+    client = make_tls_engine(client_context, False, "other.example")
+    server = make_tls_engine(server_context, True)
     client.handshake()
     server.feed(client.drain())
     server.handshake()
@@ -171,11 +179,11 @@ def test_wrong_name_is_refused_and_the_server_told() -> None:
 
 def test_host_name_that_is_none() -> None:
     with pytest.raises(ValueError, match="server_hostname"):
-        TlsEngine(contexts()[1], False, "")
+        make_tls_engine(contexts()[1], False, "")
 
 
 def test_nonsense_instead_of_a_handshake() -> None:
-    server = TlsEngine(contexts()[0], True)
+    server = make_tls_engine(contexts()[0], True)
     server.feed(b"GET / HTTP/1.1\r\n\r\n")
     with pytest.raises(ssl.SSLError, match="HTTP_REQUEST"):
         server.handshake()
@@ -215,7 +223,250 @@ def test_subclass_of_ssl_object_is_respected() -> None:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     context.sslobject_class = Counting
-    client, server = TlsEngine(context, False), TlsEngine(server_context, True)
+    client, server = make_tls_engine(context, False), make_tls_engine(server_context, True)
     shake(client, server)
     write_all(client, b"four")
     assert seen == [4]
+
+
+# --- the same on both engines -----------------------------------------------------------------------------------------
+
+
+def broken_by(version: str, wire: Callable[[TlsEngine, TlsEngine], bytes]) -> ssl.SSLError:
+    """The error of a server that reads what `wire` makes of a fresh connection."""
+    client, server = pair(version)
+    server.feed(wire(client, server))
+    with pytest.raises(ssl.SSLError) as caught:
+        list(plaintext(server))
+    return caught.value
+
+
+def changed(client: TlsEngine, server: TlsEngine) -> bytes:
+    write_all(client, b"x" * 100)
+    wire = bytearray(client.drain())
+    wire[-1] ^= 1
+    return bytes(wire)
+
+
+@pytest.mark.parametrize("version", ["any", "1.2"])
+@pytest.mark.parametrize(
+    "wire",
+    [
+        changed,
+        lambda client, server: b"\x17\x03\x03\xff\xff" + bytes(100),
+        lambda client, server: b"\x15\x03\x03\x00\x02\x02\x28",
+        lambda client, server: b"\x15\x03\x03\x00\x13" + bytes(19),
+        lambda client, server: b"GET / HTTP/1.1\r\n\r\n",
+        lambda client, server: b"\x16\x03\x03\x00\x04\x00\x00\x00\x00",
+    ],
+)
+def test_errors_are_those_of_the_standard_library(version: str, wire: Callable[[TlsEngine, TlsEngine], bytes]) -> None:
+    found = []
+    former = tls_engine().name
+    for engine in ENGINES:
+        use_engine(engine)
+        error = broken_by(version, wire)
+        # Without the line of _ssl.c.
+        found.append((type(error), error.errno, error.library, error.reason, str(error).split(" (_ssl")[0]))
+    use_engine(former)
+    assert found[0] == found[-1]
+
+
+def test_an_error_is_told_again_and_leaves_nothing_behind(each_tls_engine: str) -> None:
+    client, server = pair()
+    server.feed(changed(client, server))
+    for _ in range(2):
+        with pytest.raises(ssl.SSLError, match=r"BAD_RECORD_MAC|RECORD_LAYER_FAILURE"):
+            server.read()
+    # The peer is told.
+    client.feed(server.drain())
+    with pytest.raises(ssl.SSLError, match="ALERT"):
+        client.read()
+    # Another connection of this thread is not touched by it.
+    client, server = pair()
+    write_all(client, b"fine")
+    server.feed(client.drain())
+    assert server.read() == b"fine"
+
+
+def test_errors_of_others_in_the_thread_do_not_count() -> None:
+    """OpenSSL's queue of errors is one for the thread; `hashlib` and whoever else calls OpenSSL may leave something."""
+    client, server = pair()
+    write_all(client, b"data")
+    wire = client.drain()
+    server.feed(wire[:-1])
+    library = ctypes.CDLL(_ssl.__file__)
+    library.ERR_new()
+    library.ERR_set_error(6, 100, None)
+    assert server.read() is None
+    library.ERR_new()
+    library.ERR_set_error(6, 100, None)
+    server.feed(wire[-1:])
+    assert server.read() == b"data"
+
+
+def test_ssl_object_outlives_its_engine() -> None:
+    """Users may keep it, and its memory must be there."""
+    client, server = pair()
+    write_all(server, b"late")
+    client.feed(server.drain())
+    kept = client.ssl_object
+    del client
+    assert kept.read(100) == b"late"
+    with pytest.raises(ssl.SSLWantReadError):
+        kept.read(1)
+    kept.write(b"x" * 100_000)
+    assert kept.version() == "TLSv1.3"
+
+
+def key_update(engine: TlsEngine) -> None:
+    """Have OpenSSL send a key update that asks for one in return."""
+    core = engine.ssl_object._sslobj  # type: ignore[attr-defined]
+    connection = ctypes.c_void_p.from_address(id(core) + object.__basicsize__ + ctypes.sizeof(ctypes.c_void_p))
+    library = ctypes.CDLL(_ssl.__file__)
+    assert library.SSL_key_update(connection, 1) == 1
+    assert library.SSL_do_handshake(connection) == 1
+
+
+def test_key_updates_are_answered() -> None:
+    client, server = pair()
+    client.feed(server.drain())
+    assert client.read() is None
+    key_update(client)
+    write_all(client, b"after")
+    server.feed(client.drain())
+    assert server.read() == b"after"
+    write_all(server, b"answer")
+    client.feed(server.drain())
+    assert client.read() == b"answer"
+
+
+@pytest.mark.parametrize("cut", [7, 1 << 20])
+def test_flood_of_records_without_data(cut: int) -> None:
+    """Each key update costs a peer 27 bytes and us a new key and an answer: a bounded number of them in a row."""
+    client, server = pair()
+    client.feed(server.drain())
+    assert client.read() is None
+    flood = b""
+    for _ in range(TLS_CONTROL_RECORDS + 1):
+        key_update(client)
+        flood += client.drain()
+    per_record = len(flood) // (TLS_CONTROL_RECORDS + 1)
+    harmless = flood[: TLS_CONTROL_RECORDS * per_record]
+    for start in range(0, len(harmless), cut):
+        server.feed(harmless[start : start + cut])
+        assert server.read() is None
+    server.feed(flood[len(harmless) :])
+    with pytest.raises(ssl.SSLError, match="held no data"):
+        server.read()
+    # No answers without end wait for the peer.
+    assert len(server.drain()) <= (TLS_CONTROL_RECORDS + 1) * per_record
+
+
+def test_data_between_records_without_any() -> None:
+    """A long connection may see many key updates: those in a row count."""
+    client, server = pair()
+    for _ in range(3):
+        for _ in range(TLS_CONTROL_RECORDS - 10):
+            key_update(client)
+        write_all(client, b"x")
+        server.feed(client.drain())
+        assert server.read() == b"x"
+
+
+def test_callbacks_of_the_context_are_called() -> None:
+    """SNI, messages and keys: what a user's context was told to do happens, whichever engine is chosen."""
+    server_context, client_context = contexts()
+    authority = trustme.CA()
+    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("peer.example").configure_cert(server_context)
+    client_context = ssl.create_default_context()
+    authority.configure_trust(client_context)
+    names: list[str | None] = []
+    server_context.sni_callback = lambda sock, name, context: names.append(name)
+    messages: list[str] = []
+    client_context._msg_callback = lambda conn, direction, *rest: messages.append(direction)  # type: ignore[attr-defined]
+    client = make_tls_engine(client_context, False, "peer.example")
+    server = make_tls_engine(server_context, True)
+    shake(client, server)
+    assert names == ["peer.example"]
+    write_all(client, b"x")
+    server.feed(client.drain())
+    assert server.read() == b"x"
+    assert "read" in messages and "write" in messages
+
+
+@pytest.mark.skipif("openssl" not in ENGINES, reason="libssl is not to be had: the standard library allows it")
+def test_callback_that_calls_its_own_connection(each_tls_engine: str) -> None:
+    """The name callback runs inside OpenSSL, which must not be entered a second time for that connection."""
+    use_engine("openssl")
+    authority = trustme.CA()
+    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("peer.example").configure_cert(server_context)
+    client_context = ssl.create_default_context()
+    authority.configure_trust(client_context)
+    seen: list[object] = []
+
+    def named(*_arguments: object) -> None:
+        seen.extend((server.handshake(), server.write(b"early"), server.read(), server.shutdown()))
+
+    server_context.sni_callback = named
+    client = make_tls_engine(client_context, False, "peer.example")
+    server = make_tls_engine(server_context, True)
+    use_engine(each_tls_engine)
+    shake(client, server)
+    assert seen == [False, 0, None, False]
+    assert client.established
+
+
+# --- which engine -----------------------------------------------------------------------------------------------------
+
+
+def test_choice_is_told(each_tls_engine: str) -> None:
+    assert tls_engine().name == each_tls_engine
+    assert tls_engine().reason
+    assert type(pair()[0]).__name__ == {"openssl": "OpenSSLEngine", "stdlib": "StdlibEngine"}[each_tls_engine]
+
+
+def test_choice_that_is_none() -> None:
+    with pytest.raises(ValueError, match="openssl, stdlib"):
+        use_engine("rustls")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("stdlib", "stdlib it was asked for"), ("nss", "CORENET_TLS_ENGINE: the TLS engine is one of")],
+)
+def test_choice_by_the_environment(value: str, expected: str) -> None:
+    code = "from corenet.tls import tls_engine\ntry: found = tls_engine(); print(found.name, found.reason)\n"
+    code += "except ValueError as error: print(error)"
+    told = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "CORENET_TLS_ENGINE": value}, capture_output=True, text=True
+    )
+    assert told.stdout.startswith(expected), told
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        ("sys.implementation.name = 'pypy'", "version of Python"),
+        ("ssl.OPENSSL_VERSION = 'OpenSSL 9.9.9'", "not the one"),
+        ("ssl.OPENSSL_VERSION = 'LibreSSL 4.0'", "LibreSSL"),
+        ("_ssl.__file__ = '/lib/nowhere.so'", "cannot be opened"),
+        ("_ssl.__file__ = __import__('_socket').__file__", "cannot be found"),
+        # A connection of another shape: the fields hold other pointers, whose memory is looked at without a crash.
+        ("ssl.SSLContext.wrap_bio = lambda self, *a, **k: types.SimpleNamespace(_sslobj=self)", "another shape"),
+        # Connections whose BIOs are others than those that were given.
+        (
+            "wrap = ssl.SSLContext.wrap_bio\n"
+            "ssl.SSLContext.wrap_bio = lambda self, one, two, **k: wrap(self, ssl.MemoryBIO(), ssl.MemoryBIO(), **k)",
+            "another layout",
+        ),
+    ],
+)
+def test_layout_that_is_not_what_we_think(spoil: str, reason: str) -> None:
+    """Each doubt ends in the standard library's engine, with a reason and without a crash."""
+    code = f"import _ssl, ssl, sys, types\nfrom corenet.tls import engines\n{spoil}\n"
+    code += "found = engines.tls_engine(); print(found.name, found.reason)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert told.stdout.startswith("stdlib ") and reason in told.stdout, told

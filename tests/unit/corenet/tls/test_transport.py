@@ -19,7 +19,7 @@ from support.tls_pair import client_context, finish, leaf, ours, server_context,
 from support.twin import Recorder, connected_pair, loop_factory, twin
 
 from corenet.limits import POLL_SKIP_ITERATIONS, TLS_SHUTDOWN_TIMEOUT, WRITE_HIGH_WATERMARK
-from corenet.tls.engine import TlsEngine
+from corenet.tls.engines import make_tls_engine
 
 __all__ = ["client_context", "leaf", "loop_factory", "ours", "server_context", "twin"]
 
@@ -410,7 +410,7 @@ def test_goodbye_of_a_peer_that_still_reads(
 
         def serve() -> int:
             sock, _ = listener.accept()
-            engine = TlsEngine(server_context, True)
+            engine = make_tls_engine(server_context, True)
             with sock:
                 # Byte by byte, so that no data is here yet when the goodbye is said.
                 while not engine.handshake():

@@ -1,6 +1,6 @@
-"""rdig as a whole, in this process, within the playground: what it prints and which exit code a script gets.
+"""rdig in this process and the playground: its output and exit codes.
 
-Everything that changes from run to run (times, ids, which of two servers was chosen) is cut out before comparing.
+Values that change from run to run (times, ids, selected servers) are removed before comparing.
 """
 
 import json
@@ -118,7 +118,7 @@ def test_trace_tells_zone_after_zone(capsys) -> None:
     assert any("known as ns.four.three.two.one.deep.playground." in line for line in lines)
 
 
-def test_explain_tells_who_can_mend_it(capsys) -> None:
+def test_explain_names_who_can_fix_it(capsys) -> None:
     code, out, err = rdig(capsys, "--playground +explain www.expired.dnssec.playground")
     assert (code, err) == (dig.EXIT_FAILURE, "")
     assert "who     the operator of expired.dnssec.playground.\n" in out and "Signature Expired (7)" in out
@@ -199,7 +199,7 @@ def test_options_reach_the_server(capsys, port: int) -> None:
     assert rdig(capsys, f"@127.20.11.1:{port} example.playground ANY")[0] == dig.EXIT_FOUND
 
 
-def test_nobody_answers(capsys, port: int) -> None:
+def test_no_server_answers(capsys, port: int) -> None:
     code, out, err = rdig(capsys, f"@127.20.15.1:{port} example.com")
     assert (code, out) == (dig.EXIT_NO_REPLY, "") and "refused" in err
     code, _, err = rdig(capsys, f"@127.20.18.3:{port} www.wrong-id.playground +timeout=0.02")

@@ -1,6 +1,6 @@
-"""The command line of rdig: what dig's users type is understood, and what cannot be is told in words.
+"""The command line of rdig: the grammar of dig, and errors that name the wrong word.
 
-A lone word is the name; of several words, types and classes are recognised wherever they stand.
+A single word is the name; of several words, types and classes are recognised in any position.
 """
 
 from contextlib import suppress
@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resolver.cli.grammar import Request, UsageError, parse
+from resolver.upstream_address import Encryption
 from resolver.wire import consts as c
 from resolver.wire import name as names
 
@@ -80,6 +81,32 @@ def test_options() -> None:
     assert understood("x @::1 +vc +do +cdflag") == understood("x @::1 +tcp +dnssec +cd")
     assert understood("x --playground --config file +json").playground
     assert understood("--help").help and understood("-h").help and understood("--version").version
+
+
+PIN = "A" * 43 + "="
+
+
+@pytest.mark.parametrize(
+    ("line", "port", "encryption"),
+    [
+        ("x @192.0.2.1", 53, None),
+        ("x @192.0.2.1 +tls", 853, Encryption("tls", "192.0.2.1")),
+        ("x @ns.example +tls", 853, Encryption("tls", "ns.example")),
+        ("x @192.0.2.1:8853 +tls-hostname=ns.example", 8853, Encryption("tls", "ns.example")),
+        ("x @192.0.2.1 -p 99 +tls +tls-ca=file", 99, Encryption("tls", "192.0.2.1")),
+        (f"x @192.0.2.1 +tls-pin={PIN}", 853, Encryption("tls", "", (PIN,))),
+        (f"x @192.0.2.1 +tls-pin=sha256//{PIN} +tls-hostname=a.example", 853, Encryption("tls", "a.example", (PIN,))),
+        ("x @192.0.2.1 +tls-insecure", 853, Encryption("tls")),
+        ("x @ns.example +https", 443, Encryption("https", "ns.example", (), "/dns-query")),
+        ("x @192.0.2.1 +https=/q +tls-hostname=a.example", 443, Encryption("https", "a.example", (), "/q")),
+        ("x @192.0.2.1 +https +nohttps +tls +notls", 53, None),
+        (f"x @192.0.2.1 +tls +tls-pin={PIN} +notls-pin +tls-insecure +notls-insecure", 853,
+         Encryption("tls", "192.0.2.1")),
+    ],
+)
+def test_encrypted_transports(line: str, port: int, encryption: Encryption | None) -> None:
+    request = understood(line)
+    assert (request.port, request.encryption) == (port, encryption)
 
 
 @pytest.mark.parametrize(
@@ -162,6 +189,19 @@ def test_forms_of_an_explanation(line: str, form: str | None) -> None:
         ("x @::1 +trace", "omit @SERVER"),
         ("x @::1 --playground", "omit @SERVER"),
         ("x +short +json", "exclude each other"),
+        ("x +tls", "+tls and +https concern queries to a server: name one with @SERVER"),
+        ("x +https", "name one with @SERVER"),
+        ("x @::1 +tls +tcp", "+tcp, +tls and +https exclude each other"),
+        ("x @::1 +tls +https", "exclude each other"),
+        ("x @::1 +tls=1", "+tls takes no value"),
+        ("x @::1 +https=q", "+https needs the path"),
+        ("x @::1 +https=/ü", "is not a path of a URL"),
+        ("x @::1 +tls-pin=AAAA", "+tls-pin: the pin 'AAAA' is not the SHA-256 hash"),
+        ("x @::1 +tls-hostname", "+tls-hostname needs a value"),
+        ("x @::1 +tls-ca=", "+tls-ca needs a value"),
+        ("x @::1 +tls-insecure=1", "takes no value"),
+        ("x @::1 +tls-insecure +tls-hostname=a", "+tls-insecure excludes"),
+        ("x @::1 +tsl-pin=x", "did you mean +tls-pin?"),
         ("x CH", "class IN only"),
     ],
 )

@@ -1,9 +1,10 @@
-"""What rdig prints, compared letter by letter: equal reports give equal text.
+"""The output of rdig, compared exactly: equal reports give equal text.
 
-The reports are made by hand, so that every branch of the printing is seen, also those the playground does not reach.
+The reports are written by hand, so that all branches are covered, including those that the playground does not reach.
 """
 
 import json
+from dataclasses import replace
 
 from resolver.cli.output import EdnsReport, Report, ede_sentence, long_text, short_text, to_json, trace_text
 from resolver.effects import Server, TraceStep
@@ -169,9 +170,38 @@ def test_extended_errors_in_words() -> None:
     assert ede_sentence(c.EDE_DNSSEC_BOGUS, "no key") == "DNSSEC Bogus (6): no key"
 
 
-def test_errors_notes_and_identities_of_strangers_do_not_reach_the_terminal_raw() -> None:
+def test_errors_notes_and_identities_of_servers_are_escaped() -> None:
     evil = "\x1b[2J\u202e"
     edns = EdnsReport(0, 1232, False, ((c.OPTION_NSID, b"\x1b[31mred"),))
     report = Report(names.ROOT, c.NS, c.IN, 0, 0, {}, "x", 1.0, edns=edns, ede=[(0, evil)], notes=[evil])
     text = long_text(report) + trace_text([TraceStep("reply", evil)])
     assert "\x1b" not in text and "\u202e" not in text and text.count("\\u{1b}[2J") == 3 and "\\u{1b}[31mred" in text
+
+
+CONNECTION = {
+    "version": "TLSv1.3", "cipher": "TLS_AES_256_GCM_SHA384", "alpn": "h2", "http": "2", "resumed": True,
+    "subject": "dns.example", "names": ("dns.example",), "issuer": "CA\x1b[31m",
+    "not_after": "Jun  1 12:00:00 2027 GMT",
+    "pin": "AAAA", "connect_seconds": 0.0123, "handshake_seconds": 0.0045,
+}  # fmt: skip
+
+
+def test_an_encrypted_connection_is_shown_without_control_characters() -> None:
+    report = replace(REPORT, connection=CONNECTION)
+    [line] = [line for line in long_text(report).splitlines() if line.startswith(";; connection: ")]
+    assert line == (
+        ";; connection: TLSv1.3, TLS_AES_256_GCM_SHA384, session resumed, ALPN h2, HTTP/2, handshake in 4.5 ms,"
+        " connected in 12.3 ms, certificate of dns.example by CA\\x1b[31m until Jun  1 12:00:00 2027 GMT,"
+        " key sha256//AAAA"
+    )
+    shown = json.loads(to_json(report))["connection"]
+    assert (shown["handshake_milliseconds"], shown["names"], shown["resumed"]) == (4.5, ["dns.example"], True)
+    assert json.loads(to_json(REPORT))["connection"] is None
+    bare = CONNECTION | {"subject": "", "names": (), "pin": "", "alpn": "", "http": "", "resumed": False}
+    assert "full handshake, ALPN none, handshake" in long_text(replace(REPORT, connection=bare))
+    assert "certificate not verified" in long_text(replace(REPORT, connection=bare))
+
+
+def test_padding_is_counted() -> None:
+    report = replace(REPORT, edns=EdnsReport(0, 1232, False, ((c.OPTION_PADDING, bytes(300)),)))
+    assert "PADDING 300 octets" in long_text(report)

@@ -1,6 +1,6 @@
-"""One question to one server: what counts as its answer, and what is waited past.
+"""One query to one server: which messages are accepted as its reply, and which are ignored.
 
-The servers of this file are a few lines each and as rude as needed.
+The servers of this file are a few lines each and misbehave as needed.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ Streams = Callable[[bytes], bytes]
 
 
 async def run(udp: Datagrams, tcp: Streams | None = None, *, over_tcp: bool = False, timeout: float = 0.2):
-    """Ask a server that answers each datagram and each stream query as told."""
+    """Query a server that answers each datagram and stream query as given."""
     loop = asyncio.get_running_loop()
 
     class Rude(asyncio.DatagramProtocol):
@@ -102,7 +102,7 @@ def test_a_lost_datagram_is_sent_again() -> None:
     assert got.notes == ["no reply over UDP within 0.2 s"] and seen == [QUERY, QUERY]
 
 
-def test_silence_is_told() -> None:
+def test_no_reply_is_reported() -> None:
     with pytest.raises(NoReplyError, match=r"no reply over UDP within 0\.01 s"):
         asyncio.run(run(lambda _: [], timeout=0.01))
 
@@ -121,7 +121,7 @@ def test_bad_streams(answer: bytes, words: str) -> None:
         asyncio.run(run(lambda _: [], lambda _: answer, over_tcp=True, timeout=2.0))
 
 
-def test_nobody_there() -> None:
+def test_no_server() -> None:
     async def body() -> None:
         for over_tcp in (False, True):
             with pytest.raises(NoReplyError, match="refused"):

@@ -1,4 +1,4 @@
-"""The configuration file: everything in it is used or refused, and a refusal names file, line and key."""
+"""The configuration file: each key is used or rejected, and an error names file, line and key."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a word on corenet's command line becomes: recursion, the playground, a forwarder or a configuration file."""
+"""The resolver argument of corenet's command line: recursion, playground, forwarder or configuration file."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""The control socket: what is a request, what comes back, what is bounded; the tool on the other side included."""
+"""The control socket: requests, replies and bounds, and resolverctl as its client."""
 
 import asyncio
 import contextlib
@@ -111,8 +111,8 @@ class Room:
 
 
 @pytest.fixture(params=["corenet", "asyncio"])
-def room_of(request, tmp_path):
-    """Run a test inside an open room, on both loops."""
+def serving(request, tmp_path):
+    """Run a test with a served control socket, on both loops."""
 
     def runner(test):
         async def main():
@@ -148,7 +148,7 @@ def room_of(request, tmp_path):
         (b'{"command": "flush", "all": true, "subtree": true}', "neither a type"),
     ],
 )
-def test_wrong_requests_are_told_what_is_wrong(line, words):
+def test_invalid_requests_get_an_error(line, words):
     with pytest.raises(RequestError, match=words):
         parse_request(line)
 
@@ -162,7 +162,7 @@ def test_right_requests_are_taken_as_they_are():
 # --- commands -----------------------------------------------------------------------------------------------------
 
 
-def test_looking_at_it(room_of):
+def test_status_and_statistics(serving):
     async def test(opened):
         _, status = await opened.ask(command="status")
         assert status["workers"][0]["queries"] == 7
@@ -173,10 +173,10 @@ def test_looking_at_it(room_of):
         assert found["fast_path"]["malformed"] == {"-3": 2}
         assert found["client_tcp"] == {"accepted": 2, "rejected": 1}
 
-    room_of(test)
+    serving(test)
 
 
-def test_forgetting(room_of):
+def test_flush(serving):
     async def test(opened):
         resolver = opened.worker.current.resolver
         find = lambda: opened.worker.store.rrsets.find(WWW, c.A, resolver.clock.time())  # noqa: E731
@@ -200,10 +200,10 @@ def test_forgetting(room_of):
         with pytest.raises(ValueError, match="NOTYPE"):
             await opened.ask(command="flush", name="a", type="NOTYPE")
 
-    room_of(test)
+    serving(test)
 
 
-def test_the_cache_as_text(room_of):
+def test_dump(serving):
     async def test(opened):
         resolver = opened.worker.current.resolver
         await resolver.resolve("www.example.playground")
@@ -217,10 +217,10 @@ def test_the_cache_as_text(room_of):
         with pytest.raises(ValueError, match="label"):
             await opened.ask(command="dump", name="a..b")
 
-    room_of(test)
+    serving(test)
 
 
-def test_the_cache_in_its_file(room_of):
+def test_save_and_load(serving):
     async def test(opened):
         with pytest.raises(ValueError, match="cannot read"):
             await opened.ask(command="load")
@@ -232,10 +232,10 @@ def test_the_cache_in_its_file(room_of):
         assert loaded["entries"] > 0
         assert opened.worker.store.rrsets.find(WWW, c.A, opened.worker.current.resolver.clock.time()) is not None
 
-    room_of(test)
+    serving(test)
 
 
-def test_without_a_file_there_is_nothing_to_save(room_of):
+def test_without_a_file_there_is_nothing_to_save(serving):
     async def test(opened):
         settings = opened.worker.current.settings
         opened.worker.current.settings = replace(settings, cache=replace(settings.cache, snapshot_file=""))
@@ -243,10 +243,10 @@ def test_without_a_file_there_is_nothing_to_save(room_of):
             with pytest.raises(ValueError, match="snapshot-file is not set"):
                 await opened.ask(command=command)
 
-    room_of(test)
+    serving(test)
 
 
-def test_a_trace_tells_every_step(room_of):
+def test_trace_has_every_step(serving):
     async def test(opened):
         lines, _ = await opened.ask(command="trace", name="www.example.playground")
         assert any("ask: " in line for line in lines)
@@ -256,20 +256,20 @@ def test_a_trace_tells_every_step(room_of):
         with pytest.raises(ValueError, match="label"):
             await opened.ask(command="trace", name="a..b")
 
-    room_of(test)
+    serving(test)
 
 
-def test_reloading_says_what_is_wrong(room_of):
+def test_reload_reports_errors(serving):
     async def test(opened):
         assert await opened.ask(command="reload") == ([], {})
         opened.worker.problem = "resolverd.toml:3: server.listen: wrong"
         with pytest.raises(ValueError, match="toml:3"):
             await opened.ask(command="reload")
 
-    room_of(test)
+    serving(test)
 
 
-def test_the_socket_file_outlives_a_worker(room_of):
+def test_the_socket_file_outlives_a_worker(serving):
     """It is the daemon's: the next worker serves it again."""
 
     async def test(opened):
@@ -278,10 +278,10 @@ def test_the_socket_file_outlives_a_worker(room_of):
         await asyncio.sleep(0)
         assert os.path.samestat(os.lstat(opened.path), before)
 
-    room_of(test)
+    serving(test)
 
 
-def test_the_log_level(room_of, caplog):
+def test_the_log_level(serving, caplog):
     async def test(opened):
         import logging
 
@@ -294,13 +294,13 @@ def test_the_log_level(room_of, caplog):
         finally:
             logging.getLogger().setLevel(before)
 
-    room_of(test)
+    serving(test)
 
 
 # --- the socket ---------------------------------------------------------------------------------------------------
 
 
-def test_several_requests_on_one_connection(room_of):
+def test_several_requests_on_one_connection(serving):
     async def test(opened):
         reader, writer = await asyncio.open_unix_connection(opened.path)
         for request in (b'{"command": "nonsense"}\n', b'{"command": "status"}\n'):
@@ -309,7 +309,7 @@ def test_several_requests_on_one_connection(room_of):
         assert json.loads(await reader.readline())["ok"] is True
         writer.close()
 
-    room_of(test)
+    serving(test)
 
 
 @pytest.mark.parametrize("seconds", ["-1", "0", "nan", "inf", "1e9"])
@@ -341,7 +341,7 @@ def test_output_that_cannot_be_written(tmp_path):
     assert (closed.returncode, closed.stderr) == (0, "")
 
 
-def test_an_answer_that_nobody_reads_to_its_end_is_ended_at_once():
+def test_a_reply_ends_when_its_client_disconnects():
     ended = []
 
     class Endless:
@@ -368,7 +368,7 @@ def test_an_answer_that_nobody_reads_to_its_end_is_ended_at_once():
     asyncio.run(main())
 
 
-def test_a_request_without_end_is_refused(room_of):
+def test_a_request_without_end_is_refused(serving):
     async def test(opened):
         reader, writer = await asyncio.open_unix_connection(opened.path)
         writer.write(b"x" * (room.REQUEST + 1000))
@@ -376,10 +376,10 @@ def test_a_request_without_end_is_refused(room_of):
         assert await reader.read() == b""
         writer.close()
 
-    room_of(test)
+    serving(test)
 
 
-def test_who_says_nothing_is_shown_out(room_of, monkeypatch):
+def test_an_idle_client_is_disconnected(serving, monkeypatch):
     monkeypatch.setattr(room, "TIMEOUT", 0.02)
 
     async def test(opened):
@@ -388,10 +388,10 @@ def test_who_says_nothing_is_shown_out(room_of, monkeypatch):
         assert await reader.read() == b""
         writer.close()
 
-    room_of(test)
+    serving(test)
 
 
-def test_more_connections_than_permitted(room_of, monkeypatch):
+def test_more_connections_than_permitted(serving, monkeypatch):
     monkeypatch.setattr(room, "CONNECTIONS", 2)
 
     async def test(opened):
@@ -404,7 +404,7 @@ def test_more_connections_than_permitted(room_of, monkeypatch):
         for _, one in [*open_ones, (reader, writer)]:
             one.close()
 
-    room_of(test)
+    serving(test)
 
 
 # --- doors --------------------------------------------------------------------------------------------------------
@@ -417,7 +417,7 @@ def test_only_the_owner_may_open_it(tmp_path):
     assert not (tmp_path / "s").exists()
 
 
-def test_nothing_is_opened_that_nobody_wants():
+def test_only_configured_sockets_are_opened():
     management = open_management_sockets(Settings(), 1)
     assert (management.control, management.metrics, management.links) == (None, None, None)
     management.close()
@@ -456,7 +456,7 @@ def test_a_metrics_port_that_is_taken(tmp_path):
     assert not (tmp_path / "s").exists(), "what was opened before is closed again"
 
 
-def test_somebody_elses_socket_is_not_removed_at_the_end(tmp_path):
+def test_a_replaced_socket_file_is_not_removed_at_stop(tmp_path):
     path = tmp_path / "s"
     management = open_management_sockets(Settings(control=ControlSettings(str(path))), 1)
     path.unlink()
@@ -468,7 +468,7 @@ def test_somebody_elses_socket_is_not_removed_at_the_end(tmp_path):
 # --- several workers ----------------------------------------------------------------------------------------------
 
 
-def test_counters_of_several_workers_are_added_but_for_those_of_the_common_cache():
+def test_counters_of_workers_are_summed_except_those_of_the_shared_cache():
     one = {"slow_path": {"queries": 2}, "fast_path": {"malformed": {"a": 1}},
            "cache": {"hits_answer": 3, "entries_rrset": 9, "memory_servers": 10}}
     two = {"slow_path": {"queries": 5}, "fast_path": {"malformed": {"a": 2, "b": 1}},
@@ -556,21 +556,21 @@ def test_no_daemon_there(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0 s"), (59, "59 s"), (3600, "1 h"), (90061, "1 d 1 h"), (725, "12 min 5 s")]
 )
-def test_time_as_people_say_it(seconds, text):
+def test_durations_as_text(seconds, text):
     assert tool.duration(seconds) == text
 
 
-def test_anchors_without_a_file_are_told_why(room_of):
+def test_anchors_without_a_file_give_a_reason(serving):
     async def check(opened):
         with pytest.raises(ValueError, match="auto-trust-anchor-file is not set"):
             await opened.ask(command="anchors")
         with pytest.raises(ValueError, match="unknown command"):
             await opened.ask(command="take-anchors", text="")
 
-    room_of(check)
+    serving(check)
 
 
-def test_anchors_in_words():
+def test_anchors_as_text():
     zone = {
         "zone": ".", "last_probe": 5, "last_success": 0, "next_probe": 86400, "error": "no reply", "trusted": True,
         "keys": [],

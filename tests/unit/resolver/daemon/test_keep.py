@@ -1,4 +1,4 @@
-"""The file in which the cache outlives the process: written whole or not at all, read only when it can be used."""
+"""The snapshot file of the cache: written completely or not at all, loaded only when it is valid."""
 
 import os
 import threading

@@ -1,4 +1,4 @@
-"""Questions between workers: paired by number, bounded in time, unharmed by the dead."""
+"""Requests between workers: matched by identifier, bounded in time, robust against dead workers."""
 
 import asyncio
 import contextlib
@@ -61,7 +61,7 @@ def test_a_silent_worker_costs_a_bounded_time(monkeypatch):
     run(ask())
 
 
-def test_an_answer_that_comes_too_late_is_nobodys(monkeypatch):
+def test_a_late_reply_is_ignored(monkeypatch):
     monkeypatch.setattr(room, "TIMEOUT", 0.01)
 
     async def ask():
@@ -96,7 +96,7 @@ def test_a_full_queue_is_silence_too():
     run(ask())
 
 
-def test_an_answer_to_the_worker_before_is_nobodys():
+def test_a_reply_to_a_previous_worker_is_ignored():
     async def ask():
         links = WorkerChannels(2)
         loop = asyncio.get_running_loop()
@@ -104,7 +104,7 @@ def test_an_answer_to_the_worker_before_is_nobodys():
             links.listen(loop)
             before = asyncio.ensure_future(links.ask(1, {"n": 1}))
             await asyncio.sleep(0)
-            before.cancel()  # it dies; its question waits, and is answered to whoever takes its place
+            before.cancel()  # it dies; the reply to its request reaches its successor
             links.stop()
             links._count = 0
             links.listen(loop)

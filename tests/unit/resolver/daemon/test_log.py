@@ -1,4 +1,4 @@
-"""Log lines: one event is one line, and nothing that came from outside can look like another key or line."""
+"""Log lines: each event is one line, and text from the network cannot start another key or line."""
 
 import io
 import logging
@@ -82,7 +82,7 @@ def test_repetitions_are_left_out_and_counted():
     assert not gate.filter(record())
 
 
-def test_what_somebody_waits_for_is_never_left_out():
+def test_lines_of_the_daemon_are_never_suppressed():
     gate = log.DuplicateFilter(10.0, Clock())
     assert all(gate.filter(record(name="resolver.daemon.worker")) for _ in range(2))
     assert all(gate.filter(record(level=logging.INFO)) for _ in range(2))
@@ -180,7 +180,7 @@ def test_a_record_that_finds_no_memory_is_given_up():
     assert int(done.stdout) > 2
 
 
-def test_a_line_for_which_no_record_can_be_made_is_told_of(tmp_path, monkeypatch):
+def test_a_line_without_memory_for_its_record_is_reported(tmp_path, monkeypatch):
     class Short(log.MemorySafeRecord):
         def __init__(self, *_arguments):
             raise MemoryError

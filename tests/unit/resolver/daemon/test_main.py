@@ -1,4 +1,4 @@
-"""resolverd as a process: what it says and returns, how it serves, reloads and stops. Ports are the kernel's choice."""
+"""resolverd as a process: output, exit status, serving, reload and stop. The kernel selects the ports."""
 
 import asyncio
 import os
@@ -219,7 +219,7 @@ def test_check_reads_the_file_of_trust_anchors(tmp_path, capsys):
     (limits.CLOCK_EARLIEST, ""),
     (limits.CLOCK_LATEST, "too far in the future"),
 ])
-def test_a_clock_that_is_evidently_wrong_is_told(now, expected):
+def test_an_evidently_wrong_clock_is_reported(now, expected):
     found = clock_trouble(now)
     assert bool(found) == bool(expected)
     assert expected in found
@@ -292,7 +292,7 @@ def test_no_end_is_silent(number, words):
         assert process.wait(timeout=10) == -number
 
 
-# A fault where nobody expects one; the name servers' side of the daemon is not needed for it.
+# An unexpected exception in the worker.
 BROKEN = """
 import sys
 import resolver.daemon.worker as worker
@@ -335,7 +335,7 @@ def test_a_fault_of_ours_leaves_its_traceback():
         process.wait_for(r"worker \d: exited \(status 1\); restarting")
 
 
-def test_a_signal_during_the_start_waits_until_it_can_be_heard():
+def test_a_signal_during_the_start_is_handled_after_it():
     early = """
 import os, signal, sys
 import resolver.daemon.preflight as host
@@ -459,7 +459,7 @@ def test_a_worker_that_dies_starts_with_what_is_in_force_whatever_the_file_says_
         os.kill(second, signal.SIGKILL)
         process.wait_for("restarting in")
         process.wait_for(r"pid=(\d+) .*serving")
-        assert ask(port, "late.lan.").answer[0].rdata(0)[3] == 9  # nobody has asked for it, so no cache knows it
+        assert ask(port, "late.lan.").answer[0].rdata(0)[3] == 9  # not queried before, so not cached
         assert not any("nonsense" in line for line in process.seen)
 
 

@@ -1,4 +1,4 @@
-"""What the servers for administration share: a connection for which there is no memory is closed and keeps no place."""
+"""The base of control socket and metrics: a connection without memory is closed and not counted."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Counters for Prometheus: the page as its own parser reads it, and a server that cannot be kept busy."""
+"""Metrics: the text as Prometheus' parser reads it, and a server with bounded requests and connections."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from support.http_peer import run_on
 from support.service_parts import Parts
 
 from resolver.api import Resolver
-from resolver.daemon import metrics as room
+from resolver.daemon import metrics as metrics
 from resolver.daemon.autotrust import AnchorUpdater
 from resolver.daemon.metrics import MetricsServer, render
 from resolver.net.https_listener import HttpsListener
@@ -80,13 +80,13 @@ def test_every_counter_of_a_worker_has_a_metric_and_every_metric_a_counter():
 
     run_on("corenet", main())
     assert read(render(worker, "1")[0])
-    assert worker.keys() == room.METRICS.keys()
+    assert worker.keys() == metrics.METRICS.keys()
     for group, counters in worker.items():
         split = {name.partition("_")[0]: name for name in counters}
-        names = {field if (group, field) in room.LABELLED else name for field, name in split.items()}
-        names |= {name for name in counters if (group, name.partition("_")[0]) not in room.LABELLED}
-        assert names == room.METRICS[group].keys(), group
-    names = [name for group in room.METRICS.values() for name, _ in group.values()]
+        names = {field if (group, field) in metrics.LABELLED else name for field, name in split.items()}
+        names |= {name for name in counters if (group, name.partition("_")[0]) not in metrics.LABELLED}
+        assert names == metrics.METRICS[group].keys(), group
+    names = [name for group in metrics.METRICS.values() for name, _ in group.values()]
     assert len(set(names)) == len(names)
 
 
@@ -147,7 +147,7 @@ def test_a_page_over_http(served):
         (b"POST /metrics HTTP/1.1\r\n\r\n", b"405"),
         (b"nonsense\r\n\r\n", b"400"),
         (b"GET /metrics HTTP/2\r\n\r\n", b"400"),
-        (b"GET /metrics HTTP/1.1\r\nX: " + b"x" * room.REQUEST * 2 + b"\r\n\r\n", b"431"),
+        (b"GET /metrics HTTP/1.1\r\nX: " + b"x" * metrics.REQUEST * 2 + b"\r\n\r\n", b"431"),
     ],
 )
 def test_other_requests(served, request_, status):
@@ -159,8 +159,8 @@ def test_other_requests(served, request_, status):
     served(test)
 
 
-def test_half_a_request_is_shown_out_in_time(served, monkeypatch):
-    monkeypatch.setattr(room, "TIMEOUT", 0.02)
+def test_an_incomplete_request_times_out(served, monkeypatch):
+    monkeypatch.setattr(metrics, "TIMEOUT", 0.02)
 
     async def test(send, connect):
         assert await send(b"GET /metrics HT") == b""
@@ -169,7 +169,7 @@ def test_half_a_request_is_shown_out_in_time(served, monkeypatch):
 
 
 def test_more_connections_than_permitted(served, monkeypatch):
-    monkeypatch.setattr(room, "CONNECTIONS", 0)
+    monkeypatch.setattr(metrics, "CONNECTIONS", 0)
 
     async def test(send, connect):
         with contextlib.suppress(ConnectionResetError):
@@ -178,7 +178,7 @@ def test_more_connections_than_permitted(served, monkeypatch):
     served(test)
 
 
-def test_a_silent_worker_is_a_page_that_says_so(served):
+def test_a_worker_that_does_not_answer_is_an_error_page(served):
     async def silent():
         raise ValueError("worker 1 does not answer")
 
@@ -189,7 +189,7 @@ def test_a_silent_worker_is_a_page_that_says_so(served):
     served(test, silent)
 
 
-def test_without_the_library_the_setting_is_the_fault(monkeypatch):
+def test_without_the_library_the_error_names_the_setting(monkeypatch):
     for name in [name for name in sys.modules if name.startswith("prometheus_client")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "prometheus_client", None)

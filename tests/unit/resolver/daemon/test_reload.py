@@ -203,7 +203,7 @@ def test_shortage_of_memory_changes_nothing_and_closes_the_new_resolver(serving,
 def test_what_is_learned_of_anchors_during_a_reload_is_not_lost(serving, monkeypatch):
     async def test(opened):
         worker = opened.worker
-        monkeypatch.setattr(worker, "schedule_probe", lambda: None)  # nobody is there to be asked
+        monkeypatch.setattr(worker, "schedule_probe", lambda: None)  # there is no name server
         anchors = f"""[dnssec]
 trust-anchors = ["test. DS 1 8 2 {"ab" * 32}"]
 auto-trust-anchor-file = "{opened.path.parent / 'anchors'}"
@@ -254,7 +254,7 @@ def test_reloads_at_once_take_turns(serving):
     serving(test)
 
 
-def test_a_signal_during_a_reload_is_heard_and_many_are_one(serving):
+def test_signals_during_a_reload_cause_one_more(serving):
     async def test(opened):
         worker = opened.worker
         async with worker.reloading:
@@ -272,7 +272,7 @@ def test_a_signal_during_a_reload_is_heard_and_many_are_one(serving):
     serving(test)
 
 
-def test_an_upstream_address_of_somebody_else_is_refused_as_at_the_start(serving):
+def test_a_foreign_source_address_is_refused_as_at_the_start(serving):
     async def test(opened):
         extra = '[iteration]\nquery-source-v4 = "192.0.2.77"\n'
         assert (await opened.reload(2, opened.port, extra=extra)).startswith("cannot send from 192.0.2.77: ")
@@ -394,7 +394,7 @@ def test_what_was_found_under_old_rules_after_the_switch_is_forgotten(serving, f
 
 
 class Company:
-    """Workers that share a store, a configuration file and links, in one process; no supervisor is told."""
+    """Workers that share a store, a configuration file and links, in one process; there is no supervisor."""
 
     def __init__(self, path, count=3):
         self.path = path / "resolverd.toml"
@@ -550,7 +550,7 @@ def test_a_cache_that_cannot_be_emptied_keeps_all_workers_as_they_are(company, m
     company(test)
 
 
-def test_a_worker_started_in_between_prepares_when_it_is_told_to_switch(company, monkeypatch, caplog):
+def test_a_worker_started_in_between_prepares_at_the_commit(company, monkeypatch, caplog):
     async def test(company):
         company.write(2)
         real = room.prepare_workers
@@ -588,7 +588,7 @@ def test_only_the_first_worker_heeds_a_signal(company, caplog):
     company(test)
 
 
-def test_the_supervisor_is_told_and_nobody_else(company, monkeypatch):
+def test_the_result_goes_to_the_supervisor_only(company, monkeypatch):
     async def test(company):
         sent = []
         monkeypatch.setattr(os, "kill", lambda *arguments: sent.append(arguments))
@@ -607,7 +607,7 @@ def test_the_supervisor_is_told_and_nobody_else(company, monkeypatch):
     company(test)
 
 
-def test_what_cannot_be_passed_to_the_supervisor_is_told_in_the_log(company, monkeypatch, caplog):
+def test_a_result_that_cannot_be_sent_is_logged(company, monkeypatch, caplog):
     async def test(company):
         def refuse(*_arguments):
             raise OSError(errno.EMFILE, "Too many open files")

@@ -1,4 +1,4 @@
-"""When workers that have died are started again: each counted alone, ever later, never given up; and failing forks."""
+"""Restarts of dead workers: separate counts, growing delays, no end; and failing forks."""
 
 import errno
 import os

@@ -1,7 +1,7 @@
-"""Trust anchors that follow their zone: the schedule, the file with its accidents, and a zone that is really rolled.
+"""Automated updates of trust anchors: the schedule, errors of the file, and a key rollover.
 
-The zone's keys are real, the network and the time are not: the mesh resolves and validates as it would anywhere, month
-after month. What the kernel may do to a file (a kill at any moment, a full disk, no rights) is done to a real one.
+The zone's keys are real, network and time are simulated: the mesh resolves and validates as in production, month after
+month. Errors of the file (a kill at any moment, a full disk, no permission) happen to a real file.
 """
 
 import errno
@@ -249,7 +249,7 @@ def test_a_file_that_cannot_be_used_costs_no_anchor_and_is_left_alone(path: Path
         assert world.states == {A.tag: "valid", B.tag: "valid"}
 
 
-def test_a_directory_that_is_not_there_is_told_at_the_start(tmp_path: Path, caplog) -> None:
+def test_a_missing_directory_is_reported_at_the_start(tmp_path: Path, caplog) -> None:
     world = World(tmp_path / "missing" / "anchors.txt")
     assert "cannot write" in caplog.text
     assert "write to directory" in caplog.text

@@ -1,4 +1,4 @@
-"""Shortage of memory is one plain sentence; any other fault keeps its traceback."""
+"""Lack of memory is one log line; any other exception keeps its traceback."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""Listening sockets: opened in pairs, shared or not at all, with an explanation when they cannot be had."""
+"""Listening sockets: UDP and TCP together, shared by workers, with reason and remedy when not available."""
 
 import errno
 import socket

@@ -1,6 +1,6 @@
-"""The three forms of an explanation: the terminal's tree, JSON with promised keys, and a page that needs nothing else.
+"""The three forms of an explanation: text, JSON with documented keys, and a self-contained page.
 
-Hostile names and errors go through all of them: nothing that a stranger wrote may act on a terminal or in a browser.
+Hostile names and errors go through all of them: no text from the network may control a terminal or a browser.
 """
 
 import json

@@ -1,7 +1,6 @@
-"""The story of a query holds what happened: delegations, exchanges with reasons, the chain of trust, proofs, the cache.
+"""The story of a query: delegations, exchanges with reasons, the chain of trust, proofs, the cache.
 
-The signed playground in virtual time tells it, so that every figure is known beforehand; where a network has to
-misbehave, `minet` does.
+It comes from the signed playground in virtual time, so that all values are known; `minet` simulates network faults.
 """
 
 from types import SimpleNamespace
@@ -33,7 +32,7 @@ def n(text: str) -> bytes:
 # --- a good name ----------------------------------------------------------------------------------------------------
 
 
-def test_delegations_are_told_with_servers_glue_and_ds(world: World) -> None:
+def test_delegations_have_servers_glue_and_ds(world: World) -> None:
     story = explained(resolver_in(world), "www.nsec.dnssec.playground.")
     told = {names.to_text(one.zone): one for one in story.delegations}
     assert list(told) == [".", "playground.", "dnssec.playground.", "nsec.dnssec.playground."]
@@ -87,7 +86,7 @@ def test_a_proof_of_absence_names_its_records(world: World) -> None:
     assert "does not exist, validated" in advise(story).why
 
 
-def test_what_the_cache_had_is_told(world: World) -> None:
+def test_data_from_the_cache_are_listed(world: World) -> None:
     minet = resolver_in(world)
     minet.ask("www.nsec.dnssec.playground.")
     story = explained(minet, "www.nsec.dnssec.playground.")
@@ -127,7 +126,7 @@ def test_an_insecure_delegation_says_by_which_proof(world: World) -> None:
         ("no-zone-key", "zone", "no-zone-key.dnssec.playground.", "may not sign"),
     ],
 )
-def test_a_bogus_name_has_a_reason_and_somebody_to_mend_it(world: World, label, who, zone, words) -> None:
+def test_a_bogus_name_has_a_reason_and_a_party_to_fix_it(world: World, label, who, zone, words) -> None:
     story = explained(resolver_in(world), f"www.{label}.dnssec.playground.")
     advice = advise(story)
     assert (advice.who, advice.zone) == (who, n(zone)), advice
@@ -173,7 +172,7 @@ def test_root_servers_that_cannot_be_reached_are_the_networks_fault() -> None:
     assert advice.hint.startswith("No root server can be reached") and "[[forward]]" in advice.hint
 
 
-def test_who_answers_in_place_of_the_roots_servers_is_told_apart() -> None:
+def test_intercepted_root_servers_are_recognised() -> None:
     def impostor(qname, qtype, packet):
         return reply(packet, rcode=c.REFUSED, flags=c.RA)
 
@@ -195,7 +194,7 @@ def test_lame_servers_are_the_delegations_fault() -> None:
     assert "REFUSED" in advice.why
 
 
-def test_truncation_and_tcp_are_told() -> None:
+def test_truncation_and_tcp_are_listed() -> None:
     minet = build(links={"192.0.2.1": Link(truncate_above=20), "192.0.2.2": Link(truncate_above=20)})
     story = told(minet, "www.example.com.")
     assert [(one.result, one.tcp) for one in story.exchanges[-2:]] == [("truncated", False), ("answer", True)]

@@ -1,7 +1,6 @@
-"""Authority: sections, flags, EDNS, truncation and every quirk, judged by the packets that come back.
+"""Authority: sections, flags, EDNS, truncation and every fault, checked by the replies.
 
-Packets are read with the project's own parser here; that real resolvers and real tools read them as well is what
-tests/integration shows.
+Replies are parsed with the project's own parser; tests/integration uses real resolvers and tools.
 """
 
 import pytest

@@ -1,7 +1,7 @@
-"""Denial: the NSEC and NSEC3 records a signed zone sends, and signatures beside every set when DO is set.
+"""Denial: the NSEC and NSEC3 records in replies of a signed zone, and signatures of every RRset with DO.
 
-Which records must be there follows from RFC 4035 section 3.1.3 and RFC 5155 section 7.2; hashes are dnspython's, so
-that the hash here is not judged by itself.
+The expected records follow from RFC 4035 section 3.1.3 and RFC 5155 section 7.2; dnspython computes the hashes, so that
+our hash is compared with another implementation.
 """
 
 import functools

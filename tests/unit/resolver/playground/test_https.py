@@ -1,6 +1,6 @@
-"""The web server of the playground: answers, pipelining, refusals, and its throw-away certificates.
+"""The web server of the playground: answers, pipelining, refusals, and its temporary certificates.
 
-TLS and HTTP on the client's side are the standard library's here; corenet's client meets the site in tests/integration.
+The client uses TLS and HTTP of the standard library; tests/integration uses corenet's client.
 """
 
 import asyncio

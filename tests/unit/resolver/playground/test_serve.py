@@ -1,6 +1,6 @@
-"""Serving: a world on loopback sockets over UDP and TCP, with its delays, and nothing left behind afterwards.
+"""Serving: a world on loopback sockets over UDP and TCP, with delays, and clean-up.
 
-A small world is enough here; that the whole playground can be served is shown once.
+A small world is enough; the whole playground is served once.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""The signed playground: every special name has the verdict and the extended error that the tables promise.
+"""The signed playground: every special name has the verdict and extended error of the tables.
 
-Our own resolver walks the whole way from the root, in virtual time; the signatures of the sound zones are checked by
-dnspython besides, so that signer and validator are not each other's only witness.
+Our own resolver resolves from the root in virtual time. dnspython also verifies the signatures of the sound zones, so
+that signer and validator are not checked by each other only.
 """
 
 import time
@@ -88,7 +88,7 @@ def test_every_zone_says_in_its_own_txt_record_what_is_wrong_with_it(world: Worl
 
 
 @pytest.mark.parametrize("origin", [case.origin for case in signed.VALID if not case.plan.faults])
-def test_dnspython_believes_every_signature_of_sound_zones(world: World, origin: str) -> None:
+def test_dnspython_verifies_every_signature_of_sound_zones(world: World, origin: str) -> None:
     """Each set with its signatures."""
     apex = dns.name.from_text(origin)
     zone = world.zones[origin]

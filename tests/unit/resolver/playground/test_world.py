@@ -1,6 +1,6 @@
-"""World: the tables make a coherent Internet, found out by walking it from the root with a naive resolver.
+"""World: the tables make a consistent DNS tree, checked by resolving from the root with a simple resolver.
 
-The naive resolver of this file knows no cache, no policy and no mercy; where it gets to is what the atlas promises.
+The simple resolver of this file has no cache and no policy; its results must be those of the tables.
 """
 
 import ipaddress
@@ -132,7 +132,7 @@ def test_parents_agree_with_children_but_where_a_table_says_otherwise(world: Wor
             assert {names.lower(host) for host in zone.nodes[cut][c.NS].targets()} == own - hidden, origin
 
 
-def test_nothing_answers_where_nobody_listens(world: World) -> None:
+def test_addresses_without_a_server_do_not_answer(world: World) -> None:
     query = make_query(1, names.from_text("www.dead.playground."), c.A)
     assert world.answer("127.20.15.1", query) is None
     assert world.answer("127.20.99.99", query) is None
@@ -145,7 +145,7 @@ def test_servers_that_refer_upwards_refer_to_the_root(world: World) -> None:
     assert [(rrset.name, rrset.rtype) for rrset in view.authority] == [(names.ROOT, c.NS)] and not view.aa
 
 
-def test_delays_are_told(world: World) -> None:
+def test_delays_are_reported(world: World) -> None:
     assert world.delay("127.20.18.1") > 0
     assert world.delay("127.20.0.1") == world.delay("127.20.15.1") == 0
 

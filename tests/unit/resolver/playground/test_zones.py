@@ -1,6 +1,6 @@
 """Zone: nodes, empty non-terminals, and the search of RFC 1034 section 4.3.2 within one zone.
 
-Each case names the rule it keeps; the zone is small enough to be read in full.
+Each case names its rule; the zone is small enough to be read in full.
 """
 
 import pytest

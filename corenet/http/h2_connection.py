@@ -1,0 +1,575 @@
+"""HTTP/2 with I/O: many exchanges on one transport, each with the interface of a `Connection`, which carries one.
+
+`Multiplexed` is the asyncio Protocol that moves bytes between a transport and an `H2Connection`; `Exchange` is one
+request and its response. An exchange that ends early resets its stream and leaves the connection as it is.
+
+States of the connection, and what moves them (the `Transition`s below, which alone change `state`)::
+
+    state   | made | close   | lost
+    --------+------+---------+-------
+    OPENING | OPEN |         |
+    OPEN    |      | CLOSING | CLOSED
+    CLOSING |      | CLOSING | CLOSED
+    CLOSED  |      | CLOSED  |
+
+made: the transport is connected and ALPN has selected HTTP/2. close: `close` or `abort`, by us. lost: the descriptor is
+closed. After a GOAWAY no request begins any more (`can_serve`), and those that the server processes are finished; that
+state is the codec's.
+
+Invariants: `exchanges` holds exactly those whose stream is open in the codec, by its number; an exchange is `complete`,
+or has an `error`, or its stream is open. What the codec has to say is written at the end of the loop's turn, so that
+the requests of one turn share a TLS record.
+
+Flow control: a body that is collected is acknowledged as it comes, up to `max_body`; a streamed one as it is read, so
+that a slow reader slows its own stream and no other. What is sent waits in the codec for the server's windows; an
+upload waits with it (`drain`).
+"""
+
+import asyncio
+import math
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any, cast
+
+from corenet import tls
+from corenet.http.connection import BodySender
+from corenet.http.errors import (
+    Http2Error,
+    RemoteProtocolError,
+    ResponseTooLarge,
+    ServerDisconnected,
+    TimeoutExceeded,
+)
+from corenet.http.events import Data, End, Informational, Request, Response
+from corenet.http.h2 import CLIENT, H2Connection
+from corenet.http.h2_events import CANCEL, Drained, Goaway, SettingsReceived, StreamReset, error_name
+from corenet.http.pieces import Pieces
+from corenet.http.transitions import Transition
+from corenet.http.url import Origin
+from corenet.limits import (
+    HTTP2_CONNECTION_WINDOW,
+    HTTP2_SETTLE_SECONDS,
+    HTTP2_STREAM_WINDOW,
+    HTTP_CLOSE_TIMEOUT,
+    HTTP_READ_SIZE,
+)
+from corenet.loop.sockops import has_no_pending_input
+
+__all__ = ["Exchange", "Multiplexed"]
+
+_STATES = ("OPENING", "OPEN", "CLOSING", "CLOSED")
+OPENING, OPEN, CLOSING, CLOSED = range(len(_STATES))
+
+_MADE = Transition("made", _STATES, {OPENING: OPEN})
+_CLOSE = Transition("close", _STATES, {OPEN: CLOSING, CLOSING: CLOSING, CLOSED: CLOSED})
+_LOST = Transition("lost", _STATES, {OPEN: CLOSED, CLOSING: CLOSED})
+
+_NO_TRAILERS = End().trailers
+_RESET = struct.pack("ii", 1, 0)
+
+
+class Exchange:
+    """One request and its response on one stream; made by `Multiplexed.begin`, owned by its caller."""
+
+    __slots__ = (
+        "collecting",
+        "complete",
+        "connection",
+        "deadline",
+        "drain_waiter",
+        "error",
+        "last_activity",
+        "loop",
+        "max_body",
+        "parts",
+        "read_timeout",
+        "response",
+        "sent",
+        "size",
+        "stream",
+        "trailers",
+        "unsent",
+        "upload",
+        "waiter",
+    )
+
+    def __init__(
+        self, connection: "Multiplexed", collecting: bool, max_body: float, deadline: float, read_timeout: float
+    ) -> None:
+        self.connection = connection
+        self.loop = connection.loop
+        self.collecting = collecting
+        self.max_body = max_body
+        self.deadline = deadline
+        self.read_timeout = read_timeout
+        self.last_activity = self.loop.time()
+        self.stream = 0
+        self.complete = False
+        self.error: BaseException | None = None
+        self.response: Response | None = None
+        self.trailers = _NO_TRAILERS
+        self.parts = Pieces()
+        self.size = 0
+        self.sent = False
+        self.unsent = 0
+        self.upload: BodySender | None = None
+        self.waiter: asyncio.Future[None] | None = None
+        self.drain_waiter: asyncio.Future[None] | None = None
+
+    @property
+    def content_coded(self) -> bool:
+        """True when the response has a content coding."""
+        return self.response is not None and "content-encoding" in self.response.headers
+
+    # --- the request --------------------------------------------------------------------------------------------------
+
+    def send_request(self, request: Request, scheme: bytes, body: bytes | None, upload: BodySender | None) -> None:
+        """Open the stream and send the head, and all of a body that is there.
+
+        Raises:
+            LocalProtocolError: when the request cannot be sent over HTTP/2.
+        """
+        connection = self.connection
+        codec = connection.codec
+        self.upload = upload
+        self.sent = upload is None
+        self.stream = codec.send_request(request, body is None and upload is None, scheme)
+        connection.exchanges[self.stream] = self
+        if body is not None:
+            codec.send_data(self.stream, body, True)
+        connection.flush_soon()
+        connection.watch(self)
+
+    def write_piece(self, piece: bytes) -> None:
+        """Send a piece of the body.
+
+        Raises:
+            LocalProtocolError: when the body is longer than its Content-Length.
+        """
+        self.last_activity = self.loop.time()
+        waiting = self.connection.codec.send_data(self.stream, piece)
+        self.connection.flush_soon()
+        if (waiting or self.connection.writing_paused) and self.drain_waiter is None:
+            self.drain_waiter = self.loop.create_future()
+
+    def write_end(self) -> None:
+        """Send the end of the body.
+
+        Raises:
+            LocalProtocolError: when the body is shorter than its Content-Length.
+        """
+        self.upload = None
+        self.sent = True
+        self.last_activity = self.loop.time()
+        self.connection.codec.send_end(self.stream)
+        self.connection.flush_soon()
+
+    async def drain(self) -> None:
+        """Wait while a window of the server or the transport is full, and the exchange goes on."""
+        if self.drain_waiter is not None:
+            await self.drain_waiter
+
+    def may_send(self) -> None:
+        """Let an upload go on."""
+        gate, self.drain_waiter = self.drain_waiter, None
+        if gate is not None and not gate.done():
+            gate.set_result(None)
+
+    # --- the response -------------------------------------------------------------------------------------------------
+
+    async def wait(self) -> None:
+        """Wait for the end of the exchange when collecting, else for the next change.
+
+        Raises:
+            HttpError: what ended the exchange early; or what the iterator of the request's body raised.
+            RuntimeError: when another task waits.
+        """
+        if self.error is not None:
+            raise self.error
+        if self.complete:
+            return
+        if self.waiter is not None:
+            raise RuntimeError("another task is reading this response")
+        self.waiter = self.loop.create_future()
+        try:
+            await self.waiter
+        finally:
+            self.waiter = None
+
+    async def wait_head(self) -> Response:
+        """Wait until the head of the final response is there and return it."""
+        while self.response is None:
+            await self.wait()
+        return self.response
+
+    def take_body(self) -> bytes:
+        """Return the body that was collected, as it was sent."""
+        return self.parts.take()
+
+    async def next_piece(self) -> bytes | None:
+        """Return the next piece of a streamed body, or None after its end."""
+        while not self.parts:
+            if self.complete and self.error is None:
+                return None
+            await self.wait()
+        piece = self.parts.pop()
+        if self.size > self.max_body:
+            raise self._too_large()
+        if not self.complete:
+            self.last_activity = self.loop.time()
+            self.connection.acknowledge(self.stream, len(piece))
+        return piece
+
+    def _too_large(self) -> ResponseTooLarge:
+        return ResponseTooLarge(f"the body of the response is over the limit of {self.max_body} bytes")
+
+    def receive(self, event: object) -> None:
+        """Handle one event of the stream."""
+        kind = type(event)
+        self.last_activity = self.loop.time()
+        if kind is Data:
+            piece = cast(Data, event).data
+            self.parts.add(piece)
+            self.size += len(piece)
+            if self.collecting:
+                if self.size > self.max_body:
+                    self.fail(self._too_large())
+                else:
+                    self.connection.acknowledge(self.stream, len(piece))
+                return
+        elif kind is Response:
+            self.response = cast(Response, event)
+            if self.collecting:
+                return
+        elif kind is End:
+            self.trailers = cast(End, event).trailers
+            self.complete = True
+            # The unsent rest of the request is not needed any more; the stream is reset if there is one.
+            self.abort()
+        elif kind is StreamReset:
+            self._reset(cast(StreamReset, event))
+            return
+        elif kind is Drained:
+            if not self.connection.writing_paused:
+                self.may_send()
+            return
+        self._wake(None)
+
+    def _reset(self, event: StreamReset) -> None:
+        if event.by_peer:
+            name = error_name(event.code)
+            what = "did not process the request" if event.unprocessed else "reset the stream"
+            self.fail(
+                ServerDisconnected(
+                    f"the server {what} ({name})",
+                    received=self.response is not None,
+                    unprocessed=event.unprocessed,
+                )
+            )
+        else:
+            self.fail(RemoteProtocolError(event.reason))
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def finish(self) -> bool:
+        """End the exchange; return whether its connection can carry another."""
+        self.abort()
+        self.parts.clear()
+        return self.connection.can_serve
+
+    def abort(self) -> None:
+        """End the exchange: the stream is reset unless both sides have ended it."""
+        upload, self.upload = self.upload, None
+        if upload is not None:
+            upload.stop()
+        self.may_send()
+        self.connection.end(self)
+
+    def fail(self, error: BaseException) -> None:
+        """End the exchange with an error, unless it ended with one before or has its response."""
+        if self.error is None and not self.complete:
+            self.error = error
+        self.abort()
+        self._wake(self.error)
+
+    def _wake(self, error: BaseException | None) -> None:
+        waiter = self.waiter
+        if waiter is not None and not waiter.done():
+            if error is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(error)
+
+    def check_time(self, now: float) -> float:
+        """Fail the exchange when its time is over; return when to check again."""
+        connection = self.connection
+        unsent = connection.codec.unsent(self.stream) + connection.transport.get_write_buffer_size()
+        if (self.parts and not self.collecting) or (unsent and unsent != self.unsent):
+            # Our reader is slow, or the server is slow and still accepts data.
+            self.last_activity = now
+        self.unsent = unsent
+        due = min(self.deadline, self.last_activity + self.read_timeout)
+        if due > now:
+            return due
+        stalled = self.upload is not None and self.upload.waiting
+        if now >= self.deadline:
+            what = "the request took longer than its total time" + (", waiting for its body" if stalled else "")
+        elif stalled:
+            what = f"the body of the request gave nothing for {self.read_timeout:g} s"
+        else:
+            what = f"no byte moved for {self.read_timeout:g} s"
+        self.fail(
+            TimeoutExceeded(f"{connection.origin}: {what}", "response" if self.sent and not unsent else "request")
+        )
+        return math.inf
+
+
+class Multiplexed(asyncio.BufferedProtocol):
+    """A client's HTTP/2 connection to one origin. Made by `connect.open_connection`, owned by the pool."""
+
+    __slots__ = (
+        "codec",
+        "descriptor",
+        "exchanges",
+        "flushing",
+        "idle_since",
+        "loop",
+        "lost",
+        "on_change",
+        "on_closed",
+        "origin",
+        "scratch",
+        "ssl_pending",
+        "state",
+        "timer",
+        "timer_due",
+        "tls_read_buffer_size",
+        "transport",
+        "writing_paused",
+    )
+
+    transport: asyncio.Transport
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        origin: Origin,
+        *,
+        scratch: memoryview | None = None,
+        max_head: int | None = None,
+        max_streams: int = 1,
+    ) -> None:
+        self.loop = loop
+        self.origin = origin
+        self.scratch = memoryview(bytearray(HTTP_READ_SIZE)) if scratch is None else scratch
+        # The sum of the streams' windows, so that slow readers of some streams never stop the others.
+        window = min(HTTP2_CONNECTION_WINDOW.maximum, (max_streams + 1) * HTTP2_STREAM_WINDOW.default)
+        self.codec = H2Connection(CLIENT, max_head=max_head, connection_window=window)
+        self.state = OPENING
+        self.exchanges: dict[int, Exchange] = {}
+        self.lost: asyncio.Future[None] | None = None
+        self.on_closed: Callable[[], None] | None = None
+        self.on_change: Callable[[], None] | None = None
+        self.idle_since = 0.0
+        self.flushing = False
+        self.writing_paused = False
+        self.timer: asyncio.TimerHandle | None = None
+        self.timer_due = math.inf
+
+    @property
+    def is_busy(self) -> bool:
+        """True while a response is awaited."""
+        return bool(self.exchanges)
+
+    @property
+    def is_gone(self) -> bool:
+        """True when there is no descriptor any more."""
+        return self.state == CLOSED
+
+    @property
+    def can_serve(self) -> bool:
+        """True when requests may begin on it, now or when another has ended."""
+        return self.state == OPEN and self.codec.accepting and not self.transport.is_closing()
+
+    @property
+    def stream_limit(self) -> int:
+        """How many requests the server takes at the same time."""
+        return self.codec.stream_limit
+
+    # --- as the client drives it --------------------------------------------------------------------------------------
+
+    def begin(self, *, collecting: bool, max_body: float, deadline: float, read_timeout: float) -> Exchange:
+        """Make an exchange; times in seconds of the loop's clock, `math.inf` for none."""
+        return Exchange(self, collecting, max_body, deadline, read_timeout)
+
+    def is_usable(self) -> bool:
+        """Return whether a request may begin now; after an idle time, only without unread input."""
+        if not self.can_serve or not self.codec.can_open:
+            return False
+        if self.exchanges or self.loop.time() - self.idle_since < HTTP2_SETTLE_SECONDS:
+            return True
+        return self._has_no_input()
+
+    def _has_no_input(self) -> bool:
+        sock = self.transport.get_extra_info("socket")
+        if sock is None or sock.fileno() < 0 or not has_no_pending_input(sock.fileno()):
+            return False
+        tls_object = self.transport.get_extra_info("ssl_object")
+        return not (cast(Any, self.transport).get_read_buffer_size() or tls_object.pending())
+
+    def acknowledge(self, stream: int, size: int) -> None:
+        """Let the server send as much again."""
+        self.codec.acknowledge(stream, size)
+        self.flush_soon()
+
+    def end(self, exchange: Exchange) -> None:
+        """Remove an exchange; its stream is reset unless it has ended."""
+        if self.exchanges.pop(exchange.stream, None) is not None:
+            self.codec.reset(exchange.stream, CANCEL)
+            self.flush_soon()
+            if not self.exchanges:
+                self.idle_since = self.loop.time()
+
+    def flush_soon(self) -> None:
+        """Write what the codec has to say at the end of this turn."""
+        if not self.flushing and self.state == OPEN:
+            self.flushing = True
+            self.loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self.flushing = False
+        if self.state == OPEN:
+            data = self.codec.data_to_send()
+            if data:
+                self.transport.write(data)
+
+    # --- its life -----------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Send GOAWAY and close; abort after `HTTP_CLOSE_TIMEOUT` seconds without the peer's close_notify."""
+        if self.state >= CLOSING:
+            return
+        if not self.codec.goaway_sent:
+            self.codec.goaway()
+        self._flush()
+        self.state = _CLOSE[self.state]
+        self._arm(self.loop.time() + HTTP_CLOSE_TIMEOUT)
+        self.transport.close()
+
+    def abort(self) -> None:
+        """Close at once, by a reset; unsent data is dropped."""
+        if self.state == CLOSED:
+            return
+        self.state = _CLOSE[self.state]
+        self._disarm()
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None and sock.fileno() >= 0:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.transport.abort()
+
+    def fail(self, error: BaseException) -> None:
+        """End all exchanges with an error, and the connection with them."""
+        self._fail_exchanges(lambda _: error)
+        self.abort()
+
+    def _fail_exchanges(self, error: Callable[[Exchange], BaseException]) -> None:
+        for exchange in list(self.exchanges.values()):
+            exchange.fail(error(exchange))
+
+    # --- what the transport calls -------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.lost = self.loop.create_future()
+        self.state = _MADE[self.state]
+        self.flush_soon()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self.scratch
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self.state != OPEN:
+            return
+        try:
+            events = self.codec.feed(self.scratch[:nbytes], self.loop.time())
+        except Http2Error as error:
+            # Each exchange gets an exception object of its own. The GOAWAY with the reason is sent.
+            text, code = str(error), error.code
+            self._fail_exchanges(lambda _: Http2Error(text, code))
+            self.close()
+            return
+        changed = False
+        exchanges = self.exchanges
+        for stream, event in events:
+            if stream:
+                exchange = exchanges.get(stream)
+                if exchange is None or type(event) is Informational:
+                    continue
+                if type(event) is StreamReset or (type(event) is End and not self.codec.is_open(stream)):
+                    # The codec has ended the stream.
+                    del exchanges[stream]
+                    if not exchanges:
+                        self.idle_since = self.loop.time()
+                exchange.receive(event)
+            elif type(event) is Goaway or type(event) is SettingsReceived:
+                changed = True
+        self.flush_soon()
+        if changed and self.on_change is not None:
+            self.on_change()
+
+    def eof_received(self) -> bool | None:
+        return None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.state = _LOST[self.state]
+        self._disarm()
+        failure = tls.describe_handshake_error(exc) if exc is not None else None
+        reason = f": {failure.reason if failure else exc}" if exc is not None else ""
+        self._fail_exchanges(
+            lambda exchange: ServerDisconnected(
+                f"the connection was lost{reason}", received=exchange.response is not None
+            )
+        )
+        if self.lost is not None and not self.lost.done():
+            self.lost.set_result(None)
+        if self.on_closed is not None:
+            self.on_closed()
+
+    def pause_writing(self) -> None:
+        self.writing_paused = True
+
+    def resume_writing(self) -> None:
+        self.writing_paused = False
+        for exchange in list(self.exchanges.values()):
+            if exchange.drain_waiter is not None and not self.codec.unsent(exchange.stream):
+                exchange.may_send()
+
+    # --- times --------------------------------------------------------------------------------------------------------
+
+    def watch(self, exchange: Exchange) -> None:
+        """Arm the timer for this exchange."""
+        due = min(exchange.deadline, exchange.last_activity + exchange.read_timeout)
+        if self.timer is None or due < self.timer_due:
+            self._arm(due)
+
+    def _arm(self, due: float) -> None:
+        self._disarm()
+        if due != math.inf:
+            self.timer_due = due
+            self.timer = self.loop.call_at(due, self._on_timer)
+
+    def _disarm(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+    def _on_timer(self) -> None:
+        self.timer = None
+        if self.state == CLOSING:
+            self.abort()
+            return
+        now = self.loop.time()
+        due = min((exchange.check_time(now) for exchange in list(self.exchanges.values())), default=math.inf)
+        if self.timer is None and self.state == OPEN:
+            self._arm(due)

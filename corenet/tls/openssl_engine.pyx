@@ -1,0 +1,527 @@
+"""The TLS engine on libssl itself: the connection of an SSLObject, read and written without a Python object.
+
+`SSLContext.wrap_bio` makes the connection and `SSLObject.do_handshake` shakes hands, so that everything about contexts is
+the standard library's. Between them and afterwards this module works on the same `SSL *` (`corenet.tls.libssl`): its BIO
+is one of ours, records are decrypted into one bytes object and encrypted into one block of memory, and "no whole record
+is here" is a number instead of an exception.
+
+Invariants:
+
+* `connection` is owned by `ssl_core`, which the engine holds; it never changes.
+* OpenSSL is called by one at a time: `busy`. The GIL is held except while much is encrypted.
+* OpenSSL's queue of errors belongs to the thread. It is empty before each call (`hashlib` and others leave errors there),
+  so what is in it afterwards is ours.
+* After an error the same call is made through the standard library. OpenSSL does nothing any more on a connection that
+  has failed and leaves the queue as it is, so the standard library makes the exception that it would have made.
+* `lent` is set only while a call of ours uses it. Everything else is memory of the `Wire`, and an idle connection has none.
+"""
+
+import ssl
+
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcpy, memmove
+
+from corenet.tls.engine cimport CONTROL_RECORDS, HEADER, Scanner, TlsEngine, flooded, scan_records
+from corenet.tls.libssl cimport (
+    BIO_CTRL_FLUSH, BIO_CTRL_PENDING, BIO_CTRL_WPENDING, BIO_FLAGS_READ, BIO_FLAGS_RETRY, BIO_FLAGS_SHOULD_RETRY,
+    BIO_TYPE_SOURCE_SINK, SSL_CTRL_GET_TLSEXT_STATUS_OCSP_RESPONSE, SSL_CTRL_SET_TLSEXT_STATUS_TYPE,
+    SSL_ERROR_WANT_READ, SSL_ERROR_WANT_WRITE, SSL_ERROR_ZERO_RETURN, SSL_SENT_SHUTDOWN, TLS1_3_VERSION,
+    TLSEXT_STATUSTYPE_ocsp, LibSSL, libssl, ssl_of,
+)
+
+from corenet.limits import TLS_RELEASE_GIL_SIZE
+
+__all__ = ["OpenSSLEngine", "TlsSession"]
+
+cdef extern from "Python.h":
+    PyObject *new_bytes "PyBytes_FromStringAndSize" (const char *data, Py_ssize_t size) except NULL
+    char *start_of_bytes "PyBytes_AS_STRING" (PyObject *held)
+    int shorten_bytes "_PyBytes_Resize" (PyObject **held, Py_ssize_t size) except -1
+    void Py_XDECREF(PyObject *held)
+
+cdef size_t RELEASE_GIL = TLS_RELEASE_GIL_SIZE
+cdef object WantRead = ssl.SSLWantReadError
+cdef object SyscallError = ssl.SSLSyscallError
+
+cdef enum:
+    # What a step of reading found.
+    DATA = 1
+    NOTHING = 0
+    END = 2
+    FAILED = 3
+    # A record of the largest plaintext, and of what it costs to encrypt one.
+    RECORD = 16384
+    RECORD_OVERHEAD = 64
+    # The first block of a handshake's flight.
+    FLIGHT = 4096
+    # What a session takes besides its ticket and certificates; a parsed certificate takes so many times its DER.
+    SESSION_STRUCT = 1024
+    PARSED = 4
+
+# The table of our BIO's functions: OpenSSL's memory, made once for the process.
+cdef void *method = NULL
+
+
+# --- the BIO ----------------------------------------------------------------------------------------------------------
+
+cdef int wire_read(void *bio, char *data, size_t length, size_t *got) noexcept nogil:
+    """OpenSSL asks for ciphertext: the five bytes of a record's header, then its body."""
+    cdef LibSSL *lib = libssl()
+    cdef Wire *wire = <Wire *>lib.BIO_get_data(bio)
+    cdef size_t step, given = 0
+    lib.BIO_clear_flags(bio, BIO_FLAGS_RETRY)
+    got[0] = 0
+    if wire.counting and wire.control >= CONTROL_RECORDS and not wire.scanner.header_have and not wire.scanner.body_left:
+        # One more begins, if there are bytes.
+        wire.flooded = wire.lent_left > 0 or wire.kept_end > wire.kept_at
+    if not wire.flooded:
+        step = min(length, wire.kept_end - wire.kept_at)
+        if step:
+            memcpy(data, wire.kept + wire.kept_at, step)
+            wire.kept_at += step
+            given = step
+            if wire.kept_at == wire.kept_end:
+                free(wire.kept)
+                wire.kept = NULL
+                wire.kept_at = wire.kept_end = wire.kept_size = 0
+        step = min(length - given, wire.lent_left)
+        if step:
+            memcpy(data + given, wire.lent, step)
+            wire.lent += step
+            wire.lent_left -= step
+            given += step
+    if given == 0:
+        lib.BIO_set_flags(bio, BIO_FLAGS_READ | BIO_FLAGS_SHOULD_RETRY)
+        return 0
+    wire.control += scan_records(&wire.scanner, <const uint8_t *>data, given)
+    got[0] = given
+    return 1
+
+
+cdef int wire_write(void *bio, const char *data, size_t length, size_t *written) noexcept nogil:
+    """OpenSSL has ciphertext for the peer."""
+    cdef LibSSL *lib = libssl()
+    cdef Wire *wire = <Wire *>lib.BIO_get_data(bio)
+    cdef uint8_t *block
+    cdef size_t size
+    lib.BIO_clear_flags(bio, BIO_FLAGS_RETRY)
+    written[0] = 0
+    if wire.out_size - wire.out_end < length:
+        size = max(max(wire.out_hint, wire.out_size * 2), wire.out_end + length)
+        block = <uint8_t *>realloc(wire.out, size)
+        if block == NULL:
+            return 0
+        wire.out = block
+        wire.out_size = size
+    memcpy(wire.out + wire.out_end, data, length)
+    wire.out_end += length
+    written[0] = length
+    return 1
+
+
+cdef long wire_ctrl(void *bio, int command, long number, void *pointer) noexcept nogil:
+    cdef Wire *wire = <Wire *>libssl().BIO_get_data(bio)
+    if command == BIO_CTRL_FLUSH:
+        return 1
+    if command == BIO_CTRL_PENDING:
+        return <long>(wire.kept_end - wire.kept_at + wire.lent_left)
+    if command == BIO_CTRL_WPENDING:
+        return <long>wire.out_end
+    return 0
+
+
+cdef int wire_destroy(void *bio) noexcept nogil:
+    cdef LibSSL *lib = libssl()
+    cdef Wire *wire = <Wire *>lib.BIO_get_data(bio)
+    if wire != NULL:
+        free(wire.kept)
+        free(wire.out)
+        free(wire)
+        lib.BIO_set_data(bio, NULL)
+    return 1
+
+
+cdef size_t begun(Scanner *scanner) noexcept nogil:
+    """How many bytes of an incomplete record OpenSSL holds."""
+    return HEADER + scanner.last_size - scanner.body_left if scanner.body_left else scanner.header_have
+
+
+cdef int make_method() except -1:
+    """Make the table of the BIO's functions, once."""
+    global method
+    cdef LibSSL *lib = libssl()
+    cdef void *made
+    if method != NULL:
+        return 0
+    made = lib.BIO_meth_new(lib.BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, b"corenet")
+    if made == NULL:
+        raise MemoryError
+    lib.BIO_meth_set_write_ex(made, wire_write)
+    lib.BIO_meth_set_read_ex(made, wire_read)
+    lib.BIO_meth_set_ctrl(made, wire_ctrl)
+    lib.BIO_meth_set_destroy(made, wire_destroy)
+    method = made
+    return 0
+
+
+# --- the engine -------------------------------------------------------------------------------------------------------
+
+cdef OpenSSLEngine openssl_engine(object ssl_object, object policy):
+    """The engine of an SSLObject whose handshake has not begun; its memory BIOs are replaced by one of ours."""
+    cdef LibSSL *lib = libssl()
+    cdef OpenSSLEngine made = OpenSSLEngine.__new__(OpenSSLEngine)
+    cdef Wire *wire
+    cdef void *bio
+    make_method()
+    bio = lib.BIO_new(method)
+    if bio == NULL:
+        raise MemoryError
+    wire = <Wire *>calloc(1, sizeof(Wire))
+    lib.BIO_set_data(bio, wire)
+    if wire == NULL or not lib.BIO_up_ref(bio):
+        lib.BIO_free(bio)
+        raise MemoryError
+    lib.BIO_set_init(bio, 1)
+    wire.out_hint = FLIGHT
+    made.bio = bio
+    made.wire = wire
+    made.ssl_object = ssl_object
+    made.ssl_core = ssl_object._sslobj
+    made.connection = ssl_of(made.ssl_core)
+    made.feed_size = <size_t>-1
+    made.policy = policy
+    made.native = True
+    # One reference for both directions (SSL_set_bio(3)); the former BIOs are let go of.
+    lib.SSL_set_bio(made.connection, bio, bio)
+    return made
+
+
+# Not cleared by the collector: code that runs while a cycle is taken apart may still come here, and finds a connection.
+@cython.no_gc_clear
+@cython.final
+cdef class OpenSSLEngine(TlsEngine):
+    """One side of one connection; made by `corenet.tls.engines`."""
+
+    def __dealloc__(self) -> None:
+        cdef LibSSL *lib = libssl()
+        free(self.sending)
+        if self.last_session != NULL:
+            lib.SSL_SESSION_free(self.last_session)
+        if self.bio != NULL:
+            lib.BIO_free(self.bio)
+
+    # --- ciphertext -----------------------------------------------------------------------------------------------
+
+    cdef int feed_bytes(self, const uint8_t *data, size_t length) except -1:
+        cdef Wire *wire = self.wire
+        cdef uint8_t *block
+        cdef size_t size, left = wire.kept_end - wire.kept_at
+        if length == 0:
+            return 0
+        if wire.kept_size - wire.kept_end < length:
+            if wire.kept_at:
+                memmove(wire.kept, wire.kept + wire.kept_at, left)
+                wire.kept_at = 0
+                wire.kept_end = left
+            if wire.kept_size - left < length:
+                # Room for more than these few bytes, unless they are the first.
+                size = left + length + min(wire.kept_size, <size_t>RECORD)
+                block = <uint8_t *>realloc(wire.kept, size)
+                if block == NULL:
+                    raise MemoryError
+                wire.kept_size = size
+                wire.kept = block
+        memcpy(wire.kept + wire.kept_end, data, length)
+        wire.kept_end += length
+        return 0
+
+    cdef object take(self, const char **data, size_t *length):
+        cdef Wire *wire = self.wire
+        if self.sending != NULL:
+            # Somebody is still sending what came before it.
+            length[0] = 0
+            return None
+        data[0] = <const char *>wire.out
+        length[0] = wire.out_end
+        # Ours now: whoever makes ciphertext meanwhile begins a new block.
+        self.sending = wire.out
+        wire.out = NULL
+        wire.out_end = wire.out_size = wire.out_hint = 0
+        self.has_ciphertext = False
+        return None
+
+    cdef int taken(self) except -1:
+        free(self.sending)
+        self.sending = NULL
+        return 0
+
+    cdef Py_ssize_t unread(self) except -1:
+        return <Py_ssize_t>(self.wire.kept_end - self.wire.kept_at + begun(&self.wire.scanner))
+
+    cdef Py_ssize_t unsent(self) except -1:
+        return <Py_ssize_t>self.wire.out_end
+
+    # --- handshake ------------------------------------------------------------------------------------------------
+
+    cdef bint step_handshake(self) except -1:
+        if self.busy:
+            return False
+        self.busy = True
+        try:
+            self.ssl_object.do_handshake()
+        except (WantRead, SyscallError):
+            return False
+        finally:
+            self.busy = False
+            self.has_ciphertext = self.wire.out_end > 0
+        self.judge()
+        self.established = True
+        self.wire.counting = True
+        self.wire.control = 0
+        return True
+
+    cdef int ask_staple(self) except -1:
+        libssl().SSL_ctrl(self.connection, SSL_CTRL_SET_TLSEXT_STATUS_TYPE, TLSEXT_STATUSTYPE_ocsp, NULL)
+        return 0
+
+    cdef bytes staple(self):
+        cdef const char *data = NULL
+        cdef long length = libssl().SSL_ctrl(
+            self.connection, SSL_CTRL_GET_TLSEXT_STATUS_OCSP_RESPONSE, 0, <void *>&data
+        )
+        return data[:length] if data != NULL and length > 0 else None
+
+    cdef bint resume(self, object session) except -1:
+        cdef LibSSL *lib = libssl()
+        if not lib.SSL_set_session(self.connection, (<TlsSession?>session).session):
+            lib.ERR_clear_error()
+            return False
+        # What is not new.
+        self.last_session = lib.SSL_get1_session(self.connection)
+        return True
+
+    cdef object new_session(self):
+        cdef LibSSL *lib = libssl()
+        cdef void *session = lib.SSL_get_session(self.connection)
+        if session == self.last_session or session == NULL:
+            return None
+        if self.last_session != NULL:
+            lib.SSL_SESSION_free(self.last_session)
+        # With a reference, so that no other session can have its address meanwhile.
+        self.last_session = lib.SSL_get1_session(self.connection)
+        if not lib.SSL_SESSION_is_resumable(session):
+            return None
+        return tls_session(self.connection, lib.SSL_get1_session(self.connection))
+
+    # --- plaintext ------------------------------------------------------------------------------------------------
+
+    cdef bint readable(self) noexcept:
+        return (
+            (self.wire.kept_end > self.wire.kept_at or libssl().SSL_pending(self.connection) > 0)
+            and not self.ended and self.failure is None and not self.busy
+        )
+
+    cdef int read_step(self, char *target, size_t room, size_t *got) except -1:
+        """One SSL_read: DATA, NOTHING, END or FAILED; the last two are remembered."""
+        cdef LibSSL *lib = libssl()
+        cdef int result
+        cdef size_t before = self.wire.out_end
+        if lib.ERR_peek_error():
+            lib.ERR_clear_error()
+        self.busy = True
+        result = lib.SSL_read_ex(self.connection, target, room, got)
+        self.busy = False
+        if self.wire.out_end != before:
+            # Answers that the protocol itself wanted, or an alert.
+            self.answers += self.wire.out_end - before
+            self.has_ciphertext = True
+        if result == 1:
+            self.wire.control = 0
+            return DATA
+        result = lib.SSL_get_error(self.connection, result)
+        if self.wire.flooded:
+            lib.ERR_clear_error()
+            self.failure = flooded()
+            return FAILED
+        if result == SSL_ERROR_WANT_READ or result == SSL_ERROR_WANT_WRITE:
+            return NOTHING
+        if result == SSL_ERROR_ZERO_RETURN:
+            self.ended = True
+            return END
+        self.failure = self.explain()
+        return FAILED
+
+    cdef object explain(self):
+        """The exception of the standard library for what OpenSSL's queue of errors holds."""
+        try:
+            self.ssl_core.read(1)
+        except Exception as error:
+            return error
+        finally:
+            libssl().ERR_clear_error()
+        return ssl.SSLError(1, "OpenSSL has failed without saying why")
+
+    cdef object decrypt(self, const uint8_t *data, size_t length):
+        cdef Wire *wire = self.wire
+        cdef LibSSL *lib = libssl()
+        cdef PyObject *found
+        cdef size_t bound, filled = 0, got = 0
+        if self.busy:
+            self.feed_bytes(data, length)
+            return None
+        if self.ended or self.failure is not None:
+            return None
+        # No plaintext is longer than what it came in: what lies here, in OpenSSL, and decrypted in OpenSSL.
+        bound = (
+            length + wire.kept_end - wire.kept_at + begun(&wire.scanner)
+            + <size_t>lib.SSL_pending(self.connection)
+        )
+        if bound == 0:
+            return None
+        found = new_bytes(NULL, bound)
+        wire.lent = data
+        wire.lent_left = length
+        try:
+            while filled < bound and self.read_step(start_of_bytes(found) + filled, bound - filled, &got) == DATA:
+                filled += got
+                if wire.lent_left == 0 and wire.kept_end == wire.kept_at and not lib.SSL_pending(self.connection):
+                    break
+            data = wire.lent
+            length = wire.lent_left
+            wire.lent = NULL
+            wire.lent_left = 0
+            if length and not self.ended and self.failure is None:
+                self.feed_bytes(data, length)
+            if filled == 0:
+                return None
+            shorten_bytes(&found, filled)
+            return <object>found
+        finally:
+            wire.lent = NULL
+            wire.lent_left = 0
+            Py_XDECREF(found)
+
+    cdef Py_ssize_t fill(self, object target) except -1:
+        cdef Py_buffer view
+        cdef size_t got = 0
+        cdef Py_ssize_t filled = 0
+        if not self.readable():
+            return 0
+        PyObject_GetBuffer(target, &view, PyBUF_SIMPLE | PyBUF_WRITABLE)
+        try:
+            while filled < view.len and self.readable():
+                if self.read_step(<char *>view.buf + filled, view.len - filled, &got) != DATA:
+                    break
+                filled += got
+        finally:
+            PyBuffer_Release(&view)
+        return filled
+
+    cdef Py_ssize_t write_record(self, object data) except -2:
+        cdef LibSSL *lib = libssl()
+        cdef Py_buffer view
+        cdef size_t written = 0
+        cdef size_t length
+        cdef const char *start
+        cdef int result
+        cdef bint held = not PyBytes_CheckExact(data)
+        if self.busy:
+            return -1
+        if held:
+            PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+            start = <const char *>view.buf
+            length = view.len
+        else:
+            start = PyBytes_AS_STRING(data)
+            length = PyBytes_GET_SIZE(data)
+        self.busy = True
+        if self.wire.out == NULL:
+            self.wire.out_hint = length + (length // RECORD + 1) * RECORD_OVERHEAD
+        if lib.ERR_peek_error():
+            lib.ERR_clear_error()
+        if length >= RELEASE_GIL:
+            with nogil:
+                result = lib.SSL_write_ex(self.connection, start, length, &written)
+        else:
+            result = lib.SSL_write_ex(self.connection, start, length, &written)
+        self.busy = False
+        self.has_ciphertext = self.wire.out_end > 0
+        if held:
+            PyBuffer_Release(&view)
+        if result == 1:
+            return <Py_ssize_t>written
+        result = lib.SSL_get_error(self.connection, result)
+        if result == SSL_ERROR_WANT_READ or result == SSL_ERROR_WANT_WRITE:
+            return -1
+        # It finds the error in the queue, as `explain` does.
+        return self.ssl_core.write(data)
+
+    # --- the end --------------------------------------------------------------------------------------------------
+
+    cdef bint step_shutdown(self) except -1:
+        if self.busy:
+            return False
+        self.busy = True
+        try:
+            self.ssl_core.shutdown()
+        except (WantRead, SyscallError):
+            return False
+        finally:
+            self.busy = False
+            self.has_ciphertext = self.wire.out_end > 0
+        return True
+
+    cdef int finish(self) except -1:
+        cdef LibSSL *lib = libssl()
+        if self.established and self.failure is None and not self.busy:
+            # OpenSSL would take an end without close_notify for a failure, after which a session is not resumed.
+            lib.SSL_set_shutdown(self.connection, lib.SSL_get_shutdown(self.connection) | SSL_SENT_SHUTDOWN)
+        return 0
+
+
+# --- sessions ---------------------------------------------------------------------------------------------------------
+
+@cython.final
+cdef class TlsSession:
+    """A session that may be resumed, as OpenSSL keeps it; `corenet.tls.sessions` decides for whom and for how long."""
+
+    def __init__(self) -> None:
+        raise TypeError("sessions come from connections")
+
+    def __dealloc__(self) -> None:
+        if self.session != NULL:
+            libssl().SSL_SESSION_free(self.session)
+
+    def resumable(self) -> bool:
+        """Tell whether it may still be offered: its connection has not failed, its certificate has not expired."""
+        cdef LibSSL *lib = libssl()
+        cdef void *certificate = lib.SSL_SESSION_get0_peer(self.session)
+        if not lib.SSL_SESSION_is_resumable(self.session):
+            return False
+        return certificate == NULL or lib.X509_cmp_current_time(lib.X509_get0_notAfter(certificate)) > 0
+
+
+cdef TlsSession tls_session(void *connection, void *session):
+    """`session` of this connection; the caller's reference to it is used up."""
+    cdef LibSSL *lib = libssl()
+    cdef TlsSession made = TlsSession.__new__(TlsSession)
+    cdef const unsigned char *ticket = NULL
+    cdef size_t length = 0
+    cdef void *chain = lib.SSL_get_peer_cert_chain(connection)
+    cdef int at, size
+    made.session = session
+    made.single_use = lib.SSL_SESSION_get_protocol_version(session) == TLS1_3_VERSION
+    made.lifetime = lib.SSL_SESSION_get_ticket_lifetime_hint(session)
+    lib.SSL_SESSION_get0_ticket(session, &ticket, &length)
+    made.octets = SESSION_STRUCT + length
+    if chain != NULL:
+        for at in range(lib.OPENSSL_sk_num(chain)):
+            size = lib.i2d_X509(lib.OPENSSL_sk_value(chain, at), NULL)
+            made.octets += PARSED * max(size, 0)
+    return made

@@ -1,0 +1,15 @@
+"""The error of certificates that OpenSSL accepts and we do not: pins that differ, staples that are missing or wrong."""
+
+import ssl
+
+__all__ = ["CertificateRefused"]
+
+
+class CertificateRefused(ssl.SSLCertVerificationError):
+    """A server's certificate was refused; the message is a sentence that says why."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(1, sentence)
+        self.verify_code = 0
+        self.verify_message = sentence
+        self.reason = "CERTIFICATE_VERIFY_FAILED"

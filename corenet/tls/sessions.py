@@ -1,0 +1,156 @@
+"""Sessions of client connections, kept to be resumed: for whom, how many, how long.
+
+A resumed handshake asks for no certificate: who resumes trusts what the full handshake has checked. So a session is
+used only where the same would be checked again with the same outcome. A cache belongs to one context and ends with it
+(`corenet.tls.context.ClientContext` empties it when its certificates, authorities, ciphers or protocols are changed);
+within it the key holds the host name, the port, and the settings of the context that matter to the check. A session is
+kept after a handshake that succeeded, for at most `TLS_SESSION_LIFETIME` seconds from the full one, however often it
+was renewed by resuming, and not longer than the certificate, the ticket and the staple are valid.
+
+A TLS 1.3 ticket is used once (RFC 8446 appendix C.4); a TLS 1.2 session may be used until a newer one takes its place.
+A child of a fork begins with an empty cache: parent and child would use the same tickets.
+"""
+
+import os
+import threading
+import time
+import weakref
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable
+
+from corenet.limits import (
+    TLS_SESSION_LIFETIME,
+    TLS_SESSION_OCTETS,
+    TLS_SESSION_SIZE,
+    TLS_SESSIONS,
+    TLS_SESSIONS_PER_ORIGIN,
+)
+from corenet.tls.openssl_engine import TlsSession
+
+__all__ = ["Resumption", "SessionCache"]
+
+_caches: "weakref.WeakSet[SessionCache]" = weakref.WeakSet()
+
+
+class SessionCache:
+    """Sessions by key, the key used longest ago first; safe from any thread. `clock` gives seconds since the epoch."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self.clock = clock
+        # How often it was emptied. As a part of a key it keeps away what older connections bring later.
+        self.generation = 0
+        self._sessions: OrderedDict[Hashable, deque[TlsSession]] = OrderedDict()
+        self._count = 0
+        self._octets = 0
+        # Taken again by finalizers that the collector runs in the middle of a call.
+        self._lock = threading.RLock()
+        _caches.add(self)
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def octets(self) -> int:
+        """Bytes that the kept sessions take, as far as they can be told."""
+        return self._octets
+
+    def put(self, key: Hashable, session: TlsSession) -> None:
+        """Keep `session` for `key`, in place of older ones when there are too many."""
+        if session.octets > TLS_SESSION_SIZE or session.expires <= self.clock():
+            return
+        with self._lock:
+            kept = self._sessions.setdefault(key, deque())
+            self._sessions.move_to_end(key)
+            while kept and (len(kept) >= TLS_SESSIONS_PER_ORIGIN or not session.single_use):
+                self._forget(kept.popleft())
+            kept.append(session)
+            self._count += 1
+            self._octets += session.octets
+            while self._count > TLS_SESSIONS or self._octets > TLS_SESSION_OCTETS:
+                self._drop(next(iter(self._sessions)))
+
+    def take(self, key: Hashable) -> TlsSession | None:
+        """Return the newest session of `key` that is still valid, None when there is none."""
+        now = self.clock()
+        with self._lock:
+            kept = self._sessions.get(key)
+            while kept:
+                session = kept[-1]
+                valid = now < session.expires and session.resumable()
+                if not valid or session.single_use:
+                    self._forget(kept.pop())
+                if valid:
+                    self._sessions.move_to_end(key)
+                    if not kept:
+                        del self._sessions[key]
+                    return session
+            self._sessions.pop(key, None)
+        return None
+
+    def discard(self, key: Hashable) -> None:
+        """Forget the sessions of `key`."""
+        with self._lock:
+            if key in self._sessions:
+                self._drop(key)
+
+    def clear(self) -> None:
+        """Forget all sessions."""
+        with self._lock:
+            self.generation += 1
+            self._sessions.clear()
+            self._count = self._octets = 0
+
+    def _drop(self, key: Hashable) -> None:
+        for session in self._sessions.pop(key):
+            self._forget(session)
+
+    def _forget(self, session: TlsSession) -> None:
+        self._count -= 1
+        self._octets -= session.octets
+
+    def _after_fork(self) -> None:
+        self._lock = threading.RLock()
+        self.clear()
+
+
+class Resumption:
+    """What one client connection has to do with the cache: the session that it offers, and those that it brings."""
+
+    __slots__ = ("_cache", "_key", "_trusted_until")
+
+    def __init__(self, cache: SessionCache, key: Hashable) -> None:
+        self._cache = cache
+        self._key = key
+        self._trusted_until = 0.0
+
+    def offer(self) -> TlsSession | None:
+        """Return the session to offer to the server, if there is one."""
+        session = self._cache.take(self._key)
+        if session is not None:
+            self._trusted_until = session.trusted_until
+        return session
+
+    def succeeded(self, reused: bool, valid_until: float) -> None:
+        """The handshake was `reused` or a full one, in which what was checked (the staple) is valid until
+        `valid_until`, in seconds since the epoch. Only now sessions are kept."""
+        if not reused:
+            self._trusted_until = min(self._cache.clock() + TLS_SESSION_LIFETIME, valid_until)
+
+    def failed(self) -> None:
+        """The handshake failed: nothing that is known of this server is used again."""
+        self._cache.discard(self._key)
+
+    def keep(self, session: TlsSession) -> None:
+        """Keep a session that the server has given."""
+        now = self._cache.clock()
+        session.trusted_until = self._trusted_until
+        session.expires = min(now + session.lifetime, self._trusted_until) if session.lifetime else self._trusted_until
+        self._cache.put(self._key, session)
+
+
+def _after_fork() -> None:
+    for cache in list(_caches):
+        cache._after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

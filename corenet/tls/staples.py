@@ -1,0 +1,240 @@
+"""OCSP staples: what a server hands over about the revocation of its own certificate, judged by the client.
+
+A staple counts when it was signed by the certificate's issuer, or by a responder to whom that issuer has given a
+certificate for this purpose (RFC 6960 section 4.2.2.2), names this certificate, and is neither from the future nor
+stale. What is wrong is said as a sentence (`CertificateRefused`). A certificate may demand a staple (TLS feature
+"status_request", RFC 7633): then a missing one is refused, too. A responder that answers with an error instead of a
+status has said nothing, which is the same as no staple.
+"""
+
+import datetime
+import hashlib
+import ssl
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from corenet.limits import TLS_STAPLE_AGE, TLS_STAPLE_SIZE, TLS_STAPLE_TOLERANCE
+from corenet.tls.der import public_key_bits, subject_public_key_info
+from corenet.tls.libssl import load
+from corenet.tls.refusal import CertificateRefused
+
+if TYPE_CHECKING:
+    from cryptography import x509
+    from cryptography.x509 import ocsp
+
+__all__ = ["judge_staple", "set_staple"]
+
+_TOLERANCE = datetime.timedelta(seconds=TLS_STAPLE_TOLERANCE)
+_LONGEST = datetime.timedelta(seconds=TLS_STAPLE_AGE)
+# The hashes of certificate identifiers, which need no collision resistance: SHA-1 is what responders use (RFC 5019).
+_ID_HASHES = {"sha1": hashlib.sha1, "sha256": hashlib.sha256, "sha384": hashlib.sha384, "sha512": hashlib.sha512}
+_SIGNATURE_HASHES = ("sha256", "sha384", "sha512")
+
+
+def set_staple(context: ssl.SSLContext, path: "str | PathLike[str] | None") -> float:
+    """Have a server's context staple the OCSP response (DER) of a file to the handshakes from now on; return until when
+    it will be sent, in seconds since the epoch. None ends stapling. Call it again when the file was renewed.
+
+    What clients would refuse is refused here: then the former staple stays. `ssl.SSLContext` objects of any server will
+    do, after their certificate was loaded; when the issuer's certificate is in that file, the signature is checked.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it holds no response that clients would accept.
+        RuntimeError: this Python's ssl cannot staple (`corenet.tls.tls_engine` says why).
+    """
+    from corenet.tls.stapling import certificates_of, hand_out
+
+    reason = load()
+    if reason is not None:
+        raise RuntimeError(f"OCSP responses cannot be stapled: {reason}")
+    if path is None:
+        hand_out(context, None, 0)
+        return 0.0
+    response = Path(path).read_bytes()
+    chain = certificates_of(context)
+    if not chain:
+        raise ValueError(f"{path}: the context has no certificate that this staple could be for")
+    try:
+        now = datetime.datetime.now(datetime.UTC)
+        until = judge_staple(response, chain, now, required=True, issuer_known=len(chain) > 1)
+    except CertificateRefused as error:
+        raise ValueError(f"{path}: {error.verify_message}") from None
+    hand_out(context, response, until - 2 * TLS_STAPLE_TOLERANCE)
+    return until - 2 * TLS_STAPLE_TOLERANCE
+
+
+def judge_staple(
+    staple: bytes | None,
+    chain: Sequence[bytes],
+    now: datetime.datetime,
+    *,
+    required: bool,
+    issuer_known: bool = True,
+) -> float:
+    """Return until when the staple vouches for the first certificate of `chain`, in seconds since the epoch; infinity
+    when there is none and none is needed.
+
+    `chain` is the verified one, in DER, the server's certificate first. `required` refuses a missing staple even when
+    the certificate does not demand one. Only a server that looks at its own staple may say that it has no certificate
+    of its issuer: what needs that is not checked then.
+
+    Raises:
+        CertificateRefused: the staple is missing, wrongly signed, stale, or says that the certificate was revoked.
+    """
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.x509 import ocsp
+
+    leaf = x509.load_der_x509_certificate(chain[0])
+    response = None
+    if staple:
+        if len(staple) > TLS_STAPLE_SIZE:
+            raise CertificateRefused(f"the OCSP staple has {len(staple)} bytes, more than {TLS_STAPLE_SIZE}")
+        try:
+            response = ocsp.load_der_ocsp_response(staple)
+            answered = response.response_status is ocsp.OCSPResponseStatus.SUCCESSFUL
+        except ValueError as error:
+            raise CertificateRefused(f"the OCSP staple cannot be read: {error}") from None
+        if not answered:
+            response = None
+    if response is None:
+        if _demands(leaf):
+            raise CertificateRefused("the certificate demands an OCSP staple (must-staple), and the server sent none")
+        if required:
+            raise CertificateRefused("the server sent no OCSP staple")
+        return float("inf")
+    if issuer_known and len(chain) < 2:
+        raise CertificateRefused("the issuer of the certificate is not known, so its OCSP staple cannot be checked")
+    try:
+        issuer = x509.load_der_x509_certificate(chain[1]) if issuer_known else None
+        found = _response_for(response, leaf, issuer)
+        if found is None:
+            raise CertificateRefused("the OCSP staple is for another certificate")
+        if issuer is not None:
+            _check_signature(response, issuer, now)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise CertificateRefused(f"the OCSP staple cannot be read: {error}") from None
+    if found.certificate_status is ocsp.OCSPCertStatus.REVOKED:
+        when = found.revocation_time_utc
+        why = f", reason: {found.revocation_reason.value}" if found.revocation_reason else ""
+        raise CertificateRefused(f"the certificate was revoked on {when:%Y-%m-%d}{why}, says its OCSP staple")
+    if found.certificate_status is not ocsp.OCSPCertStatus.GOOD:
+        raise CertificateRefused("the OCSP responder does not know the certificate, says the staple")
+    since = found.this_update_utc
+    until = min(found.next_update_utc or since + _LONGEST, since + _LONGEST)
+    if since > now + _TOLERANCE:
+        raise CertificateRefused(f"the OCSP staple begins at {since:%Y-%m-%d %H:%M} UTC; is the clock right?")
+    if until < now - _TOLERANCE:
+        raise CertificateRefused(f"the OCSP staple is stale: it was valid until {until:%Y-%m-%d %H:%M} UTC")
+    return (until + _TOLERANCE).timestamp()
+
+
+def _demands(leaf: "x509.Certificate") -> bool:
+    from cryptography import x509
+
+    try:
+        features = leaf.extensions.get_extension_for_class(x509.TLSFeature).value
+    except x509.ExtensionNotFound:
+        return False
+    except ValueError as error:
+        raise CertificateRefused(f"the extensions of the certificate cannot be read: {error}") from None
+    return x509.TLSFeatureType.status_request in features
+
+
+def _response_for(
+    response: "ocsp.OCSPResponse", leaf: "x509.Certificate", issuer: "x509.Certificate | None"
+) -> "ocsp.OCSPSingleResponse | None":
+    """The one of the responses that names `leaf` (RFC 6960 section 4.1.1)."""
+    name = leaf.issuer.public_bytes()
+    key = None if issuer is None else _key_bits(issuer)
+    for one in response.responses:
+        digest = _ID_HASHES.get(one.hash_algorithm.name)
+        if (
+            digest is not None
+            and one.serial_number == leaf.serial_number
+            and one.issuer_name_hash == digest(name).digest()
+            and (key is None or one.issuer_key_hash == digest(key).digest())
+        ):
+            return one
+    return None
+
+
+def _key_bits(certificate: "x509.Certificate") -> bytes:
+    """The bits of the public key, which key hashes are made of (RFC 6960 section 4.1.1)."""
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    return public_key_bits(subject_public_key_info(certificate.public_bytes(Encoding.DER)))
+
+
+def _check_signature(response: "ocsp.OCSPResponse", issuer: "x509.Certificate", now: datetime.datetime) -> None:
+    """Find who has signed, check that he may and that he has.
+
+    Raises:
+        CertificateRefused: nobody who may has signed.
+    """
+    candidates = [issuer, *response.certificates]
+    signers = [one for one in candidates if _is_responder(response, one)]
+    if not signers:
+        raise CertificateRefused("the OCSP staple does not hold the certificate of the one who has signed it")
+    signer = signers[0]
+    if signer is not issuer and not _same(signer, issuer):
+        _check_delegation(signer, issuer, now)
+    if not _verified(response, signer):
+        raise CertificateRefused("the signature of the OCSP staple is wrong")
+
+
+def _is_responder(response: "ocsp.OCSPResponse", certificate: "x509.Certificate") -> bool:
+    if response.responder_name is not None:
+        return response.responder_name == certificate.subject
+    return response.responder_key_hash == hashlib.sha1(_key_bits(certificate)).digest()
+
+
+def _same(one: "x509.Certificate", other: "x509.Certificate") -> bool:
+    """Tell whether it is the same authority: its name and its key."""
+    return one.subject == other.subject and _key_bits(one) == _key_bits(other)
+
+
+def _check_delegation(signer: "x509.Certificate", issuer: "x509.Certificate", now: datetime.datetime) -> None:
+    """RFC 6960 section 4.2.2.2: a responder's certificate comes from the issuer itself and says what it is for."""
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.x509.oid import ExtendedKeyUsageOID
+
+    try:
+        signer.verify_directly_issued_by(issuer)
+    except (InvalidSignature, ValueError, TypeError):
+        raise CertificateRefused("the OCSP staple is signed by somebody whom the issuer has not appointed") from None
+    try:
+        usage = signer.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        usage = x509.ExtendedKeyUsage([])
+    if ExtendedKeyUsageOID.OCSP_SIGNING not in usage:
+        raise CertificateRefused("the OCSP staple is signed with a certificate that is not meant for that")
+    if not signer.not_valid_before_utc - _TOLERANCE <= now <= signer.not_valid_after_utc + _TOLERANCE:
+        raise CertificateRefused("the certificate that the OCSP staple is signed with is not valid now")
+
+
+def _verified(response: "ocsp.OCSPResponse", signer: "x509.Certificate") -> bool:
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
+
+    key: Any = signer.public_key()
+    signed, signature = response.tbs_response_bytes, response.signature
+    try:
+        algorithm = response.signature_hash_algorithm
+        if algorithm is not None and algorithm.name not in _SIGNATURE_HASHES:
+            raise CertificateRefused(f"the OCSP staple is signed with {algorithm.name}, which is not trusted any more")
+        if isinstance(key, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey):
+            key.verify(signature, signed)
+        elif algorithm is not None and isinstance(key, rsa.RSAPublicKey):
+            key.verify(signature, signed, padding.PKCS1v15(), algorithm)
+        elif algorithm is not None and isinstance(key, ec.EllipticCurvePublicKey):
+            key.verify(signature, signed, ec.ECDSA(algorithm))
+        else:
+            return False
+    except (InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True

@@ -1,0 +1,3 @@
+from corenet.tls.engine import TlsEngine
+
+class StdlibEngine(TlsEngine): ...

@@ -1,0 +1,212 @@
+"""The TLS engine on the standard library alone: an SSLObject between two memory BIOs, driven record by record.
+
+It is used where libssl's functions are not to be had (`corenet.tls.libssl`), for SSLObjects of a class of the user's own,
+and for contexts with a `msg_callback`, whose errors the standard library must see.
+
+The standard library has no call that says "no whole record is here"; it raises, and making and catching that exception
+costs as much as decrypting a short message. So the engine follows the record headers of what it is fed and asks
+OpenSSL only when a record is complete, or when a header looks wrong and OpenSSL should say so. Reads are asked for with the size of the record, so that no buffer
+of 16 KiB is made for a short message. Ciphertext is fed in slices, because a memory BIO never shrinks.
+"""
+
+import ssl
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.memoryview cimport PyMemoryView_FromMemory
+from libc.stddef cimport size_t
+from libc.stdint cimport uint8_t
+
+from corenet.tls.engine cimport CONTROL_RECORDS, LONGEST_BODY, TlsEngine, flooded, scan_records
+
+from corenet.limits import TLS_COPY_BELOW, TLS_FEED_SIZE
+
+__all__ = ["StdlibEngine"]
+
+cdef extern from "Python.h":
+    enum:
+        PyBUF_READ
+
+cdef size_t COPY_BELOW = TLS_COPY_BELOW
+cdef size_t FEED = TLS_FEED_SIZE
+cdef object SSLObject = ssl.SSLObject
+cdef object WantRead = ssl.SSLWantReadError
+cdef object SyscallError = ssl.SSLSyscallError
+cdef object ZeroReturn = ssl.SSLZeroReturnError
+
+
+cdef StdlibEngine stdlib_engine(object ssl_object, object incoming, object outgoing, object policy):
+    """The engine of an SSLObject that was made with these two memory BIOs."""
+    cdef StdlibEngine made = StdlibEngine.__new__(StdlibEngine)
+    made.incoming = incoming
+    made.outgoing = outgoing
+    made.ssl_object = ssl_object
+    made.policy = policy
+    made.ssl_core = ssl_object
+    if type(ssl_object) is SSLObject:
+        made.ssl_core = ssl_object._sslobj
+    made.has_ciphertext = True
+    made.feed_size = FEED
+    return made
+
+
+@cython.final
+cdef class StdlibEngine(TlsEngine):
+    """One side of one connection; made by `corenet.tls.engines`."""
+
+    # --- ciphertext -----------------------------------------------------------------------------------------------
+
+    cdef int feed_bytes(self, const uint8_t *data, size_t length) except -1:
+        if length < COPY_BELOW:
+            self.incoming.write(PyBytes_FromStringAndSize(<const char *>data, length))
+        else:
+            self.incoming.write(PyMemoryView_FromMemory(<char *>data, length, PyBUF_READ))
+        self.records += scan_records(&self.scanner, data, length)
+        return 0
+
+    cdef object take(self, const char **data, size_t *length):
+        cdef bytes found
+        self.has_ciphertext = False
+        found = self.outgoing.read()
+        data[0] = PyBytes_AS_STRING(found)
+        length[0] = PyBytes_GET_SIZE(found)
+        return found
+
+    cdef Py_ssize_t unread(self) except -1:
+        return self.incoming.pending
+
+    cdef Py_ssize_t unsent(self) except -1:
+        return self.outgoing.pending
+
+    # --- handshake ------------------------------------------------------------------------------------------------
+
+    cdef bint step_handshake(self) except -1:
+        self.has_ciphertext = True
+        try:
+            self.ssl_object.do_handshake()
+        except (WantRead, SyscallError):
+            return False
+        self.judge()
+        self.established = True
+        # What came with the last flight was not counted apart from it: read until OpenSSL says that there is no more.
+        self.records = self.incoming.pending
+        self.scanner.last_size = LONGEST_BODY
+        self.counted = self.records == 0
+        return True
+
+    # --- plaintext ------------------------------------------------------------------------------------------------
+
+    cdef bint readable(self) noexcept:
+        return (self.records > 0 or self.has_partial_record) and not self.ended and self.failure is None
+
+    cdef int on_want_read(self) except -1:
+        """OpenSSL found less than the headers promised: messages of the protocol itself, which may want an answer."""
+        if self.counted:
+            self.control += self.records
+        self.counted = True
+        self.records = 0
+        self.has_partial_record = False
+        self.has_ciphertext = True
+        if self.control > CONTROL_RECORDS:
+            self.failure = flooded()
+        return 0
+
+    cdef void on_data(self) noexcept:
+        """Which of the records before the data held none is not known: they are not counted."""
+        self.control = 0
+        self.counted = False
+
+    cdef bytes read_record(self):
+        """The plaintext of one record; None when there is none."""
+        cdef bytes data
+        cdef Py_ssize_t size
+        if not self.readable():
+            return None
+        size = <Py_ssize_t>self.scanner.last_size if self.records == 1 and 0 < self.scanner.last_size <= LONGEST_BODY else LONGEST_BODY
+        try:
+            data = self.ssl_core.read(size)
+        except (WantRead, SyscallError):
+            self.on_want_read()
+            return None
+        except ZeroReturn:
+            self.ended = True
+            return None
+        except ssl.SSLError as error:
+            self.failure = error
+            return None
+        if PyBytes_GET_SIZE(data) == 0:
+            self.ended = True
+            return None
+        self.on_data()
+        self.has_partial_record = PyBytes_GET_SIZE(data) == size and self.ssl_core.pending() > 0
+        if not self.has_partial_record and self.records > 0:
+            self.records -= 1
+        return data
+
+    cdef object decrypt(self, const uint8_t *data, size_t length):
+        cdef bytes first = None
+        cdef bytes piece
+        cdef list pieces = None
+        cdef size_t step
+        cdef Py_ssize_t before = self.outgoing.pending
+        while True:
+            if length:
+                step = min(length, FEED)
+                self.feed_bytes(data, step)
+                data += step
+                length -= step
+            while (piece := self.read_record()) is not None:
+                if first is None:
+                    first = piece
+                elif pieces is None:
+                    pieces = [first, piece]
+                else:
+                    pieces.append(piece)
+            if length == 0 or self.ended or self.failure is not None:
+                break
+        self.answers += <Py_ssize_t>self.outgoing.pending - before
+        return first if pieces is None else b"".join(pieces)
+
+    cdef Py_ssize_t fill(self, object target) except -1:
+        cdef Py_ssize_t room = len(target)
+        cdef Py_ssize_t filled = 0
+        cdef Py_ssize_t got
+        cdef Py_ssize_t before = self.outgoing.pending
+        while filled < room and self.readable():
+            try:
+                got = self.ssl_core.read(room - filled, target if filled == 0 else memoryview(target)[filled:])
+            except (WantRead, SyscallError):
+                self.on_want_read()
+                break
+            except ZeroReturn:
+                got = 0
+            except ssl.SSLError as error:
+                self.failure = error
+                break
+            if got == 0:
+                self.ended = True
+                break
+            self.on_data()
+            self.has_partial_record = got == room - filled and self.ssl_core.pending() > 0
+            if not self.has_partial_record and self.records > 0:
+                self.records -= 1
+            filled += got
+        self.answers += <Py_ssize_t>self.outgoing.pending - before
+        return filled
+
+    cdef Py_ssize_t write_record(self, object data) except -2:
+        self.has_ciphertext = True
+        try:
+            return self.ssl_core.write(data)
+        except (WantRead, SyscallError):
+            return -1
+
+    # --- the end --------------------------------------------------------------------------------------------------
+
+    cdef bint step_shutdown(self) except -1:
+        self.has_ciphertext = True
+        try:
+            self.ssl_core.shutdown()
+        except (WantRead, SyscallError):
+            return False
+        return True

@@ -1,0 +1,308 @@
+"""Queries to servers over HTTPS (RFC 8484): POST with application/dns-message, over HTTP/2 or HTTP/1.1 by ALPN.
+
+Connections, slots, waiting and timeouts are those of `stream_upstream`, TLS and its checks those of `tls_upstream`.
+Over HTTP/2 a connection carries as many queries as the server permits, over HTTP/1.1 one at a time: the others of the
+connection wait in `_unsent`. Both codecs are those of `corenet.http`, without I/O, and bound what a server can send.
+
+A response counts when its status is 200, its type is application/dns-message, and the message in it is the reply to the
+query of its request (`match.is_reply`; the id is 0, RFC 8484 section 4.1). Redirects are not followed, because the name
+and the pins of the configuration would not hold for another server. A query that is no longer wanted resets its HTTP/2
+stream, or closes its HTTP/1.1 connection, whose next response would be its own.
+
+States of a query on a connection: in `_unsent` (not sent), in `_responses` (sent; its response is incomplete), or
+finished. `pending` holds those of both.
+"""
+
+import asyncio
+import time
+from collections import deque
+from typing import Any
+
+from corenet.http.errors import HttpError, RemoteProtocolError
+from corenet.http.events import Data, End, Event, Informational, Request, Response
+from corenet.http.h1 import H1Codec
+from corenet.http.h2 import H2Connection
+from corenet.http.h2_events import CANCEL, Goaway, SettingsReceived, StreamReset, error_name
+from corenet.http.headers import Headers
+from resolver import limits
+from resolver.effects import FailureKind
+from resolver.net.match import is_reply, make_packet
+from resolver.net.stream_upstream import ServerQueue, StreamQuery, query_flags
+from resolver.net.tls_client import ConnectionFacts
+from resolver.net.tls_upstream import TlsConnection, TlsUpstream, with_options
+from resolver.wire import consts as c
+from resolver.wire.message import MessageView
+
+__all__ = ["MEDIA_TYPE", "HttpsUpstream", "request_fields", "response_problem"]
+
+MEDIA_TYPE = "application/dns-message"
+POST = b"POST"
+OK = 200
+HTTP2 = 20
+
+
+def request_fields(host: str, size: int) -> list[tuple[bytes, bytes]]:
+    """The fields of a request with a message of `size` octets. Each cached response would need its age subtracted from
+    the TTLs (RFC 8484 section 5.1), so caches on the way are told to keep none."""
+    media = MEDIA_TYPE.encode("ascii")
+    return [
+        (b"host", host.encode("ascii")),
+        (b"accept", media),
+        (b"content-type", media),
+        (b"content-length", str(size).encode("ascii")),
+        (b"cache-control", b"no-store"),
+    ]
+
+
+def response_problem(status: int, headers: Headers) -> str:
+    """Why a response has no DNS message; empty when it has one."""
+    if 300 <= status < 400:
+        return f"HTTP status {status}: redirects are not followed; configure the address and the path of the target"
+    if status != OK:
+        return f"HTTP status {status}"
+    media = (headers.get("content-type") or "").partition(";")[0].strip().lower()
+    if media != MEDIA_TYPE:
+        return f"the response has the content type {media[:60]!r} instead of {MEDIA_TYPE}"
+    if headers.get("content-encoding", "identity").strip().lower() != "identity":
+        return "the response has a content coding, which the query did not permit"
+    return ""
+
+
+class _Exchange:
+    """The response to one query, as far as it has arrived."""
+
+    __slots__ = ("body", "entry", "status_seen", "stream")
+
+    def __init__(self, entry: StreamQuery, stream: int) -> None:
+        self.entry = entry
+        self.stream = stream
+        self.body = bytearray()
+        self.status_seen = False
+
+
+class HttpsConnection(TlsConnection):
+    """One connection over HTTPS; the docstring of the module has the states."""
+
+    def __init__(self, owner: "HttpsUpstream", server: ServerQueue) -> None:
+        super().__init__(owner, server)
+        self._h1: H1Codec | None = None
+        self._h2: H2Connection | None = None
+        self._unsent: deque[StreamQuery] = deque()
+        self._responses: dict[int, _Exchange] = {}
+        """By stream of HTTP/2, or 0."""
+        encryption = server.server.encryption
+        assert encryption is not None
+        self._path = encryption.path.encode("ascii")
+        address = server.server.address
+        host = encryption.name or address
+        host = f"[{host}]" if ":" in host else host
+        self._host = host if server.server.port == 443 else f"{host}:{server.server.port}"
+
+    # --- queries ------------------------------------------------------------------------------------------------------
+
+    def encode(self, entry: StreamQuery) -> bytes:
+        ask = entry.ask
+        packet = make_packet(ask.qname, ask.qtype, 0, flags=query_flags(ask), payload=ask.edns_payload, do=ask.do)
+        return packet if ask.edns_payload is None else with_options(packet, keepalive=False)
+
+    def established(self, transport: asyncio.BaseTransport) -> ConnectionFacts:
+        facts = super().established(transport)
+        ssl_object: Any = facts.ssl_object
+        if ssl_object.selected_alpn_protocol() == "h2":
+            facts.http = "2"
+            self._h2 = H2Connection(max_head=limits.DOH_REPLY_HEAD)
+        else:
+            facts.http = "1.1"
+            self._h1 = H1Codec(max_head=limits.DOH_REPLY_HEAD)
+            self.capacity = self.spread = 1
+        return facts
+
+    def send(self, entry: StreamQuery) -> None:
+        self._unsent.append(entry)
+        self._send_next()
+
+    def _send_next(self) -> None:
+        """Send what the protocol permits now."""
+        transport = self.transport
+        if transport is None:
+            return
+        if self._h2 is not None:
+            while self._unsent and self._h2.can_open:
+                entry = self._unsent.popleft()
+                request = Request(POST, self._path, request_fields(self._host, len(entry.packet)), HTTP2)
+                stream = self._h2.send_request(request)
+                self._h2.send_data(stream, entry.packet, True)
+                self._responses[stream] = _Exchange(entry, stream)
+                self.owner.sent += 1
+            self._flush()
+        elif self._h1 is not None and self._unsent and not self._responses:
+            entry = self._unsent.popleft()
+            fields = request_fields(self._host, len(entry.packet))
+            head = self._h1.send_request(POST, self._path, fields, -1)
+            self._responses[0] = _Exchange(entry, 0)
+            self.owner.sent += 1
+            transport.write(head + self._h1.send(Data(entry.packet)) + self._h1.send(End()))
+
+    def _flush(self) -> None:
+        assert self._h2 is not None
+        data = self._h2.data_to_send()
+        if data and self.transport is not None:
+            self.transport.write(data)
+
+    def forget(self, entry: StreamQuery) -> None:
+        exchange = next((one for one in self._responses.values() if one.entry is entry), None)
+        if exchange is not None:
+            del self._responses[exchange.stream]
+            if self._h2 is None:
+                self.closing = True
+                self._leave_unsent()
+            elif self._h2.is_open(exchange.stream):
+                self._h2.reset(exchange.stream, CANCEL)
+                self._flush()
+        elif entry in self._unsent:
+            self._unsent.remove(entry)
+        super().forget(entry)
+
+    # --- responses ----------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if self._h2 is not None and not self.closing:
+            self._flush()
+
+    def data_received(self, data: bytes) -> None:
+        owner = self.owner
+        try:
+            if self._h2 is not None:
+                for stream, event in self._h2.feed(data, owner.loop.time()):
+                    self._event(stream, event)
+            elif self._h1 is not None:
+                if not self._responses:
+                    raise RemoteProtocolError("a response without a request")
+                for one in self._h1.feed(data):
+                    self._event(0, one)
+        except HttpError as error:
+            if self._h2 is not None:
+                self._flush()
+            self.connection_failed(owner.text(f"not HTTP: {error}", self.server.server), FailureKind.MALFORMED)
+            self.close()
+        else:
+            self._send_next()
+        if owner.after_batch is not None:
+            owner.after_batch()
+
+    def _event(self, stream: int, event: Event) -> None:
+        if isinstance(event, Goaway):
+            self.closing = True
+            self._leave_unsent()
+            return
+        if isinstance(event, SettingsReceived):
+            assert self._h2 is not None
+            self.capacity = max(min(self.owner.pipeline, self._h2.stream_limit), 1)
+            self.owner.feed_waiting(self.server)
+            return
+        exchange = self._responses.get(stream)
+        if exchange is None:
+            if isinstance(event, Data) and self._h2 is not None:
+                self._h2.acknowledge(stream, len(event.data))
+            return
+        entry = exchange.entry
+        if isinstance(event, Informational):
+            return
+        if isinstance(event, Response):
+            exchange.status_seen = True
+            problem = response_problem(event.status, event.headers)
+            if problem:
+                kind = FailureKind.MALFORMED if event.status == OK else FailureKind.NETWORK
+                self._fail(entry, kind, problem)
+        elif isinstance(event, Data):
+            if self._h2 is not None:
+                self._h2.acknowledge(stream, len(event.data))
+            if len(exchange.body) + len(event.data) > c.MESSAGE_MAX:
+                self._fail(entry, FailureKind.MALFORMED, f"the response is larger than {c.MESSAGE_MAX} bytes")
+                return
+            exchange.body += event.data
+        elif isinstance(event, End):
+            self._complete(exchange)
+        elif isinstance(event, StreamReset):
+            del self._responses[stream]
+            if event.unprocessed:
+                self._retry(entry, "the server did not process the request")
+            else:
+                reason = event.reason or error_name(event.code)
+                self._fail(entry, FailureKind.NETWORK, f"the HTTP/2 stream was reset: {reason}")
+
+    def _complete(self, exchange: _Exchange) -> None:
+        """A response is complete: it is the reply, or the query fails."""
+        del self._responses[exchange.stream]
+        if self._h1 is not None:
+            if self._h1.reusable:
+                self._h1.next_cycle()
+            else:
+                self.closing = True
+                self._leave_unsent()
+        message = bytes(exchange.body)
+        if is_reply(exchange.entry.packet, message, allow_no_question=True):
+            self.accept(exchange.entry, message)
+        else:
+            self.owner.unwanted_replies += 1
+            self._fail(exchange.entry, FailureKind.MALFORMED, "the response is not the reply to its query")
+
+    def _fail(self, entry: StreamQuery, kind: FailureKind, what: str) -> None:
+        entry.fail(kind, self.owner.text(what, self.server.server))
+
+    def _leave_unsent(self) -> None:
+        """The connection is `closing`: queries that were not sent go to another one."""
+        if self.owner.closed:
+            return
+        unsent, self._unsent = self._unsent, deque()
+        for entry in unsent:
+            del self.pending[entry.identity]
+            entry.connection = None
+            self.owner.assign(entry)
+        if not self.pending:
+            self.close()
+
+    def _retry(self, entry: StreamQuery, what: str) -> None:
+        """Send `entry` on another connection, once and at the cost of a packet of its budget."""
+        spent = entry.charge_packet()
+        if entry.retried or spent is not None:
+            if spent is not None:
+                entry.finish(spent)
+            else:
+                self._fail(entry, FailureKind.NETWORK, what)
+            return
+        entry.retried = True
+        self.forget(entry)
+        entry.connection = None
+        self.owner.assign(entry)
+
+    def note_reply(self, view: MessageView) -> None:
+        """The keepalive option is not used over HTTPS, which has its own rules."""
+        self.last_reply = time.monotonic()
+
+    def connection_failed(self, text: str, kind: FailureKind = FailureKind.NETWORK) -> None:
+        self._unsent.clear()
+        self._responses.clear()
+        super().connection_failed(text, kind)
+
+    def evict(self) -> None:
+        self._unsent.clear()
+        self._responses.clear()
+        super().evict()
+
+
+class HttpsUpstream(TlsUpstream):
+    """All outgoing connections over HTTPS."""
+
+    transport_name = "HTTPS"
+    connection_type = HttpsConnection
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        per_server: int = limits.HTTPS_UPSTREAMS_PER_SERVER,
+        **options: Any,
+    ) -> None:
+        super().__init__(loop, per_server=per_server, **options)

@@ -1,0 +1,195 @@
+"""Queries to servers over TLS (RFC 7858). Connections, slots, pipelining and matching are those of `stream_upstream`.
+
+It differs from TCP in this: a connection begins with a handshake, which the timeout of its queries includes. The server
+must prove its name or one of its pinned keys (`resolver.upstream_address`); there is no other way to a reply, and no
+query is ever sent unencrypted. Queries are padded to blocks (RFC 8467 section 4.1). The server's idle timeout (RFC
+7828) is used up to `TLS_UPSTREAM_IDLE_MAX`. Sessions are resumed.
+
+These servers come from the configuration only. They have slots of their own, so that servers of public zones cannot use
+them up.
+"""
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from resolver import limits
+from resolver.effects import FailureKind, Server
+from resolver.net.log_limit import LimitedWarning
+from resolver.net.match import make_packet
+from resolver.net.stream_upstream import (
+    ServerQueue,
+    StreamConnection,
+    StreamQuery,
+    StreamUpstream,
+    logger,
+    query_flags,
+)
+from resolver.net.tls_client import ConnectionFacts, TlsContexts, check_pins, sentence, server_hostname
+from resolver.wire import consts as c
+from resolver.wire.message import MessageView
+
+if TYPE_CHECKING:
+    import ssl
+
+__all__ = ["TlsConnection", "TlsUpstream", "with_options"]
+
+OPTION_HEAD = 4
+KEEPALIVE = c.OPTION_KEEPALIVE.to_bytes(2, "big") + b"\0\0"
+KEEPALIVE_SIZE = 2
+KEEPALIVE_UNIT = 0.1  # seconds (RFC 7828 section 3.1)
+BLOCK = limits.QUERY_PADDING_BLOCK
+
+
+def with_options(packet: bytes, *, keepalive: bool) -> bytes:
+    """Add padding to whole blocks, and the keepalive option, to a query whose last record is an OPT without options."""
+    options = KEEPALIVE if keepalive else b""
+    fill = -(len(packet) + len(options) + OPTION_HEAD) % BLOCK
+    options += c.OPTION_PADDING.to_bytes(2, "big") + fill.to_bytes(2, "big") + bytes(fill)
+    return packet[:-2] + len(options).to_bytes(2, "big") + options
+
+
+class TlsConnection(StreamConnection):
+    """One connection over TLS. `facts` is None until the handshake is complete."""
+
+    owner: "TlsUpstream"
+
+    def __init__(self, owner: "TlsUpstream", server: ServerQueue) -> None:
+        super().__init__(owner, server)
+        self.began = time.monotonic()
+        self.spread = limits.TLS_UPSTREAM_SPREAD
+        self.last_reply = 0.0
+        self.context: ssl.SSLContext | None = None
+        self.facts: ConnectionFacts | None = None
+
+    def encode(self, entry: StreamQuery) -> bytes:
+        ask = entry.ask
+        packet = make_packet(
+            ask.qname, ask.qtype, entry.identity, flags=query_flags(ask), payload=ask.edns_payload, do=ask.do
+        )
+        return packet if ask.edns_payload is None else with_options(packet, keepalive=True)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert self.context is not None
+        try:
+            check_pins(transport, self.context)
+        except OSError as error:
+            kind, text = self.owner.explain_refusal(error, self.server.server)
+            self.connection_failed(text, kind)
+        else:
+            self.facts = self.established(transport)
+            self.owner.handshakes += 1
+            ssl_object: Any = self.facts.ssl_object
+            self.owner.resumed += bool(ssl_object.session_reused)
+        super().connection_made(transport)
+
+    def established(self, transport: asyncio.BaseTransport) -> ConnectionFacts:
+        """The handshake is complete, and the server is authenticated."""
+        return ConnectionFacts(transport.get_extra_info("ssl_object"), time.monotonic() - self.began)
+
+    def end_transport(self, transport: asyncio.Transport) -> None:
+        """Close an idle connection with close_notify, so that its session can be resumed; abort a busy one."""
+        if self.pending or self.facts is None or self.owner.closed:
+            transport.abort()
+        else:
+            self.owner.ending.add(transport)
+            transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.owner.ending.discard(self.transport)
+        super().connection_lost(exc)
+
+    def note_timeout(self, entry: StreamQuery) -> None:
+        """A recursive server is slow for some names. The connection is left only when nothing came since the query."""
+        if self.last_reply < entry.started:
+            self.closing = True
+
+    def note_reply(self, view: MessageView) -> None:
+        """Use the server's idle timeout. 0 means that it wants no further query (RFC 7828 section 3.3.2)."""
+        self.last_reply = time.monotonic()
+        value = None if view.edns is None else view.edns.get(c.OPTION_KEEPALIVE)
+        if value is None or len(value) != KEEPALIVE_SIZE:
+            return
+        self.idle_seconds = min(int.from_bytes(value, "big") * KEEPALIVE_UNIT, limits.TLS_UPSTREAM_IDLE_MAX)
+        if not self.idle_seconds:
+            self.closing = True
+
+    def description(self) -> ConnectionFacts | None:
+        return self.facts
+
+
+class TlsUpstream(StreamUpstream):
+    """All outgoing connections over TLS. `contexts` may be shared with other upstreams."""
+
+    transport_name = "TLS"
+    connection_type: type[StreamConnection] = TlsConnection
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        contexts: TlsContexts,
+        idle_seconds: float = limits.TLS_UPSTREAM_IDLE,
+        connections: int = limits.TLS_UPSTREAMS,
+        **options: Any,
+    ) -> None:
+        super().__init__(loop, idle_seconds=idle_seconds, connections=connections, **options)
+        self.contexts = contexts
+        self.ending: set[asyncio.Transport | None] = set()
+        """Transports that wait for close_notify of the server, at most `TLS_UPSTREAM_SHUTDOWN` seconds."""
+        self.handshakes = 0
+        self.resumed = 0
+        self.refused = 0
+        self._refusals = LimitedWarning(logger, different=limits.TLS_UPSTREAM_WARNINGS)
+
+    def close(self) -> None:
+        super().close()
+        for transport in list(self.ending):
+            assert transport is not None
+            transport.abort()
+
+    async def open_transport(self, connection: StreamConnection) -> None:
+        assert isinstance(connection, TlsConnection)
+        server = connection.server.server
+        assert server.encryption is not None
+        connection.context = await self.contexts.get(server.encryption)
+        connection.began = time.monotonic()
+        await self.loop.create_connection(
+            lambda: connection,
+            server.address,
+            server.port,
+            local_addr=self.source_address(server.address),
+            ssl=connection.context,
+            server_hostname=server_hostname(server),
+            ssl_handshake_timeout=limits.TLS_UPSTREAM_HANDSHAKE,
+            ssl_shutdown_timeout=limits.TLS_UPSTREAM_SHUTDOWN,
+        )
+
+    def explain_refusal(self, error: Exception, server: Server) -> tuple[FailureKind, str]:
+        reason = sentence(error)
+        if reason is None and isinstance(error, ConnectionError) and error.errno is None:
+            reason = "the server ended the connection during the handshake"
+        if reason is None:
+            return super().explain_refusal(error, server)
+        self.refused += 1
+        text = self.text(reason, server)
+        self._refusals.warn("upstream: %s", text)
+        return FailureKind.NETWORK, text
+
+    def explain_loss(self, error: Exception | None, server: Server) -> tuple[FailureKind, str]:
+        reason = None if error is None else sentence(error)
+        if reason is None:
+            return super().explain_loss(error, server)
+        return FailureKind.NETWORK, self.text(f"connection lost: {reason}", server)
+
+    def text(self, what: str, server: Server) -> str:
+        name = server.encryption.name if server.encryption is not None else ""
+        shown = f"{server.address} ({name})" if name and name != server.address else server.address
+        return f"{shown} port {server.port} over {self.transport_name}: {what}"
+
+    def statistics(self) -> dict[str, int]:
+        return super().statistics() | {
+            "handshakes": self.handshakes,
+            "resumed": self.resumed,
+            "refused": self.refused,
+        }

@@ -1,0 +1,363 @@
+"""Sessions that are resumed: between our own client and server, and when they are not."""
+
+import asyncio
+import gc
+import os
+import ssl
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.certs import Leaf
+from support.tls_engines import ENGINES
+from support.tls_pair import Greeted, Listening, leaf, ours, server_context
+from support.twin import Recorder
+
+from corenet.limits import (
+    TLS_SESSION_LIFETIME,
+    TLS_SESSION_OCTETS,
+    TLS_SESSION_SIZE,
+    TLS_SESSIONS,
+    TLS_SESSIONS_PER_ORIGIN,
+)
+from corenet.tls import client_context, use_engine
+from corenet.tls.sessions import Resumption, SessionCache
+
+__all__ = ["leaf", "ours", "server_context"]
+
+VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
+pytestmark = pytest.mark.skipif("openssl" not in ENGINES, reason="libssl is not to be had in this Python")
+
+
+async def visits(server: ssl.SSLContext, clients: list[ssl.SSLContext]) -> list[bool]:
+    """Connect once with each of the contexts, to one server; was the session resumed?"""
+    async with Listening(server) as listening:
+        return [await listening.visit(context) for context in clients]
+
+
+@pytest.fixture
+def native(each_tls_engine: str) -> Iterator[None]:
+    """The engine that resumes, also while the other one is tested."""
+    use_engine("openssl")
+    yield
+    use_engine(each_tls_engine)
+
+
+def context_of(leaf: tuple[Leaf, Path], version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3, **options: Any) -> Any:
+    context = client_context(cafile=leaf[1], **options)
+    context.maximum_version = version
+    return context
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_second_connection_is_resumed(
+    version: ssl.TLSVersion, ours: Any, each_tls_engine: str, leaf: tuple[Leaf, Path], server_context: ssl.SSLContext
+) -> None:
+    context = context_of(leaf, version)
+    native = each_tls_engine == "openssl"
+    assert ours(visits(server_context, [context] * 4)) == [False, native, native, native]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda context, leaf: context.load_verify_locations(cafile=leaf[1]),
+        lambda context, leaf: context.load_cert_chain(leaf[0].certificate, leaf[0].key),
+        lambda context, leaf: context.set_alpn_protocols(["http/1.1", "h2"]),
+        lambda context, leaf: context.set_ciphers("ECDHE+AESGCM"),
+        lambda context, leaf: context.set_default_verify_paths(),
+        lambda context, leaf: setattr(context, "verify_flags", context.verify_flags & ~ssl.VERIFY_X509_STRICT),
+        lambda context, leaf: setattr(context, "check_hostname", False),
+        lambda context, leaf: setattr(context, "hostname_checks_common_name", True),
+        lambda context, leaf: setattr(context, "minimum_version", ssl.TLSVersion.TLSv1_3),
+        lambda context, leaf: setattr(context, "options", context.options ^ ssl.OP_CIPHER_SERVER_PREFERENCE),
+    ],
+)
+def test_changed_context_begins_anew(
+    change: Callable[[Any, Any], None],
+    ours: Any,
+    native: None,
+    leaf: tuple[Leaf, Path],
+    server_context: ssl.SSLContext,
+) -> None:
+    """A session never stands in for a check that would now be another one."""
+    context = context_of(leaf)
+
+    async def main() -> None:
+        async with Listening(server_context) as listening:
+            assert [await listening.visit(context), await listening.visit(context)] == [False, True]
+            change(context, leaf)
+            assert [await listening.visit(context), await listening.visit(context)] == [False, True]
+
+    ours(main())
+
+
+def test_connection_that_is_older_than_the_change_brings_nothing(
+    ours: Any, native: None, leaf: tuple[Leaf, Path], server_context: ssl.SSLContext
+) -> None:
+    """A ticket that comes after the context was changed belongs to what was checked before."""
+    context = context_of(leaf)
+
+    async def main() -> None:
+        class Changing(Greeted):
+            def connection_made(self, transport: Any) -> None:
+                super().connection_made(transport)
+                # Before any ticket was read.
+                context.load_cert_chain(leaf[0].certificate, leaf[0].key)
+
+        async with Listening(server_context) as listening:
+            _, protocol = await asyncio.get_running_loop().create_connection(
+                Changing, *listening.server.sockets[0].getsockname(), ssl=context, server_hostname="localhost"
+            )
+            assert await protocol.lost is None
+            assert not await listening.visit(context)
+            assert await listening.visit(context)
+
+    ours(main())
+
+
+def test_change_between_making_and_connecting(native: None, leaf: tuple[Leaf, Path]) -> None:
+    """A connection has the settings of the moment in which it was made, and so has the key of its session."""
+    context = client_context(cafile=leaf[1])
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    before = context.trust()  # type: ignore[attr-defined]
+    context.verify_mode = ssl.CERT_REQUIRED
+    assert context.trust() != before  # type: ignore[attr-defined]
+
+
+def test_verification_that_was_off_proves_nothing(
+    ours: Any, native: None, leaf: tuple[Leaf, Path], server_context: ssl.SSLContext
+) -> None:
+    """Sessions of unverified handshakes are not used once verification is on."""
+    context = client_context(cafile=leaf[1])
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        async with Listening(server_context) as listening:
+            assert not await listening.visit(context, "other.example")
+            assert await listening.visit(context, "other.example")
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.check_hostname = True
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await listening.visit(context, "other.example")
+
+    ours(main())
+
+
+def test_each_name_port_and_context_has_its_own(
+    ours: Any, native: None, leaf: tuple[Leaf, Path], server_context: ssl.SSLContext
+) -> None:
+    context, other = context_of(leaf), context_of(leaf)
+
+    async def main() -> None:
+        async with Listening(server_context) as one, Listening(server_context) as two:
+            assert [await one.visit(context), await one.visit(context)] == [False, True]
+            assert not await one.visit(other)
+            assert not await two.visit(context)
+            # Another name, for which the same certificate is good.
+            assert not await one.visit(context, "127.0.0.1")
+            # Names are the same in any case of letters.
+            assert await one.visit(context, "LOCALHOST")
+
+    ours(main())
+
+
+def test_end_without_close_notify_spoils_no_session(
+    ours: Any, native: None, leaf: tuple[Leaf, Path], server_context: ssl.SSLContext
+) -> None:
+    """Clients that abort a connection, after a timeout for one, may resume its session all the same."""
+    context = context_of(leaf)
+
+    async def main() -> None:
+        class Aborting(Recorder):
+            def data_received(self, data: bytes) -> None:
+                super().data_received(data)
+                self.transport.abort()
+
+        async with Listening(server_context) as listening:
+            _, protocol = await asyncio.get_running_loop().create_connection(
+                Aborting, *listening.server.sockets[0].getsockname(), ssl=context, server_hostname="localhost"
+            )
+            assert await protocol.lost is None
+            del protocol
+            gc.collect()
+            assert await listening.visit(context)
+
+    ours(main())
+
+
+def test_failed_handshake_leaves_no_session(
+    ours: Any, native: None, leaf: tuple[Leaf, Path], server_context: ssl.SSLContext
+) -> None:
+    context = context_of(leaf)
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        async with Listening(server_context) as listening:
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await listening.visit(context, "wrong.example")
+
+    ours(main())
+    assert len(context.sessions) == 0
+
+
+def test_failed_handshake_forgets_what_was_known() -> None:
+    cache = SessionCache()
+    cache.put("key", session())
+    Resumption(cache, "key").failed()
+    assert cache.take("key") is None
+
+
+def test_resumption_can_be_left_out(ours: Any, leaf: tuple[Leaf, Path], server_context: ssl.SSLContext) -> None:
+    assert ours(visits(server_context, [context_of(leaf, resume=False)] * 2)) == [False, False]
+
+
+def test_users_contexts_are_left_alone(ours: Any, leaf: tuple[Leaf, Path], server_context: ssl.SSLContext) -> None:
+    context = ssl.create_default_context(cafile=str(leaf[1]))
+    assert ours(visits(server_context, [context] * 2)) == [False, False]
+
+
+def test_sessions_end_with_their_context(leaf: tuple[Leaf, Path]) -> None:
+    context = context_of(leaf)
+    cache = weakref.ref(context.sessions)
+    del context
+    gc.collect()
+    assert cache() is None
+
+
+# --- the cache --------------------------------------------------------------------------------------------------------
+
+
+class Fake:
+    """A session of a server of the imagination."""
+
+    def __init__(self, single_use: bool = True, octets: int = 1000, lifetime: int = 0) -> None:
+        self.single_use = single_use
+        self.octets = octets
+        self.lifetime = lifetime
+        self.expires = self.trusted_until = 1e9
+        self.good = True
+
+    def resumable(self) -> bool:
+        return self.good
+
+
+def session(**options: Any) -> Any:
+    return Fake(**options)
+
+
+def test_ticket_is_used_once_and_the_newest_first() -> None:
+    cache = SessionCache(lambda: 0)
+    first, second = session(), session()
+    cache.put("key", first)
+    cache.put("key", second)
+    assert [cache.take("key"), cache.take("key"), cache.take("key")] == [second, first, None]
+    assert (len(cache), cache.octets) == (0, 0)
+
+
+def test_old_session_is_used_until_a_new_one_comes() -> None:
+    cache = SessionCache(lambda: 0)
+    first, second = session(single_use=False), session(single_use=False)
+    cache.put("key", first)
+    assert cache.take("key") is cache.take("key") is first
+    cache.put("key", second)
+    assert (cache.take("key"), len(cache)) == (second, 1)
+
+
+def test_bounds() -> None:
+    cache = SessionCache(lambda: 0)
+    for _ in range(TLS_SESSIONS_PER_ORIGIN + 3):
+        cache.put("one", session())
+    assert len(cache) == TLS_SESSIONS_PER_ORIGIN
+    for number in range(TLS_SESSIONS):
+        cache.put(number, session())
+    assert len(cache) == TLS_SESSIONS
+    assert cache.take("one") is None
+    cache.put("large", session(octets=TLS_SESSION_SIZE + 1))
+    assert cache.take("large") is None
+    for number in range(TLS_SESSION_OCTETS // TLS_SESSION_SIZE + 5):
+        cache.put(("big", number), session(octets=TLS_SESSION_SIZE))
+    assert cache.octets <= TLS_SESSION_OCTETS
+    cache.clear()
+    assert (len(cache), cache.octets) == (0, 0)
+
+
+def test_key_used_longest_ago_goes_first() -> None:
+    cache = SessionCache(lambda: 0)
+    for number in range(TLS_SESSIONS):
+        cache.put(number, session(single_use=False))
+    assert cache.take(0) is not None
+    cache.put("new", session())
+    assert cache.take(0) is not None
+    assert cache.take(1) is None
+
+
+def test_time_and_what_openssl_says_end_a_session() -> None:
+    now = 0.0
+    cache = SessionCache(lambda: now)
+    for made in (bad := session(), late := session()):
+        cache.put("key", made)
+    bad.good = False
+    late.expires = 10
+    now = 10
+    assert cache.take("key") is None
+    assert len(cache) == 0
+    cache.put("key", late)
+    assert len(cache) == 0
+
+
+def test_resuming_again_and_again_does_not_prolong_trust() -> None:
+    """A day after the full handshake the certificate is looked at again, however new the ticket is."""
+    now = 1000.0
+    cache = SessionCache(lambda: now)
+    opening = Resumption(cache, "key")
+    assert opening.offer() is None
+    opening.succeeded(False, float("inf"))
+    opening.keep(session())
+    for _ in range(3):
+        now += TLS_SESSION_LIFETIME / 4
+        following = Resumption(cache, "key")
+        assert following.offer() is not None
+        following.succeeded(True, float("inf"))
+        following.keep(session(lifetime=7 * 86_400))
+    now += TLS_SESSION_LIFETIME / 4
+    assert Resumption(cache, "key").offer() is None
+
+
+def test_lifetimes_of_ticket_and_staple() -> None:
+    now = 1000.0
+    cache = SessionCache(lambda: now)
+    for lifetime, valid_until, expected in ((60, 1e9, 1060), (600, 1100, 1100), (0, 1100, 1100)):
+        opening = Resumption(cache, "key")
+        opening.succeeded(False, valid_until)
+        made = session(lifetime=lifetime)
+        opening.keep(made)
+        assert made.expires == expected
+
+
+def test_child_of_a_fork_begins_with_none() -> None:
+    cache = SessionCache(lambda: 0)
+    cache.put("key", session())
+    child = os.fork()
+    if not child:
+        os._exit(7 if cache.take("key") is None and len(cache) == 0 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert cache.take("key") is not None
+
+
+def test_fake_has_the_shape_of_a_real_one(
+    ours: Any, native: None, leaf: tuple[Leaf, Path], server_context: ssl.SSLContext
+) -> None:
+    context = context_of(leaf)
+    ours(visits(server_context, [context]))
+    for kept in context.sessions._sessions.values():
+        real = kept[-1]
+        assert real.single_use and real.resumable()
+        assert 1000 < real.octets < TLS_SESSION_SIZE
+        assert real.lifetime > 0
+        assert real.expires <= real.trusted_until

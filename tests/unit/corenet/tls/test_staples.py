@@ -1,0 +1,360 @@
+"""OCSP staples: good ones, each kind of wrong one, and a server of ours that hands them out."""
+
+import asyncio
+import contextlib
+import datetime
+import math
+import ssl
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.x509 import ocsp
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from support.certs import Authority, Leaf
+from support.tls_engines import ENGINES
+from support.tls_pair import Listening, ours
+
+from corenet.limits import TLS_STAPLE_AGE, TLS_STAPLE_SIZE, TLS_STAPLE_TOLERANCE
+from corenet.tls import CertificateRefused, client_context, set_staple, use_engine
+from corenet.tls.staples import judge_staple
+
+__all__ = ["ours"]
+
+NOW = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+HOUR = datetime.timedelta(hours=1)
+DER = serialization.Encoding.DER
+native = pytest.mark.skipif("openssl" not in ENGINES, reason="libssl is not to be had in this Python")
+
+
+@dataclass
+class World:
+    """An authority, a leaf of it, and staples as one likes them."""
+
+    authority: Authority
+    leaf: Leaf
+
+    @property
+    def certificate(self) -> x509.Certificate:
+        return x509.load_pem_x509_certificate(self.leaf.certificate.read_bytes())
+
+    @property
+    def chain(self) -> list[bytes]:
+        return [self.certificate.public_bytes(DER), self.authority.certificate.public_bytes(DER)]
+
+    def staple(
+        self,
+        *,
+        status: ocsp.OCSPCertStatus = ocsp.OCSPCertStatus.GOOD,
+        since: datetime.datetime = NOW - HOUR,
+        until: datetime.datetime | None = NOW + HOUR,
+        of: x509.Certificate | None = None,
+        signer: tuple[x509.Certificate, Any] | None = None,
+        sent_along: bool = True,
+        identifier: hashes.HashAlgorithm | None = None,
+        by_name: bool = False,
+    ) -> bytes:
+        revoked = status is ocsp.OCSPCertStatus.REVOKED
+        builder = ocsp.OCSPResponseBuilder().add_response(
+            cert=of or self.certificate,
+            issuer=self.authority.certificate,
+            algorithm=identifier or hashes.SHA1(),
+            cert_status=status,
+            this_update=since,
+            next_update=until,
+            revocation_time=NOW - HOUR if revoked else None,
+            revocation_reason=x509.ReasonFlags.key_compromise if revoked else None,
+        )
+        certificate, key = signer or (self.authority.certificate, self.authority.key)
+        encoding = ocsp.OCSPResponderEncoding.NAME if by_name else ocsp.OCSPResponderEncoding.HASH
+        builder = builder.responder_id(encoding, certificate)
+        if signer and sent_along:
+            builder = builder.certificates([certificate])
+        algorithm = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+        return builder.sign(key, algorithm).public_bytes(DER)
+
+    def responder(
+        self, key: Any = None, *, usage: Any = ExtendedKeyUsageOID.OCSP_SIGNING, issuer: Any = None, days: int = 5
+    ) -> tuple[x509.Certificate, Any]:
+        """A responder with a certificate of the authority, or of whoever has the key `issuer`."""
+        key = key or ec.generate_private_key(ec.SECP256R1())
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "responder")]))
+            .issuer_name(self.authority.certificate.subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(NOW - datetime.timedelta(days=20))
+            .not_valid_after(NOW + datetime.timedelta(days=days))
+        )
+        if usage is not None:
+            builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        return builder.sign(issuer or self.authority.key, hashes.SHA256()), key
+
+    def impostor(self, key: ec.EllipticCurvePrivateKey) -> tuple[x509.Certificate, Any]:
+        """Somebody with the authority's name and a key of his own."""
+        builder = x509.CertificateBuilder(self.authority.certificate.subject, self.authority.certificate.subject)
+        builder = builder.public_key(key.public_key()).serial_number(1)
+        builder = builder.not_valid_before(NOW - HOUR).not_valid_after(NOW + HOUR)
+        return builder.sign(key, hashes.SHA256()), key
+
+    def judge(self, staple: bytes | None, **options: Any) -> float:
+        return judge_staple(staple, self.chain, NOW, **{"required": False, **options})
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    authority = Authority(tmp_path_factory.mktemp("staples"))
+    return World(authority, authority.leaf("localhost", "127.0.0.1"))
+
+
+@pytest.fixture(scope="module")
+def demanding(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """One whose certificate demands a staple."""
+    authority = Authority(tmp_path_factory.mktemp("demanding"))
+    return World(authority, authority.leaf("localhost", "127.0.0.1", must_staple=True))
+
+
+# --- judged -----------------------------------------------------------------------------------------------------------
+
+
+def test_good_staples(world: World) -> None:
+    until = (NOW + HOUR).timestamp() + TLS_STAPLE_TOLERANCE
+    assert world.judge(world.staple()) == until
+    for identifier in (hashes.SHA256(), hashes.SHA384(), hashes.SHA512()):
+        assert world.judge(world.staple(identifier=identifier)) == until
+    assert world.judge(world.staple(by_name=True)) == until
+    for key in (None, rsa.generate_private_key(65537, 2048), ed25519.Ed25519PrivateKey.generate()):
+        for by_name in (False, True):
+            assert world.judge(world.staple(signer=world.responder(key), by_name=by_name)) == until
+
+
+def test_time_is_bounded(world: World) -> None:
+    """A staple that says nothing of its end, or promises a year, is good for ten days."""
+    longest = (NOW - HOUR).timestamp() + TLS_STAPLE_AGE + TLS_STAPLE_TOLERANCE
+    assert world.judge(world.staple(until=None)) == longest
+    assert world.judge(world.staple(until=NOW + 9000 * HOUR)) == longest
+
+
+def test_clocks_may_differ(world: World) -> None:
+    little = datetime.timedelta(seconds=TLS_STAPLE_TOLERANCE - 1)
+    assert world.judge(world.staple(since=NOW + little, until=NOW + HOUR)) > NOW.timestamp()
+    assert world.judge(world.staple(until=NOW - little)) > NOW.timestamp()
+
+
+def refused(world: World, staple: bytes | None, sentence: str, **options: Any) -> None:
+    with pytest.raises(CertificateRefused, match=sentence):
+        world.judge(staple, **options)
+
+
+def test_what_the_responder_says(world: World) -> None:
+    refused(
+        world,
+        world.staple(status=ocsp.OCSPCertStatus.REVOKED),
+        f"revoked on {NOW - HOUR:%Y-%m-%d}, reason: keyCompromise",
+    )
+    refused(world, world.staple(status=ocsp.OCSPCertStatus.UNKNOWN), "does not know the certificate")
+
+
+def test_wrong_times(world: World) -> None:
+    beyond = datetime.timedelta(seconds=TLS_STAPLE_TOLERANCE + 1)
+    refused(world, world.staple(until=NOW - beyond), "is stale: it was valid until")
+    refused(world, world.staple(since=NOW + beyond, until=NOW + HOUR), "is the clock right")
+    old = NOW - datetime.timedelta(seconds=TLS_STAPLE_AGE + TLS_STAPLE_TOLERANCE + 1)
+    refused(world, world.staple(since=old, until=None), "is stale")
+    refused(world, world.staple(since=old, until=NOW + HOUR), "is stale")
+
+
+def test_wrong_signers(world: World, demanding: World) -> None:
+    stranger = ec.generate_private_key(ec.SECP256R1())
+    # In the name of the authority, with another key.
+    for sent_along in (False, True):
+        forged = world.staple(signer=world.impostor(stranger), by_name=True, sent_along=sent_along)
+        refused(world, forged, "signature .* is wrong")
+    changed = bytearray(world.staple())
+    changed[-1] ^= 1
+    refused(world, bytes(changed), "signature .* is wrong|cannot be read")
+    # Of nobody whom the authority has appointed.
+    refused(world, world.staple(signer=world.responder(issuer=stranger)), "has not appointed")
+    other = (demanding.authority.certificate, demanding.authority.key)
+    refused(world, world.staple(signer=other), "not appointed|wrong")
+    refused(world, world.staple(signer=world.responder(usage=None)), "not meant for that")
+    refused(world, world.staple(signer=world.responder(usage=ExtendedKeyUsageOID.SERVER_AUTH)), "not meant for that")
+    refused(world, world.staple(signer=world.responder(days=-10)), "not valid now")
+    refused(world, world.staple(signer=world.responder(), sent_along=False), "does not hold the certificate")
+    # A server that signs for itself.
+    own = serialization.load_pem_private_key(world.leaf.key.read_bytes(), None)
+    refused(world, world.staple(signer=(world.certificate, own)), "not meant for that")
+    # sha256WithRSAEncryption made sha1WithRSAEncryption; that library does not sign so any more.
+    strong = world.staple(signer=world.responder(rsa.generate_private_key(65537, 2048)))
+    oid = bytes.fromhex("2a864886f70d0101")
+    assert strong.count(oid + b"\x0b") == 1
+    refused(world, strong.replace(oid + b"\x0b", oid + b"\x05"), "sha1")
+
+
+def test_another_certificate(world: World, demanding: World) -> None:
+    other = world.authority.leaf("localhost", file="other")
+    certificate = x509.load_pem_x509_certificate(other.certificate.read_bytes())
+    refused(world, world.staple(of=certificate), "for another certificate")
+    refused(world, demanding.staple(), "for another certificate")
+
+
+def test_missing_ones(world: World, demanding: World) -> None:
+    later = ocsp.OCSPResponseBuilder.build_unsuccessful(ocsp.OCSPResponseStatus.TRY_LATER).public_bytes(DER)
+    for nothing in (None, b"", later):
+        assert world.judge(nothing) == math.inf
+        refused(world, nothing, "sent no OCSP staple", required=True)
+        refused(demanding, nothing, "must-staple")
+    assert demanding.judge(demanding.staple()) > NOW.timestamp()
+
+
+def test_nonsense(world: World) -> None:
+    good = world.staple()
+    refused(world, b"\x30\x03\x0a\x01", "cannot be read")
+    refused(world, bytes(TLS_STAPLE_SIZE + 1), "more than")
+    for cut in range(1, len(good)):
+        with pytest.raises(CertificateRefused):
+            world.judge(good[:cut])
+    for at in range(len(good)):
+        broken = bytearray(good)
+        broken[at] ^= 0x55
+        with contextlib.suppress(CertificateRefused):
+            world.judge(bytes(broken))
+            # The one place that no signature covers: an error response in its stead says nothing.
+            assert ocsp.load_der_ocsp_response(bytes(broken)).response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL
+
+
+# --- asked for and handed out -----------------------------------------------------------------------------------------
+
+
+def server_of(world: World) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(world.leaf.certificate, world.leaf.key)
+    return context
+
+
+def shake(ours: Any, server: ssl.SSLContext, client: ssl.SSLContext) -> bool:
+    """One connection; was its session resumed?"""
+
+    async def main() -> bool:
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        async with Listening(server) as listening:
+            return await listening.visit(client)
+
+    return bool(ours(main()))
+
+
+@pytest.fixture
+def openssl(each_tls_engine: str) -> Any:
+    """The engine that sees staples, also while the other one is tested."""
+    use_engine("openssl")
+    yield
+    use_engine(each_tls_engine)
+
+
+@native
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_from_our_server_to_our_client(
+    version: ssl.TLSVersion, ours: Any, openssl: None, demanding: World, tmp_path: Path
+) -> None:
+    server = server_of(demanding)
+    client = client_context(cafile=demanding.authority.cafile, staples="required")
+    client.maximum_version = version
+    with pytest.raises(CertificateRefused, match="must-staple"):
+        shake(ours, server, client)
+    file = tmp_path / "staple.der"
+    file.write_bytes(demanding.staple())
+    until = set_staple(server, file)
+    assert until == (NOW + HOUR).timestamp() - TLS_STAPLE_TOLERANCE
+    assert shake(ours, server, client) is False
+    # Resumed, without another look, and no longer than the staple was good for.
+    kept = [one for many in client.sessions._sessions.values() for one in many]  # type: ignore[attr-defined]
+    assert kept and all(one.trusted_until <= (NOW + HOUR).timestamp() + TLS_STAPLE_TOLERANCE for one in kept)
+    # Nobody is forced to ask.
+    shake(ours, server, client_context(cafile=demanding.authority.cafile))
+    set_staple(server, None)
+    with pytest.raises(CertificateRefused, match="must-staple"):
+        shake(ours, server, client_context(cafile=demanding.authority.cafile, staples="asked"))
+
+
+@native
+def test_renewed_staple_is_handed_out(ours: Any, openssl: None, world: World, tmp_path: Path) -> None:
+    server, client = server_of(world), client_context(cafile=world.authority.cafile, staples="required", resume=False)
+    file = tmp_path / "staple.der"
+    for hours in (1, 2):
+        file.write_bytes(world.staple(until=NOW + hours * HOUR))
+        assert set_staple(server, file) == (NOW + hours * HOUR).timestamp() - TLS_STAPLE_TOLERANCE
+        shake(ours, server, client)
+
+
+@native
+def test_file_that_clients_would_refuse(
+    ours: Any, openssl: None, world: World, demanding: World, tmp_path: Path
+) -> None:
+    """It is refused with its name, and the former one stays."""
+    server, client = server_of(world), client_context(cafile=world.authority.cafile, staples="required", resume=False)
+    file = tmp_path / "staple.der"
+    file.write_bytes(world.staple())
+    set_staple(server, file)
+    for wrong, sentence in (
+        (b"", "sent no OCSP staple"),
+        (b"nonsense", "cannot be read"),
+        (world.staple(until=NOW - 2 * HOUR, since=NOW - 3 * HOUR), "stale"),
+        (world.staple(status=ocsp.OCSPCertStatus.REVOKED), "revoked"),
+        (demanding.staple(), "another certificate"),
+    ):
+        file.write_bytes(wrong)
+        with pytest.raises(ValueError, match=rf"staple\.der: .*{sentence}"):
+            set_staple(server, file)
+    with pytest.raises(OSError, match="nowhere"):
+        set_staple(server, tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="no certificate"):
+        set_staple(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), file)
+    shake(ours, server, client)
+
+
+@native
+def test_signature_is_checked_where_the_issuer_is_in_the_file(world: World, tmp_path: Path) -> None:
+    whole = tmp_path / "chain.pem"
+    whole.write_bytes(world.leaf.certificate.read_bytes() + world.authority.cafile.read_bytes())
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(whole, world.leaf.key)
+    file = tmp_path / "staple.der"
+    file.write_bytes(world.staple(signer=world.impostor(ec.generate_private_key(ec.SECP256R1())), by_name=True))
+    with pytest.raises(ValueError, match="signature"):
+        set_staple(server, file)
+    set_staple(server_of(world), file)
+
+
+@native
+def test_engine_that_sees_no_staples(ours: Any, each_tls_engine: str, demanding: World) -> None:
+    use_engine("stdlib")
+    try:
+        client = client_context(cafile=demanding.authority.cafile, staples="required")
+        with pytest.raises(CertificateRefused, match="cannot see any"):
+            shake(ours, server_of(demanding), client)
+        shake(ours, server_of(demanding), client_context(cafile=demanding.authority.cafile, staples="asked"))
+    finally:
+        use_engine(each_tls_engine)
+
+
+def test_word_that_is_none() -> None:
+    with pytest.raises(ValueError, match="no, asked, required"):
+        client_context(verify=False, staples="maybe")  # type: ignore[arg-type]
+
+
+def test_python_that_cannot_staple() -> None:
+    code = (
+        "import _ssl, ssl; from corenet.tls import set_staple\n"
+        "_ssl.__file__ = '/lib/nowhere.so'\n"
+        "try: set_staple(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), None)\n"
+        "except RuntimeError as error: print(error)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == "OCSP responses cannot be stapled: the module _ssl cannot be opened\n"
