@@ -611,8 +611,8 @@ QUIC_CONNECTION_ID_MIN = 8
 """bytes: The shortest connection id that a client's first packet may choose for us (RFC 9000 section 7.2). From shorter
 ones others could guess the keys of the first packets."""
 QUIC_DATAGRAM = 1200
-"""bytes: Datagrams that begin a connection have at least this size (RFC 9000 section 14.1); what is sent never has more,
-which passes on every path."""
+"""bytes: Datagrams that begin a connection have at least this size (RFC 9000 section 14.1); what is sent never has
+more, which passes on every path."""
 QUIC_WINDOW = 128 << 10
 """bytes: Octets that a client may send on one stream, or on all streams of a connection, ahead of what was read. One
 query has at most 64 KiB."""

@@ -351,7 +351,7 @@ class ListenerSettings:
     protocol: str = option(
         "dns",
         '"dns" is UDP and TCP without encryption, "tls" is DNS over TLS (RFC 7858), "https" is DNS over HTTPS (RFC 8484'
-        " over HTTP/2 and HTTP/1.1), \"quic\" is DNS over QUIC (RFC 9250). The last three need tls.certificate, and quic"
+        ' over HTTP/2 and HTTP/1.1), "quic" is DNS over QUIC (RFC 9250). The last three need tls.certificate, and quic'
         " needs qh3 (pip install 'corenet-resolver[quic]').",
     )
     allow: tuple[str, ...] = option(

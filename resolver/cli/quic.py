@@ -133,6 +133,9 @@ class _Connection(asyncio.DatagramProtocol):
                 self._fail(f"the server has reset the stream: {_code(event.error_code)}")
             elif isinstance(event, events.ConnectionTerminated):
                 reason = event.reason_phrase or _code(event.error_code)
+                name = self._configuration.server_name
+                if not self.established and "certificate" in reason:
+                    reason += f"; it must be valid for {name}"
                 self._fail(f"the connection was ended: {reason}")
         for data, _ in self._quic.datagrams_to_send(self._loop.time()):
             self._transport.sendto(data)

@@ -5,8 +5,8 @@ the old ones in use. Files whose content has not changed keep their contexts: a 
 tickets, so clients go on resuming their sessions after a reload that was about something else. Workers share the
 contexts that were made before the fork, and with them that key.
 
-DNS over QUIC uses the library `qh3`, which is installed as an extra and imported only when a listener needs it. It has no
-contexts, so its configuration objects take their place here.
+DNS over QUIC uses the library `qh3`, which is installed as an extra and imported only when a listener needs it. It has
+no contexts, so its configuration objects take their place here.
 """
 
 import importlib.util

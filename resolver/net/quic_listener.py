@@ -10,16 +10,16 @@ A datagram goes through these steps; each reason to drop one is counted:
 2. Another one must be an Initial packet of `QUIC_DATAGRAM` octets. For another version the answer is a Version
    Negotiation packet, which is smaller than the datagram.
 3. A valid token proves the client's address: the connection gets its slot at once, as a TCP connection does.
-4. Without one, up to `QUIC_UNVALIDATED` handshakes are begun, which get their slots when they are completed. The library
-   sends at most three times what it has received until then. Above that number the answer is a Retry packet with a
+4. Without one, up to `QUIC_UNVALIDATED` handshakes are begun, which get their slots when they are completed. The
+   library sends at most three times what it has received until then. Above that number the answer is a Retry packet with a
    token, for which nothing is kept. So forged addresses use up no slot of anybody, and cannot keep others out.
 
 States of a connection: handshake, open, closed. A closed one is forgotten after its CONNECTION_CLOSE was sent: what
 still comes for it is dropped, and a client that has not received it notices by its idle timeout.
 
 States of a stream (`_Stream`): reading its message; waiting for a turn, while the connection has as many unanswered
-queries as it may have; waiting for its reply; and gone, when the reply was given to the library. The library permits 100
-streams of a client at the same time, so there are never more of them.
+queries as it may have; waiting for its reply; and gone, when the reply was given to the library. The library permits
+100 streams of a client at the same time, so there are never more of them.
 
 There is no 0-RTT and no session resumption, because no session tickets are issued: 0-RTT could be replayed (RFC 9250
 section 4.5).
@@ -206,7 +206,7 @@ class QuicListener(TlsListener, asyncio.DatagramProtocol):
                 client.receive(data, peer)
             return
         version = header.version
-        if version is None or version == VERSION_1 and header.kind != INITIAL:
+        if version is None or (version == VERSION_1 and header.kind != INITIAL):
             self._drop("unknown connection")
         elif not version:
             self._drop("not QUIC")  # Version Negotiation of a server: answering it would be a loop
@@ -250,7 +250,7 @@ class QuicListener(TlsListener, asyncio.DatagramProtocol):
             return
         client = QuicClient(self, peer)
         if original is not None:
-            if not self.admit(client):
+            if not self.admit(cast(Any, client)):
                 return
         else:
             self._unvalidated[client] = None
@@ -282,7 +282,7 @@ class QuicListener(TlsListener, asyncio.DatagramProtocol):
         self.handshakes += 1
         if client in self._unvalidated:
             del self._unvalidated[client]
-            return self.admit(client)
+            return self.admit(cast(Any, client))
         return True
 
     def note_broken(self, rule: str) -> None:

@@ -1,7 +1,7 @@
 """What we read ourselves of DNS over QUIC: headers of datagrams, tokens of Retry packets, and the octets of streams.
 
-A header that is accepted lies within its datagram, a token opens only as it was made, and a stream gives at most the one
-message that was sent on it.
+A header that is accepted lies within its datagram, a token opens only as it was made, and a stream gives at most the
+one message that was sent on it.
 """
 
 from resolver import limits

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from qh3.quic.configuration import QuicConfiguration
 from support import waiting
 from support.certs import Authority
 from support.quic_client import QuicPeer, client_configuration
@@ -24,8 +25,6 @@ from resolver.net.udp_listener import open_udp_socket
 from resolver.policy import AccessTable
 from resolver.wire import consts as c
 from resolver.wire.message import MessageView
-
-QuicConfiguration = pytest.importorskip("qh3.quic.configuration").QuicConfiguration
 
 PATIENCE = 20.0
 Body = Callable[[], Coroutine[None, None, None]]
@@ -166,9 +165,13 @@ def test_streams_come_back(run: Callable[[Body], None], keys: Keys) -> None:
         assert listener.queries == 300
         await until(lambda: listener._slots)
         (client,) = listener._slots
-        with pytest.raises(ValueError, match="limit"):
+
+        def flood() -> None:
             for _ in range(150):
                 peer.send(GOOD[:3], end=False)
+
+        with pytest.raises(ValueError, match="limit"):
+            flood()
         stream = min(peer.quic._created_local_stream_ids - peer.ended)
         peer.send(GOOD[3:], stream=stream)
         await peer.reply(stream)
@@ -273,7 +276,8 @@ def test_a_unidirectional_stream_ends_the_connection(run: Callable[[Body], None]
 
 
 def test_another_alpn_gets_no_connection(run: Callable[[Body], None], keys: Keys) -> None:
-    """It takes two seconds, because the library keeps a failed connection for three times its retransmission timeout."""
+    """It takes two seconds, because the library keeps a failed connection for three retransmission timeouts."""
+
     async def body() -> None:
         listener = await serve(Parts(), keys)
         peer = await QuicPeer.start(listener.address, keys.client(alpn="h3"))

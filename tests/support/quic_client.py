@@ -13,7 +13,9 @@ from qh3.quic.connection import QuicConnection
 __all__ = ["QuicPeer", "client_configuration"]
 
 
-def client_configuration(cafile: Path, name: str = "dns.example", alpn: str = "doq", **options: Any) -> QuicConfiguration:
+def client_configuration(
+    cafile: Path, name: str = "dns.example", alpn: str = "doq", **options: Any
+) -> QuicConfiguration:
     """A client's configuration that trusts `cafile`."""
     return QuicConfiguration(
         is_client=True,

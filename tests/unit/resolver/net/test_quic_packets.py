@@ -1,6 +1,7 @@
 """Headers of QUIC packets and tokens of Retry packets, read by us; the library is the oracle for headers."""
 
 import pytest
+from qh3.quic import packet
 
 from resolver import limits
 from resolver.net.quic_packets import CONNECTION_ID, VERSION_1, make_token, open_token, parse_header
@@ -19,7 +20,6 @@ def initial(*, destination: bytes = b"d" * 8, source: bytes = b"s" * 5, token: b
 @pytest.mark.parametrize("token", [b"", b"t", b"t" * 63, b"t" * 64, b"t" * 300])
 @pytest.mark.parametrize("destination", [b"", b"d", b"d" * 20])
 def test_initial_packets_as_the_library_reads_them(token: bytes, destination: bytes) -> None:
-    packet = pytest.importorskip("qh3.quic.packet")
     data = initial(destination=destination, token=token)
     ours, theirs = parse_header(data), packet.pull_quic_header(packet.Buffer(data=data), CONNECTION_ID)
     assert ours is not None
