@@ -616,6 +616,8 @@ more, which passes on every path."""
 QUIC_WINDOW = 128 << 10
 """bytes: Octets that a client may send on one stream, or on all streams of a connection, ahead of what was read. One
 query has at most 64 KiB."""
+QUIC_UPSTREAM_WINDOW = 1 << 20
+"""bytes: Octets that a server may send on all streams of a connection ahead of what was read."""
 QUIC_HELD = 128 << 10
 """bytes: Octets of incomplete and waiting queries that one connection may hold. A usual query has some hundred."""
 LISTENERS = 256

@@ -21,7 +21,7 @@ from resolver.options import (
     option,
     parse_endpoint,
 )
-from resolver.upstream_address import HTTPS, PIN_PREFIX, TLS, parse_upstream
+from resolver.upstream_address import HTTPS, PIN_PREFIX, QUIC, TLS, parse_upstream
 
 __all__ = [
     "LISTENER_PORTS",
@@ -79,7 +79,7 @@ def _check_upstreams(
         if encryption is None:
             continue
         if encryption.protocol not in permitted:
-            raise ValueError(f"addresses: {text!r}: authoritative servers are not queried over HTTPS; write tls://")
+            raise ValueError(f"addresses: {text!r}: authoritative servers are queried over TLS only; write tls://")
         if not (encryption.authenticated or allow_unauthenticated):
             raise ValueError(f"addresses: {text!r} has no name and no pin, so anyone on the path could answer; add"
                              f" #NAME, or #{PIN_PREFIX}HASH"
@@ -118,9 +118,9 @@ class ForwardZone:
         (),
         "Recursive resolvers for this zone, fastest first; a port other than 53 follows a colon. An empty list takes"
         " this zone out of a wider forward zone: its names are resolved from the root. tls://ADDRESS#NAME is queried"
-        " over TLS (RFC 7858), https://ADDRESS/dns-query#NAME over HTTPS (RFC 8484); the certificate must be valid for"
-        " NAME. sha256//HASH after NAME and a comma, or instead of NAME, pins a public key. Either all servers of a"
-        " zone are encrypted or none.",
+        " over TLS (RFC 7858), https://ADDRESS/dns-query#NAME over HTTPS (RFC 8484), quic://ADDRESS#NAME over QUIC (RFC"
+        " 9250, pip install 'corenet-resolver[quic]'); the certificate must be valid for NAME. sha256//HASH after NAME"
+        " and a comma, or instead of NAME, pins a public key. Either all servers of a zone are encrypted or none.",
     )
     forward_first: bool = option(
         False, "When all of these resolvers fail, resolve from the root instead of answering SERVFAIL."
@@ -134,7 +134,10 @@ class ForwardZone:
     def __post_init__(self) -> None:
         check_names((self.zone,), "zone")
         _check_upstreams(
-            self.addresses, (TLS, HTTPS), "forward_first" if self.forward_first else "", self.allow_unauthenticated
+            self.addresses,
+            (TLS, HTTPS, QUIC),
+            "forward_first" if self.forward_first else "",
+            self.allow_unauthenticated,
         )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import idna
 
 from resolver.limits import DIG_TIMEOUT, EDNS_PAYLOAD, UPSTREAM_PORT
-from resolver.upstream_address import DEFAULT_PATH, DEFAULT_PORTS, HTTPS, TLS, Encryption, check_pin
+from resolver.upstream_address import DEFAULT_PATH, DEFAULT_PORTS, HTTPS, QUIC, TLS, Encryption, check_pin
 from resolver.wire import consts as c
 from resolver.wire import name as names
 
@@ -107,8 +107,6 @@ class Request:
 SWITCHES = ("trace", "short", "json", "tcp", "tls", "quic", "dnssec", "cd", "rec", "nsid", "edns")
 NUMBERS = {"bufsize": EDNS_PAYLOAD, "timeout": DIG_TIMEOUT}
 OTHER_NAMES = {"cdflag": "cd", "vc": "tcp", "recurse": "rec", "do": "dnssec"}
-QUIC = "quic"
-PORTS = {**DEFAULT_PORTS, QUIC: 853}  # RFC 9250 section 4.1.1
 TLS_OPTIONS = ("https", "tls-hostname", "tls-pin", "tls-ca", "tls-insecure")
 OPTIONS_WITH_VALUE = ("-p", "-x", "-t", "-c", "-q", "--config", "--output")
 PLAIN_OPTIONS = ("--playground", "--help", "--version")
@@ -223,8 +221,6 @@ def _encryption(request: Request) -> None:
     if wanted:
         if request.tcp or len(protocols) > 1:
             raise UsageError("+tcp, +tls, +https and +quic exclude each other")
-        if request.quic and request.explain is not None:
-            raise UsageError("+explain cannot use +quic: use +tls or +https")
         if request.tls_insecure and (request.tls_hostname or request.tls_pins or request.tls_ca):
             raise UsageError("+tls-insecure excludes +tls-hostname, +tls-pin and +tls-ca")
         name = request.tls_hostname
@@ -232,7 +228,7 @@ def _encryption(request: Request) -> None:
             name = request.server or ""
         request.encryption = Encryption(protocols[0], name, request.tls_pins, request.https or "")
     if not request.port:
-        request.port = PORTS[protocols[0]] if protocols else UPSTREAM_PORT.default
+        request.port = DEFAULT_PORTS[protocols[0]] if protocols else UPSTREAM_PORT.default
 
 
 def _tls_option(request: Request, key: str, value: str, *, given: bool, wanted: bool) -> None:

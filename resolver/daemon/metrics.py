@@ -307,7 +307,7 @@ METRICS: dict[str, dict[str, tuple[str, str]]] = {
         ),
     },
 }
-for _protocol, _word in (("tls", "TLS"), ("https", "HTTPS")):
+for _protocol, _word in (("tls", "TLS"), ("https", "HTTPS"), ("quic", "QUIC")):
     METRICS["upstream"] |= {
         f"{_protocol}_{field}": (f"upstream_{_protocol}_{field}_total", f"{text.format(_word)}.")
         for field, text in {

@@ -24,6 +24,7 @@ __all__ = [
     "MessageReader",
     "ProtocolError",
     "check_query",
+    "code_name",
     "frame",
 ]
 
@@ -100,6 +101,11 @@ def check_query(message: bytes) -> None:
             code == c.OPTION_KEEPALIVE for code, _ in options_from_wire(query.options)
         ):
             raise ProtocolError("a query has edns-tcp-keepalive")
+
+
+def code_name(code: int) -> str:
+    """A name for an error code of RFC 9250, or its number."""
+    return CODES[code] if code < len(CODES) else f"error {code:#x}"
 
 
 def frame(message: bytes) -> bytes:

@@ -11,8 +11,8 @@ A datagram goes through these steps; each reason to drop one is counted:
    Negotiation packet, which is smaller than the datagram.
 3. A valid token proves the client's address: the connection gets its slot at once, as a TCP connection does.
 4. Without one, up to `QUIC_UNVALIDATED` handshakes are begun, which get their slots when they are completed. The
-   library sends at most three times what it has received until then. Above that number the answer is a Retry packet with a
-   token, for which nothing is kept. So forged addresses use up no slot of anybody, and cannot keep others out.
+   library sends at most three times what it has received until then. Above that number the answer is a Retry packet
+   with a token, for which nothing is kept. So forged addresses use up no slot of anybody, and cannot keep others out.
 
 States of a connection: handshake, open, closed. A closed one is forgotten after its CONNECTION_CLOSE was sent: what
 still comes for it is dropped, and a client that has not received it notices by its idle timeout.

@@ -13,6 +13,9 @@ from support.ports import free_port
 from support.servers import ask, program, run_process, wait_until
 from support.subject import RESOLVERD, daemon_environment
 
+import corenet
+from resolver.api import Resolver
+from resolver.settings import DnssecSettings, IterationSettings, Settings
 from resolver.wire import consts as c
 
 pytestmark = pytest.mark.integration
@@ -112,3 +115,24 @@ def test_a_reload_reads_the_certificate_again(served: Served, tmp_path: Path) ->
         process=served.process, log=served.log,
     )
     assert rdig(served, trust, "+tls-hostname=new.example", "+short", "www.lab.example").stdout == "192.0.2.1\n"
+
+
+def test_the_library_asks_it(served: Served) -> None:
+    """Resolver, driver and mesh in front of it, with checked certificates; and nothing when they do not fit."""
+
+    async def ask_by(name: str) -> tuple[int, str]:
+        settings = Settings(
+            iteration=IterationSettings(tls_cert_bundle=str(served.authority.cafile), do_not_query_localhost=False),
+            dnssec=DnssecSettings(enabled=False),
+        )
+        async with Resolver(settings, forward=[f"quic://127.0.0.1:{served.port}#{name}"]) as resolver:
+            answer = await resolver.explain("www.lab.example.", c.A)
+            return len(answer.answer.outcome.answer), str(resolver.upstream.statistics()["quic_handshakes"])
+
+    assert corenet.run(ask_by(NAME)) == (1, "1")
+    assert corenet.run(ask_by("other.example")) == (0, "0")
+
+
+def test_rdig_explains_it(served: Served) -> None:
+    done = rdig(served, f"+tls-ca={served.authority.cafile}", f"+tls-hostname={NAME}", "+explain", "www.lab.example")
+    assert "ALPN doq" in done.stdout and "192.0.2.1" in done.stdout, done.stdout + done.stderr

@@ -193,7 +193,6 @@ def test_forms_of_an_explanation(line: str, form: str | None) -> None:
         ("x +https", "name one with @SERVER"),
         ("x @::1 +tls +tcp", "+tcp, +tls, +https and +quic exclude each other"),
         ("x @::1 +tls +quic", "exclude each other"),
-        ("x @::1 +quic +explain", "+explain cannot use +quic"),
         ("x +quic", "+quic concern queries to a server"),
         ("x @::1 +tls +https", "exclude each other"),
         ("x @::1 +tls=1", "+tls takes no value"),
