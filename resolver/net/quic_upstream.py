@@ -19,28 +19,24 @@ from resolver.net import doq
 from resolver.net.match import is_reply, make_packet
 from resolver.net.quic_client import QuicSession, QuicUnavailableError, configuration
 from resolver.net.stream_upstream import ServerQueue, StreamConnection, StreamQuery, query_flags
+from resolver.net.tls_client import ConnectionFacts
 from resolver.net.tls_upstream import TlsConnection, TlsUpstream, with_options
 from resolver.wire.message import MessageView
 
 if TYPE_CHECKING:
     from qh3.quic.configuration import QuicConfiguration
 
-    from resolver.effects import EncryptedConnection
-
 __all__ = ["QuicUpstream"]
 
 
-class QuicFacts:
+class QuicFacts(ConnectionFacts):
     """One connection for traces."""
 
-    __slots__ = ("_described",)
+    __slots__ = ()
 
     def __init__(self, session: "_Session", seconds: float) -> None:
+        super().__init__(None, seconds)
         self._described = session.describe() | {"connect_seconds": seconds}
-
-    def describe(self) -> dict[str, object]:
-        """Version, cipher, ALPN, certificate and times, by name."""
-        return self._described
 
 
 class QuicConnection(TlsConnection):
@@ -49,7 +45,6 @@ class QuicConnection(TlsConnection):
     def __init__(self, owner: "QuicUpstream", server: ServerQueue) -> None:
         super().__init__(owner, server)
         self.session: _Session | None = None
-        self._shown: QuicFacts | None = None
         self._streams: dict[int, tuple[StreamQuery, doq.MessageReader]] = {}
 
     def encode(self, entry: StreamQuery) -> bytes:
@@ -59,7 +54,7 @@ class QuicConnection(TlsConnection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert self.session is not None
-        self._shown = QuicFacts(self.session, time.monotonic() - self.began)
+        self.facts = QuicFacts(self.session, time.monotonic() - self.began)
         self.owner.handshakes += 1
         self.transport = cast(asyncio.Transport, transport)
         if self.closing:
@@ -105,9 +100,6 @@ class QuicConnection(TlsConnection):
     def note_reply(self, view: MessageView) -> None:
         """The keepalive option is not permitted over QUIC, which has a timeout of its own."""
         self.last_reply = time.monotonic()
-
-    def description(self) -> "EncryptedConnection | None":
-        return cast(Any, self._shown)
 
     def connection_failed(self, text: str, kind: FailureKind = FailureKind.NETWORK) -> None:
         self._streams.clear()
