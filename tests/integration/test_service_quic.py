@@ -379,7 +379,7 @@ def test_octets_of_incomplete_queries_are_limited(run: Callable[[Body], None], k
         for _ in range(4):
             peer.send(b"\xff\xff" + bytes(60_000), end=False)
         assert await peer.end() == doq.EXCESSIVE_LOAD
-        assert not listener.connections
+        assert not listener.connections and not listener.timed_out
         peer.close()
         listener.close()
 

@@ -170,3 +170,16 @@ def test_a_key_that_quic_cannot_use(authority: Authority) -> None:
     leaf.key.write_text("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
     with pytest.raises(ValueError, match=r"tls\.key"):
         load(settings(leaf, protocol="quic"))
+
+
+def test_quic_beside_tls_on_one_port_but_without_proxy_headers() -> None:
+    tls = TlsSettings(certificate=("c",), key=("k",))
+    both = tuple(ListenerSettings(address="127.0.0.1", protocol=protocol) for protocol in ("tls", "quic"))
+    assert [one.key for one in Settings(tls=tls, listener=both).listener] == [
+        ("127.0.0.1", 853, "tls"), ("127.0.0.1", 853, "quic")
+    ]
+    plain = ListenerSettings(address="127.0.0.1:853", protocol="dns")
+    with pytest.raises(ValueError, match="is the address and port of"):
+        Settings(tls=tls, listener=(plain, both[1]))
+    with pytest.raises(ValueError, match="PROXY headers are not read"):
+        ListenerSettings(address="127.0.0.1", protocol="quic", proxy_protocol_from=("10.0.0.0/8",))
