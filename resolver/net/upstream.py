@@ -76,6 +76,7 @@ class Upstream:
             "routes": routes,
         }
         self.encrypted: dict[str, TlsUpstream] = {}
+        self._closed = False
         """The encrypted transports that are in use, by protocol."""
         self.udp = UdpUpstream(
             loop,
@@ -127,6 +128,8 @@ class Upstream:
                 **extra,
                 **self._common,
             )
+            if self._closed:
+                found.close()
         return found
 
     def set_after_batch(self, after_batch: Callable[[], object] | None) -> None:
@@ -138,6 +141,7 @@ class Upstream:
 
     def close(self) -> None:
         """Close all sockets. Queries in flight end without a callback."""
+        self._closed = True
         self.udp.close()
         self.stream.close()
         for encrypted in self.encrypted.values():
