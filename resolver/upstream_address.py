@@ -155,6 +155,6 @@ def _name(text: str, whole: str, where: str) -> str:
 def _path(text: str, whole: str, where: str) -> str:
     path = text.removesuffix(TEMPLATE) or DEFAULT_PATH
     if not re.fullmatch(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*", path):
-        raise ValueError(f"{where}: {whole!r} has a path that is invalid in a URL (RFC 3986 section 3.3); write the path"
-                         f" of the server's URL, such as {DEFAULT_PATH}")
+        raise ValueError(f"{where}: {whole!r} has a path that is invalid in a URL (RFC 3986 section 3.3); write the"
+                         f" path of the server's URL, such as {DEFAULT_PATH}")
     return path
