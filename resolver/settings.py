@@ -118,8 +118,8 @@ class ForwardZone:
         "Recursive resolvers for this zone, fastest first; a port other than 53 follows a colon. An empty list"
         " excludes this zone from a wider forward zone: its names are resolved from the root. tls://ADDRESS#NAME is"
         " queried over TLS (RFC 7858), https://ADDRESS/dns-query#NAME over HTTPS (RFC 8484); the certificate must be"
-        " valid for NAME. sha256//HASH after NAME and a comma, or instead of NAME, pins a public key. Either all servers"
-        " of a zone are encrypted or none.",
+        " valid for NAME. sha256//HASH after NAME and a comma, or instead of NAME, pins a public key. Either all"
+        " servers of a zone are encrypted or none.",
     )
     forward_first: bool = option(
         False, "When all of these resolvers fail, resolve from the root instead of answering SERVFAIL."
