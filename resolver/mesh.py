@@ -1,34 +1,33 @@
 """The driver: it performs the effects that the generators of `resolve` yield. No coroutine, no clock.
 
-A job is one question that is being resolved: its generator, the client requests and the parent jobs that wait for it,
-and the one thing it waits for (`_Job.waits_for`).
+A job is one query that is being resolved: its generator, the client requests and the parent jobs that wait for it, and
+the one thing it waits for (`_Job.waits_for`).
 
 Invariants, which `tests/support/mesh_invariants.py` checks after each step of the simulated worlds:
 
-* `_unfinished` owns the jobs: each is there from `_start` to `_unregister`, whatever other table it is in. `_jobs`,
-  `_slots`, `_ready` and the timers are indexes; `_ready` and the timers may still have finished jobs, which are passed
-  over.
-* Each unfinished job waits for exactly one thing: its turn in `_ready` (once), the reply to an upstream query, a child
-  job, signature checks, or a timer. Only while the mesh works on it does it wait for nothing.
-* Each unfinished job is in `_slots` until its deadline has passed. Then it has its turn, so a job whose wake-up was
-  lost (for lack of memory) ends at its deadline. Only signature checks in progress are awaited.
+* `_unfinished` owns the jobs: each job is in it from `_start` to `_unregister`. `_jobs`, `_slots`, `_ready` and the
+  timers are indexes. `_ready` and the timers may still have finished jobs, which are skipped.
+* Each unfinished job waits for exactly one thing: its turn in `_ready` (which has it once), the reply to an upstream
+  query, a child job, signature checks, or a timer. It waits for nothing only while the mesh works on it.
+* Each unfinished job is in `_slots` until its deadline has passed. Then it is resumed, so a job whose wake-up was lost
+  for lack of memory ends at its deadline. Signature checks in progress are not interrupted.
 * Each unfinished job is counted: one job slot of its client query (`query_quota`), and its octets.
-* A request is in `requests` of its job, is done, or is in the hands of the call that answers it. Its callback is called
+* A request is in `requests` of its job, is done, or is an argument of the call that answers it. Its callback is called
   once, unless the request is cancelled.
 * After `close` no job exists, and none starts.
 
-A callback may call any method of the mesh, `tick` and `close` included. So after each call that may run callbacks
-(`_deliver`, `_finish`, `_free_slot`), the job or request at hand may have ended, and this is checked.
+A callback may call any method of the mesh, including `tick` and `close`. So the current job or request may have ended
+after each call that may run callbacks (`_deliver`, `_finish`, `_free_slot`), and the caller checks this.
 
 Rules:
 
-* Equal questions share one job (RebirthDay 2025 needs many outstanding copies of one query). A job that began before a
-  flush is joined by no new request, and what it learns is not cached.
+* Equal queries share one job (RebirthDay 2025 needs many outstanding copies of one query). A new request does not join
+  a job that began before a flush, and the results of such a job are not cached.
 * A `Need` that would wait for itself fails with CYCLE.
 * A sub-query spends the budget of the client query that needs it, and a job slot of that client's network
-  (`query_quota`). A parent, or a client, that joined a job of another client query is not harmed when the other one
-  runs out of its budget: it starts again with its own (`_restart_for_clients`).
-* A fault of the program costs one question (SERVFAIL and a log record with traceback), never the worker.
+  (`query_quota`). When the budget of a client query runs out, the parents and clients of other client queries that
+  joined its jobs start again with their own budgets (`_restart_for_clients`).
+* A fault (an unexpected exception) ends one query, with SERVFAIL and a log record with traceback, never the worker.
 * The octets that running jobs hold are counted when they are handed to the job, and summed here. Above `JOBS_OCTETS`
   the queries that hold most are ended (`_shed_load`).
 
@@ -109,7 +108,7 @@ OUT_OF_MEMORY = Failure(FailureKind.OVERLOAD, c.EDE_NOT_READY, "this resolver is
 INTERNAL_FAULT = Failure(FailureKind.INTERNAL, c.EDE_OTHER, "internal fault")
 CLOSING = Failure(FailureKind.CANCELLED, c.EDE_NOT_READY, "the resolver is closing")
 BUDGET_EXHAUSTED = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.OVERLOAD})
-# What resumes a job whose sub-query or signature checks had a fault: the job ends with INTERNAL_FAULT.
+# A job whose sub-query or signature checks had a fault is resumed with this value, and ends with INTERNAL_FAULT.
 FAULT = Failure(FailureKind.INTERNAL, c.EDE_OTHER, "internal fault")
 
 
@@ -124,7 +123,7 @@ class Wait(Enum):
     TIMER = "a timer: it is in `_timers`"
 
 
-# Names without a look-up in the class, for code that runs for each effect.
+# Module names save an attribute look-up in code that runs for each effect.
 NOTHING, TURN, REPLY, CHILD, CHECKS, TIMER = Wait
 
 
@@ -295,7 +294,7 @@ class Mesh:
         `network` is the client network that is charged for the jobs; None charges the program itself. `cd` asks for
         data without validation (the CD bit). With `trace`, every step is appended to it, and the query does not join
         the job of another client query, so that the trace is complete. After `close` the outcome is a failure, unless
-        the cache has it. When an exception is raised, `on_done` is not called later.
+        it is cached. When an exception is raised, `on_done` is not called later.
         """
         self._update_time()
         self._counts["submitted"] += 1
@@ -363,15 +362,15 @@ class Mesh:
         self._drain()
 
     def _joinable(self, key: Key) -> _Job | None:
-        """The job for `key` that a new request may join: not one that may have read data that was flushed since."""
+        """The job for `key`, which a new request may join, unless it may have read data that was flushed since."""
         job = self._jobs.get(key)
         return job if job is not None and job.serial == self._serial else None
 
     def refresh(self, question: Question, *, cd: bool = False, on_done: Callable[[Outcome], None]) -> bool:
-        """Prefetch: resolve a question again whose answer is still cached. Returns whether it is being resolved.
+        """Prefetch: resolve a question again whose answer is still cached. Returns whether a job was started.
 
-        It is not when a job for the question exists, when a limit is reached (`PREFETCH_JOBS`, `PREFETCH_RATE`, job
-        slots, memory), or after `close`; then `on_done` is not called.
+        None is started when a job for the question exists, when a limit is reached (`PREFETCH_JOBS`, `PREFETCH_RATE`,
+        job slots, memory), or after `close`; then `on_done` is not called.
         """
         self._update_time()
         key = (question.key, cd)
@@ -435,7 +434,7 @@ class Mesh:
         self._leave(request)
 
     def _leave(self, request: MeshRequest) -> None:
-        """Let `request` no longer wait for its job, which ends when nothing else waits for it."""
+        """Detach `request` from its job, which ends when nothing else waits for it."""
         job, request._job = request._job, None
         if job is not None:
             job.requests.remove(request)
@@ -459,7 +458,7 @@ class Mesh:
             while members:
                 job = next(iter(members))
                 self._expire(job)
-                members.pop(job, None)  # after it, so that an exception leaves the job here for the next call
+                members.pop(job, None)  # last: when `_expire` raises, the next call tries it again
             self._slots.pop(heappop(heap), None)
         waiting = self._stale_timers
         while waiting and waiting[0][0] <= now:
@@ -493,8 +492,7 @@ class Mesh:
             table.clear()
 
     def close(self) -> None:
-        """End all jobs; each waiting client gets a failure. From now on nothing starts, and a second call does nothing.
-        """
+        """End all jobs; each waiting client gets a failure. No job starts afterwards. A second call does nothing."""
         if self._closed:
             return
         self._closed = True
@@ -505,7 +503,7 @@ class Mesh:
             job.child = None
             job.parents.clear()
             job.waits_for = NOTHING
-        while self._unfinished:  # not a loop over it, because callbacks may cancel requests
+        while self._unfinished:  # callbacks may cancel requests, which changes `_unfinished`
             self._finish(next(iter(self._unfinished)), CLOSING)
         self._ready.clear()
         self._timers.clear()
@@ -595,7 +593,7 @@ class Mesh:
         return job
 
     def _queue(self, job: _Job, value: Any) -> None:
-        """Let `job` wait for its turn, in which it is resumed with `value`."""
+        """Append `job` to `_ready`, to be resumed with `value`."""
         self._ready.append((job, value))
         job.waits_for = TURN
 
@@ -775,22 +773,22 @@ class Mesh:
             members.pop(job, None)
 
     def _finish(self, job: _Job, failure: Failure) -> None:
-        """End `job` with a failure that is not its generator's own."""
+        """End `job` with `failure` before its generator has returned."""
         self._stop(job)
         self._close_steps(job)
         self._finish_with(job, failure_outcome(job.task.question, failure))
 
     def _close_steps(self, job: _Job) -> None:
-        """Close the generator of `job`; a fault in it is logged, and the caller goes on ending jobs."""
+        """Close the generator of `job`. A fault in it is only logged, so that the caller can go on."""
         try:
             job.steps.close()
         except Exception as error:  # noqa: BLE001 - others wait for this job
             self._fault(error, "ending", job.task.question)
 
     def _finish_with(self, job: _Job, outcome: Outcome) -> None:
-        """The end of `job`: resume its parents and answer its clients with `outcome`, or let them start again.
+        """End `job`: resume its parents and answer its clients with `outcome`, or start again for them.
 
-        A fault costs the parent or the client that it occurs for; the others go on.
+        A fault affects only the parent or the client for which it occurs.
         """
         self._unregister(job)
         failure = outcome.failure
@@ -809,7 +807,7 @@ class Mesh:
                 self._fault(error, "resuming", parent.task.question)
                 if not parent.finished:
                     parent.waits_for = CHILD
-                    with suppress(MemoryError):  # then it waits for a child that it no longer has, until its deadline
+                    with suppress(MemoryError):  # then it waits in CHILD without a child until its deadline
                         self._queue(parent, FAULT)
         if failure is not None and job.requests:
             try:
@@ -853,9 +851,9 @@ class Mesh:
     def _may_restart_clients(self, job: _Job, failure: Failure) -> bool:
         """Whether the clients of `job` start again, because the budget of another client query ran out.
 
-        Clients of a whole client query, or of a prefetch, do not when its failure is cached: clients that ask now get
-        it, too (RFC 9520 section 3.2). Nor do they when job slots or memory ran out, because each of them would end
-        further queries for a slot.
+        Clients that joined a client query or a prefetch do not when its failure is cached, because new clients get the
+        cached failure, too (RFC 9520 section 3.2). Nor do they when job slots or memory ran out, because each of them
+        would end another query to get its slot.
         """
         task, budget = job.task, job.task.budget
         if not self._is_budget_failure(failure, budget):
@@ -871,14 +869,14 @@ class Mesh:
     def _restart_for_clients(self, job: _Job) -> None:
         """Start again for the clients that joined `job`, whose budget was that of another client query and ran out.
 
-        Each is handled as if it asked now: it joins a job, or has one with a budget of its own, until its own deadline.
-        The client whose budget ran out (`payer`), those whose deadline has passed, and those for whom a fault occurs
-        stay with `job` and get its failure. A client pays for at most one job, so clients that join cost no more than
-        if each had asked alone.
+        Each is handled like a new query, but keeps its deadline: it joins a job or starts one with its own budget. The
+        client whose budget ran out (`payer`), those whose deadline has passed, and those for whom a fault occurs stay
+        with `job` and get its failure. A client pays for at most one job, so clients that join cost no more than
+        clients with separate queries.
         """
         task, now = job.task, self._context.monotonic
         for request in [one for one in job.requests if one is not job.payer and one.deadline > now]:
-            if request.done:  # a callback before it may have cancelled it
+            if request.done:  # an earlier callback may have cancelled it
                 continue
             request._job = None
             try:
@@ -952,7 +950,7 @@ class Mesh:
         for usage in quota.jostle_candidates(share, now):
             root = usage.root
             if self._closed or (asker is not None and asker.finished):
-                return False  # by a callback
+                return False  # a callback has closed the mesh or ended `asker`
             if root is None or root is asker or (asker is not None and self._waits_for(root, asker)):
                 continue
             new_payer = quota.find_new_payer(usage, self._waiting_networks(root)) if usage.share is share else None
@@ -1138,7 +1136,7 @@ class Mesh:
             # The child has the same deadline, and its failure resumes this job.
             return
         if job.waits_for in (NOTHING, TURN, CHECKS):
-            # Its next step, which nothing delays, finds `budget.failure`.
+            # It is resumed anyway, and its next step finds `budget.failure`.
             return
         self._stop(job)
         self._queue(job, budget.failure)
@@ -1208,7 +1206,7 @@ class _Job:
         mesh._drain()
 
     def on_verified(self, results: list[bool] | Exception) -> None:
-        """Called with the results of a `Verify`, or with the exception of a check: a fault, and no verdict."""
+        """Called with the results of a `Verify`, or with the exception of a check, which is a fault, no verdict."""
         if self.finished or self.waits_for is not CHECKS:
             return
         mesh = self.mesh

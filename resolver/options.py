@@ -47,7 +47,7 @@ def check_limits(settings: Any, where: str) -> None:
     """Check every field of the section `where` against its limit.
 
     Raises:
-        ValueError: a value is outside its limit; the text names the first.
+        ValueError: a value is outside its limit; the message names the first.
     """
     for item in fields(settings):
         limit = item.metadata.get("limit")
@@ -66,7 +66,7 @@ def parse_endpoint(text: str, default_port: int, where: str) -> tuple[str, int]:
     """Split ``192.0.2.1``, ``192.0.2.1:53``, ``2001:db8::1``, ``[2001:db8::1]:53`` or ``192.0.2.1@53``.
 
     Raises:
-        ValueError: the address or the port is invalid; the text names `where`.
+        ValueError: the address or the port is invalid; the message names `where`.
     """
     host, port = text, str(default_port)
     if text.startswith("["):
@@ -95,7 +95,7 @@ def check_addresses(values: tuple[str, ...], where: str) -> None:
     """Check that `values` are IP addresses.
 
     Raises:
-        ValueError: one is not; the text names `where` and the first.
+        ValueError: one is not; the message names `where` and the first.
     """
     for value in values:
         try:
@@ -108,7 +108,7 @@ def check_prefixes(values: tuple[str, ...], where: str) -> None:
     """Check that `values` are address prefixes; bits after the prefix are ignored.
 
     Raises:
-        ValueError: one is not; the text names `where` and the first.
+        ValueError: one is not; the message names `where` and the first.
     """
     for value in values:
         try:
@@ -121,7 +121,7 @@ def check_names(values: Iterable[str], where: str) -> None:
     """Check that `values` are domain names (RFC 1035 sections 5.1 and 3.1); `resolver.wire` converts them later.
 
     Raises:
-        ValueError: one is not; the text names `where` and the first.
+        ValueError: one is not; the message names `where` and the first.
     """
     for value in values:
         plain = re.sub(_ESCAPE, "x", value) if "\\" in value else value
@@ -140,7 +140,7 @@ def check_path(text: str, where: str) -> None:
     """Check that `text` can be a file name.
 
     Raises:
-        ValueError: it contains NUL; the text names `where`.
+        ValueError: it contains NUL; the message names `where`.
     """
     if "\0" in text:
         raise ValueError(f"{where}: {text!r} is not a file name")

@@ -72,7 +72,7 @@ def _check_upstreams(
     """Check the addresses of a forward or stub zone; returns whether they are encrypted.
 
     No query may be sent unencrypted because an encrypted server failed. `fallback` is the name of the setting that
-    would permit it, when that is on.
+    would permit it, or empty when that is off.
     """
     found = [parse_upstream(text, 53, "addresses") for text in addresses]
     for text, (_, _, encryption) in zip(addresses, found, strict=True):
@@ -116,8 +116,8 @@ class ForwardZone:
     zone: str = option(".", 'Zone whose queries are forwarded; "." forwards all queries.')
     addresses: tuple[str, ...] = option(
         (),
-        "Recursive resolvers for this zone, fastest first; a port other than 53 follows a colon. An empty list takes"
-        " this zone out of a wider forward zone: its names are resolved from the root. tls://ADDRESS#NAME is queried"
+        "Recursive resolvers for this zone, fastest first; a port other than 53 follows a colon. An empty list excludes"
+        " this zone from a wider forward zone: its names are resolved from the root. tls://ADDRESS#NAME is queried"
         " over TLS (RFC 7858), https://ADDRESS/dns-query#NAME over HTTPS (RFC 8484), quic://ADDRESS#NAME over QUIC (RFC"
         " 9250, pip install 'corenet-resolver[quic]'); the certificate must be valid for NAME. sha256//HASH after NAME"
         " and a comma, or instead of NAME, pins a public key. Either all servers of a zone are encrypted or none.",
@@ -345,11 +345,10 @@ _PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*")
 
 @dataclass(frozen=True, slots=True)
 class ListenerSettings:
-    """One address that is served with one protocol. What is not given here is as in `server` and `policy`."""
+    """One served address with its protocol. Omitted settings have the values of `server` and `policy`."""
 
     address: str = option(
-        "", "Address to serve, with a port when it is not the protocol's own: 53 for dns, 853 for tls and quic, 443 for"
-        " https."
+        "", "Address to serve, with or without a port. Default ports: 53 for dns, 853 for tls and quic, 443 for https."
     )
     protocol: str = option(
         "dns",
@@ -359,19 +358,19 @@ class ListenerSettings:
     )
     allow: tuple[str, ...] = option(
         (),
-        "Client prefixes that are served here. When this list or one of the next two is not empty, the three take the"
-        " place of those of policy for this listener.",
+        "Client prefixes that are served here. When this list or one of the next two is not empty, the three replace"
+        " those of policy for this listener.",
     )
     refuse: tuple[str, ...] = option((), "Client prefixes that are answered REFUSED here.")
-    drop: tuple[str, ...] = option((), "Client prefixes that get no answer here.")
-    path: str = option("/dns-query", "Path of requests (https only); clients are given it in their URL (RFC 8484 3).")
+    drop: tuple[str, ...] = option((), "Client prefixes whose queries are dropped here.")
+    path: str = option("/dns-query", "Path of requests (https only); clients have it in their URL (RFC 8484 3).")
     proxy_protocol_from: tuple[str, ...] = option(
         (),
         "Prefixes of load balancers that begin each connection, and each datagram, with a header of PROXY protocol"
-        " version 2. Access lists and limits then see the client's address that it names. Others must send none.",
+        " version 2. Access lists and limits use the client address in the header. Other peers must not send one.",
     )
     idle_timeout: float = option(
-        0.0, "A silent connection is closed after this time; 0: server.tcp-idle-timeout.", kind="seconds"
+        0.0, "An idle connection is closed after this time; 0: server.tcp-idle-timeout.", kind="seconds"
     )
     connections: int = option(0, "Open connections of all clients, in each worker; 0: server.tcp-connections.")
     connections_per_client: int = option(
@@ -387,7 +386,7 @@ class ListenerSettings:
         if self.protocol not in LISTENER_PORTS:
             raise ValueError(f"protocol: {self.protocol!r} is not one of {', '.join(LISTENER_PORTS)}")
         if not self.address:
-            raise ValueError("address: it is missing")
+            raise ValueError("address: it is missing; give an IP address, with or without a port")
         parse_endpoint(self.address, LISTENER_PORTS[self.protocol], "address")
         for name in ("allow", "refuse", "drop", "proxy_protocol_from"):
             check_prefixes(getattr(self, name), name)
@@ -413,16 +412,16 @@ class ListenerSettings:
 
     @property
     def key(self) -> tuple[str, int, str]:
-        """What makes it the same listener before and after a reload: address, port and protocol."""
+        """Identifies the listener across reloads: address, port and protocol."""
         return (*self.endpoint, self.protocol)
 
     @property
     def has_access_list(self) -> bool:
-        """Whether its lists take the place of those of the policy."""
+        """Whether its lists replace those of the policy."""
         return bool(self.allow or self.refuse or self.drop)
 
     def applied_to(self, server: ServerSettings) -> ServerSettings:
-        """`server` as this listener has it."""
+        """`server` with the values of this listener."""
         return replace(
             server,
             tcp_idle_timeout=self.idle_timeout or server.tcp_idle_timeout,
@@ -441,8 +440,8 @@ class TlsSettings:
 
     certificate: tuple[str, ...] = option(
         (),
-        "PEM file with the certificate and the chain behind it; or a list of files, of which the one is used that names"
-        " the server the client asks for (SNI), else the first. They are read again on reload.",
+        "PEM file with the certificate and then its chain; or a list of files. A client gets the certificate that has"
+        " the name in its SNI, else the first. A reload reads the files again.",
         kind="files",
     )
     key: tuple[str, ...] = option(
@@ -450,8 +449,8 @@ class TlsSettings:
     )
     name: str = option(
         "",
-        "Name by which clients verify this resolver, for instance dns.example.net. It must be in the certificate. With"
-        " it, clients that know the address only discover the listeners with TLS (RFC 9462). Empty: they do not.",
+        "Name by which clients authenticate this resolver, for example dns.example.net. It must be in the certificate."
+        " Clients that know only the address then discover the listeners with TLS (RFC 9462). Empty: no discovery.",
     )
 
     def __post_init__(self) -> None:
@@ -460,7 +459,7 @@ class TlsSettings:
                 f"tls.key: {len(self.key)} keys for {len(self.certificate)} certificates; give one key for each"
             )
         if len(self.certificate) > limits.TLS_CERTIFICATES:
-            raise ValueError(f"tls.certificate: there are more than {limits.TLS_CERTIFICATES}")
+            raise ValueError(f"tls.certificate: more than {limits.TLS_CERTIFICATES} files are listed")
         for setting in ("certificate", "key"):
             for path in getattr(self, setting):
                 check_path(path, f"tls.{setting}")
@@ -942,7 +941,7 @@ class Settings:
 
     @property
     def listeners(self) -> tuple[ListenerSettings, ...]:
-        """All addresses served: those of `server.listen`, then the tables."""
+        """All served addresses: those of `server.listen`, then the [[listener]] tables."""
         return (*(ListenerSettings(address=text) for text in self.server.listen), *self.listener)
 
     @property

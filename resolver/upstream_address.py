@@ -10,10 +10,10 @@ The forms, in the settings, in `Resolver(forward=...)` and on the command line o
     https://192.0.2.1/dns-query#dns.example             DNS over HTTPS; dns.example is also the Host
     quic://192.0.2.1#dns.example                        DNS over QUIC; it needs the extra "quic"
 
-The host is always an address: a name would have to be looked up by plain DNS first, and whoever forges that reply sees
-all queries. The name and the pins after ``#`` authenticate the server (RFC 8310 sections 6 and 8.1). Both are checked
-when both are given. Without either, `Encryption.authenticated` is False, and the settings refuse the address unless
-they say otherwise.
+The host is always an address. A name would have to be resolved over plain DNS first, where it can be read and forged.
+The name and the pins after ``#`` authenticate the server (RFC 8310 sections 6 and 8.1). Both are checked when both are
+given. Without either, `Encryption.authenticated` is False, and the settings reject the address unless
+`allow_unauthenticated` is set.
 """
 
 import binascii
@@ -53,12 +53,12 @@ EXAMPLES = {
 
 class Encryption(NamedTuple):
     """How one upstream server is reached over an encrypted transport. It is part of the key of tables of servers, so
-    that what is known about a server over plain DNS is never used for an encrypted one."""
+    that facts about a server over plain DNS are never used for an encrypted one."""
 
     protocol: str
     """"tls", "https" or "quic"."""
     name: str = ""
-    """The name or address that the certificate must be valid for; empty: none, and the chain is not checked."""
+    """The name or address that the certificate must be valid for; empty: neither name nor chain is checked."""
     pins: tuple[str, ...] = ()
     """SHA-256 hashes of public keys (SubjectPublicKeyInfo) in base64; one of them must match."""
     path: str = ""
@@ -66,7 +66,7 @@ class Encryption(NamedTuple):
 
     @property
     def authenticated(self) -> bool:
-        """Whether the server must prove who it is."""
+        """Whether the server is authenticated, by its name or a pin."""
         return bool(self.name or self.pins)
 
 
@@ -82,7 +82,7 @@ def parse_upstream(text: str, default_port: int, where: str) -> UpstreamAddress:
     """Split the address of an upstream server; `default_port` is that of plain DNS.
 
     Raises:
-        ValueError: it has none of the forms above; the text names `where` and says what to write.
+        ValueError: `text` has none of the forms above; the message names `where` and the fix.
     """
     scheme, separator, rest = text.partition("://")
     if not separator:
@@ -105,8 +105,8 @@ def parse_upstream(text: str, default_port: int, where: str) -> UpstreamAddress:
         address, port = parse_endpoint(host, DEFAULT_PORTS[protocol], where)
     except ValueError:
         if re.fullmatch(r"[A-Za-z][A-Za-z0-9._-]*(:\d+)?", host):
-            raise ValueError(f"{where}: {text!r} has a name where an address must be, because the name would be looked"
-                             " up unencrypted; write the address, and the name after '#': "
+            raise ValueError(f"{where}: {text!r} has a name where an address must be, because the name would be"
+                             " resolved unencrypted; write the address, and the name after '#': "
                              f"{EXAMPLES[protocol]}") from None
         raise
     if not port:
@@ -119,7 +119,7 @@ def check_pin(text: str, where: str) -> str:
     """Return a pin in its short form, base64 without ``sha256//``.
 
     Raises:
-        ValueError: it is not the hash of a public key; the text names `where`.
+        ValueError: it is not the hash of a public key; the message names `where`.
     """
     short = text.removeprefix(PIN_PREFIX)
     try:
@@ -163,6 +163,6 @@ def _name(text: str, whole: str, where: str) -> str:
 def _path(text: str, whole: str, where: str) -> str:
     path = text.removesuffix(TEMPLATE) or DEFAULT_PATH
     if not re.fullmatch(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*", path):
-        raise ValueError(f"{where}: {whole!r} has a path that no URL may have (RFC 3986 section 3.3); write the path of"
-                         f" the server's URL, such as {DEFAULT_PATH}")
+        raise ValueError(f"{where}: {whole!r} has a path that is invalid in a URL (RFC 3986 section 3.3); write the"
+                         f" path of the server's URL, such as {DEFAULT_PATH}")
     return path

@@ -1,7 +1,7 @@
 """One query to one server over TLS or HTTPS, for `rdig @server +tls` and `+https`.
 
-The certificate is checked before the query is sent, and a failure is never answered by a query without encryption. The
-report shows the connection: how long connecting and the handshake took, version, ALPN, certificate and key.
+The certificate is checked before the query is sent. After a failure, the query is never sent unencrypted. The output
+shows the connection: duration of connecting and of the handshake, version, ALPN, certificate and key.
 """
 
 import asyncio
@@ -34,10 +34,10 @@ READ_SIZE = 65_536
 async def exchange_encrypted(
     packet: bytes, host: str, port: int, encryption: Encryption, *, cafile: str, timeout: float
 ) -> Exchange:
-    """Send `packet` to `host` over TLS or HTTPS; `timeout` (seconds) is for everything together.
+    """Send `packet` to `host` over TLS or HTTPS; `timeout` (seconds) is for connecting, handshake and reply together.
 
     Raises:
-        NoReplyError: there is no usable reply; the message says why.
+        NoReplyError: there is no usable reply; the message names the reason.
     """
     over = encryption.protocol.upper()
     if encryption.protocol == HTTPS:
@@ -98,7 +98,7 @@ async def _post(
     """The body of the response to a POST of `packet`, over HTTP/2 or HTTP/1.1 by ALPN.
 
     Raises:
-        HttpError: the server does not speak HTTP.
+        HttpError: the response is not valid HTTP.
         NoReplyError: the response has no DNS message.
     """
     host = f"[{name}]" if ":" in name else name

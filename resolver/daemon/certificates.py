@@ -1,12 +1,11 @@
-"""The certificates of the daemon: read, checked, made into TLS contexts, and watched until they expire.
+"""The certificates of the daemon: files, checks, TLS contexts, and warnings before they expire.
 
-`load` reads every file and raises before anything of the old certificates is replaced, so a wrong file on reload leaves
-the old ones in use. Files whose content has not changed keep their contexts: a context holds the key of its session
-tickets, so clients go on resuming their sessions after a reload that was about something else. Workers share the
-contexts that were made before the fork, and with them that key.
+`load` reads all files before it returns, so after an error in a reload the old certificates stay in use. When no file
+has changed, it returns the old contexts. A context has the key of its session tickets, so clients can resume their
+sessions after a reload of other settings. Workers share the contexts that were made before the fork, and this key.
 
 DNS over QUIC uses the library `qh3`, which is installed as an extra and imported only when a listener needs it. It has
-no contexts, so its configuration objects take their place here.
+no contexts; its configuration objects take their place here.
 """
 
 import importlib.util
@@ -48,7 +47,7 @@ class Certificates:
         return self._contexts[protocol]
 
     def expiry(self) -> dict[str, int]:
-        """When each certificate ceases to be valid, in seconds since 1970, by file."""
+        """When each certificate expires, in seconds since 1970, by file."""
         return {pair.certificate: pair.info.not_after for pair in self.pairs}
 
 
@@ -56,7 +55,7 @@ def load(settings: Settings, before: Certificates | None = None) -> Certificates
     """Read the certificates that `settings` need; None when no listener has TLS. `before` are those in use.
 
     Raises:
-        ValueError: naming the setting, the file and the reason why it cannot be used.
+        ValueError: a file cannot be used; the message names the setting, the file and the reason.
     """
     protocols = {listener.protocol for listener in settings.listeners} & {*ALPN, QUIC}
     if QUIC in protocols and importlib.util.find_spec("qh3") is None:
@@ -73,13 +72,13 @@ def load(settings: Settings, before: Certificates | None = None) -> Certificates
 
 
 class ExpiryWatch:
-    """Which warnings about certificates are due; each is given once a day. Without a clock: `now` is an argument."""
+    """The warnings about certificates that are due, each once a day. Without a clock: `now` is an argument."""
 
     def __init__(self) -> None:
         self._warned: dict[str, int] = {}
 
     def due(self, certificates: Certificates, now: int) -> list[str]:
-        """Sentences about the certificates that expire within `limits.CERTIFICATE_WARNING` days, or have expired."""
+        """Messages about the certificates that expire within `limits.CERTIFICATE_WARNING` days, or have expired."""
         found = []
         for file, not_after in certificates.expiry().items():
             left, day = not_after - now, now // DAY
@@ -99,7 +98,7 @@ def _read_pairs(tls: TlsSettings) -> Iterator[Pair]:
         except ValueError as error:
             raise ValueError(f"tls.certificate: {certificate!r}: {error}") from None
         if b"ENCRYPTED" in secret:
-            raise ValueError(f"tls.key: {key!r}: the key is encrypted, and nobody is there to type its passphrase")
+            raise ValueError(f"tls.key: {key!r}: the key is encrypted; the daemon needs an unencrypted key")
         yield Pair(certificate, key, sha256(sha256(chain).digest() + sha256(secret).digest()).digest(), info)
 
 
@@ -110,12 +109,12 @@ def _read(path: str, setting: str) -> bytes:
     except OSError as error:
         raise ValueError(f"{setting}: {path!r}: cannot be read: {error.strerror}") from None
     if len(data) > limits.TLS_FILE_SIZE:
-        raise ValueError(f"{setting}: {path!r}: it is larger than {limits.TLS_FILE_SIZE} bytes")
+        raise ValueError(f"{setting}: {path!r}: the file is larger than {limits.TLS_FILE_SIZE} bytes")
     return data
 
 
 def _context(pairs: Iterable[Pair], alpn: tuple[str, ...]) -> Any:
-    """A context with all of `pairs`: the first, unless the client asks for a name (SNI) that another one has."""
+    """A context for all of `pairs`: the certificate that has the name in the client's SNI is used, else the first."""
     contexts = [(pair, _single_context(pair, alpn)) for pair in pairs]
     first = contexts[0][1]
     by_name: dict[str, Any] = {}

@@ -1,23 +1,23 @@
-"""DNS over HTTPS without I/O (RFC 8484): from a request to a DNS message or a refusal, from a reply to header fields.
+"""DNS over HTTPS without I/O (RFC 8484): checks of requests, and header fields of responses.
 
-HTTP/1.1 and HTTP/2 use the same functions, so a request is judged alike over both. What is refused, and how:
+HTTP/1.1 and HTTP/2 use the same functions, so requests are checked equally over both. Refused requests:
 
 ==========================================================  =======
 request                                                     status
 ==========================================================  =======
 target that is not a path, or a `dns` parameter that is     400
 missing, repeated, empty, or not base64url (RFC 4648
-section 5) in its one canonical form without padding
-another path than the configured one                        404
-a method that HTTP defines, but GET and POST                405
+section 5) in canonical form without padding
+a path other than the configured one                        404
+a method of HTTP other than GET and POST                    405
 a body of more than 65,535 octets                           413
 a target of more than `DOH_TARGET` octets                   414
 POST without ``Content-Type: application/dns-message``,     415
 or with a content coding
-a method that HTTP does not define                          501
+an unknown method                                           501
 ==========================================================  =======
 
-What the codec itself refuses (framing, sizes of header sections) has the status that its error names.
+Requests that the codec refuses (framing, sizes of header sections) get the status in its error.
 """
 
 import binascii
@@ -52,7 +52,7 @@ _ABSOLUTE = re.compile(rb"https?://[^/?#]+", re.IGNORECASE)
 
 
 class Refusal(NamedTuple):
-    """The status that a request is answered with, and a sentence for the people who see it."""
+    """The status of an error response, and a sentence that explains it."""
 
     status: int
     text: str
@@ -71,7 +71,7 @@ TOO_LARGE = Refusal(413, f"A DNS message has at most {c.MESSAGE_MAX} octets.")
 def judge(
     method: bytes, target: bytes, content_type: bytes | None, content_coded: bool, path: bytes
 ) -> bytes | BodyWanted | Refusal:
-    """The message of a GET request for `path`, `BodyWanted` for a POST, or why it is refused.
+    """Check a request for `path`: returns the message of GET, `BodyWanted` for POST, or a `Refusal`.
 
     `target` is that of the request line or ``:path``; `content_type` is None when the request has no such field or
     several.
@@ -79,7 +79,7 @@ def judge(
     if len(target) > limits.DOH_TARGET:
         return Refusal(414, f"The target has more than {limits.DOH_TARGET} octets.")
     if not target.startswith(b"/"):
-        # A proxy, and only a proxy, is asked with the whole URI, but each server has to accept it (RFC 9112 3.2.2).
+        # Clients send an absolute URI to proxies only, but each server must accept it (RFC 9112 section 3.2.2).
         authority = _ABSOLUTE.match(target)
         target = b"" if authority is None else target[authority.end():] or b"/"
     asked, _, query = target.partition(b"?")
@@ -96,12 +96,12 @@ def judge(
             return Refusal(415, "The body must not have a content coding.")
         return WANTED
     if method in _DEFINED_METHODS:
-        return Refusal(405, "DNS is asked with GET or POST.")
+        return Refusal(405, "DNS queries are sent with GET or POST.")
     return Refusal(501, "This method is unknown.")
 
 
 def is_too_large(content_length: str) -> bool:
-    """Whether a body of this length is no DNS message; the codec has checked that `content_length` is a number."""
+    """Whether a body of this length exceeds a DNS message; the codec has checked that `content_length` is a number."""
     digits = content_length.lstrip("0")
     return len(digits) > len(str(c.MESSAGE_MAX)) or int(digits or 0) > c.MESSAGE_MAX
 
@@ -119,14 +119,14 @@ def _message_of(query: bytes) -> bytes | Refusal:
     except binascii.Error:
         return Refusal(400, "The parameter dns is not base64url without padding.")
     if binascii.b2a_base64(message, newline=False).rstrip(b"=").replace(b"+", b"-").replace(b"/", b"_") != text:
-        return Refusal(400, "The parameter dns has bits behind its last octet.")
+        return Refusal(400, "The parameter dns is not canonical base64url: bits after its last octet are set.")
     return message
 
 
 def freshness(reply: bytes) -> int | None:
-    """Seconds for which an HTTP cache may keep `reply` (RFC 8484 section 5.1); None for what it must not keep.
+    """Seconds for which an HTTP cache may store `reply` (RFC 8484 section 5.1); None when it must not.
 
-    That is the smallest TTL of the answer section, or for a negative answer the negative TTL of its SOA record
+    This is the smallest TTL of the answer section, or for a negative answer the negative TTL of its SOA record
     (RFC 2308 section 5).
     """
     try:

@@ -1,17 +1,17 @@
-"""HTTP/1.1 on one connection for DNS over HTTPS: one exchange after the other, in the order of the requests.
+"""HTTP/1.1 on one connection for DNS over HTTPS: one exchange at a time, in the order of the requests.
 
-The codec (`corenet.http.h1`) frames messages and refuses what two readers could frame differently. A client may
-pipeline requests; the next one is read only when the one before was answered, so no more than one query of a connection
-waits, and its responses cannot change places.
+The codec (`corenet.http.h1`) frames messages, and refuses messages that two parsers could frame differently. A client
+may pipeline requests. The next one is parsed only when the previous one was answered, so a connection has at most one
+unanswered query, and responses are in the order of the requests.
 
-States of an exchange: the head is awaited; a body is received (POST); the query waits for the service; the response was
-written. A request that is refused before its end was received is answered at once, with ``Connection: close``: what the
-client still sends is never read as a request. It is thrown away until the client closes the connection, at most
-`DOH_WINDOW` octets of it and for `message_timeout`.
+States of an exchange: waiting for the head; receiving the body (POST); waiting for the reply of the service; response
+written. A request that is refused before it is complete is answered at once, with ``Connection: close``. What the
+client sends after that is never parsed. It is discarded until the client closes the connection, for at most
+`DOH_WINDOW` octets and `message_timeout`.
 
-What is bounded: the head by `DOH_HEAD` and `DOH_FIELDS`, the body by the size of a DNS message, octets that were
-received but not given to the codec by one read, because reading pauses meanwhile. A turn writes at most
-`STREAM_TURN_OCTETS` octets and one response more. A begun request has `message_timeout` to be completed.
+Bounds: the head has `DOH_HEAD` and `DOH_FIELDS`, the body the size of a DNS message. Octets that the codec cannot take
+yet are at most one read, because reading is paused while there are any. A turn writes at most `STREAM_TURN_OCTETS`
+octets and one more response. A request must be complete within `message_timeout`.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ _REASONS = {
 
 
 class Requester(Protocol):
-    """The connection of a session: who the client is, and who answers."""
+    """What a session needs of its connection."""
 
     waiting: int
 
@@ -83,7 +83,7 @@ class Http1Session:
     # --- from the connection ---------------------------------------------------------------------------------------
 
     def receive(self, data: bytes) -> None:
-        """Take octets of requests, cut anywhere."""
+        """Process octets of requests, split at any position."""
         if self._discarding:
             self._discarded += len(data)
             if self._discarded > limits.DOH_WINDOW:
@@ -96,7 +96,7 @@ class Http1Session:
             self._update_reading()
 
     def is_late(self, now: float) -> bool:
-        """Whether a timeout has passed: of a begun request, of a response that is not read, or the idle timeout."""
+        """Whether a timeout has passed: of an incomplete request, of a response that is not read, or when idle."""
         listener = self._connection.listener
         for since in (self._partial_since, self._write_blocked_since):
             if since is not None and now - since > listener.message_timeout:
@@ -105,18 +105,18 @@ class Http1Session:
         return not self._connection.waiting and now - self._idle_since > patience
 
     def pause_writing(self) -> None:
-        """The client does not read: no further request is answered."""
+        """The write buffer is above its high watermark: no further request is answered."""
         self._write_blocked_since = self._connection.now()
         self._update_reading()
 
     def resume_writing(self) -> None:
-        """The client reads again."""
+        """The write buffer has drained: go on with the next request."""
         self._write_blocked_since = None
         self._schedule()
         self._update_reading()
 
     def close(self) -> None:
-        """The connection has ended: cancel the query that waits."""
+        """The connection has ended: cancel the unanswered query."""
         if self._turn is not None:
             self._turn.cancel()
             self._turn = None
@@ -138,16 +138,16 @@ class Http1Session:
         self._finish(packet, doh.freshness(packet))
 
     def skip(self) -> None:
-        """The message was no query, or its client is not answered."""
+        """The message is not a query, or its client is dropped by the access list: send status 400."""
         self._refuse(doh.Refusal(400, "The message is not a DNS query."))
         self._after_reply()
 
     def forget(self, pending: "PendingQuery") -> None:
-        """`pending` no longer waits."""
+        """`pending` was answered or cancelled."""
         self._pending = None
 
     def abort(self) -> None:
-        """A reply that is due cannot be made."""
+        """The reply cannot be made for lack of memory: close the connection."""
         self._connection.abort()
 
     # --- one exchange ----------------------------------------------------------------------------------------------
@@ -163,7 +163,7 @@ class Http1Session:
         )
 
     def _work(self) -> None:
-        """Do one turn's share of the requests that were received."""
+        """Process received requests, at most one turn's share."""
         self._turn = None
         self._turn_octets = 0
         while self._is_open():
@@ -173,7 +173,7 @@ class Http1Session:
                 events = self._codec.feed(data)
                 self._handle(events)
             except RemoteProtocolError as error:
-                self._refuse(doh.Refusal(error.status, "The request is not HTTP/1.1 as it is served here."))
+                self._refuse(doh.Refusal(error.status, "The HTTP request is invalid or not supported."))
                 break
             if not self._answered:
                 break
@@ -188,7 +188,7 @@ class Http1Session:
         self._update_reading()
 
     def _handle(self, events: list[Any]) -> None:
-        """What the codec has made of the octets: all of it belongs to one request."""
+        """Process events of the codec; all belong to one request."""
         for event in events:
             kind = type(event)
             if kind is Request:
@@ -202,7 +202,7 @@ class Http1Session:
                 self._complete()
                 return
         if self._refusal is not None:
-            self._refuse(self._refusal)  # before the end of the request, so the connection is closed
+            self._refuse(self._refusal)  # the request is incomplete, so the connection is closed
 
     def _begin(self, request: Request) -> None:
         headers = request.headers
@@ -222,7 +222,7 @@ class Http1Session:
                 self._transport.write(self._codec.send(Informational(100, [], b"Continue")))
 
     def _complete(self) -> None:
-        """The request was received whole."""
+        """The request was received completely."""
         connection = self._connection
         self._idle_since = connection.now()
         if self._refusal is not None:
@@ -238,14 +238,14 @@ class Http1Session:
             elif pending is not None and connection.waiting:
                 self._pending = pending
         except BaseException:
-            connection.abort()  # no memory: no reply comes, and the client must not wait for one
+            connection.abort()  # out of memory: no reply will come, so the client must not wait for one
             raise
         finally:
             self._answering = False
         connection.note_progress()
 
     def _finish(self, packet: bytes, fresh: int | None) -> None:
-        """Send a DNS message as the response, and go on."""
+        """Send a DNS message as the response, and go on with the next request."""
         if not self._transport.is_closing():
             self._respond(
                 200,
@@ -259,7 +259,7 @@ class Http1Session:
         self._after_reply()
 
     def _after_reply(self) -> None:
-        """The query waits no longer; what was received meanwhile has its turn."""
+        """The query was answered: go on with what was received meanwhile."""
         connection = self._connection
         connection.waiting = 0
         self._pending = None
@@ -271,7 +271,7 @@ class Http1Session:
         self._update_reading()
 
     def _refuse(self, refusal: doh.Refusal) -> None:
-        """Answer with an error. Unless the request was received whole, the connection is closed."""
+        """Send an error response. When the request is incomplete, the connection is closed after it."""
         if self._transport.is_closing():
             return
         self._connection.listener.note_refused(refusal.status)
@@ -300,7 +300,7 @@ class Http1Session:
         elif codec.receiving_done:
             transport.close()
         else:
-            # Closed now, with octets that nobody has read, the kernel would make the client lose the response.
+            # Closing with unread octets would make the kernel send RST, and the client could lose the response.
             self._discarding, self._unread = True, b""
             self._idle_since = self._connection.now()
             self._update_reading()
@@ -308,12 +308,12 @@ class Http1Session:
     # --- turns -----------------------------------------------------------------------------------------------------
 
     def _schedule(self) -> None:
-        """Have another turn when octets wait that nothing else will set off."""
+        """Schedule a turn when octets are stored: no event of the transport would start it."""
         if self._is_open() and (self._unread or self._codec.started):
             self._turn = asyncio.get_running_loop().call_soon(self._work)
 
     def _update_reading(self) -> None:
-        """Read only while the codec may have what is read."""
+        """Read from the transport only while no octets are stored."""
         if self._transport.is_closing():
             return
         wanted = not self._unread

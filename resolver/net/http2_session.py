@@ -1,13 +1,13 @@
-"""HTTP/2 on one connection for DNS over HTTPS: many exchanges at the same time, answered in any order.
+"""HTTP/2 on one connection for DNS over HTTPS: concurrent exchanges, answered in any order.
 
-The codec (`corenet.http.h2`) keeps the states of streams, flow control and the budgets against floods. A stream here is
-in one of three states: its request is received (`_requests`), its query waits for the service (`_Exchange`), or its
-response was given to the codec. Cached answers go from the first to the last state at once.
+The codec (`corenet.http.h2`) has the stream states, flow control and the limits against floods. Here a stream is in one
+of three states: its request is being received (`_requests`), its query is unanswered (`_waiting`), or its response was
+given to the codec. A cached answer is given to the codec as soon as the request is complete.
 
-What is bounded: streams by the pipeline limit of the listener, a body by the size of a DNS message, all bodies of a
-connection that are not complete by its window (`DOH_WINDOW`), responses that the client does not take by
-`STREAM_WRITE_LIMIT`. A request has `message_timeout` to be completed, and the client has as long to open its windows.
-Nothing is read while the client does not read.
+Bounds: the streams have the pipeline limit of the listener, a body the size of a DNS message, all incomplete bodies of
+a connection its window (`DOH_WINDOW`), responses that the client does not read `STREAM_WRITE_LIMIT`. A request must be
+complete within `message_timeout`, and the client must open its windows within the same time. Nothing is read while
+writing is paused.
 """
 
 import asyncio
@@ -29,10 +29,10 @@ __all__ = ["Http2Session"]
 
 
 class _Request:
-    """A request that is being received: of GET the `message`, of POST the `body`, or why it is refused.
+    """A request that is being received: the `message` of GET, the `body` of POST, or the `refusal`.
 
-    The body of a request that is refused is dropped. Its response waits for the end of it, because some clients do not
-    read before they have sent everything; but not for more than `DOH_WINDOW` octets.
+    The body of a refused request is discarded. The error response is sent after the body, because some clients read
+    only when they have sent everything, or after `DOH_WINDOW` octets of it.
     """
 
     __slots__ = ("began", "body", "dropped", "is_head", "message", "refusal")
@@ -69,15 +69,15 @@ class _Exchange:
         self._session.finish(self, packet, doh.freshness(packet))
 
     def skip(self) -> None:
-        """The message was no query, or its client is not answered."""
+        """The message is not a query, or its client is dropped by the access list: send status 400."""
         self._session.finish(self, None, None)
 
     def forget(self, pending: "PendingQuery") -> None:
-        """`pending` no longer waits."""
+        """`pending` was answered or cancelled."""
         self.pending = None
 
     def abort(self) -> None:
-        """A reply that is due cannot be made."""
+        """The reply cannot be made for lack of memory: close the connection."""
         self._session.abort()
 
 
@@ -91,7 +91,7 @@ class Http2Session:
         listener = connection.listener
         self._codec = H2Connection(
             SERVER,
-            window=MESSAGE_MAX + 1,  # one octet more than a message: a longer body is seen before the window is full
+            window=MESSAGE_MAX + 1,  # one octet more than a message, so that a longer body is detected
             connection_window=limits.DOH_WINDOW,
             max_streams=listener.pipeline,
             max_head=limits.DOH_HEAD,
@@ -111,7 +111,7 @@ class Http2Session:
     # --- from the connection ---------------------------------------------------------------------------------------
 
     def receive(self, data: bytes) -> None:
-        """Take octets of frames, cut anywhere."""
+        """Process octets of frames, split at any position."""
         if self._write_blocked_since is not None:
             self._unread += data
             self._update_reading()
@@ -132,7 +132,7 @@ class Http2Session:
         self._flush()
 
     def is_late(self, now: float) -> bool:
-        """Whether a timeout has passed: of a begun request, of responses that are not read, or the idle timeout."""
+        """Whether a timeout has passed: of an incomplete request, of responses that are not read, or when idle."""
         listener = self._connection.listener
         oldest = next(iter(self._requests.values()), None)
         for since in (None if oldest is None else oldest.began, self._unsent_since, self._write_blocked_since):
@@ -141,12 +141,12 @@ class Http2Session:
         return not self._waiting and now - self._idle_since > listener.idle_timeout
 
     def pause_writing(self) -> None:
-        """The client does not read: nothing more is read from it."""
+        """The write buffer is above its high watermark: pause reading."""
         self._write_blocked_since = self._connection.now()
         self._update_reading()
 
     def resume_writing(self) -> None:
-        """The client reads again."""
+        """The write buffer has drained: process what was stored, and resume reading."""
         self._write_blocked_since = None
         data, self._unread = self._unread, b""
         if data:
@@ -154,7 +154,7 @@ class Http2Session:
         self._update_reading()
 
     def close(self) -> None:
-        """The connection has ended: cancel the queries that wait."""
+        """The connection has ended: cancel the unanswered queries."""
         self._unread = b""
         self._requests.clear()
         waiting, self._waiting = self._waiting, {}
@@ -163,7 +163,7 @@ class Http2Session:
                 exchange.pending.service.forget(exchange.pending)
 
     def abort(self) -> None:
-        """A reply that is due cannot be made."""
+        """Close the connection at once."""
         self._connection.abort()
 
     # --- exchanges -------------------------------------------------------------------------------------------------
@@ -171,7 +171,7 @@ class Http2Session:
     def _handle(self, stream_id: int, event: Any) -> None:
         kind = type(event)
         if kind is not StreamReset and not self._codec.is_open(stream_id):
-            return  # it is reset by an event that follows; with stream 0, an event of the connection
+            return  # a later event of this batch resets the stream; stream 0 has the events of the connection
         if kind is Request:
             self._begin(stream_id, event)
         elif kind is Data:
@@ -211,7 +211,7 @@ class Http2Session:
         if request is None:
             return  # its connection was aborted
         if request.body is None:
-            # The body of a GET request means nothing (RFC 9110 section 9.3.1).
+            # The request is refused, or is GET, whose body has no meaning (RFC 9110 section 9.3.1).
             self._codec.acknowledge(stream_id, len(data))
             request.dropped += len(data)
             if request.dropped > limits.DOH_WINDOW:
@@ -226,7 +226,7 @@ class Http2Session:
             request.dropped, request.refusal = size, doh.TOO_LARGE
 
     def _complete(self, stream_id: int, request: _Request) -> None:
-        """The request was received whole."""
+        """The request was received completely."""
         connection = self._connection
         self._idle_since = connection.now()
         if request.refusal is not None:
@@ -242,7 +242,7 @@ class Http2Session:
         try:
             reply, fresh, pending = connection.ask(message, exchange)
         except BaseException:
-            connection.abort()  # no memory: no reply comes, and the client must not wait for one
+            connection.abort()  # out of memory: no reply will come, so the client must not wait for one
             raise
         if reply is not None:
             self.finish(exchange, reply, fresh)
@@ -251,7 +251,7 @@ class Http2Session:
         connection.note_progress()
 
     def finish(self, exchange: _Exchange, packet: bytes | None, fresh: int | None) -> None:
-        """Send `packet` as the response of `exchange`, or an error without one."""
+        """Send `packet` as the response of `exchange`; None sends an error."""
         stream_id, connection = exchange.stream_id, self._connection
         if self._waiting.pop(stream_id, None) is None:
             return
@@ -269,13 +269,13 @@ class Http2Session:
             ]
             self._codec.send_response(stream_id, Response(200, fields))
             self._codec.send_data(stream_id, packet, end=True)
-        # Each response leaves in a TLS record of its own: dnsperf loses all but the first of several in one.
+        # Each response is sent in its own TLS record: dnsperf loses all but the first of several in one.
         self._flush()
         if not self._in_feed:
             connection.note_progress()
 
     def _refuse(self, stream_id: int, refusal: doh.Refusal, *, is_head: bool = False) -> None:
-        """Answer with an error."""
+        """Send an error response."""
         codec = self._codec
         self._connection.listener.note_refused(refusal.status)
         body = refusal.text.encode() + b"\n"
@@ -289,7 +289,7 @@ class Http2Session:
     # --- octets ----------------------------------------------------------------------------------------------------
 
     def _flush(self) -> None:
-        """Send what the codec has, and see to it that the client takes it."""
+        """Write what the codec has to send. Abort the connection when too much of it is unsent."""
         transport, codec = self._transport, self._codec
         if transport.is_closing():
             return

@@ -1,9 +1,9 @@
-"""DNS over HTTPS towards clients (RFC 8484): `TlsListener` with HTTP on its connections.
+"""DNS over HTTPS for clients (RFC 8484): `TlsListener` with HTTP on its connections.
 
-The HTTP version of a connection is negotiated in the handshake (ALPN). `resolver.net.http1_session` or
-`resolver.net.http2_session` speaks it. Both judge requests by `resolver.net.doh` and answer them by
-`HttpsConnection.ask`: from the cache by the fast path, else by the service. A request without a DNS message gets a
-status that tells what is wrong with it, and is counted by that status.
+The HTTP version of a connection is negotiated in the handshake (ALPN) and implemented by `resolver.net.http1_session`
+or `resolver.net.http2_session`. Both check requests with `resolver.net.doh` and get the replies from
+`HttpsConnection.ask`: from the cache by the fast path, else from the service. A request without a valid DNS message is
+answered with an HTTP error status and counted by that status.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ class HttpsListener(TlsListener):
     """The listener of one socket for DNS over HTTPS, and all its connections."""
 
     def __init__(self, *given: Any, path: str, **options: Any) -> None:
-        """`path` is the path of requests; the rest is as in `TlsListener`."""
+        """`path` is the path of requests; the other arguments are those of `TlsListener`."""
         super().__init__(*given, **options)
         self.path = path.encode()
         self.requests = 0
@@ -57,7 +57,7 @@ class HttpsListener(TlsListener):
 
 
 class Session(Protocol):
-    """What speaks HTTP on a connection."""
+    """HTTP on one connection: `Http1Session` or `Http2Session`."""
 
     def receive(self, data: bytes) -> None: ...
 
@@ -83,7 +83,7 @@ class HttpsConnection(StreamConnection):
     # --- StreamConnection ------------------------------------------------------------------------------------------
 
     def opened(self, transport: asyncio.Transport) -> None:
-        """Requests may come from now on."""
+        """Start the session of the negotiated HTTP version."""
         tls = transport.get_extra_info("ssl_object")
         if tls is not None and tls.selected_alpn_protocol() == "h2":
             self.listener.http2_connections += 1
@@ -92,12 +92,12 @@ class HttpsConnection(StreamConnection):
             self._session = Http1Session(self, transport, self.listener.path)
 
     def received(self, data: bytes) -> None:
-        """Octets of requests, cut anywhere."""
+        """Process octets of requests, split at any position."""
         assert self._session is not None
         self._session.receive(data)
 
     def closed(self) -> None:
-        """Cancel what waits."""
+        """Cancel the unanswered queries."""
         if self._session is not None:
             self._session.close()
 
@@ -120,13 +120,14 @@ class HttpsConnection(StreamConnection):
         return self.listener.now()
 
     def note_progress(self) -> None:
-        """A request was completed, or answered."""
+        """A request was received completely, or was answered."""
         self.listener.note_progress(self)
 
     def ask(self, message: bytes, sink: Sink) -> tuple[bytes | None, int | None, PendingQuery | None]:
-        """Answer a DNS message: the reply and the seconds for which it is fresh when it is in the cache.
+        """Answer a DNS message. Returns the reply, its freshness in seconds, and the pending query.
 
-        Without a reply, `sink` has been given one already, or will be; then the query that waits is the third.
+        Only a cached reply is returned; a freshness of None means that HTTP caches must not store it. Without a reply,
+        `sink` gets the reply, during this call or later; in the second case the pending query is returned.
         """
         listener = self.listener
         listener.requests += 1
@@ -141,7 +142,7 @@ class HttpsConnection(StreamConnection):
 
 
 def _fresh(reply: bytes, left: int) -> int | None:
-    """Seconds for which a reply of the fast path is fresh; None for failures and for what is not from the cache."""
+    """Freshness of a reply of the fast path in seconds; None for failures, truncated and not cached replies."""
     rcode = reply[3] & RCODE_BITS
     if not left or reply[2] & TC_BIT or rcode not in (c.NOERROR, c.NXDOMAIN):
         return None

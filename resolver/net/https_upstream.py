@@ -1,16 +1,16 @@
 """Queries to servers over HTTPS (RFC 8484): POST with application/dns-message, over HTTP/2 or HTTP/1.1 by ALPN.
 
-Connections, slots, waiting and timeouts are those of `stream_upstream`, TLS and its checks those of `tls_upstream`.
-Over HTTP/2 a connection carries as many queries as the server permits, over HTTP/1.1 one at a time: the others of the
+Connections, slots, queues and timeouts are those of `stream_upstream`, TLS and its checks those of `tls_upstream`. Over
+HTTP/2 a connection carries as many queries as the server permits, over HTTP/1.1 one at a time; the other queries of the
 connection wait in `_unsent`. Both codecs are those of `corenet.http`, without I/O, and bound what a server can send.
 
-A response counts when its status is 200, its type is application/dns-message, and the message in it is the reply to the
+A response is accepted when its status is 200, its type is application/dns-message, and its message is the reply to the
 query of its request (`match.is_reply`; the id is 0, RFC 8484 section 4.1). Redirects are not followed, because the name
-and the pins of the configuration would not hold for another server. A query that is no longer wanted resets its HTTP/2
-stream, or closes its HTTP/1.1 connection, whose next response would be its own.
+and the pins of the configuration do not apply to another server. When a sent query is cancelled, its HTTP/2 stream is
+reset; an HTTP/1.1 connection is closed, because its next response would be that of the cancelled query.
 
 States of a query on a connection: in `_unsent` (not sent), in `_responses` (sent; its response is incomplete), or
-finished. `pending` holds those of both.
+finished. `pending` has the queries of the first two states.
 """
 
 import asyncio
@@ -42,8 +42,8 @@ HTTP2 = 20
 
 
 def request_fields(host: str, size: int) -> list[tuple[bytes, bytes]]:
-    """The fields of a request with a message of `size` octets. Each cached response would need its age subtracted from
-    the TTLs (RFC 8484 section 5.1), so caches on the way are told to keep none."""
+    """The fields of a request with a message of `size` octets. HTTP caches must not store the response, because its age
+    would have to be subtracted from the TTLs (RFC 8484 section 5.1)."""
     media = MEDIA_TYPE.encode("ascii")
     return [
         (b"host", host.encode("ascii")),
@@ -69,7 +69,7 @@ def response_problem(status: int, headers: Headers) -> str:
 
 
 class _Exchange:
-    """The response to one query, as far as it has arrived."""
+    """The incomplete response to one query."""
 
     __slots__ = ("body", "entry", "status_seen", "stream")
 
@@ -89,7 +89,7 @@ class HttpsConnection(TlsConnection):
         self._h2: H2Connection | None = None
         self._unsent: deque[StreamQuery] = deque()
         self._responses: dict[int, _Exchange] = {}
-        """By stream of HTTP/2, or 0."""
+        """By HTTP/2 stream; 0 over HTTP/1.1."""
         encryption = server.server.encryption
         assert encryption is not None
         self._path = encryption.path.encode("ascii")
@@ -122,7 +122,7 @@ class HttpsConnection(TlsConnection):
         self._send_next()
 
     def _send_next(self) -> None:
-        """Send what the protocol permits now."""
+        """Send the queries that the protocol permits now."""
         transport = self.transport
         if transport is None:
             return
@@ -233,7 +233,7 @@ class HttpsConnection(TlsConnection):
                 self._fail(entry, FailureKind.NETWORK, f"the HTTP/2 stream was reset: {reason}")
 
     def _complete(self, exchange: _Exchange) -> None:
-        """A response is complete: it is the reply, or the query fails."""
+        """Accept a complete response as the reply, or fail its query."""
         del self._responses[exchange.stream]
         if self._h1 is not None:
             if self._h1.reusable:
@@ -252,7 +252,7 @@ class HttpsConnection(TlsConnection):
         entry.fail(kind, self.owner.text(what, self.server.server))
 
     def _leave_unsent(self) -> None:
-        """The connection is `closing`: queries that were not sent go to another one."""
+        """Move the unsent queries to another connection, because this one is `closing`."""
         if self.owner.closed:
             return
         unsent, self._unsent = self._unsent, deque()
@@ -264,7 +264,7 @@ class HttpsConnection(TlsConnection):
             self.close()
 
     def _retry(self, entry: StreamQuery, what: str) -> None:
-        """Send `entry` on another connection, once and at the cost of a packet of its budget."""
+        """Send `entry` again on another connection, once, and charge a packet to its budget."""
         spent = entry.charge_packet()
         if entry.retried or spent is not None:
             if spent is not None:
@@ -278,7 +278,7 @@ class HttpsConnection(TlsConnection):
         self.owner.assign(entry)
 
     def note_reply(self, view: MessageView) -> None:
-        """The keepalive option is not used over HTTPS, which has its own rules."""
+        """Note the time only: edns-tcp-keepalive is not used over HTTPS."""
         self.last_reply = time.monotonic()
 
     def connection_failed(self, text: str, kind: FailureKind = FailureKind.NETWORK) -> None:

@@ -1,7 +1,7 @@
 """EDNS padding of replies (RFC 7830), in blocks as RFC 8467 section 4.1 recommends.
 
-Without it, the size of an encrypted reply tells which name was asked for. A reply is padded when its query was padded
-and the transport is encrypted; on UDP and TCP the option is ignored. `resolver.net.fastpath` pads cached answers in the
+Without padding, the size of an encrypted reply can reveal the qname. A reply is padded when its query was padded and
+the transport is encrypted; over UDP and TCP the option is ignored. `resolver.net.fastpath` pads cached answers in the
 same way without the GIL.
 """
 
@@ -17,7 +17,7 @@ OPTION_HEAD = 4
 def padding_option(size: int, block: int, limit: int = c.MESSAGE_MAX) -> bytes:
     """The option that fills a message, which has `size` octets without it, up to whole blocks.
 
-    Without room for a whole block within `limit` octets it fills what is left. It is empty when no option fits.
+    When a whole block would exceed `limit` octets, the message is filled to `limit`. Empty when no option fits.
     """
     begun = size + OPTION_HEAD
     if begun > limit:

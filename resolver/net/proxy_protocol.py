@@ -1,11 +1,11 @@
-"""PROXY protocol version 2: the address of the client, as a load balancer between it and us reports it.
+"""PROXY protocol version 2: the client address that a load balancer reports.
 
-Each connection begins with one header, and each datagram has one (HAProxy, doc/proxy-protocol.txt, section 2.2). It is
-read only from peers that the configuration names, because its sender chooses the address that access lists, limits and
-cookies see (CVE-2026-54478). Sans-IO: octets go in, a `ProxyHeader` comes out.
+Each connection, and each datagram, begins with one header (HAProxy, doc/proxy-protocol.txt, section 2.2). It is read
+only from peers in the configuration, because its sender chooses the address that access lists, limits and cookies use
+(CVE-2026-54478). Sans-IO: octets go in, a `ProxyHeader` comes out.
 
-A header that is not exactly as specified is an error: the connection is closed and counted, the datagram is dropped and
-counted. Version 1 (text) is not accepted. TLVs are skipped, at most `limits.PROXY_HEADER_OCTETS` with the addresses.
+After a header that violates the specification, the connection is closed or the datagram is dropped, and counted.
+Version 1 (text) is not accepted. TLVs are skipped. A header has at most `limits.PROXY_HEADER_OCTETS`.
 """
 
 from collections.abc import Iterable
@@ -29,25 +29,25 @@ _UNIX_OCTETS = 216  # two paths of 108 octets
 
 
 class ProxyHeaderError(ValueError):
-    """The octets are not a header of PROXY protocol version 2, or one of more octets than are accepted."""
+    """The octets are not a header of PROXY protocol version 2, or the header is too large."""
 
 
 class ProxyHeader(NamedTuple):
-    """`size` octets were the header. `client` is (address, port), or None when the connection is the proxy's own
-    (command LOCAL) or of a family without addresses."""
+    """A header of `size` octets. `client` is (address, port), or None when the connection is the proxy's own (command
+    LOCAL) or not of IPv4 or IPv6."""
 
     size: int
     client: tuple[str, int] | None
 
 
 class TrustedProxies:
-    """Peers whose headers are read; from all others none is expected."""
+    """Peers that must send a header; all others must not."""
 
     def __init__(self, prefixes: Iterable[str]) -> None:
         """Compile address prefixes.
 
         Raises:
-            ValueError: one of them is no prefix.
+            ValueError: one of them is not an address prefix.
         """
         self._table = AccessTable(allow=prefixes, refuse=(), drop=())
 
@@ -56,10 +56,11 @@ class TrustedProxies:
 
 
 def parse_proxy_header(data: bytes) -> ProxyHeader | None:
-    """The header that `data` begins with; None while its last octets are missing.
+    """Parse the header at the start of `data`; None while it is incomplete.
 
     Raises:
-        ProxyHeaderError: no continuation of `data` could be one. It is raised at the first octet that is wrong.
+        ProxyHeaderError: `data` is not the beginning of a valid header. It is raised at the first wrong octet of the
+            signature; the other fields are checked when all `HEAD` octets are there.
     """
     if not SIGNATURE.startswith(data[: len(SIGNATURE)]):
         raise ProxyHeaderError("the signature of PROXY protocol version 2 is missing")

@@ -1,23 +1,22 @@
 """The common part of client connections: the identity of the client, and the phases before the first query.
 
-A connection is in one phase. Each begins when the one before has ended; a phase that a listener does not need is left
-out:
+A connection passes through these phases in order. A phase that its listener does not need is skipped:
 
 ============  =========================================  ==============================================================
-phase         what is received                           it ends
+phase         what is received                           the phase ends
 ============  =========================================  ==============================================================
-PROXY         a header of PROXY protocol version 2       with the header: the client is the one that it names. The
-              (`resolver.net.proxy_protocol`)            connection had a slot as one of the proxy; now it gets one as
-                                                         one of that client.
-HANDSHAKE     the TLS handshake, by `loop.start_tls`     with the handshake, or with the connection when it fails
-OPEN          queries: `received`                        with the connection
+PROXY         a header of PROXY protocol version 2       when the header is complete. The slot of the proxy is released,
+              (`resolver.net.proxy_protocol`)            and the connection takes a slot of the client in the header.
+HANDSHAKE     the TLS handshake, by `loop.start_tls`     when the handshake is complete; the connection is closed when
+                                                         it fails
+OPEN          queries: `received`                        when the connection is closed
 ============  =========================================  ==============================================================
 
-PROXY and HANDSHAKE together have `limits.TLS_HANDSHAKE`. A connection has a slot of its listener from the first phase
-on, so connections that never finish the handshake are limited as all others, for each client and for each network.
+PROXY and HANDSHAKE together have one timeout, `limits.TLS_HANDSHAKE`. A connection has a slot of its listener from the
+first phase on. So connections that never complete the handshake count against the limits of their client and network.
 
-During HANDSHAKE, `_transport` is the TCP transport below TLS. Nothing may be written to it: replies would be sent in
-plain text. Octets that are decrypted before the phase has ended wait in `_early`.
+During HANDSHAKE, `_transport` is the TCP transport below TLS. Nothing may be written to it, because it would be sent
+unencrypted. Octets that are decrypted before the phase has ended are kept in `_early`.
 """
 
 import asyncio
@@ -34,7 +33,7 @@ PROXY, HANDSHAKE, OPEN = range(3)
 
 
 class Owner(Protocol):
-    """The listener of a connection, as far as its first phases concern it."""
+    """What a connection needs of its listener."""
 
     handshake_timeout: float
     proxies: TrustedProxies | None
@@ -56,7 +55,7 @@ class Owner(Protocol):
 
 
 class StreamConnection(asyncio.Protocol):
-    """One connection of a `StreamListener`. Subclasses have `opened`, `received`, `closed` and `is_late`."""
+    """One connection of a `StreamListener`. Subclasses define `opened`, `received`, `closed` and `is_late`."""
 
     __slots__ = (
         "_early",
@@ -86,23 +85,23 @@ class StreamConnection(asyncio.Protocol):
         self.host = ""
         self.network: str | bytes = ""
         self.octets = b""
-        """The client's address as cookies are made of it."""
+        """The client's address in the form that cookies are computed from."""
         self.allowed = False
         """Whether the access list serves the client; else each query is answered REFUSED."""
         self.waiting = 0
-        """Queries that are not answered yet."""
+        """Number of unanswered queries."""
 
     # --- what subclasses define ------------------------------------------------------------------------------------
 
     def opened(self, transport: asyncio.Transport) -> None:
-        """Queries may come from now on."""
+        """The phase OPEN begins."""
 
     def received(self, data: bytes) -> None:
-        """Octets of queries."""
+        """Process octets of queries."""
         raise NotImplementedError
 
     def closed(self) -> None:
-        """The connection has ended: release what is held."""
+        """The connection has ended: release its resources."""
 
     def is_late(self, now: float) -> bool:
         """Whether a timeout of the phase OPEN has passed."""
@@ -111,7 +110,7 @@ class StreamConnection(asyncio.Protocol):
     # --- for the listener ------------------------------------------------------------------------------------------
 
     def abort(self) -> None:
-        """End the connection now; queries that wait are cancelled."""
+        """Close the connection at once; its unanswered queries are cancelled."""
         self._owner.remove(self)
         if self._transport is not None:
             self._transport.abort()
@@ -131,7 +130,7 @@ class StreamConnection(asyncio.Protocol):
         try:
             self._begin(self._transport)
         except BaseException:
-            self.abort()  # out of memory: the loop would keep the transport, but without a slot nothing times it out
+            self.abort()  # out of memory: the loop keeps the transport, but without a slot it has no timeout
             raise
 
     def data_received(self, data: bytes) -> None:
@@ -150,14 +149,14 @@ class StreamConnection(asyncio.Protocol):
     # --- phases ----------------------------------------------------------------------------------------------------
 
     def _begin(self, transport: asyncio.Transport) -> None:
-        """Take a slot and go on to the first phase that is needed, or end the connection.
+        """Take a slot and start the first phase that is needed, or close the connection.
 
         Raises:
-            MemoryError: it may have a slot or not.
+            MemoryError: the connection may or may not have a slot.
         """
         peer = transport.get_extra_info("peername")
         if not peer:
-            # The client has closed the connection before it was examined.
+            # The client has already closed the connection.
             transport.abort()
             return
         owner = self._owner
@@ -171,7 +170,7 @@ class StreamConnection(asyncio.Protocol):
             self._secure(b"")
 
     def _identify(self, peer: tuple[Any, ...]) -> bool:
-        """Be a connection of the client `peer`; False when it may have none."""
+        """Take a slot of the client `peer`; False when it gets none, and the connection is closed."""
         self._peer = peer
         self.host = peer[0]
         self.network = network_of(self.host)
@@ -184,7 +183,7 @@ class StreamConnection(asyncio.Protocol):
         return False
 
     def _read_proxy_header(self, data: bytes) -> None:
-        self._early += data  # less than one header, so far
+        self._early += data  # until now less than one header
         try:
             header = parse_proxy_header(self._early)
         except ProxyHeaderError as error:
@@ -199,21 +198,21 @@ class StreamConnection(asyncio.Protocol):
             self._secure(rest)
 
     def _secure(self, data: bytes) -> None:
-        """Begin the handshake when the listener has TLS, else be open; `data` came behind the PROXY header."""
+        """Start the handshake, or the phase OPEN without TLS. `data` was received after the PROXY header."""
         transport, context = self._transport, self._owner.tls_context
         assert transport is not None
         if context is None:
             self._open(transport, data)
             return
         self._phase = HANDSHAKE
-        transport.pause_reading()  # what comes is for TLS
+        transport.pause_reading()  # what follows is for TLS
         self._upgrade = asyncio.get_running_loop().create_task(self._handshake(transport, context, data))
 
     async def _handshake(self, transport: asyncio.Transport, context: Any, data: bytes) -> None:
-        """Put TLS on the connection.
+        """Perform the TLS handshake.
 
-        The loop's `start_tls` has set its own protocol before it waits, so what is fed by `call_soon` from here reaches
-        TLS, and before anything that the transport receives.
+        `start_tls` sets its own protocol before it first waits. So `data`, fed by `call_soon`, reaches TLS, and before
+        anything that the transport receives.
         """
         loop = asyncio.get_running_loop()
         owner = self._owner
@@ -251,7 +250,7 @@ class StreamConnection(asyncio.Protocol):
             self.received(data)
 
     def _gone(self) -> None:
-        """The connection has ended. A second call does nothing."""
+        """Release the connection, which has ended. A second call does nothing."""
         if self._transport is not None:
             self._transport = None
             self._owner.remove(self)

@@ -1,8 +1,8 @@
-"""TLS for upstream queries: contexts by server, what a trace shows of a connection, and errors as sentences.
+"""TLS for upstream queries: contexts, descriptions of connections for traces, and texts for errors.
 
 A context is made when the first connection needs it, in a thread, because reading the system's trust store takes 31 ms.
-Servers that are checked in the same way share one, and its sessions: their key has the name and the port, so a session
-is never used for another server (`corenet.tls.sessions`).
+Servers with the same checks share a context and its sessions. The key of a session has the name and the port, so it is
+never used for another server (`corenet.tls.sessions`).
 """
 
 import asyncio
@@ -50,7 +50,7 @@ class TlsContexts:
         return tls.client_context(
             cafile=self._cafile or None,
             verify=bool(encryption.name),
-            # The operator names these authorities, and they are private; the strict profile is for public ones.
+            # Authorities of `cafile` are private; the strict profile is for public ones.
             strict=not self._cafile,
             alpn=ALPN[encryption.protocol],
             pins=encryption.pins,
@@ -64,7 +64,7 @@ def server_hostname(server: Server) -> str:
 
 
 def check_pins(transport: asyncio.BaseTransport, context: "ssl.SSLContext") -> None:
-    """Check the pins of `context` when the loop has not done so: only corenet's TLS knows them.
+    """Check the pins of `context`, unless the transport is corenet's, which has checked them in the handshake.
 
     Raises:
         ssl.SSLError: no pin matches.
@@ -81,9 +81,9 @@ def sentence(error: BaseException) -> str | None:
 
 
 class ConnectionFacts:
-    """One encrypted connection for traces; `described` only when a trace reads it.
+    """One encrypted connection for traces. It is described only when a trace needs it.
 
-    `seconds` is how long connecting and the handshake took, `http` the version of HTTP, empty for DNS over TLS.
+    `seconds` is the duration of connecting and the handshake, `http` the HTTP version, empty for DNS over TLS.
     """
 
     __slots__ = ("_described", "http", "seconds", "ssl_object")
@@ -95,7 +95,7 @@ class ConnectionFacts:
         self._described: dict[str, object] | None = None
 
     def describe(self) -> dict[str, object]:
-        """Version, cipher, ALPN, resumption, certificate and times, by name."""
+        """Version, cipher, ALPN, resumption, certificate and duration, by name."""
         if self._described is None:
             found = tls.describe_connection(self.ssl_object)
             self._described = {} if found is None else found._asdict()

@@ -1,11 +1,11 @@
-"""DNS over TLS towards clients (RFC 7858): `StreamListener` with TLS below its connections.
+"""DNS over TLS for clients (RFC 7858): `StreamListener` with TLS below its connections.
 
-All limits of TCP connections hold: a connection has its slot before its handshake begins, and framing, pipelining,
+All limits of TCP connections apply: a connection takes its slot before its handshake begins, and framing, pipelining,
 back-pressure and timeouts are those of `resolver.net.stream_listener`. Cached answers come from the same fast path;
 replies to padded queries are padded (RFC 8467). Handshakes are counted here: completed, resumed, and failed by reason.
 
-The context belongs to the configuration (`resolver.daemon.certificates`). After a reload, new connections use the new
-one; open connections keep theirs to their end.
+The TLS context is made from the configuration (`resolver.daemon.certificates`). After a reload, new connections use the
+new context; open connections keep the old one.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ class TlsListener(StreamListener):
         self.handshake_failures: dict[str, int] = {}
 
     def reconfigure(self, context: Any, path: str) -> None:
-        """Use `context` for new connections; `path` is for HTTPS."""
+        """Use `context` for new connections; only HTTPS uses `path`."""
         self.tls_context = context
 
     def note_handshake(self, transport: asyncio.Transport) -> None:

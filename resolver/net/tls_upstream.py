@@ -1,12 +1,12 @@
 """Queries to servers over TLS (RFC 7858). Connections, slots, pipelining and matching are those of `stream_upstream`.
 
-It differs from TCP in this: a connection begins with a handshake, which the timeout of its queries includes. The server
-must prove its name or one of its pinned keys (`resolver.upstream_address`); there is no other way to a reply, and no
-query is ever sent unencrypted. Queries are padded to blocks (RFC 8467 section 4.1). The server's idle timeout (RFC
-7828) is used up to `TLS_UPSTREAM_IDLE_MAX`. Sessions are resumed.
+Differences from TCP: the timeout of a query includes the handshake. Before queries are sent, the server must prove the
+name and the pinned keys that are configured for it (`resolver.upstream_address`). No query is ever sent unencrypted.
+Queries are padded to blocks (RFC 8467 section 4.1). The server's idle timeout (RFC 7828) is used up to
+`TLS_UPSTREAM_IDLE_MAX`. Sessions are resumed.
 
-These servers come from the configuration only. They have slots of their own, so that servers of public zones cannot use
-them up.
+These servers come from the configuration only. They have their own connection slots, so that servers of public zones
+cannot exhaust them.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ BLOCK = limits.QUERY_PADDING_BLOCK
 
 
 def with_options(packet: bytes, *, keepalive: bool) -> bytes:
-    """Add padding to whole blocks, and the keepalive option, to a query whose last record is an OPT without options."""
+    """Add padding up to a whole block, and the keepalive option, to a query that ends with an OPT without options."""
     options = KEEPALIVE if keepalive else b""
     fill = -(len(packet) + len(options) + OPTION_HEAD) % BLOCK
     options += c.OPTION_PADDING.to_bytes(2, "big") + fill.to_bytes(2, "big") + bytes(fill)
@@ -100,12 +100,12 @@ class TlsConnection(StreamConnection):
         super().connection_lost(exc)
 
     def note_timeout(self, entry: StreamQuery) -> None:
-        """A recursive server is slow for some names. The connection is left only when nothing came since the query."""
+        """A recursive server is slow for some names, so only a connection without a reply since the query is closed."""
         if self.last_reply < entry.started:
             self.closing = True
 
     def note_reply(self, view: MessageView) -> None:
-        """Use the server's idle timeout. 0 means that it wants no further query (RFC 7828 section 3.3.2)."""
+        """Use the server's idle timeout. With 0 the server accepts no further query (RFC 7828 section 3.3.2)."""
         self.last_reply = time.monotonic()
         value = None if view.edns is None else view.edns.get(c.OPTION_KEEPALIVE)
         if value is None or len(value) != KEEPALIVE_SIZE:
@@ -136,7 +136,7 @@ class TlsUpstream(StreamUpstream):
         super().__init__(loop, idle_seconds=idle_seconds, connections=connections, **options)
         self.contexts = contexts
         self.ending: set[asyncio.Transport | None] = set()
-        """Transports that wait for close_notify of the server, at most `TLS_UPSTREAM_SHUTDOWN` seconds."""
+        """Transports that wait for the close_notify of the server, at most `TLS_UPSTREAM_SHUTDOWN` seconds."""
         self.handshakes = 0
         self.resumed = 0
         self.refused = 0

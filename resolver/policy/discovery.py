@@ -1,9 +1,9 @@
 """Which encrypted listeners clients may use instead of plain DNS: designated resolvers (RFC 9462, RFC 9463).
 
-A client that knows only the address of this resolver asks it for ``_dns.resolver.arpa. SVCB``. The answer is made here
-from the listeners of the settings, so it is true after each reload. The same data in the forms of DHCP and of router
-advertisements tells clients when they join the network (DNR). Without `tls.name` there is nothing that a client could
-verify, so nothing is announced.
+A client that knows only the address of this resolver queries ``_dns.resolver.arpa. SVCB``. The answer is made here from
+the listeners in the settings, so it is current after each reload. With the same data in the formats of DHCP and router
+advertisements, clients learn the listeners when they join the network (DNR). Without `tls.name`, clients have no name
+to verify, so nothing is announced.
 
 Sans-IO: settings go in; wire form, text and option payloads come out.
 """
@@ -27,7 +27,7 @@ _PROTOCOLS = {"tls": ("dot",), "https": ("h2", "http/1.1"), "quic": ("doq",)}
 class Designation(NamedTuple):
     """One service: an encrypted protocol on a port, at all addresses where it is served.
 
-    Addresses are missing where a listener is bound to a wildcard.
+    The address of a listener on a wildcard address is omitted.
     """
 
     priority: int
@@ -61,7 +61,7 @@ class Designation(NamedTuple):
         )
 
     def parameters_text(self, *, hints: bool = True) -> str:
-        """SvcParams as zone files have them."""
+        """SvcParams in presentation format."""
         return " ".join(text for _, text, _ in self._parameters(hints=hints))
 
     def rdata(self) -> bytes:
@@ -92,7 +92,7 @@ class Designation(NamedTuple):
 
 
 def designations(settings: Settings) -> tuple[Designation, ...]:
-    """What `settings` announce, in the order of the listeners; the first is preferred."""
+    """The services that `settings` announce, in the order of the listeners; the first is preferred."""
     if not settings.tls.name:
         return ()
     target = settings.tls.name if settings.tls.name.endswith(".") else settings.tls.name + "."
@@ -102,7 +102,7 @@ def designations(settings: Settings) -> tuple[Designation, ...]:
             continue
         host, port = listener.endpoint
         if not port:
-            continue  # the kernel chooses it, which no client can know
+            continue  # the kernel chooses the port, so it cannot be announced
         path = listener.path if listener.protocol == "https" else ""
         found = groups.setdefault((listener.protocol, port, path), [])
         address = ip_address(host.partition("%")[0])
@@ -123,7 +123,7 @@ def designations(settings: Settings) -> tuple[Designation, ...]:
 
 
 def describe(found: Iterable[Designation]) -> str:
-    """`found` for people and for the configuration of DHCP servers and routers, as text."""
+    """`found` as text, for operators and for the configuration of DHCP servers and routers."""
     lines: list[str] = []
     entries = list(found)
     lines.append("; Discovery of designated resolvers (RFC 9462): this resolver answers")
