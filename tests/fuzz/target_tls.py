@@ -12,7 +12,7 @@ from support.certs import contexts_for_localhost
 from support.tls_engines import ENGINES
 
 from corenet.tls.engine import TlsEngine
-from corenet.tls.engines import make_tls_engine, use_engine
+from corenet.tls.engines import make_tls_engine, tls_engine, use_engine
 
 VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
 ROOM = (1, 100, 70_000)
@@ -43,8 +43,13 @@ def run(data: bytes) -> None:
     """One input: choice, size of the pieces, deeds."""
     if len(data) < 3:
         return
+    former = tls_engine().name
     use_engine(ENGINES[(data[0] >> 4) % len(ENGINES)])
-    client, server = pair(VERSIONS[data[0] & 1])
+    try:
+        client, server = pair(VERSIONS[data[0] & 1])
+    finally:
+        # Inputs of the corpus run in the process of other tests.
+        use_engine(former)
     room = memoryview(bytearray(ROOM[(data[0] >> 1) % 3])) if data[0] & 8 else None
     sent, wire, intact, goodbye = b"", bytearray(), -1, False
     for at in range(2, len(data) - 1, 2):
