@@ -75,14 +75,14 @@ class ClientContext(ssl.SSLContext):
         return judge_staple(staple, chain, now, required=self.staples == "required")
 
     def _chain(self, ssl_object: ssl.SSLObject | ssl.SSLSocket) -> list[bytes]:
-        """The verified chain in DER, the server's certificate first; without verification only the server's certificate."""
+        """The verified chain in DER, the server's certificate first; without verification only that certificate."""
         if self.verify_mode is ssl.CERT_REQUIRED:
             return [one.public_bytes(_ssl.ENCODING_DER) for one in ssl_object._sslobj.get_verified_chain()]  # type: ignore[union-attr]
         alone = ssl_object.getpeercert(True)
         return [alone] if alone else []
 
     def resumption(self, server_hostname: str | None, peer: Any, trust: Hashable) -> Resumption | None:
-        """Return the `Resumption` for a connection to `server_hostname` at the address `peer`, None when it cannot resume.
+        """Return the `Resumption` of a connection to `server_hostname` at the address `peer`, None if it cannot resume.
 
         `trust` is the result of `trust()` when the connection was made. A connection without a host name does not
         resume, because its sessions have no key.
@@ -176,9 +176,9 @@ def client_context(
     """Make a client context: TLS 1.2 or later, certificate and name verified.
 
     `cafile` or `cadata` replace the system's trust store. `strict=False` accepts private CAs whose certificates lack
-    the extensions of RFC 5280; `verify=False` accepts every certificate and is for experiments. `certificate` and `key` identify
-    the client. Connections of this context resume each other's sessions, so the server can link them; `resume=False`
-    makes every handshake a full one.
+    the extensions of RFC 5280; `verify=False` accepts every certificate and is for experiments. `certificate` and `key`
+    identify the client. Connections of this context resume each other's sessions, so the server can link them;
+    `resume=False` makes every handshake a full one.
 
     `pins` are SHA-256 hashes of public keys (SubjectPublicKeyInfo) in base64, as for curl's ``--pinnedpubkey``, with or
     without ``sha256//``. One of them must match a key in the verified chain, with `verify=False` the key of the
@@ -225,7 +225,7 @@ def client_context(
             made.sslsocket_class = JudgedSocket
     elif digests or staples != "no":
         raise TypeError(f"a context of the class {type(context).__name__} can check neither pins nor staples")
-    # If the program has replaced `ssl.SSLContext`, its class is kept; without pins and staples nothing else is needed.
+    # If the program has replaced `ssl.SSLContext`, its class is kept and does not resume sessions.
     return context
 
 

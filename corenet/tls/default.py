@@ -29,7 +29,7 @@ def default_client_context() -> ssl.SSLContext:
 
 
 def standard_context(check_names: bool) -> Callable[[], ssl.SSLContext]:
-    """Return the function that makes the context of ``ssl=True``; as in asyncio, an empty `server_hostname` is not checked."""
+    """Return the function that makes the context of ``ssl=True``; as in asyncio, an empty host name is not checked."""
     return _checking_names if check_names else _ignoring_names
 
 

@@ -89,7 +89,7 @@ cdef class TlsEngine:
 
     cdef object take(self, const char **data, size_t *length):
         """Return all unsent ciphertext in `data` and `length`, and the object that owns its memory. None: the engine
-        owns it until `taken` is called; until then `take` returns nothing more."""
+        owns it until `taken` is called; until then it returns no more."""
         raise NotImplementedError
 
     cdef int taken(self) except -1:
@@ -131,7 +131,7 @@ cdef class TlsEngine:
         return self.step_handshake()
 
     cdef int judge(self) except -1:
-        """Let the policy check the server, after OpenSSL has finished the handshake and before its last flight is sent."""
+        """Let the policy check the server, after OpenSSL has finished the handshake, before its last flight is sent."""
         if self.policy is None:
             return 0
         try:
@@ -202,7 +202,7 @@ cdef class TlsEngine:
         raise NotImplementedError
 
     def read_into(self, target: memoryview) -> int | None:
-        """Decrypt into `target` and return the number of bytes; None and 0 mean what None and ``b""`` mean in `read`."""
+        """Decrypt into `target` and return the number of bytes; None and 0 as `read` returns None and ``b""``."""
         self.check_made()
         cdef Py_ssize_t count = self.fill(target)
         if count == 0:
@@ -235,7 +235,7 @@ cdef class TlsEngine:
         raise NotImplementedError
 
     cdef int finish(self) except -1:
-        """The connection has ended. Without a TLS error its session stays resumable, also when no close_notify was sent."""
+        """The connection has ended. Unless TLS failed, its session stays resumable, also without a close_notify."""
         return 0
 
     def shutdown(self) -> bool:

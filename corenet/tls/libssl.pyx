@@ -1,8 +1,8 @@
 """Access to the libssl that Python's `_ssl` uses: found at run time, and checked before use.
 
-There are no headers and no linking. So the wheel works with every Python, and OpenSSL's security fixes come with Python
-or the system. Functions are looked up by name through `_ssl` itself, so they belong to the library of `_ssl` even if the
-process has loaded another one. The address of a connection (`SSL *`) is the second field of `PySSLSocket`, a private
+There are no headers and no linking. So the wheel works with every Python, and OpenSSL's security fixes come with
+Python or the system. Functions are looked up by name through `_ssl` itself, so they belong to the library of `_ssl` even
+if the process has loaded another one. The address of a connection (`SSL *`) is the second field of `PySSLSocket`, a private
 struct of CPython. So `load` first checks on a test connection that
 
 1. the layout of this version of Python is known, and the library's version equals `ssl.OPENSSL_VERSION`;
@@ -28,8 +28,8 @@ from corenet.core.libc cimport RTLD_LAZY, RTLD_NOLOAD, dlopen, dlsym, probing_wr
 
 __all__ = ["load"]
 
-# The versions of CPython whose Modules/_ssl.c was reviewed: `PySSLSocket` begins with Socket, ssl; `PySSLMemoryBIO` with bio;
-# `PySSLContext` with ctx.
+# The versions of CPython whose Modules/_ssl.c was reviewed: `PySSLSocket` begins with Socket, ssl; `PySSLMemoryBIO` with
+# bio; `PySSLContext` with ctx.
 OLDEST = (3, 11)
 NEWEST = (3, 15)
 

@@ -382,7 +382,7 @@ cdef class OpenSSLEngine(TlsEngine):
             return None
         if self.ended or self.failure is not None:
             return None
-        # Plaintext is never longer than its ciphertext. Upper bound: our buffers, OpenSSL's partial record, its plaintext.
+        # Plaintext is never longer than its ciphertext. Bound: our buffers, OpenSSL's partial record, its plaintext.
         bound = (
             length + wire.kept_end - wire.kept_at + begun(&wire.scanner)
             + <size_t>lib.SSL_pending(self.connection)

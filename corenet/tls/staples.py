@@ -206,7 +206,7 @@ def _check_delegation(signer: "x509.Certificate", issuer: "x509.Certificate", no
     try:
         signer.verify_directly_issued_by(issuer)
     except (InvalidSignature, ValueError, TypeError):
-        raise CertificateRefused("the OCSP staple is signed by a responder that the issuer has not authorised") from None
+        raise CertificateRefused("the OCSP staple is signed by a responder not authorised by the issuer") from None
     try:
         usage = signer.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:

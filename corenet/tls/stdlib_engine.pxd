@@ -1,6 +1,6 @@
 """C interface of the TLS engine on the standard library's memory BIOs.
 
-`records` counts complete records that were fed and not read yet, so that OpenSSL is called only when it can return data.
+`records` counts complete records that were fed and not read yet, so OpenSSL is called only when it can return data.
 """
 
 from libc.stddef cimport size_t
