@@ -17,12 +17,12 @@ descriptor is closed. After a GOAWAY no new request may begin (`can_serve`), and
 completed; the codec keeps that state.
 
 Invariants: `exchanges` maps the number of each stream that is open in the codec to its exchange; an exchange is
-`complete`, or has an `error`, or its stream is open. Bytes of the codec are written at the end of the loop iteration, so
-that the requests of one iteration share a TLS record.
+`complete`, or has an `error`, or its stream is open. Bytes of the codec are written at the end of the loop iteration,
+so that the requests of one iteration share a TLS record.
 
 Flow control: a collected body is acknowledged when it is received, up to `max_body`, a streamed body when it is read. So
-a slow reader slows only its own stream. Data to send waits in the codec for the server's windows, and the upload waits
-in `drain`.
+a slow reader slows only its own stream. Data to send waits in the codec for the server's windows, and the upload
+waits in `drain`.
 """
 
 import asyncio
@@ -222,7 +222,7 @@ class Exchange:
         return piece
 
     def _too_large(self) -> ResponseTooLarge:
-        return ResponseTooLarge(f"the body of the response exceeds the limit of {self.max_body} bytes")
+        return ResponseTooLarge(f"the body of the response is over the limit of {self.max_body} bytes")
 
     def receive(self, event: object) -> None:
         """Handle one event of the stream."""
@@ -314,11 +314,11 @@ class Exchange:
             return due
         stalled = self.upload is not None and self.upload.waiting
         if now >= self.deadline:
-            what = "the request took longer than its total timeout" + (", while waiting for its body" if stalled else "")
+            what = "the request took longer than its total time" + (", waiting for its body" if stalled else "")
         elif stalled:
-            what = f"the iterator of the request body returned nothing for {self.read_timeout:g} s"
+            what = f"the body of the request gave nothing for {self.read_timeout:g} s"
         else:
-            what = f"no bytes were sent or received for {self.read_timeout:g} s"
+            what = f"no byte moved for {self.read_timeout:g} s"
         self.fail(
             TimeoutExceeded(f"{connection.origin}: {what}", "response" if self.sent and not unsent else "request")
         )
@@ -404,7 +404,7 @@ class Multiplexed(asyncio.BufferedProtocol):
         return Exchange(self, collecting, max_body, deadline, read_timeout)
 
     def is_usable(self) -> bool:
-        """Return whether a request may begin now; an idle connection must also have no unread input."""
+        """Return whether a request may begin now; an idle connection must have no unread input."""
         if not self.can_serve or not self.codec.can_open:
             return False
         if self.exchanges or self.loop.time() - self.idle_since < HTTP2_SETTLE_SECONDS:

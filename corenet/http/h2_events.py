@@ -92,7 +92,7 @@ class Drained(Event):
 
 
 class Goaway(Event):
-    """The peer shuts the connection down. Streams above `last_stream_id` were reset as unprocessed; no new one may open."""
+    """The peer shuts the connection down. Streams above `last_stream_id` were reset as unprocessed; no new ones."""
 
     __slots__ = ("code", "debug", "last_stream_id")
 

@@ -1,7 +1,7 @@
 """The connection pool: assigns connections to requests. No I/O and no awaits.
 
 A slot stands for one connection. It counts against the limits from `acquire` until the descriptor of its
-connection is closed. So the limits also hold for the connections that the server sees, at every instant (except for the
+connection is closed. So the limits hold for the connections that the server sees, at every instant (except for the
 parallel attempts while one connection is opened). States and events (the `Transition`s below, the only way to change `state`; an
 event in an empty cell raises)::
 
@@ -112,8 +112,8 @@ class _OriginPool:
         self.shared: dict[PoolSlot, None] = {}
         self.waiters: dict[asyncio.Future[PoolSlot], None] = {}
         self.has_waiters = False
-        # `parallel`: requests may open connections concurrently. Otherwise they wait for the connection of `probe`, until
-        # `probe_timer` expires.
+        # `parallel`: requests may open connections concurrently. Otherwise they wait for the connection of `probe`,
+        # until `probe_timer` expires.
         self.parallel = parallel
         self.probe: PoolSlot | None = None
         self.probe_timer: asyncio.TimerHandle | None = None

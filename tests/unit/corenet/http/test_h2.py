@@ -1,7 +1,7 @@
-"""The HTTP/2 connection: what it accepts, and above all what it refuses, in both roles.
+"""The HTTP/2 connection in both roles: what it accepts and what it refuses.
 
-Each known attack stands here by its own bytes and is counted against a named limit; `tests/mutants/h2.toml` takes each
-check out. That cutting of the stream never matters and that the library h2 agrees is in tests/property/test_h2.py.
+Each known attack has a test with its bytes against a named limit; `tests/mutants/h2.toml` removes each check.
+tests/property/test_h2.py tests that results do not depend on how the input is cut, and compares with the library h2.
 """
 
 import pytest

@@ -1,4 +1,4 @@
-"""What is read of a server's own certificate agrees with what made it; anything else is an error with a sentence."""
+"""Fields read from a server's own certificate are those it was made with; malformed input gives a clear error."""
 
 import base64
 import contextlib

@@ -1,4 +1,4 @@
-"""The edges of a TLS connection, where loops differ: data right before the end, upgrades, what is reported to whom."""
+"""Edge cases of TLS connections where event loops differ: data just before the end, start_tls, error reporting."""
 
 import asyncio
 import ctypes

@@ -1,4 +1,4 @@
-"""The TLS engine played by hand: two of them joined by bytes that are cut anywhere, and no clock or socket."""
+"""Two TLS engines connected in memory, with the byte stream cut at any position; no clock or socket."""
 
 import _ssl
 import ctypes

@@ -1,4 +1,4 @@
-"""Pinned public keys: of the server, of its authority, and of somebody else."""
+"""Pinned public keys: of the server, of its authority, and of another server."""
 
 import asyncio
 import base64

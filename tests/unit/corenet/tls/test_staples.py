@@ -1,4 +1,4 @@
-"""OCSP staples: good ones, each kind of wrong one, and a server of ours that hands them out."""
+"""OCSP staples: valid ones, each kind of invalid one, and our server sending them."""
 
 import asyncio
 import contextlib
