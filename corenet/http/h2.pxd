@@ -50,7 +50,7 @@ cdef class H2Connection:
     cdef bint in_data, data_end
     cdef H2Stream data_stream       # of the DATA frame being received; None when it is skipped
     cdef Py_ssize_t data_left, pad_left
-    cdef PyObject *body             # owned: bytes for the Data event `body_event` during `feed`; `body_size` of it is filled
+    cdef PyObject *body             # owned: bytes for the Data event `body_event` during `feed`; `body_size` are filled
     cdef Py_ssize_t body_size
     cdef object body_event
     cdef uint32_t block_stream      # of the field block being received, 0 for none

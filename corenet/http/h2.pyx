@@ -1,9 +1,9 @@
 """An HTTP/2 connection, both roles, without I/O: bytes in and events out, messages in and bytes out (RFC 9113).
 
 `feed` returns a list of (stream, event), `data_to_send` the bytes for the peer. A connection error raises `Http2Error`;
-`data_to_send` then returns the GOAWAY with the reason, and the connection cannot be used any more. An error of one stream
-resets that stream and is reported as `StreamReset`. Events do not depend on how the input is cut into pieces, except
-for the sizes of Data.
+`data_to_send` then returns the GOAWAY with the reason, and the connection cannot be used any more. An error of one
+stream resets that stream and is reported as `StreamReset`. Events do not depend on how the input is cut into pieces,
+except for the sizes of Data.
 
 States and events of a stream (RFC 9113 section 5.1; server push is refused, so there are no reserved states)::
 
@@ -351,7 +351,7 @@ cdef class H2Connection:
     cpdef list feed(self, data, double now=0.0):
         """Process received bytes and return the events that they complete, each as (stream, event).
 
-        `now` is a clock in seconds; without one the budgets for frames and resets do not grow with time. Look at
+        `now` is a clock in seconds; without it the budgets for frames and resets do not refill with time. Check
         `data_to_send` afterwards, also when this raises.
 
         Raises:

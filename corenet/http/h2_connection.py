@@ -20,8 +20,8 @@ Invariants: `exchanges` maps the number of each stream that is open in the codec
 `complete`, or has an `error`, or its stream is open. Bytes of the codec are written at the end of the loop iteration,
 so that the requests of one iteration share a TLS record.
 
-Flow control: a collected body is acknowledged when it is received, up to `max_body`, a streamed body when it is read. So
-a slow reader slows only its own stream. Data to send waits in the codec for the server's windows, and the upload
+Flow control: a collected body is acknowledged when it is received, up to `max_body`, a streamed body when it is read.
+So a slow reader slows only its own stream. Data to send waits in the codec for the server's windows, and the upload
 waits in `drain`.
 """
 

@@ -1,10 +1,10 @@
 """HPACK, the header compression of HTTP/2 (RFC 7541): encoder and decoder of field blocks, without I/O.
 
-Encoder and decoder keep a dynamic table of earlier fields. A field in the table takes one or two bytes on the wire
-and no new object on either side. The decoder limits what the peer controls: the length of an integer, the size of the table, and
-the fields of a block, counted as RFC 9113 section 6.5.2 does. A table size update must be at the beginning of a block.
-When a block is over the limit (`over_limit`), its rest still changes the table, because the peer's encoder relies on
-it, but no further field is returned.
+Encoder and decoder keep a dynamic table of earlier fields. A field in the table takes one or two bytes on the wire and
+no new object on either side. The decoder limits what the peer controls: the length of an integer, the size of the
+table, and the fields of a block, counted as RFC 9113 section 6.5.2 does. A table size update must be at the beginning
+of a block. When a block is over the limit (`over_limit`), its rest still changes the table, because the peer's encoder
+relies on it, but no further field is returned.
 
 The encoder never adds credentials to a table, its own or the peer's (RFC 7541 section 7.1), nor values that change with
 every message. Invariant of the table: `size` is the sum of its entries, each with 32 bytes overhead, and at most

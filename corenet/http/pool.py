@@ -1,9 +1,9 @@
 """The connection pool: assigns connections to requests. No I/O and no awaits.
 
-A slot stands for one connection. It counts against the limits from `acquire` until the descriptor of its
-connection is closed. So the limits hold for the connections that the server sees, at every instant (except for the
-parallel attempts while one connection is opened). States and events (the `Transition`s below, the only way to change `state`; an
-event in an empty cell raises)::
+A slot stands for one connection. It counts against the limits from `acquire` until the descriptor of its connection is
+closed. So the limits hold for the connections that the server sees, at every instant (except for the parallel attempts
+while one connection is opened). States and events (the `Transition`s below, the only way to change `state`; an event in
+an empty cell raises)::
 
     state      | opened | share  | take   | keep | drop    | gone
     -----------+--------+--------+--------+------+---------+--------
@@ -167,7 +167,7 @@ class Pool:
         return future
 
     def cancel_acquire(self, origin: Origin, future: "asyncio.Future[PoolSlot]") -> None:
-        """Stop waiting. A slot that was given meanwhile goes to the next waiter."""
+        """Stop waiting. If the future already has a slot, the slot goes to the next waiter."""
         if future.done() and not future.cancelled() and future.exception() is None:
             self.release(future.result(), reusable=True)
         future.cancel()

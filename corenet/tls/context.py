@@ -139,7 +139,7 @@ class ClientContext(ssl.SSLContext):
 
 
 class JudgedObject(ssl.SSLObject):
-    """Checks pins and staples on other event loops; on ours the TLS engine does it."""
+    """Checks pins and refuses required staples on other event loops; on ours the TLS engine does both."""
 
     def do_handshake(self) -> None:
         """As `ssl.SSLObject.do_handshake`; raises `CertificateRefused` as well."""
@@ -148,7 +148,7 @@ class JudgedObject(ssl.SSLObject):
 
 
 class JudgedSocket(ssl.SSLSocket):
-    """Checks pins and staples on blocking sockets."""
+    """Checks pins and refuses required staples on blocking sockets."""
 
     def do_handshake(self, block: bool = False) -> None:
         """As `ssl.SSLSocket.do_handshake`; raises `CertificateRefused` as well."""

@@ -1,7 +1,7 @@
 """C interface of the receiving half of TLS: one object is the protocol of the stream below and the transport above.
 
 The stream passes ciphertext to `bytes_received` without a Python call. All fields of both halves are declared here.
-`corenet.tls.transport` implements the methods from `begin_shutdown` on that this half only declares.
+`corenet.tls.transport` overrides the methods that raise NotImplementedError in this half.
 """
 
 from libc.stddef cimport size_t

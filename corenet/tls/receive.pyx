@@ -280,7 +280,7 @@ cdef class TlsReceiver(NativeProtocol):
         return 0
 
     def data_received(self, data: object) -> None:
-        """Take ciphertext from a foreign transport."""
+        """Take ciphertext from a transport that is not a StreamTransport."""
         if type(data) is not bytes:
             data = bytes(memoryview(data))
         self.bytes_received(<const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
@@ -446,7 +446,7 @@ cdef class TlsReceiver(NativeProtocol):
         except BaseException as error:
             return self.handshake_failed(error)
         if self.state != HANDSHAKE:
-            # A callback of the context (for example for SNI) has closed the transport or has forked, and this is the child.
+            # A callback of the context (for example for SNI) has closed the transport, or this is a forked child.
             return 0
         if done:
             return self.handshake_done()
@@ -689,7 +689,7 @@ cdef class TlsReceiver(NativeProtocol):
         return 0
 
     def set_read_buffer_limits(self, high: object = None, low: object = None) -> None:
-        """Set the watermarks, in bytes of ciphertext, between which a paused protocol still receives."""
+        """Set the watermarks, in bytes of ciphertext, that stop and resume receiving while the protocol is paused."""
         self.read_high, self.read_low = buffer_limits(high, low, READ_HIGH)
         if self.underlying is not None and self.state == OPEN:
             self.control_reading()

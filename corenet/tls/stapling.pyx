@@ -24,7 +24,7 @@ from corenet.tls.libssl cimport (
 __all__ = ["certificates_of", "hand_out"]
 
 cdef extern from "Python.h":
-    # Needs no GIL, which Cython's own declaration does not say.
+    # Declared here because Cython's own declaration lacks `nogil`.
     void PyThread_free_lock(PyThread_type_lock lock) nogil
 
 cdef struct Stapled:

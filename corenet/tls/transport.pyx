@@ -33,9 +33,9 @@ Where data may be kept between two events:
 * received ciphertext: in the engine, in NEW, while reading is paused, or for an incomplete record;
 * received plaintext: nowhere, because all of a record is delivered at once. Exception: a BufferedProtocol that pauses
   after a part of a record; OpenSSL keeps the rest;
-* ciphertext to send: in the engine until the batch, the callback or the loop iteration ends. While a foreign transport
-  below has paused writing it stays longer. OpenSSL encrypts a write as a whole, and the standard library's buffer never
-  shrinks;
+* ciphertext to send: in the engine until the batch, the callback or the loop iteration ends. While a transport below
+  that is not a StreamTransport has paused writing, it stays longer. OpenSSL encrypts a write as a whole, and the
+  standard library's buffer never shrinks;
 * plaintext to send: in `pending_plaintext`, before the handshake is complete or while the peer must send first.
 
 Only `read_wanted` decides whether the transport below receives.
@@ -228,9 +228,9 @@ cdef class TlsTransport(TlsReceiver):
         return 0
 
     cdef int flush_ciphertext(self, bint force) except -1:
-        """Pass the ciphertext to the transport below, unless that is a foreign one that has paused writing.
+        """Pass the ciphertext to the transport below, unless that has paused writing and is not ours.
 
-        Our own stream always gets it, because it frees the memory of sent data, while a memory BIO keeps its largest
+        A StreamTransport always gets it, because it frees the memory of sent data, while a memory BIO keeps its largest
         size.
         """
         cdef object owner

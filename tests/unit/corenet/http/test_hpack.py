@@ -1,6 +1,7 @@
 """HPACK: the tables of the RFC, what the decoder refuses, and which fields the encoder never indexes.
 
-The library hpack is the oracle for the static table and the Huffman code; round trips in both directions are in tests/property/test_hpack.py.
+The library hpack is the oracle for the static table and the Huffman code. Round trips in both directions are in
+tests/property/test_hpack.py.
 """
 
 import hpack

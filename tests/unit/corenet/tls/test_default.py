@@ -1,4 +1,4 @@
-"""``ssl=True``: a context with the standard library's defaults, made once per process in a thread, and again on change."""
+"""``ssl=True``: a context with the standard library's defaults, made once per process and again on change."""
 
 import asyncio
 import shutil

@@ -435,7 +435,10 @@ def test_choice_that_is_none() -> None:
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [("stdlib", "stdlib selected by the program or the environment"), ("nss", "CORENET_TLS_ENGINE: the TLS engine is one of")],
+    [
+        ("stdlib", "stdlib selected by the program or the environment"),
+        ("nss", "CORENET_TLS_ENGINE: the TLS engine is one of"),
+    ],
 )
 def test_choice_by_the_environment(value: str, expected: str) -> None:
     code = "from corenet.tls import tls_engine\ntry: found = tls_engine(); print(found.name, found.reason)\n"
