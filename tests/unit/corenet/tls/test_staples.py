@@ -187,7 +187,7 @@ def test_wrong_signers(world: World, demanding: World) -> None:
     refused(world, world.staple(signer=world.responder(usage=None)), "not for OCSP signing")
     refused(world, world.staple(signer=world.responder(usage=ExtendedKeyUsageOID.SERVER_AUTH)), "not for OCSP signing")
     refused(world, world.staple(signer=world.responder(days=-10)), "not valid now")
-    refused(world, world.staple(signer=world.responder(), sent_along=False), "does not contain its signer's certificate")
+    refused(world, world.staple(signer=world.responder(), sent_along=False), "not contain its signer's certificate")
     # A server that signs for itself.
     own = serialization.load_pem_private_key(world.leaf.key.read_bytes(), None)
     refused(world, world.staple(signer=(world.certificate, own)), "not for OCSP signing")
