@@ -10,7 +10,7 @@ cdef class H2Stream:
     cdef uint32_t number
     cdef int state
     cdef bytes method               # of the request
-    cdef bint surfaced              # the user knows of it
+    cdef bint surfaced              # the user has got an event of it
     # receiving
     cdef int64_t receive_window     # what the peer may still send
     cdef int64_t unacknowledged     # received, not yet consumed by the user
@@ -35,9 +35,9 @@ cdef class H2Connection:
     cdef HpackEncoder encoder
     cdef Octets out
     cdef dict streams
-    cdef dict pending               # streams with a queue, in the order of their turns
-    cdef dict reset_streams         # number -> was it reset by the peer?; the last HTTP2_CLOSED_STREAMS
-    cdef uint32_t forgotten         # the highest number that fell out of `reset_streams`
+    cdef dict pending               # streams with a queue, in the order in which they are served
+    cdef dict reset_streams         # number -> True when the peer has reset it; the last HTTP2_CLOSED_STREAMS
+    cdef uint32_t forgotten         # the highest number removed from `reset_streams`
     cdef uint32_t next_stream, last_peer_stream, goaway_stream
     cdef readonly int open_streams  # opened by the client and not closed
     cdef bint failed
@@ -50,7 +50,7 @@ cdef class H2Connection:
     cdef bint in_data, data_end
     cdef H2Stream data_stream       # of the DATA frame being received; None when it is skipped
     cdef Py_ssize_t data_left, pad_left
-    cdef PyObject *body             # owned: of the Data event `body_event`, while an input is read; `body_size` is filled
+    cdef PyObject *body             # owned: bytes for the Data event `body_event` during `feed`; `body_size` are filled
     cdef Py_ssize_t body_size
     cdef object body_event
     cdef uint32_t block_stream      # of the field block being received, 0 for none

@@ -13,9 +13,9 @@ PREFACE: bytes
 class H2Connection:
     """One HTTP/2 connection without I/O (RFC 9113).
 
-    How a server drives it: give what was received to `feed` with the time of the loop's clock, handle the events, send
-    what `data_to_send` returns; do the same after each call that sends. For a request with a body, `acknowledge` what
-    was consumed, else the client may not send more::
+    How a server uses it: pass received bytes to `feed` with the time of the loop's clock, handle the events, then send
+    what `data_to_send` returns. Call `data_to_send` also after every call that sends. `acknowledge` the consumed bytes
+    of a request's body, otherwise the client's window stays closed::
 
         connection = H2Connection(SERVER)
         transport.write(connection.data_to_send())          # our settings
@@ -44,11 +44,10 @@ class H2Connection:
             connection.send_data(stream_id, b"hello", end=True)
             transport.write(connection.data_to_send())
 
-    A stream that was reset is unknown from then on: sending on it raises `LocalProtocolError`, so look whether the
-    stream still has an owner, or ask `is_open`. While the transport's own buffer is above its high mark, stop reading;
-    otherwise a peer that sends and never reads makes the answers to its frames pile up. What the peer's windows do not
-    admit waits in the connection (`unsent`); close a connection on which it waits for too long. To stop, call `goaway`,
-    answer what is open, and close when `open_streams` is 0.
+    Sending on a stream that was reset raises `LocalProtocolError`, so check `is_open` first. While the transport's
+    write buffer is above its high watermark, stop reading; otherwise the replies to a peer that sends and never reads
+    use unbounded memory. Data beyond the peer's windows waits in the connection (`unsent`); close the connection
+    when it waits for too long. To stop, call `goaway`, answer the open requests, and close when `open_streams` is 0.
     """
 
     server: bool

@@ -1,9 +1,9 @@
 """An HTTP/2 connection, both roles, without I/O: bytes in and events out, messages in and bytes out (RFC 9113).
 
 `feed` returns a list of (stream, event), `data_to_send` the bytes for the peer. A connection error raises `Http2Error`;
-the GOAWAY with the reason is then in `data_to_send`, and the connection cannot be used any more. An error of one stream
-resets that stream and is reported as `StreamReset`. Events do not depend on how the input is cut into pieces, except
-for the sizes of Data.
+`data_to_send` then returns the GOAWAY with the reason, and the connection cannot be used any more. An error of one
+stream resets that stream and is reported as `StreamReset`. Events do not depend on how the input is cut into pieces,
+except for the sizes of Data.
 
 States and events of a stream (RFC 9113 section 5.1; server push is refused, so there are no reserved states)::
 
@@ -15,22 +15,22 @@ States and events of a stream (RFC 9113 section 5.1; server push is refused, so 
     HALF_CLOSED_REMOTE | (sent only)       | CLOSED            |                    | CLOSED
     CLOSED             |                   |                   |                    |
 
-headers: a field block is sent or received. end sent: the frame with END_STREAM is written; it may wait behind data for
-the peer's window. A stream number above the highest one used is IDLE, any other one that is not in `streams` is CLOSED.
-The connection remembers the last `HTTP2_CLOSED_STREAMS` streams that were reset, because frames for them may be in
+headers: a field block is sent or received. end sent: the frame with END_STREAM is sent, after any data that
+waits for the peer's window. A stream number above the highest one used is IDLE; any other one that is not in `streams`
+is CLOSED. The connection remembers the last `HTTP2_CLOSED_STREAMS` reset streams, because frames for them may be in
 flight. A frame for a stream that both sides have ended is a connection error.
 
-Flow control. Receiving: data that the user has not acknowledged counts against the windows that the peer was given.
-Windows are opened only by `acknowledge`, so a slow user slows the peer. Data for a stream that was reset is
-acknowledged here. Sending: data that the peer's windows do not admit waits in the stream's queue; streams take turns.
+Flow control. Receiving: data that the user has not acknowledged counts against the peer's windows. Only
+`acknowledge` opens them again, so a slow user slows the peer. Data for a stream that was reset is
+acknowledged here. Sending: data beyond the peer's windows waits in the stream's queue; streams are served in turn.
 
 Invariants: `streams` holds exactly the streams that are neither IDLE nor CLOSED; `open_streams` is their number;
 `pending` holds exactly those with a queue; `unsent_octets` is the sum of the queues; a stream's `unacknowledged` bytes
 are credited to the connection exactly once, by `acknowledge` or when the stream closes.
 
-What the peer controls is limited: frame size, field blocks (bytes, fields, frames), concurrent streams, and by two
-budgets the frames that move no message forward and the streams that end in a reset. The budgets grow with time and with
-work done. Time is an argument of `feed`. PRIORITY frames are checked for their size and ignored (RFC 9113 section
+What the peer controls is limited: frame size, field blocks (bytes, fields, frames) and concurrent streams. Two budgets
+limit frames that move no message forward and streams that end in a reset. The budgets refill with time and with
+completed work. Time is an argument of `feed`. PRIORITY frames are checked for their size and ignored (RFC 9113 section
 5.3.2).
 """
 
@@ -149,7 +149,7 @@ cdef enum Code:
     CONNECT_ERROR
     ENHANCE_YOUR_CALM
 
-# What `add_field` takes.
+# The kind of block that `add_field` checks for.
 cdef enum Block:
     B_REQUEST
     B_RESPONSE
@@ -159,7 +159,7 @@ cdef enum:
     FRAME_HEAD = 9
     PREFACE_SIZE = 24
     DEFAULT_WINDOW = 65_535     # RFC 9113 section 6.9.2
-    LEAST_FRAME = 16_384        # of SETTINGS_MAX_FRAME_SIZE; also the most that we take and send
+    LEAST_FRAME = 16_384        # minimum of SETTINGS_MAX_FRAME_SIZE; the largest frame that we accept and send
     LARGEST_FRAME = 16_777_215
     LARGEST_WINDOW = 0x7FFF_FFFF
     LARGEST_STREAM = 0x7FFF_FFFF
@@ -188,7 +188,7 @@ cdef tuple METHOD_GET = (b":method", b"GET")
 cdef tuple SCHEME_HTTPS = (b":scheme", b"https")
 cdef bytes HTTPS = b"https"
 cdef bytes GET = b"GET"
-cdef dict STATUS_FIELDS = {}    # those that were sent
+cdef dict STATUS_FIELDS = {}    # cache of the :status fields that were sent
 
 
 cdef inline uint32_t read32(const uint8_t *p) noexcept nogil:
@@ -212,7 +212,7 @@ cdef inline void write_head(uint8_t *p, Py_ssize_t n, int kind, int flags, uint3
 
 
 cdef int64_t decimal(bytes text) noexcept:
-    """A Content-Length, or -1: it is none."""
+    """The value of a Content-Length field, or -1 when it is invalid."""
     cdef Py_ssize_t n = PyBytes_GET_SIZE(text)
     cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(text)
     cdef int64_t value = 0
@@ -235,9 +235,9 @@ cdef class H2Stream:
 cdef class H2Connection:
     """One connection. `H2Connection(CLIENT)` sends requests, `H2Connection(SERVER)` answers them.
 
-    `window` and `connection_window` are what the peer may send ahead of `acknowledge`, in bytes, `max_streams` how many
-    streams a client may open at the same time, `max_head` and `max_fields` bound the fields of one message, `table_size`
-    is the size of each HPACK table in bytes.
+    `window` and `connection_window` are the flow-control windows given to the peer, in bytes. `max_streams` is the
+    number of concurrent streams that a client may open. `max_head` (bytes) and `max_fields` bound the fields of one
+    message. `table_size` is the size of each HPACK table in bytes.
 
     Raises:
         ValueError: when one of them is out of its range.
@@ -256,7 +256,7 @@ cdef class H2Connection:
             max_head, "H2Connection max_head")
         self.encoder = HpackEncoder(table_size)
         self.table_size = HPACK_TABLE_SIZE.default if table_size is None else table_size
-        # Until the peer has acknowledged our settings its table may have the protocol's size.
+        # Until the peer acknowledges our settings, its table may have the protocol's default size.
         self.decoder = HpackDecoder(
             max(self.table_size, HPACK_TABLE_SIZE.default), max_list=max_head, max_fields=max_fields)
         self.window_target = HTTP2_STREAM_WINDOW.default if window is None else HTTP2_STREAM_WINDOW.check(
@@ -271,7 +271,7 @@ cdef class H2Connection:
         self.reset_budget = RESETS
         self.receive_window = self.stream_window = DEFAULT_WINDOW
         self.send_window = self.peer_stream_window = DEFAULT_WINDOW
-        # What the peer allows is not known yet; this is what the RFC advises it to allow (section 6.5.2).
+        # Used until the peer's settings arrive: the least that the RFC recommends (section 6.5.2).
         self.peer_max_streams = HTTP2_MAX_STREAMS.default
         self.next_stream = 2 if server else 1
         self.goaway_stream = LARGEST_STREAM
@@ -310,7 +310,7 @@ cdef class H2Connection:
 
     @property
     def settings_received(self):
-        """True when the peer's settings have come."""
+        """True when the peer's settings were received."""
         return self.settings_seen
 
     @property
@@ -320,12 +320,12 @@ cdef class H2Connection:
 
     @property
     def stream_limit(self):
-        """How many streams the peer lets us open at the same time."""
+        """How many concurrent streams the peer allows us to open."""
         return self.peer_max_streams
 
     @property
     def accepting(self):
-        """True while a client may send requests, now or when another stream has ended: neither side leaves."""
+        """True while a client may send requests, now or after a stream has ended: there was no GOAWAY or error."""
         return (not self.server and not self.failed and not self.goaway_received and not self.goaway_sent
                 and self.next_stream <= LARGEST_STREAM)
 
@@ -349,9 +349,9 @@ cdef class H2Connection:
     # --- receiving ----------------------------------------------------------------------------------------------------
 
     cpdef list feed(self, data, double now=0.0):
-        """Take the next received bytes and return the events they complete, each as (stream, event).
+        """Process received bytes and return the events that they complete, each as (stream, event).
 
-        `now` is a clock in seconds; without one the budgets for frames and resets do not grow with time. Look at
+        `now` is a clock in seconds; without it the budgets for frames and resets do not refill with time. Check
         `data_to_send` afterwards, also when this raises.
 
         Raises:
@@ -382,7 +382,7 @@ cdef class H2Connection:
         return events
 
     cpdef bytes data_to_send(self):
-        """Return the bytes for the peer and keep nothing; empty when there are none."""
+        """Remove and return the bytes to send to the peer; empty when there are none."""
         cdef bytes data
         if self.out.size == 0:
             return b""
@@ -467,7 +467,7 @@ cdef class H2Connection:
         if self.preface_left:
             take = min(n, self.preface_left)
             if memcmp(p, PyBytes_AS_STRING(PREFACE) + PREFACE_SIZE - self.preface_left, take) != 0:
-                self.fail(PROTOCOL_ERROR, "the connection does not begin as HTTP/2 does")
+                self.fail(PROTOCOL_ERROR, "the connection does not begin with the HTTP/2 preface")
             self.preface_left -= take
             at = take
         while True:
@@ -503,7 +503,7 @@ cdef class H2Connection:
             if self.block_stream and (kind != F_CONTINUATION or number != self.block_stream):
                 self.fail(PROTOCOL_ERROR, "another frame inside a field block")
             if kind == F_DATA:
-                # Its payload is passed on as it comes; only the length of the padding must be there.
+                # The payload is passed on in pieces; only the pad length field must be complete.
                 if flags & PADDED and n - at == FRAME_HEAD and length:
                     break
                 at += FRAME_HEAD
@@ -519,7 +519,7 @@ cdef class H2Connection:
         return 0
 
     cdef int begin_data(self, const uint8_t *p, Py_ssize_t length, int flags, uint32_t number, list events) except -1:
-        """Account for a DATA frame and say how many bytes of it stand before its data."""
+        """Check and account for a DATA frame; return how many bytes of its payload precede the data."""
         cdef H2Stream stream
         cdef Py_ssize_t padding = 0
         cdef int code = NO_ERROR
@@ -568,13 +568,13 @@ cdef class H2Connection:
         return 1 if padding else 0
 
     cdef int deliver(self, H2Stream stream, const uint8_t *p, Py_ssize_t n, Py_ssize_t room, list events) except -1:
-        """Add a piece of a body; pieces that follow each other in one input are one event.
+        """Add a piece of a body; consecutive pieces of a stream in one input become one event.
 
-        `room` is the rest of the input, so that a body of several frames is copied once, into memory for all of it.
+        `room` is the size of the remaining input: that much memory is reserved, so several frames are copied once.
         """
         cdef tuple last
         if stream.state == CLOSED:
-            # The user has reset it since the frame began.
+            # The user has reset the stream after the frame began.
             return 0
         if events:
             last = events[len(events) - 1]
@@ -599,7 +599,7 @@ cdef class H2Connection:
         return 0
 
     cdef int finish_body(self) except -1:
-        """Give the event of a body that was collected its bytes."""
+        """Store the collected bytes in their Data event."""
         cdef PyObject *body = self.body
         cdef object event = self.body_event
         if body != NULL:
@@ -677,7 +677,7 @@ cdef class H2Connection:
                 self.fail(FRAME_SIZE_ERROR, "PRIORITY of a wrong size")
             return 0
         if kind == F_PUSH_PROMISE:
-            # A client refused it in its settings, and a server is never sent one (RFC 9113 section 8.4).
+            # A client has disabled push in its settings, and a client must not push (RFC 9113 section 8.4).
             self.fail(PROTOCOL_ERROR, "PUSH_PROMISE")
         # RFC 9113 section 4.1: frames of unknown types are ignored.
         return 0
@@ -707,13 +707,13 @@ cdef class H2Connection:
             self.fail(PROTOCOL_ERROR, "HEADERS on stream 0")
         if flags & PADDED:
             if n == 0:
-                self.fail(FRAME_SIZE_ERROR, "HEADERS without the length of its padding")
+                self.fail(FRAME_SIZE_ERROR, "HEADERS too short for its pad length")
             padding = p[0]
             p += 1
             n -= 1
         if flags & PRIORITY:
             if n < 5:
-                self.fail(FRAME_SIZE_ERROR, "HEADERS without the priority that it announces")
+                self.fail(FRAME_SIZE_ERROR, "HEADERS too short for its priority fields")
             p += 5
             n -= 5
         if padding > n:
@@ -808,7 +808,7 @@ cdef class H2Connection:
                 elif kind == FIELD_AUTHORITY and authority is None:
                     authority = value
                 else:
-                    return "a pseudo-header field that a request has not, or not twice"
+                    return "a pseudo-header field that is repeated or not for requests"
             elif kind == FIELD_HOST:
                 if host is not None:
                     return "more than one Host"
@@ -829,16 +829,16 @@ cdef class H2Connection:
             return "a request without a method"
         if method == CONNECT:
             if scheme is not None or path is not None or authority is None:
-                return "CONNECT takes an authority and nothing else"
+                return "CONNECT with a scheme or path, or without an authority"
             path = authority
         elif scheme is None or path is None:
             return "a request without scheme or path"
         elif path == ASTERISK and method != OPTIONS:
-            return "a path of * is for OPTIONS"
+            return "a path of * in a request other than OPTIONS"
         if authority is None:
             authority = host
         elif host is not None and host != authority and host.lower() != authority.lower():
-            return "Host is not the authority"
+            return "Host differs from :authority"
         if not authority:
             return "a request without an authority"
         if end and stream.length_left > 0:
@@ -855,7 +855,7 @@ cdef class H2Connection:
         return None
 
     cdef int join_cookies(self, list fields) except -1:
-        """Join the Cookie fields to one, as HTTP/1.1 has it (RFC 9113 section 8.2.3)."""
+        """Join the Cookie fields to one, as in HTTP/1.1 (RFC 9113 section 8.2.3)."""
         crumbs = [value for name, value in fields if name == b"cookie"]
         fields[:] = [(name, value) for name, value in fields if name != b"cookie"]
         fields.append((b"cookie", b"; ".join(crumbs)))
@@ -875,7 +875,7 @@ cdef class H2Connection:
             value = (<tuple>fields[i])[1]
             if kind == FIELD_STATUS:
                 if i != 0:
-                    return "a status that does not stand first"
+                    return "a status after other fields, or a second one"
                 status = <int>decimal(value)
             elif kind == FIELD_CONTENT_LENGTH:
                 if length >= 0:
@@ -886,7 +886,7 @@ cdef class H2Connection:
             elif kind == FIELD_CONNECTION:
                 return "a field that belongs to HTTP/1.1 connections"
             elif kind > FIELD_METHOD - 1:
-                return "a pseudo-header field that a response has not"
+                return "a pseudo-header field that is not for responses"
             else:
                 return "a field with a character or value that is not allowed"
         if status < 0:
@@ -895,7 +895,7 @@ cdef class H2Connection:
             if end:
                 return "an informational response that ends the stream"
             if status == 101:
-                return "HTTP/2 does not switch protocols"
+                return "a 101 response, which HTTP/2 does not have"
             stream.informational += 1
             if stream.informational > self.max_informational:
                 return f"more than {self.max_informational} informational responses"
@@ -958,7 +958,7 @@ cdef class H2Connection:
         return self.spend_reset()
 
     cdef int close(self, H2Stream stream) except -1:
-        """Move a stream to CLOSED; nothing else does."""
+        """Move a stream to CLOSED. Only this method does that."""
         stream.state = CLOSED
         del self.streams[stream.number]
         self.open_streams -= 1
@@ -993,7 +993,7 @@ cdef class H2Connection:
                 self.fail(FRAME_SIZE_ERROR, "an acknowledgement of SETTINGS with content")
             if self.settings_unacknowledged == 0:
                 self.fail(PROTOCOL_ERROR, "an acknowledgement of SETTINGS that were not sent")
-            # RFC 9113 section 6.5.3: from here on our window holds, for streams that are open as well.
+            # RFC 9113 section 6.5.3: from now on our window applies, also to open streams.
             self.settings_unacknowledged = 0
             self.decoder.allow(self.table_size)
             change = self.window_target - self.stream_window
@@ -1029,7 +1029,7 @@ cdef class H2Connection:
             elif name == MAX_FRAME_SIZE:
                 if not LEAST_FRAME <= value <= LARGEST_FRAME:
                     self.fail(PROTOCOL_ERROR, "a wrong value of MAX_FRAME_SIZE")
-                # Smaller frames let streams take turns.
+                # Larger values are ignored: small frames let streams be sent in turn.
             elif name == NO_RFC7540_PRIORITIES:
                 if value > 1:
                     self.fail(PROTOCOL_ERROR, "a wrong value of NO_RFC7540_PRIORITIES")
@@ -1066,7 +1066,7 @@ cdef class H2Connection:
         cdef uint32_t last = read32(p) & 0x7FFF_FFFF
         cdef H2Stream stream
         if self.goaway_received and last > self.goaway_stream:
-            self.fail(PROTOCOL_ERROR, "a GOAWAY that takes an earlier one back")
+            self.fail(PROTOCOL_ERROR, "a GOAWAY with a higher stream number than an earlier one")
         self.goaway_received = True
         self.goaway_stream = last
         events.append((0, Goaway(last, read32(p + 4), PyBytes_FromStringAndSize(
@@ -1132,7 +1132,7 @@ cdef class H2Connection:
             if end:
                 self.sent_end(stream)
         except BaseException:
-            # Nothing of it was sent; the number is used by the next request.
+            # Nothing was sent, so the next request uses this stream number.
             self.close(stream)
             raise
         self.next_stream += 2
@@ -1164,7 +1164,7 @@ cdef class H2Connection:
         status = STATUS_FIELDS.get(code)
         if status is None:
             status = STATUS_FIELDS[code] = (b":status", b"%d" % code)
-        # Content-Length then says what another response would have (RFC 9110 section 8.6).
+        # Content-Length is then the size that the body would have had (RFC 9110 section 8.6).
         stream.no_body_sent = stream.method == HEAD or code == 304
         self.add_block(stream, [status], response.headers.raw, B_RESPONSE, end)
         stream.head_sent = not informational
@@ -1231,7 +1231,7 @@ cdef class H2Connection:
         return stream.queued
 
     cdef bint send_queued(self, H2Stream stream, list events) except -1:
-        """Send one frame of what waits, as far as the windows admit; True when there may be another."""
+        """Send one frame of queued data, as far as the windows allow; True when there may be another."""
         cdef int64_t window = min(stream.send_window, self.send_window)
         cdef int64_t size = min(stream.queued, LEAST_FRAME)
         cdef int64_t left
@@ -1287,7 +1287,7 @@ cdef class H2Connection:
             sent = False
             for stream in list(self.pending.values()):
                 if stream.number in self.pending and self.send_queued(stream, events):
-                    # It moves to the end of the queue of streams.
+                    # Move the stream to the end of the queue.
                     del self.pending[stream.number]
                     self.pending[stream.number] = stream
                     sent = True
@@ -1324,7 +1324,7 @@ cdef class H2Connection:
             if end and stream.send_left > 0:
                 raise LocalProtocolError(f"{stream.send_left} bytes of body less than Content-Length says")
         except BaseException:
-            # Fields of this block may be in our table and will never be in the peer's.
+            # Fields of this block may be in our table, but will never be in the peer's: empty both.
             self.out.size = start
             self.encoder.forget()
             if what != B_TRAILERS:
@@ -1354,7 +1354,7 @@ cdef class H2Connection:
         return self.encoder.encode_field(&self.out, name, value, field, False)
 
     cdef int add_field(self, H2Stream stream, tuple field, int what) except -1:
-        """Check and send a field whose name is in any case."""
+        """Check and send a field; its name may have upper-case letters."""
         cdef bytes name = field[0]
         cdef bytes value = field[1]
         cdef bytes lower
@@ -1374,7 +1374,7 @@ cdef class H2Connection:
         return self.encoder.encode_field(&self.out, lower, value, field, False)
 
     cpdef int reset(self, int64_t stream_id, int64_t code=CANCEL) except -1:
-        """Reset a stream: nothing more is sent on it, and no event of it is returned. Idempotent."""
+        """Reset a stream: nothing more is sent on it, and it has no further events. Idempotent."""
         cdef H2Stream stream = self.streams.get(stream_id)
         if stream is None:
             return 0
@@ -1383,13 +1383,13 @@ cdef class H2Connection:
         return self.remember_reset(stream.number, False)
 
     cpdef int ping(self, bytes data) except -1:
-        """Send a PING with eight bytes; a `Pong` with them comes back.
+        """Send a PING with eight bytes; the reply is a `Pong` event with the same bytes.
 
         Raises:
             LocalProtocolError: when they are not eight.
         """
         if length_of(data) != 8:
-            raise LocalProtocolError("a PING carries eight bytes")
+            raise LocalProtocolError("the data of a PING must have eight bytes")
         return self.add_frame(F_PING, 0, 0, PyBytes_AS_STRING(data), 8)
 
     cpdef int goaway(self, int64_t code=NO_ERROR, bytes debug=b"") except -1:

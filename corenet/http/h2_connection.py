@@ -1,7 +1,7 @@
-"""HTTP/2 with I/O: many exchanges on one transport, each with the interface of a `Connection`, which carries one.
+"""HTTP/2 with I/O: many exchanges on one transport, each with the interface of an HTTP/1.1 `Connection`.
 
-`Multiplexed` is the asyncio Protocol that moves bytes between a transport and an `H2Connection`; `Exchange` is one
-request and its response. An exchange that ends early resets its stream and leaves the connection as it is.
+`Multiplexed` is the asyncio Protocol that moves bytes between a transport and an `H2Connection`. An `Exchange` is one
+request and its response. An exchange that ends early resets its stream; the connection stays open.
 
 States of the connection, and what moves them (the `Transition`s below, which alone change `state`)::
 
@@ -12,17 +12,17 @@ States of the connection, and what moves them (the `Transition`s below, which al
     CLOSING |      | CLOSING | CLOSED
     CLOSED  |      | CLOSED  |
 
-made: the transport is connected and ALPN has selected HTTP/2. close: `close` or `abort`, by us. lost: the descriptor is
-closed. After a GOAWAY no request begins any more (`can_serve`), and those that the server processes are finished; that
-state is the codec's.
+made: the transport is connected and ALPN has selected HTTP/2. close: we call `close` or `abort`. lost: the
+descriptor is closed. After a GOAWAY no new request may begin (`can_serve`), and requests that the server processes are
+completed; the codec keeps that state.
 
-Invariants: `exchanges` holds exactly those whose stream is open in the codec, by its number; an exchange is `complete`,
-or has an `error`, or its stream is open. What the codec has to say is written at the end of the loop's turn, so that
-the requests of one turn share a TLS record.
+Invariants: `exchanges` maps the number of each stream that is open in the codec to its exchange; an exchange is
+`complete`, or has an `error`, or its stream is open. Bytes of the codec are written at the end of the loop iteration,
+so that the requests of one iteration share a TLS record.
 
-Flow control: a body that is collected is acknowledged as it comes, up to `max_body`; a streamed one as it is read, so
-that a slow reader slows its own stream and no other. What is sent waits in the codec for the server's windows; an
-upload waits with it (`drain`).
+Flow control: a collected body is acknowledged when it is received, up to `max_body`, a streamed body when it is read.
+So a slow reader slows only its own stream. Data to send waits in the codec for the server's windows, and the upload
+waits in `drain`.
 """
 
 import asyncio
@@ -125,7 +125,7 @@ class Exchange:
     # --- the request --------------------------------------------------------------------------------------------------
 
     def send_request(self, request: Request, scheme: bytes, body: bytes | None, upload: BodySender | None) -> None:
-        """Open the stream and send the head, and all of a body that is there.
+        """Open the stream and send the head, and the whole body if it is given as bytes.
 
         Raises:
             LocalProtocolError: when the request cannot be sent over HTTP/2.
@@ -166,12 +166,12 @@ class Exchange:
         self.connection.flush_soon()
 
     async def drain(self) -> None:
-        """Wait while a window of the server or the transport is full, and the exchange goes on."""
+        """Wait until the server's window and the transport accept more data, or the exchange ends."""
         if self.drain_waiter is not None:
             await self.drain_waiter
 
     def may_send(self) -> None:
-        """Let an upload go on."""
+        """Wake an upload that waits in `drain`."""
         gate, self.drain_waiter = self.drain_waiter, None
         if gate is not None and not gate.done():
             gate.set_result(None)
@@ -182,8 +182,8 @@ class Exchange:
         """Wait for the end of the exchange when collecting, else for the next change.
 
         Raises:
-            HttpError: what ended the exchange early; or what the iterator of the request's body raised.
-            RuntimeError: when another task waits.
+            HttpError: when the exchange ended early; an exception of the request body's iterator is raised unchanged.
+            RuntimeError: when another task is waiting.
         """
         if self.error is not None:
             raise self.error
@@ -198,13 +198,13 @@ class Exchange:
             self.waiter = None
 
     async def wait_head(self) -> Response:
-        """Wait until the head of the final response is there and return it."""
+        """Wait for the head of the final response and return it."""
         while self.response is None:
             await self.wait()
         return self.response
 
     def take_body(self) -> bytes:
-        """Return the body that was collected, as it was sent."""
+        """Return the collected body, with its content coding."""
         return self.parts.take()
 
     async def next_piece(self) -> bytes | None:
@@ -245,7 +245,7 @@ class Exchange:
         elif kind is End:
             self.trailers = cast(End, event).trailers
             self.complete = True
-            # The unsent rest of the request is not needed any more; the stream is reset if there is one.
+            # The unsent rest of the request is no longer needed; if there is one, the stream is reset.
             self.abort()
         elif kind is StreamReset:
             self._reset(cast(StreamReset, event))
@@ -275,7 +275,7 @@ class Exchange:
         return self.connection.can_serve
 
     def abort(self) -> None:
-        """End the exchange: the stream is reset unless both sides have ended it."""
+        """End the exchange; its stream is reset unless both sides have ended it."""
         upload, self.upload = self.upload, None
         if upload is not None:
             upload.stop()
@@ -283,7 +283,7 @@ class Exchange:
         self.connection.end(self)
 
     def fail(self, error: BaseException) -> None:
-        """End the exchange with an error, unless it ended with one before or has its response."""
+        """End the exchange; set `error` unless it already has an error or is complete."""
         if self.error is None and not self.complete:
             self.error = error
         self.abort()
@@ -298,11 +298,11 @@ class Exchange:
                 waiter.set_exception(error)
 
     def check_time(self, now: float) -> float:
-        """Fail the exchange when its time is over; return when to check again."""
+        """Fail the exchange when a timeout has expired; return when to check again."""
         connection = self.connection
         unsent = connection.codec.unsent(self.stream) + connection.transport.get_write_buffer_size()
         if (self.parts and not self.collecting) or (unsent and unsent != self.unsent):
-            # Our reader is slow, or the server is slow and still accepts data.
+            # Not idle: our reader is slow, or the server is slow and still accepts data.
             self.last_activity = now
         self.unsent = unsent
         due = min(self.deadline, self.last_activity + self.read_timeout)
@@ -375,32 +375,32 @@ class Multiplexed(asyncio.BufferedProtocol):
 
     @property
     def is_busy(self) -> bool:
-        """True while a response is awaited."""
+        """True while an exchange is in progress."""
         return bool(self.exchanges)
 
     @property
     def is_gone(self) -> bool:
-        """True when there is no descriptor any more."""
+        """True when the descriptor is closed."""
         return self.state == CLOSED
 
     @property
     def can_serve(self) -> bool:
-        """True when requests may begin on it, now or when another has ended."""
+        """True when a request may begin, now or after another one has ended."""
         return self.state == OPEN and self.codec.accepting and not self.transport.is_closing()
 
     @property
     def stream_limit(self) -> int:
-        """How many requests the server takes at the same time."""
+        """How many concurrent requests the server allows."""
         return self.codec.stream_limit
 
-    # --- as the client drives it --------------------------------------------------------------------------------------
+    # --- requests -----------------------------------------------------------------------------------------------------
 
     def begin(self, *, collecting: bool, max_body: float, deadline: float, read_timeout: float) -> Exchange:
-        """Make an exchange; times in seconds of the loop's clock, `math.inf` for none."""
+        """Create an exchange. `deadline` is on the loop's clock, `read_timeout` in seconds; `math.inf`: none."""
         return Exchange(self, collecting, max_body, deadline, read_timeout)
 
     def is_usable(self) -> bool:
-        """Return whether a request may begin now; after an idle time, only without unread input."""
+        """Return whether a request may begin now; an idle connection must have no unread input."""
         if not self.can_serve or not self.codec.can_open:
             return False
         if self.exchanges or self.loop.time() - self.idle_since < HTTP2_SETTLE_SECONDS:
@@ -415,12 +415,12 @@ class Multiplexed(asyncio.BufferedProtocol):
         return not (cast(Any, self.transport).get_read_buffer_size() or tls_object.pending())
 
     def acknowledge(self, stream: int, size: int) -> None:
-        """Let the server send as much again."""
+        """Record that `size` bytes were consumed, so that the server may send as many more."""
         self.codec.acknowledge(stream, size)
         self.flush_soon()
 
     def end(self, exchange: Exchange) -> None:
-        """Remove an exchange; its stream is reset unless it has ended."""
+        """Remove an exchange; reset its stream unless it has ended."""
         if self.exchanges.pop(exchange.stream, None) is not None:
             self.codec.reset(exchange.stream, CANCEL)
             self.flush_soon()
@@ -428,7 +428,7 @@ class Multiplexed(asyncio.BufferedProtocol):
                 self.idle_since = self.loop.time()
 
     def flush_soon(self) -> None:
-        """Write what the codec has to say at the end of this turn."""
+        """Write the codec's bytes at the end of this loop iteration."""
         if not self.flushing and self.state == OPEN:
             self.flushing = True
             self.loop.call_soon(self._flush)
@@ -440,7 +440,7 @@ class Multiplexed(asyncio.BufferedProtocol):
             if data:
                 self.transport.write(data)
 
-    # --- its life -----------------------------------------------------------------------------------------------------
+    # --- closing ------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Send GOAWAY and close; abort after `HTTP_CLOSE_TIMEOUT` seconds without the peer's close_notify."""
@@ -454,7 +454,7 @@ class Multiplexed(asyncio.BufferedProtocol):
         self.transport.close()
 
     def abort(self) -> None:
-        """Close at once, by a reset; unsent data is dropped."""
+        """Close at once with a TCP reset; unsent data is dropped."""
         if self.state == CLOSED:
             return
         self.state = _CLOSE[self.state]
@@ -465,7 +465,7 @@ class Multiplexed(asyncio.BufferedProtocol):
         self.transport.abort()
 
     def fail(self, error: BaseException) -> None:
-        """End all exchanges with an error, and the connection with them."""
+        """Fail all exchanges with an error and abort the connection."""
         self._fail_exchanges(lambda _: error)
         self.abort()
 
@@ -473,7 +473,7 @@ class Multiplexed(asyncio.BufferedProtocol):
         for exchange in list(self.exchanges.values()):
             exchange.fail(error(exchange))
 
-    # --- what the transport calls -------------------------------------------------------------------------------------
+    # --- callbacks of the transport -----------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -490,7 +490,7 @@ class Multiplexed(asyncio.BufferedProtocol):
         try:
             events = self.codec.feed(self.scratch[:nbytes], self.loop.time())
         except Http2Error as error:
-            # Each exchange gets an exception object of its own. The GOAWAY with the reason is sent.
+            # Each exchange gets its own exception object. `close` sends the GOAWAY with the reason.
             text, code = str(error), error.code
             self._fail_exchanges(lambda _: Http2Error(text, code))
             self.close()
@@ -541,10 +541,10 @@ class Multiplexed(asyncio.BufferedProtocol):
             if exchange.drain_waiter is not None and not self.codec.unsent(exchange.stream):
                 exchange.may_send()
 
-    # --- times --------------------------------------------------------------------------------------------------------
+    # --- timeouts -----------------------------------------------------------------------------------------------------
 
     def watch(self, exchange: Exchange) -> None:
-        """Arm the timer for this exchange."""
+        """Arm the timer for the timeouts of this exchange."""
         due = min(exchange.deadline, exchange.last_activity + exchange.read_timeout)
         if self.timer is None or due < self.timer_due:
             self._arm(due)

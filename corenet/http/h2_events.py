@@ -1,7 +1,7 @@
-"""Events of an HTTP/2 connection beside messages, and the error codes of RFC 9113 section 7.
+"""Events of an HTTP/2 connection other than messages, and the error codes of RFC 9113 section 7.
 
 `Request`, `Response`, `Informational`, `Data` and `End` are those of `corenet.http.events`, with version 20.
-`H2Connection.feed` gives each event with the number of its stream, 0 for the connection.
+`H2Connection.feed` returns each event with the number of its stream, 0 for the connection.
 """
 
 from corenet.http.events import Event
@@ -64,15 +64,15 @@ _NAMES = (
 
 
 def error_name(code: int) -> str:
-    """Return the name of an error code; of an unknown one its number."""
+    """Return the name of an error code, or its number if it is unknown."""
     return _NAMES[code] if 0 <= code < len(_NAMES) else f"error {code}"
 
 
 class StreamReset(Event):
-    """A stream ended early; nothing more comes of it and nothing more can be sent.
+    """A stream ended early; nothing more is received or can be sent on it.
 
-    `code` is the error code. `by_peer`: the peer has reset it; False: we did, for the protocol violation in `reason`.
-    `unprocessed`: the server has said that it did not process the request, which may be sent again on another
+    `code` is the error code. `by_peer`: the peer has reset it; False: we did, because of the protocol violation
+    in `reason`. `unprocessed`: the server did not process the request, so it may be sent again on another
     connection (RFC 9113 section 8.7).
     """
 
@@ -86,13 +86,13 @@ class StreamReset(Event):
 
 
 class Drained(Event):
-    """All queued data of this stream was sent; a sender that waited for it may continue."""
+    """All queued data of this stream was sent; a waiting sender may continue."""
 
     __slots__ = ()
 
 
 class Goaway(Event):
-    """The peer ends the connection. Streams above `last_stream_id` were reset as unprocessed, none can be opened."""
+    """The peer shuts the connection down. Streams above `last_stream_id` were reset as unprocessed; no new ones."""
 
     __slots__ = ("code", "debug", "last_stream_id")
 

@@ -4,7 +4,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 
-# Bytes on their way out. Owned by the object that holds the structure, which frees it with `octets_free`.
+# An output buffer. Owned by the object that holds the structure, which frees it with `octets_free`.
 cdef struct Octets:
     uint8_t *data
     Py_ssize_t size
@@ -30,7 +30,7 @@ cdef class DynamicTable:
     cdef readonly uint32_t count
     cdef readonly Py_ssize_t size, limit
     cdef readonly int64_t inserted
-    cdef dict known             # field -> its number in the order of insertion; None in a decoder
+    cdef dict known             # field -> its insertion number; None in a decoder
 
     cdef Entry *entry(self, uint32_t index) noexcept
     cdef int insert(self, tuple field, Py_ssize_t size, int kind) except -1

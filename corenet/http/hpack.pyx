@@ -1,10 +1,10 @@
 """HPACK, the header compression of HTTP/2 (RFC 7541): encoder and decoder of field blocks, without I/O.
 
-Both keep a dynamic table of fields that were sent before. A field in it takes one or two bytes on the wire and no new
-object on either side. The decoder limits what the peer controls: the length of an integer, the size of the table, and
-the fields of a block, counted as RFC 9113 section 6.5.2 does. A table size update must be at the beginning of a block.
-When a block is over the limit (`over_limit`), its rest still changes the table, because the peer's encoder relies on
-it, but no further field is returned.
+Encoder and decoder keep a dynamic table of earlier fields. A field in the table takes one or two bytes on the wire and
+no new object on either side. The decoder limits what the peer controls: the length of an integer, the size of the
+table, and the fields of a block, counted as RFC 9113 section 6.5.2 does. A table size update must be at the beginning
+of a block. When a block is over the limit (`over_limit`), its rest still changes the table, because the peer's encoder
+relies on it, but no further field is returned.
 
 The encoder never adds credentials to a table, its own or the peer's (RFC 7541 section 7.1), nor values that change with
 every message. Invariant of the table: `size` is the sum of its entries, each with 32 bytes overhead, and at most
@@ -83,10 +83,10 @@ cdef dict STATIC_NAMES = {}
 cdef int[STATIC_FIELDS] STATIC_KINDS
 
 
-# --- bytes on their way out -------------------------------------------------------------------------------------------
+# --- output buffer ----------------------------------------------------------------------------------------------------
 
 cdef int octets_reserve(Octets *out, Py_ssize_t more) except -1:
-    """Make room for `more` bytes."""
+    """Grow the buffer for at least `more` bytes."""
     cdef Py_ssize_t room = out.room
     cdef uint8_t *data
     if out.size + more <= room:
@@ -138,7 +138,7 @@ cdef int add_integer(Octets *out, uint8_t first, int prefix, Py_ssize_t value) e
 
 
 cdef Py_ssize_t read_integer(const uint8_t *p, Py_ssize_t n, Py_ssize_t *at, int prefix) noexcept nogil:
-    """The integer at `at`, which moves behind it; -1: cut short or too long."""
+    """The integer at `at`, which is moved past it; -1: incomplete or too long."""
     cdef Py_ssize_t most = (1 << prefix) - 1
     cdef Py_ssize_t value = p[at[0]] & most
     cdef int octets = 0
@@ -162,8 +162,8 @@ cdef Py_ssize_t read_integer(const uint8_t *p, Py_ssize_t n, Py_ssize_t *at, int
 cdef uint32_t[HUFFMAN_SYMBOLS] huffman_code
 cdef uint8_t[HUFFMAN_SYMBOLS] huffman_bits
 
-# The decoder goes from inner node to inner node by four bits at a time. A code has at least five bits, so that one step
-# meets at most one symbol. `next_node` is the node after the step, `step_symbol` the symbol met or NO_SYMBOL.
+# The decoder moves between inner nodes by four bits at a time. A code has at least five bits, so one step decodes at
+# most one symbol. `next_node` is the node after the step, `step_symbol` the decoded symbol or NO_SYMBOL.
 cdef enum:
     NO_SYMBOL = 0x100
     NO_WAY = 0x101              # the code of the end of the string, which no string may contain
@@ -267,7 +267,7 @@ cdef void huffman_write(const uint8_t *p, Py_ssize_t n, uint8_t *out) noexcept n
 
 
 cdef Py_ssize_t huffman_read(const uint8_t *p, Py_ssize_t n, uint8_t *out) noexcept nogil:
-    """Decode p[:n] into `out`, which has room for 8 * n / 5 bytes; the size, or -1: no such code."""
+    """Decode p[:n] into `out`, which must have 8 * n / 5 bytes; return the size, or -1 for an invalid code."""
     cdef uint8_t node = 0
     cdef uint16_t symbol
     cdef Py_ssize_t i, size = 0
@@ -315,7 +315,7 @@ cdef bytes huffman_text(const uint8_t *p, Py_ssize_t n):
     try:
         size = huffman_read(p, n, out)
         if size < 0:
-            raise RemoteProtocolError("a field with a broken Huffman code")
+            raise RemoteProtocolError("a field with an invalid Huffman code")
         return PyBytes_FromStringAndSize(<const char *>out, size)
     finally:
         if out != few:
@@ -343,7 +343,7 @@ cdef class DynamicTable:
         return &self.ring[(self.newest - index) & (self.slots - 1)]
 
     cdef int insert(self, tuple field, Py_ssize_t size, int kind) except -1:
-        """Put `field`, whose text takes `size` bytes, in front; an entry larger than the table empties it."""
+        """Insert `field` of `size` bytes as the newest entry; an entry larger than the table empties it."""
         cdef Entry *entry
         size += ENTRY_OVERHEAD
         if size > self.limit:
@@ -400,7 +400,7 @@ cdef class DynamicTable:
 
 @cython.final
 cdef class HpackEncoder:
-    """Makes field blocks. `table_size` bounds the table in bytes, whatever the peer would allow."""
+    """Encodes field blocks. `table_size` bounds the table in bytes, even if the peer allows more."""
 
     def __cinit__(self, table_size=None):
         limit = HPACK_TABLE_SIZE.default if table_size is None else HPACK_TABLE_SIZE.check(
@@ -408,7 +408,7 @@ cdef class HpackEncoder:
         self.own_limit = limit
         self.table = DynamicTable(min(limit, HPACK_TABLE_SIZE.default))
         self.table.known = {}
-        # The peer begins with the protocol's default (RFC 9113 section 6.5.2).
+        # Until its settings arrive, the peer has the protocol's default (RFC 9113 section 6.5.2).
         self.limit_changed = limit < HPACK_TABLE_SIZE.default
         self.lowest = self.table.limit
 
@@ -435,7 +435,7 @@ cdef class HpackEncoder:
         return 0
 
     def encode(self, list fields, frozenset sensitive=NOTHING):
-        """Return the field block of `fields`, (name, value) with names in lower case; `sensitive` names enter no table.
+        """Return the field block of `fields`, (name, value) with lower-case names; `sensitive` names are never indexed.
 
         Names and values are taken as they are: what HTTP allows in them is not looked at here.
         """
@@ -470,7 +470,7 @@ cdef class HpackEncoder:
         return True
 
     cdef int encode_field(self, Octets *out, bytes name, bytes value, tuple key, bint sensitive) except -1:
-        """Encode a field that is not in the dynamic table; `key` is the field as the caller has it, for `encode_known`."""
+        """Encode a field that is not in the dynamic table; `key` is the caller's tuple, for `encode_known`."""
         cdef Py_ssize_t size = length_of(name) + length_of(value)
         cdef PyObject *found
         cdef Py_ssize_t index
@@ -512,7 +512,7 @@ cdef int add_string(Octets *out, bytes text) except -1:
 
 @cython.final
 cdef class HpackDecoder:
-    """Reads field blocks. `table_size` is what we allow the peer's table, `max_list` and `max_fields` bound a block."""
+    """Decodes field blocks. `table_size` limits the peer's table, `max_list` (bytes) and `max_fields` limit a block."""
 
     def __cinit__(self, table_size=None, *, max_list=None, max_fields=None):
         self.max_table = HPACK_TABLE_SIZE.default if table_size is None else HPACK_TABLE_SIZE.check(
@@ -539,7 +539,7 @@ cdef class HpackDecoder:
         return self.decode_block(<const uint8_t *>PyBytes_AS_STRING(whole), PyBytes_GET_SIZE(whole))
 
     cdef int allow(self, Py_ssize_t size) except -1:
-        """Set the table size that the peer has acknowledged; its next block must say so if its table was larger."""
+        """Set the table size that the peer has acknowledged; a larger table must be lowered by its next block."""
         self.max_table = size
         return 0
 
@@ -559,7 +559,7 @@ cdef class HpackDecoder:
         while at < n:
             first = p[at]
             if count == 0 and self.table.limit > self.max_table and first & 0xE0 != 0x20:
-                raise RemoteProtocolError(f"no table size update, where the table may have {self.max_table} bytes now")
+                raise RemoteProtocolError(f"no table size update after the limit was lowered to {self.max_table} bytes")
             if first & 0x80:
                 index = read_integer(p, n, &at, 7)
                 if 1 <= index <= STATIC_FIELDS:
@@ -598,7 +598,7 @@ cdef class HpackDecoder:
                                   <const uint8_t *>PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
                 if first & 0x40:
                     self.table.insert(field, size, kind)
-            # A field, whatever its form: from here on no size update may come.
+            # After a field no size update is allowed.
             total += size + ENTRY_OVERHEAD
             if count == self.max_fields or total > self.max_list:
                 self.over_limit = True

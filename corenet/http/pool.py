@@ -1,9 +1,9 @@
-"""The connection pool: which request gets which connection. No I/O and no awaits.
+"""The connection pool: assigns connections to requests. No I/O and no awaits.
 
-A slot stands for one connection. It counts against the limits from the moment it is given out until the descriptor of
-its connection is closed, so that the limits hold as the server counts, at every instant (except for the parallel
-attempts while one connection is opened). States and events (the `Transition`s below, the only way to change `state`; an
-event in an empty cell raises)::
+A slot stands for one connection. It counts against the limits from `acquire` until the descriptor of its connection is
+closed. So the limits hold for the connections that the server sees, at every instant (except for the parallel attempts
+while one connection is opened). States and events (the `Transition`s below, the only way to change `state`; an event in
+an empty cell raises)::
 
     state      | opened | share  | take   | keep | drop    | gone
     -----------+--------+--------+--------+------+---------+--------
@@ -13,16 +13,17 @@ event in an empty cell raises)::
     IDLE       |        | SHARED | IN_USE |      | CLOSING | FREE
     CLOSING    |        |        |        |      |         | FREE
 
-opened: the holder has opened the connection. take: an idle connection is given out. keep, drop: the holder releases the
-slot, with a reusable connection or not; an idle connection is dropped when it is too old, dead, or its slot is needed.
+opened: the holder has opened the connection. take: a request gets an idle connection. keep, drop: the holder releases
+the slot, with a reusable connection or not; an idle connection is dropped when it is too old, dead, or its slot is
+needed.
 gone: the connection's descriptor is closed; a holder that has not noticed still releases the slot. A FREE slot is no
 longer referenced. Invariant: `total` and each `count` are the numbers of slots that are not FREE.
 
 The slot of an HTTP/2 connection is shared. `holders` is the number of requests on it, at most as many as the limits and
-the server allow; it is kept or dropped when the last of them releases it. share: such a connection was opened, or an
-idle one is given out. An origin has one such connection that accepts requests; when it is full, requests wait. Where
-there is none, and the origin is not known to speak HTTP/1.1 only, one connection is opened at a time, the `probe`, and
-the other requests wait for it; after `HTTP2_PROBE_DELAY` they open connections of their own.
+the server allow; it is kept or dropped when the last of them releases it. share: an HTTP/2 connection was opened, or a
+request gets an idle one. An origin has at most one HTTP/2 connection that accepts requests; when it is full, requests
+wait. Without one, and unless the origin is known to support only HTTP/1.1, one connection is opened at a time, the
+`probe`. The other requests wait for it, and open their own connections after `HTTP2_PROBE_DELAY`.
 
 Ownership: the holder owns a slot in CONNECTING and IN_USE, with its connection; the pool owns both in SHARED, IDLE and
 CLOSING. A waiting future belongs to the caller of `acquire`; a slot given to a caller that has stopped waiting is
@@ -69,7 +70,7 @@ _CLOSED = Transition("gone", _STATES, {IN_USE: IN_USE, SHARED: SHARED, IDLE: FRE
 class Limits:
     """How many connections a client may have, in all and to one origin, and how many seconds one may be idle.
 
-    `streams` is the maximum number of requests at the same time on one HTTP/2 connection; the server may allow fewer.
+    `streams` is the maximum number of concurrent requests on one HTTP/2 connection; the server may allow fewer.
     """
 
     connections: int = HTTP_MAX_CONNECTIONS.default
@@ -107,19 +108,19 @@ class _OriginPool:
         self.origin = origin
         self.count = 0
         self.idle: dict[PoolSlot, None] = {}
-        # Slots in SHARED: one that accepts requests, and those that are leaving.
+        # Slots in SHARED: one that accepts requests, and those after a GOAWAY.
         self.shared: dict[PoolSlot, None] = {}
         self.waiters: dict[asyncio.Future[PoolSlot], None] = {}
         self.has_waiters = False
-        # Whether requests open connections at the same time; the slot whose connection they wait for otherwise, and the
-        # timer after which they do not wait.
+        # `parallel`: requests may open connections concurrently. Otherwise they wait for the connection of `probe`,
+        # until `probe_timer` expires.
         self.parallel = parallel
         self.probe: PoolSlot | None = None
         self.probe_timer: asyncio.TimerHandle | None = None
 
     @property
     def needs_connection(self) -> bool:
-        """Whether waiting requests need another connection, because there is none to share, now or soon."""
+        """True when waiting requests need another connection: none can be shared, and no probe is in progress."""
         if self.probe is not None and not self.parallel:
             return False
         return not any(isinstance(slot.connection, Multiplexed) and slot.connection.can_serve for slot in self.shared)
@@ -166,7 +167,7 @@ class Pool:
         return future
 
     def cancel_acquire(self, origin: Origin, future: "asyncio.Future[PoolSlot]") -> None:
-        """Stop waiting. A slot that was given meanwhile goes to the next waiter."""
+        """Stop waiting. If the future already has a slot, the slot goes to the next waiter."""
         if future.done() and not future.cancelled() and future.exception() is None:
             self.release(future.result(), reusable=True)
         future.cancel()
@@ -213,7 +214,7 @@ class Pool:
         else:
             self._drop(slot)
         if slot.group.probe is slot:
-            # The connection was not opened. The next request tries.
+            # The connection was not opened. The next request opens the probe.
             slot.group.probe = None
         self._dispatch_all()
         self._forget(slot.group)
@@ -294,7 +295,7 @@ class Pool:
         return slot
 
     def _end_probe(self, group: _OriginPool, *, parallel: bool) -> None:
-        """A connection was opened, or opening one is slow: requests do not wait for the probe any longer."""
+        """A connection was opened, or the probe is slow: requests no longer wait for the probe."""
         group.parallel = parallel
         group.probe = None
         if group.probe_timer is not None:
@@ -303,7 +304,7 @@ class Pool:
         self._dispatch_all()
 
     def _keep(self, slot: PoolSlot, connection: Connection | Multiplexed) -> bool:
-        """Keep the connection for the next request; False when memory is short."""
+        """Keep the connection for the next request; False when there is no memory for the record."""
         group = slot.group
         try:
             group.idle[slot] = None

@@ -1,6 +1,6 @@
-"""The door of the TLS room: safe contexts for clients and servers, and words for failed handshakes.
+"""Public names of the TLS package: contexts with safe defaults, the engine choice, and reasons of failed handshakes.
 
-Transports live in `corenet.tls.transport` and are made by the loop; nobody imports them from here.
+The event loop creates the transports (`corenet.tls.transport`). They are not exported here.
 """
 
 from corenet.tls.certificate import CertificateInfo, certificate_info

@@ -1,8 +1,8 @@
-"""What a server must know about its own certificate: until when it is valid, and for which names.
+"""Fields of a server's own certificate: expiry time and the names that it is valid for.
 
-The standard library decodes only certificates of peers that it has verified. A server has its own as a PEM file, so the
-few fields are read here from its DER encoding (X.690; RFC 5280 section 4.1). No signature is verified: the file is the
-operator's.
+The standard library decodes only certificates of peers that it has verified. A server has its own certificate as a PEM
+file, so these fields are read from its DER encoding (X.690; RFC 5280 section 4.1). No signature is verified, because
+the operator supplies the file.
 """
 
 import binascii
@@ -46,15 +46,15 @@ def certificate_info(pem: bytes) -> CertificateInfo:
     """Read the first certificate in `pem`, which is the server's own when a chain follows.
 
     Raises:
-        ValueError: there is none, or it is not encoded as RFC 5280 says.
+        ValueError: `pem` has no certificate, or its encoding does not follow RFC 5280.
     """
     found = _PEM.search(pem)
     if found is None:
-        raise ValueError("there is no certificate in it (-----BEGIN CERTIFICATE-----)")
+        raise ValueError("the file has no PEM certificate (-----BEGIN CERTIFICATE-----)")
     try:
         der = binascii.a2b_base64(found[1], strict_mode=False)
     except binascii.Error as error:
-        raise ValueError(f"the certificate is not base64: {error}") from None
+        raise ValueError(f"the certificate is not valid base64: {error}") from None
     certificate = _elements(der)
     if not certificate or certificate[0].tag != _SEQUENCE:
         raise ValueError("the certificate is not DER")
@@ -68,7 +68,7 @@ def certificate_info(pem: bytes) -> CertificateInfo:
         raise ValueError("the certificate has no validity")
     validity = _elements(fields[_BEFORE_VALIDITY].content)
     if len(validity) != 2:
-        raise ValueError("the certificate's validity is not two times")
+        raise ValueError("the certificate's validity does not consist of two times")
     names: list[str] = []
     addresses: list[IPv4Address | IPv6Address] = []
     for field in fields[_BEFORE_VALIDITY + 1:]:
@@ -111,6 +111,6 @@ def _seconds(time: _Element) -> int:
     if time.tag == _UTC_TIME and re.fullmatch(r"\d{12}Z", text, re.ASCII):
         text = ("19" if text[:2] >= "50" else "20") + text
     elif time.tag != _GENERALIZED_TIME or not re.fullmatch(r"\d{14}Z", text, re.ASCII):
-        raise ValueError("the end of the certificate's validity is not a time of RFC 5280")
+        raise ValueError("the certificate's notAfter time is not encoded as RFC 5280 requires")
     numbers = [int(text[:4]), *(int(text[at:at + 2]) for at in range(4, 14, 2))]
     return calendar.timegm((*numbers, 0, 0, 0))

@@ -1,8 +1,8 @@
-"""TLS contexts with safe defaults, and what a failed handshake means in words.
+"""TLS contexts with safe defaults, and readable reasons of failed handshakes.
 
-This room is the only one that imports `ssl`. Strict certificate checks are on for every Python version (the standard
-library has them from 3.13) and names are never looked for in the common name. The contexts of clients made here resume
-sessions, where `corenet.tls.engines` has an engine that can; users' own contexts behave as with the standard library.
+Strict certificate checks are on for every Python version (the standard library has them from 3.13), and the common name
+is never compared with the host name. Client contexts made here resume sessions when the TLS engine supports it
+(`corenet.tls.engines`). Users' own contexts behave as with the standard library.
 """
 
 import _ssl
@@ -38,9 +38,10 @@ STAPLES = ("no", "asked", "required")
 
 
 class ClientContext(ssl.SSLContext):
-    """A client's context whose connections resume sessions and judge pins and staples; made by `client_context`.
+    """A client context whose connections resume sessions and check pins and staples; made by `client_context`.
 
-    What is set by a method empties the cache of sessions; what is set by an attribute is part of each session's key.
+    A method that changes certificates, authorities, ciphers or ALPN protocols empties the session cache. Attributes
+    that affect trust are part of each session's cache key (`trust`).
     """
 
     sessions: SessionCache | None
@@ -48,12 +49,13 @@ class ClientContext(ssl.SSLContext):
     staples: str
 
     def judge(self, ssl_object: ssl.SSLObject | ssl.SSLSocket, staple: bytes | None, native: bool) -> float:
-        """Look at what OpenSSL has accepted; return until when that is good, in seconds since the epoch.
+        """Check pins and staple after OpenSSL has accepted the server; return the expiry of that check.
 
-        A resumed session was judged in its full handshake. `native` tells that a staple would have been seen.
+        The expiry is in seconds since the epoch, `math.inf` when there is none. A resumed session was checked in its
+        full handshake. `native` is True when the engine can read staples.
 
         Raises:
-            CertificateRefused: no pin fits, or the staple is wrong or missing.
+            CertificateRefused: no pin matches, or the staple is wrong or missing.
         """
         if ssl_object.session_reused or not (self.pins or self.staples != "no"):
             return math.inf
@@ -64,25 +66,26 @@ class ClientContext(ssl.SSLContext):
             return math.inf
         if not native:
             if self.staples == "required":
-                raise CertificateRefused("an OCSP staple is required, and the TLS engine in use cannot see any")
+                raise CertificateRefused("an OCSP staple is required, and the TLS engine in use cannot read staples")
             return math.inf
-        # Loads a library of several MiB, which nobody needs who asks for no staples.
+        # Imported here because it loads `cryptography`, several MiB that only staples need.
         from corenet.tls.staples import judge_staple
 
         now = datetime.datetime.now(datetime.UTC)
         return judge_staple(staple, chain, now, required=self.staples == "required")
 
     def _chain(self, ssl_object: ssl.SSLObject | ssl.SSLSocket) -> list[bytes]:
-        """The certificates that were verified, in DER, the server's first; its alone when nothing was verified."""
+        """The verified chain in DER, the server's certificate first; without verification only that certificate."""
         if self.verify_mode is ssl.CERT_REQUIRED:
             return [one.public_bytes(_ssl.ENCODING_DER) for one in ssl_object._sslobj.get_verified_chain()]  # type: ignore[union-attr]
         alone = ssl_object.getpeercert(True)
         return [alone] if alone else []
 
     def resumption(self, server_hostname: str | None, peer: Any, trust: Hashable) -> Resumption | None:
-        """Return what a connection to `server_hostname` at the address `peer` has to do with resumption; None: nothing.
+        """Return the `Resumption` of a connection to `server_hostname` at the address `peer`, None if it cannot resume.
 
-        `trust` is what `trust()` said when the connection was made. Without a name nobody can say whose session it is.
+        `trust` is the result of `trust()` when the connection was made. A connection without a host name does not
+        resume, because its sessions have no key.
         """
         if self.sessions is None or not server_hostname:
             return None
@@ -90,8 +93,8 @@ class ClientContext(ssl.SSLContext):
         return Resumption(self.sessions, (server_hostname.lower(), port, trust))
 
     def trust(self) -> Hashable:
-        """Return what decides now which servers are accepted and what is agreed upon, as a part of a session's key."""
-        # Numbers, since enumerations cost more.
+        """Return the current settings that affect trust and negotiation, as part of a session's cache key."""
+        # Read as plain numbers through the C attributes: making enumeration members costs more.
         return (
             None if self.sessions is None else self.sessions.generation,
             _raw.verify_mode.__get__(self),
@@ -136,7 +139,7 @@ class ClientContext(ssl.SSLContext):
 
 
 class JudgedObject(ssl.SSLObject):
-    """A connection whose server is judged by its context also under another loop than ours, whose engines do it."""
+    """Checks pins and refuses required staples on other event loops; on ours the TLS engine does both."""
 
     def do_handshake(self) -> None:
         """As `ssl.SSLObject.do_handshake`; raises `CertificateRefused` as well."""
@@ -145,7 +148,7 @@ class JudgedObject(ssl.SSLObject):
 
 
 class JudgedSocket(ssl.SSLSocket):
-    """The same for connections on blocking sockets."""
+    """Checks pins and refuses required staples on blocking sockets."""
 
     def do_handshake(self, block: bool = False) -> None:
         """As `ssl.SSLSocket.do_handshake`; raises `CertificateRefused` as well."""
@@ -153,7 +156,7 @@ class JudgedSocket(ssl.SSLSocket):
         cast(ClientContext, self.context).judge(self, None, False)
 
 
-# The class of plain contexts, and the attributes below those of `ssl`.
+# `ssl.SSLContext`, and the C class below it, whose attributes `trust` reads.
 _plain: type[ssl.SSLContext] = ClientContext.__mro__[1]
 _raw: Any = ClientContext.__mro__[2]
 
@@ -173,21 +176,22 @@ def client_context(
     """Make a client context: TLS 1.2 or later, certificate and name verified.
 
     `cafile` or `cadata` replace the system's trust store. `strict=False` accepts private CAs whose certificates lack
-    the extensions of RFC 5280; `verify=False` accepts anything and is for experiments. `certificate` and `key` identify
-    the client. Connections of this context resume each other's sessions, which the server can tell; `resume=False`
-    makes each handshake a full one.
+    the extensions of RFC 5280; `verify=False` accepts every certificate and is for experiments. `certificate` and `key`
+    identify the client. Connections of this context resume each other's sessions, so the server can link them;
+    `resume=False` makes every handshake a full one.
 
-    `pins` are SHA-256 hashes of public keys (SubjectPublicKeyInfo) in base64, as of curl's ``--pinnedpubkey``, with
-    or without its ``sha256//``: one of them must be in the verified chain, with `verify=False` in the server's own
-    certificate. `staples` asks the server for an OCSP staple; ``"asked"`` refuses a wrong one, and a missing one when
-    the certificate demands it; ``"required"`` refuses each missing one.
+    `pins` are SHA-256 hashes of public keys (SubjectPublicKeyInfo) in base64, as for curl's ``--pinnedpubkey``, with or
+    without ``sha256//``. One of them must match a key in the verified chain, with `verify=False` the key of the
+    server's own certificate. `staples` requests an OCSP staple: ``"asked"`` refuses a wrong one, and a missing one if
+    the certificate has must-staple; ``"required"`` refuses every missing one.
 
     Without `cafile` and `cadata` this reads the trust store, about 31 ms.
 
     Raises:
         OSError: when a file cannot be read.
-        ssl.SSLError: when it holds no certificate.
-        ValueError: when a pin is none, or `staples` is no such word.
+        ssl.SSLError: when the file holds no certificate.
+        ValueError: when a pin is malformed, or `staples` is not one of the three values.
+        TypeError: when the program has replaced `ssl.SSLContext` and there are pins or staples to check.
     """
     if staples not in STAPLES:
         raise ValueError(f"staples is one of {', '.join(STAPLES)}, not {staples!r}")
@@ -221,22 +225,22 @@ def client_context(
             made.sslsocket_class = JudgedSocket
     elif digests or staples != "no":
         raise TypeError(f"a context of the class {type(context).__name__} can check neither pins nor staples")
-    # Without them a class that somebody has put in the place of the standard library's is left as it is.
+    # If the program has replaced `ssl.SSLContext`, its class is kept and does not resume sessions.
     return context
 
 
 def _pin(text: str) -> bytes:
-    """The digest that a pin names.
+    """Decode a pin to its digest.
 
     Raises:
-        ValueError: it names none.
+        ValueError: the pin is malformed.
     """
     try:
         digest = base64.b64decode(text.removeprefix("sha256//"), validate=True)
     except ValueError:
         digest = b""
     if len(digest) != hashlib.sha256().digest_size:
-        raise ValueError(f"{text!r} is no pin: the SHA-256 of a public key in base64 has 44 characters")
+        raise ValueError(f"{text!r} is not a pin: a pin is the SHA-256 of a public key in base64, 44 characters")
     return digest
 
 
@@ -246,7 +250,7 @@ def server_context(
     *,
     alpn: Sequence[str] = ALPN_HTTP1,
 ) -> ssl.SSLContext:
-    """Make a server context from PEM files: TLS 1.2 or later, the client is not asked for a certificate.
+    """Make a server context from PEM files: TLS 1.2 or later, no client certificate is requested.
 
     Raises:
         OSError: when a file cannot be read.
@@ -262,11 +266,11 @@ def server_context(
 
 
 def http2_client_context() -> ssl.SSLContext:
-    """Make a client context that offers HTTP/2 before HTTP/1.1, with everything else as `client_context` has it."""
+    """Make a client context that offers HTTP/2 before HTTP/1.1, with the other defaults of `client_context`."""
     return client_context(alpn=ALPN_HTTP2)
 
 
-# --- what went wrong --------------------------------------------------------------------------------------------------
+# --- reasons of failures ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,11 +281,11 @@ class HandshakeFailure:
     certificate: bool
 
 
-# The certificate errors people meet (OpenSSL's X509_V_ERR numbers), said so that one knows what to do.
+# Common certificate errors (OpenSSL's X509_V_ERR numbers), in words that suggest what to do.
 _CERTIFICATE_WORDS = {
     9: "the certificate is not valid yet; is the clock right?",
     10: "the certificate has expired",
-    18: "the certificate is signed by itself and not by an authority that is trusted here",
+    18: "the certificate is self-signed and not trusted here",
     19: "the certificate chain ends in an authority that is not trusted here",
     20: "the certificate's issuer is not known here; the server may not send its intermediate certificates",
     21: "the certificate chain cannot be checked: the issuer is not known here",
@@ -293,7 +297,7 @@ _CERTIFICATE_WORDS = {
 
 
 def describe_handshake_error(error: BaseException) -> HandshakeFailure | None:
-    """Say in words why the handshake failed, or return None when `error` has nothing to do with TLS."""
+    """Return why the handshake failed as a sentence, or None when `error` is not a TLS error."""
     if isinstance(error, CertificateRefused):
         return HandshakeFailure(error.verify_message, True)
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -313,10 +317,10 @@ def describe_handshake_error(error: BaseException) -> HandshakeFailure | None:
 
 
 def received_close_notify(ssl_object: object) -> bool:
-    """Tell whether the peer said goodbye (close_notify) before its bytes ended.
+    """Return whether the peer sent close_notify before its data ended.
 
-    RFC 9112 section 9.8: a body that ends with the connection is complete only then; otherwise somebody on the way may
-    have cut it. `ssl_object` is a transport's ``get_extra_info("ssl_object")`` at the time of `eof_received`.
+    RFC 9112 section 9.8: only then is a body that ends with the connection complete; otherwise an attacker in the path
+    may have truncated it. `ssl_object` is a transport's ``get_extra_info("ssl_object")`` at the time of `eof_received`.
     """
     if not isinstance(ssl_object, ssl.SSLObject | ssl.SSLSocket):
         return False

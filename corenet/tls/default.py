@@ -1,9 +1,9 @@
-"""The default contexts, each made once for the process: of the HTTP client, and of connections with ``ssl=True``.
+"""The default contexts, made once per process: for the HTTP client, and for connections with ``ssl=True``.
 
-asyncio makes a new context for each connection, on the loop: 31 ms that block everybody, nearly all for reading the
-system's trust store. Here a process has one of each kind, made in a thread on first use. It is made anew when
-``SSL_CERT_FILE`` or ``SSL_CERT_DIR`` change, when the files they name do (an update of the trust store), and when
-somebody has replaced ``ssl.create_default_context``. Who wants to change a context makes his own.
+asyncio makes a new context for each connection, in the loop's thread. That blocks the loop for 31 ms, nearly all of it
+for reading the system's trust store. Here a process has one context of each kind, made in a thread on first use. It is
+replaced when ``SSL_CERT_FILE`` or ``SSL_CERT_DIR`` change, when the files they name change (an update of the trust
+store), and when the program replaces ``ssl.create_default_context``. The contexts are shared and must not be changed.
 """
 
 import asyncio
@@ -23,13 +23,13 @@ _lock = threading.Lock()
 def default_client_context() -> ssl.SSLContext:
     """Return the process's shared client context: system trust store, HTTP/1.1; the first call takes about 31 ms.
 
-    Safe to call from any thread. Callers must not change the context: everybody shares it.
+    Safe to call from any thread. Callers must not change the context, because all of them share it.
     """
     return shared_context(client_context)
 
 
 def standard_context(check_names: bool) -> Callable[[], ssl.SSLContext]:
-    """What makes the context of ``ssl=True``; it leaves names unchecked for an empty `server_hostname`, as asyncio."""
+    """Return the function that makes the context of ``ssl=True``; as in asyncio, an empty host name is not checked."""
     return _checking_names if check_names else _ignoring_names
 
 
@@ -44,7 +44,7 @@ def _ignoring_names() -> ssl.SSLContext:
 
 
 def shared_context(make: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
-    """Return the shared context that `make` makes, and call it when there is none that fits; safe from any thread.
+    """Return the shared context of `make`; call `make` when there is none or it is outdated. Safe from any thread.
 
     Raises:
         ssl.SSLError, OSError: the trust store cannot be read.
@@ -53,7 +53,7 @@ def shared_context(make: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
     context = _made_from(make, sources)
     if context is None:
         with _lock:
-            # Another thread may have made it meanwhile.
+            # Another thread may have made it while this one waited for the lock.
             context = _made_from(make, sources)
             if context is None:
                 context = make()
@@ -62,7 +62,7 @@ def shared_context(make: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
 
 
 async def prepared_context(make: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
-    """Return the same, from a thread when it has to be made, so that the loop goes on meanwhile."""
+    """As `shared_context`, but a context that must be made is made in a thread, so the loop is not blocked."""
     context = _made_from(make, trust_sources())
     if context is None:
         context = await asyncio.get_running_loop().run_in_executor(None, shared_context, make)
@@ -70,19 +70,19 @@ async def prepared_context(make: Callable[[], ssl.SSLContext]) -> ssl.SSLContext
 
 
 def _made_from(make: Callable[[], ssl.SSLContext], sources: Hashable) -> ssl.SSLContext | None:
-    """The shared context of `make`, unless it was made from other sources or not yet."""
+    """The shared context of `make`; None when there is none or its sources have changed."""
     found = _made.get(make)
     return None if found is None or found[0] != sources else found[1]
 
 
 def trust_sources() -> Hashable:
-    """What the default context is made from: the function, and the files and folders in their present state."""
+    """What the default context depends on: the function that makes it, and the state of the trust store's paths."""
     paths = ssl.get_default_verify_paths()
     return (ssl.create_default_context, state_of(paths.cafile), state_of(paths.capath))
 
 
 def state_of(path: str | None) -> Hashable:
-    """Name, identity and time of change of a file or folder."""
+    """Name, identity, modification time and size of a file or directory."""
     if path is None:
         return None
     try:
@@ -92,5 +92,5 @@ def state_of(path: str | None) -> Hashable:
     return (path, found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size)
 
 
-# The thread that held the lock is not in the child.
+# In the child of a fork, the thread that held the lock does not exist and would never release it.
 os.register_at_fork(after_in_child=lambda: globals().update(_lock=threading.Lock()))

@@ -1,6 +1,6 @@
-"""The few steps into DER that pins and staples need: from a certificate to its public key.
+"""The DER parsing that pins and staples need: from a certificate to its public key.
 
-Certificates come from OpenSSL, which has parsed them; lengths are checked all the same.
+Certificates come from OpenSSL, which has parsed them; lengths are checked anyway.
 """
 
 __all__ = ["public_key_bits", "subject_public_key_info"]
@@ -15,7 +15,7 @@ def element(data: bytes, at: int) -> tuple[int, int, int]:
     """(tag, start of the content, its end) of the element at `at`.
 
     Raises:
-        ValueError: it does not fit into the data.
+        ValueError: the element extends beyond the data.
     """
     if at + 2 > len(data):
         raise ValueError("DER ends within an element")
@@ -23,7 +23,7 @@ def element(data: bytes, at: int) -> tuple[int, int, int]:
     if length & 0x80:
         count = length & 0x7F
         if not 1 <= count <= 4 or start + count > len(data):
-            raise ValueError("DER has a length that no certificate has")
+            raise ValueError("DER has an invalid length or one over 4 bytes")
         length = int.from_bytes(data[start : start + count])
         start += count
     if start + length > len(data):
@@ -35,19 +35,19 @@ def inside(data: bytes, at: int, tag: int) -> int:
     """Where the content of the element at `at` begins.
 
     Raises:
-        ValueError: it has another tag.
+        ValueError: the element has another tag.
     """
     found, start, _ = element(data, at)
     if found != tag:
-        raise ValueError(f"DER has tag {found:#x} where {tag:#x} belongs")
+        raise ValueError(f"DER has tag {found:#x} where {tag:#x} is expected")
     return start
 
 
 def subject_public_key_info(certificate: bytes) -> bytes:
-    """Return the SubjectPublicKeyInfo of a certificate, as it stands there (RFC 5280 section 4.1.2.7).
+    """Return the SubjectPublicKeyInfo of a certificate, still in DER (RFC 5280 section 4.1.2.7).
 
     Raises:
-        ValueError: this is no certificate.
+        ValueError: `certificate` is not a certificate.
     """
     at = inside(certificate, inside(certificate, 0, SEQUENCE), SEQUENCE)
     tag, _, end = element(certificate, at)
@@ -63,10 +63,10 @@ def public_key_bits(info: bytes) -> bytes:
     """Return the bits of the key in a SubjectPublicKeyInfo, without the count of unused bits.
 
     Raises:
-        ValueError: this is no such structure.
+        ValueError: `info` is not a SubjectPublicKeyInfo.
     """
     _, _, at = element(info, inside(info, 0, SEQUENCE))
     tag, start, end = element(info, at)
     if tag != BIT_STRING or start == end:
-        raise ValueError("the public key is no bit string")
+        raise ValueError("the public key is not a bit string")
     return info[start + 1 : end]

@@ -1,7 +1,7 @@
-"""C door of the TLS engine: ciphertext in and out, plaintext in and out, and where the handshake stands.
+"""C interface of the TLS engine: ciphertext in and out, plaintext in and out, and the state of the handshake.
 
-Two classes do it: `corenet.tls.openssl_engine` by libssl's own functions, `corenet.tls.stdlib_engine` by the standard
-library's objects. `corenet.tls.engines` chooses.
+Two classes implement it: `corenet.tls.openssl_engine` with libssl's own functions, `corenet.tls.stdlib_engine` with the
+standard library's objects. `corenet.tls.engines` chooses.
 """
 
 from libc.stddef cimport size_t
@@ -14,27 +14,27 @@ cdef enum:
 
 cdef size_t CONTROL_RECORDS
 
-# Where a stream of records stands, by their headers.
+# The position in a stream of records, from their headers.
 cdef struct Scanner:
     uint8_t header[HEADER]
     int header_have
-    size_t body_left        # of the present record; 0 outside of one
-    size_t last_size        # of the newest record's body: its plaintext is no longer
+    size_t body_left        # of the current record; 0 between records
+    size_t last_size        # of the newest record's body, an upper bound of its plaintext
 
 cdef size_t scan_records(Scanner *scanner, const uint8_t *data, size_t length) noexcept nogil
 
 cdef class TlsEngine:
     cdef readonly object ssl_object
     cdef readonly bint established
-    cdef bint has_ciphertext        # there may be ciphertext to take
-    cdef bint ended                 # the peer's close_notify was read; nothing counts that comes behind it
-    cdef object failure             # why a record could not be decrypted, behind all plaintext that was handed out
-    cdef object policy              # the ClientContext that judges the server, else None
-    cdef readonly double valid_until        # how long what it has checked is valid, in seconds since the epoch
-    cdef object trust               # what of the policy decided about trust when the connection was made
-    cdef size_t answers             # bytes of ciphertext that reading has caused, until somebody sets it to 0
-    cdef bint native                # sessions and staples can be asked for and seen
-    cdef size_t feed_size           # ciphertext is best fed in pieces of this size
+    cdef bint has_ciphertext        # there may be ciphertext to send
+    cdef bint ended                 # the peer's close_notify was read; later bytes are ignored
+    cdef object failure             # why a record could not be decrypted, after all earlier plaintext was returned
+    cdef object policy              # the ClientContext that checks the server, else None
+    cdef readonly double valid_until        # when its check expires, in seconds since the epoch
+    cdef object trust               # the policy's trust settings when the connection was made
+    cdef size_t answers             # bytes of ciphertext that reading has produced; the transport resets it
+    cdef bint native                # sessions can be resumed and staples read
+    cdef size_t feed_size           # the best size of the pieces of ciphertext to feed
 
     cdef int check_made(self) except -1
     cdef int feed_bytes(self, const uint8_t *data, size_t length) except -1

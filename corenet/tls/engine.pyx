@@ -1,14 +1,14 @@
-"""TLS without I/O: what a connection's transport needs, whichever way OpenSSL is called.
+"""TLS without I/O: the interface that a connection's transport uses, independent of how OpenSSL is called.
 
-An engine keeps no clock and opens nothing; bytes go in and come out, so it may be played by hand (`feed`, `drain`,
-`handshake`, `read`, `write`, `shutdown`). The handshake is the standard library's `SSLObject.do_handshake` in both
-classes, so contexts, their callbacks and errors are those of `ssl`.
+An engine has no clock and no descriptor; bytes go in and come out, so tests can drive it directly (`feed`, `drain`,
+`handshake`, `read`, `write`, `shutdown`). Both classes use the standard library's `SSLObject.do_handshake`, so
+contexts, their callbacks and errors are those of `ssl`.
 
-Order of what is read: plaintext, then what ended it, once: `ended` (close_notify) or `failure` (a record that cannot be
-decrypted). Behind that nothing is read any more (RFC 8446 section 6.1).
+Reading returns all plaintext first. Then the end of the data is reported once: `ended` (close_notify) or `failure` (a
+record that cannot be decrypted). After that nothing more is read (RFC 8446 section 6.1).
 
-A peer may send records that bring no data: key updates, session tickets, requests for a certificate, renegotiation.
-More than `TLS_CONTROL_RECORDS` of them in a row are a failure, because each costs us more than it costs the peer.
+A peer may send records without data: key updates, session tickets, certificate requests, renegotiation. More than
+`TLS_CONTROL_RECORDS` of them in a row are a failure, because each costs us more than it costs the peer.
 """
 
 import ssl
@@ -50,7 +50,7 @@ cdef size_t scan_records(Scanner *scanner, const uint8_t *data, size_t length) n
                 or scanner.header[0] < FIRST_TYPE
                 or scanner.header[0] > LAST_TYPE
             ):
-                # Empty, or nothing that TLS knows: let OpenSSL look at it now.
+                # Empty, or not a TLS record: counted as complete, so that OpenSSL reads it now and reports the error.
                 records += 1
             continue
         step = min(scanner.body_left, length)
@@ -63,8 +63,8 @@ cdef size_t scan_records(Scanner *scanner, const uint8_t *data, size_t length) n
 
 
 cdef object flooded():
-    """The failure of a peer that sends record after record without data."""
-    return ssl.SSLError(1, f"the peer sent more than {TLS_CONTROL_RECORDS} TLS records in a row that held no data")
+    """The failure when a peer sends too many records without data."""
+    return ssl.SSLError(1, f"the peer sent more than {TLS_CONTROL_RECORDS} TLS records in a row without data")
 
 
 cdef class TlsEngine:
@@ -79,25 +79,25 @@ cdef class TlsEngine:
         return 0
 
     cdef int feed_bytes(self, const uint8_t *data, size_t length) except -1:
-        """Take ciphertext; the memory is free again on return."""
+        """Take ciphertext; it is copied, so `data` is not used after the return."""
         raise NotImplementedError
 
     def feed(self, data: bytes) -> None:
-        """Take ciphertext of the peer, cut anywhere."""
+        """Take ciphertext of the peer, in pieces of any size."""
         self.check_made()
         self.feed_bytes(<const uint8_t *><const char *>data, PyBytes_GET_SIZE(data))
 
     cdef object take(self, const char **data, size_t *length):
-        """All ciphertext that waits to be sent, and the object that owns its memory; None: the engine does, until
-        `taken` is called, which must happen before anything else is asked of it."""
+        """Return all unsent ciphertext in `data` and `length`, and the object that owns its memory. None: the engine
+        owns it until `taken` is called; until then it returns no more."""
         raise NotImplementedError
 
     cdef int taken(self) except -1:
-        """What `take` has given was sent or copied."""
+        """Release the ciphertext of the last `take`, which was sent or copied."""
         return 0
 
     def drain(self) -> bytes:
-        """Return and forget the ciphertext that must go to the peer, empty when there is none."""
+        """Remove and return the ciphertext to send to the peer, empty when there is none."""
         self.check_made()
         cdef const char *data = NULL
         cdef size_t length = 0
@@ -107,22 +107,22 @@ cdef class TlsEngine:
         return found
 
     cdef Py_ssize_t unread(self) except -1:
-        """Bytes of ciphertext that were fed and that OpenSSL has not looked at."""
+        """Bytes of ciphertext that were fed and not decrypted yet."""
         raise NotImplementedError
 
     cdef Py_ssize_t unsent(self) except -1:
-        """Bytes of ciphertext that nobody has taken."""
+        """Bytes of ciphertext that `take` has not returned yet."""
         raise NotImplementedError
 
     # --- handshake ------------------------------------------------------------------------------------------------
 
     cdef bint step_handshake(self) except -1:
-        """Go on as far as the bytes allow; True when it is done."""
+        """Continue the handshake as far as the fed bytes allow; True when it is complete."""
         raise NotImplementedError
 
     def handshake(self) -> bool:
-        """Go on with the handshake; True when it is complete. Drain after each call, also after a failed one: the
-        peer is told why.
+        """Continue the handshake; True when it is complete. Drain after each call, also after a failed one, because
+        the alert with the reason must be sent.
 
         Raises:
             ssl.SSLError: when it failed, SSLCertVerificationError for reasons of the certificate.
@@ -131,62 +131,62 @@ cdef class TlsEngine:
         return self.step_handshake()
 
     cdef int judge(self) except -1:
-        """Have the policy look at the server, between OpenSSL's end of the handshake and ours."""
+        """Let the policy check the server, after OpenSSL has finished the handshake, before its last flight is sent."""
         if self.policy is None:
             return 0
         try:
             self.valid_until = self.policy.judge(self.ssl_object, self.staple(), self.native)
         except BaseException:
-            # The end of a TLS 1.3 handshake is not sent: the server never takes it for complete.
+            # The last flight is dropped, so a TLS 1.3 server never sees the handshake as complete.
             self.drain()
             raise
         return 0
 
     cdef int ask_staple(self) except -1:
-        """Ask the server for an OCSP staple, before the first step of the handshake."""
+        """Request an OCSP staple; called before the first step of the handshake."""
         return 0
 
     cdef bytes staple(self):
-        """The OCSP staple that the server has sent, None when it has not, or when it cannot be seen."""
+        """The OCSP staple that the server has sent; None without one, or when this engine cannot read it."""
         return None
 
     cdef bint resume(self, object session) except -1:
-        """Offer a `TlsSession` to the server, before the first step of the handshake; False when that cannot be done."""
+        """Offer a `TlsSession`; called before the first step of the handshake. False: not possible."""
         return False
 
     cdef object new_session(self):
-        """A session of this connection that was not returned before and may be resumed, or None."""
+        """A new resumable session of this connection that was not returned before, or None."""
         return None
 
     def offer_session(self, session: object) -> bool:
-        """Offer a `TlsSession` of an earlier connection to the server, before the first step of the handshake.
+        """Offer a `TlsSession` of an earlier connection; call it before the first step of the handshake.
 
-        False: this engine cannot, or OpenSSL will not.
+        False: this engine cannot resume, or OpenSSL rejects the session.
         """
         self.check_made()
         return self.resume(session)
 
     def take_session(self) -> object:
-        """Return the newest session that the server has given and that was not returned before, else None."""
+        """Return the newest session that the server has issued and that was not returned before, else None."""
         self.check_made()
         return self.new_session()
 
     # --- plaintext ------------------------------------------------------------------------------------------------
 
     cdef bint readable(self) noexcept:
-        """Tell whether reading may give something: a record that was fed whole, or the end."""
+        """Return whether reading may have a result: a complete record was fed, or the end of the data."""
         raise NotImplementedError
 
     cdef object decrypt(self, const uint8_t *data, size_t length):
-        """Take ciphertext and return all plaintext that is complete, None when there is none; then look at `ended`
-        and `failure`. Runs no code of others while `data` is looked at."""
+        """Take ciphertext and return the plaintext of all complete records, None when there is none. The caller checks
+        `ended` and `failure` afterwards. No user code runs while `data` is in use."""
         raise NotImplementedError
 
     def read(self) -> bytes | None:
-        """Return the plaintext of what was fed; None when more must be fed, ``b""`` after the peer's close_notify.
+        """Return the plaintext of the fed records; None when more must be fed, ``b""`` after the peer's close_notify.
 
         Raises:
-            ssl.SSLError: when the bytes are not what the peer encrypted.
+            ssl.SSLError: when a record cannot be decrypted, or too many in a row hold no data.
         """
         self.check_made()
         cdef object found = self.decrypt(NULL, 0)
@@ -197,11 +197,12 @@ cdef class TlsEngine:
         return found
 
     cdef Py_ssize_t fill(self, object target) except -1:
-        """Decrypt into `target` what fits; the number of bytes. At 0 look at `ended` and `failure`."""
+        """Decrypt into `target` as much as fits; return the number of bytes. At 0 the caller checks `ended` and
+        `failure`."""
         raise NotImplementedError
 
     def read_into(self, target: memoryview) -> int | None:
-        """Decrypt into `target` and return how many bytes that were, None and 0 as `read` returns None and ``b""``."""
+        """Decrypt into `target` and return the number of bytes; None and 0 as `read` returns None and ``b""``."""
         self.check_made()
         cdef Py_ssize_t count = self.fill(target)
         if count == 0:
@@ -210,20 +211,20 @@ cdef class TlsEngine:
         return count
 
     def raise_failure(self) -> None:
-        """Raise what made a record unreadable, if that has happened."""
+        """Raise `failure`, if a record could not be decrypted."""
         if self.failure is not None:
             raise self.failure
 
     cdef Py_ssize_t write_record(self, object data) except -2:
-        """Encrypt `data`; the number of bytes taken, as a rule all, -1 when the peer must speak first."""
+        """Encrypt `data`; return the number of bytes taken, normally all; -1 when the peer must send first."""
         raise NotImplementedError
 
     def write(self, data: bytes) -> int:
-        """Encrypt `data`, which must not be empty; return how many of its bytes were taken: as a rule all, 0 when the
-        peer must speak first.
+        """Encrypt `data`, which must not be empty; return how many of its bytes were taken: normally all, 0 when the
+        peer must send first.
 
         Raises:
-            ssl.SSLError: when the connection cannot send any more.
+            ssl.SSLError: when the connection can no longer send.
         """
         self.check_made()
         return max(self.write_record(data), 0)
@@ -234,14 +235,14 @@ cdef class TlsEngine:
         raise NotImplementedError
 
     cdef int finish(self) except -1:
-        """The connection is over. Without an error of TLS its session stays good, also when no close_notify was sent."""
+        """The connection has ended. Unless TLS failed, its session stays resumable, also without a close_notify."""
         return 0
 
     def shutdown(self) -> bool:
-        """Say goodbye (close_notify); True when the peer has said it too. May be called again after feeding.
+        """Send close_notify; True when the peer has sent it too. May be called again after `feed`.
 
         Raises:
-            ssl.SSLError: among others when the peer goes on sending data, which is not an error of the peer.
+            ssl.SSLError: also when the peer has sent data after our close_notify, which the protocol allows.
         """
         self.check_made()
         return self.step_shutdown()

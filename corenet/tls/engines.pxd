@@ -1,4 +1,4 @@
-"""C door of the choice between the TLS engines."""
+"""C interface of the choice between the TLS engines."""
 
 from corenet.tls.engine cimport TlsEngine
 

@@ -1,11 +1,11 @@
-"""Which engine a connection gets: libssl itself, or the standard library's memory BIOs.
+"""The choice of a connection's engine: libssl itself, or the standard library's memory BIOs.
 
-libssl itself is the rule. The other one is used when
+libssl is the default. The standard library's engine is used when
 
-* the program or the environment says so: ``use_engine("stdlib")``, ``CORENET_TLS_ENGINE=stdlib``;
-* libssl's functions are not to be had in this Python (`corenet.tls.libssl` says why);
-* the context makes SSLObjects of a class of its own, whose methods the user wants to be called;
-* the context has a `msg_callback`: the standard library keeps the exceptions of that callback for its own next call.
+* the program or the environment selects it: ``use_engine("stdlib")``, ``CORENET_TLS_ENGINE=stdlib``;
+* libssl's functions are not available in this Python (`corenet.tls.libssl.load` returns the reason);
+* the context has its own `sslobject_class`, whose methods must be called;
+* the context has a `_msg_callback`: only calls through the standard library raise the exceptions of that callback.
 """
 
 import os
@@ -24,34 +24,34 @@ __all__ = ["TlsEngineChoice", "make_tls_engine", "tls_engine", "use_engine"]
 ENGINES = ("openssl", "stdlib")
 ENVIRONMENT = "CORENET_TLS_ENGINE"
 
-# Without code of the user: their methods may be passed over.
+# Classes without user code: the engine may bypass their methods.
 cdef tuple PLAIN = (ssl.SSLObject, JudgedObject)
 cdef object MemoryBIO = ssl.MemoryBIO
-# None until the first connection, or the first question.
+# None until the first connection or the first call of `tls_engine`.
 cdef object chosen = None
 cdef bint native = False
 
 
 @dataclass(frozen=True, slots=True)
 class TlsEngineChoice:
-    """The engine of new TLS connections: ``"openssl"`` or ``"stdlib"``, and a sentence that says why."""
+    """The engine of new TLS connections: ``"openssl"`` or ``"stdlib"``, and the reason as a sentence."""
 
     name: str
     reason: str
 
 
 def use_engine(name: str) -> None:
-    """Have TLS connections that are made from now on use ``"openssl"`` (libssl itself, where that can be had) or
-    ``"stdlib"`` (the standard library's memory BIOs).
+    """Select the engine of new TLS connections: ``"openssl"`` (libssl itself, where available) or ``"stdlib"`` (the
+    standard library's memory BIOs).
 
     Raises:
-        ValueError: for another name.
+        ValueError: for any other name.
     """
     global chosen, native
     if name not in ENGINES:
         raise ValueError(f"the TLS engine is one of {', '.join(ENGINES)}, not {name!r}")
     if name == "stdlib":
-        chosen = TlsEngineChoice("stdlib", "it was asked for")
+        chosen = TlsEngineChoice("stdlib", "selected by the program or the environment")
     else:
         reason = load()
         if reason is None:
@@ -65,7 +65,7 @@ def tls_engine() -> TlsEngineChoice:
     """Return which engine new TLS connections use, and why.
 
     Raises:
-        ValueError: when the environment variable ``CORENET_TLS_ENGINE`` names none.
+        ValueError: when the environment variable ``CORENET_TLS_ENGINE`` is not the name of an engine.
     """
     if chosen is None:
         try:
@@ -87,7 +87,7 @@ cdef TlsEngine make_engine(object context, bint server_side, object server_hostn
     else:
         made = stdlib_engine(ssl_object, incoming, outgoing, policy, type(ssl_object) in PLAIN)
     if policy is not None:
-        # Now: the connection has the settings of this moment, whatever becomes of the context.
+        # Read now, because later changes of the context do not affect this connection.
         made.trust = policy.trust()
         if policy.staples != "no":
             made.ask_staple()
@@ -95,10 +95,10 @@ cdef TlsEngine make_engine(object context, bint server_side, object server_hostn
 
 
 def make_tls_engine(context: ssl.SSLContext, server_side: bool, server_hostname: str | None = None) -> TlsEngine:
-    """Make the engine of one connection by hand, with nothing but bytes going in and coming out.
+    """Make the engine of one connection without a transport; its caller moves the bytes.
 
     Raises:
-        ValueError: when `server_hostname` cannot be a host name.
+        ValueError: when `server_hostname` is not a valid host name.
         ssl.SSLError: when OpenSSL refuses the configuration.
     """
     return make_engine(context, server_side, server_hostname)

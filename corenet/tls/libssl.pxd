@@ -1,7 +1,7 @@
-"""C door of libssl: functions of the library that Python's own `_ssl` has loaded, and the `SSL *` of an SSLObject.
+"""C interface of libssl: functions of the library that Python's `_ssl` has loaded, and the `SSL *` of an SSLObject.
 
-`libssl()` is NULL until `load` has succeeded, and never changes after that. Constants are OpenSSL's, which keeps them
-from release to release (they are part of its ABI).
+`libssl()` is NULL until `load` has succeeded, and never changes after that. The constants are part of OpenSSL's ABI and
+do not change between releases.
 """
 
 from libc.stddef cimport size_t
@@ -31,7 +31,7 @@ cdef enum:
     CRYPTO_EX_INDEX_SSL_CTX = 1
     TLS1_3_VERSION = 0x0304
 
-# Objects of OpenSSL are opaque: SSL, SSL_CTX, SSL_SESSION, BIO, X509 and their like are all `void`.
+# Objects of OpenSSL are opaque: SSL, SSL_CTX, SSL_SESSION, BIO, X509 and others are all `void`.
 ctypedef int (*BioWrite)(void *bio, const char *data, size_t length, size_t *written) noexcept nogil
 ctypedef int (*BioRead)(void *bio, char *data, size_t length, size_t *got) noexcept nogil
 ctypedef long (*BioCtrl)(void *bio, int command, long number, void *pointer) noexcept nogil

@@ -1,17 +1,17 @@
-"""The libssl that Python's `_ssl` works with: found at run time, proved to be the same one, and nothing else.
+"""Access to the libssl that Python's `_ssl` uses: found at run time, and checked before use.
 
-There are no headers and no linking: the wheel fits each Python, and OpenSSL's security fixes come with Python or the
-system. Functions are looked up by name through `_ssl` itself, so that they are those of its own library, also when the
-process has loaded another. The address of the connection (`SSL *`) stands in a struct of CPython that is not public,
-`PySSLSocket`, as its second field; so `load` proves it first, on a connection made for that purpose:
+There are no headers and no linking. So the wheel works with every Python, and OpenSSL's security fixes come with
+Python or the system. Functions are looked up by name through `_ssl` itself, so they belong to the library of `_ssl` even
+if the process has loaded another one. The address of a connection (`SSL *`) is the second field of `PySSLSocket`, a private
+struct of CPython. So `load` first checks on a test connection that
 
-1. the version of Python is one whose struct was read, and the library says the same version as `ssl.OPENSSL_VERSION`;
-2. memory at the addresses that the fields hold is readable, and holds what it must: a memory BIO points to this library's
-   table of memory BIOs, a connection to the two BIOs that it was made with. The kernel does this reading (a write to a
-   pipe fails with EFAULT), so that a wrong address is an answer and not a crash;
-3. only then functions are called, and say what Python's objects say: BIOs, context, method, options, host name.
+1. the layout of this version of Python is known, and the library's version equals `ssl.OPENSSL_VERSION`;
+2. the memory at the addresses in these fields is readable and holds the expected pointers: a memory BIO points to this
+   library's table of memory BIOs, a connection to the two BIOs that it was made with. The kernel reads this memory (a
+   write to a pipe fails with EFAULT), so a wrong address gives an error and not a crash;
+3. libssl's functions, called only now, agree with Python's objects: BIOs, context, method, options, host name.
 
-Whatever fails is the reason why the standard library's `ssl.MemoryBIO` is used instead (`corenet.tls.stdlib_engine`).
+If a check fails, `load` returns the reason, and connections use `ssl.MemoryBIO` (`corenet.tls.stdlib_engine`).
 """
 
 import _ssl
@@ -28,13 +28,13 @@ from corenet.core.libc cimport RTLD_LAZY, RTLD_NOLOAD, dlopen, dlsym, probing_wr
 
 __all__ = ["load"]
 
-# The versions of CPython whose Modules/_ssl.c was read: `PySSLSocket` begins with Socket, ssl; `PySSLMemoryBIO` with bio;
-# `PySSLContext` with ctx.
+# The versions of CPython whose Modules/_ssl.c was reviewed: `PySSLSocket` begins with Socket, ssl; `PySSLMemoryBIO` with
+# bio; `PySSLContext` with ctx.
 OLDEST = (3, 11)
 NEWEST = (3, 15)
 
 cdef enum:
-    # Fields that are compared stand within this many bytes at the front of OpenSSL's own structs.
+    # The compared fields are within this many bytes from the start of OpenSSL's structs.
     LOOKED_AT = 256
 
 cdef LibSSL table
@@ -51,24 +51,24 @@ cdef void *field(object holder, int index) noexcept:
 
 
 cdef void *ssl_of(object core) noexcept:
-    """The `SSL *` of an `_ssl._SSLSocket`, borrowed; after `load` only."""
+    """The `SSL *` of an `_ssl._SSLSocket`, borrowed; valid only after `load`."""
     return field(core, 1)
 
 
 cdef void *context_of(object context) noexcept:
-    """The `SSL_CTX *` of an SSLContext, borrowed; after `load` only."""
+    """The `SSL_CTX *` of an SSLContext, borrowed; valid only after `load`."""
     return field(context, 0)
 
 
 def load() -> str | None:
-    """Look up libssl's functions and prove that they belong to this Python; return the reason when they do not."""
+    """Look up libssl's functions and check that they fit this Python's ssl; return None, or the reason why not."""
     global proved
     if proved:
         return None
     if sys.implementation.name != "cpython" or not OLDEST <= sys.version_info[:2] <= NEWEST:
         return "this version of Python is not known"
     if not ssl.OPENSSL_VERSION.startswith("OpenSSL "):
-        return f"Python's ssl works with {ssl.OPENSSL_VERSION}"
+        return f"Python's ssl uses {ssl.OPENSSL_VERSION}, not OpenSSL"
     missing = look_up()
     if missing is not None:
         return missing
@@ -79,7 +79,7 @@ def load() -> str | None:
 
 cdef object look_up():
     cdef bytes path = os.fsencode(getattr(_ssl, "__file__", None) or "")
-    # Where `_ssl` is part of the interpreter, its functions can only be those of the program itself.
+    # If `_ssl` is built into the interpreter, libssl's functions are symbols of the program itself.
     cdef void *handle = dlopen(<const char *>path if path else NULL, RTLD_LAZY | RTLD_NOLOAD)
     cdef void **slot = <void **>&table
     cdef bytes name
@@ -95,49 +95,49 @@ cdef object look_up():
 
 
 cdef object disproof():
-    """Why the addresses cannot be trusted; None when they can. Touches no memory that may not be there."""
+    """The reason why the addresses cannot be used, else None. Reads no memory that may be unmapped."""
     cdef const char *name
     cdef void *bio_in
     cdef void *bio_out
     cdef void *connection
     cdef void *context_address
     if table.OpenSSL_version(0).decode() != ssl.OPENSSL_VERSION:
-        return "the library found is not the one that Python's ssl works with"
+        return "the library found is not the one that Python's ssl uses"
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     wrapper = context.wrap_bio(incoming, outgoing, server_hostname="layout.invalid")
     core = getattr(wrapper, "_sslobj", None)
     for holder, kind, fields in ((incoming, _ssl.MemoryBIO, 1), (context, _ssl._SSLContext, 1), (core, _ssl._SSLSocket, 2)):
         if not isinstance(holder, kind) or kind.__basicsize__ < sizeof(PyObject) + fields * sizeof(void *):
-            return "the objects of Python's ssl have another shape"
+            return "the objects of Python's ssl have an unknown type or size"
     bio_in, bio_out = field(incoming, 0), field(outgoing, 0)
     connection, context_address = ssl_of(core), context_of(context)
     if not (
         points_to(bio_in, table.BIO_s_mem()) and points_to(bio_out, table.BIO_s_mem())
         and points_to(connection, bio_in) and points_to(connection, bio_out)
     ):
-        return "the structs of Python's ssl have another layout"
+        return "the structs of Python's ssl have an unknown layout"
     if (
         table.SSL_get_rbio(connection) != bio_in or table.SSL_get_wbio(connection) != bio_out
         or table.SSL_get_SSL_CTX(connection) != context_address
         or table.SSL_CTX_get_ssl_method(context_address) != table.TLS_client_method()
         or table.SSL_CTX_get_options(context_address) != <uint64_t><long long>int(context.options)
     ):
-        return "libssl does not know the connection that Python's ssl has made"
+        return "libssl and Python's ssl disagree about a test connection"
     name = table.SSL_get_servername(connection, 0)
     if name == NULL or strcmp(name, b"layout.invalid") != 0:
-        return "libssl does not know the host name that Python's ssl was given"
+        return "libssl and Python's ssl disagree about the host name of a test connection"
     return None
 
 
 cdef bint points_to(void *address, void *wanted):
-    """Tell whether the readable memory at `address` holds the pointer `wanted`."""
+    """Return whether the memory at `address` is readable and holds the pointer `wanted`."""
     cdef Py_ssize_t got
     if address == NULL or <size_t>address % sizeof(void *):
         return False
     receiving, sending = os.pipe()
     try:
-        # What can be read up to the end of the page: the rest may not be there, and the answer is near the front.
+        # The kernel may copy less, up to the end of a page, because the next page may be unmapped.
         got = probing_write(sending, address, LOOKED_AT)
         if got <= 0:
             return False

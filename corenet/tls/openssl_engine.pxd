@@ -1,8 +1,7 @@
-"""C door of the TLS engine that calls libssl itself.
+"""C interface of the TLS engine that calls libssl directly.
 
-A `Wire` is the memory between the two sides of a BIO of ours. It belongs to the BIO and is freed with it: the BIO ends when
-the last of the engine and OpenSSL's connection lets go of it, whichever that is, so an SSLObject that outlives its transport
-finds it whole.
+A `Wire` holds the ciphertext buffers of our BIO. The BIO owns it and frees it. The engine and OpenSSL's connection each
+hold a reference to the BIO, so it stays valid for an SSLObject that outlives its transport.
 """
 
 from libc.stddef cimport size_t
@@ -11,29 +10,29 @@ from libc.stdint cimport uint8_t
 from corenet.tls.engine cimport Scanner, TlsEngine
 
 cdef struct Wire:
-    uint8_t *kept           # ciphertext of ours that waits for OpenSSL; NULL when there is none
+    uint8_t *kept           # our copy of received ciphertext that OpenSSL has not read; NULL when there is none
     size_t kept_at
     size_t kept_end
-    size_t kept_size        # of the block
-    const uint8_t *lent     # ciphertext of the caller, behind what is kept; only during a call
+    size_t kept_size        # size of the block
+    const uint8_t *lent     # the caller's ciphertext, which follows `kept`; set only during a call
     size_t lent_left
     uint8_t *out            # ciphertext for the peer; NULL when there is none
     size_t out_end
     size_t out_size
-    size_t out_hint         # the size that the next block begins with
-    Scanner scanner         # of what OpenSSL was given
-    size_t control          # records since the last that had data
-    bint counting           # the handshake is over
-    bint flooded            # there were too many of them: OpenSSL gets no more
+    size_t out_hint         # the initial size of the next block
+    Scanner scanner         # of the ciphertext that OpenSSL has read
+    size_t control          # records since the last one with data
+    bint counting           # the handshake is complete
+    bint flooded            # `control` has reached its limit: OpenSSL gets no more ciphertext
 
 cdef class OpenSSLEngine(TlsEngine):
     cdef object ssl_core    # `_ssl._SSLSocket`: owns the `SSL`
     cdef void *connection   # the `SSL`
-    cdef void *bio          # a reference of ours
-    cdef Wire *wire         # of the BIO
-    cdef uint8_t *sending   # what `take` has given
-    cdef void *last_session     # a reference of ours to the newest session that was looked at, or NULL
-    cdef bint busy          # OpenSSL is being called: nobody else may call it, from a callback of a context for one
+    cdef void *bio          # owned reference
+    cdef Wire *wire         # owned by the BIO
+    cdef uint8_t *sending   # the block that `take` has returned; owned
+    cdef void *last_session     # owned reference to the newest session that was examined, or NULL
+    cdef bint busy          # a call of OpenSSL is in progress; callbacks of a context must not start another
 
     cdef int read_step(self, char *target, size_t room, size_t *got) except -1
     cdef object explain(self)
@@ -41,11 +40,11 @@ cdef class OpenSSLEngine(TlsEngine):
 cdef OpenSSLEngine openssl_engine(object ssl_object, object policy)
 
 cdef class TlsSession:
-    cdef void *session      # a reference of ours
+    cdef void *session      # owned reference
     cdef readonly bint single_use       # a ticket of TLS 1.3
-    cdef readonly size_t octets         # with the server's certificates, as far as that can be told
-    cdef readonly unsigned long lifetime        # in seconds, as the server says; 0: it says nothing
-    cdef public double expires          # both in seconds since the epoch, and set by who keeps it
+    cdef readonly size_t octets         # estimated memory, certificates included
+    cdef readonly unsigned long lifetime        # in seconds, from the server; 0: none given
+    cdef public double expires          # both in seconds since the epoch, set by `corenet.tls.sessions`
     cdef public double trusted_until
 
 cdef TlsSession tls_session(void *connection, void *session)

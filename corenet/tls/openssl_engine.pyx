@@ -1,19 +1,19 @@
-"""The TLS engine on libssl itself: the connection of an SSLObject, read and written without a Python object.
+"""The TLS engine on libssl: reads and writes the `SSL *` of an SSLObject directly, without Python objects in between.
 
-`SSLContext.wrap_bio` makes the connection and `SSLObject.do_handshake` shakes hands, so that everything about contexts is
-the standard library's. Between them and afterwards this module works on the same `SSL *` (`corenet.tls.libssl`): its BIO
-is one of ours, records are decrypted into one bytes object and encrypted into one block of memory, and "no whole record
-is here" is a number instead of an exception.
+`SSLContext.wrap_bio` makes the connection and `SSLObject.do_handshake` does the handshake, so contexts behave as in the
+standard library. This module uses the same `SSL *` (`corenet.tls.libssl`). It replaces the BIOs with its own, decrypts
+records into one bytes object, encrypts into one block of memory, and gets "no complete record" as a return code instead
+of an exception.
 
 Invariants:
 
 * `connection` is owned by `ssl_core`, which the engine holds; it never changes.
-* OpenSSL is called by one at a time: `busy`. The GIL is held except while much is encrypted.
-* OpenSSL's queue of errors belongs to the thread. It is empty before each call (`hashlib` and others leave errors there),
-  so what is in it afterwards is ours.
-* After an error the same call is made through the standard library. OpenSSL does nothing any more on a connection that
-  has failed and leaves the queue as it is, so the standard library makes the exception that it would have made.
-* `lent` is set only while a call of ours uses it. Everything else is memory of the `Wire`, and an idle connection has none.
+* At most one call of OpenSSL is in progress per connection: `busy`. The GIL is released only to encrypt large data.
+* OpenSSL's error queue belongs to the thread. It is cleared before each call, because `hashlib` and others leave errors
+  there, so an error found afterwards belongs to this call.
+* After an error the same call is repeated through the standard library. On a failed connection OpenSSL does nothing and
+  leaves the queue unchanged, so the standard library raises the exception for the original error.
+* `lent` is set only during a call. All other buffers are owned by the `Wire`, and an idle connection has none.
 """
 
 import ssl
@@ -50,35 +50,35 @@ cdef object WantRead = ssl.SSLWantReadError
 cdef object SyscallError = ssl.SSLSyscallError
 
 cdef enum:
-    # What a step of reading found.
+    # Results of `read_step`.
     DATA = 1
     NOTHING = 0
     END = 2
     FAILED = 3
-    # A record of the largest plaintext, and of what it costs to encrypt one.
+    # The largest plaintext of a record, and the largest overhead of its encryption.
     RECORD = 16384
     RECORD_OVERHEAD = 64
     # The first block of a handshake's flight.
     FLIGHT = 4096
-    # What a session takes besides its ticket and certificates; a parsed certificate takes so many times its DER.
+    # Memory of a session without ticket and certificates; memory of a parsed certificate as a multiple of its DER.
     SESSION_STRUCT = 1024
     PARSED = 4
 
-# The table of our BIO's functions: OpenSSL's memory, made once for the process.
+# The method table of our BIO, allocated by OpenSSL once per process.
 cdef void *method = NULL
 
 
 # --- the BIO ----------------------------------------------------------------------------------------------------------
 
 cdef int wire_read(void *bio, char *data, size_t length, size_t *got) noexcept nogil:
-    """OpenSSL asks for ciphertext: the five bytes of a record's header, then its body."""
+    """OpenSSL reads ciphertext: first the five bytes of a record's header, then its body."""
     cdef LibSSL *lib = libssl()
     cdef Wire *wire = <Wire *>lib.BIO_get_data(bio)
     cdef size_t step, given = 0
     lib.BIO_clear_flags(bio, BIO_FLAGS_RETRY)
     got[0] = 0
     if wire.counting and wire.control >= CONTROL_RECORDS and not wire.scanner.header_have and not wire.scanner.body_left:
-        # One more begins, if there are bytes.
+        # The limit is reached; any further byte begins one record too many.
         wire.flooded = wire.lent_left > 0 or wire.kept_end > wire.kept_at
     if not wire.flooded:
         step = min(length, wire.kept_end - wire.kept_at)
@@ -105,7 +105,7 @@ cdef int wire_read(void *bio, char *data, size_t length, size_t *got) noexcept n
 
 
 cdef int wire_write(void *bio, const char *data, size_t length, size_t *written) noexcept nogil:
-    """OpenSSL has ciphertext for the peer."""
+    """OpenSSL writes ciphertext for the peer."""
     cdef LibSSL *lib = libssl()
     cdef Wire *wire = <Wire *>lib.BIO_get_data(bio)
     cdef uint8_t *block
@@ -148,12 +148,12 @@ cdef int wire_destroy(void *bio) noexcept nogil:
 
 
 cdef size_t begun(Scanner *scanner) noexcept nogil:
-    """How many bytes of an incomplete record OpenSSL holds."""
+    """Bytes of an incomplete record that OpenSSL has read."""
     return HEADER + scanner.last_size - scanner.body_left if scanner.body_left else scanner.header_have
 
 
 cdef int make_method() except -1:
-    """Make the table of the BIO's functions, once."""
+    """Make the method table of the BIO, unless it exists."""
     global method
     cdef LibSSL *lib = libssl()
     cdef void *made
@@ -197,12 +197,12 @@ cdef OpenSSLEngine openssl_engine(object ssl_object, object policy):
     made.feed_size = <size_t>-1
     made.policy = policy
     made.native = True
-    # One reference for both directions (SSL_set_bio(3)); the former BIOs are let go of.
+    # SSL_set_bio(3) takes one reference for both directions and frees the previous BIOs.
     lib.SSL_set_bio(made.connection, bio, bio)
     return made
 
 
-# Not cleared by the collector: code that runs while a cycle is taken apart may still come here, and finds a connection.
+# The garbage collector must not clear the fields: finalizers of the same cycle may still call methods of the engine.
 @cython.no_gc_clear
 @cython.final
 cdef class OpenSSLEngine(TlsEngine):
@@ -230,7 +230,7 @@ cdef class OpenSSLEngine(TlsEngine):
                 wire.kept_at = 0
                 wire.kept_end = left
             if wire.kept_size - left < length:
-                # Room for more than these few bytes, unless they are the first.
+                # Reserve extra space for the next pieces, except for the first block.
                 size = left + length + min(wire.kept_size, <size_t>RECORD)
                 block = <uint8_t *>realloc(wire.kept, size)
                 if block == NULL:
@@ -244,12 +244,12 @@ cdef class OpenSSLEngine(TlsEngine):
     cdef object take(self, const char **data, size_t *length):
         cdef Wire *wire = self.wire
         if self.sending != NULL:
-            # Somebody is still sending what came before it.
+            # The previous block is still being sent; `taken` was not called yet.
             length[0] = 0
             return None
         data[0] = <const char *>wire.out
         length[0] = wire.out_end
-        # Ours now: whoever makes ciphertext meanwhile begins a new block.
+        # The engine keeps this block until `taken`. Ciphertext produced in between goes to a new block.
         self.sending = wire.out
         wire.out = NULL
         wire.out_end = wire.out_size = wire.out_hint = 0
@@ -281,7 +281,7 @@ cdef class OpenSSLEngine(TlsEngine):
             self.busy = False
             self.has_ciphertext = self.wire.out_end > 0
         self.judge()
-        # 17 KiB, which OpenSSL would otherwise keep until the first data.
+        # Frees 17 KiB that OpenSSL would keep until the first data.
         libssl().SSL_free_buffers(self.connection)
         self.established = True
         self.wire.counting = True
@@ -304,7 +304,7 @@ cdef class OpenSSLEngine(TlsEngine):
         if not lib.SSL_set_session(self.connection, (<TlsSession?>session).session):
             lib.ERR_clear_error()
             return False
-        # What is not new.
+        # So that `new_session` does not return the offered session.
         self.last_session = lib.SSL_get1_session(self.connection)
         return True
 
@@ -315,7 +315,7 @@ cdef class OpenSSLEngine(TlsEngine):
             return None
         if self.last_session != NULL:
             lib.SSL_SESSION_free(self.last_session)
-        # With a reference, so that no other session can have its address meanwhile.
+        # The reference prevents that a later session gets the same address and looks like this one.
         self.last_session = lib.SSL_get1_session(self.connection)
         if not lib.SSL_SESSION_is_resumable(session):
             return None
@@ -330,7 +330,7 @@ cdef class OpenSSLEngine(TlsEngine):
         )
 
     cdef int read_step(self, char *target, size_t room, size_t *got) except -1:
-        """One SSL_read: DATA, NOTHING, END or FAILED; the last two are remembered."""
+        """Call SSL_read_ex once and return DATA, NOTHING, END or FAILED; the last two set `ended` or `failure`."""
         cdef LibSSL *lib = libssl()
         cdef int result
         cdef size_t before = self.wire.out_end
@@ -340,7 +340,7 @@ cdef class OpenSSLEngine(TlsEngine):
         result = lib.SSL_read_ex(self.connection, target, room, got)
         self.busy = False
         if self.wire.out_end != before:
-            # Answers that the protocol itself wanted, or an alert.
+            # Responses to post-handshake messages, or an alert.
             self.answers += self.wire.out_end - before
             self.has_ciphertext = True
         if result == 1:
@@ -353,7 +353,7 @@ cdef class OpenSSLEngine(TlsEngine):
             return FAILED
         if result == SSL_ERROR_WANT_READ or result == SSL_ERROR_WANT_WRITE:
             if not begun(&self.wire.scanner):
-                # After session tickets OpenSSL would keep its 17 KiB until the next data.
+                # After session tickets OpenSSL would keep its buffer of 17 KiB until the next data.
                 lib.SSL_free_buffers(self.connection)
             return NOTHING
         if result == SSL_ERROR_ZERO_RETURN:
@@ -363,14 +363,14 @@ cdef class OpenSSLEngine(TlsEngine):
         return FAILED
 
     cdef object explain(self):
-        """The exception of the standard library for what OpenSSL's queue of errors holds."""
+        """The standard library's exception for the error in OpenSSL's queue."""
         try:
             self.ssl_core.read(1)
         except Exception as error:
             return error
         finally:
             libssl().ERR_clear_error()
-        return ssl.SSLError(1, "OpenSSL has failed without saying why")
+        return ssl.SSLError(1, "OpenSSL reported a failure without an error code")
 
     cdef object decrypt(self, const uint8_t *data, size_t length):
         cdef Wire *wire = self.wire
@@ -382,7 +382,7 @@ cdef class OpenSSLEngine(TlsEngine):
             return None
         if self.ended or self.failure is not None:
             return None
-        # No plaintext is longer than what it came in: what lies here, in OpenSSL, and decrypted in OpenSSL.
+        # Plaintext is never longer than its ciphertext. Bound: our buffers, OpenSSL's partial record, its plaintext.
         bound = (
             length + wire.kept_end - wire.kept_at + begun(&wire.scanner)
             + <size_t>lib.SSL_pending(self.connection)
@@ -464,7 +464,7 @@ cdef class OpenSSLEngine(TlsEngine):
         result = lib.SSL_get_error(self.connection, result)
         if result == SSL_ERROR_WANT_READ or result == SSL_ERROR_WANT_WRITE:
             return -1
-        # It finds the error in the queue, as `explain` does.
+        # Repeated through the standard library, which raises the error in the queue.
         return self.ssl_core.write(data)
 
     # --- the end --------------------------------------------------------------------------------------------------
@@ -485,7 +485,7 @@ cdef class OpenSSLEngine(TlsEngine):
     cdef int finish(self) except -1:
         cdef LibSSL *lib = libssl()
         if self.established and self.failure is None and not self.busy:
-            # OpenSSL would take an end without close_notify for a failure, after which a session is not resumed.
+            # Without this, OpenSSL treats an end without close_notify as a failure and makes the session not resumable.
             lib.SSL_set_shutdown(self.connection, lib.SSL_get_shutdown(self.connection) | SSL_SENT_SHUTDOWN)
         return 0
 
@@ -494,17 +494,17 @@ cdef class OpenSSLEngine(TlsEngine):
 
 @cython.final
 cdef class TlsSession:
-    """A session that may be resumed, as OpenSSL keeps it; `corenet.tls.sessions` decides for whom and for how long."""
+    """A resumable session of OpenSSL; `corenet.tls.sessions` decides for which connections and for how long."""
 
     def __init__(self) -> None:
-        raise TypeError("sessions come from connections")
+        raise TypeError("TlsSession cannot be created directly; take_session of a TLS engine returns sessions")
 
     def __dealloc__(self) -> None:
         if self.session != NULL:
             libssl().SSL_SESSION_free(self.session)
 
     def resumable(self) -> bool:
-        """Tell whether it may still be offered: its connection has not failed, its certificate has not expired."""
+        """Return whether it may still be offered: its connection did not fail, and its certificate has not expired."""
         cdef LibSSL *lib = libssl()
         cdef void *certificate
         if self.session == NULL:
@@ -517,7 +517,7 @@ cdef class TlsSession:
 
 
 cdef TlsSession tls_session(void *connection, void *session):
-    """`session` of this connection; the caller's reference to it is used up."""
+    """Wrap `session` of this connection; takes over the caller's reference."""
     cdef LibSSL *lib = libssl()
     cdef TlsSession made = TlsSession.__new__(TlsSession)
     cdef const unsigned char *ticket = NULL

@@ -1,7 +1,7 @@
-"""What is known about the peer of a TLS connection, for people: version, cipher, resumption, certificate.
+"""Readable details of a TLS connection: version, cipher, resumption, certificate.
 
-`describe_connection` reads it from a connected transport. Traces and command line tools show it; nothing is decided by
-it.
+`describe_connection` reads them from a connected transport. Traces and command line
+tools show them; no decision depends on them.
 """
 
 import base64
@@ -20,7 +20,7 @@ class TlsConnection(NamedTuple):
     version: str
     cipher: str
     alpn: str
-    """The protocol that was agreed on (ALPN); empty for none."""
+    """The protocol negotiated by ALPN; empty for none."""
     resumed: bool
     subject: str
     """Common name of the certificate."""
@@ -30,7 +30,7 @@ class TlsConnection(NamedTuple):
     not_after: str
     """When the certificate expires, in the form of OpenSSL ("Jun  1 12:00:00 2027 GMT")."""
     pin: str
-    """SHA-256 hash of the certificate's public key in base64, as pins have it; empty without a certificate."""
+    """SHA-256 hash of the certificate's public key in base64, the form of a pin; empty without a certificate."""
 
 
 def describe_connection(ssl_object: Any) -> TlsConnection | None:

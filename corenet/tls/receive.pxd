@@ -1,7 +1,7 @@
-"""C door of the receiving half of TLS: one object is the protocol of the stream below and the transport above.
+"""C interface of the receiving half of TLS: one object is the protocol of the stream below and the transport above.
 
-The stream hands ciphertext over by `bytes_received` without a Python call. All fields stand here; the methods at the end
-are those of `corenet.tls.transport`.
+The stream passes ciphertext to `bytes_received` without a Python call. All fields of both halves are declared here.
+`corenet.tls.transport` overrides the methods that raise NotImplementedError in this half.
 """
 
 from libc.stddef cimport size_t
@@ -13,17 +13,17 @@ from corenet.tls.engine cimport TlsEngine
 from corenet.transports.stream cimport ConnectionList, StreamTransport
 from corenet.transports.streambase cimport NativeProtocol
 
-# The connection; the table of states and events stands in `corenet.tls.transport`.
+# States of the connection; the table of states and events is in `corenet.tls.transport`.
 cdef enum:
     NEW = 0
     HANDSHAKE = 1
     OPEN = 2
-    CLOSING = 3     # our goodbye is on its way
-    CLOSING_UNDERLYING = 4      # the transport below was told to close
-    DRAINING = 5    # it has ended, and a protocol that paused has not read everything
+    CLOSING = 3     # our close_notify is sent; the peer's is awaited
+    CLOSING_UNDERLYING = 4      # the transport below is closing
+    DRAINING = 5    # the transport below is closed, and a paused protocol has unread data
     CLOSED = 6
 
-# The protocol above.
+# States of the protocol above.
 cdef enum:
     APP_NEW = 0
     APP_MADE = 1
@@ -37,18 +37,18 @@ cdef class TlsReceiver(NativeProtocol):
     cdef Engine loop
     cdef TlsEngine engine
     cdef object underlying             # the transport below
-    cdef StreamTransport underlying_stream     # the same when it is one of ours, else None
+    cdef StreamTransport underlying_stream     # the same if it is a StreamTransport, else None
     cdef object protocol
     cdef object waiter
-    cdef object underlying_error      # what the transport below ended with, while DRAINING
+    cdef object underlying_error      # the error of connection_lost below, while DRAINING
     cdef object sslcontext
     cdef object resumption      # the Resumption of a client whose context resumes, else None
     cdef dict extra
-    cdef list pending_plaintext           # plaintext from before the handshake, or from while the peer must speak first
+    cdef list pending_plaintext           # not encrypted yet: the handshake is incomplete, or the peer must send first
     cdef Py_ssize_t pending_plaintext_size
     cdef TimerHandle timer
-    cdef ConnectionList connections          # of the server, from the end of the stream below until the protocol was told
-    cdef uint64_t last_delivery_iteration       # the turn in which the protocol was given data last
+    cdef ConnectionList connections          # of the server, from connection_lost below until connection_lost above
+    cdef uint64_t last_delivery_iteration       # the loop iteration of the last data_received or buffer_updated
     cdef uint64_t last_delivery_at_drain   # the same when the timer of DRAINING was started
     cdef double handshake_timeout
     cdef double shutdown_timeout
@@ -57,22 +57,22 @@ cdef class TlsReceiver(NativeProtocol):
     cdef Py_ssize_t write_low
     cdef Py_ssize_t read_high
     cdef Py_ssize_t read_low
-    cdef Py_ssize_t unflushed_plaintext       # plaintext encrypted since ciphertext was last handed down
+    cdef Py_ssize_t unflushed_plaintext       # plaintext encrypted since the last write to the transport below
     cdef int state
     cdef int app_state
     cdef int lost_writes
     cdef bint closing
-    cdef bint in_callback            # a batch of received bytes is being worked on
+    cdef bint in_callback            # received bytes are being processed; writes and close wait for the end
     cdef bint flush_deferred
-    cdef bint underlying_write_paused     # the transport below takes no more for now
-    cdef bint app_paused        # the protocol above was told to write no more
-    cdef bint reading_paused    # the protocol above wants no data
-    cdef bint underlying_paused        # the transport below was told to receive no more
-    cdef bint eof_seen          # the transport below has received everything
+    cdef bint underlying_write_paused     # the transport below has called pause_writing
+    cdef bint app_paused        # pause_writing of the protocol above was called
+    cdef bint reading_paused    # the protocol above has called pause_reading
+    cdef bint underlying_paused        # pause_reading of the transport below was called
+    cdef bint eof_seen          # the transport below has reported the end of its stream
     cdef bint resuming
     cdef bint buffered_protocol
-    cdef bint native_protocol          # the protocol is a Consumer
-    cdef bint protocol_has_pending           # it has paused and may not have handed on all that it was given
+    cdef bint native_protocol          # the protocol is a NativeProtocol
+    cdef bint protocol_has_pending           # it has paused and may hold data that its user has not read
     cdef bint server_side
     cdef object __weakref__
     cdef dict __dict__

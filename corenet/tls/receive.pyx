@@ -1,12 +1,12 @@
-"""The receiving half of a TLS connection: what the stream below brings, the handshake, and what the protocol gets.
+"""The receiving half of a TLS connection: ciphertext from the stream below, the handshake, plaintext to the protocol.
 
-What is received is decrypted inside the event that brought it and handed on as one piece. The other half, writing and the
-end, is `corenet.tls.transport`, whose class derives from this one; nothing else does. The table of states is there.
+Received bytes are decrypted in the same event and passed on as one piece. The other half, writing and closing, is
+`corenet.tls.transport`. Its class is the only one that derives from this one. The table of states is there.
 
-What the peer sent reaches the protocol in its order: plaintext, then what ended it (close_notify, a record that cannot be
-decrypted, the end of the stream below). A protocol that pauses, also inside `data_received`, is told of the end when it
-resumes, as on TCP. Until then nothing is received from below (`read_wanted`); a stream that ends all the same leaves us
-DRAINING.
+The protocol gets the peer's data in order: plaintext, then the end (close_notify, a record that cannot be decrypted, or
+the end of the stream below). A protocol that has paused, also inside `data_received`, gets the end only after it
+resumes, as on TCP. Until then nothing is received from below (`read_wanted`). If the stream below ends anyway, the
+connection is DRAINING.
 """
 
 import ssl
@@ -42,13 +42,13 @@ cdef double timeout_of(str name, object value, int default) except -1.0:
     if value is None:
         return default
     if not value > 0:
-        # NaN, too: a timer that never comes is asked for by infinity.
+        # NaN is refused, too; infinity means no timeout.
         raise ValueError(f"{name} should be a positive number, got {value}")
     return value
 
 
 cdef object context_or_default(object context, bint server_side, object server_hostname):
-    """The user's context; clients may leave it out and get the standard library's defaults."""
+    """The user's context; for clients without one, the standard library's default context."""
     if context:
         return context
     if server_side:
@@ -57,12 +57,12 @@ cdef object context_or_default(object context, bint server_side, object server_h
 
 
 cdef int64_t nanoseconds(double seconds) noexcept:
-    """`seconds` for a timer of the loop; infinity, and what does not fit into 64 bits, is a century."""
+    """`seconds` in nanoseconds; infinity and everything above a century become a century."""
     return <int64_t>((seconds if seconds < CENTURY else CENTURY) * 1e9)
 
 
 cdef class TlsReceiver(NativeProtocol):
-    """One encrypted connection, as far as it receives."""
+    """The receiving half of one TLS connection."""
 
     def __cinit__(
         self,
@@ -95,7 +95,7 @@ cdef class TlsReceiver(NativeProtocol):
     cdef int attach_protocol(self, object protocol) except -1:
         cdef object former
         cdef bint buffered = is_buffered(protocol)
-        # After the look at its attributes, whose code may have put yet another protocol here.
+        # Read after `is_buffered`, which may run user code that calls set_protocol.
         former = self.protocol
         self.protocol = protocol
         self.native_protocol = isinstance(protocol, NativeProtocol)
@@ -181,17 +181,17 @@ cdef class TlsReceiver(NativeProtocol):
         return default
 
     def set_protocol(self, protocol: object) -> None:
-        """Put another protocol in the place of the present one."""
+        """Replace the protocol."""
         self.attach_protocol(protocol)
         if isinstance(protocol, NativeProtocol):
             (<NativeProtocol>protocol).on_attached(self)
 
     def get_protocol(self) -> object:
-        """Return the protocol, None once the connection was lost."""
+        """Return the protocol; None after connection_lost."""
         return self.protocol
 
     def is_closing(self) -> bool:
-        """Tell whether the transport is closing or closed."""
+        """Return whether the transport is closing or closed."""
         return self.closing
 
     # --- the protocol of the transport below ----------------------------------------------------------------------
@@ -217,7 +217,7 @@ cdef class TlsReceiver(NativeProtocol):
             self.step_handshake()
 
     cdef int prepare_resumption(self) except -1:
-        """Offer a session to the server, when the context keeps some."""
+        """Offer a stored session to the server, if the context has one."""
         cdef object session
         if not self.engine.native or self.engine.policy is None:
             return 0
@@ -231,7 +231,7 @@ cdef class TlsReceiver(NativeProtocol):
         return 0
 
     cdef int keep_session(self) except -1:
-        """Keep the session that the server has given, when it is a new one."""
+        """Store a new session of the server, if there is one."""
         cdef object session = self.engine.new_session()
         if session is not None:
             self.resumption.keep(session)
@@ -272,21 +272,21 @@ cdef class TlsReceiver(NativeProtocol):
         return 0
 
     cdef int bound_answers(self) except -1:
-        """A peer may cause answers, to key updates for one, and read none of them: that memory is bounded."""
+        """Bound the memory of responses (for example to key updates) that the peer causes and does not read."""
         if not self.underlying_write_paused:
             self.engine.answers = 0
         elif self.engine.answers > ANSWERS:
-            raise ssl.SSLError(1, f"the peer has caused {self.engine.answers} bytes of answers and does not read them")
+            raise ssl.SSLError(1, f"the peer does not read our TLS responses: {self.engine.answers} bytes are unsent")
         return 0
 
     def data_received(self, data: object) -> None:
-        """Take ciphertext from a transport that is not one of ours."""
+        """Take ciphertext from a transport that is not a StreamTransport."""
         if type(data) is not bytes:
             data = bytes(memoryview(data))
         self.bytes_received(<const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
 
     def eof_received(self) -> object:
-        """The peer ended the stream below; without its goodbye that is told apart only by the missing close_notify."""
+        """The stream below has ended. Without close_notify from the peer its data may have been truncated."""
         self.eof_seen = True
         if self.loop.debug:
             logger.debug("%r received EOF", self)
@@ -294,7 +294,7 @@ cdef class TlsReceiver(NativeProtocol):
             self.handshake_failed(ConnectionResetError("the peer ended the connection during the TLS handshake"))
         elif self.state == OPEN:
             if self.reading_paused or self.resuming:
-                # What was received before must still be read.
+                # The protocol must get the earlier data first.
                 return True
             self.deliver_end_of_stream()
         elif self.state == CLOSING:
@@ -302,17 +302,17 @@ cdef class TlsReceiver(NativeProtocol):
         return None
 
     def pause_writing(self) -> None:
-        """The transport below has enough to send."""
+        """The write buffer of the transport below is above its high watermark."""
         self.underlying_write_paused = True
 
     def resume_writing(self) -> None:
-        """The transport below can take more."""
+        """The write buffer of the transport below is at or below its low watermark."""
         self.underlying_write_paused = False
         if self.state < CLOSING_UNDERLYING and self.underlying is not None:
             self.flush_ciphertext(False)
 
     def connection_lost(self, error: BaseException | None) -> None:
-        """The transport below has ended."""
+        """The transport below is closed."""
         cdef ConnectionList connections = None if self.underlying_stream is None else self.underlying_stream.connections
         if self.state == OPEN and (self.resuming or (self.reading_paused and self.has_undelivered())):
             if self.resuming or not self.app_paused:
@@ -320,18 +320,18 @@ cdef class TlsReceiver(NativeProtocol):
                 self.insert_tls(connections)
                 self.drain()
                 return
-            # Whoever waits for `resume_writing` may be the one who would read.
+            # Do not drain: the reader may be waiting for `resume_writing`, which will not come.
             if error is None:
                 error = ConnectionAbortedError("the connection ended before everything received was read")
         if self.last_delivery_iteration == self.loop.turn and self.state != CLOSED:
-            # What was told in this turn has woken somebody who waits again, for more or the end, in the next.
+            # This loop iteration's delivery has woken a reader, which runs in the next one. The end comes after that.
             self.insert_tls(connections)
             self.finish_draining(error)
         else:
             self.call_connection_lost(error)
 
     cdef int insert_tls(self, ConnectionList connections) except -1:
-        """Stay with the server until the protocol was told; the stream below leaves it now."""
+        """Keep the connection in the server's list until connection_lost; the stream below leaves the list now."""
         self.underlying_stream = None
         if connections is not None and self.connections is None:
             connections.insert_tls(self)
@@ -339,7 +339,7 @@ cdef class TlsReceiver(NativeProtocol):
         return 0
 
     cdef int drain(self) except -1:
-        """Wait until the protocol takes what it has not read, as long as it goes on with that."""
+        """Wait until the protocol has read all data; start the timer that checks for progress."""
         self.state = DRAINING
         self.last_delivery_at_drain = self.last_delivery_iteration
         self.timer = self.loop.call_later_ns(DRAINING_NS, self._draining_expired, ())
@@ -354,13 +354,13 @@ cdef class TlsReceiver(NativeProtocol):
             self.drain()
             return
         error = ConnectionAbortedError(
-            f"what was received was not read within {TLS_DRAIN_TIMEOUT} s after the connection had ended"
+            f"received data was not read within {TLS_DRAIN_TIMEOUT} s after the connection had ended"
         )
         error.__cause__ = self.underlying_error
         self.finish_draining(error)
 
     cdef int finish_draining(self, object error) except -1:
-        """Give up what was not read, if anything; connection_lost follows in the next turn."""
+        """Drop unread data, if any; connection_lost follows in the next loop iteration."""
         self.closing = True
         self.state = CLOSING_UNDERLYING
         self.stop_timer()
@@ -368,14 +368,14 @@ cdef class TlsReceiver(NativeProtocol):
         return 0
 
     cdef bint has_undelivered(self) noexcept:
-        """Tell whether something that came did not reach the protocol, which has paused."""
+        """Return whether received data or the end of the stream has not reached the paused protocol."""
         return (
             self.protocol_has_pending or self.eof_seen or self.engine.ended or self.engine.failure is not None
             or self.engine.readable()
         )
 
     cdef int call_connection_lost(self, object error) except -1:
-        """Tell the protocol that this is the end, once, and let go of everything."""
+        """Move to CLOSED, release everything and call connection_lost of the protocol, once."""
         cdef object protocol = self.protocol
         cdef ConnectionList connections = self.connections
         cdef bint tell = self.app_state == APP_MADE or self.app_state == APP_EOF
@@ -446,7 +446,7 @@ cdef class TlsReceiver(NativeProtocol):
         except BaseException as error:
             return self.handshake_failed(error)
         if self.state != HANDSHAKE:
-            # A callback of the context, that of the server's name for one, has ended it; or it ended in a forked child.
+            # A callback of the context (for example for SNI) has closed the transport, or this is a forked child.
             return 0
         if done:
             return self.handshake_done()
@@ -473,11 +473,11 @@ cdef class TlsReceiver(NativeProtocol):
         if self.loop.debug:
             logger.debug("%r: SSL handshake took %.1f ms", self, (self.loop.time() - self.began) * 1e3)
         self.in_callback = True
-        # Held while it is called: it may put another in its place.
+        # A reference for the duration of the call, which may replace the protocol.
         protocol = self.protocol
         try:
             if self.native_protocol:
-                # After an upgrade: what it writes from now on must not take the way below us.
+                # After start_tls: the protocol must write to this transport and no longer to the one below.
                 (<NativeProtocol>protocol).on_attached(self)
             if self.app_state == APP_NEW:
                 self.app_state = APP_MADE
@@ -496,7 +496,7 @@ cdef class TlsReceiver(NativeProtocol):
         return self.resume_io()
 
     cdef int resume_io(self) except -1:
-        """Take up what waited while nothing could be done: what was to be written, and what the peer has sent."""
+        """Continue after the handshake or a pause: encrypt pending plaintext and deliver received data."""
         self.in_callback = True
         try:
             if self.state == OPEN and self.pending_plaintext is not None:
@@ -519,7 +519,7 @@ cdef class TlsReceiver(NativeProtocol):
         return 0
 
     cdef int on_base_exception(self) except -1:
-        """SystemExit or its like leaves a callback of the protocol: whoever runs the loop again finds a whole connection."""
+        """After SystemExit or KeyboardInterrupt from a callback: continue when the program runs the loop again."""
         if not self.loop.closed:
             self.loop.call_soon_c(self._go_on, (), None)
         return 0
@@ -530,13 +530,13 @@ cdef class TlsReceiver(NativeProtocol):
     # --- reading --------------------------------------------------------------------------------------------------
 
     cdef bint receiving(self) noexcept:
-        """Tell whether the protocol may be given something now."""
+        """Return whether data may be delivered to the protocol now."""
         return (self.state == OPEN or self.state == DRAINING) and not self.reading_paused
 
     cdef int deliver(self, const uint8_t *data, size_t length) except -1:
-        """Take ciphertext, then decrypt and hand on everything that is complete, unless the protocol has paused."""
+        """Take ciphertext; unless the protocol has paused, decrypt and deliver all complete records."""
         if self.engine.ended or self.engine.failure is not None:
-            # Nothing counts that comes behind the peer's end (RFC 8446 section 6.1).
+            # Data after the peer's close_notify is ignored (RFC 8446 section 6.1).
             length = 0
         if self.reading_paused:
             if length:
@@ -551,7 +551,7 @@ cdef class TlsReceiver(NativeProtocol):
         return self.deliver_end_of_stream()
 
     cdef int deliver_copied(self, const uint8_t *data, size_t length) except -1:
-        """All plaintext as one bytes object; no code of others runs while `data` is looked at."""
+        """Deliver all plaintext as one bytes object. No user code runs while `data` is in use."""
         cdef object plaintext = self.engine.decrypt(data, length)
         if plaintext is not None:
             self.last_delivery_iteration = self.loop.turn
@@ -559,8 +559,11 @@ cdef class TlsReceiver(NativeProtocol):
         return 0
 
     cdef int deliver_into(self, const uint8_t *data, size_t length) except -1:
-        """Plaintext into the protocol's own buffers. It chooses them while ciphertext still waits, which is copied then:
-        code of others may use the loop's receive buffer."""
+        """Deliver plaintext into the protocol's own buffers.
+
+        `get_buffer` runs while ciphertext is unread. That is copied first, because user code may use the loop's receive
+        buffer, which `data` points to.
+        """
         cdef object target
         cdef object protocol
         cdef Py_ssize_t filled
@@ -571,11 +574,11 @@ cdef class TlsReceiver(NativeProtocol):
             self.engine.feed_bytes(data, step)
         while True:
             while self.receiving() and self.buffered_protocol and self.engine.readable():
-                # Held: it is told of what lies in its own buffer, whoever has its place then.
+                # A reference: the owner of the buffer gets buffer_updated even if it is replaced meanwhile.
                 protocol = self.protocol
                 target = call_method1(protocol, "get_buffer", self.engine.unread())
                 if type(target) is not bytearray and type(target) is not memoryview:
-                    # Its class may have code that runs when it is asked for its bytes: before the states are looked at.
+                    # A `__buffer__` of its class may run user code: run it now, before the states are checked.
                     target = memoryview(target)
                 if len(target) == 0:
                     raise RuntimeError("get_buffer() returned an empty buffer")
@@ -584,7 +587,7 @@ cdef class TlsReceiver(NativeProtocol):
                 filled = self.engine.fill(target)
                 target = None
                 if self.state != OPEN and self.state != DRAINING:
-                    # Its `__release_buffer__` has closed.
+                    # `__release_buffer__` of the target has closed the transport.
                     return 0
                 if filled:
                     self.last_delivery_iteration = self.loop.turn
@@ -595,13 +598,13 @@ cdef class TlsReceiver(NativeProtocol):
             self.engine.feed_bytes(<const uint8_t *>PyBytes_AS_STRING(rest) + at, step)
             at += step
         if self.receiving() and not self.buffered_protocol and self.engine.readable():
-            # The protocol was changed in its own callback.
+            # The callback has replaced the protocol with one that is not buffered.
             return self.deliver_copied(NULL, 0)
         return 0
 
     cdef int deliver_end_of_stream(self) except -1:
-        """Tell the protocol what has ended the peer's data, when there is such a thing and everything before it was
-        taken; then end our side too."""
+        """Report the end of the peer's data, if it has ended and the protocol got everything before; then close our
+        side, too."""
         if not self.receiving():
             return 0
         if self.engine.failure is not None:
@@ -611,7 +614,7 @@ cdef class TlsReceiver(NativeProtocol):
             if self.state == OPEN:
                 return self.begin_shutdown()
         if self.state == DRAINING:
-            # In the next turn: who was woken by the data must have looked at it, and wait again, to be told of the end.
+            # In the next loop iteration, so that a reader that the data has woken runs before connection_lost.
             return self.finish_draining(self.underlying_error)
         return 0
 
@@ -631,17 +634,17 @@ cdef class TlsReceiver(NativeProtocol):
         return 0
 
     def is_reading(self) -> bool:
-        """Tell whether data is handed to the protocol."""
+        """Return whether data is delivered to the protocol."""
         return not self.closing and not self.reading_paused
 
     def pause_reading(self) -> None:
-        """Hand no more data to the protocol; some may still be received, up to the read buffer's mark."""
+        """Deliver no more data to the protocol; ciphertext is still received up to the read buffer's high watermark."""
         protocol = self.protocol
         self.protocol_has_pending = self.native_protocol and (<NativeProtocol>protocol).on_reading_paused() != 0
         self.reading_paused = True
 
     def resume_reading(self) -> None:
-        """Hand data to the protocol again, from the next turn on."""
+        """Deliver data to the protocol again, from the next loop iteration on."""
         if not self.reading_paused:
             return
         protocol = self.protocol
@@ -658,24 +661,24 @@ cdef class TlsReceiver(NativeProtocol):
             self.resume_io()
 
     cdef bint read_wanted(self) except -1:
-        """Tell what the transport below shall do now: receive, or not. Nobody else decides that."""
+        """Return whether the transport below should receive now. Only this method decides that."""
         cdef Py_ssize_t size
         if self.state != OPEN:
-            # The handshake, or the peer's goodbye.
+            # For the handshake, or for the peer's close_notify.
             return True
         if self.engine.ended or self.engine.failure is not None:
             return False
         if not self.reading_paused:
-            # What is left of an incomplete record must be completed, however small the marks are.
+            # The rest of an incomplete record is needed, even above the high watermark.
             return True
         if self.protocol_has_pending and self.pending_plaintext is None:
-            # No end of the stream below may overtake what the protocol has still to hand on.
+            # Otherwise the end of the stream below could arrive before the protocol has passed on its data.
             return False
         size = self.engine.unread()
         return size <= self.read_low if self.underlying_paused else size < self.read_high
 
     cdef int control_reading(self) except -1:
-        """Have the transport below do what `read_wanted` says."""
+        """Pause or resume the transport below as `read_wanted` says."""
         cdef bint wanted = self.read_wanted()
         if wanted == self.underlying_paused:
             self.underlying_paused = not wanted
@@ -686,17 +689,17 @@ cdef class TlsReceiver(NativeProtocol):
         return 0
 
     def set_read_buffer_limits(self, high: object = None, low: object = None) -> None:
-        """Set the marks, in bytes of ciphertext, at which receiving stops and goes on while the protocol is paused."""
+        """Set the watermarks, in bytes of ciphertext, that stop and resume receiving while the protocol is paused."""
         self.read_high, self.read_low = buffer_limits(high, low, READ_HIGH)
         if self.underlying is not None and self.state == OPEN:
             self.control_reading()
 
     def get_read_buffer_limits(self) -> tuple[int, int]:
-        """Return the marks as (low, high)."""
+        """Return the watermarks as (low, high)."""
         return (self.read_low, self.read_high)
 
     def get_read_buffer_size(self) -> int:
-        """Return the number of received bytes that were not decrypted yet."""
+        """Return the number of received bytes that are not decrypted yet."""
         return self.engine.unread()
 
     # --- the other half, in corenet.tls.transport -----------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The error of certificates that OpenSSL accepts and we do not: pins that differ, staples that are missing or wrong."""
+"""The error for certificates that OpenSSL accepts and we refuse: no pin matches, or a staple is missing or wrong."""
 
 import ssl
 
@@ -6,7 +6,7 @@ __all__ = ["CertificateRefused"]
 
 
 class CertificateRefused(ssl.SSLCertVerificationError):
-    """A server's certificate was refused; the message is a sentence that says why."""
+    """A server's certificate was refused; the message is a sentence with the reason."""
 
     def __init__(self, sentence: str) -> None:
         super().__init__(1, sentence)

@@ -1,14 +1,14 @@
-"""Sessions of client connections, kept to be resumed: for whom, how many, how long.
+"""The cache of client TLS sessions for resumption: cache keys, limits and lifetimes.
 
-A resumed handshake asks for no certificate: who resumes trusts what the full handshake has checked. So a session is
-used only where the same would be checked again with the same outcome. A cache belongs to one context and ends with it
-(`corenet.tls.context.ClientContext` empties it when its certificates, authorities, ciphers or protocols are changed);
-within it the key holds the host name, the port, and the settings of the context that matter to the check. A session is
-kept after a handshake that succeeded, for at most `TLS_SESSION_LIFETIME` seconds from the full one, however often it
-was renewed by resuming, and not longer than the certificate, the ticket and the staple are valid.
+A resumed handshake has no certificate, so it relies on the checks of the full handshake. A session is therefore used
+only where the same checks would have the same result. A cache belongs to one context and is freed with it;
+`corenet.tls.context.ClientContext` empties it when its certificates, authorities, ciphers or protocols change. The
+cache key holds the host name, the port, and the settings of the context that affect the checks. A session is stored
+after a successful handshake, for at most `TLS_SESSION_LIFETIME` seconds from the full handshake, however often
+resumption renewed it, and not longer than the certificate, the ticket and the staple are valid.
 
-A TLS 1.3 ticket is used once (RFC 8446 appendix C.4); a TLS 1.2 session may be used until a newer one takes its place.
-A child of a fork begins with an empty cache: parent and child would use the same tickets.
+A TLS 1.3 ticket is used once (RFC 8446 appendix C.4); a TLS 1.2 session is used until a newer one replaces it. The
+child of a fork begins with an empty cache, because parent and child would otherwise use the same tickets.
 """
 
 import os
@@ -33,16 +33,16 @@ _caches: "weakref.WeakSet[SessionCache]" = weakref.WeakSet()
 
 
 class SessionCache:
-    """Sessions by key, the key used longest ago first; safe from any thread. `clock` gives seconds since the epoch."""
+    """Sessions by key, least recently used key first; safe from any thread. `clock` returns seconds since the epoch."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.clock = clock
-        # How often it was emptied. As a part of a key it keeps away what older connections bring later.
+        # Incremented by `clear`. It is part of each key, so sessions of connections made before cannot be used after.
         self.generation = 0
         self._sessions: OrderedDict[Hashable, deque[TlsSession]] = OrderedDict()
         self._count = 0
         self._octets = 0
-        # Taken again by finalizers that the collector runs in the middle of a call.
+        # Re-entrant, because the garbage collector may run finalizers that use the cache during a call.
         self._lock = threading.RLock()
         _caches.add(self)
 
@@ -51,11 +51,11 @@ class SessionCache:
 
     @property
     def octets(self) -> int:
-        """Bytes that the kept sessions take, as far as they can be told."""
+        """Estimated memory of the stored sessions, in bytes."""
         return self._octets
 
     def put(self, key: Hashable, session: TlsSession) -> None:
-        """Keep `session` for `key`, in place of older ones when there are too many."""
+        """Store `session` under `key`; drop older sessions when a limit is exceeded."""
         if session.octets > TLS_SESSION_SIZE or session.expires <= self.clock():
             return
         with self._lock:
@@ -88,13 +88,13 @@ class SessionCache:
         return None
 
     def discard(self, key: Hashable) -> None:
-        """Forget the sessions of `key`."""
+        """Remove the sessions of `key`."""
         with self._lock:
             if key in self._sessions:
                 self._drop(key)
 
     def clear(self) -> None:
-        """Forget all sessions."""
+        """Remove all sessions."""
         with self._lock:
             self.generation += 1
             self._sessions.clear()
@@ -114,7 +114,7 @@ class SessionCache:
 
 
 class Resumption:
-    """What one client connection has to do with the cache: the session that it offers, and those that it brings."""
+    """The link between one client connection and the cache: it takes the session to offer, and stores new ones."""
 
     __slots__ = ("_cache", "_key", "_trusted_until")
 
@@ -131,17 +131,20 @@ class Resumption:
         return session
 
     def succeeded(self, reused: bool, valid_until: float) -> None:
-        """The handshake was `reused` or a full one, in which what was checked (the staple) is valid until
-        `valid_until`, in seconds since the epoch. Only now sessions are kept."""
+        """Record a successful handshake; new sessions may be stored from now on.
+
+        `reused`: a session was resumed. Otherwise `valid_until` is when the check of the staple expires, in seconds
+        since the epoch.
+        """
         if not reused:
             self._trusted_until = min(self._cache.clock() + TLS_SESSION_LIFETIME, valid_until)
 
     def failed(self) -> None:
-        """The handshake failed: nothing that is known of this server is used again."""
+        """Record a failed handshake: the sessions of this server are removed."""
         self._cache.discard(self._key)
 
     def keep(self, session: TlsSession) -> None:
-        """Keep a session that the server has given."""
+        """Store a session that the server has issued."""
         now = self._cache.clock()
         session.trusted_until = self._trusted_until
         session.expires = min(now + session.lifetime, self._trusted_until) if session.lifetime else self._trusted_until

@@ -1,4 +1,4 @@
-"""The class that TLS transports return as their ``__class__``; programs look for "ssl" in its name.
+"""The class that TLS transports return as their ``__class__``; programs check for "ssl" in its name.
 
 asyncio's abstract transports have ``__slots__``, so a Cython class cannot inherit from them, but frameworks test with
 ``isinstance``. This class is never instantiated.

@@ -1,10 +1,9 @@
-"""OCSP staples: what a server hands over about the revocation of its own certificate, judged by the client.
+"""OCSP staples: the revocation status that a server sends with its certificate, and how a client checks it.
 
-A staple counts when it was signed by the certificate's issuer, or by a responder to whom that issuer has given a
-certificate for this purpose (RFC 6960 section 4.2.2.2), names this certificate, and is neither from the future nor
-stale. What is wrong is said as a sentence (`CertificateRefused`). A certificate may demand a staple (TLS feature
-"status_request", RFC 7633): then a missing one is refused, too. A responder that answers with an error instead of a
-status has said nothing, which is the same as no staple.
+A staple is accepted when it is for this certificate, is neither from the future nor stale, and is signed by the
+certificate's issuer or by a responder with an OCSP signing certificate from that issuer (RFC 6960 section 4.2.2.2).
+Otherwise `CertificateRefused` gives the reason. If the certificate has must-staple (TLS feature "status_request",
+RFC 7633), a missing staple is refused, too. An OCSP response with an error status counts as no staple.
 """
 
 import datetime
@@ -28,22 +27,23 @@ __all__ = ["judge_staple", "set_staple"]
 
 _TOLERANCE = datetime.timedelta(seconds=TLS_STAPLE_TOLERANCE)
 _LONGEST = datetime.timedelta(seconds=TLS_STAPLE_AGE)
-# The hashes of certificate identifiers, which need no collision resistance: SHA-1 is what responders use (RFC 5019).
+# Hashes in certificate identifiers. These need no collision resistance, and responders use SHA-1 (RFC 5019).
 _ID_HASHES = {"sha1": hashlib.sha1, "sha256": hashlib.sha256, "sha384": hashlib.sha384, "sha512": hashlib.sha512}
 _SIGNATURE_HASHES = ("sha256", "sha384", "sha512")
 
 
 def set_staple(context: ssl.SSLContext, path: "str | PathLike[str] | None") -> float:
-    """Have a server's context staple the OCSP response (DER) of a file to the handshakes from now on; return until when
-    it will be sent, in seconds since the epoch. None ends stapling. Call it again when the file was renewed.
+    """Make a server's context staple the OCSP response (DER) in a file to all later handshakes. Call it again after the
+    file is renewed. With None stapling stops.
 
-    What clients would refuse is refused here: then the former staple stays. `ssl.SSLContext` objects of any server will
-    do, after their certificate was loaded; when the issuer's certificate is in that file, the signature is checked.
+    Returns the time after which the response is no longer sent, in seconds since the epoch; 0.0 for None. A response
+    that clients would refuse raises ValueError, and the previous staple stays in use. `context` is any server context
+    with a loaded certificate. The signature is checked if the context also has the issuer's certificate.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it holds no response that clients would accept.
-        RuntimeError: this Python's ssl cannot staple (`corenet.tls.tls_engine` says why).
+        ValueError: it does not hold a response that clients would accept.
+        RuntimeError: stapling does not work with this Python's ssl; the message gives the reason.
     """
     from corenet.tls.stapling import certificates_of, hand_out
 
@@ -56,7 +56,7 @@ def set_staple(context: ssl.SSLContext, path: "str | PathLike[str] | None") -> f
     response = Path(path).read_bytes()
     chain = certificates_of(context)
     if not chain:
-        raise ValueError(f"{path}: the context has no certificate that this staple could be for")
+        raise ValueError(f"{path}: the context has no certificate; load it before its staple")
     try:
         now = datetime.datetime.now(datetime.UTC)
         until = judge_staple(response, chain, now, required=True, issuer_known=len(chain) > 1)
@@ -74,12 +74,12 @@ def judge_staple(
     required: bool,
     issuer_known: bool = True,
 ) -> float:
-    """Return until when the staple vouches for the first certificate of `chain`, in seconds since the epoch; infinity
-    when there is none and none is needed.
+    """Return until when the staple for the first certificate of `chain` is valid, in seconds since the epoch; infinity
+    when there is no staple and none is required.
 
-    `chain` is the verified one, in DER, the server's certificate first. `required` refuses a missing staple even when
-    the certificate does not demand one. Only a server that looks at its own staple may say that it has no certificate
-    of its issuer: what needs that is not checked then.
+    `chain` is the verified chain in DER, the server's certificate first. `required` refuses a missing staple even when
+    the certificate has no must-staple. `issuer_known=False` skips the checks that need the issuer's certificate; only
+    a server that checks its own staple may use it.
 
     Raises:
         CertificateRefused: the staple is missing, wrongly signed, stale, or says that the certificate was revoked.
@@ -102,7 +102,7 @@ def judge_staple(
             response = None
     if response is None:
         if _demands(leaf):
-            raise CertificateRefused("the certificate demands an OCSP staple (must-staple), and the server sent none")
+            raise CertificateRefused("the certificate requires an OCSP staple (must-staple), and the server sent none")
         if required:
             raise CertificateRefused("the server sent no OCSP staple")
         return float("inf")
@@ -120,13 +120,13 @@ def judge_staple(
     if found.certificate_status is ocsp.OCSPCertStatus.REVOKED:
         when = found.revocation_time_utc
         why = f", reason: {found.revocation_reason.value}" if found.revocation_reason else ""
-        raise CertificateRefused(f"the certificate was revoked on {when:%Y-%m-%d}{why}, says its OCSP staple")
+        raise CertificateRefused(f"the certificate was revoked on {when:%Y-%m-%d}{why}, according to its OCSP staple")
     if found.certificate_status is not ocsp.OCSPCertStatus.GOOD:
-        raise CertificateRefused("the OCSP responder does not know the certificate, says the staple")
+        raise CertificateRefused("the certificate is unknown to the OCSP responder, according to the staple")
     since = found.this_update_utc
     until = min(found.next_update_utc or since + _LONGEST, since + _LONGEST)
     if since > now + _TOLERANCE:
-        raise CertificateRefused(f"the OCSP staple begins at {since:%Y-%m-%d %H:%M} UTC; is the clock right?")
+        raise CertificateRefused(f"the OCSP staple is not valid before {since:%Y-%m-%d %H:%M} UTC; is the clock right?")
     if until < now - _TOLERANCE:
         raise CertificateRefused(f"the OCSP staple is stale: it was valid until {until:%Y-%m-%d %H:%M} UTC")
     return (until + _TOLERANCE).timestamp()
@@ -147,7 +147,7 @@ def _demands(leaf: "x509.Certificate") -> bool:
 def _response_for(
     response: "ocsp.OCSPResponse", leaf: "x509.Certificate", issuer: "x509.Certificate | None"
 ) -> "ocsp.OCSPSingleResponse | None":
-    """The one of the responses that names `leaf` (RFC 6960 section 4.1.1)."""
+    """The single response for `leaf` (RFC 6960 section 4.1.1), or None."""
     name = leaf.issuer.public_bytes()
     key = None if issuer is None else _key_bits(issuer)
     for one in response.responses:
@@ -163,22 +163,22 @@ def _response_for(
 
 
 def _key_bits(certificate: "x509.Certificate") -> bytes:
-    """The bits of the public key, which key hashes are made of (RFC 6960 section 4.1.1)."""
+    """The bits of the public key, the input of key hashes (RFC 6960 section 4.1.1)."""
     from cryptography.hazmat.primitives.serialization import Encoding
 
     return public_key_bits(subject_public_key_info(certificate.public_bytes(Encoding.DER)))
 
 
 def _check_signature(response: "ocsp.OCSPResponse", issuer: "x509.Certificate", now: datetime.datetime) -> None:
-    """Find who has signed, check that he may and that he has.
+    """Find the signer of the response, check that it is authorised, and verify the signature.
 
     Raises:
-        CertificateRefused: nobody who may has signed.
+        CertificateRefused: the signer is missing or not authorised, or the signature is wrong.
     """
     candidates = [issuer, *response.certificates]
     signers = [one for one in candidates if _is_responder(response, one)]
     if not signers:
-        raise CertificateRefused("the OCSP staple does not hold the certificate of the one who has signed it")
+        raise CertificateRefused("the OCSP staple does not contain its signer's certificate")
     signer = signers[0]
     if signer is not issuer and not _same(signer, issuer):
         _check_delegation(signer, issuer, now)
@@ -193,12 +193,12 @@ def _is_responder(response: "ocsp.OCSPResponse", certificate: "x509.Certificate"
 
 
 def _same(one: "x509.Certificate", other: "x509.Certificate") -> bool:
-    """Tell whether it is the same authority: its name and its key."""
+    """Return whether both are certificates of the same authority: same name and same key."""
     return one.subject == other.subject and _key_bits(one) == _key_bits(other)
 
 
 def _check_delegation(signer: "x509.Certificate", issuer: "x509.Certificate", now: datetime.datetime) -> None:
-    """RFC 6960 section 4.2.2.2: a responder's certificate comes from the issuer itself and says what it is for."""
+    """RFC 6960 section 4.2.2.2: the issuer itself issues a responder's certificate, for OCSP signing."""
     from cryptography import x509
     from cryptography.exceptions import InvalidSignature
     from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -206,13 +206,13 @@ def _check_delegation(signer: "x509.Certificate", issuer: "x509.Certificate", no
     try:
         signer.verify_directly_issued_by(issuer)
     except (InvalidSignature, ValueError, TypeError):
-        raise CertificateRefused("the OCSP staple is signed by somebody whom the issuer has not appointed") from None
+        raise CertificateRefused("the OCSP staple is signed by a responder not authorised by the issuer") from None
     try:
         usage = signer.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:
         usage = x509.ExtendedKeyUsage([])
     if ExtendedKeyUsageOID.OCSP_SIGNING not in usage:
-        raise CertificateRefused("the OCSP staple is signed with a certificate that is not meant for that")
+        raise CertificateRefused("the OCSP staple is signed with a certificate that is not for OCSP signing")
     if not signer.not_valid_before_utc - _TOLERANCE <= now <= signer.not_valid_after_utc + _TOLERANCE:
         raise CertificateRefused("the certificate that the OCSP staple is signed with is not valid now")
 
@@ -226,7 +226,7 @@ def _verified(response: "ocsp.OCSPResponse", signer: "x509.Certificate") -> bool
     try:
         algorithm = response.signature_hash_algorithm
         if algorithm is not None and algorithm.name not in _SIGNATURE_HASHES:
-            raise CertificateRefused(f"the OCSP staple is signed with {algorithm.name}, which is not trusted any more")
+            raise CertificateRefused(f"the OCSP staple is signed with {algorithm.name}, which is no longer trusted")
         if isinstance(key, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey):
             key.verify(signature, signed)
         elif algorithm is not None and isinstance(key, rsa.RSAPublicKey):

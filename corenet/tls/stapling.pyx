@@ -1,9 +1,9 @@
-"""Stapling by a server: the OCSP response that its context hands to clients that ask for one.
+"""Stapling in a server: the OCSP response that its context sends to clients that request one.
 
-OpenSSL asks by a callback, which may run without the GIL and after the Python context is gone: the response lies in C
-memory that belongs to the `SSL_CTX` and is freed with it. A lock guards it, since it may be replaced meanwhile. When its
-time is over it is not sent any more: a stale staple is refused by clients, none is not. There is no .pxd: this is called
-when a server starts or reloads.
+OpenSSL gets the response through a callback, which may run without the GIL and after the Python context was freed. So
+the response is in C memory that belongs to the `SSL_CTX` and is freed with it. A lock protects it, because a reload may
+replace it during a callback. An expired response is not sent: clients refuse a stale staple, but mostly accept none.
+There is no .pxd, because only Python code calls this, when a server starts or reloads.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -24,28 +24,28 @@ from corenet.tls.libssl cimport (
 __all__ = ["certificates_of", "hand_out"]
 
 cdef extern from "Python.h":
-    # Needs no GIL, which Cython's own declaration does not say.
+    # Declared here because Cython's own declaration lacks `nogil`.
     void PyThread_free_lock(PyThread_type_lock lock) nogil
 
 cdef struct Stapled:
     PyThread_type_lock lock
-    unsigned char *data     # NULL: nothing is handed out
+    unsigned char *data     # NULL: no staple is sent
     size_t length
     long until              # seconds since the epoch
 
-# The place of a context's response among what its users have attached to it; -1: not asked for yet.
+# Index of our pointer in the extra data of an `SSL_CTX`; -1: not allocated yet.
 cdef int place = -1
 
 
 cdef int staple_callback(void *connection, void *argument) noexcept nogil:
-    """A client has asked."""
+    """OpenSSL calls this when a client has requested a staple."""
     cdef LibSSL *lib = libssl()
     cdef Stapled *stapled = <Stapled *>argument
     cdef int answer = SSL_TLSEXT_ERR_NOACK
     cdef void *copy
     PyThread_acquire_lock(stapled.lock, WAIT_LOCK)
     if stapled.data != NULL and time(NULL) < stapled.until:
-        # OpenSSL frees it.
+        # OpenSSL frees the copy.
         copy = lib.CRYPTO_malloc(stapled.length, b"corenet", 0)
         if copy != NULL:
             memcpy(copy, stapled.data, stapled.length)
@@ -56,7 +56,7 @@ cdef int staple_callback(void *connection, void *argument) noexcept nogil:
 
 
 cdef void free_stapled(void *parent, void *pointer, void *ad, int index, long argl, void *argp) noexcept nogil:
-    """The context ends."""
+    """OpenSSL calls this when it frees the `SSL_CTX`."""
     cdef Stapled *stapled = <Stapled *>pointer
     if stapled != NULL:
         PyThread_free_lock(stapled.lock)
@@ -65,8 +65,8 @@ cdef void free_stapled(void *parent, void *pointer, void *ad, int index, long ar
 
 
 def hand_out(context: object, response: bytes | None, until: float) -> None:
-    """Have the connections of `context` from now on staple `response` until `until`, in seconds since the epoch; None:
-    nothing. `corenet.tls.libssl.load` has succeeded."""
+    """Make later handshakes of `context` staple `response` until `until`, in seconds since the epoch; None stops it.
+    `corenet.tls.libssl.load` must have succeeded."""
     global place
     cdef LibSSL *lib = libssl()
     cdef void *address = context_of(context)
@@ -108,7 +108,7 @@ def hand_out(context: object, response: bytes | None, until: float) -> None:
 
 
 def certificates_of(context: object) -> list[bytes]:
-    """The server's certificate of a context and those that it sends along, in DER; empty when it has none."""
+    """The server's certificate of a context, then its chain certificates, in DER; empty when it has no certificate."""
     cdef LibSSL *lib = libssl()
     cdef void *address = context_of(context)
     cdef void *certificate = lib.SSL_CTX_get0_certificate(address)

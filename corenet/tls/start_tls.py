@@ -1,9 +1,9 @@
-"""Putting TLS on a connection that has spoken plainly so far, as ``loop.start_tls`` does.
+"""``loop.start_tls``: upgrade a plaintext connection to TLS.
 
-The transport below is paused until its new protocol was told of it, so that no ciphertext reaches the old protocol and
-none is lost. What a stream reader has received already and nobody has read is taken for the beginning of the handshake:
-plaintext must never be read as if it had come encrypted, and a client may send its hello in one piece with what it said
-before. A client's reader of asyncio's own class keeps it, as it does there.
+The transport below is paused until its new protocol is connected, so that no ciphertext reaches the old protocol and
+none is lost. Received bytes that are still unread in a stream reader are treated as the beginning of the handshake:
+plaintext must never be read as if it had been encrypted, and a client may send its ClientHello in one segment with its
+last plaintext. On the client side, a reader of asyncio's own class keeps these bytes, as in asyncio.
 """
 
 import asyncio
@@ -29,10 +29,10 @@ async def start_tls(
 ) -> TlsTransport | None:
     """Return a TLS transport over `transport`, for `protocol` to use from now on; its connection_made is not called.
 
-    As in asyncio, None is returned when `transport` was being closed already, on purpose and not by an error.
+    As in asyncio, None is returned when `transport` was already closing without an error.
 
     Raises:
-        TypeError: when `sslcontext` is no context or `transport` cannot be upgraded.
+        TypeError: when `sslcontext` is not a context or `transport` cannot be upgraded.
         ssl.SSLError: when the handshake failed; the connection is closed then.
     """
     if not isinstance(sslcontext, ssl.SSLContext):
@@ -65,7 +65,7 @@ async def start_tls(
         transport.close()
         made.cancel()
         resumed.cancel()
-        # The frame that the error holds must not hold the error.
+        # The error's traceback refers to this frame, and the waiter to the error: break that reference cycle.
         del waiter
         if was_closing and isinstance(error, ConnectionAbortedError):
             return None
@@ -74,7 +74,7 @@ async def start_tls(
 
 
 def unread_by(protocol: asyncio.BaseProtocol, server_side: bool) -> bytes:
-    """Take away what the stream reader of `protocol` has received and not handed on; nothing from other protocols."""
+    """Remove and return the unread bytes of the stream reader of `protocol`; empty for other protocols."""
     reader: Any = getattr(protocol, "_stream_reader", None)
     if isinstance(reader, ReaderCore):
         return reader._take_unread()
@@ -83,7 +83,7 @@ def unread_by(protocol: asyncio.BaseProtocol, server_side: bool) -> bytes:
         if server_side:
             early_bytes = bytes(reader._buffer)
             reader._buffer.clear()
-        # The transport that it may have paused is resumed by `start_tls`; believing that it is paused, it would never
-        # pause again, however much comes.
+        # `start_tls` resumes the transport that the reader may have paused. With `_paused` still set, the reader would
+        # never pause it again, and its buffer would grow without bound.
         reader._paused = False
     return early_bytes

@@ -1,6 +1,6 @@
-"""C door of the TLS engine on the standard library's memory BIOs.
+"""C interface of the TLS engine on the standard library's memory BIOs.
 
-`records` counts records that were fed whole and not yet read, so that nobody asks OpenSSL for what is not there.
+`records` counts complete records that were fed and not read yet, so OpenSSL is called only when it can return data.
 """
 
 from libc.stddef cimport size_t
@@ -8,14 +8,14 @@ from libc.stddef cimport size_t
 from corenet.tls.engine cimport Scanner, TlsEngine
 
 cdef class StdlibEngine(TlsEngine):
-    cdef object ssl_core            # what is called for each record: below the wrapper when nobody replaced it
+    cdef object ssl_core            # its methods are called for each record: `_ssl._SSLSocket`, or the user's SSLObject
     cdef object incoming
     cdef object outgoing
     cdef Scanner scanner        # of what was fed
     cdef Py_ssize_t records
-    cdef bint counted           # `records` are all without data, when OpenSSL says that there is none
-    cdef size_t control         # records without data since the last that had some
-    cdef bint has_partial_record          # OpenSSL holds decrypted bytes of a record that was read in part
+    cdef bint counted           # if OpenSSL returns no data, all of `records` are records without data
+    cdef size_t control         # records without data since the last one with data
+    cdef bint has_partial_record          # OpenSSL holds plaintext of a partly read record
 
     cdef int on_want_read(self) except -1
     cdef void on_data(self) noexcept

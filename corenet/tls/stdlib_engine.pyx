@@ -1,12 +1,11 @@
 """The TLS engine on the standard library alone: an SSLObject between two memory BIOs, driven record by record.
 
-It is used where libssl's functions are not to be had (`corenet.tls.libssl`), for SSLObjects of a class of the user's own,
-and for contexts with a `msg_callback`, whose errors the standard library must see.
+`corenet.tls.engines` lists when it is used.
 
-The standard library has no call that says "no whole record is here"; it raises, and making and catching that exception
-costs as much as decrypting a short message. So the engine follows the record headers of what it is fed and asks
-OpenSSL only when a record is complete, or when a header looks wrong and OpenSSL should say so. Reads are asked for with the size of the record, so that no buffer
-of 16 KiB is made for a short message. Ciphertext is fed in slices, because a memory BIO never shrinks.
+When no complete record is there, the standard library raises an exception, which costs as much as decrypting a short
+message. So the engine parses the record headers of the fed bytes and calls OpenSSL only when a record is complete, or
+when a header is invalid and OpenSSL has to report it. A read has the size of the record, so that no buffer of 16 KiB is
+allocated for a short message. Ciphertext is fed in slices, because a memory BIO never shrinks.
 """
 
 import ssl
@@ -37,7 +36,7 @@ cdef object ZeroReturn = ssl.SSLZeroReturnError
 cdef StdlibEngine stdlib_engine(
     object ssl_object, object incoming, object outgoing, object policy, bint plain
 ):
-    """The engine of an SSLObject that was made with these two memory BIOs; a `plain` one has no methods of a user."""
+    """The engine of an SSLObject that was made with these two memory BIOs; `plain`: its class has no user code."""
     cdef StdlibEngine made = StdlibEngine.__new__(StdlibEngine)
     made.incoming = incoming
     made.outgoing = outgoing
@@ -87,7 +86,7 @@ cdef class StdlibEngine(TlsEngine):
             return False
         self.judge()
         self.established = True
-        # What came with the last flight was not counted apart from it: read until OpenSSL says that there is no more.
+        # Records that came with the last flight were not counted separately: read until OpenSSL has no more.
         self.records = self.incoming.pending
         self.scanner.last_size = LONGEST_BODY
         self.counted = self.records == 0
@@ -99,7 +98,7 @@ cdef class StdlibEngine(TlsEngine):
         return (self.records > 0 or self.has_partial_record) and not self.ended and self.failure is None
 
     cdef int on_want_read(self) except -1:
-        """OpenSSL found less than the headers promised: messages of the protocol itself, which may want an answer."""
+        """The fed records held no data, only protocol messages, which may have caused a response."""
         if self.counted:
             self.control += self.records
         self.counted = True
@@ -111,7 +110,7 @@ cdef class StdlibEngine(TlsEngine):
         return 0
 
     cdef void on_data(self) noexcept:
-        """Which of the records before the data held none is not known: they are not counted."""
+        """Reset the count: it is not known which records before the data held none, so they are not counted."""
         self.control = 0
         self.counted = False
 

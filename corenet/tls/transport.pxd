@@ -1,6 +1,6 @@
-"""C door of TLS transports, which the loop makes by `make_tls`: the session, with writing and the end.
+"""C interface of TLS transports, which the loop creates with `make_tls`: writing and closing.
 
-Fields and the receiving half are in ``corenet/tls/receive.pxd``.
+The fields and the receiving half are in ``corenet/tls/receive.pxd``.
 """
 
 from libc.stdint cimport uint64_t
@@ -8,7 +8,7 @@ from libc.stdint cimport uint64_t
 from corenet.tls.receive cimport TlsReceiver
 
 cdef class TlsTransport(TlsReceiver):
-    cdef uint64_t last_write_callback     # the callback that wrote here last
+    cdef uint64_t last_write_callback     # the number of the callback of the last write
 
     cdef int close_underlying(self) except -1
     cdef int defer_flush(self) except -1

@@ -1,39 +1,44 @@
-"""TLS transports, shaped for libraries as those of asyncio.sslproto are: writing, and the end of a connection.
+"""TLS transports, compatible with those of asyncio.sslproto: writing, and closing a connection.
 
-What the protocol writes is encrypted at once, so that nothing must be kept or copied, and leaves as one write when the
-batch is done that was being received (`corenet.tls.receive`). Close means: no more data to the protocol from that moment,
-our goodbye (close_notify) is sent, the peer's is waited for until the shutdown timeout; a peer that goes on sending
-instead is not read any further, the connection ends as soon as what we had to say was sent.
+Plaintext is encrypted inside `write`, so nothing has to be kept or copied. The ciphertext of one callback, or of one
+batch of received bytes (`corenet.tls.receive`), leaves as one write. After close() the protocol gets no more data. We
+send close_notify and wait for the peer's until the shutdown timeout. A peer that sends data instead is not read any
+further, and the connection is closed as soon as our data is sent.
 
-States, and what an event does in them ("below" is the transport that we are the protocol of):
+States and events. "below" is the transport whose protocol this object is. CU is CLOSING_UNDERLYING::
 
-==========  ======================  ====================  ========================  =======================  ============
-state       ciphertext              end of stream below   connection_lost(error)    close()                  abort()
-==========  ======================  ====================  ========================  =======================  ============
-NEW         kept                    connection_lost       the waiter is told        ENDING when it is made   as close()
-HANDSHAKE   step; done: OPEN        failed: ENDING        LOST                      ENDING, below aborted    ENDING
-OPEN        decrypted and handed    told as the peer's    LOST; DRAINING when       CLOSING: close_notify    ENDING, below
-            on, kept in a pause     end: CLOSING          something was not read    is sent                  aborted
-CLOSING     answers close_notify:   ENDING                LOST                      -                        ENDING
-            ENDING
-ENDING      dropped                 -                     LOST                      -                        aborts below
-DRAINING    -                       -                     -                         ENDING, then LOST        as close()
-LOST        -                       -                     -                         -                        -
-==========  ======================  ====================  ========================  =======================  ============
+    state     | ciphertext           | end of stream below      | connection_lost           | close()       | abort()
+    ----------+----------------------+--------------------------+---------------------------+---------------+--------
+    NEW       | kept                 | -                        | CLOSED                    | CU once made  | close()
+    HANDSHAKE | step; complete: OPEN | failed: CU               | CLOSED                    | CU, abort     | CU
+    OPEN      | decrypted; kept      | peer's end: CLOSING;     | CLOSED; with unread data: | CLOSING,      | CU
+              | while paused         | later while paused       | DRAINING                  | close_notify  |
+    CLOSING   | close_notify or      | CU                       | CLOSED                    | -             | CU
+              | data: CU             |                          |                           |               |
+    CU        | dropped              | -                        | CLOSED                    | -             | CU
+    DRAINING  | -                    | -                        | -                         | CU, CLOSED    | close()
+    CLOSED    | -                    | -                        | -                         | -             | -
 
-The peer's end (close_notify, a record that cannot be decrypted, the end of the stream below) is told behind the data
-before it, and never while reading is paused: `deliver_end_of_stream`. DRAINING ends when that was told; a write or a close give up
-what was not read. The timer runs in HANDSHAKE and CLOSING, and in ENDING after CLOSING; when it ends, below is closed
-with an error. It runs in DRAINING too: a protocol that takes nothing for `TLS_DRAIN_TIMEOUT` is told of the end, and of what
-it has not read, by that error. No data and the end of the connection are told in one turn of the loop. A server counts
-the connection until its protocol was told.
+The peer's end (close_notify, a record that cannot be decrypted, the end of the stream below) is reported after the data
+before it, and never while reading is paused: `deliver_end_of_stream`. DRAINING ends when it was reported; a write or a
+close in DRAINING drops the unread data. Data and connection_lost are never reported in the same loop iteration. A
+server counts the connection until connection_lost.
 
-What may lie where: ciphertext in the incoming BIO only for an incomplete record, in NEW, or while reading is paused;
-decrypted data nowhere between two events, since records are handed on whole (in part only to a BufferedProtocol that
-pauses: OpenSSL keeps the rest of that record); ciphertext in the outgoing BIO until the batch, the callback or the turn
-ends, longer only while a foreign transport below has told us to wait (OpenSSL encrypts a write as a whole, and its buffer
-stays as large as the largest one); plaintext in `pending_plaintext` before the handshake or
-while the peer must speak first. Whether below receives is `read_wanted` alone.
+The timer runs in HANDSHAKE, in CLOSING and in CU after CLOSING. When it expires, the transport below is closed with an
+error. It runs in DRAINING, too: if the protocol reads nothing for `TLS_DRAIN_TIMEOUT` seconds, connection_lost gets an
+error that says so.
+
+Where data may be kept between two events:
+
+* received ciphertext: in the engine, in NEW, while reading is paused, or for an incomplete record;
+* received plaintext: nowhere, because all of a record is delivered at once. Exception: a BufferedProtocol that pauses
+  after a part of a record; OpenSSL keeps the rest;
+* ciphertext to send: in the engine until the batch, the callback or the loop iteration ends. While a transport below
+  that is not a StreamTransport has paused writing, it stays longer. OpenSSL encrypts a write as a whole, and the
+  standard library's buffer never shrinks;
+* plaintext to send: in `pending_plaintext`, before the handshake is complete or while the peer must send first.
+
+Only `read_wanted` decides whether the transport below receives.
 """
 
 import asyncio
@@ -62,15 +67,15 @@ cdef int WARN_AFTER = LOST_WRITES_BEFORE_WARNING
 
 @cython.final
 cdef class TlsTransport(TlsReceiver):
-    """One encrypted connection; made by the loop, never by users."""
+    """One TLS connection; created by the event loop, not by users."""
 
     # --- writing --------------------------------------------------------------------------------------------------
 
     cdef int begin_write(self) except -1:
-        """1 when data may be written now, 0 when it is lost."""
+        """Return 1 if data may be written now, 0 if it is dropped."""
         if self.state > OPEN or self.closing:
             if self.state == DRAINING:
-                # On TCP, too, whoever writes learns that the connection is gone.
+                # As on TCP, a write to a closed connection leads to connection_lost.
                 self.finish_draining(self.underlying_error)
             if self.lost_writes >= WARN_AFTER:
                 logger.warning("SSL connection is closed")
@@ -79,21 +84,20 @@ cdef class TlsTransport(TlsReceiver):
         return 1
 
     def write(self, data: object) -> None:
-        """Send `data`; never blocks. It is encrypted before this returns, so mutable data may be changed then."""
+        """Send `data`; never blocks. It is encrypted or copied on return, so mutable data may be changed afterwards."""
         if not PyBytes_CheckExact(data) and not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"data: expecting a bytes-like instance, got {type(data).__name__}")
         if not PyBytes_CheckExact(data) and type(data) is not bytearray and type(data) is not memoryview:
-            # Its class may have code of the program that runs when it is asked for its bytes: now, and no more when the
-            # state was looked at.
+            # A `__buffer__` of its class may run user code: run it now, before the state is checked.
             data = bytes(memoryview(data))
         self.write_plaintext(data)
 
     def writelines(self, list_of_data: object) -> None:
-        """Send several pieces; they are joined, since one record for all costs less than one for each."""
+        """Send several pieces, joined, because one record for all costs less than one for each."""
         self.write_plaintext(b"".join(pieces_of(list_of_data)))
 
     cdef int write_plaintext(self, object data) except -1:
-        """Encrypt `data` and decide when it leaves; what goes wrong ends the connection."""
+        """Encrypt `data` and decide when to send it; an error ends the connection."""
         if not data or not self.begin_write():
             return 0
         try:
@@ -109,26 +113,26 @@ cdef class TlsTransport(TlsReceiver):
         """Send `payload` as one frame of the protocol's framing, header and payload in one TLS record if they fit.
 
         Raises:
-            TypeError: when the protocol is no FramedProtocol.
-            FrameError: when the payload cannot be a frame of this framing.
+            TypeError: when the protocol is not a FramedProtocol.
+            FrameError: when the payload does not fit the framing.
         """
         self.write_frames((payload,))
 
     def write_frames(self, payloads: object) -> None:
-        """Send each of `payloads` as one frame, all in as few TLS records as they allow.
+        """Send each of `payloads` as one frame, in as few TLS records as possible.
 
         Raises:
-            TypeError: when the protocol is no FramedProtocol.
-            FrameError: when a payload cannot be a frame; nothing is sent then.
+            TypeError: when the protocol is not a FramedProtocol.
+            FrameError: when a payload does not fit the framing; nothing is sent then.
         """
-        # Held while it is called: it may put another in its place.
+        # A reference for the duration of the call, which may replace the protocol.
         protocol = self.protocol
         if not isinstance(protocol, NativeProtocol):
             raise TypeError(f"{type(protocol).__name__} has no framing; use a FramedProtocol")
         (<NativeProtocol>protocol).send_frames(self, payloads)
 
     cdef int encrypt(self, object data) except -1:
-        """Encrypt `data`, handing ciphertext down on the way when it is much; keep what cannot be encrypted yet."""
+        """Encrypt `data`, and flush large data in between; what cannot be encrypted yet is kept."""
         cdef Py_ssize_t size, taken, count
         cdef object view
         if self.state != OPEN or self.pending_plaintext is not None:
@@ -167,7 +171,7 @@ cdef class TlsTransport(TlsReceiver):
         return 0
 
     cdef int flush_backlog(self) except -1:
-        """Encrypt what had to wait."""
+        """Encrypt `pending_plaintext`."""
         cdef list pieces = self.pending_plaintext
         self.pending_plaintext = None
         self.pending_plaintext_size = 0
@@ -176,7 +180,7 @@ cdef class TlsTransport(TlsReceiver):
         return 0
 
     cdef int after_write(self) except -1:
-        """Decide when what was encrypted leaves: at once, when it is the callback's first or much, else at its end."""
+        """Send now after the first write of a callback or when much is unsent, else when the callback returns."""
         cdef uint64_t callback
         if self.state != OPEN:
             return self.control_writing()
@@ -189,12 +193,12 @@ cdef class TlsTransport(TlsReceiver):
     cdef int defer_flush(self) except -1:
         if not self.flush_deferred:
             self.loop.request_flush(self)
-            # Not before: without memory for its place nothing would be flushed any more.
+            # Set only after success: if `request_flush` raises MemoryError, a later write must try again.
             self.flush_deferred = True
         return 0
 
     cdef int flush_deferred_writes(self) except -1:
-        """Offer the kernel what waits for no other reason than that its callback has not returned."""
+        """Send what waits only for the end of the current callback."""
         if self.engine.has_ciphertext and self.state == OPEN:
             self.flush_ciphertext(False)
         if self.underlying_stream is not None:
@@ -208,10 +212,10 @@ cdef class TlsTransport(TlsReceiver):
         return 0
 
     cdef int on_fork_in_child(self) except -1:
-        """In the child of a fork: the session is the parent's alone, and ends here without a word to the peer.
+        """In the child of a fork: end the connection without sending anything; it belongs to the parent.
 
-        Two who go on would use the same keys and record numbers for different data (RFC 8446 section 5.3), and even the
-        goodbye of a child that only tidies up would end the parent's connection.
+        Both processes would use the same keys and record numbers for different data (RFC 8446 section 5.3). Even a
+        close_notify from a child that cleans up would end the parent's connection.
         """
         self.flush_deferred = False
         self.pending_plaintext = None
@@ -224,10 +228,10 @@ cdef class TlsTransport(TlsReceiver):
         return 0
 
     cdef int flush_ciphertext(self, bint force) except -1:
-        """Give the ciphertext to the transport below, unless that is a foreign one and asked us to wait.
+        """Pass the ciphertext to the transport below, unless that has paused writing and is not ours.
 
-        Our own stream gets it in any case: what waits there is freed as it leaves, while OpenSSL's buffer would stay
-        at the largest size that it ever had.
+        A StreamTransport always gets it, because it frees the memory of sent data, while a memory BIO keeps its largest
+        size.
         """
         cdef object owner
         cdef const char *data = NULL
@@ -240,7 +244,7 @@ cdef class TlsTransport(TlsReceiver):
                 if length and stream is not None:
                     stream.submit(owner, data, length)
                     if not stream.writing and stream.buffered_size():
-                        # It was decided above that this leaves now.
+                        # The caller has decided to send now.
                         stream.flush()
                 elif length:
                     self.underlying.write(owner if owner is not None else PyBytes_FromStringAndSize(data, length))
@@ -251,7 +255,7 @@ cdef class TlsTransport(TlsReceiver):
         return 0
 
     cdef Py_ssize_t unsent(self) except -1:
-        """How many bytes the kernel has not taken: here, and in the transport below, whatever its marks are."""
+        """Bytes that the kernel has not accepted, here and in the transport below, whatever its watermarks are."""
         cdef Py_ssize_t size = self.engine.unsent() + self.pending_plaintext_size
         if self.underlying_stream is not None:
             size += self.underlying_stream.buffered_size()
@@ -260,11 +264,11 @@ cdef class TlsTransport(TlsReceiver):
         return size
 
     cdef int control_writing(self) except -1:
-        """Tell the protocol to pause or to go on."""
+        """Call pause_writing or resume_writing of the protocol, when a watermark is crossed."""
         cdef Py_ssize_t size
         if self.protocol is None or self.app_state == APP_NEW:
             return 0
-        # Of the stream only while it has told us to pause: it tells when that ends, of other bytes nobody would.
+        # Count the stream's buffer only while it has paused us. Only then does its resume_writing bring us here again.
         size = self.engine.unsent() + self.pending_plaintext_size
         if self.underlying_write_paused and self.underlying_stream is not None:
             size += self.underlying_stream.buffered_size()
@@ -294,21 +298,21 @@ cdef class TlsTransport(TlsReceiver):
         return 0
 
     def set_write_buffer_limits(self, high: object = None, low: object = None) -> None:
-        """Set the marks, in bytes, at which the protocol is paused and resumed."""
+        """Set the watermarks, in bytes, at which the protocol is paused and resumed."""
         self.write_high, self.write_low = buffer_limits(high, low, WRITE_HIGH)
         self.control_writing()
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
-        """Return the marks as (low, high)."""
+        """Return the watermarks as (low, high)."""
         return (self.write_low, self.write_high)
 
     def get_write_buffer_size(self) -> int:
-        """Return the number of bytes that the kernel has not taken yet."""
+        """Return the number of bytes that the kernel has not accepted yet."""
         self.flush_deferred_writes()
         return self.unsent()
 
     def can_write_eof(self) -> bool:
-        """Tell that `write_eof` does not work: TLS as asyncio shows it closes both directions together."""
+        """Return False: as in asyncio, a TLS transport closes both directions together."""
         return False
 
     def write_eof(self) -> None:
@@ -318,7 +322,7 @@ cdef class TlsTransport(TlsReceiver):
     # --- the end --------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Hand on no more data, send what was written and our goodbye; connection_lost(None) follows."""
+        """Deliver no more data, send what was written, then close_notify; connection_lost(None) follows."""
         if self.closing:
             return
         self.begin_shutdown()
@@ -330,7 +334,7 @@ cdef class TlsTransport(TlsReceiver):
             return 0
         self.closing = True
         if self.state == NEW:
-            # connection_made of the transport below finds it.
+            # `connection_made` checks `closing`.
             return 0
         if self.state == HANDSHAKE:
             self.state = CLOSING_UNDERLYING
@@ -340,26 +344,26 @@ cdef class TlsTransport(TlsReceiver):
         if self.pending_plaintext is not None:
             self.flush_backlog()
             if self.state != OPEN:
-                # It failed, or the protocol was told to pause and left in the child of a fork.
+                # Encryption failed, or pause_writing has closed the transport or left it in the child of a fork.
                 return 0
             if self.pending_plaintext is not None:
-                # Only when the peer has spoken, which nobody would hear. No goodbye says that this was all.
+                # The peer must send first, and we no longer wait for it. No close_notify, because data is missing.
                 return self.fatal(
-                    ConnectionAbortedError("closed before the peer let everything that was written be encrypted"),
-                    "What was written cannot be sent",
+                    ConnectionAbortedError("the connection was closed before all written data could be encrypted"),
+                    "Written data cannot be sent",
                 )
         self.state = CLOSING
         self.stop_timer()
         self.timer = self.loop.call_later_ns(nanoseconds(self.shutdown_timeout), self._shutdown_expired, ())
-        # The peer's goodbye, or that it goes on sending, must be seen.
+        # Receive, to see the peer's close_notify or further data.
         self.control_reading()
         if self.in_callback:
-            # Whoever works on the batch goes on with it.
+            # `bytes_received` or `resume_io` calls step_shutdown afterwards.
             return 0
         return self.step_shutdown()
 
     cdef int step_shutdown(self) except -1:
-        """Say goodbye; when the peer has said it too, or will not, close the transport below."""
+        """Send close_notify; close the transport below if the peer has sent it too, or has sent data instead."""
         cdef bint done = True
         if self.state != CLOSING:
             return 0
@@ -378,7 +382,7 @@ cdef class TlsTransport(TlsReceiver):
         return 0
 
     cdef int close_underlying(self) except -1:
-        """Close the transport below; it sends what it has first, for at most the rest of the shutdown timeout."""
+        """Close the transport below. It sends its buffer first, for at most the rest of the shutdown timeout."""
         if self.state == CLOSING:
             self.state = CLOSING_UNDERLYING
             self.underlying.close()
@@ -389,7 +393,7 @@ cdef class TlsTransport(TlsReceiver):
             self.underlying._force_close(TimeoutError("SSL shutdown timed out"))
 
     def abort(self) -> None:
-        """Close at once; what waits to be sent is lost, connection_lost(None) follows."""
+        """Close at once; unsent data is dropped, connection_lost(None) follows."""
         self.flush_deferred_writes()
         self._force_close(None)
 
@@ -405,13 +409,13 @@ cdef class TlsTransport(TlsReceiver):
         self.underlying._force_close(error)
 
     cdef int fatal(self, object error, str message) except -1:
-        """End the connection because of `error`; what the network did is logged only in debug mode."""
+        """End the connection because of `error`; an OSError is logged only in debug mode."""
         self.closing = True
         if self.state == DRAINING:
             self.finish_draining(error)
         elif self.underlying is not None and self.state < CLOSED:
             if self.state < CLOSING_UNDERLYING:
-                # The alert that tells the peer why.
+                # Send the alert with the reason.
                 if self.engine.has_ciphertext:
                     self.flush_ciphertext(True)
                 if self.underlying_stream is not None:

@@ -1,7 +1,7 @@
-"""The HTTP/2 connection: what it accepts, and above all what it refuses, in both roles.
+"""The HTTP/2 connection in both roles: what it accepts and what it refuses.
 
-Each known attack stands here by its own bytes and is counted against a named limit; `tests/mutants/h2.toml` takes each
-check out. That cutting of the stream never matters and that the library h2 agrees is in tests/property/test_h2.py.
+Each known attack has a test with its bytes against a named limit; `tests/mutants/h2.toml` removes each check.
+tests/property/test_h2.py tests that results do not depend on how the input is cut, and compares with the library h2.
 """
 
 import pytest
@@ -554,7 +554,7 @@ def test_a_goaway_names_what_was_not_processed() -> None:
     with pytest.raises(LocalProtocolError):
         connection.send_request(Request(b"GET", b"/", HOST), True)
     assert of(connection.feed(headers(1, OK)), 1) == [Response(200, [], b"", 20), End()]
-    dies(connection, frame(GOAWAY, 0, 0, b"\0\0\0\3\0\0\0\0"), codes.PROTOCOL_ERROR, "takes an earlier one back")
+    dies(connection, frame(GOAWAY, 0, 0, b"\0\0\0\3\0\0\0\0"), codes.PROTOCOL_ERROR, "higher stream number than an")
 
 
 def test_a_server_that_leaves_finishes_what_it_has() -> None:

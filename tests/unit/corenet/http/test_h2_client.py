@@ -1,7 +1,7 @@
 """The client over HTTP/2, against a server of our own codec, on asyncio's loop and on ours.
 
-What stands here is what HTTP/2 adds: one connection for all, streams that end by themselves, windows, and what a
-server may say about the connection. nginx and curl as peers are in tests/integration/test_http2_peers.py.
+It tests what HTTP/2 adds: one shared connection, streams that end independently, windows, and the server's SETTINGS and
+GOAWAY. nginx and curl as peers are in tests/integration/test_http2_peers.py.
 """
 
 import asyncio
@@ -129,7 +129,7 @@ def test_the_default_context_offers_http2_unless_told_not_to(
                 # The site speaks nothing else; it received HTTP/1.1.
                 with pytest.raises(RemoteProtocolError):
                     await client.get(site.url + "/")
-            assert site.errors == ["the connection does not begin as HTTP/2 does (PROTOCOL_ERROR)"]
+            assert site.errors == ["the connection does not begin with the HTTP/2 preface (PROTOCOL_ERROR)"]
 
     run_on(loop, main())
 

@@ -1,6 +1,7 @@
-"""HPACK: the tables of the RFC, what the decoder refuses, and what the encoder keeps to itself.
+"""HPACK: the tables of the RFC, what the decoder refuses, and which fields the encoder never indexes.
 
-The library hpack is the oracle for tables and code; round trips in both directions are in tests/property/test_hpack.py.
+The library hpack is the oracle for the static table and the Huffman code. Round trips in both directions are in
+tests/property/test_hpack.py.
 """
 
 import hpack
@@ -44,9 +45,9 @@ def test_the_examples_of_the_rfc() -> None:
         (b"\x40\x05abc", "ends inside a string"),
         (b"\x40\x01a", "ends inside a field"),
         (b"\x40\x7f\xff\xff\xff\xff\x0f", "ends inside a string"),
-        (b"\x40\x01a\x81\x00", "broken Huffman code"),  # padding of zeros
-        (b"\x40\x01a\x84\xff\xff\xff\xff", "broken Huffman code"),  # the end of the string is no symbol
-        (b"\x40\x01a\x82\x1f\xff", "broken Huffman code"),  # padding of more than seven bits
+        (b"\x40\x01a\x81\x00", "invalid Huffman code"),  # padding of zeros
+        (b"\x40\x01a\x84\xff\xff\xff\xff", "invalid Huffman code"),  # the end of the string is no symbol
+        (b"\x40\x01a\x82\x1f\xff", "invalid Huffman code"),  # padding of more than seven bits
         (b"\x82\x20", "at the beginning of its block"),
         (b"\x20" * (HPACK_SIZE_UPDATES + 1), "at the beginning of its block"),
         (b"\x3f\xe2\x1f", "update over 4096 bytes"),

@@ -1,4 +1,4 @@
-"""Every test of this folder runs on both TLS engines: libssl itself, and the standard library's memory BIOs."""
+"""Every test in this directory runs on both TLS engines: libssl, and the standard library's memory BIOs."""
 
 from support.tls_engines import each_tls_engine
 

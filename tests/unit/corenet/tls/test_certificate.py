@@ -1,4 +1,4 @@
-"""What is read of a server's own certificate agrees with what made it; anything else is an error with a sentence."""
+"""Fields read from a server's own certificate are those it was made with; malformed input gives a clear error."""
 
 import base64
 import contextlib
@@ -47,11 +47,11 @@ def test_text_before_the_certificate_is_skipped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("pem", "words"),
     [
-        (b"", "no certificate"),
-        (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "no certificate"),
+        (b"", "no PEM certificate"),
+        (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "no PEM certificate"),
         (b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n", "not DER"),
         (b"-----BEGIN CERTIFICATE-----\nA\n-----END CERTIFICATE-----\n", "base64"),
-        (b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n", "DER ends|DER has a length"),
+        (b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n", "DER ends|DER has an invalid length"),
         (b"-----BEGIN CERTIFICATE-----\nMAIwAA==\n-----END CERTIFICATE-----\n", "no validity"),
         (b"-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n", "empty"),
     ],

@@ -1,6 +1,6 @@
-"""TLS contexts are safe as they come, and failed handshakes are explained in words.
+"""TLS contexts have safe defaults, and failed handshakes give a readable reason.
 
-The handshakes here run between two memory buffers, without a socket, so that each failure is made on purpose.
+The handshakes run between two memory buffers, without a socket, so each failure is caused deliberately.
 """
 
 import ssl

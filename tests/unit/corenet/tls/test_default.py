@@ -1,4 +1,4 @@
-"""``ssl=True``: the standard library's defaults, made once for the process, off the loop, and anew when they change."""
+"""``ssl=True``: a context with the standard library's defaults, made once per process and again on change."""
 
 import asyncio
 import shutil

@@ -1,4 +1,4 @@
-"""The edges of a TLS connection, where loops differ: data right before the end, upgrades, what is reported to whom."""
+"""Edge cases of TLS connections where event loops differ: data just before the end, start_tls, error reporting."""
 
 import asyncio
 import ctypes
@@ -227,7 +227,7 @@ def test_peer_that_asks_for_answers_and_reads_none(
             await flood()
         error = await here.lost
         assert isinstance(error, ssl.SSLError)
-        assert "does not read them" in str(error)
+        assert "does not read our TLS responses" in str(error)
         sock.close()
         await finish(server)
 

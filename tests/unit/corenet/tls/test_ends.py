@@ -1,6 +1,6 @@
-"""The end of a TLS connection behind data that was not read yet: nothing overtakes what the peer sent before.
+"""The end of a TLS connection with unread data: the protocol gets all data before the end.
 
-The peer is played by hand, so that data, close_notify and the end of the stream share a segment, or a reset follows.
+The test drives the peer byte by byte, so that data, close_notify and FIN share a segment, or a reset follows.
 """
 
 import asyncio

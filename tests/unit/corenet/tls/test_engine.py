@@ -1,4 +1,4 @@
-"""The TLS engine played by hand: two of them joined by bytes that are cut anywhere, and no clock or socket."""
+"""Two TLS engines connected in memory, with the byte stream cut at any position; no clock or socket."""
 
 import _ssl
 import ctypes
@@ -357,7 +357,7 @@ def test_flood_of_records_without_data(cut: int) -> None:
         server.feed(harmless[start : start + cut])
         assert server.read() is None
     server.feed(flood[len(harmless) :])
-    with pytest.raises(ssl.SSLError, match="held no data"):
+    with pytest.raises(ssl.SSLError, match="without data"):
         server.read()
     # No answers without end wait for the peer.
     assert len(server.drain()) <= (TLS_CONTROL_RECORDS + 1) * per_record
@@ -435,7 +435,10 @@ def test_choice_that_is_none() -> None:
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [("stdlib", "stdlib it was asked for"), ("nss", "CORENET_TLS_ENGINE: the TLS engine is one of")],
+    [
+        ("stdlib", "stdlib selected by the program or the environment"),
+        ("nss", "CORENET_TLS_ENGINE: the TLS engine is one of"),
+    ],
 )
 def test_choice_by_the_environment(value: str, expected: str) -> None:
     code = "from corenet.tls import tls_engine\ntry: found = tls_engine(); print(found.name, found.reason)\n"
@@ -455,13 +458,13 @@ def test_choice_by_the_environment(value: str, expected: str) -> None:
         ("ssl.OPENSSL_VERSION = 'LibreSSL 4.0'", "LibreSSL"),
         ("_ssl.__file__ = '/lib/nowhere.so'", "cannot be opened"),
         ("_ssl.__file__ = __import__('_socket').__file__", "cannot be found"),
-        # A connection of another shape: the fields hold other pointers, whose memory is looked at without a crash.
-        ("ssl.SSLContext.wrap_bio = lambda self, *a, **k: types.SimpleNamespace(_sslobj=self)", "another shape"),
+        # A connection object of another type: its fields hold other pointers, whose memory is read without a crash.
+        ("ssl.SSLContext.wrap_bio = lambda self, *a, **k: types.SimpleNamespace(_sslobj=self)", "unknown type or size"),
         # Connections whose BIOs are others than those that were given.
         (
             "wrap = ssl.SSLContext.wrap_bio\n"
             "ssl.SSLContext.wrap_bio = lambda self, one, two, **k: wrap(self, ssl.MemoryBIO(), ssl.MemoryBIO(), **k)",
-            "another layout",
+            "unknown layout",
         ),
     ],
 )

@@ -1,7 +1,7 @@
-"""Forks beside a TLS connection: the session is the parent's, and the child sends nothing of it, whatever it does.
+"""Forks of a process with a TLS connection: it belongs to the parent, and the child never sends on it.
 
-Both would use the same keys and record numbers: one record too many from the child, a goodbye included, and the peer
-ends the parent's connection with bad_record_mac, or believes that it has ended.
+Both have the same keys and record numbers. After one record from the child, the peer ends the parent's connection with
+bad_record_mac; after a close_notify from the child, it treats the connection as ended.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""TLS handshakes: refused, silent, cancelled, by server name and ALPN; and on a transport that is there already."""
+"""TLS handshakes: refused, timed out, cancelled, with SNI and ALPN; and start_tls on an existing transport."""
 
 import asyncio
 import gc

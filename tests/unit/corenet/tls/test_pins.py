@@ -1,4 +1,4 @@
-"""Pinned public keys: of the server, of its authority, and of somebody else."""
+"""Pinned public keys: of the server, of its authority, and of another server."""
 
 import asyncio
 import base64
@@ -100,7 +100,7 @@ def test_other_loops_and_sockets_are_judged_too(
     """A context with pins means them wherever it is used; a staple that cannot be seen is a missing one."""
     pins = [OTHER] if staples == "no" else []
     context = client_context(cafile=leaf[1], pins=pins, staples=staples)
-    words = "none of the pinned" if pins else "cannot see any"
+    words = "none of the pinned" if pins else "cannot read staples"
 
     async def main() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda *_: None)
@@ -125,7 +125,7 @@ def test_other_loops_and_sockets_are_judged_too(
 
 @pytest.mark.parametrize("pin", ["", "sha1//AAAA", OTHER[:-4], OTHER + "AAAA", "é" * 44, "*" * 44])
 def test_pins_that_are_none(pin: str) -> None:
-    with pytest.raises(ValueError, match="is no pin"):
+    with pytest.raises(ValueError, match="is not a pin"):
         client_context(verify=False, pins=[pin])
 
 

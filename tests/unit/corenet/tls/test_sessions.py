@@ -1,4 +1,4 @@
-"""Sessions that are resumed: between our own client and server, and when they are not."""
+"""Session resumption between our client and server, and the cases in which a full handshake is made."""
 
 import asyncio
 import gc

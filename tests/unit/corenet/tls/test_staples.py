@@ -1,4 +1,4 @@
-"""OCSP staples: good ones, each kind of wrong one, and a server of ours that hands them out."""
+"""OCSP staples: valid ones, each kind of invalid one, and our server sending them."""
 
 import asyncio
 import contextlib
@@ -159,7 +159,7 @@ def test_what_the_responder_says(world: World) -> None:
         world.staple(status=ocsp.OCSPCertStatus.REVOKED),
         f"revoked on {NOW - HOUR:%Y-%m-%d}, reason: keyCompromise",
     )
-    refused(world, world.staple(status=ocsp.OCSPCertStatus.UNKNOWN), "does not know the certificate")
+    refused(world, world.staple(status=ocsp.OCSPCertStatus.UNKNOWN), "unknown to the OCSP responder")
 
 
 def test_wrong_times(world: World) -> None:
@@ -180,17 +180,17 @@ def test_wrong_signers(world: World, demanding: World) -> None:
     changed = bytearray(world.staple())
     changed[-1] ^= 1
     refused(world, bytes(changed), "signature .* is wrong|cannot be read")
-    # Of nobody whom the authority has appointed.
-    refused(world, world.staple(signer=world.responder(issuer=stranger)), "has not appointed")
+    # Signed by a responder that the authority has not authorised.
+    refused(world, world.staple(signer=world.responder(issuer=stranger)), "responder not authorised")
     other = (demanding.authority.certificate, demanding.authority.key)
-    refused(world, world.staple(signer=other), "not appointed|wrong")
-    refused(world, world.staple(signer=world.responder(usage=None)), "not meant for that")
-    refused(world, world.staple(signer=world.responder(usage=ExtendedKeyUsageOID.SERVER_AUTH)), "not meant for that")
+    refused(world, world.staple(signer=other), "not authorised|wrong")
+    refused(world, world.staple(signer=world.responder(usage=None)), "not for OCSP signing")
+    refused(world, world.staple(signer=world.responder(usage=ExtendedKeyUsageOID.SERVER_AUTH)), "not for OCSP signing")
     refused(world, world.staple(signer=world.responder(days=-10)), "not valid now")
-    refused(world, world.staple(signer=world.responder(), sent_along=False), "does not hold the certificate")
+    refused(world, world.staple(signer=world.responder(), sent_along=False), "not contain its signer's certificate")
     # A server that signs for itself.
     own = serialization.load_pem_private_key(world.leaf.key.read_bytes(), None)
-    refused(world, world.staple(signer=(world.certificate, own)), "not meant for that")
+    refused(world, world.staple(signer=(world.certificate, own)), "not for OCSP signing")
     # sha256WithRSAEncryption made sha1WithRSAEncryption; that library does not sign so any more.
     strong = world.staple(signer=world.responder(rsa.generate_private_key(65537, 2048)))
     oid = bytes.fromhex("2a864886f70d0101")
@@ -337,7 +337,7 @@ def test_engine_that_sees_no_staples(ours: Any, each_tls_engine: str, demanding:
     use_engine("stdlib")
     try:
         client = client_context(cafile=demanding.authority.cafile, staples="required")
-        with pytest.raises(CertificateRefused, match="cannot see any"):
+        with pytest.raises(CertificateRefused, match="cannot read staples"):
             shake(ours, server_of(demanding), client)
         shake(ours, server_of(demanding), client_context(cafile=demanding.authority.cafile, staples="asked"))
     finally:

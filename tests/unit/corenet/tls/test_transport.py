@@ -1,4 +1,4 @@
-"""TLS transports, each test on asyncio's loop first and on ours second where both promise the same."""
+"""TLS transports. Tests of behaviour that asyncio documents, too, run on both loops."""
 
 import asyncio
 import gc

@@ -108,7 +108,7 @@ def huge(leaf: Leaf) -> None:
     [
         (missing, "tls.key", "cannot be read: No such file"),
         (unreadable, "tls.certificate", "cannot be read: Is a directory"),
-        (no_certificate, "tls.certificate", "no certificate in it"),
+        (no_certificate, "tls.certificate", "no PEM certificate"),
         (other_key, "tls.key", "not the key of"),
         (encrypted, "tls.key", "encrypted"),
         (no_key, "tls.key", "cannot be used with"),

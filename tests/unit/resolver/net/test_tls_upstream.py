@@ -188,7 +188,7 @@ REFUSED = [
     ("wrong pin alone", {"name": "", "pins": ("A" * 43 + "=",)}, "none of the pinned public keys"),
     ("expired", {}, "has expired"),
     ("unknown authority", {}, "issuer is not known"),
-    ("self-signed", {}, "signed by itself"),
+    ("self-signed", {}, "self-signed"),
 ]
 
 
