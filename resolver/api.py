@@ -219,6 +219,7 @@ class Resolver:
             ValueError: a setting is invalid; the text names it.
         """
         self.settings = _with_forwarders(settings or Settings(), forward)
+        _check_quic(self.settings)
         self.policy = PolicyPipeline(self.settings, (*read_hosts_files(self.settings.policy.hosts_files), *hosts))
         self._given_store = store
         self._running: _Running | None = None
@@ -444,6 +445,20 @@ def _reference_addresses(settings: Settings) -> list[str]:
     configured = [text for lines in (settings.forward, settings.stub) for zone in lines for text in zone.addresses]
     hints = [address for hint in settings.root_hints for address in hint.addresses]
     return hints + [parse_upstream(text, port, "a forward or stub zone").address for text in configured]
+
+
+def _check_quic(settings: Settings) -> None:
+    """Refuse servers that are asked over QUIC when its library is not installed.
+
+    Raises:
+        ValueError: naming the zone.
+    """
+    for zone in settings.forward:
+        if any(text.lower().startswith("quic://") for text in zone.addresses):
+            from resolver.net.quic_client import MISSING, is_installed
+
+            if not is_installed():
+                raise ValueError(f"forward: zone {zone.zone!r}: {MISSING}")
 
 
 def _with_forwarders(settings: Settings, forward: Iterable[str | ForwardZone]) -> Settings:

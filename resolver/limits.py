@@ -601,6 +601,28 @@ DOH_FIELDS = 64
 DOH_WINDOW = 256 << 10
 """bytes: Incomplete bodies of requests on one HTTP/2 connection hold at most this much. A query in a body has some
 hundred octets."""
+QUIC_UNVALIDATED = 32
+"""connections: Handshakes of DNS over QUIC whose client's address is not validated. Above this, clients have to repeat
+their first packet with a token (Retry), which costs a round trip and no memory; addresses of the others may be forged.
+"""
+QUIC_TOKEN_LIFETIME = 10
+"""seconds: The token of a Retry packet is accepted for this long. A client sends it back at once; later it is of use
+only to one that stores tokens for a burst of handshakes."""
+QUIC_CONNECTION_ID = 20
+"""bytes: The longest connection id of version 1 (RFC 9000 section 17.2)."""
+QUIC_CONNECTION_ID_MIN = 8
+"""bytes: The shortest connection id that a client's first packet may choose for us (RFC 9000 section 7.2). From shorter
+ones others could guess the keys of the first packets."""
+QUIC_DATAGRAM = 1200
+"""bytes: Datagrams that begin a connection have at least this size (RFC 9000 section 14.1); what is sent never has
+more, which passes on every path."""
+QUIC_WINDOW = 128 << 10
+"""bytes: Octets that a client may send on one stream, or on all streams of a connection, ahead of what was read. One
+query has at most 64 KiB."""
+QUIC_UPSTREAM_WINDOW = 1 << 20
+"""bytes: Octets that a server may send on all streams of a connection ahead of what was read."""
+QUIC_HELD = 128 << 10
+"""bytes: Octets of incomplete and waiting queries that one connection may hold. A usual query has some hundred."""
 LISTENERS = 256
 """listeners: Addresses served. Each needs descriptors and a part of the connections that the process may have."""
 CRYPTO_THREADS = 2

@@ -21,10 +21,11 @@ from resolver.options import (
     option,
     parse_endpoint,
 )
-from resolver.upstream_address import HTTPS, PIN_PREFIX, TLS, parse_upstream
+from resolver.upstream_address import HTTPS, PIN_PREFIX, QUIC, TLS, parse_upstream
 
 __all__ = [
     "LISTENER_PORTS",
+    "LISTENER_TRANSPORTS",
     "CacheSettings",
     "ControlSettings",
     "DnssecSettings",
@@ -78,7 +79,7 @@ def _check_upstreams(
         if encryption is None:
             continue
         if encryption.protocol not in permitted:
-            raise ValueError(f"addresses: {text!r}: authoritative servers are not queried over HTTPS; write tls://")
+            raise ValueError(f"addresses: {text!r}: authoritative servers are queried over TLS only; write tls://")
         if not (encryption.authenticated or allow_unauthenticated):
             raise ValueError(f"addresses: {text!r} has no name and no pin, so anyone on the path could answer; add"
                              f" #NAME, or #{PIN_PREFIX}HASH"
@@ -117,9 +118,10 @@ class ForwardZone:
         (),
         "Recursive resolvers for this zone, fastest first; a port other than 53 follows a colon. An empty list"
         " excludes this zone from a wider forward zone: its names are resolved from the root. tls://ADDRESS#NAME is"
-        " queried over TLS (RFC 7858), https://ADDRESS/dns-query#NAME over HTTPS (RFC 8484); the certificate must be"
-        " valid for NAME. sha256//HASH after NAME and a comma, or instead of NAME, pins a public key. Either all"
-        " servers of a zone are encrypted or none.",
+        " queried over TLS (RFC 7858), https://ADDRESS/dns-query#NAME over HTTPS (RFC 8484), quic://ADDRESS#NAME over"
+        " QUIC (RFC 9250, pip install 'corenet-resolver[quic]'); the certificate must be valid for NAME. sha256//HASH"
+        " after NAME and a comma, or instead of NAME, pins a public key. Either all servers of a zone are encrypted or"
+        " none.",
     )
     forward_first: bool = option(
         False, "When all of these resolvers fail, resolve from the root instead of answering SERVFAIL."
@@ -133,7 +135,10 @@ class ForwardZone:
     def __post_init__(self) -> None:
         check_names((self.zone,), "zone")
         _check_upstreams(
-            self.addresses, (TLS, HTTPS), "forward_first" if self.forward_first else "", self.allow_unauthenticated
+            self.addresses,
+            (TLS, HTTPS, QUIC),
+            "forward_first" if self.forward_first else "",
+            self.allow_unauthenticated,
         )
 
 
@@ -330,8 +335,11 @@ class ServerSettings:
         return tuple(parse_endpoint(text, 53, "server.listen") for text in self.listen)
 
 
-LISTENER_PORTS = {"dns": 53, "tls": 853, "https": 443}
-"""The protocols of listeners with their ports (RFC 1035 section 4.2, RFC 7858 section 3.1, RFC 8484)."""
+LISTENER_PORTS = {"dns": 53, "tls": 853, "https": 443, "quic": 853}
+"""The protocols of listeners with their ports (RFC 1035 section 4.2, RFC 7858 section 3.1, RFC 8484, RFC 9250
+section 4.1.1)."""
+LISTENER_TRANSPORTS = {"dns": ("tcp", "udp"), "tls": ("tcp",), "https": ("tcp",), "quic": ("udp",)}
+"""The transports that each protocol listens on."""
 
 _PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*")
 
@@ -341,12 +349,14 @@ class ListenerSettings:
     """One served address with its protocol. Omitted settings have the values of `server` and `policy`."""
 
     address: str = option(
-        "", "Address to serve, with or without a port. Default ports: 53 for dns, 853 for tls, 443 for https."
+        "",
+        "Address to serve, with or without a port. Default ports: 53 for dns, 853 for tls and quic, 443 for https.",
     )
     protocol: str = option(
         "dns",
         '"dns" is UDP and TCP without encryption, "tls" is DNS over TLS (RFC 7858), "https" is DNS over HTTPS (RFC 8484'
-        " over HTTP/2 and HTTP/1.1). The last two need tls.certificate.",
+        ' over HTTP/2 and HTTP/1.1), "quic" is DNS over QUIC (RFC 9250). The last three need tls.certificate, and quic'
+        " needs qh3 (pip install 'corenet-resolver[quic]').",
     )
     allow: tuple[str, ...] = option(
         (),
@@ -382,6 +392,8 @@ class ListenerSettings:
         parse_endpoint(self.address, LISTENER_PORTS[self.protocol], "address")
         for name in ("allow", "refuse", "drop", "proxy_protocol_from"):
             check_prefixes(getattr(self, name), name)
+        if self.proxy_protocol_from and self.protocol == "quic":
+            raise ValueError("proxy_protocol_from: PROXY headers are not read on a listener of protocol quic")
         if not _PATH.fullmatch(self.path):
             raise ValueError(f"path: {self.path!r} is not the path of a URL, such as /dns-query")
         for name, limit, scale in (
@@ -918,7 +930,7 @@ class Settings:
         taken: dict[tuple[Any, int, str], str] = {}
         for number, listener in enumerate(self.listeners, -len(self.server.listen)):
             host, port = listener.endpoint
-            for transport in ("tcp", "udp") if listener.protocol == "dns" else ("tcp",):
+            for transport in LISTENER_TRANSPORTS[listener.protocol]:
                 place = (ip_address(host), port, transport)
                 if port and place in taken:
                     raise ValueError(f"listener: {listener.address!r} is the address and port of {taken[place]}")

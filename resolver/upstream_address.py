@@ -1,4 +1,5 @@
-"""Addresses of configured upstream servers: plain DNS, DNS over TLS (RFC 7858) or DNS over HTTPS (RFC 8484).
+"""Addresses of configured upstream servers: plain DNS, or DNS over TLS (RFC 7858), HTTPS (RFC 8484)
+or QUIC (RFC 9250).
 
 The forms, in the settings, in `Resolver(forward=...)` and on the command line of rdig::
 
@@ -7,6 +8,7 @@ The forms, in the settings, in `Resolver(forward=...)` and on the command line o
     tls://[2001:db8::1]:8853#dns.example,sha256//PIN    and one key of its chain must have this SHA-256 hash (RFC 7858)
     tls://192.0.2.1#sha256//PIN                         no name: the server's own key must have this hash
     https://192.0.2.1/dns-query#dns.example             DNS over HTTPS; dns.example is also the Host
+    quic://192.0.2.1#dns.example                        DNS over QUIC; it needs the extra "quic"
 
 The host is always an address. A name would have to be resolved over plain DNS first, where it can be read and forged.
 The name and the pins after ``#`` authenticate the server (RFC 8310 sections 6 and 8.1). Both are checked when both are
@@ -26,6 +28,7 @@ __all__ = [
     "DEFAULT_PORTS",
     "HTTPS",
     "PIN_PREFIX",
+    "QUIC",
     "TLS",
     "Encryption",
     "UpstreamAddress",
@@ -35,12 +38,17 @@ __all__ = [
 
 TLS = "tls"
 HTTPS = "https"
-DEFAULT_PORTS = {TLS: 853, HTTPS: 443}
+QUIC = "quic"
+DEFAULT_PORTS = {TLS: 853, HTTPS: 443, QUIC: 853}
 DEFAULT_PATH = "/dns-query"
 PIN_PREFIX = "sha256//"
 DIGEST_SIZE = 32
 TEMPLATE = "{?dns}"  # of the URI templates of RFC 8484 section 4.1.1; POST does not use the variable
-EXAMPLES = {TLS: "tls://192.0.2.1#dns.example", HTTPS: "https://192.0.2.1/dns-query#dns.example"}
+EXAMPLES = {
+    TLS: "tls://192.0.2.1#dns.example",
+    HTTPS: "https://192.0.2.1/dns-query#dns.example",
+    QUIC: "quic://192.0.2.1#dns.example",
+}
 
 
 class Encryption(NamedTuple):
@@ -48,7 +56,7 @@ class Encryption(NamedTuple):
     that facts about a server over plain DNS are never used for an encrypted one."""
 
     protocol: str
-    """"tls" or "https"."""
+    """"tls", "https" or "quic"."""
     name: str = ""
     """The name or address that the certificate must be valid for; empty: neither name nor chain is checked."""
     pins: tuple[str, ...] = ()
@@ -79,13 +87,13 @@ def parse_upstream(text: str, default_port: int, where: str) -> UpstreamAddress:
     scheme, separator, rest = text.partition("://")
     if not separator:
         if "#" in text:
-            raise ValueError(f"{where}: {text!r} has a name after '#', which is for tls:// and https:// only;"
-                             f" write tls://{text}")
+            raise ValueError(f"{where}: {text!r} has a name after '#', which is for tls://, https:// and quic://"
+                             f" only; write tls://{text}")
         return UpstreamAddress(*parse_endpoint(text, default_port, where))
     protocol = scheme.lower()
     if protocol not in DEFAULT_PORTS:
-        raise ValueError(f"{where}: {text!r} has the unknown scheme {scheme!r}; write tls:// or https://, or the"
-                         " address alone for plain DNS")
+        raise ValueError(f"{where}: {text!r} has the unknown scheme {scheme!r}; write tls://, https:// or quic://, or"
+                         " the address alone for plain DNS")
     rest, _, identity = rest.partition("#")
     host, slash, tail = rest.partition("/")
     path = ""

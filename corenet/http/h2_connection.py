@@ -257,16 +257,12 @@ class Exchange:
         self._wake(None)
 
     def _reset(self, event: StreamReset) -> None:
-        if event.by_peer:
-            name = error_name(event.code)
-            what = "did not process the request" if event.unprocessed else "reset the stream"
-            self.fail(
-                ServerDisconnected(
-                    f"the server {what} ({name})",
-                    received=self.response is not None,
-                    unprocessed=event.unprocessed,
-                )
-            )
+        if event.by_peer and event.unprocessed:
+            text = f"the server did not process the request ({error_name(event.code)})"
+            self.fail(ServerDisconnected(text, received=self.response is not None, unprocessed=True))
+        elif event.by_peer:
+            # Not a lost connection, so not repeated: the server may have processed the request (RFC 9113 section 8.7).
+            self.fail(RemoteProtocolError(f"the server reset the stream ({error_name(event.code)})"))
         else:
             self.fail(RemoteProtocolError(event.reason))
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from resolver.cli import grammar, output
 from resolver.cli.query import exchange
 from resolver.limits import DIG_TIMEOUT, QUERY_PADDING_BLOCK
+from resolver.upstream_address import QUIC
 from resolver.wire import consts as c
 from resolver.wire import edns as edns_codec
 from resolver.wire import name as names
@@ -66,12 +67,15 @@ async def ask_server(request: grammar.Request, server: str) -> output.Report:
     if encryption is None:
         got = await exchange(packet, server, request.port, tcp=request.tcp, timeout=timeout)
     else:
-        from resolver.cli.encrypted import exchange_encrypted
+        if encryption.protocol == QUIC:
+            from resolver.cli.quic import exchange_quic as exchange_over
+        else:
+            from resolver.cli.encrypted import exchange_encrypted as exchange_over
 
         if request.edns:
             fill = -(len(packet) + OPTION_HEAD) % QUERY_PADDING_BLOCK
             packet = query([*options, (c.OPTION_PADDING, bytes(fill))])
-        got = await exchange_encrypted(
+        got = await exchange_over(
             packet, server, request.port, encryption, cafile=request.tls_ca, timeout=timeout
         )
     view = got.view

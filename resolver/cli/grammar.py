@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import idna
 
 from resolver.limits import DIG_TIMEOUT, EDNS_PAYLOAD, UPSTREAM_PORT
-from resolver.upstream_address import DEFAULT_PATH, DEFAULT_PORTS, HTTPS, TLS, Encryption, check_pin
+from resolver.upstream_address import DEFAULT_PATH, DEFAULT_PORTS, HTTPS, QUIC, TLS, Encryption, check_pin
 from resolver.wire import consts as c
 from resolver.wire import name as names
 
@@ -38,6 +38,7 @@ Query the DNS. With @SERVER the query goes to that server; without, rdig resolve
   +tcp             use TCP only
   +tls             use TLS (port 853); the certificate must be valid for the server's name or address
   +https[=PATH]    use HTTPS (port 443; default path /dns-query)
+  +quic            use QUIC (port 853); it needs qh3: pip install 'corenet-resolver[quic]'
   +tls-hostname=N  the certificate must be valid for this name instead
   +tls-pin=HASH    the server's key must have this SHA-256 hash in base64; without +tls-hostname no name is checked
   +tls-ca=FILE     trust the certificate authorities of this PEM file instead of the system's
@@ -83,6 +84,7 @@ class Request:
     tls: bool = False
     https: str | None = None
     """Path of the requests over HTTPS; None without it."""
+    quic: bool = False
     tls_hostname: str = ""
     tls_pins: tuple[str, ...] = ()
     tls_ca: str = ""
@@ -102,7 +104,7 @@ class Request:
     version: bool = False
 
 
-SWITCHES = ("trace", "short", "json", "tcp", "tls", "dnssec", "cd", "rec", "nsid", "edns")
+SWITCHES = ("trace", "short", "json", "tcp", "tls", "quic", "dnssec", "cd", "rec", "nsid", "edns")
 NUMBERS = {"bufsize": EDNS_PAYLOAD, "timeout": DIG_TIMEOUT}
 OTHER_NAMES = {"cdflag": "cd", "vc": "tcp", "recurse": "rec", "do": "dnssec"}
 TLS_OPTIONS = ("https", "tls-hostname", "tls-pin", "tls-ca", "tls-insecure")
@@ -149,7 +151,7 @@ def parse(words: Sequence[str]) -> Request:
     request.config = given.get("--config")
     _explanation(request, given.get("--output"))
     if request.server is None and request.encryption is not None:
-        raise UsageError("+tls and +https concern queries to a server: name one with @SERVER")
+        raise UsageError("+tls, +https and +quic concern queries to a server: name one with @SERVER")
     if request.server is None and (request.tcp or not request.edns or not request.rec or request.nsid):
         raise UsageError("+tcp, +noedns, +norec and +nsid concern queries to a server: name one with @SERVER")
     if request.server is None and request.qclass != c.IN:
@@ -208,22 +210,25 @@ def _server(request: Request, text: str) -> None:
 
 def _encryption(request: Request) -> None:
     """Combine the options of encrypted transports, and choose the port when none was given."""
-    wanted = request.tls or request.https is not None
+    protocols = [
+        name for name, given in ((TLS, request.tls), (HTTPS, request.https is not None), (QUIC, request.quic)) if given
+    ]
+    wanted = bool(protocols)
     others = request.tls_hostname or request.tls_pins or request.tls_ca or request.tls_insecure
     if others and not wanted:
         wanted = request.tls = True
+        protocols = [TLS]
     if wanted:
-        if request.tcp or (request.tls and request.https is not None):
-            raise UsageError("+tcp, +tls and +https exclude each other")
+        if request.tcp or len(protocols) > 1:
+            raise UsageError("+tcp, +tls, +https and +quic exclude each other")
         if request.tls_insecure and (request.tls_hostname or request.tls_pins or request.tls_ca):
             raise UsageError("+tls-insecure excludes +tls-hostname, +tls-pin and +tls-ca")
         name = request.tls_hostname
         if not (name or request.tls_pins or request.tls_insecure):
             name = request.server or ""
-        protocol = TLS if request.https is None else HTTPS
-        request.encryption = Encryption(protocol, name, request.tls_pins, request.https or "")
+        request.encryption = Encryption(protocols[0], name, request.tls_pins, request.https or "")
     if not request.port:
-        request.port = UPSTREAM_PORT.default if not wanted else DEFAULT_PORTS[TLS if request.https is None else HTTPS]
+        request.port = DEFAULT_PORTS[protocols[0]] if protocols else UPSTREAM_PORT.default
 
 
 def _tls_option(request: Request, key: str, value: str, *, given: bool, wanted: bool) -> None:

@@ -3,8 +3,12 @@
 `load` reads all files before it returns, so after an error in a reload the old certificates stay in use. When no file
 has changed, it returns the old contexts. A context has the key of its session tickets, so clients can resume their
 sessions after a reload of other settings. Workers share the contexts that were made before the fork, and this key.
+
+DNS over QUIC uses the library `qh3`, which is installed as an extra and imported only when a listener needs it. It has
+configuration objects instead of contexts.
 """
 
+import importlib.util
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -17,6 +21,8 @@ __all__ = ["ALPN", "Certificates", "ExpiryWatch", "load"]
 
 ALPN = {"tls": ("dot",), "https": ("h2", "http/1.1")}
 """Protocols offered by the listeners with TLS (RFC 7858 section 3.1 registers "dot")."""
+QUIC = "quic"
+QUIC_MISSING = "listener: protocol quic needs qh3, which is not installed; run: pip install 'corenet-resolver[quic]'"
 DAY = 86_400
 
 
@@ -37,7 +43,7 @@ class Certificates:
         self._contexts = contexts
 
     def context(self, protocol: str) -> Any:
-        """The `ssl.SSLContext` of listeners of `protocol`."""
+        """The `ssl.SSLContext` of listeners of `protocol`; the `QuicConfiguration` of qh3 for "quic"."""
         return self._contexts[protocol]
 
     def expiry(self) -> dict[str, int]:
@@ -51,13 +57,18 @@ def load(settings: Settings, before: Certificates | None = None) -> Certificates
     Raises:
         ValueError: a file cannot be used; the message names the setting, the file and the reason.
     """
-    protocols = {listener.protocol for listener in settings.listeners} & ALPN.keys()
+    protocols = {listener.protocol for listener in settings.listeners} & {*ALPN, QUIC}
+    if QUIC in protocols and importlib.util.find_spec("qh3") is None:
+        raise ValueError(QUIC_MISSING)
     if not protocols:
         return None
     pairs = tuple(_read_pairs(settings.tls))
     if before is not None and before.pairs == pairs and protocols <= before._contexts.keys():
         return before
-    return Certificates(pairs, {protocol: _context(pairs, ALPN[protocol]) for protocol in ALPN})
+    contexts = {protocol: _context(pairs, ALPN[protocol]) for protocol in ALPN}
+    if QUIC in protocols:
+        contexts[QUIC] = _quic_configuration(pairs[0])
+    return Certificates(pairs, contexts)
 
 
 class ExpiryWatch:
@@ -131,3 +142,18 @@ def _single_context(pair: Pair, alpn: tuple[str, ...]) -> Any:
             raise ValueError(f"tls.key: {pair.key!r}: it is not the key of {pair.certificate}") from None
         words = str(reason).replace("_", " ").lower() if reason else error.strerror or str(error)
         raise ValueError(f"tls.key: {pair.key!r}: cannot be used with {pair.certificate}: {words}") from None
+
+
+def _quic_configuration(pair: Pair) -> Any:
+    """The configuration of QUIC servers with `pair`. The library offers one certificate, whatever name is asked for."""
+    from qh3.quic.configuration import QuicConfiguration
+
+    from resolver.net import doq
+
+    configuration = QuicConfiguration(is_client=False, alpn_protocols=[doq.ALPN])
+    chain, secret = _read(pair.certificate, "tls.certificate"), _read(pair.key, "tls.key")
+    try:
+        configuration.load_cert_chain(chain, secret)
+    except Exception as error:  # noqa: BLE001  the library names no types
+        raise ValueError(f"tls.key: {pair.key!r}: cannot be used for QUIC with {pair.certificate}: {error}") from None
+    return configuration

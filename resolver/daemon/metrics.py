@@ -158,6 +158,35 @@ METRICS: dict[str, dict[str, tuple[str, str]]] = {
         "http2_connections": ("client_doh_http2_connections_total", "DoH connections that used HTTP/2."),
         "refused": ("client_doh_refused_total", "DoH requests answered with an error, by status."),
     },
+    "client_doq": {
+        "accepted": ("client_doq_accepted_total", "DoQ connections of clients that got a slot."),
+        "rejected": (
+            "client_doq_rejected_total", "DoQ connections refused by access control or a connection limit."
+        ),
+        "evicted": ("client_doq_evicted_total", "Idle or stalled DoQ connections closed in favour of new ones."),
+        "write_overrun": (
+            "client_doq_write_overrun_total",
+            "DoQ connections closed because the client sent queries without reading the replies.",
+        ),
+        "timed_out": (
+            "client_doq_timeouts_total",
+            "DoQ connections closed by the idle timeout or a handshake, read or write timeout.",
+        ),
+        "malformed": ("client_doq_malformed_total", "DoQ connections closed because the client broke the protocol."),
+        "connections": ("client_doq_connections", "DoQ connections, also those whose handshake is not completed."),
+        "handshakes": ("client_doq_handshakes_total", "QUIC handshakes completed by DoQ clients."),
+        "handshake_failures": (
+            "client_doq_handshake_failures_total", "QUIC handshakes of DoQ clients that failed, by reason."
+        ),
+        "queries": ("client_doq_queries_total", "Queries received over DoQ."),
+        "retries": ("client_doq_retries_total", "Clients that were asked to prove their address (Retry packets)."),
+        "versions_negotiated": (
+            "client_doq_versions_negotiated_total", "Datagrams of other QUIC versions, answered with the supported one."
+        ),
+        "send_errors": ("client_doq_send_errors_total", "Datagrams of DoQ that the network did not take."),
+        "dropped": ("client_doq_dropped_total", "Datagrams dropped on DoQ listeners, by reason."),
+        "protocol_errors": ("client_doq_protocol_errors_total", "Rules of DoQ that clients broke, by rule."),
+    },
     "client_udp": {
         "errors": ("client_udp_errors_total", "UDP replies that the network did not take."),
         "bad_proxy_headers": (
@@ -278,7 +307,7 @@ METRICS: dict[str, dict[str, tuple[str, str]]] = {
         ),
     },
 }
-for _protocol, _word in (("tls", "TLS"), ("https", "HTTPS")):
+for _protocol, _word in (("tls", "TLS"), ("https", "HTTPS"), ("quic", "QUIC")):
     METRICS["upstream"] |= {
         f"{_protocol}_{field}": (f"upstream_{_protocol}_{field}_total", f"{text.format(_word)}.")
         for field, text in {
@@ -304,6 +333,9 @@ LABELLED = {
     ("client_dot", "handshake_failures"): "reason",
     ("client_doh", "handshake_failures"): "reason",
     ("client_doh", "refused"): "status",
+    ("client_doq", "handshake_failures"): "reason",
+    ("client_doq", "dropped"): "reason",
+    ("client_doq", "protocol_errors"): "rule",
     ("tls", "certificate_expiry"): "file",
 }
 """Counters with one value for each kind, state, reason and so on, and the label of that. They are a dictionary, or

@@ -131,7 +131,10 @@ class ListenerConfig(NamedTuple):
 
 
 class Listeners:
-    """The listeners of one endpoint: UDP and TCP without encryption, or one for TLS or HTTPS."""
+    """The listeners of one endpoint: UDP and TCP without encryption, or one for TLS, HTTPS or QUIC.
+
+    `tcp` is that of the connections, which QUIC has on a UDP socket.
+    """
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
@@ -150,6 +153,12 @@ class Listeners:
         udp = None
         with ExitStack() as undo:
             undo.callback(own.close)
+            if own.tcp is None:
+                assert own.udp is not None
+                await tcp.start(own.udp)
+                undo.pop_all()
+                self.tcp = tcp
+                return
             if own.udp is not None:
                 udp = UdpListener(
                     runtime.service, config.fast, access=config.access, proxies=config.settings.proxy_protocol_from
@@ -173,6 +182,10 @@ class Listeners:
         context = runtime.certificates.context(settings.protocol)
         if settings.protocol == "tls":
             return TlsListener(*given, context, **options)
+        if settings.protocol == "quic":
+            from resolver.net.quic_listener import QuicListener  # it loads qh3, which is an extra
+
+            return QuicListener(*given, context, **options)
         from resolver.net.https_listener import HttpsListener  # it loads HTTP, which others do not need
 
         return HttpsListener(*given, context, path=settings.path, **options)

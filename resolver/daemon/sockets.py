@@ -16,7 +16,7 @@ from typing import Self
 from resolver import limits
 from resolver.net.stream_listener import open_stream_socket
 from resolver.net.udp_listener import open_udp_socket
-from resolver.settings import IterationSettings
+from resolver.settings import LISTENER_TRANSPORTS, IterationSettings
 
 __all__ = ["Endpoint", "ListenError", "check_sources", "close_all", "open_endpoints"]
 
@@ -35,21 +35,21 @@ class ListenError(OSError):
 class Endpoint:
     """One address and port with its sockets; `wanted` is the configured port, which may be 0.
 
-    Only the protocol "dns" has a UDP socket.
+    The protocol decides which sockets there are (`LISTENER_TRANSPORTS`).
     """
 
     address: str
     port: int
     wanted: int
     udp: socket.socket | None
-    tcp: socket.socket
+    tcp: socket.socket | None
     protocol: str = "dns"
 
     def duplicate(self) -> Self:
         """Duplicates of the sockets, so that two owners can close them independently."""
         with ExitStack() as undo:
             udp = undo.enter_context(self.udp.dup()) if self.udp is not None else None
-            tcp = self.tcp.dup()
+            tcp = undo.enter_context(self.tcp.dup()) if self.tcp is not None else None
             undo.pop_all()
         return type(self)(self.address, self.port, self.wanted, udp, tcp, self.protocol)
 
@@ -57,7 +57,8 @@ class Endpoint:
         """Close its sockets."""
         if self.udp is not None:
             self.udp.close()
-        self.tcp.close()
+        if self.tcp is not None:
+            self.tcp.close()
 
     @property
     def key(self) -> tuple[str, int, str]:
@@ -95,8 +96,8 @@ def open_endpoints(
     lenient: bool = False,
     enough: bool = False,
 ) -> list[list[Endpoint]]:
-    """Open the sockets of every address, one set for each of `shares` workers: UDP and TCP, or TCP alone when the
-    third item of the address is another protocol than "dns".
+    """Open the sockets of every address, one set for each of `shares` workers: UDP and TCP, or those of the
+    protocol that is the third item of the address.
 
     With `lenient`, IPv6 addresses that the host does not have are left out. At least one address must remain, unless
     `enough` (others are served already). On error, nothing stays open.
@@ -134,7 +135,10 @@ def close_all(shares: list[list[Endpoint]]) -> None:
 
 def _open(address: str, port: int, protocol: str, *, reuse_port: bool) -> Endpoint:
     """Open the sockets of one address; for port 0, a port that is free for UDP and TCP."""
-    if protocol != "dns":
+    if LISTENER_TRANSPORTS[protocol] == ("udp",):
+        udp = _bind(address, port, socket.SOCK_DGRAM, reuse_port)
+        return Endpoint(address, port or udp.getsockname()[1], port, udp, None, protocol)
+    if LISTENER_TRANSPORTS[protocol] == ("tcp",):
         tcp = _bind(address, port, socket.SOCK_STREAM, reuse_port)
         return Endpoint(address, port or tcp.getsockname()[1], port, None, tcp, protocol)
     for attempt in range(1, limits.PORT_ATTEMPTS + 1):

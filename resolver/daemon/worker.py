@@ -94,9 +94,9 @@ def run(
         return runner.run(worker.main())
 
 
-GROUPS = {"dns": "client_tcp", "tls": "client_dot", "https": "client_doh"}
+GROUPS = {"dns": "client_tcp", "tls": "client_dot", "https": "client_doh", "quic": "client_doq"}
 """The group of the counters of stream listeners, by protocol; those of UDP are in "client_udp"."""
-ANNOUNCED = {"dns": "UDP and TCP", "tls": "DNS over TLS", "https": "DNS over HTTPS"}
+ANNOUNCED = {"dns": "UDP and TCP", "tls": "DNS over TLS", "https": "DNS over HTTPS", "quic": "DNS over QUIC"}
 
 
 def add_counters(total: dict[str, dict[str, Any]], counters: dict[str, dict[str, Any]]) -> None:

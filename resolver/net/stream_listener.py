@@ -80,6 +80,8 @@ class StreamListener:
     Subclasses serve other protocols: they override `make_connection`, and those with TLS set `tls_context`.
     """
 
+    transport_name = "TCP"
+    """What the log calls its connections."""
     tls_context: Any = None
     """The `ssl.SSLContext` of new connections; None without TLS."""
     padding_block = 0
@@ -180,6 +182,11 @@ class StreamListener:
             client.abort()
 
     @property
+    def serving(self) -> bool:
+        """Whether new connections may be admitted."""
+        return self._server is not None
+
+    @property
     def address(self) -> tuple[Any, ...]:
         """The address that the socket is bound to: (address, port, ...)."""
         assert self._server is not None
@@ -214,7 +221,7 @@ class StreamListener:
 
         Only the total limit holds: a proxy has the connections of many clients, whose own limits hold afterwards.
         """
-        if self._server is None or not self._make_room(""):
+        if not self.serving or not self._make_room(""):
             return False
         self._slots.add(client, "")
         if self._timer is None:
@@ -236,7 +243,7 @@ class StreamListener:
         """Give `client` a slot; False when it must be closed. May evict another when the slots, or its network's, are
         all taken."""
         access = self.access.lookup(client.host)
-        if self._server is None or access == DROP:
+        if not self.serving or access == DROP:
             self.rejected += 1
             return False
         client.allowed = access == ALLOW
@@ -244,8 +251,8 @@ class StreamListener:
         if count >= self._limit_per_client:
             self.rejected += 1
             self._warnings.warn(
-                "listener: client %s has %d TCP connections, a new one was closed (server.tcp-connections-per-client)",
-                client.host, count,
+                "listener: client %s has %d %s connections, a new one was closed (server.tcp-connections-per-client)",
+                client.host, count, self.transport_name,
             )
             return False
         slots, network = self._slots, client.network
@@ -253,9 +260,9 @@ class StreamListener:
         while slots.count(network) >= self._limit_per_network:
             if not self._evict(slots.oldest_idle(network)):
                 self._warnings.warn(
-                    "listener: the network of client %s has %d TCP connections, a new one was closed"
+                    "listener: the network of client %s has %d %s connections, a new one was closed"
                     " (server.tcp-connections-network-percent)",
-                    client.host, slots.count(network),
+                    client.host, slots.count(network), self.transport_name,
                 )
                 return False
         if not self._make_room(network):
@@ -276,8 +283,8 @@ class StreamListener:
         while len(self._slots) >= self._limit:
             if not self._evict(self._slots.choose_victim(network)):
                 self._warnings.warn(
-                    "listener: all %d TCP connections are in use, a new one was closed (server.tcp-connections)",
-                    self._limit,
+                    "listener: all %d %s connections are in use, a new one was closed (server.tcp-connections)",
+                    self._limit, self.transport_name,
                 )
                 return False
         return True

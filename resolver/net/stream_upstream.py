@@ -530,8 +530,9 @@ class StreamUpstream:
         """Delete `queue` when it has neither waiting queries nor connections."""
         if not queue.waiting:
             self._dequeue(queue)
-            if not queue.connections:
-                self._queues.pop(queue.server.key, None)
+            # A late event of an old connection finds the queue of newer ones under the same key.
+            if not queue.connections and self._queues.get(queue.server.key) is queue:
+                del self._queues[queue.server.key]
 
     def schedule_assign(self) -> None:
         """A slot may be free: schedule `_assign_slots`, once for all events of this iteration of the loop."""

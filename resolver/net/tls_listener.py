@@ -19,7 +19,7 @@ from resolver.net.stream_listener import StreamListener
 from resolver.policy import AccessTable
 from resolver.settings import ServerSettings
 
-__all__ = ["TlsListener"]
+__all__ = ["CLOSED", "OTHER", "TIMEOUT", "TlsListener"]
 
 TIMEOUT = "timeout"
 CLOSED = "closed by the client"
@@ -60,8 +60,11 @@ class TlsListener(StreamListener):
 
     def note_handshake_failure(self, error: OSError) -> None:
         """A TLS handshake has failed, or was not completed in time (TimeoutError)."""
+        self.count_handshake_failure(_reason(error))
+
+    def count_handshake_failure(self, reason: str) -> None:
+        """A handshake has failed for `reason`."""
         failures = self.handshake_failures
-        reason = _reason(error)
         if reason not in failures and len(failures) >= limits.TLS_FAILURE_REASONS:
             reason = OTHER
         failures[reason] = failures.get(reason, 0) + 1

@@ -1,4 +1,4 @@
-"""Performs `Ask` effects over UDP, TCP, TLS or HTTPS. It is the `Exchange` of a running resolver.
+"""Performs `Ask` effects over UDP, TCP, TLS, HTTPS or QUIC. It is the `Exchange` of a running resolver.
 
 `Mesh` uses only its `start`.
 
@@ -19,7 +19,7 @@ from resolver.net.stream_upstream import StreamUpstream
 from resolver.net.udp_upstream import UdpUpstream
 from resolver.net.upstream_slots import RepliedNetworks
 from resolver.settings import IterationSettings
-from resolver.upstream_address import HTTPS, TLS
+from resolver.upstream_address import HTTPS, QUIC, TLS
 
 if TYPE_CHECKING:
     from resolver.net.tls_upstream import TlsUpstream
@@ -76,6 +76,7 @@ class Upstream:
             "routes": routes,
         }
         self.encrypted: dict[str, TlsUpstream] = {}
+        self._closed = False
         """The encrypted transports that are in use, by protocol."""
         self.udp = UdpUpstream(
             loop,
@@ -111,7 +112,12 @@ class Upstream:
             from resolver.net.tls_client import TlsContexts
             from resolver.net.tls_upstream import TlsUpstream
 
-            kind = HttpsUpstream if protocol == HTTPS else TlsUpstream
+            kind: type[TlsUpstream] = HttpsUpstream if protocol == HTTPS else TlsUpstream
+            extra: dict[str, Any] = {}
+            if protocol == QUIC:
+                from resolver.net.quic_upstream import QuicUpstream
+
+                kind, extra = QuicUpstream, {"cafile": self._cert_bundle}
             # Their descriptors are part of those that were meant for TCP.
             connections = self.stream.give_up_slots(limits.TLS_UPSTREAMS, limits.TLS_UPSTREAM_SHARE)
             found = self.encrypted[protocol] = kind(
@@ -119,8 +125,11 @@ class Upstream:
                 connections=connections,
                 contexts=TlsContexts(self._cert_bundle),
                 after_batch=self.stream.after_batch,
+                **extra,
                 **self._common,
             )
+            if self._closed:
+                found.close()
         return found
 
     def set_after_batch(self, after_batch: Callable[[], object] | None) -> None:
@@ -132,17 +141,18 @@ class Upstream:
 
     def close(self) -> None:
         """Close all sockets. Queries in flight end without a callback."""
+        self._closed = True
         self.udp.close()
         self.stream.close()
         for encrypted in self.encrypted.values():
             encrypted.close()
 
     def statistics(self) -> dict[str, int]:
-        """Counters since the start: ``udp_...``, ``tcp_...``, ``tls_...`` and ``https_...``."""
+        """Counters since the start: ``udp_...``, ``tcp_...``, ``tls_...``, ``https_...`` and ``quic_...``."""
         found = {f"udp_{name}": value for name, value in self.udp.statistics().items()}
         found.update((f"tcp_{name}", value) for name, value in self.stream.statistics().items())
         names = (*self.stream.statistics(), *ENCRYPTED_COUNTERS)
-        for protocol in (TLS, HTTPS):
+        for protocol in (TLS, HTTPS, QUIC):
             encrypted = self.encrypted.get(protocol)
             values = dict.fromkeys(names, 0) if encrypted is None else encrypted.statistics()
             found.update((f"{protocol}_{name}", value) for name, value in values.items())

@@ -21,7 +21,7 @@ OWNER = "_dns.resolver.arpa."
 DHCPV4_OPTION = 162  # RFC 9463 section 5.1
 DHCPV6_OPTION = 144  # RFC 9463 section 4.1
 _ALPN, _PORT, _IPV4HINT, _IPV6HINT, _DOHPATH = 1, 3, 4, 6, 7  # RFC 9460 section 14.3.2, RFC 9461 section 5
-_PROTOCOLS = {"tls": ("dot",), "https": ("h2", "http/1.1")}
+_PROTOCOLS = {"tls": ("dot",), "https": ("h2", "http/1.1"), "quic": ("doq",)}
 
 
 class Designation(NamedTuple):

@@ -34,6 +34,8 @@ TARGETS = {
     "resolver/iterate/scrub.py": ["resolution"],
     "resolver/net/fastpath.pyx": ["service"],
     "resolver/net/doh.py": ["doh"],
+    "resolver/net/doq.py": ["quic"],
+    "resolver/net/quic_packets.py": ["quic"],
     "resolver/net/http1_session.py": ["doh"],
     "resolver/net/http2_session.py": ["doh"],
     "resolver/net/match.pyx": ["match"],
@@ -50,6 +52,7 @@ TARGETS = {
     "resolver/wire/rrset.pyx": ["wire_rdata", "wire_message"],
 }
 NONE = {
+    "resolver/upstream_address.py": "the operator's configuration and rdig's arguments",
     "resolver/daemon/certificates.py": "files of the operator: certificate.py and OpenSSL read them",
     "corenet/core/__init__.py": "names of the package itself",
     "corenet/core/views.pyx": "views of what framer delivered",

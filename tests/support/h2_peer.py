@@ -66,7 +66,7 @@ class Peer(asyncio.Protocol):
                 site.requests.append(event)
                 if site.refuse:
                     site.refuse -= 1
-                    self.codec.reset(stream, 7)
+                    self.codec.reset(stream, site.refuse_code)
                 elif event.target == b"/duplex":
                     self.codec.send_response(stream, Response(200, []))
                 elif event.target == b"/early":
@@ -152,6 +152,7 @@ class Site:
         self.errors: list[str] = []
         self.most_open = 0
         self.refuse = 0
+        self.refuse_code = 7
 
     @property
     def url(self) -> str:

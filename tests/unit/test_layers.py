@@ -68,6 +68,7 @@ DOORS = {
     "h2": set(),
     "hpack": set(),
     "prometheus_client": {"resolver.daemon.metrics"},
+    "qh3": {"resolver.net.quic_listener", "resolver.daemon.certificates", "resolver.net.quic_client"},
     "redis": {"resolver.cache.second"},
     "tomllib": {"resolver.daemon.config"},
     "asyncio": {"corenet", "resolver.net", "resolver.api", "resolver.addrinfo", "resolver.system", "resolver.daemon",

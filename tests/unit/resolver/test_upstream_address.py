@@ -47,7 +47,7 @@ def test_forms(text: str, found: UpstreamAddress) -> None:
         ("tls://dns.quad9.net", "has a name where an address must be"),
         ("tls://dns.quad9.net:853#dns.quad9.net", "tls://192.0.2.1#dns.example"),
         ("https://dns.quad9.net/dns-query", "https://192.0.2.1/dns-query#dns.example"),
-        ("quic://192.0.2.1#a.example", "unknown scheme 'quic'"),
+        ("doq://192.0.2.1#a.example", "unknown scheme 'doq'"),
         ("192.0.2.1#a.example", "write tls://192.0.2.1#a.example"),
         ("tls://192.0.2.1/dns-query#a.example", "has a path, which is for https:// only"),
         ("tls://192.0.2.1:0#a.example", "has port 0"),
@@ -115,7 +115,7 @@ def test_a_server_without_identity_needs_permission(text: str) -> None:
 
 
 def test_authoritative_servers_are_not_queried_over_https() -> None:
-    with pytest.raises(ValueError, match=r"^addresses: .* not queried over HTTPS; write tls://"):
+    with pytest.raises(ValueError, match=r"^addresses: .* queried over TLS only; write tls://"):
         StubZone("a.example", ("https://192.0.2.1#a.example",))
 
 

@@ -454,6 +454,24 @@ def test_a_refused_stream_is_tried_once_more(loop: str, world: World) -> None:
     run_on(loop, main())
 
 
+def test_a_request_whose_stream_the_server_resets_is_not_repeated(loop: str, world: World) -> None:
+    """The server may have processed it; the connection goes on."""
+
+    async def main() -> None:
+        async with world.site() as site, world.client() as client:
+            await client.get(site.url + "/")
+            site.refuse, site.refuse_code = 1, 2
+            seen = len(site.requests)
+            with pytest.raises(RemoteProtocolError, match=r"reset the stream \(INTERNAL_ERROR\)"):
+                await client.request("DELETE", site.url + "/echo")
+            assert len(site.requests) == seen + 1
+            assert (await client.get(site.url + "/")).status == 200
+            assert len(site.peers) == 1
+            await whole(client, site)
+
+    run_on(loop, main())
+
+
 def test_a_connection_that_is_lost(loop: str, world: World) -> None:
     async def main() -> None:
         async with world.site() as site, world.client() as client:

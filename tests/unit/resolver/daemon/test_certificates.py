@@ -146,3 +146,40 @@ def test_warnings_begin_two_weeks_before_the_end_and_come_once_a_day(authority: 
 def test_an_expired_certificate_is_served_all_the_same(authority: Authority) -> None:
     """Some clients do not check it; refusing to start would take away UDP and TCP as well."""
     assert load(settings(authority.leaf("dns.example", expired=True))) is not None
+
+
+def test_quic_has_a_configuration_and_the_others_keep_theirs(authority: Authority) -> None:
+    leaf = authority.leaf("dns.example")
+    found = load(settings(leaf, protocol="quic"))
+    assert found is not None
+    assert found.context("quic").alpn_protocols == ["doq"] and not found.context("quic").is_client
+    assert load(settings(leaf, protocol="quic"), found) is found
+    without = load(settings(leaf))
+    assert without is not None
+    assert load(settings(leaf, protocol="quic"), without) is not without  # it had no configuration for QUIC
+
+
+def test_quic_without_its_library_is_refused(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"quic needs qh3.*pip install 'corenet-resolver\[quic\]'"):
+        load(settings(authority.leaf("dns.example"), protocol="quic"))
+
+
+def test_a_key_that_quic_cannot_use(authority: Authority) -> None:
+    leaf = authority.leaf("dns.example")
+    leaf.key.write_text("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
+    with pytest.raises(ValueError, match=r"tls\.key"):
+        load(settings(leaf, protocol="quic"))
+
+
+def test_quic_beside_tls_on_one_port_but_without_proxy_headers() -> None:
+    tls = TlsSettings(certificate=("c",), key=("k",))
+    both = tuple(ListenerSettings(address="127.0.0.1", protocol=protocol) for protocol in ("tls", "quic"))
+    assert [one.key for one in Settings(tls=tls, listener=both).listener] == [
+        ("127.0.0.1", 853, "tls"), ("127.0.0.1", 853, "quic")
+    ]
+    plain = ListenerSettings(address="127.0.0.1:853", protocol="dns")
+    with pytest.raises(ValueError, match="is the address and port of"):
+        Settings(tls=tls, listener=(plain, both[1]))
+    with pytest.raises(ValueError, match="PROXY headers are not read"):
+        ListenerSettings(address="127.0.0.1", protocol="quic", proxy_protocol_from=("10.0.0.0/8",))

@@ -14,6 +14,7 @@ from resolver.daemon import metrics as metrics
 from resolver.daemon.autotrust import AnchorUpdater
 from resolver.daemon.metrics import MetricsServer, render
 from resolver.net.https_listener import HttpsListener
+from resolver.net.quic_listener import QuicListener
 from resolver.net.stream_listener import StreamListener, open_stream_socket
 from resolver.net.tls_listener import TlsListener
 from resolver.net.udp_listener import UdpListener
@@ -68,6 +69,7 @@ def test_every_counter_of_a_worker_has_a_metric_and_every_metric_a_counter():
         "slow_path": parts.service.statistics(), "fast_path": parts.fast.statistics(),
         "client_tcp": StreamListener(*given).statistics(), "client_dot": TlsListener(*given, None).statistics(),
         "client_doh": HttpsListener(*given, None, path="/").statistics(),
+        "client_doq": QuicListener(*given, None).statistics(),
         "client_udp": UdpListener(parts.service, parts.fast).statistics(), "tls": {"certificate_expiry": {"a.pem": 1}},
         "cache": parts.store.statistics(), "trust_anchors": rollover.statistics(),
     }

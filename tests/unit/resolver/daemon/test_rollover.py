@@ -174,8 +174,8 @@ def test_looks_keep_to_the_schedule(path: Path) -> None:
     assert world.rollover.describe()["zones"][0]["error"] == ""
 
 
-def test_a_signature_that_cannot_be_checked_is_a_failed_look(path: Path) -> None:
-    """The next look comes in time, and no key is lost."""
+def test_a_signature_that_cannot_be_checked_is_a_failed_probe(path: Path) -> None:
+    """The next probe comes in time, and no key is lost."""
     world = World(path)
     world.live(3)
 
@@ -184,8 +184,8 @@ def test_a_signature_that_cannot_be_checked_is_a_failed_look(path: Path) -> None
 
     world.rollover._verify = verify
     world.live(3)
-    assert world.rollover.statistics()["looks_failed"] > 1
-    assert "no memory" in world.rollover.describe()["zones"][0]["trouble"]
+    assert world.rollover.statistics()["probe_failures"] > 1
+    assert "no memory" in world.rollover.describe()["zones"][0]["error"]
     assert world.states == {A.tag: "valid"}
 
 

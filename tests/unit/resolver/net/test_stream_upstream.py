@@ -811,3 +811,29 @@ def test_an_ask_under_forgery_can_be_made_again_over_tcp() -> None:
         await stream.close()
 
     play(body)
+
+
+def test_a_query_from_the_callback_of_a_failed_connection_keeps_its_connection() -> None:
+    """The old connection is dropped after the callback, when the same server has a new one."""
+
+    async def body() -> None:
+        def script(query: bytes) -> list[bytes]:
+            return [] if len(peer.connections) > 1 else [b"garbage"] * (limits.UNWANTED_ON_STREAM + 1)
+
+        peer, upstream, got = await StreamPeer.start(script), make(per_server=1), Collector()
+        ask = ask_for(peer.port, tcp=True)
+
+        def again(result: Reply | Failure) -> None:
+            assert isinstance(result, Failure)
+            upstream.start(ask, got)
+
+        upstream.start(ask, again)
+        await until(lambda: len(peer.connections) == 2 and bool(peer.connections[1]), "the second query")
+        upstream.start(ask, got)
+        await until(lambda: len(peer.connections[1]) == 2, "the third query on the same connection")
+        assert upstream.connection_count == 1
+        upstream.close()
+        assert upstream.connection_count == 0
+        await peer.close()
+
+    play(body)
