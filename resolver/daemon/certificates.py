@@ -145,7 +145,7 @@ def _single_context(pair: Pair, alpn: tuple[str, ...]) -> Any:
 
 
 def _quic_configuration(pair: Pair) -> Any:
-    """The configuration of QUIC servers with `pair`. The library offers one certificate, whatever name is asked for."""
+    """The configuration of QUIC servers with `pair`. The library offers one certificate, for any SNI."""
     from qh3.quic.configuration import QuicConfiguration
 
     from resolver.net import doq
