@@ -116,11 +116,12 @@ class ForwardZone:
     zone: str = option(".", 'Zone whose queries are forwarded; "." forwards all queries.')
     addresses: tuple[str, ...] = option(
         (),
-        "Recursive resolvers for this zone, fastest first; a port other than 53 follows a colon. An empty list excludes"
-        " this zone from a wider forward zone: its names are resolved from the root. tls://ADDRESS#NAME is queried"
-        " over TLS (RFC 7858), https://ADDRESS/dns-query#NAME over HTTPS (RFC 8484), quic://ADDRESS#NAME over QUIC (RFC"
-        " 9250, pip install 'corenet-resolver[quic]'); the certificate must be valid for NAME. sha256//HASH after NAME"
-        " and a comma, or instead of NAME, pins a public key. Either all servers of a zone are encrypted or none.",
+        "Recursive resolvers for this zone, fastest first; a port other than 53 follows a colon. An empty list"
+        " excludes this zone from a wider forward zone: its names are resolved from the root. tls://ADDRESS#NAME is"
+        " queried over TLS (RFC 7858), https://ADDRESS/dns-query#NAME over HTTPS (RFC 8484), quic://ADDRESS#NAME over"
+        " QUIC (RFC 9250, pip install 'corenet-resolver[quic]'); the certificate must be valid for NAME. sha256//HASH"
+        " after NAME and a comma, or instead of NAME, pins a public key. Either all servers of a zone are encrypted or"
+        " none.",
     )
     forward_first: bool = option(
         False, "When all of these resolvers fail, resolve from the root instead of answering SERVFAIL."
@@ -348,7 +349,8 @@ class ListenerSettings:
     """One served address with its protocol. Omitted settings have the values of `server` and `policy`."""
 
     address: str = option(
-        "", "Address to serve, with or without a port. Default ports: 53 for dns, 853 for tls and quic, 443 for https."
+        "",
+        "Address to serve, with or without a port. Default ports: 53 for dns, 853 for tls and quic, 443 for https.",
     )
     protocol: str = option(
         "dns",

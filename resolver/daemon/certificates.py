@@ -5,7 +5,7 @@ has changed, it returns the old contexts. A context has the key of its session t
 sessions after a reload of other settings. Workers share the contexts that were made before the fork, and this key.
 
 DNS over QUIC uses the library `qh3`, which is installed as an extra and imported only when a listener needs it. It has
-no contexts; its configuration objects take their place here.
+configuration objects instead of contexts.
 """
 
 import importlib.util
@@ -145,7 +145,7 @@ def _single_context(pair: Pair, alpn: tuple[str, ...]) -> Any:
 
 
 def _quic_configuration(pair: Pair) -> Any:
-    """The configuration of QUIC servers with `pair`. The library offers one certificate, whatever name is asked for."""
+    """The configuration of QUIC servers with `pair`. The library offers one certificate, for any SNI."""
     from qh3.quic.configuration import QuicConfiguration
 
     from resolver.net import doq
