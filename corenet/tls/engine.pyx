@@ -241,7 +241,8 @@ cdef class TlsEngine:
         """Say goodbye (close_notify); True when the peer has said it too. May be called again after feeding.
 
         Raises:
-            ssl.SSLError: among others when the peer goes on sending data, which is not an error of the peer.
+            ssl.SSLError: among others when the peer goes on sending data, which is not an error of the peer, or
+                sends more than `TLS_CONTROL_RECORDS` records in a row that hold none, which is one.
         """
         self.check_made()
         return self.step_shutdown()
