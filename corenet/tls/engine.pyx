@@ -242,7 +242,8 @@ cdef class TlsEngine:
         """Send close_notify; True when the peer has sent it too. May be called again after `feed`.
 
         Raises:
-            ssl.SSLError: also when the peer has sent data after our close_notify, which the protocol allows.
+            ssl.SSLError: when the peer has sent data after our close_notify, which the protocol allows, or more than
+                `TLS_CONTROL_RECORDS` records in a row that hold none.
         """
         self.check_made()
         return self.step_shutdown()

@@ -476,6 +476,10 @@ cdef class OpenSSLEngine(TlsEngine):
         try:
             self.ssl_core.shutdown()
         except (WantRead, SyscallError):
+            if self.wire.flooded:
+                # OpenSSL gets nothing any more and would wait for ever.
+                self.failure = flooded()
+                raise self.failure from None
             return False
         finally:
             self.busy = False

@@ -145,6 +145,9 @@ class Resumption:
 
     def keep(self, session: TlsSession) -> None:
         """Store a session that the server has issued."""
+        if session.single_use and not session.lifetime:
+            # TLS 1.3: "to be discarded immediately" (RFC 8446 section 4.6.1); TLS 1.2: not said (RFC 5077 section 3.3).
+            return
         now = self._cache.clock()
         session.trusted_until = self._trusted_until
         session.expires = min(now + session.lifetime, self._trusted_until) if session.lifetime else self._trusted_until

@@ -204,7 +204,10 @@ cdef class StdlibEngine(TlsEngine):
     cdef bint step_shutdown(self) except -1:
         self.has_ciphertext = True
         try:
-            self.ssl_core.shutdown()
+            # The name that SSLObject and classes of the user's own have for it.
+            self.ssl_object.unwrap()
         except (WantRead, SyscallError):
+            self.on_want_read()
+            self.raise_failure()
             return False
         return True

@@ -56,11 +56,12 @@ from corenet.transports.base cimport call_method0, buffer_limits
 from corenet.transports.stream cimport StreamTransport
 from corenet.transports.streambase cimport NativeProtocol, pieces_of
 
-from corenet.limits import LOST_WRITES_BEFORE_WARNING, TLS_FLUSH_SIZE, TLS_WRITE_HIGH_WATERMARK
+from corenet.limits import LOST_WRITES_BEFORE_WARNING, TLS_FLUSH_SIZE, TLS_READ_HIGH_WATERMARK, TLS_WRITE_HIGH_WATERMARK
 
 __all__ = ["TlsTransport", "make_tls"]
 
 cdef Py_ssize_t FLUSH_BYTES = TLS_FLUSH_SIZE
+cdef Py_ssize_t READ_HIGH = TLS_READ_HIGH_WATERMARK
 cdef Py_ssize_t WRITE_HIGH = TLS_WRITE_HIGH_WATERMARK
 cdef int WARN_AFTER = LOST_WRITES_BEFORE_WARNING
 
@@ -371,10 +372,17 @@ cdef class TlsTransport(TlsReceiver):
             try:
                 done = self.engine.step_shutdown()
             except ssl.SSLError as error:
-                if error.reason != "APPLICATION_DATA_AFTER_CLOSE_NOTIFY":
+                # Errors of our own have no reason.
+                if getattr(error, "reason", None) != "APPLICATION_DATA_AFTER_CLOSE_NOTIFY":
                     return self.fatal(error, "Fatal error on transport")
                 self.flush_ciphertext(True)
                 return self.close_underlying()
+            if not done and self.engine.unread() > READ_HIGH:
+                # Whatever keeps OpenSSL from it: below goes on receiving in this state.
+                return self.fatal(
+                    ssl.SSLError(1, f"{self.engine.unread()} bytes wait behind our close_notify and cannot be read"),
+                    "Fatal error on transport",
+                )
         self.flush_ciphertext(True)
         if done and self.state == CLOSING:
             self.call_eof_received()

@@ -3,8 +3,10 @@
 The test drives the peer byte by byte, so that data, close_notify and FIN share a segment, or a reset follows.
 """
 
+import _ssl
 import asyncio
 import contextlib
+import ctypes
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -18,7 +20,7 @@ from support.twin import Recorder, accepting, loop_factory, twin
 from support.waiting import turns
 
 import corenet
-from corenet.limits import TLS_DRAIN_TIMEOUT
+from corenet.limits import TLS_CONTROL_RECORDS, TLS_DRAIN_TIMEOUT, TLS_READ_HIGH_WATERMARK
 from corenet.tls.context import received_close_notify
 
 __all__ = ["client_context", "leaf", "loop_factory", "ours", "server_context", "twin"]
@@ -607,6 +609,11 @@ class Watched(ssl.SSLObject):
             raise ssl.SSLWantReadError
         return super().write(data)
 
+    def unwrap(self) -> None:  # type: ignore[override]
+        if Watched.waits:
+            raise ssl.SSLWantReadError
+        super().unwrap()
+
 
 @pytest.fixture
 def watched(client_context: ssl.SSLContext) -> Iterator[ssl.SSLContext]:
@@ -628,6 +635,70 @@ def test_no_goodbye_says_that_all_was_sent_when_it_was_not(
         await there.lost
         assert not there.data
         assert not received_close_notify(theirs)
+        server.close()
+        await server.wait_closed()
+
+    ours(main())
+
+
+def test_flood_behind_our_goodbye_ends_the_connection(
+    ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext, each_tls_engine: str
+) -> None:
+    library = ctypes.CDLL(_ssl.__file__)
+
+    async def main() -> None:
+        there, here, server = await tls_pair(server_context, client_context)
+        core = there.transport.get_extra_info("ssl_object")._sslobj
+        connection = ctypes.c_void_p.from_address(id(core) + object.__basicsize__ + ctypes.sizeof(ctypes.c_void_p))
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        here.transport.close()
+        for _ in range(TLS_CONTROL_RECORDS + 10):
+            assert library.SSL_key_update(connection, 0) == 1
+            assert library.SSL_do_handshake(connection) == 1
+        there.transport.write(b"data")
+        error = await here.lost
+        if each_tls_engine == "openssl":
+            assert isinstance(error, ssl.SSLError)
+            assert "held no data" in str(error)
+        else:
+            # It reads the whole segment, and finds the data that end it as well.
+            assert error is None
+        await there.lost
+        server.close()
+        await server.wait_closed()
+
+    ours(main())
+
+
+def test_what_is_kept_behind_our_goodbye_is_bounded(
+    ours: Twin, server_context: ssl.SSLContext, watched: ssl.SSLContext
+) -> None:
+    async def main() -> None:
+        there, here, server = await tls_pair(server_context, watched)
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        Watched.waits = True
+        here.transport.close()
+        there.transport.write(bytes(8 * TLS_READ_HIGH_WATERMARK))
+        error = await here.lost
+        assert isinstance(error, ssl.SSLError)
+        assert "behind our close_notify" in str(error)
+        await there.lost
+        server.close()
+        await server.wait_closed()
+
+    ours(main())
+
+
+def test_subclass_of_ssl_object_says_goodbye(
+    ours: Twin, server_context: ssl.SSLContext, watched: ssl.SSLContext
+) -> None:
+    async def main() -> None:
+        there, here, server = await tls_pair(server_context, watched)
+        theirs = there.transport.get_extra_info("ssl_object")
+        here.transport.close()
+        assert await here.lost is None
+        assert await there.lost is None
+        assert received_close_notify(theirs)
         server.close()
         await server.wait_closed()
 

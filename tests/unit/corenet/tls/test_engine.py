@@ -363,6 +363,30 @@ def test_flood_of_records_without_data(cut: int) -> None:
     assert len(server.drain()) <= (TLS_CONTROL_RECORDS + 1) * per_record
 
 
+@pytest.mark.parametrize("closer", ["client", "server"])
+def test_flood_of_records_after_our_goodbye(closer: str) -> None:
+    """Whoever waits for close_notify bounds them as well, and keeps nothing of what comes behind them."""
+    client, server = pair()
+    here, there = (client, server) if closer == "client" else (server, client)
+    write_all(there, b"counted from here")
+    here.feed(there.drain())
+    assert here.read() == b"counted from here"
+    assert not here.shutdown()
+    here.drain()
+    for _ in range(TLS_CONTROL_RECORDS):
+        key_update(there)
+        here.feed(there.drain())
+        assert not here.shutdown()
+    for _ in range(2):
+        # The stdlib engine does not count the first one, before which data may have been.
+        key_update(there)
+        here.feed(there.drain())
+    with pytest.raises(ssl.SSLError, match="held no data"):
+        here.shutdown()
+    with pytest.raises(ssl.SSLError, match="held no data"):
+        here.read()
+
+
 def test_data_between_records_without_any() -> None:
     """A long connection may see many key updates: those in a row count."""
     client, server = pair()

@@ -318,7 +318,7 @@ def test_resuming_again_and_again_does_not_prolong_trust() -> None:
     opening = Resumption(cache, "key")
     assert opening.offer() is None
     opening.succeeded(False, float("inf"))
-    opening.keep(session())
+    opening.keep(session(lifetime=7 * 86_400))
     for _ in range(3):
         now += TLS_SESSION_LIFETIME / 4
         following = Resumption(cache, "key")
@@ -335,9 +335,20 @@ def test_lifetimes_of_ticket_and_staple() -> None:
     for lifetime, valid_until, expected in ((60, 1e9, 1060), (600, 1100, 1100), (0, 1100, 1100)):
         opening = Resumption(cache, "key")
         opening.succeeded(False, valid_until)
-        made = session(lifetime=lifetime)
+        made = session(single_use=bool(lifetime), lifetime=lifetime)
         opening.keep(made)
         assert made.expires == expected
+
+
+def test_ticket_of_no_lifetime_is_not_kept() -> None:
+    cache = SessionCache(lambda: 1000.0)
+    opening = Resumption(cache, "key")
+    opening.succeeded(False, 1e9)
+    opening.keep(session(single_use=True, lifetime=0))
+    assert (len(cache), cache.take("key")) == (0, None)
+    # Of TLS 1.2 the same number means that the server says nothing.
+    opening.keep(session(single_use=False, lifetime=0))
+    assert cache.take("key") is not None
 
 
 def test_child_of_a_fork_begins_with_none() -> None:
