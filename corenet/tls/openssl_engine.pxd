@@ -24,6 +24,7 @@ cdef struct Wire:
     Scanner scanner         # of what OpenSSL was given
     size_t control          # records since the last that had data
     bint counting           # the handshake is over
+    bint starved            # there was no memory for `out`: OpenSSL may go on as if nothing were wrong
     bint flooded            # there were too many of them: OpenSSL gets no more
 
 cdef class OpenSSLEngine(TlsEngine):
