@@ -389,7 +389,7 @@ def test_flood_of_records_after_our_goodbye(closer: str) -> None:
 
 @pytest.mark.skipif("openssl" not in ENGINES, reason="libssl is not to be had: the standard library reads")
 def test_failure_without_a_reason_swallows_nothing(each_tls_engine: str) -> None:
-    """The answer to a request for a certificate cannot be written, as without memory; OpenSSL could go on afterwards."""
+    """The answer to a request for a certificate cannot be written, as without memory; OpenSSL could go on then."""
     if each_tls_engine != "openssl":
         pytest.skip("its errors are those of the standard library")
     library = ctypes.CDLL(_ssl.__file__)
