@@ -60,17 +60,27 @@ class ClientContext(ssl.SSLContext):
         if ssl_object.session_reused or not (self.pins or self.staples != "no"):
             return math.inf
         chain = self._chain(ssl_object)
-        if self.pins and self.pins.isdisjoint(hashlib.sha256(subject_public_key_info(one)).digest() for one in chain):
+        if not chain:
+            raise CertificateRefused("the server sent no certificate")
+        try:
+            keys = {hashlib.sha256(subject_public_key_info(one)).digest() for one in chain} if self.pins else set()
+        except ValueError as error:
+            raise CertificateRefused(f"the server's certificate chain cannot be read: {error}") from None
+        if self.pins and self.pins.isdisjoint(keys):
             raise CertificateRefused("none of the pinned public keys is in the server's certificate chain")
         if self.staples == "no":
             return math.inf
+        # Loads a library of several MiB, which nobody needs who asks for no staples.
+        from corenet.tls.staples import demands_staple, judge_staple
+
         if not native:
             if self.staples == "required":
-                raise CertificateRefused("an OCSP staple is required, and the TLS engine in use cannot read staples")
+                raise CertificateRefused("an OCSP staple is required, and the TLS engine in use cannot see any")
+            if demands_staple(chain[0]):
+                raise CertificateRefused(
+                    "the certificate demands an OCSP staple (must-staple), and the TLS engine in use cannot see any"
+                )
             return math.inf
-        # Imported here because it loads `cryptography`, several MiB that only staples need.
-        from corenet.tls.staples import judge_staple
-
         now = datetime.datetime.now(datetime.UTC)
         return judge_staple(staple, chain, now, required=self.staples == "required")
 

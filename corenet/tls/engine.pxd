@@ -37,6 +37,7 @@ cdef class TlsEngine:
     cdef size_t feed_size           # the best size of the pieces of ciphertext to feed
 
     cdef int check_made(self) except -1
+    cdef int check_established(self) except -1
     cdef int feed_bytes(self, const uint8_t *data, size_t length) except -1
     cdef bint step_handshake(self) except -1
     cdef bint readable(self) noexcept

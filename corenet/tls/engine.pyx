@@ -78,6 +78,13 @@ cdef class TlsEngine:
             raise RuntimeError("this TLS engine has no connection; make_tls_engine creates engines")
         return 0
 
+    cdef int check_established(self) except -1:
+        """Refuse data before the handshake: OpenSSL would shake hands by itself, and nobody would judge the server."""
+        self.check_made()
+        if not self.established:
+            raise RuntimeError("the TLS handshake is not complete; call handshake() until it returns True")
+        return 0
+
     cdef int feed_bytes(self, const uint8_t *data, size_t length) except -1:
         """Take ciphertext; it is copied, so `data` is not used after the return."""
         raise NotImplementedError
@@ -186,9 +193,10 @@ cdef class TlsEngine:
         """Return the plaintext of the fed records; None when more must be fed, ``b""`` after the peer's close_notify.
 
         Raises:
-            ssl.SSLError: when a record cannot be decrypted, or too many in a row hold no data.
+            RuntimeError: before the handshake is complete.
+            ssl.SSLError: when the bytes are not what the peer encrypted.
         """
-        self.check_made()
+        self.check_established()
         cdef object found = self.decrypt(NULL, 0)
         if found is None:
             self.raise_failure()
@@ -202,8 +210,9 @@ cdef class TlsEngine:
         raise NotImplementedError
 
     def read_into(self, target: memoryview) -> int | None:
-        """Decrypt into `target` and return the number of bytes; None and 0 as `read` returns None and ``b""``."""
-        self.check_made()
+        """Decrypt into `target` and return how many bytes that were, None and 0 as `read` returns None and ``b""``. It
+        raises what `read` raises."""
+        self.check_established()
         cdef Py_ssize_t count = self.fill(target)
         if count == 0:
             self.raise_failure()
@@ -224,9 +233,10 @@ cdef class TlsEngine:
         peer must send first.
 
         Raises:
-            ssl.SSLError: when the connection can no longer send.
+            RuntimeError: before the handshake is complete.
+            ssl.SSLError: when the connection cannot send any more.
         """
-        self.check_made()
+        self.check_established()
         return max(self.write_record(data), 0)
 
     # --- the end --------------------------------------------------------------------------------------------------

@@ -19,11 +19,12 @@ cdef struct Wire:
     uint8_t *out            # ciphertext for the peer; NULL when there is none
     size_t out_end
     size_t out_size
-    size_t out_hint         # the initial size of the next block
-    Scanner scanner         # of the ciphertext that OpenSSL has read
-    size_t control          # records since the last one with data
-    bint counting           # the handshake is complete
-    bint flooded            # `control` has reached its limit: OpenSSL gets no more ciphertext
+    size_t out_hint         # the size that the next block begins with
+    Scanner scanner         # of what OpenSSL was given
+    size_t control          # records since the last that had data
+    bint counting           # the handshake is over
+    bint starved            # there was no memory for `out`: OpenSSL may go on as if nothing were wrong
+    bint flooded            # there were too many of them: OpenSSL gets no more
 
 cdef class OpenSSLEngine(TlsEngine):
     cdef object ssl_core    # `_ssl._SSLSocket`: owns the `SSL`

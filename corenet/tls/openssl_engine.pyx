@@ -116,6 +116,7 @@ cdef int wire_write(void *bio, const char *data, size_t length, size_t *written)
         size = max(max(wire.out_hint, wire.out_size * 2), wire.out_end + length)
         block = <uint8_t *>realloc(wire.out, size)
         if block == NULL:
+            wire.starved = True
             return 0
         wire.out = block
         wire.out_size = size
@@ -363,7 +364,13 @@ cdef class OpenSSLEngine(TlsEngine):
         return FAILED
 
     cdef object explain(self):
-        """The standard library's exception for the error in OpenSSL's queue."""
+        """The exception of the standard library for what OpenSSL's queue of errors holds."""
+        if self.wire.starved:
+            libssl().ERR_clear_error()
+            return MemoryError("no memory for ciphertext")
+        if not libssl().ERR_peek_error():
+            # The connection may not have failed for good (its BIO has): a read could succeed, and swallow a byte.
+            return ssl.SSLError(1, "OpenSSL has failed without saying why")
         try:
             self.ssl_core.read(1)
         except Exception as error:

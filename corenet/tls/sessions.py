@@ -11,12 +11,13 @@ A TLS 1.3 ticket is used once (RFC 8446 appendix C.4); a TLS 1.2 session is used
 child of a fork begins with an empty cache, because parent and child would otherwise use the same tickets.
 """
 
+import contextlib
 import os
 import threading
 import time
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 
 from corenet.limits import (
     TLS_SESSION_LIFETIME,
@@ -42,8 +43,11 @@ class SessionCache:
         self._sessions: OrderedDict[Hashable, deque[TlsSession]] = OrderedDict()
         self._count = 0
         self._octets = 0
-        # Re-entrant, because the garbage collector may run finalizers that use the cache during a call.
+        # Taken again by finalizers that the collector runs in the middle of a call; `_inside` tells them.
         self._lock = threading.RLock()
+        self._inside = False
+        self._unwanted: set[Hashable] = set()
+        self._all_unwanted = False
         _caches.add(self)
 
     def __len__(self) -> int:
@@ -58,7 +62,9 @@ class SessionCache:
         """Store `session` under `key`; drop older sessions when a limit is exceeded."""
         if session.octets > TLS_SESSION_SIZE or session.expires <= self.clock():
             return
-        with self._lock:
+        with self._alone() as alone:
+            if not alone:
+                return
             kept = self._sessions.setdefault(key, deque())
             self._sessions.move_to_end(key)
             while kept and (len(kept) >= TLS_SESSIONS_PER_ORIGIN or not session.single_use):
@@ -72,8 +78,8 @@ class SessionCache:
     def take(self, key: Hashable) -> TlsSession | None:
         """Return the newest session of `key` that is still valid, None when there is none."""
         now = self.clock()
-        with self._lock:
-            kept = self._sessions.get(key)
+        with self._alone() as alone:
+            kept = self._sessions.get(key) if alone else None
             while kept:
                 session = kept[-1]
                 valid = now < session.expires and session.resumable()
@@ -84,21 +90,48 @@ class SessionCache:
                     if not kept:
                         del self._sessions[key]
                     return session
-            self._sessions.pop(key, None)
+            if alone:
+                self._sessions.pop(key, None)
         return None
 
     def discard(self, key: Hashable) -> None:
-        """Remove the sessions of `key`."""
-        with self._lock:
-            if key in self._sessions:
+        """Forget the sessions of `key`."""
+        with self._alone() as alone:
+            if not alone:
+                self._unwanted.add(key)
+            elif key in self._sessions:
                 self._drop(key)
 
     def clear(self) -> None:
-        """Remove all sessions."""
-        with self._lock:
+        """Forget all sessions."""
+        with self._alone():
             self.generation += 1
-            self._sessions.clear()
-            self._count = self._octets = 0
+            self._all_unwanted = True
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[bool]:
+        """Hold the lock. False to a finalizer in the middle of another call of this thread: it leaves the sessions as
+        they are, and what it does not want is forgotten at the end of that call."""
+        with self._lock:
+            if self._inside:
+                yield False
+                return
+            self._inside = True
+            try:
+                self._forget_unwanted()
+                yield True
+                self._forget_unwanted()
+            finally:
+                self._inside = False
+
+    def _forget_unwanted(self) -> None:
+        while self._unwanted or self._all_unwanted:
+            if self._all_unwanted:
+                self._all_unwanted = False
+                self._sessions.clear()
+                self._count = self._octets = 0
+            elif (key := self._unwanted.pop()) in self._sessions:
+                self._drop(key)
 
     def _drop(self, key: Hashable) -> None:
         for session in self._sessions.pop(key):
@@ -110,6 +143,8 @@ class SessionCache:
 
     def _after_fork(self) -> None:
         self._lock = threading.RLock()
+        # Perhaps another thread of the parent was there.
+        self._inside = False
         self.clear()
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.x509 import ocsp
 
-__all__ = ["judge_staple", "set_staple"]
+__all__ = ["demands_staple", "judge_staple", "set_staple"]
 
 _TOLERANCE = datetime.timedelta(seconds=TLS_STAPLE_TOLERANCE)
 _LONGEST = datetime.timedelta(seconds=TLS_STAPLE_AGE)
@@ -88,7 +88,7 @@ def judge_staple(
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.x509 import ocsp
 
-    leaf = x509.load_der_x509_certificate(chain[0])
+    leaf = _certificate(chain[0])
     response = None
     if staple:
         if len(staple) > TLS_STAPLE_SIZE:
@@ -109,13 +109,18 @@ def judge_staple(
     if issuer_known and len(chain) < 2:
         raise CertificateRefused("the issuer of the certificate is not known, so its OCSP staple cannot be checked")
     try:
-        issuer = x509.load_der_x509_certificate(chain[1]) if issuer_known else None
+        issuer = _certificate(chain[1]) if issuer_known else None
         found = _response_for(response, leaf, issuer)
         if found is None:
             raise CertificateRefused("the OCSP staple is for another certificate")
         if issuer is not None:
             _check_signature(response, issuer, now)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except CertificateRefused:
+        # It is a ValueError, too.
+        raise
+    except (
+        ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType
+    ) as error:
         raise CertificateRefused(f"the OCSP staple cannot be read: {error}") from None
     if found.certificate_status is ocsp.OCSPCertStatus.REVOKED:
         when = found.revocation_time_utc
@@ -132,6 +137,24 @@ def judge_staple(
     return (until + _TOLERANCE).timestamp()
 
 
+def demands_staple(certificate: bytes) -> bool:
+    """Tell whether a certificate (DER) demands that its server sends a staple (RFC 7633).
+
+    Raises:
+        CertificateRefused: it cannot be read.
+    """
+    return _demands(_certificate(certificate))
+
+
+def _certificate(data: bytes) -> "x509.Certificate":
+    from cryptography import x509
+
+    try:
+        return x509.load_der_x509_certificate(data)
+    except (ValueError, TypeError, x509.InvalidVersion) as error:
+        raise CertificateRefused(f"the certificate cannot be read: {error}") from None
+
+
 def _demands(leaf: "x509.Certificate") -> bool:
     from cryptography import x509
 
@@ -139,7 +162,7 @@ def _demands(leaf: "x509.Certificate") -> bool:
         features = leaf.extensions.get_extension_for_class(x509.TLSFeature).value
     except x509.ExtensionNotFound:
         return False
-    except ValueError as error:
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
         raise CertificateRefused(f"the extensions of the certificate cannot be read: {error}") from None
     return x509.TLSFeatureType.status_request in features
 

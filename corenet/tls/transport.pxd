@@ -8,10 +8,12 @@ from libc.stdint cimport uint64_t
 from corenet.tls.receive cimport TlsReceiver
 
 cdef class TlsTransport(TlsReceiver):
-    cdef uint64_t last_write_callback     # the number of the callback of the last write
+    cdef uint64_t last_write_callback     # the callback that wrote here last
+    cdef bint flushing                    # the engine's ciphertext is being handed down
 
     cdef int close_underlying(self) except -1
     cdef int defer_flush(self) except -1
+    cdef int send_ciphertext(self) except -1
     cdef int write_plaintext(self, object data) except -1
     cdef int encrypt(self, object data) except -1
     cdef int after_write(self) except -1

@@ -228,29 +228,46 @@ cdef class TlsTransport(TlsReceiver):
             self._force_close(ConnectionAbortedError("this TLS connection belongs to the parent of this process"))
         return 0
 
+    cdef int send_ciphertext(self) except -1:
+        """Give what the engine has now to the transport below."""
+        cdef const char *data = NULL
+        cdef size_t length = 0
+        cdef StreamTransport stream = self.underlying_stream
+        cdef object owner = self.engine.take(&data, &length)
+        try:
+            if length and stream is not None:
+                stream.submit(owner, data, length)
+                if not stream.writing and stream.buffered_size():
+                    # `flush_ciphertext` was called because this leaves now.
+                    stream.flush()
+            elif length:
+                self.underlying.write(owner if owner is not None else PyBytes_FromStringAndSize(data, length))
+        finally:
+            self.engine.taken()
+        return 0
+
     cdef int flush_ciphertext(self, bint force) except -1:
         """Pass the ciphertext to the transport below, unless that has paused writing and is not ours.
 
         A StreamTransport always gets it, because it frees the memory of sent data, while a memory BIO keeps its largest
         size.
         """
-        cdef object owner
-        cdef const char *data = NULL
-        cdef size_t length = 0
-        cdef StreamTransport stream = self.underlying_stream
-        if force or stream is not None or not self.underlying_write_paused:
+        if force or self.underlying_stream is not None or not self.underlying_write_paused:
             self.unflushed_plaintext = 0
-            owner = self.engine.take(&data, &length)
+            if self.flushing:
+                # A finalizer, or the transport below, in the middle of an outer call: its data go first, and the memory
+                # that they lie in is still being looked at. It sends ours too.
+                return 0
+            self.flushing = True
             try:
-                if length and stream is not None:
-                    stream.submit(owner, data, length)
-                    if not stream.writing and stream.buffered_size():
-                        # The caller has decided to send now.
-                        stream.flush()
-                elif length:
-                    self.underlying.write(owner if owner is not None else PyBytes_FromStringAndSize(data, length))
+                self.send_ciphertext()
+                while (
+                    self.engine.has_ciphertext and self.state < CLOSING_UNDERLYING
+                    and (self.underlying_stream is not None or not self.underlying_write_paused)
+                ):
+                    self.send_ciphertext()
             finally:
-                self.engine.taken()
+                self.flushing = False
         if self.app_paused or self.underlying_write_paused or self.pending_plaintext is not None or self.write_high == 0:
             return self.control_writing()
         return 0

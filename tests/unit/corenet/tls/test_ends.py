@@ -22,6 +22,8 @@ from support.waiting import turns
 import corenet
 from corenet.limits import TLS_CONTROL_RECORDS, TLS_DRAIN_TIMEOUT, TLS_READ_HIGH_WATERMARK
 from corenet.tls.context import received_close_notify
+from corenet.tls.engines import make_tls_engine
+from corenet.tls.transport import make_tls
 
 __all__ = ["client_context", "leaf", "loop_factory", "ours", "server_context", "twin"]
 
@@ -637,6 +639,52 @@ def test_no_goodbye_says_that_all_was_sent_when_it_was_not(
         assert not received_close_notify(theirs)
         server.close()
         await server.wait_closed()
+
+    ours(main())
+
+
+class Reentrant(asyncio.Transport):
+    """A transport below that has more written while it is given something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[bytes] = []
+        self.above: Any = None
+
+    def write(self, data: Any) -> None:
+        above, self.above = self.above, None
+        if above is not None:
+            above.write(b" inner")
+            # Does not wait for the end of the callback.
+            above.get_write_buffer_size()
+        self.sent.append(bytes(data))
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        pass
+
+
+def test_what_is_written_while_something_is_sent_comes_behind_it(
+    ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
+    async def main() -> None:
+        below, peer = Reentrant(), make_tls_engine(server_context, True)
+        tls = make_tls(asyncio.get_running_loop(), Recorder(), client_context, server_hostname="localhost")
+        tls.connection_made(below)
+        while not peer.established:
+            peer.feed(b"".join(below.sent))
+            below.sent.clear()
+            peer.handshake()
+            tls.data_received(peer.drain())
+        below.above = tls
+        tls.write(b"outer")
+        tls.get_write_buffer_size()
+        peer.feed(b"".join(below.sent))
+        assert peer.read() == b"outer inner"
+        tls.close()
+        tls.connection_lost(None)
 
     ours(main())
 

@@ -387,6 +387,51 @@ def test_flood_of_records_after_our_goodbye(closer: str) -> None:
         here.read()
 
 
+@pytest.mark.skipif("openssl" not in ENGINES, reason="libssl is not to be had: the standard library reads")
+def test_failure_without_a_reason_swallows_nothing(each_tls_engine: str) -> None:
+    """The answer to a request for a certificate cannot be written, as without memory; OpenSSL could go on then."""
+    if each_tls_engine != "openssl":
+        pytest.skip("its errors are those of the standard library")
+    library = ctypes.CDLL(_ssl.__file__)
+    library.BIO_meth_new.restype = library.BIO_new.restype = ctypes.c_void_p
+    results = [-1]
+    write = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)(
+        lambda _bio, _data, size: results.pop() if results else size
+    )
+    control = ctypes.CFUNCTYPE(ctypes.c_long, ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ctypes.c_void_p)(
+        lambda *_: 1
+    )
+    method = ctypes.c_void_p(library.BIO_meth_new(0x400, b"broken"))
+    library.BIO_meth_set_write(method, write)
+    library.BIO_meth_set_ctrl(method, control)
+    authority = trustme.CA()
+    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("peer.example").configure_cert(server_context)
+    authority.configure_trust(server_context)
+    client_context = ssl.create_default_context()
+    authority.configure_trust(client_context)
+    server_context.verify_mode = ssl.CERT_OPTIONAL
+    server_context.post_handshake_auth = client_context.post_handshake_auth = True
+    client = make_tls_engine(client_context, False, "peer.example")
+    server = make_tls_engine(server_context, True)
+    shake(client, server)
+    bio = ctypes.c_void_p(library.BIO_new(method))
+    library.BIO_set_init(bio, 1)
+    core = client.ssl_object._sslobj  # type: ignore[attr-defined]
+    connection = ctypes.c_void_p.from_address(id(core) + object.__basicsize__ + ctypes.sizeof(ctypes.c_void_p))
+    library.SSL_set0_wbio(connection, bio)
+    server.ssl_object._sslobj.verify_client_post_handshake()  # type: ignore[attr-defined]
+    write_all(server, b"whole")
+    client.feed(server.drain())
+    for _ in range(2):
+        with pytest.raises(ssl.SSLError):
+            client.read()
+    assert not results
+    assert client.ssl_object.read(10) == b"whole"
+    # Its BIO must end before the functions of its method.
+    del core, connection, client
+
+
 def test_data_between_records_without_any() -> None:
     """A long connection may see many key updates: those in a row count."""
     client, server = pair()
@@ -396,6 +441,25 @@ def test_data_between_records_without_any() -> None:
         write_all(client, b"x")
         server.feed(client.drain())
         assert server.read() == b"x"
+
+
+def test_data_before_the_handshake_is_refused() -> None:
+    """OpenSSL would shake hands inside of them, and nobody would look at pins and staples."""
+    server_context, client_context = contexts()
+    client = make_tls_engine(client_context, False, "peer.example")
+    server = make_tls_engine(server_context, True)
+    calls: list[Callable[[TlsEngine], object]] = [
+        lambda engine: engine.write(b"x"),
+        lambda engine: engine.read(),
+        lambda engine: engine.read_into(memoryview(bytearray(10))),
+    ]
+    for engine in (client, server):
+        for call in calls:
+            with pytest.raises(RuntimeError, match="handshake"):
+                call(engine)
+        assert engine.drain() == b""
+    shake(client, server)
+    assert client.write(b"x") == 1
 
 
 def test_callbacks_of_the_context_are_called() -> None:
@@ -432,14 +496,14 @@ def test_callback_that_calls_its_own_connection(each_tls_engine: str) -> None:
     seen: list[object] = []
 
     def named(*_arguments: object) -> None:
-        seen.extend((server.handshake(), server.write(b"early"), server.read(), server.shutdown()))
+        seen.extend((server.handshake(), server.shutdown()))
 
     server_context.sni_callback = named
     client = make_tls_engine(client_context, False, "peer.example")
     server = make_tls_engine(server_context, True)
     use_engine(each_tls_engine)
     shake(client, server)
-    assert seen == [False, 0, None, False]
+    assert seen == [False, False]
     assert client.established
 
 

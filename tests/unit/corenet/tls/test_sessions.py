@@ -351,6 +351,43 @@ def test_ticket_of_no_lifetime_is_not_kept() -> None:
     assert cache.take("key") is not None
 
 
+class Interrupted(Fake):
+    """Stands for the collector, which runs finalizers in the middle of any call."""
+
+    def __init__(self, finalizer: Callable[[], object], **options: Any) -> None:
+        super().__init__(**options)
+        self.finalizer = finalizer
+
+    def resumable(self) -> bool:
+        self.finalizer()
+        return True
+
+
+@pytest.mark.parametrize("single_use", [True, False])
+@pytest.mark.parametrize("deed", ["clear", "discard"])
+def test_finalizer_that_forgets_sessions_in_the_middle_of_a_call(deed: str, single_use: bool) -> None:
+    cache = SessionCache(lambda: 0)
+    finalizer = cache.clear if deed == "clear" else lambda: cache.discard("key")
+    made: Any = Interrupted(finalizer, single_use=single_use)
+    cache.put("key", session())
+    cache.put("key", made)
+    assert cache.take("key") is made
+    assert (len(cache), cache.octets, cache.generation) == (0, 0, deed == "clear")
+    assert cache.take("key") is None
+    cache.put("key", session())
+    assert (len(cache), cache.octets) == (1, 1000)
+
+
+def test_finalizer_that_uses_sessions_in_the_middle_of_a_call() -> None:
+    cache = SessionCache(lambda: 0)
+    found: list[object] = []
+    made: Any = Interrupted(lambda: (found.append(cache.take("key")), cache.put("key", session(single_use=False))))
+    cache.put("key", made)
+    assert cache.take("key") is made
+    assert found == [None]
+    assert (len(cache), cache.octets) == (0, 0)
+
+
 def test_child_of_a_fork_begins_with_none() -> None:
     cache = SessionCache(lambda: 0)
     cache.put("key", session())

@@ -80,7 +80,13 @@ class World:
         return builder.sign(key, algorithm).public_bytes(DER)
 
     def responder(
-        self, key: Any = None, *, usage: Any = ExtendedKeyUsageOID.OCSP_SIGNING, issuer: Any = None, days: int = 5
+        self,
+        key: Any = None,
+        *,
+        usage: Any = ExtendedKeyUsageOID.OCSP_SIGNING,
+        issuer: Any = None,
+        days: int = 5,
+        also: x509.ExtensionType | None = None,
     ) -> tuple[x509.Certificate, Any]:
         """A responder with a certificate of the authority, or of whoever has the key `issuer`."""
         key = key or ec.generate_private_key(ec.SECP256R1())
@@ -95,6 +101,8 @@ class World:
         )
         if usage is not None:
             builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        if also is not None:
+            builder = builder.add_extension(also, critical=False)
         return builder.sign(issuer or self.authority.key, hashes.SHA256()), key
 
     def impostor(self, key: ec.EllipticCurvePrivateKey) -> tuple[x509.Certificate, Any]:
@@ -230,6 +238,29 @@ def test_nonsense(world: World) -> None:
             assert ocsp.load_der_ocsp_response(bytes(broken)).response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL
 
 
+def test_certificates_that_cannot_be_read(world: World) -> None:
+    good = world.chain
+    # extendedKeyUsage becomes a second keyUsage.
+    twice = good[0].replace(b"\x06\x03\x55\x1d\x25", b"\x06\x03\x55\x1d\x0f")
+    # A version that there is not.
+    unknown = good[0].replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07")
+    assert good[0] not in (twice, unknown)
+    for staple in (None, world.staple()):
+        for broken in (b"", good[0][:100], unknown):
+            with pytest.raises(CertificateRefused, match="certificate cannot be read"):
+                judge_staple(staple, [broken, good[1]], NOW, required=False)
+    with pytest.raises(CertificateRefused, match="extensions of the certificate cannot be read"):
+        judge_staple(None, [twice, good[1]], NOW, required=False)
+    with pytest.raises(CertificateRefused, match="certificate cannot be read"):
+        judge_staple(world.staple(), [good[0], b"?"], NOW, required=False)
+
+
+def test_responder_whose_extensions_cannot_be_read(world: World) -> None:
+    # A name of a kind that cryptography does not know: x400Address.
+    names = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.17"), b"\x30\x02\xa3\x00")
+    refused(world, world.staple(signer=world.responder(also=names)), "cannot be read")
+
+
 # --- asked for and handed out -----------------------------------------------------------------------------------------
 
 
@@ -333,13 +364,16 @@ def test_signature_is_checked_where_the_issuer_is_in_the_file(world: World, tmp_
 
 
 @native
-def test_engine_that_sees_no_staples(ours: Any, each_tls_engine: str, demanding: World) -> None:
+def test_engine_that_sees_no_staples(ours: Any, each_tls_engine: str, world: World, demanding: World) -> None:
     use_engine("stdlib")
     try:
         client = client_context(cafile=demanding.authority.cafile, staples="required")
         with pytest.raises(CertificateRefused, match="cannot read staples"):
             shake(ours, server_of(demanding), client)
-        shake(ours, server_of(demanding), client_context(cafile=demanding.authority.cafile, staples="asked"))
+        client = client_context(cafile=demanding.authority.cafile, staples="asked")
+        with pytest.raises(CertificateRefused, match="must-staple"):
+            shake(ours, server_of(demanding), client)
+        shake(ours, server_of(world), client_context(cafile=world.authority.cafile, staples="asked"))
     finally:
         use_engine(each_tls_engine)
 
