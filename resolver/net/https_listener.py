@@ -98,8 +98,10 @@ class HttpsConnection(StreamConnection):
 
     def closed(self) -> None:
         """Cancel what waits."""
-        if self._session is not None:
-            self._session.close()
+        # A session refers to its connection. Without this cycle, what it holds is freed now, not by the collector.
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
 
     def is_late(self, now: float) -> bool:
         """Whether one of the timeouts has passed."""
