@@ -67,6 +67,8 @@ class Http1Session:
         self._message: bytes | bytearray = b""
         self._refusal: doh.Refusal | None = None
         self._is_head = False
+        self._body_wanted = False
+        self._dropped = 0
         self._pending: PendingQuery | None = None
         self._answering = False
         self._answered = False
@@ -194,10 +196,7 @@ class Http1Session:
             if kind is Request:
                 self._begin(event)
             elif kind is Data:
-                if self._refusal is None:
-                    self._message += event.data
-                    if len(self._message) > MESSAGE_MAX:
-                        self._refusal = doh.TOO_LARGE
+                self._add(event.data)
             elif kind is End:
                 self._complete()
                 return
@@ -210,6 +209,7 @@ class Http1Session:
         content_type = types[0].encode("latin-1") if len(types) == 1 else None
         judged = doh.judge(request.method, request.target, content_type, self._codec.content_coded, self._path)
         self._is_head, self._refusal = request.method == b"HEAD", None
+        self._body_wanted, self._dropped = judged is doh.WANTED, 0
         if isinstance(judged, doh.Refusal):
             self._refusal = judged
         elif isinstance(judged, bytes):
@@ -220,6 +220,20 @@ class Http1Session:
             self._message = bytearray()
             if self._codec.expects_continue and not self._codec.receiving_done:
                 self._transport.write(self._codec.send(Informational(100, [], b"Continue")))
+
+    def _add(self, data: bytes) -> None:
+        """Take a piece of the body."""
+        if self._refusal is not None:
+            return
+        if self._body_wanted:
+            self._message += data
+            if len(self._message) > MESSAGE_MAX:
+                self._refusal = doh.TOO_LARGE
+            return
+        # The body of a GET request means nothing (RFC 9110 section 9.3.1).
+        self._dropped += len(data)
+        if self._dropped > limits.DOH_WINDOW:
+            self._refusal = doh.TOO_LARGE
 
     def _complete(self) -> None:
         """The request was received whole."""

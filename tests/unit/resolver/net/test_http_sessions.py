@@ -9,6 +9,7 @@ import pytest
 
 from corenet.http.events import Request
 from corenet.http.h2 import CLIENT, H2Connection
+from resolver import limits
 from resolver.net.https_listener import HttpsConnection
 
 QUERY = bytes.fromhex("000001000001000000000000076578616d706c650000010001")
@@ -175,3 +176,24 @@ def test_a_closed_connection_is_freed_at_once(alpn: str, reply: bytes | None) ->
     finally:
         gc.enable()
     assert not listener.service.pending
+
+
+def test_the_body_of_a_get_request_is_no_part_of_its_message() -> None:
+    listener = Listener()
+    connection, transport = connect(listener, "http/1.1")
+    connection.received(http1_request(rest=b"Content-Length: 7\r\n\r\n+poison"))
+    assert listener.fast.asked == [QUERY]
+    assert len(transport.written) == 1
+    connection.connection_lost(None)
+
+
+def test_the_body_of_a_get_request_is_bounded() -> None:
+    listener = Listener()
+    connection, _ = connect(listener, "http/1.1")
+    connection.received(http1_request(rest=b"Content-Length: %d\r\n\r\n" % (2 * limits.DOH_WINDOW)))
+    connection.received(b"x" * limits.DOH_WINDOW)
+    assert not listener.refused
+    connection.received(b"x")
+    assert listener.refused == [413]
+    assert not listener.fast.asked
+    connection.connection_lost(None)
