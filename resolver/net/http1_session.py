@@ -11,7 +11,8 @@ client still sends is never read as a request. It is thrown away until the clien
 
 What is bounded: the head by `DOH_HEAD` and `DOH_FIELDS`, the body by the size of a DNS message, octets that were
 received but not given to the codec by one read, because reading pauses meanwhile. A turn writes at most
-`STREAM_TURN_OCTETS` octets and one response more. A begun request has `message_timeout` to be completed.
+`STREAM_TURN_OCTETS` octets and one response more, reads one `STREAM_READ_CHUNK`, and answers `STREAM_TURN_MESSAGES`
+requests; then others have their turn (`resolver.net.turns`). A begun request has `message_timeout` to be completed.
 """
 
 import asyncio
@@ -40,6 +41,9 @@ class Requester(Protocol):
     """The connection of a session: who the client is, and who answers."""
 
     waiting: int
+    network: str | bytes
+
+    def turn(self) -> None: ...
 
     def now(self) -> float: ...
 
@@ -75,7 +79,7 @@ class Http1Session:
         self._discarding = False
         self._discarded = 0
         self._unread = b""
-        self._turn: asyncio.Handle | None = None
+        self._turns = connection.listener.turns
         self._turn_octets = 0
         self._reading = True
         self._idle_since = connection.now()
@@ -92,8 +96,8 @@ class Http1Session:
                 self._connection.abort()
             return
         self._unread = self._unread + data if self._unread else data
-        if self._is_open():
-            self._work()
+        if self._is_open() and self._turns.enter(self._connection):
+            self.work()
         else:
             self._update_reading()
 
@@ -119,9 +123,6 @@ class Http1Session:
 
     def close(self) -> None:
         """The connection has ended: cancel the query that waits."""
-        if self._turn is not None:
-            self._turn.cancel()
-            self._turn = None
         self._unread = b""
         pending, self._pending = self._pending, None
         if pending is not None:
@@ -157,31 +158,36 @@ class Http1Session:
     def _is_open(self) -> bool:
         """Whether the next octets may be given to the codec now."""
         return (
-            self._turn is None
-            and not self._discarding
+            not self._discarding
             and not self._connection.waiting
             and self._write_blocked_since is None
             and not self._transport.is_closing()
         )
 
-    def _work(self) -> None:
+    def work(self) -> None:
         """Do one turn's share of the requests that were received."""
-        self._turn = None
-        self._turn_octets = 0
-        while self._is_open():
-            data, self._unread = self._unread, b""
+        self._turn_octets = read = messages = 0
+        size = limits.STREAM_READ_CHUNK
+        held = self._codec.started  # the codec may have a whole request already
+        while self._is_open() and (held or self._unread):
+            used_up = messages >= limits.STREAM_TURN_MESSAGES or self._turn_octets >= limits.STREAM_TURN_OCTETS
+            if used_up or (read and not held):
+                self._schedule()
+                break
+            data = b""
+            if not held:
+                data, self._unread = self._unread[:size], self._unread[size:]
+                read = len(data)
             self._answered = False
+            messages += 1
             try:
                 events = self._codec.feed(data)
                 self._handle(events)
             except RemoteProtocolError as error:
                 self._refuse(doh.Refusal(error.status, "The request is not HTTP/1.1 as it is served here."))
                 break
-            if not self._answered:
-                break
-            if self._turn_octets >= limits.STREAM_TURN_OCTETS:
-                self._schedule()
-                break
+            held = self._answered and self._codec.started
+        self._turns.spend(messages, read + self._turn_octets)
         if self._codec.started and not self._connection.waiting and not self._codec.receiving_done:
             if self._partial_since is None:
                 self._partial_since = self._connection.now()
@@ -324,13 +330,13 @@ class Http1Session:
     def _schedule(self) -> None:
         """Have another turn when octets wait that nothing else will set off."""
         if self._is_open() and (self._unread or self._codec.started):
-            self._turn = asyncio.get_running_loop().call_soon(self._work)
+            self._turns.add(self._connection)
 
     def _update_reading(self) -> None:
         """Read only while the codec may have what is read."""
         if self._transport.is_closing():
             return
-        wanted = not self._unread
+        wanted = not self._unread and not self._turns.waits(self._connection)
         if wanted is not self._reading:
             self._reading = wanted
             if wanted:

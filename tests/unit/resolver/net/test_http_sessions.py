@@ -1,5 +1,6 @@
 """DNS over HTTPS towards clients without sockets: what a connection holds, and how much it does at once."""
 
+import asyncio
 import base64
 import gc
 import weakref
@@ -11,6 +12,7 @@ from corenet.http.events import Request
 from corenet.http.h2 import CLIENT, H2Connection
 from resolver import limits
 from resolver.net.https_listener import HttpsConnection
+from resolver.net.turns import Turns
 
 QUERY = bytes.fromhex("000001000001000000000000076578616d706c650000010001")
 TARGET = b"/dns-query?dns=" + base64.urlsafe_b64encode(QUERY).rstrip(b"=")
@@ -117,6 +119,7 @@ class Listener:
     def __init__(self, reply: bytes | None = b"\0" * 12) -> None:
         self.fast = Fast(reply)
         self.service = Service()
+        self.turns = Turns()
         self.clock = 0.0
         self.requests = self.http2_connections = self.write_overrun = self.malformed = 0
         self.refused: list[int] = []
@@ -146,9 +149,10 @@ def connect(listener: Any, alpn: str) -> tuple[Connection, Any]:
     return connection, transport
 
 
-def http2_requests(count: int, target: bytes = TARGET) -> bytes:
-    """The octets of a client that sends `count` requests."""
+def http2_requests(transport: Transport, count: int, target: bytes = TARGET) -> bytes:
+    """The octets of a client that sends `count` requests to the server that has written its settings."""
     codec = H2Connection(CLIENT)
+    codec.feed(b"".join(transport.written))
     for _ in range(count):
         codec.send_request(Request(b"GET", target, [(b"Host", b"x")]), end=True)
     return bytes(codec.data_to_send())
@@ -164,7 +168,7 @@ def test_a_closed_connection_is_freed_at_once(alpn: str, reply: bytes | None) ->
     """The daemon's collector runs seldom, and unsent replies are large."""
     listener = Listener(reply)
     connection, transport = connect(listener, alpn)
-    connection.received(http2_requests(9) if alpn == "h2" else http1_request())
+    connection.received(http2_requests(transport, 9) if alpn == "h2" else http1_request())
     assert listener.fast.asked
     session: Any = connection._session
     held = [weakref.ref(thing) for thing in (connection, session)]
@@ -188,12 +192,72 @@ def test_the_body_of_a_get_request_is_no_part_of_its_message() -> None:
 
 
 def test_the_body_of_a_get_request_is_bounded() -> None:
-    listener = Listener()
-    connection, _ = connect(listener, "http/1.1")
-    connection.received(http1_request(rest=b"Content-Length: %d\r\n\r\n" % (2 * limits.DOH_WINDOW)))
-    connection.received(b"x" * limits.DOH_WINDOW)
-    assert not listener.refused
-    connection.received(b"x")
-    assert listener.refused == [413]
-    assert not listener.fast.asked
-    connection.connection_lost(None)
+    async def body() -> None:
+        listener = Listener()
+        connection, _ = connect(listener, "http/1.1")
+        connection.received(http1_request(rest=b"Content-Length: %d\r\n\r\n" % (2 * limits.DOH_WINDOW)))
+        for _ in range(limits.DOH_WINDOW // limits.STREAM_READ_CHUNK):
+            connection.received(b"x" * limits.STREAM_READ_CHUNK)
+            await asyncio.sleep(0)
+        assert not listener.refused
+        connection.received(b"x")
+        assert listener.refused == [413]
+        assert not listener.fast.asked
+        connection.connection_lost(None)
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize("target", [TARGET, b"/elsewhere"], ids=["hit", "refused"])
+@pytest.mark.parametrize("alpn", ["h2", "http/1.1"])
+def test_one_connection_has_its_share_of_a_turn(alpn: str, target: bytes) -> None:
+    """What is left has further turns; nothing is read meanwhile."""
+
+    async def body() -> None:
+        listener = Listener()
+        listener.pipeline = count = 5 * limits.STREAM_TURN_MESSAGES // 2
+        connection, transport = connect(listener, alpn)
+        connection.received(http2_requests(transport, count, target) if alpn == "h2" else http1_request(target) * count)
+        done = [0]
+        while done[-1] < count:
+            done.append(listener.requests + len(listener.refused))
+            assert 0 < done[-1] - done[-2] <= limits.STREAM_TURN_MESSAGES
+            assert transport.reading is (done[-1] == count)
+            await asyncio.sleep(0)
+        assert transport.reading
+        connection.connection_lost(None)
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize("alpn", ["h2", "http/1.1"])
+def test_all_connections_have_one_share_of_an_iteration(alpn: str) -> None:
+    """Many connections of one network do not keep another's, nor the loop, from working."""
+
+    async def body() -> None:
+        listener = Listener()
+        listener.pipeline = limits.STREAM_TURN_MESSAGES
+        many = [connect(listener, alpn) for _ in range(20)]
+        count = listener.pipeline
+        octets = http2_requests(many[0][1], count) if alpn == "h2" else http1_request() * count
+        for connection, _ in many:
+            connection.network = "192.0.2.0"
+            connection.received(octets)
+        assert listener.requests == limits.STREAM_ITERATION_MESSAGES
+        assert not many[-1][1].reading
+        other, transport = connect(listener, alpn)
+        other.network = "198.51.100.0"
+        said = len(transport.written)
+        other.received(http2_requests(transport, 1) if alpn == "h2" else http1_request())
+        assert len(transport.written) == said
+        await asyncio.sleep(0)
+        assert len(transport.written) > said
+        assert listener.requests <= 3 * limits.STREAM_ITERATION_MESSAGES
+        for connection, _ in many[:-1]:
+            connection.connection_lost(None)
+        await asyncio.sleep(0)
+        assert many[-1][1].reading
+        many[-1][0].connection_lost(None)
+        other.connection_lost(None)
+
+    asyncio.run(body())
