@@ -6,7 +6,8 @@ response was given to the codec. Cached answers go from the first to the last st
 
 What is bounded: streams by the pipeline limit of the listener, a body by the size of a DNS message, all bodies of a
 connection that are not complete by its window (`DOH_WINDOW`), responses that the client does not take by
-`STREAM_WRITE_LIMIT`. A request has `message_timeout` to be completed, and the client has as long to open its windows.
+`STREAM_WRITE_LIMIT`. A request has `message_timeout` to be completed, as have a frame and a field block, and the client
+has as long to open its windows.
 Nothing is read while the client does not read.
 
 A turn gives one `STREAM_READ_CHUNK` to the codec, or goes on with the events of the last one; it answers
@@ -113,6 +114,7 @@ class Http2Session:
         self._reading = True
         self._in_feed = False
         self._idle_since = connection.now()
+        self._partial_since: float | None = None
         self._unsent_since: float | None = None
         self._write_blocked_since: float | None = None
         self._flush()
@@ -140,6 +142,10 @@ class Http2Session:
                 data, self._unread = self._unread[:size], self._unread[size:]
                 read = len(data)
                 events.extend(self._codec.feed(data, self._connection.now()))
+                if events or self._unread or not self._codec.incomplete:
+                    self._partial_since = None
+                elif self._partial_since is None:
+                    self._partial_since = self._connection.now()
             while events and self._share_left():
                 self._handle(*events.popleft())
         except RemoteProtocolError:
@@ -167,7 +173,8 @@ class Http2Session:
         """Whether a timeout has passed: of a begun request, of responses that are not read, or the idle timeout."""
         listener = self._connection.listener
         oldest = next(iter(self._requests.values()), None)
-        for since in (None if oldest is None else oldest.began, self._unsent_since, self._write_blocked_since):
+        began = None if oldest is None else oldest.began
+        for since in (began, self._partial_since, self._unsent_since, self._write_blocked_since):
             if since is not None and now - since > listener.message_timeout:
                 return True
         return not self._waiting and now - self._idle_since > listener.idle_timeout

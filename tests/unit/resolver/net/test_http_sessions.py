@@ -261,3 +261,22 @@ def test_all_connections_have_one_share_of_an_iteration(alpn: str) -> None:
         other.connection_lost(None)
 
     asyncio.run(body())
+
+
+@pytest.mark.parametrize("begun", ["frame header", "field block", "nothing"])
+def test_what_has_begun_over_http2_has_the_time_of_a_message(begun: str) -> None:
+    """Only a connection on which nothing has begun may be idle."""
+    listener = Listener()
+    connection, transport = connect(listener, "h2")
+    begin, octets = http2_requests(transport, 0), http2_requests(transport, 1)
+    frame = bytearray(octets[len(begin):])
+    if begun == "frame header":
+        del frame[5:]
+    elif begun == "field block":
+        frame[4] &= ~4  # END_HEADERS (RFC 9113 section 6.2)
+    connection.received(begin)
+    listener.clock = 1.0
+    connection.received(bytes(frame))
+    assert not connection.is_late(listener.message_timeout + 1)
+    assert connection.is_late(listener.message_timeout + 2) is (begun != "nothing")
+    connection.connection_lost(None)
