@@ -21,7 +21,8 @@ Processing of received octets (`DnsConnection._work`):
 States of a connection:
 
 * open.
-* half-closed by the client (`_eof_received`): its queries are answered, then the connection is closed.
+* half-closed by the client (`_eof_received`): its queries are answered, then the connection is closed. With TLS there
+  is no such state: close_notify of the client, or its FIN, ends the connection, and queries that wait are cancelled.
 * discarding (`_discarding`), after a message that is no query. Earlier queries are answered, then our side is
   half-closed. What the client still sends is discarded until it closes, sends too much, or times out. Closing at once
   with unread octets would make the kernel send RST and discard the replies.
@@ -404,7 +405,7 @@ class DnsConnection(StreamConnection):
             self._update_reading()
 
     def eof_received(self) -> bool:
-        # A half-closed client still gets its replies (RFC 7766 section 6.2.4).
+        # A half-closed client still gets its replies (RFC 7766 section 6.2.4). With TLS the transport closes anyway.
         self._eof_received = True
         self._discarding = False  # nothing is left to discard
         return self._has_work()
