@@ -334,6 +334,11 @@ cdef class H2Connection:
         """True when a client may send a request now: the peer allows one more stream."""
         return self.accepting and self.open_streams < self.peer_max_streams
 
+    @property
+    def incomplete(self):
+        """True when the preface, a frame or a field block of the peer has begun and is not complete."""
+        return (PyBytes_GET_SIZE(self.held) > 0 or self.block is not None or 0 < self.preface_left < PREFACE_SIZE)
+
     def is_open(self, int64_t stream_id):
         """Return whether a message may still be sent or received on this stream."""
         return stream_id in self.streams

@@ -9,9 +9,10 @@ written. A request that is refused before it is complete is answered at once, wi
 client sends after that is never parsed. It is discarded until the client closes the connection, for at most
 `DOH_WINDOW` octets and `message_timeout`.
 
-Bounds: the head has `DOH_HEAD` and `DOH_FIELDS`, the body the size of a DNS message. Octets that the codec cannot take
-yet are at most one read, because reading is paused while there are any. A turn writes at most `STREAM_TURN_OCTETS`
-octets and one more response. A request must be complete within `message_timeout`.
+What is bounded: the head by `DOH_HEAD` and `DOH_FIELDS`, the body by the size of a DNS message, octets that were
+received but not given to the codec by one read, because reading pauses meanwhile. A turn writes at most
+`STREAM_TURN_OCTETS` octets and one response more, reads one `STREAM_READ_CHUNK`, and answers `STREAM_TURN_MESSAGES`
+requests; then others have their turn (`resolver.net.turns`). A begun request has `message_timeout` to be completed.
 """
 
 import asyncio
@@ -40,6 +41,9 @@ class Requester(Protocol):
     """What a session needs of its connection."""
 
     waiting: int
+    network: str | bytes
+
+    def turn(self) -> None: ...
 
     def now(self) -> float: ...
 
@@ -67,13 +71,15 @@ class Http1Session:
         self._message: bytes | bytearray = b""
         self._refusal: doh.Refusal | None = None
         self._is_head = False
+        self._body_wanted = False
+        self._dropped = 0
         self._pending: PendingQuery | None = None
         self._answering = False
         self._answered = False
         self._discarding = False
         self._discarded = 0
         self._unread = b""
-        self._turn: asyncio.Handle | None = None
+        self._turns = connection.listener.turns
         self._turn_octets = 0
         self._reading = True
         self._idle_since = connection.now()
@@ -90,8 +96,8 @@ class Http1Session:
                 self._connection.abort()
             return
         self._unread = self._unread + data if self._unread else data
-        if self._is_open():
-            self._work()
+        if self._is_open() and self._turns.enter(self._connection):
+            self.work()
         else:
             self._update_reading()
 
@@ -116,10 +122,7 @@ class Http1Session:
         self._update_reading()
 
     def close(self) -> None:
-        """The connection has ended: cancel the unanswered query."""
-        if self._turn is not None:
-            self._turn.cancel()
-            self._turn = None
+        """The connection has ended: cancel the query that waits."""
         self._unread = b""
         pending, self._pending = self._pending, None
         if pending is not None:
@@ -155,31 +158,36 @@ class Http1Session:
     def _is_open(self) -> bool:
         """Whether the next octets may be given to the codec now."""
         return (
-            self._turn is None
-            and not self._discarding
+            not self._discarding
             and not self._connection.waiting
             and self._write_blocked_since is None
             and not self._transport.is_closing()
         )
 
-    def _work(self) -> None:
-        """Process received requests, at most one turn's share."""
-        self._turn = None
-        self._turn_octets = 0
-        while self._is_open():
-            data, self._unread = self._unread, b""
+    def work(self) -> None:
+        """Do one turn's share of the requests that were received."""
+        self._turn_octets = read = messages = 0
+        size = limits.STREAM_READ_CHUNK
+        held = self._codec.started  # the codec may have a whole request already
+        while self._is_open() and (held or self._unread):
+            used_up = messages >= limits.STREAM_TURN_MESSAGES or self._turn_octets >= limits.STREAM_TURN_OCTETS
+            if used_up or (read and not held):
+                self._schedule()
+                break
+            data = b""
+            if not held:
+                data, self._unread = self._unread[:size], self._unread[size:]
+                read = len(data)
             self._answered = False
+            messages += 1
             try:
                 events = self._codec.feed(data)
                 self._handle(events)
             except RemoteProtocolError as error:
                 self._refuse(doh.Refusal(error.status, "The HTTP request is invalid or not supported."))
                 break
-            if not self._answered:
-                break
-            if self._turn_octets >= limits.STREAM_TURN_OCTETS:
-                self._schedule()
-                break
+            held = self._answered and self._codec.started
+        self._turns.spend(messages, read + self._turn_octets)
         if self._codec.started and not self._connection.waiting and not self._codec.receiving_done:
             if self._partial_since is None:
                 self._partial_since = self._connection.now()
@@ -194,10 +202,7 @@ class Http1Session:
             if kind is Request:
                 self._begin(event)
             elif kind is Data:
-                if self._refusal is None:
-                    self._message += event.data
-                    if len(self._message) > MESSAGE_MAX:
-                        self._refusal = doh.TOO_LARGE
+                self._add(event.data)
             elif kind is End:
                 self._complete()
                 return
@@ -210,6 +215,7 @@ class Http1Session:
         content_type = types[0].encode("latin-1") if len(types) == 1 else None
         judged = doh.judge(request.method, request.target, content_type, self._codec.content_coded, self._path)
         self._is_head, self._refusal = request.method == b"HEAD", None
+        self._body_wanted, self._dropped = judged is doh.WANTED, 0
         if isinstance(judged, doh.Refusal):
             self._refusal = judged
         elif isinstance(judged, bytes):
@@ -220,6 +226,20 @@ class Http1Session:
             self._message = bytearray()
             if self._codec.expects_continue and not self._codec.receiving_done:
                 self._transport.write(self._codec.send(Informational(100, [], b"Continue")))
+
+    def _add(self, data: bytes) -> None:
+        """Take a piece of the body."""
+        if self._refusal is not None:
+            return
+        if self._body_wanted:
+            self._message += data
+            if len(self._message) > MESSAGE_MAX:
+                self._refusal = doh.TOO_LARGE
+            return
+        # The body of a GET request means nothing (RFC 9110 section 9.3.1).
+        self._dropped += len(data)
+        if self._dropped > limits.DOH_WINDOW:
+            self._refusal = doh.TOO_LARGE
 
     def _complete(self) -> None:
         """The request was received completely."""
@@ -310,13 +330,13 @@ class Http1Session:
     def _schedule(self) -> None:
         """Schedule a turn when octets are stored: no event of the transport would start it."""
         if self._is_open() and (self._unread or self._codec.started):
-            self._turn = asyncio.get_running_loop().call_soon(self._work)
+            self._turns.add(self._connection)
 
     def _update_reading(self) -> None:
         """Read from the transport only while no octets are stored."""
         if self._transport.is_closing():
             return
-        wanted = not self._unread
+        wanted = not self._unread and not self._turns.waits(self._connection)
         if wanted is not self._reading:
             self._reading = wanted
             if wanted:

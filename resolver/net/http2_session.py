@@ -4,13 +4,19 @@ The codec (`corenet.http.h2`) has the stream states, flow control and the limits
 of three states: its request is being received (`_requests`), its query is unanswered (`_waiting`), or its response was
 given to the codec. A cached answer is given to the codec as soon as the request is complete.
 
-Bounds: the streams have the pipeline limit of the listener, a body the size of a DNS message, all incomplete bodies of
-a connection its window (`DOH_WINDOW`), responses that the client does not read `STREAM_WRITE_LIMIT`. A request must be
-complete within `message_timeout`, and the client must open its windows within the same time. Nothing is read while
-writing is paused.
+What is bounded: streams by the pipeline limit of the listener, a body by the size of a DNS message, all bodies of a
+connection that are not complete by its window (`DOH_WINDOW`), responses that the client does not take by
+`STREAM_WRITE_LIMIT`. A request has `message_timeout` to be completed, as have a frame and a field block, and the client
+has as long to open its windows.
+Nothing is read while the client does not read.
+
+A turn gives one `STREAM_READ_CHUNK` to the codec, or goes on with the events of the last one; it answers
+`STREAM_TURN_MESSAGES` requests, and stops after `STREAM_TURN_OCTETS`. Then others have their turn
+(`resolver.net.turns`).
 """
 
 import asyncio
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from corenet.http.errors import RemoteProtocolError
@@ -100,10 +106,15 @@ class Http2Session:
         self.padding_block: int = listener.padding_block
         self._requests: dict[int, _Request] = {}
         self._waiting: dict[int, _Exchange] = {}
+        self._turns = listener.turns
+        self._turn_messages = 0
+        self._turn_octets = 0
+        self._events: deque[tuple[int, Any]] = deque()
         self._unread = b""
         self._reading = True
         self._in_feed = False
         self._idle_since = connection.now()
+        self._partial_since: float | None = None
         self._unsent_since: float | None = None
         self._write_blocked_since: float | None = None
         self._flush()
@@ -111,17 +122,32 @@ class Http2Session:
     # --- from the connection ---------------------------------------------------------------------------------------
 
     def receive(self, data: bytes) -> None:
-        """Process octets of frames, split at any position."""
-        if self._write_blocked_since is not None:
-            self._unread += data
+        """Take octets of frames, cut anywhere."""
+        self._unread = self._unread + data if self._unread else data
+        if self._write_blocked_since is None and self._turns.enter(self._connection):
+            self.work()
+        else:
             self._update_reading()
+
+    def work(self) -> None:
+        """Do one turn's share of what was received."""
+        if self._write_blocked_since is not None or self._transport.is_closing():
             return
-        if self._transport.is_closing():
-            return
+        self._turn_messages = self._turn_octets = read = 0
+        size = limits.STREAM_READ_CHUNK
+        events = self._events
         self._in_feed = True
         try:
-            for stream_id, event in self._codec.feed(data, self._connection.now()):
-                self._handle(stream_id, event)
+            if not events:
+                data, self._unread = self._unread[:size], self._unread[size:]
+                read = len(data)
+                events.extend(self._codec.feed(data, self._connection.now()))
+                if events or self._unread or not self._codec.incomplete:
+                    self._partial_since = None
+                elif self._partial_since is None:
+                    self._partial_since = self._connection.now()
+            while events and self._share_left():
+                self._handle(*events.popleft())
         except RemoteProtocolError:
             self._connection.listener.malformed += 1
             self._flush()
@@ -129,13 +155,26 @@ class Http2Session:
             return
         finally:
             self._in_feed = False
+            self._turns.spend(self._turn_messages, read + self._turn_octets)
         self._flush()
+        self._schedule()
+        self._update_reading()
+
+    def _share_left(self) -> bool:
+        """Whether the turn may go on."""
+        return self._turn_octets < limits.STREAM_TURN_OCTETS and self._turn_messages < limits.STREAM_TURN_MESSAGES
+
+    def _schedule(self) -> None:
+        """Have another turn when work is left."""
+        if (self._events or self._unread) and self._write_blocked_since is None and not self._transport.is_closing():
+            self._turns.add(self._connection)
 
     def is_late(self, now: float) -> bool:
         """Whether a timeout has passed: of an incomplete request, of responses that are not read, or when idle."""
         listener = self._connection.listener
         oldest = next(iter(self._requests.values()), None)
-        for since in (None if oldest is None else oldest.began, self._unsent_since, self._write_blocked_since):
+        began = None if oldest is None else oldest.began
+        for since in (began, self._partial_since, self._unsent_since, self._write_blocked_since):
             if since is not None and now - since > listener.message_timeout:
                 return True
         return not self._waiting and now - self._idle_since > listener.idle_timeout
@@ -148,14 +187,13 @@ class Http2Session:
     def resume_writing(self) -> None:
         """The write buffer has drained: process what was stored, and resume reading."""
         self._write_blocked_since = None
-        data, self._unread = self._unread, b""
-        if data:
-            self.receive(data)
+        self._schedule()
         self._update_reading()
 
     def close(self) -> None:
         """The connection has ended: cancel the unanswered queries."""
         self._unread = b""
+        self._events.clear()
         self._requests.clear()
         waiting, self._waiting = self._waiting, {}
         for exchange in waiting.values():
@@ -229,6 +267,7 @@ class Http2Session:
         """The request was received completely."""
         connection = self._connection
         self._idle_since = connection.now()
+        self._turn_messages += 1
         if request.refusal is not None:
             self._refuse(stream_id, request.refusal, is_head=request.is_head)
             return
@@ -295,6 +334,7 @@ class Http2Session:
             return
         data = codec.data_to_send()
         if data:
+            self._turn_octets += len(data)
             transport.write(data)
         unsent = codec.unsent()
         if not unsent:
@@ -309,7 +349,7 @@ class Http2Session:
     def _update_reading(self) -> None:
         if self._transport.is_closing():
             return
-        wanted = self._write_blocked_since is None
+        wanted = self._write_blocked_since is None and not self._unread and not self._events
         if wanted is not self._reading:
             self._reading = wanted
             if wanted:

@@ -61,6 +61,8 @@ class Session(Protocol):
 
     def receive(self, data: bytes) -> None: ...
 
+    def work(self) -> None: ...
+
     def is_late(self, now: float) -> bool: ...
 
     def pause_writing(self) -> None: ...
@@ -96,10 +98,18 @@ class HttpsConnection(StreamConnection):
         assert self._session is not None
         self._session.receive(data)
 
-    def closed(self) -> None:
-        """Cancel the unanswered queries."""
+    def turn(self) -> None:
+        """Requests that are left of earlier turns."""
         if self._session is not None:
-            self._session.close()
+            self._session.work()
+
+    def closed(self) -> None:
+        """Cancel what waits."""
+        # A session refers to its connection. Without this cycle, what it holds is freed now, not by the collector.
+        self.listener.turns.remove(self)
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
 
     def is_late(self, now: float) -> bool:
         """Whether one of the timeouts has passed."""

@@ -100,6 +100,10 @@ class StreamConnection(asyncio.Protocol):
         """Process octets of queries."""
         raise NotImplementedError
 
+    def turn(self) -> None:
+        """Do a turn's share of the work that is left (`resolver.net.turns`)."""
+        raise NotImplementedError
+
     def closed(self) -> None:
         """The connection has ended: release its resources."""
 

@@ -11,7 +11,8 @@ Processing of received octets (`DnsConnection._work`):
 
 * Received octets that are not yet split into messages are in `_unread`. While there are any, reading is paused.
 * One turn takes at most `STREAM_READ_CHUNK` octets of them, and stops after `STREAM_TURN_OCTETS` octets of replies; the
-  last reply may exceed that. Then other callbacks of the loop run. `call_soon` schedules the next turn.
+  last reply may exceed that. It processes at most `STREAM_TURN_MESSAGES`. Then others have their turn
+  (`resolver.net.turns`).
 * Nothing is processed, so no reply is made, while the write buffer is above its high watermark
   (`_write_blocked_since`), while messages wait for the service (`_backlog`), or while the pipeline is full.
 * Replies of the service are written when they are ready. A client that does not read is disconnected when its write
@@ -20,7 +21,8 @@ Processing of received octets (`DnsConnection._work`):
 States of a connection:
 
 * open.
-* half-closed by the client (`_eof_received`): its queries are answered, then the connection is closed.
+* half-closed by the client (`_eof_received`): its queries are answered, then the connection is closed. With TLS there
+  is no such state: close_notify of the client, or its FIN, ends the connection, and queries that wait are cancelled.
 * discarding (`_discarding`), after a message that is no query. Earlier queries are answered, then our side is
   half-closed. What the client still sends is discarded until it closes, sends too much, or times out. Closing at once
   with unread octets would make the kernel send RST and discard the replies.
@@ -46,6 +48,7 @@ from resolver.net.log_limit import LimitedWarning
 from resolver.net.proxy_protocol import TrustedProxies
 from resolver.net.service import PendingQuery, Service, decrement
 from resolver.net.stream_connection import StreamConnection
+from resolver.net.turns import Turns
 from resolver.policy import ALLOW, DROP, AccessTable
 from resolver.settings import ServerSettings
 from resolver.wire.consts import MESSAGE_MAX
@@ -104,6 +107,7 @@ class StreamListener:
         with a PROXY header. `own_access` tells that `access` is not the table of `service`."""
         self.message_timeout = message_timeout
         self.handshake_timeout = handshake_timeout
+        self.turns = Turns()
         self._slots: FairSlots[StreamConnection] = FairSlots()
         self._per_address: dict[str, int] = {}
         self.switch(service, fast, access, settings, proxies=proxies, own_access=own_access)
@@ -340,7 +344,7 @@ class DnsConnection(StreamConnection):
         "_offset",
         "_pending",
         "_reading",
-        "_turn",
+        "_turn_messages",
         "_turn_octets",
         "_unread",
         "_write_blocked_since",
@@ -360,7 +364,7 @@ class DnsConnection(StreamConnection):
         self._frames: list[bytes] = []
         self._next_frame = 0
         self._backlog: deque[bytes] = deque()
-        self._turn: asyncio.Handle | None = None
+        self._turn_messages = 0
         self._turn_octets = 0
         self._feeding = False
         self._reading = True
@@ -395,11 +399,13 @@ class DnsConnection(StreamConnection):
             return
         self._unread = self._unread[self._offset:] + data if self._offset < len(self._unread) else data
         self._offset = 0
-        if self._turn is None:
+        if self._listener.turns.enter(self):
             self._work()
+        else:
+            self._update_reading()
 
     def eof_received(self) -> bool:
-        # A half-closed client still gets its replies (RFC 7766 section 6.2.4).
+        # A half-closed client still gets its replies (RFC 7766 section 6.2.4). With TLS the transport closes anyway.
         self._eof_received = True
         self._discarding = False  # nothing is left to discard
         return self._has_work()
@@ -415,9 +421,7 @@ class DnsConnection(StreamConnection):
 
     def closed(self) -> None:
         """Cancel pending queries and drop what was read."""
-        if self._turn is not None:
-            self._turn.cancel()
-            self._turn = None
+        self._listener.turns.remove(self)
         self._backlog.clear()
         self._frames, self._unread = [], b""
         pending, self._pending = self._pending, {}
@@ -468,29 +472,33 @@ class DnsConnection(StreamConnection):
 
     # --- from octets to replies ------------------------------------------------------------------------------------
 
+    def turn(self) -> None:
+        """Process what is left of earlier turns."""
+        self._work()
+
     def _work(self) -> None:
         """Process the messages of one turn."""
-        self._turn = None
         transport, listener = self._transport, self._listener
         if transport is None or transport.is_closing():
             return
-        self._turn_octets = 0
+        self._turn_messages = self._turn_octets = read = 0
         if self._backlog:
             self._feed_service()
         if self._can_read_more():
             if self._next_frame == len(self._frames):
-                self._next_portion()
+                read = self._next_portion()
             if self._next_frame < len(self._frames):
                 self.idle_since = listener.now()
                 listener.note_progress(self)
                 self._answer_frames(transport)
                 self._feed_service()
+        listener.turns.spend(self._turn_messages, read + self._turn_octets)
         self._schedule_turn()
         self._close_if_done()
         self._update_reading()
 
-    def _next_portion(self) -> None:
-        """Split the unread octets of one turn into messages."""
+    def _next_portion(self) -> int:
+        """Split the unread octets of one turn into messages. Returns how many octets."""
         size = limits.STREAM_READ_CHUNK
         if self._offset == 0 and len(self._unread) <= size:
             data, self._unread = self._unread, b""
@@ -503,17 +511,21 @@ class DnsConnection(StreamConnection):
         self._frames, self._next_frame = cast("list[bytes]", self._framer.feed(data)), 0
         if self._frames:
             self.partial_since = None  # an incomplete message after them is a new one
+        return len(data)
 
     def _answer_frames(self, transport: asyncio.Transport) -> None:
-        """Answer messages from the cache until the turn's reply octets are used up; queue the others."""
+        """Answer messages from the cache until the turn's share is used up; queue the others."""
         if not self.allowed:
             # The service sends REFUSED.
             self._backlog.extend(self._frames[self._next_frame:])
             self._frames, self._next_frame = [], 0
             return
+        first, frames = self._next_frame, self._frames
+        end = first + limits.STREAM_TURN_MESSAGES - self._turn_messages
         replies, missed, self._next_frame, malformed = self._listener.fast.answer_frames(
-            self._frames, None, self.octets, self._next_frame, self._listener.padding_block
+            frames if len(frames) <= end else frames[:end], None, self.octets, first, self._listener.padding_block
         )
+        self._turn_messages += self._next_frame - first - len(missed)  # those are counted for the service
         if replies:
             self._turn_octets += len(replies)
             transport.write(replies)
@@ -534,11 +546,12 @@ class DnsConnection(StreamConnection):
         waited = self.waiting
         self._feeding = True
         try:
-            while backlog and self._pipeline_open() and self._turn_octets < limits.STREAM_TURN_OCTETS:
+            while backlog and self._pipeline_open() and self._share_left():
                 if self._transport is None or self._transport.is_closing():
                     backlog.clear()
                     break
                 self.waiting += 1
+                self._turn_messages += 1
                 pending = listener.service.handle(backlog.popleft(), self._peer, self, listener.own_access)
                 if pending is not None:
                     self._pending[pending] = None
@@ -556,7 +569,11 @@ class DnsConnection(StreamConnection):
 
     def _can_read_more(self) -> bool:
         """Whether more of the unread octets may be processed in this turn."""
-        return not self._backlog and self._pipeline_open() and self._turn_octets < limits.STREAM_TURN_OCTETS
+        return not self._backlog and self._pipeline_open() and self._share_left()
+
+    def _share_left(self) -> bool:
+        """Whether the turn may go on."""
+        return self._turn_octets < limits.STREAM_TURN_OCTETS and self._turn_messages < limits.STREAM_TURN_MESSAGES
 
     def _has_work(self) -> bool:
         """Whether there are unread octets or unanswered messages."""
@@ -564,10 +581,10 @@ class DnsConnection(StreamConnection):
 
     def _schedule_turn(self) -> None:
         """Schedule another turn when messages are left and no later event would process them."""
-        if self._turn is not None or self._transport is None or not self._pipeline_open():
+        if self._transport is None or not self._pipeline_open():
             return
         if self._backlog or self._next_frame < len(self._frames) or self._unread:
-            self._turn = asyncio.get_running_loop().call_soon(self._work)
+            self._listener.turns.add(self)
 
     def _close_if_done(self) -> None:
         """Close our side when the client has closed its own, or sent what is no query, and everything is answered."""

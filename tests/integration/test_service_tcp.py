@@ -325,6 +325,42 @@ def test_nothing_is_made_for_a_client_that_does_not_read(
     run(body)
 
 
+def test_small_replies_are_made_turn_by_turn(run: Callable[[Body], None]) -> None:
+    """The number of messages is bounded as well as octets: of one connection, and of all in one iteration."""
+
+    class Transport(Arrived):
+        def write(self, data: bytes) -> None: ...
+
+        def get_write_buffer_size(self) -> int:
+            return 0
+
+        def resume_reading(self) -> None: ...
+
+    async def body() -> None:
+        parts = Parts()
+        packet = query(edns_payload=None)
+        parts.clock.real = Clock().time()
+        parts.answer(packet, positive(address()))
+        listener = await serve(parts)
+        count = 2 * limits.STREAM_TURN_MESSAGES + 1
+        clients = [stream_listener.DnsConnection(listener) for _ in range(4)]
+        for client in clients:
+            client.connection_made(Transport("127.0.0.1"))  # type: ignore[arg-type]
+            client.data_received((len(packet).to_bytes(2, "big") + packet) * count)
+        seen, made = 0, parts.fast.statistics()["hits"]
+        assert made == limits.STREAM_ITERATION_MESSAGES == 2 * limits.STREAM_TURN_MESSAGES
+        while made > seen:
+            assert made - seen <= limits.STREAM_ITERATION_MESSAGES + limits.STREAM_TURN_MESSAGES
+            await asyncio.sleep(0)
+            seen, made = made, parts.fast.statistics()["hits"]
+        assert made == len(clients) * count
+        listener.close()
+        for client in clients:
+            client.connection_lost(None)
+
+    run(body)
+
+
 @pytest.mark.parametrize("path", ["fast", "service"])
 def test_one_connection_has_no_more_than_its_share_of_a_turn(run: Callable[[Body], None], path: str) -> None:
     """A client that reads as fast as it can gets its replies turn by turn, not all of them at once."""
