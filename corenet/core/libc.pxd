@@ -77,8 +77,12 @@ cdef extern from "<unistd.h>" nogil:
     int c_close "corenet_sys_close"(int fd)
     int dup3 "corenet_sys_dup3"(int old, int new, int flags)
 
-    # Of the real kernel always: it is asked whether memory can be read, by a pipe of our own.
-    ssize_t probing_write "write"(int fd, const void *data, size_t length)
+    # The real kernel always, and not by `write`: it is asked whether memory can be read, which the address sanitizer's
+    # `write` would refuse to pass on.
+    long probing_call "syscall"(long number, ...)
+
+cdef extern from "<sys/syscall.h>" nogil:
+    const long SYS_write
 
 cdef extern from "<fcntl.h>" nogil:
     const int O_CLOEXEC

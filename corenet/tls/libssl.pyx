@@ -24,7 +24,7 @@ from cpython.object cimport PyObject
 from libc.stddef cimport size_t
 from libc.string cimport strcmp
 
-from corenet.core.libc cimport RTLD_LAZY, RTLD_NOLOAD, dlopen, dlsym, probing_write
+from corenet.core.libc cimport RTLD_LAZY, RTLD_NOLOAD, SYS_write, dlopen, dlsym, probing_call
 
 __all__ = ["load"]
 
@@ -138,7 +138,7 @@ cdef bint points_to(void *address, void *wanted):
     receiving, sending = os.pipe()
     try:
         # The kernel may copy less, up to the end of a page, because the next page may be unmapped.
-        got = probing_write(sending, address, LOOKED_AT)
+        got = probing_call(SYS_write, <long>sending, address, <size_t>LOOKED_AT)
         if got <= 0:
             return False
         words = os.read(receiving, got)
