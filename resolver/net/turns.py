@@ -40,7 +40,7 @@ class Turns:
 
     def enter(self, worker: Worker) -> bool:
         """Whether `worker` may have a turn now. Else it has one later: `Worker.turn` is called."""
-        if self.waits(worker):
+        if self._networks and self.waits(worker):
             return False
         if self._messages > 0 and self._octets > 0:
             return True

@@ -77,15 +77,21 @@ def run(data: bytes) -> None:
     for make, begin in ((Http1Session, b""), (Http2Session, PREFACE), (Http2Session, FRAMES)):
         connection, transport = connected()
         session: Any = make(connection, transport, PATH)
+        connection._session = session
         given = begin + octets
         for at in range(0, len(given), cut * 8):
-            if not transport.closed:
-                session.receive(given[at:at + cut * 8])
-            LOOP.run_until_complete(asyncio.sleep(0))
+            LOOP.run_until_complete(_receive(session, transport, given[at:at + cut * 8]))
         assert connection.waiting == 0 and PARTS.service.waiting == 0
         _held(session)
-        session.close()
+        connection.closed()
         _is_http(transport.written, make is Http1Session)
+
+
+async def _receive(session: Any, transport: Transport, octets: bytes) -> None:
+    """Give octets to a session, and time for one turn more."""
+    if not transport.closed:
+        session.receive(octets)
+    await asyncio.sleep(0)
 
 
 def _judged(octets: bytes) -> None:
