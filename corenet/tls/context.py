@@ -75,10 +75,10 @@ class ClientContext(ssl.SSLContext):
 
         if not native:
             if self.staples == "required":
-                raise CertificateRefused("an OCSP staple is required, and the TLS engine in use cannot see any")
+                raise CertificateRefused("an OCSP staple is required, and the TLS engine in use cannot read staples")
             if demands_staple(chain[0]):
                 raise CertificateRefused(
-                    "the certificate demands an OCSP staple (must-staple), and the TLS engine in use cannot see any"
+                    "the certificate demands an OCSP staple (must-staple); the TLS engine in use cannot read staples"
                 )
             return math.inf
         now = datetime.datetime.now(datetime.UTC)
