@@ -94,9 +94,10 @@ def test_new_connections_are_resumed_as_nginx_saw_it(loop: str, nginx: Nginx, ve
     resumed = [line.resumed for line in nginx.log(path)[before:]]
     assert len(resumed) == 108
     if loop == "corenet" and tls.tls_engine().name == "openssl":
-        assert resumed[:104].count(False) <= 1 + 3
+        # The first one, and those of the first four for which there was no ticket yet. By number: nginx's workers write
+        # the lines of connections that overlap in any order.
+        assert resumed.count(False) <= 1 + 3
         assert all(resumed[1:100])
-        assert all(resumed[104:])
     else:
         assert not any(resumed)
 
