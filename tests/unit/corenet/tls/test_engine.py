@@ -387,11 +387,18 @@ def test_flood_of_records_after_our_goodbye(closer: str) -> None:
         here.read()
 
 
+@pytest.fixture
+def on_libssl(each_tls_engine: str) -> Iterator[None]:
+    """Use libssl itself: the errors of the other engine are those of the standard library."""
+    use_engine("openssl")
+    yield
+    use_engine(each_tls_engine)
+
+
 @pytest.mark.skipif("openssl" not in ENGINES, reason="libssl is not to be had: the standard library reads")
-def test_failure_without_a_reason_swallows_nothing(each_tls_engine: str) -> None:
+@pytest.mark.usefixtures("on_libssl")
+def test_failure_without_a_reason_swallows_nothing() -> None:
     """The answer to a request for a certificate cannot be written, as without memory; OpenSSL could go on then."""
-    if each_tls_engine != "openssl":
-        pytest.skip("its errors are those of the standard library")
     library = ctypes.CDLL(_ssl.__file__)
     library.BIO_meth_new.restype = library.BIO_new.restype = ctypes.c_void_p
     results = [-1]
