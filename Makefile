@@ -18,7 +18,7 @@
 #   make mutants      takes out one check at a time; some test must fail each time [ONLY='net: *'] [EVERY=n: each nth]
 #   make properties   all tests of Hypothesis with a seed that is new each time [HYPOTHESIS_SEED=n] and
 #                     HYPOTHESIS_FACTOR times as many examples (default 10)
-#   make suites       test suites of aiohttp, anyio, uvicorn, asyncpg and websockets on both loops
+#   make suites       test suites of aiohttp, anyio, uvicorn, asyncpg, websockets and httpx on both loops
 #                     [SUITES="anyio ..."] [FULL=1]
 #   make stress       the loop under stress at full size (a million connections; some three minutes)
 #   make valgrind     a workload of the loop under valgrind: no block of ours definitely lost

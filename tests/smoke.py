@@ -16,7 +16,7 @@ import corenet
 import resolver
 
 #: Packages that modules for optional integrations import.
-OPTIONAL = {"aiohttp", "granian", "gunicorn", "prometheus_client", "pytest", "qh3", "uvicorn_worker"}
+OPTIONAL = {"aiohttp", "granian", "gunicorn", "httpx", "prometheus_client", "pytest", "qh3", "uvicorn_worker"}
 SECONDS = 120.0
 NAME = "www.example.com"
 ADDRESS = "198.18.2.1"

@@ -63,9 +63,10 @@ class HttpClient:
 
     `http2` offers HTTP/2 to servers over TLS: the requests to an origin then share one connection. `tls_context`
     replaces the shared default context (see `corenet.tls`) and offers what it was made with, HTTP/2 with
-    ``alpn=corenet.tls.ALPN_HTTP2``. `trace` is called with every `TracePoint`. `follow_redirects` is the maximum number
-    of redirects (0: they are returned). `max_body` and `max_decoded` limit a body, in bytes as sent and as decoded.
-    `decode` requests gzip and deflate and decodes them.
+    ``alpn=corenet.tls.ALPN_HTTP2``. `headers` are sent with each request, with User-Agent, Accept and Accept-Encoding
+    unless they are among them; None: each request has only its own. `trace` is called with every `TracePoint`.
+    `follow_redirects` is the maximum number of redirects (0: they are returned). `max_body` and `max_decoded` limit a
+    body, in bytes as sent and as decoded. `decode` requests gzip and deflate and decodes them.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class HttpClient:
         http2: bool = True,
         timeout: Timeout | float | None = None,
         limits: Limits | None = None,
-        headers: FieldTypes = (),
+        headers: FieldTypes | None = (),
         trace: Trace | None = None,
         follow_redirects: int = HTTP_MAX_REDIRECTS.default,
         allow_downgrade: bool = False,
@@ -102,12 +103,13 @@ class HttpClient:
         self._open: dict[Connection | Multiplexed, None] = {}
         # The timeouts that end a connection while it is being opened.
         self._connecting: dict[asyncio.Timeout, None] = {}
-        self._defaults = Headers.of(headers)
-        for name, value in (("User-Agent", f"corenet/{__version__}"), ("Accept", "*/*")):
-            if name not in self._defaults:
-                self._defaults.add(name, value)
-        if decode and "Accept-Encoding" not in self._defaults:
-            self._defaults.add("Accept-Encoding", ACCEPT_ENCODING)
+        self._defaults = Headers() if headers is None else Headers.of(headers)
+        if headers is not None:
+            for name, value in (("User-Agent", f"corenet/{__version__}"), ("Accept", "*/*")):
+                if name not in self._defaults:
+                    self._defaults.add(name, value)
+            if decode and "Accept-Encoding" not in self._defaults:
+                self._defaults.add("Accept-Encoding", ACCEPT_ENCODING)
         self._head_cache: dict[tuple[str, str], bytes] = {}
         self._request_cache: dict[tuple[str, str], Request] = {}
         self._keep_heads = "Connection" not in self._defaults
@@ -457,7 +459,7 @@ class HttpClient:
         pool = self._pool
         assert pool is not None  # the future came from it
         try:
-            async with asyncio.timeout_at(call.connect_by(pool.loop.time())):
+            async with asyncio.timeout_at(call.pool_by(pool.loop.time())):
                 return await waiting
         except TimeoutError:
             pool.cancel_acquire(call.url.origin, waiting)

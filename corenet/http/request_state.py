@@ -29,18 +29,20 @@ class Timeout:
     """Seconds for the parts of a request; `math.inf` switches one off.
 
     `connect`: waiting for a free connection, name resolution, TCP and TLS. `read`: the longest time without a byte in
-    either direction. `total`: from the call to the last byte, redirects included.
+    either direction. `total`: from the call to the last byte, redirects included. `pool`: waiting for a free
+    connection, which then does not count as `connect`; None: no limit of its own.
     """
 
     connect: float = HTTP_CONNECT_TIMEOUT
     read: float = HTTP_READ_TIMEOUT
     total: float = HTTP_TOTAL_TIMEOUT
+    pool: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("connect", "read", "total"):
+        for name in ("connect", "read", "total", "pool"):
             seconds = getattr(self, name)
             # NaN compares false, and a deadline of NaN would never pass.
-            if not seconds > 0:
+            if seconds is not None and not seconds > 0:
                 raise ValueError(f"Timeout {name}: {seconds} is not more than 0 seconds")
 
 
@@ -112,6 +114,12 @@ class RequestState:
         if self.length >= 0 and (_frames(defaults) or (self._extra is not None and _frames(self._extra))):
             # The caller frames the body; the codec checks that the body matches.
             self.length = -1
+
+    def pool_by(self, now: float) -> float:
+        """The time by which the pool must have a connection, or a slot for a new one."""
+        if self.timeout.pool is None:
+            return self.connect_by(now)
+        return min(self.deadline, now + self.timeout.pool)
 
     def connect_by(self, now: float) -> float:
         """The time by which the connection must be open. The first call of an exchange, at `now`, sets it."""

@@ -68,6 +68,8 @@ DOORS = {
     "h2": set(),
     "hpack": set(),
     "prometheus_client": {"resolver.daemon.metrics"},
+    "aiohttp": {"corenet.adapters.aiohttp"},
+    "httpx": {"corenet.adapters.httpx"},
     "qh3": {"resolver.net.quic_listener", "resolver.daemon.certificates", "resolver.net.quic_client"},
     "redis": {"resolver.cache.second"},
     "tomllib": {"resolver.daemon.config"},

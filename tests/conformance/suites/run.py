@@ -139,6 +139,14 @@ SUITES = [
             "ClientServerTests::test_explicit_socket": "counts calls of a socket object's send and recv; ours are in C",
         },
     ),
+    Suite(
+        "httpx",
+        "0.28.1",
+        ("tests/client/test_async_client.py", "tests/test_timeouts.py"),
+        "the asynchronous client, on ours over our transport (httpx_transport.py); the rest uses none or a mock",
+        ("-p", "httpx_transport", "-o", "addopts=", "-k", "not trio"),
+        processes=1,
+    ),
 ]
 #: Libraries that the suites talk to, at versions that they agree on.
 ALSO = ("websockets==17.4",)

@@ -197,7 +197,7 @@ def test_a_trust_store_that_changed_counts_for_the_next_connection(
     run_on(loop, main())
 
 
-@pytest.mark.parametrize("part", ["connect", "read", "total"])
+@pytest.mark.parametrize("part", ["connect", "read", "total", "pool"])
 @pytest.mark.parametrize("seconds", [0, -1, -math.inf, math.nan])
 def test_a_timeout_that_is_no_time_is_a_mistake(loop: str, part: str, seconds: float) -> None:
     with pytest.raises(ValueError, match=f"Timeout {part}"):
