@@ -26,6 +26,7 @@ class Names:
         self.asked.append(host)
         if host != "only.test":
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        hints["flags"] = 0  # AI_ADDRCONFIG refuses IPv4 where only the loopback interface has an address
         return await asyncio.get_running_loop().getaddrinfo("127.0.0.1", port, **hints)
 
     async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> tuple[str, str]:
