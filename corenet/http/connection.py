@@ -363,7 +363,9 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._leave()
         self._arm(self.loop.time() + HTTP_CLOSE_TIMEOUT)
-        self.transport.close()
+        if not self.transport.is_closing():
+            # A second close of asyncio's TLS transport loses its connection: abort would raise AttributeError.
+            self.transport.close()
 
     def abort(self) -> None:
         """Close at once with a reset, so that the server notices at once. Queued data is dropped."""

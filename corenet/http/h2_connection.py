@@ -451,7 +451,9 @@ class Multiplexed(asyncio.BufferedProtocol):
         self._flush()
         self.state = _CLOSE[self.state]
         self._arm(self.loop.time() + HTTP_CLOSE_TIMEOUT)
-        self.transport.close()
+        if not self.transport.is_closing():
+            # A second close of asyncio's TLS transport loses its connection: abort would raise AttributeError.
+            self.transport.close()
 
     def abort(self) -> None:
         """Close at once with a TCP reset; unsent data is dropped."""
