@@ -3,25 +3,21 @@
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
+from corenet.http.h2_frames cimport FrameHead
+from corenet.http.h2_messages cimport Messages
 from corenet.http.hpack cimport HpackDecoder, HpackEncoder, Octets
 
 
-cdef class H2Stream:
+cdef class H2Stream(Messages):
     cdef uint32_t number
     cdef int state
-    cdef bytes method               # of the request
     cdef bint surfaced              # the user has got an event of it
     # receiving
     cdef int64_t receive_window     # what the peer may still send
     cdef int64_t unacknowledged     # received, not yet consumed by the user
     cdef int64_t credit             # consumed, not yet announced to the peer
-    cdef int64_t length_left        # of the Content-Length, -1 without one
-    cdef bint head_received, no_body
-    cdef int informational
     # sending
     cdef int64_t send_window        # what we may still send
-    cdef int64_t send_left          # of our own Content-Length, -1 without one
-    cdef bint head_sent, no_body_sent
     cdef bint finished              # the user has given the end, which may still be queued
     cdef list queue                 # bytes that wait for a window
     cdef Py_ssize_t queue_at        # bytes of the first that were sent
@@ -58,7 +54,7 @@ cdef class H2Connection:
     cdef bytearray block
     # limits
     cdef Py_ssize_t max_head
-    cdef int max_streams, max_informational
+    cdef int max_streams
     cdef Py_ssize_t table_size
     cdef int64_t window_target, connection_target
     cdef double control_budget, reset_budget, clock
@@ -88,7 +84,7 @@ cdef class H2Connection:
     cdef int begin_data(self, const uint8_t *p, Py_ssize_t length, int flags, uint32_t number, list events) except -1
     cdef int deliver(self, H2Stream stream, const uint8_t *p, Py_ssize_t n, Py_ssize_t room, list events) except -1
     cdef int finish_body(self) except -1
-    cdef int frame(self, int kind, int flags, uint32_t number, const uint8_t *p, Py_ssize_t n, list events) except -1
+    cdef int frame(self, const FrameHead *head, const uint8_t *p, list events) except -1
     cdef int begin_block(self, int flags, uint32_t number, const uint8_t *p, Py_ssize_t n, list events) except -1
     cdef int end_block(self, int flags, uint32_t number, const uint8_t *p, Py_ssize_t n, list events) except -1
     cdef int on_settings(self, int flags, const uint8_t *p, Py_ssize_t n, list events) except -1
@@ -96,10 +92,6 @@ cdef class H2Connection:
     cdef int on_goaway(self, const uint8_t *p, Py_ssize_t n, list events) except -1
     cdef int late(self, uint32_t number) except -1
     cdef bint is_idle(self, uint32_t number) noexcept
-    cdef str read_request(self, H2Stream stream, list fields, bint end, list events)
-    cdef str read_response(self, H2Stream stream, list fields, bint end, list events)
-    cdef str read_trailers(self, list fields)
-    cdef int join_cookies(self, list fields) except -1
     cdef int received_end(self, H2Stream stream, list trailers, list events) except -1
     cdef int stream_error(self, H2Stream stream, int code, str reason, list events) except -1
     cdef int refuse(self, uint32_t number, int code) except -1
@@ -111,11 +103,7 @@ cdef class H2Connection:
     cdef int begin(self) except -1
     cdef int open_connection_window(self) except -1
     cdef int ended_well(self) except -1
-    cdef int add_pseudo(self, tuple field) except -1
-    cdef int add_frame(self, int kind, int flags, uint32_t number, const void *p, Py_ssize_t n) except -1
-    cdef int add_uint32(self, int kind, uint32_t number, uint32_t value) except -1
     cdef int add_block(self, H2Stream stream, list pseudo, list fields, int what, bint end) except -1
-    cdef int add_field(self, H2Stream stream, tuple field, int what) except -1
     cdef int sent_end(self, H2Stream stream) except -1
     cdef bint send_queued(self, H2Stream stream, list events) except -1
     cdef int pump(self, list events) except -1
