@@ -15,7 +15,7 @@ beyond them, and a message ends only when they are 0 or -1.
 
 A reader returns None or the reason why the message is malformed, which is an error of the stream (section 8.1.1). What
 we send is checked as well, and raises LocalProtocolError. The kind of each field (`h2_fields.pyx`) comes from HPACK.
-Streams, frames and windows are in `h2.pyx`.
+Streams and windows are in `h2_streams.pyx`, frames in `h2_frames.pyx`.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
