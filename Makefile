@@ -20,7 +20,8 @@
 #                     HYPOTHESIS_FACTOR times as many examples (default 10)
 #   make suites       test suites of aiohttp, anyio, uvicorn, asyncpg, websockets and httpx on both loops
 #                     [SUITES="anyio ..."] [FULL=1]
-#   make stress       the loop under stress at full size (a million connections; some three minutes)
+#   make stress       the loop under stress at full size (a million connections), and 200,000 requests of the HTTP client,
+#                     cancelled at random points, over HTTP/1.1 and HTTP/2; some fifteen minutes
 #   make valgrind     a workload of the loop under valgrind: no block of ours definitely lost
 #   make nightly      the long form of all checks (properties, fuzz, simulate, simulate-holes, worlds, mutants,
 #                     differential, suites, stress, soak, valgrind, bench), one after the other whatever fails, and a
@@ -156,7 +157,8 @@ suites: build
 
 stress: build
 	CORENET_TEST_SLOWNESS=10 CORENET_STRESS=$(or $(CORENET_STRESS),1) \
-		$(BIN)/python -m pytest -q --durations=0 tests/integration/test_loop_stress.py
+		$(BIN)/python -m pytest -q --durations=0 tests/integration/test_loop_stress.py \
+		tests/integration/test_http_crowd.py
 
 valgrind: build
 	PYTHONPATH=$(CURDIR) $(BIN)/python tests/leaks.py

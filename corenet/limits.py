@@ -403,9 +403,9 @@ HTTP2_REQUESTS = Limit(
     "Requests of a client on one connection at the same time; the server's own limit holds as well. Further requests "
     "wait for a stream."
 )
-HTTP2_PROBE_DELAY = 300
-"""milliseconds: Requests to an origin whose protocol is not known wait this long for the first connection, because they
-may share it. A shorter time opens connections for nothing; a longer one delays requests while that one is slow."""
+HTTP2_UNPROCESSED_REPEATS = 3
+"""repeats: A request that the server has not processed is sent again up to this often (RFC 9113 section 8.7). One
+repeat is not enough: a GOAWAY may follow a stream that was refused because the server's limit was not known yet."""
 HTTP2_SETTLE_SECONDS = 1
 """seconds: A connection that was idle for longer must have no input waiting when a request begins on it, because it may
 be the server's end of the connection. Before that it may be the rest of a response that was cancelled."""

@@ -31,6 +31,7 @@ from corenet.http.response import Response, StreamedResponse
 from corenet.http.trace import DONE, FAILED, STARTED, Trace, report
 from corenet.http.upload import Upload, prepare_body
 from corenet.limits import (
+    HTTP2_UNPROCESSED_REPEATS,
     HTTP_BODY_SIZE,
     HTTP_CLOSE_TIMEOUT,
     HTTP_DECODE_SLICE_BYTES,
@@ -539,18 +540,17 @@ class HttpClient:
     def _may_repeat(self, slot: PoolSlot, call: RequestState, error: BaseException) -> bool:
         """Whether this was the keep-alive race: the server closed while the request was in flight (RFC 9112 9.3.1).
 
-        Or the server has said that it did not process the request.
+        Or the server has said that it did not process the request (RFC 9113 section 8.7), whatever its method is.
         """
-        if (
-            not isinstance(error, ServerDisconnected)
-            or error.received
-            or isinstance(call.body, Upload)
-            or call.repeated
-            or not (error.unprocessed or (slot.reused and call.method in _IDEMPOTENT))
-        ):
+        if not isinstance(error, ServerDisconnected) or error.received or isinstance(call.body, Upload):
+            return False
+        if error.unprocessed:
+            call.unprocessed += 1
+            return call.unprocessed <= HTTP2_UNPROCESSED_REPEATS
+        if call.repeated or not slot.reused or call.method not in _IDEMPOTENT:
             return False
         call.repeated = True
-        if self._pool is not None and not error.unprocessed:
+        if self._pool is not None:
             self._pool.drop_idle(call.url.origin)
         return True
 

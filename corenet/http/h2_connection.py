@@ -27,34 +27,17 @@ waits in `drain`.
 
 import asyncio
 import math
-import socket
-import struct
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
-from corenet import tls
-from corenet.http.connection import BodySender
-from corenet.http.errors import (
-    Http2Error,
-    RemoteProtocolError,
-    ResponseTooLarge,
-    ServerDisconnected,
-    TimeoutExceeded,
-)
+from corenet.http.errors import Http2Error, RemoteProtocolError, ServerDisconnected
 from corenet.http.events import Data, End, Informational, Request, Response
+from corenet.http.exchange import BodySender, ConnectionBase, ExchangeBase
 from corenet.http.h2 import CLIENT, H2Connection
 from corenet.http.h2_events import CANCEL, Drained, Goaway, SettingsReceived, StreamReset, error_name
-from corenet.http.pieces import Pieces
 from corenet.http.transitions import Transition
 from corenet.http.url import Origin
-from corenet.limits import (
-    HTTP2_CONNECTION_WINDOW,
-    HTTP2_SETTLE_SECONDS,
-    HTTP2_STREAM_WINDOW,
-    HTTP_CLOSE_TIMEOUT,
-    HTTP_READ_SIZE,
-)
-from corenet.loop.sockops import has_no_pending_input
+from corenet.limits import HTTP2_CONNECTION_WINDOW, HTTP2_SETTLE_SECONDS, HTTP2_STREAM_WINDOW
 
 __all__ = ["Exchange", "Multiplexed"]
 
@@ -65,57 +48,17 @@ _MADE = Transition("made", _STATES, {OPENING: OPEN})
 _CLOSE = Transition("close", _STATES, {OPEN: CLOSING, CLOSING: CLOSING, CLOSED: CLOSED})
 _LOST = Transition("lost", _STATES, {OPEN: CLOSED, CLOSING: CLOSED})
 
-_NO_TRAILERS = End().trailers
-_RESET = struct.pack("ii", 1, 0)
 
-
-class Exchange:
+class Exchange(ExchangeBase):
     """One request and its response on one stream; made by `Multiplexed.begin`, owned by its caller."""
 
-    __slots__ = (
-        "collecting",
-        "complete",
-        "connection",
-        "deadline",
-        "drain_waiter",
-        "error",
-        "last_activity",
-        "loop",
-        "max_body",
-        "parts",
-        "read_timeout",
-        "response",
-        "sent",
-        "size",
-        "stream",
-        "trailers",
-        "unsent",
-        "upload",
-        "waiter",
-    )
+    __slots__ = ("connection", "sent", "stream")
 
-    def __init__(
-        self, connection: "Multiplexed", collecting: bool, max_body: float, deadline: float, read_timeout: float
-    ) -> None:
+    def __init__(self, connection: "Multiplexed") -> None:
+        super().__init__(connection.loop)
         self.connection = connection
-        self.loop = connection.loop
-        self.collecting = collecting
-        self.max_body = max_body
-        self.deadline = deadline
-        self.read_timeout = read_timeout
-        self.last_activity = self.loop.time()
         self.stream = 0
-        self.complete = False
-        self.error: BaseException | None = None
-        self.response: Response | None = None
-        self.trailers = _NO_TRAILERS
-        self.parts = Pieces()
-        self.size = 0
         self.sent = False
-        self.unsent = 0
-        self.upload: BodySender | None = None
-        self.waiter: asyncio.Future[None] | None = None
-        self.drain_waiter: asyncio.Future[None] | None = None
 
     @property
     def content_coded(self) -> bool:
@@ -139,7 +82,7 @@ class Exchange:
         if body is not None:
             codec.send_data(self.stream, body, True)
         connection.flush_soon()
-        connection.watch(self)
+        connection.watch(self.due)
 
     def write_piece(self, piece: bytes) -> None:
         """Send a piece of the body.
@@ -150,8 +93,8 @@ class Exchange:
         self.last_activity = self.loop.time()
         waiting = self.connection.codec.send_data(self.stream, piece)
         self.connection.flush_soon()
-        if (waiting or self.connection.writing_paused) and self.drain_waiter is None:
-            self.drain_waiter = self.loop.create_future()
+        if waiting or self.connection.writing_paused:
+            self.must_drain()
 
     def write_end(self) -> None:
         """Send the end of the body.
@@ -165,64 +108,14 @@ class Exchange:
         self.connection.codec.send_end(self.stream)
         self.connection.flush_soon()
 
-    async def drain(self) -> None:
-        """Wait until the server's window and the transport accept more data, or the exchange ends."""
-        if self.drain_waiter is not None:
-            await self.drain_waiter
-
-    def may_send(self) -> None:
-        """Wake an upload that waits in `drain`."""
-        gate, self.drain_waiter = self.drain_waiter, None
-        if gate is not None and not gate.done():
-            gate.set_result(None)
-
     # --- the response -------------------------------------------------------------------------------------------------
 
-    async def wait(self) -> None:
-        """Wait for the end of the exchange when collecting, else for the next change.
-
-        Raises:
-            HttpError: when the exchange ended early; an exception of the request body's iterator is raised unchanged.
-            RuntimeError: when another task is waiting.
-        """
-        if self.error is not None:
-            raise self.error
-        if self.complete:
-            return
-        if self.waiter is not None:
-            raise RuntimeError("another task is reading this response")
-        self.waiter = self.loop.create_future()
-        try:
-            await self.waiter
-        finally:
-            self.waiter = None
-
-    async def wait_head(self) -> Response:
-        """Wait for the head of the final response and return it."""
-        while self.response is None:
-            await self.wait()
-        return self.response
-
-    def take_body(self) -> bytes:
-        """Return the collected body, with its content coding."""
-        return self.parts.take()
-
-    async def next_piece(self) -> bytes | None:
-        """Return the next piece of a streamed body, or None after its end."""
-        while not self.parts:
-            if self.complete and self.error is None:
-                return None
-            await self.wait()
-        piece = self.parts.pop()
+    def taken(self, piece: bytes) -> None:
         if self.size > self.max_body:
-            raise self._too_large()
+            raise self.too_large()
         if not self.complete:
             self.last_activity = self.loop.time()
             self.connection.acknowledge(self.stream, len(piece))
-        return piece
-
-    def _too_large(self) -> ResponseTooLarge:
-        return ResponseTooLarge(f"the body of the response is over the limit of {self.max_body} bytes")
 
     def receive(self, event: object) -> None:
         """Handle one event of the stream."""
@@ -234,7 +127,7 @@ class Exchange:
             self.size += len(piece)
             if self.collecting:
                 if self.size > self.max_body:
-                    self.fail(self._too_large())
+                    self.fail(self.too_large())
                 else:
                     self.connection.acknowledge(self.stream, len(piece))
                 return
@@ -254,7 +147,7 @@ class Exchange:
             if not self.connection.writing_paused:
                 self.may_send()
             return
-        self._wake(None)
+        self.wake()
 
     def _reset(self, event: StreamReset) -> None:
         if event.by_peer and event.unprocessed:
@@ -276,76 +169,20 @@ class Exchange:
 
     def abort(self) -> None:
         """End the exchange; its stream is reset unless both sides have ended it."""
-        upload, self.upload = self.upload, None
-        if upload is not None:
-            upload.stop()
+        self.stop_upload()
         self.may_send()
         self.connection.end(self)
 
-    def fail(self, error: BaseException) -> None:
-        """End the exchange; set `error` unless it already has an error or is complete."""
-        if self.error is None and not self.complete:
-            self.error = error
-        self.abort()
-        self._wake(self.error)
-
-    def _wake(self, error: BaseException | None) -> None:
-        waiter = self.waiter
-        if waiter is not None and not waiter.done():
-            if error is None:
-                waiter.set_result(None)
-            else:
-                waiter.set_exception(error)
-
-    def check_time(self, now: float) -> float:
+    def check(self, now: float) -> float:
         """Fail the exchange when a timeout has expired; return when to check again."""
         connection = self.connection
         unsent = connection.codec.unsent(self.stream) + connection.transport.get_write_buffer_size()
-        if (self.parts and not self.collecting) or (unsent and unsent != self.unsent):
-            # Not idle: our reader is slow, or the server is slow and still accepts data.
-            self.last_activity = now
-        self.unsent = unsent
-        due = min(self.deadline, self.last_activity + self.read_timeout)
-        if due > now:
-            return due
-        stalled = self.upload is not None and self.upload.waiting
-        if now >= self.deadline:
-            what = "the request took longer than its total time" + (", waiting for its body" if stalled else "")
-        elif stalled:
-            what = f"the body of the request gave nothing for {self.read_timeout:g} s"
-        else:
-            what = f"no byte moved for {self.read_timeout:g} s"
-        self.fail(
-            TimeoutExceeded(f"{connection.origin}: {what}", "response" if self.sent and not unsent else "request")
-        )
-        return math.inf
+        slow_reader = bool(self.parts) and not self.collecting
+        return self.check_time(now, connection.origin, unsent=unsent, sent=self.sent, slow_reader=slow_reader)
 
 
-class Multiplexed(asyncio.BufferedProtocol):
+class Multiplexed(ConnectionBase):
     """A client's HTTP/2 connection to one origin. Made by `connect.open_connection`, owned by the pool."""
-
-    __slots__ = (
-        "codec",
-        "descriptor",
-        "exchanges",
-        "flushing",
-        "idle_since",
-        "loop",
-        "lost",
-        "on_change",
-        "on_closed",
-        "origin",
-        "scratch",
-        "ssl_pending",
-        "state",
-        "timer",
-        "timer_due",
-        "tls_read_buffer_size",
-        "transport",
-        "writing_paused",
-    )
-
-    transport: asyncio.Transport
 
     def __init__(
         self,
@@ -357,21 +194,15 @@ class Multiplexed(asyncio.BufferedProtocol):
         max_streams: int = 1,
     ) -> None:
         self.loop = loop
-        self.origin = origin
-        self.scratch = memoryview(bytearray(HTTP_READ_SIZE)) if scratch is None else scratch
+        self.own(origin, scratch)
         # The sum of the streams' windows, so that slow readers of some streams never stop the others.
         window = min(HTTP2_CONNECTION_WINDOW.maximum, (max_streams + 1) * HTTP2_STREAM_WINDOW.default)
         self.codec = H2Connection(CLIENT, max_head=max_head, connection_window=window)
         self.state = OPENING
         self.exchanges: dict[int, Exchange] = {}
-        self.lost: asyncio.Future[None] | None = None
-        self.on_closed: Callable[[], None] | None = None
         self.on_change: Callable[[], None] | None = None
-        self.idle_since = 0.0
         self.flushing = False
         self.writing_paused = False
-        self.timer: asyncio.TimerHandle | None = None
-        self.timer_due = math.inf
 
     @property
     def is_busy(self) -> bool:
@@ -397,7 +228,9 @@ class Multiplexed(asyncio.BufferedProtocol):
 
     def begin(self, *, collecting: bool, max_body: float, deadline: float, read_timeout: float) -> Exchange:
         """Create an exchange. `deadline` is on the loop's clock, `read_timeout` in seconds; `math.inf`: none."""
-        return Exchange(self, collecting, max_body, deadline, read_timeout)
+        exchange = Exchange(self)
+        exchange.prepare(collecting, max_body, deadline, read_timeout)
+        return exchange
 
     def is_usable(self) -> bool:
         """Return whether a request may begin now; an idle connection must have no unread input."""
@@ -405,14 +238,7 @@ class Multiplexed(asyncio.BufferedProtocol):
             return False
         if self.exchanges or self.loop.time() - self.idle_since < HTTP2_SETTLE_SECONDS:
             return True
-        return self._has_no_input()
-
-    def _has_no_input(self) -> bool:
-        sock = self.transport.get_extra_info("socket")
-        if sock is None or sock.fileno() < 0 or not has_no_pending_input(sock.fileno()):
-            return False
-        tls_object = self.transport.get_extra_info("ssl_object")
-        return not (cast(Any, self.transport).get_read_buffer_size() or tls_object.pending())
+        return self.has_no_input()
 
     def acknowledge(self, stream: int, size: int) -> None:
         """Record that `size` bytes were consumed, so that the server may send as many more."""
@@ -450,19 +276,14 @@ class Multiplexed(asyncio.BufferedProtocol):
             self.codec.goaway()
         self._flush()
         self.state = _CLOSE[self.state]
-        self._arm(self.loop.time() + HTTP_CLOSE_TIMEOUT)
-        self.transport.close()
+        self.close_transport()
 
     def abort(self) -> None:
         """Close at once with a TCP reset; unsent data is dropped."""
         if self.state == CLOSED:
             return
         self.state = _CLOSE[self.state]
-        self._disarm()
-        sock = self.transport.get_extra_info("socket")
-        if sock is not None and sock.fileno() >= 0:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self.transport.abort()
+        self.reset_transport()
 
     def fail(self, error: BaseException) -> None:
         """Fail all exchanges with an error and abort the connection."""
@@ -476,13 +297,9 @@ class Multiplexed(asyncio.BufferedProtocol):
     # --- callbacks of the transport -----------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-        self.lost = self.loop.create_future()
+        super().connection_made(transport)
         self.state = _MADE[self.state]
         self.flush_soon()
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self.scratch
 
     def buffer_updated(self, nbytes: int) -> None:
         if self.state != OPEN:
@@ -519,18 +336,10 @@ class Multiplexed(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.state = _LOST[self.state]
-        self._disarm()
-        failure = tls.describe_handshake_error(exc) if exc is not None else None
-        reason = f": {failure.reason if failure else exc}" if exc is not None else ""
-        self._fail_exchanges(
-            lambda exchange: ServerDisconnected(
-                f"the connection was lost{reason}", received=exchange.response is not None
-            )
-        )
-        if self.lost is not None and not self.lost.done():
-            self.lost.set_result(None)
-        if self.on_closed is not None:
-            self.on_closed()
+        self.disarm()
+        text = self.describe_loss(exc)
+        self._fail_exchanges(lambda exchange: ServerDisconnected(text, received=exchange.response is not None))
+        self.report_closed()
 
     def pause_writing(self) -> None:
         self.writing_paused = True
@@ -541,31 +350,12 @@ class Multiplexed(asyncio.BufferedProtocol):
             if exchange.drain_waiter is not None and not self.codec.unsent(exchange.stream):
                 exchange.may_send()
 
-    # --- timeouts -----------------------------------------------------------------------------------------------------
-
-    def watch(self, exchange: Exchange) -> None:
-        """Arm the timer for the timeouts of this exchange."""
-        due = min(exchange.deadline, exchange.last_activity + exchange.read_timeout)
-        if self.timer is None or due < self.timer_due:
-            self._arm(due)
-
-    def _arm(self, due: float) -> None:
-        self._disarm()
-        if due != math.inf:
-            self.timer_due = due
-            self.timer = self.loop.call_at(due, self._on_timer)
-
-    def _disarm(self) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
-
-    def _on_timer(self) -> None:
+    def on_timer(self) -> None:
         self.timer = None
         if self.state == CLOSING:
             self.abort()
             return
         now = self.loop.time()
-        due = min((exchange.check_time(now) for exchange in list(self.exchanges.values())), default=math.inf)
+        due = min((exchange.check(now) for exchange in list(self.exchanges.values())), default=math.inf)
         if self.timer is None and self.state == OPEN:
-            self._arm(due)
+            self.arm(due)

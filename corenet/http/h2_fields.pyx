@@ -3,7 +3,7 @@
 The HPACK decoder stores the kind with each entry of its table, so a repeated field is checked once. Upper case in a
 name, control characters, blanks around a value, an unknown pseudo-header field and a pseudo-header field with a value
 outside its grammar make a message malformed: they allow request smuggling where HTTP/2 is translated to HTTP/1.1. What
-depends on other fields (order, number, `Host` against `:authority`) is checked in `h2.pyx`.
+depends on other fields (order, number, `Host` against `:authority`) is checked in `h2_messages.pyx`.
 """
 
 from libc.stdint cimport uint8_t

@@ -23,7 +23,7 @@ The slot of an HTTP/2 connection is shared. `holders` is the number of requests 
 the server allow; it is kept or dropped when the last of them releases it. share: an HTTP/2 connection was opened, or a
 request gets an idle one. An origin has at most one HTTP/2 connection that accepts requests; when it is full, requests
 wait. Without one, and unless the origin is known to support only HTTP/1.1, one connection is opened at a time, the
-`probe`. The other requests wait for it, and open their own connections after `HTTP2_PROBE_DELAY`.
+`probe`. The other requests wait for it, until their own timeouts. If it fails, the next request opens the probe.
 
 Ownership: the holder owns a slot in CONNECTING and IN_USE, with its connection; the pool owns both in SHARED, IDLE and
 CLOSING. A waiting future belongs to the caller of `acquire`; a slot given to a caller that has stopped waiting is
@@ -46,7 +46,6 @@ from corenet.http.h2_connection import Multiplexed
 from corenet.http.transitions import Transition
 from corenet.http.url import Origin
 from corenet.limits import (
-    HTTP2_PROBE_DELAY,
     HTTP2_REQUESTS,
     HTTP_KEEPALIVE_TIMEOUT,
     HTTP_MAX_CONNECTIONS,
@@ -102,7 +101,7 @@ class PoolSlot:
 class _OriginPool:
     """The slots and waiters of one origin."""
 
-    __slots__ = ("count", "has_waiters", "idle", "origin", "parallel", "probe", "probe_timer", "shared", "waiters")
+    __slots__ = ("count", "has_waiters", "idle", "origin", "parallel", "probe", "shared", "waiters")
 
     def __init__(self, origin: Origin, parallel: bool) -> None:
         self.origin = origin
@@ -112,11 +111,9 @@ class _OriginPool:
         self.shared: dict[PoolSlot, None] = {}
         self.waiters: dict[asyncio.Future[PoolSlot], None] = {}
         self.has_waiters = False
-        # `parallel`: requests may open connections concurrently. Otherwise they wait for the connection of `probe`,
-        # until `probe_timer` expires.
+        # `parallel`: requests may open connections concurrently. Otherwise they wait for the connection of `probe`.
         self.parallel = parallel
         self.probe: PoolSlot | None = None
-        self.probe_timer: asyncio.TimerHandle | None = None
 
     @property
     def needs_connection(self) -> bool:
@@ -188,7 +185,9 @@ class Pool:
         else:
             slot.state = _OPENED[slot.state]
         slot.connection = connection
-        self._end_probe(slot.group, parallel=not isinstance(connection, Multiplexed))
+        slot.group.parallel = not isinstance(connection, Multiplexed)
+        slot.group.probe = None
+        self._dispatch_all()
 
     def release(self, slot: PoolSlot, *, reusable: bool) -> None:
         """Take a slot back; with `reusable` its connection is kept for the next request.
@@ -237,7 +236,7 @@ class Pool:
                     waiter.set_exception(LocalProtocolError("the client was closed while a request waited"))
             group.waiters.clear()
             group.has_waiters = False
-            self._end_probe(group, parallel=False)
+            group.probe = None
         self.waiting_origins.clear()
         closed = [slot.connection for slot in self.idle if slot.connection is not None]
         for slot in list(self.idle):
@@ -286,22 +285,10 @@ class Pool:
             return None
         slot = PoolSlot(group)
         if not group.parallel:
-            if group.probe_timer is None:
-                end = partial(self._end_probe, group, parallel=True)
-                group.probe_timer = self.loop.call_later(HTTP2_PROBE_DELAY / 1000, end)
             group.probe = slot
         group.count += 1
         self.total += 1
         return slot
-
-    def _end_probe(self, group: _OriginPool, *, parallel: bool) -> None:
-        """A connection was opened, or the probe is slow: requests no longer wait for the probe."""
-        group.parallel = parallel
-        group.probe = None
-        if group.probe_timer is not None:
-            group.probe_timer.cancel()
-            group.probe_timer = None
-        self._dispatch_all()
 
     def _keep(self, slot: PoolSlot, connection: Connection | Multiplexed) -> bool:
         """Keep the connection for the next request; False when there is no memory for the record."""
@@ -431,5 +418,3 @@ class Pool:
         """Drop the record of an origin without slots and waiters."""
         if group.count == 0 and not group.waiters:
             self.groups.pop(group.origin, None)
-            if group.probe_timer is not None:
-                group.probe_timer.cancel()

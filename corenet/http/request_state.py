@@ -75,6 +75,7 @@ class RequestState:
         "sent_url",
         "timeout",
         "traced",
+        "unprocessed",
         "url",
         "url_text",
     )
@@ -98,6 +99,8 @@ class RequestState:
         self.connect_deadline = 0.0
         self.history: tuple[Response, ...] = ()
         self.repeated = False
+        # How often a server has said that it did not process the request.
+        self.unprocessed = 0
         # Whether the trace point for the end of the request was reported.
         self.traced = False
         self._defaults = defaults.raw

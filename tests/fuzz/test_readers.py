@@ -19,6 +19,8 @@ TARGETS = {
     "corenet/http/decode.py": ["decode"],
     "corenet/http/h1.pyx": ["h1"],
     "corenet/http/h2.pyx": ["h2"],
+    "corenet/http/h2_frames.pxd": ["h2"],
+    "corenet/http/h2_messages.pyx": ["h2"],
     "corenet/http/hpack.pyx": ["hpack", "h2"],
     "corenet/http/url.py": ["url"],
     "corenet/tls/certificate.py": ["certificate"],

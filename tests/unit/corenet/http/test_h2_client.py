@@ -7,6 +7,7 @@ GOAWAY. nginx and curl as peers are in tests/integration/test_http2_peers.py.
 import asyncio
 import os
 import random
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ from typing import Any
 import pytest
 from support.certs import Authority
 from support.h2_frames import headers
-from support.h2_peer import AHEAD, Site, h2_site
+from support.h2_peer import AHEAD, Peer, Site, h2_site
 from support.http_peer import LOOPS, run_on, serving
 from support.machines import read_table, table_of
-from support.waiting import until
+from support.waiting import turns, until
 
 from corenet import tls
 from corenet.http import (
@@ -32,7 +33,7 @@ from corenet.http import (
     h2_connection,
 )
 from corenet.http.h2_connection import Multiplexed
-from corenet.limits import HTTP2_STREAM_WINDOW
+from corenet.limits import HTTP2_STREAM_WINDOW, HTTP2_UNPROCESSED_REPEATS
 
 pytestmark = pytest.mark.parametrize("loop", sorted(LOOPS))
 
@@ -92,6 +93,56 @@ def test_requests_share_one_connection(loop: str, world: World) -> None:
             assert len(site.peers) == 1 and site.most_open > 1
             await whole(client, site)
         await until(lambda: site.up == 0, "the connection to close")
+
+    run_on(loop, main())
+
+
+@pytest.mark.parametrize("protocol", ["h2", "http/1.1"])
+def test_a_burst_to_an_unknown_origin_opens_one_connection(loop: str, authority: Authority, protocol: str) -> None:
+    """However long its handshake takes. When it turns out to be HTTP/1.1, the others are opened."""
+
+    async def main() -> None:
+        folder = authority.folder
+        server_context = tls.server_context(folder / "leaf.pem", folder / "leaf.key", alpn=(protocol,))
+        running = asyncio.get_running_loop()
+        accepted = []
+        gate = asyncio.Event()
+
+        class Http1(asyncio.Protocol):
+            def connection_made(self, transport: Any) -> None:
+                self.transport = transport
+
+            def data_received(self, data: bytes) -> None:
+                self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+        async def serve(sock: socket.socket) -> None:
+            await gate.wait()
+            site = Site()
+            await running.connect_accepted_socket(
+                lambda: Peer(site) if protocol == "h2" else Http1(), sock, ssl=server_context
+            )
+
+        def accept() -> None:
+            sock, _ = listener.accept()
+            sock.setblocking(False)
+            accepted.append(asyncio.ensure_future(serve(sock)))
+
+        listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        listener.setblocking(False)
+        running.add_reader(listener, accept)
+        context = tls.client_context(cafile=authority.cafile, alpn=tls.ALPN_HTTP2)
+        async with HttpClient(tls_context=context, limits=Limits(per_origin=4)) as client:
+            url = f"https://localhost:{listener.getsockname()[1]}/x"
+            answers = asyncio.gather(*(client.get(url) for _ in range(50)))
+            await until(lambda: accepted, "the first connection")
+            await turns(100)
+            assert len(accepted) == 1
+            gate.set()
+            assert {answer.status for answer in await answers} == {200}
+            assert len(accepted) == (1 if protocol == "h2" else 4)
+        running.remove_reader(listener)
+        listener.close()
+        await asyncio.gather(*accepted)
 
     run_on(loop, main())
 
@@ -284,7 +335,7 @@ def test_an_upload_waits_for_the_servers_window(loop: str, world: World) -> None
         async with world.site(window=65_535) as site, world.client() as client:
             await client.get(site.url + "/")
             site.peers[0].transport.pause_reading()
-            with pytest.raises(TimeoutExceeded, match="no byte moved") as caught:
+            with pytest.raises(TimeoutExceeded, match="no byte was sent or received") as caught:
                 await client.post(site.url + "/echo", pieces(), timeout=Timeout(read=0.1))
             assert caught.value.phase == "request"
             assert 65_535 <= asked <= 65_535 + 20_000
@@ -380,7 +431,7 @@ def test_times_of_one_request(loop: str, world: World) -> None:
             with pytest.raises(TimeoutExceeded, match="total time") as caught:
                 await client.get(site.url + "/hang", timeout=0.05)
             assert caught.value.phase == "response"
-            with pytest.raises(TimeoutExceeded, match="no byte moved"):
+            with pytest.raises(TimeoutExceeded, match="no byte was sent or received"):
                 await client.get(site.url + "/hang", timeout=Timeout(read=0.05))
             long = asyncio.ensure_future(client.get(site.url + "/hang"))
             with pytest.raises(TimeoutExceeded):
@@ -424,6 +475,23 @@ def test_a_goaway(loop: str, world: World) -> None:
     run_on(loop, main())
 
 
+def test_a_closing_transport_is_not_closed_again(loop: str, world: World) -> None:
+    """A second close of asyncio's TLS transport would lose its connection."""
+
+    async def main() -> None:
+        async with world.site() as site, world.client() as client:
+            await client.get(site.url + "/")
+            connection = next(iter(client._open))
+            connection.transport.close()
+            connection.close()
+            connection.abort()
+            await until(lambda: connection.is_gone, "the connection to be closed")
+            assert (await client.get(site.url + "/")).status == 200
+            await whole(client, site)
+
+    run_on(loop, main())
+
+
 def test_a_goaway_while_idle(loop: str, world: World) -> None:
     async def main() -> None:
         async with world.site() as site, world.client() as client:
@@ -438,13 +506,13 @@ def test_a_goaway_while_idle(loop: str, world: World) -> None:
     run_on(loop, main())
 
 
-def test_a_refused_stream_is_tried_once_more(loop: str, world: World) -> None:
+def test_a_refused_stream_is_tried_a_few_times(loop: str, world: World) -> None:
     async def main() -> None:
         async with world.site() as site, world.client() as client:
             await client.get(site.url + "/")
-            site.refuse = 1
+            site.refuse = HTTP2_UNPROCESSED_REPEATS
             assert (await client.post(site.url + "/echo", b"x")).body == b"x"
-            site.refuse = 2
+            site.refuse = HTTP2_UNPROCESSED_REPEATS + 1
             with pytest.raises(ServerDisconnected, match="REFUSED_STREAM") as caught:
                 await client.post(site.url + "/echo", b"x")
             assert caught.value.unprocessed and not caught.value.received

@@ -19,7 +19,6 @@ from corenet.http.errors import LocalProtocolError
 from corenet.http.h2_connection import Multiplexed
 from corenet.http.pool import Limits, Pool, PoolSlot
 from corenet.http.url import Origin
-from corenet.limits import HTTP2_PROBE_DELAY
 
 A = Origin("https", "a.example", 443)
 B = Origin("https", "b.example", 443)
@@ -552,18 +551,15 @@ def test_the_next_request_tries_when_a_connection_was_not_opened() -> None:
     assert fixture.pool.groups == {} and all(timer.cancelled for timer in fixture.loop.timers)
 
 
-def test_nobody_waits_long_for_a_slow_connection() -> None:
+def test_one_connection_is_opened_however_slow_it_is() -> None:
     fixture = shared_fixture()
     slow = probe(fixture)
-    waiting = [fixture.wait(), fixture.wait()]
-    fixture.loop.advance(HTTP2_PROBE_DELAY / 1000)
-    own = [future.result() for future in waiting]
-    assert fixture.pool.total == 3 and slow not in own
-    opened(fixture, own[0])
-    # From here on it is shared, whatever the others find.
-    assert fixture.take() is own[0]
+    waiting = [fixture.wait() for _ in range(9)]
+    fixture.loop.advance(30.0)
+    assert fixture.pool.total == 1 and not any(future.done() for future in waiting)
     opened(fixture, slow)
-    assert fixture.take() is own[0]
+    assert [future.done() for future in waiting] == [True] * 2 + [False] * 7
+    assert slow.holders == 3 and fixture.pool.total == 1
 
 
 def test_a_connection_that_is_leaving_finishes_what_it_has() -> None:
