@@ -13,6 +13,7 @@ from corenet.http.errors import (
     InvalidUrl,
     LocalProtocolError,
     NameResolutionError,
+    ProxyError,
     RedirectError,
     RemoteProtocolError,
     ResponseTooLarge,
@@ -22,6 +23,7 @@ from corenet.http.errors import (
 )
 from corenet.http.headers import Headers
 from corenet.http.pool import Limits
+from corenet.http.proxies import Proxies, Proxy
 from corenet.http.response import Response, StreamedResponse
 from corenet.http.trace import TracePoint
 from corenet.http.url import Origin, Url, parse_url
@@ -39,6 +41,9 @@ __all__ = [
     "LocalProtocolError",
     "NameResolutionError",
     "Origin",
+    "Proxies",
+    "Proxy",
+    "ProxyError",
     "RedirectError",
     "RemoteProtocolError",
     "Response",

@@ -1,6 +1,6 @@
 """The HTTPS client: requests over pooled connections of HTTP/1.1 and HTTP/2, redirects, limits.
 
-It has no cookies, proxies or retries, on purpose. The exception is the keep-alive race (RFC 9112 section 9.3.1): when a
+It has no retries, on purpose. The exception is the keep-alive race (RFC 9112 section 9.3.1): when a
 reused connection ends before any byte of the response, and the request is idempotent and can be sent again, it is sent
 once more on a new connection. A request of any method is sent once more when an HTTP/2 server has said that it did not
 process it (RFC 9113 section 8.7). Between taking a slot and releasing it, every path releases the slot, also a
@@ -9,6 +9,7 @@ cancelled one.
 
 import asyncio
 import math
+import os
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -26,8 +27,10 @@ from corenet.http.h2_connection import Exchange, Multiplexed
 from corenet.http.headers import Headers
 from corenet.http.pieces import Pieces
 from corenet.http.pool import Limits, Pool, PoolSlot
+from corenet.http.proxies import Proxies, Proxy
 from corenet.http.request_state import Body, FieldTypes, RequestState, Timeout, timeout_of
 from corenet.http.response import Response, StreamedResponse
+from corenet.http.routes import DIRECT, PoolKey, Router
 from corenet.http.trace import DONE, FAILED, STARTED, Trace, report
 from corenet.http.upload import Upload, prepare_body
 from corenet.limits import (
@@ -66,6 +69,14 @@ class HttpClient:
     ``alpn=corenet.tls.ALPN_HTTP2``. `trace` is called with every `TracePoint`. `follow_redirects` is the maximum number
     of redirects (0: they are returned). `max_body` and `max_decoded` limit a body, in bytes as sent and as decoded.
     `decode` requests gzip and deflate and decodes them.
+
+    `proxy` is the URL of a proxy, a `Proxy`, or `Proxies` for http and https; `trust_env` reads curl's environment
+    variables once, here. `unix_socket` is the path of a socket to which all connections go, `local_address` the IP
+    address from which they start.
+
+    Raises:
+        InvalidUrl: the proxy cannot be used.
+        ValueError: an argument is outside its range, or excludes another one.
     """
 
     def __init__(
@@ -83,6 +94,10 @@ class HttpClient:
         max_body: int = HTTP_BODY_SIZE.default,
         max_decoded: int = HTTP_DECODED_SIZE.default,
         max_head: int | None = None,
+        proxy: str | Proxy | Proxies | None = None,
+        trust_env: bool = False,
+        unix_socket: str | None = None,
+        local_address: str | None = None,
     ) -> None:
         self._context = tls_context
         self._http2 = http2
@@ -110,6 +125,14 @@ class HttpClient:
             self._defaults.add("Accept-Encoding", ACCEPT_ENCODING)
         self._head_cache: dict[tuple[str, str], bytes] = {}
         self._request_cache: dict[tuple[str, str], Request] = {}
+        if trust_env:
+            if proxy is not None:
+                raise ValueError("HttpClient trust_env: the environment is not read when proxy is given")
+            proxy = Proxies.from_environment(os.environ)
+        # None when every connection goes straight to its origin.
+        self._router: Router | None = None
+        if proxy is not None or unix_socket is not None or local_address is not None:
+            self._router = Router(proxy, unix_socket, local_address)
         self._keep_heads = "Connection" not in self._defaults
 
     # --- public methods -------------------------------------------------------------------------------------------
@@ -333,7 +356,7 @@ class HttpClient:
                 exchange.write_whole(self._plain_head(call, exchange))
             else:
                 codec = exchange.codec
-                head = codec.send_request(call.method_bytes, call.url.target, call.fields(), call.length)
+                head = codec.send_request(call.method_bytes, *self._target_and_fields(call), call.length)
                 if isinstance(body, bytes):
                     exchange.write_whole(head + codec.send(Data(body)) + codec.send(_END))
                 else:
@@ -355,15 +378,21 @@ class HttpClient:
         key = (call.method, call.url.text) if call.head_cacheable and call.body is None else None
         request = None if key is None else self._request_cache.get(key)
         if request is None:
-            fields = [field for field in call.fields() if field[0].lower() not in _HTTP1_ONLY]
+            target, fields = self._target_and_fields(call)
+            fields = [field for field in fields if field[0].lower() not in _HTTP1_ONLY]
             if call.length >= 0:
                 fields.append((b"content-length", b"%d" % call.length))
-            request = Request(call.method_bytes, call.url.target, fields, 20)
+            request = Request(call.method_bytes, target, fields, 20)
             if key is not None:
                 if len(self._request_cache) >= HTTP_URL_CACHE:
                     self._request_cache.clear()
                 self._request_cache[key] = request
         return request
+
+    def _target_and_fields(self, call: RequestState) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+        """Return the request target and the fields; a proxy that forwards gets its own."""
+        fields = call.fields()
+        return (call.url.target, fields) if self._router is None else self._router.request(call.url, fields)
 
     def _plain_head(self, call: RequestState, connection: Connection) -> bytes:
         """Return a request without a body. If it has no fields of its own, its bytes are cached, since they repeat."""
@@ -373,7 +402,7 @@ class HttpClient:
         if head is not None:
             codec.repeat_request(call.method_bytes)
             return head
-        head = codec.send_request(call.method_bytes, call.url.target, call.fields(), call.length)
+        head = codec.send_request(call.method_bytes, *self._target_and_fields(call), call.length)
         # With a field `Transfer-Encoding: chunked`, an empty body also has a last chunk (RFC 9112 section 7.1).
         head += codec.send(_END)
         if key is not None:
@@ -451,7 +480,10 @@ class HttpClient:
             pool = self._pool = Pool(asyncio.get_running_loop(), self._limits, http2=self._http2)
         if call.deadline == 0.0:
             call.deadline = pool.loop.time() + call.timeout.total
-        return pool.acquire(call.url.origin)
+        return pool.acquire(self._key(call))
+
+    def _key(self, call: RequestState) -> PoolKey:
+        return call.url.origin if self._router is None else self._router.key(call.url)
 
     async def _wait_for_slot(self, call: RequestState, waiting: "asyncio.Future[PoolSlot]") -> PoolSlot:
         pool = self._pool
@@ -460,10 +492,10 @@ class HttpClient:
             async with asyncio.timeout_at(call.connect_by(pool.loop.time())):
                 return await waiting
         except TimeoutError:
-            pool.cancel_acquire(call.url.origin, waiting)
+            pool.cancel_acquire(self._key(call), waiting)
             raise TimeoutExceeded(f"{call.url.origin}: no connection became free in time", "pool") from None
         except BaseException:
-            pool.cancel_acquire(call.url.origin, waiting)
+            pool.cancel_acquire(self._key(call), waiting)
             raise
 
     async def _connect(self, call: RequestState, slot: PoolSlot) -> Connection | Multiplexed:
@@ -490,6 +522,7 @@ class HttpClient:
             scratch=self._scratch,
             max_head=self._max_head,
             max_streams=self._limits.streams,
+            route=DIRECT if self._router is None else self._router.route(call.url),
         )
         if self._pool is not None:
             # From here on the slot holds the connection, and releasing the slot closes it.
@@ -549,7 +582,7 @@ class HttpClient:
             return False
         call.repeated = True
         if self._pool is not None and not error.unprocessed:
-            self._pool.drop_idle(call.url.origin)
+            self._pool.drop_idle(self._key(call))
         return True
 
 
