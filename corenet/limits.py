@@ -366,6 +366,22 @@ HTTP_URL_SIZE = 65_536
 """characters: Longer URLs are refused before they are parsed."""
 HTTP_URL_CACHE = 512
 """URLs: Parsed URLs cached by the process."""
+HTTP_COOKIE_SIZE = 4096
+"""bytes: Name and value of a cookie (RFC 6265bis section 5.6). A longer one is ignored."""
+HTTP_COOKIE_ATTRIBUTE_SIZE = 1024
+"""bytes: The value of a cookie's attribute (RFC 6265bis section 5.6). A longer attribute is ignored."""
+HTTP_COOKIE_SECONDS = 34_560_000
+"""seconds: The longest life of a cookie, 400 days (RFC 6265bis section 5.5)."""
+HTTP_COOKIES_PER_SITE = 180
+"""cookies: Of one registrable domain. RFC 6265bis section 6.1 asks for 50 at least; Chrome keeps 180."""
+HTTP_COOKIES = 3000
+"""cookies: In one jar (RFC 6265bis section 6.1). With 4 KiB each they take at most 12 MiB."""
+HTTP_COOKIE_FIELD_SIZE = 8190
+"""bytes: One Cookie field, as in curl. Servers refuse longer fields, so a site could make itself unreachable."""
+HTTP_HSTS_HOSTS = 10_000
+"""hosts: Known hosts of one HSTS store. Each host that a client visits may add itself."""
+HTTP_HSTS_SECONDS = 63_072_000
+"""seconds: The longest life of an HSTS policy, two years. A mistake must end some day."""
 
 # --- http/2 -------------------------------------------------------------------------------------------------------
 

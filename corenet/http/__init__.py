@@ -4,6 +4,7 @@
 """
 
 from corenet.http.client import HttpClient, Timeout, get
+from corenet.http.cookies import Cookie, CookieJar
 from corenet.http.errors import (
     ConnectError,
     DecodeError,
@@ -22,6 +23,7 @@ from corenet.http.errors import (
     TlsError,
 )
 from corenet.http.headers import Headers
+from corenet.http.hsts import HstsStore
 from corenet.http.pool import Limits
 from corenet.http.proxies import Proxies, Proxy
 from corenet.http.response import Response, StreamedResponse
@@ -30,8 +32,11 @@ from corenet.http.url import Origin, Url, parse_url
 
 __all__ = [
     "ConnectError",
+    "Cookie",
+    "CookieJar",
     "DecodeError",
     "Headers",
+    "HstsStore",
     "Http2Error",
     "HttpClient",
     "HttpError",

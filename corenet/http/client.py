@@ -25,6 +25,7 @@ from corenet.http.errors import LocalProtocolError, ServerDisconnected, TimeoutE
 from corenet.http.events import Data, End, Request
 from corenet.http.h2_connection import Exchange, Multiplexed
 from corenet.http.headers import Headers
+from corenet.http.hsts import HstsStore, is_verified
 from corenet.http.pieces import Pieces
 from corenet.http.pool import Limits, Pool, PoolSlot
 from corenet.http.proxies import Proxies, Proxy
@@ -47,6 +48,8 @@ from corenet.tls.default import prepared_context
 
 if TYPE_CHECKING:
     import ssl
+
+    from corenet.http.cookies import CookieJar
 
 __all__ = ["Body", "FieldTypes", "HttpClient", "Timeout", "get"]
 
@@ -72,7 +75,8 @@ class HttpClient:
 
     `proxy` is the URL of a proxy, a `Proxy`, or `Proxies` for http and https; `trust_env` reads curl's environment
     variables once, here. `unix_socket` is the path of a socket to which all connections go, `local_address` the IP
-    address from which they start.
+    address from which they start. `cookies` keeps and sends cookies, `hsts` notes which hosts want https; both may be
+    shared by clients of one thread.
 
     Raises:
         InvalidUrl: the proxy cannot be used.
@@ -98,6 +102,8 @@ class HttpClient:
         trust_env: bool = False,
         unix_socket: str | None = None,
         local_address: str | None = None,
+        cookies: "CookieJar | None" = None,
+        hsts: HstsStore | None = None,
     ) -> None:
         self._context = tls_context
         self._http2 = http2
@@ -129,6 +135,9 @@ class HttpClient:
             if proxy is not None:
                 raise ValueError("HttpClient trust_env: the environment is not read when proxy is given")
             proxy = Proxies.from_environment(os.environ)
+        self._cookies = cookies
+        self._hsts = hsts
+        self._remembers = cookies is not None or hsts is not None
         # None when every connection goes straight to its origin.
         self._router: Router | None = None
         if proxy is not None or unix_socket is not None or local_address is not None:
@@ -174,6 +183,8 @@ class HttpClient:
                 slot, exchange = await self._send(call, collecting=True)
                 try:
                     await exchange.wait()
+                    if self._remembers:
+                        self._remember(call, exchange)
                     content = exchange.take_body()
                     if exchange.content_coded and self._decode and content:
                         content = await self._decode_body(call, exchange, content)
@@ -230,6 +241,8 @@ class HttpClient:
             try:
                 head = await exchange.wait_head()
                 headers = head.headers
+                if self._remembers:
+                    self._remember(call, exchange)
                 if head.status in _REDIRECTS and self._follow(call, head.status, headers):
                     # The body is read so that the connection can be kept; one over the limit fails the request.
                     exchange.max_body = self._max_body
@@ -290,10 +303,29 @@ class HttpClient:
         body: bytes | Upload | None,
         timeout: Timeout | float | None,
     ) -> RequestState:
-        return RequestState(method, url, headers, body, timeout_of(timeout, self._timeout), self._defaults)
+        call = RequestState(method, url, headers, body, timeout_of(timeout, self._timeout), self._defaults)
+        if self._remembers:
+            if self._hsts is not None:
+                call.url = call.sent_url = self._hsts.upgrade(call.url)
+            # The field Cookie may change from one request to the next.
+            call.head_cacheable = call.head_cacheable and self._cookies is None
+        return call
 
     def _follow(self, call: RequestState, status: int, headers: Headers) -> bool:
-        return call.follow(status, headers, self._redirects, self._allow_downgrade)
+        upgrade = None if self._hsts is None else self._hsts.upgrade
+        return call.follow(status, headers, self._redirects, self._allow_downgrade, upgrade)
+
+    def _remember(self, call: RequestState, exchange: Connection | Exchange) -> None:
+        """Pass the head of the response to the stores of the client."""
+        head = exchange.response
+        if head is None:
+            return
+        if self._cookies is not None:
+            self._cookies.store(call.url, head.headers)
+        if self._hsts is not None and call.url.scheme == "https":
+            connection = exchange.connection if isinstance(exchange, Exchange) else exchange
+            if is_verified(connection.transport):
+                self._hsts.note(call.url, head.headers)
 
     # --- one exchange ---------------------------------------------------------------------------------------------
 
@@ -392,6 +424,10 @@ class HttpClient:
     def _target_and_fields(self, call: RequestState) -> tuple[bytes, list[tuple[bytes, bytes]]]:
         """Return the request target and the fields; a proxy that forwards gets its own."""
         fields = call.fields()
+        if self._cookies is not None and all(name.lower() != b"cookie" for name, _ in fields):
+            value = self._cookies.header(call.url)
+            if value:
+                fields.append((b"Cookie", value.encode("latin-1")))
         return (call.url.target, fields) if self._router is None else self._router.request(call.url, fields)
 
     def _plain_head(self, call: RequestState, connection: Connection) -> bytes:

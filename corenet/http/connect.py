@@ -141,8 +141,8 @@ async def open_connection(
 class _Negotiation(asyncio.BufferedProtocol):
     """Gives the transport to the kind of connection that ALPN has selected.
 
-    In a tunnel, `start_tls` returns in an iteration of the loop after the one in which the handshake ended. What happens
-    until then is kept here and passed on: the first bytes, at most those of that iteration's read, and the end.
+    In a tunnel, `start_tls` returns in a later iteration of the loop than the one in which the handshake ended. What
+    happens until then is kept here and passed on: the first bytes, at most those of one read, and the end.
     """
 
     def __init__(

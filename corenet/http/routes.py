@@ -17,7 +17,7 @@ _PROXY_AUTHORIZATION = b"proxy-authorization"
 
 
 class Route(NamedTuple):
-    """The way to an origin. `proxy` and `unix_socket` exclude each other; `local_address` is where connections start."""
+    """The way to an origin. `proxy` and `unix_socket` exclude each other; `local_address` is bound first."""
 
     proxy: Proxy | None = None
     unix_socket: str | None = None

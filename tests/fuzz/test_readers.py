@@ -16,6 +16,8 @@ READER = re.compile(
 TARGETS = {
     "corenet/core/framer.pyx": ["framer"],
     "corenet/http/charset.py": ["charset"],
+    "corenet/http/cookie_rules.py": ["cookies"],
+    "corenet/http/hsts.py": ["cookies"],
     "corenet/http/decode.py": ["decode"],
     "corenet/http/h1.pyx": ["h1"],
     "corenet/http/h2.pyx": ["h2"],

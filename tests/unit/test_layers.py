@@ -69,6 +69,7 @@ DOORS = {
     "hpack": set(),
     "prometheus_client": {"resolver.daemon.metrics"},
     "qh3": {"resolver.net.quic_listener", "resolver.daemon.certificates", "resolver.net.quic_client"},
+    "publicsuffixlist": {"corenet.http.public_suffixes"},
     "redis": {"resolver.cache.second"},
     "tomllib": {"resolver.daemon.config"},
     "asyncio": {"corenet", "resolver.net", "resolver.api", "resolver.addrinfo", "resolver.system", "resolver.daemon",

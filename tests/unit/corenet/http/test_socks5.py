@@ -73,9 +73,10 @@ def test_every_form_of_the_bound_address(bound: bytes) -> None:
 )
 def test_refusals(messages: list[bytes], reason: str) -> None:
     handshake = Socks5Handshake("example.org", 443, USER)
+    for message in messages[:-1]:
+        handshake.feed(message)
     with pytest.raises(ProxyError, match=reason):
-        for message in messages:
-            handshake.feed(message)
+        handshake.feed(messages[-1])
 
 
 def test_a_method_that_was_not_offered() -> None:
