@@ -9,7 +9,6 @@ cancelled one.
 
 import asyncio
 import math
-import os
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -25,13 +24,12 @@ from corenet.http.errors import LocalProtocolError, ServerDisconnected, TimeoutE
 from corenet.http.events import Data, End, Request
 from corenet.http.h2_connection import Exchange, Multiplexed
 from corenet.http.headers import Headers
-from corenet.http.hsts import HstsStore, is_verified
 from corenet.http.pieces import Pieces
 from corenet.http.pool import Limits, Pool, PoolSlot
 from corenet.http.proxies import Proxies, Proxy
-from corenet.http.request_state import Body, FieldTypes, RequestState, Timeout, timeout_of
+from corenet.http.request_state import REDIRECTS, Body, FieldTypes, RequestState, Timeout, timeout_of
 from corenet.http.response import Response, StreamedResponse
-from corenet.http.routes import DIRECT, PoolKey, Router
+from corenet.http.routes import DIRECT, PoolKey, router_of
 from corenet.http.trace import DONE, FAILED, STARTED, Trace, report
 from corenet.http.upload import Upload, prepare_body
 from corenet.limits import (
@@ -49,12 +47,13 @@ from corenet.tls.default import prepared_context
 if TYPE_CHECKING:
     import ssl
 
+    from corenet.http.cache import Cache
     from corenet.http.cookies import CookieJar
+    from corenet.http.hsts import HstsStore
 
 __all__ = ["Body", "FieldTypes", "HttpClient", "Timeout", "get"]
 
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _VERSIONS = {10: "HTTP/1.0", 11: "HTTP/1.1", 20: "HTTP/2"}
 # What a caller may say to an HTTP/1.1 connection and HTTP/2 has other means for (RFC 9113 section 8.2.2).
 _HTTP1_ONLY = frozenset(
@@ -76,7 +75,7 @@ class HttpClient:
     `proxy` is the URL of a proxy, a `Proxy`, or `Proxies` for http and https; `trust_env` reads curl's environment
     variables once, here. `unix_socket` is the path of a socket to which all connections go, `local_address` the IP
     address from which they start. `cookies` keeps and sends cookies, `hsts` notes which hosts want https; both may be
-    shared by clients of one thread.
+    shared by clients of one thread. `cache` keeps responses of whole GET requests and may be shared.
 
     Raises:
         InvalidUrl: the proxy cannot be used.
@@ -103,7 +102,8 @@ class HttpClient:
         unix_socket: str | None = None,
         local_address: str | None = None,
         cookies: "CookieJar | None" = None,
-        hsts: HstsStore | None = None,
+        hsts: "HstsStore | None" = None,
+        cache: "Cache | None" = None,
     ) -> None:
         self._context = tls_context
         self._http2 = http2
@@ -131,17 +131,11 @@ class HttpClient:
             self._defaults.add("Accept-Encoding", ACCEPT_ENCODING)
         self._head_cache: dict[tuple[str, str], bytes] = {}
         self._request_cache: dict[tuple[str, str], Request] = {}
-        if trust_env:
-            if proxy is not None:
-                raise ValueError("HttpClient trust_env: the environment is not read when proxy is given")
-            proxy = Proxies.from_environment(os.environ)
         self._cookies = cookies
         self._hsts = hsts
         self._remembers = cookies is not None or hsts is not None
-        # None when every connection goes straight to its origin.
-        self._router: Router | None = None
-        if proxy is not None or unix_socket is not None or local_address is not None:
-            self._router = Router(proxy, unix_socket, local_address)
+        self._layer = None if cache is None else cache.layer(self._request, self._redirect, self._target_and_fields)
+        self._router = router_of(proxy, trust_env, unix_socket, local_address)
         self._keep_heads = "Connection" not in self._defaults
 
     # --- public methods -------------------------------------------------------------------------------------------
@@ -179,28 +173,32 @@ class HttpClient:
         sent = body if body is None or type(body) is bytes else prepare_body(body)
         try:
             call = self._call(method, url, headers, sent, timeout)
-            while True:
-                slot, exchange = await self._send(call, collecting=True)
-                try:
-                    await exchange.wait()
-                    if self._remembers:
-                        self._remember(call, exchange)
-                    content = exchange.take_body()
-                    if exchange.content_coded and self._decode and content:
-                        content = await self._decode_body(call, exchange, content)
-                    response = self._whole(call, exchange, content)
-                except BaseException as error:
-                    self._release(slot, exchange, call, error)
-                    if self._may_repeat(slot, call, error):
-                        continue
-                    raise
-                self._release(slot, exchange, call, None)
-                if response.status not in _REDIRECTS or not self._follow(call, response.status, response.headers):
-                    return response
-                call.history += (response,)
+            return await (self._request(call) if self._layer is None else self._layer.request(call))
         finally:
             if type(sent) is Upload:
                 await sent.close()
+
+    async def _request(self, call: RequestState) -> Response:
+        """Send the request, and again after redirects."""
+        while True:
+            slot, exchange = await self._send(call, collecting=True)
+            try:
+                await exchange.wait()
+                if self._remembers:
+                    self._remember(call, exchange)
+                content = exchange.take_body()
+                if exchange.content_coded and self._decode and content:
+                    content = await self._decode_body(call, exchange, content)
+                response = self._whole(call, exchange, content)
+            except BaseException as error:
+                self._release(slot, exchange, call, error)
+                if self._may_repeat(slot, call, error):
+                    continue
+                raise
+            self._release(slot, exchange, call, None)
+            if response.status not in REDIRECTS or not self._follow(call, response.status, response.headers):
+                return response
+            call.history += (response,)
 
     def stream(
         self,
@@ -243,7 +241,9 @@ class HttpClient:
                 headers = head.headers
                 if self._remembers:
                     self._remember(call, exchange)
-                if head.status in _REDIRECTS and self._follow(call, head.status, headers):
+                if self._layer is not None:
+                    await self._layer.invalidate(call.url, call.method, head.status, headers)
+                if head.status in REDIRECTS and self._follow(call, head.status, headers):
                     # The body is read so that the connection can be kept; one over the limit fails the request.
                     exchange.max_body = self._max_body
                     kept = Response(
@@ -269,6 +269,8 @@ class HttpClient:
     async def close(self) -> None:
         """Close all connections, with a short wait for close_notify; requests in progress and later ones fail."""
         self._closed = True
+        if self._layer is not None:
+            await self._layer.close()
         if self._pool is None:
             return
         self._pool.close()
@@ -312,6 +314,10 @@ class HttpClient:
         return call
 
     def _follow(self, call: RequestState, status: int, headers: Headers) -> bool:
+        # The cache follows redirects itself.
+        return call.conditions is None and self._redirect(call, status, headers)
+
+    def _redirect(self, call: RequestState, status: int, headers: Headers) -> bool:
         upgrade = None if self._hsts is None else self._hsts.upgrade
         return call.follow(status, headers, self._redirects, self._allow_downgrade, upgrade)
 
@@ -324,8 +330,7 @@ class HttpClient:
             self._cookies.store(call.url, head.headers)
         if self._hsts is not None and call.url.scheme == "https":
             connection = exchange.connection if isinstance(exchange, Exchange) else exchange
-            if is_verified(connection.transport):
-                self._hsts.note(call.url, head.headers)
+            self._hsts.note(call.url, head.headers, connection.transport)
 
     # --- one exchange ---------------------------------------------------------------------------------------------
 

@@ -61,11 +61,11 @@ class HstsStore:
     def __len__(self) -> int:
         return len(self._hosts)
 
-    def note(self, url: Url, headers: Headers) -> None:
-        """Note the policy of a response for `url` that came over verified TLS (section 8.1: its first field only)."""
+    def note(self, url: Url, headers: Headers, transport: Any) -> None:
+        """Note the policy of a response for `url`, when the connection was verified (section 8.1: the first field)."""
         fields = headers.get_list("strict-transport-security")
         policy = parse_policy(fields[0]) if fields and url.scheme == "https" and not url.is_address else None
-        if policy is None:
+        if policy is None or not is_verified(transport):
             return
         host = url.host.rstrip(".")
         self._hosts.pop(host, None)

@@ -14,7 +14,9 @@ from corenet.http.upload import Upload
 from corenet.http.url import Url, parse_url
 from corenet.limits import HTTP_CONNECT_TIMEOUT, HTTP_READ_TIMEOUT, HTTP_TOTAL_TIMEOUT
 
-__all__ = ["Body", "FieldTypes", "RequestState", "Timeout", "timeout_of"]
+__all__ = ["REDIRECTS", "Body", "FieldTypes", "RequestState", "Timeout", "timeout_of"]
+
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 FieldTypes = Headers | Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
 Body = bytes | bytearray | memoryview | AsyncIterable[bytes] | Iterable[bytes] | None
@@ -62,6 +64,7 @@ class RequestState:
         "_defaults",
         "_extra",
         "body",
+        "conditions",
         "connect_deadline",
         "deadline",
         "head_cacheable",
@@ -96,6 +99,8 @@ class RequestState:
         self.connect_deadline = 0.0
         self.history: tuple[Response, ...] = ()
         self.repeated = False
+        # The cache's validators. Not None: the cache asks, and follows redirects itself.
+        self.conditions: list[tuple[bytes, bytes]] | None = None
         # Whether the trace point for the end of the request was reported.
         self.traced = False
         self._defaults = defaults.raw
@@ -135,6 +140,8 @@ class RequestState:
             fields.insert(0, (b"Host", self.url.host_field))
         if self.body is not None and self.length < 0 and not _frames(Headers(fields)):
             fields.append((b"Transfer-Encoding", b"chunked"))
+        if self.conditions:
+            fields += self.conditions
         return fields
 
     def follow(

@@ -5,13 +5,14 @@ made through one proxy, or with one user's credentials, never carries a request 
 Proxy-Authorization is sent to proxies only.
 """
 
+import os
 from ipaddress import ip_address
 from typing import NamedTuple
 
 from corenet.http.proxies import HTTP, Proxies, Proxy
 from corenet.http.url import Origin, Url
 
-__all__ = ["DIRECT", "PoolKey", "Route", "RoutedOrigin", "Router"]
+__all__ = ["DIRECT", "PoolKey", "Route", "RoutedOrigin", "Router", "router_of"]
 
 _PROXY_AUTHORIZATION = b"proxy-authorization"
 
@@ -38,6 +39,9 @@ class RoutedOrigin(NamedTuple):
     host: str
     port: int
     route: Route
+
+
+PoolKey = Origin | RoutedOrigin
 
 
 class Router:
@@ -82,4 +86,18 @@ class Router:
         return str(url.origin).encode("ascii") + url.target, fields
 
 
-PoolKey = Origin | RoutedOrigin
+def router_of(
+    proxy: str | Proxy | Proxies | None, trust_env: bool, unix_socket: str | None, local_address: str | None
+) -> Router | None:
+    """The router for a client's arguments, None when every connection goes straight to its origin.
+
+    Raises:
+        InvalidUrl, ValueError: as `Router`; or `trust_env` together with `proxy`.
+    """
+    if trust_env:
+        if proxy is not None:
+            raise ValueError("HttpClient trust_env: the environment is not read when proxy is given")
+        proxy = Proxies.from_environment(os.environ)
+    if proxy is None and unix_socket is None and local_address is None:
+        return None
+    return Router(proxy, unix_socket, local_address)

@@ -16,6 +16,7 @@ READER = re.compile(
 TARGETS = {
     "corenet/core/framer.pyx": ["framer"],
     "corenet/http/charset.py": ["charset"],
+    "corenet/http/cache_rules.py": ["cache"],
     "corenet/http/cookie_rules.py": ["cookies"],
     "corenet/http/hsts.py": ["cookies"],
     "corenet/http/decode.py": ["decode"],

@@ -47,8 +47,20 @@ class Clock:
         return self.now
 
 
+class Verified:
+    """What a transport says of a connection whose certificate and name were verified."""
+
+    check_hostname = True
+
+    def get_extra_info(self, name: str) -> "Verified | None":
+        return self if name == "sslcontext" else None
+
+
+VERIFIED = Verified()
+
+
 def note(store: HstsStore, url: str, *fields: str) -> None:
-    store.note(parse_url(url), Headers.of([("Strict-Transport-Security", field) for field in fields]))
+    store.note(parse_url(url), Headers.of([("Strict-Transport-Security", field) for field in fields]), VERIFIED)
 
 
 @pytest.mark.parametrize(
