@@ -188,6 +188,11 @@ class CacheStore:
         with self._locked() as database:
             return self._bytes(database), database.execute("SELECT count(*) FROM responses").fetchone()[0]
 
+    def __del__(self) -> None:
+        # Python 3.13 warns of a connection that nobody has closed.
+        if hasattr(self, "_database") and self._process == os.getpid():
+            self._database.close()
+
     def close(self) -> None:
         """Close the connection."""
         with self._locked() as database:
