@@ -366,6 +366,41 @@ HTTP_URL_SIZE = 65_536
 """characters: Longer URLs are refused before they are parsed."""
 HTTP_URL_CACHE = 512
 """URLs: Parsed URLs cached by the process."""
+HTTP_COOKIE_SIZE = 4096
+"""bytes: Name and value of a cookie (RFC 6265bis section 5.6). A longer one is ignored."""
+HTTP_COOKIE_ATTRIBUTE_SIZE = 1024
+"""bytes: The value of a cookie's attribute (RFC 6265bis section 5.6). A longer attribute is ignored."""
+HTTP_COOKIE_SECONDS = 34_560_000
+"""seconds: The longest life of a cookie, 400 days (RFC 6265bis section 5.5)."""
+HTTP_COOKIES_PER_SITE = 180
+"""cookies: Of one registrable domain. RFC 6265bis section 6.1 asks for 50 at least; Chrome keeps 180."""
+HTTP_COOKIES = 3000
+"""cookies: In one jar (RFC 6265bis section 6.1). With 4 KiB each they take at most 12 MiB."""
+HTTP_COOKIE_FIELD_SIZE = 8190
+"""bytes: One Cookie field, as in curl. Servers refuse longer fields, so a site could make itself unreachable."""
+HTTP_CACHE_BYTES = Limit(
+    64 << 20, 65_536, 1 << 40, "bytes",
+    "What a response cache stores. One response takes at most an eighth of it, so that it cannot displace all others."
+)
+HTTP_CACHE_ENTRY_BYTES = 512
+"""bytes: Counted for each stored response besides its contents, so that empty responses are bounded, too."""
+HTTP_CACHE_VARIANTS = 16
+"""responses: Stored for one URL. A server that varies by everything would fill the cache, and each look-up compares all
+of them."""
+HTTP_CACHE_VARY_FIELDS = 16
+"""fields: Named in Vary. A response that depends on more is not stored."""
+HTTP_CACHE_HEURISTIC_SECONDS = 86_400
+"""seconds: The longest freshness that is guessed from Last-Modified (RFC 9111 section 4.2.2)."""
+HTTP_CACHE_TOUCH_SECONDS = 60
+"""seconds: A hit is written down as a use when the last one is older than this. So hits do not write to the file."""
+HTTP_CACHE_BUSY_SECONDS = 1
+"""seconds: Waiting for another process that writes to the cache. After that the request does without the cache."""
+HTTP_CACHE_REVALIDATIONS = 16
+"""requests: Revalidations in the background of one client (RFC 5861 section 3)."""
+HTTP_HSTS_HOSTS = 10_000
+"""hosts: Known hosts of one HSTS store. Each host that a client visits may add itself."""
+HTTP_HSTS_SECONDS = 63_072_000
+"""seconds: The longest life of an HSTS policy, two years. A mistake must end some day."""
 
 # --- http/2 -------------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,8 @@ import corenet
 import resolver
 
 #: Packages that modules for optional integrations import.
-OPTIONAL = {"aiohttp", "granian", "gunicorn", "httpx", "prometheus_client", "pytest", "qh3", "uvicorn_worker"}
+OPTIONAL = {"aiohttp", "granian", "gunicorn", "httpx", "prometheus_client", "publicsuffixlist", "pytest", "qh3",
+            "uvicorn_worker"}
 SECONDS = 120.0
 NAME = "www.example.com"
 ADDRESS = "198.18.2.1"

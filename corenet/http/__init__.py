@@ -3,6 +3,9 @@
 `corenet.get` and `corenet.HttpClient` are defined here. The codec (`H1Codec` and its events) also works for servers.
 """
 
+from typing import TYPE_CHECKING
+
+from corenet.core import lazy_exports
 from corenet.http.client import HttpClient, Timeout, get
 from corenet.http.errors import (
     ConnectError,
@@ -13,6 +16,7 @@ from corenet.http.errors import (
     InvalidUrl,
     LocalProtocolError,
     NameResolutionError,
+    ProxyError,
     RedirectError,
     RemoteProtocolError,
     ResponseTooLarge,
@@ -22,14 +26,24 @@ from corenet.http.errors import (
 )
 from corenet.http.headers import Headers
 from corenet.http.pool import Limits
+from corenet.http.proxies import Proxies, Proxy
 from corenet.http.response import Response, StreamedResponse
 from corenet.http.trace import TracePoint
 from corenet.http.url import Origin, Url, parse_url
 
+if TYPE_CHECKING:
+    from corenet.http.cache import Cache
+    from corenet.http.cookies import Cookie, CookieJar
+    from corenet.http.hsts import HstsStore
+
 __all__ = [
+    "Cache",
     "ConnectError",
+    "Cookie",
+    "CookieJar",
     "DecodeError",
     "Headers",
+    "HstsStore",
     "Http2Error",
     "HttpClient",
     "HttpError",
@@ -39,6 +53,9 @@ __all__ = [
     "LocalProtocolError",
     "NameResolutionError",
     "Origin",
+    "Proxies",
+    "Proxy",
+    "ProxyError",
     "RedirectError",
     "RemoteProtocolError",
     "Response",
@@ -53,3 +70,12 @@ __all__ = [
     "get",
     "parse_url",
 ]
+
+# Loaded when first used: most programs need none of them.
+_LAZY = {
+    "Cache": "corenet.http.cache",
+    "Cookie": "corenet.http.cookies",
+    "CookieJar": "corenet.http.cookies",
+    "HstsStore": "corenet.http.hsts",
+}
+__getattr__, __dir__ = lazy_exports(globals(), _LAZY)

@@ -1,6 +1,6 @@
 """The HTTPS client: requests over pooled connections of HTTP/1.1 and HTTP/2, redirects, limits.
 
-It has no cookies, proxies or retries, on purpose. The exception is the keep-alive race (RFC 9112 section 9.3.1): when a
+It has no retries, on purpose. The exception is the keep-alive race (RFC 9112 section 9.3.1): when a
 reused connection ends before any byte of the response, and the request is idempotent and can be sent again, it is sent
 once more on a new connection. A request of any method is sent once more when an HTTP/2 server has said that it did not
 process it (RFC 9113 section 8.7). Between taking a slot and releasing it, every path releases the slot, also a
@@ -26,8 +26,10 @@ from corenet.http.h2_connection import Exchange, Multiplexed
 from corenet.http.headers import Headers
 from corenet.http.pieces import Pieces
 from corenet.http.pool import Limits, Pool, PoolSlot
-from corenet.http.request_state import Body, FieldTypes, RequestState, Timeout, timeout_of
+from corenet.http.proxies import Proxies, Proxy
+from corenet.http.request_state import REDIRECTS, Body, FieldTypes, RequestState, Timeout, timeout_of
 from corenet.http.response import Response, StreamedResponse
+from corenet.http.routes import DIRECT, PoolKey, router_of
 from corenet.http.trace import DONE, FAILED, STARTED, Trace, report
 from corenet.http.upload import Upload, prepare_body
 from corenet.limits import (
@@ -46,10 +48,13 @@ from corenet.tls.default import prepared_context
 if TYPE_CHECKING:
     import ssl
 
+    from corenet.http.cache import Cache
+    from corenet.http.cookies import CookieJar
+    from corenet.http.hsts import HstsStore
+
 __all__ = ["Body", "FieldTypes", "HttpClient", "Timeout", "get"]
 
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _VERSIONS = {10: "HTTP/1.0", 11: "HTTP/1.1", 20: "HTTP/2"}
 # What a caller may say to an HTTP/1.1 connection and HTTP/2 has other means for (RFC 9113 section 8.2.2).
 _HTTP1_ONLY = frozenset(
@@ -68,6 +73,15 @@ class HttpClient:
     unless they are among them; None: each request has only its own. `trace` is called with every `TracePoint`.
     `follow_redirects` is the maximum number of redirects (0: they are returned). `max_body` and `max_decoded` limit a
     body, in bytes as sent and as decoded. `decode` requests gzip and deflate and decodes them.
+
+    `proxy` is the URL of a proxy, a `Proxy`, or `Proxies` for http and https; `trust_env` reads curl's environment
+    variables once, here. `unix_socket` is the path of a socket to which all connections go, `local_address` the IP
+    address from which they start. `cookies` keeps and sends cookies, `hsts` notes which hosts want https; both may be
+    shared by clients of one thread. `cache` keeps responses of whole GET requests and may be shared.
+
+    Raises:
+        InvalidUrl: the proxy cannot be used.
+        ValueError: an argument is outside its range, or excludes another one.
     """
 
     def __init__(
@@ -85,6 +99,13 @@ class HttpClient:
         max_body: int = HTTP_BODY_SIZE.default,
         max_decoded: int = HTTP_DECODED_SIZE.default,
         max_head: int | None = None,
+        proxy: str | Proxy | Proxies | None = None,
+        trust_env: bool = False,
+        unix_socket: str | None = None,
+        local_address: str | None = None,
+        cookies: "CookieJar | None" = None,
+        hsts: "HstsStore | None" = None,
+        cache: "Cache | None" = None,
     ) -> None:
         self._context = tls_context
         self._http2 = http2
@@ -113,6 +134,11 @@ class HttpClient:
                 self._defaults.add("Accept-Encoding", ACCEPT_ENCODING)
         self._head_cache: dict[tuple[str, str], bytes] = {}
         self._request_cache: dict[tuple[str, str], Request] = {}
+        self._cookies = cookies
+        self._hsts = hsts
+        self._remembers = cookies is not None or hsts is not None
+        self._layer = None if cache is None else cache.layer(self._request, self._redirect, self._target_and_fields)
+        self._router = router_of(proxy, trust_env, unix_socket, local_address)
         self._keep_heads = "Connection" not in self._defaults
 
     # --- public methods -------------------------------------------------------------------------------------------
@@ -150,26 +176,32 @@ class HttpClient:
         sent = body if body is None or type(body) is bytes else prepare_body(body)
         try:
             call = self._call(method, url, headers, sent, timeout)
-            while True:
-                slot, exchange = await self._send(call, collecting=True)
-                try:
-                    await exchange.wait()
-                    content = exchange.take_body()
-                    if exchange.content_coded and self._decode and content:
-                        content = await self._decode_body(call, exchange, content)
-                    response = self._whole(call, exchange, content)
-                except BaseException as error:
-                    self._release(slot, exchange, call, error)
-                    if self._may_repeat(slot, call, error):
-                        continue
-                    raise
-                self._release(slot, exchange, call, None)
-                if response.status not in _REDIRECTS or not self._follow(call, response.status, response.headers):
-                    return response
-                call.history += (response,)
+            return await (self._request(call) if self._layer is None else self._layer.request(call))
         finally:
             if type(sent) is Upload:
                 await sent.close()
+
+    async def _request(self, call: RequestState) -> Response:
+        """Send the request, and again after redirects."""
+        while True:
+            slot, exchange = await self._send(call, collecting=True)
+            try:
+                await exchange.wait()
+                if self._remembers:
+                    self._remember(call, exchange)
+                content = exchange.take_body()
+                if exchange.content_coded and self._decode and content:
+                    content = await self._decode_body(call, exchange, content)
+                response = self._whole(call, exchange, content)
+            except BaseException as error:
+                self._release(slot, exchange, call, error)
+                if self._may_repeat(slot, call, error):
+                    continue
+                raise
+            self._release(slot, exchange, call, None)
+            if response.status not in REDIRECTS or not self._follow(call, response.status, response.headers):
+                return response
+            call.history += (response,)
 
     def stream(
         self,
@@ -210,7 +242,11 @@ class HttpClient:
             try:
                 head = await exchange.wait_head()
                 headers = head.headers
-                if head.status in _REDIRECTS and self._follow(call, head.status, headers):
+                if self._remembers:
+                    self._remember(call, exchange)
+                if self._layer is not None:
+                    await self._layer.invalidate(call.url, call.method, head.status, headers)
+                if head.status in REDIRECTS and self._follow(call, head.status, headers):
                     # The body is read so that the connection can be kept; one over the limit fails the request.
                     exchange.max_body = self._max_body
                     kept = Response(
@@ -236,6 +272,8 @@ class HttpClient:
     async def close(self) -> None:
         """Close all connections, with a short wait for close_notify; requests in progress and later ones fail."""
         self._closed = True
+        if self._layer is not None:
+            await self._layer.close()
         if self._pool is None:
             return
         self._pool.close()
@@ -270,10 +308,32 @@ class HttpClient:
         body: bytes | Upload | None,
         timeout: Timeout | float | None,
     ) -> RequestState:
-        return RequestState(method, url, headers, body, timeout_of(timeout, self._timeout), self._defaults)
+        call = RequestState(method, url, headers, body, timeout_of(timeout, self._timeout), self._defaults)
+        if self._remembers:
+            if self._hsts is not None:
+                call.url = call.sent_url = self._hsts.upgrade(call.url)
+            # The field Cookie may change from one request to the next.
+            call.head_cacheable = call.head_cacheable and self._cookies is None
+        return call
 
     def _follow(self, call: RequestState, status: int, headers: Headers) -> bool:
-        return call.follow(status, headers, self._redirects, self._allow_downgrade)
+        # The cache follows redirects itself.
+        return call.conditions is None and self._redirect(call, status, headers)
+
+    def _redirect(self, call: RequestState, status: int, headers: Headers) -> bool:
+        upgrade = None if self._hsts is None else self._hsts.upgrade
+        return call.follow(status, headers, self._redirects, self._allow_downgrade, upgrade)
+
+    def _remember(self, call: RequestState, exchange: Connection | Exchange) -> None:
+        """Pass the head of the response to the stores of the client."""
+        head = exchange.response
+        if head is None:
+            return
+        if self._cookies is not None:
+            self._cookies.store(call.url, head.headers)
+        if self._hsts is not None and call.url.scheme == "https":
+            connection = exchange.connection if isinstance(exchange, Exchange) else exchange
+            self._hsts.note(call.url, head.headers, connection.transport)
 
     # --- one exchange ---------------------------------------------------------------------------------------------
 
@@ -336,7 +396,7 @@ class HttpClient:
                 exchange.write_whole(self._plain_head(call, exchange))
             else:
                 codec = exchange.codec
-                head = codec.send_request(call.method_bytes, call.url.target, call.fields(), call.length)
+                head = codec.send_request(call.method_bytes, *self._target_and_fields(call), call.length)
                 if isinstance(body, bytes):
                     exchange.write_whole(head + codec.send(Data(body)) + codec.send(_END))
                 else:
@@ -358,15 +418,25 @@ class HttpClient:
         key = (call.method, call.url.text) if call.head_cacheable and call.body is None else None
         request = None if key is None else self._request_cache.get(key)
         if request is None:
-            fields = [field for field in call.fields() if field[0].lower() not in _HTTP1_ONLY]
+            target, fields = self._target_and_fields(call)
+            fields = [field for field in fields if field[0].lower() not in _HTTP1_ONLY]
             if call.length >= 0:
                 fields.append((b"content-length", b"%d" % call.length))
-            request = Request(call.method_bytes, call.url.target, fields, 20)
+            request = Request(call.method_bytes, target, fields, 20)
             if key is not None:
                 if len(self._request_cache) >= HTTP_URL_CACHE:
                     self._request_cache.clear()
                 self._request_cache[key] = request
         return request
+
+    def _target_and_fields(self, call: RequestState) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+        """Return the request target and the fields; a proxy that forwards gets its own."""
+        fields = call.fields()
+        if self._cookies is not None and all(name.lower() != b"cookie" for name, _ in fields):
+            value = self._cookies.header(call.url)
+            if value:
+                fields.append((b"Cookie", value.encode("latin-1")))
+        return (call.url.target, fields) if self._router is None else self._router.request(call.url, fields)
 
     def _plain_head(self, call: RequestState, connection: Connection) -> bytes:
         """Return a request without a body. If it has no fields of its own, its bytes are cached, since they repeat."""
@@ -376,7 +446,7 @@ class HttpClient:
         if head is not None:
             codec.repeat_request(call.method_bytes)
             return head
-        head = codec.send_request(call.method_bytes, call.url.target, call.fields(), call.length)
+        head = codec.send_request(call.method_bytes, *self._target_and_fields(call), call.length)
         # With a field `Transfer-Encoding: chunked`, an empty body also has a last chunk (RFC 9112 section 7.1).
         head += codec.send(_END)
         if key is not None:
@@ -454,7 +524,10 @@ class HttpClient:
             pool = self._pool = Pool(asyncio.get_running_loop(), self._limits, http2=self._http2)
         if call.deadline == 0.0:
             call.deadline = pool.loop.time() + call.timeout.total
-        return pool.acquire(call.url.origin)
+        return pool.acquire(self._key(call))
+
+    def _key(self, call: RequestState) -> PoolKey:
+        return call.url.origin if self._router is None else self._router.key(call.url)
 
     async def _wait_for_slot(self, call: RequestState, waiting: "asyncio.Future[PoolSlot]") -> PoolSlot:
         pool = self._pool
@@ -463,10 +536,10 @@ class HttpClient:
             async with asyncio.timeout_at(call.pool_by(pool.loop.time())):
                 return await waiting
         except TimeoutError:
-            pool.cancel_acquire(call.url.origin, waiting)
+            pool.cancel_acquire(self._key(call), waiting)
             raise TimeoutExceeded(f"{call.url.origin}: no connection became free in time", "pool") from None
         except BaseException:
-            pool.cancel_acquire(call.url.origin, waiting)
+            pool.cancel_acquire(self._key(call), waiting)
             raise
 
     async def _connect(self, call: RequestState, slot: PoolSlot) -> Connection | Multiplexed:
@@ -493,6 +566,7 @@ class HttpClient:
             scratch=self._scratch,
             max_head=self._max_head,
             max_streams=self._limits.streams,
+            route=DIRECT if self._router is None else self._router.route(call.url),
         )
         if self._pool is not None:
             # From here on the slot holds the connection, and releasing the slot closes it.
@@ -551,7 +625,7 @@ class HttpClient:
             return False
         call.repeated = True
         if self._pool is not None:
-            self._pool.drop_idle(call.url.origin)
+            self._pool.drop_idle(self._key(call))
         return True
 
 

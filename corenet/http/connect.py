@@ -2,7 +2,8 @@
 
 The steps are separate, instead of one `create_connection(host)`, so that the trace and the error say which step took
 the time or failed. Names are resolved by the loop's `getaddrinfo`, so an installed resolver is used. Attempts follow
-RFC 8305: families interleaved, a new attempt every 250 ms, and no attempt is cancelled before one has succeeded.
+RFC 8305: families interleaved, a new attempt every 250 ms, and no attempt is cancelled before one has succeeded. A
+`Route` leads through a proxy, whose tunnel `corenet.http.tunnel` opens, to a Unix socket, or from a local address.
 """
 
 import asyncio
@@ -18,9 +19,11 @@ from corenet import tls
 from corenet.http.connection import Connection
 from corenet.http.errors import ConnectError, NameResolutionError, TimeoutExceeded, TlsError
 from corenet.http.h2_connection import Multiplexed
+from corenet.http.routes import DIRECT, Route
 from corenet.http.trace import DONE, FAILED, STARTED, Trace, report
+from corenet.http.tunnel import ProxyStream, open_tunnel, proxy_context
 from corenet.http.url import Origin
-from corenet.limits import HTTP_CLOSE_TIMEOUT, HTTP_CONNECTION_ATTEMPT_DELAY
+from corenet.limits import HTTP_CLOSE_TIMEOUT, HTTP_CONNECTION_ATTEMPT_DELAY, HTTP_READ_SIZE
 from corenet.loop.connecting import race
 
 if TYPE_CHECKING:
@@ -41,6 +44,7 @@ async def open_connection(
     scratch: memoryview | None = None,
     max_head: int | None = None,
     max_streams: int = 1,
+    route: Route = DIRECT,
 ) -> Connection | Multiplexed:
     """Resolve, connect and do the TLS handshake until `deadline`; return a connection without an exchange.
 
@@ -51,12 +55,19 @@ async def open_connection(
     Raises:
         NameResolutionError: when the host has no address.
         ConnectError: when no address could be reached.
+        ProxyError: when the proxy of `route` refused.
         TlsError: when the handshake failed.
         TimeoutExceeded: naming the phase that took too long.
     """
     loop = asyncio.get_running_loop()
     phase = "dns"
     timeout = deadline - loop.time()
+    proxy = route.proxy
+    tunnels = proxy is not None and not route.forwards(origin.scheme)
+    # What we connect to: the proxy, or the origin.
+    hop, literal = (origin, is_address) if proxy is None else (proxy.origin, proxy.is_address)
+    if proxy is not None and proxy.secure and not tunnels:
+        context = partial(proxy_context, proxy)
     if timeout <= 0:
         raise TimeoutExceeded(f"{origin}: no time was left to open a connection", "connect")
 
@@ -65,25 +76,36 @@ async def open_connection(
 
     try:
         async with asyncio.timeout_at(deadline if deadline != math.inf else None):
-            if is_address:
-                family = socket.AF_INET6 if ":" in origin.host else socket.AF_INET
-                addresses: list[_Address] = [(family, (origin.host, origin.port))]
+            if route.unix_socket is not None:
+                addresses: list[_Address] = [(socket.AF_UNIX, route.unix_socket)]
+            elif literal:
+                addresses = [(socket.AF_INET6 if ":" in hop.host else socket.AF_INET, (hop.host, hop.port))]
             else:
-                point(STARTED, host=origin.host)
-                addresses = await _resolve(loop, origin)
+                point(STARTED, host=hop.host)
+                addresses = await _resolve(loop, hop)
                 point(DONE, addresses=",".join(address[0] for _, address in addresses))
             phase = "connect"
-            point(STARTED, host=origin.host, port=origin.port)
-            sock = await _connect_any(loop, origin, addresses)
+            point(STARTED, host=hop.host, port=hop.port)
+            sock = await _connect_any(loop, hop, addresses, route.local_address)
             negotiation = _Negotiation(loop, origin, scratch, max_head, max_streams)
+            stream = ProxyStream(loop) if tunnels else None
             try:
-                point(DONE, address=sock.getpeername()[0])
+                point(DONE, address=route.unix_socket or sock.getpeername()[0])
+                if stream is not None:
+                    phase = "proxy"
+                    point(STARTED, proxy=str(proxy))
+                    await _open_tunnel(loop, stream, sock, route, origin, is_address, timeout, max_head)
+                    point(DONE)
                 if context is None:
-                    await loop.create_connection(lambda: negotiation, sock=sock)
+                    if stream is None:
+                        await loop.create_connection(lambda: negotiation, sock=sock)
+                    else:
+                        stream.hand_over(negotiation)
                     return negotiation.connection()
                 phase = "tls"
-                point(STARTED, name=origin.host)
-                await _secure(loop, negotiation, sock, await context(), timeout)
+                name = origin.host if tunnels else hop.host
+                point(STARTED, name=name)
+                await _secure(loop, negotiation, sock, await context(), name, timeout, stream)
                 connection = negotiation.connection()
                 if trace is not None:
                     tls_object = connection.transport.get_extra_info("ssl_object")
@@ -96,6 +118,8 @@ async def open_connection(
             except BaseException:
                 made = negotiation.made
                 if made is None or made.lost is None:
+                    if stream is not None:
+                        await stream.discard()
                     sock.close()
                 else:
                     # The transport owns the socket. Wait until it is closed, so that the limits of the pool hold.
@@ -115,7 +139,11 @@ async def open_connection(
 
 
 class _Negotiation(asyncio.BufferedProtocol):
-    """Gives the transport to the kind of connection that ALPN has selected, before any data is received."""
+    """Gives the transport to the kind of connection that ALPN has selected.
+
+    In a tunnel, `start_tls` returns in a later iteration of the loop than the one in which the handshake ended. What
+    happens until then is kept here and passed on: the first bytes, at most those of one read, and the end.
+    """
 
     def __init__(
         self,
@@ -131,6 +159,21 @@ class _Negotiation(asyncio.BufferedProtocol):
         self.max_head = max_head
         self.max_streams = max_streams
         self.made: Connection | Multiplexed | None = None
+        self.buffer: memoryview | None = None
+        self.early = b""
+        self.end: tuple[Exception | None] | None = None
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        if self.buffer is None:
+            self.buffer = memoryview(bytearray(HTTP_READ_SIZE))
+        return self.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        assert self.buffer is not None  # get_buffer came first
+        self.early += self.buffer[:nbytes]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.end = (exc,)
 
     def connection(self) -> Connection | Multiplexed:
         """Return the connection, after `connection_made`."""
@@ -145,8 +188,19 @@ class _Negotiation(asyncio.BufferedProtocol):
             )
         else:
             self.made = Connection(self.loop, self.origin, scratch=self.scratch, max_head=self.max_head)
+            # Also with TLS to a proxy that forwards requests of http.
+            self.made.secure = tls_object is not None
         transport.set_protocol(self.made)
-        self.made.connection_made(transport)
+        made = self.made
+        made.connection_made(transport)
+        while self.early and not made.is_gone:
+            buffer = made.get_buffer(-1)
+            piece = self.early[: len(buffer)]
+            buffer[: len(piece)] = piece
+            self.early = self.early[len(piece) :]
+            made.buffer_updated(len(piece))
+        if self.end is not None and not made.is_gone:
+            made.connection_lost(*self.end)
 
 
 async def _resolve(loop: asyncio.AbstractEventLoop, origin: Origin) -> list[_Address]:
@@ -167,18 +221,27 @@ def _interleave(addresses: Sequence[_Address]) -> list[_Address]:
     return [address for pair in zip_longest(first, second) for address in pair if address is not None]
 
 
-async def _connect_any(loop: asyncio.AbstractEventLoop, origin: Origin, addresses: Sequence[_Address]) -> socket.socket:
-    """Return the first socket that connects; the others are closed."""
+async def _connect_any(
+    loop: asyncio.AbstractEventLoop, origin: Origin, addresses: Sequence[_Address], local: str | None
+) -> socket.socket:
+    """Return the first socket that connects; the others are closed. With `local` they are bound to that address."""
     failures: list[str] = []
+    if local is not None:
+        family = socket.AF_INET6 if ":" in local else socket.AF_INET
+        addresses = [address for address in addresses if address[0] == family]
+        if not addresses:
+            raise ConnectError(f"{origin.host} has no address of the family of the local address {local}")
 
     async def attempt(family: int, address: Any) -> socket.socket:
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
+            if local is not None:
+                sock.bind((local, 0))
             await loop.sock_connect(sock, address)
         except BaseException as error:
             sock.close()
             if isinstance(error, OSError):
-                failures.append(f"{address[0]}: {_why(error)}")
+                failures.append(f"{address if family == socket.AF_UNIX else address[0]}: {_why(error)}")
             raise
         return sock
 
@@ -202,23 +265,49 @@ def _unreachable(origin: Origin, failures: list[str]) -> ConnectError:
     return ConnectError(f"cannot connect to {origin.host} port {origin.port}: {'; '.join(failures)}")
 
 
+async def _open_tunnel(
+    loop: asyncio.AbstractEventLoop,
+    stream: ProxyStream,
+    sock: socket.socket,
+    route: Route,
+    origin: Origin,
+    is_address: bool,
+    timeout: float,
+    max_head: int | None,
+) -> None:
+    """Connect `stream` to the proxy, with TLS if it wants that, and open the tunnel to `origin`."""
+    proxy = route.proxy
+    assert proxy is not None  # a tunnel needs one
+    if proxy.secure:
+        await _secure(loop, stream, sock, await proxy_context(proxy), proxy.host, timeout)
+    else:
+        await loop.create_connection(lambda: stream, sock=sock)
+    host = origin.host
+    if not (is_address or proxy.resolves):
+        host = (await _resolve(loop, origin))[0][1][0]
+    await open_tunnel(stream, proxy, host, origin.port, max_head)
+
+
 async def _secure(
     loop: asyncio.AbstractEventLoop,
-    negotiation: _Negotiation,
+    protocol: asyncio.BaseProtocol,
     sock: socket.socket,
     context: "ssl.SSLContext",
+    host: str,
     timeout: float,
+    stream: ProxyStream | None = None,
 ) -> None:
-    host = negotiation.origin.host
+    """Do the handshake with `host`, on the socket or in the tunnel of `stream`, and connect `protocol`."""
+    options: dict[str, Any] = {
+        "server_hostname": host.rstrip("."),
+        "ssl_handshake_timeout": timeout if timeout != math.inf else None,
+        "ssl_shutdown_timeout": HTTP_CLOSE_TIMEOUT,
+    }
     try:
-        await loop.create_connection(
-            lambda: negotiation,
-            sock=sock,
-            ssl=context,
-            server_hostname=host.rstrip("."),
-            ssl_handshake_timeout=timeout if timeout != math.inf else None,
-            ssl_shutdown_timeout=HTTP_CLOSE_TIMEOUT,
-        )
+        if stream is None:
+            await loop.create_connection(lambda: protocol, sock=sock, ssl=context, **options)
+        else:
+            await stream.start_tls(protocol, context, options)
     except TimeoutError:
         raise
     except OSError as error:

@@ -13,6 +13,7 @@ __all__ = [
     "InvalidUrl",
     "LocalProtocolError",
     "NameResolutionError",
+    "ProxyError",
     "RedirectError",
     "RemoteProtocolError",
     "ResponseTooLarge",
@@ -85,6 +86,14 @@ class NameResolutionError(ConnectError):
     """The host name could not be resolved to an address."""
 
 
+class ProxyError(ConnectError):
+    """The proxy refused, or did not speak its protocol; `status` is its status for CONNECT, 0 without one."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class TlsError(ConnectError):
     """The TLS handshake failed; `certificate`: because of the server's certificate."""
 
@@ -94,7 +103,7 @@ class TlsError(ConnectError):
 
 
 class TimeoutExceeded(HttpError, TimeoutError):
-    """A time-out; `phase` is pool, dns, connect, tls, request or response."""
+    """A time-out; `phase` is pool, dns, connect, proxy, tls, request or response."""
 
     def __init__(self, message: str, phase: str) -> None:
         super().__init__(message)

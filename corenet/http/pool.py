@@ -43,8 +43,8 @@ from functools import partial
 from corenet.http.connection import Connection
 from corenet.http.errors import LocalProtocolError
 from corenet.http.h2_connection import Multiplexed
+from corenet.http.routes import PoolKey
 from corenet.http.transitions import Transition
-from corenet.http.url import Origin
 from corenet.limits import (
     HTTP2_REQUESTS,
     HTTP_KEEPALIVE_TIMEOUT,
@@ -103,7 +103,7 @@ class _OriginPool:
 
     __slots__ = ("count", "has_waiters", "idle", "origin", "parallel", "probe", "shared", "waiters")
 
-    def __init__(self, origin: Origin, parallel: bool) -> None:
+    def __init__(self, origin: PoolKey, parallel: bool) -> None:
         self.origin = origin
         self.count = 0
         self.idle: dict[PoolSlot, None] = {}
@@ -131,7 +131,7 @@ class Pool:
         self.limits = limits
         self.http2 = http2
         self.total = 0
-        self.groups: dict[Origin, _OriginPool] = {}
+        self.groups: dict[PoolKey, _OriginPool] = {}
         self.idle: dict[PoolSlot, None] = {}
         # Slots whose connection waits for close_notify, and the number of slots in CLOSING.
         self.closing_gracefully: dict[PoolSlot, None] = {}
@@ -140,7 +140,7 @@ class Pool:
         self.timer: asyncio.TimerHandle | None = None
         self.closing = False
 
-    def acquire(self, origin: Origin) -> "PoolSlot | asyncio.Future[PoolSlot]":
+    def acquire(self, origin: PoolKey) -> "PoolSlot | asyncio.Future[PoolSlot]":
         """Return a slot with an idle connection or the right to open one, or a future of a slot."""
         group = self.groups.get(origin)
         if group is None:
@@ -163,7 +163,7 @@ class Pool:
         self._evict_for_waiters()
         return future
 
-    def cancel_acquire(self, origin: Origin, future: "asyncio.Future[PoolSlot]") -> None:
+    def cancel_acquire(self, origin: PoolKey, future: "asyncio.Future[PoolSlot]") -> None:
         """Stop waiting. If the future already has a slot, the slot goes to the next waiter."""
         if future.done() and not future.cancelled() and future.exception() is None:
             self.release(future.result(), reusable=True)
@@ -218,7 +218,7 @@ class Pool:
         self._dispatch_all()
         self._forget(slot.group)
 
-    def drop_idle(self, origin: Origin) -> None:
+    def drop_idle(self, origin: PoolKey) -> None:
         """Close every idle connection to `origin`, after one of them turned out to be dead."""
         group = self.groups.get(origin)
         while group is not None and group.idle:

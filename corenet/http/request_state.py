@@ -4,17 +4,19 @@ Nothing here touches a connection; `corenet.http.client` sends the request. Redi
 POST is not repeated elsewhere, and credentials are sent only to the original origin.
 """
 
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from corenet.http.errors import HttpError, RedirectError
 from corenet.http.headers import Headers
 from corenet.http.response import Response
 from corenet.http.upload import Upload
-from corenet.http.url import parse_url
+from corenet.http.url import Url, parse_url
 from corenet.limits import HTTP_CONNECT_TIMEOUT, HTTP_READ_TIMEOUT, HTTP_TOTAL_TIMEOUT
 
-__all__ = ["Body", "FieldTypes", "RequestState", "Timeout", "timeout_of"]
+__all__ = ["REDIRECTS", "Body", "FieldTypes", "RequestState", "Timeout", "timeout_of"]
+
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 FieldTypes = Headers | Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
 Body = bytes | bytearray | memoryview | AsyncIterable[bytes] | Iterable[bytes] | None
@@ -64,6 +66,7 @@ class RequestState:
         "_defaults",
         "_extra",
         "body",
+        "conditions",
         "connect_deadline",
         "deadline",
         "head_cacheable",
@@ -101,6 +104,8 @@ class RequestState:
         self.repeated = False
         # How often a server has said that it did not process the request.
         self.unprocessed = 0
+        # The cache's validators. Not None: the cache asks, and follows redirects itself.
+        self.conditions: list[tuple[bytes, bytes]] | None = None
         # Whether the trace point for the end of the request was reported.
         self.traced = False
         self._defaults = defaults.raw
@@ -146,12 +151,22 @@ class RequestState:
             fields.insert(0, (b"Host", self.url.host_field))
         if self.body is not None and self.length < 0 and not _frames(Headers(fields)):
             fields.append((b"Transfer-Encoding", b"chunked"))
+        if self.conditions:
+            fields += self.conditions
         return fields
 
-    def follow(self, status: int, headers: Headers, limit: int, allow_downgrade: bool) -> bool:
+    def follow(
+        self,
+        status: int,
+        headers: Headers,
+        limit: int,
+        allow_downgrade: bool,
+        upgrade: Callable[[Url], Url] | None = None,
+    ) -> bool:
         """Change into the request that a redirect leads to; False when the redirect is not to be followed.
 
-        At limit `limit` redirects are followed (0: none), and from https to http only with `allow_downgrade`.
+        At limit `limit` redirects are followed (0: none), and from https to http only with `allow_downgrade`. `upgrade`
+        may change the target from http to https.
 
         Raises:
             RedirectError: there were too many, the Location is unusable, it leads to http, or the body was a stream.
@@ -167,6 +182,8 @@ class RequestState:
             target = self.url.join(_as_text(location[0]))
         except HttpError as error:
             raise RedirectError(f"{self.url}: a redirect to {location[0][:200]!r}: {error}") from error
+        if upgrade is not None:
+            target = upgrade(target)
         if self.url.scheme == "https" and target.scheme == "http" and not allow_downgrade:
             raise RedirectError(f"{self.url}: a redirect from https to {target} is refused")
         if (status in (301, 302) and self.method == "POST") or (status == 303 and self.method not in ("GET", "HEAD")):

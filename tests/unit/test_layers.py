@@ -71,6 +71,7 @@ DOORS = {
     "aiohttp": {"corenet.adapters.aiohttp"},
     "httpx": {"corenet.adapters.httpx"},
     "qh3": {"resolver.net.quic_listener", "resolver.daemon.certificates", "resolver.net.quic_client"},
+    "publicsuffixlist": {"corenet.http.public_suffixes"},
     "redis": {"resolver.cache.second"},
     "tomllib": {"resolver.daemon.config"},
     "asyncio": {"corenet", "resolver.net", "resolver.api", "resolver.addrinfo", "resolver.system", "resolver.daemon",

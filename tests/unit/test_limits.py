@@ -14,7 +14,7 @@ import corenet
 import corenet.limits
 import resolver.limits
 from corenet.core.framer import DelimiterFramer, FixedFramer, LengthFramer
-from corenet.http import HttpClient, Limits
+from corenet.http import Cache, HttpClient, Limits
 from corenet.http.h1 import CLIENT, H1Codec
 from corenet.http.h2 import H2Connection
 from resolver import system
@@ -84,6 +84,7 @@ def loop_places() -> Iterator[Place]:
     yield "HTTP2_REQUESTS", "Limits", lambda value: Limits(streams=value)
     yield "HTTP_BODY_SIZE", "HttpClient", lambda value: HttpClient(max_body=value)
     yield "HTTP_DECODED_SIZE", "HttpClient", lambda value: HttpClient(max_decoded=value)
+    yield "HTTP_CACHE_BYTES", "Cache", lambda value: Cache(max_bytes=value)
     yield "HTTP_MAX_REDIRECTS", "HttpClient", lambda value: HttpClient(follow_redirects=value)
     yield "HTTP_MAX_CONNECTIONS", "Limits", lambda value: Limits(connections=value)
     yield "HTTP_MAX_PER_ORIGIN", "Limits", lambda value: Limits(per_origin=value)

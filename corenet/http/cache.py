@@ -1,0 +1,308 @@
+"""The private cache of a client (RFC 9111): `Cache` is the store that clients share, `CacheLayer` the part of a client.
+
+The layer stands between the redirects and the exchange with the server, so each redirect is looked up by its own URL.
+It answers whole GET requests only. Other methods, ranges, requests with conditions of the caller's own, and streamed
+responses go past it, but what they change becomes invalid. A store that fails (a full disk, a lock that another
+process holds too long) is a store without a response: the request goes to the server and `Cache.failures` counts it.
+
+Every response of the layer says in Cache-Status (RFC 9211) where it comes from.
+"""
+
+import asyncio
+import contextlib
+import copy
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from os import PathLike, fspath
+from typing import TypeVar
+
+from corenet.http.cache_rules import (
+    Stored,
+    Use,
+    age_of,
+    cache_control,
+    choose,
+    conditions,
+    freshened,
+    invalidates,
+    may_serve_on_error,
+    may_store,
+    passes_by,
+    variant_of,
+    vary_names,
+)
+from corenet.http.cache_store import CacheStore
+from corenet.http.errors import ConnectError, HttpError, InvalidUrl, RemoteProtocolError, TimeoutExceeded, TlsError
+from corenet.http.headers import Headers
+from corenet.http.request_state import REDIRECTS, RequestState
+from corenet.http.response import Response
+from corenet.http.url import Url
+from corenet.limits import HTTP_CACHE_BYTES, HTTP_CACHE_REVALIDATIONS
+
+__all__ = ["Cache", "CacheLayer"]
+
+_Fields = list[tuple[bytes, bytes]]
+_T = TypeVar("_T")
+# When these are raised, the server could not be asked.
+_UNREACHABLE = (ConnectError, TimeoutExceeded, RemoteProtocolError)
+
+
+class Cache:
+    """A private cache for whole GET responses: in memory, or in the SQLite file `path`, which processes may share.
+
+    `max_bytes` limits what is stored, bodies as decoded. A response over an eighth of it is not stored. A cache belongs
+    to one user; responses to requests with different Authorization fields are told apart. `clock` returns the Unix time
+    in seconds. `hits` and `misses` count requests, `failures` operations of the store that failed.
+
+    Raises:
+        ValueError: `max_bytes` is outside its range, or the file is not a cache.
+        sqlite3.Error: the file cannot be opened.
+    """
+
+    def __init__(
+        self,
+        path: "str | PathLike[str] | None" = None,
+        *,
+        max_bytes: int = HTTP_CACHE_BYTES.default,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._in_memory = path is None
+        limit = HTTP_CACHE_BYTES.check(max_bytes, "Cache max_bytes")
+        self._store = CacheStore(None if path is None else fspath(path), limit)
+        self.clock = clock
+        self.hits = 0
+        self.misses = 0
+        self.failures = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes that are stored now."""
+        return self._store.size()[0]
+
+    def __len__(self) -> int:
+        return self._store.size()[1]
+
+    def clear(self) -> None:
+        """Remove every response."""
+        self._store.clear()
+
+    def close(self) -> None:
+        """Close the file. Clients that still use the cache then have none."""
+        self._store.close()
+
+    def layer(
+        self,
+        send: "Callable[[RequestState], Awaitable[Response]]",
+        redirect: "Callable[[RequestState, int, Headers], bool]",
+        request: "Callable[[RequestState], tuple[bytes, _Fields]]",
+    ) -> "CacheLayer":
+        """The cache's part in one client, see `CacheLayer`."""
+        return CacheLayer(self, send, redirect, request)
+
+    async def find(self, url: str, fields: _Fields) -> Stored | None:
+        """The stored response that a request with `fields` selects."""
+        return await self._run(lambda: self._store.find(url, fields, self.clock()))
+
+    async def put(self, url: str, stored: Stored, *, public: bool) -> bool | None:
+        """Store a response, in place of an older one; False when it is too large, None when the store fails."""
+        return await self._run(lambda: self._store.put(url, stored, public=public, now=self.clock()))
+
+    async def remove(self, urls: Iterable[str]) -> None:
+        """Remove the responses for `urls`."""
+        await self._run(lambda: self._store.remove(urls))
+
+    async def _run(self, operation: Callable[[], _T]) -> _T | None:
+        """Run an operation of the store, on a file in a thread; None when it fails."""
+        try:
+            if self._in_memory:
+                return operation()
+            return await asyncio.get_running_loop().run_in_executor(None, operation)
+        except sqlite3.Error:
+            self.failures += 1
+            return None
+
+
+class CacheLayer:
+    """The cache of one client. It owns the tasks that revalidate in the background, until `close`.
+
+    `send` sends one request without following redirects; `redirect` changes a request into its next one; `request`
+    gives the target and the fields that will be sent.
+    """
+
+    def __init__(
+        self,
+        cache: Cache,
+        send: Callable[[RequestState], Awaitable[Response]],
+        redirect: Callable[[RequestState, int, Headers], bool],
+        request: Callable[[RequestState], tuple[bytes, _Fields]],
+    ) -> None:
+        self._cache = cache
+        self._send = send
+        self._redirect = redirect
+        self._target_and_fields = request
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def request(self, call: RequestState) -> Response:
+        """Answer a request from the cache or the server, and follow redirects."""
+        call.head_cacheable = False
+        call.conditions = []
+        while True:
+            response = await self._respond(call)
+            if response.status not in REDIRECTS or not self._redirect(call, response.status, response.headers):
+                return response
+            call.history += (response,)
+
+    async def invalidate(self, url: Url, method: str, status: int, headers: Headers) -> None:
+        """Remove what an unsafe request has made invalid: its URL, and those that it names on the same origin."""
+        if not invalidates(method, status):
+            return
+        urls = [_key(url)]
+        for name in ("location", "content-location"):
+            for reference in headers.get_list(name):
+                try:
+                    target = url.join(reference)
+                except InvalidUrl:
+                    # It names nothing that could be stored.
+                    continue
+                if target.origin == url.origin:
+                    urls.append(_key(target))
+        await self._cache.remove(urls)
+
+    async def close(self) -> None:
+        """End the background tasks."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _respond(self, call: RequestState) -> Response:
+        cache = self._cache
+        _, fields = self._target_and_fields(call)
+        if passes_by(call.method, fields) or call.body is not None:
+            response = await self._send(call)
+            await self.invalidate(call.url, call.method, response.status, response.headers)
+            return response
+        asked = _asked(fields)
+        url = _key(call.url)
+        stored = None if "no-store" in asked else await cache.find(url, fields)
+        if stored is not None:
+            use = choose(stored, asked, cache.clock())
+            if use is Use.WHILE_REVALIDATING:
+                self._revalidate_later(call, url, fields, stored)
+            if use is not Use.VALIDATE:
+                cache.hits += 1
+                return self._answer(call, stored, "hit")
+        cache.misses += 1
+        if "only-if-cached" in asked:
+            headers = Headers([(b"Cache-Status", b'corenet; detail="only-if-cached"')])
+            return Response(504, "Gateway Timeout", headers, b"", url=call.url.text, history=call.history)
+        return await self._fetch(call, url, fields, asked, stored)
+
+    async def _fetch(
+        self, call: RequestState, url: str, fields: _Fields, asked: dict[str, str | None], stored: Stored | None
+    ) -> Response:
+        """Ask the server, with the validators of what is stored, and store the answer."""
+        cache = self._cache
+        call.conditions = [] if stored is None else conditions(stored)
+        validates = bool(call.conditions)
+        request_time = cache.clock()
+        try:
+            response = await self._send(call)
+        except _UNREACHABLE as error:
+            if (
+                isinstance(error, TlsError)
+                or stored is None
+                or not may_serve_on_error(stored, asked, cache.clock(), None)
+            ):
+                raise
+            return self._answer(call, stored, "hit; fwd=stale; detail=stale-if-error")
+        finally:
+            call.conditions = []
+        now = cache.clock()
+        if stored is not None and validates and response.status == 304:
+            newer = freshened(stored, response.headers, request_time, now)
+            if newer is None:
+                await cache.remove([url])
+                return await self._fetch(call, url, fields, asked, None)
+            await self._keep(url, fields, asked, newer, stored)
+            return self._answer(call, newer, "hit; fwd=stale; fwd-status=304")
+        if stored is not None and may_serve_on_error(stored, asked, now, response.status):
+            return self._answer(call, stored, f"hit; fwd=stale; fwd-status={response.status}; detail=stale-if-error")
+        received = Stored(
+            response.status,
+            response.reason,
+            response.http_version,
+            Headers(list(response.headers.raw)),
+            response.body,
+            request_time,
+            now,
+            "",
+            b"",
+        )
+        kept = await self._keep(url, fields, asked, received, stored)
+        response.headers.add(
+            "Cache-Status", f"corenet; fwd={'uri-miss' if stored is None else 'stale'}{'; stored' if kept else ''}"
+        )
+        return response
+
+    async def _keep(
+        self, url: str, fields: _Fields, asked: dict[str, str | None], received: Stored, old: Stored | None
+    ) -> bool:
+        """Store `received` if it may be stored, in place of `old`; what must not be stored replaces it as well."""
+        vary = vary_names(received.headers)
+        if vary is None or not may_store(asked, received.status, received.headers):
+            if received.status < 500 and "no-store" not in asked:
+                await self._cache.remove([url])
+            return False
+        public = "public" in cache_control(received.headers.get_list("cache-control"))
+        received.vary = vary
+        received.variant = variant_of(vary, fields, public=public)
+        if old is not None and (old.vary, old.variant) != (received.vary, received.variant):
+            await self._cache.remove([url])
+        return bool(await self._cache.put(url, received, public=public))
+
+    def _answer(self, call: RequestState, stored: Stored, how: str) -> Response:
+        headers = Headers(list(stored.headers.raw))
+        headers.set("Age", str(int(age_of(stored, self._cache.clock()))))
+        headers.add("Cache-Status", f"corenet; {how}")
+        return Response(
+            stored.status,
+            stored.reason,
+            headers,
+            stored.body,
+            url=call.url.text,
+            method=call.method,
+            http_version=stored.http_version,
+            history=call.history,
+        )
+
+    def _revalidate_later(self, call: RequestState, url: str, fields: _Fields, stored: Stored) -> None:
+        """Ask the server after the stale response was returned: once for each URL, and for a few at a time."""
+        if url in self._tasks or len(self._tasks) >= HTTP_CACHE_REVALIDATIONS:
+            return
+        later = copy.copy(call)
+        later.deadline = later.connect_deadline = 0.0
+        later.history = ()
+        task = asyncio.get_running_loop().create_task(self._revalidate(later, url, fields, stored))
+        self._tasks[url] = task
+        task.add_done_callback(lambda _: self._tasks.pop(url, None))
+
+    async def _revalidate(self, call: RequestState, url: str, fields: _Fields, stored: Stored) -> None:
+        # A failure changes nothing: the next request finds the same stale response and asks again.
+        with contextlib.suppress(HttpError):
+            await self._fetch(call, url, fields, {}, stored)
+
+
+def _key(url: Url) -> str:
+    """The URL without its fragment (RFC 9111 section 2)."""
+    return f"{url.origin}{url.target.decode('ascii')}"
+
+
+def _asked(fields: _Fields) -> dict[str, str | None]:
+    """The request's directives; without any, Pragma: no-cache is one (RFC 9111 section 5.4)."""
+    values = [value.decode("latin-1") for name, value in fields if name.lower() == b"cache-control"]
+    if not values and any(name.lower() == b"pragma" and value.strip().lower() == b"no-cache" for name, value in fields):
+        return {"no-cache": None}
+    return cache_control(values)

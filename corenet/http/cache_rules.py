@@ -1,0 +1,268 @@
+"""The rules of a private HTTP cache (RFC 9111, RFC 5861) without a store: what may be kept, for how long, for whom.
+
+No I/O and no clock; times are arguments, Unix times in seconds. A field of a response that cannot be read counts as the
+careful choice: an unreadable age or date means stale. No input raises.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from corenet.http.cookie_rules import parse_date
+from corenet.http.headers import Headers
+from corenet.limits import HTTP_CACHE_HEURISTIC_SECONDS, HTTP_CACHE_VARY_FIELDS
+
+__all__ = [
+    "Stored",
+    "Use",
+    "age_of",
+    "cache_control",
+    "choose",
+    "conditions",
+    "freshened",
+    "invalidates",
+    "lifetime_of",
+    "may_serve_on_error",
+    "may_store",
+    "parse_http_date",
+    "passes_by",
+    "variant_of",
+    "vary_names",
+]
+
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_DIRECTIVE = re.compile(rf'[ \t,]*({_TOKEN})[ \t]*(?:=[ \t]*(?:({_TOKEN})|"((?:[^"\\]|\\.)*)"))?[ \t]*(?:,|$)')
+# RFC 9110 section 5.6.7: IMF-fixdate, RFC 850, asctime.
+_DATES = re.compile(
+    r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} GMT"
+    r"|[A-Z][a-z]{5,8}, [0-9]{2}-[A-Z][a-z]{2}-[0-9]{2} [0-9:]{8} GMT"
+    r"|[A-Z][a-z]{2} [A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8} [0-9]{4}"
+)
+_DIGITS = 10
+# RFC 9110 section 15.1, without 206, which is never kept here.
+_HEURISTIC = frozenset({200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501})
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+_ERRORS = frozenset({500, 502, 503, 504})
+# A caller that sends these does the cache's work itself, or wants a part.
+_OWN = frozenset({b"range", b"if-range", b"if-none-match", b"if-modified-since", b"if-match", b"if-unmodified-since"})
+# RFC 9111 section 3.2. The body is kept as it was decoded, so the fields that describe it stay as well.
+_NOT_UPDATED = frozenset(
+    "connection keep-alive proxy-authenticate proxy-authentication-info proxy-connection te trailer transfer-encoding "
+    "upgrade content-length content-encoding content-type content-range".split()
+)
+
+
+class Use(Enum):
+    """What a stored response is good for now: nothing asked, asked afterwards, asked before."""
+
+    FRESH = 1
+    WHILE_REVALIDATING = 2
+    VALIDATE = 3
+
+
+@dataclass(slots=True)
+class Stored:
+    """A stored response. `vary` has the names of its Vary field, `variant` the hash of the request fields they name."""
+
+    status: int
+    reason: str
+    http_version: str
+    headers: Headers
+    body: bytes
+    request_time: float
+    response_time: float
+    vary: str
+    variant: bytes
+
+
+def cache_control(values: Iterable[str]) -> dict[str, str | None]:
+    """Parse Cache-Control fields into directives. What cannot be read is ignored.
+
+    A directive with two different values has the value "", which no reader takes for a number (section 4.2.1).
+    """
+    found: dict[str, str | None] = {}
+    for value in values:
+        position = 0
+        while position < len(value):
+            match = _DIRECTIVE.match(value, position)
+            if match is None:
+                following = value.find(",", position)
+                if following < 0:
+                    break
+                position = following + 1
+                continue
+            position = match.end()
+            name = match[1].lower()
+            argument = match[2] if match[3] is None else match[3]
+            found[name] = argument if found.get(name, argument) == argument else ""
+    return found
+
+
+def _seconds(directives: dict[str, str | None], name: str) -> float | None:
+    """The number of a directive, None when it is absent; an unreadable number is 0."""
+    if name not in directives:
+        return None
+    text = directives[name] or ""
+    if not (text.isascii() and text.isdigit()):
+        return 0.0
+    digits = text.lstrip("0") or "0"
+    return float(10**_DIGITS) if len(digits) > _DIGITS else float(digits)
+
+
+def parse_http_date(text: str) -> float | None:
+    """Parse one of the three forms of an HTTP date; a Unix time, None when it is none of them."""
+    return parse_date(text) if _DATES.fullmatch(text) else None
+
+
+def _only_date(headers: Headers, name: str) -> float | None:
+    values = headers.get_list(name)
+    return parse_http_date(values[0]) if len(values) == 1 else None
+
+
+def passes_by(method: str, fields: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether the cache has no part in a request: another method than GET, a range, or the caller's own conditions."""
+    return method != "GET" or any(name.lower() in _OWN for name, _ in fields)
+
+
+def invalidates(method: str, status: int) -> bool:
+    """Whether a response makes what is stored for its URL invalid (section 4.4)."""
+    return method not in _SAFE and 200 <= status < 400
+
+
+def vary_names(headers: Headers) -> str | None:
+    """The names of the Vary field, sorted; None when no other request can be answered with this response."""
+    names = sorted(set(headers.get_members("vary")))
+    if "*" in names or len(names) > HTTP_CACHE_VARY_FIELDS:
+        return None
+    return " ".join(names)
+
+
+def variant_of(vary: str, fields: Iterable[tuple[bytes, bytes]], *, public: bool = False) -> bytes:
+    """Hash of the request's fields that the response depends on; they may be secrets, so they are not kept.
+
+    Authorization always counts, except for a `public` response: users who share a cache must not see each other's.
+    """
+    names = set(vary.encode("latin-1").split())
+    if not public:
+        names.add(b"authorization")
+    sums = hashlib.sha256()
+    given: dict[bytes, list[bytes]] = {}
+    for name, value in fields:
+        given.setdefault(name.lower(), []).append(b" ".join(value.split()))
+    for name in sorted(names):
+        values = given.get(name)
+        text = b"" if values is None else b"=" + b",".join(values)
+        sums.update(b"%s %d " % (name, len(text)) + text)
+    return sums.digest()
+
+
+def may_store(asked: dict[str, str | None], status: int, headers: Headers) -> bool:
+    """Whether a private cache may keep a response to GET, and has a use for it (section 3)."""
+    said = cache_control(headers.get_list("cache-control"))
+    if "no-store" in asked or "no-store" in said or status in (206, 304) or not 200 <= status < 600:
+        return False
+    if vary_names(headers) is None:
+        return False
+    explicit = "max-age" in said or "expires" in headers or "public" in said or "private" in said
+    if not explicit and status not in _HEURISTIC:
+        return False
+    return "etag" in headers or "last-modified" in headers or lifetime_of(status, headers, 0.0) > 0
+
+
+def lifetime_of(status: int, headers: Headers, response_time: float) -> float:
+    """Seconds for which a response is fresh (section 4.2.1); s-maxage is for shared caches only."""
+    said = cache_control(headers.get_list("cache-control"))
+    max_age = _seconds(said, "max-age")
+    if max_age is not None:
+        return max_age
+    date = _only_date(headers, "date")
+    sent = response_time if date is None else date
+    if "expires" in headers:
+        expires = _only_date(headers, "expires")
+        return 0.0 if expires is None else max(0.0, expires - sent)
+    modified = _only_date(headers, "last-modified")
+    if modified is None or (status not in _HEURISTIC and "public" not in said):
+        return 0.0
+    # Section 4.2.2: a tenth of the time since it was changed.
+    return min(max(0.0, (sent - modified) / 10), float(HTTP_CACHE_HEURISTIC_SECONDS))
+
+
+def age_of(stored: Stored, now: float) -> float:
+    """The age in seconds (section 4.2.3); a clock that was set back makes nothing younger."""
+    ages = stored.headers.get_list("age")
+    text = ages[0] if ages else ""
+    given = min(float(text), 1e10) if text.isascii() and text.isdigit() and len(text) <= _DIGITS else 0.0
+    date = _only_date(stored.headers, "date")
+    apparent = 0.0 if date is None else max(0.0, stored.response_time - date)
+    corrected = given + max(0.0, stored.response_time - stored.request_time)
+    return max(apparent, corrected) + max(0.0, now - stored.response_time)
+
+
+def _lateness(stored: Stored, now: float) -> float:
+    """Seconds since the response became stale; negative while it is fresh."""
+    return age_of(stored, now) - lifetime_of(stored.status, stored.headers, stored.response_time)
+
+
+def choose(stored: Stored, asked: dict[str, str | None], now: float) -> Use:
+    """Decide what a stored response is good for, by its directives and the request's (sections 4.2.4, 5.2.1)."""
+    said = cache_control(stored.headers.get_list("cache-control"))
+    if "no-cache" in said or "no-cache" in asked:
+        return Use.VALIDATE
+    age, late = age_of(stored, now), _lateness(stored, now)
+    oldest = _seconds(asked, "max-age")
+    if oldest is not None and age > oldest:
+        return Use.VALIDATE
+    if late < 0 and -late >= (_seconds(asked, "min-fresh") or 0.0):
+        return Use.FRESH
+    if "must-revalidate" in said or "min-fresh" in asked:
+        return Use.VALIDATE
+    if "max-stale" in asked and (asked["max-stale"] is None or late <= (_seconds(asked, "max-stale") or 0.0)):
+        return Use.FRESH
+    if late < (_seconds(said, "stale-while-revalidate") or 0.0):
+        return Use.WHILE_REVALIDATING
+    return Use.VALIDATE
+
+
+def may_serve_on_error(stored: Stored, asked: dict[str, str | None], now: float, status: int | None) -> bool:
+    """Whether a stale response may stand in for an error (RFC 5861 section 4); `status` None: there was no response."""
+    if status is not None and status not in _ERRORS:
+        return False
+    said = cache_control(stored.headers.get_list("cache-control"))
+    if not {"no-cache", "must-revalidate"}.isdisjoint(said) or not {"no-cache", "max-age"}.isdisjoint(asked):
+        return False
+    late = _lateness(stored, now)
+    return any(late < (_seconds(directives, "stale-if-error") or 0.0) for directives in (said, asked))
+
+
+def conditions(stored: Stored) -> list[tuple[bytes, bytes]]:
+    """The fields that ask whether a stored response is still valid (section 4.3.1); empty when it has no validator."""
+    fields: list[tuple[bytes, bytes]] = []
+    for condition, validator in ((b"If-None-Match", "etag"), (b"If-Modified-Since", "last-modified")):
+        fields += [(condition, value.encode("latin-1")) for value in stored.headers.get_list(validator)[:1]]
+    return fields
+
+
+def freshened(
+    stored: Stored, headers: Headers, request_time: float, response_time: float
+) -> Stored | None:
+    """The stored response with the fields of a 304 (section 3.2); None when the 304 is about another representation."""
+    tag, kept = headers.get("etag"), stored.headers.get("etag")
+    if tag is not None and kept is not None and tag.removeprefix("W/") != kept.removeprefix("W/"):
+        return None
+    refused = _NOT_UPDATED.union(headers.get_members("connection"))
+    newer = [field for field in headers.raw if field[0].lower().decode("latin-1") not in refused]
+    names = {name.lower() for name, _ in newer} | {b"age"}
+    merged = Headers([field for field in stored.headers.raw if field[0].lower() not in names] + newer)
+    return Stored(
+        stored.status,
+        stored.reason,
+        stored.http_version,
+        merged,
+        stored.body,
+        request_time,
+        response_time,
+        stored.vary,
+        stored.variant,
+    )

@@ -1,0 +1,204 @@
+"""The cookie jar: the storage model of RFC 6265bis sections 5.7 and 5.8, in memory.
+
+Cookies are grouped by registrable domain (the public suffix and one label). A request is served from one group, and a
+site cannot displace the cookies of another. Bounds: the size of a cookie, the cookies of a group, the cookies in all,
+the size of the field that is sent. When a group or the jar is full, expired cookies are removed, or else a tenth: first
+cookies without Secure, then those that were not used for the longest time.
+
+Without `Secure` in the connection no Secure cookie is set, replaced or sent (section 5.7 steps 8 and 11). HttpOnly is
+kept for the program to see. SameSite has no meaning here, because every request is the program's own.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from corenet.http.cookie_rules import (
+    SetCookie,
+    default_path,
+    domain_matches,
+    parse_set_cookie,
+    path_matches,
+)
+from corenet.http.headers import Headers
+from corenet.http.public_suffixes import is_public_suffix, registrable_domain, require_list
+from corenet.http.url import Url
+from corenet.limits import HTTP_COOKIE_FIELD_SIZE, HTTP_COOKIES, HTTP_COOKIES_PER_SITE
+
+__all__ = ["Cookie", "CookieJar"]
+
+_Key = tuple[str, str, bool, str]
+
+
+@dataclass(slots=True)
+class Cookie:
+    """One cookie. `expires` is a Unix time in seconds, None: as long as the jar; `host_only`: not for subdomains."""
+
+    name: str
+    value: str = field(repr=False)
+    domain: str
+    path: str
+    expires: float | None
+    secure: bool
+    http_only: bool
+    host_only: bool
+    # Order of creation and of last use, in which cookies are sent and displaced.
+    created: int = field(default=0, repr=False)
+    used: int = field(default=0, repr=False)
+
+
+class CookieJar:
+    """The cookies of a client, or of several clients of one thread; iterating yields each `Cookie`.
+
+    `clock` returns the Unix time in seconds.
+
+    Raises:
+        ImportError: the package with the public suffix list is not installed (the extra ``cookies``).
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        require_list()
+        self._clock = clock
+        self._sites: dict[str, dict[_Key, Cookie]] = {}
+        self._size = 0
+        self._turn = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[Cookie]:
+        return iter([cookie for site in self._sites.values() for cookie in site.values()])
+
+    def clear(self) -> None:
+        """Forget all cookies."""
+        self._sites.clear()
+        self._size = 0
+
+    def store(self, url: Url, headers: Headers) -> None:
+        """Store the cookies of a response to a request for `url`."""
+        for text in headers.get_list("set-cookie"):
+            found = parse_set_cookie(text, self._clock())
+            if found is not None:
+                self._store(url, found)
+
+    def header(self, url: Url) -> str:
+        """The value of the field Cookie for a request for `url`; empty when there is no cookie for it."""
+        site = self._sites.get(registrable_domain(url.host)) if self._sites else None
+        if site is None:
+            return ""
+        now = self._clock()
+        chosen = [cookie for cookie in site.values() if _is_for(cookie, url) and not _has_expired(cookie, now)]
+        chosen.sort(key=lambda cookie: (-len(cookie.path), cookie.created))
+        parts: list[str] = []
+        size = 0
+        for cookie in chosen:
+            text = f"{cookie.name}={cookie.value}" if cookie.name else cookie.value
+            size += len(text) + 2
+            if size > HTTP_COOKIE_FIELD_SIZE:
+                break
+            self._turn += 1
+            cookie.used = self._turn
+            parts.append(text)
+        return "; ".join(parts)
+
+    def _store(self, url: Url, found: SetCookie) -> None:
+        """Section 5.7. The steps for browsing contexts and for scripts are left out."""
+        cookie = _accept(url, found)
+        if cookie is None:
+            return
+        name = registrable_domain(url.host)
+        site = self._sites.get(name, {})
+        if not cookie.secure and url.scheme != "https" and any(_is_shadowed(cookie, other) for other in site.values()):
+            return
+        key = (cookie.name, cookie.domain, cookie.host_only, cookie.path)
+        old = site.pop(key, None)
+        self._turn += 1
+        self._size -= old is not None
+        cookie.created = self._turn if old is None else old.created
+        cookie.used = self._turn
+        now = self._clock()
+        if not _has_expired(cookie, now):
+            if len(site) >= HTTP_COOKIES_PER_SITE:
+                self._displace([site], now)
+            if self._size >= HTTP_COOKIES:
+                self._displace(list(self._sites.values()), now)
+            site[key] = cookie
+            self._size += 1
+        if site:
+            self._sites[name] = site
+        else:
+            self._sites.pop(name, None)
+
+    def _displace(self, sites: list[dict[_Key, Cookie]], now: float) -> None:
+        """Make room in full sites: remove what has expired, or else the tenth that is missed least.
+
+        A tenth at a time, because finding them means looking at all.
+        """
+        places = [(site, key, cookie) for site in sites for key, cookie in site.items()]
+        removed = [place for place in places if _has_expired(place[2], now)]
+        if not removed:
+            places.sort(key=lambda place: (place[2].secure, place[2].used))
+            removed = places[: len(places) // 10]
+        for site, key, _ in removed:
+            del site[key]
+        self._size -= len(removed)
+        self._sites = {name: site for name, site in self._sites.items() if site}
+
+
+def _accept(url: Url, found: SetCookie) -> Cookie | None:
+    """The cookie as it is stored, None when `url` may not set it."""
+    secure_connection = url.scheme == "https"
+    domain = found.domain
+    if domain and not domain.isascii():
+        return None
+    if domain and is_public_suffix(domain):
+        if domain != url.host:
+            return None
+        domain = ""
+    if domain and not domain_matches(url.host, domain, url.is_address):
+        return None
+    if found.secure and not secure_connection:
+        return None
+    # Servers compare prefixes without case, so clients do (section 5.7 steps 20 to 22).
+    name = found.name.lower()
+    if name.startswith("__secure-") and not found.secure:
+        return None
+    if name.startswith("__host-") and not (found.secure and not domain and found.path == "/"):
+        return None
+    if not name and found.value.lower().startswith(("__secure-", "__host-")):
+        return None
+    return Cookie(
+        found.name,
+        found.value,
+        domain or url.host,
+        found.path or default_path(url.path),
+        found.expires,
+        found.secure,
+        found.http_only,
+        host_only=not domain,
+    )
+
+
+def _is_for(cookie: Cookie, url: Url) -> bool:
+    if cookie.secure and url.scheme != "https":
+        return False
+    if cookie.host_only:
+        if cookie.domain != url.host:
+            return False
+    elif not domain_matches(url.host, cookie.domain, url.is_address):
+        return False
+    return path_matches(url.path, cookie.path)
+
+
+def _has_expired(cookie: Cookie, now: float) -> bool:
+    return cookie.expires is not None and cookie.expires <= now
+
+
+def _is_shadowed(cookie: Cookie, other: Cookie) -> bool:
+    """Whether a cookie set without TLS would hide or replace the Secure cookie `other` (section 5.7 step 11)."""
+    return (
+        other.secure
+        and other.name == cookie.name
+        and (domain_matches(cookie.domain, other.domain, False) or domain_matches(other.domain, cookie.domain, False))
+        and path_matches(cookie.path, other.path)
+    )

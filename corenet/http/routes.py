@@ -1,0 +1,103 @@
+"""Routes: how the connections of a client reach their origins. A proxy, a Unix socket, a local address, or directly.
+
+A client without any of these has no `Router` and pays nothing. The route is a part of the pool's key, so a connection
+made through one proxy, or with one user's credentials, never carries a request that belongs to another. The field
+Proxy-Authorization is sent to proxies only.
+"""
+
+import os
+from ipaddress import ip_address
+from typing import NamedTuple
+
+from corenet.http.proxies import HTTP, Proxies, Proxy
+from corenet.http.url import Origin, Url
+
+__all__ = ["DIRECT", "PoolKey", "Route", "RoutedOrigin", "Router", "router_of"]
+
+_PROXY_AUTHORIZATION = b"proxy-authorization"
+
+
+class Route(NamedTuple):
+    """The way to an origin. `proxy` and `unix_socket` exclude each other; `local_address` is bound first."""
+
+    proxy: Proxy | None = None
+    unix_socket: str | None = None
+    local_address: str | None = None
+
+    def forwards(self, scheme: str) -> bool:
+        """Whether the proxy forwards the requests of URLs with `scheme`; otherwise it opens a tunnel to the origin."""
+        return scheme == "http" and self.proxy is not None and self.proxy.kind == HTTP
+
+
+DIRECT = Route()
+
+
+class RoutedOrigin(NamedTuple):
+    """A key of the pool: the origin and the route to it."""
+
+    scheme: str
+    host: str
+    port: int
+    route: Route
+
+
+PoolKey = Origin | RoutedOrigin
+
+
+class Router:
+    """Finds the route of each URL, and changes the requests that a proxy forwards.
+
+    Raises:
+        ValueError: the arguments exclude each other, or `local_address` is not an address.
+    """
+
+    def __init__(
+        self, proxy: str | Proxy | Proxies | None, unix_socket: str | None, local_address: str | None
+    ) -> None:
+        if unix_socket is not None and (proxy is not None or local_address is not None):
+            raise ValueError("HttpClient unix_socket: proxy and local_address cannot be used with it")
+        if local_address is not None:
+            try:
+                ip_address(local_address)
+            except ValueError:
+                raise ValueError(f"HttpClient local_address: {local_address!r} is not an IP address") from None
+        if isinstance(proxy, str):
+            proxy = Proxy(proxy)
+        self._proxies = Proxies(http=proxy, https=proxy) if isinstance(proxy, Proxy) else proxy
+        self._unix_socket = unix_socket
+        self._local_address = local_address
+
+    def route(self, url: Url) -> Route:
+        """The route of requests for `url`."""
+        proxy = None if self._proxies is None else self._proxies.find(url)
+        return Route(proxy, self._unix_socket, self._local_address)
+
+    def key(self, url: Url) -> RoutedOrigin:
+        """The pool's key of requests for `url`."""
+        return RoutedOrigin(*url.origin, self.route(url))
+
+    def request(self, url: Url, fields: list[tuple[bytes, bytes]]) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+        """The request target and fields for `url`: the absolute form for a proxy that forwards (RFC 9112 3.2.2)."""
+        route = self.route(url)
+        if route.proxy is None or not route.forwards(url.scheme):
+            return url.target, [field for field in fields if field[0].lower() != _PROXY_AUTHORIZATION]
+        if all(name.lower() != _PROXY_AUTHORIZATION for name, _ in fields):
+            fields = fields + route.proxy.authorization
+        return str(url.origin).encode("ascii") + url.target, fields
+
+
+def router_of(
+    proxy: str | Proxy | Proxies | None, trust_env: bool, unix_socket: str | None, local_address: str | None
+) -> Router | None:
+    """The router for a client's arguments, None when every connection goes straight to its origin.
+
+    Raises:
+        InvalidUrl, ValueError: as `Router`; or `trust_env` together with `proxy`.
+    """
+    if trust_env:
+        if proxy is not None:
+            raise ValueError("HttpClient trust_env: the environment is not read when proxy is given")
+        proxy = Proxies.from_environment(os.environ)
+    if proxy is None and unix_socket is None and local_address is None:
+        return None
+    return Router(proxy, unix_socket, local_address)

@@ -1,0 +1,344 @@
+"""The client with a cache: fresh, validated, stale and invalidated responses, and what the server is asked."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.http_peer import LOOPS, Peer, Server, run_on, serving, until
+
+from corenet.http import Cache, HttpClient, Response, ServerDisconnected
+
+pytestmark = pytest.mark.parametrize("loop", sorted(LOOPS))
+
+
+class Clock:
+    now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Script:
+    """Answers with the next of `answers`, the last one again and again; None closes the connection."""
+
+    def __init__(self, *answers: str | None) -> None:
+        self.answers = list(answers)
+        self.asked: list[tuple[str, dict[str, str]]] = []
+
+    async def serve(self, peer: Peer) -> None:
+        while True:
+            line, fields, _ = await peer.request()
+            self.asked.append((line, fields))
+            answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+            if answer is None:
+                return
+            await peer.send(answer.encode())
+
+
+def answer(*fields: str, status: str = "200 OK", body: str = "body") -> str:
+    lines = [f"HTTP/1.1 {status}", *fields]
+    if status[:3] not in ("304", "204"):
+        lines.append(f"Content-Length: {len(body)}")
+        return "\r\n".join([*lines, "", body])
+    return "\r\n".join([*lines, "", ""])
+
+
+FRESH = "Cache-Control: max-age=10"
+Use = Callable[[HttpClient, Server, Cache, Clock], Any]
+
+
+def play(loop: str, script: Script, use: Use, *, path: Path | None = None) -> None:
+    async def main() -> None:
+        clock = Clock()
+        cache = Cache(path, clock=clock)
+        async with serving(script.serve) as server, HttpClient(cache=cache) as client:
+            await use(client, server, cache, clock)
+        cache.close()
+
+    run_on(loop, main())
+
+
+def how(response: Response) -> str | None:
+    return response.headers.get("cache-status")
+
+
+@pytest.mark.parametrize("file", [False, True])
+def test_a_fresh_response_is_not_asked_for_again(loop: str, tmp_path: Path, file: bool) -> None:
+    script = Script(answer(FRESH, body="one"), answer(FRESH, body="two"))
+
+    async def use(client: HttpClient, server: Server, cache: Cache, clock: Clock) -> None:
+        first = await client.get(server.url + "/a#x")
+        clock.now += 9
+        second = await client.get(server.url + "/a#y")
+        assert first.body == second.body == b"one" and len(script.asked) == 1
+        assert how(first) == "corenet; fwd=uri-miss; stored" and how(second) == "corenet; hit"
+        assert second.headers["age"] == "9" and "age" not in first.headers and second.url == server.url + "/a#y"
+        assert (second.status, second.reason, second.http_version) == (200, "OK", "HTTP/1.1")
+        clock.now += 1
+        assert (await client.get(server.url + "/a")).body == b"two"
+        assert (cache.hits, cache.misses, cache.failures, len(cache)) == (1, 2, 0, 1)
+
+    play(loop, script, use, path=tmp_path / "cache" if file else None)
+
+
+def test_a_stale_response_is_validated(loop: str) -> None:
+    etag = 'ETag: "1"'
+    script = Script(
+        answer(etag, FRESH, "X: old"), answer(etag, FRESH, "X: new", status="304 Not Modified"), answer(body="second")
+    )
+
+    async def use(client: HttpClient, server: Server, cache: Cache, clock: Clock) -> None:
+        await client.get(server.url)
+        clock.now += 20
+        validated = await client.get(server.url)
+        assert (validated.status, validated.body, validated.headers["x"]) == (200, b"body", "new")
+        assert script.asked[1][1]["if-none-match"] == '"1"'
+        assert how(validated) == "corenet; hit; fwd=stale; fwd-status=304"
+        clock.now += 9
+        assert how(await client.get(server.url)) == "corenet; hit"
+        clock.now += 9
+        # The new response cannot be stored, and what it replaces is gone.
+        assert (await client.get(server.url)).body == b"second" and len(cache) == 0
+        await client.get(server.url)
+        assert "if-none-match" not in script.asked[-1][1]
+
+    play(loop, script, use)
+
+
+def test_a_304_about_another_representation_is_asked_again(loop: str) -> None:
+    script = Script(
+        answer('ETag: "1"', body="one"), answer('ETag: "2"', status="304 Not Modified"), answer('ETag: "2"', body="two")
+    )
+
+    async def use(client: HttpClient, server: Server, cache: Cache, clock: Clock) -> None:
+        await client.get(server.url)
+        assert (await client.get(server.url)).body == b"two"
+        assert "if-none-match" not in script.asked[2][1] and len(script.asked) == 3
+
+    play(loop, script, use)
+
+
+def test_ranges_and_own_conditions_pass_by(loop: str) -> None:
+    script = Script(
+        answer(FRESH, "Content-Range: bytes 0-3/8", status="206 Partial Content"),
+        answer(FRESH, 'ETag: "1"', status="304 Not Modified"),
+        answer(FRESH, body="whole"),
+    )
+
+    async def use(client: HttpClient, server: Server, cache: Cache, clock: Clock) -> None:
+        assert (await client.get(server.url, headers={"Range": "bytes=0-3"})).status == 206
+        assert (await client.get(server.url, headers={"If-None-Match": '"1"'})).status == 304
+        assert len(cache) == 0
+        assert (await client.get(server.url)).body == b"whole"
+        await client.get(server.url, headers={"Range": "bytes=0-3"})
+        assert len(script.asked) == 4
+
+    play(loop, script, use)
+
+
+def test_a_206_that_nobody_asked_for_is_not_stored(loop: str) -> None:
+    async def use(client: HttpClient, server: Server, cache: Cache, clock: Clock) -> None:
+        assert (await client.get(server.url)).status == 206 and len(cache) == 0
+
+    play(loop, Script(answer(FRESH, status="206 Partial Content")), use)
+
+
+def test_a_response_that_was_cut_is_not_stored(loop: str) -> None:
+    async def main() -> None:
+        async def serve(peer: Peer) -> None:
+            await peer.request()
+            await peer.send(f"HTTP/1.1 200 OK\r\n{FRESH}\r\nContent-Length: 99\r\n\r\nabc".encode())
+
+        cache = Cache()
+        async with serving(serve) as server, HttpClient(cache=cache) as client:
+            with pytest.raises(ServerDisconnected):
+                await client.get(server.url)
+            assert len(cache) == 0
+        cache.close()
+
+    run_on(loop, main())
+
+
+def test_vary_and_authorization_tell_requests_apart(loop: str) -> None:
+    script = Script(
+        answer(FRESH, "Vary: X-Kind", body="none"),
+        answer(FRESH, "Vary: X-Kind", body="kind a"),
+        answer(FRESH, "Vary: X-Kind", body="user 1"),
+        answer(FRESH, "Vary: X-Kind", body="user 2"),
+    )
+
+    async def use(client: HttpClient, server: Server, cache: Cache, clock: Clock) -> None:
+        asked: list[tuple[dict[str, str], bytes]] = [
+            ({}, b"none"),
+            ({"X-Kind": "a"}, b"kind a"),
+            ({"Authorization": "1"}, b"user 1"),
+            ({"Authorization": "2"}, b"user 2"),
+        ]
+        for _ in range(2):
+            for headers, body in asked:
+                assert (await client.get(server.url, headers=headers)).body == body
+        assert len(script.asked) == 4
+
+    play(loop, script, use)
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "gone"),
+    [("POST", "200 OK", True), ("PUT", "204 No Content", True), ("DELETE", "302 Found", True),
+     ("POST", "404 Not Found", False), ("POST", "500 Error", False), ("OPTIONS", "200 OK", False)],
+)  # fmt: skip
+@pytest.mark.parametrize("stream", [False, True])
+def test_unsafe_methods_invalidate(loop: str, method: str, status: str, gone: bool, stream: bool) -> None:
+    script = Script(*[answer(FRESH)] * 4, answer("Content-Location: /named", status=status))
+
+    async def use(client: HttpClient, server: Server, cache: Cache, clock: Clock) -> None:
+        for path in ("/", "/named", "/other", "/?q"):
+            await client.get(server.url + path)
+        assert len(cache) == 4
+        if stream:
+            async with client.stream(method, server.url, body=b"x") as response:
+                await response.read()
+        else:
+            await client.request(method, server.url, body=b"x")
+        assert len(cache) == (2 if gone else 4)
+
+    play(loop, script, use)
+
+
+def test_another_origin_is_not_invalidated(loop: str) -> None:
+    elsewhere = answer("Location: http://elsewhere/", "Content-Location: http://[", status="201 Created")
+    script = Script(answer(FRESH), elsewhere)
+
+    async def use(client: HttpClient, server: Server, cache: Cache, clock: Clock) -> None:
+        await client.get(server.url + "/a")
+        await client.post(server.url + "/b", b"x")
+        assert len(cache) == 1
+
+    play(loop, script, use)
+
+
+def test_requests_that_go_past_what_is_stored(loop: str) -> None:
+    async def use(client: HttpClient, server: Server, cache: Cache, clock: Clock) -> None:
+        for headers in ({}, {"Cache-Control": "no-cache"}, {"Pragma": "no-cache"}, {"Cache-Control": "no-store"}):
+            await client.get(server.url, headers=headers)
+        async with client.stream("GET", server.url) as response:
+            await response.read()
+        assert len(script.asked) == 5
+        assert how(await client.get(server.url, headers={"Cache-Control": "only-if-cached"})) == "corenet; hit"
+        missing = await client.get(server.url + "/x", headers={"Cache-Control": "only-if-cached"})
+        assert missing.status == 504 and len(script.asked) == 5
+
+    script = Script(answer(FRESH))
+    play(loop, script, use)
+
+
+def test_redirects_are_stored_by_their_own_url(loop: str) -> None:
+    script = Script(answer(FRESH, "Location: /end", status="301 Moved Permanently"), answer(FRESH, body="end"))
+
+    async def use(client: HttpClient, server: Server, cache: Cache, clock: Clock) -> None:
+        for _ in range(2):
+            response = await client.get(server.url + "/start")
+            assert (response.body, response.url) == (b"end", server.url + "/end")
+            assert [step.status for step in response.history] == [301]
+        assert len(script.asked) == 2 and len(cache) == 2
+
+    play(loop, script, use)
+
+
+def test_stale_while_revalidate(loop: str) -> None:
+    control = "Cache-Control: max-age=10, stale-while-revalidate=20"
+    script = Script(answer(control, body="one"), answer(control, body="two"))
+
+    async def use(client: HttpClient, server: Server, cache: Cache, clock: Clock) -> None:
+        await client.get(server.url)
+        clock.now += 15
+        stale = await asyncio.gather(*(client.get(server.url) for _ in range(3)))
+        assert {response.body for response in stale} == {b"one"}
+        await until(lambda: client._layer is not None and not client._layer._tasks, "the revalidation")
+        assert len(script.asked) == 2
+        assert (await client.get(server.url)).body == b"two"
+
+    play(loop, script, use)
+
+
+def test_a_client_that_closes_ends_its_revalidations(loop: str) -> None:
+    control = "Cache-Control: max-age=10, stale-while-revalidate=20"
+
+    async def main() -> None:
+        clock = Clock()
+        cache = Cache(clock=clock)
+
+        async def serve(peer: Peer) -> None:
+            await peer.request()
+            await peer.send(answer(control).encode())
+            await peer.reader.read()
+
+        async with serving(serve) as server, HttpClient(cache=cache) as client:
+            await client.get(server.url)
+            clock.now += 15
+            await client.get(server.url)
+        assert client._layer is not None and not client._layer._tasks
+        cache.close()
+
+    run_on(loop, main())
+
+
+@pytest.mark.parametrize("failure", [None, answer(status="503 Unavailable")])
+@pytest.mark.parametrize("allowed", [True, False])
+def test_stale_if_error(loop: str, failure: str | None, allowed: bool) -> None:
+    script = Script(answer(FRESH + (", stale-if-error=60" if allowed else "")), failure)
+
+    async def use(client: HttpClient, server: Server, cache: Cache, clock: Clock) -> None:
+        await client.get(server.url)
+        clock.now += 30
+        if allowed:
+            response = await client.get(server.url)
+            assert response.body == b"body" and "stale-if-error" in str(how(response))
+        elif failure is None:
+            with pytest.raises(ServerDisconnected):
+                await client.get(server.url)
+        else:
+            assert (await client.get(server.url)).status == 503
+        # Neither the error nor its absence has removed what is stored.
+        assert len(cache) == 1
+
+    play(loop, script, use)
+
+
+def test_a_store_that_fails_is_no_store(loop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def use(client: HttpClient, server: Server, cache: Cache, clock: Clock) -> None:
+        def fail(*_: Any, **__: Any) -> None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        for name in ("find", "put", "remove"):
+            monkeypatch.setattr(cache._store, name, fail)
+        assert (await client.get(server.url)).body == b"body"
+        assert cache.failures == 2
+        assert (await client.post(server.url, b"x")).body == b"body"
+        assert cache.failures == 3
+
+    play(loop, Script(answer(FRESH)), use, path=tmp_path / "cache")
+
+
+def test_decoded_bodies_are_stored(loop: str) -> None:
+    import gzip
+
+    packed = gzip.compress(b"text" * 100)
+    head = f"HTTP/1.1 200 OK\r\n{FRESH}\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n".encode()
+
+    async def main() -> None:
+        async def serve(peer: Peer) -> None:
+            await peer.request()
+            await peer.send(head + packed)
+            await peer.reader.read()
+
+        cache = Cache()
+        async with serving(serve) as server, HttpClient(cache=cache) as client:
+            bodies = [(await client.get(server.url)).body for _ in range(2)]
+        assert bodies == [b"text" * 100] * 2
+        cache.close()
+
+    run_on(loop, main())

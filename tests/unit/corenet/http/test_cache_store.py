@@ -1,0 +1,204 @@
+"""The store of the cache: bounds, variants, a file that processes share, that one of them leaves in the middle."""
+
+import multiprocessing
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from corenet import limits
+from corenet.http import Cache, Headers
+from corenet.http.cache_rules import Stored, variant_of
+from corenet.http.cache_store import CacheStore
+
+SIZE = 1 << 20
+
+
+def response(body: bytes = b"body", *, vary: str = "", variant: bytes | None = None, at: float = 0.0) -> Stored:
+    fields = Headers([(b"ETag", b'"1"'), (b"X-Latin", b"\xe9")])
+    return Stored(200, "OK", "HTTP/2", fields, body, at, at, vary, variant_of(vary, []) if variant is None else variant)
+
+
+def test_what_was_put_is_found() -> None:
+    store = CacheStore(None, SIZE)
+    assert store.find("http://a/", [], 0.0) is None
+    put = response(at=5.0)
+    assert store.put("http://a/", put, public=False, now=0.0)
+    found = store.find("http://a/", [], 0.0)
+    assert found == put and found is not put
+    assert store.find("http://a/x", [], 0.0) is None
+    store.remove(["http://b/", "http://a/"])
+    assert store.find("http://a/", [], 0.0) is None and store.size() == (0, 0)
+    store.close()
+
+
+def test_variants_of_one_url() -> None:
+    store = CacheStore(None, SIZE)
+    for language in (b"en", b"de"):
+        asked = [(b"Accept-Language", language)]
+        kept = response(language, vary="accept-language", variant=variant_of("accept-language", asked))
+        store.put("http://a/", kept, public=False, now=0.0)
+    for language in (b"en", b"de"):
+        found = store.find("http://a/", [(b"accept-language", language)], 0.0)
+        assert found is not None and found.body == language
+    assert store.find("http://a/", [], 0.0) is None
+    # The newest of those that match.
+    store.put("http://a/", response(b"for all", at=9.0), public=False, now=0.0)
+    found = store.find("http://a/", [(b"Accept-Language", b"en")], 0.0)
+    assert found is not None and found.body == b"for all"
+    store.close()
+
+
+def test_the_variants_have_a_bound() -> None:
+    store = CacheStore(None, SIZE)
+    for number in range(3 * limits.HTTP_CACHE_VARIANTS):
+        store.put("http://a/", response(variant=b"%d" % number, at=float(number)), public=False, now=0.0)
+    assert store.size()[1] == limits.HTTP_CACHE_VARIANTS
+    store.close()
+
+
+def test_the_bytes_have_a_bound_and_what_was_used_stays() -> None:
+    store = CacheStore(None, SIZE)
+    store.put("http://kept/", response(), public=False, now=0.0)
+    for number in range(200):
+        now = 100.0 * number
+        assert store.put(f"http://a/{number}", response(bytes(20_000)), public=False, now=now)
+        assert store.find("http://kept/", [], now + 90) is not None
+        assert 0 < store.size()[0] <= SIZE
+    assert store.find("http://a/0", [], now) is None and store.find("http://a/199", [], now) is not None
+    store.clear()
+    assert store.size() == (0, 0)
+    store.close()
+
+
+def test_empty_responses_count() -> None:
+    store = CacheStore(None, 65_536)
+    for number in range(500):
+        store.put(f"http://a/{number}", response(b""), public=False, now=float(number))
+    assert store.size()[1] <= 65_536 // limits.HTTP_CACHE_ENTRY_BYTES
+    store.close()
+
+
+def test_a_response_that_is_too_large_takes_the_place_of_none() -> None:
+    store = CacheStore(None, SIZE)
+    store.put("http://a/", response(), public=False, now=0.0)
+    assert not store.put("http://a/", response(bytes(SIZE // 8)), public=False, now=0.0)
+    assert store.find("http://a/", [], 0.0) is None and store.size() == (0, 0)
+    store.close()
+
+
+def test_a_file_is_shared_and_stays(tmp_path: Path) -> None:
+    path = str(tmp_path / "cache")
+    one, two = CacheStore(path, SIZE), CacheStore(path, SIZE)
+    one.put("http://a/", response(), public=False, now=0.0)
+    assert two.find("http://a/", [], 0.0) == response() and two.size() == one.size()
+    two.remove(["http://a/"])
+    assert one.find("http://a/", [], 0.0) is None
+    one.put("http://b/", response(), public=False, now=0.0)
+    one.close()
+    two.close()
+    three = CacheStore(path, SIZE)
+    assert three.find("http://b/", [], 0.0) is not None
+    three.close()
+
+
+def test_files_that_are_no_cache_are_left_alone(tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_text("a file of the user's, long enough to be read as a header of some other format" * 50)
+    with pytest.raises(ValueError, match="not a cache"):
+        Cache(text)
+    assert text.read_text().startswith("a file of")
+    other = tmp_path / "other"
+    with sqlite3.connect(other) as database:
+        database.execute("CREATE TABLE t (x)")
+    database.close()
+    with pytest.raises(ValueError, match="not a cache"):
+        Cache(other)
+    with pytest.raises(sqlite3.OperationalError):
+        Cache(tmp_path / "absent" / "cache")
+    with pytest.raises(ValueError, match="max_bytes"):
+        Cache(max_bytes=1)
+
+
+def test_a_file_of_another_version_is_emptied(tmp_path: Path) -> None:
+    path = str(tmp_path / "cache")
+    store = CacheStore(path, SIZE)
+    store.put("http://a/", response(), public=False, now=0.0)
+    store._database.execute("PRAGMA user_version = 99")
+    store.close()
+    store = CacheStore(path, SIZE)
+    assert store.size() == (0, 0) and store.put("http://a/", response(), public=False, now=0.0)
+    store.close()
+
+
+KILLED = """
+import os, sys
+from corenet.http import Headers
+from corenet.http.cache_rules import Stored, variant_of
+from corenet.http.cache_store import CacheStore
+
+store = CacheStore(sys.argv[1], 1 << 20)
+def put(number):
+    fields = Headers([(b"ETag", b'"1"')])
+    body = bytes(50_000)
+    stored = Stored(200, "OK", "HTTP/1.1", fields, body, 0.0, 0.0, "", variant_of("", []))
+    store.put(f"http://a/{number}", stored, public=False, now=float(number))
+for number in range(5):
+    put(number)
+# In the middle of a transaction: the deletion and the insertion are done, the commit is not.
+store._database.set_trace_callback(lambda statement: os._exit(9) if statement == "COMMIT" else None)
+put(3)
+"""
+
+
+def test_a_process_that_is_killed_leaves_a_whole_cache(tmp_path: Path) -> None:
+    path = str(tmp_path / "cache")
+    done = subprocess.run([sys.executable, "-c", KILLED, path], timeout=60, check=False)
+    assert done.returncode == 9
+    store = CacheStore(path, SIZE)
+    size, count = store.size()
+    assert count == 5 and size > 5 * 50_000
+    found = store.find("http://a/3", [], 0.0)
+    assert found is not None and found.body == bytes(50_000)
+    assert store._database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert store._database.execute("SELECT sum(size) FROM responses").fetchone() == (size,)
+    store.close()
+
+
+def _write(path: str, first: int) -> None:
+    store = CacheStore(path, SIZE)
+    for number in range(first, first + 40):
+        store.put(f"http://a/{number}", response(bytes(5_000)), public=False, now=float(number))
+    store.close()
+
+
+def test_processes_write_at_the_same_time(tmp_path: Path) -> None:
+    path = str(tmp_path / "cache")
+    CacheStore(path, SIZE).close()
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=_write, args=(path, 100 * number)) for number in range(2)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+        assert writer.exitcode == 0
+    store = CacheStore(path, SIZE)
+    size, count = store.size()
+    assert count == 80 and store._database.execute("SELECT sum(size) FROM responses").fetchone() == (size,)
+    store.close()
+
+
+def test_a_child_of_a_fork_has_its_own_connection(tmp_path: Path) -> None:
+    store = CacheStore(str(tmp_path / "cache"), SIZE)
+    store.put("http://a/", response(), public=False, now=0.0)
+    with store._locked():
+        child = os.fork()
+        if child == 0:
+            found = store.find("http://a/", [], 0.0)
+            os._exit(0 if found is not None and store._inherited else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert store.find("http://a/", [], 0.0) is not None
+    store.close()
