@@ -47,7 +47,7 @@ from typing import Any, Protocol, cast
 from corenet import tls
 from corenet.http.body_buffer import BodyBuffer
 from corenet.http.errors import RemoteProtocolError, ResponseTooLarge, ServerDisconnected, TimeoutExceeded
-from corenet.http.events import Data, End, Response
+from corenet.http.events import Data, End, Informational, Response
 from corenet.http.h1 import CLIENT, H1Codec
 from corenet.http.pieces import Pieces
 from corenet.http.transitions import Transition
@@ -85,6 +85,10 @@ class BodySender(Protocol):
 
     waiting: bool
 
+    def answered(self, status: int) -> None:
+        """Hear of a 1xx response, or of the head of the final one."""
+        ...
+
     def stop(self) -> None:
         """Send no more bytes."""
         ...
@@ -103,6 +107,7 @@ class Connection(asyncio.BufferedProtocol):
         "drain_waiter",
         "error",
         "idle_since",
+        "informational",
         "last_activity",
         "loop",
         "lost",
@@ -156,6 +161,8 @@ class Connection(asyncio.BufferedProtocol):
         self.complete = False
         self.error: BaseException | None = None
         self.response: Response | None = None
+        # At most HTTP_INFORMATIONAL_RESPONSES, which the codec counts.
+        self.informational: tuple[Informational, ...] = ()
         self.trailers = _END.trailers
         self.parts = Pieces()
         self.size = 0
@@ -201,6 +208,7 @@ class Connection(asyncio.BufferedProtocol):
         self.read_timeout = read_timeout
         self.complete = False
         self.response = None
+        self.informational = ()
         self.trailers = _END.trailers
         self.size = 0
         self.written = 0
@@ -439,6 +447,12 @@ class Connection(asyncio.BufferedProtocol):
                 elif kind is Response:
                     self.state = _HEAD[self.state]
                     self.response = cast(Response, event)
+                    if self.upload is not None:
+                        self.upload.answered(self.response.status)
+                else:
+                    self.informational += (cast(Informational, event),)
+                    if self.upload is not None:
+                        self.upload.answered(self.informational[-1].status)
         except RemoteProtocolError as error:
             self.fail(error)
             return

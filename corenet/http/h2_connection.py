@@ -79,6 +79,7 @@ class Exchange:
         "deadline",
         "drain_waiter",
         "error",
+        "informational",
         "last_activity",
         "loop",
         "max_body",
@@ -108,6 +109,8 @@ class Exchange:
         self.complete = False
         self.error: BaseException | None = None
         self.response: Response | None = None
+        # At most HTTP_INFORMATIONAL_RESPONSES, which the codec counts.
+        self.informational: tuple[Informational, ...] = ()
         self.trailers = _NO_TRAILERS
         self.parts = Pieces()
         self.size = 0
@@ -240,8 +243,15 @@ class Exchange:
                 return
         elif kind is Response:
             self.response = cast(Response, event)
+            if self.upload is not None:
+                self.upload.answered(self.response.status)
             if self.collecting:
                 return
+        elif kind is Informational:
+            self.informational += (cast(Informational, event),)
+            if self.upload is not None:
+                self.upload.answered(self.informational[-1].status)
+            return
         elif kind is End:
             self.trailers = cast(End, event).trailers
             self.complete = True
@@ -500,7 +510,7 @@ class Multiplexed(asyncio.BufferedProtocol):
         for stream, event in events:
             if stream:
                 exchange = exchanges.get(stream)
-                if exchange is None or type(event) is Informational:
+                if exchange is None:
                     continue
                 if type(event) is StreamReset or (type(event) is End and not self.codec.is_open(stream)):
                     # The codec has ended the stream.
