@@ -3,6 +3,9 @@
 `corenet.get` and `corenet.HttpClient` are defined here. The codec (`H1Codec` and its events) also works for servers.
 """
 
+from typing import TYPE_CHECKING
+
+from corenet.core import lazy_exports
 from corenet.http.client import HttpClient, Timeout, get
 from corenet.http.errors import (
     ConnectError,
@@ -20,30 +23,52 @@ from corenet.http.errors import (
     TimeoutExceeded,
     TlsError,
 )
+from corenet.http.events import Informational
+from corenet.http.facts import ConnectionFacts
 from corenet.http.headers import Headers
 from corenet.http.pool import Limits
 from corenet.http.response import Response, StreamedResponse
 from corenet.http.trace import TracePoint
 from corenet.http.url import Origin, Url, parse_url
 
+if TYPE_CHECKING:
+    from corenet.http.auth import Auth, BasicAuth, BearerAuth
+    from corenet.http.digest import DigestAuth
+    from corenet.http.event_stream import ServerSentEvent
+    from corenet.http.links import Link
+    from corenet.http.netrc_auth import NetrcAuth
+    from corenet.http.options import RequestOptions
+    from corenet.http.retries import Retries
+
 __all__ = [
+    "Auth",
+    "BasicAuth",
+    "BearerAuth",
     "ConnectError",
+    "ConnectionFacts",
     "DecodeError",
+    "DigestAuth",
     "Headers",
     "Http2Error",
     "HttpClient",
     "HttpError",
     "HttpStatusError",
+    "Informational",
     "InvalidUrl",
     "Limits",
+    "Link",
     "LocalProtocolError",
     "NameResolutionError",
+    "NetrcAuth",
     "Origin",
     "RedirectError",
     "RemoteProtocolError",
+    "RequestOptions",
     "Response",
     "ResponseTooLarge",
+    "Retries",
     "ServerDisconnected",
+    "ServerSentEvent",
     "StreamedResponse",
     "Timeout",
     "TimeoutExceeded",
@@ -53,3 +78,19 @@ __all__ = [
     "get",
     "parse_url",
 ]
+
+# What most programs do without is loaded when it is first used.
+__getattr__, __dir__ = lazy_exports(
+    globals(),
+    {
+        "Auth": "corenet.http.auth",
+        "BasicAuth": "corenet.http.auth",
+        "BearerAuth": "corenet.http.auth",
+        "DigestAuth": "corenet.http.digest",
+        "Link": "corenet.http.links",
+        "NetrcAuth": "corenet.http.netrc_auth",
+        "RequestOptions": "corenet.http.options",
+        "Retries": "corenet.http.retries",
+        "ServerSentEvent": "corenet.http.event_stream",
+    },
+)

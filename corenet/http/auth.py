@@ -1,7 +1,8 @@
 """Credentials of requests: `Auth` and its schemes Basic and Bearer. Digest and netrc have modules of their own.
 
 The client asks `authorize` for the Authorization field of each request that it sends, and `answer` when the server
-refuses it with 401. It asks only for requests to the origin of the caller's URL; a redirect to another origin ends that.
+refuses it with 401. It asks only for requests to the origin of the caller's URL; a redirect to another origin ends
+that.
 """
 
 import base64
@@ -16,7 +17,7 @@ __all__ = ["Auth", "AuthTypes", "BasicAuth", "BearerAuth", "auth_of", "parse_cha
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _SEPARATOR = re.compile(r"[ \t,]*")
 _PARAM = re.compile(rf'({_TOKEN})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))(?=[ \t]*(?:,|$))')
-_SCHEME = re.compile(rf"({_TOKEN})(?:[ \t]+[0-9A-Za-z._~+/-]+=*(?=[ \t]*(?:,|$)))?")
+_SCHEME = re.compile(rf"({_TOKEN})(?:[ \t]+[0-9A-Za-z._~+/-]+=*(?=[ \t]*(?:,|$)))?(?=[ \t,]|$)")
 _QUOTED = re.compile(r"\\(.)")
 _TOKEN68 = re.compile(r"[0-9A-Za-z._~+/-]+=*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")

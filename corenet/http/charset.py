@@ -1,10 +1,11 @@
 """Decodes the body of a response to text by the rules of browsers (WHATWG Encoding standard).
 
 A byte order mark decides, else the charset of the Content-Type, else UTF-8. A charset is a label of the standard, or
-another text encoding of Python's standard library; any other name means UTF-8. Invalid bytes become U+FFFD. Nothing raises.
+another text encoding of Python's standard library; any other name means UTF-8. Invalid bytes become U+FFFD. Nothing
+raises.
 
-A server can select only text encodings. Names are looked up in tables, not by `codecs.lookup`, which imports a module of
-that name and caches every unknown name for the life of the process.
+A server can select only text encodings. Names are looked up in tables, not by `codecs.lookup`, which imports a module
+of that name and caches every unknown name for the life of the process.
 """
 
 import codecs
@@ -20,7 +21,8 @@ __all__ = ["TextDecoder", "charset_of", "decode_text"]
 _CHARSET = re.compile(r""";[ \t]*charset=(?:"([^"\\]+)"|([^\s;"]+))""", re.IGNORECASE)
 
 # Codecs that are bytes to bytes or text to text, or exist on Windows only; UTF-7, which hides markup. Also excluded,
-# because no alias names them: idna and punycode (for names, not text), undefined, and the escapes of Python source code.
+# because no alias names them: idna and punycode (for names, not text), undefined, and the escapes of Python source
+# code.
 _NO_TEXT = {
     "base64_codec", "bz2_codec", "hex_codec", "quopri_codec", "rot_13", "uu_codec", "zlib_codec", "mbcs", "utf_7"
 }  # fmt: skip

@@ -1,8 +1,9 @@
-"""The labels of text encodings by the WHATWG (Encoding standard section 4.2), each with its codec of the standard library.
+"""The labels of text encodings by the WHATWG (Encoding standard section 4.2), each with its codec of the standard
+library.
 
-The standard decides that ``iso-8859-1`` and ``ascii`` mean windows-1252, ``gb2312`` means GBK, and so on, because that is
-what servers mean. Two of its names have no codec: ``replacement`` is for encodings in which a browser could be tricked to
-read markup, ``x_user_defined`` maps the upper half to U+F780 and up.
+The standard decides that ``iso-8859-1`` and ``ascii`` mean windows-1252, ``gb2312`` means GBK, and so on, because that
+is what servers mean. Two of its names have no codec: ``replacement`` is for encodings in which a browser could be
+tricked to read markup, ``x_user_defined`` maps the upper half to U+F780 and up.
 """
 
 __all__ = ["CODECS", "REPLACEMENT", "USER_DEFINED"]

@@ -150,8 +150,8 @@ class HttpClient(Verbs):
     ) -> Coroutine[Any, Any, Response]:
         """Send a request and return the whole response, with the decoded body in memory.
 
-        A body of bytes or a file is sent with its length, an iterable of bytes in chunks. Responses with a status of 400
-        or more are returned, not raised. `options` are described at `RequestOptions`.
+        A body of bytes or a file is sent with its length, an iterable of bytes in chunks. Responses with a status of
+        400 or more are returned, not raised. `options` are described at `RequestOptions`.
 
         Raises:
             TypeError: an argument has a wrong type, or two arguments give a body.

@@ -1,8 +1,8 @@
 """The content codings br and zstd, as stages of `corenet.http.decode`; each needs an optional package.
 
-br needs the package brotli 1.2 or later, whose decoder limits its output. zstd needs zstandard, or `compression.zstd` of
-Python 3.14. Decoders of zstd do not limit the output of a call, so a stage gives them one block at a time, which decodes
-to at most 128 KiB. For that it follows the frames itself (RFC 8878 section 3), and refuses windows above 8 MiB.
+br needs the package brotli 1.2 or later, whose decoder limits its output. zstd needs zstandard, or `compression.zstd`
+of Python 3.14. Decoders of zstd do not limit the output of a call, so a stage gives them one block at a time, which
+decodes to at most 128 KiB. For that it follows the frames itself (RFC 8878 section 3), and refuses windows above 8 MiB.
 
 States of the zstd stage (`_need` is the number of bytes that end the unit)::
 
@@ -15,7 +15,8 @@ States of the zstd stage (`_need` is the number of bytes that end the unit)::
     CHECK   | the checksum                    | MAGIC
     SKIP    | a skippable frame's content     | MAGIC
 
-Invariant: the decoder has received everything but the bytes in `_head`, which is an incomplete unit of at most 18 bytes.
+Invariant: the decoder has received everything but the bytes in `_head`, which is an incomplete unit of at most 18
+bytes.
 """
 
 import importlib

@@ -5,10 +5,10 @@ layers, for the number of layers (CVE-2025-66418) and for the members of a gzip 
 its end, are an error. Several gzip members are one body (RFC 1952 section 2.2). `deflate` means the zlib format, but
 many servers send raw deflate, so the first two bytes decide. br and zstd are in `corenet.http.codings`.
 
-A step is one call of a decoder: at most `HTTP_DECODE_INPUT_STEP` bytes in, `HTTP_DECODE_OUTPUT_STEP` out. `Decoder.feed`
-yields after each step, even without output, and `Decoder.work` counts the bytes, so the caller can let other callbacks
-run between steps. A layer takes new input only when it has used all of the last, and the last layer with work runs
-first: between two layers there is at most the output of one step.
+A step is one call of a decoder: at most `HTTP_DECODE_INPUT_STEP` bytes in, `HTTP_DECODE_OUTPUT_STEP` out.
+`Decoder.feed` yields after each step, even without output, and `Decoder.work` counts the bytes, so the caller can let
+other callbacks run between steps. A layer takes new input only when it has used all of the last, and the last layer
+with work runs first: between two layers there is at most the output of one step.
 """
 
 import asyncio

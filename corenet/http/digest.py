@@ -1,8 +1,8 @@
 """HTTP Digest authentication (RFC 7616): MD5 and SHA-256, also as -sess, with qop auth.
 
 The first request of an origin is sent without credentials; the server answers with a challenge. Later requests use its
-nonce again with a counter, until the server says that it is stale. A challenge without qop=auth is not answered: without
-a client's nonce the server, or whoever changes its response, chooses all that is hashed.
+nonce again with a counter, until the server says that it is stale. A challenge without qop=auth is not answered:
+without a client's nonce the server, or whoever changes its response, chooses all that is hashed.
 """
 
 import hashlib

@@ -1,7 +1,8 @@
 """Lines of a streamed text, and server-sent events (WHATWG HTML section 9.2), without I/O.
 
-A line ends with CR LF, LF or CR, wherever the pieces of the body are split. A line that ends with CR is given at once; a
-LF that follows belongs to it. A line and the data of an event are limited, because a server could send them without end.
+A line ends with CR LF, LF or CR, wherever the pieces of the body are split. A line that ends with CR is given at once;
+a LF that follows belongs to it. A line and the data of an event are limited, because a server could send them without
+end.
 """
 
 import re
@@ -19,7 +20,8 @@ _DIGITS = 15
 
 
 class ServerSentEvent:
-    """One event: `data`, the type `event` ("message" by default), the last `id`, and `retry` in milliseconds if sent."""
+    """One event: `data`, the type `event` ("message" by default), the last `id`, and `retry` in milliseconds if
+    sent."""
 
     __slots__ = ("data", "event", "id", "retry")
 
@@ -78,7 +80,8 @@ class LineSplitter:
 
 
 class EventStream:
-    """Parses a ``text/event-stream``, which is always UTF-8. `last_id` and `retry` are the last values that were sent."""
+    """Parses a ``text/event-stream``, which is always UTF-8. `last_id` and `retry` are the last values that were
+    sent."""
 
     __slots__ = ("_data", "_event", "_lines", "_retry", "_size", "last_id", "retry")
 

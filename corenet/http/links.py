@@ -54,7 +54,7 @@ def _link(target: str, params: dict[str, str]) -> Link:
     for name in [name for name in params if name.endswith("*")]:
         # RFC 8187 section 3.2: charset'language'percent-encoded. UTF-8 is the only charset that has to be known.
         charset, _, rest = params.pop(name).partition("'")
-        language, quote, text = rest.partition("'")
+        _, quote, text = rest.partition("'")
         if charset.lower() == "utf-8" and quote:
             params[name[:-1]] = unquote_to_bytes(text).decode("utf-8", "replace")
     rel = tuple(params.pop("rel", "").lower().split())

@@ -1,8 +1,9 @@
 """multipart/form-data: the body of a form with files (RFC 7578), names encoded as browsers do.
 
-In names, CR, LF and the quotation mark are percent-encoded and everything else is UTF-8 (WHATWG HTML section 4.10.21.8);
-RFC 2231 encoding is not used (RFC 7578 section 4.2). Line ends of names and text values become CR LF. The boundary is
-drawn by the caller of `encode_multipart`: 128 random bits are in no file by chance, nor can anybody foresee them.
+In names, CR, LF and the quotation mark are percent-encoded and everything else is UTF-8 (WHATWG HTML section
+4.10.21.8); RFC 2231 encoding is not used (RFC 7578 section 4.2). Line ends of names and text values become CR LF. The
+boundary is drawn by the caller of `encode_multipart`: 128 random bits are in no file by chance, nor can anybody foresee
+them.
 """
 
 import mimetypes

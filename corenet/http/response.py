@@ -63,7 +63,8 @@ class _Head:
 
     @property
     def links(self) -> "list[Link]":
-        """The links of the Link fields (RFC 8288), with absolute URLs; those that are not http or https are left out."""
+        """The links of the Link fields (RFC 8288), with absolute URLs; those that are not http or https are left
+        out."""
         from corenet.http.links import parse_links
 
         links = parse_links(self.headers.get_list("link"))

@@ -1,7 +1,7 @@
 """Retries that the caller asked for: which failures, after how long, and how many together. The client does them.
 
-The wait doubles with each retry, and is drawn at random below
-that, so that clients which failed together do not come back together. A Retry-After of the server is waited for instead.
+The wait doubles with each retry, and is drawn at random below that, so that clients which failed together do not come
+back together. A Retry-After of the server is waited for instead.
 """
 
 import random

@@ -9,9 +9,10 @@ Ownership: the request owns its upload and always calls `close` at its end. The 
 exchange and stops the upload with it. An exception of the iterator ends the exchange and is raised by the request. When
 the iterator raises after the upload was stopped, the exception goes to the loop's exception handler.
 
-A body that can be read again is renewed for each further attempt of its request: `renew` gives the successor, and `close`
-closes all of them. An upload of a request with Expect waits for the server's consent before its first piece, at most
-`HTTP_EXPECT_TIMEOUT` seconds, and sends nothing after a final response that is no success (RFC 9110 section 10.1.1).
+A body that can be read again is renewed for each further attempt of its request: `renew` gives the successor, and
+`close` closes all of them. An upload of a request with Expect waits for the server's consent before its first piece, at
+most `HTTP_EXPECT_TIMEOUT` seconds, and sends nothing after a final response that is no success (RFC 9110 section
+10.1.1).
 """
 
 import asyncio

@@ -3,8 +3,9 @@
 A URL that another parser could read as a different host is refused: user names, backslashes, control characters,
 percent-encoded hosts, IPv4 addresses in any form but four decimal numbers. The path keeps its percent-encoding, except
 that hex digits become upper-case, dot segments are removed, and characters that are not allowed are encoded (RFC 3986
-sections 2 and 5.2, RFC 9110 section 4.2). Also encoded, in path, query and fragment, are a space and control characters,
-as browsers do. Tabs and line ends, which browsers remove, are refused, and so are spaces at either end of the URL.
+sections 2 and 5.2, RFC 9110 section 4.2). Also encoded, in path, query and fragment, are a space and control
+characters, as browsers do. Tabs and line ends, which browsers remove, are refused, and so are spaces at either end of
+the URL.
 """
 
 import re

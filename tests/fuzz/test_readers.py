@@ -15,11 +15,14 @@ READER = re.compile(
 )
 TARGETS = {
     "corenet/core/framer.pyx": ["framer"],
+    "corenet/http/auth.py": ["response_fields"],
     "corenet/http/charset.py": ["charset"],
     "corenet/http/decode.py": ["decode"],
+    "corenet/http/event_stream.py": ["response_fields"],
     "corenet/http/h1.pyx": ["h1"],
     "corenet/http/h2.pyx": ["h2"],
     "corenet/http/hpack.pyx": ["hpack", "h2"],
+    "corenet/http/links.py": ["response_fields"],
     "corenet/http/url.py": ["url"],
     "corenet/tls/certificate.py": ["certificate"],
     "corenet/tls/engine.pyx": ["tls"],

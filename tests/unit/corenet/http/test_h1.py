@@ -56,6 +56,15 @@ def test_a_chunked_response_with_extensions_and_trailers() -> None:
     assert codec.reusable
 
 
+def test_folded_lines_of_a_response_are_joined_and_those_of_a_request_refused() -> None:
+    """RFC 9112 section 5.2."""
+    events = client().feed(b"HTTP/1.1 200 OK\r\nX: a \r\n\t b\r\n c\r\nContent-Length:\r\n 2\r\nY:\r\n\r\nok")
+    fields = [(b"X", b"a b c"), (b"Content-Length", b"2"), (b"Y", b"")]
+    assert events == [Response(200, fields, b"OK"), Data(b"ok"), End()]
+    with pytest.raises(RemoteProtocolError, match="folded"):
+        H1Codec(SERVER).feed(b"GET / HTTP/1.1\r\nHost: h\r\nX: a\r\n b\r\n\r\n")
+
+
 def test_a_response_that_ends_with_the_connection() -> None:
     codec = client()
     events = codec.feed(b"HTTP/1.1 200 OK\r\n\r\nsome") + codec.feed(b"thing")
