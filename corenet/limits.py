@@ -322,6 +322,18 @@ HTTP_DECODE_INNER_SIZE = 16 << 20
 in a row would otherwise multiply the growth."""
 HTTP_GZIP_MEMBERS = 16_384
 """members: Gzip members of one body; one more is allowed per 4 KiB decoded. Empty members cost work without output."""
+HTTP_BROTLI_OUTPUT_STEP = 131_072
+"""bytes: brotli's output of one call is asked to end here. It doubles its buffer first, so a step gives up to 229,328
+bytes, which is less than HTTP_DECODE_OUTPUT_STEP."""
+HTTP_ZSTD_WINDOW = 8 << 20
+"""bytes: The largest window of a zstd body, which is the memory its decoder takes (RFC 8878 section 3.1.1.1.2; RFC 9659
+makes it a rule of the coding)."""
+HTTP_ZSTD_BLOCK = 131_072
+"""bytes: A zstd block decodes to at most this much (RFC 8878 section 3.1.1.2.4). A longer one is broken."""
+HTTP_LINE_SIZE = 1 << 20
+"""characters: One line of a streamed text or event stream. A server could send a line without an end."""
+HTTP_EVENT_SIZE = 4 << 20
+"""characters: The data lines of one server-sent event together. A server could send an event without an end."""
 HTTP_COALESCE_BELOW = 4096
 """bytes: Shorter chunks of a body are joined, because each bytes object takes some 40 bytes besides."""
 HTTP_COALESCED_SIZE = 65_536
@@ -347,6 +359,31 @@ HTTP_UPLOAD_SLICE_BYTES = 262_144
 """bytes: After sending this much of a body that never waits, other tasks run."""
 HTTP_UPLOAD_SLICE_CHUNKS = 64
 """pieces: After sending this many chunks of a body that never waits, other tasks run: chunks may be tiny or empty."""
+HTTP_FILE_READ = 262_144
+"""bytes: A file is read in pieces of this size, each in a thread. Less means more changes of thread; more takes more
+memory for each upload."""
+HTTP_EXPECT_SIZE = 1 << 20
+"""bytes: With expect_continue a shorter body is sent at once, because waiting for the server costs more than it
+saves."""
+HTTP_EXPECT_TIMEOUT = 1
+"""seconds: A server that knows no 100-continue must not be waited for (RFC 9110 section 10.1.1). curl waits as long."""
+HTTP_DIGEST_CHALLENGES = 3
+"""challenges: One request answers at most this many in a row: the first, and those that say that a nonce is stale. A
+server could ask for ever."""
+HTTP_RETRIES = Limit(2, 1, 20, "retries", "Each retry adds load to a server that is in trouble.")
+HTTP_RETRY_DELAY = 200
+"""milliseconds: The first retry waits at most this long, and each further one twice as long: an overloaded server gets
+less load."""
+HTTP_RETRY_MAX_DELAY = Limit(
+    10, 0, 3600, "seconds",
+    "No retry waits longer. A response whose Retry-After asks for more is returned, because the caller knows better "
+    "what to do then."
+)
+HTTP_RETRY_BUDGET = 10
+"""retries: A client may do this many at once. Requests add to it (HTTP_RETRY_EARNED), up to this value. Without a
+budget a failing server gets a multiple of its load."""
+HTTP_RETRY_EARNED = 10
+"""requests: So many requests earn one retry: retries add at most a tenth to the load."""
 HTTP_STREAM_HIGH_WATERMARK = 262_144
 """bytes: Reading pauses when this much of a streamed body is unread."""
 HTTP_CONNECT_TIMEOUT = 10

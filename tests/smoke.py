@@ -16,8 +16,10 @@ import corenet
 import resolver
 
 #: Packages that modules for optional integrations import.
-OPTIONAL = {"aiohttp", "granian", "gunicorn", "httpx", "prometheus_client", "publicsuffixlist", "pytest", "qh3",
-            "uvicorn_worker"}
+OPTIONAL = {
+    "aiohttp", "brotli", "granian", "gunicorn", "httpx", "prometheus_client", "publicsuffixlist", "pytest", "qh3",
+    "uvicorn_worker", "zstandard",
+}
 SECONDS = 120.0
 NAME = "www.example.com"
 ADDRESS = "198.18.2.1"

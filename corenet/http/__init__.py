@@ -24,6 +24,8 @@ from corenet.http.errors import (
     TimeoutExceeded,
     TlsError,
 )
+from corenet.http.events import Informational
+from corenet.http.facts import ConnectionFacts
 from corenet.http.headers import Headers
 from corenet.http.pool import Limits
 from corenet.http.proxies import Proxies, Proxy
@@ -32,35 +34,53 @@ from corenet.http.trace import TracePoint
 from corenet.http.url import Origin, Url, parse_url
 
 if TYPE_CHECKING:
+    from corenet.http.auth import Auth, BasicAuth, BearerAuth
     from corenet.http.cache import Cache
     from corenet.http.cookies import Cookie, CookieJar
+    from corenet.http.digest import DigestAuth
+    from corenet.http.event_stream import ServerSentEvent
     from corenet.http.hsts import HstsStore
+    from corenet.http.links import Link
+    from corenet.http.netrc_auth import NetrcAuth
+    from corenet.http.options import RequestOptions
+    from corenet.http.retries import Retries
 
 __all__ = [
+    "Auth",
+    "BasicAuth",
+    "BearerAuth",
     "Cache",
     "ConnectError",
+    "ConnectionFacts",
     "Cookie",
     "CookieJar",
     "DecodeError",
+    "DigestAuth",
     "Headers",
     "HstsStore",
     "Http2Error",
     "HttpClient",
     "HttpError",
     "HttpStatusError",
+    "Informational",
     "InvalidUrl",
     "Limits",
+    "Link",
     "LocalProtocolError",
     "NameResolutionError",
+    "NetrcAuth",
     "Origin",
     "Proxies",
     "Proxy",
     "ProxyError",
     "RedirectError",
     "RemoteProtocolError",
+    "RequestOptions",
     "Response",
     "ResponseTooLarge",
+    "Retries",
     "ServerDisconnected",
+    "ServerSentEvent",
     "StreamedResponse",
     "Timeout",
     "TimeoutExceeded",
@@ -71,11 +91,22 @@ __all__ = [
     "parse_url",
 ]
 
-# Loaded when first used: most programs need none of them.
-_LAZY = {
-    "Cache": "corenet.http.cache",
-    "Cookie": "corenet.http.cookies",
-    "CookieJar": "corenet.http.cookies",
-    "HstsStore": "corenet.http.hsts",
-}
-__getattr__, __dir__ = lazy_exports(globals(), _LAZY)
+# What most programs do without is loaded when it is first used.
+__getattr__, __dir__ = lazy_exports(
+    globals(),
+    {
+        "Auth": "corenet.http.auth",
+        "BasicAuth": "corenet.http.auth",
+        "BearerAuth": "corenet.http.auth",
+        "Cache": "corenet.http.cache",
+        "Cookie": "corenet.http.cookies",
+        "CookieJar": "corenet.http.cookies",
+        "DigestAuth": "corenet.http.digest",
+        "HstsStore": "corenet.http.hsts",
+        "Link": "corenet.http.links",
+        "NetrcAuth": "corenet.http.netrc_auth",
+        "RequestOptions": "corenet.http.options",
+        "Retries": "corenet.http.retries",
+        "ServerSentEvent": "corenet.http.event_stream",
+    },
+)

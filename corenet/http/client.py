@@ -1,10 +1,10 @@
 """The HTTPS client: requests over pooled connections of HTTP/1.1 and HTTP/2, redirects, limits.
 
-It has no retries, on purpose. The exception is the keep-alive race (RFC 9112 section 9.3.1): when a
-reused connection ends before any byte of the response, and the request is idempotent and can be sent again, it is sent
-once more on a new connection. A request of any method is sent once more when an HTTP/2 server has said that it did not
-process it (RFC 9113 section 8.7). Between taking a slot and releasing it, every path releases the slot, also a
-cancelled one.
+A request is sent again only where the caller asks for retries (`corenet.http.retries`), with two exceptions. One is the
+keep-alive race (RFC 9112 section 9.3.1): when a reused connection ends before any byte of the response, and the request
+is idempotent and can be sent again, it is sent once more on a new connection. The other is an HTTP/2 server that says
+that it did not process the request (RFC 9113 section 8.7), of any method. Between taking a slot and releasing it, every
+path releases the slot, also a cancelled one.
 """
 
 import asyncio
@@ -19,19 +19,21 @@ from corenet import tls
 from corenet._version import __version__
 from corenet.http.connect import open_connection
 from corenet.http.connection import Connection
-from corenet.http.decode import ACCEPT_ENCODING, Decoder, yield_between_slices
+from corenet.http.decode import Decoder, accept_encoding, yield_between_slices
 from corenet.http.errors import LocalProtocolError, ServerDisconnected, TimeoutExceeded
 from corenet.http.events import Data, End, Request
+from corenet.http.facts import facts_of
 from corenet.http.h2_connection import Exchange, Multiplexed
 from corenet.http.headers import Headers
 from corenet.http.pieces import Pieces
 from corenet.http.pool import Limits, Pool, PoolSlot
 from corenet.http.proxies import Proxies, Proxy
-from corenet.http.request_state import REDIRECTS, Body, FieldTypes, RequestState, Timeout, timeout_of
+from corenet.http.request_state import IDEMPOTENT, REDIRECTS, Body, FieldTypes, RequestState, Timeout, timeout_of
 from corenet.http.response import Response, StreamedResponse
 from corenet.http.routes import DIRECT, PoolKey, router_of
 from corenet.http.trace import DONE, FAILED, STARTED, Trace, report
 from corenet.http.upload import Upload, prepare_body
+from corenet.http.verbs import Verbs
 from corenet.limits import (
     HTTP2_UNPROCESSED_REPEATS,
     HTTP_BODY_SIZE,
@@ -47,14 +49,19 @@ from corenet.tls.default import prepared_context
 
 if TYPE_CHECKING:
     import ssl
+    from typing import Unpack
 
+    from corenet.http.auth import AuthTypes
     from corenet.http.cache import Cache
     from corenet.http.cookies import CookieJar
     from corenet.http.hsts import HstsStore
+    from corenet.http.options import ClientOptions, Prepared, RequestOptions
+    from corenet.http.retries import Retries
 
 __all__ = ["Body", "FieldTypes", "HttpClient", "Timeout", "get"]
 
-_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+# After these the request may be sent again: elsewhere, with other credentials, or without Expect.
+_AGAIN = REDIRECTS | {401, 417}
 _VERSIONS = {10: "HTTP/1.0", 11: "HTTP/1.1", 20: "HTTP/2"}
 # What a caller may say to an HTTP/1.1 connection and HTTP/2 has other means for (RFC 9113 section 8.2.2).
 _HTTP1_ONLY = frozenset(
@@ -64,7 +71,7 @@ _END = End()
 _CLOSED = "the client was closed during the request"
 
 
-class HttpClient:
+class HttpClient(Verbs):
     """An HTTP client for one event loop, with a pool of connections; use it as an async context manager.
 
     `http2` offers HTTP/2 to servers over TLS: the requests to an origin then share one connection. `tls_context`
@@ -72,7 +79,13 @@ class HttpClient:
     ``alpn=corenet.tls.ALPN_HTTP2``. `headers` are sent with each request, with User-Agent, Accept and Accept-Encoding
     unless they are among them; None: each request has only its own. `trace` is called with every `TracePoint`.
     `follow_redirects` is the maximum number of redirects (0: they are returned). `max_body` and `max_decoded` limit a
-    body, in bytes as sent and as decoded. `decode` requests gzip and deflate and decodes them.
+    body, in bytes as sent and as decoded. `decode` requests the content codings that can be decoded (gzip and deflate;
+    with their packages br and zstd) and decodes them.
+
+    To `base_url` the URLs of requests are appended that have no scheme. `auth` are credentials for it, without it for
+    every origin that the caller asks; a redirect to another origin does not get them. `url_credentials` sends user
+    names in URLs as Basic authentication; else they are refused. `retries` and `expect_continue` are defaults of
+    `RequestOptions`.
 
     `proxy` is the URL of a proxy, a `Proxy`, or `Proxies` for http and https; `trust_env` reads curl's environment
     variables once, here. `unix_socket` is the path of a socket to which all connections go, `local_address` the IP
@@ -99,6 +112,11 @@ class HttpClient:
         max_body: int = HTTP_BODY_SIZE.default,
         max_decoded: int = HTTP_DECODED_SIZE.default,
         max_head: int | None = None,
+        base_url: str | None = None,
+        auth: "AuthTypes | None" = None,
+        url_credentials: bool = False,
+        retries: "Retries | None" = None,
+        expect_continue: bool = False,
         proxy: str | Proxy | Proxies | None = None,
         trust_env: bool = False,
         unix_socket: str | None = None,
@@ -131,31 +149,23 @@ class HttpClient:
                 if name not in self._defaults:
                     self._defaults.add(name, value)
             if decode and "Accept-Encoding" not in self._defaults:
-                self._defaults.add("Accept-Encoding", ACCEPT_ENCODING)
+                self._defaults.add("Accept-Encoding", accept_encoding())
         self._head_cache: dict[tuple[str, str], bytes] = {}
         self._request_cache: dict[tuple[str, str], Request] = {}
         self._cookies = cookies
         self._hsts = hsts
         self._remembers = cookies is not None or hsts is not None
-        self._layer = None if cache is None else cache.layer(self._request, self._redirect, self._target_and_fields)
+        self._layer = None if cache is None else cache.layer(self._fetch, self._redirect, self._target_and_fields)
         self._router = router_of(proxy, trust_env, unix_socket, local_address)
         self._keep_heads = "Connection" not in self._defaults
+        # Made when the first request needs it: most programs do without.
+        self._options: ClientOptions | None = None
+        if base_url is not None or auth is not None or retries is not None or expect_continue or url_credentials:
+            self._make_options(base_url, auth, retries, expect_continue, url_credentials)
 
     # --- public methods -------------------------------------------------------------------------------------------
 
-    def get(
-        self, url: str, *, headers: FieldTypes = (), timeout: Timeout | float | None = None
-    ) -> Coroutine[Any, Any, Response]:
-        """Send a GET and return the whole response. Raises what `request` raises."""
-        return self.request("GET", url, headers=headers, timeout=timeout)
-
-    def post(
-        self, url: str, body: Body, *, headers: FieldTypes = (), timeout: Timeout | float | None = None
-    ) -> Coroutine[Any, Any, Response]:
-        """Send a POST with `body` and return the whole response. Raises what `request` raises."""
-        return self.request("POST", url, headers=headers, body=body, timeout=timeout)
-
-    async def request(
+    def request(
         self,
         method: str,
         url: str,
@@ -163,45 +173,71 @@ class HttpClient:
         headers: FieldTypes = (),
         body: Body = None,
         timeout: Timeout | float | None = None,
-    ) -> Response:
+        **options: "Unpack[RequestOptions]",
+    ) -> Coroutine[Any, Any, Response]:
         """Send a request and return the whole response, with the decoded body in memory.
 
-        A body of bytes is sent with its length, an iterable of bytes in chunks. Responses with a status of 400 or more
-        are returned, not raised.
+        A body of bytes or a file is sent with its length, an iterable of bytes in chunks. Responses with a status of
+        400 or more are returned, not raised. `options` are described at `RequestOptions`.
 
         Raises:
+            TypeError: an argument has a wrong type, or two arguments give a body.
+            ValueError: an argument cannot be sent, or contradicts another one.
             HttpError: a subclass, see `corenet.http.errors`: InvalidUrl, NameResolutionError, ConnectError, TlsError,
                 TimeoutExceeded, RemoteProtocolError, ResponseTooLarge, RedirectError, LocalProtocolError.
         """
-        sent = body if body is None or type(body) is bytes else prepare_body(body)
+        return self._request(method, url, headers, body, timeout, options)
+
+    async def _request(
+        self,
+        method: str,
+        url: str,
+        headers: FieldTypes,
+        body: Body,
+        timeout: Timeout | float | None,
+        options: "RequestOptions",
+    ) -> Response:
+        prepared = self._prepare(body, options) if options or self._options is not None else None
+        if prepared is not None:
+            sent = prepared.body
+        else:
+            sent = body if body is None or type(body) is bytes else prepare_body(body)
         try:
-            call = self._call(method, url, headers, sent, timeout)
-            return await (self._request(call) if self._layer is None else self._layer.request(call))
+            call = self._call(method, url, headers, sent, timeout, prepared)
+            return await (self._fetch(call) if self._layer is None else self._layer.request(call))
         finally:
             if type(sent) is Upload:
                 await sent.close()
 
-    async def _request(self, call: RequestState) -> Response:
-        """Send the request, and again after redirects."""
+    async def _fetch(self, call: RequestState) -> Response:
+        """Send the request, and again after redirects, challenges and failures that are retried."""
         while True:
-            slot, exchange = await self._send(call, collecting=True)
+            slot = None
             try:
+                slot, exchange = await self._send(call, collecting=True)
                 await exchange.wait()
                 if self._remembers:
                     self._remember(call, exchange)
                 content = exchange.take_body()
                 if exchange.content_coded and self._decode and content:
                     content = await self._decode_body(call, exchange, content)
-                response = self._whole(call, exchange, content)
+                response = self._whole(call, slot, exchange, content)
             except BaseException as error:
-                self._release(slot, exchange, call, error)
-                if self._may_repeat(slot, call, error):
-                    continue
-                raise
+                if slot is not None:
+                    self._release(slot, exchange, call, error)
+                    if self._may_repeat(slot, call, error):
+                        continue
+                if call.attempts is None or not call.may_retry(error, self._now()):
+                    raise
+                await asyncio.sleep(call.attempts.delay)
+                continue
             self._release(slot, exchange, call, None)
-            if response.status not in REDIRECTS or not self._follow(call, response.status, response.headers):
+            if call.attempts is not None and call.may_retry(response, self._now()):
+                await asyncio.sleep(call.attempts.delay)
+            elif response.status not in _AGAIN or not self._follow(call, response.status, response.headers):
                 return response
-            call.history += (response,)
+            elif response.status in REDIRECTS:
+                call.history += (response,)
 
     def stream(
         self,
@@ -211,21 +247,29 @@ class HttpClient:
         headers: FieldTypes = (),
         body: Body = None,
         timeout: Timeout | float | None = None,
+        **options: "Unpack[RequestOptions]",
     ) -> AbstractAsyncContextManager[StreamedResponse]:
         """Send a request and return the response when its head has arrived: ``async with client.stream(...) as r``.
 
         A slow reader slows the server down: about 256 KiB are buffered. Raises what `request` raises, on entering or
         while the body is read.
         """
-        return self._stream(method, url, headers, body, timeout)
+        return self._stream(method, url, headers, body, timeout, options)
 
     @asynccontextmanager
     async def _stream(
-        self, method: str, url: str, headers: FieldTypes, body: Body, timeout: Timeout | float | None
+        self,
+        method: str,
+        url: str,
+        headers: FieldTypes,
+        body: Body,
+        timeout: Timeout | float | None,
+        options: "RequestOptions",
     ) -> AsyncIterator[StreamedResponse]:
-        sent = body if body is None or type(body) is bytes else prepare_body(body)
+        prepared = self._prepare(body, options)
+        sent = prepared.body
         try:
-            call = self._call(method, url, headers, sent, timeout)
+            call = self._call(method, url, headers, sent, timeout, prepared)
             response = await self._begin_stream(call)
             try:
                 yield response
@@ -238,36 +282,46 @@ class HttpClient:
     async def _begin_stream(self, call: RequestState) -> StreamedResponse:
         """Send the request and follow redirects; on return the response owns the slot."""
         while True:
-            slot, exchange = await self._send(call, collecting=False)
+            slot = None
+            retried = False
             try:
+                slot, exchange = await self._send(call, collecting=False)
                 head = await exchange.wait_head()
                 headers = head.headers
                 if self._remembers:
                     self._remember(call, exchange)
                 if self._layer is not None:
                     await self._layer.invalidate(call.url, call.method, head.status, headers)
-                if head.status in REDIRECTS and self._follow(call, head.status, headers):
-                    # The body is read so that the connection can be kept; one over the limit fails the request.
-                    exchange.max_body = self._max_body
-                    kept = Response(
-                        head.status,
-                        head.reason.decode("latin-1"),
-                        headers,
-                        b"",
-                        url=call.sent_url.text,
-                        method=call.method,
-                    )
-                    while await exchange.next_piece() is not None:
-                        pass
-                else:
+                kept = Response(
+                    head.status,
+                    head.reason.decode("latin-1"),
+                    headers,
+                    b"",
+                    url=call.url.text,
+                    method=call.method,
+                )
+                if call.attempts is not None:
+                    retried = call.may_retry(kept, self._now())
+                if not retried and not (head.status in _AGAIN and self._follow(call, head.status, headers)):
                     return self._streamed(call, slot, exchange)
+                # The body is read so that the connection can be kept; one over the limit fails the request.
+                exchange.max_body = self._max_body
+                while await exchange.next_piece() is not None:
+                    pass
             except BaseException as error:
-                self._release(slot, exchange, call, error)
-                if self._may_repeat(slot, call, error):
-                    continue
-                raise
+                if slot is not None:
+                    self._release(slot, exchange, call, error)
+                    if self._may_repeat(slot, call, error):
+                        continue
+                if call.attempts is None or not call.may_retry(error, self._now()):
+                    raise
+                await asyncio.sleep(call.attempts.delay)
+                continue
             self._release(slot, exchange, call, None)
-            call.history += (kept,)
+            if retried and call.attempts is not None:
+                await asyncio.sleep(call.attempts.delay)
+            elif kept.status in REDIRECTS:
+                call.history += (kept,)
 
     async def close(self) -> None:
         """Close all connections, with a short wait for close_notify; requests in progress and later ones fail."""
@@ -307,8 +361,14 @@ class HttpClient:
         headers: FieldTypes,
         body: bytes | Upload | None,
         timeout: Timeout | float | None,
+        prepared: "Prepared | None",
     ) -> RequestState:
+        in_url = None
+        if prepared is not None:
+            url, in_url = prepared.url(url)
         call = RequestState(method, url, headers, body, timeout_of(timeout, self._timeout), self._defaults)
+        if prepared is not None:
+            prepared.apply(call, in_url)
         if self._remembers:
             if self._hsts is not None:
                 call.url = call.sent_url = self._hsts.upgrade(call.url)
@@ -316,7 +376,25 @@ class HttpClient:
             call.head_cacheable = call.head_cacheable and self._cookies is None
         return call
 
+    def _make_options(self, *arguments: Any) -> "ClientOptions":
+        from corenet.http.options import ClientOptions
+
+        self._options = ClientOptions.of(*arguments, headers=self._defaults)
+        return self._options
+
+    def _prepare(self, body: Body, options: "RequestOptions") -> "Prepared":
+        from corenet.http.options import prepare
+
+        return prepare(body, options, self._options or self._make_options())
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
     def _follow(self, call: RequestState, status: int, headers: Headers) -> bool:
+        if status == 401:
+            return call.answer_challenge(headers)
+        if status == 417:
+            return call.drop_expectation()
         # The cache follows redirects itself.
         return call.conditions is None and self._redirect(call, status, headers)
 
@@ -373,6 +451,7 @@ class HttpClient:
                 connection.begin(
                     collecting=collecting, max_body=max_body, deadline=call.deadline, read_timeout=call.timeout.read
                 )
+            call.reused = slot.reused
             if self._trace is not None:
                 call.traced = False
                 report(
@@ -403,7 +482,8 @@ class HttpClient:
                     exchange.write_head(head, body)
             if isinstance(body, Upload):
                 # The body is sent by its own task while the response is read.
-                body.start(exchange, None if self._trace is None else partial(self._sent, call, exchange))
+                sent = None if self._trace is None else partial(self._sent, call, exchange)
+                body.start(exchange, sent, expect=call.expect)
             elif self._trace is not None:
                 self._sent(call, exchange)
             return slot, exchange
@@ -462,11 +542,11 @@ class HttpClient:
         report(self._trace, "request", DONE, now)
         report(self._trace, "response", STARTED, now)
 
-    def _whole(self, call: RequestState, exchange: Connection | Exchange, body: bytes) -> Response:
+    def _whole(self, call: RequestState, slot: PoolSlot, exchange: Connection | Exchange, body: bytes) -> Response:
         head = exchange.response
         if head is None:
             raise ServerDisconnected("the response has no head", received=False)
-        return Response(
+        response = Response(
             head.status,
             head.reason.decode("latin-1"),
             head.headers,
@@ -477,6 +557,8 @@ class HttpClient:
             trailers=exchange.trailers,
             history=call.history,
         )
+        response._about = (exchange.last_activity - call.started, exchange.informational, slot.facts, call.reused)
+        return response
 
     async def _decode_body(self, call: RequestState, exchange: Connection | Exchange, body: bytes) -> bytes:
         head = exchange.response
@@ -499,7 +581,7 @@ class HttpClient:
         decoder = None
         if self._decode and "content-encoding" in head.headers and call.method != "HEAD":
             decoder = Decoder(head.headers.get_members("content-encoding"), limit=self._max_decoded)
-        return StreamedResponse(
+        response = StreamedResponse(
             head.status,
             head.reason.decode("latin-1"),
             head.headers,
@@ -513,6 +595,8 @@ class HttpClient:
             deadline=call.deadline,
             finish=lambda error: self._release(slot, exchange, call, error),
         )
+        response._about = (exchange.last_activity - call.started, exchange.informational, slot.facts, call.reused)
+        return response
 
     # --- connections ----------------------------------------------------------------------------------------------
 
@@ -523,7 +607,8 @@ class HttpClient:
         if pool is None:
             pool = self._pool = Pool(asyncio.get_running_loop(), self._limits, http2=self._http2)
         if call.deadline == 0.0:
-            call.deadline = pool.loop.time() + call.timeout.total
+            call.started = pool.loop.time()
+            call.deadline = call.started + call.timeout.total
         return pool.acquire(self._key(call))
 
     def _key(self, call: RequestState) -> PoolKey:
@@ -575,6 +660,7 @@ class HttpClient:
             except BaseException:
                 connection.abort()
                 raise
+        slot.facts = facts_of(connection.transport)
         self._open[connection] = None
         if connection.lost is not None:
             connection.lost.add_done_callback(lambda _: self._open.pop(connection, None))
@@ -616,12 +702,12 @@ class HttpClient:
 
         Or the server has said that it did not process the request (RFC 9113 section 8.7), whatever its method is.
         """
-        if not isinstance(error, ServerDisconnected) or error.received or isinstance(call.body, Upload):
+        if not isinstance(error, ServerDisconnected) or error.received:
             return False
         if error.unprocessed:
             call.unprocessed += 1
-            return call.unprocessed <= HTTP2_UNPROCESSED_REPEATS
-        if call.repeated or not slot.reused or call.method not in _IDEMPOTENT:
+            return call.unprocessed <= HTTP2_UNPROCESSED_REPEATS and call.renew_body()
+        if call.repeated or not slot.reused or call.method not in IDEMPOTENT or not call.renew_body():
             return False
         call.repeated = True
         if self._pool is not None:

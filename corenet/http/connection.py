@@ -42,7 +42,7 @@ from typing import cast
 from corenet import tls
 from corenet.http.body_buffer import BodyBuffer
 from corenet.http.errors import RemoteProtocolError, ServerDisconnected
-from corenet.http.events import Data, End, Response
+from corenet.http.events import Data, End, Informational, Response
 from corenet.http.exchange import BodySender, ConnectionBase, ExchangeBase
 from corenet.http.h1 import CLIENT, H1Codec
 from corenet.http.transitions import Transition
@@ -268,6 +268,12 @@ class Connection(ExchangeBase, ConnectionBase):
                 elif kind is Response:
                     self.state = _HEAD[self.state]
                     self.response = cast(Response, event)
+                    if self.upload is not None:
+                        self.upload.answered(self.response.status)
+                else:
+                    self.informational += (cast(Informational, event),)
+                    if self.upload is not None:
+                        self.upload.answered(self.informational[-1].status)
         except RemoteProtocolError as error:
             self.fail(error)
             return

@@ -1,20 +1,22 @@
-"""Decodes the content codings gzip and deflate in steps that are limited in bytes.
+"""Decodes the content codings gzip, deflate, br and zstd in steps that are limited in bytes.
 
 Output is limited by the caller, however small the input (CVE-2025-69223). The same holds for the bytes between two
 layers, for the number of layers (CVE-2025-66418) and for the members of a gzip body. A truncated body, or bytes after
 its end, are an error. Several gzip members are one body (RFC 1952 section 2.2). `deflate` means the zlib format, but
-many servers send raw deflate, so the first two bytes decide.
+many servers send raw deflate, so the first two bytes decide. br and zstd are in `corenet.http.codings`.
 
-A step is one call of zlib: at most `HTTP_DECODE_INPUT_STEP` bytes in, `HTTP_DECODE_OUTPUT_STEP` out. `Decoder.feed`
-yields after each step, even without output, and `Decoder.work` counts the bytes, so the caller can let other callbacks
-run between steps. A layer takes new input only when it has used all of the last, and the last layer with work runs
-first: between two layers there is at most the output of one step.
+A step is one call of a decoder: at most `HTTP_DECODE_INPUT_STEP` bytes in, `HTTP_DECODE_OUTPUT_STEP` out.
+`Decoder.feed` yields after each step, even without output, and `Decoder.work` counts the bytes, so the caller can let
+other callbacks run between steps. A layer takes new input only when it has used all of the last, and the last layer
+with work runs first: between two layers there is at most the output of one step.
 """
 
 import asyncio
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 
+from corenet.http.codings import BrotliStage, Stage, ZstdStage, installed_codings
 from corenet.http.errors import DecodeError, ResponseTooLarge, TimeoutExceeded
 from corenet.limits import (
     HTTP_CONTENT_CODINGS,
@@ -25,38 +27,28 @@ from corenet.limits import (
     HTTP_GZIP_MEMBERS,
 )
 
-__all__ = ["ACCEPT_ENCODING", "Decoder", "yield_between_slices"]
-
-ACCEPT_ENCODING = "gzip, deflate"
+__all__ = ["Decoder", "accept_encoding", "yield_between_slices"]
 
 _GZIP = 16 + zlib.MAX_WBITS
 _NAMES = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": zlib.MAX_WBITS}
 
 
-class _CodingStage:
+@cache
+def accept_encoding() -> str:
+    """Return the value of Accept-Encoding: what can be decoded with the installed packages."""
+    return ", ".join(("gzip", "deflate", *installed_codings()))
+
+
+class _CodingStage(Stage):
     """One zlib stream, or a sequence of gzip members."""
 
-    __slots__ = ("at", "began", "busy", "coding", "data", "made", "max_output", "members", "stream", "wbits")
+    __slots__ = ("members", "stream", "wbits")
 
     def __init__(self, coding: str, max_output: int) -> None:
-        self.coding = coding
+        super().__init__(coding, max_output)
         self.wbits = _NAMES[coding]
         self.stream = None if coding == "deflate" else zlib.decompressobj(self.wbits)
-        self.began = False
-        # The unused input is data[at:]. `busy`: there is input, or output held by zlib, for another step.
-        self.data = b""
-        self.at = 0
-        self.busy = False
-        self.made = 0
-        self.max_output = max_output
         self.members = 1
-
-    def give(self, data: bytes) -> None:
-        """Set the next input; only when not busy."""
-        # With `deflate` one byte may be left over: the format is decided by two bytes, see `step`.
-        self.data = self.data[self.at :] + data if self.at < len(self.data) else data
-        self.at = 0
-        self.busy = bool(data)
 
     def step(self) -> bytes:
         """Call zlib once on a busy layer; return its output, which may be empty."""
@@ -78,14 +70,11 @@ class _CodingStage:
         try:
             made = stream.decompress(part, HTTP_DECODE_OUTPUT_STEP)
         except zlib.error as error:
-            raise DecodeError(f"the {self.coding} body is broken: {error}") from None
+            raise self._broken(error) from None
         self.at += len(part) - len(stream.unused_data if stream.eof else stream.unconsumed_tail)
         # A full output may mean that zlib holds more, even when all input is used.
         self.busy = self.at < len(data) or (len(made) == HTTP_DECODE_OUTPUT_STEP and not stream.eof)
-        self.made += len(made)
-        if self.made > self.max_output:
-            raise ResponseTooLarge(f"an inner coding of the body gives more than {self.max_output} bytes")
-        return made
+        return self._count(made)
 
     def _next_member(self) -> None:
         if self.wbits != _GZIP:
@@ -101,6 +90,9 @@ class _CodingStage:
             raise DecodeError(f"the {self.coding} body is cut short")
 
 
+_STAGES: dict[str, Callable[[str, int], Stage]] = {"br": BrotliStage, "zstd": ZstdStage}
+
+
 class Decoder:
     """Decodes the content codings of one body: `feed` yields pieces, `finish` checks that the body was complete."""
 
@@ -114,11 +106,11 @@ class Decoder:
         if len(names) > HTTP_CONTENT_CODINGS:
             raise DecodeError(f"{len(names)} content codings on one body")
         for name in names:
-            if name not in _NAMES:
+            if name not in _NAMES and name not in installed_codings():
                 raise DecodeError(f"the content coding {name!r} is unknown")
         # The output of an inner layer is a compressed body, so it is far smaller than the final output may be.
         inner = max(HTTP_DECODE_INNER_SIZE, limit // 16)
-        self._layers = [_CodingStage(name, inner) for name in reversed(names)]
+        self._layers = [_STAGES.get(name, _CodingStage)(name, inner) for name in reversed(names)]
         if self._layers:
             self._layers[-1].max_output = 1 << 62
         self._left = limit

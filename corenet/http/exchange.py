@@ -22,7 +22,7 @@ from typing import Any, Protocol, cast
 
 from corenet import tls
 from corenet.http.errors import ResponseTooLarge, TimeoutExceeded
-from corenet.http.events import End, Response
+from corenet.http.events import End, Informational, Response
 from corenet.http.pieces import Pieces
 from corenet.http.url import Origin
 from corenet.limits import HTTP_CLOSE_TIMEOUT, HTTP_READ_SIZE
@@ -39,6 +39,10 @@ class BodySender(Protocol):
 
     waiting: bool
 
+    def answered(self, status: int) -> None:
+        """Hear of a 1xx response, or of the head of the final one."""
+        ...
+
     def stop(self) -> None:
         """Send no more bytes."""
         ...
@@ -53,6 +57,7 @@ class ExchangeBase:
         "deadline",
         "drain_waiter",
         "error",
+        "informational",
         "last_activity",
         "loop",
         "max_body",
@@ -84,6 +89,8 @@ class ExchangeBase:
         self.last_activity = self.loop.time()
         self.complete = False
         self.response: Response | None = None
+        # At most HTTP_INFORMATIONAL_RESPONSES, which the codec counts.
+        self.informational: tuple[Informational, ...] = ()
         self.trailers = _NO_TRAILERS
         self.size = self.unsent = 0
 

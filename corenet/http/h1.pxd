@@ -47,6 +47,7 @@ cdef class H1Codec:
     cdef int frame_length(self, int version) except -1
     cdef int parse_head(self, const uint8_t *p, Py_ssize_t n, list events) except -1
     cdef list parse_fields(self, const uint8_t *p, Py_ssize_t n, bint trailer)
+    cdef Py_ssize_t fold(self, const uint8_t *p, Py_ssize_t n, list folds) except -1
     cdef int note_field(self, const uint8_t *name, Py_ssize_t n, const uint8_t *v, Py_ssize_t m) except -1
     cdef int frame_request(self, bytes method, int version) except -1
     cdef int frame_response(self, int status, int version) except -1

@@ -1,9 +1,10 @@
 """The HTTP/1.1 codec, both roles, without I/O: bytes in and events out, events in and bytes out (RFC 9112).
 
 Ambiguous framing is refused. Content-Length together with Transfer-Encoding, a repeated or malformed Content-Length, a
-coding other than one `chunked`, a bare CR or LF, folded lines, control characters, blanks before the colon, and sizes
-that overflow raise `RemoteProtocolError`; after that the codec accepts nothing. However the input is split, the events
-are the same, except for the sizes of Data. Everything that the peer sends is limited: head bytes, fields, 1xx
+coding other than one `chunked`, a bare CR or LF, control characters, blanks before the colon, and sizes that overflow
+raise `RemoteProtocolError`; after that the codec accepts nothing. A folded line is refused in a request and joined with
+one space in a response (RFC 9112 section 5.2). However the input is split, the events are the same, except for the
+sizes of Data. Everything that the peer sends is limited: head bytes, fields, 1xx
 responses, chunk extensions, pipelined bytes. The interface is like that of h11, which the tests compare it with. Both
 directions are in one file, because `note_field` decides the framing for both.
 """
@@ -48,7 +49,7 @@ cdef enum Receiving:
     R_HEAD
     R_LENGTH
     R_CHUNK_SIZE
-    R_CHUNK_BLANK       # blanks after the size
+    R_CHUNK_BLANK       # blanks between the size and the ";" of its extension
     R_CHUNK_EXTENSION
     R_CHUNK_LF          # the LF that ends the chunk's head
     R_CHUNK_DATA
@@ -394,6 +395,8 @@ cdef class H1Codec:
     cdef list parse_fields(self, const uint8_t *p, Py_ssize_t n, bint trailer):
         """Parse a field section into (name, value) pairs; p[:n] ends with the empty line found by head_end."""
         cdef list fields = []
+        cdef list folds
+        cdef bytes name, value
         cdef Py_ssize_t at = 0
         cdef Py_ssize_t colon, stop, start, size
         self.field_length = -1
@@ -417,12 +420,36 @@ cdef class H1Codec:
                 stop -= 1
             if span(p + start, stop - start, VALUE) != stop - start:
                 self.fail("a field value with a control character")
-            if not trailer:
-                self.note_field(p + at, colon, p + start, stop - start)
-            fields.append((PyBytes_FromStringAndSize(<const char *>p + at, colon),
-                           PyBytes_FromStringAndSize(<const char *>p + start, stop - start)))
+            name = PyBytes_FromStringAndSize(<const char *>p + at, colon)
+            value = PyBytes_FromStringAndSize(<const char *>p + start, stop - start)
             at += size + 2
+            if is_blank(p[at]) and not self.server:
+                # RFC 9112 section 5.2: a user agent replaces each fold of a response by a space.
+                folds = [value] if start < stop else []
+                while is_blank(p[at]):
+                    at += self.fold(p + at, n - at, folds)
+                value = b" ".join(folds)
+            if not trailer:
+                self.note_field(<const uint8_t *>PyBytes_AS_STRING(name), colon,
+                                <const uint8_t *>PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
+            fields.append((name, value))
         return fields
+
+    cdef Py_ssize_t fold(self, const uint8_t *p, Py_ssize_t n, list folds) except -1:
+        """Append the text of the folded line at p, which begins with a blank; returns the length of the line."""
+        cdef Py_ssize_t size = <const uint8_t *>memchr(p, 0x0A, n) - p - 1
+        cdef Py_ssize_t start = 0
+        cdef Py_ssize_t stop = size
+        while start < stop and is_blank(p[start]):
+            start += 1
+        while stop > start and is_blank(p[stop - 1]):
+            stop -= 1
+        if start == stop:
+            self.fail("a folded header line without text")
+        if span(p + start, stop - start, VALUE) != stop - start:
+            self.fail("a field value with a control character")
+        folds.append(PyBytes_FromStringAndSize(<const char *>p + start, stop - start))
+        return size + 2
 
     cdef int note_field(self, const uint8_t *name, Py_ssize_t n, const uint8_t *v, Py_ssize_t m) except -1:
         """Record the fields that decide the framing and whether the connection persists."""
@@ -542,7 +569,7 @@ cdef class H1Codec:
                     continue
                 if self.chunk_digits == 0:
                     self.fail("a chunk without a size")
-            if c == 0x0D:
+            if c == 0x0D and self.receive != R_CHUNK_BLANK:
                 self.receive = R_CHUNK_LF
             elif self.receive == R_CHUNK_EXTENSION:
                 self.extensions += 1
@@ -553,7 +580,10 @@ cdef class H1Codec:
             elif c == 0x3B:
                 self.receive = R_CHUNK_EXTENSION
             elif is_blank(c):
+                # RFC 9112 section 7.1.1: only an extension may follow them.
                 self.receive = R_CHUNK_BLANK
+            elif self.receive == R_CHUNK_BLANK:
+                self.fail("blanks after a chunk size without an extension")
             else:
                 self.fail("a chunk size is not a hexadecimal number")
         return i

@@ -133,8 +133,15 @@ class Exchange(ExchangeBase):
                 return
         elif kind is Response:
             self.response = cast(Response, event)
+            if self.upload is not None:
+                self.upload.answered(self.response.status)
             if self.collecting:
                 return
+        elif kind is Informational:
+            self.informational += (cast(Informational, event),)
+            if self.upload is not None:
+                self.upload.answered(self.informational[-1].status)
+            return
         elif kind is End:
             self.trailers = cast(End, event).trailers
             self.complete = True
@@ -317,7 +324,7 @@ class Multiplexed(ConnectionBase):
         for stream, event in events:
             if stream:
                 exchange = exchanges.get(stream)
-                if exchange is None or type(event) is Informational:
+                if exchange is None:
                     continue
                 if type(event) is StreamReset or (type(event) is End and not self.codec.is_open(stream)):
                     # The codec has ended the stream.

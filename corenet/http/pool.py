@@ -42,6 +42,7 @@ from functools import partial
 
 from corenet.http.connection import Connection
 from corenet.http.errors import LocalProtocolError
+from corenet.http.facts import ConnectionFacts
 from corenet.http.h2_connection import Multiplexed
 from corenet.http.routes import PoolKey
 from corenet.http.transitions import Transition
@@ -85,13 +86,14 @@ class Limits:
 
 
 class PoolSlot:
-    """One connection's share of the limits; `connection` is None until the first holder has opened it."""
+    """One connection's share of the limits; `connection` and `facts` are None until the first holder has opened it."""
 
-    __slots__ = ("connection", "group", "holders", "reused", "state")
+    __slots__ = ("connection", "facts", "group", "holders", "reused", "state")
 
     def __init__(self, group: "_OriginPool") -> None:
         self.group = group
         self.connection: Connection | Multiplexed | None = None
+        self.facts: ConnectionFacts | None = None
         # Of a shared slot.
         self.holders = 0
         self.reused = False

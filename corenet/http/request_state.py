@@ -6,6 +6,8 @@ POST is not repeated elsewhere, and credentials are sent only to the original or
 
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 from corenet.http.errors import HttpError, RedirectError
 from corenet.http.headers import Headers
@@ -14,12 +16,18 @@ from corenet.http.upload import Upload
 from corenet.http.url import Url, parse_url
 from corenet.limits import HTTP_CONNECT_TIMEOUT, HTTP_READ_TIMEOUT, HTTP_TOTAL_TIMEOUT
 
-__all__ = ["REDIRECTS", "Body", "FieldTypes", "RequestState", "Timeout", "timeout_of"]
+if TYPE_CHECKING:
+    from corenet.http.auth import Auth
+    from corenet.http.retries import Attempts
+
+__all__ = ["IDEMPOTENT", "REDIRECTS", "Body", "FieldTypes", "RequestState", "Timeout", "timeout_of"]
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 FieldTypes = Headers | Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
-Body = bytes | bytearray | memoryview | AsyncIterable[bytes] | Iterable[bytes] | None
+Body = bytes | bytearray | memoryview | IO[bytes] | Path | AsyncIterable[bytes] | Iterable[bytes] | None
+
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 
 _BODY_EXPECTED = frozenset({"POST", "PUT", "PATCH"})
 # Fields that are only for the origin of the caller's URL: credentials, and a Host field from the caller.
@@ -65,17 +73,23 @@ class RequestState:
     __slots__ = (
         "_defaults",
         "_extra",
+        "answered",
+        "attempts",
+        "auth",
         "body",
         "conditions",
         "connect_deadline",
         "deadline",
+        "expect",
         "head_cacheable",
         "history",
         "length",
         "method",
         "method_bytes",
         "repeated",
+        "reused",
         "sent_url",
+        "started",
         "timeout",
         "traced",
         "unprocessed",
@@ -108,17 +122,28 @@ class RequestState:
         self.conditions: list[tuple[bytes, bytes]] | None = None
         # Whether the trace point for the end of the request was reported.
         self.traced = False
+        # What the caller asked for beyond that: credentials and how many challenges they answered, retries, Expect.
+        self.auth: Auth | None = None
+        self.answered = 0
+        self.attempts: Attempts | None = None
+        self.expect = False
+        # The time of the call, and whether the connection carried a request before this one.
+        self.started = 0.0
+        self.reused = False
         self._defaults = defaults.raw
         self._extra = Headers.of(headers) if headers else None
         # Only the client's default fields are sent, so the head can be cached.
         self.head_cacheable = self._extra is None
         self.body = body
         self.length = -1
-        if isinstance(self.body, bytes):
-            self.length = len(self.body)
-        elif self.body is None and method in _BODY_EXPECTED:
-            # RFC 9110 section 8.6: send Content-Length: 0 with methods that usually have a body.
-            self.length = 0
+        if body is None:
+            if method in _BODY_EXPECTED:
+                # RFC 9110 section 8.6: send Content-Length: 0 with methods that usually have a body.
+                self.length = 0
+        elif isinstance(body, bytes):
+            self.length = len(body)
+        else:
+            self.length = body.length
         if self.length >= 0 and (_frames(defaults) or (self._extra is not None and _frames(self._extra))):
             # The caller frames the body; the codec checks that the body matches.
             self.length = -1
@@ -151,9 +176,88 @@ class RequestState:
             fields.insert(0, (b"Host", self.url.host_field))
         if self.body is not None and self.length < 0 and not _frames(Headers(fields)):
             fields.append((b"Transfer-Encoding", b"chunked"))
+        if self.auth is not None and (credentials := self.auth.authorize(self.method, self.url)) is not None:
+            fields.append((b"Authorization", credentials.encode("latin-1")))
+        if self.expect and self.body is not None:
+            fields.append((b"Expect", b"100-continue"))
         if self.conditions:
             fields += self.conditions
         return fields
+
+    # --- options ------------------------------------------------------------------------------------------------------
+
+    @property
+    def authorized(self) -> bool:
+        """True when the caller gave an Authorization field for this request."""
+        return self._extra is not None and "authorization" in self._extra
+
+    def set_auth(self, auth: "Auth | None") -> None:
+        """Use these credentials instead of a default Authorization field."""
+        self.auth = auth
+        if auth is not None:
+            self.head_cacheable = False
+            self._defaults = [field for field in self._defaults if field[0].lower() != b"authorization"]
+
+    def set_content_type(self, kind: str, *, replace: bool) -> None:
+        """Add a Content-Type; with `replace` the caller's is used instead, if there is one.
+
+        Raises:
+            ValueError: there is one, and the body cannot be read without the new one.
+        """
+        extra = Headers() if self._extra is None else self._extra
+        if "content-type" not in extra:
+            extra.add("Content-Type", kind)
+        elif not replace:
+            raise ValueError("files= makes a Content-Type with the boundary; leave it out of headers=")
+        self._extra = extra
+        self.head_cacheable = False
+
+    # --- sending again ------------------------------------------------------------------------------------------------
+
+    def may_retry(self, outcome: Response | BaseException, now: float) -> bool:
+        """Whether the request is to be sent again after `attempts.delay`; `now` is the loop's clock.
+
+        Only an idempotent request is (RFC 9110 section 9.2.2). It continues where it was, after the redirects so far.
+        """
+        attempts = self.attempts
+        if (
+            attempts is None
+            or self.method not in IDEMPOTENT
+            or not attempts.decide(outcome, self.deadline - now)
+            or not self.renew_body()
+        ):
+            return False
+        self.repeated = False
+        return True
+
+    def renew_body(self) -> bool:
+        """Make the body ready to be sent again; False when it cannot be."""
+        if isinstance(self.body, Upload):
+            renewed = self.body.renew()
+            if renewed is None:
+                return False
+            self.body = renewed
+        return True
+
+    def answer_challenge(self, headers: Headers) -> bool:
+        """After a 401: whether the request is to be sent again with other credentials."""
+        if self.auth is None:
+            return False
+        from corenet.http.auth import parse_challenges
+
+        challenges = parse_challenges(headers.get_list("www-authenticate"))
+        if not self.auth.answer(self.url, challenges, self.answered):
+            return False
+        self.answered += 1
+        self.repeated = False
+        return self.renew_body()
+
+    def drop_expectation(self) -> bool:
+        """After a 417: whether the request is to be sent again without Expect (RFC 9110 section 10.1.1)."""
+        if not self.expect or not self.renew_body():
+            return False
+        self.expect = self.repeated = False
+        return True
 
     def follow(
         self,
@@ -188,7 +292,7 @@ class RequestState:
             raise RedirectError(f"{self.url}: a redirect from https to {target} is refused")
         if (status in (301, 302) and self.method == "POST") or (status == 303 and self.method not in ("GET", "HEAD")):
             self._become_get()
-        elif isinstance(self.body, Upload):
+        elif not self.renew_body():
             raise RedirectError(f"{self.url}: the redirect requires the body again, but it was a stream")
         if target.origin != self.url.origin:
             self._leave_origin()
@@ -216,6 +320,7 @@ class RequestState:
     def _leave_origin(self) -> None:
         """Remove credentials and a Host of the caller, as a redirect to another origin requires (RFC 9110 15.4)."""
         self.head_cacheable = False
+        self.auth = None
         self._defaults = [field for field in self._defaults if field[0].lower() not in _OF_ORIGIN]
         if self._extra is not None:
             for name in _OF_ORIGIN:

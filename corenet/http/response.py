@@ -1,29 +1,40 @@
 """The results of a request: a whole `Response`, or a `StreamedResponse` whose body is read piece by piece.
 
-The body is decoded here (gzip, deflate) within the client's limits. A streamed response owns its connection until its
+The body is decoded here within the client's limits. A streamed response owns its connection until its
 body was read or its context was left. Leaving early closes the connection, because the rest may be of any length.
 """
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from corenet.http.charset import charset_of, decode_text
 from corenet.http.connection import Connection
 from corenet.http.decode import Decoder, yield_between_slices
-from corenet.http.errors import HttpStatusError, LocalProtocolError, ResponseTooLarge
+from corenet.http.errors import HttpError, HttpStatusError, LocalProtocolError, ResponseTooLarge
+from corenet.http.events import Informational
+from corenet.http.facts import ConnectionFacts
 from corenet.http.h2_connection import Exchange
 from corenet.http.headers import Headers
 from corenet.http.pieces import Pieces
+from corenet.http.url import parse_url
 from corenet.limits import HTTP_DECODE_SLICE_BYTES
 
+if TYPE_CHECKING:
+    from corenet.http.event_stream import ServerSentEvent
+    from corenet.http.links import Link
+
 __all__ = ["Response", "StreamedResponse"]
+
+_UNKNOWN: tuple[float, tuple[Informational, ...], ConnectionFacts | None, bool] = (0.0, (), None, False)
 
 
 class _Head:
     """Status, headers, and the URL and method they belong to."""
 
-    __slots__ = ("headers", "history", "http_version", "method", "reason", "status", "url")
+    # `_about` is set by the client: a tuple, because most is never read.
+    __slots__ = ("_about", "headers", "history", "http_version", "method", "reason", "status", "url")
 
     status: int
     reason: str
@@ -32,6 +43,40 @@ class _Head:
     method: str
     url: str
     history: tuple["Response", ...]
+    _about: tuple[float, tuple[Informational, ...], ConnectionFacts | None, bool]
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds from the call to the last byte, of a streamed response to its head, redirects included."""
+        return self._about[0]
+
+    @property
+    def informational(self) -> tuple[Informational, ...]:
+        """The 1xx responses before this one, such as 103 Early Hints, with `status` and `headers`."""
+        return self._about[1]
+
+    @property
+    def connection(self) -> ConnectionFacts | None:
+        """The connection that carried the response; None when it was not received by a client."""
+        _, _, facts, reused = self._about
+        return replace(facts, reused=True) if facts is not None and reused else facts
+
+    @property
+    def links(self) -> "list[Link]":
+        """The links of the Link fields (RFC 8288), with absolute URLs; those that are not http or https are left
+        out."""
+        from corenet.http.links import parse_links
+
+        links = parse_links(self.headers.get_list("link"))
+        base = parse_url(self.url)
+        kept = []
+        for link in links:
+            try:
+                link.url = base.join(link.url).text
+            except HttpError:
+                continue
+            kept.append(link)
+        return kept
 
     @property
     def is_success(self) -> bool:
@@ -75,10 +120,11 @@ class Response(_Head):
         self.http_version = http_version
         self.trailers = Headers() if trailers is None else trailers
         self.history = history
+        self._about = _UNKNOWN
 
     @property
     def text(self) -> str:
-        """The body as text; utf-8 when the charset is unknown, U+FFFD for invalid bytes. Never raises."""
+        """The body as text by the rules of browsers; U+FFFD for invalid bytes. Never raises."""
         return decode_text(self.body, self.encoding)
 
     def json(self) -> Any:
@@ -147,6 +193,7 @@ class StreamedResponse(_Head):
         self.method = method
         self.http_version = http_version
         self.history = history
+        self._about = _UNKNOWN
         # Ours until `finish` was called; then it may serve another request.
         self._connection = connection
         self._deadline = deadline
@@ -205,6 +252,36 @@ class StreamedResponse(_Head):
         finally:
             self._reading = False
         return pieces.take()
+
+    async def lines(self) -> AsyncIterator[str]:
+        """Iterate over the lines of a text, without their ends (CR LF, LF or CR), decoded as `Response.text` is.
+
+        Raises:
+            ResponseTooLarge: a line has more than `HTTP_LINE_SIZE` characters.
+            HttpError: what reading the body raises.
+        """
+        from corenet.http.event_stream import LineSplitter
+
+        splitter = LineSplitter(self.encoding)
+        async for piece in self:
+            for line in splitter.feed(piece):
+                yield line
+        for line in splitter.feed(b"", last=True):
+            yield line
+
+    async def events(self) -> "AsyncIterator[ServerSentEvent]":
+        """Iterate over the server-sent events of a ``text/event-stream``; it does not connect again.
+
+        Raises:
+            ResponseTooLarge: a line or an event is over its limit.
+            HttpError: what reading the body raises.
+        """
+        from corenet.http.event_stream import EventStream
+
+        stream = EventStream()
+        async for piece in self:
+            for event in stream.feed(piece):
+                yield event
 
     def _begin(self) -> None:
         if self._reading:

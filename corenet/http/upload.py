@@ -8,15 +8,23 @@ is the connection's timer, is kept at every await of the iterator.
 Ownership: the request owns its upload and always calls `close` at its end. The connection has a reference during the
 exchange and stops the upload with it. An exception of the iterator ends the exchange and is raised by the request. When
 the iterator raises after the upload was stopped, the exception goes to the loop's exception handler.
+
+A body that can be read again is renewed for each further attempt of its request: `renew` gives the successor, and
+`close` closes all of them. An upload of a request with Expect waits for the server's consent before its first piece, at
+most `HTTP_EXPECT_TIMEOUT` seconds, and sends nothing after a final response that is no success (RFC 9110 section
+10.1.1).
 """
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable
+from pathlib import Path
+from typing import IO
 
+from corenet.http.body_source import BodySource, file_source, is_file
 from corenet.http.connection import Connection
 from corenet.http.errors import LocalProtocolError
 from corenet.http.h2_connection import Exchange
-from corenet.limits import HTTP_CLOSE_TIMEOUT, HTTP_UPLOAD_SLICE_BYTES, HTTP_UPLOAD_SLICE_CHUNKS
+from corenet.limits import HTTP_CLOSE_TIMEOUT, HTTP_EXPECT_TIMEOUT, HTTP_UPLOAD_SLICE_BYTES, HTTP_UPLOAD_SLICE_CHUNKS
 
 __all__ = ["Upload", "prepare_body"]
 
@@ -25,19 +33,43 @@ _left_behind: set[asyncio.Task[None]] = set()
 
 
 class Upload:
-    """One body. `waiting`: the next piece is awaited; `stopped`: sends no more; `closed`: aclose was called."""
+    """One body. `waiting`: the next piece is awaited; `stopped`: sends no more; `closed`: aclose was called.
 
-    __slots__ = ("closed", "iterator", "stopped", "task", "waiting")
+    `length` in bytes, -1: unknown. `consent`: done when the server wants the body, None when it is not asked.
+    """
 
-    def __init__(self, body: AsyncIterable[bytes] | Iterable[bytes]) -> None:
-        self.iterator = aiter(body) if isinstance(body, AsyncIterable) else _each(body)
+    __slots__ = ("closed", "consent", "iterator", "length", "source", "stopped", "successor", "task", "waiting")
+
+    def __init__(self, body: BodySource | AsyncIterable[bytes] | Iterable[bytes]) -> None:
+        self.source: BodySource | None = None
+        self.length = -1
+        self.iterator: AsyncIterator[bytes]
+        if isinstance(body, BodySource):
+            self.source = body
+            self.length = body.length
+            self.iterator = body.pieces()
+        else:
+            self.iterator = aiter(body) if isinstance(body, AsyncIterable) else _each(body)
+        self.successor: Upload | None = None
+        self.consent: asyncio.Future[None] | None = None
         self.task: asyncio.Task[None] | None = None
         self.waiting = False
         self.stopped = False
         self.closed = False
 
-    def start(self, connection: Connection | Exchange, sent: Callable[[], None] | None = None) -> None:
-        """Start sending on `connection`; `sent` is called after the last byte was written."""
+    def renew(self) -> "Upload | None":
+        """Return an upload of the same body from its beginning; None when it cannot be read again."""
+        if self.source is None or not self.source.repeatable:
+            return None
+        self.successor = Upload(self.source)
+        return self.successor
+
+    def start(
+        self, connection: Connection | Exchange, sent: Callable[[], None] | None = None, *, expect: bool = False
+    ) -> None:
+        """Start sending on `connection`, with `expect` when the server consents; `sent`: the last byte was written."""
+        if expect:
+            self.consent = connection.loop.create_future()
         self.task = connection.loop.create_task(self._run(connection, sent))
 
     def stop(self) -> None:
@@ -47,9 +79,16 @@ class Upload:
             if self.task is not None:
                 self.task.cancel()
 
+    def answered(self, status: int) -> None:
+        """Record a status from the server: 100 and a success let the body be sent."""
+        if self.consent is not None and not self.consent.done() and (status == 100 or 200 <= status < 300):
+            self.consent.set_result(None)
+
     async def close(self) -> None:
         """Stop and wait until the iterator is closed. One that takes too long is reported and not waited for."""
         self.stop()
+        if self.successor is not None:
+            await self.successor.close()
         if self.task is not None and not await self._ended(self.task):
             return
         if not self.closed:
@@ -86,6 +125,11 @@ class Upload:
 
     async def _send(self, connection: Connection | Exchange) -> None:
         size = pieces = 0
+        if self.consent is not None:
+            await asyncio.wait((self.consent,), timeout=HTTP_EXPECT_TIMEOUT)
+            if connection.response is not None:
+                # Of the final response; unless it is a success its end stops this task.
+                await self.consent
         self.waiting = True
         async for piece in self.iterator:
             self.waiting = False
@@ -123,17 +167,22 @@ class Upload:
         loop.call_exception_handler({"message": "the body of a request raised when it was closed", "exception": error})
 
 
-def prepare_body(body: bytes | bytearray | memoryview | AsyncIterable[bytes] | Iterable[bytes]) -> bytes | Upload:
+def prepare_body(
+    body: "bytes | bytearray | memoryview | IO[bytes] | Path | AsyncIterable[bytes] | Iterable[bytes]",
+) -> bytes | Upload:
     """Convert the `body` argument to bytes, or to an Upload that sends it piece by piece.
 
     Raises:
-        TypeError: it is str.
+        TypeError: it is str, or a file that was opened as text.
+        OSError: a path cannot be read.
     """
     if isinstance(body, bytes | bytearray | memoryview):
         return bytes(body)
     if isinstance(body, str):
         raise TypeError("a body is bytes or yields bytes; encode str first")
-    return Upload(body)
+    if isinstance(body, Path) or (is_file(body) and not isinstance(body, AsyncIterable)):
+        return Upload(file_source(body, "the body"))
+    return Upload(body)  # type: ignore[arg-type]
 
 
 async def _each(body: Iterable[bytes]) -> AsyncIterator[bytes]:

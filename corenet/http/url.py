@@ -3,7 +3,9 @@
 A URL that another parser could read as a different host is refused: user names, backslashes, control characters,
 percent-encoded hosts, IPv4 addresses in any form but four decimal numbers. The path keeps its percent-encoding, except
 that hex digits become upper-case, dot segments are removed, and characters that are not allowed are encoded (RFC 3986
-sections 2 and 5.2, RFC 9110 section 4.2).
+sections 2 and 5.2, RFC 9110 section 4.2). Also encoded, in path, query and fragment, are a space and control
+characters, as browsers do. Tabs and line ends, which browsers remove, are refused, and so are spaces at either end of
+the URL.
 """
 
 import re
@@ -20,7 +22,8 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 # The regular expression of RFC 3986 appendix B, with a strict scheme.
 _SPLIT = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]*):)?(?://([^/?#]*))?([^?#]*)(?:\?([^#]*))?(?:#(.*))?", re.DOTALL)
-_FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]")
+_FORBIDDEN = re.compile(r"[\t\n\r\\]|^[\x00-\x20]|[\x00-\x20]$")
+_FORBIDDEN_BEFORE_PATH = re.compile(r"[\x00-\x20\x7f]")
 _HOST = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?")
 _LAST_IS_NUMBER = re.compile(r"(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)\.?$")
 _ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})|%[0-9A-Fa-f]{2}")
@@ -130,7 +133,7 @@ def parse_url(text: str) -> Url:
     if len(text) > HTTP_URL_SIZE:
         raise InvalidUrl(f"the URL has more than {HTTP_URL_SIZE} characters")
     if _FORBIDDEN.search(text):
-        raise InvalidUrl(f"{text!r} contains a blank, a control character or a backslash")
+        raise InvalidUrl(f"{text!r} contains a tab, a line end or a backslash, or begins or ends with a blank")
     match = _SPLIT.fullmatch(text)
     assert match is not None  # the pattern matches any text
     scheme, authority, path, query, fragment = match.groups()
@@ -139,6 +142,8 @@ def parse_url(text: str) -> Url:
     if not authority:
         raise InvalidUrl(f"{text!r} has no host")
     scheme = scheme.lower()
+    if _FORBIDDEN_BEFORE_PATH.search(authority):
+        raise InvalidUrl(f"{text!r} has a blank or a control character in its host")
     if "@" in authority:
         raise InvalidUrl("user names and passwords in a URL are refused; send an Authorization field instead")
     host, port, is_address = _authority(authority, scheme)

@@ -9,7 +9,10 @@ from corenet.http.errors import DecodeError, ResponseTooLarge
 from corenet.limits import HTTP_DECODE_OUTPUT_STEP
 
 LIMIT = 200_000
-CODINGS = (["gzip"], ["deflate"], ["deflate", "gzip"], ["gzip", "gzip", "deflate"], ["identity", "x-gzip"])
+CODINGS = (
+    ["gzip"], ["deflate"], ["deflate", "gzip"], ["gzip", "gzip", "deflate"], ["identity", "x-gzip"],
+    ["br"], ["zstd"], ["zstd", "br"],
+)  # fmt: skip
 
 
 def run(data: bytes) -> None:

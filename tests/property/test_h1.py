@@ -1,10 +1,11 @@
 """The codec under any chunking, against itself in the other role, and against h11.
 
 h11 is the oracle: whatever our codec accepts, h11 must read as the same message (the reverse does not hold, since ours
-is stricter by intent: folded lines, repeated lengths, control characters). Streams come from a small grammar with
-mutations, because random bytes almost never pass the first line.
+is stricter by intent: folded lines of requests, repeated lengths, control characters). Streams come from a small
+grammar with mutations, because random bytes almost never pass the first line.
 """
 
+import re
 from typing import Any
 
 import h11
@@ -171,8 +172,9 @@ def by_h11(role: Any, stream: bytes) -> list[Event] | str:
 
 
 def told(headers: Headers) -> Headers:
-    """h11 shows a transfer coding in lower case."""
-    return Headers([(n, v.lower() if n.lower() == b"transfer-encoding" else v) for n, v in headers.raw])
+    """h11 shows a transfer coding in lower case, and keeps blanks before a fold (RFC 9112 section 5.2)."""
+    fields = [(n, v.lower() if n.lower() == b"transfer-encoding" else v) for n, v in headers.raw]
+    return Headers([(n, re.sub(rb"[ \t]+", b" ", v)) for n, v in fields])
 
 
 def plain(events: list[Event] | str) -> Any:

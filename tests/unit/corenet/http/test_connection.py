@@ -355,6 +355,9 @@ class Upload:
     def stop(self) -> None:
         self.stopped = True
 
+    def answered(self, status: int) -> None:
+        pass
+
 
 @pytest.mark.parametrize("end", ["answer", "lost", "fail", "abort", "broken"])
 def test_the_end_of_an_exchange_stops_its_upload(end: str) -> None:

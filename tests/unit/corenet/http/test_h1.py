@@ -56,6 +56,15 @@ def test_a_chunked_response_with_extensions_and_trailers() -> None:
     assert codec.reusable
 
 
+def test_folded_lines_of_a_response_are_joined_and_those_of_a_request_refused() -> None:
+    """RFC 9112 section 5.2."""
+    events = client().feed(b"HTTP/1.1 200 OK\r\nX: a \r\n\t b\r\n c\r\nContent-Length:\r\n 2\r\nY:\r\n\r\nok")
+    fields = [(b"X", b"a b c"), (b"Content-Length", b"2"), (b"Y", b"")]
+    assert events == [Response(200, fields, b"OK"), Data(b"ok"), End()]
+    with pytest.raises(RemoteProtocolError, match="folded"):
+        H1Codec(SERVER).feed(b"GET / HTTP/1.1\r\nHost: h\r\nX: a\r\n b\r\n\r\n")
+
+
 def test_a_response_that_ends_with_the_connection() -> None:
     codec = client()
     events = codec.feed(b"HTTP/1.1 200 OK\r\n\r\nsome") + codec.feed(b"thing")
@@ -141,8 +150,9 @@ def test_bytes_after_a_response_end_the_connection() -> None:
         (b"Transfer-Encoding:", "transfer coding"),
         (b"Content-Length : 3", "field name"),
         (b"Content Length: 3", "field name"),
-        (b"X: a\r\n b", "folded"),
-        (b"X: a\r\n\tb", "folded"),
+        (b"X: a\r\n \t", "without text"),
+        (b"X: a\r\n b\x00", "control character"),
+        (b"Content-Length: 1\r\n 2", "not a number"),
         (b" X: a", "folded"),
         (b": a", "without a field name"),
         (b"novalue", "no colon"),
@@ -210,7 +220,10 @@ def test_reason_phrases_are_free(reason: bytes) -> None:
         (b"g\r\n", "without a size"),
         (b"0x3\r\n", "not a hexadecimal"),
         (b"-1\r\n", "without a size"),
-        (b"3 4\r\n", "not a hexadecimal"),
+        (b"3 4\r\n", "without an extension"),
+        (b"3 \r\nabc\r\n", "without an extension"),
+        (b"3\t\r\nabc\r\n", "without an extension"),
+        (b"0 \r\n\r\n", "without an extension"),
         (b"3\nabc\r\n", "not a hexadecimal"),
         (b"3\r\r\n", "bare CR"),
         (b"3\r\nabcd\r\n", "longer"),

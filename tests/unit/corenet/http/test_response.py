@@ -7,9 +7,13 @@ import encodings
 from encodings.aliases import aliases
 
 import pytest
+import webencodings
+from webencodings.labels import LABELS
 
 from corenet.http import Headers, HttpStatusError, Response
-from corenet.http.charset import decode_text
+from corenet.http.charset import TextDecoder, decode_text
+from corenet.http.charset_labels import CODECS, REPLACEMENT, USER_DEFINED
+from corenet.http.links import parse_links
 
 
 def response(content_type: str | None, body: bytes = b"", status: int = 200) -> Response:
@@ -82,3 +86,49 @@ def test_status() -> None:
     with pytest.raises(HttpStatusError, match=r"GET https://example\.com/: 500 Reason"):
         response(None, status=500).raise_for_status()
     assert repr(response(None, b"abc")) == "<Response 200 Reason https://example.com/, 3 bytes>"
+
+
+def test_labels_mean_what_browsers_mean() -> None:
+    assert set(CODECS) == set(LABELS)
+    for label, name in LABELS.items():
+        # Their own codecs: one character for all, private use for the upper half.
+        if CODECS[label] not in (REPLACEMENT, USER_DEFINED):
+            theirs = webencodings.lookup(label).codec_info
+            for text in ("plain", "é", "ж", "日本", "ﷺ"):
+                encoded = theirs.encode(text, "ignore")[0]
+                assert decode_text(encoded, label) == decode_text(encoded, name), label
+                assert decode_text(encoded, f" {label.upper()}\t") == theirs.decode(encoded, "replace")[0], label
+
+
+@pytest.mark.parametrize(
+    ("body", "charset", "text"),
+    [
+        (b"\xef\xbb\xbfa\xc3\xa9", "latin1", "aé"),
+        (b"\xff\xfea\x00", "utf-8", "a"),
+        (b"\xfe\xff\x00a", "koi8-r", "a"),
+        (b"\xef\xbb\xbf", "utf-8", ""),
+        (b"\x80\x81\x9d\xe9", "iso-8859-1", "€\x81\x9dé"),
+        (b"\x81\xaa", "windows-1253", "\x81\ufffd"),
+        (b"any text", "iso-2022-kr", "\ufffd"),
+        (b"", "hz-gb-2312", ""),
+        (b"a\x80\xff", "x-user-defined", "a\uf780\uf7ff"),
+        (b"+AGE-", "utf-7", "+AGE-"),
+        (b"a\x00", "utf16", "a"),
+    ],
+)
+def test_text_by_the_rules_of_browsers(body: bytes, charset: str, text: str) -> None:
+    assert decode_text(body, charset) == text
+    decoder = TextDecoder(charset)
+    assert "".join(decoder.feed(body[at : at + 1]) for at in range(len(body))) + decoder.feed(b"", last=True) == text
+
+
+def test_links_that_break_the_grammar_end_there() -> None:
+    assert [(one.url, one.rel, one.params) for one in parse_links(
+        ['<a>; rel="x; y", <b>;rel=z;rel=w; title="q\\"; <c>";;x , ,<d>', "<e> junk, <f>", "g", "<h", '<i>; a="b']
+    )] == [
+        ("a", ("x;", "y"), {}), ("b", ("z",), {"title": 'q"; <c>', "x": ""}), ("d", (), {}), ("e", (), {}),
+        ("i", (), {"a": ""}),
+    ]  # fmt: skip
+    base = response(None)
+    base.headers = Headers([(b"Link", b'<../x>; rel=up'), (b"Link", b"<javascript:x>; rel=bad")])
+    assert [one.url for one in base.links] == ["https://example.com/x"]

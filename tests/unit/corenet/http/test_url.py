@@ -29,6 +29,8 @@ from corenet.limits import HTTP_URL_SIZE
         ("http://example.com/ä?ö#ü", "http://example.com/%C3%A4?%C3%B6#%C3%BC"),
         ("http://example.com/100%", "http://example.com/100%25"),
         ('http://example.com/<">?<">', "http://example.com/%3C%22%3E?%3C%22%3E"),
+        ("http://example.com/a b/<c>?d e&f=\"#g h", "http://example.com/a%20b/%3Cc%3E?d%20e&f=%22#g%20h"),
+        ("http://example.com/a\x01b?\x7f{}#\x00c", "http://example.com/a%01b?%7F{}#%00c"),
         ("http://bücher.example/", "http://xn--bcher-kva.example/"),
         ("http://BÜCHER.example/", "http://xn--bcher-kva.example/"),
         ("http://my_host.example/", "http://my_host.example/"),
@@ -64,10 +66,14 @@ def test_normal_forms(text: str, normal: str) -> None:
         "http://example.com\\@evil.example/",
         "http://example.com\\/",
         "http://exa mple.com/",
-        "http://example.com/a b",
         " http://example.com/",
         "http://example.com/\n",
         "http://exam\tple.com/",
+        "http://example.com/ ",
+        "http://example.com/a?b ",
+        "http://example.com/a\rb",
+        "http://exa\x00mple.com/",
+        "http://example.com:80 /",
         "http://example.com/\x00",
         "http://%65xample.com/",
         "http://example..com/",
@@ -159,7 +165,7 @@ def test_references_to_other_places() -> None:
     assert str(base.join("//b.example/c")) == "https://b.example/c#z"
     assert str(base.join("http://c.example")) == "http://c.example/#z"
     assert str(base.join("/c#other")) == "https://a.example:8443/c#other"
-    for bad in ("ftp://x/", "mailto:a@b", "//user@b/", "/a b", "\\\\evil", "x" * 70000):
+    for bad in ("ftp://x/", "mailto:a@b", "//user@b/", "/a\tb", "\\\\evil", "x" * 70000):
         with pytest.raises(InvalidUrl):
             base.join(bad)
 

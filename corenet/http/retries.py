@@ -1,0 +1,117 @@
+"""Retries that the caller asked for: which failures, after how long, and how many together. The client does them.
+
+The wait doubles with each retry, and is drawn at random below that, so that clients which failed together do not come
+back together. A Retry-After of the server is waited for instead.
+"""
+
+import random
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+
+from corenet.http.errors import ConnectError, ServerDisconnected, TimeoutExceeded, TlsError
+from corenet.http.response import Response
+from corenet.limits import (
+    HTTP_RETRIES,
+    HTTP_RETRY_BUDGET,
+    HTTP_RETRY_DELAY,
+    HTTP_RETRY_EARNED,
+    HTTP_RETRY_MAX_DELAY,
+)
+
+__all__ = ["Attempts", "Retries", "RetryBudget"]
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """`count` retries after a lost or refused connection, a time-out, or one of `statuses`; `max_delay` in seconds.
+
+    `Timeout.total` covers all attempts and the waits between them. A wait that would pass it is not begun.
+    """
+
+    count: int = HTTP_RETRIES.default
+    statuses: Iterable[int] = frozenset({429, 502, 503, 504})
+    max_delay: float = HTTP_RETRY_MAX_DELAY.default
+
+    def __post_init__(self) -> None:
+        HTTP_RETRIES.check(self.count, "Retries count")
+        HTTP_RETRY_MAX_DELAY.check(self.max_delay, "Retries max_delay")
+        object.__setattr__(self, "statuses", frozenset(self.statuses))
+
+    def delay(self, retry: int, retry_after: str | None, *, now: float, draw: float) -> float | None:
+        """Return the seconds before the given retry (0 for the first), or None when the server asks for too many.
+
+        `now` is seconds since the epoch, for a Retry-After with a date; `draw` a number from 0 to 1.
+        """
+        asked = None if retry_after is None else _seconds(retry_after, now)
+        if asked is not None:
+            return asked if asked <= self.max_delay else None
+        return draw * min(HTTP_RETRY_DELAY / 1000 * 2.0**retry, self.max_delay)
+
+
+def _seconds(retry_after: str, now: float) -> float | None:
+    """Return the wait that Retry-After asks for (RFC 9110 section 10.2.3), None when it is malformed."""
+    text = retry_after.strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:12])
+    try:
+        return max(parsedate_to_datetime(text).timestamp() - now, 0.0)
+    except (ValueError, OverflowError):
+        return None
+
+
+class RetryBudget:
+    """How many retries a client may still do; requests earn them."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        # In units of 1 / HTTP_RETRY_EARNED retries.
+        self._left = HTTP_RETRY_BUDGET * HTTP_RETRY_EARNED
+
+    def earn(self) -> None:
+        """Count one request."""
+        self._left = min(self._left + 1, HTTP_RETRY_BUDGET * HTTP_RETRY_EARNED)
+
+    def take(self) -> bool:
+        """Take one retry; False when there is none."""
+        if self._left < HTTP_RETRY_EARNED:
+            return False
+        self._left -= HTTP_RETRY_EARNED
+        return True
+
+
+class Attempts:
+    """The retries of one request; `delay` is the seconds to wait before the next, after `decide` was true."""
+
+    __slots__ = ("_budget", "_count", "_retries", "delay")
+
+    def __init__(self, retries: Retries, budget: RetryBudget) -> None:
+        budget.earn()
+        self._retries = retries
+        self._budget = budget
+        self._count = 0
+        self.delay = 0.0
+
+    def decide(self, outcome: Response | BaseException, left: float) -> bool:
+        """Whether to try again after this outcome, with `left` seconds until the request's deadline."""
+        retries = self._retries
+        asked = None
+        if isinstance(outcome, Response):
+            if outcome.status not in retries.statuses:
+                return False
+            asked = outcome.headers.get("retry-after")
+        elif not isinstance(outcome, ConnectError | ServerDisconnected | TimeoutExceeded) or (
+            # The certificate will be the same the next time.
+            isinstance(outcome, TlsError) and outcome.certificate
+        ):
+            return False
+        if self._count >= retries.count:
+            return False
+        delay = retries.delay(self._count, asked, now=time.time(), draw=random.random())
+        if delay is None or delay >= left or not self._budget.take():
+            return False
+        self.delay = delay
+        self._count += 1
+        return True
