@@ -15,7 +15,7 @@ from corenet.http.h2 import H2Connection
 from corenet.http.h2_events import StreamReset, error_name
 from resolver.cli.query import LENGTH_SIZE, Exchange, NoReplyError, mismatch, system_words
 from resolver.limits import DOH_REPLY_HEAD
-from resolver.net.https_upstream import HTTP2, POST, request_fields, response_problem
+from resolver.net.https_upstream import HTTP2, POST, end_of_response, request_fields, response_problem
 from resolver.net.tls_client import ConnectionFacts, TlsContexts, check_pins, sentence
 from resolver.upstream_address import HTTPS, Encryption
 from resolver.wire import consts as c
@@ -120,10 +120,14 @@ async def _post(
     body = bytearray()
     while True:
         received = await reader.read(READ_SIZE)
-        if not received:
+        if not received and (h1 is None or not h1.started):
             raise asyncio.IncompleteReadError(bytes(body), None)
         events: Iterable[tuple[int, Event]]
-        events = h2.feed(received) if h2 is not None else [(0, event) for event in h1.feed(received)]  # type: ignore[union-attr]
+        if h1 is not None:
+            events = [(0, event) for event in (h1.feed(received) if received else end_of_response(h1, ssl_object))]
+        else:
+            assert h2 is not None
+            events = h2.feed(received)
         for stream, event in events:
             if type(event) is Response:
                 problem = response_problem(event.status, event.headers)

@@ -4,6 +4,8 @@ Connections, slots, queues and timeouts are those of `stream_upstream`, TLS and 
 HTTP/2 a connection carries as many queries as the server permits, over HTTP/1.1 one at a time; the other queries of the
 connection wait in `_unsent`. Both codecs are those of `corenet.http`, without I/O, and bound what a server can send.
 
+An HTTP/1.1 response without a length ends with the connection (`end_of_response`).
+
 A response is accepted when its status is 200, its type is application/dns-message, and its message is the reply to the
 query of its request (`match.is_reply`; the id is 0, RFC 8484 section 4.1). Redirects are not followed, because the name
 and the pins of the configuration do not apply to another server. When a sent query is cancelled, its HTTP/2 stream is
@@ -18,6 +20,7 @@ import time
 from collections import deque
 from typing import Any
 
+from corenet import tls
 from corenet.http.errors import HttpError, RemoteProtocolError
 from corenet.http.events import Data, End, Event, Informational, Request, Response
 from corenet.http.h1 import H1Codec
@@ -33,7 +36,7 @@ from resolver.net.tls_upstream import TlsConnection, TlsUpstream, with_options
 from resolver.wire import consts as c
 from resolver.wire.message import MessageView
 
-__all__ = ["MEDIA_TYPE", "HttpsUpstream", "request_fields", "response_problem"]
+__all__ = ["MEDIA_TYPE", "HttpsUpstream", "end_of_response", "request_fields", "response_problem"]
 
 MEDIA_TYPE = "application/dns-message"
 POST = b"POST"
@@ -66,6 +69,25 @@ def response_problem(status: int, headers: Headers) -> str:
     if headers.get("content-encoding", "identity").strip().lower() != "identity":
         return "the response has a content coding, which the query did not permit"
     return ""
+
+
+def end_of_response(codec: H1Codec, ssl_object: object) -> list[Event]:
+    """The events of an HTTP/1.1 response that the end of the connection completes; `ssl_object` is the connection's.
+
+    A response without a length ends with the connection. Only close_notify proves that it was not cut off (RFC 9112
+    section 9.8).
+
+    Raises:
+        RemoteProtocolError: the response is incomplete; the message says what is missing.
+    """
+    if codec.until_close and not tls.received_close_notify(ssl_object):
+        raise RemoteProtocolError("the response was cut off: the connection ended without close_notify")
+    missing = codec.length_left
+    try:
+        return codec.feed_eof()
+    except RemoteProtocolError:
+        what = f"{missing} bytes of its Content-Length are missing" if missing else "its end is missing"
+        raise RemoteProtocolError(f"the response was cut off: the connection ended, and {what}") from None
 
 
 class _Exchange:
@@ -190,6 +212,20 @@ class HttpsConnection(TlsConnection):
             self._send_next()
         if owner.after_batch is not None:
             owner.after_batch()
+
+    def eof_received(self) -> bool:
+        """Over HTTP/1.1 this may be the end of a response. Without one, `connection_lost` sends the query again."""
+        exchange = self._responses.get(0)
+        if self._h1 is None or exchange is None or not self._h1.started:
+            return False
+        try:
+            for event in end_of_response(self._h1, None if self.facts is None else self.facts.ssl_object):
+                self._event(0, event)
+        except RemoteProtocolError as error:
+            self._fail(exchange.entry, FailureKind.NETWORK, str(error))
+        if self.owner.after_batch is not None:
+            self.owner.after_batch()
+        return False
 
     def _event(self, stream: int, event: Event) -> None:
         if isinstance(event, Goaway):

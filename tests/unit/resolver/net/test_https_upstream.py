@@ -1,6 +1,7 @@
 """Queries over HTTPS to scripted servers, over HTTP/2 and HTTP/1.1: requests, responses, limits, and failures."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable
 from typing import Any
@@ -14,9 +15,12 @@ from corenet.http.events import Data, End, Request, Response
 from corenet.http.h1 import SERVER, H1Codec
 from corenet.http.h2 import H2Connection
 from resolver import limits
+from resolver.cli.encrypted import exchange_encrypted
+from resolver.cli.query import Exchange, NoReplyError
 from resolver.effects import Ask, Failure, FailureKind, Reply, Server
 from resolver.net.clock_random import Entropy
 from resolver.net.https_upstream import HttpsUpstream, response_problem
+from resolver.net.match import make_packet
 from resolver.net.tls_client import TlsContexts
 from resolver.upstream_address import Encryption
 from resolver.wire import consts as c
@@ -25,6 +29,7 @@ from resolver.wire.message import MessageView
 NAME = "dns.example"
 MEDIA = (b"content-type", b"application/dns-message")
 Script = Callable[["Peer", bytes], "tuple[int, list[tuple[bytes, bytes]], bytes] | None"]
+LOOPS = pytest.mark.parametrize("run", [corenet.run, asyncio.run], ids=["corenet", "asyncio"])
 BOTH = pytest.mark.parametrize("alpn", ["h2", "http/1.1"])
 
 
@@ -43,7 +48,11 @@ def right(peer: "Peer", query: bytes) -> tuple[int, list[tuple[bytes, bytes]], b
 
 
 class Peer:
-    """An HTTPS server that follows a script; None as response is silence. `raw`, when set, is sent instead of HTTP."""
+    """An HTTPS server that follows a script; None as response is silence. `raw`, when set, is sent instead of HTTP.
+
+    `last`, when set, is each response over HTTP/1.1, and the connection ends with it; `REPLY` is the DNS message, and
+    `notify` tells whether TLS ends, too.
+    """
 
     def __init__(self, script: Script) -> None:
         self.script = script
@@ -51,6 +60,8 @@ class Peer:
         self.bodies: list[bytes] = []
         self.connections = 0
         self.raw = b""
+        self.last: bytes | None = None
+        self.notify = True
         self.goaway_after = 0
         self.writers: list[asyncio.StreamWriter] = []
 
@@ -121,6 +132,11 @@ class Peer:
                         body += event.data
                     elif isinstance(event, End):
                         self.bodies.append(body)
+                        if self.last is not None:
+                            writer.write(self.last.replace(b"REPLY", echo(body)[0]))
+                            if not self.notify:
+                                writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
+                            return
                         found = self.script(self, body)
                         if found is None:
                             continue
@@ -388,6 +404,79 @@ def test_after_goaway_a_new_connection_is_used(authority: Authority, leaf: Leaf)
             upstream.start(ask_for(peer.port), got)
             assert isinstance((await got.wait(n + 1))[n], Reply)
         assert peer.connections >= 2
+        upstream.close()
+        await peer.close()
+
+    corenet.run(body())
+
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/dns-message\r\n"
+CUT_OFF = [
+    (HEAD + b"content-length: 4000\r\n\r\nREPLY", True, "bytes of its Content-Length are missing"),
+    (HEAD + b"transfer-encoding: chunked\r\n\r\n3e8\r\nREPLY", True, "its end is missing"),
+    (HEAD, True, "its end is missing"),
+    (HEAD + b"\r\nREPLY", False, "ended without close_notify"),
+    (HEAD + b"\r\n" + bytes(70_000), True, "larger than 65535 bytes"),
+    (HEAD + b"\r\n" + bytes(20), True, "not the reply"),
+]
+
+
+async def asked_by_rdig(authority: Authority, peer: Peer) -> "Exchange":
+    packet = make_packet(QNAME, c.A, 0)
+    encryption = Encryption("https", NAME, (), "/dns-query")
+    cafile = str(authority.cafile)
+    try:
+        return await exchange_encrypted(packet, "127.0.0.1", peer.port, encryption, cafile=cafile, timeout=20.0)
+    finally:
+        await peer.close()
+
+
+@LOOPS
+@pytest.mark.parametrize("version", [b"HTTP/1.0", b"HTTP/1.1"])
+def test_a_response_may_end_with_the_connection(
+    authority: Authority, leaf: Leaf, run: Callable[..., None], version: bytes
+) -> None:
+    async def body() -> None:
+        for ask in (one_result, asked_by_rdig):
+            peer = await Peer.start(leaf, "http/1.1")
+            peer.last = HEAD.replace(b"HTTP/1.1", version) + b"\r\nREPLY"
+            got = await ask(authority, peer)
+            assert isinstance(got, Reply | Exchange) and got.view.rcode == c.NOERROR, got
+            assert len(peer.bodies) == 1
+
+    run(body())
+
+
+@LOOPS
+@pytest.mark.parametrize(("last", "notify", "words"), CUT_OFF)
+def test_a_response_that_was_cut_off_is_a_failure_that_says_so(
+    authority: Authority, leaf: Leaf, run: Callable[..., None], last: bytes, notify: bool, words: str
+) -> None:
+    async def body() -> None:
+        peer = await Peer.start(leaf, "http/1.1")
+        peer.last, peer.notify = last, notify
+        failure = await one_result(authority, peer)
+        assert isinstance(failure, Failure) and words in failure.text
+        assert len(peer.bodies) == 1
+        peer = await Peer.start(leaf, "http/1.1")
+        peer.last, peer.notify = last, notify
+        with pytest.raises(NoReplyError, match="are not a DNS message|" + words):
+            await asked_by_rdig(authority, peer)
+
+    run(body())
+
+
+def test_the_queries_behind_a_response_without_a_length_go_to_another_connection(
+    authority: Authority, leaf: Leaf
+) -> None:
+    async def body() -> None:
+        peer = await Peer.start(leaf, "http/1.1")
+        peer.last = HEAD + b"\r\nREPLY"
+        upstream, got = make(authority, per_server=1), Collector()
+        for _ in range(5):
+            upstream.start(ask_for(peer.port), got)
+        assert all(isinstance(x, Reply) for x in await got.wait(5))
+        assert peer.connections == len(peer.bodies) == 5
         upstream.close()
         await peer.close()
 
