@@ -52,6 +52,7 @@ from resolver.net.turns import Turns
 from resolver.policy import ALLOW, DROP, AccessTable
 from resolver.settings import ServerSettings
 from resolver.wire.consts import MESSAGE_MAX
+from resolver.wire.edns import keepalive_units
 
 __all__ = ["DnsConnection", "StreamListener", "open_stream_socket"]
 
@@ -523,7 +524,8 @@ class DnsConnection(StreamConnection):
         first, frames = self._next_frame, self._frames
         end = first + limits.STREAM_TURN_MESSAGES - self._turn_messages
         replies, missed, self._next_frame, malformed = self._listener.fast.answer_frames(
-            frames if len(frames) <= end else frames[:end], None, self.octets, first, self._listener.padding_block
+            frames if len(frames) <= end else frames[:end], None, self.octets, first, self._listener.padding_block,
+            keepalive_units(self._listener.idle_timeout),
         )
         self._turn_messages += self._next_frame - first - len(missed)  # those are counted for the service
         if replies:
