@@ -16,6 +16,7 @@ from corenet.http.h2_events import StreamReset, error_name
 from resolver.cli.query import LENGTH_SIZE, Exchange, NoReplyError, mismatch, system_words
 from resolver.limits import DOH_REPLY_HEAD
 from resolver.net.https_upstream import HTTP2, POST, end_of_response, request_fields, response_problem
+from resolver.net.quick_ack import acknowledge_now
 from resolver.net.tls_client import ConnectionFacts, TlsContexts, check_pins, sentence
 from resolver.upstream_address import HTTPS, Encryption
 from resolver.wire import consts as c
@@ -75,6 +76,7 @@ async def _exchange(packet: bytes, host: str, port: int, encryption: Encryption,
             data = await _post(packet, reader, writer, name, port, encryption.path, facts)
         else:
             writer.write(len(packet).to_bytes(LENGTH_SIZE, "big") + packet)
+            acknowledge_now(writer.transport)
             data = await reader.readexactly(int.from_bytes(await reader.readexactly(LENGTH_SIZE), "big"))
         ended = time.monotonic()
         shown = facts.describe() | {"handshake_seconds": secured - connected}
@@ -117,6 +119,7 @@ async def _post(
         h1 = H1Codec(max_head=DOH_REPLY_HEAD)
         head = h1.send_request(POST, target, fields, -1)
         writer.write(head + h1.send(Data(packet)) + h1.send(End()))
+    acknowledge_now(writer.transport)
     body = bytearray()
     while True:
         received = await reader.read(READ_SIZE)

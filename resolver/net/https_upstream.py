@@ -30,6 +30,7 @@ from corenet.http.headers import Headers
 from resolver import limits
 from resolver.effects import FailureKind
 from resolver.net.match import is_reply, make_packet
+from resolver.net.quick_ack import acknowledge_now
 from resolver.net.stream_upstream import ServerQueue, StreamQuery, query_flags
 from resolver.net.tls_client import ConnectionFacts
 from resolver.net.tls_upstream import TlsConnection, TlsUpstream, with_options
@@ -210,6 +211,8 @@ class HttpsConnection(TlsConnection):
             self.close()
         else:
             self._send_next()
+        if self._responses and self.transport is not None:
+            acknowledge_now(self.transport)
         if owner.after_batch is not None:
             owner.after_batch()
 

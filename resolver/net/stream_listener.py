@@ -46,6 +46,7 @@ from resolver.net.fastpath import FastPath
 from resolver.net.listen_socket import bound_socket
 from resolver.net.log_limit import LimitedWarning
 from resolver.net.proxy_protocol import TrustedProxies
+from resolver.net.quick_ack import acknowledge_now
 from resolver.net.service import PendingQuery, Service, decrement
 from resolver.net.stream_connection import StreamConnection
 from resolver.net.turns import Turns
@@ -512,6 +513,8 @@ class DnsConnection(StreamConnection):
         self._frames, self._next_frame = cast("list[bytes]", self._framer.feed(data)), 0
         if self._frames:
             self.partial_since = None  # an incomplete message after them is a new one
+        elif self._transport is not None:
+            acknowledge_now(self._transport)  # the rest of the message may wait for it
         return len(data)
 
     def _answer_frames(self, transport: asyncio.Transport) -> None:
