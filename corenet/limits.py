@@ -406,6 +406,9 @@ HTTP2_REQUESTS = Limit(
 HTTP2_PROBE_DELAY = 300
 """milliseconds: Requests to an origin whose protocol is not known wait this long for the first connection, because they
 may share it. A shorter time opens connections for nothing; a longer one delays requests while that one is slow."""
+HTTP1_ORIGINS = 256
+"""origins: A client remembers so many servers of HTTP/2 that require HTTP/1.1 (HTTP_1_1_REQUIRED). A forgotten one
+refuses one more request, which is repeated."""
 HTTP2_SETTLE_SECONDS = 1
 """seconds: A connection that was idle for longer must have no input waiting when a request begins on it, because it may
 be the server's end of the connection. Before that it may be the rest of a response that was cancelled."""

@@ -30,7 +30,9 @@ from corenet.http.request_state import Body, FieldTypes, RequestState, Timeout, 
 from corenet.http.response import Response, StreamedResponse
 from corenet.http.trace import DONE, FAILED, STARTED, Trace, report
 from corenet.http.upload import Upload, prepare_body
+from corenet.http.url import Http1Origin, Origin
 from corenet.limits import (
+    HTTP1_ORIGINS,
     HTTP_BODY_SIZE,
     HTTP_CLOSE_TIMEOUT,
     HTTP_DECODE_SLICE_BYTES,
@@ -63,7 +65,8 @@ class HttpClient:
 
     `http2` offers HTTP/2 to servers over TLS: the requests to an origin then share one connection. `tls_context`
     replaces the shared default context (see `corenet.tls`) and offers what it was made with, HTTP/2 with
-    ``alpn=corenet.tls.ALPN_HTTP2``. `trace` is called with every `TracePoint`. `follow_redirects` is the maximum number
+    ``alpn=corenet.tls.ALPN_HTTP2``. A request for which a server requires HTTP/1.1 goes there again by HTTP/1.1, unless
+    `tls_context` cannot be repeated without HTTP/2 (`corenet.tls.http1_only`). `trace` is called with every `TracePoint`. `follow_redirects` is the maximum number
     of redirects (0: they are returned). `max_body` and `max_decoded` limit a body, in bytes as sent and as decoded.
     `decode` requests gzip and deflate and decodes them.
     """
@@ -110,6 +113,9 @@ class HttpClient:
             self._defaults.add("Accept-Encoding", ACCEPT_ENCODING)
         self._head_cache: dict[tuple[str, str], bytes] = {}
         self._request_cache: dict[tuple[str, str], Request] = {}
+        # The origins that have required HTTP/1.1, the newest last, and the context for them if `tls_context` is given.
+        self._http1_origins: dict[Origin, None] = {}
+        self._http1_context: ssl.SSLContext | None = None
         self._keep_heads = "Connection" not in self._defaults
 
     # --- public methods -------------------------------------------------------------------------------------------
@@ -451,7 +457,9 @@ class HttpClient:
             pool = self._pool = Pool(asyncio.get_running_loop(), self._limits, http2=self._http2)
         if call.deadline == 0.0:
             call.deadline = pool.loop.time() + call.timeout.total
-        return pool.acquire(call.url.origin)
+        origin = call.url.origin
+        call.group = Http1Origin(*origin) if origin in self._http1_origins or origin == call.http1 else origin
+        return pool.acquire(call.group)
 
     async def _wait_for_slot(self, call: RequestState, waiting: "asyncio.Future[PoolSlot]") -> PoolSlot:
         pool = self._pool
@@ -460,10 +468,10 @@ class HttpClient:
             async with asyncio.timeout_at(call.connect_by(pool.loop.time())):
                 return await waiting
         except TimeoutError:
-            pool.cancel_acquire(call.url.origin, waiting)
+            pool.cancel_acquire(call.group, waiting)
             raise TimeoutExceeded(f"{call.url.origin}: no connection became free in time", "pool") from None
         except BaseException:
-            pool.cancel_acquire(call.url.origin, waiting)
+            pool.cancel_acquire(call.group, waiting)
             raise
 
     async def _connect(self, call: RequestState, slot: PoolSlot) -> Connection | Multiplexed:
@@ -483,7 +491,7 @@ class HttpClient:
     async def _open_connection(self, call: RequestState, slot: PoolSlot) -> Connection | Multiplexed:
         connection = await open_connection(
             call.url.origin,
-            context=self._make_context if call.url.scheme == "https" else None,
+            context=partial(self._make_context, call.group) if call.url.scheme == "https" else None,
             is_address=call.url.is_address,
             deadline=call.connect_by(asyncio.get_running_loop().time()),
             trace=self._trace,
@@ -503,11 +511,22 @@ class HttpClient:
             connection.lost.add_done_callback(lambda _: self._open.pop(connection, None))
         return connection
 
-    async def _make_context(self) -> "ssl.SSLContext":
-        """Return the context of this client, else the process's default context for the current trust store."""
-        if self._context is not None:
+    async def _make_context(self, group: Origin | Http1Origin) -> "ssl.SSLContext":
+        """Return the context of this client, else the process's default context for the current trust store.
+
+        For an `Http1Origin` it does not offer HTTP/2.
+        """
+        http1 = isinstance(group, Http1Origin)
+        if self._context is None:
+            return await prepared_context(tls.http2_client_context if self._http2 and not http1 else tls.client_context)
+        if not http1:
             return self._context
-        return await prepared_context(tls.http2_client_context if self._http2 else tls.client_context)
+        if self._http1_context is None:
+            make = tls.http1_only(self._context)
+            if make is None:
+                raise LocalProtocolError("tls_context was changed after client_context has made it")
+            self._http1_context = await asyncio.get_running_loop().run_in_executor(None, make)
+        return self._http1_context
 
     def _release(
         self, slot: PoolSlot, exchange: Connection | Exchange | None, call: RequestState, error: BaseException | None
@@ -537,19 +556,28 @@ class HttpClient:
     def _may_repeat(self, slot: PoolSlot, call: RequestState, error: BaseException) -> bool:
         """Whether this was the keep-alive race: the server closed while the request was in flight (RFC 9112 9.3.1).
 
-        Or the server has said that it did not process the request.
+        Or the server has said that it did not process the request, or that it requires HTTP/1.1 for it.
         """
-        if (
-            not isinstance(error, ServerDisconnected)
-            or error.received
-            or isinstance(call.body, Upload)
-            or call.repeated
-            or not (error.unprocessed or (slot.reused and call.method in _IDEMPOTENT))
-        ):
+        if not isinstance(error, ServerDisconnected) or error.received or isinstance(call.body, Upload):
+            return False
+        if error.wants_http1:
+            return self._repeat_over_http1(call)
+        if call.repeated or not (error.unprocessed or (slot.reused and call.method in _IDEMPOTENT)):
             return False
         call.repeated = True
         if self._pool is not None and not error.unprocessed:
-            self._pool.drop_idle(call.url.origin)
+            self._pool.drop_idle(call.group)
+        return True
+
+    def _repeat_over_http1(self, call: RequestState) -> bool:
+        """Whether the request goes again by HTTP/1.1, once, because the server requires it (RFC 9113 section 7)."""
+        origin = call.url.origin
+        if call.http1 == origin or (self._context is not None and tls.http1_only(self._context) is None):
+            return False
+        call.http1 = origin
+        self._http1_origins[origin] = None
+        if len(self._http1_origins) > HTTP1_ORIGINS:
+            del self._http1_origins[next(iter(self._http1_origins))]
         return True
 
 

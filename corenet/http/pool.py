@@ -44,7 +44,7 @@ from corenet.http.connection import Connection
 from corenet.http.errors import LocalProtocolError
 from corenet.http.h2_connection import Multiplexed
 from corenet.http.transitions import Transition
-from corenet.http.url import Origin
+from corenet.http.url import Http1Origin, Origin
 from corenet.limits import (
     HTTP2_PROBE_DELAY,
     HTTP2_REQUESTS,
@@ -104,7 +104,7 @@ class _OriginPool:
 
     __slots__ = ("count", "has_waiters", "idle", "origin", "parallel", "probe", "probe_timer", "shared", "waiters")
 
-    def __init__(self, origin: Origin, parallel: bool) -> None:
+    def __init__(self, origin: Origin | Http1Origin, parallel: bool) -> None:
         self.origin = origin
         self.count = 0
         self.idle: dict[PoolSlot, None] = {}
@@ -134,7 +134,7 @@ class Pool:
         self.limits = limits
         self.http2 = http2
         self.total = 0
-        self.groups: dict[Origin, _OriginPool] = {}
+        self.groups: dict[Origin | Http1Origin, _OriginPool] = {}
         self.idle: dict[PoolSlot, None] = {}
         # Slots whose connection waits for close_notify, and the number of slots in CLOSING.
         self.closing_gracefully: dict[PoolSlot, None] = {}
@@ -143,11 +143,12 @@ class Pool:
         self.timer: asyncio.TimerHandle | None = None
         self.closing = False
 
-    def acquire(self, origin: Origin) -> "PoolSlot | asyncio.Future[PoolSlot]":
+    def acquire(self, origin: Origin | Http1Origin) -> "PoolSlot | asyncio.Future[PoolSlot]":
         """Return a slot with an idle connection or the right to open one, or a future of a slot."""
         group = self.groups.get(origin)
         if group is None:
-            group = self.groups[origin] = _OriginPool(origin, not self.http2 or origin.scheme != "https")
+            multiplexed = self.http2 and origin.scheme == "https" and not isinstance(origin, Http1Origin)
+            group = self.groups[origin] = _OriginPool(origin, not multiplexed)
         if not group.waiters:
             slot = self._acquire_now(group)
             if slot is not None:
@@ -166,7 +167,7 @@ class Pool:
         self._evict_for_waiters()
         return future
 
-    def cancel_acquire(self, origin: Origin, future: "asyncio.Future[PoolSlot]") -> None:
+    def cancel_acquire(self, origin: Origin | Http1Origin, future: "asyncio.Future[PoolSlot]") -> None:
         """Stop waiting. If the future already has a slot, the slot goes to the next waiter."""
         if future.done() and not future.cancelled() and future.exception() is None:
             self.release(future.result(), reusable=True)
@@ -219,7 +220,7 @@ class Pool:
         self._dispatch_all()
         self._forget(slot.group)
 
-    def drop_idle(self, origin: Origin) -> None:
+    def drop_idle(self, origin: Origin | Http1Origin) -> None:
         """Close every idle connection to `origin`, after one of them turned out to be dead."""
         group = self.groups.get(origin)
         while group is not None and group.idle:

@@ -11,7 +11,7 @@ from corenet.http.errors import HttpError, RedirectError
 from corenet.http.headers import Headers
 from corenet.http.response import Response
 from corenet.http.upload import Upload
-from corenet.http.url import parse_url
+from corenet.http.url import Http1Origin, Origin, parse_url
 from corenet.limits import HTTP_CONNECT_TIMEOUT, HTTP_READ_TIMEOUT, HTTP_TOTAL_TIMEOUT
 
 __all__ = ["Body", "FieldTypes", "RequestState", "Timeout", "timeout_of"]
@@ -64,8 +64,10 @@ class RequestState:
         "body",
         "connect_deadline",
         "deadline",
+        "group",
         "head_cacheable",
         "history",
+        "http1",
         "length",
         "method",
         "method_bytes",
@@ -96,6 +98,9 @@ class RequestState:
         self.connect_deadline = 0.0
         self.history: tuple[Response, ...] = ()
         self.repeated = False
+        # The pool's key for the server, and the origin that has required HTTP/1.1 for this request.
+        self.group: Origin | Http1Origin = self.url.origin
+        self.http1: Origin | None = None
         # Whether the trace point for the end of the request was reported.
         self.traced = False
         self._defaults = defaults.raw

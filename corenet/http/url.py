@@ -14,7 +14,7 @@ from typing import NamedTuple
 from corenet.http.errors import InvalidUrl
 from corenet.limits import HTTP_URL_CACHE, HTTP_URL_SIZE
 
-__all__ = ["Origin", "Url", "parse_url"]
+__all__ = ["Http1Origin", "Origin", "Url", "parse_url"]
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -39,6 +39,15 @@ class Origin(NamedTuple):
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}" + ("" if self.port == DEFAULT_PORTS[self.scheme] else f":{self.port}")
+
+
+class Http1Origin(NamedTuple):
+    """An origin whose server requires HTTP/1.1 although it offers HTTP/2: the key of connections that do not offer it."""
+
+    scheme: str
+    host: str
+    port: int
+    version: str = "1.1"
 
 
 class Url:
