@@ -595,6 +595,8 @@ TLS_CERTIFICATES = 16
 """
 TLS_FILE_SIZE = 256 << 10
 """bytes: The largest PEM file of certificates or of a key. A chain has some KiB; a wrong path must not fill memory."""
+CA_FILE_SIZE = 4 << 20
+"""bytes: The largest PEM file of certificate authorities. The list of Mozilla has some 230 KiB."""
 CERTIFICATE_WARNING = 14
 """days: From this long before a certificate expires, the log warns. ACME clients renew 30 days before, so a renewal has
 then failed for two weeks."""

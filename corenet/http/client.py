@@ -65,10 +65,10 @@ class HttpClient:
 
     `http2` offers HTTP/2 to servers over TLS: the requests to an origin then share one connection. `tls_context`
     replaces the shared default context (see `corenet.tls`) and offers what it was made with, HTTP/2 with
-    ``alpn=corenet.tls.ALPN_HTTP2``. A request for which a server requires HTTP/1.1 goes there again by HTTP/1.1, unless
-    `tls_context` cannot be repeated without HTTP/2 (`corenet.tls.http1_only`). `trace` is called with every `TracePoint`. `follow_redirects` is the maximum number
-    of redirects (0: they are returned). `max_body` and `max_decoded` limit a body, in bytes as sent and as decoded.
-    `decode` requests gzip and deflate and decodes them.
+    ``alpn=corenet.tls.ALPN_HTTP2``. A request for which a server requires HTTP/1.1 goes there again by HTTP/1.1, once,
+    unless `tls_context` was changed since `corenet.tls.client_context` made it. `trace` is called with every
+    `TracePoint`. `follow_redirects` is the maximum number of redirects (0: they are returned). `max_body` and
+    `max_decoded` limit a body, in bytes as sent and as decoded. `decode` requests gzip and deflate and decodes them.
     """
 
     def __init__(

@@ -42,7 +42,7 @@ class Origin(NamedTuple):
 
 
 class Http1Origin(NamedTuple):
-    """An origin whose server requires HTTP/1.1 although it offers HTTP/2: the key of connections that do not offer it."""
+    """An origin that offers HTTP/2 and requires HTTP/1.1: the key of connections where the client does not offer it."""
 
     scheme: str
     host: str

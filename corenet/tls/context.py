@@ -52,7 +52,7 @@ class ClientContext(ssl.SSLContext):
     changes: int
     """How often certificates, authorities, ciphers or ALPN protocols were changed."""
     remake: "tuple[Callable[[], ssl.SSLContext], Hashable] | None"
-    """The function that makes the same context for HTTP/1.1 only, and the state in which `client_context` left this one."""
+    """The function that makes the same context for HTTP/1.1 only, and the state of this one when it was made."""
 
     def state(self) -> Hashable:
         """What two contexts have in common when they trust the same servers."""

@@ -15,9 +15,10 @@ from corenet.http.h2 import H2Connection
 from corenet.http.h2_events import StreamReset, error_name
 from resolver.cli.query import LENGTH_SIZE, Exchange, NoReplyError, mismatch, system_words
 from resolver.limits import DOH_REPLY_HEAD
+from resolver.net.client_contexts import TlsContexts
 from resolver.net.https_upstream import HTTP2, POST, end_of_response, request_fields, response_problem
 from resolver.net.quick_ack import acknowledge_now
-from resolver.net.tls_client import ConnectionFacts, TlsContexts, check_pins, sentence
+from resolver.net.tls_client import ConnectionFacts, check_pins, sentence
 from resolver.upstream_address import HTTPS, Encryption
 from resolver.wire import consts as c
 from resolver.wire.message import MessageView
@@ -62,7 +63,10 @@ async def exchange_encrypted(
 
 
 async def _exchange(packet: bytes, host: str, port: int, encryption: Encryption, cafile: str) -> Exchange:
-    context = TlsContexts(cafile).make(encryption)
+    try:
+        context = TlsContexts(cafile).make(encryption)
+    except ValueError as error:
+        raise NoReplyError(f"certificate authorities: {error}") from None
     began = time.monotonic()
     reader, writer = await asyncio.open_connection(host, port)
     try:

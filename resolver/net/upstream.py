@@ -22,6 +22,7 @@ from resolver.settings import IterationSettings
 from resolver.upstream_address import HTTPS, QUIC, TLS
 
 if TYPE_CHECKING:
+    from resolver.net.client_contexts import TlsContexts
     from resolver.net.tls_upstream import TlsUpstream
 
 __all__ = ["Handle", "Upstream"]
@@ -40,6 +41,7 @@ class Upstream:
     """Queries to name servers.
 
     `after_batch` is called once after each batch of callbacks, so that the driver can update its timer.
+    `contexts` are those of encrypted servers.
     `reference_addresses` are the addresses whose routes show whether this host has an address family (`routes`).
     """
 
@@ -51,6 +53,7 @@ class Upstream:
         entropy: Entropy | None = None,
         reference_addresses: Iterable[str] = (),
         after_batch: Callable[[], object] | None = None,
+        contexts: "TlsContexts | None" = None,
     ) -> None:
         entropy = entropy or Entropy()
         replied_networks = RepliedNetworks()
@@ -68,6 +71,7 @@ class Upstream:
         )
         self._loop = loop
         self._cert_bundle = settings.tls_cert_bundle
+        self._contexts = contexts
         self._common: dict[str, Any] = {
             "entropy": entropy,
             "source_v4": source_v4,
@@ -108,24 +112,24 @@ class Upstream:
         """The upstream for `protocol`. It is made, and its modules are loaded, when it is first needed."""
         found = self.encrypted.get(protocol)
         if found is None:
+            from resolver.net.client_contexts import TlsContexts
             from resolver.net.https_upstream import HttpsUpstream
-            from resolver.net.tls_client import TlsContexts
             from resolver.net.tls_upstream import TlsUpstream
 
             kind: type[TlsUpstream] = HttpsUpstream if protocol == HTTPS else TlsUpstream
-            extra: dict[str, Any] = {}
             if protocol == QUIC:
                 from resolver.net.quic_upstream import QuicUpstream
 
-                kind, extra = QuicUpstream, {"cafile": self._cert_bundle}
+                kind = QuicUpstream
+            if self._contexts is None:
+                self._contexts = TlsContexts(self._cert_bundle)
             # Their descriptors are part of those that were meant for TCP.
             connections = self.stream.give_up_slots(limits.TLS_UPSTREAMS, limits.TLS_UPSTREAM_SHARE)
             found = self.encrypted[protocol] = kind(
                 self._loop,
                 connections=connections,
-                contexts=TlsContexts(self._cert_bundle),
+                contexts=self._contexts,
                 after_batch=self.stream.after_batch,
-                **extra,
                 **self._common,
             )
             if self._closed:

@@ -17,6 +17,7 @@ from corenet.http import HttpClient, LocalProtocolError, ServerDisconnected
 from corenet.http.events import Data, End, Request, Response
 from corenet.http.h1 import SERVER, H1Codec
 from corenet.http.h2_events import HTTP_1_1_REQUIRED
+from corenet.http.url import Http1Origin
 from corenet.limits import HTTP1_ORIGINS
 
 pytestmark = pytest.mark.parametrize("loop", sorted(LOOPS))
@@ -188,8 +189,6 @@ def test_a_context_that_was_changed_is_not_made_again(loop: str, authority: Auth
                 await client.get(site.url + "/")
             assert not site.plain
             with pytest.raises(LocalProtocolError, match="was changed"):
-                from corenet.http.url import Http1Origin
-
                 await client._make_context(Http1Origin("https", "localhost", site.port))
 
     run_on(loop, main())

@@ -1,4 +1,4 @@
-"""edns-tcp-keepalive (RFC 7828): answered by the fast path and by the service with the same timeout, on streams only."""
+"""edns-tcp-keepalive (RFC 7828): answered by the fast path and by the service, on streams only."""
 
 import pytest
 from support.service_parts import Parts, Sink, address, positive, query
@@ -104,7 +104,7 @@ def test_padding_comes_last_and_fills_the_block() -> None:
 
 @pytest.mark.parametrize("spare", [0, 5, 6, 7, 20])
 def test_the_option_never_makes_a_message_too_large(spare: int) -> None:
-    """`spare` octets are free in the largest message. Where the option does not fit, the reply is cut, as by cookies."""
+    """`spare` octets are free in the largest message. The reply is cut where the option does not fit."""
 
     def cached(filler: int) -> tuple[Parts, bytes]:
         parts = Parts()

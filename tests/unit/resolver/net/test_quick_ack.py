@@ -15,11 +15,11 @@ from support.upstream_peers import QNAME, Collector, StreamPeer, echo
 
 import corenet
 from resolver.effects import Ask, Reply, Server
+from resolver.net.client_contexts import TlsContexts
 from resolver.net.clock_random import Entropy
 from resolver.net.quick_ack import acknowledge_now
 from resolver.net.stream_listener import StreamListener, open_stream_socket
 from resolver.net.stream_upstream import StreamUpstream
-from resolver.net.tls_client import TlsContexts
 from resolver.net.tls_upstream import TlsUpstream
 from resolver.upstream_address import Encryption
 from resolver.wire import consts as c
