@@ -4,6 +4,7 @@ Connections, slots, queues and timeouts are those of `stream_upstream`, TLS and 
 HTTP/2 a connection carries as many queries as the server permits, over HTTP/1.1 one at a time; the other queries of the
 connection wait in `_unsent`. Both codecs are those of `corenet.http`, without I/O, and bound what a server can send.
 
+A query that an HTTP/2 server refuses with HTTP_1_1_REQUIRED goes again by HTTP/1.1, once, as do all later ones to it.
 An HTTP/1.1 response without a length ends with the connection (`end_of_response`).
 
 A response is accepted when its status is 200, its type is application/dns-message, and its message is the reply to the
@@ -18,17 +19,17 @@ finished. `pending` has the queries of the first two states.
 import asyncio
 import time
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from corenet import tls
 from corenet.http.errors import HttpError, RemoteProtocolError
 from corenet.http.events import Data, End, Event, Informational, Request, Response
 from corenet.http.h1 import H1Codec
 from corenet.http.h2 import H2Connection
-from corenet.http.h2_events import CANCEL, Goaway, SettingsReceived, StreamReset, error_name
+from corenet.http.h2_events import CANCEL, HTTP_1_1_REQUIRED, Goaway, SettingsReceived, StreamReset, error_name
 from corenet.http.headers import Headers
 from resolver import limits
-from resolver.effects import FailureKind
+from resolver.effects import FailureKind, Server
 from resolver.net.match import is_reply, make_packet
 from resolver.net.quick_ack import acknowledge_now
 from resolver.net.stream_upstream import ServerQueue, StreamQuery, query_flags
@@ -36,6 +37,9 @@ from resolver.net.tls_client import ConnectionFacts
 from resolver.net.tls_upstream import TlsConnection, TlsUpstream, with_options
 from resolver.wire import consts as c
 from resolver.wire.message import MessageView
+
+if TYPE_CHECKING:
+    import ssl
 
 __all__ = ["MEDIA_TYPE", "HttpsUpstream", "end_of_response", "request_fields", "response_problem"]
 
@@ -233,6 +237,8 @@ class HttpsConnection(TlsConnection):
     def _event(self, stream: int, event: Event) -> None:
         if isinstance(event, Goaway):
             self.closing = True
+            if event.code == HTTP_1_1_REQUIRED:
+                self._require_http1()
             self._leave_unsent()
             return
         if isinstance(event, SettingsReceived):
@@ -265,7 +271,10 @@ class HttpsConnection(TlsConnection):
             self._complete(exchange)
         elif isinstance(event, StreamReset):
             del self._responses[stream]
-            if event.unprocessed:
+            if event.code == HTTP_1_1_REQUIRED and event.by_peer:
+                self._require_http1()
+                self._retry(entry, "the server requires HTTP/1.1, and the query was sent twice")
+            elif event.unprocessed:
                 self._retry(entry, "the server did not process the request")
             else:
                 reason = event.reason or error_name(event.code)
@@ -286,6 +295,17 @@ class HttpsConnection(TlsConnection):
         else:
             self.owner.unwanted_replies += 1
             self._fail(exchange.entry, FailureKind.MALFORMED, "the response is not the reply to its query")
+
+    def _require_http1(self) -> None:
+        """The server requires HTTP/1.1 (RFC 9113 section 7): no connection to it offers HTTP/2 any more."""
+        owner = self.owner
+        assert isinstance(owner, HttpsUpstream)
+        owner.http1_servers[self.server.server.key] = None
+        for connection in list(self.server.connections):
+            if isinstance(connection, HttpsConnection) and connection._h2 is not None:
+                connection.closing = True
+                if connection is not self and not connection.pending:
+                    connection.close()
 
     def _fail(self, entry: StreamQuery, kind: FailureKind, what: str) -> None:
         entry.fail(kind, self.owner.text(what, self.server.server))
@@ -345,3 +365,9 @@ class HttpsUpstream(TlsUpstream):
         **options: Any,
     ) -> None:
         super().__init__(loop, per_server=per_server, **options)
+        self.http1_servers: dict[tuple[object, ...], None] = {}
+        """The servers of the configuration that have required HTTP/1.1."""
+
+    async def make_context(self, server: Server) -> "ssl.SSLContext":
+        assert server.encryption is not None
+        return await self.contexts.get(server.encryption, http1=server.key in self.http1_servers)

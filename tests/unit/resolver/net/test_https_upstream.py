@@ -14,14 +14,15 @@ import corenet
 from corenet.http.events import Data, End, Request, Response
 from corenet.http.h1 import SERVER, H1Codec
 from corenet.http.h2 import H2Connection
+from corenet.http.h2_events import HTTP_1_1_REQUIRED
 from resolver import limits
 from resolver.cli.encrypted import exchange_encrypted
 from resolver.cli.query import Exchange, NoReplyError
 from resolver.effects import Ask, Failure, FailureKind, Reply, Server
+from resolver.net.client_contexts import TlsContexts
 from resolver.net.clock_random import Entropy
 from resolver.net.https_upstream import HttpsUpstream, response_problem
 from resolver.net.match import make_packet
-from resolver.net.tls_client import TlsContexts
 from resolver.upstream_address import Encryption
 from resolver.wire import consts as c
 from resolver.wire.message import MessageView
@@ -70,8 +71,12 @@ class Peer:
         peer = cls(script)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(leaf.certificate, leaf.key)
-        context.set_alpn_protocols([alpn])
-        serve = peer.serve_h2 if alpn == "h2" else peer.serve_h1
+        context.set_alpn_protocols(alpn.split(","))
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            chosen = writer.get_extra_info("ssl_object").selected_alpn_protocol()
+            await (peer.serve_h2 if chosen == "h2" else peer.serve_h1)(reader, writer)
+
         peer.server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
         peer.port = peer.server.sockets[0].getsockname()[1]
         return peer
@@ -110,8 +115,8 @@ class Peer:
         if found is None:
             return
         status, fields, content = found
-        if status == 0:
-            codec.reset(stream, 7)
+        if status < 0:
+            codec.reset(stream, 7 if status == -1 else HTTP_1_1_REQUIRED)
             return
         codec.send_response(stream, Response(status, fields))
         codec.send_data(stream, content, True)
@@ -383,14 +388,55 @@ def test_closing_leaves_no_connection_and_calls_nobody_back(authority: Authority
 def test_a_stream_that_was_refused_is_sent_once_more(authority: Authority, leaf: Leaf) -> None:
     async def body() -> None:
         def script(peer: Peer, query: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-            return (0, [], b"") if len(peer.bodies) == 1 else right(peer, query)
+            return (-1, [], b"") if len(peer.bodies) == 1 else right(peer, query)
 
         peer = await Peer.start(leaf, "h2", script)
         assert isinstance(await one_result(authority, peer), Reply)
-        peer = await Peer.start(leaf, "h2", lambda peer, query: (0, [], b""))
+        peer = await Peer.start(leaf, "h2", lambda peer, query: (-1, [], b""))
         failure = await one_result(authority, peer)
         assert isinstance(failure, Failure) and failure.kind is FailureKind.NETWORK
         assert len(peer.bodies) == 2
+
+    corenet.run(body())
+
+
+def refusing(peer: Peer, query: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """A server that requires HTTP/1.1."""
+    return (-2, [], b"") if peer.requests[-1].version == 20 else right(peer, query)
+
+
+@LOOPS
+def test_what_a_server_refuses_over_http2_goes_again_over_http1(
+    authority: Authority, leaf: Leaf, run: Callable[..., None]
+) -> None:
+    async def body() -> None:
+        peer = await Peer.start(leaf, "h2,http/1.1", refusing)
+        upstream, got = make(authority), Collector()
+        for _ in range(5):
+            upstream.start(ask_for(peer.port), got)
+        for result in await got.wait(5):
+            assert isinstance(result, Reply) and result.connection is not None, result
+            assert result.connection.describe()["http"] == "1.1"
+        refused = sum(request.version == 20 for request in peer.requests)
+        assert 1 <= refused <= 5 and len(peer.requests) == 5 + refused
+        upstream.start(ask_for(peer.port), got)
+        assert isinstance((await got.wait(6))[5], Reply)
+        assert sum(request.version == 20 for request in peer.requests) == refused, "later queries go there at once"
+        upstream.close()
+        await peer.close()
+
+    run(body())
+
+
+def test_a_server_that_refuses_both_versions_gets_the_query_twice(authority: Authority, leaf: Leaf) -> None:
+    async def body() -> None:
+        def script(peer: Peer, query: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+            return (404, [], b"") if peer.requests[-1].version != 20 else refusing(peer, query)
+
+        peer = await Peer.start(leaf, "h2,http/1.1", script)
+        failure = await one_result(authority, peer)
+        assert isinstance(failure, Failure) and "HTTP status 404" in failure.text
+        assert [request.version for request in peer.requests] == [20, 11]
 
     corenet.run(body())
 
