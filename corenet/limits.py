@@ -478,6 +478,9 @@ HTTP2_REQUESTS = Limit(
 HTTP2_UNPROCESSED_REPEATS = 3
 """repeats: A request that the server has not processed is sent again up to this often (RFC 9113 section 8.7). One
 repeat is not enough: a GOAWAY may follow a stream that was refused because the server's limit was not known yet."""
+HTTP1_ORIGINS = 256
+"""origins: A client remembers so many servers of HTTP/2 that require HTTP/1.1 (HTTP_1_1_REQUIRED). A forgotten one
+refuses one more request, which is repeated."""
 HTTP2_SETTLE_SECONDS = 1
 """seconds: A connection that was idle for longer must have no input waiting when a request begins on it, because it may
 be the server's end of the connection. Before that it may be the rest of a response that was cancelled."""

@@ -35,6 +35,7 @@ from resolver.wire.rrset import RRset
 
 if TYPE_CHECKING:
     from resolver.explain import ServerReply, Story
+    from resolver.net.client_contexts import TlsContexts
 
 __all__ = [
     "Answer",
@@ -213,13 +214,15 @@ class Resolver:
         hosts: Iterable[HostEntry] = (),
         forward: Iterable[str | ForwardZone] = (),
     ) -> None:
-        """Read the hosts files that `settings` name; nothing else is opened yet.
+        """Read the files that `settings` name: hosts files, and the authorities of encrypted servers. Nothing else is
+        opened yet.
 
         Raises:
             ValueError: a setting is invalid; the text names it.
         """
         self.settings = _with_forwarders(settings or Settings(), forward)
         _check_quic(self.settings)
+        self.tls_contexts = _tls_contexts(self.settings)
         self.policy = PolicyPipeline(self.settings, (*read_hosts_files(self.settings.policy.hosts_files), *hosts))
         self._given_store = store
         self._running: _Running | None = None
@@ -244,7 +247,8 @@ class Resolver:
         """
         if self._running is not None:
             raise RuntimeError("this resolver is open already")
-        self._running = _Running(loop, self.settings, self.policy, self._given_store or make_store(self.settings))
+        store = self._given_store or make_store(self.settings)
+        self._running = _Running(loop, self.settings, self.policy, store, self.tls_contexts)
 
     def close(self) -> None:
         """Close every socket; queries in progress end with a failure. A second call does nothing."""
@@ -388,14 +392,23 @@ class _Running:
     """The connected parts of an open resolver, on one loop."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, settings: Settings, policy: PolicyPipeline, store: Store
+        self,
+        loop: asyncio.AbstractEventLoop,
+        settings: Settings,
+        policy: PolicyPipeline,
+        store: Store,
+        contexts: "TlsContexts | None",
     ) -> None:
         self.loop = loop
         self.store = store
         self.clock = Clock()
         entropy = Entropy()
         self.upstream = Upstream(
-            loop, settings.iteration, entropy=entropy, reference_addresses=_reference_addresses(settings)
+            loop,
+            settings.iteration,
+            entropy=entropy,
+            reference_addresses=_reference_addresses(settings),
+            contexts=contexts,
         )
         self.crypto = Crypto(loop, _signature_check(settings), clock=self.clock)
         self.mesh = Mesh(
@@ -445,6 +458,20 @@ def _reference_addresses(settings: Settings) -> list[str]:
     configured = [text for lines in (settings.forward, settings.stub) for zone in lines for text in zone.addresses]
     hints = [address for hint in settings.root_hints for address in hint.addresses]
     return hints + [parse_upstream(text, port, "a forward or stub zone").address for text in configured]
+
+
+def _tls_contexts(settings: Settings) -> "TlsContexts | None":
+    """What the encrypted servers of `settings` need; None without any. Modules for TLS are imported only with them.
+
+    Raises:
+        ValueError: the file of authorities cannot be used.
+    """
+    zones = (*settings.forward, *settings.stub)
+    if not any("://" in text for zone in zones for text in zone.addresses):
+        return None
+    from resolver.net.client_contexts import contexts_for
+
+    return contexts_for(settings)
 
 
 def _check_quic(settings: Settings) -> None:

@@ -30,11 +30,13 @@ from corenet.http.pool import Limits, Pool, PoolSlot
 from corenet.http.proxies import Proxies, Proxy
 from corenet.http.request_state import IDEMPOTENT, REDIRECTS, Body, FieldTypes, RequestState, Timeout, timeout_of
 from corenet.http.response import Response, StreamedResponse
-from corenet.http.routes import DIRECT, PoolKey, router_of
+from corenet.http.routes import DIRECT, Http1Key, PoolKey, router_of
 from corenet.http.trace import DONE, FAILED, STARTED, Trace, report
 from corenet.http.upload import Upload, prepare_body
+from corenet.http.url import Origin
 from corenet.http.verbs import Verbs
 from corenet.limits import (
+    HTTP1_ORIGINS,
     HTTP2_UNPROCESSED_REPEATS,
     HTTP_BODY_SIZE,
     HTTP_CLOSE_TIMEOUT,
@@ -76,7 +78,10 @@ class HttpClient(Verbs):
 
     `http2` offers HTTP/2 to servers over TLS: the requests to an origin then share one connection. `tls_context`
     replaces the shared default context (see `corenet.tls`) and offers what it was made with, HTTP/2 with
-    ``alpn=corenet.tls.ALPN_HTTP2``. `headers` are sent with each request, with User-Agent, Accept and Accept-Encoding
+    ``alpn=corenet.tls.ALPN_HTTP2``. A request for which a server requires HTTP/1.1 goes there again by HTTP/1.1, once,
+    unless `tls_context` was changed since `corenet.tls.client_context` made it.
+
+    `headers` are sent with each request, with User-Agent, Accept and Accept-Encoding
     unless they are among them; None: each request has only its own. `trace` is called with every `TracePoint`.
     `follow_redirects` is the maximum number of redirects (0: they are returned). `max_body` and `max_decoded` limit a
     body, in bytes as sent and as decoded. `decode` requests the content codings that can be decoded (gzip and deflate;
@@ -157,6 +162,9 @@ class HttpClient(Verbs):
         self._remembers = cookies is not None or hsts is not None
         self._layer = None if cache is None else cache.layer(self._fetch, self._redirect, self._target_and_fields)
         self._router = router_of(proxy, trust_env, unix_socket, local_address)
+        # The origins that have required HTTP/1.1, the newest last, and the context for them if `tls_context` is given.
+        self._http1_origins: dict[Origin, None] = {}
+        self._http1_context: ssl.SSLContext | None = None
         self._keep_heads = "Connection" not in self._defaults
         # Made when the first request needs it: most programs do without.
         self._options: ClientOptions | None = None
@@ -609,10 +617,13 @@ class HttpClient(Verbs):
         if call.deadline == 0.0:
             call.started = pool.loop.time()
             call.deadline = call.started + call.timeout.total
-        return pool.acquire(self._key(call))
+        call.group = self._key(call)
+        return pool.acquire(call.group)
 
     def _key(self, call: RequestState) -> PoolKey:
-        return call.url.origin if self._router is None else self._router.key(call.url)
+        origin = call.url.origin
+        key = origin if self._router is None else self._router.key(call.url)
+        return Http1Key(origin.scheme, key) if origin in self._http1_origins or origin == call.http1 else key
 
     async def _wait_for_slot(self, call: RequestState, waiting: "asyncio.Future[PoolSlot]") -> PoolSlot:
         pool = self._pool
@@ -621,10 +632,10 @@ class HttpClient(Verbs):
             async with asyncio.timeout_at(call.pool_by(pool.loop.time())):
                 return await waiting
         except TimeoutError:
-            pool.cancel_acquire(self._key(call), waiting)
+            pool.cancel_acquire(call.group, waiting)
             raise TimeoutExceeded(f"{call.url.origin}: no connection became free in time", "pool") from None
         except BaseException:
-            pool.cancel_acquire(self._key(call), waiting)
+            pool.cancel_acquire(call.group, waiting)
             raise
 
     async def _connect(self, call: RequestState, slot: PoolSlot) -> Connection | Multiplexed:
@@ -644,7 +655,7 @@ class HttpClient(Verbs):
     async def _open_connection(self, call: RequestState, slot: PoolSlot) -> Connection | Multiplexed:
         connection = await open_connection(
             call.url.origin,
-            context=self._make_context if call.url.scheme == "https" else None,
+            context=partial(self._make_context, call.group) if call.url.scheme == "https" else None,
             is_address=call.url.is_address,
             deadline=call.connect_by(asyncio.get_running_loop().time()),
             trace=self._trace,
@@ -666,11 +677,22 @@ class HttpClient(Verbs):
             connection.lost.add_done_callback(lambda _: self._open.pop(connection, None))
         return connection
 
-    async def _make_context(self) -> "ssl.SSLContext":
-        """Return the context of this client, else the process's default context for the current trust store."""
-        if self._context is not None:
+    async def _make_context(self, group: PoolKey) -> "ssl.SSLContext":
+        """Return the context of this client, else the process's default context for the current trust store.
+
+        For an `Http1Key` it does not offer HTTP/2.
+        """
+        http1 = isinstance(group, Http1Key)
+        if self._context is None:
+            return await prepared_context(tls.http2_client_context if self._http2 and not http1 else tls.client_context)
+        if not http1:
             return self._context
-        return await prepared_context(tls.http2_client_context if self._http2 else tls.client_context)
+        if self._http1_context is None:
+            make = tls.http1_only(self._context)
+            if make is None:
+                raise LocalProtocolError("tls_context was changed after client_context has made it")
+            self._http1_context = await asyncio.get_running_loop().run_in_executor(None, make)
+        return self._http1_context
 
     def _release(
         self, slot: PoolSlot, exchange: Connection | Exchange | None, call: RequestState, error: BaseException | None
@@ -700,10 +722,13 @@ class HttpClient(Verbs):
     def _may_repeat(self, slot: PoolSlot, call: RequestState, error: BaseException) -> bool:
         """Whether this was the keep-alive race: the server closed while the request was in flight (RFC 9112 9.3.1).
 
-        Or the server has said that it did not process the request (RFC 9113 section 8.7), whatever its method is.
+        Or the server has said that it did not process the request (RFC 9113 section 8.7), whatever its method is, or
+        that it requires HTTP/1.1 for it (section 7).
         """
         if not isinstance(error, ServerDisconnected) or error.received:
             return False
+        if error.wants_http1:
+            return self._repeat_over_http1(call) and call.renew_body()
         if error.unprocessed:
             call.unprocessed += 1
             return call.unprocessed <= HTTP2_UNPROCESSED_REPEATS and call.renew_body()
@@ -711,7 +736,18 @@ class HttpClient(Verbs):
             return False
         call.repeated = True
         if self._pool is not None:
-            self._pool.drop_idle(self._key(call))
+            self._pool.drop_idle(call.group)
+        return True
+
+    def _repeat_over_http1(self, call: RequestState) -> bool:
+        """Whether the request goes again by HTTP/1.1, once, because the server requires it (RFC 9113 section 7)."""
+        origin = call.url.origin
+        if call.http1 == origin or (self._context is not None and tls.http1_only(self._context) is None):
+            return False
+        call.http1 = origin
+        self._http1_origins[origin] = None
+        if len(self._http1_origins) > HTTP1_ORIGINS:
+            del self._http1_origins[next(iter(self._http1_origins))]
         return True
 
 

@@ -58,12 +58,16 @@ class ServerDisconnected(RemoteProtocolError):
     """The connection, or the HTTP/2 stream, ended before the response was complete.
 
     `received`: some of it had arrived. `unprocessed`: the server has said that it did not process the request.
+    `wants_http1`: it has said that the request needs HTTP/1.1 (HTTP_1_1_REQUIRED, RFC 9113 section 7).
     """
 
-    def __init__(self, message: str, *, received: bool, unprocessed: bool = False) -> None:
+    def __init__(
+        self, message: str, *, received: bool, unprocessed: bool = False, wants_http1: bool = False
+    ) -> None:
         super().__init__(message)
         self.received = received
         self.unprocessed = unprocessed
+        self.wants_http1 = wants_http1
 
 
 class DecodeError(RemoteProtocolError):

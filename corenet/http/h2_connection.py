@@ -34,7 +34,15 @@ from corenet.http.errors import Http2Error, RemoteProtocolError, ServerDisconnec
 from corenet.http.events import Data, End, Informational, Request, Response
 from corenet.http.exchange import BodySender, ConnectionBase, ExchangeBase
 from corenet.http.h2 import CLIENT, H2Connection
-from corenet.http.h2_events import CANCEL, Drained, Goaway, SettingsReceived, StreamReset, error_name
+from corenet.http.h2_events import (
+    CANCEL,
+    HTTP_1_1_REQUIRED,
+    Drained,
+    Goaway,
+    SettingsReceived,
+    StreamReset,
+    error_name,
+)
 from corenet.http.transitions import Transition
 from corenet.http.url import Origin
 from corenet.limits import HTTP2_CONNECTION_WINDOW, HTTP2_SETTLE_SECONDS, HTTP2_STREAM_WINDOW
@@ -157,7 +165,11 @@ class Exchange(ExchangeBase):
         self.wake()
 
     def _reset(self, event: StreamReset) -> None:
-        if event.by_peer and event.unprocessed:
+        wants_http1 = event.code == HTTP_1_1_REQUIRED or (event.unprocessed and self.connection.wants_http1)
+        if event.by_peer and wants_http1:
+            text = "the server requires HTTP/1.1 for this request (HTTP_1_1_REQUIRED)"
+            self.fail(ServerDisconnected(text, received=self.response is not None, wants_http1=True))
+        elif event.by_peer and event.unprocessed:
             text = f"the server did not process the request ({error_name(event.code)})"
             self.fail(ServerDisconnected(text, received=self.response is not None, unprocessed=True))
         elif event.by_peer:
@@ -209,6 +221,8 @@ class Multiplexed(ConnectionBase):
         self.exchanges: dict[int, Exchange] = {}
         self.on_change: Callable[[], None] | None = None
         self.flushing = False
+        # Whether a GOAWAY had the code HTTP_1_1_REQUIRED; the resets that follow it have another.
+        self.wants_http1 = False
         self.writing_paused = False
 
     @property
@@ -334,6 +348,8 @@ class Multiplexed(ConnectionBase):
                 exchange.receive(event)
             elif type(event) is Goaway or type(event) is SettingsReceived:
                 changed = True
+                if type(event) is Goaway and event.code == HTTP_1_1_REQUIRED:
+                    self.wants_http1 = True
         self.flush_soon()
         if changed and self.on_change is not None:
             self.on_change()

@@ -44,7 +44,7 @@ from corenet.http.connection import Connection
 from corenet.http.errors import LocalProtocolError
 from corenet.http.facts import ConnectionFacts
 from corenet.http.h2_connection import Multiplexed
-from corenet.http.routes import PoolKey
+from corenet.http.routes import Http1Key, PoolKey
 from corenet.http.transitions import Transition
 from corenet.limits import (
     HTTP2_REQUESTS,
@@ -146,7 +146,8 @@ class Pool:
         """Return a slot with an idle connection or the right to open one, or a future of a slot."""
         group = self.groups.get(origin)
         if group is None:
-            group = self.groups[origin] = _OriginPool(origin, not self.http2 or origin.scheme != "https")
+            multiplexed = self.http2 and origin.scheme == "https" and not isinstance(origin, Http1Key)
+            group = self.groups[origin] = _OriginPool(origin, not multiplexed)
         if not group.waiters:
             slot = self._acquire_now(group)
             if slot is not None:

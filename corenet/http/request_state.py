@@ -12,8 +12,9 @@ from typing import IO, TYPE_CHECKING
 from corenet.http.errors import HttpError, RedirectError
 from corenet.http.headers import Headers
 from corenet.http.response import Response
+from corenet.http.routes import PoolKey
 from corenet.http.upload import Upload
-from corenet.http.url import Url, parse_url
+from corenet.http.url import Origin, Url, parse_url
 from corenet.limits import HTTP_CONNECT_TIMEOUT, HTTP_READ_TIMEOUT, HTTP_TOTAL_TIMEOUT
 
 if TYPE_CHECKING:
@@ -81,8 +82,10 @@ class RequestState:
         "connect_deadline",
         "deadline",
         "expect",
+        "group",
         "head_cacheable",
         "history",
+        "http1",
         "length",
         "method",
         "method_bytes",
@@ -120,6 +123,9 @@ class RequestState:
         self.unprocessed = 0
         # The cache's validators. Not None: the cache asks, and follows redirects itself.
         self.conditions: list[tuple[bytes, bytes]] | None = None
+        # The pool's key for the server, and the origin that has required HTTP/1.1 for this request.
+        self.group: PoolKey = self.url.origin
+        self.http1: Origin | None = None
         # Whether the trace point for the end of the request was reported.
         self.traced = False
         # What the caller asked for beyond that: credentials and how many challenges they answered, retries, Expect.

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from corenet.http.proxies import HTTP, Proxies, Proxy
 from corenet.http.url import Origin, Url
 
-__all__ = ["DIRECT", "PoolKey", "Route", "RoutedOrigin", "Router", "router_of"]
+__all__ = ["DIRECT", "Http1Key", "PoolKey", "Route", "RoutedOrigin", "Router", "router_of"]
 
 _PROXY_AUTHORIZATION = b"proxy-authorization"
 
@@ -41,7 +41,14 @@ class RoutedOrigin(NamedTuple):
     route: Route
 
 
-PoolKey = Origin | RoutedOrigin
+class Http1Key(NamedTuple):
+    """A key of the pool for connections that do not offer HTTP/2, because the server has required HTTP/1.1."""
+
+    scheme: str
+    server: Origin | RoutedOrigin
+
+
+PoolKey = Origin | RoutedOrigin | Http1Key
 
 
 class Router:

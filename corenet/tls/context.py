@@ -11,8 +11,9 @@ import datetime
 import hashlib
 import math
 import ssl
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from typing import Any, Literal, cast
 
@@ -27,6 +28,7 @@ __all__ = [
     "HandshakeFailure",
     "client_context",
     "describe_handshake_error",
+    "http1_only",
     "http2_client_context",
     "received_close_notify",
     "server_context",
@@ -47,6 +49,14 @@ class ClientContext(ssl.SSLContext):
     sessions: SessionCache | None
     pins: frozenset[bytes]
     staples: str
+    changes: int
+    """How often certificates, authorities, ciphers or ALPN protocols were changed."""
+    remake: "tuple[Callable[[], ssl.SSLContext], Hashable] | None"
+    """The function that makes the same context for HTTP/1.1 only, and the state of this one when it was made."""
+
+    def state(self) -> Hashable:
+        """What two contexts have in common when they trust the same servers."""
+        return (self.changes, self.trust()[1:])
 
     def judge(self, ssl_object: ssl.SSLObject | ssl.SSLSocket, staple: bytes | None, native: bool) -> float:
         """Check pins and staple after OpenSSL has accepted the server; return the expiry of that check.
@@ -102,7 +112,7 @@ class ClientContext(ssl.SSLContext):
         port = peer[1] if isinstance(peer, tuple) else peer
         return Resumption(self.sessions, (server_hostname.lower(), port, trust))
 
-    def trust(self) -> Hashable:
+    def trust(self) -> tuple[Hashable, ...]:
         """Return the current settings that affect trust and negotiation, as part of a session's cache key."""
         # Read as plain numbers through the C attributes: making enumeration members costs more.
         return (
@@ -119,6 +129,7 @@ class ClientContext(ssl.SSLContext):
         )
 
     def _forget_sessions(self) -> None:
+        self.changes += 1
         if self.sessions is not None:
             self.sessions.clear()
 
@@ -230,13 +241,32 @@ def client_context(
         made.sessions = SessionCache() if resume else None
         made.pins = digests
         made.staples = staples
+        made.changes = 0
+        made.remake = None
         if digests or staples != "no":
             made.sslobject_class = JudgedObject
             made.sslsocket_class = JudgedSocket
     elif digests or staples != "no":
         raise TypeError(f"a context of the class {type(context).__name__} can check neither pins nor staples")
+    if isinstance(context, ClientContext):
+        again = partial(
+            client_context, cafile=cafile, cadata=cadata, verify=verify, strict=strict, certificate=certificate,
+            key=key, resume=resume, pins=pins, staples=staples,
+        )  # fmt: skip
+        context.remake = (again, context.state())
     # If the program has replaced `ssl.SSLContext`, its class is kept and does not resume sessions.
     return context
+
+
+def http1_only(context: ssl.SSLContext) -> "Callable[[], ssl.SSLContext] | None":
+    """Return a function that makes `context` again, but offers HTTP/1.1 only; it raises what `client_context` raises.
+
+    None when `client_context` did not make it, or when it was changed since: the new one would trust other servers.
+    """
+    if not isinstance(context, ClientContext) or context.remake is None:
+        return None
+    again, state = context.remake
+    return again if context.state() == state else None
 
 
 def _pin(text: str) -> bytes:

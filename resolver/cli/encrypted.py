@@ -15,8 +15,10 @@ from corenet.http.h2 import H2Connection
 from corenet.http.h2_events import StreamReset, error_name
 from resolver.cli.query import LENGTH_SIZE, Exchange, NoReplyError, mismatch, system_words
 from resolver.limits import DOH_REPLY_HEAD
-from resolver.net.https_upstream import HTTP2, POST, request_fields, response_problem
-from resolver.net.tls_client import ConnectionFacts, TlsContexts, check_pins, sentence
+from resolver.net.client_contexts import TlsContexts
+from resolver.net.https_upstream import HTTP2, POST, end_of_response, request_fields, response_problem
+from resolver.net.quick_ack import acknowledge_now
+from resolver.net.tls_client import ConnectionFacts, check_pins, sentence
 from resolver.upstream_address import HTTPS, Encryption
 from resolver.wire import consts as c
 from resolver.wire.message import MessageView
@@ -61,7 +63,10 @@ async def exchange_encrypted(
 
 
 async def _exchange(packet: bytes, host: str, port: int, encryption: Encryption, cafile: str) -> Exchange:
-    context = TlsContexts(cafile).make(encryption)
+    try:
+        context = TlsContexts(cafile).make(encryption)
+    except ValueError as error:
+        raise NoReplyError(f"certificate authorities: {error}") from None
     began = time.monotonic()
     reader, writer = await asyncio.open_connection(host, port)
     try:
@@ -75,6 +80,7 @@ async def _exchange(packet: bytes, host: str, port: int, encryption: Encryption,
             data = await _post(packet, reader, writer, name, port, encryption.path, facts)
         else:
             writer.write(len(packet).to_bytes(LENGTH_SIZE, "big") + packet)
+            acknowledge_now(writer.transport)
             data = await reader.readexactly(int.from_bytes(await reader.readexactly(LENGTH_SIZE), "big"))
         ended = time.monotonic()
         shown = facts.describe() | {"handshake_seconds": secured - connected}
@@ -117,13 +123,18 @@ async def _post(
         h1 = H1Codec(max_head=DOH_REPLY_HEAD)
         head = h1.send_request(POST, target, fields, -1)
         writer.write(head + h1.send(Data(packet)) + h1.send(End()))
+    acknowledge_now(writer.transport)
     body = bytearray()
     while True:
         received = await reader.read(READ_SIZE)
-        if not received:
+        if not received and (h1 is None or not h1.started):
             raise asyncio.IncompleteReadError(bytes(body), None)
         events: Iterable[tuple[int, Event]]
-        events = h2.feed(received) if h2 is not None else [(0, event) for event in h1.feed(received)]  # type: ignore[union-attr]
+        if h1 is not None:
+            events = [(0, event) for event in (h1.feed(received) if received else end_of_response(h1, ssl_object))]
+        else:
+            assert h2 is not None
+            events = h2.feed(received)
         for stream, event in events:
             if type(event) is Response:
                 problem = response_problem(event.status, event.headers)

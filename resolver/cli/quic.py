@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from resolver.cli.query import Exchange, NoReplyError, mismatch, system_words
 from resolver.net import doq
+from resolver.net.client_contexts import TlsContexts
 from resolver.net.quic_client import QuicSession, QuicUnavailableError, configuration
 from resolver.wire.message import MessageView
 
@@ -30,7 +31,11 @@ async def exchange_quic(
     """
     packet = b"\0\0" + packet[2:]  # RFC 9250 section 4.2.1
     try:
-        configured = configuration(encryption, host, cafile)
+        authorities = TlsContexts(cafile).authorities() if encryption.name else b""
+    except ValueError as error:
+        raise NoReplyError(f"certificate authorities: {error}") from None
+    try:
+        configured = configuration(encryption, host, authorities)
         async with asyncio.timeout(timeout):
             return await _exchange(packet, host, port, configured, encryption.pins)
     except TimeoutError:

@@ -26,6 +26,7 @@ from resolver.settings import Settings, replace
 
 if TYPE_CHECKING:
     from resolver.daemon.config import ConfigError
+    from resolver.net.client_contexts import TlsContexts
 
 __all__ = ["EXIT_CONFIG", "EXIT_FAILED", "EXIT_OK", "main"]
 
@@ -154,6 +155,7 @@ def check(arguments: argparse.Namespace, settings: Settings) -> int:
     validate.create(settings)
     cache_file.check(settings.cache)
     certificates.load(settings)
+    check_upstream_tls(settings)
     if settings.metrics.listen:
         metrics.check()
     if settings.dnssec.active and settings.dnssec.auto_trust_anchor_file:
@@ -161,6 +163,19 @@ def check(arguments: argparse.Namespace, settings: Settings) -> int:
 
         autotrust.check(settings.dnssec)
     return _show(f"{arguments.config or 'built-in settings'}: configuration is valid\n")
+
+
+def check_upstream_tls(settings: Settings) -> "TlsContexts | None":
+    """Make the TLS contexts of the encrypted servers of `settings`; None without any.
+
+    Raises:
+        ValueError: the file of authorities cannot be used; the text names the setting.
+    """
+    if not any("://" in text for zone in (*settings.forward, *settings.stub) for text in zone.addresses):
+        return None
+    from resolver.net.client_contexts import check
+
+    return check(settings)
 
 
 def run(arguments: argparse.Namespace, settings: Settings, reload: Callable[[], Settings]) -> int:
@@ -192,7 +207,9 @@ def _serve(arguments: argparse.Namespace, settings: Settings, reload: Callable[[
     try:
         preflight.raise_descriptor_limit()
         sockets.check_sources(settings.iteration)
-        options = replace(options, certificates=certificates.load(settings))
+        options = replace(
+            options, certificates=certificates.load(settings), tls_contexts=check_upstream_tls(settings)
+        )
         shares = sockets.open_endpoints(
             [listener.key for listener in settings.listeners],
             shares=server.workers,

@@ -7,7 +7,7 @@ the `RuntimeConfig` that received it.
 import asyncio
 import logging
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resolver import limits
 from resolver.api import Resolver
@@ -26,6 +26,9 @@ from resolver.net.udp_listener import UdpListener
 from resolver.policy import AccessTable
 from resolver.settings import ListenerSettings, ServerSettings, Settings, replace
 
+if TYPE_CHECKING:
+    from resolver.net.client_contexts import TlsContexts
+
 __all__ = ["Listeners", "RuntimeConfig"]
 
 logger = logging.getLogger(__name__)
@@ -40,8 +43,10 @@ class RuntimeConfig:
         store: Store,
         loop: asyncio.AbstractEventLoop,
         certificates: Certificates | None = None,
+        contexts: "TlsContexts | None" = None,
     ) -> None:
-        """`certificates` are those in use, whose contexts are kept as long as their files are the same.
+        """`certificates` and `contexts` (of upstream servers) are those in use. They are kept while their files are the
+        same.
 
         Raises:
             ValueError: a setting is wrong, or a file it names cannot be used.
@@ -51,6 +56,9 @@ class RuntimeConfig:
         self.flush_on_close = False
         """Whether its last queries may cache answers that differ from those of the settings in force."""
         self.resolver = Resolver(settings, store=store)
+        made = self.resolver.tls_contexts
+        if made is not None and contexts is not None and contexts.same_trust(made):
+            self.resolver.tls_contexts = contexts
         self.resolver.open(loop)
         resource_exhaustion.shed_load_when_low(self.resolver.mesh, settings.log.rate_limit_interval)
         try:

@@ -48,6 +48,7 @@ from resolver.wire import consts as c
 if TYPE_CHECKING:
     from resolver.daemon.autotrust import AnchorUpdater
     from resolver.daemon.management import ManagementServer
+    from resolver.net.client_contexts import TlsContexts
     from resolver.validate.autotrust import TrustPoint
 
 __all__ = ["Options", "Reload", "run"]
@@ -72,6 +73,7 @@ class Options:
     number: int = 0
     management: ManagementSockets | None = None
     certificates: Certificates | None = None
+    tls_contexts: "TlsContexts | None" = None
 
 
 def run(
@@ -194,7 +196,8 @@ class _Worker:
 
                 cache_file.load_at_start(self.store, self.configured)
             self.current = RuntimeConfig(
-                self.override_settings(self.configured), self.store, loop, self.options.certificates
+                self.override_settings(self.configured), self.store, loop, self.options.certificates,
+                self.options.tls_contexts,
             )
             self.rollover = self.make_rollover(self.current)
             self.save_anchors()
@@ -567,7 +570,10 @@ class _Worker:
             sockets.check_sources(given.iteration)
             opened = [] if self.multi_worker else self.open_new(given)
             undo.callback(sockets.close_all, [opened])
-            runtime = RuntimeConfig(self.override_settings(given), self.store, self.loop, self.current.certificates)
+            runtime = RuntimeConfig(
+                self.override_settings(given), self.store, self.loop, self.current.certificates,
+                self.current.resolver.tls_contexts,
+            )
         undo.callback(runtime.resolver.close)
         return given, runtime, self.make_rollover(runtime), opened
 
@@ -580,6 +586,11 @@ class _Worker:
         """
         with ExitStack() as undo:
             given, runtime, rollover, opened = self.build_new(undo)
+            contexts = runtime.resolver.tls_contexts
+            if contexts is not None:
+                # In a thread, because it takes some 25 ms for each context. The other workers make theirs when needed.
+                with with_config_location(self.options.config):
+                    await self.loop.run_in_executor(None, contexts.prepare_all, runtime.settings)
             added = []
             for endpoint in opened:
                 listeners = Listeners(endpoint)

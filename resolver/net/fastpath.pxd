@@ -34,6 +34,7 @@ cdef struct FastState:
     CookieState *cookies        # NULL: cookies are ignored
     uint8_t stream_ip[16]       # address of the stream's client; for datagrams it is the sender
     size_t stream_ip_size
+    int keepalive               # idle timeout of the stream (100 ms) for RFC 7828; -1: the option is ignored
     int64_t left                # seconds for which the reply made last is valid; 0 when it is not from the cache
     FastCounters *counters
 

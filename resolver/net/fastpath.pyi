@@ -26,7 +26,13 @@ class FastPath:
         self, message: bytes, client: bytes, block: int, now: int | None = None
     ) -> tuple[bytes | None, int]: ...
     def answer_frames(
-        self, frames: list[bytes], now: int | None = None, client: bytes = b"", first: int = 0, block: int = 0
+        self,
+        frames: list[bytes],
+        now: int | None = None,
+        client: bytes = b"",
+        first: int = 0,
+        block: int = 0,
+        keepalive: int = -1,
     ) -> tuple[bytes, list[bytes], int, bool]: ...
     @property
     def cookies(self) -> ServerCookies | None: ...

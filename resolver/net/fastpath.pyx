@@ -23,7 +23,7 @@ from resolver.net.cookies cimport (COOKIE_GOOD, COOKIE_OPTION_SIZE, COOKIE_SIZE,
 from resolver.net.libc cimport AF_INET, AF_INET6, sockaddr_in, sockaddr_in6, sockaddr_storage
 from resolver.net.sockaddr cimport fill_sockaddr
 from resolver.policy.access cimport ACCESS_ALLOW, ACCESS_DROP, AccessTable, access_lookup
-from resolver.wire.consts cimport HEADER_SIZE, MESSAGE_MAX, O_COOKIE, O_EDE, O_PADDING, OPT_SIZE, PAYLOAD_MIN
+from resolver.wire.consts cimport HEADER_SIZE, MESSAGE_MAX, O_COOKIE, O_EDE, O_KEEPALIVE, O_PADDING, OPT_SIZE, PAYLOAD_MIN
 from resolver.wire.message cimport QueryInfo, parse_query
 from resolver.wire.octets cimport get16, put16, put_opt
 
@@ -42,6 +42,7 @@ cdef enum:
     EDE_PROHIBITED = 18
     PROHIBITED_SIZE = 6         # an extended error without text, as an option
     OPTION_HEAD = 4             # code and length of an EDNS option
+    KEEPALIVE_SIZE = 2
     LARGEST_BLOCK = 4096
 
 cdef uint8_t[LARGEST_BLOCK] ZEROS   # the content of padding; never written
@@ -149,7 +150,9 @@ cdef int fast_answer(FastState *state, const uint8_t *data, size_t size, const v
     cdef const uint8_t *ip
     cdef CookieVerdict verdict
     cdef uint8_t cookie[COOKIE_SIZE]
+    cdef uint8_t idle[KEEPALIVE_SIZE]
     cdef bint with_cookie = False
+    cdef bint with_keepalive = False
     state.counters.received += 1
     state.left = 0
     if peer is not NULL and state.access is not NULL:
@@ -201,6 +204,9 @@ cdef int fast_answer(FastState *state, const uint8_t *data, size_t size, const v
             limit -= COOKIE_OPTION_SIZE
         elif not stream:
             return reply_badcookie(state.cookies, data, &query, NULL, out, capacity)
+    if query.keepalive and stream and state.keepalive >= 0:
+        with_keepalive = True
+        limit -= OPTION_HEAD + KEEPALIVE_SIZE
     answers_prepare(context, &query, state.view, &key)
     code = answers_render_key(context, &key, &query, now, out, capacity, limit)
     if code > 0:
@@ -212,7 +218,12 @@ cdef int fast_answer(FastState *state, const uint8_t *data, size_t size, const v
             state.counters.truncated += 1
         if with_cookie:
             make_server_cookie(state.cookies, verdict, query.cookie, ip, ip_size, now, cookie)
-            code = answers_add_option(&key, out, code, limit + COOKIE_OPTION_SIZE, O_COOKIE, cookie, COOKIE_SIZE)
+            limit += COOKIE_OPTION_SIZE
+            code = answers_add_option(&key, out, code, limit, O_COOKIE, cookie, COOKIE_SIZE)
+        if with_keepalive:
+            limit += OPTION_HEAD + KEEPALIVE_SIZE
+            put16(idle, <uint32_t>state.keepalive)
+            code = answers_add_option(&key, out, code, limit, O_KEEPALIVE, idle, KEEPALIVE_SIZE)
         if block and query.padded:
             code = add_padding(&key, out, code, min(capacity, <size_t>MESSAGE_MAX), block)
         state.left = key.left
@@ -236,6 +247,7 @@ cdef class FastPath:
             raise MemoryError("buffer of the fast path")
         memset(&self.state, 0, sizeof(self.state))
         memset(&self.own_counters, 0, sizeof(self.own_counters))
+        self.state.keepalive = -1
 
     def __init__(self, AnswerCache answers, AccessTable access=None, *,
                  int largest_reply=limits.EDNS_PAYLOAD.default, bint pass_without_rd=True, int view=0,
@@ -292,22 +304,26 @@ cdef class FastPath:
             return None, 0
         return (<char *>self.buffer)[:code], self.state.left
 
-    def answer_frames(self, list frames, now=None, bytes client not None=b"", Py_ssize_t first=0, size_t block=0):
+    def answer_frames(self, list frames, now=None, bytes client not None=b"", Py_ssize_t first=0, size_t block=0,
+                      int keepalive=-1):
         """Answer the messages of a stream from index `first` on. Returns (replies with length prefixes, messages for
         `Service`, index of the first message not processed, whether the last processed one was malformed).
 
         It stops after a message that gets no reply because it is no query, and when the replies have reached
         `limits.STREAM_TURN_OCTETS` bytes. `now` is as in `answer`; `client` is the client's address in network order.
         `block` is the size (bytes, at most 4096) of the blocks to which replies to padded queries are padded on encrypted
-        transports, 0 on others.
+        transports, 0 on others. `keepalive` is the idle timeout of the stream (100 ms, at most 65535) for clients that ask
+        for it (RFC 7828); below 0 that option is ignored.
         """
         cdef list missed = []
         cdef bytes frame
         cdef Py_ssize_t used = 0, count = len(frames)
+        cdef bint malformed = False
         cdef int code
         cdef int64_t seconds = realtime_seconds() if now is None else now
         self.state.stream_ip_size = min(<size_t>PyBytes_GET_SIZE(client), sizeof(self.state.stream_ip))
         memcpy(self.state.stream_ip, PyBytes_AS_STRING(client), self.state.stream_ip_size)
+        self.state.keepalive = min(keepalive, 0xFFFF)
         while first < count and used < STREAM_TURN_OCTETS:
             frame = frames[first]
             first += 1
@@ -320,8 +336,10 @@ cdef class FastPath:
             elif code < 0:
                 missed.append(frame)
             else:
-                return (<char *>self.buffer)[:used], missed, first, True
-        return (<char *>self.buffer)[:used], missed, first, False
+                malformed = True
+                break
+        self.state.keepalive = -1
+        return (<char *>self.buffer)[:used], missed, first, malformed
 
     @property
     def cookies(self):

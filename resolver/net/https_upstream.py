@@ -4,6 +4,9 @@ Connections, slots, queues and timeouts are those of `stream_upstream`, TLS and 
 HTTP/2 a connection carries as many queries as the server permits, over HTTP/1.1 one at a time; the other queries of the
 connection wait in `_unsent`. Both codecs are those of `corenet.http`, without I/O, and bound what a server can send.
 
+A query that an HTTP/2 server refuses with HTTP_1_1_REQUIRED goes again by HTTP/1.1, once, as do all later ones to it.
+An HTTP/1.1 response without a length ends with the connection (`end_of_response`).
+
 A response is accepted when its status is 200, its type is application/dns-message, and its message is the reply to the
 query of its request (`match.is_reply`; the id is 0, RFC 8484 section 4.1). Redirects are not followed, because the name
 and the pins of the configuration do not apply to another server. When a sent query is cancelled, its HTTP/2 stream is
@@ -16,24 +19,29 @@ finished. `pending` has the queries of the first two states.
 import asyncio
 import time
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from corenet import tls
 from corenet.http.errors import HttpError, RemoteProtocolError
 from corenet.http.events import Data, End, Event, Informational, Request, Response
 from corenet.http.h1 import H1Codec
 from corenet.http.h2 import H2Connection
-from corenet.http.h2_events import CANCEL, Goaway, SettingsReceived, StreamReset, error_name
+from corenet.http.h2_events import CANCEL, HTTP_1_1_REQUIRED, Goaway, SettingsReceived, StreamReset, error_name
 from corenet.http.headers import Headers
 from resolver import limits
-from resolver.effects import FailureKind
+from resolver.effects import FailureKind, Server
 from resolver.net.match import is_reply, make_packet
+from resolver.net.quick_ack import acknowledge_now
 from resolver.net.stream_upstream import ServerQueue, StreamQuery, query_flags
 from resolver.net.tls_client import ConnectionFacts
 from resolver.net.tls_upstream import TlsConnection, TlsUpstream, with_options
 from resolver.wire import consts as c
 from resolver.wire.message import MessageView
 
-__all__ = ["MEDIA_TYPE", "HttpsUpstream", "request_fields", "response_problem"]
+if TYPE_CHECKING:
+    import ssl
+
+__all__ = ["MEDIA_TYPE", "HttpsUpstream", "end_of_response", "request_fields", "response_problem"]
 
 MEDIA_TYPE = "application/dns-message"
 POST = b"POST"
@@ -66,6 +74,25 @@ def response_problem(status: int, headers: Headers) -> str:
     if headers.get("content-encoding", "identity").strip().lower() != "identity":
         return "the response has a content coding, which the query did not permit"
     return ""
+
+
+def end_of_response(codec: H1Codec, ssl_object: object) -> list[Event]:
+    """The events of an HTTP/1.1 response that the end of the connection completes; `ssl_object` is the connection's.
+
+    A response without a length ends with the connection. Only close_notify proves that it was not cut off (RFC 9112
+    section 9.8).
+
+    Raises:
+        RemoteProtocolError: the response is incomplete; the message says what is missing.
+    """
+    if codec.until_close and not tls.received_close_notify(ssl_object):
+        raise RemoteProtocolError("the response was cut off: the connection ended without close_notify")
+    missing = codec.length_left
+    try:
+        return codec.feed_eof()
+    except RemoteProtocolError:
+        what = f"{missing} bytes of its Content-Length are missing" if missing else "its end is missing"
+        raise RemoteProtocolError(f"the response was cut off: the connection ended, and {what}") from None
 
 
 class _Exchange:
@@ -188,12 +215,30 @@ class HttpsConnection(TlsConnection):
             self.close()
         else:
             self._send_next()
+        if self._responses and self.transport is not None:
+            acknowledge_now(self.transport)
         if owner.after_batch is not None:
             owner.after_batch()
+
+    def eof_received(self) -> bool:
+        """Over HTTP/1.1 this may be the end of a response. Without one, `connection_lost` sends the query again."""
+        exchange = self._responses.get(0)
+        if self._h1 is None or exchange is None or not self._h1.started:
+            return False
+        try:
+            for event in end_of_response(self._h1, None if self.facts is None else self.facts.ssl_object):
+                self._event(0, event)
+        except RemoteProtocolError as error:
+            self._fail(exchange.entry, FailureKind.NETWORK, str(error))
+        if self.owner.after_batch is not None:
+            self.owner.after_batch()
+        return False
 
     def _event(self, stream: int, event: Event) -> None:
         if isinstance(event, Goaway):
             self.closing = True
+            if event.code == HTTP_1_1_REQUIRED:
+                self._require_http1()
             self._leave_unsent()
             return
         if isinstance(event, SettingsReceived):
@@ -226,7 +271,10 @@ class HttpsConnection(TlsConnection):
             self._complete(exchange)
         elif isinstance(event, StreamReset):
             del self._responses[stream]
-            if event.unprocessed:
+            if event.code == HTTP_1_1_REQUIRED and event.by_peer:
+                self._require_http1()
+                self._retry(entry, "the server requires HTTP/1.1, and the query was sent twice")
+            elif event.unprocessed:
                 self._retry(entry, "the server did not process the request")
             else:
                 reason = event.reason or error_name(event.code)
@@ -247,6 +295,17 @@ class HttpsConnection(TlsConnection):
         else:
             self.owner.unwanted_replies += 1
             self._fail(exchange.entry, FailureKind.MALFORMED, "the response is not the reply to its query")
+
+    def _require_http1(self) -> None:
+        """The server requires HTTP/1.1 (RFC 9113 section 7): no connection to it offers HTTP/2 any more."""
+        owner = self.owner
+        assert isinstance(owner, HttpsUpstream)
+        owner.http1_servers[self.server.server.key] = None
+        for connection in list(self.server.connections):
+            if isinstance(connection, HttpsConnection) and connection._h2 is not None:
+                connection.closing = True
+                if connection is not self and not connection.pending:
+                    connection.close()
 
     def _fail(self, entry: StreamQuery, kind: FailureKind, what: str) -> None:
         entry.fail(kind, self.owner.text(what, self.server.server))
@@ -306,3 +365,9 @@ class HttpsUpstream(TlsUpstream):
         **options: Any,
     ) -> None:
         super().__init__(loop, per_server=per_server, **options)
+        self.http1_servers: dict[tuple[object, ...], None] = {}
+        """The servers of the configuration that have required HTTP/1.1."""
+
+    async def make_context(self, server: Server) -> "ssl.SSLContext":
+        assert server.encryption is not None
+        return await self.contexts.get(server.encryption, http1=server.key in self.http1_servers)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from corenet.tls.der import subject_public_key_info
 from resolver import limits
 from resolver.net import doq
+from resolver.net.quic_tickets import Tickets
 from resolver.upstream_address import Encryption
 
 if TYPE_CHECKING:
@@ -36,8 +37,10 @@ def is_installed() -> bool:
     return importlib.util.find_spec("qh3") is not None
 
 
-def configuration(encryption: Encryption, address: str, cafile: str) -> "QuicConfiguration":
+def configuration(encryption: Encryption, address: str, authorities: bytes) -> "QuicConfiguration":
     """The configuration for a server at `address`. With a name, chain and name are verified; without, only the pins.
+
+    `authorities` are certificates in PEM. Without them the library would read the system's for each connection.
 
     Raises:
         QuicUnavailableError: the library is not installed.
@@ -51,7 +54,7 @@ def configuration(encryption: Encryption, address: str, cafile: str) -> "QuicCon
         is_client=True,
         alpn_protocols=[doq.ALPN],
         server_name=encryption.name or address,
-        cafile=cafile or None,
+        cadata=authorities,
         verify_mode=CERT_REQUIRED if encryption.name else CERT_NONE,
         max_data=limits.QUIC_UPSTREAM_WINDOW,
         max_stream_data=limits.QUIC_WINDOW,
@@ -62,9 +65,15 @@ def configuration(encryption: Encryption, address: str, cafile: str) -> "QuicCon
 class QuicSession(asyncio.DatagramProtocol):
     """One connection; the protocol of a connected UDP socket."""
 
-    def __init__(self, configured: "QuicConfiguration", pins: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, configured: "QuicConfiguration", pins: tuple[str, ...] = (), tickets: Tickets | None = None
+    ) -> None:
+        """`tickets` has the session to resume, and takes new ones; None: the handshake is a full one."""
         self._configured = configured
         self._pins = pins
+        self._tickets = tickets
+        self._certificate: dict[str, object] = {}
+        self.resumed = False
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._quic: Any = None
@@ -123,18 +132,13 @@ class QuicSession(asyncio.DatagramProtocol):
 
     def describe(self) -> dict[str, object]:
         """The connection in the words of `resolver.explain.words.connection`; it must be established."""
-        certificate, cipher = self._quic.get_peercert(), self._quic.get_cipher()
-        verified = self._configured.verify_mode == CERT_REQUIRED
-        until = datetime.fromtimestamp(certificate.not_valid_after, UTC)
+        cipher = self._quic.get_cipher()
         return {
             "version": "QUIC 1, TLSv1.3",
             "cipher": "TLS_" + cipher.name if cipher is not None else "",
             "alpn": doq.ALPN,
-            "resumed": False,
-            "subject": _common_name(certificate.subject) if verified else "",
-            "issuer": _common_name(certificate.issuer),
-            "not_after": f"{until:%b %d %H:%M:%S %Y} GMT",
-            "pin": self._pin(),
+            "resumed": self.resumed,
+            **self._certificate,
         }
 
     # --- asyncio.DatagramProtocol --------------------------------------------------------------------------------
@@ -145,7 +149,12 @@ class QuicSession(asyncio.DatagramProtocol):
         self._transport = transport
         host, port, *_ = transport.get_extra_info("peername")
         self._server = host.partition("%")[0], port
-        self._quic = QuicConnection(configuration=self._configured)
+        tickets = self._tickets
+        if tickets is not None:
+            self._configured.session_ticket = tickets.offer()
+        self._quic = QuicConnection(
+            configuration=self._configured, session_ticket_handler=None if tickets is None else tickets.take
+        )
         self._guard(self._quic.connect, self._server, self._loop.time())
         self._pump()
 
@@ -202,12 +211,16 @@ class QuicSession(asyncio.DatagramProtocol):
 
         if isinstance(event, events.HandshakeCompleted):
             self._secured = True
+            self.resumed = event.session_resumed
             if event.alpn_protocol != doq.ALPN:
                 self._refuse("the server does not speak DNS over QUIC (ALPN doq)")
-            elif self._pins and self._pin() not in self._pins:
-                self._refuse("the key of the certificate is none of the pinned ones")
-            else:
+            elif self.resumed:
+                # There is no certificate. The full handshake of the session had the same checks (`Tickets`).
+                assert self._tickets is not None
+                self._certificate = self._tickets.resumed()
                 self.established()
+            else:
+                self._check_certificate()
         elif isinstance(event, events.StreamDataReceived):
             self.received(event.stream_id, event.data, event.end_stream)
         elif isinstance(event, events.StreamReset):
@@ -218,6 +231,25 @@ class QuicSession(asyncio.DatagramProtocol):
                 reason += f"; it must be valid for {self._configured.server_name}"
             self._end(reason)
 
+    def _check_certificate(self) -> None:
+        """The library has checked chain and name; check the pins."""
+        certificate = self._quic.get_peercert()
+        pin = base64.b64encode(hashlib.sha256(subject_public_key_info(certificate.public_bytes())).digest()).decode()
+        if self._pins and pin not in self._pins:
+            self._refuse("the key of the certificate is none of the pinned ones")
+            return
+        verified = self._configured.verify_mode == CERT_REQUIRED
+        until = datetime.fromtimestamp(certificate.not_valid_after, UTC)
+        self._certificate = {
+            "subject": _common_name(certificate.subject) if verified else "",
+            "issuer": _common_name(certificate.issuer),
+            "not_after": f"{until:%b %d %H:%M:%S %Y} GMT",
+            "pin": pin,
+        }
+        if self._tickets is not None:
+            self._tickets.authenticated(self._certificate, certificate.not_valid_after)
+        self.established()
+
     def _refuse(self, reason: str) -> None:
         self._guard(self._quic.close, doq.NO_ERROR)
         self._transmit()
@@ -227,6 +259,8 @@ class QuicSession(asyncio.DatagramProtocol):
         if self._over:
             return
         self._over = True
+        if self._tickets is not None and not self._secured:
+            self._tickets.failed()
         self._release()
         self.ended(reason)
 
@@ -236,10 +270,6 @@ class QuicSession(asyncio.DatagramProtocol):
             self._timer = None
         if self._transport is not None:
             self._transport.close()
-
-    def _pin(self) -> str:
-        encoded = self._quic.get_peercert().public_bytes()
-        return base64.b64encode(hashlib.sha256(subject_public_key_info(encoded)).digest()).decode("ascii")
 
 
 def _common_name(fields: "list[tuple[str, str, bytes]]") -> str:

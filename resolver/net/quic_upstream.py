@@ -2,8 +2,8 @@
 
 Slots, waiting and timeouts are those of `stream_upstream`, padding and idle time those of `tls_upstream`. The
 connection itself is a `QuicSession`; towards `StreamConnection` it is a transport that can only be ended. A message
-counts when its id is 0 and it is the reply to the query of its stream (`match.is_reply`). There is no session
-resumption and no 0-RTT.
+counts when its id is 0 and it is the reply to the query of its stream (`match.is_reply`). Sessions are resumed
+(`quic_tickets`), without 0-RTT.
 
 A query that is no longer wanted has its stream cancelled. When the server permits no further stream, a query that has
 not been sent goes to another connection, and this one takes no new ones.
@@ -11,13 +11,14 @@ not been sent goes to another connection, and this one takes no new ones.
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from resolver import limits
 from resolver.effects import FailureKind, Server
 from resolver.net import doq
 from resolver.net.match import is_reply, make_packet
 from resolver.net.quic_client import QuicSession, QuicUnavailableError, configuration
+from resolver.net.quic_tickets import Tickets
 from resolver.net.stream_upstream import ServerQueue, StreamConnection, StreamQuery, query_flags
 from resolver.net.tls_client import ConnectionFacts
 from resolver.net.tls_upstream import TlsConnection, TlsUpstream, with_options
@@ -56,6 +57,7 @@ class QuicConnection(TlsConnection):
         assert self.session is not None
         self.facts = QuicFacts(self.session, time.monotonic() - self.began)
         self.owner.handshakes += 1
+        self.owner.resumed += self.session.resumed
         self.transport = cast(asyncio.Transport, transport)
         if self.closing:
             self.transport.abort()
@@ -155,8 +157,10 @@ class QuicConnection(TlsConnection):
 class _Session(QuicSession):
     """The QUIC connection of a `QuicConnection`. `opened` is done when the server is authenticated."""
 
-    def __init__(self, configured: "QuicConfiguration", pins: tuple[str, ...], connection: QuicConnection) -> None:
-        super().__init__(configured, pins)
+    def __init__(
+        self, configured: "QuicConfiguration", pins: tuple[str, ...], tickets: Tickets, connection: QuicConnection
+    ) -> None:
+        super().__init__(configured, pins, tickets)
         self._connection = connection
         self.opened: asyncio.Future[None] = self._loop.create_future()
 
@@ -192,25 +196,24 @@ class _Transport(asyncio.Transport):
 
 
 class QuicUpstream(TlsUpstream):
-    """All outgoing connections over QUIC. `cafile` is a PEM file of authorities; empty: those of the system."""
+    """All outgoing connections over QUIC."""
 
     transport_name = "QUIC"
     connection_type = QuicConnection
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, cafile: str = "", **options: Any) -> None:
-        super().__init__(loop, **options)
-        self._cafile = cafile
 
     async def open_transport(self, connection: StreamConnection) -> None:
         assert isinstance(connection, QuicConnection)
         server = connection.server.server
         encryption = server.encryption
         assert encryption is not None
+        # A server without a name is authenticated by its pins.
+        authorities = await self.contexts.load_authorities() if encryption.name else b""
         connection.began = time.monotonic()
-        configured = configuration(encryption, server.address, self._cafile)
+        configured = configuration(encryption, server.address, authorities)
+        tickets = Tickets(self.contexts.quic_sessions, encryption, server.address, server.port)
         configured.idle_timeout = limits.TLS_UPSTREAM_IDLE_MAX
         _, session = await self.loop.create_datagram_endpoint(
-            lambda: _Session(configured, encryption.pins, connection),
+            lambda: _Session(configured, encryption.pins, tickets, connection),
             remote_addr=(server.address, server.port),
             local_addr=self.source_address(server.address),
         )

@@ -406,7 +406,7 @@ class Service:
                 found[code] = self._nsid
             elif code == c.OPTION_COOKIE and self._cookies is not None and code not in found:
                 found[code] = self._cookies.answer(value, peer[0], self._clock.time())
-            elif code == c.OPTION_KEEPALIVE and sink.stream:
+            elif code == c.OPTION_KEEPALIVE and sink.stream and sink.idle_timeout:
                 found[code] = encode_keepalive(sink.idle_timeout)
         return options_to_wire(found.items()) if found else b""
 

@@ -47,12 +47,14 @@ from resolver.net.fastpath import FastPath
 from resolver.net.listen_socket import bound_socket
 from resolver.net.log_limit import LimitedWarning
 from resolver.net.proxy_protocol import TrustedProxies
+from resolver.net.quick_ack import acknowledge_now
 from resolver.net.service import PendingQuery, Service, decrement
 from resolver.net.stream_connection import StreamConnection, half_close
 from resolver.net.turns import Turns
 from resolver.policy import ALLOW, DROP, AccessTable
 from resolver.settings import ServerSettings
 from resolver.wire.consts import MESSAGE_MAX
+from resolver.wire.edns import keepalive_units
 
 __all__ = ["DnsConnection", "StreamListener", "open_stream_socket"]
 
@@ -513,6 +515,8 @@ class DnsConnection(StreamConnection):
         self._frames, self._next_frame = cast("list[bytes]", self._framer.feed(data)), 0
         if self._frames:
             self.partial_since = None  # an incomplete message after them is a new one
+        elif self._transport is not None:
+            acknowledge_now(self._transport)  # the rest of the message may wait for it
         return len(data)
 
     def _answer_frames(self, transport: asyncio.Transport) -> None:
@@ -525,7 +529,8 @@ class DnsConnection(StreamConnection):
         first, frames = self._next_frame, self._frames
         end = first + limits.STREAM_TURN_MESSAGES - self._turn_messages
         replies, missed, self._next_frame, malformed = self._listener.fast.answer_frames(
-            frames if len(frames) <= end else frames[:end], None, self.octets, first, self._listener.padding_block
+            frames if len(frames) <= end else frames[:end], None, self.octets, first, self._listener.padding_block,
+            keepalive_units(self._listener.idle_timeout),
         )
         self._turn_messages += self._next_frame - first - len(missed)  # those are counted for the service
         if replies:

@@ -46,6 +46,7 @@ from resolver.net.clock_random import Entropy
 from resolver.net.local_errors import EDES
 from resolver.net.log_limit import LimitedWarning
 from resolver.net.match import cookie_of, is_reply, make_packet, truncated_stub
+from resolver.net.quick_ack import acknowledge_now
 from resolver.net.routes import RouteChecker
 from resolver.net.upstream_slots import NEVER_REPLIED, RepliedNetworks, UpstreamSlots
 from resolver.wire import consts as c
@@ -293,6 +294,8 @@ class StreamConnection(asyncio.Protocol):
         self.owner.note_activity(self)
         for entry in self.pending.values():
             self.send(entry)
+        # What the loop has not written yet would switch it off again.
+        self.owner.loop.call_soon(acknowledge_now, transport)
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -309,6 +312,8 @@ class StreamConnection(asyncio.Protocol):
                 self.connection_failed(text, FailureKind.MALFORMED)
                 self.close()
                 break
+        if self.pending and self.transport is not None:
+            acknowledge_now(self.transport)
         if self.owner.after_batch is not None:
             self.owner.after_batch()
 

@@ -1,9 +1,4 @@
-"""TLS for upstream queries: contexts, descriptions of connections for traces, and texts for errors.
-
-A context is made when the first connection needs it, in a thread, because reading the system's trust store takes 31 ms.
-Servers with the same checks share a context and its sessions. The key of a session has the name and the port, so it is
-never used for another server (`corenet.tls.sessions`).
-"""
+"""TLS for upstream queries: checks of a server, descriptions of connections for traces, and texts for errors."""
 
 import asyncio
 from typing import TYPE_CHECKING, Any
@@ -11,50 +6,11 @@ from typing import TYPE_CHECKING, Any
 from corenet import tls
 from corenet.tls.ssl_transport_type import SSLTransport
 from resolver.effects import Server
-from resolver.upstream_address import HTTPS, Encryption
 
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["ConnectionFacts", "TlsContexts", "check_pins", "sentence", "server_hostname"]
-
-ALPN = {"tls": ("dot",), HTTPS: ("h2", "http/1.1")}
-
-
-class TlsContexts:
-    """The TLS contexts of the upstream servers. `cafile` is a PEM file of authorities; empty: those of the system."""
-
-    def __init__(self, cafile: str = "") -> None:
-        self._cafile = cafile
-        self._made: dict[tuple[bool, tuple[str, ...], str], asyncio.Future[ssl.SSLContext]] = {}
-
-    async def get(self, encryption: Encryption) -> "ssl.SSLContext":
-        """The context for a server.
-
-        Raises:
-            OSError: the file of authorities cannot be read, or has no certificate.
-        """
-        key = (bool(encryption.name), encryption.pins, encryption.protocol)
-        made = self._made.get(key)
-        if made is None or (made.done() and (made.cancelled() or made.exception() is not None)):
-            made = asyncio.get_running_loop().run_in_executor(None, self.make, encryption)
-            self._made[key] = made
-        return await asyncio.shield(made)
-
-    def make(self, encryption: Encryption) -> "ssl.SSLContext":
-        """Make a context. With a name, the chain and the name are verified; without, only the pins are.
-
-        Raises:
-            OSError: as for `get`.
-        """
-        return tls.client_context(
-            cafile=self._cafile or None,
-            verify=bool(encryption.name),
-            # Authorities of `cafile` are private; the strict profile is for public ones.
-            strict=not self._cafile,
-            alpn=ALPN[encryption.protocol],
-            pins=encryption.pins,
-        )
+__all__ = ["ConnectionFacts", "check_pins", "sentence", "server_hostname"]
 
 
 def server_hostname(server: Server) -> str:

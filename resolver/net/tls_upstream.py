@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from resolver import limits
 from resolver.effects import FailureKind, Server
+from resolver.net.client_contexts import TlsContexts
 from resolver.net.log_limit import LimitedWarning
 from resolver.net.match import make_packet
 from resolver.net.stream_upstream import (
@@ -25,7 +26,7 @@ from resolver.net.stream_upstream import (
     logger,
     query_flags,
 )
-from resolver.net.tls_client import ConnectionFacts, TlsContexts, check_pins, sentence, server_hostname
+from resolver.net.tls_client import ConnectionFacts, check_pins, sentence, server_hostname
 from resolver.wire import consts as c
 from resolver.wire.message import MessageView
 
@@ -152,7 +153,7 @@ class TlsUpstream(StreamUpstream):
         assert isinstance(connection, TlsConnection)
         server = connection.server.server
         assert server.encryption is not None
-        connection.context = await self.contexts.get(server.encryption)
+        connection.context = await self.make_context(server)
         connection.began = time.monotonic()
         await self.loop.create_connection(
             lambda: connection,
@@ -164,6 +165,11 @@ class TlsUpstream(StreamUpstream):
             ssl_handshake_timeout=limits.TLS_UPSTREAM_HANDSHAKE,
             ssl_shutdown_timeout=limits.TLS_UPSTREAM_SHUTDOWN,
         )
+
+    async def make_context(self, server: Server) -> "ssl.SSLContext":
+        """The TLS context of connections to `server`."""
+        assert server.encryption is not None
+        return await self.contexts.get(server.encryption)
 
     def explain_refusal(self, error: Exception, server: Server) -> tuple[FailureKind, str]:
         reason = sentence(error)

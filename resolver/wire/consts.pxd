@@ -96,6 +96,7 @@ cdef enum:
 
 cdef enum:
     O_COOKIE = 10
+    O_KEEPALIVE = 11
     O_PADDING = 12
     O_EDE = 15
 

@@ -124,4 +124,9 @@ def parse_ede(bytes data not None) -> tuple[int, str]:
 
 def encode_keepalive(object seconds) -> bytes:
     """Content of a server's edns-tcp-keepalive option: the idle timeout, in units of 100 ms (RFC 7828 section 3.1)."""
-    return min(max(round(seconds * 10), 0), 65535).to_bytes(2, "big")
+    return keepalive_units(seconds).to_bytes(2, "big")
+
+
+def keepalive_units(object seconds) -> int:
+    """An idle timeout as edns-tcp-keepalive has it: in units of 100 ms, at most 65535."""
+    return min(max(round(seconds * 10), 0), 65535)

@@ -6,7 +6,7 @@ from resolver.wire.edns cimport Edns
 
 
 # The fields of a plain query. `qname` points into the packet and is not compressed.
-# `non_plain`: something that Python must handle, such as an EDNS option that is no cookie, an EDNS version above 0,
+# `non_plain`: something that Python must handle, such as another EDNS option than these, an EDNS version above 0,
 # unknown EDNS flags, a class other than IN, or header flags that queries do not have.
 cdef struct QueryInfo:
     uint16_t id
@@ -23,6 +23,7 @@ cdef struct QueryInfo:
     const uint8_t *cookie
     uint8_t cookie_len
     bint padded             # it has a PADDING option (RFC 7830)
+    bint keepalive          # it has an edns-tcp-keepalive option (RFC 7828)
     bint non_plain
 
 

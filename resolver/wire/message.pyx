@@ -113,6 +113,8 @@ cdef int parse_query(const uint8_t *p, size_t n, QueryInfo *q) noexcept nogil:
                     q.cookie_len = <uint8_t> length
             elif code == O_PADDING:
                 q.padded = True     # its content is ignored (RFC 7830 section 3)
+            elif code == O_KEEPALIVE:
+                q.keepalive = True  # its content is ignored; over UDP the whole option is (RFC 7828 section 3.3.1)
             else:
                 q.non_plain = True
             at += length
@@ -130,7 +132,7 @@ def inspect_query(bytes data not None) -> tuple[int, dict[str, object]]:
         "qname": PyBytes_FromStringAndSize(<const char *> q.qname, q.qname_len) if q.qname != NULL else None,
         "question_end": q.question_end, "has_edns": bool(q.has_edns), "edns_version": q.edns_version,
         "payload": q.payload, "do_bit": bool(q.do_bit), "unusual": bool(q.non_plain),
-        "padded": bool(q.padded),
+        "padded": bool(q.padded), "keepalive": bool(q.keepalive),
         "cookie": PyBytes_FromStringAndSize(<const char *> q.cookie, q.cookie_len) if q.cookie != NULL else None,
     }
 

@@ -529,8 +529,8 @@ class Arrived:
         self.peer = (host, 9)
         self.aborted = False
 
-    def get_extra_info(self, name: str) -> tuple[str, int]:
-        return self.peer
+    def get_extra_info(self, name: str) -> tuple[str, int] | None:
+        return self.peer if name == "peername" else None
 
     def set_write_buffer_limits(self, high: int) -> None: ...
 

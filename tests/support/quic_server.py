@@ -34,6 +34,7 @@ class QuicServer(asyncio.DatagramProtocol):
         self.connections: list[QuicConnection] = []
         self.queries: list[bytes] = []
         self.cancelled: list[int] = []
+        self.tickets: dict[bytes, Any] = {}
         self.ended: list[int] = []
         self._by_id: dict[bytes, QuicConnection] = {}
         self._held: dict[tuple[int, int], bytes] = {}
@@ -58,7 +59,13 @@ class QuicServer(asyncio.DatagramProtocol):
         identity = data[6:6 + data[5]] if data[0] & 0x80 else data[1:9]
         quic = self._by_id.get(identity)
         if quic is None:
-            quic = QuicConnection(configuration=self.configuration, original_destination_connection_id=identity)
+            quic = QuicConnection(
+                configuration=self.configuration,
+                original_destination_connection_id=identity,
+                # Each is accepted once, as RFC 8446 section 8.1 has it.
+                session_ticket_fetcher=lambda label: self.tickets.pop(label, None),
+                session_ticket_handler=lambda ticket: self.tickets.update({ticket.ticket: ticket}),
+            )
             self.connections.append(quic)
             self._by_id |= {identity: quic, quic.host_cid: quic}
         quic.receive_datagram(data, addr[:2], asyncio.get_running_loop().time())

@@ -171,6 +171,23 @@ def test_check_misses_the_library_for_metrics(tmp_path, capsys, monkeypatch):
     assert f"{path}:2: metrics.listen: prometheus-client is not installed; run: pip install" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("content", [None, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
+@pytest.mark.parametrize("arguments", [["--check"], []], ids=["check", "start"])
+def test_the_authorities_of_forwarders_are_checked_with_the_configuration(tmp_path, arguments, content):
+    path, bundle = tmp_path / "a.toml", tmp_path / "ca.pem"
+    path.write_text(
+        f"[iteration]\ntls-cert-bundle = '{bundle}'\n[[forward]]\nzone = '.'\n"
+        "addresses = ['tls://192.0.2.1#dns.example']\n"
+    )
+    if content is not None:
+        bundle.write_text(content)
+    command = [sys.executable, "-m", "resolver.daemon", *arguments, "-c", str(path), "--listen", "127.0.0.1"]
+    done = subprocess.run([*command, "--port", "0"], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == EXIT_CONFIG
+    what = "cannot be read: No such file or directory" if content is None else "cannot be used: "
+    assert f"{path}:2: iteration.tls-cert-bundle: '{bundle}': {what}" in done.stderr
+
+
 @pytest.mark.parametrize("arguments", [["--print-config"], ["--check"]])
 def test_output_that_cannot_be_written(arguments):
     command = [sys.executable, "-m", "resolver.daemon", *arguments]

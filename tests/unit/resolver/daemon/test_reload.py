@@ -789,3 +789,49 @@ def test_several_workers_keep_their_addresses(caplog):
         '[server]\nlisten = ["127.0.0.1:53"]\n[[listener]]\naddress = "127.0.0.2:53"\nallow = ["0.0.0.0/0"]\n'
     )
     assert merge_restart_only(old, same, several=True).listener == same.listener, "its other settings do change"
+
+
+ENCRYPTED = """[iteration]
+tls-cert-bundle = '{bundle}'
+[[forward]]
+zone = "example"
+addresses = ["tls://192.0.2.1#dns.example"]
+"""
+
+
+def test_authorities_of_forwarders_that_cannot_be_used_refuse_a_reload(serving, tmp_path):
+    """Both kinds: a file that is missing, and one whose certificate only the library finds to be wrong."""
+
+    async def test(opened):
+        bundle = tmp_path / "ca.pem"
+        extra = ENCRYPTED.format(bundle=bundle)
+        before = opened.worker.current
+        for content, words in (
+            (None, "cannot be read: No such file or directory"),
+            ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "cannot be used: "),
+        ):
+            if content is not None:
+                bundle.write_text(content)
+            problem = await opened.reload(2, opened.port, extra=extra)
+            assert f"{opened.path}:2: iteration.tls-cert-bundle: '{bundle}': {words}" in problem
+            assert opened.worker.current is before
+        assert await opened.numbers(opened.port) == [1, 1]
+
+    serving(test)
+
+
+def test_contexts_of_forwarders_are_ready_after_a_reload_and_kept_by_the_next(serving, tmp_path):
+    async def test(opened):
+        (tmp_path / "ca").mkdir()
+        extra = ENCRYPTED.format(bundle=Authority(tmp_path / "ca").cafile)
+        assert await opened.reload(2, opened.port, extra=extra) == ""
+        contexts = opened.worker.current.resolver.tls_contexts
+        assert len(contexts._made) == 1
+        assert await opened.reload(3, opened.port, extra=extra) == ""
+        assert opened.worker.current.resolver.tls_contexts is contexts, "sessions are resumed"
+        extra = ENCRYPTED.format(bundle=Authority(tmp_path / "ca", "Another CA").cafile)
+        assert await opened.reload(4, opened.port, extra=extra) == ""
+        assert opened.worker.current.resolver.tls_contexts is not contexts
+        assert await opened.numbers(opened.port) == [4, 4]
+
+    serving(test)

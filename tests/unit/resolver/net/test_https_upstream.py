@@ -1,6 +1,7 @@
 """Queries over HTTPS to scripted servers, over HTTP/2 and HTTP/1.1: requests, responses, limits, and failures."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable
 from typing import Any
@@ -13,11 +14,15 @@ import corenet
 from corenet.http.events import Data, End, Request, Response
 from corenet.http.h1 import SERVER, H1Codec
 from corenet.http.h2 import H2Connection
+from corenet.http.h2_events import HTTP_1_1_REQUIRED
 from resolver import limits
+from resolver.cli.encrypted import exchange_encrypted
+from resolver.cli.query import Exchange, NoReplyError
 from resolver.effects import Ask, Failure, FailureKind, Reply, Server
+from resolver.net.client_contexts import TlsContexts
 from resolver.net.clock_random import Entropy
 from resolver.net.https_upstream import HttpsUpstream, response_problem
-from resolver.net.tls_client import TlsContexts
+from resolver.net.match import make_packet
 from resolver.upstream_address import Encryption
 from resolver.wire import consts as c
 from resolver.wire.message import MessageView
@@ -25,6 +30,7 @@ from resolver.wire.message import MessageView
 NAME = "dns.example"
 MEDIA = (b"content-type", b"application/dns-message")
 Script = Callable[["Peer", bytes], "tuple[int, list[tuple[bytes, bytes]], bytes] | None"]
+LOOPS = pytest.mark.parametrize("run", [corenet.run, asyncio.run], ids=["corenet", "asyncio"])
 BOTH = pytest.mark.parametrize("alpn", ["h2", "http/1.1"])
 
 
@@ -43,7 +49,11 @@ def right(peer: "Peer", query: bytes) -> tuple[int, list[tuple[bytes, bytes]], b
 
 
 class Peer:
-    """An HTTPS server that follows a script; None as response is silence. `raw`, when set, is sent instead of HTTP."""
+    """An HTTPS server that follows a script; None as response is silence. `raw`, when set, is sent instead of HTTP.
+
+    `last`, when set, is each response over HTTP/1.1, and the connection ends with it; `REPLY` is the DNS message, and
+    `notify` tells whether TLS ends, too.
+    """
 
     def __init__(self, script: Script) -> None:
         self.script = script
@@ -51,6 +61,8 @@ class Peer:
         self.bodies: list[bytes] = []
         self.connections = 0
         self.raw = b""
+        self.last: bytes | None = None
+        self.notify = True
         self.goaway_after = 0
         self.writers: list[asyncio.StreamWriter] = []
 
@@ -59,8 +71,12 @@ class Peer:
         peer = cls(script)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(leaf.certificate, leaf.key)
-        context.set_alpn_protocols([alpn])
-        serve = peer.serve_h2 if alpn == "h2" else peer.serve_h1
+        context.set_alpn_protocols(alpn.split(","))
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            chosen = writer.get_extra_info("ssl_object").selected_alpn_protocol()
+            await (peer.serve_h2 if chosen == "h2" else peer.serve_h1)(reader, writer)
+
         peer.server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
         peer.port = peer.server.sockets[0].getsockname()[1]
         return peer
@@ -99,8 +115,8 @@ class Peer:
         if found is None:
             return
         status, fields, content = found
-        if status == 0:
-            codec.reset(stream, 7)
+        if status < 0:
+            codec.reset(stream, 7 if status == -1 else HTTP_1_1_REQUIRED)
             return
         codec.send_response(stream, Response(status, fields))
         codec.send_data(stream, content, True)
@@ -121,6 +137,11 @@ class Peer:
                         body += event.data
                     elif isinstance(event, End):
                         self.bodies.append(body)
+                        if self.last is not None:
+                            writer.write(self.last.replace(b"REPLY", echo(body)[0]))
+                            if not self.notify:
+                                writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
+                            return
                         found = self.script(self, body)
                         if found is None:
                             continue
@@ -367,14 +388,55 @@ def test_closing_leaves_no_connection_and_calls_nobody_back(authority: Authority
 def test_a_stream_that_was_refused_is_sent_once_more(authority: Authority, leaf: Leaf) -> None:
     async def body() -> None:
         def script(peer: Peer, query: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-            return (0, [], b"") if len(peer.bodies) == 1 else right(peer, query)
+            return (-1, [], b"") if len(peer.bodies) == 1 else right(peer, query)
 
         peer = await Peer.start(leaf, "h2", script)
         assert isinstance(await one_result(authority, peer), Reply)
-        peer = await Peer.start(leaf, "h2", lambda peer, query: (0, [], b""))
+        peer = await Peer.start(leaf, "h2", lambda peer, query: (-1, [], b""))
         failure = await one_result(authority, peer)
         assert isinstance(failure, Failure) and failure.kind is FailureKind.NETWORK
         assert len(peer.bodies) == 2
+
+    corenet.run(body())
+
+
+def refusing(peer: Peer, query: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """A server that requires HTTP/1.1."""
+    return (-2, [], b"") if peer.requests[-1].version == 20 else right(peer, query)
+
+
+@LOOPS
+def test_what_a_server_refuses_over_http2_goes_again_over_http1(
+    authority: Authority, leaf: Leaf, run: Callable[..., None]
+) -> None:
+    async def body() -> None:
+        peer = await Peer.start(leaf, "h2,http/1.1", refusing)
+        upstream, got = make(authority), Collector()
+        for _ in range(5):
+            upstream.start(ask_for(peer.port), got)
+        for result in await got.wait(5):
+            assert isinstance(result, Reply) and result.connection is not None, result
+            assert result.connection.describe()["http"] == "1.1"
+        refused = sum(request.version == 20 for request in peer.requests)
+        assert 1 <= refused <= 5 and len(peer.requests) == 5 + refused
+        upstream.start(ask_for(peer.port), got)
+        assert isinstance((await got.wait(6))[5], Reply)
+        assert sum(request.version == 20 for request in peer.requests) == refused, "later queries go there at once"
+        upstream.close()
+        await peer.close()
+
+    run(body())
+
+
+def test_a_server_that_refuses_both_versions_gets_the_query_twice(authority: Authority, leaf: Leaf) -> None:
+    async def body() -> None:
+        def script(peer: Peer, query: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+            return (404, [], b"") if peer.requests[-1].version != 20 else refusing(peer, query)
+
+        peer = await Peer.start(leaf, "h2,http/1.1", script)
+        failure = await one_result(authority, peer)
+        assert isinstance(failure, Failure) and "HTTP status 404" in failure.text
+        assert [request.version for request in peer.requests] == [20, 11]
 
     corenet.run(body())
 
@@ -388,6 +450,79 @@ def test_after_goaway_a_new_connection_is_used(authority: Authority, leaf: Leaf)
             upstream.start(ask_for(peer.port), got)
             assert isinstance((await got.wait(n + 1))[n], Reply)
         assert peer.connections >= 2
+        upstream.close()
+        await peer.close()
+
+    corenet.run(body())
+
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/dns-message\r\n"
+CUT_OFF = [
+    (HEAD + b"content-length: 4000\r\n\r\nREPLY", True, "bytes of its Content-Length are missing"),
+    (HEAD + b"transfer-encoding: chunked\r\n\r\n3e8\r\nREPLY", True, "its end is missing"),
+    (HEAD, True, "its end is missing"),
+    (HEAD + b"\r\nREPLY", False, "ended without close_notify"),
+    (HEAD + b"\r\n" + bytes(70_000), True, "larger than 65535 bytes"),
+    (HEAD + b"\r\n" + bytes(20), True, "not the reply"),
+]
+
+
+async def asked_by_rdig(authority: Authority, peer: Peer) -> "Exchange":
+    packet = make_packet(QNAME, c.A, 0)
+    encryption = Encryption("https", NAME, (), "/dns-query")
+    cafile = str(authority.cafile)
+    try:
+        return await exchange_encrypted(packet, "127.0.0.1", peer.port, encryption, cafile=cafile, timeout=20.0)
+    finally:
+        await peer.close()
+
+
+@LOOPS
+@pytest.mark.parametrize("version", [b"HTTP/1.0", b"HTTP/1.1"])
+def test_a_response_may_end_with_the_connection(
+    authority: Authority, leaf: Leaf, run: Callable[..., None], version: bytes
+) -> None:
+    async def body() -> None:
+        for ask in (one_result, asked_by_rdig):
+            peer = await Peer.start(leaf, "http/1.1")
+            peer.last = HEAD.replace(b"HTTP/1.1", version) + b"\r\nREPLY"
+            got = await ask(authority, peer)
+            assert isinstance(got, Reply | Exchange) and got.view.rcode == c.NOERROR, got
+            assert len(peer.bodies) == 1
+
+    run(body())
+
+
+@LOOPS
+@pytest.mark.parametrize(("last", "notify", "words"), CUT_OFF)
+def test_a_response_that_was_cut_off_is_a_failure_that_says_so(
+    authority: Authority, leaf: Leaf, run: Callable[..., None], last: bytes, notify: bool, words: str
+) -> None:
+    async def body() -> None:
+        peer = await Peer.start(leaf, "http/1.1")
+        peer.last, peer.notify = last, notify
+        failure = await one_result(authority, peer)
+        assert isinstance(failure, Failure) and words in failure.text
+        assert len(peer.bodies) == 1
+        peer = await Peer.start(leaf, "http/1.1")
+        peer.last, peer.notify = last, notify
+        with pytest.raises(NoReplyError, match="are not a DNS message|" + words):
+            await asked_by_rdig(authority, peer)
+
+    run(body())
+
+
+def test_the_queries_behind_a_response_without_a_length_go_to_another_connection(
+    authority: Authority, leaf: Leaf
+) -> None:
+    async def body() -> None:
+        peer = await Peer.start(leaf, "http/1.1")
+        peer.last = HEAD + b"\r\nREPLY"
+        upstream, got = make(authority, per_server=1), Collector()
+        for _ in range(5):
+            upstream.start(ask_for(peer.port), got)
+        assert all(isinstance(x, Reply) for x in await got.wait(5))
+        assert peer.connections == len(peer.bodies) == 5
         upstream.close()
         await peer.close()
 

@@ -15,9 +15,9 @@ from resolver import limits
 from resolver.api import Resolver
 from resolver.effects import Ask, Failure, FailureKind, Reply, Server
 from resolver.net import doq
+from resolver.net.client_contexts import TlsContexts
 from resolver.net.clock_random import Entropy
 from resolver.net.quic_upstream import QuicUpstream
-from resolver.net.tls_client import TlsContexts
 from resolver.net.upstream import Upstream
 from resolver.settings import ForwardZone, IterationSettings
 from resolver.upstream_address import Encryption, parse_upstream
@@ -39,7 +39,7 @@ def leaf(authority: Authority) -> Leaf:
 
 def make(authority: Authority, **options: Any) -> QuicUpstream:
     return QuicUpstream(
-        asyncio.get_running_loop(), entropy=Entropy(), contexts=TlsContexts(), cafile=str(authority.cafile), **options
+        asyncio.get_running_loop(), entropy=Entropy(), contexts=TlsContexts(str(authority.cafile)), **options
     )
 
 
@@ -129,8 +129,7 @@ def test_who_cannot_prove_the_name_or_the_pin_is_refused(authority: Authority, l
             found = failure(await one(upstream, ask))
             assert found.kind is FailureKind.NETWORK and reason in found.text, found.text
         stranger = QuicUpstream(
-            asyncio.get_running_loop(), entropy=Entropy(), contexts=TlsContexts(),
-            cafile=str(Authority(tmp_path).cafile),
+            asyncio.get_running_loop(), entropy=Entropy(), contexts=TlsContexts(str(Authority(tmp_path).cafile))
         )
         assert "certificate" in failure(await one(stranger, ask_for(server.port))).text
         assert server.queries == [] and upstream.refused == 3

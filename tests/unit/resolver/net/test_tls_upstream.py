@@ -20,9 +20,9 @@ from support.upstream_peers import QNAME, Collector, StreamPeer, UdpPeer, echo
 import corenet
 from resolver import limits
 from resolver.effects import Ask, Failure, FailureKind, Reply, Server
+from resolver.net.client_contexts import TlsContexts
 from resolver.net.clock_random import Entropy
 from resolver.net.match import make_packet
-from resolver.net.tls_client import TlsContexts
 from resolver.net.tls_upstream import TlsUpstream, with_options
 from resolver.net.upstream import Upstream
 from resolver.settings import IterationSettings
@@ -363,7 +363,7 @@ def test_authorities_that_cannot_be_read_are_a_failure_with_the_reason(tmp_path:
         )
         upstream.start(ask_for(peer.port), got)
         [failure] = await got.wait()
-        assert isinstance(failure, Failure) and "no such file" in failure.text
+        assert isinstance(failure, Failure) and "none.pem': cannot be read: No such file" in failure.text
         await settle(upstream, peer)
 
     corenet.run(body())
