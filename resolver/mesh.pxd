@@ -44,11 +44,10 @@ cdef class Mesh:
     cdef public object _deadline
     cdef public bint _draining
     cdef public object _exchange
-    cdef public object _faults_left_out
+    cdef public object _fault_lines
     cdef public object _stale_timers
     cdef public object _is_short
     cdef public dict _jobs
-    cdef public object _next_fault
     cdef public long _octets
     cdef public long _octets_limit
     cdef public object _order
@@ -63,7 +62,7 @@ cdef class Mesh:
     cdef public object _rrsets
     cdef public object _serial
     cdef public bint _serve_stale
-    cdef public object _shortage_logged_in
+    cdef public object _shortage_lines
     cdef public list _slot_heap
     cdef public dict _slots
     cdef public object _stale_ttl

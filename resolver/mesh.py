@@ -7,8 +7,8 @@ Invariants, which `tests/support/mesh_invariants.py` checks after each step of t
 
 * `_unfinished` owns the jobs: each job is in it from `_start` to `_unregister`. `_jobs`, `_slots`, `_ready` and the
   timers are indexes. `_ready` and the timers may still have finished jobs, which are skipped.
-* Each unfinished job waits for exactly one thing: its turn in `_ready` (which has it once), the reply to an upstream
-  query, a child job, signature checks, or a timer. It waits for nothing only while the mesh works on it.
+* Each unfinished job waits for exactly one thing: to be resumed from `_ready` (which has it once), the reply to an
+  upstream query, a child job, signature checks, or a timer. It waits for nothing only while the mesh works on it.
 * Each unfinished job is in `_slots` until its deadline has passed. Then it is resumed, so a job whose wake-up was lost
   for lack of memory ends at its deadline. Signature checks in progress are not interrupted.
 * Each unfinished job is counted: one job slot of its client query (`query_quota`), and its octets.
@@ -71,6 +71,7 @@ from resolver.effects import (
 )
 from resolver.iterate import DelegationCache
 from resolver.iterate.forward import configured_cuts
+from resolver.log_limit import LineLimit
 from resolver.policy.rewrite import Dns64, Rewriter
 from resolver.query_quota import NetworkUsage, QueryQuota, QueryUsage, past_jostle_time
 from resolver.resolve import failure_outcome, find_outcome, find_stale, load_validator, resolve
@@ -116,7 +117,7 @@ class Wait(Enum):
     """What a job waits for; it has no meaning once the job has finished."""
 
     NOTHING = "nothing: the mesh works on it"
-    TURN = "its turn: it is in `_ready`"
+    READY = "being resumed: it is in `_ready`"
     REPLY = "the reply to its upstream query, `handle`"
     CHILD = "another job, `child`, which has this one in `parents`; `need` is the effect"
     CHECKS = "signature checks"
@@ -124,7 +125,7 @@ class Wait(Enum):
 
 
 # Module names save an attribute look-up in code that runs for each effect.
-NOTHING, TURN, REPLY, CHILD, CHECKS, TIMER = Wait
+NOTHING, READY, REPLY, CHILD, CHECKS, TIMER = Wait
 
 
 class Handle(Protocol):
@@ -183,10 +184,9 @@ class Mesh:
         "_delegations",
         "_draining",
         "_exchange",
-        "_faults_left_out",
+        "_fault_lines",
         "_is_short",
         "_jobs",
-        "_next_fault",
         "_octets",
         "_octets_limit",
         "_order",
@@ -200,7 +200,7 @@ class Mesh:
         "_serial",
         "_serve_stale",
         "_shedding",
-        "_shortage_logged_in",
+        "_shortage_lines",
         "_slot_heap",
         "_slots",
         "_stale_delay",
@@ -272,10 +272,8 @@ class Mesh:
                         "dependency_cycles": 0, "timed_out": 0, "refused": 0, "refused_sub_queries": 0, "evicted": 0,
                         "ended_for_memory": 0, "internal_errors": 0, "stale_answers": 0, "prefetches": 0,
                         "prefetch_refused": 0, "out_of_memory": 0}
-        self._shortage_logged_in = 0
-        self._next_fault = float("-inf")
-        """Monotonic second from which a fault is logged again."""
-        self._faults_left_out = 0
+        self._fault_lines = LineLimit(FAULT_INTERVAL)
+        self._shortage_lines = LineLimit(1)
         self._is_short: Callable[[], bool] | None = None
 
     # --- from outside ---------------------------------------------------------------------------------------------
@@ -335,7 +333,7 @@ class Mesh:
             return
         short = self._is_short is not None and self._is_short()
         share = self._quota.share_of(request._network)
-        if short or (not self._quota.has_room(share) and not self._free_slot(share, None)):
+        if short or (not self._quota.has_free_slot(share) and not self._free_slot(share, None)):
             if request.done:
                 return
             counts["refused"] += 1
@@ -380,7 +378,7 @@ class Mesh:
             return False
         own = self._quota.own
         short = self._is_short is not None and self._is_short()
-        if short or self._prefetching >= PREFETCH_JOBS or count >= PREFETCH_RATE or not self._quota.has_room(own):
+        if short or self._prefetching >= PREFETCH_JOBS or count >= PREFETCH_RATE or not self._quota.has_free_slot(own):
             self._counts["prefetch_refused"] += 1
             return False
         self._prefetched_in = (second, count + 1)
@@ -595,7 +593,7 @@ class Mesh:
     def _queue(self, job: _Job, value: Any) -> None:
         """Append `job` to `_ready`, to be resumed with `value`."""
         self._ready.append((job, value))
-        job.waits_for = TURN
+        job.waits_for = READY
 
     def _drain(self) -> None:
         """Resume the jobs of `_ready` in order, each with its result.
@@ -920,24 +918,21 @@ class Mesh:
 
         A MemoryError is not a fault. It is counted as a shortage and logged at most once a second.
         """
+        now = self._context.monotonic
         if not isinstance(error, MemoryError):
             self._counts["internal_errors"] += 1
-            if self._context.monotonic < self._next_fault:
-                self._faults_left_out += 1
-                return
-            left_out, self._faults_left_out = self._faults_left_out, 0
-            self._next_fault = self._context.monotonic + FAULT_INTERVAL
-            more = f" ({left_out} more since the last line)" if left_out else ""
-            text = "resolution: unexpected exception while %s %r; this is a bug%s"
-            log.error(text, doing, what, more, exc_info=error)
+            left_out = self._fault_lines.admit(None, now)
+            if left_out is not None:
+                more = f" ({left_out} more since the last line)" if left_out else ""
+                text = "resolution: unexpected exception while %s %r; this is a bug%s"
+                log.error(text, doing, what, more, exc_info=error)
             return
         self._counts["out_of_memory"] += 1
-        if self._shortage_logged_in != self._context.now:
-            self._shortage_logged_in = self._context.now
-            try:
+        try:
+            if self._shortage_lines.admit(None, now) is not None:
                 log.warning("resolution: out of memory while %s %r; this query fails", doing, what)
-            except MemoryError:  # no memory for the log line; the shortage is counted, and the next one is logged
-                self._shortage_logged_in = -1
+        except MemoryError:  # no memory for the log line; the shortage is counted, and the next one is logged
+            self._shortage_lines.retract(None, 0)
 
     # --- job slots -----------------------------------------------------------------------------------------------
 
@@ -959,7 +954,7 @@ class Mesh:
             else:
                 self._counts["evicted"] += 1
                 self._finish(root, REPLACED)
-            if quota.has_room(share) if asker is None else quota.has_room_below(asker.usage, now):
+            if quota.has_free_slot(share) if asker is None else quota.has_free_sub_slot(asker.usage, now):
                 return True
         return False
 
@@ -968,7 +963,7 @@ class Mesh:
         if self._is_short is not None and self._is_short():
             return False
         quota, usage, now = self._quota, job.usage, self._context.monotonic
-        if quota.has_room_below(usage, now):
+        if quota.has_free_sub_slot(usage, now):
             return True
         if usage.root is not None:
             new_payer = quota.find_new_payer(usage, self._waiting_networks(usage.root))
@@ -1135,7 +1130,7 @@ class Mesh:
         if child is not None and child.task.budget is budget:
             # The child has the same deadline, and its failure resumes this job.
             return
-        if job.waits_for in (NOTHING, TURN, CHECKS):
+        if job.waits_for in (NOTHING, READY, CHECKS):
             # It is resumed anyway, and its next step finds `budget.failure`.
             return
         self._stop(job)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from resolver import limits
 from resolver.effects import FailureKind, Server
-from resolver.net.log_limit import LimitedWarning
+from resolver.log_limit import LimitedWarning
 from resolver.net.match import make_packet
 from resolver.net.stream_upstream import (
     ServerQueue,

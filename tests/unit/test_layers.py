@@ -27,6 +27,7 @@ STAIRCASE = [
     {"corenet.adapters"},
     {"corenet.launch"},
     {"resolver.limits", "resolver.verdict"},
+    {"resolver.log_limit"},
     {"resolver.hints", "resolver.options"},
     {"resolver.upstream_address"},
     {"resolver.settings"},
