@@ -166,7 +166,11 @@ cdef class SocketEngine(Engine):
 
 @cython.binding(True)
 async def sock_recv(SocketEngine self not None, sock: socket.socket, nbytes: object) -> bytes:
-    """Receive up to `nbytes` bytes; empty at end of file."""
+    """Receive up to `nbytes` bytes; empty at end of file.
+
+    Raises:
+        MemoryError: with a text: bytes were received and are lost, so the stream cannot be used any more.
+    """
     cdef int fd
     cdef ssize_t got
     cdef Py_ssize_t size = nbytes
@@ -185,7 +189,11 @@ async def sock_recv(SocketEngine self not None, sock: socket.socket, nbytes: obj
                 got = c.c_recv(fd, buffer, size, c.MSG_DONTWAIT)
                 if got >= 0:
                     self.bytes_received += got
-                    return self.receive_pool.make_bytes(buffer, got)
+                    try:
+                        return self.receive_pool.make_bytes(buffer, got)
+                    except MemoryError:
+                        # Allocated after the receive, because an object of `nbytes` bytes is usually much too large.
+                        raise MemoryError("sock_recv: no memory for received bytes, which are lost") from None
                 if errno != c.EAGAIN and errno != c.EINTR:
                     PyErr_SetFromErrno(PyExc_OSError)
             else:
