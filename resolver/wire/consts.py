@@ -143,8 +143,6 @@ RA: Final = 0x0080
 AD: Final = 0x0020
 CD: Final = 0x0010
 OPCODE_MASK: Final = 0x7800
-OPCODE_SHIFT: Final = 11
-RCODE_MASK: Final = 0x000F
 DO: Final = 0x8000
 """DNSSEC OK: a mask of the 16-bit EDNS flags, not of the header (RFC 6891 section 6.1.4)."""
 
