@@ -169,7 +169,7 @@ async def sock_recv(SocketEngine self not None, sock: socket.socket, nbytes: obj
     """Receive up to `nbytes` bytes; empty at end of file.
 
     Raises:
-        MemoryError: with a text: bytes were received and are lost, so the stream cannot be used any more.
+        MemoryError: received bytes may be lost, so the stream cannot be used any more.
     """
     cdef int fd
     cdef ssize_t got
@@ -189,11 +189,7 @@ async def sock_recv(SocketEngine self not None, sock: socket.socket, nbytes: obj
                 got = c.c_recv(fd, buffer, size, c.MSG_DONTWAIT)
                 if got >= 0:
                     self.bytes_received += got
-                    try:
-                        return self.receive_pool.make_bytes(buffer, got)
-                    except MemoryError:
-                        # Allocated after the receive, because an object of `nbytes` bytes is usually much too large.
-                        raise MemoryError("sock_recv: no memory for received bytes, which are lost") from None
+                    return self.receive_pool.make_bytes(buffer, got)
                 if errno != c.EAGAIN and errno != c.EINTR:
                     PyErr_SetFromErrno(PyExc_OSError)
             else:

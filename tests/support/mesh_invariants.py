@@ -1,11 +1,12 @@
-"""The invariants that the head of `resolver/mesh.py` states, checked on a mesh between two calls from outside."""
+"""The invariants of `resolver/jobs.py` and `resolver/mesh.py`, checked on a mesh between two calls from outside."""
 
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from resolver.effects import FailureKind, Purpose
-from resolver.mesh import Mesh, Wait
+from resolver.jobs import Wait
+from resolver.mesh import Mesh
 
 __all__ = ["broken_invariants"]
 

@@ -38,6 +38,7 @@ STAIRCASE = [
     {"resolver.iterate", "resolver.validate", "resolver.policy"},
     {"resolver.resolve"},
     {"resolver.query_quota"},
+    {"resolver.jobs"},
     {"resolver.mesh"},
     {"resolver.net"},
     {"resolver.system"},
@@ -52,8 +53,9 @@ STAIRCASE = [
 STEP = {room: number for number, rooms in enumerate(STAIRCASE) for room in rooms}
 
 SANS_IO = {"resolver.wire", "resolver.cache", "resolver.iterate", "resolver.validate", "resolver.policy",
-           "resolver.resolve", "resolver.query_quota", "resolver.mesh", "resolver.effects", "resolver.errors",
-           "resolver.options", "resolver.upstream_address", "resolver.limits", "resolver.verdict", "resolver.explain"}
+           "resolver.resolve", "resolver.query_quota", "resolver.jobs", "resolver.mesh", "resolver.effects",
+           "resolver.errors", "resolver.options", "resolver.upstream_address", "resolver.limits", "resolver.verdict",
+           "resolver.explain"}
 SEES_CORENET = {"resolver.net", "resolver.api", "resolver.addrinfo", "resolver.system", "resolver.playground",
                 "resolver.daemon", "resolver.cli", "resolver"}
 IMPURE = {"socket", "time", "random", "secrets", "threading", "os", "asyncio", "selectors", "subprocess"}

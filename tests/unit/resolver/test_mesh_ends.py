@@ -13,7 +13,7 @@ from support.minet import build
 from resolver import limits
 from resolver import mesh as mesh_module
 from resolver.effects import Failure, FailureKind, Need, Outcome, Pause, Purpose, Question, Verify
-from resolver.mesh import Wait
+from resolver.jobs import Wait
 from resolver.settings import CacheSettings, DnssecSettings, Settings
 from resolver.wire import consts as c
 from resolver.wire import name as names
