@@ -73,7 +73,7 @@ DOORS = {
     "prometheus_client": {"resolver.daemon.metrics"},
     "qh3": {"resolver.net.quic_listener", "resolver.daemon.certificates", "resolver.net.quic_client"},
     "redis": {"resolver.cache.second"},
-    "tomllib": {"resolver.daemon.config"},
+    "tomllib": {"resolver.daemon.config", "resolver.daemon.config_lines"},
     "asyncio": {"corenet", "resolver.net", "resolver.api", "resolver.addrinfo", "resolver.system", "resolver.daemon",
                 "resolver.cli", "resolver.playground", "resolver"},
 }
