@@ -76,22 +76,8 @@ class Job:
     """
 
     __slots__ = (
-        "child",
-        "finished",
-        "handle",
-        "key",
-        "need",
-        "parents",
-        "payer",
-        "requests",
-        "serial",
-        "slot",
-        "stale",
-        "steps",
-        "table",
-        "task",
-        "usage",
-        "waits_for",
+        "child", "finished", "handle", "key", "need", "parents", "payer", "requests", "serial", "slot", "stale",
+        "steps", "table", "task", "usage", "waits_for",
     )
 
     def __init__(self, table: JobTable, key: Key, task: Task, steps: Steps[Outcome]) -> None:
@@ -125,16 +111,7 @@ class JobTable:
     """The tables of the jobs in progress. `Mesh` adds what happens to them."""
 
     __slots__ = (
-        "_jobs",
-        "_octets",
-        "_order",
-        "_quota",
-        "_ready",
-        "_serial",
-        "_slot_heap",
-        "_slots",
-        "_timers",
-        "_unfinished",
+        "_jobs", "_octets", "_order", "_quota", "_ready", "_serial", "_slot_heap", "_slots", "_timers", "_unfinished",
     )
 
     def __init__(self, capacity: int, serial: Any) -> None:

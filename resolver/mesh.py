@@ -125,32 +125,10 @@ class Mesh(JobTable):
     """Resolves questions: from the cache at once, else by jobs. One for each worker."""
 
     __slots__ = (
-        "_clock",
-        "_closed",
-        "_context",
-        "_counts",
-        "_crypto",
-        "_deadline",
-        "_delegations",
-        "_draining",
-        "_exchange",
-        "_fault_lines",
-        "_is_short",
-        "_octets_limit",
-        "_packets",
-        "_prefetched_in",
-        "_prefetching",
-        "_rewriter",
-        "_rrsets",
-        "_serve_stale",
-        "_shedding",
-        "_shortage_lines",
-        "_stale_delay",
-        "_stale_timers",
-        "_stale_ttl",
-        "_steps_left",
-        "_table",
-        "validation",
+        "_clock", "_closed", "_context", "_counts", "_crypto", "_deadline", "_delegations", "_draining", "_exchange",
+        "_fault_lines", "_is_short", "_octets_limit", "_packets", "_prefetched_in", "_prefetching", "_rewriter",
+        "_rrsets", "_serve_stale", "_shedding", "_shortage_lines", "_stale_delay", "_stale_timers", "_stale_ttl",
+        "_steps_left", "_table", "validation",
     )
 
     def __init__(

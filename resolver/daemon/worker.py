@@ -440,7 +440,8 @@ class _Worker:
             with new.undo:
                 if self.links is not None:
                     await prepare_workers(self.links)
-                self.forget_outdated(new)  # last, so that a failed reload does not flush the cache
+                if self.is_outdated_by(new):
+                    self.store.clear()  # last, so that a failed reload does not flush the cache
                 new.undo.pop_all()
         except (ValueError, OSError, MemoryError, RefusedError) as error:
             if self.links is not None:
@@ -483,20 +484,9 @@ class _Worker:
         new, self.prepared = self.prepared, None
         assert new is not None
         new.undo.pop_all()
-        try:
-            self.forget_outdated(new)
-        except BlockingIOError as error:
-            logger.warning("reload: old answers stay cached until their TTL expires: %s", error)
-        self.switch(new)
-
-    def forget_outdated(self, new: _Prepared) -> None:
-        """Flush the cache when answers under the new settings may differ.
-
-        Raises:
-            BlockingIOError: a stopped process holds a lock of the cache.
-        """
         if self.is_outdated_by(new):
-            self.store.clear()
+            self.try_clear()
+        self.switch(new)
 
     def is_outdated_by(self, new: _Prepared) -> bool:
         """Whether cached answers may differ from those that `new` would give.
@@ -631,10 +621,14 @@ class _Worker:
         del self.draining[old]
         old.resolver.close()
         if old.flush_on_close:
-            try:
-                self.store.clear()
-            except BlockingIOError as error:
-                logger.warning("reload: old answers stay cached until their TTL expires: %s", error)
+            self.try_clear()
+
+    def try_clear(self) -> None:
+        """Flush the cache; if a stopped process holds a lock of it, log that outdated answers stay."""
+        try:
+            self.store.clear()
+        except BlockingIOError as error:
+            logger.warning("reload: old answers stay cached until their TTL expires: %s", error)
 
     # --- stop -----------------------------------------------------------------------------------------------------
 

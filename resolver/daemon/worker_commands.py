@@ -11,42 +11,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from corenet._version import __version__
-from resolver.api import Resolver, to_wire
+from resolver.api import to_wire
 from resolver.cache import Store
 from resolver.daemon.config_reload import describe_error
-from resolver.settings import LOG_LEVELS, Settings
+from resolver.settings import LOG_LEVELS
 from resolver.wire import consts as c
 
 if TYPE_CHECKING:
     from resolver.daemon.autotrust import AnchorUpdater
+    from resolver.daemon.runtime_config import RuntimeConfig
 
 __all__ = ["Statistics", "WorkerCommands", "WorkerView", "add_counters", "merge"]
 
 logger = logging.getLogger(__name__)
 
 Statistics = dict[str, dict[str, Any]]
-
-
-class HasStatistics(Protocol):
-    """Something with counters."""
-
-    def statistics(self) -> Mapping[str, Any]: ...
-
-
-class ServingState(Protocol):
-    """The configuration in force (`RuntimeConfig`); a reload replaces it."""
-
-    @property
-    def settings(self) -> Settings: ...
-
-    @property
-    def resolver(self) -> Resolver: ...
-
-    @property
-    def service(self) -> HasStatistics: ...
-
-    @property
-    def fast(self) -> HasStatistics: ...
 
 
 class WorkerView(Protocol):
@@ -59,7 +38,7 @@ class WorkerView(Protocol):
     def store(self) -> Store: ...
 
     @property
-    def current(self) -> ServingState: ...
+    def current(self) -> "RuntimeConfig": ...
 
     @property
     def rollover(self) -> "AnchorUpdater | None": ...
