@@ -36,10 +36,7 @@ __all__ = [
 
 FILE_KEYS: dict[KeyPath, str] = {
     ("root-hints-file",): "File of root servers in zone file format (named.root), instead of root-hints.",
-    (
-        "dnssec",
-        "trust-anchors-file",
-    ): "File of DS or DNSKEY records in zone file format, instead of trust-anchors.",
+    ("dnssec", "trust-anchors-file"): "File of DS or DNSKEY records in zone file format, instead of trust-anchors.",
 }
 """Keys that name a file whose content becomes the value of another setting."""
 
@@ -361,35 +358,13 @@ def _suggest(key: str, known: Iterable[str]) -> str:
     return f'; did you mean "{close[0]}"?' if close else f"; known here: {', '.join(sorted(known))}"
 
 
-SIZES = types.MappingProxyType(
-    {
-        "": 1,
-        "b": 1,
-        "kb": 1000,
-        "mb": 10**6,
-        "gb": 10**9,
-        "kib": 1 << 10,
-        "mib": 1 << 20,
-        "gib": 1 << 30,
-        "tib": 1 << 40,
-        "k": 1 << 10,
-        "m": 1 << 20,
-        "g": 1 << 30,
-    }
-)
-DURATIONS = types.MappingProxyType(
-    {
-        "": 1.0,
-        "ms": 0.001,
-        "s": 1.0,
-        "sec": 1.0,
-        "m": 60.0,
-        "min": 60.0,
-        "h": 3600.0,
-        "d": 86400.0,
-        "w": 604800.0,
-    }
-)
+SIZES = types.MappingProxyType({
+    "": 1, "b": 1, "kb": 1000, "mb": 10**6, "gb": 10**9, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40,
+    "k": 1 << 10, "m": 1 << 20, "g": 1 << 30,
+})
+DURATIONS = types.MappingProxyType({
+    "": 1.0, "ms": 0.001, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0,
+})
 
 
 def parse_size(text: str) -> int:
