@@ -16,6 +16,7 @@ from support.certs import Authority
 from support.http_peer import run_on
 from support.ports import free_port
 
+from corenet.serving.processes import WorkerSlot
 from resolver import limits
 from resolver.api import Resolver, make_store
 from resolver.cache import Store
@@ -639,6 +640,24 @@ def test_the_supervisor_takes_the_settings_that_are_in_force_and_asks_again_for_
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, limit)
         assert watching.settings == changed and "cannot receive the result: Too many open files" in caplog.text
+    finally:
+        link.close()
+
+
+def test_a_worker_is_started_with_settings_that_were_reported_just_before(monkeypatch):
+    """The first worker may report and die between the supervisor's poll and its check of the children."""
+    link = ReloadChannel()
+    watching = supervisor._Supervisor.__new__(supervisor._Supervisor)
+    watching.slots = [WorkerSlot(0, children=["a child"])]
+    watching.settings, watching.reloads, watching.requested, watching.answered = Settings(), link, 1, 0
+    watching.all_up = False
+    started = []
+    monkeypatch.setattr(supervisor.Processes, "start", lambda self, slot: started.append((slot, self.settings)))
+    try:
+        changed = replace(Settings(), log=replace(Settings().log, level="error"))
+        link.report(1, changed)
+        watching.start(watching.slots[0])
+        assert started == [(watching.slots[0], changed)] and watching.answered == 1
     finally:
         link.close()
 
