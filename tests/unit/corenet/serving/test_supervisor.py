@@ -91,6 +91,27 @@ def test_a_worker_that_ran_long_is_started_again_soon(
     supervisor.waker.close()
 
 
+def test_a_worker_has_only_its_own_and_shared_sockets(
+    channel: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app: Any = asyncio.Protocol
+    shared, first, second = socket.socket(), socket.socket(), socket.socket()
+    supervisor = Supervisor(
+        ServiceConfig(app, False, 600, 10, None, None, None), Sockets([[shared, first], [shared, second]], [])
+    )
+    monkeypatch.setattr("corenet.serving.supervisor.run_worker", lambda plan, number, mine, theirs: len(mine))
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
+    try:
+        assert supervisor.work(1, channel[1]) == 2
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert first.fileno() == -1
+    assert shared.fileno() >= 0 and second.fileno() >= 0
+    for sock in (shared, second, supervisor.wake, supervisor.waker):
+        sock.close()
+
+
 def test_readiness_that_the_supervisor_cannot_take_is_no_fault_of_the_application(
     channel: tuple[socket.socket, socket.socket],
 ) -> None:
