@@ -80,7 +80,7 @@ CPU; then it sleeps."""
 ARENA_LOCK_NAPS = 100
 """naps of 0.1 ms: After this many sleeps of 0.1 ms the entry is not stored, so that a stopped worker slows the others
 down but does not block them."""
-TABLE_READ_TURNS = 64
+TABLE_READ_ATTEMPTS = 64
 """attempts: A reader that meets writers this often takes the lookup for a miss: a writer that died may have left its
 mark forever."""
 TABLE_LOAD_LOW = 66
@@ -804,14 +804,6 @@ LOG_FAILURES = 10
 bound, random names flood the log."""
 UNPRIVILEGED_PORT = 5335
 """port: Port of the daemon when nothing is configured. Ports above 1023 need no privilege."""
-WORKER_RESTART_WINDOW = 60
-"""seconds: A worker that ran for this long did not fail because of its start; its restart delay is not doubled."""
-WORKER_RESTART_DELAY = 200
-"""milliseconds: Delay before a dead worker is restarted. It doubles each time the worker ran for a shorter time than
-WORKER_RESTART_WINDOW."""
-WORKER_RESTART_LONGEST = 30_000
-"""milliseconds: The restart delay does not grow beyond this: the supervisor holds the sockets, so that no other process
-can serve meanwhile."""
 STOP_GRACE = 700
 """milliseconds: Workers that run for longer after a stop get SIGKILL, so that stopping takes less than a second."""
 PROBE = 1500
@@ -828,7 +820,7 @@ GC_MIDDLE = 50
 GC_OLD = 100
 """collections: Collections of the middle generation per collection of the old one, for the reason of GC_YOUNG."""
 LOG_MEMORY = 1000
-"""messages: Different warnings that are remembered to suppress repetitions. The memory is emptied when full."""
+"""messages: Different warnings that are logged per LOG_INTERVAL, and remembered to suppress repetitions."""
 PORT_ATTEMPTS = 16
 """attempts: With port 0, the port that the kernel gives for UDP may be taken for TCP; then another one is tried."""
 DRAIN_POLL = 100

@@ -1,17 +1,7 @@
 """The driver: it performs the effects that the generators of `resolve` yield. No coroutine, no clock.
 
-A job is one query that is being resolved: its generator, the client requests and the parent jobs that wait for it, and
-the one thing it waits for (`_Job.waits_for`).
+`resolver/jobs.py` has the tables of the jobs in progress and their invariants. The invariants here are:
 
-Invariants, which `tests/support/mesh_invariants.py` checks after each step of the simulated worlds:
-
-* `_unfinished` owns the jobs: each job is in it from `_start` to `_unregister`. `_jobs`, `_slots`, `_ready` and the
-  timers are indexes. `_ready` and the timers may still have finished jobs, which are skipped.
-* Each unfinished job waits for exactly one thing: its turn in `_ready` (which has it once), the reply to an upstream
-  query, a child job, signature checks, or a timer. It waits for nothing only while the mesh works on it.
-* Each unfinished job is in `_slots` until its deadline has passed. Then it is resumed, so a job whose wake-up was lost
-  for lack of memory ends at its deadline. Signature checks in progress are not interrupted.
-* Each unfinished job is counted: one job slot of its client query (`query_quota`), and its octets.
 * A request is in `requests` of its job, is done, or is an argument of the call that answers it. Its callback is called
   once, unless the request is cancelled.
 * After `close` no job exists, and none starts.
@@ -40,10 +30,6 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Hashable, MutableSequence, Sequence
-from contextlib import suppress
-from enum import Enum
-from heapq import heappop, heappush
-from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
 from resolver import limits
@@ -64,15 +50,16 @@ from resolver.effects import (
     RandomSource,
     Reply,
     SignatureJob,
-    Steps,
     Task,
     TraceStep,
     Verify,
 )
 from resolver.iterate import DelegationCache
 from resolver.iterate.forward import configured_cuts
+from resolver.jobs import CHECKS, CHILD, NOTHING, READY, REPLY, Handle, Job, JobTable, MeshRequest
+from resolver.log_limit import LineLimit
 from resolver.policy.rewrite import Dns64, Rewriter
-from resolver.query_quota import NetworkUsage, QueryQuota, QueryUsage, past_jostle_time
+from resolver.query_quota import NetworkUsage, QueryUsage, past_jostle_time
 from resolver.resolve import failure_outcome, find_outcome, find_stale, load_validator, resolve
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
@@ -84,13 +71,12 @@ if TYPE_CHECKING:
     from resolver.cache.bounded import MemoryTable
     from resolver.settings import Settings
 
-__all__ = ["Clock", "Crypto", "Exchange", "Handle", "Mesh", "MeshRequest"]
+__all__ = ["Clock", "Crypto", "Exchange", "Mesh"]
 
 log = logging.getLogger(__name__)
 
 DEPTH = limits.MAX_DEPTH
 STEPS_PER_TURN = limits.STEPS_PER_TURN
-GRAIN = limits.DEADLINE_SLOT / 1000
 OCTETS = limits.JOBS_OCTETS
 OCTETS_KEPT = limits.JOBS_OCTETS_KEPT
 JOB_OVERHEAD = limits.JOB_OVERHEAD
@@ -110,27 +96,6 @@ CLOSING = Failure(FailureKind.CANCELLED, c.EDE_NOT_READY, "the resolver is closi
 BUDGET_EXHAUSTED = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.OVERLOAD})
 # A job whose sub-query or signature checks had a fault is resumed with this value, and ends with INTERNAL_FAULT.
 FAULT = Failure(FailureKind.INTERNAL, c.EDE_OTHER, "internal fault")
-
-
-class Wait(Enum):
-    """What a job waits for; it has no meaning once the job has finished."""
-
-    NOTHING = "nothing: the mesh works on it"
-    TURN = "its turn: it is in `_ready`"
-    REPLY = "the reply to its upstream query, `handle`"
-    CHILD = "another job, `child`, which has this one in `parents`; `need` is the effect"
-    CHECKS = "signature checks"
-    TIMER = "a timer: it is in `_timers`"
-
-
-# Module names save an attribute look-up in code that runs for each effect.
-NOTHING, TURN, REPLY, CHILD, CHECKS, TIMER = Wait
-
-
-class Handle(Protocol):
-    """An operation in progress that can be cancelled."""
-
-    def cancel(self) -> object: ...
 
 
 class Exchange(Protocol):
@@ -156,61 +121,14 @@ class Clock(Protocol):
     def monotonic(self) -> float: ...
 
 
-class MeshRequest:
-    """One submitted question. `done` is True once its callback was called or it was cancelled; the callback is due at
-    `deadline`, in seconds of the monotonic clock."""
-
-    __slots__ = ("_job", "_network", "_on_done", "deadline", "done")
-
-    def __init__(self, on_done: Callable[[Outcome], None], network: Hashable = None, deadline: float = 0.0) -> None:
-        self.deadline = deadline
-        self._on_done = on_done
-        self._network = network
-        self._job: _Job | None = None
-        self.done = False
-
-
-class Mesh:
+class Mesh(JobTable):
     """Resolves questions: from the cache at once, else by jobs. One for each worker."""
 
     __slots__ = (
-        "_clock",
-        "_closed",
-        "_context",
-        "_counts",
-        "_crypto",
-        "_deadline",
-        "_delegations",
-        "_draining",
-        "_exchange",
-        "_faults_left_out",
-        "_is_short",
-        "_jobs",
-        "_next_fault",
-        "_octets",
-        "_octets_limit",
-        "_order",
-        "_packets",
-        "_prefetched_in",
-        "_prefetching",
-        "_quota",
-        "_ready",
-        "_rewriter",
-        "_rrsets",
-        "_serial",
-        "_serve_stale",
-        "_shedding",
-        "_shortage_logged_in",
-        "_slot_heap",
-        "_slots",
-        "_stale_delay",
-        "_stale_timers",
-        "_stale_ttl",
-        "_steps_left",
-        "_table",
-        "_timers",
-        "_unfinished",
-        "validation",
+        "_clock", "_closed", "_context", "_counts", "_crypto", "_deadline", "_delegations", "_draining", "_exchange",
+        "_fault_lines", "_is_short", "_octets_limit", "_packets", "_prefetched_in", "_prefetching", "_rewriter",
+        "_rrsets", "_serve_stale", "_shedding", "_shortage_lines", "_stale_delay", "_stale_timers", "_stale_ttl",
+        "_steps_left", "_table", "validation",
     )
 
     def __init__(
@@ -231,11 +149,9 @@ class Mesh:
         self._clock = clock
         self._table = store.table
         self._rrsets = store.rrsets
-        self._serial = store.table.serial
         self._deadline = settings.iteration.query_timeout
         self._packets = settings.iteration.max_upstream_queries
-        self._quota = QueryQuota(capacity)
-        self._octets = 0
+        super().__init__(capacity, store.table.serial)
         self._octets_limit = OCTETS
         self._shedding = False
         self._context = Context(store, settings, rng, policy)
@@ -247,35 +163,24 @@ class Mesh:
             self._context.validation, self._context.validator = self.validation, self.validation.validate
         self._context.dns64 = Dns64.create(settings.policy)
         self._rewriter = Rewriter.create(settings.policy)
-        # Dictionaries as ordered sets. A `set` whose growth failed for lack of memory is full, and its next search
-        # never ends.
-        self._unfinished: dict[_Job, None] = {}
         self._closed = False
-        self._jobs: dict[Key, _Job] = {}
-        self._ready: deque[tuple[_Job, Any]] = deque()
         self._draining = False
         self._steps_left = 0
-        self._timers: list[tuple[float, int, _Job]] = []
-        self._order = count()
-        self._slots: dict[int, dict[_Job, None]] = {}
-        self._slot_heap: list[int] = []
         # RFC 8767: a client that waited for `_stale_delay` seconds gets stale data. All jobs have the same delay, so
         # the timers are a queue.
         cache = settings.cache
         self._serve_stale = cache.max_stale_ttl > 0
         self._stale_delay = cache.stale_answer_client_timeout
         self._stale_ttl = cache.stale_answer_ttl
-        self._stale_timers: deque[tuple[float, _Job]] = deque()
+        self._stale_timers: deque[tuple[float, Job]] = deque()
         self._prefetching = 0
         self._prefetched_in = (0, 0)
         self._counts = {"submitted": 0, "from_cache": 0, "joined": 0, "jobs": 0, "upstream_queries": 0, "failures": 0,
                         "dependency_cycles": 0, "timed_out": 0, "refused": 0, "refused_sub_queries": 0, "evicted": 0,
                         "ended_for_memory": 0, "internal_errors": 0, "stale_answers": 0, "prefetches": 0,
                         "prefetch_refused": 0, "out_of_memory": 0}
-        self._shortage_logged_in = 0
-        self._next_fault = float("-inf")
-        """Monotonic second from which a fault is logged again."""
-        self._faults_left_out = 0
+        self._fault_lines = LineLimit(FAULT_INTERVAL)
+        self._shortage_lines = LineLimit(1)
         self._is_short: Callable[[], bool] | None = None
 
     # --- from outside ---------------------------------------------------------------------------------------------
@@ -335,7 +240,7 @@ class Mesh:
             return
         short = self._is_short is not None and self._is_short()
         share = self._quota.share_of(request._network)
-        if short or (not self._quota.has_room(share) and not self._free_slot(share, None)):
+        if short or (not self._quota.has_free_slot(share) and not self._free_slot(share, None)):
             if request.done:
                 return
             counts["refused"] += 1
@@ -361,11 +266,6 @@ class Mesh:
             self._start_stale_timer(job)
         self._drain()
 
-    def _joinable(self, key: Key) -> _Job | None:
-        """The job for `key`, which a new request may join, unless it may have read data that was flushed since."""
-        job = self._jobs.get(key)
-        return job if job is not None and job.serial == self._serial else None
-
     def refresh(self, question: Question, *, cd: bool = False, on_done: Callable[[Outcome], None]) -> bool:
         """Prefetch: resolve a question again whose answer is still cached. Returns whether a job was started.
 
@@ -380,7 +280,7 @@ class Mesh:
             return False
         own = self._quota.own
         short = self._is_short is not None and self._is_short()
-        if short or self._prefetching >= PREFETCH_JOBS or count >= PREFETCH_RATE or not self._quota.has_room(own):
+        if short or self._prefetching >= PREFETCH_JOBS or count >= PREFETCH_RATE or not self._quota.has_free_slot(own):
             self._counts["prefetch_refused"] += 1
             return False
         self._prefetched_in = (second, count + 1)
@@ -447,32 +347,17 @@ class Mesh:
         """
         self._update_time()
         self._context.monotonic = max(now, self._context.monotonic)
-        timers = self._timers
-        while timers and timers[0][0] <= now:
-            job = heappop(timers)[2]
-            if not job.finished and job.waits_for is TIMER:
-                self._queue(job, None)
-        heap = self._slot_heap
-        while heap and (heap[0] + 1) * GRAIN <= now:
-            members = self._slots.get(heap[0])
-            while members:
-                job = next(iter(members))
-                self._expire(job)
-                members.pop(job, None)  # last: when `_expire` raises, the next call tries it again
-            self._slots.pop(heappop(heap), None)
+        self._queue_due_timers(now)
+        while (job := self._past_deadline(now)) is not None:
+            self._expire(job)
+            self._drop_deadline(job)  # last: when `_expire` raises, the next call tries it again
         waiting = self._stale_timers
         while waiting and waiting[0][0] <= now:
             self._serve_stale_now(waiting.popleft()[1])
         self._drain()
         while waiting and waiting[0][1].finished:
             waiting.popleft()
-        while heap and not self._slots.get(heap[0]):
-            self._slots.pop(heappop(heap), None)
-        while timers and timers[0][2].finished:
-            heappop(timers)
-        due = (heap[0] + 1) * GRAIN if heap else None
-        if timers and (due is None or timers[0][0] < due):
-            due = timers[0][0]
+        due = self._next_deadline()
         if waiting and (due is None or waiting[0][0] < due):
             due = waiting[0][0]
         if self._ready and not self._draining:
@@ -555,47 +440,21 @@ class Mesh:
         usage: QueryUsage,
         serial: Any,
         request: MeshRequest | None,
-        parent: _Job | None,
-    ) -> _Job:
+        parent: Job | None,
+    ) -> Job:
         """Start a job of the client query of `usage`, for the client `request` or as a sub-query of `parent`.
 
         `serial` is that of the cache when the query began. After a flush it differs from the current one: what the job
         learns is not cached, and no new request joins it.
         """
-        job = _Job(self, key, task, resolve(task, self._context))
+        job = Job(self, key, task, resolve(task, self._context))
         job.serial = serial
         self._counts["jobs"] += 1
-        slot = int(task.budget.deadline / GRAIN)
-        members = self._slots.get(slot)
-        if members is None:
-            heappush(self._slot_heap, slot)
-            members = self._slots[slot] = {}
-        job.slot = slot
-        job.usage = usage
-        try:
-            self._quota.take(usage, job)
-            self._unfinished[job] = None
-            members[job] = None
-            if request is not None:
-                job.requests.append(request)
-            if parent is not None:
-                job.parents.append(parent)
-            self._queue(job, None)
-            known = self._jobs.get(key)
-            if known is None or known.serial != serial:
-                self._jobs[key] = job
-        except BaseException:
-            self._unregister(job)  # each step may raise MemoryError, and a job that does not run must hold no slot
-            raise
+        self._register(job, usage, request, parent)
         job.payer = request
         if request is not None:
             request._job = job
         return job
-
-    def _queue(self, job: _Job, value: Any) -> None:
-        """Append `job` to `_ready`, to be resumed with `value`."""
-        self._ready.append((job, value))
-        job.waits_for = TURN
 
     def _drain(self) -> None:
         """Resume the jobs of `_ready` in order, each with its result.
@@ -618,14 +477,14 @@ class Mesh:
             self._draining = False
             self._rrsets.serial = 0
 
-    def _run(self, job: _Job, value: Any) -> None:
+    def _run(self, job: Job, value: Any) -> None:
         """Resume one generator and perform its effects, as long as their results are available at once."""
         self._rrsets.serial = job.serial
         self._resume_job(job, value)
         if job.serial != self._serial:
             self._forget_all()  # the job may have stored there what it learned before the flush
 
-    def _resume_job(self, job: _Job, value: Any) -> None:
+    def _resume_job(self, job: Job, value: Any) -> None:
         job.waits_for = NOTHING
         try:
             if value is FAULT:
@@ -664,8 +523,7 @@ class Mesh:
                         return
                     job.waits_for = NOTHING
                 elif isinstance(effect, Pause):
-                    heappush(self._timers, (self._context.monotonic + effect.seconds, next(self._order), job))
-                    job.waits_for = TIMER
+                    self._wait(job, self._context.monotonic + effect.seconds)
                     return
                 else:
                     raise TypeError(f"{effect!r} is not an effect (Ask, Need, Verify or Pause)")
@@ -675,7 +533,32 @@ class Mesh:
             self._fault(error, "resolving", job.task.question)
             self._finish(job, INTERNAL_FAULT)
 
-    def _need(self, job: _Job, need: Need) -> Outcome | Failure | None:
+    def on_reply(self, job: Job, result: Reply | Failure) -> None:
+        """The exchange has the result of an `Ask` of `job`."""
+        if job.finished or job.waits_for is not REPLY:
+            return
+        job.handle = None
+        self._update_time()
+        self._queue(job, result)
+        if isinstance(result, Reply):
+            task = job.task
+            task.account_octets(result.view.octets)
+            self._count(task.budget)  # at once, because many more replies may arrive before the job is resumed
+        self._drain()
+
+    def on_verified(self, job: Job, results: list[bool] | Exception) -> None:
+        """The results of a `Verify` of `job`, or the exception of a check, which is a fault, no verdict."""
+        if job.finished or job.waits_for is not CHECKS:
+            return
+        self._update_time()
+        if isinstance(results, Exception):
+            self._fault(results, "checking signatures for", job.task.question)
+            self._queue(job, FAULT)
+        else:
+            self._queue(job, results)
+        self._drain()
+
+    def _need(self, job: Job, need: Need) -> Outcome | Failure | None:
         """The result of a sub-query when it is available at once; None when `job` now waits for it."""
         task = job.task
         budget = task.budget
@@ -736,56 +619,20 @@ class Mesh:
                       facts={"purpose": need.purpose.name.lower(), "joined": child.task.trace is not task.trace})
         return None
 
-    @staticmethod
-    def _waits_for(waiter: _Job, job: _Job) -> bool:
-        """Whether `waiter` waits for `job`, directly or through others. Each job waits for at most one other job."""
-        step = waiter.child
-        while step is not None:
-            if step is job:
-                return True
-            step = step.child
-        return False
-
-    def _unregister(self, job: _Job) -> None:
-        """Mark `job` as finished and remove it from all tables: it is joined no more and has no deadline."""
-        if job.finished:
-            return
-        job.finished = True
-        self._unfinished.pop(job, None)
-        self._quota.give_back(job.usage, job)
-        task = job.task
-        budget = task.budget
-        if job.usage.jobs:
-            budget.octets -= task.octets
-        else:
-            # The client query has ended. Timers may still refer to its jobs; through them they must hold no memory.
-            budget.octets = 0
-            task.child_ns.clear()
-            budget.failed.clear()
-            budget.insecure.clear()
-        task.octets = 0
-        self._octets += budget.octets - budget.accounted_octets
-        budget.accounted_octets = budget.octets
-        if self._jobs.get(job.key) is job:
-            del self._jobs[job.key]
-        members = self._slots.get(job.slot)
-        if members is not None:
-            members.pop(job, None)
-
-    def _finish(self, job: _Job, failure: Failure) -> None:
+    def _finish(self, job: Job, failure: Failure) -> None:
         """End `job` with `failure` before its generator has returned."""
         self._stop(job)
         self._close_steps(job)
         self._finish_with(job, failure_outcome(job.task.question, failure))
 
-    def _close_steps(self, job: _Job) -> None:
+    def _close_steps(self, job: Job) -> None:
         """Close the generator of `job`. A fault in it is only logged, so that the caller can go on."""
         try:
             job.steps.close()
         except Exception as error:  # noqa: BLE001 - others wait for this job
             self._fault(error, "ending", job.task.question)
 
-    def _finish_with(self, job: _Job, outcome: Outcome) -> None:
+    def _finish_with(self, job: Job, outcome: Outcome) -> None:
         """End `job`: resume its parents and answer its clients with `outcome`, or start again for them.
 
         A fault affects only the parent or the client for which it occurs.
@@ -807,8 +654,10 @@ class Mesh:
                 self._fault(error, "resuming", parent.task.question)
                 if not parent.finished:
                     parent.waits_for = CHILD
-                    with suppress(MemoryError):  # then it waits in CHILD without a child until its deadline
+                    try:
                         self._queue(parent, FAULT)
+                    except MemoryError:
+                        pass  # it waits in CHILD without a child until its deadline
         if failure is not None and job.requests:
             try:
                 if self._may_restart_clients(job, failure):
@@ -821,7 +670,7 @@ class Mesh:
         job.payer = None
         self._deliver_all(job, outcome)
 
-    def _resume_parent(self, parent: _Job, job: _Job, outcome: Outcome) -> None:
+    def _resume_parent(self, parent: Job, job: Job, outcome: Outcome) -> None:
         """Queue `parent` with the result of its sub-query `job`, or start the sub-query again for it."""
         failure = outcome.failure
         if failure is None:
@@ -848,7 +697,7 @@ class Mesh:
         """Whether a query failed because its budget ran out. Another query with the same question may succeed."""
         return failure.kind in BUDGET_EXHAUSTED or budget.exhausted or budget.failure is not None
 
-    def _may_restart_clients(self, job: _Job, failure: Failure) -> bool:
+    def _may_restart_clients(self, job: Job, failure: Failure) -> bool:
         """Whether the clients of `job` start again, because the budget of another client query ran out.
 
         Clients that joined a client query or a prefetch do not when its failure is cached, because new clients get the
@@ -866,7 +715,7 @@ class Mesh:
         question = task.question
         return self._rrsets.find_failure(question.qname, question.qtype, self._context.now) is None
 
-    def _restart_for_clients(self, job: _Job) -> None:
+    def _restart_for_clients(self, job: Job) -> None:
         """Start again for the clients that joined `job`, whose budget was that of another client query and ran out.
 
         Each is handled like a new query, but keeps its deadline: it joins a job or starts one with its own budget. The
@@ -887,7 +736,7 @@ class Mesh:
                 request._job = job
         job.requests = [request for request in job.requests if request._job is job]
 
-    def _deliver_all(self, job: _Job, outcome: Outcome) -> None:
+    def _deliver_all(self, job: Job, outcome: Outcome) -> None:
         requests, job.requests = job.requests, []
         for request in requests:
             request._job = None
@@ -920,28 +769,25 @@ class Mesh:
 
         A MemoryError is not a fault. It is counted as a shortage and logged at most once a second.
         """
+        now = self._context.monotonic
         if not isinstance(error, MemoryError):
             self._counts["internal_errors"] += 1
-            if self._context.monotonic < self._next_fault:
-                self._faults_left_out += 1
-                return
-            left_out, self._faults_left_out = self._faults_left_out, 0
-            self._next_fault = self._context.monotonic + FAULT_INTERVAL
-            more = f" ({left_out} more since the last line)" if left_out else ""
-            text = "resolution: unexpected exception while %s %r; this is a bug%s"
-            log.error(text, doing, what, more, exc_info=error)
+            left_out = self._fault_lines.admit(None, now)
+            if left_out is not None:
+                more = f" ({left_out} more since the last line)" if left_out else ""
+                text = "resolution: unexpected exception while %s %r; this is a bug%s"
+                log.error(text, doing, what, more, exc_info=error)
             return
         self._counts["out_of_memory"] += 1
-        if self._shortage_logged_in != self._context.now:
-            self._shortage_logged_in = self._context.now
-            try:
+        try:
+            if self._shortage_lines.admit(None, now) is not None:
                 log.warning("resolution: out of memory while %s %r; this query fails", doing, what)
-            except MemoryError:  # no memory for the log line; the shortage is counted, and the next one is logged
-                self._shortage_logged_in = -1
+        except MemoryError:  # no memory for the log line; the shortage is counted, and the next one is logged
+            self._shortage_lines.retract(None, 0)
 
     # --- job slots -----------------------------------------------------------------------------------------------
 
-    def _free_slot(self, share: NetworkUsage, asker: _Job | None) -> bool:
+    def _free_slot(self, share: NetworkUsage, asker: Job | None) -> bool:
         """Free a job slot by ending slow queries, but none that waits for `asker`.
 
         Returns whether a slot is free now for a sub-query of `asker` or, when that is None, for a new query of `share`.
@@ -959,16 +805,16 @@ class Mesh:
             else:
                 self._counts["evicted"] += 1
                 self._finish(root, REPLACED)
-            if quota.has_room(share) if asker is None else quota.has_room_below(asker.usage, now):
+            if quota.has_free_slot(share) if asker is None else quota.has_free_sub_slot(asker.usage, now):
                 return True
         return False
 
-    def _may_start_sub_query(self, job: _Job) -> bool:
+    def _may_start_sub_query(self, job: Job) -> bool:
         """Whether `job` may have one more sub-query."""
         if self._is_short is not None and self._is_short():
             return False
         quota, usage, now = self._quota, job.usage, self._context.monotonic
-        if quota.has_room_below(usage, now):
+        if quota.has_free_sub_slot(usage, now):
             return True
         if usage.root is not None:
             new_payer = quota.find_new_payer(usage, self._waiting_networks(usage.root))
@@ -978,7 +824,7 @@ class Mesh:
         return not past_jostle_time(usage, now) and self._free_slot(usage.share, job)
 
     @staticmethod
-    def _waiting_networks(job: _Job) -> list[Hashable]:
+    def _waiting_networks(job: Job) -> list[Hashable]:
         return [request._network for request in job.requests]
 
     def _refuse_sub_query(self, budget: Budget) -> Failure:
@@ -1001,29 +847,13 @@ class Mesh:
     def _shed_load(self) -> None:
         """End client queries until the others hold `JOBS_OCTETS_KEPT` percent of the limit.
 
-        They end in descending order of their own octets times the octets of their network. By its own octets alone, a
-        network with many queries of medium size would cause every larger query of other networks to end. By the octets
-        of the network alone, an attacker with many networks would cause those of the busiest honest network to end.
+        They end in the order of `_by_memory`.
         """
         self._update_time()
         enough = self._octets_limit * OCTETS_KEPT // 100
-        queries: dict[QueryUsage, list[_Job]] = {}
-        networks: dict[NetworkUsage, int] = {}
-        for job in self._unfinished:
-            held = job.task.budget.accounted_octets
-            if not held:
-                continue
-            usage = job.usage
-            jobs = queries.get(usage)
-            if jobs is None:
-                jobs = queries[usage] = []
-                networks[usage.share] = networks.get(usage.share, 0) + held
-            jobs.append(job)
-        heaviest = sorted(queries.items(), reverse=True,
-                          key=lambda item: item[1][0].task.budget.accounted_octets * networks[item[0].share])
         self._shedding = True
         try:
-            for _, jobs in heaviest:
+            for jobs in self._by_memory():
                 if self._octets <= enough:
                     break
                 self._counts["ended_for_memory"] += 1
@@ -1035,7 +865,7 @@ class Mesh:
 
     # --- stale data (RFC 8767) ------------------------------------------------------------------------------------
 
-    def _join(self, job: _Job, request: MeshRequest) -> None:
+    def _join(self, job: Job, request: MeshRequest) -> None:
         """Let `request` wait for `job`, or give it the stale answer that earlier clients of the job got."""
         self._counts["joined"] += 1
         if job.stale is not None:
@@ -1048,14 +878,14 @@ class Mesh:
         if first and self._serve_stale:
             self._start_stale_timer(job)
 
-    def _start_stale_timer(self, job: _Job) -> None:
+    def _start_stale_timer(self, job: Job) -> None:
         """Start the client response timer of `job` (RFC 8767 section 5)."""
         if self._stale_delay:
             self._stale_timers.append((self._context.monotonic + self._stale_delay, job))
         else:
             self._serve_stale_now(job)
 
-    def _serve_stale_now(self, job: _Job) -> None:
+    def _serve_stale_now(self, job: Job) -> None:
         """Give the clients that wait for `job` a stale answer, if there is one; the job goes on."""
         if job.finished or not job.requests:
             return
@@ -1100,7 +930,7 @@ class Mesh:
 
     # --- cancellation and expiry ----------------------------------------------------------------------------------
 
-    def _stop(self, job: _Job) -> None:
+    def _stop(self, job: Job) -> None:
         """Cancel what `job` waits for; signature checks in progress are not cancelled."""
         handle, job.handle = job.handle, None
         if handle is not None:
@@ -1110,7 +940,7 @@ class Mesh:
             child.parents.remove(job)
             self._cancel_if_unused(child)
 
-    def _cancel_if_unused(self, job: _Job) -> None:
+    def _cancel_if_unused(self, job: Job) -> None:
         """End `job` when no client and no job waits for it, and then its child in the same way."""
         while not job.finished and not job.requests and not job.parents:
             self._unregister(job)
@@ -1125,7 +955,7 @@ class Mesh:
             child.parents.remove(job)
             job = child
 
-    def _expire(self, job: _Job) -> None:
+    def _expire(self, job: Job) -> None:
         """The deadline of `job` has passed: resume it with a DEADLINE failure instead of what it waits for."""
         self._counts["timed_out"] += 1
         budget = job.task.budget
@@ -1135,7 +965,7 @@ class Mesh:
         if child is not None and child.task.budget is budget:
             # The child has the same deadline, and its failure resumes this job.
             return
-        if job.waits_for in (NOTHING, TURN, CHECKS):
+        if job.waits_for in (NOTHING, READY, CHECKS):
             # It is resumed anyway, and its next step finds `budget.failure`.
             return
         self._stop(job)
@@ -1145,75 +975,3 @@ class Mesh:
 def _octets_in(outcome: Outcome) -> int:
     """Upper bound of the memory that an outcome holds, in octets."""
     return octets_of(outcome.answer) + octets_of(outcome.authority) + octets_of(outcome.additional)
-
-
-class _Job:
-    """A question that is being resolved: its generator, what waits for it, and the one thing it waits for.
-
-    `requests` are the waiting client requests and `parents` the waiting jobs. `payer` is the request whose budget this
-    job and its sub-queries spend; None for a sub-query.
-    """
-
-    __slots__ = (
-        "child",
-        "finished",
-        "handle",
-        "key",
-        "mesh",
-        "need",
-        "parents",
-        "payer",
-        "requests",
-        "serial",
-        "slot",
-        "stale",
-        "steps",
-        "task",
-        "usage",
-        "waits_for",
-    )
-
-    def __init__(self, mesh: Mesh, key: Key, task: Task, steps: Steps[Outcome]) -> None:
-        self.mesh = mesh
-        self.key = key
-        self.task = task
-        self.steps = steps
-        self.usage: QueryUsage
-        self.requests: list[MeshRequest] = []
-        self.parents: list[_Job] = []
-        self.child: _Job | None = None
-        self.need: Need | None = None
-        self.handle: Handle | None = None
-        self.stale: Outcome | None = None
-        self.payer: MeshRequest | None = None
-        self.waits_for = NOTHING
-        self.finished = False
-        self.serial = 0
-        self.slot = 0
-
-    def on_reply(self, result: Reply | Failure) -> None:
-        """Called by the exchange with the result of an `Ask`."""
-        if self.finished or self.waits_for is not REPLY:
-            return
-        self.handle = None
-        mesh = self.mesh
-        mesh._update_time()
-        mesh._queue(self, result)
-        if isinstance(result, Reply):
-            task = self.task
-            task.account_octets(result.view.octets)
-            mesh._count(task.budget)  # at once, because many more replies may arrive before the job is resumed
-        mesh._drain()
-
-    def on_verified(self, results: list[bool] | Exception) -> None:
-        """Called with the results of a `Verify`, or with the exception of a check, which is a fault, no verdict."""
-        if self.finished or self.waits_for is not CHECKS:
-            return
-        mesh = self.mesh
-        mesh._update_time()
-        if isinstance(results, Exception):
-            mesh._fault(results, "checking signatures for", self.task.question)
-            mesh._queue(self, FAULT)
-        else:
-            mesh._queue(self, results)
-        mesh._drain()

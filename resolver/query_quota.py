@@ -81,11 +81,11 @@ class QueryQuota:
         limit = self.capacity if fast else -(-self.capacity * SLOTS_FOR_NEW_QUERIES // 100)
         return max(limit - self.held, 0)
 
-    def has_room(self, share: NetworkUsage) -> bool:
+    def has_free_slot(self, share: NetworkUsage) -> bool:
         """Whether a new query of `share` may start."""
         return self._fits(share, self.free(), SHARE_FOR_NEW_QUERIES)
 
-    def has_room_below(self, usage: QueryUsage, now: float) -> bool:
+    def has_free_sub_slot(self, usage: QueryUsage, now: float) -> bool:
         """Whether a query may have one more sub-query."""
         return self._fits(usage.share, self.free(fast=not past_jostle_time(usage, now)), SHARE_FOR_SUB_QUERIES)
 
@@ -143,7 +143,7 @@ class QueryQuota:
         """Another network whose client waits for this query and that may start one more; None without one."""
         for network in islice(networks, SCAN):
             share = self.share_of(network)
-            if share is not usage.share and share is not self.own and self.has_room(share):
+            if share is not usage.share and share is not self.own and self.has_free_slot(share):
                 return share
         return None
 

@@ -1,6 +1,6 @@
 """C interface of the engine: what transports use of their loop.
 
-`scratch` is the loop's receive buffer, whose content is valid until the next receive. `turn` is the number of the
+`scratch` is the loop's receive buffer, whose content is valid until the next receive. `iteration` is the number of the
 current iteration. `request_flush` schedules one call of a watcher's `on_flush`: during a ready callback or timer, for
 when that returns; during a descriptor event, for the end of the iteration.
 """
@@ -27,7 +27,7 @@ cdef class Engine:
     cdef uint8_t *scratch
     cdef ReceivePool receive_pool
     cdef object datagram_arena
-    cdef uint64_t turn
+    cdef uint64_t iteration
     cdef uint64_t gc_tracked_timers         # timers whose `order` is below this are tracked by the garbage collector
     cdef int64_t last_poll
     cdef int64_t gil_yield_at   # when the GIL is next offered to another loop's thread, if there is one

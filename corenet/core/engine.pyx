@@ -440,7 +440,7 @@ cdef class Engine:
             now = self.clock()
             self.gil_yield_at = now + self.gil_hold_ns
         self.last_callback = None
-        self.turn += 1
+        self.iteration += 1
         self.inbox.drain(&self.ready)
         # `flush_after_iteration` holds watchers that asked for a flush during the last flushes: do not sleep then.
         if self.ready.count or self.due.count or self.flush_after_iteration.count:
@@ -1070,7 +1070,7 @@ cdef class Engine:
         if self.run_began:
             ran += c.clock_ns(c.CLOCK_MONOTONIC) - self.run_began
         return {
-            "iterations": self.turn,
+            "iterations": self.iteration,
             "polls": self.poller.waits,
             "poll_seconds": self.slept_ns / 1e9,
             "run_seconds": (ran - self.slept_ns) / 1e9,

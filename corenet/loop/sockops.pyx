@@ -166,7 +166,11 @@ cdef class SocketEngine(Engine):
 
 @cython.binding(True)
 async def sock_recv(SocketEngine self not None, sock: socket.socket, nbytes: object) -> bytes:
-    """Receive up to `nbytes` bytes; empty at end of file."""
+    """Receive up to `nbytes` bytes; empty at end of file.
+
+    Raises:
+        MemoryError: received bytes may be lost, so the stream cannot be used any more.
+    """
     cdef int fd
     cdef ssize_t got
     cdef Py_ssize_t size = nbytes

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast, runti
 
 from corenet.limits import SERVE_ASSUME_READY, SERVE_CANCEL_TIMEOUT
 from corenet.loop import Loop, new_event_loop
+from corenet.serving.processes import receive
 from corenet.transports.options import SocketOptions
 
 if TYPE_CHECKING:
@@ -31,10 +32,8 @@ __all__ = [
     "Service",
     "ServiceConfig",
     "Worker",
-    "describe_exit",
     "kind_of",
     "load",
-    "receive",
     "run_worker",
 ]
 
@@ -267,29 +266,6 @@ def run_worker(plan: ServiceConfig, number: int, sockets: list[socket.socket], c
         logger.exception("worker %d: %s", number, "failed" if started else "cannot start")
         return STATUS_FAILED if started else STATUS_NO_START
     return 0
-
-
-def receive(channel: socket.socket) -> bytes | None:
-    """Return one byte that the other side has sent, b"" when it has ended, None when nothing has arrived.
-
-    What it has sent before its end comes first. The end is an error when it has not read what was sent to it.
-    """
-    try:
-        return channel.recv(1, socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return None
-    except ConnectionResetError:
-        return b""
-
-
-def describe_exit(status: int) -> str:
-    """Describe how a process has ended, from ``os.waitstatus_to_exitcode``. Not every signal has a name in Python."""
-    if status >= 0:
-        return f"status {status}"
-    try:
-        return f"signal {signal.Signals(-status).name}"
-    except ValueError:
-        return f"signal {-status}"
 
 
 def on_supervisor(loop: asyncio.AbstractEventLoop, channel: socket.socket, worker: Worker) -> None:

@@ -326,7 +326,7 @@ cdef class TlsReceiver(NativeProtocol):
             # Do not drain: the reader may be waiting for `resume_writing`, which will not come.
             if error is None:
                 error = ConnectionAbortedError("the connection ended before everything received was read")
-        if self.last_delivery_iteration == self.loop.turn and self.state != CLOSED:
+        if self.last_delivery_iteration == self.loop.iteration and self.state != CLOSED:
             # This loop iteration's delivery has woken a reader, which runs in the next one. The end comes after that.
             self.insert_tls(connections)
             self.finish_draining(error)
@@ -559,7 +559,7 @@ cdef class TlsReceiver(NativeProtocol):
         """Deliver all plaintext as one bytes object. No user code runs while `data` is in use."""
         cdef object plaintext = self.engine.decrypt(data, length)
         if plaintext is not None:
-            self.last_delivery_iteration = self.loop.turn
+            self.last_delivery_iteration = self.loop.iteration
             call_method1(self.protocol, "data_received", plaintext)
         return 0
 
@@ -595,7 +595,7 @@ cdef class TlsReceiver(NativeProtocol):
                     # `__release_buffer__` of the target has closed the transport.
                     return 0
                 if filled:
-                    self.last_delivery_iteration = self.loop.turn
+                    self.last_delivery_iteration = self.loop.iteration
                     call_method1(protocol, "buffer_updated", filled)
             if rest is None or at == PyBytes_GET_SIZE(rest) or self.engine.ended or self.engine.failure is not None:
                 break

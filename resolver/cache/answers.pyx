@@ -14,7 +14,7 @@ from libc.string cimport memcpy, memset
 
 from resolver.cache.arena cimport atomic_add64, atomic_get32
 from resolver.cache.lookup cimport (
-    CLAIMED, KIND_ANSWER, Hit, read_is_consistent, read_turns, remaining, table_claim_prefetch, table_find, table_hash,
+    CLAIMED, KIND_ANSWER, Hit, read_is_consistent, read_attempts, remaining, table_claim_prefetch, table_find, table_hash,
     table_prefetch, table_touch,
 )
 from resolver.cache.table cimport Table
@@ -91,13 +91,13 @@ cdef int answers_render_key(const AnswerContext *context, AnswerKey *key, const 
     cdef uint32_t age
     cdef size_t limit = client_limit if client_limit < cap else cap
     cdef uint16_t flags
-    cdef int _turn
+    cdef int _attempt
     cdef bint fits, with_options
     question = <uint32_t>q.qname_len + QUESTION_TAIL
     opt = OPT_SIZE if q.has_edns else 0
     if (q.has_edns and q.edns_version != 0) or limit < HEADER_SIZE + question + opt:
         return ANSWER_PYTHON
-    for _turn in range(read_turns):
+    for _attempt in range(read_attempts):
         if not table_find(table, key.hash, KIND_ANSWER, key.data, key.size, &f):
             break
         left = remaining(now_seconds, f.created, f.ttl)

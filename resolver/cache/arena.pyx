@@ -81,18 +81,18 @@ cdef int lock_make(CacheLock *lock) noexcept nogil:
 
 cdef int lock_take(CacheLock *lock) noexcept nogil:
     """Take a lock. Returns LOCK_CLEAN, LOCK_INHERITED (repair first), or LOCK_BUSY after a bounded wait."""
-    cdef uint32_t turn
+    cdef uint32_t attempt
     cdef int rc
-    for turn in range(SPINS + YIELDS + NAPS):
+    for attempt in range(SPINS + YIELDS + NAPS):
         rc = mutex_try(lock)
         if rc == 0:
             return LOCK_CLEAN
         if rc == EOWNERDEAD:
             # If this process dies before the release, the mutex is marked again.
             return LOCK_INHERITED if mutex_make_consistent(lock) == 0 else LOCK_BUSY
-        if turn < SPINS:
+        if attempt < SPINS:
             cpu_relax()
-        elif turn < SPINS + YIELDS:
+        elif attempt < SPINS + YIELDS:
             sched_yield()
         else:
             short_sleep()

@@ -200,4 +200,4 @@ cdef int table_find(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, 
                     Hit *f) noexcept nogil
 cdef void table_touch(Hit *f) noexcept nogil
 cdef bint table_claim_prefetch(uint64_t *slot, uint64_t value) noexcept nogil
-cdef int read_turns
+cdef int read_attempts

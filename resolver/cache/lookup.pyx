@@ -14,7 +14,7 @@ from resolver.cache.arena cimport atomic_swap64, prefetch_line
 from resolver import limits
 
 clock_slack = limits.CACHE_CLOCK_SLACK
-read_turns = limits.TABLE_READ_TURNS
+read_attempts = limits.TABLE_READ_ATTEMPTS
 
 
 cdef void table_prefetch(const TableView *t, uint64_t h) noexcept nogil:
@@ -97,11 +97,11 @@ cdef int table_find(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, 
     cdef Bucket *b
     cdef uint32_t sequence
     cdef uint16_t displaced
-    cdef int _turn, side
+    cdef int _attempt, side
     cdef bint torn
     if atomic_get32(&t.head.flushing) and is_flushed(t, key, key_size):
         return 0
-    for _turn in range(read_turns):
+    for _attempt in range(read_attempts):
         state = atomic_get64(&t.head.state)
         group = group_at(t, group_number(state, h))
         torn = False
@@ -138,8 +138,8 @@ cdef void table_touch(Hit *f) noexcept nogil:
 
 cdef bint table_claim_prefetch(uint64_t *slot, uint64_t value) noexcept nogil:
     """Claim the entry in `slot`, which had `value`, for a prefetch: true for one caller of all processes."""
-    cdef int _turn
-    for _turn in range(2):                              # the reader itself may have marked the entry as used since
+    cdef int _attempt
+    for _attempt in range(2):                              # the reader itself may have marked the entry as used since
         if value & CLAIMED:
             return False
         if atomic_swap64(slot, value, value | CLAIMED):

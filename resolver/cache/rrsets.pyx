@@ -16,7 +16,7 @@ from libc.string cimport memcpy
 
 from resolver.cache.arena cimport atomic_add64
 from resolver.cache.lookup cimport (
-    KIND_FAILURE, KIND_NEGATIVE, KIND_RRSET, Hit, read_is_consistent, read_turns, remaining, table_find, table_hash,
+    KIND_FAILURE, KIND_NEGATIVE, KIND_RRSET, Hit, read_is_consistent, read_attempts, remaining, table_find, table_hash,
     table_touch,
 )
 from resolver.cache.table cimport Table
@@ -221,9 +221,9 @@ cdef class RRsetCache:
         cdef Hit f
         cdef int64_t left
         cdef bytes packed, sigs
-        cdef int count, sig_count, _turn
+        cdef int count, sig_count, _attempt
         cdef uint64_t h = table_hash(&self.table.view, KIND_RRSET, key, size)
-        for _turn in range(read_turns):
+        for _attempt in range(read_attempts):
             if not table_find(&self.table.view, h, KIND_RRSET, key, size, &f):
                 break
             left = remaining(now, f.created, f.ttl)
@@ -430,9 +430,9 @@ cdef class RRsetCache:
                           int64_t *left):
         """The value of an entry that is fresh or expired less than `stale` seconds ago, or None. Fills `f`, `left`."""
         cdef bytes value
-        cdef int _turn
+        cdef int _attempt
         cdef uint64_t h = table_hash(&self.table.view, kind, key, size)
-        for _turn in range(read_turns):
+        for _attempt in range(read_attempts):
             if not table_find(&self.table.view, h, kind, key, size, f):
                 return None
             left[0] = remaining(now, f.created, f.ttl)

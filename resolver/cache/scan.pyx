@@ -95,7 +95,7 @@ cdef int64_t table_sweep(TableView *t, uint32_t kinds, const uint8_t *name, uint
     wherever its record is moved meanwhile. So every entry that existed at the beginning is visited.
     """
     cdef int64_t gone = 0
-    cdef uint64_t state, _turn, place
+    cdef uint64_t state, _step, place
     cdef uint32_t size
     cdef Bucket *buckets
     cdef Bucket *b
@@ -103,7 +103,7 @@ cdef int64_t table_sweep(TableView *t, uint32_t kinds, const uint8_t *name, uint
     cdef const uint8_t *key
     cdef bint wanted
     cdef int i, j
-    for _turn in range(count):
+    for _step in range(count):
         state = atomic_get64(&t.head.state)
         if group[0] >= (1ULL << (state >> LEVEL_SHIFT)) + (state & SPLIT_MASK):
             group[0] = ~<uint64_t>0
@@ -148,12 +148,12 @@ cdef int64_t table_copy(TableView *t, uint32_t kinds, uint64_t *at, uint64_t end
     cdef Bucket *b = NULL
     cdef Record *r
     cdef DumpEntry head
-    cdef int _turn
+    cdef int _step
     if lock_arena(t) < 0:
         return PUT_BUSY
     if at[0] < t.arena.tail:
         at[0] = t.arena.tail
-    for _turn in range(RECORDS_PER_LOCK):
+    for _step in range(RECORDS_PER_LOCK):
         if at[0] >= end:
             break
         r = <Record *>(t.ring + at[0] % t.ring_size)

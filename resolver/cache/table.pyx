@@ -13,7 +13,7 @@ from libc.string cimport memcpy
 from resolver.cache.arena cimport ARENA_PAGE, Arena, CacheLock, atomic_add64, atomic_get32, atomic_get64, lock_make
 from resolver.cache.lookup cimport (
     GROUP_BUCKETS, KEY_LIMIT, KIND_ANSWER, KINDS, LEVEL_SHIFT, SPLIT_MASK, Bucket, Hit, TableHeader, TableView,
-    read_is_consistent, read_turns, remaining, table_find, table_hash, table_touch,
+    read_is_consistent, read_attempts, remaining, table_find, table_hash, table_touch,
 )
 from resolver.cache.scan cimport DumpEntry, table_begin_flush, table_copy, table_end_flush, table_sweep
 from resolver.cache.writers cimport (
@@ -126,12 +126,12 @@ cdef class Table:
         """
         cdef Hit f
         cdef bytes value
-        cdef int _turn
+        cdef int _attempt
         cdef const uint8_t *k = <const uint8_t *>PyBytes_AS_STRING(key)
         cdef uint32_t size = <uint32_t>PyBytes_GET_SIZE(key)
         cdef uint8_t c_kind = check_kind(kind)
         cdef uint64_t h = table_hash(&self.view, c_kind, k, size)
-        for _turn in range(read_turns):
+        for _attempt in range(read_attempts):
             if not table_find(&self.view, h, c_kind, k, size, &f):
                 break
             value = PyBytes_FromStringAndSize(<const char *>f.value, f.value_size)

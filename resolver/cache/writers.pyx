@@ -18,7 +18,7 @@ from resolver.cache.arena cimport (
 from resolver.cache.lookup cimport (
     BUCKET_SLOTS, CLAIMED, DISPLACED, FLUSHES, GROUP_BUCKETS, KEY_LIMIT, KIND_FILLER, KINDS, LEVEL_SHIFT, PLACE, RECORD_HEAD,
     REFERENCED, SPLIT_MASK, Bucket, Flush, Hit, Record, TableView, first_choice, group_at, group_number, hash_of, probe_bucket,
-    read_turns, record_at, remaining, second_choice, slot_tag, write_begin, write_end,
+    read_attempts, record_at, remaining, second_choice, slot_tag, write_begin, write_end,
 )
 
 from resolver import limits
@@ -211,15 +211,15 @@ cdef uint64_t *displace(TableView *t, Bucket *group, uint64_t h, Bucket **where)
 
     A reader that is between the two buckets may miss the moved entry once; it cannot find a wrong one.
     """
-    cdef int turn, i
+    cdef int probe, i
     cdef Bucket *b
     cdef Bucket *other
     cdef Bucket *first
     cdef uint64_t *slot
     cdef uint64_t moved, other_hash
-    for turn in range(2 * BUCKET_SLOTS):
-        b = group + (second_choice(h) if turn >= BUCKET_SLOTS else first_choice(h))
-        slot = &b.slots[turn % BUCKET_SLOTS]
+    for probe in range(2 * BUCKET_SLOTS):
+        b = group + (second_choice(h) if probe >= BUCKET_SLOTS else first_choice(h))
+        slot = &b.slots[probe % BUCKET_SLOTS]
         other_hash = hash_of(t, record_at(t, (slot[0] & PLACE) - 1))
         first = group + first_choice(other_hash)
         other = group + second_choice(other_hash) if b == first else first
@@ -247,7 +247,7 @@ cdef uint64_t *displace(TableView *t, Bucket *group, uint64_t h, Bucket **where)
 cdef uint64_t *free_slot(TableView *t, Bucket *group, uint64_t h, int64_t now, Bucket **where) noexcept nogil:
     """Return a free slot, in the second bucket when the first is nearly full; else that of an expired entry, else that
     of one not used recently."""
-    cdef int side, i, turn
+    cdef int side, i, probe
     cdef int free_slots[2]
     cdef uint64_t *free[2]
     cdef Bucket *b
@@ -275,8 +275,8 @@ cdef uint64_t *free_slot(TableView *t, Bucket *group, uint64_t h, int64_t now, B
     slot = displace(t, group, h, where)
     if slot is not NULL:
         return slot
-    for turn in range(2 * BUCKET_SLOTS):
-        b = group + (second_choice(h) if turn >= BUCKET_SLOTS else first_choice(h))
+    for probe in range(2 * BUCKET_SLOTS):
+        b = group + (second_choice(h) if probe >= BUCKET_SLOTS else first_choice(h))
         b.clock_hand = (b.clock_hand + 1) % BUCKET_SLOTS
         slot = &b.slots[b.clock_hand]
         r = record_at(t, (slot[0] & PLACE) - 1)
@@ -348,10 +348,10 @@ cdef void grow(TableView *t) noexcept nogil:
     cdef uint64_t state, level
     cdef int64_t total = 0
     cdef int64_t load
-    cdef int i, _turn
+    cdef int i, _attempt
     for i in range(KINDS):
         total += t.head.entries[i]
-    for _turn in range(4):
+    for _attempt in range(4):
         state = t.head.state
         level = state >> LEVEL_SHIFT
         load = total * 100 / (<int64_t>(1ULL << level) * GROUP_BUCKETS * BUCKET_SLOTS) - LOAD_LOW
@@ -426,8 +426,8 @@ cdef int evict_oldest(TableView *t, int64_t now, int *second_chances) noexcept n
 cdef int make_space(TableView *t, uint64_t size, int64_t now, uint64_t *place) noexcept nogil:
     """Evict old records until `size` contiguous bytes are free at the head."""
     cdef int second_chances = REPRIEVES
-    cdef uint64_t _turn, target, gap
-    for _turn in range(2 * t.ring_size / ARENA_UNIT):
+    cdef uint64_t _step, target, gap
+    for _step in range(2 * t.ring_size / ARENA_UNIT):
         target = t.arena.head % t.ring_size
         gap = t.ring_size - target if target + size > t.ring_size else 0
         if t.arena.head + gap + size - t.arena.tail <= t.ring_size:
@@ -578,8 +578,8 @@ cdef int table_drop(TableView *t, uint64_t h, uint8_t kind, const uint8_t *key, 
     cdef uint64_t group
     cdef uint64_t *slot
     cdef Bucket *b = NULL
-    cdef int _turn
-    for _turn in range(read_turns):
+    cdef int _attempt
+    for _attempt in range(read_attempts):
         group = group_number(atomic_get64(&t.head.state), h)
         if lock_group(t, group) < 0:
             return PUT_BUSY

@@ -168,9 +168,9 @@ class AnchorUpdater:
         rrset = _keys_of(outcome, point.zone)
         if rrset is not None and outcome.failure is None:
             probe = prepare_probe(point, rrset, self._now())
-            results = self._verify(probe.jobs, partial(self._judged, point, probe))
+            results = self._verify(probe.jobs, partial(self._on_verified, point, probe))
             if results is not None:  # few checks are done at once, without a callback
-                self._judged(point, probe, results)
+                self._on_verified(point, probe, results)
             return
         question = Question(point.zone, c.DNSKEY)
         if validated and not _cancelled(outcome) and self._ask(question, True, partial(self._seen, point, False)):
@@ -186,7 +186,7 @@ class AnchorUpdater:
         point.failed(why, now)
         return []
 
-    def _judged(self, point: TrustPoint, probe: Probe, results: Sequence[bool] | Exception) -> None:
+    def _on_verified(self, point: TrustPoint, probe: Probe, results: Sequence[bool] | Exception) -> None:
         if isinstance(results, Exception):
             why = f"a signature could not be checked: {results!r}"
             self._conclude(point, partial(self._fail, point, why))

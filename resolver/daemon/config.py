@@ -1,10 +1,9 @@
-"""From a TOML file to `resolver.settings.Settings`, and back to TOML with comments.
+"""From a TOML file to `resolver.settings.Settings`. `config_writer` writes the file, `config_lines` finds lines.
 
 Nothing in the file is ignored. An unknown key, a wrong type or a value out of range is an error that names the file,
-the line and the path of the key; all errors of a file are reported at once. tomllib keeps no line numbers, so a small
-scanner finds them afterwards in text that tomllib has accepted. The classes in `settings` are the schema: keys are
-field names with dashes. msgspec (error texts for values), difflib and the scanner are used only when the file has an
-error.
+the line and the path of the key; all errors of a file are reported at once. The classes in `settings` are the schema:
+keys are field names with dashes. msgspec (error texts for values), difflib and the scanner of `config_lines` are used
+only when the file has an error.
 """
 
 import os
@@ -18,7 +17,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from resolver import hints, limits
-from resolver.options import check_path, describe
+from resolver.daemon.config_lines import KeyPath, LineMap, find_lines
+from resolver.options import check_path
 from resolver.settings import HostEntry, RootServer, Settings
 
 if TYPE_CHECKING:
@@ -28,22 +28,15 @@ __all__ = [
     "ConfigError",
     "Problem",
     "add_location",
-    "find_lines",
     "load",
     "parse",
     "parse_duration",
     "parse_size",
-    "render",
 ]
-
-KeyPath = tuple[str | int, ...]
 
 FILE_KEYS: dict[KeyPath, str] = {
     ("root-hints-file",): "File of root servers in zone file format (named.root), instead of root-hints.",
-    (
-        "dnssec",
-        "trust-anchors-file",
-    ): "File of DS or DNSKEY records in zone file format, instead of trust-anchors.",
+    ("dnssec", "trust-anchors-file"): "File of DS or DNSKEY records in zone file format, instead of trust-anchors.",
 }
 """Keys that name a file whose content becomes the value of another setting."""
 
@@ -176,7 +169,7 @@ class _Reader:
         self.problems: list[Problem] = []
 
     @cached_property
-    def lines(self) -> "LineMap":
+    def lines(self) -> LineMap:
         """The lines of keys and list elements."""
         return find_lines(self.text)
 
@@ -365,35 +358,13 @@ def _suggest(key: str, known: Iterable[str]) -> str:
     return f'; did you mean "{close[0]}"?' if close else f"; known here: {', '.join(sorted(known))}"
 
 
-SIZES = types.MappingProxyType(
-    {
-        "": 1,
-        "b": 1,
-        "kb": 1000,
-        "mb": 10**6,
-        "gb": 10**9,
-        "kib": 1 << 10,
-        "mib": 1 << 20,
-        "gib": 1 << 30,
-        "tib": 1 << 40,
-        "k": 1 << 10,
-        "m": 1 << 20,
-        "g": 1 << 30,
-    }
-)
-DURATIONS = types.MappingProxyType(
-    {
-        "": 1.0,
-        "ms": 0.001,
-        "s": 1.0,
-        "sec": 1.0,
-        "m": 60.0,
-        "min": 60.0,
-        "h": 3600.0,
-        "d": 86400.0,
-        "w": 604800.0,
-    }
-)
+SIZES = types.MappingProxyType({
+    "": 1, "b": 1, "kb": 1000, "mb": 10**6, "gb": 10**9, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40,
+    "k": 1 << 10, "m": 1 << 20, "g": 1 << 30,
+})
+DURATIONS = types.MappingProxyType({
+    "": 1.0, "ms": 0.001, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0,
+})
 
 
 def parse_size(text: str) -> int:
@@ -430,223 +401,3 @@ def _measure(text: str, units: Mapping[str, float], wanted: str) -> float:
         total += float(part[1]) * units[part[2].lower()]
         position = part.end()
     return total
-
-
-# --- lines of keys ------------------------------------------------------------------------------------------------
-
-
-class LineMap(dict[KeyPath, int]):
-    """Line of each key and list element by path; `texts` has the text of each scalar."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.texts: dict[KeyPath, str] = {}
-
-
-_STRING = re.compile(
-    r'"""(?:[^\\]|\\.)*?"{3,5}(?!")|\'\'\'.*?\'{3,5}(?!\')|"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\'', re.DOTALL
-)
-_SPACE = re.compile(r"(?:\s|#[^\n]*)*")
-_BLANK = re.compile(r"[ \t]*")
-_BARE = re.compile(r"[A-Za-z0-9_-]+")
-_SCALAR = re.compile(r"[^,\]\}#\n]*")
-
-
-class _Scanner:
-    """Scans TOML text that tomllib has accepted and notes the line of each key."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.position = 0
-        self.lines = LineMap()
-        self.arrays: dict[KeyPath, int] = {}
-
-    def line(self) -> int:
-        return self.text.count("\n", 0, self.position) + 1
-
-    def skip(self, pattern: re.Pattern[str]) -> str:
-        found = pattern.match(self.text, self.position)
-        if found is None:
-            return ""
-        self.position = found.end()
-        return found[0]
-
-    def at(self, text: str) -> bool:
-        return self.text.startswith(text, self.position)
-
-    def key(self) -> KeyPath:
-        """Read a bare, quoted or dotted key."""
-        parts: list[str] = []
-        while True:
-            self.skip(_BLANK)
-            quoted = self.skip(_STRING)
-            part = _unquoted(quoted) if quoted else self.skip(_BARE)
-            parts.append(part)
-            self.skip(_BLANK)
-            if not self.at("."):
-                return tuple(parts)
-            self.position += 1
-
-    def resolve(self, key: KeyPath) -> KeyPath:
-        """The path of a header, with the index of the current element after each array of tables."""
-        path: KeyPath = ()
-        for part in key:
-            path = (*path, part)
-            if path in self.arrays:
-                path = (*path, self.arrays[path])
-        return path
-
-    def run(self) -> LineMap:
-        base: KeyPath = ()
-        while True:
-            self.skip(_SPACE)
-            if self.position >= len(self.text):
-                return self.lines
-            before, line = self.position, self.line()
-            if self.at("[["):
-                self.position += 2
-                key = self.key()
-                outer = (*self.resolve(key[:-1]), key[-1])
-                self.arrays[outer] = self.arrays.get(outer, -1) + 1
-                base = (*outer, self.arrays[outer])
-                self.lines.setdefault(outer, line)
-                self.lines[base] = line
-                self.position += 2
-            elif self.at("["):
-                self.position += 1
-                base = self.resolve(self.key())
-                self.lines.setdefault(base, line)
-                self.position += 1
-            else:
-                self.pair(base)
-            if self.position <= before:
-                raise ValueError(f"line {line}: no key where one was expected")
-
-    def pair(self, base: KeyPath) -> None:
-        line = self.line()
-        path: KeyPath = base
-        for part in self.key():
-            path = (*path, part)
-            self.lines.setdefault(path, line)
-        self.skip(_BLANK)
-        self.position += 1  # the equals sign
-        self.value(path)
-
-    def value(self, path: KeyPath) -> None:
-        """Skip a value and note the text of a scalar."""
-        self.skip(_SPACE)
-        if self.at("["):
-            self.position += 1
-            index = 0
-            while True:
-                self.skip(_SPACE)
-                if self.at("]") or self.position >= len(self.text):
-                    self.position += 1
-                    return
-                element = (*path, index)
-                self.lines[element] = self.line()
-                self.value(element)
-                index += 1
-                self.skip(_SPACE)
-                if self.at(","):
-                    self.position += 1
-        if self.at("{"):
-            self.position += 1
-            while True:
-                self.skip(_SPACE)
-                if self.at("}") or self.position >= len(self.text):
-                    self.position += 1
-                    return
-                self.pair(path)
-                self.skip(_SPACE)
-                if self.at(","):
-                    self.position += 1
-        quoted = self.skip(_STRING)
-        self.lines.texts[path] = _unquoted(quoted) if quoted else self.skip(_SCALAR).strip()
-
-
-def _unquoted(text: str) -> str:
-    value: str = tomllib.loads(f"x = {text}")["x"]
-    return value
-
-
-def find_lines(text: str) -> LineMap:
-    """Find the line of every key, table and list element in TOML text that tomllib accepts."""
-    return _Scanner(text.replace("\r\n", "\n")).run()
-
-
-# --- writing ------------------------------------------------------------------------------------------------------
-
-
-def render(settings: Settings) -> str:
-    """Write `settings` as a TOML file with description and default above each key."""
-    top: list[str] = ["# Configuration of resolverd. Every key is shown with its current value.", ""]
-    for where, sentence in FILE_KEYS.items():
-        if len(where) == 1:
-            top += [*_comment(sentence), f'# {where[0]} = ""', ""]
-    section = ""
-    body: list[str] = []
-    tail: list[str] = []
-    for path, value, default, doc, kind in describe(settings):
-        group, _, name = path.rpartition(".")
-        key = name.replace("_", "-")
-        if not group:
-            tail += ["", *_comment(doc), *_tables(key, value)]
-            continue
-        if group != section:
-            section = group
-            body += [f"[{group}]", ""]
-            for extra, sentence in FILE_KEYS.items():
-                if extra[0] == group and len(extra) > 1:
-                    body += [*_comment(sentence), f'# {extra[1]} = ""', ""]
-        note = f"Default: {_literal(default, kind)}" if value != default and len(_literal(default, kind)) < 100 else ""
-        body += [*_comment(doc), *_comment(note), f"{key} = {_literal(value, kind)}", ""]
-    return "\n".join([*top, *body, *tail]).rstrip() + "\n"
-
-
-def _comment(text: str) -> list[str]:
-    words, lines, line = text.split(), [], "#"
-    for word in words:
-        if len(line) + 1 + len(word) > 100:
-            lines.append(line)
-            line = "#"
-        line += f" {word}"
-    return [*lines, line] if words else []
-
-
-def _literal(value: Any, kind: str = "") -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return _quoted(value)
-    if isinstance(value, int) and kind == "bytes" and value >= 1 << 20 and value % (1 << 20) == 0:
-        return f'"{value >> 20} MiB"'
-    if isinstance(value, tuple) and value and isinstance(value[0], HostEntry):
-        return "{ " + ", ".join(f"{_quoted(name)} = {_literal(tuple(held))}" for name, held in value) + " }"
-    if isinstance(value, tuple):
-        inner = [_literal(one) for one in value]
-        if sum(map(len, inner)) < 90:
-            return f"[{', '.join(inner)}]"
-        return "[\n" + "".join(f"    {one},\n" for one in inner) + "]"
-    if isinstance(value, float):
-        if value.is_integer() and abs(value) < 1e15:
-            return f"{value:.0f}"
-        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
-    return str(value)
-
-
-def _quoted(text: str) -> str:
-    escaped = "".join(
-        f"\\{char}" if char in '"\\' else char if char.isprintable() else f"\\U{ord(char):08x}" for char in text
-    )
-    return f'"{escaped}"'
-
-
-def _tables(key: str, entries: Any) -> list[str]:
-    lines: list[str] = []
-    for entry in entries:
-        pairs = (
-            entry._asdict() if hasattr(entry, "_asdict") else {f.name: getattr(entry, f.name) for f in fields(entry)}
-        )
-        lines += [f"[[{key}]]", *(f"{name.replace('_', '-')} = {_literal(value)}" for name, value in pairs.items())]
-    return lines or [f"# [[{key}]]"]

@@ -11,8 +11,6 @@ Nothing here changes what is running; `worker` does the switch.
 
 import asyncio
 import logging
-import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
     from resolver.daemon.worker_ipc import WorkerChannels
 
 __all__ = [
-    "RELOAD_DONE",
     "RefusedError",
     "abort_workers",
     "commit_workers",
@@ -41,11 +38,6 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
-
-#: Signal by which the first worker makes the supervisor read the result of a reload. The kernel delivers pending
-#: signals by number, this one before SIGCHLD. So the supervisor knows of a switch before it restarts a worker that died
-#: later.
-RELOAD_DONE = signal.SIGUSR2
 
 
 class RefusedError(Exception):
@@ -151,20 +143,13 @@ async def commit_workers(links: "WorkerChannels") -> str:
     return "; ".join(missing)
 
 
-def report_to_supervisor(supervisor: int, links: "WorkerChannels", number: int, settings: Settings | None) -> None:
-    """Send the result of reload `number` to the process `supervisor`: the new settings, or None.
-
-    Nothing is sent when the supervisor has exited, because the parent is another process then.
-    """
-    if os.getppid() != supervisor:
-        return
+def report_to_supervisor(links: "WorkerChannels", number: int, settings: Settings | None) -> None:
+    """Send the result of reload `number` to the supervisor: the new settings, or None."""
     try:
         links.reloads.report(number, settings)
     except (OSError, MemoryError) as error:
         logger.error("reload: cannot report the result to the supervisor: %s; restarted workers get the old settings",
                      describe_error(error))
-        return
-    os.kill(supervisor, RELOAD_DONE)
 
 
 async def abort_workers(links: "WorkerChannels") -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from resolver import limits
+from resolver.log_limit import LineLimit
 from resolver.settings import LogSettings
 
 __all__ = ["DuplicateFilter", "KeyValueFormatter", "MemorySafeHandler", "MemorySafeRecord", "set_up", "write_oom_line"]
@@ -87,33 +88,25 @@ class MemorySafeRecord(logging.LogRecord):
 
 
 class DuplicateFilter(logging.Filter):
-    """Passes equal warnings once per interval and adds the number of suppressed ones to the next.
+    """Passes each different warning once per interval; the next line has the number of those left out.
 
     Lines of `resolver.daemon` about start and reload are exempt, because the operator waits for each of them.
     """
 
     def __init__(self, interval: float, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
-        self._interval = interval
+        self._limit = LineLimit(interval, limits.LOG_MEMORY)
         self._clock = clock
-        self._said: dict[tuple[str, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether `record` is logged."""
-        if record.levelno < logging.WARNING or record.name.startswith("resolver.daemon") or not self._interval:
+        if record.levelno < logging.WARNING or record.name.startswith("resolver.daemon"):
             return True
-        now = self._clock()
-        key = (record.name, record.getMessage())
-        until, left_out = self._said.get(key, (float("-inf"), 0))
-        if now < until:
-            self._said[key] = (until, left_out + 1)
-            return False
-        if len(self._said) >= limits.LOG_MEMORY:
-            self._said.clear()
-        self._said[key] = (now + self._interval, 0)
+        text = record.getMessage()
+        left_out = self._limit.admit((record.name, text), self._clock())
         if left_out:
-            record.msg, record.args = f"{key[1]} (repeated {left_out} times since the last line)", ()
-        return True
+            record.msg, record.args = f"{text} ({left_out} other warnings were left out before)", ()
+        return left_out is not None
 
 
 class MemorySafeHandler(logging.StreamHandler[TextIO]):

@@ -127,9 +127,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             _print_problems(arguments.config, error)
             return EXIT_CONFIG
     if arguments.print_config:
-        from resolver.daemon import config
+        from resolver.daemon import config_writer
 
-        return _show(config.render(settings))
+        return _show(config_writer.render(settings))
     if arguments.print_discovery:
         from resolver.policy import describe, designations
 

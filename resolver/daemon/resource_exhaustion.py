@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from resolver import limits
 from resolver.daemon import log
+from resolver.log_limit import LimitedWarning
 from resolver.net import reserve
-from resolver.net.log_limit import LimitedWarning
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs

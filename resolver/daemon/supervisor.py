@@ -1,36 +1,31 @@
-"""The supervisor of several workers: forks and restarts them and forwards signals. It serves no clients.
+"""The supervisor of several workers: shared cache and sockets, reloads, signals. It serves no clients.
 
 The cache is mapped before the fork, so all workers share it. The sockets are opened before the fork, one set for each
-worker, and stay open here, so queries in the queue of a dead worker are not lost. The supervisor has no event loop: it
-waits for signals with a timeout until the next restart. Each worker holds the read end of a pipe whose write end only
-the supervisor has, and exits when that end closes.
-
-A worker is running or waiting for its restart (`Restarts`). Deaths are counted for each worker separately, so an event
-that kills all at once, such as lack of memory, counts once for each. The delay grows with repeated deaths up to a
-maximum. Restarts never stop, because no other program can use the port as long as the sockets are open.
+worker, and stay open here, so queries in the queue of a dead worker are not lost. `corenet.serving.processes` forks,
+restarts and stops the workers. Restarts never stop, because no other program can use the port as long as the sockets
+are open. The first worker leads reloads and reports their results, with which later workers are started.
 """
 
 import gc
 import logging
 import os
+import select
 import signal
-import sys
-import time
+import socket
 from collections.abc import Callable
 
+from corenet.serving.processes import Processes, WorkerSlot
 from resolver import limits
 from resolver.api import make_store
 from resolver.daemon import cache_file, config_reload, worker
-from resolver.daemon.sockets import Endpoint
+from resolver.daemon.sockets import Endpoint, close_all
 from resolver.settings import Settings, replace
 
-__all__ = ["Restarts", "run"]
+__all__ = ["run"]
 
 logger = logging.getLogger(__name__)
 
-SIGNALS = frozenset(
-    {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD, config_reload.RELOAD_DONE}
-)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
 def run(
@@ -44,159 +39,87 @@ def run(
     return _Supervisor(settings, shares, reload, options).run()
 
 
-class Restarts:
-    """Schedule of restarts. `now` is in seconds of any monotonic clock."""
-
-    def __init__(self) -> None:
-        self._started: dict[int, float] = {}
-        self._short_lives: dict[int, int] = {}
-        self._due: dict[int, float] = {}
-
-    def started(self, number: int, now: float) -> None:
-        """Worker `number` was started."""
-        self._started[number] = now
-        self._due.pop(number, None)
-
-    def exited(self, number: int, now: float) -> float:
-        """Worker `number` has exited or could not be started; return the seconds until its restart."""
-        lived = now - self._started.pop(number, now)
-        short = 0 if lived >= limits.WORKER_RESTART_WINDOW else self._short_lives.get(number, 0)
-        self._short_lives[number] = short + 1
-        delay: float = min(limits.WORKER_RESTART_DELAY << min(short, 32), limits.WORKER_RESTART_LONGEST)
-        self._due[number] = now + delay / 1000
-        return delay / 1000
-
-    def due(self, now: float) -> list[int]:
-        """The workers that are due for a restart."""
-        return [number for number, when in self._due.items() if when <= now]
-
-    def rest(self, now: float) -> float | None:
-        """Seconds until the next restart; None when all workers run."""
-        return max(min(self._due.values()) - now, 0.0) if self._due else None
-
-
-def signal_name(number: int) -> str:
-    """The name of a signal; a worker may have died of one for which Python has none."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return str(number)
-
-
-class _Supervisor:
+class _Supervisor(Processes):
     def __init__(
         self, settings: Settings, shares: list[list[Endpoint]], reload: Callable[[], Settings], options: worker.Options
     ) -> None:
+        super().__init__(len(shares), SIGNALS, 0, limits.STOP_GRACE / 1000, logger)
         self.settings = settings
         self.shares = shares
         self.reload = reload
         self.options = options
         self.store = make_store(settings, shared=True)
         cache_file.load_at_start(self.store, settings)
-        self.children: dict[int, int] = {}
-        self.restarts = Restarts()
-        self.parent_pipe = os.pipe()
         assert options.management is not None and options.management.links is not None
         self.reloads = options.management.links.reloads
-        self.asked = 0
+        self.poll.register(self.reloads, select.POLLIN)
+        #: numbers of the last reload that was requested, and of the last one whose result was received.
+        self.requested = 0
         self.answered = 0
+        self.all_up = False
 
     def run(self) -> int:
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        gc.collect()
-        gc.freeze()  # the children share these pages as long as nobody writes to them
         gc.enable()
         try:
-            for number in range(len(self.shares)):
-                self.start(number)
-            return self.watch()
+            return super().run()
         finally:
-            self.stop()
             cache_file.save_at_stop(self.store, self.settings)
-            os.close(self.parent_pipe[0])
-            os.close(self.parent_pipe[1])
-            while signal.sigtimedwait((config_reload.RELOAD_DONE,), 0) is not None:
-                pass  # a pending signal would kill this process when it is unblocked
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def start(self, number: int) -> None:
-        """Fork worker `number`."""
-        sys.stdout.flush()
-        sys.stderr.flush()
-        pid = os.fork()
-        if pid:
-            self.children[pid] = number
-            self.restarts.started(number, time.monotonic())
-            return
-        status = 1
-        try:
-            status = self.worker_main(number)
-        except BaseException:
-            # The parent sees only the exit status, so the traceback is logged here.
-            logger.critical("worker %d: exiting after an unexpected exception; this is a bug", number, exc_info=True)
-        finally:
-            sys.stderr.flush()
-            os._exit(status)  # the child must not run the cleanup of the parent
-
-    def worker_main(self, number: int) -> int:
+    def work(self, number: int, channel: socket.socket) -> int:
         """Run worker `number` in the child process, with only its own sockets open."""
-        os.close(self.parent_pipe[1])
-        for other, share in enumerate(self.shares):
-            if other != number:
-                for endpoint in share:
-                    endpoint.close()
-        # The worker unblocks SIGHUP and SIGUSR1 when it has handlers.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS - {signal.SIGHUP, signal.SIGUSR1})
+        close_all([share for other, share in enumerate(self.shares) if other != number])
+        options = replace(self.options, number=number, show_example=self.options.show_example and not number)
         try:
             return worker.run(
-                self.settings,
-                self.shares[number],
-                reload=self.reload,
-                store=self.store,
-                parent_pipe=self.parent_pipe[0],
-                options=replace(
-                    self.options, number=number, show_example=self.options.show_example and not number
-                ),
+                self.settings, self.shares[number], reload=self.reload, store=self.store, channel=channel,
+                options=options,
             )
         except OSError as error:
             logger.error("worker %d: %s", number, error.strerror or error)
             return 1
 
-    def watch(self) -> int:
-        """Handle signals until one stops the service."""
-        while True:
-            rest = self.restarts.rest(time.monotonic())
-            info = signal.sigwaitinfo(SIGNALS) if rest is None else signal.sigtimedwait(SIGNALS, rest)
-            if info is None:
-                self.restart()
-                continue
-            caught = info.si_signo
-            if caught in (signal.SIGTERM, signal.SIGINT):
-                logger.info("stopping on %s", signal.Signals(caught).name)
-                return 0
-            if caught == signal.SIGHUP:
-                self.asked += 1
-                self.request_reload()
-            elif caught == config_reload.RELOAD_DONE:
-                self.on_reload_done()
-            elif caught == signal.SIGUSR1:
-                for pid in self.children:
-                    os.kill(pid, signal.SIGUSR1)
-            else:
-                self.reap_children()
+    def start(self, slot: WorkerSlot) -> None:
+        """Fork a worker, with the settings that are in force now."""
+        self.take_results()
+        super().start(slot)
+        if self.requested != self.answered and not slot.number:
+            self.request_reload()  # the previous first worker died before it reported a result
+        self.all_up = self.all_up or all(slot.children for slot in self.slots)
+
+    def on_start_failed(self, slot: WorkerSlot, error: OSError) -> None:
+        """Raise the error at the start of the daemon; later, try again."""
+        if not self.all_up:
+            raise error
+        super().on_start_failed(slot, error)
+
+    def on_signal(self, number: signal.Signals) -> None:
+        """SIGHUP reloads, SIGUSR1 makes each worker log its counters, others stop the service."""
+        if number == signal.SIGHUP:
+            self.requested += 1
+            self.request_reload()
+        elif number == signal.SIGUSR1:
+            for child in self.children():
+                os.kill(child.pid, signal.SIGUSR1)
+        elif self.status is None:
+            logger.info("stopping on %s", number.name)
+            self.finish(0)
+
+    def on_readable(self, ready: set[int]) -> None:
+        """The first worker may have reported the result of a reload."""
+        if self.reloads.fileno() in ready:
+            self.take_results()
 
     def request_reload(self) -> None:
         """Make the first worker lead a reload of all workers. It logs errors once for all."""
-        for pid, number in self.children.items():
-            if not number:
-                try:
-                    self.reloads.request(self.asked)
-                except OSError as error:
-                    # The worker does not run and the socket is full. The requests in it are sufficient.
-                    logger.warning("reload: the first worker does not accept requests: %s", error.strerror)
-                os.kill(pid, signal.SIGHUP)
+        for child in self.slots[0].active():
+            try:
+                self.reloads.request(self.requested)
+            except OSError as error:
+                # The worker does not run and the socket is full. The requests in it are sufficient.
+                logger.warning("reload: the first worker does not accept requests: %s", error.strerror)
+            os.kill(child.pid, signal.SIGHUP)
 
-    def on_reload_done(self) -> None:
+    def take_results(self) -> None:
         """Read the results of reloads. New settings are used for workers that are restarted."""
         try:
             results = self.reloads.results()
@@ -208,44 +131,3 @@ class _Supervisor:
             self.answered = max(self.answered, number)
             if settings is not None:
                 self.settings = settings
-
-    def reap_children(self) -> None:
-        """Schedule the restart of workers that have exited."""
-        for pid, number in list(self.children.items()):
-            gone, status = os.waitpid(pid, os.WNOHANG)
-            if not gone:
-                continue
-            del self.children[pid]
-            code = os.waitstatus_to_exitcode(status)
-            why = f"signal {signal_name(-code)}" if code < 0 else f"status {code}"
-            delay = self.restarts.exited(number, time.monotonic())
-            logger.error("worker %d: exited (%s); restarting in %.1f seconds", number, why, delay)
-
-    def restart(self) -> None:
-        """Start the workers that are due."""
-        for number in self.restarts.due(time.monotonic()):
-            try:
-                self.start(number)
-            except OSError as error:
-                delay = self.restarts.exited(number, time.monotonic())
-                logger.error("worker %d: cannot start (%s); retrying in %.1f seconds", number,
-                             error.strerror or error, delay)
-                continue
-            if self.answered != self.asked and not number:
-                self.request_reload()  # the previous first worker died before it reported a result
-
-    def stop(self) -> None:
-        """Stop all workers: SIGTERM, after the grace period SIGKILL."""
-        for pid in self.children:
-            os.kill(pid, signal.SIGTERM)
-        until = time.monotonic() + limits.STOP_GRACE / 1000
-        while self.children and (left := until - time.monotonic()) > 0:
-            signal.sigtimedwait({signal.SIGCHLD}, left)
-            for pid in list(self.children):
-                if os.waitpid(pid, os.WNOHANG)[0]:
-                    del self.children[pid]
-        for pid, number in self.children.items():
-            logger.warning("worker %d: did not stop in time; killing it", number)
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-        self.children.clear()

@@ -10,8 +10,8 @@ import asyncio
 import errno
 import gc
 import logging
-import os
 import signal
+import socket
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ from resolver.daemon.preflight import clock_trouble
 from resolver.daemon.resource_exhaustion import install_exception_handler
 from resolver.daemon.runtime_config import Listeners, RuntimeConfig
 from resolver.daemon.sockets import Endpoint, ListenError
-from resolver.daemon.worker_commands import WorkerCommands
+from resolver.daemon.worker_commands import WorkerCommands, add_counters
 from resolver.effects import Outcome, Question
 from resolver.settings import Settings
 from resolver.wire import consts as c
@@ -83,15 +83,15 @@ def run(
     reload: Reload,
     options: Options,
     store: Store | None = None,
-    parent_pipe: int | None = None,
+    channel: socket.socket | None = None,
 ) -> int:
-    """Serve until a signal stops it; return the exit status. End of file on `parent_pipe` means that the parent exited.
+    """Serve until a signal stops it; return the exit status. End of file on `channel` means that the parent exited.
 
     Raises:
         ValueError: a setting is invalid.
         OSError: memory, a descriptor or the port of the playground is not available.
     """
-    worker = _Worker(settings, endpoints, reload, options, store, parent_pipe)
+    worker = _Worker(settings, endpoints, reload, options, store, channel)
     with asyncio.Runner(loop_factory=corenet.new_event_loop) as runner:
         return runner.run(worker.main())
 
@@ -99,19 +99,6 @@ def run(
 GROUPS = {"dns": "client_tcp", "tls": "client_dot", "https": "client_doh", "quic": "client_doq"}
 """The group of the counters of stream listeners, by protocol; those of UDP are in "client_udp"."""
 ANNOUNCED = {"dns": "UDP and TCP", "tls": "DNS over TLS", "https": "DNS over HTTPS", "quic": "DNS over QUIC"}
-
-
-def add_counters(total: dict[str, dict[str, Any]], counters: dict[str, dict[str, Any]]) -> None:
-    """Add `counters`, numbers or numbers by reason in groups, to those in `total`."""
-    for group, values in counters.items():
-        into = total.setdefault(group, {})
-        for name, value in values.items():
-            if isinstance(value, dict):
-                reasons = into.setdefault(name, {})
-                for reason, count in value.items():
-                    reasons[reason] = reasons.get(reason, 0) + count
-            else:
-                into[name] = into.get(name, 0) + value
 
 
 # --- the worker ---------------------------------------------------------------------------------------------------
@@ -136,7 +123,7 @@ class _Worker:
         reload: Reload,
         options: Options,
         store: Store | None,
-        parent_pipe: int | None,
+        channel: socket.socket | None,
     ) -> None:
         self.configured = settings
         self.endpoints = endpoints
@@ -144,9 +131,8 @@ class _Worker:
         self.options = options
         self.store = store or make_store(settings)
         self.uses_cache_file = store is None and not options.playground
-        self.parent_pipe = parent_pipe
-        self.supervisor = os.getppid()
-        self.multi_worker = parent_pipe is not None
+        self.channel = channel
+        self.multi_worker = channel is not None
         self.links = options.management.links if options.management is not None else None
         self.commands = WorkerCommands(self)
         self.management_servers: list[ManagementServer] = []
@@ -173,8 +159,8 @@ class _Worker:
             loop.add_signal_handler(number, self.on_stop, signal.Signals(number).name)
         loop.add_signal_handler(signal.SIGHUP, self.on_reload)
         loop.add_signal_handler(signal.SIGUSR1, self.on_report)
-        if self.parent_pipe is not None:
-            loop.add_reader(self.parent_pipe, self.on_stop, "exit of the supervisor")
+        if self.channel is not None:
+            loop.add_reader(self.channel, self.on_stop, "exit of the supervisor")
         async with AsyncExitStack() as stack:
             in_playground = self.options.playground
             if self.options.show_example and not in_playground and not self.options.config:
@@ -457,17 +443,18 @@ class _Worker:
             with new.undo:
                 if self.links is not None:
                     await prepare_workers(self.links)
-                self.forget_outdated(new)  # last, so that a failed reload does not flush the cache
+                if self.is_outdated_by(new):
+                    self.store.clear()  # last, so that a failed reload does not flush the cache
                 new.undo.pop_all()
         except (ValueError, OSError, MemoryError, RefusedError) as error:
             if self.links is not None:
                 await abort_workers(self.links)
-                report_to_supervisor(self.supervisor, self.links, asked, None)
+                report_to_supervisor(self.links, asked, None)
             return log_reload_error(error)
         self.switch(new)
         if self.links is None:
             return ""
-        report_to_supervisor(self.supervisor, self.links, asked, self.configured)
+        report_to_supervisor(self.links, asked, self.configured)
         missing = await commit_workers(self.links)
         return f"the new configuration is in force, but not in all workers: {missing}" if missing else ""
 
@@ -500,20 +487,9 @@ class _Worker:
         new, self.prepared = self.prepared, None
         assert new is not None
         new.undo.pop_all()
-        try:
-            self.forget_outdated(new)
-        except BlockingIOError as error:
-            logger.warning("reload: old answers stay cached until their TTL expires: %s", error)
-        self.switch(new)
-
-    def forget_outdated(self, new: _Prepared) -> None:
-        """Flush the cache when answers under the new settings may differ.
-
-        Raises:
-            BlockingIOError: a stopped process holds a lock of the cache.
-        """
         if self.is_outdated_by(new):
-            self.store.clear()
+            self.try_clear()
+        self.switch(new)
 
     def is_outdated_by(self, new: _Prepared) -> bool:
         """Whether cached answers may differ from those that `new` would give.
@@ -656,10 +632,14 @@ class _Worker:
         del self.draining[old]
         old.resolver.close()
         if old.flush_on_close:
-            try:
-                self.store.clear()
-            except BlockingIOError as error:
-                logger.warning("reload: old answers stay cached until their TTL expires: %s", error)
+            self.try_clear()
+
+    def try_clear(self) -> None:
+        """Flush the cache; if a stopped process holds a lock of it, log that outdated answers stay."""
+        try:
+            self.store.clear()
+        except BlockingIOError as error:
+            logger.warning("reload: old answers stay cached until their TTL expires: %s", error)
 
     # --- stop -----------------------------------------------------------------------------------------------------
 
@@ -685,5 +665,5 @@ class _Worker:
             task.cancel()
             self.finish(old)
         self.current.resolver.close()
-        if self.parent_pipe is not None:
-            self.loop.remove_reader(self.parent_pipe)
+        if self.channel is not None:
+            self.loop.remove_reader(self.channel)

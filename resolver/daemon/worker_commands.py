@@ -11,42 +11,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from corenet._version import __version__
-from resolver.api import Resolver, to_wire
+from resolver.api import to_wire
 from resolver.cache import Store
 from resolver.daemon.config_reload import describe_error
-from resolver.settings import LOG_LEVELS, Settings
+from resolver.settings import LOG_LEVELS
 from resolver.wire import consts as c
 
 if TYPE_CHECKING:
     from resolver.daemon.autotrust import AnchorUpdater
+    from resolver.daemon.runtime_config import RuntimeConfig
 
-__all__ = ["Statistics", "WorkerCommands", "WorkerView", "merge"]
+__all__ = ["Statistics", "WorkerCommands", "WorkerView", "add_counters", "merge"]
 
 logger = logging.getLogger(__name__)
 
 Statistics = dict[str, dict[str, Any]]
-
-
-class HasStatistics(Protocol):
-    """Something with counters."""
-
-    def statistics(self) -> Mapping[str, Any]: ...
-
-
-class ServingState(Protocol):
-    """The configuration in force (`RuntimeConfig`); a reload replaces it."""
-
-    @property
-    def settings(self) -> Settings: ...
-
-    @property
-    def resolver(self) -> Resolver: ...
-
-    @property
-    def service(self) -> HasStatistics: ...
-
-    @property
-    def fast(self) -> HasStatistics: ...
 
 
 class WorkerView(Protocol):
@@ -59,7 +38,7 @@ class WorkerView(Protocol):
     def store(self) -> Store: ...
 
     @property
-    def current(self) -> ServingState: ...
+    def current(self) -> "RuntimeConfig": ...
 
     @property
     def rollover(self) -> "AnchorUpdater | None": ...
@@ -183,17 +162,25 @@ class WorkerCommands:
 OWN_CACHE_COUNTERS = ("hits_", "misses_", "servers_", "denials", "memory_")
 
 
+def add_counters(total: Statistics, part: Statistics) -> None:
+    """Add `part`, numbers or numbers by reason in groups, to `total`."""
+    for group, counters in part.items():
+        into = total.setdefault(group, {})
+        for key, value in counters.items():
+            if isinstance(value, dict):
+                by_reason = into.setdefault(key, {})
+                for reason, count in value.items():
+                    by_reason[str(reason)] = by_reason.get(str(reason), 0) + count
+            else:
+                into[key] = into.get(key, 0) + value
+
+
 def merge(parts: Iterable[Statistics]) -> Statistics:
     """The sum of the statistics of several workers."""
     merged: Statistics = {}
     for position, part in enumerate(parts):
-        for group, counters in part.items():
-            into = merged.setdefault(group, {})
-            for key, value in counters.items():
-                if isinstance(value, dict):
-                    inner = into.setdefault(key, {})
-                    for reason, count in value.items():
-                        inner[str(reason)] = inner.get(str(reason), 0) + count
-                elif group != "cache" or not position or key.startswith(OWN_CACHE_COUNTERS):
-                    into[key] = into.get(key, 0) + value
+        if position and "cache" in part:
+            own = {key: value for key, value in part["cache"].items() if key.startswith(OWN_CACHE_COUNTERS)}
+            part = {**part, "cache": own}
+        add_counters(merged, part)
     return merged

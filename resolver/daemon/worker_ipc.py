@@ -148,7 +148,7 @@ class ReloadChannel:
 
     The supervisor numbers the requests. A result has the number of the last request that had arrived before the
     configuration was read, and the new settings if they are in force. The settings are sent because the file may have
-    changed since. The callers send the accompanying signals.
+    changed since. The supervisor polls for results; it sends SIGHUP after each request.
     """
 
     def __init__(self) -> None:
@@ -160,6 +160,10 @@ class ReloadChannel:
         self._upper, self._lower = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._upper.setblocking(False)
         self._lower.setblocking(False)
+
+    def fileno(self) -> int:
+        """In the supervisor: the descriptor that is readable when there are results."""
+        return self._upper.fileno()
 
     def request(self, number: int) -> None:
         """In the supervisor: request a reload.

@@ -33,7 +33,6 @@ __all__ = [
 ]
 
 EDE_CODE = 2  # octets before the text (RFC 8914 section 2)
-FAR = 1 << 30
 
 
 class Recorder(list[TraceStep]):

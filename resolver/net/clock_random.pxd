@@ -4,7 +4,6 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef double monotonic_now() noexcept nogil
 cdef int64_t realtime_seconds() noexcept nogil
-cdef int64_t realtime_nanoseconds() noexcept nogil
 
 
 cdef class Entropy:

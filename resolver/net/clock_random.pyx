@@ -39,12 +39,6 @@ cdef int64_t realtime_seconds() noexcept nogil:
     return <int64_t>ts.tv_sec
 
 
-cdef int64_t realtime_nanoseconds() noexcept nogil:
-    cdef timespec ts
-    clock_gettime(CLOCK_REALTIME, &ts)
-    return <int64_t>ts.tv_sec * 1000000000 + ts.tv_nsec
-
-
 @cython.final
 cdef class Clock:
     """The system's clocks: seconds since 1970 as int, and monotonic seconds as float."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
+from corenet.loop.threads import call_in_loop
 from resolver import limits
 from resolver.effects import SignatureJob
 from resolver.net.clock_random import Clock
@@ -188,9 +189,9 @@ class Crypto:
             self.after_batch()
 
     def _schedule_collect(self, done: "Future[list[bool]]", on_done: OnDone) -> None:
-        """Runs on a thread of the pool: schedule `_collect` on the loop."""
+        """Runs on a thread of the pool: schedule `_collect` on the loop, also when memory is short."""
         if not self._closed and not done.cancelled():
-            self._loop.call_soon_threadsafe(self._collect, done, on_done)
+            call_in_loop(self._loop, self._collect, done, on_done)
 
     def _collect(self, done: "Future[list[bool]]", on_done: OnDone) -> None:
         if self._closed:

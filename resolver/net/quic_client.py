@@ -98,11 +98,6 @@ class QuicSession(asyncio.DatagramProtocol):
 
     # --- what they call --------------------------------------------------------------------------------------------
 
-    @property
-    def streams_permitted(self) -> int:
-        """Streams that may be opened on this connection, counted from its begin."""
-        return int(self._quic.max_concurrent_bidi_streams)
-
     def open_stream(self, message: bytes) -> int:
         """Send a message on a new stream; returns the stream.
 

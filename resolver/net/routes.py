@@ -81,8 +81,6 @@ class RouteChecker:
                     except OSError as error:
                         if kind_of_error(error.errno) is FailureKind.LOCAL_RESOURCE:
                             return True
-        except OSError as error:
-            return kind_of_error(error.errno) is FailureKind.LOCAL_RESOURCE
-        except MemoryError:
-            return True
+        except (OSError, MemoryError) as error:
+            return kind_of_exception(error) is FailureKind.LOCAL_RESOURCE
         return False

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from resolver import limits
 from resolver.effects import Outcome, Question
+from resolver.log_limit import LimitedWarning
 from resolver.net.clock_random import Clock
 from resolver.net.fair_slots import network_of
 from resolver.net.fastpath import ClientQuery, FastPath, finish, read_query
-from resolver.net.log_limit import LimitedWarning
 from resolver.net.padding import padding_option
 from resolver.net.reply import any_record, compose, error_reply, extended_errors
 from resolver.net.tsig import bad_key_reply

@@ -42,10 +42,10 @@ from typing import Any, cast
 from corenet.core.framer import LengthFramer
 from corenet.loop import Server
 from resolver import limits
+from resolver.log_limit import LimitedWarning
 from resolver.net.fair_slots import FairSlots
 from resolver.net.fastpath import FastPath
 from resolver.net.listen_socket import bound_socket
-from resolver.net.log_limit import LimitedWarning
 from resolver.net.proxy_protocol import TrustedProxies
 from resolver.net.quick_ack import acknowledge_now
 from resolver.net.service import PendingQuery, Service, decrement
@@ -228,7 +228,7 @@ class StreamListener:
 
         Only the total limit holds: a proxy has the connections of many clients, whose own limits hold afterwards.
         """
-        if not self.serving or not self._make_room(""):
+        if not self.serving or not self._free_slot(""):
             return False
         self._slots.add(client, "")
         if self._timer is None:
@@ -272,7 +272,7 @@ class StreamListener:
                     client.host, slots.count(network), self.transport_name,
                 )
                 return False
-        if not self._make_room(network):
+        if not self._free_slot(network):
             return False
         slots.add(client, network)
         try:
@@ -285,7 +285,7 @@ class StreamListener:
             self._arm()
         return True
 
-    def _make_room(self, network: str | bytes) -> bool:
+    def _free_slot(self, network: str | bytes) -> bool:
         """Whether there is a slot for one more connection of `network`. May evict another connection."""
         while len(self._slots) >= self._limit:
             if not self._evict(self._slots.choose_victim(network)):

@@ -42,9 +42,9 @@ from typing import TYPE_CHECKING, cast
 from corenet.core.framer import FrameError, LengthFramer
 from resolver import limits
 from resolver.effects import Ask, EncryptedConnection, Failure, FailureKind, Reply, Server
+from resolver.log_limit import LimitedWarning
 from resolver.net.clock_random import Entropy
 from resolver.net.local_errors import EDES
-from resolver.net.log_limit import LimitedWarning
 from resolver.net.match import cookie_of, is_reply, make_packet, truncated_stub
 from resolver.net.quick_ack import acknowledge_now
 from resolver.net.routes import RouteChecker

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from resolver import limits
 from resolver.effects import FailureKind, Server
+from resolver.log_limit import LimitedWarning
 from resolver.net.client_contexts import TlsContexts
-from resolver.net.log_limit import LimitedWarning
 from resolver.net.match import make_packet
 from resolver.net.stream_upstream import (
     ServerQueue,

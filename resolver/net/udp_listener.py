@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from resolver import limits
+from resolver.log_limit import LimitedWarning
 from resolver.net.fastpath import FastPath
 from resolver.net.listen_socket import bound_socket
-from resolver.net.log_limit import LimitedWarning
 from resolver.net.native import attach, detach
 from resolver.net.proxy_protocol import ProxyHeaderError, TrustedProxies, parse_proxy_header
 from resolver.net.service import PendingQuery, Service

@@ -58,7 +58,7 @@ from resolver.net.sockaddr cimport PeerAddress, parse_peer
 from resolver.wire.consts cimport COOKIE_CLIENT_SIZE
 from resolver.wire.octets cimport get16
 
-from resolver.net.log_limit import LimitedWarning
+from resolver.log_limit import LimitedWarning
 from resolver.net.local_errors import EDES, kind_of_error
 from resolver.net.match import truncated_stub
 from resolver.net.sockaddr import open_socket

@@ -100,10 +100,7 @@ class UpstreamSlots(Generic[Member]):
             self._all.note_progress(member, busy=True)
         except MemoryError:
             self._network_of.pop(member, None)
-            self._all.remove(member)
-            within.remove(member)
-            if not len(within):
-                self._networks.pop(network, None)
+            self._drop(member, network, within)
             raise
 
     def remove(self, member: Member) -> bool:
@@ -111,12 +108,14 @@ class UpstreamSlots(Generic[Member]):
         network = self._network_of.pop(member, NO_GROUP)
         if network is NO_GROUP:
             return False
+        self._drop(member, network, self._networks[network])
+        return True
+
+    def _drop(self, member: Member, network: Hashable, within: FairSlots[Member]) -> None:
         self._all.remove(member)
-        within = self._networks[network]
         within.remove(member)
         if not len(within):
-            del self._networks[network]
-        return True
+            self._networks.pop(network, None)
 
     def note_progress(self, member: Member) -> None:
         """Record progress of `member`. Without a slot nothing happens."""

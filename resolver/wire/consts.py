@@ -143,8 +143,6 @@ RA: Final = 0x0080
 AD: Final = 0x0020
 CD: Final = 0x0010
 OPCODE_MASK: Final = 0x7800
-OPCODE_SHIFT: Final = 11
-RCODE_MASK: Final = 0x000F
 DO: Final = 0x8000
 """DNSSEC OK: a mask of the 16-bit EDNS flags, not of the header (RFC 6891 section 6.1.4)."""
 
@@ -303,10 +301,13 @@ _TYPES_BY_TEXT: Final[Mapping[str, int]] = {text: value for value, text in _TYPE
 _CLASSES_BY_TEXT: Final[Mapping[str, int]] = {text: value for value, text in _CLASSES.items()}
 
 
-def _number(text: str, prefix: str, what: str) -> int:
-    """The number in ``TYPE123`` or ``CLASS123`` (RFC 3597 section 5)."""
-    digits = text[len(prefix) :]
-    if not text.startswith(prefix) or not (digits.isascii() and digits.isdigit()) or int(digits) > 0xFFFF:
+def _number(text: str, known: Mapping[str, int], what: str) -> int:
+    """The number of a mnemonic in any letter case, or in ``TYPE123`` or ``CLASS123`` (RFC 3597 section 5)."""
+    text = text.upper()
+    if text in known:
+        return known[text]
+    digits = text.removeprefix(what.upper())
+    if digits == text or not (digits.isascii() and digits.isdigit()) or int(digits) > 0xFFFF:
         raise ValueError(f"unknown {what}: {text!r}")
     return int(digits)
 
@@ -322,9 +323,7 @@ def type_from_text(text: str) -> int:
     Raises:
         ValueError: it is neither.
     """
-    upper = text.upper()
-    known = _TYPES_BY_TEXT.get(upper)
-    return _number(upper, "TYPE", "type") if known is None else known
+    return _number(text, _TYPES_BY_TEXT, "type")
 
 
 def class_to_text(rclass: int) -> str:
@@ -338,9 +337,7 @@ def class_from_text(text: str) -> int:
     Raises:
         ValueError: it is neither.
     """
-    upper = text.upper()
-    known = _CLASSES_BY_TEXT.get(upper)
-    return _number(upper, "CLASS", "class") if known is None else known
+    return _number(text, _CLASSES_BY_TEXT, "class")
 
 
 def rcode_to_text(rcode: int) -> str:

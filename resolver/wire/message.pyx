@@ -330,22 +330,22 @@ cdef class MessageView:
         cdef const uint8_t *p = self._data
         cdef int sigs = 0
         cdef int groups = 0
-        cdef int i, turn, found
+        cdef int i, scan, found
         cdef int slot = 0
         cdef Record *record
         cdef Group *group
-        for turn in range(2):
-            if turn and not sigs:
+        for scan in range(2):
+            if scan and not sigs:
                 break
             for i in range(self._record_count):
                 record = self._records + i
                 if record.rtype == T_RRSIG:
                     sigs += 1
-                    if turn == 0:
+                    if scan == 0:
                         continue
-                elif turn or record.rtype == T_OPT or record.rtype == T_TSIG:
+                elif scan or record.rtype == T_OPT or record.rtype == T_TSIG:
                     continue
-                if turn and record.length >= 2:
+                if scan and record.length >= 2:
                     found = self._find_group(record, get16(p + record.rdata), &slot)
                     # RRSIGs are not signed: an RRSIG that covers type RRSIG stays in a set of its own
                     if found >= 0 and self._groups[found].rtype != T_RRSIG:

@@ -7,7 +7,9 @@ from hypothesis import settings as runs
 from hypothesis import strategies as st
 
 from resolver import limits
-from resolver.daemon.config import find_lines, parse, render
+from resolver.daemon.config import parse
+from resolver.daemon.config_lines import find_lines
+from resolver.daemon.config_writer import render
 from resolver.settings import (
     CacheSettings,
     ForwardZone,

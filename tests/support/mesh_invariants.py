@@ -1,11 +1,12 @@
-"""The invariants that the head of `resolver/mesh.py` states, checked on a mesh between two calls from outside."""
+"""The invariants of `resolver/jobs.py` and `resolver/mesh.py`, checked on a mesh between two calls from outside."""
 
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from resolver.effects import FailureKind, Purpose
-from resolver.mesh import Mesh, Wait
+from resolver.jobs import Wait
+from resolver.mesh import Mesh
 
 __all__ = ["broken_invariants"]
 
@@ -38,7 +39,7 @@ def _broken_by(mesh: Mesh, job: Any, turns: Counter[Any], timers: set[Any]) -> I
         yield f"{what} is finished and in the table of all jobs"
     if job.waits_for is Wait.NOTHING:
         yield f"{what} waits for nothing"
-    if turns[job] != (job.waits_for is Wait.TURN):
+    if turns[job] != (job.waits_for is Wait.READY):
         yield f"{what} has {turns[job]} turns and waits for {job.waits_for.name}"
     if (job.handle is not None) != (job.waits_for is Wait.REPLY):
         yield f"{what} has the upstream query {job.handle} and waits for {job.waits_for.name}"
@@ -59,7 +60,7 @@ def _broken_by(mesh: Mesh, job: Any, turns: Counter[Any], timers: set[Any]) -> I
     if job not in mesh._slots.get(job.slot, {}):
         if budget.failure is None:
             yield f"{what} has no deadline"
-        elif budget.failure.kind is FailureKind.DEADLINE and job.waits_for not in (Wait.TURN, Wait.CHECKS) and (
+        elif budget.failure.kind is FailureKind.DEADLINE and job.waits_for not in (Wait.READY, Wait.CHECKS) and (
             job.child is None or job.child.task.budget is not budget
         ):
             yield f"{what} is past its deadline and has not got its turn"

@@ -94,9 +94,9 @@ def main() -> None:
     options = json.loads(sys.argv[1])
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for name, value in options.get("limits", {}).items():
-        from corenet.serving import supervisor
+        from corenet.serving import processes, supervisor
 
-        setattr(supervisor, name, value)
+        setattr(supervisor if hasattr(supervisor, name) else processes, name, value)
     app: Any = {"protocols": Answer, "main": Main(), "forever": forever}.get(options["app"], options["app"])
     if app in ("facts", "herd"):
         app = Facts(options["facts"], herd=app == "herd")

@@ -27,6 +27,7 @@ STAIRCASE = [
     {"corenet.adapters"},
     {"corenet.launch"},
     {"resolver.limits", "resolver.verdict"},
+    {"resolver.log_limit"},
     {"resolver.hints", "resolver.options"},
     {"resolver.upstream_address"},
     {"resolver.settings"},
@@ -37,6 +38,7 @@ STAIRCASE = [
     {"resolver.iterate", "resolver.validate", "resolver.policy"},
     {"resolver.resolve"},
     {"resolver.query_quota"},
+    {"resolver.jobs"},
     {"resolver.mesh"},
     {"resolver.net"},
     {"resolver.system"},
@@ -51,8 +53,9 @@ STAIRCASE = [
 STEP = {room: number for number, rooms in enumerate(STAIRCASE) for room in rooms}
 
 SANS_IO = {"resolver.wire", "resolver.cache", "resolver.iterate", "resolver.validate", "resolver.policy",
-           "resolver.resolve", "resolver.query_quota", "resolver.mesh", "resolver.effects", "resolver.errors",
-           "resolver.options", "resolver.upstream_address", "resolver.limits", "resolver.verdict", "resolver.explain"}
+           "resolver.resolve", "resolver.query_quota", "resolver.jobs", "resolver.mesh", "resolver.effects",
+           "resolver.errors", "resolver.options", "resolver.upstream_address", "resolver.limits", "resolver.verdict",
+           "resolver.explain"}
 SEES_CORENET = {"resolver.net", "resolver.api", "resolver.addrinfo", "resolver.system", "resolver.playground",
                 "resolver.daemon", "resolver.cli", "resolver"}
 IMPURE = {"socket", "time", "random", "secrets", "threading", "os", "asyncio", "selectors", "subprocess"}
@@ -73,7 +76,7 @@ DOORS = {
     "qh3": {"resolver.net.quic_listener", "resolver.daemon.certificates", "resolver.net.quic_client"},
     "publicsuffixlist": {"corenet.http.public_suffixes"},
     "redis": {"resolver.cache.second"},
-    "tomllib": {"resolver.daemon.config"},
+    "tomllib": {"resolver.daemon.config", "resolver.daemon.config_lines"},
     "asyncio": {"corenet", "resolver.net", "resolver.api", "resolver.addrinfo", "resolver.system", "resolver.daemon",
                 "resolver.cli", "resolver.playground", "resolver"},
 }

@@ -107,14 +107,14 @@ def test_an_answer_is_no_error():
 # --- layouts ------------------------------------------------------------------------------------------------------
 
 
-LAYOUTS = ["effects", "mesh", "resolve", "iterate.scrub", "iterate.query_servers", "iterate.delegation",
+LAYOUTS = ["effects", "jobs", "mesh", "resolve", "iterate.scrub", "iterate.query_servers", "iterate.delegation",
            "validate.security_status", "cache.infra"]
 
 
 @pytest.mark.parametrize("module", LAYOUTS)
 def test_compiled_layouts_have_the_attributes_of_the_slots(module):
     text = PACKAGE.joinpath(*module.split(".")).with_suffix(".pxd").read_text(encoding="utf-8")
-    layouts = re.findall(r"^cdef class (\w+):\n((?:    cdef public \w+ \w+\n)+)", text, re.M)
+    layouts = re.findall(r"^cdef class (\w+)(?:\(\w+\))?:\n((?:    cdef public \w+ \w+\n)+)", text, re.M)
     assert layouts
     loaded = importlib.import_module(f"resolver.{module}")
     for name, body in layouts:

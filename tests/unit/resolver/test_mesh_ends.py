@@ -13,7 +13,7 @@ from support.minet import build
 from resolver import limits
 from resolver import mesh as mesh_module
 from resolver.effects import Failure, FailureKind, Need, Outcome, Pause, Purpose, Question, Verify
-from resolver.mesh import Wait
+from resolver.jobs import Wait
 from resolver.settings import CacheSettings, DnssecSettings, Settings
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -316,7 +316,7 @@ def test_a_parent_that_cannot_be_resumed_for_lack_of_memory_ends_at_its_deadline
     m.mesh.tick(m.net.monotonic())
     queue = m.mesh._ready = ShortQueue()
     queue.append((next(iter(m.mesh._timers))[2], None))
-    m.mesh._timers[0][2].waits_for = Wait.TURN
+    m.mesh._timers[0][2].waits_for = Wait.READY
     queue.missing = 2
     m.mesh._drain()
     assert [kinds(one) for one in found] == [[], [None], [None]]

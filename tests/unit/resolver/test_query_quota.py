@@ -62,7 +62,7 @@ def test_one_network_has_its_share_and_several_leave_free_slots():
         while refused < attackers:
             refused = 0
             for usage in charges:
-                if places.has_room_below(usage, JOSTLE):
+                if places.has_free_sub_slot(usage, JOSTLE):
                     places.take(usage, object())
                 else:
                     refused += 1
@@ -70,17 +70,17 @@ def test_one_network_has_its_share_and_several_leave_free_slots():
         assert networks == attackers
         assert largest <= 1000 * limits.NETWORK_SHARE_TOTAL // 100 + 1
         assert places.held < 1000
-        assert places.has_room(places.share_of("somebody else"))
+        assert places.has_free_slot(places.share_of("somebody else"))
 
 
 def test_what_was_begun_may_be_ended():
     places = QueryQuota(1000)
     share = places.share_of("x")
-    while places.has_room(share):
+    while places.has_free_slot(share):
         places.take(QueryUsage(share, 0.0), object())
         share = places.share_of("x")
     assert places.held >= 900 * limits.NETWORK_SHARE_NEW // 100
-    assert places.has_room_below(QueryUsage(share, 0.0), JOSTLE)
+    assert places.has_free_sub_slot(QueryUsage(share, 0.0), JOSTLE)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -92,13 +92,13 @@ def test_counts_follow_every_step(seed):
         step = rng.random()
         if step < 0.4:
             share = places.share_of(rng.choice([None, "a", "b", "c"]))
-            if places.has_room(share):
+            if places.has_free_slot(share):
                 usage, job = QueryUsage(share, 0.0), object()
                 places.take(usage, job)
                 running.append((usage, job))
         elif step < 0.6 and running:
             usage = rng.choice(running)[0]
-            if places.has_room_below(usage, rng.choice([0.0, 10.0])):
+            if places.has_free_sub_slot(usage, rng.choice([0.0, 10.0])):
                 job = object()
                 places.take(usage, job)
                 running.append((usage, job))

@@ -1,20 +1,24 @@
 """The supervisor: what it and its workers say to each other, when it kills and restarts them, how it describes ends."""
 
 import asyncio
+import contextlib
+import errno
+import logging
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from corenet.limits import SERVE_KILL_DELAY, SERVE_RESTART_DELAY, SERVE_RESTART_RESET
+from corenet.limits import SERVE_KILL_DELAY, SERVE_RESTART_DELAY, SERVE_RESTART_DELAY_MAX, SERVE_RESTART_RESET
 from corenet.serving import Service, worker
+from corenet.serving.processes import Child, Processes, WorkerSlot, describe_exit, receive
 from corenet.serving.sockets import Sockets
-from corenet.serving.supervisor import Child, Supervisor
-from corenet.serving.worker import ServiceConfig, describe_exit, receive
+from corenet.serving.supervisor import Supervisor
+from corenet.serving.worker import ServiceConfig
 
 
 @pytest.fixture
@@ -54,13 +58,13 @@ def test_further_signals_do_not_postpone_the_kill(channel: tuple[socket.socket, 
     child = Child(0, supervisor.slots[0], channel[0], 0.0, stopping=True, kill_at=time.monotonic() + 600)
     supervisor.slots[0].children.append(child)
     supervisor.status = 0
-    supervisor.on_stop(signal.SIGTERM)
+    supervisor.on_signal(signal.SIGTERM)
     first = child.kill_at
     assert first <= time.monotonic() + SERVE_KILL_DELAY
-    supervisor.on_stop(signal.SIGTERM)
+    supervisor.on_signal(signal.SIGTERM)
     assert child.kill_at == first
     child.kill_at = 0.0
-    supervisor.on_stop(signal.SIGTERM)
+    supervisor.on_signal(signal.SIGTERM)
     assert child.kill_at == 0.0
     supervisor.wake.close()
     supervisor.waker.close()
@@ -74,7 +78,7 @@ def test_a_worker_that_ran_long_is_started_again_soon(
     supervisor = Supervisor(ServiceConfig(app, False, 600, 10, None, None, None), Sockets([[]], []))
     supervisor.all_up = True
     now = 1000.0
-    monkeypatch.setattr("corenet.serving.supervisor.time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr("corenet.serving.processes.time", SimpleNamespace(monotonic=lambda: now))
     [slot] = supervisor.slots
     pauses = []
     for lived in (0, 0, SERVE_RESTART_RESET, 0):
@@ -85,6 +89,27 @@ def test_a_worker_that_ran_long_is_started_again_soon(
     assert pauses == [first, 2 * first, first, 2 * first]
     supervisor.wake.close()
     supervisor.waker.close()
+
+
+def test_a_worker_has_only_its_own_and_shared_sockets(
+    channel: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app: Any = asyncio.Protocol
+    shared, first, second = socket.socket(), socket.socket(), socket.socket()
+    supervisor = Supervisor(
+        ServiceConfig(app, False, 600, 10, None, None, None), Sockets([[shared, first], [shared, second]], [])
+    )
+    monkeypatch.setattr("corenet.serving.supervisor.run_worker", lambda plan, number, mine, theirs: len(mine))
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
+    try:
+        assert supervisor.work(1, channel[1]) == 2
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert first.fileno() == -1
+    assert shared.fileno() >= 0 and second.fileno() >= 0
+    for sock in (shared, second, supervisor.wake, supervisor.waker):
+        sock.close()
 
 
 def test_readiness_that_the_supervisor_cannot_take_is_no_fault_of_the_application(
@@ -110,3 +135,91 @@ def test_readiness_that_the_supervisor_cannot_take_is_no_fault_of_the_applicatio
     finally:
         signal.signal(signal.SIGTERM, before)
     assert ended
+
+
+# --- the processes of any supervisor ----------------------------------------------------------------------------------
+
+FIRST = SERVE_RESTART_DELAY / 1000
+LONGEST = SERVE_RESTART_DELAY_MAX / 1000
+
+
+class Simulated(Processes):
+    """Workers that are numbers, under a clock of the test. `refused` is how many of the next forks fail."""
+
+    def __init__(self, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(count, (), 0, 1.0, logging.getLogger("test.processes"))
+        self.now = 0.0
+        self.refused = 0
+        self.starts: list[tuple[int, float]] = []
+        monkeypatch.setattr("corenet.serving.processes.time", SimpleNamespace(monotonic=lambda: self.now))
+        for slot in self.slots:
+            self.start(slot)
+
+    def fork(self, slot: WorkerSlot) -> tuple[int, socket.socket]:
+        self.starts.append((slot.number, self.now))
+        if self.refused:
+            self.refused -= 1
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+        return -1, socket.socket()
+
+    def dies(self, number: int) -> None:
+        """Worker `number` ends."""
+        child = self.slots[number].children.pop()
+        self.poll.unregister(child.channel)
+        child.channel.close()
+        self.on_death(child, 1)
+
+    def next_start(self) -> float:
+        """Advance the clock to the next deadline, handle it, and return the seconds that have passed."""
+        timeout = self.poll_timeout()
+        assert timeout is not None
+        before, self.now = self.now, self.now + timeout / 1000
+        self.on_time(self.now)
+        return self.now - before
+
+    def close(self) -> None:
+        """Close every descriptor."""
+        for end in (self.wake, self.waker, *(child.channel for child in self.children())):
+            end.close()
+
+
+@pytest.fixture
+def simulated(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Simulated]]:
+    """Makes simulated processes."""
+    with contextlib.ExitStack() as stack:
+        yield lambda count: stack.enter_context(contextlib.closing(Simulated(count, monkeypatch)))
+
+
+def test_workers_that_die_together_count_each_for_itself(simulated: Callable[[int], Simulated]) -> None:
+    processes = simulated(8)
+    assert processes.poll_timeout() is None
+    for number in range(8):
+        processes.dies(number)
+    assert processes.next_start() == pytest.approx(FIRST, abs=0.01)
+    assert [number for number, _ in processes.starts[8:]] == list(range(8))
+    assert processes.poll_timeout() is None
+
+
+def test_a_worker_that_keeps_dying_is_started_later_each_time_and_without_end(
+    simulated: Callable[[int], Simulated]
+) -> None:
+    processes = simulated(1)
+    delays = []
+    for _ in range(100):
+        processes.dies(0)
+        delays.append(processes.next_start())
+    assert delays[:4] == pytest.approx([FIRST, 2 * FIRST, 4 * FIRST, 8 * FIRST], abs=0.01)
+    assert delays[-1] == pytest.approx(LONGEST, abs=0.01)
+    processes.now += SERVE_RESTART_RESET
+    processes.dies(0)
+    assert processes.next_start() == pytest.approx(FIRST, abs=0.01), "it ran long enough"
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again(simulated: Callable[[int], Simulated]) -> None:
+    processes = simulated(2)
+    processes.dies(1)
+    processes.refused = 2
+    delays = [processes.next_start() for _ in range(3)]
+    assert delays == pytest.approx([FIRST, 2 * FIRST, 4 * FIRST], abs=0.01)
+    assert [number for number, _ in processes.starts[2:]] == [1, 1, 1]
+    assert [len(slot.children) for slot in processes.slots] == [1, 1]

@@ -2,7 +2,9 @@
 
 import pytest
 
-from resolver.daemon.config import ConfigError, find_lines, load, parse, parse_duration, parse_size, render
+from resolver.daemon.config import ConfigError, load, parse, parse_duration, parse_size
+from resolver.daemon.config_lines import find_lines
+from resolver.daemon.config_writer import render
 from resolver.settings import (
     CacheSettings,
     ForwardZone,

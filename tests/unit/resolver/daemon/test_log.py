@@ -73,12 +73,15 @@ def test_repetitions_are_left_out_and_counted():
     clock = Clock()
     gate = log.DuplicateFilter(10.0, clock)
     assert gate.filter(record())
-    assert not gate.filter(record()) and not gate.filter(record())
-    assert gate.filter(record("other")) and gate.filter(record(name="resolver.net"))
+    assert not gate.filter(record())
+    other = record("other")
+    assert gate.filter(other) and gate.filter(record(name="resolver.net"))
+    assert other.getMessage() == "other (1 other warnings were left out before)"
+    assert not gate.filter(record()) and not gate.filter(record("other"))
     clock.now = 10.0
     again = record()
     assert gate.filter(again)
-    assert again.getMessage() == "full (repeated 2 times since the last line)"
+    assert again.getMessage() == "full (2 other warnings were left out before)"
     assert not gate.filter(record())
 
 
@@ -90,10 +93,14 @@ def test_lines_of_the_daemon_are_never_suppressed():
 
 
 def test_memory_for_repetitions_is_bounded():
-    gate = log.DuplicateFilter(10.0, Clock())
-    for number in range(limits.LOG_MEMORY + 1):
-        assert gate.filter(record(str(number)))
-    assert gate.filter(record("0")), "forgotten with the rest"
+    clock = Clock()
+    gate = log.DuplicateFilter(10.0, clock)
+    assert all(gate.filter(record(str(number))) for number in range(limits.LOG_MEMORY))
+    assert not gate.filter(record("one too many"))
+    clock.now = 10.0
+    last = record("one too many")
+    assert gate.filter(last)
+    assert last.getMessage() == "one too many (1 other warnings were left out before)"
 
 
 def test_the_level_is_kept_and_may_change(written):

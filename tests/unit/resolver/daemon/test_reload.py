@@ -7,6 +7,7 @@ import gc
 import os
 import re
 import resource
+import select
 import socket
 import ssl
 
@@ -15,12 +16,13 @@ from support.certs import Authority
 from support.http_peer import run_on
 from support.ports import free_port
 
+from corenet.serving.processes import WorkerSlot
 from resolver import limits
 from resolver.api import Resolver, make_store
 from resolver.cache import Store
 from resolver.daemon import config, runtime_config, sockets, supervisor
 from resolver.daemon import worker as room
-from resolver.daemon.config_reload import RELOAD_DONE, merge_restart_only
+from resolver.daemon.config_reload import merge_restart_only
 from resolver.daemon.management_sockets import open_management_sockets
 from resolver.daemon.runtime_config import Listeners, RuntimeConfig
 from resolver.daemon.sockets import open_endpoints
@@ -409,7 +411,6 @@ class Company:
         options = room.Options(config=str(self.path), number=number, management=self.management)
         reload = lambda: config.load(self.path)  # noqa: E731
         worker = room._Worker(reload(), [], reload, options, self.store, self.lifeline[0])
-        worker.supervisor = -1
         return worker
 
     def write(self, number, extra=""):
@@ -588,20 +589,17 @@ def test_only_the_first_worker_heeds_a_signal(company, caplog):
     company(test)
 
 
-def test_the_result_goes_to_the_supervisor_only(company, monkeypatch):
+def test_the_supervisor_gets_the_result(company):
     async def test(company):
-        sent = []
-        monkeypatch.setattr(os, "kill", lambda *arguments: sent.append(arguments))
         first, reloads = company.workers[0], company.management.links.reloads
-        assert await first.do_reload() == "" and sent == []  # its parent is another process
-        first.supervisor = os.getppid()
         reloads.request(1)
-        assert await first.do_reload() == "" and sent == [(os.getppid(), RELOAD_DONE)]
-        assert reloads.results() == [(1, first.configured)]
+        assert await first.do_reload() == ""
+        assert select.select([reloads], [], [], 0)[0] and reloads.results() == [(1, first.configured)]
+        assert not select.select([reloads], [], [], 0)[0]
         reloads.request(2)
         reloads.request(3)
         company.write(2, "[nonsense]\n")
-        assert "nonsense" in await first.do_reload() and sent[1:] == [(os.getppid(), RELOAD_DONE)]
+        assert "nonsense" in await first.do_reload()
         assert reloads.results() == [(3, None)]
 
     company(test)
@@ -612,8 +610,6 @@ def test_a_result_that_cannot_be_sent_is_logged(company, monkeypatch, caplog):
         def refuse(*_arguments):
             raise OSError(errno.EMFILE, "Too many open files")
 
-        company.workers[0].supervisor = os.getppid()
-        monkeypatch.setattr(os, "kill", None)
         monkeypatch.setattr(os, "memfd_create", refuse)
         assert await company.workers[0].do_reload() == ""
         assert "cannot report the result to the supervisor: Too many open files; restarted workers" in caplog.text
@@ -625,25 +621,43 @@ def test_the_supervisor_takes_the_settings_that_are_in_force_and_asks_again_for_
     link = ReloadChannel()
     watching = supervisor._Supervisor.__new__(supervisor._Supervisor)
     watching.settings = before = Settings()
-    watching.reloads, watching.asked, watching.answered = link, 2, 0
+    watching.reloads, watching.requested, watching.answered = link, 2, 0
     try:
         link.report(1, None)
-        watching.on_reload_done()
+        watching.take_results()
         assert watching.settings is before and watching.answered == 1
         changed = replace(before, log=replace(before.log, level="error"))
         link.report(2, changed)
         link.report(0, None)  # by resolverctl
-        watching.on_reload_done()
-        assert watching.settings == changed and watching.answered == watching.asked == 2
+        watching.take_results()
+        assert watching.settings == changed and watching.answered == watching.requested == 2
         link.report(0, before)
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)
         with open(os.devnull) as highest:
             resource.setrlimit(resource.RLIMIT_NOFILE, (highest.fileno(), limit[1]))
             try:
-                watching.on_reload_done()
+                watching.take_results()
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, limit)
         assert watching.settings == changed and "cannot receive the result: Too many open files" in caplog.text
+    finally:
+        link.close()
+
+
+def test_a_worker_is_started_with_settings_that_were_reported_just_before(monkeypatch):
+    """The first worker may report and die between the supervisor's poll and its check of the children."""
+    link = ReloadChannel()
+    watching = supervisor._Supervisor.__new__(supervisor._Supervisor)
+    watching.slots = [WorkerSlot(0, children=["a child"])]
+    watching.settings, watching.reloads, watching.requested, watching.answered = Settings(), link, 1, 0
+    watching.all_up = False
+    started = []
+    monkeypatch.setattr(supervisor.Processes, "start", lambda self, slot: started.append((slot, self.settings)))
+    try:
+        changed = replace(Settings(), log=replace(Settings().log, level="error"))
+        link.report(1, changed)
+        watching.start(watching.slots[0])
+        assert started == [(watching.slots[0], changed)] and watching.answered == 1
     finally:
         link.close()
 

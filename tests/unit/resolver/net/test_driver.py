@@ -290,3 +290,25 @@ def test_what_a_check_raises_is_handed_over(how: str) -> None:
         crypto.close()
 
     asyncio.run(body())
+
+
+def test_results_of_a_thread_arrive_when_memory_was_short() -> None:
+    async def body() -> None:
+        loop = asyncio.get_running_loop()
+        schedule, failures = loop.call_soon_threadsafe, [MemoryError(), MemoryError()]
+
+        def call_soon_threadsafe(*arguments: object) -> object:
+            if failures:
+                raise failures.pop()
+            return schedule(*arguments)  # type: ignore[arg-type]
+
+        loop.call_soon_threadsafe = call_soon_threadsafe  # type: ignore[method-assign, assignment]
+        crypto = Crypto(loop, bool, in_place=0)
+        done: asyncio.Future[list[bool]] = loop.create_future()
+        assert crypto.verify([1, 0], done.set_result) is None  # type: ignore[list-item, arg-type]
+        async with asyncio.timeout(5):
+            assert await done == [True, False]
+        assert not failures
+        crypto.close()
+
+    asyncio.run(body())

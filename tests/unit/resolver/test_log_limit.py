@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from resolver.net.log_limit import LimitedWarning
+from resolver.log_limit import LimitedWarning
 
 
 def test_only_the_first_of_a_storm_is_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -43,12 +43,12 @@ def test_different_ones_do_not_hide_each_other(
 
 
 def test_no_memory_to_remember_the_line_is_no_error_of_who_complains() -> None:
-    class Full(list):
-        def append(self, _line: object) -> None:
+    class Full(dict):
+        def __setitem__(self, _line: object, _value: None) -> None:
             raise MemoryError
 
     complaint = LimitedWarning(logging.getLogger("resolver.test.short"), 0.0)
-    complaint._said = Full()
+    complaint._limit._admitted = Full()
     assert not complaint.warn("out of it")
 
 
