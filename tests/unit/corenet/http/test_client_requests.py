@@ -169,6 +169,8 @@ def test_credentials_that_contradict_each_other(loop: str) -> None:
             for url, headers in (("http://a:b@127.0.0.1:9/", {}), ("http://127.0.0.1:9/", {"Authorization": "x"})):
                 with pytest.raises(ValueError, match="exclude each other"):
                     await client.get(url, headers=headers, auth=("x", "y"))
+            with pytest.raises(ValueError, match="user names in the URL and an Authorization field"):
+                await client.get("http://a:b@127.0.0.1:9/", headers={"Authorization": "x"})
         async with HttpClient() as client:
             with pytest.raises(InvalidUrl, match="user names"):
                 await client.get("http://a:b@127.0.0.1:9/", params={"x": 1})
