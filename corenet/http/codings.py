@@ -223,9 +223,9 @@ class ZstdStage(Stage):
             made = self._decode(head)
             self._next(SIZE, 3)
             return made
-        made = self._decode(head)
-        self._block(int.from_bytes(head, "little"))
-        return made
+        header = bytes(head)
+        self._block(int.from_bytes(header, "little"))
+        return self._decode(header)
 
     def _block(self, header: int) -> None:
         """Take the header of a block (RFC 8878 section 3.1.1.2)."""

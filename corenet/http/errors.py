@@ -71,7 +71,7 @@ class ServerDisconnected(RemoteProtocolError):
 
 
 class DecodeError(RemoteProtocolError):
-    """The body's content coding (gzip, deflate) is unknown, broken or cut short."""
+    """The body's content coding is unknown, broken or cut short."""
 
 
 class ResponseTooLarge(HttpError):

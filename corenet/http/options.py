@@ -127,9 +127,10 @@ class Prepared:
             call.set_content_type(self._content_type, replace=options.get("files") is None)
         call.expect = self._expect
         own = auth_of(options.get("auth"))
-        if own is not None and (in_url is not None or call.authorized):
-            other = "user names in the URL" if in_url is not None else "an Authorization field in headers="
-            raise ValueError(f"auth= and {other} exclude each other")
+        sources = {"auth=": own, "user names in the URL": in_url, "an Authorization field": call.authorized or None}
+        given = [name for name, source in sources.items() if source is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} exclude each other")
         if "auth" not in options and not call.authorized:
             of_base = client.base_url is None or client.base_url.origin == call.url.origin
             own = in_url or (client.auth if of_base else None)

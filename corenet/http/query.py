@@ -25,8 +25,8 @@ def pairs_of(source: Pairs, what: str) -> list[tuple[str, str | bytes]]:
         if not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str)):
             raise TypeError(f"{what}= is a mapping or an iterable of pairs that begin with a str, not of {pair!r}")
         name, value = pair
-        several = isinstance(value, Iterable) and not isinstance(value, str | bytes)
-        for one in value if several else (value,):
+        values = value if isinstance(value, Iterable) and not isinstance(value, str | bytes) else (value,)
+        for one in values:
             if one is not None:
                 out.append((name, _text(one, f"{what}[{name!r}]")))
     return out

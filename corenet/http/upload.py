@@ -182,7 +182,7 @@ def prepare_body(
         raise TypeError("a body is bytes or yields bytes; encode str first")
     if isinstance(body, Path) or (is_file(body) and not isinstance(body, AsyncIterable)):
         return Upload(file_source(body, "the body"))
-    return Upload(body)  # type: ignore[arg-type]
+    return Upload(body)
 
 
 async def _each(body: Iterable[bytes]) -> AsyncIterator[bytes]:

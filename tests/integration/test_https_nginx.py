@@ -389,3 +389,36 @@ def test_a_body_that_nginx_refuses_before_its_end(loop: str, nginx: Nginx, kind:
     run_on(loop, main())
     # The line may still be on its way.
     assert {line.status for line in nginx.log("/echo")[before:]} <= {413}
+
+
+def test_credentials_that_nginx_checks(loop: str, nginx: Nginx) -> None:
+    async def main() -> None:
+        async with client_for(nginx, base_url=nginx.url, url_credentials=True) as client:
+            assert (await client.get("/private/text.txt")).status == 401
+            assert (await client.get("/private/text.txt", auth=("me", "wrong"))).status == 401
+            response = await client.get("/private/text.txt", auth=("me", "secret"))
+            assert response.status == 200 and response.headers["content-encoding"] == "gzip"
+            in_url = nginx.url.replace("https://", "https://me:secret@") + "/private/text.txt"
+            assert (await client.get(in_url)).text == response.text
+
+    run_on(loop, main())
+
+
+@pytest.mark.parametrize("http2", [False, True])
+def test_a_large_upload_that_waits_for_nginx(loop: str, nginx: Nginx, http2: bool) -> None:
+    """nginx answers 100 over HTTP/1.1; over HTTP/2 it does not, and the wait ends with the limit."""
+    data = bytes(range(256)) * 8192
+
+    async def main() -> None:
+        context = tls.client_context(cafile=nginx.authority.cafile, alpn=tls.ALPN_HTTP2 if http2 else tls.ALPN_HTTP1)
+        url = f"https://localhost:{nginx.http2 if http2 else nginx.https}/store/up{http2}"
+        async with HttpClient(tls_context=context, expect_continue=True) as client:
+            response = await client.put(url, data)
+            assert response.status in (201, 204)
+            assert response.http_version == ("HTTP/2" if http2 else "HTTP/1.1")
+            assert http2 or [one.status for one in response.informational] == [100]
+            facts = response.connection
+            assert facts is not None and facts.tls_version == "TLSv1.3" and facts.peer[0] == "127.0.0.1"
+
+    run_on(loop, main())
+    assert (nginx.folder / "www" / "store" / f"up{http2}").read_bytes() == data

@@ -71,6 +71,11 @@ http {{
         location = /mark {{ return 200 "MARK"; }}
         location /store/ {{ dav_methods PUT DELETE; create_full_put_path on; }}
         location = /show {{ default_type text/plain; return 200 "$http_authorization|$http_x_test|$host"; }}
+        location /private/ {{
+            auth_basic "closed";
+            auth_basic_user_file {folder}/users;
+            alias {folder}/www/;
+        }}
         location = /slow.bin {{ limit_rate 1000; }}
         location = /once {{ keepalive_timeout 0; return 200 "once"; }}
     }}
@@ -125,6 +130,7 @@ class Nginx:
         (www / "big.bin").write_bytes(bytes(range(256)) * (BIG // 256))
         (www / "slow.bin").write_bytes(bytes(20000))
         (www / "text.txt").write_bytes(b"all work and no play\n" * 10000)
+        (folder / "users").write_text("me:{PLAIN}secret\n")
         folder.chmod(0o755)
         (folder / "nginx.conf").write_text(
             _CONFIG.format(

@@ -14,7 +14,7 @@ import corenet
 import corenet.limits
 import resolver.limits
 from corenet.core.framer import DelimiterFramer, FixedFramer, LengthFramer
-from corenet.http import Cache, HttpClient, Limits
+from corenet.http import Cache, HttpClient, Limits, Retries
 from corenet.http.h1 import CLIENT, H1Codec
 from corenet.http.h2 import H2Connection
 from resolver import system
@@ -89,6 +89,8 @@ def loop_places() -> Iterator[Place]:
     yield "HTTP_MAX_CONNECTIONS", "Limits", lambda value: Limits(connections=value)
     yield "HTTP_MAX_PER_ORIGIN", "Limits", lambda value: Limits(per_origin=value)
     yield "HTTP_KEEPALIVE_TIMEOUT", "Limits", lambda value: Limits(keepalive_timeout=value)
+    yield "HTTP_RETRIES", "Retries", lambda value: Retries(count=value)
+    yield "HTTP_RETRY_MAX_DELAY", "Retries", lambda value: Retries(max_delay=value)
 
 
 def settings_places() -> Iterator[Place]:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import zlib
 
 import brotli
 import pytest
@@ -12,6 +13,7 @@ from corenet.http.codings import installed_codings
 from corenet.http.decode import Decoder, accept_encoding
 from corenet.http.errors import DecodeError, ResponseTooLarge
 from corenet.limits import (
+    HTTP_DECODE_INNER_SIZE,
     HTTP_DECODE_INPUT_STEP,
     HTTP_DECODE_OUTPUT_STEP,
     HTTP_DECODE_STEP_COST,
@@ -79,9 +81,11 @@ def test_a_bomb_is_stopped_at_the_limit(coding: str) -> None:
     bomb = brotli.compress(data, quality=5) if coding == "br" else zstandard.ZstdCompressor().compress(data)
     with pytest.raises(ResponseTooLarge, match="decodes to more than 1048576"):
         decode_all(bomb, [coding], 1 << 20)
-    with pytest.raises(ResponseTooLarge, match="inner coding"):
-        decode_all(bomb, [coding, coding], 1 << 20)
     assert decode_all(bomb, [coding]) == data
+    stored = zlib.compress(bytes(HTTP_DECODE_INNER_SIZE + 1), 0)
+    outer = brotli.compress(stored, quality=5) if coding == "br" else zstandard.ZstdCompressor().compress(stored)
+    with pytest.raises(ResponseTooLarge, match="inner coding"):
+        decode_all(outer, ["deflate", coding], HTTP_DECODE_INNER_SIZE * 2)
 
 
 def test_a_window_above_the_limit_is_refused() -> None:
