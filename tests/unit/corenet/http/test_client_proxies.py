@@ -26,6 +26,7 @@ from corenet.http import (
     TlsError,
     TracePoint,
 )
+from corenet.http.connection import Connection
 
 pytestmark = pytest.mark.parametrize("loop", sorted(LOOPS))
 
@@ -141,6 +142,8 @@ def test_an_https_proxy_forwards_requests_of_http(loop: str, authority: Authorit
             async with HttpClient(proxy=way) as client:
                 for _ in range(2):
                     assert (await client.get("http://origin.invalid/")).body == b"ok"
+                # What TLS has received but not delivered is looked for before the connection is used again.
+                assert [connection.secure for connection in client._open if isinstance(connection, Connection)] == [True]
             assert proxy.connections == 1
 
     run_on(loop, main())
