@@ -50,7 +50,12 @@ class CacheStore:
     """
 
     def __init__(self, path: str | None, max_bytes: int) -> None:
-        self._path = ":memory:" if path is None else path
+        self._path = ":memory:"
+        if path is not None:
+            self._path = os.path.abspath(path)
+            if not os.path.exists(self._path) and os.path.isdir(os.path.dirname(self._path)):
+                # For the user alone, since responses may be private. SQLite gives its other files the same mode.
+                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._process = os.getpid()

@@ -124,8 +124,10 @@ class ProxyStream(asyncio.Protocol):
             for _ in range(2):
                 await asyncio.sleep(0)
 
-    def check_quiet(self) -> None:
-        """Raises ProxyError when the proxy has sent bytes after its answer."""
+    def check_ready(self) -> None:
+        """Raises ProxyError when the proxy has sent bytes after its answer, or has closed the connection."""
+        if self._ended:
+            raise ProxyError("the proxy closed the tunnel before it was used")
         if self._early:
             raise ProxyError("the proxy has sent bytes before the tunnel was used")
 
@@ -148,7 +150,7 @@ async def open_tunnel(stream: ProxyStream, proxy: Proxy, host: str, port: int, m
         stream.send(handshake.start())
         while not handshake.done:
             stream.send(handshake.feed(await stream.receive()))
-    stream.check_quiet()
+    stream.check_ready()
 
 
 async def _connect(stream: ProxyStream, proxy: Proxy, host: str, port: int, max_head: int | None) -> None:

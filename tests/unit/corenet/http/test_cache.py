@@ -209,13 +209,16 @@ def test_unsafe_methods_invalidate(loop: str, method: str, status: str, gone: bo
 
 
 def test_another_origin_is_not_invalidated(loop: str) -> None:
-    elsewhere = answer("Location: http://elsewhere/", "Content-Location: http://[", status="201 Created")
-    script = Script(answer(FRESH), elsewhere)
+    other = Script(answer(FRESH))
+    script = Script("")
 
     async def use(client: HttpClient, server: Server, cache: Cache, clock: Clock) -> None:
-        await client.get(server.url + "/a")
-        await client.post(server.url + "/b", b"x")
-        assert len(cache) == 1
+        async with serving(other.serve) as elsewhere:
+            await client.get(elsewhere.url + "/a")
+            location = f"Location: {elsewhere.url}/a"
+            script.answers = [answer(location, "Content-Location: http://[", status="201 Created")]
+            await client.post(server.url + "/b", b"x")
+            assert len(cache) == 1
 
     play(loop, script, use)
 

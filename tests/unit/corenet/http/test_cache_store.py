@@ -105,6 +105,14 @@ def test_a_file_is_shared_and_stays(tmp_path: Path) -> None:
     three.close()
 
 
+def test_a_file_is_for_its_user_alone(tmp_path: Path) -> None:
+    path = tmp_path / "cache"
+    store = CacheStore(str(path), SIZE)
+    store.put("http://a/", response(), public=False, now=0.0)
+    assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
+    store.close()
+
+
 def test_files_that_are_no_cache_are_left_alone(tmp_path: Path) -> None:
     text = tmp_path / "text"
     text.write_text("a file of the user's, long enough to be read as a header of some other format" * 50)

@@ -5,7 +5,7 @@ The proxies are ours and follow a script; `tests/integration/test_http_proxies.p
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -26,6 +26,8 @@ from corenet.http import (
     TlsError,
     TracePoint,
 )
+from corenet.http.connection import Connection
+from corenet.http.tunnel import ProxyStream
 
 pytestmark = pytest.mark.parametrize("loop", sorted(LOOPS))
 
@@ -141,6 +143,8 @@ def test_an_https_proxy_forwards_requests_of_http(loop: str, authority: Authorit
             async with HttpClient(proxy=way) as client:
                 for _ in range(2):
                     assert (await client.get("http://origin.invalid/")).body == b"ok"
+                # What TLS has received but not delivered is looked for before the connection is used again.
+                assert [isinstance(opened, Connection) and opened.secure for opened in client._open] == [True]
             assert proxy.connections == 1
 
     run_on(loop, main())
@@ -179,6 +183,38 @@ def test_what_a_proxy_says_to_connect_is_never_the_origins_response(
                     assert refused.value.status == status
             assert proxy.connections == 2
         assert [point.name for point in points if point.phase == "failed"] == ["proxy", "proxy"]
+
+    run_on(loop, main())
+
+
+@pytest.mark.parametrize("close", [asyncio.StreamWriter.close, asyncio.StreamWriter.write_eof])
+def test_a_tunnel_that_is_closed_at_once(loop: str, close: Callable[[asyncio.StreamWriter], None]) -> None:
+    async def main() -> None:
+        async def serve(peer: Peer) -> None:
+            await peer.request()
+            peer.writer.write(ESTABLISHED)
+            close(peer.writer)
+            await peer.reader.read()
+
+        limits = Limits(connections=1)
+        async with serving(serve) as proxy, HttpClient(proxy=f"127.0.0.1:{proxy.port}", limits=limits) as client:
+            for _ in range(2):
+                # Noticed before the handshake or in it.
+                with pytest.raises((ProxyError, TlsError)):
+                    await client.get("https://origin.invalid/")
+
+    run_on(loop, main())
+
+
+def test_the_end_of_a_tunnel_is_noticed_before_the_handshake(loop: str) -> None:
+    """A handshake on a transport that is closed already would wait for its time-out."""
+
+    async def main() -> None:
+        stream = ProxyStream(asyncio.get_running_loop())
+        stream.check_ready()
+        stream.eof_received()
+        with pytest.raises(ProxyError, match="closed the tunnel"):
+            stream.check_ready()
 
     run_on(loop, main())
 

@@ -198,6 +198,12 @@ def test_what_is_stored_and_sent(jar: CookieJar, url: str, field: str, asked: st
     assert sent(jar, asked) == expected
 
 
+@pytest.mark.parametrize("domain", ["org", "co.uk", "github.io", "unknown-tld"])
+def test_nothing_is_stored_for_a_public_suffix(jar: CookieJar, domain: str) -> None:
+    put(jar, f"https://a.{domain}/", f"k=v; Domain={domain}")
+    assert len(jar) == 0
+
+
 @pytest.mark.parametrize(
     ("url", "field", "stored"),
     [
