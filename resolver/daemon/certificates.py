@@ -10,6 +10,7 @@ configuration objects instead of contexts.
 
 import importlib.util
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ ALPN = {"tls": ("dot",), "https": ("h2", "http/1.1")}
 QUIC = "quic"
 QUIC_MISSING = "listener: protocol quic needs qh3, which is not installed; run: pip install 'corenet-resolver[quic]'"
 DAY = 86_400
+HOUR = 3600
 
 
 class Pair(NamedTuple):
@@ -63,10 +65,13 @@ def load(settings: Settings, before: Certificates | None = None) -> Certificates
     if not protocols:
         return None
     pairs = tuple(_read_pairs(settings.tls))
-    if before is not None and before.pairs == pairs and protocols <= before._contexts.keys():
-        return before
-    contexts = {protocol: _context(pairs, ALPN[protocol]) for protocol in ALPN}
-    if QUIC in protocols:
+    if before is not None and before.pairs == pairs:
+        if protocols <= before._contexts.keys():
+            return before
+        contexts = dict(before._contexts)
+    else:
+        contexts = {protocol: _context(pairs, ALPN[protocol]) for protocol in ALPN}
+    if QUIC in protocols and QUIC not in contexts:
         contexts[QUIC] = _quic_configuration(pairs[0])
     return Certificates(pairs, contexts)
 
@@ -85,9 +90,19 @@ class ExpiryWatch:
             if left >= limits.CERTIFICATE_WARNING * DAY or self._warned.get(file) == day:
                 continue
             self._warned[file] = day
-            when = f"expires in {left // DAY} days" if left > 0 else "has expired, so clients refuse it"
-            found.append(f"tls.certificate: {file} {when}; renew it and reload (SIGHUP)")
+            found.append(f"tls.certificate: {file} {_when(not_after, now)}; renew it and reload (SIGHUP)")
         return found
+
+
+def _when(end: int, now: int) -> str:
+    """How far `end` is from `now`, both in seconds since 1970."""
+    left = end - now
+    if left <= 0:
+        return f"expired since {datetime.fromtimestamp(end, UTC):%Y-%m-%d %H:%M} UTC, so clients refuse it"
+    count, unit = (left // DAY, "day") if left >= DAY else (left // HOUR, "hour")
+    if not count:
+        return "expires in less than one hour"
+    return f"expires in {count} {unit}{'' if count == 1 else 's'}"
 
 
 def _read_pairs(tls: TlsSettings) -> Iterator[Pair]:

@@ -3,6 +3,7 @@
 import ssl
 import subprocess
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -139,8 +140,28 @@ def test_warnings_begin_two_weeks_before_the_end_and_come_once_a_day(authority: 
     assert len(watch.due(certificates, begin)) == 1
     assert watch.due(certificates, begin + DAY - 1) == []
     assert len(watch.due(certificates, begin + DAY)) == 1
-    [text] = watch.due(certificates, end + 3 * DAY)
-    assert "has expired" in text
+
+
+@pytest.mark.parametrize(
+    ("left", "words"),
+    [
+        (2 * DAY, "expires in 2 days"),
+        (2 * DAY - 1, "expires in 1 day;"),
+        (DAY - 1, "expires in 23 hours"),
+        (3600, "expires in 1 hour;"),
+        (3599, "expires in less than one hour"),
+        (0, "expired since "),
+        (-3 * DAY, "expired since "),
+    ],
+)
+def test_the_last_day_is_counted_in_hours(authority: Authority, left: int, words: str) -> None:
+    certificates = load(settings(authority.leaf("dns.example")))
+    assert certificates is not None
+    [end] = certificates.expiry().values()
+    [text] = ExpiryWatch().due(certificates, end - left)
+    assert words in text
+    if left <= 0:
+        assert f"since {datetime.fromtimestamp(end, UTC):%Y-%m-%d %H:%M} UTC" in text
 
 
 def test_an_expired_certificate_is_served_all_the_same(authority: Authority) -> None:
@@ -156,7 +177,10 @@ def test_quic_has_a_configuration_and_the_others_keep_theirs(authority: Authorit
     assert load(settings(leaf, protocol="quic"), found) is found
     without = load(settings(leaf))
     assert without is not None
-    assert load(settings(leaf, protocol="quic"), without) is not without  # it had no configuration for QUIC
+    both = load(settings(leaf, protocol="quic"), without)  # it had no configuration for QUIC
+    assert both is not None and both.context("quic").alpn_protocols == ["doq"]
+    assert both.context("tls") is without.context("tls"), "a first listener for QUIC costs no session tickets"
+    assert both.context("https") is without.context("https")
 
 
 def test_quic_without_its_library_is_refused(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
