@@ -558,11 +558,11 @@ STREAM_TURN_MESSAGES = 128
 """messages: Queries and requests of one connection, answered or refused, before others have their turn. Resolvers that
 forward have some tens at a time, and these are still answered in one write."""
 STREAM_ITERATION_MESSAGES = 256
-"""messages: Queries and requests of all connections of one listener before the loop polls its sockets, and one turn
+"""messages: Queries and requests of all client connections of a worker before the loop polls its sockets, and one turn
 more. A request over HTTPS costs some 50 microseconds, and UDP waits for as long as all of them take."""
 STREAM_ITERATION_OCTETS = 256 << 10
-"""bytes: Octets read and written for all connections of one listener before the loop polls its sockets, and one turn
-more."""
+"""bytes: Octets read and written for all client connections of a worker before the loop polls its sockets, and one
+turn more."""
 STREAM_WRITE_LIMIT = 1 << 20
 """bytes: A client that leaves more than this unread while further answers to its queries come is disconnected."""
 SLOT_SCAN = 64

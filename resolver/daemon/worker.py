@@ -42,6 +42,7 @@ from resolver.daemon.runtime_config import Listeners, RuntimeConfig
 from resolver.daemon.sockets import Endpoint, ListenError
 from resolver.daemon.worker_commands import WorkerCommands
 from resolver.effects import Outcome, Question
+from resolver.net.turns import Turns
 from resolver.settings import Settings
 from resolver.wire import consts as c
 
@@ -149,6 +150,7 @@ class _Worker:
         self.commands = WorkerCommands(self)
         self.management_servers: list[ManagementServer] = []
         self.listeners: list[Listeners] = []
+        self.turns = Turns()
         self.closed: dict[str, dict[str, Any]] = {}
         self.override_settings: Callable[[Settings], Settings] = lambda given: given
         self.tasks: set[asyncio.Task[Any]] = set()
@@ -199,7 +201,7 @@ class _Worker:
             self.rollover = self.make_rollover(self.current)
             self.save_anchors()
             for endpoint in self.endpoints:
-                listeners = Listeners(endpoint)
+                listeners = Listeners(endpoint, self.turns)
                 self.listeners.append(listeners)
                 await listeners.start(self.current)
             gc.set_threshold(limits.GC_YOUNG, limits.GC_MIDDLE, limits.GC_OLD)
@@ -582,7 +584,7 @@ class _Worker:
             given, runtime, rollover, opened = self.build_new(undo)
             added = []
             for endpoint in opened:
-                listeners = Listeners(endpoint)
+                listeners = Listeners(endpoint, self.turns)
                 try:
                     await listeners.start(runtime)
                 except OSError as error:

@@ -76,7 +76,7 @@ class _Exchange:
         self._session.finish(self, packet, doh.freshness(packet))
 
     def skip(self) -> None:
-        """The message is not a query, or its client is dropped by the access list: send status 400."""
+        """The message is not a query: send status 400. A client that an access list drops has no connection."""
         self._session.finish(self, None, None)
 
     def forget(self, pending: "PendingQuery") -> None:

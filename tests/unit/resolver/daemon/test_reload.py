@@ -58,7 +58,7 @@ class Opened:
         worker.stopping = worker.loop.create_future()
         worker.current = RuntimeConfig(worker.configured, worker.store, worker.loop)
         for endpoint in self.endpoints:
-            listeners = Listeners(endpoint)
+            listeners = Listeners(endpoint, worker.turns)
             await listeners.start(worker.current)
             worker.listeners.append(listeners)
 
@@ -110,6 +110,14 @@ def serving(request, tmp_path, monkeypatch):
         run_on(request.param, main())
 
     return runner
+
+
+def test_all_listeners_share_the_turns_of_their_worker(serving):
+    async def test(opened):
+        assert await opened.reload(1, opened.port, free_port()) == ""
+        assert [listeners.tcp.turns for listeners in opened.worker.listeners] == [opened.worker.turns] * 2
+
+    serving(test)
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
@@ -235,7 +243,8 @@ def test_counters_of_connections_outlive_their_listeners(serving):
         await opened.descriptors()
         found = opened.worker.commands.perform({"command": "statistics"})["client_tcp"]
         assert found == {
-            "accepted": 2, "rejected": 0, "timed_out": 0, "malformed": 0, "write_overrun": 0, "evicted": 0,
+            "accepted": 2, "rejected": 0, "access_closed": 0, "timed_out": 0, "malformed": 0,
+            "write_overrun": 0, "evicted": 0,
             "connections": 0, "bad_proxy_headers": 0,
         }
         assert len(opened.worker.listeners) == 1

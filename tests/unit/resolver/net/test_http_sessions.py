@@ -263,6 +263,27 @@ def test_all_connections_have_one_share_of_an_iteration(alpn: str) -> None:
     asyncio.run(body())
 
 
+@pytest.mark.parametrize("alpn", ["h2", "http/1.1"])
+def test_listeners_of_one_worker_have_one_budget(alpn: str) -> None:
+    """Many listeners do not multiply what their connections may take of the loop."""
+
+    async def body() -> None:
+        turns = Turns()
+        listeners = [Listener() for _ in range(8)]
+        for number, listener in enumerate(listeners):
+            listener.turns = turns
+            listener.pipeline = count = limits.STREAM_TURN_MESSAGES
+            connection, transport = connect(listener, alpn)
+            connection.network = f"192.0.2.{number}"
+            connection.received(http2_requests(transport, count) if alpn == "h2" else http1_request() * count)
+        assert sum(listener.requests for listener in listeners) == limits.STREAM_ITERATION_MESSAGES
+        for _ in listeners:
+            await asyncio.sleep(0)
+        assert sum(listener.requests for listener in listeners) == 8 * limits.STREAM_TURN_MESSAGES
+
+    asyncio.run(body())
+
+
 @pytest.mark.parametrize("begun", ["frame header", "field block", "nothing"])
 def test_what_has_begun_over_http2_has_the_time_of_a_message(begun: str) -> None:
     """Only a connection on which nothing has begun may be idle."""
