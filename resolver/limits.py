@@ -600,6 +600,12 @@ CERTIFICATE_WARNING = 14
 then failed for two weeks."""
 CERTIFICATE_CHECK = 3600
 """seconds: The validity of certificates is examined at this interval; the log has one line a day for each."""
+TICKET_KEY_PERIOD = 43_200
+"""seconds: A key makes session tickets for this long, and is accepted for as long again, so for a day in all (RFC 5077
+section 5.5: keys are changed regularly). A ticket itself is valid for two hours."""
+STAPLE_WARNING = 24
+"""hours: From this long before an OCSP staple expires, the log warns. Authorities issue staples for four to ten days,
+and programs that fetch them do so in the middle of that time."""
 DOH_TARGET = 8192
 """bytes: The longest target of a request. A padded query of 128 octets needs some 190 in a GET request; larger messages
 are for POST."""

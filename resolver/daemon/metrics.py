@@ -213,6 +213,9 @@ METRICS: dict[str, dict[str, tuple[str, str]]] = {
         "certificate_expiry": (
             "tls_certificate_expiry_timestamp_seconds", "Unix time at which a certificate expires, by file."
         ),
+        "staple_expiry": (
+            "tls_staple_expiry_timestamp_seconds", "Unix time from which an OCSP staple is not sent, by file."
+        ),
     },
     "resolution": {
         "submitted": ("resolution_requests_total", "Queries given to the resolver by the slow path."),
@@ -353,6 +356,7 @@ LABELLED = {
     ("client_doq", "dropped"): "reason",
     ("client_doq", "protocol_errors"): "rule",
     ("tls", "certificate_expiry"): "file",
+    ("tls", "staple_expiry"): "file",
 }
 """Counters with one value for each kind, state, reason and so on, and the label of that. They are a dictionary, or
 `Statistics` has ``FIELD_VALUE`` for each."""

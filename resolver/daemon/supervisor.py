@@ -119,6 +119,12 @@ class _Supervisor:
                 pass  # a pending signal would kill this process when it is unblocked
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
+    def rotate_ticket_keys(self) -> float | None:
+        """Forget the session ticket keys of earlier periods, of which a new worker would get a copy. Returns the
+        seconds until the next period; None without TLS."""
+        certificates = self.options.certificates
+        return None if certificates is None else certificates.rotate_ticket_keys(time.monotonic())
+
     def start(self, number: int) -> None:
         """Fork worker `number`."""
         sys.stdout.flush()
@@ -165,7 +171,8 @@ class _Supervisor:
     def watch(self) -> int:
         """Handle signals until one stops the service."""
         while True:
-            rest = self.restarts.rest(time.monotonic())
+            rests = [self.restarts.rest(time.monotonic()), self.rotate_ticket_keys()]
+            rest = min((one for one in rests if one is not None), default=None)
             info = signal.sigwaitinfo(SIGNALS) if rest is None else signal.sigtimedwait(SIGNALS, rest)
             if info is None:
                 self.restart()

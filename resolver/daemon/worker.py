@@ -12,6 +12,7 @@ import gc
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
@@ -160,6 +161,7 @@ class _Worker:
         self.rollover_timer: asyncio.TimerHandle | None = None
         self.reloading = asyncio.Lock()
         self.certificate_timer: asyncio.TimerHandle | None = None
+        self.ticket_timer: asyncio.TimerHandle | None = None
         self.expiry_watch = ExpiryWatch()
         self.reload_waits = False
         self.prepared: _Prepared | None = None
@@ -212,6 +214,7 @@ class _Worker:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP, signal.SIGUSR1))  # blocked by main
             self.schedule_probe()
             self.watch_certificates()
+            self.rotate_ticket_keys()
             if self.options.show_example:
                 from resolver.daemon import demo
 
@@ -246,6 +249,11 @@ class _Worker:
         """When each certificate in use ceases to be valid, in seconds since 1970, by file."""
         certificates = self.current.certificates
         return {} if certificates is None else certificates.expiry()
+
+    def staple_expiry(self) -> dict[str, int]:
+        """When each OCSP staple in use ceases to be sent, in seconds since 1970, by file."""
+        certificates = self.current.certificates
+        return {} if certificates is None else certificates.staple_expiry()
 
     # --- start ----------------------------------------------------------------------------------------------------
 
@@ -378,6 +386,20 @@ class _Worker:
             for text in self.expiry_watch.due(certificates, now):
                 logger.warning("%s", text)
         self.certificate_timer = self.loop.call_later(limits.CERTIFICATE_CHECK, self.watch_certificates)
+
+    def rotate_ticket_keys(self) -> None:
+        """Use the session ticket keys of this period, in every worker, and go on at the next one."""
+        if self.ticket_timer is not None:
+            self.ticket_timer.cancel()
+            self.ticket_timer = None
+        certificates = self.current.certificates
+        if certificates is None or self.stopping.done():
+            return
+        left = certificates.rotate_ticket_keys(time.monotonic())
+        if certificates.ticket_trouble and not self.number:
+            logger.warning("tls: %s; they are not changed, and a reload with other certificates makes new ones",
+                           certificates.ticket_trouble)
+        self.ticket_timer = self.loop.call_later(left, self.rotate_ticket_keys)
 
     def start_task(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run `work` as a task that is cancelled when the worker stops."""
@@ -555,6 +577,7 @@ class _Worker:
         self.save_anchors()
         self.schedule_probe()
         self.watch_certificates()
+        self.rotate_ticket_keys()
         logger.info("reload: the new configuration is in force")
 
     def build_new(self, undo: ExitStack) -> "tuple[Settings, RuntimeConfig, AnchorUpdater | None, list[Endpoint]]":
@@ -658,7 +681,7 @@ class _Worker:
         """Wait up to `limits.DRAIN` for answers to waiting clients, then close everything."""
         for server in self.management_servers:
             server.close()
-        for timer in (self.rollover_timer, self.certificate_timer):
+        for timer in (self.rollover_timer, self.certificate_timer, self.ticket_timer):
             if timer is not None:
                 timer.cancel()
         if self.links is not None:

@@ -744,6 +744,46 @@ def test_a_new_certificate_is_used_and_a_bad_one_changes_nothing(serving, tmp_pa
     serving(test)
 
 
+def test_a_staple_is_all_or_nothing(serving, tmp_path):
+    authority = Authority(tmp_path)
+    leaf, staple, port = authority.leaf("dns.example"), tmp_path / "leaf.ocsp", free_port()
+    extra = tls(leaf, port).replace('name =', f'ocsp-staple = "{staple}"\nname =')
+
+    async def test(opened):
+        staple.write_bytes(authority.staple(leaf, hours=40))
+        assert await opened.reload(1, opened.port, extra=extra) == ""
+        [until] = opened.worker.staple_expiry().values()
+        staple.write_bytes(authority.staple(leaf, revoked=True))
+        said = await opened.reload(2, opened.port, extra=extra)
+        assert said.startswith(f"{opened.path}:4: tls.ocsp-staple: '{staple}': the certificate was revoked on"), said
+        assert await over_tls(port, authority) == 1
+        assert opened.worker.staple_expiry() == {str(staple): until}
+        staple.write_bytes(authority.staple(leaf, hours=60))
+        assert await opened.reload(3, opened.port, extra=extra) == ""
+        found = opened.worker.commands.perform({"command": "statistics"})["tls"]
+        assert found["staple_expiry"][str(staple)] > until and len(found["certificate_expiry"]) == 1
+
+    serving(test)
+
+
+def test_ticket_keys_are_changed_in_time(serving, tmp_path, monkeypatch):
+    leaf, port = Authority(tmp_path).leaf("dns.example"), free_port()
+
+    async def test(opened):
+        monkeypatch.setattr(limits, "TICKET_KEY_PERIOD", 0.05)
+        assert opened.worker.ticket_timer is None
+        assert await opened.reload(1, opened.port, extra=tls(leaf, port)) == ""
+        keys = opened.worker.current.certificates.ticket_keys
+        before = keys.current()
+        while keys.current()[0] in before:
+            await asyncio.sleep(0)
+        assert opened.worker.ticket_timer is not None
+        assert await opened.reload(2, opened.port) == ""
+        assert opened.worker.ticket_timer is None, "no listener has TLS"
+
+    serving(test)
+
+
 def test_the_path_of_https_and_discovery_follow_a_reload(serving, tmp_path):
     leaf = Authority(tmp_path).leaf("dns.example")
     port = free_port()

@@ -10,6 +10,7 @@ import pytest
 from resolver import limits
 from resolver.daemon import supervisor
 from resolver.daemon.supervisor import Restarts
+from resolver.daemon.worker import Options
 
 FIRST = limits.WORKER_RESTART_DELAY / 1000
 LONGEST = limits.WORKER_RESTART_LONGEST / 1000
@@ -62,6 +63,7 @@ def test_a_worker_that_cannot_be_started_is_tried_again(monkeypatch: pytest.Monk
             self.restarts = Restarts()
             self.children = {11: 0, 12: 1}
             self.asked = self.answered = 0
+            self.options = Options()
 
         def start(self, number: int) -> None:
             tried.append(now[0])
@@ -80,6 +82,32 @@ def test_a_worker_that_cannot_be_started_is_tried_again(monkeypatch: pytest.Monk
     assert supervised.watch() == 0
     assert sorted(supervised.children.values()) == [0, 1]
     assert tried == pytest.approx([FIRST, FIRST, 3 * FIRST, 7 * FIRST])
+
+
+def test_the_supervisor_forgets_earlier_ticket_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that is started gets a copy of what the supervisor has."""
+    now, rotated = [0.0], []
+
+    class Rotating:
+        def rotate_ticket_keys(self, when: float) -> float:
+            rotated.append(when)
+            return 50.0
+
+    class Supervised(supervisor._Supervisor):
+        def __init__(self) -> None:
+            self.restarts = Restarts()
+            self.children = {}
+            self.options = Options(certificates=Rotating())  # type: ignore[arg-type]
+
+    def wait(_signals: object, rest: float) -> SimpleNamespace | None:
+        assert rest == 50.0
+        now[0] += rest
+        return SimpleNamespace(si_signo=signal.SIGTERM) if now[0] > 120 else None
+
+    monkeypatch.setattr(supervisor.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(signal, "sigtimedwait", wait)
+    assert Supervised().watch() == 0
+    assert rotated == [0.0, 50.0, 100.0]
 
 
 def test_each_signal_has_a_name_or_a_number() -> None:
