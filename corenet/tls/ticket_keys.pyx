@@ -3,7 +3,8 @@
 Without this, OpenSSL draws a key for each context, keeps it as long as the context, and no other process accepts its
 tickets. A key has 80 bytes: 16 of its name, which each ticket begins with, 32 of HMAC-SHA-256 and 32 of AES-256-CBC
 (RFC 5077 section 4). The first key of a context encrypts new tickets; all of them decrypt. A ticket of another key than
-the first is renewed.
+the first is renewed, and with TLS 1.3 each ticket, because one that is used twice shows that both connections are of
+the same client (RFC 8446 appendix C.4).
 
 OpenSSL asks through a callback, which may run without the GIL and after the Python context was freed. So the keys are
 in C memory that belongs to the `SSL_CTX`, as staples are (`corenet.tls.stapling`), and are overwritten before it is
@@ -20,7 +21,8 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
 
 from corenet.tls.libssl cimport (
-    CRYPTO_EX_INDEX_SSL_CTX, SSL_CTRL_SET_TLSEXT_TICKET_KEY_CB, Callback, LibSSL, context_of, find_function, libssl,
+    CRYPTO_EX_INDEX_SSL_CTX, SSL_CTRL_SET_TLSEXT_TICKET_KEY_CB, TLS1_3_VERSION, Callback, LibSSL, context_of,
+    find_function, libssl,
 )
 
 __all__ = ["hand_out", "missing"]
@@ -45,6 +47,7 @@ cdef struct Keys:
     unsigned char data[MOST_KEYS * KEY]
 
 cdef struct Functions:
+    int (*SSL_version)(void *connection) noexcept nogil
     int (*RAND_bytes)(unsigned char *buffer, int size) noexcept nogil
     void *(*EVP_sha256)() noexcept nogil
     void *(*EVP_aes_256_cbc)() noexcept nogil
@@ -57,8 +60,8 @@ cdef struct Functions:
 
 # In the order of `Functions`.
 NAMES = [
-    b"RAND_bytes", b"EVP_sha256", b"EVP_aes_256_cbc", b"EVP_EncryptInit_ex", b"EVP_DecryptInit_ex", b"HMAC_Init_ex",
-    b"OPENSSL_cleanse",
+    b"SSL_version", b"RAND_bytes", b"EVP_sha256", b"EVP_aes_256_cbc", b"EVP_EncryptInit_ex", b"EVP_DecryptInit_ex",
+    b"HMAC_Init_ex", b"OPENSSL_cleanse",
 ]
 
 cdef Functions functions
@@ -118,7 +121,7 @@ cdef int ticket_callback(
                         cipher, functions.EVP_aes_256_cbc(), NULL, key + NAME + SECRET, iv) > 0
                     and functions.HMAC_Init_ex(hmac, key + NAME, SECRET, functions.EVP_sha256(), NULL) > 0
                 ):
-                    answer = RENEW if at else GOOD
+                    answer = RENEW if at or functions.SSL_version(connection) == TLS1_3_VERSION else GOOD
                 break
     PyThread_release_lock(keys.lock)
     return answer

@@ -1,4 +1,7 @@
-"""Session ticket keys of a server, chosen by the program instead of by OpenSSL (`corenet.tls.ticket_keys`)."""
+"""Session ticket keys of a server, chosen by the program instead of by OpenSSL.
+
+The C side is `corenet.tls.ticket_keys`, which is loaded when keys are first set.
+"""
 
 import ssl
 from collections.abc import Sequence
@@ -13,9 +16,9 @@ def set_ticket_keys(context: ssl.SSLContext, keys: Sequence[bytes]) -> None:
     tickets of all of them.
 
     A key has 80 bytes from a cryptographic source, such as ``os.urandom(80)``. Processes with the same keys resume each
-    other's sessions. Whoever has a key can read the recorded TLS 1.2 connections that were resumed with its tickets, so
-    keys are changed at least once a day, are never stored, and the former one is accepted for one more period. All
-    contexts of one port need the same keys, also those that an SNI callback chooses.
+    other's sessions. An attacker who learns a key can read the recorded TLS 1.2 connections that were resumed with its
+    tickets. So keys are changed at least once a day and never stored, and the former one is accepted for one more
+    period. All contexts of one port need the same keys, also those that an SNI callback chooses.
 
     Raises:
         ValueError: there is no key, there are more than four, or one has another size.

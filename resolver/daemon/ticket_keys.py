@@ -3,8 +3,8 @@
 The process that starts the workers draws one secret. Each process derives the key of the current period from it, and
 the secret of the next period, and then forgets the secret. So all workers have the same keys at the same time without a
 message between them: none can be lost, and a worker that is restarted has what the others have. A secret cannot be
-derived from a later one, so whoever reads the memory of a process learns no key of earlier periods, except the former
-one. It does learn later keys, until a restart; but it has the private key of the certificate as well.
+derived from a later one. So an attacker who reads the memory of a process learns no key of earlier periods, except the
+former one. Later keys can be derived until a restart (docs/adr/0021-session-ticket-keys-are-derived.md).
 
 Periods are counted by the monotonic clock, which all processes of a machine share and which never goes back. Time is an
 argument. Keys: that of the current period makes tickets; the former one is accepted for one more period (RFC 5077

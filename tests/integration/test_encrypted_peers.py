@@ -211,6 +211,7 @@ def resumed(running: Daemon, context: ssl.SSLContext, session: ssl.SSLSession | 
         socket.create_connection(("127.0.0.1", running.tls), timeout=SECONDS) as plain,
         context.wrap_socket(plain, server_hostname="dns.example", session=session) as secured,
     ):
+        secured.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         secured.sendall(len(packet).to_bytes(2, "big") + packet)
         assert secured.recv(4096)
         return bool(secured.session_reused), secured.session

@@ -81,6 +81,18 @@ def test_a_ticket_of_the_former_key_is_renewed(pair: Pair) -> None:
     assert pair.connect(pair.server(OTHER, NEW), second.session).session_reused
 
 
+def test_each_connection_of_tls_1_3_leaves_a_ticket_of_its_own(pair: Pair) -> None:
+    """As without keys of ours. With TLS 1.2 a ticket is kept while its key makes tickets."""
+    fresh = pair.client.minimum_version is ssl.TLSVersion.TLSv1_3
+    for server in (pair.server(), pair.server(NEW)):
+        sessions = [pair.connect(server).session]
+        for _ in range(3):
+            connection = pair.connect(server, sessions[-1])
+            assert connection.session_reused
+            sessions.append(connection.session)
+        assert len({session.id for session in sessions}) == (4 if fresh else 1)
+
+
 def test_keys_of_a_context_are_replaced(pair: Pair) -> None:
     server = pair.server(OLD)
     session = pair.connect(server).session
