@@ -561,11 +561,11 @@ STREAM_TURN_MESSAGES = 128
 """messages: Queries and requests of one connection, answered or refused, before others have their turn. Resolvers that
 forward have some tens at a time, and these are still answered in one write."""
 STREAM_ITERATION_MESSAGES = 256
-"""messages: Queries and requests of all connections of one listener before the loop polls its sockets, and one turn
+"""messages: Queries and requests of all client connections of a worker before the loop polls its sockets, and one turn
 more. A request over HTTPS costs some 50 microseconds, and UDP waits for as long as all of them take."""
 STREAM_ITERATION_OCTETS = 256 << 10
-"""bytes: Octets read and written for all connections of one listener before the loop polls its sockets, and one turn
-more."""
+"""bytes: Octets read and written for all client connections of a worker before the loop polls its sockets, and one
+turn more."""
 STREAM_WRITE_LIMIT = 1 << 20
 """bytes: A client that leaves more than this unread while further answers to its queries come is disconnected."""
 SLOT_SCAN = 64
@@ -620,6 +620,12 @@ CERTIFICATE_WARNING = 14
 then failed for two weeks."""
 CERTIFICATE_CHECK = 3600
 """seconds: The validity of certificates is examined at this interval; the log has one line a day for each."""
+TICKET_KEY_PERIOD = 43_200
+"""seconds: A key makes session tickets for this long, and is accepted for as long again, so for a day in all (RFC 5077
+section 5.5: keys are changed regularly). A ticket itself is valid for two hours."""
+STAPLE_WARNING = 24
+"""hours: From this long before an OCSP staple expires, the log warns. Authorities issue staples for four to ten days,
+and programs that fetch them do so in the middle of that time."""
 DOH_TARGET = 8192
 """bytes: The longest target of a request. A padded query of 128 octets needs some 190 in a GET request; larger messages
 are for POST."""

@@ -449,6 +449,12 @@ class TlsSettings:
     key: tuple[str, ...] = option(
         (), "PEM file with the private key, not encrypted; or a list of files, one for each certificate.", kind="files"
     )
+    ocsp_staple: tuple[str, ...] = option(
+        (),
+        "File with the OCSP response (DER) for the certificate, which clients of tls and https get that ask for it; or"
+        ' a list of files, one for each certificate, "" for one without. It is checked; a reload reads it again.',
+        kind="files",
+    )
     name: str = option(
         "",
         "Name by which clients authenticate this resolver, for example dns.example.net. It must be in the certificate."
@@ -462,7 +468,12 @@ class TlsSettings:
             )
         if len(self.certificate) > limits.TLS_CERTIFICATES:
             raise ValueError(f"tls.certificate: more than {limits.TLS_CERTIFICATES} files are listed")
-        for setting in ("certificate", "key"):
+        if self.ocsp_staple and len(self.ocsp_staple) != len(self.certificate):
+            raise ValueError(
+                f"tls.ocsp_staple: {len(self.ocsp_staple)} files for {len(self.certificate)} certificates; give one for"
+                ' each, or "" for a certificate without a staple'
+            )
+        for setting in ("certificate", "key", "ocsp_staple"):
             for path in getattr(self, setting):
                 check_path(path, f"tls.{setting}")
         if self.name:

@@ -20,6 +20,7 @@ from corenet.tls.engines import TlsEngineChoice, tls_engine, use_engine
 from corenet.tls.peer import TlsConnection, describe_connection
 from corenet.tls.refusal import CertificateRefused
 from corenet.tls.staples import set_staple
+from corenet.tls.tickets import set_ticket_keys
 
 __all__ = [
     "ALPN_HTTP1",
@@ -39,6 +40,7 @@ __all__ = [
     "received_close_notify",
     "server_context",
     "set_staple",
+    "set_ticket_keys",
     "tls_engine",
     "use_engine",
 ]

@@ -18,6 +18,7 @@ cdef enum:
     SSL_CTRL_SET_TLSEXT_STATUS_CALLBACK = 63
     SSL_CTRL_SET_TLSEXT_STATUS_ARGUMENT = 64
     SSL_CTRL_GET_EXTRA_CHAIN_CERTS = 82
+    SSL_CTRL_SET_TLSEXT_TICKET_KEY_CB = 72
     TLSEXT_STATUSTYPE_ocsp = 1
     SSL_TLSEXT_ERR_OK = 0
     SSL_TLSEXT_ERR_NOACK = 3
@@ -110,3 +111,4 @@ cdef struct LibSSL:
 cdef LibSSL *libssl() noexcept nogil
 cdef void *ssl_of(object core) noexcept
 cdef void *context_of(object context) noexcept
+cdef void *find_function(const char *name) noexcept

@@ -38,6 +38,7 @@ cdef enum:
     LOOKED_AT = 256
 
 cdef LibSSL table
+cdef void *library = NULL     # never closed
 cdef bint proved = False
 
 
@@ -60,6 +61,11 @@ cdef void *context_of(object context) noexcept:
     return field(context, 0)
 
 
+cdef void *find_function(const char *name) noexcept:
+    """A function of libssl or libcrypto that only few need; NULL when there is none, or before `load`."""
+    return NULL if library == NULL else dlsym(library, name)
+
+
 def load() -> str | None:
     """Look up libssl's functions and check that they fit this Python's ssl; return None, or the reason why not."""
     global proved
@@ -78,17 +84,18 @@ def load() -> str | None:
 
 
 cdef object look_up():
+    global library
     cdef bytes path = os.fsencode(getattr(_ssl, "__file__", None) or "")
     # If `_ssl` is built into the interpreter, libssl's functions are symbols of the program itself.
-    cdef void *handle = dlopen(<const char *>path if path else NULL, RTLD_LAZY | RTLD_NOLOAD)
     cdef void **slot = <void **>&table
     cdef bytes name
-    if handle == NULL:
+    library = dlopen(<const char *>path if path else NULL, RTLD_LAZY | RTLD_NOLOAD)
+    if library == NULL:
         return "the module _ssl cannot be opened"
     if sizeof(LibSSL) != len(NAMES) * sizeof(void *):
         raise AssertionError("the table of functions and the list of their names differ")
     for at, name in enumerate(NAMES):
-        slot[at] = dlsym(handle, name)
+        slot[at] = find_function(name)
         if slot[at] == NULL:
             return f"libssl's function {name.decode()} cannot be found: it may be linked into Python"
     return None

@@ -32,9 +32,9 @@ _ID_HASHES = {"sha1": hashlib.sha1, "sha256": hashlib.sha256, "sha384": hashlib.
 _SIGNATURE_HASHES = ("sha256", "sha384", "sha512")
 
 
-def set_staple(context: ssl.SSLContext, path: "str | PathLike[str] | None") -> float:
+def set_staple(context: ssl.SSLContext, path: "str | PathLike[str] | bytes | None") -> float:
     """Make a server's context staple the OCSP response (DER) in a file to all later handshakes. Call it again after the
-    file is renewed. With None stapling stops.
+    file is renewed. `path` may also be the response itself, as bytes. With None stapling stops.
 
     Returns the time after which the response is no longer sent, in seconds since the epoch; 0.0 for None. A response
     that clients would refuse raises ValueError, and the previous staple stays in use. `context` is any server context
@@ -53,15 +53,15 @@ def set_staple(context: ssl.SSLContext, path: "str | PathLike[str] | None") -> f
     if path is None:
         hand_out(context, None, 0)
         return 0.0
-    response = Path(path).read_bytes()
+    response, place = (path, "") if isinstance(path, bytes) else (Path(path).read_bytes(), f"{path}: ")
     chain = certificates_of(context)
     if not chain:
-        raise ValueError(f"{path}: the context has no certificate; load it before its staple")
+        raise ValueError(f"{place}the context has no certificate; load it before its staple")
     try:
         now = datetime.datetime.now(datetime.UTC)
         until = judge_staple(response, chain, now, required=True, issuer_known=len(chain) > 1)
     except CertificateRefused as error:
-        raise ValueError(f"{path}: {error.verify_message}") from None
+        raise ValueError(f"{place}{error.verify_message}") from None
     hand_out(context, response, until - 2 * TLS_STAPLE_TOLERANCE)
     return until - 2 * TLS_STAPLE_TOLERANCE
 

@@ -1,20 +1,27 @@
-"""The certificates of the daemon: files, checks, TLS contexts, and warnings before they expire.
+"""The certificates of the daemon: files, checks, TLS contexts, session tickets, and warnings before anything expires.
 
 `load` reads all files before it returns, so after an error in a reload the old certificates stay in use. When no file
-has changed, it returns the old contexts. A context has the key of its session tickets, so clients can resume their
-sessions after a reload of other settings. Workers share the contexts that were made before the fork, and this key.
+has changed, it returns the old contexts.
+
+The keys of session tickets belong to the daemon, not to its files (`resolver.daemon.ticket_keys`): they are made at
+start, before the workers are forked, and outlive reloads. So a client resumes its session at any worker, also after a
+certificate was renewed. Where Python's ssl does not permit to set them, each context has keys of its own.
 
 DNS over QUIC uses the library `qh3`, which is installed as an extra and imported only when a listener needs it. It has
-configuration objects instead of contexts.
+configuration objects instead of contexts, and neither session tickets nor staples.
 """
 
 import importlib.util
+import os
+import time
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from corenet.tls import CertificateInfo, certificate_info, server_context
+from corenet.tls import CertificateInfo, certificate_info, server_context, set_staple, set_ticket_keys
 from resolver import limits
+from resolver.daemon.ticket_keys import TicketKeys
 from resolver.settings import Settings, TlsSettings
 
 __all__ = ["ALPN", "Certificates", "ExpiryWatch", "load"]
@@ -24,13 +31,20 @@ ALPN = {"tls": ("dot",), "https": ("h2", "http/1.1")}
 QUIC = "quic"
 QUIC_MISSING = "listener: protocol quic needs qh3, which is not installed; run: pip install 'corenet-resolver[quic]'"
 DAY = 86_400
+HOUR = 3600
+_SECRET = 64
 
 
 class Pair(NamedTuple):
-    """One certificate and its key; `identity` changes with the content of either file."""
+    """One certificate, its key, and its OCSP staple; `identity` changes with the content of any of the three files.
+
+    `staple` is the name of the file, empty without one, and `response` its content.
+    """
 
     certificate: str
     key: str
+    staple: str
+    response: bytes
     identity: bytes
     info: CertificateInfo
 
@@ -38,9 +52,43 @@ class Pair(NamedTuple):
 class Certificates:
     """All certificates of a configuration, with the contexts of each protocol."""
 
-    def __init__(self, pairs: tuple[Pair, ...], contexts: dict[str, Any]) -> None:
+    def __init__(self, pairs: tuple[Pair, ...], before: "Certificates | None") -> None:
+        """Make the contexts of `pairs`, or use those of `before` when they are for the same files.
+
+        Raises:
+            ValueError: certificate and key, or certificate and staple, do not belong together, or a staple is one that
+                clients refuse.
+        """
         self.pairs = pairs
-        self._contexts = contexts
+        self.ticket_keys = TicketKeys(os.urandom(_SECRET), time.monotonic()) if before is None else before.ticket_keys
+        """The keys of session tickets."""
+        self.ticket_trouble = ""
+        """Why Python's ssl does not use these keys; empty when it does."""
+        self._staples: dict[str, int] = {}
+        self._contexts: dict[str, Any] = {}
+        self._each: list[Any] = []
+        if before is not None and before.pairs == pairs:
+            self.ticket_trouble = before.ticket_trouble
+            self._staples, self._contexts, self._each = before._staples, dict(before._contexts), before._each
+            return
+        for protocol, alpn in ALPN.items():
+            made = [self._context(pair, alpn) for pair in pairs]
+            self._each += made
+            self._contexts[protocol] = _choosing(pairs, made)
+        self.rotate_ticket_keys(time.monotonic())
+
+    def add_quic(self) -> None:
+        """Make the configuration for "quic", unless there is one.
+
+        Raises:
+            ValueError: the library cannot use certificate and key.
+        """
+        if QUIC not in self._contexts:
+            self._contexts[QUIC] = _quic_configuration(self.pairs[0])
+
+    def has(self, protocols: Iterable[str]) -> bool:
+        """Whether there is a context for each of `protocols`."""
+        return self._contexts.keys() >= set(protocols)
 
     def context(self, protocol: str) -> Any:
         """The `ssl.SSLContext` of listeners of `protocol`; the `QuicConfiguration` of qh3 for "quic"."""
@@ -49,6 +97,32 @@ class Certificates:
     def expiry(self) -> dict[str, int]:
         """When each certificate expires, in seconds since 1970, by file."""
         return {pair.certificate: pair.info.not_after for pair in self.pairs}
+
+    def staple_expiry(self) -> dict[str, int]:
+        """When each OCSP staple ceases to be sent, in seconds since 1970, by file."""
+        return dict(self._staples)
+
+    def rotate_ticket_keys(self, now: float) -> float:
+        """Have all contexts use the ticket keys of the period of `now`, in seconds of the monotonic clock. Returns the
+        seconds until the next period."""
+        left = self.ticket_keys.advance(now)
+        if not self.ticket_trouble:
+            keys = self.ticket_keys.current()
+            try:
+                for context in self._each:
+                    set_ticket_keys(context, keys)
+            except RuntimeError as error:
+                self.ticket_trouble = str(error)
+        return left
+
+    def _context(self, pair: Pair, alpn: tuple[str, ...]) -> Any:
+        context = _single_context(pair, alpn)
+        if pair.staple:
+            try:
+                self._staples[pair.staple] = int(set_staple(context, pair.response))
+            except (ValueError, RuntimeError) as error:
+                raise ValueError(f"tls.ocsp-staple: {pair.staple!r}: {error}") from None
+        return context
 
 
 def load(settings: Settings, before: Certificates | None = None) -> Certificates | None:
@@ -63,43 +137,70 @@ def load(settings: Settings, before: Certificates | None = None) -> Certificates
     if not protocols:
         return None
     pairs = tuple(_read_pairs(settings.tls))
-    if before is not None and before.pairs == pairs and protocols <= before._contexts.keys():
+    if before is not None and before.pairs == pairs and before.has(protocols):
         return before
-    contexts = {protocol: _context(pairs, ALPN[protocol]) for protocol in ALPN}
+    found = Certificates(pairs, before)
     if QUIC in protocols:
-        contexts[QUIC] = _quic_configuration(pairs[0])
-    return Certificates(pairs, contexts)
+        found.add_quic()
+    return found
 
 
 class ExpiryWatch:
-    """The warnings about certificates that are due, each once a day. Without a clock: `now` is an argument."""
+    """The warnings about certificates and staples that are due, each once a day. Without a clock: `now` is an argument.
+    """
 
     def __init__(self) -> None:
         self._warned: dict[str, int] = {}
 
     def due(self, certificates: Certificates, now: int) -> list[str]:
-        """Messages about the certificates that expire within `limits.CERTIFICATE_WARNING` days, or have expired."""
-        found = []
-        for file, not_after in certificates.expiry().items():
-            left, day = not_after - now, now // DAY
-            if left >= limits.CERTIFICATE_WARNING * DAY or self._warned.get(file) == day:
-                continue
-            self._warned[file] = day
-            when = f"expires in {left // DAY} days" if left > 0 else "has expired, so clients refuse it"
-            found.append(f"tls.certificate: {file} {when}; renew it and reload (SIGHUP)")
-        return found
+        """Messages about the certificates that expire within `limits.CERTIFICATE_WARNING` days, the staples that expire
+        within `limits.STAPLE_WARNING` hours, and those that have expired. `now` is in seconds since 1970."""
+        days, hours = limits.CERTIFICATE_WARNING * DAY, limits.STAPLE_WARNING * HOUR
+        found = [
+            f"tls.certificate: {file} {_when(end, now, 'clients refuse it')}; renew it and reload (SIGHUP)"
+            for file, end in certificates.expiry().items()
+            if self._is_due(file, end, now, days)
+        ]
+        return found + [
+            f"tls.ocsp-staple: {file} {_when(end, now, 'it is not sent')}; fetch a new one and reload (SIGHUP)"
+            for file, end in certificates.staple_expiry().items()
+            if self._is_due(file, end, now, hours)
+        ]
+
+    def _is_due(self, file: str, end: int, now: int, margin: int) -> bool:
+        day = now // DAY
+        if end - now >= margin or self._warned.get(file) == day:
+            return False
+        self._warned[file] = day
+        return True
+
+
+def _when(end: int, now: int, then: str) -> str:
+    """How far `end` is from `now`, both in seconds since 1970, and what follows when it has passed."""
+    left = end - now
+    if left <= 0:
+        return f"expired since {datetime.fromtimestamp(end, UTC):%Y-%m-%d %H:%M} UTC, so {then}"
+    count, unit = (left // DAY, "day") if left >= DAY else (left // HOUR, "hour")
+    if not count:
+        return "expires in less than one hour"
+    return f"expires in {count} {unit}{'' if count == 1 else 's'}"
 
 
 def _read_pairs(tls: TlsSettings) -> Iterator[Pair]:
-    for certificate, key in zip(tls.certificate, tls.key, strict=True):
+    staples = tls.ocsp_staple or ("",) * len(tls.certificate)
+    for certificate, key, staple in zip(tls.certificate, tls.key, staples, strict=True):
         chain, secret = _read(certificate, "tls.certificate"), _read(key, "tls.key")
+        response = _read(staple, "tls.ocsp-staple") if staple else b""
+        if staple and not response:
+            raise ValueError(f"tls.ocsp-staple: {staple!r}: the file is empty")
         try:
             info = certificate_info(chain)
         except ValueError as error:
             raise ValueError(f"tls.certificate: {certificate!r}: {error}") from None
         if b"ENCRYPTED" in secret:
             raise ValueError(f"tls.key: {key!r}: the key is encrypted; the daemon needs an unencrypted key")
-        yield Pair(certificate, key, sha256(sha256(chain).digest() + sha256(secret).digest()).digest(), info)
+        identity = sha256(b"".join(sha256(data).digest() for data in (chain, secret, response))).digest()
+        yield Pair(certificate, key, staple, response, identity, info)
 
 
 def _read(path: str, setting: str) -> bytes:
@@ -113,12 +214,10 @@ def _read(path: str, setting: str) -> bytes:
     return data
 
 
-def _context(pairs: Iterable[Pair], alpn: tuple[str, ...]) -> Any:
-    """A context for all of `pairs`: the certificate that has the name in the client's SNI is used, else the first."""
-    contexts = [(pair, _single_context(pair, alpn)) for pair in pairs]
-    first = contexts[0][1]
+def _choosing(pairs: Iterable[Pair], contexts: list[Any]) -> Any:
+    """The context of a listener: the certificate that has the name in the client's SNI is used, else the first."""
     by_name: dict[str, Any] = {}
-    for pair, context in contexts:
+    for pair, context in zip(pairs, contexts, strict=True):
         for name in pair.info.names:
             by_name.setdefault(name, context)
     if len(contexts) > 1:
@@ -129,8 +228,8 @@ def _context(pairs: Iterable[Pair], alpn: tuple[str, ...]) -> Any:
             if found is not None:
                 connection.context = found
 
-        first.sni_callback = choose
-    return first
+        contexts[0].sni_callback = choose
+    return contexts[0]
 
 
 def _single_context(pair: Pair, alpn: tuple[str, ...]) -> Any:

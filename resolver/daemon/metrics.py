@@ -84,6 +84,10 @@ METRICS: dict[str, dict[str, tuple[str, str]]] = {
         "rejected": (
             "client_tcp_rejected_total", "TCP connections closed at once by access control or a connection limit."
         ),
+        "access_closed": (
+            "client_tcp_access_closed_total",
+            "TCP connections closed because the access list of a reload drops their client.",
+        ),
         "evicted": ("client_tcp_evicted_total", "Idle or stalled TCP connections closed in favour of new ones."),
         "write_overrun": (
             "client_tcp_write_overrun_total",
@@ -105,6 +109,10 @@ METRICS: dict[str, dict[str, tuple[str, str]]] = {
         "accepted": ("client_dot_accepted_total", "DoT connections of clients that were accepted."),
         "rejected": (
             "client_dot_rejected_total", "DoT connections closed at once by access control or a connection limit."
+        ),
+        "access_closed": (
+            "client_dot_access_closed_total",
+            "DoT connections closed because the access list of a reload drops their client.",
         ),
         "evicted": ("client_dot_evicted_total", "Idle or stalled DoT connections closed in favour of new ones."),
         "write_overrun": (
@@ -132,6 +140,10 @@ METRICS: dict[str, dict[str, tuple[str, str]]] = {
         "accepted": ("client_doh_accepted_total", "DoH connections of clients that were accepted."),
         "rejected": (
             "client_doh_rejected_total", "DoH connections closed at once by access control or a connection limit."
+        ),
+        "access_closed": (
+            "client_doh_access_closed_total",
+            "DoH connections closed because the access list of a reload drops their client.",
         ),
         "evicted": ("client_doh_evicted_total", "Idle or stalled DoH connections closed in favour of new ones."),
         "write_overrun": (
@@ -162,6 +174,10 @@ METRICS: dict[str, dict[str, tuple[str, str]]] = {
         "accepted": ("client_doq_accepted_total", "DoQ connections of clients that got a slot."),
         "rejected": (
             "client_doq_rejected_total", "DoQ connections refused by access control or a connection limit."
+        ),
+        "access_closed": (
+            "client_doq_access_closed_total",
+            "DoQ connections closed because the access list of a reload drops their client.",
         ),
         "evicted": ("client_doq_evicted_total", "Idle or stalled DoQ connections closed in favour of new ones."),
         "write_overrun": (
@@ -196,6 +212,9 @@ METRICS: dict[str, dict[str, tuple[str, str]]] = {
     "tls": {
         "certificate_expiry": (
             "tls_certificate_expiry_timestamp_seconds", "Unix time at which a certificate expires, by file."
+        ),
+        "staple_expiry": (
+            "tls_staple_expiry_timestamp_seconds", "Unix time from which an OCSP staple is not sent, by file."
         ),
     },
     "resolution": {
@@ -359,6 +378,7 @@ LABELLED = {
     ("client_doq", "dropped"): "reason",
     ("client_doq", "protocol_errors"): "rule",
     ("tls", "certificate_expiry"): "file",
+    ("tls", "staple_expiry"): "file",
 }
 """Counters with one value for each kind, state, reason and so on, and the label of that. They are a dictionary, or
 `Statistics` has ``FIELD_VALUE`` for each."""

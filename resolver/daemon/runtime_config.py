@@ -22,6 +22,7 @@ from resolver.net.fastpath import FastPath
 from resolver.net.service import Service
 from resolver.net.stream_listener import StreamListener
 from resolver.net.tls_listener import TlsListener
+from resolver.net.turns import Turns
 from resolver.net.udp_listener import UdpListener
 from resolver.policy import AccessTable
 from resolver.settings import ListenerSettings, ServerSettings, Settings, replace
@@ -144,8 +145,10 @@ class Listeners:
     `tcp` is that of the connections, which QUIC has on a UDP socket.
     """
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, turns: Turns) -> None:
+        """`turns` is that of the worker."""
         self.endpoint = endpoint
+        self.turns = turns
         self.udp: UdpListener | None = None
         self.tcp: StreamListener | None = None
 
@@ -183,7 +186,9 @@ class Listeners:
         settings = config.settings
         access = config.access or runtime.resolver.policy.access
         given = (runtime.service, config.fast, access, config.server)
-        options: Any = {"proxies": settings.proxy_protocol_from, "own_access": config.access is not None}
+        options: Any = {
+            "proxies": settings.proxy_protocol_from, "own_access": config.access is not None, "turns": self.turns
+        }
         if settings.protocol == "dns":
             return StreamListener(*given, **options)
         assert runtime.certificates is not None

@@ -12,6 +12,7 @@ import os
 import select
 import signal
 import socket
+import time
 from collections.abc import Callable
 
 from corenet.serving.processes import Processes, WorkerSlot
@@ -64,6 +65,20 @@ class _Supervisor(Processes):
             return super().run()
         finally:
             cache_file.save_at_stop(self.store, self.settings)
+
+    def poll_timeout(self) -> float | None:
+        """Milliseconds until the next deadline, or until the session ticket keys change."""
+        keys = self.rotate_ticket_keys()
+        due = [super().poll_timeout(), None if keys is None else keys * 1000]
+        return min((one for one in due if one is not None), default=None)
+
+    def rotate_ticket_keys(self) -> float | None:
+        """Forget the session ticket keys of earlier periods, of which a new worker would get a copy.
+
+        Returns the seconds until the next period; None without TLS.
+        """
+        certificates = self.options.certificates
+        return None if certificates is None else certificates.rotate_ticket_keys(time.monotonic())
 
     def work(self, number: int, channel: socket.socket) -> int:
         """Run worker `number` in the child process, with only its own sockets open."""

@@ -12,6 +12,7 @@ import gc
 import logging
 import signal
 import socket
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ from resolver.daemon.runtime_config import Listeners, RuntimeConfig
 from resolver.daemon.sockets import Endpoint, ListenError
 from resolver.daemon.worker_commands import WorkerCommands, add_counters
 from resolver.effects import Outcome, Question
+from resolver.net.turns import Turns
 from resolver.settings import Settings
 from resolver.wire import consts as c
 
@@ -137,6 +139,7 @@ class _Worker:
         self.commands = WorkerCommands(self)
         self.management_servers: list[ManagementServer] = []
         self.listeners: list[Listeners] = []
+        self.turns = Turns()
         self.closed: dict[str, dict[str, Any]] = {}
         self.override_settings: Callable[[Settings], Settings] = lambda given: given
         self.tasks: set[asyncio.Task[Any]] = set()
@@ -146,6 +149,7 @@ class _Worker:
         self.rollover_timer: asyncio.TimerHandle | None = None
         self.reloading = asyncio.Lock()
         self.certificate_timer: asyncio.TimerHandle | None = None
+        self.ticket_timer: asyncio.TimerHandle | None = None
         self.expiry_watch = ExpiryWatch()
         self.reload_waits = False
         self.prepared: _Prepared | None = None
@@ -188,7 +192,7 @@ class _Worker:
             self.rollover = self.make_rollover(self.current)
             self.save_anchors()
             for endpoint in self.endpoints:
-                listeners = Listeners(endpoint)
+                listeners = Listeners(endpoint, self.turns)
                 self.listeners.append(listeners)
                 await listeners.start(self.current)
             gc.set_threshold(limits.GC_YOUNG, limits.GC_MIDDLE, limits.GC_OLD)
@@ -199,6 +203,7 @@ class _Worker:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP, signal.SIGUSR1))  # blocked by main
             self.schedule_probe()
             self.watch_certificates()
+            self.rotate_ticket_keys()
             if self.options.show_example:
                 from resolver.daemon import demo
 
@@ -233,6 +238,11 @@ class _Worker:
         """When each certificate in use ceases to be valid, in seconds since 1970, by file."""
         certificates = self.current.certificates
         return {} if certificates is None else certificates.expiry()
+
+    def staple_expiry(self) -> dict[str, int]:
+        """When each OCSP staple in use ceases to be sent, in seconds since 1970, by file."""
+        certificates = self.current.certificates
+        return {} if certificates is None else certificates.staple_expiry()
 
     # --- start ----------------------------------------------------------------------------------------------------
 
@@ -365,6 +375,20 @@ class _Worker:
             for text in self.expiry_watch.due(certificates, now):
                 logger.warning("%s", text)
         self.certificate_timer = self.loop.call_later(limits.CERTIFICATE_CHECK, self.watch_certificates)
+
+    def rotate_ticket_keys(self) -> None:
+        """Use the session ticket keys of this period, in every worker, and go on at the next one."""
+        if self.ticket_timer is not None:
+            self.ticket_timer.cancel()
+            self.ticket_timer = None
+        certificates = self.current.certificates
+        if certificates is None or self.stopping.done():
+            return
+        left = certificates.rotate_ticket_keys(time.monotonic())
+        if certificates.ticket_trouble and not self.number:
+            logger.warning("tls: %s; they are not changed, and a reload with other certificates makes new ones",
+                           certificates.ticket_trouble)
+        self.ticket_timer = self.loop.call_later(left, self.rotate_ticket_keys)
 
     def start_task(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run `work` as a task that is cancelled when the worker stops."""
@@ -532,6 +556,7 @@ class _Worker:
         self.save_anchors()
         self.schedule_probe()
         self.watch_certificates()
+        self.rotate_ticket_keys()
         logger.info("reload: the new configuration is in force")
 
     def build_new(self, undo: ExitStack) -> "tuple[Settings, RuntimeConfig, AnchorUpdater | None, list[Endpoint]]":
@@ -569,7 +594,7 @@ class _Worker:
                     await self.loop.run_in_executor(None, contexts.prepare_all, runtime.settings)
             added = []
             for endpoint in opened:
-                listeners = Listeners(endpoint)
+                listeners = Listeners(endpoint, self.turns)
                 try:
                     await listeners.start(runtime)
                 except OSError as error:
@@ -647,7 +672,7 @@ class _Worker:
         """Wait up to `limits.DRAIN` for answers to waiting clients, then close everything."""
         for server in self.management_servers:
             server.close()
-        for timer in (self.rollover_timer, self.certificate_timer):
+        for timer in (self.rollover_timer, self.certificate_timer, self.ticket_timer):
             if timer is not None:
                 timer.cancel()
         if self.links is not None:

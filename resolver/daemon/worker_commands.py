@@ -55,6 +55,8 @@ class WorkerView(Protocol):
 
     def certificate_expiry(self) -> Mapping[str, int]: ...
 
+    def staple_expiry(self) -> Mapping[str, int]: ...
+
 
 class WorkerCommands:
     """Performs commands in this worker."""
@@ -100,9 +102,15 @@ class WorkerCommands:
         current = self._host.current
         rollover = self._host.rollover
         anchors = {"trust_anchors": rollover.statistics()} if rollover is not None and not self._host.number else {}
-        expiry = self._host.certificate_expiry()
+        expiry = {
+            name: dict(found)
+            for name, found in (
+                ("certificate_expiry", self._host.certificate_expiry()), ("staple_expiry", self._host.staple_expiry())
+            )
+            if found
+        }
         # Only the first worker reports it, because the numbers of all workers are added up.
-        tls = {"tls": {"certificate_expiry": dict(expiry)}} if expiry and not self._host.number else {}
+        tls = {"tls": expiry} if expiry and not self._host.number else {}
         return {
             **anchors,
             "slow_path": dict(current.service.statistics()),

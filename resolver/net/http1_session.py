@@ -142,7 +142,7 @@ class Http1Session:
         self._finish(packet, doh.freshness(packet))
 
     def skip(self) -> None:
-        """The message is not a query, or its client is dropped by the access list: send status 400."""
+        """The message is not a query: send status 400. A client that an access list drops has no connection."""
         self._refuse(doh.Refusal(400, "The message is not a DNS query."))
         self._after_reply()
 

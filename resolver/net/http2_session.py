@@ -38,7 +38,8 @@ class _Request:
     """A request that is being received: the `message` of GET, the `body` of POST, or the `refusal`.
 
     The body of a refused request is discarded. The error response is sent after the body, because some clients read
-    only when they have sent everything, or after `DOH_WINDOW` octets of it.
+    only when they have sent everything, or after `DOH_WINDOW` octets of it. A client that expects 100 (Continue) waits
+    with its body, so it gets the error response at once (RFC 9110 section 10.1.1).
     """
 
     __slots__ = ("began", "body", "dropped", "is_head", "message", "refusal")
@@ -75,7 +76,7 @@ class _Exchange:
         self._session.finish(self, packet, doh.freshness(packet))
 
     def skip(self) -> None:
-        """The message is not a query, or its client is dropped by the access list: send status 400."""
+        """The message is not a query: send status 400. A client that an access list drops has no connection."""
         self._session.finish(self, None, None)
 
     def forget(self, pending: "PendingQuery") -> None:
@@ -232,17 +233,19 @@ class Http2Session:
         content_type = types[0].encode("latin-1") if len(types) == 1 else None
         judged = doh.judge(event.method, event.target, content_type, "content-encoding" in headers, self._path)
         request = self._requests[stream_id] = _Request(self._connection.now(), event.method == b"HEAD")
+        expects = headers.get("expect", "").lower() == "100-continue"
         if isinstance(judged, doh.Refusal):
             request.refusal = judged
         elif isinstance(judged, bytes):
             request.message = judged
+        elif doh.is_too_large(headers.get("content-length", "0")):
+            request.refusal = doh.TOO_LARGE
         else:
-            if doh.is_too_large(headers.get("content-length", "0")):
-                request.refusal = doh.TOO_LARGE
-                return
             request.body = bytearray()
-            if headers.get("expect", "").lower() == "100-continue":
+            if expects:
                 self._codec.send_response(stream_id, Informational(100, []))
+        if expects and request.refusal is not None:
+            self._refuse_early(stream_id, request)  # the client waits for it with its body
 
     def _add(self, stream_id: int, data: bytes) -> None:
         request = self._requests.get(stream_id)
@@ -253,15 +256,19 @@ class Http2Session:
             self._codec.acknowledge(stream_id, len(data))
             request.dropped += len(data)
             if request.dropped > limits.DOH_WINDOW:
-                del self._requests[stream_id]
-                self._refuse(stream_id, request.refusal or doh.TOO_LARGE, is_head=request.is_head)
-                self._codec.reset(stream_id, NO_ERROR)  # RFC 9113 section 8.1
+                self._refuse_early(stream_id, request)
             return
         request.body += data
         if len(request.body) > MESSAGE_MAX:
             size, request.body = len(request.body), None
             self._codec.acknowledge(stream_id, size)
             request.dropped, request.refusal = size, doh.TOO_LARGE
+
+    def _refuse_early(self, stream_id: int, request: _Request) -> None:
+        """Send an error response before the end of the request, whose rest is not wanted (RFC 9113 section 8.1)."""
+        del self._requests[stream_id]
+        self._refuse(stream_id, request.refusal or doh.TOO_LARGE, is_head=request.is_head)
+        self._codec.reset(stream_id, NO_ERROR)
 
     def _complete(self, stream_id: int, request: _Request) -> None:
         """The request was received completely."""

@@ -553,20 +553,32 @@ class QuicClient:
     # --- queries -------------------------------------------------------------------------------------------------
 
     def _feed_service(self) -> None:
-        """Answer the queries that wait for a turn, as many as the pipeline permits."""
-        listener, backlog = self._listener, self._backlog
-        busy = self.waiting > 0
-        if not backlog:
-            return
+        """Answer queries, or wait for a turn."""
+        if self._may_answer() and self._listener.turns.enter(self):
+            self.turn()
+
+    def _may_answer(self) -> bool:
+        """Whether a query waits, and the pipeline permits one more."""
+        return bool(self._backlog) and self._state == OPEN and self.waiting < self._listener.pipeline
+
+    def turn(self) -> None:
+        """Answer as many queries as one turn permits."""
+        listener, busy = self._listener, self.waiting > 0
         self.idle_since = listener.now()
-        while backlog and self._state == OPEN and self.waiting < listener.pipeline:
-            stream = backlog.popleft()
+        messages = octets = 0
+        while self._may_answer() and messages < limits.STREAM_TURN_MESSAGES and octets < limits.STREAM_TURN_OCTETS:
+            stream = self._backlog.popleft()
+            messages += 1
             if not stream.cancelled:
-                self._answer(stream)
+                octets += self._answer(stream)
+        listener.turns.spend(messages, octets)
+        if self._may_answer():
+            listener.turns.add(self)
         if self._state == OPEN and not (busy and self.waiting):
             listener.note_progress(cast(Any, self))
 
-    def _answer(self, stream: "_Stream") -> None:
+    def _answer(self, stream: "_Stream") -> int:
+        """Answer from the cache, or give the query to the service. Returns octets of the query and a cached reply."""
         listener, message = self._listener, stream.message
         assert message is not None
         listener.queries += 1
@@ -574,10 +586,10 @@ class QuicClient:
             reply, _ = listener.fast.answer_encrypted(message, self.octets, listener.padding_block)
             if reply:
                 self.reply(stream, reply)
-                return
+                return len(message) + len(reply)
             if reply is not None:
                 self.refuse(stream)
-                return
+                return len(message)
         stream.asked = True
         self.waiting += 1
         try:
@@ -587,6 +599,7 @@ class QuicClient:
             raise
         if pending is not None:
             stream.pending = pending
+        return len(message)
 
     def reply(self, stream: "_Stream", packet: bytes) -> None:
         """Send the reply of `stream` and end it."""
@@ -634,6 +647,10 @@ class QuicClient:
         """End the connection: for another one, or because a timeout has passed."""
         self.close(self._ending)
 
+    def expel(self) -> None:
+        """End the connection because a new access list drops its client; no code of RFC 9250 is for that."""
+        self.close(doq.UNSPECIFIED_ERROR)
+
     def is_overdue(self, now: float) -> bool:
         """Whether one of the timeouts has passed."""
         listener = self._listener
@@ -664,6 +681,7 @@ class QuicClient:
         streams = list(self._streams.values())
         self._streams.clear()
         self._backlog.clear()
+        self._listener.turns.remove(self)
         for stream in streams:
             self._release(stream)
         self._listener.remove(self)

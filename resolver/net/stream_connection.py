@@ -119,6 +119,10 @@ class StreamConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def expel(self) -> None:
+        """Close the connection because a new access list drops its client, as a new connection would be closed."""
+        self.abort()
+
     def is_overdue(self, now: float) -> bool:
         """Whether one of the timeouts has passed."""
         if self._phase == OPEN:

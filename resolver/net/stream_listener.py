@@ -104,15 +104,18 @@ class StreamListener:
         handshake_timeout: float = limits.TLS_HANDSHAKE / 1000,
         proxies: Iterable[str] = (),
         own_access: bool = False,
+        turns: Turns | None = None,
     ) -> None:
         """`message_timeout` (seconds) limits the time to complete a message and to read replies, `handshake_timeout`
         the time for the PROXY header and the TLS handshake. Connections of peers within the prefixes `proxies` begin
-        with a PROXY header. `own_access` tells that `access` is not the table of `service`."""
+        with a PROXY header. `own_access` tells that `access` is not the table of `service`. Listeners of one
+        worker share `turns`; None: the listener has its own."""
         self.message_timeout = message_timeout
         self.handshake_timeout = handshake_timeout
-        self.turns = Turns()
+        self.turns = Turns() if turns is None else turns
         self._slots: FairSlots[StreamConnection] = FairSlots()
         self._per_address: dict[str, int] = {}
+        self.access_closed = 0
         self.switch(service, fast, access, settings, proxies=proxies, own_access=own_access)
         self._server: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -175,7 +178,8 @@ class StreamListener:
             verdict = access.lookup(client.host)
             client.allowed = verdict == ALLOW
             if verdict == DROP:
-                client.abort()
+                self.access_closed += 1
+                client.expel()
 
     def close(self) -> None:
         """Stop serving and abort every connection."""
@@ -209,6 +213,7 @@ class StreamListener:
         return {
             "accepted": self.accepted,
             "rejected": self.rejected,
+            "access_closed": self.access_closed,
             "evicted": self.evicted,
             "timed_out": self.timed_out,
             "write_overrun": self.write_overrun,

@@ -1,9 +1,10 @@
-"""Turns of client connections: how much one listener's connections do before other work of the loop runs.
+"""Turns of client connections: how much they do before other work of the loop runs.
 
 A connection works in turns, each bounded by `STREAM_TURN_MESSAGES`, `STREAM_TURN_OCTETS` and `STREAM_READ_CHUNK`. All
-connections of a listener together have `STREAM_ITERATION_MESSAGES` and `STREAM_ITERATION_OCTETS`, and the last turn may
-exceed them. When these are used up, and when a turn has left work, connections wait here. `call_soon` renews the
-budget, so sockets are polled in between, and UDP is served however many connections have work.
+connections together have `STREAM_ITERATION_MESSAGES` and `STREAM_ITERATION_OCTETS`, and the last turn may exceed them.
+When these are used up, and when a turn has left work, connections wait here. `call_soon` renews the budget, so sockets
+are polled in between, and UDP is served however many connections have work. A worker has one `Turns` for all its
+listeners, so their number does not change what connections may take of the loop.
 
 Those that wait have their turns network by network, and within a network in the order in which they came: one client
 with many connections has no more turns than one with a single connection.
@@ -30,7 +31,7 @@ class Worker(Protocol):
 
 
 class Turns:
-    """The budget of one listener, and its connections that wait for their turn."""
+    """The budget of several listeners, and their connections that wait for their turn."""
 
     def __init__(self) -> None:
         self._messages = limits.STREAM_ITERATION_MESSAGES

@@ -4,6 +4,7 @@ The daemon runs as a process with its own simulated Internet, so each peer gets 
 """
 
 import base64
+import os
 import re
 import signal
 import socket
@@ -12,6 +13,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.certs import Authority
@@ -44,10 +46,13 @@ class Daemon:
 
 
 @contextmanager
-def daemon(folder: Path, *, workers: int = 1, more: str = "") -> Iterator[Daemon]:
-    """The daemon, with `more` at the end of its configuration."""
+def daemon(folder: Path, *, workers: int = 1, more: str = "", stapled: bool = False) -> Iterator[Daemon]:
+    """The daemon, with `more` at the end of its configuration; `stapled`: its certificate has an OCSP staple."""
     authority = Authority(folder)
     leaf = authority.leaf("dns.example", "127.0.0.1")
+    staple = folder / "leaf.ocsp"
+    if stapled:
+        staple.write_bytes(authority.staple(leaf))
     ports = free_port(), free_port(), free_port()
     config = folder / "resolverd.toml"
     config.write_text(f"""
@@ -57,6 +62,7 @@ workers = {workers}
 [tls]
 certificate = "{leaf.certificate}"
 key = "{leaf.key}"
+{f'ocsp-staple = "{staple}"' if stapled else ""}
 name = "dns.example"
 [policy.hosts]
 "box.lan" = "192.0.2.1"
@@ -194,8 +200,79 @@ def test_sessions_are_resumed_by_all_workers(tmp_path: Path) -> None:
         session = tmp_path / "session"
         first = output("openssl", "s_client", *where, "-sess_out", str(session))
         assert "New, " in first and "Verify return code: 0" in first and "ALPN protocol: dot" in first
-        for _ in range(8):  # the kernel spreads connections over the workers
+        for _ in range(40):  # the kernel spreads connections over the workers
             assert "Reused, " in output("openssl", "s_client", *where, "-sess_in", str(session))
+
+
+def resumed(running: Daemon, context: ssl.SSLContext, session: ssl.SSLSession | None) -> tuple[bool, Any]:
+    """Ask over a new connection; whether it resumed `session`, and the session that it leaves."""
+    packet = make_query(7, names.from_text("box.lan."), c.A)
+    with (
+        socket.create_connection(("127.0.0.1", running.tls), timeout=SECONDS) as plain,
+        context.wrap_socket(plain, server_hostname="dns.example", session=session) as secured,
+    ):
+        secured.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        secured.sendall(len(packet).to_bytes(2, "big") + packet)
+        assert secured.recv(4096)
+        return bool(secured.session_reused), secured.session
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
+def test_sessions_outlive_a_new_certificate_and_the_death_of_a_worker(
+    tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    with daemon(tmp_path, workers=2) as running:
+        context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+        context.minimum_version = context.maximum_version = version
+        context.check_hostname = False
+        found, session = resumed(running, context, None)
+        assert not found
+
+        def always_resumed() -> None:
+            nonlocal session
+            for number in range(40):
+                kept, left = resumed(running, context, session)
+                assert kept, (number, running.log)
+                if version is ssl.TLSVersion.TLSv1_3:
+                    session = left  # a ticket of TLS 1.3 is for one connection (RFC 8446 appendix C.4)
+
+        always_resumed()
+        # The chain is longer now, so the contexts are made again.
+        chain = (tmp_path / "leaf.pem").read_bytes()
+        (tmp_path / "leaf.pem").write_bytes(chain + (tmp_path / "ca.pem").read_bytes())
+        running.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "configuration is in force" in running.log, "the reload", process=running.process)
+        always_resumed()
+        children = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children").read_text().split()
+        assert len(children) == 2
+        os.kill(int(children[0]), signal.SIGKILL)
+        wait_until(lambda: "restarting in" in running.log, "a death", process=running.process)
+        wait_until(
+            lambda: len(
+                Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children").read_text().split()
+            ) == 2,
+            "a new worker", process=running.process,
+        )
+        always_resumed()
+
+
+def test_the_status_of_the_certificate_is_stapled(tmp_path: Path) -> None:
+    """openssl asks for it; a reload reads a new one, and refuses one that clients would refuse."""
+    with daemon(tmp_path, stapled=True) as running:
+        def status() -> str:
+            return output("openssl", "s_client", "-connect", f"127.0.0.1:{running.tls}", "-status", "-CAfile",
+                          str(tmp_path / "ca.pem"))
+
+        assert "OCSP Response Status: successful" in status() and "Cert Status: good" in status()
+        assert "Next Update: " in status()
+        good = (tmp_path / "leaf.ocsp").read_bytes()
+        (tmp_path / "leaf.ocsp").write_bytes(good[:-1])
+        running.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "tls.ocsp-staple" in running.log, "a complaint", process=running.process)
+        assert str(tmp_path / "leaf.ocsp") in running.log and "Cert Status: good" in status()
+        # Without the option, none is sent.
+        text = output("openssl", "s_client", "-connect", f"127.0.0.1:{running.tls}")
+        assert "OCSP Response Status" not in text
 
 
 def test_old_versions_and_renegotiation_are_refused(served: Daemon) -> None:

@@ -21,6 +21,7 @@ from resolver.net import doq
 from resolver.net.clock_random import Clock
 from resolver.net.quic_listener import QuicListener
 from resolver.net.quic_packets import parse_header
+from resolver.net.turns import Turns
 from resolver.net.udp_listener import open_udp_socket
 from resolver.policy import AccessTable
 from resolver.wire import consts as c
@@ -370,6 +371,42 @@ def test_the_pipeline_is_limited(run: Callable[[Body], None], keys: Keys) -> Non
     run(body)
 
 
+def test_connections_wait_for_their_turn(run: Callable[[Body], None], keys: Keys) -> None:
+    """What other listeners of the worker have used up is not there for this one."""
+
+    async def body() -> None:
+        parts, turns = Parts(), Turns()
+        parts.mesh.instant = positive(address())
+        listener = await serve(parts, keys, turns=turns)
+        peer = await QuicPeer.start(listener.address, keys.client())
+        await until(lambda: listener._slots)
+        (client,) = listener._slots
+        waited = []
+
+        class Flood:
+            """A connection of another listener that always has work, and uses up the budget."""
+
+            network = "192.0.2.0"
+
+            def turn(self) -> None:
+                turns.spend(limits.STREAM_ITERATION_MESSAGES, 0)
+                waited.append(turns.waits(client))
+                if not listener.queries:
+                    turns.add(self)
+
+        turns.add(Flood())
+        streams = [peer.query(ask_for()) for _ in range(9)]
+        for stream in streams:
+            assert MessageView.parse(await peer.reply(stream)).rcode == c.NOERROR
+        assert True in waited and listener.queries == 9
+        peer.close()
+        await until(lambda: not listener.connections)
+        assert not turns.waits(client)
+        listener.close()
+
+    run(body)
+
+
 def test_octets_of_incomplete_queries_are_limited(run: Callable[[Body], None], keys: Keys) -> None:
     """Each stream promises 64 KiB and brings most of it."""
 
@@ -494,9 +531,9 @@ def test_a_reload_changes_certificate_and_access(run: Callable[[Body], None], ke
         listener.switch(
             parts.service, parts.fast, AccessTable((), (), ("127.0.0.0/8",)), parts.settings.server, own_access=True
         )
-        await peer.end()
-        await other.end()
-        assert not listener.connections
+        for one in (peer, other):
+            assert await one.end() == doq.UNSPECIFIED_ERROR
+        assert not listener.connections and listener.statistics()["access_closed"] == 2
         peer.close()
         other.close()
         listener.close()

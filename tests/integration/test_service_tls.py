@@ -291,6 +291,37 @@ def test_a_new_context_is_for_new_connections(run: Callable[[Body], None], conte
     run(body)
 
 
+@pytest.mark.parametrize("https", [False, True], ids=["tls", "https"])
+def test_a_client_that_a_reload_drops_is_closed_and_counted(
+    run: Callable[[Body], None], contexts: Contexts, https: bool
+) -> None:
+    """As a new connection of it would be; its query is cancelled, and the reason is in no other counter."""
+
+    async def body() -> None:
+        parts = Parts()
+        listener = await serve(parts, contexts.server("dot", "http/1.1"), https=https)
+        if https:
+            http = await Http1.start(listener, contexts)
+            http.writer.write(get(query()))
+            reader, close = http.reader, http.close
+        else:
+            client = await Client.start(listener, contexts.client())
+            client.send(query())
+            reader, close = client.reader, client.close
+        await until(lambda: parts.mesh.tickets)
+        dropping = AccessTable((), (), ("127.0.0.0/8",))
+        listener.switch(parts.service, parts.fast, dropping, parts.settings.server, own_access=True)
+        assert await ended(reader)
+        await close()
+        await until(lambda: parts.mesh.cancelled)
+        found = listener.statistics()
+        assert found["access_closed"] == 1 and not found["connections"] and not found.get("refused")
+        assert not (found["evicted"] or found["rejected"] or found["timed_out"] or found["malformed"])
+        listener.close()
+
+    run(body)
+
+
 def test_garbage_ends_the_connection_behind_the_replies_before_it(
     run: Callable[[Body], None], contexts: Contexts
 ) -> None:

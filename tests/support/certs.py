@@ -14,6 +14,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 __all__ = ["Authority", "Leaf", "contexts_for_localhost"]
@@ -95,6 +96,22 @@ class Authority:
         leaf.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         _write_key(leaf.key, key)
         return leaf
+
+    def staple(self, leaf: Leaf, *, hours: int = 48, revoked: bool = False) -> bytes:
+        """An OCSP response for `leaf` that is valid for `hours` from now, in DER."""
+        now = datetime.datetime.now(datetime.UTC)
+        builder = ocsp.OCSPResponseBuilder().add_response(
+            cert=x509.load_pem_x509_certificate(leaf.certificate.read_bytes()),
+            issuer=self.certificate,
+            algorithm=hashes.SHA256(),
+            cert_status=ocsp.OCSPCertStatus.REVOKED if revoked else ocsp.OCSPCertStatus.GOOD,
+            this_update=now - datetime.timedelta(days=3),
+            next_update=now + datetime.timedelta(hours=hours),
+            revocation_time=now - datetime.timedelta(days=4) if revoked else None,
+            revocation_reason=None,
+        )
+        builder = builder.responder_id(ocsp.OCSPResponderEncoding.HASH, self.certificate)
+        return builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 
 
 def contexts_for_localhost() -> tuple[ssl.SSLContext, ssl.SSLContext]:

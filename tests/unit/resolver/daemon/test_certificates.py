@@ -2,8 +2,12 @@
 
 import ssl
 import subprocess
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.certs import Authority, Leaf
@@ -15,10 +19,12 @@ from resolver.settings import ListenerSettings, Settings, TlsSettings
 DAY = 86_400
 
 
-def settings(*leaves: Leaf, protocol: str = "tls") -> Settings:
+def settings(*leaves: Leaf, protocol: str = "tls", staples: tuple[str, ...] = ()) -> Settings:
     return Settings(
         tls=TlsSettings(
-            certificate=tuple(str(leaf.certificate) for leaf in leaves), key=tuple(str(leaf.key) for leaf in leaves)
+            certificate=tuple(str(leaf.certificate) for leaf in leaves),
+            key=tuple(str(leaf.key) for leaf in leaves),
+            ocsp_staple=staples,
         ),
         listener=(ListenerSettings(address="127.0.0.1", protocol=protocol),),
     )
@@ -29,12 +35,16 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
 
 
-def names_served(context: ssl.SSLContext, authority: Authority, name: str) -> list[str]:
-    """The names in the certificate that a client which asks for `name` gets."""
+def client_of(authority: Authority) -> ssl.SSLContext:
     client = ssl.create_default_context(cafile=str(authority.cafile))
     client.check_hostname = False
+    return client
+
+
+def connect(context: ssl.SSLContext, client: ssl.SSLContext, name: str, session: Any = None) -> Any:
+    """The client's end of a connection, which has received an octet and the tickets before it."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    one = client.wrap_bio(to_client, to_server, server_hostname=name)
+    one = client.wrap_bio(to_client, to_server, server_hostname=name, session=session)
     other = context.wrap_bio(to_server, to_client, server_side=True)
     for _ in range(4):
         for side in (one, other):
@@ -42,6 +52,14 @@ def names_served(context: ssl.SSLContext, authority: Authority, name: str) -> li
                 side.do_handshake()
             except ssl.SSLWantReadError:
                 continue
+    other.write(b"x")
+    assert one.read(1) == b"x"
+    return one
+
+
+def names_served(context: ssl.SSLContext, authority: Authority, name: str) -> list[str]:
+    """The names in the certificate that a client which asks for `name` gets."""
+    one = connect(context, client_of(authority), name)
     return [value for kind, value in one.getpeercert()["subjectAltName"] if kind == "DNS"]
 
 
@@ -139,8 +157,28 @@ def test_warnings_begin_two_weeks_before_the_end_and_come_once_a_day(authority: 
     assert len(watch.due(certificates, begin)) == 1
     assert watch.due(certificates, begin + DAY - 1) == []
     assert len(watch.due(certificates, begin + DAY)) == 1
-    [text] = watch.due(certificates, end + 3 * DAY)
-    assert "has expired" in text
+
+
+@pytest.mark.parametrize(
+    ("left", "words"),
+    [
+        (2 * DAY, "expires in 2 days"),
+        (2 * DAY - 1, "expires in 1 day;"),
+        (DAY - 1, "expires in 23 hours"),
+        (3600, "expires in 1 hour;"),
+        (3599, "expires in less than one hour"),
+        (0, "expired since "),
+        (-3 * DAY, "expired since "),
+    ],
+)
+def test_the_last_day_is_counted_in_hours(authority: Authority, left: int, words: str) -> None:
+    certificates = load(settings(authority.leaf("dns.example")))
+    assert certificates is not None
+    [end] = certificates.expiry().values()
+    [text] = ExpiryWatch().due(certificates, end - left)
+    assert words in text
+    if left <= 0:
+        assert f"since {datetime.fromtimestamp(end, UTC):%Y-%m-%d %H:%M} UTC" in text
 
 
 def test_an_expired_certificate_is_served_all_the_same(authority: Authority) -> None:
@@ -156,7 +194,10 @@ def test_quic_has_a_configuration_and_the_others_keep_theirs(authority: Authorit
     assert load(settings(leaf, protocol="quic"), found) is found
     without = load(settings(leaf))
     assert without is not None
-    assert load(settings(leaf, protocol="quic"), without) is not without  # it had no configuration for QUIC
+    both = load(settings(leaf, protocol="quic"), without)  # it had no configuration for QUIC
+    assert both is not None and both.context("quic").alpn_protocols == ["doq"]
+    assert both.context("tls") is without.context("tls"), "a first listener for QUIC costs no session tickets"
+    assert both.context("https") is without.context("https")
 
 
 def test_quic_without_its_library_is_refused(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,3 +224,158 @@ def test_quic_beside_tls_on_one_port_but_without_proxy_headers() -> None:
         Settings(tls=tls, listener=(plain, both[1]))
     with pytest.raises(ValueError, match="PROXY headers are not read"):
         ListenerSettings(address="127.0.0.1", protocol="quic", proxy_protocol_from=("10.0.0.0/8",))
+
+
+# --- session tickets --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", ["tls", "https"])
+def test_tickets_outlive_new_certificates_and_the_name_that_is_asked_for(authority: Authority, protocol: str) -> None:
+    first, second = authority.leaf("one.example", file="one"), authority.leaf("two.example", file="two")
+    client = client_of(authority)
+    found = [load(settings(first, second, protocol=protocol))]
+    for file in ("one", "two"):
+        authority.leaf(f"{file}.example", file=file)  # renewed
+        found.append(load(settings(first, second, protocol=protocol), found[-1]))
+    for name in ("one.example", "two.example"):
+        for before, after in pairwise(found):
+            assert before is not None and after is not None and before is not after
+            session = connect(before.context(protocol), client, name).session
+            assert connect(after.context(protocol), client, name, session).session_reused
+
+
+def test_tickets_are_accepted_in_the_next_period_and_no_longer(authority: Authority) -> None:
+    found = load(settings(authority.leaf("dns.example")))
+    assert found is not None
+    context, client, began = found.context("tls"), client_of(authority), time.monotonic()
+    session = connect(context, client, "dns.example").session
+    assert found.rotate_ticket_keys(began + limits.TICKET_KEY_PERIOD + 60) <= limits.TICKET_KEY_PERIOD
+    assert connect(context, client, "dns.example", session).session_reused
+    found.rotate_ticket_keys(began + 2 * limits.TICKET_KEY_PERIOD + 60)
+    assert not connect(context, client, "dns.example", session).session_reused
+
+
+def test_two_daemons_do_not_accept_tickets_of_each_other(authority: Authority) -> None:
+    leaf = authority.leaf("dns.example")
+    one, other = load(settings(leaf)), load(settings(leaf))
+    assert one is not None and other is not None
+    client = client_of(authority)
+    session = connect(one.context("tls"), client, "dns.example").session
+    assert not connect(other.context("tls"), client, "dns.example", session).session_reused
+
+
+def test_without_libssl_there_are_certificates_all_the_same(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("corenet.tls.tickets.load", lambda: "no libssl")
+    found = load(settings(authority.leaf("dns.example")))
+    assert found is not None and found.ticket_trouble == "session ticket keys cannot be set: no libssl"
+    assert found.rotate_ticket_keys(time.monotonic()) > 0
+    assert names_served(found.context("tls"), authority, "dns.example") == ["dns.example"]
+
+
+# --- staples ----------------------------------------------------------------------------------------------------------
+
+
+def with_staple(authority: Authority, **options: Any) -> tuple[Leaf, Path]:
+    leaf, staple = authority.leaf("dns.example"), authority.folder / "leaf.ocsp"
+    staple.write_bytes(authority.staple(leaf, **options))
+    return leaf, staple
+
+
+def test_a_new_staple_is_read_and_costs_no_tickets(authority: Authority) -> None:
+    leaf, staple = with_staple(authority, hours=30)
+    given = settings(leaf, staples=(str(staple),))
+    before = load(given)
+    assert before is not None and load(given, before) is before
+    staple.write_bytes(authority.staple(leaf, hours=90))
+    after = load(given, before)
+    assert after is not None and after is not before
+    [old], [new] = before.staple_expiry().values(), after.staple_expiry().values()
+    assert new - old == pytest.approx(60 * 3600, abs=2)
+    client = client_of(authority)
+    session = connect(before.context("tls"), client, "dns.example").session
+    assert connect(after.context("tls"), client, "dns.example", session).session_reused
+
+
+def test_one_of_several_certificates_may_have_a_staple(authority: Authority) -> None:
+    leaf, staple = with_staple(authority)
+    other = authority.leaf("other.example", file="other")
+    found = load(settings(other, leaf, staples=("", str(staple))))
+    assert found is not None and found.staple_expiry().keys() == {str(staple)}
+    with pytest.raises(ValueError, match="1 files for 2 certificates"):
+        settings(other, leaf, staples=(str(staple),))
+
+
+def gone(authority: Authority, leaf: Leaf, staple: Path) -> None:
+    staple.unlink()
+
+
+def stale(authority: Authority, leaf: Leaf, staple: Path) -> None:
+    staple.write_bytes(authority.staple(leaf, hours=-1))
+
+
+def revoked(authority: Authority, leaf: Leaf, staple: Path) -> None:
+    staple.write_bytes(authority.staple(leaf, revoked=True))
+
+
+def of_another(authority: Authority, leaf: Leaf, staple: Path) -> None:
+    staple.write_bytes(authority.staple(authority.leaf("other.example", file="other")))
+
+
+def garbage(authority: Authority, leaf: Leaf, staple: Path) -> None:
+    staple.write_bytes(leaf.certificate.read_bytes())
+
+
+def empty(authority: Authority, leaf: Leaf, staple: Path) -> None:
+    staple.write_bytes(b"")
+
+
+def endless(authority: Authority, leaf: Leaf, staple: Path) -> None:
+    staple.write_bytes(bytes(limits.TLS_FILE_SIZE + 1))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (gone, "cannot be read: No such file"),
+        (stale, "the OCSP staple is stale: it was valid until "),
+        (revoked, "the certificate was revoked on "),
+        (of_another, "the OCSP staple is for another certificate"),
+        (garbage, "the OCSP staple cannot be read"),
+        (empty, "the file is empty"),
+        (endless, "larger than"),
+    ],
+)
+def test_a_staple_that_clients_would_refuse_is_refused_with_file_and_reason(
+    authority: Authority, damage: Callable[[Authority, Leaf, Path], None], words: str
+) -> None:
+    leaf, staple = with_staple(authority)
+    given = settings(leaf, staples=(str(staple),))
+    before = load(given)
+    damage(authority, leaf, staple)
+    for known in (None, before):
+        with pytest.raises(ValueError, match=words) as caught:
+            load(given, known)
+        assert str(caught.value).startswith(f"tls.ocsp-staple: {str(staple)!r}: ")
+
+
+def test_a_staple_without_libssl_is_refused(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    leaf, staple = with_staple(authority)
+    monkeypatch.setattr("corenet.tls.staples.load", lambda: "no libssl")
+    with pytest.raises(ValueError, match="OCSP responses cannot be stapled: no libssl"):
+        load(settings(leaf, staples=(str(staple),)))
+
+
+def test_warnings_of_a_staple_begin_one_day_before_its_end(authority: Authority) -> None:
+    leaf, staple = with_staple(authority)
+    found = load(settings(leaf, staples=(str(staple),)))
+    assert found is not None
+    [end] = found.staple_expiry().values()
+    watch = ExpiryWatch()
+    assert watch.due(found, end - DAY) == []
+    [text] = watch.due(found, end - DAY + 1)
+    assert text == f"tls.ocsp-staple: {staple} expires in 23 hours; fetch a new one and reload (SIGHUP)"
+    assert watch.due(found, end - DAY + 2) == []
+    [text] = ExpiryWatch().due(found, end + DAY)
+    assert "expired since" in text and "so it is not sent" in text

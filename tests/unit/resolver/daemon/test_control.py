@@ -61,6 +61,9 @@ class Worker:
     def connections(self):
         return {"client_tcp": {"accepted": 2, "rejected": 1}}
 
+    def staple_expiry(self):
+        return {}
+
     def certificate_expiry(self):
         return {"/etc/dns.pem": 1_800_000_000}
 

@@ -70,7 +70,8 @@ def test_every_counter_of_a_worker_has_a_metric_and_every_metric_a_counter():
         "client_tcp": StreamListener(*given).statistics(), "client_dot": TlsListener(*given, None).statistics(),
         "client_doh": HttpsListener(*given, None, path="/").statistics(),
         "client_doq": QuicListener(*given, None).statistics(),
-        "client_udp": UdpListener(parts.service, parts.fast).statistics(), "tls": {"certificate_expiry": {"a.pem": 1}},
+        "client_udp": UdpListener(parts.service, parts.fast).statistics(),
+        "tls": {"certificate_expiry": {"a.pem": 1}, "staple_expiry": {"a.ocsp": 1}},
         "cache": parts.store.statistics(), "trust_anchors": rollover.statistics(),
     }
 

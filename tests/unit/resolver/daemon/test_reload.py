@@ -60,7 +60,7 @@ class Opened:
         worker.stopping = worker.loop.create_future()
         worker.current = RuntimeConfig(worker.configured, worker.store, worker.loop)
         for endpoint in self.endpoints:
-            listeners = Listeners(endpoint)
+            listeners = Listeners(endpoint, worker.turns)
             await listeners.start(worker.current)
             worker.listeners.append(listeners)
 
@@ -112,6 +112,14 @@ def serving(request, tmp_path, monkeypatch):
         run_on(request.param, main())
 
     return runner
+
+
+def test_all_listeners_share_the_turns_of_their_worker(serving):
+    async def test(opened):
+        assert await opened.reload(1, opened.port, free_port()) == ""
+        assert [listeners.tcp.turns for listeners in opened.worker.listeners] == [opened.worker.turns] * 2
+
+    serving(test)
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM])
@@ -237,7 +245,8 @@ def test_counters_of_connections_outlive_their_listeners(serving):
         await opened.descriptors()
         found = opened.worker.commands.perform({"command": "statistics"})["client_tcp"]
         assert found == {
-            "accepted": 2, "rejected": 0, "timed_out": 0, "malformed": 0, "write_overrun": 0, "evicted": 0,
+            "accepted": 2, "rejected": 0, "access_closed": 0, "timed_out": 0, "malformed": 0,
+            "write_overrun": 0, "evicted": 0,
             "connections": 0, "bad_proxy_headers": 0,
         }
         assert len(opened.worker.listeners) == 1
@@ -745,6 +754,46 @@ def test_a_new_certificate_is_used_and_a_bad_one_changes_nothing(serving, tmp_pa
         assert await over_tls(port, other) == 3
         with pytest.raises(ssl.SSLCertVerificationError):
             await over_tls(port, authority)
+
+    serving(test)
+
+
+def test_a_staple_is_all_or_nothing(serving, tmp_path):
+    authority = Authority(tmp_path)
+    leaf, staple, port = authority.leaf("dns.example"), tmp_path / "leaf.ocsp", free_port()
+    extra = tls(leaf, port).replace('name =', f'ocsp-staple = "{staple}"\nname =')
+
+    async def test(opened):
+        staple.write_bytes(authority.staple(leaf, hours=40))
+        assert await opened.reload(1, opened.port, extra=extra) == ""
+        [until] = opened.worker.staple_expiry().values()
+        staple.write_bytes(authority.staple(leaf, revoked=True))
+        said = await opened.reload(2, opened.port, extra=extra)
+        assert said.startswith(f"{opened.path}:4: tls.ocsp-staple: '{staple}': the certificate was revoked on"), said
+        assert await over_tls(port, authority) == 1
+        assert opened.worker.staple_expiry() == {str(staple): until}
+        staple.write_bytes(authority.staple(leaf, hours=60))
+        assert await opened.reload(3, opened.port, extra=extra) == ""
+        found = opened.worker.commands.perform({"command": "statistics"})["tls"]
+        assert found["staple_expiry"][str(staple)] > until and len(found["certificate_expiry"]) == 1
+
+    serving(test)
+
+
+def test_ticket_keys_are_changed_in_time(serving, tmp_path, monkeypatch):
+    leaf, port = Authority(tmp_path).leaf("dns.example"), free_port()
+
+    async def test(opened):
+        monkeypatch.setattr(limits, "TICKET_KEY_PERIOD", 0.05)
+        assert opened.worker.ticket_timer is None
+        assert await opened.reload(1, opened.port, extra=tls(leaf, port)) == ""
+        keys = opened.worker.current.certificates.ticket_keys
+        before = keys.current()
+        while keys.current()[0] in before:
+            await asyncio.sleep(0)
+        assert opened.worker.ticket_timer is not None
+        assert await opened.reload(2, opened.port) == ""
+        assert opened.worker.ticket_timer is None, "no listener has TLS"
 
     serving(test)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from corenet.http.events import Request
+from corenet.http.events import Informational, Request, Response
 from corenet.http.h2 import CLIENT, H2Connection
 from resolver import limits
 from resolver.net.https_listener import HttpsConnection
@@ -281,6 +281,27 @@ def test_after_a_refusal_our_side_is_half_closed(fate: str) -> None:
     connection.connection_lost(None)
 
 
+@pytest.mark.parametrize("alpn", ["h2", "http/1.1"])
+def test_listeners_of_one_worker_have_one_budget(alpn: str) -> None:
+    """Many listeners do not multiply what their connections may take of the loop."""
+
+    async def body() -> None:
+        turns = Turns()
+        listeners = [Listener() for _ in range(8)]
+        for number, listener in enumerate(listeners):
+            listener.turns = turns
+            listener.pipeline = count = limits.STREAM_TURN_MESSAGES
+            connection, transport = connect(listener, alpn)
+            connection.network = f"192.0.2.{number}"
+            connection.received(http2_requests(transport, count) if alpn == "h2" else http1_request() * count)
+        assert sum(listener.requests for listener in listeners) == limits.STREAM_ITERATION_MESSAGES
+        for _ in listeners:
+            await asyncio.sleep(0)
+        assert sum(listener.requests for listener in listeners) == 8 * limits.STREAM_TURN_MESSAGES
+
+    asyncio.run(body())
+
+
 @pytest.mark.parametrize("begun", ["frame header", "field block", "nothing"])
 def test_what_has_begun_over_http2_has_the_time_of_a_message(begun: str) -> None:
     """Only a connection on which nothing has begun may be idle."""
@@ -298,3 +319,158 @@ def test_what_has_begun_over_http2_has_the_time_of_a_message(begun: str) -> None
     assert not connection.is_late(listener.message_timeout + 1)
     assert connection.is_late(listener.message_timeout + 2) is (begun != "nothing")
     connection.connection_lost(None)
+
+
+class Judge(Fast):
+    """A cache that knows what a DNS query looks like, as the fast path does: empty for what is none."""
+
+    def answer_encrypted(self, message: bytes, octets: bytes, block: int) -> tuple[bytes | None, int]:
+        self.asked.append(message)
+        return (b"" if len(message) < 12 or message[2] & 0x80 else b"\0" * 12), 60
+
+
+DNS = (b"content-type", b"application/dns-message")
+EXPECT = (b"expect", b"100-continue")
+PATH = b"/dns-query"
+
+
+def length(size: int) -> tuple[bytes, bytes]:
+    return (b"content-length", b"%d" % size)
+
+
+# method, target, fields, body, status; the body is sent when there is no Expect.
+REQUESTS = [
+    (b"GET", TARGET, [], b"", 200),
+    (b"POST", PATH, [DNS, length(len(QUERY))], QUERY, 200),
+    (b"POST", PATH, [(b"content-type", b"APPLICATION/dns-message;x=y"), length(len(QUERY))], QUERY, 200),
+    (b"POST", PATH, [DNS, length(len(QUERY)), EXPECT], QUERY, 200),
+    # no message, or not in one piece
+    (b"GET", PATH, [], b"", 400),
+    (b"GET", PATH + b"?", [], b"", 400),
+    (b"GET", PATH + b"?dns", [], b"", 400),
+    (b"GET", PATH + b"?dns=", [], b"", 400),
+    (b"GET", PATH + b"?DNS=AAAA", [], b"", 400),
+    (b"GET", TARGET + b"&" + TARGET.partition(b"?")[2], [], b"", 400),
+    (b"GET", TARGET + b"&dns=", [], b"", 400),
+    # base64url that is not in its one form
+    (b"GET", TARGET + b"=", [], b"", 400),
+    (b"GET", PATH + b"?dns=A", [], b"", 400),
+    (b"GET", PATH + b"?dns=AB", [], b"", 400),
+    (b"GET", PATH + b"?dns=AA+A", [], b"", 400),
+    (b"GET", PATH + b"?dns=AA/A", [], b"", 400),
+    (b"GET", PATH + b"?dns=AA%41A", [], b"", 400),
+    (b"GET", TARGET + b"%3D", [], b"", 400),
+    # base64url that is no query: too short, a response
+    (b"GET", PATH + b"?dns=AAAA", [], b"", 400),
+    (b"GET", PATH + b"?dns=" + base64.urlsafe_b64encode(QUERY[:2] + b"\x81" + QUERY[3:-1]), [], b"", 400),
+    # body missing, too short, a response
+    (b"POST", PATH, [DNS, length(0)], b"", 400),
+    (b"POST", PATH, [DNS, length(11)], QUERY[:11], 400),
+    (b"POST", PATH, [DNS, length(12)], b"\0\0\x80" + bytes(9), 400),
+    # path
+    (b"GET", b"/", [], b"", 404),
+    (b"GET", b"/dns-query/" + TARGET[len(PATH):], [], b"", 404),
+    (b"GET", b"/dns%2Dquery" + TARGET[len(PATH):], [], b"", 404),
+    (b"POST", b"/other", [DNS, length(len(QUERY))], QUERY, 404),
+    # method
+    (b"HEAD", TARGET, [], b"", 405),
+    (b"PUT", PATH, [DNS, length(len(QUERY))], QUERY, 405),
+    (b"DELETE", PATH, [], b"", 405),
+    (b"OPTIONS", PATH, [], b"", 405),
+    (b"BREW", PATH, [], b"", 501),
+    # size
+    (b"POST", PATH, [DNS, length(65_536)], bytes(65_536), 413),
+    (b"GET", PATH + b"?dns=" + b"A" * limits.DOH_TARGET, [], b"", 414),
+    # media type
+    (b"POST", PATH, [length(len(QUERY))], QUERY, 415),
+    (b"POST", PATH, [(b"content-type", b"application/dns-json"), length(len(QUERY))], QUERY, 415),
+    (b"POST", PATH, [(b"content-type", b"application/dns-message, text/plain"), length(len(QUERY))], QUERY, 415),
+    (b"POST", PATH, [DNS, DNS, length(len(QUERY))], QUERY, 415),
+    (b"POST", PATH, [DNS, (b"content-encoding", b"gzip"), length(len(QUERY))], QUERY, 415),
+]
+
+
+def waiting(
+    request: tuple[bytes, bytes, list[tuple[bytes, bytes]], bytes, int]
+) -> tuple[bytes, bytes, list[tuple[bytes, bytes]], bytes, int]:
+    """The same request of a client that waits with its body for 100 (Continue)."""
+    method, target, fields, body, status = request
+    return method, target, [*fields, EXPECT], body, status
+
+
+@pytest.mark.parametrize("alpn", ["h2", "http/1.1"])
+@pytest.mark.parametrize(
+    ("method", "target", "fields", "body", "status"),
+    REQUESTS + [waiting(one) for one in REQUESTS if one[3] and one[4] > 400],
+)
+def test_each_request_has_its_status_over_both_versions(
+    alpn: str, method: bytes, target: bytes, fields: list[tuple[bytes, bytes]], body: bytes, status: int
+) -> None:
+    """One that expects 100 (Continue) gets it, or its error at once, before any octet of the body."""
+
+    async def main() -> None:
+        listener = Listener()
+        listener.fast = Judge(b"")
+        connection, transport = connect(listener, alpn)
+        ask = Http2Client(transport) if alpn == "h2" else Http1Client()
+        octets, rest = ask.request(method, target, fields, body)
+        expects = EXPECT in fields
+        if not expects:
+            octets, rest = octets + rest, b""
+        transport.written.clear()
+        connection.received(octets)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        if expects and status == 200:
+            assert ask.statuses(transport) == [100]
+            transport.written.clear()
+            connection.received(rest)
+        assert ask.statuses(transport) == [status]
+        assert listener.refused == ([] if status == 200 else [status])
+        if alpn == "h2":
+            # The request cost nothing but itself: the connection serves the next one.
+            octets, _ = ask.request(b"GET", TARGET, [], b"")
+            transport.written.clear()
+            connection.received(octets)
+            assert ask.statuses(transport) == [200]
+        connection.connection_lost(None)
+
+    asyncio.run(main())
+
+
+class Http1Client:
+    """Requests and statuses of HTTP/1.1."""
+
+    def request(
+        self, method: bytes, target: bytes, fields: list[tuple[bytes, bytes]], body: bytes
+    ) -> tuple[bytes, bytes]:
+        """The octets of the head and of the body."""
+        lines = [method + b" " + target + b" HTTP/1.1", b"Host: x", *(name + b": " + value for name, value in fields)]
+        return b"\r\n".join([*lines, b"", b""]), body
+
+    def statuses(self, transport: Transport) -> list[int]:
+        """The statuses in what was written."""
+        return [int(data[9:12]) for data in transport.written if data.startswith(b"HTTP/1.1 ")]
+
+
+class Http2Client:
+    """Requests and statuses of HTTP/2."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.codec = H2Connection(CLIENT)
+        self.codec.feed(b"".join(transport.written))
+
+    def request(
+        self, method: bytes, target: bytes, fields: list[tuple[bytes, bytes]], body: bytes
+    ) -> tuple[bytes, bytes]:
+        """The octets of the head and of the body."""
+        stream = self.codec.send_request(Request(method, target, [(b"host", b"x"), *fields]), end=not body)
+        head = self.codec.data_to_send()
+        if body:
+            self.codec.send_data(stream, body, end=True)
+        return head, self.codec.data_to_send()
+
+    def statuses(self, transport: Transport) -> list[int]:
+        """The statuses in what was written."""
+        events = self.codec.feed(b"".join(transport.written))
+        return [event.status for _, event in events if isinstance(event, Response | Informational)]
