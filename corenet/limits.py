@@ -323,7 +323,7 @@ in a row would otherwise multiply the growth."""
 HTTP_GZIP_MEMBERS = 16_384
 """members: Gzip members of one body; one more is allowed per 4 KiB decoded. Empty members cost work without output."""
 HTTP_BROTLI_OUTPUT_STEP = 131_072
-"""bytes: brotli's output of one call is asked to end here. It doubles its buffer first, so a step gives up to 229,328
+"""bytes: The output of one call to brotli is asked to end here. It doubles its buffer first, so a step gives up to 229,328
 bytes, which is less than HTTP_DECODE_OUTPUT_STEP."""
 HTTP_ZSTD_WINDOW = 8 << 20
 """bytes: The largest window of a zstd body, which is the memory its decoder takes (RFC 8878 section 3.1.1.1.2; RFC 9659
@@ -341,6 +341,11 @@ HTTP_COALESCED_SIZE = 65_536
 HTTP_CONTENT_CODINGS = 5
 """codings: Each content coding multiplies the work of a small body (CVE-2025-66418)."""
 HTTP_MAX_REDIRECTS = Limit(10, 0, 100, "redirects", "Redirects may loop. Browsers stop at 20, curl at 30, Go at 10.")
+HTTP_CLI_PARALLEL = Limit(
+    50, 1, 300, "transfers", "As in curl. More transfers of one command share the same line and disk without a gain."
+)
+HTTP_CLI_PROGRESS_INTERVAL = 100
+"""milliseconds: The progress line of the command is written at most so often; an eye follows no more."""
 HTTP_MAX_CONNECTIONS = Limit(
     100, 1, 65_536, "connections", "Each connection of a client is an open descriptor. Requests beyond the limit wait."
 )

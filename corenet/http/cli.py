@@ -1,8 +1,8 @@
-"""The command ``corenet``: fetches a URL; ``--trace`` prints the time of each step.
+"""The command ``corenet``: fetches URLs, one after the other or several at once.
 
-Only the body goes to standard output. Every failure is one sentence on standard error and one of curl's exit codes, so
-that scripts for curl work with this command. Names are resolved by the system or, with ``--resolver`` and
-``--playground``, by the factory registered through `corenet.http.resolver_plugins`.
+Only bodies and the text of ``--write-out`` go to standard output. Every failure is one sentence on standard error and
+one of curl's exit codes, so that scripts for curl work with this command. Names are resolved by the system or, with
+``--resolver`` and ``--playground``, by the factory registered through `corenet.http.resolver_plugins`.
 """
 
 import argparse
@@ -10,12 +10,23 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from corenet import tls
-from corenet._version import __version__
+from corenet.http.cli_options import Target, UsageError, parse, request_of, targets
+from corenet.http.cli_output import (
+    Progress,
+    RangeError,
+    Transfer,
+    body_file,
+    continue_from,
+    expand,
+    head_of,
+    rest_of,
+)
+from corenet.http.cli_trace import Recorder
 from corenet.http.client import HttpClient, Timeout
 from corenet.http.errors import (
     ConnectError,
@@ -31,10 +42,12 @@ from corenet.http.errors import (
     TimeoutExceeded,
     TlsError,
 )
+from corenet.http.proxies import Proxies
 from corenet.http.resolver_plugins import find_resolver
 from corenet.http.response import StreamedResponse
+from corenet.http.retries import Retries
 from corenet.http.trace import Trace, TracePoint
-from corenet.limits import HTTP_MAX_REDIRECTS, HTTP_TOTAL_TIMEOUT
+from corenet.limits import HTTP_CLI_PROGRESS_INTERVAL, HTTP_MAX_REDIRECTS
 from corenet.loop import new_event_loop
 
 if TYPE_CHECKING:
@@ -56,11 +69,12 @@ _EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (LocalProtocolError, 2),
 )
 _USAGE, _WRITE, _TLS, _CERTIFICATE, _EMPTY, _PARTIAL, _PROTOCOL, _INTERRUPTED = 2, 23, 35, 60, 52, 18, 8, 130
+_RANGE = 33
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; the entry point of the ``corenet`` script."""
-    options = _parser().parse_args(arguments)
+    options = parse(arguments)
     return run(options, new_event_loop)
 
 
@@ -77,7 +91,7 @@ def run(options: argparse.Namespace, loop_factory: LoopFactory) -> int:
         # The reader of our output has closed the pipe. /dev/null keeps the interpreter's last flush from failing too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _WRITE
-    except _UsageError as error:
+    except UsageError as error:
         return _print_error(str(error), _USAGE)
     except OSError as error:
         return _print_error(f"{error.filename or 'output'}: {error.strerror or error}", _WRITE)
@@ -99,89 +113,186 @@ def _exit_code(error: HttpError) -> int:
     return _PROTOCOL if isinstance(error, RemoteProtocolError) else 1
 
 
-class _UsageError(Exception):
-    """The command line is wrong, or cannot be carried out."""
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="corenet", description="Fetch URLs over HTTP/1.1 and verified TLS.")
-    parser.add_argument("--version", action="version", version=f"corenet {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    get = commands.add_parser("get", help="fetch one URL", description="Fetch one URL; the body goes to stdout.")
-    get.add_argument("url", metavar="URL")
-    get.add_argument("-o", "--output", metavar="FILE", help="write the body to FILE")
-    get.add_argument("-H", "--header", metavar="'NAME: VALUE'", action="append", default=[], help="send this field")
-    get.add_argument("-X", "--method", metavar="M", help="request method (default GET, or POST with --data)")
-    get.add_argument("-d", "--data", metavar="D", help="request body, or @FILE to send a file, @- for stdin")
-    get.add_argument("-i", "--include", action="store_true", help="write the response's head before the body")
-    get.add_argument("-I", "--head", action="store_true", help="send HEAD and write the response's head")
-    get.add_argument("-L", "--location", action="store_true", help="follow redirects (the default is to show them)")
-    get.add_argument("-f", "--fail", action="store_true", help="exit with 22 when the status is 400 or above")
-    get.add_argument("--cacert", metavar="FILE", help="trust the authorities in this PEM file instead of the system's")
-    get.add_argument("--insecure", "-k", action="store_true", help="accept any certificate")
-    get.add_argument(
-        "--resolver",
-        metavar="ADDR[:PORT]",
-        nargs="?",
-        const="",
-        help="resolve names through this server, or recursively without an address",
-    )
-    get.add_argument(
-        "--doh-url",
-        metavar="URL",
-        help="resolve names through this server of DNS over HTTPS only (RFC 8484)",
-    )
-    get.add_argument("--playground", action="store_true", help="resolve names in the simulated Internet")
-    get.add_argument(
-        "-m",
-        "--max-time",
-        metavar="S",
-        type=float,
-        default=float(HTTP_TOTAL_TIMEOUT),
-        help="give up after S seconds (default %(default)g)",
-    )
-    get.add_argument("--trace", action="store_true", help="print each step with its time to stderr")
-    return parser
-
-
-# --- the request ------------------------------------------------------------------------------------------------------
+# --- the transfers ----------------------------------------------------------------------------------------------------
 
 
 async def _fetch(options: argparse.Namespace) -> int:
-    if not options.max_time > 0:  # nor NaN
-        raise _UsageError("--max-time must be more than 0 seconds")
+    """Fetch all URLs; return 0, or the exit code of the first one that failed."""
+    for name in ("max_time", "connect_timeout"):
+        seconds = getattr(options, name)
+        if seconds is not None and not seconds > 0:  # nor NaN
+            raise UsageError(f"--{name.replace('_', '-')} must be more than 0 seconds")
     loop = asyncio.get_running_loop()
     began = loop.time()
-    trace: Trace | None = _tracer(began) if options.trace else None
-    method = options.method or ("HEAD" if options.head else "POST" if options.data is not None else "GET")
-    headers = [_header(text) for text in options.header]
-    body = None if options.data is None else _data(options.data)
+    wanted = targets(options)
+    request = request_of(options)
+    transfers = [Transfer(target, number, request["method"]) for number, target in enumerate(wanted)]
+    if options.write_out is not None:
+        expand(options.write_out, transfers[0])  # an unknown variable is found before anything is sent
+    trace = _trace(options, began)
     async with contextlib.AsyncExitStack() as stack:
-        authority = options.cacert
-        if options.resolver is not None or options.playground or options.doh_url is not None:
-            named = await _use_resolver(stack, options, loop, trace)
-            authority = authority or named
-        client = await stack.enter_async_context(
-            HttpClient(
-                tls_context=_context(authority, insecure=options.insecure),
-                timeout=Timeout(total=options.max_time),
-                follow_redirects=HTTP_MAX_REDIRECTS.default if options.location else 0,
-                trace=trace,
-            )
-        )
-        response = await stack.enter_async_context(client.stream(method, options.url, headers=headers, body=body))
-        with _output(options.output) as out:
-            if options.include or options.head:
-                out.write(_head(response))
-            async for piece in response:
-                out.write(piece)
-                out.flush()
-            out.flush()
+        client = await stack.enter_async_context(await _client(stack, options, trace))
+        progress = Progress(len(wanted)) if _shows_progress(options, wanted) else None
+        run = _Run(client, options, request, progress)
+        if options.parallel:
+            places = asyncio.Semaphore(options.parallel_max)
+
+            async def one(transfer: Transfer) -> None:
+                async with places:
+                    await run.transfer(transfer)
+
+            async with asyncio.TaskGroup() as group:
+                for transfer in transfers:
+                    group.create_task(one(transfer))
+        else:
+            for transfer in transfers:
+                await run.transfer(transfer)
+        if progress is not None:
+            print(file=sys.stderr)
         if trace is not None:
-            print(f"{(loop.time() - began) * 1000:9.2f} ms  finished, status {response.status}", file=sys.stderr)
-        if options.fail and response.status >= 400:
-            return _print_error(f"the server answered {response.status} {response.reason}".rstrip(), 22)
-    return 0
+            statuses = ",".join("none" if t.response is None else str(t.response.status) for t in transfers)
+            trace.finish(loop.time(), f"status {statuses}", options.url)
+    return next((transfer.code for transfer in transfers if transfer.code), 0)
+
+
+class _Run:
+    """One run of the command: fetches a URL after the other, or several at once."""
+
+    def __init__(
+        self, client: HttpClient, options: argparse.Namespace, request: dict[str, Any], progress: Progress | None
+    ) -> None:
+        self.client = client
+        self.options = options
+        self.request = request
+        self.progress = progress
+        self.shown = -1.0
+
+    async def transfer(self, transfer: Transfer) -> None:
+        """Fetch one URL. What goes wrong is printed, and sets `transfer.code`; the other URLs are not affected."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            transfer.code = await self._receive(transfer)
+        except HttpError as error:
+            transfer.code = self._failed(transfer, str(error), _exit_code(error))
+        except RangeError as error:
+            transfer.code = self._failed(transfer, str(error), _RANGE)
+        except ValueError as error:
+            transfer.code = self._failed(transfer, str(error), _USAGE)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            message = f"{error.filename or 'output'}: {error.strerror or error}"
+            transfer.code = self._failed(transfer, message, _WRITE)
+        transfer.seconds = loop.time() - began
+        if self.progress is not None:
+            self.progress.end()
+            self._show(loop.time(), last=True)
+        if self.options.write_out is not None and sys.stdout is not None:
+            sys.stdout.buffer.write(expand(self.options.write_out, transfer).encode("utf-8", "surrogateescape"))
+            sys.stdout.buffer.flush()
+
+    def _failed(self, transfer: Transfer, message: str, code: int) -> int:
+        return _print_error(message if len(self.options.url) == 1 else f"{transfer.target.url}: {message}", code)
+
+    async def _receive(self, transfer: Transfer) -> int:
+        target, options = transfer.target, self.options
+        offset = continue_from(target, options.continue_at)
+        request = dict(self.request)
+        if offset:
+            request["headers"] = [*request["headers"], ("Range", f"bytes={offset}-"), ("Accept-Encoding", "identity")]
+        async with self.client.stream(url=target.url, **request) as response:
+            transfer.response = response
+            if offset and not rest_of(response.status, response.headers, offset):
+                return 0
+            with body_file(target.path, offset) as out:
+                if (options.include or options.head) and not offset:
+                    out.write(head_of(response))
+                await self._body(transfer, response, out, offset)
+            if options.fail and response.status >= 400:
+                return self._failed(transfer, f"the server answered {response.status} {response.reason}".rstrip(), 22)
+        return 0
+
+    async def _body(self, transfer: Transfer, response: StreamedResponse, out: BinaryIO, offset: int) -> None:
+        loop = asyncio.get_running_loop()
+        if self.progress is not None:
+            self.progress.begin(loop.time(), _length(response, offset), offset)
+        async for piece in response:
+            out.write(piece)
+            if transfer.target.path is None:
+                out.flush()
+            transfer.size += len(piece)
+            if self.progress is not None:
+                self.progress.advance(len(piece))
+                self._show(loop.time())
+        out.flush()
+
+    def _show(self, now: float, *, last: bool = False) -> None:
+        """Show the progress, not more often than an eye can follow."""
+        if self.progress is not None and (last or now - self.shown >= HTTP_CLI_PROGRESS_INTERVAL / 1000):
+            self.shown = now
+            print(f"\r{self.progress.line(now)}\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _length(response: StreamedResponse, offset: int) -> int | None:
+    """The size of the file, None when the server does not say it."""
+    length = response.headers.get("content-length", "")
+    coded = "content-encoding" in response.headers
+    return int(length) + offset if length.isascii() and length.isdigit() and not coded else None
+
+
+def _shows_progress(options: argparse.Namespace, wanted: list[Target]) -> bool:
+    """A progress line is for a person at a terminal, and never between the lines of a body or of a trace."""
+    return (
+        not options.silent
+        and not options.trace
+        and sys.stderr is not None
+        and sys.stderr.isatty()
+        and all(target.path is not None for target in wanted)
+    )
+
+
+def _trace(options: argparse.Namespace, began: float) -> Recorder | None:
+    if options.trace_format is not None or options.trace_output is not None:
+        options.trace = True
+    if not options.trace:
+        return None
+    if options.parallel:
+        raise UsageError("--trace and --parallel exclude each other: steps at the same time cannot be told apart")
+    return Recorder(options.trace_format or "text", options.trace_output, began)
+
+
+async def _client(
+    stack: contextlib.AsyncExitStack, options: argparse.Namespace, trace: Recorder | None
+) -> HttpClient:
+    authority = options.cacert
+    if options.resolver is not None or options.playground or options.doh_url is not None:
+        named = await _use_resolver(stack, options, asyncio.get_running_loop(), trace)
+        authority = authority or named
+    if options.noproxy is not None and options.proxy is None:
+        raise UsageError("--noproxy needs --proxy; the environment has NO_PROXY")
+    timeout = Timeout(total=options.max_time)
+    if options.connect_timeout is not None:
+        timeout = replace(timeout, connect=options.connect_timeout)
+    try:
+        proxy = None if options.proxy is None else Proxies(
+            http=options.proxy, https=options.proxy, no_proxy=options.noproxy or ""
+        )
+        return HttpClient(
+            tls_context=_context(authority, insecure=options.insecure),
+            http2=not options.http1,
+            timeout=timeout,
+            follow_redirects=HTTP_MAX_REDIRECTS.default if options.location else 0,
+            trace=trace,
+            decode=options.continue_at is None,
+            proxy=proxy,
+            trust_env=proxy is None and options.unix_socket is None,
+            unix_socket=options.unix_socket,
+            local_address=options.interface,
+            retries=Retries(options.retry) if options.retry else None,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 async def _use_resolver(
@@ -194,7 +305,7 @@ async def _use_resolver(
     factory = find_resolver()
     install = getattr(loop, "set_resolver", None)
     if factory is None or install is None:
-        raise _UsageError(
+        raise UsageError(
             "--resolver, --doh-url and --playground need a package that registers a resolver, and none is installed"
         )
 
@@ -207,24 +318,17 @@ async def _use_resolver(
     option, argument = "--resolver", "playground" if options.playground else options.resolver
     if options.doh_url is not None:
         if options.playground or options.resolver is not None:
-            raise _UsageError("--doh-url, --resolver and --playground exclude each other")
+            raise UsageError("--doh-url, --resolver and --playground exclude each other")
         option, argument = "--doh-url", f"doh-url {options.doh_url}"
     try:
         made = await stack.enter_async_context(factory(argument, step if trace is not None else None))
     except ValueError as error:
-        raise _UsageError(f"{option} {options.doh_url or argument}: {error}") from error
+        raise UsageError(f"{option} {options.doh_url or argument}: {error}") from error
     install(made)
     stack.callback(install, None)
     # Only a simulated world brings an authority of its own. A real resolver must never add a trusted authority.
     trust = getattr(made, "trust", None) if options.playground else None
     return None if trust is None else str(trust)
-
-
-def _tracer(began: float) -> Trace:
-    def print_point(point: TracePoint) -> None:
-        print(f"{(point.time - began) * 1000:9.2f} ms  {point}", file=sys.stderr)
-
-    return print_point
 
 
 def _context(authority: str | None, *, insecure: bool) -> "ssl.SSLContext | None":
@@ -236,43 +340,7 @@ def _context(authority: str | None, *, insecure: bool) -> "ssl.SSLContext | None
         # The user names this authority, and it is private; the strict profile is for public authorities.
         return tls.client_context(cafile=authority, strict=False)
     except OSError as error:
-        raise _UsageError(f"--cacert {authority}: {error.strerror or error}") from error
-
-
-def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not colon:
-        raise _UsageError(f"-H {text!r} is not of the form 'Name: value'")
-    return name.strip(), value.strip()
-
-
-def _data(text: str) -> bytes:
-    if not text.startswith("@"):
-        return text.encode()
-    if text == "@-":
-        return sys.stdin.buffer.read()
-    try:
-        return Path(text[1:]).read_bytes()
-    except OSError as error:
-        raise _UsageError(f"--data {text}: {error.strerror or error}") from error
-
-
-def _head(response: StreamedResponse) -> bytes:
-    lines = [f"{response.http_version} {response.status} {response.reason}".rstrip()]
-    lines += [f"{name}: {value}" for name, value in response.headers]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-
-
-@contextlib.contextmanager
-def _output(path: str | None) -> Iterator[BinaryIO]:
-    target = None if path == "-" else path
-    if target is None and sys.stdout is None:
-        target = os.devnull  # the command was started without a standard output (>&-)
-    if target is None:
-        yield sys.stdout.buffer
-    else:
-        with Path(target).open("wb") as file:
-            yield file
+        raise UsageError(f"--cacert {authority}: {error.strerror or error}") from error
 
 
 if __name__ == "__main__":

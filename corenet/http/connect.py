@@ -114,6 +114,7 @@ async def open_connection(
                         version=tls_object.version(),
                         cipher=tls_object.cipher()[0],
                         alpn=tls_object.selected_alpn_protocol() or "none",
+                        resumed=tls_object.session_reused,
                     )
             except BaseException:
                 made = negotiation.made

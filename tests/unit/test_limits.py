@@ -15,6 +15,7 @@ import corenet.limits
 import resolver.limits
 from corenet.core.framer import DelimiterFramer, FixedFramer, LengthFramer
 from corenet.http import Cache, HttpClient, Limits, Retries
+from corenet.http.cli_options import UsageError, parse, targets
 from corenet.http.h1 import CLIENT, H1Codec
 from corenet.http.h2 import H2Connection
 from resolver import system
@@ -89,8 +90,16 @@ def loop_places() -> Iterator[Place]:
     yield "HTTP_MAX_CONNECTIONS", "Limits", lambda value: Limits(connections=value)
     yield "HTTP_MAX_PER_ORIGIN", "Limits", lambda value: Limits(per_origin=value)
     yield "HTTP_KEEPALIVE_TIMEOUT", "Limits", lambda value: Limits(keepalive_timeout=value)
+    yield "HTTP_CLI_PARALLEL", "--parallel-max", lambda value: command("--parallel-max", value)
     yield "HTTP_RETRIES", "Retries", lambda value: Retries(count=value)
     yield "HTTP_RETRY_MAX_DELAY", "Retries", lambda value: Retries(max_delay=value)
+
+
+def command(option: str, value: int) -> object:
+    try:
+        return targets(parse(["get", "http://x/", option, str(value)]))
+    except UsageError as error:
+        raise ValueError(str(error)) from error
 
 
 def settings_places() -> Iterator[Place]:

@@ -6,7 +6,6 @@ The server runs in a thread with asyncio's loop, because the command runs its ow
 import asyncio
 import re
 import sys
-import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +14,8 @@ from typing import Any
 
 import pytest
 from support.certs import Authority
-from support.http_peer import Peer, Server, serving
+from support.http_background import Background
+from support.http_peer import Peer, Server
 
 from corenet import tls
 from corenet.http import cli, resolver_plugins
@@ -51,34 +51,9 @@ async def no_tls(peer: Peer) -> None:
     await peer.reader.read()
 
 
-class Background:
-    """A server in a thread, until the context ends."""
-
-    def __init__(self, context: Any = None, serve: Any = answer) -> None:
-        self.context = context
-        self.serve = serve
-        self.ready = threading.Event()
-
-    def __enter__(self) -> Server:
-        self.thread = threading.Thread(target=lambda: asyncio.run(self.main()))
-        self.thread.start()
-        assert self.ready.wait(10)
-        return self.server
-
-    async def main(self) -> None:
-        self.loop, self.stop = asyncio.get_running_loop(), asyncio.Event()
-        async with serving(self.serve, tls=self.context) as self.server:
-            self.ready.set()
-            await self.stop.wait()
-
-    def __exit__(self, *_: object) -> None:
-        self.loop.call_soon_threadsafe(self.stop.set)
-        self.thread.join(10)
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with Background() as running:
+    with Background(answer) as running:
         yield running
 
 
@@ -160,7 +135,7 @@ def test_usage_errors_are_two() -> None:
 def test_tls(tmp_path: Path, capfdbinary: Any) -> None:
     authority = Authority(tmp_path)
     leaf = authority.leaf("localhost")
-    with Background(tls.server_context(leaf.certificate, leaf.key)) as server:
+    with Background(answer, tls.server_context(leaf.certificate, leaf.key)) as server:
         assert corenet(capfdbinary, server.url, "--cacert", str(authority.cafile))[0] == 0
         assert corenet(capfdbinary, server.url, "--insecure")[0] == 0
         code, _, err = corenet(capfdbinary, server.url)
@@ -168,7 +143,7 @@ def test_tls(tmp_path: Path, capfdbinary: Any) -> None:
         code, _, err = corenet(capfdbinary, server.url.replace("localhost", "127.0.0.1"), "--cacert",
                                str(authority.cafile))  # fmt: skip
         assert code == 60 and "not for this address" in err
-    with Background(serve=no_tls) as plain:
+    with Background(no_tls) as plain:
         code, _, err = corenet(capfdbinary, plain.url.replace("http:", "https:"), "--insecure")
         assert code == 35 and "does not speak TLS" in err
 
@@ -243,7 +218,7 @@ def test_the_authority_of_a_simulated_world_counts_only_there(
     authority = Authority(tmp_path)
     leaf = authority.leaf("www.example.playground")
     monkeypatch.setattr(resolver_plugins, "entry_points", lambda group: [FakeEntry(authority.cafile)])
-    with Background(tls.server_context(leaf.certificate, leaf.key)) as server:
+    with Background(answer, tls.server_context(leaf.certificate, leaf.key)) as server:
         url = f"https://www.example.playground:{server.port}/"
         assert corenet(capfdbinary, url, "--playground")[0] == 0
         code, _, err = corenet(capfdbinary, url, "--resolver")
