@@ -16,20 +16,21 @@ requests; then others have their turn (`resolver.net.turns`). A begun request ha
 """
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from corenet.http.errors import RemoteProtocolError
 from corenet.http.events import Data, End, Informational, Request, Response
 from corenet.http.h1 import SERVER, H1Codec
 from resolver import limits
 from resolver.net import doh
+from resolver.net.http_session import HttpSession, Requester
 from resolver.net.stream_connection import half_close
 from resolver.wire.consts import MESSAGE_MAX
 
 if TYPE_CHECKING:
-    from resolver.net.service import PendingQuery, Sink
+    from resolver.net.service import PendingQuery
 
-__all__ = ["Http1Session", "Requester"]
+__all__ = ["Http1Session"]
 
 _REASONS = {
     200: b"OK", 400: b"Bad Request", 404: b"Not Found", 405: b"Method Not Allowed", 413: b"Content Too Large",
@@ -38,36 +39,14 @@ _REASONS = {
 }
 
 
-class Requester(Protocol):
-    """What a session needs of its connection."""
-
-    waiting: int
-    network: str | bytes
-
-    def turn(self) -> None: ...
-
-    def now(self) -> float: ...
-
-    def note_progress(self) -> None: ...
-
-    def abort(self) -> None: ...
-
-    def ask(self, message: bytes, sink: "Sink") -> "tuple[bytes | None, int | None, PendingQuery | None]": ...
-
-    @property
-    def listener(self) -> Any: ...
-
-
-class Http1Session:
+class Http1Session(HttpSession):
     """The HTTP/1.1 side of a connection. It is also the sink of its replies."""
 
     stream = True
     idle_timeout = 0.0  # edns-tcp-keepalive is not for HTTP (RFC 7828 section 3)
 
     def __init__(self, connection: Requester, transport: asyncio.Transport, path: bytes) -> None:
-        self._connection = connection
-        self._transport = transport
-        self._path = path
+        super().__init__(connection, transport, path)
         self._codec = H1Codec(SERVER, max_head=limits.DOH_HEAD, max_fields=limits.DOH_FIELDS)
         self._message: bytes | bytearray = b""
         self._refusal: doh.Refusal | None = None
@@ -79,13 +58,6 @@ class Http1Session:
         self._answered = False
         self._discarding = False
         self._discarded = 0
-        self._unread = b""
-        self._turns = connection.listener.turns
-        self._turn_octets = 0
-        self._reading = True
-        self._idle_since = connection.now()
-        self._partial_since: float | None = None
-        self._write_blocked_since: float | None = None
 
     # --- from the connection ---------------------------------------------------------------------------------------
 
@@ -110,17 +82,6 @@ class Http1Session:
                 return True
         patience = min(limits.STREAM_LINGER, listener.message_timeout) if self._discarding else listener.idle_timeout
         return not self._connection.waiting and now - self._idle_since > patience
-
-    def pause_writing(self) -> None:
-        """The write buffer is above its high watermark: no further request is answered."""
-        self._write_blocked_since = self._connection.now()
-        self._update_reading()
-
-    def resume_writing(self) -> None:
-        """The write buffer has drained: go on with the next request."""
-        self._write_blocked_since = None
-        self._schedule()
-        self._update_reading()
 
     def close(self) -> None:
         """The connection has ended: cancel the query that waits."""
@@ -168,7 +129,6 @@ class Http1Session:
     def work(self) -> None:
         """Do one turn's share of the requests that were received."""
         self._turn_octets = read = messages = 0
-        size = limits.STREAM_READ_CHUNK
         held = self._codec.started  # the codec may have a whole request already
         while self._is_open() and (held or self._unread):
             used_up = messages >= limits.STREAM_TURN_MESSAGES or self._turn_octets >= limits.STREAM_TURN_OCTETS
@@ -177,7 +137,7 @@ class Http1Session:
                 break
             data = b""
             if not held:
-                data, self._unread = self._unread[:size], self._unread[size:]
+                data = self._take_chunk()
                 read = len(data)
             self._answered = False
             messages += 1
@@ -330,18 +290,8 @@ class Http1Session:
     # --- turns -----------------------------------------------------------------------------------------------------
 
     def _schedule(self) -> None:
-        """Schedule a turn when octets are stored: no event of the transport would start it."""
         if self._is_open() and (self._unread or self._codec.started):
             self._turns.add(self._connection)
 
-    def _update_reading(self) -> None:
-        """Read from the transport only while no octets are stored."""
-        if self._transport.is_closing():
-            return
-        wanted = not self._unread and not self._turns.waits(self._connection)
-        if wanted is not self._reading:
-            self._reading = wanted
-            if wanted:
-                self._transport.resume_reading()
-            else:
-                self._transport.pause_reading()
+    def _wants_input(self) -> bool:
+        return not self._unread and not self._turns.waits(self._connection)

@@ -25,10 +25,10 @@ from corenet.http.h2 import SERVER, H2Connection
 from corenet.http.h2_events import NO_ERROR, StreamReset
 from resolver import limits
 from resolver.net import doh
+from resolver.net.http_session import HttpSession, Requester
 from resolver.wire.consts import MESSAGE_MAX
 
 if TYPE_CHECKING:
-    from resolver.net.http1_session import Requester
     from resolver.net.service import PendingQuery
 
 __all__ = ["Http2Session"]
@@ -88,13 +88,11 @@ class _Exchange:
         self._session.abort()
 
 
-class Http2Session:
+class Http2Session(HttpSession):
     """The HTTP/2 side of a connection."""
 
-    def __init__(self, connection: "Requester", transport: asyncio.Transport, path: bytes) -> None:
-        self._connection = connection
-        self._transport = transport
-        self._path = path
+    def __init__(self, connection: Requester, transport: asyncio.Transport, path: bytes) -> None:
+        super().__init__(connection, transport, path)
         listener = connection.listener
         self._codec = H2Connection(
             SERVER,
@@ -107,17 +105,10 @@ class Http2Session:
         self.padding_block: int = listener.padding_block
         self._requests: dict[int, _Request] = {}
         self._waiting: dict[int, _Exchange] = {}
-        self._turns = listener.turns
         self._turn_messages = 0
-        self._turn_octets = 0
         self._events: deque[tuple[int, Any]] = deque()
-        self._unread = b""
-        self._reading = True
         self._in_feed = False
-        self._idle_since = connection.now()
-        self._partial_since: float | None = None
         self._unsent_since: float | None = None
-        self._write_blocked_since: float | None = None
         self._flush()
 
     # --- from the connection ---------------------------------------------------------------------------------------
@@ -135,12 +126,11 @@ class Http2Session:
         if self._write_blocked_since is not None or self._transport.is_closing():
             return
         self._turn_messages = self._turn_octets = read = 0
-        size = limits.STREAM_READ_CHUNK
         events = self._events
         self._in_feed = True
         try:
             if not events:
-                data, self._unread = self._unread[:size], self._unread[size:]
+                data = self._take_chunk()
                 read = len(data)
                 events.extend(self._codec.feed(data, self._connection.now()))
                 if events or self._unread or not self._codec.incomplete:
@@ -166,7 +156,6 @@ class Http2Session:
         return self._turn_octets < limits.STREAM_TURN_OCTETS and self._turn_messages < limits.STREAM_TURN_MESSAGES
 
     def _schedule(self) -> None:
-        """Have another turn when work is left."""
         if (self._events or self._unread) and self._write_blocked_since is None and not self._transport.is_closing():
             self._turns.add(self._connection)
 
@@ -179,17 +168,6 @@ class Http2Session:
             if since is not None and now - since > listener.message_timeout:
                 return True
         return not self._waiting and now - self._idle_since > listener.idle_timeout
-
-    def pause_writing(self) -> None:
-        """The write buffer is above its high watermark: pause reading."""
-        self._write_blocked_since = self._connection.now()
-        self._update_reading()
-
-    def resume_writing(self) -> None:
-        """The write buffer has drained: process what was stored, and resume reading."""
-        self._write_blocked_since = None
-        self._schedule()
-        self._update_reading()
 
     def close(self) -> None:
         """The connection has ended: cancel the unanswered queries."""
@@ -353,13 +331,5 @@ class Http2Session:
             self._connection.listener.write_overrun += 1
             self._connection.abort()
 
-    def _update_reading(self) -> None:
-        if self._transport.is_closing():
-            return
-        wanted = self._write_blocked_since is None and not self._unread and not self._events
-        if wanted is not self._reading:
-            self._reading = wanted
-            if wanted:
-                self._transport.resume_reading()
-            else:
-                self._transport.pause_reading()
+    def _wants_input(self) -> bool:
+        return self._write_blocked_since is None and not self._unread and not self._events
