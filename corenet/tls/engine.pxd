@@ -46,6 +46,7 @@ cdef class TlsEngine:
     cdef Py_ssize_t write_record(self, object data) except -2
     cdef object take(self, const char **data, size_t *length)
     cdef int taken(self) except -1
+    cdef bint send_close_notify(self) except -1
     cdef bint step_shutdown(self) except -1
     cdef int finish(self) except -1
     cdef Py_ssize_t unread(self) except -1

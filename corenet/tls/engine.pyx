@@ -241,6 +241,11 @@ cdef class TlsEngine:
 
     # --- the end --------------------------------------------------------------------------------------------------
 
+    cdef bint send_close_notify(self) except -1:
+        """Send close_notify and read nothing: the peer's data can still be read. False: not possible now; call it again
+        after reading."""
+        raise NotImplementedError
+
     cdef bint step_shutdown(self) except -1:
         raise NotImplementedError
 

@@ -65,6 +65,7 @@ cdef struct LibSSL:
     int (*SSL_free_buffers)(void *ssl) noexcept nogil
     int (*SSL_get_shutdown)(void *ssl) noexcept nogil
     void (*SSL_set_shutdown)(void *ssl, int mode) noexcept nogil
+    int (*SSL_shutdown)(void *ssl) noexcept nogil
     long (*SSL_ctrl)(void *ssl, int command, long number, void *pointer) noexcept nogil
 
     void *(*SSL_get_session)(void *ssl) noexcept nogil

@@ -155,7 +155,7 @@ NAMES = [
     b"SSL_CTX_get_options", b"SSL_CTX_ctrl", b"SSL_CTX_callback_ctrl", b"SSL_CTX_set_ex_data", b"SSL_CTX_get_ex_data",
     b"SSL_CTX_get0_certificate", b"SSL_get_SSL_CTX", b"SSL_get_rbio", b"SSL_get_wbio", b"SSL_set_bio",
     b"SSL_get_servername", b"SSL_read_ex", b"SSL_write_ex", b"SSL_get_error", b"SSL_pending", b"SSL_free_buffers",
-    b"SSL_get_shutdown", b"SSL_set_shutdown", b"SSL_ctrl", b"SSL_get_session", b"SSL_get1_session",
+    b"SSL_get_shutdown", b"SSL_set_shutdown", b"SSL_shutdown", b"SSL_ctrl", b"SSL_get_session", b"SSL_get1_session",
     b"SSL_set_session", b"SSL_session_reused", b"SSL_SESSION_is_resumable", b"SSL_SESSION_free",
     b"SSL_SESSION_get_protocol_version", b"SSL_SESSION_get_ticket_lifetime_hint", b"SSL_SESSION_get_timeout",
     b"SSL_SESSION_get0_ticket", b"SSL_SESSION_get0_peer", b"SSL_get_peer_cert_chain", b"OPENSSL_sk_num",

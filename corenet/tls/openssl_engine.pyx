@@ -476,6 +476,24 @@ cdef class OpenSSLEngine(TlsEngine):
 
     # --- the end --------------------------------------------------------------------------------------------------
 
+    cdef bint send_close_notify(self) except -1:
+        cdef LibSSL *lib = libssl()
+        cdef int result
+        if self.busy:
+            return False
+        self.busy = True
+        # SSLObject.unwrap would call it twice. The second call reads, and fails if there is data.
+        result = lib.SSL_shutdown(self.connection)
+        self.busy = False
+        self.has_ciphertext = self.wire.out_end > 0
+        if result < 0:
+            lib.ERR_clear_error()
+            if self.wire.starved:
+                raise MemoryError("no memory for ciphertext")
+            # A renegotiation or a fragmented handshake message is incomplete.
+            return False
+        return True
+
     cdef bint step_shutdown(self) except -1:
         if self.busy:
             return False

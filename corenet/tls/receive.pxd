@@ -69,6 +69,9 @@ cdef class TlsReceiver(NativeProtocol):
     cdef bint reading_paused    # the protocol above has called pause_reading
     cdef bint underlying_paused        # pause_reading of the transport below was called
     cdef bint eof_seen          # the transport below has reported the end of its stream
+    cdef bint peer_ended        # the peer has sent close_notify, and eof_received returned true: our direction stays open
+    cdef bint write_ended       # half_close was called
+    cdef bint half_close_due    # its close_notify is not sent yet
     cdef bint resuming
     cdef bint buffered_protocol
     cdef bint native_protocol          # the protocol is a NativeProtocol
@@ -96,7 +99,7 @@ cdef class TlsReceiver(NativeProtocol):
     cdef int insert_tls(self, ConnectionList connections) except -1
     cdef int drain(self) except -1
     cdef int finish_draining(self, object error) except -1
-    cdef int call_eof_received(self) except -1
+    cdef bint call_eof_received(self) except -1
     cdef int begin_shutdown(self) except -1
     cdef int step_shutdown(self) except -1
     cdef int on_base_exception(self) except -1

@@ -249,7 +249,7 @@ cdef class TlsReceiver(NativeProtocol):
                         self.bound_answers()
                     if self.reading_paused or self.underlying_paused:
                         self.control_reading()
-                    if self.pending_plaintext is not None:
+                    if self.pending_plaintext is not None or self.half_close_due:
                         self.flush_backlog()
             except (SystemExit, KeyboardInterrupt):
                 self.on_base_exception()
@@ -293,10 +293,13 @@ cdef class TlsReceiver(NativeProtocol):
         if self.state == HANDSHAKE:
             self.handshake_failed(ConnectionResetError("the peer ended the connection during the TLS handshake"))
         elif self.state == OPEN:
-            if self.reading_paused or self.resuming:
+            if not self.peer_ended and (self.reading_paused or self.resuming):
                 # The protocol must get the earlier data first.
                 return True
             self.deliver_end_of_stream()
+            if self.peer_ended:
+                # This is only TCP's end behind close_notify. Our direction stays open.
+                return True
         elif self.state == CLOSING:
             self.step_shutdown()
         return None
@@ -369,7 +372,7 @@ cdef class TlsReceiver(NativeProtocol):
 
     cdef bint has_undelivered(self) noexcept:
         """Return whether received data or the end of the stream has not reached the paused protocol."""
-        return (
+        return not self.peer_ended and (
             self.protocol_has_pending or self.eof_seen or self.engine.ended or self.engine.failure is not None
             or self.engine.readable()
         )
@@ -504,6 +507,8 @@ cdef class TlsReceiver(NativeProtocol):
             if self.receiving():
                 self.deliver(NULL, 0)
             if self.state == OPEN:
+                if self.half_close_due:
+                    self.flush_backlog()
                 self.control_reading()
         except (SystemExit, KeyboardInterrupt):
             self.on_base_exception()
@@ -604,22 +609,23 @@ cdef class TlsReceiver(NativeProtocol):
 
     cdef int deliver_end_of_stream(self) except -1:
         """Report the end of the peer's data, if it has ended and the protocol got everything before; then close our
-        side, too."""
+        side, too, unless the protocol keeps it open."""
         if not self.receiving():
             return 0
         if self.engine.failure is not None:
             return self.fatal(self.engine.failure, "Fatal error on SSL protocol")
-        if self.engine.ended or self.eof_seen:
-            self.call_eof_received()
-            if self.state == OPEN:
+        if (self.engine.ended or self.eof_seen) and not self.peer_ended:
+            self.peer_ended = self.call_eof_received()
+            if self.state == OPEN and not self.peer_ended:
                 return self.begin_shutdown()
         if self.state == DRAINING:
             # In the next loop iteration, so that a reader that the data has woken runs before connection_lost.
             return self.finish_draining(self.underlying_error)
         return 0
 
-    cdef int call_eof_received(self) except -1:
-        cdef object keep_open
+    cdef bint call_eof_received(self) except -1:
+        """Call eof_received of the protocol, once; return whether our direction stays open."""
+        cdef bint keep_open
         if self.app_state != APP_MADE:
             return 0
         self.app_state = APP_EOF
@@ -628,10 +634,15 @@ cdef class TlsReceiver(NativeProtocol):
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
-            return self.fatal(error, "Error calling eof_received()")
-        if keep_open:
-            logger.warning("returning true from eof_received() has no effect when using ssl")
-        return 0
+            self.fatal(error, "Error calling eof_received()")
+            return False
+        if not keep_open or self.state != OPEN or self.write_ended:
+            return False
+        if self.engine.ended and self.engine.ssl_object.version() == "TLSv1.3":
+            return True
+        # Before TLS 1.3, close_notify must be answered at once (RFC 5246 section 7.2.1). Without it, data may be missing.
+        logger.warning("returning true from eof_received() has no effect when using ssl")
+        return False
 
     def is_reading(self) -> bool:
         """Return whether data is delivered to the protocol."""
@@ -663,8 +674,8 @@ cdef class TlsReceiver(NativeProtocol):
     cdef bint read_wanted(self) except -1:
         """Return whether the transport below should receive now. Only this method decides that."""
         cdef Py_ssize_t size
-        if self.state != OPEN:
-            # For the handshake, or for the peer's close_notify.
+        if self.state != OPEN or self.peer_ended:
+            # For the handshake, for the peer's close_notify, or for the end of the stream below.
             return True
         if self.engine.ended or self.engine.failure is not None:
             return False

@@ -201,6 +201,28 @@ cdef class StdlibEngine(TlsEngine):
 
     # --- the end --------------------------------------------------------------------------------------------------
 
+    cdef bint send_close_notify(self) except -1:
+        cdef bytes waiting
+        if self.ssl_core.pending() > 0:
+            # `unwrap` fails if there is data to read: here the rest of a record.
+            return False
+        # It reads, too. So what was fed is taken away meanwhile.
+        waiting = self.incoming.read()
+        self.has_ciphertext = True
+        try:
+            self.ssl_object.unwrap()
+        except (WantRead, SyscallError):
+            # close_notify is sent, and that of the peer has not been read.
+            return True
+        except ssl.SSLError as error:
+            if error.reason != "SHUTDOWN_WHILE_IN_INIT":
+                raise
+            # A renegotiation or a fragmented handshake message is incomplete.
+            return False
+        finally:
+            self.incoming.write(waiting)
+        return True
+
     cdef bint step_shutdown(self) except -1:
         self.has_ciphertext = True
         try:

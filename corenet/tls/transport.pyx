@@ -5,14 +5,25 @@ batch of received bytes (`corenet.tls.receive`), leaves as one write. After clos
 send close_notify and wait for the peer's until the shutdown timeout. A peer that sends data instead is not read any
 further, and the connection is closed as soon as our data is sent.
 
+One direction may end before the other; the state is OPEN meanwhile:
+
+* `peer_ended`: the peer has sent close_notify, and eof_received returned true. We still send, until close(). Further
+  bytes of the peer are received and ignored (RFC 8446 section 6.1), so that a reset is noticed; the end of the stream
+  below changes nothing. Only in TLS 1.3: before, close_notify must be answered at once (RFC 5246 section 7.2.1). The
+  end of the stream without close_notify always closes.
+* `write_ended`: `half_close` was called. Nothing can be written any more. Data is received and delivered as before. Its
+  close_notify follows the data before it; until it can be sent it is `half_close_due`.
+
+When both have ended, the connection is CLOSING.
+
 States and events. "below" is the transport whose protocol this object is. CU is CLOSING_UNDERLYING::
 
     state     | ciphertext           | end of stream below      | connection_lost           | close()       | abort()
     ----------+----------------------+--------------------------+---------------------------+---------------+--------
     NEW       | kept                 | -                        | CLOSED                    | CU once made  | close()
     HANDSHAKE | step; complete: OPEN | failed: CU               | CLOSED                    | CU, abort     | CU
-    OPEN      | decrypted; kept      | peer's end: CLOSING;     | CLOSED; with unread data: | CLOSING,      | CU
-              | while paused         | later while paused       | DRAINING                  | close_notify  |
+    OPEN      | decrypted; kept      | CLOSING; later while     | CLOSED; with unread data: | CLOSING,      | CU
+              | while paused         | paused; peer_ended: -    | DRAINING                  | close_notify  |
     CLOSING   | close_notify or      | CU                       | CLOSED                    | -             | CU
               | data: CU             |                          |                           |               |
     CU        | dropped              | -                        | CLOSED                    | -             | CU
@@ -74,6 +85,8 @@ cdef class TlsTransport(TlsReceiver):
 
     cdef int begin_write(self) except -1:
         """Return 1 if data may be written now, 0 if it is dropped."""
+        if self.write_ended:
+            raise RuntimeError("Cannot call write() after half_close()")
         if self.state > OPEN or self.closing:
             if self.state == DRAINING:
                 # As on TCP, a write to a closed connection leads to connection_lost.
@@ -172,12 +185,14 @@ cdef class TlsTransport(TlsReceiver):
         return 0
 
     cdef int flush_backlog(self) except -1:
-        """Encrypt `pending_plaintext`."""
+        """Encrypt `pending_plaintext`, then send the close_notify of `half_close`."""
         cdef list pieces = self.pending_plaintext
         self.pending_plaintext = None
         self.pending_plaintext_size = 0
         if pieces:
             self.encrypt(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if self.half_close_due and self.state == OPEN and self.pending_plaintext is None:
+            self.half_close_due = not self.engine.send_close_notify()
         return 0
 
     cdef int after_write(self) except -1:
@@ -330,12 +345,38 @@ cdef class TlsTransport(TlsReceiver):
         return self.unsent()
 
     def can_write_eof(self) -> bool:
-        """Return False: as in asyncio, a TLS transport closes both directions together."""
+        """Return False, as in asyncio, whose TLS peers close the connection when they get close_notify: a program that
+        ends its requests with `write_eof` would get no reply. `half_close` is for programs that know their peer."""
         return False
 
     def write_eof(self) -> None:
         """Raise NotImplementedError."""
         raise NotImplementedError
+
+    def half_close(self) -> None:
+        """Send close_notify after everything that was written, and go on receiving until the peer sends it, too.
+
+        Does nothing when the transport is closing or half-closed. The transport closes when both directions have ended;
+        nothing limits how long the peer may take, so call `close` after a time. Before TLS 1.3 the peer answers at once
+        with close_notify and drops what it has not sent (RFC 5246 section 7.2.1).
+        """
+        if self.closing or self.write_ended:
+            return
+        self.write_ended = True
+        if self.peer_ended:
+            self.begin_shutdown()
+            return
+        self.half_close_due = True
+        if self.state != OPEN:
+            # `resume_io` sends it after the handshake.
+            return
+        try:
+            self.flush_backlog()
+            self.after_write()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self.fatal(error, "Fatal error on SSL protocol")
 
     # --- the end --------------------------------------------------------------------------------------------------
 
@@ -385,7 +426,7 @@ cdef class TlsTransport(TlsReceiver):
         cdef bint done = True
         if self.state != CLOSING:
             return 0
-        if not self.eof_seen:
+        if not self.eof_seen or self.engine.ended:
             try:
                 done = self.engine.step_shutdown()
             except ssl.SSLError as error:
