@@ -545,6 +545,9 @@ less than asked for."""
 STREAM_MESSAGE = 5
 """seconds: A message that has begun must be complete, and a written reply be received, within this time, so that slow
 clients do not hold connections."""
+STREAM_LINGER = 2
+"""seconds: After a client was refused, our side is half-closed, and what the client still sends is discarded for this
+long, so that no RST removes the last reply from its receive buffer (RFC 9112 section 9.6). Longer, it holds a slot."""
 STREAM_SWEEP = 1000
 """milliseconds: Timeouts of client connections are examined at least this often. Less often, connections outlive their
 timeouts; more often costs a walk over all connections."""

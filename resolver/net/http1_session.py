@@ -5,9 +5,9 @@ may pipeline requests. The next one is parsed only when the previous one was ans
 unanswered query, and responses are in the order of the requests.
 
 States of an exchange: waiting for the head; receiving the body (POST); waiting for the reply of the service; response
-written. A request that is refused before it is complete is answered at once, with ``Connection: close``. What the
-client sends after that is never parsed. It is discarded until the client closes the connection, for at most
-`DOH_WINDOW` octets and `message_timeout`.
+written. A request that is refused before it is complete is answered at once, with ``Connection: close``, and our side
+is half-closed (RFC 9112 section 9.6). What the client sends after that is never parsed. It is discarded until the
+client closes the connection, for at most `DOH_WINDOW` octets and `STREAM_LINGER`.
 
 What is bounded: the head by `DOH_HEAD` and `DOH_FIELDS`, the body by the size of a DNS message, octets that were
 received but not given to the codec by one read, because reading pauses meanwhile. A turn writes at most
@@ -23,6 +23,7 @@ from corenet.http.events import Data, End, Informational, Request, Response
 from corenet.http.h1 import SERVER, H1Codec
 from resolver import limits
 from resolver.net import doh
+from resolver.net.stream_connection import half_close
 from resolver.wire.consts import MESSAGE_MAX
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class Http1Session:
         for since in (self._partial_since, self._write_blocked_since):
             if since is not None and now - since > listener.message_timeout:
                 return True
-        patience = listener.message_timeout if self._discarding else listener.idle_timeout
+        patience = min(limits.STREAM_LINGER, listener.message_timeout) if self._discarding else listener.idle_timeout
         return not self._connection.waiting and now - self._idle_since > patience
 
     def pause_writing(self) -> None:
@@ -323,6 +324,7 @@ class Http1Session:
             # Closing with unread octets would make the kernel send RST, and the client could lose the response.
             self._discarding, self._unread = True, b""
             self._idle_since = self._connection.now()
+            half_close(transport)
             self._update_reading()
 
     # --- turns -----------------------------------------------------------------------------------------------------

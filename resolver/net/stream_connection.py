@@ -27,7 +27,7 @@ from resolver import limits
 from resolver.net.fair_slots import network_of
 from resolver.net.proxy_protocol import ProxyHeaderError, TrustedProxies, parse_proxy_header
 
-__all__ = ["StreamConnection"]
+__all__ = ["StreamConnection", "half_close"]
 
 PROXY, HANDSHAKE, OPEN = range(3)
 
@@ -126,6 +126,11 @@ class StreamConnection(asyncio.Protocol):
         if now - self._phase_since > self._owner.handshake_timeout:
             self._expired = True
         return self._expired
+
+    @property
+    def has_early(self) -> bool:
+        """Whether decrypted octets wait for the phase OPEN."""
+        return self._phase == HANDSHAKE and bool(self._early)
 
     # --- asyncio.Protocol ----------------------------------------------------------------------------------------
 
@@ -259,6 +264,19 @@ class StreamConnection(asyncio.Protocol):
             self._transport = None
             self._owner.remove(self)
             self.closed()
+
+
+def half_close(transport: asyncio.Transport) -> bool:
+    """End our direction behind what was written, by FIN or close_notify; the client may still send. False: not
+    possible, with TLS of asyncio's own loop."""
+    if transport.can_write_eof():
+        transport.write_eof()
+        return True
+    end: Any = getattr(transport, "half_close", None)
+    if end is None:
+        return False
+    end()
+    return True
 
 
 def _feed(transport: asyncio.Transport, data: bytes) -> None:

@@ -21,11 +21,12 @@ Processing of received octets (`DnsConnection._work`):
 States of a connection:
 
 * open.
-* half-closed by the client (`_eof_received`): its queries are answered, then the connection is closed. With TLS there
-  is no such state: close_notify of the client, or its FIN, ends the connection, and queries that wait are cancelled.
+* half-closed by the client (`_eof_received`), by FIN, or in TLS 1.3 by close_notify: its queries are answered, then the
+  connection is closed. Before TLS 1.3 close_notify ends the connection, and so does a FIN without close_notify: queries
+  that wait are cancelled.
 * discarding (`_discarding`), after a message that is no query. Earlier queries are answered, then our side is
-  half-closed. What the client still sends is discarded until it closes, sends too much, or times out. Closing at once
-  with unread octets would make the kernel send RST and discard the replies.
+  half-closed. What the client still sends is discarded until it closes, sends too much, or `STREAM_LINGER` has passed.
+  Closing at once with unread octets would make the kernel send RST and discard the replies.
 
 Progress of a connection is a complete message or a reply, not an octet. When slots are scarce, the connection without
 progress for the longest time is evicted, idle ones first (`resolver.net.fair_slots`).
@@ -47,7 +48,7 @@ from resolver.net.listen_socket import bound_socket
 from resolver.net.log_limit import LimitedWarning
 from resolver.net.proxy_protocol import TrustedProxies
 from resolver.net.service import PendingQuery, Service, decrement
-from resolver.net.stream_connection import StreamConnection
+from resolver.net.stream_connection import StreamConnection, half_close
 from resolver.net.turns import Turns
 from resolver.policy import ALLOW, DROP, AccessTable
 from resolver.settings import ServerSettings
@@ -381,8 +382,8 @@ class DnsConnection(StreamConnection):
         for since in (self.partial_since, self._write_blocked_since):
             if since is not None and now - since > listener.message_timeout:
                 return True
-        idle_timeout = listener.message_timeout if self._discarding else listener.idle_timeout
-        return not self.waiting and now - self.idle_since > idle_timeout
+        linger = min(limits.STREAM_LINGER, listener.message_timeout)
+        return not self.waiting and now - self.idle_since > (linger if self._discarding else listener.idle_timeout)
 
     # --- StreamConnection ----------------------------------------------------------------------------------------
 
@@ -405,10 +406,10 @@ class DnsConnection(StreamConnection):
             self._update_reading()
 
     def eof_received(self) -> bool:
-        # A half-closed client still gets its replies (RFC 7766 section 6.2.4). With TLS the transport closes anyway.
+        # A half-closed client still gets its replies (RFC 7766 section 6.2.4); before TLS 1.3 it is closed anyway.
         self._eof_received = True
         self._discarding = False  # nothing is left to discard
-        return self._has_work()
+        return self.has_early or self._has_work()
 
     def pause_writing(self) -> None:
         self._write_blocked_since = self._listener.now()
@@ -592,9 +593,7 @@ class DnsConnection(StreamConnection):
         if not self._eof_received or transport is None or transport.is_closing() or self._has_work():
             return
         if self._discarding:
-            if transport.can_write_eof():
-                transport.write_eof()
-            else:
+            if not half_close(transport):
                 transport.close()
         else:
             transport.close()

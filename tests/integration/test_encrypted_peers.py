@@ -6,9 +6,11 @@ The daemon runs as a process with its own simulated Internet, so each peer gets 
 import base64
 import re
 import signal
+import socket
+import ssl
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -203,6 +205,69 @@ def test_old_versions_and_renegotiation_are_refused(served: Daemon) -> None:
     again = subprocess.run([program("openssl"), "s_client", *where, "-tls1_2"], input=b"R\n", capture_output=True,
                            timeout=SECONDS, check=False)
     assert b"no renegotiation" in again.stderr.lower()
+
+
+def half_closing(served: Daemon, port: int, data: bytes, version: ssl.TLSVersion, *, fin: bool) -> bytes:
+    """What Python's ssl receives until close_notify, when it has sent `data` and close_notify at once."""
+    context = ssl.create_default_context(cafile=str(served.folder / "ca.pem"))
+    context.minimum_version = context.maximum_version = version
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing, server_hostname="dns.example")
+
+    def until_done(step: Callable[[], bytes | None]) -> bytes:
+        while True:
+            try:
+                found = step()
+            except ssl.SSLWantReadError:
+                if outgoing.pending:
+                    sock.sendall(outgoing.read())
+                received = sock.recv(65536)
+                assert received, "the end without close_notify"
+                incoming.write(received)
+            except ssl.SSLZeroReturnError:
+                return b""
+            else:
+                if outgoing.pending:
+                    sock.sendall(outgoing.read())
+                return found or b""
+
+    with socket.create_connection(("127.0.0.1", port), SECONDS) as sock:
+        until_done(tls.do_handshake)
+        tls.write(data)
+        with suppress(ssl.SSLWantReadError):
+            tls.unwrap()
+        sock.sendall(outgoing.read())
+        if fin:
+            sock.shutdown(socket.SHUT_WR)
+        received = b""
+        while piece := until_done(lambda: tls.read(65536)):
+            received += piece
+        return received
+
+
+@pytest.mark.parametrize("fin", [False, True])
+def test_query_and_close_notify_at_once(served: Daemon, fin: bool) -> None:
+    """The answer has to be resolved meanwhile. Before TLS 1.3 the connection ends instead (RFC 5246 section 7.2.1)."""
+    name = f"{'fin' if fin else 'none'}.wild.example.playground."
+    packet = make_query(77, names.from_text(name), c.A)
+    data = len(packet).to_bytes(2, "big") + packet
+    assert half_closing(served, served.tls, data, ssl.TLSVersion.TLSv1_2, fin=fin) == b""
+    name = f"again-{name}"
+    packet = make_query(77, names.from_text(name), c.A)
+    data = len(packet).to_bytes(2, "big") + packet
+    reply = half_closing(served, served.tls, data, ssl.TLSVersion.TLSv1_3, fin=fin)
+    assert reply[2:4] == packet[:2] and reply[5] & 0x0F in (c.NOERROR, c.NXDOMAIN)
+
+
+def test_openssl_sees_the_end_behind_a_refusal(served: Daemon) -> None:
+    """s_client waits for the server to close: it has to get the response, and close_notify behind it."""
+    for version in ("-tls1_2", "-tls1_3"):
+        text = output(
+            "openssl", "s_client", "-ign_eof", "-msg", version, "-connect", f"127.0.0.1:{served.https}",
+            given="nonsense\r\n\r\n",
+        )
+        assert "HTTP/1.1 400 Bad Request" in text
+        assert "close_notify" in text[text.index("HTTP/1.1 400"):]
 
 
 # --- dnsperf, Unbound, Knot Resolver ----------------------------------------------------------------------------------

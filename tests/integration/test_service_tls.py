@@ -48,6 +48,17 @@ def run(request: pytest.FixtureRequest) -> Callable[[Body], None]:
     return runner
 
 
+def ours(body: Body) -> None:
+    """Run `body` on our own loop."""
+
+    async def limited() -> None:
+        async with asyncio.timeout(PATIENCE):
+            await body()
+
+    with asyncio.Runner(loop_factory=corenet.new_event_loop) as running:
+        running.run(limited())
+
+
 async def until(condition: Callable[[], object]) -> None:
     """Wait for the server's side."""
     await waiting.until(condition, "the server's side")
@@ -313,6 +324,108 @@ def test_a_client_that_does_not_read_is_cut_off(run: Callable[[Body], None], con
         listener.close()
 
     run(body)
+
+
+# --- half-close: our own loop only, because asyncio's TLS closes both directions together ----------------------------
+
+
+class Ending(asyncio.Protocol):
+    """A client that ends its direction and waits for the server to end the connection."""
+
+    def __init__(self) -> None:
+        self.transport: Any = None
+        self.received = b""
+        self.ended = self.stays = False
+        self.lost = asyncio.Event()
+
+    @classmethod
+    async def start(cls, listener: StreamListener, context: ssl.SSLContext) -> "Ending":
+        _, client = await asyncio.get_running_loop().create_connection(
+            cls, *listener.address[:2], ssl=context, server_hostname="dns.example"
+        )
+        return client
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+
+    def eof_received(self) -> bool:
+        self.ended = True
+        return self.stays
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost.set()
+
+
+def framed(packet: bytes) -> bytes:
+    return len(packet).to_bytes(2, "big") + packet
+
+
+@pytest.mark.parametrize("fin", [False, True])
+def test_a_client_that_has_sent_close_notify_gets_its_replies(contexts: Contexts, fin: bool) -> None:
+    async def body() -> None:
+        parts = Parts()
+        listener = await serve(parts, contexts.server("dot"))
+        client = await Ending.start(listener, contexts.client())
+        client.transport.write(framed(query(identity=1)) + framed(query(identity=2)))
+        client.transport.half_close()
+        await until(lambda: len(parts.mesh.tickets) == 2)
+        if fin:
+            client.transport._transport.write_eof()
+            await asyncio.sleep(0)
+        for _ in range(2):
+            parts.mesh.finish(positive())
+        await client.lost.wait()
+        first = int.from_bytes(client.received[:2], "big") + 2
+        assert MessageView.parse(client.received[2:first]).id == 1
+        assert MessageView.parse(client.received[first + 2:]).id == 2
+        assert client.ended and not listener.connections and not listener.timed_out
+        listener.close()
+
+    ours(body)
+
+
+def test_before_tls13_close_notify_of_the_client_ends_the_connection(contexts: Contexts) -> None:
+    """RFC 5246 section 7.2.1: pending writes are discarded."""
+
+    async def body() -> None:
+        parts = Parts()
+        listener = await serve(parts, contexts.server("dot"))
+        context = contexts.client()
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        client = await Ending.start(listener, context)
+        client.transport.write(framed(query()))
+        client.transport.half_close()
+        await client.lost.wait()
+        await until(lambda: not listener.connections)
+        assert not client.received and not listener.timed_out
+        listener.close()
+
+    ours(body)
+
+
+@pytest.mark.parametrize("https", [False, True])
+@pytest.mark.parametrize("stays", [False, True])
+def test_a_refused_client_is_told_of_the_end(contexts: Contexts, https: bool, stays: bool) -> None:
+    """It closes at once, or is cut off after a short time."""
+
+    async def body() -> None:
+        alpn, rubbish = ("http/1.1", b"nonsense\r\n\r\n") if https else ("dot", framed(b"hello"))
+        listener = await serve(Parts(), contexts.server(alpn), https=https, message_timeout=0.2 if stays else 20)
+        client = await Ending.start(listener, contexts.client(alpn))
+        client.stays = stays
+        client.transport.write(rubbish)
+        await until(lambda: client.ended)
+        assert client.received.startswith(b"HTTP/1.1 400 ") is https
+        await until(lambda: not listener.connections)
+        assert listener.timed_out == stays
+        client.transport.abort()
+        await client.lost.wait()
+        listener.close()
+
+    ours(body)
 
 
 # --- PROXY protocol and access lists ----------------------------------------------------------------------------------

@@ -263,6 +263,24 @@ def test_all_connections_have_one_share_of_an_iteration(alpn: str) -> None:
     asyncio.run(body())
 
 
+@pytest.mark.parametrize("fate", ["late", "loud"])
+def test_after_a_refusal_our_side_is_half_closed(fate: str) -> None:
+    """RFC 9112 section 9.6: the client may close first, but has neither much time nor many octets for it."""
+    listener = Listener()
+    connection, transport = connect(listener, "http/1.1")
+    connection.received(b"nonsense\r\n\r\n")
+    assert listener.refused == [400]
+    assert transport.half_closed and transport.reading and not transport.closing
+    connection.received(bytes(limits.DOH_WINDOW))
+    assert not transport.closing and not connection.is_late(limits.STREAM_LINGER)
+    if fate == "late":
+        assert connection.is_late(limits.STREAM_LINGER + 0.1)
+    else:
+        connection.received(b"x")
+        assert transport.closing
+    connection.connection_lost(None)
+
+
 @pytest.mark.parametrize("begun", ["frame header", "field block", "nothing"])
 def test_what_has_begun_over_http2_has_the_time_of_a_message(begun: str) -> None:
     """Only a connection on which nothing has begun may be idle."""
