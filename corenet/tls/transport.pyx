@@ -424,6 +424,8 @@ cdef class TlsTransport(TlsReceiver):
     cdef int step_shutdown(self) except -1:
         """Send close_notify; close the transport below if the peer has sent it too, or has sent data instead."""
         cdef bint done = True
+        # The end of the stream below behind data that close() drops: eof_received would say that all was delivered.
+        cdef bint dropped = self.eof_seen and self.engine.readable()
         if self.state != CLOSING:
             return 0
         if not self.eof_seen or self.engine.ended:
@@ -443,7 +445,8 @@ cdef class TlsTransport(TlsReceiver):
                 )
         self.flush_ciphertext(True)
         if done and self.state == CLOSING:
-            self.call_eof_received()
+            if not dropped:
+                self.call_eof_received()
             return self.close_underlying()
         return 0
 

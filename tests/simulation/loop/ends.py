@@ -186,9 +186,12 @@ class End:
                 piece[:] = bytes(len(piece))
 
     def do_eof(self) -> None:
-        if self.can("write_eof") and self.transport.can_write_eof() and self.writable():
-            self.said_eof = True
-            self.transport.write_eof()
+        if self.can("write_eof") and self.writable():
+            # TLS of the judge's loop can do neither.
+            end = self.transport.write_eof if self.transport.can_write_eof() else getattr(self.transport, "half_close", None)
+            if end is not None:
+                self.said_eof = True
+                end()
 
     def do_close(self) -> None:
         self.closed = True

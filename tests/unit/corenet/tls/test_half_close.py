@@ -492,6 +492,24 @@ def test_half_close_during_a_renegotiation_waits_for_its_end(ours: Twin, older: 
     ours(main())
 
 
+@pytest.mark.parametrize("half_closed", [False, True])
+def test_close_with_unread_data_reports_no_end(ours: Twin, contexts: Contexts, half_closed: bool) -> None:
+    async def main() -> None:
+        protocol = Recorder()
+        async with with_peer(contexts, protocol) as peer:
+            protocol.transport.pause_reading()
+            if half_closed:
+                protocol.transport.half_close()
+            peer.send(b"never read", goodbye=True)
+            peer.end()
+            await turns()
+            protocol.transport.close()
+            assert await protocol.lost is None
+            assert protocol.events == ["made", "lost"]
+
+    ours(main())
+
+
 # --- and nothing more happens -----------------------------------------------------------------------------------------
 
 
