@@ -383,7 +383,8 @@ class DnsConnection(StreamConnection):
             if since is not None and now - since > listener.message_timeout:
                 return True
         linger = min(limits.STREAM_LINGER, listener.message_timeout)
-        return not self.waiting and now - self.idle_since > (linger if self._discarding else listener.idle_timeout)
+        idle_timeout = linger if self._discarding else listener.idle_timeout
+        return not self.waiting and now - self.idle_since > idle_timeout
 
     # --- StreamConnection ----------------------------------------------------------------------------------------
 

@@ -188,7 +188,8 @@ class End:
     def do_eof(self) -> None:
         if self.can("write_eof") and self.writable():
             # TLS of the judge's loop can do neither.
-            end = self.transport.write_eof if self.transport.can_write_eof() else getattr(self.transport, "half_close", None)
+            transport = self.transport
+            end = transport.write_eof if transport.can_write_eof() else getattr(transport, "half_close", None)
             if end is not None:
                 self.said_eof = True
                 end()
