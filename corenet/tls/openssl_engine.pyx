@@ -345,6 +345,10 @@ cdef class OpenSSLEngine(TlsEngine):
             self.answers += self.wire.out_end - before
             self.has_ciphertext = True
         if result == 1:
+            if self.wire.control > 1 and not begun(&self.wire.scanner) and not lib.SSL_pending(self.connection):
+                # OpenSSL keeps its buffer of 17 KiB if session tickets were read in the same call. The record is read
+                # completely, so the buffer is empty.
+                lib.SSL_free_buffers(self.connection)
             self.wire.control = 0
             return DATA
         result = lib.SSL_get_error(self.connection, result)

@@ -517,6 +517,34 @@ def test_callback_that_calls_its_own_connection(each_tls_engine: str) -> None:
 # --- which engine -----------------------------------------------------------------------------------------------------
 
 
+class Heap(ctypes.Structure):
+    """What mallinfo(3) returns."""
+
+    _fields_ = [
+        (name, ctypes.c_int)
+        for name in ("arena", "pieces", "small", "mappings", "mapped", "unused", "fast", "used", "free", "top")
+    ]
+
+
+@pytest.mark.parametrize("into", [False, True])
+def test_no_buffer_of_openssl_is_kept_behind_session_tickets(each_tls_engine: str, into: bool) -> None:
+    """Tickets and the first data are read together. The standard library's connection keeps the 17 KiB then."""
+    library, heap = ctypes.CDLL(_ssl.__file__), ctypes.CDLL(None).mallinfo
+    heap.restype = Heap
+    client, server = pair()
+    server.write(b"first data")
+    client.feed(server.drain())
+    if into:
+        assert client.read_into(memoryview(bytearray(20))) == 10
+    else:
+        assert client.read() == b"first data"
+    core = client.ssl_object._sslobj  # type: ignore[attr-defined]
+    connection = ctypes.c_void_p.from_address(id(core) + object.__basicsize__ + ctypes.sizeof(ctypes.c_void_p))
+    before = heap().used
+    library.SSL_free_buffers(connection)
+    assert before - heap().used <= (0 if each_tls_engine == "openssl" else 20_000)
+
+
 def test_choice_is_told(each_tls_engine: str) -> None:
     assert tls_engine().name == each_tls_engine
     assert tls_engine().reason
