@@ -593,6 +593,21 @@ TLS_FAILURE_REASONS = 16
 TLS_CERTIFICATES = 16
 """certificates: Certificates of one server, chosen by the name that the client asks for. Each is read on every reload.
 """
+OPPORTUNISTIC_PORT = Limit(
+    853, 1, 65_535, "port",
+    "DNS over TLS at authoritative servers (RFC 9539 section 4.6). Another port is for tests with simulated servers."
+)
+OPPORTUNISTIC_PERSISTENCE = 3 * 86_400
+"""seconds: A server that has answered over TLS is known to have it for this long (RFC 9539 section 4.3)."""
+OPPORTUNISTIC_DAMPING = 86_400
+"""seconds: A server without TLS is probed again after this time (RFC 9539 section 4.3)."""
+OPPORTUNISTIC_TIMEOUT = 4
+"""seconds: A probe that has no reply by then has failed (RFC 9539 section 4.3)."""
+OPPORTUNISTIC_INTERVAL = 10
+"""seconds: A server with TLS whose connection has ended is connected again after this time at the earliest. One that
+closes each connection after a reply would cost a handshake for each query."""
+OPPORTUNISTIC_SERVERS = 10_000
+"""addresses: So many servers are remembered for opportunistic encryption. Anybody can name addresses of servers."""
 TLS_FILE_SIZE = 256 << 10
 """bytes: The largest PEM file of certificates or of a key. A chain has some KiB; a wrong path must not fill memory."""
 CA_FILE_SIZE = 4 << 20

@@ -565,6 +565,9 @@ class CacheSettings:
             raise ValueError(f"cache.min_ttl: {self.min_ttl} is above cache.max-ttl ({self.max_ttl})")
 
 
+OPPORTUNISTIC = ("off", "dot")
+
+
 @dataclass(frozen=True, slots=True)
 class IterationSettings:
     """Iteration, and queries to upstream servers."""
@@ -637,12 +640,26 @@ class IterationSettings:
         "",
         "PEM file of the certificate authorities for tls:// and https:// servers. Empty: those of the system.",
     )
+    opportunistic_encryption: str = option(
+        "off",
+        "dot: probe authoritative servers for DNS over TLS and use it where they offer it (RFC 9539). Nobody is"
+        " authenticated, so it protects only from those who listen. off: plain text.",
+    )
+    opportunistic_port: int = option(
+        limits.OPPORTUNISTIC_PORT.default,
+        "Port of DNS over TLS for opportunistic-encryption. A value other than 853 is for tests with simulated name"
+        " servers.",
+        limit=limits.OPPORTUNISTIC_PORT,
+    )
 
     def __post_init__(self) -> None:
         check_limits(self, "iteration")
         check_prefixes(self.do_not_query_addresses, "iteration.do_not_query_addresses")
         check_names(self.case_randomisation_exempt, "iteration.case_randomisation_exempt")
         check_path(self.tls_cert_bundle, "iteration.tls_cert_bundle")
+        if self.opportunistic_encryption not in OPPORTUNISTIC:
+            raise ValueError(f"iteration.opportunistic_encryption: {self.opportunistic_encryption!r} is not one of"
+                             f" {', '.join(OPPORTUNISTIC)}")
         for name, version in (("query_source_v4", 4), ("query_source_v6", 6)):
             text = getattr(self, name)
             if text:

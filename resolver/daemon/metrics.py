@@ -258,6 +258,28 @@ METRICS: dict[str, dict[str, tuple[str, str]]] = {
             "upstream_udp_evicted_total",
             "UDP queries that gave up their socket to another client network or zone; they wait again.",
         ),
+        "opportunistic_probes": (
+            "upstream_opportunistic_probes_total", "Authoritative servers probed for DNS over TLS (RFC 9539)."
+        ),
+        "opportunistic_probes_succeeded": (
+            "upstream_opportunistic_probes_succeeded_total", "Probes that found DNS over TLS."
+        ),
+        "opportunistic_probes_failed": (
+            "upstream_opportunistic_probes_failed_total", "Probes that found none, or another server."
+        ),
+        "opportunistic_probes_timed_out": (
+            "upstream_opportunistic_probes_timed_out_total", "Probes without a reply in time."
+        ),
+        "opportunistic_queries": (
+            "upstream_opportunistic_queries_total", "Queries sent to authoritative servers over TLS."
+        ),
+        "opportunistic_fallbacks": (
+            "upstream_opportunistic_fallbacks_total", "Queries that failed over TLS and were sent in plain text."
+        ),
+        "opportunistic_connections": (
+            "upstream_opportunistic_connections", "Connections over TLS to authoritative servers."
+        ),
+        "opportunistic_servers": ("upstream_opportunistic_servers", "Authoritative servers known to have TLS."),
         "tcp_sent": ("upstream_tcp_sent_total", "TCP queries sent."),
         "tcp_replies": ("upstream_tcp_replies_total", "TCP replies accepted."),
         "tcp_timeouts": ("upstream_tcp_timeouts_total", "TCP queries without a reply in time."),

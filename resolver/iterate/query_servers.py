@@ -264,7 +264,7 @@ def _query_with_fallback(
                           zone=cut.zone, server=server, rtt=result.rtt, rcode=view.rcode, facts={"reply": result})
             continue
         rcode = view.rcode
-        if cookie is not None:
+        if cookie is not None and result.connection is None:  # a query over TLS has none
             again = ""
             if result.cookie:
                 if result.cookie != known:

@@ -23,12 +23,18 @@ from resolver.upstream_address import HTTPS, QUIC, TLS
 
 if TYPE_CHECKING:
     from resolver.net.client_contexts import TlsContexts
+    from resolver.net.opportunistic import Opportunistic
     from resolver.net.tls_upstream import TlsUpstream
 
 __all__ = ["Handle", "Upstream"]
 
 ENCRYPTED_COUNTERS = ("handshakes", "resumed", "refused")
 """The counters of `TlsUpstream` besides those of `StreamUpstream`."""
+
+PROBING_COUNTERS = (
+    "probes", "probes_succeeded", "probes_failed", "probes_timed_out", "queries", "fallbacks", "connections", "servers",
+)  # fmt: skip
+"""The counters of `Opportunistic`."""
 
 
 class Handle(Protocol):
@@ -82,6 +88,9 @@ class Upstream:
         self.encrypted: dict[str, TlsUpstream] = {}
         self._closed = False
         """The encrypted transports that are in use, by protocol."""
+        self._probing = settings.opportunistic_port if settings.opportunistic_encryption == "dot" else 0
+        """The port on which authoritative servers are probed; 0: none is."""
+        self.opportunistic: Opportunistic | None = None
         self.udp = UdpUpstream(
             loop,
             entropy=entropy,
@@ -104,9 +113,33 @@ class Upstream:
         encryption = ask.server.encryption
         if encryption is not None:
             return self._encrypted(encryption.protocol).start(ask, on_reply)
+        if self._probing and not ask.rd:  # a query with RD goes to a forwarder
+            return self._opportunistic().start(ask, on_reply)
+        return self._plain(ask, on_reply)
+
+    def _plain(self, ask: Ask, on_reply: Callable[[Reply | Failure], object]) -> Handle:
         if ask.tcp:
             return self.stream.start(ask, on_reply)
         return self.udp.start(ask, on_reply)
+
+    def _opportunistic(self) -> "Opportunistic":
+        """The queries over TLS to authoritative servers that offer it, made when first needed."""
+        if self.opportunistic is None:
+            from resolver.net.client_contexts import TlsContexts
+            from resolver.net.opportunistic import Opportunistic, OpportunisticUpstream
+
+            tls = OpportunisticUpstream(
+                self._loop,
+                connections=self.stream.give_up_slots(limits.TLS_UPSTREAMS, limits.TLS_UPSTREAM_SHARE),
+                contexts=TlsContexts(),
+                per_server=1,
+                after_batch=self.stream.after_batch,
+                **self._common,
+            )
+            self.opportunistic = Opportunistic(self._loop, tls, self._plain, port=self._probing)
+            if self._closed:
+                self.opportunistic.close()
+        return self.opportunistic
 
     def _encrypted(self, protocol: str) -> "TlsUpstream":
         """The upstream for `protocol`. It is made, and its modules are loaded, when it is first needed."""
@@ -142,6 +175,8 @@ class Upstream:
         self.udp.after_batch = after_batch
         for encrypted in self.encrypted.values():
             encrypted.after_batch = after_batch
+        if self.opportunistic is not None:
+            self.opportunistic.tls.after_batch = after_batch
 
     def close(self) -> None:
         """Close all sockets. Queries in flight end without a callback."""
@@ -150,9 +185,12 @@ class Upstream:
         self.stream.close()
         for encrypted in self.encrypted.values():
             encrypted.close()
+        if self.opportunistic is not None:
+            self.opportunistic.close()
 
     def statistics(self) -> dict[str, int]:
-        """Counters since the start: ``udp_...``, ``tcp_...``, ``tls_...``, ``https_...`` and ``quic_...``."""
+        """Counters since the start: ``udp_...``, ``tcp_...``, ``tls_...``, ``https_...``, ``quic_...``, and
+        ``opportunistic_...`` for TLS to authoritative servers."""
         found = {f"udp_{name}": value for name, value in self.udp.statistics().items()}
         found.update((f"tcp_{name}", value) for name, value in self.stream.statistics().items())
         names = (*self.stream.statistics(), *ENCRYPTED_COUNTERS)
@@ -160,4 +198,6 @@ class Upstream:
             encrypted = self.encrypted.get(protocol)
             values = dict.fromkeys(names, 0) if encrypted is None else encrypted.statistics()
             found.update((f"{protocol}_{name}", value) for name, value in values.items())
+        values = dict.fromkeys(PROBING_COUNTERS, 0) if self.opportunistic is None else self.opportunistic.statistics()
+        found.update((f"opportunistic_{name}", value) for name, value in values.items())
         return found
