@@ -466,8 +466,8 @@ def _tls_contexts(settings: Settings) -> "TlsContexts | None":
     Raises:
         ValueError: the file of authorities cannot be used.
     """
-    zones = (*settings.forward, *settings.stub)
-    if not any("://" in text for zone in zones for text in zone.addresses):
+    zones = (settings.forward, settings.stub)
+    if not any("://" in text for lines in zones for zone in lines for text in zone.addresses):
         return None
     from resolver.net.client_contexts import contexts_for
 

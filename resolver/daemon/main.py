@@ -171,7 +171,8 @@ def check_upstream_tls(settings: Settings) -> "TlsContexts | None":
     Raises:
         ValueError: the file of authorities cannot be used; the text names the setting.
     """
-    if not any("://" in text for zone in (*settings.forward, *settings.stub) for text in zone.addresses):
+    zones = (settings.forward, settings.stub)
+    if not any("://" in text for lines in zones for zone in lines for text in zone.addresses):
         return None
     from resolver.net.client_contexts import check
 

@@ -161,6 +161,21 @@ def test_a_probe_delays_nothing_and_ends_with_its_time(leaf: Leaf) -> None:
         corenet.run(body())
 
 
+def test_a_connection_is_not_used_before_its_probe_has_succeeded(leaf: Leaf) -> None:
+    async def body() -> None:
+        world = await World.start(leaf, lambda query: [])
+        assert isinstance(await world.one(), Reply) and world.tls is not None
+        peer = world.tls
+        await waiting.until(lambda: peer.connections and peer.connections[0], "the query of the probe")
+        assert world.probing.tls.has_room(world.probing._target(Server(ADDRESS, 53)))
+        reply = await world.one()
+        assert isinstance(reply, Reply) and reply.connection is None
+        assert len(peer.connections[0]) == 1 and len(world.plain.queries) == 2
+        await world.close()
+
+    corenet.run(body())
+
+
 @pytest.mark.parametrize(
     "other",
     [
