@@ -323,8 +323,8 @@ in a row would otherwise multiply the growth."""
 HTTP_GZIP_MEMBERS = 16_384
 """members: Gzip members of one body; one more is allowed per 4 KiB decoded. Empty members cost work without output."""
 HTTP_BROTLI_OUTPUT_STEP = 131_072
-"""bytes: brotli's output of one call is asked to end here. It doubles its buffer first, so a step gives up to 229,328
-bytes, which is less than HTTP_DECODE_OUTPUT_STEP."""
+"""bytes: The output of one call of brotli is asked to end here. It doubles its buffer first, so a step gives up to
+229,328 bytes, which is less than HTTP_DECODE_OUTPUT_STEP."""
 HTTP_ZSTD_WINDOW = 8 << 20
 """bytes: The largest window of a zstd body, which is the memory its decoder takes (RFC 8878 section 3.1.1.1.2; RFC 9659
 makes it a rule of the coding)."""
