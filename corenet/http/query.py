@@ -9,7 +9,7 @@ from urllib.parse import quote_plus
 __all__ = ["Pairs", "Scalar", "add_query", "encode_pairs", "pairs_of"]
 
 Scalar = str | bytes | int | float | bool | None
-# Any iterable of pairs will do. The type says Sequence, because a dict is Iterable too, and then type checkers could not
+# Any iterable of pairs will do. The type says Sequence, because a dict is Iterable too, and then type checkers cannot
 # infer the type of a literal.
 Pairs = Mapping[str, Scalar | Iterable[Scalar]] | Sequence[tuple[str, Scalar]]
 
