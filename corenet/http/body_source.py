@@ -49,11 +49,14 @@ class BytesSource:
 
 
 class FileSource:
-    """A regular file from `start` to its present end; a path is opened for each reading, a descriptor is not closed."""
+    """A regular file from `start` to its present end. Each reading has a descriptor of its own.
+
+    The caller may close its file meanwhile. Its descriptor's number may then mean another file, which must not be sent.
+    """
 
     repeatable = True
 
-    def __init__(self, file: "Path | int", start: int, length: int) -> None:
+    def __init__(self, file: "Path | io.BufferedReader | io.FileIO", start: int, length: int) -> None:
         self.file = file
         self.start = start
         self.length = length
@@ -62,15 +65,17 @@ class FileSource:
         """Yield the bytes of the file, read in a thread."""
         run = asyncio.get_running_loop().run_in_executor
         # Opened here, because a cancelled call in a thread would leave the descriptor open.
-        file = self.file if isinstance(self.file, int) else os.open(self.file, os.O_RDONLY | os.O_CLOEXEC)
+        if isinstance(self.file, Path):
+            file = os.open(self.file, os.O_RDONLY | os.O_CLOEXEC)
+        else:
+            file = os.dup(self.file.fileno())
         at, end = self.start, self.start + self.length
         try:
             while at < end and (piece := await run(None, os.pread, file, min(HTTP_FILE_READ, end - at), at)):
                 at += len(piece)
                 yield piece
         finally:
-            if file is not self.file:
-                os.close(file)
+            os.close(file)
 
 
 class _StreamSource:
@@ -134,9 +139,9 @@ def file_source(file: Any, where: str) -> BodySource:
     if isinstance(file, io.TextIOBase):
         raise TypeError(f"{where}: the file was opened as text; open it with mode 'rb'")
     # Subclasses, and other objects with a descriptor, may give other bytes than the file has.
-    if type(file) in (io.BufferedReader, io.FileIO):
+    if type(file) is io.BufferedReader or type(file) is io.FileIO:
         facts = os.fstat(file.fileno())
         if stat.S_ISREG(facts.st_mode):
             start = file.tell()
-            return FileSource(file.fileno(), start, max(facts.st_size - start, 0))
+            return FileSource(file, start, max(facts.st_size - start, 0))
     return _StreamSource(file)

@@ -8,7 +8,7 @@ them.
 
 import mimetypes
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import IO
 
@@ -20,7 +20,7 @@ __all__ = ["FileContent", "FileTypes", "Files", "encode_multipart"]
 
 FileContent = IO[bytes] | bytes | str | Path
 FileTypes = FileContent | tuple[str | None, FileContent] | tuple[str | None, FileContent, str | None]
-Files = Mapping[str, FileTypes] | Iterable[tuple[str, FileTypes]]
+Files = Mapping[str, FileTypes] | Sequence[tuple[str, FileTypes]]
 
 _LINE_END = re.compile(r"\r\n?|\n")
 

@@ -3,13 +3,15 @@
 A space becomes ``+``. Letters, digits and ``*-._`` stay, all other bytes of the UTF-8 text are percent-encoded.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import quote_plus
 
 __all__ = ["Pairs", "Scalar", "add_query", "encode_pairs", "pairs_of"]
 
 Scalar = str | bytes | int | float | bool | None
-Pairs = Mapping[str, Scalar | Iterable[Scalar]] | Iterable[tuple[str, Scalar]]
+# Any iterable of pairs will do. The type says Sequence, because a dict is Iterable too, and then type checkers cannot
+# infer the type of a literal.
+Pairs = Mapping[str, Scalar | Iterable[Scalar]] | Sequence[tuple[str, Scalar]]
 
 
 def pairs_of(source: Pairs, what: str) -> list[tuple[str, str | bytes]]:

@@ -54,7 +54,7 @@ def _seconds(retry_after: str, now: float) -> float | None:
     """Return the wait that Retry-After asks for (RFC 9110 section 10.2.3), None when it is malformed."""
     text = retry_after.strip()
     if text.isascii() and text.isdigit():
-        return float(text[:12])
+        return float(text)
     try:
         return max(parsedate_to_datetime(text).timestamp() - now, 0.0)
     except (ValueError, OverflowError):

@@ -23,7 +23,6 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 # The regular expression of RFC 3986 appendix B, with a strict scheme.
 _SPLIT = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]*):)?(?://([^/?#]*))?([^?#]*)(?:\?([^#]*))?(?:#(.*))?", re.DOTALL)
 _FORBIDDEN = re.compile(r"[\t\n\r\\]|^[\x00-\x20]|[\x00-\x20]$")
-_FORBIDDEN_BEFORE_PATH = re.compile(r"[\x00-\x20\x7f]")
 _HOST = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?")
 _LAST_IS_NUMBER = re.compile(r"(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)\.?$")
 _ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})|%[0-9A-Fa-f]{2}")
@@ -142,8 +141,6 @@ def parse_url(text: str) -> Url:
     if not authority:
         raise InvalidUrl(f"{text!r} has no host")
     scheme = scheme.lower()
-    if _FORBIDDEN_BEFORE_PATH.search(authority):
-        raise InvalidUrl(f"{text!r} has a blank or a control character in its host")
     if "@" in authority:
         raise InvalidUrl("user names and passwords in a URL are refused; send an Authorization field instead")
     host, port, is_address = _authority(authority, scheme)

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Verbs"]
 
-_Pending = Coroutine[Any, Any, Response]
-
 
 class Verbs:
     """The base of `HttpClient`."""
@@ -31,7 +29,7 @@ class Verbs:
         body: Body,
         timeout: Timeout | float | None,
         options: "RequestOptions",
-    ) -> _Pending:
+    ) -> Coroutine[Any, Any, Response]:
         raise NotImplementedError
 
     def get(
@@ -41,7 +39,7 @@ class Verbs:
         headers: FieldTypes = (),
         timeout: Timeout | float | None = None,
         **options: "Unpack[RequestOptions]",
-    ) -> _Pending:
+    ) -> Coroutine[Any, Any, Response]:
         """Send a GET and return the whole response. Raises what `request` raises."""
         return self._request("GET", url, headers, None, timeout, options)
 
@@ -52,7 +50,7 @@ class Verbs:
         headers: FieldTypes = (),
         timeout: Timeout | float | None = None,
         **options: "Unpack[RequestOptions]",
-    ) -> _Pending:
+    ) -> Coroutine[Any, Any, Response]:
         """Send a HEAD and return the whole response. Raises what `request` raises."""
         return self._request("HEAD", url, headers, None, timeout, options)
 
@@ -63,7 +61,7 @@ class Verbs:
         headers: FieldTypes = (),
         timeout: Timeout | float | None = None,
         **options: "Unpack[RequestOptions]",
-    ) -> _Pending:
+    ) -> Coroutine[Any, Any, Response]:
         """Send a DELETE and return the whole response. Raises what `request` raises."""
         return self._request("DELETE", url, headers, None, timeout, options)
 
@@ -75,7 +73,7 @@ class Verbs:
         headers: FieldTypes = (),
         timeout: Timeout | float | None = None,
         **options: "Unpack[RequestOptions]",
-    ) -> _Pending:
+    ) -> Coroutine[Any, Any, Response]:
         """Send a POST and return the whole response. Raises what `request` raises."""
         return self._request("POST", url, headers, body, timeout, options)
 
@@ -87,7 +85,7 @@ class Verbs:
         headers: FieldTypes = (),
         timeout: Timeout | float | None = None,
         **options: "Unpack[RequestOptions]",
-    ) -> _Pending:
+    ) -> Coroutine[Any, Any, Response]:
         """Send a PUT and return the whole response. Raises what `request` raises."""
         return self._request("PUT", url, headers, body, timeout, options)
 
@@ -99,6 +97,6 @@ class Verbs:
         headers: FieldTypes = (),
         timeout: Timeout | float | None = None,
         **options: "Unpack[RequestOptions]",
-    ) -> _Pending:
+    ) -> Coroutine[Any, Any, Response]:
         """Send a PATCH and return the whole response. Raises what `request` raises."""
         return self._request("PATCH", url, headers, body, timeout, options)

@@ -72,7 +72,7 @@ class OpportunisticUpstream(TlsUpstream):
 
     connection_type = OpportunisticConnection
 
-    def has_room(self, server: Server) -> bool:
+    def has_free_slot(self, server: Server) -> bool:
         """Whether there is an established connection to `server` that takes another query."""
         queue = self._queues.get(server.key)
         return queue is not None and any(
@@ -161,7 +161,7 @@ class Opportunistic:
         """Send `ask`, over TLS when a connection to its server is established."""
         target = self._target(ask.server)
         known = self.table.status(ask.server.address, self.loop.time()) is Status.SUCCESS
-        if known and self.tls.has_room(target):
+        if known and self.tls.has_free_slot(target):
             self.queries += 1
             query = _Query(self, ask, on_reply)
             query.handle = self.tls.start(_copy(ask, target, ask.timeout), query.over_tls)

@@ -110,6 +110,29 @@ def test_files_are_read_from_disk_and_again(tmp_path: Path) -> None:
     assert content in first and b"\r\n\r\n" + content[5:] + b"\r\n--B--\r\n" in first
 
 
+def test_a_file_that_is_closed_meanwhile_is_not_mistaken_for_another(tmp_path: Path) -> None:
+    path, other = tmp_path / "a", tmp_path / "b"
+    path.write_bytes(b"a" * (HTTP_FILE_READ + 1))
+    other.write_bytes(b"b" * (HTTP_FILE_READ + 1))
+
+    async def main() -> None:
+        file = path.open("rb")
+        source = file_source(file, "f")
+        reading = source.pieces()
+        first = await anext(reading)
+        number = file.fileno()
+        file.close()
+        with other.open("rb") as taken:
+            assert taken.fileno() == number
+            assert first + await anext(reading) == b"a" * (HTTP_FILE_READ + 1)
+            with pytest.raises(StopAsyncIteration):
+                await anext(reading)
+            with pytest.raises(ValueError, match="closed"):
+                await anext(source.pieces())
+
+    asyncio.run(main())
+
+
 def test_other_file_objects_are_read_by_themselves(tmp_path: Path) -> None:
     memory = io.BytesIO(b"0123456789")
     memory.seek(2)

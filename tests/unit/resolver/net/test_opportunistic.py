@@ -167,7 +167,7 @@ def test_a_connection_is_not_used_before_its_probe_has_succeeded(leaf: Leaf) -> 
         assert isinstance(await world.one(), Reply) and world.tls is not None
         peer = world.tls
         await waiting.until(lambda: peer.connections and peer.connections[0], "the query of the probe")
-        assert world.probing.tls.has_room(world.probing._target(Server(ADDRESS, 53)))
+        assert world.probing.tls.has_free_slot(world.probing._target(Server(ADDRESS, 53)))
         reply = await world.one()
         assert isinstance(reply, Reply) and reply.connection is None
         assert len(peer.connections[0]) == 1 and len(world.plain.queries) == 2
