@@ -26,7 +26,6 @@ from corenet.http.errors import (
 )
 from corenet.http.headers import Headers
 from corenet.http.pool import Limits
-from corenet.http.proxies import Proxies, Proxy
 from corenet.http.response import Response, StreamedResponse
 from corenet.http.trace import TracePoint
 from corenet.http.url import Origin, Url, parse_url
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from corenet.http.cache import Cache
     from corenet.http.cookies import Cookie, CookieJar
     from corenet.http.hsts import HstsStore
+    from corenet.http.proxies import Proxies, Proxy
 
 __all__ = [
     "Cache",
@@ -77,5 +77,7 @@ _LAZY = {
     "Cookie": "corenet.http.cookies",
     "CookieJar": "corenet.http.cookies",
     "HstsStore": "corenet.http.hsts",
+    "Proxies": "corenet.http.proxies",
+    "Proxy": "corenet.http.proxies",
 }
 __getattr__, __dir__ = lazy_exports(globals(), _LAZY)

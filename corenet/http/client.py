@@ -26,7 +26,6 @@ from corenet.http.h2_connection import Exchange, Multiplexed
 from corenet.http.headers import Headers
 from corenet.http.pieces import Pieces
 from corenet.http.pool import Limits, Pool, PoolSlot
-from corenet.http.proxies import Proxies, Proxy
 from corenet.http.request_state import REDIRECTS, Body, FieldTypes, RequestState, Timeout, timeout_of
 from corenet.http.response import Response, StreamedResponse
 from corenet.http.routes import DIRECT, PoolKey, router_of
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
     from corenet.http.cache import Cache
     from corenet.http.cookies import CookieJar
     from corenet.http.hsts import HstsStore
+    from corenet.http.proxies import Proxies, Proxy
 
 __all__ = ["Body", "FieldTypes", "HttpClient", "Timeout", "get"]
 
@@ -97,7 +97,7 @@ class HttpClient:
         max_body: int = HTTP_BODY_SIZE.default,
         max_decoded: int = HTTP_DECODED_SIZE.default,
         max_head: int | None = None,
-        proxy: str | Proxy | Proxies | None = None,
+        proxy: "str | Proxy | Proxies | None" = None,
         trust_env: bool = False,
         unix_socket: str | None = None,
         local_address: str | None = None,
@@ -521,7 +521,7 @@ class HttpClient:
             pool = self._pool = Pool(asyncio.get_running_loop(), self._limits, http2=self._http2)
         if call.deadline == 0.0:
             call.deadline = pool.loop.time() + call.timeout.total
-        return pool.acquire(self._key(call))
+        return pool.acquire(call.url.origin if self._router is None else self._router.key(call.url))
 
     def _key(self, call: RequestState) -> PoolKey:
         return call.url.origin if self._router is None else self._router.key(call.url)
