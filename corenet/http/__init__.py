@@ -28,7 +28,6 @@ from corenet.http.events import Informational
 from corenet.http.facts import ConnectionFacts
 from corenet.http.headers import Headers
 from corenet.http.pool import Limits
-from corenet.http.proxies import Proxies, Proxy
 from corenet.http.response import Response, StreamedResponse
 from corenet.http.trace import TracePoint
 from corenet.http.url import Origin, Url, parse_url
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     from corenet.http.links import Link
     from corenet.http.netrc_auth import NetrcAuth
     from corenet.http.options import RequestOptions
+    from corenet.http.proxies import Proxies, Proxy
     from corenet.http.retries import Retries
 
 __all__ = [
@@ -106,6 +106,8 @@ __getattr__, __dir__ = lazy_exports(
         "Link": "corenet.http.links",
         "NetrcAuth": "corenet.http.netrc_auth",
         "RequestOptions": "corenet.http.options",
+        "Proxies": "corenet.http.proxies",
+        "Proxy": "corenet.http.proxies",
         "Retries": "corenet.http.retries",
         "ServerSentEvent": "corenet.http.event_stream",
     },

@@ -100,15 +100,15 @@ class Cache:
         """The cache's part in one client, see `CacheLayer`."""
         return CacheLayer(self, send, redirect, request)
 
-    async def find(self, url: str, fields: _Fields) -> Stored | None:
+    async def _find(self, url: str, fields: _Fields) -> Stored | None:
         """The stored response that a request with `fields` selects."""
         return await self._run(lambda: self._store.find(url, fields, self.clock()))
 
-    async def put(self, url: str, stored: Stored, *, public: bool) -> bool | None:
+    async def _put(self, url: str, stored: Stored, *, public: bool) -> bool | None:
         """Store a response, in place of an older one; False when it is too large, None when the store fails."""
         return await self._run(lambda: self._store.put(url, stored, public=public, now=self.clock()))
 
-    async def remove(self, urls: Iterable[str]) -> None:
+    async def _remove(self, urls: Iterable[str]) -> None:
         """Remove the responses for `urls`."""
         await self._run(lambda: self._store.remove(urls))
 
@@ -167,7 +167,7 @@ class CacheLayer:
                     continue
                 if target.origin == url.origin:
                     urls.append(_key(target))
-        await self._cache.remove(urls)
+        await self._cache._remove(urls)
 
     async def close(self) -> None:
         """End the background tasks."""
@@ -186,7 +186,7 @@ class CacheLayer:
             return response
         asked = _asked(fields)
         url = _key(call.url)
-        stored = None if "no-store" in asked else await cache.find(url, fields)
+        stored = None if "no-store" in asked else await cache._find(url, fields)
         if stored is not None:
             use = choose(stored, asked, cache.clock())
             if use is Use.WHILE_REVALIDATING:
@@ -224,7 +224,7 @@ class CacheLayer:
         if stored is not None and validates and response.status == 304:
             newer = freshened(stored, response.headers, request_time, now)
             if newer is None:
-                await cache.remove([url])
+                await cache._remove([url])
                 return await self._fetch(call, url, fields, asked, None)
             await self._keep(url, fields, asked, newer, stored)
             return self._answer(call, newer, "hit; fwd=stale; fwd-status=304")
@@ -254,14 +254,14 @@ class CacheLayer:
         vary = vary_names(received.headers)
         if vary is None or not may_store(asked, received.status, received.headers):
             if received.status < 500 and "no-store" not in asked:
-                await self._cache.remove([url])
+                await self._cache._remove([url])
             return False
         public = "public" in cache_control(received.headers.get_list("cache-control"))
         received.vary = vary
         received.variant = variant_of(vary, fields, public=public)
         if old is not None and (old.vary, old.variant) != (received.vary, received.variant):
-            await self._cache.remove([url])
-        return bool(await self._cache.put(url, received, public=public))
+            await self._cache._remove([url])
+        return bool(await self._cache._put(url, received, public=public))
 
     def _answer(self, call: RequestState, stored: Stored, how: str) -> Response:
         headers = Headers(list(stored.headers.raw))

@@ -244,9 +244,7 @@ def conditions(stored: Stored) -> list[tuple[bytes, bytes]]:
     return fields
 
 
-def freshened(
-    stored: Stored, headers: Headers, request_time: float, response_time: float
-) -> Stored | None:
+def freshened(stored: Stored, headers: Headers, request_time: float, response_time: float) -> Stored | None:
     """The stored response with the fields of a 304 (section 3.2); None when the 304 is about another representation."""
     tag, kept = headers.get("etag"), stored.headers.get("etag")
     if tag is not None and kept is not None and tag.removeprefix("W/") != kept.removeprefix("W/"):

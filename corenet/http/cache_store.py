@@ -138,9 +138,7 @@ class CacheStore:
                     "UPDATE responses SET used = ? WHERE url = ? AND vary = ? AND public = ? AND variant = ?",
                     (now, *key),
                 )
-        return Stored(
-            status, reason, version, _headers(headers), body, request_time, response_time, vary, variant
-        )
+        return Stored(status, reason, version, _headers(headers), body, request_time, response_time, vary, variant)
 
     def put(self, url: str, stored: Stored, *, public: bool, now: float) -> bool:
         """Store a response in place of the one it replaces; False when it is too large for this cache."""

@@ -27,7 +27,6 @@ from corenet.http.h2_connection import Exchange, Multiplexed
 from corenet.http.headers import Headers
 from corenet.http.pieces import Pieces
 from corenet.http.pool import Limits, Pool, PoolSlot
-from corenet.http.proxies import Proxies, Proxy
 from corenet.http.request_state import IDEMPOTENT, REDIRECTS, Body, FieldTypes, RequestState, Timeout, timeout_of
 from corenet.http.response import Response, StreamedResponse
 from corenet.http.routes import DIRECT, Http1Key, PoolKey, router_of
@@ -58,6 +57,7 @@ if TYPE_CHECKING:
     from corenet.http.cookies import CookieJar
     from corenet.http.hsts import HstsStore
     from corenet.http.options import ClientOptions, Prepared, RequestOptions
+    from corenet.http.proxies import Proxies, Proxy
     from corenet.http.retries import Retries
 
 __all__ = ["Body", "FieldTypes", "HttpClient", "Timeout", "get"]
@@ -122,7 +122,7 @@ class HttpClient(Verbs):
         url_credentials: bool = False,
         retries: "Retries | None" = None,
         expect_continue: bool = False,
-        proxy: str | Proxy | Proxies | None = None,
+        proxy: "str | Proxy | Proxies | None" = None,
         trust_env: bool = False,
         unix_socket: str | None = None,
         local_address: str | None = None,

@@ -21,13 +21,14 @@ from corenet.http.errors import ConnectError, NameResolutionError, TimeoutExceed
 from corenet.http.h2_connection import Multiplexed
 from corenet.http.routes import DIRECT, Route
 from corenet.http.trace import DONE, FAILED, STARTED, Trace, report
-from corenet.http.tunnel import ProxyStream, open_tunnel, proxy_context
 from corenet.http.url import Origin
 from corenet.limits import HTTP_CLOSE_TIMEOUT, HTTP_CONNECTION_ATTEMPT_DELAY, HTTP_READ_SIZE
 from corenet.loop.connecting import race
 
 if TYPE_CHECKING:
     import ssl
+
+    from corenet.http.tunnel import ProxyStream
 
 __all__ = ["open_connection"]
 
@@ -67,6 +68,8 @@ async def open_connection(
     # What we connect to: the proxy, or the origin.
     hop, literal = (origin, is_address) if proxy is None else (proxy.origin, proxy.is_address)
     if proxy is not None and proxy.secure and not tunnels:
+        from corenet.http.tunnel import proxy_context
+
         context = partial(proxy_context, proxy)
     if timeout <= 0:
         raise TimeoutExceeded(f"{origin}: no time was left to open a connection", "connect")
@@ -88,7 +91,7 @@ async def open_connection(
             point(STARTED, host=hop.host, port=hop.port)
             sock = await _connect_any(loop, hop, addresses, route.local_address)
             negotiation = _Negotiation(loop, origin, scratch, max_head, max_streams)
-            stream = ProxyStream(loop) if tunnels else None
+            stream = _proxy_stream(loop) if tunnels else None
             try:
                 point(DONE, address=route.unix_socket or sock.getpeername()[0])
                 if stream is not None:
@@ -266,9 +269,16 @@ def _unreachable(origin: Origin, failures: list[str]) -> ConnectError:
     return ConnectError(f"cannot connect to {origin.host} port {origin.port}: {'; '.join(failures)}")
 
 
+def _proxy_stream(loop: asyncio.AbstractEventLoop) -> "ProxyStream":
+    # Imported where it is needed: most programs have no proxy.
+    from corenet.http.tunnel import ProxyStream
+
+    return ProxyStream(loop)
+
+
 async def _open_tunnel(
     loop: asyncio.AbstractEventLoop,
-    stream: ProxyStream,
+    stream: "ProxyStream",
     sock: socket.socket,
     route: Route,
     origin: Origin,
@@ -277,6 +287,8 @@ async def _open_tunnel(
     max_head: int | None,
 ) -> None:
     """Connect `stream` to the proxy, with TLS if it wants that, and open the tunnel to `origin`."""
+    from corenet.http.tunnel import open_tunnel, proxy_context
+
     proxy = route.proxy
     assert proxy is not None  # a tunnel needs one
     if proxy.secure:
@@ -296,7 +308,7 @@ async def _secure(
     context: "ssl.SSLContext",
     host: str,
     timeout: float,
-    stream: ProxyStream | None = None,
+    stream: "ProxyStream | None" = None,
 ) -> None:
     """Do the handshake with `host`, on the socket or in the tunnel of `stream`, and connect `protocol`."""
     options: dict[str, Any] = {

@@ -1,16 +1,18 @@
 """Routes: how the connections of a client reach their origins. A proxy, a Unix socket, a local address, or directly.
 
-A client without any of these has no `Router` and pays nothing. The route is a part of the pool's key, so a connection
-made through one proxy, or with one user's credentials, never carries a request that belongs to another. The field
-Proxy-Authorization is sent to proxies only.
+A client without any of these has no `Router`, does not import `corenet.http.proxies`, and pays nothing. The route is a
+part of the pool's key, so a connection made through one proxy, or with one user's credentials, never carries a request
+that belongs to another. The field Proxy-Authorization is sent to proxies only.
 """
 
 import os
 from ipaddress import ip_address
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from corenet.http.proxies import HTTP, Proxies, Proxy
 from corenet.http.url import Origin, Url
+
+if TYPE_CHECKING:
+    from corenet.http.proxies import Proxies, Proxy
 
 __all__ = ["DIRECT", "Http1Key", "PoolKey", "Route", "RoutedOrigin", "Router", "router_of"]
 
@@ -20,13 +22,13 @@ _PROXY_AUTHORIZATION = b"proxy-authorization"
 class Route(NamedTuple):
     """The way to an origin. `proxy` and `unix_socket` exclude each other; `local_address` is bound first."""
 
-    proxy: Proxy | None = None
+    proxy: "Proxy | None" = None
     unix_socket: str | None = None
     local_address: str | None = None
 
     def forwards(self, scheme: str) -> bool:
         """Whether the proxy forwards the requests of URLs with `scheme`; otherwise it opens a tunnel to the origin."""
-        return scheme == "http" and self.proxy is not None and self.proxy.kind == HTTP
+        return scheme == "http" and self.proxy is not None and self.proxy.kind == "http"
 
 
 DIRECT = Route()
@@ -59,8 +61,10 @@ class Router:
     """
 
     def __init__(
-        self, proxy: str | Proxy | Proxies | None, unix_socket: str | None, local_address: str | None
+        self, proxy: "str | Proxy | Proxies | None", unix_socket: str | None, local_address: str | None
     ) -> None:
+        from corenet.http.proxies import Proxies, Proxy
+
         if unix_socket is not None and (proxy is not None or local_address is not None):
             raise ValueError("HttpClient unix_socket: proxy and local_address cannot be used with it")
         if local_address is not None:
@@ -94,7 +98,7 @@ class Router:
 
 
 def router_of(
-    proxy: str | Proxy | Proxies | None, trust_env: bool, unix_socket: str | None, local_address: str | None
+    proxy: "str | Proxy | Proxies | None", trust_env: bool, unix_socket: str | None, local_address: str | None
 ) -> Router | None:
     """The router for a client's arguments, None when every connection goes straight to its origin.
 
@@ -104,6 +108,8 @@ def router_of(
     if trust_env:
         if proxy is not None:
             raise ValueError("HttpClient trust_env: the environment is not read when proxy is given")
+        from corenet.http.proxies import Proxies
+
         proxy = Proxies.from_environment(os.environ)
     if proxy is None and unix_socket is None and local_address is None:
         return None

@@ -93,7 +93,12 @@ class ProxyStream(asyncio.Protocol):
         raise ProxyError("the proxy closed the connection before the tunnel was open")
 
     def hand_over(self, protocol: asyncio.BaseProtocol) -> None:
-        """Give the transport to the protocol that speaks with the origin without TLS."""
+        """Give the transport to the protocol that speaks with the origin without TLS.
+
+        Raises:
+            ProxyError: the tunnel is not as it was left.
+        """
+        self._check_ready()
         assert self.transport is not None
         self._handed_over = True
         self.transport.set_protocol(protocol)
@@ -104,7 +109,9 @@ class ProxyStream(asyncio.Protocol):
 
         Raises:
             OSError: the handshake failed.
+            ProxyError: the tunnel is not as it was left.
         """
+        self._check_ready()
         assert self.transport is not None
         self._handed_over = True
         upgraded = await self.loop.start_tls(self.transport, protocol, context, **options)
@@ -124,9 +131,12 @@ class ProxyStream(asyncio.Protocol):
             for _ in range(2):
                 await asyncio.sleep(0)
 
-    def check_ready(self) -> None:
-        """Raises ProxyError when the proxy has sent bytes after its answer, or has closed the connection."""
-        if self._ended:
+    def _check_ready(self) -> None:
+        """Raises ProxyError when the proxy has sent bytes after its answer, or has closed the connection.
+
+        A handshake on a transport that is closed already would wait for its time-out.
+        """
+        if self._ended or self.transport is None or self.transport.is_closing():
             raise ProxyError("the proxy closed the tunnel before it was used")
         if self._early:
             raise ProxyError("the proxy has sent bytes before the tunnel was used")
@@ -150,7 +160,6 @@ async def open_tunnel(stream: ProxyStream, proxy: Proxy, host: str, port: int, m
         stream.send(handshake.start())
         while not handshake.done:
             stream.send(handshake.feed(await stream.receive()))
-    stream.check_ready()
 
 
 async def _connect(stream: ProxyStream, proxy: Proxy, host: str, port: int, max_head: int | None) -> None:

@@ -206,15 +206,26 @@ def test_a_tunnel_that_is_closed_at_once(loop: str, close: Callable[[asyncio.Str
     run_on(loop, main())
 
 
-def test_the_end_of_a_tunnel_is_noticed_before_the_handshake(loop: str) -> None:
-    """A handshake on a transport that is closed already would wait for its time-out."""
+@pytest.mark.parametrize(("sent", "reason"), [(b"", "closed the tunnel"), (b"early", "sent bytes")])
+def test_what_happens_between_tunnel_and_handshake_is_noticed(loop: str, sent: bytes, reason: str) -> None:
+    """For example while the context is made in a thread."""
 
     async def main() -> None:
-        stream = ProxyStream(asyncio.get_running_loop())
-        stream.check_ready()
-        stream.eof_received()
-        with pytest.raises(ProxyError, match="closed the tunnel"):
-            stream.check_ready()
+        async def serve(peer: Peer) -> None:
+            await peer.send(sent)
+            if sent:
+                await peer.reader.read()
+
+        async with serving(serve) as proxy:
+            running = asyncio.get_running_loop()
+            stream = ProxyStream(running)
+            await running.create_connection(lambda: stream, "127.0.0.1", proxy.port)
+            await until(lambda: stream._ended or stream._early, "what the proxy does")
+            with pytest.raises(ProxyError, match=reason):
+                await stream.start_tls(asyncio.Protocol(), tls.client_context(verify=False), {})
+            with pytest.raises(ProxyError, match=reason):
+                stream.hand_over(asyncio.Protocol())
+            await stream.discard()
 
     run_on(loop, main())
 

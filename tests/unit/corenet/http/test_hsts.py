@@ -16,7 +16,7 @@ from corenet.http.hsts import parse_policy
     [
         ("max-age=31536000", (31_536_000, False)),
         ("max-age=31536000 ; includeSubDomains", (31_536_000, True)),
-        ("MAX-AGE = \"5\"; INCLUDESUBDOMAINS; preload", (5, True)),
+        ('MAX-AGE = "5"; INCLUDESUBDOMAINS; preload', (5, True)),
         (";; max-age=5;", (5, False)),
         ("max-age=0", (0, False)),
         ('max-age=5; x="a;b\\"c"', (5, False)),
