@@ -61,7 +61,9 @@ class Certificates:
                 clients refuse.
         """
         self.pairs = pairs
-        self.ticket_keys = TicketKeys(os.urandom(_SECRET), time.monotonic()) if before is None else before.ticket_keys
+        self.ticket_keys: TicketKeys = (
+            TicketKeys(os.urandom(_SECRET), time.monotonic()) if before is None else before.ticket_keys
+        )
         """The keys of session tickets."""
         self.ticket_trouble = ""
         """Why Python's ssl does not use these keys; empty when it does."""
