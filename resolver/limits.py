@@ -636,6 +636,10 @@ DOH_FIELDS = 64
 DOH_WINDOW = 256 << 10
 """bytes: Incomplete bodies of requests on one HTTP/2 connection hold at most this much. A query in a body has some
 hundred octets."""
+QUIC_HELLO = 4
+"""datagrams: From so many first datagrams of a connection the name that the client asks for is read, when there are
+several certificates. A ClientHello with post-quantum keys fills two; a repeated one, or one that belongs to something
+else, may come between."""
 QUIC_UNVALIDATED = 32
 """connections: Handshakes of DNS over QUIC whose client's address is not validated. Above this, clients have to repeat
 their first packet with a token (Retry), which costs a round trip and no memory; addresses of the others may be forged.

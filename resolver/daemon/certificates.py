@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from corenet.tls import CertificateInfo, certificate_info, server_context, set_staple, set_ticket_keys
 from resolver import limits
 from resolver.daemon.ticket_keys import TicketKeys
+from resolver.net.tls_listener import for_name
 from resolver.settings import Settings, TlsSettings
 
 __all__ = ["ALPN", "Certificates", "ExpiryWatch", "load"]
@@ -80,20 +81,26 @@ class Certificates:
         self.rotate_ticket_keys(time.monotonic())
 
     def add_quic(self) -> None:
-        """Make the configuration for "quic", unless there is one.
+        """Make the configurations for "quic", unless there are some.
 
         Raises:
             ValueError: the library cannot use certificate and key.
         """
         if QUIC not in self._contexts:
-            self._contexts[QUIC] = _quic_configuration(self.pairs[0])
+            made = [_quic_configuration(pair) for pair in self.pairs]
+            by_name = {"": made[0]}
+            for pair, configuration in zip(self.pairs, made, strict=True):
+                for name in pair.info.names:
+                    by_name.setdefault(name, configuration)
+            self._contexts[QUIC] = by_name
 
     def has(self, protocols: Iterable[str]) -> bool:
         """Whether there is a context for each of `protocols`."""
         return self._contexts.keys() >= set(protocols)
 
     def context(self, protocol: str) -> Any:
-        """The `ssl.SSLContext` of listeners of `protocol`; the `QuicConfiguration` of qh3 for "quic"."""
+        """The `ssl.SSLContext` of listeners of `protocol`. For "quic" the `QuicConfiguration`s of qh3 by the names in
+        their certificates; the empty name has the first."""
         return self._contexts[protocol]
 
     def expiry(self) -> dict[str, int]:
@@ -225,8 +232,7 @@ def _choosing(pairs: Iterable[Pair], contexts: list[Any]) -> Any:
     if len(contexts) > 1:
 
         def choose(connection: Any, name: str | None, _context: Any) -> None:
-            wanted = (name or "").lower()
-            found = by_name.get(wanted) or by_name.get("*." + wanted.partition(".")[2])
+            found = for_name(by_name, (name or "").lower())
             if found is not None:
                 connection.context = found
 
@@ -246,7 +252,7 @@ def _single_context(pair: Pair, alpn: tuple[str, ...]) -> Any:
 
 
 def _quic_configuration(pair: Pair) -> Any:
-    """The configuration of QUIC servers with `pair`. The library offers one certificate, for any SNI."""
+    """The configuration of QUIC servers with `pair`."""
     from qh3.quic.configuration import QuicConfiguration
 
     from resolver.net import doq

@@ -21,6 +21,9 @@ States of a stream (`_Stream`): reading its message; waiting for a turn, while t
 queries as it may have; waiting for its reply; and gone, when the reply was given to the library. The library permits
 100 streams of a client at the same time, so there are never more of them.
 
+With several certificates, the first datagrams of a connection are kept until the name that the client asks for is
+known (`resolver.net.quic_hello`); the library begins then.
+
 There is no 0-RTT and no session resumption, because no session tickets are issued: 0-RTT could be replayed (RFC 9250
 section 4.5).
 """
@@ -30,7 +33,7 @@ import logging
 import os
 import socket
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -43,9 +46,10 @@ from resolver import limits
 from resolver.net import doq
 from resolver.net.fair_slots import network_of
 from resolver.net.fastpath import FastPath
+from resolver.net.quic_hello import HelloReader
 from resolver.net.quic_packets import CONNECTION_ID, INITIAL, VERSION_1, make_token, open_token, parse_header
 from resolver.net.service import PendingQuery, Service
-from resolver.net.tls_listener import CLOSED, OTHER, TIMEOUT, TlsListener
+from resolver.net.tls_listener import CLOSED, OTHER, TIMEOUT, TlsListener, for_name
 from resolver.net.udp_listener import enable_pktinfo, prepare_udp_socket
 from resolver.policy import ALLOW, DROP, AccessTable
 from resolver.settings import ServerSettings
@@ -81,10 +85,11 @@ class QuicListener(TlsListener, asyncio.DatagramProtocol):
         fast: FastPath,
         access: AccessTable,
         settings: ServerSettings,
-        context: QuicConfiguration,
+        context: Mapping[str, QuicConfiguration],
         **options: Any,
     ) -> None:
-        """`context` has certificate and key of new connections; `options` are those of `StreamListener`."""
+        """`context` has certificates and keys of new connections by the names that clients ask for, the empty name for
+        all others; `options` are those of `StreamListener`."""
         super().__init__(service, fast, access, settings, context, **options)
         self._by_id: dict[bytes, QuicClient] = {}
         self._unvalidated: dict[QuicClient, None] = {}
@@ -93,7 +98,7 @@ class QuicListener(TlsListener, asyncio.DatagramProtocol):
         self._flush_due = False
         self._transport: asyncio.DatagramTransport | None = None
         self._key = os.urandom(KEY)
-        self._configured: tuple[Any, float, QuicConfiguration] | None = None
+        self._configured: tuple[Any, float, dict[str, QuicConfiguration]] | None = None
         self.queries = 0
         self.retries = 0
         self.versions_negotiated = 0
@@ -255,22 +260,33 @@ class QuicListener(TlsListener, asyncio.DatagramProtocol):
         else:
             self._unvalidated[client] = None
             self._watch()
-        client.begin(self._configuration(), original or chosen, chosen if original is not None else None)
+        client.begin(original or chosen, chosen if original is not None else None)
         client.receive(data, peer)
 
-    def _configuration(self) -> QuicConfiguration:
-        """The configuration of new connections: certificate and limits."""
-        context, idle = self.tls_context, self.idle_timeout
-        if self._configured is None or self._configured[0] is not context or self._configured[1] != idle:
-            self._configured = context, idle, replace(
-                context,
+    @property
+    def chooses(self) -> bool:
+        """Whether the certificate depends on the name that a client asks for."""
+        return len({id(one) for one in self.tls_context.values()}) > 1
+
+    def configuration(self, name: str) -> QuicConfiguration:
+        """The configuration of a new connection of a client that asks for `name`: certificate and limits."""
+        contexts, idle = self.tls_context, self.idle_timeout
+        if self._configured is None or self._configured[0] is not contexts or self._configured[1] != idle:
+            self._configured = contexts, idle, {}
+        configured = self._configured[2]
+        found = for_name(contexts, name) or contexts[""]
+        # By the certificate, not by the name, of which clients could ask for any number.
+        key = next(one for one, context in contexts.items() if context is found)
+        if key not in configured:
+            configured[key] = replace(
+                found,
                 idle_timeout=idle,
                 max_data=limits.QUIC_WINDOW,
                 max_stream_data=limits.QUIC_WINDOW,
                 max_datagram_size=limits.QUIC_DATAGRAM,
                 connection_id_length=CONNECTION_ID,
             )
-        return self._configured[2]
+        return configured[key]
 
     def _drop(self, reason: str) -> None:
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
@@ -354,11 +370,15 @@ class QuicClient:
         "_backlog",
         "_blocked_since",
         "_ending",
+        "_first",
         "_held",
+        "_hello",
         "_identities",
         "_listener",
+        "_original",
         "_peer",
         "_quic",
+        "_retried",
         "_since",
         "_state",
         "_streams",
@@ -382,6 +402,11 @@ class QuicClient:
         self.waiting = 0
         """Queries that the service has and that are not answered yet."""
         self._quic: Any = None
+        """None while it is not known which certificate the client needs."""
+        self._original = b""
+        self._retried: bytes | None = None
+        self._hello: HelloReader | None = None
+        self._first: list[bytes] = []
         self._state = HANDSHAKE
         self._since = self.idle_since = listener.now()
         self._identities: set[bytes] = set()
@@ -393,25 +418,45 @@ class QuicClient:
         self._timer_at = 0.0
         self._ending = doq.EXCESSIVE_LOAD
 
-    def begin(self, configuration: QuicConfiguration, original: bytes, retried: bytes | None) -> None:
+    def begin(self, original: bytes, retried: bytes | None) -> None:
         """Be the server of a connection whose client has sent to the id `original` first, and after a Retry packet to
         `retried`."""
+        self._original, self._retried = original, retried
+        self._add_identity(retried or original)
+        if self._listener.chooses:
+            self._hello = HelloReader(retried or original)
+        else:
+            self._connect("")
+
+    def _connect(self, name: str) -> None:
+        """Have the library begin with the certificate for `name`."""
+        self._hello = None
         self._quic = QuicConnection(
-            configuration=configuration,
-            original_destination_connection_id=original,
-            retry_source_connection_id=retried,
+            configuration=self._listener.configuration(name),
+            original_destination_connection_id=self._original,
+            retry_source_connection_id=self._retried,
         )
-        for identity in (retried or original, self._quic.host_cid):
-            self._add_identity(identity)
+        self._add_identity(self._quic.host_cid)
 
     # --- datagrams and time --------------------------------------------------------------------------------------
 
     def receive(self, data: bytes, peer: tuple[Any, ...]) -> None:
         """A datagram of this connection from `peer`, which has the address `host`."""
-        if self._state != GONE:
-            self._peer = peer
-            self._guard(self._quic.receive_datagram, data, _plain(peer), self._listener.now())
-            self._listener.schedule(self)
+        if self._state == GONE:
+            return
+        self._peer = peer
+        datagrams = [data]
+        if self._hello is not None:
+            self._first.append(data)
+            name = self._hello.feed(data)
+            if name is None:
+                return  # the client sends again what is lost
+            datagrams, self._first = self._first, []
+            self._connect(name)
+        for one in datagrams:
+            if self._state != GONE:
+                self._guard(self._quic.receive_datagram, one, _plain(peer), self._listener.now())
+        self._listener.schedule(self)
 
     def on_timer(self) -> None:
         """A timer of the library (loss, delayed acknowledgement, idle timeout) has fired, or was set anew."""
@@ -424,7 +469,7 @@ class QuicClient:
 
     def advance(self) -> None:
         """Process what the library has found, send what it has to send, and set its timer."""
-        while self._state != GONE:
+        while self._state != GONE and self._quic is not None:
             event = self._guard(self._quic.next_event)
             if event is None:
                 break
@@ -636,8 +681,9 @@ class QuicClient:
         """End the connection and tell the client the error `code`; queries that wait are cancelled."""
         if self._state == GONE:
             return
-        self._guard(self._quic.close, code)
-        if self._state != GONE:  # the library has not failed
+        if self._quic is not None:
+            self._guard(self._quic.close, code)
+        if self._state != GONE and self._quic is not None:  # the library has not failed
             for data, _ in self._guard(self._quic.datagrams_to_send, self._listener.now()) or ():
                 self._listener.send([(data, self._peer)])
             self._listener.schedule()

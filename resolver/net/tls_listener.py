@@ -9,6 +9,7 @@ new context; open connections keep the old one.
 """
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from resolver import limits
@@ -19,11 +20,17 @@ from resolver.net.stream_listener import StreamListener
 from resolver.policy import AccessTable
 from resolver.settings import ServerSettings
 
-__all__ = ["CLOSED", "OTHER", "TIMEOUT", "TlsListener"]
+__all__ = ["CLOSED", "OTHER", "TIMEOUT", "TlsListener", "for_name"]
 
 TIMEOUT = "timeout"
 CLOSED = "closed by the client"
 OTHER = "other"
+
+
+def for_name(contexts: Mapping[str, Any], name: str) -> Any:
+    """The one of `contexts` that is for `name`, in lower case, or for all names one label longer than another (key
+    "*.NAME"); None when there is none (RFC 6125 section 6.4.3)."""
+    return contexts.get(name) or contexts.get("*." + name.partition(".")[2])
 
 
 class TlsListener(StreamListener):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from qh3.quic.configuration import QuicConfiguration
+from qh3.quic.connection import QuicConnection
 from support import waiting
 from support.certs import Authority
 from support.quic_client import QuicPeer, client_configuration
@@ -19,6 +20,7 @@ import corenet
 from resolver import limits
 from resolver.net import doq
 from resolver.net.clock_random import Clock
+from resolver.net.quic_hello import HelloReader
 from resolver.net.quic_listener import QuicListener
 from resolver.net.quic_packets import parse_header
 from resolver.net.turns import Turns
@@ -58,8 +60,14 @@ class Keys:
         self.other = authority.leaf("other.example", file="other")
         self.cafile = authority.cafile
 
-    def server(self, leaf: Any = None) -> Any:
-        leaf = leaf or self.leaf
+    def server(self, *leaves: Any, **named: Any) -> Any:
+        """The configurations with the first of `leaves`, and others by name ("_" for a dot)."""
+        return {
+            name.replace("_", "."): self._configuration(leaf)
+            for name, leaf in {"": leaves[0] if leaves else self.leaf, **named}.items()
+        }
+
+    def _configuration(self, leaf: Any) -> Any:
         configuration = QuicConfiguration(is_client=False, alpn_protocols=["doq"])
         configuration.load_cert_chain(leaf.certificate.read_bytes(), leaf.key.read_bytes())
         return configuration
@@ -536,6 +544,47 @@ def test_a_reload_changes_certificate_and_access(run: Callable[[Body], None], ke
         assert not listener.connections and listener.statistics()["access_closed"] == 2
         peer.close()
         other.close()
+        listener.close()
+
+    run(body)
+
+
+def test_the_certificate_follows_the_name_that_is_asked_for(run: Callable[[Body], None], keys: Keys) -> None:
+    """The library's client sends its extensions in any order, so the name may be in the second datagram."""
+
+    async def body() -> None:
+        listener = await serve(Parts(), keys)
+        listener.reconfigure(keys.server(other_example=keys.other), "")
+        for name in ["dns.example", "other.example", "OTHER.example"] * 6:
+            peer = await QuicPeer.start(listener.address, keys.client(name=name))
+            assert peer.established, name
+            peer.close()
+        wrong = await QuicPeer.start(listener.address, keys.client(name="third.example"))
+        assert not wrong.established and listener.handshake_failures
+        wrong.close()
+        await until(lambda: not listener.connections)
+        assert listener.handshakes == 18 and not listener.dropped
+        listener.close()
+
+    run(body)
+
+
+def test_a_hello_that_never_ends_has_the_time_of_a_handshake(run: Callable[[Body], None], keys: Keys) -> None:
+    async def body() -> None:
+        listener = await serve(Parts(), keys, handshake_timeout=0.1)
+        listener.reconfigure(keys.server(other_example=keys.other), "")
+        quic = QuicConnection(configuration=keys.client())
+        quic.connect(listener.address[:2], 0.0)
+        first = [data for data, _ in quic.datagrams_to_send(0.0)]
+        begins = [data for data in first if HelloReader(parse_header(data).destination).feed(data) is None]
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.setblocking(False)
+            sock.sendto(begins[-1], listener.address)  # the end of a hello, or its begin without the name
+            await until(lambda: listener.connections)
+            assert not listener.handshakes
+            await until(lambda: not listener.connections)
+        assert listener.timed_out == 1 and listener.handshake_failures == {"timeout": 1}
+        assert not listener._by_id and not listener.dropped
         listener.close()
 
     run(body)

@@ -64,7 +64,7 @@ IMPURE = {"socket", "time", "random", "secrets", "threading", "os", "asyncio", "
 DOORS = {
     "dns": {"resolver.wire.present", "resolver.cli", "resolver.playground"},
     "cryptography": {"corenet.tls.staples", "resolver.validate.verify", "resolver.playground.certs",
-                     "resolver.playground.signing"},
+                     "resolver.playground.signing", "resolver.net.quic_hello"},
     "ssl": {"corenet.tls"},
     "msgspec": {"resolver.daemon.config"},
     "idna": {"corenet.http.url", "resolver.addrinfo", "resolver.api", "resolver.cli"},
