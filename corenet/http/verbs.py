@@ -1,5 +1,4 @@
-"""The methods of a client that are named after the methods of HTTP: each is one call like
-`request`.
+"""The methods of a client that are named after the methods of HTTP: each is one call like `request`.
 
 They return its coroutine, so that they cost no coroutine of their own.
 """
