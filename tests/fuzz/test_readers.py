@@ -64,6 +64,7 @@ TARGETS = {
 NONE = {
     "resolver/upstream_address.py": "the operator's configuration and rdig's arguments",
     "resolver/daemon/certificates.py": "files of the operator: certificate.py and OpenSSL read them",
+    "resolver/net/client_contexts.py": "a file of the operator: OpenSSL reads its certificates",
     "corenet/core/__init__.py": "names of the package itself",
     "corenet/core/views.pyx": "views of what framer delivered",
     "corenet/launch.py": "the user's own command line",
