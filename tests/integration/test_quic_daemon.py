@@ -36,12 +36,12 @@ class Served(NamedTuple):
 @pytest.fixture(params=[1, 2], ids=["worker", "workers"])
 def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
     authority = Authority(tmp_path)
-    leaf = authority.leaf(NAME, "127.0.0.1")
+    leaf, other = authority.leaf(NAME, "127.0.0.1"), authority.leaf("*.other.example", file="other")
     plain, port = free_port(), free_port()
     config, log = tmp_path / "resolverd.toml", tmp_path / "log"
     config.write_text(
         f'[server]\nlisten = ["127.0.0.1:{plain}"]\nworkers = {request.param}\n'
-        f'[tls]\ncertificate = "{leaf.certificate}"\nkey = "{leaf.key}"\n'
+        f'[tls]\ncertificate = ["{leaf.certificate}", "{other.certificate}"]\nkey = ["{leaf.key}", "{other.key}"]\n'
         f'[[listener]]\naddress = "127.0.0.1:{port}"\nprotocol = "quic"\n'
         f'[[listener]]\naddress = "127.0.0.1:{port}"\nprotocol = "tls"\n'
         '[policy]\nlocal-zones = ["lab.example. static"]\nlocal-data = ["www.lab.example. 60 A 192.0.2.1"]\n'
@@ -81,6 +81,16 @@ def test_rdig(served: Served) -> None:
     assert rdig(served, f"+tls-pin={pin}", "+short", "www.lab.example").stdout == "192.0.2.1\n"
     assert rdig(served, trust, f"+tls-hostname={NAME}", "+short", "www.lab.example").stdout == "192.0.2.1\n"
     assert rdig(served, "+tls-insecure", "+short", "www.lab.example").stdout == "192.0.2.1\n"
+
+
+@pytest.mark.parametrize("name", [NAME, "dns.other.example"])
+def test_each_name_has_its_certificate(served: Served, name: str) -> None:
+    """kdig, whose ClientHello fits into one datagram, and rdig, whose name may be in the second one."""
+    trust = (f"+tls-ca={served.authority.cafile}", f"+tls-hostname={name}")
+    done = run(program("kdig"), "@127.0.0.1", "-p", served.port, "+retry=0", *trust, "+quic", "www.lab.example")
+    assert "192.0.2.1" in done.stdout, done.stdout + done.stderr
+    for _ in range(4):
+        assert rdig(served, *trust, "+short", "www.lab.example").stdout == "192.0.2.1\n"
 
 
 def test_rdig_refuses_what_it_cannot_verify(served: Served) -> None:
