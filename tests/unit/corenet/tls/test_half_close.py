@@ -176,8 +176,8 @@ def test_an_end_without_close_notify_closes(
     assert "returning true from eof_received() has no effect" in caplog.text
 
 
-@pytest.mark.parametrize("paused", [False, True])
-def test_a_reset_after_close_notify_is_noticed(ours: Twin, contexts: Contexts, paused: bool) -> None:
+@pytest.mark.parametrize("then", ["reads", "pauses", "resumes"])
+def test_a_reset_after_close_notify_is_noticed(ours: Twin, contexts: Contexts, then: str) -> None:
     """Everything was delivered, so a pause does not delay it."""
 
     async def main() -> None:
@@ -186,8 +186,12 @@ def test_a_reset_after_close_notify_is_noticed(ours: Twin, contexts: Contexts, p
         async with with_peer(contexts, protocol) as peer:
             peer.send(b"question", goodbye=True)
             await protocol.until(lambda: "eof" in protocol.events)
-            if paused:
+            if then != "reads":
                 protocol.transport.pause_reading()
+            if then == "resumes":
+                protocol.transport.resume_reading()
+                await turns()
+            assert protocol.transport._ssl_protocol._transport.is_reading()
             peer.reset()
             assert isinstance(await protocol.lost, ConnectionResetError)
 
