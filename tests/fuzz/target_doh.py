@@ -49,6 +49,12 @@ class Transport(asyncio.Transport):
     def is_closing(self) -> bool:
         return self.closed
 
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        """What is written before it was kept."""
+
     def pause_reading(self) -> None:
         """Nothing more comes in any case."""
 

@@ -68,6 +68,7 @@ NONE = {
     "corenet/core/__init__.py": "names of the package itself",
     "corenet/core/views.pyx": "views of what framer delivered",
     "corenet/launch.py": "the user's own command line",
+    "corenet/http/cli_options.py": "the user's own command line",
     "corenet/http/client.py": "moves events of h1",
     "corenet/http/proxies.py": "the user's own environment",
     "corenet/http/response.py": "hands on what decode and h1 made",
