@@ -586,6 +586,31 @@ format permits 64 KiB, which would be kept in memory for each connection."""
 TLS_HANDSHAKE = 5000
 """milliseconds: A client has this long for the PROXY header and the TLS handshake together. A handshake needs two round
 trips; without a limit, slow clients would hold connections."""
+HANDSHAKE_SHARE = 4
+"""percent: Handshakes may take this share of the time of a worker's other work, and accepting their connections as
+much. With both, other work keeps 92 % of a worker that is never idle."""
+HANDSHAKE_IDLE = 1
+"""times: Handshakes may take this multiple of the time that a worker sleeps: half of the time of one that is else idle.
+More takes time from clients over UDP that wait for a reply before they send the next query."""
+HANDSHAKE_BURST = 3000
+"""microseconds: CPU time of handshakes that is saved up. Cached answers wait that long behind a burst of handshakes."""
+HANDSHAKE_COST = 100
+"""microseconds: A handshake is taken to cost at least this before its cost is known. With P-256 it costs 100 to 300."""
+HANDSHAKE_AVERAGE = 16
+"""handshakes: The expected cost of a handshake is the average of so many."""
+HANDSHAKE_ACCEPT_COST = 250
+"""microseconds: What it costs to accept a connection, to prepare it for a handshake and to close it, with the kernel's
+part, on a slow machine."""
+HANDSHAKE_WAIT_MIN = 200
+"""microseconds: The credit of handshakes is examined at most so often. More often costs timers."""
+HANDSHAKE_WAIT_MAX = 5000
+"""microseconds: The credit is examined at least so often while connections wait, because other work adds to it."""
+HANDSHAKES_WAITING = 256
+"""connections: Connections that wait for their handshake. Further ones are closed. In the 5 s that a client has, a busy
+worker performs some 300."""
+TLS_HELLO_OCTETS = 16 << 10
+"""bytes: Octets of a ClientHello that are collected before its handshake begins. Clients send 200 to 2000; what is
+longer is given to OpenSSL as it is."""
 TLS_SHUTDOWN = 2
 """seconds: After close_notify was sent, the client's own and what it still sends is read for this long."""
 TLS_EARLY_OCTETS = 512 << 10

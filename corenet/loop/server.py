@@ -100,7 +100,8 @@ class Server(asyncio.AbstractServer):
         """Limit each batch of accepts to ``allowance(active)`` connections; others stay in the backlog.
 
         `active` is the number of open connections, counted from accept until the descriptor is closed. While the result
-        is below 1, the loop calls it again in each iteration without sleeping, so it should last a few iterations only.
+        is 0, the loop calls it again in each iteration without sleeping, so it should last a few iterations only. After
+        a negative result nothing is accepted for as many microseconds.
         """
         self._allowance = allowance
         for listener in self._listeners:

@@ -16,6 +16,7 @@ from corenet.tls.context import (
     server_context,
 )
 from corenet.tls.default import default_client_context
+from corenet.tls.engine import handshake_seconds
 from corenet.tls.engines import TlsEngineChoice, tls_engine, use_engine
 from corenet.tls.peer import TlsConnection, describe_connection
 from corenet.tls.refusal import CertificateRefused
@@ -35,6 +36,7 @@ __all__ = [
     "default_client_context",
     "describe_connection",
     "describe_handshake_error",
+    "handshake_seconds",
     "http1_only",
     "http2_client_context",
     "received_close_notify",

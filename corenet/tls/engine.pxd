@@ -5,7 +5,7 @@ standard library's objects. `corenet.tls.engines` chooses.
 """
 
 from libc.stddef cimport size_t
-from libc.stdint cimport uint8_t
+from libc.stdint cimport int64_t, uint8_t
 
 cdef enum:
     HEADER = 5
@@ -13,6 +13,9 @@ cdef enum:
     LONGEST_BODY = 18432
 
 cdef size_t CONTROL_RECORDS
+
+# Time spent in handshakes of servers by this process.
+cdef int64_t handshake_ns
 
 # The position in a stream of records, from their headers.
 cdef struct Scanner:

@@ -1,5 +1,7 @@
 import ssl
 
+def handshake_seconds() -> float: ...
+
 class TlsEngine:
     @property
     def ssl_object(self) -> ssl.SSLObject: ...

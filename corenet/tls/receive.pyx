@@ -18,6 +18,8 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t
 
 from corenet.core.engine cimport Engine
+from corenet.core.libc cimport CLOCK_MONOTONIC, clock_ns
+from corenet.tls cimport engine as tls_engine
 from corenet.tls.engines cimport make_engine
 from corenet.transports.base cimport call_method0, call_method1, buffer_limits
 from corenet.transports.stream cimport ConnectionList, StreamTransport
@@ -442,12 +444,16 @@ cdef class TlsReceiver(NativeProtocol):
 
     cdef int step_handshake(self) except -1:
         cdef bint done
+        cdef int64_t began = clock_ns(CLOCK_MONOTONIC) if self.server_side else 0
         try:
             done = self.engine.step_handshake()
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
             return self.handshake_failed(error)
+        finally:
+            if self.server_side:
+                tls_engine.handshake_ns += clock_ns(CLOCK_MONOTONIC) - began
         if self.state != HANDSHAKE:
             # A callback of the context (for example for SNI) has closed the transport, or this is a forked child.
             return 0

@@ -114,8 +114,9 @@ cdef class Listener(Watcher):
     def limit(self, capacity: object) -> None:
         """Accept at most ``capacity(active)`` connections per event, where `active` is the number of open connections.
 
-        The others wait in the kernel's backlog. There is no event for new capacity, so the loop polls again at once:
-        use this only when capacity returns within an iteration or two.
+        The others wait in the kernel's backlog. There is no event for new capacity. After a result of 0 the loop polls
+        again at once: use it only when capacity returns within an iteration or two. A negative result is the time in
+        microseconds for which nothing is accepted.
         """
         self.capacity = capacity
 
@@ -213,12 +214,17 @@ cdef class Listener(Watcher):
             self.pause_and_retry("the listening socket cannot be watched", error)
 
     cdef int accept_burst(self) except -1:
+        """Accept what waits, up to the budget and the capacity."""
         cdef sockaddr_storage address
         cdef socklen_t length
         cdef int left = self.accept_budget
         cdef int fd
         if self.capacity is not None:
             left = min(left, <int>self.capacity(0 if self.connections is None else self.connections.active))
+        if left < 0:
+            self.pause()
+            self.retry = self.loop.call_later_ns(<int64_t>-left * 1000, self._resume_accepting, ())
+            return 0
         # A callback may close the loop in the child of a fork: then the parent accepts waiting connections.
         while left > 0 and self.is_registered() and not self.loop.closed:
             left -= 1

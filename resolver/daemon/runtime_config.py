@@ -9,7 +9,6 @@ import logging
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from resolver import limits
 from resolver.api import Resolver
 from resolver.cache import Store
 from resolver.daemon import resource_exhaustion
@@ -17,7 +16,7 @@ from resolver.daemon.certificates import Certificates
 from resolver.daemon.certificates import load as load_certificates
 from resolver.daemon.sockets import Endpoint
 from resolver.net.cookies import ServerCookies
-from resolver.net.descriptors import client_connections
+from resolver.net.descriptors import client_connections, divide_connections
 from resolver.net.fastpath import FastPath
 from resolver.net.service import Service
 from resolver.net.stream_listener import StreamListener
@@ -70,9 +69,7 @@ class RuntimeConfig:
 
     def serve_with(self, store: Store) -> None:
         settings, plan = self.settings, self.resolver.policy
-        self.most_connections = connections_per_address(len(settings.listeners))
-        server = self.server = within_descriptors(settings.server, self.most_connections)
-        """The server settings, with connections limited to the available descriptors."""
+        server = settings.server
         cookies = None
         if server.answer_cookies:
             cookies = ServerCookies(server.cookie_keys, required=server.require_cookies)
@@ -91,13 +88,12 @@ class RuntimeConfig:
 
         self.fast = fast_path(plan.access)
         self.listeners: dict[tuple[str, int, str], ListenerConfig] = {}
-        for listener in settings.listeners:
+        for listener, own in zip(settings.listeners, within_descriptors(settings), strict=True):
             access, fast = None, self.fast
             if listener.has_access_list:
                 access = AccessTable(listener.allow, listener.refuse, listener.drop)
                 if listener.protocol == "dns":
                     fast = fast_path(access, self.fast)  # its access list is read without Python
-            own = within_descriptors(listener.applied_to(server), self.most_connections)
             self.listeners[listener.key] = ListenerConfig(listener, own, fast, access)
         self.service = Service(
             settings,
@@ -110,24 +106,24 @@ class RuntimeConfig:
         )
 
 
-def connections_per_address(addresses: int) -> int:
-    """TCP connections of clients on each of `addresses` addresses, so that descriptors remain for upstream queries.
+def within_descriptors(settings: Settings) -> list[ServerSettings]:
+    """The server settings of each listener, with no more connections than there are descriptors.
 
-    Each address also needs some for connections that are being accepted or rejected.
+    Upstream queries keep theirs (`resolver.net.descriptors`). DNS over QUIC needs none for a connection.
     """
-    most: int = client_connections() // max(addresses, 1) - limits.STREAM_NEWCOMERS
-    return max(most, 1)
-
-
-def within_descriptors(server: ServerSettings, most: int) -> ServerSettings:
-    """`server` with no more than `most` TCP connections on each address."""
-    if server.tcp_connections <= most:
-        return server
-    logger.warning(
-        "server.tcp-connections: the limit of open files permits %d TCP connections of clients for each address, not"
-        " %d; raise the limit (ulimit -n, LimitNOFILE= in systemd)", most, server.tcp_connections,
-    )
-    return replace(server, tcp_connections=most)
+    applied = [listener.applied_to(settings.server) for listener in settings.listeners]
+    streams = [index for index, listener in enumerate(settings.listeners) if listener.protocol != "quic"]
+    most = divide_connections([applied[index].tcp_connections for index in streams], client_connections())
+    for index, given in zip(streams, most, strict=True):
+        if given < applied[index].tcp_connections:
+            listener = settings.listeners[index]
+            logger.warning(
+                "listener %s (%s): the limit of open files permits %d connections of clients, not %d; raise the limit"
+                " (ulimit -n, LimitNOFILE= in systemd)",
+                listener.address, listener.protocol, given, applied[index].tcp_connections,
+            )
+            applied[index] = replace(applied[index], tcp_connections=given)
+    return applied
 
 
 class ListenerConfig(NamedTuple):

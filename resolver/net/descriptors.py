@@ -3,14 +3,15 @@
 Client connections are limited so that upstream queries never lack a descriptor; otherwise idle client connections could
 stop all resolution. `limits.DESCRIPTORS_RESERVE` are left for files, listeners, the control socket and others. Of the
 rest, at most a quarter each is for UDP sockets of IPv4 and of IPv6, at most an eighth for outgoing TCP, and what
-remains is for clients.
+remains is for clients. A listener gets the connections that it is configured for, as long as there are enough for all.
 """
 
 import resource
+from collections.abc import Sequence
 
 from resolver import limits
 
-__all__ = ["client_connections", "stream_upstreams", "udp_sockets"]
+__all__ = ["client_connections", "divide_connections", "stream_upstreams", "udp_sockets"]
 
 
 def udp_sockets(descriptors: int | None = None) -> int:
@@ -26,6 +27,20 @@ def stream_upstreams(descriptors: int | None = None) -> int:
 def client_connections(descriptors: int | None = None) -> int:
     """Limit of client connections of all listeners together."""
     return max(_usable(descriptors) - 2 * udp_sockets(descriptors) - stream_upstreams(descriptors), 1)
+
+
+def divide_connections(wanted: Sequence[int], total: int) -> list[int]:
+    """Connections of each listener, which wants so many of the descriptors `total`; each gets at least one.
+
+    A listener also needs `limits.STREAM_NEWCOMERS` for connections that are being accepted or rejected. When there are
+    too few descriptors, listeners that want less than an equal share get what they want, and the others share the rest.
+    """
+    given = [0] * len(wanted)
+    for done, index in enumerate(sorted(range(len(wanted)), key=wanted.__getitem__)):
+        share = total // (len(wanted) - done) - limits.STREAM_NEWCOMERS
+        given[index] = max(min(wanted[index], share), 1)
+        total -= given[index] + limits.STREAM_NEWCOMERS
+    return given
 
 
 def _usable(descriptors: int | None) -> int:

@@ -11,8 +11,11 @@ A datagram goes through these steps; each reason to drop one is counted:
    Negotiation packet, which is smaller than the datagram.
 3. A valid token proves the client's address: the connection gets its slot at once, as a TCP connection does.
 4. Without one, up to `QUIC_UNVALIDATED` handshakes are begun, which get their slots when they are completed. The
-   library sends at most three times what it has received until then. Above that number the answer is a Retry packet
-   with a token, for which nothing is kept. So forged addresses use up no slot of anybody, and cannot keep others out.
+   library sends at most three times what it has received until then. Above that number, and while handshakes wait, the
+   answer is a Retry packet with a token, for which nothing is kept. So forged addresses use up no slot of anybody, and
+   cannot keep others out.
+5. A handshake waits until there is time for it (`resolver.net.handshake_budget`). What it waits with is its first
+   datagram (`_Newcomer`); further ones of its client are dropped until then.
 
 States of a connection: handshake, open, closed. A closed one is forgotten after its CONNECTION_CLOSE was sent: what
 still comes for it is dropped, and a client that has not received it notices by its idle timeout.
@@ -32,6 +35,7 @@ import asyncio
 import logging
 import os
 import socket
+import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -49,7 +53,7 @@ from resolver.net.fastpath import FastPath
 from resolver.net.quic_hello import HelloReader
 from resolver.net.quic_packets import CONNECTION_ID, INITIAL, VERSION_1, make_token, open_token, parse_header
 from resolver.net.service import PendingQuery, Service
-from resolver.net.tls_listener import CLOSED, OTHER, TIMEOUT, TlsListener, for_name
+from resolver.net.tls_listener import BUSY, CLOSED, OTHER, TIMEOUT, TlsListener, for_name
 from resolver.net.udp_listener import enable_pktinfo, prepare_udp_socket
 from resolver.policy import ALLOW, DROP, AccessTable
 from resolver.settings import ServerSettings
@@ -93,6 +97,7 @@ class QuicListener(TlsListener, asyncio.DatagramProtocol):
         super().__init__(service, fast, access, settings, context, **options)
         self._by_id: dict[bytes, QuicClient] = {}
         self._unvalidated: dict[QuicClient, None] = {}
+        self._newcomers: dict[bytes, _Newcomer] = {}
         self._changed: dict[QuicClient, None] = {}
         self._outgoing: list[tuple[bytes, tuple[Any, ...]]] = []
         self._flush_due = False
@@ -118,6 +123,9 @@ class QuicListener(TlsListener, asyncio.DatagramProtocol):
     def close(self) -> None:
         """Close every connection and stop serving."""
         transport, self._transport = self._transport, None
+        for newcomer in self._newcomers.values():
+            self.handshake_budget.remove(newcomer)
+        self._newcomers.clear()
         for client in [*self._slots, *self._unvalidated]:
             client.close(doq.NO_ERROR)
         if transport is not None:
@@ -234,12 +242,20 @@ class QuicListener(TlsListener, asyncio.DatagramProtocol):
 
     def _begin(self, data: bytes, peer: tuple[Any, ...], chosen: bytes, source: bytes, token: bytes) -> None:
         """An Initial packet to the connection id `chosen`, which no connection has."""
+        budget = self.handshake_budget
+        if chosen in self._newcomers:
+            self._drop("handshake waits")
+            return
+        if budget.waiting and budget.acceptable() < 1:
+            self._drop(BUSY)
+            return
+        budget.accepted()
         now = int(self.now())
         original = open_token(self._key, token, _packed(peer), chosen, now) if token else None
         if token and original is None:
             self._drop("token not valid")
             return
-        if original is None and len(self._unvalidated) >= limits.QUIC_UNVALIDATED:
+        if original is None and (budget.waiting or len(self._unvalidated) >= limits.QUIC_UNVALIDATED):
             self.retries += 1
             ours = os.urandom(CONNECTION_ID)
             self._outgoing.append((
@@ -253,15 +269,27 @@ class QuicListener(TlsListener, asyncio.DatagramProtocol):
                 peer,
             ))
             return
-        client = QuicClient(self, peer)
+        self._newcomers[chosen] = newcomer = _Newcomer(self, data, peer, chosen, original)
+        budget.enter(newcomer)
+
+    def begin(self, newcomer: "_Newcomer") -> None:
+        """There is time for the handshake of `newcomer`."""
+        del self._newcomers[newcomer.chosen]
+        original = newcomer.original
+        client = QuicClient(self, newcomer.peer)
         if original is not None:
             if not self.admit(cast(Any, client)):
                 return
         else:
             self._unvalidated[client] = None
             self._watch()
-        client.begin(original or chosen, chosen if original is not None else None)
-        client.receive(data, peer)
+        client.begin(original or newcomer.chosen, newcomer.chosen if original is not None else None)
+        client.receive(newcomer.data, newcomer.peer)
+
+    def drop_newcomer(self, newcomer: "_Newcomer") -> None:
+        """Too many handshakes wait. The client sends its datagram again, if it still wants to."""
+        del self._newcomers[newcomer.chosen]
+        self._drop(BUSY)
 
     @property
     def chooses(self) -> bool:
@@ -445,6 +473,7 @@ class QuicClient:
         if self._state == GONE:
             return
         self._peer = peer
+        shaking, began = self._state == HANDSHAKE, time.monotonic()
         datagrams = [data]
         if self._hello is not None:
             self._first.append(data)
@@ -456,6 +485,8 @@ class QuicClient:
         for one in datagrams:
             if self._state != GONE:
                 self._guard(self._quic.receive_datagram, one, _plain(peer), self._listener.now())
+        if shaking:
+            self._listener.handshake_budget.charge(time.monotonic() - began)
         self._listener.schedule(self)
 
     def on_timer(self) -> None:
@@ -735,6 +766,31 @@ class QuicClient:
     def _add_identity(self, identity: bytes) -> None:
         self._identities.add(identity)
         self._listener.route(identity, self)
+
+
+class _Newcomer:
+    """The first datagram of a client whose handshake waits: sent to the connection id `chosen`, after a Retry packet
+    when there is the `original` id."""
+
+    __slots__ = ("_listener", "chosen", "data", "network", "original", "peer")
+
+    def __init__(
+        self, listener: QuicListener, data: bytes, peer: tuple[Any, ...], chosen: bytes, original: bytes | None
+    ) -> None:
+        self._listener = listener
+        self.data = data
+        self.peer = peer
+        self.chosen = chosen
+        self.original = original
+        self.network = network_of(peer[0])
+
+    def begin_handshake(self) -> None:
+        """The handshake may begin."""
+        self._listener.begin(self)
+
+    def drop_handshake(self) -> None:
+        """Too many handshakes wait."""
+        self._listener.drop_newcomer(self)
 
 
 class _Stream:

@@ -7,16 +7,20 @@ phase         what is received                           the phase ends
 ============  =========================================  ==============================================================
 PROXY         a header of PROXY protocol version 2       when the header is complete. The slot of the proxy is released,
               (`resolver.net.proxy_protocol`)            and the connection takes a slot of the client in the header.
-HANDSHAKE     the TLS handshake, by `loop.start_tls`     when the handshake is complete; the connection is closed when
-                                                         it fails
+HELLO         a ClientHello of TLS                       when it is complete
+HANDSHAKE     nothing, while the connection waits for    when the handshake is complete; the connection is closed when
+              its turn (`handshake_budget`); then the    it fails, or when too many wait
+              TLS handshake, by `loop.start_tls`
 OPEN          queries: `received`                        when the connection is closed
+DROPPED       nothing; too many wait for a handshake     when the connection is closed
 ============  =========================================  ==============================================================
 
-PROXY and HANDSHAKE together have one timeout, `limits.TLS_HANDSHAKE`. A connection has a slot of its listener from the
-first phase on. So connections that never complete the handshake count against the limits of their client and network.
+PROXY, HELLO and HANDSHAKE together have one timeout, `limits.TLS_HANDSHAKE`. A connection has a slot of its listener
+from the first phase on. So connections that never complete the handshake count against the limits of their client and
+network.
 
 During HANDSHAKE, `_transport` is the TCP transport below TLS. Nothing may be written to it, because it would be sent
-unencrypted. Octets that are decrypted before the phase has ended are kept in `_early`.
+unencrypted. Octets that are decrypted before the phase has ended are kept in `_early`, as is the ClientHello before.
 """
 
 import asyncio
@@ -25,11 +29,14 @@ from typing import Any, Protocol, cast
 
 from resolver import limits
 from resolver.net.fair_slots import network_of
+from resolver.net.handshake_budget import HandshakeBudget
 from resolver.net.proxy_protocol import ProxyHeaderError, TrustedProxies, parse_proxy_header
 
 __all__ = ["StreamConnection", "half_close"]
 
-PROXY, HANDSHAKE, OPEN = range(3)
+PROXY, HELLO, HANDSHAKE, OPEN, DROPPED = range(5)
+RECORD_HEADER, MESSAGE_HEADER = 5, 4
+HANDSHAKE_RECORD = 22  # RFC 8446 section 5.1
 
 
 class Owner(Protocol):
@@ -38,6 +45,9 @@ class Owner(Protocol):
     handshake_timeout: float
     proxies: TrustedProxies | None
     tls_context: Any
+
+    @property
+    def handshake_budget(self) -> HandshakeBudget: ...
 
     def now(self) -> float: ...
 
@@ -52,6 +62,8 @@ class Owner(Protocol):
     def note_handshake(self, transport: asyncio.Transport) -> None: ...
 
     def note_handshake_failure(self, error: OSError) -> None: ...
+
+    def note_handshake_dropped(self) -> None: ...
 
 
 class StreamConnection(asyncio.Protocol):
@@ -151,12 +163,17 @@ class StreamConnection(asyncio.Protocol):
             self.received(data)
         elif self._phase == PROXY:
             self._read_proxy_header(data)
+        elif self._phase == HELLO:
+            self._read_hello(data)
         elif len(self._early) + len(data) > limits.TLS_EARLY_OCTETS:
             self.abort()
         else:
             self._early += data
 
     def connection_lost(self, exc: Exception | None) -> None:
+        waits = self._phase == HELLO or (self._phase == HANDSHAKE and self._upgrade is None)
+        if waits and self._transport is not None:
+            self._owner.note_handshake_failure(TimeoutError() if self._expired else ConnectionResetError())
         self._gone()
 
     # --- phases ----------------------------------------------------------------------------------------------------
@@ -211,15 +228,38 @@ class StreamConnection(asyncio.Protocol):
             self._secure(rest)
 
     def _secure(self, data: bytes) -> None:
-        """Start the handshake, or the phase OPEN without TLS. `data` was received after the PROXY header."""
-        transport, context = self._transport, self._owner.tls_context
-        assert transport is not None
-        if context is None:
-            self._open(transport, data)
+        """Start the phase HELLO, or OPEN without TLS. `data` was received after the PROXY header."""
+        assert self._transport is not None
+        if self._owner.tls_context is None:
+            self._open(self._transport, data)
             return
+        self._owner.handshake_budget.accepted()
+        self._phase = HELLO
+        if data:
+            self._read_hello(data)
+
+    def _read_hello(self, data: bytes) -> None:
+        """Collect the ClientHello, because the handshake must not begin before its client has sent it."""
+        self._early += data
+        if not hello_complete(self._early):
+            return
+        assert self._transport is not None
         self._phase = HANDSHAKE
-        transport.pause_reading()  # what follows is for TLS
+        self._transport.pause_reading()  # what follows is for TLS
+        self._owner.handshake_budget.enter(self)
+
+    def begin_handshake(self) -> None:
+        """The budget has time for the handshake."""
+        transport, data, self._early = self._transport, self._early, b""
+        assert transport is not None
+        context = self._owner.tls_context
         self._upgrade = asyncio.get_running_loop().create_task(self._handshake(transport, context, data))
+
+    def drop_handshake(self) -> None:
+        """Too many connections wait for their handshake: close this one."""
+        self._phase = DROPPED
+        self._owner.note_handshake_dropped()
+        self.abort()
 
     async def _handshake(self, transport: asyncio.Transport, context: Any, data: bytes) -> None:
         """Perform the TLS handshake.
@@ -232,8 +272,7 @@ class StreamConnection(asyncio.Protocol):
         try:
             if transport.is_closing():
                 return
-            if data:
-                loop.call_soon(_feed, transport, data)
+            loop.call_soon(_feed, transport, data)
             secured = await loop.start_tls(
                 transport, self, context, server_side=True, ssl_shutdown_timeout=limits.TLS_SHUTDOWN
             )
@@ -280,6 +319,28 @@ def half_close(transport: asyncio.Transport) -> bool:
     if end is None:
         return False
     end()
+    return True
+
+
+def hello_complete(data: bytes) -> bool:
+    """Whether `data` begins with a complete ClientHello (RFC 8446 sections 4 and 5.1), or is not one: then OpenSSL has
+    to say why. It may be spread over several records."""
+    at = message = 0
+    while at < limits.TLS_HELLO_OCTETS:
+        body = at + RECORD_HEADER
+        if len(data) > at and data[at] != HANDSHAKE_RECORD:
+            return True
+        end = body + int.from_bytes(data[at + 3:body], "big")
+        if len(data) < body or len(data) < end:
+            return False
+        if end == body or (not at and end - body < MESSAGE_HEADER):
+            return True
+        if not at:
+            message = MESSAGE_HEADER + int.from_bytes(data[body + 1:body + MESSAGE_HEADER], "big")
+        message -= end - body
+        if message <= 0:
+            return True
+        at = end
     return True
 
 

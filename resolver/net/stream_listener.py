@@ -45,6 +45,7 @@ from resolver import limits
 from resolver.log_limit import LimitedWarning
 from resolver.net.fair_slots import FairSlots
 from resolver.net.fastpath import FastPath
+from resolver.net.handshake_budget import HandshakeBudget
 from resolver.net.listen_socket import bound_socket
 from resolver.net.proxy_protocol import TrustedProxies
 from resolver.net.quick_ack import acknowledge_now
@@ -147,8 +148,10 @@ class StreamListener:
 
     def _accept_allowance(self, active: int) -> int:
         """How many connections may be accepted while `active` are open. An accepted one gets its slot later, and an
-        evicted one is closed later still: at most `STREAM_NEWCOMERS` are open without a slot."""
-        return limits.STREAM_NEWCOMERS - (active - len(self._slots))
+        evicted one is closed later still: at most `STREAM_NEWCOMERS` are open without a slot. Connections with TLS are
+        accepted as fast as the budget of handshakes permits; below 0, none for so many microseconds."""
+        most = max(limits.STREAM_NEWCOMERS - (active - len(self._slots)), 0)
+        return most if self.tls_context is None else min(most, self.handshake_budget.acceptable())
 
     def switch(
         self,
@@ -251,6 +254,14 @@ class StreamListener:
     def note_handshake_failure(self, error: OSError) -> None:
         """A TLS handshake has failed, or was not completed in time (TimeoutError)."""
 
+    def note_handshake_dropped(self) -> None:
+        """A connection is closed because too many wait for their handshake."""
+
+    @property
+    def handshake_budget(self) -> HandshakeBudget:
+        """What paces the handshakes of the worker."""
+        return self.turns.handshakes
+
     def admit(self, client: StreamConnection) -> bool:
         """Give `client` a slot; False when it must be closed. May evict another when the slots, or its network's, are
         all taken."""
@@ -316,6 +327,7 @@ class StreamListener:
 
     def remove(self, client: StreamConnection) -> None:
         """Free the slot of `client`. A second call does nothing."""
+        self.handshake_budget.remove(client)
         if self._slots.remove(client) and client.network:
             decrement(self._per_address, client.host)
 

@@ -20,11 +20,12 @@ from resolver.net.stream_listener import StreamListener
 from resolver.policy import AccessTable
 from resolver.settings import ServerSettings
 
-__all__ = ["CLOSED", "OTHER", "TIMEOUT", "TlsListener", "for_name"]
+__all__ = ["BUSY", "CLOSED", "OTHER", "TIMEOUT", "TlsListener", "for_name"]
 
 TIMEOUT = "timeout"
 CLOSED = "closed by the client"
 OTHER = "other"
+BUSY = "too many handshakes"
 
 
 def for_name(contexts: Mapping[str, Any], name: str) -> Any:
@@ -68,6 +69,10 @@ class TlsListener(StreamListener):
     def note_handshake_failure(self, error: OSError) -> None:
         """A TLS handshake has failed, or was not completed in time (TimeoutError)."""
         self.count_handshake_failure(_reason(error))
+
+    def note_handshake_dropped(self) -> None:
+        """A connection is closed because too many wait for their handshake."""
+        self.count_handshake_failure(BUSY)
 
     def count_handshake_failure(self, reason: str) -> None:
         """A handshake has failed for `reason`."""

@@ -17,6 +17,7 @@ from collections import OrderedDict
 from typing import Protocol
 
 from resolver import limits
+from resolver.net.handshake_budget import HandshakeBudget
 
 __all__ = ["Turns"]
 
@@ -38,6 +39,8 @@ class Turns:
         self._octets = limits.STREAM_ITERATION_OCTETS
         self._networks: OrderedDict[str | bytes, OrderedDict[Worker, None]] = OrderedDict()
         self._renewal: asyncio.Handle | None = None
+        self.handshakes = HandshakeBudget()
+        """What handshakes may take beside the turns."""
 
     def enter(self, worker: Worker) -> bool:
         """Whether `worker` may have a turn now. Else it has one later: `Worker.turn` is called."""

@@ -678,8 +678,11 @@ def test_garbage_makes_nothing(run: Callable[[Body], None], keys: Keys) -> None:
     run(body)
 
 
-def test_half_open_handshakes_are_bounded(run: Callable[[Body], None], keys: Keys) -> None:
+def test_half_open_handshakes_are_bounded(
+    run: Callable[[Body], None], keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Above the limit, first packets cost nothing, and a client that answers Retry is served."""
+    monkeypatch.setattr(limits, "HANDSHAKE_BURST", 10**9)  # so that no handshake waits
 
     async def body() -> None:
         parts = Parts()
@@ -701,6 +704,38 @@ def test_half_open_handshakes_are_bounded(run: Callable[[Body], None], keys: Key
         await until(lambda: listener.connections == 1)
         assert len(listener._by_id) == len(next(iter(listener._slots))._identities)
         peer.close()
+        raw.sock.close()
+        listener.close()
+
+    run(body)
+
+
+def test_while_handshakes_wait_clients_prove_their_address_and_are_served_later(
+    run: Callable[[Body], None], keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is time for the first handshake, and none for others until the test gives some."""
+    monkeypatch.setattr(limits, "HANDSHAKE_BURST", 1)
+    monkeypatch.setattr(limits, "HANDSHAKE_IDLE", 1e-9)
+    monkeypatch.setattr(limits, "HANDSHAKE_SHARE", 0)
+
+    async def body() -> None:
+        listener = await serve(Parts(), keys)
+        raw = Raw(listener)
+        raw.sock.send(first_datagrams(keys, listener)[0])
+        await until(lambda: listener.connections == 1)
+        waiting = first_datagrams(keys, listener)[0]
+        raw.sock.send(waiting)
+        await until(lambda: listener.handshake_budget.waiting == 1)
+        raw.sock.send(waiting)
+        await until(lambda: listener.dropped == {"handshake waits": 1})
+        assert listener.connections == 1 and listener.retries == 0
+        # The time to accept is used up, too: what does not wait yet is dropped.
+        raw.sock.send(first_datagrams(keys, listener)[0])
+        await until(lambda: listener.dropped == {"handshake waits": 1, "too many handshakes": 1})
+        monkeypatch.setattr(limits, "HANDSHAKE_BURST", 10**9)
+        monkeypatch.setattr(limits, "HANDSHAKE_IDLE", 10**9)
+        await until(lambda: listener.connections == 2)
+        assert listener.handshake_budget.waiting == 0 and not listener._newcomers
         raw.sock.close()
         listener.close()
 

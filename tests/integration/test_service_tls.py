@@ -217,6 +217,51 @@ def test_plain_text_is_answered_with_nothing_readable(run: Callable[[Body], None
     run(body)
 
 
+def test_a_handshake_begins_with_the_complete_hello_and_when_there_is_time(
+    run: Callable[[Body], None], contexts: Contexts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then a connection holds its slot, and its timeout runs. When too many wait, the newest is closed."""
+    monkeypatch.setattr(limits, "HANDSHAKE_BURST", 1)
+    monkeypatch.setattr(limits, "HANDSHAKE_IDLE", 1e-9)
+    monkeypatch.setattr(limits, "HANDSHAKE_SHARE", 0)
+    monkeypatch.setattr(limits, "HANDSHAKES_WAITING", 2)
+    monkeypatch.setattr(limits, "HANDSHAKE_ACCEPT_COST", 1e-6)
+
+    async def body() -> None:
+        parts = Parts()
+        listener = await serve(parts, contexts.server("dot"))
+        budget = listener.handshake_budget
+        outgoing = ssl.MemoryBIO()
+        with contextlib.suppress(ssl.SSLWantReadError):
+            contexts.client("dot").wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="dns.example").do_handshake()
+        hello = outgoing.read()
+        opened = [await asyncio.open_connection(*listener.address[:2]) for _ in range(5)]
+        await until(lambda: listener.connections == 5)
+        for _, writer in opened:
+            writer.write(hello[:-1])
+        opened[0][1].write(hello[-1:])
+        assert await opened[0][0].readexactly(1) == b"\x16"  # the first has used up the time
+        budget.charge(1.0)  # corenet does not measure the TLS of asyncio's own loop
+        for number in (1, 2):
+            opened[number][1].write(hello[-1:])
+            await until(lambda number=number: budget.waiting == number)
+        opened[3][1].write(hello[-1:])
+        assert await ended(opened[3][0])
+        assert listener.handshake_failures == {"too many handshakes": 1} and listener.connections == 4
+        opened[1][1].transport.abort()
+        opened[4][1].close()
+        await until(lambda: listener.handshake_failures.get("closed by the client"))
+        monkeypatch.setattr(limits, "HANDSHAKE_BURST", 10**9)
+        monkeypatch.setattr(limits, "HANDSHAKE_IDLE", 10**9)
+        assert await opened[2][0].readexactly(1) == b"\x16"
+        assert budget.waiting == 0
+        for _, writer in opened:
+            writer.close()
+        listener.close()
+
+    run(body)
+
+
 def test_a_slow_handshake_ends_and_holds_a_slot_only_meanwhile(run: Callable[[Body], None], contexts: Contexts) -> None:
     async def body() -> None:
         parts = Parts(tcp_idle_timeout=0.1)

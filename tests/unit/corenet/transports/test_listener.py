@@ -92,6 +92,39 @@ def test_a_burst_with_capacity_for_few() -> None:
         runner.run(asyncio.wait_for(main(), 20))
 
 
+def test_a_negative_allowance_pauses_without_polling() -> None:
+    """For so many microseconds the listener is not watched; then it accepts again."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        Counting.made = 0
+        answers = [-1_000_000_000, 5]
+        calls: list[int] = []
+
+        def allowance(active: int) -> int:
+            calls.append(active)
+            return answers[min(len(calls), 2) - 1]
+
+        server: Any = await loop.create_server(Counting, "127.0.0.1", 0, start_serving=False)
+        server.limit_accepts(allowance)
+        await server.start_serving()
+        with socket.create_connection(server.sockets[0].getsockname()):
+            await until(lambda: calls, "the first event")
+            await turns(20)
+            assert calls == [0] and Counting.made == 0
+            server._listeners[0]._resume_accepting()
+            await until(lambda: Counting.made == 1, "the connection")
+        calls.clear()
+        answers[0] = -1
+        with socket.create_connection(server.sockets[0].getsockname()):
+            await until(lambda: Counting.made == 2, "the connection after a microsecond")
+        server.close()
+        await server.wait_closed()
+
+    with asyncio.Runner(loop_factory=corenet.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(main(), 20))
+
+
 def test_failing_factory_costs_one_connection() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
