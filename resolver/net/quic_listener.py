@@ -243,8 +243,10 @@ class QuicListener(TlsListener, asyncio.DatagramProtocol):
     def _begin(self, data: bytes, peer: tuple[Any, ...], chosen: bytes, source: bytes, token: bytes) -> None:
         """An Initial packet to the connection id `chosen`, which no connection has."""
         budget = self.handshake_budget
-        if chosen in self._newcomers:
-            self._drop("handshake waits")
+        newcomer = self._newcomers.get(chosen)
+        if newcomer is not None:
+            if not newcomer.add(data, peer):
+                self._drop("handshake waits")
             return
         if budget.waiting and budget.acceptable() < 1:
             self._drop(BUSY)
@@ -284,7 +286,8 @@ class QuicListener(TlsListener, asyncio.DatagramProtocol):
             self._unvalidated[client] = None
             self._watch()
         client.begin(original or newcomer.chosen, newcomer.chosen if original is not None else None)
-        client.receive(newcomer.data, newcomer.peer)
+        for data in newcomer.datagrams:
+            client.receive(data, newcomer.peer)
 
     def drop_newcomer(self, newcomer: "_Newcomer") -> None:
         """Too many handshakes wait. The client sends its datagram again, if it still wants to."""
@@ -769,20 +772,27 @@ class QuicClient:
 
 
 class _Newcomer:
-    """The first datagram of a client whose handshake waits: sent to the connection id `chosen`, after a Retry packet
-    when there is the `original` id."""
+    """The first datagrams of a client whose handshake waits: sent to the connection id `chosen`, after a Retry packet
+    when there is the `original` id. A ClientHello may be in several; at most `QUIC_HELLO` are kept."""
 
-    __slots__ = ("_listener", "chosen", "data", "network", "original", "peer")
+    __slots__ = ("_listener", "chosen", "datagrams", "network", "original", "peer")
 
     def __init__(
         self, listener: QuicListener, data: bytes, peer: tuple[Any, ...], chosen: bytes, original: bytes | None
     ) -> None:
         self._listener = listener
-        self.data = data
+        self.datagrams = [data]
         self.peer = peer
         self.chosen = chosen
         self.original = original
         self.network = network_of(peer[0])
+
+    def add(self, data: bytes, peer: tuple[Any, ...]) -> bool:
+        """Keep a further datagram; False when it is from another address, or one too many."""
+        if peer != self.peer or len(self.datagrams) >= limits.QUIC_HELLO:
+            return False
+        self.datagrams.append(data)
+        return True
 
     def begin_handshake(self) -> None:
         """The handshake may begin."""

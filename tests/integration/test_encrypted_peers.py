@@ -246,7 +246,7 @@ def test_sessions_outlive_a_new_certificate_and_the_death_of_a_worker(
         children = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children").read_text().split()
         assert len(children) == 2
         os.kill(int(children[0]), signal.SIGKILL)
-        wait_until(lambda: "restarting in" in running.log, "a death", process=running.process)
+        wait_until(lambda: "starting it again" in running.log, "a death", process=running.process)
         wait_until(
             lambda: len(
                 Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children").read_text().split()
