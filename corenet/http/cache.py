@@ -205,8 +205,8 @@ class CacheLayer:
     ) -> Response:
         """Ask the server, with the validators of what is stored, and store the answer."""
         cache = self._cache
-        call.conditions = [] if stored is None else conditions(stored)
-        validates = bool(call.conditions)
+        validators = call.conditions = [] if stored is None else conditions(stored)
+        validates = bool(validators)
         request_time = cache.clock()
         try:
             response = await self._send(call)
@@ -220,6 +220,8 @@ class CacheLayer:
             return self._answer(call, stored, "hit; fwd=stale; detail=stale-if-error")
         finally:
             call.conditions = []
+        # What was sent selects what is stored: a challenge may have been answered, or a cookie set, since `fields`.
+        fields = [field for field in call.sent_fields if field not in validators]
         now = cache.clock()
         if stored is not None and validates and response.status == 304:
             newer = freshened(stored, response.headers, request_time, now)

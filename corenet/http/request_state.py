@@ -91,6 +91,7 @@ class RequestState:
         "method_bytes",
         "repeated",
         "reused",
+        "sent_fields",
         "sent_url",
         "started",
         "timeout",
@@ -136,6 +137,8 @@ class RequestState:
         # The time of the call, and whether the connection carried a request before this one.
         self.started = 0.0
         self.reused = False
+        # The fields of the last request: credentials and cookies may change from one to the next.
+        self.sent_fields: list[tuple[bytes, bytes]] = []
         self._defaults = defaults.raw
         self._extra = Headers.of(headers) if headers else None
         # Only the client's default fields are sent, so the head can be cached.

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.http_peer import LOOPS, Peer, Server, run_on, serving, until
 
-from corenet.http import Cache, HttpClient, Response, ServerDisconnected
+from corenet.http import Cache, DigestAuth, HttpClient, Response, ServerDisconnected
 
 pytestmark = pytest.mark.parametrize("loop", sorted(LOOPS))
 
@@ -345,3 +345,20 @@ def test_decoded_bodies_are_stored(loop: str) -> None:
         cache.close()
 
     run_on(loop, main())
+
+
+def test_a_response_belongs_to_the_credentials_that_were_sent(loop: str) -> None:
+    challenge = 'WWW-Authenticate: Digest realm="r", nonce="n", qop="auth"'
+    script = Script(
+        answer(challenge, status="401 Unauthorized"), answer(FRESH, body="of the user"), answer(FRESH, body="of all")
+    )
+
+    async def use(client: HttpClient, server: Server, cache: Cache, clock: Clock) -> None:
+        # The first request is looked up without credentials, and sent again with them.
+        assert (await client.get(server.url, auth=DigestAuth("user", "secret"))).body == b"of the user"
+        assert "authorization" in script.asked[-1][1]
+        async with HttpClient(cache=cache) as other:
+            assert (await other.get(server.url)).body == b"of all"
+        assert (await client.get(server.url)).body == b"of all" and len(script.asked) == 3
+
+    play(loop, script, use)

@@ -13,8 +13,22 @@ PARSERS = {
     "auth": "from corenet.http.auth import parse_challenges; parse = lambda text: parse_challenges([text])",
     "links": "from corenet.http.links import parse_links; parse = lambda text: parse_links([text])",
 }
-FIELDS = ['"a" + " " * n + "@"', '"a;" + " " * n + "@"', '"a," + " " * n + "@"', '"," * n + "@"', '"a=b" + "\\t" * n + "@"']
-FIELDS += ['"a" * n + "@"', "'a=\"' + 'b,' * n", "'a=\"b' + ',' * n", '"a , " * n + "@"', '"@," * n', '"<" * n', '"<a>;" * n + "@"']
+FIELDS = [
+    '"a" + " " * n + "@"',
+    '"a;" + " " * n + "@"',
+    '"a," + " " * n + "@"',
+    '"," * n + "@"',
+    '"a=b" + "\\t" * n + "@"',
+]
+FIELDS += [
+    '"a" * n + "@"',
+    "'a=\"' + 'b,' * n",
+    "'a=\"b' + ',' * n",
+    '"a , " * n + "@"',
+    '"@," * n',
+    '"<" * n',
+    '"<a>;" * n + "@"',
+]
 
 
 @pytest.mark.parametrize("parser", sorted(PARSERS))
