@@ -180,7 +180,9 @@ class CacheLayer:
     async def _respond(self, call: RequestState) -> Response:
         cache = self._cache
         _, fields = self._target_and_fields(call)
-        if passes_by(call.method, fields) or call.body is not None:
+        # With a Host of the caller's the URL does not say what is asked for (RFC 9110 section 7.1).
+        own_host = fields[0][1] != call.url.host_field
+        if passes_by(call.method, fields) or own_host or call.body is not None:
             response = await self._send(call)
             await self.invalidate(call.url, call.method, response.status, response.headers)
             return response

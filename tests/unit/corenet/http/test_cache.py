@@ -362,3 +362,15 @@ def test_a_response_belongs_to_the_credentials_that_were_sent(loop: str) -> None
         assert (await client.get(server.url)).body == b"of all" and len(script.asked) == 3
 
     play(loop, script, use)
+
+
+def test_a_host_of_the_callers_own_passes_the_cache_by(loop: str) -> None:
+    script = Script(answer(FRESH, body="other host"), answer(FRESH, body="this host"), answer(FRESH, body="again"))
+
+    async def use(client: HttpClient, server: Server, cache: Cache, clock: Clock) -> None:
+        other = {"Host": "other.example"}
+        assert (await client.get(server.url, headers=other)).body == b"other host" and len(cache) == 0
+        assert (await client.get(server.url)).body == b"this host"
+        assert (await client.get(server.url, headers=other)).body == b"again"
+
+    play(loop, script, use)
