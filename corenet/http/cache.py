@@ -96,9 +96,10 @@ class Cache:
         send: "Callable[[RequestState], Awaitable[Response]]",
         redirect: "Callable[[RequestState, int, Headers], bool]",
         request: "Callable[[RequestState], tuple[bytes, _Fields]]",
+        unix_socket: str | None = None,
     ) -> "CacheLayer":
         """The cache's part in one client, see `CacheLayer`."""
-        return CacheLayer(self, send, redirect, request)
+        return CacheLayer(self, send, redirect, request, unix_socket)
 
     async def _find(self, url: str, fields: _Fields) -> Stored | None:
         """The stored response that a request with `fields` selects."""
@@ -127,7 +128,7 @@ class CacheLayer:
     """The cache of one client. It owns the tasks that revalidate in the background, until `close`.
 
     `send` sends one request without following redirects; `redirect` changes a request into its next one; `request`
-    gives the target and the fields that will be sent.
+    gives the target and the fields that will be sent. `unix_socket` is where all of them go, if not to the URL's host.
     """
 
     def __init__(
@@ -136,8 +137,11 @@ class CacheLayer:
         send: Callable[[RequestState], Awaitable[Response]],
         redirect: Callable[[RequestState, int, Headers], bool],
         request: Callable[[RequestState], tuple[bytes, _Fields]],
+        unix_socket: str | None = None,
     ) -> None:
         self._cache = cache
+        # Behind another socket the same URL means another server.
+        self._server = "" if unix_socket is None else f"unix:{unix_socket} "
         self._send = send
         self._redirect = redirect
         self._target_and_fields = request
@@ -157,7 +161,7 @@ class CacheLayer:
         """Remove what an unsafe request has made invalid: its URL, and those that it names on the same origin."""
         if not invalidates(method, status):
             return
-        urls = [_key(url)]
+        urls = [self._key(url)]
         for name in ("location", "content-location"):
             for reference in headers.get_list(name):
                 try:
@@ -166,7 +170,7 @@ class CacheLayer:
                     # It names nothing that could be stored.
                     continue
                 if target.origin == url.origin:
-                    urls.append(_key(target))
+                    urls.append(self._key(target))
         await self._cache._remove(urls)
 
     async def close(self) -> None:
@@ -187,7 +191,7 @@ class CacheLayer:
             await self.invalidate(call.url, call.method, response.status, response.headers)
             return response
         asked = _asked(fields)
-        url = _key(call.url)
+        url = self._key(call.url)
         stored = None if "no-store" in asked else await cache._find(url, fields)
         if stored is not None:
             use = choose(stored, asked, cache.clock())
@@ -293,15 +297,14 @@ class CacheLayer:
         self._tasks[url] = task
         task.add_done_callback(lambda _: self._tasks.pop(url, None))
 
+    def _key(self, url: Url) -> str:
+        """The URL without its fragment (RFC 9111 section 2), after the server if it does not name it."""
+        return f"{self._server}{url.origin}{url.target.decode('ascii')}"
+
     async def _revalidate(self, call: RequestState, url: str, fields: _Fields, stored: Stored) -> None:
         # A failure changes nothing: the next request finds the same stale response and asks again.
         with contextlib.suppress(HttpError):
             await self._fetch(call, url, fields, {}, stored)
-
-
-def _key(url: Url) -> str:
-    """The URL without its fragment (RFC 9111 section 2)."""
-    return f"{url.origin}{url.target.decode('ascii')}"
 
 
 def _asked(fields: _Fields) -> dict[str, str | None]:

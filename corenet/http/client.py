@@ -160,7 +160,9 @@ class HttpClient(Verbs):
         self._cookies = cookies
         self._hsts = hsts
         self._remembers = cookies is not None or hsts is not None
-        self._layer = None if cache is None else cache.layer(self._fetch, self._redirect, self._target_and_fields)
+        self._layer = None if cache is None else cache.layer(
+            self._fetch, self._redirect, self._target_and_fields, unix_socket
+        )
         self._router = router_of(proxy, trust_env, unix_socket, local_address)
         # The origins that have required HTTP/1.1, the newest last, and the context for them if `tls_context` is given.
         self._http1_origins: dict[Origin, None] = {}

@@ -374,3 +374,26 @@ def test_a_host_of_the_callers_own_passes_the_cache_by(loop: str) -> None:
         assert (await client.get(server.url, headers=other)).body == b"again"
 
     play(loop, script, use)
+
+
+def test_unix_sockets_do_not_share_responses(loop: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        cache = Cache(clock=Clock())
+        for name in ("one", "two"):
+
+            async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str = name) -> None:
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(answer(FRESH, "Connection: close", body=name).encode())
+                writer.close()
+                await writer.wait_closed()
+
+            path = str(tmp_path / name)
+            server = await asyncio.start_unix_server(accept, path)
+            async with HttpClient(unix_socket=path, cache=cache) as client:
+                assert (await client.get("http://localhost/")).text == name
+                assert how(await client.get("http://localhost/")) == "corenet; hit"
+            server.close()
+            await server.wait_closed()
+        cache.close()
+
+    run_on(loop, main())
