@@ -10,7 +10,6 @@ Every response of the layer says in Cache-Status (RFC 9211) where it comes from.
 
 import asyncio
 import contextlib
-import copy
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -290,9 +289,7 @@ class CacheLayer:
         """Ask the server after the stale response was returned: once for each URL, and for a few at a time."""
         if url in self._tasks or len(self._tasks) >= HTTP_CACHE_REVALIDATIONS:
             return
-        later = copy.copy(call)
-        later.deadline = later.connect_deadline = 0.0
-        later.history = ()
+        later = call.again()
         task = asyncio.get_running_loop().create_task(self._revalidate(later, url, fields, stored))
         self._tasks[url] = task
         task.add_done_callback(lambda _: self._tasks.pop(url, None))

@@ -4,6 +4,7 @@ Nothing here touches a connection; `corenet.http.client` sends the request. Redi
 POST is not repeated elsewhere, and credentials are sent only to the original origin.
 """
 
+import copy
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,6 +193,14 @@ class RequestState:
         if self.conditions:
             fields += self.conditions
         return fields
+
+    def again(self) -> "RequestState":
+        """The same request with deadlines of its own. A redirect of either does not change the other's fields."""
+        other = copy.copy(self)
+        other.deadline = other.connect_deadline = 0.0
+        other.history = ()
+        other._extra = None if self._extra is None else Headers(list(self._extra.raw))
+        return other
 
     # --- options ------------------------------------------------------------------------------------------------------
 

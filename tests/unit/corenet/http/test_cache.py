@@ -397,3 +397,31 @@ def test_unix_sockets_do_not_share_responses(loop: str, tmp_path: Path) -> None:
         cache.close()
 
     run_on(loop, main())
+
+
+class Moved(Script):
+    """Redirects from / to another origin."""
+
+    async def serve(self, peer: Peer) -> None:
+        while True:
+            line, fields, _ = await peer.request()
+            self.asked.append((line.split()[1], fields))
+            port = fields["host"].rpartition(":")[2]
+            moved = ("Cache-Control: max-age=10, stale-while-revalidate=20", f"Location: http://localhost:{port}/other")
+            await peer.send((answer(*moved, status="302 Found") if line.split()[1] == "/" else answer()).encode())
+
+
+def test_a_revalidation_keeps_the_fields_that_a_redirect_drops(loop: str) -> None:
+    script = Moved()
+
+    async def use(client: HttpClient, server: Server, cache: Cache, clock: Clock) -> None:
+        for _ in range(2):
+            response = await client.get(server.url, headers={"Authorization": "Bearer secret"})
+            assert len(response.history) == 1
+            clock.now += 15
+        await until(lambda: client._layer is not None and not client._layer._tasks, "the revalidation")
+        sent = [fields.get("authorization") for path, fields in script.asked if path == "/"]
+        assert sent == ["Bearer secret", "Bearer secret"]
+        assert all("authorization" not in fields for path, fields in script.asked if path == "/other")
+
+    play(loop, script, use)
