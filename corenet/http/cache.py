@@ -51,7 +51,8 @@ class Cache:
     """A private cache for whole GET responses: in memory, or in the SQLite file `path`, which processes may share.
 
     `max_bytes` limits what is stored, bodies as decoded. A response over an eighth of it is not stored. A cache belongs
-    to one user; responses to requests with different Authorization fields are told apart. `clock` returns the Unix time
+    to one user; responses to requests with different Authorization fields are told apart, and so are those of clients
+    with another Unix socket, without `decode`, or without verification of certificates. `clock` returns the Unix time
     in seconds. `hits` and `misses` count requests, `failures` operations of the store that failed.
 
     Raises:
@@ -95,10 +96,10 @@ class Cache:
         send: "Callable[[RequestState], Awaitable[Response]]",
         redirect: "Callable[[RequestState, int, Headers], bool]",
         request: "Callable[[RequestState], tuple[bytes, _Fields]]",
-        unix_socket: str | None = None,
+        scope: str = "",
     ) -> "CacheLayer":
         """The cache's part in one client, see `CacheLayer`."""
-        return CacheLayer(self, send, redirect, request, unix_socket)
+        return CacheLayer(self, send, redirect, request, scope)
 
     async def _find(self, url: str, fields: _Fields) -> Stored | None:
         """The stored response that a request with `fields` selects."""
@@ -127,7 +128,7 @@ class CacheLayer:
     """The cache of one client. It owns the tasks that revalidate in the background, until `close`.
 
     `send` sends one request without following redirects; `redirect` changes a request into its next one; `request`
-    gives the target and the fields that will be sent. `unix_socket` is where all of them go, if not to the URL's host.
+    gives the target and the fields that will be sent. Clients share what is stored when their `scope` is the same.
     """
 
     def __init__(
@@ -136,11 +137,10 @@ class CacheLayer:
         send: Callable[[RequestState], Awaitable[Response]],
         redirect: Callable[[RequestState, int, Headers], bool],
         request: Callable[[RequestState], tuple[bytes, _Fields]],
-        unix_socket: str | None = None,
+        scope: str = "",
     ) -> None:
         self._cache = cache
-        # Behind another socket the same URL means another server.
-        self._server = "" if unix_socket is None else f"unix:{unix_socket} "
+        self._scope = scope
         self._send = send
         self._redirect = redirect
         self._target_and_fields = request
@@ -295,8 +295,8 @@ class CacheLayer:
         task.add_done_callback(lambda _: self._tasks.pop(url, None))
 
     def _key(self, url: Url) -> str:
-        """The URL without its fragment (RFC 9111 section 2), after the server if it does not name it."""
-        return f"{self._server}{url.origin}{url.target.decode('ascii')}"
+        """The URL without its fragment (RFC 9111 section 2), after the client's scope."""
+        return f"{self._scope}{url.origin}{url.target.decode('ascii')}"
 
     async def _revalidate(self, call: RequestState, url: str, fields: _Fields, stored: Stored) -> None:
         # A failure changes nothing: the next request finds the same stale response and asks again.

@@ -161,7 +161,7 @@ class HttpClient(Verbs):
         self._hsts = hsts
         self._remembers = cookies is not None or hsts is not None
         self._layer = None if cache is None else cache.layer(
-            self._fetch, self._redirect, self._target_and_fields, unix_socket
+            self._fetch, self._redirect, self._target_and_fields, _cache_scope(unix_socket, decode, tls_context)
         )
         self._router = router_of(proxy, trust_env, unix_socket, local_address)
         # The origins that have required HTTP/1.1, the newest last, and the context for them if `tls_context` is given.
@@ -755,6 +755,17 @@ class HttpClient(Verbs):
         if len(self._http1_origins) > HTTP1_ORIGINS:
             del self._http1_origins[next(iter(self._http1_origins))]
         return True
+
+
+def _cache_scope(unix_socket: str | None, decode: bool, context: "ssl.SSLContext | None") -> str:
+    """What else than the URL decides about a response. Clients with other scopes do not share responses."""
+    parts = [] if unix_socket is None else [f"unix:{unix_socket}"]
+    if not decode:
+        parts.append("coded")
+    if context is not None and not context.check_hostname:
+        # Whoever can change the traffic of a client that does not verify must not reach those that do.
+        parts.append("unverified")
+    return "".join(f"{part} " for part in parts)
 
 
 async def get(url: str, *, timeout: Timeout | float | None = None, trace: Trace | None = None) -> Response:

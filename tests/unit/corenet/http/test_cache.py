@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from support.http_peer import LOOPS, Peer, Server, run_on, serving, until
 
+from corenet import tls
 from corenet.http import Cache, DigestAuth, HttpClient, Response, ServerDisconnected
 
 pytestmark = pytest.mark.parametrize("loop", sorted(LOOPS))
@@ -423,5 +424,17 @@ def test_a_revalidation_keeps_the_fields_that_a_redirect_drops(loop: str) -> Non
         sent = [fields.get("authorization") for path, fields in script.asked if path == "/"]
         assert sent == ["Bearer secret", "Bearer secret"]
         assert all("authorization" not in fields for path, fields in script.asked if path == "/other")
+
+    play(loop, script, use)
+
+
+@pytest.mark.parametrize("options", [{"decode": False}, {"tls_context": tls.client_context(verify=False)}])
+def test_clients_that_see_other_bytes_share_no_responses(loop: str, options: dict[str, Any]) -> None:
+    script = Script(answer(FRESH, body="one"), answer(FRESH, body="two"))
+
+    async def use(client: HttpClient, server: Server, cache: Cache, clock: Clock) -> None:
+        async with HttpClient(cache=cache, **options) as other:
+            assert (await other.get(server.url)).body == b"one" and how(await other.get(server.url)) == "corenet; hit"
+        assert (await client.get(server.url)).body == b"two" and len(cache) == 2
 
     play(loop, script, use)
