@@ -406,6 +406,8 @@ HTTP_CLOSE_TIMEOUT = 2
 """seconds: A closing client waits this long for the peers' close_notify, then aborts."""
 HTTP_URL_SIZE = 65_536
 """characters: Longer URLs are refused before they are parsed."""
+HTTP_LINKS_SIZE = 1_048_576
+"""characters: References of a Link field and the URL before each. Short ones against a long URL fill memory."""
 HTTP_URL_CACHE = 512
 """URLs: Parsed URLs cached by the process."""
 HTTP_COOKIE_SIZE = 4096

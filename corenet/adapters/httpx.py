@@ -38,6 +38,7 @@ _TIMEOUTS = {
     "pool": httpx.PoolTimeout,
     "dns": httpx.ConnectTimeout,
     "connect": httpx.ConnectTimeout,
+    "proxy": httpx.ConnectTimeout,
     "tls": httpx.ConnectTimeout,
     "request": httpx.WriteTimeout,
     "response": httpx.ReadTimeout,

@@ -10,7 +10,6 @@ Every response of the layer says in Cache-Status (RFC 9211) where it comes from.
 
 import asyncio
 import contextlib
-import copy
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -52,7 +51,8 @@ class Cache:
     """A private cache for whole GET responses: in memory, or in the SQLite file `path`, which processes may share.
 
     `max_bytes` limits what is stored, bodies as decoded. A response over an eighth of it is not stored. A cache belongs
-    to one user; responses to requests with different Authorization fields are told apart. `clock` returns the Unix time
+    to one user; responses to requests with different Authorization fields are told apart, and so are those of clients
+    with another Unix socket, without `decode`, or without verification of certificates. `clock` returns the Unix time
     in seconds. `hits` and `misses` count requests, `failures` operations of the store that failed.
 
     Raises:
@@ -96,9 +96,10 @@ class Cache:
         send: "Callable[[RequestState], Awaitable[Response]]",
         redirect: "Callable[[RequestState, int, Headers], bool]",
         request: "Callable[[RequestState], tuple[bytes, _Fields]]",
+        scope: str = "",
     ) -> "CacheLayer":
         """The cache's part in one client, see `CacheLayer`."""
-        return CacheLayer(self, send, redirect, request)
+        return CacheLayer(self, send, redirect, request, scope)
 
     async def _find(self, url: str, fields: _Fields) -> Stored | None:
         """The stored response that a request with `fields` selects."""
@@ -127,7 +128,7 @@ class CacheLayer:
     """The cache of one client. It owns the tasks that revalidate in the background, until `close`.
 
     `send` sends one request without following redirects; `redirect` changes a request into its next one; `request`
-    gives the target and the fields that will be sent.
+    gives the target and the fields that will be sent. Clients share what is stored when their `scope` is the same.
     """
 
     def __init__(
@@ -136,8 +137,10 @@ class CacheLayer:
         send: Callable[[RequestState], Awaitable[Response]],
         redirect: Callable[[RequestState, int, Headers], bool],
         request: Callable[[RequestState], tuple[bytes, _Fields]],
+        scope: str = "",
     ) -> None:
         self._cache = cache
+        self._scope = scope
         self._send = send
         self._redirect = redirect
         self._target_and_fields = request
@@ -157,7 +160,7 @@ class CacheLayer:
         """Remove what an unsafe request has made invalid: its URL, and those that it names on the same origin."""
         if not invalidates(method, status):
             return
-        urls = [_key(url)]
+        urls = [self._key(url)]
         for name in ("location", "content-location"):
             for reference in headers.get_list(name):
                 try:
@@ -166,7 +169,7 @@ class CacheLayer:
                     # It names nothing that could be stored.
                     continue
                 if target.origin == url.origin:
-                    urls.append(_key(target))
+                    urls.append(self._key(target))
         await self._cache._remove(urls)
 
     async def close(self) -> None:
@@ -180,12 +183,14 @@ class CacheLayer:
     async def _respond(self, call: RequestState) -> Response:
         cache = self._cache
         _, fields = self._target_and_fields(call)
-        if passes_by(call.method, fields) or call.body is not None:
+        # With a Host of the caller's the URL does not say what is asked for (RFC 9110 section 7.1).
+        own_host = fields[0][1] != call.url.host_field
+        if passes_by(call.method, fields) or own_host or call.body is not None:
             response = await self._send(call)
             await self.invalidate(call.url, call.method, response.status, response.headers)
             return response
         asked = _asked(fields)
-        url = _key(call.url)
+        url = self._key(call.url)
         stored = None if "no-store" in asked else await cache._find(url, fields)
         if stored is not None:
             use = choose(stored, asked, cache.clock())
@@ -205,8 +210,8 @@ class CacheLayer:
     ) -> Response:
         """Ask the server, with the validators of what is stored, and store the answer."""
         cache = self._cache
-        call.conditions = [] if stored is None else conditions(stored)
-        validates = bool(call.conditions)
+        validators = call.conditions = [] if stored is None else conditions(stored)
+        validates = bool(validators)
         request_time = cache.clock()
         try:
             response = await self._send(call)
@@ -220,6 +225,8 @@ class CacheLayer:
             return self._answer(call, stored, "hit; fwd=stale; detail=stale-if-error")
         finally:
             call.conditions = []
+        # What was sent selects what is stored: a challenge may have been answered, or a cookie set, since `fields`.
+        fields = [field for field in call.sent_fields if field not in validators]
         now = cache.clock()
         if stored is not None and validates and response.status == 304:
             newer = freshened(stored, response.headers, request_time, now)
@@ -282,22 +289,19 @@ class CacheLayer:
         """Ask the server after the stale response was returned: once for each URL, and for a few at a time."""
         if url in self._tasks or len(self._tasks) >= HTTP_CACHE_REVALIDATIONS:
             return
-        later = copy.copy(call)
-        later.deadline = later.connect_deadline = 0.0
-        later.history = ()
+        later = call.again()
         task = asyncio.get_running_loop().create_task(self._revalidate(later, url, fields, stored))
         self._tasks[url] = task
         task.add_done_callback(lambda _: self._tasks.pop(url, None))
+
+    def _key(self, url: Url) -> str:
+        """The URL without its fragment (RFC 9111 section 2), after the client's scope."""
+        return f"{self._scope}{url.origin}{url.target.decode('ascii')}"
 
     async def _revalidate(self, call: RequestState, url: str, fields: _Fields, stored: Stored) -> None:
         # A failure changes nothing: the next request finds the same stale response and asks again.
         with contextlib.suppress(HttpError):
             await self._fetch(call, url, fields, {}, stored)
-
-
-def _key(url: Url) -> str:
-    """The URL without its fragment (RFC 9111 section 2)."""
-    return f"{url.origin}{url.target.decode('ascii')}"
 
 
 def _asked(fields: _Fields) -> dict[str, str | None]:

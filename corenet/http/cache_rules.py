@@ -33,7 +33,10 @@ __all__ = [
 ]
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_DIRECTIVE = re.compile(rf'[ \t,]*({_TOKEN})[ \t]*(?:=[ \t]*(?:({_TOKEN})|"((?:[^"\\]|\\.)*)"))?[ \t]*(?:,|$)')
+# Blanks are matched without backtracking: two runs next to each other would take quadratic time where nothing matches.
+_DIRECTIVE = re.compile(rf'[ \t,]*+({_TOKEN})[ \t]*+(?:=[ \t]*+(?:({_TOKEN})|"((?:[^"\\]|\\.)*)"))?[ \t]*+(?:,|$)')
+# To the next comma, with the separators before it: to try each of them as a beginning would be quadratic.
+_UNREADABLE = re.compile(r"[ \t,]*+[^,]*+,?")
 # RFC 9110 section 5.6.7: IMF-fixdate, RFC 850, asctime.
 _DATES = re.compile(
     r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} GMT"
@@ -88,10 +91,7 @@ def cache_control(values: Iterable[str]) -> dict[str, str | None]:
         while position < len(value):
             match = _DIRECTIVE.match(value, position)
             if match is None:
-                following = value.find(",", position)
-                if following < 0:
-                    break
-                position = following + 1
+                position = _UNREADABLE.match(value, position).end()  # type: ignore[union-attr]  # it matches any text
                 continue
             position = match.end()
             name = match[1].lower()

@@ -24,6 +24,7 @@ from corenet.http.cli_output import (
     continue_from,
     expand,
     head_of,
+    printable,
     rest_of,
 )
 from corenet.http.cli_trace import Recorder
@@ -98,7 +99,7 @@ def run(options: argparse.Namespace, loop_factory: LoopFactory) -> int:
 
 
 def _print_error(message: str, code: int) -> int:
-    print(f"corenet: {message}", file=sys.stderr)
+    print(f"corenet: {printable(message)}", file=sys.stderr)
     return code
 
 

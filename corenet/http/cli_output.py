@@ -17,7 +17,17 @@ from corenet.http.cli_options import Target, UsageError
 from corenet.http.headers import Headers
 from corenet.http.response import StreamedResponse
 
-__all__ = ["Progress", "RangeError", "Transfer", "body_file", "continue_from", "expand", "head_of", "rest_of"]
+__all__ = [
+    "Progress",
+    "RangeError",
+    "Transfer",
+    "body_file",
+    "continue_from",
+    "expand",
+    "head_of",
+    "printable",
+    "rest_of",
+]
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)\Z")
 _COMPLETE_RANGE = re.compile(r"bytes \*/(\d+)\Z")
@@ -98,6 +108,13 @@ def head_of(response: StreamedResponse) -> bytes:
     lines = [f"{response.http_version} {response.status} {response.reason}".rstrip()]
     lines += [f"{name}: {value}" for name, value in response.headers]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+def printable(text: str) -> str:
+    """A line for a terminal: control characters, which a server may have sent in a reason phrase, become escapes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 # --- progress ---------------------------------------------------------------------------------------------------------

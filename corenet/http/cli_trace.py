@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from corenet.http.cli_output import printable
 from corenet.http.trace import DONE, FAILED, STARTED, TracePoint
 
 __all__ = ["Recorder"]
@@ -44,7 +45,7 @@ class Recorder:
 
     def __call__(self, point: TracePoint) -> None:
         if self._form == "text":
-            self._write(f"{self._offset(point.time):9.2f} ms  {point}\n")
+            self._write(f"{self._offset(point.time):9.2f} ms  {printable(str(point))}\n")
         else:
             self._points.append(point)
 

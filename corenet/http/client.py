@@ -160,7 +160,9 @@ class HttpClient(Verbs):
         self._cookies = cookies
         self._hsts = hsts
         self._remembers = cookies is not None or hsts is not None
-        self._layer = None if cache is None else cache.layer(self._fetch, self._redirect, self._target_and_fields)
+        self._layer = None if cache is None else cache.layer(
+            self._fetch, self._redirect, self._target_and_fields, _cache_scope(unix_socket, decode, tls_context)
+        )
         self._router = router_of(proxy, trust_env, unix_socket, local_address)
         # The origins that have required HTTP/1.1, the newest last, and the context for them if `tls_context` is given.
         self._http1_origins: dict[Origin, None] = {}
@@ -524,7 +526,11 @@ class HttpClient(Verbs):
             value = self._cookies.header(call.url)
             if value:
                 fields.append((b"Cookie", value.encode("latin-1")))
-        return (call.url.target, fields) if self._router is None else self._router.request(call.url, fields)
+        target = call.url.target
+        if self._router is not None:
+            target, fields = self._router.request(call.url, fields)
+        call.sent_fields = fields
+        return target, fields
 
     def _plain_head(self, call: RequestState, connection: Connection) -> bytes:
         """Return a request without a body. If it has no fields of its own, its bytes are cached, since they repeat."""
@@ -749,6 +755,17 @@ class HttpClient(Verbs):
         if len(self._http1_origins) > HTTP1_ORIGINS:
             del self._http1_origins[next(iter(self._http1_origins))]
         return True
+
+
+def _cache_scope(unix_socket: str | None, decode: bool, context: "ssl.SSLContext | None") -> str:
+    """What else than the URL decides about a response. Clients with other scopes do not share responses."""
+    parts = [] if unix_socket is None else [f"unix:{unix_socket}"]
+    if not decode:
+        parts.append("coded")
+    if context is not None and not context.check_hostname:
+        # Whoever can change the traffic of a client that does not verify must not reach those that do.
+        parts.append("unverified")
+    return "".join(f"{part} " for part in parts)
 
 
 async def get(url: str, *, timeout: Timeout | float | None = None, trace: Trace | None = None) -> Response:

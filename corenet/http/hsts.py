@@ -17,7 +17,8 @@ from corenet.limits import HTTP_HSTS_HOSTS, HTTP_HSTS_SECONDS
 __all__ = ["HstsStore", "is_verified", "parse_policy"]
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_DIRECTIVE = re.compile(rf'[ \t]*(?:({_TOKEN})[ \t]*(?:=[ \t]*({_TOKEN}|"(?:[^"\\]|\\.)*"))?)?[ \t]*(?:;|$)')
+# Blanks are matched without backtracking: two runs next to each other would take quadratic time where nothing matches.
+_DIRECTIVE = re.compile(rf'[ \t]*+(?:({_TOKEN})[ \t]*+(?:=[ \t]*+({_TOKEN}|"(?:[^"\\]|\\.)*"))?)?[ \t]*+(?:;|$)')
 _DIGITS = 12
 
 

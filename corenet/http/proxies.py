@@ -60,7 +60,9 @@ class Proxy:
             scheme, rest = "http", self.url
         scheme = scheme.lower()
         if scheme not in _SCHEMES:
-            raise InvalidUrl(f"a proxy with the scheme {scheme[:20]!r}: only {', '.join(_SCHEMES)} are supported")
+            # With a colon it is no scheme, but a user and a password with "://" in it.
+            shown = "" if ":" in scheme else f" {scheme[:20]!r}"
+            raise InvalidUrl(f"a proxy with the scheme{shown}: only {', '.join(_SCHEMES)} are supported")
         kind, secure, port = _SCHEMES[scheme]
         user_part, at, host_part = rest.rpartition("@")
         host_part = host_part.removesuffix("/")

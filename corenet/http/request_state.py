@@ -4,6 +4,7 @@ Nothing here touches a connection; `corenet.http.client` sends the request. Redi
 POST is not repeated elsewhere, and credentials are sent only to the original origin.
 """
 
+import copy
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,7 @@ class RequestState:
         "method_bytes",
         "repeated",
         "reused",
+        "sent_fields",
         "sent_url",
         "started",
         "timeout",
@@ -136,6 +138,8 @@ class RequestState:
         # The time of the call, and whether the connection carried a request before this one.
         self.started = 0.0
         self.reused = False
+        # The fields of the last request: credentials and cookies may change from one to the next.
+        self.sent_fields: list[tuple[bytes, bytes]] = []
         self._defaults = defaults.raw
         self._extra = Headers.of(headers) if headers else None
         # Only the client's default fields are sent, so the head can be cached.
@@ -189,6 +193,14 @@ class RequestState:
         if self.conditions:
             fields += self.conditions
         return fields
+
+    def again(self) -> "RequestState":
+        """The same request with deadlines of its own. A redirect of either does not change the other's fields."""
+        other = copy.copy(self)
+        other.deadline = other.connect_deadline = 0.0
+        other.history = ()
+        other._extra = None if self._extra is None else Headers(list(self._extra.raw))
+        return other
 
     # --- options ------------------------------------------------------------------------------------------------------
 

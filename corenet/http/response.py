@@ -19,7 +19,7 @@ from corenet.http.h2_connection import Exchange
 from corenet.http.headers import Headers
 from corenet.http.pieces import Pieces
 from corenet.http.url import parse_url
-from corenet.limits import HTTP_DECODE_SLICE_BYTES
+from corenet.limits import HTTP_DECODE_SLICE_BYTES, HTTP_LINKS_SIZE
 
 if TYPE_CHECKING:
     from corenet.http.event_stream import ServerSentEvent
@@ -64,13 +64,17 @@ class _Head:
     @property
     def links(self) -> "list[Link]":
         """The links of the Link fields (RFC 8288), with absolute URLs; those that are not http or https are left
-        out."""
+        out, and so are those behind the first `HTTP_LINKS_SIZE` characters of URLs."""
         from corenet.http.links import parse_links
 
         links = parse_links(self.headers.get_list("link"))
         base = parse_url(self.url)
         kept = []
+        left = HTTP_LINKS_SIZE
         for link in links:
+            left -= len(self.url) + len(link.url)
+            if left < 0:
+                break
             try:
                 link.url = base.join(link.url).text
             except HttpError:

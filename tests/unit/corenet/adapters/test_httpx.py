@@ -202,6 +202,22 @@ def test_timeouts_of_the_request(loop: str, limit: str, error: type[Exception]) 
     run_on(loop, main())
 
 
+def test_a_proxy_that_does_not_answer(loop: str) -> None:
+    async def silent(peer: Peer) -> None:
+        await peer.reader.read()
+
+    async def main() -> None:
+        async with (
+            serving(silent) as server,
+            HttpClient(follow_redirects=0, decode=False, proxy=server.url) as ours,
+            httpx.AsyncClient(transport=Transport(client=ours), timeout=None) as client,
+        ):
+            with pytest.raises(httpx.ConnectTimeout, match="stopped at proxy"):
+                await client.get("https://example.com/", timeout=httpx.Timeout(None, connect=0.05))
+
+    run_on(loop, main())
+
+
 def test_a_client_that_is_given_is_not_closed(loop: str) -> None:
     async def main() -> None:
         async with serving(always_ok) as server, HttpClient(follow_redirects=0, decode=False) as ours:

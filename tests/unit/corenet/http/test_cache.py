@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from support.http_peer import LOOPS, Peer, Server, run_on, serving, until
 
-from corenet.http import Cache, HttpClient, Response, ServerDisconnected
+from corenet import tls
+from corenet.http import Cache, DigestAuth, HttpClient, Response, ServerDisconnected
 
 pytestmark = pytest.mark.parametrize("loop", sorted(LOOPS))
 
@@ -345,3 +346,95 @@ def test_decoded_bodies_are_stored(loop: str) -> None:
         cache.close()
 
     run_on(loop, main())
+
+
+def test_a_response_belongs_to_the_credentials_that_were_sent(loop: str) -> None:
+    challenge = 'WWW-Authenticate: Digest realm="r", nonce="n", qop="auth"'
+    script = Script(
+        answer(challenge, status="401 Unauthorized"), answer(FRESH, body="of the user"), answer(FRESH, body="of all")
+    )
+
+    async def use(client: HttpClient, server: Server, cache: Cache, clock: Clock) -> None:
+        # The first request is looked up without credentials, and sent again with them.
+        assert (await client.get(server.url, auth=DigestAuth("user", "secret"))).body == b"of the user"
+        assert "authorization" in script.asked[-1][1]
+        async with HttpClient(cache=cache) as other:
+            assert (await other.get(server.url)).body == b"of all"
+        assert (await client.get(server.url)).body == b"of all" and len(script.asked) == 3
+
+    play(loop, script, use)
+
+
+def test_a_host_of_the_callers_own_passes_the_cache_by(loop: str) -> None:
+    script = Script(answer(FRESH, body="other host"), answer(FRESH, body="this host"), answer(FRESH, body="again"))
+
+    async def use(client: HttpClient, server: Server, cache: Cache, clock: Clock) -> None:
+        other = {"Host": "other.example"}
+        assert (await client.get(server.url, headers=other)).body == b"other host" and len(cache) == 0
+        assert (await client.get(server.url)).body == b"this host"
+        assert (await client.get(server.url, headers=other)).body == b"again"
+
+    play(loop, script, use)
+
+
+def test_unix_sockets_do_not_share_responses(loop: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        cache = Cache(clock=Clock())
+        for name in ("one", "two"):
+
+            async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str = name) -> None:
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(answer(FRESH, "Connection: close", body=name).encode())
+                writer.close()
+                await writer.wait_closed()
+
+            path = str(tmp_path / name)
+            server = await asyncio.start_unix_server(accept, path)
+            async with HttpClient(unix_socket=path, cache=cache) as client:
+                assert (await client.get("http://localhost/")).text == name
+                assert how(await client.get("http://localhost/")) == "corenet; hit"
+            server.close()
+            await server.wait_closed()
+        cache.close()
+
+    run_on(loop, main())
+
+
+class Moved(Script):
+    """Redirects from / to another origin."""
+
+    async def serve(self, peer: Peer) -> None:
+        while True:
+            line, fields, _ = await peer.request()
+            self.asked.append((line.split()[1], fields))
+            port = fields["host"].rpartition(":")[2]
+            moved = ("Cache-Control: max-age=10, stale-while-revalidate=20", f"Location: http://localhost:{port}/other")
+            await peer.send((answer(*moved, status="302 Found") if line.split()[1] == "/" else answer()).encode())
+
+
+def test_a_revalidation_keeps_the_fields_that_a_redirect_drops(loop: str) -> None:
+    script = Moved()
+
+    async def use(client: HttpClient, server: Server, cache: Cache, clock: Clock) -> None:
+        for _ in range(2):
+            response = await client.get(server.url, headers={"Authorization": "Bearer secret"})
+            assert len(response.history) == 1
+            clock.now += 15
+        await until(lambda: client._layer is not None and not client._layer._tasks, "the revalidation")
+        sent = [fields.get("authorization") for path, fields in script.asked if path == "/"]
+        assert sent == ["Bearer secret", "Bearer secret"]
+        assert all("authorization" not in fields for path, fields in script.asked if path == "/other")
+
+    play(loop, script, use)
+
+
+@pytest.mark.parametrize("options", [{"decode": False}, {"tls_context": tls.client_context(verify=False)}])
+def test_clients_that_see_other_bytes_share_no_responses(loop: str, options: dict[str, Any]) -> None:
+    script = Script(answer(FRESH, body="one"), answer(FRESH, body="two"))
+
+    async def use(client: HttpClient, server: Server, cache: Cache, clock: Clock) -> None:
+        async with HttpClient(cache=cache, **options) as other:
+            assert (await other.get(server.url)).body == b"one" and how(await other.get(server.url)) == "corenet; hit"
+        assert (await client.get(server.url)).body == b"two" and len(cache) == 2
+
+    play(loop, script, use)

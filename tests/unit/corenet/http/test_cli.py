@@ -19,6 +19,8 @@ from support.http_peer import Peer, Server
 
 from corenet import tls
 from corenet.http import cli, resolver_plugins
+from corenet.http.cli_trace import Recorder
+from corenet.http.trace import TracePoint
 
 
 async def answer(peer: Peer) -> None:
@@ -36,6 +38,8 @@ async def answer(peer: Peer) -> None:
             return
         elif path == "/missing":
             await peer.send(b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\ngone")
+        elif path == "/colour":
+            await peer.send(b"HTTP/1.1 404 \x9b31mRed\r\nContent-Length: 0\r\n\r\n")
         elif path == "/away":
             await peer.send(b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n")
         else:
@@ -96,6 +100,17 @@ def test_statuses(server: Server, capfdbinary: Any) -> None:
     assert corenet(capfdbinary, server.url + "/missing")[:2] == (0, b"gone")
     code, _, err = corenet(capfdbinary, server.url + "/missing", "--fail")
     assert code == 22 and err == "corenet: the server answered 404 Not Found\n"
+
+
+def test_a_server_does_not_command_the_terminal(server: Server, capfdbinary: Any) -> None:
+    # 0x9B begins a control sequence, and a reason phrase may have it (RFC 9112 section 4: obs-text).
+    code, _, err = corenet(capfdbinary, server.url + "/colour", "--fail")
+    assert code == 22 and err == "corenet: the server answered 404 \\x9b31mRed\n"
+
+
+def test_a_trace_does_not_command_the_terminal(capfdbinary: Any) -> None:
+    Recorder("text", None, 0.0)(TracePoint("proxy", "failed", 1.0, {"error": "403 \x9b31m\nRed"}))
+    assert capfdbinary.readouterr().err == b"  1000.00 ms  proxy.failed error=403 \\x9b31m\\nRed\n"
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_credentials_are_decoded_and_never_shown() -> None:
     ["", "ftp://proxy", "socks4://proxy", "http://", "http://secret:secret@", "http://secret:secret@pro xy",
      "http://proxy/path", "http://proxy?q", "http://proxy:0", "http://proxy:70000", "http://sec%3Aret:x@proxy",
      "http://a:secret%0d%0a@proxy", "socks5://:secret@proxy", "socks5://secret@proxy", "http://secret@[::1",
-     f"socks5://secret:{'x' * 256}@proxy"],
+     f"socks5://secret:{'x' * 256}@proxy", "user:secret://x@proxy"],
 )  # fmt: skip
 def test_urls_that_cannot_be_used(text: str) -> None:
     with pytest.raises(InvalidUrl) as refused:

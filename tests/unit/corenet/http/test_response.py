@@ -14,6 +14,7 @@ from corenet.http import Headers, HttpStatusError, Response
 from corenet.http.charset import TextDecoder, decode_text
 from corenet.http.charset_labels import CODECS, REPLACEMENT, USER_DEFINED
 from corenet.http.links import parse_links
+from corenet.limits import HTTP_LINKS_SIZE
 
 
 def response(content_type: str | None, body: bytes = b"", status: int = 200) -> Response:
@@ -132,3 +133,10 @@ def test_links_that_break_the_grammar_end_there() -> None:
     base = response(None)
     base.headers = Headers([(b"Link", b'<../x>; rel=up'), (b"Link", b"<javascript:x>; rel=bad")])
     assert [one.url for one in base.links] == ["https://example.com/x"]
+
+
+def test_short_links_against_a_long_url_do_not_fill_memory() -> None:
+    base = response(None)
+    base.url = "https://example.com/" + "x" * 60_000 + "/"
+    base.headers = Headers([(b"Link", b",".join(b"<%d>" % number for number in range(1000)))])
+    assert len(base.links) == HTTP_LINKS_SIZE // 60_030
