@@ -10,7 +10,6 @@ Every response of the layer says in Cache-Status (RFC 9211) where it comes from.
 
 import asyncio
 import contextlib
-import copy
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -220,6 +219,8 @@ class CacheLayer:
             return self._answer(call, stored, "hit; fwd=stale; detail=stale-if-error")
         finally:
             call.conditions = []
+        # After a challenge the request has other credentials than those that it was looked up with.
+        fields = call.sent_fields
         now = cache.clock()
         if stored is not None and validates and response.status == 304:
             newer = freshened(stored, response.headers, request_time, now)
@@ -282,10 +283,7 @@ class CacheLayer:
         """Ask the server after the stale response was returned: once for each URL, and for a few at a time."""
         if url in self._tasks or len(self._tasks) >= HTTP_CACHE_REVALIDATIONS:
             return
-        later = copy.copy(call)
-        later.deadline = later.connect_deadline = 0.0
-        later.history = ()
-        task = asyncio.get_running_loop().create_task(self._revalidate(later, url, fields, stored))
+        task = asyncio.get_running_loop().create_task(self._revalidate(call.in_background(), url, fields, stored))
         self._tasks[url] = task
         task.add_done_callback(lambda _: self._tasks.pop(url, None))
 

@@ -524,7 +524,12 @@ class HttpClient(Verbs):
             value = self._cookies.header(call.url)
             if value:
                 fields.append((b"Cookie", value.encode("latin-1")))
-        return (call.url.target, fields) if self._router is None else self._router.request(call.url, fields)
+        target = call.url.target
+        if self._router is not None:
+            target, fields = self._router.request(call.url, fields)
+        if call.conditions is not None:
+            call.sent_fields = [field for field in fields if field not in call.conditions]
+        return target, fields
 
     def _plain_head(self, call: RequestState, connection: Connection) -> bytes:
         """Return a request without a body. If it has no fields of its own, its bytes are cached, since they repeat."""

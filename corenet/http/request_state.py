@@ -4,6 +4,7 @@ Nothing here touches a connection; `corenet.http.client` sends the request. Redi
 POST is not repeated elsewhere, and credentials are sent only to the original origin.
 """
 
+import copy
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,7 @@ class RequestState:
         "method_bytes",
         "repeated",
         "reused",
+        "sent_fields",
         "sent_url",
         "started",
         "timeout",
@@ -123,6 +125,8 @@ class RequestState:
         self.unprocessed = 0
         # The cache's validators. Not None: the cache asks, and follows redirects itself.
         self.conditions: list[tuple[bytes, bytes]] | None = None
+        # The fields as they were sent last, without those conditions: the credentials and cookies of that moment.
+        self.sent_fields: list[tuple[bytes, bytes]] = []
         # The pool's key for the server, and the origin that has required HTTP/1.1 for this request.
         self.group: PoolKey = self.url.origin
         self.http1: Origin | None = None
@@ -189,6 +193,16 @@ class RequestState:
         if self.conditions:
             fields += self.conditions
         return fields
+
+    def in_background(self) -> "RequestState":
+        """A copy that is sent on its own: with its own deadlines and fields, and no redirects so far."""
+        later = copy.copy(self)
+        later.deadline = later.connect_deadline = 0.0
+        later.history = ()
+        later.sent_fields = []
+        # A redirect of this request may remove its credentials, but not those of the copy.
+        later._extra = None if self._extra is None else Headers(list(self._extra.raw))
+        return later
 
     # --- options ------------------------------------------------------------------------------------------------------
 

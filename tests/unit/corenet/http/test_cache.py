@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.http_peer import LOOPS, Peer, Server, run_on, serving, until
 
-from corenet.http import Cache, HttpClient, Response, ServerDisconnected
+from corenet.http import Cache, DigestAuth, HttpClient, Response, ServerDisconnected
 
 pytestmark = pytest.mark.parametrize("loop", sorted(LOOPS))
 
@@ -345,3 +345,38 @@ def test_decoded_bodies_are_stored(loop: str) -> None:
         cache.close()
 
     run_on(loop, main())
+
+
+def test_a_response_to_credentials_is_kept_from_requests_without(loop: str) -> None:
+    """The credentials are those of the answer to the challenge, not those that the request was looked up with."""
+    challenge = 'WWW-Authenticate: Digest realm="r", nonce="n", qop="auth"'
+    refusal = answer(challenge, status="401 Unauthorized")
+    script = Script(refusal, answer(FRESH, body="secret"), refusal)
+
+    async def use(client: HttpClient, server: Server, cache: Cache, clock: Clock) -> None:
+        assert (await client.get(server.url, auth=DigestAuth("user", "password"))).text == "secret"
+        assert "authorization" in script.asked[1][1]
+        assert (await client.get(server.url)).status == 401
+
+    play(loop, script, use)
+
+
+def test_a_redirect_leaves_the_credentials_of_a_revalidation(loop: str) -> None:
+    async def elsewhere(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(answer(body="there").encode())
+
+    async def use(client: HttpClient, server: Server, cache: Cache, clock: Clock) -> None:
+        async with serving(elsewhere) as other:
+            moved = answer(
+                "Cache-Control: max-age=10, stale-while-revalidate=100", f"Location: {other.url}", status="302 Found"
+            )
+            script.answers[:] = [moved]
+            for _ in range(2):
+                assert (await client.get(server.url, headers={"Authorization": "Bearer token"})).text == "there"
+                clock.now += 20
+            await until(lambda: len(script.asked) == 2, "the revalidation")
+            assert [fields.get("authorization") for _, fields in script.asked] == ["Bearer token"] * 2
+
+    script = Script(answer())
+    play(loop, script, use)
