@@ -179,7 +179,7 @@ class CacheLayer:
     async def _respond(self, call: RequestState) -> Response:
         cache = self._cache
         _, fields = self._target_and_fields(call)
-        if passes_by(call.method, fields) or call.body is not None:
+        if passes_by(call.method, fields) or call.body is not None or _names_other_host(call.url, fields):
             response = await self._send(call)
             await self.invalidate(call.url, call.method, response.status, response.headers)
             return response
@@ -296,6 +296,11 @@ class CacheLayer:
 def _key(url: Url) -> str:
     """The URL without its fragment (RFC 9111 section 2)."""
     return f"{url.origin}{url.target.decode('ascii')}"
+
+
+def _names_other_host(url: Url, fields: _Fields) -> bool:
+    """Whether the caller's Host field names another site at this address, so that `_key` does not identify it."""
+    return any(name.lower() == b"host" and value != url.host_field for name, value in fields)
 
 
 def _asked(fields: _Fields) -> dict[str, str | None]:

@@ -380,3 +380,14 @@ def test_a_redirect_leaves_the_credentials_of_a_revalidation(loop: str) -> None:
 
     script = Script(answer())
     play(loop, script, use)
+
+
+def test_sites_that_the_caller_tells_apart_by_the_host_field(loop: str) -> None:
+    script = Script(answer(FRESH, body="one"), answer(FRESH, body="two"), answer(FRESH, body="three"))
+
+    async def use(client: HttpClient, server: Server, cache: Cache, clock: Clock) -> None:
+        assert (await client.get(server.url)).text == "one"
+        assert (await client.get(server.url, headers={"Host": "two.example"})).text == "two"
+        assert (await client.get(server.url)).text == "one"
+
+    play(loop, script, use)
