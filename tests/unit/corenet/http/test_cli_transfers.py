@@ -40,6 +40,11 @@ async def serve(peer: Peer) -> None:
             await peer.send(reply("404 Not Found", b"gone"))
         elif path == "/no-ranges" or (path == "/file" and wanted is None):
             await peer.send(reply("200 OK", FILE))
+        elif path == "/long-numbers":
+            many = "9" * 5000
+            await peer.send(reply("206 Partial Content", b"x", f"Content-Range: bytes {many}-{many}/{many}"))
+        elif path == "/long-size":
+            await peer.send(reply("416 Range Not Satisfiable", b"", f"Content-Range: bytes */{'9' * 5000}"))
         elif path == "/other-part":
             await peer.send(reply("206 Partial Content", b"x", "Content-Range: bytes 0-0/10240"))
         elif path == "/file" and wanted is not None:
@@ -119,7 +124,7 @@ def test_a_file_is_continued(server: Server, capfdbinary: Any, tmp_path: Path, k
     assert path.read_bytes() == FILE
 
 
-@pytest.mark.parametrize("path", ["/no-ranges", "/other-part", "/missing"])
+@pytest.mark.parametrize("path", ["/no-ranges", "/other-part", "/missing", "/long-numbers", "/long-size"])
 def test_what_is_not_the_rest_does_not_touch_the_file(
     server: Server, capfdbinary: Any, tmp_path: Path, path: str
 ) -> None:
