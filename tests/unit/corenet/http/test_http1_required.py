@@ -224,7 +224,7 @@ def test_the_origins_that_are_remembered_are_bounded(loop: str, authority: Autho
     async def main() -> None:
         async with client_for(authority) as client:
             for port in range(1, HTTP1_ORIGINS + 11):
-                call = client._call("GET", f"https://localhost:{port}/", (), None, None)
+                call = client._call("GET", f"https://localhost:{port}/", (), None, None, None)
                 assert client._repeat_over_http1(call) and not client._repeat_over_http1(call)
             assert len(client._http1_origins) == HTTP1_ORIGINS
             assert min(origin.port for origin in client._http1_origins) == 11
