@@ -192,6 +192,9 @@ class CacheLayer:
         asked = _asked(fields)
         url = self._key(call.url)
         stored = None if "no-store" in asked else await cache._find(url, fields)
+        if stored is not None and stored.status == 401 and call.auth is not None:
+            # A challenge to a request without credentials. The server is asked, so that these can answer it.
+            stored = None
         if stored is not None:
             use = choose(stored, asked, cache.clock())
             if use is Use.WHILE_REVALIDATING:

@@ -82,8 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace, loop_factory: LoopFactory) -> int:
     """Run the parsed `options` on a loop made by `loop_factory`; returns the exit code."""
     try:
+        # Before the loop runs: it would keep an interrupt from ending the wait for a password or the standard input.
+        wanted, request = targets(options), request_of(options)
         with asyncio.Runner(loop_factory=loop_factory) as runner:
-            return runner.run(_fetch(options))
+            return runner.run(_fetch(options, wanted, request))
     except KeyboardInterrupt:
         return _INTERRUPTED
     except HttpError as error:
@@ -99,7 +101,8 @@ def run(options: argparse.Namespace, loop_factory: LoopFactory) -> int:
 
 
 def _print_error(message: str, code: int) -> int:
-    print(f"corenet: {printable(message)}", file=sys.stderr)
+    if sys.stderr is not None:  # else `print` would write among the bodies
+        print(f"corenet: {printable(message)}", file=sys.stderr)
     return code
 
 
@@ -117,7 +120,7 @@ def _exit_code(error: HttpError) -> int:
 # --- the transfers ----------------------------------------------------------------------------------------------------
 
 
-async def _fetch(options: argparse.Namespace) -> int:
+async def _fetch(options: argparse.Namespace, wanted: list[Target], request: dict[str, Any]) -> int:
     """Fetch all URLs; return 0, or the exit code of the first one that failed."""
     for name in ("max_time", "connect_timeout"):
         seconds = getattr(options, name)
@@ -125,8 +128,6 @@ async def _fetch(options: argparse.Namespace) -> int:
             raise UsageError(f"--{name.replace('_', '-')} must be more than 0 seconds")
     loop = asyncio.get_running_loop()
     began = loop.time()
-    wanted = targets(options)
-    request = request_of(options)
     transfers = [Transfer(target, number, request["method"]) for number, target in enumerate(wanted)]
     if options.write_out is not None:
         expand(options.write_out, transfers[0])  # an unknown variable is found before anything is sent
@@ -142,9 +143,13 @@ async def _fetch(options: argparse.Namespace) -> int:
                 async with places:
                     await run.transfer(transfer)
 
-            async with asyncio.TaskGroup() as group:
-                for transfer in transfers:
-                    group.create_task(one(transfer))
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for transfer in transfers:
+                        group.create_task(one(transfer))
+            except BaseExceptionGroup as failed:
+                # The output cannot be written, and that ends the command. One reason is enough for `run`.
+                raise failed.exceptions[0] from None
         else:
             for transfer in transfers:
                 await run.transfer(transfer)

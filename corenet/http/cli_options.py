@@ -214,9 +214,11 @@ def _data(text: str, option: str) -> bytes:
 
 
 def _file(path: str, where: str) -> bytes:
-    if path == "-":
-        return sys.stdin.buffer.read()
     try:
+        if path == "-":
+            if sys.stdin is None:
+                raise UsageError(f"{where}: the command was started without a standard input")
+            return sys.stdin.buffer.read()
         return Path(path).read_bytes()
     except OSError as error:
         raise UsageError(f"{where}: {error.strerror or error}") from error
@@ -245,5 +247,8 @@ def _credentials(options: argparse.Namespace) -> Any:
     if not colon:
         if sys.stdin is None or not sys.stdin.isatty():
             raise UsageError("--user: a password is needed (USER:PASSWORD) when there is no terminal to ask at")
-        password = getpass.getpass(f"Password of {user}: ")
+        try:
+            password = getpass.getpass(f"Password of {user}: ")
+        except EOFError:
+            raise UsageError("--user: no password was typed in") from None
     return DigestAuth(user, password) if options.digest else (user, password)

@@ -29,8 +29,9 @@ __all__ = [
     "rest_of",
 ]
 
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)\Z")
-_COMPLETE_RANGE = re.compile(r"bytes \*/(\d+)\Z")
+# 19 digits are enough for the size of any file, and `int` refuses thousands of them.
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-\d{1,19}/(?:\d{1,19}|\*)\Z", re.ASCII)
+_COMPLETE_RANGE = re.compile(r"bytes \*/(\d{1,19})\Z", re.ASCII)
 _VARIABLE = re.compile(r"%\{([a-z_]*)\}|%%|\\[nrt]")
 _ESCAPES = {"%%": "%", "\\n": "\n", "\\r": "\r", "\\t": "\t"}
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")

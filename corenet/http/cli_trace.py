@@ -70,7 +70,9 @@ class Recorder:
         return (time - self._began) * 1000
 
     def _write(self, text: str) -> None:
-        print(text, end="", file=self._file or sys.stderr)
+        file = self._file or sys.stderr
+        if file is not None:  # else `print` would write among the bodies
+            print(text, end="", file=file)
 
 
 @dataclass(slots=True)

@@ -10,6 +10,8 @@ __all__ = ["ConnectionFacts", "facts_of"]
 class ConnectionFacts:
     """The peer's address and port, and of TLS the version, cipher and whether the session was resumed.
 
+    Through a Unix socket the address is empty and the port 0.
+
     `tls_version` and `cipher` are empty without TLS. `reused`: another request was sent on the connection before.
     """
 
@@ -22,7 +24,10 @@ class ConnectionFacts:
 
 def facts_of(transport: Any) -> ConnectionFacts:
     """Describe a connected transport."""
-    address = transport.get_extra_info("peername") or ("", 0)
+    address = transport.get_extra_info("peername")
+    if not isinstance(address, tuple):
+        # The name of a Unix socket is text or bytes, without a port.
+        address = ("", 0)
     secure = transport.get_extra_info("ssl_object")
     if secure is None:
         return ConnectionFacts((address[0], address[1]), "", "", False)

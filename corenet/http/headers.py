@@ -13,8 +13,15 @@ from corenet.http.field_grammar import find_fields, is_token, is_value
 __all__ = ["Headers"]
 
 
+def _octets(given: object) -> bytes:
+    # bytes(n) of a number would be n zero bytes.
+    if isinstance(given, bytes | bytearray | memoryview):
+        return bytes(given)
+    raise TypeError(f"the name and the value of a field are str or bytes, not {type(given).__name__} ({given!r:.100})")
+
+
 def _name(name: str | bytes) -> bytes:
-    raw = name.encode("latin-1", "replace") if isinstance(name, str) else bytes(name)
+    raw = name.encode("latin-1", "replace") if isinstance(name, str) else _octets(name)
     if not is_token(raw):
         raise LocalProtocolError(f"{name!r} is not a field name")
     return raw
@@ -22,7 +29,7 @@ def _name(name: str | bytes) -> bytes:
 
 def _value(value: str | bytes) -> bytes:
     try:
-        raw = value.encode("latin-1") if isinstance(value, str) else bytes(value)
+        raw = value.encode("latin-1") if isinstance(value, str) else _octets(value)
     except UnicodeEncodeError:
         raise LocalProtocolError(f"the field value {value!r} has characters outside ISO-8859-1") from None
     raw = raw.strip(b" \t")
@@ -47,6 +54,7 @@ class Headers:
 
         Raises:
             LocalProtocolError: a name is not a token, or a value is not a valid field value.
+            TypeError: a name or a value is neither str nor bytes.
         """
         if isinstance(source, Headers):
             return cls(list(source.raw))

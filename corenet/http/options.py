@@ -122,6 +122,8 @@ class Prepared:
         options, client = self._options, self._client
         retries = options["retries"] if "retries" in options else client.retries
         if retries is not None:
+            if not isinstance(retries, Retries):
+                raise TypeError(f"retries= is a corenet.http.Retries, not {type(retries).__name__}")
             call.attempts = Attempts(retries, client.budget)
         if self._content_type is not None:
             call.set_content_type(self._content_type, replace=options.get("files") is None)

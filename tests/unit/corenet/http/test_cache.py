@@ -438,3 +438,16 @@ def test_clients_that_see_other_bytes_share_no_responses(loop: str, options: dic
         assert (await client.get(server.url)).body == b"two" and len(cache) == 2
 
     play(loop, script, use)
+
+
+def test_a_stored_challenge_is_not_for_a_request_that_can_answer_it(loop: str) -> None:
+    refusal = answer(FRESH, 'WWW-Authenticate: Digest realm="r", nonce="n", qop="auth"', status="401 Unauthorized")
+    script = Script(refusal, refusal, answer(body="secret"))
+
+    async def use(client: HttpClient, server: Server, cache: Cache, clock: Clock) -> None:
+        assert (await client.get(server.url)).status == 401
+        assert how(await client.get(server.url)) == "corenet; hit"
+        assert (await client.get(server.url, auth=DigestAuth("user", "password"))).text == "secret"
+        assert len(script.asked) == 3
+
+    play(loop, script, use)

@@ -1,10 +1,13 @@
 """``corenet get`` with files, several URLs, forms, credentials, proxies, progress and the forms of the trace."""
 
 import base64
+import errno
 import json
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -37,6 +40,11 @@ async def serve(peer: Peer) -> None:
             await peer.send(reply("404 Not Found", b"gone"))
         elif path == "/no-ranges" or (path == "/file" and wanted is None):
             await peer.send(reply("200 OK", FILE))
+        elif path == "/long-numbers":
+            many = "9" * 5000
+            await peer.send(reply("206 Partial Content", b"x", f"Content-Range: bytes {many}-{many}/{many}"))
+        elif path == "/long-size":
+            await peer.send(reply("416 Range Not Satisfiable", b"", f"Content-Range: bytes */{'9' * 5000}"))
         elif path == "/other-part":
             await peer.send(reply("206 Partial Content", b"x", "Content-Range: bytes 0-0/10240"))
         elif path == "/file" and wanted is not None:
@@ -116,7 +124,7 @@ def test_a_file_is_continued(server: Server, capfdbinary: Any, tmp_path: Path, k
     assert path.read_bytes() == FILE
 
 
-@pytest.mark.parametrize("path", ["/no-ranges", "/other-part", "/missing"])
+@pytest.mark.parametrize("path", ["/no-ranges", "/other-part", "/missing", "/long-numbers", "/long-size"])
 def test_what_is_not_the_rest_does_not_touch_the_file(
     server: Server, capfdbinary: Any, tmp_path: Path, path: str
 ) -> None:
@@ -301,3 +309,44 @@ def test_the_trace_as_a_page() -> None:
         ("request", "50.00", "50.00"),
     ]  # fmt: skip
     assert not re.search(r'(src|href)=', text)
+
+
+# --- standard streams that are not as usual ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), BrokenPipeError()])
+def test_an_output_that_fails_between_parallel_transfers(
+    server: Server, capfd: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    def fail(_: str) -> Any:
+        raise error
+
+    monkeypatch.setattr(cli.os, "dup2", lambda *_: None)
+    monkeypatch.setattr("sys.stdout", SimpleNamespace(buffer=SimpleNamespace(write=fail), fileno=lambda: 1))
+    files = ["-o", str(tmp_path / "1"), "-o", str(tmp_path / "2")]
+    assert cli.main(["get", "-Z", "-w", "x", *files, server.url, server.url]) == 23
+
+
+def test_no_standard_input(capfdbinary: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    code, _, err = corenet(capfdbinary, "-d", "@-", "http://127.0.0.1:1/")
+    assert code == 2 and "without a standard input" in err
+
+
+def test_no_standard_error(server: Server, capfdbinary: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", None)
+    assert corenet(capfdbinary, "-f", "--trace", f"{server.url}/missing") == (22, b"gone", "")
+
+
+@pytest.mark.parametrize(("typed", "code"), [(EOFError, 2), (KeyboardInterrupt, 130)])
+def test_no_password_is_typed_in(
+    capfdbinary: Any, monkeypatch: pytest.MonkeyPatch, typed: type[BaseException], code: int
+) -> None:
+    def ask(_: str) -> str:
+        # The loop's handler would only cancel a task, and this call would go on waiting.
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        raise typed
+
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr("getpass.getpass", ask)
+    assert corenet(capfdbinary, "-u", "me", "http://127.0.0.1:1/")[0] == code

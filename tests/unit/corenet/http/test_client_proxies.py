@@ -375,9 +375,11 @@ def test_one_client_uses_proxies_by_scheme_and_host(loop: str) -> None:
     run_on(loop, main())
 
 
-def test_a_unix_socket(loop: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["socket", "s"])
+def test_a_unix_socket(loop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     async def main() -> None:
-        path = str(tmp_path / "socket")
+        monkeypatch.chdir(tmp_path)
+        path = name if name == "s" else str(tmp_path / name)
         heads: list[bytes] = []
 
         async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -389,7 +391,8 @@ def test_a_unix_socket(loop: str, tmp_path: Path) -> None:
         server = await asyncio.start_unix_server(accept, path)
         async with HttpClient(unix_socket=path) as client:
             # The name is not resolved; it is for the Host field.
-            assert (await client.get("http://docker.invalid/info")).body == b"ok"
+            response = await client.get("http://docker.invalid/info")
+            assert response.body == b"ok" and response.connection.peer == ("", 0)
         server.close()
         assert b"GET /info HTTP/1.1\r\nHost: docker.invalid\r\n" in heads[0]
         async with HttpClient(unix_socket=str(tmp_path / "absent")) as client:

@@ -485,3 +485,14 @@ def test_json_of_a_response(loop: str) -> None:
             assert (await client.get(server.url)).json() == {"ü": 1}
 
     run_on(loop, main())
+
+
+def test_retries_of_a_wrong_type(loop: str) -> None:
+    async def main() -> None:
+        seen: list[Any] = []
+        async with serving(scripted([OK], seen)) as server, HttpClient() as client:
+            with pytest.raises(TypeError, match="Retries, not int"):
+                await client.get(server.url, retries=3)  # type: ignore[arg-type]
+        assert not seen
+
+    run_on(loop, main())

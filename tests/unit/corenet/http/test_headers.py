@@ -1,5 +1,7 @@
 """Header fields: case, order, repetition, and no forbidden bytes in either direction."""
 
+from typing import Any
+
 import pytest
 
 from corenet.http.errors import LocalProtocolError
@@ -63,3 +65,9 @@ def test_dangerous_fields_are_refused(name: str, value: str) -> None:
 def test_credentials_do_not_show_in_logs() -> None:
     shown = repr(Headers([(b"Authorization", b"Basic c2VjcmV0"), (b"X", b"plain")]))
     assert "c2VjcmV0" not in shown and "plain" in shown
+
+
+@pytest.mark.parametrize("source", [{"Content-Length": 1 << 60}, {"X": None}, [(5, "x")]])
+def test_numbers_are_not_sizes(source: Any) -> None:
+    with pytest.raises(TypeError, match="str or bytes, not"):
+        Headers.of(source)
