@@ -409,7 +409,9 @@ HTTP_URL_SIZE = 65_536
 HTTP_LINKS_SIZE = 1_048_576
 """characters: References of a Link field and the URL before each. Short ones against a long URL fill memory."""
 HTTP_URL_CACHE = 512
-"""URLs: Parsed URLs cached by the process."""
+"""URLs: Parsed URLs cached by the process, and prepared requests cached by a client."""
+HTTP_URL_CACHED_SIZE = 2048
+"""characters: A longer URL is not cached. Servers choose URLs by redirects, and the longest would fill 127 MiB."""
 HTTP_COOKIE_SIZE = 4096
 """bytes: Name and value of a cookie (RFC 6265bis section 5.6). A longer one is ignored."""
 HTTP_COOKIE_ATTRIBUTE_SIZE = 1024

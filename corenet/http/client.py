@@ -45,6 +45,7 @@ from corenet.limits import (
     HTTP_MAX_REDIRECTS,
     HTTP_READ_SIZE,
     HTTP_URL_CACHE,
+    HTTP_URL_CACHED_SIZE,
 )
 from corenet.tls.default import prepared_context
 
@@ -513,7 +514,7 @@ class HttpClient(Verbs):
             if call.length >= 0:
                 fields.append((b"content-length", b"%d" % call.length))
             request = Request(call.method_bytes, target, fields, 20)
-            if key is not None:
+            if key is not None and len(key[1]) <= HTTP_URL_CACHED_SIZE:
                 if len(self._request_cache) >= HTTP_URL_CACHE:
                     self._request_cache.clear()
                 self._request_cache[key] = request
@@ -543,7 +544,7 @@ class HttpClient(Verbs):
         head = codec.send_request(call.method_bytes, *self._target_and_fields(call), call.length)
         # With a field `Transfer-Encoding: chunked`, an empty body also has a last chunk (RFC 9112 section 7.1).
         head += codec.send(_END)
-        if key is not None:
+        if key is not None and len(key[1]) <= HTTP_URL_CACHED_SIZE:
             if len(self._head_cache) >= HTTP_URL_CACHE:
                 self._head_cache.clear()
             self._head_cache[key] = head

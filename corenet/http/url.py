@@ -14,7 +14,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import NamedTuple
 
 from corenet.http.errors import InvalidUrl
-from corenet.limits import HTTP_URL_CACHE, HTTP_URL_SIZE
+from corenet.limits import HTTP_URL_CACHE, HTTP_URL_CACHED_SIZE, HTTP_URL_SIZE
 
 __all__ = ["Origin", "Url", "parse_url"]
 
@@ -122,13 +122,16 @@ class Url:
         return hash(self.text)
 
 
-@lru_cache(maxsize=HTTP_URL_CACHE)
 def parse_url(text: str) -> Url:
     """Parse and normalise an absolute http or https URL.
 
     Raises:
         InvalidUrl: it cannot be requested safely; the message has the reason.
     """
+    return _parse_cached(text) if len(text) <= HTTP_URL_CACHED_SIZE else _parse(text)
+
+
+def _parse(text: str) -> Url:
     if len(text) > HTTP_URL_SIZE:
         raise InvalidUrl(f"the URL has more than {HTTP_URL_SIZE} characters")
     if _FORBIDDEN.search(text):
@@ -152,6 +155,8 @@ def parse_url(text: str) -> Url:
         is_address=is_address,
     )
 
+
+_parse_cached = lru_cache(maxsize=HTTP_URL_CACHE)(_parse)
 
 # --- components -------------------------------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from corenet.http import (
 )
 from corenet.http.decode import accept_encoding
 from corenet.http.pool import Pool, PoolSlot
+from corenet.limits import HTTP_URL_CACHED_SIZE
 
 pytestmark = pytest.mark.parametrize("loop", sorted(LOOPS))
 
@@ -505,5 +506,16 @@ def test_body_limit(loop: str) -> None:
                 assert sum([len(piece) async for piece in response]) == 1000
         async with serving(serve) as server, HttpClient(max_body=1000) as client:
             assert len((await client.get(server.url)).body) == 1000
+
+    run_on(loop, main())
+
+
+def test_requests_for_long_urls_are_not_kept(loop: str) -> None:
+    async def main() -> None:
+        async with serving(always_ok) as server, HttpClient() as client:
+            await client.get(f"{server.url}/{'x' * HTTP_URL_CACHED_SIZE}")
+            assert not client._head_cache
+            await client.get(server.url)
+            assert len(client._head_cache) == 1
 
     run_on(loop, main())

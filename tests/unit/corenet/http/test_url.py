@@ -7,7 +7,7 @@ import pytest
 
 from corenet.http.errors import InvalidUrl
 from corenet.http.url import Origin, parse_url
-from corenet.limits import HTTP_URL_SIZE
+from corenet.limits import HTTP_URL_CACHED_SIZE, HTTP_URL_SIZE
 
 
 @pytest.mark.parametrize(
@@ -174,3 +174,11 @@ def test_names_in_errors_do_not_show_passwords() -> None:
     with pytest.raises(InvalidUrl) as caught:
         parse_url("https://user:hunter2@example.com/")
     assert "hunter2" not in str(caught.value)
+
+
+def test_long_urls_are_not_cached() -> None:
+    """A server chooses them by redirects."""
+    stem = "http://long.example/"
+    for size, cached in ((HTTP_URL_CACHED_SIZE, True), (HTTP_URL_CACHED_SIZE + 1, False)):
+        text = stem + "x" * (size - len(stem))
+        assert (parse_url(text) is parse_url(text)) == cached
