@@ -327,7 +327,7 @@ def test_connections_of_clients_leave_descriptors_for_cold_queries():
           "from resolver.daemon.main import main; sys.exit(main())"
     names = ("www.example.playground.", "example.playground.", "www.dnssec.playground.")
     with daemon("--playground", "--listen", "127.0.0.1:0", command=[sys.executable, "-c", few]) as process:
-        process.wait_for("permits 40 TCP connections")
+        process.wait_for("permits 40 connections of clients")
         port = serving_port(process)
         clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(160)]
         try:
