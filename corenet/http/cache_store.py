@@ -160,9 +160,9 @@ class CacheStore:
                      headers, stored.body, stored.request_time, stored.response_time, size, now),
                 )  # fmt: skip
                 database.execute(
-                    "DELETE FROM responses WHERE url = ?1 AND rowid NOT IN "
-                    "(SELECT rowid FROM responses WHERE url = ?1 ORDER BY response_time DESC, rowid DESC LIMIT ?2)",
-                    (url, HTTP_CACHE_VARIANTS),
+                    "DELETE FROM responses WHERE url = :url AND rowid NOT IN (SELECT rowid FROM responses "
+                    "WHERE url = :url ORDER BY response_time DESC, rowid DESC LIMIT :most)",
+                    {"url": url, "most": HTTP_CACHE_VARIANTS},
                 )
                 while self._bytes(database) > self._max_bytes:
                     database.execute(
