@@ -16,8 +16,8 @@ __all__ = ["Auth", "AuthTypes", "BasicAuth", "BearerAuth", "auth_of", "parse_cha
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _SEPARATOR = re.compile(r"[ \t,]*")
-_PARAM = re.compile(rf'({_TOKEN})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))(?=[ \t]*(?:,|$))')
-_SCHEME = re.compile(rf"({_TOKEN})(?:[ \t]+[0-9A-Za-z._~+/-]+=*(?=[ \t]*(?:,|$)))?(?=[ \t,]|$)")
+_PARAM = re.compile(rf'({_TOKEN})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))(?=[ \t]*(?:,|\Z))')
+_SCHEME = re.compile(rf"({_TOKEN})(?:[ \t]+[0-9A-Za-z._~+/-]+=*(?=[ \t]*(?:,|\Z)))?(?=[ \t,]|\Z)")
 _QUOTED = re.compile(r"\\(.)")
 _TOKEN68 = re.compile(r"[0-9A-Za-z._~+/-]+=*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")

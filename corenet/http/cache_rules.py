@@ -34,7 +34,7 @@ __all__ = [
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 # Blanks are matched without backtracking: two runs next to each other would take quadratic time where nothing matches.
-_DIRECTIVE = re.compile(rf'[ \t,]*+({_TOKEN})[ \t]*+(?:=[ \t]*+(?:({_TOKEN})|"((?:[^"\\]|\\.)*)"))?[ \t]*+(?:,|$)')
+_DIRECTIVE = re.compile(rf'[ \t,]*+({_TOKEN})[ \t]*+(?:=[ \t]*+(?:({_TOKEN})|"((?:[^"\\]|\\.)*)"))?[ \t]*+(?:,|\Z)')
 # To the next comma, with the separators before it: to try each of them as a beginning would be quadratic.
 _UNREADABLE = re.compile(r"[ \t,]*+[^,]*+,?")
 # RFC 9110 section 5.6.7: IMF-fixdate, RFC 850, asctime.

@@ -18,7 +18,7 @@ __all__ = ["HstsStore", "is_verified", "parse_policy"]
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 # Blanks are matched without backtracking: two runs next to each other would take quadratic time where nothing matches.
-_DIRECTIVE = re.compile(rf'[ \t]*+(?:({_TOKEN})[ \t]*+(?:=[ \t]*+({_TOKEN}|"(?:[^"\\]|\\.)*"))?)?[ \t]*+(?:;|$)')
+_DIRECTIVE = re.compile(rf'[ \t]*+(?:({_TOKEN})[ \t]*+(?:=[ \t]*+({_TOKEN}|"(?:[^"\\]|\\.)*"))?)?[ \t]*+(?:;|\Z)')
 _DIGITS = 12
 
 

@@ -163,7 +163,7 @@ class Web:
         self.ending = False
         world.parts.append(self)
 
-    async def connect(self, _loop: Any, _origin: Any, _addresses: Any) -> socket.socket:
+    async def connect(self, _loop: Any, _origin: Any, _addresses: Any, _local: Any) -> socket.socket:
         """Replaces the client's own connect."""
         ours, theirs = (socket.socket(socket.AF_UNIX) for _ in range(2))
         listener = socket.socket(socket.AF_UNIX)

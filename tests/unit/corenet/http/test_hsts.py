@@ -181,3 +181,9 @@ def test_redirects_are_upgraded(loop: str, tmp_path: Path) -> None:
                 assert (await client.get(server.url)).url == target.url + "/"
 
     run_on(loop, main())
+
+
+def test_a_line_end_ends_nothing() -> None:
+    """`$` of a regular expression matches before a last line end, too: the parser would stay there for ever."""
+    assert parse_policy("max-age=1\n") is None
+    assert parse_policy("max-age=1;\n") is None
