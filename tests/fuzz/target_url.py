@@ -4,7 +4,7 @@ The text is split at the first NUL into a base and a reference that is joined to
 """
 
 from corenet.http.errors import InvalidUrl
-from corenet.http.url import Url, parse_url
+from corenet.http.url import Url, _parse_cached, parse_url
 
 
 def check(url: Url) -> None:
@@ -26,4 +26,4 @@ def run(data: bytes) -> None:
     except InvalidUrl:
         return
     finally:
-        parse_url.cache_clear()
+        _parse_cached.cache_clear()
