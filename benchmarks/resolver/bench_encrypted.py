@@ -62,7 +62,6 @@ def test_dot_resumed_against_full(pair, served: dict[str, Encrypted]) -> None:
         pair("dot_resumed/full", ours, base)
 
 
-@pytest.mark.short
 def test_doh2_kept(pair, served: dict[str, Encrypted]) -> None:
     with kept("ours", served["ours"], DnsOverHttp2) as ours, kept("unbound", served["unbound"], DnsOverHttp2) as base:
         pair("doh2_kept/unbound", ours, base)
