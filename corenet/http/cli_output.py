@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 # 19 digits are enough for the size of any file, and `int` refuses thousands of them.
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-\d{1,19}/(?:\d{1,19}|\*)\Z", re.ASCII)
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)\Z", re.ASCII)
 _COMPLETE_RANGE = re.compile(r"bytes \*/(\d{1,19})\Z", re.ASCII)
 _VARIABLE = re.compile(r"%\{([a-z_]*)\}|%%|\\[nrt]")
 _ESCAPES = {"%%": "%", "\\n": "\n", "\\r": "\r", "\\t": "\t"}
@@ -78,7 +78,7 @@ def rest_of(status: int, headers: Headers, offset: int) -> bool:
     text = headers.get("content-range", "")
     if status == 206:
         match = _CONTENT_RANGE.match(text)
-        if match is not None and int(match[1]) == offset:
+        if match is not None and int(match[1]) == offset and match[3] in ("*", str(int(match[2]) + 1)):
             return True
         raise RangeError(f"the server sent another part of the file than bytes {offset}-: {text or 'no Content-Range'}")
     complete = _COMPLETE_RANGE.match(text)

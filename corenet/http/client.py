@@ -82,11 +82,11 @@ class HttpClient(Verbs):
     ``alpn=corenet.tls.ALPN_HTTP2``. A request for which a server requires HTTP/1.1 goes there again by HTTP/1.1, once,
     unless `tls_context` was changed since `corenet.tls.client_context` made it.
 
-    `headers` are sent with each request, with User-Agent, Accept and Accept-Encoding
-    unless they are among them; None: each request has only its own. `trace` is called with every `TracePoint`.
-    `follow_redirects` is the maximum number of redirects (0: they are returned). `max_body` and `max_decoded` limit a
-    body, in bytes as sent and as decoded. `decode` requests the content codings that can be decoded (gzip and deflate;
-    with their packages br and zstd) and decodes them.
+    `headers` are sent with each request, with User-Agent, Accept and Accept-Encoding unless they are among them; None:
+    each request has only its own. `trace` is called with every `TracePoint`. `follow_redirects` is the maximum number
+    of redirects (0: they are returned). `max_body` and `max_decoded` limit a body, in bytes as sent and as decoded.
+    `decode` requests the content codings that can be decoded (gzip and deflate; with their packages br and zstd) and
+    decodes them.
 
     To `base_url` the URLs of requests are appended that have no scheme. `auth` are credentials for it, without it for
     every origin that the caller asks; a redirect to another origin does not get them. `url_credentials` sends user
@@ -382,7 +382,7 @@ class HttpClient(Verbs):
             prepared.apply(call, in_url)
         if self._remembers:
             if self._hsts is not None:
-                call.url = call.sent_url = self._hsts.upgrade(call.url)
+                call.url = self._hsts.upgrade(call.url)
             # The field Cookie may change from one request to the next.
             call.head_cacheable = call.head_cacheable and self._cookies is None
         return call

@@ -93,7 +93,6 @@ class RequestState:
         "repeated",
         "reused",
         "sent_fields",
-        "sent_url",
         "started",
         "timeout",
         "traced",
@@ -114,7 +113,7 @@ class RequestState:
         self.method = method
         self.method_bytes = method.encode("latin-1", "replace")
         self.url_text = url
-        self.url = self.sent_url = parse_url(url)
+        self.url = parse_url(url)
         self.timeout = timeout
         # Times of the loop's clock, 0.0 until they are set: for the whole request, and for the current connection.
         self.deadline = 0.0
@@ -314,7 +313,6 @@ class RequestState:
             raise RedirectError(f"{self.url}: the redirect requires the body again, but it was a stream")
         if target.origin != self.url.origin:
             self._leave_origin()
-        self.sent_url = self.url
         self.url = target
         self.repeated = False
         return True

@@ -47,6 +47,8 @@ async def serve(peer: Peer) -> None:
             await peer.send(reply("416 Range Not Satisfiable", b"", f"Content-Range: bytes */{'9' * 5000}"))
         elif path == "/other-part":
             await peer.send(reply("206 Partial Content", b"x", "Content-Range: bytes 0-0/10240"))
+        elif path == "/a-part":
+            await peer.send(reply("206 Partial Content", b"x", "Content-Range: bytes 4-4/10240"))
         elif path == "/file" and wanted is not None:
             offset = int(wanted[1])
             if offset >= len(FILE):
