@@ -28,6 +28,7 @@ import socket
 from typing import Any, Protocol, cast
 
 from resolver import limits
+from resolver.net.client_hello import ClientHello
 from resolver.net.fair_slots import network_of
 from resolver.net.handshake_budget import HandshakeBudget
 from resolver.net.proxy_protocol import ProxyHeaderError, TrustedProxies, parse_proxy_header
@@ -35,8 +36,6 @@ from resolver.net.proxy_protocol import ProxyHeaderError, TrustedProxies, parse_
 __all__ = ["StreamConnection", "half_close"]
 
 PROXY, HELLO, HANDSHAKE, OPEN, DROPPED = range(5)
-RECORD_HEADER, MESSAGE_HEADER = 5, 4
-HANDSHAKE_RECORD = 22  # RFC 8446 section 5.1
 
 
 class Owner(Protocol):
@@ -72,6 +71,7 @@ class StreamConnection(asyncio.Protocol):
     __slots__ = (
         "_early",
         "_expired",
+        "_hello",
         "_owner",
         "_peer",
         "_phase",
@@ -93,6 +93,8 @@ class StreamConnection(asyncio.Protocol):
         self._phase_since = 0.0
         self._early = b""
         self._expired = False
+        self._hello: ClientHello | None = None
+        """The ClientHello as far as it was received, in the phase HELLO."""
         self._upgrade: asyncio.Task[None] | None = None
         self.host = ""
         self.network: str | bytes = ""
@@ -235,15 +237,18 @@ class StreamConnection(asyncio.Protocol):
             return
         self._owner.handshake_budget.accepted()
         self._phase = HELLO
+        self._hello = ClientHello()
         if data:
             self._read_hello(data)
 
     def _read_hello(self, data: bytes) -> None:
         """Collect the ClientHello, because the handshake must not begin before its client has sent it."""
-        self._early += data
-        if not hello_complete(self._early):
+        hello = self._hello
+        assert hello is not None  # in this phase
+        if not hello.feed(data):
             return
         assert self._transport is not None
+        self._early, self._hello = hello.data, None
         self._phase = HANDSHAKE
         self._transport.pause_reading()  # what follows is for TLS
         self._owner.handshake_budget.enter(self)
@@ -319,28 +324,6 @@ def half_close(transport: asyncio.Transport) -> bool:
     if end is None:
         return False
     end()
-    return True
-
-
-def hello_complete(data: bytes) -> bool:
-    """Whether `data` begins with a complete ClientHello (RFC 8446 sections 4 and 5.1), or is not one: then OpenSSL has
-    to say why. It may be spread over several records."""
-    at = message = 0
-    while at < limits.TLS_HELLO_OCTETS:
-        body = at + RECORD_HEADER
-        if len(data) > at and data[at] != HANDSHAKE_RECORD:
-            return True
-        end = body + int.from_bytes(data[at + 3:body], "big")
-        if len(data) < body or len(data) < end:
-            return False
-        if end == body or (not at and end - body < MESSAGE_HEADER):
-            return True
-        if not at:
-            message = MESSAGE_HEADER + int.from_bytes(data[body + 1:body + MESSAGE_HEADER], "big")
-        message -= end - body
-        if message <= 0:
-            return True
-        at = end
     return True
 
 

@@ -45,6 +45,7 @@ TARGETS = {
     "resolver/net/doh.py": ["doh"],
     "resolver/net/doq.py": ["quic"],
     "resolver/net/quic_packets.py": ["quic"],
+    "resolver/net/client_hello.py": ["client_hello"],
     "resolver/net/quic_hello.py": ["quic"],
     "resolver/net/http1_session.py": ["doh"],
     "resolver/net/http2_session.py": ["doh"],

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resolver import limits
+from resolver.net.client_hello import ClientHello
 from resolver.net.handshake_budget import HandshakeBudget
-from resolver.net.stream_connection import hello_complete
 
 MICRO = 1e-6
 
@@ -177,6 +177,34 @@ def hello() -> bytes:
     with pytest.raises(ssl.SSLWantReadError):
         ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="dns.example").do_handshake()
     return outgoing.read()
+
+
+def hello_complete(data: bytes) -> bool:
+    return ClientHello().feed(data)
+
+
+def test_a_hello_in_many_segments_is_looked_at_once() -> None:
+    """A client divides records and segments as it likes; each segment must cost the same."""
+
+    class Counted(bytes):
+        """Octets that count how often one of them is looked at."""
+
+        looks = 0
+
+        def __getitem__(self, index):  # type: ignore[no-untyped-def, override]
+            Counted.looks += 1
+            return super().__getitem__(index)
+
+        def __add__(self, other: bytes) -> "Counted":
+            return Counted(bytes(self) + other)
+
+    reader = ClientHello()
+    reader.data = Counted()
+    records = 2000
+    assert not reader.feed(b"\x16\x03\x01\x00\x04\x01\xff\xff\xff")
+    for _ in range(records):
+        assert not reader.feed(b"\x16\x03\x01\x00\x01x")
+    assert records < Counted.looks < 10 * records
 
 
 def test_a_hello_is_complete_with_its_last_octet() -> None:
