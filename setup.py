@@ -36,13 +36,14 @@ FLAVOUR = "sanitize" if SANITIZE else "debug" if DEBUG else "release"
 # Pure Python modules that are compiled unchanged (docs/adr/0008): the path of a cold query. Their ``.pxd`` files turn
 # classes with slots into extension types. They keep Python's semantics, so the release directives do not apply.
 COMPILED = [] if os.environ.get("CORENET_PURE") == "1" else [
-    "resolver/effects.py", "resolver/jobs.py", "resolver/mesh.py", "resolver/resolve.py",
+    "resolver/query.py", "resolver/effects.py", "resolver/jobs.py", "resolver/mesh.py", "resolver/resolve.py",
     "resolver/cache/aggressive_nsec.py", "resolver/cache/infra.py",
     "resolver/iterate/server_selection.py", "resolver/iterate/classify.py", "resolver/iterate/query_servers.py",
     "resolver/iterate/delegation.py", "resolver/iterate/iterate.py", "resolver/iterate/minimise.py",
     "resolver/iterate/scrub.py", "resolver/net/driver.py", "resolver/net/service.py", "resolver/net/reply.py",
-    "resolver/policy/local.py", "resolver/policy/pipeline.py", "resolver/validate/aggressive.py",
-    "resolver/validate/anchors.py", "resolver/validate/chain.py", "resolver/validate/security_status.py",
+    "resolver/policy/local.py", "resolver/policy/meta.py", "resolver/policy/pipeline.py",
+    "resolver/validate/aggressive.py", "resolver/validate/anchors.py", "resolver/validate/chain.py",
+    "resolver/validate/security_status.py",
     "resolver/validate/crypto_budget.py", "resolver/validate/nsec.py", "resolver/validate/nsec3.py",
     "resolver/validate/records.py", "resolver/validate/sentinel.py", "resolver/validate/validate.py",
     "resolver/validate/verify.py",
@@ -68,6 +69,8 @@ def extensions(paths: list[Path]) -> list[Extension]:
     # -g1: line numbers for tracebacks and sanitizer reports. With variables (-g2) compiling takes two thirds longer.
     release = ["-O0" if QUICK else "-O2", "-g0"]
     compile_args += ["-O1", "-g1", "-fno-omit-frame-pointer", "-UNDEBUG"] if DEBUG else release
+    if "bdist_wheel" in sys.argv and not DEBUG:
+        link_args += ["-Wl,--strip-all"]  # the symbol table is a fifteenth of a wheel; profilers of a checkout use it
     if SANITIZE:
         flag = f"-fsanitize={SANITIZE}"
         compile_args += [flag, "-fno-sanitize-recover=all"]

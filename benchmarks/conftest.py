@@ -62,13 +62,13 @@ def pair(benchmark: BenchmarkFixture) -> Callable[..., Ratio]:
         benchmark.extra_info.update(RESULTS[name], operations=result.count, base=floor["base"])
         benchmark.pedantic(ours.run, args=(result.count,), rounds=STATISTICS_ROUNDS)
         print(f"\n{name} against {floor['base']}: {result}, {kind} {least:.2f}")
-        judge(name, result.high >= least, f"{result} is below its floor of {least:.2f}")
+        check_bound(name, result.high >= least, f"{result} is below its floor of {least:.2f}")
         return result
 
     return measure
 
 
-def judge(name: str, reached: bool, said: str) -> None:
+def check_bound(name: str, reached: bool, said: str) -> None:
     """Fail when a figure misses its floor; an expected failure when floors.toml has a reason."""
     row = FLOORS[name]
     if reached:
@@ -88,7 +88,7 @@ def bounded() -> Callable[[str, float], None]:
         bound = FLOORS[name]
         RESULTS[name] = {"value": value, "most": bound["most"], "aim": bound.get("aim", bound["most"])}
         print(f"\n{name}: {value:.2f} {bound['unit']}, at most {bound['most']}")
-        judge(name, value <= bound["most"], f"{value:.2f} {bound['unit']} is above its bound of {bound['most']}")
+        check_bound(name, value <= bound["most"], f"{value:.2f} {bound['unit']} is above its bound of {bound['most']}")
 
     return hold
 

@@ -172,6 +172,12 @@ DATAGRAM_BATCHES_PER_EVENT = 4
 DATAGRAM_ENOBUFS_DELAY = 1_000_000
 """nanoseconds: After ENOBUFS the queue is retried after this time, because epoll does not report when the device has
 room again."""
+LANE_BUFFER = 1 << 20
+"""bytes: A lane holds this much of datagrams that wait for the loop: some 5,000 queries, twice, because the loop reads
+one buffer while the other is filled. What does not fit is dropped and counted."""
+LANE_ERROR_DELAY = 10
+"""milliseconds: After an error of receiving that is not that of a single datagram a lane waits this long, because epoll
+would report its socket at once again."""
 DATAGRAM_SLOT_SIZE = 65_536
 """bytes: One slot holds the longest UDP payload (65,507 bytes over IPv4), so that nothing is truncated."""
 GSO_MAX_SEGMENTS = 64
@@ -208,7 +214,7 @@ OPTION_TRAFFIC_CLASS = Limit(0, 0, 255, "(one byte)", "The field is one byte of 
 # --- tls ----------------------------------------------------------------------------------------------------------
 
 TLS_RECORD_SIZE = 18_432
-"""bytes: The longest body of a record, with its expansion (RFC 5246 section 6.2.3). A longer one is no TLS."""
+"""bytes: The longest body of a record, with its expansion (RFC 5246 section 6.2.3). A longer one is not TLS."""
 TLS_HANDSHAKE_TIMEOUT = 60
 """seconds: asyncio's value: a peer that does not finish the handshake must not hold a descriptor."""
 TLS_SHUTDOWN_TIMEOUT = 30
@@ -216,6 +222,12 @@ TLS_SHUTDOWN_TIMEOUT = 30
 TLS_DRAIN_TIMEOUT = 30
 """seconds: After the stream below has closed, data that a paused protocol has not read is kept this long. Otherwise a
 protocol that never resumes keeps it for ever."""
+TLS_BURST = 32
+"""handshakes: After this many, memory that they have freed is returned to the system when no more follow. Fewer leave
+less than 1 MiB."""
+TLS_BURST_END = 2
+"""seconds: A burst of handshakes has ended when fewer than `TLS_BURST` were completed in this time. Shorter, the memory
+is returned between the parts of a burst, and has to be fetched again."""
 TLS_FEED_SIZE = 32_768
 """bytes: OpenSSL is fed this much ciphertext at a time, because its memory BIOs keep the largest size they had. Less
 means more calls."""
@@ -281,7 +293,7 @@ SERVE_RESTART_DELAY = 100
 SERVE_RESTART_DELAY_MAX = 10_000
 """milliseconds: The restart delay does not grow beyond this, so that service resumes soon after an outage."""
 SERVE_RESTART_RESET = 10
-"""seconds: A worker that ran this long has its restart delay reset, because it did not die of its start."""
+"""seconds: A worker that ran this long has its restart delay reset, because its start did not fail."""
 SERVE_MAX_DEATHS = 20
 """deaths: More deaths than this within SERVE_DEATH_WINDOW, over all workers, end the service, because restarting them
 for ever hides the error."""
@@ -399,6 +411,22 @@ HTTP_TOTAL_TIMEOUT = 30
 """seconds: A server that sends a byte now and then resets every other timer."""
 HTTP_CONNECTION_ATTEMPT_DELAY = 250
 """milliseconds: Connection Attempt Delay of RFC 8305 section 8."""
+HTTP_RESOLUTION_DELAY = 50
+"""milliseconds: Resolution Delay of RFC 8305 section 8. After the first address, the other addresses and the HTTPS
+records are waited for at most this long."""
+HTTP_SERVICE_ENDPOINTS = 8
+"""endpoints: So many alternative endpoints of HTTPS records are tried for one connection. Each may cost two queries and
+several connection attempts, and who publishes the records chooses their number."""
+HTTP_SERVICE_ALIASES = 8
+"""steps: HTTPS records in AliasMode are followed at most so often (RFC 9460 section 3.1), because they may loop."""
+HTTP_SERVICE_HINTS = 16
+"""addresses: So many address hints of each family in one HTTPS record are used. The rest are resolved anyway."""
+HTTP_TLSA_RECORDS = 32
+"""records: Each TLSA record is compared with each certificate of the chain. A name with more is refused."""
+HTTP_TLSA_CONTEXTS = 64
+"""contexts: A client keeps so many TLS contexts for sets of TLSA records. A forgotten one is made again."""
+TLS_DANE_CHAIN = 16
+"""certificates: A longer chain is refused before it is compared with TLSA records. Public chains have two to four."""
 HTTP_SENT_AT_ONCE = 16_384
 """bytes: A request up to this size fits into the send buffer of any idle socket. Of a longer one, a foreign TLS
 transport may hold a part that it does not count."""

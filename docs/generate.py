@@ -58,7 +58,17 @@ def options_page() -> str:
     from dataclasses import fields
 
     from resolver.options import describe
-    from resolver.settings import ForwardZone, ListenerSettings, Settings, StubZone
+    from resolver.settings import (
+        ForwardZone,
+        ListenerSettings,
+        ListSettings,
+        RpzSettings,
+        Settings,
+        StubZone,
+        TsigKey,
+        ViewSettings,
+        ZoneSettings,
+    )
 
     lines = [
         "# Options of resolverd",
@@ -76,7 +86,9 @@ def options_page() -> str:
         lines.append(
             f"| `{option.path.replace('_', '-')}` | `{default}` | {' '.join(option.doc.split())} |".replace("\n", " ")
         )
-    for array, kind in (("forward", ForwardZone), ("stub", StubZone), ("listener", ListenerSettings)):
+    for array, kind in (("forward", ForwardZone), ("stub", StubZone), ("listener", ListenerSettings),
+                        ("list", ListSettings), ("rpz", RpzSettings), ("view", ViewSettings), ("zone", ZoneSettings),
+                        ("tsig-key", TsigKey)):
         lines += ["", f"## Keys of a `[[{array}]]` table", "", "| key | default | meaning |", "|---|---|---|"]
         for item in fields(kind):
             text = " ".join(item.metadata["doc"].split())

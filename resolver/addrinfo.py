@@ -10,16 +10,18 @@ import asyncio
 import errno
 import ipaddress
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+from corenet.loop import RecordLookupError, Records
 from resolver import limits
 from resolver.api import Answer, Resolver
 from resolver.errors import ResolveError
 from resolver.system import Hosts, ResolvConf, Watched, hosts_file, resolv_conf
+from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
 
@@ -109,18 +111,68 @@ class AddressResolver:
             targets, canonical = await self._targets(name, family, flags)
             if len(targets) > 1:
                 targets = order_destinations(targets)
-        found: list[AddressInfo] = []
-        shown = canonical if flags & socket.AI_CANONNAME else ""
-        for target in targets:
-            version = socket.AF_INET if target.address.version == 4 else socket.AF_INET6
-            for kind, number, chosen in kinds:
-                if version == socket.AF_INET:
-                    sockaddr: tuple[Any, ...] = (str(target.address), chosen)
-                else:
-                    sockaddr = (_plain(target.address), chosen, 0, target.scope)
-                found.append((socket.AddressFamily(version), kind, number, shown, sockaddr))
-                shown = ""
-        return found
+        return _infos(targets, kinds, canonical if flags & socket.AI_CANONNAME else "")
+
+    async def stream_addresses(self, host: str, port: int) -> AsyncIterator[list[AddressInfo]]:
+        """The addresses of `host` known so far, best first, after each answer (A, AAAA) that brought some.
+
+        The hosts file and the search list apply as in `getaddrinfo`. Both answers are for the same name of the list.
+
+        Raises:
+            socket.gaierror: there is no address; with the code that the C library would use.
+        """
+        kinds = list(_kinds(str(port), socket.SOCK_STREAM, 0, 0))
+        versions = _versions(0, 0)
+        literal = _literal(host)
+        if literal is not None or not _could_be_name(host) or self._local(host, versions):
+            targets, _ = await self._targets(host, 0, 0)
+            yield _infos(order_destinations(targets), kinds)
+            return
+        worst: socket.gaierror | None = None
+        for candidate in _candidates(host, self._conf.get()):
+            found: list[Target] = []
+            tasks = [asyncio.ensure_future(self._ask(candidate, (version,))) for version in versions]
+            try:
+                for next_done in asyncio.as_completed(tasks):
+                    try:
+                        [answer], _ = await next_done
+                    except socket.gaierror as error:
+                        worst = _worse(worst, error)
+                        continue
+                    found += [Target(ipaddress.ip_address(text)) for text in answer]
+                    found = order_destinations(found)
+                    yield _infos(found, kinds)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
+            if found:
+                return
+            if worst is not None and worst.errno == socket.EAI_AGAIN:
+                raise worst  # a later candidate could be a different host
+        raise worst or _error(socket.EAI_NONAME)
+
+    async def lookup_records(self, name: str, rdtype: int) -> Records:
+        """The records of the type number `rdtype` at `name`, without the search list.
+
+        A name of the hosts file and localhost have none, because they are never queried (RFC 6761 section 6.3).
+
+        Raises:
+            RecordLookupError: there is no answer, or it is bogus.
+            ValueError: `name` cannot be a domain name.
+        """
+        if self._local(name, (6, 4)):
+            return Records(name, False, ())
+        try:
+            answer = await self.resolver.resolve(name.removesuffix(".") + ".", rdtype)
+        except ResolveError as error:
+            raise RecordLookupError(str(error), bogus=False) from error
+        rrset = answer.rrset
+        if rrset is None and answer.rcode not in (c.NOERROR, c.NXDOMAIN):
+            why = "; ".join(str(error) for error in answer.ede) or answer.rcode_text
+            raise RecordLookupError(why, bogus=answer.verdict is Verdict.BOGUS)
+        found = () if rrset is None else tuple(bytes(rdata) for rdata in rrset.rdatas())
+        return Records(answer.canonical_name.removesuffix("."), answer.secure, found)
 
     async def getnameinfo(self, sockaddr: tuple[Any, ...], flags: int = 0) -> tuple[str, str]:
         """Host and service name of a socket address, in the form of `socket.getnameinfo`.
@@ -186,8 +238,7 @@ class AddressResolver:
             except socket.gaierror as error:
                 if error.errno == socket.EAI_AGAIN:
                     raise  # a later candidate could be a different host
-                if worst is None or error.errno == _EAI_NODATA:
-                    worst = error
+                worst = _worse(worst, error)
         raise worst or _error(socket.EAI_NONAME)
 
     async def _ask(self, name: str, versions: Sequence[int]) -> tuple[list[Answer], str]:
@@ -271,6 +322,30 @@ def _kinds(service: str | None, wanted: int, proto: int, flags: int) -> Iterator
         yield socket.SocketKind(kind), number, port
     if not any_port:
         raise _error(socket.EAI_SERVICE)
+
+
+def _worse(known: socket.gaierror | None, new: socket.gaierror) -> socket.gaierror:
+    """The error to report after several: no answer, then no address, then no name."""
+    if known is None or new.errno == socket.EAI_AGAIN:
+        return new
+    return new if new.errno == _EAI_NODATA and known.errno != socket.EAI_AGAIN else known
+
+
+def _infos(
+    targets: Sequence[Target], kinds: Sequence[tuple[int, int, int]], canonical: str = ""
+) -> list[AddressInfo]:
+    """Each of `targets` with each of `kinds` (socket type, protocol, port); `canonical` is shown once."""
+    found: list[AddressInfo] = []
+    for target in targets:
+        version = socket.AF_INET if target.address.version == 4 else socket.AF_INET6
+        for kind, number, port in kinds:
+            if version == socket.AF_INET:
+                sockaddr: tuple[Any, ...] = (str(target.address), port)
+            else:
+                sockaddr = (_plain(target.address), port, 0, target.scope)
+            found.append((socket.AddressFamily(version), kind, number, canonical, sockaddr))
+            canonical = ""
+    return found
 
 
 def _own_targets(family: int, flags: int) -> list[Target]:

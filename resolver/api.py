@@ -8,8 +8,9 @@ leaving it closes all.
 
 import asyncio
 import ipaddress
+import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
@@ -23,7 +24,7 @@ from resolver.mesh import Mesh
 from resolver.net.clock_random import Clock, Entropy
 from resolver.net.driver import Crypto, MeshTimer
 from resolver.net.upstream import Upstream
-from resolver.policy import PolicyPipeline
+from resolver.policy import Hooks, OwnZones, PolicyModule, PolicyPipeline
 from resolver.resolve import failure_outcome
 from resolver.settings import ForwardZone, HostEntry, Settings, replace
 from resolver.system import read_hosts_files
@@ -32,10 +33,13 @@ from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset
+from resolver.zones import Mode, ServedZone, ZoneTable
 
 if TYPE_CHECKING:
-    from resolver.explain import ServerReply, Story
+    from resolver.explain import Explanation, ServerReply
     from resolver.net.client_contexts import TlsContexts
+    from resolver.net.second_level import SecondLevel
+    from resolver.net.second_level_setup import SecondLevelFiles
 
 __all__ = [
     "Answer",
@@ -47,6 +51,8 @@ __all__ = [
     "make_store",
     "to_wire",
 ]
+
+logger = logging.getLogger(__name__)
 
 _SEED_SIZE = 16
 
@@ -133,7 +139,7 @@ class Answer:
 class Trace:
     """Every step of a resolution and its reason; ``str()`` gives one line for each step.
 
-    `story` has the steps sorted by subject, and `to_text`, `to_json` and `to_html` format it. `seconds` is the
+    `explanation` has the steps sorted by subject, and `to_text`, `to_json` and `to_html` format it. `seconds` is the
     duration, `began` the start in seconds since 1970 (UTC), `validating` whether DNSSEC validation was enabled.
     """
 
@@ -150,30 +156,30 @@ class Trace:
         return iter(self.steps)
 
     @property
-    def story(self) -> "Story":
+    def explanation(self) -> "Explanation":
         """Delegations, upstream queries, the chain of trust, proofs, and data from the cache."""
-        from resolver.explain import build_story
+        from resolver.explain import build_explanation
 
-        return build_story(self.steps, self.answer.outcome, seconds=self.seconds, now=self.began,
+        return build_explanation(self.steps, self.answer.outcome, seconds=self.seconds, now=self.began,
                     validating=self.validating, source=self.source, server_reply=self.server_reply)
 
     def to_text(self, *, colour: bool = False, unicode: bool = True) -> str:
-        """The story as trees for a terminal; with `colour`, with escape sequences (never ones from DNS data)."""
+        """The explanation as trees for a terminal; with `colour`, with escape sequences (never ones from DNS data)."""
         from resolver.explain import to_text
 
-        return to_text(self.story, colour=colour, unicode=unicode)
+        return to_text(self.explanation, colour=colour, unicode=unicode)
 
     def to_json(self, *, indent: int | None = None) -> str:
-        """The story as one JSON object; docs/explain.md lists its keys."""
+        """The explanation as one JSON object; docs/explain.md lists its keys."""
         from resolver.explain import to_json
 
-        return to_json(self.story, indent=indent)
+        return to_json(self.explanation, indent=indent)
 
     def to_html(self) -> str:
-        """The story as a self-contained HTML page with the chain of trust and a timeline."""
+        """The explanation as a self-contained HTML page with the chain of trust and a timeline."""
         from resolver.explain import to_page
 
-        return to_page(self.story)
+        return to_page(self.explanation)
 
     def __str__(self) -> str:
         return "\n".join(f"{'  ' * step.depth}{step.kind}: {step.text}" for step in self.steps)
@@ -200,7 +206,9 @@ class Resolver:
 
     `store` shares a cache between resolvers of one process; `hosts` are added to the hosts entries of the settings.
     `forward` are recursive resolvers to which all queries are sent, in the forms of the setting `addresses` of a
-    forward zone, or whole forward zones; they are added to those of the settings::
+    forward zone, or whole forward zones; they are added to those of the settings. `modules` are policies that are asked
+    after local names (`resolver.policy.PolicyModule`), `hooks` those of operators by the number of the view, of which a
+    listener asks all and the resolver itself only `alias` and `name_server`::
 
         async with Resolver(forward=["tls://9.9.9.9#dns.quad9.net", "tls://149.112.112.112#dns.quad9.net"]) as dns:
             print(list(await dns.resolve("example.org", "AAAA")))
@@ -213,6 +221,8 @@ class Resolver:
         store: Store | None = None,
         hosts: Iterable[HostEntry] = (),
         forward: Iterable[str | ForwardZone] = (),
+        modules: Iterable[PolicyModule] = (),
+        hooks: Mapping[int, Hooks] | None = None,
     ) -> None:
         """Read the files that `settings` name: hosts files, and the authorities of encrypted servers. Nothing else is
         opened yet.
@@ -222,8 +232,13 @@ class Resolver:
         """
         self.settings = _with_forwarders(settings or Settings(), forward)
         _check_quic(self.settings)
+        self._second_level_files = _second_level_files(self.settings)
         self.tls_contexts = _tls_contexts(self.settings)
-        self.policy = PolicyPipeline(self.settings, (*read_hosts_files(self.settings.policy.hosts_files), *hosts))
+        self.zones = _zone_table(self.settings)
+        """The zones of the settings; without content, which the daemon puts into it."""
+        entries = (*read_hosts_files(self.settings.policy.hosts_files), *hosts)
+        own = (OwnZones(self.zones),) if self.zones else ()
+        self.policy = PolicyPipeline(self.settings, entries, (*modules, *own), hooks)
         self._given_store = store
         self._running: _Running | None = None
 
@@ -248,7 +263,10 @@ class Resolver:
         if self._running is not None:
             raise RuntimeError("this resolver is open already")
         store = self._given_store or make_store(self.settings)
-        self._running = _Running(loop, self.settings, self.policy, store, self.tls_contexts)
+        running = _Running(loop, self.settings, self.policy, self.zones, store, self.tls_contexts)
+        if self._second_level_files is not None:
+            running.share(self.settings, self._second_level_files)
+        self._running = running
 
     def close(self) -> None:
         """Close every socket; queries in progress end with a failure. A second call does nothing."""
@@ -271,6 +289,11 @@ class Resolver:
     def store(self) -> Store:
         """The cache."""
         return self._open.store
+
+    @property
+    def second_level(self) -> "SecondLevel | None":
+        """The second-level cache; None without one."""
+        return self._open.second_level
 
     @property
     def upstream(self) -> Upstream:
@@ -396,6 +419,7 @@ class _Running:
         loop: asyncio.AbstractEventLoop,
         settings: Settings,
         policy: PolicyPipeline,
+        zones: ZoneTable,
         store: Store,
         contexts: "TlsContexts | None",
     ) -> None:
@@ -419,17 +443,41 @@ class _Running:
             store=store,
             settings=settings,
             policy=policy,
+            zones=zones,
             own_addresses=_own_addresses(settings),
         )
+        self.second_level: SecondLevel | None = None
         self.driver = MeshTimer(loop, self.mesh, self.clock)
         self.upstream.set_after_batch(self.driver.process_timers)
         self.crypto.after_batch = self.driver.process_timers
 
+    def share(self, settings: Settings, files: "SecondLevelFiles") -> None:
+        """Use the second-level cache of the settings."""
+        from resolver.net import second_level_setup  # most resolvers have none
+
+        self.second_level = second_level_setup.make(settings, files, self.loop, self.clock, self.driver.process_timers)
+        if not files.secret:
+            logger.warning("second-level cache: without second-level-cache.secret-file, who can write to the engine can"
+                           " forge answers")
+        if not self.mesh.set_second_level(self.second_level):
+            logger.warning("second-level cache: it is written, but not read, because response policy zones look at name"
+                           " servers")
+        self.second_level.open()
+
     def close(self) -> None:
         self.mesh.close()
+        if self.second_level is not None:
+            self.second_level.close()
         self.driver.close()
         self.upstream.close()
         self.crypto.close()
+
+
+def _zone_table(settings: Settings) -> ZoneTable:
+    """The zones of `settings` without content."""
+    zones = [ServedZone(names.from_text(zone.name), Mode(zone.mode), fallback=zone.fallback)
+             for zone in settings.own_zones]
+    return ZoneTable(zones, Clock().time)
 
 
 def _signature_check(settings: Settings) -> Callable[[SignatureJob], bool]:
@@ -467,7 +515,8 @@ def _tls_contexts(settings: Settings) -> "TlsContexts | None":
         ValueError: the file of authorities cannot be used.
     """
     zones = (settings.forward, settings.stub)
-    if not any("://" in text for lines in zones for zone in lines for text in zone.addresses):
+    texts = [text for lines in zones for zone in lines for text in zone.addresses]
+    if not any("://" in text for text in (*texts, *(text for own in settings.zone for text in own.primaries))):
         return None
     from resolver.net.client_contexts import contexts_for
 
@@ -486,6 +535,19 @@ def _check_quic(settings: Settings) -> None:
 
             if not is_installed():
                 raise ValueError(f"forward: zone {zone.zone!r}: {MISSING}")
+
+
+def _second_level_files(settings: Settings) -> "SecondLevelFiles | None":
+    """The files of the second-level cache; None without one.
+
+    Raises:
+        ValueError: one cannot be used; the text names the setting.
+    """
+    if not settings.second_level_cache.servers:
+        return None
+    from resolver.net import second_level_setup  # most resolvers have none
+
+    return second_level_setup.read_files(settings)
 
 
 def _with_forwarders(settings: Settings, forward: Iterable[str | ForwardZone]) -> Settings:

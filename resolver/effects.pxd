@@ -2,6 +2,9 @@
 # accessed without a dictionary or a descriptor. Without compilation this file is not used.
 # tests/unit/resolver/test_effects.py compares the names here with ``__slots__`` there.
 
+from resolver.query cimport Applied
+
+
 cdef class Failure:
     cdef public object ede
     cdef public object kind
@@ -61,6 +64,12 @@ cdef class Pause:
     cdef public object seconds
 
 
+cdef class Fetch:
+    cdef public object budget
+    cdef public object qname
+    cdef public object qtype
+
+
 cdef class Reply:
     cdef public object connection
     cdef public object cookie
@@ -82,6 +91,7 @@ cdef class RawReply:
     cdef public object rcode
     cdef public object server
     cdef public object soa
+    cdef public object synthesised
     cdef public object ttl
     cdef public object zone
 
@@ -89,9 +99,11 @@ cdef class RawReply:
 cdef class Outcome:
     cdef public object additional
     cdef public object answer
+    cdef public Applied applied
     cdef public object authoritative
     cdef public object authority
     cdef public object ede
+    cdef public object embedded
     cdef public object failure
     cdef public object from_cache
     cdef public object question
@@ -99,6 +111,7 @@ cdef class Outcome:
     cdef public object referral
     cdef public object serial
     cdef public object stale
+    cdef public object synthesised
     cdef public object ttl
     cdef public object verdict
 
@@ -122,6 +135,7 @@ cdef class Budget:
     cdef public object deadline
     cdef public dict failed
     cdef public object failure
+    cdef public object fetching
     cdef public object hashes
     cdef public dict insecure
     cdef public long lookups
@@ -134,6 +148,7 @@ cdef class Budget:
 
 
 cdef class Task:
+    cdef public Outcome answered
     cdef public Budget budget
     cdef public object cd
     cdef public object depth
@@ -148,11 +163,17 @@ cdef class Task:
 cdef class Context:
     cdef public object dns64
     cdef public object monotonic
+    cdef public object name_server
     cdef public object now
     cdef public object policy
+    cdef public bint reads_second_level
+    cdef public object response
     cdef public object rng
     cdef public object delegations
+    cdef public object second_level
     cdef public object settings
     cdef public object store
+    cdef public bint shares_failures
     cdef public object validation
     cdef public object validator
+    cdef public object view

@@ -12,12 +12,14 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from resolver import limits
+from resolver.query import Applied, Query
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
 
 if TYPE_CHECKING:
     from resolver.cache import Store
+    from resolver.cache.second_level import SharedReply
     from resolver.settings import Settings
     from resolver.upstream_address import Encryption
     from resolver.wire.message import MessageView
@@ -34,16 +36,18 @@ __all__ = [
     "EncryptedConnection",
     "Failure",
     "FailureKind",
+    "Fetch",
     "Key",
-    "LocalAnswers",
     "Need",
     "Outcome",
     "Pause",
+    "Policies",
     "Purpose",
     "Question",
     "RandomSource",
     "RawReply",
     "Reply",
+    "SecondLevel",
     "Server",
     "SignatureJob",
     "Steps",
@@ -100,6 +104,10 @@ class FailureKind(IntEnum):
     """Many UDP packets matched no query, so an off-path attacker may be guessing: to be queried again over TCP."""
     NO_FAMILY = 19
     """As NO_ROUTE, and the kernel has no route to the configured reference addresses of that family either."""
+    POLICY = 20
+    """A policy forbids the name servers of a zone; `Task.answered` is its answer."""
+    QUOTA = 21
+    """As many fetches of the zone, or queries to its servers, are outstanding as are permitted."""
 
 
 class Failure:
@@ -307,7 +315,19 @@ class Pause:
         self.seconds = seconds
 
 
-Effect: TypeAlias = Ask | Need | Verify | Pause
+class Fetch:
+    """Look a question up in the second-level cache; resumed with `SharedReply`, or with None when there is no usable
+    reply in time. The time is charged to `budget`."""
+
+    __slots__ = ("budget", "qname", "qtype")
+
+    def __init__(self, qname: bytes, qtype: int, budget: "Budget") -> None:
+        self.qname = qname
+        self.qtype = qtype
+        self.budget = budget
+
+
+Effect: TypeAlias = Ask | Need | Verify | Pause | Fetch
 Steps: TypeAlias = Generator[Effect, Any, T]
 
 
@@ -354,11 +374,12 @@ class RawReply:
     follows the DNAME it was made from was synthesised here (RFC 6672 section 3.1). `alias` is the name to resolve next,
     None when the chain is complete. `name` is the last name of the chain, which `rcode`, `soa` and `proofs` refer to.
     `denied` is True for NODATA and NXDOMAIN. `zone` is the zone whose servers were queried (lower case), `server` the
-    one that answered, None when the reply comes from the cache. `ttl` is how long a denial may be cached, in seconds.
+    one that answered, None when the reply comes from the cache. `synthesised`: it was made from denials of other names
+    (RFC 8198). `ttl` is how long a denial may be cached, in seconds.
     """
 
-    __slots__ = ("aa", "alias", "answer", "denied", "name", "proofs", "qname", "qtype", "rcode", "server", "soa", "ttl",
-                 "zone")
+    __slots__ = ("aa", "alias", "answer", "denied", "name", "proofs", "qname", "qtype", "rcode", "server", "soa",
+                 "synthesised", "ttl", "zone")
 
     def __init__(self, qname: bytes, qtype: int) -> None:
         self.qname = qname
@@ -373,6 +394,7 @@ class RawReply:
         self.aa = False
         self.zone: bytes = names.ROOT
         self.server: Server | None = None
+        self.synthesised = False
         self.ttl = 0
 
     @property
@@ -406,11 +428,13 @@ class Outcome:
     `stale`: the data has expired (RFC 8767); then `ttl` is how long the reply may be cached, 0 while resolution goes
     on. `authoritative`: the answer of a local zone, which has AA set (RFC 6303 section 3). `serial` is that of the
     cache when the job began, so that nothing made from the outcome is cached after a flush; the mesh sets it.
-    `referral`: a delegation instead of an answer; its NS set and addresses are always part of the reply.
+    `referral`: a delegation instead of an answer; its NS set and addresses are always part of the reply. `applied` is
+    the policy that made or changed it last, None without. `synthesised`: a denial in it was made from those of other
+    names (RFC 8198). `embedded` are the IPv4 addresses of which DNS64 has made AAAA records.
     """
 
-    __slots__ = ("additional", "answer", "authoritative", "authority", "ede", "failure", "from_cache", "question",
-                 "rcode", "referral", "serial", "stale", "ttl", "verdict")
+    __slots__ = ("additional", "answer", "applied", "authoritative", "authority", "ede", "embedded", "failure",
+                 "from_cache", "question", "rcode", "referral", "serial", "stale", "synthesised", "ttl", "verdict")
 
     def __init__(
         self,
@@ -435,9 +459,12 @@ class Outcome:
         self.failure = failure
         self.from_cache = from_cache
         self.stale = False
+        self.synthesised = False
         self.serial = 0
         self.referral = False
         self.authoritative = False
+        self.applied: Applied | None = None
+        self.embedded: tuple[bytes, ...] = ()
 
     def __repr__(self) -> str:
         return (f"Outcome({self.question!r}, {c.rcode_to_text(self.rcode)}, answer={len(self.answer)}, "
@@ -448,8 +475,8 @@ class TraceStep:
     """One step of a resolution and its reason, in the order in which they happened.
 
     `kind` is one of: cache, cut, ask, reply, truncated, retry, referral, failure, need, alias, keys, ds, check, proof,
-    validate, stale, dns64. `text` is a sentence for people; the other fields are set where they apply. `rtt` is in
-    seconds. `facts` are the data behind the text, by kind, for `resolver.explain` only. `at` is in seconds since the
+    validate, stale, dns64, policy. `text` is a sentence for people; the other fields are set where they apply. `rtt` is
+    in seconds. `facts` are the data behind the text, by kind, for `resolver.explain` only. `at` is in seconds since the
     query began; the collector of the steps may set it.
     """
 
@@ -488,8 +515,9 @@ class TraceStep:
 # --- what a query and a worker share ------------------------------------------------------------------------------
 
 
-Key: TypeAlias = tuple[tuple[bytes, int, int], int]
-"""Key of a job: the key of its question, and 1 without validation (CD), else 0, plus 2 for the chain of trust."""
+Key: TypeAlias = tuple[tuple[bytes, int, int], int, int, tuple[bytes, int] | None]
+"""Key of a job, all that its outcome depends on: the key of its question; 1 without validation (CD), else 0, plus 2 for
+the chain of trust; the view; the client subnet (`Query.scope`)."""
 
 
 class Budget:
@@ -502,7 +530,8 @@ class Budget:
     about the names involved. `failed` are the sub-queries that failed: none is started again for the same client query,
     even where the failure may not be cached for others. `insecure` are the delegations that were proved insecure, with
     the `SecurityStatus` of each. `octets` is an upper bound of what all jobs of the query hold; `accounted_octets` is
-    the part that the mesh has added to its sum.
+    the part that the mesh has added to its sum. `fetching` is for how long the query has waited for the second-level
+    cache, in seconds.
     """
 
     __slots__ = (
@@ -511,6 +540,7 @@ class Budget:
         "exhausted",
         "failed",
         "failure",
+        "fetching",
         "hashes",
         "insecure",
         "local_error",
@@ -541,6 +571,7 @@ class Budget:
         self.insecure: dict[bytes, object] = {}
         self.octets = 0
         self.accounted_octets = 0
+        self.fetching = 0.0
 
     def take_lookup(self) -> bool:
         """Count one `Need`, answered from the cache or not; False when none is left."""
@@ -598,10 +629,13 @@ class Task:
     `cache_checked`: cache and policies were looked up just before and have nothing for the qname. `child_ns` are the NS
     sets that zones sent about themselves during one client query, sub-queries included; `iterate` adds to it. `octets`
     is the size of all replies, sub-query results and cached sets given to the job. All of it counts as held until the
-    job ends, because tracking what is freed earlier would cost more than it saves.
+    job ends, because tracking what is freed earlier would cost more than it saves. `answered` is the answer of the
+    policy that ended the job with a failure of kind POLICY.
     """
 
-    __slots__ = ("budget", "cache_checked", "cd", "child_ns", "depth", "octets", "purpose", "question", "trace")
+    __slots__ = (
+        "answered", "budget", "cache_checked", "cd", "child_ns", "depth", "octets", "purpose", "question", "trace",
+    )
 
     def __init__(
         self,
@@ -624,6 +658,7 @@ class Task:
         self.purpose = purpose
         self.trace = trace
         self.octets = 0
+        self.answered: Outcome | None = None
 
     def account_octets(self, octets: int) -> None:
         """Count octets that were given to this job."""
@@ -644,23 +679,48 @@ class RandomSource(Protocol):
     def below(self, bound: int, /) -> int: ...
 
 
-class LocalAnswers(Protocol):
-    """Answers from policies, before any server is queried; `PolicyPipeline` of `resolver.policy` implements it."""
+class Policies(Protocol):
+    """The policies of a view before any server is queried; `Pipeline` of `resolver.policy` implements it."""
 
-    def answer(self, question: Question, /) -> Outcome | None: ...
+    def answer(self, question: Question, /) -> Outcome | None:
+        """The answer for the question of a client or of a sub-query; None when it is resolved."""
+        ...
+
+    def answer_alias(self, question: Question, /) -> Outcome | None:
+        """The answer for the target of an alias; None when it is resolved."""
+        ...
+
+    def changes(self, question: Question, /) -> bool:
+        """Whether `answer_alias` has one. Nothing is counted."""
+        ...
+
+
+NameServerPolicy: TypeAlias = "Callable[[Question, bytes, Sequence[bytes], Sequence[Server]], Outcome | None]"
+"""The policies for the servers of a zone: called with the question for the name being resolved, the zone, the names of
+its servers (lower case) and their addresses as far as known; returns the answer to give instead of querying them."""
+ResponsePolicy: TypeAlias = "Callable[[Query, Outcome], Outcome]"
+"""The policies for finished outcomes: called for each client with its outcome; returns the one to give."""
 
 
 class Zone(Protocol):
-    """A forward or stub zone, by its name in lower case."""
+    """A zone with its servers: name and server names in lower case, and the addresses that are known."""
 
     @property
     def zone(self) -> bytes: ...
+
+    @property
+    def names(self) -> Sequence[bytes]: ...
+
+    @property
+    def servers(self) -> Sequence[Server]: ...
 
 
 class Delegations(Protocol):
     """The part of `DelegationCache` that other packages than `iterate` use."""
 
     def forward_or_stub_for(self, name: bytes, /) -> Zone | None: ...
+
+    def closest(self, name: bytes, now: int, /) -> Zone | None: ...
 
     def forget(self, zone: bytes, /) -> None: ...
 
@@ -681,6 +741,27 @@ class AggressiveDenials(Protocol):
     ) -> tuple[RawReply, Verdict] | None: ...
 
 
+class SecondLevel(Protocol):
+    """A cache outside this process, shared with other resolvers."""
+
+    def start(
+        self, fetch: Fetch, on_reply: "Callable[[SharedReply | None], None]", /
+    ) -> "Cancellable | None":
+        """Perform a `Fetch`. `on_reply` is called once unless cancelled, never from inside `start`. None: it cannot be
+        performed now, and `on_reply` is not called."""
+        ...
+
+    def share(self, raw: RawReply, verdict: int, now: int, /) -> None:
+        """Store a reply of a zone for the others. `now` is in seconds since 1970."""
+        ...
+
+
+class Cancellable(Protocol):
+    """An operation in progress."""
+
+    def cancel(self) -> object: ...
+
+
 class KeySentinel(Protocol):
     """Queries that test which root keys are trusted (RFC 8509)."""
 
@@ -696,29 +777,47 @@ class Validation(Protocol):
     @property
     def sentinel(self) -> KeySentinel: ...
 
+    def validates(self, name: bytes, /) -> bool:
+        """Whether a trust anchor applies to `name`, and no negative one."""
+        ...
+
 
 class Context:
     """What all queries of one worker share. The driver sets `now` and `monotonic` before it resumes a generator.
 
-    `now` is in whole seconds of the real-time clock (for the cache), `monotonic` in seconds (for timers).
+    `now` is in whole seconds of the real-time clock (for the cache), `monotonic` in seconds (for timers). Each view has
+    a context of its own, which differs from the others in `view` and the policies. `shares_failures`: no other view has
+    local names, so a failure that local names cause may be cached.
     """
 
     __slots__ = (
         "delegations",
         "dns64",
         "monotonic",
+        "name_server",
         "now",
         "policy",
+        "reads_second_level",
+        "response",
         "rng",
+        "second_level",
         "settings",
+        "shares_failures",
         "store",
         "validation",
         "validator",
+        "view",
     )
 
     def __init__(
-        self, store: "Store", settings: "Settings", rng: RandomSource, policy: LocalAnswers | None = None
+        self, store: "Store", settings: "Settings", rng: RandomSource, policy: Policies | None = None, view: int = 0
     ) -> None:
+        self.view = view
+        self.shares_failures = True
+        self.name_server: NameServerPolicy | None = None
+        """None when no policy has the point."""
+        self.response: ResponsePolicy | None = None
+        """None when no policy has the point."""
         self.store = store
         self.settings = settings
         self.rng = rng
@@ -727,6 +826,9 @@ class Context:
         self.monotonic = 0.0
         self.dns64: AddressSynthesis | None = None
         """None without DNS64."""
+        self.second_level: SecondLevel | None = None
+        """None without a second-level cache."""
+        self.reads_second_level = False
         self.delegations: Delegations
         """The delegation cache of `iterate`; to be set before any generator runs."""
         self.validation: Validation | None = None

@@ -1,12 +1,14 @@
 # C layout of the classes of jobs.py, for its compilation by Cython, as that of mesh.pxd.
 
 from resolver.effects cimport Need, Outcome, Task
+from resolver.query cimport Query
 
 
 cdef class MeshRequest:
     cdef public Job _job
-    cdef public object _network
     cdef public object _on_done
+    cdef public Query _query
+    cdef public object _trace
     cdef public object deadline
     cdef public object done
 

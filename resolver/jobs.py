@@ -18,15 +18,19 @@ Invariants, which `tests/support/mesh_invariants.py` checks after each step of t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, MutableSequence
 from enum import Enum
 from heapq import heappop, heappush
 from itertools import count
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from resolver import limits
-from resolver.effects import Failure, Key, Need, Outcome, Reply, Steps, Task
+from resolver.effects import Failure, Key, Need, Outcome, Reply, Steps, Task, TraceStep
+from resolver.query import PROGRAM, Query
 from resolver.query_quota import NetworkUsage, QueryQuota, QueryUsage
+
+if TYPE_CHECKING:
+    from resolver.cache.second_level import SharedReply
 
 __all__ = ["Handle", "Job", "JobTable", "MeshRequest", "Wait"]
 
@@ -38,7 +42,7 @@ class Wait(Enum):
 
     NOTHING = "nothing: the mesh works on it"
     READY = "being resumed: it is in `_ready`"
-    REPLY = "the reply to its upstream query, `handle`"
+    REPLY = "the reply to its upstream query or from the second-level cache, `handle`"
     CHILD = "another job, `child`, which has this one in `parents`; `need` is the effect"
     CHECKS = "signature checks"
     TIMER = "a timer: it is in `_timers`"
@@ -58,12 +62,13 @@ class MeshRequest:
     """One submitted question. `done` is True once its callback was called or it was cancelled; the callback is due at
     `deadline`, in seconds of the monotonic clock."""
 
-    __slots__ = ("_job", "_network", "_on_done", "deadline", "done")
+    __slots__ = ("_job", "_on_done", "_query", "_trace", "deadline", "done")
 
-    def __init__(self, on_done: Callable[[Outcome], None], network: Hashable = None, deadline: float = 0.0) -> None:
+    def __init__(self, on_done: Callable[[Outcome], None], query: Query = PROGRAM, deadline: float = 0.0) -> None:
         self.deadline = deadline
         self._on_done = on_done
-        self._network = network
+        self._query = query
+        self._trace: MutableSequence[TraceStep] | None = None
         self._job: Job | None = None
         self.done = False
 
@@ -98,8 +103,8 @@ class Job:
         self.serial = 0
         self.slot = 0
 
-    def on_reply(self, result: Reply | Failure) -> None:
-        """Called by the exchange with the result of an `Ask`."""
+    def on_reply(self, result: Reply | Failure | SharedReply | None) -> None:
+        """Called with the result of an `Ask` or a `Fetch`."""
         self.table.on_reply(self, result)
 
     def on_verified(self, results: list[bool] | Exception) -> None:
@@ -129,8 +134,8 @@ class JobTable:
         self._slots: dict[int, dict[Job, None]] = {}
         self._slot_heap: list[int] = []
 
-    def on_reply(self, job: Job, result: Reply | Failure) -> None:
-        """The upstream query of `job` has ended."""
+    def on_reply(self, job: Job, result: Reply | Failure | SharedReply | None) -> None:
+        """What `job` waits for in REPLY has ended."""
         raise NotImplementedError
 
     def on_verified(self, job: Job, results: list[bool] | Exception) -> None:

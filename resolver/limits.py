@@ -103,6 +103,64 @@ FLUSH_GROUPS = 8
 CACHE_CLOCK_SLACK = 60
 """seconds: An entry stored further in the future than this was stored before the clock was set back, and counts as
 expired. With 0, each small correction of the clock would empty the cache."""
+SECOND_LEVEL_WAIT = Limit(
+    10, 1, 200, "milliseconds",
+    "A look-up in an engine of the same network takes less than a millisecond. Each query that the engine does not "
+    "answer waits this long at most, so more would make misses slow."
+)
+SECOND_LEVEL_DATABASE = Limit(0, 0, 65_535, "number", "Redis has 16 databases unless configured otherwise.")
+SECOND_LEVEL_NODES = 64
+"""nodes: Configured nodes of a cluster. One that answers is enough, because it names the others."""
+SECOND_LEVEL_SECRET = 32
+"""bytes: Shortest secret of a second-level cache: as long as the key of the MAC (256 bits)."""
+SECOND_LEVEL_SECRET_FILE = 4096
+"""bytes: Longest file with a secret or a password. A longer one is another file by mistake."""
+SECOND_LEVEL_ENTRY = 65_536
+"""bytes: Longest entry that is written or read. Others who write to the engine could store 512 MB under a key."""
+SECOND_LEVEL_SETS = 64
+"""sets: RRsets of one entry. An alias chain and the proofs of a denial have fewer than twenty."""
+SECOND_LEVEL_CLOCK_SKEW = 5
+"""seconds: Entries and messages from further in the future are not used. Clocks kept by NTP differ by milliseconds; an
+entry from a clock that is ahead lives longer by the difference."""
+SECOND_LEVEL_IN_FLIGHT = 1024
+"""look-ups: Look-ups in progress for each worker. Further queries do not ask the engine, so that a slow one holds no
+more memory than this."""
+SECOND_LEVEL_BATCHES = 8
+"""batches: Look-ups that begin together are one batch on one connection. When this many batches are in progress, the
+next look-ups wait for the end of one, and share a batch."""
+SECOND_LEVEL_WRITES = 1024
+"""entries: Entries that wait to be written for each worker. Further ones are dropped: others will learn them too."""
+SECOND_LEVEL_WRITE_BATCH = 64
+"""entries: Entries written in one batch. Larger ones delay look-ups on the engine's single thread."""
+SECOND_LEVEL_TIMEOUT = 1000
+"""milliseconds: A command that takes longer has failed and its connection is closed. No query waits for this long."""
+SECOND_LEVEL_FAILURES = 5
+"""batches: After this many failed or late batches in a row the circuit breaker opens. With 1, one lost packet would
+turn the second level off for a second."""
+SECOND_LEVEL_BACKOFF = 1000
+"""milliseconds: First pause of an open circuit breaker. Each failed probe doubles it."""
+SECOND_LEVEL_MAX_BACKOFF = 30_000
+"""milliseconds: Longest pause of an open circuit breaker; then a probe costs next to nothing."""
+FLEET_POLL = 1000
+"""milliseconds: Interval at which a worker asks the engine for new messages of the fleet. It is also the delay of a
+flush."""
+FLEET_MESSAGE = 2048
+"""bytes: Longest message. A name as text has at most 1,020 characters."""
+FLEET_MESSAGES = 1000
+"""messages: The newest messages that a resolver reads when it starts. When there were more, it takes everything stored
+before the oldest of them as flushed."""
+FLEET_MESSAGE_LIFE = 604_800
+"""seconds: Messages stay in the engine for as long as the highest TTL that may be configured, so that no entry outlives
+the flush of its name."""
+FLEET_MISSING_POLLS = 5
+"""polls: A message is numbered before it is written. One that does not appear within this many polls was lost."""
+FLEET_OUTBOX = 100
+"""messages: Messages that wait for the engine. Further ones are refused, and the operator is told."""
+FLEET_MEMBERS = 1024
+"""members: Processes of the fleet whose last message number is known. The one unheard for longest is forgotten."""
+FLUSH_MARKS = 1000
+"""names: Flushed names whose entries in the engine are not used any more. With more, everything stored before the
+newest flush counts as flushed."""
 CACHE_STALE_TTL = Limit(
     30, 0, 300, "seconds",
     "RFC 8767 section 5.2 gives stale records a TTL of 30 seconds. With a longer one, clients keep outdated data after "
@@ -216,6 +274,29 @@ delegations, CVE-2022-3204)."""
 FALLBACK_ATTEMPTS = 5
 """packets: One attempt at a server falls back from UDP to another cookie or none, to no EDNS, and to the name as given
 or TCP. Then nothing is left to change; without a limit a server could require changes forever."""
+FETCHES_PER_ZONE = Limit(
+    1000, 0, 100_000, "fetches",
+    "Random names of a zone whose servers are dead or slow fill the job slots otherwise (fetches-per-zone of BIND). "
+    "With servers that answer in 100 ms, 1000 are 10,000 new names a second, more than one worker resolves."
+)
+FETCHES_PER_SERVER = Limit(
+    1000, 0, 100_000, "queries",
+    "Many zones may share a server, so this is as much as for a zone, which has several (fetches-per-server of BIND)."
+)
+FETCH_SAMPLE = 100
+"""queries: After so many queries to a server its quota is adjusted, as in BIND. With fewer, chance decides."""
+FETCH_TIMEOUTS_LOW = 10
+"""percent: The quota of a server rises while fewer of its queries time out (fetch-quota-params of BIND)."""
+FETCH_TIMEOUTS_HIGH = 30
+"""percent: The quota of a server falls while more of its queries time out (fetch-quota-params of BIND)."""
+FETCH_NEW_WEIGHT = 70
+"""percent: Weight of the newest sample in the average of timeouts (fetch-quota-params of BIND)."""
+FETCH_QUOTA_STEP = 80
+"""percent: A quota falls to this part of itself at each sample, and rises by as much. A dead server has lost most of
+its quota after 1000 timeouts."""
+FETCH_QUOTA_LEAST = 10
+"""percent: The quota of a server does not fall below this part, so that its recovery is noticed, and a server that is
+slow at times still gets queries."""
 EDNS_GIVE_UP = 2
 """timeouts: After this many timeouts with EDNS, a server that never replied with EDNS is queried without it. One
 timeout is more often a lost packet."""
@@ -401,8 +482,130 @@ NSID_SIZE = Limit(
     "The name server identifier is in every reply that asks for it (RFC 5001 section 3.1), so that a long one would "
     "amplify."
 )
+LIST_NAMES = Limit(
+    5_000_000, 1, 50_000_000, "names",
+    "A block list, or a response policy zone, may come from another party. The largest public lists have some two"
+    " million names; each takes about 30 bytes."
+)
+LIST_TABLE_BYTES = Limit(
+    256 << 20, 1 << 10, 4095 << 20, "bytes",
+    "Memory of the compiled names of one configuration. Offsets in a table have 32 bits."
+)
+LIST_BYTES = Limit(
+    256 << 20, 1 << 10, 2 << 30, "bytes",
+    "Size of one list or policy zone as text. The largest public lists have some 60 MB."
+)
+LIST_LINE = 4096
+"""bytes: Longer lines of a list are wrong. A name has at most 1,004 characters with escapes; some adblock rules are
+longer."""
+LISTS = 32
+"""lists: Block lists and response policy zones of one configuration. Each is looked up for each query that is not
+answered by the fast path."""
+LIST_INTERVAL = Limit(
+    86_400, 60, 30 * 86_400, "seconds",
+    "Lists are renewed daily to hourly; a server of lists refuses clients that ask more often."
+)
+LIST_RETRY = 60
+"""seconds: A list that could not be fetched is tried again after this time, then after twice the time before, up to
+its interval."""
+LIST_JITTER_PERCENT = 10
+"""percent: Fetches are this much earlier, drawn at random, so that many resolvers do not ask a server at once."""
+LIST_FETCH_TIMEOUT = 600
+"""seconds: Time for one fetch of a list, with its body."""
+LIST_CHECK_INTERVAL = 10
+"""seconds: How often each worker looks whether the files of its lists have changed."""
+LIST_TAG = 256
+"""bytes: An ETag longer than this is not sent back; the list is fetched whole."""
+LIST_ANSWER_TTL = 60
+"""seconds: TTL of answers that a block list makes. Clients keep them for this long when a name is removed from it."""
+LIST_SAMPLE = 65_536
+"""bytes: The beginning of a list by which its format is detected."""
+LIST_ERRORS_PERCENT = 10
+"""percent: A list with more wrong lines, compared with all its entries, is refused: it is another format, or the error
+page of a web server."""
+LIST_ERRORS = 20
+"""errors: Problems of one list or policy zone that are kept to be shown; all are counted. The file may come from
+another party and may be wrong in each line."""
+RPZ_RULES = 65_535
+"""rules: Different actions of one response policy zone, equal local data counted once. A name table holds numbers of 16
+bits."""
+RPZ_OTHER_LINES = 500_000
+"""lines: Of one response policy zone, those that are no plain CNAME record. Each takes some 750 bytes while the zone is
+read, and 50 us, so a text of 256 MB without this limit takes 13 GB. Names without local data are not counted."""
+RPZ_LINE = 65_536
+"""bytes: A longer line of a response policy zone is an error. A record has at most 65,535 octets."""
+RPZ_PREFIXES = 1_000_000
+"""prefixes: Address triggers of one kind in one response policy zone. Each takes some 300 bytes of memory."""
+RPZ_TTL = 60
+"""seconds: TTL of denials by a response policy zone without SOA."""
 DNS64_TTL = 600
 """seconds: RFC 6147 section 5.1.7: TTL of a synthesised AAAA record when the negative answer has no SOA."""
+
+# --- zones --------------------------------------------------------------------------------------------------------
+
+ZONES = 1000
+"""zones: Each has timers and a file of its own, and is listed by resolverctl."""
+ZONE_RECORDS = 1_000_000
+"""records: Content of one zone, from a file or a transfer. The root zone has 25,000. A primary that is compromised
+could send records for ever."""
+ZONE_OCTETS = 268_435_456
+"""bytes: Packed content of one zone, for the same reason. The root zone has 2 MB."""
+ZONE_RDATA = 64_000
+"""bytes: Longest record of a zone. A message of 65,535 bytes has room for it besides header, question, owner and TSIG
+record, so each zone here can be transferred from here."""
+ZONE_INCLUDES = 16
+"""files: Depth of $INCLUDE in a zone file. A file that includes itself would use up all descriptors."""
+ZONE_TTL = 2_147_483_647
+"""seconds: Largest TTL (RFC 2181 section 8); a zone file may have more."""
+
+TSIG_SECRET = 16
+"""bytes: Shortest secret of a TSIG key. RFC 8945 section 8 wants as many as the digest has; 16 cannot be guessed."""
+TSIG_FUDGE = 300
+"""seconds: Difference of clocks that a signed message may have (RFC 8945 section 10)."""
+TSIG_UNSIGNED = 99
+"""messages: Unsigned messages in a row within a signed transfer (RFC 8945 section 5.3.1)."""
+ZONE_REFRESH_MIN = Limit(
+    60, 1, 86_400, "seconds",
+    "A zone could make its secondaries query the primary in a loop. Most zones refresh after an hour or later."
+)
+ZONE_REFRESH_MAX = 2_419_200
+"""seconds: Upper limit of REFRESH and RETRY (BIND: max-refresh-time, four weeks)."""
+ZONE_EXPIRE_MAX = 14_515_200
+"""seconds: Upper limit of EXPIRE: 24 weeks, as BIND limits what is older."""
+ZONE_BACKOFF = 6
+"""doublings: Failures in a row that double the time to the next attempt, never above REFRESH."""
+ZONE_JITTER = 10
+"""percent: Part of a refresh or retry time that is random, so that secondaries do not query together."""
+ZONE_NOTIFY_INTERVAL = 1_000
+"""milliseconds: NOTIFY messages of one zone within this time start one SOA query: they are easily forged."""
+ZONE_QUERY_TIMEOUT = 5_000
+"""milliseconds: Time for the reply to a SOA query, and to connect for a transfer."""
+ZONE_IDLE_TIMEOUT = 30_000
+"""milliseconds: Time between two messages of a transfer; a primary that is slower is left."""
+ZONE_TRANSFER_TIMEOUT = 1_800_000
+"""milliseconds: Time for a whole transfer. A primary could send a record every 29 seconds."""
+ZONE_NOTIFY_ATTEMPTS = 4
+"""messages: NOTIFY to one secondary, with twice the time between two of them each time. RFC 1996 section 3.6 proposes
+five; a secondary refreshes anyway."""
+ZONE_HISTORY = 100_000
+"""records: Differences of one zone that are kept in memory for IXFR to secondaries. Clients with older versions get the
+whole zone."""
+ZONE_WARNINGS = 20
+"""lines: Warnings about the content of one zone when it is loaded."""
+ZONE_TRANSFERS = 4
+"""transfers: At the same time, of all zones. Others wait."""
+ZONE_TRANSFERS_EACH = 2
+"""transfers: At the same time from one primary, so that one that sends for `ZONE_TRANSFER_TIMEOUT` leaves room for the
+others (BIND: transfers-per-ns)."""
+ZONE_MESSAGES = 1_000_000
+"""messages: Of one transfer. A message may have a single record."""
+ZONE_JOURNAL_SHARE = 50
+"""percent: Octets of differences in a zone's file, of the octets of its content, at which the file is written anew."""
+ZONE_WRITE_RETRY = 30_000
+"""milliseconds: Time until a copy that could not be written is written again. A full disk stays full for longer; each
+attempt writes the whole zone."""
+ZONE_FILE_OCTETS = 1_073_741_824
+"""bytes: Largest file of a zone that is read: content at its limit, with the headers of its records and differences."""
 
 # --- net ----------------------------------------------------------------------------------------------------------
 
@@ -528,6 +731,30 @@ PENDING_NETWORK_SHARE = Limit(
     "A client network may use this share of its own and the free places for waiting queries, because it has many "
     "addresses (CVE-2026-42534)."
 )
+RATE_PER_SECOND = Limit(
+    0, 0, 1_000_000, "a second",
+    "Off, because the right rate depends on the clients. More than a million in one worker cannot be exceeded."
+)
+RATE_OF_KIND = Limit(-1, -1, 1_000_000, "a second", "As RATE_PER_SECOND; -1 takes the rate of all other replies.")
+RATE_SLIP = Limit(
+    2, 0, 10, "replies",
+    "One in two, as in BIND and NSD, gets a client through whose address is forged, and makes no reply larger than its "
+    "query. Above 10 such a client waits for too long."
+)
+RATE_WINDOW = Limit(
+    15, 1, 3600, "seconds",
+    "BIND's value. A shorter window lets a flood through that pauses; a longer one punishes an address for long."
+)
+RATE_PREFIX4 = Limit(24, 8, 32, "bits", "Attackers forge all addresses of a network. Networks of sites are /24.")
+RATE_PREFIX6 = Limit(56, 16, 128, "bits", "A customer has a /56 or more (RFC 6177).")
+RATE_ENTRIES = Limit(
+    65_536, 1024, 16_777_216, "counters",
+    "Each of 16 bytes. With fewer than there are limited prefixes and names at a time, some get their full rate again."
+)
+RATE_EVENTS = 16
+"""prefixes: Prefixes that newly exceeded a limit are noted for the log up to this number between two log lines."""
+RATE_LOG_INTERVAL = 1
+"""seconds: The log is told of limited prefixes at most this often, also when log.rate-limit-interval is 0."""
 DISCARD_TIMEOUT = Limit(
     0, 0, 60_000, "milliseconds",
     "UDP answers that are later than this are dropped, so that delayed answers cannot be released as one burst "
@@ -579,7 +806,7 @@ STREAM_BACKLOG = 512
 """
 PADDING_BLOCK = 468
 """bytes: Replies on encrypted transports are padded to a multiple of this when the query was padded (RFC 8467 section
-4.1). Smaller blocks show more of what was asked; larger ones cost bandwidth."""
+4.1). Smaller blocks reveal more about the query; larger ones cost bandwidth."""
 PROXY_HEADER_OCTETS = 4096
 """bytes: The longest header of PROXY protocol version 2 that is accepted. Load balancers send some hundred octets; the
 format permits 64 KiB, which would be kept in memory for each connection."""
@@ -689,6 +916,9 @@ QUIC_HELD = 128 << 10
 """bytes: Octets of incomplete and waiting queries that one connection may hold. A usual query has some hundred."""
 LISTENERS = 256
 """listeners: Addresses served. Each needs descriptors and a part of the connections that the process may have."""
+VIEWS = 255
+"""views: Groups of clients with policies of their own. Each has compiled tables, and its answers take space in the
+cache."""
 CRYPTO_THREADS = 2
 """threads: Threads that check signatures beside the event loop."""
 CRYPTO_SLICE = 2
@@ -696,6 +926,41 @@ CRYPTO_SLICE = 2
 for this long at most."""
 CRYPTO_IN_PLACE = 4
 """checks: Up to this many checks are made at once by the event loop, because handing them to a thread costs more."""
+
+# --- query log and dnstap -----------------------------------------------------------------------------------------
+
+OBSERVE_BUFFER = Limit(
+    4 << 20, 512 << 10, 1 << 30, "bytes",
+    "Records wait here for the disk or the collector. 4 MiB are some ten thousand queries, and less than 512 KiB do "
+    "not hold two of the pieces (OBSERVE_PIECE)."
+)
+OBSERVE_PIECE = 256 << 10
+"""bytes: Records are written to the disk or the collector in pieces of this size. Smaller ones cost more system calls
+and wake-ups of a thread for each query; larger ones are written later."""
+OBSERVE_SAMPLE = Limit(
+    1, 1, 1_000_000, "queries", "1 records every query. More than a million would leave nothing to look at."
+)
+OBSERVE_FLUSH = 200
+"""milliseconds: A record is written at most this late, so that a log can be followed by eye. A shorter time costs more
+system calls on idle servers."""
+OBSERVE_STOP = 150
+"""milliseconds: When the daemon stops, the query log and dnstap have this long for what is left. STOP_GRACE must be
+longer."""
+DNSTAP_PORT = 6000
+"""port: Port of dnstap.address when it names none, as the collectors' manuals have it."""
+DNSTAP_TEXT = 255
+"""bytes: The longest identity and version of dnstap. They stand in each message."""
+DNSTAP_CONTROL = 512
+"""bytes: The longest control frame of a collector (the limit of the fstrm library). A longer one is an error."""
+DNSTAP_HANDSHAKE = 5000
+"""milliseconds: A collector has this long to accept a connection and the content type. Then it is tried again later."""
+DNSTAP_RETRY_FIRST = 250
+"""milliseconds: The pause after a collector was lost or refused the connection. It doubles with each failure."""
+DNSTAP_RETRY_LAST = 30_000
+"""milliseconds: The longest pause between two attempts to reach a collector."""
+DNSTAP_UNACKNOWLEDGED = 30_000
+"""milliseconds: A TCP connection whose collector acknowledges nothing for this long is given up; the kernel's own limit
+is a quarter of an hour."""
 
 # --- daemon and tools ---------------------------------------------------------------------------------------------
 
@@ -737,6 +1002,36 @@ CONTROL_REQUEST = 4096
 CONTROL_TIMEOUT = 10_000
 """milliseconds: A client of the control socket has this long to send a request and to read its answer. Otherwise it
 would hold one of the CONTROL_CONNECTIONS."""
+HOOK_TIMEOUT = Limit(
+    1000, 10, 30_000, "milliseconds",
+    "A coroutine of a hook is cancelled after this time. Clients give up after some seconds, so a longer one answers "
+    "nobody."
+)
+HOOK_SLOW = 10
+"""milliseconds: A plain function of a hook that takes longer is named in the log, because all queries of the worker
+wait for it."""
+HOOK_TASKS = 10_000
+"""coroutines: Coroutines of hooks in one worker that have not ended. One that ignores its cancellation is still
+counted; above this, hooks with coroutines fail."""
+HOOK_TTL = 60
+"""seconds: The TTL of answers of hooks that name none. A hook that changes its mind is heard after this time."""
+HOOK_MODULES = 64
+"""modules: Modules with hooks in one list. Each hook is called for each query that passes its point."""
+NTA_LIFETIME = Limit(
+    3600, 1, 7 * 86_400, "seconds",
+    "A negative trust anchor that resolverctl adds ends after an hour, so that it is not forgotten (RFC 7646 section "
+    "2.2). More than a week is a matter of the configuration."
+)
+NTA_CHECK = 300
+"""seconds: So often it is tested whether a zone with a negative trust anchor validates again. Each test is some
+queries."""
+CHANGES = 4096
+"""changes: Run-time changes in force at once. They are compiled again at each change, which takes some milliseconds for
+a thousand; more belong into the configuration."""
+CHANGES_FILE = 8 << 20
+"""bytes: The largest file of run-time changes that is read. A change has at most the size of a request."""
+CHANGE_REASON = 200
+"""characters: The longest reason of a run-time change. It is shown in one line."""
 RESOLVERCTL_TIMEOUT = Limit(
     30, 0, 86_400, "seconds",
     "resolverctl waits for each line of the daemon for this long. With more than a day it would not notice a daemon "
@@ -745,6 +1040,25 @@ RESOLVERCTL_TIMEOUT = Limit(
 CONTROL_CONNECTIONS = 8
 """connections: Connections open at once on the control socket. Each is a descriptor; further ones wait in the accept
 queue."""
+UNIT_WATCHDOG = 30
+"""seconds: `resolverd --print-unit` has systemd restart a daemon that shows no sign of life for this long. A save of a
+large cache or a slow disk takes seconds."""
+UNIT_STOP = 30
+"""seconds: `resolverd --print-unit` has systemd kill a daemon that takes longer to stop. Waiting clients are answered,
+and the cache is saved."""
+UNIT_DESCRIPTORS = 65536
+"""descriptors: The limit of open files of `resolverd --print-unit`; the daemon derives its limits of connections from
+it."""
+SIGNS_OF_LIFE = 4
+"""signs: Signs of life in one period of the service manager's watchdog. With two, a late one would be a restart."""
+IMPORTED_FILE = 16 << 20
+"""bytes: The largest configuration file of another resolver that resolverctl reads. Local data may be long lists."""
+IMPORT_DEPTH = 16
+"""levels: Files that include each other, and nested blocks, in a configuration that is imported. More is a loop."""
+IMPORT_SHOWN = 100
+"""characters: The longest statement of an imported configuration that is shown in full in a remark."""
+INHERITED_SOCKETS = 1024
+"""sockets: The most that a service manager may pass. A wrong number would have each descriptor up to it tried."""
 CONTROL_CHUNK = 16
 """sets: Record sets of a cache dump written as text before other work of the loop runs."""
 CONTROL_REPLY = 1 << 20
@@ -756,11 +1070,24 @@ METRICS_TIMEOUT = 5000
 one of the METRICS_CONNECTIONS."""
 METRICS_CONNECTIONS = 8
 """connections: Connections for metrics that are open at once. Prometheus needs one."""
+COUNTERS_OCTETS = 256 << 10
+"""bytes: The counters of one worker, kept for its successor. They take some 30 KiB, and some more for each policy of
+the configuration."""
+COUNTERS_KEPT = 5000
+"""milliseconds: How often a worker of several keeps its counters for its successor. What it counts after that is lost
+when it dies."""
 METRICS_PORT = 9335
 """port: Port of metrics.listen when it names none."""
 WORKERS = Limit(
     1, 1, 64, "processes", "Each worker is a process with one event loop. More workers than CPUs only cost memory."
 )
+LANES = Limit(
+    0, 0, 64, "lanes",
+    "Each lane is a thread with a UDP socket of its own for each address of `listen`. More lanes than CPUs only cost"
+    " memory."
+)
+LANE_TURN = 64
+"""queries: As many of a lane are handled before other work of the loop runs. Each costs some 40 microseconds."""
 CACHE_SIZE = Limit(
     64 << 20, 1 << 20, 32 << 30, "bytes",
     "One arena holds answers, record sets and proofs; entries are evicted when it is full. Its offsets reach 32 GiB."

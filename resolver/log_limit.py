@@ -8,6 +8,7 @@ not hide another. The counters in `statistics()` have the exact numbers.
 import logging
 import time
 from collections.abc import Hashable
+from typing import ClassVar
 
 from resolver import limits
 
@@ -18,6 +19,8 @@ class LineLimit:
     """Admits `different` different lines per `interval` (seconds), each once. The caller passes the time."""
 
     __slots__ = ("_admitted", "_different", "_interval", "_left_out", "_next")
+    suppressed: ClassVar[int] = 0
+    """Lines left out since the start of the process, by all limits."""
 
     def __init__(self, interval: float, different: int = 1) -> None:
         self._interval = interval
@@ -27,12 +30,18 @@ class LineLimit:
         self._next = float("-inf")
         self._left_out = 0
 
+    @property
+    def remembered(self) -> int:
+        """Number of lines admitted in this interval."""
+        return len(self._admitted)
+
     def admit(self, line: Hashable, now: float) -> int | None:
         """The number of lines left out since the last admitted one if `line` may be logged now; else None."""
         if now >= self._next:
             self._admitted.clear()
         if len(self._admitted) >= self._different or line in self._admitted:
             self._left_out += 1
+            LineLimit.suppressed += 1
             return None
         if not self._admitted:
             self._next = now + self._interval

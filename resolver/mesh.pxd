@@ -3,9 +3,10 @@
 # tests/unit/resolver/test_effects.py compares the names here with ``__slots__`` there.
 
 from resolver.effects cimport (
-    Ask, Budget, Context, Failure, Need, Outcome, Pause, Question, Reply, Task, TraceStep, Verify,
+    Ask, Budget, Context, Failure, Fetch, Need, Outcome, Pause, Question, Reply, Task, TraceStep, Verify,
 )
 from resolver.jobs cimport Job, JobTable, MeshRequest
+from resolver.query cimport Query
 
 
 cdef class Mesh(JobTable):
@@ -13,6 +14,7 @@ cdef class Mesh(JobTable):
     cdef public object _clock
     cdef public bint _closed
     cdef public Context _context
+    cdef public list _contexts
     cdef public dict _counts
     cdef public object _crypto
     cdef public object _deadline
@@ -27,13 +29,13 @@ cdef class Mesh(JobTable):
     cdef public bint _shedding
     cdef public object _prefetched_in
     cdef public object _prefetching
-    cdef public object _rewriter
     cdef public object _rrsets
     cdef public bint _serve_stale
     cdef public object _shortage_lines
     cdef public object _stale_ttl
     cdef public long _steps_left
     cdef public object _table
+    cdef public object latency
     cdef public object validation
     cpdef _update_time(self)
     cpdef Job _start(self, tuple key, Task task, usage, serial, MeshRequest request, Job parent)

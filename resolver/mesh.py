@@ -40,8 +40,8 @@ from resolver.effects import (
     Effect,
     Failure,
     FailureKind,
+    Fetch,
     Key,
-    LocalAnswers,
     Need,
     Outcome,
     Pause,
@@ -49,6 +49,7 @@ from resolver.effects import (
     Question,
     RandomSource,
     Reply,
+    SecondLevel,
     SignatureJob,
     Task,
     TraceStep,
@@ -58,7 +59,9 @@ from resolver.iterate import DelegationCache
 from resolver.iterate.forward import configured_cuts
 from resolver.jobs import CHECKS, CHILD, NOTHING, READY, REPLY, Handle, Job, JobTable, MeshRequest
 from resolver.log_limit import LineLimit
-from resolver.policy.rewrite import Dns64, Rewriter
+from resolver.observe import UpstreamLatency
+from resolver.policy import Pipeline, PolicyPipeline
+from resolver.query import PROGRAM, Query
 from resolver.query_quota import NetworkUsage, QueryUsage, past_jostle_time
 from resolver.resolve import failure_outcome, find_outcome, find_stale, load_validator, resolve
 from resolver.verdict import Trust, Verdict
@@ -69,7 +72,9 @@ from resolver.wire.rrset import RRset, octets_of
 if TYPE_CHECKING:
     from resolver.cache import Store
     from resolver.cache.bounded import MemoryTable
+    from resolver.cache.second_level import SharedReply
     from resolver.settings import Settings
+    from resolver.zones import ZoneTable
 
 __all__ = ["Clock", "Crypto", "Exchange", "Mesh"]
 
@@ -125,10 +130,10 @@ class Mesh(JobTable):
     """Resolves questions: from the cache at once, else by jobs. One for each worker."""
 
     __slots__ = (
-        "_clock", "_closed", "_context", "_counts", "_crypto", "_deadline", "_delegations", "_draining", "_exchange",
-        "_fault_lines", "_is_short", "_octets_limit", "_packets", "_prefetched_in", "_prefetching", "_rewriter",
+        "_clock", "_closed", "_context", "_contexts", "_counts", "_crypto", "_deadline", "_delegations", "_draining",
+        "_exchange", "_fault_lines", "_is_short", "_octets_limit", "_packets", "_prefetched_in", "_prefetching",
         "_rrsets", "_serve_stale", "_shedding", "_shortage_lines", "_stale_delay", "_stale_timers", "_stale_ttl",
-        "_steps_left", "_table", "validation",
+        "_steps_left", "_table", "latency", "validation",
     )
 
     def __init__(
@@ -140,7 +145,8 @@ class Mesh(JobTable):
         rng: RandomSource,
         store: Store,
         settings: Settings,
-        policy: LocalAnswers | None = None,
+        policy: PolicyPipeline | None = None,
+        zones: ZoneTable | None = None,
         own_addresses: Sequence[str] = (),
         capacity: int = limits.JOBS,
     ) -> None:
@@ -154,15 +160,16 @@ class Mesh(JobTable):
         super().__init__(capacity, store.table.serial)
         self._octets_limit = OCTETS
         self._shedding = False
-        self._context = Context(store, settings, rng, policy)
-        self._delegations = DelegationCache(store, settings, own=own_addresses, configured=configured_cuts(settings))
-        self._context.delegations = self._delegations
+        self._delegations = DelegationCache(store, settings, own=own_addresses, configured=configured_cuts(settings),
+                                            zones=zones)
         self.validation = load_validator(settings)
         """The validator, whose trust anchors may be changed while the mesh runs; None without validation."""
-        if self.validation is not None:
-            self._context.validation, self._context.validator = self.validation, self.validation.validate
-        self._context.dns64 = Dns64.create(settings.policy)
-        self._rewriter = Rewriter.create(settings.policy)
+        pipelines = policy.views if policy is not None else (Pipeline.for_answers(settings.policy),)
+        self._contexts = [self._context_of(pipeline, store, settings, rng) for pipeline in pipelines]
+        self._context = self._contexts[0]
+        if len(pipelines) > 1:
+            for context in self._contexts:
+                context.shares_failures = False
         self._closed = False
         self._draining = False
         self._steps_left = 0
@@ -179,9 +186,21 @@ class Mesh(JobTable):
                         "dependency_cycles": 0, "timed_out": 0, "refused": 0, "refused_sub_queries": 0, "evicted": 0,
                         "ended_for_memory": 0, "internal_errors": 0, "stale_answers": 0, "prefetches": 0,
                         "prefetch_refused": 0, "out_of_memory": 0}
+        self.latency = UpstreamLatency()
         self._fault_lines = LineLimit(FAULT_INTERVAL)
         self._shortage_lines = LineLimit(1)
         self._is_short: Callable[[], bool] | None = None
+
+    def _context_of(self, pipeline: Pipeline, store: Store, settings: Settings, rng: RandomSource) -> Context:
+        """The context of one view."""
+        context = Context(store, settings, rng, pipeline if pipeline.has_answers else None, pipeline.number)
+        context.delegations = self._delegations
+        if self.validation is not None:
+            context.validation, context.validator = self.validation, self.validation.validate
+        context.dns64 = pipeline.dns64
+        context.name_server = pipeline.name_server if pipeline.has_name_server else None
+        context.response = pipeline.response if pipeline.has_response else None
+        return context
 
     # --- from outside ---------------------------------------------------------------------------------------------
 
@@ -189,21 +208,26 @@ class Mesh(JobTable):
         self,
         question: Question,
         *,
+        query: Query = PROGRAM,
         cd: bool = False,
         on_done: Callable[[Outcome], None],
         trace: MutableSequence[TraceStep] | None = None,
-        network: Hashable = None,
     ) -> MeshRequest:
         """Resolve `question`; `on_done` is called with the outcome, before this returns when the cache has it.
 
-        `network` is the client network that is charged for the jobs; None charges the program itself. `cd` asks for
+        `query` is who asks. Its view and scope are a part of the question, its network is charged for the jobs, and its
+        deadline, when it has one, may shorten that of the settings. `cd` asks for
         data without validation (the CD bit). With `trace`, every step is appended to it, and the query does not join
         the job of another client query, so that the trace is complete. After `close` the outcome is a failure, unless
         it is cached. When an exception is raised, `on_done` is not called later.
         """
         self._update_time()
         self._counts["submitted"] += 1
-        request = MeshRequest(on_done, network, self._context.monotonic + self._deadline)
+        deadline = self._context.monotonic + self._deadline
+        if query.deadline:
+            deadline = min(deadline, query.deadline)
+        request = MeshRequest(on_done, query, deadline)
+        request._trace = trace
         try:
             self._begin(request, question, cd, trace)
         except BaseException:
@@ -216,36 +240,41 @@ class Mesh(JobTable):
     ) -> None:
         """Answer `request` at once, let it wait for a job, or refuse it."""
         counts = self._counts
-        key = (question.key, cd)
+        view = request._query.view
+        context: Context = self._contexts[view]
+        key = (question.key, int(cd), view, request._query.scope)
         job = self._joinable(key) if trace is None else None
         if job is not None and job.task.purpose is not Purpose.PREFETCH:
             self._join(job, request)
             return
         budget = Budget(self._packets, request.deadline)
         try:
-            outcome = find_outcome(question, self._context, budget, cd=cd)
+            outcome = find_outcome(question, context, budget, cd=cd)
         except Exception as error:  # noqa: BLE001 - the caller relies on getting an outcome, and holds a slot until then
             self._fault(error, "looking up in the cache", question)
             outcome = failure_outcome(question, INTERNAL_FAULT)
         if not isinstance(outcome, bool):
             counts["from_cache"] += 1
             if outcome.failure is not None:
-                outcome = self._stale_or_failure(question, outcome.failure, budget, cd=cd) or outcome
+                outcome = self._stale_or_failure(question, outcome.failure, budget, context, cd=cd) or outcome
             if trace is not None:
                 trace.append(TraceStep("cache", "answered from the cache or by policy", qname=question.qname,
                                        qtype=question.qtype, rcode=outcome.rcode,
                                        facts={"verdict": outcome.verdict, "sets": outcome.answer,
                                               "failure": outcome.failure}))
+                if outcome.applied is not None:
+                    trace.append(_policy_step(outcome))
             self._deliver(request, outcome, self._serial)
             return
         short = self._is_short is not None and self._is_short()
-        share = self._quota.share_of(request._network)
+        share = self._quota.share_of(request._query.network)
         if short or (not self._quota.has_free_slot(share) and not self._free_slot(share, None)):
             if request.done:
                 return
             counts["refused"] += 1
             failure = OUT_OF_MEMORY if short else TOO_MANY
-            outcome = self._stale_or_failure(question, failure, budget, cd=cd) or failure_outcome(question, failure)
+            outcome = (self._stale_or_failure(question, failure, budget, context, cd=cd)
+                       or failure_outcome(question, failure))
             self._deliver(request, outcome, self._serial)
             return
         # Callbacks of queries that `_free_slot` ended may have cancelled this request, closed the mesh, or ended or
@@ -266,14 +295,18 @@ class Mesh(JobTable):
             self._start_stale_timer(job)
         self._drain()
 
-    def refresh(self, question: Question, *, cd: bool = False, on_done: Callable[[Outcome], None]) -> bool:
+    def refresh(
+        self, question: Question, *, query: Query = PROGRAM, cd: bool = False, on_done: Callable[[Outcome], None]
+    ) -> bool:
         """Prefetch: resolve a question again whose answer is still cached. Returns whether a job was started.
+
+        The program is charged for it; of `query` only view and scope count.
 
         None is started when a job for the question exists, when a limit is reached (`PREFETCH_JOBS`, `PREFETCH_RATE`,
         job slots, memory), or after `close`; then `on_done` is not called.
         """
         self._update_time()
-        key = (question.key, cd)
+        key = (question.key, int(cd), query.view, query.scope)
         second = int(self._context.monotonic)
         count = self._prefetched_in[1] if self._prefetched_in[0] == second else 0
         if self._closed or key in self._jobs:
@@ -292,26 +325,27 @@ class Mesh(JobTable):
 
         budget = Budget(self._packets, self._context.monotonic + self._deadline)
         task = Task(question, budget, cd=cd, purpose=Purpose.PREFETCH)
-        self._start(key, task, QueryUsage(own, self._context.monotonic), self._serial, MeshRequest(done), None)
+        self._start(key, task, QueryUsage(own, self._context.monotonic), self._serial, MeshRequest(done, query), None)
         self._prefetching += 1  # last, because each step above may raise MemoryError, and nothing would undo this one
         self._drain()
         return True
 
-    def peek(self, question: Question, *, cd: bool = False) -> Outcome | None:
+    def peek(self, question: Question, *, query: Query = PROGRAM, cd: bool = False) -> Outcome | None:
         """The complete outcome from policy or cache, cached failures included; no query is sent.
 
         If there is none, a referral to the closest delegation in the cache (RFC 1034 section 4.3.2); None without one.
         """
         self._update_time()
         budget = Budget(0, 0.0)
-        outcome = find_outcome(question, self._context, budget, cd=cd)
+        context = self._contexts[query.view]
+        outcome = find_outcome(question, context, budget, cd=cd)
         if isinstance(outcome, bool):
-            return None if question.qclass != c.IN else self._referral(question)
+            return None if question.qclass != c.IN else self._referral(question, query)
         if outcome.failure is not None:
-            outcome = self._stale_or_failure(question, outcome.failure, budget, cd=cd) or outcome
-        return self._rewritten(outcome)
+            outcome = self._stale_or_failure(question, outcome.failure, budget, context, cd=cd) or outcome
+        return self._respond(outcome, query, None)
 
-    def _referral(self, question: Question) -> Outcome | None:
+    def _referral(self, question: Question, query: Query) -> Outcome | None:
         rrsets, now = self._rrsets, self._context.now
         found = rrsets.closest_cut(question.qname, now, for_ds=question.qtype == c.DS)
         if found is None:
@@ -324,7 +358,7 @@ class Mesh(JobTable):
                 rrset = rrsets.find(target, rtype, now, min_trust=Trust.GLUE)
                 if rrset is not None:
                     outcome.additional.append(rrset)
-        return self._rewritten(outcome)
+        return self._respond(outcome, query, None)
 
     def cancel(self, request: MeshRequest) -> None:
         """Cancel a request: its callback is not called, and its job ends when no other request or job waits for it."""
@@ -347,6 +381,8 @@ class Mesh(JobTable):
         """
         self._update_time()
         self._context.monotonic = max(now, self._context.monotonic)
+        if len(self._contexts) > 1:
+            self._share_time()
         self._queue_due_timers(now)
         while (job := self._past_deadline(now)) is not None:
             self._expire(job)
@@ -367,6 +403,18 @@ class Mesh(JobTable):
     def set_shed_load(self, is_short: Callable[[], bool]) -> None:
         """Start no query and no sub-query while `is_short()` is true; answers from the cache are still given."""
         self._is_short = is_short
+
+    def set_second_level(self, second: SecondLevel) -> bool:
+        """Share replies by the cache `second`. Returns whether they are also read from it.
+
+        They are not when policies of a view look at name servers: they would not see those of a reply that another
+        resolver got, and the RRset cache is shared by all views.
+        """
+        reads = all(context.name_server is None for context in self._contexts)
+        for context in self._contexts:
+            context.second_level = second
+            context.reads_second_level = reads
+        return reads
 
     def shrink(self) -> None:
         """Empty the tables beside the cache (`bounded`).
@@ -418,16 +466,28 @@ class Mesh(JobTable):
         return {**self._counts, "running": self._quota.held, "networks": networks, "largest_network": largest,
                 "memory_jobs": held, "memory": held + sum(table.octets for table in self.bounded())}
 
+    def fetch_statistics(self) -> dict[str, int | dict[str, int]]:
+        """Counters of the quotas of zones and servers (`FetchQuota`)."""
+        return self._delegations.fetches.statistics()
+
     # --- jobs -----------------------------------------------------------------------------------------------------
 
     def _update_time(self) -> None:
         self._context.now = self._clock.time()
         self._context.monotonic = self._clock.monotonic()
+        if len(self._contexts) > 1:
+            self._share_time()
         serial = self._table.serial
         if serial != self._serial:
             # Some process flushed part of the cache; the tables beside it may hold the same data.
             self._serial = serial
             self._forget_all()
+
+    def _share_time(self) -> None:
+        """Set the time of every view."""
+        now, monotonic = self._context.now, self._context.monotonic
+        for context in self._contexts:
+            context.now, context.monotonic = now, monotonic
 
     def _forget_all(self) -> None:
         self._delegations.clear()
@@ -447,7 +507,7 @@ class Mesh(JobTable):
         `serial` is that of the cache when the query began. After a flush it differs from the current one: what the job
         learns is not cached, and no new request joins it.
         """
-        job = Job(self, key, task, resolve(task, self._context))
+        job = Job(self, key, task, resolve(task, self._contexts[key[2]]))
         job.serial = serial
         self._counts["jobs"] += 1
         self._register(job, usage, request, parent)
@@ -525,22 +585,30 @@ class Mesh(JobTable):
                 elif isinstance(effect, Pause):
                     self._wait(job, self._context.monotonic + effect.seconds)
                     return
+                elif isinstance(effect, Fetch):
+                    second = self._context.second_level
+                    job.handle = None if second is None else second.start(effect, job.on_reply)
+                    if job.handle is not None:
+                        job.waits_for = REPLY
+                        return
+                    value = None
                 else:
-                    raise TypeError(f"{effect!r} is not an effect (Ask, Need, Verify or Pause)")
+                    raise TypeError(f"{effect!r} is not an effect (Ask, Need, Verify, Pause or Fetch)")
         except StopIteration as stop:
             self._finish_with(job, stop.value)
         except Exception as error:  # noqa: BLE001 - a fault must cost this job only; it is logged with its traceback
             self._fault(error, "resolving", job.task.question)
             self._finish(job, INTERNAL_FAULT)
 
-    def on_reply(self, job: Job, result: Reply | Failure) -> None:
-        """The exchange has the result of an `Ask` of `job`."""
+    def on_reply(self, job: Job, result: Reply | Failure | SharedReply | None) -> None:
+        """The exchange has the result of an `Ask` of `job`, or the second-level cache that of a `Fetch`."""
         if job.finished or job.waits_for is not REPLY:
             return
         job.handle = None
         self._update_time()
         self._queue(job, result)
         if isinstance(result, Reply):
+            self.latency.note_reply(result)
             task = job.task
             task.account_octets(result.view.octets)
             self._count(task.budget)  # at once, because many more replies may arrive before the job is resumed
@@ -566,17 +634,23 @@ class Mesh(JobTable):
             return budget.failure
         cd = task.cd or need.purpose in UNVALIDATED
         # Queries for the chain of trust follow no alias, so they do not share jobs with client queries.
-        key = (need.question.key, int(cd) + 2 * (need.purpose is Purpose.DNSSEC))
+        context, view, scope = self._context, 0, None
+        if need.purpose is Purpose.CLIENT:
+            # Only a question on behalf of the client has an answer that depends on its view. Name servers and the chain
+            # of trust are the same for all.
+            view, scope = job.key[2], job.key[3]
+            context = self._contexts[view]
+        key = (need.question.key, int(cd) + 2 * (need.purpose is Purpose.DNSSEC), view, scope)
         child = self._jobs.get(key)
         if child is not None and child.serial != job.serial and job.serial == self._serial:
             child = None
         if child is not None and child.task.purpose is Purpose.PREFETCH:
-            known = find_outcome(need.question, self._context, task.budget, cd=cd, client=False)
+            known = find_outcome(need.question, context, task.budget, cd=cd, client=False)
             if not isinstance(known, bool):
                 task.account_octets(_octets_in(known))
                 return known.failure or known
         if child is None:
-            outcome = find_outcome(need.question, self._context, task.budget, cd=cd, client=False)
+            outcome = find_outcome(need.question, context, task.budget, cd=cd, client=False)
             if not isinstance(outcome, bool):
                 task.account_octets(_octets_in(outcome))
                 if task.trace is not None:
@@ -664,7 +738,8 @@ class Mesh(JobTable):
                     self._restart_for_clients(job)
                 if job.requests:
                     budget, task = job.task.budget, job.task
-                    outcome = self._stale_or_failure(task.question, failure, budget, cd=task.cd) or outcome
+                    context = self._contexts[job.key[2]]
+                    outcome = self._stale_or_failure(task.question, failure, budget, context, cd=task.cd) or outcome
             except Exception as error:  # noqa: BLE001 - the clients must get an answer
                 self._fault(error, "answering", job.task.question)
         job.payer = None
@@ -746,22 +821,28 @@ class Mesh(JobTable):
 
     def _deliver(self, request: MeshRequest, outcome: Outcome, serial: Any) -> None:
         request.done = True
-        outcome = self._rewritten(outcome)
+        outcome = self._respond(outcome, request._query, request._trace)
         outcome.serial = serial
         try:
             request._on_done(outcome)
         except Exception as error:  # noqa: BLE001 - a fault of one callback must not cost the others their answer
             self._fault(error, "delivering", outcome)
 
-    def _rewritten(self, outcome: Outcome) -> Outcome:
-        """`outcome` after the rewriting policies; a failure when they fail, so that no unchecked answer is sent."""
-        if self._rewriter is None:
+    def _respond(
+        self, outcome: Outcome, query: Query, trace: MutableSequence[TraceStep] | None
+    ) -> Outcome:
+        """`outcome` after the policies for responses; a failure when they fail, so that no unchecked answer is sent."""
+        context: Context = self._contexts[query.view]
+        if context.response is None:
             return outcome
         try:
-            return self._rewriter.apply(outcome)
+            changed = context.response(query, outcome)
         except Exception as error:  # noqa: BLE001 - a fault of a policy must cost this answer only
             self._fault(error, "rewriting", outcome)
             return failure_outcome(outcome.question, INTERNAL_FAULT)
+        if trace is not None and changed is not outcome:
+            trace.append(_policy_step(changed))
+        return changed
 
     def _fault(self, error: Exception, doing: str, what: object) -> None:
         """Count a fault, and log it with its traceback at most once in `FAULT_INTERVAL`: a remote party may be able to
@@ -825,7 +906,7 @@ class Mesh(JobTable):
 
     @staticmethod
     def _waiting_networks(job: Job) -> list[Hashable]:
-        return [request._network for request in job.requests]
+        return [request._query.network for request in job.requests]
 
     def _refuse_sub_query(self, budget: Budget) -> Failure:
         """No job slot is free for a sub-query: the client query that needs it fails and frees its slots."""
@@ -890,7 +971,7 @@ class Mesh(JobTable):
         if job.finished or not job.requests:
             return
         task = job.task
-        outcome = self._find_stale(task.question, task.budget, cd=task.cd)
+        outcome = self._find_stale(task.question, task.budget, self._contexts[job.key[2]], cd=task.cd)
         if outcome is None:
             return
         if task.trace is not None:
@@ -902,12 +983,14 @@ class Mesh(JobTable):
             task.account_octets(_octets_in(outcome))
         self._deliver_all(job, outcome)
 
-    def _stale_or_failure(self, question: Question, failure: Failure, budget: Budget, *, cd: bool) -> Outcome | None:
+    def _stale_or_failure(
+        self, question: Question, failure: Failure, budget: Budget, context: Context, *, cd: bool
+    ) -> Outcome | None:
         """The outcome to give instead of `failure`; None when there is none. A bogus answer is no outage (RFC 8767), so
         it is not replaced."""
         if not self._serve_stale or failure.kind in NO_STALE_ANSWER or question.qclass != c.IN:
             return None
-        outcome = self._find_stale(question, budget, cd=cd, failure=failure)
+        outcome = self._find_stale(question, budget, context, cd=cd, failure=failure)
         if outcome is not None and outcome.stale:
             self._counts["stale_answers"] += 1
             outcome.ede.append((failure.ede, failure.text))
@@ -919,11 +1002,11 @@ class Mesh(JobTable):
         return outcome
 
     def _find_stale(
-        self, question: Question, budget: Budget, *, cd: bool, failure: Failure | None = None
+        self, question: Question, budget: Budget, context: Context, *, cd: bool, failure: Failure | None = None
     ) -> Outcome | None:
         """`find_stale`; a fault in it costs the stale answer only (CVE-2025-40777, CVE-2026-55717)."""
         try:
-            return find_stale(question, self._context, budget, cd=cd, failure=failure)
+            return find_stale(question, context, budget, cd=cd, failure=failure)
         except Exception as error:  # noqa: BLE001 - the caller is finishing jobs for many clients
             self._fault(error, "looking for stale data for", question)
             return None
@@ -970,6 +1053,14 @@ class Mesh(JobTable):
             return
         self._stop(job)
         self._queue(job, budget.failure)
+
+
+def _policy_step(outcome: Outcome) -> TraceStep:
+    """The step of a trace for an outcome that a policy made or changed."""
+    question, applied = outcome.question, outcome.applied
+    text = "a policy changed the answer" if applied is None else applied.describe()
+    return TraceStep("policy", text, qname=question.qname, qtype=question.qtype, rcode=outcome.rcode,
+                     facts={"applied": applied})
 
 
 def _octets_in(outcome: Outcome) -> int:

@@ -7,11 +7,14 @@ from resolver.wire.rrset cimport RRset
 
 
 cdef class _PartialResponse:
+    cdef public list additional
     cdef public list answer
+    cdef public bint authoritative
     cdef public list authority
     cdef public list ede
     cdef public bint from_cache
     cdef public int steps
     cdef public set seen
+    cdef public bint synthesised
     cdef public object ttl
     cdef public object verdict

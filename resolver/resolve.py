@@ -4,22 +4,25 @@ Each step is a call into one package. The reply of a zone is a `RawReply`, from 
 handled in the same way from there. Two decisions are made here and nowhere else: what may be cached (`_store`), and
 what may be given to a client that wants validation (`_resolve_step`): data without a verdict is validated first, also
 when it comes from the cache (CVE-2019-10190 and CVE-2018-1000002 were ways around such a check). Aliases are followed
-here, name by name; their number is limited, and a name that comes again is a loop. Stale answers are found here too,
+here, name by name; their number is limited, and a name that occurs again is a loop. Stale answers are found here too,
 because the second decision applies to them as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from resolver import limits
+from resolver.cache.second_level import UNSHARED_TYPES
 from resolver.effects import (
     AddressSynthesis,
     Budget,
     Context,
     Failure,
     FailureKind,
+    Fetch,
     Need,
     Outcome,
     Purpose,
@@ -48,11 +51,12 @@ LOCAL_ERROR_TTL = limits.LOCAL_ERROR_TTL
 # The cache stores the proof of an expanded wildcard under this type of the expanded name, and NXDOMAIN under type 0.
 # No data has such a type (RFC 6895 section 3.1), and `_refuse_meta_query` refuses queries for them.
 WILDCARD_PROOF = 248
-# Offset of the label count in the first packed RRSIG: behind length, type covered, algorithm (RFC 4034 section 3.1).
+# Offset of the label count in the first packed RRSIG: after length, type covered and algorithm (RFC 4034 section 3.1).
 RRSIG_LABELS = 5
 # Failures that concern this query and not the name: never cached.
 NEVER_CACHED = frozenset({
     FailureKind.CYCLE, FailureKind.CANCELLED, FailureKind.CACHED_ERROR, FailureKind.INTERNAL, FailureKind.OVERLOAD,
+    FailureKind.POLICY, FailureKind.QUOTA,
 })
 # Failures of a sub-query that its client query may have caused: cached only for the question of a client.
 CACHED_FOR_CLIENT_ONLY = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE})
@@ -128,16 +132,9 @@ def _with_dns64(dns64: AddressSynthesis, steps: Steps[Outcome], task: Task) -> S
 
 def _resolve_chain(task: Task, context: Context) -> Steps[Outcome]:
     question = task.question
-    client = task.purpose is Purpose.CLIENT
-
-    def find(name: bytes) -> Known:
-        if task.cache_checked:
-            task.cache_checked = False
-            return None
-        if task.purpose is Purpose.PREFETCH:  # the cached answer is to be replaced
-            return _local(name, question, context)
-        return _find_known(name, question, context, task.budget, cd=task.cd, client=client)
-
+    # No nested function: the collector cannot clear the cycle of a generator and a function in it (see the test of
+    # memory kept by resolutions).
+    find = partial(_find_for, task, context)
     response = _PartialResponse()
     end = yield from _follow_aliases(
         response, question, context, find, task, cd=task.cd, first_only=task.purpose is Purpose.DNSSEC)
@@ -149,6 +146,19 @@ def _resolve_chain(task: Task, context: Context) -> Steps[Outcome]:
     if end is ALIAS_LOOP and any(rrset.rtype == c.DNAME for rrset in response.answer):
         outcome.answer = response.answer
     return outcome
+
+
+def _find_for(task: Task, context: Context, name: bytes) -> Known:
+    """What is known about `name`, for `task`."""
+    question = task.question
+    if task.cache_checked:
+        task.cache_checked = False
+        return None
+    if task.purpose is Purpose.PREFETCH:  # the cached answer is to be replaced
+        return _local(name, question, context)
+    return _find_known(
+        name, question, context, task.budget, cd=task.cd, client=task.purpose is Purpose.CLIENT
+    )
 
 
 def _follow_aliases(
@@ -172,6 +182,8 @@ def _follow_aliases(
     while True:
         known = find(name)
         if isinstance(known, Outcome):
+            if task is not None:
+                _note_policy(task, name, known)
             target = _local_cname_target(known, qtype)
             if target is None:
                 return response.close_with(question, known)
@@ -184,6 +196,9 @@ def _follow_aliases(
         if task is not None and (known is None or isinstance(known, RawReply)):
             known = yield from _resolve_step(name, qtype, known, context, task)
         if isinstance(known, Failure):
+            if known.kind is FailureKind.POLICY and task is not None and task.answered is not None:
+                _note_policy(task, name, task.answered)
+                return response.close_with(question, task.answered)
             return known if name is question.qname else known.at(name)
         if known is None or isinstance(known, RawReply):
             return known
@@ -205,6 +220,12 @@ def _run(steps: Steps[Any]) -> Any:
         raise RuntimeError(f"{next(steps)!r} was yielded without a task")
     except StopIteration as end:
         return end.value
+
+
+def _note_policy(task: Task, name: bytes, local: Outcome) -> None:
+    if task.trace is not None and local.applied is not None:
+        task.note("policy", local.applied.describe(), qname=name, qtype=task.question.qtype, rcode=local.rcode,
+                  facts={"applied": local.applied})
 
 
 def _note_cached(task: Task, name: bytes, known: ChainStep | RawReply | Failure) -> None:
@@ -248,14 +269,32 @@ def _find_known(
 ) -> Known:
     """What policies or the cache have for one name of the chain."""
     known = _local(name, question, context) or _refuse_meta_query(question)
+    if known is None and context.name_server is not None and client:
+        known = _apply_name_server_policy(name, question, context)
     return known or find_reply(name, question.qtype, context, budget, cd=cd, client=client)
 
 
 def _local(name: bytes, question: Question, context: Context) -> Outcome | None:
     """The answer of the policies for a name of the chain; an alias may lead into a local zone."""
-    if context.policy is None:
+    policy = context.policy
+    if policy is None:
         return None
-    return context.policy.answer(question if name is question.qname else Question(name, question.qtype))
+    if name is question.qname:
+        return policy.answer(question)
+    return policy.answer_alias(Question(name, question.qtype))
+
+
+def _apply_name_server_policy(name: bytes, question: Question, context: Context) -> Outcome | None:
+    """The answer of the policies for the servers of the closest known zone; None when they permit it.
+
+    The RRset cache is shared by views, so cached data may be from servers that only this view forbids. Without cached
+    data, `iterate` asks for each zone.
+    """
+    policy = context.name_server
+    cut = context.delegations.closest(names.zone_lookup_name(names.lower(name), question.qtype), context.now)
+    if policy is None or cut is None or context.delegations.forward_or_stub_for(names.lower(name)) is not None:
+        return None
+    return policy(Question(name, question.qtype), cut.zone, cut.names, cut.servers)
 
 
 def _local_cname_target(local: Outcome, qtype: int) -> bytes | None:
@@ -291,6 +330,10 @@ def _resolve_step(
         if known is not None:
             raw, known = known, None
         else:
+            if context.reads_second_level and bogus is None and not task.cd and task.purpose is Purpose.CLIENT:
+                step = yield from _fetch_step(name, qtype, context, task)
+                if step is not None:
+                    return step
             raw = yield from iterate(name, qtype, context, task, avoid=avoid)
             if task.purpose is Purpose.DNSSEC and isinstance(raw, RawReply):
                 raw = _first_cname_only(raw) or raw  # the target of an alias is no part of the chain of trust
@@ -328,6 +371,30 @@ def _resolve_step(
             _drop(raw, context)
     assert bogus is not None
     return bogus
+
+
+def _fetch_step(name: bytes, qtype: int, context: Context, task: Task) -> Steps[ChainStep | None]:
+    """The reply that another resolver has validated and shared; None without one. It is cached here like one of the
+    zone. Delegations and the chain of trust are never taken from others."""
+    if qtype in UNSHARED_TYPES:
+        return None
+    found = yield Fetch(name, qtype, task.budget)
+    if found is None or isinstance(found, Failure):
+        return None
+    raw = RawReply(name, qtype)
+    raw.answer, raw.proofs = found.answer, found.authority
+    raw.name, raw.rcode, raw.denied, raw.ttl = found.name, found.rcode, found.denied, found.ttl
+    if found.denied:
+        raw.soa, raw.proofs = found.authority[0], found.authority[1:]
+    if found.alias:
+        raw.alias = found.name
+    verdict = int(found.verdict)
+    task.account_octets(octets_of([*raw.answer, *raw.authority]))
+    if task.trace is not None:
+        task.note("cache", "the second-level cache has it", qname=name, qtype=qtype, rcode=raw.rcode,
+                  facts={"verdict": verdict, "sets": [*raw.answer, *raw.authority]})
+    _store(raw, verdict, context)
+    return raw, verdict, None
 
 
 def _first_cname_only(raw: RawReply) -> RawReply | None:
@@ -407,7 +474,10 @@ def _synthesise_from_nsec(
     if validation is None or validation.aggressive_nsec is None:
         return None
     found = validation.aggressive_nsec.answer(name, qtype, context, budget, with_soa=client)
-    return None if found is None else (*found, None)
+    if found is None:
+        return None
+    found[0].synthesised = True
+    return (*found, None)
 
 
 def _find_cached_alias(name: bytes, qtype: int, context: Context) -> RawReply | None:
@@ -493,6 +563,22 @@ def _store(raw: RawReply, verdict: int, context: Context) -> None:
             raw.name, 0 if raw.rcode == c.NXDOMAIN else raw.qtype, soa=raw.soa, proofs=raw.proofs, ttl=raw.ttl,
             verdict=verdict, now=now,
         )
+    if context.second_level is not None and raw.server is not None and (
+        verdict == Verdict.SECURE or verdict == Verdict.INSECURE
+    ):
+        _share(raw, verdict, context)
+
+
+def _share(raw: RawReply, verdict: int, context: Context) -> None:
+    """Offer a validated reply to other resolvers, unless the cache was flushed since its job began.
+
+    Names to which no trust anchor applies, or a negative one, are not shared: others may validate them.
+    """
+    validation, second, rrsets = context.validation, context.second_level, context.store.rrsets
+    if validation is None or second is None or (rrsets.serial and rrsets.serial != context.store.table.serial):
+        return
+    if all(validation.validates(rrset.name) for rrset in raw.answer) and validation.validates(raw.name):
+        second.share(raw, verdict, context.now)
 
 
 def _denies_configured_zone(raw: RawReply, context: Context) -> bool:
@@ -548,11 +634,15 @@ class _PartialResponse:
     """The outcome while the alias chain is followed. `steps` counts the names so far, `seen` has the owners of aliases.
     """
 
-    __slots__ = ("answer", "authority", "ede", "from_cache", "seen", "steps", "ttl", "verdict")
+    __slots__ = ("additional", "answer", "authoritative", "authority", "ede", "from_cache", "seen", "steps",
+                 "synthesised", "ttl", "verdict")
 
     def __init__(self) -> None:
+        self.authoritative = False
+        self.synthesised = False
         self.answer: list[RRset] = []
         self.authority: list[RRset] = []
+        self.additional: list[RRset] = []
         self.ede: list[tuple[int, str]] = []
         self.seen: set[bytes] = set()
         self.from_cache = True
@@ -565,6 +655,7 @@ class _PartialResponse:
         self.steps += 1
         self.verdict = min(self.verdict, verdict)
         self.from_cache = self.from_cache and raw.server is None
+        self.synthesised = self.synthesised or raw.synthesised
         if reason is not None:
             self.ede.append(reason)
         for rrset in raw.answer:
@@ -590,8 +681,16 @@ class _PartialResponse:
     def add_local(self, local: Outcome) -> bool:
         """Append a local alias; False when it leads back to an earlier name, or when there are too many aliases."""
         self.steps += 1
+        if self.steps == 1:
+            self.authoritative = local.authoritative  # AA is about the first owner name (RFC 1035 section 4.1.1)
         self.verdict = min(self.verdict, int(Verdict.INSECURE))
+        self.additional += [rrset for rrset in local.additional if rrset not in self.additional]
+        self.ede += [reason for reason in local.ede if reason not in self.ede]
         for rrset in local.answer:
+            if rrset.rtype == c.DNAME:  # it may rename several names of one chain
+                if rrset not in self.answer:
+                    self.answer.append(rrset)
+                continue
             owner = names.lower(rrset.name)
             if owner in self.seen:
                 return False
@@ -607,6 +706,9 @@ class _PartialResponse:
                 return failure_outcome(question, Failure(FailureKind.BOGUS, c.EDE_OTHER, forbidden))
         outcome = Outcome(question, raw.rcode, self.answer, self.authority, self.verdict, max(self.ttl, 0),
                           from_cache=self.from_cache)
+        outcome.authoritative = self.authoritative
+        outcome.synthesised = self.synthesised
+        outcome.additional = self.additional
         outcome.ede = self.ede
         return outcome
 
@@ -614,9 +716,13 @@ class _PartialResponse:
         """End the chain with a local answer."""
         if not self.steps:
             return local
-        outcome = Outcome(question, local.rcode, self.answer + local.answer, self.authority + local.authority,
+        answer = [rrset for rrset in local.answer if rrset.rtype != c.DNAME or rrset not in self.answer]
+        outcome = Outcome(question, local.rcode, self.answer + answer, self.authority + local.authority,
                           Verdict.INSECURE, min(max(self.ttl, 0), local.ttl), from_cache=self.from_cache)
-        outcome.ede = self.ede + local.ede
+        outcome.authoritative = self.authoritative
+        outcome.additional = self.additional + [one for one in local.additional if one not in self.additional]
+        outcome.ede = self.ede + [reason for reason in local.ede if reason not in self.ede]
+        outcome.applied = local.applied
         return outcome
 
 
@@ -649,6 +755,7 @@ def _failed(task: Task, context: Context, failure: Failure) -> Outcome:
                                count=rrsets.failures(question.qname, question.qtype, context.now))
     elif (
         kind not in NEVER_CACHED
+        and (context.shares_failures or (failure is not ALIAS_LOOP and failure is not TOO_MANY_ALIASES))
         and task.purpose is not Purpose.PREFETCH
         and (
             not (kind in CACHED_FOR_CLIENT_ONLY or task.budget.exhausted)

@@ -12,6 +12,9 @@ from ipaddress import ip_address, ip_network
 from typing import Any, NamedTuple
 
 from resolver import hints, limits
+from resolver.limit_settings import FetchLimitSettings, RateLimitSettings
+from resolver.list_settings import ListSettings, RpzSettings, check_lists
+from resolver.observe_settings import DnstapSettings, QueryLogSettings
 from resolver.options import (
     check_addresses,
     check_limits,
@@ -21,7 +24,9 @@ from resolver.options import (
     option,
     parse_endpoint,
 )
+from resolver.second_level_settings import SecondLevelSettings
 from resolver.upstream_address import HTTPS, PIN_PREFIX, QUIC, TLS, parse_upstream
+from resolver.zone_settings import ROOT_PRIMARIES, TsigKey, ZoneSettings, ZonesSettings
 
 __all__ = [
     "LISTENER_PORTS",
@@ -29,21 +34,33 @@ __all__ = [
     "CacheSettings",
     "ControlSettings",
     "DnssecSettings",
+    "DnstapSettings",
+    "FetchLimitSettings",
     "ForwardZone",
     "HostEntry",
     "IterationSettings",
+    "ListSettings",
     "ListenerSettings",
     "LogSettings",
     "MetricsSettings",
     "PolicySettings",
+    "QueryLogSettings",
+    "RateLimitSettings",
     "RootServer",
+    "RpzSettings",
+    "SecondLevelSettings",
     "ServerSettings",
     "Settings",
     "StubZone",
     "TlsSettings",
+    "TsigKey",
+    "ViewSettings",
+    "ZoneSettings",
+    "ZonesSettings",
     "replace",
 ]
 
+_VIEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _DNS64_LENGTHS = (32, 40, 48, 56, 64, 96)
 
 
@@ -181,6 +198,17 @@ class ServerSettings:
         limits.WORKERS.default,
         "Number of processes. They share the listening port (SO_REUSEPORT) and the cache.",
         limit=limits.WORKERS,
+    )
+    lanes: int = option(
+        limits.LANES.default,
+        "Threads of each worker that answer cached UDP queries without Python, so that nothing that Python does delays"
+        " them. 0: the thread of the event loop does it. With a query log or dnstap it does it, too.",
+        limit=limits.LANES,
+    )
+    user: str = option(
+        "",
+        "User that the daemon becomes when it was started as root and its sockets are open. Files that are read later,"
+        " as at a reload, must be readable by this user. Empty: it stays the user that started it.",
     )
     max_udp_size: int = option(
         limits.EDNS_PAYLOAD.default,
@@ -771,6 +799,9 @@ class DnssecSettings:
         return self.enabled and bool(self.trust_anchors)
 
 
+HOOK_ERRORS = ("continue", "servfail")
+
+
 @dataclass(frozen=True, slots=True)
 class PolicySettings:
     """Access control, local answers and rewriting of answers."""
@@ -794,10 +825,28 @@ class PolicySettings:
     hosts_files: tuple[str, ...] = option((), "Files in the format of /etc/hosts whose entries are answered locally.")
     local_zones: tuple[str, ...] = option(
         (),
-        'Zones that are answered locally, as "zone type". Types: static, nodata, nxdomain, refuse, redirect,'
-        " transparent, typetransparent, truncate (clients must use TCP) or resolve.",
+        'Zones that are answered locally, as "zone type". Types: static, deny, refuse, redirect, transparent,'
+        " typetransparent, inform, inform_deny, inform_redirect, always_transparent, always_refuse, always_nxdomain,"
+        " always_nodata, always_deny, always_null, block_a and nodefault as in Unbound; nodata, nxdomain, truncate"
+        " (clients must use TCP) and resolve.",
     )
     local_data: tuple[str, ...] = option((), "Records of local zones in presentation format.")
+    modules: tuple[str, ...] = option(
+        (),
+        "Python modules with hooks, as names that Python can import or as paths of files. Their functions are called at"
+        " the points of a query, in this order. They run with the rights of the daemon.",
+    )
+    hook_timeout: float = option(
+        limits.HOOK_TIMEOUT.default / 1000,
+        "A coroutine of a hook is cancelled after this time. A plain function cannot be interrupted.",
+        kind="seconds",
+        limit=limits.HOOK_TIMEOUT,
+        scale=1000,
+    )
+    on_hook_error: str = option(
+        "continue",
+        "What happens to a query when a hook fails: continue as if the hook had no objection, or servfail.",
+    )
     dns64_prefix: str = option(
         "",
         "Prefix for the synthesis of AAAA records for names that have only A records, for clients behind NAT64 (RFC"
@@ -822,6 +871,15 @@ class PolicySettings:
     )
 
     def __post_init__(self) -> None:
+        check_limits(self, "policy")
+        if self.on_hook_error not in HOOK_ERRORS:
+            raise ValueError(f"policy.on_hook_error: {self.on_hook_error!r} is not one of {', '.join(HOOK_ERRORS)}")
+        if len(self.modules) > limits.HOOK_MODULES:
+            raise ValueError(f"policy.modules: more than {limits.HOOK_MODULES} modules")
+        for name in self.modules:
+            check_path(name, "policy.modules")
+            if not name:
+                raise ValueError("policy.modules: '' is no name of a module")
         for name in ("allow", "refuse", "drop", "dns64_exclude", "private_addresses"):
             check_prefixes(getattr(self, name), f"policy.{name}")
         if self.dns64_prefix:
@@ -837,6 +895,132 @@ class PolicySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ViewSettings:
+    """A view: clients that get other answers, and how these differ from the answers of policy."""
+
+    name: str = option("", "Name of the view, for log and statistics.")
+    clients: tuple[str, ...] = option(
+        (),
+        "Client prefixes of this view; empty: all clients. A client belongs to the first view in the file whose"
+        " clients, listeners and transports all fit.",
+    )
+    listeners: tuple[str, ...] = option(
+        (), "Served addresses of this view, as in server.listen; without a port: all ports. Empty: all listeners."
+    )
+    transports: tuple[str, ...] = option((), "udp, tcp, tls, https or quic. Empty: all transports.")
+    allow: tuple[str, ...] = option(
+        (),
+        "Client prefixes that are served. When this list or one of the next two is not empty, the three replace those"
+        " of policy and of the listener for clients of this view.",
+    )
+    refuse: tuple[str, ...] = option((), "Client prefixes that are answered REFUSED.")
+    drop: tuple[str, ...] = option((), "Client prefixes whose queries are dropped.")
+    inherit: bool = option(
+        True,
+        "Begin with the hosts, local zones, local data, hooks, DNS64 and rewriting of policy; the settings below are"
+        " added to them. Off: this view has only the settings below.",
+    )
+    special_use_domains: bool = option(True, "As in policy. Off in policy is off in all views.")
+    hosts: tuple[HostEntry, ...] = option((), "Names and addresses, as in policy.")
+    local_zones: tuple[str, ...] = option(
+        (), "Local zones, as in policy. They replace zones of the same name of policy."
+    )
+    local_data: tuple[str, ...] = option((), "Records of local zones, as in policy.")
+    modules: tuple[str, ...] = option((), "Python modules with hooks, as in policy.")
+    dns64_prefix: str = option("", "Prefix of DNS64, as in policy, instead of that of policy.")
+    dns64_exclude: tuple[str, ...] = option(("::ffff:0:0/96",), "As in policy; only used with dns64-prefix.")
+    private_addresses: tuple[str, ...] = option((), "Prefixes that are removed from answers, as in policy.")
+    private_domains: tuple[str, ...] = option((), "Zones with private addresses, as in policy.")
+    rewrite_addresses: tuple[str, ...] = option((), "Prefix pairs for rewriting addresses, as in policy.")
+    queries_per_second: int = option(
+        -1, "As in rate-limit, for clients of this view, and the same for verified queries. -1: as in rate-limit.",
+    )
+    responses_per_second: int = option(
+        -1, "As in rate-limit, for all kinds of replies to clients of this view. -1: as in rate-limit.",
+    )
+
+    def __post_init__(self) -> None:
+        if not _VIEW_NAME.fullmatch(self.name):
+            raise ValueError(f"name: {self.name!r} is no name of a view; use letters, digits, hyphens, at most 63")
+        for name in ("clients", "allow", "refuse", "drop"):
+            check_prefixes(getattr(self, name), name)
+        for text in self.listeners:
+            parse_endpoint(text, 0, "listeners")
+        known = ("udp", "tcp", "tls", "https", "quic")
+        for text in self.transports:
+            if text not in known:
+                raise ValueError(f"transports: {text!r} is not one of {', '.join(known)}")
+        if not (self.clients or self.listeners or self.transports):
+            raise ValueError("clients: nothing says who is in this view; give clients, listeners or transports")
+        for name in ("queries_per_second", "responses_per_second"):
+            limits.RATE_OF_KIND.check(getattr(self, name), name)
+        try:
+            self._own()
+        except ValueError as error:
+            raise ValueError(str(error).removeprefix("policy.")) from None
+
+    @property
+    def has_access_list(self) -> bool:
+        """Whether its lists replace those around it."""
+        return bool(self.allow or self.refuse or self.drop)
+
+    def serves(self, listener: "ListenerSettings | None", transport: str | None) -> bool:
+        """Whether clients of `listener` over `transport` may be in this view; None: no listener is known."""
+        if listener is None or transport is None:
+            return not (self.listeners or self.transports)
+        if self.transports and transport not in self.transports:
+            return False
+        return not self.listeners or any(self._names(text, listener) for text in self.listeners)
+
+    @staticmethod
+    def _names(text: str, listener: "ListenerSettings") -> bool:
+        host, port = parse_endpoint(text, 0, "listeners")
+        served, at = listener.endpoint
+        return ip_address(host) == ip_address(served) and port in (0, at)
+
+    def _own(self) -> PolicySettings:
+        return PolicySettings(
+            special_use_domains=self.special_use_domains, hosts=self.hosts, local_zones=self.local_zones,
+            local_data=self.local_data, modules=self.modules, dns64_prefix=self.dns64_prefix,
+            dns64_exclude=self.dns64_exclude,
+            private_addresses=self.private_addresses, private_domains=self.private_domains,
+            rewrite_addresses=self.rewrite_addresses,
+        )
+
+    def rates(self, common: RateLimitSettings) -> RateLimitSettings:
+        """The rates of clients of this view."""
+        queries, replies = self.queries_per_second, self.responses_per_second
+        if queries >= 0:
+            common = replace(common, queries_per_second=queries, verified_queries_per_second=queries)
+        if replies >= 0:
+            common = replace(common, responses_per_second=replies, referrals_per_second=-1, nodata_per_second=-1,
+                             nxdomains_per_second=-1, errors_per_second=-1,
+                             all_per_second=common.all_per_second if replies else 0)
+        return common
+
+    def applied_to(self, policy: PolicySettings) -> PolicySettings:
+        """The policy of clients of this view; the access lists in it have no meaning."""
+        own = self._own()
+        special = own.special_use_domains and policy.special_use_domains
+        if not self.inherit:
+            return replace(own, special_use_domains=special)
+        dns64 = own if own.dns64_prefix else policy
+        return replace(
+            policy,
+            special_use_domains=special,
+            hosts=(*policy.hosts, *own.hosts),
+            local_zones=(*policy.local_zones, *own.local_zones),
+            local_data=(*policy.local_data, *own.local_data),
+            modules=(*policy.modules, *own.modules),
+            dns64_prefix=dns64.dns64_prefix,
+            dns64_exclude=dns64.dns64_exclude,
+            private_addresses=(*policy.private_addresses, *own.private_addresses),
+            private_domains=(*policy.private_domains, *own.private_domains),
+            rewrite_addresses=(*policy.rewrite_addresses, *own.rewrite_addresses),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class ControlSettings:
     """The control channel of resolverctl."""
 
@@ -845,9 +1029,15 @@ class ControlSettings:
         "Path of the Unix socket for resolverctl. Only the user of the daemon and root can open it. Empty: no control"
         " socket.",
     )
+    changes_file: str = option(
+        "",
+        "File in which negative trust anchors, forward and stub zones and local data that resolverctl adds at run time"
+        " are kept. The daemon's user must be able to write to its directory. Empty: nothing can be added.",
+    )
 
     def __post_init__(self) -> None:
         check_path(self.socket, "control.socket")
+        check_path(self.changes_file, "control.changes_file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -900,6 +1090,9 @@ class Settings:
     cache: CacheSettings = field(
         default_factory=CacheSettings, metadata={"doc": "Size of the cache, and bounds of the TTLs."}
     )
+    second_level_cache: SecondLevelSettings = field(
+        default_factory=SecondLevelSettings, metadata={"doc": "The cache in Redis or Valkey that resolvers share."}
+    )
     iteration: IterationSettings = field(
         default_factory=IterationSettings, metadata={"doc": "Iteration, and queries to upstream servers."}
     )
@@ -909,11 +1102,28 @@ class Settings:
     policy: PolicySettings = field(
         default_factory=PolicySettings, metadata={"doc": "Access control, local answers and rewriting of answers."}
     )
+    rate_limit: RateLimitSettings = field(
+        default_factory=RateLimitSettings,
+        metadata={"doc": "Limits of the queries of each client prefix, and of the replies to it."},
+    )
+    fetch_limit: FetchLimitSettings = field(
+        default_factory=FetchLimitSettings,
+        metadata={"doc": "Limits of the queries to servers that may be outstanding."},
+    )
+    zones: ZonesSettings = field(
+        default_factory=ZonesSettings, metadata={"doc": "What concerns all zones of which this server has a copy."}
+    )
     control: ControlSettings = field(
         default_factory=ControlSettings, metadata={"doc": "The control channel of resolverctl."}
     )
     metrics: MetricsSettings = field(default_factory=MetricsSettings, metadata={"doc": "Metrics for Prometheus."})
     log: LogSettings = field(default_factory=LogSettings, metadata={"doc": "The log on standard error."})
+    query_log: QueryLogSettings = field(
+        default_factory=QueryLogSettings, metadata={"doc": "The log of client queries: one line for each."}
+    )
+    dnstap: DnstapSettings = field(
+        default_factory=DnstapSettings, metadata={"doc": "Messages for a collector, as dnstap over Frame Streams."}
+    )
     root_hints: tuple[RootServer, ...] = option(
         tuple(RootServer(name, addresses) for name, addresses in hints.ROOT_SERVERS),
         "Root servers to start with (RFC 9609). A list given here replaces the built-in one.",
@@ -923,6 +1133,13 @@ class Settings:
     listener: tuple[ListenerSettings, ...] = option(
         (), "Addresses served besides server.listen, each with its protocol, access list and limits."
     )
+    list: tuple[ListSettings, ...] = option((), "Block and allow lists. The first block list with the name decides.")
+    rpz: tuple[RpzSettings, ...] = option((), "Response policy zones, in the order of their precedence.")
+    view: tuple[ViewSettings, ...] = option(
+        (), "Views: groups of clients that get other answers than those of policy. The first that fits is taken."
+    )
+    zone: tuple[ZoneSettings, ...] = option((), "Zones of which this server has a copy: from a file or by transfers.")
+    tsig_key: tuple[TsigKey, ...] = option((), "Keys for signed transfers and NOTIFY messages (RFC 8945).")
 
     def __post_init__(self) -> None:
         if not self.root_hints and "." not in self.configured_zones:
@@ -948,7 +1165,51 @@ class Settings:
                     f"{kind}: zone {entry.zone!r} has no servers, and there is no wider zone to exclude it from"
                 )
 
+        if self.second_level_cache.servers and not self.dnssec.active:
+            raise ValueError("second_level_cache.servers: validation is off (dnssec.enabled, dnssec.trust-anchors), and"
+                             " only validated data are shared")
+        check_lists(self.list, self.rpz)
         self._check_listeners()
+        self._check_zones()
+        self._check_views()
+
+    def _check_views(self) -> None:
+        if len(self.view) > limits.VIEWS:
+            raise ValueError(f"view: more than {limits.VIEWS} views")
+        seen: set[str] = set()
+        for view in self.view:
+            if view.name.lower() in seen:
+                raise ValueError(f"view: {view.name!r} is the name of two views")
+            seen.add(view.name.lower())
+            for text in view.listeners:
+                if not any(replace(view, listeners=(text,), transports=()).serves(listener, "udp")
+                           for listener in self.listeners):
+                    raise ValueError(f"view: {text!r} is no served address; those are in server.listen and [[listener]]"
+                                     f" (view {view.name!r})")
+        for name in self.query_log.views:
+            if name not in (view.name for view in self.view):
+                raise ValueError(f"query_log.views: {name!r} is not the name of a [[view]]")
+
+    def _check_zones(self) -> None:
+        if len(self.zone) > limits.ZONES:
+            raise ValueError(f"zone: more than {limits.ZONES} zones are configured")
+        keys = [key.name.removesuffix(".").lower() for key in self.tsig_key]
+        for name in keys:
+            if keys.count(name) > 1:
+                raise ValueError(f"tsig_key: the key {name!r} is configured twice")
+        seen: set[str] = set()
+        for zone in self.own_zones:
+            plain = zone.name.removesuffix(".").lower()
+            if plain in seen:
+                raise ValueError(f"zone: {zone.name!r} is configured twice")
+            seen.add(plain)
+            for setting in (zone.key, zone.transfer_key):
+                if setting and setting.removesuffix(".").lower() not in keys:
+                    raise ValueError(f"zone: {setting!r} is not the name of a [[tsig-key]]")
+            needed = zone in self.zone or self.server.workers > 1  # other workers read what the first one has written
+            if zone.primaries and needed and not self.zones.directory:
+                raise ValueError(f"zones.directory: it is empty, but {zone.name!r} has primaries; name a directory for"
+                                 " the copies of transferred zones")
 
     def _check_listeners(self) -> None:
         if not self.listeners:
@@ -973,6 +1234,14 @@ class Settings:
     def listeners(self) -> tuple[ListenerSettings, ...]:
         """All served addresses: those of `server.listen`, then the [[listener]] tables."""
         return (*(ListenerSettings(address=text) for text in self.server.listen), *self.listener)
+
+    @property
+    def own_zones(self) -> tuple[ZoneSettings, ...]:
+        """The zones of which this server has a copy: the [[zone]] tables, and the root zone if it is local."""
+        if self.zones.root != "local":
+            return self.zone
+        root = ZoneSettings(name=".", primaries=ROOT_PRIMARIES, mode="delegations", zonemd="if-present")
+        return (*self.zone, root)
 
     @property
     def configured_zones(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ import resolver
 #: Packages that modules for optional integrations import.
 OPTIONAL = {
     "aiohttp", "brotli", "granian", "gunicorn", "httpx", "prometheus_client", "publicsuffixlist", "pytest", "qh3",
-    "uvicorn_worker", "zstandard",
+    "redis", "uvicorn_worker", "zstandard",
 }
 SECONDS = 120.0
 NAME = "www.example.com"

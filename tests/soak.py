@@ -41,7 +41,7 @@ CACHE_MIB = 32
 MEMORY_MIB = 64
 # Seconds to wait for a reply. A healthy name is queried again until this long after its first query. On a busy machine
 # the name servers themselves may not get the processor for a while, so a few repetitions are permitted.
-PATIENCE = 4.0
+TIMEOUT = 4.0
 PERSISTENCE = 30.0
 PAUSE = 1.0
 REPEATED_PART = 0.01
@@ -97,7 +97,7 @@ class Asker(asyncio.DatagramProtocol):
             self._number = (self._number + 1) & 0xFFFF
         self._counts.asked += attempt == 1
         self._transport.sendto(make_query(self._number, names.from_text(name), c.A))
-        timer = self._loop.call_later(PATIENCE, self._give_up, self._number)
+        timer = self._loop.call_later(TIMEOUT, self._give_up, self._number)
         self._waiting[self._number] = (name, began, attempt, timer)
 
     def _ask_again(self, name: str, began: float, attempt: int) -> None:
@@ -233,7 +233,7 @@ async def load(
                   f"{ {kind: one.answered for kind, one in counts.items()} }", flush=True)
     for asker in askers:
         asker.stopped = True
-    async with asyncio.timeout(PERSISTENCE + 2 * PATIENCE):
+    async with asyncio.timeout(PERSISTENCE + 2 * TIMEOUT):
         for asker in askers:
             await asker.empty.wait()
     for transport in transports:
@@ -293,10 +293,10 @@ def soak(seconds: float, folder: Path, seed: int = 1) -> list[str]:
     for kind, one in counts.items():
         print(f"{kind}: {one.asked} queried, {one.answered} answered, {one.failed} failed, {one.silent} without reply, "
               f"{one.repeated} repeated, {one.wrong} wrong, slowest {one.slowest * 1000:.0f} ms")
-    return judge(counts, process, first, opened, left, status, log.read_text(errors="replace"))
+    return find_problems(counts, process, first, opened, left, status, log.read_text(errors="replace"))
 
 
-def judge(
+def find_problems(
     counts: dict[str, Counts], process: Process, first: float, opened: int, left: int, status: int | None, log: str
 ) -> list[str]:
     """Return the violated conditions of a run."""

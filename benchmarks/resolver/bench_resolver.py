@@ -8,7 +8,7 @@ parsing the same replies and nothing else, which a resolver built on it would ha
 import dns.message
 import pytest
 from ratio import Contender
-from resolver_servers import has_unbound, hits, resolverd, unbound
+from resolver_servers import has_collector, has_unbound, hits, observed, resolverd, unbound
 from support.fakenet import FakeNet, SeededRandom
 
 from resolver.cache import Store
@@ -148,3 +148,28 @@ def test_hit_udp(pair) -> None:
         hits("unbound", base_pid, base_port) as base,
     ):
         pair("hit_udp/unbound", ours, base)
+
+
+@pytest.mark.skipif(not has_unbound(), reason="Unbound is not installed (Debian package unbound)")
+def test_hit_udp_lane(pair) -> None:
+    """As above, answered by a lane."""
+    with (
+        resolverd("lanes = 1\n") as (pid, port),
+        unbound(port) as (base_pid, base_port),
+        hits("resolverd", pid, port) as ours,
+        hits("unbound", base_pid, base_port) as base,
+    ):
+        pair("hit_udp_lane/unbound", ours, base)
+
+
+@pytest.mark.short
+@pytest.mark.skipif(not has_collector(), reason="fstrm_capture is not installed (Debian package fstrm-bin)")
+def test_observed(pair) -> None:
+    """With the query log and dnstap on against both off: what they add, in all threads of the daemon."""
+    with (
+        observed() as (pid, port),
+        resolverd() as (base_pid, base_port),
+        hits("observed", pid, port) as ours,
+        hits("plain", base_pid, base_port) as base,
+    ):
+        pair("observed/plain", ours, base)

@@ -23,7 +23,7 @@ from resolver.wire.build import make_query
 from resolver.wire.consts import AD, NOERROR, RD, A
 
 DEPTH = 32
-PATIENCE = 5.0
+TIMEOUT = 5.0
 FAILED_PART = 50
 
 
@@ -91,11 +91,11 @@ def cold(
     The name servers of `known` zones are queried first. Answers must have `rcode` and, when `validated`, AD.
     """
     for origin in known:
-        assert ask(port, make_query(1, names.from_text(f"ns1.{origin}"), A), timeout=PATIENCE) is not None
+        assert ask(port, make_query(1, names.from_text(f"ns1.{origin}"), A), timeout=TIMEOUT) is not None
     flags = RD | (AD if validated else 0)  # RFC 6840 section 5.7: without DO and its larger answers
     supply = iter(texts)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(PATIENCE)
+        sock.settimeout(TIMEOUT)
         sock.connect(("127.0.0.1", port))
 
         def run(wanted: int) -> None:
@@ -118,7 +118,7 @@ def cold(
 def counters(control: Path) -> tuple[int, int]:
     """Upstream queries and signature checks of our daemon so far."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(PATIENCE)
+        sock.settimeout(TIMEOUT)
         sock.connect(str(control))
         sock.sendall(json.dumps({"command": "statistics"}).encode() + b"\n")
         sock.shutdown(socket.SHUT_WR)

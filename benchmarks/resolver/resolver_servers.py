@@ -83,12 +83,49 @@ def running(command: list[str], port: int, names_to_answer: Iterable[str] = NAME
 
 
 @contextlib.contextmanager
-def resolverd() -> Iterator[tuple[int, int]]:
-    """(pid, port) of our daemon in the playground."""
+def resolverd(config: str = "") -> Iterator[tuple[int, int]]:
+    """(pid, port) of our daemon in the playground, with the text `config` as its configuration."""
     port = free_port()
-    command = [sys.executable, "-m", "resolver.daemon", "--playground", "--listen", f"127.0.0.1:{port}"]
-    with running(command, port) as pid:
-        yield pid, port
+    with tempfile.TemporaryDirectory(prefix="bench-resolverd-") as folder:
+        path = Path(folder) / "resolverd.toml"
+        path.write_text(f'[server]\nlisten = ["127.0.0.1:{port}"]\n{config}')
+        command = [sys.executable, "-m", "resolver.daemon", "--playground", "--config", str(path)]
+        with running(command, port) as pid:
+            yield pid, port
+
+
+@contextlib.contextmanager
+def collector(folder: Path) -> Iterator[Path]:
+    """The Unix socket of fstrm_capture, which discards what it gets."""
+    socket_file = folder / "tap"
+    command = ["fstrm_capture", "-t", "protobuf:dnstap.Dnstap", "-u", str(socket_file), "-w", "/dev/null"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not socket_file.exists():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError("fstrm_capture does not listen")
+            time.sleep(POLL_SECONDS)
+        yield socket_file
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@contextlib.contextmanager
+def observed() -> Iterator[tuple[int, int]]:
+    """(pid, port) of our daemon with the query log and all messages of dnstap on."""
+    with tempfile.TemporaryDirectory(prefix="bench-observed-") as folder, collector(Path(folder)) as socket_file:
+        log = Path(folder) / "queries"
+        with resolverd(f'[query-log]\nfile = "{log}"\n[dnstap]\nsocket = "{socket_file}"\n') as (pid, port):
+            yield pid, port
+            if not log.stat().st_size:
+                raise RuntimeError("nothing was logged")
+
+
+def has_collector() -> bool:
+    """Whether the collector is installed."""
+    return shutil.which("fstrm_capture") is not None
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@
    A batch is one call: the kernel splits it into datagrams (UDP_SEGMENT), so that this costs less than the server.
    RATE 0 keeps DEPTH queries in flight. Otherwise RATE queries are sent a second, one at a time. It prints the replies
    a second, and the mean and the 99th percentile of their delay in microseconds. A reply that does not come within
-   PATIENCE is lost. The id of a query is its place in the window, so replies may come in any order. */
+   TIMEOUT is lost. The id of a query is its place in the window, so replies may come in any order. */
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -19,7 +19,7 @@
 #include <time.h>
 
 enum { BATCH = 64, SIZE = 512, WINDOW = 4096, BUCKETS = 100000 };
-static const double PATIENCE = 0.25;
+static const double TIMEOUT = 0.25;
 
 static double now(void) {
     struct timespec t;
@@ -99,10 +99,10 @@ int main(int count, char **words) {
             next = began + (sent + 1) / rate - when;
         }
         receive_some(next > 0 ? next : 0);
-        if (when - swept < PATIENCE / 4) continue;
+        if (when - swept < TIMEOUT / 4) continue;
         swept = when;
         for (int id = 0; id < depth; id++)
-            if (sent_at[id] && when - sent_at[id] > PATIENCE) sent_at[id] = 0, unused[spare++] = id, lost++;
+            if (sent_at[id] && when - sent_at[id] > TIMEOUT) sent_at[id] = 0, unused[spare++] = id, lost++;
     }
     long seen = 0, percentile = 0;
     while (percentile < BUCKETS - 1 && (seen += histogram[percentile]) < replies * 0.99) percentile++;

@@ -415,7 +415,8 @@ cdef class Engine:
         return 0
 
     cdef uint8_t *receive_buffer(self) except NULL:
-        """Return the buffer of `RECEIVE_BUFFER_SIZE` bytes that data is received into; allocate it at the first call."""
+        """Return the buffer of `RECEIVE_BUFFER_SIZE` bytes that data is received into; allocate it at the first
+        call."""
         if self.scratch == NULL:
             self.scratch = <uint8_t *>PyMem_RawMalloc(RECEIVE_BUFFER_SIZE)
             if self.scratch == NULL:
@@ -1132,7 +1133,7 @@ cdef int traverse_pending(PyObject *self, VisitProc visit, void *context) noexce
 
 
 cdef void clear_pending(PyObject *self) noexcept:
-    # After a `__cinit__` that failed there are no references in C memory.
+    # After a failed `__cinit__` there are no references in C memory.
     if <object>(<Engine>self).receive_pool is not None and not (<Engine>self).closed:
         (<Engine>self).drop_all()
 

@@ -1,7 +1,7 @@
 """A pool of bytes objects for received data, refilled when the pool holds their only reference.
 
-A request that was answered is usually no longer referenced, and nobody can see a bytes object change that only the
-pool refers to. The allocator takes a fifth of the user-space time of an echo of 1 KiB; from 64 KiB on it returns pages
+An answered request is usually no longer referenced, and a bytes object that only the pool refers to can be changed
+invisibly. The allocator takes a fifth of the user-space time of an echo of 1 KiB; from 64 KiB on it returns pages
 that fault, at some microseconds each. Several objects are kept, because a task that reads in a loop holds the last one
 while it waits for more. At most a quarter of the memory of an object in use is unused.
 

@@ -12,7 +12,6 @@ from corenet.http.errors import (
     DecodeError,
     Http2Error,
     HttpError,
-    HttpStatusError,
     InvalidUrl,
     LocalProtocolError,
     NameResolutionError,
@@ -28,7 +27,7 @@ from corenet.http.events import Informational
 from corenet.http.facts import ConnectionFacts
 from corenet.http.headers import Headers
 from corenet.http.pool import Limits
-from corenet.http.response import Response, StreamedResponse
+from corenet.http.response import HttpStatusError, Response, StreamedResponse
 from corenet.http.trace import TracePoint
 from corenet.http.url import Origin, Url, parse_url
 

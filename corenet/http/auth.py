@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from urllib.parse import unquote
 
+from corenet.http.arguments import expect
 from corenet.http.url import Url
 
 __all__ = ["Auth", "AuthTypes", "BasicAuth", "BearerAuth", "auth_of", "parse_challenges", "split_credentials"]
@@ -41,6 +42,14 @@ class Auth:
         """
         return False
 
+    def identity(self) -> bytes | None:
+        """Return what distinguishes these credentials from others, for a cache; it is hashed and not kept.
+
+        None: the value of the Authorization field does. A scheme whose field differs from one request to the next
+        returns something that stays the same, else none of its responses is found again.
+        """
+        return None
+
 
 class BasicAuth(Auth):
     """User name and password (RFC 7617), encoded as UTF-8. Use it with https only: it is not encrypted."""
@@ -48,6 +57,8 @@ class BasicAuth(Auth):
     __slots__ = ("_value",)
 
     def __init__(self, user: str, password: str) -> None:
+        expect(user, str, "BasicAuth user", "a str")
+        expect(password, str, "BasicAuth password", "a str")
         if ":" in user or _CONTROL.search(user + password):
             raise ValueError("a user name has no colon, and neither it nor the password has control characters")
         self._value = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
@@ -62,6 +73,7 @@ class BearerAuth(Auth):
     __slots__ = ("_value",)
 
     def __init__(self, token: str) -> None:
+        expect(token, str, "BearerAuth token", "a str")
         if not _TOKEN68.fullmatch(token):
             raise ValueError("a bearer token consists of letters, digits and -._~+/ with = at its end")
         self._value = f"Bearer {token}"

@@ -1,33 +1,39 @@
 """The private cache of a client (RFC 9111): `Cache` is the store that clients share, `CacheLayer` the part of a client.
 
 The layer stands between the redirects and the exchange with the server, so each redirect is looked up by its own URL.
-It answers whole GET requests only. Other methods, ranges, requests with conditions of the caller's own, and streamed
-responses go past it, but what they change becomes invalid. A store that fails (a full disk, a lock that another
-process holds too long) is a store without a response: the request goes to the server and `Cache.failures` counts it.
+It answers GET requests only, whole and streamed ones. Other methods, ranges and requests with conditions of the
+caller's own go past it, but what they change becomes invalid. A streamed response is stored when its body has been read
+to the end. A failing store (a full disk, a lock that another process holds too long) counts as a store without the
+response: the request goes to the server and `Cache.failures` counts it.
 
 Every response of the layer says in Cache-Status (RFC 9211) where it comes from.
+
+Ownership: a `StreamedResponse` from the server holds a connection. Each function here that receives one returns it,
+reads it to its end, or closes it, also when it raises.
 """
 
 import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from os import PathLike, fspath
 from typing import TypeVar
 
+from corenet.http.arguments import expect, expect_callable, integer
 from corenet.http.cache_rules import (
     Stored,
     Use,
     age_of,
+    bypasses_cache,
     cache_control,
     choose,
     conditions,
+    fields_to_store,
     freshened,
     invalidates,
     may_serve_on_error,
     may_store,
-    passes_by,
     variant_of,
     vary_names,
 )
@@ -35,7 +41,8 @@ from corenet.http.cache_store import CacheStore
 from corenet.http.errors import ConnectError, HttpError, InvalidUrl, RemoteProtocolError, TimeoutExceeded, TlsError
 from corenet.http.headers import Headers
 from corenet.http.request_state import REDIRECTS, RequestState
-from corenet.http.response import Response
+from corenet.http.response import Response, StreamedResponse
+from corenet.http.stored_body import Recording, StoredBody
 from corenet.http.url import Url
 from corenet.limits import HTTP_CACHE_BYTES, HTTP_CACHE_REVALIDATIONS
 
@@ -43,20 +50,24 @@ __all__ = ["Cache", "CacheLayer"]
 
 _Fields = list[tuple[bytes, bytes]]
 _T = TypeVar("_T")
+_Received = Response | StreamedResponse
 # When these are raised, the server could not be asked.
 _UNREACHABLE = (ConnectError, TimeoutExceeded, RemoteProtocolError)
 
 
 class Cache:
-    """A private cache for whole GET responses: in memory, or in the SQLite file `path`, which processes may share.
+    """A private cache for responses to GET: in memory, or in the SQLite file `path`, which processes may share.
 
     `max_bytes` limits what is stored, bodies as decoded. A response over an eighth of it is not stored. A cache belongs
-    to one user; responses to requests with different Authorization fields are told apart, and so are those of clients
-    with another Unix socket, without `decode`, or without verification of certificates. `clock` returns the Unix time
+    to one user; responses to requests with different Authorization fields are stored separately, and so are those of
+    clients with another Unix socket, without `decode`, or without verification of certificates. `clock` returns the
+    Unix time
     in seconds. `hits` and `misses` count requests, `failures` operations of the store that failed.
 
     Raises:
-        ValueError: `max_bytes` is outside its range, or the file is not a cache.
+        TypeError: an argument has a wrong type.
+        ValueError: `max_bytes` is outside its range, the file is not a cache, or other users may change it.
+        OSError: the file cannot be created.
         sqlite3.Error: the file cannot be opened.
     """
 
@@ -68,7 +79,9 @@ class Cache:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._in_memory = path is None
-        limit = HTTP_CACHE_BYTES.check(max_bytes, "Cache max_bytes")
+        limit = integer(HTTP_CACHE_BYTES, max_bytes, "Cache max_bytes")
+        expect(path, (str, PathLike, type(None)), "Cache path", "a str, a path or None")
+        expect_callable(clock, "Cache clock", "that returns seconds")
         self._store = CacheStore(None if path is None else fspath(path), limit)
         self.clock = clock
         self.hits = 0
@@ -94,12 +107,14 @@ class Cache:
     def layer(
         self,
         send: "Callable[[RequestState], Awaitable[Response]]",
+        stream: "Callable[[RequestState], Awaitable[StreamedResponse]]",
         redirect: "Callable[[RequestState, int, Headers], bool]",
         request: "Callable[[RequestState], tuple[bytes, _Fields]]",
         scope: str = "",
+        upgrade: "Callable[[RequestState], Awaitable[None]] | None" = None,
     ) -> "CacheLayer":
         """The cache's part in one client, see `CacheLayer`."""
-        return CacheLayer(self, send, redirect, request, scope)
+        return CacheLayer(self, send, stream, redirect, request, scope, upgrade)
 
     async def _find(self, url: str, fields: _Fields) -> Stored | None:
         """The stored response that a request with `fields` selects."""
@@ -127,21 +142,26 @@ class Cache:
 class CacheLayer:
     """The cache of one client. It owns the tasks that revalidate in the background, until `close`.
 
-    `send` sends one request without following redirects; `redirect` changes a request into its next one; `request`
-    gives the target and the fields that will be sent. Clients share what is stored when their `scope` is the same.
+    `send` and `stream` send one request without following redirects; `stream` returns when the head has arrived.
+    `redirect` changes a request into its next one; `request` gives the target and the fields that will be sent;
+    `upgrade` may change a URL of http to https. Clients share what is stored when their `scope` is the same.
     """
 
     def __init__(
         self,
         cache: Cache,
         send: Callable[[RequestState], Awaitable[Response]],
+        stream: Callable[[RequestState], Awaitable[StreamedResponse]],
         redirect: Callable[[RequestState, int, Headers], bool],
         request: Callable[[RequestState], tuple[bytes, _Fields]],
         scope: str = "",
+        upgrade: Callable[[RequestState], Awaitable[None]] | None = None,
     ) -> None:
         self._cache = cache
+        self._upgrade = upgrade
         self._scope = scope
         self._send = send
+        self._stream = stream
         self._redirect = redirect
         self._target_and_fields = request
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -151,10 +171,37 @@ class CacheLayer:
         call.head_cacheable = False
         call.conditions = []
         while True:
-            response = await self._respond(call)
+            await self._prepare(call)
+            response = await self._respond(call, self._send)
+            assert isinstance(response, Response)  # `_send` returns no other
             if response.status not in REDIRECTS or not self._redirect(call, response.status, response.headers):
                 return response
             call.history += (response,)
+
+    async def _prepare(self, call: RequestState) -> None:
+        """Change the URL of one hop to https, if the client does that."""
+        if self._upgrade is not None:
+            call.connect_deadline = 0.0
+            await self._upgrade(call)
+
+    async def stream(self, call: RequestState) -> StreamedResponse:
+        """As `request`, for a response whose body is still to be read."""
+        call.head_cacheable = False
+        call.conditions = []
+        while True:
+            await self._prepare(call)
+            response = await self._respond(call, self._stream)
+            if isinstance(response, Response):
+                response = _stream_of(response)
+            with _closed_on_error(response):
+                if response.status not in REDIRECTS or not self._redirect(call, response.status, response.headers):
+                    return response
+                # The body is read so that the connection can be kept, and the redirect stored.
+                body = await response.read()
+                kept = Response(
+                    response.status, response.reason, response.headers, body, url=response.url, method=response.method
+                )
+                call.history += (kept,)
 
     async def invalidate(self, url: Url, method: str, status: int, headers: Headers) -> None:
         """Remove what an unsafe request has made invalid: its URL, and those that it names on the same origin."""
@@ -180,14 +227,15 @@ class CacheLayer:
         if tasks:
             await asyncio.wait(tasks)
 
-    async def _respond(self, call: RequestState) -> Response:
+    async def _respond(self, call: RequestState, send: Callable[[RequestState], Awaitable[_Received]]) -> _Received:
         cache = self._cache
-        _, fields = self._target_and_fields(call)
-        # With a Host of the caller's the URL does not say what is asked for (RFC 9110 section 7.1).
+        fields = self._fields_of(call)
+        # With a Host field of the caller, the URL does not identify the resource (RFC 9110 section 7.1).
         own_host = fields[0][1] != call.url.host_field
-        if passes_by(call.method, fields) or own_host or call.body is not None:
-            response = await self._send(call)
-            await self.invalidate(call.url, call.method, response.status, response.headers)
+        if bypasses_cache(call.method, fields) or own_host or call.body is not None:
+            response = await send(call)
+            with _closed_on_error(response):
+                await self.invalidate(call.url, call.method, response.status, response.headers)
             return response
         asked = _asked(fields)
         url = self._key(call.url)
@@ -206,18 +254,38 @@ class CacheLayer:
         if "only-if-cached" in asked:
             headers = Headers([(b"Cache-Status", b'corenet; detail="only-if-cached"')])
             return Response(504, "Gateway Timeout", headers, b"", url=call.url.text, history=call.history)
-        return await self._fetch(call, url, fields, asked, stored)
+        return await self._fetch(call, url, fields, asked, stored, send)
+
+    def _fields_of(self, call: RequestState) -> _Fields:
+        """The fields that select a stored response: those that will be sent, with the user's identity as
+        Authorization."""
+        identity = None if call.auth is None else call.auth.identity()
+        if identity is None:
+            return self._target_and_fields(call)[1]
+        # Its Authorization is not computed, because that would use up a number of the nonce's counter.
+        auth, call.auth = call.auth, None
+        try:
+            fields = self._target_and_fields(call)[1]
+        finally:
+            call.auth = auth
+        return _with_identity(fields, identity)
 
     async def _fetch(
-        self, call: RequestState, url: str, fields: _Fields, asked: dict[str, str | None], stored: Stored | None
-    ) -> Response:
-        """Ask the server, with the validators of what is stored, and store the answer."""
+        self,
+        call: RequestState,
+        url: str,
+        fields: _Fields,
+        asked: dict[str, str | None],
+        stored: Stored | None,
+        send: Callable[[RequestState], Awaitable[_Received]],
+    ) -> _Received:
+        """Send the request with the validators of the stored response, and store the answer."""
         cache = self._cache
         validators = call.conditions = [] if stored is None else conditions(stored)
         validates = bool(validators)
         request_time = cache.clock()
         try:
-            response = await self._send(call)
+            response = await send(call)
         except _UNREACHABLE as error:
             if (
                 isinstance(error, TlsError)
@@ -228,50 +296,82 @@ class CacheLayer:
             return self._answer(call, stored, "hit; fwd=stale; detail=stale-if-error")
         finally:
             call.conditions = []
-        # What was sent selects what is stored: a challenge may have been answered, or a cookie set, since `fields`.
-        fields = [field for field in call.sent_fields if field not in validators]
-        now = cache.clock()
-        if stored is not None and validates and response.status == 304:
-            newer = freshened(stored, response.headers, request_time, now)
-            if newer is None:
-                await cache._remove([url])
-                return await self._fetch(call, url, fields, asked, None)
-            await self._keep(url, fields, asked, newer, stored)
-            return self._answer(call, newer, "hit; fwd=stale; fwd-status=304")
-        if stored is not None and may_serve_on_error(stored, asked, now, response.status):
-            return self._answer(call, stored, f"hit; fwd=stale; fwd-status={response.status}; detail=stale-if-error")
-        received = Stored(
-            response.status,
-            response.reason,
-            response.http_version,
-            Headers(list(response.headers.raw)),
-            response.body,
-            request_time,
-            now,
-            "",
-            b"",
-        )
-        kept = await self._keep(url, fields, asked, received, stored)
-        response.headers.add(
-            "Cache-Status", f"corenet; fwd={'uri-miss' if stored is None else 'stale'}{'; stored' if kept else ''}"
-        )
-        return response
+        with _closed_on_error(response):
+            # The sent fields select the stored response, because a challenge may have been answered, or a cookie set,
+            # since `fields`.
+            fields = [field for field in call.sent_fields if field not in validators]
+            identity = None if call.auth is None else call.auth.identity()
+            if identity is not None:
+                fields = _with_identity(fields, identity)
+            now = cache.clock()
+            if stored is not None and validates and response.status == 304:
+                if isinstance(response, StreamedResponse):
+                    await response.read()  # nothing; after it the connection is free
+                newer = freshened(stored, response.headers, request_time, now)
+                if newer is None:
+                    await cache._remove([url])
+                    return await self._fetch(call, url, fields, asked, None, send)
+                await self._keep(url, fields, asked, newer, stored)
+                return self._answer(call, newer, "hit; fwd=stale; fwd-status=304")
+            if stored is not None and may_serve_on_error(stored, asked, now, response.status):
+                if isinstance(response, StreamedResponse):
+                    response.close()
+                how = f"hit; fwd=stale; fwd-status={response.status}; detail=stale-if-error"
+                return self._answer(call, stored, how)
+            received = Stored(
+                response.status,
+                response.reason,
+                response.http_version,
+                fields_to_store(response.headers),
+                response.body if isinstance(response, Response) else b"",
+                request_time,
+                now,
+                "",
+                b"",
+            )
+            how = f"corenet; fwd={'uri-miss' if stored is None else 'stale'}"
+            if isinstance(response, StreamedResponse):
+                if await self._may_keep(url, fields, asked, received, stored):
+                    self._record(response, url, received)
+            elif await self._keep(url, fields, asked, received, stored):
+                how += "; stored"
+            response.headers.add("Cache-Status", how)
+            return response
+
+    def _record(self, response: StreamedResponse, url: str, received: Stored) -> None:
+        """Let `response` be stored when its body has been read to the end."""
+
+        async def store(body: bytes | None) -> None:
+            if body is None:
+                await self._cache._remove([url])
+                return
+            received.body = body
+            await self._cache._put(url, received, public=_is_public(received))
+
+        response._recording = Recording(self._cache._store.max_entry, store)
 
     async def _keep(
         self, url: str, fields: _Fields, asked: dict[str, str | None], received: Stored, old: Stored | None
     ) -> bool:
         """Store `received` if it may be stored, in place of `old`; what must not be stored replaces it as well."""
+        if not await self._may_keep(url, fields, asked, received, old):
+            return False
+        return bool(await self._cache._put(url, received, public=_is_public(received)))
+
+    async def _may_keep(
+        self, url: str, fields: _Fields, asked: dict[str, str | None], received: Stored, old: Stored | None
+    ) -> bool:
+        """Whether `received` may be stored; sets its variant, and removes what it makes invalid."""
         vary = vary_names(received.headers)
         if vary is None or not may_store(asked, received.status, received.headers):
             if received.status < 500 and "no-store" not in asked:
                 await self._cache._remove([url])
             return False
-        public = "public" in cache_control(received.headers.get_list("cache-control"))
         received.vary = vary
-        received.variant = variant_of(vary, fields, public=public)
+        received.variant = variant_of(vary, fields, public=_is_public(received))
         if old is not None and (old.vary, old.variant) != (received.vary, received.variant):
             await self._cache._remove([url])
-        return bool(await self._cache._put(url, received, public=public))
+        return True
 
     def _answer(self, call: RequestState, stored: Stored, how: str) -> Response:
         headers = Headers(list(stored.headers.raw))
@@ -304,7 +404,45 @@ class CacheLayer:
     async def _revalidate(self, call: RequestState, url: str, fields: _Fields, stored: Stored) -> None:
         # A failure changes nothing: the next request finds the same stale response and asks again.
         with contextlib.suppress(HttpError):
-            await self._fetch(call, url, fields, {}, stored)
+            await self._fetch(call, url, fields, {}, stored, self._send)
+
+
+@contextlib.contextmanager
+def _closed_on_error(response: _Received) -> Iterator[None]:
+    """Close a streamed response when the block raises, for example because it was cancelled."""
+    try:
+        yield
+    except BaseException:
+        if isinstance(response, StreamedResponse):
+            response.close()
+        raise
+
+
+def _stream_of(response: Response) -> StreamedResponse:
+    """Return a response whose body is in memory as one whose body is still to be read."""
+    return StreamedResponse(
+        response.status,
+        response.reason,
+        response.headers,
+        StoredBody(response.body),
+        url=response.url,
+        method=response.method,
+        http_version=response.http_version,
+        history=response.history,
+        decoder=None,
+        limit=len(response.body),
+        deadline=0.0,
+        finish=lambda _: None,
+    )
+
+
+def _with_identity(fields: _Fields, identity: bytes) -> _Fields:
+    kept = [field for field in fields if field[0].lower() != b"authorization"]
+    return [*kept, (b"Authorization", identity)]
+
+
+def _is_public(stored: Stored) -> bool:
+    return "public" in cache_control(stored.headers.get_list("cache-control"))
 
 
 def _asked(fields: _Fields) -> dict[str, str | None]:

@@ -1,4 +1,5 @@
-"""The rules of a private HTTP cache (RFC 9111, RFC 5861) without a store: what may be kept, for how long, for whom.
+"""The rules of a private HTTP cache (RFC 9111, RFC 5861) without a store: what may be stored, for how long, and for
+which requests.
 
 No I/O and no clock; times are arguments, Unix times in seconds. A field of a response that cannot be read counts as the
 careful choice: an unreadable age or date means stale. No input raises.
@@ -18,16 +19,17 @@ __all__ = [
     "Stored",
     "Use",
     "age_of",
+    "bypasses_cache",
     "cache_control",
     "choose",
     "conditions",
+    "fields_to_store",
     "freshened",
     "invalidates",
     "lifetime_of",
     "may_serve_on_error",
     "may_store",
     "parse_http_date",
-    "passes_by",
     "variant_of",
     "vary_names",
 ]
@@ -41,20 +43,29 @@ _UNREADABLE = re.compile(r"[ \t,]*+[^,]*+,?")
 _DATES = re.compile(
     r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} GMT"
     r"|[A-Z][a-z]{5,8}, [0-9]{2}-[A-Z][a-z]{2}-[0-9]{2} [0-9:]{8} GMT"
-    r"|[A-Z][a-z]{2} [A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8} [0-9]{4}"
+    r"|[A-Z][a-z]{2} [A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8} [0-9]{4}",
+    # RFC 9111 section 4.2 asks caches for it, and to refuse other time zones than GMT.
+    re.IGNORECASE,
 )
 _DIGITS = 10
 # RFC 9110 section 15.1, without 206, which is never kept here.
 _HEURISTIC = frozenset({200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501})
+# RFC 9110 section 15, without 206 and 304, which are never kept. `must-understand` asks for it (RFC 9111 section
+# 5.2.2.3).
+_UNDERSTOOD = _HEURISTIC | {201, 202, 205, 302, 303, 305, 307, *range(400, 418), 421, 422, 426, *range(500, 506)}
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 _ERRORS = frozenset({500, 502, 503, 504})
 # A caller that sends these does the cache's work itself, or wants a part.
 _OWN = frozenset({b"range", b"if-range", b"if-none-match", b"if-modified-since", b"if-match", b"if-unmodified-since"})
-# RFC 9111 section 3.2. The body is kept as it was decoded, so the fields that describe it stay as well.
-_NOT_UPDATED = frozenset(
-    "connection keep-alive proxy-authenticate proxy-authentication-info proxy-connection te trailer transfer-encoding "
-    "upgrade content-length content-encoding content-type content-range".split()
+# RFC 9111 section 3.1: about the connection or a proxy, not about the response.
+_NOT_STORED = frozenset(
+    "connection keep-alive proxy-authenticate proxy-authentication-info proxy-connection te transfer-encoding "
+    "upgrade".split()
 )
+# What the rules read. A response that lists one of these in Connection cannot remove it.
+_READ = frozenset("age cache-control date etag expires last-modified vary".split())
+# RFC 9111 section 3.2. The body is kept as it was decoded, so the fields that describe it stay as well.
+_NOT_UPDATED = _NOT_STORED.union("trailer content-length content-encoding content-type content-range".split())
 
 
 class Use(Enum):
@@ -105,8 +116,15 @@ def _seconds(directives: dict[str, str | None], name: str) -> float | None:
     if name not in directives:
         return None
     text = directives[name] or ""
-    if not (text.isascii() and text.isdigit()):
-        return 0.0
+    return _delta(text) if _is_number(text) else 0.0
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
+def _delta(text: str) -> float:
+    """The value of digits; more than can be counted is as much as can be counted (RFC 9111 section 1.2.2)."""
     digits = text.lstrip("0") or "0"
     return float(10**_DIGITS) if len(digits) > _DIGITS else float(digits)
 
@@ -121,7 +139,7 @@ def _only_date(headers: Headers, name: str) -> float | None:
     return parse_http_date(values[0]) if len(values) == 1 else None
 
 
-def passes_by(method: str, fields: Iterable[tuple[bytes, bytes]]) -> bool:
+def bypasses_cache(method: str, fields: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether the cache has no part in a request: another method than GET, a range, or the caller's own conditions."""
     return method != "GET" or any(name.lower() in _OWN for name, _ in fields)
 
@@ -161,7 +179,13 @@ def variant_of(vary: str, fields: Iterable[tuple[bytes, bytes]], *, public: bool
 def may_store(asked: dict[str, str | None], status: int, headers: Headers) -> bool:
     """Whether a private cache may keep a response to GET, and has a use for it (section 3)."""
     said = cache_control(headers.get_list("cache-control"))
-    if "no-store" in asked or "no-store" in said or status in (206, 304) or not 200 <= status < 600:
+    if "no-store" in asked or status in (206, 304) or not 200 <= status < 600:
+        return False
+    if "must-understand" in said:
+        # Servers send no-store with it, for caches that do not know this directive.
+        if status not in _UNDERSTOOD:
+            return False
+    elif "no-store" in said:
         return False
     if vary_names(headers) is None:
         return False
@@ -191,9 +215,9 @@ def lifetime_of(status: int, headers: Headers, response_time: float) -> float:
 
 def age_of(stored: Stored, now: float) -> float:
     """The age in seconds (section 4.2.3); a clock that was set back makes nothing younger."""
-    ages = stored.headers.get_list("age")
-    text = ages[0] if ages else ""
-    given = min(float(text), 1e10) if text.isascii() and text.isdigit() and len(text) <= _DIGITS else 0.0
+    # Section 5.1: the first member counts; what is not a number is ignored.
+    members = stored.headers.get_members("age")[:1]
+    given = _delta(members[0]) if members and _is_number(members[0]) else 0.0
     date = _only_date(stored.headers, "date")
     apparent = 0.0 if date is None else max(0.0, stored.response_time - date)
     corrected = given + max(0.0, stored.response_time - stored.request_time)
@@ -206,7 +230,7 @@ def _lateness(stored: Stored, now: float) -> float:
 
 
 def choose(stored: Stored, asked: dict[str, str | None], now: float) -> Use:
-    """Decide what a stored response is good for, by its directives and the request's (sections 4.2.4, 5.2.1)."""
+    """Decide how a stored response may be used, by its directives and the request's (sections 4.2.4, 5.2.1)."""
     said = cache_control(stored.headers.get_list("cache-control"))
     if "no-cache" in said or "no-cache" in asked:
         return Use.VALIDATE
@@ -226,7 +250,7 @@ def choose(stored: Stored, asked: dict[str, str | None], now: float) -> Use:
 
 
 def may_serve_on_error(stored: Stored, asked: dict[str, str | None], now: float, status: int | None) -> bool:
-    """Whether a stale response may stand in for an error (RFC 5861 section 4); `status` None: there was no response."""
+    """Whether a stale response may replace an error (RFC 5861 section 4); `status` None: there was no response."""
     if status is not None and status not in _ERRORS:
         return False
     said = cache_control(stored.headers.get_list("cache-control"))
@@ -234,6 +258,12 @@ def may_serve_on_error(stored: Stored, asked: dict[str, str | None], now: float,
         return False
     late = _lateness(stored, now)
     return any(late < (_seconds(directives, "stale-if-error") or 0.0) for directives in (said, asked))
+
+
+def fields_to_store(headers: Headers) -> Headers:
+    """The fields of a response without those that concern the connection or a proxy only (section 3.1)."""
+    dropped = _NOT_STORED.union(headers.get_members("connection")) - _READ
+    return Headers([field for field in headers.raw if field[0].lower().decode("latin-1") not in dropped])
 
 
 def conditions(stored: Stored) -> list[tuple[bytes, bytes]]:
@@ -247,7 +277,10 @@ def conditions(stored: Stored) -> list[tuple[bytes, bytes]]:
 def freshened(stored: Stored, headers: Headers, request_time: float, response_time: float) -> Stored | None:
     """The stored response with the fields of a 304 (section 3.2); None when the 304 is about another representation."""
     tag, kept = headers.get("etag"), stored.headers.get("etag")
-    if tag is not None and kept is not None and tag.removeprefix("W/") != kept.removeprefix("W/"):
+    if tag is not None and kept is not None:
+        if tag.removeprefix("W/") != kept.removeprefix("W/"):
+            return None
+    elif tag is None and (headers.get("last-modified") or "") not in ("", stored.headers.get("last-modified")):
         return None
     refused = _NOT_UPDATED.union(headers.get_members("connection"))
     newer = [field for field in headers.raw if field[0].lower().decode("latin-1") not in refused]

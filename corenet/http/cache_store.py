@@ -4,12 +4,17 @@ SQLite gives what a shared file needs: locks between processes, and transactions
 done or not begun (write-ahead log). The number of bytes is kept by triggers inside the same transactions, so it is
 right whoever writes. When it is over the limit, the responses that were not used for the longest time are removed.
 
+The database and its SQLite auxiliary files decide which responses the client accepts for a server. So none of these
+files may be a symbolic link, belong to another user or be writable for one, and the folder must not let every user
+replace them.
+
 Ownership: a `CacheStore` has one connection, used by one thread at a time (`_lock`). A child of a fork opens its own,
 because SQLite forbids to use the parent's.
 """
 
 import os
 import sqlite3
+import stat
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -25,9 +30,12 @@ from corenet.limits import (
 
 __all__ = ["CacheStore"]
 
-# "cnet": tells our files from others', so that no file of the user's is overwritten by mistake.
+# "cnet" marks our files, so that no other file of the user is overwritten by mistake.
 _APPLICATION = 0x636E6574
 _VERSION = 1
+_IN_MEMORY = ":memory:"
+# The auxiliary files of an SQLite database; SQLite reads all of them.
+_FILES = ("", "-journal", "-shm", "-wal")
 _SCHEMA = """
 CREATE TABLE responses (
     url TEXT NOT NULL, vary TEXT NOT NULL, public INTEGER NOT NULL, variant BLOB NOT NULL, status INTEGER NOT NULL,
@@ -45,18 +53,16 @@ class CacheStore:
     """Responses by URL and variant, at most `max_bytes` of them. Its methods raise `sqlite3.Error` when the file fails.
 
     Raises:
-        ValueError: the file is not a cache.
+        ValueError: the file is not a cache, or other users may change it.
+        OSError: it cannot be created.
         sqlite3.Error: it cannot be opened.
     """
 
     def __init__(self, path: str | None, max_bytes: int) -> None:
-        self._path = ":memory:"
-        if path is not None:
-            self._path = os.path.abspath(path)
-            if not os.path.exists(self._path) and os.path.isdir(os.path.dirname(self._path)):
-                # For the user alone, since responses may be private. SQLite gives its other files the same mode.
-                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        self._path = _IN_MEMORY if path is None else os.path.abspath(path)
         self._max_bytes = max_bytes
+        # One response takes at most an eighth, so that it does not displace all others.
+        self.max_entry = max_bytes // 8
         self._lock = threading.Lock()
         self._process = os.getpid()
         # Connections of a parent process. They are never closed here: that would close the parent's files.
@@ -64,6 +70,8 @@ class CacheStore:
         self._database = self._open()
 
     def _open(self) -> sqlite3.Connection:
+        if self._path != _IN_MEMORY:
+            _make_private(self._path)
         database = sqlite3.connect(
             self._path, timeout=HTTP_CACHE_BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
@@ -144,7 +152,7 @@ class CacheStore:
         """Store a response in place of the one it replaces; False when it is too large for this cache."""
         headers = b"".join(b"%s: %s\r\n" % field for field in stored.headers.raw)
         size = len(stored.body) + len(headers) + len(url) + HTTP_CACHE_ENTRY_BYTES
-        if size > self._max_bytes // 8:
+        if size > self.max_entry:
             self.remove([url])
             return False
         with self._locked() as database:
@@ -192,7 +200,7 @@ class CacheStore:
             return self._bytes(database), database.execute("SELECT count(*) FROM responses").fetchone()[0]
 
     def __del__(self) -> None:
-        # Python 3.13 warns of a connection that nobody has closed.
+        # Python 3.13 warns about unclosed connections.
         if hasattr(self, "_database") and self._process == os.getpid():
             self._database.close()
 
@@ -204,6 +212,40 @@ class CacheStore:
     @staticmethod
     def _bytes(database: sqlite3.Connection) -> int:
         return int(database.execute("SELECT bytes FROM total").fetchone()[0])
+
+
+def _make_private(path: str) -> None:
+    """Create the file if there is none, and check that no other user can change it or the files beside it.
+
+    Raises:
+        ValueError: one can; the message says how to mend it.
+        OSError: the file cannot be created.
+    """
+    folder = os.path.dirname(path)
+    mode = os.stat(folder).st_mode
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        raise ValueError(f"{path}: every user can replace files in {folder}; use a folder of your own (chmod o-w)")
+    try:
+        # For the user alone, since responses may be private. SQLite gives its other files the same mode. O_EXCL follows
+        # no symbolic link.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        pass
+    for suffix in _FILES:
+        file = path + suffix
+        # Not opened: closing a second descriptor would release the locks that SQLite has in this process.
+        try:
+            facts = os.lstat(file)
+        except FileNotFoundError:
+            continue
+        if stat.S_ISLNK(facts.st_mode):
+            raise ValueError(f"{file}: it is a symbolic link; give the path that it leads to")
+        if not stat.S_ISREG(facts.st_mode):
+            raise ValueError(f"{file}: it is not a regular file, so it is not a cache")
+        if facts.st_uid != os.geteuid():
+            raise ValueError(f"{file}: it belongs to another user; use a file of your own")
+        if facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise ValueError(f"{file}: other users may write to it; remove it, or run chmod 600")
 
 
 def _headers(data: bytes) -> Headers:

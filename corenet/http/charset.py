@@ -34,7 +34,7 @@ _TEXT = (frozenset(aliases.values()) - _NO_TEXT) | _WITHOUT_ALIAS
 
 _MARKS = ((codecs.BOM_UTF8, "utf_8"), (codecs.BOM_UTF16_LE, "utf_16_le"), (codecs.BOM_UTF16_BE, "utf_16_be"))
 _C1 = "corenet-c1"
-# Windows code pages: the standard maps their free places from 0x80 to 0x9F to control characters.
+# Windows code pages: the standard maps their unassigned positions from 0x80 to 0x9F to control characters.
 _WINDOWS = frozenset({"cp874", *(f"cp{number}" for number in range(1250, 1259))})
 _USER_TABLE = "".join(map(chr, range(128))) + "".join(chr(0xF780 + offset) for offset in range(128))
 

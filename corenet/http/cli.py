@@ -9,13 +9,15 @@ import argparse
 import asyncio
 import contextlib
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from corenet import tls
-from corenet.http.cli_options import Target, UsageError, parse, request_of, targets
+from corenet.http.cli_options import Target, UsageError, parse, removed_fields, request_of, targets
 from corenet.http.cli_output import (
     Progress,
     RangeError,
@@ -48,7 +50,7 @@ from corenet.http.resolver_plugins import find_resolver
 from corenet.http.response import StreamedResponse
 from corenet.http.retries import Retries
 from corenet.http.trace import Trace, TracePoint
-from corenet.limits import HTTP_CLI_PROGRESS_INTERVAL, HTTP_MAX_REDIRECTS
+from corenet.limits import HTTP_CLI_PROGRESS_INTERVAL
 from corenet.loop import new_event_loop
 
 if TYPE_CHECKING:
@@ -95,7 +97,7 @@ def run(options: argparse.Namespace, loop_factory: LoopFactory) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _WRITE
     except UsageError as error:
-        return _print_error(str(error), _USAGE)
+        return _print_error(str(error), error.code)
     except OSError as error:
         return _print_error(f"{error.filename or 'output'}: {error.strerror or error}", _WRITE)
 
@@ -136,11 +138,14 @@ async def _fetch(options: argparse.Namespace, wanted: list[Target], request: dic
         client = await stack.enter_async_context(await _client(stack, options, trace))
         progress = Progress(len(wanted)) if _shows_progress(options, wanted) else None
         run = _Run(client, options, request, progress)
+        if options.dump_header is not None:
+            path = None if options.dump_header == "-" else Path(options.dump_header)
+            run.heads = stack.enter_context(body_file(path, 0))
         if options.parallel:
-            places = asyncio.Semaphore(options.parallel_max)
+            slots = asyncio.Semaphore(options.parallel_max)
 
             async def one(transfer: Transfer) -> None:
-                async with places:
+                async with slots:
                     await run.transfer(transfer)
 
             try:
@@ -156,9 +161,21 @@ async def _fetch(options: argparse.Namespace, wanted: list[Target], request: dic
         if progress is not None:
             print(file=sys.stderr)
         if trace is not None:
-            statuses = ",".join("none" if t.response is None else str(t.response.status) for t in transfers)
-            trace.finish(loop.time(), f"status {statuses}", options.url)
+            trace.finish(loop.time(), [(transfer.target.url, _result(transfer)) for transfer in transfers])
     return next((transfer.code for transfer in transfers if transfer.code), 0)
+
+
+def _result(transfer: Transfer) -> str:
+    """How a transfer ended, in words that begin with its status."""
+    response = transfer.response
+    if response is None:
+        return f"none, exit code {transfer.code}"
+    redirects = f", {len(response.history)} redirects" if response.history else ""
+    return (
+        f"{response.status} {response.reason}".rstrip()
+        + f", {response.http_version}, {transfer.size} bytes, {transfer.seconds * 1000:.1f} ms{redirects}"
+        + (f", exit code {transfer.code}" if transfer.code else "")
+    )
 
 
 class _Run:
@@ -171,10 +188,12 @@ class _Run:
         self.options = options
         self.request = request
         self.progress = progress
+        # What --dump-header writes to.
+        self.heads: BinaryIO | None = None
         self.shown = -1.0
 
     async def transfer(self, transfer: Transfer) -> None:
-        """Fetch one URL. What goes wrong is printed, and sets `transfer.code`; the other URLs are not affected."""
+        """Fetch one URL. Errors are printed and set `transfer.code`; the other URLs are not affected."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
@@ -188,7 +207,8 @@ class _Run:
         except BrokenPipeError:
             raise
         except OSError as error:
-            message = f"{error.filename or 'output'}: {error.strerror or error}"
+            where = error.filename or transfer.target.path or "standard output"
+            message = f"{where}: {error.strerror or error}"
             transfer.code = self._failed(transfer, message, _WRITE)
         transfer.seconds = loop.time() - began
         if self.progress is not None:
@@ -199,6 +219,8 @@ class _Run:
             sys.stdout.buffer.flush()
 
     def _failed(self, transfer: Transfer, message: str, code: int) -> int:
+        if self.options.silent and not self.options.show_error:
+            return code
         return _print_error(message if len(self.options.url) == 1 else f"{transfer.target.url}: {message}", code)
 
     async def _receive(self, transfer: Transfer) -> int:
@@ -211,11 +233,17 @@ class _Run:
             transfer.response = response
             if offset and not rest_of(response.status, response.headers, offset):
                 return 0
-            with body_file(target.path, offset) as out:
-                if (options.include or options.head) and not offset:
-                    out.write(head_of(response))
-                await self._body(transfer, response, out, offset)
-            if options.fail and response.status >= 400:
+            failed = response.status >= 400 and (options.fail or options.fail_with_body)
+            heads = b"".join(head_of(one) for one in response.history) + head_of(response)
+            if self.heads is not None:
+                self.heads.write(heads)
+                self.heads.flush()
+            if not failed or options.fail_with_body:
+                with body_file(target.path, offset) as out:
+                    if (options.include or options.head) and not offset:
+                        out.write(heads)
+                    await self._body(transfer, response, out, offset)
+            if failed:
                 return self._failed(transfer, f"the server answered {response.status} {response.reason}".rstrip(), 22)
         return 0
 
@@ -237,7 +265,9 @@ class _Run:
         """Show the progress, not more often than an eye can follow."""
         if self.progress is not None and (last or now - self.shown >= HTTP_CLI_PROGRESS_INTERVAL / 1000):
             self.shown = now
-            print(f"\r{self.progress.line(now)}\x1b[K", end="", file=sys.stderr, flush=True)
+            # Blanks cover the line before, on any terminal. A longer line than the terminal's would begin a new one.
+            columns = shutil.get_terminal_size().columns - 1
+            print(f"\r{self.progress.line(now)[:columns]:{columns}}", end="", file=sys.stderr, flush=True)
 
 
 def _length(response: StreamedResponse, offset: int) -> int | None:
@@ -251,6 +281,7 @@ def _shows_progress(options: argparse.Namespace, wanted: list[Target]) -> bool:
     """A progress line is for a person at a terminal, and never between the lines of a body or of a trace."""
     return (
         not options.silent
+        and not options.no_progress_meter
         and not options.trace
         and sys.stderr is not None
         and sys.stderr.isatty()
@@ -275,6 +306,8 @@ async def _client(
     if options.resolver is not None or options.playground or options.doh_url is not None:
         named = await _use_resolver(stack, options, asyncio.get_running_loop(), trace)
         authority = authority or named
+    elif options.https_records or options.dane:
+        raise UsageError("--https-records and --dane need --resolver, --doh-url or --playground")
     if options.noproxy is not None and options.proxy is None:
         raise UsageError("--noproxy needs --proxy; the environment has NO_PROXY")
     timeout = Timeout(total=options.max_time)
@@ -285,10 +318,11 @@ async def _client(
             http=options.proxy, https=options.proxy, no_proxy=options.noproxy or ""
         )
         return HttpClient(
-            tls_context=_context(authority, insecure=options.insecure),
+            tls_context=_context(options, authority),
             http2=not options.http1,
             timeout=timeout,
-            follow_redirects=HTTP_MAX_REDIRECTS.default if options.location else 0,
+            headers=None if removed_fields(options) else (),
+            follow_redirects=options.max_redirs if options.location else 0,
             trace=trace,
             decode=options.continue_at is None,
             proxy=proxy,
@@ -296,6 +330,8 @@ async def _client(
             unix_socket=options.unix_socket,
             local_address=options.interface,
             retries=Retries(options.retry) if options.retry else None,
+            https_records=options.https_records,
+            dane=options.dane,
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
@@ -332,21 +368,32 @@ async def _use_resolver(
         raise UsageError(f"{option} {options.doh_url or argument}: {error}") from error
     install(made)
     stack.callback(install, None)
-    # Only a simulated world brings an authority of its own. A real resolver must never add a trusted authority.
+    # Only a simulated world has its own authority. A real resolver must never add a trusted authority.
     trust = getattr(made, "trust", None) if options.playground else None
     return None if trust is None else str(trust)
 
 
-def _context(authority: str | None, *, insecure: bool) -> "ssl.SSLContext | None":
-    if insecure:
-        return tls.client_context(verify=False)
-    if authority is None:
+def _context(options: argparse.Namespace, authority: str | None) -> "ssl.SSLContext | None":
+    certificate = options.cert
+    if options.key is not None and certificate is None:
+        raise UsageError("--key needs --cert")
+    if not options.insecure and authority is None and certificate is None:
         return None
+    alpn = tls.ALPN_HTTP1 if options.http1 else tls.ALPN_HTTP2
     try:
         # The user names this authority, and it is private; the strict profile is for public authorities.
-        return tls.client_context(cafile=authority, strict=False)
+        return tls.client_context(
+            cafile=authority,
+            strict=authority is None,
+            verify=not options.insecure,
+            certificate=certificate,
+            key=options.key,
+            alpn=alpn,
+        )
     except OSError as error:
-        raise UsageError(f"--cacert {authority}: {error.strerror or error}") from error
+        given = [f"--{name} {value}" for name, value in
+                 (("cacert", authority), ("cert", certificate), ("key", options.key)) if value is not None]
+        raise UsageError(f"{', '.join(given)}: {error.strerror or error}") from error
 
 
 if __name__ == "__main__":

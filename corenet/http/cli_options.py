@@ -2,24 +2,35 @@
 
 import argparse
 import getpass
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_plus
 
 from corenet._version import __version__
+from corenet.http.decode import accept_encoding
 from corenet.http.digest import DigestAuth
-from corenet.limits import HTTP_CLI_PARALLEL, HTTP_TOTAL_TIMEOUT
+from corenet.limits import HTTP_CLI_PARALLEL, HTTP_MAX_REDIRECTS, HTTP_TOTAL_TIMEOUT
 
-__all__ = ["Target", "UsageError", "parse", "request_of", "targets"]
+__all__ = ["Target", "UnreadableFile", "UsageError", "parse", "removed_fields", "request_of", "targets"]
 
 # The options that give a body, of which a request has at most one.
-_BODIES = (("data", "--data"), ("json", "--json"), ("form", "--form"))
+_BODIES = (("data", "--data"), ("json", "--json"), ("form", "--form"), ("upload_file", "--upload-file"))
 
 
 class UsageError(Exception):
-    """The command line is wrong, or cannot be carried out."""
+    """The command line is wrong, or cannot be carried out; `code` is the exit code."""
+
+    code = 2
+
+
+class UnreadableFile(UsageError):
+    """A file that is to be sent cannot be read."""
+
+    code = 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +48,32 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """
     top = _parser()
     options, rest = top.parse_known_args(arguments)
-    unknown = [text for text in rest if text.startswith("-")]
-    if unknown:
-        top.error(f"unrecognized arguments: {' '.join(unknown)}")
     options.url += rest
+    # argparse takes what looks like a negative number for a positional argument.
+    unknown = [text for text in options.url if text.startswith("-")]
+    if unknown:
+        top.error(f"unknown options: {' '.join(unknown)} (corenet get --help lists those that are known)")
+    options.url += options.further_url
+    if not options.url:
+        top.error("no URL is given")
+    # The bytes of a URL are UTF-8, whatever the locale says.
+    options.url = [os.fsencode(url).decode("utf-8", "surrogateescape") for url in options.url]
     return options
 
 
 def _parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="corenet", description="Fetch URLs over HTTP/1.1, HTTP/2 and verified TLS.")
+    top = argparse.ArgumentParser(
+        prog="corenet", description="Fetch URLs over HTTP/1.1, HTTP/2 and verified TLS.", allow_abbrev=False
+    )
     top.add_argument("--version", action="version", version=f"corenet {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    get = commands.add_parser("get", help="fetch URLs", description="Fetch URLs; the bodies go to stdout.")
-    get.add_argument("url", metavar="URL", nargs="+")
+    # With abbreviations, options of curl would be read as others of ours: --resolve as --resolver.
+    get = commands.add_parser(
+        "get", help="fetch URLs", description="Fetch URLs; the bodies go to stdout. Names and meanings are curl's.",
+        usage="corenet get [options] URL...", allow_abbrev=False,
+    )  # fmt: skip
+    get.add_argument("url", metavar="URL", nargs="*")
+    get.add_argument("--url", dest="further_url", metavar="URL", action="append", default=[], help="the same")
     _add_output(get.add_argument_group("output"))
     _add_request(get.add_argument_group("request"))
     _add_connection(get.add_argument_group("connection"))
@@ -68,15 +92,21 @@ def _add_output(group: Any) -> None:
     )
     group.add_argument("-i", "--include", action="store_true", help="write the response's head before the body")
     group.add_argument("-I", "--head", action="store_true", help="send HEAD and write the response's head")
-    group.add_argument("-f", "--fail", action="store_true", help="exit with 22 when the status is 400 or above")
+    group.add_argument("-D", "--dump-header", metavar="FILE", help="write the heads of the responses to FILE")
+    group.add_argument("-f", "--fail", action="store_true", help="without a body, exit with 22 for status 400 or above")
+    group.add_argument("--fail-with-body", action="store_true", help="as --fail, but write the body")
     group.add_argument("-w", "--write-out", metavar="FORMAT", help="write this to stdout after each URL")
-    group.add_argument("-s", "--silent", action="store_true", help="show no progress")
+    group.add_argument("-s", "--silent", action="store_true", help="show neither progress nor errors of transfers")
+    group.add_argument("-S", "--show-error", action="store_true", help="with --silent: show errors")
+    group.add_argument("--no-progress-meter", action="store_true", help="show no progress")
+    group.add_argument("-N", "--no-buffer", action="store_true", help="accepted: output is never held back")
     group.add_argument("-Z", "--parallel", action="store_true", help="fetch the URLs at the same time, into files")
     group.add_argument(
         "--parallel-max", metavar="N", type=int, default=HTTP_CLI_PARALLEL.default,
         help="with --parallel: at most N at the same time (default %(default)d)",
     )
-    group.add_argument("--trace", action="store_true", help="print each step with its time to stderr")
+    group.add_argument("-v", "--verbose", "--trace", dest="trace", action="store_true",
+                       help="print each step with its time to stderr")
     group.add_argument(
         "--trace-format", choices=("text", "json", "html"), help="the form of the trace; implies --trace",
     )
@@ -86,11 +116,27 @@ def _add_output(group: Any) -> None:
 def _add_request(group: Any) -> None:
     group.add_argument("-H", "--header", metavar="'NAME: VALUE'", action="append", default=[], help="send this field")
     group.add_argument("-A", "--user-agent", metavar="NAME", help="send this User-Agent")
-    group.add_argument("-X", "--method", metavar="M", help="request method (default GET, or POST with a body)")
     group.add_argument(
-        "-d", "--data", metavar="D", action="append",
-        help="send as a form, or @FILE to send a file, @- for stdin; several are joined by &",
+        "-X", "--request", "--method", dest="method", metavar="M",
+        help="request method (default GET, or POST with a body)",
     )
+    group.add_argument(
+        "-d", "--data", metavar="D", action=_Part,
+        help="send as a form, or @FILE to send a file without its line ends, @- for stdin; several are joined by &",
+    )
+    # All of them in the order in which they are given.
+    for name, action, text in (
+        ("--data-binary", _Binary, "as --data, but a file is sent as it is"),
+        ("--data-raw", _Raw, "as --data, but @ has no meaning"),
+        ("--data-urlencode", _Encoded, "as --data, percent-encoded: TEXT, NAME=TEXT, @FILE or NAME@FILE"),
+    ):
+        group.add_argument(name, dest="data", metavar="D", action=action, help=text)
+    group.add_argument("-G", "--get", action="store_true", help="put --data into the query of a GET")
+    group.add_argument("-T", "--upload-file", metavar="FILE", help="PUT this file")
+    group.add_argument("-r", "--range", metavar="RANGE", help="ask for this range of bytes: 0-99, 500-, -500")
+    group.add_argument("-e", "--referer", metavar="URL", help="send this Referer")
+    group.add_argument("-b", "--cookie", metavar="NAME=VALUE", help="send these cookies")
+    group.add_argument("--compressed", action="store_true", help="accepted: a compressed response is always requested")
     group.add_argument("--json", metavar="D", action="append", help="as --data, but sent and accepted as JSON")
     group.add_argument(
         "-F", "--form", metavar="NAME=VALUE", action="append",
@@ -99,6 +145,10 @@ def _add_request(group: Any) -> None:
     group.add_argument("-u", "--user", metavar="USER[:PASSWORD]", help="authenticate; the password may be typed in")
     group.add_argument("--digest", action="store_true", help="with --user: by Digest instead of Basic")
     group.add_argument("-L", "--location", action="store_true", help="follow redirects (the default is to show them)")
+    group.add_argument(
+        "--max-redirs", metavar="N", type=int, default=HTTP_MAX_REDIRECTS.default,
+        help="with --location: at most N (default %(default)d)",
+    )
     group.add_argument("--retry", metavar="N", type=int, default=0, help="retry up to N times (GET, HEAD, PUT, ...)")
 
 
@@ -107,9 +157,12 @@ def _add_connection(group: Any) -> None:
     group.add_argument("--noproxy", metavar="LIST", help="with --proxy: hosts to be reached directly")
     group.add_argument("--unix-socket", metavar="PATH", help="connect to this Unix socket")
     group.add_argument("--interface", metavar="ADDRESS", help="connect from this IP address")
+    group.add_argument("--http2", action="store_true", help="accepted: HTTP/2 is offered unless --http1.1 is given")
     group.add_argument("--http1.1", dest="http1", action="store_true", help="do not offer HTTP/2")
     group.add_argument("--cacert", metavar="FILE", help="trust the authorities of this PEM file, not the system's")
-    group.add_argument("--insecure", "-k", action="store_true", help="accept any certificate")
+    group.add_argument("-E", "--cert", metavar="FILE", help="identify as this certificate (PEM)")
+    group.add_argument("--key", metavar="FILE", help="the key of --cert, unless it is in the same file")
+    group.add_argument("-k", "--insecure", action="store_true", help="accept any certificate")
     group.add_argument(
         "--resolver", metavar="ADDR[:PORT]", nargs="?", const="",
         help="resolve names through this server, or recursively without an address",
@@ -118,6 +171,12 @@ def _add_connection(group: Any) -> None:
         "--doh-url", metavar="URL", help="resolve names through this server of DNS over HTTPS only (RFC 8484)",
     )
     group.add_argument("--playground", action="store_true", help="resolve names in the simulated Internet")
+    group.add_argument(
+        "--https-records", action="store_true", help="use HTTPS records (RFC 9460); needs --resolver or --playground",
+    )
+    group.add_argument(
+        "--dane", action="store_true", help="verify servers with validated TLSA records (RFC 6698); needs --resolver",
+    )
     group.add_argument("--connect-timeout", metavar="S", type=float, help="give up connecting after S seconds")
     group.add_argument(
         "-m", "--max-time", metavar="S", type=float, default=float(HTTP_TOTAL_TIMEOUT),
@@ -172,8 +231,12 @@ def request_of(options: argparse.Namespace) -> dict[str, Any]:
     given = [name for name, option in _BODIES if getattr(options, name) is not None]
     if len(given) > 1:
         raise UsageError(" and ".join(dict(_BODIES)[name] for name in given) + " exclude each other")
-    headers = [_header(text) for text in options.header]
-    names = {name.lower() for name, _ in headers}
+    if options.get and given not in ([], ["data"]):
+        raise UsageError(f"-G needs --data, not {dict(_BODIES)[given[0]]}")
+    fields = [_header(text) for text in options.header]
+    names = {name.lower() for name, _ in fields}
+    # As in curl, a name without a value removes a field of ours, and "Name;" sends an empty one.
+    headers = [(name, value) for name, value in fields if value is not None]
     arguments: dict[str, Any] = {}
 
     def add(name: str, value: str) -> None:
@@ -182,29 +245,121 @@ def request_of(options: argparse.Namespace) -> dict[str, Any]:
 
     if options.user_agent is not None:
         add("User-Agent", options.user_agent)
+    if removed_fields(options):
+        # The client then sends no default fields, so the remaining ones are added here.
+        coded = [] if options.continue_at is not None else [("Accept-Encoding", accept_encoding())]
+        for name, value in [("User-Agent", f"corenet/{__version__}"), ("Accept", "*/*"), *coded]:
+            if name.lower() not in {field.lower() for field, _ in headers}:
+                add(name, value)
+    given_fields = (("Referer", options.referer), ("Cookie", _cookie(options.cookie)), ("Range", _range(options)))
+    for name, given_value in given_fields:
+        if given_value is not None:
+            add(name, given_value)
     if options.data is not None:
-        arguments["content"] = b"&".join(_data(text, "--data") for text in options.data)
-        add("Content-Type", "application/x-www-form-urlencoded")
+        data = b"&".join(_form_data(part) for part in options.data)
+        if options.get:
+            arguments["params"] = data.decode("utf-8", "surrogateescape")
+        else:
+            arguments["content"] = data
+            add("Content-Type", "application/x-www-form-urlencoded")
     elif options.json is not None:
         arguments["content"] = b"".join(_data(text, "--json") for text in options.json)
         add("Content-Type", "application/json")
         add("Accept", "application/json")
     elif options.form is not None:
         arguments["files"] = [_form(text) for text in options.form]
+    elif options.upload_file is not None:
+        arguments["content"] = _upload(options.upload_file)
     if options.user is not None:
         arguments["auth"] = _credentials(options)
     return {
-        "method": options.method or ("HEAD" if options.head else "POST" if given else "GET"),
+        "method": options.method or _method(options, given),
         "headers": headers,
         **arguments,
     }
 
 
-def _header(text: str) -> tuple[str, str]:
+def _method(options: argparse.Namespace, given: list[str]) -> str:
+    if options.head:
+        return "HEAD"
+    if options.get:
+        return "GET"
+    return "PUT" if given == ["upload_file"] else "POST" if given else "GET"
+
+
+def _header(text: str) -> tuple[str, str | None]:
+    """Name and value; None removes the field."""
     name, colon, value = text.partition(":")
+    if not colon and text.endswith(";"):
+        return text[:-1].strip(), ""
     if not colon:
         raise UsageError(f"-H {text!r} is not of the form 'Name: value'")
-    return name.strip(), value.strip()
+    return name.strip(), value.strip() or None
+
+
+def removed_fields(options: argparse.Namespace) -> set[str]:
+    """The names, in lower case, of the fields that ``-H 'Name:'`` removes."""
+    return {name.lower() for name, value in map(_header, options.header) if value is None}
+
+
+def _cookie(text: str | None) -> str | None:
+    if text is not None and "=" not in text:
+        raise UsageError(f"-b {text}: cookies are given as NAME=VALUE; files of cookies are not read")
+    return text
+
+
+def _range(options: argparse.Namespace) -> str | None:
+    if options.range is None:
+        return None
+    if options.continue_at is not None:
+        raise UsageError("-r and -C exclude each other")
+    return f"bytes={options.range}"
+
+
+def _upload(path: str) -> bytes | Path:
+    if path in ("-", "."):
+        return _file("-", f"-T {path}")
+    if not Path(path).is_file():
+        raise UnreadableFile(f"-T {path}: No such file")
+    return Path(path)
+
+
+class _Part(argparse.Action):
+    """Adds a part of a form to `data`, with the way it is read."""
+
+    kind = "text"
+
+    def __call__(self, parser: Any, options: argparse.Namespace, value: Any, option: str | None = None) -> None:
+        options.data = [*(options.data or []), (self.kind, value)]
+
+
+class _Binary(_Part):
+    kind = "binary"
+
+
+class _Raw(_Part):
+    kind = "raw"
+
+
+class _Encoded(_Part):
+    kind = "encoded"
+
+
+def _form_data(part: tuple[str, str]) -> bytes:
+    """The bytes of one --data option, as curl makes them."""
+    kind, text = part
+    if kind == "raw":
+        return text.encode("utf-8", "surrogateescape")
+    if kind == "binary":
+        return _data(text, "--data-binary")
+    if kind == "text":
+        data = _data(text, "--data")
+        return data.translate(None, b"\r\n\0") if text.startswith("@") else data
+    name, sign, content = text.partition("=") if "=" in text or "@" not in text else text.partition("@")
+    if not sign:
+        name, content = "", text
+    octets = _file(content, f"--data-urlencode {text}") if sign == "@" else content.encode("utf-8", "surrogateescape")
+    return (f"{name}=" if name else "").encode() + quote_plus(octets).encode()
 
 
 def _data(text: str, option: str) -> bytes:
@@ -221,7 +376,7 @@ def _file(path: str, where: str) -> bytes:
             return sys.stdin.buffer.read()
         return Path(path).read_bytes()
     except OSError as error:
-        raise UsageError(f"{where}: {error.strerror or error}") from error
+        raise UnreadableFile(f"{where}: {error.strerror or error}") from error
 
 
 def _form(text: str) -> tuple[str, Any]:
@@ -238,7 +393,7 @@ def _form(text: str) -> tuple[str, Any]:
     if unknown := set(given) - {"type", "filename"}:
         raise UsageError(f"-F {text!r}: {sorted(unknown)[0]!r} is not known; type= and filename= are")
     if not Path(path).is_file():
-        raise UsageError(f"-F {text}: No such file")
+        raise UnreadableFile(f"-F {text}: No such file")
     return name, (given.get("filename", Path(path).name), Path(path), given.get("type"))
 
 

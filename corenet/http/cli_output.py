@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from corenet.http.cli_options import Target, UsageError
 from corenet.http.headers import Headers
-from corenet.http.response import StreamedResponse
+from corenet.http.response import Response, StreamedResponse
 
 __all__ = [
     "Progress",
@@ -43,7 +43,8 @@ class RangeError(Exception):
 
 @dataclass(slots=True)
 class Transfer:
-    """One URL and what has come of it. `size`: bytes of the body as written; `seconds`: from the call to the end."""
+    """One URL and the result of its transfer. `size`: bytes of the body as written; `seconds`: from the call to the
+    end."""
 
     target: Target
     number: int
@@ -104,7 +105,7 @@ def body_file(path: Path | None, offset: int) -> Iterator[BinaryIO]:
             yield file
 
 
-def head_of(response: StreamedResponse) -> bytes:
+def head_of(response: Response | StreamedResponse) -> bytes:
     """The head of a response as text."""
     lines = [f"{response.http_version} {response.status} {response.reason}".rstrip()]
     lines += [f"{name}: {value}" for name, value in response.headers]

@@ -1,5 +1,6 @@
 """The HTTPS client: requests over pooled connections of HTTP/1.1 and HTTP/2, redirects, limits.
 
+`corenet.http.connections` takes connections from the pool, opens them and decides whether a request may be repeated.
 A request is sent again only where the caller asks for retries (`corenet.http.retries`), with two exceptions. One is the
 keep-alive race (RFC 9112 section 9.3.1): when a reused connection ends before any byte of the response, and the request
 is idempotent and can be sent again, it is sent once more on a new connection. The other is an HTTP/2 server that says
@@ -15,39 +16,32 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from corenet import tls
 from corenet._version import __version__
-from corenet.http.connect import open_connection
+from corenet.http.client_arguments import check_client
 from corenet.http.connection import Connection
+from corenet.http.connections import CLOSED, Connections, names_of
 from corenet.http.decode import Decoder, accept_encoding, yield_between_slices
-from corenet.http.errors import LocalProtocolError, ServerDisconnected, TimeoutExceeded
+from corenet.http.errors import LocalProtocolError, ServerDisconnected
 from corenet.http.events import Data, End, Request
-from corenet.http.facts import facts_of
 from corenet.http.h2_connection import Exchange, Multiplexed
 from corenet.http.headers import Headers
 from corenet.http.pieces import Pieces
-from corenet.http.pool import Limits, Pool, PoolSlot
-from corenet.http.request_state import IDEMPOTENT, REDIRECTS, Body, FieldTypes, RequestState, Timeout, timeout_of
+from corenet.http.pool import Limits, PoolSlot
+from corenet.http.request_state import REDIRECTS, Body, FieldTypes, RequestState, Timeout, timeout_of
 from corenet.http.response import Response, StreamedResponse
-from corenet.http.routes import DIRECT, Http1Key, PoolKey, router_of
-from corenet.http.trace import DONE, FAILED, STARTED, Trace, report
+from corenet.http.routes import router_of
+from corenet.http.trace import STARTED, Trace, report
 from corenet.http.upload import Upload, prepare_body
-from corenet.http.url import Origin
 from corenet.http.verbs import Verbs
 from corenet.limits import (
-    HTTP1_ORIGINS,
-    HTTP2_UNPROCESSED_REPEATS,
     HTTP_BODY_SIZE,
-    HTTP_CLOSE_TIMEOUT,
     HTTP_DECODE_SLICE_BYTES,
     HTTP_DECODED_SIZE,
     HTTP_HEAD_SIZE,
     HTTP_MAX_REDIRECTS,
-    HTTP_READ_SIZE,
     HTTP_URL_CACHE,
     HTTP_URL_CACHED_SIZE,
 )
-from corenet.tls.default import prepared_context
 
 if TYPE_CHECKING:
     import ssl
@@ -66,12 +60,12 @@ __all__ = ["Body", "FieldTypes", "HttpClient", "Timeout", "get"]
 # After these the request may be sent again: elsewhere, with other credentials, or without Expect.
 _AGAIN = REDIRECTS | {401, 417}
 _VERSIONS = {10: "HTTP/1.0", 11: "HTTP/1.1", 20: "HTTP/2"}
-# What a caller may say to an HTTP/1.1 connection and HTTP/2 has other means for (RFC 9113 section 8.2.2).
+# Fields that a caller may set for an HTTP/1.1 connection and that HTTP/2 replaces by other means (RFC 9113 section
+# 8.2.2).
 _HTTP1_ONLY = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade", b"http2-settings"}
 )
 _END = End()
-_CLOSED = "the client was closed during the request"
 
 
 class HttpClient(Verbs):
@@ -79,14 +73,14 @@ class HttpClient(Verbs):
 
     `http2` offers HTTP/2 to servers over TLS: the requests to an origin then share one connection. `tls_context`
     replaces the shared default context (see `corenet.tls`) and offers what it was made with, HTTP/2 with
-    ``alpn=corenet.tls.ALPN_HTTP2``. A request for which a server requires HTTP/1.1 goes there again by HTTP/1.1, once,
+    ``alpn=corenet.tls.ALPN_HTTP2``. A request for which a server requires HTTP/1.1 is repeated once over HTTP/1.1,
     unless `tls_context` was changed since `corenet.tls.client_context` made it.
 
     `headers` are sent with each request, with User-Agent, Accept and Accept-Encoding unless they are among them; None:
     each request has only its own. `trace` is called with every `TracePoint`. `follow_redirects` is the maximum number
-    of redirects (0: they are returned). `max_body` and `max_decoded` limit a body, in bytes as sent and as decoded.
-    `decode` requests the content codings that can be decoded (gzip and deflate; with their packages br and zstd) and
-    decodes them.
+    of redirects (0 or False: they are returned; True: the default). `max_body` and `max_decoded` limit a body, in bytes
+    as sent and as decoded. `decode` requests the content codings that can be decoded (gzip and deflate; with their
+    packages br and zstd) and decodes them.
 
     To `base_url` the URLs of requests are appended that have no scheme. `auth` are credentials for it, without it for
     every origin that the caller asks; a redirect to another origin does not get them. `url_credentials` sends user
@@ -98,8 +92,13 @@ class HttpClient(Verbs):
     address from which they start. `cookies` keeps and sends cookies, `hsts` notes which hosts want https; both may be
     shared by clients of one thread. `cache` keeps responses of whole GET requests and may be shared.
 
+    `https_records` uses HTTPS records (RFC 9460): other endpoints for an origin, and https for URLs of http. `dane`
+    verifies servers with TLSA records whose answer is secure (RFC 6698). Both need a resolver on the loop that looks up
+    records, as ``resolver.install`` sets it, and neither applies to what goes through a proxy or a Unix socket.
+
     Raises:
         InvalidUrl: the proxy cannot be used.
+        TypeError: an argument has a wrong type.
         ValueError: an argument is outside its range, or excludes another one.
     """
 
@@ -130,25 +129,19 @@ class HttpClient(Verbs):
         cookies: "CookieJar | None" = None,
         hsts: "HstsStore | None" = None,
         cache: "Cache | None" = None,
+        https_records: bool = False,
+        dane: bool = False,
     ) -> None:
-        self._context = tls_context
-        self._http2 = http2
+        check_client(locals())
         self._timeout = timeout_of(timeout, Timeout())
-        self._limits = Limits() if limits is None else limits
         self._trace = trace
+        if isinstance(follow_redirects, bool):
+            follow_redirects = HTTP_MAX_REDIRECTS.default if follow_redirects else 0
         self._redirects = HTTP_MAX_REDIRECTS.check(follow_redirects, "HttpClient follow_redirects")
         self._allow_downgrade = allow_downgrade
         self._decode = decode
         self._max_body = HTTP_BODY_SIZE.check(max_body, "HttpClient max_body")
         self._max_decoded = HTTP_DECODED_SIZE.check(max_decoded, "HttpClient max_decoded")
-        self._max_head = None if max_head is None else HTTP_HEAD_SIZE.check(max_head, "HttpClient max_head")
-        self._closed = False
-        self._pool: Pool | None = None
-        self._scratch = memoryview(bytearray(HTTP_READ_SIZE))
-        # Not a set: a set that fails to grow (MemoryError) keeps what it refused, until a search in it never ends.
-        self._open: dict[Connection | Multiplexed, None] = {}
-        # The timeouts that end a connection while it is being opened.
-        self._connecting: dict[asyncio.Timeout, None] = {}
         self._defaults = Headers() if headers is None else Headers.of(headers)
         if headers is not None:
             for name, value in (("User-Agent", f"corenet/{__version__}"), ("Accept", "*/*")):
@@ -161,13 +154,24 @@ class HttpClient(Verbs):
         self._cookies = cookies
         self._hsts = hsts
         self._remembers = cookies is not None or hsts is not None
-        self._layer = None if cache is None else cache.layer(
-            self._fetch, self._redirect, self._target_and_fields, _cache_scope(unix_socket, decode, tls_context)
+        self._upgrades = https_records
+        self._connections = Connections(
+            tls_context=tls_context,
+            http2=http2,
+            limits=Limits() if limits is None else limits,
+            trace=trace,
+            max_head=None if max_head is None else HTTP_HEAD_SIZE.check(max_head, "HttpClient max_head"),
+            router=router_of(proxy, trust_env, unix_socket, local_address),
+            names=names_of(https_records, dane, tls_context),
         )
-        self._router = router_of(proxy, trust_env, unix_socket, local_address)
-        # The origins that have required HTTP/1.1, the newest last, and the context for them if `tls_context` is given.
-        self._http1_origins: dict[Origin, None] = {}
-        self._http1_context: ssl.SSLContext | None = None
+        self._layer = None if cache is None else cache.layer(
+            self._fetch,
+            self._begin_stream,
+            self._redirect,
+            self._target_and_fields,
+            _cache_scope(unix_socket, decode, dane, tls_context),
+            self._connections.upgrade if https_records else None,
+        )
         self._keep_heads = "Connection" not in self._defaults
         # Made when the first request needs it: most programs do without.
         self._options: ClientOptions | None = None
@@ -235,14 +239,14 @@ class HttpClient(Verbs):
                 response = self._whole(call, slot, exchange, content)
             except BaseException as error:
                 if slot is not None:
-                    self._release(slot, exchange, call, error)
-                    if self._may_repeat(slot, call, error):
+                    self._connections.release(slot, exchange, call, error)
+                    if self._connections.may_repeat(slot, call, error):
                         continue
                 if call.attempts is None or not call.may_retry(error, self._now()):
                     raise
                 await asyncio.sleep(call.attempts.delay)
                 continue
-            self._release(slot, exchange, call, None)
+            self._connections.release(slot, exchange, call, None)
             if call.attempts is not None and call.may_retry(response, self._now()):
                 await asyncio.sleep(call.attempts.delay)
             elif response.status not in _AGAIN or not self._follow(call, response.status, response.headers):
@@ -281,7 +285,7 @@ class HttpClient(Verbs):
         sent = prepared.body
         try:
             call = self._call(method, url, headers, sent, timeout, prepared)
-            response = await self._begin_stream(call)
+            response = await (self._begin_stream(call) if self._layer is None else self._layer.stream(call))
             try:
                 yield response
             finally:
@@ -301,8 +305,6 @@ class HttpClient(Verbs):
                 headers = head.headers
                 if self._remembers:
                     self._remember(call, exchange)
-                if self._layer is not None:
-                    await self._layer.invalidate(call.url, call.method, head.status, headers)
                 kept = Response(
                     head.status,
                     head.reason.decode("latin-1"),
@@ -310,6 +312,7 @@ class HttpClient(Verbs):
                     b"",
                     url=call.url.text,
                     method=call.method,
+                    http_version=_VERSIONS[head.version],
                 )
                 if call.attempts is not None:
                     retried = call.may_retry(kept, self._now())
@@ -321,14 +324,14 @@ class HttpClient(Verbs):
                     pass
             except BaseException as error:
                 if slot is not None:
-                    self._release(slot, exchange, call, error)
-                    if self._may_repeat(slot, call, error):
+                    self._connections.release(slot, exchange, call, error)
+                    if self._connections.may_repeat(slot, call, error):
                         continue
                 if call.attempts is None or not call.may_retry(error, self._now()):
                     raise
                 await asyncio.sleep(call.attempts.delay)
                 continue
-            self._release(slot, exchange, call, None)
+            self._connections.release(slot, exchange, call, None)
             if retried and call.attempts is not None:
                 await asyncio.sleep(call.attempts.delay)
             elif kept.status in REDIRECTS:
@@ -336,26 +339,10 @@ class HttpClient(Verbs):
 
     async def close(self) -> None:
         """Close all connections, with a short wait for close_notify; requests in progress and later ones fail."""
-        self._closed = True
+        self._connections.closed = True
         if self._layer is not None:
             await self._layer.close()
-        if self._pool is None:
-            return
-        self._pool.close()
-        now = self._pool.loop.time()
-        for limit in self._connecting:
-            limit.reschedule(now)
-        self._connecting.clear()
-        for connection in list(self._open):
-            if connection.is_busy:
-                connection.fail(LocalProtocolError(_CLOSED))
-        # First wait for graceful closes. Aborted connections are gone in the next iteration.
-        for _ in range(2):
-            waiting = [connection.lost for connection in self._open if connection.lost is not None]
-            if waiting:
-                await asyncio.wait(waiting, timeout=HTTP_CLOSE_TIMEOUT)
-            for connection in list(self._open):
-                connection.abort()
+        await self._connections.close()
 
     async def __aenter__(self) -> "HttpClient":
         return self
@@ -429,13 +416,16 @@ class HttpClient(Verbs):
     async def _send(self, call: RequestState, *, collecting: bool) -> tuple[PoolSlot, Connection | Exchange]:
         """Get a connection and send the request; on return the caller owns the slot, or a share of it."""
         call.connect_deadline = 0.0
+        connections = self._connections
+        if self._upgrades:
+            await connections.upgrade(call)
         while True:
-            got = self._assign(call)
+            got = connections.assign(call)
             if isinstance(got, PoolSlot):
                 # The pool has checked the connection just now, without an await in between.
                 slot = got
             else:
-                slot = await self._wait_for_slot(call, got)
+                slot = await connections.wait_for_slot(call, got)
             connection = slot.connection
             if connection is None or got is slot or connection.is_usable():
                 break
@@ -443,15 +433,14 @@ class HttpClient(Verbs):
             # connection may still carry other requests.
             if isinstance(connection, Connection):
                 connection.abort()
-            if self._pool is not None:
-                self._pool.release(slot, reusable=False)
+            connections.give_back(slot)
         exchange: Connection | Exchange | None = None
         try:
             if connection is None:
-                connection = await self._connect(call, slot)
-            if self._closed:
+                connection = await connections.connect(call, slot)
+            if connections.closed:
                 # `close` did not see this connection: it was neither idle nor in use.
-                raise LocalProtocolError(_CLOSED)
+                raise LocalProtocolError(CLOSED)
             max_body = self._max_body if collecting else math.inf
             if isinstance(connection, Multiplexed):
                 exchange = connection.begin(
@@ -493,19 +482,19 @@ class HttpClient(Verbs):
                     exchange.write_head(head, body)
             if isinstance(body, Upload):
                 # The body is sent by its own task while the response is read.
-                sent = None if self._trace is None else partial(self._sent, call, exchange)
+                sent = None if self._trace is None else partial(self._connections.sent, call, exchange)
                 body.start(exchange, sent, expect=call.expect)
             elif self._trace is not None:
-                self._sent(call, exchange)
+                self._connections.sent(call, exchange)
             return slot, exchange
         except BaseException as error:
-            self._release(slot, exchange, call, error)
-            if self._may_repeat(slot, call, error):
+            self._connections.release(slot, exchange, call, error)
+            if self._connections.may_repeat(slot, call, error):
                 return await self._send(call, collecting=collecting)
             raise
 
     def _multiplexed_request(self, call: RequestState) -> Request:
-        """Return the request for HTTP/2. If it has no fields of its own, it is cached, since it repeats."""
+        """Return the request for HTTP/2. If the request has no own fields, it is cached, because it repeats."""
         key = (call.method, call.url.text) if call.head_cacheable and call.body is None else None
         request = None if key is None else self._request_cache.get(key)
         if request is None:
@@ -528,13 +517,15 @@ class HttpClient(Verbs):
             if value:
                 fields.append((b"Cookie", value.encode("latin-1")))
         target = call.url.target
-        if self._router is not None:
-            target, fields = self._router.request(call.url, fields)
+        router = self._connections.router
+        if router is not None:
+            target, fields = router.request(call.url, fields)
         call.sent_fields = fields
         return target, fields
 
     def _plain_head(self, call: RequestState, connection: Connection) -> bytes:
-        """Return a request without a body. If it has no fields of its own, its bytes are cached, since they repeat."""
+        """Return a request without a body. If the request has no own fields, its bytes are cached, because they
+        repeat."""
         codec = connection.codec
         key = (call.method, call.url.text) if call.head_cacheable and self._keep_heads else None
         head = None if key is None else self._head_cache.get(key)
@@ -549,13 +540,6 @@ class HttpClient(Verbs):
                 self._head_cache.clear()
             self._head_cache[key] = head
         return head
-
-    def _sent(self, call: RequestState, exchange: Connection | Exchange) -> None:
-        """Report to the trace that the whole request was sent, or that the rest is not needed any more."""
-        now = exchange.loop.time()
-        call.traced = True
-        report(self._trace, "request", DONE, now)
-        report(self._trace, "response", STARTED, now)
 
     def _whole(self, call: RequestState, slot: PoolSlot, exchange: Connection | Exchange, body: bytes) -> Response:
         head = exchange.response
@@ -608,163 +592,23 @@ class HttpClient(Verbs):
             decoder=decoder,
             limit=self._max_body,
             deadline=call.deadline,
-            finish=lambda error: self._release(slot, exchange, call, error),
+            finish=lambda error: self._connections.release(slot, exchange, call, error),
         )
         response._about = (exchange.last_activity - call.started, exchange.informational, slot.facts, call.reused)
         return response
 
-    # --- connections ----------------------------------------------------------------------------------------------
 
-    def _assign(self, call: RequestState) -> "PoolSlot | asyncio.Future[PoolSlot]":
-        if self._closed:
-            raise LocalProtocolError("this client was closed")
-        pool = self._pool
-        if pool is None:
-            pool = self._pool = Pool(asyncio.get_running_loop(), self._limits, http2=self._http2)
-        if call.deadline == 0.0:
-            call.started = pool.loop.time()
-            call.deadline = call.started + call.timeout.total
-        call.group = self._key(call)
-        return pool.acquire(call.group)
-
-    def _key(self, call: RequestState) -> PoolKey:
-        origin = call.url.origin
-        key = origin if self._router is None else self._router.key(call.url)
-        return Http1Key(origin.scheme, key) if origin in self._http1_origins or origin == call.http1 else key
-
-    async def _wait_for_slot(self, call: RequestState, waiting: "asyncio.Future[PoolSlot]") -> PoolSlot:
-        pool = self._pool
-        assert pool is not None  # the future came from it
-        try:
-            async with asyncio.timeout_at(call.pool_by(pool.loop.time())):
-                return await waiting
-        except TimeoutError:
-            pool.cancel_acquire(call.group, waiting)
-            raise TimeoutExceeded(f"{call.url.origin}: no connection became free in time", "pool") from None
-        except BaseException:
-            pool.cancel_acquire(call.group, waiting)
-            raise
-
-    async def _connect(self, call: RequestState, slot: PoolSlot) -> Connection | Multiplexed:
-        """Open a connection, unless the client is closed meanwhile."""
-        limit = asyncio.timeout(None)
-        try:
-            async with limit:
-                self._connecting[limit] = None
-                return await self._open_connection(call, slot)
-        except TimeoutError:
-            if limit.expired():
-                raise LocalProtocolError(_CLOSED) from None
-            raise
-        finally:
-            self._connecting.pop(limit, None)
-
-    async def _open_connection(self, call: RequestState, slot: PoolSlot) -> Connection | Multiplexed:
-        connection = await open_connection(
-            call.url.origin,
-            context=partial(self._make_context, call.group) if call.url.scheme == "https" else None,
-            is_address=call.url.is_address,
-            deadline=call.connect_by(asyncio.get_running_loop().time()),
-            trace=self._trace,
-            scratch=self._scratch,
-            max_head=self._max_head,
-            max_streams=self._limits.streams,
-            route=DIRECT if self._router is None else self._router.route(call.url),
-        )
-        if self._pool is not None:
-            # From here on the slot holds the connection, and releasing the slot closes it.
-            try:
-                self._pool.opened(slot, connection)
-            except BaseException:
-                connection.abort()
-                raise
-        slot.facts = facts_of(connection.transport)
-        self._open[connection] = None
-        if connection.lost is not None:
-            connection.lost.add_done_callback(lambda _: self._open.pop(connection, None))
-        return connection
-
-    async def _make_context(self, group: PoolKey) -> "ssl.SSLContext":
-        """Return the context of this client, else the process's default context for the current trust store.
-
-        For an `Http1Key` it does not offer HTTP/2.
-        """
-        http1 = isinstance(group, Http1Key)
-        if self._context is None:
-            return await prepared_context(tls.http2_client_context if self._http2 and not http1 else tls.client_context)
-        if not http1:
-            return self._context
-        if self._http1_context is None:
-            make = tls.http1_only(self._context)
-            if make is None:
-                raise LocalProtocolError("tls_context was changed after client_context has made it")
-            self._http1_context = await asyncio.get_running_loop().run_in_executor(None, make)
-        return self._http1_context
-
-    def _release(
-        self, slot: PoolSlot, exchange: Connection | Exchange | None, call: RequestState, error: BaseException | None
-    ) -> None:
-        """Release the slot, once. A connection of HTTP/1.1 is kept only after a clean exchange."""
-        reusable = False
-        if exchange is not None:
-            if error is None:
-                reusable = exchange.finish()
-            else:
-                exchange.abort()
-        elif isinstance(slot.connection, Connection):
-            slot.connection.abort()
-        if self._pool is not None:
-            self._pool.release(slot, reusable=reusable)
-        if exchange is not None and self._trace is not None:
-            if error is None:
-                if not call.traced:
-                    self._sent(call, exchange)
-                now = exchange.loop.time()
-                report(self._trace, "response", DONE, now, bytes=exchange.size, kept=reusable)
-            else:
-                step = "response" if call.traced else "request"
-                text = str(error) or type(error).__name__
-                report(self._trace, step, FAILED, exchange.loop.time(), error=text)
-
-    def _may_repeat(self, slot: PoolSlot, call: RequestState, error: BaseException) -> bool:
-        """Whether this was the keep-alive race: the server closed while the request was in flight (RFC 9112 9.3.1).
-
-        Or the server has said that it did not process the request (RFC 9113 section 8.7), whatever its method is, or
-        that it requires HTTP/1.1 for it (section 7).
-        """
-        if not isinstance(error, ServerDisconnected) or error.received:
-            return False
-        if error.wants_http1:
-            return self._repeat_over_http1(call) and call.renew_body()
-        if error.unprocessed:
-            call.unprocessed += 1
-            return call.unprocessed <= HTTP2_UNPROCESSED_REPEATS and call.renew_body()
-        if call.repeated or not slot.reused or call.method not in IDEMPOTENT or not call.renew_body():
-            return False
-        call.repeated = True
-        if self._pool is not None:
-            self._pool.drop_idle(call.group)
-        return True
-
-    def _repeat_over_http1(self, call: RequestState) -> bool:
-        """Whether the request goes again by HTTP/1.1, once, because the server requires it (RFC 9113 section 7)."""
-        origin = call.url.origin
-        if call.http1 == origin or (self._context is not None and tls.http1_only(self._context) is None):
-            return False
-        call.http1 = origin
-        self._http1_origins[origin] = None
-        if len(self._http1_origins) > HTTP1_ORIGINS:
-            del self._http1_origins[next(iter(self._http1_origins))]
-        return True
-
-
-def _cache_scope(unix_socket: str | None, decode: bool, context: "ssl.SSLContext | None") -> str:
+def _cache_scope(unix_socket: str | None, decode: bool, dane: bool, context: "ssl.SSLContext | None") -> str:
     """What else than the URL decides about a response. Clients with other scopes do not share responses."""
     parts = [] if unix_socket is None else [f"unix:{unix_socket}"]
     if not decode:
         parts.append("coded")
+    if dane:
+        # A TLSA record may accept a server that others refuse.
+        parts.append("dane")
     if context is not None and not context.check_hostname:
-        # Whoever can change the traffic of a client that does not verify must not reach those that do.
+        # An attacker who can change the traffic of a client without verification must not affect clients with
+        # verification.
         parts.append("unverified")
     return "".join(f"{part} " for part in parts)
 

@@ -2,7 +2,9 @@
 
 The steps are separate, instead of one `create_connection(host)`, so that the trace and the error say which step took
 the time or failed. Names are resolved by the loop's `getaddrinfo`, so an installed resolver is used. Attempts follow
-RFC 8305: families interleaved, a new attempt every 250 ms, and no attempt is cancelled before one has succeeded. A
+RFC 8305: families interleaved, a new attempt every 250 ms, and no attempt is cancelled before one has succeeded. With a
+`RecordResolver` on the loop, `corenet.http.search` starts them while answers still come in. The C library is called
+once for both families: each call takes a thread, and only one call for both knows that the hosts file has the name. A
 `Route` leads through a proxy, whose tunnel `corenet.http.tunnel` opens, to a Unix socket, or from a local address.
 """
 
@@ -13,32 +15,44 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from corenet import tls
 from corenet.http.connection import Connection
-from corenet.http.errors import ConnectError, NameResolutionError, TimeoutExceeded, TlsError
+from corenet.http.errors import ConnectError, LocalProtocolError, NameResolutionError, TimeoutExceeded, TlsError
 from corenet.http.h2_connection import Multiplexed
 from corenet.http.routes import DIRECT, Route
 from corenet.http.trace import DONE, FAILED, STARTED, Trace, report
 from corenet.http.url import Origin
 from corenet.limits import HTTP_CLOSE_TIMEOUT, HTTP_CONNECTION_ATTEMPT_DELAY, HTTP_READ_SIZE
+from corenet.loop import RecordResolver, record_resolver
 from corenet.loop.connecting import race
 
 if TYPE_CHECKING:
     import ssl
 
+    from corenet.http.attempts import Attempt
+    from corenet.http.search import Lookups
     from corenet.http.tunnel import ProxyStream
+    from corenet.tls.dane import DanePolicy
 
-__all__ = ["open_connection"]
+__all__ = ["Opened", "open_connection", "resolver_of"]
 
 _Address = tuple[int, Any]
+
+
+class Opened(NamedTuple):
+    """A new connection, the endpoint of an HTTPS record that it leads to, and its TLSA record; empty for none."""
+
+    connection: Connection | Multiplexed
+    endpoint: str = ""
+    tlsa: str = ""
 
 
 async def open_connection(
     origin: Origin,
     *,
-    context: "Callable[[], Awaitable[ssl.SSLContext]] | None",
+    context: "Callable[[DanePolicy | None], Awaitable[ssl.SSLContext]] | None",
     is_address: bool,
     deadline: float,
     trace: Trace | None = None,
@@ -46,100 +60,200 @@ async def open_connection(
     max_head: int | None = None,
     max_streams: int = 1,
     route: Route = DIRECT,
-) -> Connection | Multiplexed:
+    lookups: "Lookups | None" = None,
+) -> Opened:
     """Resolve, connect and do the TLS handshake until `deadline`; return a connection without an exchange.
 
-    `deadline` is a time of the loop's clock, `math.inf` for none. `context` returns the TLS context; None: no TLS. The
-    protocol that the server selects by ALPN decides the kind of connection. `max_streams` is how many exchanges a
-    connection of HTTP/2 will carry at the same time.
+    `deadline` is a time of the loop's clock, `math.inf` for none. `context` returns the TLS context for TLSA records or
+    None; without it there is no TLS. The protocol that the server selects by ALPN decides the kind of connection.
+    `max_streams` is how many exchanges a connection of HTTP/2 will carry at the same time. `lookups` are made for a
+    direct connection to a name, and need a `RecordResolver` on the loop.
 
     Raises:
-        NameResolutionError: when the host has no address.
+        NameResolutionError: when the host has no address, or records that `lookups` wants are bogus.
         ConnectError: when no address could be reached.
         ProxyError: when the proxy of `route` refused.
         TlsError: when the handshake failed.
         TimeoutExceeded: naming the phase that took too long.
     """
     loop = asyncio.get_running_loop()
-    phase = "dns"
-    timeout = deadline - loop.time()
-    proxy = route.proxy
-    tunnels = proxy is not None and not route.forwards(origin.scheme)
-    # What we connect to: the proxy, or the origin.
-    hop, literal = (origin, is_address) if proxy is None else (proxy.origin, proxy.is_address)
-    if proxy is not None and proxy.secure and not tunnels:
+    opening = _Opening(loop, origin, is_address, route, trace, deadline - loop.time())
+    if opening.timeout <= 0:
+        raise TimeoutExceeded(f"{origin}: no time was left to open a connection", "connect")
+    if route.proxy is not None and route.proxy.secure and not opening.tunnels:
         from corenet.http.tunnel import proxy_context
 
-        context = partial(proxy_context, proxy)
-    if timeout <= 0:
-        raise TimeoutExceeded(f"{origin}: no time was left to open a connection", "connect")
-
-    def point(step: str, **details: Any) -> None:
-        report(trace, phase, step, loop.time(), **details)
-
+        proxy = route.proxy
+        context = lambda _: proxy_context(proxy)  # noqa: E731
+    opening.context = context
+    opening.make = partial(_Negotiation, loop, origin, scratch, max_head, max_streams)
     try:
         async with asyncio.timeout_at(deadline if deadline != math.inf else None):
-            if route.unix_socket is not None:
-                addresses: list[_Address] = [(socket.AF_UNIX, route.unix_socket)]
-            elif literal:
-                addresses = [(socket.AF_INET6 if ":" in hop.host else socket.AF_INET, (hop.host, hop.port))]
-            else:
-                point(STARTED, host=hop.host)
-                addresses = await _resolve(loop, hop)
-                point(DONE, addresses=",".join(address[0] for _, address in addresses))
-            phase = "connect"
-            point(STARTED, host=hop.host, port=hop.port)
-            sock = await _connect_any(loop, hop, addresses, route.local_address)
-            negotiation = _Negotiation(loop, origin, scratch, max_head, max_streams)
-            stream = _proxy_stream(loop) if tunnels else None
-            try:
-                point(DONE, address=route.unix_socket or sock.getpeername()[0])
-                if stream is not None:
-                    phase = "proxy"
-                    point(STARTED, proxy=str(proxy))
-                    await _open_tunnel(loop, stream, sock, route, origin, is_address, timeout, max_head)
-                    point(DONE)
-                if context is None:
-                    if stream is None:
-                        await loop.create_connection(lambda: negotiation, sock=sock)
-                    else:
-                        stream.hand_over(negotiation)
-                    return negotiation.connection()
-                phase = "tls"
-                name = origin.host if tunnels else hop.host
-                point(STARTED, name=name)
-                await _secure(loop, negotiation, sock, await context(), name, timeout, stream)
-                connection = negotiation.connection()
-                if trace is not None:
-                    tls_object = connection.transport.get_extra_info("ssl_object")
-                    point(
-                        DONE,
-                        version=tls_object.version(),
-                        cipher=tls_object.cipher()[0],
-                        alpn=tls_object.selected_alpn_protocol() or "none",
-                        resumed=tls_object.session_reused,
-                    )
-            except BaseException:
-                made = negotiation.made
-                if made is None or made.lost is None:
-                    if stream is not None:
-                        await stream.discard()
-                    sock.close()
-                else:
-                    # The transport owns the socket. Wait until it is closed, so that the limits of the pool hold.
-                    made.abort()
-                    await asyncio.wait((made.lost,), timeout=HTTP_CLOSE_TIMEOUT)
-                raise
-            return connection
+            return await opening.run(lookups)
     except TimeoutError as error:
-        point(FAILED, error="timeout")
-        raise TimeoutExceeded(f"{origin}: no connection within {timeout:.3g} s, stopped at {phase}", phase) from error
+        opening.point(FAILED, error="timeout")
+        raise TimeoutExceeded(
+            f"{origin}: no connection within {opening.timeout:.3g} s, stopped at {opening.phase}", opening.phase
+        ) from error
     except ConnectError as error:
-        point(FAILED, error=str(error))
+        opening.point(FAILED, error=str(error))
         raise
     except asyncio.CancelledError:
-        point(FAILED, error="cancelled")
+        opening.point(FAILED, error="cancelled")
         raise
+
+
+def resolver_of(loop: asyncio.AbstractEventLoop, origin: Origin) -> RecordResolver:
+    """The resolver on `loop` that looks up records.
+
+    Raises:
+        LocalProtocolError: there is none.
+    """
+    found = record_resolver(loop)
+    if found is None:
+        raise LocalProtocolError(
+            f"{origin}: https_records and dane need a resolver on the loop that looks up records; resolver.install() "
+            "sets one"
+        )
+    return found
+
+
+class _Opening:
+    """A connection that is being opened. `phase` is the step that it is in; `hop` is what the socket connects to."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        origin: Origin,
+        is_address: bool,
+        route: Route,
+        trace: Trace | None,
+        timeout: float,
+    ) -> None:
+        self.loop = loop
+        self.origin = origin
+        self.is_address = is_address
+        self.route = route
+        self.trace = trace
+        self.timeout = timeout
+        self.phase = "dns"
+        proxy = route.proxy
+        self.tunnels = proxy is not None and not route.forwards(origin.scheme)
+        self.hop, self.literal = (origin, is_address) if proxy is None else (proxy.origin, proxy.is_address)
+        self.context: Callable[[DanePolicy | None], Awaitable[ssl.SSLContext]] | None = None
+        self.make: Callable[[], _Negotiation]
+        self.policy: DanePolicy | None = None
+
+    def point(self, step: str, **details: Any) -> None:
+        report(self.trace, self.phase, step, self.loop.time(), **details)
+
+    async def run(self, lookups: "Lookups | None") -> Opened:
+        hop, route = self.hop, self.route
+        if route.unix_socket is not None:
+            addresses: list[_Address] = [(socket.AF_UNIX, route.unix_socket)]
+        elif self.literal:
+            addresses = [(socket.AF_INET6 if ":" in hop.host else socket.AF_INET, (hop.host, hop.port))]
+        else:
+            direct = route.proxy is None
+            resolver = record_resolver(self.loop) if lookups is None or not direct else resolver_of(self.loop, hop)
+            if resolver is not None:
+                return await self.search(resolver, lookups if direct else None)
+            self.point(STARTED, host=hop.host)
+            addresses = await _resolve(self.loop, hop)
+            self.point(DONE, addresses=",".join(address[0] for _, address in addresses))
+        self.phase = "connect"
+        self.point(STARTED, host=hop.host, port=hop.port)
+        sock = await _connect_any(self.loop, hop, addresses, route.local_address)
+        return Opened(await self.use(sock))
+
+    async def search(self, resolver: RecordResolver, lookups: "Lookups | None") -> Opened:
+        """Resolve and connect at the same time; go on with the next endpoint when TLS with one has failed."""
+        from corenet.http.search import Search
+
+        local = self.route.local_address
+        family = 0 if local is None else socket.AF_INET6 if ":" in local else socket.AF_INET
+        search = Search(self.loop, resolver, self.hop, lookups, family=family, trace=self.trace)
+        refused: TlsError | None = None
+        try:
+            while True:
+                try:
+                    sock, endpoint = await search.connect(partial(_connect, self.loop, local), self.attempt_begins)
+                except ConnectError as error:
+                    if refused is None:
+                        raise
+                    raise refused from error
+                try:
+                    connection = await self.use(sock, partial(search.policy, endpoint))
+                except TlsError as error:
+                    if not search.give_up(endpoint):
+                        raise
+                    refused = error
+                    self.point(FAILED, endpoint=endpoint, error=str(error))
+                    continue
+                shown = "" if endpoint.is_origin else str(endpoint)
+                return Opened(connection, shown, "" if self.policy is None else self.policy.name)
+        finally:
+            await search.close()
+
+    def attempt_begins(self, attempt: "Attempt") -> None:
+        """Another attempt of a search starts; the first one begins the phase."""
+        endpoint = attempt.endpoint
+        if self.phase != "connect":
+            self.phase = "connect"
+            self.point(STARTED, host=endpoint.host, port=endpoint.port)
+        self.point("attempt", endpoint=endpoint, address=attempt.address[1][0])
+
+    async def use(
+        self, sock: socket.socket, find_policy: "Callable[[], Awaitable[DanePolicy | None]] | None" = None
+    ) -> Connection | Multiplexed:
+        """Make the connection on a connected socket; after a failure the socket is closed."""
+        loop, route, origin = self.loop, self.route, self.origin
+        negotiation = self.make()
+        stream = _proxy_stream(loop) if self.tunnels else None
+        try:
+            self.point(DONE, address=route.unix_socket or sock.getpeername()[0])
+            if stream is not None:
+                self.phase = "proxy"
+                self.point(STARTED, proxy=str(route.proxy))
+                await _open_tunnel(
+                    loop, stream, sock, route, origin, self.is_address, self.timeout, negotiation.max_head
+                )
+                self.point(DONE)
+            if self.context is None:
+                if stream is None:
+                    await loop.create_connection(lambda: negotiation, sock=sock)
+                else:
+                    stream.hand_over(negotiation)
+                return negotiation.connection()
+            self.phase = "tls"
+            name = origin.host if self.tunnels else self.hop.host
+            self.point(STARTED, name=name)
+            if find_policy is not None:
+                self.policy = await find_policy()
+            await _secure(loop, negotiation, sock, await self.context(self.policy), name, self.timeout, stream)
+            connection = negotiation.connection()
+            if self.trace is not None:
+                tls_object = connection.transport.get_extra_info("ssl_object")
+                self.point(
+                    DONE,
+                    version=tls_object.version(),
+                    cipher=tls_object.cipher()[0],
+                    alpn=tls_object.selected_alpn_protocol() or "none",
+                    resumed=tls_object.session_reused,
+                    **({} if self.policy is None else {"tlsa": self.policy.name}),
+                )
+        except BaseException:
+            made = negotiation.made
+            if made is None or made.lost is None:
+                if stream is not None:
+                    await stream.discard()
+                sock.close()
+            else:
+                # The transport owns the socket. Wait until it is closed, so that the limits of the pool hold.
+                made.abort()
+                await asyncio.wait((made.lost,), timeout=HTTP_CLOSE_TIMEOUT)
+            raise
+        return connection
 
 
 class _Negotiation(asyncio.BufferedProtocol):
@@ -237,17 +351,11 @@ async def _connect_any(
             raise ConnectError(f"{origin.host} has no address of the family of the local address {local}")
 
     async def attempt(family: int, address: Any) -> socket.socket:
-        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
-            if local is not None:
-                sock.bind((local, 0))
-            await loop.sock_connect(sock, address)
-        except BaseException as error:
-            sock.close()
-            if isinstance(error, OSError):
-                failures.append(f"{address if family == socket.AF_UNIX else address[0]}: {_why(error)}")
+            return await _connect(loop, local, family, address)
+        except OSError as error:
+            failures.append(f"{address if family == socket.AF_UNIX else address[0]}: {_why(error)}")
             raise
-        return sock
 
     if len(addresses) == 1:
         try:
@@ -260,8 +368,20 @@ async def _connect_any(
     return sock
 
 
+async def _connect(loop: asyncio.AbstractEventLoop, local: str | None, family: int, address: Any) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        if local is not None:
+            sock.bind((local, 0))
+        await loop.sock_connect(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
 def _why(error: OSError) -> str:
-    # asyncio replaces strerror with its own text; the system's text says more.
+    # asyncio replaces strerror with its own text; the system's text is more informative.
     return os.strerror(error.errno) if error.errno else str(error)
 
 

@@ -78,7 +78,7 @@ def parse_set_cookie(field: str, now: float) -> SetCookie | None:
         elif key == "httponly":
             http_only = True
     if max_age is not None:
-        # Section 5.7 step 3: Max-Age wins. Without a second to live the cookie has expired.
+        # Section 5.7 step 3: Max-Age wins. With a lifetime of zero or less the cookie has expired.
         expires = now + max_age if max_age > 0 else -1.0
     if expires is not None:
         expires = min(expires, now + HTTP_COOKIE_SECONDS)
@@ -127,12 +127,12 @@ def default_path(request_path: str) -> str:
 
 
 def domain_matches(host: str, domain: str, is_address: bool) -> bool:
-    """Whether `host` is `domain` or lies below it; an address only matches itself (section 5.1.3)."""
+    """Whether `host` is `domain` or a subdomain of it; an address only matches itself (section 5.1.3)."""
     return host == domain or (not is_address and host.endswith("." + domain))
 
 
 def path_matches(request_path: str, path: str) -> bool:
-    """Whether `request_path` is `path` or lies below it (section 5.1.4)."""
+    """Whether `request_path` is `path` or below it (section 5.1.4)."""
     if not request_path.startswith(path):
         return False
     return len(request_path) == len(path) or path.endswith("/") or request_path[len(path)] == "/"

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from corenet.http.arguments import expect_callable
 from corenet.http.cookie_rules import (
     SetCookie,
     default_path,
@@ -57,6 +58,7 @@ class CookieJar:
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        expect_callable(clock, "CookieJar clock", "that returns seconds")
         require_list()
         self._clock = clock
         self._sites: dict[str, dict[_Key, Cookie]] = {}
@@ -70,7 +72,7 @@ class CookieJar:
         return iter([cookie for site in self._sites.values() for cookie in site.values()])
 
     def clear(self) -> None:
-        """Forget all cookies."""
+        """Remove all cookies."""
         self._sites.clear()
         self._size = 0
 
@@ -119,9 +121,9 @@ class CookieJar:
         now = self._clock()
         if not _has_expired(cookie, now):
             if len(site) >= HTTP_COOKIES_PER_SITE:
-                self._displace([site], now)
+                self._evict([site], now)
             if self._size >= HTTP_COOKIES:
-                self._displace(list(self._sites.values()), now)
+                self._evict(list(self._sites.values()), now)
             site[key] = cookie
             self._size += 1
         if site:
@@ -129,16 +131,16 @@ class CookieJar:
         else:
             self._sites.pop(name, None)
 
-    def _displace(self, sites: list[dict[_Key, Cookie]], now: float) -> None:
-        """Make room in full sites: remove what has expired, or else the tenth that is missed least.
+    def _evict(self, sites: list[dict[_Key, Cookie]], now: float) -> None:
+        """Free space in full sites: remove expired cookies, or else the least useful tenth.
 
         A tenth at a time, because finding them means looking at all.
         """
-        places = [(site, key, cookie) for site in sites for key, cookie in site.items()]
-        removed = [place for place in places if _has_expired(place[2], now)]
+        entries = [(site, key, cookie) for site in sites for key, cookie in site.items()]
+        removed = [entry for entry in entries if _has_expired(entry[2], now)]
         if not removed:
-            places.sort(key=lambda place: (place[2].secure, place[2].used))
-            removed = places[: len(places) // 10]
+            entries.sort(key=lambda entry: (entry[2].secure, entry[2].used))
+            removed = entries[: len(entries) // 10]
         for site, key, _ in removed:
             del site[key]
         self._size -= len(removed)

@@ -133,21 +133,21 @@ class Decoder:
         last = len(layers) - 1
         layers[0].give(data)
         while True:
-            place = last
-            while not layers[place].busy:
-                if place == 0:
+            position = last
+            while not layers[position].busy:
+                if position == 0:
                     return
-                place -= 1
-            layer = layers[place]
+                position -= 1
+            layer = layers[position]
             before = layer.at
             piece = layer.step()
             # A step costs about 5 us however small it is: a new stream for a gzip member, two copies of the input.
             self.work += layer.at - before + len(piece) + HTTP_DECODE_STEP_COST
-            if place == last:
+            if position == last:
                 yield self._counted(piece)
             else:
                 if piece:
-                    layers[place + 1].give(piece)
+                    layers[position + 1].give(piece)
                 yield b""
 
     def _counted(self, piece: bytes) -> bytes:

@@ -2,7 +2,7 @@
 
 The first request of an origin is sent without credentials; the server answers with a challenge. Later requests use its
 nonce again with a counter, until the server says that it is stale. A challenge without qop=auth is not answered:
-without a client's nonce the server, or whoever changes its response, chooses all that is hashed.
+without a client nonce the server, or an attacker who changes its response, chooses all hashed data.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Callable
 from urllib.parse import quote
 
+from corenet.http.arguments import expect, expect_callable
 from corenet.http.auth import Auth
 from corenet.http.url import Origin, Url
 from corenet.limits import HTTP_DIGEST_CHALLENGES
@@ -47,6 +48,9 @@ class DigestAuth(Auth):
     __slots__ = ("_challenge", "_password", "_random", "_user")
 
     def __init__(self, user: str, password: str, *, random: Callable[[], str] = secrets.token_hex) -> None:
+        expect(user, str, "DigestAuth user", "a str")
+        expect(password, str, "DigestAuth password", "a str")
+        expect_callable(random, "DigestAuth random", "that returns a str")
         self._user = user
         self._password = password
         self._random = random
@@ -98,6 +102,10 @@ class DigestAuth(Auth):
         if known.userhash:
             fields.append("userhash=true")
         return "Digest " + ", ".join(fields)
+
+    def identity(self) -> bytes:
+        """User name and password: the Authorization field has a counter and never repeats."""
+        return f"Digest {len(self._user)} {self._user}:{self._password}".encode()
 
     def _name(self, name_hash: str | None) -> str:
         if name_hash is not None:

@@ -1,7 +1,8 @@
 """The exceptions of the HTTP package. Each class says which side caused the failure, each message says why.
 
 Bytes from the peer raise only `RemoteProtocolError` and its subclasses; a wrong call raises `LocalProtocolError`. The
-common base class is `HttpError`. The sans-IO codec raises only the two protocol errors.
+common base class is `HttpError`; `HttpStatusError` is in `corenet.http.response`. The sans-IO codec raises only the two
+protocol errors.
 """
 
 __all__ = [
@@ -9,7 +10,6 @@ __all__ = [
     "DecodeError",
     "Http2Error",
     "HttpError",
-    "HttpStatusError",
     "InvalidUrl",
     "LocalProtocolError",
     "NameResolutionError",
@@ -112,11 +112,3 @@ class TimeoutExceeded(HttpError, TimeoutError):
     def __init__(self, message: str, phase: str) -> None:
         super().__init__(message)
         self.phase = phase
-
-
-class HttpStatusError(HttpError):
-    """Raised by `raise_for_status` for a status of 400 or above; `response` is the response."""
-
-    def __init__(self, message: str, response: object) -> None:
-        super().__init__(message)
-        self.response = response

@@ -1,4 +1,4 @@
-"""The events of the HTTP codec: what was received, what is to be sent.
+"""The events of the HTTP codec: received and sent parts of messages.
 
 Both roles and both directions use the same classes: a client sends `Request`, `Data`, `End` and receives
 `Informational`, `Response`, `Data`, `End`; a server the other way round. They are plain classes with slots, because one

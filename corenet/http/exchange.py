@@ -40,7 +40,7 @@ class BodySender(Protocol):
     waiting: bool
 
     def answered(self, status: int) -> None:
-        """Hear of a 1xx response, or of the head of the final one."""
+        """Called with a 1xx response, or with the head of the final one."""
         ...
 
     def stop(self) -> None:
@@ -49,7 +49,8 @@ class BodySender(Protocol):
 
 
 class ExchangeBase:
-    """One request and its response. The subclass sends, receives, and says what ends the exchange early (`abort`)."""
+    """One request and its response. The subclass sends, receives, and defines how the exchange is ended early
+    (`abort`)."""
 
     __slots__ = (
         "collecting",
@@ -297,7 +298,7 @@ class ConnectionBase(asyncio.BufferedProtocol):
         return f"the connection was lost{reason}"
 
     def report_closed(self) -> None:
-        """The descriptor is closed: tell the pool and those that wait for `lost`."""
+        """The descriptor is closed: notify the pool and those that wait for `lost`."""
         if self.lost is not None and not self.lost.done():
             self.lost.set_result(None)
         if self.on_closed is not None:

@@ -33,7 +33,7 @@ cdef class H2Connection(H2Streams):
     cpdef list feed(self, data, double now=*)
     cdef int run(self, const uint8_t *p, Py_ssize_t n, list events) except -1
     cdef int begin_data(self, const uint8_t *p, Py_ssize_t length, int flags, uint32_t number, list events) except -1
-    cdef int deliver(self, H2Stream stream, const uint8_t *p, Py_ssize_t n, Py_ssize_t room, list events) except -1
+    cdef int deliver(self, H2Stream stream, const uint8_t *p, Py_ssize_t n, Py_ssize_t input_left, list events) except -1
     cdef int finish_body(self) except -1
     cdef int frame(self, const FrameHead *head, const uint8_t *p, list events) except -1
     cdef int begin_block(self, int flags, uint32_t number, const uint8_t *p, Py_ssize_t n, list events) except -1

@@ -321,10 +321,10 @@ cdef class H2Connection(H2Streams):
             self.acknowledge(number, padding)
         return 1 if padding else 0
 
-    cdef int deliver(self, H2Stream stream, const uint8_t *p, Py_ssize_t n, Py_ssize_t room, list events) except -1:
+    cdef int deliver(self, H2Stream stream, const uint8_t *p, Py_ssize_t n, Py_ssize_t input_left, list events) except -1:
         """Add a piece of a body; consecutive pieces of a stream in one input become one event.
 
-        `room` is the size of the remaining input: that much memory is reserved, so several frames are copied once.
+        `input_left` is the size of the remaining input: that much memory is reserved, so several frames are copied once.
         """
         cdef tuple last
         if stream.state == CLOSED:
@@ -341,11 +341,11 @@ cdef class H2Connection(H2Streams):
                     last[1].data += PyBytes_FromStringAndSize(<const char *>p, n)
                     return 0
         self.finish_body()
-        if n < SHORT_DATA or room == n:
+        if n < SHORT_DATA or input_left == n:
             events.append((stream.number, Data(PyBytes_FromStringAndSize(<const char *>p, n))))
             return 0
         event = Data(b"")
-        self.body = new_bytes(NULL, room)
+        self.body = new_bytes(NULL, input_left)
         memcpy(bytes_data(self.body), p, n)
         self.body_size = n
         self.body_event = event

@@ -1,9 +1,9 @@
 """The frames of HTTP/2 (RFC 9113 sections 4 and 6): reading heads, the rules of each type, writing. C, without state.
 
-What is checked here needs the frame alone: its size, whether it belongs to a stream, its padding, the values of
-settings. What needs the state of the connection or of a stream is checked in `h2.pyx`.
+The checks here need only the frame: its size, whether it belongs to a stream, its padding, the values of settings. What
+needs the state of the connection or of a stream is checked in `h2.pyx`.
 
-Invariants: a reader looks at no byte beyond the size that it is given. A writer appends whole frames of at most
+Invariants: a reader reads no byte beyond the given size. A writer appends whole frames of at most
 `LEAST_FRAME` bytes, which every peer accepts, or raises MemoryError and appends nothing.
 """
 

@@ -1,6 +1,6 @@
 """The messages on a stream of HTTP/2: what makes a request, a response or trailers malformed (RFC 9113 section 8).
 
-`Messages` is what a stream knows about its request and its response. In each direction a message has these parts, in
+`Messages` is the state of a stream's request and response. In each direction a message has these parts, in
 this order; the flags say which were seen::
 
     part           | received                               | sent
@@ -164,9 +164,9 @@ cdef str read_request(Messages stream, uint32_t number, list fields, const uint8
 
 cdef int join_cookies(list fields) except -1:
     """Join the Cookie fields to one, as in HTTP/1.1 (RFC 9113 section 8.2.3)."""
-    crumbs = [value for name, value in fields if name == b"cookie"]
+    cookies = [value for name, value in fields if name == b"cookie"]
     fields[:] = [(name, value) for name, value in fields if name != b"cookie"]
-    fields.append((b"cookie", b"; ".join(crumbs)))
+    fields.append((b"cookie", b"; ".join(cookies)))
     return 0
 
 

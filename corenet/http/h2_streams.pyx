@@ -315,7 +315,7 @@ cdef class H2Streams:
             return b""
         data = PyBytes_FromStringAndSize(<const char *>self.out.data, self.out.size)
         self.out.size = 0
-        if self.out.room > LEAST_FRAME:
+        if self.out.capacity > LEAST_FRAME:
             octets_free(&self.out)
         return data
 

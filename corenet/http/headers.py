@@ -5,7 +5,7 @@ wire; `raw` has the bytes.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import overload
+from typing import ClassVar, overload
 
 from corenet.http.errors import LocalProtocolError
 from corenet.http.field_grammar import find_fields, is_token, is_value
@@ -18,6 +18,11 @@ def _octets(given: object) -> bytes:
     if isinstance(given, bytes | bytearray | memoryview):
         return bytes(given)
     raise TypeError(f"the name and the value of a field are str or bytes, not {type(given).__name__} ({given!r:.100})")
+
+
+def _check_pair(given: object) -> None:
+    if not (isinstance(given, tuple | list) and len(given) == 2):
+        raise TypeError(f"headers are a mapping or (name, value) pairs; {given!r:.100} is not a pair")
 
 
 def _name(name: str | bytes) -> bytes:
@@ -54,12 +59,19 @@ class Headers:
 
         Raises:
             LocalProtocolError: a name is not a token, or a value is not a valid field value.
-            TypeError: a name or a value is neither str nor bytes.
+            TypeError: they are not pairs, or a name or a value is neither str nor bytes.
         """
         if isinstance(source, Headers):
             return cls(list(source.raw))
-        pairs = source.items() if isinstance(source, Mapping) else source
-        return cls([(_name(name), _value(value)) for name, value in pairs])
+        if isinstance(source, str | bytes) or not isinstance(source, Iterable):
+            raise TypeError(f"headers are a mapping or (name, value) pairs, not {type(source).__name__}")
+        pairs = list(source.items() if isinstance(source, Mapping) else source)
+        try:
+            return cls([(_name(name), _value(value)) for name, value in pairs])
+        except (TypeError, ValueError):
+            for pair in pairs:
+                _check_pair(pair)
+            raise
 
     def get_list(self, name: str) -> list[str]:
         """Return every value of `name`, in order."""
@@ -123,7 +135,7 @@ class Headers:
             (name.lower(), value) for name, value in other.raw
         ]
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         # Credentials must not be logged.

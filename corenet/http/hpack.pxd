@@ -8,7 +8,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t
 cdef struct Octets:
     uint8_t *data
     Py_ssize_t size
-    Py_ssize_t room
+    Py_ssize_t capacity
 
 
 cdef int octets_reserve(Octets *out, Py_ssize_t more) except -1

@@ -45,7 +45,7 @@ __all__ = ["HUFFMAN_LENGTHS", "STATIC_TABLE", "DynamicTable", "HpackDecoder", "H
 cdef enum:
     ENTRY_OVERHEAD = 32         # RFC 7541 section 4.1
     FIRST_SLOTS = 16
-    STACK_TEXT = 512            # longer strings are decoded into memory of their own
+    STACK_TEXT = 512            # longer strings are decoded into separate memory
     END_OF_STRING = 256
     HUFFMAN_SYMBOLS = 257
     HUFFMAN_STATES = 256        # inner nodes of the tree of 257 leaves
@@ -55,7 +55,7 @@ cdef int MAX_INTEGER_OCTETS = HPACK_INTEGER_OCTETS
 cdef int MAX_SIZE_UPDATES = HPACK_SIZE_UPDATES
 cdef Py_ssize_t ENTRY_SHARE = HPACK_ENTRY_SHARE
 
-# RFC 7541 appendix A: names with the values that stand beside them, in order.
+# RFC 7541 appendix A: names with their values, in order.
 STATIC_TABLE = tuple(
     (name.encode(), value.encode()) for name, values in (
         (":authority", [""]), (":method", ["GET", "POST"]), (":path", ["/", "/index.html"]),
@@ -87,19 +87,19 @@ cdef int[STATIC_FIELDS] STATIC_KINDS
 
 cdef int octets_reserve(Octets *out, Py_ssize_t more) except -1:
     """Grow the buffer for at least `more` bytes."""
-    cdef Py_ssize_t room = out.room
+    cdef Py_ssize_t capacity = out.capacity
     cdef uint8_t *data
-    if out.size + more <= room:
+    if out.size + more <= capacity:
         return 0
-    if room == 0:
-        room = 256
-    while room < out.size + more:
-        room *= 2
-    data = <uint8_t *>PyMem_RawRealloc(out.data, room)
+    if capacity == 0:
+        capacity = 256
+    while capacity < out.size + more:
+        capacity *= 2
+    data = <uint8_t *>PyMem_RawRealloc(out.data, capacity)
     if data == NULL:
         raise MemoryError()
     out.data = data
-    out.room = room
+    out.capacity = capacity
     return 0
 
 
@@ -113,7 +113,7 @@ cdef int octets_add(Octets *out, const void *data, Py_ssize_t n) except -1:
 cdef void octets_free(Octets *out) noexcept nogil:
     PyMem_RawFree(out.data)
     out.data = NULL
-    out.size = out.room = 0
+    out.size = out.capacity = 0
 
 
 # --- integers (RFC 7541 section 5.1) ----------------------------------------------------------------------------------
@@ -437,12 +437,12 @@ cdef class HpackEncoder:
     def encode(self, list fields, frozenset sensitive=NOTHING):
         """Return the field block of `fields`, (name, value) with lower-case names; `sensitive` names are never indexed.
 
-        Names and values are taken as they are: what HTTP allows in them is not looked at here.
+        Names and values are passed on unchanged; the rules of HTTP for them are not checked here.
         """
         cdef Octets out
         cdef tuple field
         out.data = NULL
-        out.size = out.room = 0
+        out.size = out.capacity = 0
         try:
             self.begin(&out)
             for field in fields:

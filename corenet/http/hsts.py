@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from corenet.http.arguments import expect_callable
 from corenet.http.headers import Headers
 from corenet.http.url import Url, parse_url
 from corenet.limits import HTTP_HSTS_HOSTS, HTTP_HSTS_SECONDS
@@ -56,6 +57,7 @@ class HstsStore:
     """The known hosts of a client, or of several clients of one thread. `clock` returns the Unix time in seconds."""
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        expect_callable(clock, "HstsStore clock", "that returns seconds")
         self._clock = clock
         self._hosts: dict[str, tuple[float, bool]] = {}
 

@@ -2,13 +2,12 @@
 
 In names, CR, LF and the quotation mark are percent-encoded and everything else is UTF-8 (WHATWG HTML section
 4.10.21.8); RFC 2231 encoding is not used (RFC 7578 section 4.2). Line ends of names and text values become CR LF. The
-boundary is drawn by the caller of `encode_multipart`: 128 random bits are in no file by chance, nor can anybody foresee
-them.
+boundary is drawn by the caller of `encode_multipart`: 128 random bits are in no file by chance and cannot be predicted.
 """
 
 import mimetypes
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import IO
 
@@ -41,6 +40,8 @@ def encode_multipart(data: "Pairs | None", files: Files, boundary: str) -> BodyS
     for name, value in [] if data is None else pairs_of(data, "data"):
         text = _LINE_END.sub("\r\n", value).encode() if isinstance(value, str) else value
         parts.append(BytesSource(_head(boundary, name, None, None) + text + b"\r\n"))
+    if isinstance(files, str | bytes) or not isinstance(files, Iterable):
+        raise TypeError(f"files= is a mapping or an iterable of (name, file), not {type(files).__name__}")
     for pair in files.items() if isinstance(files, Mapping) else files:
         if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):
             raise TypeError(f"files= is a mapping or an iterable of (name, file), not of {pair!r}")

@@ -1,8 +1,9 @@
 """Credentials from a netrc file, for the hosts that it names. Nothing reads such a file unless `NetrcAuth` is made."""
 
 import netrc
-from pathlib import Path
+from os import PathLike, fspath
 
+from corenet.http.arguments import expect
 from corenet.http.auth import Auth, BasicAuth
 from corenet.http.url import Url
 
@@ -22,8 +23,9 @@ class NetrcAuth(Auth):
 
     __slots__ = ("_hosts",)
 
-    def __init__(self, path: "str | Path | None" = None) -> None:
-        hosts = netrc.netrc(None if path is None else str(path)).hosts
+    def __init__(self, path: "str | PathLike[str] | None" = None) -> None:
+        expect(path, (str, PathLike, type(None)), "NetrcAuth path", "a str, a path or None")
+        hosts = netrc.netrc(None if path is None else fspath(path)).hosts
         self._hosts = {
             host.lower(): BasicAuth(entry[0] or entry[1] or "", entry[2] or "")
             for host, entry in hosts.items()

@@ -9,6 +9,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
+from corenet.http.arguments import expect
 from corenet.http.auth import Auth, AuthTypes, auth_of, split_credentials
 from corenet.http.body_source import BytesSource
 from corenet.http.errors import InvalidUrl
@@ -92,7 +93,9 @@ class Prepared:
         self._options = options
         self._client = client
         self._expect = False
-        if options.get("expect_continue", client.expect_continue):
+        expecting = options.get("expect_continue")
+        expect(expecting, (bool, type(None)), "expect_continue=", "True, False or None")
+        if client.expect_continue if expecting is None else expecting:
             if isinstance(body, bytes) and len(body) >= HTTP_EXPECT_SIZE:
                 self.body = Upload(BytesSource(body))
             self._expect = isinstance(self.body, Upload) and not 0 <= self.body.length < HTTP_EXPECT_SIZE
@@ -103,6 +106,7 @@ class Prepared:
         Raises:
             TypeError: `params` cannot be encoded.
         """
+        expect(url, str, "a URL", "a str")
         base = self._client.base_url
         if base is not None and not url.lower().startswith(("http://", "https://")):
             # The path is appended, so no such reference leads to another origin.
@@ -167,7 +171,10 @@ def _body(names: list[str], given: dict[str, Any]) -> tuple[bytes | Upload | Non
         return prepare_body(given[names[0]]), None
     if names == ["json"]:
         # RFC 8259 has no NaN and no infinity; it requires UTF-8.
-        text = json.dumps(given["json"], ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        try:
+            text = json.dumps(given["json"], ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"json= cannot be sent: {error}") from error
         return text.encode("utf-8"), "application/json"
     data = given["data"]
     if isinstance(data, str | bytes | bytearray | memoryview):

@@ -1,7 +1,8 @@
 """A queue of body pieces in order; short neighbours are joined.
 
-A server decides how its body is split. Two bytes as an object of their own take about forty, so a limit in bytes would
-not limit memory. Invariant: of two neighbours, apart from the first and the last piece, at most one is short. So the
+A server decides how its body is split. A separate object of two bytes takes about forty bytes, so a limit in bytes
+would not limit memory. Invariant: of two neighbours, apart from the first and the last piece, at most one is short. So
+the
 memory is at most an eighth more than the bytes, plus a page.
 """
 

@@ -1,6 +1,6 @@
 """The connection pool: assigns connections to requests. No I/O and no awaits.
 
-A slot stands for one connection. It counts against the limits from `acquire` until the descriptor of its connection is
+A slot represents one connection. It counts against the limits from `acquire` until the descriptor of its connection is
 closed. So the limits hold for the connections that the server sees, at every instant (except for the parallel attempts
 while one connection is opened). States and events (the `Transition`s below, the only way to change `state`; an event in
 an empty cell raises)::
@@ -40,6 +40,7 @@ from collections import deque
 from dataclasses import dataclass
 from functools import partial
 
+from corenet.http.arguments import integer, number
 from corenet.http.connection import Connection
 from corenet.http.errors import LocalProtocolError
 from corenet.http.facts import ConnectionFacts
@@ -79,10 +80,10 @@ class Limits:
     streams: int = HTTP2_REQUESTS.default
 
     def __post_init__(self) -> None:
-        HTTP_MAX_CONNECTIONS.check(self.connections, "Limits connections")
-        HTTP_MAX_PER_ORIGIN.check(self.per_origin, "Limits per_origin")
-        HTTP_KEEPALIVE_TIMEOUT.check(self.keepalive_timeout, "Limits keepalive_timeout")
-        HTTP2_REQUESTS.check(self.streams, "Limits streams")
+        integer(HTTP_MAX_CONNECTIONS, self.connections, "Limits connections")
+        integer(HTTP_MAX_PER_ORIGIN, self.per_origin, "Limits per_origin")
+        number(HTTP_KEEPALIVE_TIMEOUT, self.keepalive_timeout, "Limits keepalive_timeout")
+        integer(HTTP2_REQUESTS, self.streams, "Limits streams")
 
 
 class PoolSlot:

@@ -12,8 +12,10 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
+from corenet.http.arguments import expect
 from corenet.http.errors import InvalidUrl
 from corenet.http.url import Origin, Url, parse_url
+from corenet.tls.context import expect_context
 
 if TYPE_CHECKING:
     import ssl
@@ -55,12 +57,15 @@ class Proxy:
     credentials: tuple[bytes, bytes] | None = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        expect(self.url, str, "Proxy url", "a str")
+        if self.tls_context is not None:
+            expect_context(self.tls_context, "Proxy tls_context")
         scheme, separator, rest = self.url.partition("://")
         if not separator:
             scheme, rest = "http", self.url
         scheme = scheme.lower()
         if scheme not in _SCHEMES:
-            # With a colon it is no scheme, but a user and a password with "://" in it.
+            # If it has a colon it is not a scheme, but a user and a password that contains "://".
             shown = "" if ":" in scheme else f" {scheme[:20]!r}"
             raise InvalidUrl(f"a proxy with the scheme{shown}: only {', '.join(_SCHEMES)} are supported")
         kind, secure, port = _SCHEMES[scheme]
@@ -131,8 +136,9 @@ class Proxies:
     def __init__(
         self, *, http: str | Proxy | None = None, https: str | Proxy | None = None, no_proxy: str = ""
     ) -> None:
-        self.http = _proxy(http)
-        self.https = _proxy(https)
+        self.http: Proxy | None = _proxy(http, "http")
+        self.https: Proxy | None = _proxy(https, "https")
+        expect(no_proxy, str, "Proxies no_proxy", "a str, as curl's NO_PROXY")
         self._direct = _Direct(no_proxy)
 
     @classmethod
@@ -168,7 +174,8 @@ class Proxies:
         return None if proxy is None or self._direct.covers(url) else proxy
 
 
-def _proxy(given: str | Proxy | None) -> Proxy | None:
+def _proxy(given: str | Proxy | None, name: str) -> Proxy | None:
+    expect(given, (str, Proxy, type(None)), f"Proxies {name}", "a URL as str, a Proxy or None")
     return Proxy(given) if isinstance(given, str) else given
 
 

@@ -22,6 +22,8 @@ def pairs_of(source: Pairs, what: str) -> list[tuple[str, str | bytes]]:
     Raises:
         TypeError: a name or value has another type; `what` names the argument.
     """
+    if isinstance(source, str | bytes) or not isinstance(source, Iterable):
+        raise TypeError(f"{what}= is a mapping or an iterable of pairs, not {type(source).__name__}")
     out: list[tuple[str, str | bytes]] = []
     for pair in source.items() if isinstance(source, Mapping) else source:
         if not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[0], str)):

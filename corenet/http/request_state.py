@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from corenet.http.arguments import expect
 from corenet.http.errors import HttpError, RedirectError
 from corenet.http.headers import Headers
 from corenet.http.response import Response
@@ -53,8 +54,14 @@ class Timeout:
     def __post_init__(self) -> None:
         for name in ("connect", "read", "total", "pool"):
             seconds = getattr(self, name)
+            if seconds is None and name == "pool":
+                continue
+            if not isinstance(seconds, int | float) or isinstance(seconds, bool):
+                raise TypeError(
+                    f"Timeout {name} is a number of seconds (math.inf: no limit), not {type(seconds).__name__}"
+                )
             # NaN compares false, and a deadline of NaN would never pass.
-            if seconds is not None and not seconds > 0:
+            if not seconds > 0:
                 raise ValueError(f"Timeout {name}: {seconds} is not more than 0 seconds")
 
 
@@ -62,10 +69,12 @@ def timeout_of(given: Timeout | float | None, default: Timeout) -> Timeout:
     """Convert the `timeout` argument of a request: a number is the total in seconds, None is the default.
 
     Raises:
+        TypeError: it is neither.
         ValueError: it is 0 or less, or not a number.
     """
     if given is None or isinstance(given, Timeout):
         return given or default
+    expect(given, (int, float), "timeout=", "a number of seconds or a corenet.http.Timeout")
     return Timeout(total=given)
 
 
@@ -111,7 +120,10 @@ class RequestState:
         defaults: Headers,
     ) -> None:
         self.method = method
-        self.method_bytes = method.encode("latin-1", "replace")
+        try:
+            self.method_bytes = method.encode("latin-1", "replace")
+        except AttributeError:
+            raise TypeError(f"method= is a str, not {type(method).__name__}") from None
         self.url_text = url
         self.url = parse_url(url)
         self.timeout = timeout
@@ -129,7 +141,7 @@ class RequestState:
         self.http1: Origin | None = None
         # Whether the trace point for the end of the request was reported.
         self.traced = False
-        # What the caller asked for beyond that: credentials and how many challenges they answered, retries, Expect.
+        # Further requests of the caller: credentials and how many challenges they answered, retries, Expect.
         self.auth: Auth | None = None
         self.answered = 0
         self.attempts: Attempts | None = None
@@ -194,7 +206,7 @@ class RequestState:
         return fields
 
     def again(self) -> "RequestState":
-        """The same request with deadlines of its own. A redirect of either does not change the other's fields."""
+        """The same request with its own deadlines. A redirect of either does not change the other's fields."""
         other = copy.copy(self)
         other.deadline = other.connect_deadline = 0.0
         other.history = ()

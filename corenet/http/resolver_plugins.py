@@ -9,7 +9,7 @@ The factory is called as ``factory(argument, trace)`` and returns an async conte
 ``loop.set_resolver``. `argument` is the value of ``--resolver``, empty when it has none. `trace` is None, or a function
 to be called with one object for each step, which is displayed by its attributes `kind` and `text`, or else by str(). If
 the value has an attribute `trust`, it is the path of a PEM file with the authority of a simulated world; it is used
-with ``--playground`` only. corenet does not import packages above it in any other way.
+with ``--playground`` only. corenet imports packages above it only in this way.
 """
 
 from collections.abc import Callable

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from corenet.http.charset import charset_of, decode_text
 from corenet.http.connection import Connection
 from corenet.http.decode import Decoder, yield_between_slices
-from corenet.http.errors import HttpError, HttpStatusError, LocalProtocolError, ResponseTooLarge
+from corenet.http.errors import HttpError, LocalProtocolError, ResponseTooLarge
 from corenet.http.events import Informational
 from corenet.http.facts import ConnectionFacts
 from corenet.http.h2_connection import Exchange
@@ -24,10 +24,19 @@ from corenet.limits import HTTP_DECODE_SLICE_BYTES, HTTP_LINKS_SIZE
 if TYPE_CHECKING:
     from corenet.http.event_stream import ServerSentEvent
     from corenet.http.links import Link
+    from corenet.http.stored_body import Recording, StoredBody
 
-__all__ = ["Response", "StreamedResponse"]
+__all__ = ["HttpStatusError", "Response", "StreamedResponse"]
 
 _UNKNOWN: tuple[float, tuple[Informational, ...], ConnectionFacts | None, bool] = (0.0, (), None, False)
+
+
+class HttpStatusError(HttpError):
+    """Raised by `raise_for_status` for a status of 400 or above; `response` is the response."""
+
+    def __init__(self, message: str, response: "Response | StreamedResponse") -> None:
+        super().__init__(message)
+        self.response = response
 
 
 class _Head:
@@ -64,7 +73,7 @@ class _Head:
     @property
     def links(self) -> "list[Link]":
         """The links of the Link fields (RFC 8288), with absolute URLs; those that are not http or https are left
-        out, and so are those behind the first `HTTP_LINKS_SIZE` characters of URLs."""
+        out, and so are those after the first `HTTP_LINKS_SIZE` characters of URLs."""
         from corenet.http.links import parse_links
 
         links = parse_links(self.headers.get_list("link"))
@@ -92,9 +101,9 @@ class _Head:
         """The charset of the Content-Type, else utf-8."""
         return charset_of(self.headers.get("content-type", ""))
 
-    def _check(self, response: object) -> None:
-        if self.status >= 400:
-            raise HttpStatusError(f"{self.method} {self.url}: {self.status} {self.reason}".rstrip(), response)
+    def _refusal(self) -> str:
+        """The text of an HttpStatusError, empty for a status below 400."""
+        return f"{self.method} {self.url}: {self.status} {self.reason}".rstrip() if self.status >= 400 else ""
 
 
 class Response(_Head):
@@ -145,7 +154,8 @@ class Response(_Head):
         Raises:
             HttpStatusError: the status is 400 or above.
         """
-        self._check(self)
+        if text := self._refusal():
+            raise HttpStatusError(text, self)
         return self
 
     def __repr__(self) -> str:
@@ -171,6 +181,7 @@ class StreamedResponse(_Head):
         "_limit",
         "_pause_at",
         "_reading",
+        "_recording",
         "_trailers",
     )
 
@@ -179,7 +190,7 @@ class StreamedResponse(_Head):
         status: int,
         reason: str,
         headers: Headers,
-        connection: Connection | Exchange,
+        connection: "Connection | Exchange | StoredBody",
         *,
         url: str,
         method: str,
@@ -210,6 +221,8 @@ class StreamedResponse(_Head):
         self._ended = False
         self._failure: BaseException | None = None
         self._reading = False
+        # Set by the cache: collects the body, and stores it when all of it has been read.
+        self._recording: Recording | None = None
         self._trailers = Headers()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -301,12 +314,16 @@ class StreamedResponse(_Head):
                 received = await self._connection.next_piece()
                 if received is None:
                     self._end()
+                    if self._recording is not None:
+                        await self._recording.store()
                     return None
                 piece = received
                 if self._decoder is not None:
                     self._decoding = self._decoder.feed(received)
                     continue
             if piece:
+                if self._recording is not None:
+                    self._recording.add(piece)
                 return piece
         if self._failure is not None:
             raise self._failure
@@ -340,7 +357,7 @@ class StreamedResponse(_Head):
             if isinstance(error, Exception)
             else LocalProtocolError("a cancelled read has lost a part of this response")
         )
-        self._decoding = None
+        self._decoding = self._recording = None
         self._finish(error)
 
     @property
@@ -354,7 +371,8 @@ class StreamedResponse(_Head):
         Raises:
             HttpStatusError: the status is 400 or above.
         """
-        self._check(self)
+        if text := self._refusal():
+            raise HttpStatusError(text, self)
         return self
 
     def close(self) -> None:
@@ -365,7 +383,7 @@ class StreamedResponse(_Head):
         if self._ended or self._failure is not None:
             return
         closed = self._failure = LocalProtocolError("the response was closed before its body was read")
-        self._decoding = None
+        self._decoding = self._recording = None
         if self._reading:
             self._connection.fail(closed)
         self._finish(None)

@@ -1,7 +1,8 @@
-"""Retries that the caller asked for: which failures, after how long, and how many together. The client does them.
+"""Retries that the caller requested: for which failures, after which delay, and how many in total. The client does
+them.
 
-The wait doubles with each retry, and is drawn at random below that, so that clients which failed together do not come
-back together. A Retry-After of the server is waited for instead.
+The maximum delay doubles with each retry, and the delay is drawn at random below it, so that clients which failed
+together do not retry together. A Retry-After of the server is waited for instead.
 """
 
 import random
@@ -10,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
+from corenet.http.arguments import expect, integer, number
 from corenet.http.errors import ConnectError, ServerDisconnected, TimeoutExceeded, TlsError
 from corenet.http.response import Response
 from corenet.limits import (
@@ -35,9 +37,12 @@ class Retries:
     max_delay: float = HTTP_RETRY_MAX_DELAY.default
 
     def __post_init__(self) -> None:
-        HTTP_RETRIES.check(self.count, "Retries count")
-        HTTP_RETRY_MAX_DELAY.check(self.max_delay, "Retries max_delay")
+        integer(HTTP_RETRIES, self.count, "Retries count")
+        number(HTTP_RETRY_MAX_DELAY, self.max_delay, "Retries max_delay")
+        expect(self.statuses, Iterable, "Retries statuses", "an iterable of status codes")
         object.__setattr__(self, "statuses", frozenset(self.statuses))
+        for status in self.statuses:
+            expect(status, int, "each of Retries statuses", "an int")
 
     def delay(self, retry: int, retry_after: str | None, *, now: float, draw: float) -> float | None:
         """Return the seconds before the given retry (0 for the first), or None when the server asks for too many.

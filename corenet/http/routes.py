@@ -9,6 +9,7 @@ import os
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, NamedTuple
 
+from corenet.http.arguments import expect
 from corenet.http.url import Origin, Url
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Router:
                 ip_address(local_address)
             except ValueError:
                 raise ValueError(f"HttpClient local_address: {local_address!r} is not an IP address") from None
+        expect(proxy, (str, Proxy, Proxies, type(None)), "HttpClient proxy", "a URL as str, a Proxy, Proxies or None")
         if isinstance(proxy, str):
             proxy = Proxy(proxy)
         self._proxies = Proxies(http=proxy, https=proxy) if isinstance(proxy, Proxy) else proxy

@@ -1,17 +1,17 @@
 """The client's side of a SOCKS5 handshake (RFC 1928, RFC 1929), without I/O: bytes in, bytes out.
 
-The proxy is a stranger. Each of its messages has a fixed greatest length, and it may not send a byte before it was
+The proxy is not trusted. Each of its messages has a fixed greatest length, and it may not send a byte before it was
 asked: such a byte would be taken for the beginning of the origin's response. States and events (an event in an empty
 cell raises ProxyError)::
 
     state       | method 0   | method 2       | accepted   | reply
     ------------+------------+----------------+------------+------
-    GREETED     | REQUESTED  | AUTHENTICATING |            |
+    OFFERED     | REQUESTED  | AUTHENTICATING |            |
     AUTHENTICATING |         |                | REQUESTED  |
     REQUESTED   |            |                |            | DONE
     DONE        |            |                |            |
 
-`start` sends the methods, GREETED. In DONE the bytes of the connection belong to the origin.
+`start` sends the methods, OFFERED. In DONE the bytes of the connection belong to the origin.
 """
 
 from ipaddress import ip_address
@@ -20,7 +20,7 @@ from corenet.http.errors import ProxyError
 
 __all__ = ["Socks5Handshake"]
 
-GREETED, AUTHENTICATING, REQUESTED, DONE = range(4)
+OFFERED, AUTHENTICATING, REQUESTED, DONE = range(4)
 
 _VERSION = 5
 _AUTH_VERSION = 1
@@ -54,7 +54,7 @@ class Socks5Handshake:
         self._destination = _address(host) + port.to_bytes(2, "big")
         self._credentials = credentials
         self._received = bytearray()
-        self.state = GREETED
+        self.state = OFFERED
 
     @property
     def done(self) -> bool:
@@ -74,10 +74,10 @@ class Socks5Handshake:
             ProxyError: the proxy refuses, or it does not speak SOCKS5.
         """
         self._received += data
-        if self.state == GREETED:
+        if self.state == OFFERED:
             return self._read_method()
         if self.state == AUTHENTICATING:
-            return self._read_verdict()
+            return self._read_auth_status()
         if self.state == REQUESTED:
             self._read_reply()
             return b""
@@ -109,7 +109,7 @@ class Socks5Handshake:
             raise ProxyError(f"the SOCKS5 proxy does not accept {wanted}")
         raise ProxyError(f"the SOCKS5 proxy has chosen the method {message[1]}, which was not offered")
 
-    def _read_verdict(self) -> bytes:
+    def _read_auth_status(self) -> bytes:
         self._expect_version(_AUTH_VERSION)
         message = self._take(2)
         if message is None:
@@ -126,7 +126,7 @@ class Socks5Handshake:
         received = self._received
         self._expect_version(_VERSION)
         if len(received) >= 2 and received[1]:
-            # The rest of a refusal says nothing more, and some proxies leave it out.
+            # The rest of a refusal has no information, and some proxies omit it.
             code = received[1]
             raise ProxyError(f"the SOCKS5 proxy cannot connect: {_REPLIES.get(code, f'reply {code}')}")
         if len(received) < 5:

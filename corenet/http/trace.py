@@ -1,7 +1,8 @@
 """Trace points: the named and timed steps of a request.
 
-The names are dns, connect, proxy, tls, request and response; each is started, then done or failed. Other packages
-may send their own points to the same callback. Without a callback nothing is created or called.
+The names are dns, https and tlsa (records), connect, proxy, tls, request and response; each is started, then done or
+failed. A point connect.attempt comes for each attempt while a resolver streams addresses. Other packages may send
+their own points to the same callback. Without a callback nothing is created or called.
 """
 
 from collections.abc import Callable, Mapping

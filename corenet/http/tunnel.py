@@ -1,9 +1,9 @@
 """Opens a tunnel through a proxy: TLS to the proxy where it wants that, then CONNECT or SOCKS5.
 
-The proxy's bytes are read by a `ProxyStream` until the tunnel stands. Everything it may send is limited: the response
-to CONNECT by the limits of a response head, SOCKS5 by its format. A byte beyond that ends the connection, because
-neither TLS nor HTTP lets a server speak first. The response of a proxy that refuses is never taken for the origin's:
-it becomes a `ProxyError`, and its body is not read.
+The proxy's bytes are read by a `ProxyStream` until the tunnel is established. Everything it may send is limited: the
+response to CONNECT by the limits of a response head, SOCKS5 by its format. A byte beyond that ends the connection,
+because in neither TLS nor HTTP does the server send first. The response of a proxy that refuses is never taken for the
+origin's: it becomes a `ProxyError`, and its body is not read.
 """
 
 import asyncio
@@ -27,7 +27,8 @@ __all__ = ["ProxyStream", "open_tunnel", "proxy_context"]
 
 
 class ProxyStream(asyncio.Protocol):
-    """The connection to the proxy until the tunnel stands: bytes out, bytes in. At most one read of it is kept."""
+    """The connection to the proxy until the tunnel is established: bytes out, bytes in. At most one read of it is
+    kept."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -47,7 +48,7 @@ class ProxyStream(asyncio.Protocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(data)
         else:
-            # Nobody waits yet. What is kept is one read, since reading stops now.
+            # No task waits yet. At most one read is kept, because reading stops now.
             self._early += data
             self.transport.pause_reading()
 
@@ -93,7 +94,7 @@ class ProxyStream(asyncio.Protocol):
         raise ProxyError("the proxy closed the connection before the tunnel was open")
 
     def hand_over(self, protocol: asyncio.BaseProtocol) -> None:
-        """Give the transport to the protocol that speaks with the origin without TLS.
+        """Pass the transport to the protocol of the origin without TLS.
 
         Raises:
             ProxyError: the tunnel is not as it was left.
@@ -127,7 +128,7 @@ class ProxyStream(asyncio.Protocol):
         if not self._handed_over:
             await asyncio.wait((self.lost,), timeout=HTTP_CLOSE_TIMEOUT)
         else:
-            # Nobody tells us. The transports close their descriptor in the iteration after `abort`.
+            # There is no notification. The transports close their descriptor in the iteration after `abort`.
             for _ in range(2):
                 await asyncio.sleep(0)
 
@@ -148,7 +149,7 @@ async def proxy_context(proxy: Proxy) -> "ssl.SSLContext":
 
 
 async def open_tunnel(stream: ProxyStream, proxy: Proxy, host: str, port: int, max_head: int | None) -> None:
-    """Ask the proxy for a tunnel to `host` and `port`, and wait until it stands.
+    """Request a tunnel to `host` and `port` from the proxy, and wait until it is established.
 
     Raises:
         ProxyError: the proxy refuses, or sends something else than an answer.

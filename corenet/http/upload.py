@@ -10,16 +10,17 @@ exchange and stops the upload with it. An exception of the iterator ends the exc
 the iterator raises after the upload was stopped, the exception goes to the loop's exception handler.
 
 A body that can be read again is renewed for each further attempt of its request: `renew` gives the successor, and
-`close` closes all of them. An upload of a request with Expect waits for the server's consent before its first piece, at
-most `HTTP_EXPECT_TIMEOUT` seconds, and sends nothing after a final response that is no success (RFC 9110 section
-10.1.1).
+`close` closes all of them. An upload of a request with Expect waits for the server's 100 (Continue) before its first
+piece, at most `HTTP_EXPECT_TIMEOUT` seconds, and sends nothing after a final response that is no success (RFC 9110
+section 10.1.1).
 """
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Mapping
 from pathlib import Path
 from typing import IO
 
+from corenet.http.arguments import expect
 from corenet.http.body_source import BodySource, file_source, is_file
 from corenet.http.connection import Connection
 from corenet.http.errors import LocalProtocolError
@@ -173,15 +174,18 @@ def prepare_body(
     """Convert the `body` argument to bytes, or to an Upload that sends it piece by piece.
 
     Raises:
-        TypeError: it is str, or a file that was opened as text.
+        TypeError: it is str, a mapping, a file that was opened as text, or not iterable.
         OSError: a path cannot be read.
     """
     if isinstance(body, bytes | bytearray | memoryview):
         return bytes(body)
     if isinstance(body, str):
         raise TypeError("a body is bytes or yields bytes; encode str first")
+    if isinstance(body, Mapping):
+        raise TypeError("a body is bytes or yields bytes; give a mapping as json= or data=")
     if isinstance(body, Path) or (is_file(body) and not isinstance(body, AsyncIterable)):
         return Upload(file_source(body, "the body"))
+    expect(body, (AsyncIterable, Iterable), "a body", "bytes, a binary file, a Path or an iterable of bytes")
     return Upload(body)
 
 

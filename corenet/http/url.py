@@ -1,11 +1,12 @@
-"""http and https URLs: parsing, normalising, joining, origins. Only this module uses IDNA.
+"""http and https URLs: parsing, normalising, joining, origins.
 
-A URL that another parser could read as a different host is refused: user names, backslashes, control characters,
-percent-encoded hosts, IPv4 addresses in any form but four decimal numbers. The path keeps its percent-encoding, except
-that hex digits become upper-case, dot segments are removed, and characters that are not allowed are encoded (RFC 3986
-sections 2 and 5.2, RFC 9110 section 4.2). Also encoded, in path, query and fragment, are a space and control
-characters, as browsers do. Tabs and line ends, which browsers remove, are refused, and so are spaces at either end of
-the URL.
+What is accepted is read as the WHATWG URL standard reads it. What is refused are URLs that another parser could read as
+a different host, or that result from a mistake: user names, a scheme without two slashes, backslashes before the
+query, tabs and line ends, blanks at either end, percent-encoded hosts, IPv4 addresses in any form but four decimal
+numbers.
+
+Path, query and fragment keep their percent-encoding as it is, a lone `%` too; the characters that browsers encode are
+encoded. Dot segments are removed, escaped dots count as dots.
 """
 
 import re
@@ -22,12 +23,13 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 # The regular expression of RFC 3986 appendix B, with a strict scheme.
 _SPLIT = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]*):)?(?://([^/?#]*))?([^?#]*)(?:\?([^#]*))?(?:#(.*))?", re.DOTALL)
-_FORBIDDEN = re.compile(r"[\t\n\r\\]|^[\x00-\x20]|[\x00-\x20]$")
+_FORBIDDEN = re.compile(r"[\t\n\r]|^[^?#]*\\|^[\x00-\x20]|[\x00-\x20]$")
 _HOST = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?")
 _LAST_IS_NUMBER = re.compile(r"(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)\.?$")
-_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})|%[0-9A-Fa-f]{2}")
-_PATH_BAD = re.compile(r"[^!$&'()*+,;=:@/%A-Za-z0-9._~\[\]|-]")
-_QUERY_BAD = re.compile(r"[^!$&'()*+,;=:@/?%A-Za-z0-9._~\[\]|{}^`-]")
+# The percent-encode sets of path, special query and fragment (WHATWG URL section 1.3).
+_PATH_BAD = re.compile(r"""[^!-~]|["#<>?^`{}]""")
+_QUERY_BAD = re.compile(r"""[^!-~]|["#<>']""")
+_FRAGMENT_BAD = re.compile(r"""[^!-~]|["<>`]""")
 _DOT = re.compile(r"(?:\.|%2[Ee])")
 
 
@@ -83,13 +85,19 @@ class Url:
         """The port; the scheme's default when none was given."""
         return self.origin.port
 
+    def with_https(self) -> "Url":
+        """This URL of http with https instead; port 80 becomes 443, another port stays (RFC 9460 section 9.5)."""
+        port = 443 if self.port == 80 else self.port
+        return Url(Origin("https", self.host, port), self.path, self.query, self.fragment, is_address=self.is_address)
+
     def join(self, reference: str) -> "Url":
         """Resolve `reference`, for example a Location field, relative to this URL (RFC 3986 section 5.2).
 
         Raises:
             InvalidUrl: the result is not an http or https URL.
         """
-        # Length and characters are checked by `parse_url`, on the whole URL.
+        # The length is checked by `parse_url`, on the whole URL.
+        _check_characters(reference)
         match = _SPLIT.fullmatch(reference)
         assert match is not None  # the pattern matches any text
         scheme, authority, path, query, fragment = match.groups()
@@ -127,15 +135,20 @@ def parse_url(text: str) -> Url:
 
     Raises:
         InvalidUrl: it cannot be requested safely; the message has the reason.
+        TypeError: it is no str.
     """
-    return _parse_cached(text) if len(text) <= HTTP_URL_CACHED_SIZE else _parse(text)
+    try:
+        return _parse_cached(text) if len(text) <= HTTP_URL_CACHED_SIZE else _parse(text)
+    except TypeError:
+        if isinstance(text, str):
+            raise
+        raise TypeError(f"a URL is a str, not {type(text).__name__}") from None
 
 
 def _parse(text: str) -> Url:
     if len(text) > HTTP_URL_SIZE:
         raise InvalidUrl(f"the URL has more than {HTTP_URL_SIZE} characters")
-    if _FORBIDDEN.search(text):
-        raise InvalidUrl(f"{text!r} contains a tab, a line end or a backslash, or begins or ends with a blank")
+    _check_characters(text)
     match = _SPLIT.fullmatch(text)
     assert match is not None  # the pattern matches any text
     scheme, authority, path, query, fragment = match.groups()
@@ -151,12 +164,18 @@ def _parse(text: str) -> Url:
         Origin(scheme, host, port),
         _remove_dots(_encode(path, _PATH_BAD)) or "/",
         None if query is None else _encode(query, _QUERY_BAD),
-        None if fragment is None else _encode(fragment, _QUERY_BAD),
+        None if fragment is None else _encode(fragment, _FRAGMENT_BAD),
         is_address=is_address,
     )
 
 
 _parse_cached = lru_cache(maxsize=HTTP_URL_CACHE)(_parse)
+
+
+def _check_characters(text: str) -> None:
+    if _FORBIDDEN.search(text):
+        raise InvalidUrl(f"{text!r} has a tab, a line end, a blank at either end, or a backslash before the query")
+
 
 # --- components -------------------------------------------------------------------------------------------------------
 
@@ -192,20 +211,21 @@ def _authority(authority: str, scheme: str) -> tuple[str, int, bool]:
 def _port(text: str, authority: str, scheme: str) -> int:
     if not text:
         return DEFAULT_PORTS[scheme]
-    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 65536):
+    digits = text.lstrip("0")
+    if not (text.isascii() and text.isdigit() and 0 < len(digits) <= 5 and int(digits) < 65536):
         raise InvalidUrl(f"{authority!r}: the port is not a number from 1 to 65535")
-    return int(text)
+    return int(digits)
 
 
 def _host(name: str) -> str:
     host = name.lower()
     if not name.isascii() or "xn--" in host:
         # Imported here: its tables take a megabyte, which ASCII names do not need.
-        import idna
+        from corenet.http.host_names import to_ascii
 
         try:
-            host = idna.encode(name, uts46=True).decode("ascii")
-        except idna.IDNAError as error:
+            host = to_ascii(name)
+        except ValueError as error:
             raise InvalidUrl(f"{name!r} is not a valid internationalised host name: {error}") from None
     if len(host.rstrip(".")) > 253 or not _HOST.fullmatch(host):
         raise InvalidUrl(f"{name!r} is not a valid host name")
@@ -213,15 +233,18 @@ def _host(name: str) -> str:
 
 
 def _encode(text: str, bad: re.Pattern[str]) -> str:
-    """Percent-encode the characters in `bad`. Existing escapes stay, in upper case; a lone % becomes %25."""
-    if "%" in text:
-        text = _ESCAPE.sub(lambda found: found[0].upper() if len(found[0]) == 3 else "%25", text)
-    return bad.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "replace")), text)
+    """Percent-encode the characters in `bad`. A lone surrogate is encoded as U+FFFD, as UTF-8 encode does it."""
+    return bad.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    character = "\ufffd" if "\ud800" <= found[0] <= "\udfff" else found[0]
+    return "".join(f"%{byte:02X}" for byte in character.encode())
 
 
 def _remove_dots(path: str) -> str:
     """Remove dot segments (RFC 3986 section 5.2.4). Escaped dots count as dots, because servers decode them."""
-    if "/." not in path and "/%2E" not in path:
+    if "/." not in path and "/%2e" not in path.lower():
         return path
     out: list[str] = []
     segments = path.split("/")[1:]

@@ -1,6 +1,6 @@
 """The methods of a client that are named after the methods of HTTP: each is one call like `request`.
 
-They return its coroutine, so that they cost no coroutine of their own.
+They return its coroutine instead of awaiting it, which saves one coroutine.
 """
 
 from collections.abc import Coroutine

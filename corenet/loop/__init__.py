@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from corenet.core import lazy_exports
 from corenet.loop.loop import Loop, new_event_loop, run
-from corenet.loop.name_resolution import AddressResolver
+from corenet.loop.name_resolution import AddressResolver, RecordLookupError, RecordResolver, Records, record_resolver
 
 if TYPE_CHECKING:
     from corenet.loop.policy import install
@@ -19,10 +19,14 @@ __all__ = [
     "AddressResolver",
     "Loop",
     "LoopStatistics",
+    "RecordLookupError",
+    "RecordResolver",
+    "Records",
     "Server",
     "SlowCallback",
     "install",
     "new_event_loop",
+    "record_resolver",
     "run",
 ]
 

@@ -1,16 +1,44 @@
 """Name resolution: address literals at once, names by the resolver that was set, else by the C library in a thread.
 
 The loop uses a resolver only through the protocol `AddressResolver`, so this package never imports one. A literal is
-answered by the C library with AI_NUMERICHOST, which cannot block and handles IPv6 zones, service names and flags.
+answered by the C library with AI_NUMERICHOST, which cannot block and handles IPv6 zones, service names and flags. A
+`RecordResolver` can do more than the C library; `record_resolver` finds out whether the loop's resolver is one.
 """
 
 import asyncio
 import socket
-from typing import Any, Protocol
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple, Protocol, cast
 
-__all__ = ["AddressResolver", "NameResolution"]
+__all__ = [
+    "AddressResolver",
+    "NameResolution",
+    "RecordLookupError",
+    "RecordResolver",
+    "Records",
+    "record_resolver",
+]
 
 AddressInfo = tuple[Any, Any, int, str, tuple[Any, ...]]
+
+
+class Records(NamedTuple):
+    """The records of one type; without any, the name or the type does not exist."""
+
+    name: str
+    """The owner of the records, after all aliases (CNAME), without a final dot."""
+    secure: bool
+    """Whether the answer was validated as secure with DNSSEC, all aliases included."""
+    rdatas: tuple[bytes, ...]
+    """The data of each record in wire form, with names uncompressed."""
+
+
+class RecordLookupError(OSError):
+    """Records could not be looked up; `bogus`: because DNSSEC validation failed. The text says why."""
+
+    def __init__(self, why: str, *, bogus: bool) -> None:
+        super().__init__(why)
+        self.bogus = bogus
 
 
 class AddressResolver(Protocol):
@@ -25,6 +53,32 @@ class AddressResolver(Protocol):
     async def getnameinfo(self, sockaddr: tuple[Any, ...], flags: int = 0) -> tuple[str, str]:
         """Return what ``socket.getnameinfo`` would, or raise `socket.gaierror`."""
         ...
+
+
+class RecordResolver(AddressResolver, Protocol):
+    """A resolver that gives addresses as they come and records of any type, as `resolver.addrinfo` of our resolver."""
+
+    def stream_addresses(self, host: str, port: int) -> AsyncIterator[list[AddressInfo]]:
+        """Yield the addresses known so far, best first, after each answer (A, AAAA) that brought some.
+
+        The last list is complete. Raises `socket.gaierror` when there is no address.
+        """
+        ...
+
+    async def lookup_records(self, name: str, rdtype: int) -> Records:
+        """Return the records of the type number `rdtype` at `name`, which is complete: no search list applies.
+
+        Raises:
+            RecordLookupError: there is no answer, or it is bogus.
+            ValueError: `name` cannot be a domain name.
+        """
+        ...
+
+
+def record_resolver(loop: asyncio.AbstractEventLoop) -> RecordResolver | None:
+    """Return the resolver that was set on `loop` when it is a `RecordResolver`, else None."""
+    found = loop._resolver if isinstance(loop, NameResolution) else None
+    return cast(RecordResolver, found) if hasattr(found, "lookup_records") else None
 
 
 def is_literal(host: Any) -> bool:

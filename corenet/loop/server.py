@@ -217,7 +217,7 @@ class Server(asyncio.AbstractServer):
             steps.callback(self._stop_listening)
 
     def _closed(self) -> None:
-        """The listening sockets are closed: wake who waits for that."""
+        """The listening sockets are closed: wake the tasks that wait for that."""
         self._serving = False
         if self._serving_forever is not None and not self._serving_forever.done():
             self._serving_forever.cancel()

@@ -167,7 +167,7 @@ def work(calls: "queue.SimpleQueue[Call | None]", idle: "deque[None]") -> None:
         idle.append(None)
         if outcome is not None:
             try:
-                # If the loop was closed meanwhile, nobody waits.
+                # If the loop has been closed, no task waits.
                 call_in_loop(loop, set_outcome, future, outcome)
             except BaseException:  # noqa: BLE001 - as above: the thread is counted as idle and must not end
                 report_exception()

@@ -1,4 +1,4 @@
-"""How a thread of ours passes its result to a loop, in which somebody waits for it.
+"""Passes the result of a pool thread to the loop in which a task waits for it.
 
 Each of these threads ends by calling `call_in_loop`, whatever has happened in it: a failure is a result, too.
 """
@@ -14,9 +14,9 @@ __all__ = ["call_in_loop"]
 
 
 def call_in_loop(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: Any) -> bool:
-    """Call ``callback(*args)`` in `loop`; return False when the loop is closed, so that nobody waits any more.
+    """Call ``callback(*args)`` in `loop`; return False when the loop is closed, so that no task waits any more.
 
-    When there is no memory for the handle, it is tried again: whoever waits would wait for ever.
+    When there is no memory for the handle, it is tried again, because the waiting task would otherwise wait for ever.
     """
     while True:
         try:

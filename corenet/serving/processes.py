@@ -60,7 +60,7 @@ class WorkerSlot:
     start_at: float | None = None
 
     def active(self) -> list[Child]:
-        """The processes that have not been told to stop."""
+        """The processes that were not asked to stop."""
         return [child for child in self.children if not child.stopping]
 
     def schedule(self) -> float:
@@ -281,7 +281,7 @@ class Processes:
                 self.start(slot)
         for child in self.children():
             if child.kill_at and child.kill_at <= now:
-                what = "does not stop" if child.stopping else "is not ready"
+                what = "does not stop" if child.stopping or child.ready else "is not ready"
                 self.log.warning("worker %d: %s; killing process %d", child.slot.number, what, child.pid)
                 child.kill_at = 0.0
                 os.kill(child.pid, signal.SIGKILL)
@@ -311,7 +311,8 @@ class Processes:
 def receive(channel: socket.socket) -> bytes | None:
     """Return one byte that the other side has sent, b"" when it has ended, None when nothing has arrived.
 
-    What it has sent before its end comes first. The end is an error when it has not read what was sent to it.
+    Data that it has sent before its end is processed first. The end is an error when the process has not read all sent
+    data.
     """
     try:
         return channel.recv(1, socket.MSG_DONTWAIT)

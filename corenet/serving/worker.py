@@ -93,7 +93,7 @@ class Worker:
 
     @property
     def stopping(self) -> bool:
-        """Whether this worker was told to stop."""
+        """Whether this worker was asked to stop."""
         return self._stopping.is_set()
 
     def ready(self) -> None:
@@ -103,7 +103,8 @@ class Worker:
             notify_ready()
 
     async def until_stopped(self) -> None:
-        """Report that start-up is complete, and wait until this worker is told to stop; `grace` seconds then remain."""
+        """Report that start-up is complete, and wait until this worker is asked to stop; `grace` seconds then
+        remain."""
         self._watched = True
         self.ready()
         await self._stopping.wait()

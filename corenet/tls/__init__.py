@@ -19,7 +19,7 @@ from corenet.tls.default import default_client_context
 from corenet.tls.engine import handshake_seconds
 from corenet.tls.engines import TlsEngineChoice, tls_engine, use_engine
 from corenet.tls.peer import TlsConnection, describe_connection
-from corenet.tls.refusal import CertificateRefused
+from corenet.tls.refusal import CertificateRefused, StapleExpired
 from corenet.tls.staples import set_staple
 from corenet.tls.tickets import set_ticket_keys
 
@@ -29,6 +29,7 @@ __all__ = [
     "CertificateInfo",
     "CertificateRefused",
     "HandshakeFailure",
+    "StapleExpired",
     "TlsConnection",
     "TlsEngineChoice",
     "certificate_info",

@@ -1,4 +1,4 @@
-"""Fields of a server's own certificate: expiry time and the names that it is valid for.
+"""Fields of a server's own certificate: expiry time, the names that it is valid for, and whether it has must-staple.
 
 The standard library decodes only certificates of peers that it has verified. A server has its own certificate as a PEM
 file, so these fields are read from its DER encoding (X.690; RFC 5280 section 4.1). No signature is verified, because
@@ -24,17 +24,22 @@ _VERSION = 0xA0
 _EXTENSIONS = 0xA3
 _DNS_NAME = 0x82
 _IP_ADDRESS = 0x87
+_INTEGER = 0x02
 _SUBJECT_ALTERNATIVE_NAME = b"\x55\x1d\x11"  # 2.5.29.17
+_TLS_FEATURE = b"\x2b\x06\x01\x05\x05\x07\x01\x18"  # 1.3.6.1.5.5.7.1.24 (RFC 7633)
+_STATUS_REQUEST = b"\x05"
 _BEFORE_VALIDITY = 3  # serial number, signature algorithm, issuer
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----\s(.*?)-----END CERTIFICATE-----", re.DOTALL)
 
 
 class CertificateInfo(NamedTuple):
-    """The first certificate of a PEM file. `not_after` is in seconds since 1970; `names` are lower-case DNS names."""
+    """The first certificate of a PEM file. `not_after` is in seconds since 1970; `names` are lower-case DNS names.
+    `must_staple` says whether its server must send an OCSP staple (RFC 7633)."""
 
     not_after: int
     names: tuple[str, ...]
     addresses: tuple[IPv4Address | IPv6Address, ...]
+    must_staple: bool = False
 
 
 class _Element(NamedTuple):
@@ -71,28 +76,29 @@ def certificate_info(pem: bytes) -> CertificateInfo:
         raise ValueError("the certificate's validity does not consist of two times")
     names: list[str] = []
     addresses: list[IPv4Address | IPv6Address] = []
+    for name in _extension(fields, _SUBJECT_ALTERNATIVE_NAME):
+        if name.tag == _DNS_NAME:
+            names.append(name.content.decode("ascii", "replace").lower())
+        elif name.tag == _IP_ADDRESS and len(name.content) in (4, 16):
+            addresses.append(ip_address(name.content))
+    must_staple = (_INTEGER, _STATUS_REQUEST) in _extension(fields, _TLS_FEATURE)
+    return CertificateInfo(_seconds(validity[1]), tuple(names), tuple(addresses), must_staple)
+
+
+def _extension(fields: list[_Element], identifier: bytes) -> list[_Element]:
+    """The elements of the sequence that is the value of an extension; none without that extension."""
+    found: list[_Element] = []
     for field in fields[_BEFORE_VALIDITY + 1:]:
-        if field.tag == _EXTENSIONS:
-            _read_alternative_names(field.content, names, addresses)
-    return CertificateInfo(_seconds(validity[1]), tuple(names), tuple(addresses))
-
-
-def _read_alternative_names(
-    extensions: bytes, names: list[str], addresses: list[IPv4Address | IPv6Address]
-) -> None:
-    for outer in _elements(extensions):
-        for extension in _elements(outer.content):
-            parts = _elements(extension.content)
-            if len(parts) < 2 or parts[0] != (_OBJECT_IDENTIFIER, _SUBJECT_ALTERNATIVE_NAME):
-                continue
-            if parts[-1].tag != _OCTET_STRING:
-                raise ValueError("an extension of the certificate has no value")
-            for sequence in _elements(parts[-1].content):
-                for name in _elements(sequence.content):
-                    if name.tag == _DNS_NAME:
-                        names.append(name.content.decode("ascii", "replace").lower())
-                    elif name.tag == _IP_ADDRESS and len(name.content) in (4, 16):
-                        addresses.append(ip_address(name.content))
+        for outer in _elements(field.content) if field.tag == _EXTENSIONS else ():
+            for extension in _elements(outer.content):
+                parts = _elements(extension.content)
+                if len(parts) < 2 or parts[0] != (_OBJECT_IDENTIFIER, identifier):
+                    continue
+                if parts[-1].tag != _OCTET_STRING:
+                    raise ValueError("an extension of the certificate has no value")
+                for sequence in _elements(parts[-1].content):
+                    found += _elements(sequence.content)
+    return found
 
 
 def _elements(data: bytes) -> list[_Element]:

@@ -17,6 +17,7 @@ from functools import partial
 from os import PathLike
 from typing import Any, Literal, cast
 
+from corenet.tls.dane import DanePolicy
 from corenet.tls.der import subject_public_key_info
 from corenet.tls.refusal import CertificateRefused
 from corenet.tls.sessions import Resumption, SessionCache
@@ -28,10 +29,12 @@ __all__ = [
     "HandshakeFailure",
     "client_context",
     "describe_handshake_error",
+    "expect_context",
     "http1_only",
     "http2_client_context",
     "received_close_notify",
     "server_context",
+    "with_dane",
 ]
 
 ALPN_HTTP1: tuple[str, ...] = ("http/1.1",)
@@ -49,6 +52,10 @@ class ClientContext(ssl.SSLContext):
     sessions: SessionCache | None
     pins: frozenset[bytes]
     staples: str
+    protocols: tuple[str, ...]
+    """What is offered by ALPN."""
+    dane: DanePolicy | None
+    """The TLSA records by which servers are verified."""
     changes: int
     """How often certificates, authorities, ciphers or ALPN protocols were changed."""
     remake: "tuple[Callable[[], ssl.SSLContext], Hashable] | None"
@@ -58,17 +65,19 @@ class ClientContext(ssl.SSLContext):
         """What two contexts have in common when they trust the same servers."""
         return (self.changes, self.trust()[1:])
 
-    def judge(self, ssl_object: ssl.SSLObject | ssl.SSLSocket, staple: bytes | None, native: bool) -> float:
-        """Check pins and staple after OpenSSL has accepted the server; return the expiry of that check.
+    def check_server(self, ssl_object: ssl.SSLObject | ssl.SSLSocket, staple: bytes | None, native: bool) -> float:
+        """Check TLSA records, pins and staple after OpenSSL has accepted the server; return the expiry of that check.
 
         The expiry is in seconds since the epoch, `math.inf` when there is none. A resumed session was checked in its
         full handshake. `native` is True when the engine can read staples.
 
         Raises:
-            CertificateRefused: no pin matches, or the staple is wrong or missing.
+            CertificateRefused: no TLSA record or pin matches, or the staple is wrong or missing.
         """
-        if ssl_object.session_reused or not (self.pins or self.staples != "no"):
+        if ssl_object.session_reused or not (self.pins or self.staples != "no" or self.dane is not None):
             return math.inf
+        if self.dane is not None:
+            self.dane.verify_chain(self._sent_chain(ssl_object), (ssl_object.server_hostname or "").lower())
         chain = self._chain(ssl_object)
         if not chain:
             raise CertificateRefused("the server sent no certificate")
@@ -80,8 +89,8 @@ class ClientContext(ssl.SSLContext):
             raise CertificateRefused("none of the pinned public keys is in the server's certificate chain")
         if self.staples == "no":
             return math.inf
-        # Loads a library of several MiB, which nobody needs who asks for no staples.
-        from corenet.tls.staples import demands_staple, judge_staple
+        # Loads a library of several MiB, which is needed only for staples.
+        from corenet.tls.staples import demands_staple, verify_staple
 
         if not native:
             if self.staples == "required":
@@ -92,7 +101,7 @@ class ClientContext(ssl.SSLContext):
                 )
             return math.inf
         now = datetime.datetime.now(datetime.UTC)
-        return judge_staple(staple, chain, now, required=self.staples == "required")
+        return verify_staple(staple, chain, now, required=self.staples == "required")
 
     def _chain(self, ssl_object: ssl.SSLObject | ssl.SSLSocket) -> list[bytes]:
         """The verified chain in DER, the server's certificate first; without verification only that certificate."""
@@ -100,6 +109,13 @@ class ClientContext(ssl.SSLContext):
             return [one.public_bytes(_ssl.ENCODING_DER) for one in ssl_object._sslobj.get_verified_chain()]  # type: ignore[union-attr]
         alone = ssl_object.getpeercert(True)
         return [alone] if alone else []
+
+    def _sent_chain(self, ssl_object: ssl.SSLObject | ssl.SSLSocket) -> list[bytes]:
+        """The chain for TLSA records: the verified one, without verification the one that the server has sent."""
+        if self.verify_mode is ssl.CERT_REQUIRED:
+            return self._chain(ssl_object)
+        sent = ssl_object._sslobj.get_unverified_chain()  # type: ignore[union-attr]
+        return [one.public_bytes(_ssl.ENCODING_DER) for one in sent or ()]
 
     def resumption(self, server_hostname: str | None, peer: Any, trust: Hashable) -> Resumption | None:
         """Return the `Resumption` of a connection to `server_hostname` at the address `peer`, None if it cannot resume.
@@ -151,6 +167,7 @@ class ClientContext(ssl.SSLContext):
     def set_alpn_protocols(self, *args: Any, **kwargs: Any) -> None:
         """As `ssl.SSLContext.set_alpn_protocols`."""
         super().set_alpn_protocols(*args, **kwargs)
+        self.protocols = tuple(args[0] if args else kwargs["alpn_protocols"])
         self._forget_sessions()
 
     def set_ciphers(self, *args: Any, **kwargs: Any) -> None:
@@ -159,22 +176,22 @@ class ClientContext(ssl.SSLContext):
         self._forget_sessions()
 
 
-class JudgedObject(ssl.SSLObject):
+class CheckedObject(ssl.SSLObject):
     """Checks pins and refuses required staples on other event loops; on ours the TLS engine does both."""
 
     def do_handshake(self) -> None:
         """As `ssl.SSLObject.do_handshake`; raises `CertificateRefused` as well."""
         super().do_handshake()
-        cast(ClientContext, self.context).judge(self, None, False)
+        cast(ClientContext, self.context).check_server(self, None, False)
 
 
-class JudgedSocket(ssl.SSLSocket):
+class CheckedSocket(ssl.SSLSocket):
     """Checks pins and refuses required staples on blocking sockets."""
 
     def do_handshake(self, block: bool = False) -> None:
         """As `ssl.SSLSocket.do_handshake`; raises `CertificateRefused` as well."""
         super().do_handshake(block)
-        cast(ClientContext, self.context).judge(self, None, False)
+        cast(ClientContext, self.context).check_server(self, None, False)
 
 
 # `ssl.SSLContext`, and the C class below it, whose attributes `trust` reads.
@@ -241,11 +258,13 @@ def client_context(
         made.sessions = SessionCache() if resume else None
         made.pins = digests
         made.staples = staples
+        made.protocols = tuple(alpn)
+        made.dane = None
         made.changes = 0
         made.remake = None
         if digests or staples != "no":
-            made.sslobject_class = JudgedObject
-            made.sslsocket_class = JudgedSocket
+            made.sslobject_class = CheckedObject
+            made.sslsocket_class = CheckedSocket
     elif digests or staples != "no":
         raise TypeError(f"a context of the class {type(context).__name__} can check neither pins nor staples")
     if isinstance(context, ClientContext):
@@ -267,6 +286,32 @@ def http1_only(context: ssl.SSLContext) -> "Callable[[], ssl.SSLContext] | None"
         return None
     again, state = context.remake
     return again if context.state() == state else None
+
+
+def with_dane(context: ssl.SSLContext, policy: DanePolicy) -> "Callable[[], ssl.SSLContext] | None":
+    """Return a function that makes `context` again for servers that are verified by `policy`; it raises what
+    `client_context` raises. Sessions of other contexts are not resumed with it.
+
+    None when `client_context` did not make `context`, or when it was changed since.
+    """
+    if not isinstance(context, ClientContext) or context.remake is None:
+        return None
+    again, state = context.remake
+    if context.state() != state:
+        return None
+    protocols = context.protocols
+
+    def make() -> ssl.SSLContext:
+        if policy.replaces_pkix:
+            made = cast(Any, again)(alpn=protocols, cafile=None, cadata=None, verify=False)
+        else:
+            made = cast(Any, again)(alpn=protocols)
+        made.dane = policy
+        made.sslobject_class = CheckedObject
+        made.sslsocket_class = CheckedSocket
+        return cast(ssl.SSLContext, made)
+
+    return make
 
 
 def _pin(text: str) -> bytes:
@@ -370,3 +415,13 @@ def received_close_notify(ssl_object: object) -> bool:
         return True
     except ssl.SSLError:
         return False
+
+
+def expect_context(value: object, where: str) -> None:
+    """Check the type of an argument; `where` names it.
+
+    Raises:
+        TypeError: it is no `ssl.SSLContext`.
+    """
+    if not isinstance(value, ssl.SSLContext):
+        raise TypeError(f"{where} is an ssl.SSLContext or None, not {type(value).__name__}")

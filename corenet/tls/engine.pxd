@@ -54,7 +54,7 @@ cdef class TlsEngine:
     cdef int finish(self) except -1
     cdef Py_ssize_t unread(self) except -1
     cdef Py_ssize_t unsent(self) except -1
-    cdef int judge(self) except -1
+    cdef int check_server(self) except -1
     cdef int ask_staple(self) except -1
     cdef bytes staple(self)
     cdef bint resume(self, object session) except -1

@@ -88,7 +88,8 @@ cdef class TlsEngine:
         return 0
 
     cdef int check_established(self) except -1:
-        """Refuse data before the handshake: OpenSSL would shake hands by itself, and nobody would judge the server."""
+        """Refuse data before the handshake: OpenSSL would do the handshake by itself, and the server would not be
+        checked."""
         self.check_made()
         if not self.established:
             raise RuntimeError("the TLS handshake is not complete; call handshake() until it returns True")
@@ -146,12 +147,12 @@ cdef class TlsEngine:
         self.check_made()
         return self.step_handshake()
 
-    cdef int judge(self) except -1:
+    cdef int check_server(self) except -1:
         """Let the policy check the server, after OpenSSL has finished the handshake, before its last flight is sent."""
         if self.policy is None:
             return 0
         try:
-            self.valid_until = self.policy.judge(self.ssl_object, self.staple(), self.native)
+            self.valid_until = self.policy.check_server(self.ssl_object, self.staple(), self.native)
         except BaseException:
             # The last flight is dropped, so a TLS 1.3 server never sees the handshake as complete.
             self.drain()

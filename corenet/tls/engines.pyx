@@ -16,7 +16,7 @@ from corenet.tls.engine cimport TlsEngine
 from corenet.tls.openssl_engine cimport openssl_engine
 from corenet.tls.stdlib_engine cimport stdlib_engine
 
-from corenet.tls.context import ClientContext, JudgedObject
+from corenet.tls.context import ClientContext, CheckedObject
 from corenet.tls.libssl import load
 
 __all__ = ["TlsEngineChoice", "make_tls_engine", "tls_engine", "use_engine"]
@@ -25,7 +25,7 @@ ENGINES = ("openssl", "stdlib")
 ENVIRONMENT = "CORENET_TLS_ENGINE"
 
 # Classes without user code: the engine may bypass their methods.
-cdef tuple PLAIN = (ssl.SSLObject, JudgedObject)
+cdef tuple PLAIN = (ssl.SSLObject, CheckedObject)
 cdef object MemoryBIO = ssl.MemoryBIO
 # None until the first connection or the first call of `tls_engine`.
 cdef object chosen = None

@@ -14,8 +14,8 @@ cdef struct Wire:
     size_t kept_at
     size_t kept_end
     size_t kept_size        # size of the block
-    const uint8_t *lent     # the caller's ciphertext, which follows `kept`; set only during a call
-    size_t lent_left
+    const uint8_t *borrowed     # the caller's ciphertext, which follows `kept`; set only during a call
+    size_t borrowed_left
     uint8_t *out            # ciphertext for the peer; NULL when there is none
     size_t out_end
     size_t out_size
@@ -23,7 +23,7 @@ cdef struct Wire:
     Scanner scanner         # of what OpenSSL was given
     size_t control          # records since the last that had data
     bint counting           # the handshake is over
-    bint starved            # there was no memory for `out`: OpenSSL may go on as if nothing were wrong
+    bint out_of_memory            # there was no memory for `out`: OpenSSL may go on as if nothing were wrong
     bint flooded            # there were too many of them: OpenSSL gets no more
 
 cdef class OpenSSLEngine(TlsEngine):
@@ -35,7 +35,7 @@ cdef class OpenSSLEngine(TlsEngine):
     cdef void *last_session     # owned reference to the newest session that was examined, or NULL
     cdef bint busy          # a call of OpenSSL is in progress; callbacks of a context must not start another
 
-    cdef int read_step(self, char *target, size_t room, size_t *got) except -1
+    cdef int read_step(self, char *target, size_t capacity, size_t *got) except -1
     cdef object explain(self)
 
 cdef OpenSSLEngine openssl_engine(object ssl_object, object policy)

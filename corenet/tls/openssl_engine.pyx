@@ -13,7 +13,7 @@ Invariants:
   there, so an error found afterwards belongs to this call.
 * After an error the same call is repeated through the standard library. On a failed connection OpenSSL does nothing and
   leaves the queue unchanged, so the standard library raises the exception for the original error.
-* `lent` is set only during a call. All other buffers are owned by the `Wire`, and an idle connection has none.
+* `borrowed` is set only during a call. All other buffers are owned by the `Wire`, and an idle connection has none.
 """
 
 import ssl
@@ -79,7 +79,7 @@ cdef int wire_read(void *bio, char *data, size_t length, size_t *got) noexcept n
     got[0] = 0
     if wire.counting and wire.control >= CONTROL_RECORDS and not wire.scanner.header_have and not wire.scanner.body_left:
         # The limit is reached; any further byte begins one record too many.
-        wire.flooded = wire.lent_left > 0 or wire.kept_end > wire.kept_at
+        wire.flooded = wire.borrowed_left > 0 or wire.kept_end > wire.kept_at
     if not wire.flooded:
         step = min(length, wire.kept_end - wire.kept_at)
         if step:
@@ -90,11 +90,11 @@ cdef int wire_read(void *bio, char *data, size_t length, size_t *got) noexcept n
                 free(wire.kept)
                 wire.kept = NULL
                 wire.kept_at = wire.kept_end = wire.kept_size = 0
-        step = min(length - given, wire.lent_left)
+        step = min(length - given, wire.borrowed_left)
         if step:
-            memcpy(data + given, wire.lent, step)
-            wire.lent += step
-            wire.lent_left -= step
+            memcpy(data + given, wire.borrowed, step)
+            wire.borrowed += step
+            wire.borrowed_left -= step
             given += step
     if given == 0:
         lib.BIO_set_flags(bio, BIO_FLAGS_READ | BIO_FLAGS_SHOULD_RETRY)
@@ -116,7 +116,7 @@ cdef int wire_write(void *bio, const char *data, size_t length, size_t *written)
         size = max(max(wire.out_hint, wire.out_size * 2), wire.out_end + length)
         block = <uint8_t *>realloc(wire.out, size)
         if block == NULL:
-            wire.starved = True
+            wire.out_of_memory = True
             return 0
         wire.out = block
         wire.out_size = size
@@ -131,7 +131,7 @@ cdef long wire_ctrl(void *bio, int command, long number, void *pointer) noexcept
     if command == BIO_CTRL_FLUSH:
         return 1
     if command == BIO_CTRL_PENDING:
-        return <long>(wire.kept_end - wire.kept_at + wire.lent_left)
+        return <long>(wire.kept_end - wire.kept_at + wire.borrowed_left)
     if command == BIO_CTRL_WPENDING:
         return <long>wire.out_end
     return 0
@@ -281,7 +281,7 @@ cdef class OpenSSLEngine(TlsEngine):
         finally:
             self.busy = False
             self.has_ciphertext = self.wire.out_end > 0
-        self.judge()
+        self.check_server()
         # Frees 17 KiB that OpenSSL would keep until the first data.
         libssl().SSL_free_buffers(self.connection)
         self.established = True
@@ -330,7 +330,7 @@ cdef class OpenSSLEngine(TlsEngine):
             and not self.ended and self.failure is None and not self.busy
         )
 
-    cdef int read_step(self, char *target, size_t room, size_t *got) except -1:
+    cdef int read_step(self, char *target, size_t capacity, size_t *got) except -1:
         """Call SSL_read_ex once and return DATA, NOTHING, END or FAILED; the last two set `ended` or `failure`."""
         cdef LibSSL *lib = libssl()
         cdef int result
@@ -338,7 +338,7 @@ cdef class OpenSSLEngine(TlsEngine):
         if lib.ERR_peek_error():
             lib.ERR_clear_error()
         self.busy = True
-        result = lib.SSL_read_ex(self.connection, target, room, got)
+        result = lib.SSL_read_ex(self.connection, target, capacity, got)
         self.busy = False
         if self.wire.out_end != before:
             # Responses to post-handshake messages, or an alert.
@@ -369,7 +369,7 @@ cdef class OpenSSLEngine(TlsEngine):
 
     cdef object explain(self):
         """The exception of the standard library for what OpenSSL's queue of errors holds."""
-        if self.wire.starved:
+        if self.wire.out_of_memory:
             libssl().ERR_clear_error()
             return MemoryError("no memory for ciphertext")
         if not libssl().ERR_peek_error():
@@ -401,17 +401,17 @@ cdef class OpenSSLEngine(TlsEngine):
         if bound == 0:
             return None
         found = new_bytes(NULL, bound)
-        wire.lent = data
-        wire.lent_left = length
+        wire.borrowed = data
+        wire.borrowed_left = length
         try:
             while filled < bound and self.read_step(start_of_bytes(found) + filled, bound - filled, &got) == DATA:
                 filled += got
-                if wire.lent_left == 0 and wire.kept_end == wire.kept_at and not lib.SSL_pending(self.connection):
+                if wire.borrowed_left == 0 and wire.kept_end == wire.kept_at and not lib.SSL_pending(self.connection):
                     break
-            data = wire.lent
-            length = wire.lent_left
-            wire.lent = NULL
-            wire.lent_left = 0
+            data = wire.borrowed
+            length = wire.borrowed_left
+            wire.borrowed = NULL
+            wire.borrowed_left = 0
             if length and not self.ended and self.failure is None:
                 self.feed_bytes(data, length)
             if filled == 0:
@@ -419,8 +419,8 @@ cdef class OpenSSLEngine(TlsEngine):
             shorten_bytes(&found, filled)
             return <object>found
         finally:
-            wire.lent = NULL
-            wire.lent_left = 0
+            wire.borrowed = NULL
+            wire.borrowed_left = 0
             Py_XDECREF(found)
 
     cdef Py_ssize_t fill(self, object target) except -1:
@@ -492,7 +492,7 @@ cdef class OpenSSLEngine(TlsEngine):
         self.has_ciphertext = self.wire.out_end > 0
         if result < 0:
             lib.ERR_clear_error()
-            if self.wire.starved:
+            if self.wire.out_of_memory:
                 raise MemoryError("no memory for ciphertext")
             # A renegotiation or a fragmented handshake message is incomplete.
             return False

@@ -21,6 +21,7 @@ from corenet.core.engine cimport Engine
 from corenet.core.libc cimport CLOCK_MONOTONIC, clock_ns
 from corenet.tls cimport engine as tls_engine
 from corenet.tls.engines cimport make_engine
+from corenet.tls.idle_memory cimport note_handshake
 from corenet.transports.base cimport call_method0, call_method1, buffer_limits
 from corenet.transports.stream cimport ConnectionList, StreamTransport
 from corenet.transports.streambase cimport NativeProtocol, is_buffered
@@ -300,7 +301,7 @@ cdef class TlsReceiver(NativeProtocol):
                 return True
             self.deliver_end_of_stream()
             if self.peer_ended:
-                # This is only TCP's end behind close_notify. Our direction stays open.
+                # This is only TCP's end after close_notify. Our direction stays open.
                 return True
         elif self.state == CLOSING:
             self.step_shutdown()
@@ -383,7 +384,7 @@ cdef class TlsReceiver(NativeProtocol):
         """Move to CLOSED, release everything and call connection_lost of the protocol, once."""
         cdef object protocol = self.protocol
         cdef ConnectionList connections = self.connections
-        cdef bint tell = self.app_state == APP_MADE or self.app_state == APP_EOF
+        cdef bint notify_app = self.app_state == APP_MADE or self.app_state == APP_EOF
         if self.state == CLOSED:
             return 0
         self.state = CLOSED
@@ -399,7 +400,7 @@ cdef class TlsReceiver(NativeProtocol):
         self.stop_timer()
         self.connections = None
         try:
-            if tell:
+            if notify_app:
                 protocol.connection_lost(error)
         finally:
             if connections is not None:
@@ -476,6 +477,7 @@ cdef class TlsReceiver(NativeProtocol):
     cdef int handshake_done(self) except -1:
         self.stop_timer()
         self.state = OPEN
+        note_handshake(self.loop)
         if self.resumption is not None:
             self.resumption.succeeded(self.engine.ssl_object.session_reused, self.engine.valid_until)
             self.keep_session()
@@ -646,7 +648,8 @@ cdef class TlsReceiver(NativeProtocol):
             return False
         if self.engine.ended and self.engine.ssl_object.version() == "TLSv1.3":
             return True
-        # Before TLS 1.3, close_notify must be answered at once (RFC 5246 section 7.2.1). Without it, data may be missing.
+        # Before TLS 1.3, close_notify must be answered at once (RFC 5246 section 7.2.1). Without it, data may be
+        # missing.
         logger.warning("returning true from eof_received() has no effect when using ssl")
         return False
 

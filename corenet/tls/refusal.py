@@ -2,7 +2,7 @@
 
 import ssl
 
-__all__ = ["CertificateRefused"]
+__all__ = ["CertificateRefused", "StapleExpired"]
 
 
 class CertificateRefused(ssl.SSLCertVerificationError):
@@ -13,3 +13,11 @@ class CertificateRefused(ssl.SSLCertVerificationError):
         self.verify_code = 0
         self.verify_message = sentence
         self.reason = "CERTIFICATE_VERIFY_FAILED"
+
+
+class StapleExpired(CertificateRefused):
+    """An OCSP staple was good and is stale now; `until` is its end in seconds since the epoch. It is a ValueError."""
+
+    def __init__(self, sentence: str, until: float) -> None:
+        super().__init__(sentence)
+        self.until = until

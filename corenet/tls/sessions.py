@@ -95,7 +95,7 @@ class SessionCache:
         return None
 
     def discard(self, key: Hashable) -> None:
-        """Forget the sessions of `key`."""
+        """Drop the sessions of `key`."""
         with self._alone() as alone:
             if not alone:
                 self._unwanted.add(key)
@@ -103,15 +103,15 @@ class SessionCache:
                 self._drop(key)
 
     def clear(self) -> None:
-        """Forget all sessions."""
+        """Drop all sessions."""
         with self._alone():
             self.generation += 1
             self._all_unwanted = True
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[bool]:
-        """Hold the lock. False to a finalizer in the middle of another call of this thread: it leaves the sessions as
-        they are, and what it does not want is forgotten at the end of that call."""
+        """Hold the lock. False to a finalizer in the middle of another call of this thread: it leaves the sessions
+        unchanged, and those to drop are dropped at the end of that call."""
         with self._lock:
             if self._inside:
                 yield False

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 from corenet.limits import TLS_STAPLE_AGE, TLS_STAPLE_SIZE, TLS_STAPLE_TOLERANCE
 from corenet.tls.der import public_key_bits, subject_public_key_info
 from corenet.tls.libssl import load
-from corenet.tls.refusal import CertificateRefused
+from corenet.tls.refusal import CertificateRefused, StapleExpired
 
 if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.x509 import ocsp
 
-__all__ = ["demands_staple", "judge_staple", "set_staple"]
+__all__ = ["demands_staple", "set_staple", "verify_staple"]
 
 _TOLERANCE = datetime.timedelta(seconds=TLS_STAPLE_TOLERANCE)
 _LONGEST = datetime.timedelta(seconds=TLS_STAPLE_AGE)
@@ -42,6 +42,7 @@ def set_staple(context: ssl.SSLContext, path: "str | PathLike[str] | bytes | Non
 
     Raises:
         OSError: the file cannot be read.
+        StapleExpired: the response would be accepted if it was not stale.
         ValueError: it does not hold a response that clients would accept.
         RuntimeError: stapling does not work with this Python's ssl; the message gives the reason.
     """
@@ -53,20 +54,22 @@ def set_staple(context: ssl.SSLContext, path: "str | PathLike[str] | bytes | Non
     if path is None:
         hand_out(context, None, 0)
         return 0.0
-    response, place = (path, "") if isinstance(path, bytes) else (Path(path).read_bytes(), f"{path}: ")
+    response, prefix = (path, "") if isinstance(path, bytes) else (Path(path).read_bytes(), f"{path}: ")
     chain = certificates_of(context)
     if not chain:
-        raise ValueError(f"{place}the context has no certificate; load it before its staple")
+        raise ValueError(f"{prefix}the context has no certificate; load it before its staple")
     try:
         now = datetime.datetime.now(datetime.UTC)
-        until = judge_staple(response, chain, now, required=True, issuer_known=len(chain) > 1)
+        until = verify_staple(response, chain, now, required=True, issuer_known=len(chain) > 1)
+    except StapleExpired as error:
+        raise StapleExpired(f"{prefix}{error.verify_message}", error.until) from None
     except CertificateRefused as error:
-        raise ValueError(f"{place}{error.verify_message}") from None
+        raise ValueError(f"{prefix}{error.verify_message}") from None
     hand_out(context, response, until - 2 * TLS_STAPLE_TOLERANCE)
     return until - 2 * TLS_STAPLE_TOLERANCE
 
 
-def judge_staple(
+def verify_staple(
     staple: bytes | None,
     chain: Sequence[bytes],
     now: datetime.datetime,
@@ -82,6 +85,7 @@ def judge_staple(
     a server that checks its own staple may use it.
 
     Raises:
+        StapleExpired: the staple is stale, and nothing else is wrong with it.
         CertificateRefused: the staple is missing, wrongly signed, stale, or says that the certificate was revoked.
     """
     from cryptography import x509
@@ -113,8 +117,12 @@ def judge_staple(
         found = _response_for(response, leaf, issuer)
         if found is None:
             raise CertificateRefused("the OCSP staple is for another certificate")
+        since = found.this_update_utc
+        until = min(found.next_update_utc or since + _LONGEST, since + _LONGEST)
         if issuer is not None:
-            _check_signature(response, issuer, now)
+            # The certificate of a responder may end with its responses: for a stale response it is checked at the
+            # time when that response ended.
+            _check_signature(response, issuer, min(now, until + _TOLERANCE))
     except CertificateRefused:
         # It is a ValueError, too.
         raise
@@ -128,17 +136,16 @@ def judge_staple(
         raise CertificateRefused(f"the certificate was revoked on {when:%Y-%m-%d}{why}, according to its OCSP staple")
     if found.certificate_status is not ocsp.OCSPCertStatus.GOOD:
         raise CertificateRefused("the certificate is unknown to the OCSP responder, according to the staple")
-    since = found.this_update_utc
-    until = min(found.next_update_utc or since + _LONGEST, since + _LONGEST)
     if since > now + _TOLERANCE:
         raise CertificateRefused(f"the OCSP staple is not valid before {since:%Y-%m-%d %H:%M} UTC; is the clock right?")
     if until < now - _TOLERANCE:
-        raise CertificateRefused(f"the OCSP staple is stale: it was valid until {until:%Y-%m-%d %H:%M} UTC")
+        sentence = f"the OCSP staple is stale: it was valid until {until:%Y-%m-%d %H:%M} UTC"
+        raise StapleExpired(sentence, until.timestamp())
     return (until + _TOLERANCE).timestamp()
 
 
 def demands_staple(certificate: bytes) -> bool:
-    """Tell whether a certificate (DER) demands that its server sends a staple (RFC 7633).
+    """Return whether a certificate (DER) has must-staple (RFC 7633).
 
     Raises:
         CertificateRefused: it cannot be read.

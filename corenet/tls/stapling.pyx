@@ -34,7 +34,7 @@ cdef struct Stapled:
     long until              # seconds since the epoch
 
 # Index of our pointer in the extra data of an `SSL_CTX`; -1: not allocated yet.
-cdef int place = -1
+cdef int ex_data_index = -1
 
 
 cdef int staple_callback(void *connection, void *argument) noexcept nogil:
@@ -67,24 +67,24 @@ cdef void free_stapled(void *parent, void *pointer, void *ad, int index, long ar
 def hand_out(context: object, response: bytes | None, until: float) -> None:
     """Make later handshakes of `context` staple `response` until `until`, in seconds since the epoch; None stops it.
     `corenet.tls.libssl.load` must have succeeded."""
-    global place
+    global ex_data_index
     cdef LibSSL *lib = libssl()
     cdef void *address = context_of(context)
     cdef Stapled *stapled
     cdef unsigned char *data = NULL
     cdef unsigned char *former
     cdef size_t length = 0
-    if place < 0:
-        place = lib.CRYPTO_get_ex_new_index(CRYPTO_EX_INDEX_SSL_CTX, 0, NULL, NULL, NULL, free_stapled)
-        if place < 0:
+    if ex_data_index < 0:
+        ex_data_index = lib.CRYPTO_get_ex_new_index(CRYPTO_EX_INDEX_SSL_CTX, 0, NULL, NULL, NULL, free_stapled)
+        if ex_data_index < 0:
             raise MemoryError
-    stapled = <Stapled *>lib.SSL_CTX_get_ex_data(address, place)
+    stapled = <Stapled *>lib.SSL_CTX_get_ex_data(address, ex_data_index)
     if stapled == NULL:
         stapled = <Stapled *>calloc(1, sizeof(Stapled))
         if stapled == NULL:
             raise MemoryError
         stapled.lock = PyThread_allocate_lock()
-        if stapled.lock == NULL or not lib.SSL_CTX_set_ex_data(address, place, stapled):
+        if stapled.lock == NULL or not lib.SSL_CTX_set_ex_data(address, ex_data_index, stapled):
             if stapled.lock != NULL:
                 PyThread_free_lock(stapled.lock)
             free(stapled)

@@ -84,7 +84,7 @@ cdef class StdlibEngine(TlsEngine):
             self.ssl_core.do_handshake()
         except (WantRead, SyscallError):
             return False
-        self.judge()
+        self.check_server()
         self.established = True
         # Records that came with the last flight were not counted separately: read until OpenSSL has no more.
         self.records = self.incoming.pending
@@ -166,13 +166,13 @@ cdef class StdlibEngine(TlsEngine):
         return first if pieces is None else b"".join(pieces)
 
     cdef Py_ssize_t fill(self, object target) except -1:
-        cdef Py_ssize_t room = len(target)
+        cdef Py_ssize_t capacity = len(target)
         cdef Py_ssize_t filled = 0
         cdef Py_ssize_t got
         cdef Py_ssize_t before = self.outgoing.pending
-        while filled < room and self.readable():
+        while filled < capacity and self.readable():
             try:
-                got = self.ssl_core.read(room - filled, target if filled == 0 else memoryview(target)[filled:])
+                got = self.ssl_core.read(capacity - filled, target if filled == 0 else memoryview(target)[filled:])
             except (WantRead, SyscallError):
                 self.on_want_read()
                 break
@@ -185,7 +185,7 @@ cdef class StdlibEngine(TlsEngine):
                 self.ended = True
                 break
             self.on_data()
-            self.has_partial_record = got == room - filled and self.ssl_core.pending() > 0
+            self.has_partial_record = got == capacity - filled and self.ssl_core.pending() > 0
             if not self.has_partial_record and self.records > 0:
                 self.records -= 1
             filled += got
@@ -206,7 +206,7 @@ cdef class StdlibEngine(TlsEngine):
         if self.ssl_core.pending() > 0:
             # `unwrap` fails if there is data to read: here the rest of a record.
             return False
-        # It reads, too. So what was fed is taken away meanwhile.
+        # It reads, too. So the fed bytes are removed during the call.
         waiting = self.incoming.read()
         self.has_ciphertext = True
         try:

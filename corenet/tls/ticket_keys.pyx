@@ -67,7 +67,7 @@ NAMES = [
 cdef Functions functions
 cdef bint complete = False
 # Index of our pointer in the extra data of an `SSL_CTX`; -1: not allocated yet.
-cdef int place = -1
+cdef int ex_data_index = -1
 
 
 def missing() -> str | None:
@@ -93,7 +93,7 @@ cdef int ticket_callback(
 ) noexcept nogil:
     """OpenSSL calls this to make a ticket, and to open one."""
     cdef LibSSL *lib = libssl()
-    cdef Keys *keys = <Keys *>lib.SSL_CTX_get_ex_data(lib.SSL_get_SSL_CTX(connection), place)
+    cdef Keys *keys = <Keys *>lib.SSL_CTX_get_ex_data(lib.SSL_get_SSL_CTX(connection), ex_data_index)
     cdef unsigned char *key
     cdef int answer = UNKNOWN
     cdef int at
@@ -142,7 +142,7 @@ def hand_out(context: object, given: list[bytes]) -> None:
     Raises:
         ValueError: there is no key, there are too many, or one has another size.
     """
-    global place
+    global ex_data_index
     cdef LibSSL *lib = libssl()
     cdef void *address = context_of(context)
     cdef Keys *keys
@@ -154,17 +154,17 @@ def hand_out(context: object, given: list[bytes]) -> None:
     for key in given:
         if len(key) != KEY:
             raise ValueError(f"a session ticket key has {KEY} bytes, not {len(key)}")
-    if place < 0:
-        place = lib.CRYPTO_get_ex_new_index(CRYPTO_EX_INDEX_SSL_CTX, 0, NULL, NULL, NULL, free_keys)
-        if place < 0:
+    if ex_data_index < 0:
+        ex_data_index = lib.CRYPTO_get_ex_new_index(CRYPTO_EX_INDEX_SSL_CTX, 0, NULL, NULL, NULL, free_keys)
+        if ex_data_index < 0:
             raise MemoryError
-    keys = <Keys *>lib.SSL_CTX_get_ex_data(address, place)
+    keys = <Keys *>lib.SSL_CTX_get_ex_data(address, ex_data_index)
     if keys == NULL:
         keys = <Keys *>calloc(1, sizeof(Keys))
         if keys == NULL:
             raise MemoryError
         keys.lock = PyThread_allocate_lock()
-        if keys.lock == NULL or not lib.SSL_CTX_set_ex_data(address, place, keys):
+        if keys.lock == NULL or not lib.SSL_CTX_set_ex_data(address, ex_data_index, keys):
             if keys.lock != NULL:
                 PyThread_free_lock(keys.lock)
             free(keys)

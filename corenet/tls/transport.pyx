@@ -270,8 +270,8 @@ cdef class TlsTransport(TlsReceiver):
         if force or self.underlying_stream is not None or not self.underlying_write_paused:
             self.unflushed_plaintext = 0
             if self.flushing:
-                # A finalizer, or the transport below, in the middle of an outer call: its data go first, and the memory
-                # that they lie in is still being looked at. It sends ours too.
+                # A finalizer or the transport below has called this during an outer call: the data of the outer call is
+                # sent first, and its memory is still in use. It sends ours too.
                 return 0
             self.flushing = True
             try:
@@ -346,7 +346,7 @@ cdef class TlsTransport(TlsReceiver):
 
     def can_write_eof(self) -> bool:
         """Return False, as in asyncio, whose TLS peers close the connection when they get close_notify: a program that
-        ends its requests with `write_eof` would get no reply. `half_close` is for programs that know their peer."""
+        ends its requests with `write_eof` would get no reply. `half_close` is for programs whose peer supports it."""
         return False
 
     def write_eof(self) -> None:
@@ -424,7 +424,8 @@ cdef class TlsTransport(TlsReceiver):
     cdef int step_shutdown(self) except -1:
         """Send close_notify; close the transport below if the peer has sent it too, or has sent data instead."""
         cdef bint done = True
-        # The end of the stream below behind data that close() drops: eof_received would say that all was delivered.
+        # The end of the stream below comes after data that close() drops: eof_received would mean that all was
+        # delivered.
         cdef bint dropped = self.eof_seen and self.engine.readable()
         if self.state != CLOSING:
             return 0
@@ -438,7 +439,7 @@ cdef class TlsTransport(TlsReceiver):
                 self.flush_ciphertext(True)
                 return self.close_underlying()
             if not done and self.engine.unread() > READ_HIGH:
-                # Whatever keeps OpenSSL from it: below goes on receiving in this state.
+                # Whatever prevents it in OpenSSL: the transport below continues to receive in this state.
                 return self.fatal(
                     ssl.SSLError(1, f"{self.engine.unread()} bytes wait behind our close_notify and cannot be read"),
                     "Fatal error on transport",

@@ -149,7 +149,7 @@ cdef class ReaderCore(ReceiveBuffer):
         self.wake(None)
 
     def at_eof(self) -> bool:
-        """Return whether everything was read and no more will come."""
+        """Return whether everything was read and the stream has ended."""
         return self._eof and self.size() == 0
 
     def exception(self) -> BaseException | None:

@@ -1,4 +1,4 @@
-"""Answers with their verdict, a failure with its reason, and the story of a question, in the playground."""
+"""Answers with their verdict, a failure with its reason, and the explanation of a query, in the playground."""
 
 import corenet
 import resolver

@@ -11,11 +11,15 @@ cdef enum:
     ANSWER_KEY = 272            # 255 of name, type (2), marks (1), 10 more for other classes or views, serial (4)
 
 cdef enum:
+    ANSWER_VIEWS = 0xFFFF       # bits of the key that hold the number of the view; the digest has the others
+
+cdef enum:
     ANSWER_NONE = 0
     ANSWER_PYTHON = -1          # cannot be answered here: EDNS version above 0, or no space for header and question
 
 ctypedef struct AnswerContext:
     TableView *table
+    uint64_t rules              # digest of what the answers depend on besides the question, 0 in ANSWER_VIEWS; 0: none
     uint16_t payload
 
 ctypedef struct AnswerKey:

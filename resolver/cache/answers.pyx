@@ -6,6 +6,10 @@ lookup and one copy without the GIL, for every transport.
 Template: [counts of the three sections, 6 bytes] [length of stored EDNS options, 2 bytes, only if marked]
 [16-bit offsets of TTLs from the start of the body, `aux` of them] [body] [options]. `meta` holds RCODE, AA, AD and the
 mark. Only answers to client queries are stored here; other data is stored as RRsets (`rrsets`).
+
+Invariant: the number of a view means something only under the configuration that has assigned it. Processes that share
+the table switch to a new configuration one after the other, so each has an `AnswerCache` for its own one (`for_rules`),
+and `fill_key` puts the digest of the configuration into every key that has a view.
 """
 
 cimport cython
@@ -35,10 +39,14 @@ cdef enum:
     META_AA = 0x40
     MARK_DO = 0x01
     MARK_CD = 0x02
-    MARK_ELSEWHERE = 0x04       # a class other than IN or a view other than 0 follows
+    MARK_ELSEWHERE = 0x04       # class, view and rules follow: the class is not IN, or there are views
     QUESTION_TAIL = 4
     MAX_RECORDS = 4096          # limits.MESSAGE_RECORDS, the limit of parsed messages; here the size of an array
     MAX_OPTIONS = 4096
+    VIEW_BITS = 16              # as many as ANSWER_VIEWS has
+    RULES_SIZE = 6              # the other octets of the number
+
+assert limits.VIEWS <= ANSWER_VIEWS
 
 cdef uint64_t DUE_PERCENT = limits.PREFETCH_SHARE
 cdef uint32_t DUE_TTL = limits.PREFETCH_TTL
@@ -46,22 +54,24 @@ cdef uint32_t DUE_TTL = limits.PREFETCH_TTL
 
 # --------------------------------------------------------------------------------------------------------- keys
 
-cdef inline void fill_key(AnswerKey *key, const TableView *table, const uint8_t *name, uint32_t size, uint16_t rtype,
-                          uint16_t rclass, bint do_bit, bint cd_bit, uint64_t view, uint32_t serial) noexcept nogil:
+cdef inline void fill_key(AnswerKey *key, const AnswerContext *context, const uint8_t *name, uint32_t size,
+                          uint16_t rtype, uint16_t rclass, bint do_bit, bint cd_bit, uint64_t view,
+                          uint32_t serial) noexcept nogil:
     """`size` is at most 255: names come from checked messages. The sweep expects `serial` at the end of the key."""
     cdef uint8_t *p = key.data + size
+    cdef uint64_t place = context.rules | view
     name_lower(key.data, name, size)
     put16(p, rtype)
     p[2] = (MARK_DO if do_bit else 0) | (MARK_CD if cd_bit else 0)
     key.size = size + 3
-    if view != 0 or rclass != C_IN:
+    if place != 0 or rclass != C_IN:
         p[2] |= MARK_ELSEWHERE
         put16(p + 3, rclass)
-        memcpy(p + 5, &view, 8)
+        memcpy(p + 5, &place, 8)
         key.size += 10
     memcpy(key.data + key.size, &serial, 4)
     key.size += 4
-    key.hash = table_hash(table, KIND_ANSWER, key.data, key.size)
+    key.hash = table_hash(context.table, KIND_ANSWER, key.data, key.size)
 
 
 # ---------------------------------------------------------------------------------------------------------- render
@@ -69,7 +79,7 @@ cdef inline void fill_key(AnswerKey *key, const TableView *table, const uint8_t 
 cdef void answers_prepare(const AnswerContext *context, const QueryInfo *q, uint64_t view,
                           AnswerKey *key) noexcept nogil:
     """Make the key of a query and prefetch the cache line of its bucket."""
-    fill_key(key, context.table, q.qname, q.qname_len, q.qtype, q.qclass, q.has_edns and q.do_bit,
+    fill_key(key, context, q.qname, q.qname_len, q.qtype, q.qclass, q.has_edns and q.do_bit,
              (q.flags & F_CD) != 0, view, atomic_get32(&context.table.head.serial))
     table_prefetch(context.table, key.hash)
 
@@ -234,7 +244,7 @@ cdef int find_ttls(const uint8_t *p, uint32_t size, uint32_t at, uint32_t record
 
 @cython.final
 cdef class AnswerCache:
-    """Answers by question, DO, CD and view. `payload` is the UDP size announced in OPT (bytes).
+    """Answers by question, DO, CD and view, made under no rules. `payload` is the UDP size announced in OPT (bytes).
 
     Raises:
         ValueError: the payload is outside `limits.EDNS_PAYLOAD`.
@@ -244,6 +254,20 @@ cdef class AnswerCache:
         self.table = table
         self.context.table = &table.view
         self.context.payload = limits.EDNS_PAYLOAD.check(payload, "EDNS payload")
+
+    def for_rules(self, rules: bytes) -> AnswerCache:
+        """The answers in the same table that were made under `rules`: a digest, of which six octets are used, of all
+        that the answers of views depend on; b"" when there are no views.
+
+        Raises:
+            ValueError: the digest is too short.
+        """
+        cdef AnswerCache made = AnswerCache(self.table, payload=self.context.payload)
+        if rules:
+            if len(rules) < RULES_SIZE:
+                raise ValueError(f"a digest of rules has at least {RULES_SIZE} octets")
+            made.context.rules = <uint64_t>int.from_bytes(rules[:RULES_SIZE], "big") << VIEW_BITS
+        return made
 
     cdef void *handle(self) noexcept:
         """The `AnswerContext` for C callers. It is valid as long as this object."""
@@ -283,7 +307,7 @@ cdef class AnswerCache:
         count = find_ttls(p, size, body, records, offsets)
         if count < 0:
             return False
-        fill_key(&key, &self.table.view, p + HEADER_SIZE, <uint32_t>name_size, get16(p + body - 4), get16(p + body - 2),
+        fill_key(&key, &self.context, p + HEADER_SIZE, <uint32_t>name_size, get16(p + body - 4), get16(p + body - 2),
                  do, cd, view, begun)
         meta = <uint8_t>(flags & F_RCODE) | (META_AD if flags & F_AD else 0) | (META_AA if flags & F_AA else 0)
         pieces[0].data = p + 6

@@ -8,7 +8,11 @@ cdef class InfraEntry:
     cdef public double no_cookie_until
     cdef public double edns_broken_until
     cdef public bint edns_seen
+    cdef public int fetch_timeouts
+    cdef public int fetches
     cdef public object lame
+    cdef public double quota_share
+    cdef public double timeout_ratio
     cdef public double updated_at
     cdef public double rttvar
     cdef public object srtt

@@ -2,8 +2,9 @@
 
 The numbers follow RFC 6298 (smoothed round-trip time, variance, doubled timeouts); `iterate` selects servers by them.
 The table is limited and evicts the least recently noted address, because an attacker can name any number of addresses.
-A dead address gets one query per interval, so that a network that comes back is noticed without a restart. All data
-expires, because servers get repaired. Times are seconds of one clock that never goes back, such as the monotonic one.
+A dead address gets one query per interval, so that a network that comes back is noticed without a restart. The part of
+its quota of outstanding queries that an address may use falls while many of them time out (`note_fetch`). All data
+expires, because servers get repaired. Times are seconds of a clock that is never set back, such as the monotonic one.
 """
 
 from __future__ import annotations
@@ -30,6 +31,12 @@ TCP_ONLY = limits.SERVER_TCP_ONLY
 COOKIELESS = limits.SERVER_COOKIELESS
 FACTS = limits.SERVER_OCTETS
 LAME_COST = limits.LAME_OVERHEAD
+SAMPLE = limits.FETCH_SAMPLE
+FEW_TIMEOUTS = limits.FETCH_TIMEOUTS_LOW / 100
+MANY_TIMEOUTS = limits.FETCH_TIMEOUTS_HIGH / 100
+NEW_WEIGHT = limits.FETCH_NEW_WEIGHT / 100
+QUOTA_STEP = limits.FETCH_QUOTA_STEP / 100
+LEAST_QUOTA = limits.FETCH_QUOTA_LEAST / 100
 
 
 class InfraEntry:
@@ -39,13 +46,17 @@ class InfraEntry:
         "cookie",
         "edns_broken_until",
         "edns_seen",
+        "fetch_timeouts",
+        "fetches",
         "lame",
         "no_cookie_until",
         "probe_after",
+        "quota_share",
         "rttvar",
         "srtt",
         "tcp_until",
         "timeout",
+        "timeout_ratio",
         "timeouts",
         "updated_at",
     )
@@ -66,6 +77,13 @@ class InfraEntry:
         """A reply had an OPT record, so timeouts are no sign of broken EDNS."""
         self.edns_broken_until = 0.0
         self.tcp_until = 0.0
+        self.quota_share = 1.0
+        """The part of the quota of outstanding queries that is permitted."""
+        self.fetches = 0
+        self.fetch_timeouts = 0
+        """Queries of the current sample, and how many of them timed out."""
+        self.timeout_ratio = 0.0
+        """Moving average of the part of queries that time out, over samples."""
         self.lame: dict[bytes, float] | None = None
         """Lame zones (lower case) with the time until which they count as lame; None while there is none."""
         self.updated_at = 0.0
@@ -172,6 +190,31 @@ class InfraCache:
         info.timeout = min(info.timeout * 2, HIGHEST)
         if info.dead:
             info.probe_after = now + PROBE_INTERVAL
+
+    def quota_share(self, address: Hashable) -> float:
+        """The part of the quota of outstanding queries that `address` may use, from 0 to 1."""
+        info = self._known.get(address)
+        return 1.0 if info is None else info.quota_share
+
+    def note_fetch(self, address: Hashable, *, timed_out: bool) -> int:
+        """Count a query that ended. After each sample the quota falls (-1), rises (1) or stays (0), as BIND does it."""
+        info = self._known.get(address)
+        if info is None:
+            return 0
+        info.fetches += 1
+        if timed_out:
+            info.fetch_timeouts += 1
+        if info.fetches < SAMPLE:
+            return 0
+        ratio = info.fetch_timeouts / info.fetches
+        info.timeout_ratio += (ratio - info.timeout_ratio) * NEW_WEIGHT
+        info.fetches = info.fetch_timeouts = 0
+        before = info.quota_share
+        if info.timeout_ratio > MANY_TIMEOUTS:
+            info.quota_share = max(before * QUOTA_STEP, LEAST_QUOTA)
+        elif info.timeout_ratio < FEW_TIMEOUTS:
+            info.quota_share = min(before / QUOTA_STEP, 1.0)
+        return (info.quota_share > before) - (info.quota_share < before)
 
     def note_lame(self, address: Hashable, zone: bytes, now: float) -> None:
         """The server is lame for `zone`: it does not serve it, though it should."""

@@ -1,8 +1,8 @@
 """resolverctl: sends commands to a running resolverd over its control socket.
 
 It uses only the protocol of the socket (a line of JSON as request, lines of JSON as reply), so it starts fast and works
-with a daemon of another version. Exit status: 0 done; 1 the daemon reports an error; 2 the command line is invalid;
-3 the daemon cannot be reached.
+with a daemon of another version. Exit status: 0 done; 1 the daemon reports an error or is not healthy; 2 the command
+line is invalid; 3 the daemon cannot be reached.
 """
 
 import argparse
@@ -28,6 +28,10 @@ EXIT_UNREACHABLE = 3
 VARIABLE = "RESOLVERD_SOCKET"
 REPLY = limits.CONTROL_REPLY
 TIMEOUT = limits.RESOLVERCTL_TIMEOUT
+CHANGES = {
+    "nta": "negative trust anchors", "forward": "forward zones", "stub": "stub zones", "local-data": "local records",
+}
+"""What can be changed at run time: command and what it is about."""
 
 
 class _UnreachableError(Exception):
@@ -39,7 +43,8 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="resolverctl",
         description="Control a running resolverd. It listens when control.socket is set in its configuration.",
-        epilog="Exit status: 0 done, 1 the daemon reports an error, 2 invalid command line, 3 daemon not reached.",
+        epilog="Exit status: 0 done, 1 the daemon reports an error or is not healthy,"
+        " 2 invalid command line, 3 daemon not reached.",
     )
     made.add_argument(
         "-s", "--socket", metavar="PATH", default=os.environ.get(VARIABLE),
@@ -53,25 +58,64 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--version", action="version", version=f"resolverctl {__version__}")
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("status", help="show workers, uptime and use of the cache")
+    commands.add_parser("health", help="show what needs attention; exit status 1 if anything does")
     commands.add_parser("statistics", help="show all counters, summed over the workers")
     flush = commands.add_parser("flush", help="remove a name, a subtree or everything from the cache")
     flush.add_argument("name", nargs="?", help="the name")
     flush.add_argument("type", nargs="?", help="only this record type")
     flush.add_argument("--subtree", action="store_true", help="the name and everything below it")
     flush.add_argument("--all", action="store_true", help="everything")
+    flush.add_argument("--fleet", action="store_true", help="also in all resolvers with the same second-level cache")
     dump = commands.add_parser("dump", help="print the cached records in zone file format")
     dump.add_argument("name", nargs="?", help="only at and below this name")
     commands.add_parser("save", help="write the cache to cache.snapshot-file")
     commands.add_parser("load", help="load entries from cache.snapshot-file that are not in the cache")
     commands.add_parser("reload", help="reload the configuration")
+    commands.add_parser("reopen", help="open the file of the query log again, after it was renamed")
     commands.add_parser("anchors", help="show trust anchors and the states of their keys (RFC 5011)")
+    commands.add_parser("lists", help="show block lists and response policy zones")
+    commands.add_parser("zones", help="show the zones of which the daemon has a copy, and their state")
+    zone = commands.add_parser("zone", help="read a zone file again, or query the primary of a zone now")
+    zone.add_argument("action", choices=("reload", "refresh"))
+    zone.add_argument("name", help="name of the zone")
+    add_change_parsers(commands)
     trace = commands.add_parser("trace", help="resolve a name and print each step")
     trace.add_argument("name")
     trace.add_argument("type", nargs="?", default="A")
     trace.add_argument("--no-validation", action="store_true", help="also show data that fail validation")
+    imported = commands.add_parser(
+        "import", help="make a configuration from that of Unbound, BIND or PowerDNS Recursor"
+    )
+    imported.add_argument("file", help="unbound.conf, named.conf or recursor.conf")
+    imported.add_argument("--format", choices=("unbound", "bind", "recursor"), help="not detected from the file")
+    imported.add_argument("-o", "--output", metavar="FILE", help="write to this new file, not to standard output")
     log = commands.add_parser("log", help="change the lowest severity that is logged")
     log.add_argument("level", choices=("debug", "info", "warning", "error"))
     return made
+
+
+def add_change_parsers(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """The commands for run-time changes: each has the actions add, list and remove."""
+    for kind, what in CHANGES.items():
+        actions = commands.add_parser(kind, help=f"add, list or remove {what} at run time").add_subparsers(
+            dest="action", required=True, metavar="ACTION")
+        actions.add_parser("list", help=f"show {what}")
+        add = actions.add_parser("add", help=f"add {what}; kept over a restart")
+        remove = actions.add_parser("remove", help=f"remove {what} added at run time")
+        remove.add_argument("name", help="the name")
+        if kind == "local-data":
+            add.add_argument("values", nargs="+", metavar="RECORD",
+                             help="a record, as in a zone file: www.example.com. 300 IN A 192.0.2.1")
+            remove.add_argument("type", nargs="?", help="only this record type")
+            continue
+        add.add_argument("name", help="the zone")
+        if kind == "nta":
+            add.add_argument("lifetime", nargs="?", help="how long, for example 90m or 2d (default 1h)")
+            add.add_argument("reason", nargs="*", help="shown by nta list")
+            add.add_argument("--force", action="store_true", help="keep it even when the zone validates again")
+        else:
+            add.add_argument("values", nargs="+", metavar="SERVER", help="address of a server, as in the configuration")
+            add.add_argument("--first", action="store_true", help="iterate when no server answers")
 
 
 def request_of(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -88,14 +132,26 @@ def request_of(arguments: argparse.Namespace) -> dict[str, Any]:
             raise ValueError("flush --subtree needs a name and takes no type")
         if arguments.all:
             request["all"] = True
+        if arguments.fleet:
+            request["fleet"] = True
     if arguments.command == "trace" and arguments.no_validation:
         request["validate"] = False
-    for key in ("name", "type", "level"):
+    for key in ("name", "type", "level", "action", "lifetime"):
         value = getattr(arguments, key, None)
         if value is not None:
             request[key] = value
     if getattr(arguments, "subtree", False):
         request["subtree"] = True
+    if arguments.command in CHANGES:
+        request.update(command="change", kind=arguments.command)
+        values = getattr(arguments, "values", None)
+        if values:
+            request["values"] = [" ".join(values)] if arguments.command == "local-data" else values
+        if getattr(arguments, "reason", None):
+            request["reason"] = " ".join(arguments.reason)
+        for key in ("force", "first"):
+            if getattr(arguments, key, False):
+                request[key] = True
     return request
 
 
@@ -103,6 +159,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run resolverctl and return its exit status."""
     stdout.prepare()
     arguments = parser().parse_args(argv)
+    if arguments.command == "import":
+        return import_configuration(arguments)
     try:
         request = request_of(arguments)
         if not TIMEOUT.minimum < arguments.timeout <= TIMEOUT.maximum:
@@ -130,6 +188,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_REFUSED
 
 
+def import_configuration(arguments: argparse.Namespace) -> int:
+    """Convert a configuration: the result goes to the output, every line that is not carried over to standard error."""
+    from resolver.cli.importers import ImportFailure, convert
+
+    try:
+        text, draft = convert(arguments.file, arguments.format)
+        if arguments.output:
+            with open(arguments.output, "x", encoding="utf-8") as file:
+                file.write(text)
+        else:
+            print(text, end="", flush=True)
+    except ImportFailure as error:
+        print(f"resolverctl: {error}", file=sys.stderr)
+        return EXIT_REFUSED
+    except BrokenPipeError:
+        stdout.discard()  # the reader has closed the pipe
+        return EXIT_DONE
+    except OSError as error:
+        if arguments.output:
+            print(f"resolverctl: cannot write {arguments.output}: {error.strerror}", file=sys.stderr)
+        else:
+            stdout.discard()
+            print(f"resolverctl: cannot write {stdout.reason(error)}", file=sys.stderr)
+        return EXIT_REFUSED
+    for remark in draft.remarks:
+        if remark.needed:
+            print(f"{remark.place}: {remark.text}: {remark.why}", file=sys.stderr)
+    return EXIT_DONE
+
+
 def run(arguments: argparse.Namespace, request: dict[str, Any]) -> int:
     """Send `request`, print the reply, and return the exit status.
 
@@ -140,8 +228,9 @@ def run(arguments: argparse.Namespace, request: dict[str, Any]) -> int:
         if "text" in message:
             print(message["text"])
         elif message.get("ok"):
-            show(arguments, message.get("result") or {})
-            return EXIT_DONE
+            result = message.get("result") or {}
+            show(arguments, result)
+            return EXIT_REFUSED if arguments.command == "health" and not result["healthy"] else EXIT_DONE
         else:
             print(f"resolverctl: {message.get('error', 'the daemon gives no reason')}", file=sys.stderr)
             return EXIT_REFUSED
@@ -204,6 +293,8 @@ def show(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
         kinds = ", ".join(f"{value} {key[8:]}" for key, value in cache.items() if key.startswith("entries_"))
         share = 100 * cache["bytes_used"] / max(1, cache["bytes_limit"])
         print(f"cache: {kinds}; {cache['bytes_used']} of {cache['bytes_limit']} bytes ({share:.0f} %)")
+    elif command == "health":
+        print("\n".join(result["problems"]) or "healthy")
     elif command == "statistics":
         for group, counters in result.items():
             for key, value in counters.items():
@@ -221,10 +312,52 @@ def show(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
     elif command == "anchors":
         for line in anchor_lines(result):
             print(line)
+    elif command == "lists":
+        for line in list_lines(result):
+            print(line)
+    elif command == "zones":
+        for line in zone_lines(result):
+            print(line)
+    elif command == "zone":
+        print("started; resolverctl zones shows the result")
+    elif command in CHANGES:
+        for line in change_lines(result):
+            print(line)
     elif command == "log":
         print(f"log level is {result['level']} until the next reload")
+    elif command == "reopen":
+        print("the query log is written to a file opened now")
     elif command == "reload":
         print("the new configuration is in force")
+
+
+def change_lines(result: dict[str, Any]) -> Iterator[str]:
+    """Lines of text about the run-time changes of one kind."""
+    local = result["kind"] == "local-data"
+    for one in result["changes"]:
+        line = " ".join(one["values"] if local else (one["name"], *one["values"]))
+        if one["first"]:
+            line += " --first"
+        if one["left"] is not None:
+            line += f": {duration(one['left'])} left" + ("" if one["check"] else ", even when it validates again")
+        yield line + (f" ({one['reason']})" if one["reason"] else "")
+    for text in result["configured"]:
+        yield f"{text} (in the configuration)"
+    if not result["changes"] and not result["configured"]:
+        yield "none"
+    if result["error"]:
+        yield f"error: {result['error']}"
+
+
+def list_lines(result: dict[str, Any]) -> Iterator[str]:
+    """Lines of text about block lists and response policy zones."""
+    if not result["lists"]:
+        yield "no lists are configured"
+    for one in result["lists"]:
+        age = "" if one["age"] is None else f", fetched or confirmed {duration(one['age'])} ago"
+        left_out = f", {one['left_out']} left out" if one["left_out"] else ""
+        yield f"{one['name']}: {one['entries']} entries{left_out}{age}" + (
+            f"; error: {one['error']}" if one["error"] else "")
 
 
 def anchor_lines(result: dict[str, Any]) -> Iterator[str]:
@@ -242,6 +375,24 @@ def anchor_lines(result: dict[str, Any]) -> Iterator[str]:
             until = f", hold-down ends {moment(key['until'])}" if key["until"] else ""
             since = moment(key["since"])
             yield f"  key {key['tag']}, algorithm {key['algorithm']}: {key['state']} since {since}{until}"
+
+
+def zone_lines(result: dict[str, Any]) -> Iterator[str]:
+    """Lines of text about the zones."""
+    for zone in result["zones"]:
+        parts = [f"zone {zone['zone']} ({zone['role']}, {zone['mode']}): {zone['state']}"]
+        if zone["serial"] is not None:
+            parts.append(f"serial {zone['serial']}, {zone['records']} records")
+        if zone["age"] is not None:
+            parts.append(f"confirmed {duration(zone['age'])} ago")
+        if zone["next_refresh"] is not None:
+            parts.append(f"next refresh in {duration(zone['next_refresh'])}")
+        if zone["expires"] is not None:
+            left = zone["expires"]
+            parts.append(f"expires in {duration(left)}" if left > 0 else f"expired {duration(-left)} ago")
+        yield ", ".join(parts)
+        if zone["error"]:
+            yield f"  {zone['error']}"
 
 
 def moment(seconds: int) -> str:

@@ -5,9 +5,11 @@ file cannot be used, the daemon logs why and starts with an empty cache. A snaps
 resolution or caching is not loaded (`label`).
 """
 
+import fcntl
 import hashlib
 import logging
 import os
+import re
 import stat
 import threading
 import time
@@ -20,7 +22,17 @@ from resolver.cache import Store
 from resolver.cache.snapshot import Loaded, SnapshotError, dump, load
 from resolver.settings import CacheSettings, Settings
 
-__all__ = ["CacheFileError", "check", "label", "load_at_start", "replace_file", "restore", "save", "save_at_stop"]
+__all__ = [
+    "CacheFileError",
+    "check",
+    "create_temporary",
+    "label",
+    "load_at_start",
+    "replace_file",
+    "restore",
+    "save",
+    "save_at_stop",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +47,7 @@ class CacheFileError(Exception):
 def label(settings: Settings) -> bytes:
     """A digest of all settings that decide what is cached, and for how long."""
     cache = settings.cache
-    rules = (settings.dnssec, settings.policy, settings.forward, settings.stub, settings.root_hints,
+    rules = (settings.dnssec, settings.policy, settings.view, settings.forward, settings.stub, settings.root_hints,
              settings.iteration, cache.min_ttl, cache.max_ttl, cache.max_negative_ttl)
     return hashlib.sha256(repr(rules).encode()).digest()
 
@@ -59,10 +71,9 @@ def replace_file(path: Path, pieces: Iterable[bytes]) -> int:
     Raises:
         CacheFileError: it cannot be written; the text names file and reason. An older file is unchanged.
     """
-    name = path.with_name(f".{path.name}.{os.getpid()}")
     size = 0
     try:
-        descriptor = _create(name)
+        descriptor, name = create_temporary(path, 0o600)
         try:
             with open(descriptor, "wb") as file:
                 for piece in pieces:
@@ -80,13 +91,45 @@ def replace_file(path: Path, pieces: Iterable[bytes]) -> int:
     return size
 
 
-def _create(name: Path) -> int:
+def create_temporary(path: Path, mode: int) -> tuple[int, Path]:
+    """Create the file that will replace `path`, in the same directory; returns its descriptor and name.
+
+    Files that killed processes have left there are removed first: each restart would leave another one. A file in use
+    is locked as long as its process lives.
+
+    Raises:
+        OSError: it cannot be created.
+    """
+    name = path.with_name(f".{path.name}.{os.getpid()}.new")
+    _remove_left(path)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(name, flags, mode)
     try:
-        return os.open(name, flags, 0o600)
-    except FileExistsError:
-        os.unlink(name)  # left by a killed process with the same process id
-        return os.open(name, flags, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor, name
+
+
+def _remove_left(path: Path) -> None:
+    """Remove the temporary files of `path` that no process writes."""
+    pattern = re.compile(re.escape(f".{path.name}.") + r"[0-9]+\.new")
+    with suppress(OSError):  # a directory that may not be listed
+        for name in os.listdir(path.parent):
+            if pattern.fullmatch(name):
+                _remove_unless_locked(path.with_name(name))
+
+
+def _remove_unless_locked(name: Path) -> None:
+    descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
+    finally:
+        os.close(descriptor)
+    os.unlink(name)
 
 
 def _sync_directory(directory: Path) -> None:

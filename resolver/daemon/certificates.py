@@ -3,9 +3,13 @@
 `load` reads all files before it returns, so after an error in a reload the old certificates stay in use. When no file
 has changed, it returns the old contexts.
 
+A staple that clients would refuse is an error of the configuration, except one that is only stale: fetching it is the
+task of another program, whose failure must not keep the daemon from starting. Such a staple is not sent, and
+`ExpiryWatch` warns of it. Without a staple, clients that follow RFC 7633 refuse a certificate with must-staple.
+
 The keys of session tickets belong to the daemon, not to its files (`resolver.daemon.ticket_keys`): they are made at
 start, before the workers are forked, and outlive reloads. So a client resumes its session at any worker, also after a
-certificate was renewed. Where Python's ssl does not permit to set them, each context has keys of its own.
+certificate was renewed. If Python's ssl does not permit setting them, each context has its own keys.
 
 DNS over QUIC uses the library `qh3`, which is installed as an extra and imported only when a listener needs it. It has
 configuration objects instead of contexts, and neither session tickets nor staples.
@@ -17,9 +21,17 @@ import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from hashlib import sha256
+from logging import ERROR, WARNING
 from typing import Any, NamedTuple
 
-from corenet.tls import CertificateInfo, certificate_info, server_context, set_staple, set_ticket_keys
+from corenet.tls import (
+    CertificateInfo,
+    StapleExpired,
+    certificate_info,
+    server_context,
+    set_staple,
+    set_ticket_keys,
+)
 from resolver import limits
 from resolver.daemon.ticket_keys import TicketKeys
 from resolver.net.tls_listener import for_name
@@ -58,7 +70,7 @@ class Certificates:
 
         Raises:
             ValueError: certificate and key, or certificate and staple, do not belong together, or a staple is one that
-                clients refuse.
+                clients refuse for another reason than its age.
         """
         self.pairs = pairs
         self.ticket_keys: TicketKeys = (
@@ -111,6 +123,15 @@ class Certificates:
         """When each OCSP staple ceases to be sent, in seconds since 1970, by file."""
         return dict(self._staples)
 
+    def staples_missing(self, now: int) -> dict[str, int]:
+        """For each certificate with must-staple, by file: 1 if no staple is sent with it at `now`, in seconds since
+        1970, else 0."""
+        return {
+            pair.certificate: int(self._staples.get(pair.staple, 0) <= now)
+            for pair in self.pairs
+            if pair.info.must_staple
+        }
+
     def rotate_ticket_keys(self, now: float) -> float:
         """Have all contexts use the ticket keys of the period of `now`, in seconds of the monotonic clock. Returns the
         seconds until the next period."""
@@ -129,6 +150,8 @@ class Certificates:
         if pair.staple:
             try:
                 self._staples[pair.staple] = int(set_staple(context, pair.response))
+            except StapleExpired as error:
+                self._staples[pair.staple] = int(error.until)
             except (ValueError, RuntimeError) as error:
                 raise ValueError(f"tls.ocsp-staple: {pair.staple!r}: {error}") from None
         return context
@@ -154,33 +177,50 @@ def load(settings: Settings, before: Certificates | None = None) -> Certificates
     return found
 
 
+class Due(NamedTuple):
+    """One message of `ExpiryWatch`; `level` is a level of `logging`."""
+
+    level: int
+    text: str
+
+
 class ExpiryWatch:
-    """The warnings about certificates and staples that are due, each once a day. Without a clock: `now` is an argument.
+    """The messages about certificates and staples that are due, each once a day. Without a clock: `now` is an argument.
     """
 
     def __init__(self) -> None:
         self._warned: dict[str, int] = {}
 
-    def due(self, certificates: Certificates, now: int) -> list[str]:
+    def due(self, certificates: Certificates, now: int) -> list[Due]:
         """Messages about the certificates that expire within `limits.CERTIFICATE_WARNING` days, the staples that expire
-        within `limits.STAPLE_WARNING` hours, and those that have expired. `now` is in seconds since 1970."""
+        within `limits.STAPLE_WARNING` hours, those that have expired, and certificates with must-staple that are sent
+        without a staple. The last are errors, the others warnings. `now` is in seconds since 1970."""
         days, hours = limits.CERTIFICATE_WARNING * DAY, limits.STAPLE_WARNING * HOUR
         found = [
-            f"tls.certificate: {file} {_when(end, now, 'clients refuse it')}; renew it and reload (SIGHUP)"
+            Due(WARNING, f"tls.certificate: {file} {_when(end, now, 'clients refuse it')}; renew it and reload"
+                         " (SIGHUP)")
             for file, end in certificates.expiry().items()
-            if self._is_due(file, end, now, days)
+            if end - now < days and self._is_due(file, now)
+        ]
+        found += [
+            Due(WARNING, f"tls.ocsp-staple: {file} {_when(end, now, 'it is not sent')}; fetch a new one and reload"
+                         " (SIGHUP)")
+            for file, end in certificates.staple_expiry().items()
+            if end - now < hours and self._is_due(file, now)
         ]
         return found + [
-            f"tls.ocsp-staple: {file} {_when(end, now, 'it is not sent')}; fetch a new one and reload (SIGHUP)"
-            for file, end in certificates.staple_expiry().items()
-            if self._is_due(file, end, now, hours)
+            Due(ERROR, f"tls.ocsp-staple: none is sent with {file}, whose must-staple demands one, so clients may"
+                       " refuse it; fetch one and reload (SIGHUP)")
+            for file, missing in certificates.staples_missing(now).items()
+            if missing and self._is_due(f"{file} without staple", now)
         ]
 
-    def _is_due(self, file: str, end: int, now: int, margin: int) -> bool:
+    def _is_due(self, message: str, now: int) -> bool:
+        """Whether the message has not been given today."""
         day = now // DAY
-        if end - now >= margin or self._warned.get(file) == day:
+        if self._warned.get(message) == day:
             return False
-        self._warned[file] = day
+        self._warned[message] = day
         return True
 
 

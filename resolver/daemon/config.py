@@ -133,7 +133,7 @@ def add_location(path: "str | Path", error: ValueError) -> ConfigError:
     known = {item.name: item for item in fields(Settings)}
     if dot and section in known:
         inner = [item.name.replace("_", "-") for item in fields(get_type_hints(Settings)[section])]
-        reader.refused((section,), inner, str(error))
+        reader.refused((section.replace("_", "-"),), inner, str(error))
     else:
         reader.refused((), [name.replace("_", "-") for name in known], str(error))
     return ConfigError(name, reader.problems)

@@ -10,14 +10,15 @@ Nothing here changes what is running; `worker` does the switch.
 """
 
 import asyncio
+import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from resolver import limits
-from resolver.policy import PolicyPipeline, designations
-from resolver.settings import Settings, replace
+from resolver.policy import PolicyModule, PolicyPipeline, designations
+from resolver.settings import HostEntry, Settings, replace
 from resolver.system import read_hosts_files
 
 if TYPE_CHECKING:
@@ -28,10 +29,10 @@ __all__ = [
     "abort_workers",
     "commit_workers",
     "describe_error",
+    "digest_rules",
     "log_reload_error",
     "make_plan",
     "merge_restart_only",
-    "outdated",
     "prepare_workers",
     "report_to_supervisor",
     "with_config_location",
@@ -50,7 +51,16 @@ def make_plan(settings: Settings) -> PolicyPipeline:
     Raises:
         ValueError: a setting is invalid, or a file that it names cannot be read.
     """
-    return PolicyPipeline(settings, read_hosts_files(settings.policy.hosts_files))
+    if settings.policy.modules or any(view.modules for view in settings.view):
+        from resolver.daemon.hook_modules import HookModules
+
+        HookModules(settings)  # for its errors
+    modules: tuple[PolicyModule, ...] = ()
+    if settings.list or settings.rpz:
+        from resolver.daemon.list_updates import ListUpdates
+
+        modules = ListUpdates(settings).modules
+    return PolicyPipeline(settings, read_hosts_files(settings.policy.hosts_files), modules)
 
 
 def merge_restart_only(old: Settings, new: Settings, *, several: bool) -> Settings:
@@ -60,6 +70,12 @@ def merge_restart_only(old: Settings, new: Settings, *, several: bool) -> Settin
     if server.workers != old.server.workers:
         kept.append("server.workers")
         server = replace(server, workers=old.server.workers)
+    if server.lanes != old.server.lanes:
+        kept.append("server.lanes")
+        server = replace(server, lanes=old.server.lanes)
+    if server.user != old.server.user:
+        kept.append("server.user")
+        server = replace(server, user=old.server.user)
     listener = new.listener
     if several and {one.key for one in new.listeners} != {one.key for one in old.listeners}:
         kept.append("server.listen" if new.listener == old.listener else "listener")
@@ -70,12 +86,14 @@ def merge_restart_only(old: Settings, new: Settings, *, several: bool) -> Settin
         if getattr(cache, name) != getattr(old.cache, name):
             kept.append(f"cache.{name}")
             cache = replace(cache, **{name: getattr(old.cache, name)})
-    for part in ("control", "metrics"):
-        if getattr(new, part) != getattr(old, part):
-            kept.append(part)
+    if new.control.socket != old.control.socket:
+        kept.append("control.socket")
+    if new.metrics != old.metrics:
+        kept.append("metrics")
     if kept:
         logger.warning("reload: %s changed; the new value takes effect after a restart", " and ".join(kept))
-    return replace(new, server=server, listener=listener, cache=cache, control=old.control, metrics=old.metrics)
+    return replace(new, server=server, listener=listener, cache=cache, metrics=old.metrics,
+                   control=replace(new.control, socket=old.control.socket))
 
 
 @contextmanager
@@ -123,21 +141,21 @@ async def _request_all(links: "WorkerChannels", command: str, timeout: float | N
     return [text for text in await asyncio.gather(*map(ask, links.others)) if text]
 
 
-async def prepare_workers(links: "WorkerChannels") -> None:
-    """Make all other workers prepare the new configuration.
+async def prepare_workers(links: "WorkerChannels", what: str = "reload") -> None:
+    """Make all other workers prepare the new configuration, or when `what` is "changes" the new run-time changes.
 
     Raises:
         RefusedError: a worker cannot or does not answer; the text is the first error.
     """
-    refused = await _request_all(links, "prepare-reload", limits.RELOAD_TIMEOUT / 1000)
+    refused = await _request_all(links, f"prepare-{what}", limits.RELOAD_TIMEOUT / 1000)
     if refused:
         raise RefusedError(refused[0])
 
 
-async def commit_workers(links: "WorkerChannels") -> str:
-    """Make all other workers switch; return the errors of those that do not confirm it."""
+async def commit_workers(links: "WorkerChannels", what: str = "reload") -> str:
+    """Make all other workers switch; return the errors of those that do not confirm it. `what` as for preparation."""
     # The same timeout as for preparation, because a worker that was started in between must prepare now.
-    missing = await _request_all(links, "commit-reload", limits.RELOAD_TIMEOUT / 1000)
+    missing = await _request_all(links, f"commit-{what}", limits.RELOAD_TIMEOUT / 1000)
     for text in missing:
         logger.warning("reload: %s; it still uses the old configuration", text)
     return "; ".join(missing)
@@ -148,6 +166,7 @@ def report_to_supervisor(links: "WorkerChannels", number: int, settings: Setting
     try:
         links.reloads.report(number, settings)
     except (OSError, MemoryError) as error:
+        # The reload has ended: a report that fails must not change what it has returned.
         logger.error("reload: cannot report the result to the supervisor: %s; restarted workers get the old settings",
                      describe_error(error))
 
@@ -157,13 +176,18 @@ async def abort_workers(links: "WorkerChannels") -> None:
     await _request_all(links, "abort-reload")
 
 
-def outdated(old: Settings, new: Settings) -> bool:
-    """Whether answers cached under `old` may differ from those that `new` would give."""
-    return (
-        any(
-            getattr(old, part) != getattr(new, part)
-            for part in ("dnssec", "policy", "forward", "stub", "root_hints", "iteration")
-        )
-        or old.server.minimal_responses != new.server.minimal_responses
-        or designations(old) != designations(new)
+def digest_rules(settings: Settings, hosts: Iterable[HostEntry], sources: Mapping[str, bytes]) -> bytes:
+    """A digest of all that cached answers depend on besides the question, the same in every process.
+
+    Answers that were cached under another one may differ from those of `settings`. `hosts` is the content of the hosts
+    files, `sources` that of the modules with hooks, so both count by content. Key states of trust anchors are carried
+    over by a reload and do not count.
+    """
+    # Rates do not change answers.
+    views = [replace(view, queries_per_second=-1, responses_per_second=-1) for view in settings.view]
+    parts = (
+        settings.dnssec, settings.policy, views, settings.list, settings.rpz, settings.forward, settings.stub,
+        settings.root_hints, settings.iteration, settings.own_zones, settings.server.minimal_responses,
+        designations(settings), tuple(hosts), sorted(sources.items()),
     )
+    return hashlib.sha256(repr(parts).encode()).digest()

@@ -10,7 +10,7 @@ from resolver.daemon.config import FILE_KEYS
 from resolver.options import describe
 from resolver.settings import HostEntry, Settings
 
-__all__ = ["render"]
+__all__ = ["literal", "render"]
 
 
 def render(settings: Settings) -> str:
@@ -23,8 +23,7 @@ def render(settings: Settings) -> str:
     body: list[str] = []
     tail: list[str] = []
     for path, value, default, doc, kind in describe(settings):
-        group, _, name = path.rpartition(".")
-        key = name.replace("_", "-")
+        group, _, key = path.replace("_", "-").rpartition(".")
         if not group:
             tail += ["", *_comment(doc), *_tables(key, value)]
             continue
@@ -34,8 +33,8 @@ def render(settings: Settings) -> str:
             for extra, sentence in FILE_KEYS.items():
                 if extra[0] == group and len(extra) > 1:
                     body += [*_comment(sentence), f'# {extra[1]} = ""', ""]
-        note = f"Default: {_literal(default, kind)}" if value != default and len(_literal(default, kind)) < 100 else ""
-        body += [*_comment(doc), *_comment(note), f"{key} = {_literal(value, kind)}", ""]
+        note = f"Default: {literal(default, kind)}" if value != default and len(literal(default, kind)) < 100 else ""
+        body += [*_comment(doc), *_comment(note), f"{key} = {literal(value, kind)}", ""]
     return "\n".join([*top, *body, *tail]).rstrip() + "\n"
 
 
@@ -49,7 +48,8 @@ def _comment(text: str) -> list[str]:
     return [*lines, line] if words else []
 
 
-def _literal(value: Any, kind: str = "") -> str:
+def literal(value: Any, kind: str = "") -> str:
+    """`value` as TOML; `kind` is that of the setting."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
@@ -57,9 +57,9 @@ def _literal(value: Any, kind: str = "") -> str:
     if isinstance(value, int) and kind == "bytes" and value >= 1 << 20 and value % (1 << 20) == 0:
         return f'"{value >> 20} MiB"'
     if isinstance(value, tuple) and value and isinstance(value[0], HostEntry):
-        return "{ " + ", ".join(f"{_quoted(name)} = {_literal(tuple(held))}" for name, held in value) + " }"
-    if isinstance(value, tuple):
-        inner = [_literal(one) for one in value]
+        return "{ " + ", ".join(f"{_quoted(name)} = {literal(tuple(held))}" for name, held in value) + " }"
+    if isinstance(value, tuple | list):
+        inner = [literal(one) for one in value]
         if sum(map(len, inner)) < 90:
             return f"[{', '.join(inner)}]"
         return "[\n" + "".join(f"    {one},\n" for one in inner) + "]"
@@ -83,5 +83,5 @@ def _tables(key: str, entries: Any) -> list[str]:
         pairs = (
             entry._asdict() if hasattr(entry, "_asdict") else {f.name: getattr(entry, f.name) for f in fields(entry)}
         )
-        lines += [f"[[{key}]]", *(f"{name.replace('_', '-')} = {_literal(value)}" for name, value in pairs.items())]
+        lines += [f"[[{key}]]", *(f"{name.replace('_', '-')} = {literal(value)}" for name, value in pairs.items())]
     return lines or [f"# [[{key}]]"]

@@ -17,11 +17,16 @@ from typing import Any, Protocol
 
 from resolver import limits
 from resolver.api import to_wire
-from resolver.daemon import cache_file
+from resolver.daemon import cache_file, health
+from resolver.daemon.change_keeper import ChangeKeeper
 from resolver.daemon.management import ManagementServer
-from resolver.daemon.worker_commands import Statistics, WorkerCommands, WorkerView, merge
+from resolver.daemon.preflight import clock_trouble
+from resolver.daemon.runtime_changes import RuntimeChanges
+from resolver.daemon.worker_commands import WorkerCommands, WorkerView, merge
 from resolver.daemon.worker_ipc import WorkerChannels, WorkerError
 from resolver.errors import ResolveError
+from resolver.observe.catalogue import Statistics
+from resolver.observe.kept import KeptCounters
 from resolver.settings import Settings
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -41,15 +46,25 @@ Request = dict[str, Any]
 # Keys of each command: name -> (type, required).
 GRAMMAR: dict[str, dict[str, tuple[type, bool]]] = {
     "status": {},
+    "health": {},
     "statistics": {},
-    "flush": {"name": (str, False), "type": (str, False), "subtree": (bool, False), "all": (bool, False)},
+    "flush": {"name": (str, False), "type": (str, False), "subtree": (bool, False), "all": (bool, False),
+              "fleet": (bool, False)},
     "dump": {"name": (str, False)},
     "save": {},
     "load": {},
     "reload": {},
+    "reopen": {},
     "trace": {"name": (str, True), "type": (str, False), "validate": (bool, False)},
     "log": {"level": (str, True)},
     "anchors": {},
+    "lists": {},
+    "zones": {},
+    "zone": {"action": (str, True), "name": (str, True)},
+    "change": {
+        "kind": (str, True), "action": (str, True), "name": (str, False), "type": (str, False), "values": (list, False),
+        "lifetime": (str, False), "reason": (str, False), "force": (bool, False), "first": (bool, False),
+    },
 }
 
 
@@ -62,6 +77,18 @@ class ControlWorker(WorkerView, Protocol):
 
     @property
     def links(self) -> WorkerChannels | None: ...
+
+    @property
+    def kept(self) -> KeptCounters | None: ...
+
+    @property
+    def reload_problem(self) -> str: ...
+
+    @property
+    def change_keeper(self) -> ChangeKeeper | None: ...
+
+    @property
+    def changes(self) -> RuntimeChanges: ...
 
     def do_reload(self) -> Awaitable[str]: ...
 
@@ -129,12 +156,14 @@ class ControlCommands:
             yield await getattr(self, f"_{command}")(request)
 
     async def statistics(self) -> Statistics:
-        """The merged counters of all workers.
-
-        Raises:
-            RequestError: a worker does not answer.
-        """
-        return merge(await self._everywhere({"command": "statistics"}))
+        """The merged statistics of all workers. Of a worker that does not answer, because it is being started again,
+        they have what it has counted before, so that no sum goes back."""
+        found = await self._ask_all({"command": "statistics"})
+        kept = self._host.kept
+        return merge(
+            reply if not isinstance(reply, WorkerError) else {} if kept is None else kept.load(number)
+            for number, reply in enumerate(found)
+        )
 
     async def _everywhere(self, request: Request) -> list[Any]:
         """The replies of all workers, this one first.
@@ -176,11 +205,36 @@ class ControlCommands:
         ]
         return {"workers": workers, "cache": self._host.store.statistics()}
 
+    async def _health(self, request: Request) -> Request:
+        host = self._host
+        clock = host.current.resolver.clock.time()
+        anchors = self._commands.perform({"command": "anchors"}) if host.rollover is not None else None
+        validates = host.current.settings.dnssec.active
+        found = health.problems(
+            workers=(await self._status({"command": "status"}))["workers"], reload_problem=host.reload_problem,
+            clock=clock_trouble(clock) if validates else "", certificates=host.certificate_expiry(), anchors=anchors,
+            zones=() if host.keeper is None else host.keeper.problems(), now=clock,
+            changes_problem=host.changes.trouble,
+        )
+        return {"healthy": not found, "problems": found}
+
     async def _statistics(self, request: Request) -> Request:
         return await self.statistics()
 
     async def _flush(self, request: Request) -> Request:
-        """Flush the shared cache in slices; the other workers notice the change by its serial."""
+        """Flush the shared cache in slices; the other workers notice the change by its serial. No worker uses older
+        entries of the second-level cache from before the first slice on, nor does another resolver."""
+        second = self._host.current.resolver.second_level
+        if second is None and request.get("fleet"):
+            raise RequestError("there is no second-level cache, so no other resolver can be told")
+        if second is not None:
+            await self._everywhere({**request, "command": "mark-flush"})
+            text = request.get("name")
+            try:
+                second.flush(None if text is None else to_wire(text), subtree=bool(request.get("subtree")),
+                             rtype=request.get("type"), fleet=bool(request.get("fleet")))
+            except ValueError as error:
+                raise RequestError(str(error)) from None
         entries = 0
         try:
             for gone in self._commands.flush(request):
@@ -193,10 +247,40 @@ class ControlCommands:
     async def _log(self, request: Request) -> Request:
         return {"level": (await self._everywhere(request))[0]["level"]}
 
+    async def _reopen(self, request: Request) -> Request:
+        if self._host.current.observation.log is None:
+            raise RequestError("there is no query log: query-log.file is not set")
+        await self._everywhere(request)
+        return {}
+
+    async def _lists(self, request: Request) -> Request:
+        """Only this worker is asked, because the first worker fetches all lists."""
+        return self._commands.perform(request)
+
     async def _anchors(self, request: Request) -> Request:
         """Only this worker is asked, because the first worker does all probes."""
         try:
             return self._commands.perform(request)
+        except ValueError as error:
+            raise RequestError(str(error)) from None
+
+    async def _zones(self, request: Request) -> Request:
+        return self._commands.perform(request)
+
+    async def _zone(self, request: Request) -> Request:
+        """Only this worker is asked: it makes the others read what it has changed."""
+        try:
+            return self._commands.perform(request)
+        except ValueError as error:
+            raise RequestError(str(error)) from None
+
+    async def _change(self, request: Request) -> Request:
+        """Run-time changes are made by this worker in all workers."""
+        keeper = self._host.change_keeper
+        if keeper is None:
+            raise RequestError("the daemon is starting")
+        try:
+            return await keeper.perform(request)
         except ValueError as error:
             raise RequestError(str(error)) from None
 

@@ -98,6 +98,11 @@ class DuplicateFilter(logging.Filter):
         self._limit = LineLimit(interval, limits.LOG_MEMORY)
         self._clock = clock
 
+    @property
+    def remembered(self) -> int:
+        """Number of warnings that are remembered to suppress repetitions."""
+        return self._limit.remembered
+
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether `record` is logged."""
         if record.levelno < logging.WARNING or record.name.startswith("resolver.daemon"):
@@ -168,6 +173,7 @@ class MemorySafeHandler(logging.StreamHandler[TextIO]):
 
 # Also in the list of the root logger, but iterating over that list allocates memory.
 _handler: MemorySafeHandler | None = None
+_filter: DuplicateFilter | None = None
 
 
 def write_oom_line() -> None:
@@ -176,12 +182,18 @@ def write_oom_line() -> None:
         _handler.write_oom_line()
 
 
+def remembered() -> int:
+    """Number of warnings that the log remembers to suppress repetitions; at most `limits.LOG_MEMORY`."""
+    return 0 if _filter is None else _filter.remembered
+
+
 def set_up(settings: LogSettings, stream: TextIO | None = None) -> None:
     """Log from `settings.level` up to `stream` (default: standard error). May be called again after a reload."""
-    global _handler
+    global _handler, _filter
+    _filter = DuplicateFilter(settings.rate_limit_interval)
     _handler = handler = MemorySafeHandler(stream or sys.stderr, settings.rate_limit_interval)
     handler.setFormatter(KeyValueFormatter())
-    handler.addFilter(DuplicateFilter(settings.rate_limit_interval))
+    handler.addFilter(_filter)
     logging.setLogRecordFactory(handler.record)
     root = logging.getLogger()
     for old in list(root.handlers):

@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -25,7 +26,11 @@ from resolver.options import parse_endpoint
 from resolver.settings import Settings, replace
 
 if TYPE_CHECKING:
+    import socket
+
     from resolver.daemon.config import ConfigError
+    from resolver.daemon.management_sockets import ManagementSockets
+    from resolver.daemon.sockets import Endpoint
     from resolver.net.client_contexts import TlsContexts
 
 __all__ = ["EXIT_CONFIG", "EXIT_FAILED", "EXIT_OK", "main"]
@@ -66,6 +71,11 @@ def parser() -> argparse.ArgumentParser:
         "--print-discovery",
         action="store_true",
         help="print how clients discover the listeners with TLS (RFC 9462, RFC 9463), and exit",
+    )
+    made.add_argument(
+        "--print-unit",
+        action="store_true",
+        help="print a systemd unit with a sandbox for this configuration, and exit",
     )
     made.add_argument(
         "--listen", action="append", metavar="ADDR:PORT", help="serve this address, not server.listen; may be repeated"
@@ -138,6 +148,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("resolverd: nothing to announce: it needs a listener with TLS and tls.name", file=sys.stderr)
             return EXIT_CONFIG
         return _show(describe(found))
+    if arguments.print_unit:
+        from resolver.daemon import unit_file
+
+        return _show(unit_file.render(settings, sys.argv[0], arguments.config))
     return run(arguments, settings, lambda: load_settings(arguments))
 
 
@@ -154,14 +168,25 @@ def check(arguments: argparse.Namespace, settings: Settings) -> int:
     make_plan(settings)
     validate.create(settings)
     cache_file.check(settings.cache)
-    certificates.load(settings)
+    found = certificates.load(settings)
+    if found is not None:
+        for due in certificates.ExpiryWatch().due(found, int(time.time())):
+            print(f"resolverd: {due.text}", file=sys.stderr)
     check_upstream_tls(settings)
     if settings.metrics.listen:
         metrics.check()
+    if settings.second_level_cache.servers:
+        from resolver.net import second_level_setup
+
+        second_level_setup.read_files(settings)
     if settings.dnssec.active and settings.dnssec.auto_trust_anchor_file:
         from resolver.daemon import autotrust
 
         autotrust.check(settings.dnssec)
+    if settings.control.changes_file:
+        from resolver.daemon import runtime_changes
+
+        runtime_changes.check(settings.control.changes_file)
     return _show(f"{arguments.config or 'built-in settings'}: configuration is valid\n")
 
 
@@ -172,7 +197,8 @@ def check_upstream_tls(settings: Settings) -> "TlsContexts | None":
         ValueError: the file of authorities cannot be used; the text names the setting.
     """
     zones = (settings.forward, settings.stub)
-    if not any("://" in text for lines in zones for zone in lines for text in zone.addresses):
+    texts = [text for lines in zones for zone in lines for text in zone.addresses]
+    if not any("://" in text for text in (*texts, *(text for own in settings.zone for text in own.primaries))):
         return None
     from resolver.net.client_contexts import check
 
@@ -189,7 +215,17 @@ def run(arguments: argparse.Namespace, settings: Settings, reload: Callable[[], 
 
 
 def _serve(arguments: argparse.Namespace, settings: Settings, reload: Callable[[], Settings]) -> int:
-    from resolver.daemon import certificates, log, management_sockets, preflight, resource_exhaustion, sockets, worker
+    from resolver.daemon import (
+        certificates,
+        log,
+        management_sockets,
+        observation,
+        preflight,
+        resource_exhaustion,
+        sockets,
+        worker,
+    )
+    from resolver.daemon.service_manager import ServiceManager
 
     log.set_up(settings.log)
     install_fault_handlers()
@@ -206,20 +242,19 @@ def _serve(arguments: argparse.Namespace, settings: Settings, reload: Callable[[
         server = replace(server, workers=1)
         settings = replace(settings, server=server)
     try:
+        options = replace(options, manager=ServiceManager.take())
         preflight.raise_descriptor_limit()
         sockets.check_sources(settings.iteration)
         options = replace(
             options, certificates=certificates.load(settings), tls_contexts=check_upstream_tls(settings)
         )
-        shares = sockets.open_endpoints(
-            [listener.key for listener in settings.listeners],
-            shares=server.workers,
-            lenient=server.listen == Settings().server.listen,
-        )
+        shares = _open_endpoints(settings, options.manager.sockets)
         try:
             opened = management_sockets.open_management_sockets(settings, server.workers)
             options = replace(options, management=opened)
             try:
+                _drop_root(server.user, opened)
+                observation.check(settings)
                 if server.workers == 1:
                     return worker.run(settings, shares[0], reload=reload, options=options)
                 from resolver.daemon import supervisor
@@ -233,11 +268,68 @@ def _serve(arguments: argparse.Namespace, settings: Settings, reload: Callable[[
         _print_problems(arguments.config, error)
         return EXIT_CONFIG
     except OSError as error:
-        logger.error("%s", error.strerror or error)
+        logger.error("%s", _user_trouble(server.user, error) or error.strerror or error)
         return EXIT_FAILED
-    except Exception:
-        logger.critical("stopping after an unexpected exception; this is a bug", exc_info=True)
+    except Exception as error:
+        if trouble := _user_trouble(server.user, error):
+            logger.error("%s", trouble)
+        else:
+            logger.critical("stopping after an unexpected exception; this is a bug", exc_info=True)
         return EXIT_FAILED
+
+
+def _open_endpoints(settings: Settings, inherited: "list[socket.socket]") -> "list[list[Endpoint]]":
+    """The endpoints of each worker: of the sockets that the service manager has passed, the others opened here.
+
+    Raises:
+        ListenError: an address is not available, or an inherited socket belongs to none.
+    """
+    from resolver.daemon import sockets
+
+    server = settings.server
+    wanted = [listener.key for listener in settings.listeners]
+    lenient = server.listen == Settings().server.listen
+    if not inherited:
+        return sockets.open_endpoints(wanted, shares=server.workers, lanes=server.lanes, lenient=lenient)
+    from resolver.daemon import activation
+
+    shares = activation.adopt_endpoints(wanted, inherited, server.workers)
+    adopted = {endpoint.key for endpoint in shares[0]}
+    rest = [key for key in wanted if key not in adopted]
+    try:
+        opened = sockets.open_endpoints(
+            rest, shares=server.workers, lanes=server.lanes, lenient=lenient, enough=bool(adopted)
+        )
+    except BaseException:
+        sockets.close_all(shares)
+        raise
+    return [ours + theirs for ours, theirs in zip(shares, opened, strict=True)]
+
+
+def _drop_root(name: str, opened: "ManagementSockets") -> None:
+    """Become the user `name` if this process is root, and give it the control socket.
+
+    Raises:
+        ValueError: there is no such user.
+        OSError: the system refuses.
+    """
+    from resolver.daemon import privileges
+
+    user = privileges.find_user(name)
+    if user is None:
+        return
+    opened.give_to(user.pw_uid, user.pw_gid)
+    privileges.drop_root(user)
+    logger.info("running as user %s", name)
+
+
+def _user_trouble(name: str, error: Exception) -> str:
+    """What to tell when `error` comes from the user of server.user, who cannot read the program; else ""."""
+    if not name:
+        return ""
+    from resolver.daemon import privileges
+
+    return privileges.explain(name, error)
 
 
 def install_fault_handlers() -> None:

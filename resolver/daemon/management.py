@@ -85,6 +85,16 @@ class ManagementServer(abc.ABC):
             self._open.pop(task, None)
             writer.close()
 
+    @property
+    def connections(self) -> int:
+        """Open connections."""
+        return len(self._open)
+
+    @property
+    def most(self) -> int:
+        """The most connections that may be open."""
+        return self._connections
+
     @abc.abstractmethod
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection; handle and log network errors."""

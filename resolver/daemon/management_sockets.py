@@ -1,4 +1,4 @@
-"""Control socket, metrics socket and channels between workers, opened before the workers are forked.
+"""Control socket, metrics socket, channels between workers and kept counters, made before the workers are forked.
 
 They are opened together with the sockets for clients, so an address that is not available is an error at start, and a
 restarted worker inherits them. The socket file has mode 0600 from its creation. The file of a dead daemon is removed;
@@ -20,19 +20,30 @@ from resolver.settings import Settings
 
 if TYPE_CHECKING:
     from resolver.daemon.worker_ipc import WorkerChannels
+    from resolver.observe.kept import KeptCounters
 
 __all__ = ["ManagementSockets", "open_management_sockets"]
 
 
 class ManagementSockets:
-    """The opened sockets; None for those that are not configured."""
+    """What was opened; None for what is not configured. `kept` are the counters of several workers."""
 
     def __init__(self) -> None:
         self.control: socket.socket | None = None
         self.metrics: socket.socket | None = None
         self.links: WorkerChannels | None = None
+        self.kept: KeptCounters | None = None
         self.path = ""
         self.identity = (0, 0)
+
+    def give_to(self, user: int, group: int) -> None:
+        """Make `user` and `group` own the socket file, so that the daemon can still be controlled as that user.
+
+        Raises:
+            OSError: the file cannot be changed.
+        """
+        if self.path:
+            os.chown(self.path, user, group, follow_symlinks=False)
 
     def close(self) -> None:
         """Close all. Remove the socket file unless another process has replaced it."""
@@ -68,8 +79,10 @@ def open_management_sockets(settings: Settings, workers: int) -> ManagementSocke
                 raise ListenError(error.errno, text) from None
         if workers > 1:
             from resolver.daemon.worker_ipc import WorkerChannels
+            from resolver.observe.kept import KeptCounters
 
             opened_sockets.links = WorkerChannels(workers)
+            opened_sockets.kept = KeptCounters(workers)
     except BaseException:
         opened_sockets.close()
         raise

@@ -6,6 +6,7 @@ the `RuntimeConfig` that received it.
 
 import asyncio
 import logging
+import socket
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,10 +15,13 @@ from resolver.cache import Store
 from resolver.daemon import resource_exhaustion
 from resolver.daemon.certificates import Certificates
 from resolver.daemon.certificates import load as load_certificates
+from resolver.daemon.config_reload import digest_rules
+from resolver.daemon.observation import Observation
 from resolver.daemon.sockets import Endpoint
 from resolver.net.cookies import ServerCookies
 from resolver.net.descriptors import client_connections, divide_connections
 from resolver.net.fastpath import FastPath
+from resolver.net.rate_limit import RateLimits
 from resolver.net.service import Service
 from resolver.net.stream_listener import StreamListener
 from resolver.net.tls_listener import TlsListener
@@ -27,11 +31,16 @@ from resolver.policy import AccessTable
 from resolver.settings import ListenerSettings, ServerSettings, Settings, replace
 
 if TYPE_CHECKING:
+    from resolver.daemon.hook_modules import HookModules
+    from resolver.daemon.list_updates import ListUpdates
     from resolver.net.client_contexts import TlsContexts
 
 __all__ = ["Listeners", "RuntimeConfig"]
 
 logger = logging.getLogger(__name__)
+
+TRANSPORTS = {"dns": ("udp", "tcp"), "tls": ("tls",), "https": ("https",), "quic": ("quic",)}
+"""The transports of queries, by the protocol of the listener."""
 
 
 class RuntimeConfig:
@@ -44,9 +53,12 @@ class RuntimeConfig:
         loop: asyncio.AbstractEventLoop,
         certificates: Certificates | None = None,
         contexts: "TlsContexts | None" = None,
+        lists: "ListUpdates | None" = None,
+        rates: RateLimits | None = None,
+        observation: Observation | None = None,
     ) -> None:
-        """`certificates` and `contexts` (of upstream servers) are those in use. They are kept while their files are the
-        same.
+        """`certificates`, `contexts` (of upstream servers), `lists` and `observation` are those in use. They are kept
+        while their files are the same. `rates` are the limits in use, whose counts go on.
 
         Raises:
             ValueError: a setting is wrong, or a file it names cannot be used.
@@ -55,55 +67,110 @@ class RuntimeConfig:
         self.certificates = load_certificates(settings, certificates)
         self.flush_on_close = False
         """Whether its last queries may cache answers that differ from those of the settings in force."""
-        self.resolver = Resolver(settings, store=store)
+        self.rates = RateLimits(
+            settings.rate_limit, [view.rates(settings.rate_limit) for view in settings.view],
+            None if rates is None else rates.buckets,
+        )
+        self.names_on_close: tuple[bytes, ...] = ()
+        """Names at and below which that may be so, when only run-time changes were made."""
+        self.lists: ListUpdates | None = None
+        if settings.list or settings.rpz:
+            from resolver.daemon import list_updates  # most configurations have none
+
+            self.lists = list_updates.ListUpdates(settings, lists)
+        self.hook_modules: HookModules | None = None
+        if settings.policy.modules or any(view.modules for view in settings.view):
+            from resolver.daemon import hook_modules  # most configurations have none
+
+            self.hook_modules = hook_modules.HookModules(settings)
+        self.resolver = Resolver(
+            settings, store=store, modules=() if self.lists is None else self.lists.modules,
+            hooks=None if self.hook_modules is None else self.hook_modules.views,
+        )
+        sources = {} if self.hook_modules is None else self.hook_modules.sources
+        self.rules = digest_rules(settings, self.resolver.policy.hosts, sources)
+        """Cached answers may differ from those of a configuration with another value."""
         made = self.resolver.tls_contexts
         if made is not None and contexts is not None and contexts.same_trust(made):
             self.resolver.tls_contexts = contexts
         self.resolver.open(loop)
         resource_exhaustion.shed_load_when_low(self.resolver.mesh, settings.log.rate_limit_interval)
         try:
-            self.serve_with(store)
+            self.observation = Observation(settings, self.resolver.zones, observation)
         except BaseException:
             self.resolver.close()
             raise
+        try:
+            self.serve_with(store)
+        except BaseException:
+            self.resolver.close()
+            self.observation.close(observation)
+            raise
+
+    def close(self, successor: "RuntimeConfig | None" = None, *, wait: bool = False) -> None:
+        """Close the resolver, and the outputs that `successor` does not use; with `wait`, wait for them."""
+        self.resolver.close()
+        self.observation.close(None if successor is None else successor.observation, wait=wait)
+
+    @property
+    def uses_lanes(self) -> bool:
+        """Whether lanes answer UDP queries. The buffers of the query log and of dnstap have one producer, the loop, so
+        with either on the loop answers."""
+        return self.settings.server.lanes > 0 and self.observation.observer is None
 
     def serve_with(self, store: Store) -> None:
         settings, plan = self.settings, self.resolver.policy
         server = settings.server
+        observer = self.observation.observer
+        if observer is not None and observer.observes_upstreams:
+            self.resolver.upstream.set_observer(observer)
         cookies = None
         if server.answer_cookies:
             cookies = ServerCookies(server.cookie_keys, required=server.require_cookies)
             cookies.refresh(self.resolver.clock.time())
 
+        # Other workers may still have other settings, under which the numbers of views mean other views.
+        answers = store.answers.for_rules(self.rules if settings.view else b"")
+
         def fast_path(access: AccessTable, counters: FastPath | None = None) -> FastPath:
             return FastPath(
-                store.answers,
+                answers,
                 access,
                 largest_reply=server.max_udp_size,
                 pass_without_rd=server.non_recursive_queries != "cache",
                 prefetch=settings.cache.prefetch,
                 cookies=cookies,
                 counters=counters,
+                rates=self.rates,
+                observer=observer,
             )
 
         self.fast = fast_path(plan.access)
         self.listeners: dict[tuple[str, int, str], ListenerConfig] = {}
         for listener, own in zip(settings.listeners, within_descriptors(settings), strict=True):
-            access, fast = None, self.fast
-            if listener.has_access_list:
-                access = AccessTable(listener.allow, listener.refuse, listener.drop)
-                if listener.protocol == "dns":
-                    fast = fast_path(access, self.fast)  # its access list is read without Python
-            self.listeners[listener.key] = ListenerConfig(listener, own, fast, access)
+            fast = self.fast
+            tables = {transport: plan.table(listener, transport) for transport in TRANSPORTS[listener.protocol]}
+            udp, stream = tables.get("udp"), tables.get("tcp", tables.get(listener.protocol, plan.access))
+            if udp is not None and udp is not plan.access:
+                fast = fast_path(udp, self.fast)  # its table is read without Python
+            self.listeners[listener.key] = ListenerConfig(
+                listener, own, fast, None if udp is plan.access else udp, None if stream is plan.access else stream
+            )
         self.service = Service(
             settings,
             mesh=self.resolver.mesh,
-            store=store,
             plan=plan,
             fast=self.fast,
             clock=self.resolver.clock,
             submitted=self.resolver.process_timers,
         )
+        self.service.observer = observer
+
+
+def close_sockets(sockets: list[socket.socket]) -> None:
+    """Close those that are in the list now."""
+    for one in sockets:
+        one.close()
 
 
 def within_descriptors(settings: Settings) -> list[ServerSettings]:
@@ -127,12 +194,20 @@ def within_descriptors(settings: Settings) -> list[ServerSettings]:
 
 
 class ListenerConfig(NamedTuple):
-    """What one listener is configured to do. `access` is its own access list, None when it has the policy's."""
+    """What one listener is configured to do. `udp` and `stream` are its own tables of access and views for datagrams
+    and connections, None where it has the policy's."""
 
     settings: ListenerSettings
     server: ServerSettings
     fast: FastPath
-    access: AccessTable | None
+    udp: AccessTable | None
+    stream: AccessTable | None
+
+    @property
+    def name(self) -> str:
+        """Address and port, as policies know the listener."""
+        host, port = self.settings.endpoint
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class Listeners:
@@ -145,7 +220,7 @@ class Listeners:
         """`turns` is that of the worker."""
         self.endpoint = endpoint
         self.turns = turns
-        self.udp: UdpListener | None = None
+        self.udp: list[UdpListener] = []
         self.tcp: StreamListener | None = None
 
     async def start(self, runtime: RuntimeConfig) -> None:
@@ -157,33 +232,36 @@ class Listeners:
         config = runtime.listeners[self.endpoint.key]
         tcp = self._stream_listener(runtime, config)
         own = self.endpoint.duplicate()
-        udp = None
+        started: list[UdpListener] = []
+        waiting = [sock for sock in (own.udp, *own.lanes) if sock is not None]  # sockets that no listener owns yet
         with ExitStack() as undo:
-            undo.callback(own.close)
+            undo.callback(close_sockets, waiting)
             if own.tcp is None:
-                assert own.udp is not None
-                await tcp.start(own.udp)
+                await tcp.start(waiting[0])
                 undo.pop_all()
                 self.tcp = tcp
                 return
-            if own.udp is not None:
+            undo.callback(own.tcp.close)
+            while waiting:
                 udp = UdpListener(
-                    runtime.service, config.fast, access=config.access, proxies=config.settings.proxy_protocol_from
+                    runtime.service, config.fast, lane=runtime.uses_lanes, access=config.udp,
+                    proxies=config.settings.proxy_protocol_from, name=config.name,
                 )
-                await udp.start(own.udp)
-                undo.pop_all()  # from here on, the listener closes its socket
-                undo.callback(own.tcp.close)
+                await udp.start(waiting[0])
+                del waiting[0]
                 undo.callback(udp.close)
+                started.append(udp)
             await tcp.start(own.tcp)
             undo.pop_all()
-        self.udp, self.tcp = udp, tcp
+        self.udp, self.tcp = started, tcp
 
     def _stream_listener(self, runtime: RuntimeConfig, config: ListenerConfig) -> StreamListener:
         settings = config.settings
-        access = config.access or runtime.resolver.policy.access
+        access = config.stream or runtime.resolver.policy.access
         given = (runtime.service, config.fast, access, config.server)
         options: Any = {
-            "proxies": settings.proxy_protocol_from, "own_access": config.access is not None, "turns": self.turns
+            "proxies": settings.proxy_protocol_from, "own_access": config.stream is not None, "turns": self.turns,
+            "name": config.name,
         }
         if settings.protocol == "dns":
             return StreamListener(*given, **options)
@@ -203,24 +281,26 @@ class Listeners:
         """Serve new queries by `runtime`."""
         config = runtime.listeners[self.endpoint.key]
         proxies = config.settings.proxy_protocol_from
-        if self.udp is not None:
-            self.udp.switch(runtime.service, config.fast, access=config.access, proxies=proxies)
+        for udp in self.udp:
+            udp.switch(
+                runtime.service, config.fast, access=config.udp, proxies=proxies, lane=runtime.uses_lanes
+            )
         if self.tcp is None:
             return
         self.tcp.switch(
             runtime.service,
             config.fast,
-            config.access or runtime.resolver.policy.access,
+            config.stream or runtime.resolver.policy.access,
             config.server,
             proxies=proxies,
-            own_access=config.access is not None,
+            own_access=config.stream is not None,
         )
         if isinstance(self.tcp, TlsListener) and runtime.certificates is not None:
             self.tcp.reconfigure(runtime.certificates.context(config.settings.protocol), config.settings.path)
 
     def close(self) -> None:
         """Stop serving."""
-        if self.udp is not None:
-            self.udp.close()
+        for udp in self.udp:
+            udp.close()
         if self.tcp is not None:
             self.tcp.close()

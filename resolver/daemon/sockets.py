@@ -10,7 +10,7 @@ import socket
 import sys
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from resolver import limits
@@ -44,14 +44,17 @@ class Endpoint:
     udp: socket.socket | None
     tcp: socket.socket | None
     protocol: str = "dns"
+    lanes: tuple[socket.socket, ...] = ()
+    """More UDP sockets of this address, one for each lane but the first."""
 
     def duplicate(self) -> Self:
         """Duplicates of the sockets, so that two owners can close them independently."""
         with ExitStack() as undo:
             udp = undo.enter_context(self.udp.dup()) if self.udp is not None else None
             tcp = undo.enter_context(self.tcp.dup()) if self.tcp is not None else None
+            lanes = tuple(undo.enter_context(one.dup()) for one in self.lanes)
             undo.pop_all()
-        return type(self)(self.address, self.port, self.wanted, udp, tcp, self.protocol)
+        return type(self)(self.address, self.port, self.wanted, udp, tcp, self.protocol, lanes)
 
     def close(self) -> None:
         """Close its sockets."""
@@ -59,6 +62,8 @@ class Endpoint:
             self.udp.close()
         if self.tcp is not None:
             self.tcp.close()
+        for one in self.lanes:
+            one.close()
 
     @property
     def key(self) -> tuple[str, int, str]:
@@ -93,11 +98,13 @@ def open_endpoints(
     wanted: Iterable[tuple[str, int] | tuple[str, int, str]],
     *,
     shares: int = 1,
+    lanes: int = 0,
     lenient: bool = False,
     enough: bool = False,
 ) -> list[list[Endpoint]]:
     """Open the sockets of every address, one set for each of `shares` workers: UDP and TCP, or those of the
-    protocol that is the third item of the address.
+    protocol that is the third item of the address. With `lanes` above 1, each set has that many UDP sockets for
+    unencrypted DNS.
 
     With `lenient`, IPv6 addresses that the host does not have are left out. At least one address must remain, unless
     `enough` (others are served already). On error, nothing stays open.
@@ -110,11 +117,16 @@ def open_endpoints(
         for address, port, *rest in wanted:
             protocol = rest[0] if rest else "dns"
             try:
-                if shares > 1:  # fail when another program listens; only our workers share
+                more = max(lanes - 1, 0) if protocol == "dns" else 0
+                if shares > 1 or more:  # fail when another program listens; only our workers share
                     _open(address, port, protocol, reuse_port=False).close()
                 for share in found:
-                    endpoint = _open(address, port, protocol, reuse_port=shares > 1)
+                    endpoint = _open(address, port, protocol, reuse_port=shares > 1 or more > 0)
                     undo.callback(endpoint.close)
+                    for _ in range(more):
+                        one = _bind(address, endpoint.port, socket.SOCK_DGRAM, True)
+                        endpoint = replace(endpoint, lanes=(*endpoint.lanes, one))
+                        undo.callback(one.close)
                     share.append(endpoint)
             except ListenError as error:
                 error.endpoint = (address, port, protocol)

@@ -15,10 +15,10 @@ import socket
 import time
 from collections.abc import Callable
 
-from corenet.serving.processes import Processes, WorkerSlot
+from corenet.serving.processes import Child, Processes, WorkerSlot, receive
 from resolver import limits
 from resolver.api import make_store
-from resolver.daemon import cache_file, config_reload, worker
+from resolver.daemon import cache_file, config_reload, privileges, worker
 from resolver.daemon.sockets import Endpoint, close_all
 from resolver.settings import Settings, replace
 
@@ -58,6 +58,11 @@ class _Supervisor(Processes):
         self.requested = 0
         self.answered = 0
         self.all_up = False
+        self.manager = options.manager
+        self.announced = False
+        #: time.monotonic() of the last sign of life of each ready worker, and of the next check; 0: no watchdog.
+        self.signs: dict[int, float] = {}
+        self.check_at = 0.0
 
     def run(self) -> int:
         gc.enable()
@@ -67,13 +72,15 @@ class _Supervisor(Processes):
             cache_file.save_at_stop(self.store, self.settings)
 
     def poll_timeout(self) -> float | None:
-        """Milliseconds until the next deadline, or until the session ticket keys change."""
+        """Milliseconds until the next deadline, check of the watchdog, or change of session ticket keys."""
         keys = self.rotate_ticket_keys()
         due = [super().poll_timeout(), None if keys is None else keys * 1000]
+        if self.check_at:
+            due.append(max(0.0, self.check_at - time.monotonic()) * 1000 + 1)
         return min((one for one in due if one is not None), default=None)
 
     def rotate_ticket_keys(self) -> float | None:
-        """Forget the session ticket keys of earlier periods, of which a new worker would get a copy.
+        """Erase the session ticket keys of earlier periods, of which a new worker would get a copy.
 
         Returns the seconds until the next period; None without TLS.
         """
@@ -89,8 +96,12 @@ class _Supervisor(Processes):
                 self.settings, self.shares[number], reload=self.reload, store=self.store, channel=channel,
                 options=options,
             )
-        except OSError as error:
-            logger.error("worker %d: %s", number, error.strerror or error)
+        except (OSError, ImportError) as error:
+            name = self.settings.server.user
+            trouble = privileges.explain(name, error) if name else ""
+            if isinstance(error, ImportError) and not trouble:
+                raise
+            logger.error("worker %d: %s", number, trouble or getattr(error, "strerror", None) or error)
             return 1
 
     def start(self, slot: WorkerSlot) -> None:
@@ -110,6 +121,7 @@ class _Supervisor(Processes):
     def on_signal(self, number: signal.Signals) -> None:
         """SIGHUP reloads, SIGUSR1 makes each worker log its counters, others stop the service."""
         if number == signal.SIGHUP:
+            self.manager.reloading()
             self.requested += 1
             self.request_reload()
         elif number == signal.SIGUSR1:
@@ -117,7 +129,45 @@ class _Supervisor(Processes):
                 os.kill(child.pid, signal.SIGUSR1)
         elif self.status is None:
             logger.info("stopping on %s", number.name)
+            self.manager.stopping()
             self.finish(0)
+
+    def on_ready(self, child: Child) -> None:
+        """Notify the service manager when all workers serve for the first time."""
+        now = time.monotonic()
+        self.signs[child.pid] = now
+        if not self.announced and all(any(one.ready for one in slot.children) for slot in self.slots):
+            self.announced = True
+            self.manager.ready(self.describe())
+            if self.manager.watchdog:
+                self.check_at = now
+
+    def on_time(self, now: float) -> None:
+        """Also pass signs of life on to the service manager, and end workers that show none."""
+        super().on_time(now)
+        if self.check_at and now >= self.check_at and self.status is None:
+            self.check_at = now + self.manager.watchdog / limits.SIGNS_OF_LIFE
+            self.manager.alive()
+            self.check_workers(now)
+
+    def check_workers(self, now: float) -> None:
+        """End each worker whose loop has not run for the period of the watchdog. SIGABRT makes it print its stacks."""
+        alive = self.children()
+        self.signs = {child.pid: self.signs[child.pid] for child in alive if child.pid in self.signs}
+        for child in alive:
+            if not child.ready or child.stopping:
+                continue
+            while receive(child.channel):
+                self.signs[child.pid] = now
+            if now - self.signs[child.pid] > self.manager.watchdog and not child.kill_at:
+                logger.error("worker %d: no sign of life for %.0f s; ending process %d", child.slot.number,
+                             self.manager.watchdog, child.pid)
+                child.kill_at = now + limits.STOP_GRACE / 1000
+                os.kill(child.pid, signal.SIGABRT)
+
+    def describe(self) -> str:
+        """One line for the status of the service manager."""
+        return f"{len(self.slots)} workers serve " + ", ".join(str(endpoint) for endpoint in self.shares[0])
 
     def on_readable(self, ready: set[int]) -> None:
         """The first worker may have reported the result of a reload."""
@@ -139,6 +189,7 @@ class _Supervisor(Processes):
         try:
             results = self.reloads.results()
         except (OSError, MemoryError) as error:
+            # No event loop runs here, and the workers need their supervisor.
             logger.error("reload: cannot receive the result: %s; restarted workers get the old settings",
                          config_reload.describe_error(error))
             return
@@ -146,3 +197,6 @@ class _Supervisor(Processes):
             self.answered = max(self.answered, number)
             if settings is not None:
                 self.settings = settings
+        if results and self.announced and self.requested == self.answered:
+            refused = results[-1][1] is None
+            self.manager.ready("the last reload was refused; see the log" if refused else self.describe())

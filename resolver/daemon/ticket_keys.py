@@ -1,13 +1,13 @@
 """The keys of TLS session tickets: equal in all workers, changed by the clock, and never sent anywhere.
 
-The process that starts the workers draws one secret. Each process derives the key of the current period from it, and
-the secret of the next period, and then forgets the secret. So all workers have the same keys at the same time without a
+The process that starts the workers draws one secret. Each process derives the key of the current period and the secret
+of the next period from it, and then erases the secret. So all workers have the same keys at the same time without a
 message between them: none can be lost, and a worker that is restarted has what the others have. A secret cannot be
 derived from a later one. So an attacker who reads the memory of a process learns no key of earlier periods, except the
 former one. Later keys can be derived until a restart (docs/adr/0021-session-ticket-keys-are-derived.md).
 
-Periods are counted by the monotonic clock, which all processes of a machine share and which never goes back. Time is an
-argument. Keys: that of the current period makes tickets; the former one is accepted for one more period (RFC 5077
+Periods are counted by the monotonic clock, which all processes of a machine share and which is never set back. Time is
+an argument. Keys: that of the current period makes tickets; the former one is accepted for one more period (RFC 5077
 section 5.5); the next one is accepted too, because another worker may be a moment ahead.
 """
 

@@ -4,6 +4,7 @@ Workers share the cache but not counters and log level, so each command except `
 `merge` sums their statistics. Invalid names and types raise ValueError with a sentence for the operator.
 """
 
+import copy
 import logging
 import os
 import time
@@ -14,18 +15,20 @@ from corenet._version import __version__
 from resolver.api import to_wire
 from resolver.cache import Store
 from resolver.daemon.config_reload import describe_error
+from resolver.log_limit import LineLimit
+from resolver.observe.catalogue import Statistics, counters_of
 from resolver.settings import LOG_LEVELS
 from resolver.wire import consts as c
 
 if TYPE_CHECKING:
     from resolver.daemon.autotrust import AnchorUpdater
     from resolver.daemon.runtime_config import RuntimeConfig
+    from resolver.daemon.zone_keeper import ZoneKeeper
+    from resolver.net.zone_server import ZoneServer
 
-__all__ = ["Statistics", "WorkerCommands", "WorkerView", "add_counters", "merge"]
+__all__ = ["WorkerCommands", "WorkerView", "add_counters", "kept_part", "merge", "of_runtime"]
 
 logger = logging.getLogger(__name__)
-
-Statistics = dict[str, dict[str, Any]]
 
 
 class WorkerView(Protocol):
@@ -41,7 +44,16 @@ class WorkerView(Protocol):
     def current(self) -> "RuntimeConfig": ...
 
     @property
+    def past(self) -> Statistics: ...
+
+    @property
+    def configurations(self) -> "Iterable[RuntimeConfig]": ...
+
+    @property
     def rollover(self) -> "AnchorUpdater | None": ...
+
+    @property
+    def keeper(self) -> "ZoneKeeper | None": ...
 
     def take_anchors(self, text: str) -> None: ...
 
@@ -51,11 +63,21 @@ class WorkerView(Protocol):
 
     def abort_reload(self) -> None: ...
 
+    def usage(self) -> Statistics: ...
+
+    def keep_counters(self, statistics: Statistics) -> None: ...
+
+    def prepare_changes(self) -> None: ...
+
+    def commit_changes(self) -> None: ...
+
     def connections(self) -> Mapping[str, Mapping[str, Any]]: ...
 
     def certificate_expiry(self) -> Mapping[str, int]: ...
 
     def staple_expiry(self) -> Mapping[str, int]: ...
+
+    def staples_missing(self) -> Mapping[str, int]: ...
 
 
 class WorkerCommands:
@@ -69,9 +91,13 @@ class WorkerCommands:
             "prepare-reload": lambda: host.prepare_reload(),
             "commit-reload": lambda: host.commit_reload(),
             "abort-reload": lambda: host.abort_reload(),
+            "prepare-changes": lambda: host.prepare_changes(),
+            "commit-changes": lambda: host.commit_changes(),
         }
         self._known = {
             "status": self._status, "statistics": self._statistics, "log": self._log,
+            "lists": self._lists, "zones": self._zones, "zone": self._zone, "take-zone": self._take_zone,
+            "mark-flush": self._mark_flush, "reopen": self._reopen,
             "anchors": self._anchors, "take-anchors": self._take_anchors, **dict.fromkeys(self._steps, self._step),
         }
 
@@ -99,29 +125,82 @@ class WorkerCommands:
         }
 
     def _statistics(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        current = self._host.current
-        rollover = self._host.rollover
-        anchors = {"trust_anchors": rollover.statistics()} if rollover is not None and not self._host.number else {}
+        found = self.collect()
+        self._host.keep_counters(found)
+        return found
+
+    def collect(self) -> Statistics:
+        """The statistics of this worker, with the counters of its predecessors and of configurations replaced."""
+        host = self._host
+        found = copy.deepcopy(host.past)
+        for runtime in host.configurations:
+            add_counters(found, of_runtime(runtime))
+        add_counters(found, host.connections())
+        # A reload goes on with the counts of the configuration before.
+        add_counters(found, {"rate_limit": host.current.rates.statistics()})
+        add_counters(found, host.current.observation.statistics())
+        add_counters(found, self._zone_statistics())
+        found["cache"] = {**host.store.statistics(), **_summed(found.get("cache", {}), host.store.statistics())}
+        found["usage"] = host.usage()["usage"]
+        add_counters(found, {"process": {"workers": 1, "starts": 1, "suppressed": LineLimit.suppressed}})
+        if not host.number:
+            self._add_shared(found)
+        return found
+
+    def _add_shared(self, found: Statistics) -> None:
+        """Add what only the first worker reports, because the numbers of all workers are added up."""
+        host = self._host
+        if host.rollover is not None:
+            add_counters(found, {"trust_anchors": host.rollover.statistics()})
         expiry = {
-            name: dict(found)
-            for name, found in (
-                ("certificate_expiry", self._host.certificate_expiry()), ("staple_expiry", self._host.staple_expiry())
+            name: dict(of_file)
+            for name, of_file in (
+                ("certificate_expiry", host.certificate_expiry()), ("staple_expiry", host.staple_expiry()),
+                ("staples_missing", host.staples_missing()),
             )
-            if found
+            if of_file
         }
-        # Only the first worker reports it, because the numbers of all workers are added up.
-        tls = {"tls": expiry} if expiry and not self._host.number else {}
-        return {
-            **anchors,
-            "slow_path": dict(current.service.statistics()),
-            "fast_path": dict(current.fast.statistics()),
-            **{group: dict(counters) for group, counters in self._host.connections().items()},
-            **tls,
-            "resolution": current.resolver.mesh.statistics(),
-            "upstream": dict(current.resolver.upstream.statistics()),
-            "signatures": current.resolver.crypto.statistics(),
-            "cache": self._host.store.statistics(),
-        }
+        if expiry:
+            found["tls"] = expiry
+        if host.current.lists is not None:
+            found["lists"] = host.current.lists.statistics()
+
+    def _zone_statistics(self) -> Statistics:
+        """Serial, age and state of each zone, and counters of transfers. Only the first worker reports them."""
+        keeper = self._host.keeper
+        return {} if keeper is None or self._host.number else {"zones": keeper.statistics()}
+
+    def _zones(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        return {"zones": [] if self._host.keeper is None else self._host.keeper.describe()}
+
+    def _zone(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        keeper, name = self._host.keeper, request["name"]
+        to_wire(name)
+        if keeper is None:
+            raise ValueError("no zones are configured")
+        if request["action"] == "reload":
+            keeper.reload(name)
+        elif request["action"] == "refresh":
+            keeper.refresh(name)
+        else:
+            raise ValueError(f"{request['action']!r} is not one of reload, refresh")
+        return {}
+
+    def _take_zone(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Read a zone that the first worker has changed. Only the first worker requests this.
+
+        Raises:
+            ValueError: this worker has no such zone.
+        """
+        keeper, file = self._host.keeper, request.get("file")
+        if file is not None:
+            if keeper is None:
+                file.close()
+            else:
+                keeper.take_content(request["name"], file)
+        elif keeper is not None:
+            keeper.reload(request["name"])
+        return {}
 
     def flush(self, request: Mapping[str, Any]) -> Iterator[int]:
         """Flush a name, one type of it, its subtree, or everything from the shared cache; see `Store.flush`.
@@ -137,6 +216,17 @@ class WorkerCommands:
         except BlockingIOError as error:
             raise ValueError(str(error)) from None
 
+    def _mark_flush(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Use no entry of the second-level cache that was stored before a flush. Only the first worker requests it."""
+        second, text = self._host.current.resolver.second_level, request.get("name")
+        if second is not None:
+            second.mark(None if text is None else to_wire(text), subtree=bool(request.get("subtree")))
+        return {}
+
+    def _lists(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        lists = self._host.current.lists
+        return {"lists": [] if lists is None else lists.describe()}
+
     def _anchors(self, request: Mapping[str, Any]) -> dict[str, Any]:
         if self._host.rollover is None:
             raise ValueError("trust anchors are not updated automatically: dnssec.auto-trust-anchor-file is not set, or"
@@ -148,10 +238,16 @@ class WorkerCommands:
         self._host.take_anchors(request["text"])
         return {}
 
+    def _reopen(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Open the file of the query log again."""
+        self._host.current.observation.reopen()
+        return {}
+
     def _step(self, request: Mapping[str, Any]) -> dict[str, Any]:
         try:
             self._steps[request["command"]]()
         except (ValueError, OSError, MemoryError) as error:
+            # The first worker waits for the answer, whatever the reason.
             raise ValueError(describe_error(error)) from None
         return {}
 
@@ -166,11 +262,50 @@ class WorkerCommands:
 
 # --- several workers ----------------------------------------------------------------------------------------------
 
+def of_runtime(runtime: "RuntimeConfig") -> Statistics:
+    """The statistics of the objects that one configuration has of its own."""
+    resolver, service = runtime.resolver, runtime.service
+    found: Statistics = {
+        "clients": service.observed.statistics(),
+        "client_latency": {result: one.values() for result, one in service.observed.latency.items()},
+        "slow_path": dict(service.statistics()),
+        "fast_path": dict(runtime.fast.statistics()),
+        "policy": {"actions": resolver.policy.statistics()},
+        "resolution": resolver.mesh.statistics(),
+        "upstream": dict(resolver.upstream.statistics()),
+        "upstream_latency": resolver.mesh.latency.values(),
+        "signatures": resolver.crypto.statistics(),
+        "fetch_limit": resolver.mesh.fetch_statistics(),
+    }
+    if resolver.second_level is not None:
+        found["second_level"] = resolver.second_level.statistics()
+    if runtime.hook_modules is not None:
+        found["hooks"] = runtime.hook_modules.statistics()
+    add_counters(found, {"clients": runtime.fast.count_clients()})
+    add_counters(found, {"client_latency": {"hit": runtime.fast.hit_latency()}})
+    zone_server: ZoneServer | None = service.zone_server
+    if zone_server is not None:
+        found["zones"] = zone_server.statistics()
+    return found
+
+
 # The cache is shared, so its counters are equal in all workers. These are counted by each worker.
 OWN_CACHE_COUNTERS = ("hits_", "misses_", "servers_", "denials", "memory_")
 
 
-def add_counters(total: Statistics, part: Statistics) -> None:
+def kept_part(statistics: Statistics) -> Statistics:
+    """What a worker keeps for its successor: its counters, without those that live on in the shared cache."""
+    found = counters_of(statistics)
+    found["cache"] = {key: value for key, value in found["cache"].items() if key.startswith(OWN_CACHE_COUNTERS)}
+    return found
+
+
+def _summed(kept: Mapping[str, int], now: Mapping[str, int]) -> dict[str, int]:
+    """The counters of the cache that predecessors have kept, with those of this process."""
+    return {key: value + now[key] for key, value in kept.items() if key in now}
+
+
+def add_counters(total: Statistics, part: Mapping[str, Mapping[str, Any]]) -> None:
     """Add `part`, numbers or numbers by reason in groups, to `total`."""
     for group, counters in part.items():
         into = total.setdefault(group, {})

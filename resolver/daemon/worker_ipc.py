@@ -18,15 +18,19 @@ import os
 import pickle
 import secrets
 import socket
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
 
 from resolver import limits
+from resolver.log_limit import LimitedWarning
 from resolver.settings import Settings
 
 __all__ = ["ReloadChannel", "WorkerChannels", "WorkerError"]
 
 logger = logging.getLogger(__name__)
+
+# Forged NOTIFY messages can cause events faster than the first worker reads them.
+_lost_event = LimitedWarning(logger)
 
 LARGEST = limits.LINK_MESSAGE
 TIMEOUT = limits.LINK_TIMEOUT / 1000
@@ -58,6 +62,9 @@ class WorkerChannels:
         self._count = 0
         self._watched: list[socket.socket] = []
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._own: socket.socket | None = None
+        self.on_event: Callable[[Message], None] = lambda event: None
+        """In the first worker: called with what `tell_first` of another worker sends."""
 
     @property
     def others(self) -> list[int]:
@@ -69,13 +76,18 @@ class WorkerChannels:
     def listen(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start to receive replies."""
         self._loop = loop
-        self._count = secrets.randbits(62)  # differs in each process, also after a restart
+        self._count = 1 + secrets.randbits(62)  # 0 marks events; differs in each process, also after a restart
         for near, _ in self._pairs.values():
             loop.add_reader(near, self._on_reply, near)
             self._watched.append(near)
 
-    async def ask(self, number: int, request: Message, timeout: float | None = None) -> Message:
+    async def ask(
+        self, number: int, request: Message, timeout: float | None = None, *, file: BinaryIO | None = None
+    ) -> Message:
         """The reply of worker `number` to `request`, within `timeout` seconds (`limits.LINK_TIMEOUT` when None).
+
+        The worker gets `file` as ``request["file"]``, opened and to be closed by it, at the same position. If it has no
+        descriptor left, the request comes without.
 
         Raises:
             WorkerError: it does not reply, or reports an error.
@@ -85,7 +97,11 @@ class WorkerChannels:
         identity = self._count
         future = self._waiting[identity] = self._loop.create_future()
         try:
-            self._pairs[number][0].send(json.dumps([identity, request]).encode())
+            near, data = self._pairs[number][0], json.dumps([identity, request]).encode()
+            if file is None:
+                near.send(data)
+            else:
+                socket.send_fds(near, [data], [file.fileno()])
             async with asyncio.timeout(TIMEOUT if timeout is None else timeout):
                 reply: Message = await future
         except (OSError, TimeoutError):
@@ -99,6 +115,9 @@ class WorkerChannels:
     def _on_reply(self, near: socket.socket) -> None:
         for data in _received(near):
             identity, reply = json.loads(data)
+            if not identity:
+                self.on_event(reply)
+                continue
             waiting = self._waiting.get(identity)
             if waiting is not None and not waiting.done():
                 waiting.set_result(reply)
@@ -109,13 +128,24 @@ class WorkerChannels:
         """Reply to requests to worker `number` with the result of `perform`, or the text of its ValueError."""
         self._loop = loop
         far = self._pairs[number][1]
+        self._own = far
         loop.add_reader(far, self._on_request, far, perform)
         self._watched.append(far)
 
+    def tell_first(self, event: Message) -> None:
+        """Send an event to the first worker, without a reply. It is lost when that worker does not read."""
+        assert self._own is not None
+        try:
+            self._own.send(json.dumps([0, event]).encode())
+        except OSError as error:
+            _lost_event.warn("worker channel: the first worker does not accept an event: %s", error.strerror)
+
     @staticmethod
     def _on_request(far: socket.socket, perform: Callable[[Message], Message]) -> None:
-        for data in _received(far):
+        for data, file in _received_files(far):
             identity, request = json.loads(data)
+            if file is not None:
+                request["file"] = file
             try:
                 reply = perform(request)
             except ValueError as error:
@@ -219,6 +249,18 @@ class ReloadChannel:
         """Close both ends."""
         self._upper.close()
         self._lower.close()
+
+
+def _received_files(link: socket.socket) -> Iterator[tuple[bytes, BinaryIO | None]]:
+    """The messages that have arrived, at most `limits.LINK_BATCH`, each with the file that came with it."""
+    for _ in range(limits.LINK_BATCH):
+        try:
+            data, descriptors, _, _ = socket.recv_fds(link, LARGEST, 1)
+        except BlockingIOError:
+            return
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)  # older versions of Python ignore the flags of `recv_fds`
+        yield data, open(descriptors[0], "rb") if descriptors else None
 
 
 def _received(link: socket.socket) -> list[bytes]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from resolver.effects import FailureKind
 from resolver.explain import words
-from resolver.explain.story import Story, zone_over
+from resolver.explain.explanation import Explanation, zone_over
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -42,16 +42,16 @@ class Advice:
         }.get(self.who, "none")
 
 
-def advise(story: Story) -> Advice:
-    """The advice for a story. Without a failure, it says what was found."""
-    advice = _advise(story)
-    why, reply = words.format_durations(advice.why), story.server_reply
+def advise(explanation: Explanation) -> Advice:
+    """The advice for an explanation. Without a failure, it says what was found."""
+    advice = _advise(explanation)
+    why, reply = words.format_durations(advice.why), explanation.server_reply
     if "." not in why.split(" ", 1)[0]:
         why = why[:1].upper() + why[1:]  # a name keeps its spelling
-    if reply is None or reply.rcode == story.outcome.rcode:
+    if reply is None or reply.rcode == explanation.outcome.rcode:
         return replace(advice, why=why)
     summary = f"The server replied {c.rcode_to_text(reply.rcode)}; resolved here: {why}"
-    if reply.rcode == c.SERVFAIL and story.failure is None:
+    if reply.rcode == c.SERVFAIL and explanation.failure is None:
         return Advice(
             summary,
             RESOLVER,
@@ -62,12 +62,12 @@ def advise(story: Story) -> Advice:
     return replace(advice, why=summary)
 
 
-def _advise(story: Story) -> Advice:
-    failure = story.failure
+def _advise(explanation: Explanation) -> Advice:
+    failure = explanation.failure
     if failure is None:
-        return _found(story)
+        return _found(explanation)
     ede = failure.ede
-    zone = _bogus_zone(story)
+    zone = _bogus_zone(explanation)
     if failure.kind is FailureKind.CACHED_ERROR:
         return Advice(
             f"A cached failure was returned: {failure.text}.",
@@ -78,25 +78,25 @@ def _advise(story: Story) -> Advice:
     if failure.kind is FailureKind.BOGUS:
         # The texts are nested like the chain of trust; the innermost one is the cause.
         inner = NESTED.sub("", failure.text)
-        outer = f"{inner}; therefore {_question(story)} cannot be validated."
+        outer = f"{inner}; therefore {_question(explanation)} cannot be validated."
         why = _sentence(inner) if inner == failure.text else outer
-        return _bogus(story, ede, why, zone)
-    return _unreached(story, ede)
+        return _bogus(explanation, ede, why, zone)
+    return _unreached(explanation, ede)
 
 
 # --- good and empty answers ---------------------------------------------------------------------------------------
 
 
-def _found(story: Story) -> Advice:
-    outcome = story.outcome
+def _found(explanation: Explanation) -> Advice:
+    outcome = explanation.outcome
     question = outcome.question
-    last = story.aliases[-1] if story.aliases else question.qname
+    last = explanation.aliases[-1] if explanation.aliases else question.qname
     shown, rtype = names.to_text(last), c.type_to_text(question.qtype)
     soa = next((rrset for rrset in outcome.authority if rrset.rtype == c.SOA), None)
     zone = None if soa is None else names.lower(soa.name)
     if outcome.rcode == c.NXDOMAIN:
         return Advice(
-            f"The name {shown} does not exist{_validation(story)}.",
+            f"The name {shown} does not exist{_validation(explanation)}.",
             CLIENT,
             zone,
             "Check the spelling. If the name should exist, the operator of the zone must add it.",
@@ -105,7 +105,7 @@ def _found(story: Story) -> Advice:
         return Advice(f"The answer is {c.rcode_to_text(outcome.rcode)}.", CLIENT, zone, "See the steps.")
     if not any(rrset.rtype == question.qtype or question.qtype == c.ANY for rrset in outcome.answer):
         return Advice(
-            f"{shown} exists and has no {rtype} records{_validation(story)}.",
+            f"{shown} exists and has no {rtype} records{_validation(explanation)}.",
             CLIENT,
             zone,
             "Query another type. If the records should exist, the operator of the zone must add them.",
@@ -117,40 +117,40 @@ def _found(story: Story) -> Advice:
             None,
             "Retry later. The data are the last that were received.",
         )
-    insecure = next((z for z in story.zones if z.verdict is Verdict.INSECURE), None)
-    if story.verdict is Verdict.INSECURE and insecure is not None:
+    insecure = next((z for z in explanation.zones if z.verdict is Verdict.INSECURE), None)
+    if explanation.verdict is Verdict.INSECURE and insecure is not None:
         return Advice(
             f"Answered; the data cannot be validated, because {names.to_text(insecure.zone)} is not signed.",
             ZONE,
             insecure.zone,
             "This is not an error. To allow validation, sign the zone and publish its DS record in the parent.",
         )
-    return Advice(f"Answered{_validation(story)}.", NONE, None, "Nothing needs to be done.")
+    return Advice(f"Answered{_validation(explanation)}.", NONE, None, "Nothing needs to be done.")
 
 
-def _validation(story: Story) -> str:
-    if not story.validating:
+def _validation(explanation: Explanation) -> str:
+    if not explanation.validating:
         return ""
     return {
         Verdict.SECURE: ", validated from the trust anchor",
         Verdict.INSECURE: ", not signed",
         Verdict.INDETERMINATE: ", not validated",
-    }.get(story.verdict, "")
+    }.get(explanation.verdict, "")
 
 
 # --- what fails validation ----------------------------------------------------------------------------------------
 
 
-def _bogus_zone(story: Story) -> bytes | None:
+def _bogus_zone(explanation: Explanation) -> bytes | None:
     """The zone where the chain of trust is broken: that of the last failed check, not of its consequences."""
     for kinds in (("check", "proof", "keys"), ("ds",), ("validate",)):
-        for step in reversed(story.steps):
+        for step in reversed(explanation.steps):
             facts = step.facts or {}
             unnamed = step.kind == "keys" and not facts.get("entry") and not facts.get("cached")
             wrong = unnamed or facts.get("verdict") == Verdict.BOGUS
             if wrong and step.kind in kinds and step.zone is not None:
                 unsigned = step.kind == "check" and facts.get("signature") is None
-                return zone_over(story, step.zone) if unsigned else step.zone
+                return zone_over(explanation, step.zone) if unsigned else step.zone
     return None
 
 
@@ -207,12 +207,12 @@ def _sentence(text: str) -> str:
     return text if text.endswith(".") else f"{text}."
 
 
-def _question(story: Story) -> str:
-    return words.question(story.outcome.question.qname, story.outcome.question.qtype)
+def _question(explanation: Explanation) -> str:
+    return words.question(explanation.outcome.question.qname, explanation.outcome.question.qtype)
 
 
-def _bogus(story: Story, ede: int, why: str, zone: bytes | None) -> Advice:
-    broken = next((one for one in story.zones if one.zone == zone), None)
+def _bogus(explanation: Explanation, ede: int, why: str, zone: bytes | None) -> Advice:
+    broken = next((one for one in explanation.zones if one.zone == zone), None)
     if broken is not None and broken.anchor and not broken.entry:
         return Advice(
             why,
@@ -222,7 +222,8 @@ def _bogus(story: Story, ede: int, why: str, zone: bytes | None) -> Advice:
             "such as a test network or the playground, configure its trust anchor (rdig: --config FILE).",
         )
     who, hint = REPAIRS.get(ede, (ZONE, "See the failed step of the chain."))
-    if ede == c.EDE_DNSKEY_MISSING and any(k.verdict is Verdict.BOGUS and k.rtype != c.DNSKEY for k in story.checks):
+    has_bogus_data = any(k.verdict is Verdict.BOGUS and k.rtype != c.DNSKEY for k in explanation.checks)
+    if ede == c.EDE_DNSKEY_MISSING and has_bogus_data:
         # The DNSKEY RRset is valid; a signature names a key that is not in it.
         who, hint = ZONE, "Publish the key that the signatures name, or re-sign with a published key."
     return Advice(why, who, zone, hint)
@@ -231,22 +232,22 @@ def _bogus(story: Story, ede: int, why: str, zone: bytes | None) -> Advice:
 # --- what could not be resolved -----------------------------------------------------------------------------------
 
 
-def _unreached(story: Story, ede: int) -> Advice:
-    failure = story.failure
+def _unreached(explanation: Explanation, ede: int) -> Advice:
+    failure = explanation.failure
     assert failure is not None
     why = _sentence(failure.text)
     if failure.kind is FailureKind.CYCLE:
         return Advice(
             why,
             PARENT,
-            _last_zone(story),
+            _last_zone(explanation),
             "The addresses of the name servers of these zones depend on each other. Give at least one server a name "
             "inside its own zone, with glue in the parent.",
         )
     if failure.kind is FailureKind.BUDGET and "alias" in failure.text:
-        return Advice(why, ZONE, _last_zone(story), "Shorten the chain of CNAME records.")
+        return Advice(why, ZONE, _last_zone(explanation), "Shorten the chain of CNAME records.")
     if ede == c.EDE_INVALID_DATA and "alias" in failure.text:
-        return Advice(why, ZONE, _last_zone(story), "Remove the CNAME loop.")
+        return Advice(why, ZONE, _last_zone(explanation), "Remove the CNAME loop.")
     if ede in (c.EDE_BLOCKED, c.EDE_CENSORED, c.EDE_FILTERED, c.EDE_PROHIBITED, c.EDE_NOT_SUPPORTED, c.EDE_NOT_READY):
         return Advice(why, RESOLVER, None, "The resolver is configured so, or it is overloaded.")
     if failure.kind is FailureKind.LOCAL_RESOURCE:
@@ -260,13 +261,21 @@ def _unreached(story: Story, ede: int) -> Advice:
         return Advice(
             why,
             ZONE,
-            _last_zone(story),
+            _last_zone(explanation),
             "Resolution needs too many zones and servers. Use fewer name servers without glue, and server names in "
             "fewer zones.",
         )
-    zone = _last_zone(story)
-    failed = [e for e in story.exchanges if (zone is None or e.zone == zone) and not e.good]
-    if not story.exchanges:
+    if failure.kind is FailureKind.QUOTA:
+        return Advice(
+            why,
+            RESOLVER,
+            _last_zone(explanation),
+            "Its servers are slow or dead, or it is flooded with queries. The limits are in fetch-limit of the "
+            "configuration.",
+        )
+    zone = _last_zone(explanation)
+    failed = [e for e in explanation.exchanges if (zone is None or e.zone == zone) and not e.good]
+    if not explanation.exchanges:
         return Advice(
             why, NETWORK, zone, "No server could be queried. Check the network connection and the root hints."
         )
@@ -277,7 +286,7 @@ def _unreached(story: Story, ede: int) -> Advice:
         # Root servers are rarely at fault, so the cause is between them and this host.
         intercepted = any(
             e.rcode is not None and not e.flags & c.AA and e.result != "referral"
-            for e in story.exchanges
+            for e in explanation.exchanges
             if e.zone == names.ROOT
         )
         what = (
@@ -322,12 +331,12 @@ def _result_text(result: str, rcode: int | None) -> str:
     )
 
 
-def _last_zone(story: Story) -> bytes | None:
+def _last_zone(explanation: Explanation) -> bytes | None:
     """The zone of the last failed query, or else of the last query."""
-    for exchange in reversed(story.exchanges):
+    for exchange in reversed(explanation.exchanges):
         if not exchange.good:
             return exchange.zone
-    return story.exchanges[-1].zone if story.exchanges else None
+    return explanation.exchanges[-1].zone if explanation.exchanges else None
 
 
 def sentence_of(code: int, text: str) -> str:

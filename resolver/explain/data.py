@@ -11,7 +11,7 @@ from typing import Any
 from resolver.effects import TraceStep
 from resolver.explain import words
 from resolver.explain.advice import advise, sentence_of
-from resolver.explain.story import Check, Delegation, Exchange, Proof, ServerReply, Story, ZoneTrust
+from resolver.explain.explanation import Check, Delegation, Exchange, Explanation, Proof, ServerReply, ZoneTrust
 from resolver.validate.records import Dnskey, Ds
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
@@ -24,20 +24,20 @@ __all__ = ["SCHEMA", "records", "to_data", "to_json"]
 SCHEMA = "rdig-explain/1"
 
 
-def to_json(story: Story, *, indent: int | None = None) -> str:
-    """The story as one JSON object."""
-    return json.dumps(to_data(story), indent=indent, ensure_ascii=True)
+def to_json(explanation: Explanation, *, indent: int | None = None) -> str:
+    """The explanation as one JSON object."""
+    return json.dumps(to_data(explanation), indent=indent, ensure_ascii=True)
 
 
-def to_data(story: Story) -> dict[str, Any]:
-    """The story as dictionaries, lists, strings and numbers."""
-    outcome = story.outcome
+def to_data(explanation: Explanation) -> dict[str, Any]:
+    """The explanation as dictionaries, lists, strings and numbers."""
+    outcome = explanation.outcome
     question = outcome.question
-    failure, advice = story.failure, advise(story)
+    failure, advice = explanation.failure, advise(explanation)
     return {
         "schema": SCHEMA,
-        "source": story.source,
-        "time": story.now,
+        "source": explanation.source,
+        "time": explanation.now,
         "question": {
             "name": names.to_text(question.qname),
             "class": c.class_to_text(question.qclass),
@@ -45,15 +45,15 @@ def to_data(story: Story) -> dict[str, Any]:
         },
         "result": {
             "status": c.rcode_to_text(outcome.rcode),
-            "dnssec": _verdict(story.verdict) if story.validating else None,
-            "milliseconds": _ms(story.seconds),
-            "queries": len(story.exchanges),
-            "checks": len([check for check in story.checks if check.key is not None]),
+            "dnssec": _verdict(explanation.verdict) if explanation.validating else None,
+            "milliseconds": _ms(explanation.seconds),
+            "queries": len(explanation.exchanges),
+            "checks": len([check for check in explanation.checks if check.key is not None]),
             "from_cache": outcome.from_cache,
             "stale": outcome.stale,
             "answer": records(outcome.answer),
             "authority": records(outcome.authority),
-            "aliases": [names.to_text(name) for name in story.aliases],
+            "aliases": [names.to_text(name) for name in explanation.aliases],
             "ede": [{"code": code, "name": c.ede_to_text(code), "text": text} for code, text in outcome.ede],
             "failure": None if failure is None else {"kind": failure.kind.name.lower(), "text": failure.text},
         },
@@ -64,12 +64,12 @@ def to_data(story: Story) -> dict[str, Any]:
             "zone": _name(advice.zone),
             "hint": advice.hint,
         },
-        "server": None if story.server_reply is None else _server_reply(story.server_reply),
-        "delegations": [_delegation(one) for one in story.delegations],
-        "exchanges": [_exchange(one) for one in story.exchanges],
-        "chain": [_zone(one) for one in story.zones],
-        "signatures": [_check(one) for one in story.checks],
-        "proofs": [_proof(one) for one in story.proofs],
+        "server": None if explanation.server_reply is None else _server_reply(explanation.server_reply),
+        "delegations": [_delegation(one) for one in explanation.delegations],
+        "exchanges": [_exchange(one) for one in explanation.exchanges],
+        "chain": [_zone(one) for one in explanation.zones],
+        "signatures": [_check(one) for one in explanation.checks],
+        "proofs": [_proof(one) for one in explanation.proofs],
         "cache": [
             {
                 "name": names.to_text(one.qname),
@@ -78,9 +78,9 @@ def to_data(story: Story) -> dict[str, Any]:
                 "dnssec": None if one.verdict is None else _verdict(one.verdict),
                 "records": one.records,
             }
-            for one in story.cache
+            for one in explanation.cache
         ],
-        "steps": [_step(one) for one in story.steps],
+        "steps": [_step(one) for one in explanation.steps],
     }
 
 

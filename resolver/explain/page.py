@@ -11,7 +11,7 @@ from html import escape
 
 from resolver.explain import words
 from resolver.explain.advice import NONE, advise, sentence_of
-from resolver.explain.story import Check, Delegation, Exchange, Story, ZoneTrust, question_of
+from resolver.explain.explanation import Check, Delegation, Exchange, Explanation, ZoneTrust, question_of
 from resolver.explain.style import STYLE
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
@@ -38,19 +38,17 @@ LEAST = 4  # units: width of the shortest bar
 TICKS = 5
 
 
-def to_page(story: Story) -> str:
-    """The story as an HTML document."""
-    title = f"{question_of(story)}: {c.rcode_to_text(story.outcome.rcode)}"
-    body = "".join((
-        _head(story), _server_reply(story), _answer(story), _chain(story), _timeline(story), _delegations(story),
-        _proofs(story), _cache(story), _steps(story),
-    ))  # fmt: skip
+def to_page(explanation: Explanation) -> str:
+    """The explanation as an HTML document."""
+    title = f"{question_of(explanation)}: {c.rcode_to_text(explanation.outcome.rcode)}"
+    parts = (_head, _server_reply, _answer, _chain, _timeline, _delegations, _proofs, _cache, _steps)
+    body = "".join(part(explanation) for part in parts)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{_t(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}"
-        f"<footer>Resolved at {words.day(story.now)} UTC by rdig, {_t(story.source)}.</footer>\n"
+        f"<footer>Resolved at {words.day(explanation.now)} UTC by rdig, {_t(explanation.source)}.</footer>\n"
         "</main>\n</body>\n</html>\n"
     )
 
@@ -79,18 +77,18 @@ def _section(title: str, remark: str, body: str) -> str:
 # --- result -------------------------------------------------------------------------------------------------------
 
 
-def _head(story: Story) -> str:
-    outcome, question = story.outcome, story.outcome.question
-    advice = advise(story)
-    tone = "bad" if story.failure is not None else _tone(story.verdict)
-    status_text = story.verdict.name.lower() if story.validating else "not validated"
-    tried = sum(1 for check in story.checks if check.key is not None)
+def _head(explanation: Explanation) -> str:
+    outcome, question = explanation.outcome, explanation.outcome.question
+    advice = advise(explanation)
+    tone = "bad" if explanation.failure is not None else _tone(explanation.verdict)
+    status_text = explanation.verdict.name.lower() if explanation.validating else "not validated"
+    tried = sum(1 for check in explanation.checks if check.key is not None)
     pills = [
         f'<li class="pill main">{_t(c.rcode_to_text(outcome.rcode))}, {status_text}</li>',
-        f'<li class="pill">{words.milliseconds(story.seconds)}</li>',
-        f'<li class="pill">{_count(len(story.exchanges), "query", "queries")}</li>',
+        f'<li class="pill">{words.milliseconds(explanation.seconds)}</li>',
+        f'<li class="pill">{_count(len(explanation.exchanges), "query", "queries")}</li>',
         f'<li class="pill">{_count(tried, "signature check", "signature checks")}</li>',
-        *('<li class="pill">from the cache</li>' for _ in range(not story.exchanges and outcome.from_cache)),
+        *('<li class="pill">from the cache</li>' for _ in range(not explanation.exchanges and outcome.from_cache)),
         *('<li class="pill">expired data</li>' for _ in range(outcome.stale)),
     ]
     rows = [f'<dt>Why</dt><dd class="why">{_t(advice.why)}</dd>']
@@ -107,8 +105,8 @@ def _head(story: Story) -> str:
     )
 
 
-def _server_reply(story: Story) -> str:
-    reply = story.server_reply
+def _server_reply(explanation: Explanation) -> str:
+    reply = explanation.server_reply
     if reply is None:
         return ""
     texts = [
@@ -126,8 +124,8 @@ def _server_reply(story: Story) -> str:
     )
 
 
-def _answer(story: Story) -> str:
-    rows = _rows(story.outcome.answer, marks=story.validating)
+def _answer(explanation: Explanation) -> str:
+    rows = _rows(explanation.outcome.answer, marks=explanation.validating)
     table = (
         f'<div class="card"><table><thead><tr><th></th><th>Name</th><th>TTL</th><th>Type</th><th>Data</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
@@ -152,8 +150,8 @@ def _rows(rrsets: Iterable[RRset], *, marks: bool) -> str:
 # --- the chain of trust -------------------------------------------------------------------------------------------
 
 
-def _chain(story: Story) -> str:
-    tree = _branch(list(story.zones), None)
+def _chain(explanation: Explanation) -> str:
+    tree = _branch(list(explanation.zones), None)
     return _section(
         "Chain of trust", "from the trust anchor to the data", f'<ul class="branch">{tree}</ul>' if tree else ""
     )
@@ -248,17 +246,17 @@ def _check(check: Check) -> str:
 # --- the timeline -------------------------------------------------------------------------------------------------
 
 
-def _timeline(story: Story) -> str:
-    if not story.exchanges:
+def _timeline(explanation: Explanation) -> str:
+    if not explanation.exchanges:
         return ""
-    end = max([story.seconds, *(one.at + (one.seconds or 0) for one in story.exchanges), 1e-6])
+    end = max([explanation.seconds, *(one.at + (one.seconds or 0) for one in explanation.exchanges), 1e-6])
     legend = "".join(
         '<span><svg viewBox="0 0 10 10" aria-hidden="true"><rect width="10" height="10" rx="2" '
         f'class="bar-{kind}"/></svg> '
         f"{word}</span>"
         for kind, word in (("udp", "UDP"), ("tcp", "TCP"), ("bad", "no usable reply"))
     )
-    rows = "".join(_line(one, end) for one in story.exchanges)
+    rows = "".join(_line(one, end) for one in explanation.exchanges)
     remark = "all upstream queries; open a line for the reason of the choice of the server"
     return _section(
         "Timeline", remark, f'<div class="card times"><p class="legend">{legend}</p>{_axis(end)}{rows}</div>'
@@ -330,8 +328,8 @@ def _exchange_details(one: Exchange) -> str:
 # --- the rest -----------------------------------------------------------------------------------------------------
 
 
-def _delegations(story: Story) -> str:
-    rows = "".join(_delegation(one) for one in story.delegations)
+def _delegations(explanation: Explanation) -> str:
+    rows = "".join(_delegation(one) for one in explanation.delegations)
     head = "<thead><tr><th>Zone</th><th>Referral from</th><th>Name servers and addresses</th><th>DS</th></tr></thead>"
     body = f'<div class="card"><table class="cuts">{head}<tbody>{rows}</tbody></table></div>' if rows else ""
     return _section("Delegations", "zones, their name servers, and who sent the referral", body)
@@ -353,9 +351,9 @@ def _delegation(one: Delegation) -> str:
     return f"<tr><td><b>{_name(one.zone)}</b></td><td>{source}</td><td>{hosts}</td><td>{ds}</td></tr>"
 
 
-def _proofs(story: Story) -> str:
+def _proofs(explanation: Explanation) -> str:
     made = []
-    for proof in story.proofs:
+    for proof in explanation.proofs:
         tone = _tone(proof.verdict)
         word = {"bad": "not proved", "open": "insecure"}.get(tone, "proved")
         note = f'<p class="note">{_t(proof.text)}</p>' if proof.text else ""
@@ -366,24 +364,24 @@ def _proofs(story: Story) -> str:
     return _section("Proofs of absence", "NSEC and NSEC3 records and what they prove", "".join(made))
 
 
-def _cache(story: Story) -> str:
+def _cache(explanation: Explanation) -> str:
     rows = "".join(
         f"<tr><td>{_name(use.qname)} {_t(c.type_to_text(use.qtype))}</td><td>{_t(use.text)}</td>"
         f"<td>{'' if use.verdict is None else words.status_text(use.verdict)}</td></tr>"
-        for use in story.cache
+        for use in explanation.cache
     )
     return _section(
         "From the cache", "data that needed no query", f'<div class="card"><table>{rows}</table></div>' if rows else ""
     )
 
 
-def _steps(story: Story) -> str:
+def _steps(explanation: Explanation) -> str:
     rows = "".join(
         f'<li style="--depth: {min(step.depth, 6)}"><span>{_t(step.kind)}</span><span>{_t(step.text)}</span></li>'
-        for step in story.steps
+        for step in explanation.steps
     )
     body = (
-        f'<details class="card"><summary>{_count(len(story.steps), "step", "steps")} in order'
+        f'<details class="card"><summary>{_count(len(explanation.steps), "step", "steps")} in order'
         f'</summary><ol class="steps">{rows}</ol></details>'
     )
     return _section("Every step", "", body if rows else "")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from resolver.explain import words
 from resolver.explain.advice import NONE, advise, sentence_of
-from resolver.explain.story import Check, Delegation, Exchange, Story, ZoneTrust, depth_in, question_of
+from resolver.explain.explanation import Check, Delegation, Exchange, Explanation, ZoneTrust, depth_in, question_of
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -33,16 +33,16 @@ PLAIN = {"good": "+", "bad": "x", "open": "o", "tee": "|- ", "end": "`- ", "bar"
 COLOURS = {"good": "32", "bad": "31", "open": "33", "dim": "2", "bold": "1", "head": "1;36"}
 
 
-def to_text(story: Story, *, colour: bool = False, unicode: bool = True) -> str:
-    """The story as lines of text; without `unicode`, trees are drawn in ASCII."""
-    return _Painter(story, colour, unicode).page()
+def to_text(explanation: Explanation, *, colour: bool = False, unicode: bool = True) -> str:
+    """The explanation as lines of text; without `unicode`, trees are drawn in ASCII."""
+    return _Painter(explanation, colour, unicode).page()
 
 
 class _Painter:
     """Collects lines. Only `paint` writes escape sequences."""
 
-    def __init__(self, story: Story, colour: bool, unicode: bool) -> None:
-        self.story = story
+    def __init__(self, explanation: Explanation, colour: bool, unicode: bool) -> None:
+        self.explanation = explanation
         self.colour = colour
         self.marks = MARKS if unicode else PLAIN
         self.lines: list[str] = []
@@ -51,16 +51,17 @@ class _Painter:
         return f"\x1b[{COLOURS[style]}m{text}\x1b[0m" if self.colour else text
 
     def page(self) -> str:
-        story = self.story
+        explanation = self.explanation
         self._head()
         self._server_reply()
-        self._answer("ANSWER", story.outcome.answer)
-        if not story.outcome.answer:
-            self._answer("AUTHORITY", [r.without_sigs() for r in story.outcome.authority if r.rtype == c.SOA])
+        self._answer("ANSWER", explanation.outcome.answer)
+        if not explanation.outcome.answer:
+            self._answer("AUTHORITY", [r.without_sigs() for r in explanation.outcome.authority if r.rtype == c.SOA])
         self._delegations()
         self._exchanges()
         self._chain()
         self._proofs()
+        self._policies()
         self._cache()
         return "\n".join(self.lines) + "\n"
 
@@ -74,16 +75,17 @@ class _Painter:
         return self.paint(self.marks[style], style)
 
     def _head(self) -> None:
-        story, outcome = self.story, self.story.outcome
-        advice = advise(story)
-        style = "bad" if story.failure is not None else "good" if story.verdict is Verdict.SECURE else "open"
-        status_text = f", {story.verdict.name.lower()}" if story.validating else ", not validated"
+        explanation, outcome = self.explanation, self.explanation.outcome
+        advice = advise(explanation)
+        good = "good" if explanation.verdict is Verdict.SECURE else "open"
+        style = "bad" if explanation.failure is not None else good
+        status_text = f", {explanation.verdict.name.lower()}" if explanation.validating else ", not validated"
         word = self.paint(f"{self.marks[style]} {c.rcode_to_text(outcome.rcode)}{status_text}", style)
-        count = len(story.exchanges)
-        self.lines.append(self.paint(question_of(story), "bold"))
+        count = len(explanation.exchanges)
+        self.lines.append(self.paint(question_of(explanation), "bold"))
         self.lines.append(
-            f"{word} in {words.milliseconds(story.seconds)}, {count} {_plural('query', count)}, "
-            f"{words.clean(story.source)}"
+            f"{word} in {words.milliseconds(explanation.seconds)}, {count} {_plural('query', count)}, "
+            f"{words.clean(explanation.source)}"
         )
         self.lines.append("")
         self._fact("why", advice.why)
@@ -99,7 +101,7 @@ class _Painter:
         self.lines += [" " * MARGIN + row for row in rows[1:]]
 
     def _server_reply(self) -> None:
-        reply = self.story.server_reply
+        reply = self.explanation.server_reply
         if reply is None:
             return
         self._title("REPLY OF THE SERVER", "its own resolution is not visible")
@@ -122,7 +124,7 @@ class _Painter:
             return
         self._title(title)
         for rrset in rrsets:
-            mark = self._mark(Verdict(rrset.verdict)) if self.story.validating else " "
+            mark = self._mark(Verdict(rrset.verdict)) if self.explanation.validating else " "
             for rdata in rrset.rdatas():
                 text = words.clean(present.rdata_to_text(rrset.rtype, rdata))
                 self.lines.append(
@@ -130,13 +132,12 @@ class _Painter:
                 )
 
     def _delegations(self) -> None:
-        if not self.story.delegations:
+        if not self.explanation.delegations:
             return
         self._title("DELEGATIONS", "zones, their name servers, and who sent the referral")
-        for one in self.story.delegations:
-            depth = sum(
-                1 for other in self.story.delegations if other is not one and names.is_subdomain(one.zone, other.zone)
-            )
+        for one in self.explanation.delegations:
+            others = (other for other in self.explanation.delegations if other is not one)
+            depth = sum(1 for other in others if names.is_subdomain(one.zone, other.zone))
             self._delegation(one, "   " * depth)
 
     def _delegation(self, one: Delegation, indent: str) -> None:
@@ -161,15 +162,15 @@ class _Painter:
                 f"{inner}DS {ds.tag} {words.algorithm(ds.algorithm)} {words.digest_type(ds.digest_type)}"
                 for ds in one.ds
             ]
-        elif one.ds is not None and self.story.validating:
+        elif one.ds is not None and self.explanation.validating:
             self.lines.append(f"{inner}no DS{', with proof' if one.denial else ''}")
 
     def _exchanges(self) -> None:
-        story = self.story
-        if not story.exchanges:
+        explanation = self.explanation
+        if not explanation.exchanges:
             return
         self._title("QUERIES", "time, server, reason for the choice, and reply")
-        for one in story.exchanges:
+        for one in explanation.exchanges:
             self._exchange(one)
 
     def _exchange(self, one: Exchange) -> None:
@@ -210,12 +211,12 @@ class _Painter:
         self.lines += [pad + "  " + self.paint(row, "dim") for row in _wrapped(chosen, max(WIDTH - len(pad) - 2, 40))]
 
     def _chain(self) -> None:
-        story = self.story
-        if not story.zones:
+        explanation = self.explanation
+        if not explanation.zones:
             return
         self._title("CHAIN OF TRUST", "from the trust anchor to the data")
-        for zone in story.zones:
-            self._zone(zone, "   " * depth_in(story.zones, zone))
+        for zone in explanation.zones:
+            self._zone(zone, "   " * depth_in(explanation.zones, zone))
 
     def _zone(self, zone: ZoneTrust, indent: str) -> None:
         mark = self.marks["end"] if indent else ""
@@ -255,10 +256,10 @@ class _Painter:
             yield "  " + self.paint(words.clean(words.format_durations(check.text)), "bad")
 
     def _proofs(self) -> None:
-        if not self.story.proofs:
+        if not self.explanation.proofs:
             return
         self._title("PROOFS OF ABSENCE")
-        for proof in self.story.proofs:
+        for proof in self.explanation.proofs:
             note = "" if not proof.text else f": {words.clean(proof.text)}"
             word = {Verdict.BOGUS: "not proved", Verdict.INSECURE: "insecure"}.get(proof.verdict, "proved")
             self.lines.append(f"  {self._mark(proof.verdict)} {proof.what}: {word}{note}")
@@ -267,11 +268,20 @@ class _Painter:
                     text = words.clean(present.rdata_to_text(rrset.rtype, rdata))
                     self.lines.append(f"      {names.to_text(rrset.name)} {c.type_to_text(rrset.rtype)} {text}")
 
+    def _policies(self) -> None:
+        decided = [step for step in self.explanation.steps if step.kind == "policy" and step.qname is not None]
+        if not decided:
+            return
+        self._title("POLICY")
+        for step in decided:
+            assert step.qname is not None
+            self.lines.append(f"  {words.question(step.qname, step.qtype)}: {words.clean(step.text)}")
+
     def _cache(self) -> None:
-        if not self.story.cache:
+        if not self.explanation.cache:
             return
         self._title("FROM THE CACHE")
-        for use in self.story.cache:
+        for use in self.explanation.cache:
             status_text = "" if use.verdict is None else f", {words.status_text(use.verdict)}"
             self.lines.append(
                 f"  {words.question(use.qname, use.qtype)}: {words.clean(use.text)}"

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from resolver import limits
 from resolver.cache.bounded import BoundedDict
 from resolver.effects import Context, Server
+from resolver.iterate.fetch_quota import FetchQuota
 from resolver.verdict import Trust
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from resolver.cache import Store
     from resolver.settings import Settings
     from resolver.upstream_address import Encryption
+    from resolver.zones import ZoneTable
 
 __all__ = ["DelegationCache", "DelegationPoint", "delegations_of"]
 
@@ -109,7 +111,10 @@ class DelegationCache:
         *,
         own: Iterable[str] = (),
         configured: dict[bytes, DelegationPoint | None],
+        zones: ZoneTable | None = None,
     ) -> None:
+        self.zones = zones
+        self.fetches = FetchQuota(settings, store.servers)
         iteration = settings.iteration
         # Copied here because they are read for each packet.
         self.minimising = iteration.qname_minimisation
@@ -143,7 +148,9 @@ class DelegationCache:
 
     def permits(self, text: str) -> bool:
         """Whether the address `text` may be queried: its family is enabled, and it is a usable unicast address."""
-        address = ip_address(text)
+        return self._may_query(ip_address(text))
+
+    def _may_query(self, address: IPv4Address | IPv6Address) -> bool:
         if (c.A if address.version == 4 else c.AAAA) not in self.types:
             return False
         if address.is_unspecified or address.is_multicast or str(address) in self._own:
@@ -166,10 +173,8 @@ class DelegationCache:
             return known[rdata]
         if len(known) >= REMEMBERED_ADDRESSES:
             known.clear()
-        text = str(ip_address(rdata)) if len(rdata) in (4, 16) else None
-        if text is not None and not self.permits(text):
-            text = None
-        known[rdata] = text
+        address = ip_address(rdata) if len(rdata) in (4, 16) else None
+        text = known[rdata] = str(address) if address is not None and self._may_query(address) else None
         return text
 
     def use_caps_for_id(self, name: bytes) -> bool:
@@ -299,16 +304,16 @@ class DelegationCache:
     # --- forgetting ---
 
     def forget(self, zone: bytes) -> None:
-        """Forget the delegation of `zone` (lower case)."""
+        """Remove the delegation of `zone` (lower case)."""
         self.delegations.pop(zone)
 
     def forget_below(self, name: bytes) -> None:
-        """Forget every delegation at or below `name`."""
+        """Remove every delegation at or below `name`."""
         for zone in [zone for zone in self.delegations.entries if names.is_subdomain(zone, name)]:
             self.delegations.pop(zone)
 
     def clear(self) -> None:
-        """Forget every delegation."""
+        """Remove all delegations."""
         self.delegations.clear()
 
 

@@ -12,6 +12,7 @@ from resolver import limits
 from resolver.effects import Context, Failure, FailureKind, Need, Purpose, Question, RawReply, Steps, Task
 from resolver.iterate.delegation import DelegationPoint, delegations_of
 from resolver.iterate.minimise import PROBE_TYPE, labels_to_show
+from resolver.iterate.own_zone import delegation_of_copy
 from resolver.iterate.query_servers import IterationState, query_servers
 from resolver.iterate.scrub import ResponseType, Scrubbed, glue_of, with_misplaced_rrsigs
 from resolver.verdict import Trust
@@ -27,7 +28,7 @@ PARENT_RECHECK_INTERVAL = limits.PARENT_RECHECK_INTERVAL
 # Failures that the servers of another zone cannot remedy.
 NO_OTHER_ZONE_HELPS = frozenset({
     FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.CANCELLED, FailureKind.LOCAL_RESOURCE, FailureKind.NO_ROUTE,
-    FailureKind.NO_FAMILY, FailureKind.OVERLOAD,
+    FailureKind.NO_FAMILY, FailureKind.OVERLOAD, FailureKind.POLICY, FailureKind.QUOTA,
 })
 
 
@@ -50,7 +51,7 @@ def iterate(
     if begin is None:
         begin = yield from _prime(place, context, task)
     cut: DelegationPoint = begin
-    search = IterationState(avoid)
+    search = IterationState(avoid, qname)
     total = names.label_count(target)
     minimising = delegations.minimising
     known, probes, whole = cut.labels, 0, not minimising
@@ -127,6 +128,10 @@ def _begin(place: bytes, context: Context, task: Task, *, public: bool = False) 
     delegations = delegations_of(context)
     # Priming queries go to root servers, never to a forwarder.
     configured = None if public or task.purpose is Purpose.PRIMING else delegations.forward_or_stub_for(place)
+    own = delegation_of_copy(place, context)
+    if own is not None and (configured is None or configured.labels <= own.labels):
+        cut = delegations.closest(place, context.now)
+        return own if cut is None or cut.labels <= own.labels else cut
     if configured is not None and configured.recursive:
         _note_cut(task, configured, "forward zone of the configuration")
         return configured
@@ -224,7 +229,7 @@ class _DelegationFallback:
 
 
 def _refetch_from_parent(cut: DelegationPoint, context: Context, task: Task) -> DelegationPoint:
-    """Forget a zone cut whose servers all failed; returns the closest one above, whose servers are queried again."""
+    """Remove a zone cut whose servers all failed; returns the closest one above, whose servers are queried again."""
     delegations = delegations_of(context)
     delegations.forget(cut.zone)
     context.store.rrsets.drop(cut.zone, c.NS)

@@ -13,3 +13,4 @@ from resolver.wire.rrset cimport RRset
 cdef class IterationState:
     cdef public object avoid
     cdef public object missing
+    cdef public object qname

@@ -3,7 +3,9 @@
 The faults of real servers are handled here: no reply, truncation, no support for EDNS or cookies, changed letter case,
 REFUSED and SERVFAIL, lameness, and name servers whose addresses are not known yet. Each packet is charged with
 `Budget.take_packet`, because a path without a counter can become an endless loop (CVE-2026-5950). Addresses of name
-servers are looked up one at a time and few in one step (NXNSAttack, CVE-2020-12662).
+servers are looked up one at a time and few in one step (NXNSAttack, CVE-2020-12662). Each zone and each server has a
+quota of what may be outstanding (`fetch_quota`). Forwarders have none, because names of many zones are behind them, nor
+has the root, which every name needs at a cold start.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from resolver.effects import (
 )
 from resolver.iterate.classify import classify
 from resolver.iterate.delegation import DelegationPoint, delegations_of
+from resolver.iterate.own_zone import ask_copy
 from resolver.iterate.scrub import ResponseType, Scrubbed, cut_chain, question_matches, scrub
 from resolver.iterate.server_selection import reason, select_server, server_states, server_timeout
 from resolver.wire import consts as c
@@ -53,15 +56,19 @@ EXCLUDED = 1 << 20
 FALLBACK_ATTEMPTS = limits.FALLBACK_ATTEMPTS
 ABORTS_QUERY = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.CANCELLED, FailureKind.OVERLOAD})
 NO_EDNS = frozenset({c.FORMERR, c.NOTIMP, c.BADVERS})
+CLIENT_PURPOSES = frozenset({Purpose.CLIENT, Purpose.PREFETCH})
+FORBIDDEN = Failure(FailureKind.POLICY, c.EDE_FILTERED, "a policy forbids the name servers of the zone")
 
 
 class IterationState:
-    """State of one call of `iterate`: addresses to avoid, and how many name servers had no usable address."""
+    """State of one call of `iterate`: the name that is resolved, addresses to avoid, and how many name servers had no
+    usable address."""
 
-    __slots__ = ("avoid", "missing")
+    __slots__ = ("avoid", "missing", "qname")
 
-    def __init__(self, avoid: frozenset[str]) -> None:
+    def __init__(self, avoid: frozenset[str], qname: bytes) -> None:
         self.avoid = avoid
+        self.qname = qname
         self.missing = 0
 
 
@@ -79,17 +86,57 @@ def query_servers(
 
     `probing`: the query is a minimised one; after an error the full qname is tried instead of other servers.
     """
+    copy = ask_copy(cut, qname, qtype, context, task, search.avoid)
+    if copy is not None:
+        return copy
+    quota = delegations_of(context).fetches
     zone = cut.zone
+    if cut.recursive or len(zone) == 1:
+        return (yield from _query_zone(cut, qname, qtype, context, task, search, probing, False))
+    if not quota.take_zone(zone):
+        return _over_quota(quota.refuse_zone(zone, context.monotonic), task)
+    try:
+        return (yield from _query_zone(cut, qname, qtype, context, task, search, probing, True))
+    finally:
+        quota.give_zone(zone)
+
+
+def _over_quota(failure: Failure, task: Task) -> Failure:
+    """Note that the query failed for lack of room, so that no failure that follows from it is cached for long."""
+    if task.budget.local_error is None:
+        task.budget.local_error = failure
+    if task.trace is not None:
+        task.note("failure", failure.text, facts={"failure": failure})
+    return failure
+
+
+def _query_zone(
+    cut: DelegationPoint,
+    qname: bytes,
+    qtype: int,
+    context: Context,
+    task: Task,
+    search: IterationState,
+    probing: bool,
+    limited: bool,
+) -> Steps[Scrubbed | Failure]:
+    """`query_servers` after the own copy of the zone and its quota; with `limited`, servers have a quota, too."""
+    zone = cut.zone
+    quota = delegations_of(context).fetches
+    full: Server | None = None
     tries: dict[tuple[object, ...], int] = {}
     looked_up: set[bytes] | None = None
     last: Failure | None = None
     spare: Scrubbed | None = None
     packets = 0
     no_route: Failure | None = None
+    checked_servers = -1
     budget = task.budget
     while packets < TRIES_PER_CUT:
         server = select_server(cut, context, tries, search.avoid)
         if server is None:
+            if full is not None:
+                break  # more addresses of a zone that has its quota would cost more queries
             if looked_up is None:
                 looked_up = set()
             gained = yield from _look_up_addresses(cut, context, task, search, looked_up)
@@ -98,8 +145,16 @@ def query_servers(
             if not gained:
                 break
             continue
-        packets += 1
+        if context.name_server is not None and checked_servers != len(cut.servers):
+            checked_servers = len(cut.servers)
+            if _is_forbidden(cut, context, task, search):
+                return FORBIDDEN
         key = server.key
+        if limited and quota.is_full(key):
+            full = server
+            tries[key] = EXCLUDED
+            continue
+        packets += 1
         result = yield from _query_with_fallback(server, cut, qname, qtype, context, task, tries.get(key, 0))
         if isinstance(result, Failure):
             if result.kind in ABORTS_QUERY:
@@ -148,6 +203,8 @@ def query_servers(
         tries[key] = EXCLUDED
     if spare is not None:
         return spare
+    if full is not None:
+        return _over_quota(quota.refuse_server(zone, full, context.monotonic), task)
     if last is None and no_route is not None and budget.local_error is None:
         budget.local_error = no_route
     if budget.local_error is not None:
@@ -168,6 +225,7 @@ def _query_with_fallback(
     """One attempt at one server, with fallbacks: with or without EDNS and cookies, over UDP or TCP."""
     table = context.store.servers
     delegations = delegations_of(context)
+    fetches = delegations.fetches
     budget = task.budget
     key = server.key
     info: InfraEntry | None = table.find(key)
@@ -221,12 +279,16 @@ def _query_with_fallback(
             task.note("ask", f"query {server.address}{variant}: {why}", zone=cut.zone, server=server, qname=qname,
                       qtype=qtype, facts={"tcp": tcp, "payload": payload, "timeout": timeout, "why": why,
                                           "candidates": server_states(cut, context)})
-        result = yield Ask(
-            server, qname, qtype, tcp=tcp, edns_payload=payload, do=payload is not None, rd=cut.recursive,
-            timeout=timeout,
-            checking_disabled=cut.recursive and context.validator is not None, randomise_case=case, cookie=cookie,
-            zone=cut.zone, budget=budget,
-        )
+        fetches.take_server(key)
+        try:
+            result = yield Ask(
+                server, qname, qtype, tcp=tcp, edns_payload=payload, do=payload is not None, rd=cut.recursive,
+                timeout=timeout,
+                checking_disabled=cut.recursive and context.validator is not None, randomise_case=case, cookie=cookie,
+                zone=cut.zone, budget=budget,
+            )
+        finally:
+            fetches.give_server(key)
         if isinstance(result, Failure):
             if task.trace is not None:
                 task.note("failure", f"{server.address}: {result.text}", zone=cut.zone, server=server,
@@ -250,10 +312,13 @@ def _query_with_fallback(
                 if timeout >= own or result.kind is FailureKind.NETWORK:
                     # Otherwise the wait was shortened for this query, which says nothing about the server.
                     table.note_timeout(key, context.monotonic, expected)
+                    if timeout >= FIRST_TIMEOUT:  # a shorter pause of a fast server is no overload
+                        fetches.note_result(key, timed_out=result.kind is FailureKind.TIMEOUT)
             return result
         view: MessageView = result.view
         delegations.note_reachable(server.address)
         table.note_reply(key, result.rtt, context.monotonic, edns=view.edns is not None)
+        fetches.note_result(key, timed_out=False)
         expected = table.timeout(key)
         if view.tc:
             if result.tcp:
@@ -309,6 +374,19 @@ def _bad_code(rcode: int, server: Server, zone: bytes) -> Failure:
                    f"{server.address} answers {c.rcode_to_text(rcode)} for {names.to_text(zone)}")
 
 
+def _is_forbidden(cut: DelegationPoint, context: Context, task: Task, search: IterationState) -> bool:
+    """Whether a policy answers instead of the servers of the zone; then `Task.answered` has its answer.
+
+    The policy applies to the servers of a client's name and of the targets of its aliases, not to those of sub-queries,
+    which other views share. A forward or stub zone has no servers that a remote party chose.
+    """
+    policy = context.name_server
+    if policy is None or cut.configured or task.purpose not in CLIENT_PURPOSES:
+        return False
+    task.answered = policy(Question(search.qname, task.question.qtype), cut.zone, cut.names, cut.servers)
+    return task.answered is not None
+
+
 def _stop_at_configured_zone(found: Scrubbed, qname: bytes, qtype: int, context: Context) -> None:
     """End an alias chain where it leaves the current forward or stub zone, or enters another one or local names.
 
@@ -319,7 +397,7 @@ def _stop_at_configured_zone(found: Scrubbed, qname: bytes, qtype: int, context:
     side = delegations.forward_or_stub_for(names.zone_lookup_name(qname, qtype))
 
     def leaves_zone(name: bytes) -> bool:
-        if policy is not None and policy.answer(Question(name, qtype)) is not None:
+        if policy is not None and policy.changes(Question(name, qtype)):
             return True
         return delegations.forward_or_stub_for(names.lower(name)) is not side
 

@@ -59,7 +59,7 @@ def select_server(
                 routed = not without or (6 if ":" in server.address else 4) != without
                 if not tries and routed and now >= info.probe_after and context.store.servers.is_usable(key, now):
                     return server
-                # One try, after all servers that may be alive.
+                # One attempt, after all servers that may respond.
                 done += TRIES - 1
                 if done > fewest or done >= TRIES:
                     continue

@@ -6,7 +6,7 @@ system's trust store takes 24 ms: all of them when the daemon starts or reloads 
 connection needs it (`get`). Servers with the same checks share a context and its sessions. The key of a session has the
 name and the port, so it is never used for another server (`corenet.tls.sessions`).
 
-DNS over QUIC uses the library `qh3`, which takes the authorities as text (`authorities`), and sessions of its own.
+DNS over QUIC uses the library `qh3`, which takes the authorities as text (`authorities`) and has separate sessions.
 """
 
 import asyncio
@@ -142,6 +142,7 @@ def encrypted_servers(settings: Settings) -> list[Encryption]:
     """How the encrypted servers of `settings` are reached, each way once."""
     zones = (settings.forward, settings.stub)
     texts = [text for lines in zones for zone in lines for text in zone.addresses]
+    texts += [text for own in settings.own_zones for text in own.primaries]
     found = [parse_upstream(text, 53, "addresses").encryption for text in texts]
     return list(dict.fromkeys(one for one in found if one is not None))
 

@@ -1,8 +1,8 @@
 """Collects the ClientHello of a TLS client, which a handshake needs before it may begin. Sans-IO.
 
-Each record is looked at once, however it is divided into segments. What is collected is bounded: from
-`limits.TLS_HELLO_OCTETS` on the octets are given to OpenSSL as they are, and so is what is no ClientHello, because
-OpenSSL has to say why.
+Each record is parsed once, however it is divided into segments. The collected octets are bounded: from
+`limits.TLS_HELLO_OCTETS` on they are passed to OpenSSL unchanged, and so are other messages than a ClientHello, because
+OpenSSL reports the error.
 """
 
 from resolver import limits

@@ -30,7 +30,7 @@ def client_connections(descriptors: int | None = None) -> int:
 
 
 def divide_connections(wanted: Sequence[int], total: int) -> list[int]:
-    """Connections of each listener, which wants so many of the descriptors `total`; each gets at least one.
+    """Divide `total` descriptors among listeners by the number that each wants; each gets at least one.
 
     A listener also needs `limits.STREAM_NEWCOMERS` for connections that are being accepted or rejected. When there are
     too few descriptors, listeners that want less than an equal share get what they want, and the others share the rest.

@@ -37,9 +37,9 @@ __all__ = [
     "BodyWanted",
     "Refusal",
     "cache_control",
+    "classify_request",
     "freshness",
     "is_too_large",
-    "judge",
 ]
 
 MEDIA_TYPE = b"application/dns-message"
@@ -68,7 +68,7 @@ WANTED = BodyWanted()
 TOO_LARGE = Refusal(413, f"A DNS message has at most {c.MESSAGE_MAX} octets.")
 
 
-def judge(
+def classify_request(
     method: bytes, target: bytes, content_type: bytes | None, content_coded: bool, path: bytes
 ) -> bytes | BodyWanted | Refusal:
     """Check a request for `path`: returns the message of GET, `BodyWanted` for POST, or a `Refusal`.

@@ -1,8 +1,8 @@
 """DNS over QUIC without I/O (RFC 9250): what a stream carries, and what ends a connection.
 
-A query has a stream of its own: two octets of length, the message, and the end of the stream (section 4.2). Whatever
-else comes is an error of the protocol and ends the connection (section 4.3.3). A query is judged when its stream has
-ended, because only then it is certain that nothing follows.
+Each query has its own stream: two octets of length, the message, and the end of the stream (section 4.2). Anything else
+is a protocol error and ends the connection (section 4.3.3). A query is checked when its stream has ended, because only
+then it is certain that nothing follows.
 """
 
 from typing import Final
@@ -51,7 +51,7 @@ class ProtocolError(Exception):
 
 
 class MessageReader:
-    """The octets of one stream: one message behind its length.
+    """The octets of one stream: a length and one message.
 
     It holds at most the octets of one message and its length, because the first octet beyond them raises.
     """
@@ -86,7 +86,7 @@ class MessageReader:
 
 
 def check_query(message: bytes) -> None:
-    """Check what DNS over QUIC asks of a query beyond other transports.
+    """Check the requirements of DNS over QUIC on a query that other transports do not have.
 
     Raises:
         ProtocolError: it has no header or is a response, its id is not 0, or it has edns-tcp-keepalive.

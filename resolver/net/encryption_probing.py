@@ -1,6 +1,6 @@
 """What is known about DNS over TLS at authoritative servers: the state of unilateral probing (RFC 9539 section 4).
 
-Sans-IO: addresses and times come in, decisions go out. Times are seconds of one clock that never goes back. One record
+Sans-IO: addresses and times come in, decisions go out. Times are seconds of a clock that is never set back. One record
 per address (RFC 9539 section 4.5), with its status, the times of the last probe's begin (`initiated`) and end
 (`completed`), and that of the last reply over TLS. States and events; an empty cell is no change::
 
@@ -11,10 +11,13 @@ per address (RFC 9539 section 4.5), with its status, the times of the last probe
     FAIL     | DAMPING after `completed`   | SUCCESS   | FAIL   | TIMEOUT   |           |
     TIMEOUT  | DAMPING after `completed`   | SUCCESS   | FAIL   | TIMEOUT   |           |
 
-While a probe is in progress no other one of this address is wanted. "Not tried" means that this host could not probe,
+While a probe is in progress no other one of this address is due. "Not tried" means that this host could not probe,
 which says nothing about the server. A server with SUCCESS is probed again only because its connection has ended.
 
-The table is bounded, because anybody can name addresses of servers: the least recently used record is dropped, and the
+A reload of the configuration keeps the table: the upstream before and the one after it share it until the former has no
+queries left, so an address is still probed once at a time.
+
+The table is bounded, because any zone can name addresses of servers: the least recently used record is dropped, and the
 event of a probe whose record was dropped is ignored.
 """
 

@@ -99,7 +99,7 @@ class FairSlots(Generic[Member]):
             found.idle[member] = None
             self._sizes.setdefault(before + 1, {})[found] = None
         except MemoryError:
-            self._drop(member, found, before + 1)
+            self._drop(member, found, before + 1)  # a member in some of the tables only would hold its slot for ever
             raise
         self._remove_from_size(found, before)
 
@@ -114,7 +114,7 @@ class FairSlots(Generic[Member]):
             try:
                 self._sizes.setdefault(len(group), {})[group] = None
             except MemoryError:
-                pass  # the slot is free all the same; `choose_victim` finds this group when its size changes again
+                pass  # the slot is free anyway; `choose_victim` finds this group when its size changes again
         return True
 
     def note_progress(self, member: Member, *, busy: bool) -> None:

@@ -3,6 +3,8 @@ from typing import Any, final
 
 from resolver.cache.answers import AnswerCache
 from resolver.net.cookies import ServerCookies
+from resolver.net.rate_limit import RateLimits
+from resolver.observe.observer import Observer
 from resolver.policy.access import AccessTable
 
 @final
@@ -14,16 +16,25 @@ class FastPath:
         *,
         largest_reply: int = ...,
         pass_without_rd: bool = True,
-        view: int = 0,
         prefetch: bool = False,
         cookies: ServerCookies | None = None,
         counters: FastPath | None = None,
+        rates: RateLimits | None = None,
+        observer: Observer | None = None,
     ) -> None: ...
+    def for_lane(self) -> FastPath: ...
     def answer(
         self, data: bytes, peer: Sequence[Any] | None = None, now: int | None = None, stream: bool = False
     ) -> bytes | None: ...
     def answer_encrypted(
-        self, message: bytes, client: bytes, block: int, now: int | None = None
+        self,
+        message: bytes,
+        client: bytes,
+        block: int,
+        now: int | None = None,
+        access: int = ...,
+        transport: int = 1,
+        port: int = 0,
     ) -> tuple[bytes | None, int]: ...
     def answer_frames(
         self,
@@ -33,12 +44,24 @@ class FastPath:
         first: int = 0,
         block: int = 0,
         keepalive: int = -1,
+        access: int = ...,
+        transport: int = 1,
+        port: int = 0,
     ) -> tuple[bytes, list[bytes], int, bool]: ...
     @property
+    def answers(self) -> AnswerCache: ...
+    @property
     def cookies(self) -> ServerCookies | None: ...
+    @property
+    def rates(self) -> RateLimits | None: ...
+    def limit_reply(self, query: bytes, reply: bytes, address: str, now: int, view: int = 0) -> bytes | None: ...
     def access_of(self, address: str) -> int: ...
-    def cached(self, query: ClientQuery, now: int, limit: int, options: bytes = b"") -> bytes | None: ...
+    def cached(
+        self, query: ClientQuery, now: int, limit: int, options: bytes = b"", view: int = 0
+    ) -> bytes | None: ...
     def statistics(self) -> dict[str, Any]: ...
+    def count_clients(self) -> dict[str, dict[str, int]]: ...
+    def hit_latency(self) -> dict[str, float]: ...
 
 @final
 class ClientQuery:

@@ -13,10 +13,11 @@ At most `HANDSHAKE_BURST` is saved up. What handshakes have cost is measured, by
 listener for QUIC. Those that have begun lately and may not be measured yet are counted with the average cost. To
 accept, prepare and close a connection has the fixed cost `HANDSHAKE_ACCEPT_COST`.
 
-A connection comes here with its first flight (ClientHello) received, so the handshake costs CPU time as soon as it
-begins, and not when its client wants. It is in one of these states: begun, which this module forgets at once; waiting,
-with its TCP transport paused, so nothing more is read; dropped. Those that wait begin network by network, and within a
-network in the order in which they came. At most `HANDSHAKES_WAITING` wait. When there is one more, the newest of the
+A connection is added when its first flight (ClientHello) is complete, so the CPU time of its handshake is used when
+this module starts it, and not when the client chooses. It is in one of these states: started, which this module no
+longer tracks; waiting,
+with its TCP transport paused, so nothing more is read; dropped. Waiting ones are started in turn by network, and within
+a network in the order of arrival. At most `HANDSHAKES_WAITING` wait. When there is one more, the newest of the
 network with the most is dropped. While no connection may be accepted, new ones wait in the kernel's accept queue.
 
 Invariant: while a connection waits, a timer is set.

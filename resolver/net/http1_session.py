@@ -80,8 +80,8 @@ class Http1Session(HttpSession):
         for since in (self._partial_since, self._write_blocked_since):
             if since is not None and now - since > listener.message_timeout:
                 return True
-        patience = min(limits.STREAM_LINGER, listener.message_timeout) if self._discarding else listener.idle_timeout
-        return not self._connection.waiting and now - self._idle_since > patience
+        timeout = min(limits.STREAM_LINGER, listener.message_timeout) if self._discarding else listener.idle_timeout
+        return not self._connection.waiting and now - self._idle_since > timeout
 
     def close(self) -> None:
         """The connection has ended: cancel the query that waits."""
@@ -91,6 +91,12 @@ class Http1Session(HttpSession):
             pending.service.forget(pending)
 
     # --- Sink ------------------------------------------------------------------------------------------------------
+
+    @property
+    def origin(self) -> tuple[str, str]:
+        """Transport and listener of the query."""
+        origin: tuple[str, str] = self._connection.listener.origin
+        return origin
 
     @property
     def padding_block(self) -> int:
@@ -127,7 +133,7 @@ class Http1Session(HttpSession):
         )
 
     def work(self) -> None:
-        """Do one turn's share of the requests that were received."""
+        """Process one turn's share of the received requests."""
         self._turn_octets = read = messages = 0
         held = self._codec.started  # the codec may have a whole request already
         while self._is_open() and (held or self._unread):
@@ -154,6 +160,7 @@ class Http1Session(HttpSession):
                 self._partial_since = self._connection.now()
         else:
             self._partial_since = None
+        self._close_if_done()
         self._update_reading()
 
     def _handle(self, events: list[Any]) -> None:
@@ -174,13 +181,15 @@ class Http1Session(HttpSession):
         headers = request.headers
         types = headers.get_list("content-type")
         content_type = types[0].encode("latin-1") if len(types) == 1 else None
-        judged = doh.judge(request.method, request.target, content_type, self._codec.content_coded, self._path)
+        checked = doh.classify_request(
+            request.method, request.target, content_type, self._codec.content_coded, self._path
+        )
         self._is_head, self._refusal = request.method == b"HEAD", None
-        self._body_wanted, self._dropped = judged is doh.WANTED, 0
-        if isinstance(judged, doh.Refusal):
-            self._refusal = judged
-        elif isinstance(judged, bytes):
-            self._message = judged
+        self._body_wanted, self._dropped = checked is doh.WANTED, 0
+        if isinstance(checked, doh.Refusal):
+            self._refusal = checked
+        elif isinstance(checked, bytes):
+            self._message = checked
         elif doh.is_too_large(headers.get("content-length", "0")):
             self._refusal = doh.TOO_LARGE
         else:
@@ -219,7 +228,7 @@ class Http1Session(HttpSession):
             elif pending is not None and connection.waiting:
                 self._pending = pending
         except BaseException:
-            connection.abort()  # out of memory: no reply will come, so the client must not wait for one
+            connection.abort()  # out of memory: there will be no reply, so the client must not wait for one
             raise
         finally:
             self._answering = False
@@ -240,7 +249,7 @@ class Http1Session(HttpSession):
         self._after_reply()
 
     def _after_reply(self) -> None:
-        """The query was answered: go on with what was received meanwhile."""
+        """The query was answered: continue with the octets received in the meantime."""
         connection = self._connection
         connection.waiting = 0
         self._pending = None
@@ -249,6 +258,7 @@ class Http1Session(HttpSession):
             return
         connection.note_progress()
         self._schedule()
+        self._close_if_done()
         self._update_reading()
 
     def _refuse(self, refusal: doh.Refusal) -> None:
@@ -292,6 +302,11 @@ class Http1Session(HttpSession):
     def _schedule(self) -> None:
         if self._is_open() and (self._unread or self._codec.started):
             self._turns.add(self._connection)
+
+    def _is_done(self) -> bool:
+        # The codec may hold a complete request: then a turn is scheduled, or is when the write buffer has drained.
+        waits = self._connection.waiting or self._unread or self._turns.waits(self._connection)
+        return self._discarding or not (waits or self._write_blocked_since is not None)
 
     def _wants_input(self) -> bool:
         return not self._unread and not self._turns.waits(self._connection)

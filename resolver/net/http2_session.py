@@ -67,6 +67,11 @@ class _Exchange:
         self.pending: PendingQuery | None = None
 
     @property
+    def origin(self) -> tuple[str, str]:
+        """Transport and listener of the query."""
+        return self._session.origin
+
+    @property
     def padding_block(self) -> int:
         """Size of the blocks to which replies are padded."""
         return self._session.padding_block
@@ -103,6 +108,7 @@ class Http2Session(HttpSession):
             max_fields=limits.DOH_FIELDS,
         )
         self.padding_block: int = listener.padding_block
+        self.origin: tuple[str, str] = listener.origin
         self._requests: dict[int, _Request] = {}
         self._waiting: dict[int, _Exchange] = {}
         self._turn_messages = 0
@@ -122,7 +128,7 @@ class Http2Session(HttpSession):
             self._update_reading()
 
     def work(self) -> None:
-        """Do one turn's share of what was received."""
+        """Process one turn's share of the received octets."""
         if self._write_blocked_since is not None or self._transport.is_closing():
             return
         self._turn_messages = self._turn_octets = read = 0
@@ -149,6 +155,7 @@ class Http2Session(HttpSession):
             self._turns.spend(self._turn_messages, read + self._turn_octets)
         self._flush()
         self._schedule()
+        self._close_if_done()
         self._update_reading()
 
     def _share_left(self) -> bool:
@@ -209,13 +216,15 @@ class Http2Session(HttpSession):
         headers = event.headers
         types = headers.get_list("content-type")
         content_type = types[0].encode("latin-1") if len(types) == 1 else None
-        judged = doh.judge(event.method, event.target, content_type, "content-encoding" in headers, self._path)
+        checked = doh.classify_request(
+            event.method, event.target, content_type, "content-encoding" in headers, self._path
+        )
         request = self._requests[stream_id] = _Request(self._connection.now(), event.method == b"HEAD")
         expects = headers.get("expect", "").lower() == "100-continue"
-        if isinstance(judged, doh.Refusal):
-            request.refusal = judged
-        elif isinstance(judged, bytes):
-            request.message = judged
+        if isinstance(checked, doh.Refusal):
+            request.refusal = checked
+        elif isinstance(checked, bytes):
+            request.message = checked
         elif doh.is_too_large(headers.get("content-length", "0")):
             request.refusal = doh.TOO_LARGE
         else:
@@ -266,7 +275,7 @@ class Http2Session(HttpSession):
         try:
             reply, fresh, pending = connection.ask(message, exchange)
         except BaseException:
-            connection.abort()  # out of memory: no reply will come, so the client must not wait for one
+            connection.abort()  # out of memory: there will be no reply, so the client must not wait for one
             raise
         if reply is not None:
             self.finish(exchange, reply, fresh)
@@ -297,6 +306,7 @@ class Http2Session(HttpSession):
         self._flush()
         if not self._in_feed:
             connection.note_progress()
+            self._close_if_done()
 
     def _refuse(self, stream_id: int, refusal: doh.Refusal, *, is_head: bool = False) -> None:
         """Send an error response."""
@@ -330,6 +340,11 @@ class Http2Session(HttpSession):
         if unsent + blocked > limits.STREAM_WRITE_LIMIT:
             self._connection.listener.write_overrun += 1
             self._connection.abort()
+
+    def _is_done(self) -> bool:
+        # Data that flow control holds back stays unsent, because no WINDOW_UPDATE can arrive after the end of the
+        # client.
+        return not (self._waiting or self._unread or self._events or self._write_blocked_since is not None)
 
     def _wants_input(self) -> bool:
         return self._write_blocked_since is None and not self._unread and not self._events

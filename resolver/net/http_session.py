@@ -3,6 +3,11 @@
 Octets that were received and not given to the codec are in `_unread`. A turn (`resolver.net.turns`) takes one
 `STREAM_READ_CHUNK` of them. Invariants: the transport is read (`_reading`) exactly while `_wants_input`, so at most one
 read is stored; while the write buffer is above its high watermark (`_write_blocked_since`) no turn begins.
+
+When the client has ended its direction (`Requester.input_ended`), its earlier requests are answered, then the
+connection is closed. It holds its slot until the last of its queries is resolved and read: queries have the deadline of
+the service, a client that does not read has `message_timeout`. A request that is not complete will never be, so nothing
+waits for it.
 """
 
 import asyncio
@@ -21,6 +26,7 @@ class Requester(Protocol):
 
     waiting: int
     network: str | bytes
+    input_ended: bool
 
     def turn(self) -> None: ...
 
@@ -58,10 +64,24 @@ class HttpSession:
         self._update_reading()
 
     def resume_writing(self) -> None:
-        """The write buffer has drained: go on with what was stored."""
+        """The write buffer has drained: continue with the stored octets."""
         self._write_blocked_since = None
         self._schedule()
+        self._close_if_done()
         self._update_reading()
+
+    def end_input(self) -> bool:
+        """The client has ended its direction. Returns whether the connection has to stay open for its replies."""
+        return not self._is_done()
+
+    def _close_if_done(self) -> None:
+        """Close the connection of a client that has ended its direction when everything is answered."""
+        if self._connection.input_ended and not self._transport.is_closing() and self._is_done():
+            self._transport.close()
+
+    def _is_done(self) -> bool:
+        """Whether nothing that was received can lead to another response."""
+        raise NotImplementedError
 
     def _take_chunk(self) -> bytes:
         """Remove and return the octets that one turn gives to the codec."""
@@ -70,7 +90,8 @@ class HttpSession:
         return data
 
     def _schedule(self) -> None:
-        """Have another turn when there is work that may go on: no event of the transport would start it."""
+        """Schedule another turn when there is work that may continue, because no event of the transport would start
+        it."""
         raise NotImplementedError
 
     def _wants_input(self) -> bool:
@@ -79,7 +100,7 @@ class HttpSession:
 
     def _update_reading(self) -> None:
         """Read from the transport while `_wants_input`."""
-        if self._transport.is_closing():
+        if self._transport.is_closing() or self._connection.input_ended:
             return
         wanted = self._wants_input()
         if wanted is not self._reading:

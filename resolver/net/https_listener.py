@@ -4,6 +4,10 @@ The HTTP version of a connection is negotiated in the handshake (ALPN) and imple
 or `resolver.net.http2_session`. Both check requests with `resolver.net.doh` and get the replies from
 `HttpsConnection.ask`: from the cache by the fast path, else from the service. A request without a valid DNS message is
 answered with an HTTP error status and counted by that status.
+
+A client that ends its direction (`HttpsConnection.input_ended`) by close_notify of TLS 1.3 gets the replies to its
+complete requests, as over DNS over TLS (`resolver.net.dns_connection`); then the connection is closed. A FIN without
+close_notify ends the connection, because it may be forged (RFC 8446 section 6.1).
 """
 
 import asyncio
@@ -24,6 +28,8 @@ TC_BIT = 0x02
 
 class HttpsListener(TlsListener):
     """The listener of one socket for DNS over HTTPS, and all its connections."""
+
+    query_transport = "https"
 
     def __init__(self, *given: Any, path: str, **options: Any) -> None:
         """`path` is the path of requests; the other arguments are those of `TlsListener`."""
@@ -69,18 +75,21 @@ class Session(Protocol):
 
     def resume_writing(self) -> None: ...
 
+    def end_input(self) -> bool: ...
+
     def close(self) -> None: ...
 
 
 class HttpsConnection(StreamConnection):
     """One connection of a client."""
 
-    __slots__ = ("_session", "listener")
+    __slots__ = ("_session", "input_ended", "listener")
 
     def __init__(self, listener: HttpsListener) -> None:
         super().__init__(listener)
         self.listener = listener
         self._session: Session | None = None
+        self.input_ended = False
 
     # --- StreamConnection ------------------------------------------------------------------------------------------
 
@@ -115,6 +124,11 @@ class HttpsConnection(StreamConnection):
         """Whether one of the timeouts has passed."""
         return self._session is not None and self._session.is_late(now)
 
+    def eof_received(self) -> bool:
+        self.input_ended = True
+        has_work = self.has_early if self._session is None else self._session.end_input()
+        return has_work and self.can_answer_after_end()
+
     def pause_writing(self) -> None:
         if self._session is not None:
             self._session.pause_writing()
@@ -142,7 +156,10 @@ class HttpsConnection(StreamConnection):
         listener = self.listener
         listener.requests += 1
         if self.allowed:
-            reply, left = listener.fast.answer_encrypted(message, self.octets, listener.padding_block)
+            reply, left = listener.fast.answer_encrypted(
+                message, self.octets, listener.padding_block, None, self.access, listener.transport_number,
+                self._peer[1],
+            )
             if reply:
                 return reply, _fresh(reply, left), None
             if reply is not None:

@@ -4,8 +4,8 @@ Connections, slots, queues and timeouts are those of `stream_upstream`, TLS and 
 HTTP/2 a connection carries as many queries as the server permits, over HTTP/1.1 one at a time; the other queries of the
 connection wait in `_unsent`. Both codecs are those of `corenet.http`, without I/O, and bound what a server can send.
 
-A query that an HTTP/2 server refuses with HTTP_1_1_REQUIRED goes again by HTTP/1.1, once, as do all later ones to it.
-An HTTP/1.1 response without a length ends with the connection (`end_of_response`).
+A query that an HTTP/2 server refuses with HTTP_1_1_REQUIRED is repeated once over HTTP/1.1, and all later queries to
+that server use HTTP/1.1. An HTTP/1.1 response without a length ends with the connection (`end_of_response`).
 
 A response is accepted when its status is 200, its type is application/dns-message, and its message is the reply to the
 query of its request (`match.is_reply`; the id is 0, RFC 8484 section 4.1). Redirects are not followed, because the name
@@ -32,9 +32,9 @@ from resolver import limits
 from resolver.effects import FailureKind, Server
 from resolver.net.match import is_reply, make_packet
 from resolver.net.quick_ack import acknowledge_now
-from resolver.net.stream_upstream import ServerQueue, StreamQuery, query_flags
 from resolver.net.tls_client import ConnectionFacts
 from resolver.net.tls_upstream import TlsConnection, TlsUpstream, with_options
+from resolver.net.upstream_connection import ServerQueue, StreamQuery, query_flags
 from resolver.wire import consts as c
 from resolver.wire.message import MessageView
 
@@ -160,14 +160,14 @@ class HttpsConnection(TlsConnection):
                 stream = self._h2.send_request(request)
                 self._h2.send_data(stream, entry.packet, True)
                 self._responses[stream] = _Exchange(entry, stream)
-                self.owner.sent += 1
+                self.owner.note_sent(entry)
             self._flush()
         elif self._h1 is not None and self._unsent and not self._responses:
             entry = self._unsent.popleft()
             fields = request_fields(self._host, len(entry.packet))
             head = self._h1.send_request(POST, self._path, fields, -1)
             self._responses[0] = _Exchange(entry, 0)
-            self.owner.sent += 1
+            self.owner.note_sent(entry)
             transport.write(head + self._h1.send(Data(entry.packet)) + self._h1.send(End()))
 
     def _flush(self) -> None:

@@ -1,17 +1,18 @@
 """Queries to authoritative servers over TLS where the servers offer it: unilateral probing (RFC 9539).
 
-`iteration.opportunistic-encryption` turns it on. It protects against those who only listen. Nobody is authenticated:
-the certificate is not checked, no name is sent (RFC 9539 section 4.6.3), and an attacker on the path can force plain
-text.
+`iteration.opportunistic-encryption` turns it on. It protects against those who only listen. Servers are not
+authenticated: the certificate is not checked, no name is sent (RFC 9539 section 4.6.3), and an attacker on the path can
+force plain text.
 
-A query is never delayed: it goes over TLS only when a connection is established and has room, else in plain text at
-once. When the plain reply has come and a probe is due (`encryption_probing`), the same query is sent over a new
+A query is never delayed: it is sent over TLS only when a connection is established and has a free slot, else in plain
+text at once. When the plain reply has come and a probe is due (`encryption_probing`), the same query is sent over a new
 connection in the background; its reply shows that this is the same server, and is used for nothing else. So only
 servers that answer are probed, each costs one more query, and the connection serves the next queries. RFC 9539 section
 4.6 would rather wait for a connection to a server that is known to have TLS.
 
-A query fails over TLS when the connection ends, the reply does not come, or it is neither NOERROR nor NXDOMAIN. Then it
-is sent in plain text, at the cost of a packet of its budget. So a query fails only where it would without TLS.
+A query fails over TLS when the connection ends, when no reply arrives, or when the reply is neither NOERROR nor
+NXDOMAIN. Then it is sent in plain text, at the cost of a packet of its budget. So a query fails only where it would
+without TLS.
 
 States of a query: over TLS (`_Query.handle` is of `tls`), in plain text (of `plain`), finished. Probes belong to
 `Opportunistic`; they end with their timeout at the latest.
@@ -25,9 +26,9 @@ from typing import TYPE_CHECKING, Protocol
 from resolver import limits
 from resolver.effects import Ask, Failure, FailureKind, Reply, Server
 from resolver.net.encryption_probing import Outcome, ProbeTable, Status
-from resolver.net.stream_upstream import StreamQuery
 from resolver.net.tls_client import sentence
 from resolver.net.tls_upstream import TlsConnection, TlsUpstream
+from resolver.net.upstream_connection import StreamQuery
 from resolver.upstream_address import TLS, Encryption
 from resolver.wire import consts as c
 
@@ -124,7 +125,7 @@ class _Query:
         if self.on_reply is None:
             return
         ask = self.ask
-        used = self.owner.judge(ask.server, result)
+        used = self.owner.usable_reply(ask.server, result)
         if used is not None:
             self.on_reply(Reply(used.view, used.rtt, True, ask.server, b"", used.connection))
         elif ask.budget is not None and not ask.budget.take_packet():
@@ -170,7 +171,7 @@ class Opportunistic:
             return self.plain(ask, partial(self._plain_reply, ask, on_reply))
         return self.plain(ask, on_reply)
 
-    def judge(self, server: Server, result: Reply | Failure) -> Reply | None:
+    def usable_reply(self, server: Server, result: Reply | Failure) -> Reply | None:
         """The reply over TLS when it can be used; else None, and the query must be sent in plain text."""
         address = server.address
         if isinstance(result, Reply) and result.view.rcode in USABLE and not result.view.tc:
@@ -184,8 +185,9 @@ class Opportunistic:
 
     def close(self) -> None:
         """Close all connections. Queries in flight end without a callback."""
-        for handle in list(self._probes.values()):
+        for address, handle in self._probes.items():
             handle.cancel()
+            self.table.end(address, Outcome.NOT_TRIED, self.loop.time())
         self._probes.clear()
         self.tls.close()
 

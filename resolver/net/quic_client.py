@@ -1,7 +1,7 @@
 """The client's side of a QUIC connection for DNS (RFC 9250), for `rdig` and for upstream queries.
 
-The library `qh3` speaks QUIC and checks the chain and the name of the certificate; pins are checked here. A subclass is
-told what happens: `established`, then `received` and `was_reset` for streams, and at last `ended`, once, unless it
+The library `qh3` speaks QUIC and checks the chain and the name of the certificate; pins are checked here. A subclass
+gets these callbacks: `established`, then `received` and `was_reset` for streams, and at last `ended`, once, unless it
 ended the connection itself. Without the extra `quic`, `configuration` raises.
 """
 
@@ -94,7 +94,7 @@ class QuicSession(asyncio.DatagramProtocol):
         """The server has ended `stream` without a reply."""
 
     def ended(self, reason: str) -> None:
-        """There is no connection any more, or there never was one."""
+        """The connection has ended, or was never established."""
 
     # --- what they call --------------------------------------------------------------------------------------------
 
@@ -159,7 +159,8 @@ class QuicSession(asyncio.DatagramProtocol):
             self._pump()
 
     def error_received(self, exc: Exception) -> None:
-        """ICMP: nobody listens, or there is no route. An established connection is not ended by what may be forged."""
+        """ICMP: the port is closed, or there is no route. An established connection is not ended by what may be
+        forged."""
         if not self._secured:
             self._end(str(exc.strerror or exc).lower() if isinstance(exc, OSError) else str(exc))
 
@@ -179,7 +180,7 @@ class QuicSession(asyncio.DatagramProtocol):
             return None
 
     def _pump(self) -> None:
-        """Look at what has come, send what is due, and set the timer."""
+        """Process received events, send what is due, and set the timer."""
         while not self._over and (event := self._guard(self._quic.next_event)) is not None:
             self._on_event(event)
         if self._over:

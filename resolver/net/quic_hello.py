@@ -2,8 +2,9 @@
 
 The library has no callback for that: a connection has its certificate before it reads anything. So this module opens
 the first Initial packets, whose keys follow from the connection id in their header (RFC 9001 section 5.2), joins the
-octets of their CRYPTO frames, and reads the ClientHello in them as far as it goes (RFC 8446 section 4.1.2, RFC 6066
-section 3). A ClientHello with post-quantum keys fills two datagrams, and the name may be in the second one. This is
+octets of their CRYPTO frames, and parses the ClientHello in them as far as it is complete (RFC 8446 section 4.1.2, RFC
+6066 section 3). A ClientHello with post-quantum keys fills two datagrams, and the name may be in the second one. This
+is
 used only when there are several certificates.
 
 Everything here is chosen by remote parties: each length is checked against the octets that are there, a packet has at
@@ -160,7 +161,7 @@ def joined(pieces: dict[int, bytes]) -> bytes:
 
 
 def server_name(hello: Octets) -> str:
-    """The host name in a ClientHello, in lower case, empty when there is none. The octets behind it may be missing.
+    """The host name in a ClientHello, in lower case, empty when there is none. The octets after it may be missing.
 
     Raises:
         TooShortError: the octets end before the name, or before it is certain that there is none.

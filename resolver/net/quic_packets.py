@@ -1,4 +1,4 @@
-"""The part of QUIC that a server does before it knows a connection, without I/O: headers, and tokens of Retry packets.
+"""The part of QUIC that a server needs before it has a connection, without I/O: headers, and tokens of Retry packets.
 
 Only the version-independent header (RFC 8999) and the token of an Initial packet (RFC 9000 section 17.2.2) are read
 here; the library reads everything else. A token proves that a client has received a packet at the address that it sends
@@ -70,7 +70,7 @@ def parse_header(data: bytes) -> PacketHeader | None:
 
 
 def _token(data: bytes, at: int) -> bytes | None:
-    """The token of an Initial packet behind its length, a variable-length integer (RFC 9000 section 16)."""
+    """The token of an Initial packet, which follows its length as a variable-length integer (RFC 9000 section 16)."""
     if at >= len(data):
         return None
     width = 1 << (data[at] >> 6)

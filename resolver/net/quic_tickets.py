@@ -87,5 +87,5 @@ class Tickets:
             self.take(ticket)
 
     def failed(self) -> None:
-        """There was no handshake: forget the sessions of this server."""
+        """The handshake failed: drop the sessions of this server."""
         self._resumption.failed()

@@ -1,4 +1,4 @@
-"""Queries to servers over QUIC (RFC 9250): each on a stream of its own.
+"""Queries to servers over QUIC (RFC 9250), each on its own stream.
 
 Slots, waiting and timeouts are those of `stream_upstream`, padding and idle time those of `tls_upstream`. The
 connection itself is a `QuicSession`; towards `StreamConnection` it is a transport that can only be ended. A message
@@ -19,9 +19,9 @@ from resolver.net import doq
 from resolver.net.match import is_reply, make_packet
 from resolver.net.quic_client import QuicSession, QuicUnavailableError, configuration
 from resolver.net.quic_tickets import Tickets
-from resolver.net.stream_upstream import ServerQueue, StreamConnection, StreamQuery, query_flags
 from resolver.net.tls_client import ConnectionFacts
 from resolver.net.tls_upstream import TlsConnection, TlsUpstream, with_options
+from resolver.net.upstream_connection import ServerQueue, StreamConnection, StreamQuery, query_flags
 from resolver.wire.message import MessageView
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class QuicConnection(TlsConnection):
             self._send_elsewhere(entry)
             return
         self._streams[stream] = entry, doq.MessageReader()
-        self.owner.sent += 1
+        self.owner.note_sent(entry)
 
     def _send_elsewhere(self, entry: StreamQuery) -> None:
         """The server permits no further stream now."""
@@ -100,7 +100,7 @@ class QuicConnection(TlsConnection):
         transport.abort()
 
     def note_reply(self, view: MessageView) -> None:
-        """The keepalive option is not permitted over QUIC, which has a timeout of its own."""
+        """The keepalive option is not permitted over QUIC, which has its own idle timeout."""
         self.last_reply = time.monotonic()
 
     def connection_failed(self, text: str, kind: FailureKind = FailureKind.NETWORK) -> None:

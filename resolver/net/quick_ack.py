@@ -3,8 +3,8 @@
 A peer without TCP_NODELAY sends a small segment only when all earlier ones are acknowledged (RFC 896). Linux delays
 acknowledgements by 40 ms on connections where data goes both ways, because it could send them with data (RFC 1122
 section 4.2.3.2). Together that delays a reply of Unbound, which sends the session tickets of TLS 1.3 before it, and a
-query of a client that writes its length first. The kernel forgets the option TCP_QUICKACK with the next data that it
-sends (tcp(7)), so it is set whenever more data is due while nothing is being sent.
+query of a client that writes its length first. The kernel resets the option TCP_QUICKACK when it sends data (tcp(7)),
+so it is set whenever more data is due while nothing is being sent.
 """
 
 import asyncio

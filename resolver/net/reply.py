@@ -16,9 +16,8 @@ from resolver.wire import consts as c
 from resolver.wire.build import Builder
 from resolver.wire.consts import HEADER_SIZE, MESSAGE_MAX
 from resolver.wire.edns import encode_ede, options_to_wire
-from resolver.wire.rrset import RRset
 
-__all__ = ["any_record", "compose", "error_reply", "extended_errors"]
+__all__ = ["compose", "error_reply", "extended_errors"]
 
 _KEPT_FLAGS = 0x7800 | c.RD | c.CD      # opcode, RD and CD are copied from the query (RFC 1035 4.1.1, RFC 4035 3.2.2)
 _DNSSEC_TYPES = frozenset({c.RRSIG, c.NSEC, c.NSEC3})
@@ -101,8 +100,3 @@ def error_reply(wire: bytes, rcode: int, question_end: int = HEADER_SIZE, *, ser
         1 if question_end > HEADER_SIZE else 0,
         wire[HEADER_SIZE:question_end],
     )
-
-
-def any_record(qname: bytes) -> RRset:
-    """The HINFO record that answers type ANY (RFC 8482 section 4.2)."""
-    return RRset(qname, c.HINFO, limits.ANY_TTL, [b"\x07RFC8482\x00"])

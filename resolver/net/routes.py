@@ -1,4 +1,4 @@
-"""Decides what an error number says about an address and about its address family.
+"""Classifies error numbers: whether they concern an address or its whole address family.
 
 The same number may come from a peer, a router or this host. The operator of a zone chooses its server addresses, and
 the router of an address can send any ICMP error about it. So an error for one address never means that this host lacks
@@ -82,5 +82,6 @@ class RouteChecker:
                         if kind_of_error(error.errno) is FailureKind.LOCAL_RESOURCE:
                             return True
         except (OSError, MemoryError) as error:
+            # Callers are about to end a query with the reason of its failure, and must be able to.
             return kind_of_exception(error) is FailureKind.LOCAL_RESOURCE
         return False

@@ -2,14 +2,17 @@
 
 Queries of all transports come here, and every composed reply is made by `reply.compose`, so that transports cannot
 differ in what they permit. Pending queries are limited in total, per client address (DNSBomb, CVE-2024-33655) and per
-network (CVE-2026-42534). Clients whose address is verified, by a valid cookie or by TCP, are counted apart from
-unverified ones, so queries with forged addresses use up only the unverified quota (RFC 7873 section 1). A query that is
-repeated while it is pending costs one dictionary lookup. A pending query is one object, without task, future or timer.
+network (CVE-2026-42534). At a limit, a query that has waited for `limits.JOSTLE` is ended for a new one, the oldest
+first, so slow queries leave room for fast ones. Clients whose address is verified, by a valid cookie or by TCP, are
+counted apart from unverified ones, so queries with forged addresses use up only the unverified quota (RFC 7873 section
+1). A query that is repeated while it is pending costs one dictionary lookup. A pending query is one object, without
+task, future or timer.
 """
 
 import logging
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from resolver import limits
@@ -19,9 +22,11 @@ from resolver.net.clock_random import Clock
 from resolver.net.fair_slots import network_of
 from resolver.net.fastpath import ClientQuery, FastPath, finish, read_query
 from resolver.net.padding import padding_option
-from resolver.net.reply import any_record, compose, error_reply, extended_errors
+from resolver.net.reply import compose, error_reply, extended_errors
 from resolver.net.tsig import bad_key_reply
-from resolver.policy import ALLOW, DROP, AccessTable, PolicyPipeline
+from resolver.observe import ClientCounters, result_of
+from resolver.policy import ALLOW, DECISION, DROP, VIEW_SHIFT, AccessTable, Pipeline, PolicyPipeline, WaitsForHooks
+from resolver.query import ActionKind, Query
 from resolver.settings import Settings
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
@@ -32,10 +37,11 @@ from resolver.wire.errors import WireError
 from resolver.wire.message import MessageView
 
 if TYPE_CHECKING:
-    from resolver.cache import Store
     from resolver.mesh import Mesh
+    from resolver.net.zone_server import ZoneServer
+    from resolver.observe.observer import Observer
 
-__all__ = ["PendingQuery", "Service", "Sink", "decrement"]
+__all__ = ["PendingQuery", "Service", "Sink"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,11 +49,18 @@ logger = logging.getLogger(__name__)
 ONLY_OPT = b"\0\0\0\0\0\0\0\1"
 OPT_HEAD = 9  # owner, type, class and TTL of an OPT record
 OPT_LENGTH = 2
+OPT_EXTENDED_RCODE = HEADER_SIZE + 5  # in a message without a question whose only record is OPT
 STORED_QUERY_SIZE = limits.STORED_QUERY_OCTETS
 # Options whose content in a query is ignored.
 OPTIONS_WITHOUT_VALUE = frozenset({c.OPTION_NSID, c.OPTION_KEEPALIVE, c.OPTION_PADDING})
 
+JOSTLE = limits.JOSTLE / 1000
+SCAN = limits.JOSTLE_SCAN
+TOO_MANY = extended_errors([(c.EDE_OTHER, "too many queries")])
+ENDED = extended_errors([(c.EDE_NOT_READY, "ended for a newer query")])
+NONE: "dict[PendingQuery, None]" = {}  # never changed
 _MEANINGLESS_TYPES = frozenset({0, c.OPT})
+WITHOUT_ANSWER = frozenset({ActionKind.DROP, ActionKind.TRUNCATE})
 
 
 class Sink(Protocol):
@@ -68,6 +81,11 @@ class Sink(Protocol):
         """Size of the blocks to which replies to padded queries are padded; 0: not encrypted, so they are not."""
         ...
 
+    @property
+    def origin(self) -> tuple[str, str]:
+        """Transport and listener of its queries, as `Query` has them."""
+        ...
+
     def send(self, packet: bytes, peer: tuple[Any, ...]) -> None: ...
 
     def skip(self) -> None:
@@ -84,73 +102,86 @@ class Sink(Protocol):
 
 
 class PendingLimit:
-    """Counts pending queries in total, per network and per address, and enforces their limits.
+    """The pending queries in total, per network and per address, in the order in which they came, and their limits.
 
     A network may hold at most `network_share` percent of the sum of its own and the free slots, so some slots stay
     free for other networks, however many networks use their whole share.
     """
 
-    __slots__ = ("limit", "limit_per_client", "network_share", "per_client", "per_network", "waiting")
+    __slots__ = ("limit", "limit_per_client", "network_share", "per_client", "per_network", "queries")
 
     def __init__(self, limit: int, limit_per_client: int, network_share: int) -> None:
         self.limit = limit
         self.limit_per_client = limit_per_client
         self.network_share = network_share
-        self.per_client: dict[str, int] = {}
-        self.per_network: dict[str | bytes, int] = {}
-        self.waiting = 0
+        self.per_client: dict[str, dict[PendingQuery, None]] = {}
+        self.per_network: dict[str | bytes, dict[PendingQuery, None]] = {}
+        self.queries: dict[PendingQuery, None] = {}
 
-    def take(self, host: str, network: str | bytes) -> bool:
-        """Count one more query of `host` in `network`; False, and not counted, when a limit is reached."""
-        count = self.per_client.get(host, 0)
-        near = self.per_network.get(network, 0)
-        free, share = self.limit - self.waiting, self.network_share
-        # When nothing is free, the second condition holds for every network.
-        if count >= self.limit_per_client or near * (100 - share) >= share * free:
-            return False
-        self.per_client[host] = count + 1
+    @property
+    def waiting(self) -> int:
+        """Number of pending queries."""
+        return len(self.queries)
+
+    def take(self, pending: "PendingQuery") -> "dict[PendingQuery, None] | None":
+        """Count `pending`; when a limit is reached, it is not counted, and the queries that share the limit are
+        returned, the oldest first."""
+        mine, near = self.per_client.get(pending.host, NONE), self.per_network.get(pending.network, NONE)
+        free, share = self.limit - len(self.queries), self.network_share
+        if len(mine) >= self.limit_per_client:
+            return mine
+        if free <= 0:
+            return self.queries
+        if len(near) * (100 - share) >= share * free:
+            return near
         try:
-            self.per_network[network] = near + 1
+            self.queries[pending] = None
+            self.per_client.setdefault(pending.host, {})[pending] = None
+            self.per_network.setdefault(pending.network, {})[pending] = None
         except MemoryError:
-            decrement(self.per_client, host)
+            self.give_back(pending)
             raise
-        self.waiting += 1
-        return True
+        return None
 
-    def give_back(self, host: str, network: str | bytes) -> None:
-        """Count one query less of `host` in `network`."""
-        self.waiting -= 1
-        decrement(self.per_client, host)
-        decrement(self.per_network, network)
+    def give_back(self, pending: "PendingQuery") -> None:
+        """`pending` has ended."""
+        self.queries.pop(pending, None)
+        _remove(self.per_client, pending.host, pending)
+        _remove(self.per_network, pending.network, pending)
 
 
-def decrement(counts: dict[Any, int], key: str | bytes) -> None:
-    """Decrement the count of `key`, and delete it at 0."""
-    count = counts[key] - 1
-    if count:
-        counts[key] = count
-    else:
-        del counts[key]
+def _remove(groups: "dict[Any, dict[PendingQuery, None]]", key: str | bytes, pending: "PendingQuery") -> None:
+    """Remove `pending` from the group `key`, and the group when it is empty."""
+    group = groups.get(key)
+    if group is not None:
+        group.pop(pending, None)
+        if not group:
+            del groups[key]
 
 
 class PendingQuery:
     """A client query that the mesh resolves."""
 
-    __slots__ = ("account", "arrived", "host", "key", "network", "peer", "query", "service", "sink", "ticket")
+    __slots__ = (
+        "account", "client", "host", "key", "network", "peer", "query", "service", "sink", "ticket", "waiting",
+    )
 
     def __init__(
-        self, service: "Service", query: ClientQuery, peer: tuple[Any, ...], sink: Sink, account: PendingLimit
+        self, service: "Service", query: ClientQuery, client: Query, peer: tuple[Any, ...], sink: Sink,
+        account: PendingLimit,
     ) -> None:
         self.service = service
         self.account: PendingLimit | None = account  # None: no longer pending
         self.query = query
+        self.client = client
         self.peer = peer
         self.host: str = peer[0]
         self.network = network_of(self.host)
         self.sink = sink
         self.ticket: Any = None
-        self.arrived = 0.0
-        self.key: tuple[tuple[Any, ...], bytes] | None = None
+        self.waiting: WaitsForHooks | None = None
+        """The hooks that it waits for; then it has no ticket."""
+        self.key: tuple[tuple[Any, ...], bytes, int] | None = None
 
     def done(self, outcome: Outcome) -> None:
         """The callback for `Mesh`."""
@@ -162,14 +193,16 @@ class PendingQuery:
 
 
 class Service:
-    """Answers client queries. `submitted` is called after each submission to the mesh."""
+    """Answers client queries. `submitted` is called after each submission to the mesh.
+
+    It stores finished answers where `fast` finds them, under the same rules.
+    """
 
     def __init__(
         self,
         settings: Settings,
         *,
         mesh: "Mesh",
-        store: "Store",
         plan: PolicyPipeline,
         fast: FastPath,
         clock: Clock,
@@ -177,9 +210,8 @@ class Service:
     ) -> None:
         server = settings.server
         self._mesh = mesh
-        self._answers = store.answers
-        self._plan = plan
-        self._truncating = plan.local.has_truncate_zone
+        self._answers = fast.answers
+        self._views = plan.views
         self._fast = fast
         self._clock = clock
         self._submitted = submitted
@@ -190,9 +222,15 @@ class Service:
         self._cache_only = server.non_recursive_queries == "cache"
         self._drop_overflow = server.overload_action == "drop"
         self._discard = server.discard_timeout
+        self._timeout = settings.iteration.query_timeout
         self._nsid = server.nsid_octets
         self._cookies = fast.cookies
-        self._pending: dict[tuple[tuple[Any, ...], bytes], PendingQuery] = {}
+        self._limits_replies = fast.rates is not None and fast.rates.limits_replies
+        self.observer: Observer | None = None
+        """What records queries and replies; None: nobody does."""
+        self.zone_server: ZoneServer | None = None
+        """What answers transfers and NOTIFY for own zones; None without zones."""
+        self._pending: dict[tuple[tuple[Any, ...], bytes, int], PendingQuery] = {}
         self._unverified = PendingLimit(
             server.pending_queries, server.pending_queries_per_client, server.pending_queries_network_percent
         )
@@ -200,12 +238,14 @@ class Service:
             server.pending_queries, server.pending_queries_per_verified_client, server.pending_queries_network_percent
         )
         self._failures = LimitedWarning(logger, settings.log.rate_limit_interval, limits.LOG_FAILURES)
+        self.observed = ClientCounters()
         self.queries = 0
         self.replies = 0
         self.joined = 0
         self.refused = 0
         self.denied = 0
         self.overflowed = 0
+        self.ended = 0
         self.discarded = 0
         self.failed = 0
         self.malformed = 0
@@ -217,10 +257,15 @@ class Service:
     ) -> PendingQuery | None:
         """Answer the message `data` of `peer` through `sink`. A pending query is returned; `forget` cancels it.
 
-        `table` is the access list of the listener; None: that of the policy.
+        `table` is the table of access and views of the listener; None: that of the policy.
         """
         self.queries += 1
-        access = self._fast.access_of(peer[0]) if table is None else table.lookup(peer[0])
+        found = self._fast.access_of(peer[0]) if table is None else table.find(peer[0])
+        if self.observer is not None:
+            sink = self.observer.watch(data, peer, sink, found >> VIEW_SHIFT)
+        access = found & DECISION
+        if self.zone_server is not None and self.zone_server.handle(data, peer, sink, dropped=access == DROP):
+            return None
         if access != ALLOW:
             self._refuse_client(data, peer, sink, access)
             return None
@@ -228,53 +273,184 @@ class Service:
         if not isinstance(query, ClientQuery):
             self._answer_non_plain(data, peer, sink, query)
             return None
+        transport, listener = sink.origin
+        self.observed.note_query(transport, query.qtype)
         if query.edns_version:
             self._reply_empty(query, peer, sink, c.NOERROR, ext_rcode=c.BADVERS >> 4)
             return None
         if self._cookies is not None and self._cookies.required and not self._is_verified(query, peer, sink):
             return None
+        client = Query(peer[0], transport=transport, listener=listener, verified=sink.stream, view=found >> VIEW_SHIFT,
+                       arrived=self._clock.monotonic())
+        hooks = self._views[client.view].hooks
+        if hooks is None:
+            return self._handle_admitted(query, client, peer, sink, None)
+        # What hooks take is charged to the query: its deadline begins before the first of them.
+        client.deadline = client.arrived + self._timeout
+        if not hooks.has_client:
+            return self._handle_admitted(query, client, peer, sink, None)
+        pending = self._admit(query, client, peer, sink)
+        if pending is not None:
+            question = Question(query.qname, query.qtype, query.qclass)
+            self._ask_hooks(pending, "client", question, None, self._client_asked)
+        return pending if pending is not None and pending.account is not None else None
+
+    def _handle_admitted(
+        self, query: ClientQuery, client: Query, peer: tuple[Any, ...], sink: Sink, pending: PendingQuery | None
+    ) -> PendingQuery | None:
+        """Answer a query whose client is admitted. `pending` is the query itself when it has waited for hooks."""
+        pipeline: Pipeline = self._views[client.view]
+        if pipeline.has_client:
+            outcome = self._judge(pipeline.client, client, Question(query.qname, query.qtype, query.qclass))
+            if outcome is not None:
+                self._end(pending)
+                self._answer(query, client, outcome, peer, sink)
+                return None
         qtype = query.qtype
         if query.qclass != c.IN or qtype > c.LAST_DATA_TYPE or qtype in _MEANINGLESS_TYPES:
-            return self._answer_meta_query(query, peer, sink)
+            return self._answer_meta_query(query, client, peer, sink, pending)
         if not query.flags & c.RD:
-            self._without_recursion(query, peer, sink)
+            self._end(pending)
+            self._without_recursion(query, client, peer, sink)
             return None
-        if self._truncating and not sink.stream and self._plan.local.is_truncated(query.qname):
-            self._send(query, error_reply(query.wire, c.NOERROR, query.question_end, truncated=True), peer, sink, b"")
-            return None
-        if query.options and not self._is_claimed(query) and self._from_cache(query, peer, sink):
-            return None
-        return self._submit(query, peer, sink)
+        if pipeline.has_own_question:
+            outcome = self._judge(pipeline.own_question, client, Question(query.qname, qtype))
+            if outcome is not None:
+                self._end(pending)
+                self._answer(query, client, outcome, peer, sink)
+                return None
+        if (query.options and pipeline.caches and not self._is_claimed(query, client)
+                and self._from_cache(query, client, peer, sink)):
+            return None  # a query that has waited for hooks has no cached answer (`Pipeline.caches`)
+        return self._submit(query, client, peer, sink, pending)
 
-    def _is_claimed(self, query: ClientQuery) -> bool:
+    # --- hooks -----------------------------------------------------------------------------------------------------
+
+    def _ask_hooks(
+        self, pending: PendingQuery, point: str, question: Question, outcome: Outcome | None,
+        then: Callable[[PendingQuery, Outcome | None, Outcome | None], None],
+    ) -> None:
+        """Ask the hooks of `point`; `then` gets `pending`, `outcome` and what to give instead, or None. A query that
+        is cancelled meanwhile gets no further."""
+        hooks = self._views[pending.client.view].hooks
+        assert hooks is not None
+        try:
+            done = partial(self._hooks_done, pending, outcome, then)
+            waiting = hooks.ask(point, pending.client, question, outcome, done)
+        except BaseException:  # out of memory
+            self._release(pending)
+            raise
+        if waiting is not None:
+            pending.waiting = waiting
+
+    def _hooks_done(
+        self, pending: PendingQuery, outcome: Outcome | None,
+        then: Callable[[PendingQuery, Outcome | None, Outcome | None], None], found: Outcome | None,
+    ) -> None:
+        pending.waiting = None
+        try:
+            then(pending, outcome, found)
+        except BaseException:
+            self._release(pending)
+            pending.sink.abort()  # out of memory
+            raise
+
+    def _client_asked(self, pending: PendingQuery, outcome: Outcome | None, found: Outcome | None) -> None:
+        query, client, sink = pending.query, pending.client, pending.sink
+        if found is None:
+            self._handle_admitted(query, client, pending.peer, sink, pending)
+        else:
+            self._release(pending)
+            self._answer(query, client, found, pending.peer, sink)
+
+    def _question_asked(self, pending: PendingQuery, outcome: Outcome | None, found: Outcome | None) -> None:
+        if found is None:
+            self._resolve(pending)
+        else:
+            self._reply(pending, found)
+
+    def _response_asked(self, pending: PendingQuery, outcome: Outcome | None, found: Outcome | None) -> None:
+        assert outcome is not None
+        if found is not None:
+            found.serial = outcome.serial  # a flush since then concerns the new answer, too
+        self._reply(pending, found or outcome)
+
+    def _end(self, pending: PendingQuery | None) -> None:
+        """The query of `pending` is answered at once."""
+        if pending is not None:
+            self._release(pending)
+
+    def _judge(
+        self, point: Callable[[Query, Question], Outcome | None], client: Query, question: Question
+    ) -> Outcome | None:
+        """What a point of the pipeline decides; SERVFAIL after a fault in a module, so that nothing is given
+        unjudged."""
+        try:
+            return point(client, question)
+        except MemoryError:
+            raise
+        except Exception:  # noqa: BLE001 - a fault of a policy must cost this query only; the log has its traceback
+            self._log_fault(question)
+            return Outcome(question, c.SERVFAIL, [], [], Verdict.INDETERMINATE, 0)
+
+    def _log_fault(self, question: Question) -> None:
+        if self._failures.warn("policy: unexpected exception for %s %s; the query fails", names.to_text(question.qname),
+                               c.type_to_text(question.qtype)):
+            logger.debug("policy: traceback", exc_info=True)
+
+    def _is_claimed(self, query: ClientQuery, client: Query) -> bool:
         """Whether the fast path may have passed this query on so that its cached answer is prefetched."""
-        return bool(self._prefetch and self._answers.claimed(query.wire, self._clock.time()))
+        return bool(self._prefetch and self._answers.claimed(query.wire, self._clock.time(), client.view))
 
-    def _submit(self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> PendingQuery | None:
+    def _submit(
+        self, query: ClientQuery, client: Query, peer: tuple[Any, ...], sink: Sink, pending: PendingQuery | None = None
+    ) -> PendingQuery | None:
+        """Resolve a query, unless a hook answers it. It is counted as pending, if it is not yet."""
+        if pending is None:
+            pending = self._admit(query, client, peer, sink)
+            if pending is None:
+                return None
+        hooks = self._views[client.view].hooks
+        if hooks is not None and hooks.has_question:
+            self._ask_hooks(pending, "question", Question(query.qname, query.qtype), None, self._question_asked)
+            return pending if pending.account is not None else None
+        return self._resolve(pending)
+
+    def _admit(self, query: ClientQuery, client: Query, peer: tuple[Any, ...], sink: Sink) -> PendingQuery | None:
+        """Count a query as pending; None when it is a retransmission, or there are too many."""
         account = self._verified if sink.stream or self._has_valid_cookie(query, peer) else self._unverified
         if len(query.wire) > STORED_QUERY_SIZE:
             query = _without_unused_options(query)
-        pending = PendingQuery(self, query, peer, sink, account)
+        client.verified = account is self._verified
+        pending = PendingQuery(self, query, client, peer, sink, account)
         key = None
         if not sink.stream:
-            # A retransmission (same address, port, id and message) gets the reply of the pending query.
-            key = (peer, query.wire)
+            # A retransmission (same address, port, id, message and view) gets the reply of the pending query.
+            key = (peer, query.wire, client.view)
             if key in self._pending:
                 self.joined += 1
                 return None
-        if not account.take(pending.host, pending.network):
-            self._overflow(query, peer, sink)
+        now = self._clock.monotonic()
+        others = account.take(pending)
+        if others is not None and (not self._end_slow_query(others, now) or account.take(pending) is not None):
+            self._overflow(query, client, peer, sink)
             return None
         try:
             if key is not None:
                 self._pending[key] = pending
                 pending.key = key
-            if self._discard:
-                pending.arrived = self._clock.monotonic()
+        except BaseException:  # out of memory
+            self._release(pending)
+            raise
+        return pending
+
+    def _resolve(self, pending: PendingQuery) -> PendingQuery | None:
+        query, client = pending.query, pending.client
+        try:
             question = Question(query.qname, query.qtype)
             # The mesh, too, counts verified and unverified clients of one network apart.
-            network = (pending.network,) if account is self._verified else pending.network
-            ticket = self._mesh.submit(question, cd=bool(query.flags & c.CD), on_done=pending.done, network=network)
+            client.network = (pending.network,) if pending.account is self._verified else pending.network
+            ticket = self._mesh.submit(question, query=client, cd=bool(query.flags & c.CD), on_done=pending.done)
             if ticket.done:
                 return None
             pending.ticket = ticket
@@ -287,49 +463,92 @@ class Service:
             raise
         return pending
 
+    def _end_slow_query(self, queries: dict[PendingQuery, None], now: float) -> bool:
+        """End the oldest of `queries` that has waited for `JOSTLE`, so that a new one has room; False without one."""
+        for pending in islice(queries, SCAN):
+            if now - pending.client.arrived < JOSTLE:
+                return False
+            if pending.ticket is None and pending.waiting is None:
+                continue  # the mesh or a hook is working on it at this moment
+            self.forget(pending)
+            self.ended += 1
+            self._reply_empty(pending.query, pending.peer, pending.sink, c.SERVFAIL, options=ENDED,
+                              view=pending.client.view)
+            return True
+        return False
+
     def finished(self, pending: PendingQuery, outcome: Outcome) -> None:
-        """Called with the outcome from the mesh: store the reply for the fast path and send it."""
+        """Called with the outcome from the mesh."""
+        hooks = self._views[pending.client.view].hooks
+        if hooks is not None and hooks.has_response and pending.account is not None:
+            pending.ticket = None
+            self._ask_hooks(pending, "response", outcome.question, outcome, self._response_asked)
+        else:
+            self._reply(pending, outcome)
+
+    def _reply(self, pending: PendingQuery, outcome: Outcome) -> None:
+        """Store the reply for the fast path and send it."""
         if not self._release(pending):
             return
-        query = pending.query
+        query, client, sink = pending.query, pending.client, pending.sink
         if outcome.failure is not None:
             self._note_failure(query, outcome)
+        if outcome.applied is not None and outcome.applied.kind in WITHOUT_ANSWER:
+            self._answer(query, client, outcome, pending.peer, sink)
+            return
         packet = compose(query, outcome, minimal=self._minimal)
         edes = extended_errors(outcome.ede)
         # A CNAME chain may be partly cached: the alias, which expires first, while the target was resolved.
         held = self._prefetch and (outcome.from_cache or len(outcome.answer) > 1)
-        if outcome.ttl > 0 and not (held and self._renew(query, outcome)):
-            self._remember(query, packet, outcome.ttl, edes, outcome.serial)
-        sink = pending.sink
-        if self._discard and not sink.stream and self._clock.monotonic() - pending.arrived > self._discard:
+        if outcome.ttl > 0 and not (held and self._renew(query, client, outcome)):
+            self._remember(query, client.view, packet, outcome.ttl, edes, outcome.serial)
+        if self._discard and not sink.stream and self._clock.monotonic() - client.arrived > self._discard:
             self.discarded += 1
             sink.skip()
             return
-        self._send(query, packet, pending.peer, sink, edes)
+        self._send_judged(query, client, outcome, packet, pending.peer, sink, edes)
 
-    def _renew(self, query: ClientQuery, outcome: Outcome) -> bool:
+    def _renew(self, query: ClientQuery, client: Query, outcome: Outcome) -> bool:
         """Start a prefetch when the fast path has passed `query` on because its cached answer expires soon.
 
         False when there is no such answer, or when `outcome` is newer than it: then the caller stores `outcome`.
         """
-        left = self._answers.claimed(query.wire, self._clock.time())
+        left = self._answers.claimed(query.wire, self._clock.time(), client.view)
         if not left or outcome.ttl > left + 1 or outcome.stale:
             return False
         begun = self._mesh.refresh(
-            Question(query.qname, query.qtype), cd=bool(query.flags & c.CD), on_done=partial(self._renewed, query)
+            Question(query.qname, query.qtype), query=self._views[client.view].query, cd=bool(query.flags & c.CD),
+            on_done=partial(self._renewed, query, client.view),
         )
         if begun and self._submitted is not None:
             self._submitted()
         return True
 
-    def _renewed(self, query: ClientQuery, outcome: Outcome) -> None:
+    def _renewed(self, query: ClientQuery, view: int, outcome: Outcome) -> None:
         """Called with the outcome of a prefetch. After a failure the old answer stays until it expires."""
+        hooks = self._views[view].hooks
+        if hooks is None or not hooks.has_response:
+            self._store_renewed(query, view, outcome, None)
+        elif outcome.failure is None:
+            hooks.ask("response", self._views[view].query, outcome.question, outcome,
+                      partial(self._store_renewed, query, view, outcome))
+
+    def _store_renewed(self, query: ClientQuery, view: int, outcome: Outcome, found: Outcome | None) -> None:
+        """`found` is what a hook has put in the place of `outcome`, None without."""
+        if found is not None:
+            found.serial = outcome.serial
+            outcome = found
         if outcome.failure is None and outcome.ttl > 0 and not outcome.from_cache:
             packet = compose(query, outcome, minimal=self._minimal)
-            self._remember(query, packet, outcome.ttl, extended_errors(outcome.ede), outcome.serial)
+            self._remember(query, view, packet, outcome.ttl, extended_errors(outcome.ede), outcome.serial)
 
     def forget(self, pending: PendingQuery) -> None:
         """Cancel `pending`: its reply is no longer needed. A second call does nothing."""
+        if pending.waiting is not None:
+            waiting, pending.waiting = pending.waiting, None
+            self._release(pending)
+            waiting.cancel()
+            return
         if pending.ticket is not None:
             ticket = pending.ticket
             self._release(pending)
@@ -340,6 +559,13 @@ class Service:
         """Number of pending queries."""
         return self._unverified.waiting + self._verified.waiting
 
+    def usage(self) -> dict[str, tuple[int, int]]:
+        """Pending queries and their limit, by whether the client's address is verified."""
+        return {
+            "pending_queries": (self._unverified.waiting, self._unverified.limit),
+            "pending_queries_verified": (self._verified.waiting, self._verified.limit),
+        }
+
     def statistics(self) -> dict[str, int]:
         """Counters since the start, by name."""
         return {
@@ -349,6 +575,7 @@ class Service:
             "refused": self.refused,
             "access_dropped": self.denied,
             "overloaded": self.overflowed,
+            "ended": self.ended,
             "discarded": self.discarded,
             "servfail": self.failed,
             "malformed": self.malformed,
@@ -368,27 +595,107 @@ class Service:
             del self._pending[pending.key]
         else:
             pending.sink.forget(pending)
-        account.give_back(pending.host, pending.network)
+        account.give_back(pending)
         return True
 
-    def _remember(self, query: ClientQuery, packet: bytes, ttl: int, options: bytes, serial: int = 0) -> None:
+    def _remember(
+        self, query: ClientQuery, view: int, packet: bytes, ttl: int, options: bytes, serial: int = 0
+    ) -> None:
         """Store a composed reply for the fast path, unless a flush has changed the cache since `serial`."""
-        if self._truncating and self._plan.local.is_truncated(query.qname):
+        pipeline: Pipeline = self._views[view]
+        if not pipeline.caches:
+            return
+        if pipeline.has_own_question and not pipeline.is_cacheable(Question(query.qname, query.qtype, query.qclass)):
             return  # the fast path answers without regard to the transport
-        self._answers.put(packet, do=query.do, cd=bool(query.flags & c.CD), now=self._clock.time(), ttl=ttl,
+        self._answers.put(packet, do=query.do, cd=bool(query.flags & c.CD), view=view, now=self._clock.time(), ttl=ttl,
                           options=options, serial=serial)
 
+    def _answer(
+        self, query: ClientQuery, client: Query, outcome: Outcome, peer: tuple[Any, ...], sink: Sink
+    ) -> None:
+        """Do what a policy has decided: answer, or give no answer. Nothing of it is cached."""
+        kind = None if outcome.applied is None else outcome.applied.kind
+        if kind is ActionKind.DROP:
+            self.denied += 1
+            sink.skip()
+            return
+        edes = extended_errors(outcome.ede)
+        if kind is ActionKind.TRUNCATE:
+            self._note_answer(client, outcome)
+            packet = error_reply(query.wire, c.NOERROR, query.question_end, truncated=True)
+            self._send(query, packet, peer, sink, edes, view=client.view)
+            return
+        if outcome.rcode == c.REFUSED:
+            self.refused += 1
+        self._send_judged(query, client, outcome, compose(query, outcome, minimal=self._minimal), peer, sink, edes)
+
+    def _send_judged(
+        self, query: ClientQuery, client: Query, outcome: Outcome, packet: bytes, peer: tuple[Any, ...], sink: Sink,
+        options: bytes,
+    ) -> None:
+        """Send a reply that was made from `outcome`, unless a policy of the point `send` prevents it."""
+        pipeline: Pipeline = self._views[client.view]
+        kind: ActionKind | None = None
+        if pipeline.hooks is not None and pipeline.hooks.has_send:
+            found = pipeline.hooks.send(client, outcome)
+            if found is not None and found.applied is not None:
+                kind = found.applied.kind
+                if kind is ActionKind.ANSWER:  # it failed
+                    kind, packet, options = None, error_reply(query.wire, found.rcode, query.question_end), b""
+        if pipeline.has_send and kind is None:
+            try:
+                kind = pipeline.send(client, outcome, packet)
+            except MemoryError:
+                raise
+            except Exception:  # noqa: BLE001 - as in `_judge`
+                self._log_fault(outcome.question)
+                kind, packet, options = None, error_reply(query.wire, c.SERVFAIL, query.question_end), b""
+        if kind is ActionKind.DROP:
+            self.denied += 1
+            sink.skip()
+            return
+        if kind is not None:
+            options = b""
+            truncated = kind is ActionKind.TRUNCATE
+            rcode = c.NOERROR if truncated else c.REFUSED
+            packet = error_reply(query.wire, rcode, query.question_end, truncated=truncated)
+        self._note_answer(client, outcome)
+        self._send(query, packet, peer, sink, options, view=client.view)
+
+    def _emit(
+        self, query: bytes, packet: bytes, peer: tuple[Any, ...], sink: Sink, view: int = 0, ext_rcode: int = 0
+    ) -> None:
+        """Send the reply `packet` to `query`, as far as the limits of replies permit it, and count it. All replies come
+        here.
+
+        Errors that are found before the view is known have the limits of view 0. `ext_rcode` has the upper bits of the
+        rcode.
+        """
+        if self._limits_replies and not sink.stream:
+            permitted = self._fast.limit_reply(query, packet, peer[0], self._clock.time(), view)
+            if permitted is None:
+                sink.skip()
+                return
+            packet = permitted
+        self.replies += 1
+        self.observed.note_reply(sink.origin[0], ext_rcode << 4 | packet[3] & 0xF)
+        sink.send(packet, peer)
+
+    def _note_answer(self, client: Query, outcome: Outcome) -> None:
+        self.observed.note_answer(result_of(outcome), self._clock.monotonic() - client.arrived)
+
     def _send(
-        self, query: ClientQuery, packet: bytes, peer: tuple[Any, ...], sink: Sink, options: bytes, ext_rcode: int = 0
+        self, query: ClientQuery, packet: bytes, peer: tuple[Any, ...], sink: Sink, options: bytes, ext_rcode: int = 0,
+        view: int = 0,
     ) -> None:
         if query.options:
             options = self._reply_options(query, peer, sink) + options
-        self.replies += 1
         limit = self._client_limit(query, sink)
         if sink.padding_block and query.padded:
             size = len(packet) + OPT_HEAD + OPT_LENGTH + len(options)
             options += padding_option(size, sink.padding_block, limit)
-        sink.send(finish(query, packet, limit, self._payload, options, ext_rcode), peer)
+        reply = finish(query, packet, limit, self._payload, options, ext_rcode)
+        self._emit(query.wire, reply, peer, sink, view, ext_rcode)
 
     def _client_limit(self, query: ClientQuery, sink: Sink) -> int:
         """The largest reply that the client accepts, in bytes (RFC 6891 section 6.2.3)."""
@@ -435,10 +742,10 @@ class Service:
 
     def _reply_empty(
         self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink, rcode: int, *, options: bytes = b"",
-        ext_rcode: int = 0,
+        ext_rcode: int = 0, view: int = 0,
     ) -> None:
         packet = error_reply(query.wire, rcode, query.question_end)
-        self._send(query, packet, peer, sink, options, ext_rcode)
+        self._send(query, packet, peer, sink, options, ext_rcode, view)
 
     def _refuse_client(self, data: bytes, peer: tuple[Any, ...], sink: Sink, access: int) -> None:
         if access == DROP or len(data) < HEADER_SIZE or data[2] & 0x80:
@@ -448,10 +755,12 @@ class Service:
         self.refused += 1
         query = read_query(data)
         if isinstance(query, ClientQuery):
+            self.observed.note_query(sink.origin[0], query.qtype)
             packet = error_reply(data, c.REFUSED, query.question_end, served=False)
             self._send(query, packet, peer, sink, extended_errors([(c.EDE_PROHIBITED, "")]))
         else:
-            sink.send(error_reply(data, c.REFUSED, served=False), peer)
+            self.observed.note_message(sink.origin[0])
+            self._emit(data, error_reply(data, c.REFUSED, served=False), peer, sink)
 
     def _answer_non_plain(self, data: bytes, peer: tuple[Any, ...], sink: Sink, code: int) -> None:
         """Answer a message that `read_query` rejected with an error, or a cookie query; drop one without a header."""
@@ -459,6 +768,7 @@ class Service:
             self.malformed += 1
             sink.skip()
             return
+        self.observed.note_message(sink.origin[0])
         rcode = c.FORMERR
         question_end = HEADER_SIZE
         if code > 0:
@@ -467,8 +777,7 @@ class Service:
             elif data[4:HEADER_SIZE] == ONLY_OPT:
                 reply = self._answer_cookie_query(data, peer)
                 if reply is not None:
-                    self.replies += 1
-                    sink.send(reply, peer)
+                    self._emit(data, reply, peer, sink, ext_rcode=reply[OPT_EXTENDED_RCODE])
                     return
             else:
                 try:
@@ -484,15 +793,13 @@ class Service:
                         signed = bad_key_reply(data, question_end, self._payload)
                         if signed is not None:
                             self.refused += 1
-                            self.replies += 1
-                            sink.send(signed, peer)
+                            self._emit(data, signed, peer, sink)
                             return
         if rcode == c.FORMERR:
             self.malformed += 1
         elif rcode == c.REFUSED:
             self.refused += 1
-        self.replies += 1
-        sink.send(error_reply(data, rcode, question_end), peer)
+        self._emit(data, error_reply(data, rcode, question_end), peer, sink)
 
     def _answer_cookie_query(self, data: bytes, peer: tuple[Any, ...]) -> bytes | None:
         """The reply to a query with a COOKIE option and no question (RFC 7873 section 5.4); None for other messages."""
@@ -512,11 +819,14 @@ class Service:
         opt = opt_record(self._payload, ext_rcode=rcode >> 4, do=edns.do, options=option)
         return error_reply(data, rcode & 0xF)[:-1] + b"\1" + opt
 
-    def _answer_meta_query(self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> PendingQuery | None:
+    def _answer_meta_query(
+        self, query: ClientQuery, client: Query, peer: tuple[Any, ...], sink: Sink, pending: PendingQuery | None
+    ) -> PendingQuery | None:
         """Answer queries for other classes, ANY, and types that are not data."""
         qtype = query.qtype
         if qtype in _MEANINGLESS_TYPES:
             self.malformed += 1
+            self._end(pending)
             self._reply_empty(query, peer, sink, c.FORMERR)
             return None
         # QCLASS ANY is answered as IN (RFC 1035 section 3.2.5). No other class gets further than here (CVE-2026-5946).
@@ -524,61 +834,69 @@ class Service:
         question = Question(query.qname, qtype, qclass)
         if qclass == c.IN and (qtype == c.ANY or not c.LAST_DATA_TYPE < qtype < c.ANY):
             if not query.flags & c.RD:
-                self._without_recursion(query, peer, sink)
+                self._end(pending)
+                self._without_recursion(query, client, peer, sink)
                 return None
             if qtype != c.ANY or not self._minimal_any:
-                return self._submit(query, peer, sink)
-            record = any_record(query.qname)
-            outcome = self._plan.answer(question) or Outcome(
-                question, c.NOERROR, [record], [], Verdict.INSECURE, record.ttl
-            )
-        else:
-            outcome = self._plan.answer(question) or Outcome(question, c.REFUSED, [], [], Verdict.INDETERMINATE, 0)
-        if outcome.rcode == c.REFUSED:
-            self.refused += 1
-        packet = compose(query, outcome, minimal=self._minimal)
-        edes = extended_errors(outcome.ede)
+                return self._submit(query, client, peer, sink, pending)
+        pipeline: Pipeline = self._views[client.view]
+        outcome = self._judge(lambda _, asked: pipeline.answer(asked), client, question)
+        if outcome is None and qclass == c.IN:
+            outcome = self._judge(pipeline.own_question, client, question)
+            if outcome is None and qtype == c.ANY:
+                return self._submit(query, client, peer, sink, pending)
+        self._end(pending)
+        if outcome is None:
+            outcome = Outcome(question, c.REFUSED, [], [], Verdict.INDETERMINATE, 0)
         if outcome.ttl > 0 and qclass == c.IN:
-            self._remember(query, packet, outcome.ttl, edes)
-        self._send(query, packet, peer, sink, edes)
+            packet = compose(query, outcome, minimal=self._minimal)
+            self._remember(query, client.view, packet, outcome.ttl, extended_errors(outcome.ede))
+        self._answer(query, client, outcome, peer, sink)
         return None
 
-    def _without_recursion(self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> None:
+    def _without_recursion(self, query: ClientQuery, client: Query, peer: tuple[Any, ...], sink: Sink) -> None:
         """RD is clear: answer from the cache if the settings permit it, else REFUSED (RFC 1035 section 4.1.1)."""
+        own = None if self.zone_server is None else self.zone_server.answer(Question(query.qname, query.qtype))
+        if own is not None:
+            self._answer(query, client, own, peer, sink)
+            return
         if self._cache_only:
-            if self._from_cache(query, peer, sink):
+            if self._views[client.view].caches and self._from_cache(query, client, peer, sink):
                 return
-            outcome = self._mesh.peek(Question(query.qname, query.qtype), cd=bool(query.flags & c.CD))
+            hooks = self._views[client.view].hooks
+            # An answer that hooks have not seen is not given.
+            outcome = None if hooks is not None and (hooks.has_question or hooks.has_response) else self._mesh.peek(
+                Question(query.qname, query.qtype), query=client, cd=bool(query.flags & c.CD)
+            )
             if outcome is not None:
-                packet = compose(query, outcome, minimal=self._minimal)
-                self._send(query, packet, peer, sink, extended_errors(outcome.ede))
+                self._answer(query, client, outcome, peer, sink)
                 return
         self.refused += 1
         self._reply_empty(query, peer, sink, c.REFUSED, options=extended_errors([(c.EDE_NOT_AUTHORITATIVE, "")]))
 
-    def _from_cache(self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> bool:
+    def _from_cache(self, query: ClientQuery, client: Query, peer: tuple[Any, ...], sink: Sink) -> bool:
         """Answer from the cache a query that the fast path did not take because of its options or its RD bit."""
         now, limit = self._clock.time(), self._client_limit(query, sink)
-        packet = self._fast.cached(query, now, limit)
+        packet = self._fast.cached(query, now, limit, b"", client.view)
         if packet is not None and query.options:
             # Made only now, because made cookies are counted; without a cached answer, `_send` makes them.
             options = self._reply_options(query, peer, sink)
             if sink.padding_block and query.padded:
                 options += padding_option(len(packet) + len(options), sink.padding_block, limit)
             if options:
-                packet = self._fast.cached(query, now, limit, options)
+                packet = self._fast.cached(query, now, limit, options, client.view)
         if packet is None:
             return False
-        self.replies += 1
-        sink.send(packet, peer)
+        self.observed.note_answer("hit", self._clock.monotonic() - client.arrived)
+        self._emit(query.wire, packet, peer, sink, client.view)
         return True
 
-    def _overflow(self, query: ClientQuery, peer: tuple[Any, ...], sink: Sink) -> None:
+    def _overflow(self, query: ClientQuery, client: Query, peer: tuple[Any, ...], sink: Sink) -> None:
         self.overflowed += 1
         if self._drop_overflow and not sink.stream:
             sink.skip()
             return
-        self._reply_empty(query, peer, sink, c.SERVFAIL, options=extended_errors([(c.EDE_OTHER, "too many queries")]))
+        self._reply_empty(query, peer, sink, c.SERVFAIL, options=TOO_MANY, view=client.view)
 
     def _note_failure(self, query: ClientQuery, outcome: Outcome) -> None:
         self.failed += 1

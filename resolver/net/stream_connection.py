@@ -27,6 +27,7 @@ import asyncio
 import socket
 from typing import Any, Protocol, cast
 
+from corenet.tls import received_close_notify
 from resolver import limits
 from resolver.net.client_hello import ClientHello
 from resolver.net.fair_slots import network_of
@@ -78,6 +79,7 @@ class StreamConnection(asyncio.Protocol):
         "_phase_since",
         "_transport",
         "_upgrade",
+        "access",
         "allowed",
         "host",
         "network",
@@ -100,6 +102,8 @@ class StreamConnection(asyncio.Protocol):
         self.network: str | bytes = ""
         self.octets = b""
         """The client's address in the form that cookies are computed from."""
+        self.access = 0
+        """Access and view of the client, as `AccessTable.find` gives them."""
         self.allowed = False
         """Whether the access list serves the client; else each query is answered REFUSED."""
         self.waiting = 0
@@ -149,6 +153,20 @@ class StreamConnection(asyncio.Protocol):
     def has_early(self) -> bool:
         """Whether decrypted octets wait for the phase OPEN."""
         return self._phase == HANDSHAKE and bool(self._early)
+
+    def can_answer_after_end(self) -> bool:
+        """Whether our direction can stay open although the client has ended its own, asked in `eof_received`.
+
+        Over TLS it can after close_notify of TLS 1.3. Else the loop would close the connection all the same, and log a
+        warning for each, so clients could fill the log.
+        """
+        transport: Any = self._transport
+        if self._phase == HANDSHAKE:
+            transport = transport.get_protocol()  # TLS, which `start_tls` has not returned yet
+        tls = transport.get_extra_info("ssl_object")
+        if tls is None:
+            return True
+        return hasattr(transport, "half_close") and tls.version() == "TLSv1.3" and received_close_notify(tls)
 
     # --- asyncio.Protocol ----------------------------------------------------------------------------------------
 

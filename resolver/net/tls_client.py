@@ -27,7 +27,7 @@ def check_pins(transport: asyncio.BaseTransport, context: "ssl.SSLContext") -> N
     """
     if not isinstance(transport, SSLTransport):
         cast_context: Any = context
-        cast_context.judge(transport.get_extra_info("ssl_object"), None, False)
+        cast_context.check_server(transport.get_extra_info("ssl_object"), None, False)
 
 
 def sentence(error: BaseException) -> str | None:

@@ -37,6 +37,7 @@ def for_name(contexts: Mapping[str, Any], name: str) -> Any:
 class TlsListener(StreamListener):
     """The listener of one socket for DNS over TLS, and all its connections."""
 
+    query_transport = "tls"
     padding_block = PADDING_BLOCK
 
     def __init__(

@@ -18,15 +18,9 @@ from resolver.effects import FailureKind, Server
 from resolver.log_limit import LimitedWarning
 from resolver.net.client_contexts import TlsContexts
 from resolver.net.match import make_packet
-from resolver.net.stream_upstream import (
-    ServerQueue,
-    StreamConnection,
-    StreamQuery,
-    StreamUpstream,
-    logger,
-    query_flags,
-)
+from resolver.net.stream_upstream import StreamUpstream, logger
 from resolver.net.tls_client import ConnectionFacts, check_pins, sentence, server_hostname
+from resolver.net.upstream_connection import ServerQueue, StreamConnection, StreamQuery, query_flags
 from resolver.wire import consts as c
 from resolver.wire.message import MessageView
 

@@ -6,8 +6,8 @@ When these are used up, and when a turn has left work, connections wait here. `c
 are polled in between, and UDP is served however many connections have work. A worker has one `Turns` for all its
 listeners, so their number does not change what connections may take of the loop.
 
-Those that wait have their turns network by network, and within a network in the order in which they came: one client
-with many connections has no more turns than one with a single connection.
+Waiting connections get their turns network by network, and within a network in the order of arrival: a client with many
+connections gets no more turns than one with a single connection.
 
 Invariant: while a connection waits, or the budget is used up, a renewal is scheduled.
 """
@@ -80,7 +80,7 @@ class Turns:
             self._renewal = asyncio.get_running_loop().call_soon(self._renew)
 
     def _renew(self) -> None:
-        """Give turns to those that wait, once around."""
+        """Give one turn to each waiting connection."""
         self._renewal = None
         self._messages, self._octets = limits.STREAM_ITERATION_MESSAGES, limits.STREAM_ITERATION_OCTETS
         count = sum(map(len, self._networks.values()))

@@ -1,7 +1,8 @@
 """A listening UDP socket. The native handler answers cache hits; misses arrive here as a list.
 
 Only misses cost work in Python. On corenet's loop the fast path runs inside the transport, without the GIL, for a whole
-batch of datagrams. On any other loop the same function is called for each datagram, so only speed depends on the loop.
+batch of datagrams, or in a lane: then a thread of its own receives them, and the loop only gets what the fast path
+declines. On any other loop the same function is called for each datagram, so only speed depends on the loop.
 Path MTU discovery is off (IP_PMTUDISC_OMIT): otherwise forged ICMP could make the kernel fragment our replies, and
 fragments can be forged.
 """
@@ -9,17 +10,23 @@ fragments can be forged.
 import asyncio
 import logging
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from resolver import limits
 from resolver.log_limit import LimitedWarning
 from resolver.net.fastpath import FastPath
 from resolver.net.listen_socket import bound_socket
-from resolver.net.native import attach, detach
+from resolver.net.native import attach, detach, open_lane, refresh_lane, switch_lane
 from resolver.net.proxy_protocol import ProxyHeaderError, TrustedProxies, parse_proxy_header
 from resolver.net.service import PendingQuery, Service
 from resolver.policy import AccessTable
+from resolver.query import UDP
+
+if TYPE_CHECKING:
+    from corenet.transports.datagram import DatagramTransport
+    from corenet.transports.lane import Lane
 
 __all__ = ["UdpListener", "open_udp_socket"]
 
@@ -74,20 +81,28 @@ class UdpListener(asyncio.DatagramProtocol):
         fast: FastPath,
         *,
         native: bool = True,
+        lane: bool = False,
         access: AccessTable | None = None,
         proxies: Iterable[str] = (),
+        name: str = "",
     ) -> None:
-        """With `native` False each datagram is answered in Python, also on corenet's loop, for comparison.
+        """With `native` False each datagram is answered in Python, also on corenet's loop, for comparison. With `lane`
+        a thread answers them, unless `proxies` are given or the loop is not corenet's.
 
         `access` is the access list when it is not that of `service`; `fast` has the same one. Datagrams of peers within
-        the prefixes `proxies` begin with a PROXY header; then no datagram is answered without Python.
+        the prefixes `proxies` begin with a PROXY header; then no datagram is answered without Python. `name` is for
+        policies.
         """
         self._service = service
         self._fast = fast
         self._access = access
         self._proxies = _trusted(proxies)
+        self.origin = (UDP, name)
         self._native = native
         self._attached = False
+        self._wants_lane = lane
+        self._lane: Lane | None = None
+        self._closed_lanes: Counter[str] = Counter()
         self._transport: asyncio.DatagramTransport | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._send_many: Callable[[list[tuple[bytes, tuple[Any, ...]]]], None] | None = None
@@ -103,30 +118,45 @@ class UdpListener(asyncio.DatagramProtocol):
         await asyncio.get_running_loop().create_datagram_endpoint(lambda: self, sock=sock)
 
     def switch(
-        self, service: Service, fast: FastPath, *, access: AccessTable | None = None, proxies: Iterable[str] = ()
+        self, service: Service, fast: FastPath, *, access: AccessTable | None = None, proxies: Iterable[str] = (),
+        lane: bool | None = None,
     ) -> None:
-        """Give new queries to `service` and `fast`. Pending queries are still answered through this socket."""
+        """Give new queries to `service` and `fast`. Pending queries are still answered through this socket.
+
+        `lane` says whether a lane answers from the cache; None leaves that as it is.
+        """
         self._service = service
         self._fast = fast
         self._access = access
         self._proxies = _trusted(proxies)
+        if lane is not None:
+            self._wants_lane = lane
         if self._transport is not None:
             self._attach(self._transport)
 
     def close(self) -> None:
         """Stop serving. Replies that are not sent yet are dropped."""
+        self._close_lane()
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.close()
 
     @property
     def native(self) -> bool:
-        """Whether hits are answered inside the transport."""
+        """Whether hits are answered inside the transport or its lane."""
         return self._attached
 
     def statistics(self) -> dict[str, int]:
         """Counters since the start, by name."""
-        return {"errors": self.errors, "bad_proxy_headers": self.bad_proxy_headers}
+        lane = Counter(self._closed_lanes)
+        if self._lane is not None:
+            lane.update(self._lane.counters())
+        return {
+            "errors": self.errors + lane["errors"],
+            "bad_proxy_headers": self.bad_proxy_headers,
+            "lane_declined": lane["declined"],
+            "lane_overflowed": lane["overflowed"],
+        }
 
     @property
     def address(self) -> tuple[Any, ...]:
@@ -143,12 +173,58 @@ class UdpListener(asyncio.DatagramProtocol):
         self._attach(transport)
 
     def _attach(self, transport: asyncio.BaseTransport) -> None:
-        self._attached = self._native and self._proxies is None and attach(self._fast, transport)
+        if self._lane is not None and self._proxies is None and self._wants_lane:
+            switch_lane(self._lane, self._fast)
+            return
+        self._close_lane()
+        self._attached = self._native and self._proxies is None
+        if self._attached and self._wants_lane and self._open_lane(transport):
+            return
+        self._attached = self._attached and attach(self._fast, transport)
         if not self._attached:
             detach(transport)
 
+    def _open_lane(self, transport: asyncio.BaseTransport) -> bool:
+        """Let a thread receive and answer the datagrams; False when the transport is not one of corenet's loop."""
+        assert self._loop is not None
+        try:
+            lane = open_lane(self._fast, transport)
+        except (OSError, RuntimeError) as error:
+            logger.warning("listener: no lane for %s: %s; the loop answers its queries", self.origin[1], error)
+            return False
+        if lane is None:
+            return False
+        self._loop.add_reader(lane.fileno(), self._from_lane, lane)
+        self._lane = lane
+        return True
+
+    def _close_lane(self) -> None:
+        """End the thread; the transport receives again."""
+        lane, self._lane = self._lane, None
+        if lane is None:
+            return
+        assert self._loop is not None
+        self._loop.remove_reader(lane.fileno())
+        lane.stop()
+        self._closed_lanes.update(lane.counters())
+        if self._transport is not None:
+            cast("DatagramTransport", self._transport).resume_reading()
+
+    def _from_lane(self, lane: "Lane") -> None:
+        """Handle a part of what the lane has declined, so that other events have their turn."""
+        if lane is not self._lane:
+            return
+        found = lane.take(limits.LANE_TURN)
+        refresh_lane(lane)
+        if len(found) == limits.LANE_TURN:
+            assert self._loop is not None
+            self._loop.call_soon(self._from_lane, lane)
+        if found:
+            self.datagrams_received(found)
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._close_lane()
         if exc is not None:
             logger.error("listener: a UDP socket was closed after an error: %s", exc)
 
@@ -173,7 +249,7 @@ class UdpListener(asyncio.DatagramProtocol):
             self._transport.sendto(reply, addr)
 
     def _from_proxy(self, data: bytes, proxy: tuple[Any, ...]) -> None:
-        """A datagram that begins with a PROXY header: the client is whom it names, the reply goes to `proxy`."""
+        """A datagram that begins with a PROXY header: the header names the client, and the reply is sent to `proxy`."""
         try:
             header = parse_proxy_header(data)
             if header is None:
@@ -245,12 +321,17 @@ class _ProxiedClient:
         self._listener = listener
         self._proxy = proxy
 
+    @property
+    def origin(self) -> tuple[str, str]:
+        """That of the listener."""
+        return self._listener.origin
+
     def send(self, packet: bytes, peer: tuple[Any, ...]) -> None:
         """Send a reply of `Service` to the proxy, which knows the client by the id."""
         self._listener.send(packet, self._proxy)
 
     def skip(self) -> None:
-        """Silence needs no work on UDP."""
+        """Nothing to do: over UDP no reply is sent."""
 
     def abort(self) -> None:
         """A client that gets no reply asks again."""

@@ -58,6 +58,7 @@ cdef class UdpUpstream:
     cdef object replied_networks  # RepliedNetworks
     cdef object routes           # RouteChecker
     cdef public object after_batch
+    cdef public object observer  # Observer, or None
     cdef Entropy entropy
     cdef FamilySockets v4
     cdef FamilySockets v6

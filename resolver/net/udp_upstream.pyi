@@ -6,6 +6,7 @@ from resolver.effects import Ask, Failure, Reply
 from resolver.net.clock_random import Entropy
 from resolver.net.routes import RouteChecker
 from resolver.net.upstream_slots import RepliedNetworks
+from resolver.observe.observer import Observer
 
 @final
 class UpstreamSocket: ...
@@ -17,6 +18,7 @@ class UdpQuery:
 @final
 class UdpUpstream:
     after_batch: Callable[[], object] | None
+    observer: Observer | None
     sent: int
     replies: int
     timeouts: int
@@ -55,6 +57,8 @@ class UdpUpstream:
     def pending(self) -> int: ...
     @property
     def open_sockets(self) -> int: ...
+    @property
+    def most(self) -> int: ...
     @property
     def open_port_numbers(self) -> list[int]: ...
     def statistics(self) -> dict[str, int]: ...

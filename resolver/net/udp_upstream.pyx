@@ -14,13 +14,13 @@ It becomes idle again when the query ends. Datagrams received before the disconn
 (`disconnect`), and the rest of a batch that was read together with the reply is skipped (`uses`): otherwise guesses
 sent to an old port could answer the next query. Idle sockets that were not needed for a while are closed.
 
-The number of sockets is limited, and anybody can make the resolver query servers that do not reply. When no socket is
-free, the query takes that of the oldest query of the network or zone that has the most (`shares`), and that one waits;
-or it waits itself, until its own timeout, in `wait_queue` of its address family, where the network and zone with the
-fewest sockets come first. A waiting query has no socket. One that was sent before is sent once more, and its timeout
-runs on. Its timeout counts against the server only when it had a socket for all of that time. Shares are counted only
-while sockets are scarce: from the first query that finds none until none waits and half of the sockets are free.
-Networks without a recent reply are counted as one (`RepliedNetworks`).
+The number of sockets is limited, and any client can make the resolver query servers that do not reply. When no socket
+is free, the query takes that of the oldest query of the network or zone that has the most (`shares`), and that one
+waits; or it waits itself, until its own timeout, in `wait_queue` of its address family, where the network and zone with
+the fewest sockets come first. A waiting query has no socket. One that was sent before is sent once more, and its
+timeout runs on. Its timeout counts against the server only when it had a socket for all of that time. Shares are
+counted only while sockets are scarce: from the first query that finds none until none waits and half of the sockets are
+free. Networks without a recent reply are counted as one (`RepliedNetworks`).
 
 When there is no memory to pass a socket on, it is closed (`give_back`): this needs no memory and loses no reply.
 
@@ -127,7 +127,8 @@ cdef class UdpUpstream:
     With `port_per_query` each query has its own port, on one of at most `sockets` sockets per address family, of which
     at most `kept` stay open while idle. Otherwise `ports`, `port_uses` and `port_age` (seconds) describe the pool.
 
-    `after_batch()` is called once after each batch of replies or timeouts. `replied_networks` and `routes` may be
+    `after_batch()` is called once after each batch of replies or timeouts. `observer`, an attribute, records queries and
+    replies. `replied_networks` and `routes` may be
     shared with other upstreams.
     """
 
@@ -283,6 +284,7 @@ cdef class UdpUpstream:
                 self.unsent.append(entry)
                 entry.unsent = True
         except MemoryError:
+            # The caller gives the port to another query, which may have the same identity.
             port.pending.pop(entry.identity, None)
             if shares is not None:
                 shares.remove(entry)
@@ -332,6 +334,8 @@ cdef class UdpUpstream:
                         MSG_DONTWAIT | MSG_NOSIGNAL, peer, peer_size)
             if rc >= 0:
                 self.sent += 1
+                if self.observer is not None:
+                    self.observer.upstream_query(ask.ask, ask.packet, "udp")
                 return 0
             code = errno
             if code == EAGAIN or code == ENOBUFS or code == ENOMEM:
@@ -489,7 +493,7 @@ cdef class UdpUpstream:
         try:
             self.give(port, entry)
         except MemoryError:
-            self.give_back(port)
+            self.give_back(port)  # no other query uses the port that was taken from another query
             raise
         return 0
 
@@ -548,6 +552,7 @@ cdef class UdpUpstream:
         except OSError:
             pass  # `new_socket` has logged it
         except MemoryError:
+            # The query that has ended is called back after this, and the next one that waits has its timeout.
             if port is not None and self.port_per_query:
                 self.close_port(port)
         return 0
@@ -610,6 +615,7 @@ cdef class UdpUpstream:
             self.open_ports[port] = None
             self.loop.add_reader(port.fd, self._readable, port)
         except MemoryError:
+            # A closed descriptor in the table would be closed again when it belongs to another socket.
             self.open_ports.pop(port, None)
             sock.close()
             raise
@@ -694,6 +700,8 @@ cdef class UdpUpstream:
                 return self.fail_spoof_suspected(ask)
             return self.unwanted_reply(port, source)
         packet = PyBytes_FromStringAndSize(<const char *>data, size)
+        if self.observer is not None:
+            self.observer.upstream_response(ask.ask, ask.packet, data[:size], "udp", now - ask.sent_at)
         # Restore the letter case of the qname: names compressed against the question would carry the random case to
         # the cache and to clients. The match has shown that the lengths agree.
         qname = <bytes>ask.ask.qname
@@ -914,6 +922,11 @@ cdef class UdpUpstream:
     def pending(self):
         """Number of queries in flight or waiting."""
         return self.outstanding
+
+    @property
+    def most(self):
+        """The most sockets of one address family."""
+        return self.sockets
 
     @property
     def open_sockets(self):

@@ -23,8 +23,10 @@ from resolver.upstream_address import HTTPS, QUIC, TLS
 
 if TYPE_CHECKING:
     from resolver.net.client_contexts import TlsContexts
+    from resolver.net.encryption_probing import ProbeTable
     from resolver.net.opportunistic import Opportunistic
     from resolver.net.tls_upstream import TlsUpstream
+    from resolver.observe.observer import Observer
 
 __all__ = ["Handle", "Upstream"]
 
@@ -91,6 +93,8 @@ class Upstream:
         self._probing = settings.opportunistic_port if settings.opportunistic_encryption == "dot" else 0
         """The port on which authoritative servers are probed; 0: none is."""
         self.opportunistic: Opportunistic | None = None
+        self._probed: ProbeTable | None = None
+        """The state of TLS at authoritative servers, from `opportunistic` or from the previous upstream."""
         self.udp = UdpUpstream(
             loop,
             entropy=entropy,
@@ -136,10 +140,20 @@ class Upstream:
                 after_batch=self.stream.after_batch,
                 **self._common,
             )
-            self.opportunistic = Opportunistic(self._loop, tls, self._plain, port=self._probing)
+            tls.observer = self.udp.observer
+            self.opportunistic = Opportunistic(self._loop, tls, self._plain, port=self._probing, table=self._probed)
+            self._probed = self.opportunistic.table
             if self._closed:
                 self.opportunistic.close()
         return self.opportunistic
+
+    def continue_probing(self, before: "Upstream") -> None:
+        """Take over the state of TLS at authoritative servers from `before`, of the same loop, if both probe the same
+        port. Queries of `before` that are in flight go on adding to it."""
+        if self._probing and self._probing == before._probing and before._probed is not None:
+            self._probed = before._probed
+            if self.opportunistic is not None:
+                self.opportunistic.table = self._probed
 
     def _encrypted(self, protocol: str) -> "TlsUpstream":
         """The upstream for `protocol`. It is made, and its modules are loaded, when it is first needed."""
@@ -165,18 +179,27 @@ class Upstream:
                 after_batch=self.stream.after_batch,
                 **self._common,
             )
+            found.observer = self.udp.observer
             if self._closed:
                 found.close()
         return found
 
     def set_after_batch(self, after_batch: Callable[[], object] | None) -> None:
-        """Set what is called once after each batch of callbacks."""
+        """Set the function that is called once after each batch of callbacks."""
         self.stream.after_batch = after_batch
         self.udp.after_batch = after_batch
         for encrypted in self.encrypted.values():
             encrypted.after_batch = after_batch
         if self.opportunistic is not None:
             self.opportunistic.tls.after_batch = after_batch
+
+    def set_observer(self, observer: "Observer | None") -> None:
+        """Set what records the queries and replies from now on."""
+        self.udp.observer = self.stream.observer = observer
+        for encrypted in self.encrypted.values():
+            encrypted.observer = observer
+        if self.opportunistic is not None:
+            self.opportunistic.tls.observer = observer
 
     def close(self) -> None:
         """Close all sockets. Queries in flight end without a callback."""

@@ -1,6 +1,6 @@
 """Slots for upstream queries, shared between networks and within a network between zones; and the queue for a slot.
 
-Anybody can make the resolver query servers that do not reply. If slots were shared by zone alone, many zones on one
+Any client can make the resolver query servers that do not reply. If slots were shared by zone alone, many zones on one
 host would have many shares. If they were shared by network alone, a zone would suffer from an unresponsive zone at the
 same provider. So an eviction (`UpstreamSlots.choose_victim`) makes the counts of the networks, or of the zones of one
 network, more equal, never less: two of them cannot evict each other in turns. Sans-IO, like `FairSlots`, whose rules
@@ -99,6 +99,7 @@ class UpstreamSlots(Generic[Member]):
             within.note_progress(member, busy=True)
             self._all.note_progress(member, busy=True)
         except MemoryError:
+            # A member in some of the tables only would hold its slot for ever.
             self._network_of.pop(member, None)
             self._drop(member, network, within)
             raise
@@ -181,6 +182,7 @@ class WaitQueue(Generic[Member]):
             self._networks[network] = zones
             self._counts[network] = before + 1
         except MemoryError:
+            # The length must be that of the tables, because it limits them.
             members.pop(member, None)
             if not members:
                 zones.pop(zone, None)

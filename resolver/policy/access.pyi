@@ -1,14 +1,21 @@
 from collections.abc import Iterable
 from typing import final
 
+from resolver.policy.ranges import ViewAccess
+
 DROP: int
 REFUSE: int
 ALLOW: int
+DECISION: int
+VIEW_SHIFT: int
 
 @final
 class AccessTable:
     def __init__(
-        self, allow: Iterable[str] = ..., refuse: Iterable[str] = ..., drop: Iterable[str] = ...
+        self, allow: Iterable[str] = ..., refuse: Iterable[str] = ..., drop: Iterable[str] = ..., *,
+        views: Iterable[ViewAccess] = ..., uncached: bool = ...,
     ) -> None: ...
     def lookup(self, address: str) -> int: ...
+    def view_of(self, address: str) -> int: ...
+    def find(self, address: str) -> int: ...
     def lookup_sockaddr(self, sockaddr: bytes) -> int: ...

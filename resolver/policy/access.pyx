@@ -13,11 +13,15 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from resolver.policy.ranges import flatten, read_prefixes
+from resolver import limits
+from resolver.policy.ranges import Codes, with_views
 
 DROP = ACCESS_DROP
 REFUSE = ACCESS_REFUSE
 ALLOW = ACCESS_ALLOW
+DECISION = ACCESS_DECISION
+VIEW_SHIFT = ACCESS_VIEW_SHIFT
+CODES = Codes(ACCESS_DROP, ACCESS_REFUSE, ACCESS_ALLOW, ACCESS_UNCACHED, ACCESS_VIEW_SHIFT)
 
 cdef enum:
     FAMILY_INET = 2             # address families as the Linux kernel numbers them, <bits/socket.h>
@@ -42,7 +46,7 @@ cdef int _lookup4(const access_table *table, uint32_t address) noexcept nogil:
             low = middle
         else:
             high = middle
-    return table.verdict4[low]
+    return table.value4[low]
 
 
 cdef int _lookup6(const access_table *table, uint64_t upper, uint64_t lower) noexcept nogil:
@@ -55,7 +59,7 @@ cdef int _lookup6(const access_table *table, uint64_t upper, uint64_t lower) noe
             low = middle
         else:
             high = middle
-    return table.verdict6[low]
+    return table.value6[low]
 
 
 cdef int _lookup_bytes6(const access_table *table, const uint8_t *address) noexcept nogil:
@@ -79,39 +83,62 @@ cdef int access_lookup(const access_table *table, const void *peer, size_t lengt
     return ACCESS_DROP
 
 
+cdef int access_lookup_ip(const access_table *table, const uint8_t *ip, size_t size) noexcept nogil:
+    if size == 4:
+        return _lookup4(table, <uint32_t>_big_endian(ip, 4))
+    return _lookup_bytes6(table, ip)
+
+
 @cython.final
 cdef class AccessTable:
-    """A compiled access list. It is immutable, so any thread may read it while it exists."""
+    """A compiled access list with the view of each client. It is immutable, so any thread may read it while it exists.
 
-    def __cinit__(self, allow=(), refuse=(), drop=()):
-        found = [read_prefixes(texts, decision)
-                 for texts, decision in ((drop, ACCESS_DROP), (refuse, ACCESS_REFUSE), (allow, ACCESS_ALLOW))]
-        ranges4 = flatten([one for lists in found for one in lists[4]], 32, ACCESS_REFUSE)
-        ranges6 = flatten([one for lists in found for one in lists[6]], 128, ACCESS_REFUSE)
+    `views` are `ViewAccess` in the order in which they are tried; `uncached` is for clients in none.
+    """
+
+    def __cinit__(self, allow=(), refuse=(), drop=(), *, views=(), uncached=False):
+        views = list(views)
+        for view in views:
+            if not 0 < view.number <= limits.VIEWS:
+                raise ValueError(f"view {view.number}: views are numbered from 1 to {limits.VIEWS}")
+        ranges = with_views((allow, refuse, drop), views, uncached, CODES)
+        ranges4, ranges6 = ranges[4], ranges[6]
         cdef size_t count4 = len(ranges4)
         cdef size_t count6 = len(ranges6)
         cdef size_t index
-        self.memory = malloc(count6 * 16 + count4 * 4 + count6 + count4)
+        self.memory = malloc(count6 * 16 + count4 * 4 + (count6 + count4) * sizeof(uint16_t))
         if self.memory == NULL:
             raise MemoryError("access table")
         cdef uint64_t *start6 = <uint64_t *>self.memory
         cdef uint32_t *start4 = <uint32_t *>(start6 + 2 * count6)
-        cdef uint8_t *verdict6 = <uint8_t *>(start4 + count4)
-        cdef uint8_t *verdict4 = verdict6 + count6
+        cdef uint16_t *value6 = <uint16_t *>(start4 + count4)
+        cdef uint16_t *value4 = value6 + count6
         for index in range(count4):
             start4[index] = ranges4[index][0]
-            verdict4[index] = ranges4[index][1]
+            value4[index] = ranges4[index][1]
         for index in range(count6):
             start6[2 * index] = ranges6[index][0] >> 64
             start6[2 * index + 1] = ranges6[index][0] & 0xFFFFFFFFFFFFFFFF
-            verdict6[index] = ranges6[index][1]
-        self.table = access_table(count4, start4, verdict4, count6, start6, verdict6)
+            value6[index] = ranges6[index][1]
+        self.table = access_table(count4, start4, value4, count6, start6, value6)
 
     def __dealloc__(self):
         free(self.memory)
 
     def lookup(self, str address):
         """The decision for a client by the text of its address: `DROP`, `REFUSE` or `ALLOW`.
+
+        Raises:
+            ValueError: when `address` is not an IP address.
+        """
+        return self.find(address) & ACCESS_DECISION
+
+    def view_of(self, str address):
+        """The number of the view of a client by the text of its address; 0 for none. Raises as `lookup`."""
+        return self.find(address) >> ACCESS_VIEW_SHIFT
+
+    def find(self, str address):
+        """The value of a client: `DECISION` has the bits of the decision, the view's number is above `VIEW_SHIFT`.
 
         Raises:
             ValueError: when `address` is not an IP address.
@@ -126,4 +153,4 @@ cdef class AccessTable:
     def lookup_sockaddr(self, bytes sockaddr):
         """The decision by the bytes of a struct sockaddr, by the function that the fast path calls."""
         cdef const uint8_t *bytes_ = sockaddr
-        return access_lookup(&self.table, bytes_, len(sockaddr))
+        return access_lookup(&self.table, bytes_, len(sockaddr)) & ACCESS_DECISION

@@ -13,6 +13,8 @@ from enum import Enum
 from resolver import limits
 from resolver.effects import Outcome, Question
 from resolver.policy.discovery import OWNER, Designation
+from resolver.policy.module import DROP, Decision, PolicyModule
+from resolver.query import Query
 from resolver.settings import HostEntry, PolicySettings
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
@@ -23,7 +25,10 @@ __all__ = ["LocalZoneType", "LocalZones", "special_zones"]
 
 
 class LocalZoneType(Enum):
-    """How a local zone answers for names below it that have no data."""
+    """How a local zone answers for names below it that have no data.
+
+    The names and the behaviour are those of Unbound, with NODATA, NXDOMAIN, TRUNCATE and RESOLVE besides.
+    """
 
     STATIC = "static"
     """NXDOMAIN, or NODATA for names that exist: the zone is complete."""
@@ -32,7 +37,9 @@ class LocalZoneType(Enum):
     NXDOMAIN = "nxdomain"
     """NXDOMAIN for every name, even for names with local data."""
     REFUSE = "refuse"
-    """REFUSED."""
+    """REFUSED; names with data are answered for the types that they have."""
+    DENY = "deny"
+    """No reply; names with data are answered for the types that they have."""
     REDIRECT = "redirect"
     """Every name has the data of the zone itself."""
     TRANSPARENT = "transparent"
@@ -41,6 +48,28 @@ class LocalZoneType(Enum):
     """As transparent, but a name with data is resolved as usual for types that it has no data of."""
     TRUNCATE = "truncate"
     """As transparent, but over UDP every reply is empty and truncated, so that clients retry over TCP."""
+    INFORM = "inform"
+    """As transparent, and each query is logged with its client."""
+    INFORM_DENY = "inform_deny"
+    """As deny, and each query is logged with its client."""
+    INFORM_REDIRECT = "inform_redirect"
+    """As redirect, and each query is logged with its client."""
+    ALWAYS_TRANSPARENT = "always_transparent"
+    """All names are resolved as usual, even names with local data."""
+    ALWAYS_REFUSE = "always_refuse"
+    """REFUSED for every name, even for names with local data."""
+    ALWAYS_NXDOMAIN = "always_nxdomain"
+    """NXDOMAIN for every name, even for names with local data."""
+    ALWAYS_NODATA = "always_nodata"
+    """NODATA for every name, even for names with local data."""
+    ALWAYS_DENY = "always_deny"
+    """No reply for every name, even for names with local data."""
+    ALWAYS_NULL = "always_null"
+    """Every name has the addresses 0.0.0.0 and ::, unless it has data of the type, which Unbound's manual denies."""
+    BLOCK_A = "block_a"
+    """No name has A records, even with local data; other types are resolved as usual."""
+    NODEFAULT = "nodefault"
+    """No built-in zone of this name."""
     RESOLVE = "resolve"
     """All names are resolved as usual, even when a local zone is built in at this name or above."""
     LOOPBACK = "loopback"
@@ -48,7 +77,22 @@ class LocalZoneType(Enum):
 
 
 # In these zones, names without data are resolved as usual.
-TRANSPARENT_TYPES = frozenset({LocalZoneType.TRANSPARENT, LocalZoneType.TYPETRANSPARENT, LocalZoneType.TRUNCATE})
+TRANSPARENT_TYPES = frozenset({
+    LocalZoneType.TRANSPARENT, LocalZoneType.TYPETRANSPARENT, LocalZoneType.TRUNCATE, LocalZoneType.INFORM,
+})
+INFORM_TYPES = frozenset({LocalZoneType.INFORM, LocalZoneType.INFORM_DENY, LocalZoneType.INFORM_REDIRECT})
+_DENY_TYPES = frozenset({LocalZoneType.DENY, LocalZoneType.INFORM_DENY})
+_REDIRECT_TYPES = frozenset({LocalZoneType.REDIRECT, LocalZoneType.INFORM_REDIRECT})
+# In these zones, local data is ignored.
+_WITHOUT_DATA = frozenset({
+    LocalZoneType.NXDOMAIN, LocalZoneType.ALWAYS_TRANSPARENT, LocalZoneType.ALWAYS_REFUSE,
+    LocalZoneType.ALWAYS_NXDOMAIN, LocalZoneType.ALWAYS_NODATA, LocalZoneType.ALWAYS_DENY, LocalZoneType.BLOCK_A,
+})
+# In these zones, names with data are answered only for the types that they have data of.
+_BY_TYPE = _DENY_TYPES | {LocalZoneType.TYPETRANSPARENT, LocalZoneType.REFUSE, LocalZoneType.ALWAYS_NULL}
+_WITHOUT_SOA = TRANSPARENT_TYPES | _DENY_TYPES | {
+    LocalZoneType.REFUSE, LocalZoneType.ALWAYS_REFUSE, LocalZoneType.ALWAYS_DENY, LocalZoneType.ALWAYS_TRANSPARENT,
+}
 
 _PRIVATE_REVERSE = (
     # RFC 6303 sections 4.1 to 4.4, RFC 7793
@@ -104,10 +148,12 @@ class _Zone:
         self.soa: RRset | None = None
 
 
-class LocalZones:
+class LocalZones(PolicyModule):
     """All local zones and data, compiled once from settings. `find` is called for each query, so it takes only a few
     dictionary look-ups when it finds nothing.
     """
+
+    name = "local-zones"
 
     def __init__(
         self,
@@ -128,31 +174,17 @@ class LocalZones:
         # Names from hosts entries, whose answers are not authoritative (no AA bit).
         self._hosts: set[bytes] = set()
         resolved = {names.lower(_name(zone, "zone")) for zone in resolved_zones} - {names.ROOT}
-        self.has_truncate_zone = False
+        self.has_truncate_zone = self.has_inform_zone = False
+        configured = [_parse_zone(text) for text in settings.local_zones]
         if settings.special_use_domains:
-            for zone, kind in special_zones():
-                self._add_zone(names.from_text(zone), kind, built_in=True)
-            loopback = names.reverse_address("127.0.0.1")
-            self._add_data(loopback, c.PTR, [names.from_text("localhost.")])
-            self._add_data(names.reverse_address("::1"), c.PTR, [names.from_text("localhost.")])
+            self._add_special({names.lower(apex) for apex, kind in configured if kind is LocalZoneType.NODEFAULT})
         announced = [one.rdata() for one in designations]
         if announced:
             self._add_data(names.from_text(OWNER), c.SVCB, announced)
-        for text in settings.local_zones:
-            zone_text, _, kind_text = text.strip().partition(" ")
-            if not zone_text:
-                raise ValueError(f"policy.local_zones: {text!r}: no zone; write \"zone kind\"")
-            try:
-                kind = LocalZoneType(kind_text.strip() or "static")
-            except ValueError:
-                kind = LocalZoneType.LOOPBACK
-            if kind is LocalZoneType.LOOPBACK:
-                known = ", ".join(one.value for one in LocalZoneType if one is not LocalZoneType.LOOPBACK)
-                raise ValueError(f"policy.local_zones: {text!r}: unknown kind; known: {known}")
-            apex = _name(zone_text, f"policy.local_zones: {text!r}")
+        for apex, kind in configured:
             if kind is LocalZoneType.RESOLVE:
                 resolved.add(names.lower(apex))
-            else:
+            elif kind is not LocalZoneType.NODEFAULT:
                 self._add_zone(apex, kind, built_in=False)
         self._zones.update(dict.fromkeys(resolved))
         for text in settings.local_data:
@@ -162,8 +194,14 @@ class LocalZones:
 
     # --- look-up --------------------------------------------------------------------------------------------------
 
-    def find(self, question: Question) -> Outcome | None:
-        """The local answer to `question`; None when it is resolved as usual.
+    def question(self, query: Query, question: Question) -> Decision:
+        """The point `question`, and `alias`."""
+        return self.find(question)
+
+    alias = question
+
+    def find(self, question: Question) -> Decision:
+        """The local answer to `question`, or that it gets no reply; None when it is resolved as usual.
 
         The answer may be a CNAME, which the caller follows.
         """
@@ -174,6 +212,12 @@ class LocalZones:
             return self._from_data(question, key) if key in self._data else None
         if zone.built_in and question.qtype == c.DS and key == zone.apex and key.endswith(b"\x04arpa\x00"):
             return None  # the DS set is the parent's, and only its denial proves that the zone is unsigned
+        if question.qtype == c.DS and key == zone.apex and not zone.built_in and c.DS not in self._data.get(key, ()):
+            # For the same reason, the zone above decides, as in Unbound.
+            apex = None if key == names.ROOT else names.closest_in(names.parent(key), self._zones)
+            zone = None if apex is None else self._zones[apex]
+            if zone is None:
+                return None
         return self._from_zone(question, key, zone)
 
     def is_truncated(self, name: bytes) -> bool:
@@ -181,6 +225,13 @@ class LocalZones:
         apex = names.closest_in(names.lower(name), self._zones)
         zone = None if apex is None else self._zones[apex]
         return zone is not None and zone.kind is LocalZoneType.TRUNCATE
+
+    def inform_zone(self, name: bytes) -> bytes | None:
+        """The zone whose queries are logged that `name` (lower case) belongs to; None without. Callers test
+        `has_inform_zone` first."""
+        apex = names.closest_in(name, self._zones)
+        zone = None if apex is None else self._zones[apex]
+        return apex if zone is not None and zone.kind in INFORM_TYPES else None
 
     def _from_data(self, question: Question, key: bytes, zone: _Zone | None = None) -> Outcome:
         """Answer from the data at `key`, which exists."""
@@ -195,24 +246,25 @@ class LocalZones:
         outcome.authoritative = zone is not None or key not in self._hosts
         return outcome
 
-    def _from_zone(self, question: Question, key: bytes, zone: _Zone) -> Outcome | None:
+    def _from_zone(self, question: Question, key: bytes, zone: _Zone) -> Decision:
         kind = zone.kind
-        if kind is LocalZoneType.REFUSE:
-            return Outcome(question, c.REFUSED, [], [], Verdict.INDETERMINATE, 0)
-        if kind is LocalZoneType.NXDOMAIN:
-            return _negative(question, c.NXDOMAIN, zone)
+        if kind in _WITHOUT_DATA:
+            return _without_data(question, zone)
         if key in self._data:
             held = self._data[key]
-            if (
-                kind is LocalZoneType.TYPETRANSPARENT
-                and not held.keys() & {question.qtype, c.CNAME}
-                and question.qtype != c.ANY
-            ):
+            if kind not in _BY_TYPE or question.qtype == c.ANY or held.keys() & {question.qtype, c.CNAME}:
+                return self._from_data(question, key, zone)
+            if kind is LocalZoneType.TYPETRANSPARENT:
                 return None
-            return self._from_data(question, key, zone)
         if kind in TRANSPARENT_TYPES:
             return None
-        if kind is LocalZoneType.REDIRECT:
+        if kind in _DENY_TYPES:
+            return DROP
+        if kind is LocalZoneType.REFUSE:
+            return _refused(question)
+        if kind is LocalZoneType.ALWAYS_NULL:
+            return _null(question, zone)
+        if kind in _REDIRECT_TYPES:
             return (
                 _expanded(question, self._from_data(question, zone.apex, zone))
                 if zone.apex in self._data
@@ -236,9 +288,21 @@ class LocalZones:
     def _add_zone(self, apex: bytes, kind: LocalZoneType, *, built_in: bool) -> None:
         apex = names.lower(apex)
         zone = self._zones[apex] = _Zone(apex, kind, built_in)
-        if kind not in TRANSPARENT_TYPES and kind is not LocalZoneType.REFUSE:
+        if kind not in _WITHOUT_SOA:
             zone.soa = _soa(apex)
         self.has_truncate_zone = self.has_truncate_zone or kind is LocalZoneType.TRUNCATE
+        self.has_inform_zone = self.has_inform_zone or kind in INFORM_TYPES
+
+    def _add_special(self, left_out: set[bytes]) -> None:
+        """Add the built-in zones and the names of the loopback addresses, without those of zones in `left_out`."""
+        for zone, kind in special_zones():
+            apex = names.from_text(zone)
+            if apex not in left_out:
+                self._add_zone(apex, kind, built_in=True)
+        for address in ("127.0.0.1", "::1"):
+            owner = names.reverse_address(address)
+            if not any(names.is_subdomain(owner, apex) for apex in left_out):
+                self._add_data(owner, c.PTR, [names.from_text("localhost.")])
 
     def _add_data(self, owner: bytes, rtype: int, rdatas: list[bytes], ttl: int = limits.LOCAL_TTL) -> None:
         key = names.lower(owner)
@@ -274,6 +338,45 @@ class LocalZones:
             if c.PTR not in self._data.get(names.lower(reverse), {}):  # the PTR record has the first name of an address
                 self._hosts.add(names.lower(reverse))
                 self._add_data(reverse, c.PTR, [owner])
+
+
+def _parse_zone(text: str) -> tuple[bytes, LocalZoneType]:
+    """Name and kind of an entry of `policy.local_zones`."""
+    zone_text, _, kind_text = text.strip().partition(" ")
+    if not zone_text:
+        raise ValueError(f"policy.local_zones: {text!r}: no zone; write \"zone kind\"")
+    try:
+        kind = LocalZoneType(kind_text.strip() or "static")
+    except ValueError:
+        kind = LocalZoneType.LOOPBACK
+    if kind is LocalZoneType.LOOPBACK:
+        known = ", ".join(one.value for one in LocalZoneType if one is not LocalZoneType.LOOPBACK)
+        raise ValueError(f"policy.local_zones: {text!r}: unknown kind; known: {known}")
+    return _name(zone_text, f"policy.local_zones: {text!r}"), kind
+
+
+def _without_data(question: Question, zone: _Zone) -> Decision:
+    """What the kinds do that ignore local data."""
+    kind, qtype = zone.kind, question.qtype
+    if kind is LocalZoneType.ALWAYS_DENY:
+        return DROP
+    if kind is LocalZoneType.ALWAYS_REFUSE:
+        return _refused(question)
+    if kind is LocalZoneType.ALWAYS_TRANSPARENT or (kind is LocalZoneType.BLOCK_A and qtype != c.A):
+        return None
+    absent = kind in (LocalZoneType.NXDOMAIN, LocalZoneType.ALWAYS_NXDOMAIN)
+    return _negative(question, c.NXDOMAIN if absent else c.NOERROR, zone)
+
+
+def _null(question: Question, zone: _Zone) -> Outcome:
+    qtype = question.qtype
+    if qtype not in (c.A, c.AAAA):
+        return _negative(question, c.NOERROR, zone)
+    return _answered(question, [_rrset(question.qname, qtype, [bytes(4 if qtype == c.A else 16)])])
+
+
+def _refused(question: Question) -> Outcome:
+    return Outcome(question, c.REFUSED, [], [], Verdict.INDETERMINATE, 0)
 
 
 def _name(text: str, where: str) -> bytes:

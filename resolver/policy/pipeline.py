@@ -1,86 +1,248 @@
-"""The order in which policies apply.
+"""The policies of one view as an ordered list of modules, compiled to a tuple of calls for each point.
 
-1. `PolicyPipeline.access`: whether the client may send queries. The listeners look it up, in C for most packets.
-2. Queries that no recursive resolver answers: other classes, zone transfers, meta types.
-3. Reverse names of addresses made by DNS64 (`rewrite`).
-4. Local names: special-use zones, hosts, local zones and data (`local`).
+The order of the modules is the same at every point and is not configurable, because each order would be a resolver of
+its own to test:
 
-Then the query is resolved. Finished outcomes pass `rewrite.Rewriter` before they are sent to a client. The order is not
-configurable, because each order would be a resolver of its own to test. A `PolicyPipeline` is immutable; a new one is
-made when settings are loaded.
+1. `access`: whether the client may send queries. The listeners look it up, in C for most packets (`policies`).
+2. `meta-queries`: other classes, zone transfers, meta types.
+3. `minimal-any`: ANY, for clients of listeners (RFC 8482). It is asked after local names had no answer.
+4. `truncation`, `inform`: local zones of type truncate, and the log of the inform kinds.
+5. `dns64-reverse`: reverse names of addresses made by DNS64.
+6. `local-zones`: special-use zones, hosts, discovery of encrypted listeners, local zones and data.
+7. further modules, in the order in which they were given: first `own-zones`, if there are any. Then the hooks
+   `alias` and `name_server`.
+8. `rewrite`: removal of private addresses, renumbering.
+
+At each point the modules are asked in this order until one has an answer, or passes. A point that no module has costs
+one truth test. DNS64 itself is no module: it asks a second question, so `resolve` performs it.
+
+A `Pipeline` is immutable, except for its counters.
 """
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from resolver import limits
-from resolver.effects import Outcome, Question
-from resolver.policy.access import AccessTable
-from resolver.policy.discovery import designations
-from resolver.policy.local import LocalZones
-from resolver.policy.rewrite import Dns64
-from resolver.settings import HostEntry, Settings
-from resolver.verdict import Trust, Verdict
+from resolver.effects import Outcome, Question, Server
+from resolver.log_limit import LimitedWarning
+from resolver.policy.module import Action, Decision, Hooks, PolicyModule
+from resolver.policy.rewrite import Dns64, Rewriter
+from resolver.query import ActionKind, Applied, Query
+from resolver.settings import PolicySettings
+from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
-from resolver.wire.rrset import RRset
 
-__all__ = ["PolicyPipeline"]
+__all__ = ["Pipeline"]
+
+logger = logging.getLogger(__name__)
+
+ANSWER, REFUSE, DROP, TRUNCATE, PASS, LOG = ActionKind
+Step = tuple[PolicyModule, Callable[..., Any]]
 
 
-class PolicyPipeline:
-    """The policies of one configuration."""
+class Pipeline:
+    """The policies of one view. `number` is its number, 0 for clients in no view; `name` is for people."""
 
-    def __init__(self, settings: Settings, hosts: Iterable[HostEntry] = ()) -> None:
-        """Compile `settings`; `hosts` is the content of the hosts files it names.
+    def __init__(
+        self,
+        number: int,
+        name: str,
+        modules: Iterable[PolicyModule],
+        *,
+        dns64: Dns64 | None = None,
+        counts: dict[tuple[str, str, str], int] | None = None,
+        hooks: Hooks | None = None,
+    ) -> None:
+        """`counts` is shared by the views of one configuration: actions by point, module and kind. The service asks
+        `hooks` (`resolver.net.hook_runner`); None without any."""
+        self.number = number
+        self.name = name
+        self.modules = tuple(modules)
+        self.dns64 = dns64
+        self.hooks = hooks
+        self.counts: dict[tuple[str, str, str], int] = {} if counts is None else counts
+        self.query = Query(view=number)
+        """What modules get at points where one answer serves all clients of the view."""
+        shared = [module for module in self.modules if not module.per_client]
+        own = [module for module in self.modules if module.per_client]
+        self._client = _compile(self.modules, "client")
+        # Questions for data are most of all, so those that no module wants are not shown to any.
+        of_data = [module for module in own if module.only_types is None or min(module.only_types) <= c.LAST_DATA_TYPE]
+        self._own_question = _compile(of_data, "question")
+        self._own_meta = _compile(own, "question")
+        self._decides_first = _compile_first(self.modules, of_data)
+        self._question = _compile(shared, "question")
+        self._alias = _compile(self.modules, "alias")
+        self._name_server = _compile(self.modules, "name_server")
+        self._response = _compile(self.modules, "response")
+        self._send = _compile(self.modules, "send")
+        self._is_cacheable = _compile(of_data, "is_cacheable")
+        self.has_client = bool(self._client)
+        self.has_own_question = bool(self._own_question)
+        self.has_answers = bool(self._question or self._alias)
+        self.has_name_server = bool(self._name_server)
+        self.has_response = bool(self._response)
+        self.has_send = bool(self._send)
+        self.caches = not (
+            self._client or self._send or any(not module.has("is_cacheable") for module in own)
+            or (hooks is not None and hooks.per_client)
+        )
+        """Whether finished answers may be cached for the view, and given without Python."""
+        self._log = LimitedWarning(logger, limits.LOG_INTERVAL.default, limits.LOG_FAILURES)
 
-        Raises:
-            ValueError: naming the setting that is wrong.
+    @classmethod
+    def for_answers(cls, settings: PolicySettings) -> "Pipeline":
+        """Only what changes answers: DNS64 and the rewriting of addresses."""
+        rewriter, dns64 = Rewriter.create(settings), Dns64.create(settings)
+        if rewriter is None and dns64 is None:
+            return NOTHING
+        return cls(0, "", () if rewriter is None else (rewriter,), dns64=dns64)
+
+    # --- points of the service: asked for each client -----------------------------------------------------------------
+
+    def client(self, query: Query, question: Question) -> Outcome | None:
+        """The point `client`; the outcome to give at once, None to go on. `question` is for that outcome only."""
+        return self._ask("client", self._client, question, query.stream, query)
+
+    def own_question(self, query: Query, question: Question) -> Outcome | None:
+        """The point `question` of the modules that depend on the client, as `client`.
+
+        `has_own_question` tells whether a module is asked about data. A module is not asked when one before it, which
+        is asked for all clients, has an answer: `answer` gives it then.
         """
-        policy = settings.policy
-        self.access = AccessTable(policy.allow, policy.refuse, policy.drop)
-        # Forward and stub zones, and zones with a trust anchor, are resolved even when their names are special-use.
-        resolved = [*settings.configured_zones]
-        resolved += [anchor.split(None, 1)[0] for anchor in settings.dnssec.trust_anchors]
-        self.hosts = tuple(hosts)
-        self.designations = designations(settings)
-        self.local = LocalZones(policy, resolved, self.hosts, self.designations)
-        self._dns64 = Dns64.create(policy)
-        server = settings.server
-        self._chaos = {
-            names.from_text(name): value
-            for name, value in (
-                ("id.server.", server.identity),
-                ("hostname.bind.", server.identity),
-                ("version.server.", server.version),
-                ("version.bind.", server.version),
-            )
-            if value
-        }
+        if question.qtype > c.LAST_DATA_TYPE:
+            return self._ask("question", self._own_meta, question, query.stream, query, question)
+        steps = self._own_question
+        for behind, ask in self._decides_first:
+            if _decides(ask(self.query, question)):
+                steps = steps[:behind]
+                break
+        return self._ask("question", steps, question, query.stream, query, question)
+
+    def send(self, query: Query, outcome: Outcome, packet: bytes) -> ActionKind | None:
+        """The point `send`: DROP, TRUNCATE or REFUSE, None to send the packet."""
+        stopped = self._ask("send", self._send, outcome.question, query.stream, query, outcome, packet)
+        return None if stopped is None or stopped.applied is None else stopped.applied.kind
+
+    def is_cacheable(self, question: Question) -> bool:
+        """Whether the finished answer to `question` may be given to all clients of the view."""
+        for _, ask in self._is_cacheable:
+            if not ask(question):
+                return False
+        return self.caches
+
+    # --- points of the resolution: asked once for all clients, so TRUNCATE has no effect ------------------------------
 
     def answer(self, question: Question) -> Outcome | None:
-        """The local answer to `question`; None when it must be resolved."""
-        if question.qclass != c.IN:
-            return self._other_class(question)
-        qtype = question.qtype
-        if c.LAST_DATA_TYPE < qtype < c.ANY or qtype == c.OPT:
-            return _refused(question)  # transfers, TSIG and other types that are not data (RFC 5936, RFC 8945)
-        if self._dns64 is not None and qtype == c.PTR:
-            alias = self._dns64.reverse(question)
-            if alias is not None:
-                return Outcome(question, c.NOERROR, [alias], [], Verdict.INDETERMINATE, alias.ttl)
-        return self.local.find(question)
+        """The point `question`: the outcome to give instead of resolving it; None to resolve it."""
+        return self._ask("question", self._question, question, True, self.query, question)
 
-    def _other_class(self, question: Question) -> Outcome:
-        """The answer for a class other than IN: names of the server itself in class CH (RFC 4892), else REFUSED."""
-        value = self._chaos.get(question.key[0])
-        if question.qclass != c.CH or value is None:
-            return _refused(question)
-        if question.qtype not in (c.TXT, c.ANY):
-            return Outcome(question, c.NOERROR, [], [], Verdict.INDETERMINATE, 0)
-        text = value.encode()[: limits.CHAOS_TEXT]
-        rrset = RRset(question.qname, c.TXT, 0, [bytes([len(text)]) + text], rclass=c.CH, trust=Trust.CONFIGURED)
-        return Outcome(question, c.NOERROR, [rrset], [], Verdict.INDETERMINATE, 0)
+    def answer_alias(self, question: Question) -> Outcome | None:
+        """The point `alias`, as `answer`."""
+        return self._ask("alias", self._alias, question, True, self.query, question)
+
+    def changes(self, question: Question) -> bool:
+        """Whether `answer_alias` has an outcome for `question`. Nothing is counted."""
+        for _, ask in self._alias:
+            found = ask(self.query, question)
+            if _decides(found):
+                return not isinstance(found, Action) or found.kind is not PASS
+        return False
+
+    def name_server(
+        self, question: Question, zone: bytes, servers: Sequence[bytes], addresses: Sequence[Server]
+    ) -> Outcome | None:
+        """The point `name_server`, as `answer`: the outcome to give instead of asking the servers of `zone`."""
+        return self._ask("name_server", self._name_server, question, True, self.query, question, zone, servers,
+                         addresses)
+
+    def response(self, query: Query, outcome: Outcome) -> Outcome:
+        """The point `response`: the outcome to give to the client of `query`, `outcome` itself when none changes it.
+
+        An outcome of one module is what the next one sees.
+        """
+        for step in self._response:
+            # The answer that a stream gets is cached for datagrams too, unless the module is asked for each client.
+            stream = query.stream or not step[0].per_client
+            changed = self._ask("response", (step,), outcome.question, stream, query, outcome)
+            if changed is None:
+                continue
+            outcome = changed
+            if changed.applied is None or changed.applied.kind is not ANSWER:
+                return outcome
+        return outcome
+
+    # --- what an action does ------------------------------------------------------------------------------------------
+
+    def _ask(
+        self, point: str, steps: tuple[Step, ...], question: Question, stream: bool, *arguments: object
+    ) -> Outcome | None:
+        """The outcome of the first module that has one; None when there is none, or a module passes."""
+        for module, ask in steps:
+            found = ask(*arguments)
+            if found is None:
+                continue
+            if isinstance(found, Outcome):
+                self._count(point, module, ANSWER)
+                found.applied = Applied(point, module.name, ANSWER)
+                return found
+            if not isinstance(found, Action):
+                raise TypeError(f"policy {module.name}, point {point}: {found!r} is no Action, no Outcome and not None")
+            kind = found.kind
+            if kind is TRUNCATE and stream:
+                continue
+            self._count(point, module, kind)
+            if kind is PASS:
+                return None
+            if kind is not LOG:
+                return _outcome_of(found, point, module, question)
+            self._log.warn("policy %s: %s %s (view %s): %s", module.name, names.to_text(question.qname),
+                           c.type_to_text(question.qtype), self.name or "default", found.reason or point)
+        return None
+
+    def _count(self, point: str, module: PolicyModule, kind: ActionKind) -> None:
+        key = (point, module.name, kind.value)
+        self.counts[key] = self.counts.get(key, 0) + 1
 
 
-def _refused(question: Question) -> Outcome:
-    return Outcome(question, c.REFUSED, [], [], Verdict.INDETERMINATE, 0)
+def _outcome_of(action: Action, point: str, module: PolicyModule, question: Question) -> Outcome:
+    """The outcome of an action that ends the point."""
+    outcome = action.outcome
+    if outcome is None:
+        rcode = c.NOERROR if action.kind is TRUNCATE else c.REFUSED
+        outcome = Outcome(question, rcode, [], [], Verdict.INDETERMINATE, 0)
+    outcome.applied = Applied(point, module.name, action.kind, action.reason)
+    if action.ede is not None:
+        outcome.ede = [*outcome.ede, (action.ede, action.reason)]
+    return outcome
+
+
+def _decides(found: Decision) -> bool:
+    """Whether the modules behind the one that has returned `found` are not asked, at a point where TRUNCATE has no
+    effect."""
+    return found is not None and not (isinstance(found, Action) and found.kind in (LOG, TRUNCATE))
+
+
+def _compile_first(
+    modules: Iterable[PolicyModule], own: Sequence[PolicyModule]
+) -> tuple[tuple[int, Callable[..., Any]], ...]:
+    """The calls of modules that are asked a question for all clients and come before one of `own`, each with the number
+    of those of `own` that come before it."""
+    found, behind = [], 0
+    asked = [module for module in own if module.has("question")]
+    for module in modules:
+        if module in asked:
+            behind += 1
+        elif not module.per_client and module.has("question") and behind < len(asked):
+            found.append((behind, module.question))
+    return tuple(found)
+
+
+def _compile(modules: Iterable[PolicyModule], point: str) -> tuple[Step, ...]:
+    return tuple((module, getattr(module, point)) for module in modules if module.has(point))
+
+
+NOTHING = Pipeline(0, "", ())
+"""Without modules; it has no counters to change, so all may share it."""

@@ -11,6 +11,8 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 
 from resolver import limits
 from resolver.effects import Outcome, Question
+from resolver.policy.module import Decision, PolicyModule
+from resolver.query import Query
 from resolver.settings import PolicySettings
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
@@ -100,6 +102,7 @@ class Dns64:
             return without
         outcome = Outcome(question, c.NOERROR, answer, [], min(found.verdict, int(Verdict.INSECURE)),
                           min(found.ttl, longest), from_cache=found.from_cache)
+        outcome.embedded = tuple(rdata for rrset in found.answer if rrset.rtype == c.A for rdata in rrset.rdatas())
         outcome.ede = [*found.ede, (c.EDE_FORGED_ANSWER, "made from A records (DNS64)")]
         return outcome
 
@@ -139,8 +142,10 @@ def _places(octets: int) -> tuple[int, ...]:
     return tuple(found)
 
 
-class Rewriter:
+class Rewriter(PolicyModule):
     """Changes finished outcomes before they are sent to a client."""
+
+    name = "rewrite"
 
     def __init__(self, settings: PolicySettings) -> None:
         """Compile `settings`.
@@ -161,6 +166,11 @@ class Rewriter:
     def create(cls, settings: PolicySettings) -> "Rewriter | None":
         """The instance for `settings`; None when nothing is to be changed."""
         return cls(settings) if settings.private_addresses or settings.rewrite_addresses else None
+
+    def response(self, query: Query, outcome: Outcome) -> Decision:
+        """The outcome for a client; None when nothing is changed."""
+        changed = self.apply(outcome)
+        return None if changed is outcome else changed
 
     def apply(self, outcome: Outcome) -> Outcome:
         """The outcome for a client: the same object when nothing is changed."""

@@ -1,6 +1,6 @@
 """Aggressive use of cached denials: NXDOMAIN, NODATA and wildcards for names never queried (RFC 8198, RFC 8020).
 
-Nothing is concluded here that the same records in a reply would not prove: `nsec` and `nsec3` judge the proofs, and
+The conclusions are only those that the same records in a reply would prove: `nsec` and `nsec3` check the proofs, and
 only the records come from the index of verified ones. Four more restrictions apply. Records from outside a forward or
 stub zone of the configuration do not apply inside it (CVE-2026-44687). Nothing is answered below a negative trust
 anchor, or with records from above the closest trust anchor. Opt-out spans never deny a name (RFC 5155 section 6). Few

@@ -11,8 +11,8 @@ Invariants:
 * A key that revoked itself, in a set that it signed, is not trusted again as long as it is remembered (RFC 5011 section
   2.1). A configured key is remembered for ever. Of the others that were revoked or removed, the last `MANAGED_KEYS` are
   (section 4.2 permits to forget removed keys), so that a zone cannot fill the file. A forgotten key that is published
-  again is a new key: it needs the whole hold-down time, in sets that a trusted key signed. Whoever can sign these could
-  add any other key, so a forgotten one gives nobody more power.
+  again is a new key: it needs the whole hold-down time, in sets that a trusted key signed. An attacker who can sign
+  these could add any other key, so forgetting a key gives no additional power.
 * A configured key stays trusted until it revokes itself: no other probe, file or time ends that.
 """
 

@@ -78,12 +78,8 @@ KNOWN = [True]
 SKEW_PART = 10
 
 
-def _show(name: bytes, rtype: int) -> str:
-    return f"{names.to_text(name)} {c.type_to_text(rtype)}"
-
-
-def _what(rrset: RRset) -> str:
-    return _show(rrset.name, rrset.rtype)
+def _rrset_text(rrset: RRset) -> str:
+    return f"{names.to_text(rrset.name)} {c.type_to_text(rrset.rtype)}"
 
 
 class Chain:
@@ -129,7 +125,7 @@ class Chain:
             state = yield from self.zone_status(task, ctx, place)
             if state.verdict is Verdict.SECURE:
                 state = bogus(
-                    c.EDE_RRSIGS_MISSING, f"{_show(rrset.name, rrset.rtype)} has no signature in a signed zone"
+                    c.EDE_RRSIGS_MISSING, f"{_rrset_text(rrset)} has no signature in a signed zone"
                 )
             if state.ede == c.EDE_NSEC_MISSING:
                 state = yield from self._unsigned(task, ctx, rrset, place, anchor, state)
@@ -143,7 +139,7 @@ class Chain:
             if not names.is_subdomain(signer, anchor.zone) or not _may_sign(signer, rrset, question):
                 reason = reason or bogus(
                     c.EDE_DNSSEC_BOGUS,
-                    f"{_show(rrset.name, rrset.rtype)} is signed by "
+                    f"{_rrset_text(rrset)} is signed by "
                     f"{names.to_text(signer)}, which is not authoritative for it",
                 )
                 continue
@@ -186,7 +182,7 @@ class Chain:
             return state
         return bogus(
             c.EDE_RRSIGS_MISSING,
-            f"{_show(rrset.name, rrset.rtype)} has no signature, and nothing proves that it needs none; {state.text}",
+            f"{_rrset_text(rrset)} has no signature, and nothing proves that it needs none; {state.text}",
         )
 
     def _check(
@@ -219,14 +215,15 @@ class Chain:
                 pass
             elif sig.algorithm not in self.algorithms:
                 fault = bogus(
-                    c.EDE_UNSUPPORTED_DNSKEY_ALGORITHM, f"{_what(rrset)}: signature of algorithm {sig.algorithm}"
+                    c.EDE_UNSUPPORTED_DNSKEY_ALGORITHM, f"{_rrset_text(rrset)}: signature of algorithm {sig.algorithm}"
                 )
             else:
                 candidates = matching_keys(keys, sig)
                 if not candidates:
                     fault = bogus(
                         c.EDE_DNSKEY_MISSING,
-                        f"{_what(rrset)}: no key {sig.tag} of algorithm {sig.algorithm} at {names.to_text(sig.signer)}",
+                        f"{_rrset_text(rrset)}: no key {sig.tag} of algorithm {sig.algorithm} at "
+                        f"{names.to_text(sig.signer)}",
                     )
             if fault is not None:
                 if task.trace is not None:
@@ -243,7 +240,7 @@ class Chain:
                 else:
                     check = signature_check(task.budget, key, sig, data) if tried < CHECKS else None
                     if check is None:
-                        return bogus(c.EDE_DNSSEC_BOGUS, f"{_what(rrset)}: too many signatures to check")
+                        return bogus(c.EDE_DNSSEC_BOGUS, f"{_rrset_text(rrset)}: too many signatures to check")
                     tried += 1
                     good = yield check
                 if good[0]:
@@ -260,17 +257,17 @@ class Chain:
                     break
                 reason = bogus(
                     c.EDE_DNSSEC_BOGUS,
-                    f"{_what(rrset)}: the signature by key {key.tag} of {names.to_text(sig.signer)} is wrong",
+                    f"{_rrset_text(rrset)}: the signature by key {key.tag} of {names.to_text(sig.signer)} is wrong",
                 )
                 if task.trace is not None:
                     _note_check(task, rrset, sig, key, reason, sig.signer)
         if reason is None:
-            reason = bogus(c.EDE_DNSSEC_BOGUS, f"{_what(rrset)}: no valid signature of algorithm {min(wanted)}")
+            reason = bogus(c.EDE_DNSSEC_BOGUS, f"{_rrset_text(rrset)}: no valid signature of algorithm {min(wanted)}")
         return reason
 
     def _fault(self, sig: Rrsig, rrset: RRset, now: int) -> SecurityStatus | None:
         """What is wrong with the labels and times of a signature (RFC 4035 section 5.3.1); None when nothing is."""
-        what = _what(rrset)
+        what = _rrset_text(rrset)
         # More labels than the owner or fewer than the signer: wildcards of other zones (CVE-2026-44690 and similar).
         if sig.labels > signer_labels(rrset.name) or sig.labels < names.label_count(sig.signer):
             return bogus(c.EDE_DNSSEC_BOGUS, f"{what}: the label count of the signature is impossible")
@@ -452,8 +449,9 @@ class Chain:
         """The security status of `zone` by a reply to a DS query; None when the reply is a validated DS set.
 
         `upper` is the signed zone that is authoritative for the DS set. Only its records can deny the set: records of
-        its ancestors are valid too, but know nothing of names below its apex (RFC 4035 section 5.2, RFC 5155 section
-        8.9). SECURE: no zone begins at the name. INSECURE: proved by a record of the reply. `_UNDECIDED`: the reply
+        its ancestors are valid too, but prove nothing about names below its apex (RFC 4035 section 5.2, RFC 5155
+        section 8.9). SECURE: no zone begins at the name. INSECURE: proved by a record of the reply. `_UNDECIDED`: the
+        reply
         proves nothing by itself. "Insecure" is never concluded from the verdict of the reply as a whole.
         """
         failure = outcome if isinstance(outcome, Failure) else outcome.failure
@@ -535,8 +533,8 @@ class Chain:
         """The signed zone that `name` (lower case) belongs to; else the status INSECURE (proved) or BOGUS.
 
         The DS set of each name from the anchor down is examined. A delegation proved insecure is remembered in the
-        budget, and all names below it are insecure for the same client query: it may have very many records to judge,
-        and each examination takes a step for each label.
+        budget, and all names below it are insecure for the same client query: it may have very many records to check,
+        and each check takes a step for each label.
         """
         anchor = self.anchors.closest(name)
         if anchor is None:
@@ -603,8 +601,8 @@ def _note_check(
 ) -> None:
     """Add the check of a signature, or its absence, to the trace."""
     good = found.verdict is Verdict.SECURE
-    text = f"{_show(rrset.name, rrset.rtype)}: signed by key {key.tag} of {names.to_text(zone)}" if good and key else (
-        found.text or f"{_show(rrset.name, rrset.rtype)} needs no signature"
+    text = f"{_rrset_text(rrset)}: signed by key {key.tag} of {names.to_text(zone)}" if good and key else (
+        found.text or f"{_rrset_text(rrset)} needs no signature"
     )
     task.note("check", text, zone=zone, qname=rrset.name, qtype=rrset.rtype,
               facts={"signature": sig, "key": key, "verdict": found.verdict, "ede": found.ede, "ttl": rrset.ttl})

@@ -289,7 +289,7 @@ cdef uint8_t *put_owner(uint8_t *out, const uint8_t *owner, Py_ssize_t size, RRs
 # --- names and bitmaps inside rdata -------------------------------------------------------------------------------
 
 def name_end(bytes data not None, Py_ssize_t start) -> int:
-    """Index behind the uncompressed name at `start`, or -1 when it runs out of `data`."""
+    """Index after the uncompressed name at `start`, or -1 when it exceeds `data`."""
     cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(data)
     cdef Py_ssize_t length = name_length(p + start, PyBytes_GET_SIZE(data) - start) if start >= 0 else -1
     return start + length if length > 0 else -1

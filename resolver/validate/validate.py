@@ -100,6 +100,10 @@ class Validator:
         self.sentinel = Sentinel(anchors)
         self.aggressive_nsec = AggressiveNsec(anchors, nsec3_iterations=nsec3_iterations) if aggressive else None
 
+    def validates(self, name: bytes) -> bool:
+        """Whether a trust anchor applies to `name`, and no negative one."""
+        return self.anchors.closest(name) is not None
+
     def validate(
         self, question: Question, raw: RawReply, context: Context, task: Task
     ) -> Steps[tuple[Verdict, int, str]]:
@@ -329,7 +333,7 @@ class Validator:
     ) -> Steps[SecurityStatus]:
         """The status of the proof that no name closer than the wildcard of `signer` exists for `owner`.
 
-        Only records of the wildcard's own zone prove that: another zone knows nothing of names above its apex.
+        Only records of the wildcard's own zone prove that: another zone proves nothing about names above its apex.
         """
         if nsec.proves_wildcard_expansion([r for r in denials.nsec if r.zone == signer], owner, encloser):
             return SECURE

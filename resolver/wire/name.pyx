@@ -41,7 +41,7 @@ cdef Py_ssize_t name_expand(const uint8_t *message, Py_ssize_t size, Py_ssize_t 
     """Expand the possibly compressed name at `at`. Returns its uncompressed length, or a negative code.
 
     The name must end before `limit`, the size of the message or the end of the rdata, up to and including its first
-    pointer; `after` is set to the offset behind that. `out`, when not NULL, has space for 255 bytes. A `size` of 0
+    pointer; `after` is set to the offset after that. `out`, when not NULL, has space for 255 bytes. A `size` of 0
     means that there is no message, so pointers are errors. Each pointer must point before the labels that
     precede it, so the loop always ends (RFC 1035 section 4.1.4: "a prior occurrence").
     """

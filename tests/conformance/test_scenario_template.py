@@ -61,7 +61,7 @@ def test_what_is_translated_is_there() -> None:
 
 
 def test_limits_are_the_products_own() -> None:
-    """A scenario is judged by what the daemon does in service, not by what would let it pass (RFC 9276)."""
+    """A scenario is run with the limits of normal operation, not with limits that would let it pass (RFC 9276)."""
     made = render()
     assert made["cache"]["aggressive-nsec"] is True
     assert "nsec3-iterations" not in made["dnssec"]

@@ -78,7 +78,7 @@ def run(data: bytes) -> None:
         return
     cut, octets = data[0] + 1, data[1:]
     for offered in (octets, b"GET /dns-query?dns=" + octets):
-        _judged(offered)
+        _classify(offered)
     PARTS.clock.real = NOW
     for make, begin in ((Http1Session, b""), (Http2Session, PREFACE), (Http2Session, FRAMES)):
         connection, transport = connected()
@@ -100,12 +100,12 @@ async def _receive(session: Any, transport: Transport, octets: bytes) -> None:
     await asyncio.sleep(0)
 
 
-def _judged(octets: bytes) -> None:
+def _classify(octets: bytes) -> None:
     target, _, kind = octets.partition(b" ")
     for method in (b"GET", b"POST", target[:4]):
-        found = doh.judge(method, PATH + b"?dns=" + target, kind, False, PATH)
+        found = doh.classify_request(method, PATH + b"?dns=" + target, kind, False, PATH)
         assert isinstance(found, doh.BodyWanted | bytes) or 400 <= found.status < 600
-        found = doh.judge(method, target, kind, bool(kind), PATH)
+        found = doh.classify_request(method, target, kind, bool(kind), PATH)
         assert isinstance(found, doh.BodyWanted | bytes) or 400 <= found.status < 600
     fresh = doh.freshness(octets)
     assert fresh is None or fresh >= 0

@@ -25,7 +25,7 @@ import corenet
 #: Turns of the loop after the last call, and seconds after which a run counts as hung.
 TURNS = 6
 SIGNAL = int(signal.SIGUSR1)
-PATIENCE = 20.0
+TIMEOUT = 20.0
 
 METHODS = [
     "call_soon", "call_soon_threadsafe", "call_later", "call_at", "add_reader", "add_writer", "remove_reader",
@@ -279,7 +279,7 @@ def silence() -> Iterator[None]:
 
 def drive(loop: Any, make: Callable[[], Any]) -> None:
     """Run `make()` to its end although callbacks may stop the loop."""
-    deadline = loop.time() + PATIENCE
+    deadline = loop.time() + TIMEOUT
     loop.set_task_factory(None)
     task = loop.create_task(make())
     task.add_done_callback(lambda _task: loop.stop())

@@ -9,6 +9,7 @@ from support.service_parts import query as make_query
 
 from resolver.effects import Outcome, Question
 from resolver.net.fastpath import ClientQuery, read_query
+from resolver.settings import RateLimitSettings, Settings
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -17,6 +18,9 @@ from resolver.wire.rrset import RRset
 
 PARTS = Parts(identity="fuzz")
 REFUSING = Parts(identity="fuzz", non_recursive_queries="cache", minimal_any=False)
+LIMITED = Parts(Settings(rate_limit=RateLimitSettings(
+    queries_per_second=3, queries_action="truncate", responses_per_second=1, all_per_second=2, slip=1,
+)))
 PEERS = (("127.0.0.1", 4000), ("192.0.2.1", 53), ("::1", 9, 0, 0))
 SOA = RRset(names.from_text("com."), c.SOA, 60, [names.ROOT * 2 + bytes(20)])
 OUTCOMES = (
@@ -27,6 +31,7 @@ OUTCOMES = (
     positive(verdict=Verdict.BOGUS),
 )
 PARTS.answer(make_query(), positive())
+LIMITED.answer(make_query(), positive())
 
 
 def run(data: bytes) -> None:
@@ -34,7 +39,7 @@ def run(data: bytes) -> None:
     if not data:
         return
     choice, packet = data[0], data[1:]
-    for parts in (PARTS, REFUSING):
+    for parts in (PARTS, REFUSING, LIMITED):
         parts.mesh.instant = OUTCOMES[choice % len(OUTCOMES)]
         peer = PEERS[choice // len(OUTCOMES) % len(PEERS)]
         reply = parts.fast.answer(packet, peer, NOW)

@@ -51,10 +51,10 @@ def run(data: bytes) -> None:
         # Inputs of the corpus run in the process of other tests.
         use_engine(former)
     room = memoryview(bytearray(ROOM[(data[0] >> 1) % 3])) if data[0] & 8 else None
-    sent, wire, intact, goodbye = b"", bytearray(), -1, False
+    sent, wire, intact, close_notify = b"", bytearray(), -1, False
     for at in range(2, len(data) - 1, 2):
         deed, value = data[at] % 8, data[at + 1]
-        if deed < 4 and not goodbye:
+        if deed < 4 and not close_notify:
             piece = bytes([value]) * (1 + value * (1, 7, 100, 300)[deed])
             sent += piece
             while piece:
@@ -66,8 +66,8 @@ def run(data: bytes) -> None:
         elif deed == 5:
             wire += data[at : at + 1 + value]
             intact = 0
-        elif deed == 6 and not goodbye:
-            goodbye = True
+        elif deed == 6 and not close_notify:
+            close_notify = True
             client.shutdown()
             wire += client.drain()
     received, ended, broken = b"", False, False
@@ -100,7 +100,7 @@ def run(data: bytes) -> None:
             break
     assert sent.startswith(received)
     if intact:
-        assert received == sent and ended == goodbye and not broken
+        assert received == sent and ended == close_notify and not broken
 
 
 run.cost = 40  # type: ignore[attr-defined]

@@ -63,7 +63,7 @@ def subject(setting: Setting) -> Iterator[Subject]:
 
 
 @pytest.mark.parametrize("special", ASKED, ids=lambda special: f"{special.qname}{special.qtype}")
-def test_each_tool_sees_what_the_atlas_says(subject: Subject, special: world_tables.TestQuestion) -> None:
+def test_each_tool_gets_the_documented_answers(subject: Subject, special: world_tables.TestQuestion) -> None:
     expected = _expected(special)
     shown = None
     for tool, tcp in itertools.product(TOOLS, (False, True)):
@@ -80,7 +80,7 @@ def test_each_tool_sees_what_the_atlas_says(subject: Subject, special: world_tab
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_large_answers_come_whole_over_tcp_and_cut_over_udp(subject: Subject, tool: str) -> None:
+def test_large_answers_are_complete_over_tcp_and_truncated_over_udp(subject: Subject, tool: str) -> None:
     whole = look_up(tool, subject.address, subject.port, "huge.big.playground.", "TXT", tcp=True)
     assert len(whole.answer) == 20
     packet = make_query(3, names.from_text("huge.big.playground."), c.TXT, edns_payload=512)

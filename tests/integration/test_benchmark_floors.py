@@ -46,7 +46,7 @@ def test_a_drift_through_a_round_cancels() -> None:
     assert result.median == pytest.approx((5.5 - 2.5) / (4.5 - 2.5))
 
 
-def test_who_adds_nothing_makes_no_endless_figure() -> None:
+def test_zero_added_cost_gives_a_finite_figure() -> None:
     ours, base, bare = costing("ours", 1.0), costing("base", 2.0), costing("C", 1.0)
     assert compare(ours, base, bare).median == pytest.approx(1 / LEAST_ADDED)
 
@@ -62,19 +62,19 @@ def measured(rng: random.Random, figure: float, least: float, moods: list[float]
     return compare(costing("ours", *ours), costing("base", *noisy(figure)), least=least)
 
 
-def test_who_is_at_the_floor_at_once_is_measured_once() -> None:
+def test_a_row_above_its_floor_is_measured_once() -> None:
     assert measured(random.Random(1), 2.0, 1.8, [1.0]).rounds == ROUNDS
 
 
 @pytest.mark.parametrize("moods", [[0.8, 1.0], [0.7, 0.9, 1.0], [0.8, 0.8, 1.0]], ids=str)
-def test_a_disturbed_while_is_measured_away(moods: list[float]) -> None:
+def test_a_temporary_disturbance_is_averaged_out(moods: list[float]) -> None:
     """2.0 against a floor of 1.9; batches in which something else on the machine costs ours a fifth more."""
     for seed in range(20):
         result = measured(random.Random(seed), 2.0, 1.9, moods)
         assert result.high >= 1.9, (seed, result)
 
 
-def test_noise_alone_fails_nobody() -> None:
+def test_noise_alone_fails_no_row() -> None:
     """A twentieth above the floor, with moods of a tenth from batch to batch."""
     for seed in range(50):
         rng = random.Random(seed)
@@ -82,7 +82,7 @@ def test_noise_alone_fails_nobody() -> None:
         assert result.high >= 2.0, (seed, result)
 
 
-def test_what_is_below_stays_below_however_long_it_is_measured() -> None:
+def test_a_row_below_its_floor_fails_however_long_it_is_measured() -> None:
     for seed in range(20):
         result = measured(random.Random(seed), 1.7, 2.0, [1.0])
         assert result.high < 2.0 and result.rounds == BATCHES * ROUNDS, (seed, result)

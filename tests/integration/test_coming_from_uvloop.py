@@ -193,7 +193,7 @@ async def pair_of(loop: Any, kind: str, server: Any) -> socket.socket:
 
 @pytest.mark.parametrize("kind", ["accepted", "connected"])
 @pytest.mark.parametrize("name", ["asyncio", "corenet", "uvloop"])
-def test_a_connection_whose_beginning_raises(name: str, kind: str) -> None:
+def test_a_connection_whose_connection_made_raises(name: str, kind: str) -> None:
     """One report each. On uvloop nobody reads then: such a connection stays open whatever its peer does."""
     factories: dict[str, Any] = {
         "asyncio": asyncio.SelectorEventLoop, "corenet": corenet.new_event_loop, "uvloop": uvloop.new_event_loop

@@ -100,7 +100,7 @@ def house(request: pytest.FixtureRequest, tmp_path: Path) -> House:
     return House(tmp_path, request.param)
 
 
-def test_all_that_resolverctl_can_ask_for(house: House) -> None:
+def test_every_command_of_resolverctl(house: House) -> None:
     with house.internet(), house.daemon():
         assert house.ask().rcode == c.NOERROR
         workers = house.ctl("status").count("worker ")
@@ -131,7 +131,7 @@ def test_all_that_resolverctl_can_ask_for(house: House) -> None:
     assert "has exited" in house.ctl("status", status=3) or not (house.path / "control").exists()
 
 
-def test_a_reload_that_cannot_have_an_address_changes_nothing(tmp_path: Path) -> None:
+def test_a_reload_with_an_unavailable_address_changes_nothing(tmp_path: Path) -> None:
     house = House(tmp_path, 1)
     other = free_port()
     with house.daemon() as process:

@@ -60,7 +60,7 @@ def config(path: Path, port: int, extra: str = "") -> str:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_the_playground_needs_nothing_and_sigterm_stops_it(tmp_path: Path, workers: str) -> None:
+def test_the_playground_needs_no_configuration_and_sigterm_stops_it(tmp_path: Path, workers: str) -> None:
     port = free_port()
     words = ("--playground", "--listen", f"127.0.0.1:{port}", "--workers", workers)
     with running(tmp_path / "log", port, *words) as process:
@@ -72,6 +72,27 @@ def test_the_playground_needs_nothing_and_sigterm_stops_it(tmp_path: Path, worke
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", port))  # nothing is left behind
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_lanes_serve_many_clients_over_a_reload_and_leave_nothing(tmp_path: Path, workers: int) -> None:
+    port = free_port()
+    (tmp_path / "resolverd.toml").write_text(
+        f'[server]\nlisten = ["127.0.0.1:{port}"]\nlanes = 3\nworkers = {workers}\n'
+    )
+    log = tmp_path / "log"
+    with running(log, port, "--playground", "--config", str(tmp_path / "resolverd.toml")) as process:
+        for number in range(120):
+            if number == 40:
+                process.send_signal(signal.SIGHUP)
+            # Each has a source port of its own, by which the kernel chooses the socket.
+            view = ask("127.0.0.1", port, "www.example.playground.", c.A)
+            assert view is not None and view.answer[0].rdata(0) == bytes((127, 20, 80, 1))
+        wait_until(lambda: b"in force" in log.read_bytes(), "the reload", process=process, log=log)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(SECONDS) == 0
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", port))
 
 
 def test_sigint_stops_it_too(tmp_path: Path) -> None:

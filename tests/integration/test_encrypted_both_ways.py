@@ -132,7 +132,7 @@ def address_of(protocol: str) -> str:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("way", RIGHT)
-def test_the_right_server_is_asked(chain: Chain, protocol: str, way: str) -> None:
+def test_an_authenticated_server_is_queried(chain: Chain, protocol: str, way: str) -> None:
     view = ask("127.0.0.1", chain.plain, f"www.{way}.{protocol}.example.", c.A, timeout=10)
     assert view is not None and view.rcode == c.NOERROR, chain.log
     assert view.answer[0].rdata(0) == bytes(map(int, address_of(protocol).split(".")))
@@ -140,7 +140,7 @@ def test_the_right_server_is_asked(chain: Chain, protocol: str, way: str) -> Non
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("way", WRONG)
-def test_a_server_that_is_not_the_right_one_is_not_asked(chain: Chain, protocol: str, way: str) -> None:
+def test_a_server_that_fails_authentication_is_not_queried(chain: Chain, protocol: str, way: str) -> None:
     """The client gets SERVFAIL; the extended error and the log say why."""
     text = output("kdig", "@127.0.0.1", "-p", str(chain.plain), "+edns", f"www.{way}.{protocol}.example.")
     reason = re.compile(WRONG[way][1])

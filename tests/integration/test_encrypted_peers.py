@@ -21,6 +21,8 @@ from support.ports import free_port
 from support.servers import ask, program, run_process, wait_until
 from support.subject import RESOLVERD, daemon_environment
 
+from corenet.http.events import Data, Request, Response
+from corenet.http.h2 import CLIENT, H2Connection
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.build import make_query
@@ -43,6 +45,13 @@ class Daemon:
     @property
     def log(self) -> str:
         return (self.folder / "resolverd.log").read_text()
+
+
+def accepts(port: int) -> bool:
+    """Whether something listens on `port`."""
+    with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), SECONDS):
+        return True
+    return False
 
 
 @contextmanager
@@ -79,6 +88,7 @@ protocol = "https"
     with run_process([*RESOLVERD, "--config", str(config), *words], log, env=daemon_environment()) as process:
         wait_until(lambda: ask("127.0.0.1", ports[0], "localhost.", c.A, timeout=0.5), "an answer", process=process,
                    log=log)
+        wait_until(lambda: all(map(accepts, ports[1:])), "the encrypted listeners", process=process, log=log)
         yield Daemon(folder, process, ports)
 
 
@@ -284,9 +294,12 @@ def test_old_versions_and_renegotiation_are_refused(served: Daemon) -> None:
     assert b"no renegotiation" in again.stderr.lower()
 
 
-def half_closing(served: Daemon, port: int, data: bytes, version: ssl.TLSVersion, *, fin: bool) -> bytes:
+def half_closing(
+    served: Daemon, port: int, data: bytes, version: ssl.TLSVersion, *, fin: bool, alpn: str = "dot"
+) -> bytes:
     """What Python's ssl receives until close_notify, when it has sent `data` and close_notify at once."""
     context = ssl.create_default_context(cafile=str(served.folder / "ca.pem"))
+    context.set_alpn_protocols([alpn])
     context.minimum_version = context.maximum_version = version
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = context.wrap_bio(incoming, outgoing, server_hostname="dns.example")
@@ -336,7 +349,34 @@ def test_query_and_close_notify_at_once(served: Daemon, fin: bool) -> None:
     assert reply[2:4] == packet[:2] and reply[5] & 0x0F in (c.NOERROR, c.NXDOMAIN)
 
 
-def test_openssl_sees_the_end_behind_a_refusal(served: Daemon) -> None:
+@pytest.mark.parametrize("engine", ["openssl", "stdlib"])
+def test_request_and_close_notify_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    """Over HTTPS, with both engines: names that the daemon has to resolve, over HTTP/1.1 and HTTP/2."""
+    monkeypatch.setenv("CORENET_TLS_ENGINE", engine)
+    with daemon(tmp_path) as running:
+        for fin in (False, True):
+            for alpn in ("http/1.1", "h2"):
+                name = f"{alpn[:2]}-{fin}.wild.example.playground."
+                packet = make_query(0, names.from_text(name), c.A)
+                target = b"/dns-query?dns=" + base64.urlsafe_b64encode(packet).rstrip(b"=")
+                codec = H2Connection(CLIENT)
+                codec.send_request(Request(b"GET", target, [(b"host", b"dns.example")]), end=True)
+                plain = b"GET " + target + b" HTTP/1.1\r\nHost: dns.example\r\n\r\n"
+                data = codec.data_to_send() if alpn == "h2" else plain
+                reply = half_closing(running, running.https, data, ssl.TLSVersion.TLSv1_3, fin=fin, alpn=alpn)
+                if alpn == "h2":
+                    events = [event for _, event in codec.feed(reply)]
+                    assert [event.status for event in events if isinstance(event, Response)] == [200]
+                    message = b"".join(event.data for event in events if isinstance(event, Data))
+                else:
+                    assert reply.startswith(b"HTTP/1.1 200 ")
+                    message = reply.partition(b"\r\n\r\n")[2]
+                assert message[3] & 0x0F in (c.NOERROR, c.NXDOMAIN)
+
+
+def test_openssl_gets_close_notify_after_a_refusal(served: Daemon) -> None:
     """s_client waits for the server to close: it has to get the response, and close_notify behind it."""
     for version in ("-tls1_2", "-tls1_3"):
         text = output(
@@ -431,7 +471,7 @@ def test_sighup_reads_the_certificate_again(tmp_path: Path) -> None:
         wait_until(lambda: "subject=CN = renewed.example" in subject(), "the new certificate", process=running.process)
 
 
-def test_what_is_wrong_with_a_certificate_is_said_at_the_start_and_by_check(tmp_path: Path) -> None:
+def test_a_wrong_certificate_is_reported_at_the_start_and_by_check(tmp_path: Path) -> None:
     config = tmp_path / "resolverd.toml"
     config.write_text(
         f'[tls]\ncertificate = "{tmp_path}/missing.pem"\nkey = "{tmp_path}/missing.key"\n'

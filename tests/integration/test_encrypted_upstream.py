@@ -173,7 +173,7 @@ def test_rdig_refuses_another_server(served: Served, protocol: str, options: lis
     assert done.returncode == 4 and reason in done.stderr and not done.stdout
 
 
-def test_rdig_says_that_a_path_is_wrong(served: Served) -> None:
+def test_rdig_reports_a_wrong_path(served: Served) -> None:
     words = words_for(served.https)
     done = rdig("n3.lab.example", *words, f"+tls-ca={served.authority.cafile}", "+https=/wrong")
     assert done.returncode == 4 and "over HTTPS: " in done.stderr

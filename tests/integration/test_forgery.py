@@ -94,7 +94,7 @@ def test_forged_data_below_an_alias_are_rejected(subject: Subject) -> None:
 
 
 @pytest.mark.parametrize(("name", "secure"), [("www.example.", True), ("alias.example.", False), ("www.plain.", False)])
-def test_the_truth_beside_it_is(subject: Subject, name: str, secure: bool) -> None:
+def test_genuine_data_beside_the_forged_is_accepted(subject: Subject, name: str, secure: bool) -> None:
     reply = ask(subject.address, subject.port, name, c.A, timeout=15, do=True, edns_payload=1232)
     assert reply is not None
     assert (reply.rcode, bool(reply.flags & c.AD)) == (c.NOERROR, secure)

@@ -239,7 +239,7 @@ def test_a_connection_that_nginx_closed_while_idle(loop: str, nginx: Nginx) -> N
     run_on(loop, main())
 
 
-def test_a_slow_download_ends_at_its_time(loop: str, nginx: Nginx) -> None:
+def test_a_slow_download_ends_at_its_timeout(loop: str, nginx: Nginx) -> None:
     async def main() -> None:
         async with client_for(nginx, timeout=Timeout(total=0.3)) as client:
             with pytest.raises(TimeoutExceeded, match="total time") as caught:
@@ -272,7 +272,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 @pytest.mark.parametrize("clean", [True, False])
-def test_a_body_cut_off_without_goodbye_is_an_error(loop: str, authority: Authority, clean: bool) -> None:
+def test_a_body_truncated_without_close_notify_is_an_error(loop: str, authority: Authority, clean: bool) -> None:
     leaf = authority.leaf("localhost", file="cut")
 
     async def serve(peer: Peer) -> None:
@@ -300,7 +300,7 @@ def test_a_body_cut_off_without_goodbye_is_an_error(loop: str, authority: Author
     run_on(loop, main())
 
 
-def test_garbage_after_the_answer_never_answers_the_next(loop: str, authority: Authority) -> None:
+def test_bytes_after_a_response_are_not_taken_for_the_next_one(loop: str, authority: Authority) -> None:
     leaf = authority.leaf("localhost", file="garbage")
     good = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -319,7 +319,7 @@ def test_garbage_after_the_answer_never_answers_the_next(loop: str, authority: A
     run_on(loop, main())
 
 
-def test_a_server_that_hangs_up_during_the_handshake(loop: str) -> None:
+def test_a_server_that_disconnects_during_the_handshake(loop: str) -> None:
     async def serve(peer: Peer) -> None:
         await peer.reader.read(5)
 

@@ -52,7 +52,7 @@ def drain(sock: socket.socket) -> int:
 
 
 @pytest.mark.parametrize("limit", [resource.RLIMIT_AS, resource.RLIMIT_DATA], ids=["RLIMIT_AS", "RLIMIT_DATA"])
-def test_shortage_of_memory_is_outlived(tmp_path: Path, limit: int) -> None:
+def test_the_daemon_survives_lack_of_memory(tmp_path: Path, limit: int) -> None:
     port, log = free_port(), tmp_path / "log"
 
     def answered(name: str, *, tcp: bool = False) -> bool:

@@ -193,7 +193,7 @@ def test_storm_of_a_million(daemon: Daemon) -> None:
 
 
 @pytest.mark.integration
-def test_every_seed_gets_the_reply_it_deserves(daemon: Daemon) -> None:
+def test_every_packet_of_the_seeds_gets_the_right_reply(daemon: Daemon) -> None:
     got = [ask_packet(ADDRESS, daemon.port, packet, timeout=3.0) for packet in seeds()]
     rcodes = [None if view is None else view.rcode for view in got]
     assert rcodes == [c.NOERROR, c.NOERROR, c.NXDOMAIN, c.NOERROR, c.REFUSED, c.NOERROR, c.REFUSED, c.NOTIMP, c.REFUSED,

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.integration
 ZONES = 40
 QUESTIONS = 60
 TYPES = (c.A, c.TXT, c.MX)
-PATIENCE = 15.0
+TIMEOUT = 15.0
 LAME = "127.20.231.9"
 SERVERS = {
     "a.root.": world_tables.ServerSpec("127.20.231.1"),
@@ -76,7 +76,7 @@ def test_same_answers(pair: Pair) -> None:
             qname = ".".join([*rng.choices([*LABELS[:3], "d"], k=rng.randint(0, 4)), origin])
             qtype = rng.choice(TYPES)
             ours, theirs = (
-                ask(one.address, one.port, qname, qtype, tcp=True, timeout=PATIENCE) for one in (pair.ours, pair.theirs)
+                ask(one.address, one.port, qname, qtype, tcp=True, timeout=TIMEOUT) for one in (pair.ours, pair.theirs)
             )
             assert ours is not None and theirs is not None, (qname, qtype)
             kinds.add((theirs.rcode, len(theirs.answer)))
@@ -93,7 +93,7 @@ def test_an_alias_made_from_a_dname_never_stands_alone(pair: Pair) -> None:
     qname = "x." + names.to_text(_renamed(zone))
     for qtype in (c.CNAME, c.A, c.CNAME):
         for subject in (pair.theirs, pair.ours):
-            view = ask(subject.address, subject.port, qname, qtype, tcp=True, timeout=PATIENCE)
+            view = ask(subject.address, subject.port, qname, qtype, tcp=True, timeout=TIMEOUT)
             assert view is not None
             assert [rrset.rtype for rrset in view.answer[:2]] == [c.DNAME, c.CNAME], (subject.kind, qname, qtype)
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.integration
 
 QUESTIONS = 40
 TYPES = (c.A, c.TXT, c.MX, c.DS)
-PATIENCE = 15.0
+TIMEOUT = 15.0
 
 
 @dataclass
@@ -46,7 +46,7 @@ def pair(request: pytest.FixtureRequest, tmp_path) -> Iterator[Pair]:
         yield Pair(ours, theirs)
 
 
-def test_same_answers_and_the_same_belief(pair: Pair) -> None:
+def test_same_answers_and_the_same_security_status(pair: Pair) -> None:
     rng = random.Random(4)
     differences, kinds = [], set()
     for origin in ORIGINS:
@@ -54,7 +54,7 @@ def test_same_answers_and_the_same_belief(pair: Pair) -> None:
             qname = random_name(rng, origin)
             qtype = rng.choice(TYPES)
             ours, theirs = (
-                ask(one.address, one.port, qname, qtype, tcp=True, do=True, timeout=PATIENCE)
+                ask(one.address, one.port, qname, qtype, tcp=True, do=True, timeout=TIMEOUT)
                 for one in (pair.ours, pair.theirs)
             )
             assert ours is not None and theirs is not None, (qname, qtype)

@@ -73,7 +73,7 @@ def test_rdig_and_dig_see_the_same(daemon: Subject, qname: str, qtype: str) -> N
     assert done.returncode == (0 if answer else 1)
 
 
-def test_real_servers_are_asked(served: Export) -> None:
+def test_real_servers_are_queried(served: Export) -> None:
     done = rdig(f"@127.20.11.1:{served.port}", "many.example.playground", "+short", "+norec")
     assert (done.returncode, sorted(done.stdout.split())) == (0, [f"198.18.1.{n}" for n in (1, 2, 3, 4)])
     done = rdig(f"@127.20.10.1:{served.port}", "huge.big.playground", "TXT", "+norec")
@@ -107,7 +107,7 @@ def test_extended_errors_are_shown_in_words(daemon: Subject) -> None:
     assert ";; EDE: No Reachable Authority (22)" in done.stdout
 
 
-def test_a_reader_that_goes_away_is_no_fault() -> None:
+def test_a_closed_output_pipe_is_no_error() -> None:
     command = [*RDIG, "--playground", "huge.big.playground", "TXT", "+trace"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=daemon_environment()) as process:
         assert process.stdout is not None and process.stderr is not None

@@ -165,7 +165,7 @@ def woken(folder: Path) -> tuple[list[int], int]:
     return [one["connections"] for one in facts], sum(one["woken"] for one in facts)
 
 
-def test_a_connection_wakes_one_worker_and_each_has_its_turn(tmp_path: Path) -> None:
+def test_a_connection_wakes_one_worker_and_all_workers_get_some(tmp_path: Path) -> None:
     """Four workers on one listener: no thundering herd, and no worker that gets all."""
     counts = {}
     for app in ("facts", "herd"):
@@ -217,7 +217,7 @@ SHORTAGES = [("os", "fork", "EAGAIN"), ("os", "fork", "ENOMEM"), ("socket", "soc
 
 
 @pytest.mark.parametrize(("module", "name", "error"), SHORTAGES)
-def test_a_worker_that_cannot_be_started_again_costs_no_other(
+def test_a_failed_restart_of_a_worker_does_not_affect_others(
     tmp_path: Path, module: str, name: str, error: str
 ) -> None:
     shortage = tmp_path / "shortage"
@@ -241,7 +241,7 @@ def test_a_worker_that_cannot_be_started_again_costs_no_other(
 
 
 @pytest.mark.parametrize(("module", "name", "error"), SHORTAGES[1:])
-def test_a_renewal_that_cannot_be_started_goes_on_later(tmp_path: Path, module: str, name: str, error: str) -> None:
+def test_a_renewal_that_cannot_start_is_repeated_later(tmp_path: Path, module: str, name: str, error: str) -> None:
     shortage = tmp_path / "shortage"
     first = SHORTAGE.format(module=module, name=name, error=error)
     with service(tmp_path, workers=2, mode="exclusive", first=first) as running:
@@ -325,7 +325,7 @@ def test_renewing_brings_new_code_and_a_broken_one_leaves_the_old(tmp_path: Path
         assert running.end() == 0
 
 
-def test_a_broken_renewal_is_over(tmp_path: Path) -> None:
+def test_a_failed_renewal_ends(tmp_path: Path) -> None:
     """The workers that have not been renewed stay, also when the code is whole again."""
     (tmp_path / "greeter.py").write_text(APP.replace("GREETING", "one"))
     with service(tmp_path, "greeter:App", workers=2) as running:
@@ -341,7 +341,7 @@ def test_a_broken_renewal_is_over(tmp_path: Path) -> None:
         assert running.said().count(": started (process") == 4
 
 
-def test_open_connections_have_the_grace_and_no_more(tmp_path: Path) -> None:
+def test_open_connections_are_aborted_after_the_grace_period(tmp_path: Path) -> None:
     with service(tmp_path, workers=1, grace=0.3) as running:
         up(running, 1)
         with running.connect() as sock:
@@ -355,7 +355,7 @@ def test_open_connections_have_the_grace_and_no_more(tmp_path: Path) -> None:
         assert "still busy after its grace" in running.said()
 
 
-def test_a_connection_that_ends_within_the_grace_is_not_cut(tmp_path: Path) -> None:
+def test_a_connection_that_ends_within_the_grace_period_is_not_aborted(tmp_path: Path) -> None:
     with service(tmp_path, workers=1) as running:
         up(running, 1)
         with running.connect() as sock:
@@ -402,7 +402,7 @@ def test_a_second_signal_reaches_a_worker_that_has_not_seen_the_first(tmp_path: 
             assert "aborting open connections" in running.said() and "killing process" not in running.said()
 
 
-def test_a_worker_that_dies_with_an_order_unread_costs_no_other(tmp_path: Path) -> None:
+def test_a_worker_that_dies_with_an_unread_message_does_not_affect_others(tmp_path: Path) -> None:
     """Its end of the channel is then reset, which the supervisor must not take for a fault of its own."""
     (tmp_path / "blocked.py").write_text(
         "import os\n"
@@ -428,7 +428,7 @@ def test_a_worker_that_dies_with_an_order_unread_costs_no_other(tmp_path: Path) 
         assert "worker 1: ended (signal SIGKILL)" in running.said()
 
 
-def test_workers_leave_when_the_supervisor_is_gone(tmp_path: Path) -> None:
+def test_workers_exit_when_the_supervisor_has_died(tmp_path: Path) -> None:
     with service(tmp_path, workers=2) as running:
         up(running, 2)
         running.process.kill()
@@ -477,7 +477,7 @@ def test_connections_inherit_the_options(tmp_path: Path, workers: int) -> None:
         assert running.end() == 0
 
 
-def test_a_port_in_use_is_said_before_any_fork(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_before_any_fork(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -15,7 +15,7 @@ from support.waiting import until
 import corenet
 from resolver import limits
 from resolver.effects import Outcome
-from resolver.net import stream_listener
+from resolver.net import dns_connection
 from resolver.net.clock_random import Clock
 from resolver.net.stream_listener import StreamListener, open_stream_socket
 from resolver.settings import PolicySettings, Settings, replace
@@ -23,7 +23,7 @@ from resolver.wire import consts as c
 from resolver.wire.message import MessageView
 from resolver.wire.rrset import RRset
 
-PATIENCE = 20.0
+TIMEOUT = 20.0
 Body = Callable[[], Coroutine[None, None, None]]
 
 
@@ -32,7 +32,7 @@ def run(request: pytest.FixtureRequest) -> Callable[[Body], None]:
     def runner(body: Body) -> None:
         async def limited() -> None:
             before = open_descriptors()
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 await body()
                 while open_descriptors() > before:
                     await asyncio.sleep(0)
@@ -176,7 +176,7 @@ def test_reading_pauses_while_too_much_is_unanswered(run: Callable[[Body], None]
     run(body)
 
 
-def test_many_queries_in_one_packet_take_their_turns(run: Callable[[Body], None]) -> None:
+def test_many_queries_in_one_packet_are_answered_in_turns(run: Callable[[Body], None]) -> None:
     async def body() -> None:
         parts = Parts(tcp_pipeline=4)
         listener = await serve(parts)
@@ -195,7 +195,7 @@ def test_many_queries_in_one_packet_take_their_turns(run: Callable[[Body], None]
     run(body)
 
 
-def test_client_whose_query_found_no_memory_is_disconnected(run: Callable[[Body], None]) -> None:
+def test_a_client_whose_query_has_no_memory_is_disconnected(run: Callable[[Body], None]) -> None:
     async def body() -> None:
         parts = Parts(tcp_pipeline=1)
         listener = await serve(parts)
@@ -219,15 +219,17 @@ def test_client_whose_query_found_no_memory_is_disconnected(run: Callable[[Body]
     run(body)
 
 
-def test_client_that_does_not_read_is_not_fed(run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_is_sent_to_a_client_that_does_not_read(
+    run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     still_read = []
-    become_deaf = stream_listener.DnsConnection.pause_writing
+    become_deaf = dns_connection.DnsConnection.pause_writing
 
-    def pause_writing(client: stream_listener.DnsConnection) -> None:
+    def pause_writing(client: dns_connection.DnsConnection) -> None:
         become_deaf(client)
         still_read.append(client._transport is not None and client._transport.is_reading())
 
-    monkeypatch.setattr(stream_listener.DnsConnection, "pause_writing", pause_writing)
+    monkeypatch.setattr(dns_connection.DnsConnection, "pause_writing", pause_writing)
 
     async def body() -> None:
         parts = Parts()
@@ -278,19 +280,19 @@ def quiet_client(listener: StreamListener) -> socket.socket:
 
 
 @pytest.mark.parametrize("path", ["fast", "service"])
-def test_nothing_is_made_for_a_client_that_does_not_read(
+def test_no_replies_are_made_for_a_client_that_does_not_read(
     run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     """The most octets ever unsent for one connection, and what others get meanwhile; no clock is looked at."""
     held = []
 
-    def watch(self: stream_listener.DnsConnection) -> None:
+    def watch(self: dns_connection.DnsConnection) -> None:
         work(self)
         if self._transport is not None:
             held.append(self._transport.get_write_buffer_size())
 
-    work = stream_listener.DnsConnection._work
-    monkeypatch.setattr(stream_listener.DnsConnection, "_work", watch)
+    work = dns_connection.DnsConnection._work
+    monkeypatch.setattr(dns_connection.DnsConnection, "_work", watch)
 
     async def body() -> None:
         parts = Parts()
@@ -343,7 +345,7 @@ def test_small_replies_are_made_turn_by_turn(run: Callable[[Body], None]) -> Non
         parts.answer(packet, positive(address()))
         listener = await serve(parts)
         count = 2 * limits.STREAM_TURN_MESSAGES + 1
-        clients = [stream_listener.DnsConnection(listener) for _ in range(4)]
+        clients = [dns_connection.DnsConnection(listener) for _ in range(4)]
         for client in clients:
             client.connection_made(Transport("127.0.0.1"))  # type: ignore[arg-type]
             client.data_received((len(packet).to_bytes(2, "big") + packet) * count)
@@ -382,7 +384,7 @@ def test_one_connection_has_no_more_than_its_share_of_a_turn(run: Callable[[Body
             packet = query(c.MX, edns_payload=None)
             parts.mesh.instant = large_outcome(ttl=0)
         listener = await serve(parts)
-        client, transport = stream_listener.DnsConnection(listener), Transport("127.0.0.1")
+        client, transport = dns_connection.DnsConnection(listener), Transport("127.0.0.1")
         client.connection_made(transport)  # type: ignore[arg-type]
         client.data_received((len(packet).to_bytes(2, "big") + packet) * 50)
         seen = 0
@@ -397,7 +399,7 @@ def test_one_connection_has_no_more_than_its_share_of_a_turn(run: Callable[[Body
     run(body)
 
 
-def test_replies_that_a_deaf_client_has_asked_for_are_bounded(run: Callable[[Body], None]) -> None:
+def test_replies_to_a_client_that_does_not_read_are_bounded(run: Callable[[Body], None]) -> None:
     async def body() -> None:
         parts = Parts()
         listener = await serve(parts)
@@ -480,7 +482,7 @@ def test_client_may_close_its_side_and_still_gets_replies(run: Callable[[Body], 
     run(body)
 
 
-def test_client_that_leaves_is_forgotten(run: Callable[[Body], None]) -> None:
+def test_queries_of_a_client_that_disconnects_are_cancelled(run: Callable[[Body], None]) -> None:
     async def body() -> None:
         parts = Parts()
         listener = await serve(parts)
@@ -558,12 +560,12 @@ def test_one_network_may_not_take_all_connections(run: Callable[[Body], None], n
         listener = await serve(parts)
         clients = []
 
-        def wait(client: stream_listener.DnsConnection, queries: int) -> None:
+        def wait(client: dns_connection.DnsConnection, queries: int) -> None:
             client.waiting = queries
             listener.note_progress(client)
 
         def connect(host: str, busy: int = 1) -> bool:
-            client, transport = stream_listener.DnsConnection(listener), Arrived(host)
+            client, transport = dns_connection.DnsConnection(listener), Arrived(host)
             client.connection_made(transport)  # type: ignore[arg-type]
             wait(client, busy)
             clients.append(client)
@@ -608,10 +610,10 @@ def test_two_networks_may_not_hold_all_connections(
         anybody = Settings(policy=PolicySettings(allow=("0.0.0.0/0", "::/0")))
         parts = Parts(anybody, tcp_connections=16)
         listener = await serve(parts)
-        clients: list[stream_listener.DnsConnection] = []
+        clients: list[dns_connection.DnsConnection] = []
 
         def connect(host: str, data: bytes) -> Arrived:
-            client, transport = stream_listener.DnsConnection(listener), Arrived(host)
+            client, transport = dns_connection.DnsConnection(listener), Arrived(host)
             client.connection_made(transport)  # type: ignore[arg-type]
             if not transport.aborted:
                 client.data_received(data)
@@ -647,10 +649,10 @@ def test_two_networks_may_not_hold_all_connections(
     run(body)
 
 
-def test_a_connection_for_which_there_is_no_memory_keeps_no_place(run: Callable[[Body], None]) -> None:
+def test_a_connection_without_memory_keeps_no_slot(run: Callable[[Body], None]) -> None:
     async def body() -> None:
         listener = await serve(Parts())
-        client = stream_listener.DnsConnection(listener)
+        client = dns_connection.DnsConnection(listener)
         listener._per_address = FullDict()
         with pytest.raises(MemoryError):
             client.connection_made(Arrived("127.0.0.1"))  # type: ignore[arg-type]
@@ -662,7 +664,7 @@ def test_a_connection_for_which_there_is_no_memory_keeps_no_place(run: Callable[
 
 
 @pytest.mark.parametrize("where", ["_per_address", "_arm"])
-def test_a_connection_without_memory_for_its_place_is_ended(
+def test_a_connection_without_memory_for_its_slot_is_ended(
     run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     """Loops go on with a connection whose beginning has failed: it would not be counted and never time out."""
@@ -693,7 +695,7 @@ def test_a_connection_without_memory_for_its_place_is_ended(
     run(body)
 
 
-def test_a_burst_is_accepted_as_places_become_free(run: Callable[[Body], None]) -> None:
+def test_a_burst_is_accepted_as_slots_become_free(run: Callable[[Body], None]) -> None:
     """Descriptors are counted from the accept to the close, also of evicted ones."""
     async def body() -> None:
         parts = Parts(tcp_connections=8, tcp_connections_per_client=1000, tcp_connections_network_percent=100)
@@ -702,7 +704,7 @@ def test_a_burst_is_accepted_as_places_become_free(run: Callable[[Body], None]) 
         bound = open_descriptors() + 8 + limits.STREAM_NEWCOMERS
         for _ in range(2):
             # All of them wait in the kernel before the loop has a turn.
-            clients = [socket.create_connection(host, timeout=PATIENCE) for _ in range(200)]
+            clients = [socket.create_connection(host, timeout=TIMEOUT) for _ in range(200)]
             done = listener.accepted + listener.rejected + len(clients)
             most = 0
             while listener.accepted + listener.rejected < done:
@@ -729,7 +731,7 @@ def test_a_burst_beyond_the_limit_is_counted_to_the_last(run: Callable[[Body], N
         host = listener.address[:2]
         clients = []
         for number in range(60):
-            client = socket.create_connection(host, timeout=PATIENCE)
+            client = socket.create_connection(host, timeout=TIMEOUT)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # its end is a reset
             client.sendall(len(query()).to_bytes(2, "big") + query())
             if number % 3 == 2:
@@ -780,7 +782,7 @@ def test_the_longest_idle_connection_is_evicted(run: Callable[[Body], None]) -> 
 
 
 @pytest.mark.parametrize("behind", [b"", b"\0\x05hello", bytes(60_000)], ids=["nothing", "more", "much more"])
-def test_queries_before_rubbish_are_answered(run: Callable[[Body], None], behind: bytes) -> None:
+def test_queries_before_garbage_are_answered(run: Callable[[Body], None], behind: bytes) -> None:
     async def body() -> None:
         parts = Parts()
         parts.clock.real = Clock().time()
@@ -804,7 +806,7 @@ def test_queries_before_rubbish_are_answered(run: Callable[[Body], None], behind
     run(body)
 
 
-def test_after_rubbish_a_client_may_neither_stay_nor_go_on(run: Callable[[Body], None]) -> None:
+def test_after_garbage_the_connection_ends_soon(run: Callable[[Body], None]) -> None:
     async def body() -> None:
         listener = await serve(Parts(), message_timeout=0.1)
         stays, sends = await Client.start(listener), await Client.start(listener)
@@ -825,7 +827,7 @@ def test_after_rubbish_a_client_may_neither_stay_nor_go_on(run: Callable[[Body],
 
 
 @pytest.mark.parametrize("rubbish", [b"\0\0", b"\0\x05hello", b"\0\x0c" + bytes(2) + b"\x80" + bytes(9)])
-def test_rubbish_ends_the_connection(run: Callable[[Body], None], rubbish: bytes) -> None:
+def test_garbage_ends_the_connection(run: Callable[[Body], None], rubbish: bytes) -> None:
     async def body() -> None:
         parts = Parts()
         listener = await serve(parts)
@@ -854,7 +856,7 @@ def test_malformed_query_gets_a_format_error_and_the_connection_stays(run: Calla
     run(body)
 
 
-def test_unwelcome_clients_are_not_served(run: Callable[[Body], None]) -> None:
+def test_clients_without_access_are_not_served(run: Callable[[Body], None]) -> None:
     async def body() -> None:
         dropping = Parts(replace(Settings(), policy=PolicySettings(allow=(), drop=("127.0.0.0/8",))))
         refusing = Parts(replace(Settings(), policy=PolicySettings(allow=())))

@@ -13,7 +13,7 @@ from resolver.net.udp_listener import UdpListener, open_udp_socket
 from resolver.wire import consts as c
 from resolver.wire.message import MessageView
 
-PATIENCE = 20.0
+TIMEOUT = 20.0
 Body = Callable[[], Coroutine[None, None, None]]
 
 
@@ -21,7 +21,7 @@ Body = Callable[[], Coroutine[None, None, None]]
 def run(request: pytest.FixtureRequest) -> Callable[[Body], None]:
     def runner(body: Body) -> None:
         async def limited() -> None:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 await body()
 
         with asyncio.Runner(loop_factory=request.param) as running:
@@ -82,7 +82,7 @@ def test_miss_then_hit(run: Callable[[Body], None], host: str) -> None:
 
 
 @pytest.mark.parametrize(("host", "asked"), [("0.0.0.0", "127.0.0.2"), ("0.0.0.0", "127.0.0.1"), ("::", "::1")])
-def test_reply_leaves_from_the_address_that_was_asked(host: str, asked: str) -> None:
+def test_a_reply_is_sent_from_the_queried_address(host: str, asked: str) -> None:
     """From Python, from C, and later. The connected client accepts only this address (RFC 1123 section 4.1.3.5)."""
 
     async def main() -> None:
@@ -93,7 +93,7 @@ def test_reply_leaves_from_the_address_that_was_asked(host: str, asked: str) -> 
         client.transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
             lambda: client, remote_addr=(asked, listener.address[1])
         )
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             assert [(await client.ask(query(identity=n))).id for n in (1, 2)] == [1, 2]
             assert parts.fast.statistics()["hits"] == 1
             parts.mesh.instant = None
@@ -108,7 +108,7 @@ def test_reply_leaves_from_the_address_that_was_asked(host: str, asked: str) -> 
     corenet.run(main())
 
 
-def test_reply_that_comes_later(run: Callable[[Body], None]) -> None:
+def test_a_delayed_reply_is_sent(run: Callable[[Body], None]) -> None:
     async def body() -> None:
         parts = Parts()
         listener = await serve(parts)
@@ -127,7 +127,7 @@ def test_reply_that_comes_later(run: Callable[[Body], None]) -> None:
     run(body)
 
 
-def test_rubbish_is_answered_or_not_and_service_goes_on(run: Callable[[Body], None]) -> None:
+def test_garbage_does_not_stop_the_service(run: Callable[[Body], None]) -> None:
     async def body() -> None:
         parts = Parts()
         parts.mesh.instant = positive()

@@ -1,4 +1,4 @@
-"""The signed playground judged by Unbound and by our daemon: response code and AD of every signed name.
+"""The signed playground resolved by Unbound and by our daemon: response code and AD of every signed name.
 
 Unbound, which shares no code with the signer, must get the results of the playground's tables, except for a few names
 where it is more lenient; our daemon must get them too, with the extended error. The same zones are also served by NSD,
@@ -26,7 +26,7 @@ from resolver.wire.message import MessageView
 
 pytestmark = pytest.mark.integration
 
-PATIENCE = 15.0
+TIMEOUT = 15.0
 DAEMONS = {"nsd": "nsd", "knot": "knotd", "bind": "named"}
 
 # Where an Unbound may differ (1.17 does in all, 1.26 no longer in the first): name -> (response code, AD, reason).
@@ -63,7 +63,7 @@ def subject(request: pytest.FixtureRequest, world: World, tmp_path_factory) -> I
         )
 
 
-def test_every_signed_name_comes_out_as_promised(subject: Subject) -> None:
+def test_every_signed_name_has_its_documented_verdict(subject: Subject) -> None:
     differences = []
     for special in SIGNED:
         view = _asked(subject, special)
@@ -79,7 +79,7 @@ def test_every_signed_name_comes_out_as_promised(subject: Subject) -> None:
     assert not differences, "\n".join(differences)
 
 
-def test_checking_disabled_shows_what_is_bogus(subject: Subject) -> None:
+def test_checking_disabled_returns_bogus_data(subject: Subject) -> None:
     view = ask(
         subject.address, subject.port, "www.tampered.dnssec.playground.", c.A, flags=c.RD | c.CD, do=True, tcp=True
     )
@@ -91,10 +91,10 @@ def test_checking_disabled_shows_what_is_bogus(subject: Subject) -> None:
 def test_any_below_a_signed_dname_is_the_alias_it_makes(subject: Subject, zone: str) -> None:
     for label in ("any1", "www", "any2"):  # from the servers, and from what the cache has by then
         name = f"{label}.old.{zone}.dnssec.playground."
-        view = ask(subject.address, subject.port, name, c.ANY, do=True, tcp=True, timeout=PATIENCE)
+        view = ask(subject.address, subject.port, name, c.ANY, do=True, tcp=True, timeout=TIMEOUT)
         assert view is not None
         assert (view.rcode, view.ad, [rrset.rtype for rrset in view.answer]) == (c.NOERROR, True, [c.DNAME, c.CNAME])
-        ask(subject.address, subject.port, name, c.A, do=True, tcp=True, timeout=PATIENCE)
+        ask(subject.address, subject.port, name, c.A, do=True, tcp=True, timeout=TIMEOUT)
 
 
 def test_a_raised_ttl_is_cut_to_what_was_signed(subject: Subject) -> None:
@@ -109,7 +109,7 @@ def test_explanations_are_secure_themselves(subject: Subject) -> None:
     assert view is not None and view.ad and b"bogus, extended error 7" in view.answer[0].packed
 
 
-def test_rdig_compares_a_server_with_what_it_finds_itself(subject: Subject, world: World, tmp_path) -> None:
+def test_rdig_compares_a_server_with_its_own_result(subject: Subject, world: World, tmp_path) -> None:
     config = tmp_path / "anchors.toml"
     config.write_text(f'[dnssec]\ntrust-anchors = ["{world.trust_anchors[0]}"]\n')
     told = {}
@@ -148,7 +148,7 @@ def test_real_name_servers_serve_the_signed_zones(world: World, daemon: str, tmp
 
 def _asked(subject: Subject, special: world_tables.TestQuestion) -> MessageView:
     qtype = c.type_from_text(special.qtype)
-    view = ask(subject.address, subject.port, special.qname, qtype, tcp=True, do=True, timeout=PATIENCE)
+    view = ask(subject.address, subject.port, special.qname, qtype, tcp=True, do=True, timeout=TIMEOUT)
     assert view is not None, special
     return view
 

@@ -47,8 +47,8 @@ def counts(**changes: int):
         (counts(), soak_run.Process(1, 100, 20), 11, 0, "level=error x", "log"),
     ],
 )
-def test_the_judge(met, process, left, status, log, word) -> None:
-    wrong = soak_run.judge(met, process, 40.0, 11, left, status, log)
+def test_the_check_of_the_soak_run(met, process, left, status, log, word) -> None:
+    wrong = soak_run.find_problems(met, process, 40.0, 11, left, status, log)
     assert bool(wrong) == (word is not None)
     if word is not None:
         assert word in wrong[0]

@@ -84,7 +84,7 @@ def test_ping_is_answered_while_the_handler_is_busy(twin: Twin) -> None:
     twin(main())
 
 
-def test_a_peer_that_answers_no_ping_is_given_up(twin: Twin) -> None:
+def test_a_peer_that_answers_no_ping_is_disconnected(twin: Twin) -> None:
     """The keep-alive's timers: a client that is not read from stops answering."""
 
     async def main() -> None:
@@ -212,7 +212,7 @@ def test_a_refused_handshake_and_headers(twin: Twin) -> None:
     twin(main())
 
 
-def test_a_server_that_is_closed_tells_its_clients(twin: Twin) -> None:
+def test_a_closed_server_notifies_its_clients(twin: Twin) -> None:
     async def main() -> None:
         server = await serve(echo, "127.0.0.1", 0)
         client = await connect(url_of(server))

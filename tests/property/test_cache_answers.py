@@ -33,7 +33,7 @@ def add(section: list[dns.rrset.RRset], records: list) -> None:
     rcode=st.sampled_from([0, 2, 3]), age=st.integers(0, 4000), swap=st.booleans(), limit=st.integers(0, 1500),
     options=st.sampled_from([b"", b"\x00\x0f\x00\x02\x00\x03"]),
 )
-def test_what_was_kept_is_what_is_rendered(
+def test_rendered_answers_equal_the_stored_ones(
     qname, qtype, answer, authority, additional, ad, do, cd, rd, asks_ad, edns, rcode, age, swap, limit, options,
 ) -> None:
     edns = edns or do

@@ -148,6 +148,11 @@ def by_h11(role: Any, stream: bytes) -> list[Event] | str:
     if role is h11.CLIENT:
         connection.send(h11.Request(method="GET", target="/", headers=[("Host", "h")]))
         connection.send(h11.EndOfMessage())
+    return events_of(connection, stream)
+
+
+def events_of(connection: h11.Connection, stream: bytes) -> list[Event] | str:
+    """The events of one message that `connection` reads."""
     out: list[Event] = []
     try:
         connection.receive_data(stream)
@@ -187,6 +192,8 @@ def plain(events: list[Event] | str) -> Any:
             out.append(("request", event.method, event.target, told(event.headers)))
         elif isinstance(event, Response):
             out.append((type(event).__name__, event.status, told(event.headers)))
+        elif isinstance(event, End):
+            out.append(("end", told(event.trailers)))
         else:
             out.append(event)
     return out
@@ -234,3 +241,53 @@ def test_random_bytes_raise_nothing_else(stream: bytes, server: bool, cuts: list
     codec = H1Codec(SERVER) if server else asked()
     got = read(codec, pieces(stream, cuts))
     assert got == "refused" or isinstance(got, list)
+
+
+# --- whole responses that are correct: here both must accept ----------------------------------------------------------
+
+WORDS = st.text("ab%_~*", min_size=1, max_size=4).map(str.encode)
+BLANKS = st.sampled_from([b"", b" ", b"\t", b" \t "])
+FOLDED = st.lists(WORDS, min_size=1, max_size=3).flatmap(
+    lambda words: st.sampled_from([b"\r\n ", b"\r\n\t", b" \r\n  ", b" "]).map(lambda gap: gap.join(words))
+)
+LINE = st.tuples(WORDS, BLANKS, FOLDED, BLANKS).map(lambda part: b"%s:%s%s%s" % part)
+# Without blanks before the first semicolon, which RFC 9112 section 7.1.1 allows and h11 refuses.
+EXTENSION = st.sampled_from([b"", b";a", b";a=b", b';a="b;c"', b";a=b ;d", b'; a="\\""'])
+CHUNKS = st.lists(
+    st.tuples(st.binary(min_size=1, max_size=20), st.sampled_from(["%x", "%X", "%04x"]), EXTENSION), max_size=4
+)
+INTERIM = st.lists(st.tuples(st.sampled_from([100, 102, 103, 150, 199]), st.lists(LINE, max_size=2)), max_size=3)
+FRAMINGS = st.sampled_from(["length", "chunked", "close"])
+
+
+def head(first: bytes, lines: list[bytes]) -> bytes:
+    return b"\r\n".join([first, *lines, b"", b""])
+
+
+@settings(max_examples=400)
+@given(
+    st.sampled_from([b"GET", b"HEAD"]), INTERIM, st.sampled_from([200, 204, 206, 304, 404, 599]),
+    st.lists(LINE, max_size=3), FRAMINGS, CHUNKS, st.lists(LINE, max_size=2), CUTS,
+)  # fmt: skip
+def test_correct_responses_are_read_by_us_as_by_h11(
+    method: bytes, interim: list[tuple[int, list[bytes]]], status: int, lines: list[bytes], framing: str,
+    chunks: list[tuple[bytes, str, bytes]], trailers: list[bytes], cuts: list[int],
+) -> None:  # fmt: skip
+    """Interim responses, folded lines, chunk extensions, trailers, and heads without a body, in any combination."""
+    stream = b"".join(head(b"HTTP/1.1 %d x" % code, fields) for code, fields in interim)
+    body = b"".join(data for data, _, _ in chunks)
+    fields = {"length": [b"Content-Length: %d" % len(body)], "chunked": [b"Transfer-Encoding: chunked"], "close": []}
+    stream += head(b"HTTP/1.1 %d" % status, lines + fields[framing])
+    if method != b"HEAD" and status not in (204, 304):
+        if framing == "chunked":
+            body = b"".join(
+                b"%s%s\r\n%s\r\n" % ((size % len(data)).encode(), more, data) for data, size, more in chunks
+            )
+            body += head(b"0", trailers)
+        stream += body
+    connection = h11.Connection(h11.CLIENT)
+    connection.send(h11.Request(method=method, target="/", headers=[("Host", "h")]))
+    connection.send(h11.EndOfMessage())
+    ours = first_message(asked(method), stream, cuts)
+    assert plain(ours) == plain(events_of(connection, stream))
+    assert isinstance(ours, list) and len([event for event in ours if isinstance(event, Informational)]) == len(interim)

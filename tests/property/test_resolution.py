@@ -56,7 +56,7 @@ operations = st.lists(
 
 @settings(max_examples=150)
 @given(operations, st.sampled_from((0.0, 0.2, 0.7)), st.booleans(), st.integers(0, 3))
-def test_everybody_gets_exactly_one_outcome(steps, loss, lame, seed):
+def test_every_client_gets_exactly_one_outcome(steps, loss, lame, seed):
     links = {address: Link(loss=loss, jitter=0.02) for address in POPULATION}
     m = build(POPULATION, links=links, seed=seed, max_upstream_queries=PACKETS, query_timeout=4.0,
               quirks={"192.0.2.1": ServerFaults(rcode=c.REFUSED)} if lame else None)

@@ -28,7 +28,7 @@ from corenet import FramedProtocol, LengthFramer
 __all__ = ["each_tls_engine"]
 
 SEEDS = 100
-PATIENCE = 20
+TIMEOUT = 20
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ class Planned(Exception):
     """What callbacks raise on purpose."""
 
 
-class Story:
+class Scenario:
     """What happened on one connection, whatever protocols it had, and what their callbacks do."""
 
     def __init__(self, seed: int, rates: dict[str, float]) -> None:
@@ -53,7 +53,7 @@ class Story:
         self.rates = rates
         self.loop = asyncio.get_running_loop()
         self.transport: Any = None
-        self.kinds: list[Callable[[Story], Any]] = []
+        self.kinds: list[Callable[[Scenario], Any]] = []
         self.received = bytearray()
         self.told_eof = False
         self.closed = False         # by us: nothing may come any more
@@ -149,75 +149,76 @@ class Story:
 class Common:
     """Callbacks of all kinds."""
 
-    story: Story
+    scenario: Scenario
 
     def connection_made(self, transport: Any) -> None:
-        self.story.transport = self.transport = transport
-        self.story.act(self)
+        self.scenario.transport = self.transport = transport
+        self.scenario.act(self)
 
     def eof_received(self) -> None:
-        self.story.eof(self)
+        self.scenario.eof(self)
 
     def pause_writing(self) -> None:
-        self.story.act(self)
+        self.scenario.act(self)
 
     def resume_writing(self) -> None:
-        self.story.act(self)
+        self.scenario.act(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self.story.end(exc)
+        self.scenario.end(exc)
 
 
 class Copied(Common, asyncio.Protocol):
     """data_received."""
 
-    def __init__(self, story: Story) -> None:
-        self.story = story
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
 
     def data_received(self, data: bytes) -> None:
-        self.story.data(data, self)
+        self.scenario.data(data, self)
 
 
 class Buffered(Common, asyncio.BufferedProtocol):
     """get_buffer and buffer_updated."""
 
-    def __init__(self, story: Story) -> None:
-        self.story = story
-        self.room = bytearray(story.random.choice((7, 1000, 16384, 65536)))
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.buffer = bytearray(scenario.random.choice((7, 1000, 16384, 65536)))
 
     def get_buffer(self, sizehint: int) -> bytearray:
-        return self.room
+        return self.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.story.data(bytes(self.room[:nbytes]), self)
+        self.scenario.data(bytes(self.buffer[:nbytes]), self)
 
 
 class Framed(FramedProtocol):
     """Frames, put together again as they came."""
 
-    def __init__(self, story: Story) -> None:
-        super().__init__(LengthFramer(4), batch=story.random.choice((1, 3, 1024)), views=story.random.random() < 0.5)
-        self.story = story
+    def __init__(self, scenario: Scenario) -> None:
+        batch, views = scenario.random.choice((1, 3, 1024)), scenario.random.random() < 0.5
+        super().__init__(LengthFramer(4), batch=batch, views=views)
+        self.scenario = scenario
 
     def connection_made(self, transport: Any) -> None:
-        self.story.transport = self.transport = transport
-        self.story.act(self)
+        self.scenario.transport = self.transport = transport
+        self.scenario.act(self)
 
     def frames_received(self, frames: list[Any]) -> None:
         data = b"".join(struct.pack(">I", len(frame)) + bytes(frame) for frame in frames)
-        self.story.data(data, self)
+        self.scenario.data(data, self)
 
     def frames_ended(self) -> None:
-        self.story.eof(self)
+        self.scenario.eof(self)
 
     def pause_writing(self) -> None:
-        self.story.act(self)
+        self.scenario.act(self)
 
     def resume_writing(self) -> None:
-        self.story.act(self)
+        self.scenario.act(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self.story.end(exc)
+        self.scenario.end(exc)
 
 
 async def play(seed: int, framed: bool, contexts: tuple[ssl.SSLContext, ssl.SSLContext] | None) -> None:
@@ -232,24 +233,24 @@ async def play(seed: int, framed: bool, contexts: tuple[ssl.SSLContext, ssl.SSLC
         "replace": choice.choice((0.0, 0.2)), "ask": 0.1, "nested": 0.1,
         "close": few, "abort": few / 4, "fail": few / 4,
     }
-    story = Story(seed, rates)
-    story.kinds = [Framed] if framed else [Copied, Buffered]
+    scenario = Scenario(seed, rates)
+    scenario.kinds = [Framed] if framed else [Copied, Buffered]
     frames = [bytes([choice.randrange(256)]) * choice.choice((0, 3, 500, 30_000)) for _ in range(choice.randrange(25))]
     stream = b"".join(struct.pack(">I", len(frame)) + frame for frame in frames)
     here, there = tcp_pair()
     peer = BarePeer(there, contexts and contexts[0])
     options: dict[str, Any] = {} if contexts is None else {"ssl": contexts[1], "server_hostname": "localhost"}
-    first = choice.choice(story.kinds)(story)
+    first = choice.choice(scenario.kinds)(scenario)
     shaking = asyncio.ensure_future(peer.handshake())
     with contextlib.suppress(Planned, OSError):
         await loop.create_connection(lambda: first, sock=here, **options)
     try:
         await shaking
     except (OSError, AssertionError):
-        assert story.closed or story.raised
+        assert scenario.closed or scenario.raised
     at = 0
-    ending = choice.choice(("goodbye", "goodbye and end", "end", "reset", "reset at once"))
-    if ending == "goodbye" and contexts is None:
+    ending = choice.choice(("close_notify", "close_notify and end", "end", "reset", "reset at once"))
+    if ending == "close_notify" and contexts is None:
         ending = "end"
     reset = ending.startswith("reset")
 
@@ -264,12 +265,12 @@ async def play(seed: int, framed: bool, contexts: tuple[ssl.SSLContext, ssl.SSLC
             size = choice.choice((1, 10, 1000, 50_000, 300_000))
             piece = stream[at : at + size]
             at += len(piece)
-            wire = peer.sealed(piece, goodbye=at == len(stream) and ending.startswith("goodbye"))
+            wire = peer.sealed(piece, close_notify=at == len(stream) and ending.startswith("close_notify"))
             await loop.sock_sendall(there, wire)
             await turns(choice.choice((0, 1, 5)))
-        if not stream and ending.startswith("goodbye"):
-            await loop.sock_sendall(there, peer.sealed(b"", goodbye=True))
-        if ending in ("goodbye and end", "end"):
+        if not stream and ending.startswith("close_notify"):
+            await loop.sock_sendall(there, peer.sealed(b"", close_notify=True))
+        if ending in ("close_notify and end", "end"):
             peer.end()
     except OSError:
         # We have closed, and the peer has heard of it.
@@ -281,33 +282,33 @@ async def play(seed: int, framed: bool, contexts: tuple[ssl.SSLContext, ssl.SSLC
         await turns(2)
         peer.reset()
     try:
-        async with asyncio.timeout(PATIENCE):
-            if ending == "goodbye":
-                # Until everything was read: then a peer that hears our goodbye leaves.
-                while not story.told_eof and not story.lost and not story.closed and not story.raised:
+        async with asyncio.timeout(TIMEOUT):
+            if ending == "close_notify":
+                # Until everything was read: a peer that receives our close_notify disconnects.
+                while not scenario.told_eof and not scenario.lost and not scenario.closed and not scenario.raised:
                     await asyncio.sleep(0)
                 with contextlib.suppress(OSError):
                     peer.end()
-            await story.gone.wait()
+            await scenario.gone.wait()
             await turns(20)
     finally:
         drinking.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await drinking
         peer.close()
-        story.extra.close()
-        story.filler.close()
-    what = f"seed {seed}, {ending}, {rates}: {len(story.received)} of {len(stream)}, {story.lost}"
-    assert len(story.lost) == 1, what
-    assert bytes(story.received) == stream[: len(story.received)], what
+        scenario.extra.close()
+        scenario.filler.close()
+    what = f"seed {seed}, {ending}, {rates}: {len(scenario.received)} of {len(stream)}, {scenario.lost}"
+    assert len(scenario.lost) == 1, what
+    assert bytes(scenario.received) == stream[: len(scenario.received)], what
     unexpected = [report for report in reports if not isinstance(report.get("exception"), Planned)]
     assert not unexpected, (what, unexpected)
-    if story.lost == [None] and not story.closed:
-        assert bytes(story.received) == stream, what
-        assert story.told_eof or reset, what
-    if not (reset or story.closed or story.raised):
+    if scenario.lost == [None] and not scenario.closed:
+        assert bytes(scenario.received) == stream, what
+        assert scenario.told_eof or reset, what
+    if not (reset or scenario.closed or scenario.raised):
         # Nothing has happened that could cost a byte.
-        assert bytes(story.received) == stream, what
+        assert bytes(scenario.received) == stream, what
 
 
 @pytest.mark.parametrize("framed", [False, True])

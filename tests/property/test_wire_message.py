@@ -130,7 +130,9 @@ def lowered(content: Content) -> Content:
 
 
 @given(RECORDS, st.booleans(), st.integers(0, 65535))
-def test_theirs_read_by_us(records: list[tuple[int, str, str, int, int]], edns: bool, number: int) -> None:
+def test_messages_of_dnspython_are_read_by_us(
+    records: list[tuple[int, str, str, int, int]], edns: bool, number: int
+) -> None:
     message = dns.message.make_query("WwW.example.", "A", use_edns=0 if edns else None, want_dnssec=edns, id=number)
     message.flags |= dns.flags.QR
     sections = {1: message.answer, 2: message.authority, 3: message.additional}
@@ -147,7 +149,9 @@ def test_theirs_read_by_us(records: list[tuple[int, str, str, int, int]], edns: 
 
 
 @given(RECORDS, st.booleans(), st.booleans())
-def test_ours_read_by_them(records: list[tuple[int, str, str, int, int]], sigs: bool, edns: bool) -> None:
+def test_our_messages_are_read_by_dnspython(
+    records: list[tuple[int, str, str, int, int]], sigs: bool, edns: bool
+) -> None:
     builder = Builder()
     builder.start(7, c.QR | c.AA | c.RD, name.from_text("www.example."), c.A)
     for section, owner, kind, index, ttl in sorted(records):
@@ -175,7 +179,7 @@ def test_ours_read_by_them(records: list[tuple[int, str, str, int, int]], sigs: 
 
 
 @given(RECORDS)
-def test_a_view_written_again_says_the_same(records: list[tuple[int, str, str, int, int]]) -> None:
+def test_a_view_that_is_written_again_is_equal(records: list[tuple[int, str, str, int, int]]) -> None:
     builder = Builder()
     builder.start(7, c.QR, name.from_text("example."), c.ANY)
     for section, owner, kind, index, ttl in sorted(records):

@@ -51,21 +51,21 @@ class BarePeer:
                 assert data, "the client has ended the connection"
                 self.incoming.write(data)
 
-    def sealed(self, data: bytes, goodbye: bool = False) -> bytes:
+    def sealed(self, data: bytes, close_notify: bool = False) -> bytes:
         """What goes over the wire for `data`, with close_notify behind it or without."""
         if self.tls is None:
             return data
         while data:
             data = data[self.tls.write(data) :]
-        if goodbye:
+        if close_notify:
             # It is said at once; what is missing, or in the way, is the client's own.
             with contextlib.suppress(ssl.SSLError):
                 self.tls.unwrap()
         return self.outgoing.read()
 
-    def send(self, data: bytes, goodbye: bool = False) -> None:
+    def send(self, data: bytes, close_notify: bool = False) -> None:
         """Send at once, as one segment if it is not too long."""
-        wire = self.sealed(data, goodbye)
+        wire = self.sealed(data, close_notify)
         assert self.sock.send(wire) == len(wire)
 
     def end(self) -> None:

@@ -97,8 +97,9 @@ class Authority:
         _write_key(leaf.key, key)
         return leaf
 
-    def staple(self, leaf: Leaf, *, hours: int = 48, revoked: bool = False) -> bytes:
-        """An OCSP response for `leaf` that is valid for `hours` from now, in DER."""
+    def staple(self, leaf: Leaf, *, hours: int = 48, revoked: bool = False, delegated: bool = False) -> bytes:
+        """An OCSP response for `leaf` that is valid for `hours` from now, in DER. `delegated` has it signed by a
+        responder whose certificate ends with it."""
         now = datetime.datetime.now(datetime.UTC)
         builder = ocsp.OCSPResponseBuilder().add_response(
             cert=x509.load_pem_x509_certificate(leaf.certificate.read_bytes()),
@@ -110,8 +111,23 @@ class Authority:
             revocation_time=now - datetime.timedelta(days=4) if revoked else None,
             revocation_reason=None,
         )
-        builder = builder.responder_id(ocsp.OCSPResponderEncoding.HASH, self.certificate)
-        return builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+        signer, key = self.certificate, self.key
+        if delegated:
+            key = ec.generate_private_key(ec.SECP256R1())
+            signer = (
+                x509.CertificateBuilder()
+                .subject_name(_name("responder"))
+                .issuer_name(self.name)
+                .public_key(key.public_key())
+                .serial_number(x509.random_serial_number())
+                .not_valid_before(now - datetime.timedelta(days=5))
+                .not_valid_after(now + datetime.timedelta(hours=hours))
+                .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.OCSP_SIGNING]), critical=False)
+                .sign(self.key, hashes.SHA256())
+            )
+            builder = builder.certificates([signer])
+        builder = builder.responder_id(ocsp.OCSPResponderEncoding.HASH, signer)
+        return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
 
 
 def contexts_for_localhost() -> tuple[ssl.SSLContext, ssl.SSLContext]:

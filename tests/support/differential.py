@@ -44,10 +44,10 @@ __all__ = [
 
 DIFFERENCES = Path(__file__).parents[1] / "conformance" / "differences.toml"
 DAEMONS = {"nsd": "nsd", "knot": "knotd", "bind": "named"}
-JUDGES = ("unbound", "kresd")
+REFERENCES = ("unbound", "kresd")
 TYPES = (c.A, c.AAAA, c.TXT, c.MX, c.DS, c.NS, c.SOA, c.CNAME, c.DNSKEY)
 WEIGHTS = (6, 2, 3, 2, 2, 1, 1, 1, 1)
-PATIENCE = 20.0
+TIMEOUT = 20.0
 EMPTY = "empty "
 # Real servers lose the faults of these simulated ones, or the other resolvers ask them for longer than anybody waits.
 SILENT = ("dead.playground.", "edns-drop.playground.", "half-dead.playground.", "cycle-a.com.", "cycle-b.com.",
@@ -164,7 +164,7 @@ def load_rules(path: Path = DIFFERENCES) -> list[Rule]:
             left.pop("theirs"), frozenset(left.pop("servers", ())), left.pop("reason"), left.pop("rfc"),
             left.pop("agreed", False),
         )  # fmt: skip
-        if left or not rule.reason or not rule.rfc or rule.against not in (*JUDGES, "both"):
+        if left or not rule.reason or not rule.rfc or rule.against not in (*REFERENCES, "both"):
             raise ValueError(f"differences.toml: {entry}")
         rules.append(rule)
     return rules
@@ -224,7 +224,7 @@ def run_playground(seed: int, server: str, count: int, directory: Path) -> Diffe
 
 
 def _run(world: World, anchor: str, server: str, questions: list[Question], directory: Path) -> Difference:
-    for command in (DAEMONS[server], *JUDGES):
+    for command in (DAEMONS[server], *REFERENCES):
         program(command)
     port = upstream_port_for("unbound", world)
     result = Difference(asked=len(questions))
@@ -232,13 +232,13 @@ def _run(world: World, anchor: str, server: str, questions: list[Question], dire
         stack.enter_context(serve_export(export(world, directory / "served", server, port=port)))
         subjects = [
             stack.enter_context(start_subject(directory / kind, world, port, kind=kind, anchor=anchor))
-            for kind in ("resolverd", *JUDGES)
+            for kind in ("resolverd", *REFERENCES)
         ]
         with ThreadPoolExecutor(len(subjects)) as pool:
             for question in questions:  # one after the other: what a cache holds depends on the order
                 ours, *others = pool.map(lambda one, question=question: _ask(one, question), subjects)
                 result.kinds[ours.code] += 1
-                for kind, theirs in zip(JUDGES, others, strict=True):
+                for kind, theirs in zip(REFERENCES, others, strict=True):
                     if theirs != ours:
                         result.found.append(Found(question, kind, server, ours, theirs, ours in others))
         for one in subjects:
@@ -247,7 +247,7 @@ def _run(world: World, anchor: str, server: str, questions: list[Question], dire
 
 
 def _ask(subject: Subject, question: Question) -> Answered:
-    view = ask(subject.address, subject.port, question.name, question.rtype, tcp=True, do=True, timeout=PATIENCE)
+    view = ask(subject.address, subject.port, question.name, question.rtype, tcp=True, do=True, timeout=TIMEOUT)
     if view is None:
         _look_after(subject, f"when asked for {question}")
     return compare(view)

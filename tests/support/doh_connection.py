@@ -73,7 +73,7 @@ class Fast:
         self._reply = reply
         self.asked: list[bytes] = []
 
-    def answer_encrypted(self, message: bytes, octets: bytes, block: int) -> tuple[bytes | None, int]:
+    def answer_encrypted(self, message: bytes, octets: bytes, block: int, *_: object) -> tuple[bytes | None, int]:
         self.asked.append(message)
         return self._reply, 60
 
@@ -109,6 +109,8 @@ class Listener:
     pipeline = 100
     path = b"/dns-query"
     own_access = None
+    origin = ("https", "127.0.0.1:443")
+    transport_number = 3
 
     def __init__(self, reply: bytes | None = b"\0" * 12) -> None:
         self.fast = Fast(reply)

@@ -220,10 +220,10 @@ class _Stream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]
-        self._patience = asyncio.get_running_loop().call_later(10, transport.close)
+        self._timer = asyncio.get_running_loop().call_later(10, transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._patience.cancel()
+        self._timer.cancel()
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data

@@ -107,14 +107,14 @@ class Buffered(asyncio.BufferedProtocol):
     """Collects bytes by way of a buffer of three."""
 
     def __init__(self) -> None:
-        self.room = bytearray(3)
+        self.buffer = bytearray(3)
         self.data = b""
 
     def get_buffer(self, sizehint: int) -> bytearray:
-        return self.room
+        return self.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.data += self.room[:nbytes]
+        self.data += self.buffer[:nbytes]
 
 
 async def connect(protocol: Any) -> tuple[Any, socket.socket]:

@@ -283,11 +283,11 @@ class World:
         if not self.closes:
             await self.works_still(client)
         await client.close()
-        pool = client._pool
+        pool = client._connections.pool
         if pool is not None:
             assert pool.total == pool.closing_count == 0
             assert not pool.groups and not pool.idle and not pool.waiting_origins
-        assert not client._open
+        assert not client._connections.open
 
     async def works_still(self, client: HttpClient) -> None:
         """Whatever was, requests to an honest server are answered now."""

@@ -400,11 +400,11 @@ class Crowd:
         if not self.closes:
             await self.use_again()
         await self.client.close()
-        pool = self.client._pool
+        pool = self.client._connections.pool
         assert pool is not None
         assert pool.total == pool.closing_count == 0
         assert not pool.groups and not pool.idle and not pool.waiting_origins and not pool.closing_gracefully
-        assert not self.client._open and not self.client._connecting
+        assert not self.client._connections.open and not self.client._connections.connecting
         assert self.bodies == 0, f"{self.bodies} request bodies were not closed"
         for server in self.servers:
             await server.stop()

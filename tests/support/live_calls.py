@@ -2,7 +2,7 @@
 
 For each name of its objects, private ones included, ``python live_calls.py`` makes the loop, its transports, servers
 and handles in a child process, calls or sets that name in all odd ways and then lets the loop run. A child may raise,
-end or block (it is killed after `PATIENCE` seconds). It must not crash; a crash is printed with the name.
+end or block (it is killed after `TIMEOUT` seconds). It must not crash; a crash is printed with the name.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ import corenet
 from corenet.transports import streams
 
 #: Seconds for which one name may block. What it ends is no finding.
-PATIENCE = 0.5
+TIMEOUT = 0.5
 #: Turns of the loop after the calls.
 TURNS = 5
 #: Of every object in Python, and none of ours.
@@ -95,7 +95,7 @@ def use(target: Any, name: str) -> None:
 
 def in_child(contexts: tuple[ssl.SSLContext, ssl.SSLContext], kind: str, name: str) -> None:
     """Make everything, use one name of one object, go on, close and collect."""
-    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+    signal.setitimer(signal.ITIMER_REAL, TIMEOUT)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     loop = corenet.new_event_loop()
     made = loop.run_until_complete(objects(*contexts))

@@ -12,7 +12,7 @@ from typing import Any
 
 import corenet
 
-__all__ = ["hold_locks", "set_echo"]
+__all__ = ["hold_locks", "set_echo", "time_of_line"]
 
 FOLDER = Path(corenet.__file__).parents[1] / "tests" / "native"
 
@@ -34,3 +34,8 @@ def set_echo(transport: Any) -> None:
 def hold_locks(table: Any, kind: int, key: bytes) -> None:
     """Take the locks an insertion of `key` would hold and begin to change its bucket, as if killed right there."""
     _module("hold_locks").hold_locks(table, kind, key)
+
+
+def time_of_line(nanoseconds: int) -> str:
+    """The time in a line of the query log for a query that was answered at this time since 1970."""
+    return str(_module("log_lines").time_of_line(nanoseconds))

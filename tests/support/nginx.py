@@ -116,14 +116,14 @@ class LogLine:
 
 
 class Nginx:
-    """The running server; use as a context manager."""
+    """The running server; use as a context manager. `names` are names of its certificate besides localhost."""
 
-    def __init__(self, program: str, folder: Path) -> None:
+    def __init__(self, program: str, folder: Path, *names: str) -> None:
         self.folder = folder
         self.program = program
         self.authority = Authority(folder)
         self.https, self.http, self.expired, self.stale, self.http2 = (free_port() for _ in range(5))
-        leaf = self.authority.leaf("localhost", "127.0.0.1")
+        leaf = self.leaf = self.authority.leaf("localhost", "127.0.0.1", *names)
         expired = self.authority.leaf("localhost", "127.0.0.1", file="expired", expired=True)
         www = folder / "www"
         www.mkdir()

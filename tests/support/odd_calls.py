@@ -23,7 +23,7 @@ HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: classes written in Python
 METHOD = type(str.join)
 #: They block until something happens, and nothing will.
 BLOCKING = {"run", "wait"}
-PATIENCE = 30
+TIMEOUT = 30
 
 ARGUMENTS: list[tuple[Any, ...]] = [
     (),
@@ -130,7 +130,7 @@ def main() -> None:
     total = 0
     for package in packages:
         for kind in extension_types(package):
-            signal.alarm(PATIENCE)
+            signal.alarm(TIMEOUT)
             total += call(kind)
     print(f"{total} names")
 

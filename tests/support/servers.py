@@ -29,6 +29,7 @@ STOP_SECONDS = 20.0
 POLL_SECONDS = 0.02
 PACKAGES = {
     "nsd": "nsd",
+    "knotc": "knot",
     "knotd": "knot",
     "named": "bind9",
     "unbound": "unbound",
@@ -36,12 +37,18 @@ PACKAGES = {
     "dig": "bind9-dnsutils",
     "kdig": "knot-dnsutils",
     "drill": "ldnsutils",
+    "ldns-keygen": "ldnsutils",
+    "ldns-signzone": "ldnsutils",
     "delv": "bind9-dnsutils",
     "curl": "curl",
     "dnsperf": "dnsperf",
     "openssl": "openssl",
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
     "ip": "iproute2",
     "setpriv": "util-linux",
+    "redis-server": "redis-server",
+    "redis-cli": "redis-tools",
 }
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
@@ -123,7 +130,8 @@ def _exactly(channel: socket.socket, count: int) -> bytes:
 
 @contextmanager
 def run_process(
-    command: Sequence[str], log: Path, *, cwd: Path | None = None, env: dict[str, str] | None = None
+    command: Sequence[str], log: Path, *, cwd: Path | None = None, env: dict[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """A process in a group of its own, whose output goes to `log`; it is always ended."""
     with log.open("wb") as output:
@@ -135,6 +143,7 @@ def run_process(
             cwd=cwd,
             env=env,
             start_new_session=True,
+            pass_fds=pass_fds,
         )
     try:
         yield process

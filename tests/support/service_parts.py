@@ -12,8 +12,12 @@ from resolver.iterate import DelegationCache
 from resolver.iterate.forward import configured_cuts
 from resolver.net.cookies import ServerCookies
 from resolver.net.fastpath import FastPath
+from resolver.net.hook_runner import ViewHooks
+from resolver.net.rate_limit import RateLimits
 from resolver.net.service import PendingQuery, Service
+from resolver.observe.observer import Observer
 from resolver.policy import PolicyPipeline
+from resolver.query import PROGRAM, Query
 from resolver.resolve import find_outcome, load_validator
 from resolver.settings import ServerSettings, Settings, replace
 from resolver.verdict import Verdict
@@ -59,16 +63,22 @@ class FakeMesh:
         self.instant: Outcome | None = None
         self.context: Context | None = None
         self.refreshed: list[FakeTicket] = []
-        self.networks: list[Any] = []
+        self.queries: list[Query] = []
 
-    def peek(self, question: Question, *, cd: bool = False) -> Outcome | None:
+    @property
+    def networks(self) -> list[Any]:
+        return [query.network for query in self.queries]
+
+    def peek(self, question: Question, *, query: Query = PROGRAM, cd: bool = False) -> Outcome | None:
         assert self.context is not None
         outcome = find_outcome(question, self.context, Budget(0, 0.0), cd=cd)
         return None if isinstance(outcome, bool) else outcome
 
-    def submit(self, question: Question, *, cd: bool = False, on_done: Any, network: Any = None) -> FakeTicket:
+    def submit(
+        self, question: Question, *, query: Query = PROGRAM, cd: bool = False, on_done: Any
+    ) -> FakeTicket:
         ticket = FakeTicket(question, cd, on_done)
-        self.networks.append(network)
+        self.queries.append(query)
         if self.instant is not None:
             ticket.done = True
             on_done(self.instant)
@@ -76,7 +86,7 @@ class FakeMesh:
             self.tickets.append(ticket)
         return ticket
 
-    def refresh(self, question: Question, *, cd: bool = False, on_done: Any) -> bool:
+    def refresh(self, question: Question, *, query: Query = PROGRAM, cd: bool = False, on_done: Any) -> bool:
         self.refreshed.append(FakeTicket(question, cd, on_done))
         return True
 
@@ -99,6 +109,7 @@ class Sink:
 
     def __init__(self, *, stream: bool = False) -> None:
         self.stream = stream
+        self.origin = ("tcp" if stream else "udp", "127.0.0.1:53")
         self.packets: list[bytes | None] = []
         self.forgotten: list[PendingQuery] = []
 
@@ -122,15 +133,18 @@ class Sink:
 
 
 class Parts:
-    """Everything a service needs, made of `server` settings."""
+    """Everything a service needs, made of `server` settings. `observer` records what it does."""
 
-    def __init__(self, settings: Settings | None = None, **server: Any) -> None:
+    def __init__(
+        self, settings: Settings | None = None, *, hooks: dict[int, ViewHooks] | None = None,
+        observer: Observer | None = None, **server: Any,
+    ) -> None:
         self.settings = replace(settings or Settings(), server=ServerSettings(**server))
         self.store = Store.create(1 << 20, seed=bytes(16))
-        self.plan = PolicyPipeline(self.settings)
+        self.plan = PolicyPipeline(self.settings, hooks=hooks)
         self.mesh = FakeMesh()
         self.clock = FakeClock()
-        context = self.mesh.context = Context(self.store, self.settings, None, self.plan)  # type: ignore[arg-type]
+        context = self.mesh.context = Context(self.store, self.settings, None, self.plan.views[0])  # type: ignore[arg-type]
         context.now = self.clock.real
         context.delegations = DelegationCache(
             self.store, self.settings, own=(), configured=configured_cuts(self.settings)
@@ -149,6 +163,11 @@ class Parts:
             )
             if self.settings.server.answer_cookies
             else None,
+            rates=RateLimits(
+                self.settings.rate_limit, [view.rates(self.settings.rate_limit) for view in self.settings.view], None,
+                bytes(16),
+            ),
+            observer=observer,
         )
         if self.fast.cookies is not None:
             self.fast.cookies.refresh(self.clock.real)
@@ -156,12 +175,12 @@ class Parts:
         self.service = Service(
             self.settings,
             mesh=self.mesh,
-            store=self.store,
             plan=self.plan,
             fast=self.fast,
             clock=self.clock,
             submitted=self._count,
         )
+        self.service.observer = observer
         self.sink = Sink()
 
     def _count(self) -> None:

@@ -7,7 +7,7 @@ from support.fakenet import FakeNet, SeededRandom, hosts_from
 from support.minet import Minet
 
 from resolver.cache import Store
-from resolver.explain import Recorder, Story, build_story
+from resolver.explain import Explanation, Recorder, build_explanation
 from resolver.mesh import Mesh
 from resolver.playground import World
 from resolver.settings import DnssecSettings, IterationSettings, RootServer, Settings
@@ -40,9 +40,9 @@ def resolver_in(world: World) -> Minet:
     return Minet(net, mesh, store, settings)
 
 
-def explained(minet: Minet, name: str, rtype: str = "A", *, validating: bool = True) -> Story:
-    """The story of one question, told in virtual time."""
+def explained(minet: Minet, name: str, rtype: str = "A", *, validating: bool = True) -> Explanation:
+    """The explanation of one query, in virtual time."""
     began, now = minet.net.monotonic(), minet.net.time()
     steps = Recorder(minet.net.monotonic)
     outcome = minet.ask(name, rtype, trace=steps)
-    return build_story(steps, outcome, seconds=minet.net.monotonic() - began, now=now, validating=validating)
+    return build_explanation(steps, outcome, seconds=minet.net.monotonic() - began, now=now, validating=validating)

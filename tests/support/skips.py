@@ -13,7 +13,7 @@ import pytest
 __all__ = ["pytest_make_collect_report", "pytest_runtest_makereport"]
 
 
-def judged(report: Any) -> Any:
+def checked(report: Any) -> Any:
     """`report`, failed where it says skipped and nothing may be."""
     if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CORENET_NO_SKIPS") == "1":
         report.outcome = "failed"
@@ -24,10 +24,10 @@ def judged(report: Any) -> Any:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Iterator[Any]:
     """A phase of a test."""
-    return judged((yield))
+    return checked((yield))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report() -> Iterator[Any]:
     """A file, which may skip itself as a whole."""
-    return judged((yield))
+    return checked((yield))

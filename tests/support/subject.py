@@ -8,7 +8,7 @@ port that the simulated or real name servers of a test must use.
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,10 +72,12 @@ def start_subject(
     kind: str = SUBJECT,
     port: int | None = None,
     anchor: str | None = None,
+    edit: Callable[[str], str] = str,
 ) -> Iterator[Subject]:
     """Run the resolver `kind` on a free port until the block ends; inside it, it answers.
 
-    With `anchor`, a DS record as text, it validates from there; without it does not validate at all.
+    With `anchor`, a DS record as text, it validates from there; without it does not validate at all. `edit` changes its
+    configuration.
     """
     directory.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
@@ -83,7 +85,7 @@ def start_subject(
     config = directory / {"unbound": "unbound.conf", "kresd": "kresd.conf", "resolverd": "resolverd.toml"}[kind]
     hints = directory / "root.hints"
     hints.write_text(world.hints_text())
-    config.write_text(write(world, port, upstream_port, hints, anchor))
+    config.write_text(edit(write(world, port, upstream_port, hints, anchor)))
     command = {
         "unbound": ["unbound", "-d", "-p", "-c", str(config)],
         "kresd": ["kresd", "-n", "-c", str(config), str(directory)],

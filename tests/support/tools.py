@@ -18,7 +18,7 @@ __all__ = ["TOOLS", "Record", "Seen", "look_up"]
 
 TOOLS = ("dig", "kdig", "drill")
 SECONDS = 60
-PATIENCE = 15  # longer than either subject takes for anything asked here
+TIMEOUT = 15  # longer than either subject takes for anything asked here
 Record = tuple[bytes, int, bytes]
 STATUS = re.compile(r"(?:status|rcode): (\w+)")
 FLAGS = re.compile(r";;? ?[Ff]lags: ?([a-z ]*)")
@@ -55,8 +55,8 @@ def look_up(tool: str, address: str, port: int, qname: str, qtype: str = "A", *,
             qtype,
         ]
     else:
-        patience = (
-            [f"+time={PATIENCE}", "+tries=1"] if tool == "dig" else [f"+timeout={PATIENCE}", "+retry=0", "+noidn"]
+        options = (
+            [f"+time={TIMEOUT}", "+tries=1"] if tool == "dig" else [f"+timeout={TIMEOUT}", "+retry=0", "+noidn"]
         )
         command = [
             program(tool),
@@ -67,7 +67,7 @@ def look_up(tool: str, address: str, port: int, qname: str, qtype: str = "A", *,
             "-t",
             qtype,
             *(["+tcp"] if tcp else []),
-            *patience,
+            *options,
         ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False, errors="replace")
     status = STATUS.search(done.stdout)

@@ -1,6 +1,6 @@
 """A tree of zones and the simplest driver for the validator: each `Need` is answered by the authoritative zone.
 
-There is no mesh, cache or network, so a failing test here is an error of the validator. `Tree.judge` queries the
+There is no mesh, cache or network, so a failing test here is an error of the validator. `Tree.validate` queries the
 authority of a zone, passes the reply to `Validator.validate` and performs its effects; `edit` may change a reply before
 that.
 """
@@ -61,11 +61,11 @@ class Tree:
             name = names.parent(name)
         return name
 
-    def judge(self, qname: str, qtype: int) -> "Judgement":
+    def validate(self, qname: str, qtype: int) -> "Validation":
         """Ask and validate one question."""
         return self._run(Question(names.from_text(qname), qtype))[0]
 
-    def _run(self, question: Question) -> "tuple[Judgement, Outcome]":
+    def _run(self, question: Question) -> "tuple[Validation, Outcome]":
         zone = self._charge(question)
         query = build.make_query(1, question.qname, question.qtype, edns_payload=4096, do=True)
         packet = self.zones[zone].answer(query, tcp=True)
@@ -96,10 +96,10 @@ class Tree:
                 result = [check(job) for job in effect.jobs]
         failure = Failure(FailureKind.BOGUS, ede, text) if verdict is Verdict.BOGUS else None
         outcome = Outcome(question, raw.rcode, raw.answer, raw.authority, verdict, 60, failure=failure)
-        return Judgement(verdict, ede, text, raw.answer, raw.rcode), outcome
+        return Validation(verdict, ede, text, raw.answer, raw.rcode), outcome
 
 
-class Judgement(NamedTuple):
+class Validation(NamedTuple):
     """What the validator said, and the answer as it left it."""
 
     verdict: Verdict

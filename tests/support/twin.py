@@ -22,8 +22,8 @@ FACTORIES: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
 
 def since(*version: int) -> pytest.MarkDecorator:
     """Mark a test of what asyncio has from Python `version` on: with an older one it runs on our loop alone."""
-    judges = list(FACTORIES) if sys.version_info >= version else ["corenet"]
-    return pytest.mark.parametrize("loop_factory", judges, indirect=True)
+    factories = list(FACTORIES) if sys.version_info >= version else ["corenet"]
+    return pytest.mark.parametrize("loop_factory", factories, indirect=True)
 
 
 @pytest.fixture(params=list(FACTORIES))

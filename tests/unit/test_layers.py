@@ -15,8 +15,8 @@ pytestmark = pytest.mark.checkout
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# A room may import itself and whatever stands on an earlier step. Rooms on one step do not know each other.
-STAIRCASE = [
+# A package may import itself and any package of an earlier layer. Packages of one layer do not import each other.
+LAYERS = [
     {"corenet._version", "corenet.limits"},
     {"corenet.core"},
     {"corenet.transports"},
@@ -29,12 +29,19 @@ STAIRCASE = [
     {"resolver.limits", "resolver.verdict"},
     {"resolver.log_limit"},
     {"resolver.hints", "resolver.options"},
-    {"resolver.upstream_address"},
+    {"resolver.upstream_address", "resolver.list_settings", "resolver.limit_settings", "resolver.observe_settings"},
+    {"resolver.second_level_settings", "resolver.zone_settings"},
     {"resolver.settings"},
     {"resolver.wire"},
     {"resolver.cache"},
+    {"resolver.query"},
     {"resolver.effects"},
-    {"resolver.errors"},
+    {"resolver.errors", "resolver.hooks"},
+    {"resolver.observe"},
+    {"resolver.observe.pieces"},
+    {"resolver.observe.observer", "resolver.observe.output"},
+    {"resolver.observe.collector", "resolver.observe.query_log"},
+    {"resolver.zones"},
     {"resolver.iterate", "resolver.validate", "resolver.policy"},
     {"resolver.resolve"},
     {"resolver.query_quota"},
@@ -50,32 +57,35 @@ STAIRCASE = [
     {"resolver.cli"},
     {"resolver"},
 ]
-STEP = {room: number for number, rooms in enumerate(STAIRCASE) for room in rooms}
+LEVEL = {package: number for number, packages in enumerate(LAYERS) for package in packages}
 
 SANS_IO = {"resolver.wire", "resolver.cache", "resolver.iterate", "resolver.validate", "resolver.policy",
            "resolver.resolve", "resolver.query_quota", "resolver.jobs", "resolver.mesh", "resolver.effects",
-           "resolver.errors", "resolver.options", "resolver.upstream_address", "resolver.limits", "resolver.verdict",
-           "resolver.explain"}
+           "resolver.query", "resolver.errors", "resolver.zones", "resolver.options", "resolver.upstream_address",
+           "resolver.zone_settings", "resolver.second_level_settings", "resolver.observe_settings", "resolver.limits",
+           "resolver.verdict", "resolver.explain", "resolver.observe"}
 SEES_CORENET = {"resolver.net", "resolver.api", "resolver.addrinfo", "resolver.system", "resolver.playground",
                 "resolver.daemon", "resolver.cli", "resolver"}
 IMPURE = {"socket", "time", "random", "secrets", "threading", "os", "asyncio", "selectors", "subprocess"}
 
 # Library -> prefixes of modules it may be imported in. Tests are outside the packages and free.
-DOORS = {
-    "dns": {"resolver.wire.present", "resolver.cli", "resolver.playground"},
-    "cryptography": {"corenet.tls.staples", "resolver.validate.verify", "resolver.playground.certs",
+LIBRARIES = {
+    "dns": {"resolver.wire.present", "resolver.zones.load", "resolver.cli", "resolver.playground"},
+    "cryptography": {"corenet.tls.dane", "corenet.tls.staples", "resolver.validate.verify", "resolver.playground.certs",
                      "resolver.playground.signing", "resolver.net.quic_hello"},
     "ssl": {"corenet.tls"},
     "msgspec": {"resolver.daemon.config"},
-    "idna": {"corenet.http.url", "resolver.addrinfo", "resolver.api", "resolver.cli"},
+    "idna": {"corenet.http.host_names", "resolver.addrinfo", "resolver.api", "resolver.cli",
+             "resolver.policy.list_formats"},
     "h2": set(),
     "hpack": set(),
     "prometheus_client": {"resolver.daemon.metrics"},
     "aiohttp": {"corenet.adapters.aiohttp"},
     "httpx": {"corenet.adapters.httpx"},
-    "qh3": {"resolver.net.quic_listener", "resolver.daemon.certificates", "resolver.net.quic_client"},
+    "qh3": {"resolver.net.quic_connection", "resolver.net.quic_listener", "resolver.daemon.certificates",
+            "resolver.net.quic_client"},
     "publicsuffixlist": {"corenet.http.public_suffixes"},
-    "redis": {"resolver.cache.second"},
+    "redis": {"resolver.net.redis_engine"},
     "tomllib": {"resolver.daemon.config", "resolver.daemon.config_lines"},
     "asyncio": {"corenet", "resolver.net", "resolver.api", "resolver.addrinfo", "resolver.system", "resolver.daemon",
                 "resolver.cli", "resolver.playground", "resolver"},
@@ -96,12 +106,12 @@ def modules(root: Path = ROOT, packages: tuple[str, ...] = ("corenet", "resolver
     return found
 
 
-def room_of(module: str) -> str | None:
-    """The longest entry of the staircase that `module` lies in; None for foreign modules."""
+def package_of(module: str) -> str | None:
+    """The longest entry of LAYERS that contains `module`; None for foreign modules."""
     best = None
-    for room in STEP:
-        if (module == room or module.startswith(room + ".")) and (best is None or len(room) > len(best)):
-            best = room
+    for package in LEVEL:
+        if (module == package or module.startswith(package + ".")) and (best is None or len(package) > len(best)):
+            best = package
     return best
 
 
@@ -164,26 +174,26 @@ def circles(files: list[tuple[str, Path]]) -> list[list[str]]:
 
 MODULES = modules()
 NAMES = {name for name, _ in MODULES}
-# `corenet/core/__init__.py` and the like are one room; the two top doors are modules of their own.
+# `corenet/core/__init__.py` and the like are one package; the two top-level packages are listed by themselves.
 EDGES = [(name, target) for name, path in MODULES for target in sorted(imports_of(name, path, NAMES))]
 # A type that only a checker sees loads no library.
 LOADED = [(name, target) for name, path in MODULES
           for target in sorted(imports_of(name, path, NAMES, for_checkers=False))]
 
 
-def test_every_module_has_a_room() -> None:
-    homeless = [name for name, _ in MODULES if room_of(name) in (None, "corenet", "resolver")
+def test_every_module_has_a_package_in_the_table() -> None:
+    unlisted = [name for name, _ in MODULES if package_of(name) in (None, "corenet", "resolver")
                 and name not in ("corenet", "resolver")]
-    assert homeless == [], "add them to STAIRCASE or move them into a room"
+    assert unlisted == [], "add them to LAYERS or move them into a listed package"
 
 
-def test_rooms_look_down_the_staircase_only() -> None:
+def test_packages_import_only_lower_layers() -> None:
     wrong = []
     for name, target in EDGES:
-        mine, theirs = room_of(name), room_of(target)
+        mine, theirs = package_of(name), package_of(target)
         if theirs is None or mine is None or mine == theirs:
             continue
-        if STEP[theirs] >= STEP[mine]:
+        if LEVEL[theirs] >= LEVEL[mine]:
             wrong.append(f"{name} imports {target}")
     assert wrong == []
 
@@ -222,20 +232,20 @@ def test_corenet_never_imports_resolver() -> None:
     assert [e for e in EDGES if e[0].startswith("corenet") and e[1].split(".")[0] == "resolver"] == []
 
 
-def test_only_the_outer_rooms_see_corenet() -> None:
+def test_only_the_outer_packages_import_corenet() -> None:
     wrong = [e for e in EDGES if e[0].startswith("resolver") and e[1].split(".")[0] == "corenet"
-             and room_of(e[0]) not in SEES_CORENET]
+             and package_of(e[0]) not in SEES_CORENET]
     assert wrong == []
 
 
-def test_pure_rooms_have_no_clock_no_socket_no_randomness() -> None:
-    wrong = [e for e in EDGES if room_of(e[0]) in SANS_IO and e[1].split(".")[0] in IMPURE]
+def test_sans_io_packages_have_no_clock_socket_or_randomness() -> None:
+    wrong = [e for e in EDGES if package_of(e[0]) in SANS_IO and e[1].split(".")[0] in IMPURE]
     assert wrong == []
 
 
-@pytest.mark.parametrize("library", sorted(DOORS))
+@pytest.mark.parametrize("library", sorted(LIBRARIES))
 def test_one_door_per_library(library: str) -> None:
-    doors = DOORS[library]
+    doors = LIBRARIES[library]
     wrong = [name for name, target in LOADED if target.split(".")[0] == library
              and not any(name == d or name.startswith(d + ".") for d in doors)]
     assert wrong == []
@@ -264,7 +274,7 @@ def test_every_module_begins_with_what_it_is_for() -> None:
 
 
 def test_externs_stand_in_one_place() -> None:
-    allowed = {"corenet.core.libc", "resolver.wire.consts", "resolver.net.libc"}
+    allowed = {"corenet.core.libc", "resolver.wire.consts", "resolver.net.libc", "resolver.policy.libc"}
     wrong = [name for name, path in MODULES if path.suffix in (".pyx", ".pxd") and name not in allowed
              and re.search(r"^cdef extern from\s+[\"<](?!Python\.h)", path.read_text(encoding="utf-8"), re.M)]
     assert wrong == []

@@ -23,8 +23,13 @@ from resolver.cache.arena import Arena
 from resolver.cache.infra import InfraCache
 from resolver.cache.store import Store
 from resolver.cli import control, grammar
+from resolver.daemon.change_keeper import lifetime_of
+from resolver.list_settings import ListSettings
 from resolver.net.fastpath import FastPath
+from resolver.observe.pieces import Pieces
 from resolver.playground import __main__ as playground
+from resolver.policy.list_formats import ListReader
+from resolver.policy.name_table import NameTableBuilder
 from resolver.settings import ServerSettings, Settings
 
 Place = tuple[str, str, Callable[[Any], object]]
@@ -120,7 +125,12 @@ def settings_places() -> Iterator[Place]:
 
 
 def resolver_places() -> Iterator[Place]:
+    yield "LIST_INTERVAL", "list.interval", lambda value: ListSettings(name="a", file="a", interval=value)
+    yield "LIST_BYTES", "most_bytes", lambda value: ListReader("hosts", bytes(16), most_bytes=value)
+    yield "LIST_NAMES", "most_names", lambda value: NameTableBuilder(bytes(16), most_names=value)
+    yield "LIST_TABLE_BYTES", "most_bytes", lambda value: NameTableBuilder(bytes(16), most_bytes=value)
     yield from settings_places()
+    yield "NTA_LIFETIME", "nta add", lambda value: lifetime_of(f"{value}s")
     yield "NSID_SIZE", "server.nsid", lambda value: ServerSettings(nsid="x" * value)
     yield "CACHE_MAX_TTL", "Store", lambda value: store(max_ttl=value)
     yield "CACHE_MAX_NEGATIVE_TTL", "Store", lambda value: store(max_negative_ttl=value)
@@ -128,6 +138,7 @@ def resolver_places() -> Iterator[Place]:
     yield "EDNS_PAYLOAD", "FastPath", lambda value: FastPath(store().answers, largest_reply=value)
     yield "EDNS_PAYLOAD", "rdig +bufsize", lambda value: grammar.parse(["@::1", "x", f"+bufsize={value}"])
     yield "CACHE_SERVERS", "InfraCache", InfraCache
+    yield "OBSERVE_BUFFER", "Pieces", Pieces
     yield "UPSTREAM_PORT", "rdig -p", lambda value: grammar.parse(["@::1", "x", "-p", str(value)])
     yield "PLAYGROUND_PORT", "playground --port", lambda value: playground.main(["--port", str(value), "--list"])
 
@@ -254,11 +265,14 @@ LARGE_CONSTANTS: dict[str, int | range | str] = {
     "resolver/net/cookies.pyx: RENEWED_AFTER": "RFC 9018 section 4.3",
     "resolver/net/fastpath.pxd: malformed[]": "a counter for each code of an error",
     "resolver/net/fastpath.pxd: stream_ip[]": WIRE,
+    "resolver/net/fastpath.pyx: TYPES_WITH_SLOT": "numbers of types that have counters of their own are below it",
     "resolver/net/fastpath.pyx: LARGEST_BLOCK": "the largest padding_block that the fast path is given",
     "resolver/net/fastpath.pyx: freelist": LISTS,
     "resolver/net/libc.pxd: s6_addr[]": WIRE,
     "resolver/net/match.pyx: bits[]": "a bit for each letter of a name",
     "resolver/net/native.pyx: NANOSECONDS": "a unit",
+    "resolver/net/native.pyx: UNTIMED": "a mask: one cached answer of 256 is timed",
+    "resolver/net/rate_limit.pxd: ip[]": WIRE,
     "resolver/net/reserve.pyx: CAPACITY": "5/4 of MOST_BLOCKS",
     "resolver/net/reserve.pyx: MOST_BLOCKS": range(
         resolver.limits.MEMORY_RESERVE // resolver.limits.MEMORY_RESERVE_BLOCK
@@ -267,6 +281,28 @@ LARGE_CONSTANTS: dict[str, int | range | str] = {
     "resolver/net/udp_upstream.pyx: ancillary[]": "room for the control messages that are asked for",
     "resolver/net/udp_upstream.pyx: freelist": LISTS,
     "resolver/net/udp_upstream.pyx: quoted[]": "as much of a packet as an ICMP error quotes",
+    "resolver/observe/dnstap.pyx: D_MESSAGE": WIRE,
+    "resolver/observe/dnstap.pyx: D_TYPE": WIRE,
+    "resolver/observe/dnstap.pyx: M_RESPONSE": WIRE,
+    "resolver/observe/dnstap.pyx: M_RESPONSE_NANOSECONDS": WIRE,
+    "resolver/observe/dnstap.pyx: number[]": "a number of variable length",
+    "resolver/observe/log_line.pxd: LINE_SPACE": "more than the longest line",
+    "resolver/observe/log_line.pxd: stamp[]": "a date and a time",
+    "resolver/observe/log_line.pxd: view_size[]": range(resolver.limits.VIEWS + 1),
+    "resolver/observe/log_line.pxd: views[]": range(resolver.limits.VIEWS + 1),
+    "resolver/observe/log_line.pyx: NANOSECONDS": "a unit",
+    "resolver/observe/log_line.pyx: OCTETS": "one entry for each byte",
+    "resolver/observe/log_line.pyx: SECONDS_A_DAY": "a unit",
+    "resolver/observe/log_line.pyx: TYPE_TEXTS": "an entry for each low type",
+    "resolver/observe/observer.pxd: address[]": WIRE,
+    "resolver/observe/observer.pxd: logs_view[]": range(resolver.limits.VIEWS + 1),
+    "resolver/observe/observer.pyx: address[]": WIRE,
+    "resolver/observe/observer.pyx: freelist": LISTS,
+    "resolver/observe/observer.pyx: masked[]": WIRE,
+    "resolver/observe/pieces.pxd: PIECE": resolver.limits.OBSERVE_PIECE,
+    "resolver/policy/name_table.pxd: depths[]": "a byte for each number of labels",
+    "resolver/policy/name_table.pyx: HUGE_PAGE": "the page of the machine",
+    "resolver/policy/name_table.pyx: LARGEST_VALUE": WIRE,
     "resolver/validate/fields.pyx: NAME_SIZE": WIRE,
     "resolver/validate/fields.pyx: freelist": LISTS,
     "resolver/wire/build.pxd: _targets[]": range(resolver.limits.COMPRESSION_ENTRIES),

@@ -1,4 +1,6 @@
-"""No test waits for time to pass, and each process that one starts has its seconds: held against the sources.
+"""No test waits for time to pass or depends on chance, and each process that one starts has its seconds.
+
+These are rules for the sources of the tests, which are read here.
 
 Sleeping in the place of waiting for something is either too short on a busy machine or too long on any; what is allowed
 stands in `SLEEPS` with its reason. A process that is run to its end is killed when its time is over, which the limit of
@@ -8,6 +10,7 @@ the test (support/overdue.py), under which every other wait stands, would leave 
 import ast
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -31,17 +34,18 @@ SLEEPS: dict[str, dict[str, str]] = {
     "simulation/loop/webs.py": {"pieces": PACE, "request": PACE},
     "soak.py": {"load": "load for a time is what the program does"},
     "support/nginx.py": {"__enter__": "between two looks, under a deadline"},
+    "support/web_peers.py": {"started": "between two looks, under a deadline"},
     "support/servers.py": {"wait_until": "between two looks, under a deadline"},
     "support/waiting.py": {"until": "between two looks, under a deadline"},
     "unit/corenet/http/test_client_bodies.py": {
-        "test_a_slow_reader_slows_the_server_down": SPAN,
-        "test_an_upload_at_the_pace_of_the_server": SPAN,
-        "test_an_answer_wakes_an_upload_that_the_server_does_not_read": PACE,
-        "test_a_slow_upload_is_no_silence": PACE,
+        "test_a_slow_reader_causes_back_pressure": SPAN,
+        "test_an_upload_follows_the_pace_of_the_server": SPAN,
+        "test_a_response_wakes_an_upload_that_the_server_does_not_read": PACE,
+        "test_a_slow_upload_is_not_a_read_timeout": PACE,
     },
     "unit/corenet/http/test_client_ends.py": {
-        "test_a_dripping_server_ends_at_the_total_timeout": PACE,
-        "test_a_timeout_of_one_request_does_not_touch_the_next": SPAN,
+        "test_a_server_that_sends_byte_by_byte_ends_at_the_total_timeout": PACE,
+        "test_a_timeout_of_one_request_does_not_affect_the_next": SPAN,
         "test_cancelled_requests_leak_nothing_and_leave_nothing": PACE,
     },
     "unit/corenet/loop/test_collection.py": {"task": "a task that sleeps is dropped, and nobody waits for it"},
@@ -50,17 +54,22 @@ SLEEPS: dict[str, dict[str, str]] = {
     "unit/corenet/loop/test_loop.py": {
         "test_sub_millisecond_sleeps_are_short": SUBJECT,
         "test_debug_mode": SUBJECT,
-        "test_a_replaced_clock_is_the_clock_of_the_timers": SUBJECT,
+        "test_timers_use_a_replaced_clock": SUBJECT,
     },
     "unit/corenet/loop/test_statistics.py": {
         "block": SUBJECT,
-        "test_quick_turns_and_sleeping_ones_are_not_slow": SUBJECT,
-        "test_only_the_latest_are_kept_and_they_hold_nothing": SUBJECT,
-        "test_the_last_callback_of_a_turn_is_let_go_before_the_loop_sleeps": SUBJECT,
+        "test_fast_and_sleeping_iterations_are_not_slow": SUBJECT,
+        "test_only_the_latest_are_kept_and_hold_no_references": SUBJECT,
+        "test_the_last_callback_of_an_iteration_is_released_before_the_loop_sleeps": SUBJECT,
     },
     "unit/corenet/transports/test_interest.py": {"turns": SPAN},
-    "unit/corenet/transports/test_listener.py": {"test_descriptors_run_out_and_come_back": SPAN},
-    "unit/corenet/transports/test_stream.py": {"test_dead_peer_of_a_paused_reader_costs_nothing": SPAN},
+    "unit/corenet/transports/test_listener.py": {"test_the_listener_pauses_while_descriptors_are_exhausted": SPAN},
+    "unit/corenet/transports/test_stream.py": {"test_a_dead_peer_of_a_paused_reader_causes_no_busy_loop": SPAN},
+}
+#: file: why it takes something at random.
+CHANCE = {
+    "nightly/run.py": "chooses the seed of the run, and prints it",
+    "support/ports.py": "two runs on one machine must not try the same ports",
 }
 #: Programs that run whole suites, or install; what those wait for is bounded by themselves.
 RUNNERS = {
@@ -68,26 +77,40 @@ RUNNERS = {
     "simulation/loop/holes.py", "wheel.py", "wheels.py",
 }
 RUNS = {"run", "call", "check_call", "check_output"}
+SECRETS = {"token_bytes", "token_hex", "token_urlsafe", "randbelow", "randbits", "choice"}
+NUMBERS = {
+    "SystemRandom", "choice", "choices", "getrandbits", "randbytes", "randint", "random", "randrange", "sample",
+    "shuffle", "uniform",
+}
 
 
-def parsed() -> Iterator[tuple[str, ast.Module]]:
+@cache
+def parsed() -> list[tuple[str, ast.Module]]:
     """Each source of the tests."""
-    for path in sorted(TESTS.rglob("*.py")):
-        yield path.relative_to(TESTS).as_posix(), ast.parse(path.read_text(encoding="utf-8"))
+    return [
+        (path.relative_to(TESTS).as_posix(), ast.parse(path.read_text(encoding="utf-8")))
+        for path in sorted(TESTS.rglob("*.py"))
+    ]
 
 
-def calls(tree: ast.AST, inside: str = "") -> Iterator[tuple[str, ast.Call, bool]]:
-    """Each call, the function that it stands in, and whether it is awaited there."""
-    awaited = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Await)}
+def calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call, bool]]:
+    """Each call, the outermost function that it stands in, and whether it is awaited there."""
+    waiting: list[tuple[ast.AST, str, bool]] = [(tree, "", False)]
+    while waiting:
+        node, inside, awaited = waiting.pop()
+        if isinstance(node, ast.Call):
+            yield inside, node, awaited
+        if not inside and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            inside = node.name
+        awaits = isinstance(node, ast.Await)
+        waiting.extend((child, inside, awaits) for child in ast.iter_child_nodes(node))
 
-    def walk(node: ast.AST, inside: str) -> Iterator[tuple[str, ast.Call, bool]]:
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.Call):
-                yield inside, child, id(child) in awaited
-            named = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef))
-            yield from walk(child, child.name if named and not inside else inside)
 
-    yield from walk(tree, inside)
+def is_named(call: ast.Call, names: set[str]) -> bool:
+    """Whether the function that is called has one of these names."""
+    # Text is made of few calls only: it takes long.
+    last = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    return any(name.rpartition(".")[2] == last for name in names) and ast.unparse(call.func) in names
 
 
 def imported(tree: ast.Module, module: str, names: set[str]) -> set[str]:
@@ -105,7 +128,7 @@ def sleeps(tree: ast.Module) -> Iterator[tuple[str, int]]:
     """Where something sleeps for longer than a turn of the loop."""
     names = imported(tree, "time", {"sleep"}) | imported(tree, "asyncio", {"sleep"})
     for inside, call, _ in calls(tree):
-        if ast.unparse(call.func) in names:
+        if is_named(call, names):
             first = call.args[0] if call.args else None
             if not (isinstance(first, ast.Constant) and first.value == 0):
                 yield inside, call.lineno
@@ -115,7 +138,7 @@ def endless(tree: ast.Module) -> Iterator[tuple[str, int]]:
     """Where a process is run to its end, whenever that is."""
     runs = imported(tree, "subprocess", RUNS)
     limited = {
-        id(call.args[0]) for _, call, _ in calls(tree) if call.args and ast.unparse(call.func) == "asyncio.wait_for"
+        id(call.args[0]) for _, call, _ in calls(tree) if call.args and is_named(call, {"asyncio.wait_for"})
     }
     for _, call, awaited in calls(tree):
         if id(call) in limited:
@@ -125,8 +148,23 @@ def endless(tree: ast.Module) -> Iterator[tuple[str, int]]:
         if awaited or "timeout" in keywords or None in keywords:
             continue
         method = call.func.attr if isinstance(call.func, ast.Attribute) else ""
-        if ast.unparse(call.func) in runs or (method == "communicate" and len(call.args) < 2):
+        if is_named(call, runs) or (method == "communicate" and len(call.args) < 2):
             yield ast.unparse(call.func), call.lineno
+
+
+def unseeded(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Where bytes or numbers come from the system, or from the random numbers of the module, which have no seed."""
+    names = imported(tree, "os", {"urandom"}) | imported(tree, "secrets", SECRETS) | imported(tree, "random", NUMBERS)
+    for _, call, _ in calls(tree):
+        if is_named(call, names) or (not call.args and is_named(call, {"random.Random"})):
+            yield ast.unparse(call.func), call.lineno
+
+
+def test_nothing_depends_on_chance() -> None:
+    seen = {file: list(unseeded(tree)) for file, tree in parsed()}
+    assert all(seen[file] for file in CHANCE), "these take nothing at random any more"
+    found = [f"{file}:{line}: {what}" for file, places in seen.items() if file not in CHANCE for what, line in places]
+    assert not found, "random.Random(seed) makes the same bytes each time:\n" + "\n".join(found)
 
 
 def test_nothing_sleeps_but_for_a_reason() -> None:
@@ -177,3 +215,19 @@ def test_sleeps_are_seen(source: str, seen: bool) -> None:
 )
 def test_endless_waits_are_seen(source: str, seen: bool) -> None:
     assert bool(list(endless(ast.parse(source)))) == seen
+
+
+@pytest.mark.parametrize(
+    ("source", "seen"),
+    [
+        ("import os\nos.urandom(5)", True),
+        ("from os import urandom\nurandom(5)", True),
+        ("import secrets\nsecrets.token_bytes(5)", True),
+        ("import random\nrandom.randbytes(5)", True),
+        ("import random\nrandom.Random()", True),
+        ("import random\nrandom.Random(5).randbytes(5)", False),
+        ("self.random.choice([1])", False),
+    ],
+)
+def test_chance_is_seen(source: str, seen: bool) -> None:
+    assert bool(list(unseeded(ast.parse(source)))) == seen

@@ -396,7 +396,7 @@ def differences(standard: Run, ours: Run) -> dict[str, str]:
     return found
 
 
-def judge(suite: Suite, *, full: bool) -> Verdict:
+def verdict_of(suite: Suite, *, full: bool) -> Verdict:
     """Run one suite on both loops, and what differs once more."""
     tests = ("tests",) if full else suite.files
     runs = {loop: run(suite, loop, tests, processes=suite.processes) for loop in LOOPS}
@@ -455,7 +455,7 @@ def main() -> int:
     verdicts: list[Verdict] = []
     for suite in chosen:
         print(f"{suite.name} {suite.version}: {'all' if options.full else suite.why}", flush=True)
-        verdicts.append(judge(suite, full=options.full))
+        verdicts.append(verdict_of(suite, full=options.full))
     wrong, passing = sum(len(v.wrong) for v in verdicts), sum(len(v.passing) for v in verdicts)
     print(f"{len(chosen)} suites, {wrong} tests that end otherwise on corenet, {passing} that did so once in two runs")
     return 1 if wrong else 0

@@ -4,7 +4,7 @@
 or TCP, with or without EDNS, with any of RD, AD, CD and DO, in any letter case, sometimes sent twice or signed with an
 unknown key. First the form of a reply is checked against the query (`faults`): it must be a reply to it, fit the
 client's size limit, and have AD and signatures only when the client requested them. Then it is converted to an outcome
-and judged as any other.
+and checked like any other.
 """
 
 import random
@@ -168,6 +168,10 @@ class _Sink:
     idle_timeout: float = 10.0
     padding_block: int = 0
 
+    @property
+    def origin(self) -> tuple[str, str]:
+        return ("tcp" if self.stream else "udp", "127.0.0.1:53")
+
     def send(self, packet: bytes, peer: tuple[Any, ...]) -> None:
         self.packets.append(packet)
 
@@ -205,7 +209,7 @@ class Front:
         plan = PolicyPipeline(settings)
         self.clock = clock
         self.fast = FastPath(store.answers, plan.access, prefetch=settings.cache.prefetch)
-        self.service = Service(settings, mesh=mesh, store=store, plan=plan, fast=self.fast, clock=clock)
+        self.service = Service(settings, mesh=mesh, plan=plan, fast=self.fast, clock=clock)
 
     def take(self, packet: bytes, sink: _Sink) -> None:
         """Process one packet of a client, as a listener does."""

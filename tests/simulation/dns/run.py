@@ -25,9 +25,10 @@ if __name__ == "__main__":
 
 from simulation.dns.clients import Asked, ClientQuery, Front
 from simulation.dns.liars import Forger, Liar, Lies
-from simulation.dns.truth import Judge
+from simulation.dns.truth import Oracle
 from simulation.dns.world import EVIL, MALLORY, SimulatedCrypto, World, root_anchor
 from support.fakenet import FakeNet, Host, Link, SeededRandom
+from support.kept import kept_objects
 from support.mesh_invariants import broken_invariants
 
 from resolver import limits
@@ -197,7 +198,7 @@ class _Run:
         if random.Random(f"forger {seed}").random() < FORGED_WORLDS and not bogus_only:
             self.net.forge = Forger(self.lies)
         outages = self.net.forge is not None or (count > 0 and not bogus_only) or bool(self.world.baits)
-        self.judge = Judge(self.world, chosen, unsure=self.net.links, outages=outages)
+        self.oracle = Oracle(self.world, chosen, unsure=self.net.links, outages=outages)
         self.crypto = SimulatedCrypto()
         serve_stale = SERVE_STALE if ways.random() < STALE_WORLDS else 0
         welcome = self.world.welcome if self.world.home else None
@@ -268,7 +269,7 @@ class _Run:
         return Question(name, c.NSEC if way < 0.6 and self.world.site_of(name).chain is None else c.ANY)
 
     def ask(self, number: int, asked: list[tuple[Question, bool]]) -> None:
-        """Submit questions together, wait for all answers, and judge them."""
+        """Submit questions together, wait for all answers, and check them."""
         found: list[list[Outcome]] = [[] for _ in asked]
         notes: list[list[TraceStep]] = [[] for _ in asked]
         with self.charged(number, len(asked)):
@@ -283,11 +284,11 @@ class _Run:
             if len(outcomes) != 1:
                 self.wrong(title, f"{len(outcomes)} answers")
                 continue
-            for text in self.judge.judge(question, cd, outcomes[0], began, now):
+            for text in self.oracle.check(question, cd, outcomes[0], began, now):
                 self.wrong(title, text)
 
     def query_by_packets(self, number: int, front: Front, questions: list[Question], rng: random.Random) -> None:
-        """Let clients send queries (the last question as likely as all others together) and judge the replies."""
+        """Let clients send queries (the last question as likely as all others together) and check the replies."""
         queries = [ClientQuery.draw(rng.choice((questions[-1], rng.choice(questions))), rng)
                    for _ in range(rng.choice((1, 1, 2, 3)))]
         while queries:
@@ -304,19 +305,19 @@ class _Run:
                 if len(packets) != one.expected:
                     self.wrong(title, f"{len(packets)} replies, {one.expected} expected")
                 for packet in packets:
-                    for text in query.faults(packet) or self.judge_packet(query, packet, began, now):
+                    for text in query.faults(packet) or self.check_packet(query, packet, began, now):
                         self.wrong(title, text)
                 # A client that gets TC repeats the query over TCP.
                 if any(packet[2] & c.TC >> 8 for packet in packets) and not query.stream:
                     queries.append(replace(query, stream=True, twice=False))
 
-    def judge_packet(self, query: ClientQuery, packet: bytes, began: int, now: int) -> list[str]:
+    def check_packet(self, query: ClientQuery, packet: bytes, began: int, now: int) -> list[str]:
         """Return what is wrong with the content of a reply whose form is right."""
-        outcome = query.outcome(packet, maybe_stale=self.serves_stale and self.judge.outages)
+        outcome = query.outcome(packet, maybe_stale=self.serves_stale and self.oracle.outages)
         if outcome is None:
             return []
         self.report.steps.append(f"        {outcome!r}")
-        return self.judge.judge(query.question, query.cd, outcome, began, now, verdict_known=query.wants_verdict)
+        return self.oracle.check(query.question, query.cd, outcome, began, now, verdict_known=query.wants_verdict)
 
     def wait(self, over: Callable[[], bool]) -> tuple[int, int]:
         """Advance time until `over()`; returns start and end in seconds since the epoch."""
@@ -383,13 +384,19 @@ def explain(report: Report) -> str:
 
 
 def _batch(seeds: range) -> tuple[int, list[Report]]:
-    """Run some worlds; returns the number of queries and the failed runs."""
+    """Run some worlds; returns the number of queries and the failed runs.
+
+    Raises:
+        AssertionError: something of a resolution is still in memory when all worlds are gone.
+    """
     queries, failed = 0, []
     for seed in seeds:
         report = play(seed)
         queries += report.queries
         if report.wrong:
             failed.append(report)
+    kept = kept_objects()
+    assert not kept, f"still in memory after worlds {seeds[0]} to {seeds[-1]}: {kept}"
     return queries, failed
 
 

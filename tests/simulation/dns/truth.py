@@ -1,6 +1,6 @@
 """The conditions that must hold for every answer, whatever the servers did.
 
-`judge` follows an outcome from the question along its aliases. Each step belongs to one zone of the world, whose true
+`check` follows an outcome from the question along its aliases. Each step belongs to one zone of the world, whose true
 data is known. A zone is *protected* when nobody can change its answers unnoticed: it has a chain of trust and the
 client wants validation, or no server of it or above it lies. There the answer must be true. Elsewhere it may be
 anything, but not secure. A zone whose denials need more iterations than the resolver follows proves no denial: what it
@@ -24,14 +24,14 @@ from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset
 
-__all__ = ["Judge"]
+__all__ = ["Oracle"]
 
 CLOCK_GRAIN = 1
 """Seconds: times are whole seconds, so an interval may be one second too short."""
 STEPS = limits.MAX_ALIASES
 
 
-class Judge:
+class Oracle:
     """Checks outcomes against one world.
 
     `liars` are the addresses whose replies may be changed, `unsure` those whose packets may be lost. `outages`: there
@@ -44,7 +44,7 @@ class Judge:
         self.unsure = self.liars.union(unsure)
         self.outages = outages
 
-    def judge(
+    def check(
         self, question: Question, cd: bool, outcome: Outcome, began: int, now: int, *, verdict_known: bool = True
     ) -> list[str]:
         """Return what is wrong with `outcome`, as sentences; empty when nothing is.
@@ -54,14 +54,14 @@ class Judge:
         the verdict, so it did not get it.
         """
         if outcome.failure is not None:
-            return self._judge_failure(question, cd, outcome, now)
+            return self._check_failure(question, cd, outcome, now)
         walk = _Walk(self, question, cd, outcome, began)
         walk.go()
         if not cd and verdict_known:
-            walk.judge_verdict()
+            walk.check_verdict()
         return walk.wrong
 
-    def _judge_failure(self, question: Question, cd: bool, outcome: Outcome, now: int) -> list[str]:
+    def _check_failure(self, question: Question, cd: bool, outcome: Outcome, now: int) -> list[str]:
         failure = outcome.failure
         assert failure is not None
         if cd and failure.kind is FailureKind.BOGUS:
@@ -133,8 +133,8 @@ def made_by(rrset: RRset, dname: RRset) -> bool:
 class _Walk:
     """One outcome, checked from the question to its end."""
 
-    def __init__(self, judge: Judge, question: Question, cd: bool, outcome: Outcome, now: int) -> None:
-        self.judge, self.world = judge, judge.world
+    def __init__(self, oracle: Oracle, question: Question, cd: bool, outcome: Outcome, now: int) -> None:
+        self.oracle, self.world = oracle, oracle.world
         self.question, self.cd, self.outcome, self.now = question, cd, outcome, now
         self.wrong: list[str] = []
         self.secure = self.surely_secure = True
@@ -143,7 +143,7 @@ class _Walk:
         self.wrong.append(text)
 
     def go(self) -> None:
-        if self.outcome.stale and not self.judge.outages:
+        if self.outcome.stale and not self.oracle.outages:
             self.say("expired data is served although every server has answered")
         name, qtype = self.question.qname, self.question.qtype
         rest = list(self.outcome.answer)
@@ -225,12 +225,12 @@ class _Walk:
         self.note(site, sure=not excused)
         if site.costly and lookup.wildcard:
             self.secure = False
-        if excused or not self.judge.protected(site, self.cd):
+        if excused or not self.oracle.protected(site, self.cd):
             return
         true = (
             lookup.rrsets[0] if lookup.kind in (LookupResult.ANSWER, LookupResult.CNAME, LookupResult.DNAME) else None
         )
-        seen = [] if true is None else self.judge.visible(true, name)
+        seen = [] if true is None else self.oracle.visible(true, name)
         if true is not None and seen != sorted(true.canonical_rdatas()):
             self.secure = False
         if true is None or true.rtype != rrset.rtype or seen != sorted(rrset.canonical_rdatas()) or not (
@@ -238,7 +238,7 @@ class _Walk:
         ):
             self.say(f"{show(rrset)} is not what {names.to_text(site.origin)} contains: {true and show(true)}")
             return
-        self.judge_ttl(site, rrset.ttl, true.ttl, show(rrset))
+        self.check_ttl(site, rrset.ttl, true.ttl, show(rrset))
 
     def denied(self, name: bytes) -> None:
         """Check that the last name, for which there is no data in the answer, has none."""
@@ -247,12 +247,12 @@ class _Walk:
         self.note(site, sure=not excused and not site.opt_out)
         if site.costly:
             self.secure = False
-        if excused or not self.judge.protected(site, self.cd):
+        if excused or not self.oracle.protected(site, self.cd):
             return
         expected = {LookupResult.NODATA: c.NOERROR, LookupResult.NXDOMAIN: c.NXDOMAIN}.get(lookup.kind)
         if lookup.kind is LookupResult.DNAME and self.outcome.rcode == c.YXDOMAIN:
             return
-        if lookup.kind is LookupResult.ANSWER and not any(self.judge.visible(rrset, name) for rrset in lookup.rrsets):
+        if lookup.kind is LookupResult.ANSWER and not any(self.oracle.visible(rrset, name) for rrset in lookup.rrsets):
             self.secure = False
             if self.outcome.rcode != c.NOERROR:
                 self.say(f"nothing of {names.to_text(name)} may be shown, but it is denied")
@@ -261,9 +261,9 @@ class _Walk:
             self.say(f"{names.to_text(name)} is denied with {c.rcode_to_text(self.outcome.rcode)}; "
                      f"the truth is {lookup.kind.value}")
             return
-        self.judge_ttl(site, self.outcome.ttl, site.zone.negative_soa().ttl, "the denial")
+        self.check_ttl(site, self.outcome.ttl, site.zone.negative_soa().ttl, "the denial")
 
-    def judge_ttl(self, site: Site, ttl: int, most: int, what: str) -> None:
+    def check_ttl(self, site: Site, ttl: int, most: int, what: str) -> None:
         if ttl > most:
             self.say(f"{what} has a TTL of {ttl} s where the zone says {most}")
         if (
@@ -285,9 +285,9 @@ class _Walk:
 
     def unchecked(self, site: Site) -> bool:
         """Whether unchecked denials may have been used on the path; a secure answer needs none."""
-        return self.outcome.verdict != Verdict.SECURE and self.judge.weakened(site)
+        return self.outcome.verdict != Verdict.SECURE and self.oracle.weakened(site)
 
-    def judge_verdict(self) -> None:
+    def check_verdict(self) -> None:
         verdict = self.outcome.verdict
         if verdict == Verdict.SECURE and not self.secure:
             self.say("the verdict is secure, but a part has no chain of trust")

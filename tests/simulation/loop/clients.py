@@ -104,7 +104,7 @@ class Clients:
             self.server.close()
             getattr(self.server, self.program["last"])()
 
-    def judge(self) -> None:
+    def check(self) -> None:
         """Complain about connections that have not ended."""
         for client in self.known:
             if client.spec["way"] != "drop" and client.made != client.lost:

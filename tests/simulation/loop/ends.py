@@ -187,7 +187,7 @@ class End:
 
     def do_eof(self) -> None:
         if self.can("write_eof") and self.writable():
-            # TLS of the judge's loop can do neither.
+            # TLS of the reference loop can do neither.
             transport = self.transport
             end = transport.write_eof if transport.can_write_eof() else getattr(transport, "half_close", None)
             if end is not None:
@@ -234,7 +234,7 @@ class End:
 
     def do_sendfile(self, size: int) -> None:
         # asyncio's transport sets its empty waiter twice when the wait is cancelled or the connection breaks.
-        if self.writable() and not self.world.judging:
+        if self.writable() and not self.world.on_reference:
             self.spawn(self.send_file(size))
 
     async def send_file(self, size: int) -> None:
@@ -256,7 +256,7 @@ class End:
 
     def do_fork(self, leave: str) -> None:
         """Fork; the child exits at once, or closes the loop, or leaves by SystemExit."""
-        if self.world.judging and leave != "exit":
+        if self.world.on_reference and leave != "exit":
             # On asyncio's loop the child shares the epoll instance, so what it removes is removed for the parent.
             return
         child = os.fork()
@@ -316,7 +316,7 @@ class End:
             self.closed = True
             self.transport.close()
 
-    def judge(self) -> None:
+    def check(self) -> None:
         """Complain about what is wrong at the end."""
         if self.refused is not None and not self.made:
             if not self.world.shortages:

@@ -108,7 +108,7 @@ class FramedEnd(End):
         """Replace the protocol. Only the transport has a reference to the former one, which may be in a call."""
         if self.raw is None:
             # asyncio's transport does not deliver the remaining bytes; after end of file there are none.
-            if self.world.judging or self.saw_eof or self.transport.is_closing():
+            if self.world.on_reference or self.saw_eof or self.transport.is_closing():
                 return
             self.raw = sum(self.prefix + size for size in self.sizes[: self.frames])
             # Replacing the protocol resumes reading that it had paused.
@@ -126,7 +126,7 @@ class FramedEnd(End):
         if self.peer.pending_bytes() == 0 and self.frames != self.complete(self.peer.sent):
             self.complain("wakeup", f"{self.frames} of {self.complete(self.peer.sent)} frames in stage {stage}")
 
-    def judge(self) -> None:
+    def check(self) -> None:
         if self.made and self.lost and isinstance(self.error, IncompleteFrame):
             whole = self.complete(self.peer.sent)
             if self.frames != whole and not self.raised and not self.peer.gone_early:
@@ -142,7 +142,7 @@ class FramedEnd(End):
             self.complain("loss", f"ended cleanly with {self.frames} of {whole} frames")
         # Received bytes are counted as frames, or in `raw`.
         self.received = peer.sent if self.raw is None or self.closed else self.raw
-        super().judge()
+        super().check()
 
 
 class Front(FramedProtocol):

@@ -181,7 +181,7 @@ class PacketEnd(asyncio.DatagramProtocol):
         if self.made and not self.lost:
             self.transport.close()
 
-    def judge(self) -> None:
+    def check(self) -> None:
         """Complain of what is wrong at the end."""
         if self.made != 1 or self.lost != 1:
             self.complain("end", f"connection_made {self.made} times, connection_lost {self.lost} times")

@@ -1,8 +1,8 @@
 """Runs one program on one loop, under the simulated kernel, and reports what was wrong.
 
-`play` runs it on our loop. `judge` runs it on asyncio's loop, with the same peers and clock but without faults: a
-program must pass there before it counts against our loop. Leaks of a program are counted here: descriptors, objects of
-the engine, protocols.
+`play` runs it on our loop. `play_reference` runs it on asyncio's loop, with the same peers and clock but without
+faults: a program must pass there before it counts against our loop. Leaks of a program are counted here: descriptors,
+objects of the engine, protocols.
 """
 
 import asyncio
@@ -75,7 +75,7 @@ async def play_framed(world: World, program: Program) -> None:
     for number, spec in enumerate(program["ends"]):
         end = FramedEnd(world, f"framed{number}", spec)
         # asyncio's TLS with paused frames behaves differently.
-        await connect(world, end, spec, program["tls"] and not world.judging)
+        await connect(world, end, spec, program["tls"] and not world.on_reference)
 
 
 async def play_web(world: World, program: Program) -> None:
@@ -89,7 +89,7 @@ async def play_clients(world: World, program: Program) -> None:
     """A server that closes the connections it has left."""
     from simulation.loop.clients import Clients
 
-    if not world.judging:
+    if not world.on_reference:
         await Clients(world, program).begin()
 
 
@@ -134,7 +134,7 @@ async def play_talk(world: World, program: Program) -> None:
         if spec["sndbuf"]:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, spec["sndbuf"])
         talker.peer = Peer(world, sock, spec["peer"], talker.reads_from, talker.sends_from)
-    module = asyncio if program["streams"] == "asyncio" or world.judging else corenet
+    module = asyncio if program["streams"] == "asyncio" or world.on_reference else corenet
     await Acceptor(world, talkers).begin(module.start_unix_server, program["limit"])
 
 
@@ -183,13 +183,13 @@ async def main(world: World, program: Program) -> None:
     failure = None if begun.cancelled() else begun.exception()
     if failure is not None and not isinstance(failure, Planned):
         raise failure
-    world.judge()
+    world.check()
 
 
 # --- loops ----------------------------------------------------------------------------------------------------------
 
 
-class JudgeSelector(selectors.EpollSelector):
+class ReferenceSelector(selectors.EpollSelector):
     """Does what `wait_for` in kernel.c does, without faults, for asyncio's loop."""
 
     world: World
@@ -217,7 +217,7 @@ class JudgeSelector(selectors.EpollSelector):
                 self.world.stuck()
 
 
-class JudgeLoop(asyncio.SelectorEventLoop):
+class ReferenceLoop(asyncio.SelectorEventLoop):
     """asyncio's loop with the simulated clock."""
 
     def time(self) -> float:
@@ -231,11 +231,11 @@ def our_loop(_world: World) -> asyncio.AbstractEventLoop:
     return corenet.new_event_loop()
 
 
-def judge_loop(world: World) -> asyncio.AbstractEventLoop:
+def reference_loop(world: World) -> asyncio.AbstractEventLoop:
     """asyncio's loop in this world."""
-    selector = JudgeSelector()
+    selector = ReferenceSelector()
     selector.world = world
-    return JudgeLoop(selector)
+    return ReferenceLoop(selector)
 
 
 # --- a run ----------------------------------------------------------------------------------------------------------
@@ -246,12 +246,12 @@ def run(
     factory: Callable[[World], asyncio.AbstractEventLoop],
     faults: dict[str, int],
     *,
-    judging: bool = False,
+    on_reference: bool = False,
     limit: int = kernels.NEVER,
     skip: Iterable[int] = (),
     verbose: bool = False,
 ) -> Outcome:
-    """Run `program` on the loop that `factory` makes; `judging`: one that derives from asyncio's."""
+    """Run `program` on the loop that `factory` makes; `on_reference`: one that derives from asyncio's."""
     outcome = Outcome()
     unraisable: list[str] = []
     hook, sys.unraisablehook = sys.unraisablehook, lambda what: unraisable.append(f"{what.err_msg} {what.exc_value!r}")
@@ -262,7 +262,7 @@ def run(
     before = open_descriptors()
     counts = counters.live()
     world = World(KERNEL, program["seed"], faults)
-    world.judging = judging
+    world.on_reference = on_reference
     world.pattern_file = _file.name
     KERNEL.step, KERNEL.stuck = world.step, world.stuck
     # No fault for the first descriptors: without those of the loop itself there is nothing to test.
@@ -290,7 +290,7 @@ def run(
             finally:
                 if os.getpid() != world.pid:
                     os._exit(0)
-                if loop is not None and (program["kind"] != "drop" or judging):
+                if loop is not None and (program["kind"] != "drop" or on_reference):
                     loop.close()
             outcome.text = KERNEL.text
             outcome.hash = KERNEL.hash
@@ -301,7 +301,7 @@ def run(
             world.loop = world.over = loop = None  # type: ignore[assignment]
             gc.collect()
             unclosed = [warning for warning in warned if "unclosed event loop" in str(warning.message)]
-            if len(unclosed) != (program["kind"] == "drop" and not judging):
+            if len(unclosed) != (program["kind"] == "drop" and not on_reference):
                 world.complaints.append(f"warning: {len(unclosed)} of a loop that was not closed")
             for warning in warned:
                 if warning in unclosed:
@@ -343,6 +343,6 @@ def play(program: Program, **options: Any) -> Outcome:
     return run(program, our_loop, faults, **options)
 
 
-def judge(program: Program, **options: Any) -> Outcome:
+def play_reference(program: Program, **options: Any) -> Outcome:
     """Run `program` on asyncio's loop, without faults."""
-    return run(program, judge_loop, {}, judging=True, **options)
+    return run(program, reference_loop, {}, on_reference=True, **options)

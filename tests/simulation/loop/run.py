@@ -3,7 +3,7 @@
     run.py --seeds 2000 [--start 0] [--kinds stream,tls]     run seeds, print those that fail
     run.py --seed 17 --trace                                 run one, print its program and every system call
     run.py --seed 17 --shrink                                find the smallest program that still fails
-    run.py --seeds 200 --judge                               the same programs on asyncio's loop, without faults
+    run.py --seeds 200 --reference                               the same programs on asyncio's loop, without faults
 
 Each worker process takes further seeds when it has finished some. A worker that dies, or hangs, counts as a failure of
 its seed and is replaced. One whose seed has failed is replaced too, because what the failure left behind must not
@@ -33,26 +33,26 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from simulation.loop import generate  # noqa: E402
 
 
-def outcome_of(program: generate.Program, *, judge: bool, **options: Any) -> Any:
+def outcome_of(program: generate.Program, *, reference: bool, **options: Any) -> Any:
     """Run `program` in this process."""
     from simulation.loop import play
 
-    return play.judge(program, **options) if judge else play.play(program, **options)
+    return play.play_reference(program, **options) if reference else play.play(program, **options)
 
 
-def check(seed: int, kinds: tuple[str, ...], judge: bool) -> list[str]:
+def check(seed: int, kinds: tuple[str, ...], reference: bool) -> list[str]:
     """Run `seed`; return its complaints."""
     program = generate.program(seed, kinds)
-    first = outcome_of(program, judge=judge)
+    first = outcome_of(program, reference=reference)
     if not first.complaints and seed % TWICE == 0:
-        second = outcome_of(program, judge=judge)
+        second = outcome_of(program, reference=reference)
         if second.hash != first.hash:
             return ["replay: the same seed made different system calls the second time"]
     found: list[str] = first.complaints
     return found
 
 
-def work(pipe: Connection, kinds: tuple[str, ...], judge: bool) -> None:
+def work(pipe: Connection, kinds: tuple[str, ...], reference: bool) -> None:
     """A worker: takes (first, last) and sends (seed, complaints) for each seed; ends after one that fails."""
     logging.disable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -63,7 +63,7 @@ def work(pipe: Connection, kinds: tuple[str, ...], judge: bool) -> None:
             return
         for seed in range(first, last):
             pipe.send((seed, None))
-            complaints = check(seed, kinds, judge)
+            complaints = check(seed, kinds, reference)
             pipe.send((seed, complaints))
             if complaints:
                 return
@@ -72,10 +72,10 @@ def work(pipe: Connection, kinds: tuple[str, ...], judge: bool) -> None:
 class Worker:
     """A process that runs seeds."""
 
-    def __init__(self, kinds: tuple[str, ...], judge: bool) -> None:
+    def __init__(self, kinds: tuple[str, ...], reference: bool) -> None:
         self.pipe, theirs = multiprocessing.Pipe()
         context = multiprocessing.get_context("fork")
-        self.process = context.Process(target=work, args=(theirs, kinds, judge), daemon=True)
+        self.process = context.Process(target=work, args=(theirs, kinds, reference), daemon=True)
         self.process.start()
         theirs.close()
         self.next = self.last = 0
@@ -98,10 +98,10 @@ class Worker:
 
 
 def simulate(
-    start: int, seeds: int, kinds: tuple[str, ...], judge: bool, jobs: int, only_first: bool
+    start: int, seeds: int, kinds: tuple[str, ...], reference: bool, jobs: int, only_first: bool
 ) -> dict[int, list[str]]:
     """Run `seeds` seeds from `start`, or up to the first failure; return the complaints of those that failed."""
-    if not judge:
+    if not reference:
         from simulation.loop import play  # noqa: F401 - once, before the workers are forked
     gc.collect()
     gc.freeze()
@@ -120,7 +120,7 @@ def simulate(
 
     while (waiting or workers) and not (failed and only_first):
         while waiting and len(workers) < jobs:
-            fresh = Worker(kinds, judge)
+            fresh = Worker(kinds, reference)
             fresh.take(*waiting.pop())
             workers.append(fresh)
         wait([worker.pipe for worker in workers], timeout=1)
@@ -161,14 +161,14 @@ def main() -> int:
     parser.add_argument("--kinds", default=",".join(generate.KINDS))
     parser.add_argument("--trace", action="store_true")
     parser.add_argument("--shrink", action="store_true")
-    parser.add_argument("--judge", action="store_true")
+    parser.add_argument("--reference", action="store_true")
     parser.add_argument("--first", action="store_true", help="end at the first failure")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     options = parser.parse_args()
     kinds = tuple(options.kinds.split(","))
     if options.seed is None and options.program is None:
         began = time.monotonic()
-        failed = simulate(options.start, options.seeds, kinds, options.judge, options.jobs, options.first)
+        failed = simulate(options.start, options.seeds, kinds, options.reference, options.jobs, options.first)
         took = time.monotonic() - began
         print(f"{options.seeds} seeds in {took:.1f} s ({options.seeds / took:.0f} a second), {len(failed)} failed")
         for category in sorted({complaints[0].split(":")[0] for complaints in failed.values()}):
@@ -181,10 +181,10 @@ def main() -> int:
         from simulation.loop import play  # noqa: F401 - before children are forked
         from simulation.loop.shrink import in_child, shrink
 
-        program = shrink(program, functools.partial(in_child, judge=options.judge))
+        program = shrink(program, functools.partial(in_child, reference=options.reference))
     outcome = outcome_of(
         {key: value for key, value in program.items() if key != "skip"},
-        judge=options.judge, skip=program.get("skip", ()), verbose=options.trace,
+        reference=options.reference, skip=program.get("skip", ()), verbose=options.trace,
     )  # fmt: skip
     print(json.dumps(program, indent=1))
     if options.trace:

@@ -19,19 +19,20 @@ SECONDS = 20
 MOST_ATTEMPTS = 3000
 
 
-def _attempt(pipe: Connection, program: Program, judge: bool) -> None:
+def _attempt(pipe: Connection, program: Program, reference: bool) -> None:
     from simulation.loop import play
 
     sys.stderr = open(os.devnull, "w")
     skip = program.pop("skip", ())
-    outcome = (play.judge if judge else play.play)(program, skip=skip)
+    outcome = (play.play_reference if reference else play.play)(program, skip=skip)
     pipe.send((outcome.category, outcome.drawn))
 
 
-def in_child(program: Program, *, judge: bool = False) -> tuple[str, int]:
+def in_child(program: Program, *, reference: bool = False) -> tuple[str, int]:
     """Run `program` in a child; return the category of its failure, "" for none, and the number of faults drawn."""
     ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("fork").Process(target=_attempt, args=(theirs, copy.deepcopy(program), judge))
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=_attempt, args=(theirs, copy.deepcopy(program), reference))
     process.start()
     theirs.close()
     try:

@@ -26,7 +26,7 @@ class Talker:
         self.name = name
         self.script = script
         # asyncio's sock_recv loses received data when it is cancelled in the same iteration.
-        self.cancels = [] if world.judging else cancels
+        self.cancels = [] if world.on_reference else cancels
         self.sends_from, self.reads_from = sends_from, sends_from + 500
         self.peer: Peer = None  # type: ignore[assignment]
         self.channel: Any = None
@@ -185,7 +185,7 @@ class Talker:
         if self.task is not None and not self.task.done():
             self.task.cancel()
 
-    def judge(self) -> None:
+    def check(self) -> None:
         """Complain about what is wrong at the end."""
         if self.task is None:
             if not self.world.shortages:
@@ -321,5 +321,5 @@ class Acceptor:
         if self.server is not None:
             self.server.close()
 
-    def judge(self) -> None:
+    def check(self) -> None:
         self.server = None

@@ -26,11 +26,11 @@ import asyncio, json, sys
 sys.path.insert(0, sys.argv[1])
 from simulation.loop import generate, play
 
-class NeverWrites(play.JudgeLoop):
+class NeverWrites(play.ReferenceLoop):
     def _add_writer(self, fd, callback, *args):
         pass
 
-class Twice(play.JudgeLoop):
+class Twice(play.ReferenceLoop):
     def call_soon(self, callback, *args, context=None):
         transport = getattr(callback, "__self__", None)
         if getattr(callback, "__name__", "") == "_call_connection_lost" and transport._sock is not None:
@@ -40,25 +40,25 @@ class Twice(play.JudgeLoop):
                 pass
         return super().call_soon(callback, *args, context=context)
 
-class Keeps(play.JudgeLoop):
+class Keeps(play.ReferenceLoop):
     kept = []
     async def create_connection(self, *args, sock=None, **options):
         import os
         self.kept.append(os.dup(sock.fileno()))
         return await super().create_connection(*args, sock=sock, **options)
 
-def judged(loop):
+def reference_events(loop):
     def factory(world):
-        selector = play.JudgeSelector()
+        selector = play.ReferenceSelector()
         selector.world = world
         return loop(selector)
     found = set()
     for seed in range(150):
-        outcome = play.run(generate.program(seed, ("stream",)), factory, {}, judging=True)
+        outcome = play.run(generate.program(seed, ("stream",)), factory, {}, on_reference=True)
         found.update(text.split(":")[0] for text in outcome.complaints)
     return sorted(found)
 
-print(json.dumps({loop.__name__: judged(loop) for loop in (play.JudgeLoop, NeverWrites, Twice, Keeps)}))
+print(json.dumps({loop.__name__: reference_events(loop) for loop in (play.ReferenceLoop, NeverWrites, Twice, Keeps)}))
 """
 
 HASHES = """
@@ -82,7 +82,7 @@ def run(code: str) -> Any:
 
 def test_asyncio_passes_and_mistakes_are_seen() -> None:
     found = run(BROKEN)
-    assert found["JudgeLoop"] == []
+    assert found["ReferenceLoop"] == []
     assert "wakeup" in found["NeverWrites"]
     assert "bytes" in found["Twice"]
     assert "leak" in found["Keeps"]
@@ -115,7 +115,9 @@ def test_a_failure_is_shrunk_to_what_it_needs() -> None:
     assert found["skip"] == [0, 1, 2, 4, 5]
 
 
-@pytest.mark.parametrize("option", ["--seed 3", "--seeds 20 --jobs 2", "--seeds 20 --judge --kinds stream,talk,sock"])
+@pytest.mark.parametrize("option", [
+    "--seed 3", "--seeds 20 --jobs 2", "--seeds 20 --reference --kinds stream,talk,sock",
+])
 def test_the_command(option: str) -> None:
     done = subprocess.run(
         [sys.executable, str(HERE / "run.py"), *option.split()],

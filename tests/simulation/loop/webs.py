@@ -266,7 +266,7 @@ class Web:
         self.ending = True
         self.tasks.append(self.world.loop.create_task(self.client.close()))
 
-    def judge(self) -> None:
+    def check(self) -> None:
         """Complain about what is left."""
         for task in self.tasks:
             if not task.done():

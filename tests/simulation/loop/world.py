@@ -43,7 +43,7 @@ class Planned(Exception):
 
 
 class Part(Protocol):
-    """A part of a run that the model judges: an end of a connection, or a task."""
+    """A part of a run that the model checks: an end of a connection, or a task."""
 
     def quiet(self, stage: str) -> None:
         """Complain about everything that could make progress and does not."""
@@ -54,7 +54,7 @@ class Part(Protocol):
     def finish(self) -> None:
         """Close or cancel."""
 
-    def judge(self) -> None:
+    def check(self) -> None:
         """Complain about what is wrong at the end."""
 
 
@@ -75,7 +75,7 @@ class World:
         self.loop: asyncio.AbstractEventLoop = None  # type: ignore[assignment]
         self.over: asyncio.Future[None] = None  # type: ignore[assignment]
         # Whether this is asyncio's loop, of which only documented behaviour is required.
-        self.judging = False
+        self.on_reference = False
         # Whether a fault of this run may end a connection with a kernel error.
         self.shortages = bool(rates.get("shortage"))
         # Whether descriptors are closed behind the back of their transports.
@@ -105,7 +105,7 @@ class World:
         if self.closes_fail and isinstance(error, OSError) and error.errno == errno.EBADF:
             return
         ending = "_call_connection_lost" in str(context.get("message"))
-        if self.judging and ending and isinstance(error, AttributeError):
+        if self.on_reference and ending and isinstance(error, AttributeError):
             # asyncio's transports call connection_lost twice when they are aborted while they close.
             return
         if not isinstance(error, Planned):
@@ -167,10 +167,10 @@ class World:
         if not self.over.done():
             self.over.set_result(None)
 
-    def judge(self) -> None:
+    def check(self) -> None:
         """Check all parts at the end, and close the peers."""
         for part in self.parts:
-            part.judge()
+            part.check()
         for peer in self.peers:
             peer.sock.close()
         self.parts.clear()

@@ -31,7 +31,7 @@ def _left_open() -> list[asyncio.BaseEventLoop]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _watched_loops() -> Iterator[None]:
-    """Note each loop that is made while these tests run."""
+    """Record each loop that is made while these tests run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(asyncio.BaseEventLoop, "__init__", _noted_init)
         yield
@@ -49,7 +49,7 @@ def pytest_runtest_call() -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
-    """Look after the fixtures have been torn down."""
+    """Check after the fixtures have been torn down."""
     result = yield
     found = _left_open()
     if found and not _failed:

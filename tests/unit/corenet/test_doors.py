@@ -1,4 +1,4 @@
-"""The doors of the packages: every public name is there, also those whose modules are loaded when first used."""
+"""The public names of the packages: each exists, also those whose modules are loaded on first use."""
 
 import importlib
 import subprocess
@@ -10,7 +10,7 @@ DOORS = ("corenet", "corenet.core", "corenet.loop", "corenet.transports")
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_every_public_name_is_listed_before_it_is_used_and_is_there(door: str) -> None:
+def test_every_public_name_is_listed_and_exists(door: str) -> None:
     code = f"import {door} as door; print(*set(door.__all__) - set(dir(door)))"
     listed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert listed.stdout.split() == []
@@ -21,7 +21,7 @@ def test_every_public_name_is_listed_before_it_is_used_and_is_there(door: str) -
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_other_names_are_refused_as_any_module_does(door: str) -> None:
+def test_other_names_raise_attribute_error(door: str) -> None:
     module = importlib.import_module(door)
     with pytest.raises(AttributeError, match=f"^module '{door}' has no attribute 'absent'$"):
         _ = module.absent
@@ -34,7 +34,7 @@ MOST_MODULES = 18
 """In Python. Each module costs 0.1 to 0.3 ms, and the import has some milliseconds beside asyncio's."""
 
 
-def test_the_import_loads_what_a_plain_loop_needs_and_no_more() -> None:
+def test_the_import_loads_only_what_a_plain_loop_needs() -> None:
     code = (
         "import asyncio, sys; before = set(sys.modules); import corenet; "
         "print(*(f'{n} {getattr(sys.modules[n], \"__file__\", \"\")}' for n in set(sys.modules) - before), sep='\\n')"

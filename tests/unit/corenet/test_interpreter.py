@@ -1,4 +1,4 @@
-"""Free-threaded Python is plainly off: neither built for nor imported, each with a sentence that says so."""
+"""Free-threaded Python is not supported: the build and the import are refused, each with a sentence that says so."""
 
 import os
 import subprocess

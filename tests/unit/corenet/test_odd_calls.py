@@ -19,7 +19,7 @@ PACKAGES = Path(corenet.__file__).parents[1]
 @pytest.mark.parametrize(
     ("program", "names"), [("odd_calls.py foreign", 150), ("odd_calls.py blank", 150), ("live_calls.py", 350)]
 )
-def test_every_name(program: str, names: int) -> None:
+def test_every_method_survives_wrong_objects(program: str, names: int) -> None:
     name, *arguments = program.split()
     done = subprocess.run(
         [sys.executable, "-W", "ignore", TESTS / "support" / name, *arguments],
@@ -33,7 +33,7 @@ def test_every_name(program: str, names: int) -> None:
     assert int(done.stdout.splitlines()[-1].split()[0]) > names
 
 
-def test_the_error_is_pythons() -> None:
+def test_the_error_is_that_of_python() -> None:
     with pytest.raises(TypeError) as ours:
         corenet.Loop.call_at(5, 1.0, print)  # type: ignore[arg-type]
     with pytest.raises(TypeError) as theirs:
@@ -42,7 +42,7 @@ def test_the_error_is_pythons() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in vars(corenet.Loop) if name.startswith(("sock_", "_sock_"))])
-def test_coroutines_of_the_loop_look_what_they_are_called_on(name: str) -> None:
+def test_coroutine_methods_check_the_type_of_self(name: str) -> None:
     method = vars(corenet.Loop)[name]
     assert inspect.iscoroutinefunction(method)
     others = [0] * (len(inspect.signature(method).parameters) - 1)
@@ -70,7 +70,7 @@ def test_keywords_of_every_shape_still_arrive() -> None:
     assert seen == [1, 2]
 
 
-def test_a_framed_protocol_that_forgot_its_framer_is_told() -> None:
+def test_a_framed_protocol_without_a_framer_is_an_error() -> None:
     """Bytes for a protocol whose subclass does not call ``super().__init__`` were read by way of a null pointer."""
     told: list[str] = []
 
@@ -100,7 +100,7 @@ def test_a_framed_protocol_that_forgot_its_framer_is_told() -> None:
     assert "super().__init__(framer)" in told[1]
 
 
-def test_a_framer_keeps_its_shape() -> None:
+def test_a_framer_cannot_be_initialised_again() -> None:
     """A second ``__init__`` in the middle of a frame would have left lengths that no longer fit what was received."""
     framer = corenet.FixedFramer(100)
     assert framer.feed(b"x" * 60) == []

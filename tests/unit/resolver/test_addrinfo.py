@@ -229,7 +229,7 @@ def test_no_data_in_one_family_is_no_failure(ask):
     assert caught.value.errno == EAI_NODATA
 
 
-def test_hosts_file_comes_first(ask, fake):
+def test_the_hosts_file_precedes_dns(ask, fake):
     assert sorted(hosts_of(ask("FIXED"))) == ["192.0.2.77", "2001:db8::77"]
     assert hosts_of(ask("fixed.example.")) == ["192.0.2.77"]
     assert fake.asked == []
@@ -254,7 +254,7 @@ def test_short_names_go_through_the_search_list_first(ask, fake):
     assert [name for name, _ in fake.asked] == ["host.a.search.", "bare.a.search.", "bare.b.search.", "bare."]
 
 
-def test_names_with_enough_dots_go_as_they_are_first(ask, fake):
+def test_names_with_enough_dots_are_tried_as_absolute_first(ask, fake):
     with pytest.raises(socket.gaierror):
         ask("x.y.z", family=socket.AF_INET)
     assert [name for name, _ in fake.asked] == ["x.y.z.", "x.y.z.a.search.", "x.y.z.b.search."]
@@ -399,3 +399,140 @@ def test_install_on_a_loop_without_set_resolver_raises(fake):
     with pytest.raises(TypeError, match="set_resolver"):
         install(loop, fake)
     loop.close()
+
+
+# --- addresses as they come, and records ------------------------------------------------------------------------------
+
+
+def streamed(ask, host, port=443):
+    """Every list that `stream_addresses` yields."""
+
+    async def main():
+        return [hosts_of(found) async for found in ask.names.stream_addresses(host, port)]
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("host", ["both.example", "four.example", "six.example", "alias.example", "bare", "host",
+                                  "dotted.name", "fixed", "onlyfour", "localhost", "127.0.0.1", "::1"])  # fmt: skip
+def test_the_last_list_is_what_getaddrinfo_returns(ask, host):
+    lists = streamed(ask, host)
+    assert lists[-1] == hosts_of(ask(host, 443)) and all(set(one) <= set(lists[-1]) for one in lists)
+
+
+@pytest.mark.parametrize("host", ["nothing.example", "text.example", "broken.example", "slow.example", "a..b"])
+def test_the_errors_are_those_of_getaddrinfo(ask, host):
+    with pytest.raises(socket.gaierror) as expected:
+        ask(host, 443)
+    with pytest.raises(socket.gaierror) as found:
+        streamed(ask, host)
+    assert found.value.errno == expected.value.errno
+
+
+@pytest.mark.parametrize(("held", "first"), [("AAAA", ["192.0.2.1", "192.0.2.2"]), ("A", ["2001:db8::1"])])
+def test_addresses_come_before_the_other_answer(ask, fake, held, first):
+    """The answer for one type is held; giving up ends the query for it."""
+    ended = []
+    plain = fake.resolve
+
+    async def resolve(name, rdtype="A", **options):
+        if rdtype == held:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.append(rdtype)
+        return await plain(name, rdtype, **options)
+
+    fake.resolve = resolve
+
+    async def main():
+        lists = ask.names.stream_addresses("both.example.", 443)
+        found = await anext(lists)
+        await lists.aclose()
+        return found
+
+    assert hosts_of(asyncio.run(main())) == first and ended == [held]
+
+
+def test_a_failure_for_one_type_leaves_the_addresses_of_the_other(ask, fake):
+    plain = fake.resolve
+
+    async def resolve(name, rdtype="A", **options):
+        if rdtype == "AAAA":
+            raise ResolveTimeout("too slow", question=Question(names.from_text(name), c.AAAA), rcode=c.SERVFAIL)
+        return await plain(name, rdtype, **options)
+
+    fake.resolve = resolve
+    assert streamed(ask, "both.example.") == [["192.0.2.1", "192.0.2.2"]]
+
+
+class OneAnswer:
+    """Answers every question alike."""
+
+    settings = Settings()
+
+    def __init__(self, rcode, verdict, rdatas, owner="www.example."):
+        self.parts = rcode, verdict, rdatas, owner
+        self.asked = []
+
+    async def resolve(self, name, rdtype, **_):
+        rcode, verdict, rdatas, owner = self.parts
+        self.asked.append((name, rdtype))
+        question = Question(names.from_text(name), rdtype)
+        rrsets = (RRset(names.from_text(owner), rdtype, 60, rdatas),) if rdatas else ()
+        outcome = Outcome(question, rcode, list(rrsets), [], verdict, 60)
+        return Answer(question, rcode, verdict, rrsets, 60, (), False, outcome)
+
+
+def records_of(resolver, name, rdtype=c.HTTPS):
+    made = AddressResolver(resolver, hosts=watched(HOSTS, parse_hosts), conf=watched(CONF, parse_resolv_conf))
+    return asyncio.run(made.lookup_records(name, rdtype))
+
+
+@pytest.mark.parametrize(("verdict", "secure"), [(Verdict.SECURE, True), (Verdict.INSECURE, False),
+                                                 (Verdict.INDETERMINATE, False)])  # fmt: skip
+def test_records_with_their_owner_and_whether_they_are_secure(verdict, secure):
+    resolver = OneAnswer(c.NOERROR, verdict, [b"\0\1\0"], owner="target.example.")
+    assert records_of(resolver, "www.example") == ("target.example", secure, (b"\0\1\0",))
+    # No search list: the name is complete.
+    assert resolver.asked == [("www.example.", c.HTTPS)]
+    for rcode in (c.NOERROR, c.NXDOMAIN):
+        assert records_of(OneAnswer(rcode, verdict, []), "www.example") == ("www.example", secure, ())
+
+
+@pytest.mark.parametrize(("verdict", "bogus"), [(Verdict.BOGUS, True), (Verdict.INDETERMINATE, False)])
+def test_records_that_cannot_be_looked_up(verdict, bogus):
+    with pytest.raises(corenet.loop.RecordLookupError) as caught:
+        records_of(OneAnswer(c.SERVFAIL, verdict, []), "www.example")
+    assert caught.value.bogus is bogus
+
+
+def test_records_that_take_too_long():
+    class Slow(OneAnswer):
+        async def resolve(self, name, rdtype, **_):
+            raise ResolveTimeout("too slow", question=Question(names.from_text(name), rdtype), rcode=c.SERVFAIL)
+
+    with pytest.raises(corenet.loop.RecordLookupError, match="too slow") as caught:
+        records_of(Slow(c.NOERROR, Verdict.SECURE, []), "www.example")
+    assert not caught.value.bogus
+
+
+@pytest.mark.parametrize("name", ["localhost", "www.localhost", "fixed", "fixed.example"])
+def test_names_of_this_host_have_no_records(name):
+    resolver = OneAnswer(c.NOERROR, Verdict.SECURE, [b"\0\1\0"])
+    assert records_of(resolver, name) == (name, False, ()) and resolver.asked == []
+
+
+def test_the_resolver_of_a_loop_is_found_when_it_has_records():
+    async def main():
+        loop = asyncio.get_running_loop()
+        assert corenet.loop.record_resolver(loop) is None
+        made = install(loop, FakeResolver())
+        return corenet.loop.record_resolver(loop) is made
+
+    assert corenet.run(main()) is True
+
+    async def plain():
+        return corenet.loop.record_resolver(asyncio.get_running_loop())
+
+    assert asyncio.run(plain()) is None

@@ -77,7 +77,7 @@ def test_addresses(run):
     run(test)
 
 
-def test_explain_tells_every_step(run):
+def test_explain_has_every_step(run):
     async def test(settings):
         async with Resolver(settings) as resolver:
             trace = await resolver.explain("www.example.playground")
@@ -86,20 +86,20 @@ def test_explain_tells_every_step(run):
             assert kinds.count("ask") >= 3, "root, top-level domain and zone were asked"
             assert all(step.text for step in trace)
             assert len(str(trace).splitlines()) >= len(kinds)
-            assert trace.seconds > 0 and [one.address for one in trace.story.exchanges]
+            assert trace.seconds > 0 and [one.address for one in trace.explanation.exchanges]
             assert trace.to_text().startswith("www.example.playground. A\n")
             assert trace.to_json().startswith('{"schema"') and trace.to_html().startswith("<!DOCTYPE html>")
 
     run(test)
 
 
-def test_a_timeout_keeps_what_was_done_until_then(run):
+def test_a_timeout_keeps_the_steps_before_it(run):
     async def test(settings):
         async with Resolver(settings) as resolver:
             with pytest.raises(ResolveTimeout) as caught:
                 await resolver.explain("www.slow.playground", timeout=0.05)
             trace = caught.value.trace
-            assert trace.answer.rcode_text == "SERVFAIL" and trace.story.exchanges[-1].seconds is None
+            assert trace.answer.rcode_text == "SERVFAIL" and trace.explanation.exchanges[-1].seconds is None
 
     run(test)
 
@@ -170,7 +170,7 @@ def test_timeout_is_an_exception_and_a_deadline_is_an_answer():
         runner.run(main())
 
 
-def test_what_is_wrong_raises_before_anything_is_asked(run):
+def test_wrong_arguments_raise_before_any_query(run):
     async def test(settings):
         async with Resolver(settings) as resolver:
             with pytest.raises(ValueError):
@@ -202,7 +202,7 @@ def test_closing_answers_waiting_clients(run):
     run(test)
 
 
-def test_a_fault_after_the_question_was_submitted_leaves_no_query(run):
+def test_an_exception_after_submission_leaves_no_query(run):
     async def test(settings):
         async with Resolver(settings) as resolver:
             driver = resolver._open.driver

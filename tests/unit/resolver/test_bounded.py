@@ -122,7 +122,7 @@ def test_a_table_stays_within_its_octets(name: str, fill: Callable[[Mesh, int], 
     assert told["memory"] == sum(table.octets for table in mesh.bounded())
 
 
-def test_what_leaves_is_counted_out() -> None:
+def test_evicted_entries_are_subtracted() -> None:
     mesh = make()
     for number in range(500):
         for _, fill in FILLERS:
@@ -162,7 +162,7 @@ def test_a_bounded_table() -> None:
     assert table.octets == 42
 
 
-def test_all_of_them_are_given_back_when_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_tables_are_emptied_when_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     mesh = make()
     for _, fill in FILLERS:
         for number in range(20):

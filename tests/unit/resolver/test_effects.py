@@ -28,7 +28,7 @@ def test_questions_are_equal_without_regard_to_case():
     assert one != "www.example.com."
 
 
-def test_a_budget_only_shrinks_and_tells_why():
+def test_a_budget_only_shrinks_and_gives_the_reason():
     budget = Budget(2, 10.0, verifications=5)
     assert budget.take_packet() and budget.take_packet()
     assert budget.failure is None
@@ -43,14 +43,14 @@ def test_a_budget_only_shrinks_and_tells_why():
     assert budget.verifications == 0
 
 
-def test_failures_know_what_they_are():
+def test_failures_have_their_kind():
     assert Failure(FailureKind.BOGUS, 6, "x").is_bogus
     assert not Failure(FailureKind.BOGUS, 6, "x").is_transient
     assert Failure(FailureKind.DEADLINE, 22, "x").is_timeout
     assert Failure(FailureKind.UNREACHABLE, 22, "x").is_transient
 
 
-def test_a_task_without_a_trace_notes_nothing():
+def test_a_task_without_a_trace_records_nothing():
     task = Task(Question(NAME, c.A), Budget(1, 1.0))
     task.note("ask", "nobody listens")
     assert task.trace is None
@@ -68,7 +68,7 @@ def test_authority_is_soa_and_proofs():
     assert [rrset.rtype for rrset in raw.authority] == [c.SOA, c.NSEC]
 
 
-def test_a_server_has_a_key_for_tables():
+def test_a_server_has_a_hashable_key():
     assert Server("192.0.2.1", 53).key == ("192.0.2.1", 53)
 
 

@@ -130,7 +130,7 @@ def test_stale_data_covers_outages_and_nothing_bogus(trouble: str) -> None:
 
 
 @pytest.mark.parametrize("deadline", [0.3, 30.0])
-def test_what_one_server_forged_is_not_excused_by_the_silence_of_another(deadline: float) -> None:
+def test_bogus_data_of_one_server_is_not_an_outage_when_another_is_silent(deadline: float) -> None:
     m = world(cache=STALE)
     m.ask("www.example.")
     m.net.sleep(m.mesh, 2000)
@@ -178,7 +178,7 @@ def signed_alias(owner: str, target: str, ttl: int) -> RRset:
     return RRset(names.from_text(owner), c.CNAME, ttl, [names.from_text(target)], sigs=[KEY.sign(made).to_wire()])
 
 
-def test_a_bogus_target_takes_nothing_from_the_name_that_led_there() -> None:
+def test_a_bogus_target_does_not_affect_the_name_of_its_alias() -> None:
     """The alias is not kept (TTL 0), its target is forged, then the servers are gone: www's own data may be shown."""
     m = world(cache=STALE, example="t 300 A 192.0.2.81\n")
     m.ask("www.example.")
@@ -221,7 +221,7 @@ def test_a_bogus_target_that_is_remembered_is_no_outage_when_the_alias_has_becom
     assert (outcome.rcode, outcome.stale) == (c.SERVFAIL, False)
 
 
-def test_a_remembered_failure_lasts_no_longer_for_being_read_behind_other_aliases() -> None:
+def test_reading_a_cached_failure_through_aliases_does_not_prolong_it() -> None:
     """RFC 9520 section 3.2: only a new failure makes the time longer."""
     m = world(example="t 300 A 192.0.2.81\n")
     honest = m.net.hosts[EXAMPLE_AT]
@@ -280,7 +280,7 @@ def test_a_remembered_failure_comes_before_an_alias_learned_for_another_type() -
     assert len(m.net.log) == asked
 
 
-def test_what_fails_behind_an_alias_is_remembered_of_the_name_that_fails() -> None:
+def test_a_failure_behind_an_alias_is_cached_for_the_failing_name() -> None:
     def host(qname: str, qtype: int, packet: bytes) -> bytes | None:
         if qname == "b.example.com.":
             return reply(packet, rcode=c.SERVFAIL)
@@ -312,7 +312,7 @@ def asked_for(m: Minet, name: str) -> int:
     return len(m.net.asked(qname=name, qtype=c.A))
 
 
-def test_later_names_of_an_unsigned_chain_are_asked_for_by_themselves() -> None:
+def test_later_names_of_an_unsigned_chain_are_queried_separately() -> None:
     m = chained()
     outcome = m.ask("one.example.com.")
     assert [rrset.rtype for rrset in outcome.answer] == [c.CNAME, c.CNAME, c.A]
@@ -347,8 +347,8 @@ def test_signed_members_of_a_chain_are_kept() -> None:
     assert len(m.net.log) == asked
 
 
-def test_a_proved_denial_behind_an_unsigned_alias_lowers_nothing() -> None:
-    """The server of example. speaks for the unsigned zone below it, too: an alias of that, and who it leads to."""
+def test_a_secure_denial_behind_an_unsigned_alias_keeps_its_status() -> None:
+    """The server of example. is also authoritative for the unsigned zone below: an alias in it, and its target."""
     m = world()
     ask = true_answer(m, EXAMPLE_AT)
     denial = ask(make_query(1, names.from_text("www.example."), c.AAAA, do=True))
@@ -369,7 +369,7 @@ def test_a_proved_denial_behind_an_unsigned_alias_lowers_nothing() -> None:
     assert (outcome.rcode, outcome.verdict) == (c.NOERROR, Verdict.SECURE)
 
 
-def test_a_chain_that_has_become_stale_is_shown_whole_and_its_members_are_not() -> None:
+def test_a_stale_chain_is_served_as_a_whole_and_not_by_its_members() -> None:
     m = chained(max_stale_ttl=DAY)
     m.ask("one.example.com.")
     m.net.sleep(m.mesh, 400)
@@ -414,7 +414,7 @@ def test_a_signed_ds_in_a_referral_answers_the_question() -> None:
     lambda ds: None, lambda ds: ds.without_sigs(), lambda ds: ds.with_name(names.from_text("other.")),
     lambda ds: ds.with_sigs([spoiled(ds.sigs()[0])]),
 ], ids=["none", "unsigned", "of another name", "wrongly signed"])
-def test_no_other_ds_in_a_referral_does(change: Callable[[RRset], RRset | None]) -> None:
+def test_other_ds_sets_in_a_referral_do_not_answer_the_question(change: Callable[[RRset], RRset | None]) -> None:
     m = world()
     referring(m, change)
     assert m.ask("example.", "DS").rcode == c.SERVFAIL

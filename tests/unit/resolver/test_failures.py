@@ -234,7 +234,7 @@ def cut_off(m: Minet, kind: FailureKind | None, *hosts: str) -> None:
 
 @pytest.mark.parametrize("kind", [FailureKind.LOCAL_RESOURCE, FailureKind.NO_ROUTE])
 @pytest.mark.parametrize("hosts", [(), SERVERS], ids=["everywhere", "servers"])
-def test_an_error_of_this_host_is_not_booked_as_the_servers(kind: FailureKind, hosts: tuple[str, ...]) -> None:
+def test_an_error_of_this_host_is_not_attributed_to_the_server(kind: FailureKind, hosts: tuple[str, ...]) -> None:
     m = build()
     assert m.ask("www.example.com.").rcode == c.NOERROR
     before = {address: repr(m.store.servers.find((address, 53))) for address in SERVERS}
@@ -252,7 +252,7 @@ def test_an_error_of_this_host_is_not_booked_as_the_servers(kind: FailureKind, h
 
 
 @pytest.mark.parametrize("kind", [FailureKind.LOCAL_RESOURCE, FailureKind.NO_ROUTE])
-def test_a_failure_for_want_of_something_here_is_forgotten_when_it_is_back(kind: FailureKind) -> None:
+def test_a_failure_for_lack_of_local_resources_is_forgotten_when_they_are_back(kind: FailureKind) -> None:
     # However often it was met, below whatever question: also where a name server's address was looked for.
     elsewhere = STANDARD["192.5.6.30"][0][1].replace("example 7200 IN NS ns1.example\nexample 7200 IN NS ns2.example",
                                                      "example 7200 IN NS ns.example.net.")
@@ -268,7 +268,7 @@ def test_a_failure_for_want_of_something_here_is_forgotten_when_it_is_back(kind:
     assert m.ask("www.example.com.").rcode == c.NOERROR
 
 
-def test_a_shortage_of_a_moment_costs_no_answer() -> None:
+def test_a_momentary_shortage_costs_no_answer() -> None:
     m = build()
     cut_off(m, FailureKind.LOCAL_RESOURCE)
     _, found = m.start("www.example.com.")
@@ -291,7 +291,7 @@ def test_what_joins_a_question_that_met_a_shortage_is_not_remembered_either() ->
 
 
 def test_a_host_without_a_family_remembers_dead_zones_as_others_do() -> None:
-    # A rule of the firewall may stand for years: what the other servers said (nothing) is remembered (RFC 9520).
+    # A rule of the firewall may last for years: the failure of the other servers is cached (RFC 9520).
     m = build()
     m.net.links["192.0.2.1"] = Link(local=FailureKind.NO_ROUTE)
     m.net.hosts["192.0.2.2"] = lambda packet, tcp: None

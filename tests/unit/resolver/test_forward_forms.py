@@ -135,7 +135,7 @@ def quiet(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_is_asked(authority: Authority, leaf: Leaf, form: str) -> None:
+def test_every_form_of_address_is_queried(authority: Authority, leaf: Leaf, form: str) -> None:
     async def body() -> None:
         servers = await Servers.start(leaf)
         text = form.format_map(servers.place)
@@ -152,7 +152,7 @@ def test_every_form_is_asked(authority: Authority, leaf: Leaf, form: str) -> Non
 
 
 @pytest.mark.parametrize("form", WRONG)
-def test_a_server_that_is_another_gets_no_query(authority: Authority, leaf: Leaf, form: str) -> None:
+def test_a_server_with_another_identity_gets_no_query(authority: Authority, leaf: Leaf, form: str) -> None:
     async def body() -> None:
         servers = await Servers.start(leaf)
         with quiet(asyncio.get_running_loop()):
@@ -212,7 +212,7 @@ def test_zones_and_addresses_together(authority: Authority, leaf: Leaf) -> None:
         (["192.0.2.1", ForwardZone(".", ("192.0.2.2",))], "configured twice"),
     ],
 )
-def test_what_is_refused_names_the_argument(forward: Any, words: str) -> None:
+def test_a_refusal_names_the_argument(forward: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words) as caught:
         resolver.Resolver(forward=forward)
     assert str(caught.value).startswith("forward: ")

@@ -36,7 +36,7 @@ def test_anchors_are_the_digests_of_the_keys():
 
 
 @pytest.mark.skipif(not DEBIAN.is_dir(), reason="dns-root-data is not installed")
-def test_facts_are_those_of_the_distribution():
+def test_the_built_in_data_is_that_of_debian():
     assert hints.parse_hints((DEBIAN / "root.hints").read_text()) == hints.ROOT_SERVERS
     assert hints.parse_anchors((DEBIAN / "root.ds").read_text()) == hints.ROOT_ANCHORS
     assert hints.parse_anchors((DEBIAN / "root.key").read_text()) == hints.ROOT_KEYS

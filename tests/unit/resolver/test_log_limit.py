@@ -7,7 +7,7 @@ import pytest
 from resolver.log_limit import LimitedWarning
 
 
-def test_only_the_first_of_a_storm_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_only_the_first_of_many_repetitions_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     complaint = LimitedWarning(logging.getLogger("test.complaint"), interval=1000)
     assert complaint.warn("no room for %s", "a")
     assert not any(complaint.warn("no room for %s", "b") for _ in range(500))
@@ -27,7 +27,7 @@ def test_the_next_interval_tells_how_many_were_left_out(
     assert [record.getMessage() for record in caplog.records] == ["full", "full (3 more since the last line)"]
 
 
-def test_different_ones_do_not_hide_each_other(
+def test_different_warnings_do_not_suppress_each_other(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
@@ -42,7 +42,7 @@ def test_different_ones_do_not_hide_each_other(
                     "c fails (4 more since the last line)"]
 
 
-def test_no_memory_to_remember_the_line_is_no_error_of_who_complains() -> None:
+def test_lack_of_memory_to_remember_the_line_raises_nothing() -> None:
     class Full(dict):
         def __setitem__(self, _line: object, _value: None) -> None:
             raise MemoryError
@@ -52,7 +52,7 @@ def test_no_memory_to_remember_the_line_is_no_error_of_who_complains() -> None:
     assert not complaint.warn("out of it")
 
 
-def test_no_memory_for_the_line_is_no_error_of_who_complains(caplog) -> None:
+def test_lack_of_memory_for_the_line_raises_nothing(caplog) -> None:
     class Short(logging.Filter):
         def filter(self, record: logging.LogRecord) -> bool:
             raise MemoryError

@@ -27,6 +27,7 @@ from resolver.effects import (
 from resolver.limits import PREFETCH_JOBS
 from resolver.net.fastpath import read_query
 from resolver.net.reply import compose
+from resolver.query import Query
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.build import make_query
@@ -103,7 +104,7 @@ def test_a_traced_query_joins_no_job_and_has_all_steps():
 # --- ends ---------------------------------------------------------------------------------------------------------
 
 
-def test_cancelling_the_only_one_ends_the_work():
+def test_cancelling_the_only_waiter_ends_the_job():
     m = build()
     ticket, found = m.start("www.example.com.")
     m.net.run(m.mesh, seconds=0.005)
@@ -115,7 +116,7 @@ def test_cancelling_the_only_one_ends_the_work():
     assert len(m.net.log) == 1
 
 
-def test_cancelling_one_of_two_does_not_disturb_the_other():
+def test_cancelling_one_of_two_waiters_keeps_the_other():
     m = build()
     first, gone = m.start("www.example.com.")
     _, found = m.start("www.example.com.")
@@ -127,7 +128,7 @@ def test_cancelling_one_of_two_does_not_disturb_the_other():
     assert addresses(found[0]) == ["192.0.2.80"]
 
 
-def test_cancelling_another_one_in_a_callback_spares_it_the_answer():
+def test_a_waiter_cancelled_in_a_callback_gets_no_answer():
     m = build()
     question, tickets, found = Question(names.from_text("www.example.com."), c.A), [], []
 
@@ -154,7 +155,7 @@ def test_cancelling_after_the_end_does_nothing():
     assert len(found) == 1
 
 
-def test_the_deadline_holds_whatever_servers_do():
+def test_the_deadline_is_kept_whatever_servers_do():
     links = {address: Link(delay=0.3) for address in standard()}
     links["192.5.6.30"] = Link(loss=1.0)
     m = build(links=links, query_timeout=2.0)
@@ -167,7 +168,7 @@ def test_the_deadline_holds_whatever_servers_do():
     assert m.mesh.statistics()["timed_out"] >= 1
 
 
-def test_the_deadline_reaches_through_sub_queries():
+def test_the_deadline_applies_to_sub_queries():
     com = COM_ZONE + "other 7200 IN NS ns.other.net.\n"
     m = build(standard(a192_5_6_30=[("com.", com)], a192_5_6_31=[("net.", NET_ZONE)]), query_timeout=2.0,
               links={"192.5.6.31": Link(loss=1.0)})
@@ -177,7 +178,7 @@ def test_the_deadline_reaches_through_sub_queries():
     assert m.mesh.statistics()["running"] == 0
 
 
-def test_tick_tells_when_to_come_back():
+def test_tick_returns_the_next_deadline():
     m = build(query_timeout=2.0)
     assert m.mesh.tick(m.net.now) is None
     m.start("www.example.com.")
@@ -187,7 +188,7 @@ def test_tick_tells_when_to_come_back():
     assert m.mesh.tick(m.net.now) is None
 
 
-def test_close_answers_everybody():
+def test_close_answers_all_waiters():
     m = build()
     _, found = m.start("www.example.com.")
     _, other = m.start("x.example.com.")
@@ -216,7 +217,7 @@ def test_too_many_questions_are_refused_at_once(scripted):
 # --- faults -------------------------------------------------------------------------------------------------------
 
 
-def test_a_fault_costs_its_own_question_only(scripted, caplog):
+def test_an_exception_fails_its_own_query_only(scripted, caplog):
     m = scripted
 
     def broken(task, context):
@@ -239,7 +240,7 @@ def test_a_fault_costs_its_own_question_only(scripted, caplog):
     assert m.mesh.statistics()["internal_errors"] == 1
 
 
-def test_faults_that_come_again_and_again_do_not_fill_the_log(scripted, caplog):
+def test_repeated_exceptions_do_not_fill_the_log(scripted, caplog):
     m = scripted
 
     def broken(task, context):
@@ -262,7 +263,7 @@ def test_faults_that_come_again_and_again_do_not_fill_the_log(scripted, caplog):
     assert m.mesh.statistics()["internal_errors"] == 31
 
 
-def test_shortage_of_memory_costs_its_questions_and_is_one_plain_line(scripted, caplog):
+def test_lack_of_memory_fails_its_queries_and_is_one_line(scripted, caplog):
     m = scripted
 
     def short(task, context):
@@ -282,7 +283,7 @@ def test_shortage_of_memory_costs_its_questions_and_is_one_plain_line(scripted, 
     assert (m.mesh.statistics()["out_of_memory"], m.mesh.statistics()["internal_errors"]) == (5, 0)
 
 
-def test_nothing_is_begun_while_memory_is_short():
+def test_no_job_is_started_while_memory_is_short():
     m = build()
     short = []
     m.mesh.set_shed_load(lambda: bool(short))
@@ -300,7 +301,7 @@ def test_nothing_is_begun_while_memory_is_short():
     assert m.ask("other.example.com.").failure is None
 
 
-def test_a_begun_question_gets_no_sub_query_while_memory_is_short(scripted):
+def test_a_running_query_gets_no_sub_query_while_memory_is_short(scripted):
     m = scripted
     short = []
     m.mesh.set_shed_load(lambda: bool(short))
@@ -320,7 +321,7 @@ def test_a_begun_question_gets_no_sub_query_while_memory_is_short(scripted):
     assert m.mesh.statistics()["refused_sub_queries"] == 1
 
 
-def test_shortage_of_memory_costs_no_renewal_its_place(scripted):
+def test_lack_of_memory_does_not_lose_a_prefetch_slot(scripted):
     m = scripted
 
     def short(task, context):
@@ -339,7 +340,7 @@ def test_shortage_of_memory_costs_no_renewal_its_place(scripted):
     assert m.mesh.refresh(question("y."), on_done=lambda outcome: None)
 
 
-def test_a_fault_in_a_receiver_does_not_cost_the_others_their_answer(scripted, caplog):
+def test_an_exception_of_one_callback_does_not_affect_other_waiters(scripted, caplog):
     m = scripted
 
     def job(task, context):
@@ -358,7 +359,7 @@ def test_a_fault_in_a_receiver_does_not_cost_the_others_their_answer(scripted, c
     assert "receiver" in caplog.text
 
 
-def test_something_that_is_no_effect_is_a_fault(scripted, caplog):
+def test_yielding_another_object_than_an_effect_is_an_error(scripted, caplog):
     m = scripted
 
     def job(task, context):
@@ -372,7 +373,7 @@ def test_something_that_is_no_effect_is_a_fault(scripted, caplog):
 # --- effects ------------------------------------------------------------------------------------------------------
 
 
-def test_need_gives_the_outcome_of_another_question(scripted):
+def test_need_returns_the_outcome_of_another_query(scripted):
     m = scripted
     seen = []
 
@@ -449,7 +450,7 @@ def test_a_need_that_closes_a_cycle_is_refused(scripted):
     assert m.mesh.statistics()["dependency_cycles"] == 2
 
 
-def test_two_that_wait_for_the_same_third_are_no_cycle(scripted):
+def test_two_queries_that_need_the_same_third_are_not_a_cycle(scripted):
     m = scripted
 
     def third(task, context):
@@ -581,7 +582,7 @@ def test_checks_under_way_at_the_deadline_are_waited_for_and_no_others_begun(scr
     assert crypto.waiting == []
 
 
-def test_pause_takes_its_time(scripted):
+def test_pause_waits_for_its_duration(scripted):
     m = scripted
 
     def job(task, context):
@@ -625,7 +626,7 @@ def test_late_replies_of_a_cancelled_ask_are_not_delivered(scripted):
     assert found == []
 
 
-def test_own_policy_answers_first():
+def test_local_policy_answers_first():
     m = build()
     local = Outcome(question("localhost."), c.NOERROR, [], [], 0, 0)
 
@@ -639,7 +640,7 @@ def test_own_policy_answers_first():
     assert not m.net.asked(qname="localhost.")
 
 
-def test_forget_makes_the_delegation_be_read_anew():
+def test_after_forget_the_delegation_is_read_again():
     m = build()
     m.ask("www.example.com.")
     zone = names.from_text("example.com.")
@@ -667,7 +668,7 @@ def test_a_question_after_a_flush_does_not_wait_for_one_from_before():
     assert new[0].serial == m.store.table.serial != old[0].serial
 
 
-def test_what_was_under_way_at_a_flush_is_kept_nowhere():
+def test_results_of_queries_running_at_a_flush_are_not_cached():
     m = build()
     _, found = m.start("www.example.com.")
     m.net.run(m.mesh, seconds=0.005)
@@ -695,7 +696,7 @@ def test_an_alias_read_before_a_flush_is_not_stored_with_what_was_read_after():
     assert m.store.rrsets.find(names.from_text("alias.example.com."), c.CNAME, m.net.time()) is None
 
 
-def test_a_flush_by_another_worker_empties_what_is_kept_beside_the_cache():
+def test_a_flush_by_another_worker_empties_the_worker_tables():
     m = build()
     m.ask("www.example.com.")
     m.store.drop(names.from_text("elsewhere.test."))  # as another process would: the mesh gets no call
@@ -725,7 +726,7 @@ def test_a_question_without_recursion_gets_the_delegation_that_is_known():
     assert m.mesh.peek(question("elsewhere.example.com.")) is None
 
 
-def test_a_query_ended_for_another_that_waits_for_the_same_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_query_ended_for_another_that_needs_the_same_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both wait for a job that ends with another query's budget. The newer starts again; the older is ended for it."""
 
     def steps(task, _context):
@@ -751,7 +752,8 @@ def test_a_query_ended_for_another_that_waits_for_the_same_answer(monkeypatch: p
     got = {}
 
     def submit(name, network):
-        m.mesh.submit(question(f"{name}.test."), on_done=lambda outcome: got.setdefault(name, outcome), network=network)
+        m.mesh.submit(question(f"{name}.test."), query=Query(network=network),
+                      on_done=lambda outcome: got.setdefault(name, outcome))
 
     submit("first", "M")
     m.net.sleep(m.mesh, 5.0)

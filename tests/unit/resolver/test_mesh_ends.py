@@ -14,6 +14,7 @@ from resolver import limits
 from resolver import mesh as mesh_module
 from resolver.effects import Failure, FailureKind, Need, Outcome, Pause, Purpose, Question, Verify
 from resolver.jobs import Wait
+from resolver.query import Query
 from resolver.settings import CacheSettings, DnssecSettings, Settings
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -119,13 +120,13 @@ def test_close_answers_a_job_whose_checks_run_past_the_deadline(scripted):
     assert (len(found), running(m)) == (1, 0)
 
 
-def test_close_answers_jobs_that_expired_in_a_turn_that_was_too_long(scripted):
+def test_close_answers_jobs_that_expired_in_a_long_iteration(scripted):
     m = scripted
     found = []
     count = 3 * limits.STEPS_PER_TURN
     for number in range(count):
         m.table[f"x{number}."] = pausing(10 * DEADLINE)
-        m.mesh.submit(question(f"x{number}."), on_done=found.append, network=number)
+        m.mesh.submit(question(f"x{number}."), on_done=found.append, query=Query(network=number))
     while m.mesh._ready:
         m.mesh.tick(m.net.monotonic())
     m.mesh.tick(m.net.monotonic() + 2 * DEADLINE)
@@ -184,15 +185,15 @@ def test_close_while_a_query_gets_a_slot_starts_nothing(scripted):
     m = scripted
     m.table.update({"slow.": pausing(7.0), "new.": pausing(7.0)})
     m.mesh._quota.capacity = 1
-    m.mesh.submit(question("slow."), on_done=lambda _: m.mesh.close(), network="one")
+    m.mesh.submit(question("slow."), on_done=lambda _: m.mesh.close(), query=Query(network="one"))
     m.net.sleep(m.mesh, 1.0)
     found = []
-    m.mesh.submit(question("new."), on_done=found.append, network="two")
+    m.mesh.submit(question("new."), on_done=found.append, query=Query(network="two"))
     assert (kinds(found), running(m)) == ([FailureKind.CANCELLED], 0)
     check(m)
 
 
-def test_a_generator_that_fails_when_it_is_closed_costs_no_other_its_answer(scripted):
+def test_a_generator_that_fails_in_close_does_not_affect_others(scripted):
     m = scripted
 
     def stubborn(task, context):
@@ -239,7 +240,7 @@ def test_a_fault_while_a_parent_starts_again_costs_that_query(scripted, monkeypa
 
 
 def test_a_fault_in_a_signature_check_costs_that_query(scripted):
-    """It is no verdict: the outcome is a failure, and not bogus data."""
+    """The outcome is a failure and not bogus data."""
     m = scripted
     m.mesh._crypto = crypto = Later()
 
@@ -344,9 +345,9 @@ def test_a_query_cancelled_while_it_gets_a_slot_leaves_no_sub_query(scripted):
         found.append(outcome)
         m.mesh.cancel(requests[0])
 
-    m.mesh.submit(question("slow."), on_done=on_slow, network="one")
+    m.mesh.submit(question("slow."), on_done=on_slow, query=Query(network="one"))
     m.net.sleep(m.mesh, 1.0)
-    requests.append(m.mesh.submit(question("asker."), on_done=found.append, network="two"))
+    requests.append(m.mesh.submit(question("asker."), on_done=found.append, query=Query(network="two")))
     m.net.sleep(m.mesh, 1.0)
     assert kinds(found) == [FailureKind.OVERLOAD]
     assert running(m) == 0
@@ -364,10 +365,10 @@ def test_a_client_cancelled_while_it_starts_again_leaves_no_job(scripted):
         found.append(outcome)
         m.mesh.cancel(requests[0])
 
-    m.mesh.submit(question("slow."), on_done=on_slow, network="one")
+    m.mesh.submit(question("slow."), on_done=on_slow, query=Query(network="one"))
     m.net.sleep(m.mesh, 1.0)
-    m.mesh.submit(question("a."), on_done=found.append, network="two")
-    requests.append(m.mesh.submit(question("shared."), cd=True, on_done=found.append, network="three"))
+    m.mesh.submit(question("a."), on_done=found.append, query=Query(network="two"))
+    requests.append(m.mesh.submit(question("shared."), cd=True, on_done=found.append, query=Query(network="three")))
     m.mesh.tick(m.net.monotonic())
     m.mesh._quota.capacity = 2
     m.net.sleep(m.mesh, 5.0)
@@ -377,18 +378,19 @@ def test_a_client_cancelled_while_it_starts_again_leaves_no_job(scripted):
     check(m)
 
 
-def test_a_callback_that_asks_the_same_shares_the_job(scripted):
-    """Two queries end so that the last one gets a slot, and the callback of each asks the same as that."""
+def test_a_callback_that_submits_the_same_question_joins_the_job(scripted):
+    """Two queries end so that the last one gets a slot, and the callback of each submits the same question as that."""
     m = scripted
     m.table["new."] = pausing(0.1)
     m.mesh._quota.capacity = 2
     found = []
     for name in ("slow.", "slow2."):
         m.table[name] = pausing(7.0)
-        m.mesh.submit(question(name), network=name,
-                      on_done=lambda _: m.mesh.submit(question("new."), on_done=found.append, network="two"))
+        m.mesh.submit(question(name), query=Query(network=name),
+                      on_done=lambda _: m.mesh.submit(question("new."), query=Query(network="two"),
+                                                      on_done=found.append))
     m.net.sleep(m.mesh, 1.0)
-    m.mesh.submit(question("new."), on_done=found.append, network="two")
+    m.mesh.submit(question("new."), on_done=found.append, query=Query(network="two"))
     m.net.sleep(m.mesh, 1.0)
     assert kinds(found) == [None] * 3
     assert m.mesh.statistics()["jobs"] == 3
@@ -486,9 +488,9 @@ def test_clients_of_a_query_that_was_ended_for_its_slot_do_not_start_again(scrip
     m.mesh._quota.capacity = 1
     found = []
     for network in ("one", "one", "one"):
-        m.mesh.submit(question("slow."), on_done=found.append, network=network)
+        m.mesh.submit(question("slow."), on_done=found.append, query=Query(network=network))
     m.net.sleep(m.mesh, 1.0)
-    m.mesh.submit(question("new."), on_done=found.append, network="two")
+    m.mesh.submit(question("new."), on_done=found.append, query=Query(network="two"))
     m.net.sleep(m.mesh, 1.0)
     assert kinds(found) == [FailureKind.OVERLOAD] * 3 + [None]
     assert m.mesh.statistics()["jobs"] == 2

@@ -29,8 +29,7 @@ class House:
                        settings=settings)
         plan = PolicyPipeline(settings)
         self.fast = FastPath(self.m.store.answers, plan.access, prefetch=prefetch)
-        self.service = Service(settings, mesh=self.m.mesh, store=self.m.store, plan=plan, fast=self.fast,
-                               clock=self.m.net)
+        self.service = Service(settings, mesh=self.m.mesh, plan=plan, fast=self.fast, clock=self.m.net)
         self.sink = Sink()
 
     def ask(self, name="www.example.com.", **options):
@@ -49,7 +48,7 @@ class House:
         self.m.net.sleep(self.m.mesh, seconds)
 
 
-def test_an_answer_asked_for_near_its_end_is_renewed_and_never_runs_out():
+def test_an_answer_queried_near_its_expiry_is_renewed_in_time():
     house = House()
     assert house.ask()[1] == "python"
     for _ in range(20):
@@ -66,7 +65,7 @@ def test_an_answer_asked_for_near_its_end_is_renewed_and_never_runs_out():
     assert house.m.mesh.statistics()["prefetches"] == 20
 
 
-def test_a_query_with_a_cookie_is_as_good_a_reason_to_renew():
+def test_a_query_with_a_cookie_causes_a_prefetch_too():
     house = House()
     house.ask()
     house.sleep(275)
@@ -79,7 +78,7 @@ def test_a_query_with_a_cookie_is_as_good_a_reason_to_renew():
     assert house.ask()[0].answer[0].ttl >= 298
 
 
-def test_each_answer_is_handed_over_once():
+def test_each_answer_is_passed_for_prefetch_once():
     house = House()
     house.ask()
     for address in SERVERS:
@@ -91,14 +90,14 @@ def test_each_answer_is_handed_over_once():
     assert (who, view.answer[0].ttl) == ("fast", 5), "a failed renewal leaves the old answer alone"
 
 
-def test_not_before_the_last_tenth():
+def test_no_prefetch_before_the_last_tenth():
     house = House()
     house.ask()
     house.sleep(265)
     assert house.ask()[1] == "fast"
 
 
-def test_not_when_it_is_off():
+def test_no_prefetch_when_switched_off():
     house = House(prefetch=False)
     house.ask()
     house.sleep(290)
@@ -106,14 +105,14 @@ def test_not_when_it_is_off():
     assert house.m.mesh.statistics()["prefetches"] == 0
 
 
-def test_short_lived_answers_are_left_alone():
+def test_short_lived_answers_are_not_prefetched():
     house = House(zone=EXAMPLE_ZONE + f"brief {limits.PREFETCH_TTL - 1} IN A 192.0.2.9\n")
     house.ask("brief.example.com.")
     house.sleep(limits.PREFETCH_TTL - 2)
     assert house.ask("brief.example.com.")[1] == "fast"
 
 
-def test_queries_without_rd_renew_nothing():
+def test_queries_without_rd_cause_no_prefetch():
     settings = House()
     settings.fast = FastPath(settings.m.store.answers, None, prefetch=True, pass_without_rd=False)
     settings.ask()
@@ -123,7 +122,7 @@ def test_queries_without_rd_renew_nothing():
     assert settings.ask()[1] == "python"
 
 
-def test_forms_of_one_answer_are_renewed_by_one_question():
+def test_all_forms_of_an_answer_are_renewed_by_one_query():
     house = House()
     house.ask(), house.ask(do=True)
     house.sleep(275)
@@ -136,7 +135,7 @@ def test_forms_of_one_answer_are_renewed_by_one_question():
     assert len(house.m.net.log) == before
 
 
-def test_clients_are_not_made_to_wait_for_a_renewal():
+def test_clients_do_not_wait_for_a_prefetch():
     house = House()
     house.ask()
     house.m.net.links.update({address: Link(delay=0.3) for address in SERVERS})
@@ -148,7 +147,7 @@ def test_clients_are_not_made_to_wait_for_a_renewal():
     assert house.m.mesh.statistics()["running"] == 1
 
 
-def test_a_renewal_under_way_is_joined_once_the_old_answer_is_gone():
+def test_a_running_prefetch_is_joined_after_the_answer_has_expired():
     m = build(links={address: Link(delay=0.2) for address in SERVERS})
     m.ask("www.example.com.")
     m.net.sleep(m.mesh, 298)
@@ -170,7 +169,7 @@ def test_aliases_are_renewed_along_the_whole_chain():
     assert who == "fast" and min(rrset.ttl for rrset in view.answer) >= 298
 
 
-def test_as_many_at_once_as_the_limits_permit():
+def test_the_number_of_concurrent_prefetches_is_limited():
     m = build()
     m.ask("www.example.com.")
     for address in SERVERS:
@@ -183,7 +182,7 @@ def test_as_many_at_once_as_the_limits_permit():
     assert m.mesh.refresh(Question(WWW, c.A), on_done=lambda outcome: None)
 
 
-def test_as_many_in_a_second_as_the_limits_permit(monkeypatch):
+def test_the_rate_of_prefetches_is_limited(monkeypatch):
     from resolver import mesh
 
     monkeypatch.setattr(mesh, "PREFETCH_RATE", 5)
@@ -197,13 +196,13 @@ def test_as_many_in_a_second_as_the_limits_permit(monkeypatch):
     assert m.mesh.refresh(Question(names_[6], c.A), on_done=lambda outcome: None)
 
 
-def test_what_is_asked_for_already_is_not_asked_for_twice():
+def test_no_prefetch_for_a_question_that_is_already_resolved():
     m = build()
     m.start("www.example.com.")
     assert not m.mesh.refresh(Question(WWW, c.A), on_done=lambda outcome: pytest.fail("nothing was begun"))
 
 
-def test_a_failed_renewal_is_not_remembered_as_a_failure():
+def test_a_failed_prefetch_is_not_cached_as_a_failure():
     m = build()
     m.ask("www.example.com.")
     for address in SERVERS:

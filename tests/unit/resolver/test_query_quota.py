@@ -12,6 +12,7 @@ from support.minet import COM_ZONE, NET_ZONE, build, standard
 from resolver import limits
 from resolver import mesh as mesh_module
 from resolver.effects import Failure, FailureKind, Need, Outcome, Pause, Purpose, Question
+from resolver.query import Query
 from resolver.query_quota import QueryQuota, QueryUsage
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -25,7 +26,7 @@ JOSTLE = limits.JOSTLE / 1000
 # --- arithmetic ---------------------------------------------------------------------------------------------------
 
 
-def test_two_shares_of_one_network_are_one_as_soon_as_something_is_taken():
+def test_two_shares_of_one_network_are_merged_when_a_slot_is_taken():
     """Ending a query calls its callback, which may start a query of the same network before the first has its slot."""
     places = QueryQuota(100)
     first, second = QueryUsage(places.share_of("net"), 0.0), QueryUsage(places.share_of("net"), 0.0)
@@ -40,7 +41,7 @@ def test_two_shares_of_one_network_are_one_as_soon_as_something_is_taken():
     assert places.statistics() == (0, 0)
 
 
-def test_an_heir_that_held_nothing_pays_with_what_it_has_taken_meanwhile():
+def test_an_inherited_slot_is_charged_to_a_network_that_held_none():
     places = QueryQuota(100)
     usage, other = QueryUsage(places.share_of("a"), 0.0), QueryUsage(places.share_of("b"), 0.0)
     jobs = [object(), object()]
@@ -73,7 +74,7 @@ def test_one_network_has_its_share_and_several_leave_free_slots():
         assert places.has_free_slot(places.share_of("somebody else"))
 
 
-def test_what_was_begun_may_be_ended():
+def test_running_queries_may_be_ended():
     places = QueryQuota(1000)
     share = places.share_of("x")
     while places.has_free_slot(share):
@@ -147,7 +148,7 @@ class World:
 
     def ask(self, name, network):
         found = []
-        self.m.mesh.submit(Question(names.from_text(name), c.A), on_done=found.append, network=network)
+        self.m.mesh.submit(Question(names.from_text(name), c.A), on_done=found.append, query=Query(network=network))
         return found
 
     def run(self, seconds):
@@ -249,12 +250,12 @@ def test_failures_for_lack_of_slots_are_not_cached():
     m.mesh._quota.capacity = 1
     question = Question(names.from_text("www.example.com."), c.A)
     first = []
-    m.mesh.submit(question, on_done=first.append, network="attacker")
+    m.mesh.submit(question, on_done=first.append, query=Query(network="attacker"))
     m.net.run(m.mesh, until=lambda: bool(first))
     assert first[0].failure is not None
     m.mesh._quota.capacity = 100
     again = []
-    m.mesh.submit(question, on_done=again.append, network="honest")
+    m.mesh.submit(question, on_done=again.append, query=Query(network="honest"))
     m.net.run(m.mesh, until=lambda: bool(again))
     assert again[0].failure is None
     assert m.mesh.statistics()["running"] == 0
@@ -273,8 +274,8 @@ def test_every_slot_is_released_whatever_happens(monkeypatch, seed):
             kind = rng.choice(["slow", "fast", "slow-shared", "fast-shared"])
             name = f"{kind}-{rng.randrange(60)}."
             network = rng.choice([None, "a", "b", "c", f"x{number}"])
-            tickets.append(mesh.submit(Question(names.from_text(name), c.A), on_done=outcomes.append, network=network,
-                                       trace=rng.choice([None, None, None, []])))
+            tickets.append(mesh.submit(Question(names.from_text(name), c.A), on_done=outcomes.append,
+                                       query=Query(network=network), trace=rng.choice([None, None, None, []])))
             expected += 1
         elif step < 0.8 and tickets:
             ticket = tickets.pop(rng.randrange(len(tickets)))

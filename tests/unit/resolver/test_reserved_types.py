@@ -21,7 +21,7 @@ def assert_refused(outcome: Outcome) -> None:
 
 @pytest.mark.parametrize("rtype", RESERVED)
 @pytest.mark.parametrize("cd", [False, True])
-def test_they_are_refused_and_nothing_is_sent(rtype: int, cd: bool) -> None:
+def test_reserved_types_are_refused_without_a_query(rtype: int, cd: bool) -> None:
     m = build()
     assert m.ask("www.example.com.").answer
     before = len(m.net.log)
@@ -30,7 +30,7 @@ def test_they_are_refused_and_nothing_is_sent(rtype: int, cd: bool) -> None:
 
 
 @pytest.mark.parametrize("rtype", RESERVED)
-def test_nothing_stale_is_shown_instead_of_the_refusal(rtype: int) -> None:
+def test_no_stale_data_is_served_for_reserved_types(rtype: int) -> None:
     m = build(settings=Settings(dnssec=DnssecSettings(trust_anchors=()), cache=CacheSettings(max_stale_ttl=86_400)))
     assert m.ask("none.example.com.").rcode == c.NXDOMAIN
     assert_refused(m.ask("none.example.com.", f"TYPE{rtype}"))
@@ -61,7 +61,7 @@ def test_the_proof_of_a_wildcard_is_not_replaced(rtype: int) -> None:
 
 
 @pytest.mark.parametrize("rtype", ["TYPE65535", "TYPE256", "TYPE127", "ANY"])
-def test_other_types_are_asked_for(rtype: str) -> None:
+def test_other_types_are_resolved(rtype: str) -> None:
     m = build()
     assert m.ask("www.example.com.", rtype).rcode == c.NOERROR
     assert any(entry.qname == "www.example.com." for entry in m.net.log)

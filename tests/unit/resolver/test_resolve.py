@@ -4,20 +4,29 @@ The validator here is a few lines that return the verdict that the test wants, b
 and what follows from its verdict.
 """
 
+import io
+
 import pytest
 from support.fakenet import hosts_from
 from support.minet import COM_ZONE, EXAMPLE_ZONE, NET_ZONE, addresses, build, reply, scripted, standard
 
 from resolver import limits
 from resolver.effects import FailureKind, Need, Outcome, Purpose, Question
+from resolver.list_settings import RpzSettings
 from resolver.playground.authority import Authority
 from resolver.playground.zones import Zone
 from resolver.policy import PolicyPipeline
+from resolver.policy.rpz_module import ResponsePolicyZones, RpzAliases
+from resolver.policy.rpz_zone import RpzOptions, compile_zone
+from resolver.policy.zones import OwnZones
 from resolver.settings import CacheSettings, DnssecSettings, PolicySettings, Settings, replace
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
+from resolver.wire import present
 from resolver.wire.rrset import RRset
+from resolver.zones import Mode, ServedZone, ZoneTable
+from resolver.zones.load import read_zone
 
 
 def with_example(zone, **more):
@@ -31,19 +40,19 @@ def texts(outcome):
 # --- aliases ------------------------------------------------------------------------------------------------------
 
 
-def test_an_alias_is_shown_with_what_it_leads_to():
+def test_an_alias_is_returned_with_its_target():
     m = build()
     outcome = m.ask("alias.example.com.")
     assert texts(outcome) == [("alias.example.com.", "CNAME"), ("www.example.com.", "A")]
     assert outcome.ttl == 300
 
 
-def test_asked_for_the_alias_itself_it_is_not_followed():
+def test_a_query_for_cname_does_not_follow_the_alias():
     outcome = build().ask("alias.example.com.", "CNAME")
     assert texts(outcome) == [("alias.example.com.", "CNAME")]
 
 
-def test_a_cached_alias_leads_on():
+def test_a_cached_alias_is_followed():
     m = build()
     m.ask("alias.example.com.", "CNAME")
     before = len(m.net.log)
@@ -83,12 +92,12 @@ def test_an_alias_to_a_name_without_that_type():
     assert texts(outcome) == [("alias.example.com.", "CNAME")]
 
 
-def test_the_alias_spells_names_as_asked():
+def test_the_alias_has_the_spelling_of_the_query():
     outcome = build().ask("ALIAS.example.COM.")
     assert outcome.answer[0].name == names.from_text("ALIAS.example.COM.")
 
 
-def test_a_cached_alias_does_not_answer_for_the_record_that_stands_beside_it():
+def test_a_cached_alias_does_not_answer_for_types_permitted_beside_it():
     """NSEC and RRSIG are the only types beside a CNAME (RFC 4035 section 2.5)."""
     m = with_example(EXAMPLE_ZONE + "alias 300 IN NSEC www.example.com. CNAME RRSIG NSEC\n")
     assert m.ask("alias.example.com.").rcode == c.NOERROR
@@ -96,7 +105,7 @@ def test_a_cached_alias_does_not_answer_for_the_record_that_stands_beside_it():
 
 
 def test_an_alias_is_the_answer_to_any_from_the_servers_and_from_the_cache():
-    """QTYPE * matches the CNAME, so nothing is led on by it (RFC 1034 section 4.3.2)."""
+    """QTYPE * matches the CNAME, so the alias is not followed (RFC 1034 section 4.3.2)."""
     m = with_example(EXAMPLE_ZONE + "itself 300 IN CNAME itself\n")
     for _ in range(2):
         assert texts(m.ask("alias.example.com.", "ANY")) == [("alias.example.com.", "CNAME")]
@@ -203,7 +212,7 @@ def test_the_denial_of_an_aliass_target_is_not_kept_for_the_alias():
 LONG = EXAMPLE_ZONE + "".join(f"c{n} 60 IN CNAME c{n + 1}\n" for n in range(40)) + "c40 60 IN A 192.0.2.99\n"
 
 
-def test_aliases_that_lie_in_the_cache_are_counted_too():
+def test_cached_aliases_are_counted_too():
     """Each of them was asked for by itself, so all are at hand at once."""
     m = with_example(LONG)
     most = limits.MAX_ALIASES
@@ -242,14 +251,14 @@ def test_trust_follows_the_section_and_the_aa_bit():
     assert find(names.from_text("x.example.com."), c.A, now, min_trust=0).trust == Trust.NONAUTH_ANSWER
 
 
-def test_any_and_rrsig_answers_are_shown_but_not_kept_as_such():
+def test_answers_to_any_and_rrsig_are_not_cached_as_such():
     m = build()
     outcome = m.ask("ns1.example.com.", "ANY")
     assert texts(outcome) == [("ns1.example.com.", "A")]
     assert m.store.rrsets.find(names.from_text("ns1.example.com."), c.ANY, m.net.time(), min_trust=0) is None
 
 
-def test_a_ttl_of_zero_is_answered_but_not_kept():
+def test_data_with_ttl_zero_is_returned_but_not_cached():
     m = with_example(EXAMPLE_ZONE + "zero 0 IN A 192.0.2.60\n")
     assert addresses(m.ask("zero.example.com.")) == ["192.0.2.60"]
     before = len(m.net.log)
@@ -296,7 +305,7 @@ def test_the_least_ttl_prolongs_no_delegation(ask_for_ns):
     assert m.ask("deep.sub.tree.example.com.").rcode == c.NXDOMAIN
 
 
-def test_failures_are_kept_for_their_time_only():
+def test_failures_are_cached_for_their_time_only():
     m = build()
     host = m.net.hosts.pop("192.0.2.1"), m.net.hosts.pop("192.0.2.2")
     assert m.ask("www.example.com.").rcode == c.SERVFAIL
@@ -329,7 +338,7 @@ def test_other_classes_are_neither_resolved_nor_answered_with_data_of_class_in()
 
 
 class Validator:
-    """Gives the verdicts of a list in turn, stamps them on the sets, and writes down what it was asked."""
+    """Returns the verdicts of a list in turn, sets them on the RRsets, and records its calls."""
 
     def __init__(self, *verdicts):
         self.verdicts = list(verdicts)
@@ -366,13 +375,13 @@ def test_secure_data_is_kept_as_such_and_not_validated_again():
 OUT = EXAMPLE_ZONE + "out 60 IN CNAME x.net.\n"
 
 
-def test_a_chain_is_as_good_as_its_weakest_leg():
+def test_a_chain_has_the_status_of_its_weakest_step():
     m = with_example(OUT)
     m.mesh._context.validator = Validator(Verdict.SECURE, Verdict.INSECURE).validate
     assert m.ask("out.example.com.").verdict == Verdict.INSECURE
 
 
-def test_a_chain_is_no_better_than_its_first_leg():
+def test_a_chain_is_no_more_secure_than_its_first_step():
     com = NET_ZONE + "x 60 IN A 192.0.2.71\n"
     m = build(standard(a192_5_6_31=[("net.", com)], a192_0_2_1=[("example.com.", OUT)],
                        a192_0_2_2=[("example.com.", OUT)]))
@@ -434,7 +443,7 @@ def test_cached_data_that_turns_out_bogus_is_fetched_anew():
     assert len(m.net.log) == before + 1
 
 
-def test_the_validator_can_ask_questions_of_its_own():
+def test_the_validator_can_submit_sub_queries():
     m = build()
 
     def validate(question, raw, context, task):
@@ -473,6 +482,11 @@ def test_an_alias_into_a_local_zone_ends_there():
                 return None
             return Outcome(question, c.NOERROR, [RRset(target, c.A, 30, [b"\x0a\0\0\1"])], [], Verdict.INSECURE, 30)
 
+        answer_alias = answer
+
+        def changes(self, question):
+            return self.answer(question) is not None
+
     m.mesh._context.policy = Policy()
     outcome = m.ask("printer.example.com.")
     assert texts(outcome) == [("printer.example.com.", "CNAME"), ("printer.home.arpa.", "A")]
@@ -480,7 +494,7 @@ def test_an_alias_into_a_local_zone_ends_there():
 
 
 def with_policy(m, **policy):
-    m.mesh._context.policy = PolicyPipeline(replace(m.settings, policy=PolicySettings(**policy)))
+    m.mesh._context.policy = PolicyPipeline(replace(m.settings, policy=PolicySettings(**policy))).views[0]
     return m
 
 
@@ -493,6 +507,55 @@ def test_a_local_alias_that_leads_out_is_followed():
         assert (outcome.rcode, outcome.ttl) == (c.NOERROR, 60)
         assert m.ask("end.here.").rcode == c.NXDOMAIN
     assert texts(m.ask("www.here.", "CNAME")) == [("www.here.", "CNAME")]
+
+
+def with_modules(m, *modules):
+    m.mesh._context.policy = PolicyPipeline(m.settings, (), modules).views[0]
+    return m
+
+
+def test_a_policy_zone_is_named_behind_aliases():
+    """Its SOA and extended error, as for a name that is asked for itself; the match may be an alias again."""
+    origin = names.from_text("rpz.example.")
+    rules = ("$TTL 60\n@ SOA ns.example. admin.example. 7 3600 600 86400 120\n@ NS ns.example.\n"
+             "www.example.com CNAME .\nmoved.here CNAME b.example.com.\n")
+    made, errors = compile_zone(origin, present.zone_from_text(rules, origin), bytes(16),
+                                RpzOptions(ede=c.EDE_BLOCKED))
+    assert errors == []
+    zones = ResponsePolicyZones([RpzSettings(name="rpz.example", file="unused")])
+    zones.replace({"rpz.example": made})
+    m = with_example(EXAMPLE_ZONE + "b 60 IN A 192.0.2.81\nout 60 IN CNAME moved.here.\n")
+    with_modules(m, zones, RpzAliases(zones))
+    for name, rcode, chain in (
+        ("alias.example.com.", c.NXDOMAIN, ["alias.example.com."]),
+        ("moved.here.", c.NOERROR, ["moved.here.", "b.example.com."]),
+        ("out.example.com.", c.NOERROR, ["out.example.com.", "moved.here.", "b.example.com."]),
+    ):
+        for _ in range(2):
+            outcome = m.ask(name)
+            assert (outcome.rcode, [names.to_text(rrset.name) for rrset in outcome.answer]) == (rcode, chain), name
+            assert [(one.name, one.rtype) for one in outcome.additional] == [(origin, c.SOA)], name
+            assert outcome.ede == [(c.EDE_BLOCKED, "")], name
+
+
+def test_a_dname_of_an_own_zone_renames_several_names_of_a_chain():
+    origin = names.from_text("own.here.")
+    text = ("$TTL 300\n@ SOA ns host 1 3600 600 86400 60\n@ NS ns\nns A 192.0.2.1\nd DNAME e\nout DNAME example.com.\n"
+            "a.e CNAME b.d\nb.e A 192.0.2.66\nx.e CNAME y.d\ny.e CNAME far.out\nz.e A 192.0.2.67\n"
+            "l DNAME k\nk DNAME l\n")
+    table = ZoneTable([ServedZone(origin, Mode.AUTHORITATIVE)], lambda: 0)
+    table.put(origin, read_zone(io.StringIO(text), "zone", origin), 0)
+    m = with_modules(with_example(EXAMPLE_ZONE + "far 60 IN CNAME z.d.own.here.\n"), OwnZones(table))
+    dname = [("d.own.here.", "DNAME")]
+    assert texts(m.ask("a.d.own.here.")) == [
+        *dname, ("a.d.own.here.", "CNAME"), ("a.e.own.here.", "CNAME"), ("b.d.own.here.", "CNAME"),
+        ("b.e.own.here.", "A")]
+    outcome = m.ask("x.d.own.here.")  # through example.com. and back
+    assert addresses(outcome) == ["192.0.2.67"] and outcome.rcode == c.NOERROR, outcome
+    assert texts(outcome)[:4] == [*dname, ("x.d.own.here.", "CNAME"), ("x.e.own.here.", "CNAME"),
+                                  ("y.d.own.here.", "CNAME")]
+    assert len(set(texts(outcome))) == len(outcome.answer), "each DNAME is shown once"
+    assert m.ask("n.l.own.here.").rcode == c.SERVFAIL, "a loop of two DNAMEs"
 
 
 def test_a_chain_that_begins_with_a_local_alias_is_not_secure():
@@ -511,7 +574,7 @@ def test_local_aliases_are_counted():
     assert m.ask("c0.here.").rcode == c.SERVFAIL
 
 
-def test_an_alias_out_and_in_and_out_again():
+def test_aliases_between_local_and_public_zones():
     m = with_policy(with_example(EXAMPLE_ZONE + "back 60 IN CNAME in.here.\n"), local_zones=("here. static",),
                     local_data=("www.here. 60 CNAME back.example.com.", "in.here. 60 CNAME www.example.com."))
     outcome = m.ask("www.here.")

@@ -55,7 +55,7 @@ def test_a_spent_budget_fails_no_other_clients_question(last: int) -> None:
         assert minet.addresses(outcome) == [address]
 
 
-def test_the_query_itself_fails_and_is_remembered() -> None:
+def test_the_failure_of_the_query_itself_is_cached() -> None:
     m = build(4)
     first = m.ask("a0.evil.")
     assert first.failure is not None and first.rcode == c.SERVFAIL

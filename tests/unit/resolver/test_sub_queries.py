@@ -64,15 +64,15 @@ def test_two_zones_that_need_each_other(servers: int, begun: Counter) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_shortage_of_ours_repeats_nothing_either(seed: int, begun: Counter) -> None:
+def test_a_local_shortage_repeats_no_sub_query(seed: int, begun: Counter) -> None:
     """After one, no failure is cached for other clients: the cause may be over by then."""
     com = chain(7, 5) + "z0 7200 IN NS q.pre.com.\npre 7200 IN NS ns.pre.com.\nns.pre 7200 IN A 192.0.2.99\n"
     links = {"192.0.2.99": Link(local=FailureKind.NO_ROUTE)}
     assert_few(build(standard(a192_5_6_30=[("com.", com)]), links=links, seed=seed), begun, "www.z0.com.")
 
 
-def test_the_next_client_tries_again(begun: Counter) -> None:
-    """What one query did not try twice is its own affair."""
+def test_the_next_client_repeats_the_sub_queries(begun: Counter) -> None:
+    """The limits of one query do not apply to another."""
     m = build(standard(a192_5_6_30=[("com.", chain(12, 5))]))
     m.ask("www.z0.com.")
     before = begun.total()
@@ -147,7 +147,7 @@ def test_look_ups_in_the_cache_are_counted() -> None:
     assert budget.exhausted and budget.failure is not None and budget.failure.kind is FailureKind.BUDGET
 
 
-def test_what_the_cache_answers_is_counted_too(scripted_mesh: Minet) -> None:
+def test_sub_queries_answered_from_the_cache_are_counted_too(scripted_mesh: Minet) -> None:
     m, results = scripted_mesh, []
 
     def cached(task, context):
@@ -161,7 +161,7 @@ def test_what_the_cache_answers_is_counted_too(scripted_mesh: Minet) -> None:
     assert [result.kind for result in results] == [FailureKind.RCODE] * 3 + [FailureKind.BUDGET] * 2
 
 
-def test_a_busy_query_leaves_turns_to_others(scripted_mesh: Minet) -> None:
+def test_a_busy_query_yields_to_others(scripted_mesh: Minet) -> None:
     """What one makes without any packet is done in parts: between them are others' queries, timers and deadlines."""
     m = scripted_mesh
 
@@ -200,7 +200,7 @@ def test_a_query_beside_a_busy_one_is_answered_before_it(scripted_mesh: Minet) -
     assert order == ["other.", "busy."]
 
 
-def test_a_deadline_ends_what_needs_no_packet(scripted_mesh: Minet) -> None:
+def test_the_deadline_ends_work_without_packets(scripted_mesh: Minet) -> None:
     m, steps = scripted_mesh, []
 
     def endless(task, context):
@@ -270,7 +270,7 @@ def test_a_client_that_cancels_meanwhile_is_not_called() -> None:
     assert addresses(others[0]) == ["192.0.2.80"]
 
 
-def test_joining_others_sub_queries_is_work_too(scripted_mesh: Minet) -> None:
+def test_joining_sub_queries_of_others_counts_as_work(scripted_mesh: Minet) -> None:
     m, results = scripted_mesh, []
 
     def slow(task, context):

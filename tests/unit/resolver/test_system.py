@@ -24,7 +24,7 @@ def test_domain_and_search_override_each_other():
     assert parse_resolv_conf(b"domain c\nsearch a b\n").search == ("a.", "b.")
 
 
-def test_rubbish_reads_as_nothing():
+def test_malformed_content_is_ignored():
     assert (
         parse_resolv_conf(b"\xff\0nameserver\nnameserver\nsearch \xff a..b " + b"x" * 300 + b"\noptions\n")
         == ResolvConf()
@@ -32,7 +32,7 @@ def test_rubbish_reads_as_nothing():
     assert parse_hosts(b"\0\xff\n127.0.0.1\nx y\n127.0.0.1 \xe4 a..b .\n") == Hosts()
 
 
-def test_lists_have_an_end():
+def test_the_length_of_lists_is_bounded():
     search = b"search " + b" ".join(b"a%d" % n for n in range(1000))
     assert len(parse_resolv_conf(search).search) == limits.RESOLV_SEARCH
 
@@ -56,7 +56,7 @@ class Clock:
         return self.now
 
 
-def test_a_changed_file_is_read_again_but_not_looked_at_all_the_time(tmp_path):
+def test_a_changed_file_is_read_again_and_checked_at_intervals(tmp_path):
     path, clock, reads = tmp_path / "hosts", Clock(), []
 
     def parse(data: bytes) -> bytes:

@@ -71,7 +71,7 @@ def test_errors_name_the_setting_and_the_fix(text: str, words: str) -> None:
 
 
 @given(st.text(alphabet="tlshp:/#@[]., \n192.x=+{?}-\0é", max_size=60))
-def test_any_text_is_understood_or_refused(text: str) -> None:
+def test_any_text_is_parsed_or_refused(text: str) -> None:
     refusal = ""
     found = UpstreamAddress("", 0)
     try:
@@ -82,7 +82,7 @@ def test_any_text_is_understood_or_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", [PIN, f"sha256//{PIN}"])
-def test_pins_have_one_form(text: str) -> None:
+def test_pins_have_only_one_valid_form(text: str) -> None:
     assert check_pin(text, "x") == PIN
 
 

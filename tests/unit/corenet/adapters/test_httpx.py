@@ -20,7 +20,7 @@ from corenet.http import HttpClient, Limits
 pytestmark = pytest.mark.parametrize("loop", sorted(LOOPS))
 
 
-def test_a_request_has_the_fields_of_httpx_alone(loop: str) -> None:
+def test_a_request_has_only_the_fields_of_httpx(loop: str) -> None:
     async def main() -> None:
         seen: list[Any] = []
 
@@ -49,7 +49,7 @@ def test_a_request_has_the_fields_of_httpx_alone(loop: str) -> None:
     run_on(loop, main())
 
 
-def test_bodies_that_are_produced_while_they_are_sent(loop: str) -> None:
+def test_streamed_request_bodies_are_sent(loop: str) -> None:
     async def main() -> None:
         seen: list[tuple[dict[str, str], bytes]] = []
 
@@ -99,7 +99,7 @@ def test_a_coded_body_is_decoded_once_by_httpx(loop: str) -> None:
     run_on(loop, main())
 
 
-def test_a_redirect_is_httpxs_matter(loop: str) -> None:
+def test_redirects_are_left_to_httpx(loop: str) -> None:
     async def main() -> None:
         async def serve(peer: Peer) -> None:
             while True:
@@ -147,7 +147,7 @@ HALF = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"
     ],
     ids=["nothing", "not HTTP", "cut short"],
 )
-def test_faults_of_the_server_are_errors_of_httpx(loop: str, reply: bytes, error: type[Exception]) -> None:
+def test_errors_of_the_server_are_exceptions_of_httpx(loop: str, reply: bytes, error: type[Exception]) -> None:
     async def main() -> None:
         async def serve(peer: Peer) -> None:
             await peer.request()
@@ -163,7 +163,7 @@ def test_faults_of_the_server_are_errors_of_httpx(loop: str, reply: bytes, error
     run_on(loop, main())
 
 
-def test_errors_before_there_is_a_connection(loop: str) -> None:
+def test_errors_of_connecting_are_exceptions_of_httpx(loop: str) -> None:
     async def main() -> None:
         async with serving(always_ok) as server:
             pass
@@ -181,7 +181,7 @@ def test_errors_before_there_is_a_connection(loop: str) -> None:
 @pytest.mark.parametrize(
     ("limit", "error"), [("read", httpx.ReadTimeout), ("pool", httpx.PoolTimeout)], ids=["read", "pool"]
 )
-def test_timeouts_of_the_request(loop: str, limit: str, error: type[Exception]) -> None:
+def test_timeouts_of_the_request_are_enforced(loop: str, limit: str, error: type[Exception]) -> None:
     async def main() -> None:
         async def serve(peer: Peer) -> None:
             await peer.request()
@@ -202,7 +202,7 @@ def test_timeouts_of_the_request(loop: str, limit: str, error: type[Exception]) 
     run_on(loop, main())
 
 
-def test_a_proxy_that_does_not_answer(loop: str) -> None:
+def test_a_silent_proxy_is_a_timeout(loop: str) -> None:
     async def silent(peer: Peer) -> None:
         await peer.reader.read()
 
@@ -218,7 +218,7 @@ def test_a_proxy_that_does_not_answer(loop: str) -> None:
     run_on(loop, main())
 
 
-def test_a_client_that_is_given_is_not_closed(loop: str) -> None:
+def test_a_given_client_is_not_closed(loop: str) -> None:
     async def main() -> None:
         async with serving(always_ok) as server, HttpClient(follow_redirects=0, decode=False) as ours:
             async with httpx.AsyncClient(transport=Transport(client=ours)) as client:
@@ -229,7 +229,7 @@ def test_a_client_that_is_given_is_not_closed(loop: str) -> None:
     run_on(loop, main())
 
 
-def test_tls_with_a_context_and_without_trust(loop: str, tmp_path: Path) -> None:
+def test_tls_uses_the_given_context_and_refuses_untrusted_servers(loop: str, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     leaf = authority.leaf("localhost")
 

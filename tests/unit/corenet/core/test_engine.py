@@ -46,7 +46,7 @@ def test_thousands_of_callbacks_grow_the_ring() -> None:
     assert seen == list(range(5000))
 
 
-def test_cancelled_callbacks_do_not_run_and_let_go() -> None:
+def test_cancelled_callbacks_do_not_run_and_drop_their_references() -> None:
     class Held:
         pass
 
@@ -60,7 +60,7 @@ def test_cancelled_callbacks_do_not_run_and_let_go() -> None:
     run(engine)
 
 
-def test_a_handle_that_has_run_holds_nothing() -> None:
+def test_a_handle_that_has_run_holds_no_references() -> None:
     class Owner:
         def method(self) -> None:
             pass
@@ -75,7 +75,7 @@ def test_a_handle_that_has_run_holds_nothing() -> None:
     assert gone() is None
 
 
-def test_context_of_the_call_and_given_context() -> None:
+def test_callbacks_run_in_the_current_or_given_context() -> None:
     variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable", default=0)
     engine = Engine()
     seen: list[int] = []
@@ -89,7 +89,7 @@ def test_context_of_the_call_and_given_context() -> None:
     assert seen == [1, 2]
 
 
-def test_failures_are_reported_and_the_rest_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failures_are_reported_and_the_other_callbacks_run(monkeypatch: pytest.MonkeyPatch) -> None:
     reported: list[Any] = []
     monkeypatch.setattr(sys, "unraisablehook", reported.append)
     engine = Engine()
@@ -101,7 +101,7 @@ def test_failures_are_reported_and_the_rest_runs(monkeypatch: pytest.MonkeyPatch
     assert reported[0].exc_type is ZeroDivisionError
 
 
-def test_system_exit_ends_run_and_keeps_later_callbacks() -> None:
+def test_system_exit_ends_the_run_and_keeps_later_callbacks() -> None:
     engine = Engine()
     seen: list[int] = []
     engine.call_soon(sys.exit, 3)
@@ -185,7 +185,7 @@ def test_reader_removed_in_the_same_batch_is_not_called() -> None:
 
 
 class Waiter:
-    """What the engine wants of a future."""
+    """The part of a future's interface that the engine uses."""
 
     def __init__(self, seen: list[str], word: str) -> None:
         self.seen = seen
@@ -198,7 +198,7 @@ class Waiter:
         self.seen.append(self.word)
 
 
-def test_waiter_beside_a_lasting_reader() -> None:
+def test_a_waiter_and_a_reader_share_a_descriptor() -> None:
     engine = Engine()
     one, two = socket.socketpair()
     seen: list[str] = []
@@ -242,7 +242,7 @@ def test_waiters_are_woken_once_each(recognised: bool) -> None:
     two.close()
 
 
-def test_edges_without_a_waiter_end_the_registration() -> None:
+def test_events_without_a_waiter_end_the_registration() -> None:
     engine = Engine()
     one, two = socket.socketpair()
     seen: list[str] = []
@@ -260,7 +260,7 @@ def test_edges_without_a_waiter_end_the_registration() -> None:
     two.close()
 
 
-def test_a_number_that_comes_back_to_another_owner() -> None:
+def test_a_reused_descriptor_number_has_a_new_owner() -> None:
     engine = Engine()
     seen: list[str] = []
     one, two = socket.socketpair()
@@ -334,7 +334,7 @@ def test_chain_of_callbacks_does_not_starve_descriptors() -> None:
     two.close()
 
 
-def test_watch_calls_back_from_the_poll() -> None:
+def test_watch_calls_back_during_the_poll() -> None:
     engine = Engine()
     one, two = socket.socketpair()
     seen: list[int] = []

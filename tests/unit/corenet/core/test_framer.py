@@ -43,12 +43,12 @@ def test_a_prefix_over_many_reads() -> None:
     framer.at_eof()
 
 
-def test_empty_frames_are_frames() -> None:
+def test_empty_frames_are_delivered() -> None:
     assert LengthFramer(2).feed(b"\0\0\0\0\0\1x") == [b"", b"", b"x"]
     assert DelimiterFramer(b"\n").feed(b"\n\na\n") == [b"", b"", b"a"]
 
 
-def test_an_empty_frame_whose_prefix_was_split() -> None:
+def test_an_empty_frame_with_a_split_prefix() -> None:
     framer = LengthFramer(2)
     assert framer.feed(b"\0") == []
     assert framer.feed(b"\0") == [b""]
@@ -63,7 +63,7 @@ def test_a_large_frame_in_many_pieces() -> None:
 
 
 @pytest.mark.parametrize("views", [True, False])
-def test_frames_of_one_read_belong_to_their_list_alone(views: bool) -> None:
+def test_frames_of_one_read_are_referenced_by_their_list_only(views: bool) -> None:
     framer = LengthFramer(4, views=views)
     stream = framer.pack([b"begun before", *(b"whole %d" % number for number in range(300)), b"begun"])
     assert framer.feed(stream[:6]) == []
@@ -75,13 +75,13 @@ def test_frames_of_one_read_belong_to_their_list_alone(views: bool) -> None:
     assert framer.feed(stream[-1:]) == [b"begun"]
 
 
-def test_an_announced_size_alone_reserves_little() -> None:
+def test_an_announced_size_reserves_little_memory() -> None:
     framer = LengthFramer(8, max_frame=1 << 40)
     assert framer.feed(struct.pack(">Q", 1 << 40) + b"x") == []
     assert framer.pending == 9
 
 
-def test_too_large_poisons_and_keeps_the_good_frames() -> None:
+def test_a_frame_over_the_limit_fails_after_the_frames_before_it() -> None:
     framer = LengthFramer(2, max_frame=4)
     with pytest.raises(FrameTooLarge, match="over the limit of 4") as caught:
         framer.feed(b"\0\1a\0\5")
@@ -97,7 +97,7 @@ def test_eight_byte_sizes_beyond_any_memory_are_refused() -> None:
         LengthFramer(8).feed(b"\xff" * 8)
 
 
-def test_a_payload_that_does_not_fit_is_not_sent() -> None:
+def test_a_payload_over_the_limit_is_not_sent() -> None:
     with pytest.raises(FrameTooLarge):
         LengthFramer(1).frame(b"x" * 256)
     with pytest.raises(FrameTooLarge):
@@ -105,7 +105,7 @@ def test_a_payload_that_does_not_fit_is_not_sent() -> None:
     assert LengthFramer(2).frame(memoryview(b"abcd").cast("H"))[0] == b"\0\4"
 
 
-def test_end_of_stream_inside_a_frame() -> None:
+def test_the_end_of_the_stream_inside_a_frame_is_an_error() -> None:
     framer = LengthFramer(2)
     framer.feed(b"\0\4ab")
     with pytest.raises(IncompleteFrame, match="4 bytes") as caught:
@@ -113,13 +113,13 @@ def test_end_of_stream_inside_a_frame() -> None:
     assert caught.value.pending == 4
 
 
-def test_views_are_views_of_any_size() -> None:
+def test_views_have_any_size() -> None:
     framer = LengthFramer(2, views=True)
     data = b"\0\1a\0\0" + struct.pack(">H", 10000) + bytes(10000)
     frames = framer.feed(data) + framer.feed(b"\0\2x") + framer.feed(b"y")
     assert {type(frame) for frame in frames} == {FrameView}
     assert frames == [b"a", b"", bytes(10000), b"xy"]
-    # Of the data itself; the last, which came in two pieces, of what it was put together in.
+    # Views of the data itself; the last frame, received in two pieces, is a view of its joined copy.
     assert [frame.pinned_bytes for frame in frames if isinstance(frame, FrameView)] == [len(data)] * 3 + [2]
 
 
@@ -130,7 +130,7 @@ def test_views_never_point_into_mutable_buffers() -> None:
     assert frame == b"ab"
 
 
-def test_leftover_is_what_was_fed_and_not_handed_out() -> None:
+def test_leftover_is_the_undelivered_part_of_the_input() -> None:
     framers = (LengthFramer(4), LengthFramer(4), DelimiterFramer(b"--"), FixedFramer(4))
     streams = (b"\0\0\0", b"\0\0\0\5abc", b"abc-", b"xy")
     for framer, stream in zip(framers, streams, strict=True):
@@ -142,7 +142,7 @@ def test_leftover_is_what_was_fed_and_not_handed_out() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 100])
-def test_leftover_of_a_refused_stream_begins_with_the_frame_refused(size: int) -> None:
+def test_leftover_of_a_failed_stream_begins_with_the_refused_frame(size: int) -> None:
     for framer, good, bad in (
         (LengthFramer(2, max_frame=3), b"\0\1a", b"\0\4abcd"),
         (DelimiterFramer(b"--", max_frame=3), b"a--", b"abcd--e"),
@@ -170,10 +170,10 @@ FRAMERS: dict[str, Callable[[bool], Framer]] = {
 @pytest.mark.parametrize("views", [True, False])
 @pytest.mark.parametrize("held", [0, 1, 2, 100, 299, 304])
 @pytest.mark.parametrize("make", FRAMERS.values(), ids=FRAMERS)
-def test_after_a_failure_that_lost_bytes_no_more_are_taken(
+def test_after_a_memory_error_no_bytes_are_accepted(
     make: Callable[[bool], Framer], held: int, views: bool
 ) -> None:
-    """Each allocation of one call fails in turn. A frame that followed would begin anywhere in the stream."""
+    """Each allocation of one call fails in turn. A later frame would begin at an arbitrary position of the stream."""
     framer = make(views)
     payloads = [bytes([65 + i]) * 300 for i in range(5)]
     stream = framer.pack(payloads)
@@ -199,7 +199,7 @@ def test_after_a_failure_that_lost_bytes_no_more_are_taken(
     assert failed, "no allocation was made"
 
 
-def test_pack_is_the_whole_stream() -> None:
+def test_pack_returns_the_complete_encoding() -> None:
     payloads = [b"a", b"", bytearray(b"bc"), memoryview(b"def")]
     assert LengthFramer(2, big_endian=False).pack(payloads) == b"\1\0a\0\0\2\0bc\3\0def"
     assert DelimiterFramer(b"\r\n").pack(payloads) == b"a\r\n\r\nbc\r\ndef\r\n"
@@ -212,7 +212,7 @@ def test_pack_is_the_whole_stream() -> None:
 
 
 @pytest.mark.parametrize("prefix", [0, 3, 5, 16])
-def test_other_prefix_widths_do_not_exist(prefix: Any) -> None:
+def test_other_prefix_widths_are_refused(prefix: Any) -> None:
     with pytest.raises(ValueError, match="not 1, 2, 4 or 8"):
         LengthFramer(prefix)
 
@@ -231,7 +231,7 @@ def test_a_delimiter_that_overlaps_itself_ends_at_the_first_match() -> None:
     assert framer.feed(b"xa") + framer.feed(b"aay") + framer.feed(b"aa") == [b"x", b"ay"]
 
 
-def test_delimiter_limits() -> None:
+def test_the_limits_of_delimiters() -> None:
     with pytest.raises(ValueError, match="delimiter length"):
         DelimiterFramer(b"")
     with pytest.raises(ValueError, match="delimiter length"):
@@ -264,7 +264,7 @@ def test_a_payload_holding_the_delimiter_is_not_sent() -> None:
             framer.frame(payload)
 
 
-def test_fixed_frames() -> None:
+def test_frames_of_fixed_size() -> None:
     framer = FixedFramer(3)
     assert framer.feed(b"abcdefgh") == [b"abc", b"def"]
     assert framer.pending == 2
@@ -277,7 +277,7 @@ def test_fixed_frames() -> None:
         framer.frame(b"xy")
 
 
-def test_feed_takes_any_buffer_and_nothing_else() -> None:
+def test_feed_accepts_any_buffer_and_refuses_other_types() -> None:
     framer = LengthFramer(1)
     assert framer.feed(bytearray(b"\1a")) + framer.feed(memoryview(b"\1b")) == [b"a", b"b"]
     with pytest.raises(TypeError):

@@ -31,7 +31,9 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield one, two
 
 
-def test_level_reports_as_long_as_there_is_data(poller: Poller, pair: tuple[socket.socket, socket.socket]) -> None:
+def test_level_triggered_events_repeat_while_there_is_data(
+    poller: Poller, pair: tuple[socket.socket, socket.socket]
+) -> None:
     events: list[int] = []
     poller.watch(pair[0].fileno(), READ, events.append, LEVEL)
     pair[1].send(b"ab")
@@ -42,7 +44,7 @@ def test_level_reports_as_long_as_there_is_data(poller: Poller, pair: tuple[sock
     assert events == [READ, READ]
 
 
-def test_edge_reports_only_what_is_new(poller: Poller, pair: tuple[socket.socket, socket.socket]) -> None:
+def test_edge_triggered_events_report_only_new_data(poller: Poller, pair: tuple[socket.socket, socket.socket]) -> None:
     events: list[int] = []
     poller.watch(pair[0].fileno(), READ, events.append, EDGE)
     pair[1].send(b"ab")
@@ -52,7 +54,7 @@ def test_edge_reports_only_what_is_new(poller: Poller, pair: tuple[socket.socket
     assert poller.wait(1) == 1
 
 
-def test_oneshot_fires_once_until_rearmed(poller: Poller, pair: tuple[socket.socket, socket.socket]) -> None:
+def test_a_oneshot_fires_once_until_it_is_rearmed(poller: Poller, pair: tuple[socket.socket, socket.socket]) -> None:
     events: list[int] = []
     watch = poller.watch(pair[0].fileno(), READ, events.append, ONESHOT)
     pair[1].send(b"ab")
@@ -63,7 +65,7 @@ def test_oneshot_fires_once_until_rearmed(poller: Poller, pair: tuple[socket.soc
     assert events == [READ, READ | WRITE]
 
 
-def test_exclusive_wakes_one_of_two(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_exclusive_wakes_one_of_two_pollers(pair: tuple[socket.socket, socket.socket]) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setblocking(False)
     with listener, Poller() as one, Poller() as two:
@@ -106,7 +108,7 @@ def test_each_mode_replaces_each(
     assert again == (second in (LEVEL, EXCLUSIVE))
 
 
-def test_an_exclusive_entry_that_a_duplicate_keeps_alive(poller: Poller) -> None:
+def test_an_exclusive_entry_that_a_duplicate_descriptor_keeps(poller: Poller) -> None:
     """The number was closed without unwatch and reopened on the same open file, whose entry is still there."""
     one, two = socket.socketpair()
     number, keeper = one.fileno(), os.dup(one.fileno())
@@ -124,7 +126,7 @@ def test_an_exclusive_entry_that_a_duplicate_keeps_alive(poller: Poller) -> None
     os.close(keeper)
 
 
-def test_a_refused_watch_keeps_the_former_one(
+def test_a_refused_watch_keeps_the_previous_one(
     poller: Poller, pair: tuple[socket.socket, socket.socket]
 ) -> None:
     seen: list[int] = []
@@ -140,7 +142,7 @@ def test_a_refused_watch_keeps_the_former_one(
 
 
 def test_a_refused_watch_leaves_no_entry_without_a_watcher(poller: Poller) -> None:
-    """What the kernel still had, for a duplicate of a descriptor that was closed before it was unwatched, is gone."""
+    """The kernel's entry for a duplicate of a descriptor that was closed without unwatch is removed."""
     inner = select.epoll()
     number, keeper = inner.fileno(), os.dup(inner.fileno())
     poller.watch(number, READ, lambda _events: None)
@@ -177,7 +179,7 @@ def waiting(poller: Poller) -> threading.Thread:
     return thread
 
 
-def test_a_poller_that_no_loop_runs_counts_nothing(
+def test_a_poller_without_a_running_loop_is_not_counted(
     poller: Poller, pair: tuple[socket.socket, socket.socket]
 ) -> None:
     poller.watch(pair[0].fileno(), READ, lambda _events: pair[0].recv(1))
@@ -195,7 +197,7 @@ def test_a_poller_that_no_loop_runs_counts_nothing(
         assert loops_awake() == before
 
 
-def test_a_loop_counts_while_it_runs_and_does_not_sleep() -> None:
+def test_a_loop_counts_as_awake_while_it_runs_and_does_not_sleep() -> None:
     engine, other = Engine(), Engine()
     before = loops_awake()
     seen: list[int] = []
@@ -235,7 +237,7 @@ def test_a_loop_counts_while_it_runs_and_does_not_sleep() -> None:
     other._dispose()
 
 
-def test_event_of_a_descriptor_that_was_reused_is_dropped(poller: Poller) -> None:
+def test_events_of_a_reused_descriptor_are_dropped(poller: Poller) -> None:
     """Two ready sockets; the first callback closes the second and opens another one under its number."""
     one, other = socket.socketpair(), socket.socketpair()
     strangers: list[tuple[socket.socket, socket.socket]] = []
@@ -265,10 +267,10 @@ def test_event_of_a_descriptor_that_was_reused_is_dropped(poller: Poller) -> Non
 
 
 @pytest.mark.parametrize("mode", [LEVEL, EDGE, ONESHOT])
-def test_an_event_of_before_a_change_of_interest_is_dropped(
+def test_events_from_before_a_change_of_interest_are_dropped(
     poller: Poller, pair: tuple[socket.socket, socket.socket], mode: int
 ) -> None:
-    """What is ready under the new interest is reported by the next wait, in every mode."""
+    """Readiness for the new interest is reported by the next wait, in every mode."""
     seen: list[tuple[str, int]] = []
     ours, peer = pair
     near, far = socket.socketpair()
@@ -310,7 +312,7 @@ def test_descriptor_closed_without_unwatch(poller: Poller) -> None:
         sock.close()
 
 
-def test_exception_passes_and_the_rest_of_the_batch_is_kept(poller: Poller) -> None:
+def test_an_exception_is_raised_and_the_rest_of_the_batch_kept(poller: Poller) -> None:
     pairs = [socket.socketpair() for _ in range(3)]
     seen: list[int] = []
 
@@ -331,7 +333,7 @@ def test_exception_passes_and_the_rest_of_the_batch_is_kept(poller: Poller) -> N
             sock.close()
 
 
-def test_hangup_comes_unasked(poller: Poller, pair: tuple[socket.socket, socket.socket]) -> None:
+def test_hangups_are_reported_without_a_request(poller: Poller, pair: tuple[socket.socket, socket.socket]) -> None:
     events: list[int] = []
     poller.watch(pair[0].fileno(), READ, events.append)
     pair[1].close()
@@ -339,7 +341,7 @@ def test_hangup_comes_unasked(poller: Poller, pair: tuple[socket.socket, socket.
     assert events[0] & HANGUP
 
 
-def test_refusals(poller: Poller, pair: tuple[socket.socket, socket.socket]) -> None:
+def test_wrong_arguments_are_refused(poller: Poller, pair: tuple[socket.socket, socket.socket]) -> None:
     fd = pair[0].fileno()
     with pytest.raises(ValueError, match="events"):
         poller.watch(fd, 0, print)
@@ -360,13 +362,13 @@ def test_refusals(poller: Poller, pair: tuple[socket.socket, socket.socket]) -> 
         poller.wait(0)
 
 
-def test_a_wait_for_no_number_of_seconds(poller: Poller) -> None:
+def test_a_timeout_that_is_not_a_number_is_refused(poller: Poller) -> None:
     with pytest.raises(ValueError, match="not a number"):
         poller.wait(float("nan"))
 
 
 @pytest.mark.parametrize("number", [100_000_000, 2**31 - 2, 2**31 - 1])
-def test_a_number_that_is_no_descriptor(poller: Poller, number: int) -> None:
+def test_a_number_that_is_not_a_descriptor_is_refused(poller: Poller, number: int) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(OSError, match="Bad file descriptor"):
@@ -377,8 +379,8 @@ def test_a_number_that_is_no_descriptor(poller: Poller, number: int) -> None:
     assert poller.registered == 0
 
 
-def test_the_highest_descriptor_there_can_be(poller: Poller, pair: tuple[socket.socket, socket.socket]) -> None:
-    """A large one that is a descriptor has its place."""
+def test_the_highest_possible_descriptor(poller: Poller, pair: tuple[socket.socket, socket.socket]) -> None:
+    """A large number that is a descriptor gets its slot."""
     high = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 1
     high = os.dup2(pair[0].fileno(), min(high, 100_000))
     try:

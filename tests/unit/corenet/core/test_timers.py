@@ -27,7 +27,7 @@ def test_equal_deadlines_keep_their_order() -> None:
     assert all(one is two for one, two in zip(due, handles, strict=True))
 
 
-def test_cancel_removes_at_once_and_releases_the_callback() -> None:
+def test_cancel_removes_the_timer_at_once_and_releases_the_callback() -> None:
     class Held:
         pass
 
@@ -46,7 +46,7 @@ def test_cancel_removes_at_once_and_releases_the_callback() -> None:
     handle.cancel()
 
 
-def test_against_a_sorted_list() -> None:
+def test_timers_fire_in_the_order_of_a_sorted_list() -> None:
     rng = random.Random(7)
     heap = TimerHeap()
     model: list[tuple[float, int, TimerHandle]] = []
@@ -80,7 +80,7 @@ def test_engine_fires_in_order_and_never_early() -> None:
     assert [number for number, _ in fired if number % 5 == 0] == [0, 5, 10, 15]
 
 
-def test_past_and_odd_deadlines_are_due() -> None:
+def test_past_and_infinite_deadlines() -> None:
     engine = Engine()
     seen: list[str] = []
     engine.call_at(-1.0, seen.append, "past")

@@ -16,7 +16,7 @@ def view_of(data: bytes) -> FrameView:
     return view
 
 
-def test_like_bytes() -> None:
+def test_a_view_behaves_like_bytes() -> None:
     data = b"hello, world"
     view = view_of(data)
     assert (len(view), view[0], view[-1], list(view)) == (12, ord("h"), ord("d"), list(data))
@@ -62,14 +62,14 @@ def test_a_buffer_outlives_its_view() -> None:
     assert bytes(window) == b"abcd" * 1000
 
 
-def test_what_a_view_keeps() -> None:
+def test_a_view_keeps_its_memory_alive() -> None:
     data = bytes(1000)
     first, second = FixedFramer(500, views=True).feed(data)
     assert isinstance(first, FrameView) and isinstance(second, FrameView)
     assert first.pinned_bytes == second.pinned_bytes == first[1:2].pinned_bytes == 1000
 
 
-def test_a_view_is_not_made_by_hand() -> None:
+def test_a_view_cannot_be_created_directly() -> None:
     with pytest.raises(TypeError, match="made by a framer"):
         FrameView()
 

@@ -13,7 +13,7 @@ from corenet.http.events import Data, End, Request
 from corenet.http.h1 import CLIENT, H1Codec
 
 
-def test_filling_in_place() -> None:
+def test_a_body_is_filled_in_place() -> None:
     body = BodyBuffer(10)
     body.append(b"ab")
     with memoryview(body) as view:
@@ -31,7 +31,7 @@ def test_filling_in_place() -> None:
     assert whole == b"abcdefghij"
 
 
-def test_a_view_that_is_left_forces_a_copy() -> None:
+def test_a_remaining_view_forces_a_copy() -> None:
     body = BodyBuffer(3)
     view = memoryview(body)
     view[:] = b"abc"
@@ -41,13 +41,13 @@ def test_a_view_that_is_left_forces_a_copy() -> None:
     assert whole == b"abc"
 
 
-def test_what_is_not_filled_is_not_shown() -> None:
+def test_unfilled_memory_is_not_returned() -> None:
     body = BodyBuffer(100)
     body.append(b"abc")
     assert body.finish() == b"abc"
 
 
-def test_after_the_end_nothing_can_be_written() -> None:
+def test_nothing_can_be_written_after_the_end() -> None:
     body = BodyBuffer(2)
     body.append(b"ab")
     assert body.finish() == b"ab"
@@ -56,7 +56,7 @@ def test_after_the_end_nothing_can_be_written() -> None:
             wrong()
 
 
-def test_bounds() -> None:
+def test_positions_outside_of_the_buffer_are_refused() -> None:
     with pytest.raises(ValueError, match="needs no buffer"):
         BodyBuffer(0)
     body = BodyBuffer(3)
@@ -67,7 +67,7 @@ def test_bounds() -> None:
             body.advance(wrong)
 
 
-def test_the_codec_counts_what_went_past_it() -> None:
+def test_the_codec_counts_bytes_that_were_received_directly() -> None:
     codec = H1Codec(CLIENT)
     codec.send(Request(b"GET", b"/", [(b"Host", b"h")]))
     codec.send(End())

@@ -8,16 +8,17 @@ from corenet.http.cache_rules import (
     Stored,
     Use,
     age_of,
+    bypasses_cache,
     cache_control,
     choose,
     conditions,
+    fields_to_store,
     freshened,
     invalidates,
     lifetime_of,
     may_serve_on_error,
     may_store,
     parse_http_date,
-    passes_by,
     variant_of,
     vary_names,
 )
@@ -52,19 +53,21 @@ def stored(*pairs: str, age: float = 0.0, status: int = 200, body: bytes = b"bod
         (["@"], {}),
     ],
 )
-def test_cache_control(values: list[str], directives: dict[str, str | None]) -> None:
+def test_cache_control_is_parsed(values: list[str], directives: dict[str, str | None]) -> None:
     assert cache_control(values) == directives
 
 
-@pytest.mark.parametrize("text", [DATE, "Tuesday, 14-Nov-23 22:13:20 GMT", "Tue Nov 14 22:13:20 2023"])
-def test_the_three_forms_of_a_date(text: str) -> None:
+@pytest.mark.parametrize(
+    "text", [DATE, "Tuesday, 14-Nov-23 22:13:20 GMT", "Tue Nov 14 22:13:20 2023", "TUE, 14 nov 2023 22:13:20 gmt"]
+)
+def test_dates_of_the_three_formats_are_parsed(text: str) -> None:
     assert parse_http_date(text) == NOW
 
 
 @pytest.mark.parametrize(
     "text", ["", "0", "-1", "14 Nov 2023 22:13:20", DATE.replace("GMT", "EST"), DATE + " ", DATE.replace("22", "25", 1)]
 )
-def test_dates_that_are_none(text: str) -> None:
+def test_malformed_dates_are_ignored(text: str) -> None:
     assert parse_http_date(text) is None
 
 
@@ -74,8 +77,8 @@ def test_dates_that_are_none(text: str) -> None:
      ("GET", ["If-None-Match: x"], True), ("GET", ["if-modified-since: x"], True), ("GET", ["If-Range: x"], True),
      ("GET", ["If-Match: x"], True), ("GET", ["If-Unmodified-Since: x"], True), ("GET", ["Accept: x"], False)],
 )  # fmt: skip
-def test_requests_that_pass_by(method: str, pairs: list[str], passes: bool) -> None:
-    assert passes_by(method, fields(*pairs).raw) is passes
+def test_requests_that_bypass_the_cache(method: str, pairs: list[str], passes: bool) -> None:
+    assert bypasses_cache(method, fields(*pairs).raw) is passes
 
 
 @pytest.mark.parametrize(
@@ -83,7 +86,7 @@ def test_requests_that_pass_by(method: str, pairs: list[str], passes: bool) -> N
     [("POST", 200, True), ("PUT", 204, True), ("DELETE", 301, True), ("PATCH", 200, True), ("X", 200, True),
      ("POST", 400, False), ("POST", 500, False), ("GET", 200, False), ("HEAD", 200, False), ("OPTIONS", 200, False)],
 )  # fmt: skip
-def test_what_invalidates(method: str, status: int, result: bool) -> None:
+def test_which_requests_invalidate_stored_responses(method: str, status: int, result: bool) -> None:
     assert invalidates(method, status) is result
 
 
@@ -93,6 +96,11 @@ def test_what_invalidates(method: str, status: int, result: bool) -> None:
         ("", 200, ["Cache-Control: max-age=5"], True),
         ("", 200, ["Cache-Control: max-age=5, no-store"], False),
         ("no-store", 200, ["Cache-Control: max-age=5"], False),
+        ("", 200, ["Cache-Control: max-age=5, must-understand, no-store"], True),
+        ("", 299, ["Cache-Control: max-age=5, must-understand, no-store"], False),
+        ("", 299, ["Cache-Control: max-age=5, must-understand"], False),
+        ("", 299, ["Cache-Control: max-age=5"], True),
+        ("no-store", 200, ["Cache-Control: max-age=5, must-understand"], False),
         ("", 200, ["Cache-Control: private, max-age=5"], True),
         ("", 200, ["Cache-Control: no-cache", "ETag: x"], True),
         ("", 200, ["Cache-Control: s-maxage=5"], False),
@@ -112,7 +120,7 @@ def test_what_invalidates(method: str, status: int, result: bool) -> None:
         ("", 200, ["Cache-Control: max-age=5", "Vary: " + ",".join(f"a{n}" for n in range(17))], False),
     ],
 )
-def test_what_may_be_stored(asked: str, status: int, pairs: list[str], result: bool) -> None:
+def test_which_responses_may_be_stored(asked: str, status: int, pairs: list[str], result: bool) -> None:
     assert may_store(cache_control([asked]), status, fields(*pairs)) is result
 
 
@@ -153,18 +161,21 @@ def test_how_long_a_response_is_fresh(status: int, pairs: list[str], seconds: fl
         (["Age: 5"], 10, 15),
         (["Age: x"], 10, 10),
         (["Age: -5"], 10, 10),
-        (["Age: " + "9" * 400], 10, 10),
+        (["Age: " + "9" * 400], 10, 10**10 + 10),
+        (["Age: 5, 6"], 10, 15),
+        (["Age: 5", "Age: 6"], 10, 15),
+        (["Age: 0x5"], 10, 10),
         ([f"Date: {DATE}"], 0, 0),
         ([f"Date: {DAY_BEFORE}"], 10, 86400),
         ([f"Date: {HOUR_LATER}"], 10, 10),
         ([], -50, 0),
     ],
 )
-def test_ages(pairs: list[str], since: float, age: float) -> None:
+def test_the_age_of_a_response(pairs: list[str], since: float, age: float) -> None:
     assert age_of(stored(*pairs, age=since), NOW) == age
 
 
-def test_the_time_of_the_request_makes_a_response_older() -> None:
+def test_the_duration_of_the_request_adds_to_the_age() -> None:
     response = stored("Age: 5")
     response.request_time -= 3
     assert age_of(response, NOW) == 8
@@ -197,7 +208,7 @@ def test_the_time_of_the_request_makes_a_response_older() -> None:
         ("", "max-age=10, proxy-revalidate, s-maxage=0", 5, Use.FRESH),
     ],
 )
-def test_what_a_stored_response_is_good_for(asked: str, said: str, age: float, use: Use) -> None:
+def test_how_a_stored_response_may_be_used(asked: str, said: str, age: float, use: Use) -> None:
     assert choose(stored(f"Cache-Control: {said}", age=age), cache_control([asked]), NOW) is use
 
 
@@ -217,13 +228,13 @@ def test_what_a_stored_response_is_good_for(asked: str, said: str, age: float, u
         ("no-cache", "max-age=10, stale-if-error=5", 14, 500, False),
     ],
 )
-def test_stale_responses_in_place_of_errors(
+def test_when_stale_responses_replace_errors(
     asked: str, said: str, age: float, status: int | None, result: bool
 ) -> None:
     assert may_serve_on_error(stored(f"Cache-Control: {said}", age=age), cache_control([asked]), NOW, status) is result
 
 
-def test_variants_differ_by_the_fields_that_vary_names() -> None:
+def test_variants_differ_by_the_fields_listed_in_vary() -> None:
     names = vary_names(fields("Vary: Accept-Language, accept", "Vary: ACCEPT"))
     assert names == "accept accept-language" and vary_names(fields("Vary: a, *")) is None and vary_names(fields()) == ""
     english = variant_of(names, fields("Accept-Language: en", "X: 1").raw)
@@ -234,13 +245,13 @@ def test_variants_differ_by_the_fields_that_vary_names() -> None:
     assert variant_of(names, fields("Accept: a", "Accept: b").raw) == variant_of(names, fields("Accept: a,b").raw)
 
 
-def test_users_are_told_apart_unless_the_response_is_public() -> None:
+def test_private_responses_are_stored_per_user() -> None:
     one, two = fields("Authorization: one").raw, fields("Authorization: two").raw
     assert len({variant_of("", one), variant_of("", two), variant_of("", [])}) == 3
     assert variant_of("", one, public=True) == variant_of("", two, public=True) == variant_of("", [], public=True)
 
 
-def test_conditions() -> None:
+def test_conditional_fields_are_added() -> None:
     response = stored('ETag: W/"1"', f"Last-Modified: {DATE}")
     assert conditions(response) == [(b"If-None-Match", b'W/"1"'), (b"If-Modified-Since", DATE.encode())]
     assert conditions(stored("Cache-Control: max-age=1")) == []
@@ -261,6 +272,30 @@ def test_a_304_updates_the_fields_but_not_those_of_the_body() -> None:
 
 
 @pytest.mark.parametrize(("tag", "result"), [('"1"', True), ('W/"1"', True), ('"2"', False), (None, True)])
-def test_a_304_about_another_representation(tag: str | None, result: bool) -> None:
+def test_a_304_with_another_tag_is_refused(tag: str | None, result: bool) -> None:
     new = fields() if tag is None else fields(f"ETag: {tag}")
     assert (freshened(stored('ETag: "1"'), new, NOW, NOW) is not None) is result
+
+
+@pytest.mark.parametrize(
+    ("said", "result"),
+    [
+        ([f"Last-Modified: {DATE}"], True),
+        (["Last-Modified: Tue, 14 Nov 2023 22:13:21 GMT"], False),
+        (['ETag: "1"', "Last-Modified: Tue, 14 Nov 2023 22:13:21 GMT"], True),
+        ([], True),
+    ],
+)
+def test_a_304_with_another_date_is_refused(said: list[str], result: bool) -> None:
+    """RFC 9111 section 4.3.4: without a tag the date identifies the representation."""
+    old = stored('ETag: "1"', f"Last-Modified: {DATE}")
+    assert (freshened(old, fields(*said), NOW, NOW) is not None) is result
+
+
+def test_fields_that_are_not_stored() -> None:
+    """RFC 9111 section 3.1; fields that the cache rules read are kept, so Connection cannot remove no-store."""
+    said = fields(
+        "Connection: close, A", "Connection: cache-control", "Keep-Alive: timeout=5", "A: 1", "B: 2", "Trailer: T",
+        "Transfer-Encoding: chunked", "Proxy-Authenticate: Basic", "Cache-Control: no-store",
+    )  # fmt: skip
+    assert dict(fields_to_store(said)) == {"B": "2", "Trailer": "T", "Cache-Control": "no-store"}

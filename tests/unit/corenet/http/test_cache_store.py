@@ -1,4 +1,4 @@
-"""The store of the cache: bounds, variants, a file that processes share, that one of them leaves in the middle."""
+"""The store of the cache: bounds, variants, and a file that processes share and may be killed while writing."""
 
 import multiprocessing
 import os
@@ -22,7 +22,7 @@ def response(body: bytes = b"body", *, vary: str = "", variant: bytes | None = N
     return Stored(200, "OK", "HTTP/2", fields, body, at, at, vary, variant_of(vary, []) if variant is None else variant)
 
 
-def test_what_was_put_is_found() -> None:
+def test_a_stored_response_is_found() -> None:
     store = CacheStore(None, SIZE)
     assert store.find("http://a/", [], 0.0) is None
     put = response(at=5.0)
@@ -35,7 +35,7 @@ def test_what_was_put_is_found() -> None:
     store.close()
 
 
-def test_variants_of_one_url() -> None:
+def test_variants_of_one_url_are_found_by_their_fields() -> None:
     store = CacheStore(None, SIZE)
     for language in (b"en", b"de"):
         asked = [(b"Accept-Language", language)]
@@ -52,7 +52,7 @@ def test_variants_of_one_url() -> None:
     store.close()
 
 
-def test_the_variants_have_a_bound() -> None:
+def test_the_number_of_variants_is_bounded() -> None:
     store = CacheStore(None, SIZE)
     for number in range(3 * limits.HTTP_CACHE_VARIANTS):
         store.put("http://a/", response(variant=b"%d" % number, at=float(number)), public=False, now=0.0)
@@ -60,7 +60,7 @@ def test_the_variants_have_a_bound() -> None:
     store.close()
 
 
-def test_the_bytes_have_a_bound_and_what_was_used_stays() -> None:
+def test_the_size_is_bounded_and_recently_used_responses_stay() -> None:
     store = CacheStore(None, SIZE)
     store.put("http://kept/", response(), public=False, now=0.0)
     for number in range(200):
@@ -74,7 +74,7 @@ def test_the_bytes_have_a_bound_and_what_was_used_stays() -> None:
     store.close()
 
 
-def test_empty_responses_count() -> None:
+def test_empty_responses_count_against_the_size() -> None:
     store = CacheStore(None, 65_536)
     for number in range(500):
         store.put(f"http://a/{number}", response(b""), public=False, now=float(number))
@@ -82,7 +82,7 @@ def test_empty_responses_count() -> None:
     store.close()
 
 
-def test_a_response_that_is_too_large_takes_the_place_of_none() -> None:
+def test_a_response_that_is_too_large_evicts_nothing() -> None:
     store = CacheStore(None, SIZE)
     store.put("http://a/", response(), public=False, now=0.0)
     assert not store.put("http://a/", response(bytes(SIZE // 8)), public=False, now=0.0)
@@ -90,7 +90,7 @@ def test_a_response_that_is_too_large_takes_the_place_of_none() -> None:
     store.close()
 
 
-def test_a_file_is_shared_and_stays(tmp_path: Path) -> None:
+def test_a_file_is_shared_and_persistent(tmp_path: Path) -> None:
     path = str(tmp_path / "cache")
     one, two = CacheStore(path, SIZE), CacheStore(path, SIZE)
     one.put("http://a/", response(), public=False, now=0.0)
@@ -105,7 +105,7 @@ def test_a_file_is_shared_and_stays(tmp_path: Path) -> None:
     three.close()
 
 
-def test_a_file_is_for_its_user_alone(tmp_path: Path) -> None:
+def test_a_file_is_accessible_to_its_user_only(tmp_path: Path) -> None:
     path = tmp_path / "cache"
     store = CacheStore(str(path), SIZE)
     store.put("http://a/", response(), public=False, now=0.0)
@@ -113,7 +113,49 @@ def test_a_file_is_for_its_user_alone(tmp_path: Path) -> None:
     store.close()
 
 
-def test_files_that_are_no_cache_are_left_alone(tmp_path: Path) -> None:
+def test_files_that_others_may_change_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cache"
+    target = tmp_path / "target"
+    CacheStore(str(target), SIZE).close()
+    for file in (path, tmp_path / "cache-wal", tmp_path / "cache-shm", tmp_path / "cache-journal"):
+        file.symlink_to(target)
+        with pytest.raises(ValueError, match=rf"{file}: it is a symbolic link"):
+            Cache(path)
+        file.unlink()
+    (tmp_path / "dangling").symlink_to(tmp_path / "absent")
+    with pytest.raises(ValueError, match="symbolic link"):
+        Cache(tmp_path / "dangling")
+    assert not (tmp_path / "absent").exists()
+    for mode in (0o620, 0o602):
+        target.chmod(mode)
+        with pytest.raises(ValueError, match="other users may write to it"):
+            Cache(target)
+    os.mkfifo(tmp_path / "pipe")
+    for other in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(ValueError, match="not a regular file"):
+            Cache(other)
+
+
+def test_a_file_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "cache"
+    CacheStore(str(path), SIZE).close()
+    uid = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
+    with pytest.raises(ValueError, match="belongs to another user"):
+        Cache(path)
+
+
+def test_a_folder_that_is_writable_for_all_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    with pytest.raises(ValueError, match="a folder of your own"):
+        Cache(tmp_path / "cache")
+    assert not list(tmp_path.iterdir())
+    # As /tmp is: files can be replaced by their owners only.
+    tmp_path.chmod(0o1777)
+    Cache(tmp_path / "cache").close()
+
+
+def test_files_that_are_not_caches_are_not_changed(tmp_path: Path) -> None:
     text = tmp_path / "text"
     text.write_text("a file of the user's, long enough to be read as a header of some other format" * 50)
     with pytest.raises(ValueError, match="not a cache"):
@@ -125,7 +167,7 @@ def test_files_that_are_no_cache_are_left_alone(tmp_path: Path) -> None:
     database.close()
     with pytest.raises(ValueError, match="not a cache"):
         Cache(other)
-    with pytest.raises(sqlite3.OperationalError):
+    with pytest.raises(FileNotFoundError, match="absent"):
         Cache(tmp_path / "absent" / "cache")
     with pytest.raises(ValueError, match="max_bytes"):
         Cache(max_bytes=1)
@@ -162,7 +204,7 @@ put(3)
 """
 
 
-def test_a_process_that_is_killed_leaves_a_whole_cache(tmp_path: Path) -> None:
+def test_a_process_killed_in_a_transaction_leaves_a_consistent_cache(tmp_path: Path) -> None:
     path = str(tmp_path / "cache")
     done = subprocess.run([sys.executable, "-c", KILLED, path], timeout=60, check=False)
     assert done.returncode == 9
@@ -174,6 +216,61 @@ def test_a_process_that_is_killed_leaves_a_whole_cache(tmp_path: Path) -> None:
     assert store._database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert store._database.execute("SELECT sum(size) FROM responses").fetchone() == (size,)
     store.close()
+
+
+KILLS = """
+import os, random, signal, sys
+from corenet.http import Headers
+from corenet.http.cache_rules import Stored, variant_of
+from corenet.http.cache_store import CacheStore
+
+path, kills = sys.argv[1], 50
+draw = random.Random(7)
+
+def body_of(number):
+    return b"%d " % number * (number % 977)
+
+def write(pipe, first):
+    store = CacheStore(path, 1 << 20)
+    number = first
+    while True:
+        fields = Headers([(b"X", b"%d" % number)])
+        stored = Stored(200, "OK", "HTTP/1.1", fields, body_of(number), 0.0, number, "", variant_of("", []))
+        store.put(f"http://a/{number % 300}", stored, public=False, now=float(number))
+        os.write(pipe, b".")
+        number += 7
+
+for kill in range(kills):
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        write(writing, kill * 1000)
+    os.close(writing)
+    # The child goes on writing while it is killed, after this many responses.
+    for _ in range(draw.randrange(1, 12)):
+        assert os.read(reading, 1) == b"."
+    os.kill(child, signal.SIGKILL)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    os.close(reading)
+    store = CacheStore(path, 1 << 20)
+    size, count = store.size()
+    assert count > 0
+    assert store._database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert store._database.execute("SELECT sum(size) FROM responses").fetchone() == (size,) and size <= 1 << 20
+    for number in range(300):
+        found = store.find(f"http://a/{number}", [], 0.0)
+        if found is not None:
+            assert found.body == body_of(int(found.headers["x"])) and int(found.headers["x"]) % 300 == number
+    store.close()
+print(kills)
+"""
+
+
+def test_processes_killed_while_writing_leave_a_usable_cache(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KILLS, str(tmp_path / "cache")], timeout=120, check=False, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "50\n"), done.stderr
 
 
 def _write(path: str, first: int) -> None:

@@ -67,11 +67,11 @@ def corenet(capfdbinary: Any, *arguments: str) -> tuple[int, bytes, str]:
     return code, out, err.decode()
 
 
-def test_the_body_goes_to_stdout_and_nothing_else(server: Server, capfdbinary: Any) -> None:
+def test_only_the_body_goes_to_stdout(server: Server, capfdbinary: Any) -> None:
     assert corenet(capfdbinary, server.url + "/x") == (0, b"GET /x HTTP/1.1|None|", "")
 
 
-def test_request_options(server: Server, capfdbinary: Any, tmp_path: Path) -> None:
+def test_options_of_the_request_are_sent(server: Server, capfdbinary: Any, tmp_path: Path) -> None:
     assert corenet(capfdbinary, server.url, "-H", "X-Test: hello", "-d", "data")[1] == b"POST / HTTP/1.1|hello|data"
     (tmp_path / "body").write_bytes(b"from a file")
     assert corenet(capfdbinary, server.url, "-X", "PUT", "-d", f"@{tmp_path / 'body'}")[1].endswith(b"|from a file")
@@ -79,12 +79,12 @@ def test_request_options(server: Server, capfdbinary: Any, tmp_path: Path) -> No
     assert (code, out, err) == (0, b"", "") and (tmp_path / "out").read_bytes() == b"GET / HTTP/1.1|None|"
 
 
-def test_without_a_standard_output_the_body_goes_nowhere(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_standard_output_the_body_is_discarded(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout", None)  # what the interpreter does when it is started with >&-
     assert cli.main(["get", server.url + "/"]) == 0
 
 
-def test_the_head(server: Server, capfdbinary: Any) -> None:
+def test_the_head_is_shown(server: Server, capfdbinary: Any) -> None:
     code, out, _ = corenet(capfdbinary, server.url, "-i")
     assert code == 0 and out.startswith(b"HTTP/1.1 200 OK\r\nX-Reply: yes\r\n") and out.endswith(b"|None|")
     code, out, _ = corenet(capfdbinary, server.url, "--head")
@@ -96,19 +96,19 @@ def test_redirects_are_shown_or_followed(server: Server, capfdbinary: Any) -> No
     assert corenet(capfdbinary, server.url + "/away", "-L")[1] == b"GET / HTTP/1.1|None|"
 
 
-def test_statuses(server: Server, capfdbinary: Any) -> None:
+def test_error_statuses_set_the_exit_code(server: Server, capfdbinary: Any) -> None:
     assert corenet(capfdbinary, server.url + "/missing")[:2] == (0, b"gone")
     code, _, err = corenet(capfdbinary, server.url + "/missing", "--fail")
     assert code == 22 and err == "corenet: the server answered 404 Not Found\n"
 
 
-def test_a_server_does_not_command_the_terminal(server: Server, capfdbinary: Any) -> None:
+def test_control_characters_of_a_server_are_escaped(server: Server, capfdbinary: Any) -> None:
     # 0x9B begins a control sequence, and a reason phrase may have it (RFC 9112 section 4: obs-text).
     code, _, err = corenet(capfdbinary, server.url + "/colour", "--fail")
     assert code == 22 and err == "corenet: the server answered 404 \\x9b31mRed\n"
 
 
-def test_a_trace_does_not_command_the_terminal(capfdbinary: Any) -> None:
+def test_control_characters_in_a_trace_are_escaped(capfdbinary: Any) -> None:
     Recorder("text", None, 0.0)(TracePoint("proxy", "failed", 1.0, {"error": "403 \x9b31m\nRed"}))
     assert capfdbinary.readouterr().err == b"  1000.00 ms  proxy.failed error=403 \\x9b31m\\nRed\n"
 
@@ -122,14 +122,16 @@ def test_a_trace_does_not_command_the_terminal(capfdbinary: Any) -> None:
         ("/cut", [], 18, "inside its response"),
         ("/", ["-H", "broken"], 2, "not of the form"),
         ("/", ["-H", "a b: c"], 2, "not a field name"),
-        ("/", ["-d", "@/nonexistent/file"], 2, "No such file"),
+        ("/", ["-d", "@/nonexistent/file"], 26, "No such file"),
         ("/", ["-o", "/nonexistent/file"], 23, "No such file"),
         ("/", ["--max-time", "0"], 2, "more than 0"),
         ("/", ["--max-time", "nan"], 2, "more than 0"),
         ("/", ["--cacert", "/nonexistent/file"], 2, "No such file"),
     ],
 )
-def test_failures(server: Server, capfdbinary: Any, path: str, options: list[str], code: int, words: str) -> None:
+def test_failures_have_a_sentence_and_an_exit_code(
+    server: Server, capfdbinary: Any, path: str, options: list[str], code: int, words: str
+) -> None:
     got, _, err = corenet(capfdbinary, server.url + path, *options)
     assert got == code and words in err and err.startswith("corenet: ") and err.count("\n") == 1
 
@@ -137,17 +139,17 @@ def test_failures(server: Server, capfdbinary: Any, path: str, options: list[str
 @pytest.mark.parametrize(
     ("url", "code"), [("gopher://x/", 3), ("http://127.0.0.1:1/", 7), ("http://user@127.0.0.1/", 3), ("nothing", 3)]
 )
-def test_places_that_cannot_be_reached(capfdbinary: Any, url: str, code: int) -> None:
+def test_unreachable_servers_have_a_sentence_and_an_exit_code(capfdbinary: Any, url: str, code: int) -> None:
     assert corenet(capfdbinary, url)[0] == code
 
 
-def test_usage_errors_are_two() -> None:
+def test_usage_errors_exit_with_2() -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main([])
     assert caught.value.code == 2
 
 
-def test_tls(tmp_path: Path, capfdbinary: Any) -> None:
+def test_tls_options(tmp_path: Path, capfdbinary: Any) -> None:
     authority = Authority(tmp_path)
     leaf = authority.leaf("localhost")
     with Background(answer, tls.server_context(leaf.certificate, leaf.key)) as server:
@@ -163,7 +165,7 @@ def test_tls(tmp_path: Path, capfdbinary: Any) -> None:
         assert code == 35 and "does not speak TLS" in err
 
 
-def test_trace_tells_every_step(server: Server, capfdbinary: Any) -> None:
+def test_the_trace_shows_every_step(server: Server, capfdbinary: Any) -> None:
     code, out, err = corenet(capfdbinary, server.url.replace("127.0.0.1", "localhost"), "--trace")
     assert code == 0 and out.startswith(b"GET")
     steps = [line.split(" ms  ")[1].split(" ")[0] for line in err.splitlines()]
@@ -227,7 +229,7 @@ def test_names_go_through_the_registered_resolver(
     assert code == 2 and "no address" in err
 
 
-def test_the_authority_of_a_simulated_world_counts_only_there(
+def test_the_authority_of_a_simulated_world_is_trusted_only_there(
     tmp_path: Path, capfdbinary: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     authority = Authority(tmp_path)
@@ -240,7 +242,9 @@ def test_the_authority_of_a_simulated_world_counts_only_there(
         assert code == 60 and "not known here" in err
 
 
-def test_without_a_registered_resolver(capfdbinary: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_registered_resolver_the_option_is_an_error(
+    capfdbinary: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(resolver_plugins, "entry_points", lambda group: [])
     code, _, err = corenet(capfdbinary, "http://x.example/", "--resolver", "192.0.2.1")
     assert code == 2 and "need a package that registers a resolver" in err

@@ -92,7 +92,7 @@ def echo(capfdbinary: Any, *arguments: str) -> dict[str, Any]:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def test_files_are_named_by_the_url(
+def test_files_are_named_after_the_url(
     server: Server, capfdbinary: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -117,7 +117,7 @@ def test_each_url_has_its_output(server: Server, capfdbinary: Any, tmp_path: Pat
 
 
 @pytest.mark.parametrize("kept", [0, 1, 5000, len(FILE)])
-def test_a_file_is_continued(server: Server, capfdbinary: Any, tmp_path: Path, kept: int) -> None:
+def test_an_incomplete_file_is_continued(server: Server, capfdbinary: Any, tmp_path: Path, kept: int) -> None:
     path = tmp_path / "file"
     path.write_bytes(FILE[:kept])
     assert corenet(capfdbinary, f"{server.url}/file", "-C", "-", "-o", str(path)) == (0, b"", "")
@@ -127,7 +127,7 @@ def test_a_file_is_continued(server: Server, capfdbinary: Any, tmp_path: Path, k
 
 
 @pytest.mark.parametrize("path", ["/no-ranges", "/other-part", "/missing", "/long-numbers", "/long-size"])
-def test_what_is_not_the_rest_does_not_touch_the_file(
+def test_a_response_that_is_not_the_rest_does_not_change_the_file(
     server: Server, capfdbinary: Any, tmp_path: Path, path: str
 ) -> None:
     file = tmp_path / "file"
@@ -137,7 +137,7 @@ def test_what_is_not_the_rest_does_not_touch_the_file(
     assert file.read_bytes() == b"kept"
 
 
-def test_wrong_offsets(server: Server, capfdbinary: Any, tmp_path: Path) -> None:
+def test_wrong_offsets_are_refused(server: Server, capfdbinary: Any, tmp_path: Path) -> None:
     assert corenet(capfdbinary, server.url, "-C", "many", "-o", str(tmp_path / "x"))[0] == 2
     assert corenet(capfdbinary, server.url, "-C", "-")[0] == 2
 
@@ -157,7 +157,7 @@ def test_one_failure_does_not_stop_the_others(
     assert [(tmp_path / str(number)).read_bytes() for number in range(20)] == [b"/%d" % n for n in range(20)]
 
 
-def test_at_the_same_time_needs_files(server: Server, capfdbinary: Any, tmp_path: Path) -> None:
+def test_parallel_transfers_need_output_files(server: Server, capfdbinary: Any, tmp_path: Path) -> None:
     assert corenet(capfdbinary, server.url, "-Z")[0] == 2
     code, _, err = corenet(capfdbinary, server.url, "-Z", "-o", str(tmp_path / "x"), "--trace")
     assert code == 2 and "exclude each other" in err
@@ -165,7 +165,7 @@ def test_at_the_same_time_needs_files(server: Server, capfdbinary: Any, tmp_path
     assert code == 2 and "--parallel-max" in err
 
 
-def test_a_file_that_cannot_be_written_is_one_failure(server: Server, capfdbinary: Any, tmp_path: Path) -> None:
+def test_an_unwritable_file_fails_only_its_transfer(server: Server, capfdbinary: Any, tmp_path: Path) -> None:
     good = tmp_path / "good"
     arguments = (f"{server.url}/1", "-o", "/nonexistent/file", f"{server.url}/2", "-o", str(good), "--parallel")
     code, _, err = corenet(capfdbinary, *arguments)
@@ -175,7 +175,7 @@ def test_a_file_that_cannot_be_written_is_one_failure(server: Server, capfdbinar
 # --- requests ---------------------------------------------------------------------------------------------------------
 
 
-def test_bodies(server: Server, capfdbinary: Any, tmp_path: Path) -> None:
+def test_body_options_are_sent(server: Server, capfdbinary: Any, tmp_path: Path) -> None:
     url = f"{server.url}/echo"
     shown = echo(capfdbinary, url, "-d", "a=1", "-d", "b=2", "-A", "agent")
     assert shown["body"] == "a=1&b=2" and shown["line"].startswith("POST ")
@@ -202,7 +202,6 @@ def test_bodies(server: Server, capfdbinary: Any, tmp_path: Path) -> None:
     [
         (["-d", "x", "--json", "1"], "--data and --json exclude each other"),
         (["-F", "novalue"], "not of the form NAME=VALUE"),
-        (["-F", "a=@/nonexistent"], "No such file"),
         (["-F", "a=@/dev/null;colour=red"], "'colour' is not known"),
         (["-u", "user"], "a password is needed"),
         (["-w", "%{nothing}"], "%{nothing} is not known"),
@@ -213,7 +212,7 @@ def test_bodies(server: Server, capfdbinary: Any, tmp_path: Path) -> None:
         (["--retry", "-1"], "Retries count"),
     ],
 )
-def test_wrong_options(
+def test_wrong_options_are_usage_errors(
     server: Server, capfdbinary: Any, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
 ) -> None:
     monkeypatch.setattr("sys.stdin", None)
@@ -221,12 +220,12 @@ def test_wrong_options(
     assert (code, out) == (2, b"") and words in err and err.count("\n") == 1
 
 
-def test_credentials(server: Server, capfdbinary: Any) -> None:
+def test_credentials_are_sent(server: Server, capfdbinary: Any) -> None:
     shown = echo(capfdbinary, f"{server.url}/echo", "-u", "name:secret:more")
     assert base64.b64decode(shown["headers"]["authorization"].removeprefix("Basic ")) == b"name:secret:more"
 
 
-def test_proxies(server: Server, capfdbinary: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_options_are_used(server: Server, capfdbinary: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server echoes the request line, in which a proxy gets the whole URL."""
     assert corenet(capfdbinary, "http://www.example/x", "-x", server.url)[1] == b"http://www.example/x"
     monkeypatch.setenv("http_proxy", server.url)
@@ -238,7 +237,7 @@ def test_proxies(server: Server, capfdbinary: Any, monkeypatch: pytest.MonkeyPat
 # --- what is shown ----------------------------------------------------------------------------------------------------
 
 
-def test_write_out(server: Server, capfdbinary: Any, tmp_path: Path) -> None:
+def test_write_out_expands_its_variables(server: Server, capfdbinary: Any, tmp_path: Path) -> None:
     form = r"\n%{http_code} %{size_download} %{remote_ip} %{http_version} %{method} %{scheme} %%{x} %{urlnum}\n"
     code, out, _ = corenet(capfdbinary, f"{server.url}/abc", f"{server.url}/missing", "-w", form)
     assert code == 0
@@ -251,7 +250,7 @@ def test_write_out(server: Server, capfdbinary: Any, tmp_path: Path) -> None:
         expand("%{nothing}", Transfer(Target("http://x/", None), 0, "GET"))
 
 
-def test_progress_of_one_and_of_several() -> None:
+def test_progress_is_shown_for_one_and_several_transfers() -> None:
     one = Progress(1)
     one.begin(10.0, 4096 * 1024, 1024 * 1024)
     assert one.line(10.0) == " 25%  1.0 MiB of 4.0 MiB  0 B/s"
@@ -269,7 +268,7 @@ def test_progress_of_one_and_of_several() -> None:
     assert unknown.line(1.0) == "2.0 KiB  2.0 KiB/s"
 
 
-def test_progress_is_for_terminals(
+def test_progress_is_shown_on_terminals_only(
     server: Server, capfdbinary: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = ("-o", str(tmp_path / "file"))
@@ -304,20 +303,40 @@ def test_the_trace_as_a_page() -> None:
         TracePoint("connect", FAILED, 2.0, {"error": "refused"}),
         TracePoint("request", STARTED, 2.0),
     ]
-    text = page(points, 1.0, 3.0, "status none", ["http://x/?a=<b>"])
+    text = page(points, 0.5, 3.0, [("http://x/?a=<b>", "none, exit code 7")])
     assert "<script>" not in text and "&lt;script&gt;" in text and "?a=&lt;b&gt;" in text and "a&amp;b" in text
+    # The preparation before the first step takes no part of the scale.
     assert re.findall(r'<div class="bar ([a-z ]+)" style="margin-left:([\d.]+)%;width:([\d.]+)%">', text) == [
         ("dns", "0.00", "10.00"), ("resolver", "5.00", "0.00"), ("connect failed", "10.00", "40.00"),
         ("request", "50.00", "50.00"),
     ]  # fmt: skip
+    assert '<td class="d bad">failed: error=refused</td>' in text and "none, exit code 7</li>" in text
+    # It is for phones and dark screens too.
+    assert 'name="viewport"' in text and "prefers-color-scheme: dark" in text and "@media (max-width" in text
     assert not re.search(r'(src|href)=', text)
+
+
+def test_queries_and_replies_of_the_resolver_are_one_row() -> None:
+    steps = [
+        (1.0, "ask: query 192.0.2.1"), (1.1, "  ask: query 192.0.2.2"), (1.2, "  reply: referral from 192.0.2.2"),
+        (1.5, "reply: answer from 192.0.2.1"), (1.6, "reply: late \x1b"), (1.7, "ask: query 192.0.2.3"),
+    ]  # fmt: skip
+    points = [TracePoint("resolver", "step", time, {"what": text}) for time, text in steps]
+    text = page(points, 1.0, 2.0, [("http://a/", "200 OK"), ("http://b/", "404 Not Found")])
+    assert re.findall(r'<td class="d">(.*?)</td><td class="n">([\d.]+)</td><td class="n">([\d.]*)</td>', text) == [
+        ("ask: query 192.0.2.1 → answer from 192.0.2.1", "0.0", "500.0"),
+        ("  ask: query 192.0.2.2 → referral from 192.0.2.2", "100.0", "100.0"),
+        ("reply: late \\x1b", "600.0", ""),
+        ("ask: query 192.0.2.3", "700.0", ""),
+    ]
+    assert "<h1>Trace of 2 URLs</h1>" in text
 
 
 # --- standard streams that are not as usual ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), BrokenPipeError()])
-def test_an_output_that_fails_between_parallel_transfers(
+def test_a_failing_output_ends_parallel_transfers(
     server: Server, capfd: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
 ) -> None:
     def fail(_: str) -> Any:
@@ -329,23 +348,23 @@ def test_an_output_that_fails_between_parallel_transfers(
     assert cli.main(["get", "-Z", "-w", "x", *files, server.url, server.url]) == 23
 
 
-def test_no_standard_input(capfdbinary: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_standard_input(capfdbinary: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", None)
     code, _, err = corenet(capfdbinary, "-d", "@-", "http://127.0.0.1:1/")
     assert code == 2 and "without a standard input" in err
 
 
-def test_no_standard_error(server: Server, capfdbinary: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_standard_error(server: Server, capfdbinary: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr", None)
-    assert corenet(capfdbinary, "-f", "--trace", f"{server.url}/missing") == (22, b"gone", "")
+    assert corenet(capfdbinary, "--fail-with-body", "--trace", f"{server.url}/missing") == (22, b"gone", "")
 
 
 @pytest.mark.parametrize(("typed", "code"), [(EOFError, 2), (KeyboardInterrupt, 130)])
-def test_no_password_is_typed_in(
+def test_an_aborted_password_prompt_sets_the_exit_code(
     capfdbinary: Any, monkeypatch: pytest.MonkeyPatch, typed: type[BaseException], code: int
 ) -> None:
     def ask(_: str) -> str:
-        # The loop's handler would only cancel a task, and this call would go on waiting.
+        # The loop's handler would only cancel a task, and this call would continue to wait.
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
         raise typed
 

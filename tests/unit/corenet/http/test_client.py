@@ -35,7 +35,7 @@ pytestmark = pytest.mark.parametrize("loop", sorted(LOOPS))
 SHORT = 0.05
 
 
-def test_one_get(loop: str) -> None:
+def test_a_get_request(loop: str) -> None:
     async def main() -> None:
         async with serving(always_ok) as server:
             response = await get(server.url + "/a b".replace(" ", "%20"))
@@ -46,7 +46,7 @@ def test_one_get(loop: str) -> None:
     run_on(loop, main())
 
 
-def test_what_is_sent(loop: str) -> None:
+def test_the_bytes_of_a_request(loop: str) -> None:
     async def main() -> None:
         told: list[Any] = []
 
@@ -74,7 +74,7 @@ def test_what_is_sent(loop: str) -> None:
 
 
 @pytest.mark.parametrize("where", ["default", "request", "both"])
-def test_a_host_that_was_given_is_the_only_one_and_comes_first(loop: str, where: str) -> None:
+def test_a_given_host_field_replaces_ours_and_comes_first(loop: str, where: str) -> None:
     async def main() -> None:
         told: list[bytes] = []
 
@@ -108,7 +108,7 @@ CHUNKED = {"Transfer-Encoding": "chunked"}
         ("POST", b"data", b"4\r\ndata\r\n0\r\n\r\n"),
     ],
 )
-def test_a_body_that_was_announced_in_chunks_has_a_last_one(
+def test_an_announced_chunked_body_ends_with_a_last_chunk(
     loop: str, where: str, method: str, body: bytes | None, sent: bytes
 ) -> None:
     """Without it the peer parses the next request of this connection as chunks (RFC 9112 section 7.1)."""
@@ -154,7 +154,7 @@ def write_the_end(peer: Peer) -> None:
 @pytest.mark.parametrize("came", [write_answer, write_a_byte, write_the_end])
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("way", ["next", "waiting"])
-def test_what_came_before_a_request_is_not_its_answer(
+def test_bytes_received_before_a_request_are_not_its_response(
     loop: str, came: Callable[[Peer], None], scheme: str, way: str, tmp_path: Path
 ) -> None:
     """The bytes are in the kernel, and the loop has not polled yet: the connection is closed, and another one is used.
@@ -201,7 +201,7 @@ def test_what_came_before_a_request_is_not_its_answer(
     run_on(loop, main())
 
 
-def test_a_connection_that_cannot_be_remembered_for_want_of_memory_is_closed(loop: str) -> None:
+def test_a_connection_is_closed_when_memory_to_pool_it_is_lacking(loop: str) -> None:
     async def main() -> None:
         ended = asyncio.Event()
 
@@ -212,18 +212,18 @@ def test_a_connection_that_cannot_be_remembered_for_want_of_memory_is_closed(loo
                 ended.set()
 
         async with serving(serve) as server, HttpClient() as client:
-            client._open = FullDict()
+            client._connections.open = FullDict()
             with pytest.raises(MemoryError):
                 await client.get(server.url)
             await asyncio.wait_for(ended.wait(), 5)
-            pool = client._pool
-            assert client._open == {} and pool is not None
+            pool = client._connections.pool
+            assert client._connections.open == {} and pool is not None
             await until(lambda: pool.total == 0, "the descriptor is gone")
 
     run_on(loop, main())
 
 
-def test_repeated_requests_stay_the_same_and_fields_do_not_stick(loop: str) -> None:
+def test_repeated_requests_are_equal_and_keep_no_fields(loop: str) -> None:
     async def main() -> None:
         told: list[Any] = []
 
@@ -269,7 +269,7 @@ def test_connections_are_reused(loop: str) -> None:
         b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
     ],
 )
-def test_connections_that_are_not_reused(loop: str, answer: bytes) -> None:
+def test_which_connections_are_not_reused(loop: str, answer: bytes) -> None:
     async def main() -> None:
         async def serve(peer: Peer) -> None:
             while True:
@@ -366,8 +366,8 @@ def test_a_stale_connection_is_replaced_once_for_idempotent_requests(loop: str) 
     run_on(loop, main())
 
 
-def test_a_request_is_sent_again_once(loop: str) -> None:
-    """The connection that it gets next was another's, and ends as the first one did."""
+def test_a_request_is_repeated_at_most_once(loop: str) -> None:
+    """The connection that it gets next was used by another request, and ends as the first one did."""
 
     async def main() -> None:
         async def serve(peer: Peer) -> None:
@@ -386,7 +386,7 @@ def test_a_request_is_sent_again_once(loop: str) -> None:
     run_on(loop, main())
 
 
-def test_a_request_is_not_sent_again_when_its_answer_had_begun(loop: str) -> None:
+def test_a_request_is_not_repeated_after_part_of_its_response(loop: str) -> None:
     async def main() -> None:
         async def serve(peer: Peer) -> None:
             await peer.request()
@@ -403,7 +403,7 @@ def test_a_request_is_not_sent_again_when_its_answer_had_begun(loop: str) -> Non
     run_on(loop, main())
 
 
-def test_a_fresh_connection_that_dies_is_not_replaced(loop: str) -> None:
+def test_a_new_connection_that_is_lost_is_not_replaced(loop: str) -> None:
     async def main() -> None:
         async def serve(peer: Peer) -> None:
             await peer.request()
@@ -429,7 +429,7 @@ def test_a_fresh_connection_that_dies_is_not_replaced(loop: str) -> None:
         (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70000, RemoteProtocolError),
     ],
 )
-def test_bad_answers(loop: str, answer: bytes, error: type[HttpError]) -> None:
+def test_malformed_responses_are_errors(loop: str, answer: bytes, error: type[HttpError]) -> None:
     async def main() -> None:
         async def serve(peer: Peer) -> None:
             await peer.request()
@@ -438,10 +438,10 @@ def test_bad_answers(loop: str, answer: bytes, error: type[HttpError]) -> None:
         async with serving(serve) as server, HttpClient() as client:
             with pytest.raises(error):
                 await client.get(server.url)
-            # Nothing is left behind that could disturb the next request.
+            # Nothing remains that could affect the next request.
             with pytest.raises(error):
                 await client.get(server.url)
-            pool = client._pool
+            pool = client._connections.pool
             assert pool is not None
             await until(lambda: pool.total == 0, "the descriptors are gone")
             assert not pool.groups
@@ -449,7 +449,7 @@ def test_bad_answers(loop: str, answer: bytes, error: type[HttpError]) -> None:
     run_on(loop, main())
 
 
-def test_a_body_until_the_end_of_the_connection(loop: str) -> None:
+def test_a_body_that_ends_with_the_connection(loop: str) -> None:
     async def main() -> None:
         async def serve(peer: Peer) -> None:
             await peer.request()
@@ -461,7 +461,7 @@ def test_a_body_until_the_end_of_the_connection(loop: str) -> None:
     run_on(loop, main())
 
 
-def test_gzip_is_undone_and_bounded(loop: str) -> None:
+def test_gzip_is_decoded_and_bounded(loop: str) -> None:
     async def main() -> None:
         text = b"x" * 100_000
         packed = gzip.compress(text)
@@ -492,7 +492,7 @@ def test_gzip_is_undone_and_bounded(loop: str) -> None:
     run_on(loop, main())
 
 
-def test_body_limit(loop: str) -> None:
+def test_bodies_over_the_limit_are_refused(loop: str) -> None:
     async def main() -> None:
         async def serve(peer: Peer) -> None:
             await peer.request()
@@ -510,7 +510,7 @@ def test_body_limit(loop: str) -> None:
     run_on(loop, main())
 
 
-def test_requests_for_long_urls_are_not_kept(loop: str) -> None:
+def test_requests_for_long_urls_are_not_cached(loop: str) -> None:
     async def main() -> None:
         async with serving(always_ok) as server, HttpClient() as client:
             await client.get(f"{server.url}/{'x' * HTTP_URL_CACHED_SIZE}")

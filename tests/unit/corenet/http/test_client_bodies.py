@@ -20,7 +20,7 @@ pytestmark = pytest.mark.parametrize("loop", sorted(LOOPS))
 SHORT = 0.05
 
 
-def test_a_slow_reader_slows_the_server_down(loop: str) -> None:
+def test_a_slow_reader_causes_back_pressure(loop: str) -> None:
     async def main() -> None:
         total = 32 << 20
         sent = 0
@@ -43,7 +43,7 @@ def test_a_slow_reader_slows_the_server_down(loop: str) -> None:
     run_on(loop, main())
 
 
-def test_an_upload_at_the_pace_of_the_server(loop: str) -> None:
+def test_an_upload_follows_the_pace_of_the_server(loop: str) -> None:
     async def main() -> None:
         made = 0
 
@@ -75,7 +75,7 @@ def test_an_upload_at_the_pace_of_the_server(loop: str) -> None:
     run_on(loop, main())
 
 
-def test_an_answer_before_the_upload_ended(loop: str) -> None:
+def test_a_response_before_the_end_of_the_upload(loop: str) -> None:
     async def main() -> None:
         async def serve(peer: Peer) -> None:
             await peer.reader.readuntil(b"\r\n\r\n")
@@ -93,7 +93,7 @@ def test_an_answer_before_the_upload_ended(loop: str) -> None:
     run_on(loop, main())
 
 
-def test_an_answer_wakes_an_upload_that_the_server_does_not_read(loop: str) -> None:
+def test_a_response_wakes_an_upload_that_the_server_does_not_read(loop: str) -> None:
     async def main() -> None:
         async def serve(peer: Peer) -> None:
             await peer.reader.readuntil(b"\r\n\r\n")
@@ -112,7 +112,7 @@ def test_an_answer_wakes_an_upload_that_the_server_does_not_read(loop: str) -> N
 
 
 @pytest.mark.slow
-def test_a_slow_upload_is_no_silence(loop: str) -> None:
+def test_a_slow_upload_is_not_a_read_timeout(loop: str) -> None:
     async def main() -> None:
         # More than the kernel buffers for us, so that the sending is visible; the server is slow at first only.
         size = 32 << 20
@@ -136,7 +136,7 @@ def test_a_slow_upload_is_no_silence(loop: str) -> None:
 
 
 @pytest.mark.parametrize("headers", [{"Content-Length": "5"}, {"Content-Length": "3"}])
-def test_a_wrong_length_is_our_own_mistake(loop: str, headers: dict[str, str]) -> None:
+def test_a_wrong_body_length_is_a_local_error(loop: str, headers: dict[str, str]) -> None:
     async def main() -> None:
         async with serving(always_ok) as server, HttpClient() as client:
             with pytest.raises(LocalProtocolError):

@@ -49,7 +49,7 @@ class Turns:
 
 
 @pytest.mark.parametrize("layers", [1, 3])
-def test_others_run_while_a_body_is_decoded(loop: str, streamed: bool, layers: int) -> None:
+def test_other_callbacks_run_while_a_body_is_decoded(loop: str, streamed: bool, layers: int) -> None:
     size = 32 * HTTP_DECODE_SLICE_BYTES
     body = bytes(size)
     for _ in range(layers):
@@ -65,7 +65,7 @@ def test_others_run_while_a_body_is_decoded(loop: str, streamed: bool, layers: i
     run_on(loop, main())
 
 
-def test_others_run_while_a_body_decodes_to_nothing(loop: str, streamed: bool) -> None:
+def test_other_callbacks_run_while_a_body_decodes_to_nothing(loop: str, streamed: bool) -> None:
     body = gzip.compress(gzip.compress(gzip.compress(b"", mtime=0) * 10_000))
 
     async def main() -> None:
@@ -106,7 +106,7 @@ def test_the_total_time_ends_decoding(loop: str, streamed: bool) -> None:
     run_on(loop, main())
 
 
-def test_a_bomb_of_layers_is_refused(loop: str, streamed: bool) -> None:
+def test_nested_compression_bombs_are_refused(loop: str, streamed: bool) -> None:
     body = gzip.compress(gzip.compress(gzip.compress(b"", mtime=0) * 1_000_000))
 
     async def main() -> None:
@@ -114,7 +114,7 @@ def test_a_bomb_of_layers_is_refused(loop: str, streamed: bool) -> None:
             for _ in range(2):
                 with pytest.raises(HttpError, match=r"inner coding|nearly empty"):
                     await fetch(client, server.url, streamed)
-            pool = client._pool
+            pool = client._connections.pool
             assert pool is not None
             await until(lambda: pool.total == 0, "the descriptors are gone")
         async with serving(giving(gzip.compress(bytes(1001)), "gzip")) as server:

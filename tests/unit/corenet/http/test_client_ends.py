@@ -28,7 +28,7 @@ from corenet.http import (
     TlsError,
     TracePoint,
 )
-from corenet.http import client as client_module
+from corenet.http import connections as connections_module
 from corenet.http.connection import Connection
 from corenet.tls import default
 
@@ -56,7 +56,7 @@ def test_a_silent_server_ends_at_the_read_timeout(loop: str) -> None:
     run_on(loop, main())
 
 
-def test_a_dripping_server_ends_at_the_total_timeout(loop: str) -> None:
+def test_a_server_that_sends_byte_by_byte_ends_at_the_total_timeout(loop: str) -> None:
     async def main() -> None:
         async def serve(peer: Peer) -> None:
             await peer.request()
@@ -77,7 +77,7 @@ def test_a_dripping_server_ends_at_the_total_timeout(loop: str) -> None:
     run_on(loop, main())
 
 
-def test_a_timeout_of_one_request_does_not_touch_the_next(loop: str) -> None:
+def test_a_timeout_of_one_request_does_not_affect_the_next(loop: str) -> None:
     async def main() -> None:
         async with serving(always_ok) as server, HttpClient() as client:
             assert (await client.get(server.url, timeout=0.02)).status == 200
@@ -88,7 +88,7 @@ def test_a_timeout_of_one_request_does_not_touch_the_next(loop: str) -> None:
     run_on(loop, main())
 
 
-def test_waiting_for_a_connection_ends(loop: str) -> None:
+def test_waiting_for_a_connection_ends_at_its_timeout(loop: str) -> None:
     async def main() -> None:
         async def serve(peer: Peer) -> None:
             await peer.reader.read()
@@ -107,8 +107,8 @@ def test_waiting_for_a_connection_ends(loop: str) -> None:
     run_on(loop, main())
 
 
-def test_all_that_a_connection_takes_has_one_time(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time spent waiting for a slot counts against name, TCP and TLS; each redirect has the whole time again."""
+def test_one_timeout_covers_all_steps_of_connecting(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time for a slot, name lookup, TCP and TLS counts together; each redirect has a new timeout."""
     deadlines: list[float] = []
     waits: list[tuple[float, float]] = []
 
@@ -129,7 +129,7 @@ def test_all_that_a_connection_takes_has_one_time(loop: str, monkeypatch: pytest
         async with serving(serve) as server, HttpClient(limits=limits, timeout=Timeout(connect=9.0)) as client:
             first = asyncio.ensure_future(client.get(server.url))
             await until(lambda: server.connections, "the first has its slot")
-            monkeypatch.setattr(client_module, "open_connection", nowhere)
+            monkeypatch.setattr(connections_module, "open_connection", nowhere)
             began = clock()
             second = asyncio.ensure_future(client.get(server.url))
             await asyncio.sleep(0)
@@ -167,7 +167,7 @@ def test_a_timeout_holds_while_the_default_context_is_made(loop: str, monkeypatc
     run_on(loop, main())
 
 
-def test_a_trust_store_that_changed_counts_for_the_next_connection(
+def test_a_changed_trust_store_is_used_for_the_next_connection(
     loop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(default, "_made", {})
@@ -199,14 +199,14 @@ def test_a_trust_store_that_changed_counts_for_the_next_connection(
 
 @pytest.mark.parametrize("part", ["connect", "read", "total", "pool"])
 @pytest.mark.parametrize("seconds", [0, -1, -math.inf, math.nan])
-def test_a_timeout_that_is_no_time_is_a_mistake(loop: str, part: str, seconds: float) -> None:
+def test_a_timeout_that_is_not_a_number_is_refused(loop: str, part: str, seconds: float) -> None:
     with pytest.raises(ValueError, match=f"Timeout {part}"):
         Timeout(**{part: seconds})
     if part == "total":
         with pytest.raises(ValueError, match="Timeout total"):
             HttpClient(timeout=seconds)
         with pytest.raises(ValueError, match="HttpClient max_head"):
-            HttpClient(max_head=seconds)  # type: ignore[arg-type]
+            HttpClient(max_head=-1)
         with pytest.raises(ValueError, match="Limits keepalive_timeout"):
             Limits(keepalive_timeout=seconds if seconds else math.inf)
 
@@ -234,8 +234,8 @@ def test_cancelled_requests_leak_nothing_and_leave_nothing(loop: str) -> None:
                     task.cancel()
                 await asyncio.wait(slow)
                 assert (await client.get(server.url + "/quick")).body == b"ok"
-            assert client._pool is not None
-            assert client._pool.total <= 3
+            assert client._connections.pool is not None
+            assert client._connections.pool.total <= 3
             answers = await asyncio.gather(*(client.get(server.url + "/quick") for _ in range(9)))
             assert {answer.body for answer in answers} == {b"ok"}
 
@@ -260,7 +260,7 @@ def test_leaving_a_stream_early_closes_its_connection(loop: str) -> None:
     run_on(loop, main())
 
 
-def test_closing_the_client_ends_what_runs(loop: str) -> None:
+def test_closing_the_client_ends_running_requests(loop: str) -> None:
     async def main() -> None:
         async def serve(peer: Peer) -> None:
             await peer.reader.read()
@@ -325,7 +325,7 @@ def test_closing_the_client_during_a_handshake(loop: str, tmp_path: Path) -> Non
     run_on(loop, main())
 
 
-def test_closing_the_client_when_a_slot_was_just_given(loop: str) -> None:
+def test_closing_the_client_just_after_a_slot_was_assigned(loop: str) -> None:
     async def main() -> None:
         async with serving(always_ok) as server:
             client = HttpClient(limits=Limits(connections=1))
@@ -347,7 +347,7 @@ def test_closing_the_client_when_a_slot_was_just_given(loop: str) -> None:
 
 @pytest.mark.parametrize("first", ["cancel", "close"])
 @pytest.mark.parametrize("kind", ["connecting", "waiting", "get", "stream", "upload"])
-def test_a_cancel_beside_the_close_of_the_client_stays_a_cancel(loop: str, first: str, kind: str) -> None:
+def test_a_cancelled_request_stays_cancelled_when_the_client_closes(loop: str, first: str, kind: str) -> None:
     """In the same iteration, whatever the request was doing: the canceller gets its CancelledError."""
 
     async def main(turns: int) -> bool:

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.parametrize("loop", sorted(LOOPS))
 SHORT = 0.05
 
 
-def test_connection_refused(loop: str) -> None:
+def test_a_refused_connection_is_an_error(loop: str) -> None:
     async def main() -> None:
         async with serving(always_ok) as server:
             pass
@@ -40,7 +40,7 @@ def test_connection_refused(loop: str) -> None:
     run_on(loop, main())
 
 
-def test_a_name_that_does_not_exist(loop: str) -> None:
+def test_a_name_that_does_not_exist_is_an_error(loop: str) -> None:
     async def main() -> None:
         async def no_such_name(*args: Any, **kwargs: Any) -> Any:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -70,7 +70,7 @@ def test_the_second_address_is_tried(loop: str) -> None:
 
 @pytest.mark.parametrize("late", ["cancelled", "connected"])
 @pytest.mark.parametrize("cancel", [False, True])
-def test_no_attempt_of_several_is_left_open(
+def test_all_other_attempts_are_closed(
     loop: str, late: str, cancel: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first address answers late, after the second has won; a cancel while the first one ends closes both."""
@@ -121,7 +121,7 @@ def test_no_attempt_of_several_is_left_open(
     run_on(loop, main())
 
 
-def test_bad_urls_and_methods(loop: str) -> None:
+def test_bad_urls_and_methods_are_refused(loop: str) -> None:
     async def main() -> None:
         async with serving(always_ok) as server, HttpClient() as client:
             with pytest.raises(InvalidUrl):
@@ -154,7 +154,9 @@ def test_raise_for_status(loop: str) -> None:
     run_on(loop, main())
 
 
-def test_a_trace_that_fails_leaves_no_connection(loop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_trace_callback_leaves_no_connection(
+    loop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     authority = Authority(tmp_path)
     made: list[socket.socket] = []
     connect_any = connect._connect_any

@@ -53,7 +53,7 @@ async def relay(peer: Peer, host: str, port: int) -> None:
 
 
 class TunnelProxy:
-    """Answers CONNECT, and relays to whatever port was asked for, always on 127.0.0.1."""
+    """Answers CONNECT, and relays to the requested port, always on 127.0.0.1."""
 
     def __init__(self) -> None:
         self.heads: list[tuple[str, dict[str, str]]] = []
@@ -143,8 +143,9 @@ def test_an_https_proxy_forwards_requests_of_http(loop: str, authority: Authorit
             async with HttpClient(proxy=way) as client:
                 for _ in range(2):
                     assert (await client.get("http://origin.invalid/")).body == b"ok"
-                # What TLS has received but not delivered is looked for before the connection is used again.
-                assert [isinstance(opened, Connection) and opened.secure for opened in client._open] == [True]
+                # The client checks for received but undelivered TLS data before it reuses the connection.
+                [opened] = client._connections.open
+                assert isinstance(opened, Connection) and opened.secure
             assert proxy.connections == 1
 
     run_on(loop, main())
@@ -164,7 +165,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("answer", "status", "reason"), REFUSALS)
-def test_what_a_proxy_says_to_connect_is_never_the_origins_response(
+def test_a_response_to_connect_is_never_the_origins_response(
     loop: str, answer: bytes, status: int, reason: str
 ) -> None:
     async def main() -> None:
@@ -188,7 +189,7 @@ def test_what_a_proxy_says_to_connect_is_never_the_origins_response(
 
 
 @pytest.mark.parametrize("close", [asyncio.StreamWriter.close, asyncio.StreamWriter.write_eof])
-def test_a_tunnel_that_is_closed_at_once(loop: str, close: Callable[[asyncio.StreamWriter], None]) -> None:
+def test_a_tunnel_that_is_closed_at_once_is_an_error(loop: str, close: Callable[[asyncio.StreamWriter], None]) -> None:
     async def main() -> None:
         async def serve(peer: Peer) -> None:
             await peer.request()
@@ -207,7 +208,7 @@ def test_a_tunnel_that_is_closed_at_once(loop: str, close: Callable[[asyncio.Str
 
 
 @pytest.mark.parametrize(("sent", "reason"), [(b"", "closed the tunnel"), (b"early", "sent bytes")])
-def test_what_happens_between_tunnel_and_handshake_is_noticed(loop: str, sent: bytes, reason: str) -> None:
+def test_bytes_or_end_between_tunnel_and_handshake_are_errors(loop: str, sent: bytes, reason: str) -> None:
     """For example while the context is made in a thread."""
 
     async def main() -> None:
@@ -230,7 +231,7 @@ def test_what_happens_between_tunnel_and_handshake_is_noticed(loop: str, sent: b
     run_on(loop, main())
 
 
-def test_1xx_before_the_tunnel_is_passed_over(loop: str, authority: Authority) -> None:
+def test_1xx_before_the_tunnel_is_skipped(loop: str, authority: Authority) -> None:
     async def main() -> None:
         leaf = authority.leaf("localhost")
 
@@ -251,7 +252,7 @@ def test_1xx_before_the_tunnel_is_passed_over(loop: str, authority: Authority) -
     run_on(loop, main())
 
 
-def test_a_certificate_that_is_wrong_in_the_tunnel(loop: str, authority: Authority) -> None:
+def test_a_wrong_certificate_in_the_tunnel_is_refused(loop: str, authority: Authority) -> None:
     async def main() -> None:
         leaf = authority.leaf("elsewhere.example")
         tunnel = TunnelProxy()
@@ -283,7 +284,7 @@ async def silent() -> AsyncIterator[Server]:
 
 
 @pytest.mark.parametrize("scheme", ["http", "socks5h"])
-def test_a_proxy_that_says_nothing_is_left_in_time(loop: str, scheme: str) -> None:
+def test_a_silent_proxy_ends_at_the_timeout(loop: str, scheme: str) -> None:
     async def main() -> None:
         async with silent() as proxy:
             client = HttpClient(
@@ -302,7 +303,7 @@ def test_a_proxy_that_says_nothing_is_left_in_time(loop: str, scheme: str) -> No
 
 
 @pytest.mark.parametrize("scheme", ["socks5", "socks5h"])
-def test_socks5_resolves_here_or_there(loop: str, scheme: str) -> None:
+def test_socks5_resolves_locally_and_socks5h_at_the_proxy(loop: str, scheme: str) -> None:
     async def main() -> None:
         asked: list[bytes] = []
 
@@ -346,7 +347,7 @@ def test_socks5_bytes_after_the_reply_are_not_the_origins(loop: str) -> None:
     run_on(loop, main())
 
 
-def test_the_environment_is_read_on_request_only(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_is_read_only_with_trust_env(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         async with serving(always_ok) as proxy, serving(always_ok) as origin:
             monkeypatch.setenv("http_proxy", f"127.0.0.1:{proxy.port}")
@@ -376,7 +377,7 @@ def test_one_client_uses_proxies_by_scheme_and_host(loop: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["socket", "s"])
-def test_a_unix_socket(loop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_requests_over_a_unix_socket(loop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     async def main() -> None:
         monkeypatch.chdir(tmp_path)
         path = name if name == "s" else str(tmp_path / name)
@@ -402,7 +403,7 @@ def test_a_unix_socket(loop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     run_on(loop, main())
 
 
-def test_a_local_address(loop: str) -> None:
+def test_requests_from_a_local_address(loop: str) -> None:
     async def main() -> None:
         peers: list[str] = []
 

@@ -1,4 +1,4 @@
-"""Requests as people write them, through the client: arguments, credentials, retries, Expect, what a response tells.
+"""Requests through the client as users write them: arguments, credentials, retries, Expect, parts of a response.
 
 Every test runs on asyncio's loop and on ours.
 """
@@ -67,7 +67,7 @@ def answer(status: int, fields: str = "", body: bytes = b"") -> bytes:
     return f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n{fields}\r\n".encode() + body
 
 
-def test_every_kind_of_body(loop: str, tmp_path: Path) -> None:
+def test_every_kind_of_body_is_sent(loop: str, tmp_path: Path) -> None:
     path = tmp_path / "note.txt"
     path.write_bytes(b"file content")
 
@@ -163,7 +163,7 @@ def test_credentials_stay_with_their_origin(loop: str) -> None:
     run_on(loop, main())
 
 
-def test_credentials_that_contradict_each_other(loop: str) -> None:
+def test_contradicting_credentials_are_refused(loop: str) -> None:
     async def main() -> None:
         async with HttpClient(auth=("u", "p"), url_credentials=True) as client:
             for url, headers in (("http://a:b@127.0.0.1:9/", {}), ("http://127.0.0.1:9/", {"Authorization": "x"})):
@@ -178,7 +178,7 @@ def test_credentials_that_contradict_each_other(loop: str) -> None:
     run_on(loop, main())
 
 
-def test_a_field_of_the_request_is_sent_instead_of_the_credentials_of_the_client(loop: str) -> None:
+def test_an_authorization_field_replaces_the_credentials_of_the_client(loop: str) -> None:
     async def main() -> None:
         seen: list[Any] = []
         async with serving(scripted([], seen)) as server, HttpClient(auth=("u", "p")) as client:
@@ -192,7 +192,7 @@ CHALLENGE = 'WWW-Authenticate: Digest realm="r", qop="auth", nonce="{}", algorit
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_digest_answers_a_challenge_and_uses_its_nonce_again(loop: str, streamed: bool) -> None:
+def test_digest_answers_a_challenge_and_reuses_its_nonce(loop: str, streamed: bool) -> None:
     async def main() -> None:
         seen: list[Any] = []
         refused = answer(401, CHALLENGE.format("one", ""), b"no")
@@ -226,7 +226,7 @@ def test_digest_answers_a_challenge_and_uses_its_nonce_again(loop: str, streamed
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Waits that are recorded instead of waited for."""
+    """Records the delays instead of waiting."""
     waited: list[float] = []
     real = asyncio.sleep
 
@@ -245,7 +245,7 @@ BUSY = answer(503, "Retry-After: 4\r\n", b"busy")
 def test_an_idempotent_request_is_retried(loop: str, streamed: bool, waits: list[float]) -> None:
     async def main() -> None:
         seen: list[Any] = []
-        # On a new connection, because one that was used before ends in the race that is repeated in any case.
+        # On a new connection, because the keep-alive race on a used one is repeated in any case.
         busy = BUSY.replace(b"Retry", b"Connection: close\r\nRetry")
         async with serving(scripted([busy, b"", OK], seen)) as server, HttpClient(retries=Retries()) as client:
             if streamed:
@@ -272,7 +272,7 @@ def test_an_idempotent_request_is_retried(loop: str, streamed: bool, waits: list
         ("PUT", {"content": "iterator"}, 1, 503),
     ],
 )
-def test_what_ends_retries(
+def test_when_requests_are_not_retried(
     loop: str, method: str, options: Any, requests: int, status: int, waits: list[float]
 ) -> None:
     async def main() -> None:
@@ -300,7 +300,7 @@ def test_a_connection_that_is_refused_is_retried_within_the_budget(loop: str, wa
 # --- what a response tells --------------------------------------------------------------------------------------------
 
 
-def test_links_and_the_connection(loop: str) -> None:
+def test_a_response_has_its_links_and_connection_facts(loop: str) -> None:
     async def main() -> None:
         link = 'Link: </p?page=2>; rel="next last", <mailto:x@y>; rel=author, <http://h/>; title*=UTF-8\'\'%C3%A4\r\n'
         async with serving(scripted([answer(200, link)], [])) as server, HttpClient() as client:
@@ -318,7 +318,7 @@ def test_links_and_the_connection(loop: str) -> None:
     run_on(loop, main())
 
 
-def test_early_hints_and_trailers(loop: str, contexts: Contexts) -> None:
+def test_a_response_has_its_early_hints_and_trailers(loop: str, contexts: Contexts) -> None:
     async def main() -> None:
         hints = b"HTTP/1.1 103 Early Hints\r\nLink: </s.css>; rel=preload\r\n\r\n"
         chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nSum: 1\r\n\r\n"
@@ -338,7 +338,7 @@ def test_early_hints_and_trailers(loop: str, contexts: Contexts) -> None:
     run_on(loop, main())
 
 
-def test_lines_and_events(loop: str) -> None:
+def test_lines_and_events_are_read_from_a_stream(loop: str) -> None:
     stream = b"\xef\xbb\xbf: hi\ndata: a\r\ndata\rdata:b\nid: 7\nevent: e\nretry: 50\n\ndata: last\r\n\r\ndata: no end"
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: text/event-stream\r\n\r\n"
     pieces = b"".join(b"1\r\n" + stream[at : at + 1] + b"\r\n" for at in range(len(stream))) + b"0\r\n\r\n"
@@ -358,7 +358,7 @@ def test_lines_and_events(loop: str) -> None:
 
 
 @pytest.mark.parametrize("line", [b"x" * (HTTP_LINE_SIZE + 1), b"data:" + b"x" * 1023 + b"\n"])
-def test_a_line_and_an_event_are_bounded(loop: str, line: bytes) -> None:
+def test_the_length_of_lines_and_events_is_bounded(loop: str, line: bytes) -> None:
     async def main() -> None:
         body = line * (HTTP_EVENT_SIZE // 1024 + 1) if line.endswith(b"\n") else line
         async with serving(scripted([answer(200, "", body)], [])) as server, HttpClient() as client:
@@ -380,7 +380,7 @@ async def head_of(peer: Peer) -> dict[str, str]:
     return dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:-2])
 
 
-def test_a_large_body_waits_for_consent(loop: str) -> None:
+def test_a_large_body_waits_for_100_continue(loop: str) -> None:
     async def main() -> None:
         received: list[Any] = []
 
@@ -418,8 +418,8 @@ def test_a_refused_body_is_not_sent(loop: str, monkeypatch: pytest.MonkeyPatch) 
     run_on(loop, main())
 
 
-def test_time_does_not_send_a_refused_body(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wait ends between the head and the end of the refusal."""
+def test_a_refused_body_is_not_sent_after_the_timeout(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The timeout expires between the head and the end of the refusal."""
     monkeypatch.setattr(corenet.http.upload, "HTTP_EXPECT_TIMEOUT", 0.0)
 
     async def main() -> None:
@@ -440,8 +440,8 @@ def test_time_does_not_send_a_refused_body(loop: str, monkeypatch: pytest.Monkey
     run_on(loop, main())
 
 
-def test_a_server_that_knows_no_expectation(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is not waited for longer than the limit, and after 417 the request is sent without."""
+def test_a_server_without_expect_support_gets_the_body(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client does not wait longer than the limit, and after 417 it sends the request without Expect."""
     monkeypatch.setattr(corenet.http.upload, "HTTP_EXPECT_TIMEOUT", 0.01)
 
     async def main() -> None:

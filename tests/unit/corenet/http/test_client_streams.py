@@ -41,7 +41,7 @@ def headed(body: bytes, *fields: bytes) -> bytes:
     ],
 )
 @pytest.mark.parametrize("how", ["for", "read"])
-def test_a_failure_stays_one(loop: str, answer: bytes, error: type[HttpError], how: str) -> None:
+def test_a_failed_stream_stays_failed(loop: str, answer: bytes, error: type[HttpError], how: str) -> None:
     async def main() -> None:
         async def serve(peer: Peer) -> None:
             await peer.request()
@@ -65,7 +65,7 @@ def test_a_failure_stays_one(loop: str, answer: bytes, error: type[HttpError], h
     run_on(loop, main())
 
 
-def test_a_body_over_the_limit_stays_a_failure(loop: str) -> None:
+def test_a_stream_over_the_limit_stays_failed(loop: str) -> None:
     async def main() -> None:
         async def serve(peer: Peer) -> None:
             await peer.request()
@@ -82,7 +82,7 @@ def test_a_body_over_the_limit_stays_a_failure(loop: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["for", "read"])
-def test_after_a_cancel_nothing_looks_complete(loop: str, how: str) -> None:
+def test_a_cancelled_stream_does_not_look_complete(loop: str, how: str) -> None:
     async def main() -> None:
         async def serve(peer: Peer) -> None:
             await peer.request()
@@ -106,7 +106,7 @@ def test_after_a_cancel_nothing_looks_complete(loop: str, how: str) -> None:
     run_on(loop, main())
 
 
-def test_after_the_context_was_left_nothing_looks_complete(loop: str) -> None:
+def test_a_stream_left_early_does_not_look_complete(loop: str) -> None:
     async def main() -> None:
         async def serve(peer: Peer) -> None:
             while True:
@@ -140,7 +140,7 @@ def by_loop(count: int) -> Callable[[StreamedResponse], "asyncio.Future[bytes]"]
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_leaving_a_loop_and_going_on(loop: str, packed: bool, count: int) -> None:
+def test_reading_continues_after_leaving_a_loop(loop: str, packed: bool, count: int) -> None:
     text = random.Random(1).randbytes(1000) * 2000 + bytes(20 * HTTP_DECODE_OUTPUT_STEP)
     body = gzip.compress(text) if packed else text
     fields = [b"Content-Encoding: gzip"] if packed else []
@@ -191,7 +191,7 @@ def test_a_second_reader_is_refused(loop: str) -> None:
     run_on(loop, main())
 
 
-def test_closing_beside_a_reader_ends_him(loop: str) -> None:
+def test_closing_a_stream_ends_its_reader(loop: str) -> None:
     async def main() -> None:
         async def serve(peer: Peer) -> None:
             await peer.request()
@@ -205,7 +205,7 @@ def test_closing_beside_a_reader_ends_him(loop: str) -> None:
             async with asyncio.timeout(WAIT):
                 with pytest.raises(LocalProtocolError, match="closed before"):
                     await reader
-            pool = client._pool
+            pool = client._connections.pool
             assert pool is not None
             await until(lambda: pool.total == 0, "the descriptor is gone")
 

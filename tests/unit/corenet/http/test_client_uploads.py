@@ -91,7 +91,7 @@ async def unanswered(client: HttpClient, url: str, body: Body, streamed: bool) -
 
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("kind", ["async", "plain", "bytes"])
-def test_a_server_that_answers_while_it_reads(loop: str, streamed: bool, kind: str) -> None:
+def test_a_server_may_respond_while_it_reads_the_upload(loop: str, streamed: bool, kind: str) -> None:
     piece = bytes(range(256)) * 1024
     count = LARGE // len(piece)
 
@@ -111,7 +111,7 @@ def test_a_server_that_answers_while_it_reads(loop: str, streamed: bool, kind: s
     run_on(loop, bounded(main))
 
 
-def test_a_conversation(loop: str) -> None:
+def test_upload_and_response_may_alternate(loop: str) -> None:
     """Each piece is made from the response to the one before."""
 
     async def main() -> None:
@@ -145,7 +145,7 @@ def test_a_conversation(loop: str) -> None:
 
 
 @pytest.mark.parametrize("stall", [False, True])
-def test_an_early_answer_ends_the_upload(loop: str, stall: bool) -> None:
+def test_an_early_response_ends_the_upload(loop: str, stall: bool) -> None:
     async def main() -> None:
         async def serve(peer: Peer) -> None:
             await peer.reader.readuntil(b"\r\n\r\n")
@@ -163,14 +163,14 @@ def test_an_early_answer_ends_the_upload(loop: str, stall: bool) -> None:
                     assert (await client.post(server.url, body)).status == 413
                 assert body.closed == 1 and body.given < 10_000
             assert server.connections == 2
-            pool = client._pool
+            pool = client._connections.pool
             assert pool is not None
             await until(lambda: pool.total == 0, "both connections are gone")
 
     run_on(loop, bounded(main))
 
 
-def test_an_early_answer_leaves_no_unsent_request_behind(loop: str) -> None:
+def test_an_early_response_with_unsent_data_closes_the_connection(loop: str) -> None:
     """The response is there, but 32 MiB of the request are unsent: the next request gets another connection at once."""
 
     async def main() -> None:
@@ -183,7 +183,7 @@ def test_an_early_answer_leaves_no_unsent_request_behind(loop: str) -> None:
         done = asyncio.Event()
         async with serving(serve) as server, HttpClient(limits=Limits(connections=1)) as client:
             assert (await client.post(server.url, bytes(32 << 20))).body == b"ok"
-            assert client._pool is not None and not client._pool.idle
+            assert client._connections.pool is not None and not client._connections.pool.idle
             assert (await client.get(server.url)).body == b"ok"
             assert server.connections == 2
             done.set()
@@ -193,7 +193,7 @@ def test_an_early_answer_leaves_no_unsent_request_behind(loop: str) -> None:
 
 @pytest.mark.parametrize("kind", ["bytes", "pieces"])
 @pytest.mark.parametrize("early", [False, True])
-def test_what_tls_hides_of_a_request_is_not_before_the_next(loop: str, tmp_path: Path, kind: str, early: bool) -> None:
+def test_a_connection_with_hidden_unsent_data_is_not_reused(loop: str, tmp_path: Path, kind: str, early: bool) -> None:
     """A TLS transport of asyncio reports no queued bytes when the transport below holds what the kernel did not accept.
 
     Ours counts them: a connection that has sent a large request is reused when the server has read it.
@@ -231,7 +231,7 @@ def test_what_tls_hides_of_a_request_is_not_before_the_next(loop: str, tmp_path:
     run_on(loop, bounded(main))
 
 
-def test_early_answers_to_uploads_hold_the_limit(loop: str) -> None:
+def test_early_responses_do_not_exceed_the_connection_limit(loop: str) -> None:
     """Counted by the server: open connections when a further one arrives."""
 
     async def main() -> None:
@@ -273,7 +273,9 @@ def test_early_answers_to_uploads_hold_the_limit(loop: str) -> None:
 )
 @pytest.mark.parametrize("pieces", [0, 1])
 @pytest.mark.parametrize("streamed", [False, True])
-def test_a_body_that_stalls(loop: str, timeout: Timeout, told: str, pieces: int, streamed: bool) -> None:
+def test_a_stalling_body_ends_at_the_timeout(
+    loop: str, timeout: Timeout, told: str, pieces: int, streamed: bool
+) -> None:
     async def main() -> None:
         async def serve(peer: Peer) -> None:
             await peer.reader.read()
@@ -289,7 +291,7 @@ def test_a_body_that_stalls(loop: str, timeout: Timeout, told: str, pieces: int,
 
 @pytest.mark.parametrize("piece", [b"", b"x", bytes(1 << 16)])
 @pytest.mark.parametrize("plain", [False, True])
-def test_a_body_that_never_waits_ends_in_time(loop: str, piece: bytes, plain: bool) -> None:
+def test_a_body_that_never_waits_ends_at_the_total_timeout(loop: str, piece: bytes, plain: bool) -> None:
     """The body never yields to the loop, and the server accepts all of it."""
 
     def pieces() -> Iterator[bytes]:
@@ -321,7 +323,7 @@ class OwnError(Exception):
 
 @pytest.mark.parametrize("error", [OwnError("mine"), OSError(5, "disk"), asyncio.CancelledError()])
 @pytest.mark.parametrize("streamed", [False, True])
-def test_what_the_body_raises_comes_out(loop: str, error: BaseException, streamed: bool) -> None:
+def test_an_exception_of_the_body_is_raised_by_the_request(loop: str, error: BaseException, streamed: bool) -> None:
     async def main() -> None:
         ended = asyncio.Event()
 
@@ -340,14 +342,14 @@ def test_what_the_body_raises_comes_out(loop: str, error: BaseException, streame
                 assert caught.value is error
             # The server must not take half of the body for all of it.
             await ended.wait()
-            pool = client._pool
+            pool = client._connections.pool
             assert pool is not None
             await until(lambda: pool.total == 0, "the connection is gone")
 
     run_on(loop, bounded(main))
 
 
-def test_what_the_body_raises_while_the_answer_is_read(loop: str) -> None:
+def test_an_exception_of_the_body_while_the_response_is_read(loop: str) -> None:
     async def main() -> None:
         go = asyncio.Event()
 
@@ -441,7 +443,7 @@ def test_the_body_is_closed_whatever_happens(loop: str, case: str) -> None:
 
 
 @pytest.mark.parametrize("turns", range(14))
-def test_a_cancel_at_any_turn_closes_the_body(loop: str, turns: int) -> None:
+def test_a_cancel_in_any_iteration_closes_the_body(loop: str, turns: int) -> None:
     async def main() -> None:
         body = Body(b"one", b"two", b"three")
         async with serving(always_ok) as server, HttpClient() as client:
@@ -494,7 +496,7 @@ def test_generators_are_closed_and_files_are_not(loop: str) -> None:
     run_on(loop, bounded(main))
 
 
-def test_what_a_stopped_body_raises_is_reported(loop: str) -> None:
+def test_an_exception_of_a_stopped_body_is_reported(loop: str) -> None:
     async def main() -> list[Any]:
         heard: list[Any] = []
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: heard.append(context))
@@ -519,7 +521,7 @@ def test_what_a_stopped_body_raises_is_reported(loop: str) -> None:
     assert isinstance(told["exception"], OwnError) and "when it was closed" in told["message"]
 
 
-def test_a_body_that_refuses_to_end_is_left_behind_and_reported(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_that_does_not_end_is_abandoned_and_reported(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from corenet.http import upload
     monkeypatch.setattr(upload, "HTTP_CLOSE_TIMEOUT", 0)
 

@@ -1,7 +1,7 @@
 """br and zstd: the bounds that gzip has hold for them too."""
 
 import importlib.util
-import os
+import random
 import zlib
 
 import brotli
@@ -23,7 +23,7 @@ from corenet.limits import (
 
 PLENTY = 1 << 30
 TEXT = b"all work and no play makes jack a dull boy\n" * 1000
-MIXED = TEXT * 8 + os.urandom(300_000) + TEXT
+MIXED = TEXT * 8 + random.Random(7).randbytes(300_000) + TEXT
 SKIPPABLE = b"\x5f\x2a\x4d\x18\x03\x00\x00\x00abc"
 
 
@@ -57,26 +57,42 @@ BODIES = {
 
 @pytest.mark.parametrize("name", BODIES)
 @pytest.mark.parametrize("step", [7, 1000, PLENTY])
-def test_bodies_in_any_pieces(name: str, step: int) -> None:
+def test_bodies_are_decoded_from_any_pieces(name: str, step: int) -> None:
     coding, body = BODIES[name]
     assert decode_all(body, [coding], step=step) == MIXED
 
 
+def broken(name: str, body: bytes) -> bytes:
+    """Return the body with one damaged byte which its format must not allow: without a checksum others may decode."""
+    at, byte = {
+        # A window size that is reserved (RFC 7932 section 9.1).
+        "br": (0, 0x11),
+        # A block type that is reserved (RFC 8878 section 3.1.1.2.2), after a frame header of 9 bytes.
+        "zstd": (9, body[9] | 0x06),
+        # A checksum of other content.
+        "checksum": (len(body) - 1, body[-1] ^ 0x01),
+    }[name]
+    return body[:at] + bytes([byte]) + body[at + 1 :]
+
+
 @pytest.mark.parametrize("name", ["br", "zstd", "checksum"])
-def test_cut_and_broken_bodies_are_noticed(name: str) -> None:
+def test_truncated_and_broken_bodies_are_errors(name: str) -> None:
     coding, body = BODIES[name]
     for size in (1, 3, 4, 6, 7, 20, len(body) // 2, len(body) - 1):
         with pytest.raises(DecodeError):
             decode_all(body[:size], [coding])
+    for extra in (b"x", b"xx", bytes(100_000)):
+        with pytest.raises(DecodeError):
+            decode_all(body + extra, [coding])
+        with pytest.raises(DecodeError):
+            decode_all(body + extra, [coding], step=len(body))
     with pytest.raises(DecodeError):
-        decode_all(body + b"xx", [coding])
-    with pytest.raises(DecodeError):
-        decode_all(body[:-3] + b"\xff\xff\xff", [coding])
+        decode_all(broken(name, body), [coding])
     assert decode_all(b"", [coding]) == b""
 
 
 @pytest.mark.parametrize("coding", ["br", "zstd"])
-def test_a_bomb_is_stopped_at_the_limit(coding: str) -> None:
+def test_a_compression_bomb_is_stopped_at_the_limit(coding: str) -> None:
     data = bytes(50 << 20)
     bomb = brotli.compress(data, quality=5) if coding == "br" else zstandard.ZstdCompressor().compress(data)
     with pytest.raises(ResponseTooLarge, match="decodes to more than 1048576"):
@@ -110,7 +126,7 @@ def test_work_without_output_is_bounded() -> None:
         decode_all(header + b"\x00\x00\x00" * (HTTP_GZIP_MEMBERS + 1), ["zstd"])
 
 
-def test_blocks_of_a_wrong_form_are_refused() -> None:
+def test_malformed_blocks_are_refused() -> None:
     header = zstd(b"", write_content_size=0)[:6]
     for block in ((3 << 1).to_bytes(3, "little"), (131_073 << 3).to_bytes(3, "little")):
         with pytest.raises(DecodeError, match="reserved type or size"):
@@ -119,7 +135,7 @@ def test_blocks_of_a_wrong_form_are_refused() -> None:
         decode_all(b"not zstd", ["zstd"])
 
 
-def test_only_installed_codings_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_installed_codings_are_offered(monkeypatch: pytest.MonkeyPatch) -> None:
     assert accept_encoding() == "gzip, deflate, br, zstd"
     for function in (installed_codings, accept_encoding):
         function.cache_clear()

@@ -19,12 +19,12 @@ from corenet.limits import HTTP_CLOSE_TIMEOUT, HTTP_RECEIVE_INTO_MIN, HTTP_SENT_
 from corenet.tls.ssl_transport_type import SSLTransport
 
 
-def test_the_table_in_the_text_is_the_table() -> None:
+def test_the_documented_table_is_the_implemented_one() -> None:
     assert connection.__doc__ is not None
     assert read_table(connection.__doc__) == table_of(connection)
 
 
-def test_whatever_the_table_leaves_out_raises() -> None:
+def test_events_in_empty_cells_of_the_table_raise() -> None:
     for step in steps_of(connection):
         for state in range(len(step.states)):
             if state not in step:
@@ -151,7 +151,7 @@ def test_a_clean_exchange_leaves_the_connection_idle() -> None:
 
 
 @pytest.mark.parametrize("what", ["queue", "body", "close", "excess", "tunnel"])
-def test_what_makes_a_connection_single_use(what: str) -> None:
+def test_what_prevents_reuse_of_a_connection(what: str) -> None:
     fixture = Fixture(post=what == "body")
     if what == "tunnel":
         fixture = tunnel()
@@ -167,7 +167,7 @@ def test_what_makes_a_connection_single_use(what: str) -> None:
 @pytest.mark.parametrize("kind", ["whole", "pieces"])
 @pytest.mark.parametrize("over", [-1, 0, 1])
 @pytest.mark.parametrize("transport", ["tcp", "our tls", "other tls"])
-def test_what_may_wait_below_the_tls_of_others_is_before_no_request(kind: str, over: int, transport: str) -> None:
+def test_data_hidden_by_a_foreign_tls_transport_prevents_reuse(kind: str, over: int, transport: str) -> None:
     """It reports no queued bytes and cannot know: it is not reused after a request too large for any idle socket."""
     fixture = Fixture(post=True, scheme="http" if transport == "tcp" else "https", socket=None)
     if transport == "our tls":
@@ -204,7 +204,7 @@ def tunnel() -> Fixture:
     return fixture
 
 
-def test_a_polite_close_has_a_time() -> None:
+def test_a_graceful_close_has_a_timeout() -> None:
     fixture = Fixture()
     fixture.hear(ANSWER)
     assert fixture.connection.finish()
@@ -238,7 +238,7 @@ PEERS: dict[str, tuple[Callable[[socket.socket], object], bool]] = {
 
 
 @pytest.mark.parametrize("what", PEERS)
-def test_what_happened_to_an_idle_socket_is_seen_before_the_loop_tells(what: str) -> None:
+def test_events_of_an_idle_socket_are_seen_before_the_loop_polls(what: str) -> None:
     happens, usable = PEERS[what]
     ours, peer = socket.socketpair()
     with ours, peer:
@@ -253,7 +253,7 @@ def test_what_happened_to_an_idle_socket_is_seen_before_the_loop_tells(what: str
 
 
 @pytest.mark.parametrize(("tls_read_buffer_size", "plaintext"), [(0, 0), (5, 0), (0, 1)])
-def test_what_tls_holds_has_come_as_well(tls_read_buffer_size: int, plaintext: int) -> None:
+def test_data_held_by_tls_counts_as_received(tls_read_buffer_size: int, plaintext: int) -> None:
     """A part of a record, or plaintext: neither the kernel nor the loop has anything more."""
     ours, peer = socket.socketpair()
     with ours, peer:
@@ -264,7 +264,7 @@ def test_what_tls_holds_has_come_as_well(tls_read_buffer_size: int, plaintext: i
         assert fixture.connection.is_usable() is (tls_read_buffer_size == plaintext == 0)
 
 
-def test_a_body_over_the_limit_is_refused_when_it_is_announced() -> None:
+def test_a_content_length_over_the_limit_is_refused() -> None:
     for size, refused in ((1 << 20, False), ((1 << 20) + 1, True)):
         fixture = Fixture()
         assert size > HTTP_RECEIVE_INTO_MIN
@@ -274,9 +274,9 @@ def test_a_body_over_the_limit_is_refused_when_it_is_announced() -> None:
 
 
 class Farewell(ssl.SSLObject):
-    """A TLS session that has read everything; `goodbye`: including the peer's close_notify."""
+    """A TLS session that has read everything; `close_notify`: including the peer's close_notify."""
 
-    goodbye = True
+    close_notify = True
 
     def __new__(cls) -> "Farewell":
         return object.__new__(cls)
@@ -285,20 +285,20 @@ class Farewell(ssl.SSLObject):
         pass
 
     def read(self, *_args: Any) -> bytes:  # type: ignore[override]
-        if self.goodbye:
+        if self.close_notify:
             return b""
         raise ssl.SSLEOFError(8, "EOF occurred in violation of protocol")
 
 
-@pytest.mark.parametrize("goodbye", [False, True])
+@pytest.mark.parametrize("close_notify", [False, True])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_body_that_ends_with_its_connection_needs_close_notify_under_tls(scheme: str, goodbye: bool) -> None:
+def test_a_body_that_ends_with_its_connection_needs_close_notify_under_tls(scheme: str, close_notify: bool) -> None:
     session = Farewell()
-    session.goodbye = goodbye
+    session.close_notify = close_notify
     fixture = Fixture(scheme=scheme, ssl_object=session if scheme == "https" else None)
     fixture.hear(b"HTTP/1.1 200 OK\r\n\r\nsome")
     fixture.connection.eof_received()
-    if scheme == "http" or goodbye:
+    if scheme == "http" or close_notify:
         assert fixture.connection.complete and fixture.connection.take_body() == b"some"
     else:
         assert isinstance(fixture.connection.error, ServerDisconnected) and not fixture.connection.complete
@@ -319,7 +319,7 @@ def test_an_unread_body_does_not_leave_the_next_exchange_paused() -> None:
     assert fixture.connection.parts.size == 0
 
 
-def test_the_end_of_an_answer_survives_the_end_of_the_connection() -> None:
+def test_a_complete_response_survives_the_end_of_the_connection() -> None:
     fixture = Fixture()
     fixture.hear(ANSWER)
     fixture.connection.connection_lost(ConnectionResetError())

@@ -56,7 +56,7 @@ def sent(jar: CookieJar, url: str) -> str:
         ("a=\xe9", "a", "\xe9"),
     ],
 )
-def test_names_and_values(field: str, name: str, value: str) -> None:
+def test_names_and_values_are_parsed(field: str, name: str, value: str) -> None:
     found = parse_set_cookie(field, NOW)
     assert found is not None
     assert (found.name, found.value) == (name, value)
@@ -65,11 +65,11 @@ def test_names_and_values(field: str, name: str, value: str) -> None:
 @pytest.mark.parametrize(
     "field", ["", "=", ";", " ; Path=/", "a=b\x01", "a=b\x7f", "a=b; x=\x00", "a" * 4097, "a=" + "b" * 4096]
 )
-def test_fields_that_are_ignored(field: str) -> None:
+def test_invalid_fields_are_ignored(field: str) -> None:
     assert parse_set_cookie(field, NOW) is None
 
 
-def test_the_largest_cookie_and_attributes() -> None:
+def test_the_size_of_cookies_and_attributes_is_bounded() -> None:
     found = parse_set_cookie("a=" + "b" * 4095 + "; Path=/" + "p" * 1024 + "; Path=/short", NOW)
     assert found is not None
     assert len(found.value) == 4095 and found.path == "/short"
@@ -118,7 +118,7 @@ def test_when_a_cookie_expires(attributes: str, expires: float | None) -> None:
         "14 Nov 2023 22:13:20abc",
     ],
 )
-def test_dates_in_any_order(text: str) -> None:
+def test_dates_are_parsed_in_any_order(text: str) -> None:
     assert parse_date(text) == NOW
 
 
@@ -126,7 +126,7 @@ def test_dates_in_any_order(text: str) -> None:
     ("text", "year"),
     [("1 Jan 70 0:0:0", 1970), ("1 Jan 99 0:0:0", 1999), ("1 Jan 00 0:0:0", 2000), ("1 Jan 69 0:0:0", 2069)],
 )
-def test_years_of_two_digits(text: str, year: int) -> None:
+def test_two_digit_years_are_completed(text: str, year: int) -> None:
     assert parse_date(text) == parse_date(f"1 Jan {year} 00:00:00")
 
 
@@ -137,7 +137,7 @@ def test_years_of_two_digits(text: str, year: int) -> None:
      "14 Nov 2023 22:60:20", "14 Nov 2023 22:13:60", "14 Nov 20233 22:13:20", "14 Nov 2023 22:13", "14 Nov 1 1:1:1",
      "\u0661\u0664 Nov 2023 22:13:20"],
 )  # fmt: skip
-def test_dates_that_fail(text: str) -> None:
+def test_invalid_dates_are_ignored(text: str) -> None:
     assert parse_date(text) is None
 
 
@@ -153,11 +153,11 @@ def test_default_paths(path: str, expected: str) -> None:
     [("/", "/", True), ("/a", "/", True), ("/a", "/a", True), ("/a/b", "/a", True), ("/a/b", "/a/", True),
      ("/ab", "/a", False), ("/a", "/a/", False), ("/", "/a", False), ("/A", "/a", False)],
 )  # fmt: skip
-def test_paths(request_path: str, path: str, matches: bool) -> None:
+def test_path_matching(request_path: str, path: str, matches: bool) -> None:
     assert path_matches(request_path, path) is matches
 
 
-def test_domains() -> None:
+def test_domain_matching() -> None:
     assert domain_matches("a.example.org", "example.org", False) and domain_matches("example.org", "example.org", False)
     assert not domain_matches("badexample.org", "example.org", False)
     assert not domain_matches("10.0.0.1", "0.0.1", True) and domain_matches("10.0.0.1", "10.0.0.1", True)
@@ -193,7 +193,7 @@ def test_domains() -> None:
         ("https://a.org/", "v", "https://a.org/", "v"),
     ],
 )
-def test_what_is_stored_and_sent(jar: CookieJar, url: str, field: str, asked: str, expected: str) -> None:
+def test_which_cookies_are_stored_and_sent(jar: CookieJar, url: str, field: str, asked: str, expected: str) -> None:
     put(jar, url, field)
     assert sent(jar, asked) == expected
 
@@ -220,12 +220,12 @@ def test_nothing_is_stored_for_a_public_suffix(jar: CookieJar, domain: str) -> N
         ("https://a.org/", "__Secure-k", False),
     ],
 )
-def test_prefixes(jar: CookieJar, url: str, field: str, stored: bool) -> None:
+def test_name_prefixes_are_enforced(jar: CookieJar, url: str, field: str, stored: bool) -> None:
     put(jar, url, field)
     assert len(jar) == stored
 
 
-def test_longer_paths_first_then_older_cookies(jar: CookieJar) -> None:
+def test_cookies_are_sent_by_path_length_then_age(jar: CookieJar) -> None:
     put(jar, "https://a.org/x/y", "one=1; Path=/", "two=2; Path=/x", "three=3; Path=/", "four=4; Path=/x/y")
     put(jar, "https://a.org/", "one=new; Path=/")
     assert sent(jar, "https://a.org/x/y") == "four=4; two=2; one=new; three=3"
@@ -243,14 +243,16 @@ def test_expired_cookies_are_not_sent_and_can_be_removed(jar: CookieJar, clock: 
     ("field", "replaced"),
     [("k=evil", False), ("k=evil; Domain=a.org", False), ("k=evil; Path=/x/y", False), ("other=evil", True)],
 )
-def test_without_tls_a_secure_cookie_is_not_replaced_or_hidden(jar: CookieJar, field: str, replaced: bool) -> None:
+def test_without_tls_a_secure_cookie_is_neither_replaced_nor_shadowed(
+    jar: CookieJar, field: str, replaced: bool
+) -> None:
     put(jar, "https://a.org/", "k=good; Secure; Path=/x")
     put(jar, "http://www.a.org/x/" if "Domain" in field else "http://a.org/x/", field)
     assert ("evil" in sent(jar, "http://a.org/x/y")) is replaced
     assert "k=good" in sent(jar, "https://a.org/x/y")
 
 
-def test_a_site_has_a_bound_and_cannot_displace_another(jar: CookieJar) -> None:
+def test_a_site_is_bounded_and_cannot_evict_cookies_of_another(jar: CookieJar) -> None:
     put(jar, "https://victim.org/", "k=v")
     for number in range(3 * limits.HTTP_COOKIES_PER_SITE):
         put(jar, f"https://h{number % 7}.evil.org/", f"c{number}=v; Domain=evil.org")
@@ -260,21 +262,21 @@ def test_a_site_has_a_bound_and_cannot_displace_another(jar: CookieJar) -> None:
     assert f"c{newest}=v" in sent(jar, "https://evil.org/")
 
 
-def test_secure_cookies_are_displaced_last(jar: CookieJar) -> None:
+def test_secure_cookies_are_evicted_last(jar: CookieJar) -> None:
     put(jar, "https://a.org/", "safe=1; Secure")
     for number in range(limits.HTTP_COOKIES_PER_SITE + 5):
         put(jar, "https://a.org/", f"c{number}=v")
     assert "safe=1" in sent(jar, "https://a.org/")
 
 
-def test_the_jar_has_a_bound(jar: CookieJar) -> None:
+def test_the_number_of_cookies_is_bounded(jar: CookieJar) -> None:
     for number in range(limits.HTTP_COOKIES + 200):
         put(jar, f"https://host{number}.org/", "k=v")
         assert len(jar) == sum(1 for _ in jar) <= limits.HTTP_COOKIES
     assert sent(jar, "https://host0.org/") == "" and sent(jar, f"https://host{number}.org/") == "k=v"
 
 
-def test_expired_cookies_make_room_first(jar: CookieJar, clock: Clock) -> None:
+def test_expired_cookies_are_evicted_first(jar: CookieJar, clock: Clock) -> None:
     put(jar, "https://a.org/", "old=1", "gone=1; Max-Age=1")
     for number in range(limits.HTTP_COOKIES_PER_SITE - 2):
         put(jar, "https://a.org/", f"c{number}=v")
@@ -283,7 +285,7 @@ def test_expired_cookies_make_room_first(jar: CookieJar, clock: Clock) -> None:
     assert sent(jar, "https://a.org/").startswith("old=1; ") and len(jar) == limits.HTTP_COOKIES_PER_SITE
 
 
-def test_the_field_has_a_bound(jar: CookieJar) -> None:
+def test_the_size_of_the_cookie_field_is_bounded(jar: CookieJar) -> None:
     put(jar, "https://a.org/", *(f"c{number}={'v' * 4000}" for number in range(9)))
     assert 8000 < len(sent(jar, "https://a.org/")) <= limits.HTTP_COOKIE_FIELD_SIZE
 

@@ -99,7 +99,7 @@ def test_informational_responses_come_before_the_final_one() -> None:
     assert [type(event) for event in events] == [Informational, Informational, Response, End]
 
 
-def test_an_endless_run_of_informational_responses_is_cut() -> None:
+def test_the_number_of_informational_responses_is_bounded() -> None:
     codec = client()
     with pytest.raises(RemoteProtocolError, match="informational"):
         codec.feed(b"HTTP/1.1 102 Processing\r\n\r\n" * (HTTP_INFORMATIONAL_RESPONSES + 1))
@@ -115,7 +115,7 @@ def test_an_endless_run_of_informational_responses_is_cut() -> None:
         (b"HTTP/1.7 200 OK\r\nContent-Length: 0", True),
     ],
 )
-def test_which_connections_live_on(head: bytes, kept: bool) -> None:
+def test_which_connections_persist(head: bytes, kept: bool) -> None:
     codec = client()
     codec.feed(head + b"\r\n\r\n")
     assert codec.receiving_done and codec.reusable is kept
@@ -208,7 +208,7 @@ def test_malformed_status_lines_are_refused(line: bytes) -> None:
 
 
 @pytest.mark.parametrize("reason", [b"", b" ", b" Fine \xe9", b" a b"])
-def test_reason_phrases_are_free(reason: bytes) -> None:
+def test_any_reason_phrase_is_accepted(reason: bytes) -> None:
     assert client().feed(b"HTTP/1.1 200" + reason + b"\r\nContent-Length: 0\r\n\r\n")[-1] == End()
 
 
@@ -279,7 +279,7 @@ def test_head_limits() -> None:
         b"HTTP/1.1 100 Continue\r\n\r\n",
     ],
 )
-def test_an_end_inside_a_message_is_noticed(received: bytes) -> None:
+def test_an_end_inside_a_message_is_an_error(received: bytes) -> None:
     codec = client()
     codec.feed(received)
     with pytest.raises(RemoteProtocolError, match="ended inside"):
@@ -311,7 +311,7 @@ def test_a_server_reads_requests_one_after_the_other() -> None:
     assert codec.feed(b"") == [Request(b"GET", b"/", [(b"Host", b"h")]), End()]
 
 
-def test_one_empty_line_before_a_request_is_forgiven() -> None:
+def test_one_empty_line_before_a_request_is_ignored() -> None:
     assert H1Codec(SERVER).feed(b"\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n")[-1] == End()
     with pytest.raises(RemoteProtocolError, match="empty line"):
         H1Codec(SERVER).feed(b"\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n")
@@ -370,7 +370,7 @@ def test_an_unframed_response_is_chunked() -> None:
     assert codec.reusable
 
 
-def test_the_client_wish_to_close_is_answered() -> None:
+def test_connection_close_of_a_client_is_answered() -> None:
     codec = H1Codec(SERVER)
     codec.feed(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
     assert b"Connection: close" in codec.send(Response(200, [(b"Content-Length", b"0")]))
@@ -384,7 +384,7 @@ def test_expect_continue_is_shown() -> None:
     assert codec.expects_continue
 
 
-def test_what_is_pipelined_is_bounded() -> None:
+def test_pipelined_bytes_are_bounded() -> None:
     codec = H1Codec(SERVER)
     codec.feed(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
     with pytest.raises(RemoteProtocolError, match="ahead of the response"):
@@ -430,7 +430,7 @@ def test_head_and_204_responses_send_no_body() -> None:
         End(),
     ],
 )
-def test_a_client_never_sends_what_is_ambiguous_or_out_of_order(event: Event) -> None:
+def test_a_client_sends_nothing_ambiguous_or_out_of_order(event: Event) -> None:
     codec = H1Codec(CLIENT)
     with pytest.raises(LocalProtocolError):
         codec.send(event)
@@ -438,7 +438,7 @@ def test_a_client_never_sends_what_is_ambiguous_or_out_of_order(event: Event) ->
         codec.send(Request(b"GET", b"/", HOST))
 
 
-def test_the_length_promised_is_the_length_sent() -> None:
+def test_the_announced_length_is_the_length_sent() -> None:
     codec = H1Codec(CLIENT)
     codec.send(Request(b"POST", b"/", [*HOST, (b"Content-Length", b"3")]))
     codec.send(Data(b"ab"))
@@ -476,7 +476,7 @@ def test_a_server_does_not_answer_before_it_was_asked() -> None:
         H1Codec(SERVER).send("text")  # type: ignore[arg-type]
 
 
-def test_an_answer_before_the_request_ended_spends_the_connection() -> None:
+def test_a_response_before_the_end_of_the_request_prevents_reuse() -> None:
     codec = H1Codec(CLIENT)
     codec.send(Request(b"POST", b"/", [*HOST, (b"Transfer-Encoding", b"chunked")]))
     codec.feed(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
@@ -496,7 +496,7 @@ def test_an_answer_before_the_request_ended_spends_the_connection() -> None:
     ],
     ids=["method", "target", "name", "value", "reason", "value of a response", "name of an informational one"],
 )
-def test_nothing_in_the_place_of_bytes_is_refused(event: Event) -> None:
+def test_none_instead_of_bytes_is_refused(event: Event) -> None:
     """Cython accepts None for bytes; memory behind it was once read as the length."""
     codec = H1Codec(isinstance(event, Response))
     if isinstance(event, Response):
@@ -505,7 +505,7 @@ def test_nothing_in_the_place_of_bytes_is_refused(event: Event) -> None:
         codec.send(event)
 
 
-def test_a_body_that_is_nothing_is_refused() -> None:
+def test_none_as_a_body_is_refused() -> None:
     codec = H1Codec(CLIENT)
     codec.send(Request(b"POST", b"/", [*HOST, (b"Transfer-Encoding", b"chunked")]))
     with pytest.raises(TypeError, match="not None"):
@@ -513,7 +513,7 @@ def test_a_body_that_is_nothing_is_refused() -> None:
 
 
 @pytest.mark.parametrize("raw", [[()], [(b"one",)], [None], [(None, b"x")]])
-def test_fields_of_the_wrong_shape_are_no_memory(raw: list[object]) -> None:
+def test_fields_of_the_wrong_type_are_refused(raw: list[object]) -> None:
     headers = Headers(raw)  # type: ignore[arg-type]
     with pytest.raises((TypeError, ValueError)):
         headers.get("one")

@@ -60,7 +60,7 @@ OK = [(b":status", b"200")]
 
 
 def dies(connection: H2Connection, data: bytes, code: int, words: str = ".") -> None:
-    """The connection ends with this error, says so to the peer, and takes nothing more."""
+    """The connection ends with this error, sends it in GOAWAY, and accepts nothing more."""
     connection.data_to_send()
     with pytest.raises(Http2Error, match=words) as caught:
         connection.feed(data)
@@ -88,7 +88,7 @@ def resets(connection: H2Connection, data: bytes, stream: int, code: int, *, rep
 # --- the beginning ----------------------------------------------------------------------------------------------------
 
 
-def test_both_sides_greet() -> None:
+def test_both_sides_send_their_preface() -> None:
     client, server = H2Connection(CLIENT), H2Connection(SERVER)
     hello = client.data_to_send()
     assert hello.startswith(PREFACE)
@@ -96,7 +96,7 @@ def test_both_sides_greet() -> None:
     assert not client.settings_received and not client.settings_acknowledged
     assert client.feed(server.data_to_send()) == [(0, SettingsReceived())]
     assert server.feed(hello) == [(0, SettingsReceived())]
-    # Acknowledgements are no events.
+    # Acknowledgements cause no events.
     assert client.feed(server.data_to_send()) == [] and server.feed(client.data_to_send()) == []
     assert client.settings_received and client.settings_acknowledged and server.settings_acknowledged
 
@@ -122,7 +122,7 @@ def test_an_exchange_with_bodies_and_trailers() -> None:
 
 
 @pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n", PREFACE[:-1] + b"x", b"\x16\x03\x01"])
-def test_what_is_not_http2(data: bytes) -> None:
+def test_other_protocols_are_refused(data: bytes) -> None:
     dies(H2Connection(SERVER), data, codes.PROTOCOL_ERROR, "does not begin")
 
 
@@ -132,7 +132,7 @@ def test_the_first_frame_is_settings(first: bytes) -> None:
     dies(H2Connection(CLIENT), first, codes.PROTOCOL_ERROR, "not SETTINGS")
 
 
-def test_our_window_holds_from_the_acknowledgement_on() -> None:
+def test_our_window_is_enforced_from_the_acknowledgement_on() -> None:
     """RFC 9113 section 6.5.3: until then the client may send what the protocol's default admits, and no more."""
     connection = H2Connection(SERVER, window=100_000)
     connection.feed(PREFACE + settings() + get(1, end=False) + 4 * frame(DATA, 0, 1, bytes(16_000)))
@@ -144,7 +144,7 @@ def test_our_window_holds_from_the_acknowledgement_on() -> None:
     resets(connection, frame(DATA, 0, 1, bytes(4_001)), 1, codes.FLOW_CONTROL_ERROR)
 
 
-def test_a_smaller_hpack_table_holds_from_the_acknowledgement_on() -> None:
+def test_a_smaller_hpack_table_is_enforced_from_the_acknowledgement_on() -> None:
     field = b"\x40\x01a\x01b"
     request = block(REQUEST)
     connection = H2Connection(SERVER, table_size=0)
@@ -170,7 +170,7 @@ def test_rapid_reset() -> None:
     dies(connection, get(number) + frame(RST_STREAM, 0, number, bytes(4)), codes.ENHANCE_YOUR_CALM, "end in a reset")
 
 
-def test_resets_are_forgiven_with_time_and_work() -> None:
+def test_the_reset_budget_refills_with_time_and_completed_requests() -> None:
     connection = server()
     number = 1
     for second in range(20):
@@ -206,7 +206,7 @@ def test_made_you_reset(provoke: object) -> None:
     dies(connection, provoke(2 * HTTP2_RESETS + 1), codes.ENHANCE_YOUR_CALM, "end in a reset")  # type: ignore[operator]
 
 
-def test_more_streams_than_we_allow() -> None:
+def test_more_streams_than_allowed_are_refused() -> None:
     connection = server()
     for number in range(HTTP2_MAX_STREAMS.default):
         connection.feed(get(2 * number + 1))
@@ -216,7 +216,7 @@ def test_more_streams_than_we_allow() -> None:
     # When one ends, another may be opened.
     connection.send_response(1, Response(200, []), True)
     assert of(connection.feed(get(number + 2)), number + 2) == WHOLE_REQUEST
-    # Who goes on is cut off.
+    # Further resets end the connection.
     refused = b"".join(get(number + 4 + 2 * more) for more in range(HTTP2_RESETS + 1))
     dies(connection, refused, codes.ENHANCE_YOUR_CALM)
 
@@ -231,7 +231,7 @@ def test_continuation_flood() -> None:
     dies(server(), begin + b"".join(most) + 2 * frame(CONTINUATION, 0, 1), codes.ENHANCE_YOUR_CALM, "continuations")
 
 
-def test_a_field_block_that_is_too_large() -> None:
+def test_a_field_block_that_is_too_large_is_refused() -> None:
     payload = bytes(16_384)
     whole = HTTP_HEAD_SIZE.default // len(payload)
     data = frame(HEADERS, 0, 1, payload) + (whole - 1) * frame(CONTINUATION, 0, 1, payload)
@@ -242,7 +242,7 @@ def test_a_field_block_that_is_too_large() -> None:
 
 
 def test_hpack_bomb() -> None:
-    """A few bytes that become many: the stream ends, and the table goes on."""
+    """Few bytes that decode to many: the stream ends, and the table stays consistent."""
     value = b"v" * 126
     store = b"\x40\x04bomb\x7e" + value
     connection = server()
@@ -270,7 +270,7 @@ def test_hpack_bomb() -> None:
         frame(DATA, PADDED, 1, b"\7" + bytes(7)),
     ],
 )
-def test_floods_of_frames_that_move_nothing(role: bool, flood: bytes) -> None:
+def test_floods_of_frames_without_data(role: bool, flood: bytes) -> None:
     """CVE-2019-9512, 9515, 9518 and their kin; a client is as safe from its server."""
     if role is SERVER:
         connection = server()
@@ -278,13 +278,13 @@ def test_floods_of_frames_that_move_nothing(role: bool, flood: bytes) -> None:
     else:
         connection = client(b"GET")
         connection.feed(headers(1, OK, end=False))
-    # The greeting was a SETTINGS frame and an acknowledgement.
+    # The preface was a SETTINGS frame and an acknowledgement.
     for _ in range(HTTP2_CONTROL_FRAMES - 2):
         connection.feed(flood)
     dies(connection, flood * 2, codes.ENHANCE_YOUR_CALM, "move no message forward")
 
 
-def test_a_flood_that_is_a_trickle() -> None:
+def test_control_frames_at_the_permitted_rate_are_accepted() -> None:
     connection = server()
     for second in range(1, 30):
         for _ in range(HTTP2_CONTROL_RATE):
@@ -293,7 +293,7 @@ def test_a_flood_that_is_a_trickle() -> None:
 
 
 @pytest.mark.parametrize(("begin", "step"), [(1e9, 0.0), (1.0, 1e-6)])
-def test_budgets_grow_with_time_and_not_over_their_size(begin: float, step: float) -> None:
+def test_budgets_refill_with_time_up_to_their_size(begin: float, step: float) -> None:
     reset = 0
     connection = server()
     for number in range(HTTP2_CONTROL_FRAMES):
@@ -317,8 +317,8 @@ def test_a_busy_client_may_acknowledge_each_frame() -> None:
         connection.feed(window_update(0, 1000) + window_update(1, 1000))
 
 
-def test_windows_that_open_byte_by_byte() -> None:
-    """Each byte costs us ten and earns nothing."""
+def test_windows_that_are_opened_byte_by_byte() -> None:
+    """Each byte costs us ten, and adds nothing to the budget."""
     connection = server()
     connection.feed(settings((4, 0)) + get(1))
     connection.send_response(1, Response(200, []))
@@ -329,8 +329,8 @@ def test_windows_that_open_byte_by_byte() -> None:
     dies(connection, 2 * window_update(1, 1), codes.ENHANCE_YOUR_CALM)
 
 
-def test_a_window_that_never_opens() -> None:
-    """CVE-2019-9517: who lets much wait gets no new streams; and the user sees how much it is."""
+def test_a_window_that_is_never_opened() -> None:
+    """CVE-2019-9517: a client that reads little gets no new streams, and the caller sees how much is unsent."""
     connection = server()
     connection.feed(settings((4, 0)) + get(1) + get(3))
     connection.send_response(1, Response(200, []))
@@ -340,7 +340,7 @@ def test_a_window_that_never_opens() -> None:
     connection.send_data(3, b"x")
     assert connection.unsent() == HTTP2_UNSENT_BYTES + 1 and connection.unsent(3) == 1 and connection.unsent(77) == 0
     resets(connection, get(7), 7, codes.REFUSED_STREAM, reported=False)
-    # A stream that goes takes along what waited.
+    # The queued data of a removed stream is dropped.
     connection.feed(frame(RST_STREAM, 0, 1, bytes(4)))
     assert connection.unsent() == 1
     assert of(connection.feed(get(9)), 9) == WHOLE_REQUEST
@@ -358,11 +358,11 @@ def test_informational_responses_without_end() -> None:
     resets(connection, headers(1, [(b":status", b"103")], end=False), 1, codes.PROTOCOL_ERROR)
 
 
-def test_streams_that_were_reset_are_not_remembered_for_ever() -> None:
+def test_the_memory_of_reset_streams_is_bounded() -> None:
     connection = client()
     for _ in range(HTTP2_CLOSED_STREAMS + 10):
         connection.reset(connection.send_request(Request(b"GET", b"/", HOST), True))
-    # The last ones and those that fell out: what is on its way for them is ignored.
+    # The latest and the forgotten ones: frames in flight for them are ignored.
     for stream in (1, 3, 2 * HTTP2_CLOSED_STREAMS + 19):
         assert connection.feed(headers(stream, OK, end=False) + frame(DATA, END_STREAM, stream, b"x")) == []
 
@@ -450,7 +450,7 @@ def test_padding_and_priority_of_fields_are_ignored() -> None:
     assert connection.feed(frame(PRIORITY, 0, 1, bytes(5)) + frame(PRIORITY, 0, 9, bytes(5))) == []
 
 
-def test_padding_counts_and_is_given_back() -> None:
+def test_padding_counts_against_the_window_and_is_credited() -> None:
     connection = server(window=65_535)
     connection.feed(get(1, end=False))
     connection.data_to_send()
@@ -476,14 +476,14 @@ def test_a_ping_is_answered() -> None:
 # --- streams ----------------------------------------------------------------------------------------------------------
 
 
-def test_numbers_only_rise() -> None:
+def test_stream_numbers_must_increase() -> None:
     connection = server()
     connection.feed(get(5))
     # A stream below was skipped and is closed (RFC 9113 section 5.1.1).
     dies(connection, get(3), codes.STREAM_CLOSED)
 
 
-def test_a_number_is_used_once() -> None:
+def test_a_stream_number_is_used_once() -> None:
     connection = server()
     connection.feed(get(1))
     connection.send_response(1, Response(200, []), True)
@@ -499,7 +499,7 @@ def test_frames_after_the_end() -> None:
         connection.feed(get(1))
         connection.send_response(1, Response(200, []), True)
         dies(connection, late, codes.STREAM_CLOSED)
-        # What both may cross with the end is ignored.
+        # Frames that cross the end of the stream are ignored.
         connection = server()
         connection.feed(get(1))
         connection.send_response(1, Response(200, []), True)
@@ -507,7 +507,7 @@ def test_frames_after_the_end() -> None:
         assert connection.feed(crossing) == []
 
 
-def test_what_crosses_our_reset_is_ignored_and_its_bytes_given_back() -> None:
+def test_frames_that_cross_our_reset_are_ignored_and_credited() -> None:
     connection = client(b"GET", connection_window=65_535)
     connection.reset(1)
     assert connection.data_to_send() == frame(RST_STREAM, 0, 1, codes.CANCEL.to_bytes(4, "big"))
@@ -557,7 +557,7 @@ def test_a_goaway_names_what_was_not_processed() -> None:
     dies(connection, frame(GOAWAY, 0, 0, b"\0\0\0\3\0\0\0\0"), codes.PROTOCOL_ERROR, "higher stream number than an")
 
 
-def test_a_server_that_leaves_finishes_what_it_has() -> None:
+def test_a_server_completes_open_streams_after_goaway() -> None:
     connection = server()
     connection.feed(get(1))
     connection.goaway()
@@ -567,7 +567,7 @@ def test_a_server_that_leaves_finishes_what_it_has() -> None:
     assert connection.open_streams == 0
 
 
-def test_a_client_keeps_to_the_servers_limit() -> None:
+def test_a_client_respects_the_servers_stream_limit() -> None:
     connection = client()
     connection.feed(settings((3, 1)))
     assert connection.stream_limit == 1 and connection.can_open
@@ -704,7 +704,7 @@ def test_responses_that_are_malformed(fields: list[tuple[bytes, bytes]]) -> None
     assert len(resets(connection, headers(1, fields), 1, codes.PROTOCOL_ERROR)) == 1
 
 
-def test_a_switch_of_protocols_is_refused() -> None:
+def test_status_101_is_refused() -> None:
     resets(client(b"GET"), headers(1, [(b":status", b"101")], end=False), 1, codes.PROTOCOL_ERROR)
 
 
@@ -718,13 +718,13 @@ def test_a_second_head_is_no_trailer() -> None:
     resets(client(b"GET"), headers(1, OK, end=False) * 2, 1, codes.PROTOCOL_ERROR)
 
 
-def test_data_before_its_head() -> None:
+def test_data_before_its_head_is_refused() -> None:
     resets(client(b"GET"), frame(DATA, 0, 1, b"x"), 1, codes.PROTOCOL_ERROR)
 
 
 @pytest.mark.parametrize("sizes", [(4,), (2,), (0, 0), (3, 1), (1, 1)])
 @pytest.mark.parametrize("role", [SERVER, CLIENT])
-def test_a_body_that_is_not_as_long_as_it_says(sizes: tuple[int, ...], role: bool) -> None:
+def test_a_body_that_differs_from_its_content_length_is_refused(sizes: tuple[int, ...], role: bool) -> None:
     length = (b"content-length", b"3")
     data = b"".join(frame(DATA, END_STREAM if at + 1 == len(sizes) else 0, 1, bytes(n)) for at, n in enumerate(sizes))
     if role is SERVER:
@@ -779,7 +779,7 @@ def test_the_connections_window_is_one_for_all() -> None:
     dies(connection, frame(DATA, 0, 3, b"x"), codes.FLOW_CONTROL_ERROR, "connection's window")
 
 
-def test_a_stream_that_ends_gives_back_what_nobody_read() -> None:
+def test_an_ended_stream_credits_its_unread_bytes() -> None:
     connection = server(connection_window=65_535)
     for number in range(1, 400, 2):
         connection.feed(get(number, end=False) + frame(DATA, END_STREAM, number, bytes(16_384)))
@@ -822,7 +822,7 @@ def test_settings_change_the_windows_of_open_streams() -> None:
     assert frames(connection.data_to_send())[-1] == (DATA, END_STREAM, stream, b"xyz")
 
 
-def test_windows_that_overflow() -> None:
+def test_windows_that_overflow_are_refused() -> None:
     connection = client(b"GET")
     resets(connection, window_update(1, 0x7FFF_FFFF), 1, codes.FLOW_CONTROL_ERROR)
     connection = client(b"GET")
@@ -833,7 +833,7 @@ def test_windows_that_overflow() -> None:
     resets(client(b"GET"), window_update(1, 0), 1, codes.PROTOCOL_ERROR)
 
 
-def test_an_end_needs_no_window() -> None:
+def test_end_stream_needs_no_window() -> None:
     connection = client()
     connection.feed(settings((4, 0)))
     stream = connection.send_request(Request(b"PUT", b"/", HOST))
@@ -891,7 +891,7 @@ def test_requests_that_cannot_be_sent(request_: Request) -> None:
     with pytest.raises(LocalProtocolError):
         one.send_request(request_, True)
     assert one.data_to_send() == b"" and one.open_streams == 0
-    # What the attempt has put into our table is not in the peer's: the next request is read all the same.
+    # The failed attempt has added nothing to the table that the peer lacks: the next request is decoded.
     fields = [(b"Host", b"h"), (b"X-New", b"field"), (b"User-Agent", b"x")]
     for _ in range(2):
         with pytest.raises(LocalProtocolError):
@@ -945,8 +945,8 @@ def test_messages_out_of_order() -> None:
 
 
 @pytest.mark.parametrize(("method", "status"), [(b"HEAD", 200), (b"GET", 304)])
-def test_the_length_of_a_body_that_is_not_sent(method: bytes, status: int) -> None:
-    """RFC 9110 section 8.6: Content-Length says what another response would have; there is no body all the same."""
+def test_content_length_without_a_body(method: bytes, status: int) -> None:
+    """RFC 9110 section 8.6: Content-Length describes another response; there is no body."""
     length = [(b"content-length", b"9")]
     connection = server()
     connection.feed(headers(1, [(b":method", method), *REQUEST[1:]]))
@@ -970,7 +970,7 @@ def test_credentials_are_never_indexed() -> None:
     assert never == [b"authorization", b"cookie"]
 
 
-def test_large_heads_are_cut_into_frames() -> None:
+def test_large_heads_are_split_into_frames() -> None:
     one, two = client(), server()
     fields = [*HOST, *((b"x-%d" % n, bytes([65 + n % 26]) * 3000) for n in range(15))]
     one.send_request(Request(b"GET", b"/", fields), True)

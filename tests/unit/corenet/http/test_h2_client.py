@@ -66,8 +66,8 @@ def world(authority: Authority) -> World:
 
 
 async def whole(client: HttpClient, site: Site) -> None:
-    """Nothing is left over: no stream, no holder, no waiter, and one connection at most."""
-    pool = client._pool
+    """No stream, holder or waiter remains, and one connection at most."""
+    pool = client._connections.pool
     assert pool is not None
     await until(lambda: pool.closing_count == 0, "connections that close")
     for group in pool.groups.values():
@@ -79,7 +79,7 @@ async def whole(client: HttpClient, site: Site) -> None:
     assert site.errors == []
 
 
-def test_the_table_in_the_head_is_the_one_that_works(loop: str) -> None:
+def test_the_documented_table_is_the_implemented_one(loop: str) -> None:
     assert read_table(h2_connection.__doc__ or "") == table_of(h2_connection)
 
 
@@ -99,7 +99,7 @@ def test_requests_share_one_connection(loop: str, world: World) -> None:
 
 @pytest.mark.parametrize("protocol", ["h2", "http/1.1"])
 def test_a_burst_to_an_unknown_origin_opens_one_connection(loop: str, authority: Authority, protocol: str) -> None:
-    """However long its handshake takes. When it turns out to be HTTP/1.1, the others are opened."""
+    """However long its handshake takes. If it negotiates HTTP/1.1, the others are opened."""
 
     async def main() -> None:
         folder = authority.folder
@@ -147,7 +147,7 @@ def test_a_burst_to_an_unknown_origin_opens_one_connection(loop: str, authority:
     run_on(loop, main())
 
 
-def test_a_server_of_http1_gets_as_many_connections_as_before(loop: str, authority: Authority) -> None:
+def test_an_http1_server_gets_one_connection_per_request(loop: str, authority: Authority) -> None:
     async def main() -> None:
         context = tls.client_context(cafile=authority.cafile, alpn=tls.ALPN_HTTP2)
         gate = asyncio.Event()
@@ -167,7 +167,7 @@ def test_a_server_of_http1_gets_as_many_connections_as_before(loop: str, authori
     run_on(loop, main())
 
 
-def test_the_default_context_offers_http2_unless_told_not_to(
+def test_the_default_context_offers_http2_unless_switched_off(
     loop: str, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(world.authority.cafile))
@@ -177,7 +177,7 @@ def test_the_default_context_offers_http2_unless_told_not_to(
             async with HttpClient() as client:
                 assert (await client.get(site.url + "/")).http_version == "HTTP/2"
             async with HttpClient(http2=False) as client:
-                # The site speaks nothing else; it received HTTP/1.1.
+                # The server supports only HTTP/2; it received HTTP/1.1.
                 with pytest.raises(RemoteProtocolError):
                     await client.get(site.url + "/")
             assert site.errors == ["the connection does not begin with the HTTP/2 preface (PROTOCOL_ERROR)"]
@@ -209,7 +209,7 @@ def test_more_requests_than_streams_wait(loop: str, world: World, who: str) -> N
     run_on(loop, main())
 
 
-def test_a_cancelled_request_ends_its_stream_alone(loop: str, world: World) -> None:
+def test_a_cancelled_request_ends_only_its_stream(loop: str, world: World) -> None:
     async def main() -> None:
         async with world.site() as site, world.client() as client:
             tasks = [asyncio.ensure_future(client.get(site.url + "/hang")) for _ in range(2)]
@@ -279,7 +279,7 @@ def test_requests_cancelled_at_any_point(loop: str, world: World) -> None:
     run_on(loop, main())
 
 
-def test_a_slow_reader_slows_its_own_stream(loop: str, world: World) -> None:
+def test_a_slow_reader_delays_only_its_stream(loop: str, world: World) -> None:
     size = 4 * HTTP2_STREAM_WINDOW.default
 
     async def main() -> None:
@@ -322,7 +322,7 @@ def test_upload_and_download_together(loop: str, world: World) -> None:
 
 
 def test_an_upload_waits_for_the_servers_window(loop: str, world: World) -> None:
-    """The server reads nothing: what was asked of the iterator is a window and a piece."""
+    """The server reads nothing: at most a window and one piece are taken from the iterator."""
     asked = 0
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -348,7 +348,7 @@ def test_an_upload_waits_for_the_servers_window(loop: str, world: World) -> None
 
 
 @pytest.mark.parametrize("kind", ["bytes", "stream"])
-def test_an_answer_before_the_end_of_the_request(loop: str, world: World, kind: str) -> None:
+def test_a_response_before_the_end_of_the_request(loop: str, world: World, kind: str) -> None:
     async def endless() -> AsyncIterator[bytes]:
         while True:
             yield bytes(10_000)
@@ -365,7 +365,7 @@ def test_an_answer_before_the_end_of_the_request(loop: str, world: World, kind: 
     run_on(loop, main())
 
 
-def test_what_a_response_may_be(loop: str, world: World) -> None:
+def test_kinds_of_responses(loop: str, world: World) -> None:
     async def main() -> None:
         async with world.site() as site, world.client() as client:
             response = await client.get(site.url + "/trailers")
@@ -387,7 +387,7 @@ def test_what_a_response_may_be(loop: str, world: World) -> None:
     run_on(loop, main())
 
 
-def test_fields_of_http1_connections_stay_at_home(loop: str, world: World) -> None:
+def test_fields_of_http1_connections_are_not_sent(loop: str, world: World) -> None:
     async def main() -> None:
         async with world.site() as site, world.client() as client:
             fields = {"Connection": "close", "X-Name": "Value", "Transfer-Encoding": "chunked", "Host": "other"}
@@ -407,7 +407,7 @@ def test_fields_of_http1_connections_stay_at_home(loop: str, world: World) -> No
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_a_body_over_the_limit_ends_its_stream_alone(loop: str, world: World, streamed: bool) -> None:
+def test_a_body_over_the_limit_ends_only_its_stream(loop: str, world: World, streamed: bool) -> None:
     async def main() -> None:
         async with world.site() as site, world.client(max_body=100_000) as client:
 
@@ -425,7 +425,7 @@ def test_a_body_over_the_limit_ends_its_stream_alone(loop: str, world: World, st
     run_on(loop, main())
 
 
-def test_times_of_one_request(loop: str, world: World) -> None:
+def test_timeouts_end_only_their_request(loop: str, world: World) -> None:
     async def main() -> None:
         async with world.site() as site, world.client() as client:
             with pytest.raises(TimeoutExceeded, match="total time") as caught:
@@ -457,7 +457,7 @@ def test_a_goaway(loop: str, world: World) -> None:
             # Its last stream is the first one, although the other was sent already.
             first.transport.pause_reading()
             later = asyncio.ensure_future(client.post(site.url + "/echo", b"again"))
-            connection = next(iter(client._open))
+            connection = next(iter(client._connections.open))
             assert isinstance(connection, Multiplexed)
             await until(lambda: len(connection.exchanges) == 2 and not connection.flushing, "the other to be sent")
             first.codec.goaway()
@@ -481,7 +481,7 @@ def test_a_closing_transport_is_not_closed_again(loop: str, world: World) -> Non
     async def main() -> None:
         async with world.site() as site, world.client() as client:
             await client.get(site.url + "/")
-            connection = next(iter(client._open))
+            connection = next(iter(client._connections.open))
             connection.transport.close()
             connection.close()
             connection.abort()
@@ -506,7 +506,7 @@ def test_a_goaway_while_idle(loop: str, world: World) -> None:
     run_on(loop, main())
 
 
-def test_a_refused_stream_is_tried_a_few_times(loop: str, world: World) -> None:
+def test_a_refused_stream_is_repeated_a_bounded_number_of_times(loop: str, world: World) -> None:
     async def main() -> None:
         async with world.site() as site, world.client() as client:
             await client.get(site.url + "/")
@@ -584,7 +584,7 @@ def test_a_server_that_breaks_the_rules(loop: str, world: World, wrong: bytes, w
     run_on(loop, main())
 
 
-def test_a_malformed_response_ends_its_stream_alone(loop: str, world: World) -> None:
+def test_a_malformed_response_ends_only_its_stream(loop: str, world: World) -> None:
     async def main() -> None:
         async with world.site() as site, world.client() as client:
             task = asyncio.ensure_future(client.get(site.url + "/hang"))
@@ -599,7 +599,7 @@ def test_a_malformed_response_ends_its_stream_alone(loop: str, world: World) -> 
     run_on(loop, main())
 
 
-def test_closing_the_client_ends_what_runs(loop: str, world: World) -> None:
+def test_closing_the_client_ends_running_requests(loop: str, world: World) -> None:
     async def main() -> None:
         async with world.site() as site:
             client = world.client()
@@ -626,7 +626,7 @@ def test_an_idle_connection_expires(loop: str, world: World) -> None:
     run_on(loop, main())
 
 
-def test_a_failed_first_connection_sends_the_others_on(loop: str, world: World, tmp_path: Path) -> None:
+def test_after_a_failed_first_connection_the_other_requests_connect(loop: str, world: World, tmp_path: Path) -> None:
     """The protocol of the origin is unknown, and the first connection is refused."""
 
     async def main() -> None:
@@ -635,7 +635,7 @@ def test_a_failed_first_connection_sends_the_others_on(loop: str, world: World, 
                 *(client.get("https://127.0.0.1:9/") for _ in range(5)), return_exceptions=True
             )
             assert {type(result).__name__ for result in results} == {"ConnectError"}
-            pool = client._pool
+            pool = client._connections.pool
             assert pool is not None and pool.total == 0 and pool.groups == {}
 
     run_on(loop, main())

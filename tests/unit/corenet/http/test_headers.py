@@ -20,12 +20,12 @@ def test_lookup_ignores_case_and_keeps_order() -> None:
         headers["nothing"]
 
 
-def test_members_of_a_list() -> None:
+def test_list_values_are_split_into_members() -> None:
     headers = Headers([(b"Connection", b"close, X ,,"), (b"connection", b"Y")])
     assert headers.get_members("Connection") == ["close", "x", "y"]
 
 
-def test_changes() -> None:
+def test_fields_can_be_changed() -> None:
     headers = Headers.of({"A": "1"})
     headers.add("a", "2")
     headers.set("A", " 3 ")
@@ -33,7 +33,7 @@ def test_changes() -> None:
     assert headers.remove("a") == 1 and len(headers) == 0
 
 
-def test_sources() -> None:
+def test_headers_can_be_made_from_mappings_and_pairs() -> None:
     wanted = Headers([(b"A", b"1"), (b"B", b"2")])
     assert Headers.of({"a": "1", "b": "2"}) == wanted
     assert Headers.of([("A", "1"), (b"B", b"2")]) == wanted
@@ -68,6 +68,6 @@ def test_credentials_do_not_show_in_logs() -> None:
 
 
 @pytest.mark.parametrize("source", [{"Content-Length": 1 << 60}, {"X": None}, [(5, "x")]])
-def test_numbers_are_not_sizes(source: Any) -> None:
+def test_other_types_are_refused_as_fields(source: Any) -> None:
     with pytest.raises(TypeError, match="str or bytes, not"):
         Headers.of(source)

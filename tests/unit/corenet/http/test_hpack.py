@@ -54,12 +54,12 @@ def test_the_examples_of_the_rfc() -> None:
         (b"\x3f\xff\xff\xff\xff\x0f", "update over 4096 bytes"),
     ],
 )
-def test_what_no_decoder_takes(block: bytes, words: str) -> None:
+def test_invalid_encodings_are_refused(block: bytes, words: str) -> None:
     with pytest.raises(RemoteProtocolError, match=words):
         HpackDecoder().decode(block)
 
 
-def test_an_index_behind_the_last_entry() -> None:
+def test_an_index_beyond_the_last_entry_is_refused() -> None:
     for block in (b"\xbf", b"\x7f\x00\x01v"):
         decoder = HpackDecoder()
         decoder.decode(literal(b"only", b"one"))
@@ -68,8 +68,8 @@ def test_an_index_behind_the_last_entry() -> None:
             decoder.decode(block)
 
 
-def test_integers_end_in_time() -> None:
-    """With more bytes the value would overflow; leading zeros are no way around."""
+def test_the_length_of_integers_is_bounded() -> None:
+    """With more bytes the value would overflow; leading zeros do not help."""
     rest = b"\x00" + b"n" * 127 + b"\x00"
     longest = b"\x00\x7f" + b"\x80" * (HPACK_INTEGER_OCTETS - 1)
     assert HpackDecoder().decode(longest + rest) == [(b"n" * 127, b"")]
@@ -90,13 +90,13 @@ def test_the_table_never_exceeds_its_size() -> None:
     assert decoder.table.count == decoder.table.size == 0
 
 
-def test_a_larger_table_only_when_we_allow_it() -> None:
+def test_a_table_over_our_limit_is_refused() -> None:
     assert HpackDecoder(65_536).decode(b"\x3f\xe1\xff\x03") == []
     with pytest.raises(RemoteProtocolError):
         HpackDecoder(65_535).decode(b"\x3f\xe1\xff\x03")
 
 
-def test_a_bomb_is_counted_by_what_it_becomes() -> None:
+def test_a_bomb_is_counted_by_its_decoded_size() -> None:
     """One long field in the table, then a byte for each repetition: a megabyte out of 260 bytes."""
     decoder = HpackDecoder()
     name, value = b"n" * 126, b"v" * 126
@@ -105,12 +105,12 @@ def test_a_bomb_is_counted_by_what_it_becomes() -> None:
     assert len(decoder.decode(b"\xbe" * most)) == most and not decoder.over_limit
     fields = decoder.decode(b"\xbe" * (most + 1))
     assert len(fields) == most and decoder.over_limit
-    # The table goes on: what came after the limit counts.
+    # The table stays in use: fields after the limit are still added.
     decoder.decode(b"\xbe" * (most + 1) + literal(b"late", b"field"))
     assert decoder.over_limit and decoder.decode(b"\xbe") == [(b"late", b"field")] and not decoder.over_limit
 
 
-def test_many_tiny_fields_are_counted() -> None:
+def test_many_small_fields_count_with_their_overhead() -> None:
     decoder = HpackDecoder(max_list=HTTP_HEAD_SIZE.maximum)
     assert len(decoder.decode(b"\x82" * HTTP_FIELD_COUNT.default)) == HTTP_FIELD_COUNT.default
     assert not decoder.over_limit
@@ -119,7 +119,7 @@ def test_many_tiny_fields_are_counted() -> None:
 
 
 @pytest.mark.parametrize("name", [b"authorization", b"proxy-authorization", b"cookie", b"set-cookie"])
-def test_credentials_enter_no_table(name: bytes) -> None:
+def test_credentials_are_never_indexed(name: bytes) -> None:
     encoder, decoder = HpackEncoder(), hpack.Decoder()
     for _ in range(2):
         fields = decoder.decode(encoder.encode([(name, b"secret")]), raw=True)
@@ -127,13 +127,13 @@ def test_credentials_enter_no_table(name: bytes) -> None:
         assert encoder.table.count == 0
 
 
-def test_a_field_that_the_caller_calls_sensitive() -> None:
+def test_a_sensitive_field_is_never_indexed() -> None:
     encoder = HpackEncoder()
     assert encoder.encode([(b"x-key", b"1")], frozenset([b"x-key"]))[0] & 0xF0 == 0x10
     assert encoder.table.count == 0
 
 
-def test_values_that_change_do_not_push_out_the_others() -> None:
+def test_changing_values_do_not_evict_other_entries() -> None:
     encoder = HpackEncoder()
     encoder.encode([(b"user-agent", b"x")])
     for number in range(200):
@@ -141,7 +141,7 @@ def test_values_that_change_do_not_push_out_the_others() -> None:
     assert encoder.table.count == 1 and len(encoder.encode([(b"user-agent", b"x")])) == 1
 
 
-def test_the_encoder_says_how_its_table_changed() -> None:
+def test_the_encoder_announces_its_table_size() -> None:
     """RFC 7541 section 4.2: the smallest size in between, then the last one."""
     encoder, decoder = HpackEncoder(), hpack.Decoder()
     fields = [(b"a", b"1"), (b"b", b"2")]
@@ -160,7 +160,7 @@ def test_the_encoder_says_how_its_table_changed() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, 511, 512, 513, 3000])
-def test_texts_of_every_size(size: int) -> None:
+def test_strings_of_every_size(size: int) -> None:
     text = bytes(n * 7 % 256 for n in range(size))
     assert huffman_decode(huffman_encode(text)) == text
     assert HpackDecoder().decode(HpackEncoder().encode([(b"n", text)])) == [(b"n", text)]

@@ -36,7 +36,7 @@ from corenet.http.hsts import parse_policy
         ("max-age=\xb2", None),
     ],
 )
-def test_the_field(text: str, policy: tuple[int, bool] | None) -> None:
+def test_the_field_is_parsed(text: str, policy: tuple[int, bool] | None) -> None:
     assert parse_policy(text) == policy
 
 
@@ -48,7 +48,7 @@ class Clock:
 
 
 class Verified:
-    """What a transport says of a connection whose certificate and name were verified."""
+    """The attributes of a transport whose certificate and name were verified."""
 
     check_hostname = True
 
@@ -80,7 +80,7 @@ def note(store: HstsStore, url: str, *fields: str) -> None:
         ("http://[2001:db8::1]/", "http://[2001:db8::1]/"),
     ],
 )
-def test_upgrades(url: str, upgraded: str) -> None:
+def test_known_hosts_are_upgraded_to_https(url: str, upgraded: str) -> None:
     store = HstsStore()
     note(store, "https://A.org./", "max-age=100", "max-age=0")
     note(store, "https://sub.org/", "max-age=100; includeSubDomains")
@@ -90,7 +90,7 @@ def test_upgrades(url: str, upgraded: str) -> None:
     assert store.upgrade(parse_url(url)).text == upgraded and len(store) == 2
 
 
-def test_policies_end_and_are_replaced() -> None:
+def test_policies_expire_and_are_replaced() -> None:
     clock = Clock()
     store = HstsStore(clock=clock)
     note(store, "https://a.org/", "max-age=10; includeSubDomains")
@@ -108,7 +108,7 @@ def test_policies_end_and_are_replaced() -> None:
     assert len(store) == 0
 
 
-def test_the_store_has_a_bound() -> None:
+def test_the_number_of_hosts_is_bounded() -> None:
     store = HstsStore()
     for number in range(limits.HTTP_HSTS_HOSTS + 10):
         note(store, f"https://h{number}.org/", "max-age=10")
@@ -145,7 +145,7 @@ def test_the_client_upgrades_only_after_verified_tls(loop: str, tmp_path: Path) 
                 assert len(store) == 1
                 response = await client.get(http)
                 assert response.status == 200 and response.url == server.url + "/"
-            # A stranger between us and the server gets no plaintext, even when its certificate fails.
+            # An attacker on the path gets no plaintext, even when its certificate is refused.
             async with HttpClient(hsts=store) as client:
                 with pytest.raises(TlsError):
                     await client.get(http)
@@ -183,7 +183,7 @@ def test_redirects_are_upgraded(loop: str, tmp_path: Path) -> None:
     run_on(loop, main())
 
 
-def test_a_line_end_ends_nothing() -> None:
-    """`$` of a regular expression matches before a last line end, too: the parser would stay there for ever."""
+def test_a_trailing_line_end_does_not_loop() -> None:
+    """`$` in a regular expression also matches before a trailing line end: the parser would loop for ever."""
     assert parse_policy("max-age=1\n") is None
     assert parse_policy("max-age=1;\n") is None

@@ -105,7 +105,9 @@ def client_for(authority: Authority, **options: Any) -> HttpClient:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-def test_the_request_goes_again_by_http1_and_later_ones_at_once(loop: str, authority: Authority, method: str) -> None:
+def test_the_request_is_repeated_over_http1_and_later_ones_use_it_at_once(
+    loop: str, authority: Authority, method: str
+) -> None:
     async def main() -> None:
         body = b"x" if method == "POST" else None
         async with serving(authority) as site, client_for(authority) as client:
@@ -120,7 +122,7 @@ def test_the_request_goes_again_by_http1_and_later_ones_at_once(loop: str, autho
     run_on(loop, main())
 
 
-def test_requests_in_flight_go_on_and_streams_are_repeated(loop: str, authority: Authority) -> None:
+def test_requests_in_flight_continue_and_refused_streams_are_repeated(loop: str, authority: Authority) -> None:
     async def main() -> None:
         async with serving(authority) as site, client_for(authority) as client:
             await client.get(site.url + "/")
@@ -152,7 +154,7 @@ def test_a_goaway_with_the_code_counts_for_its_unprocessed_streams(loop: str, au
     run_on(loop, main())
 
 
-def test_it_goes_again_once(loop: str, authority: Authority) -> None:
+def test_a_request_is_repeated_once(loop: str, authority: Authority) -> None:
     async def main() -> None:
         async with serving(authority) as site, client_for(authority) as client:
             site.refuse, site.refuse_plain = 1, True
@@ -190,7 +192,7 @@ def test_a_context_that_was_changed_is_not_made_again(loop: str, authority: Auth
                 await client.get(site.url + "/")
             assert not site.plain
             with pytest.raises(LocalProtocolError, match="was changed"):
-                await client._make_context(Http1Key("https", Origin("https", "localhost", site.port)))
+                await client._connections.make_context(Http1Key("https", Origin("https", "localhost", site.port)))
 
     run_on(loop, main())
 
@@ -206,7 +208,7 @@ def test_a_context_that_was_changed_is_not_made_again(loop: str, authority: Auth
     ],
 )
 @pytest.mark.parametrize("resume", [True, False])
-def test_every_change_of_a_context_is_seen(loop: str, authority: Authority, change: Any, resume: bool) -> None:
+def test_every_change_of_a_context_is_detected(loop: str, authority: Authority, change: Any, resume: bool) -> None:
     context = tls.client_context(cafile=authority.cafile, alpn=tls.ALPN_HTTP2, resume=resume, pins=())
     make = tls.http1_only(context)
     assert make is not None
@@ -216,17 +218,18 @@ def test_every_change_of_a_context_is_seen(loop: str, authority: Authority, chan
     assert tls.http1_only(context) is None
 
 
-def test_a_context_of_others_is_not_made_again(loop: str) -> None:
+def test_a_context_of_the_program_is_not_made_again(loop: str) -> None:
     assert tls.http1_only(ssl.create_default_context()) is None
 
 
-def test_the_origins_that_are_remembered_are_bounded(loop: str, authority: Authority, tmp_path: Path) -> None:
+def test_the_number_of_remembered_origins_is_bounded(loop: str, authority: Authority, tmp_path: Path) -> None:
     async def main() -> None:
         async with client_for(authority) as client:
             for port in range(1, HTTP1_ORIGINS + 11):
                 call = client._call("GET", f"https://localhost:{port}/", (), None, None, None)
-                assert client._repeat_over_http1(call) and not client._repeat_over_http1(call)
-            assert len(client._http1_origins) == HTTP1_ORIGINS
-            assert min(origin.port for origin in client._http1_origins) == 11
+                repeat = client._connections._repeat_over_http1
+                assert repeat(call) and not repeat(call)
+            assert len(client._connections.http1_origins) == HTTP1_ORIGINS
+            assert min(origin.port for origin in client._connections.http1_origins) == 11
 
     run_on(loop, main())

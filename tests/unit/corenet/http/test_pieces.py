@@ -12,7 +12,7 @@ from corenet.limits import HTTP_COALESCE_BELOW, HTTP_COALESCED_SIZE
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_order_and_size_whatever_the_cuts(seed: int) -> None:
+def test_order_and_size_do_not_depend_on_the_pieces(seed: int) -> None:
     chance = random.Random(seed)
     pieces = Pieces()
     put = got = b""
@@ -38,7 +38,7 @@ def test_one_piece_is_not_copied() -> None:
     assert pieces.take() == b""
 
 
-def test_what_was_taken_does_not_change() -> None:
+def test_taken_bytes_do_not_change() -> None:
     pieces = Pieces()
     pieces.add(b"ab")
     pieces.add(b"cd")
@@ -50,7 +50,7 @@ def test_what_was_taken_does_not_change() -> None:
 
 @pytest.mark.parametrize("length", [1, 2, 7, 1000, HTTP_COALESCE_BELOW - 1])
 @pytest.mark.parametrize(("chunked", "read"), [(True, 7), (True, 65_536), (False, 65_536)])
-def test_memory_is_that_of_the_bytes(length: int, chunked: bool, read: int) -> None:
+def test_memory_is_proportional_to_the_bytes(length: int, chunked: bool, read: int) -> None:
     """Chunks, or reads without chunks, of `length` bytes: neither the events nor the pieces take much more."""
     size = 1 << 17
     stream = b"%x\r\n%b\r\n" % (length, b"x" * length) * (size // length) if chunked else b"x" * size

@@ -145,7 +145,7 @@ class FullDeque(deque[Any]):
 
 
 @pytest.mark.parametrize("owner", ["pool", "group"])
-def test_a_connection_that_cannot_be_kept_for_want_of_memory_is_closed(owner: str) -> None:
+def test_a_connection_is_closed_when_memory_to_keep_it_is_lacking(owner: str) -> None:
     fixture = Fixture()
     slot = fixture.take()
     (fixture.pool if owner == "pool" else slot.group).idle = FullDict()
@@ -157,7 +157,7 @@ def test_a_connection_that_cannot_be_kept_for_want_of_memory_is_closed(owner: st
 
 
 @pytest.mark.parametrize("which", ["waiters", "hungry"])
-def test_a_waiter_that_cannot_be_noted_for_want_of_memory_gets_no_slot(which: str) -> None:
+def test_a_waiter_that_cannot_be_queued_for_lack_of_memory_gets_no_slot(which: str) -> None:
     fixture = Fixture(per_origin=1)
     slot = fixture.take()
     if which == "waiters":
@@ -184,7 +184,7 @@ def test_a_slot_is_released_once() -> None:
     assert fixture.pool.total == 0 and not fixture.pool.groups
 
 
-def test_dead_idle_connections_are_passed_over() -> None:
+def test_lost_idle_connections_are_skipped() -> None:
     fixture = Fixture()
     slot = fixture.take()
     fixture.give(slot)
@@ -195,7 +195,7 @@ def test_dead_idle_connections_are_passed_over() -> None:
     assert fixture.pool.total == 1
 
 
-def test_a_dead_idle_connection_holds_its_place_until_it_is_gone() -> None:
+def test_a_lost_idle_connection_holds_its_slot_until_it_is_closed() -> None:
     fixture = Fixture(connections=1)
     slot = fixture.take()
     fixture.give(slot)
@@ -222,7 +222,7 @@ def test_waiters_are_served_in_order() -> None:
     assert fixture.pool.total == 0 and not fixture.pool.groups and not fixture.pool.waiting_origins
 
 
-def test_a_waiter_that_gave_up_is_skipped_and_what_it_had_got_is_passed_on() -> None:
+def test_a_cancelled_waiter_is_skipped_and_its_slot_passed_on() -> None:
     fixture = Fixture(per_origin=1)
     slot = fixture.take()
     first, second, third = fixture.wait(), fixture.wait(), fixture.wait()
@@ -300,7 +300,7 @@ def test_a_graceful_close_is_aborted_for_a_waiter(late: bool) -> None:
     assert waiting.done()
 
 
-def test_a_connection_lost_in_use_frees_its_place_when_it_is_given_back() -> None:
+def test_a_connection_lost_in_use_frees_its_slot_when_released() -> None:
     fixture = Fixture(connections=1)
     slot = fixture.take()
     waiting = fixture.wait()
@@ -310,7 +310,7 @@ def test_a_connection_lost_in_use_frees_its_place_when_it_is_given_back() -> Non
     assert waiting.done() and fixture.pool.total == 1
 
 
-def test_a_cancel_beside_the_close_of_the_client_is_no_error() -> None:
+def test_a_cancel_during_the_close_of_the_client_is_no_error() -> None:
     fixture = Fixture(per_origin=1)
     fixture.take()
     waiting = fixture.wait()
@@ -319,7 +319,7 @@ def test_a_cancel_beside_the_close_of_the_client_is_no_error() -> None:
     assert isinstance(waiting.exception(), LocalProtocolError)
 
 
-def test_whatever_the_table_leaves_out_raises() -> None:
+def test_events_in_empty_cells_of_the_table_raise() -> None:
     for step in steps_of(pool):
         for state in range(len(step.states)):
             if state not in step:
@@ -327,7 +327,7 @@ def test_whatever_the_table_leaves_out_raises() -> None:
                     step[state]
 
 
-def test_the_table_in_the_text_is_the_table() -> None:
+def test_the_documented_table_is_the_implemented_one() -> None:
     assert pool.__doc__ is not None
     assert read_table(pool.__doc__) == table_of(pool)
 
@@ -348,7 +348,7 @@ def test_idle_connections_expire() -> None:
     assert not fixture.pool.groups and fixture.pool.timer is None
 
 
-def test_a_connection_idle_for_too_long_is_not_given_out_before_the_timer_runs() -> None:
+def test_an_expired_idle_connection_is_not_used_before_its_timer_runs() -> None:
     """A loop that was delayed runs the ready callbacks before the timers that became due meanwhile."""
     fixture = Fixture(keepalive_timeout=10)
     slot = fixture.take()
@@ -363,7 +363,7 @@ def test_a_connection_idle_for_too_long_is_not_given_out_before_the_timer_runs()
     assert slot.connection.aborted  # type: ignore[union-attr]
 
 
-def test_without_idle_time_nothing_is_kept() -> None:
+def test_without_idle_time_no_connection_is_kept() -> None:
     fixture = Fixture(keepalive_timeout=0)
     slot = fixture.take()
     fixture.give(slot)
@@ -380,7 +380,7 @@ def test_a_connection_lost_while_idle_frees_its_slot() -> None:
     assert fixture.pool.total == 0 and not fixture.pool.groups
 
 
-def test_close_fails_the_waiting_and_closes_the_idle() -> None:
+def test_close_fails_waiters_and_closes_idle_connections() -> None:
     fixture = Fixture(per_origin=1)
     held = fixture.take(A)
     waiting = fixture.wait(A)
@@ -401,7 +401,7 @@ def test_limits_are_checked() -> None:
             Limits(**wrong)  # type: ignore[arg-type]
 
 
-def test_no_slot_is_lost_in_a_storm() -> None:
+def test_no_slot_is_lost_by_random_events() -> None:
     chance = random.Random(7)
     fixture = Fixture(connections=4, per_origin=3, keepalive_timeout=5)
     origins = [Origin("https", f"{name}.example", 443) for name in "abc"]
@@ -506,7 +506,7 @@ def probe(fixture: Fixture, origin: Origin = A) -> PoolSlot:
     return slot
 
 
-def test_a_connection_is_shared_up_to_the_limit() -> None:
+def test_an_http2_connection_is_shared_up_to_the_stream_limit() -> None:
     fixture = shared_fixture(streams=3)
     slot = probe(fixture)
     waiting = [fixture.wait() for _ in range(4)]
@@ -530,7 +530,7 @@ def test_a_connection_is_shared_up_to_the_limit() -> None:
     assert fixture.take() is slot and slot.holders == 1 and slot.state == pool.SHARED
 
 
-def test_an_origin_of_http1_is_asked_in_parallel_once_it_is_known() -> None:
+def test_an_http1_origin_gets_parallel_connections_once_it_is_known() -> None:
     fixture = shared_fixture()
     slot = probe(fixture)
     waiting = [fixture.wait() for _ in range(3)]
@@ -540,7 +540,7 @@ def test_an_origin_of_http1_is_asked_in_parallel_once_it_is_known() -> None:
     assert probe(fixture, B) and isinstance(fixture.pool.acquire(B), asyncio.Future)
 
 
-def test_the_next_request_tries_when_a_connection_was_not_opened() -> None:
+def test_the_next_request_connects_after_a_failed_attempt() -> None:
     fixture = shared_fixture()
     waiting = [probe(fixture), fixture.wait(), fixture.wait()]
     fixture.give(waiting[0])  # type: ignore[arg-type]
@@ -551,7 +551,7 @@ def test_the_next_request_tries_when_a_connection_was_not_opened() -> None:
     assert fixture.pool.groups == {} and all(timer.cancelled for timer in fixture.loop.timers)
 
 
-def test_one_connection_is_opened_however_slow_it_is() -> None:
+def test_only_one_connection_is_opened_however_slow_it_is() -> None:
     fixture = shared_fixture()
     slow = probe(fixture)
     waiting = [fixture.wait() for _ in range(9)]
@@ -562,7 +562,7 @@ def test_one_connection_is_opened_however_slow_it_is() -> None:
     assert slow.holders == 3 and fixture.pool.total == 1
 
 
-def test_a_connection_that_is_leaving_finishes_what_it_has() -> None:
+def test_a_draining_connection_completes_its_requests() -> None:
     fixture = shared_fixture()
     slot = probe(fixture)
     first = opened(fixture, slot)
@@ -580,7 +580,7 @@ def test_a_connection_that_is_leaving_finishes_what_it_has() -> None:
     assert fixture.pool.total == 1
 
 
-def test_a_shared_connection_that_is_lost_counts_until_its_holders_know() -> None:
+def test_a_lost_shared_connection_counts_until_its_holders_release_it() -> None:
     fixture = shared_fixture()
     slot = probe(fixture)
     connection = opened(fixture, slot)
@@ -595,7 +595,7 @@ def test_a_shared_connection_that_is_lost_counts_until_its_holders_know() -> Non
     assert fixture.pool.total == 0 and fixture.pool.groups == {}
 
 
-def test_who_waits_for_a_stream_closes_nobodys_connection() -> None:
+def test_a_request_that_waits_for_a_stream_closes_no_connection() -> None:
     fixture = shared_fixture(connections=2)
     idle = fixture.take(Origin("http", "h", 80))
     fixture.give(idle)

@@ -19,7 +19,9 @@ from corenet.http.routes import Router
         ("http://proxy.example:80", "http", False, "proxy.example", 80, True),
     ],
 )
-def test_the_parts_of_a_url(text: str, kind: str, secure: bool, host: str, port: int, resolves: bool) -> None:
+def test_a_proxy_url_is_split_into_its_parts(
+    text: str, kind: str, secure: bool, host: str, port: int, resolves: bool
+) -> None:
     proxy = Proxy(text)
     found = (proxy.kind, proxy.secure, proxy.host, proxy.port, proxy.resolves, proxy.credentials)
     assert found == (kind, secure, host, port, resolves, None)
@@ -41,7 +43,7 @@ def test_credentials_are_decoded_and_never_shown() -> None:
      "http://a:secret%0d%0a@proxy", "socks5://:secret@proxy", "socks5://secret@proxy", "http://secret@[::1",
      f"socks5://secret:{'x' * 256}@proxy", "user:secret://x@proxy"],
 )  # fmt: skip
-def test_urls_that_cannot_be_used(text: str) -> None:
+def test_unusable_urls_are_refused(text: str) -> None:
     with pytest.raises(InvalidUrl) as refused:
         Proxy(text)
     assert "secret" not in str(refused.value)
@@ -64,7 +66,9 @@ def test_urls_that_cannot_be_used(text: str) -> None:
         ({"all_proxy": "a", "no_proxy": "other", "NO_PROXY": "www.example.org"}, "a", "a"),
     ],
 )
-def test_the_environment(environment: dict[str, str], http: str | None, https: str | None) -> None:
+def test_the_environment_is_read_as_curl_reads_it(
+    environment: dict[str, str], http: str | None, https: str | None
+) -> None:
     proxies = Proxies.from_environment(environment)
     found = [proxies.find(parse_url(f"{scheme}://www.example.org/")) for scheme in ("http", "https")]
     assert [None if proxy is None else proxy.host for proxy in found] == [http, https]
@@ -111,7 +115,7 @@ def test_the_environment_names_the_variable_that_is_wrong() -> None:
         (" , .", "http://a/", False),
     ],
 )
-def test_no_proxy(no_proxy: str, url: str, direct: bool) -> None:
+def test_no_proxy_excludes_hosts(no_proxy: str, url: str, direct: bool) -> None:
     proxies = Proxies(http="proxy", https="proxy", no_proxy=no_proxy)
     assert (proxies.find(parse_url(url)) is None) is direct
 
@@ -137,7 +141,7 @@ def test_the_key_of_the_pool_has_the_proxy_and_its_credentials() -> None:
     assert Router("http://u:1@p", None, None).key(url) in keys
 
 
-def test_arguments_that_exclude_each_other() -> None:
+def test_contradicting_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="unix_socket"):
         Router("http://p", "/run/socket", None)
     with pytest.raises(ValueError, match="local_address"):

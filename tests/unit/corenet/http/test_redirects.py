@@ -73,7 +73,7 @@ BODY_FIELDS = {
         (308, "POST", "POST"),
     ],
 )
-def test_methods_over_redirects(loop: str, status: int, method: str, becomes: str) -> None:
+def test_methods_after_redirects(loop: str, status: int, method: str, becomes: str) -> None:
     async def main() -> None:
         async with serving(redirecting(status, "/next")) as server, HttpClient() as client:
             body = None if method == "GET" else b"data"
@@ -128,7 +128,7 @@ def test_the_number_of_redirects_is_bounded(loop: str) -> None:
     run_on(loop, main())
 
 
-def test_out_of_tls_on_demand_only(loop: str, tmp_path: Path) -> None:
+def test_redirects_from_https_to_http_need_permission(loop: str, tmp_path: Path) -> None:
     async def main() -> None:
         authority = Authority(tmp_path)
         leaf = authority.leaf("localhost")
@@ -147,7 +147,7 @@ def test_out_of_tls_on_demand_only(loop: str, tmp_path: Path) -> None:
     run_on(loop, main())
 
 
-def test_a_redirect_to_two_places_is_one_to_nowhere(loop: str) -> None:
+def test_a_redirect_with_two_locations_is_refused(loop: str) -> None:
     async def main() -> None:
         async with serving(redirecting(302, "/a", "/b")) as server, HttpClient() as client:
             with pytest.raises(RedirectError, match="2 Location fields"):
@@ -157,7 +157,7 @@ def test_a_redirect_to_two_places_is_one_to_nowhere(loop: str) -> None:
 
 
 @pytest.mark.parametrize("location", ["/start", "ftp://example.com/", "http://user:pass@127.0.0.1/", "http://", "a\\b"])
-def test_redirects_that_lead_nowhere(loop: str, location: str) -> None:
+def test_redirects_without_a_usable_location(loop: str, location: str) -> None:
     async def main() -> None:
         async with serving(redirecting(302, location)) as server, HttpClient() as client:
             with pytest.raises(RedirectError):
@@ -166,7 +166,7 @@ def test_redirects_that_lead_nowhere(loop: str, location: str) -> None:
     run_on(loop, main())
 
 
-def test_redirects_can_be_looked_at(loop: str) -> None:
+def test_redirects_are_returned_when_not_followed(loop: str) -> None:
     async def main() -> None:
         async with serving(redirecting(302, "/next")) as server, HttpClient(follow_redirects=0) as client:
             response = await client.get(server.url + "/start")
@@ -175,7 +175,7 @@ def test_redirects_can_be_looked_at(loop: str) -> None:
     run_on(loop, main())
 
 
-def test_a_location_in_utf_8(loop: str) -> None:
+def test_a_location_may_be_utf_8(loop: str) -> None:
     async def main() -> None:
         async with serving(redirecting(302, "/\xc3\xa4")) as server, HttpClient() as client:
             assert (await client.get(server.url + "/start")).url == server.url + "/%C3%A4"

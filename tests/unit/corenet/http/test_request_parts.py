@@ -50,12 +50,12 @@ def read_all(source: BodySource) -> bytes:
         ({}, ""),
     ],
 )
-def test_pairs_are_encoded_as_forms_are(pairs: Any, encoded: str) -> None:
+def test_pairs_are_encoded_as_in_forms(pairs: Any, encoded: str) -> None:
     assert encode_pairs(pairs, "params") == encoded
 
 
 @pytest.mark.parametrize("pairs", [{"a": object()}, [("a", "b", "c")], ["ab"], {1: "a"}, {"a": [[1]]}])
-def test_what_is_no_pair_is_refused(pairs: Any) -> None:
+def test_values_that_are_not_pairs_are_refused(pairs: Any) -> None:
     with pytest.raises(TypeError, match="params"):
         encode_pairs(pairs, "params")
 
@@ -96,7 +96,7 @@ def test_a_form_with_files_is_encoded_as_browsers_do() -> None:
     assert source.length == len(read_all(source)) and source.repeatable
 
 
-def test_files_are_read_from_disk_and_again(tmp_path: Path) -> None:
+def test_files_are_read_from_disk_for_each_attempt(tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     content = bytes(range(256)) * (HTTP_FILE_READ // 128)
     path.write_bytes(content)
@@ -110,7 +110,7 @@ def test_files_are_read_from_disk_and_again(tmp_path: Path) -> None:
     assert content in first and b"\r\n\r\n" + content[5:] + b"\r\n--B--\r\n" in first
 
 
-def test_a_file_that_is_closed_meanwhile_is_not_mistaken_for_another(tmp_path: Path) -> None:
+def test_a_file_closed_during_the_upload_is_read_to_its_end(tmp_path: Path) -> None:
     path, other = tmp_path / "a", tmp_path / "b"
     path.write_bytes(b"a" * (HTTP_FILE_READ + 1))
     other.write_bytes(b"b" * (HTTP_FILE_READ + 1))
@@ -133,7 +133,7 @@ def test_a_file_that_is_closed_meanwhile_is_not_mistaken_for_another(tmp_path: P
     asyncio.run(main())
 
 
-def test_other_file_objects_are_read_by_themselves(tmp_path: Path) -> None:
+def test_other_file_objects_are_read_with_their_own_methods(tmp_path: Path) -> None:
     memory = io.BytesIO(b"0123456789")
     memory.seek(2)
     source = file_source(memory, "f")
@@ -191,7 +191,7 @@ PLAIN = ClientOptions.of(headers=Headers())
         (None, {"auth": "x"}, "auth="),
     ],
 )
-def test_arguments_that_contradict_each_other(body: Any, options: Any, names: str) -> None:
+def test_contradicting_arguments_are_refused(body: Any, options: Any, names: str) -> None:
     async def main() -> None:
         async with HttpClient() as client:
             await client.request("POST", "http://127.0.0.1:9/", body=body, **options)
@@ -200,7 +200,7 @@ def test_arguments_that_contradict_each_other(body: Any, options: Any, names: st
         asyncio.run(main())
 
 
-def test_an_argument_of_none_is_none_at_all() -> None:
+def test_none_counts_as_an_absent_argument() -> None:
     made = prepare(None, {"json": None, "data": None, "files": None, "content": None}, PLAIN)
     assert made.body is None
     assert prepare(None, {"data": {}}, PLAIN).body == b""
@@ -209,7 +209,7 @@ def test_an_argument_of_none_is_none_at_all() -> None:
         prepare(None, {"json": float("nan")}, PLAIN)
 
 
-def test_only_long_bodies_wait_for_consent() -> None:
+def test_only_large_bodies_wait_for_100_continue() -> None:
     for body, waits in ((bytes(HTTP_EXPECT_SIZE), True), (bytes(HTTP_EXPECT_SIZE - 1), False), (None, False)):
         made = prepare(body, {"expect_continue": True}, PLAIN)
         assert isinstance(made.body, Upload) == waits
@@ -248,7 +248,7 @@ def test_wrong_arguments_of_a_client() -> None:
 URL = parse_url("http://www.example.org/dir/index.html")
 
 
-def test_basic_and_bearer() -> None:
+def test_basic_and_bearer_fields() -> None:
     # RFC 7617 sections 2 and 2.1.
     assert BasicAuth("Aladdin", "open sesame").authorize("GET", URL) == "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="
     assert BasicAuth("test", "123£").authorize("GET", URL) == "Basic dGVzdDoxMjPCow=="
@@ -280,7 +280,7 @@ CNONCE = "f2/wE4q74E6zIJEtWaHKaf5wv/H5QzzpXusqGemxURZJ"
         ("SHA-256", "753927fa0e85d155564e2e272a28d1802ca10daf4496794697cf8db5856cb6c1"),
     ],
 )
-def test_digest_gives_the_example_of_the_standard(algorithm: str, response: str) -> None:
+def test_digest_reproduces_the_examples_of_rfc_7616(algorithm: str, response: str) -> None:
     """RFC 7616 section 3.9.1."""
     auth = DigestAuth("Mufasa", "Circle of Life", random=lambda: CNONCE)
     field = (
@@ -342,7 +342,7 @@ def test_digest_leaves_other_challenges_unanswered(challenge: str) -> None:
     assert not DigestAuth("u", "p").answer(URL, parse_challenges([challenge]), 0)
 
 
-def test_challenges_are_told_apart() -> None:
+def test_challenges_are_parsed_separately() -> None:
     assert parse_challenges(
         ['Newauth realm="apps", type=1, title="Login to \\"apps\\"", Basic realm="simple"', "Negotiate dG9r==, X"]
     ) == [
@@ -354,7 +354,7 @@ def test_challenges_are_told_apart() -> None:
     assert parse_challenges(['Digest a="b" c=d, Basic e=f', '"x"', 'A b="']) == [("digest", {}), ("a", {})]
 
 
-def test_netrc(tmp_path: Path) -> None:
+def test_netrc_credentials_are_found_by_host(tmp_path: Path) -> None:
     path = tmp_path / "netrc"
     path.write_text("machine WWW.example.org login u password p\ndefault login d password d\n")
     auth = NetrcAuth(path)
@@ -372,14 +372,14 @@ def test_netrc(tmp_path: Path) -> None:
         ("http://u@h", "http://h", "u", ""),
     ],
 )
-def test_credentials_in_a_url(url: str, rest: str, user: str, password: str) -> None:
+def test_credentials_in_a_url_are_used(url: str, rest: str, user: str, password: str) -> None:
     cut, auth = split_credentials(url)
     assert cut == rest and auth is not None
     assert auth.authorize("GET", URL) == BasicAuth(user, password).authorize("GET", URL)
 
 
 @pytest.mark.parametrize("url", ["http://h/", "http://a@b@c/", "http://a\\@b/", "/p?x=http://u@h", "u@h"])
-def test_what_could_be_read_differently_keeps_its_credentials(url: str) -> None:
+def test_ambiguous_urls_are_not_split(url: str) -> None:
     """`parse_url` refuses them then."""
     assert split_credentials(url) == (url, None)
 

@@ -34,7 +34,7 @@ def response(content_type: str | None, body: bytes = b"", status: int = 200) -> 
         ("text/html; notcharset=x", "utf-8"),
     ],
 )
-def test_encoding(content_type: str | None, encoding: str) -> None:
+def test_the_encoding_of_a_response(content_type: str | None, encoding: str) -> None:
     assert response(content_type).encoding == encoding
 
 
@@ -53,7 +53,7 @@ def test_text_never_fails() -> None:
         "encodings.utf_8", "string-escape", "%s", "\ud800",
     ],
 )  # fmt: skip
-def test_strange_charsets_are_taken_for_utf_8(charset: str) -> None:
+def test_unsupported_charsets_are_read_as_utf_8(charset: str) -> None:
     strange = response(None, b"\\d a\xff\xc3\xa9")
     strange.headers = Headers([(b"Content-Type", b"text/plain; charset=" + charset.encode("utf-8", "surrogatepass"))])
     assert strange.text == "\\d a\ufffdé"
@@ -68,7 +68,7 @@ def test_every_alias_of_the_standard_library_gives_text() -> None:
     assert decode_text("\ufeffx".encode("utf-16"), "UTF-16") == "\ufeffx"
 
 
-def test_unknown_charsets_are_not_remembered() -> None:
+def test_unknown_charsets_are_not_cached() -> None:
     known = len(encodings._cache)  # type: ignore[attr-defined]
     for number in range(100):
         assert response(f"text/plain; charset=x-{number}", b"a").text == "a"
@@ -89,7 +89,7 @@ def test_status() -> None:
     assert repr(response(None, b"abc")) == "<Response 200 Reason https://example.com/, 3 bytes>"
 
 
-def test_labels_mean_what_browsers_mean() -> None:
+def test_charset_labels_are_those_of_the_encoding_standard() -> None:
     assert set(CODECS) == set(LABELS)
     for label, name in LABELS.items():
         # Their own codecs: one character for all, private use for the upper half.
@@ -117,13 +117,13 @@ def test_labels_mean_what_browsers_mean() -> None:
         (b"a\x00", "utf16", "a"),
     ],
 )
-def test_text_by_the_rules_of_browsers(body: bytes, charset: str, text: str) -> None:
+def test_text_is_decoded_by_the_encoding_standard(body: bytes, charset: str, text: str) -> None:
     assert decode_text(body, charset) == text
     decoder = TextDecoder(charset)
     assert "".join(decoder.feed(body[at : at + 1]) for at in range(len(body))) + decoder.feed(b"", last=True) == text
 
 
-def test_links_that_break_the_grammar_end_there() -> None:
+def test_malformed_links_end_the_parsing() -> None:
     assert [(one.url, one.rel, one.params) for one in parse_links(
         ['<a>; rel="x; y", <b>;rel=z;rel=w; title="q\\"; <c>";;x , ,<d>', "<e> junk, <f>", "g", "<h", '<i>; a="b']
     )] == [

@@ -37,14 +37,14 @@ def test_with_user_and_password() -> None:
         ("x" * 63, b"\x03\x3f" + b"x" * 63),
     ],
 )
-def test_addresses(host: str, sent: bytes) -> None:
+def test_addresses_are_sent_in_binary(host: str, sent: bytes) -> None:
     handshake = Socks5Handshake(host, 80)
     handshake.start()
     assert handshake.feed(b"\x05\x00") == b"\x05\x01\x00" + sent + b"\x00\x50"
 
 
 @pytest.mark.parametrize("bound", [b"\x01" + bytes(4), b"\x04" + bytes(16), b"\x03\x03abc", b"\x03\x00"])
-def test_every_form_of_the_bound_address(bound: bytes) -> None:
+def test_every_form_of_the_bound_address_is_skipped(bound: bytes) -> None:
     handshake = Socks5Handshake("a", 80)
     handshake.feed(b"\x05\x00")
     feed_bytes(handshake, b"\x05\x00\x00" + bound + b"\x00\x50")
@@ -71,7 +71,7 @@ def test_every_form_of_the_bound_address(bound: bytes) -> None:
         ([b"\x05\x00", OK + b"HTTP"], "more bytes"),
     ],
 )
-def test_refusals(messages: list[bytes], reason: str) -> None:
+def test_refusals_are_errors(messages: list[bytes], reason: str) -> None:
     handshake = Socks5Handshake("example.org", 443, USER)
     for message in messages[:-1]:
         handshake.feed(message)
@@ -79,12 +79,12 @@ def test_refusals(messages: list[bytes], reason: str) -> None:
         handshake.feed(messages[-1])
 
 
-def test_a_method_that_was_not_offered() -> None:
+def test_a_method_that_was_not_offered_is_refused() -> None:
     with pytest.raises(ProxyError, match="method 2"):
         Socks5Handshake("a", 1).feed(b"\x05\x02")
 
 
 @pytest.mark.parametrize("host", ["", ".", "x" * 256])
-def test_names_that_do_not_fit(host: str) -> None:
+def test_names_that_are_too_long_are_refused(host: str) -> None:
     with pytest.raises(ProxyError, match="does not fit"):
         Socks5Handshake(host, 80)

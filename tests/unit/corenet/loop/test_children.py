@@ -50,7 +50,7 @@ SHOW = "import os, sys; print({})"
     ],
     ids=["umask", "cwd", "env", "session", "group", "preexec_fn", "pipesize", "executable", "close_fds", "signals"],
 )
-def test_keywords(twin: Twin, keywords: dict[str, Any], expression: str, expected: str) -> None:
+def test_keywords_of_popen_are_passed_on(twin: Twin, keywords: dict[str, Any], expression: str, expected: str) -> None:
     async def main() -> None:
         assert await output(sys.executable, "-S", "-c", SHOW.format(expression), **keywords) == expected
 
@@ -142,7 +142,7 @@ def test_exit_codes_and_signals(twin: Twin) -> None:
     twin(main())
 
 
-def test_other_peoples_children_are_left_alone(twin: Twin) -> None:
+def test_children_of_other_code_are_not_reaped(twin: Twin) -> None:
     async def main() -> None:
         theirs = subprocess.Popen(["true"])
         process = await asyncio.create_subprocess_exec("true")
@@ -187,10 +187,9 @@ def test_a_child_reaped_by_other_code(twin: Twin, caplog: pytest.LogCaptureFixtu
 
 
 @pytest.mark.parametrize("ask", ["terminate", "poll"])
-def test_a_child_that_popen_has_collected(ask: str) -> None:
-    """The child had ended before the loop learned of it. A signal sent then did not end it.
-
-    On asyncio's loop this is a race with the thread that waits for the child.
+def test_a_child_that_popen_has_reaped(ask: str) -> None:
+    """The child had ended before the loop was notified. A signal sent then did not end it. On asyncio's loop this is a
+    race with the thread that waits for the child.
     """
 
     async def main() -> None:
@@ -207,7 +206,7 @@ def test_a_child_that_popen_has_collected(ask: str) -> None:
     corenet.run(main())
 
 
-def test_handler_for_sigchld(twin: Twin) -> None:
+def test_a_handler_for_sigchld_is_called(twin: Twin) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         heard = asyncio.Event()
@@ -295,8 +294,8 @@ def test_a_pidfd_that_cannot_be_watched(monkeypatch: pytest.MonkeyPatch) -> None
     corenet.run(main())
 
 
-def test_a_child_that_nothing_can_wait_for_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither a pidfd nor a thread can be had: it would run unseen and stay a zombie."""
+def test_a_child_is_killed_when_nothing_can_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a pidfd nor a thread is available: the child would run unwatched and stay a zombie."""
     started: list[subprocess.Popen[bytes]] = []
 
     def refuse(*_args: object) -> None:
@@ -319,6 +318,6 @@ def test_a_child_that_nothing_can_wait_for_is_killed(monkeypatch: pytest.MonkeyP
                 await asyncio.create_subprocess_exec("sleep", "20")
         with pytest.raises(ChildProcessError):
             os.waitpid(started[0].pid, os.WNOHANG)
-        started[0].returncode = -signal.SIGKILL  # what its finaliser looks at
+        started[0].returncode = -signal.SIGKILL  # attributes that its finaliser reads
 
     corenet.run(main())

@@ -155,7 +155,7 @@ CASES = [
 
 
 def collected(factory: Factory, case: Callable[[Holder], None], runs: str) -> list[str]:
-    """Drop a loop that contains what `case` left in it; returns the warnings. Fails when it stays alive."""
+    """Drop a loop in which `case` has left something; return the warnings. Fail when the loop stays alive."""
     loop = factory()
     holder = Holder(loop)
     loop.set_exception_handler(holder.call)  # the task that is still pending
@@ -180,7 +180,7 @@ def collected(factory: Factory, case: Callable[[Holder], None], runs: str) -> li
 
 @pytest.mark.parametrize("runs", ["never", "before", "after"])
 @pytest.mark.parametrize("case", CASES)
-def test_a_dropped_loop_is_collected_and_warned_of(
+def test_a_dropped_loop_is_collected_with_a_warning(
     loop_factory: Factory, case: Callable[[Holder], None], runs: str
 ) -> None:
     [message] = [text for text in collected(loop_factory, case, runs) if "event loop" in text]
@@ -197,7 +197,7 @@ class Keeping(asyncio.Protocol):
 
 
 @pytest.mark.parametrize("kind", ["connection", "server", "datagram", "pipe", "streams", "sock_recv"])
-def test_a_dropped_loop_with_transports_is_collected_and_warned_of(loop_factory: Factory, kind: str) -> None:
+def test_a_dropped_loop_with_transports_is_collected_with_a_warning(loop_factory: Factory, kind: str) -> None:
     async def leave(holder: Holder) -> None:
         loop = asyncio.get_running_loop()
         if kind == "connection":
@@ -286,8 +286,8 @@ def test_an_unclosed_poller_is_collected(held: str) -> None:
         assert gone.is_set()
 
 
-def test_what_waits_is_not_collected(loop_factory: Factory) -> None:
-    """The opposite: while a loop is alive, everything that waits in it is alive, without other references."""
+def test_waiting_callbacks_of_a_living_loop_are_not_collected(loop_factory: Factory) -> None:
+    """While a loop is alive, everything that waits in it is alive, without other references."""
     loop = loop_factory()
     called: list[str] = []
 

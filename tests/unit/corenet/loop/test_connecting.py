@@ -1,6 +1,5 @@
-"""create_connection: addresses in order and in a race, errors when none answers, local addresses.
-
-`all_errors` came with Python 3.12; before it there is nothing to compare with on asyncio's loop.
+"""create_connection: addresses in order and in a race, errors when none accepts, local addresses. `all_errors` came
+with Python 3.12; older versions of asyncio have nothing to compare with.
 """
 
 import asyncio
@@ -51,7 +50,7 @@ async def finish(server: Any, *transports: Any) -> None:
 
 
 @pytest.mark.parametrize("delay", [None, 0.01, 30])
-def test_the_first_that_answers(twin: Twin, delay: float | None) -> None:
+def test_the_first_address_that_accepts_is_used(twin: Twin, delay: float | None) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         server = await served()
@@ -65,7 +64,7 @@ def test_the_first_that_answers(twin: Twin, delay: float | None) -> None:
 
 
 @pytest.mark.parametrize("delay", [None, 0.01])
-def test_no_address_answers(twin: Twin, delay: float | None) -> None:
+def test_the_error_when_no_address_accepts(twin: Twin, delay: float | None) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         one, two = free_port(), free_port()
@@ -81,7 +80,7 @@ def test_no_address_answers(twin: Twin, delay: float | None) -> None:
     twin(main())
 
 
-def test_all_errors(twin: Twin, loop_factory: Any) -> None:
+def test_all_errors_are_raised_as_a_group(twin: Twin, loop_factory: Any) -> None:
     known = sys.version_info >= (3, 12) or loop_factory is not asyncio.SelectorEventLoop
 
     async def main() -> None:
@@ -98,7 +97,7 @@ def test_all_errors(twin: Twin, loop_factory: Any) -> None:
     twin(main())
 
 
-def test_local_address(twin: Twin) -> None:
+def test_connections_are_made_from_the_local_address(twin: Twin) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         server = await served()
@@ -125,7 +124,7 @@ def test_local_address(twin: Twin) -> None:
         ({"host": "127.0.0.1", "ssl_shutdown_timeout": 1}, "ssl_shutdown_timeout is only meaningful with ssl"),
     ],
 )
-def test_arguments_that_contradict_each_other(twin: Twin, arguments: dict[str, Any], words: str) -> None:
+def test_contradicting_arguments_are_refused(twin: Twin, arguments: dict[str, Any], words: str) -> None:
     async def main() -> None:
         with pytest.raises(ValueError, match=words):
             await asyncio.get_running_loop().create_connection(Recorder, **arguments)
@@ -163,7 +162,7 @@ def test_a_cancelled_race_leaves_no_socket(twin: Twin) -> None:
     twin(main())
 
 
-def test_a_race_that_is_given_up_when_it_was_won_closes_the_winner() -> None:
+def test_a_race_cancelled_after_its_success_closes_the_winner() -> None:
     """The connection is made and the call cancelled in one iteration. asyncio leaves that to the garbage collector."""
 
     async def main() -> None:
@@ -190,7 +189,7 @@ def test_a_race_that_is_given_up_when_it_was_won_closes_the_winner() -> None:
     corenet.run(main())
 
 
-def test_a_race_that_is_given_up_while_the_losers_end_closes_the_winner() -> None:
+def test_a_race_cancelled_while_the_losers_end_closes_the_winner() -> None:
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
         server = await served()
@@ -237,7 +236,7 @@ def broken() -> Any:
 @pytest.mark.parametrize(
     "kind", ["tcp", "tls", "unix", "datagram", "unix datagram", "bad context", "datagram without a transport"]
 )
-def test_no_socket_is_left_when_the_factory_fails(tmp_path: Any, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_socket_stays_open_when_the_factory_fails(tmp_path: Any, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # asyncio leaves the socket to the garbage collector, so there is nothing to compare with.
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
@@ -278,7 +277,7 @@ def test_no_socket_is_left_when_the_factory_fails(tmp_path: Any, kind: str, monk
 
 
 @pytest.mark.parametrize("kind", ["stream", "accepted", "datagram"])
-def test_whose_a_given_socket_is_when_the_factory_fails(twin: Twin, kind: str) -> None:
+def test_which_given_sockets_are_closed_when_the_factory_fails(twin: Twin, kind: str) -> None:
     """A given stream socket is closed, as by asyncio from 3.14.10 and 3.15 on; a given datagram socket stays open."""
 
     async def main() -> None:
@@ -300,7 +299,7 @@ def test_whose_a_given_socket_is_when_the_factory_fails(twin: Twin, kind: str) -
     twin(main())
 
 
-def test_a_datagram_protocol_is_what_the_factory_made(twin: Twin) -> None:
+def test_the_datagram_protocol_is_the_object_of_the_factory(twin: Twin) -> None:
     made = []
 
     class Noted(asyncio.DatagramProtocol):

@@ -21,7 +21,7 @@ Twin = Callable[[Any], Any]
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
 
 
-def test_scheduled_callbacks(twin: Twin) -> None:
+def test_scheduled_callbacks_run_in_the_context_of_their_caller(twin: Twin) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         seen: dict[str, str] = {}
@@ -49,7 +49,7 @@ def test_scheduled_callbacks(twin: Twin) -> None:
     twin(main())
 
 
-def test_a_context_given_by_hand(twin: Twin) -> None:
+def test_a_given_context_is_used(twin: Twin) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         context = contextvars.copy_context()
@@ -69,7 +69,7 @@ def test_a_context_given_by_hand(twin: Twin) -> None:
     twin(main())
 
 
-def test_readers_writers_and_signals(twin: Twin) -> None:
+def test_readers_writers_and_signal_handlers_keep_their_context(twin: Twin) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         seen: dict[str, str] = {}
@@ -185,7 +185,7 @@ def reports_of(loop: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("event", ["data", "end of file", "room to send", "reset"])
-def test_a_connection_whose_context_runs_the_loop_ends_instead_of_spinning(event: str) -> None:
+def test_a_connection_whose_context_is_entered_ends_without_a_busy_loop(event: str) -> None:
     """A context that is already entered cannot be entered again, and a level-triggered event would repeat forever."""
     loop: Any = corenet.new_event_loop()
     reports = reports_of(loop)
@@ -224,7 +224,7 @@ def test_a_connection_whose_context_runs_the_loop_ends_instead_of_spinning(event
     peer.close()
 
 
-def test_a_connection_is_refused_in_a_context_that_runs_the_loop() -> None:
+def test_a_connection_in_an_entered_context_is_refused() -> None:
     loop: Any = corenet.new_event_loop()
     reports = reports_of(loop)
     ours, peer = socket.socketpair()

@@ -23,7 +23,7 @@ __all__ = ["loop_factory", "twin"]
 Twin = Callable[[Any], Any]
 
 
-def test_a_number_that_comes_back_is_watched_anew() -> None:
+def test_a_reused_number_is_registered_again() -> None:
     """Closed without remove_reader, and the next socket gets its number: asyncio and uvloop miss its events."""
 
     async def main() -> None:
@@ -63,7 +63,7 @@ def test_a_transport_may_reuse_a_number_whose_reader_was_not_removed() -> None:
     corenet.run(main())
 
 
-def test_transports_on_numbers_used_again_in_one_batch(twin: Twin) -> None:
+def test_transports_on_numbers_reused_within_a_batch(twin: Twin) -> None:
     """The first callback closes the other descriptor and opens a new one with that number, which gets no event."""
 
     async def main() -> None:
@@ -140,7 +140,7 @@ def test_a_transport_whose_descriptor_was_closed_ends(twin: Twin) -> None:
 
 
 @pytest.mark.parametrize("turns", range(4))
-def test_a_wait_given_up_is_not_inherited(twin: Twin, turns: int) -> None:
+def test_a_cancelled_wait_does_not_affect_a_reused_number(twin: Twin, turns: int) -> None:
     """A cancelled sock_recv, its descriptor closed, the number reused at once."""
 
     async def main() -> None:
@@ -167,7 +167,7 @@ def test_a_wait_given_up_is_not_inherited(twin: Twin, turns: int) -> None:
     twin(main())
 
 
-def test_a_wait_given_up_is_no_reader(twin: Twin) -> None:
+def test_a_cancelled_wait_is_not_a_reader(twin: Twin) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         near, far = socket.socketpair()
@@ -188,8 +188,8 @@ def test_a_wait_given_up_is_no_reader(twin: Twin) -> None:
     twin(main())
 
 
-def test_the_reader_of_a_listening_socket(twin: Twin) -> None:
-    """Removing the reader pauses the server, setting another replaces it; nothing of it is left after close."""
+def test_a_reader_of_a_listening_socket_pauses_its_server(twin: Twin) -> None:
+    """Removing the reader pauses the server, setting another replaces it; nothing remains registered after close."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -228,7 +228,7 @@ def test_the_reader_of_a_listening_socket(twin: Twin) -> None:
     twin(main())
 
 
-def test_a_watch_is_no_reader_of_a_listening_socket() -> None:
+def test_a_watch_does_not_count_as_a_reader_of_a_listening_socket() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, corenet.Loop)
@@ -327,7 +327,7 @@ class Broken:
 
 
 @pytest.mark.parametrize("event", ["read", "write"])
-def test_waiters_of_both_sides_when_the_rest_cannot_be_watched(event: str) -> None:
+def test_a_remaining_waiter_that_cannot_be_registered_gets_the_error(event: str) -> None:
     """The waiter whose event arrived is woken, the other one gets the kernel's error: none waits forever."""
 
     async def main() -> None:
@@ -351,7 +351,7 @@ def test_waiters_of_both_sides_when_the_rest_cannot_be_watched(event: str) -> No
 
 
 @pytest.mark.parametrize("event", ["read", "write"])
-def test_a_lasting_callback_beside_a_waiter_when_the_rest_cannot_be_watched(event: str) -> None:
+def test_a_remaining_callback_that_cannot_be_registered_is_removed(event: str) -> None:
     """The waiter is woken. Reader and writer of a closed descriptor end without a report, as on asyncio."""
 
     async def main() -> None:
@@ -378,7 +378,7 @@ def test_a_lasting_callback_beside_a_waiter_when_the_rest_cannot_be_watched(even
 
 
 @pytest.mark.parametrize("add", ["add_reader", "wait"])
-def test_a_refused_second_side_costs_the_first_nothing(add: str) -> None:
+def test_a_refused_second_side_does_not_affect_the_first(add: str) -> None:
     """The descriptor is closed when the second waiter registers: both get an error."""
 
     async def main() -> None:
@@ -402,7 +402,7 @@ def test_a_refused_second_side_costs_the_first_nothing(add: str) -> None:
     corenet.run(main())
 
 
-def test_removing_one_side_of_a_descriptor_that_is_gone() -> None:
+def test_removing_one_side_of_a_closed_descriptor() -> None:
     """The removal itself does not fail; the other waiter gets the error."""
 
     async def main() -> None:
@@ -457,7 +457,7 @@ def test_a_descriptor_closed_by_the_program_has_no_events(twin: Twin, side: str,
     twin(main())
 
 
-def test_a_side_added_to_a_closed_descriptor_is_refused_and_nothing_reported(twin: Twin) -> None:
+def test_a_side_added_to_a_closed_descriptor_is_refused_without_a_report(twin: Twin) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         reports: list[dict[str, Any]] = []
@@ -476,7 +476,7 @@ def test_a_side_added_to_a_closed_descriptor_is_refused_and_nothing_reported(twi
     twin(main())
 
 
-def test_a_dropped_side_is_let_go_of() -> None:
+def test_a_dropped_side_releases_its_references() -> None:
     """No reference to the socket or the callback of the dropped registration remains."""
 
     async def main() -> None:
@@ -525,7 +525,7 @@ def test_a_reader_that_drops_the_writer_of_its_batch() -> None:
     corenet.run(main())
 
 
-def test_a_side_that_is_lost_otherwise_is_reported_once() -> None:
+def test_a_side_lost_for_other_reasons_is_reported_once() -> None:
     """The number is now that of the loop's own epoll descriptor, which the kernel refuses to register (EINVAL)."""
 
     async def main() -> None:
@@ -555,7 +555,7 @@ def watches(name: str, number: int) -> bool:
 
 @pytest.mark.parametrize("way", ["add_reader", "add_writer", "watch"])
 @pytest.mark.parametrize("number", [1 << 20, 100_000_000, 2**31 - 2, 2**31 - 1])
-def test_a_number_that_is_no_descriptor_costs_nothing(loop_factory: Any, way: str, number: int) -> None:
+def test_a_number_that_is_not_a_descriptor_uses_no_memory(loop_factory: Any, way: str, number: int) -> None:
     """The table grows with the number of descriptors, not with their numbers."""
     if way == "watch" and loop_factory is not corenet.new_event_loop:
         way = "add_reader"

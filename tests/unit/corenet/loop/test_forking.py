@@ -25,7 +25,7 @@ __all__ = ["loop_factory"]
 
 Factory = Callable[[], asyncio.AbstractEventLoop]
 
-# Python 3.12 and later warn of a fork while other threads are alive; here none of them matters.
+# Python 3.12 and later warn of a fork while other threads are alive; here they do no harm.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
@@ -74,7 +74,7 @@ def test_no_loop_runs_in_the_child_and_a_new_one_works(loop_factory: Factory) ->
         runner.run(main())
 
 
-def test_the_child_takes_no_interest_away_from_its_parent() -> None:
+def test_the_child_removes_no_registration_of_its_parent() -> None:
     """Both sides share one epoll instance, so a removal in the child would be one in the parent."""
 
     async def main() -> None:
@@ -124,7 +124,7 @@ def test_the_child_may_run_the_inherited_loop() -> None:
     right.close()
 
 
-def test_a_child_of_a_callback_sends_what_it_writes_and_not_what_its_parent_wrote(loop_factory: Factory) -> None:
+def test_a_child_of_a_callback_sends_its_own_writes_only(loop_factory: Factory) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         left, right = socket.socketpair()
@@ -145,7 +145,7 @@ def test_a_child_of_a_callback_sends_what_it_writes_and_not_what_its_parent_wrot
         runner.run(main())
 
 
-def test_wake_ups_of_the_child_are_its_own() -> None:
+def test_the_child_has_its_own_wake_ups() -> None:
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
         before = loop.statistics().wakeups
@@ -181,7 +181,7 @@ def test_a_signal_to_the_child_does_not_reach_the_parent() -> None:
     corenet.run(main())
 
 
-def test_many_forks_leave_nothing_open() -> None:
+def test_many_forks_leave_no_descriptor_open() -> None:
     def child() -> None:
         before = len(os.listdir("/proc/self/fd"))
         corenet.run(asyncio.sleep(0))
@@ -221,7 +221,7 @@ def place_threadsafe(loop: Any, callback: Callable[[], object]) -> None:
 def test_a_callback_that_forks_and_whose_child_closes_the_loop(
     place: Callable[[Any, Callable[[], object]], None], behind: int
 ) -> None:
-    """The child is in an iteration whose other callbacks are gone; its run ends and does not crash."""
+    """The child is in an iteration whose other callbacks are removed; its run ends and does not crash."""
     loop = corenet.new_event_loop()
     ran: list[int] = []
     pids: list[int] = []
@@ -406,7 +406,7 @@ def both_sides(loop: Any, work: Callable[[], None]) -> None:
     loop.close()
 
 
-def test_a_one_shot_watch_that_has_fired_stays_so_in_the_child() -> None:
+def test_a_fired_oneshot_stays_disarmed_in_the_child() -> None:
     loop: Any = corenet.new_event_loop()
     left, right = socket.socketpair()
     seen: list[int] = []
@@ -419,7 +419,7 @@ def test_a_one_shot_watch_that_has_fired_stays_so_in_the_child() -> None:
         def child() -> None:
             turn(loop, 2)
             assert seen == [READ] and watch.active
-            # Not even by a hang-up, which an armed registration reports without a request.
+            # Not even a hang-up, which an armed registration always reports.
             right.shutdown(socket.SHUT_RDWR)
             turn(loop, 2)
             assert seen == [READ]
@@ -437,8 +437,8 @@ def test_a_one_shot_watch_that_has_fired_stays_so_in_the_child() -> None:
     loop.close()
 
 
-def test_a_one_shot_watch_that_has_fired_does_not_count_as_closed() -> None:
-    """Neither side gives its descriptor to a reader before it is closed and the number reused."""
+def test_a_fired_oneshot_does_not_count_as_closed() -> None:
+    """In neither process is the descriptor given to a reader before it is closed and the number reused."""
     loop: Any = corenet.new_event_loop()
     left, right = socket.socketpair()
     seen: list[int] = []
@@ -471,7 +471,7 @@ def test_a_one_shot_watch_that_has_fired_does_not_count_as_closed() -> None:
 
 
 @pytest.mark.parametrize("close", ["loop", "transport"])
-def test_a_child_that_tidies_up_leaves_its_parents_process_alone(close: str) -> None:
+def test_a_child_that_closes_the_loop_does_not_touch_its_parents_subprocesses(close: str) -> None:
     """A process started by the parent, as seen by the child of a fork: it is not a child of that one."""
     loop: Any = corenet.new_event_loop()
     process: Any = loop.run_until_complete(asyncio.create_subprocess_exec("cat", stdin=subprocess.PIPE))
@@ -489,7 +489,7 @@ def test_a_child_that_tidies_up_leaves_its_parents_process_alone(close: str) -> 
 
 
 @pytest.mark.parametrize("who", ["watch", "waiter"])
-def test_a_one_shot_that_waits_in_the_batch_comes_once_on_both_sides(who: str) -> None:
+def test_a_oneshot_in_the_batch_fires_once_in_parent_and_child(who: str) -> None:
     loop: Any = corenet.new_event_loop()
     pairs = [socket.socketpair() for _ in range(3)]
     seen: list[int] = []
@@ -543,7 +543,7 @@ def test_no_loop_of_the_parent_counts_as_awake_in_the_child() -> None:
     assert loops_awake() == before
 
 
-def test_the_run_that_a_child_leaves_is_not_counted_twice() -> None:
+def test_a_run_that_a_child_leaves_is_counted_once() -> None:
     loop: Any = corenet.new_event_loop()
     before = loops_awake()
     pids: list[int] = []
@@ -642,7 +642,7 @@ async def full_datagrams(closing: bool) -> tuple[Any, Told, Callable[[], None]]:
 
 @pytest.mark.parametrize("closing", [False, True])
 @pytest.mark.parametrize("make", [full_stream, full_pipe, full_datagrams])
-def test_a_protocol_that_may_not_write_may_in_the_child_whose_queue_is_empty(make: Any, closing: bool) -> None:
+def test_a_paused_protocol_may_write_in_the_child_whose_queue_is_empty(make: Any, closing: bool) -> None:
     loop = corenet.new_event_loop()
     transport, protocol, close_peer = loop.run_until_complete(make(closing))
     expected = ["pause", "lost"] if closing else ["pause", "resume"]
@@ -684,7 +684,7 @@ def test_a_protocol_that_may_not_write_may_in_the_child_whose_queue_is_empty(mak
 
 
 @pytest.mark.parametrize("kind", ["watch", "reader", "writer"])
-def test_the_child_of_a_callback_that_is_called_again_and_again_may_run_the_loop_in_it(kind: str) -> None:
+def test_the_child_may_run_the_loop_inside_a_repeated_callback(kind: str) -> None:
     """The context is entered at that moment: entering it again fails, and the event would repeat forever."""
     loop: Any = corenet.new_event_loop()
     reports: list[dict[str, Any]] = []

@@ -74,7 +74,7 @@ class Silent:
             sock.close()
 
 
-def test_happy_eyeballs_pass_an_unresponsive_address(twin: Twin) -> None:
+def test_happy_eyeballs_skip_an_unresponsive_address(twin: Twin) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         silent = Silent()
@@ -124,7 +124,7 @@ def test_interleave_alternates_families(twin: Twin) -> None:
 
 @since(3, 12)
 @pytest.mark.parametrize("delay", [None, 0.01])
-def test_all_errors_come_as_a_group(twin: Twin, delay: float | None) -> None:
+def test_all_errors_are_raised_as_a_group(twin: Twin, delay: float | None) -> None:
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
         port = free_port()
@@ -186,7 +186,7 @@ def test_two_winners_leave_one_connection() -> None:
 
 
 @pytest.mark.parametrize("delay", [None, 0.01, 30])
-def test_what_is_no_failure_of_an_address_comes_out(delay: float | None) -> None:
+def test_exceptions_other_than_os_errors_are_raised(delay: float | None) -> None:
     """asyncio's race ignores it and says that no address could be reached."""
     import corenet
 
@@ -210,7 +210,7 @@ def test_what_is_no_failure_of_an_address_comes_out(delay: float | None) -> None
     corenet.run(main())
 
 
-def test_local_address(twin: Twin) -> None:
+def test_connections_are_made_from_the_local_address(twin: Twin) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         server = await loop.create_server(Recorder, "127.0.0.1", 0)
@@ -225,7 +225,7 @@ def test_local_address(twin: Twin) -> None:
     twin(main())
 
 
-def test_arguments_that_contradict(twin: Twin) -> None:
+def test_contradicting_arguments_are_refused(twin: Twin) -> None:
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
         left, right = socket.socketpair()

@@ -1,7 +1,7 @@
 """The interface of `asyncio.AbstractEventLoop` through Python 3.14: every method, every keyword, on every version.
 
-The newest list stands here as text, because older interpreters cannot be asked for it; each interpreter's own abstract
-class and its standard loop are asked besides.
+The newest list is here as text, because older interpreters do not have it; each interpreter's own abstract class and
+standard loop are compared as well.
 """
 
 import asyncio
@@ -128,11 +128,11 @@ def test_nothing_of_this_version_is_missing() -> None:
                 continue
             ours = inspect.signature(getattr(corenet.Loop, name)).parameters
             for word, parameter in inspect.signature(method).parameters.items():
-                if word == "self":  # positional only in C, and nobody names it
+                if word == "self":  # positional only in C, and never passed by name
                     continue
                 if (kind, name, word) in (
                     (asyncio.SelectorEventLoop, "sock_recv", "n"),  # the abstract class and the manual say nbytes
-                    (asyncio.AbstractEventLoop, "create_datagram_endpoint", "reuse_address"),  # gone from the real one
+                    (asyncio.AbstractEventLoop, "create_datagram_endpoint", "reuse_address"),  # not in the class
                     (asyncio.AbstractEventLoop, "create_task", "kwargs"),
                 ):
                     continue
@@ -143,7 +143,7 @@ def test_nothing_of_this_version_is_missing() -> None:
                         assert ours[word].default == parameter.default, f"{name}({word}=)"
 
 
-def test_coroutine_methods_are_seen_as_such() -> None:
+def test_coroutine_methods_are_recognised_as_such() -> None:
     for name, method in inspect.getmembers(asyncio.SelectorEventLoop, inspect.iscoroutinefunction):
         ours = getattr(corenet.Loop, name, method)
         assert inspect.iscoroutinefunction(ours) or asyncio.iscoroutinefunction(ours), name
@@ -285,8 +285,8 @@ class Refusing(concurrent.futures.ThreadPoolExecutor):
             raise ZeroDivisionError("not now")
 
 
-def test_what_the_shutdown_of_an_executor_raises(loop_factory: Factory) -> None:
-    """It is raised by whoever waits for it, who would wait for ever otherwise."""
+def test_an_exception_in_the_shutdown_of_an_executor_is_raised(loop_factory: Factory) -> None:
+    """The waiting call raises it; otherwise it would wait for ever."""
     loop = loop_factory()
     loop.set_default_executor(Refusing())
     assert loop.run_until_complete(loop.run_in_executor(None, int, "5")) == 5
@@ -295,7 +295,7 @@ def test_what_the_shutdown_of_an_executor_raises(loop_factory: Factory) -> None:
     loop.close()
 
 
-def test_an_exception_that_no_future_takes_ends_the_wait_for_an_executor() -> None:
+def test_an_exception_that_no_future_accepts_ends_the_wait_for_an_executor() -> None:
     class Stopping(concurrent.futures.ThreadPoolExecutor):
         def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
             super().shutdown(wait, cancel_futures=cancel_futures)
@@ -310,7 +310,7 @@ def test_an_exception_that_no_future_takes_ends_the_wait_for_an_executor() -> No
         corenet.run(asyncio.wait_for(main(), 10))
 
 
-def test_executor_shutdown_without_hurry(loop_factory: Factory) -> None:
+def test_executor_shutdown_without_a_timeout(loop_factory: Factory) -> None:
     loop: Any = loop_factory()
     done: list[int] = []
     loop.run_until_complete(loop.run_in_executor(None, done.append, 1))

@@ -60,7 +60,7 @@ def test_order_of_callbacks_readers_and_timers(twin: Twin) -> None:
     twin(main())
 
 
-def test_stop_runs_one_whole_turn(loop_factory: Factory) -> None:
+def test_stop_completes_the_current_iteration(loop_factory: Factory) -> None:
     loop = loop_factory()
     seen: list[str] = []
     loop.call_soon(loop.stop)
@@ -74,7 +74,7 @@ def test_stop_runs_one_whole_turn(loop_factory: Factory) -> None:
     loop.close()
 
 
-def test_closed_loop_refuses(loop_factory: Factory) -> None:
+def test_a_closed_loop_refuses_calls(loop_factory: Factory) -> None:
     loop = loop_factory()
     loop.close()
     loop.close()
@@ -118,7 +118,7 @@ def test_arguments_are_checked(loop_factory: Factory) -> None:
     loop.close()
 
 
-def test_a_clock_that_began_in_the_future(twin: Twin) -> None:
+def test_a_clock_that_is_ahead(twin: Twin) -> None:
     """A replaced clock may be negative: deadlines keep their order, and are due when the clock reaches them."""
 
     async def main() -> None:
@@ -168,7 +168,7 @@ def test_futures_use_a_replaced_call_soon(
         return list(seen)
 
     heir = Heir()
-    # Once before it is replaced: what was found then must not be cached forever.
+    # Called once before the replacement, whose lookup must not be cached for ever.
     assert use(loop) == ["called"]
     assert use(heir) == ["heir", "called"]
     vars(loop)["call_soon"] = functools.partial(put("instance"), loop)
@@ -183,7 +183,7 @@ def test_futures_use_a_replaced_call_soon(
     heir.close()
 
 
-def test_call_soon_is_called_in_every_way(loop_factory: Factory) -> None:
+def test_call_soon_accepts_every_form_of_call(loop_factory: Factory) -> None:
     loop = loop_factory()
     soon: Any = loop.call_soon
     seen: list[Any] = []
@@ -345,7 +345,7 @@ def test_exception_handler_gets_message_exception_and_handle(loop_factory: Facto
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
-def test_exits_leave_the_loop(loop_factory: Factory, kind: type[BaseException]) -> None:
+def test_system_exit_and_keyboard_interrupt_leave_the_loop(loop_factory: Factory, kind: type[BaseException]) -> None:
     loop = loop_factory()
 
     def leave() -> None:
@@ -496,7 +496,7 @@ def test_a_loop_in_another_thread() -> None:
     assert results == [1]
 
 
-def test_the_door() -> None:
+def test_the_public_functions_create_and_run_our_loop() -> None:
     loop = corenet.new_event_loop()
     assert isinstance(loop, asyncio.AbstractEventLoop)
     assert isinstance(loop, corenet.Loop)
@@ -544,7 +544,7 @@ def test_a_closed_socket_does_not_remove_the_next_owner_of_its_number() -> None:
     corenet.run(main())
 
 
-def test_a_replaced_clock_is_the_clock_of_the_timers(twin: Twin) -> None:
+def test_timers_use_a_replaced_clock(twin: Twin) -> None:
     """Tests of programs replace `time`, on the object or in a subclass, and advance it themselves."""
 
     async def main() -> None:
@@ -570,7 +570,7 @@ def test_a_replaced_clock_is_the_clock_of_the_timers(twin: Twin) -> None:
     twin(main())
 
 
-def test_a_subclass_may_bring_its_clock() -> None:
+def test_a_subclass_may_define_the_clock() -> None:
     class Shifted(corenet.Loop):
         shift = 0.0
 

@@ -133,7 +133,7 @@ def test_an_exception_ends_the_waits_of_other_threads() -> None:
 # --- tasks --------------------------------------------------------------------------------------------------------
 
 
-def test_classes_that_a_program_puts_into_asyncio_are_used(twin: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_classes_that_a_program_replaces_in_asyncio_are_used(twin: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
     class OwnTask(asyncio.Task):  # type: ignore[type-arg]
         pass
 
@@ -202,7 +202,7 @@ def test_the_descriptor_of_a_paused_transport_is_refused(twin: Twin) -> None:
     twin(main())
 
 
-def test_a_paused_transport_without_references_leaves_nothing_behind() -> None:
+def test_a_paused_transport_without_references_leaves_no_registration() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         here, there = socket.socketpair()
@@ -222,7 +222,7 @@ def test_a_paused_transport_without_references_leaves_nothing_behind() -> None:
         runner.run(main())
 
 
-def test_a_socket_that_cannot_even_be_closed_does_not_hide_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_close_of_the_socket_does_not_hide_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
     class Stubborn(socket.socket):
         def close(self) -> None:
             super().close()
@@ -262,7 +262,7 @@ def test_the_file_position_is_after_the_sent_bytes(
     twin(main())
 
 
-def test_what_is_no_regular_file_is_sent_by_reading(twin: Twin) -> None:
+def test_files_that_are_not_regular_are_sent_by_reading(twin: Twin) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         here, there = socket.socketpair()
@@ -278,7 +278,7 @@ def test_what_is_no_regular_file_is_sent_by_reading(twin: Twin) -> None:
 
 
 @pytest.mark.parametrize("closes", [False, True])
-def test_serving_for_ever_ends_with_its_connections_where_asyncios_does(
+def test_serve_forever_closes_its_connections_where_asyncio_does(
     monkeypatch: pytest.MonkeyPatch, closes: bool
 ) -> None:
     """From 3.14 on: otherwise a cancelled server waits for clients that stay connected."""
@@ -312,7 +312,7 @@ def test_serving_for_ever_ends_with_its_connections_where_asyncios_does(
         runner.run(asyncio.wait_for(main(), 20))
 
 
-def test_the_probe_of_serve_forever_says_what_it_does(twin: Twin) -> None:
+def test_the_probe_of_serve_forever_is_correct(twin: Twin) -> None:
     async def main() -> None:
         here, there, server = await connected_pair()
         serving = asyncio.get_running_loop().create_task(server.serve_forever())
@@ -328,7 +328,7 @@ def test_the_probe_of_serve_forever_says_what_it_does(twin: Twin) -> None:
     twin(main())
 
 
-def test_a_transport_lives_in_the_context_that_it_is_given() -> None:
+def test_a_transport_uses_the_given_context() -> None:
     """Python 3.15 creates a context for each connection that a server accepts."""
     variable = contextvars.ContextVar("variable", default="outer")
     seen: list[str] = []

@@ -47,7 +47,9 @@ def turns_until(factory: Factory, begin: Callable[[Any, Callable[[], None]], Cal
 
 @pytest.mark.parametrize("after", range(1, 40, 3))
 @pytest.mark.parametrize("writing", [False, True])
-def test_a_new_reader_or_writer(loop_factory: Factory, after: int, writing: bool) -> None:
+def test_a_new_reader_or_writer_is_polled_in_the_next_iteration(
+    loop_factory: Factory, after: int, writing: bool
+) -> None:
     def begin(loop: Any, called: Callable[[], None]) -> Callable[[], None]:
         reading, sending = os.pipe()
         os.write(sending, b"x")
@@ -69,7 +71,7 @@ def test_a_new_reader_or_writer(loop_factory: Factory, after: int, writing: bool
 
 @pytest.mark.parametrize("after", range(1, 40, 3))
 @pytest.mark.parametrize("by", ["dup2", "again"])
-def test_one_pipe_in_the_place_of_another(loop_factory: Factory, after: int, by: str) -> None:
+def test_replacing_one_pipe_by_another(loop_factory: Factory, after: int, by: str) -> None:
     def begin(loop: Any, called: Callable[[], None]) -> Callable[[], None]:
         reading, sending = os.pipe()
         quiet, silent = os.pipe()
@@ -96,7 +98,7 @@ def test_one_pipe_in_the_place_of_another(loop_factory: Factory, after: int, by:
 
 @pytest.mark.parametrize("after", range(1, 40, 3))
 @pytest.mark.parametrize("before", [0, 1, 2])
-def test_a_wait_for_a_socket(loop_factory: Factory, after: int, before: int) -> None:
+def test_a_wait_for_a_socket_is_polled_in_the_next_iteration(loop_factory: Factory, after: int, before: int) -> None:
     """Data that arrives in the iteration of the wait ends it in the next one, however many waits came before."""
     left, right = socket.socketpair()
     left.setblocking(False)
@@ -126,7 +128,7 @@ def test_a_wait_for_a_socket(loop_factory: Factory, after: int, before: int) -> 
 
 
 @pytest.mark.parametrize("after", range(1, 40, 3))
-def test_reading_that_is_resumed(loop_factory: Factory, after: int) -> None:
+def test_resumed_reading_is_polled_in_the_next_iteration(loop_factory: Factory, after: int) -> None:
     left, right = socket.socketpair()
     left.setblocking(False)
     made: list[Any] = []

@@ -55,7 +55,7 @@ def test_asyncio_creates_our_loop_everywhere(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.usefixtures("_policy_restored")
-def test_the_policy_by_hand() -> None:
+def test_the_policy_set_by_the_program() -> None:
     made = corenet.EventLoopPolicy()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -77,7 +77,7 @@ def test_one_warning_at_the_callers_line_where_policies_are_deprecated(monkeypat
 
 
 @pytest.mark.usefixtures("_policy_restored")
-def test_refused_with_the_way_out_where_policies_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_install_is_refused_with_an_alternative_where_policies_were_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compat, "POLICIES", "removed")
     with pytest.raises(RuntimeError, match=r"corenet\.run\(main\(\)\)"):
         corenet.install()
@@ -92,7 +92,7 @@ def test_no_warning_where_asyncio_gives_none() -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_run_takes_another_factory_and_refuses_to_nest() -> None:
+def test_run_accepts_another_factory_and_refuses_to_nest() -> None:
     async def name() -> str:
         return type(asyncio.get_running_loop()).__name__
 

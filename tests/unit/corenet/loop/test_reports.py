@@ -1,4 +1,4 @@
-"""What the exception handler gets: for each failure the same keys and, apart from class names, the same message.
+"""The exception handler gets for each failure the same keys and, apart from class names, the message of asyncio.
 
 Every scenario runs on asyncio and on ours, in normal and in debug mode, and the two lists of contexts are compared.
 """
@@ -279,13 +279,13 @@ def contexts(factory: Any, scenario: Scenario, debug: bool) -> list[tuple[Any, .
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # some of these leave a transport of asyncio's open
 @pytest.mark.parametrize("debug", [False, True], ids=["plain", "debug"])
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_contexts_are_equal(name: str, debug: bool) -> None:
+def test_contexts_of_the_exception_handler_equal_those_of_asyncio(name: str, debug: bool) -> None:
     expected = contexts(FACTORIES["asyncio"], SCENARIOS[name], debug)
     assert expected or (name, debug) == ("factory", False), "the scenario does not fail on asyncio"
     assert contexts(FACTORIES["corenet"], SCENARIOS[name], debug) == expected
 
 
-def test_a_failing_handler_is_reported_and_survived(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_exception_handler_is_reported_and_the_loop_continues(caplog: pytest.LogCaptureFixture) -> None:
     for factory in FACTORIES.values():
         caplog.clear()
 
@@ -307,7 +307,7 @@ def test_a_failing_handler_is_reported_and_survived(caplog: pytest.LogCaptureFix
         assert "Unhandled error in exception handler" in caplog.text
 
 
-def test_the_handler_runs_in_the_context_of_what_failed() -> None:
+def test_the_exception_handler_runs_in_the_context_of_the_failed_callback() -> None:
     if sys.version_info < (3, 12):
         return
     import contextvars

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import random
 import signal
 import socket
 import ssl
@@ -27,7 +28,7 @@ Twin = Callable[[Any], Any]
 # --- servers ------------------------------------------------------------------------------------------------------
 
 
-def test_server_object(twin: Twin) -> None:
+def test_the_server_object(twin: Twin) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         server = await loop.create_server(Recorder, "127.0.0.1", 0, start_serving=False)
@@ -230,7 +231,7 @@ def test_sock_operations(twin: Twin) -> None:
         )
         assert peer == client.getsockname()
         assert accepted.gettimeout() == 0
-        payload = os.urandom(3_000_000)
+        payload = random.Random(5).randbytes(3_000_000)
 
         async def receive() -> bytes:
             parts = []
@@ -322,7 +323,7 @@ def test_sendfile(twin: Twin) -> None:
         loop = asyncio.get_running_loop()
         ours, theirs, server = await connected_pair()
         with tempfile.TemporaryFile() as file:
-            content = os.urandom(2_000_000)
+            content = random.Random(5).randbytes(2_000_000)
             file.write(content)
             file.flush()
             ours.transport.write(b"head")
@@ -381,7 +382,7 @@ def test_literals_are_never_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     corenet.run(main())
 
 
-def test_names_go_to_the_resolver_that_was_set() -> None:
+def test_names_are_looked_up_by_the_resolver_that_was_set() -> None:
     asked: list[Any] = []
     options: list[dict[str, int]] = []
 

@@ -1,4 +1,4 @@
-"""Servers: every keyword, several hosts, socket options, life of connections, Unix sockets and their files."""
+"""Servers: every keyword, several hosts, socket options, lifetime of connections, Unix sockets and their files."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ __all__ = ["loop_factory", "twin"]
 Twin = Callable[[Any], Any]
 
 
-def test_several_hosts_and_families(twin: Twin) -> None:
+def test_a_server_listens_on_several_hosts_and_families(twin: Twin) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         server = await loop.create_server(Recorder, ["127.0.0.1", "127.0.0.2", "::1", "127.0.0.1"], 0)
@@ -32,7 +32,7 @@ def test_several_hosts_and_families(twin: Twin) -> None:
 
 
 @pytest.mark.parametrize("port", [65_536, 70_000, -1])
-def test_a_port_that_does_not_exist_is_not_another_one(twin: Twin, port: int) -> None:
+def test_port_numbers_out_of_range_are_refused(twin: Twin, port: int) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         with pytest.raises(OverflowError):
@@ -43,7 +43,7 @@ def test_a_port_that_does_not_exist_is_not_another_one(twin: Twin, port: int) ->
     twin(main())
 
 
-def test_an_address_that_cannot_be_bound(twin: Twin) -> None:
+def test_an_address_that_cannot_be_bound_is_an_error(twin: Twin) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -97,7 +97,7 @@ def test_start_serving_later(twin: Twin) -> None:
         server.close()
         server.close()
         assert not server.is_serving() and server.sockets == ()
-        with pytest.raises((RuntimeError, TypeError)):  # asyncio stumbles over its None
+        with pytest.raises((RuntimeError, TypeError)):  # asyncio fails on its None
             await server.start_serving()
 
     twin(main())

@@ -25,7 +25,7 @@ Factory = Callable[[], asyncio.AbstractEventLoop]
 Twin = Callable[[Any], Any]
 
 
-def test_refusals(loop_factory: Factory) -> None:
+def test_wrong_arguments_are_refused(loop_factory: Factory) -> None:
     loop: Any = loop_factory()
 
     async def coroutine() -> None:
@@ -50,7 +50,7 @@ def test_refusals(loop_factory: Factory) -> None:
     assert signal.set_wakeup_fd(-1) == -1
 
 
-def test_not_outside_the_main_thread(loop_factory: Factory) -> None:
+def test_signal_handlers_need_the_main_thread(loop_factory: Factory) -> None:
     failures: list[BaseException] = []
 
     def work() -> None:
@@ -68,7 +68,7 @@ def test_not_outside_the_main_thread(loop_factory: Factory) -> None:
     assert [type(error) for error in failures] == [RuntimeError]
 
 
-def test_default_actions_come_back(loop_factory: Factory) -> None:
+def test_default_actions_are_restored(loop_factory: Factory) -> None:
     loop = loop_factory()
     loop.add_signal_handler(signal.SIGINT, print)
     loop.add_signal_handler(signal.SIGUSR1, print)

@@ -15,7 +15,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
-from support.judges import Factory, keeps_open
+from support.reference_loops import Factory, keeps_open
 from support.twin import loop_factory
 
 import corenet
@@ -53,7 +53,7 @@ async def waiting(call: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
 @keeps_open
 @pytest.mark.parametrize("into", [False, True])
 @pytest.mark.parametrize("ends", ["data", "closed"])
-def test_receiving(factory: Factory, into: bool, ends: str) -> None:
+def test_a_receive_on_a_closed_socket_ends(factory: Factory, into: bool, ends: str) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         left, right = pair()
@@ -77,7 +77,7 @@ def test_receiving(factory: Factory, into: bool, ends: str) -> None:
 
 @keeps_open
 @pytest.mark.parametrize("ends", ["read", "closed"])
-def test_sending(factory: Factory, ends: str) -> None:
+def test_a_send_on_a_closed_socket_ends(factory: Factory, ends: str) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         left, right = pair()
@@ -100,7 +100,7 @@ def test_sending(factory: Factory, ends: str) -> None:
 
 
 @keeps_open
-def test_accepting(factory: Factory) -> None:
+def test_an_accept_on_a_closed_socket_ends(factory: Factory) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         listener = socket.create_server(("127.0.0.1", 0))
@@ -118,7 +118,7 @@ def test_accepting(factory: Factory) -> None:
 
 
 @keeps_open
-def test_connecting(factory: Factory) -> None:
+def test_a_connect_on_a_closed_socket_ends(factory: Factory) -> None:
     """The backlog of the listener is full, so the connection is made a second later, when TCP retransmits."""
 
     async def main() -> None:
@@ -138,7 +138,7 @@ def test_connecting(factory: Factory) -> None:
 
 
 @pytest.mark.parametrize("into", [False, True])
-def test_receiving_datagrams(into: bool) -> None:
+def test_receiving_datagrams_on_a_closed_socket_ends(into: bool) -> None:
     """uvloop has none of these."""
 
     async def main() -> None:
@@ -158,7 +158,7 @@ def test_receiving_datagrams(into: bool) -> None:
     run(corenet.new_event_loop, main())
 
 
-def test_sending_datagrams() -> None:
+def test_sending_datagrams_on_a_closed_socket_ends() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
@@ -185,7 +185,7 @@ def test_sending_datagrams() -> None:
 
 @keeps_open
 @pytest.mark.parametrize("closed", ["before", "after"])
-def test_a_cancelled_call_keeps_nothing_open(factory: Factory, closed: str) -> None:
+def test_a_cancelled_call_keeps_no_descriptor_open(factory: Factory, closed: str) -> None:
     async def main() -> None:
         left, right = pair()
         number = left.fileno()
@@ -267,7 +267,7 @@ def test_the_socket_of_a_sendfile() -> None:
 
 @pytest.mark.parametrize("old_stays", [False, True])
 @pytest.mark.parametrize("waits_before", [0, 1, 2])
-def test_waits_are_for_the_file_that_has_the_number_now(
+def test_waits_are_for_the_current_file_of_the_number(
     loop_factory: Factory, old_stays: bool, waits_before: int
 ) -> None:
     async def main() -> None:

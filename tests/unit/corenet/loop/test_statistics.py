@@ -51,7 +51,7 @@ def slow(loop: corenet.Loop) -> list[tuple[str, bool]]:
     return [(item.source, item.exact) for item in raw_statistics.slow_callbacks]
 
 
-def test_frozen_and_complete(loop: corenet.Loop) -> None:
+def test_statistics_are_immutable_and_complete(loop: corenet.Loop) -> None:
     raw_statistics = loop.statistics()
     assert isinstance(raw_statistics, LoopStatistics)
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -65,7 +65,7 @@ def test_frozen_and_complete(loop: corenet.Loop) -> None:
     assert (raw_statistics.run_seconds, raw_statistics.poll_seconds) == (0.0, 0.0)
 
 
-def test_callbacks_timers_and_depth(loop: corenet.Loop) -> None:
+def test_callbacks_timers_and_queue_depth_are_counted(loop: corenet.Loop) -> None:
     seen: list[LoopStatistics] = []
     loop.call_soon(lambda: seen.append(loop.statistics()))
     for _ in range(3):
@@ -82,7 +82,7 @@ def test_callbacks_timers_and_depth(loop: corenet.Loop) -> None:
     assert after.run_seconds > 0
 
 
-def test_time_asleep_is_not_time_at_work(loop: corenet.Loop) -> None:
+def test_time_asleep_is_not_counted_as_work(loop: corenet.Loop) -> None:
     loop.call_later(0.05, loop.stop)
     began = time.monotonic()
     loop.run_forever()
@@ -94,7 +94,7 @@ def test_time_asleep_is_not_time_at_work(loop: corenet.Loop) -> None:
     assert loop.statistics().run_seconds == raw_statistics.run_seconds
 
 
-def test_descriptors_and_events(loop: corenet.Loop) -> None:
+def test_descriptors_and_events_are_counted(loop: corenet.Loop) -> None:
     one, two = socket.socketpair()
     before = loop.statistics().descriptors
     watch = loop.watch(one, READ, lambda _events: one.recv(10))
@@ -121,7 +121,7 @@ def test_a_wakeup_by_another_thread_is_counted() -> None:
 
 
 @pytest.mark.parametrize("size", [10, 1_000_000])
-def test_bytes_of_streams(size: int) -> None:
+def test_bytes_of_streams_are_counted(size: int) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, corenet.Loop)
@@ -140,7 +140,7 @@ def test_bytes_of_streams(size: int) -> None:
     corenet.run(main())
 
 
-def test_bytes_of_datagrams() -> None:
+def test_bytes_of_datagrams_are_counted() -> None:
     class Counter(asyncio.DatagramProtocol):
         def __init__(self) -> None:
             self.done = asyncio.get_running_loop().create_future()
@@ -167,7 +167,7 @@ def test_bytes_of_datagrams() -> None:
     corenet.run(main())
 
 
-def test_bytes_of_the_sock_methods(tmp_path: Path) -> None:
+def test_bytes_of_the_sock_methods_are_counted(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(bytes(70_000))
 
@@ -232,7 +232,7 @@ def test_bytes_of_the_sock_methods(tmp_path: Path) -> None:
 # --- slow callbacks ---------------------------------------------------------------------------------------------------
 
 
-def test_alone_in_its_turn_it_is_named_at_once(loop: corenet.Loop) -> None:
+def test_a_slow_callback_alone_in_its_iteration_is_named_at_once(loop: corenet.Loop) -> None:
     loop.call_soon(block)
     loop.call_later(SLOW, loop.stop)
     loop.run_forever()
@@ -242,7 +242,7 @@ def test_alone_in_its_turn_it_is_named_at_once(loop: corenet.Loop) -> None:
     assert exact
 
 
-def test_one_of_several_is_named_when_it_does_it_again(loop: corenet.Loop) -> None:
+def test_a_slow_callback_among_others_is_named_at_its_second_time(loop: corenet.Loop) -> None:
     for _ in range(2):
         loop.call_soon(block)
         loop.call_soon(quick)
@@ -255,7 +255,7 @@ def test_one_of_several_is_named_when_it_does_it_again(loop: corenet.Loop) -> No
     assert known
 
 
-def test_a_task_is_named_with_its_coroutine() -> None:
+def test_a_slow_task_is_named_with_its_coroutine() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, corenet.Loop)
@@ -265,14 +265,14 @@ def test_a_task_is_named_with_its_coroutine() -> None:
         await turns()
         sources = [item.source for item in loop.statistics().slow_callbacks]
         assert len(sources) == 1
-        assert "test_a_task_is_named_with_its_coroutine" in sources[0]
+        assert "test_a_slow_task_is_named_with_its_coroutine" in sources[0]
 
     corenet.run(main())
 
 
 @pytest.mark.parametrize("kind", ["reader", "watch"])
 @pytest.mark.parametrize("again", [False, True])
-def test_descriptors_are_named_by_their_callback(loop: corenet.Loop, kind: str, again: bool) -> None:
+def test_slow_readers_are_named_by_their_callback(loop: corenet.Loop, kind: str, again: bool) -> None:
     one, two = socket.socketpair()
     two.send(b"x")
 
@@ -299,7 +299,7 @@ def test_descriptors_are_named_by_their_callback(loop: corenet.Loop, kind: str, 
     two.close()
 
 
-def test_a_transport_is_named_by_its_protocol() -> None:
+def test_a_slow_transport_is_named_by_its_protocol() -> None:
     class Blocking(Recorder):
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
@@ -324,8 +324,8 @@ def test_a_transport_is_named_by_its_protocol() -> None:
 
 
 @pytest.mark.parametrize("kind", ["protocol", "callable", "watcher"])
-def test_a_program_that_cannot_describe_itself_ends_no_loop(loop: corenet.Loop, kind: str) -> None:
-    """A slow callback is described by the program's ``__repr__``, at a time when no code of the program runs."""
+def test_a_failing_repr_does_not_end_the_loop(loop: corenet.Loop, kind: str) -> None:
+    """A slow callback is described by the program's ``__repr__``, outside of any callback."""
     called: list[bytes] = []
 
     class Nameless(asyncio.Protocol):
@@ -369,7 +369,9 @@ def test_a_program_that_cannot_describe_itself_ends_no_loop(loop: corenet.Loop, 
     two.close()
 
 
-def test_in_debug_mode_it_is_logged_and_counted_once(loop: corenet.Loop, caplog: pytest.LogCaptureFixture) -> None:
+def test_in_debug_mode_a_slow_callback_is_logged_and_counted_once(
+    loop: corenet.Loop, caplog: pytest.LogCaptureFixture
+) -> None:
     loop.set_debug(True)
     for _ in range(2):
         loop.call_soon(block)
@@ -380,7 +382,7 @@ def test_in_debug_mode_it_is_logged_and_counted_once(loop: corenet.Loop, caplog:
     assert caplog.text.count("Executing <Handle block()") == 2
 
 
-def test_quick_turns_and_sleeping_ones_are_not_slow(loop: corenet.Loop) -> None:
+def test_fast_and_sleeping_iterations_are_not_slow(loop: corenet.Loop) -> None:
     loop.call_later(SLOW * 3, loop.stop)
     loop.run_forever()
     time.sleep(SLOW * 2)
@@ -388,7 +390,7 @@ def test_quick_turns_and_sleeping_ones_are_not_slow(loop: corenet.Loop) -> None:
     assert slow(loop) == []
 
 
-def test_only_the_latest_are_kept_and_they_hold_nothing(loop: corenet.Loop) -> None:
+def test_only_the_latest_are_kept_and_hold_no_references(loop: corenet.Loop) -> None:
     class Held:
         def work(self) -> None:
             time.sleep(0.0011)
@@ -408,7 +410,7 @@ def test_only_the_latest_are_kept_and_they_hold_nothing(loop: corenet.Loop) -> N
     assert gone() is None
 
 
-def test_the_last_callback_of_a_turn_is_let_go_before_the_loop_sleeps() -> None:
+def test_the_last_callback_of_an_iteration_is_released_before_the_loop_sleeps() -> None:
     class Held:
         def work(self) -> None:
             """Do nothing."""

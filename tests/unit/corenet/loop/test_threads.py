@@ -52,7 +52,7 @@ class Gate:
         return value
 
 
-def test_result_arguments_and_thread(loop: asyncio.AbstractEventLoop) -> None:
+def test_a_call_runs_in_a_thread_and_returns_its_result(loop: asyncio.AbstractEventLoop) -> None:
     def call(a: int, b: int) -> tuple[int, str, bool]:
         return a - b, threading.current_thread().name, threading.current_thread().daemon
 
@@ -60,7 +60,7 @@ def test_result_arguments_and_thread(loop: asyncio.AbstractEventLoop) -> None:
 
 
 @pytest.mark.parametrize("failure", [ValueError("x"), KeyError(), asyncio.CancelledError(), TimeoutError("late")])
-def test_what_a_call_raises_is_raised(loop: asyncio.AbstractEventLoop, failure: BaseException) -> None:
+def test_an_exception_of_the_call_is_raised(loop: asyncio.AbstractEventLoop, failure: BaseException) -> None:
     def call() -> None:
         raise failure
 
@@ -71,7 +71,7 @@ def test_what_a_call_raises_is_raised(loop: asyncio.AbstractEventLoop, failure: 
     assert not future.cancelled()
 
 
-def test_errors_of_the_other_kind_of_future_become_asyncios(loop: asyncio.AbstractEventLoop) -> None:
+def test_errors_of_concurrent_futures_become_those_of_asyncio(loop: asyncio.AbstractEventLoop) -> None:
     for theirs, expected in (
         (concurrent.futures.CancelledError("a"), asyncio.CancelledError),
         (concurrent.futures.InvalidStateError("b"), asyncio.InvalidStateError),
@@ -85,14 +85,14 @@ def test_errors_of_the_other_kind_of_future_become_asyncios(loop: asyncio.Abstra
         assert type(error) is expected and error.args == theirs.args
 
 
-def test_the_end_of_an_iterator_does_not_hang(ours: corenet.Loop) -> None:
+def test_stop_iteration_of_a_call_does_not_hang(ours: corenet.Loop) -> None:
     # In Python 3.11 a future of asyncio does not accept StopIteration, so the awaiting task waits forever.
     with pytest.raises(RuntimeError, match="StopIteration interacts badly") as caught:
         ours.run_until_complete(ours.run_in_executor(None, next, iter(())))
     assert isinstance(caught.value.__cause__, StopIteration)
 
 
-def test_the_context_is_the_threads_own(loop: asyncio.AbstractEventLoop) -> None:
+def test_a_call_runs_in_the_context_of_its_thread(loop: asyncio.AbstractEventLoop) -> None:
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
 
     async def main() -> tuple[str, str]:
@@ -102,7 +102,7 @@ def test_the_context_is_the_threads_own(loop: asyncio.AbstractEventLoop) -> None
     assert loop.run_until_complete(main()) == ("none", "caller")
 
 
-def test_cancelled_before_it_began_never_runs(loop: asyncio.AbstractEventLoop) -> None:
+def test_a_call_cancelled_before_its_start_never_runs(loop: asyncio.AbstractEventLoop) -> None:
     gate = Gate()
     ran: list[str] = []
 
@@ -133,7 +133,7 @@ def one_thread(loop: corenet.Loop) -> LoopThreadPool:
     return pool
 
 
-def test_cancelled_while_it_runs(loop: asyncio.AbstractEventLoop) -> None:
+def test_a_call_cancelled_while_it_runs(loop: asyncio.AbstractEventLoop) -> None:
     gate = Gate()
 
     async def main() -> None:
@@ -156,7 +156,7 @@ def test_calls_one_after_another_share_a_thread(ours: corenet.Loop) -> None:
     assert ours.run_until_complete(main()) == {"asyncio_0"}
 
 
-def test_a_thread_is_free_when_its_result_has_arrived() -> None:
+def test_a_thread_is_free_when_its_result_was_delivered() -> None:
     """Also when the thread is delayed right after passing its result to the loop."""
     asked = threading.Event()
 
@@ -198,7 +198,7 @@ def test_a_child_may_have_as_many_threads_as_its_parent(ours: corenet.Loop) -> N
 
 
 def test_a_done_callback_may_wait_for_another_call(loop: asyncio.AbstractEventLoop) -> None:
-    """It runs in the thread of its call, which is therefore not free for the new call."""
+    """The callback runs in the thread of its call, which is therefore not free for the new call."""
     pool = executor_of(loop)
     answers: list[str] = []
     done = threading.Event()
@@ -280,7 +280,7 @@ def executor_of(loop: Any) -> concurrent.futures.Executor:
     return cast(concurrent.futures.Executor, loop._default_executor)
 
 
-def test_as_many_threads_as_asyncio_has(ours: corenet.Loop) -> None:
+def test_the_number_of_threads_is_that_of_asyncio(ours: corenet.Loop) -> None:
     pool = ours._make_threads()
     standard = concurrent.futures.ThreadPoolExecutor()
     most = standard._max_workers
@@ -299,7 +299,7 @@ def test_as_many_threads_as_asyncio_has(ours: corenet.Loop) -> None:
     assert len(pool._threads) == most
 
 
-def test_refused_when_closed_or_shut_down(loop: asyncio.AbstractEventLoop) -> None:
+def test_calls_are_refused_when_closed_or_shut_down(loop: asyncio.AbstractEventLoop) -> None:
     loop.run_until_complete(loop.run_in_executor(None, int))
     loop.run_until_complete(loop.shutdown_default_executor())
     with pytest.raises(RuntimeError, match="Executor shutdown has been called"):
@@ -319,7 +319,7 @@ def test_coroutines_are_refused_in_debug_mode(loop: asyncio.AbstractEventLoop) -
         loop.run_in_executor(None, coroutine)
 
 
-def test_executors_of_others_are_used_as_they_are(loop: asyncio.AbstractEventLoop) -> None:
+def test_given_executors_are_used_unchanged(loop: asyncio.AbstractEventLoop) -> None:
     def name() -> str:
         return threading.current_thread().name
 
@@ -346,7 +346,7 @@ def test_the_pool_is_an_executor(ours: corenet.Loop) -> None:
         pool.submit(int)
 
 
-def test_shut_down_with_calls_that_have_not_begun(ours: corenet.Loop) -> None:
+def test_shutdown_with_calls_that_have_not_started(ours: corenet.Loop) -> None:
     pool = one_thread(ours)
     gate = Gate()
     running = ours.run_in_executor(None, gate, 1)
@@ -360,7 +360,7 @@ def test_shut_down_with_calls_that_have_not_begun(ours: corenet.Loop) -> None:
     assert running.result() == 1 and waiting.cancelled() and foreign.cancelled()
 
 
-def test_shut_down_makes_the_calls_that_wait(ours: corenet.Loop) -> None:
+def test_shutdown_runs_the_waiting_calls(ours: corenet.Loop) -> None:
     pool = one_thread(ours)
     gate = Gate()
     futures = [ours.run_in_executor(None, gate, 0), *(ours.run_in_executor(None, abs, -i) for i in range(1, 20))]
@@ -381,7 +381,7 @@ def test_a_result_for_a_closed_loop_is_dropped() -> None:
     assert not future.done()
 
 
-def test_a_result_that_cannot_be_handed_over_ends_no_thread(
+def test_a_result_that_cannot_be_delivered_does_not_end_the_thread(
     ours: corenet.Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[Any] = []
@@ -404,7 +404,7 @@ def test_a_result_that_cannot_be_handed_over_ends_no_thread(
     assert told == [ValueError]
 
 
-def test_a_thread_that_cannot_be_started_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_that_cannot_be_started_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -434,7 +434,7 @@ def test_threads_end_with_an_unreferenced_pool() -> None:
         assert not thread.is_alive()
 
 
-def test_a_thread_that_waits_keeps_nothing(ours: corenet.Loop) -> None:
+def test_an_idle_thread_holds_no_references(ours: corenet.Loop) -> None:
     class Thing:
         """An object whose release is noticed."""
 
@@ -455,7 +455,7 @@ def test_a_thread_that_waits_keeps_nothing(ours: corenet.Loop) -> None:
     assert seen() is None
 
 
-def test_no_thread_can_be_started(ours: corenet.Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_when_no_thread_can_be_started(ours: corenet.Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -468,7 +468,7 @@ def test_no_thread_can_be_started(ours: corenet.Loop, monkeypatch: pytest.Monkey
 
 # Python 3.12 and later warn of forks with other threads, which this test has on purpose.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_child_has_threads_of_its_own(ours: corenet.Loop) -> None:
+def test_the_child_of_a_fork_has_its_own_threads(ours: corenet.Loop) -> None:
     ours.run_until_complete(ours.run_in_executor(None, int))
     pool = ours._default_executor
     assert pool is not None
@@ -483,14 +483,14 @@ def test_a_child_has_threads_of_its_own(ours: corenet.Loop) -> None:
     assert ours.run_until_complete(ours.run_in_executor(None, abs, -1)) == 1
 
 
-def test_workers_after_the_end_refuse() -> None:
+def test_workers_refuse_calls_after_their_end() -> None:
     workers = ThreadPoolState(1)
     workers.stop("cannot schedule new futures after interpreter shutdown")
     with pytest.raises(RuntimeError, match="after interpreter shutdown"):
         workers.submit_call((None, concurrent.futures.Future(), int, ()))
 
 
-def test_the_interpreter_ends_when_the_calls_have() -> None:
+def test_the_interpreter_exits_after_the_running_calls() -> None:
     code = (
         "import asyncio, corenet, sys\n"
         "loop = corenet.new_event_loop()\n"
@@ -539,7 +539,7 @@ def turns_for_answers(answers: int) -> int:
     return turns
 
 
-def test_a_loop_that_is_never_idle_lets_other_loops_run() -> None:
+def test_a_busy_loop_lets_other_loops_run() -> None:
     """Two loops call each other while one of them is always busy, and so never waits without the GIL.
 
     Counted in iterations of the busy one. The interpreter itself switches threads after 5 ms, some 25,000 iterations.
@@ -548,7 +548,7 @@ def test_a_loop_that_is_never_idle_lets_other_loops_run() -> None:
     assert any(turns_for_answers(100) < 100 * 5_000 for _ in range(10))
 
 
-def test_a_loop_beside_one_that_blocks_does_its_own_work() -> None:
+def test_a_loop_works_beside_one_in_a_blocking_call() -> None:
     """The other thread is in a call without the GIL and does not want it, so the loop offers it rarely."""
     busy, other = corenet.new_event_loop(), corenet.new_event_loop()
     gate = Gate()
@@ -581,7 +581,7 @@ def test_a_loop_beside_one_that_blocks_does_its_own_work() -> None:
 
 
 class ShortOfMemory(corenet.Loop):
-    """Has no memory for the next handles of other threads."""
+    """A loop that has no memory for the next handles of other threads."""
 
     refusals = 3
 
@@ -592,7 +592,7 @@ class ShortOfMemory(corenet.Loop):
         return super().call_soon_threadsafe(callback, *args, context=context)
 
 
-def test_a_result_that_finds_no_memory_arrives_later(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_result_is_delivered_later_when_memory_is_lacking(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("corenet.loop.threads.THREAD_RETRY_DELAY", 0)
     loop: Any = ShortOfMemory()
     assert loop.run_until_complete(asyncio.wait_for(loop.run_in_executor(None, int, "5"), 10)) == 5
@@ -603,14 +603,14 @@ def test_a_result_that_finds_no_memory_arrives_later(monkeypatch: pytest.MonkeyP
     loop.close()
 
 
-def test_a_closed_loop_is_called_no_more() -> None:
+def test_a_closed_loop_is_not_called_again() -> None:
     other = corenet.new_event_loop()
     assert call_in_loop(other, print)
     other.close()
     assert not call_in_loop(other, print)
 
 
-def test_another_refusal_of_an_open_loop_is_raised() -> None:
+def test_other_errors_of_call_soon_threadsafe_are_raised() -> None:
     class Odd(corenet.Loop):
         def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> Any:
             raise RuntimeError("odd")
@@ -621,7 +621,7 @@ def test_another_refusal_of_an_open_loop_is_raised() -> None:
     loop.close()
 
 
-def test_a_thread_survives_what_a_done_callback_and_the_hook_raise(
+def test_a_thread_survives_exceptions_of_done_callbacks_and_the_hook(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Of one thread: if it ended, the next call would wait for ever."""

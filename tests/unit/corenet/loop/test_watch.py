@@ -58,7 +58,7 @@ def test_level_triggered_events_repeat_until_the_data_is_read(loop: corenet.Loop
     assert len(seen) == 3
 
 
-def test_edge_reports_arrivals_only(loop: corenet.Loop, pair: Pair) -> None:
+def test_edge_triggered_events_report_arrivals_only(loop: corenet.Loop, pair: Pair) -> None:
     seen: list[int] = []
     loop.watch(pair[0].fileno(), READ, seen.append, EDGE)
     pair[1].send(b"x")
@@ -70,7 +70,7 @@ def test_edge_reports_arrivals_only(loop: corenet.Loop, pair: Pair) -> None:
     assert len(seen) == 2
 
 
-def test_rearming_an_edge_reports_what_is_there(loop: corenet.Loop, pair: Pair) -> None:
+def test_rearming_an_edge_reports_unread_data(loop: corenet.Loop, pair: Pair) -> None:
     """The remedy for a lost wake-up: unread data and no new arrival."""
     seen: list[int] = []
     watch = loop.watch(pair[0], READ, seen.append, EDGE)
@@ -84,7 +84,7 @@ def test_rearming_an_edge_reports_what_is_there(loop: corenet.Loop, pair: Pair) 
     assert seen[2:] == [READ | WRITE]
 
 
-def test_edge_is_reported_when_data_came_first(loop: corenet.Loop, pair: Pair) -> None:
+def test_an_edge_is_reported_for_data_that_arrived_before(loop: corenet.Loop, pair: Pair) -> None:
     pair[1].send(b"x")
     seen: list[int] = []
     loop.watch(pair[0], READ, seen.append, EDGE)
@@ -92,7 +92,7 @@ def test_edge_is_reported_when_data_came_first(loop: corenet.Loop, pair: Pair) -
     assert seen == [READ]
 
 
-def test_oneshot_waits_to_be_rearmed(loop: corenet.Loop, pair: Pair) -> None:
+def test_a_oneshot_fires_once_until_it_is_rearmed(loop: corenet.Loop, pair: Pair) -> None:
     seen: list[int] = []
     watch = loop.watch(pair[0], READ, seen.append, ONESHOT)
     pair[1].send(b"x")
@@ -117,7 +117,7 @@ def test_oneshot_can_be_rearmed_from_its_callback(loop: corenet.Loop, pair: Pair
     assert seen == [b"a", b"b", b"c"]
 
 
-def test_hangup_and_peer_closed(loop: corenet.Loop, pair: Pair) -> None:
+def test_hangup_and_end_of_the_peer_are_reported(loop: corenet.Loop, pair: Pair) -> None:
     seen: list[int] = []
     loop.watch(pair[0], READ | PEER_CLOSED, seen.append, ONESHOT)
     pair[1].send(b"last words")
@@ -235,7 +235,7 @@ def test_exclusive_in_two_loops(loop: corenet.Loop) -> None:
         (READ | PEER_CLOSED, EXCLUSIVE, ValueError, "supports only READ and WRITE"),
     ],
 )
-def test_what_the_kernel_does_not_have(
+def test_modes_that_the_kernel_does_not_support_are_refused(
     loop: corenet.Loop, pair: Pair, events: int, mode: int, kind: type[Exception], words: str
 ) -> None:
     with pytest.raises(kind, match=words):
@@ -243,7 +243,7 @@ def test_what_the_kernel_does_not_have(
     assert loop.unwatch(pair[0]) is False
 
 
-def test_what_cannot_be_watched(loop: corenet.Loop, pair: Pair) -> None:
+def test_files_that_cannot_be_watched_are_refused(loop: corenet.Loop, pair: Pair) -> None:
     with open(__file__, "rb") as file, pytest.raises(PermissionError):
         loop.watch(file, READ, print)
     with pytest.raises(TypeError, match="callable"):
@@ -265,7 +265,7 @@ def test_what_cannot_be_watched(loop: corenet.Loop, pair: Pair) -> None:
 # --- ownership of descriptors -----------------------------------------------------------------------------------------
 
 
-def test_watched_twice_the_second_has_it(loop: corenet.Loop, pair: Pair) -> None:
+def test_a_second_watch_replaces_the_first(loop: corenet.Loop, pair: Pair) -> None:
     seen: list[str] = []
     first = loop.watch(pair[0], READ, lambda _events: seen.append("first"), EDGE)
     second = loop.watch(pair[0], READ, lambda _events: seen.append("second"), EXCLUSIVE)
@@ -282,7 +282,7 @@ def test_watched_twice_the_second_has_it(loop: corenet.Loop, pair: Pair) -> None
     assert loop.unwatch(second) is False
 
 
-def test_readers_and_transports_keep_theirs(loop: corenet.Loop, pair: Pair) -> None:
+def test_descriptors_of_readers_and_transports_are_refused(loop: corenet.Loop, pair: Pair) -> None:
     loop.add_reader(pair[0], print)
     with pytest.raises(RuntimeError, match="is used by a reader or writer"):
         loop.watch(pair[0], READ, print)
@@ -308,7 +308,7 @@ def test_readers_and_transports_keep_theirs(loop: corenet.Loop, pair: Pair) -> N
     loop.run_until_complete(main())
 
 
-def test_closed_without_being_unwatched(loop: corenet.Loop) -> None:
+def test_a_descriptor_closed_without_unwatch(loop: corenet.Loop) -> None:
     """The number is reused: by another watch, a reader and a transport; nothing of the old watch is left."""
     wrong: list[int] = []
 
@@ -357,7 +357,7 @@ def test_closed_without_being_unwatched(loop: corenet.Loop) -> None:
         sock.close()
 
 
-def test_event_for_a_number_that_changed_hands_within_the_batch(loop: corenet.Loop) -> None:
+def test_an_event_for_a_number_reused_within_the_batch_is_dropped(loop: corenet.Loop) -> None:
     pairs = [socket.socketpair() for _ in range(2)]
     wrong: list[int] = []
     fresh: list[socket.socket] = []
@@ -404,7 +404,7 @@ def test_the_callback_runs_in_the_context_of_the_registration(loop: corenet.Loop
     assert variable.get() == "outside"
 
 
-def test_an_exception_is_reported_and_the_others_go_on(loop: corenet.Loop, pair: Pair) -> None:
+def test_an_exception_is_reported_and_other_watches_continue(loop: corenet.Loop, pair: Pair) -> None:
     reported: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _loop, context: reported.append(context))
     seen: list[int] = []
@@ -440,7 +440,7 @@ def test_system_exit_leaves_the_loop_and_loses_no_event(loop: corenet.Loop) -> N
         two.close()
 
 
-def test_it_lives_beside_asyncio(pair: Pair) -> None:
+def test_watches_work_beside_asyncio_readers(pair: Pair) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, corenet.Loop)

@@ -10,7 +10,7 @@ import corenet
 
 
 @pytest.mark.parametrize("address", [(), ("127.0.0.1",), [], "x", 5, (1, 2), ("127.0.0.1", None, 3, 4, 5), ((), ())])
-def test_addresses_of_datagrams(address: Any) -> None:
+def test_wrong_addresses_of_datagrams_are_refused(address: Any) -> None:
     """An index beyond an empty tuple was not checked in the release build: the process died."""
 
     async def main() -> None:
@@ -27,7 +27,7 @@ def test_addresses_of_datagrams(address: Any) -> None:
 
 
 @pytest.mark.parametrize("answer", [[], [()], [(1, 2, 3)], None, 7])
-def test_a_resolver_that_answers_nonsense(answer: Any) -> None:
+def test_wrong_results_of_a_resolver_are_refused(answer: Any) -> None:
     class Resolver:
         async def getaddrinfo(self, *_args: Any, **_keywords: Any) -> Any:
             return answer
@@ -46,7 +46,7 @@ def test_a_resolver_that_answers_nonsense(answer: Any) -> None:
 
 
 @pytest.mark.parametrize("into", [False, True])
-def test_a_socket_that_blocks_does_not_hold_up_the_loop(into: bool) -> None:
+def test_a_blocking_socket_does_not_block_the_loop(into: bool) -> None:
     """sock_recvfrom on a blocking socket without data blocked the whole loop."""
 
     async def main() -> None:

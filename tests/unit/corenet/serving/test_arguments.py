@@ -34,7 +34,7 @@ from corenet.serving.worker import kind_of, load
         (("::1", 65535), ("::1", 65535)),
     ],
 )
-def test_addresses(address: Any, means: Any) -> None:
+def test_addresses_are_parsed(address: Any, means: Any) -> None:
     assert parse(address) == means
 
 
@@ -73,7 +73,7 @@ def test_exclusive_and_unix_sockets_are_shared(tmp_path: Path) -> None:
     assert not os.path.exists(path)
 
 
-def test_a_socket_file_that_another_service_has_made_is_left(tmp_path: Path) -> None:
+def test_a_socket_file_of_another_service_is_kept(tmp_path: Path) -> None:
     path = str(tmp_path / "s")
     first = open_sockets([f"unix:{path}"], 1, reuseport=True, backlog=5)
     second = open_sockets([f"unix:{path}"], 1, reuseport=True, backlog=5)
@@ -133,7 +133,7 @@ def test_options_are_set_on_every_socket(tmp_path: Path) -> None:
     opened.close()
 
 
-def test_options_that_do_not_apply_are_refused_before_anything_is_left_open(tmp_path: Path) -> None:
+def test_options_that_do_not_apply_are_refused_without_open_sockets(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     addresses = ["127.0.0.1:0", f"unix:{tmp_path}/two"]
     with pytest.raises(ValueError, match="keepalive_idle does not apply"):

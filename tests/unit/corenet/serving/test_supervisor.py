@@ -1,4 +1,4 @@
-"""The supervisor: what it and its workers say to each other, when it kills and restarts them, how it describes ends."""
+"""The supervisor: its messages with the workers, when it kills and restarts them, how it describes their ends."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,9 @@ def channel() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 @pytest.mark.parametrize("unread", [b"", worker.FORCE_STOP])
 @pytest.mark.parametrize("side", [0, 1])
-def test_the_end_of_a_channel(channel: tuple[socket.socket, socket.socket], side: int, unread: bytes) -> None:
+def test_the_end_of_a_channel_is_detected(
+    channel: tuple[socket.socket, socket.socket], side: int, unread: bytes
+) -> None:
     """Whatever was sent arrives first. With something unread, Linux reports the end as ECONNRESET."""
     ours, theirs = channel if side == 0 else channel[::-1]
     assert receive(ours) is None
@@ -47,7 +49,7 @@ def test_the_end_of_a_channel(channel: tuple[socket.socket, socket.socket], side
     ("status", "text"),
     [(0, "status 0"), (3, "status 3"), (-signal.SIGKILL, "signal SIGKILL"), (-(signal.SIGRTMIN + 6), "signal 40")],
 )
-def test_each_exit_can_be_described(status: int, text: str) -> None:
+def test_each_exit_status_is_described(status: int, text: str) -> None:
     # Python has no names for the real-time signals between the first and the last.
     assert describe_exit(status) == text
 
@@ -70,10 +72,10 @@ def test_further_signals_do_not_postpone_the_kill(channel: tuple[socket.socket, 
     supervisor.waker.close()
 
 
-def test_a_worker_that_ran_long_is_started_again_soon(
+def test_a_worker_that_ran_long_is_restarted_soon(
     channel: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It did not die of its start. The pause of one that died soon grows."""
+    """Its start did not fail. The delay grows only for workers that die soon."""
     app: Any = asyncio.Protocol
     supervisor = Supervisor(ServiceConfig(app, False, 600, 10, None, None, None), Sockets([[]], []))
     supervisor.all_up = True
@@ -91,7 +93,7 @@ def test_a_worker_that_ran_long_is_started_again_soon(
     supervisor.waker.close()
 
 
-def test_a_worker_has_only_its_own_and_shared_sockets(
+def test_a_worker_inherits_only_its_own_and_shared_sockets(
     channel: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app: Any = asyncio.Protocol
@@ -112,7 +114,7 @@ def test_a_worker_has_only_its_own_and_shared_sockets(
         sock.close()
 
 
-def test_readiness_that_the_supervisor_cannot_take_is_no_fault_of_the_application(
+def test_readiness_after_the_end_of_the_supervisor_is_no_application_error(
     channel: tuple[socket.socket, socket.socket],
 ) -> None:
     """It has exited: the worker stops in order, with its connections."""
@@ -144,7 +146,8 @@ LONGEST = SERVE_RESTART_DELAY_MAX / 1000
 
 
 class Simulated(Processes):
-    """Workers that are numbers, under a clock of the test. `refused` is how many of the next forks fail."""
+    """Simulated workers with numbers as pids, under a clock of the test. `refused` is how many of the next forks
+    fail."""
 
     def __init__(self, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__(count, (), 0, 1.0, logging.getLogger("test.processes"))
@@ -190,7 +193,7 @@ def simulated(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Simul
         yield lambda count: stack.enter_context(contextlib.closing(Simulated(count, monkeypatch)))
 
 
-def test_workers_that_die_together_count_each_for_itself(simulated: Callable[[int], Simulated]) -> None:
+def test_workers_that_die_together_are_counted_separately(simulated: Callable[[int], Simulated]) -> None:
     processes = simulated(8)
     assert processes.poll_timeout() is None
     for number in range(8):
@@ -200,7 +203,7 @@ def test_workers_that_die_together_count_each_for_itself(simulated: Callable[[in
     assert processes.poll_timeout() is None
 
 
-def test_a_worker_that_keeps_dying_is_started_later_each_time_and_without_end(
+def test_a_worker_that_keeps_dying_is_restarted_with_growing_delay(
     simulated: Callable[[int], Simulated]
 ) -> None:
     processes = simulated(1)
@@ -215,7 +218,7 @@ def test_a_worker_that_keeps_dying_is_started_later_each_time_and_without_end(
     assert processes.next_start() == pytest.approx(FIRST, abs=0.01), "it ran long enough"
 
 
-def test_a_worker_that_cannot_be_started_is_tried_again(simulated: Callable[[int], Simulated]) -> None:
+def test_a_failed_start_of_a_worker_is_repeated(simulated: Callable[[int], Simulated]) -> None:
     processes = simulated(2)
     processes.dies(1)
     processes.refused = 2

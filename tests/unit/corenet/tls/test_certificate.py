@@ -20,7 +20,7 @@ from corenet.tls import certificate_info
 from corenet.tls.certificate import _Element, _seconds
 
 
-def test_names_and_end_are_those_of_the_certificate(tmp_path: Path) -> None:
+def test_names_and_expiry_are_those_of_the_certificate(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     leaf = authority.leaf("DNS.example", "*.dns.example", "192.0.2.1", "2001:db8::1")
     pem = leaf.certificate.read_bytes()
@@ -56,7 +56,7 @@ def test_text_before_the_certificate_is_skipped(tmp_path: Path) -> None:
         (b"-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n", "empty"),
     ],
 )
-def test_what_is_no_certificate_is_refused(pem: bytes, words: str) -> None:
+def test_text_that_is_not_a_certificate_is_refused(pem: bytes, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         certificate_info(pem)
 
@@ -70,14 +70,14 @@ def test_what_is_no_certificate_is_refused(pem: bytes, words: str) -> None:
         (0x18, b"99991231235959Z", (9999, 12, 31, 23, 59, 59)),  # RFC 5280 4.1.2.5: no end
     ],
 )
-def test_times_of_both_kinds(tag: int, text: bytes, moment: tuple[int, ...]) -> None:
+def test_utc_time_and_generalized_time_are_read(tag: int, text: bytes, moment: tuple[int, ...]) -> None:
     wanted = datetime.datetime(*moment, tzinfo=datetime.UTC)  # type: ignore[misc,arg-type]
     assert _seconds(_Element(tag, text)) == int(wanted.timestamp())
 
 
 @pytest.mark.parametrize(("tag", "text"), [(0x17, b"20500101000000Z"), (0x18, b"500101000000Z"), (0x17, b"5001010000Z"),
                                            (0x18, b"20500101000000+0100"), (0x04, b"500101000000Z")])
-def test_other_times_are_refused(tag: int, text: bytes) -> None:
+def test_malformed_times_are_refused(tag: int, text: bytes) -> None:
     with pytest.raises(ValueError, match="RFC 5280"):
         _seconds(_Element(tag, text))
 
@@ -90,7 +90,7 @@ def der() -> bytes:
 
 
 @given(st.data())
-def test_damage_causes_errors_of_one_kind_only(damage: st.DataObject) -> None:
+def test_damaged_certificates_raise_value_error_only(damage: st.DataObject) -> None:
     whole = der()
     at = damage.draw(st.integers(0, len(whole) - 1))
     broken = whole[:at] + bytes([damage.draw(st.integers(0, 255))]) + whole[at + 1:]
@@ -98,3 +98,10 @@ def test_damage_causes_errors_of_one_kind_only(damage: st.DataObject) -> None:
     pem = b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(broken) + b"-----END CERTIFICATE-----\n"
     with contextlib.suppress(ValueError):
         assert isinstance(certificate_info(pem).not_after, int)
+
+
+def test_must_staple_is_found(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    for demands in (False, True):
+        leaf = authority.leaf("dns.example", must_staple=demands)
+        assert certificate_info(leaf.certificate.read_bytes()).must_staple is demands

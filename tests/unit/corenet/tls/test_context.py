@@ -19,7 +19,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 def shake(client: ssl.SSLContext, server: ssl.SSLContext, name: str) -> tuple[ssl.SSLObject, ssl.SSLObject]:
-    """A handshake in memory; whatever the client raises comes out."""
+    """A handshake in memory; it raises the client's exception."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     ours = client.wrap_bio(to_client, to_server, server_hostname=name)
     theirs = server.wrap_bio(to_server, to_client, server_side=True)
@@ -45,7 +45,7 @@ def test_the_default_context_is_made_once_and_is_strict() -> None:
     assert context.options & ssl.OP_NO_RENEGOTIATION
 
 
-def test_a_private_authority_and_alpn(authority: Authority) -> None:
+def test_a_private_authority_is_accepted_and_alpn_is_negotiated(authority: Authority) -> None:
     leaf = authority.leaf("host.example", "192.0.2.1")
     server = tls.server_context(leaf.certificate, leaf.key)
     client = tls.client_context(cafile=authority.cafile)
@@ -66,7 +66,7 @@ def test_a_private_authority_and_alpn(authority: Authority) -> None:
         (("*.example",), "a.b.example", False, True, "not for this host name"),
     ],
 )
-def test_certificates_that_are_refused(
+def test_refused_certificates_give_a_readable_reason(
     authority: Authority, tmp_path: Path, names: tuple[str, ...], asked: str, expired: bool, trusted: bool, words: str
 ) -> None:
     leaf = authority.leaf(*names, file="refused", expired=expired)
@@ -77,12 +77,12 @@ def test_certificates_that_are_refused(
     assert failure is not None and failure.certificate and words in failure.reason
 
 
-def test_without_verification_anything_goes(authority: Authority) -> None:
+def test_without_verification_every_certificate_is_accepted(authority: Authority) -> None:
     leaf = authority.leaf("host.example", file="any", expired=True)
     shake(tls.client_context(verify=False), tls.server_context(leaf.certificate, leaf.key), "whatever.example")
 
 
-def test_other_failures_in_words() -> None:
+def test_other_handshake_failures_give_a_readable_reason() -> None:
     client = tls.client_context(verify=False)
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     ours = client.wrap_bio(incoming, outgoing, server_hostname="x")
@@ -98,8 +98,8 @@ def test_other_failures_in_words() -> None:
     assert ended is not None and "ended the connection" in ended.reason
 
 
-def test_a_goodbye_is_told_from_a_cut(authority: Authority) -> None:
-    leaf = authority.leaf("host.example", file="goodbye")
+def test_close_notify_is_distinguished_from_truncation(authority: Authority) -> None:
+    leaf = authority.leaf("host.example", file="close_notify")
     server = tls.server_context(leaf.certificate, leaf.key)
     client = tls.client_context(cafile=authority.cafile)
     ours, theirs = shake(client, server, "host.example")
@@ -111,7 +111,7 @@ def test_a_goodbye_is_told_from_a_cut(authority: Authority) -> None:
 
 
 def test_old_versions_are_refused_by_servers(authority: Authority) -> None:
-    """TLS 1.1 and before, also where the program has permitted their weak ciphers; and no second handshake."""
+    """TLS 1.1 and older are refused even if the program permits their weak ciphers; so is renegotiation."""
     leaf = authority.leaf("host.example", file="old")
     server = tls.server_context(leaf.certificate, leaf.key)
     assert server.options & ssl.OP_NO_RENEGOTIATION and server.options & ssl.OP_NO_COMPRESSION

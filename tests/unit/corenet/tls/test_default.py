@@ -22,7 +22,7 @@ Twin = Callable[[Any], Any]
 
 @pytest.fixture
 def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
-    """The authority that the system trusts for the time of a test."""
+    """The authority that the system trusts during a test."""
     made = Authority(tmp_path, "Trusted CA")
     monkeypatch.setenv("SSL_CERT_FILE", str(made.cafile))
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "nothing"))
@@ -52,7 +52,7 @@ async def serve(authority: Authority) -> tuple[Any, Any]:
     return server, connect
 
 
-def test_it_verifies_names_unless_told_not_to(twin: Twin, authority: Authority) -> None:
+def test_host_names_are_verified_unless_switched_off(twin: Twin, authority: Authority) -> None:
     async def main() -> None:
         server, connect = await serve(authority)
         checked = await connect()
@@ -68,7 +68,7 @@ def test_it_verifies_names_unless_told_not_to(twin: Twin, authority: Authority) 
     twin(main())
 
 
-def test_another_trust_store_by_environment(
+def test_a_changed_environment_variable_selects_another_trust_store(
     twin: Twin, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "other").mkdir()
@@ -87,7 +87,7 @@ def test_another_trust_store_by_environment(
     twin(main())
 
 
-def test_the_trust_store_was_updated_in_its_place(
+def test_a_trust_store_updated_in_place_is_read_again(
     twin: Twin, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "other").mkdir()
@@ -108,7 +108,7 @@ def test_the_trust_store_was_updated_in_its_place(
     twin(main())
 
 
-def test_made_once_and_in_a_thread(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_context_is_made_once_and_in_a_thread(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
     threads: list[threading.Thread] = []
     real = ssl.create_default_context
 
@@ -124,7 +124,7 @@ def test_made_once_and_in_a_thread(authority: Authority, monkeypatch: pytest.Mon
         assert len({id(context) for context in contexts}) == 1
         assert len(threads) == 1
         assert threads[0] is not threading.main_thread()
-        # Somebody else's function is asked anew.
+        # A function that the program has installed is called again.
         monkeypatch.setattr(ssl, "create_default_context", real)
         assert await connect() is not contexts[0]
         server.close()
@@ -132,7 +132,7 @@ def test_made_once_and_in_a_thread(authority: Authority, monkeypatch: pytest.Mon
     corenet.run(main())
 
 
-def test_a_context_of_ones_own_is_taken_as_it_is(twin: Twin, authority: Authority) -> None:
+def test_a_given_context_is_used_unchanged(twin: Twin, authority: Authority) -> None:
     async def main() -> None:
         server, connect = await serve(authority)
         mine = ssl.create_default_context(cafile=str(authority.cafile))
@@ -142,7 +142,7 @@ def test_a_context_of_ones_own_is_taken_as_it_is(twin: Twin, authority: Authorit
     twin(main())
 
 
-def test_a_trust_store_that_cannot_be_read_is_said_before_connecting(
+def test_an_unreadable_trust_store_raises_before_connecting(
     authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing() -> ssl.SSLContext:

@@ -24,10 +24,10 @@ SIZE = 300_000
 
 
 @pytest.mark.parametrize("server_ends", [False, True])
-def test_written_right_before_the_close_and_read_after_a_pause(
+def test_data_written_just_before_close_is_read_after_a_pause(
     server_ends: bool, ours: Run, server_context: ssl.SSLContext, client_context: ssl.SSLContext
 ) -> None:
-    """Whoever has paused gets everything that the other side wrote in the callback in which it closed."""
+    """A paused reader gets everything that the peer wrote in the callback in which it closed."""
 
     async def main() -> None:
         here, there, server = await tls_pair(server_context, client_context)
@@ -50,7 +50,7 @@ def test_written_right_before_the_close_and_read_after_a_pause(
 def test_both_write_and_close_at_once(
     ours: Run, server_context: ssl.SSLContext, client_context: ssl.SSLContext
 ) -> None:
-    """Neither side's last words are an error for the other."""
+    """The last data of one side is no error for the other."""
 
     async def main() -> None:
         here, there, server = await tls_pair(server_context, client_context)
@@ -81,10 +81,10 @@ class Filling(asyncio.BufferedProtocol):
             self.enough.set_result(None)
 
 
-def test_upgrade_to_a_buffered_protocol_hands_over_what_came_with_the_handshake(
+def test_upgrade_to_a_buffered_protocol_delivers_data_received_with_the_handshake(
     ours: Run, server_context: ssl.SSLContext, client_context: ssl.SSLContext
 ) -> None:
-    """The client's last flight and its first data come in one piece, and nothing follows that would wake anybody."""
+    """The client's last flight and its first data arrive together, and no later event wakes the reader."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -128,7 +128,7 @@ def test_upgrade_to_a_buffered_protocol_hands_over_what_came_with_the_handshake(
         (b"\x15\x03\x03\x00\x02\x02\x46", "PROTOCOL_VERSION"),
     ],
 )
-def test_failure_in_the_handshake_names_its_cause(
+def test_a_failed_handshake_names_its_cause(
     said: bytes, cause: str, ours: Run, client_context: ssl.SSLContext
 ) -> None:
     async def main() -> None:
@@ -155,8 +155,8 @@ def test_failure_in_the_handshake_names_its_cause(
 def test_shutdown_timeout_ends_the_connection_and_reports_nothing(
     ours: Run, server_context: ssl.SSLContext, client_context: ssl.SSLContext
 ) -> None:
-    """The peer never says goodbye: the protocol is told, and no handler of the loop was needed (`ours` has one that
-    fails the test)."""
+    """The peer never sends close_notify: the protocol gets the error, and the exception handler is not called (in
+    `ours` it fails the test)."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -190,10 +190,10 @@ def test_shutdown_timeout_ends_the_connection_and_reports_nothing(
     ours(main())
 
 
-def test_peer_that_asks_for_answers_and_reads_none(
+def test_a_peer_that_requests_key_updates_and_reads_nothing_is_disconnected(
     ours: Run, server_context: ssl.SSLContext, leaf: tuple[Leaf, Path]
 ) -> None:
-    """Key updates with data between them: no more answers are kept than a bounded number of bytes."""
+    """Key updates with data between them: the bytes of unsent answers are bounded."""
     library = ctypes.CDLL(ssl._ssl.__file__)  # type: ignore[attr-defined]
 
     async def main() -> None:
@@ -234,7 +234,7 @@ def test_peer_that_asks_for_answers_and_reads_none(
     ours(main())
 
 
-def test_ordinary_ends_are_reported_to_nobody(
+def test_ordinary_ends_do_not_call_the_exception_handler(
     ours: Run, server_context: ssl.SSLContext, client_context: ssl.SSLContext
 ) -> None:
     """Close, abort, a reset and an end without close_notify: `ours` fails when the exception handler is called."""

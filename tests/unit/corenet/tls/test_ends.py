@@ -28,15 +28,15 @@ from corenet.tls.transport import make_tls
 __all__ = ["client_context", "leaf", "loop_factory", "ours", "server_context", "twin"]
 
 Twin = Callable[[Any], Any]
-PATIENCE = 10
+TIMEOUT = 10
 
 
 class Into(asyncio.BufferedProtocol):
-    """A Recorder that is read into memory of its own, `room` bytes at a time."""
+    """A BufferedProtocol that receives at most `size` bytes at a time."""
 
-    def __init__(self, room: int = 3) -> None:
+    def __init__(self, size: int = 3) -> None:
         self.inner = Recorder()
-        self.room = bytearray(room)
+        self.buffer = bytearray(size)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -45,10 +45,10 @@ class Into(asyncio.BufferedProtocol):
         self.inner.connection_made(transport)
 
     def get_buffer(self, sizehint: int) -> bytearray:
-        return self.room
+        return self.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.inner.data_received(bytes(self.room[:nbytes]))
+        self.inner.data_received(bytes(self.buffer[:nbytes]))
 
     def eof_received(self) -> bool:
         return self.inner.eof_received()
@@ -61,7 +61,7 @@ class Into(asyncio.BufferedProtocol):
 async def with_peer(
     server_context: ssl.SSLContext, client_context: ssl.SSLContext, protocol: Any
 ) -> AsyncIterator[BarePeer]:
-    """A connection of `protocol` to a peer on a bare socket; both are gone behind the block."""
+    """A connection of `protocol` to a peer on a bare socket; both are closed after the block."""
     here, there = tcp_pair()
     peer = BarePeer(there, server_context)
     shaking = asyncio.ensure_future(peer.handshake())
@@ -70,12 +70,12 @@ async def with_peer(
     )
     await shaking
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             yield peer
     finally:
         peer.close()
         protocol.transport.abort()
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             await protocol.lost
 
 
@@ -84,14 +84,14 @@ KINDS: dict[str, Callable[[], Any]] = {"copied": Recorder, "buffered": lambda: I
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("end", ["close_notify", "close_notify and end", "end"])
-def test_a_pause_before_keeps_everything_in_its_order(
+def test_data_and_end_received_while_paused_are_delivered_in_order(
     twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext, kind: str, end: str
 ) -> None:
     async def main() -> None:
         protocol = KINDS[kind]()
         async with with_peer(server_context, client_context, protocol) as peer:
             protocol.transport.pause_reading()
-            peer.send(b"last words", goodbye="close_notify" in end)
+            peer.send(b"last words", close_notify="close_notify" in end)
             if "end" in end:
                 peer.end()
             await turns()
@@ -108,10 +108,10 @@ def test_a_pause_before_keeps_everything_in_its_order(
 
 @pytest.mark.parametrize("base", [Recorder, Into])
 @pytest.mark.parametrize("end", ["close_notify", "close_notify and end", "a broken record"])
-def test_a_pause_in_the_callback_keeps_the_end_away(
+def test_the_end_is_not_reported_while_a_callback_has_paused_reading(
     ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext, base: type[Any], end: str
 ) -> None:
-    """asyncio tells of the end while reading is paused; on TCP it does not, and ours never does."""
+    """asyncio reports the end while reading is paused over TLS, but not over TCP; our loop never does."""
 
     class Pausing(base):  # type: ignore[misc]
         def data_received(self, data: bytes) -> None:
@@ -125,7 +125,7 @@ def test_a_pause_in_the_callback_keeps_the_end_away(
     async def main() -> None:
         protocol = Pausing()
         async with with_peer(server_context, client_context, protocol) as peer:
-            wire = peer.sealed(b"abcdef", goodbye="close_notify" in end)
+            wire = peer.sealed(b"abcdef", close_notify="close_notify" in end)
             if end == "a broken record":
                 wire += b"\x17\x03\x03\0\x20" + bytes(32)
             assert peer.sock.send(wire) == len(wire)
@@ -149,7 +149,7 @@ def test_a_pause_in_the_callback_keeps_the_end_away(
     ours(main())
 
 
-def test_we_may_answer_while_the_peers_end_waits(
+def test_data_can_be_sent_before_the_peers_end_is_reported(
     ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
 ) -> None:
     class Pausing(Recorder):
@@ -160,7 +160,7 @@ def test_we_may_answer_while_the_peers_end_waits(
     async def main() -> None:
         protocol = Pausing()
         async with with_peer(server_context, client_context, protocol) as peer:
-            peer.send(b"question", goodbye=True)
+            peer.send(b"question", close_notify=True)
             await protocol.until(lambda: bytes(protocol.data) == b"question")
             protocol.transport.write(b"answer")
             peer.incoming.write(await asyncio.get_running_loop().sock_recv(peer.sock, 65536))
@@ -180,7 +180,7 @@ def test_we_may_answer_while_the_peers_end_waits(
 
 
 def wait_connections_closed(body: Callable[[Recorder, BarePeer], Any], *contexts: ssl.SSLContext) -> Any:
-    """Run `body(protocol, peer)` on a paused connection that was reset behind data which nobody has read."""
+    """Run `body(protocol, peer)` on a paused connection that was reset after unread data."""
 
     async def main() -> None:
         protocol = Recorder()
@@ -196,7 +196,7 @@ def wait_connections_closed(body: Callable[[Recorder, BarePeer], Any], *contexts
     return main()
 
 
-def test_a_reset_comes_behind_the_data_before_it(
+def test_a_reset_is_reported_after_the_data_before_it(
     ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
 ) -> None:
     async def body(protocol: Recorder, peer: BarePeer) -> None:
@@ -211,7 +211,7 @@ def test_a_reset_comes_behind_the_data_before_it(
 
 
 @pytest.mark.parametrize("way", ["close", "abort"])
-def test_whoever_closes_instead_of_reading_is_not_kept(
+def test_close_with_unread_data_ends_the_connection(
     ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext, way: str
 ) -> None:
     async def body(protocol: Recorder, peer: BarePeer) -> None:
@@ -226,7 +226,7 @@ def test_whoever_closes_instead_of_reading_is_not_kept(
     ours(wait_connections_closed(body, server_context, client_context))
 
 
-def test_whoever_writes_learns_of_the_reset(
+def test_a_write_reports_the_reset(
     ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
 ) -> None:
     async def body(protocol: Recorder, peer: BarePeer) -> None:
@@ -237,7 +237,7 @@ def test_whoever_writes_learns_of_the_reset(
     ours(wait_connections_closed(body, server_context, client_context))
 
 
-def test_an_error_in_the_callback_of_what_waited(
+def test_an_error_in_data_received_for_delayed_data_ends_the_connection(
     ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
 ) -> None:
     reported: list[Any] = []
@@ -252,10 +252,10 @@ def test_an_error_in_the_callback_of_what_waited(
     assert [type(error) for error in reported] == [ZeroDivisionError]
 
 
-def test_whoever_waits_to_write_is_woken_by_a_reset(
+def test_a_waiting_writer_is_woken_by_a_reset(
     ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
 ) -> None:
-    """Reading is paused until what was written has left, which it never will."""
+    """Reading is paused until all written data is sent, which never happens."""
 
     async def main() -> None:
         protocol = Recorder()
@@ -271,7 +271,7 @@ def test_whoever_waits_to_write_is_woken_by_a_reset(
     ours(main())
 
 
-def test_a_stream_closed_from_below_comes_behind_the_data(
+def test_the_close_of_the_stream_below_is_reported_after_the_data(
     ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
 ) -> None:
     async def main() -> None:
@@ -293,10 +293,10 @@ def test_a_stream_closed_from_below_comes_behind_the_data(
 # --- flow control -----------------------------------------------------------------------------------------------------
 
 
-def test_marks_of_nothing_do_not_stop_half_a_record(
+def test_zero_watermarks_do_not_stop_the_rest_of_a_record(
     ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
 ) -> None:
-    """What must be completed is received, however little may wait (asyncio would wait for ever)."""
+    """The rest of a record is received whatever the watermarks are (asyncio would wait for ever)."""
 
     async def main() -> None:
         protocol = Recorder()
@@ -330,11 +330,11 @@ def test_streams_read_to_the_end_under_back_pressure(
         )
         await shaking
         lines = [b"%050d\n" % number for number in range(1000)]
-        peer.send(b"".join(lines), goodbye=True)
+        peer.send(b"".join(lines), close_notify=True)
         if end == "close_notify and end":
             peer.end()
         await turns()
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             for line in lines:
                 assert await reader.readline() == line
             assert await reader.read() == b""
@@ -350,10 +350,10 @@ def test_streams_read_to_the_end_under_back_pressure(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_callback_may_receive_by_the_loop(
+def test_a_callback_may_receive_on_another_socket(
     twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext, kind: str
 ) -> None:
-    """A task that begins at once, as eager tasks do, receives while the ciphertext of the same event is worked on."""
+    """An eager task receives while the ciphertext of the same event is being decrypted."""
     other, filler = socket.socketpair()
     other.setblocking(False)
 
@@ -393,10 +393,10 @@ def test_a_callback_may_receive_by_the_loop(
         twin(main())
 
 
-def test_pausing_after_the_end(
+def test_pause_reading_after_the_end_does_nothing(
     ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
 ) -> None:
-    """Nobody is there to be asked any more, also where it was a protocol of ours."""
+    """The protocol is no longer referenced, whatever its type was."""
 
     async def main() -> None:
         protocol = Frames()
@@ -418,10 +418,10 @@ def test_pausing_after_the_end(
 
 @pytest.mark.parametrize("module", [asyncio, corenet])
 @pytest.mark.parametrize("read", ["readexactly", "readline", "readuntil"])
-def test_a_read_that_goes_on_behind_the_last_data_hears_of_the_reset(
+def test_a_read_that_waits_after_the_last_data_raises_the_reset(
     twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext, module: Any, read: str
 ) -> None:
-    """The reader had paused; the rest of what was received wakes the read, which waits again for more than there is."""
+    """The reader had paused; the remaining data wakes the read, which then waits for more data than there is."""
 
     async def main() -> None:
         here, there = tcp_pair()
@@ -448,7 +448,7 @@ def test_a_read_that_goes_on_behind_the_last_data_hears_of_the_reset(
                 "readuntil": lambda: reader.readuntil(b"\r\n"),
             }[read]()
 
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             with pytest.raises(ConnectionResetError):
                 await everything()
         writer.close()
@@ -459,7 +459,7 @@ def test_a_read_that_goes_on_behind_the_last_data_hears_of_the_reset(
 
 
 class Turns(Recorder):
-    """Notes that a turn of the loop began between two events."""
+    """Records that a loop iteration began between two events."""
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -467,7 +467,7 @@ class Turns(Recorder):
 
 
 @pytest.mark.parametrize("error", [None, ConnectionResetError()])
-def test_data_and_the_end_are_never_told_in_one_turn(
+def test_data_and_the_end_are_never_reported_in_one_iteration(
     twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext, error: Any
 ) -> None:
     """Reading is resumed in the callback in which the stream below ends."""
@@ -493,7 +493,7 @@ def test_data_and_the_end_are_never_told_in_one_turn(
 
 @contextlib.asynccontextmanager
 async def served(
-    server_context: ssl.SSLContext, client_context: ssl.SSLContext, patience: float = PATIENCE
+    server_context: ssl.SSLContext, client_context: ssl.SSLContext, timeout: float = TIMEOUT
 ) -> AsyncIterator[tuple[Any, Recorder, BarePeer]]:
     """A server, its protocol, which has paused with something unread, and the client that was reset behind that."""
     loop = asyncio.get_running_loop()
@@ -510,7 +510,7 @@ async def served(
     peer.send(b"never read")
     await turns()
     try:
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(timeout):
             yield server, protocol, peer
     finally:
         peer.close()
@@ -521,10 +521,10 @@ async def served(
 
 
 @pytest.mark.parametrize("reset_before", [True, False])
-def test_a_server_reaches_who_has_not_read_before_the_end(
+def test_abort_clients_reaches_connections_with_unread_data(
     ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext, reset_before: bool
 ) -> None:
-    """abort_clients tells it of the end, and `wait_connections_closed` waits until it was told."""
+    """abort_clients reports the end to it, and `wait_connections_closed` waits for that report."""
 
     async def main() -> None:
         async with served(server_context, client_context) as (server, protocol, peer):
@@ -543,7 +543,7 @@ def test_a_server_reaches_who_has_not_read_before_the_end(
     ours(main())
 
 
-def test_a_server_counts_who_is_told_in_the_next_turn(
+def test_a_server_counts_a_connection_until_its_connection_lost(
     ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
 ) -> None:
     async def main() -> None:
@@ -561,7 +561,7 @@ def test_a_server_counts_who_is_told_in_the_next_turn(
 
 
 @pytest.mark.parametrize("reads_on", [False, True])
-def test_who_never_reads_is_told_after_a_time(
+def test_a_protocol_that_never_reads_gets_connection_lost_after_a_timeout(
     server_context: ssl.SSLContext, client_context: ssl.SSLContext, reads_on: bool
 ) -> None:
     """The limit is half a minute: the loop's clock is set forward, by less and by more than that."""
@@ -602,7 +602,7 @@ def test_who_never_reads_is_told_after_a_time(
 
 
 class Watched(ssl.SSLObject):
-    """Can be made to want to hear the peer first."""
+    """An engine that can be made to need received data before it sends."""
 
     waits = False
 
@@ -624,7 +624,7 @@ def watched(client_context: ssl.SSLContext) -> Iterator[ssl.SSLContext]:
     Watched.waits = False
 
 
-def test_no_goodbye_says_that_all_was_sent_when_it_was_not(
+def test_no_close_notify_is_sent_when_written_data_is_missing(
     ours: Twin, server_context: ssl.SSLContext, watched: ssl.SSLContext
 ) -> None:
     async def main() -> None:
@@ -644,7 +644,7 @@ def test_no_goodbye_says_that_all_was_sent_when_it_was_not(
 
 
 class Reentrant(asyncio.Transport):
-    """A transport below that has more written while it is given something."""
+    """A transport below during whose `write` more is written to the TLS transport."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -666,7 +666,7 @@ class Reentrant(asyncio.Transport):
         pass
 
 
-def test_what_is_written_while_something_is_sent_comes_behind_it(
+def test_data_written_during_a_send_is_sent_after_it(
     ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
 ) -> None:
     async def main() -> None:
@@ -689,7 +689,7 @@ def test_what_is_written_while_something_is_sent_comes_behind_it(
     ours(main())
 
 
-def test_flood_behind_our_goodbye_ends_the_connection(
+def test_a_flood_of_data_after_our_close_notify_ends_the_connection(
     ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext, each_tls_engine: str
 ) -> None:
     library = ctypes.CDLL(_ssl.__file__)
@@ -709,7 +709,7 @@ def test_flood_behind_our_goodbye_ends_the_connection(
             assert isinstance(error, ssl.SSLError)
             assert "without data" in str(error)
         else:
-            # It reads the whole segment, and finds the data that end it as well.
+            # It reads the whole segment, which includes the data that ends the connection.
             assert error is None
         await there.lost
         server.close()
@@ -718,7 +718,7 @@ def test_flood_behind_our_goodbye_ends_the_connection(
     ours(main())
 
 
-def test_what_is_kept_behind_our_goodbye_is_bounded(
+def test_the_bytes_kept_after_our_close_notify_are_bounded(
     ours: Twin, server_context: ssl.SSLContext, watched: ssl.SSLContext
 ) -> None:
     async def main() -> None:
@@ -737,7 +737,7 @@ def test_what_is_kept_behind_our_goodbye_is_bounded(
     ours(main())
 
 
-def test_subclass_of_ssl_object_says_goodbye(
+def test_a_subclass_of_ssl_object_sends_close_notify(
     ours: Twin, server_context: ssl.SSLContext, watched: ssl.SSLContext
 ) -> None:
     async def main() -> None:
@@ -754,7 +754,7 @@ def test_subclass_of_ssl_object_says_goodbye(
 
 
 @pytest.mark.parametrize("way", ["close_clients", "abort_clients"])
-def test_a_server_that_closes_its_clients_says_goodbye(
+def test_close_clients_sends_close_notify(
     ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext, way: str
 ) -> None:
     """close_clients closes the transports that the program has, not the streams below them."""

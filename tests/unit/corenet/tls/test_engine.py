@@ -22,7 +22,7 @@ from corenet.tls.engines import make_tls_engine, tls_engine, use_engine
 
 @cache
 def contexts(version: str = "any") -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A server's and a client's context of one throw-away authority."""
+    """A server's and a client's context with one temporary authority."""
     authority = trustme.CA()
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("peer.example").configure_cert(server)
@@ -34,7 +34,7 @@ def contexts(version: str = "any") -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 
 def shake(client: TlsEngine, server: TlsEngine, cut: int = 1 << 20) -> None:
-    """Play the handshake in pieces of `cut` bytes until nobody has anything to say."""
+    """Run the handshake in pieces of `cut` bytes until neither side has anything to send."""
     client.handshake()
     while True:
         outward, inward = client.drain(), server.drain()
@@ -88,7 +88,7 @@ def test_handshake_in_pieces(version: str, cut: int) -> None:
     cuts=st.lists(st.integers(1, 20_000), min_size=1, max_size=8),
     room=st.sampled_from([0, 1, 100, 16_384, 70_000]),
 )
-def test_any_chunking(version: str, sizes: list[int], cuts: list[int], room: int) -> None:
+def test_plaintext_is_the_same_for_any_chunking(version: str, sizes: list[int], cuts: list[int], room: int) -> None:
     client, server = pair(version)
     sent = b""
     for number, size in enumerate(sizes):
@@ -113,7 +113,7 @@ def test_any_chunking(version: str, sizes: list[int], cuts: list[int], room: int
     assert server.read() is None
 
 
-def test_many_records_with_the_last_flight() -> None:
+def test_many_records_may_arrive_with_the_last_flight() -> None:
     """The client's data may come in one piece with the end of its handshake."""
     server_context, client_context = contexts()
     client = make_tls_engine(client_context, False, "peer.example")
@@ -129,7 +129,7 @@ def test_many_records_with_the_last_flight() -> None:
     assert b"".join(plaintext(server)) == b"a" * 50_000
 
 
-def test_goodbye_asked_and_answered() -> None:
+def test_close_notify_is_answered() -> None:
     client, server = pair()
     write_all(client, b"last words")
     assert not client.shutdown()
@@ -141,7 +141,7 @@ def test_goodbye_asked_and_answered() -> None:
     assert client.shutdown()
 
 
-def test_goodbyes_that_cross() -> None:
+def test_close_notifies_that_cross() -> None:
     client, server = pair()
     assert not client.shutdown()
     assert not server.shutdown()
@@ -152,7 +152,7 @@ def test_goodbyes_that_cross() -> None:
     assert server.shutdown()
 
 
-def test_data_after_our_goodbye() -> None:
+def test_data_after_our_close_notify_is_still_read() -> None:
     client, server = pair()
     client.feed(server.drain())
     assert not client.shutdown()
@@ -162,7 +162,7 @@ def test_data_after_our_goodbye() -> None:
         client.shutdown()
 
 
-def test_wrong_name_is_refused_and_the_server_told() -> None:
+def test_a_wrong_name_is_refused_and_the_server_gets_an_alert() -> None:
     server_context, client_context = contexts()
     client = make_tls_engine(client_context, False, "other.example")
     server = make_tls_engine(server_context, True)
@@ -177,12 +177,12 @@ def test_wrong_name_is_refused_and_the_server_told() -> None:
         server.handshake()
 
 
-def test_host_name_that_is_none() -> None:
+def test_an_invalid_host_name_is_refused() -> None:
     with pytest.raises(ValueError, match="server_hostname"):
         make_tls_engine(contexts()[1], False, "")
 
 
-def test_nonsense_instead_of_a_handshake() -> None:
+def test_other_bytes_instead_of_a_handshake_fail() -> None:
     server = make_tls_engine(contexts()[0], True)
     server.feed(b"GET / HTTP/1.1\r\n\r\n")
     with pytest.raises(ssl.SSLError, match="HTTP_REQUEST"):
@@ -190,8 +190,8 @@ def test_nonsense_instead_of_a_handshake() -> None:
 
 
 @pytest.mark.parametrize("garbage", [b"\x00\x00\x00\x00\x00", b"\x17\x03\x03\xff\xff", b"GET / HTTP/1.1\r\n\r\n"])
-def test_nonsense_between_records(garbage: bytes) -> None:
-    """A header that no peer sends is looked at at once, not when 65,535 bytes have followed it."""
+def test_other_bytes_between_records_fail_at_once(garbage: bytes) -> None:
+    """An impossible header is refused at once, not after the 65,535 bytes that it announces."""
     client, server = pair()
     write_all(client, b"good")
     server.feed(client.drain() + garbage)
@@ -233,7 +233,7 @@ def test_subclass_of_ssl_object_is_respected() -> None:
 
 
 def broken_by(version: str, wire: Callable[[TlsEngine, TlsEngine], bytes]) -> ssl.SSLError:
-    """The error of a server that reads what `wire` makes of a fresh connection."""
+    """The error of a server that reads what `wire` does to a new connection."""
     client, server = pair(version)
     server.feed(wire(client, server))
     with pytest.raises(ssl.SSLError) as caught:
@@ -272,7 +272,7 @@ def test_errors_are_those_of_the_standard_library(version: str, wire: Callable[[
     assert found[0] == found[-1]
 
 
-def test_an_error_is_told_again_and_leaves_nothing_behind(each_tls_engine: str) -> None:
+def test_an_error_is_raised_again_and_leaves_the_error_queue_empty(each_tls_engine: str) -> None:
     client, server = pair()
     server.feed(changed(client, server))
     for _ in range(2):
@@ -282,15 +282,15 @@ def test_an_error_is_told_again_and_leaves_nothing_behind(each_tls_engine: str) 
     client.feed(server.drain())
     with pytest.raises(ssl.SSLError, match="ALERT"):
         client.read()
-    # Another connection of this thread is not touched by it.
+    # It does not affect another connection of this thread.
     client, server = pair()
     write_all(client, b"fine")
     server.feed(client.drain())
     assert server.read() == b"fine"
 
 
-def test_errors_of_others_in_the_thread_do_not_count() -> None:
-    """OpenSSL's queue of errors is one for the thread; `hashlib` and whoever else calls OpenSSL may leave something."""
+def test_errors_that_other_code_left_in_the_queue_are_ignored() -> None:
+    """OpenSSL has one error queue per thread; `hashlib` and other callers of OpenSSL may leave errors there."""
     client, server = pair()
     write_all(client, b"data")
     wire = client.drain()
@@ -306,7 +306,7 @@ def test_errors_of_others_in_the_thread_do_not_count() -> None:
 
 
 def test_ssl_object_outlives_its_engine() -> None:
-    """Users may keep it, and its memory must be there."""
+    """Users may keep it, so its memory must stay valid."""
     client, server = pair()
     write_all(server, b"late")
     client.feed(server.drain())
@@ -320,7 +320,7 @@ def test_ssl_object_outlives_its_engine() -> None:
 
 
 def key_update(engine: TlsEngine) -> None:
-    """Have OpenSSL send a key update that asks for one in return."""
+    """Make OpenSSL send a key update that requests one in return."""
     core = engine.ssl_object._sslobj  # type: ignore[attr-defined]
     connection = ctypes.c_void_p.from_address(id(core) + object.__basicsize__ + ctypes.sizeof(ctypes.c_void_p))
     library = ctypes.CDLL(_ssl.__file__)
@@ -343,7 +343,7 @@ def test_key_updates_are_answered() -> None:
 
 @pytest.mark.parametrize("cut", [7, 1 << 20])
 def test_flood_of_records_without_data(cut: int) -> None:
-    """Each key update costs a peer 27 bytes and us a new key and an answer: a bounded number of them in a row."""
+    """A key update costs the peer 27 bytes, and us a new key and an answer, so the number in a row is bounded."""
     client, server = pair()
     client.feed(server.drain())
     assert client.read() is None
@@ -364,8 +364,8 @@ def test_flood_of_records_without_data(cut: int) -> None:
 
 
 @pytest.mark.parametrize("closer", ["client", "server"])
-def test_flood_of_records_after_our_goodbye(closer: str) -> None:
-    """Whoever waits for close_notify bounds them as well, and keeps nothing of what comes behind them."""
+def test_flood_of_records_after_our_close_notify(closer: str) -> None:
+    """While we wait for close_notify they are bounded as well, and nothing after them is kept."""
     client, server = pair()
     here, there = (client, server) if closer == "client" else (server, client)
     write_all(there, b"counted from here")
@@ -397,7 +397,7 @@ def on_libssl(each_tls_engine: str) -> Iterator[None]:
 
 @pytest.mark.skipif("openssl" not in ENGINES, reason="libssl is not to be had: the standard library reads")
 @pytest.mark.usefixtures("on_libssl")
-def test_failure_without_a_reason_swallows_nothing() -> None:
+def test_a_failure_without_an_error_code_loses_no_byte() -> None:
     """The answer to a request for a certificate cannot be written, as without memory; OpenSSL could go on then."""
     library = ctypes.CDLL(_ssl.__file__)
     library.BIO_meth_new.restype = library.BIO_new.restype = ctypes.c_void_p
@@ -439,8 +439,8 @@ def test_failure_without_a_reason_swallows_nothing() -> None:
     del core, connection, client
 
 
-def test_data_between_records_without_any() -> None:
-    """A long connection may see many key updates: those in a row count."""
+def test_records_with_data_reset_the_count_of_records_without_data() -> None:
+    """A long connection may have many key updates; only consecutive ones count."""
     client, server = pair()
     for _ in range(3):
         for _ in range(TLS_CONTROL_RECORDS - 10):
@@ -451,7 +451,7 @@ def test_data_between_records_without_any() -> None:
 
 
 def test_data_before_the_handshake_is_refused() -> None:
-    """OpenSSL would shake hands inside of them, and nobody would look at pins and staples."""
+    """OpenSSL would do the handshake inside the call, and pins and staples would not be checked."""
     server_context, client_context = contexts()
     client = make_tls_engine(client_context, False, "peer.example")
     server = make_tls_engine(server_context, True)
@@ -470,7 +470,7 @@ def test_data_before_the_handshake_is_refused() -> None:
 
 
 def test_callbacks_of_the_context_are_called() -> None:
-    """SNI, messages and keys: what a user's context was told to do happens, whichever engine is chosen."""
+    """Callbacks for SNI, messages and keys are called with each engine."""
     server_context, client_context = contexts()
     authority = trustme.CA()
     server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -492,7 +492,7 @@ def test_callbacks_of_the_context_are_called() -> None:
 
 
 @pytest.mark.skipif("openssl" not in ENGINES, reason="libssl is not to be had: the standard library allows it")
-def test_callback_that_calls_its_own_connection(each_tls_engine: str) -> None:
+def test_a_callback_that_calls_its_own_connection_gets_an_error(each_tls_engine: str) -> None:
     """The name callback runs inside OpenSSL, which must not be entered a second time for that connection."""
     use_engine("openssl")
     authority = trustme.CA()
@@ -527,7 +527,7 @@ class Heap(ctypes.Structure):
 
 
 @pytest.mark.parametrize("into", [False, True])
-def test_no_buffer_of_openssl_is_kept_behind_session_tickets(each_tls_engine: str, into: bool) -> None:
+def test_openssl_keeps_no_buffer_after_session_tickets(each_tls_engine: str, into: bool) -> None:
     """Tickets and the first data are read together. The standard library's connection keeps the 17 KiB then."""
     library, heap = ctypes.CDLL(_ssl.__file__), ctypes.CDLL(None).mallinfo
     heap.restype = Heap
@@ -545,13 +545,13 @@ def test_no_buffer_of_openssl_is_kept_behind_session_tickets(each_tls_engine: st
     assert before - heap().used <= (0 if each_tls_engine == "openssl" else 20_000)
 
 
-def test_choice_is_told(each_tls_engine: str) -> None:
+def test_the_chosen_engine_and_its_reason_are_reported(each_tls_engine: str) -> None:
     assert tls_engine().name == each_tls_engine
     assert tls_engine().reason
     assert type(pair()[0]).__name__ == {"openssl": "OpenSSLEngine", "stdlib": "StdlibEngine"}[each_tls_engine]
 
 
-def test_choice_that_is_none() -> None:
+def test_an_unknown_engine_is_refused() -> None:
     with pytest.raises(ValueError, match="openssl, stdlib"):
         use_engine("rustls")
 
@@ -563,7 +563,7 @@ def test_choice_that_is_none() -> None:
         ("nss", "CORENET_TLS_ENGINE: the TLS engine is one of"),
     ],
 )
-def test_choice_by_the_environment(value: str, expected: str) -> None:
+def test_the_environment_chooses_the_engine(value: str, expected: str) -> None:
     code = "from corenet.tls import tls_engine\ntry: found = tls_engine(); print(found.name, found.reason)\n"
     code += "except ValueError as error: print(error)"
     told = subprocess.run(
@@ -591,8 +591,8 @@ def test_choice_by_the_environment(value: str, expected: str) -> None:
         ),
     ],
 )
-def test_layout_that_is_not_what_we_think(spoil: str, reason: str) -> None:
-    """Each doubt ends in the standard library's engine, with a reason and without a crash."""
+def test_an_unknown_layout_selects_the_stdlib_engine(spoil: str, reason: str) -> None:
+    """A failed check selects the standard library's engine, with a reason and without a crash."""
     code = f"import _ssl, ssl, sys, types\nfrom corenet.tls import engines\n{spoil}\n"
     code += "found = engines.tls_engine(); print(found.name, found.reason)"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

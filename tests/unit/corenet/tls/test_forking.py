@@ -29,7 +29,7 @@ CHILD_SECONDS = 10
 
 
 class Peer(threading.Thread):
-    """The other end, in a thread that no child has: says one word, then reads to the end."""
+    """The other end, in a thread that no child has: sends one word, then reads to the end."""
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, server_side: bool) -> None:
         super().__init__(daemon=True)
@@ -50,7 +50,7 @@ class Peer(threading.Thread):
 
 
 class Forking(Recorder):
-    """Forks at one place; the child does something there, and the parent goes on when it has ended."""
+    """Forks in one callback; the child acts there, and the parent continues when the child has ended."""
 
     def __init__(self, place: str, child: str) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Forking(Recorder):
             self.transport._loop.close()
         elif self.child == "exits":
             raise SystemExit
-        elif self.child == "says goodbye":
+        elif self.child == "sends close_notify":
             self.transport.close()
         elif self.child == "writes":
             self.transport.write(b"child's")
@@ -98,10 +98,10 @@ class Forking(Recorder):
         pass
 
 
-@pytest.mark.parametrize("child", ["closes the loop", "exits", "goes on", "says goodbye", "writes", "aborts"])
+@pytest.mark.parametrize("child", ["closes the loop", "exits", "goes on", "sends close_notify", "writes", "aborts"])
 @pytest.mark.parametrize("place", ["connection_made", "data_received", "between two writes", "pause_writing"])
 @pytest.mark.parametrize("side", ["server", "client"])
-def test_the_peer_hears_the_parent_alone(
+def test_the_peer_receives_only_what_the_parent_sends(
     server_context: ssl.SSLContext, client_context: ssl.SSLContext, side: str, place: str, child: str
 ) -> None:
     parent = os.getpid()
@@ -128,7 +128,7 @@ def test_the_peer_hears_the_parent_alone(
         if os.getpid() == parent:
             assert error is None
         else:
-            assert isinstance(error, ConnectionAbortedError) or child in ("says goodbye", "aborts"), error
+            assert isinstance(error, ConnectionAbortedError) or child in ("sends close_notify", "aborts"), error
 
     code = 1
     try:

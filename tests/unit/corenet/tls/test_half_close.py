@@ -26,23 +26,23 @@ __all__ = ["client_context", "leaf", "loop_factory", "ours", "server_context", "
 
 Twin = Callable[[Any], Any]
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
-PATIENCE = 3
+TIMEOUT = 3
 
 
 class Into(Recorder, asyncio.BufferedProtocol):
-    """A Recorder that is read into memory of its own, and pauses when it has got `pause_at` bytes."""
+    """A BufferedProtocol that pauses when it has received `pause_at` bytes."""
 
     pause_at = 1 << 30
 
-    def __init__(self, room: int = 64) -> None:
+    def __init__(self, buffer: int = 64) -> None:
         super().__init__()
-        self.room = bytearray(room)
+        self.buffer = bytearray(buffer)
 
     def get_buffer(self, sizehint: int) -> bytearray:
-        return self.room
+        return self.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(bytes(self.room[:nbytes]))
+        self.data_received(bytes(self.buffer[:nbytes]))
         if len(self.data) >= self.pause_at:
             self.transport.pause_reading()
 
@@ -64,7 +64,7 @@ def older(contexts: Contexts) -> Contexts:
 
 @contextlib.asynccontextmanager
 async def with_peer(contexts: Contexts, protocol: Any, **options: Any) -> AsyncIterator[BarePeer]:
-    """A connection of `protocol` to a peer on a bare socket; both are gone behind the block."""
+    """A connection of `protocol` to a peer on a bare socket; both are closed after the block."""
     here, there = tcp_pair()
     peer = BarePeer(there, contexts[0])
     shaking = asyncio.ensure_future(peer.handshake())
@@ -73,13 +73,13 @@ async def with_peer(contexts: Contexts, protocol: Any, **options: Any) -> AsyncI
     )
     await shaking
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             yield peer
     finally:
         peer.close()
         if protocol.transport is not None:
             protocol.transport.abort()
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             await protocol.lost
 
 
@@ -109,7 +109,7 @@ async def everything(peer: BarePeer) -> bytes:
 def test_reply_after_close_notify_of_the_peer(
     ours: Twin, contexts: Contexts, kind: str, paused: bool, fin: bool
 ) -> None:
-    """Also when the peer ends its direction of TCP behind it."""
+    """Also when the peer ends its direction of TCP afterwards."""
 
     async def main() -> None:
         protocol = KINDS[kind]()
@@ -118,7 +118,7 @@ def test_reply_after_close_notify_of_the_peer(
             transport = protocol.transport
             if paused:
                 transport.pause_reading()
-            peer.send(b"question", goodbye=True)
+            peer.send(b"question", close_notify=True)
             if fin:
                 peer.end()
             await turns()
@@ -151,7 +151,7 @@ def test_before_tls13_the_peers_close_notify_closes(
         protocol.keep_open = True
         async with with_peer(older, protocol) as peer:
             assert peer.tls.version() == "TLSv1.2"
-            peer.send(b"question", goodbye=True)
+            peer.send(b"question", close_notify=True)
             assert await everything(peer) == b""
             assert await protocol.lost is None
             assert protocol.events == ["made", "data", "eof", "lost"]
@@ -184,7 +184,7 @@ def test_a_reset_after_close_notify_is_noticed(ours: Twin, contexts: Contexts, t
         protocol = Recorder()
         protocol.keep_open = True
         async with with_peer(contexts, protocol) as peer:
-            peer.send(b"question", goodbye=True)
+            peer.send(b"question", close_notify=True)
             await protocol.until(lambda: "eof" in protocol.events)
             if then != "reads":
                 protocol.transport.pause_reading()
@@ -205,7 +205,7 @@ def test_what_follows_close_notify_is_not_kept(ours: Twin, contexts: Contexts) -
         protocol = Recorder()
         protocol.keep_open = True
         async with with_peer(contexts, protocol) as peer:
-            peer.send(b"question", goodbye=True)
+            peer.send(b"question", close_notify=True)
             left = 8 * TLS_READ_HIGH_WATERMARK
             while left:
                 await asyncio.get_running_loop().sock_sendall(peer.sock, bytes(1 << 16))
@@ -221,7 +221,7 @@ def test_what_follows_close_notify_is_not_kept(ours: Twin, contexts: Contexts) -
     ours(main())
 
 
-def test_a_protocol_of_frames_answers_after_close_notify(ours: Twin, contexts: Contexts) -> None:
+def test_a_framed_protocol_answers_after_close_notify(ours: Twin, contexts: Contexts) -> None:
     class Answering(Frames):
         def frames_ended(self) -> bool:
             super().frames_ended()
@@ -230,7 +230,7 @@ def test_a_protocol_of_frames_answers_after_close_notify(ours: Twin, contexts: C
     async def main() -> None:
         protocol = Answering()
         async with with_peer(contexts, protocol) as peer:
-            peer.send(packed(b"a", b"b"), goodbye=True)
+            peer.send(packed(b"a", b"b"), close_notify=True)
             await protocol.until(lambda: "ended" in protocol.events)
             await turns()
             assert protocol.transport is not None
@@ -259,7 +259,7 @@ def test_data_is_received_after_our_close_notify(ours: Twin, contexts: Contexts,
             for _ in range(3):
                 peer.send(b"x" * 100)
                 await turns()
-            peer.send(b"end", goodbye=True)
+            peer.send(b"end", close_notify=True)
             assert await protocol.lost is None
             assert protocol.data == b"x" * 300 + b"end"
             assert [event for event in protocol.events if event != "data"] == ["made", "eof", "lost"]
@@ -279,7 +279,7 @@ def test_when_both_directions_have_ended_the_connection_closes(
             if first == "ours":
                 protocol.transport.half_close()
                 await turns()
-            peer.send(b"", goodbye=True)
+            peer.send(b"", close_notify=True)
             if first == "theirs":
                 await protocol.until(lambda: "eof" in protocol.events)
                 protocol.transport.half_close()
@@ -300,7 +300,7 @@ def test_half_close_in_eof_received(ours: Twin, contexts: Contexts) -> None:
     async def main() -> None:
         protocol = Answering()
         async with with_peer(contexts, protocol) as peer:
-            peer.send(b"question", goodbye=True)
+            peer.send(b"question", close_notify=True)
             assert await everything(peer) == b"reply"
             assert await protocol.lost is None
 
@@ -313,7 +313,7 @@ def test_half_close_before_tls13(ours: Twin, older: Contexts) -> None:
         async with with_peer(older, protocol) as peer:
             protocol.transport.half_close()
             assert await everything(peer) == b""
-            peer.send(b"sent before it was read", goodbye=True)
+            peer.send(b"sent before it was read", close_notify=True)
             assert await protocol.lost is None
             assert protocol.data == b"sent before it was read"
 
@@ -504,7 +504,7 @@ def test_close_with_unread_data_reports_no_end(ours: Twin, contexts: Contexts, h
             protocol.transport.pause_reading()
             if half_closed:
                 protocol.transport.half_close()
-            peer.send(b"never read", goodbye=True)
+            peer.send(b"never read", close_notify=True)
             peer.end()
             await turns()
             protocol.transport.close()
@@ -528,7 +528,7 @@ def test_close_of_a_half_closed_connection_is_limited_in_time(ours: Twin, contex
             if ended == "ours":
                 protocol.transport.half_close()
             else:
-                peer.send(b"question", goodbye=True)
+                peer.send(b"question", close_notify=True)
                 await protocol.until(lambda: "eof" in protocol.events)
                 protocol.transport.write(bytes(64 << 20))
             protocol.transport.close()

@@ -31,7 +31,9 @@ def test_certificate_error_reaches_the_caller(twin: Twin, server_context: ssl.SS
     twin(main())
 
 
-def test_the_peer_is_told_why_its_certificate_was_refused(ours: Twin, server_context: ssl.SSLContext) -> None:
+def test_the_peer_gets_an_alert_that_says_why_its_certificate_was_refused(
+    ours: Twin, server_context: ssl.SSLContext
+) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         listener = socket.create_server(("127.0.0.1", 0))
@@ -90,7 +92,7 @@ def test_peer_ends_during_the_handshake(twin: Twin, client_context: ssl.SSLConte
     twin(main())
 
 
-def test_cancelled_handshake_leaves_nothing(twin: Twin, client_context: ssl.SSLContext) -> None:
+def test_a_cancelled_handshake_leaves_no_connection(twin: Twin, client_context: ssl.SSLContext) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         factory, arrived = accepting()
@@ -163,7 +165,7 @@ def test_tls_in_tls(twin: Twin, server_context: ssl.SSLContext, client_context: 
 
 
 def test_start_tls_on_a_transport_that_is_being_closed_returns_none(twin: Twin, client_context: ssl.SSLContext) -> None:
-    """Programs look for None, which asyncio returns there without saying so in its documents."""
+    """Programs rely on None, which asyncio returns there without documenting it."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -181,7 +183,7 @@ def test_start_tls_on_a_transport_that_is_being_closed_returns_none(twin: Twin, 
 def test_a_failed_handshake_leaves_no_cycle_behind(
     ours: Twin, server_context: ssl.SSLContext, late: bool
 ) -> None:
-    """A certificate that nobody trusts: the transports go with the error, without the garbage collector's help."""
+    """An untrusted certificate: the transports are freed with the error, without the garbage collector."""
     distrustful = ssl.create_default_context()
     gone: list[Any] = []
 
@@ -222,7 +224,7 @@ def test_a_failed_handshake_leaves_no_cycle_behind(
     ours(main())
 
 
-def test_start_tls_wants_a_context_and_a_transport(twin: Twin, client_context: ssl.SSLContext) -> None:
+def test_start_tls_requires_a_context_and_a_supported_transport(twin: Twin, client_context: ssl.SSLContext) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         ours_end, theirs, server = await connected_pair()
@@ -236,7 +238,7 @@ def test_start_tls_wants_a_context_and_a_transport(twin: Twin, client_context: s
 
 
 @pytest.mark.parametrize("seconds", [float("inf"), 1e11])
-def test_a_handshake_may_wait_for_ever_and_holds_up_no_other_timer(twin: Any, seconds: float) -> None:
+def test_a_handshake_without_timeout_delays_no_other_timer(twin: Any, seconds: float) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         ours, peer = socket.socketpair()
@@ -286,10 +288,10 @@ class Interrupting(Recorder):
 @pytest.mark.parametrize("side", ["client", "server"])
 @pytest.mark.parametrize("place", ["connection_made", "data_received"])
 @pytest.mark.parametrize("also", ["", "close", "pause_reading"])
-def test_a_connection_whose_callback_ended_the_run_is_whole_in_the_next(
+def test_a_connection_whose_callback_ended_the_run_continues_in_the_next_run(
     server_context: ssl.SSLContext, client_context: ssl.SSLContext, side: str, place: str, also: str
 ) -> None:
-    """asyncio leaves the other side without the end of the handshake, and whoever waits for it waiting."""
+    """asyncio does not complete the handshake then, and those that wait for it wait for ever."""
     loop: Any = corenet.new_event_loop()
     ends: dict[str, Recorder] = {}
 
@@ -340,10 +342,10 @@ def test_a_connection_whose_callback_ended_the_run_is_whole_in_the_next(
 
 
 @pytest.mark.parametrize("call", ["abort", "close"])
-def test_a_handshake_that_was_ended_in_its_last_step_does_not_go_on(
+def test_a_handshake_aborted_in_its_last_step_does_not_continue(
     ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext, call: str
 ) -> None:
-    """By a callback of the context: here the one that debuggers use, and there are others."""
+    """A callback of the context aborts it: here the message callback, which debuggers use."""
 
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
@@ -370,7 +372,7 @@ def test_a_handshake_that_was_ended_in_its_last_step_does_not_go_on(
 
 
 @pytest.mark.parametrize("ends", ["close", "goes on"])
-def test_what_is_written_before_the_handshake_leaves_after_it(
+def test_data_written_before_the_handshake_is_sent_after_it(
     twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext, ends: str
 ) -> None:
     class Writing(Recorder):

@@ -35,7 +35,7 @@ def pin_of(path: Path) -> str:
 
 
 def connect(ours: Any, server: ssl.SSLContext, client: ssl.SSLContext) -> None:
-    """One connection, ended in good order."""
+    """One connection, closed with close_notify."""
 
     async def main() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda *_: None)
@@ -46,7 +46,7 @@ def connect(ours: Any, server: ssl.SSLContext, client: ssl.SSLContext) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "sha256//"])
-def test_key_of_the_server_or_of_its_authority(
+def test_a_pin_of_the_server_or_of_its_authority_is_accepted(
     prefix: str, ours: Any, leaf: tuple[Leaf, Path], server_context: ssl.SSLContext
 ) -> None:
     for path in (leaf[0].certificate, leaf[1]):
@@ -61,7 +61,7 @@ def test_another_key_is_refused(ours: Any, leaf: tuple[Leaf, Path], server_conte
     assert told.reason == "none of the pinned public keys is in the server's certificate chain"
 
 
-def test_server_never_takes_a_refused_handshake_for_complete(
+def test_the_server_never_sees_a_refused_handshake_as_complete(
     ours: Any, leaf: tuple[Leaf, Path], server_context: ssl.SSLContext
 ) -> None:
     made: list[Any] = []
@@ -84,20 +84,20 @@ def test_server_never_takes_a_refused_handshake_for_complete(
     assert made == []
 
 
-def test_pin_stands_alone_without_verification(
+def test_without_verification_the_pin_alone_authenticates_the_server(
     ours: Any, leaf: tuple[Leaf, Path], server_context: ssl.SSLContext
 ) -> None:
-    """RFC 8310 section 6.4: authentication by the key only. Of the chain that a server claims nothing counts then."""
+    """RFC 8310 section 6.4: authentication by the key only. The rest of the chain that the server sends is not used."""
     connect(ours, server_context, client_context(verify=False, pins=[pin_of(leaf[0].certificate)]))
     with pytest.raises(ssl.SSLCertVerificationError):
         connect(ours, server_context, client_context(verify=False, pins=[pin_of(leaf[1])]))
 
 
 @pytest.mark.parametrize("staples", ["no", "required"])
-def test_other_loops_and_sockets_are_judged_too(
+def test_pins_are_checked_on_other_loops_and_sockets_too(
     staples: Any, leaf: tuple[Leaf, Path], server_context: ssl.SSLContext
 ) -> None:
-    """A context with pins means them wherever it is used; a staple that cannot be seen is a missing one."""
+    """A context checks its pins wherever it is used; a staple that cannot be read counts as missing."""
     pins = [OTHER] if staples == "no" else []
     context = client_context(cafile=leaf[1], pins=pins, staples=staples)
     words = "none of the pinned" if pins else "cannot read staples"
@@ -124,7 +124,7 @@ def test_other_loops_and_sockets_are_judged_too(
 
 
 @pytest.mark.parametrize("pin", ["", "sha1//AAAA", OTHER[:-4], OTHER + "AAAA", "é" * 44, "*" * 44])
-def test_pins_that_are_none(pin: str) -> None:
+def test_malformed_pins_are_refused(pin: str) -> None:
     with pytest.raises(ValueError, match="is not a pin"):
         client_context(verify=False, pins=[pin])
 
@@ -142,7 +142,7 @@ def test_key_is_found_in_any_certificate(leaf: tuple[Leaf, Path]) -> None:
 
 
 @given(st.binary(max_size=60))
-def test_nonsense_is_no_certificate(data: bytes) -> None:
+def test_other_bytes_are_not_a_certificate(data: bytes) -> None:
     for read in (subject_public_key_info, public_key_bits):
         with contextlib.suppress(ValueError):
             assert read(data) in data

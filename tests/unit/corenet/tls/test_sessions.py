@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif("openssl" not in ENGINES, reason="libssl is not 
 
 
 async def visits(server: ssl.SSLContext, clients: list[ssl.SSLContext]) -> list[bool]:
-    """Connect once with each of the contexts, to one server; was the session resumed?"""
+    """Connect once with each of the contexts, to one server; return whether each session was resumed."""
     async with Listening(server) as listening:
         return [await listening.visit(context) for context in clients]
 
@@ -75,14 +75,14 @@ def test_second_connection_is_resumed(
         lambda context, leaf: setattr(context, "options", context.options ^ ssl.OP_CIPHER_SERVER_PREFERENCE),
     ],
 )
-def test_changed_context_begins_anew(
+def test_a_changed_context_makes_a_full_handshake(
     change: Callable[[Any, Any], None],
     ours: Any,
     native: None,
     leaf: tuple[Leaf, Path],
     server_context: ssl.SSLContext,
 ) -> None:
-    """A session never stands in for a check that would now be another one."""
+    """A session is not resumed when the check of its full handshake would differ now."""
     context = context_of(leaf)
 
     async def main() -> None:
@@ -94,10 +94,10 @@ def test_changed_context_begins_anew(
     ours(main())
 
 
-def test_connection_that_is_older_than_the_change_brings_nothing(
+def test_tickets_of_connections_older_than_the_change_are_dropped(
     ours: Any, native: None, leaf: tuple[Leaf, Path], server_context: ssl.SSLContext
 ) -> None:
-    """A ticket that comes after the context was changed belongs to what was checked before."""
+    """A ticket received after the change belongs to a handshake that was checked before it."""
     context = context_of(leaf)
 
     async def main() -> None:
@@ -119,7 +119,7 @@ def test_connection_that_is_older_than_the_change_brings_nothing(
 
 
 def test_change_between_making_and_connecting(native: None, leaf: tuple[Leaf, Path]) -> None:
-    """A connection has the settings of the moment in which it was made, and so has the key of its session."""
+    """A connection and the key of its session have the settings of the time when it was made."""
     context = client_context(cafile=leaf[1])
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -128,7 +128,7 @@ def test_change_between_making_and_connecting(native: None, leaf: tuple[Leaf, Pa
     assert context.trust() != before  # type: ignore[attr-defined]
 
 
-def test_verification_that_was_off_proves_nothing(
+def test_sessions_of_unverified_handshakes_are_not_resumed_with_verification(
     ours: Any, native: None, leaf: tuple[Leaf, Path], server_context: ssl.SSLContext
 ) -> None:
     """Sessions of unverified handshakes are not used once verification is on."""
@@ -149,7 +149,7 @@ def test_verification_that_was_off_proves_nothing(
     ours(main())
 
 
-def test_each_name_port_and_context_has_its_own(
+def test_sessions_are_separate_for_each_name_port_and_context(
     ours: Any, native: None, leaf: tuple[Leaf, Path], server_context: ssl.SSLContext
 ) -> None:
     context, other = context_of(leaf), context_of(leaf)
@@ -167,10 +167,10 @@ def test_each_name_port_and_context_has_its_own(
     ours(main())
 
 
-def test_end_without_close_notify_spoils_no_session(
+def test_a_session_stays_resumable_without_close_notify(
     ours: Any, native: None, leaf: tuple[Leaf, Path], server_context: ssl.SSLContext
 ) -> None:
-    """Clients that abort a connection, after a timeout for one, may resume its session all the same."""
+    """Clients that abort a connection, for example after a timeout, may still resume its session."""
     context = context_of(leaf)
 
     async def main() -> None:
@@ -206,18 +206,20 @@ def test_failed_handshake_leaves_no_session(
     assert len(context.sessions) == 0
 
 
-def test_failed_handshake_forgets_what_was_known() -> None:
+def test_a_failed_handshake_drops_the_servers_sessions() -> None:
     cache = SessionCache()
     cache.put("key", session())
     Resumption(cache, "key").failed()
     assert cache.take("key") is None
 
 
-def test_resumption_can_be_left_out(ours: Any, leaf: tuple[Leaf, Path], server_context: ssl.SSLContext) -> None:
+def test_resumption_can_be_switched_off(ours: Any, leaf: tuple[Leaf, Path], server_context: ssl.SSLContext) -> None:
     assert ours(visits(server_context, [context_of(leaf, resume=False)] * 2)) == [False, False]
 
 
-def test_users_contexts_are_left_alone(ours: Any, leaf: tuple[Leaf, Path], server_context: ssl.SSLContext) -> None:
+def test_contexts_of_the_program_do_not_resume(
+    ours: Any, leaf: tuple[Leaf, Path], server_context: ssl.SSLContext
+) -> None:
     context = ssl.create_default_context(cafile=str(leaf[1]))
     assert ours(visits(server_context, [context] * 2)) == [False, False]
 
@@ -234,7 +236,7 @@ def test_sessions_end_with_their_context(leaf: tuple[Leaf, Path]) -> None:
 
 
 class Fake:
-    """A session of a server of the imagination."""
+    """A fake session."""
 
     def __init__(self, single_use: bool = True, octets: int = 1000, lifetime: int = 0) -> None:
         self.single_use = single_use
@@ -269,7 +271,7 @@ def test_old_session_is_used_until_a_new_one_comes() -> None:
     assert (cache.take("key"), len(cache)) == (second, 1)
 
 
-def test_bounds() -> None:
+def test_number_and_memory_of_sessions_are_bounded() -> None:
     cache = SessionCache(lambda: 0)
     for _ in range(TLS_SESSIONS_PER_ORIGIN + 3):
         cache.put("one", session())
@@ -287,7 +289,7 @@ def test_bounds() -> None:
     assert (len(cache), cache.octets) == (0, 0)
 
 
-def test_key_used_longest_ago_goes_first() -> None:
+def test_the_least_recently_used_key_is_evicted_first() -> None:
     cache = SessionCache(lambda: 0)
     for number in range(TLS_SESSIONS):
         cache.put(number, session(single_use=False))
@@ -297,7 +299,7 @@ def test_key_used_longest_ago_goes_first() -> None:
     assert cache.take(1) is None
 
 
-def test_time_and_what_openssl_says_end_a_session() -> None:
+def test_a_session_ends_by_time_and_when_openssl_says_so() -> None:
     now = 0.0
     cache = SessionCache(lambda: now)
     for made in (bad := session(), late := session()):
@@ -311,8 +313,8 @@ def test_time_and_what_openssl_says_end_a_session() -> None:
     assert len(cache) == 0
 
 
-def test_resuming_again_and_again_does_not_prolong_trust() -> None:
-    """A day after the full handshake the certificate is looked at again, however new the ticket is."""
+def test_repeated_resumption_does_not_prolong_trust() -> None:
+    """A day after the full handshake the certificate is verified again, however new the ticket is."""
     now = 1000.0
     cache = SessionCache(lambda: now)
     opening = Resumption(cache, "key")
@@ -340,19 +342,19 @@ def test_lifetimes_of_ticket_and_staple() -> None:
         assert made.expires == expected
 
 
-def test_ticket_of_no_lifetime_is_not_kept() -> None:
+def test_a_ticket_with_lifetime_zero_is_not_kept() -> None:
     cache = SessionCache(lambda: 1000.0)
     opening = Resumption(cache, "key")
     opening.succeeded(False, 1e9)
     opening.keep(session(single_use=True, lifetime=0))
     assert (len(cache), cache.take("key")) == (0, None)
-    # Of TLS 1.2 the same number means that the server says nothing.
+    # In TLS 1.2 zero means that the server gives no lifetime.
     opening.keep(session(single_use=False, lifetime=0))
     assert cache.take("key") is not None
 
 
 class Interrupted(Fake):
-    """Stands for the collector, which runs finalizers in the middle of any call."""
+    """Simulates the garbage collector, which runs finalizers during any call."""
 
     def __init__(self, finalizer: Callable[[], object], **options: Any) -> None:
         super().__init__(**options)
@@ -365,7 +367,7 @@ class Interrupted(Fake):
 
 @pytest.mark.parametrize("single_use", [True, False])
 @pytest.mark.parametrize("deed", ["clear", "discard"])
-def test_finalizer_that_forgets_sessions_in_the_middle_of_a_call(deed: str, single_use: bool) -> None:
+def test_a_finalizer_may_drop_sessions_during_a_call(deed: str, single_use: bool) -> None:
     cache = SessionCache(lambda: 0)
     finalizer = cache.clear if deed == "clear" else lambda: cache.discard("key")
     made: Any = Interrupted(finalizer, single_use=single_use)
@@ -378,7 +380,7 @@ def test_finalizer_that_forgets_sessions_in_the_middle_of_a_call(deed: str, sing
     assert (len(cache), cache.octets) == (1, 1000)
 
 
-def test_finalizer_that_uses_sessions_in_the_middle_of_a_call() -> None:
+def test_a_finalizer_may_use_sessions_during_a_call() -> None:
     cache = SessionCache(lambda: 0)
     found: list[object] = []
     made: Any = Interrupted(lambda: (found.append(cache.take("key")), cache.put("key", session(single_use=False))))
@@ -388,7 +390,7 @@ def test_finalizer_that_uses_sessions_in_the_middle_of_a_call() -> None:
     assert (len(cache), cache.octets) == (0, 0)
 
 
-def test_child_of_a_fork_begins_with_none() -> None:
+def test_the_child_of_a_fork_has_no_sessions() -> None:
     cache = SessionCache(lambda: 0)
     cache.put("key", session())
     child = os.fork()
@@ -398,7 +400,7 @@ def test_child_of_a_fork_begins_with_none() -> None:
     assert cache.take("key") is not None
 
 
-def test_fake_has_the_shape_of_a_real_one(
+def test_the_fake_session_has_the_attributes_of_a_real_one(
     ours: Any, native: None, leaf: tuple[Leaf, Path], server_context: ssl.SSLContext
 ) -> None:
     context = context_of(leaf)

@@ -23,7 +23,7 @@ from support.tls_pair import Listening, ours
 
 from corenet.limits import TLS_STAPLE_AGE, TLS_STAPLE_SIZE, TLS_STAPLE_TOLERANCE
 from corenet.tls import CertificateRefused, client_context, set_staple, use_engine
-from corenet.tls.staples import judge_staple
+from corenet.tls.staples import verify_staple
 
 __all__ = ["ours"]
 
@@ -35,7 +35,7 @@ native = pytest.mark.skipif("openssl" not in ENGINES, reason="libssl is not to b
 
 @dataclass
 class World:
-    """An authority, a leaf of it, and staples as one likes them."""
+    """An authority, its leaf certificate, and staples with any content."""
 
     authority: Authority
     leaf: Leaf
@@ -88,7 +88,7 @@ class World:
         days: int = 5,
         also: x509.ExtensionType | None = None,
     ) -> tuple[x509.Certificate, Any]:
-        """A responder with a certificate of the authority, or of whoever has the key `issuer`."""
+        """A responder with a certificate of the authority, or one signed with the key `issuer`."""
         key = key or ec.generate_private_key(ec.SECP256R1())
         builder = (
             x509.CertificateBuilder()
@@ -106,14 +106,14 @@ class World:
         return builder.sign(issuer or self.authority.key, hashes.SHA256()), key
 
     def impostor(self, key: ec.EllipticCurvePrivateKey) -> tuple[x509.Certificate, Any]:
-        """Somebody with the authority's name and a key of his own."""
+        """A false authority: the authority's name with another key."""
         builder = x509.CertificateBuilder(self.authority.certificate.subject, self.authority.certificate.subject)
         builder = builder.public_key(key.public_key()).serial_number(1)
         builder = builder.not_valid_before(NOW - HOUR).not_valid_after(NOW + HOUR)
         return builder.sign(key, hashes.SHA256()), key
 
-    def judge(self, staple: bytes | None, **options: Any) -> float:
-        return judge_staple(staple, self.chain, NOW, **{"required": False, **options})
+    def verify(self, staple: bytes | None, **options: Any) -> float:
+        return verify_staple(staple, self.chain, NOW, **{"required": False, **options})
 
 
 @pytest.fixture(scope="module")
@@ -124,44 +124,44 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @pytest.fixture(scope="module")
 def demanding(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """One whose certificate demands a staple."""
+    """A world whose leaf certificate has must-staple."""
     authority = Authority(tmp_path_factory.mktemp("demanding"))
     return World(authority, authority.leaf("localhost", "127.0.0.1", must_staple=True))
 
 
-# --- judged -----------------------------------------------------------------------------------------------------------
+# --- verified ---------------------------------------------------------------------------------------------------------
 
 
-def test_good_staples(world: World) -> None:
+def test_valid_staples_are_accepted(world: World) -> None:
     until = (NOW + HOUR).timestamp() + TLS_STAPLE_TOLERANCE
-    assert world.judge(world.staple()) == until
+    assert world.verify(world.staple()) == until
     for identifier in (hashes.SHA256(), hashes.SHA384(), hashes.SHA512()):
-        assert world.judge(world.staple(identifier=identifier)) == until
-    assert world.judge(world.staple(by_name=True)) == until
+        assert world.verify(world.staple(identifier=identifier)) == until
+    assert world.verify(world.staple(by_name=True)) == until
     for key in (None, rsa.generate_private_key(65537, 2048), ed25519.Ed25519PrivateKey.generate()):
         for by_name in (False, True):
-            assert world.judge(world.staple(signer=world.responder(key), by_name=by_name)) == until
+            assert world.verify(world.staple(signer=world.responder(key), by_name=by_name)) == until
 
 
-def test_time_is_bounded(world: World) -> None:
-    """A staple that says nothing of its end, or promises a year, is good for ten days."""
+def test_validity_of_a_staple_is_at_most_ten_days(world: World) -> None:
+    """A staple without nextUpdate, or with one in a year, is valid for ten days."""
     longest = (NOW - HOUR).timestamp() + TLS_STAPLE_AGE + TLS_STAPLE_TOLERANCE
-    assert world.judge(world.staple(until=None)) == longest
-    assert world.judge(world.staple(until=NOW + 9000 * HOUR)) == longest
+    assert world.verify(world.staple(until=None)) == longest
+    assert world.verify(world.staple(until=NOW + 9000 * HOUR)) == longest
 
 
-def test_clocks_may_differ(world: World) -> None:
+def test_small_clock_differences_are_tolerated(world: World) -> None:
     little = datetime.timedelta(seconds=TLS_STAPLE_TOLERANCE - 1)
-    assert world.judge(world.staple(since=NOW + little, until=NOW + HOUR)) > NOW.timestamp()
-    assert world.judge(world.staple(until=NOW - little)) > NOW.timestamp()
+    assert world.verify(world.staple(since=NOW + little, until=NOW + HOUR)) > NOW.timestamp()
+    assert world.verify(world.staple(until=NOW - little)) > NOW.timestamp()
 
 
 def refused(world: World, staple: bytes | None, sentence: str, **options: Any) -> None:
     with pytest.raises(CertificateRefused, match=sentence):
-        world.judge(staple, **options)
+        world.verify(staple, **options)
 
 
-def test_what_the_responder_says(world: World) -> None:
+def test_the_certificate_status_is_respected(world: World) -> None:
     refused(
         world,
         world.staple(status=ocsp.OCSPCertStatus.REVOKED),
@@ -170,7 +170,7 @@ def test_what_the_responder_says(world: World) -> None:
     refused(world, world.staple(status=ocsp.OCSPCertStatus.UNKNOWN), "unknown to the OCSP responder")
 
 
-def test_wrong_times(world: World) -> None:
+def test_stale_and_future_staples_are_refused(world: World) -> None:
     beyond = datetime.timedelta(seconds=TLS_STAPLE_TOLERANCE + 1)
     refused(world, world.staple(until=NOW - beyond), "is stale: it was valid until")
     refused(world, world.staple(since=NOW + beyond, until=NOW + HOUR), "is the clock right")
@@ -179,9 +179,9 @@ def test_wrong_times(world: World) -> None:
     refused(world, world.staple(since=old, until=NOW + HOUR), "is stale")
 
 
-def test_wrong_signers(world: World, demanding: World) -> None:
+def test_staples_of_wrong_signers_are_refused(world: World, demanding: World) -> None:
     stranger = ec.generate_private_key(ec.SECP256R1())
-    # In the name of the authority, with another key.
+    # The name of the authority, but another key.
     for sent_along in (False, True):
         forged = world.staple(signer=world.impostor(stranger), by_name=True, sent_along=sent_along)
         refused(world, forged, "signature .* is wrong")
@@ -196,45 +196,45 @@ def test_wrong_signers(world: World, demanding: World) -> None:
     refused(world, world.staple(signer=world.responder(usage=ExtendedKeyUsageOID.SERVER_AUTH)), "not for OCSP signing")
     refused(world, world.staple(signer=world.responder(days=-10)), "not valid now")
     refused(world, world.staple(signer=world.responder(), sent_along=False), "not contain its signer's certificate")
-    # A server that signs for itself.
+    # The server has signed the staple itself.
     own = serialization.load_pem_private_key(world.leaf.key.read_bytes(), None)
     refused(world, world.staple(signer=(world.certificate, own)), "not for OCSP signing")
-    # sha256WithRSAEncryption made sha1WithRSAEncryption; that library does not sign so any more.
+    # sha256WithRSAEncryption is changed to sha1WithRSAEncryption, because the library no longer signs with SHA-1.
     strong = world.staple(signer=world.responder(rsa.generate_private_key(65537, 2048)))
     oid = bytes.fromhex("2a864886f70d0101")
     assert strong.count(oid + b"\x0b") == 1
     refused(world, strong.replace(oid + b"\x0b", oid + b"\x05"), "sha1")
 
 
-def test_another_certificate(world: World, demanding: World) -> None:
+def test_a_staple_for_another_certificate_is_refused(world: World, demanding: World) -> None:
     other = world.authority.leaf("localhost", file="other")
     certificate = x509.load_pem_x509_certificate(other.certificate.read_bytes())
     refused(world, world.staple(of=certificate), "for another certificate")
     refused(world, demanding.staple(), "for another certificate")
 
 
-def test_missing_ones(world: World, demanding: World) -> None:
+def test_a_missing_staple_is_refused_when_required(world: World, demanding: World) -> None:
     later = ocsp.OCSPResponseBuilder.build_unsuccessful(ocsp.OCSPResponseStatus.TRY_LATER).public_bytes(DER)
     for nothing in (None, b"", later):
-        assert world.judge(nothing) == math.inf
+        assert world.verify(nothing) == math.inf
         refused(world, nothing, "sent no OCSP staple", required=True)
         refused(demanding, nothing, "must-staple")
-    assert demanding.judge(demanding.staple()) > NOW.timestamp()
+    assert demanding.verify(demanding.staple()) > NOW.timestamp()
 
 
-def test_nonsense(world: World) -> None:
+def test_damaged_staples_are_refused(world: World) -> None:
     good = world.staple()
     refused(world, b"\x30\x03\x0a\x01", "cannot be read")
     refused(world, bytes(TLS_STAPLE_SIZE + 1), "more than")
     for cut in range(1, len(good)):
         with pytest.raises(CertificateRefused):
-            world.judge(good[:cut])
+            world.verify(good[:cut])
     for at in range(len(good)):
         broken = bytearray(good)
         broken[at] ^= 0x55
         with contextlib.suppress(CertificateRefused):
-            world.judge(bytes(broken))
-            # The one place that no signature covers: an error response in its stead says nothing.
+            world.verify(bytes(broken))
+            # The only byte outside the signature: the response status.
             assert ocsp.load_der_ocsp_response(bytes(broken)).response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL
 
 
@@ -242,17 +242,17 @@ def test_certificates_that_cannot_be_read(world: World) -> None:
     good = world.chain
     # extendedKeyUsage becomes a second keyUsage.
     twice = good[0].replace(b"\x06\x03\x55\x1d\x25", b"\x06\x03\x55\x1d\x0f")
-    # A version that there is not.
+    # A version that does not exist.
     unknown = good[0].replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07")
     assert good[0] not in (twice, unknown)
     for staple in (None, world.staple()):
         for broken in (b"", good[0][:100], unknown):
             with pytest.raises(CertificateRefused, match="certificate cannot be read"):
-                judge_staple(staple, [broken, good[1]], NOW, required=False)
+                verify_staple(staple, [broken, good[1]], NOW, required=False)
     with pytest.raises(CertificateRefused, match="extensions of the certificate cannot be read"):
-        judge_staple(None, [twice, good[1]], NOW, required=False)
+        verify_staple(None, [twice, good[1]], NOW, required=False)
     with pytest.raises(CertificateRefused, match="certificate cannot be read"):
-        judge_staple(world.staple(), [good[0], b"?"], NOW, required=False)
+        verify_staple(world.staple(), [good[0], b"?"], NOW, required=False)
 
 
 def test_responder_whose_extensions_cannot_be_read(world: World) -> None:
@@ -271,7 +271,7 @@ def server_of(world: World) -> ssl.SSLContext:
 
 
 def shake(ours: Any, server: ssl.SSLContext, client: ssl.SSLContext) -> bool:
-    """One connection; was its session resumed?"""
+    """Make one connection; return whether its session was resumed."""
 
     async def main() -> bool:
         asyncio.get_running_loop().set_exception_handler(lambda *_: None)
@@ -291,7 +291,7 @@ def openssl(each_tls_engine: str) -> Any:
 
 @native
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_from_our_server_to_our_client(
+def test_our_client_accepts_the_staple_of_our_server(
     version: ssl.TLSVersion, ours: Any, openssl: None, demanding: World, tmp_path: Path
 ) -> None:
     server = server_of(demanding)
@@ -304,10 +304,10 @@ def test_from_our_server_to_our_client(
     until = set_staple(server, file)
     assert until == (NOW + HOUR).timestamp() - TLS_STAPLE_TOLERANCE
     assert shake(ours, server, client) is False
-    # Resumed, without another look, and no longer than the staple was good for.
+    # Resumed without another check, but only until the staple expires.
     kept = [one for many in client.sessions._sessions.values() for one in many]  # type: ignore[attr-defined]
     assert kept and all(one.trusted_until <= (NOW + HOUR).timestamp() + TLS_STAPLE_TOLERANCE for one in kept)
-    # Nobody is forced to ask.
+    # Clients need not request it.
     shake(ours, server, client_context(cafile=demanding.authority.cafile))
     set_staple(server, None)
     with pytest.raises(CertificateRefused, match="must-staple"):
@@ -315,7 +315,7 @@ def test_from_our_server_to_our_client(
 
 
 @native
-def test_renewed_staple_is_handed_out(ours: Any, openssl: None, world: World, tmp_path: Path) -> None:
+def test_a_renewed_staple_is_sent(ours: Any, openssl: None, world: World, tmp_path: Path) -> None:
     server, client = server_of(world), client_context(cafile=world.authority.cafile, staples="required", resume=False)
     file = tmp_path / "staple.der"
     for hours in (1, 2):
@@ -325,10 +325,10 @@ def test_renewed_staple_is_handed_out(ours: Any, openssl: None, world: World, tm
 
 
 @native
-def test_file_that_clients_would_refuse(
+def test_a_staple_file_that_clients_would_refuse_is_refused(
     ours: Any, openssl: None, world: World, demanding: World, tmp_path: Path
 ) -> None:
-    """It is refused with its name, and the former one stays."""
+    """The error names the file, and the former staple stays in use."""
     server, client = server_of(world), client_context(cafile=world.authority.cafile, staples="required", resume=False)
     file = tmp_path / "staple.der"
     file.write_bytes(world.staple())
@@ -364,7 +364,9 @@ def test_signature_is_checked_where_the_issuer_is_in_the_file(world: World, tmp_
 
 
 @native
-def test_engine_that_sees_no_staples(ours: Any, each_tls_engine: str, world: World, demanding: World) -> None:
+def test_an_engine_that_cannot_read_staples_refuses_required_ones(
+    ours: Any, each_tls_engine: str, world: World, demanding: World
+) -> None:
     use_engine("stdlib")
     try:
         client = client_context(cafile=demanding.authority.cafile, staples="required")
@@ -378,12 +380,12 @@ def test_engine_that_sees_no_staples(ours: Any, each_tls_engine: str, world: Wor
         use_engine(each_tls_engine)
 
 
-def test_word_that_is_none() -> None:
+def test_an_unknown_value_of_staples_is_refused() -> None:
     with pytest.raises(ValueError, match="no, asked, required"):
         client_context(verify=False, staples="maybe")  # type: ignore[arg-type]
 
 
-def test_python_that_cannot_staple() -> None:
+def test_without_libssl_stapling_gives_the_reason() -> None:
     code = (
         "import _ssl, ssl; from corenet.tls import set_staple\n"
         "_ssl.__file__ = '/lib/nowhere.so'\n"

@@ -29,7 +29,9 @@ Twin = Callable[[Any], Any]
 # --- shape --------------------------------------------------------------------------------------------------------
 
 
-def test_shape(twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
+def test_a_tls_transport_has_the_interface_of_asyncio(
+    twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
     async def main() -> None:
         there, here, server = await tls_pair(server_context, client_context)
         transport = here.transport
@@ -70,7 +72,7 @@ def test_shape(twin: Twin, server_context: ssl.SSLContext, client_context: ssl.S
 
 
 @pytest.mark.parametrize("name", ["ssl_handshake_timeout", "ssl_shutdown_timeout"])
-def test_a_timeout_that_is_no_number_is_refused(
+def test_a_timeout_that_is_not_a_number_is_refused(
     ours: Callable[[Any], Any], client_context: ssl.SSLContext, name: str
 ) -> None:
     async def main() -> None:
@@ -99,7 +101,9 @@ def test_timeouts_must_be_positive(twin: Twin, client_context: ssl.SSLContext, n
 
 
 @pytest.mark.parametrize("size", [1, 1000, 16_384, 16_385, 100_000, 3_000_000])
-def test_both_directions(twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext, size: int) -> None:
+def test_data_is_sent_in_both_directions(
+    twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext, size: int
+) -> None:
     async def main() -> None:
         there, here, server = await tls_pair(server_context, client_context)
         data = bytes(range(256)) * (size // 256 + 1)
@@ -114,17 +118,17 @@ def test_both_directions(twin: Twin, server_context: ssl.SSLContext, client_cont
 
 
 @pytest.mark.parametrize("over", ["stream", "tls"])
-def test_what_the_kernel_has_not_taken_is_unsent(
+def test_data_that_the_kernel_has_not_accepted_counts_as_unsent(
     ours: Callable[[Any], Any], server_context: ssl.SSLContext, client_context: ssl.SSLContext, over: str
 ) -> None:
-    """However little that is: the transport below holds it, and has not told anybody to pause."""
+    """Even a small amount: the transport below holds it, below its high watermark."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
         there, here, server = await tls_pair(server_context, client_context)
         below = here.transport
         if over == "tls":
-            # A second session inside: the transport below is TLS as well.
+            # TLS in TLS: the transport below is a TLS transport as well.
             inner_there, inner_here = Recorder(), Recorder()
             there.transport, here.transport = await asyncio.gather(
                 loop.start_tls(there.transport, inner_there, server_context, server_side=True),
@@ -136,7 +140,7 @@ def test_what_the_kernel_has_not_taken_is_unsent(
             transport.write(bytes(500))
             if below.get_write_buffer_size():
                 break
-        # A record or some, before the stream would tell anybody to pause.
+        # One or more records, before the stream's high watermark is reached.
         most = WRITE_HIGH_WATERMARK
         assert 0 < below.get_write_buffer_size() <= transport.get_write_buffer_size() < most
         transport.abort()
@@ -166,7 +170,7 @@ def test_mutable_data_may_change_after_write(
 
 
 class IntoBuffer(asyncio.BufferedProtocol):
-    """Receives into a small buffer of its own."""
+    """Receives into its own small buffer."""
 
     def __init__(self, size: int = 1000) -> None:
         self.buffer = bytearray(size)
@@ -190,7 +194,9 @@ class IntoBuffer(asyncio.BufferedProtocol):
         self.lost.set_result(error)
 
 
-def test_buffered_protocol(twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
+def test_a_buffered_protocol_receives_all_data(
+    twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
     async def main() -> None:
         there, here, server = await tls_pair(server_context, client_context, IntoBuffer)
         there.transport.write(b"abc" * 30_000)
@@ -203,7 +209,7 @@ def test_buffered_protocol(twin: Twin, server_context: ssl.SSLContext, client_co
     twin(main())
 
 
-def test_protocol_changed_in_its_callback(
+def test_the_protocol_may_be_changed_in_its_callback(
     twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
 ) -> None:
     async def main() -> None:
@@ -258,10 +264,11 @@ def test_paused_reading_delivers_nothing(
     twin(main())
 
 
-def test_write_marks(
+def test_write_watermarks_count_the_transport_below(
     ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
 ) -> None:
-    """What waits below counts as well, as ciphertext: a record of 16 KiB is some 22 bytes longer than its content."""
+    """Ciphertext in the transport below counts as well: a record of 16 KiB is about 22 bytes longer than its
+    content."""
 
     async def main() -> None:
         there, here, server = await tls_pair(server_context, client_context)
@@ -292,12 +299,12 @@ def test_received_before_the_end_is_read_after_resume(
     twin(main())
 
 
-def test_the_end_between_resume_and_its_reading(
+def test_the_end_does_not_overtake_data_after_resume_reading(
     twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
 ) -> None:
-    """Reading goes on a turn after `resume_reading`; the stream's end in that turn must not overtake what waits.
+    """Reading continues one iteration after `resume_reading`; the stream's end then must not overtake the data.
 
-    When the loop looks at its descriptors while callbacks are ready is its own affair: each number of turns is tried.
+    The loop decides when it polls while callbacks are ready, so each number of iterations is tried.
     """
 
     async def attempt(turns: int) -> None:
@@ -322,7 +329,7 @@ def test_the_end_between_resume_and_its_reading(
     twin(main())
 
 
-def test_many_small_writes_in_one_turn(
+def test_small_writes_in_one_iteration_are_sent_together(
     twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
 ) -> None:
     async def main() -> None:
@@ -336,7 +343,7 @@ def test_many_small_writes_in_one_turn(
     twin(main())
 
 
-def test_small_writes_of_a_task_are_one_piece(
+def test_small_writes_of_a_task_are_sent_as_one_piece(
     ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
 ) -> None:
     async def main() -> None:
@@ -398,10 +405,10 @@ def test_close_sends_everything_first(
     twin(main())
 
 
-def test_goodbye_of_a_peer_that_still_reads(
+def test_written_data_is_sent_after_close_notify_of_a_peer_that_still_reads(
     twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
 ) -> None:
-    """What was written before the peer's close_notify came is still sent, however much waits."""
+    """Data written before the peer's close_notify arrived is still sent, however much it is."""
     size = 3_000_000
 
     async def main() -> None:
@@ -412,7 +419,7 @@ def test_goodbye_of_a_peer_that_still_reads(
             sock, _ = listener.accept()
             engine = make_tls_engine(server_context, True)
             with sock:
-                # Byte by byte, so that no data is here yet when the goodbye is said.
+                # Byte by byte, so that no data has arrived when close_notify is sent.
                 while not engine.handshake():
                     sock.sendall(engine.drain())
                     engine.feed(sock.recv(1))
@@ -446,7 +453,7 @@ def test_goodbye_of_a_peer_that_still_reads(
 
 
 def test_calls_after_the_end(ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
-    """What asyncio answers with an AttributeError is harmless here."""
+    """Calls that raise AttributeError in asyncio do nothing here."""
 
     async def main() -> None:
         there, here, server = await tls_pair(server_context, client_context)
@@ -484,7 +491,7 @@ def test_abort(twin: Twin, server_context: ssl.SSLContext, client_context: ssl.S
 
 
 @pytest.mark.parametrize("end", ["abort", "raise"])
-def test_what_a_callback_wrote_before_it_ended_the_connection(
+def test_data_written_in_a_callback_that_ends_the_connection_is_sent(
     loop_factory: Any, server_context: ssl.SSLContext, client_context: ssl.SSLContext, end: str
 ) -> None:
     class Ending(Recorder):
@@ -511,7 +518,7 @@ def test_what_a_callback_wrote_before_it_ended_the_connection(
 def test_ciphertext_may_come_in_any_buffer(
     ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
 ) -> None:
-    """A transport that is not ours may hand on bytearrays and views."""
+    """A foreign transport may deliver bytearrays and memoryviews."""
 
     async def main() -> None:
         there, here, server = await tls_pair(server_context, client_context)
@@ -524,7 +531,7 @@ def test_ciphertext_may_come_in_any_buffer(
     ours(main())
 
 
-def test_end_without_goodbye(twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
+def test_end_without_close_notify(twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
     async def main() -> None:
         there, here, server = await tls_pair(server_context, client_context)
         there.transport.write(b"data")
@@ -564,7 +571,7 @@ def test_exception_in_data_received(
 def test_close_of_a_flooded_transport_is_quick_and_quiet(
     ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
 ) -> None:
-    """The peer sends without end: after close nothing is handed on, and the connection ends long before the timeout."""
+    """The peer sends for ever: after close nothing is delivered, and the connection ends long before the timeout."""
 
     class Flooding(Recorder):
         def connection_made(self, transport: Any) -> None:
@@ -597,7 +604,7 @@ def test_close_of_a_flooded_transport_is_quick_and_quiet(
     ours(main())
 
 
-def test_silent_peer_is_left_after_the_shutdown_timeout(
+def test_a_silent_peer_is_disconnected_after_the_shutdown_timeout(
     twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
 ) -> None:
     async def main() -> None:
@@ -672,7 +679,7 @@ def test_openssl_server(twin: Twin, client_context: ssl.SSLContext, leaf: tuple[
 def test_no_cycle_outlives_a_connection(
     ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
 ) -> None:
-    """Without the collector: everything of a connection is gone when its last user lets go."""
+    """Without the garbage collector: a connection is freed with its last reference."""
 
     async def main() -> list[weakref.ref[Any]]:
         there, here, server = await tls_pair(server_context, client_context)

@@ -49,7 +49,7 @@ def joined(sock: socket.socket) -> tuple[bytes, int]:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_equal_datagrams_to_one_peer_leave_as_one(host: str) -> None:
+def test_equal_datagrams_to_one_peer_are_sent_as_one(host: str) -> None:
     async def main() -> None:
         end = await endpoint(local_addr=(host, 0))
         with plain_socket(host, UDP_GRO) as one, plain_socket(host, UDP_GRO) as two:
@@ -88,7 +88,7 @@ def test_a_run_is_bounded_in_number_and_size() -> None:
     corenet.run(main())
 
 
-def test_a_socket_that_cannot_cut_sends_one_by_one() -> None:
+def test_a_socket_without_gso_sends_one_by_one() -> None:
     """Without checksums the kernel refuses to cut (EINVAL, udp_send_skb); nothing is lost and no error is reported."""
 
     async def main() -> None:
@@ -125,7 +125,7 @@ def test_a_run_to_a_closed_port_loses_its_first_datagram() -> None:
 
 @pytest.mark.parametrize("joins", [True, False])
 @pytest.mark.parametrize("kind", [Collector, Batches])
-def test_joined_datagrams_reach_the_protocol_one_by_one(kind: type[Collector], joins: bool) -> None:
+def test_joined_datagrams_are_delivered_one_by_one(kind: type[Collector], joins: bool) -> None:
     async def main() -> None:
         end = await endpoint(kind, options=SocketOptions(udp_gro=joins))
         with plain_socket() as source:
@@ -142,7 +142,7 @@ def test_joined_datagrams_reach_the_protocol_one_by_one(kind: type[Collector], j
     corenet.run(main())
 
 
-def test_protocol_that_closes_gets_no_more_of_a_joined_message() -> None:
+def test_a_protocol_that_closes_gets_no_more_datagrams() -> None:
     class Closing(Collector):
         def datagram_received(self, data: bytes, addr: Any) -> None:
             super().datagram_received(data, addr)
@@ -161,7 +161,7 @@ def test_protocol_that_closes_gets_no_more_of_a_joined_message() -> None:
 
 @pytest.mark.checkout
 @pytest.mark.parametrize("joins", [True, False])
-def test_native_handler_sees_single_datagrams(joins: bool) -> None:
+def test_a_native_handler_gets_single_datagrams(joins: bool) -> None:
     """More replies than a batch holds, some datagrams dropped, some left to Python."""
 
     async def main() -> None:
@@ -230,7 +230,7 @@ def test_other_holders_of_the_socket_get_single_datagrams(given: bool, when: str
         else:
             end = await endpoint()
         target = address(end)
-        # So that what follows is for the other holder.
+        # So that the following datagrams are for the other holder.
         end.transport.pause_reading()
         with end.transport.get_extra_info("socket").dup() as other:
             if when == "closed":
@@ -244,7 +244,7 @@ def test_other_holders_of_the_socket_get_single_datagrams(given: bool, when: str
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
-def test_options_of_a_given_socket_stay_as_they_are(family: int) -> None:
+def test_options_of_a_given_socket_are_not_changed(family: int) -> None:
     """Also at the wildcard address, where the loop's own sockets get the local address of each datagram."""
     options = [
         (SOL_UDP, UDP_GRO),
@@ -276,7 +276,7 @@ async def answered_by(end: Collector, host: str) -> None:
         await end.until(lambda: bool(end.received))
         end.transport.sendto(b"answer", end.received[0][1])
         assert asker.recv(100) == b"answer"
-        # Where it came to is not asked for, and so not known.
+        # The destination address is not requested, so it is not known.
         assert end.received == [(b"question", asker.getsockname())]
 
 
@@ -294,7 +294,7 @@ async def answered_from(end: Collector, asked: str, **connect: Any) -> bytes:
 
 
 class Answers(Collector):
-    """Replies by each of the ways there are to send."""
+    """Replies by each way to send."""
 
     way = "sendto"
 
@@ -355,7 +355,7 @@ def test_native_answer_is_sent_from_the_address_of_the_query() -> None:
     corenet.run(main())
 
 
-def test_a_bound_socket_shows_plain_addresses_and_takes_those_of_others() -> None:
+def test_a_bound_socket_has_plain_addresses_and_accepts_others() -> None:
     async def main() -> None:
         anywhere, bound = await endpoint(local_addr=("0.0.0.0", 0)), await endpoint()
         bound.transport.sendto(b"x", ("127.0.0.2", address(anywhere)[1]))

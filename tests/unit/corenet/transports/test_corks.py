@@ -66,7 +66,7 @@ async def in_callback(call: Callable[[], object]) -> None:
 
 @pytest.mark.parametrize("accepted", [False, True])
 @pytest.mark.parametrize("act", [corked_before, corked_after, corked_between, corked_alone, uncorked_again])
-def test_a_cork_of_the_program_stays(twin: Twin, act: Callable[[Any, Any], None], accepted: bool) -> None:
+def test_a_cork_of_the_program_is_kept(twin: Twin, act: Callable[[Any, Any], None], accepted: bool) -> None:
     async def main() -> None:
         theirs, ours, server = await connected_pair()
         if accepted:

@@ -222,7 +222,7 @@ def test_is_an_instance_of_asyncios_class() -> None:
     corenet.run(main())
 
 
-def test_batches_come_as_one_list_and_leave_in_one_call() -> None:
+def test_batches_are_delivered_as_one_list_and_sent_in_one_call() -> None:
     async def main() -> None:
         server, client = await endpoint(Batches), await endpoint()
         assert isinstance(server, Batches)
@@ -287,7 +287,7 @@ def test_native_handler_on_a_connected_socket_survives_errors() -> None:
     corenet.run(main())
 
 
-def test_failing_protocol_costs_one_datagram() -> None:
+def test_a_failing_protocol_loses_one_datagram() -> None:
     class Failing(Collector):
         def datagram_received(self, data: bytes, addr: Any) -> None:
             super().datagram_received(data, addr)
@@ -362,7 +362,7 @@ def test_netlink_socket() -> None:
 
 
 class Mute(asyncio.DatagramProtocol):
-    """A protocol without a method for the beginning."""
+    """A protocol without connection_made."""
 
     @property
     def connection_made(self) -> Any:
@@ -380,7 +380,7 @@ def test_the_waiter_of_an_endpoint_gets_the_registration_error() -> None:
     corenet.run(asyncio.wait_for(main(), 10))
 
 
-def test_an_endpoint_whose_beginning_ends_the_run_is_whole_in_the_next(
+def test_an_endpoint_whose_connection_made_ends_the_run_continues_in_the_next(
     loop_factory: Callable[[], asyncio.AbstractEventLoop],
 ) -> None:
     class Interrupting(Collector):
@@ -411,7 +411,7 @@ def test_an_endpoint_whose_beginning_ends_the_run_is_whole_in_the_next(
 
 
 class Stubborn(Collector):
-    """Sends again, to where nothing can be sent, whenever it hears of an error; in one of several ways."""
+    """On each error sends again to an unreachable address, in one of several ways."""
 
     way = "sendto"
     most = 20_000
@@ -442,7 +442,7 @@ class Stubborn(Collector):
 
 
 @pytest.mark.parametrize("way", ["sendto", "send_many"])
-def test_who_answers_each_error_by_another_try_does_not_hold_the_loop(way: str) -> None:
+def test_a_protocol_that_sends_again_on_each_error_does_not_block_the_loop(way: str) -> None:
     """What error_received sends in a batch that is answered waits for the next iteration."""
 
     async def main() -> None:

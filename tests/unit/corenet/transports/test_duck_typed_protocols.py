@@ -17,7 +17,7 @@ __all__ = ["client_context", "leaf", "server_context"]
 
 
 class Looks:
-    """Has the methods of a BufferedProtocol and no class."""
+    """Has the methods of a BufferedProtocol, but not its base class."""
 
     def __init__(self) -> None:
         self.buffer = bytearray(100)
@@ -47,7 +47,9 @@ class Greeting(asyncio.Protocol):
 
 
 @pytest.mark.parametrize("tls", [False, True])
-def test_it_receives(tls: bool, server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
+def test_a_duck_typed_buffered_protocol_receives(
+    tls: bool, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
     reported: list[Any] = []
 
     async def main() -> None:

@@ -30,7 +30,7 @@ __all__ = ["contexts", "loop_factory", "twin"]
 
 
 @pytest.mark.parametrize(("views", "kind"), [(True, FrameView), (False, bytes)])
-def test_frames_come_whole_in_batches(twin: Twin, views: bool, kind: type) -> None:
+def test_complete_frames_are_delivered_in_batches(twin: Twin, views: bool, kind: type) -> None:
     large = bytes(range(256)) * 4000
 
     async def body(protocol: Frames, peer: socket.socket) -> None:
@@ -64,7 +64,7 @@ def test_views_are_valid_as_long_as_they_are_held(twin: Twin) -> None:
         (lambda: LengthFramer(2, big_endian=False), b"\1\0x\2\0yz", [b"x", b"yz"]),
     ],
 )
-def test_every_framer(twin: Twin, framer: Any, stream: bytes, frames: list[bytes]) -> None:
+def test_every_framer_works_on_every_transport(twin: Twin, framer: Any, stream: bytes, frames: list[bytes]) -> None:
     async def body(protocol: Frames, peer: socket.socket) -> None:
         for at in range(len(stream)):
             await send(peer, stream[at : at + 1])
@@ -131,7 +131,7 @@ def test_a_line_without_end_is_refused_when_it_passes_the_limit(twin: Twin) -> N
     twin(main())
 
 
-def test_the_end_between_frames(twin: Twin) -> None:
+def test_an_end_between_frames_is_clean(twin: Twin) -> None:
     async def body(protocol: Frames, peer: socket.socket) -> None:
         await send(peer, packed(b"last"))
         peer.shutdown(socket.SHUT_WR)
@@ -204,7 +204,7 @@ def test_an_error_after_a_pause_ends_the_connection(loop_factory: Any) -> None:
     assert [type(error) for error in reported] == [ZeroDivisionError]
 
 
-def test_nothing_comes_after_close(twin: Twin) -> None:
+def test_no_frames_are_delivered_after_close(twin: Twin) -> None:
     async def body(protocol: Frames, peer: socket.socket) -> None:
         protocol.on_batch = lambda frames: protocol.transport.close()
         await send(peer, packed(b"1", b"2", b"3"))
@@ -236,7 +236,7 @@ def test_pausing_takes_effect_after_the_batch_and_loses_nothing(twin: Twin) -> N
     twin(with_peer(body, batch=1))
 
 
-def test_a_pause_before_the_connection_holds(twin: Twin) -> None:
+def test_a_pause_before_the_connection_is_kept(twin: Twin) -> None:
     async def main() -> None:
         ready = Frames()
         ready.pause_frames()
@@ -266,7 +266,7 @@ def test_a_pause_before_the_connection_holds(twin: Twin) -> None:
 
 
 @pytest.mark.parametrize("encrypted", [False, True])
-def test_pausing_our_transport_holds_frames_back_too(contexts: Any, encrypted: bool) -> None:
+def test_pausing_the_transport_holds_frames_back_as_well(contexts: Any, encrypted: bool) -> None:
     ours, theirs = contexts if encrypted else (None, None)
 
     async def main() -> None:
@@ -326,7 +326,7 @@ def test_pausing_our_transport_holds_frames_back_too(contexts: Any, encrypted: b
         runner.run(asyncio.wait_for(main(), 20))
 
 
-def test_a_successor_reads_on_when_our_transport_was_to_resume() -> None:
+def test_a_successor_continues_reading_when_the_transport_was_to_resume() -> None:
     async def body(protocol: Frames, peer: socket.socket) -> None:
         protocol.on_batch = lambda frames: protocol.transport.pause_reading()
         await send(peer, packed(b"1", b"2", b"3"))
@@ -434,7 +434,7 @@ def test_what_cannot_be_a_frame_is_refused_and_nothing_is_sent(twin: Twin) -> No
     twin(main())
 
 
-def test_marks_hold_for_frames(twin: Twin) -> None:
+def test_watermarks_apply_to_frames(twin: Twin) -> None:
     async def body(protocol: Frames, peer: socket.socket) -> None:
         count = 0
         while "pause" not in protocol.events:
@@ -448,7 +448,7 @@ def test_marks_hold_for_frames(twin: Twin) -> None:
     twin(with_peer(body))
 
 
-def test_transports_of_ours_write_frames() -> None:
+def test_our_transports_write_frames() -> None:
     async def body(protocol: Frames, peer: socket.socket) -> None:
         protocol.transport.write_frame(b"one")
         protocol.transport.write_frames([b"two", bytes(20000)])
@@ -461,7 +461,7 @@ def test_transports_of_ours_write_frames() -> None:
     corenet.run(with_peer(body))
 
 
-def test_other_protocols_have_no_frames() -> None:
+def test_write_frame_needs_a_framed_protocol() -> None:
     async def main() -> None:
         transport, peer = await connect(Plain())
         with pytest.raises(TypeError, match="Plain has no framing"):

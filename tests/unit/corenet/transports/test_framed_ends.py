@@ -24,7 +24,7 @@ from corenet.transports import deferred_close
 __all__ = ["contexts"]
 
 SENT = [b"frame %d" % number for number in range(9)]
-PATIENCE = 10
+TIMEOUT = 10
 
 
 class MemoryTransport(asyncio.Transport):
@@ -80,12 +80,12 @@ class MemoryTransport(asyncio.Transport):
 
 
 class MemoryPeer:
-    """What `BarePeer` is for sockets."""
+    """The counterpart of `BarePeer` in memory."""
 
     def __init__(self, transport: MemoryTransport, protocol: Any) -> None:
         self.transport, self.protocol = transport, protocol
 
-    def send(self, data: bytes, goodbye: bool = False) -> None:
+    def send(self, data: bytes, close_notify: bool = False) -> None:
         self.transport.feed(self.protocol.data_received, data)
 
     def end(self) -> None:
@@ -139,7 +139,7 @@ async def connected(
         peer.close()
         transport.abort()
         protocol.transport.abort()
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             await protocol.lost
         await turns(3)
 
@@ -152,16 +152,16 @@ async def finish(peer: Any, kind: str, end: str) -> None:
     elif end == "too large":
         data += HEAD.pack(1001) + b"whatever"
     if end == "at once":
-        peer.send(data, goodbye=True)
+        peer.send(data, close_notify=True)
         peer.end()
     elif end == "close_notify alone":
-        peer.send(data, goodbye=True)
+        peer.send(data, close_notify=True)
     elif end == "later":
         peer.send(data)
         await turns()
-        peer.send(b"", goodbye=True)
+        peer.send(b"", close_notify=True)
         peer.end()
-    elif end == "without goodbye":
+    elif end == "without close_notify":
         peer.send(data)
         peer.end()
     elif end == "reset":
@@ -173,14 +173,14 @@ async def finish(peer: Any, kind: str, end: str) -> None:
         else:
             peer.reset()
     elif end == "reset later":
-        peer.send(data, goodbye=True)
+        peer.send(data, close_notify=True)
         await turns()
         if kind == "unix":
             peer.close()
         else:
             peer.reset()
     else:
-        peer.send(data, goodbye=True)
+        peer.send(data, close_notify=True)
         peer.end()
     await turns()
 
@@ -189,7 +189,7 @@ ENDS = [
     "at once",
     "close_notify alone",
     "later",
-    "without goodbye",
+    "without close_notify",
     "reset",
     "reset later",
     "incomplete",
@@ -203,12 +203,12 @@ CASES = [
     for way in WAYS
     for pause in PAUSES
     for end in ENDS
-    if "tls" in way or end not in ("close_notify alone", "without goodbye")
+    if "tls" in way or end not in ("close_notify alone", "without close_notify")
 ]
 
 
 @pytest.mark.parametrize(("way", "pause", "end"), CASES)
-def test_every_frame_comes_or_the_end_says_why(
+def test_every_frame_is_delivered_or_connection_lost_has_the_reason(
     contexts: tuple[ssl.SSLContext, ssl.SSLContext], way: str, pause: str, end: str
 ) -> None:
     factory, kind = WAYS[way]
@@ -243,11 +243,11 @@ def test_every_frame_comes_or_the_end_says_why(
                 return
             gate.set()
             protocol.resume_frames()
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 error = await protocol.lost
         assert protocol.frames == SENT[: len(protocol.frames)]
         if "reset" in end and protocol.frames != SENT:
-            # asyncio drops what it has received when it hears of a reset; our transports read it first.
+            # asyncio drops received data when a reset arrives; our transports read it first.
             assert way.startswith("asyncio")
             assert isinstance(error, ConnectionResetError)
             return
@@ -283,7 +283,7 @@ def test_nothing_is_delivered_after_our_close(
         async with connected("tls", contexts, protocol) as (_, peer):
             peer.send(packed(*SENT))
             await protocol.until(lambda: bool(protocol.frames))
-            peer.send(b"", goodbye=True)
+            peer.send(b"", close_notify=True)
             peer.end()
             assert await protocol.lost is None
             assert (protocol.frames, protocol.events) == (SENT[:2], [])
@@ -303,19 +303,19 @@ def held_end(body: Callable[[Frames, Any], Any], contexts: tuple[ssl.SSLContext,
         protocol = Frames(batch=2)
         protocol.on_batch = lambda frames: protocol.pause_frames()
         async with connected("tls", contexts, protocol) as (transport, peer):
-            peer.send(packed(*SENT), goodbye=True)
+            peer.send(packed(*SENT), close_notify=True)
             await protocol.until(lambda: bool(protocol.frames))
             peer.end()
             await turns()
             assert protocol.frames == SENT[:2]
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 await body(protocol, transport)
 
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
         runner.run(main())
 
 
-def test_frames_never_taken_are_reported_in_bytes(
+def test_undelivered_frames_are_reported_in_bytes(
     contexts: tuple[ssl.SSLContext, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deferred_close, "FRAME_DELIVERY_TIMEOUT", 0)
@@ -331,12 +331,12 @@ def test_frames_never_taken_are_reported_in_bytes(
     held_end(body, contexts)
 
 
-def test_frames_that_are_taken_slowly_keep_the_end_away(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+def test_the_end_waits_for_slowly_read_frames(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     async def body(protocol: Frames, transport: Any) -> None:
         while len(protocol.frames) < 8:
             protocol.resume_frames()
             await turns(3)
-            # The time is up, and something was taken meanwhile.
+            # The timeout has expired, and some frames were read meanwhile.
             protocol.transport._expire()
             await turns(3)
             assert not protocol.lost.done()
@@ -348,7 +348,7 @@ def test_frames_that_are_taken_slowly_keep_the_end_away(contexts: tuple[ssl.SSLC
 
 
 @pytest.mark.parametrize("way", ["close", "abort"])
-def test_closing_gives_up_what_waits(contexts: tuple[ssl.SSLContext, ssl.SSLContext], way: str) -> None:
+def test_closing_drops_pending_frames(contexts: tuple[ssl.SSLContext, ssl.SSLContext], way: str) -> None:
     async def body(protocol: Frames, transport: Any) -> None:
         assert protocol.transport.get_protocol() is protocol
         assert protocol.transport.get_extra_info("sslcontext") is contexts[1]
@@ -363,7 +363,7 @@ def test_closing_gives_up_what_waits(contexts: tuple[ssl.SSLContext, ssl.SSLCont
     held_end(body, contexts)
 
 
-def test_a_close_among_the_frames_that_waited(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+def test_a_close_among_pending_frames(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     async def body(protocol: Frames, transport: Any) -> None:
         protocol.on_batch = lambda frames: protocol.transport.close()
         protocol.resume_frames()
@@ -373,7 +373,7 @@ def test_a_close_among_the_frames_that_waited(contexts: tuple[ssl.SSLContext, ss
     held_end(body, contexts)
 
 
-def test_an_error_among_the_frames_that_waited(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+def test_an_error_among_pending_frames(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     async def body(protocol: Frames, transport: Any) -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: None)
         protocol.on_batch = lambda frames: 1 // 0  # type: ignore[assignment,return-value]
@@ -384,7 +384,7 @@ def test_an_error_among_the_frames_that_waited(contexts: tuple[ssl.SSLContext, s
     held_end(body, contexts)
 
 
-def test_another_protocol_takes_the_frames_that_waited(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+def test_another_protocol_gets_the_pending_frames(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     async def body(protocol: Frames, transport: Any) -> None:
         successor = Frames()
         protocol.switch_protocol(successor)
@@ -396,7 +396,7 @@ def test_another_protocol_takes_the_frames_that_waited(contexts: tuple[ssl.SSLCo
     held_end(body, contexts)
 
 
-def test_staying_open_is_not_for_frames_ended_to_say_on_tls(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+def test_frames_ended_cannot_keep_tls_open(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     async def body(protocol: Frames, transport: Any) -> None:
         protocol.on_batch = lambda frames: None
         protocol.frames_ended = lambda: protocol.events.append("ended") or True  # type: ignore[func-returns-value,method-assign]

@@ -24,7 +24,7 @@ __all__ = ["contexts", "loop_factory", "twin"]
 
 
 @pytest.mark.parametrize("successor", [Plain, Buffered])
-def test_hand_over_gives_everything_not_taken(twin: Twin, successor: Any) -> None:
+def test_hand_over_returns_all_undelivered_bytes(twin: Twin, successor: Any) -> None:
     async def body(protocol: Frames, peer: socket.socket) -> None:
         new = successor()
 
@@ -127,7 +127,7 @@ def test_set_protocol_of_our_transports_hands_over() -> None:
 
 @pytest.mark.parametrize("tls", [False, True])
 @pytest.mark.parametrize("last", ["plain", "buffered", "frames", "itself"])
-def test_of_several_set_in_one_callback_the_last_one_gets_the_rest(
+def test_the_last_protocol_set_in_a_callback_gets_the_rest(
     last: str, tls: bool, contexts: tuple[ssl.SSLContext, ssl.SSLContext]
 ) -> None:
     async def main() -> None:
@@ -165,13 +165,13 @@ def test_of_several_set_in_one_callback_the_last_one_gets_the_rest(
 
 def test_the_rest_follows_a_protocol_that_is_replaced_while_it_gets_it() -> None:
     class Narrow(asyncio.BufferedProtocol):
-        """Takes three bytes, then sets `heir` as protocol."""
+        """Reads three bytes, then sets `heir` as protocol."""
 
         def __init__(self) -> None:
-            self.room = bytearray(3)
+            self.buffer = bytearray(3)
 
         def get_buffer(self, sizehint: int) -> bytearray:
-            return self.room
+            return self.buffer
 
         def buffer_updated(self, nbytes: int) -> None:
             protocol.transport.set_protocol(heir)
@@ -193,7 +193,7 @@ def test_the_rest_follows_a_protocol_that_is_replaced_while_it_gets_it() -> None
 # --- TLS ----------------------------------------------------------------------------------------------------------
 
 
-def test_over_tls(twin: Twin, contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+def test_hand_over_on_tls(twin: Twin, contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         ends: list[Frames] = []
@@ -383,7 +383,7 @@ def test_frames_over_tls_are_kept_during_a_sendfile(
 
 
 def test_a_successor_that_fails_leaves_everything_unchanged() -> None:
-    """`set_protocol` of our transports raises what the successor raised, and the one before may come back."""
+    """`set_protocol` of our transports raises the successor's exception, and the previous protocol may be set again."""
 
     class Unwilling(Plain):
         def data_received(self, data: bytes) -> None:

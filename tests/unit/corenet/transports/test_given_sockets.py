@@ -15,7 +15,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
-from support.judges import JUDGES, Factory, keeps_open
+from support.reference_loops import LOOPS, Factory, keeps_open
 from support.twin import Recorder, accepting
 
 import corenet
@@ -205,7 +205,7 @@ def test_an_unreferenced_transport_releases_the_socket() -> None:
     run(corenet.new_event_loop, main())
 
 
-def test_a_transport_that_cannot_be_made_keeps_nothing_open() -> None:
+def test_a_failed_transport_keeps_no_socket_open() -> None:
     class Bad:
         """The transport reads this attribute."""
 
@@ -225,7 +225,7 @@ def test_a_transport_that_cannot_be_made_keeps_nothing_open() -> None:
     run(corenet.new_event_loop, main())
 
 
-def test_a_detached_descriptor_is_nothing_of_ours() -> None:
+def test_a_detached_descriptor_is_not_closed() -> None:
     """The stored address of a lost connection is not that of the new owner of its number."""
 
     async def main() -> None:
@@ -249,8 +249,8 @@ def test_a_detached_descriptor_is_nothing_of_ours() -> None:
     run(corenet.new_event_loop, main())
 
 
-def test_a_write_does_not_wait_on_a_socket_that_somebody_made_blocking() -> None:
-    """O_NONBLOCK belongs to the open file, which others may have by dup or fork."""
+def test_a_write_does_not_block_on_a_socket_made_blocking() -> None:
+    """O_NONBLOCK belongs to the open file, which may be shared by dup or fork."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -281,7 +281,7 @@ def test_a_write_does_not_wait_on_a_socket_that_somebody_made_blocking() -> None
 
 
 def full_listener() -> tuple[socket.socket, list[socket.socket]]:
-    """A listener whose queue is full, and those that filled it: who connects now waits."""
+    """A listener whose backlog is full, and the connections that fill it: further connects wait."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=0)
     return listener, [socket.create_connection(listener.getsockname(), WAIT)]
 
@@ -294,17 +294,17 @@ async def connecting(sock: socket.socket, address: Any) -> "asyncio.Task[None]":
     return task
 
 
-# uvloop closes a number that was detached, so it judges the other way alone.
+# uvloop closes a number that was detached, so it is compared in the other case only.
 @pytest.mark.parametrize(
     ("factory", "how"),
     [
-        pytest.param(*judge.values, how, id=f"{judge.id}-{how}")
-        for judge in JUDGES
+        pytest.param(*param.values, how, id=f"{param.id}-{how}")
+        for param in LOOPS
         for how in ("close", "detach")
-        if (judge.id, how) != ("uvloop", "detach")
+        if (param.id, how) != ("uvloop", "detach")
     ],
 )
-def test_the_end_of_a_transport_wakes_no_connect_on_its_reused_number(factory: Factory, how: str) -> None:
+def test_the_end_of_a_transport_does_not_wake_a_connect_on_its_reused_number(factory: Factory, how: str) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         listener, others = full_listener()
@@ -340,7 +340,7 @@ def test_the_end_of_a_transport_wakes_no_connect_on_its_reused_number(factory: F
     run(factory, main())
 
 
-def test_who_is_woken_before_the_connection_is_made_waits_on() -> None:
+def test_a_connect_woken_early_continues_to_wait() -> None:
     async def main() -> None:
         listener, others = full_listener()
         with socket.socket() as sock:
@@ -366,7 +366,7 @@ def test_a_socket_that_was_shut_down_while_it_connected_is_not_connected() -> No
             sock.setblocking(False)
             task = await connecting(sock, listener.getsockname())
             sock.shutdown(socket.SHUT_RDWR)
-            # Who reads the error takes it away.
+            # Reading the error clears it.
             sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             with pytest.raises(OSError) as caught:
                 await task
@@ -380,7 +380,7 @@ def test_a_socket_that_was_shut_down_while_it_connected_is_not_connected() -> No
 # --- listening --------------------------------------------------------------------------------------------------------
 
 
-def test_a_listener_that_stands_back_does_not_come_back_on_the_number_of_another() -> None:
+def test_a_backed_off_listener_does_not_resume_on_a_reused_number() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         reported: list[dict[str, Any]] = []
@@ -482,7 +482,7 @@ def test_a_server_outlives_its_socket_object(factory: Factory, kind: str) -> Non
     run(factory, main())
 
 
-def test_a_server_that_cannot_begin_keeps_nothing_open() -> None:
+def test_a_server_that_cannot_start_keeps_no_socket_open() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         ours, peer = tcp_pair()
@@ -520,7 +520,7 @@ def test_a_listener_that_stops_releases_the_socket(how: str) -> None:
 @pytest.mark.parametrize(
     "use", ["a connection", "datagrams", "a pipe", "sock_sendall", "a writer", "a reader", "a watch"]
 )
-def test_the_number_of_a_server_whose_descriptor_was_closed_is_of_use_to_others(use: str) -> None:
+def test_the_number_of_a_closed_server_descriptor_can_be_reused(use: str) -> None:
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
         listener = socket.create_server(("127.0.0.1", 0))

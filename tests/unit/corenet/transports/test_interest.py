@@ -53,7 +53,7 @@ async def between(change: Callable[[], None], event: Callable[[], None]) -> None
 
 
 async def all_of(sock: socket.socket) -> bytearray:
-    """What comes on `sock` until its end."""
+    """All data received on `sock` until its end."""
     loop = asyncio.get_running_loop()
     got = bytearray()
     while data := await loop.sock_recv(sock, 1 << 20):
@@ -113,7 +113,7 @@ def half_close(sock: socket.socket) -> None:
     # Closed with data unread, a Unix socket reports a reset to its peer before the rest of the data.
     [(change, event) for change in CHANGES for event in (say, half_close) if (change, event) != (write_and_close, say)],
 )
-def test_an_event_of_before_does_not_cost_what_waits(twin: Twin, change: Change, event: Callable[[Any], None]) -> None:
+def test_an_earlier_event_does_not_lose_queued_data(twin: Twin, change: Change, event: Callable[[Any], None]) -> None:
     async def main() -> None:
         transport, protocol, peer = await pair()
         protocol.keep_open = True
@@ -156,7 +156,7 @@ def test_drain_after_pause_reading_ends(twin: Twin, event: Callable[[Any], None]
 
 
 @pytest.mark.parametrize("event", [say, half_close])
-def test_a_file_follows_the_headers_that_wait(twin: Twin, tmp_path: Path, event: Callable[[Any], None]) -> None:
+def test_a_file_is_sent_after_queued_headers(twin: Twin, tmp_path: Path, event: Callable[[Any], None]) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"the file")
 
@@ -181,7 +181,7 @@ def test_a_file_follows_the_headers_that_wait(twin: Twin, tmp_path: Path, event:
     twin(main())
 
 
-def test_datagrams_that_wait_leave(twin: Twin, tmp_path: Path) -> None:
+def test_queued_datagrams_are_sent(twin: Twin, tmp_path: Path) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         ours, peer = (socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2))
@@ -210,7 +210,9 @@ def test_datagrams_that_wait_leave(twin: Twin, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [pause_and_write, write_and_pause])
-def test_over_tls(twin: Twin, change: Change, server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
+def test_queued_data_is_sent_over_tls(
+    twin: Twin, change: Change, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
     async def main() -> None:
         protocol, client, server = await tls_pair(server_context, client_context)
         await between(lambda: change(protocol.transport), lambda: client.transport.write(b"news"))
@@ -270,8 +272,8 @@ def test_a_server_answers_clients_that_half_close(twin: Twin) -> None:
 
 
 @pytest.mark.checkout
-def test_one_place_talks_to_the_poller() -> None:
-    """Transports state what they are; `Transport.watch` alone makes the interest of it."""
+def test_only_transport_watch_registers_with_the_poller() -> None:
+    """Transports set their state; only `Transport.watch` derives the interest from it."""
     found = set()
     for path in sorted(SOURCES.glob("corenet/t*/*.pyx")):
         for line in path.read_text().splitlines():
@@ -290,7 +292,7 @@ async def turns(seconds: float) -> int:
 
 
 class Errors(Datagrams):
-    """Notes what the network said."""
+    """Records the errors of the network."""
 
     def error_received(self, error: Exception) -> None:
         self.note(type(error).__name__)

@@ -31,7 +31,7 @@ def told(transport: Any, *names: str) -> list[Any]:
     return [transport.get_extra_info(name) for name in names]
 
 
-def test_streams(twin: Twin, tmp_path: Path) -> None:
+def test_stream_transports(twin: Twin, tmp_path: Path) -> None:
     async def main() -> None:
         here, there, server = await connected_pair()
         assert isinstance(here.transport, asyncio.Transport)
@@ -40,7 +40,7 @@ def test_streams(twin: Twin, tmp_path: Path) -> None:
         assert told(here.transport, "sslcontext", "pipe", "nothing") == [None] * 3
         assert here.transport.get_extra_info("nothing", 7) == 7
         await over(here, there)
-        # What was known is known after the end as well.
+        # Information known before the end stays available after it.
         assert told(there.transport, "peername") == [server.sockets[0].getsockname()]
         server.close()
 
@@ -56,7 +56,7 @@ def test_streams(twin: Twin, tmp_path: Path) -> None:
     twin(main())
 
 
-def test_pipes(twin: Twin) -> None:
+def test_pipe_transports(twin: Twin) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         reading, writing = os.pipe()
@@ -73,7 +73,7 @@ def test_pipes(twin: Twin) -> None:
     twin(main())
 
 
-def test_subprocesses(twin: Twin) -> None:
+def test_subprocess_transports(twin: Twin) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         transport, protocol = await loop.subprocess_exec(
@@ -95,7 +95,7 @@ def test_subprocesses(twin: Twin) -> None:
     twin(main())
 
 
-def test_datagrams(twin: Twin, tmp_path: Path) -> None:
+def test_datagram_transports(twin: Twin, tmp_path: Path) -> None:
     async def main() -> None:
         one = await endpoint()
         two = await endpoint(local_addr=None, remote_addr=one.transport.get_extra_info("sockname"))
@@ -114,7 +114,7 @@ def test_datagrams(twin: Twin, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [bytearray, memoryview])
-def test_datagrams_that_wait_are_copies(kind: type, tmp_path: Path) -> None:
+def test_queued_datagrams_are_copies(kind: type, tmp_path: Path) -> None:
     """A Unix socket whose reader does not read is soon full. No twin: some versions of asyncio keep the object."""
 
     async def main() -> None:
@@ -144,7 +144,7 @@ def test_datagrams_that_wait_are_copies(kind: type, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [bytearray, memoryview])
-def test_stream_data_that_waits_is_a_copy(kind: type) -> None:
+def test_queued_stream_data_is_a_copy(kind: type) -> None:
     async def main() -> None:
         here, there, server = await connected_pair()
         here.transport.pause_reading()
@@ -161,7 +161,7 @@ def test_stream_data_that_waits_is_a_copy(kind: type) -> None:
     corenet.run(main())
 
 
-def test_empty_datagrams_are_sent_each_way(tmp_path: Path) -> None:
+def test_empty_datagrams_are_sent_in_both_directions(tmp_path: Path) -> None:
     """No twin: asyncio sends them from 3.13 on only."""
 
     async def main() -> None:
@@ -195,7 +195,7 @@ def test_abstract_and_unnamed_unix_datagrams(twin: Twin) -> None:
     twin(main())
 
 
-def test_the_families_that_the_kernel_has(twin: Twin) -> None:
+def test_all_datagram_families_of_the_kernel(twin: Twin) -> None:
     """Any datagram family can be given as a socket; vsock datagrams need a hypervisor's driver, its streams do not."""
 
     async def main() -> None:

@@ -125,7 +125,7 @@ def test_a_negative_allowance_pauses_without_polling() -> None:
         runner.run(asyncio.wait_for(main(), 20))
 
 
-def test_failing_factory_costs_one_connection() -> None:
+def test_a_failing_factory_loses_one_connection() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         reported: list[dict[str, Any]] = []
@@ -143,7 +143,7 @@ def test_failing_factory_costs_one_connection() -> None:
             with socket.create_connection(server.sockets[0].getsockname()) as sock:
                 sock.setblocking(False)
                 assert await loop.sock_recv(sock, 10) == expected
-        # As in asyncio, only debug mode speaks of it.
+        # As in asyncio, it is reported in debug mode only.
         assert [type(context["exception"]) for context in reported] == [LookupError]
         server.close()
 
@@ -151,7 +151,7 @@ def test_failing_factory_costs_one_connection() -> None:
 
 
 class Unreadable:
-    """A protocol that cannot even be asked what it is."""
+    """A protocol whose class cannot be inspected."""
 
     @property
     def __class__(self) -> Any:
@@ -190,8 +190,8 @@ def test_a_descriptor_is_closed_once_when_no_transport_can_be_made() -> None:
     corenet.run(main())
 
 
-def test_descriptors_run_out_and_come_back() -> None:
-    """The listener says so once, stands back, and serves those that waited."""
+def test_the_listener_pauses_while_descriptors_are_exhausted() -> None:
+    """The listener reports it once, backs off, and then serves the waiting connections."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -268,7 +268,7 @@ def test_addresses_not_read_before_are_available_after_the_end(twin: Twin) -> No
 
 @pytest.mark.parametrize("given", [True, False])
 @pytest.mark.parametrize("nodelay", [None, False])
-def test_options_of_a_given_listening_socket_stay_as_they_are(
+def test_options_of_a_given_listening_socket_are_not_changed(
     loop_factory: Callable[[], Any], given: bool, nodelay: bool | None
 ) -> None:
     """Other processes may accept from it, too; our own connections send small segments at once, as asyncio's do."""
@@ -317,8 +317,8 @@ def test_of_two_servers_on_one_socket_the_later_one_accepts(twin: Twin) -> None:
     twin(main())
 
 
-def test_a_listener_that_cannot_be_registered_holds_nothing() -> None:
-    """It was to replace another one. Whoever closes the socket afterwards must find that it is closed."""
+def test_a_listener_that_cannot_be_registered_holds_no_socket() -> None:
+    """It was to replace another one. The socket must be closed when the program closes it afterwards."""
     loop: Any = corenet.new_event_loop()
     sock = socket.create_server(("127.0.0.1", 0))
     earlier, later = (Listener(loop, sock, Recorder) for _ in range(2))
@@ -350,7 +350,7 @@ def references(sock: socket.socket) -> int:
     return found
 
 
-def test_a_listener_whose_socket_was_detached_holds_nothing_after_its_end() -> None:
+def test_a_listener_with_a_detached_socket_holds_no_socket_after_its_end() -> None:
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
         loop.exclusive_listeners = True
@@ -394,7 +394,7 @@ def test_a_server_that_could_not_start_may_be_started_again() -> None:
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
 def test_a_server_that_could_not_start_leaves_no_socket(kind: str, tmp_path: Path) -> None:
-    """Its sockets would accept into their backlog until the collector comes."""
+    """Its sockets would accept into their backlog until they are garbage-collected."""
     path = str(tmp_path / "socket")
     bound: list[socket.socket] = []
 
@@ -416,7 +416,7 @@ def test_a_server_that_could_not_start_leaves_no_socket(kind: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("closed_before", [False, True])
-def test_closing_a_server_goes_on_after_a_socket_that_cannot_be_closed(closed_before: bool) -> None:
+def test_closing_a_server_continues_after_a_failing_close_of_a_socket(closed_before: bool) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         socks = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
@@ -488,7 +488,7 @@ def test_a_connection_is_served_or_closed_when_there_is_no_memory_for_it() -> No
 
 
 class Last(asyncio.Protocol):
-    """Says hello; the first of them does more."""
+    """Sends a greeting; the first one does more."""
 
     first: Callable[[], object] | None = None
 
@@ -513,7 +513,7 @@ async def greeted(sock: socket.socket) -> bytes:
 @pytest.mark.parametrize("hosts", [["127.0.0.1"], ["127.0.0.1", "127.0.0.2"]], ids=["one address", "two addresses"])
 @pytest.mark.parametrize("count", [2, 100])
 @pytest.mark.parametrize("act", ["close", "close_later"])
-def test_a_server_that_is_closed_by_a_connection_serves_those_that_came_with_it(
+def test_a_server_closed_by_a_connection_serves_the_others_of_the_batch(
     twin: Twin, hosts: list[str], count: int, act: str
 ) -> None:
     async def main() -> None:
@@ -531,7 +531,7 @@ def test_a_server_that_is_closed_by_a_connection_serves_those_that_came_with_it(
     twin(main())
 
 
-def test_who_came_with_a_connection_that_ended_the_run_is_served_in_the_next(
+def test_connections_accepted_with_one_that_ended_the_run_are_served_in_the_next(
     loop_factory: Callable[[], asyncio.AbstractEventLoop],
 ) -> None:
     def interrupt() -> None:
@@ -570,7 +570,7 @@ def test_a_factory_that_ends_the_run_leaves_no_descriptor() -> None:
 
 
 def test_a_listening_socket_that_was_shut_down_is_reported_once() -> None:
-    """The kernel reports its hang-up for ever, and accept fails each time; asyncio goes round with it."""
+    """The kernel reports its hang-up for ever, and accept fails each time; asyncio spins on it."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()

@@ -73,7 +73,7 @@ KEPT: dict[str, Callable[[bytes], Any]] = {
 
 
 @pytest.mark.parametrize("keep", KEPT.values(), ids=KEPT)
-def test_received_data_stays_as_it_was(twin: Twin, keep: Callable[[bytes], Any]) -> None:
+def test_received_data_does_not_change(twin: Twin, keep: Callable[[bytes], Any]) -> None:
     async def main() -> None:
         protocol = Keeper(keep)
         pieces = [bytes([65 + i]) * size for i, size in enumerate(SIZES)]
@@ -84,7 +84,7 @@ def test_received_data_stays_as_it_was(twin: Twin, keep: Callable[[bytes], Any])
     twin(main())
 
 
-def test_hashes_and_ends_of_memory_used_again(twin: Twin) -> None:
+def test_reused_memory_has_the_right_hash_and_length(twin: Twin) -> None:
     seen: list[tuple[int, int, bool]] = []
 
     def look(data: bytes) -> None:
@@ -101,7 +101,7 @@ def test_hashes_and_ends_of_memory_used_again(twin: Twin) -> None:
 
 
 @pytest.mark.parametrize("sizes", [(8192, 20000), (20000, 8192), (4096, 200_000), (8192, 8320), (8192, 8321)])
-def test_another_size_costs_at_most_one_more_piece_once(twin: Twin, sizes: tuple[int, int]) -> None:
+def test_a_changed_size_costs_at_most_one_more_piece(twin: Twin, sizes: tuple[int, int]) -> None:
     async def main() -> None:
         lengths: list[int] = []
         digests: list[int] = []
@@ -122,7 +122,7 @@ def test_another_size_costs_at_most_one_more_piece_once(twin: Twin, sizes: tuple
 
 
 class Changer(asyncio.Protocol):
-    """Answers from one buffer that it changes at once, as it may."""
+    """Answers from one buffer that it changes at once, which is allowed."""
 
     def __init__(self, size: int, how: Callable[[bytearray], Any]) -> None:
         self.size = size
@@ -158,12 +158,12 @@ CHANGES = [
 
 
 # From Python 3.12 on asyncio sends the later content of a queued buffer, so it is no reference here.
-JUDGES = ["asyncio", "corenet"] if sys.version_info < (3, 12) else ["corenet"]
+LOOPS = ["asyncio", "corenet"] if sys.version_info < (3, 12) else ["corenet"]
 
 
-@pytest.mark.parametrize("loop_factory", JUDGES, indirect=True)
+@pytest.mark.parametrize("loop_factory", LOOPS, indirect=True)
 @pytest.mark.parametrize(("name", "size"), CHANGES)
-def test_mutable_data_is_sent_as_it_was(twin: Twin, name: str, size: int) -> None:
+def test_mutable_data_is_sent_unchanged(twin: Twin, name: str, size: int) -> None:
     how = HOW[name]
 
     async def main() -> None:
@@ -186,8 +186,8 @@ def test_mutable_data_is_sent_as_it_was(twin: Twin, name: str, size: int) -> Non
 
 
 @pytest.mark.parametrize("kind", ["bytes", "bytearray", "held"])
-def test_no_gap_when_there_is_no_memory_for_what_the_kernel_did_not_take(kind: str) -> None:
-    """The beginning has left: what is written afterwards would pass for its continuation. One allocation fails."""
+def test_no_gap_without_memory_for_unsent_data(kind: str) -> None:
+    """The beginning was sent: later data would look like its continuation. One allocation fails."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -231,7 +231,7 @@ def test_no_gap_when_there_is_no_memory_for_what_the_kernel_did_not_take(kind: s
 
 
 class Taker(asyncio.Protocol):
-    """Keeps what it is given; memory can be had again then."""
+    """Keeps the data that it receives; memory is available again then."""
 
     def __init__(self) -> None:
         self.got = b""
@@ -334,8 +334,8 @@ def receive_with_a_failing_allocation(kind: str, number: int) -> Any:
 
 
 @pytest.mark.parametrize("kind", TAKERS)
-def test_no_gap_when_there_is_no_memory_for_what_was_received(kind: str) -> None:
-    """It is not in the kernel any more: what comes afterwards would pass for its continuation."""
+def test_no_gap_without_memory_for_received_data(kind: str) -> None:
+    """It is not in the kernel any more: later data would look like its continuation."""
     whole = b"".join(PIECES)
     failed = 0
     for number in range(100):
@@ -351,7 +351,7 @@ def test_no_gap_when_there_is_no_memory_for_what_was_received(kind: str) -> None
 
 @pytest.mark.parametrize("begun", [b"", b"begun"])
 @pytest.mark.parametrize("kind", ["lines", "frames"])
-def test_no_gap_when_there_is_no_memory_for_a_part_of_a_write(kind: str, begun: bytes) -> None:
+def test_no_gap_without_memory_for_a_part_of_a_write(kind: str, begun: bytes) -> None:
     """The parts before it are queued. Each allocation fails in turn, until there is none left that could."""
 
     async def attempt(number: int) -> bool:
@@ -360,7 +360,7 @@ def test_no_gap_when_there_is_no_memory_for_a_part_of_a_write(kind: str, begun: 
         theirs.setblocking(False)
         taker = FrameTaker(True)
         transport, _ = await loop.create_unix_connection(lambda: taker, sock=ours)
-        # More parts than a queue has room for at first.
+        # More parts than the first capacity of a queue.
         parts = [bytes([65 + i]) * (9000 if i < 3 else 1) for i in range(40)]
         lines = [piece for part in parts for piece in (len(part).to_bytes(2, "big"), part)]
         failed = False
@@ -385,7 +385,7 @@ def test_no_gap_when_there_is_no_memory_for_a_part_of_a_write(kind: str, begun: 
         if not failed:
             assert got == sent + b"tail"
         else:
-            # Nothing of it, or the connection has ended with it.
+            # Either none of it arrived, or the connection has ended.
             assert got == begun + b"tail" or sent.startswith(got)
         return failed
 

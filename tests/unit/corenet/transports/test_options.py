@@ -102,7 +102,7 @@ def test_server_and_client_have_them_before_the_first_byte(host: str) -> None:
     corenet.run(main())
 
 
-def test_streams_pass_them_on_and_nagle_can_be_had() -> None:
+def test_accepted_connections_have_the_options_and_nagle_can_be_enabled() -> None:
     async def main() -> None:
         options = SocketOptions(nodelay=False, keepalive=True, backlog=7, reuse_port=True, fast_open=9, defer_accept=1)
         seen: asyncio.Future[SocketOptions] = asyncio.get_running_loop().create_future()
@@ -133,7 +133,7 @@ def test_streams_pass_them_on_and_nagle_can_be_had() -> None:
     corenet.run(main())
 
 
-def test_sockets_that_exist_already() -> None:
+def test_options_of_given_sockets() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, corenet.Loop)
@@ -156,7 +156,7 @@ def test_sockets_that_exist_already() -> None:
     corenet.run(main())
 
 
-def test_unix_sockets(tmp_path: Path) -> None:
+def test_options_of_unix_sockets(tmp_path: Path) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, corenet.Loop)
@@ -174,7 +174,7 @@ def test_unix_sockets(tmp_path: Path) -> None:
     corenet.run(main())
 
 
-def test_datagrams() -> None:
+def test_options_of_datagram_sockets() -> None:
     async def main() -> None:
         options = SocketOptions(receive_buffer=9000, traffic_class=8, udp_gro=True, udp_gso=False)
         one = await endpoint(options=options)
@@ -191,7 +191,7 @@ def test_datagrams() -> None:
     corenet.run(main())
 
 
-def test_opting_out_of_joined_and_cut_datagrams() -> None:
+def test_gso_and_gro_can_be_switched_off() -> None:
     async def main() -> None:
         plain = await endpoint(options=SocketOptions(udp_gro=False, udp_gso=False))
         # Whether it joins is up to each socket: this one would, if there were anything to join.
@@ -206,7 +206,7 @@ def test_opting_out_of_joined_and_cut_datagrams() -> None:
     corenet.run(main())
 
 
-def test_contradictions_and_refusals() -> None:
+def test_contradicting_options_are_refused() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, corenet.Loop)
@@ -231,7 +231,7 @@ def test_contradictions_and_refusals() -> None:
     corenet.run(main())
 
 
-def test_closed_transport_and_pipe_have_none() -> None:
+def test_closed_transports_and_pipes_have_no_options() -> None:
     async def main() -> None:
         one = await endpoint()
         await close(one)

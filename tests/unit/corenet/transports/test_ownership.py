@@ -156,7 +156,7 @@ def test_a_server_drops_connections_closed_by_the_program() -> None:
     )
 
 
-def test_connections_outlive_the_roster_of_their_server() -> None:
+def test_connections_outlive_the_connection_list_of_their_server() -> None:
     run_alone(
         """
         made = []
@@ -193,7 +193,7 @@ def test_connections_outlive_the_roster_of_their_server() -> None:
 
 
 def test_a_descriptor_that_cannot_be_watched_ends_the_connection() -> None:
-    """It was closed by the program while it was not registered: no task may wait for it for ever."""
+    """The program closed it while it was not registered: no task may wait for it for ever."""
 
     class Paused(Recorder):
         def connection_made(self, transport: Any) -> None:
@@ -253,7 +253,7 @@ def replacing(transport: Any, successor: Any, alive: list[bool]) -> Listing:
     return protocol
 
 
-def test_a_protocol_lives_as_long_as_it_is_called(twin: Twin) -> None:
+def test_a_protocol_stays_alive_while_it_is_called(twin: Twin) -> None:
     async def main() -> None:
         alive: list[bool] = []
         here, there, server = await connected_pair()
@@ -268,7 +268,9 @@ def test_a_protocol_lives_as_long_as_it_is_called(twin: Twin) -> None:
     twin(main())
 
 
-def test_over_tls(twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
+def test_a_protocol_stays_alive_while_it_is_called_over_tls(
+    twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> None:
     async def main() -> None:
         alive: list[bool] = []
         here, there, server = await tls_pair(server_context, client_context)
@@ -283,7 +285,7 @@ def test_over_tls(twin: Twin, server_context: ssl.SSLContext, client_context: ss
     twin(main())
 
 
-def test_on_a_pipe(twin: Twin) -> None:
+def test_a_protocol_stays_alive_while_it_is_called_on_a_pipe(twin: Twin) -> None:
     async def main() -> None:
         alive: list[bool] = []
         read, write = os.pipe()
@@ -378,7 +380,7 @@ def bytes_of(thing: Any) -> bytes:
 @pytest.mark.parametrize("way", ["transport", "streams"])
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("name", list(views()))
-def test_writelines_takes_what_join_takes(
+def test_writelines_accepts_what_join_accepts(
     twin: Twin, name: str, way: str, secure: bool, server_context: ssl.SSLContext, client_context: ssl.SSLContext
 ) -> None:
     async def main() -> None:
@@ -422,7 +424,7 @@ class Forwarding(corenet.FramedProtocol):
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
-def test_writelines_takes_frames_and_what_is_not_contiguous(
+def test_writelines_accepts_views_and_non_contiguous_buffers(
     secure: bool, server_context: ssl.SSLContext, client_context: ssl.SSLContext
 ) -> None:
     """asyncio raises before it sends anything, or ends the connection; we copy."""
@@ -477,7 +479,7 @@ def test_writelines_sends_nothing_when_one_piece_is_wrong(twin: Twin, bad: objec
 def test_writelines_over_tls_sends_nothing_when_one_piece_is_wrong(
     bad: object, server_context: ssl.SSLContext, client_context: ssl.SSLContext
 ) -> None:
-    """asyncio joins the pieces later, and raises into nowhere."""
+    """asyncio joins the pieces later, and its exception reaches no caller."""
 
     async def main() -> None:
         await nothing_of(bad, *await tls_pair(server_context, client_context))

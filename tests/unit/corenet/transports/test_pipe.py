@@ -26,7 +26,7 @@ async def both_ends() -> tuple[Recorder, Recorder]:
     return reader, writer
 
 
-def test_data_and_end_of_file(twin: Twin) -> None:
+def test_data_and_end_of_file_are_delivered(twin: Twin) -> None:
     async def main() -> None:
         reader, writer = await both_ends()
         assert isinstance(reader.transport, asyncio.ReadTransport)
@@ -121,8 +121,9 @@ def test_two_transports_on_one_pipe(twin: Twin) -> None:
     twin(main())
 
 
-def test_a_second_reader_beside_a_paused_one_takes_nothing_from_it() -> None:
-    """While the first was paused, its place in the kernel's table went to the second and did not come back."""
+def test_a_second_reader_does_not_remove_the_registration_of_a_paused_one() -> None:
+    """While the first was paused, the second took over its entry in the kernel's table, and the first did not get it
+    back."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -148,8 +149,8 @@ def test_a_second_reader_beside_a_paused_one_takes_nothing_from_it() -> None:
         runner.run(main())
 
 
-def test_what_can_never_be_waited_for_ends_at_once() -> None:
-    """The null device can be written, as on asyncio; reading it is refused by epoll, and the caller hears of it."""
+def test_files_without_poll_support_end_at_once() -> None:
+    """The null device can be written, as on asyncio; epoll refuses reading it, and the caller gets the error."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -166,7 +167,7 @@ def test_what_can_never_be_waited_for_ends_at_once() -> None:
     corenet.run(main())
 
 
-def test_a_protocol_that_fails_costs_what_it_was_given(twin: Twin) -> None:
+def test_exceptions_of_a_protocol_are_reported(twin: Twin) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         reported: list[Any] = []
@@ -206,7 +207,7 @@ class Buffered(Recorder, asyncio.BufferedProtocol):
 
 
 class Framed(corenet.FramedProtocol):
-    """Would take frames: our own protocols are given bytes by another way."""
+    """A FramedProtocol, to which our transports deliver bytes in another way."""
 
     def __init__(self) -> None:
         super().__init__(FixedFramer(1))
@@ -224,7 +225,7 @@ class Framed(corenet.FramedProtocol):
 @pytest.mark.parametrize("given_later", [False, True])
 @pytest.mark.parametrize("kind", [Recorder, Buffered, Framed])
 @pytest.mark.parametrize("end", ["pipe", "socket that says something"])
-def test_a_writing_end_receives_nothing_whatever_its_protocol(
+def test_a_writing_end_receives_nothing_with_any_protocol(
     twin: Twin, kind: Any, given_later: bool, end: str
 ) -> None:
     """A read event means that the reader has closed, and is reported as that."""

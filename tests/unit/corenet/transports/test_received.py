@@ -85,7 +85,7 @@ def change(buffer: Any, action: int, a: int, b: int, data: bytes) -> Any:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_it_behaves_as_a_bytearray(twin: Twin, seed: int) -> None:
+def test_the_buffer_behaves_like_a_bytearray(twin: Twin, seed: int) -> None:
     chance = random.Random(seed)
 
     async def main() -> None:
@@ -204,7 +204,7 @@ def test_streams_of_all_sizes_arrive_as_they_were_sent(twin: Twin) -> None:
     twin(main())
 
 
-def test_readers_that_hold_what_came_last_do_not_see_it_change(twin: Twin) -> None:
+def test_readers_that_hold_the_last_data_do_not_see_it_change(twin: Twin) -> None:
     chance = random.Random(11)
     rounds = [[chance.choice((64, 1024, 16384, 100_000, 102_400)) for _ in range(30)] for _ in range(12)]
 

@@ -86,7 +86,7 @@ def stranger() -> Iterator[Stranger]:
 
 
 def replaced(sock: socket.socket, stranger: Stranger) -> None:
-    """Close `sock`; its number is reused by the stranger."""
+    """Close `sock`; its number is reused by the other file."""
     number = sock.fileno()
     sock.close()
     stranger.take(number)
@@ -179,7 +179,7 @@ if sys.version_info >= (3, 12):
             transport, protocol = await loop.create_datagram_endpoint(lambda: Datagrams(loop), sock=mine)
             with peer:
                 transport.send_many([(b"early", None), (exported(b"late", transport.abort), None), (b"later", None)])
-                # Until it is lost the kernel is offered what is sent, and nothing waits any more.
+                # Until connection_lost the kernel gets all data, and nothing is queued.
                 assert transport.get_write_buffer_size() == 0
                 assert [peer.recv(100) for _ in range(3)] == [b"early", b"late", b"later"]
                 await protocol.lost
@@ -456,7 +456,7 @@ async def buffering(
 
 @pytest.mark.parametrize("over", ["tcp", "tls"])
 @pytest.mark.parametrize("deed", ["pause", "abort", "replace"])
-def test_what_get_buffer_does_comes_before_the_bytes(
+def test_effects_of_get_buffer_precede_the_bytes(
     ours: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext, over: str, deed: str
 ) -> None:
     class Acting(Buffering):
@@ -543,7 +543,7 @@ def test_a_number_that_empties_the_buffer(as_bytearray: bool) -> None:
 
 
 @pytest.mark.parametrize("over", ["tcp", "tls"])
-def test_a_protocol_that_is_paused_each_time_does_not_block_the_iteration(
+def test_a_protocol_that_pauses_each_time_does_not_block_the_iteration(
     twin: Twin, server_context: ssl.SSLContext, client_context: ssl.SSLContext, over: str
 ) -> None:
     """Written, paused by its watermarks, flushed at the end, resumed, written again: at most once per iteration."""
@@ -576,7 +576,7 @@ def test_a_protocol_that_is_paused_each_time_does_not_block_the_iteration(
         there.transport.write(b"go")
         await there.until(lambda: len(there.data) >= 2)
         assert here.rounds < 100
-        # Who asked again is called, whether or not anything else happens.
+        # A task that waits again is woken, whether or not there are other events.
         await there.until(lambda: len(there.data) == 2 * here.rounds + (0 if here.rounds == 1000 else 2))
         here.rounds = 1000
         here.transport.abort()

@@ -71,7 +71,9 @@ def pause_and_resume(transport: Any) -> None:
 @pytest.mark.parametrize("act", [pause, abort, resume, pause_and_resume])
 @pytest.mark.parametrize("reading", [True, False])
 @pytest.mark.parametrize("paused", [True, False], ids=["the other is paused", "the other reads"])
-def test_who_has_the_number_now_keeps_its_place(act: Callable[[Any], None], reading: bool, paused: bool) -> None:
+def test_the_new_owner_of_a_number_keeps_its_registration(
+    act: Callable[[Any], None], reading: bool, paused: bool
+) -> None:
     async def main() -> None:
         transport, protocol, peer, other, client = await stolen(reading)
         if paused:
@@ -117,7 +119,7 @@ def test_queued_data_does_not_reach_the_new_owner_of_the_number(act: Callable[[A
 
 
 @pytest.mark.parametrize("act", [pause, abort, pause_and_resume])
-def test_a_watch_on_the_number_stays(act: Callable[[Any], None]) -> None:
+def test_a_watch_on_a_reused_number_is_kept(act: Callable[[Any], None]) -> None:
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
         sock, peer = socket.socketpair()
@@ -166,7 +168,8 @@ def test_a_server_whose_socket_was_closed_does_not_use_the_number() -> None:
 
 
 def test_a_reader_on_the_number_outlives_a_server_that_was_paused() -> None:
-    """Who removes the reader of a listening socket pauses the server; the next reader of that socket is its own."""
+    """Removing the reader of a listening socket pauses the server; the next reader of that socket is independent of
+    it."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()

@@ -6,6 +6,7 @@ earlier writes wait.
 
 import asyncio
 import os
+import random
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def path(tmp_path: Path) -> Path:
     """A file that no kernel takes at once."""
     place = tmp_path / "file"
-    place.write_bytes(os.urandom(1000) * (SIZE // 1000))
+    place.write_bytes(random.Random(5).randbytes(1000) * (SIZE // 1000))
     return place
 
 
@@ -73,7 +74,7 @@ async def usable(transport: Any, protocol: Recorder, peer: socket.socket, data: 
 
 @pytest.mark.parametrize("written", [b"", BEFORE], ids=["for room", "for the buffer"])
 @pytest.mark.parametrize("arrives", [b"news", b""], ids=["data", "nothing"])
-def test_reading_is_resumed_while_it_waits(twin: Twin, path: Path, written: bytes, arrives: bytes) -> None:
+def test_reading_is_resumed_during_a_sendfile(twin: Twin, path: Path, written: bytes, arrives: bytes) -> None:
     async def main() -> None:
         transport, protocol, peer = await pair()
         with path.open("rb") as file:
@@ -93,7 +94,7 @@ def test_reading_is_resumed_while_it_waits(twin: Twin, path: Path, written: byte
     twin(main())
 
 
-def test_what_arrives_while_it_waits_comes_after_it(twin: Twin, path: Path) -> None:
+def test_data_written_during_a_sendfile_is_sent_after_it(twin: Twin, path: Path) -> None:
     async def main() -> None:
         transport, protocol, peer = await pair()
         with path.open("rb") as file:
@@ -110,7 +111,7 @@ def test_what_arrives_while_it_waits_comes_after_it(twin: Twin, path: Path) -> N
 
 
 @pytest.mark.parametrize("resumed", [False, True])
-def test_an_end_of_file_while_it_waits_costs_nothing(twin: Twin, path: Path, resumed: bool) -> None:
+def test_an_end_of_file_during_a_sendfile_loses_nothing(twin: Twin, path: Path, resumed: bool) -> None:
     async def main() -> None:
         transport, protocol, peer = await pair(keep_open=True)
         with path.open("rb") as file:
@@ -132,7 +133,7 @@ def test_an_end_of_file_while_it_waits_costs_nothing(twin: Twin, path: Path, res
 
 
 @pytest.mark.parametrize("resumed", [False, True])
-def test_a_peer_that_goes_away_while_it_waits(path: Path, resumed: bool) -> None:
+def test_a_peer_that_disconnects_during_a_sendfile(path: Path, resumed: bool) -> None:
     async def main() -> None:
         transport, protocol, peer = await pair()
         with path.open("rb") as file:
@@ -153,7 +154,7 @@ def test_a_peer_that_goes_away_while_it_waits(path: Path, resumed: bool) -> None
 
 @pytest.mark.parametrize("written", [b"", BEFORE], ids=["for room", "for the buffer"])
 @pytest.mark.parametrize("how", ["close", "abort"])
-def test_the_connection_ends_while_it_waits(path: Path, written: bytes, how: str) -> None:
+def test_the_connection_ends_during_a_sendfile(path: Path, written: bytes, how: str) -> None:
     async def main() -> None:
         transport, protocol, peer = await pair()
         with path.open("rb") as file:
@@ -217,7 +218,7 @@ def test_a_cancelled_sendfile_leaves_a_working_connection(path: Path, written: b
     corenet.run(main())
 
 
-def test_a_second_file_is_refused_and_disturbs_nothing(path: Path) -> None:
+def test_a_second_sendfile_is_refused_without_effect(path: Path) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         transport, protocol, peer = await pair()
@@ -255,7 +256,7 @@ def test_wrong_arguments_are_refused(twin: Twin, path: Path) -> None:
 
 
 @pytest.mark.parametrize("written", [b"", BEFORE], ids=["for room", "for the buffer"])
-def test_the_child_of_a_fork_sends_nothing_of_it(path: Path, written: bytes) -> None:
+def test_the_child_of_a_fork_sends_nothing_of_the_file(path: Path, written: bytes) -> None:
     """In the child the call fails, so that every byte of the file is sent once."""
 
     async def main() -> None:
@@ -295,8 +296,8 @@ def test_the_child_of_a_fork_sends_nothing_of_it(path: Path, written: bytes) -> 
 
 
 @pytest.mark.parametrize("by", ["a transport", "a socket"])
-def test_a_file_that_is_closed_on_its_way_is_not_taken_for_the_next_of_its_number(path: Path, by: str) -> None:
-    """asyncio sends what the number has become."""
+def test_a_file_closed_during_a_sendfile_is_not_mistaken_for_another(path: Path, by: str) -> None:
+    """asyncio sends the file that has the number now."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()

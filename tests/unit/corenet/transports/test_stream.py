@@ -30,7 +30,7 @@ async def finish(server: Any, *ends: Recorder) -> None:
     await server.wait_closed()
 
 
-def test_data_both_ways_and_close(twin: Twin) -> None:
+def test_data_in_both_directions_and_close(twin: Twin) -> None:
     async def main() -> None:
         ours, theirs, server = await connected_pair()
         theirs.transport.write(b"hello")
@@ -46,7 +46,7 @@ def test_data_both_ways_and_close(twin: Twin) -> None:
     twin(main())
 
 
-def test_shape(twin: Twin) -> None:
+def test_a_stream_transport_has_the_interface_of_asyncio(twin: Twin) -> None:
     async def main() -> None:
         ours, theirs, server = await connected_pair()
         for end in (ours, theirs):
@@ -121,7 +121,7 @@ def order_of_a_batch(size: int, calls: int, one_turn: bool = False) -> list[str]
 RECEIVED = ["a received", "b received", "c received"]
 
 
-def test_what_much_data_woke_runs_before_the_next_descriptor() -> None:
+def test_callbacks_woken_by_much_data_run_before_the_next_descriptor() -> None:
     assert order_of_a_batch(100_000, 1) == [f"{name} {what}" for name in "abc" for what in ("received", "called")]
 
 
@@ -193,7 +193,7 @@ def test_order_of_many_small_and_large_writes(twin: Twin) -> None:
     twin(main())
 
 
-def test_mutable_data_is_copied_when_it_waits() -> None:
+def test_queued_mutable_data_is_copied() -> None:
     """asyncio itself keeps a view from 3.12 on, so this is not a twin."""
 
     async def main() -> None:
@@ -213,7 +213,7 @@ def test_mutable_data_is_copied_when_it_waits() -> None:
     corenet.run(main())
 
 
-def test_writes_inside_the_callback_leave_together() -> None:
+def test_writes_of_a_protocol_callback_are_sent_together() -> None:
     """64 writes in data_received are one segment for a peer that reads once."""
 
     async def main() -> None:
@@ -237,7 +237,7 @@ def test_writes_inside_the_callback_leave_together() -> None:
     corenet.run(main())
 
 
-def test_writes_of_a_callback_of_the_loop_leave_together() -> None:
+def test_writes_of_a_loop_callback_are_sent_together() -> None:
     """A step of a task is one callback; what further callbacks of the same iteration write is sent at its end.
 
     It is so once a step wrote in pieces, as long as those after it do; a single piece leaves at once, as with asyncio.
@@ -296,7 +296,7 @@ def test_writes_of_a_callback_of_the_loop_leave_together() -> None:
     corenet.run(main())
 
 
-def test_the_size_of_what_waits_and_abort_leave_nothing_to_the_end_of_the_callback(twin: Twin) -> None:
+def test_reading_the_buffer_size_and_abort_flush_held_writes(twin: Twin) -> None:
     async def main() -> None:
         ours, theirs, server = await connected_pair()
         ours.transport.write(b"words")
@@ -311,7 +311,7 @@ def test_the_size_of_what_waits_and_abort_leave_nothing_to_the_end_of_the_callba
     twin(main())
 
 
-def test_what_was_written_before_the_loop_is_left_is_sent(loop_factory: Callable[[], Any]) -> None:
+def test_data_written_before_the_loop_stops_is_sent(loop_factory: Callable[[], Any]) -> None:
     loop = loop_factory()
     ours, theirs, server = loop.run_until_complete(connected_pair())
     sock = theirs.transport.get_extra_info("socket")
@@ -348,7 +348,7 @@ def test_half_close(twin: Twin) -> None:
     twin(main())
 
 
-def test_close_sends_what_waits_and_abort_does_not(twin: Twin) -> None:
+def test_close_sends_queued_data_and_abort_drops_it(twin: Twin) -> None:
     async def main() -> None:
         for method, complete in (("close", True), ("abort", False)):
             ours, theirs, server = await connected_pair()
@@ -396,7 +396,7 @@ def test_data_before_reset_or_eof_is_not_lost(twin: Twin) -> None:
     twin(main())
 
 
-def test_dead_peer_of_a_paused_reader_costs_nothing() -> None:
+def test_a_dead_peer_of_a_paused_reader_causes_no_busy_loop() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         ours, theirs, server = await connected_pair()
@@ -462,7 +462,7 @@ def test_failing_protocol_is_reported(broken: str, loop_factory: Callable[[], as
     assert isinstance(reported[0]["exception"], LookupError)
 
 
-def test_writes_after_the_end_are_silent(twin: Twin, caplog: pytest.LogCaptureFixture) -> None:
+def test_writes_after_the_end_are_ignored(twin: Twin, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         ours, theirs, server = await connected_pair()
         ours.transport.close()
@@ -477,7 +477,7 @@ def test_writes_after_the_end_are_silent(twin: Twin, caplog: pytest.LogCaptureFi
     assert 4 <= len(caplog.records) <= 6
 
 
-def test_buffered_protocol_and_change_of_protocol(twin: Twin) -> None:
+def test_a_buffered_protocol_and_a_change_of_protocol(twin: Twin) -> None:
     class Buffered(asyncio.BufferedProtocol):
         def __init__(self, done: asyncio.Future[bytes]) -> None:
             self.buffer = bytearray(7)
@@ -524,7 +524,7 @@ def test_watermarks(twin: Twin) -> None:
     twin(main())
 
 
-def test_watermarks_hold_from_the_moment_they_are_set(twin: Twin) -> None:
+def test_watermarks_apply_from_the_moment_they_are_set(twin: Twin) -> None:
     async def main() -> None:
         ours, theirs, server = await connected_pair()
         transport = ours.transport
@@ -536,7 +536,7 @@ def test_watermarks_hold_from_the_moment_they_are_set(twin: Twin) -> None:
         assert "pause" in ours.events
         theirs.transport.resume_reading()
         await ours.until(lambda: "resume" in ours.events)
-        # Nothing may wait at all: whatever the kernel does not take at once pauses.
+        # No data may be queued: any data that the kernel does not accept at once pauses the writer.
         theirs.transport.pause_reading()
         transport.set_write_buffer_limits(high=0)
         while not transport.get_write_buffer_size():
@@ -576,7 +576,7 @@ def test_one_fast_peer_does_not_starve_another(twin: Twin) -> None:
     twin(main())
 
 
-def test_write_wants_bytes(twin: Twin) -> None:
+def test_write_requires_bytes(twin: Twin) -> None:
     async def main() -> None:
         ours, theirs, server = await connected_pair()
         for wrong in ("text", 5, None, [b"x"]):

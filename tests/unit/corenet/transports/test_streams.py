@@ -56,7 +56,7 @@ async def finish(server: Any, writer: Any) -> None:
     await server.wait_closed()
 
 
-def test_they_are_asyncio_streams(twin: Twin) -> None:
+def test_native_streams_are_asyncio_streams(twin: Twin) -> None:
     async def main() -> None:
         server, reader, writer = await connected(echo)
         assert isinstance(reader, asyncio.StreamReader) and isinstance(writer, asyncio.StreamWriter)
@@ -68,7 +68,7 @@ def test_they_are_asyncio_streams(twin: Twin) -> None:
     twin(main())
 
 
-def test_a_read_is_what_tasks_and_timeouts_take(twin: Twin) -> None:
+def test_a_read_can_be_awaited_by_tasks_and_timeouts(twin: Twin) -> None:
     async def main() -> None:
         reader = reader_with(b"one\ntwo\n12345")
         read = reader.readline()
@@ -121,7 +121,7 @@ def test_an_error_reaches_present_and_later_readers(twin: Twin) -> None:
     ("separators", "found"),
     [((b"\r\n", b"\n"), b"a\r\n"), ((b"-", b"\n"), b"a\r\n"), ((b"b", b"\nb"), b"a\r\nb"), ((b"xyz", b"a"), b"a")],
 )
-def test_the_separator_that_ends_first(twin: Twin, separators: tuple[bytes, ...], found: bytes) -> None:
+def test_the_earliest_separator_ends_the_read(twin: Twin, separators: tuple[bytes, ...], found: bytes) -> None:
     async def main() -> None:
         reader = reader_with()
         task = asyncio.ensure_future(reader.readuntil(separators))
@@ -133,7 +133,7 @@ def test_the_separator_that_ends_first(twin: Twin, separators: tuple[bytes, ...]
     twin(main())
 
 
-def test_wrong_separators(twin: Twin) -> None:
+def test_wrong_separators_are_refused(twin: Twin) -> None:
     async def main() -> None:
         reader = reader_with(b"data")
         for separator in (b"", (), (b"a", b"")):
@@ -148,7 +148,7 @@ def test_wrong_separators(twin: Twin) -> None:
     twin(main())
 
 
-def test_pieces_are_put_together_whatever_is_read_between(twin: Twin) -> None:
+def test_pieces_are_joined_whatever_is_read_in_between(twin: Twin) -> None:
     async def main() -> None:
         whole = bytes(range(256)) * 40
         for step, taken in ((7, 3), (100, 99), (3, 50), (1000, 1)):
@@ -165,7 +165,7 @@ def test_pieces_are_put_together_whatever_is_read_between(twin: Twin) -> None:
     twin(main())
 
 
-def test_the_network_waits_for_a_slow_reader(twin: Twin) -> None:
+def test_a_slow_reader_causes_back_pressure(twin: Twin) -> None:
     total = 8 << 20
 
     async def flood(reader: Any, writer: Any) -> None:
@@ -187,7 +187,7 @@ def test_the_network_waits_for_a_slow_reader(twin: Twin) -> None:
     twin(main())
 
 
-def test_a_line_over_the_limit(twin: Twin) -> None:
+def test_a_line_over_the_limit_is_an_error(twin: Twin) -> None:
     async def main() -> None:
         reader = reader_with(b"x" * 11 + b"\nnext\n", limit=10)
         with pytest.raises(asyncio.LimitOverrunError) as caught:
@@ -255,7 +255,7 @@ def test_a_handler_that_fails_is_reported_and_closed(loop_factory: Any, plain: b
     assert [type(context["exception"]) for context in told] == [ZeroDivisionError]
 
 
-def test_an_unclosed_writer(loop_factory: Any) -> None:
+def test_an_unclosed_writer_is_warned_about(loop_factory: Any) -> None:
     async def main() -> None:
         server, reader, writer = await connected(echo)
         transport = writer.transport
@@ -337,16 +337,16 @@ async def upgraded(open_connection: Any, start_server: Any, authority: Authority
 
 
 @since(3, 14, 10)
-def test_a_hello_that_came_early_is_taken_for_the_handshake(twin: Twin, tmp_path: Any) -> None:
+def test_an_early_client_hello_is_passed_to_the_handshake(twin: Twin, tmp_path: Any) -> None:
     assert twin(upgraded(corenet.open_connection, corenet.start_server, Authority(tmp_path))) == [b"ping\n", b"pong\n"]
 
 
 @since(3, 14, 10)
-def test_so_it_is_with_asyncios_own_streams(twin: Twin, tmp_path: Any) -> None:
+def test_an_early_client_hello_works_with_asyncio_streams_too(twin: Twin, tmp_path: Any) -> None:
     assert twin(upgraded(asyncio.open_connection, asyncio.start_server, Authority(tmp_path))) == [b"ping\n", b"pong\n"]
 
 
-def test_plaintext_that_came_before_tls_is_never_read_as_if_it_had_come_encrypted(ours: Twin, tmp_path: Any) -> None:
+def test_plaintext_received_before_tls_is_never_read_as_decrypted_data(ours: Twin, tmp_path: Any) -> None:
     """Plaintext that an attacker injects after the answer to STARTTLS (CVE-2011-0411) makes the handshake fail."""
     authority = Authority(tmp_path)
     trusting = ssl.create_default_context(cafile=str(authority.cafile))
@@ -373,7 +373,7 @@ def test_plaintext_that_came_before_tls_is_never_read_as_if_it_had_come_encrypte
     ours(main())
 
 
-# A client's reader of ours gives what it holds to the handshake, which that spoils.
+# Our client reader passes its buffered plaintext to the handshake, which fails.
 @pytest.mark.parametrize(("module", "server_side"), [(asyncio, True), (asyncio, False), (corenet, True)])
 def test_after_start_tls_a_reader_that_had_paused_pauses_again(
     ours: Twin, tmp_path: Any, module: Any, server_side: bool
@@ -448,7 +448,7 @@ def test_after_start_tls_a_reader_that_had_paused_pauses_again(
     ours(main())
 
 
-def test_who_forgets_what_a_paused_reader_holds_is_sent_more(twin: Twin) -> None:
+def test_clearing_the_buffer_of_a_paused_reader_resumes_reading(twin: Twin) -> None:
     async def main() -> None:
         here, there = tcp_pair()
         reader, writer = await corenet.open_connection(sock=here, limit=10)

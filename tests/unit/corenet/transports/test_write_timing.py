@@ -104,7 +104,7 @@ async def received(peer: socket.socket, size: int) -> bytes:
 @pytest.mark.parametrize("where", ["made", "data", "eof"])
 @pytest.mark.parametrize("earlier", [False, True], ids=["first", "after several"])
 @pytest.mark.parametrize("family", [socket.AF_UNIX, socket.AF_INET])
-def test_one_write_of_a_protocols_callback(
+def test_a_single_write_of_a_protocol_callback_is_sent_at_once(
     twin: Twin, where: str, kind: type[Blocking], earlier: bool, family: int
 ) -> None:
     """After callbacks that wrote several pieces, TCP keeps the first one for up to 200 ms: no longer than that."""
@@ -127,7 +127,7 @@ def test_one_write_of_a_protocols_callback(
 
 
 @pytest.mark.parametrize("how", ["soon", "task", "timer", "reader", "other protocol"])
-def test_one_write_of_another_callback(twin: Twin, how: str) -> None:
+def test_a_single_write_of_another_callback_is_sent_at_once(twin: Twin, how: str) -> None:
     """Also after other callbacks of the iteration wrote to the transport, and after callbacks with several writes."""
 
     async def main() -> None:
@@ -187,10 +187,10 @@ def test_one_write_of_another_callback(twin: Twin, how: str) -> None:
 
 
 @pytest.mark.parametrize("earlier", [False, True], ids=["first", "after several"])
-def test_one_write_over_tls(
+def test_a_single_write_over_tls_is_sent_at_once(
     twin: Twin, earlier: bool, server_context: ssl.SSLContext, client_context: ssl.SSLContext
 ) -> None:
-    """The peer's end is one of the same loop, whose socket is looked at from within the callback."""
+    """The peer is a transport of the same loop, whose socket is read from within the callback."""
 
     async def main() -> None:
         here, there, server = await tls_pair(server_context, client_context)
@@ -232,8 +232,8 @@ def test_one_write_over_tls(
     twin(main())
 
 
-def test_one_datagram(twin: Twin, tmp_path: Path) -> None:
-    """What answers a datagram that came alone does not wait."""
+def test_a_single_datagram_is_sent_at_once(twin: Twin, tmp_path: Path) -> None:
+    """The answer to a single datagram is sent at once."""
 
     class Answering(asyncio.DatagramProtocol):
         def connection_made(self, transport: Any) -> None:
@@ -361,7 +361,7 @@ ENDINGS = ["exit", "child _exits", "child exits", "thread", "child closes", "chi
     [(factory, ending) for factory in LOOPS for ending in (ENDINGS[:4] if factory == LOOPS[0] else ENDINGS)],
 )
 @pytest.mark.parametrize("kind", ["protocol", "task", "soon"])
-def test_it_is_sent_once_whatever_ends_the_callback(kind: str, ending: str, factory: str) -> None:
+def test_data_is_sent_once_whatever_ends_the_callback(kind: str, ending: str, factory: str) -> None:
     """One piece before os._exit; several pieces before a fork, whose child ends in one way or another."""
     ours, peer = socket.socketpair()
     with ours, peer:
@@ -460,7 +460,7 @@ with asyncio.Runner(loop_factory=corenet.new_event_loop) as runner:
 
 
 @pytest.mark.parametrize("child", ["runs", "closes"])
-def test_what_the_kernel_did_not_take_is_the_parents_to_send(child: str) -> None:
+def test_unsent_data_is_sent_by_the_parent_only(child: str) -> None:
     ours, peer = socket.socketpair()
     with ours, peer:
         peer.settimeout(10)
@@ -492,11 +492,11 @@ sock, peer = socket.socketpair()
 
 class Protocol(asyncio.BufferedProtocol):
     def __init__(self):
-        self.room = bytearray(4)
+        self.buffer = bytearray(4)
         self.got = b""
 
     def get_buffer(self, _hint):
-        return self.room
+        return self.buffer
 
     def buffer_updated(self, size):
         if not self.got:
@@ -505,7 +505,7 @@ class Protocol(asyncio.BufferedProtocol):
                 loop.close()
                 return
             os.waitpid(child, 0)
-        self.got += self.room[:size]
+        self.got += self.buffer[:size]
         if len(self.got) == 12:
             done.set_result(None)
 
@@ -528,7 +528,7 @@ running.close()
 
 
 @pytest.mark.parametrize("factory", ["asyncio.SelectorEventLoop", "corenet.new_event_loop"])
-def test_what_is_unread_when_a_child_closes_the_loop_is_the_parents_to_read(factory: str) -> None:
+def test_unread_data_stays_for_the_parent_when_a_child_closes_the_loop(factory: str) -> None:
     """The child closes the loop in a callback, and receives no more in the current event."""
     program = UNREAD.replace("LOOP", factory)
     if factory.startswith("asyncio"):
@@ -552,7 +552,7 @@ class Protocol(asyncio.Protocol):
         if child == 0:
             signal.alarm(10)
             loop.close()
-            # What is left of this callback, and of what called it, runs in the child too.
+            # The rest of this callback and of its callers runs in the child too.
             return
         assert os.waitpid(child, 0)[1] == 0
         transport.write(b"once")
@@ -583,7 +583,7 @@ finally:
 """
 
 
-def test_the_end_of_a_handshake_is_sent_once(leaf: Any, client_context: ssl.SSLContext) -> None:
+def test_the_last_flight_of_a_handshake_is_sent_once(leaf: Any, client_context: ssl.SSLContext) -> None:
     """The server's tickets are made before connection_made, and must not be sent again by the child of a fork in it."""
     with subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", SHAKEN, leaf[0].certificate, leaf[0].key], stdout=subprocess.PIPE
@@ -593,7 +593,7 @@ def test_the_end_of_a_handshake_is_sent_once(leaf: Any, client_context: ssl.SSLC
             with socket.create_connection(("127.0.0.1", int(program.stdout.readline())), 10) as plain:
                 with client_context.wrap_socket(plain, server_hostname="localhost") as peer:
                     assert peer.recv(100) == b"once"
-                    # What comes twice is a record that cannot be decrypted.
+                    # A record that is sent twice cannot be decrypted.
                     assert peer.recv(100) == b""
             assert program.wait(10) == 0
         finally:

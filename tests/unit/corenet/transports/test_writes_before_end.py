@@ -82,7 +82,7 @@ def measuring(protocol: Acting) -> None:
 
 
 def heard(peer: socket.socket, where: str) -> bytes:
-    """Everything that comes from the other end until it ends."""
+    """All data received from the other end until its end."""
     peer.settimeout(10)
     if where == "data":
         peer.send(b"go")
@@ -108,7 +108,7 @@ def heard(peer: socket.socket, where: str) -> bytes:
         (measuring, b"last words!"),
     ],
 )
-def test_the_last_writes_are_sent(
+def test_the_last_writes_before_the_end_are_sent(
     loop_factory: Callable[[], asyncio.AbstractEventLoop], where: str, action: Action, words: bytes
 ) -> None:
     async def main() -> bytes:
@@ -129,7 +129,9 @@ def test_the_last_writes_are_sent(
 
 
 @pytest.mark.parametrize("where", ["made", "data"])
-def test_before_the_program_ends(loop_factory: Callable[[], asyncio.AbstractEventLoop], where: str) -> None:
+def test_writes_before_the_program_ends_are_sent(
+    loop_factory: Callable[[], asyncio.AbstractEventLoop], where: str
+) -> None:
     """``sys.exit()`` after an answer; when the loop is run again, the connection works."""
     ours, theirs = socket.socketpair()
     loop = loop_factory()
@@ -150,7 +152,9 @@ def test_before_the_program_ends(loop_factory: Callable[[], asyncio.AbstractEven
     loop.close()
 
 
-def test_of_a_task_before_the_program_ends(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+def test_writes_of_a_task_before_the_program_ends_are_sent(
+    loop_factory: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
     ours, theirs = socket.socketpair()
     loop = loop_factory()
     with theirs:
@@ -181,9 +185,8 @@ def test_of_a_task_before_the_program_ends(loop_factory: Callable[[], asyncio.Ab
 
 @pytest.mark.parametrize("kind", ["number", "generator"])
 def test_writelines_is_all_or_nothing(twin: Twin, kind: str) -> None:
-    """What came before a bad piece was kept, and neither it nor the end of the connection ever left.
-
-    asyncio of 3.15 puts the pieces into its buffer one by one, and has this mistake again.
+    """The pieces before a bad one were kept, and neither they nor the end of the connection were ever sent. asyncio of
+    3.15 adds the pieces to its buffer one by one, and has this error again.
     """
 
     def failing() -> Iterator[bytes]:
@@ -222,7 +225,7 @@ def test_nothing_is_received_into_an_empty_buffer(twin: Twin) -> None:
     twin(main())
 
 
-def test_a_new_reader_is_not_called_for_what_the_old_one_was_to_read(twin: Twin) -> None:
+def test_a_new_reader_is_not_called_for_events_of_the_old_one(twin: Twin) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         first, first_peer = socket.socketpair()
@@ -231,7 +234,7 @@ def test_a_new_reader_is_not_called_for_what_the_old_one_was_to_read(twin: Twin)
         done = loop.create_future()
 
         def take_both() -> None:
-            # Whichever comes first takes what is there for both and puts a new reader in the other's place.
+            # The first callback reads all data and replaces the other's reader.
             for sock in (first, second):
                 with contextlib.suppress(BlockingIOError):
                     calls.append(sock.recv(10).decode())
@@ -278,7 +281,9 @@ def test_each_connection_has_a_context_of_its_own(twin: Twin) -> None:
     assert seen == [0, 0, 0]
 
 
-def test_a_handler_of_another_thread_is_refused_whole(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+def test_a_signal_handler_set_in_another_thread_is_refused(
+    loop_factory: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
     loop = loop_factory()
     caught: list[BaseException] = []
 
@@ -302,7 +307,7 @@ def test_a_handler_of_another_thread_is_refused_whole(loop_factory: Callable[[],
     assert [type(error) for error in caught] == [RuntimeError]
 
 
-def test_no_callback_is_called_at_all(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+def test_none_as_a_callback_is_reported(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
     told: list[dict[str, Any]] = []
     loop = loop_factory()
     loop.set_exception_handler(lambda _loop, context: told.append(context))
@@ -315,7 +320,7 @@ def test_no_callback_is_called_at_all(loop_factory: Callable[[], asyncio.Abstrac
     assert [context["message"] for context in told] == ["Exception in callback None()"] * 2
 
 
-def test_handles_show_themselves(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+def test_handles_have_a_readable_repr(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
     loop = loop_factory()
     try:
         handle = loop.call_soon(heard, 1, "x")
@@ -333,7 +338,7 @@ def test_handles_show_themselves(loop_factory: Callable[[], asyncio.AbstractEven
 
 
 @pytest.mark.parametrize("high", [float("inf"), 1 << 70])
-def test_no_limit_may_be_said_by_a_number(twin: Twin, high: Any) -> None:
+def test_an_infinite_watermark_never_pauses(twin: Twin, high: Any) -> None:
     async def main() -> None:
         here, there, server = await connected_pair()
         here.transport.set_write_buffer_limits(high=high, low=0)
@@ -347,7 +352,7 @@ def test_no_limit_may_be_said_by_a_number(twin: Twin, high: Any) -> None:
     twin(main())
 
 
-def test_datagrams_of_an_aborted_endpoint(twin: Twin) -> None:
+def test_datagrams_of_an_aborted_endpoint_are_dropped(twin: Twin) -> None:
     class Answering(asyncio.DatagramProtocol):
         def connection_made(self, transport: Any) -> None:
             self.transport = transport
@@ -368,7 +373,7 @@ def test_datagrams_of_an_aborted_endpoint(twin: Twin) -> None:
     twin(main())
 
 
-def test_datagrams_to_names_that_are_none(twin: Twin) -> None:
+def test_empty_and_broadcast_names_are_addresses(twin: Twin) -> None:
     """``""`` is any address of this host and ``"<broadcast>"`` the network's; neither is looked up."""
 
     async def main() -> None:

@@ -68,7 +68,7 @@ def test_the_reply_is_the_stored_one_with_the_askers_header(cache):
 
 
 @pytest.mark.parametrize("spelling", ["www.example.com.", "WWW.EXAMPLE.COM.", "wWw.eXaMpLe.CoM."])
-def test_the_askers_spelling_comes_back(cache, spelling):
+def test_the_reply_has_the_spelling_of_the_query(cache, spelling):
     assert put(cache, reply("Www.Example.Com."))
     out = cache.render(query(spelling), NOW, 512)
     assert out is not None
@@ -87,7 +87,7 @@ def test_rd_and_cd_come_from_the_query(cache, rd, cd):
     assert found.flags == dns.flags.QR | dns.flags.RA | flags
 
 
-def test_aa_is_that_of_the_stored_reply(cache):
+def test_aa_comes_from_the_stored_reply(cache):
     # Set only for local zones (RFC 6303 section 3), when the reply is composed.
     assert put(cache, reply(flags=dns.flags.AA))
     assert render(cache, query()).flags & dns.flags.AA
@@ -102,7 +102,7 @@ def test_aa_is_that_of_the_stored_reply(cache):
     (True, True, True, True),
     (False, True, True, False),
 ])
-def test_ad_is_shown_to_those_who_understand_it(cache, stored, ad, do, shown):
+def test_ad_is_set_for_queries_with_ad_or_do(cache, stored, ad, do, shown):
     """RFC 6840 sections 5.7 and 5.8."""
     assert put(cache, reply(flags=dns.flags.AD if stored else 0), do=do)
     asked = query(flags=dns.flags.RD | (dns.flags.AD if ad else 0), want_dnssec=do)
@@ -157,7 +157,7 @@ def test_every_ttl_of_a_large_answer_is_reduced(cache):
 # --- keys ---------------------------------------------------------------------------------------------------------
 
 
-def test_do_cd_type_and_view_are_kept_apart(cache):
+def test_entries_are_separate_for_do_cd_type_and_view(cache):
     number = 0
     for do in (False, True):
         for cd in (False, True):
@@ -175,6 +175,23 @@ def test_do_cd_type_and_view_are_kept_apart(cache):
     assert cache.render(query(rtype="AAAA"), NOW, 512) is None
     assert cache.render(query("ww.example.com."), NOW, 512) is None
     assert cache.render(query(), NOW, 512, view=2) is None
+
+
+def test_entries_of_other_rules_are_separate_also_for_view_0(cache):
+    rules = bytes(range(32))
+    first, second, same = (cache.for_rules(one) for one in (rules, rules[1:] + b"x", rules))
+    caches = (cache, first, second)
+    for number, one in enumerate(caches):
+        for view in (0, 1, 255):
+            assert put(one, reply("www.example.com.", "A", ("www.example.com.", 300, "A", f"192.0.{number}.{view}")),
+                       view=view)
+    for number, one in enumerate((*caches, same, cache.for_rules(b""))):
+        for view in (0, 1, 255):
+            address = f"192.0.{(0, 1, 2, 1, 0)[number]}.{view}"
+            assert render(one, query(), view=view).answer[0][0].address == address, (number, view)
+    assert same.render(query(), NOW, 512, view=2) is None
+    with pytest.raises(ValueError, match="at least 6 octets"):
+        cache.for_rules(b"short")
 
 
 def test_edns_without_do_shares_the_plain_entry(cache):
@@ -202,7 +219,7 @@ def test_the_do_bit_is_echoed(cache):
     assert render(cache, query(want_dnssec=True)).ednsflags == dns.flags.DO
 
 
-def test_too_large_becomes_tc_without_records(cache):
+def test_an_answer_that_is_too_large_becomes_tc_without_records(cache):
     records = [("www.example.com.", 300, "TXT", f'"{number:03d} {"x" * 60}"') for number in range(10)]
     stored = reply("www.example.com.", "TXT", *records)
     assert put(cache, stored, options=EDE_STALE)
@@ -225,13 +242,13 @@ def test_too_large_becomes_tc_without_records(cache):
     assert [option.otype for option in cut.options] == [dns.edns.EDE]
 
 
-def test_no_room_for_the_question_is_pythons_affair(cache):
+def test_a_limit_below_the_question_is_left_to_python(cache):
     assert put(cache, reply())
     for limit in (0, 11, 12, 32):
         assert cache.render(query(), NOW, limit) is None
 
 
-def test_edns_version_one_is_pythons_affair(cache):
+def test_edns_version_one_is_left_to_python(cache):
     """BADVERS needs an extended RCODE, which no template has."""
     assert put(cache, reply())
     assert cache.render(query(use_edns=1), NOW, 512) is None
@@ -248,7 +265,7 @@ def test_malformed_queries_are_not_answered(cache):
 # --- what is not kept ---------------------------------------------------------------------------------------------
 
 
-def test_refused_packets(cache):
+def test_packets_that_are_refused(cache):
     good = reply()
     assert not put(cache, good, ttl=0)
     assert not put(cache, query())
@@ -262,7 +279,7 @@ def test_refused_packets(cache):
     assert cache.render(query(), NOW, 512) is None
 
 
-def test_too_large_for_the_arena():
+def test_an_answer_too_large_for_the_arena_is_not_stored():
     cache = AnswerCache(Table(Arena(64 << 10), bytes(16)))
     records = [("www.example.com.", 300, "TXT", f'"{number:03d} {"x" * 200}"') for number in range(60)]
     assert not put(cache, reply("www.example.com.", "TXT", *records))
@@ -274,7 +291,7 @@ def test_payload_is_checked():
 
 
 def test_an_address_answer_costs_little_memory():
-    """Goal: 90 to 120 bytes an answer, table included; the ring's part is counted here."""
+    """Goal: 90 to 120 bytes per answer, table included; the part in the ring is counted here."""
     table = Table(Arena(16 << 20), bytes(16))
     cache = AnswerCache(table)
     for number in range(1000):
@@ -302,7 +319,7 @@ def test_memory_of_many_answers_with_their_sets():
 # --- answers near their end ---------------------------------------------------------------------------------------
 
 
-def test_the_last_tenth_is_claimed_once(cache):
+def test_a_prefetch_in_the_last_tenth_is_claimed_once(cache):
     put(cache, reply())
     assert not cache.claim(query(), NOW + 269)
     assert cache.claimed(query(), NOW + 270) == 0
@@ -315,8 +332,8 @@ def test_the_last_tenth_is_claimed_once(cache):
 
 
 @pytest.mark.parametrize("records", [1, 2])
-def test_a_replacement_can_be_claimed_again(cache, records):
-    """Whether it takes the old one's place in memory (same size) or a new one."""
+def test_a_replaced_answer_can_be_claimed_again(cache, records):
+    """Both when it overwrites the old one in memory (same size) and when it does not."""
     put(cache, reply())
     assert cache.claim(query(), NOW + 290)
     addresses = [("www.example.com.", 300, "A", f"192.0.2.{n}") for n in range(records)]
@@ -325,14 +342,14 @@ def test_a_replacement_can_be_claimed_again(cache, records):
     assert cache.claim(query(), NOW + 290 + 280)
 
 
-def test_short_lived_answers_are_never_due(cache):
+def test_short_lived_answers_are_not_prefetched(cache):
     put(cache, reply(), ttl=9)
     assert not any(cache.claim(query(), NOW + age) for age in range(10))
     put(cache, reply("other.example."), ttl=10)
     assert cache.claim(query("other.example."), NOW + 9)
 
 
-def test_a_claim_holds_in_all_processes_that_share_the_memory():
+def test_a_claim_is_seen_by_all_processes_that_share_the_memory():
     cache = AnswerCache(Table(Arena(1 << 20, shared=True), bytes(16)))
     put(cache, reply())
     child = os.fork()
@@ -343,7 +360,7 @@ def test_a_claim_holds_in_all_processes_that_share_the_memory():
     assert cache.claimed(query(), NOW + 290) == 10
 
 
-def test_a_claimed_answer_survives_being_carried_over(cache):
+def test_a_claimed_answer_stays_claimed_when_it_is_moved(cache):
     put(cache, reply(), ttl=100_000)
     assert cache.claim(query(), NOW + 99_000)
     for number in range(20_000):
@@ -354,6 +371,6 @@ def test_a_claimed_answer_survives_being_carried_over(cache):
     assert cache.claimed(query(), NOW + 99_000) == 1000
 
 
-def test_what_is_not_plain_or_not_there_is_not_claimed(cache):
+def test_absent_or_unusual_answers_are_not_claimed(cache):
     assert not cache.claim(query(), NOW)
     assert not cache.claim(b"", NOW) and cache.claimed(b"\0" * 12, NOW) == 0

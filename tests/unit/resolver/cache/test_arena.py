@@ -106,7 +106,7 @@ def test_a_writer_killed_inside_its_bucket_does_not_hold_it(reaped):
 
 
 @pytest.mark.checkout
-def test_what_stood_in_the_bucket_of_a_dead_writer_is_gone():
+def test_the_bucket_of_a_dead_writer_is_emptied():
     """The bucket may be half written."""
     table = Table(Arena(1 << 20, shared=True), SEED)
     assert table.put(RRSET, b"key", b"value", now=10, ttl=10)
@@ -121,7 +121,7 @@ def test_what_stood_in_the_bucket_of_a_dead_writer_is_gone():
 
 
 @pytest.mark.checkout
-def test_a_stopped_holder_costs_the_entry_not_the_worker():
+def test_a_stopped_lock_holder_costs_the_entry_and_does_not_block():
     """A living holder keeps its lock; the other process gives up after a bounded wait, which is counted."""
     table = Table(Arena(1 << 20, shared=True), SEED)
     read_end, write_end = os.pipe()
@@ -146,9 +146,9 @@ def test_a_stopped_holder_costs_the_entry_not_the_worker():
 
 
 @pytest.mark.checkout
-def test_a_process_with_the_number_of_a_dead_holder_keeps_no_lock():
-    """A number outlives its holder when another process has it. A thread that ends with the locks does the same: the
-    process number it locked under lives on, and nobody with that number will ever release them."""
+def test_a_process_with_the_reused_pid_of_a_dead_holder_holds_no_lock():
+    """A pid may be reused by another process. A thread that ends with the locks causes the same state: the pid that it
+    locked under still exists, and no process with that pid will release them."""
     table = Table(Arena(1 << 20, shared=True), SEED)
     table.put(RRSET, b"other", b"value", now=10, ttl=10)
     thread = threading.Thread(target=hold_locks, args=(table, RRSET, b"key"))
@@ -165,7 +165,7 @@ def test_a_process_with_the_number_of_a_dead_holder_keeps_no_lock():
 
 
 @pytest.mark.checkout
-def test_a_holder_that_dies_while_it_repairs_leaves_the_repair_to_the_next():
+def test_a_repair_is_repeated_when_its_process_dies():
     table = Table(Arena(1 << 20, shared=True), SEED)
     for _ in range(5):
         child = os.fork()

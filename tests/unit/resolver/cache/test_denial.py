@@ -33,7 +33,7 @@ def owner_at(index: AggressiveNsecCache, name: str, now: int = NOW) -> str | Non
 
 
 def test_canonical_order_decides() -> None:
-    """RFC 4034 section 6.1: by labels from the right, so ``z.b`` stands before ``c`` and after ``b``."""
+    """RFC 4034 section 6.1: by labels from the right, so ``z.b`` comes before ``c`` and after ``b``."""
     index = AggressiveNsecCache()
     owners = ["example.", "a.example.", "b.example.", "z.b.example.", "c.example."]
     for owner, following in zip(owners, [*owners[1:], owners[0]], strict=True):
@@ -47,7 +47,7 @@ def test_canonical_order_decides() -> None:
     assert owner_at(index, "other.") is None
 
 
-def test_against_a_plain_search() -> None:
+def test_lookups_agree_with_a_linear_search() -> None:
     rng = random.Random(5)
     index = AggressiveNsecCache()
     owners = sorted(
@@ -90,7 +90,7 @@ def test_negative_ttl_of_the_zone_bounds_its_proofs() -> None:
     assert known.soa(NOW + 60) is None
 
 
-def test_hashes_of_other_parameters_do_not_mix() -> None:
+def test_hashes_of_different_parameters_are_separate() -> None:
     index = AggressiveNsecCache()
     first, second, third = ("0" * 32, "5" * 32, "a" * 32)
     index.add(ZONE, nsec3(first, second), NOW)
@@ -104,9 +104,9 @@ def test_hashes_of_other_parameters_do_not_mix() -> None:
     assert proof is not None and proof.rrset.name[1:33] == third.encode()
 
 
-def test_records_of_no_use_are_passed_over() -> None:
+def test_useless_records_are_not_indexed() -> None:
     index = AggressiveNsecCache()
-    index.add(ZONE, nsec("a.example.", "\\000.a.example."), NOW)  # a gap of nothing (RFC 4470)
+    index.add(ZONE, nsec("a.example.", "\\000.a.example."), NOW)  # an empty span (RFC 4470)
     index.add(ZONE, nsec("b.example.", "c.example.", ttl=0), NOW)
     two = nsec("a.example.", "b.example.")
     index.add(ZONE, RRset(two.name, c.NSEC, 300, [*two.rdatas(), *nsec("a.example.", "c.example.").rdatas()]), NOW)
@@ -115,7 +115,7 @@ def test_records_of_no_use_are_passed_over() -> None:
     assert len(index) == 0
 
 
-def test_bounds() -> None:
+def test_the_index_is_bounded() -> None:
     index = AggressiveNsecCache(20, per_zone=8)
     for zone in ("a.", "b.", "c.", "d."):
         for n in range(30):
@@ -127,7 +127,7 @@ def test_bounds() -> None:
     assert owner_at(index, "05.d.") != "05.d."
 
 
-def test_one_zone_has_its_share_and_loses_the_oldest() -> None:
+def test_a_zone_has_a_share_and_its_oldest_records_are_evicted() -> None:
     index = AggressiveNsecCache(20, per_zone=8)
     for n in range(10):
         index.add(names.from_text("a."), nsec(f"{n:02}.a.", "a."), NOW)
@@ -135,7 +135,7 @@ def test_one_zone_has_its_share_and_loses_the_oldest() -> None:
     assert [n for n in range(10) if owner_at(index, f"{n:02}.a.") == f"{n:02}.a."] == list(range(2, 10))
 
 
-def test_zone_in_use_stays() -> None:
+def test_a_recently_used_zone_is_not_evicted() -> None:
     index = AggressiveNsecCache(2)
     index.add(names.from_text("a."), nsec("x.a.", "a."), NOW)
     index.add(names.from_text("b."), nsec("x.b.", "b."), NOW)
@@ -145,7 +145,7 @@ def test_zone_in_use_stays() -> None:
     assert index.closest(names.from_text("b.")) is None
 
 
-def test_forget() -> None:
+def test_records_of_a_zone_are_removed() -> None:
     index = AggressiveNsecCache()
     for zone in ("example.", "sub.example.", "other."):
         index.add(names.from_text(zone), nsec(f"a.{zone}", zone), NOW)

@@ -64,7 +64,7 @@ def shows(store: Store, text: str) -> bool:
 
 
 @pytest.mark.parametrize("subtree", [False, True])
-def test_an_answer_that_leads_to_the_name_by_an_alias_goes_too(subtree):
+def test_an_answer_with_an_alias_to_the_name_is_flushed_too(subtree):
     store = make()
     assert put_answer(store, "shop.example.net.", "cdn.example.org.", "www.example.com.")
     assert shows(store, "shop.example.net.")
@@ -74,7 +74,7 @@ def test_an_answer_that_leads_to_the_name_by_an_alias_goes_too(subtree):
     assert shows(store, "shop.example.net.")
 
 
-def test_what_goes_is_out_of_sight_from_the_first_step_on():
+def test_flushed_entries_are_hidden_from_the_first_step_on():
     store = make(4 << 20)
     for number in range(5000):
         put(store, f"n{number}.example.com.")
@@ -89,7 +89,7 @@ def test_what_goes_is_out_of_sight_from_the_first_step_on():
     assert store.statistics()["entries_rrset"] == 1
 
 
-def test_one_type_goes_and_the_others_stay():
+def test_a_flush_of_one_type_keeps_the_others():
     store = make()
     for rtype, rdata in ((c.A, bytes(4)), (c.AAAA, bytes(16))):
         store.rrsets.put(RRset(WWW, rtype, 300, [rdata], trust=6), NOW)
@@ -99,7 +99,7 @@ def test_one_type_goes_and_the_others_stay():
     assert not shows(store, "alias.example.net.")
 
 
-def test_answers_from_before_leave_the_table_and_newer_ones_stay():
+def test_a_flush_removes_earlier_answers_and_keeps_newer_ones():
     store = make()
     put_answer(store, "a.example.net.")
     store.drop(from_text("x.example.org."))
@@ -108,7 +108,7 @@ def test_answers_from_before_leave_the_table_and_newer_ones_stay():
     assert shows(store, "b.example.net.")
 
 
-def test_everything_goes_in_slices():
+def test_a_full_flush_is_done_in_slices():
     store = make(4 << 20)
     for number in range(5000):
         put(store, f"n{number}.example.com.")
@@ -121,7 +121,7 @@ def test_everything_goes_in_slices():
 # --- races --------------------------------------------------------------------------------------------------------
 
 
-def test_what_was_begun_before_a_flush_is_not_stored_after_it():
+def test_results_begun_before_a_flush_are_not_stored_after_it():
     store = make()
     before = store.table.serial
     steps = store.flush(WWW)
@@ -142,7 +142,7 @@ def test_what_was_begun_before_a_flush_is_not_stored_after_it():
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_nothing_from_before_survives_whatever_moves_meanwhile(seed):
+def test_no_earlier_entry_survives_concurrent_moves(seed):
     """A small cache in which a writer evicts, moves and splits between the steps; old entries are marked."""
     rng = random.Random(seed)
     store = make(1 << 20)
@@ -160,7 +160,7 @@ def test_nothing_from_before_survives_whatever_moves_meanwhile(seed):
     assert store.table.statistics().groups > 1
 
 
-def test_two_flushes_at_once_are_both_whole():
+def test_two_concurrent_flushes_are_both_complete():
     store = make(4 << 20)
     for number in range(3000):
         put(store, f"n{number}.example.com.")
@@ -174,7 +174,7 @@ def test_two_flushes_at_once_are_both_whole():
     assert store.statistics()["entries_rrset"] == 0
 
 
-def test_more_flushes_than_may_be_are_refused_and_harm_nothing():
+def test_more_concurrent_flushes_than_permitted_are_refused():
     store = make()
     put(store, "www.example.com.")
     under_way = [store.flush(from_text(f"n{number}.example.net.")) for number in range(4)]
@@ -189,7 +189,7 @@ def test_more_flushes_than_may_be_are_refused_and_harm_nothing():
         steps.close()
 
 
-def test_a_flush_given_up_shows_what_it_did_not_reach():
+def test_an_abandoned_flush_shows_the_entries_that_it_did_not_reach():
     store = make()
     put(store, "www.example.com.")
     steps = store.flush(WWW)
@@ -199,7 +199,7 @@ def test_a_flush_given_up_shows_what_it_did_not_reach():
     assert has(store, "www.example.com.")
 
 
-def test_a_flush_whose_process_died_hides_nothing_for_ever():
+def test_a_flush_of_a_dead_process_ends():
     store = make()
     put(store, "www.example.com.")
     read_end, write_end = os.pipe()
@@ -212,7 +212,7 @@ def test_a_flush_whose_process_died_hides_nothing_for_ever():
     assert os.read(read_end, 1) == b"!"
     os.waitpid(child, 0)
     assert not has(store, "www.example.com.")
-    for number in range(limits.FLUSH_OWNER_CHECK):  # who stores looks after it now and then
+    for number in range(limits.FLUSH_OWNER_CHECK):  # each store checks now and then
         put(store, f"n{number}.example.net.")
     assert has(store, "www.example.com.")
     assert store.drop(WWW) == 1
@@ -253,7 +253,7 @@ def flushing_child(store: Store, *, blind: bool):
 
 
 @pytest.mark.parametrize("blind", [False, True])
-def test_a_flush_whose_process_died_unseen_by_proc_hides_nothing_for_ever(blind):
+def test_a_flush_of_a_dead_process_ends_without_proc(blind):
     store = make()
     put(store, "www.example.com.")
     with flushing_child(store, blind=blind):
@@ -265,7 +265,7 @@ def test_a_flush_whose_process_died_unseen_by_proc_hides_nothing_for_ever(blind)
 
 
 @pytest.mark.parametrize("blind", [False, True])
-def test_a_flush_goes_on_where_nobody_can_see_its_process(blind):
+def test_a_flush_continues_when_its_process_cannot_be_checked(blind):
     """A lack of descriptors to read /proc must not end a living process's flush: entries would be found again."""
     store = make()
     put(store, "www.example.com.")
@@ -288,7 +288,7 @@ def shared_memory_of(store: Store) -> tuple[int, int]:
     raise AssertionError("no shared mapping of that size")
 
 
-def test_a_process_with_the_number_of_a_dead_one_keeps_no_flush():
+def test_a_process_with_a_reused_pid_does_not_continue_a_flush():
     """A PID may be reused by a process with another start time. Here the start time is changed instead."""
     store = make(3 << 20)
     put(store, "www.example.com.")
@@ -326,7 +326,7 @@ def test_a_process_forked_during_a_flush_does_not_end_it():
     assert sum(steps) == 1
 
 
-def test_another_process_sees_the_flush_at_once():
+def test_a_flush_is_visible_in_other_processes_at_once():
     store = make()
     put(store, "www.example.com.")
     put_answer(store, "shop.example.net.", "www.example.com.")
@@ -341,7 +341,7 @@ def test_another_process_sees_the_flush_at_once():
     assert not put(store, "www.example.com.", serial=before)
 
 
-def test_a_dump_taken_meanwhile_leaves_out_what_goes(tmp_path):
+def test_a_dump_during_a_flush_omits_flushed_entries(tmp_path):
     store = make()
     put(store, "www.example.com.")
     put(store, "www.example.net.")
@@ -356,7 +356,7 @@ def test_a_dump_taken_meanwhile_leaves_out_what_goes(tmp_path):
     assert has(other, "www.example.net.") and not has(other, "www.example.com.")
 
 
-def test_a_dump_that_is_being_taken_in_ends_with_a_flush():
+def test_loading_a_dump_ends_with_a_flush():
     store = make()
     put(store, "www.example.com.")
     [block] = store.table.copy_out(1 << 2, now=NOW)

@@ -87,7 +87,7 @@ def beside(children: list[int], step: Callable[[], int]) -> int:
 # A ring that holds everything, one that evicts all the time, and a table that grows meanwhile.
 @pytest.mark.parametrize("size", [4 << 20, 128 << 10])
 @pytest.mark.slow
-def test_readers_beside_writers_see_whole_values(size):
+def test_readers_beside_writers_see_no_torn_values(size):
     table = Table(Arena(size, shared=True), SEED)
     children = [in_child(lambda seed=seed: write(table, seed, 15_000)) for seed in (1, 2)]
     turns = itertools.count(3)
@@ -117,7 +117,7 @@ def found_at_last(table: Table, key: bytes, writer: int) -> Entry:
 
 
 @pytest.mark.slow
-def test_growth_beside_readers_hides_nothing_that_stands():
+def test_growth_hides_no_existing_entry_from_readers():
     """Groups are split during reads; keys that existed before must always be found."""
     table = Table(Arena(32 << 20, shared=True), SEED)
     fixed = [b"key %d" % number for number in range(KEYS)]
@@ -134,7 +134,7 @@ def test_growth_beside_readers_hides_nothing_that_stands():
 
 
 @pytest.mark.slow
-def test_writers_killed_anywhere_leave_a_table_that_works():
+def test_writers_killed_anywhere_leave_a_usable_table():
     """kill -9 at forty points of a writer that evicts, replaces and drops; the survivor repairs and continues."""
     table = Table(Arena(128 << 10, shared=True), SEED)
     rng = random.Random(5)
@@ -160,7 +160,7 @@ def test_writers_killed_anywhere_leave_a_table_that_works():
 
 
 @pytest.mark.slow
-def test_entries_copied_beside_their_renewal_are_whole():
+def test_entries_copied_during_their_replacement_are_not_torn():
     """One process renews an entry in place by values of five sizes; each copy of it is one of them."""
     table = Table(Arena(128 << 10, shared=True), SEED)
     key = b"\3www\0\0\1"
@@ -189,7 +189,7 @@ def test_entries_copied_beside_their_renewal_are_whole():
 
 
 @pytest.mark.slow
-def test_answers_rendered_beside_their_renewal_are_whole():
+def test_answers_rendered_during_their_replacement_are_not_torn():
     """One process renews an answer of changing size; rendered replies parse and are one of the stored versions."""
     cache = AnswerCache(Table(Arena(256 << 10, shared=True), SEED))
     query = dns.message.make_query("www.example.com.", "TXT")

@@ -39,7 +39,7 @@ def soa(zone: str = "example.com.", ttl: int = 300, trust: int = Trust.AUTHORITY
 # --- sets -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_set_comes_back_whole(cache):
+def test_a_stored_set_is_returned_unchanged(cache):
     kept = RRset(from_text("www.Example.com."), c.A, 300, [b"\1\2\3\4", b"\5\6\7\x08"],
                  sigs=[sig("one"), sig("another")], trust=Trust.VALIDATED, verdict=Verdict.SECURE)
     assert cache.put(kept, NOW)
@@ -53,7 +53,7 @@ def test_a_set_comes_back_whole(cache):
     assert (found.trust, found.verdict) == (Trust.VALIDATED, Verdict.SECURE)
 
 
-def test_absent_expired_or_of_another_type(cache):
+def test_absent_expired_and_other_sets_are_not_found(cache):
     assert cache.put(a(), NOW)
     assert cache.find(from_text("example.com."), c.A, NOW) is None
     assert cache.find(from_text("www.example.com."), c.AAAA, NOW) is None
@@ -62,7 +62,7 @@ def test_absent_expired_or_of_another_type(cache):
     assert cache.find(from_text("www.example.com."), c.A, NOW - 3600) is None
 
 
-def test_min_trust(cache):
+def test_sets_below_the_minimum_trust_are_not_returned(cache):
     name = from_text("www.example.com.")
     cache.put(a(trust=Trust.ADDITIONAL), NOW)
     assert cache.find(name, c.A, NOW) is None
@@ -84,7 +84,7 @@ def test_ranking_of_rfc_2181_5_4_1(cache, old, new):
     assert cache.find(name, c.A, NOW + 1000, min_trust=Trust.NONE).rdatas() == [b"late"]
 
 
-def test_stale_sets_on_demand(cache):
+def test_stale_sets_are_returned_on_demand(cache):
     name = from_text("www.example.com.")
     cache.put(a(ttl=300), NOW)
     assert cache.find(name, c.A, NOW + 400) is None
@@ -103,7 +103,7 @@ def test_ttl_bounds():
         RRsetCache(Table(Arena(1 << 20), bytes(16)), max_ttl=0)
 
 
-def test_what_is_not_kept(cache):
+def test_sets_that_are_not_stored(cache):
     assert not cache.put(a(ttl=0), NOW)
     assert not cache.put(a(rclass=c.CH), NOW)
     with pytest.raises(ValueError, match="not a name"):
@@ -140,7 +140,7 @@ def test_closest_cut_for_ds_looks_above(cache):
     assert to_text(cache.closest_cut(from_text("."), NOW, for_ds=True)[0]) == "."
 
 
-def test_untrusted_ns_is_no_cut(cache):
+def test_an_untrusted_ns_set_is_not_a_zone_cut(cache):
     cache.put(ns("example.com.", trust=Trust.ADDITIONAL), NOW)
     assert cache.closest_cut(from_text("www.example.com."), NOW) is None
 
@@ -204,7 +204,7 @@ def test_too_many_proofs_are_not_kept(cache):
     assert len(cache.find_negative(from_text("x."), 0, NOW).proofs) == len(proofs) - 1
 
 
-def test_an_answer_ends_a_denial_unless_that_is_better_proved(cache):
+def test_an_answer_replaces_a_denial_unless_that_is_more_trusted(cache):
     name = from_text("www.example.com.")
     for rtype in (0, c.A):
         cache.put_negative(name, rtype, soa=None, ttl=60, verdict=Verdict.INSECURE, now=NOW)
@@ -221,7 +221,7 @@ def test_an_answer_ends_a_denial_unless_that_is_better_proved(cache):
 # --- failures -------------------------------------------------------------------------------------------------------
 
 
-def test_failures(cache):
+def test_failures_are_stored_and_expire(cache):
     name = from_text("broken.example.")
     assert cache.find_failure(name, c.A, NOW) is None
     text = "no server answered \N{SNOWMAN}"
@@ -234,7 +234,7 @@ def test_failures(cache):
     assert not cache.put_failure(name, c.A, kind=7, verdict=None, ede=0, text="", ttl=0, now=NOW)
 
 
-def test_a_long_text_is_cut(cache):
+def test_a_long_text_is_truncated(cache):
     cache.put_failure(from_text("x."), c.A, kind=7, verdict=None, ede=0, text="\N{SNOWMAN}" * 1000, ttl=5, now=NOW)
     _, _, _, text, _ = cache.find_failure(from_text("x."), c.A, NOW)
     assert 0 < len(text.encode()) <= limits.EDE_TEXT
@@ -264,7 +264,7 @@ def test_drop_one_type(cache):
 # --- what has expired, what failed, and all there is --------------------------------------------------------------
 
 
-def test_expired_denials_are_there_for_those_who_ask_for_them(cache):
+def test_expired_denials_are_returned_on_demand(cache):
     cache.put_negative(from_text("a.example."), c.A, soa=soa("example."), ttl=300, verdict=Verdict.SECURE, now=NOW)
     assert cache.find_negative(from_text("a.example."), c.A, NOW + 300) is None
     found = cache.find_negative(from_text("a.example."), c.A, NOW + 3600, stale=3301)
@@ -272,13 +272,13 @@ def test_expired_denials_are_there_for_those_who_ask_for_them(cache):
     assert cache.find_negative(from_text("a.example."), c.A, NOW + 3600, stale=3300) is None
 
 
-def test_an_expired_denial_gives_way_whatever_its_verdict(cache):
+def test_an_expired_denial_is_always_replaced(cache):
     cache.put_negative(from_text("a.example."), 0, soa=soa("example."), ttl=300, verdict=Verdict.SECURE, now=NOW)
     cache.put(RRset(from_text("a.example."), c.A, 60, [bytes(4)], trust=Trust.ANSWER), NOW + 301)
     assert cache.find_negative(from_text("a.example."), c.A, NOW + 400, stale=86400) is None
 
 
-def test_when_something_was_stored(cache):
+def test_the_time_when_data_was_stored(cache):
     assert cache.created(from_text("a.example."), c.A) == 0
     cache.put(RRset(from_text("a.example."), c.A, 60, [bytes(4)], trust=Trust.ANSWER), NOW)
     cache.put_negative(from_text("b.example."), c.A, soa=None, ttl=60, verdict=0, now=NOW + 1)
@@ -289,7 +289,7 @@ def test_when_something_was_stored(cache):
     assert cache.created(from_text("b.example."), c.TXT, denied=True) == NOW + 2
 
 
-def test_failures_in_a_row_are_counted_until_something_comes_of_it(cache):
+def test_consecutive_failures_are_counted_until_a_success(cache):
     broken = from_text("broken.example.")
     assert cache.failures(broken, c.A, NOW) == 0
     cache.put_failure(broken, c.A, kind=7, verdict=None, ede=22, text="x", ttl=5, now=NOW, count=3)
@@ -303,7 +303,7 @@ def test_failures_in_a_row_are_counted_until_something_comes_of_it(cache):
     assert cache.failures(broken, c.A, NOW + 2) == 0
 
 
-def test_a_walk_shows_everything_fresh(cache):
+def test_iteration_returns_all_fresh_entries(cache):
     for number in range(50):
         rrset = RRset(from_text(f"a{number}.example."), c.A, 60, [bytes(4)], sigs=[bytes(20)], trust=Trust.ANSWER)
         cache.put(rrset, NOW)

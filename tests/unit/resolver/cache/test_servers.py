@@ -12,7 +12,7 @@ HIGHEST = limits.SERVER_TIMEOUT_MAXIMUM / 1000
 INTERVAL = limits.SERVER_PROBE_INTERVAL
 
 
-def test_a_stranger():
+def test_an_unknown_server_has_default_values():
     table = InfraCache()
     assert table.find(ADDRESS) is None
     assert table.timeout(ADDRESS) == InfraEntry().rtt_estimate() == FIRST == 0.376
@@ -35,7 +35,7 @@ def test_round_trips_are_smoothed_as_in_rfc_6298():
     assert info.timeout == limits.SERVER_TIMEOUT_MINIMUM / 1000
 
 
-def test_timeouts_double_and_a_reply_ends_them():
+def test_timeouts_double_and_a_reply_resets_them():
     table = InfraCache()
     for expected in (0.752, 1.504, 3.008):
         table.note_timeout(ADDRESS, 1.0)
@@ -47,7 +47,7 @@ def test_timeouts_double_and_a_reply_ends_them():
     assert table.find(ADDRESS).timeouts == 0
 
 
-def test_queries_that_were_under_way_together_are_one_sign():
+def test_timeouts_of_concurrent_queries_count_once():
     table = InfraCache()
     table.note_reply(ADDRESS, 0.001, 0.0)
     together = table.timeout(ADDRESS)
@@ -62,7 +62,7 @@ def test_queries_that_were_under_way_together_are_one_sign():
     assert (table.timeout(ADDRESS), table.find(ADDRESS).timeouts) == (again, 0)
 
 
-def test_a_dead_address_is_probed_once_per_interval_and_comes_back():
+def test_a_dead_address_is_probed_once_per_interval_and_recovers():
     table = InfraCache()
     for _ in range(20):
         table.note_timeout(ADDRESS, 1.0)
@@ -82,7 +82,7 @@ def is_lame(table: InfraCache, zone: bytes, now: float) -> bool:
     return table.find(ADDRESS).lame.get(zone, now) > now
 
 
-def test_lame_per_zone_and_for_a_time():
+def test_lameness_is_per_zone_and_expires():
     table = InfraCache()
     table.note_lame(ADDRESS, b"\7Example\0", 10.0)
     assert is_lame(table, b"\7example\0", 10.0 + limits.SERVER_LAME - 1)
@@ -101,7 +101,7 @@ def test_lame_zones_are_bounded():
     assert is_lame(table, b"\4%04d\0" % count, 10.0)
 
 
-def test_edns_and_tcp_marks_end():
+def test_edns_and_tcp_marks_expire():
     table = InfraCache()
     table.note_edns_broken(ADDRESS, 10.0)
     table.note_tcp_only(ADDRESS, 10.0)
@@ -113,14 +113,14 @@ def test_edns_and_tcp_marks_end():
     assert info.edns_seen
 
 
-def test_old_facts_are_forgotten():
+def test_old_entries_expire():
     table = InfraCache()
     table.note_reply(ADDRESS, 5.0, 10.0)
     table.note_reply(ADDRESS, 0.1, 10.0 + limits.INFRA_TTL + 1)
     assert table.find(ADDRESS).srtt == 0.1
 
 
-def test_the_least_recently_noted_leaves():
+def test_the_least_recently_updated_entry_is_evicted():
     capacity = limits.CACHE_SERVERS.minimum
     table = InfraCache(capacity)
     for number in range(capacity):

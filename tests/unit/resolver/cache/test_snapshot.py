@@ -51,7 +51,7 @@ def loaded(data, now=NOW, into=None, **more):
     return empty, load(empty, io.BytesIO(data), now=now, **more)
 
 
-def test_what_was_known_is_known_again():
+def test_entries_are_restored():
     empty, result = loaded(dumped(filled()))
     assert (result.entries, result.age) == (101, 0)
     found = empty.rrsets.find(name("HOST7.example."), c.A, NOW)
@@ -62,7 +62,7 @@ def test_what_was_known_is_known_again():
     assert empty.rrsets.find_failure(name("broken.example."), c.A, NOW) is None
 
 
-def test_time_passes_for_what_lies_in_a_file():
+def test_entries_age_while_they_are_in_a_file():
     data = dumped(filled())
     empty, result = loaded(data, now=NOW + 100)
     assert result.age == 100
@@ -76,13 +76,13 @@ def test_time_passes_for_what_lies_in_a_file():
     assert empty.rrsets.find(name("host7.example."), c.A, NOW + 301, stale=3600) is not None
 
 
-def test_expired_entries_are_written_for_those_who_serve_them():
+def test_expired_entries_are_written_for_serve_stale():
     full = filled()
     assert loaded(dumped(full, NOW + 400), now=NOW + 400, stale=1000)[1].entries == 1
     assert loaded(dumped(full, NOW + 400, stale=1000), now=NOW + 400, stale=1000)[1].entries == 101
 
 
-def test_what_is_fresh_already_stays():
+def test_fresh_entries_are_not_replaced():
     into = store()
     into.rrsets.put(address("host7.example.", 99), NOW + 5)
     loaded(dumped(filled()), now=NOW + 5, into=into)
@@ -90,26 +90,26 @@ def test_what_is_fresh_already_stays():
     assert into.rrsets.find(name("host8.example."), c.A, NOW + 5) is not None
 
 
-def test_a_cache_that_wraps_round_is_dumped_whole():
+def test_a_cache_whose_ring_has_wrapped_is_dumped_completely():
     full = store(256 << 10)
     for number in range(6000):
         full.rrsets.put(address(f"host{number}.example.", number % 250), NOW)
     kept = full.statistics()["entries_rrset"]
     assert kept < 6000
-    # The seed of the next start is another one, so entries that stood crowded here do not stand so there.
+    # The seed of the next start differs, so entries that shared a bucket here do not share one there.
     empty, result = loaded(dumped(full), into=store(seed=bytes(range(16))))
     assert result.entries == kept
     assert empty.statistics()["entries_rrset"] == kept
 
 
-def test_a_dump_of_a_larger_cache_fits_as_far_as_it_does():
+def test_a_dump_of_a_larger_cache_is_loaded_up_to_capacity():
     small = store(128 << 10)
     result = loaded(dumped(filled(3000)), into=small)[1]
     assert result.entries == 3001
     assert 0 < small.statistics()["entries_rrset"] < 3000
 
 
-def test_large_entries():
+def test_large_entries_are_restored():
     full = store(4 << 20)
     texts = [bytes([202]) + bytes(200) + number.to_bytes(2, "big") for number in range(300)]
     rrset = RRset(name("large.example."), c.TXT, 300, texts, trust=Trust.ANSWER)
@@ -121,7 +121,7 @@ def test_large_entries():
     assert largest <= limits.SNAPSHOT_BLOCK
 
 
-def test_an_empty_cache():
+def test_an_empty_cache_is_dumped_and_loaded():
     assert loaded(dumped(store()))[1].entries == 0
 
 
@@ -143,14 +143,14 @@ def test_an_empty_cache():
         (lambda data: data[:3000] + bytes([data[3000] ^ 1]) + data[3001:], "damaged"),
     ],
 )
-def test_damage_is_noticed_before_anything_is_believed(corrupt, words):
+def test_damage_is_detected_before_any_entry_is_loaded(corrupt, words):
     empty = store()
     with pytest.raises(SnapshotError, match=words):
         loaded(corrupt(dumped(filled())), into=empty)
     assert empty.statistics()["entries_rrset"] == 0
 
 
-def test_any_single_changed_bit_is_noticed():
+def test_any_single_changed_bit_is_detected():
     data = dumped(filled(5))
     dice = random.Random(5)
     for _ in range(300):
@@ -160,22 +160,22 @@ def test_any_single_changed_bit_is_noticed():
             loaded(bytes(spoiled))
 
 
-def test_other_rules_another_dump():
+def test_a_dump_made_under_other_rules_is_refused():
     with pytest.raises(SnapshotError, match="other settings"):
         loaded(dumped(filled()), label=b"other rules")
 
 
-def test_a_dump_from_the_future_is_not_believed():
+def test_a_dump_from_the_future_is_refused():
     with pytest.raises(SnapshotError, match="future"):
         loaded(dumped(filled()), now=NOW - 3600)
 
 
-def test_no_larger_than_permitted():
+def test_a_dump_over_the_size_limit_is_refused():
     with pytest.raises(SnapshotError, match="larger than 1000 bytes"):
         loaded(dumped(filled()), largest=1000)
 
 
-def test_a_block_is_no_larger_than_those_that_are_written(monkeypatch):
+def test_a_block_over_the_written_size_is_refused(monkeypatch):
     data, empty = dumped(filled()), store()
     monkeypatch.setattr(snapshot, "LARGEST_BLOCK", 100)
     with pytest.raises(SnapshotError, match="a block is larger"):
@@ -183,7 +183,7 @@ def test_a_block_is_no_larger_than_those_that_are_written(monkeypatch):
     assert empty.statistics()["entries_rrset"] == 0
 
 
-def test_a_flush_while_a_dump_is_taken_in_ends_that():
+def test_a_flush_during_loading_ends_the_loading():
     empty = store()
 
     class Flushing(io.BytesIO):
@@ -198,8 +198,8 @@ def test_a_flush_while_a_dump_is_taken_in_ends_that():
     assert (found.entries, empty.statistics()["entries_rrset"]) == (0, 0)
 
 
-def test_blocks_from_a_stranger_do_no_harm():
-    """The checksum is no secret: whoever can write the file can make one. Bounds must hold all the same."""
+def test_crafted_blocks_do_no_harm():
+    """The checksum is not secret: anyone who can write the file can make a valid one, so bounds are checked anyway."""
     dice = random.Random(9)
     blocks = list(filled(20).table.copy_out(0b1100, now=NOW))
     for _ in range(2000):

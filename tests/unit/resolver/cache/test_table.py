@@ -22,7 +22,7 @@ def value_of(table: Table, key: bytes, now: int = 100, kind: int = RRSET) -> byt
     return None if entry is None else entry.value
 
 
-def test_put_find_drop():
+def test_entries_are_stored_found_and_dropped():
     table = make()
     assert table.find(RRSET, b"key", 100) is None
     assert table.put(RRSET, b"key", b"value", now=100, ttl=50, meta=0x37, aux=513)
@@ -33,7 +33,7 @@ def test_put_find_drop():
     assert table.find(RRSET, b"key", 110) is None
 
 
-def test_kinds_do_not_meet():
+def test_kinds_of_entries_are_separate():
     table = make()
     for kind in (ANSWER, RRSET, NEGATIVE, FAILURE):
         assert table.put(kind, b"key", b"%d" % kind, now=100, ttl=50)
@@ -48,7 +48,7 @@ def test_kinds_do_not_meet():
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 255, 4096])
-def test_sizes_come_back_exactly(size):
+def test_values_of_all_sizes_are_returned_unchanged(size):
     table = make()
     for key_size in (1, 2, 7, 8, 9, 257, 1024):
         value = random.Random(size).randbytes(size)
@@ -56,7 +56,7 @@ def test_sizes_come_back_exactly(size):
         assert value_of(table, b"k" * key_size) == value
 
 
-def test_too_large_is_refused_and_changes_nothing():
+def test_an_oversized_value_is_refused_without_effect():
     table = make(64 << 10)
     assert table.put(RRSET, b"key", b"small", now=100, ttl=50)
     assert table.put(RRSET, b"key", bytes(20_000), now=100, ttl=50) is False
@@ -179,7 +179,7 @@ def test_no_order_of_sizes_defeats_eviction(sizes):
         assert table.arena.ring_used <= table.arena.ring_size
 
 
-def test_what_is_used_outlives_what_is_not():
+def test_used_entries_outlive_unused_ones():
     table = make(128 << 10)
     table.put(RRSET, b"used", b"value", now=100, ttl=50)
     table.put(RRSET, b"idle", b"value", now=100, ttl=50)
@@ -215,7 +215,7 @@ def test_growth_keeps_every_entry():
     assert statistics.entries["rrset"] >= total - 5
 
 
-def test_one_hot_set_that_fills_everything_is_still_bounded():
+def test_the_limit_holds_when_all_entries_are_used():
     """All entries marked as used: an insertion carries over a bounded number, then evicts."""
     table = make(128 << 10)
     for number in range(500):
@@ -231,7 +231,7 @@ def test_one_hot_set_that_fills_everything_is_still_bounded():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_what_is_carried_over_never_overtakes_the_oldest(seed):
+def test_moved_entries_never_overtake_the_oldest(seed):
     """CVE-2023-2828: entries of all sizes, nearly all in use, so that each insertion moves some over the edge."""
     table = make(64 << 10)
     rng = random.Random(seed)
@@ -286,7 +286,7 @@ def test_sweep_of_more_records_than_one_hold():
     assert table.sweep(1 << RRSET) == count - table.statistics().evicted["rrset"]
 
 
-def test_clear_and_go_on():
+def test_the_table_is_usable_after_clear():
     table = make(128 << 10)
     for number in range(3000):
         table.put(RRSET, b"%d" % number, bytes(50), now=100, ttl=50)

@@ -47,7 +47,7 @@ def port():
     thread.join(10)
 
 
-def test_iteration(capsys) -> None:
+def test_an_answer_by_iteration(capsys) -> None:
     code, out, err = rdig(capsys, "--playground ext.example.playground")
     assert (code, err) == (dig.EXIT_FOUND, "")
     assert (
@@ -97,7 +97,7 @@ def test_short_and_reverse(capsys) -> None:
     assert rdig(capsys, "--playground +short -x 198.18.0.1") == (0, "host1.example.com.\n", "")
 
 
-def test_trace_tells_zone_after_zone(capsys) -> None:
+def test_the_trace_shows_each_zone(capsys) -> None:
     _, out, _ = rdig(capsys, "--playground +trace www.four.three.two.one.deep.playground")
     trace, _, answer = out.partition("\n\n")
     lines = trace.splitlines()
@@ -118,7 +118,7 @@ def test_trace_tells_zone_after_zone(capsys) -> None:
     assert any("known as ns.four.three.two.one.deep.playground." in line for line in lines)
 
 
-def test_explain_names_who_can_fix_it(capsys) -> None:
+def test_explain_names_the_responsible_party(capsys) -> None:
     code, out, err = rdig(capsys, "--playground +explain www.expired.dnssec.playground")
     assert (code, err) == (dig.EXIT_FAILURE, "")
     assert "who     the operator of expired.dnssec.playground.\n" in out and "Signature Expired (7)" in out
@@ -130,14 +130,14 @@ def test_explain_names_who_can_fix_it(capsys) -> None:
 def test_explain_as_json_and_as_a_page(capsys, tmp_path) -> None:
     code, out, _ = rdig(capsys, "--playground +explain=json www.example.playground")
     assert code == dig.EXIT_FOUND and json.loads(out)["schema"] == "rdig-explain/1"
-    page = tmp_path / "story.html"
+    page = tmp_path / "explanation.html"
     assert rdig(capsys, f"--playground +explain www.example.playground --output {page}") == (0, "", "")
     assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     code, _, err = rdig(capsys, f"--playground +explain www.example.playground --output {tmp_path}")
     assert code == dig.EXIT_USAGE and "cannot write" in err and "Is a directory" in err
 
 
-def test_explain_tells_what_was_done_until_time_was_over(capsys) -> None:
+def test_explain_shows_the_steps_before_a_timeout(capsys) -> None:
     code, out, err = rdig(capsys, "--playground +explain www.slow.playground +timeout=0.05")
     assert (code, err) == (dig.EXIT_NO_REPLY, "")
     assert "No answer in 0.05 seconds" in out and "no reply" in out and "slow.playground." in out
@@ -148,7 +148,9 @@ def test_explain_tells_what_was_done_until_time_was_over(capsys) -> None:
     [({}, True, True), ({}, False, False), ({"NO_COLOR": "1"}, True, False), ({"TERM": "dumb"}, True, False),
      ({"NO_COLOR": ""}, True, True)],
 )
-def test_colour_is_for_terminals_whose_user_wants_it(monkeypatch, environment, terminal: bool, coloured: bool) -> None:
+def test_colour_is_used_on_terminals_unless_switched_off(
+    monkeypatch, environment, terminal: bool, coloured: bool
+) -> None:
     from resolver.cli import explain
 
     for key in ("NO_COLOR", "TERM"):
@@ -168,7 +170,7 @@ def test_json_has_answer_and_trace(capsys) -> None:
     assert "trace" not in json.loads(rdig(capsys, "--playground +json many.example.playground")[1])
 
 
-def test_a_server_is_asked(capsys, port: int) -> None:
+def test_a_given_server_is_queried(capsys, port: int) -> None:
     code, out, err = rdig(capsys, f"@127.20.11.1:{port} six.example.playground AAAA +nsid +norec")
     assert (code, err) == (0, "")
     assert (
@@ -206,13 +208,13 @@ def test_no_server_answers(capsys, port: int) -> None:
     assert code == dig.EXIT_NO_REPLY and "ignored a reply with id" in err and DIG_ATTEMPTS > 1
 
 
-def test_iteration_within_a_time(capsys) -> None:
+def test_iteration_ends_at_the_timeout(capsys) -> None:
     code, out, err = rdig(capsys, "--playground www.slow.playground +timeout=0.05")
     assert (code, out) == (dig.EXIT_NO_REPLY, "") and "no answer in 0.05 seconds" in err
     assert rdig(capsys, "--playground www.slow.playground +timeout=3")[0] == dig.EXIT_FOUND
 
 
-def test_usage(capsys, tmp_path) -> None:
+def test_usage_errors(capsys, tmp_path) -> None:
     code, out, err = rdig(capsys, "www.example +wrong")
     assert (code, out) == (dig.EXIT_USAGE, "")
     assert err == "rdig: unknown option +wrong\nsee rdig --help\n"
@@ -224,7 +226,7 @@ def test_usage(capsys, tmp_path) -> None:
     assert rdig(capsys, f"www.example --config {tmp_path}/missing.toml")[0] == dig.EXIT_USAGE
 
 
-def test_a_fault_has_an_exit_code_of_its_own(capsys, monkeypatch) -> None:
+def test_an_internal_error_has_its_own_exit_code(capsys, monkeypatch) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a fault")
 

@@ -207,7 +207,7 @@ def test_forms_of_an_explanation(line: str, form: str | None) -> None:
         ("x CH", "class IN only"),
     ],
 )
-def test_errors_say_which_word_is_wrong(line: str, words: str) -> None:
+def test_errors_name_the_wrong_word(line: str, words: str) -> None:
     with pytest.raises(UsageError) as caught:
         understood(line)
     assert words in str(caught.value)
@@ -219,6 +219,6 @@ def test_errors_say_which_word_is_wrong(line: str, words: str) -> None:
         max_size=6,
     )
 )
-def test_any_words_are_understood_or_refused(words: list[str]) -> None:
+def test_any_words_are_parsed_or_refused(words: list[str]) -> None:
     with suppress(UsageError):
         assert names.is_valid(parse(words).qname)

@@ -40,7 +40,7 @@ REPORT = Report(
 )
 
 
-def test_long() -> None:
+def test_the_long_form() -> None:
     assert (
         long_text(REPORT)
         == """\
@@ -67,7 +67,7 @@ a-much-longer-name.example.org.  86400  IN  RRSIG  A 13 3 60 20300101000000 2020
     assert "RRSIG" not in long_text(REPORT, signatures=False)
 
 
-def test_a_long_name_does_not_push_the_columns() -> None:
+def test_a_long_name_does_not_shift_the_columns() -> None:
     deep = names.from_text(".".join(["label"] * 12) + ".")
     text = long_text(
         Report(
@@ -148,7 +148,7 @@ def test_json_is_one_object_with_fixed_keys() -> None:
     assert bare["edns"] is None and bare["octets"] is None and "trace" not in bare
 
 
-def test_trace() -> None:
+def test_the_trace() -> None:
     server = Server("192.0.2.1", 53, names.from_text("ns.example."))
     steps = [
         TraceStep("cut", "the root, from hints"),

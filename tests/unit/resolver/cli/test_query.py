@@ -72,7 +72,7 @@ def test_an_answer_over_udp() -> None:
     assert got.transport == "udp" and got.octets == len(reply()) and not got.notes and got.milliseconds > 0
 
 
-def test_wrong_replies_are_waited_past_and_named() -> None:
+def test_wrong_replies_are_ignored_and_named() -> None:
     wrong = [reply(999), reply(1000, GONE), reply(1000, NAME, flags=0), b"\3\xe8nonsense", reply(1000, None)]
     got = asyncio.run(run(lambda _: [*wrong, reply()]))
     assert len(got.notes) == len(wrong) and got.view.id == 1000
@@ -80,7 +80,7 @@ def test_wrong_replies_are_waited_past_and_named() -> None:
     assert got.notes[1] == "ignored a reply to another question: other.example."
 
 
-def test_an_error_may_leave_the_question_out() -> None:
+def test_an_error_reply_may_omit_the_question() -> None:
     view, _ = mismatch(MessageView.parse(QUERY), reply(1000, None, flags=c.QR | c.FORMERR))
     assert view is not None and view.rcode == c.FORMERR
 
@@ -107,7 +107,7 @@ def test_no_reply_is_reported() -> None:
         asyncio.run(run(lambda _: [], timeout=0.01))
 
 
-def test_a_truncated_answer_is_asked_for_over_tcp() -> None:
+def test_a_truncated_answer_is_queried_over_tcp() -> None:
     got = asyncio.run(run(lambda _: [reply(flags=c.QR | c.TC)], lambda _: framed(reply())))
     assert got.transport == "tcp" and got.view.answer and "truncated" in got.notes[0]
 
@@ -116,12 +116,12 @@ def test_a_truncated_answer_is_asked_for_over_tcp() -> None:
     ("answer", "words"),
     [(b"\0\x50half", "closed the TCP connection"), (framed(reply(999)), "ignored a reply with id 999")],
 )
-def test_bad_streams(answer: bytes, words: str) -> None:
+def test_malformed_streams_are_errors(answer: bytes, words: str) -> None:
     with pytest.raises(NoReplyError, match=words):
         asyncio.run(run(lambda _: [], lambda _: answer, over_tcp=True, timeout=2.0))
 
 
-def test_no_server() -> None:
+def test_a_server_that_refuses_connections_is_an_error() -> None:
     async def body() -> None:
         for over_tcp in (False, True):
             with pytest.raises(NoReplyError, match="refused"):
@@ -130,6 +130,6 @@ def test_no_server() -> None:
     asyncio.run(body())
 
 
-def test_a_name_that_is_no_server() -> None:
+def test_a_server_name_that_does_not_resolve_is_an_error() -> None:
     with pytest.raises(NoReplyError, match="cannot send"):
         asyncio.run(exchange(QUERY, "999.0.2.1.invalid", 53, tcp=False, timeout=0.1))

@@ -1,5 +1,6 @@
 """Certificates of the daemon: read before they are used, refused with file and reason, kept while they are the same."""
 
+import logging
 import ssl
 import subprocess
 import time
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 from support.certs import Authority, Leaf
 
+from corenet.tls import CertificateRefused, client_context
+from corenet.tls.engines import make_tls_engine
 from resolver import limits
 from resolver.daemon.certificates import ExpiryWatch, load
 from resolver.settings import ListenerSettings, Settings, TlsSettings
@@ -78,7 +81,7 @@ def test_contexts_are_kept_while_the_files_are_the_same(authority: Authority) ->
     assert second.context("tls") is not first.context("tls")
 
 
-def test_the_certificate_follows_the_name_that_is_asked_for(authority: Authority) -> None:
+def test_the_certificate_is_selected_by_sni(authority: Authority) -> None:
     first = authority.leaf("one.example", file="one")
     second = authority.leaf("two.example", "*.two.example", file="two")
     certificates = load(settings(first, second, protocol="https"))
@@ -133,7 +136,7 @@ def huge(leaf: Leaf) -> None:
         (huge, "tls.certificate", "larger than"),
     ],
 )
-def test_what_cannot_be_used_is_refused_with_file_and_reason(
+def test_unusable_files_are_refused_with_file_and_reason(
     authority: Authority, damage: Callable[[Leaf], None], setting: str, words: str
 ) -> None:
     leaf = authority.leaf("dns.example")
@@ -151,7 +154,8 @@ def test_warnings_begin_two_weeks_before_the_end_and_come_once_a_day(authority: 
     [end] = certificates.expiry().values()
     watch = ExpiryWatch()
     assert watch.due(certificates, end - 14 * DAY) == []
-    [text] = watch.due(certificates, end - 14 * DAY + 1)
+    [(level, text)] = watch.due(certificates, end - 14 * DAY + 1)
+    assert level == logging.WARNING
     assert text == f"tls.certificate: {leaf.certificate} expires in 13 days; renew it and reload (SIGHUP)"
     begin = (end // DAY - 5) * DAY
     assert len(watch.due(certificates, begin)) == 1
@@ -175,13 +179,13 @@ def test_the_last_day_is_counted_in_hours(authority: Authority, left: int, words
     certificates = load(settings(authority.leaf("dns.example")))
     assert certificates is not None
     [end] = certificates.expiry().values()
-    [text] = ExpiryWatch().due(certificates, end - left)
+    [(_, text)] = ExpiryWatch().due(certificates, end - left)
     assert words in text
     if left <= 0:
         assert f"since {datetime.fromtimestamp(end, UTC):%Y-%m-%d %H:%M} UTC" in text
 
 
-def test_an_expired_certificate_is_served_all_the_same(authority: Authority) -> None:
+def test_an_expired_certificate_is_still_served(authority: Authority) -> None:
     """Some clients do not check it; refusing to start would take away UDP and TCP as well."""
     assert load(settings(authority.leaf("dns.example", expired=True))) is not None
 
@@ -206,7 +210,7 @@ def test_quic_without_its_library_is_refused(authority: Authority, monkeypatch: 
         load(settings(authority.leaf("dns.example"), protocol="quic"))
 
 
-def test_a_key_that_quic_cannot_use(authority: Authority) -> None:
+def test_a_key_that_quic_cannot_use_is_refused(authority: Authority) -> None:
     leaf = authority.leaf("dns.example")
     leaf.key.write_text("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
     with pytest.raises(ValueError, match=r"tls\.key"):
@@ -230,7 +234,7 @@ def test_quic_beside_tls_on_one_port_but_without_proxy_headers() -> None:
 
 
 @pytest.mark.parametrize("protocol", ["tls", "https"])
-def test_tickets_outlive_new_certificates_and_the_name_that_is_asked_for(authority: Authority, protocol: str) -> None:
+def test_tickets_stay_valid_across_new_certificates_and_names(authority: Authority, protocol: str) -> None:
     first, second = authority.leaf("one.example", file="one"), authority.leaf("two.example", file="two")
     client = client_of(authority)
     found = [load(settings(first, second, protocol=protocol))]
@@ -244,7 +248,7 @@ def test_tickets_outlive_new_certificates_and_the_name_that_is_asked_for(authori
             assert connect(after.context(protocol), client, name, session).session_reused
 
 
-def test_tickets_are_accepted_in_the_next_period_and_no_longer(authority: Authority) -> None:
+def test_tickets_are_accepted_for_one_more_period(authority: Authority) -> None:
     found = load(settings(authority.leaf("dns.example")))
     assert found is not None
     context, client, began = found.context("tls"), client_of(authority), time.monotonic()
@@ -264,7 +268,7 @@ def test_two_daemons_do_not_accept_tickets_of_each_other(authority: Authority) -
     assert not connect(other.context("tls"), client, "dns.example", session).session_reused
 
 
-def test_without_libssl_there_are_certificates_all_the_same(
+def test_certificates_work_without_libssl(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("corenet.tls.tickets.load", lambda: "no libssl")
@@ -283,7 +287,7 @@ def with_staple(authority: Authority, **options: Any) -> tuple[Leaf, Path]:
     return leaf, staple
 
 
-def test_a_new_staple_is_read_and_costs_no_tickets(authority: Authority) -> None:
+def test_a_new_staple_is_read_and_keeps_ticket_keys(authority: Authority) -> None:
     leaf, staple = with_staple(authority, hours=30)
     given = settings(leaf, staples=(str(staple),))
     before = load(given)
@@ -311,10 +315,6 @@ def gone(authority: Authority, leaf: Leaf, staple: Path) -> None:
     staple.unlink()
 
 
-def stale(authority: Authority, leaf: Leaf, staple: Path) -> None:
-    staple.write_bytes(authority.staple(leaf, hours=-1))
-
-
 def revoked(authority: Authority, leaf: Leaf, staple: Path) -> None:
     staple.write_bytes(authority.staple(leaf, revoked=True))
 
@@ -339,7 +339,6 @@ def endless(authority: Authority, leaf: Leaf, staple: Path) -> None:
     ("damage", "words"),
     [
         (gone, "cannot be read: No such file"),
-        (stale, "the OCSP staple is stale: it was valid until "),
         (revoked, "the certificate was revoked on "),
         (of_another, "the OCSP staple is for another certificate"),
         (garbage, "the OCSP staple cannot be read"),
@@ -374,8 +373,79 @@ def test_warnings_of_a_staple_begin_one_day_before_its_end(authority: Authority)
     [end] = found.staple_expiry().values()
     watch = ExpiryWatch()
     assert watch.due(found, end - DAY) == []
-    [text] = watch.due(found, end - DAY + 1)
+    [(_, text)] = watch.due(found, end - DAY + 1)
     assert text == f"tls.ocsp-staple: {staple} expires in 23 hours; fetch a new one and reload (SIGHUP)"
     assert watch.due(found, end - DAY + 2) == []
-    [text] = ExpiryWatch().due(found, end + DAY)
+    [(_, text)] = ExpiryWatch().due(found, end + DAY)
     assert "expired since" in text and "so it is not sent" in text
+
+
+def staple_sent(context: ssl.SSLContext, authority: Authority) -> bool:
+    """Whether a client that requires a staple accepts the server."""
+    client = make_tls_engine(client_context(cafile=authority.cafile, staples="required"), False, "dns.example")
+    server = make_tls_engine(context, True)
+    try:
+        for _ in range(4):
+            for one, other in ((client, server), (server, client)):
+                one.handshake()
+                other.feed(one.drain())
+    except CertificateRefused:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("signer", ["issuer", "responder"])
+def test_a_stale_staple_does_not_prevent_the_start(authority: Authority, signer: str) -> None:
+    """The certificate is used without its staple, at a start and at a reload; log and metrics report it."""
+    leaf, staple = with_staple(authority)
+    # The chain has the issuer, so that the signature is checked.
+    leaf.certificate.write_bytes(leaf.certificate.read_bytes() + authority.cafile.read_bytes())
+    given = settings(leaf, staples=(str(staple),))
+    before = load(given)
+    assert before is not None
+    staple.write_bytes(authority.staple(leaf, hours=-1, delegated=signer == "responder"))
+    for known in (None, before):
+        found = load(given, known)
+        assert found is not None
+        [end] = found.staple_expiry().values()
+        now = end + 3600
+        [(level, text)] = ExpiryWatch().due(found, now)
+        assert level == logging.WARNING
+        assert text == (
+            f"tls.ocsp-staple: {staple} expired since {datetime.fromtimestamp(end, UTC):%Y-%m-%d %H:%M} UTC, so it is"
+            " not sent; fetch a new one and reload (SIGHUP)"
+        )
+        assert not staple_sent(found.context("tls"), authority)
+        assert found.staples_missing(now) == {}
+    assert staple_sent(before.context("tls"), authority)
+
+
+@pytest.mark.parametrize("damage", ["signature", "revoked"])
+def test_a_stale_staple_that_is_wrong_too_is_refused(authority: Authority, damage: str) -> None:
+    leaf, staple = with_staple(authority)
+    leaf.certificate.write_bytes(leaf.certificate.read_bytes() + authority.cafile.read_bytes())
+    data = authority.staple(leaf, hours=-1, revoked=damage == "revoked")
+    staple.write_bytes(data if damage == "revoked" else data[:-1] + bytes([data[-1] ^ 1]))
+    words = "revoked on" if damage == "revoked" else "signature of the OCSP staple is wrong"
+    with pytest.raises(ValueError, match=words):
+        load(settings(leaf, staples=(str(staple),)))
+
+
+@pytest.mark.parametrize("state", ["none", "stale", "good"])
+def test_must_staple_without_a_staple_is_an_error_in_the_log(authority: Authority, state: str) -> None:
+    leaf, staple = authority.leaf("dns.example", must_staple=True), authority.folder / "leaf.ocsp"
+    staple.write_bytes(authority.staple(leaf, hours=-1 if state == "stale" else 48))
+    found = load(settings(leaf, staples=() if state == "none" else (str(staple),)))
+    assert found is not None
+    now = int(time.time())
+    watch = ExpiryWatch()
+    errors = [text for level, text in watch.due(found, now) if level == logging.ERROR]
+    assert found.staples_missing(now) == {str(leaf.certificate): int(state != "good")}
+    assert errors == ([] if state == "good" else [
+        f"tls.ocsp-staple: none is sent with {leaf.certificate}, whose must-staple demands one, so clients may refuse"
+        " it; fetch one and reload (SIGHUP)"
+    ])
+    assert watch.due(found, now) == []  # once a day
+    if state == "good":
+        [end] = found.staple_expiry().values()
+        assert found.staples_missing(end) == {str(leaf.certificate): 1}

@@ -23,7 +23,7 @@ def problems(text, **options):
     return [(problem.line, problem.path, problem.message) for problem in caught.value.problems]
 
 
-def test_an_empty_file_means_the_defaults():
+def test_an_empty_file_gives_the_defaults():
     assert parse("") == Settings()
 
 
@@ -69,7 +69,7 @@ def test_durations(text, value):
 
 
 @pytest.mark.parametrize("text", ["", "x", "1 fortnight", "-1", "1,5", "1e9", "9" * 16, "1 1 " * 60])
-def test_measures_that_are_none(text):
+def test_malformed_sizes_and_durations_are_refused(text):
     with pytest.raises(ValueError):
         parse_duration(text)
     with pytest.raises(ValueError):
@@ -108,7 +108,7 @@ zone = 4
     ]
 
 
-def test_an_unknown_key_without_likeness_shows_what_there_is():
+def test_an_unknown_key_without_similar_ones_lists_the_known_keys():
     [(line, path, message)] = problems("[log]\nxyzzy = 1\n")
     assert (line, path) == (2, "log.xyzzy")
     assert message == "unknown key; known here: level, rate-limit-interval"
@@ -143,7 +143,7 @@ def test_an_unknown_key_without_likeness_shows_what_there_is():
         ('root-hints-file = "\\u0000"', 1, "root-hints-file", "is no file name"),
     ],
 )
-def test_one_problem(text, line, path, words):
+def test_a_single_problem_is_reported(text, line, path, words):
     [(found_line, found_path, message)] = problems(text)
     assert (found_line, found_path) == (line, path)
     assert words in message
@@ -154,7 +154,7 @@ def test_hosts_may_be_one_address_or_a_list():
     assert settings.policy.hosts == (HostEntry("a.lan", ("10.0.0.1",)), HostEntry("b.lan", ("10.0.0.2", "fd00::2")))
 
 
-def test_files_of_hints_and_anchors_stand_beside_the_configuration(tmp_path):
+def test_files_of_hints_and_anchors_are_relative_to_the_configuration(tmp_path):
     (tmp_path / "roots").write_text(". NS k.\nk. A 192.0.2.1\n")
     (tmp_path / "keys").write_text("example. DS 1 13 2 ab\n")
     (tmp_path / "resolverd.toml").write_text('root-hints-file = "roots"\n[dnssec]\ntrust-anchors-file = "keys"\n')
@@ -163,7 +163,7 @@ def test_files_of_hints_and_anchors_stand_beside_the_configuration(tmp_path):
     assert settings.dnssec.trust_anchors == ("example. DS 1 13 2 ab",)
 
 
-def test_files_that_are_missing_or_wrong_or_given_twice(tmp_path):
+def test_missing_wrong_and_repeated_files_are_refused(tmp_path):
     (tmp_path / "bad").write_text("\nk. MX 1\n")
     [(line, path, message)] = problems('\nroot-hints-file = "none"', directory=tmp_path)
     assert (line, path) == (2, "root-hints-file") and "No such file" in message
@@ -185,7 +185,7 @@ def test_a_file_that_cannot_be_read_is_a_config_error(tmp_path):
         load("/dev/zero")
 
 
-def test_lines_of_keys_in_every_form_of_toml():
+def test_lines_of_keys_are_found_in_every_form_of_toml():
     text = '''# comment with [table] and "quotes"
 a.b."c.d" = 1
 """x""" = 2

@@ -22,7 +22,7 @@ async def addresses(connected, name):
     return [entry[4] for entry in found]
 
 
-def test_the_playground_comes_with_its_authority_and_leaves_nothing_behind():
+def test_the_playground_has_its_authority_and_leaves_no_files():
     async def main():
         said, started = [], time.monotonic()
         async with connect("playground", said.append) as connected:
@@ -31,14 +31,14 @@ def test_the_playground_comes_with_its_authority_and_leaves_nothing_behind():
             kept = connected.trust
         assert not kept.exists()
         assert any(line.startswith("ask: ") for line in said)
-        # Each step has its own time, in order within a question, although all are told at its end.
+        # Each step has its own time, in order within a question, although all are reported at its end.
         first = [line.time for line in said[: next(i for i, line in enumerate(said) if line.startswith("validate: "))]]
         assert first == sorted(first) and len(set(first)) > 5 and started < first[0] < first[-1] < time.monotonic()
 
     run(main())
 
 
-def test_an_address_is_forwarded_to_and_a_file_is_a_configuration(tmp_path):
+def test_an_address_is_a_forwarder_and_a_file_a_configuration(tmp_path):
     async def main():
         config = tmp_path / "r.toml"
         config.write_text('[dnssec]\ntrust-anchors = []\n[policy.hosts]\n"box.lan" = "192.0.2.9"\n')
@@ -54,7 +54,7 @@ def test_an_address_is_forwarded_to_and_a_file_is_a_configuration(tmp_path):
     run(main())
 
 
-def test_what_is_neither_is_refused(tmp_path):
+def test_other_arguments_are_refused(tmp_path):
     wrong = tmp_path / "wrong.toml"
     wrong.write_text("x = 1")
 

@@ -16,11 +16,14 @@ from support.http_peer import run_on
 from resolver import playground
 from resolver.api import Resolver, make_store
 from resolver.cli import control as tool
-from resolver.daemon import control as room
+from resolver.daemon import control as control_module
 from resolver.daemon.control import ControlCommands, ControlServer, RequestError, parse_request
 from resolver.daemon.management_sockets import open_management_sockets
+from resolver.daemon.observation import Observation
+from resolver.daemon.runtime_changes import RuntimeChanges
 from resolver.daemon.sockets import ListenError
 from resolver.daemon.worker_commands import WorkerCommands, merge
+from resolver.observe import ClientCounters
 from resolver.settings import CacheSettings, ControlSettings, MetricsSettings, Settings, replace
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -32,16 +35,29 @@ class Counters:
     def __init__(self, **counters):
         self.counters = counters
 
+        self.observed = ClientCounters()
+        self.zone_server = None
+
     def statistics(self):
         return self.counters
 
+    def count_clients(self):
+        return {"queries": {"udp.A": 4}, "replies": {"udp.NOERROR": 4}}
+
+    def hit_latency(self):
+        return {"0.0001": 4, "sum": 0.0}
+
 
 class Serving:
-    """What serves now, with the listeners' counters made up."""
+    """The running configuration, with made-up counters of the listeners."""
 
     def __init__(self, settings, store):
         self.settings = settings
         self.resolver = Resolver(settings, store=store)
+        self.lists = None
+        self.hook_modules = None
+        self.observation = Observation(settings, self.resolver.zones)
+        self.rates = Counters()
         self.service = Counters(queries=3, pending=1)
         self.fast = Counters(hits=4, malformed={-3: 2})
 
@@ -52,16 +68,31 @@ class Worker:
     number = 0
     links = None
     rollover = None
+    keeper = None
+    kept = None
+    changes = RuntimeChanges()
+    change_keeper = None
 
     def __init__(self, settings):
         self.store = make_store(settings)
         self.current = Serving(settings, self.store)
+        self.configurations = [self.current]
+        self.past = {"resolution": {"submitted": 10}, "clients": {"queries": {"udp.A": 20}}}
         self.problem = ""
+
+    def usage(self):
+        return {"usage": {"items": {"jobs": 1}}}
+
+    def keep_counters(self, statistics):
+        """It has no successor."""
 
     def connections(self):
         return {"client_tcp": {"accepted": 2, "rejected": 1}}
 
     def staple_expiry(self):
+        return {}
+
+    def staples_missing(self):
         return {}
 
     def certificate_expiry(self):
@@ -156,7 +187,7 @@ def test_invalid_requests_get_an_error(line, words):
         parse_request(line)
 
 
-def test_right_requests_are_taken_as_they_are():
+def test_valid_requests_are_accepted():
     assert parse_request(b'{"command": "trace", "name": "x", "type": "A"}') == {
         "command": "trace", "name": "x", "type": "A"
     }
@@ -172,9 +203,12 @@ def test_status_and_statistics(serving):
         assert status["cache"]["entries_rrset"] == 0
         await opened.worker.current.resolver.resolve("www.example.playground")
         _, found = await opened.ask(command="statistics")
-        assert found["resolution"]["submitted"] == 1 and found["cache"]["entries_rrset"] > 0
+        assert found["resolution"]["submitted"] == 11 and found["cache"]["entries_rrset"] > 0
         assert found["fast_path"]["malformed"] == {"-3": 2}
         assert found["client_tcp"] == {"accepted": 2, "rejected": 1}
+        assert found["clients"]["queries"]["udp.A"] == 24, "those of configurations replaced, and of the fast path"
+        assert found["client_latency"]["hit"]["0.0001"] == 4 and found["usage"]["items"] == {"jobs": 1}
+        assert opened.worker.past["clients"] == {"queries": {"udp.A": 20}}, "collecting changes nothing"
 
     serving(test)
 
@@ -202,6 +236,8 @@ def test_flush(serving):
             await opened.ask(command="flush", name="a..b")
         with pytest.raises(ValueError, match="NOTYPE"):
             await opened.ask(command="flush", name="a", type="NOTYPE")
+        with pytest.raises(ValueError, match="no second-level cache"):
+            await opened.ask(command="flush", name="a", fleet=True)
 
     serving(test)
 
@@ -316,7 +352,7 @@ def test_several_requests_on_one_connection(serving):
 
 
 @pytest.mark.parametrize("seconds", ["-1", "0", "nan", "inf", "1e9"])
-def test_the_time_to_wait_has_bounds(seconds, capsys):
+def test_the_timeout_is_bounded(seconds, capsys):
     assert tool.main(["-s", "/none", "-t", seconds, "status"]) == tool.EXIT_USAGE
     assert "is not above 0 and up to 86400 seconds" in capsys.readouterr().err
 
@@ -371,10 +407,10 @@ def test_a_reply_ends_when_its_client_disconnects():
     asyncio.run(main())
 
 
-def test_a_request_without_end_is_refused(serving):
+def test_an_endless_request_is_refused(serving):
     async def test(opened):
         reader, writer = await asyncio.open_unix_connection(opened.path)
-        writer.write(b"x" * (room.REQUEST + 1000))
+        writer.write(b"x" * (control_module.REQUEST + 1000))
         assert "longer than" in json.loads(await reader.readline())["error"]
         assert await reader.read() == b""
         writer.close()
@@ -383,7 +419,7 @@ def test_a_request_without_end_is_refused(serving):
 
 
 def test_an_idle_client_is_disconnected(serving, monkeypatch):
-    monkeypatch.setattr(room, "TIMEOUT", 0.02)
+    monkeypatch.setattr(control_module, "TIMEOUT", 0.02)
 
     async def test(opened):
         reader, writer = await asyncio.open_unix_connection(opened.path)
@@ -395,7 +431,7 @@ def test_an_idle_client_is_disconnected(serving, monkeypatch):
 
 
 def test_more_connections_than_permitted(serving, monkeypatch):
-    monkeypatch.setattr(room, "CONNECTIONS", 2)
+    monkeypatch.setattr(control_module, "CONNECTIONS", 2)
 
     async def test(opened):
         open_ones = [await asyncio.open_unix_connection(opened.path) for _ in range(2)]
@@ -426,7 +462,7 @@ def test_only_configured_sockets_are_opened():
     management.close()
 
 
-def test_what_a_dead_daemon_left_is_no_obstacle(tmp_path):
+def test_socket_files_of_a_dead_daemon_are_replaced(tmp_path):
     path = str(tmp_path / "s")
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(path)
@@ -441,7 +477,7 @@ def test_what_a_dead_daemon_left_is_no_obstacle(tmp_path):
     ("name", "words"),
     [("file", "not a socket"), ("no/such/directory", "No such file"), ("x" * 200, "too long")],
 )
-def test_paths_that_cannot_be(tmp_path, name, words):
+def test_impossible_paths_are_refused(tmp_path, name, words):
     (tmp_path / "file").write_text("precious")
     with pytest.raises(ListenError, match=words):
         open_management_sockets(Settings(control=ControlSettings(str(tmp_path / name))), 1)
@@ -505,14 +541,14 @@ def test_command_lines_become_requests_the_daemon_takes(words, request_):
 
 
 @pytest.mark.parametrize("words", [["flush"], ["flush", "x", "--all"], ["flush", "x", "A", "--subtree"], ["status"]])
-def test_command_lines_that_make_no_sense(words, capsys, monkeypatch):
+def test_invalid_command_lines_are_refused(words, capsys, monkeypatch):
     monkeypatch.delenv(tool.VARIABLE, raising=False)
     assert tool.main(words) == tool.EXIT_USAGE
     assert capsys.readouterr().err.startswith("resolverctl: ")
 
 
 def serve_once(path, *lines):
-    """A thread that takes one request on `path` and says `lines`."""
+    """A thread that accepts one request on `path` and replies with `lines`."""
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(path)
     listening.listen()
@@ -538,7 +574,7 @@ def serve_once(path, *lines):
         ([b"[]\n"], tool.EXIT_UNREACHABLE, "", "not of a resolverd"),
     ],
 )
-def test_what_comes_back_decides_the_exit_status(tmp_path, capsys, lines, code, out, err):
+def test_the_reply_decides_the_exit_status(tmp_path, capsys, lines, code, out, err):
     path = str(tmp_path / "s")
     thread = serve_once(path, *lines)
     assert tool.main(["-s", path, "dump"]) == code
@@ -547,7 +583,7 @@ def test_what_comes_back_decides_the_exit_status(tmp_path, capsys, lines, code, 
     assert captured.out == out and err in captured.err
 
 
-def test_no_daemon_there(tmp_path, capsys):
+def test_an_absent_daemon_is_an_error(tmp_path, capsys):
     assert tool.main(["-s", str(tmp_path / "s"), "status"]) == tool.EXIT_UNREACHABLE
     assert "is the daemon running" in capsys.readouterr().err
     with socket.socket(socket.AF_UNIX) as dead:
@@ -571,6 +607,21 @@ def test_anchors_without_a_file_give_a_reason(serving):
             await opened.ask(command="take-anchors", text="")
 
     serving(check)
+
+
+def test_lists_are_shown_with_their_state(serving):
+    async def test(opened):
+        assert await opened.ask(command="lists") == ([], {"lists": []})
+
+    serving(test)
+
+
+def test_lists_as_text():
+    lists = [{"name": "ads", "entries": 7, "left_out": 1, "age": 61, "error": "no route"},
+             {"name": "rpz.example", "entries": 2, "left_out": 0, "age": None, "error": ""}]
+    assert list(tool.list_lines({"lists": lists})) == [
+        "ads: 7 entries, 1 left out, fetched or confirmed 1 min 1 s ago; error: no route", "rpz.example: 2 entries"]
+    assert list(tool.list_lines({"lists": []})) == ["no lists are configured"]
 
 
 def test_anchors_as_text():

@@ -18,7 +18,7 @@ WWW = names.from_text("www.example.com.")
 
 
 def store(filled=False):
-    made = Store.create(1 << 20, seed=os.urandom(16))
+    made = Store.create(1 << 20, seed=bytes(range(16)))
     if filled:
         made.rrsets.put(RRset(WWW, c.A, 3600, [b"\xc0\x00\x02\x01"], trust=Trust.ANSWER), int(time.time()))
     return made
@@ -33,8 +33,8 @@ def settings(tmp_path):
     return Settings(cache=CacheSettings(size=1 << 20, snapshot_file=str(tmp_path / "cache.bin")))
 
 
-def test_who_saves_at_once_takes_turns(monkeypatch, settings):
-    """They write under one name: the second would take away what the first has begun and put half of it in place."""
+def test_concurrent_saves_are_serialised(monkeypatch, settings):
+    """They write to one temporary name: the second would replace the unfinished file of the first."""
     inside = threading.Event()
     second = threading.Thread(target=cache_file.save_at_stop, args=(store(filled=True), settings))
     real = cache_file.dump
@@ -46,7 +46,7 @@ def test_who_saves_at_once_takes_turns(monkeypatch, settings):
         else:
             seen.append(second)
             second.start()
-            seen.append(inside.wait(0.2))  # it never comes in; the time is only for one that would
+            seen.append(inside.wait(0.2))  # it is never loaded; the timeout is for the failing case only
         yield from real(*arguments, **keywords)
 
     monkeypatch.setattr(cache_file, "dump", dump)
@@ -58,7 +58,7 @@ def test_who_saves_at_once_takes_turns(monkeypatch, settings):
     assert has_it(empty)
 
 
-def test_what_was_saved_is_restored(tmp_path, settings):
+def test_a_saved_cache_is_restored(tmp_path, settings):
     cache_file.save_at_stop(store(filled=True), settings)
     path = tmp_path / "cache.bin"
     assert path.stat().st_mode & 0o777 == 0o600
@@ -68,20 +68,20 @@ def test_what_was_saved_is_restored(tmp_path, settings):
     assert has_it(empty)
 
 
-def test_a_name_that_no_file_can_have_costs_the_cache_and_not_the_start(settings, caplog):
+def test_an_impossible_file_name_does_not_prevent_the_start(settings, caplog):
     named = replace(settings, cache=replace(settings.cache, snapshot_file="/" + "x" * 300))
     cache_file.load_at_start(store(), named)
     assert "cannot be written when the daemon stops: File name too long" in caplog.text
 
 
-def test_nothing_happens_without_the_setting(tmp_path, monkeypatch):
+def test_without_the_setting_nothing_is_saved(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cache_file.save_at_stop(store(filled=True), Settings())
     cache_file.load_at_start(store(), Settings())
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_rules_do_not_take_over_what_these_concluded(settings, caplog):
+def test_a_cache_is_not_restored_under_other_validation_rules(settings, caplog):
     cache_file.save_at_stop(store(filled=True), settings)
     empty = store()
     cache_file.load_at_start(empty, replace(settings, dnssec=DnssecSettings(enabled=False)))
@@ -90,21 +90,21 @@ def test_other_rules_do_not_take_over_what_these_concluded(settings, caplog):
 
 
 @pytest.mark.parametrize("limit", ["min_ttl", "max_ttl", "max_negative_ttl"])
-def test_other_limits_of_what_is_kept_do_not_take_over_what_was_kept_under_these(settings, limit):
+def test_a_cache_is_not_restored_under_other_ttl_limits(settings, limit):
     cache_file.save_at_stop(store(filled=True), settings)
     empty = store()
     cache_file.load_at_start(empty, replace(settings, cache=replace(settings.cache, **{limit: 60})))
     assert not has_it(empty)
 
 
-def test_settings_that_conclude_nothing_do_not_matter(settings):
+def test_unrelated_settings_do_not_prevent_a_restore(settings):
     cache_file.save_at_stop(store(filled=True), settings)
     empty = store()
     cache_file.load_at_start(empty, replace(settings, cache=replace(settings.cache, prefetch=False)))
     assert has_it(empty)
 
 
-def test_a_damaged_file_is_no_reason_not_to_start(tmp_path, settings, caplog):
+def test_a_damaged_file_does_not_prevent_the_start(tmp_path, settings, caplog):
     cache_file.save_at_stop(store(filled=True), settings)
     path = tmp_path / "cache.bin"
     data = bytearray(path.read_bytes())
@@ -123,7 +123,7 @@ def test_a_missing_file_is_the_first_start(settings, caplog):
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
-def test_a_pipe_of_that_name_does_not_hold_up_the_start(tmp_path, settings, caplog):
+def test_a_named_pipe_does_not_block_the_start(tmp_path, settings, caplog):
     os.mkfifo(tmp_path / "cache.bin")
     cache_file.load_at_start(store(), settings)
     assert "is not a file" in caplog.text
@@ -144,7 +144,7 @@ def test_a_crash_while_writing_leaves_the_old_file(tmp_path, settings, monkeypat
     assert [entry.name for entry in tmp_path.iterdir()] == ["cache.bin"]
 
 
-def test_a_directory_that_is_not_there_is_said(tmp_path, caplog):
+def test_a_missing_directory_is_reported(tmp_path, caplog):
     settings = Settings(cache=CacheSettings(snapshot_file=str(tmp_path / "no" / "cache.bin")))
     cache_file.load_at_start(store(), settings)
     assert "cannot be written when the daemon stops: its directory does not exist (cache.snapshot-file)" in caplog.text
@@ -154,7 +154,7 @@ def test_a_directory_that_is_not_there_is_said(tmp_path, caplog):
         cache_file.check(settings.cache)
 
 
-def test_a_directory_that_may_not_be_written_to_is_said(tmp_path, monkeypatch):
+def test_an_unwritable_directory_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(cache_file.os, "access", lambda path, mode: False)
     with pytest.raises(ValueError, match=r"user \d+ may not write to its directory"):
         cache_file.check(CacheSettings(snapshot_file=str(tmp_path / "cache.bin")))

@@ -9,7 +9,7 @@ import pytest
 
 import corenet
 from resolver import limits
-from resolver.daemon import worker_ipc as room
+from resolver.daemon import worker_ipc
 from resolver.daemon.worker_ipc import ReloadChannel, WorkerChannels, WorkerError
 from resolver.settings import Settings, replace
 
@@ -20,7 +20,7 @@ def run(coroutine):
 
 
 async def two(perform, *requests):
-    """What worker 1 says to each of `requests`, asked at once."""
+    """The replies of worker 1 to `requests`, sent at once."""
     links = WorkerChannels(2)
     loop = asyncio.get_running_loop()
     try:
@@ -31,12 +31,12 @@ async def two(perform, *requests):
         links.close()
 
 
-def test_answers_come_to_those_who_asked():
+def test_replies_are_matched_to_their_requests():
     found = run(two(lambda request: {"twice": 2 * request["n"]}, *({"n": n} for n in range(8))))
     assert [reply["twice"] for reply in found] == [0, 2, 4, 6, 8, 10, 12, 14]
 
 
-def test_what_is_wrong_comes_back_as_a_sentence():
+def test_errors_are_returned_as_sentences():
     def perform(request):
         raise ValueError("no such name")
 
@@ -44,8 +44,31 @@ def test_what_is_wrong_comes_back_as_a_sentence():
     assert isinstance(found[0], WorkerError) and str(found[0]) == "worker 1: no such name"
 
 
+def test_a_file_goes_with_a_request():
+    def perform(request):
+        with request["file"] as file:
+            return {"content": os.pread(file.fileno(), 99, 0).decode(), "kept": os.get_inheritable(file.fileno())}
+
+    async def ask():
+        links = WorkerChannels(2)
+        loop = asyncio.get_running_loop()
+        try:
+            links.listen(loop)
+            links.serve(loop, 1, perform)
+            with open(os.memfd_create("content", os.MFD_CLOEXEC), "w+b") as file:
+                file.write(b"of a zone")
+                file.flush()
+                return [await links.ask(1, {}, file=file) for _ in range(2)]
+        finally:
+            links.close()
+
+    before = len(os.listdir("/proc/self/fd"))
+    assert run(ask()) == [{"content": "of a zone", "kept": False}] * 2
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
 def test_a_silent_worker_costs_a_bounded_time(monkeypatch):
-    monkeypatch.setattr(room, "TIMEOUT", 0.01)
+    monkeypatch.setattr(worker_ipc, "TIMEOUT", 0.01)
 
     async def ask():
         links = WorkerChannels(3)
@@ -62,7 +85,7 @@ def test_a_silent_worker_costs_a_bounded_time(monkeypatch):
 
 
 def test_a_late_reply_is_ignored(monkeypatch):
-    monkeypatch.setattr(room, "TIMEOUT", 0.01)
+    monkeypatch.setattr(worker_ipc, "TIMEOUT", 0.01)
 
     async def ask():
         links = WorkerChannels(2)
@@ -72,7 +95,7 @@ def test_a_late_reply_is_ignored(monkeypatch):
             with pytest.raises(WorkerError):
                 await links.ask(1, {"n": 1})
             links.serve(loop, 1, lambda request: request)
-            monkeypatch.setattr(room, "TIMEOUT", 5.0)
+            monkeypatch.setattr(worker_ipc, "TIMEOUT", 5.0)
             assert await links.ask(1, {"n": 2}) == {"n": 2}
         finally:
             links.close()
@@ -80,7 +103,7 @@ def test_a_late_reply_is_ignored(monkeypatch):
     run(ask())
 
 
-def test_a_full_queue_is_silence_too():
+def test_a_full_queue_counts_as_no_reply():
     async def ask():
         links = WorkerChannels(2)
         try:
@@ -116,7 +139,7 @@ def test_a_reply_to_a_previous_worker_is_ignored():
     run(ask())
 
 
-def test_reloads_are_asked_for_by_number_and_reported_with_settings():
+def test_reloads_have_numbers_and_report_settings():
     link = ReloadChannel()
     try:
         assert link.last_request() == 0 and link.results() == []

@@ -29,7 +29,7 @@ def written():
     logging.setLogRecordFactory(factory)
 
 
-def test_a_line(written):
+def test_the_format_of_a_line(written):
     stream = written(LogSettings())
     logging.getLogger("resolver.net.service").warning("SERVFAIL for %s", "a.example.")
     line = stream.getvalue()
@@ -38,7 +38,7 @@ def test_a_line(written):
     assert line.startswith("time=20") and line.split()[0].endswith("Z")
 
 
-def test_nothing_breaks_out_of_its_value(written):
+def test_values_are_quoted_and_escaped(written):
     stream = written(LogSettings())
     logging.getLogger("resolver").warning('a\nlevel=error message="b" \x1b[31m \u202e')
     assert stream.getvalue().count("\n") == 1
@@ -46,7 +46,7 @@ def test_nothing_breaks_out_of_its_value(written):
     assert "\x1b" not in stream.getvalue() and "\u202e" not in stream.getvalue()
 
 
-def test_a_traceback_stays_on_the_line(written):
+def test_a_traceback_is_part_of_its_line(written):
     stream = written(LogSettings())
     try:
         raise RuntimeError("broken")
@@ -69,7 +69,7 @@ def record(text="full", name="asyncio", level=logging.WARNING):
     return logging.LogRecord(name, level, __file__, 1, text, (), None)
 
 
-def test_repetitions_are_left_out_and_counted():
+def test_repetitions_are_suppressed_and_counted():
     clock = Clock()
     gate = log.DuplicateFilter(10.0, clock)
     assert gate.filter(record())
@@ -116,7 +116,7 @@ def test_the_level_is_kept_and_may_change(written):
 
 
 class Costly:
-    """Something that cannot be written down."""
+    """An object whose text cannot be made."""
 
     def __init__(self, error: type[Exception] = MemoryError) -> None:
         self.error = error
@@ -126,7 +126,7 @@ class Costly:
 
 
 @pytest.mark.parametrize("filtered", [False, True])
-def test_a_line_without_memory_is_one_plain_line(tmp_path, filtered: bool) -> None:
+def test_a_line_that_cannot_be_formatted_for_lack_of_memory_is_a_plain_one(tmp_path, filtered: bool) -> None:
     """Both in the filter, which runs outside of what `logging` guards, and in the formatter."""
     with (tmp_path / "log").open("w") as stream:
         handler = log.MemorySafeHandler(stream, 60.0)
@@ -145,7 +145,7 @@ def test_a_line_without_memory_and_without_a_stream_is_no_error(monkeypatch) -> 
     handler.handle(logging.LogRecord("resolver.mesh", logging.WARNING, "", 0, "it says %s", (Costly(),), None))
 
 
-def test_other_faults_of_a_line_are_shown_as_logging_shows_them(tmp_path, capsys) -> None:
+def test_other_errors_of_a_line_are_reported_by_logging(tmp_path, capsys) -> None:
     with (tmp_path / "log").open("w") as stream:
         handler = log.MemorySafeHandler(stream, 60.0)
         handler.handle(logging.LogRecord("a", logging.WARNING, "", 0, "it says %s", (Costly(KeyError),), None))
@@ -165,7 +165,7 @@ def test_a_record_has_what_the_standard_one_has():
     assert ours.getMessage() == "b"
 
 
-def test_a_record_that_finds_no_memory_is_given_up():
+def test_a_record_without_memory_is_dropped():
     """Allocations fail one after the other from each of the first on; the standard record does not come back then."""
     code = """if True:
         import logging, _testcapi

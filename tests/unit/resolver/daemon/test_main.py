@@ -39,7 +39,7 @@ def daemon(*arguments, command=COMMAND):
         [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     )
     process.seen = []
-    alarm = threading.Timer(30, process.kill)  # a daemon that says nothing must not stop the test run
+    alarm = threading.Timer(30, process.kill)  # a silent daemon must not block the test run
     alarm.start()
 
     def wait_for(pattern):
@@ -83,7 +83,7 @@ def ask(port, name, rtype=c.A, *, tcp=False, rclass=c.IN):
 # --- only looking -------------------------------------------------------------------------------------------------
 
 
-def test_check_says_that_a_configuration_is_good(tmp_path, capsys):
+def test_check_reports_a_valid_configuration(tmp_path, capsys):
     path = tmp_path / "good.toml"
     path.write_text("[cache]\nsize = '8 MiB'\n")
     assert main(["--check", "--config", str(path)]) == EXIT_OK
@@ -148,7 +148,7 @@ def test_check_names_what_is_wrong(tmp_path, capsys, text, expected):
     assert expected in said.err and said.out == ""
 
 
-def test_print_config_shows_what_is_in_force(tmp_path, capsys):
+def test_print_config_shows_the_effective_configuration(tmp_path, capsys):
     path = tmp_path / "a.toml"
     path.write_text("[cache]\nsize = '8 MiB'\n")
     assert (
@@ -161,7 +161,7 @@ def test_print_config_shows_what_is_in_force(tmp_path, capsys):
     assert 'listen = ["192.0.2.1", "[::1]:9"]' in capsys.readouterr().out
 
 
-def test_check_misses_the_library_for_metrics(tmp_path, capsys, monkeypatch):
+def test_check_reports_the_missing_library_for_metrics(tmp_path, capsys, monkeypatch):
     path = tmp_path / "a.toml"
     path.write_text("[metrics]\nlisten = '127.0.0.1'\n")
     assert main(["--check", "-c", str(path)]) == EXIT_OK
@@ -198,7 +198,7 @@ def test_output_that_cannot_be_written(arguments):
     assert (closed.returncode, closed.stderr) == (0, "")
 
 
-def test_a_wrong_option_is_not_blamed_on_the_file(tmp_path, capsys):
+def test_a_wrong_option_is_reported_as_such(tmp_path, capsys):
     path = tmp_path / "a.toml"
     path.write_text("[server]\nlisten = ['127.0.0.1']\n")
     assert main(["--check", "-c", str(path), "--port", "70000"]) == EXIT_CONFIG
@@ -206,7 +206,7 @@ def test_a_wrong_option_is_not_blamed_on_the_file(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("arguments", [["--port", "70000"], ["--listen", "here"], ["--workers", "0"], ["-c", "/none"]])
-def test_wrong_options_are_wrong_configuration(capsys, arguments):
+def test_wrong_options_have_the_exit_status_of_a_wrong_configuration(capsys, arguments):
     assert main([*arguments, "--check"]) == EXIT_CONFIG
     assert capsys.readouterr().err.startswith("resolverd: ")
 
@@ -245,7 +245,7 @@ def test_an_evidently_wrong_clock_is_reported(now, expected):
 # --- serving ------------------------------------------------------------------------------------------------------
 
 
-def test_a_life(tmp_path):
+def test_start_serve_reload_and_stop(tmp_path):
     config = tmp_path / "resolverd.toml"
     base = f'{QUIET}[server]\nlisten = ["127.0.0.1:0"]\nidentity = "tested"\n'
     config.write_text(base + '[policy.hosts]\n"box.lan" = "192.0.2.1"\n')
@@ -300,7 +300,7 @@ def test_a_life(tmp_path):
         (signal.SIGUSR2, "Current thread .*most recent call first"),
     ],
 )
-def test_no_end_is_silent(number, words):
+def test_every_end_of_the_process_is_logged(number, words):
     with daemon("--listen", "127.0.0.1:0") as process:
         serving_port(process)
         process.send_signal(number)
@@ -341,7 +341,7 @@ def test_connections_of_clients_leave_descriptors_for_cold_queries():
         assert process.wait(timeout=10) == EXIT_OK
 
 
-def test_a_fault_of_ours_leaves_its_traceback():
+def test_an_internal_error_logs_its_traceback():
     command = [sys.executable, "-c", BROKEN]
     with daemon("--listen", "127.0.0.1:0", command=command) as process:
         process.wait_for(r'level=critical .*"stopping after an unexpected exception.*a fault for the test')
@@ -349,6 +349,32 @@ def test_a_fault_of_ours_leaves_its_traceback():
     with daemon("--listen", "127.0.0.1:0", "--workers", "2", command=command) as process:
         process.wait_for(r'level=critical .*worker \d: exiting after an unexpected exception.*a fault for the test')
         process.wait_for(r"worker \d: ended \(status 1\); starting it again")
+
+
+# A module that the user of server.user cannot load, when the worker wants it.
+UNREADABLE = """
+import os, pwd, sys
+import resolver.daemon.worker as worker
+from resolver.daemon import main, privileges
+
+def announce(self):
+    import secret_module
+
+os.geteuid = lambda: pwd.getpwnam("nobody").pw_uid
+main._drop_root = lambda name, opened: None
+worker._Worker.announce = announce
+sys.exit(main.main())
+"""
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_user_that_cannot_read_the_program_gets_one_sentence(tmp_path, workers):
+    config = tmp_path / "resolverd.toml"
+    config.write_text(f'{QUIET}[server]\nlisten = ["127.0.0.1:0"]\nuser = "nobody"\n')
+    command = [sys.executable, "-c", UNREADABLE]
+    with daemon("--config", str(config), "--workers", workers, command=command) as process:
+        process.wait_for("level=error .*server.user: nobody cannot load secret_module .*; install Python and all")
+        assert not any("Traceback" in line for line in process.seen)
 
 
 def test_a_signal_during_the_start_is_handled_after_it():
@@ -424,12 +450,12 @@ workers = 2
 
 
 def addresses(port):
-    """What box.lan is, from as many ports as reach every worker."""
+    """The addresses of box.lan, queried from enough ports to reach every worker."""
     return {ask(port, "box.lan.").answer[0].rdata(0)[3] for _ in range(30)}
 
 
 @pytest.mark.slow
-def test_several_workers_reload_together_and_what_is_started_later_with_them(tmp_path):
+def test_several_workers_reload_together_with_those_started_later(tmp_path):
     config = tmp_path / "resolverd.toml"
     port = free_port()
     write_two(config, port, 1)
@@ -453,7 +479,7 @@ def test_several_workers_reload_together_and_what_is_started_later_with_them(tmp
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_starts_with_what_is_in_force_whatever_the_file_says_by_then(tmp_path):
+def test_a_restarted_worker_has_the_active_configuration(tmp_path):
     config = tmp_path / "resolverd.toml"
     port = free_port()
     write_two(config, port, 1, '[cache]\nsize = "1 MiB"')
@@ -480,7 +506,7 @@ def test_a_worker_that_dies_starts_with_what_is_in_force_whatever_the_file_says_
 
 
 @pytest.mark.slow
-def test_a_first_worker_that_dies_in_a_reload_is_asked_again(tmp_path):
+def test_a_reload_is_repeated_when_the_first_worker_dies(tmp_path):
     config = tmp_path / "resolverd.toml"
     port = free_port()
     write_two(config, port, 1, '[cache]\nsize = "1 MiB"')
@@ -499,7 +525,7 @@ def test_a_first_worker_that_dies_in_a_reload_is_asked_again(tmp_path):
         assert addresses(port) == {2}
 
 
-def test_workers_leave_when_their_supervisor_is_gone(tmp_path):
+def test_workers_exit_when_their_supervisor_has_died(tmp_path):
     port = free_port()
     with daemon("--listen", f"127.0.0.1:{port}", "--workers", "2") as process:
         pids = [int(process.wait_for(r"pid=(\d+) .*serving")[1]) for _ in range(2)]
@@ -509,7 +535,7 @@ def test_workers_leave_when_their_supervisor_is_gone(tmp_path):
 
 
 @pytest.mark.slow
-def test_workers_that_are_killed_together_again_and_again_are_started_again():
+def test_workers_killed_together_repeatedly_are_restarted():
     port = free_port()
     with daemon("--listen", f"127.0.0.1:{port}", "--workers", "4") as process:
         for _ in range(2):
@@ -539,7 +565,7 @@ def test_a_taken_port_is_explained():
                 assert process.wait(timeout=10) == EXIT_FAILED
 
 
-def test_the_playground_gives_a_first_answer_without_a_network():
+def test_the_playground_answers_without_a_network():
     with daemon("--playground", "--show-example", "--listen", "127.0.0.1:0", "--workers", "2") as process:
         process.wait_for("server.workers is reduced to 1")
         port = serving_port(process)
@@ -566,7 +592,7 @@ def test_bogus_data_is_one_line_in_the_log_and_an_extended_error_in_each_reply(t
     assert "www.expired.dnssec.playground. A: " in said[0] and "the signature expired" in said[0]
 
 
-def test_the_playground_leaves_files_alone_and_says_so(tmp_path):
+def test_the_playground_changes_no_files_and_says_so(tmp_path):
     path = tmp_path / "a.toml"
     path.write_text(f"[cache]\nsnapshot-file = '{tmp_path / 'cache'}'\n")
     with daemon("--playground", "--listen", "127.0.0.1:0", "-c", str(path)) as process:
@@ -579,7 +605,7 @@ def test_the_playground_leaves_files_alone_and_says_so(tmp_path):
 
 @pytest.fixture
 def root_server():
-    """A loopback socket that answers as a root server would, or not at all."""
+    """A loopback socket that answers like a root server, or not at all."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         sock.setblocking(False)
@@ -618,14 +644,14 @@ def test_silent_root_servers_are_noticed(root_server, monkeypatch):
     assert probing(root_server, False) is False
 
 
-def test_where_no_packet_can_be_sent_nothing_is_waited_for():
+def test_without_a_route_the_root_check_does_not_wait():
     begun = time.monotonic()
     unreachable = asyncio.run(demo.ask([("255.255.255.255", 53)], ".", c.NS, 30.0))
     assert unreachable is None
     assert time.monotonic() - begun < 5
 
 
-def test_starting_does_not_load_what_only_queries_need():
+def test_the_start_does_not_load_modules_for_queries():
     code = (
         "import sys\n"
         "from resolver.daemon import worker, supervisor, sockets, log, config\n"
@@ -634,3 +660,11 @@ def test_starting_does_not_load_what_only_queries_need():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert found.stdout == "[]\n"
+
+
+def test_check_reads_the_files_of_the_second_level_cache(tmp_path, capsys):
+    file = tmp_path / "resolverd.toml"
+    file.write_text('[second-level-cache]\nservers = ["127.0.0.1"]\nsecret-file = "/nonexistent/secret"\n')
+    assert main(["--config", str(file), "--check"]) == EXIT_CONFIG
+    said = capsys.readouterr().err
+    assert f"{file}:3: second-level-cache.secret-file: cannot read '/nonexistent/secret'" in said

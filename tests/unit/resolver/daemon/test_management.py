@@ -23,7 +23,7 @@ class Quiet(ManagementServer):
         raise AssertionError("it was not taken in")
 
 
-def test_shortage_of_memory_costs_a_connection_and_no_place() -> None:
+def test_lack_of_memory_costs_a_connection_and_no_slot() -> None:
     server, writer = Quiet(1, 100, 1.0), Writer()
     server._open = FullDict()
 
@@ -51,7 +51,7 @@ SIZE = 64 << 20
 
 
 @pytest.mark.parametrize("loop", ["corenet", "asyncio"])
-def test_who_does_not_read_keeps_its_place_until_it_is_cut_off(loop: str) -> None:
+def test_a_client_that_does_not_read_holds_its_slot_until_it_is_disconnected(loop: str) -> None:
     async def main() -> None:
         listening = open_stream_socket("127.0.0.1", 0)
         server = Talkative(1, 100, 0.05)

@@ -15,18 +15,21 @@ import pytest
 from support.certs import Authority
 from support.http_peer import run_on
 from support.ports import free_port
+from support.service_parts import Sink
 
 from corenet.serving.processes import WorkerSlot
 from resolver import limits
 from resolver.api import Resolver, make_store
 from resolver.cache import Store
 from resolver.daemon import config, runtime_config, sockets, supervisor
-from resolver.daemon import worker as room
+from resolver.daemon import worker as module
 from resolver.daemon.config_reload import merge_restart_only
 from resolver.daemon.management_sockets import open_management_sockets
 from resolver.daemon.runtime_config import Listeners, RuntimeConfig
 from resolver.daemon.sockets import open_endpoints
 from resolver.daemon.worker_ipc import ReloadChannel
+from resolver.mesh import Mesh
+from resolver.net.encryption_probing import Outcome
 from resolver.net.stream_listener import StreamListener
 from resolver.net.udp_listener import UdpListener
 from resolver.settings import Settings, replace
@@ -47,8 +50,8 @@ class Opened:
         self.write(1, self.port)
         settings = config.load(self.path)
         self.endpoints = open_endpoints(settings.server.endpoints)[0]
-        options = room.Options(config=str(self.path))
-        self.worker = room._Worker(settings, self.endpoints, lambda: config.load(self.path), options, None, None)
+        options = module.Options(config=str(self.path))
+        self.worker = module._Worker(settings, self.endpoints, lambda: config.load(self.path), options, None, None)
 
     def write(self, number, *ports, extra=""):
         listen = "".join(f'    "127.0.0.1:{port}",\n' for port in ports)
@@ -97,7 +100,7 @@ class Opened:
 @pytest.fixture(params=["corenet", "asyncio"])
 def serving(request, tmp_path, monkeypatch):
     """Run a test beside a worker that serves, on both loops."""
-    monkeypatch.setattr(room.log, "set_up", lambda settings: None)
+    monkeypatch.setattr(module.log, "set_up", lambda settings: None)
 
     def runner(test):
         async def main():
@@ -114,7 +117,7 @@ def serving(request, tmp_path, monkeypatch):
     return runner
 
 
-def test_all_listeners_share_the_turns_of_their_worker(serving):
+def test_all_listeners_of_a_worker_share_its_work_budget(serving):
     async def test(opened):
         assert await opened.reload(1, opened.port, free_port()) == ""
         assert [listeners.tcp.turns for listeners in opened.worker.listeners] == [opened.worker.turns] * 2
@@ -147,7 +150,7 @@ def test_an_address_in_use_changes_nothing(serving, kind):
 
 @pytest.mark.parametrize("listener", [UdpListener, StreamListener])
 def test_a_listener_that_cannot_start_changes_nothing(serving, monkeypatch, listener):
-    """Bound is not served yet: listen() may be refused, or the watching of a descriptor."""
+    """Binding may succeed and serving still fail: listen() may be refused, or the registration with epoll."""
 
     async def test(opened):
         first, second = free_port(), free_port()
@@ -210,7 +213,7 @@ def test_shortage_of_memory_changes_nothing_and_closes_the_new_resolver(serving,
     serving(test)
 
 
-def test_what_is_learned_of_anchors_during_a_reload_is_not_lost(serving, monkeypatch):
+def test_anchor_changes_during_a_reload_are_not_lost(serving, monkeypatch):
     async def test(opened):
         worker = opened.worker
         monkeypatch.setattr(worker, "schedule_probe", lambda: None)  # there is no name server
@@ -254,7 +257,7 @@ def test_counters_of_connections_outlive_their_listeners(serving):
     serving(test)
 
 
-def test_reloads_at_once_take_turns(serving):
+def test_concurrent_reloads_are_serialised(serving):
     async def test(opened):
         new = free_port()
         opened.write(2, new)
@@ -327,8 +330,12 @@ class Replaced:
 
     def __init__(self, looks, *, flush_on_close=False):
         self.looks, self.flush_on_close, self.open = looks, flush_on_close, True
+        self.names_on_close = ()
         self.settings = Settings()
-        self.service = self.resolver = self
+        self.service = self.resolver = self.observation = self
+
+    def statistics(self):
+        return {}
 
     @property
     def waiting(self):
@@ -336,12 +343,14 @@ class Replaced:
         assert self.open
         return max(self.looks, 0)
 
-    def close(self):
+    def close(self, _successor=None):
         assert self.looks <= 0, "somebody still waits"
         self.open = False
 
 
-def test_the_end_waits_for_clients_of_a_replaced_generation_too(serving):
+def test_stop_waits_for_clients_of_the_previous_configuration_too(serving, monkeypatch):
+    monkeypatch.setattr(module, "of_runtime", lambda old: {})
+
     async def test(opened):
         old = Replaced(3)
         opened.worker.draining[old] = opened.worker.loop.create_task(asyncio.sleep(0))
@@ -351,7 +360,7 @@ def test_the_end_waits_for_clients_of_a_replaced_generation_too(serving):
     serving(test)
 
 
-def test_a_file_that_the_settings_name_counts_by_its_content(serving, tmp_path):
+def test_a_changed_content_of_a_named_file_is_a_change(serving, tmp_path):
     hosts = tmp_path / "hosts"
     extra = f'[policy]\nhosts-files = ["{hosts}"]\n'
 
@@ -386,7 +395,9 @@ def test_a_file_that_the_settings_name_counts_by_its_content(serving, tmp_path):
 
 
 @pytest.mark.parametrize("flush_on_close", [True, False])
-def test_what_was_found_under_old_rules_after_the_switch_is_forgotten(serving, flush_on_close):
+def test_results_of_the_old_configuration_are_not_cached_after_the_switch(serving, monkeypatch, flush_on_close):
+    monkeypatch.setattr(module, "of_runtime", lambda old: {})
+
     async def test(opened):
         worker = opened.worker
         old = Replaced(0, flush_on_close=flush_on_close)
@@ -397,6 +408,32 @@ def test_what_was_found_under_old_rules_after_the_switch_is_forgotten(serving, f
         await worker.draining[old]
         assert not old.open and not worker.draining
         assert (sum(v for k, v in worker.store.statistics().items() if k.startswith("entries_")) == 0) is flush_on_close
+
+    serving(test)
+
+
+def test_counters_go_on_after_a_reload_and_without_their_listener(serving):
+    async def test(opened):
+        other = free_port()
+        seen = lambda: opened.worker.commands.perform({"command": "statistics"})  # noqa: E731
+        assert await opened.reload(1, opened.port, other) == ""
+        for port in (opened.port, opened.port, other):
+            await opened.numbers(port)
+        for turn, ports in enumerate(((opened.port, other), (opened.port,)), 2):
+            before = seen()
+            assert await opened.reload(turn, *ports) == ""
+            assert seen()["clients"] == before["clients"], "also while the old configuration is there"
+            while opened.worker.draining:
+                await asyncio.sleep(0)
+            after = seen()
+            for group in ("clients", "client_latency", "fast_path", "slow_path", "upstream", "client_tcp"):
+                for name, value in before[group].items():
+                    if name not in ("connections", "pending", "pending_verified"):
+                        assert after[group][name] == value, (group, name)
+        await opened.numbers(opened.port)
+        found = seen()["clients"]
+        assert (found["queries"]["udp.A"], found["queries"]["tcp.A"]) == (4, 4)
+        assert (found["replies"]["udp.NOERROR"], found["replies"]["tcp.NOERROR"]) == (4, 4)
 
     serving(test)
 
@@ -417,9 +454,9 @@ class Company:
         self.workers = [self.make(number) for number in range(count)]
 
     def make(self, number):
-        options = room.Options(config=str(self.path), number=number, management=self.management)
+        options = module.Options(config=str(self.path), number=number, management=self.management)
         reload = lambda: config.load(self.path)  # noqa: E731
-        worker = room._Worker(reload(), [], reload, options, self.store, self.lifeline[0])
+        worker = module._Worker(reload(), [], reload, options, self.store, self.lifeline[0])
         return worker
 
     def write(self, number, extra=""):
@@ -442,7 +479,7 @@ class Company:
 @pytest.fixture(params=["corenet", "asyncio"])
 def company(request, tmp_path, monkeypatch):
     """Run a test with three workers, on both loops."""
-    monkeypatch.setattr(room.log, "set_up", lambda settings: None)
+    monkeypatch.setattr(module.log, "set_up", lambda settings: None)
 
     def runner(test):
         async def main():
@@ -505,7 +542,52 @@ def test_no_worker_switches_when_one_cannot(company, monkeypatch, caplog, error,
     company(test)
 
 
-def test_a_worker_that_does_not_answer_leaves_all_as_they_are(company, monkeypatch):
+VIEW = '[[view]]\nname = "{name}"\nclients = ["127.0.0.{client}/32"]\n[view.hosts]\n"www.lan" = "198.51.100.{client}"\n'
+
+
+def test_workers_with_other_views_do_not_share_finished_answers(company, monkeypatch):
+    """The first worker has switched, the others have not: the number of a view means two views."""
+    packet = make_query(7, names.from_text("www.lan."), c.A)
+
+    def ask(worker, client):
+        """The last octet of the answer, and whether it came from the cache."""
+        peer, runtime = (f"127.0.0.{client}", 4000), worker.current
+        reply, sink = runtime.fast.answer(packet, peer), Sink()
+        if reply is None:
+            runtime.service.handle(packet, peer, sink)
+        view = sink.last if reply is None else MessageView.parse(reply)
+        return view.answer[0].rdata(0)[3], reply is not None
+
+    async def test(company):
+        old, new = ("".join(VIEW.format(name=f"view{one}", client=one) for one in order) for order in ((2, 3), (3, 2)))
+        first = company.workers[0]
+        company.write(1, old)
+        assert await first.do_reload() == ""
+        seen = []
+        real = module.commit_workers
+
+        async def ask_between(*given):
+            for _ in range(2):
+                for worker in reversed(company.workers):
+                    seen.extend((client, *ask(worker, client)) for client in (2, 3))
+            return await real(*given)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(module, "commit_workers", ask_between)
+            company.write(1, new)
+            assert await first.do_reload() == ""
+        assert all(client == answer for client, answer, _ in seen), seen
+        assert all(hit for _, _, hit in seen[len(seen) // 2 :]), "workers with the same settings share answers"
+        for worker in company.workers:
+            assert [ask(worker, client)[0] for client in (2, 3)] == [2, 3]
+        assert await first.do_reload() == "", "with the same settings"
+        for worker in company.workers:
+            assert [ask(worker, client) for client in (2, 3)] == [(2, True), (3, True)]
+
+    company(test)
+
+
+def test_a_silent_worker_makes_the_reload_fail_for_all(company, monkeypatch):
     async def test(company):
         company.write(2)
         company.workers[1].links.stop()
@@ -516,14 +598,14 @@ def test_a_worker_that_does_not_answer_leaves_all_as_they_are(company, monkeypat
             patched.setattr(limits, "RELOAD_TIMEOUT", 100)
             assert await first.do_reload() == "worker 1 does not answer"
         assert company.numbers() == ["1", "1", "1"] and company.prepared() == [False, False, False]
-        # It hears in the end what it was told: to prepare, and to let go of it.
+        # It reads its messages in the end: prepare, and abort.
         company.management.links.serve(first.loop, 1, company.workers[1].commands.perform)
         assert await first.do_reload() == "" and company.numbers() == ["2", "2", "2"]
 
     company(test)
 
 
-def test_an_end_in_the_middle_of_a_reload_leaves_nothing_open(company, monkeypatch):
+def test_a_stop_during_a_reload_leaves_no_socket_open(company, monkeypatch):
     async def test(company):
         made = []
         real = Resolver.open
@@ -546,7 +628,7 @@ def test_an_end_in_the_middle_of_a_reload_leaves_nothing_open(company, monkeypat
     company(test)
 
 
-def test_a_cache_that_cannot_be_emptied_keeps_all_workers_as_they_are(company, monkeypatch):
+def test_a_failing_flush_makes_the_reload_fail_for_all(company, monkeypatch):
     async def test(company):
         def held(store):
             raise BlockingIOError("a lock of the cache is held by a process that does not run")
@@ -563,13 +645,13 @@ def test_a_cache_that_cannot_be_emptied_keeps_all_workers_as_they_are(company, m
 def test_a_worker_started_in_between_prepares_at_the_commit(company, monkeypatch, caplog):
     async def test(company):
         company.write(2)
-        real = room.prepare_workers
+        real = module.prepare_workers
 
         async def prepare_and_lose(links):
             await real(links)
             company.workers[1].abort_reload()
 
-        monkeypatch.setattr(room, "prepare_workers", prepare_and_lose)
+        monkeypatch.setattr(module, "prepare_workers", prepare_and_lose)
         assert await company.workers[0].do_reload() == "" and company.numbers() == ["2", "2", "2"]
 
         async def prepare_and_spoil(links):
@@ -577,7 +659,7 @@ def test_a_worker_started_in_between_prepares_at_the_commit(company, monkeypatch
             company.write(4, "[nonsense]\n")
 
         company.write(3)
-        monkeypatch.setattr(room, "prepare_workers", prepare_and_spoil)
+        monkeypatch.setattr(module, "prepare_workers", prepare_and_spoil)
         said = await company.workers[0].do_reload()
         assert re.match("the new configuration is in force, but not in all workers: worker 1: .*nonsense", said)
         assert company.numbers() == ["3", "2", "3"] and "still uses the old configuration" in caplog.text
@@ -585,7 +667,7 @@ def test_a_worker_started_in_between_prepares_at_the_commit(company, monkeypatch
     company(test)
 
 
-def test_only_the_first_worker_heeds_a_signal(company, caplog):
+def test_only_the_first_worker_acts_on_a_signal(company, caplog):
     async def test(company):
         caplog.set_level("INFO")
         company.write(2)
@@ -626,11 +708,11 @@ def test_a_result_that_cannot_be_sent_is_logged(company, monkeypatch, caplog):
     company(test)
 
 
-def test_the_supervisor_takes_the_settings_that_are_in_force_and_asks_again_for_what_has_no_end(caplog):
+def test_the_supervisor_gets_the_active_settings_and_repeats_unfinished_reloads(caplog):
     link = ReloadChannel()
     watching = supervisor._Supervisor.__new__(supervisor._Supervisor)
     watching.settings = before = Settings()
-    watching.reloads, watching.requested, watching.answered = link, 2, 0
+    watching.reloads, watching.requested, watching.answered, watching.announced = link, 2, 0, False
     try:
         link.report(1, None)
         watching.take_results()
@@ -659,7 +741,7 @@ def test_a_worker_is_started_with_settings_that_were_reported_just_before(monkey
     watching = supervisor._Supervisor.__new__(supervisor._Supervisor)
     watching.slots = [WorkerSlot(0, children=["a child"])]
     watching.settings, watching.reloads, watching.requested, watching.answered = Settings(), link, 1, 0
-    watching.all_up = False
+    watching.all_up = watching.announced = False
     started = []
     monkeypatch.setattr(supervisor.Processes, "start", lambda self, slot: started.append((slot, self.settings)))
     try:
@@ -671,7 +753,7 @@ def test_a_worker_is_started_with_settings_that_were_reported_just_before(monkey
         link.close()
 
 
-def test_a_copy_of_an_endpoint_that_cannot_be_made_leaves_nothing():
+def test_a_failed_duplicate_of_an_endpoint_leaves_no_socket_open():
     [[endpoint]] = open_endpoints((("127.0.0.1", 0),))
     endpoint.tcp.close()
     before = len(os.listdir("/proc/self/fd"))
@@ -706,7 +788,7 @@ async def over_tls(port, authority, context=None):
     return reply.answer[0].rdata(0)[3] if reply.answer else None
 
 
-def test_a_listener_with_tls_comes_changes_and_goes(serving, tmp_path):
+def test_a_tls_listener_is_added_changed_and_removed(serving, tmp_path):
     authority = Authority(tmp_path)
     leaf = authority.leaf("dns.example")
     port = free_port()
@@ -721,7 +803,7 @@ def test_a_listener_with_tls_comes_changes_and_goes(serving, tmp_path):
         with pytest.raises(ConnectionRefusedError):
             await over_tls(port, authority)
         counters = opened.worker.commands.perform({"command": "statistics"})["client_dot"]
-        assert (counters["accepted"], counters["handshakes"], counters["connections"]) == (2, 2, 0)
+        assert (counters["accepted"], counters["handshakes"], "connections" in counters) == (2, 2, False)
 
     serving(test)
 
@@ -758,7 +840,7 @@ def test_a_new_certificate_is_used_and_a_bad_one_changes_nothing(serving, tmp_pa
     serving(test)
 
 
-def test_a_staple_is_all_or_nothing(serving, tmp_path):
+def test_staples_are_replaced_all_or_none(serving, tmp_path):
     authority = Authority(tmp_path)
     leaf, staple, port = authority.leaf("dns.example"), tmp_path / "leaf.ocsp", free_port()
     extra = tls(leaf, port).replace('name =', f'ocsp-staple = "{staple}"\nname =')
@@ -776,6 +858,24 @@ def test_a_staple_is_all_or_nothing(serving, tmp_path):
         assert await opened.reload(3, opened.port, extra=extra) == ""
         found = opened.worker.commands.perform({"command": "statistics"})["tls"]
         assert found["staple_expiry"][str(staple)] > until and len(found["certificate_expiry"]) == 1
+
+    serving(test)
+
+
+def test_the_encryption_state_of_servers_survives_a_reload(serving):
+    """As long as the option is on (RFC 9539)."""
+    on, off = '[iteration]\nopportunistic-encryption = "dot"\n', ""
+
+    async def test(opened):
+        assert await opened.reload(1, opened.port, extra=on) == ""
+        table = opened.worker.current.resolver.upstream._opportunistic().table
+        table.begin("192.0.2.1", 1.0)
+        table.end("192.0.2.1", Outcome.FAILED, 2.0)
+        for extra, kept in ((on, True), (off, False), (on, False)):
+            assert await opened.reload(2, opened.port, extra=extra) == ""
+            if extra:
+                found = opened.worker.current.resolver.upstream._opportunistic().table
+                assert (found is table) is kept
 
     serving(test)
 
@@ -818,7 +918,7 @@ def test_the_path_of_https_and_discovery_follow_a_reload(serving, tmp_path):
         assert await opened.reload(1, opened.port, extra=tls(leaf, port, 'path = "/two"', protocol="https")) == ""
         [rdata] = await announced(opened)
         assert b"/two{?dns}" in rdata
-        [listener] = [one.tcp for one in opened.worker.listeners if one.udp is None]
+        [listener] = [one.tcp for one in opened.worker.listeners if not one.udp]
         assert listener.path == b"/two"
 
     serving(test)
@@ -896,5 +996,26 @@ def test_contexts_of_forwarders_are_ready_after_a_reload_and_kept_by_the_next(se
         assert await opened.reload(4, opened.port, extra=extra) == ""
         assert opened.worker.current.resolver.tls_contexts is not contexts
         assert await opened.numbers(opened.port) == [4, 4]
+
+    serving(test)
+
+
+def test_a_replaced_configuration_is_freed(serving):
+    """Its tables may be large, and the garbage collector, which counts objects, would not come for long."""
+
+    def alive():
+        return sum(isinstance(one, Mesh) for one in gc.get_objects())
+
+    async def test(opened):
+        gc.collect()
+        before = alive()
+        gc.disable()
+        try:
+            for number in (2, 3):
+                assert await opened.reload(number, opened.port) == ""
+                await asyncio.gather(*opened.worker.draining.values())
+            assert alive() == before
+        finally:
+            gc.enable()
 
     serving(test)

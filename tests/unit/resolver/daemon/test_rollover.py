@@ -104,7 +104,7 @@ class World:
         return {key["tag"]: key["state"] for key in found}
 
     def verdict(self) -> Verdict:
-        """What the zone's keys are worth to a client."""
+        """The verdict that a client gets for data of the zone."""
         self.net.store.clear()
         return Verdict(self.net.ask(".", "DNSKEY").verdict)
 
@@ -137,14 +137,14 @@ def test_a_zone_changes_its_keys_and_stays_secure(path: Path) -> None:
     assert world.verdict() is Verdict.SECURE
 
 
-def test_without_following_the_same_roll_ends_in_bogus(path: Path) -> None:
+def test_without_rfc_5011_the_same_rollover_makes_the_zone_bogus(path: Path) -> None:
     world = World(path)
     world.live(1)
     world.roll([B], [B])
     assert world.verdict() is Verdict.BOGUS
 
 
-def test_a_restart_at_any_time_forgets_nothing(path: Path) -> None:
+def test_a_restart_at_any_time_loses_no_state(path: Path) -> None:
     world = World(path)
     world.roll([A, B], [A])
     for _ in range(32):
@@ -158,7 +158,7 @@ def test_a_restart_at_any_time_forgets_nothing(path: Path) -> None:
     assert world.verdict() is Verdict.BOGUS
 
 
-def test_looks_keep_to_the_schedule(path: Path) -> None:
+def test_probes_follow_the_schedule(path: Path) -> None:
     world = World(path)
     world.live(20)
     looks = world.rollover.statistics()["probes"]
@@ -189,7 +189,7 @@ def test_a_signature_that_cannot_be_checked_is_a_failed_probe(path: Path) -> Non
     assert world.states == {A.tag: "valid"}
 
 
-def test_the_last_key_revokes_itself_and_the_zone_is_no_anchor_any_more(path: Path, caplog) -> None:
+def test_a_revoked_last_key_ends_the_trust_anchor(path: Path, caplog) -> None:
     world = World(path)
     world.live(1)
     world.roll([REVOKED_A], [REVOKED_A])
@@ -201,7 +201,7 @@ def test_the_last_key_revokes_itself_and_the_zone_is_no_anchor_any_more(path: Pa
     assert world.verdict() is Verdict.INSECURE
 
 
-def test_a_clock_set_back_by_years_does_not_stop_the_looks(path: Path) -> None:
+def test_a_clock_set_back_by_years_does_not_stop_the_probes(path: Path) -> None:
     world = World(path)
     world.live(1)
     before = world.rollover.statistics()["probes"]
@@ -223,7 +223,7 @@ def test_statistics_count_keys_by_state(path: Path) -> None:
 # --- the file ---------------------------------------------------------------------------------------------------------
 
 
-def test_what_another_configuration_anchored_is_left_out(path: Path, caplog) -> None:
+def test_anchors_of_another_configuration_are_not_used(path: Path, caplog) -> None:
     world = World(path)
     world.live(1)
     other = World(path.with_name("other.txt"), B)
@@ -237,7 +237,7 @@ def test_what_another_configuration_anchored_is_left_out(path: Path, caplog) -> 
 
 
 @pytest.mark.parametrize("damage", ["torn", "rubbish", "binary", "directory", "huge"])
-def test_a_file_that_cannot_be_used_costs_no_anchor_and_is_left_alone(path: Path, damage: str, caplog) -> None:
+def test_an_unusable_file_is_kept_and_loses_no_anchor(path: Path, damage: str, caplog) -> None:
     world = World(path)
     world.roll([A, B], [A])
     world.live(40)
@@ -275,7 +275,7 @@ def test_a_missing_directory_is_reported_at_the_start(tmp_path: Path, caplog) ->
 
 
 @pytest.mark.parametrize("step", ["open", "write", "fsync", "replace"])
-def test_a_disk_that_fails_leaves_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch, caplog, step: str) -> None:
+def test_a_failed_write_keeps_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch, caplog, step: str) -> None:
     world = World(path)
     world.live(1)
     before = path.read_bytes()
@@ -297,7 +297,7 @@ def test_a_disk_that_fails_leaves_the_old_file(path: Path, monkeypatch: pytest.M
     assert world.rollover.describe()["error"] == ""
 
 
-def test_the_file_is_its_owners_alone(path: Path) -> None:
+def test_the_file_is_accessible_to_its_owner_only(path: Path) -> None:
     World(path)
     assert path.stat().st_mode & 0o777 == 0o600
 
@@ -332,7 +332,7 @@ while True:
 """
 
 
-def test_a_kill_in_the_middle_of_writing_leaves_a_whole_file(path: Path) -> None:
+def test_a_kill_during_writing_leaves_a_complete_file(path: Path) -> None:
     world = World(path)
     world.live(1)
     one = path.with_name("one")
@@ -348,7 +348,7 @@ def test_a_kill_in_the_middle_of_writing_leaves_a_whole_file(path: Path) -> None
         )
         assert writer.stdout is not None
         writer.stdout.readline()
-        # Not to wait for something, but to be somewhere else in the writing each time.
+        # No wait for an event: a random delay, so that the kill hits different moments of the writing.
         for _ in range(turn * 700):
             os.getpid()
         os.kill(writer.pid, signal.SIGKILL)

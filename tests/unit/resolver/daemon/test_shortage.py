@@ -14,7 +14,7 @@ from resolver.daemon.resource_exhaustion import install_exception_handler, insta
 
 
 @pytest.mark.parametrize("factory", [asyncio.new_event_loop, corenet.new_event_loop])
-def test_one_sentence_for_many_shortages_and_a_traceback_for_a_fault(factory, caplog) -> None:
+def test_many_shortages_are_one_line_and_an_error_keeps_its_traceback(factory, caplog) -> None:
     def short() -> None:
         raise MemoryError
 
@@ -41,7 +41,7 @@ def test_one_sentence_for_many_shortages_and_a_traceback_for_a_fault(factory, ca
 
 
 @pytest.mark.parametrize("factory", [asyncio.new_event_loop, corenet.new_event_loop])
-def test_a_connection_that_finds_no_descriptor_is_one_line_and_no_spin(factory, caplog) -> None:
+def test_a_connection_without_descriptor_is_one_line_and_no_busy_loop(factory, caplog) -> None:
     handled = []
 
     async def body() -> None:
@@ -79,7 +79,7 @@ def test_a_connection_that_finds_no_descriptor_is_one_line_and_no_spin(factory, 
     assert 1 <= len(handled) <= 100
 
 
-def test_what_a_dropped_generator_raises_is_said_as_plainly(caplog, capsys, monkeypatch) -> None:
+def test_an_exception_of_a_dropped_generator_is_one_line(caplog, capsys, monkeypatch) -> None:
     def dropped(error: Exception):
         try:
             yield
@@ -98,7 +98,7 @@ def test_what_a_dropped_generator_raises_is_said_as_plainly(caplog, capsys, monk
     assert "KeyError: 'broken'" in shown and "MemoryError" not in shown
 
 
-def test_a_loop_that_cannot_tell_of_a_shortage_goes_on() -> None:
+def test_a_loop_continues_when_a_shortage_cannot_be_reported() -> None:
     ran = []
 
     def short() -> None:
@@ -122,7 +122,7 @@ def test_a_loop_that_cannot_tell_of_a_shortage_goes_on() -> None:
     assert ran == [1]
 
 
-def test_where_there_is_no_memory_at_all_the_log_has_the_line_that_was_made_before() -> None:
+def test_without_any_memory_the_prepared_line_is_logged() -> None:
     """Not one allocation succeeds for a thousand shortages; the second spell has its line as well."""
     code = """if True:
         import itertools, sys, _testcapi
@@ -132,7 +132,7 @@ def test_where_there_is_no_memory_at_all_the_log_has_the_line_that_was_made_befo
         resource_exhaustion.install_unraisable_hook(60.0)
         what, hook = type("Args", (), {"exc_type": MemoryError}), sys.unraisablehook
         for spell in [itertools.repeat(None, 1000), itertools.repeat(None, 1000)]:
-            floats = [float(number) for number in range(1000)]  # none is left over from those that were freed
+            floats = [float(number) for number in range(1000)]  # none remains in the free list
             _testcapi.set_nomemory(0, 0)
             for _ in spell:
                 hook(what)

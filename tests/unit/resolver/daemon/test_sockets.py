@@ -27,7 +27,7 @@ def test_both_transports_get_the_same_port():
         close_all(shares)
 
 
-def test_shares_have_sockets_of_their_own_on_one_port():
+def test_each_worker_has_its_own_sockets_on_one_port():
     port = free_port()
     shares = open_endpoints((("127.0.0.1", port),), shares=3)
     try:
@@ -46,7 +46,7 @@ def test_nothing_stays_open_when_one_address_fails():
     close_all(open_endpoints((("127.0.0.1", port),)))
 
 
-def test_missing_ipv6_is_forgiven_only_when_asked_to(monkeypatch):
+def test_missing_ipv6_is_ignored_only_when_permitted(monkeypatch):
     def refuse(address, port, *, reuse_port):
         raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
 
@@ -73,7 +73,7 @@ def test_missing_ipv6_is_forgiven_only_when_asked_to(monkeypatch):
         (errno.ENOBUFS, "ENOBUFS"),
     ],
 )
-def test_each_reason_has_its_remedy(monkeypatch, number, words):
+def test_each_error_names_a_remedy(monkeypatch, number, words):
     def refuse(address, port, *, reuse_port):
         raise OSError(number, "no")
 

@@ -11,7 +11,7 @@ PERIOD = limits.TICKET_KEY_PERIOD
 SECRET = bytes(range(64))
 
 
-def test_processes_that_look_at_different_times_have_the_same_keys() -> None:
+def test_processes_derive_the_same_keys_whenever_they_check() -> None:
     often, seldom = TicketKeys(SECRET, 100.0), TicketKeys(SECRET, 100.0)
     for hour in range(24 * 10):
         often.advance(100.0 + hour * 3600)
@@ -37,7 +37,7 @@ def test_a_key_makes_tickets_for_one_period_and_is_accepted_for_another() -> Non
     assert len({one for one, _ in seen}) == 5
 
 
-def test_a_key_has_a_name_and_secrets_of_its_own() -> None:
+def test_each_key_has_its_own_name_and_secrets() -> None:
     keys = TicketKeys(SECRET, 0.0)
     found = []
     for period in range(4):
@@ -49,7 +49,7 @@ def test_a_key_has_a_name_and_secrets_of_its_own() -> None:
     assert TicketKeys(SECRET[1:] + b"x", 0.0).current()[0] not in found
 
 
-def test_what_made_earlier_keys_is_forgotten() -> None:
+def test_secrets_of_earlier_keys_are_erased() -> None:
     keys = TicketKeys(SECRET, 0.0)
     first = keys.current()[0]
     keys.advance(2 * PERIOD)
@@ -57,12 +57,12 @@ def test_what_made_earlier_keys_is_forgotten() -> None:
     assert SECRET not in held and first not in held
 
 
-def test_a_long_sleep_is_no_trouble() -> None:
+def test_keys_are_right_after_a_long_suspension() -> None:
     keys = TicketKeys(SECRET, 0.0)
     assert 0 < keys.advance(10_000 * PERIOD + 0.5) <= PERIOD
 
 
-def test_the_supervisor_forgets_earlier_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_supervisor_erases_earlier_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that is started gets a copy of what the supervisor has."""
     rotated = []
 
@@ -75,6 +75,7 @@ def test_the_supervisor_forgets_earlier_keys(monkeypatch: pytest.MonkeyPatch) ->
         def __init__(self, certificates: Rotating | None) -> None:
             self.slots = []
             self.options = Options(certificates=certificates)  # type: ignore[arg-type]
+            self.check_at = 0.0
 
     monkeypatch.setattr(supervisor.time, "monotonic", lambda: 7.0)
     assert Supervised(Rotating()).poll_timeout() == 50_000

@@ -12,8 +12,8 @@ import pytest
 from support.minet import build, rr, scripted
 from support.signed_net import NOW, explained, resolver_in
 
-from resolver.explain import SCHEMA, Story, clean, to_json, to_page, to_text
-from resolver.explain.story import ServerReply
+from resolver.explain import SCHEMA, Explanation, clean, to_json, to_page, to_text
+from resolver.explain.explanation import ServerReply
 from resolver.playground import World, signed
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -21,7 +21,7 @@ from resolver.wire.build import Builder
 from resolver.wire.edns import encode_ede
 from resolver.wire.message import MessageView
 
-# Of the playground: sound, bogus, unsigned, aliases across zones, absent, truncated, refused.
+# Names of the playground: secure, bogus, unsigned, aliases across zones, absent, truncated, refused.
 SEEN = ("www.nsec.dnssec.playground.", "www.expired.dnssec.playground.", "www.insecure.dnssec.playground.",
         "far.chains.dnssec.playground.", "missing.nsec3.dnssec.playground.", "www.truncate.playground.",
         "www.lame-all.playground.", "self.loop.playground.")  # fmt: skip
@@ -35,13 +35,13 @@ def world() -> World:
 
 
 @pytest.fixture(scope="module", params=SEEN)
-def story(request: pytest.FixtureRequest, world: World) -> Story:
+def explanation(request: pytest.FixtureRequest, world: World) -> Explanation:
     return explained(resolver_in(world), request.param)
 
 
 @pytest.fixture(scope="module")
-def hostile() -> Story:
-    """A zone whose server puts escape sequences and markup wherever text goes."""
+def hostile() -> Explanation:
+    """A zone whose server puts escape sequences and markup into every text."""
 
     def script(qname, qtype, packet):
         query = MessageView.parse(packet)
@@ -58,11 +58,11 @@ def hostile() -> Story:
 
     minet = build()
     minet.net.hosts["192.0.2.1"] = minet.net.hosts["192.0.2.2"] = scripted(script)
-    story = explained(minet, r"\060b\062.example.com.", "TXT", validating=False)
-    story.outcome.ede.append((0, EVIL))
-    answer = list(story.outcome.answer)
-    story.server_reply = ServerReply("192.0.2.9", 53, 0, 0, 0.1, 10, "udp", answer, [(0, EVIL)], [EVIL])
-    return story
+    explanation = explained(minet, r"\060b\062.example.com.", "TXT", validating=False)
+    explanation.outcome.ede.append((0, EVIL))
+    answer = list(explanation.outcome.answer)
+    explanation.server_reply = ServerReply("192.0.2.9", 53, 0, 0, 0.1, 10, "udp", answer, [(0, EVIL)], [EVIL])
+    return explanation
 
 
 def is_harmless(text: str) -> bool:
@@ -72,35 +72,35 @@ def is_harmless(text: str) -> bool:
 # --- text -----------------------------------------------------------------------------------------------------------
 
 
-def test_clean_shows_what_a_terminal_would_obey() -> None:
+def test_control_characters_are_escaped() -> None:
     assert clean("plain, naïve") == "plain, naïve"
     assert clean("\x1b[31m") == "\\u{1b}[31m"
     assert is_harmless(clean(EVIL)) and "\\u{202e}" in clean(EVIL) and "\\u{9b}" in clean(EVIL)
 
 
-def test_the_tree_says_what_matters_first(story: Story) -> None:
-    text = to_text(story)
+def test_the_tree_begins_with_the_result(explanation: Explanation) -> None:
+    text = to_text(explanation)
     lines = text.splitlines()
-    assert lines[0] == f"{names.to_text(story.outcome.question.qname)} A"
-    assert c.rcode_to_text(story.outcome.rcode) in lines[1] and lines[3].startswith("  why")
+    assert lines[0] == f"{names.to_text(explanation.outcome.question.qname)} A"
+    assert c.rcode_to_text(explanation.outcome.rcode) in lines[1] and lines[3].startswith("  why")
     assert ("\n  who " in text) == ("\n  hint " in text)
-    for one in story.exchanges:
+    for one in explanation.exchanges:
         assert one.address in text
     assert "\x1b" not in text and is_harmless(text)
     assert not any(line != line.rstrip() for line in lines)
 
 
-def test_colour_adds_nothing_but_colour(story: Story) -> None:
-    painted = to_text(story, colour=True)
+def test_colour_adds_nothing_but_colour(explanation: Explanation) -> None:
+    painted = to_text(explanation, colour=True)
     assert "\x1b[" in painted
-    assert re.sub(r"\x1b\[[\d;]*m", "", painted) == to_text(story)
+    assert re.sub(r"\x1b\[[\d;]*m", "", painted) == to_text(explanation)
 
 
-def test_ascii_terminals_get_ascii(story: Story) -> None:
-    assert to_text(story, unicode=False).isascii()
+def test_ascii_terminals_get_ascii(explanation: Explanation) -> None:
+    assert to_text(explanation, unicode=False).isascii()
 
 
-def test_hostile_text_is_shown_and_not_obeyed(hostile: Story) -> None:
+def test_hostile_text_is_escaped_in_the_tree(hostile: Explanation) -> None:
     text = to_text(hostile)
     assert is_harmless(text) and "\\u{1b}" in text
     painted = to_text(hostile, colour=True)
@@ -188,21 +188,21 @@ def fits(value: object, shape: object, where: str = "$") -> None:
         assert not isinstance(value, bool) or bool in kinds, f"{where}: {value!r}"
 
 
-def test_json_has_the_promised_keys(story: Story) -> None:
-    value = json.loads(to_json(story))
+def test_json_has_the_documented_keys(explanation: Explanation) -> None:
+    value = json.loads(to_json(explanation))
     fits(value, SHAPE)
     assert value["schema"] == SCHEMA == "rdig-explain/1"
     assert value["result"]["queries"] == len(value["exchanges"])
 
 
-def test_json_of_a_server_s_reply_and_of_hostile_text(hostile: Story) -> None:
+def test_json_of_a_server_s_reply_and_of_hostile_text(hostile: Explanation) -> None:
     text = to_json(hostile)
     fits(json.loads(text), SHAPE)
     assert text.isascii() and text.isprintable()
 
 
 @pytest.mark.checkout
-def test_the_page_about_it_lists_every_key() -> None:
+def test_the_handbook_page_lists_every_key() -> None:
     from pathlib import Path
 
     text = (Path(__file__).parents[4] / "docs" / "explain.md").read_text(encoding="utf-8")
@@ -260,28 +260,28 @@ def read(page: str) -> Reader:
     return reader
 
 
-def test_the_page_is_whole_and_needs_nothing_else(story: Story) -> None:
-    page = to_page(story)
+def test_the_page_is_complete_and_self_contained(explanation: Explanation) -> None:
+    page = to_page(explanation)
     reader = read(page)
     assert reader.seen <= ALLOWED, "no script, link, image or frame"
     assert not {"src", "href", "onclick", "onload", "onerror", "srcset", "data"} & reader.attributes
     assert "url(" not in page and "@import" not in page and "http" not in page.replace("http-equiv", "")
     assert "default-src 'none'" in page
-    assert page.count('<summary class="line"') == len(story.exchanges)
+    assert page.count('<summary class="line"') == len(explanation.exchanges)
     assert "prefers-color-scheme: dark" in page and "max-width: 40rem" in page
 
 
-def test_every_zone_and_signature_is_drawn(story: Story) -> None:
-    page = to_page(story)
-    assert page.count('class="card zone') == len(story.zones) + len(story.proofs)
+def test_every_zone_and_signature_is_drawn(explanation: Explanation) -> None:
+    page = to_page(explanation)
+    assert page.count('class="card zone') == len(explanation.zones) + len(explanation.proofs)
     links = len(re.findall('<svg class="link', page))
-    assert links == max(len(story.zones) - 1, 0), "each zone but the anchor's hangs on its parent"
+    assert links == max(len(explanation.zones) - 1, 0), "each zone but the anchor's hangs on its parent"
     assert page.count('<li class="good">') + page.count('<li class="bad">') + page.count('<li class="open">') == sum(
-        len(zone.checks) for zone in story.zones
+        len(zone.checks) for zone in explanation.zones
     )
 
 
-def test_hostile_text_stays_text(hostile: Story) -> None:
+def test_hostile_text_is_escaped_in_the_page(hostile: Explanation) -> None:
     page = to_page(hostile)
     reader = read(page)
     assert reader.seen <= ALLOWED and "onerror" not in reader.attributes and "onload" not in reader.attributes
@@ -289,6 +289,6 @@ def test_hostile_text_stays_text(hostile: Story) -> None:
     assert is_harmless(page.partition("</style>")[2])
 
 
-def test_bars_lie_within_the_timeline(story: Story) -> None:
-    for left, width in re.findall(r'<rect class="bar-\w+" x="([\d.]+)" y="7" width="([\d.]+)"', to_page(story)):
+def test_bars_lie_within_the_timeline(explanation: Explanation) -> None:
+    for left, width in re.findall(r'<rect class="bar-\w+" x="([\d.]+)" y="7" width="([\d.]+)"', to_page(explanation)):
         assert 0 <= float(left) and float(left) + float(width) <= 1000.2 and float(width) >= 4

@@ -38,7 +38,7 @@ def known(m, name, rtype=c.A):
 
 
 def without_example(m):
-    """The parent takes the delegation of example.com away."""
+    """The parent removes the delegation of example.com."""
     gone = standard(a192_5_6_30=[("com.", COM_ZONE.split("example 7200")[0])])
     m.net.hosts["192.5.6.30"] = build(gone).net.hosts["192.5.6.30"]
 
@@ -152,7 +152,7 @@ def test_an_alias_brings_nothing_along_for_a_local_name():
     # A name that the operator removed must not come back in the reply to a query for another zone's name.
     settings = Settings(dnssec=UNSIGNED, policy=PolicySettings(local_zones=("www.example.com. nxdomain",)))
     m = build(settings=settings)
-    m.mesh._context.policy = PolicyPipeline(m.settings)
+    m.mesh._context.policy = PolicyPipeline(m.settings).views[0]
     for _ in range(2):
         outcome = m.ask("alias.example.com.")
         assert (outcome.rcode, [rrset.rtype for rrset in outcome.answer]) == (c.NXDOMAIN, [c.CNAME])
@@ -295,7 +295,7 @@ def test_no_pair_of_settings_is_a_fault(policy, stale, age, server_timeout):
         cache=CacheSettings(max_stale_ttl=stale, stale_answer_client_timeout=server_timeout),
     )
     m = build(settings=settings)
-    m.mesh._context.policy = PolicyPipeline(m.settings)
+    m.mesh._context.policy = PolicyPipeline(m.settings).views[0]
     questions = list(itertools.product(
         ("www.example.com.", "alias.example.com.", "none.example.com.", "www.here.", "host.here."),
         ("A", "AAAA", "PTR", "CNAME", "ANY"),

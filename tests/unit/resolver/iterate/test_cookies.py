@@ -109,7 +109,7 @@ def test_badcookie_over_tcp_as_well_is_a_failure_that_ends() -> None:
     assert len(net.m.net.log) - before <= 16
 
 
-def test_servers_that_know_no_cookies_are_left_in_peace() -> None:
+def test_servers_without_cookie_support_are_queried_normally() -> None:
     net = Net(lambda cookie, tcp: (c.NOERROR, None))
     net.ask(0)
     assert len(net.seen) == 1
@@ -141,7 +141,7 @@ def test_a_server_that_stops_sending_cookies_is_accepted_over_tcp_only() -> None
 
 
 def test_a_forged_reply_with_all_but_the_cookie_is_ignored() -> None:
-    """He has id, port and letter case, as one who sees fragments or guesses well; his cookie is a guess."""
+    """An attacker who knows id, port and letter case, but has to guess the cookie."""
     net = Net(gives, servers=1)
     net.ask(0)
     forged = []
@@ -176,7 +176,7 @@ def test_a_forger_without_a_cookie_only_forces_tcp() -> None:
     assert [(cookie[8:], tcp) for cookie, tcp in net.seen] == [(b"server01", False)], "what TCP proved stays known"
 
 
-def test_a_server_that_stumbles_over_the_option_is_asked_without() -> None:
+def test_a_server_that_fails_on_the_option_is_queried_without() -> None:
     net = Net(lambda cookie, tcp: (c.FORMERR, None))
     assert net.ask(0) == ["192.0.2.80"]
     assert [cookie is None for cookie, _ in net.seen] == [False, True]
@@ -190,7 +190,7 @@ def test_cookies_can_be_switched_off() -> None:
 
 
 @pytest.mark.parametrize("size", [9, 15, 41, 60])
-def test_a_cookie_of_an_impossible_length_is_a_forgers(size: int) -> None:
+def test_a_cookie_of_an_invalid_length_is_a_forgery(size: int) -> None:
     net = Net(lambda cookie, tcp: (c.NOERROR, (cookie[:8] + bytes(60))[:size]), servers=1)
     assert net.ask(0) == ["192.0.2.80"]
     assert net.m.net.ignored == 1, "the wait went on"

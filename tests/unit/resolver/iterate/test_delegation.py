@@ -33,7 +33,7 @@ def ns_set(zone, *targets, ttl=3600):
     return RRset(names.from_text(zone), c.NS, ttl, [names.from_text(t) for t in targets], trust=Trust.GLUE)
 
 
-def test_what_may_be_asked():
+def test_which_addresses_may_be_queried():
     delegations, _, _ = make(
         own=("192.0.2.53", "2001:db8::53"), do_not_query_addresses=("10.0.0.0/8", "2001:db8:bad::/48")
     )
@@ -50,7 +50,7 @@ def test_families_can_be_switched_off():
     assert make(do_ip4=False)[0].types == (c.AAAA,)
 
 
-def test_addresses_of_a_wrong_length_are_none():
+def test_addresses_of_a_wrong_length_are_ignored():
     delegations, _, _ = make()
     assert delegations.address_of(b"\1\2\3") is None
     assert delegations.address_of(bytes([192, 0, 2, 1])) == "192.0.2.1"
@@ -112,7 +112,7 @@ def test_the_roots_servers_are_reached_by_the_hints():
     assert cut.missing == [names.from_text("b.root.")]
 
 
-def test_delegations_kept_ready_are_bounded():
+def test_the_delegation_cache_is_bounded():
     delegations, _, _ = make()
     for number in range(5000):
         delegations.from_rrset(ns_set(f"z{number}.", "ns.example.net."), NOW, {})
@@ -121,7 +121,7 @@ def test_delegations_kept_ready_are_bounded():
     assert not delegations.delegations.entries
 
 
-def test_configured_zones():
+def test_configured_zones_are_found():
     settings = Settings(
         forward=(ForwardZone("Corp.Example.", ("10.0.0.1", "10.0.0.2:5353"), True),
                  ForwardZone("off.corp.example.", ())),
@@ -169,12 +169,12 @@ def test_addresses_of_a_zone_are_bounded():
     assert sum(added) == len(cut.servers) == limits.MAX_ADDRESSES
 
 
-def test_strangers_share():
+def test_untried_servers_share_the_queries():
     _, _, context = make()
     assert min(counts(three(), context).values()) > 80
 
 
-def test_the_fast_are_preferred_and_the_slow_not_forgotten():
+def test_fast_servers_are_preferred_and_slow_ones_still_tried():
     _, store, context = make()
     for last, rtt in ((1, 0.01), (2, 0.02), (3, 0.5)):
         for _ in range(5):
@@ -184,14 +184,14 @@ def test_the_fast_are_preferred_and_the_slow_not_forgotten():
     assert 0 < seen["3"] < 40
 
 
-def test_lame_and_avoided_servers_are_left_out():
+def test_lame_and_avoided_servers_are_not_selected():
     _, store, context = make()
     store.servers.note_lame(("192.0.2.1", 53), ZONE, 0.0)
     seen = counts(three(), context, avoid=frozenset({"192.0.2.2"}))
     assert seen == {"1": 0, "2": 0, "3": 400}
 
 
-def test_those_tried_least_come_first_and_tries_end():
+def test_the_least_tried_servers_come_first_and_attempts_are_limited():
     _, _, context = make()
     tries = {("192.0.2.1", 53): 1, ("192.0.2.2", 53): 2}
     assert counts(three(), context, tries=tries) == {"1": 0, "2": 0, "3": 400}
@@ -211,6 +211,6 @@ def test_dead_servers_are_tried_once_when_no_other_is_left():
 
 
 @pytest.mark.parametrize("text", ["10.0.0.1", "127.0.0.1", "::1"])
-def test_configured_addresses_are_the_operators_word(text):
+def test_configured_addresses_are_always_permitted(text):
     cuts = configured_cuts(Settings(forward=(ForwardZone(".", (text,)),)))
     assert cuts[names.ROOT].servers[0].address == text

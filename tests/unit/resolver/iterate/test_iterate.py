@@ -75,7 +75,7 @@ def test_priming_can_be_switched_off():
     assert not m.net.asked(qtype=c.NS)
 
 
-def test_a_failed_priming_leaves_the_hints_to_work_with():
+def test_after_a_failed_priming_the_hints_are_used():
     # This root answers the priming question with REFUSED only.
     m = build()
     host = m.net.hosts[ROOT_ADDRESS]
@@ -142,7 +142,7 @@ def test_a_name_server_without_glue_is_looked_up():
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_look_up_that_finds_an_address_for_its_own_asker_is_noticed(seed):
+def test_a_server_found_during_an_address_lookup_is_used(seed):
     # bad.other.com has no address; on the way to learn that, the zone's other server is found.
     m = build(glueless_world(), seed=seed)
     com = COM_ZONE + "\nother 7200 IN NS bad.other.com.\nother 7200 IN NS ns.other.net.\n"
@@ -186,7 +186,7 @@ def test_tcp_only_sends_nothing_over_udp():
     assert all(entry.tcp for entry in m.net.log)
 
 
-def test_formerr_for_edns_is_answered_with_a_plain_query_and_remembered():
+def test_formerr_for_edns_leads_to_a_query_without_edns_and_is_remembered():
     for fault in (EdnsFault.FORMERR, EdnsFault.NOTIMP):
         quirks = ServerFaults(edns=fault)
         m = build(quirks={"192.0.2.1": quirks, "192.0.2.2": quirks})
@@ -199,21 +199,21 @@ def test_formerr_for_edns_is_answered_with_a_plain_query_and_remembered():
         assert again[-1].edns is None
 
 
-def test_silence_to_edns_is_answered_with_a_plain_query():
+def test_silence_to_edns_leads_to_a_query_without_edns():
     quirks = ServerFaults(edns=EdnsFault.DROP)
     m = build(quirks={"192.0.2.1": quirks, "192.0.2.2": quirks})
     assert addresses(m.ask("www.example.com.")) == ["192.0.2.80"]
     assert m.net.log[-1].edns is None
 
 
-def test_a_server_that_folds_case_is_asked_over_tcp():
+def test_a_server_that_lowers_case_is_queried_over_tcp():
     quirks = ServerFaults(lower_case=True)
     m = build(quirks={"192.0.2.1": quirks, "192.0.2.2": quirks})
     assert addresses(m.ask("www.example.com.")) == ["192.0.2.80"]
     assert m.net.log[-1].tcp
 
 
-def test_names_are_asked_in_lower_case_where_the_operator_says_so():
+def test_names_are_queried_in_lower_case_for_configured_zones():
     m = build(case_randomisation_exempt=("Example.com.",), qname_minimisation=False)
     seen = []
     host = m.net.hosts["192.0.2.1"]
@@ -239,10 +239,10 @@ def test_a_dead_server_is_left_for_a_living_one_and_avoided_afterwards():
     assert dead <= 4
 
 
-def test_a_living_server_that_pauses_is_not_buried_beside_a_dead_one():
+def test_a_server_that_pauses_is_not_marked_dead_beside_a_dead_one():
     m = build(links={"192.0.2.1": Link(loss=1.0)})
     host = m.net.hosts["192.0.2.2"]
-    # Twice a second the machine it runs on is busy with something else, for as long as three of its timeouts.
+    # Twice a second its host is busy for as long as three timeouts.
     m.net.hosts["192.0.2.2"] = lambda packet, tcp: None if m.net.now % 0.5 < 0.15 else host(packet, tcp)
     m.ask("www.example.com.")
     waiting = []
@@ -384,7 +384,7 @@ def test_loopback_servers_are_asked_only_when_permitted():
     assert addresses(build(population, do_not_query_localhost=False).ask("www.local.com.")) == ["192.0.2.7"]
 
 
-def test_addresses_of_ones_own_and_forbidden_ones_are_never_asked():
+def test_own_and_forbidden_addresses_are_never_queried():
     own = build(own=("192.0.2.1", "192.0.2.2"))
     assert own.ask("www.example.com.").rcode == c.SERVFAIL
     assert not own.net.asked("192.0.2.1") and not own.net.asked("192.0.2.2")
@@ -441,7 +441,7 @@ STRANGERS = tuple(f"2001:db8:bad::{n}" for n in range(1, 9))
 
 @pytest.mark.parametrize("link", [Link(unreachable=True), Link(local=FailureKind.NO_ROUTE)], ids=["icmp", "no route"])
 @pytest.mark.parametrize("over_tcp", [False, True])
-def test_addresses_in_a_strangers_glue_say_nothing_of_their_family(link, over_tcp):
+def test_addresses_in_untrusted_glue_do_not_disable_a_family(link, over_tcp):
     population = both_families()
     glue = "".join(f"evil 7200 IN NS n{n}.evil\nn{n}.evil 7200 IN AAAA {text}\n" for n, text in enumerate(STRANGERS))
     [(origin, com)] = population["192.5.6.30"]
@@ -463,7 +463,7 @@ def test_addresses_in_a_strangers_glue_say_nothing_of_their_family(link, over_tc
 # --- QNAME minimisation -------------------------------------------------------------------------------------------
 
 
-def test_servers_see_no_more_labels_than_they_need():
+def test_servers_get_no_more_labels_than_they_need():
     m = build()
     assert addresses(m.ask("deep.sub.tree.example.com.")) == ["192.0.2.81"]
     seen = [(entry.qname, entry.qtype) for entry in m.net.log[1:]]
@@ -471,7 +471,7 @@ def test_servers_see_no_more_labels_than_they_need():
                     ("deep.sub.tree.example.com.", c.A)]
 
 
-def test_minimisation_off_shows_the_whole_name_to_all():
+def test_without_minimisation_all_servers_get_the_whole_name():
     m = build(qname_minimisation=False)
     assert addresses(m.ask("deep.sub.tree.example.com.")) == ["192.0.2.81"]
     assert {entry.qname for entry in m.net.log[1:]} == {"deep.sub.tree.example.com."}
@@ -484,7 +484,7 @@ def test_the_type_is_hidden_until_the_last_step():
     assert [entry.qtype for entry in m.net.log[1:]] == [c.A, c.A, c.A, c.A, c.TXT]
 
 
-def test_a_server_that_denies_empty_names_is_asked_for_the_whole():
+def test_a_server_that_denies_empty_non_terminals_gets_the_whole_name():
     quirks = ServerFaults(blind_to_empty=True)
     m = build(quirks={"192.0.2.1": quirks, "192.0.2.2": quirks})
     assert addresses(m.ask("deep.sub.tree.example.com.")) == ["192.0.2.81"]
@@ -497,7 +497,7 @@ def test_many_labels_do_not_mean_many_queries():
     assert len(m.net.log) <= 12
 
 
-def test_a_probe_known_from_the_cache_is_saved():
+def test_a_minimised_query_answered_by_the_cache_is_not_sent():
     m = build()
     m.ask("deep.sub.tree.example.com.")
     before = len(m.net.log)
@@ -595,13 +595,13 @@ def test_the_parent_of_a_dead_zone_is_not_asked_for_each_new_name():
 
 
 def test_the_zones_own_servers_come_last():
-    # The parent names servers that are dead by now; the zone itself names one that works.
+    # The parent names servers that no longer work; the zone itself names one that works.
     child = EXAMPLE_ZONE.replace("@ 7200 IN NS ns2\n", "@ 7200 IN NS ns3\nns3 7200 IN A 192.0.2.33\n")
     m = build(standard(a192_0_2_1=[("example.com.", child)], a192_0_2_2=[("example.com.", child)],
                        a192_0_2_33=[("example.com.", child)]))
     m.ask("example.com.", "NS")
     m.ask("ns3.example.com.")
-    # A delegation that the walk is given by the parent is used as it was given, whatever the cache has.
+    # A delegation from the parent is used as received, whatever the cache has.
     m.net.hosts.pop("192.0.2.1")
     m.net.hosts.pop("192.0.2.2")
     own = m.store.rrsets.find(names.from_text("example.com."), c.NS, m.net.time())
@@ -651,7 +651,7 @@ def test_a_forward_zone_is_asked_with_rd_and_without_minimisation():
     assert [(entry.address, entry.qname, entry.rd) for entry in m.net.log] == [("10.0.0.53", "c.corp.example.", True)]
 
 
-def test_a_forwarder_is_shown_the_whole_name_however_long():
+def test_a_forwarder_gets_the_whole_name_however_long():
     settings = unvalidated(forward=(ForwardZone("corp.example.", ("10.0.0.53",)),))
     zone = FORWARDED + "a.b.d 60 IN A 10.1.1.2\n"
     m = build(standard(a10_0_0_53=[("corp.example.", zone)]), settings=settings)
@@ -676,7 +676,7 @@ def test_forward_first_falls_back_to_the_tree():
         assert outcome.rcode == (c.NOERROR if first else c.SERVFAIL)
 
 
-def test_a_forwarder_for_everything_leaves_other_servers_alone():
+def test_with_a_forwarder_for_the_root_no_other_server_is_queried():
     settings = unvalidated(forward=(ForwardZone(".", ("10.0.0.53",)),))
     m = build(standard(a10_0_0_53=[("example.com.", EXAMPLE_ZONE)]), settings=settings)
     assert addresses(m.ask("alias.example.com.")) == ["192.0.2.80"]
@@ -736,7 +736,7 @@ def test_a_reply_that_is_truncated_over_tcp_as_well_is_no_reply():
     assert m.ask("www.example.com.").rcode == c.SERVFAIL
 
 
-def test_the_soa_of_a_denial_is_shown_with_the_time_the_denial_holds():
+def test_the_soa_of_a_denial_has_the_ttl_of_the_denial():
     outcome = build().ask("nope.example.com.")
     assert (outcome.ttl, outcome.authority[0].ttl) == (300, 300)
 
@@ -808,7 +808,7 @@ def test_servers_that_the_zone_named_beside_an_alias_are_asked_last():
     assert addresses(m.ask("alias.example.com.")) == ["192.0.2.80"]
 
 
-def test_what_a_zone_says_in_passing_is_used_in_that_resolution_only():
+def test_unsolicited_records_are_used_in_the_same_resolution_only():
     m = one_way_out()
     assert addresses(m.ask("deep.sub.example.com.")) == ["192.0.2.91"]
     assert m.store.rrsets.find(names.from_text("example.com."), c.NS, m.net.time(), min_trust=Trust.AUTHORITY) is None
@@ -822,7 +822,7 @@ def test_what_a_zone_says_in_passing_is_used_in_that_resolution_only():
     (c.AA, ("sub.example.com. 7200 NS ns2.example.com.",)),
     (c.AA, OWN_SERVERS[:1]),
 ], ids=["not authoritative", "of the parent", "of a name", "the same ones"])
-def test_only_what_a_server_of_the_zone_says_of_it_counts(flags, ns):
+def test_only_ns_sets_from_servers_of_the_zone_are_used(flags, ns):
     m = one_way_out(flags=flags, ns=ns)
     assert m.ask("deep.sub.example.com.").rcode == c.SERVFAIL
     assert m.net.asked("192.0.2.2") == []

@@ -15,7 +15,7 @@ def steps_for(known, total):
     return shown
 
 
-def test_short_names_are_shown_label_by_label():
+def test_short_names_are_queried_label_by_label():
     assert steps_for(0, 3) == [1, 2, 3]
     assert steps_for(2, 3) == [3]
 

@@ -25,7 +25,7 @@ def begin(cut: DelegationPoint, search: IterationState) -> Generator[Any, Any, A
 
 
 def play(steps: Generator[Any, Any, Any], answer: Callable[[Any], Any]) -> Any:
-    """What comes of it when every effect is resumed with `answer` to it."""
+    """The result when every effect is resumed with what `answer` returns for it."""
     try:
         effect = next(steps)
         while True:
@@ -47,12 +47,12 @@ def test_a_reply_to_another_query_is_skipped() -> None:
     cut.add_address(None, "192.0.2.1", 53)
     other = make_query(1, names.from_text("other.example.com."), c.A)
     view = MessageView.parse(reply(other, ["www.example.com. 60 A 6.6.6.6"]))
-    got = play(begin(cut, IterationState(frozenset())), lambda ask: Reply(view, 0.01, True, ask.server))
+    got = play(begin(cut, IterationState(frozenset(), WWW)), lambda ask: Reply(view, 0.01, True, ask.server))
     assert isinstance(got, Failure)
     assert got.kind is FailureKind.CASE_MISMATCH
 
 
-def test_an_ask_under_forgery_is_made_again_over_tcp_and_paid_for_once_more() -> None:
+def test_a_query_under_forgery_is_repeated_over_tcp_and_counted_again() -> None:
     cut = DelegationPoint(ZONE, FOREVER)
     cut.add_address(names.from_text("ns1.example.com."), "192.0.2.1", 53)
     for there, last in ((2, FailureKind.NETWORK), (1, FailureKind.BUDGET)):
@@ -65,7 +65,7 @@ def test_an_ask_under_forgery_is_made_again_over_tcp_and_paid_for_once_more() ->
 
         context = build().mesh._context
         task = Task(Question(WWW, c.A), Budget(there, 1e9))
-        got = play(query_servers(cut, WWW, c.A, context, task, IterationState(frozenset())), answer)
+        got = play(query_servers(cut, WWW, c.A, context, task, IterationState(frozenset(), WWW)), answer)
         assert isinstance(got, Failure)
         assert (got.kind is FailureKind.BUDGET) is (last is FailureKind.BUDGET)
         assert [ask.tcp for ask in asked] == [False, True][:there]
@@ -74,7 +74,7 @@ def test_an_ask_under_forgery_is_made_again_over_tcp_and_paid_for_once_more() ->
         assert info is None or not info.tcp_until, "what a forger says is no news about the server"
 
 
-def test_name_servers_looked_up_in_one_step_are_few_although_each_has_an_address() -> None:
+def test_the_number_of_name_servers_looked_up_in_one_step_is_bounded() -> None:
     looked_up: list[bytes] = []
 
     def answer(effect: Need | Ask) -> Outcome | Failure:
@@ -84,12 +84,12 @@ def test_name_servers_looked_up_in_one_step_are_few_although_each_has_an_address
         address = RRset(effect.question.qname, c.A, 60, [bytes([192, 0, 2, len(looked_up)])])
         return Outcome(effect.question, c.NOERROR, [address], [], 0, 60)
 
-    assert isinstance(play(begin(of_names("example.com.", 13), IterationState(frozenset())), answer), Failure)
+    assert isinstance(play(begin(of_names("example.com.", 13), IterationState(frozenset(), WWW)), answer), Failure)
     assert len(looked_up) == limits.ADDRESS_LOOKUPS
 
 
-def test_name_servers_without_an_address_are_counted_over_the_whole_walk() -> None:
-    search = IterationState(frozenset())
+def test_name_servers_without_an_address_are_counted_over_the_whole_iteration() -> None:
+    search = IterationState(frozenset(), WWW)
     looked_up: list[bytes] = []
 
     def answer(effect: Need) -> Failure:
@@ -104,7 +104,9 @@ def test_name_servers_without_an_address_are_counted_over_the_whole_walk() -> No
 @pytest.mark.parametrize("tcp", [False, True])
 @pytest.mark.parametrize("kind", [FailureKind.TIMEOUT, FailureKind.NETWORK])
 @pytest.mark.parametrize(("left", "whole"), [(10.0, True), (0.3, False), (0.01, False), (-1.0, False)])
-def test_our_own_lack_of_time_is_no_news_about_a_server(tcp: bool, kind: FailureKind, left: float, whole: bool) -> None:
+def test_a_timeout_cut_by_our_deadline_is_not_attributed_to_the_server(
+    tcp: bool, kind: FailureKind, left: float, whole: bool
+) -> None:
     minet = build()
     context = minet.mesh._context
     servers = context.store.servers
@@ -115,7 +117,7 @@ def test_our_own_lack_of_time_is_no_news_about_a_server(tcp: bool, kind: Failure
         for server in cut.servers:
             servers.note_tcp_only(server.key, context.monotonic)
     task = Task(Question(WWW, c.A), Budget(100, context.monotonic + left))
-    steps = query_servers(cut, WWW, c.A, context, task, IterationState(frozenset()))
+    steps = query_servers(cut, WWW, c.A, context, task, IterationState(frozenset(), WWW))
     ask = next(steps)
     assert ask.tcp is tcp
     steps.send(Failure(kind, 0, "nothing came"))
@@ -124,7 +126,7 @@ def test_our_own_lack_of_time_is_no_news_about_a_server(tcp: bool, kind: Failure
     assert (0 if info is None else info.timeouts) == (whole or kind is FailureKind.NETWORK)
 
 
-def test_a_server_that_had_its_own_timeout_is_late_however_much_longer_we_would_have_waited() -> None:
+def test_a_server_that_exceeded_its_own_timeout_is_marked_as_slow() -> None:
     minet = build()
     context = minet.mesh._context
     servers = context.store.servers
@@ -135,7 +137,7 @@ def test_a_server_that_had_its_own_timeout_is_late_however_much_longer_we_would_
             servers.note_reply(cut.servers[-1].key, 0.001, context.monotonic, edns=True)
     # 50 ms are their timeout, and the second time we would wait for twice that, if there was time.
     task = Task(Question(WWW, c.A), Budget(100, context.monotonic + 0.15))
-    steps = query_servers(cut, WWW, c.A, context, task, IterationState(frozenset()))
+    steps = query_servers(cut, WWW, c.A, context, task, IterationState(frozenset(), WWW))
     first = next(steps)
     second = steps.send(Failure(FailureKind.TIMEOUT, 0, "nothing came"))
     servers.note_reply(first.server.key, 0.001, context.monotonic, edns=True)

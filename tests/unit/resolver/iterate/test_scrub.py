@@ -33,7 +33,7 @@ def kind_of(packet, *, qname=WWW, qtype=c.A, zone=ZONE, recursive=False):
 # --- the question -------------------------------------------------------------------------------------------------
 
 
-def test_the_question_must_be_ours():
+def test_the_question_must_match():
     packet = view(["www.example.com. 60 A 192.0.2.1"])
     assert question_matches(packet, WWW, c.A)
     assert question_matches(packet, names.from_text("WWW.example.com."), c.A)
@@ -52,7 +52,7 @@ def test_a_reply_without_question_is_permitted_for_errors_only(rcode, fine):
 # --- answer -------------------------------------------------------------------------------------------------------
 
 
-def test_only_the_chain_is_taken_in_its_order():
+def test_only_the_alias_chain_is_used_in_its_order():
     packet = view([
         "b.example.com. 60 A 192.0.2.1", "www.example.com. 60 CNAME a.example.com.", "x.example.com. 60 A 6.6.6.6",
         "a.example.com. 60 CNAME b.example.com.",
@@ -63,7 +63,7 @@ def test_only_the_chain_is_taken_in_its_order():
     assert found.name == names.from_text("b.example.com.")
 
 
-def test_the_chain_ends_where_the_zone_ends():
+def test_the_alias_chain_ends_at_the_border_of_the_zone():
     packet = view(["www.example.com. 60 CNAME www.other.com.", "www.other.com. 60 A 6.6.6.6"])
     found = scrub(packet, WWW, c.A, ZONE)
     assert shown(found.answer) == [("www.example.com.", "CNAME")]
@@ -90,7 +90,7 @@ def test_aliases_of_one_reply_are_counted():
     assert sum(rrset.rtype == c.CNAME for rrset in found.answer) == most and not found.complete
 
 
-def test_other_classes_are_not_looked_at():
+def test_records_of_other_classes_are_ignored():
     packet = reply(make_query(7, WWW, c.A), ["www.example.com. 60 A 192.0.2.1"])
     chaos = packet[:-4 - 2 - 4 - 2 - 11] + b"\0\3" + packet[-4 - 4 - 2 - 11:]
     parsed = MessageView.parse(chaos)
@@ -112,13 +112,13 @@ def test_rrsig_questions_are_answered_from_signatures():
     assert shown(found.answer) == [("www.example.com.", "RRSIG")]
 
 
-def test_any_is_answered_by_what_stands_at_the_name():
+def test_any_is_answered_by_the_records_at_the_name():
     answer = ["www.example.com. 60 A 192.0.2.1", "www.example.com. 60 TXT x", "other.example.com. 60 A 6.6.6.6"]
     found = scrub(view(answer, qtype=c.ANY), WWW, c.ANY, ZONE)
     assert shown(found.answer) == [("www.example.com.", "A"), ("www.example.com.", "TXT")]
 
 
-def test_signatures_in_other_sections_are_taken_for_what_they_cover():
+def test_signatures_in_other_sections_are_used_for_their_sets():
     dates = "60 20300101000000 20200101000000 1 example.com."
     packet = view(["www.example.com. 60 A 192.0.2.1"],
                   [f"other.example.com. 60 RRSIG A 8 3 {dates} AAAA",
@@ -170,7 +170,7 @@ def test_a_set_takes_no_more_octets_of_signatures_than_one_may_have():
     assert len(made.packed_sigs) <= limits.RRSET_BYTES < len(made.packed_sigs) + len(more[0]) + 2
 
 
-def test_a_stray_signature_that_is_known_does_not_count():
+def test_a_duplicate_stray_signature_is_not_counted():
     packet = view(["www.example.com. 60 A 192.0.2.1", RRset(WWW, c.RRSIG, 60, [signature(1)])],
                   [RRset(WWW, c.RRSIG, 60, [signature(1), signature(2)])],
                   [RRset(WWW, c.RRSIG, 60, [signature(2)])])
@@ -187,7 +187,7 @@ def test_looking_for_stray_signatures_reads_each_set_of_the_reply_once():
     reads = []
 
     class Set:
-        """A set that notes who reads it."""
+        """A set that records each access."""
 
         rclass = c.IN
         ttl = 60
@@ -287,7 +287,7 @@ def test_a_referral_and_its_glue():
     assert kind_of(packet, qname=names.from_text("a.sub.example.com.")) is ResponseType.REFERRAL
 
 
-def test_authority_of_other_classes_is_not_looked_at():
+def test_authority_records_of_other_classes_are_ignored():
     builder = Builder()
     builder.start(7, c.QR | c.AA, WWW, c.A)
     soa = b"\2ns\0\1x\0" + bytes(20)
@@ -304,7 +304,7 @@ def test_the_first_of_two_referrals_counts():
     assert found.ns.name == WWW
 
 
-def test_glue_is_taken_for_so_many_name_servers_and_no_more():
+def test_glue_is_used_for_a_bounded_number_of_name_servers():
     most = limits.MAX_NAME_SERVERS
     servers = [f"n{number:02}.sub.example.com." for number in range(most + 7)]
     packet = view((), [f"sub.example.com. 60 NS {server}" for server in servers],
@@ -352,7 +352,7 @@ SOA = "60 SOA ns.example.com. n.example.com. 1 2 3 4 5"
         (["www.example.com. 60 CNAME a.other.com."], [f"other.com. {SOA}"], {"rcode": c.NXDOMAIN}, ResponseType.CNAME),
     ],
 )
-def test_the_meaning_of_a_reply(answer, authority, more, kind):
+def test_the_classification_of_a_reply(answer, authority, more, kind):
     assert kind_of(view(answer, authority, **more)) is kind
 
 
@@ -361,7 +361,7 @@ def test_a_recursive_server_asked_on_purpose_does_not_refer():
     assert kind_of(packet, recursive=True) is ResponseType.EMPTY
 
 
-def test_ds_is_the_parents_affair():
+def test_ds_is_answered_by_the_parent():
     sub = names.from_text("sub.example.com.")
     child = view((), [f"sub.example.com. {SOA}"], qname=sub, qtype=c.DS)
     assert kind_of(child, qname=sub, qtype=c.DS) is ResponseType.THROWAWAY

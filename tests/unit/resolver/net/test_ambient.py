@@ -33,7 +33,7 @@ def test_below_is_even_and_in_range() -> None:
     assert all(entropy.below(2**63 + 1) <= 2**63 for _ in range(50))
 
 
-def test_below_zero_is_no_number() -> None:
+def test_a_bound_of_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="below"):
         Entropy().below(0)
 

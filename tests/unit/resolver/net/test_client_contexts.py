@@ -43,7 +43,7 @@ BROKEN: list[tuple[str | None, str]] = [
 
 
 @pytest.mark.parametrize(("content", "reason"), BROKEN, ids=[reason for _, reason in BROKEN])
-def test_a_file_that_cannot_be_used_is_an_error_of_the_configuration(
+def test_an_unusable_file_is_a_configuration_error(
     tmp_path: Path, content: str | None, reason: str
 ) -> None:
     file = tmp_path / "ca.pem"
@@ -57,14 +57,14 @@ def test_a_file_that_cannot_be_used_is_an_error_of_the_configuration(
         asyncio.run(TlsContexts(str(file)).get(Encryption("tls", "dns.example")))
 
 
-def test_a_certificate_that_cannot_be_parsed_is_found_by_the_whole_check(tmp_path: Path) -> None:
+def test_a_malformed_certificate_is_found_by_the_configuration_check(tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
     file.write_text(BEGIN + "AAAA\n" + END)
     with pytest.raises(ValueError, match=r"^iteration\.tls_cert_bundle: '.*ca\.pem': cannot be used: .+"):
         check(settings(file, NAMED))
 
 
-def test_a_file_that_nothing_needs_is_not_read(tmp_path: Path) -> None:
+def test_an_unneeded_file_is_not_read(tmp_path: Path) -> None:
     """Without encrypted servers, and with those that are authenticated by a pin alone."""
     for zone in (ForwardZone(".", ("192.0.2.1",)), ForwardZone(".", (PINNED,))):
         given = Settings(forward=(zone,), iteration=IterationSettings(tls_cert_bundle=str(tmp_path / "none.pem")))
@@ -83,7 +83,7 @@ def test_the_text_between_certificates_may_be_anything(authority: Authority, tmp
     assert contexts.authorities().count(b"BEGIN") == 2
 
 
-def test_what_was_read_is_used_when_the_file_changes(authority: Authority, tmp_path: Path) -> None:
+def test_the_content_read_at_load_is_used_when_the_file_changes(authority: Authority, tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
     file.write_bytes(authority.cafile.read_bytes())
     contexts = contexts_for(settings(file, NAMED))

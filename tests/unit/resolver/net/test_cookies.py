@@ -36,7 +36,7 @@ def test_vectors_of_rfc_9018(secrets: list[str], client: str, sent: str, now: in
     assert server_cookies(*secrets).answer(bytes.fromhex(sent), client, now).hex() == expected
 
 
-def test_vectors_with_a_server_part_are_believed_in_their_time() -> None:
+def test_vectors_with_a_server_part_are_valid_in_their_time() -> None:
     assert server_cookies(SECRET).is_good(bytes.fromhex(VECTORS[1][2]), "198.51.100.100", 1559734385)
     assert server_cookies(SECRET).is_good(bytes.fromhex(VECTORS[2][2]), "203.0.113.203", 1559727985), (
         "reserved bits are hashed"
@@ -51,7 +51,7 @@ def test_vectors_with_a_server_part_are_believed_in_their_time() -> None:
     (0, True, True), (1800, True, True), (1801, True, False), (3600, True, False), (3601, False, False),
     (-300, True, False), (-301, False, False), (40_000_000, False, False),
 ])
-def test_times(age: int, good: bool, same: bool) -> None:
+def test_the_time_limits_of_a_cookie(age: int, good: bool, same: bool) -> None:
     box = server_cookies(SECRET)
     cookie = box.answer(MINE, "192.0.2.1", NOW)
     assert box.is_good(cookie, "192.0.2.1", NOW + age) is good
@@ -66,7 +66,7 @@ def test_the_time_field_may_wrap() -> None:
     assert not box.is_good(cookie, "192.0.2.1", before + 4000)
 
 
-def test_no_changed_octet_is_believed() -> None:
+def test_a_cookie_with_a_changed_octet_is_invalid() -> None:
     box = server_cookies(SECRET)
     cookie = box.answer(MINE, "192.0.2.1", NOW)
     for at in range(len(cookie)):
@@ -79,14 +79,14 @@ def test_no_changed_octet_is_believed() -> None:
 
 
 @pytest.mark.parametrize("size", [16, 17, 23, 25, 40])
-def test_server_parts_of_other_servers_are_no_proof_and_are_replaced(size: int) -> None:
+def test_server_parts_of_other_servers_are_invalid_and_replaced(size: int) -> None:
     box = server_cookies(SECRET)
     cookie = (box.answer(MINE, "192.0.2.1", NOW) + bytes(40))[:size]
     assert not box.is_good(cookie, "192.0.2.1", NOW)
     assert box.is_good(box.answer(cookie, "192.0.2.1", NOW), "192.0.2.1", NOW)
 
 
-def test_secrets_of_its_own_change_by_the_day_and_the_last_one_is_believed() -> None:
+def test_drawn_secrets_change_daily_and_the_previous_one_is_accepted() -> None:
     day = limits.COOKIE_PERIOD
     box = ServerCookies(seed=b"x" * 32)
     midnight = NOW // day * day
@@ -103,7 +103,7 @@ def test_secrets_of_its_own_change_by_the_day_and_the_last_one_is_believed() -> 
 
 
 @pytest.mark.parametrize("secrets", [["ab"], ["zz" * 16], ["00" * 16] * 3, ["00" * 17]])
-def test_secrets_that_are_none_are_refused(secrets: list[str]) -> None:
+def test_malformed_secrets_are_refused(secrets: list[str]) -> None:
     with pytest.raises(ValueError, match="cookie_secrets"):
         ServerSettings(cookie_secrets=tuple(secrets))
 
@@ -163,7 +163,7 @@ def test_the_cookie_of_a_cold_query_is_counted_once() -> None:
     assert parts.fast.cookies.statistics() == counted | {"cookies_good": 1}
 
 
-def test_a_hit_with_a_cookie_stays_in_c() -> None:
+def test_a_cache_hit_with_a_cookie_is_answered_in_c() -> None:
     parts = warm(cookie_secrets=(SECRET,))
     view = fast(parts, ask())
     assert view is not None
@@ -179,14 +179,14 @@ def test_a_hit_with_a_cookie_stays_in_c() -> None:
     assert parts.fast.statistics()["cookies_good"] == 1
 
 
-def test_ipv6_clients_have_cookies_of_their_own() -> None:
+def test_ipv6_clients_have_their_own_cookies() -> None:
     parts = warm(cookie_secrets=(SECRET,))
     view = fast(parts, ask(), ("::1", 5, 0, 0))
     assert view is not None
     assert server_cookies(SECRET).is_good(cookie_in(view), "::1", parts.clock.real)
 
 
-def test_frames_of_a_stream_have_cookies_of_its_client() -> None:
+def test_messages_of_a_stream_have_the_cookies_of_its_client() -> None:
     parts = warm(cookie_secrets=(SECRET,))
     replies, missed, done, malformed = parts.fast.answer_frames(
         [ask(), ask(None)], parts.clock.real, bytes([127, 0, 0, 1])
@@ -198,7 +198,7 @@ def test_frames_of_a_stream_have_cookies_of_its_client() -> None:
     assert cookie_in(second) is None
 
 
-def test_the_day_after_the_secrets_are_drawn_anew_once() -> None:
+def test_secrets_are_drawn_once_per_day() -> None:
     parts = warm()
     parts.clock.real += limits.COOKIE_PERIOD
     assert fast(parts, ask()) is None, "Python has to draw them"
@@ -207,7 +207,7 @@ def test_the_day_after_the_secrets_are_drawn_anew_once() -> None:
     assert fast(parts, ask()) is not None
 
 
-def test_room_is_kept_for_the_cookie() -> None:
+def test_space_is_reserved_for_the_cookie() -> None:
     parts = warm(cookie_secrets=(SECRET,))
     for payload in range(512, 620):
         packet = ask(payload=payload)
@@ -217,7 +217,7 @@ def test_room_is_kept_for_the_cookie() -> None:
         assert cookie_in(MessageView.parse(reply)) is not None
 
 
-def test_a_second_cookie_in_one_query_is_left_unread() -> None:
+def test_a_second_cookie_in_one_query_is_ignored() -> None:
     parts = warm(cookie_secrets=(SECRET,))
     packet = query(edns_payload=1232, options=[(c.OPTION_COOKIE, MINE), (c.OPTION_COOKIE, b"otherone")])
     view = fast(parts, packet)
@@ -247,7 +247,7 @@ def test_without_cookies_the_option_is_ignored() -> None:
 
 
 @pytest.mark.parametrize("path", ["fast", "service"])
-def test_badcookie_comes_with_a_good_one(path: str) -> None:
+def test_badcookie_has_a_valid_cookie(path: str) -> None:
     parts = warm(require_cookies=True)
     if path == "fast":
         view = fast(parts, ask())
@@ -284,7 +284,7 @@ def test_those_without_cookies_are_sent_to_tcp(path: str, edns: bool) -> None:
     assert not missed
 
 
-def test_a_cookie_of_somebody_else_is_demanded_anew() -> None:
+def test_a_cookie_of_another_client_gets_badcookie() -> None:
     parts = warm(require_cookies=True)
     view = fast(parts, ask())
     assert view is not None
@@ -297,7 +297,7 @@ def test_a_cookie_of_somebody_else_is_demanded_anew() -> None:
     assert parts.mesh.tickets == []
 
 
-def test_what_is_sent_away_is_hardly_larger_than_what_came() -> None:
+def test_a_reply_without_proof_of_address_is_hardly_larger_than_its_query() -> None:
     parts = warm(require_cookies=True)
     for packet in (ask(), ask(None), query(edns_payload=None)):
         reply = parts.fast.answer(packet, CLIENT, parts.clock.real)

@@ -24,11 +24,11 @@ def test_shares_of_any_number(number: int) -> None:
     assert clients >= (number - RESERVE) // 4
 
 
-def test_too_few_for_anything_still_give_one_of_each() -> None:
+def test_with_very_few_descriptors_each_part_gets_one() -> None:
     assert (descriptors.udp_sockets(1), descriptors.stream_upstreams(1), descriptors.client_connections(1)) == (1, 1, 1)
 
 
-def test_no_limit_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unlimited_number_of_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert descriptors.udp_sockets() == limits.UDP_SOCKETS
     assert descriptors.client_connections() > 100_000
@@ -48,7 +48,7 @@ def test_connections_of_clients_follow_from_the_descriptors(
     assert caplog.records == []
 
 
-def test_a_listener_with_many_connections_takes_those_that_others_do_not_want(
+def test_unused_connection_shares_go_to_busier_listeners(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (20_000, 20_000))
@@ -71,7 +71,7 @@ def test_division_of_connections(wanted: list[int], total: int) -> None:
     if min(found) > 1:
         assert sum(each) <= total
     if found != wanted:
-        # Who does not get all has as many as anybody, up to the rounding.
+        # Those that do not get all have equal shares, up to rounding.
         short = min(one for one, most in zip(found, wanted, strict=True) if one < most)
         assert short >= max(found) - 1 or short == 1
 

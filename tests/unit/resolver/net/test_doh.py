@@ -18,7 +18,7 @@ TYPE = b"application/dns-message"
 
 
 def get(parameter: bytes) -> bytes | BodyWanted | Refusal:
-    return doh.judge(b"GET", PATH + b"?dns=" + parameter, None, False, PATH)
+    return doh.classify_request(b"GET", PATH + b"?dns=" + parameter, None, False, PATH)
 
 
 def status(found: bytes | BodyWanted | Refusal) -> int:
@@ -26,15 +26,16 @@ def status(found: bytes | BodyWanted | Refusal) -> int:
 
 
 @given(st.binary(min_size=1, max_size=600))
-def test_any_message_comes_through_the_parameter(message: bytes) -> None:
+def test_any_message_is_decoded_from_the_parameter(message: bytes) -> None:
     text = base64.urlsafe_b64encode(message).rstrip(b"=")
     assert get(text) == message
     assert get(text + b"&x=1") == message
-    assert doh.judge(b"GET", b"https://dns.example" + PATH + b"?a=b&dns=" + text, None, False, PATH) == message
+    target = b"https://dns.example" + PATH + b"?a=b&dns=" + text
+    assert doh.classify_request(b"GET", target, None, False, PATH) == message
 
 
 @given(st.binary(max_size=80))
-def test_a_parameter_has_one_form_only(text: bytes) -> None:
+def test_a_parameter_has_only_one_valid_form(text: bytes) -> None:
     found = get(text)
     if isinstance(found, bytes):
         assert base64.urlsafe_b64encode(found).rstrip(b"=") == text
@@ -80,7 +81,7 @@ def test_other_spellings_of_base64url_are_refused(text: bytes) -> None:
 def test_each_wrong_request_has_its_status(
     method: bytes, target: bytes, content_type: bytes | None, coded: bool, expected: int
 ) -> None:
-    found = doh.judge(method, target, content_type, coded, PATH)
+    found = doh.classify_request(method, target, content_type, coded, PATH)
     assert status(found) == expected
     if isinstance(found, Refusal):
         assert found.text.endswith(".") and found.text.isascii()
@@ -114,7 +115,7 @@ def test_a_negative_reply_is_fresh_for_the_minimum_of_its_soa() -> None:
     assert packet is not None and doh.freshness(packet) == 120
 
 
-def test_failures_and_what_is_no_message_are_not_stored() -> None:
+def test_failures_and_malformed_replies_are_not_cacheable() -> None:
     parts, sink = Parts(), Sink(stream=True)
     parts.answer(query(), failed(), sink=sink)
     packet = sink.packets[-1]

@@ -25,25 +25,25 @@ def test_a_message_may_end_with_its_stream() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"\0", b"\0\1", frame(QUERY)[:-1], b"\xff\xff" + bytes(65_534)])
-def test_a_stream_ends_too_early(data: bytes) -> None:
+def test_a_stream_that_ends_too_early_is_an_error(data: bytes) -> None:
     with pytest.raises(ProtocolError, match="ended within its message"):
         MessageReader().feed(data, True)
 
 
 @pytest.mark.parametrize("end", [False, True])
-def test_more_than_one_message(end: bool) -> None:
+def test_more_than_one_message_is_an_error(end: bool) -> None:
     with pytest.raises(ProtocolError, match="more than one message"):
         MessageReader().feed(frame(QUERY) + b"\0", end)
 
 
-def test_what_is_held_is_bounded() -> None:
+def test_held_octets_are_bounded() -> None:
     reader = MessageReader()
     reader.feed(b"\xff\xff" + bytes(65_535), False)
     with pytest.raises(ProtocolError):
         reader.feed(b"\0", False)
 
 
-def test_usual_queries_pass() -> None:
+def test_usual_queries_are_accepted() -> None:
     check_query(QUERY)
     check_query(query(identity=0, options=[(c.OPTION_PADDING, b"\0\x0b" * 9)]))
     check_query(query(identity=0, qname=b"\2\0\x0b\0"))
@@ -61,6 +61,6 @@ def test_usual_queries_pass() -> None:
         (query(identity=0, options=[(c.OPTION_NSID, b""), (c.OPTION_KEEPALIVE, b"\0\1")]), "edns-tcp-keepalive"),
     ],
 )
-def test_broken_rules(message: bytes, rule: str) -> None:
+def test_violations_are_errors(message: bytes, rule: str) -> None:
     with pytest.raises(ProtocolError, match=rule):
         check_query(message)

@@ -68,7 +68,7 @@ def test_an_earlier_deadline_moves_the_timer_forward() -> None:
     asyncio.run(body())
 
 
-def test_closed_driver_arms_nothing() -> None:
+def test_a_closed_driver_sets_no_timer() -> None:
     async def body() -> None:
         mesh = FakeMesh(0.0, 0.0)
         driver = MeshTimer(asyncio.get_running_loop(), mesh, Clock())
@@ -81,7 +81,7 @@ def test_closed_driver_arms_nothing() -> None:
     asyncio.run(body())
 
 
-def test_a_fault_in_a_timer_stops_no_timer() -> None:
+def test_an_error_in_a_timer_does_not_stop_later_ones() -> None:
     """What was due is due again after a second."""
 
     class Failing(FakeMesh):
@@ -134,7 +134,7 @@ def test_results_come_in_the_order_of_the_jobs(count: int) -> None:
     asyncio.run(body())
 
 
-def test_no_memory_for_a_thread_is_a_check_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_memory_for_a_thread_the_check_runs_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     async def body() -> None:
         loop = asyncio.get_running_loop()
         refused = []
@@ -159,7 +159,7 @@ def test_no_memory_for_a_thread_is_a_check_in_place(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("threads", [False, True])
-def test_a_fault_in_a_check_goes_to_those_who_wait_for_it(threads: bool) -> None:
+def test_an_error_in_a_check_is_given_to_its_waiters(threads: bool) -> None:
     """And later checks are made: on a thread, and in place after the slice."""
 
     async def body() -> None:
@@ -199,7 +199,7 @@ class Steps:
         return self.now
 
 
-def test_checks_in_place_leave_the_loop_its_turn() -> None:
+def test_checks_in_place_yield_to_the_loop() -> None:
     """Each check takes a millisecond here: after five the loop runs, and no check is lost or repeated."""
 
     async def body() -> None:
@@ -226,7 +226,7 @@ def test_checks_in_place_leave_the_loop_its_turn() -> None:
     asyncio.run(body())
 
 
-def test_closed_crypto_calls_nobody_back() -> None:
+def test_closed_crypto_makes_no_callback() -> None:
     async def body() -> None:
         loop = asyncio.get_running_loop()
         release = threading.Event()
@@ -243,7 +243,7 @@ def test_closed_crypto_calls_nobody_back() -> None:
     asyncio.run(body())
 
 
-def test_who_raises_when_handed_results_holds_up_nobody() -> None:
+def test_a_failing_receiver_does_not_delay_other_results() -> None:
     async def body() -> None:
         loop = asyncio.get_running_loop()
         reported: list[dict[str, object]] = []
@@ -263,7 +263,7 @@ def test_who_raises_when_handed_results_holds_up_nobody() -> None:
 
 
 @pytest.mark.parametrize("how", ["deferred", "on a thread"])
-def test_what_a_check_raises_is_handed_over(how: str) -> None:
+def test_an_exception_of_a_check_is_delivered(how: str) -> None:
     """Nobody waits for results that never come, and the same check is not made again and again."""
 
     async def body() -> None:

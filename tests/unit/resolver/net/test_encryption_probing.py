@@ -57,14 +57,14 @@ def test_every_status_with_every_end_of_a_probe(status: Status, outcome: Outcome
     ("status", "wait"),
     [(Status.UNKNOWN, 0.0), (Status.SUCCESS, INTERVAL), (Status.FAIL, DAMPING), (Status.TIMEOUT, DAMPING)],
 )
-def test_when_the_next_probe_is_wanted(status: Status, wait: float) -> None:
+def test_when_the_next_probe_is_due(status: Status, wait: float) -> None:
     table = in_status(status)
     if wait:
         assert not table.wants_probe(A, NOW) and not table.wants_probe(A, NOW + wait - 0.001)
     assert table.wants_probe(A, NOW + wait)
 
 
-def test_damping_begins_with_the_end_of_a_probe_and_the_interval_with_its_begin() -> None:
+def test_damping_starts_at_the_end_of_a_probe_and_the_interval_at_its_start() -> None:
     for outcome, base in ((Outcome.TIMED_OUT, NOW + 4 + DAMPING), (Outcome.SUCCEEDED, NOW + INTERVAL)):
         table = ProbeTable()
         table.begin(A, NOW)
@@ -90,7 +90,7 @@ def test_a_server_that_answers_otherwise_over_tls_is_not_used(status: Status) ->
     assert not table.wants_probe(A, NOW + 5 + DAMPING - 1) and table.wants_probe(A, NOW + 5 + DAMPING)
 
 
-def test_a_probe_that_was_not_tried_says_nothing_and_is_tried_again() -> None:
+def test_a_probe_that_was_not_sent_changes_nothing_and_is_repeated() -> None:
     table = ProbeTable()
     table.begin(A, NOW)
     table.end(A, Outcome.NOT_TRIED, NOW)

@@ -91,7 +91,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("kind", "call", "code"), CASES)
-def test_a_call_that_fails_here_is_no_fault_of_the_server(library: Path, kind: str, call: str, code: str) -> None:
+def test_a_failing_local_call_is_not_attributed_to_the_server(library: Path, kind: str, call: str, code: str) -> None:
     environment = daemon_environment()
     tests = Path(__file__).resolve().parents[3]
     environment["PYTHONPATH"] += os.pathsep + str(tests)

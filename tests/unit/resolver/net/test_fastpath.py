@@ -8,6 +8,7 @@ from support.service_parts import CLIENT, NOW, QNAME, Parts, address, positive, 
 from resolver import limits
 from resolver.net.fastpath import ClientQuery, FastPath, read_query
 from resolver.policy import AccessTable
+from resolver.policy.ranges import ViewAccess
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.edns import options_to_wire
@@ -37,14 +38,14 @@ def test_hit_miss_and_expiry(parts: Parts) -> None:
 
 
 @pytest.mark.parametrize("peer", [CLIENT, ("::1", 5, 0, 0), ("::ffff:127.0.0.1", 5, 0, 0)])
-def test_friends_of_every_family_are_answered(parts: Parts, peer: tuple[object, ...]) -> None:
+def test_permitted_clients_of_each_family_are_answered(parts: Parts, peer: tuple[object, ...]) -> None:
     assert parts.fast.answer(query(), peer, NOW) is not None
 
 
 @pytest.mark.parametrize("peer", [
     STRANGER, ("2001:db8::1", 5, 0, 0), ("127.0.0.1.", 5), ("", 0), ("fe80::1%1", 5, 0, 1),
 ])
-def test_strangers_are_refused_or_ignored_whatever_is_cached(parts: Parts, peer: tuple[object, ...]) -> None:
+def test_other_clients_are_refused_or_ignored_whatever_is_cached(parts: Parts, peer: tuple[object, ...]) -> None:
     reply = parts.fast.answer(query(), peer, NOW)
     assert reply is not None
     if reply:
@@ -56,7 +57,7 @@ def test_strangers_are_refused_or_ignored_whatever_is_cached(parts: Parts, peer:
     assert statistics["refused"] + statistics["access_dropped"] == 1
 
 
-def test_refused_reply_tells_why_and_is_hardly_larger_than_the_query(parts: Parts) -> None:
+def test_a_refusal_has_its_reason_and_is_hardly_larger_than_the_query(parts: Parts) -> None:
     for packet in (query(), query(edns_payload=None), query(do=True, options=[(c.OPTION_COOKIE, bytes(8))])):
         reply = parts.fast.answer(packet, STRANGER, NOW)
         assert reply is not None
@@ -66,7 +67,7 @@ def test_refused_reply_tells_why_and_is_hardly_larger_than_the_query(parts: Part
         assert view.edns is None or view.edns.get(c.OPTION_EDE) == c.EDE_PROHIBITED.to_bytes(2, "big")
 
 
-def test_dropped_clients_get_nothing_for_anything() -> None:
+def test_dropped_clients_get_no_reply_to_any_packet() -> None:
     parts = Parts()
     fast = FastPath(parts.store.answers, AccessTable((), (), ("0.0.0.0/0",)))
     for packet in (query(), b"", b"junk" * 9, query(flags=2 << 11)):
@@ -106,11 +107,31 @@ def test_cookies_do_not_keep_a_query_off_the_fast_path(parts: Parts) -> None:
 
 
 def test_views_do_not_share_answers(parts: Parts) -> None:
-    other = FastPath(parts.store.answers, parts.plan.access, view=7)
-    assert other.answer(query(), CLIENT, NOW) is None
+    table = AccessTable(["127.0.0.0/8"], views=[ViewAccess(7, ("127.0.0.2/32",), None, False)])
+    fast = FastPath(parts.store.answers, table)
+    assert fast.answer(query(), CLIENT, NOW) is not None
+    assert fast.answer(query(), ("127.0.0.2", 9), NOW) is None
+    assert fast.statistics()["misses"] == 1
 
 
-def test_reply_is_cut_to_what_the_client_takes() -> None:
+def test_a_view_without_cached_answers_goes_to_python(parts: Parts) -> None:
+    table = AccessTable(["127.0.0.0/8"], views=[ViewAccess(1, ("127.0.0.1/32",), None, True)])
+    fast = FastPath(parts.store.answers, table)
+    assert fast.answer(query(), CLIENT, NOW) is None
+    assert fast.statistics()["non_plain"] == 1
+
+
+def test_a_stream_has_the_view_of_its_client(parts: Parts) -> None:
+    table = AccessTable(["127.0.0.0/8"], views=[ViewAccess(7, ("127.0.0.2/32",), None, False)])
+    frames = [query()]
+    for host, hits in (("127.0.0.1", 1), ("127.0.0.2", 0), ("127.0.0.1", 1)):
+        replies, missed, _, _ = parts.fast.answer_frames(frames, NOW, access=table.find(host))
+        assert (bool(replies), len(missed)) == (bool(hits), 1 - hits), host
+        reply, _ = parts.fast.answer_encrypted(frames[0], bytes(4), 0, NOW, table.find(host))
+        assert (reply is not None) is bool(hits), host
+
+
+def test_a_reply_is_truncated_to_the_payload_size_of_the_client() -> None:
     parts = Parts()
     parts.answer(query(edns_payload=None), positive(address(count=100)))
     reply = parts.fast.answer(query(edns_payload=None), CLIENT, NOW)
@@ -130,7 +151,7 @@ def cut(replies: bytes) -> list[MessageView]:
     return views
 
 
-def test_stream_messages_in_one_go(parts: Parts) -> None:
+def test_messages_of_a_stream_are_answered_together(parts: Parts) -> None:
     frames = [query(identity=1), query(c.MX, identity=2), query(identity=3), query()[:-1], query(flags=0)]
     replies, missed, done, malformed = parts.fast.answer_frames(frames, NOW)
     assert missed == [frames[1], frames[4]]
@@ -138,7 +159,7 @@ def test_stream_messages_in_one_go(parts: Parts) -> None:
     assert [(view.id, view.rcode) for view in cut(replies)] == [(1, c.NOERROR), (3, c.NOERROR), (77, c.FORMERR)]
 
 
-def test_what_stands_before_garbage_is_answered_and_nothing_behind_it(parts: Parts) -> None:
+def test_messages_before_garbage_are_answered_and_none_after_it(parts: Parts) -> None:
     frames = [query(identity=1), query(c.MX, identity=2), b"short", query(identity=3)]
     replies, missed, done, malformed = parts.fast.answer_frames(frames, NOW)
     assert (missed, done, malformed) == ([frames[1]], 3, True)
@@ -155,7 +176,7 @@ def large(parts: Parts) -> bytes:
     return packet
 
 
-def test_a_turn_of_a_stream_makes_no_more_than_its_share_and_one_reply() -> None:
+def test_one_turn_of_a_stream_is_bounded_by_its_share_and_one_reply() -> None:
     parts = Parts()
     packet = large(parts)
     frames, first, turns = [packet] * 9, 0, 0
@@ -204,7 +225,7 @@ def test_cached_reply_with_options_of_our_own(parts: Parts) -> None:
 
 
 @given(st.binary(max_size=300))
-def test_any_bytes_get_a_header_back_or_silence_or_python(data: bytes) -> None:
+def test_any_bytes_get_an_error_no_reply_or_are_left_to_python(data: bytes) -> None:
     parts = _SHARED
     reply = parts.fast.answer(data, CLIENT, NOW)
     if reply:

@@ -36,7 +36,7 @@ class Clocks:
 
 
 class Worker:
-    """A connection that notes what happens to it."""
+    """A connection that records its calls."""
 
     def __init__(self, network: str, noted: list[str], name: str = "") -> None:
         self.network = network
@@ -87,23 +87,23 @@ async def share(*, demand: float, cost: float, seconds: float = 3.0) -> tuple[fl
 
 
 @pytest.mark.parametrize("cost", [100, 300, 2000])
-def test_a_worker_that_is_never_idle_gives_handshakes_little(cost: float) -> None:
+def test_a_busy_worker_gives_handshakes_little_time(cost: float) -> None:
     work, shaken = asyncio.run(share(demand=1.0, cost=cost))
     assert work > 0.85 and 0.01 < shaken < 0.08
 
 
 @pytest.mark.parametrize("demand", [0.2, 0.5])
-def test_other_work_has_what_it_needs(demand: float) -> None:
+def test_other_work_gets_the_time_it_needs(demand: float) -> None:
     work, shaken = asyncio.run(share(demand=demand, cost=300))
     assert work > 0.95 * demand and shaken > 0.1
 
 
-def test_an_idle_worker_handshakes_most_of_the_time() -> None:
+def test_an_idle_worker_gives_handshakes_most_of_its_time() -> None:
     work, shaken = asyncio.run(share(demand=0.0, cost=300))
     assert work == 0 and shaken > 0.3
 
 
-def test_what_has_begun_and_is_not_measured_counts() -> None:
+def test_started_and_unmeasured_handshakes_count() -> None:
     """Many first flights in one iteration of the loop do not begin all at once."""
 
     async def body() -> None:
@@ -140,7 +140,7 @@ def test_networks_take_turns_and_the_newest_of_the_largest_is_dropped(monkeypatc
     asyncio.run(body())
 
 
-def test_who_has_ended_does_not_begin() -> None:
+def test_ended_connections_start_no_handshake() -> None:
     async def body() -> None:
         clocks, noted = Clocks(), []  # type: ignore[var-annotated]
         budget = clocks.budget()
@@ -156,7 +156,7 @@ def test_who_has_ended_does_not_begin() -> None:
     asyncio.run(body())
 
 
-def test_time_to_accept_comes_back() -> None:
+def test_the_time_for_accepting_recovers() -> None:
     clocks = Clocks()
     budget = clocks.budget()
 
@@ -183,7 +183,7 @@ def hello_complete(data: bytes) -> bool:
     return ClientHello().feed(data)
 
 
-def test_a_hello_in_many_segments_is_looked_at_once() -> None:
+def test_a_client_hello_in_many_segments_is_parsed_once() -> None:
     """A client divides records and segments as it likes; each segment must cost the same."""
 
     class Counted(bytes):
@@ -224,7 +224,7 @@ def test_a_hello_in_several_records(first: int, step: int) -> None:
 
 
 @given(st.binary(max_size=64))
-def test_what_is_no_hello_is_given_to_openssl(data: bytes) -> None:
+def test_other_first_bytes_are_passed_to_openssl(data: bytes) -> None:
     if data and data[0] != 22:
         assert hello_complete(data)
     # More octets never make a complete one incomplete, and there is a bound on what is collected.

@@ -1,6 +1,6 @@
 """HTTP/2 of DNS over HTTPS against a client that breaks the rules of RFC 9113, section by section.
 
-The client is the library `h2`, which judges what the server says; the wrong frames are built by hand. A connection
+The client is the library `h2`, which checks the server's frames; the wrong frames are built by hand. A connection
 error ends the connection with a GOAWAY, a stream error ends one stream and the next request is answered all the same.
 """
 
@@ -60,7 +60,7 @@ OPEN = request(1, *POST, flags=END_HEADERS)
 DONE = request(1, *GET)
 RESET = frame(RST_STREAM, 0, 1, bytes(4))
 
-# section, octets behind the preface and the client's settings, code of the GOAWAY
+# section, octets after the preface and the client's settings, code of the GOAWAY
 CONNECTION_ERRORS = [
     ("4.2", frame(PING, 0, 0, bytes(16_385)), E.FRAME_SIZE_ERROR),
     ("4.2", frame(DATA, 0, 1, bytes(16_385))[:9], E.FRAME_SIZE_ERROR),
@@ -127,7 +127,7 @@ STREAM_ERRORS = [
     ("8.3.1", request(1, *GET, ("host", "other"))),
 ]
 
-# What a client may do, and few do: section and octets before a good request on stream 9.
+# Permitted, but unusual: section and octets before a valid request on stream 9.
 PERMITTED = [
     ("4.1", frame(0xBE, 0xFF, 0, b"unknown")),
     ("4.1", frame(0xBE, 0xFF, 7, b"unknown")),
@@ -145,7 +145,7 @@ PERMITTED = [
 
 
 class Client:
-    """The library, which has said its preface, and the server's connection."""
+    """The library, which has sent its preface, and the server's connection."""
 
     def __init__(self) -> None:
         self.listener = Listener()
@@ -217,7 +217,7 @@ def test_a_stream_error_costs_one_stream(octets: bytes) -> None:
 @pytest.mark.parametrize(
     "octets", [pytest.param(octets, id=f"{section}-{n}") for n, (section, octets) in enumerate(PERMITTED)]
 )
-def test_what_is_permitted_or_to_be_ignored_costs_nothing(octets: bytes) -> None:
+def test_permitted_and_ignorable_frames_have_no_effect(octets: bytes) -> None:
     client = Client()
     client.know(1)
     events = client.send(octets)

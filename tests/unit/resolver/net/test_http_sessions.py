@@ -50,7 +50,7 @@ def test_a_closed_connection_is_freed_at_once(alpn: str, reply: bytes | None) ->
     assert not listener.service.pending
 
 
-def test_the_body_of_a_get_request_is_no_part_of_its_message() -> None:
+def test_the_body_of_a_get_request_is_ignored() -> None:
     listener = Listener()
     connection, transport = connect(listener, "http/1.1")
     connection.received(http1_request(rest=b"Content-Length: 7\r\n\r\n+poison"))
@@ -171,7 +171,7 @@ def test_listeners_of_one_worker_have_one_budget(alpn: str) -> None:
 
 
 @pytest.mark.parametrize("begun", ["frame header", "field block", "nothing"])
-def test_what_has_begun_over_http2_has_the_time_of_a_message(begun: str) -> None:
+def test_a_started_http2_request_has_the_message_timeout(begun: str) -> None:
     """Only a connection on which nothing has begun may be idle."""
     listener = Listener()
     connection, transport = connect(listener, "h2")
@@ -189,10 +189,10 @@ def test_what_has_begun_over_http2_has_the_time_of_a_message(begun: str) -> None
     connection.connection_lost(None)
 
 
-class Judge(Fast):
-    """A cache that knows what a DNS query looks like, as the fast path does: empty for what is none."""
+class RecognisingCache(Fast):
+    """A cache that recognises DNS queries as the fast path does: empty for other messages."""
 
-    def answer_encrypted(self, message: bytes, octets: bytes, block: int) -> tuple[bytes | None, int]:
+    def answer_encrypted(self, message: bytes, octets: bytes, block: int, *_: object) -> tuple[bytes | None, int]:
         self.asked.append(message)
         return (b"" if len(message) < 12 or message[2] & 0x80 else b"\0" * 12), 60
 
@@ -278,7 +278,7 @@ def test_each_request_has_its_status_over_both_versions(
 
     async def main() -> None:
         listener = Listener()
-        listener.fast = Judge(b"")
+        listener.fast = RecognisingCache(b"")
         connection, transport = connect(listener, alpn)
         ask = Http2Client(transport) if alpn == "h2" else Http1Client()
         octets, rest = ask.request(method, target, fields, body)
@@ -296,7 +296,7 @@ def test_each_request_has_its_status_over_both_versions(
         assert ask.statuses(transport) == [status]
         assert listener.refused == ([] if status == 200 else [status])
         if alpn == "h2":
-            # The request cost nothing but itself: the connection serves the next one.
+            # Only the request fails: the connection serves the next one.
             octets, _ = ask.request(b"GET", TARGET, [], b"")
             transport.written.clear()
             connection.received(octets)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from support.certs import Authority, Leaf
+from support.observed import Observed
 from support.upstream_peers import QNAME, Collector, UdpPeer, echo
 
 import corenet
@@ -172,8 +173,11 @@ def ask_for(port: int, *, name: str = NAME, **options: Any) -> Ask:
     return Ask(server, QNAME, c.A, tcp=True, **options)
 
 
-async def one_result(authority: Authority, peer: Peer, **options: Any) -> Reply | Failure:
+async def one_result(
+    authority: Authority, peer: Peer, *, observed: Observed | None = None, **options: Any
+) -> Reply | Failure:
     upstream, got = make(authority), Collector()
+    upstream.observer = None if observed is None else observed.observer
     upstream.start(ask_for(peer.port, **options), got)
     [result] = await got.wait()
     upstream.close()
@@ -182,10 +186,11 @@ async def one_result(authority: Authority, peer: Peer, **options: Any) -> Reply 
 
 
 @BOTH
-def test_a_request_has_what_rfc_8484_wants(authority: Authority, leaf: Leaf, alpn: str) -> None:
+def test_a_request_follows_rfc_8484(authority: Authority, leaf: Leaf, alpn: str) -> None:
     async def body() -> None:
         peer = await Peer.start(leaf, alpn)
-        reply = await one_result(authority, peer)
+        observed = Observed(None, {})
+        reply = await one_result(authority, peer, observed=observed)
         assert isinstance(reply, Reply) and reply.connection is not None
         assert reply.connection.describe()["http"] == ("2" if alpn == "h2" else "1.1")
         [request] = peer.requests
@@ -194,6 +199,9 @@ def test_a_request_has_what_rfc_8484_wants(authority: Authority, leaf: Leaf, alp
         assert headers["host"] == f"{NAME}:{peer.port}"
         assert headers["content-type"] == headers["accept"] == "application/dns-message"
         [query] = peer.bodies
+        assert observed.exchanged() == [
+            ("RESOLVER_QUERY", "DOH", query), ("RESOLVER_RESPONSE", "DOH", echo(query)[0])
+        ]
         assert query[:2] == b"\0\0" and len(query) % limits.QUERY_PADDING_BLOCK == 0
         edns = MessageView.parse(query).edns
         assert edns is not None and edns.get(c.OPTION_KEEPALIVE) is None and edns.get(c.OPTION_COOKIE) is None
@@ -216,7 +224,7 @@ def test_http2_carries_many_queries_on_one_connection(authority: Authority, leaf
     corenet.run(body())
 
 
-def test_http2_keeps_to_the_servers_number_of_streams(authority: Authority, leaf: Leaf) -> None:
+def test_http2_respects_the_servers_stream_limit(authority: Authority, leaf: Leaf) -> None:
     async def body() -> None:
         peer = await Peer.start(leaf, "h2")
         peer.max_streams = 2
@@ -283,7 +291,7 @@ WRONG = [
 
 @BOTH
 @pytest.mark.parametrize(("status", "fields", "content", "words"), WRONG, ids=[words for *_, words in WRONG])
-def test_a_wrong_response_is_a_failure_that_says_why(
+def test_a_wrong_response_is_a_failure_with_its_reason(
     authority: Authority, leaf: Leaf, alpn: str, status: int, fields: list[tuple[bytes, bytes]], content: bytes,
     words: str,
 ) -> None:
@@ -317,7 +325,7 @@ def test_the_content_type_may_have_parameters_and_capitals(authority: Authority,
 
 @pytest.mark.parametrize("raw", [b"\0\0\0\0garbage that is no HTTP at all\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"])
 @BOTH
-def test_what_is_not_http_ends_the_connection(authority: Authority, leaf: Leaf, alpn: str, raw: bytes) -> None:
+def test_bytes_that_are_not_http_end_the_connection(authority: Authority, leaf: Leaf, alpn: str, raw: bytes) -> None:
     async def body() -> None:
         peer = await Peer.start(leaf, alpn, lambda peer, query: None)
         peer.raw = raw
@@ -329,7 +337,7 @@ def test_what_is_not_http_ends_the_connection(authority: Authority, leaf: Leaf, 
 
 
 @BOTH
-def test_a_query_that_is_not_wanted_any_more_disturbs_no_other(authority: Authority, leaf: Leaf, alpn: str) -> None:
+def test_a_cancelled_query_does_not_affect_others(authority: Authority, leaf: Leaf, alpn: str) -> None:
     """The response to a cancelled query must never be taken for that of the next one."""
 
     async def body() -> None:
@@ -369,7 +377,7 @@ def test_queries_behind_a_lost_response_go_to_another_connection(authority: Auth
 
 
 @BOTH
-def test_closing_leaves_no_connection_and_calls_nobody_back(authority: Authority, leaf: Leaf, alpn: str) -> None:
+def test_closing_leaves_no_connection_and_makes_no_callback(authority: Authority, leaf: Leaf, alpn: str) -> None:
     async def body() -> None:
         peer = await Peer.start(leaf, alpn, lambda peer, query: None)
         upstream, got = make(authority, per_server=1), Collector()
@@ -406,7 +414,7 @@ def refusing(peer: Peer, query: bytes) -> tuple[int, list[tuple[bytes, bytes]], 
 
 
 @LOOPS
-def test_what_a_server_refuses_over_http2_goes_again_over_http1(
+def test_a_request_refused_over_http2_is_repeated_over_http1(
     authority: Authority, leaf: Leaf, run: Callable[..., None]
 ) -> None:
     async def body() -> None:
@@ -495,7 +503,7 @@ def test_a_response_may_end_with_the_connection(
 
 @LOOPS
 @pytest.mark.parametrize(("last", "notify", "words"), CUT_OFF)
-def test_a_response_that_was_cut_off_is_a_failure_that_says_so(
+def test_a_truncated_response_is_a_failure_with_its_reason(
     authority: Authority, leaf: Leaf, run: Callable[..., None], last: bytes, notify: bool, words: str
 ) -> None:
     async def body() -> None:

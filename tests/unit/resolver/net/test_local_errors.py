@@ -39,11 +39,11 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize(("kind", "code"), [(kind, code) for kind, codes in EXPECTED.items() for code in codes])
-def test_the_kind_of_an_error_number(kind: FailureKind, code: int | None) -> None:
+def test_the_classification_of_error_numbers(kind: FailureKind, code: int | None) -> None:
     assert kind_of_error(code) is kind
 
 
-def test_what_no_peer_can_have_said_is_never_its_fault() -> None:
+def test_local_errors_are_never_attributed_to_the_server() -> None:
     known = {code for codes in EXPECTED.values() for code in codes}
     for code in {None, -2, 4096, *errno.errorcode} - known:
         assert kind_of_error(code) in (FailureKind.NO_ROUTE, FailureKind.LOCAL_RESOURCE), code
@@ -52,7 +52,7 @@ def test_what_no_peer_can_have_said_is_never_its_fault() -> None:
         assert kind_of_error(code) is FailureKind.NO_ROUTE, "another try changes nothing"
 
 
-def test_no_way_to_the_address_from_where_the_socket_is_bound() -> None:
+def test_an_address_unreachable_from_the_bound_source_is_a_local_error() -> None:
     """The kernel returns EINVAL: from a loopback address no other host can be reached."""
     async def body() -> None:
         for upstream in (UdpUpstream, StreamUpstream):
@@ -98,7 +98,7 @@ def test_a_connection_lost_for_a_local_reason_is_not_the_servers_fault(
 
 
 @pytest.mark.parametrize("error", [MemoryError(), ValueError("no address")], ids=repr)
-def test_a_connection_that_cannot_be_begun_fails_at_once(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_that_cannot_be_started_fails_at_once(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     async def body() -> None:
         async def refuse(*_: object, **__: object) -> None:
             raise error

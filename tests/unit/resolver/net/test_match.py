@@ -84,7 +84,7 @@ def test_deviation_is_named(packet: bytes, word: str) -> None:
 
 
 @pytest.mark.parametrize("rcode", [c.FORMERR, c.SERVFAIL, c.NOTIMP, c.REFUSED])
-def test_empty_question_is_taken_from_a_proven_server_that_could_not_read(rcode: int) -> None:
+def test_an_empty_question_is_accepted_in_an_error_over_tcp(rcode: int) -> None:
     packet = bytes([0x12, 0x34, 0x80, rcode]) + bytes(8)
     assert explain_match(SENT, packet) == "bare"
     assert is_reply(SENT, packet, allow_no_question=True)

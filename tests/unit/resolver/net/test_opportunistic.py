@@ -264,7 +264,7 @@ def test_queries_on_a_connection_that_ends_go_in_plain_text(leaf: Leaf, run: Cal
     run(body())
 
 
-def test_a_server_that_falls_silent_costs_one_timeout(leaf: Leaf) -> None:
+def test_a_server_that_becomes_silent_costs_one_timeout(leaf: Leaf) -> None:
     async def body() -> None:
         world = await World.start(leaf)
         await world.probed()
@@ -278,7 +278,7 @@ def test_a_server_that_falls_silent_costs_one_timeout(leaf: Leaf) -> None:
     corenet.run(body())
 
 
-def test_a_spent_budget_ends_the_query(leaf: Leaf) -> None:
+def test_an_exhausted_budget_ends_the_query(leaf: Leaf) -> None:
     async def body() -> None:
         world = await World.start(leaf)
         await world.probed()
@@ -294,7 +294,7 @@ def test_a_spent_budget_ends_the_query(leaf: Leaf) -> None:
     corenet.run(body())
 
 
-def test_a_cancelled_query_calls_nobody_back(leaf: Leaf) -> None:
+def test_a_cancelled_query_makes_no_callback(leaf: Leaf) -> None:
     async def body() -> None:
         world = await World.start(leaf)
         await world.probed()
@@ -366,7 +366,49 @@ def test_closing_ends_a_probe(leaf: Leaf) -> None:
     corenet.run(body())
 
 
-def test_failures_of_this_host_are_no_verdict(leaf: Leaf) -> None:
+def test_the_state_of_servers_outlives_the_upstream(leaf: Leaf) -> None:
+    """Another configuration with the same port goes on with it, also when it has probed before; with another it does
+    not."""
+
+    async def body() -> None:
+        world = await World.start(leaf, None)
+        await world.probed()
+        assert world.status is Status.FAIL
+        loop = asyncio.get_running_loop()
+        port = world.upstream._probing
+        for given, known in ((port, True), (port + 1, False), (0, False)):
+            mode = "dot" if given else "off"
+            settings = IterationSettings(opportunistic_encryption=mode, opportunistic_port=given or port)
+            for early in (False, True) if given else (False,):
+                after = Upstream(loop, settings)
+                if early:
+                    after._opportunistic()
+                after.continue_probing(world.upstream)
+                assert (after._probed is world.probing.table) is known
+                if known:
+                    assert not after._opportunistic().table.wants_probe(ADDRESS, loop.time())
+                after.close()
+        await world.close()
+
+    corenet.run(body())
+
+
+def test_the_next_upstream_may_repeat_the_probe_of_a_closed_one(leaf: Leaf) -> None:
+    async def body() -> None:
+        world = await World.start(leaf, lambda query: [])
+        await world.one()
+        await waiting.until(lambda: world.found["probes"] == 1, "the probe")
+        table = world.probing.table
+        now = asyncio.get_running_loop().time()
+        assert not table.wants_probe(ADDRESS, now)
+        world.upstream.close()
+        assert table.wants_probe(ADDRESS, now)
+        await world.close()
+
+    corenet.run(body())
+
+
+def test_local_failures_do_not_change_the_state_of_a_server(leaf: Leaf) -> None:
     async def body() -> None:
         world = await World.start(leaf)
         await world.probed()

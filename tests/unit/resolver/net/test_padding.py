@@ -59,7 +59,7 @@ def bare(parts: Parts) -> bytes:
     return reply
 
 
-def test_a_reply_is_not_padded_where_nothing_is_encrypted() -> None:
+def test_a_reply_is_padded_on_encrypted_transports_only() -> None:
     parts = Parts()
     view = parts.answer(padded(), positive(), sink=Sink(stream=True))
     assert view.edns is not None and view.edns.get(c.OPTION_PADDING) is None

@@ -37,7 +37,7 @@ def test_an_address_that_is_not_ours_leaves_nothing_open() -> None:
     assert open_descriptors() == before
 
 
-def test_taken_ports_are_drawn_again_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_draws_for_a_free_port_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     class Taken(socket.socket):
         tries = 0
 

@@ -17,7 +17,7 @@ def fill(*groups: str) -> FairSlots[str]:
     return places
 
 
-def test_the_largest_group_makes_room_by_its_longest_resting() -> None:
+def test_the_longest_idle_member_of_the_largest_group_is_evicted() -> None:
     places = fill("a", "b", "b", "b", "c", "c")
     assert places.choose_victim("new") == "b0"
     places.note_progress("b0", busy=False)
@@ -29,7 +29,7 @@ def test_the_largest_group_makes_room_by_its_longest_resting() -> None:
     assert places.choose_victim("new") == "c0", "those who rest come before those who are busy"
 
 
-def test_a_newcomer_of_a_larger_group_may_not_end_members_of_smaller_ones() -> None:
+def test_a_new_member_of_a_larger_group_does_not_evict_members_of_smaller_ones() -> None:
     places = fill("a", "b", "b", "b")
     for member in ("b0", "b1", "b2"):
         places.note_progress(member, busy=True)
@@ -43,7 +43,7 @@ def test_a_newcomer_of_a_larger_group_may_not_end_members_of_smaller_ones() -> N
     assert places.choose_victim("a") is None, "two and one become one and two: nothing is gained"
 
 
-def test_looks_are_bounded_and_its_own_group_remains() -> None:
+def test_the_search_is_bounded_and_falls_back_to_its_own_group() -> None:
     places = fill(*(f"g{n}." for n in range(limits.SLOT_SCAN)), "resting", "own", "own")
     for member in list(places):
         if member.startswith("g"):
@@ -63,7 +63,7 @@ def test_members_that_left_or_never_came_change_nothing() -> None:
 
 
 @pytest.mark.parametrize("full", ["_groups", "_members"])
-def test_a_member_for_which_there_is_no_memory_leaves_nothing(full: str) -> None:
+def test_a_member_without_memory_leaves_no_entry(full: str) -> None:
     places = fill("a")
     ample = getattr(places, full)
     scarce = FullDict(ample)
@@ -76,7 +76,7 @@ def test_a_member_for_which_there_is_no_memory_leaves_nothing(full: str) -> None
     assert places.count("b") == 1
 
 
-def test_the_books_balance_and_no_smaller_group_pays() -> None:
+def test_the_counts_are_consistent_and_no_smaller_group_is_evicted() -> None:
     for seed in range(200):
         dice = random.Random(seed)
         places: FairSlots[int] = FairSlots()

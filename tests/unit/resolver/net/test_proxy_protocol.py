@@ -1,4 +1,4 @@
-"""PROXY protocol version 2: headers as load balancers send them, cut anywhere, and everything that is none."""
+"""PROXY protocol version 2: headers as load balancers send them, cut anywhere, and malformed ones."""
 
 import socket
 
@@ -32,7 +32,7 @@ def header(command: int = 0x21, family: int = 0x11, data: bytes = V4, *, length:
         (header(family=0x31, data=bytes(216)), None),
     ],
 )
-def test_the_client_is_whom_the_header_names(octets: bytes, client: tuple[str, int] | None) -> None:
+def test_the_client_address_comes_from_the_header(octets: bytes, client: tuple[str, int] | None) -> None:
     assert parse_proxy_header(octets + b"what follows") == ProxyHeader(len(octets), client)
     for cut in range(len(octets)):
         assert parse_proxy_header(octets[:cut]) is None
@@ -67,7 +67,7 @@ def test_the_largest_header_is_accepted() -> None:
 
 
 @given(st.binary(max_size=300), st.booleans())
-def test_no_octets_do_anything_else(data: bytes, signed: bool) -> None:
+def test_any_octets_are_parsed_or_refused(data: bytes, signed: bool) -> None:
     octets = SIGNATURE + data if signed else data
     try:
         found = parse_proxy_header(octets)

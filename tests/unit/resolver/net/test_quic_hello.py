@@ -35,7 +35,7 @@ def test_the_name_is_in_one_of_the_first_datagrams(tmp_path: Path, backwards: bo
         assert found[0] is None or (not backwards and found[0] == "dns.example")
 
 
-def test_what_cannot_be_opened_gives_no_name_in_the_end(tmp_path: Path) -> None:
+def test_undecryptable_packets_give_no_name(tmp_path: Path) -> None:
     good = first_datagrams(tmp_path, "dns.example")[0]
     for wrong in (good[:-1] + bytes((good[-1] ^ 1,)), good[:100], good[:20]):
         reader = reader_of(good)
@@ -53,7 +53,7 @@ def name(text: bytes, kind: int = 0) -> tuple[int, bytes]:
     return 0, len(entry).to_bytes(2, "big") + entry
 
 
-def test_a_hello_is_read_as_far_as_it_goes() -> None:
+def test_a_partial_client_hello_is_parsed_as_far_as_possible() -> None:
     whole = hello((10, b"abc"), name(b"dns.EXAMPLE"), (51, bytes(40)))
     known = whole.index(b"dns.EXAMPLE") + len(b"dns.EXAMPLE")
     for size in range(len(whole) + 1):

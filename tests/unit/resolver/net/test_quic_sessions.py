@@ -94,7 +94,7 @@ def test_the_sessions_are_those_of_the_authorities(authority: Authority, leaf: L
     corenet.run(body())
 
 
-def test_a_ticket_that_the_server_does_not_know_costs_a_full_handshake(authority: Authority, leaf: Leaf) -> None:
+def test_a_ticket_unknown_to_the_server_leads_to_a_full_handshake(authority: Authority, leaf: Leaf) -> None:
     async def body() -> None:
         server, upstream = await QuicServer.start(leaf), make(TlsContexts(str(authority.cafile)))
         await asked(upstream, server.port)
@@ -179,7 +179,7 @@ def test_tickets_before_the_certificate_is_checked_are_held_and_bounded() -> Non
     [(7200, 10**6, 7200), (7200, 100, 100), (10**7, 10**8, TLS_SESSION_LIFETIME)],
     ids=["ticket", "certificate", "limit"],
 )
-def test_a_session_ends_with_what_ends_first(lifetime: int, not_after: int, valid: int) -> None:
+def test_a_session_expires_with_its_earliest_limit(lifetime: int, not_after: int, valid: int) -> None:
     for late, usable in ((valid - 1, True), (valid, False)):
         cached = Cached()
         tickets = cached.connection()

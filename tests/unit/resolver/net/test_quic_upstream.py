@@ -7,6 +7,7 @@ import pytest
 from qh3.quic.connection import QuicConnection
 from support import waiting
 from support.certs import Authority, Leaf
+from support.observed import Observed
 from support.quic_server import QuicServer, framed
 from support.upstream_peers import QNAME, Collector, StreamPeer, UdpPeer, echo
 
@@ -61,9 +62,11 @@ def failure(result: Reply | Failure) -> Failure:
 
 
 @pytest.mark.parametrize("run", [corenet.run, asyncio.run], ids=["corenet", "asyncio"])
-def test_one_connection_serves_queries_and_says_what_it_is(authority: Authority, leaf: Leaf, run: Any) -> None:
+def test_one_connection_serves_queries_and_describes_itself(authority: Authority, leaf: Leaf, run: Any) -> None:
     async def body() -> None:
         server, upstream = await QuicServer.start(leaf), make(authority)
+        observed = Observed(None, {})
+        upstream.observer = observed.observer
         for _ in range(5):
             reply = await one(upstream, ask_for(server.port, edns_payload=1232))
             assert isinstance(reply, Reply) and reply.tcp
@@ -71,6 +74,9 @@ def test_one_connection_serves_queries_and_says_what_it_is(authority: Authority,
         facts = reply.connection.describe()
         assert (facts["alpn"], facts["subject"], facts["resumed"]) == ("doq", NAME, False)
         assert len(server.connections) == 1 and upstream.handshakes == 1
+        messages = observed.exchanged()
+        assert messages[::2] == [("RESOLVER_QUERY", "DOQ", query) for query in server.queries]
+        assert [kind[:2] for kind in messages[1::2]] == [("RESOLVER_RESPONSE", "DOQ")] * 5
         for query in server.queries:
             view = MessageView.parse(query)
             assert view.id == 0 and len(query) % limits.QUERY_PADDING_BLOCK == 0 and view.edns is not None
@@ -117,7 +123,7 @@ def test_a_server_that_permits_few_streams(authority: Authority, leaf: Leaf, mon
     corenet.run(body())
 
 
-def test_who_cannot_prove_the_name_or_the_pin_is_refused(authority: Authority, leaf: Leaf, tmp_path: Any) -> None:
+def test_a_server_without_the_right_name_or_pin_is_refused(authority: Authority, leaf: Leaf, tmp_path: Any) -> None:
     async def body() -> None:
         server, upstream = await QuicServer.start(leaf), make(authority)
         pin = "A" * 43 + "="
@@ -200,7 +206,9 @@ def ends(server: QuicServer, quic: QuicConnection, stream: int, query: bytes) ->
         (ends, FailureKind.NETWORK, "connection lost: excessive load"),
     ],
 )
-def test_wrong_servers(authority: Authority, leaf: Leaf, script: Any, kind: FailureKind, reason: str) -> None:
+def test_misbehaving_servers_are_failures(
+    authority: Authority, leaf: Leaf, script: Any, kind: FailureKind, reason: str
+) -> None:
     async def body() -> None:
         server, upstream = await QuicServer.start(leaf, script), make(authority)
         found = failure(await one(upstream, ask_for(server.port)))

@@ -111,7 +111,7 @@ def test_a_client_may_send_a_message_in_pieces(run: Callable[..., None]) -> None
     run(body())
 
 
-def test_a_transport_without_a_tcp_socket_is_left_alone() -> None:
+def test_a_transport_without_a_tcp_socket_is_not_changed() -> None:
     class Transport(asyncio.Transport):
         def __init__(self, sock: socket.socket | None) -> None:
             super().__init__({"socket": sock})

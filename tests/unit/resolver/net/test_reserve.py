@@ -62,7 +62,7 @@ print("short")
 
 
 @pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_DATA"])
-def test_it_ends_when_there_is_memory_again(limit: str) -> None:
+def test_a_shortage_ends_when_memory_is_available_again(limit: str) -> None:
     done = run("""
 reserve.keep(limits.MEMORY_RESERVE)
 narrow()
@@ -85,7 +85,7 @@ print("whole")
 
 
 @pytest.mark.parametrize("size", [100, 1000])
-def test_it_serves_objects_that_do_not_come_from_arenas(size: int) -> None:
+def test_the_reserve_serves_objects_outside_of_arenas(size: int) -> None:
     done = run("""
 reserve.keep(limits.MEMORY_RESERVE)
 narrow()
@@ -97,7 +97,7 @@ print("short")
     assert (done.returncode, done.stdout, done.stderr) == (0, "short\n", "")
 
 
-def test_an_attempt_that_fails_takes_nothing_from_native_libraries() -> None:
+def test_a_failed_allocation_takes_no_memory_from_native_libraries() -> None:
     """Allocations of native libraries do not pass the hooks, so they cannot make the reserve be given up."""
     done = run("""
 import ctypes
@@ -128,7 +128,7 @@ print("as before" if native(200) >= before - 20 else "less")
 
 
 @pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_DATA"])
-def test_what_is_there_again_is_shared_with_new_work(limit: str) -> None:
+def test_recovered_memory_is_shared_with_new_work(limit: str) -> None:
     """A reserve that takes all free memory would be given up by the next allocation, again and again."""
     done = run("""
 reserve.keep(limits.MEMORY_RESERVE)
@@ -145,7 +145,7 @@ print("went on")
     assert (done.returncode, done.stdout, done.stderr) == (0, "went on\n", "")
 
 
-def test_small_objects_that_get_no_arena_are_no_shortage_while_the_heap_has_room() -> None:
+def test_small_objects_without_an_arena_are_no_shortage_while_the_heap_has_space() -> None:
     done = run("""
 room = [bytearray(20_000) for _ in range(200)]
 reserve.keep(limits.MEMORY_RESERVE)
@@ -159,7 +159,7 @@ print(reserve.is_given_up())
 
 @pytest.mark.parametrize("first", [True, False], ids=["tracing began before", "tracing began after"])
 @pytest.mark.parametrize("allocator", ["pymalloc", "malloc"])
-def test_it_outlives_the_end_of_tracing(first: bool, allocator: str) -> None:
+def test_the_reserve_survives_the_end_of_tracemalloc(first: bool, allocator: str) -> None:
     done = run("""
 import tracemalloc
 steps = [tracemalloc.start, lambda: reserve.keep(limits.MEMORY_RESERVE)]
@@ -224,7 +224,7 @@ print("whole")
     assert (done.returncode, done.stdout, done.stderr) == (0, "whole\n", "")
 
 
-def test_what_no_reserve_could_hold_is_refused_and_costs_nothing() -> None:
+def test_an_impossible_allocation_fails_and_keeps_the_reserve() -> None:
     done = run("""
 reserve.keep(limits.MEMORY_RESERVE)
 narrow()
@@ -237,7 +237,7 @@ for _ in range(2):  # a reserve given up twice in a row would not be whole at on
     assert (done.returncode, done.stdout, done.stderr) == (0, "refused False\n" * 2, "")
 
 
-def test_its_size_is_bounded() -> None:
+def test_the_size_of_the_reserve_is_bounded() -> None:
     done = run("""
 for size in (-1 << 20, 1 << 30):
     try:

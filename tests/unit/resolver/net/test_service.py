@@ -11,6 +11,7 @@ from support.service_parts import CLIENT, QNAME, Parts, Sink, address, failed, p
 import resolver
 from resolver.effects import FailureKind, Outcome, Question
 from resolver.net.service import PendingQuery
+from resolver.query import Query
 from resolver.settings import DnssecSettings, PolicySettings, Settings, replace
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
@@ -33,7 +34,7 @@ def denial(rcode: int = c.NXDOMAIN, verdict: Verdict = Verdict.SECURE) -> Outcom
 # --- content of replies -------------------------------------------------------------------------------------------
 
 
-def test_answer_has_the_askers_id_name_and_flags() -> None:
+def test_an_answer_has_the_id_name_and_flags_of_the_query() -> None:
     parts = Parts()
     qname = names.from_text("wWw.eXample.com.")
     view = parts.answer(query(qname=qname, identity=4711), positive())
@@ -72,7 +73,7 @@ def test_signatures_only_with_do() -> None:
     assert parts.answer(query(do=False), positive(verdict=Verdict.SECURE)).answer[0].sig_len == 0
 
 
-def test_cd_is_handed_to_the_mesh() -> None:
+def test_cd_is_passed_to_the_mesh() -> None:
     parts = Parts()
     parts.ask(query(flags=c.RD | c.CD))
     parts.ask(query(flags=c.RD))
@@ -80,14 +81,14 @@ def test_cd_is_handed_to_the_mesh() -> None:
 
 
 @pytest.mark.parametrize("do", [False, True])
-def test_denial_shows_soa_and_proofs_to_those_who_ask(do: bool) -> None:
+def test_a_denial_has_soa_and_with_do_its_proofs(do: bool) -> None:
     view = Parts().answer(query(do=do), denial())
     assert view.rcode == c.NXDOMAIN
     assert [x.rtype for x in view.authority] == ([c.SOA, c.NSEC] if do else [c.SOA])
     assert [x.sig_len for x in view.authority] == ([1, 1] if do else [0])
 
 
-def test_minimal_responses_leave_out_what_nobody_asked_for() -> None:
+def test_minimal_responses_omit_unrequested_records() -> None:
     outcome = positive(verdict=Verdict.SECURE, authority=(NS, NSEC))
     assert [x.rtype for x in Parts().answer(query(do=True), outcome).authority] == [c.NSEC]
     assert [x.rtype for x in Parts(minimal_responses=False).answer(query(do=True), outcome).authority] == [c.NS, c.NSEC]
@@ -101,7 +102,7 @@ def test_bogus_data_never_leaves_without_cd() -> None:
     assert (view.rcode, len(view.answer), view.ad) == (c.NOERROR, 1, False)
 
 
-def test_failure_is_servfail_with_its_reason_and_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failure_is_servfail_with_an_extended_error_and_one_log_line(caplog: pytest.LogCaptureFixture) -> None:
     parts = Parts()
     for n in range(5):
         view = parts.answer(query(identity=n), failed())
@@ -162,7 +163,7 @@ def test_second_answer_comes_from_the_fast_path_and_is_the_same(outcome: Outcome
     assert parts.fast.answer(packet, CLIENT, parts.clock.real) == first.wire
 
 
-def test_answers_without_a_ttl_are_not_kept() -> None:
+def test_answers_with_ttl_zero_are_not_cached() -> None:
     parts = Parts()
     parts.answer(query(), positive(address(ttl=0)))
     assert parts.fast.answer(query(), CLIENT, parts.clock.real) is None
@@ -222,7 +223,7 @@ def test_ixfr_with_its_soa_is_refused() -> None:
 
 
 @pytest.mark.parametrize("qtype", [0, c.OPT])
-def test_types_that_mean_nothing_are_format_errors(qtype: int) -> None:
+def test_reserved_types_are_format_errors(qtype: int) -> None:
     assert reply_of(query(qtype)).rcode == c.FORMERR
 
 
@@ -232,7 +233,7 @@ def test_other_classes_are_refused(qclass: int) -> None:
     assert reply_of(query(qclass=qclass)).rcode == c.REFUSED
 
 
-def test_any_class_is_the_class_that_has_a_tree() -> None:
+def test_class_any_means_class_in() -> None:
     parts = Parts()
     view = parts.answer(query(qclass=c.CLASS_ANY), positive())
     assert (view.rcode, view.qclass, view.answer[0].rclass) == (c.NOERROR, c.CLASS_ANY, c.IN)
@@ -240,7 +241,7 @@ def test_any_class_is_the_class_that_has_a_tree() -> None:
     assert ticket.question.qclass == c.IN
 
 
-def test_local_answers_are_authoritative_also_the_second_time() -> None:
+def test_local_answers_are_authoritative_also_from_the_cache() -> None:
     # RFC 6303 section 3
     parts = Parts()
     outcome = positive()
@@ -285,7 +286,7 @@ def test_any_is_resolved_by_setting() -> None:
 
 
 @pytest.mark.parametrize("packet", [b"", b"\0" * 11, bytes(query())[:2] + b"\x80" + bytes(query())[3:]])
-def test_what_cannot_be_answered_is_dropped(packet: bytes) -> None:
+def test_unanswerable_packets_are_dropped(packet: bytes) -> None:
     parts = Parts()
     parts.ask(packet)
     assert parts.sink.packets == [None]
@@ -293,7 +294,7 @@ def test_what_cannot_be_answered_is_dropped(packet: bytes) -> None:
 
 
 @pytest.mark.parametrize("packet", [query()[:-1], query() + b"\0", query()[:15], query(edns_payload=None)[:12]])
-def test_what_cannot_be_read_is_a_format_error(packet: bytes) -> None:
+def test_unreadable_queries_are_format_errors(packet: bytes) -> None:
     view = reply_of(packet)
     assert (view.rcode, view.id, view.qr) == (c.FORMERR, 77, True)
 
@@ -305,7 +306,7 @@ def guarded(**policy: Any) -> Parts:
     return Parts(replace(Settings(), policy=PolicySettings(**policy)))
 
 
-def test_strangers_are_refused_with_a_reason() -> None:
+def test_clients_without_access_are_refused_with_a_reason() -> None:
     parts = Parts()
     parts.ask(query(), peer=("192.0.2.1", 5))
     view = parts.sink.last
@@ -325,7 +326,7 @@ def test_strangers_are_refused_with_a_reason() -> None:
     pytest.param(b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x0c\x7f\0\0\1\x7f\0\0\1\x9c\x40\0\x35", id="version 2"),
 ])
 @pytest.mark.parametrize("host", ["192.0.2.1", CLIENT[0]])
-def test_an_address_claimed_in_front_of_a_query_is_not_believed(head: bytes, host: str) -> None:
+def test_a_proxy_header_before_a_query_is_not_parsed(head: bytes, host: str) -> None:
     """CVE-2026-54478: a header of the PROXY protocol is never parsed, whoever the sender is."""
     parts = Parts()
     parts.ask(head + query(), peer=(host, 5))
@@ -334,7 +335,7 @@ def test_an_address_claimed_in_front_of_a_query_is_not_believed(head: bytes, hos
     assert len(parts.sink.packets[0] or b"") == 12
 
 
-def test_unwelcome_clients_get_silence() -> None:
+def test_dropped_clients_get_no_reply() -> None:
     parts = guarded(drop=("127.0.0.0/8",), allow=())
     for packet in (query(), query(flags=4 << 11), b"junk"):
         parts.ask(packet)
@@ -342,7 +343,7 @@ def test_unwelcome_clients_get_silence() -> None:
     assert parts.service.denied == 3
 
 
-def test_local_names_need_no_mesh_of_their_own() -> None:
+def test_local_names_are_answered_without_the_mesh() -> None:
     view = reply_of(query(c.ANY, qname=names.from_text("localhost.")))
     assert view.rcode == c.NOERROR
     assert c.HINFO not in [x.rtype for x in view.answer]
@@ -377,7 +378,7 @@ def test_rd_clear_from_cache_by_setting() -> None:
     (Verdict.INDETERMINATE, 0, c.REFUSED),
     (Verdict.INDETERMINATE, c.CD, c.NOERROR),
 ])
-def test_sets_in_the_cache_answer_without_recursion_when_they_may(verdict: Verdict, flags: int, rcode: int) -> None:
+def test_cached_sets_answer_without_recursion_when_permitted(verdict: Verdict, flags: int, rcode: int) -> None:
     parts = Parts(non_recursive_queries="cache")
     rrset = address()
     rrset.trust = Trust.ANSWER
@@ -411,7 +412,7 @@ def test_denial_in_the_cache_answers_without_recursion() -> None:
     assert (view.rcode, [x.rtype for x in view.authority]) == (c.NXDOMAIN, [c.SOA, c.NSEC])
 
 
-def test_failure_in_the_cache_is_told_without_recursion() -> None:
+def test_a_cached_failure_is_returned_without_recursion() -> None:
     parts = Parts(non_recursive_queries="cache")
     parts.store.rrsets.put_failure(names.lower(QNAME), c.A, kind=FailureKind.BOGUS, verdict=Verdict.BOGUS,
                                    ede=c.EDE_DNSSEC_BOGUS, text="x", ttl=5, now=parts.clock.real)
@@ -474,7 +475,7 @@ def test_unknown_options_are_ignored() -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_waiting_query_is_not_held_with_what_is_not_answered(stream: bool) -> None:
+def test_a_waiting_query_keeps_only_what_its_reply_needs(stream: bool) -> None:
     parts = Parts(identity="here")
     sink = Sink(stream=stream)
     cookie = bytes(range(8))
@@ -500,7 +501,7 @@ def test_a_waiting_query_is_not_held_with_what_is_not_answered(stream: bool) -> 
     assert len(sink.packets[0] or b"") == len(short.packets[0] or b"")
 
 
-def test_repeated_question_waits_for_the_reply_under_way() -> None:
+def test_a_repeated_query_waits_for_the_pending_reply() -> None:
     parts = Parts()
     for _ in range(4):
         parts.ask(query())
@@ -529,14 +530,14 @@ def test_a_reply_for_which_there_is_no_memory_ends_the_connection() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("where", ["before", "begun", "after", "told"])
-def test_a_query_for_which_there_is_no_memory_keeps_no_place(where: str, stream: bool) -> None:
+def test_a_query_without_memory_keeps_no_slot(where: str, stream: bool) -> None:
     parts = Parts(pending_queries=16, pending_queries_per_client=1, pending_queries_per_verified_client=1)
     submit, tell = parts.mesh.submit, parts.service._submitted
 
-    def short(question: Question, *, cd: bool = False, on_done: Any, network: Any = None) -> Any:
+    def short(question: Question, *, query: Query, cd: bool = False, on_done: Any) -> Any:
         if where == "before":
             raise MemoryError
-        ticket = submit(question, cd=cd, on_done=on_done)
+        ticket = submit(question, query=query, cd=cd, on_done=on_done)
         if where == "after":
             parts.mesh.finish(positive())
         if where != "told":
@@ -580,7 +581,7 @@ def test_too_many_waiting_queries(action: str, expected: int | None) -> None:
     assert parts.service.waiting == 1
 
 
-def test_dnsbomb_one_client_cannot_take_every_place() -> None:
+def test_dnsbomb_one_client_cannot_take_every_slot() -> None:
     parts = Parts(pending_queries_per_client=3)
     for n in range(5):
         parts.ask(query(identity=n))
@@ -600,7 +601,7 @@ def test_dnsbomb_one_client_cannot_take_every_place() -> None:
     ids=["IPv4", "IPv6", "link-local", "mapped"],
 )
 @pytest.mark.parametrize("stream", [False, True])
-def test_one_network_cannot_take_every_place(near: list[str], far: str, stream: bool) -> None:
+def test_one_network_cannot_take_every_slot(near: list[str], far: str, stream: bool) -> None:
     anybody = Settings(policy=PolicySettings(allow=("0.0.0.0/0", "::/0")))
     parts = Parts(anybody, pending_queries=16, pending_queries_network_percent=50)
     for n, host in enumerate(near):
@@ -615,7 +616,7 @@ def test_one_network_cannot_take_every_place(near: list[str], far: str, stream: 
     assert parts.service.waiting == 8, "places are given back to their network"
 
 
-def test_several_networks_together_leave_room_for_another() -> None:
+def test_several_networks_leave_slots_for_another() -> None:
     anybody = Settings(policy=PolicySettings(allow=("0.0.0.0/0",)))
     parts = Parts(anybody, pending_queries=100, pending_queries_network_percent=80)
     for n in range(600):
@@ -634,7 +635,7 @@ def cookie_alone(*values: bytes, counts: bytes = b"\0\0\0\0\0\0\0\1", version: i
     return b"\x12\x34" + bytes([opcode << 3 | 1, 0]) + counts + opt
 
 
-def test_a_client_may_ask_for_nothing_but_a_cookie() -> None:
+def test_a_client_may_request_only_a_cookie() -> None:
     # RFC 7873 section 5.4
     parts = Parts()
     server_cookies = parts.fast.cookies
@@ -668,7 +669,7 @@ def test_a_query_without_question_that_asks_for_no_cookie_either_is_an_error(pac
     assert len(reply) == 12
 
 
-def test_who_has_cookies_turned_off_answers_no_query_without_question() -> None:
+def test_without_cookies_a_query_without_question_is_an_error() -> None:
     parts = Parts(answer_cookies=False)
     parts.ask(cookie_alone(b"clients!"), sink=(sink := Sink()))
     assert [packet[3] & 0xF for packet in sink.packets] == [c.FORMERR]
@@ -677,7 +678,7 @@ def test_who_has_cookies_turned_off_answers_no_query_without_question() -> None:
     assert [packet[3] & 0xF for packet in sink.packets] == [c.NOTIMP]
 
 
-def test_forged_packets_take_no_place_of_a_client_that_shows_its_cookie() -> None:
+def test_forged_packets_take_no_slot_of_a_client_with_a_valid_cookie() -> None:
     parts = Parts(
         pending_queries=16, pending_queries_per_client=3, pending_queries_per_verified_client=2,
         pending_queries_network_percent=100,
@@ -702,7 +703,7 @@ def test_forged_packets_take_no_place_of_a_client_that_shows_its_cookie() -> Non
     assert (parts.service.waiting, parts.service.statistics()["pending_verified"]) == (0, 0)
 
 
-def test_who_has_shown_its_address_has_places_in_the_mesh_apart_from_who_only_carries_it() -> None:
+def test_clients_with_proved_addresses_have_separate_slots_in_the_mesh() -> None:
     parts = Parts()
     server_cookies = parts.fast.cookies
     assert server_cookies is not None
@@ -746,7 +747,7 @@ def test_forgotten_query_is_cancelled_once() -> None:
     assert sink.packets == []
 
 
-def test_outcome_at_once_leaves_nothing_behind() -> None:
+def test_an_immediate_outcome_leaves_no_pending_query() -> None:
     parts = Parts()
     parts.mesh.instant = positive()
     assert parts.ask(query()) is None
@@ -763,7 +764,7 @@ def test_cancelled_kind_is_servfail_too() -> None:
 # --- compilation --------------------------------------------------------------------------------------------------
 
 
-def test_layout_file_names_what_the_classes_have() -> None:
+def test_the_layout_file_matches_the_classes() -> None:
     parts = Parts()
     pending = parts.ask(query())
     layout: dict[str, set[str]] = {}

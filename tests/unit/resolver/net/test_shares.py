@@ -20,7 +20,7 @@ def fill(*homes: str) -> UpstreamSlots[str]:
     return shares
 
 
-def test_the_largest_zone_of_the_largest_network_makes_room_by_its_most_silent() -> None:
+def test_the_most_silent_member_of_the_largest_zone_and_network_is_evicted() -> None:
     shares = fill("a.x", "a.y", "a.y", "b.z", "b.z")
     assert shares.choose_victim("c", "new") == "a.y0"
     shares.note_progress("a.y0")
@@ -43,7 +43,7 @@ def test_a_zone_beside_a_silent_one_on_the_same_network_has_its_share() -> None:
     assert shares.count("a") == 3
 
 
-def test_ends_make_shares_more_equal_until_there_are_none() -> None:
+def test_evictions_make_shares_more_equal_and_end() -> None:
     """For any order of new members, after a limited number of evictions there are no more."""
     rng = random.Random(7)
     homes = [(network, f"{network}{zone}") for network in "abcd" for zone in range(rng.randint(1, 6))]
@@ -72,7 +72,7 @@ def test_members_that_left_or_never_came_change_nothing() -> None:
 
 
 @pytest.mark.parametrize("table", ["_network_of", "_networks"])
-def test_no_memory_leaves_the_books_as_they_were(table: str) -> None:
+def test_lack_of_memory_leaves_the_counts_unchanged(table: str) -> None:
     shares = fill("a.x")
     real = getattr(shares, table)
     setattr(shares, table, FullDict(real))
@@ -94,7 +94,7 @@ def test_networks_have_their_turns_and_in_them_zones() -> None:
     assert (len(line), line.members()) == (0, [])
 
 
-def test_who_has_the_fewest_places_has_the_next_turn() -> None:
+def test_the_zone_with_the_fewest_slots_is_served_next() -> None:
     line: WaitQueue[str] = WaitQueue()
     for home in ("a.x", "a.x", "a.y", "b.z", "b.z"):
         network, _, zone = home.partition(".")
@@ -109,7 +109,7 @@ def test_who_has_the_fewest_places_has_the_next_turn() -> None:
     assert line.next(shares) == "a.x1"
 
 
-def test_a_line_has_room_for_others_however_long_it_is() -> None:
+def test_a_long_queue_of_one_network_leaves_space_for_others() -> None:
     line: WaitQueue[int] = WaitQueue()
     number = 0
     while line.admits("a", 100, 75):
@@ -130,7 +130,7 @@ def test_servers_count_for_their_network() -> None:
     assert server_network("no:address") == "no:address"
 
 
-def test_networks_that_never_replied_have_one_share_together() -> None:
+def test_networks_that_never_replied_share_one_share() -> None:
     heard, shares = RepliedNetworks(), UpstreamSlots[int]()
     heard.add_reply("192.0.2.1")
     for number in range(16):
@@ -151,7 +151,7 @@ def test_networks_that_never_replied_have_one_share_together() -> None:
     assert (shares.choose_victim(heard.network("192.0.2.9"), "honest") or 0) >= 16
 
 
-def test_the_networks_that_replied_last_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_networks_that_replied_last_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "UPSTREAM_NETWORKS", 2)
     heard = RepliedNetworks()
     for address in ("192.0.2.1", "2001:db8::1", "192.0.2.2", "198.51.100.1", "203.0.113.1"):
@@ -164,7 +164,7 @@ def test_the_networks_that_replied_last_are_known(monkeypatch: pytest.MonkeyPatc
     assert heard.network("2001:db8::1") is NEVER_REPLIED
 
 
-def test_no_memory_for_who_replied_is_no_error() -> None:
+def test_lack_of_memory_to_record_a_reply_is_no_error() -> None:
     heard = RepliedNetworks()
     real = heard._last
     heard._last = FullDict()  # type: ignore[assignment]
@@ -173,7 +173,7 @@ def test_no_memory_for_who_replied_is_no_error() -> None:
     assert heard.network("192.0.2.1") is NEVER_REPLIED
 
 
-def test_a_place_may_follow_to_its_own_zone_or_to_who_has_fewer() -> None:
+def test_a_free_slot_goes_to_its_own_zone_or_one_with_fewer() -> None:
     shares: UpstreamSlots[str] = UpstreamSlots()
     for member, network, zone in (("a1", "a", "x"), ("a2", "a", "x"), ("a3", "a", "y"), ("b1", "b", "z")):
         shares.add(member, network, zone)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import count
 
 import pytest
+from support.observed import Observed
 from support.upstream_peers import Collector, StreamPeer, ask_for, echo, play
 from support.waiting import until
 
@@ -30,6 +31,8 @@ def make(**options: object) -> StreamUpstream:
 def test_one_connection_serves_query_after_query() -> None:
     async def body() -> None:
         peer, upstream, got = await StreamPeer.start(), make(), Collector()
+        observed = Observed(None, {})
+        upstream.observer = observed.observer
         for n in range(5):
             ask = ask_for(peer.port, tcp=True)
             upstream.start(ask, got)
@@ -40,6 +43,9 @@ def test_one_connection_serves_query_after_query() -> None:
             assert reply.server is ask.server
         assert [len(queries) for queries in peer.connections] == [5]
         assert upstream.connection_count == 1
+        messages = observed.exchanged()
+        assert messages[::2] == [("RESOLVER_QUERY", "TCP", query) for query in peer.connections[0]]
+        assert messages[1::2] == [("RESOLVER_RESPONSE", "TCP", echo(query)[0]) for query in peer.connections[0]]
         upstream.close()
         await peer.close()
 
@@ -89,7 +95,7 @@ def test_a_busy_server_gets_more_connections_but_not_many() -> None:
     play(body)
 
 
-def test_waiting_queries_are_sent_as_places_become_free() -> None:
+def test_waiting_queries_are_sent_when_slots_become_free() -> None:
     async def body() -> None:
         peer, upstream, got = await StreamPeer.start(), make(per_server=1, pipeline=2), Collector()
         for _ in range(30):
@@ -101,7 +107,7 @@ def test_waiting_queries_are_sent_as_places_become_free() -> None:
     play(body)
 
 
-def test_wrong_replies_are_passed_over() -> None:
+def test_wrong_replies_are_ignored() -> None:
     async def body() -> None:
         def script(query: bytes) -> list[bytes]:
             [right] = echo(query)
@@ -131,7 +137,7 @@ def other_name(query: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("misfit", [lambda query: b"", lambda query: b"x" * 11, other_id, other_name, bytes])
-def test_a_server_that_sends_what_nobody_asked_for_is_left(misfit: Callable[[bytes], bytes]) -> None:
+def test_a_server_that_sends_unrequested_messages_is_disconnected(misfit: Callable[[bytes], bytes]) -> None:
     async def body() -> None:
         def script(query: bytes) -> list[bytes]:
             return [misfit(query)] * (10 * MISFITS) + echo(query)
@@ -149,7 +155,7 @@ def test_a_server_that_sends_what_nobody_asked_for_is_left(misfit: Callable[[byt
     play(body)
 
 
-def test_late_replies_are_passed_over_as_long_as_right_ones_come_in_between() -> None:
+def test_late_replies_are_ignored_while_right_ones_arrive() -> None:
     async def body() -> None:
         def script(query: bytes) -> list[bytes]:
             return [other_id(query)] * (MISFITS - 1) + echo(query)
@@ -166,7 +172,7 @@ def test_late_replies_are_passed_over_as_long_as_right_ones_come_in_between() ->
     play(body)
 
 
-def test_right_replies_without_our_cookie_are_not_read_without_end() -> None:
+def test_the_number_of_replies_without_our_cookie_is_bounded() -> None:
     async def body() -> None:
         opt = b"\0" + struct.pack("!HHIHHH", c.OPT, 1232, 0, 12, c.OPTION_COOKIE, 8) + b"stranger"
 
@@ -249,7 +255,7 @@ def test_connection_closed_while_idle_is_made_anew() -> None:
     play(body)
 
 
-def test_what_was_lost_goes_to_a_new_connection_and_not_to_an_old_one() -> None:
+def test_lost_queries_are_repeated_on_a_new_connection() -> None:
     """A server that stops for a moment closes all its connections, one after another; the next one is open already."""
 
     async def body() -> None:
@@ -281,7 +287,7 @@ def test_what_was_lost_goes_to_a_new_connection_and_not_to_an_old_one() -> None:
     play(body)
 
 
-def test_server_that_always_hangs_up_is_a_failure() -> None:
+def test_a_server_that_always_disconnects_is_a_failure() -> None:
     async def body() -> None:
         peer = await StreamPeer.start(lambda _: (peer.writers[-1].close(), [])[1])
         upstream, got = make(), Collector()
@@ -308,7 +314,7 @@ def test_idle_connections_are_closed() -> None:
     play(body)
 
 
-def test_all_connections_together_are_limited_and_idle_ones_make_room() -> None:
+def test_all_connections_are_limited_and_idle_ones_are_evicted() -> None:
     async def body() -> None:
         first, second = await StreamPeer.start(), await StreamPeer.start(lambda _: [])
         upstream, got = make(connections=1), Collector()
@@ -336,7 +342,7 @@ def test_all_connections_together_are_limited_and_idle_ones_make_room() -> None:
 
 
 @pytest.mark.parametrize("networks", [1, 100], ids=["one network", "many networks"])
-def test_servers_that_fall_silent_do_not_starve_others(monkeypatch: pytest.MonkeyPatch, networks: int) -> None:
+def test_servers_that_become_silent_do_not_starve_others(monkeypatch: pytest.MonkeyPatch, networks: int) -> None:
     """300 queries to as many servers that accept and do not reply; queries of another zone succeed meanwhile."""
     monkeypatch.setattr(limits, "STREAM_UPSTREAM_UNRESPONSIVE", 100)
 
@@ -359,7 +365,7 @@ def test_servers_that_fall_silent_do_not_starve_others(monkeypatch: pytest.Monke
     play(body)
 
 
-def test_a_zone_with_many_places_gives_one_to_another_on_its_network_at_once() -> None:
+def test_a_zone_with_many_slots_yields_one_to_another_of_its_network_at_once() -> None:
     silent_zone, honest_zone = names.from_text("silent."), names.from_text("honest.")
 
     async def body() -> None:
@@ -382,7 +388,7 @@ def test_a_zone_with_many_places_gives_one_to_another_on_its_network_at_once() -
     play(body)
 
 
-def test_the_zone_that_has_most_makes_room_and_not_an_older_one_beside_it() -> None:
+def test_the_zone_with_the_most_slots_is_evicted_and_not_an_older_one() -> None:
     zones = [names.from_text(text) for text in ("small.", "large.", "new.")]
 
     async def body() -> None:
@@ -414,7 +420,7 @@ def test_the_zone_that_has_most_makes_room_and_not_an_older_one_beside_it() -> N
     play(body)
 
 
-def test_a_network_with_many_places_gives_one_to_another_at_once() -> None:
+def test_a_network_with_many_slots_yields_one_to_another_at_once() -> None:
     async def body() -> None:
         silent, honest = await StreamPeer.start(lambda _: [], "0.0.0.0"), await StreamPeer.start()
         known = RepliedNetworks()
@@ -458,7 +464,7 @@ def test_silent_servers_each_in_a_network_of_its_own_have_one_share(monkeypatch:
 
 
 @pytest.mark.parametrize("replied", [True, False], ids=["replied", "never replied"])
-def test_a_slow_server_has_its_turn_while_silent_ones_take_all_places(
+def test_a_slow_server_is_served_while_silent_ones_take_all_slots(
     monkeypatch: pytest.MonkeyPatch, replied: bool
 ) -> None:
     """Its reply takes much longer than the inactivity after which other connections are evicted."""
@@ -505,7 +511,7 @@ def test_a_slow_server_has_its_turn_while_silent_ones_take_all_places(
     play(body)
 
 
-def test_second_tries_have_a_part_of_the_places(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_attempts_have_a_part_of_the_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Second attempts at unresponsive servers do not keep others from their first attempts."""
     monkeypatch.setattr(limits, "STREAM_UPSTREAM_UNRESPONSIVE", 10)
 
@@ -523,7 +529,7 @@ def test_second_tries_have_a_part_of_the_places(monkeypatch: pytest.MonkeyPatch)
     play(body)
 
 
-def test_silence_is_the_servers_only_when_the_ask_had_its_whole_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_timeout_is_attributed_to_the_server_only_after_the_whole_time(monkeypatch: pytest.MonkeyPatch) -> None:
     async def body() -> None:
         silent, other = await StreamPeer.start(lambda _: []), await StreamPeer.start(lambda _: [])
         upstream, first, second = make(connections=1), Collector(), Collector()
@@ -546,7 +552,7 @@ def test_silence_is_the_servers_only_when_the_ask_had_its_whole_time(monkeypatch
     play(body)
 
 
-def test_no_memory_for_the_place_of_a_connection_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_without_memory_for_its_slot_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise MemoryError
 
@@ -567,7 +573,7 @@ def test_no_memory_for_the_place_of_a_connection_leaves_none(monkeypatch: pytest
     play(body)
 
 
-def test_an_ask_that_made_room_is_sent_again_or_times_out_as_a_shortage(
+def test_an_evicted_query_is_sent_again_or_times_out_as_a_shortage(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(limits, "STREAM_UPSTREAM_UNRESPONSIVE", 20)
@@ -596,7 +602,7 @@ def test_an_ask_that_made_room_is_sent_again_or_times_out_as_a_shortage(
     play(body)
 
 
-def test_sending_once_more_is_paid_for() -> None:
+def test_sending_again_counts_against_the_budget() -> None:
     async def body() -> None:
         peer, upstream, got = await StreamPeer.start(), make(), Collector()
 
@@ -627,7 +633,7 @@ def test_sending_once_more_is_paid_for() -> None:
     play(body)
 
 
-def test_an_ask_makes_room_as_often_as_it_is_paid_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_query_is_evicted_at_most_as_often_as_the_budget_permits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "STREAM_UPSTREAM_UNRESPONSIVE", 10)
 
     async def body() -> None:
@@ -685,7 +691,7 @@ def test_source_address() -> None:
     play(body)
 
 
-def test_close_forgets_what_is_under_way() -> None:
+def test_close_drops_queries_in_flight() -> None:
     async def body() -> None:
         peer, upstream, got = await StreamPeer.start(lambda _: []), make(), Collector()
         for _ in range(3):
@@ -834,6 +840,26 @@ def test_a_query_from_the_callback_of_a_failed_connection_keeps_its_connection()
         assert upstream.connection_count == 1
         upstream.close()
         assert upstream.connection_count == 0
+        await peer.close()
+
+    play(body)
+
+
+def test_what_is_made_later_is_observed_too() -> None:
+    """`Upstream` makes the parts of encrypted transports when they are needed."""
+    async def body() -> None:
+        observed = Observed(None, {})
+        peer, got = await StreamPeer.start(), Collector()
+        upstream = Upstream(asyncio.get_running_loop(), IterationSettings())
+        upstream.set_observer(observed.observer)
+        upstream.start(ask_for(peer.port, tcp=True), got)
+        await got.wait(1)
+        assert [kind[:2] for kind in observed.exchanged()] == [("RESOLVER_QUERY", "TCP"), ("RESOLVER_RESPONSE", "TCP")]
+        for protocol in ("tls", "https"):
+            assert upstream._encrypted(protocol).observer is observed.observer
+        upstream.set_observer(None)
+        assert upstream.udp.observer is upstream.stream.observer is upstream.encrypted["tls"].observer is None
+        upstream.close()
         await peer.close()
 
     play(body)

@@ -15,6 +15,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from support.certs import Authority, Leaf
+from support.observed import Observed
 from support.upstream_peers import QNAME, Collector, StreamPeer, UdpPeer, echo
 
 import corenet
@@ -84,9 +85,11 @@ def run_on_both(body: Callable[[], object]) -> None:
     asyncio.run(body())  # type: ignore[arg-type]
 
 
-def test_one_connection_serves_query_after_query_and_says_what_it_is(authority: Authority, leaf: Leaf) -> None:
+def test_one_connection_serves_many_queries_and_describes_itself(authority: Authority, leaf: Leaf) -> None:
     async def body() -> None:
         peer, upstream, got = await StreamPeer.start(tls=context_of(leaf)), make(authority), Collector()
+        observed = Observed(None, {})
+        upstream.observer = observed.observer
         for n in range(5):
             upstream.start(ask_for(peer.port), got)
             reply = (await got.wait(n + 1))[n]
@@ -97,6 +100,9 @@ def test_one_connection_serves_query_after_query_and_says_what_it_is(authority: 
         assert facts["pin"] == pin_of(leaf.certificate)
         assert [len(queries) for queries in peer.connections] == [5]
         assert upstream.statistics()["handshakes"] == 1
+        messages = observed.exchanged()
+        assert messages[::2] == [("RESOLVER_QUERY", "DOT", query) for query in peer.connections[0]]
+        assert messages[1::2] == [("RESOLVER_RESPONSE", "DOT", echo(query)[0]) for query in peer.connections[0]]
         await settle(upstream, peer)
 
     run_on_both(body)
@@ -119,7 +125,7 @@ def test_a_burst_shares_one_connection_until_it_is_busy(authority: Authority, le
     corenet.run(body())
 
 
-def test_replies_may_come_in_any_order_and_wrong_ones_are_passed_over(authority: Authority, leaf: Leaf) -> None:
+def test_replies_may_arrive_in_any_order_and_wrong_ones_are_ignored(authority: Authority, leaf: Leaf) -> None:
     async def body() -> None:
         held: list[bytes] = []
 
@@ -157,7 +163,7 @@ def test_a_flood_of_messages_ends_the_connection(authority: Authority, leaf: Lea
 
 
 @pytest.mark.parametrize("of", ["leaf", "authority"])
-def test_a_pinned_key_with_a_name_may_be_any_of_the_chain(authority: Authority, leaf: Leaf, of: str) -> None:
+def test_with_a_name_the_pin_may_match_any_key_of_the_chain(authority: Authority, leaf: Leaf, of: str) -> None:
     pin = pin_of(leaf.certificate if of == "leaf" else authority.cafile)
 
     async def body() -> None:
@@ -193,7 +199,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("case", "identity", "words"), REFUSED, ids=[case for case, _, _ in REFUSED])
-def test_a_server_that_is_not_the_one_gets_no_query(
+def test_a_server_that_fails_authentication_gets_no_query(
     case: str, identity: dict[str, object], words: str, authority: Authority, leaf: Leaf, tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -276,7 +282,7 @@ class Raw:
     ],
     ids=["garbage", "http", "alert", "closes"],
 )
-def test_what_is_not_tls_gets_no_query(authority: Authority, first: bytes, words: str) -> None:
+def test_a_server_without_tls_gets_no_query(authority: Authority, first: bytes, words: str) -> None:
     async def body() -> None:
         raw = await Raw(first).start()
         plain = await UdpPeer.start(port=raw.port)
@@ -325,7 +331,7 @@ def test_a_server_that_closes_after_each_reply(authority: Authority, leaf: Leaf)
     corenet.run(body())
 
 
-def test_a_slow_name_does_not_cost_the_connection(authority: Authority, leaf: Leaf) -> None:
+def test_a_slow_name_does_not_end_the_connection(authority: Authority, leaf: Leaf) -> None:
     """A recursive server is slow for some names while it answers others."""
 
     async def body() -> None:
@@ -434,7 +440,7 @@ def test_the_idle_timeout_of_the_server_is_used(
     corenet.run(body())
 
 
-def test_a_server_that_wants_no_further_query_gets_none_on_this_connection(authority: Authority, leaf: Leaf) -> None:
+def test_a_keepalive_of_zero_ends_the_use_of_the_connection(authority: Authority, leaf: Leaf) -> None:
     async def body() -> None:
         peer = await StreamPeer.start(with_keepalive(b"\0\0"), tls=context_of(leaf))
         upstream, got = make(authority), Collector()
@@ -448,7 +454,7 @@ def test_a_server_that_wants_no_further_query_gets_none_on_this_connection(autho
     corenet.run(body())
 
 
-def test_a_server_that_wants_no_further_query_still_sends_the_replies_that_are_due(
+def test_after_a_keepalive_of_zero_pending_replies_are_received(
     authority: Authority, leaf: Leaf
 ) -> None:
     async def body() -> None:

@@ -29,7 +29,7 @@ def signed(packet: bytes, *records: bytes) -> bytes:
 @pytest.mark.parametrize("edns", [None, 1232])
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("qtype", [c.A, c.AXFR])
-def test_a_key_that_nobody_knows(edns: int | None, stream: bool, qtype: int) -> None:
+def test_an_unknown_key_gets_badkey(edns: int | None, stream: bool, qtype: int) -> None:
     parts, sink = Parts(), Sink(stream=stream)
     packet = signed(query(qtype, edns_payload=edns, do=edns is not None), tsig())
     assert parts.fast.answer(packet, CLIENT) is None
@@ -57,7 +57,7 @@ def test_a_compressed_key_name_is_written_out() -> None:
     [tsig(), tsig()], [tsig(), b"\0" + struct.pack("!HHIH", c.OPT, 1232, 0, 0)], [tsig(rclass=c.IN)], [tsig(ttl=1)],
     [tsig(algorithm=b"\3abc")], [tsig()[:-2] + b"\0\1"], [KEY + struct.pack("!HHIH", c.TSIG, 255, 0, 0)],
 ])
-def test_what_is_no_proper_tsig_is_a_format_error(records: list[bytes]) -> None:
+def test_a_malformed_tsig_is_a_format_error(records: list[bytes]) -> None:
     parts = Parts()
     parts.ask(signed(query(edns_payload=None), *records))
     assert (parts.sink.last.rcode, len(parts.sink.packets)) == (c.FORMERR, 1)
@@ -71,14 +71,14 @@ def test_a_tsig_in_another_section_is_a_format_error() -> None:
     assert parts.sink.last.rcode == c.FORMERR
 
 
-def test_whom_nobody_serves_is_refused_first() -> None:
+def test_a_client_without_access_is_refused_before_tsig_is_checked() -> None:
     parts = Parts(Settings(policy=PolicySettings(allow=())))
     parts.ask(signed(query(), tsig()))
     assert parts.sink.last.rcode == c.REFUSED
 
 
 @pytest.mark.parametrize("size", range(1, 75))
-def test_no_cut_or_changed_record_breaks_anything(size: int) -> None:
+def test_cut_and_changed_records_are_handled(size: int) -> None:
     whole = signed(query(edns_payload=None), tsig())
     changed = bytearray(whole)
     changed[-size] ^= 0xFF

@@ -40,7 +40,7 @@ FORGERIES = {
 
 
 @pytest.mark.parametrize("forge", FORGERIES.values(), ids=FORGERIES.keys())
-def test_forgery_is_passed_over_and_the_right_reply_still_counts(forge: Callable[[bytes], bytes]) -> None:
+def test_a_forgery_is_ignored_and_the_right_reply_accepted(forge: Callable[[bytes], bytes]) -> None:
     async def body() -> None:
         def script(query: bytes) -> list[bytes]:
             [right] = echo(query)
@@ -81,7 +81,7 @@ def forger(of: UdpPeer, address: str, differs: str) -> socket.socket:
 @pytest.mark.parametrize("port_per_query", [False, True], ids=["pool", "fresh"])
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 @pytest.mark.parametrize("differs", ["address", "port"])
-def test_reply_from_another_address_or_port_is_nobodys(address: str, differs: str, port_per_query: bool) -> None:
+def test_a_reply_from_another_address_or_port_is_ignored(address: str, differs: str, port_per_query: bool) -> None:
     """Everything else is right: id, question, letter case and the port that it is sent to."""
 
     async def body() -> None:
@@ -115,7 +115,7 @@ def test_reply_from_another_address_or_port_is_nobodys(address: str, differs: st
     play(body)
 
 
-def test_folded_case_is_a_mismatch_at_once() -> None:
+def test_a_reply_with_other_letter_case_is_a_mismatch_at_once() -> None:
     async def body() -> None:
         def fold(query: bytes) -> list[bytes]:
             [right] = echo(query)
@@ -133,7 +133,7 @@ def test_folded_case_is_a_mismatch_at_once() -> None:
 
 
 @pytest.mark.parametrize("port_per_query", [False, True], ids=["pool", "fresh"])
-def test_kaminsky_flood_ends_the_ask_unproved(port_per_query: bool) -> None:
+def test_a_kaminsky_flood_ends_the_udp_query(port_per_query: bool) -> None:
     async def body() -> None:
         def flood(query: bytes) -> list[bytes]:
             [right] = echo(query)
@@ -160,7 +160,7 @@ def bare(query: bytes, rcode: int) -> list[bytes]:
 
 @pytest.mark.parametrize("port_per_query", [False, True], ids=["pool", "fresh"])
 @pytest.mark.parametrize("rcode", [c.FORMERR, c.SERVFAIL, c.NOTIMP, c.REFUSED])
-def test_an_error_without_a_question_counts_over_tcp_alone(rcode: int, port_per_query: bool) -> None:
+def test_an_error_without_a_question_is_accepted_over_tcp_only(rcode: int, port_per_query: bool) -> None:
     """It does not contain the letter case (0x20), so over UDP it only causes a retry over TCP.
 
     One ask is one exchange: nothing is sent over TCP before whoever asked says so.
@@ -195,7 +195,7 @@ def test_an_error_without_a_question_counts_over_tcp_alone(rcode: int, port_per_
     play(body)
 
 
-def test_a_flood_of_empty_headers_ends_the_ask_unproved() -> None:
+def test_a_flood_of_header_only_replies_ends_the_udp_query() -> None:
     async def body() -> None:
         peer = await UdpPeer.start(lambda query: [bytes(12)] * 3)
         upstream, got = make(near_miss_limit=3), Collector()
@@ -230,7 +230,7 @@ def test_tudoor_unparsable_reply_is_waited_out() -> None:
     play(body)
 
 
-def test_reply_cut_inside_a_record_still_says_truncated() -> None:
+def test_a_reply_cut_inside_a_record_counts_as_truncated() -> None:
     async def body() -> None:
         def cut(query: bytes) -> list[bytes]:
             return [query[:2] + b"\x82\0\0\1\0\1\0\0\0\0" + query[12:-11] + b"\xc0\x0c\0"]
@@ -302,7 +302,7 @@ def with_cookie(query: bytes, cookie: bytes) -> bytes:
     return head + len(option).to_bytes(2, "big") + option
 
 
-def test_a_cookie_of_our_own_is_made_when_none_is_known() -> None:
+def test_a_client_cookie_is_made_when_none_is_stored() -> None:
     async def body() -> None:
         peer, upstream, got = await UdpPeer.start(), make(), Collector()
         for cookie in (b"", b"", b"known-cookie-of-server", None):
@@ -329,7 +329,7 @@ def test_a_cookie_of_our_own_is_made_when_none_is_known() -> None:
     b"guessed!", b"guessed!server-part", b"", b"1234567", b"ours8byt" + b"too few",
     b"ours8byt" + b"too many" * 4 + b"x",
 ])
-def test_a_reply_with_a_wrong_cookie_never_happened(forged: bytes) -> None:
+def test_a_reply_with_a_wrong_cookie_is_ignored(forged: bytes) -> None:
     async def body() -> None:
         right = b"ours8byt" + b"server-part"
 
@@ -349,7 +349,7 @@ def test_a_reply_with_a_wrong_cookie_never_happened(forged: bytes) -> None:
     play(body)
 
 
-def test_a_flood_of_wrong_cookies_ends_the_ask_unproved() -> None:
+def test_a_flood_of_wrong_cookies_ends_the_udp_query() -> None:
     async def body() -> None:
         peer = await UdpPeer.start(lambda query: [with_cookie(query, b"guessed!server-part")] * 20)
         upstream, got = make(), Collector()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.observed import Observed
 from support.ports import free_port
 from support.upstream_peers import QNAME, Collector, UdpPeer, ask_for, echo, play
 from support.waiting import until
@@ -38,8 +39,11 @@ def replied(*addresses: str) -> RepliedNetworks:
 
 
 def test_reply_comes_back_once_and_not_from_inside_start() -> None:
+    observed = Observed(None, {})
+
     async def body() -> None:
         peer, upstream, got = await UdpPeer.start(), make(), Collector()
+        upstream.observer = observed.observer
         ask = ask_for(peer.port)
         upstream.start(ask, got)
         assert got.results == []
@@ -51,13 +55,17 @@ def test_reply_comes_back_once_and_not_from_inside_start() -> None:
         assert 0 < reply.rtt < 5
         assert names.equal(reply.view.qname, ask.qname)
         assert upstream.pending == 0
+        [query] = peer.queries  # its letter case is that of the wire
+        assert observed.exchanged() == [
+            ("RESOLVER_QUERY", "UDP", query), ("RESOLVER_RESPONSE", "UDP", echo(query)[0])
+        ]
         upstream.close()
         peer.close()
 
     play(body)
 
 
-def test_packets_of_one_turn_leave_together_and_a_cancelled_one_never() -> None:
+def test_packets_of_one_iteration_are_sent_together_without_cancelled_ones() -> None:
     async def body() -> None:
         peer, upstream, got = await UdpPeer.start(), make(), Collector()
         handles = [upstream.start(ask_for(peer.port), got) for _ in range(5)]
@@ -90,7 +98,7 @@ def test_case_is_randomised_unless_the_ask_forbids_it() -> None:
     play(body)
 
 
-def test_silence_is_a_timeout_and_a_late_reply_is_nothing() -> None:
+def test_silence_is_a_timeout_and_a_late_reply_is_ignored() -> None:
     async def body() -> None:
         peer, upstream, got = await UdpPeer.start(lambda _: []), make(), Collector()
         batches = []
@@ -112,7 +120,7 @@ def test_silence_is_a_timeout_and_a_late_reply_is_nothing() -> None:
 
 
 @pytest.mark.parametrize("held_up", ["before it is sent", "before its reply is read"])
-def test_a_loop_that_is_held_up_is_not_a_silent_server(held_up: str) -> None:
+def test_a_blocked_loop_does_not_count_as_a_silent_server(held_up: str) -> None:
     async def body() -> None:
         upstream, got = make(), Collector()
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
@@ -141,7 +149,7 @@ def _let_pass(seconds: float) -> None:
         pass
 
 
-def test_timeouts_of_many_lengths_all_come() -> None:
+def test_timeouts_of_many_lengths_all_expire() -> None:
     async def body() -> None:
         peer, upstream, got = await UdpPeer.start(lambda _: []), make(), Collector()
         for n in range(40):
@@ -178,7 +186,7 @@ def test_closed_port_fails_quickly(port_per_query: bool) -> None:
     play(body)
 
 
-def test_unusable_addresses_fail_as_values() -> None:
+def test_unusable_addresses_are_failures_and_no_exceptions() -> None:
     async def body() -> None:
         upstream, got = make(), Collector()
         upstream.start(ask_for(53, address="not an address"), got)
@@ -224,7 +232,7 @@ def test_equal_questions_in_flight_do_not_collide(port_per_query: bool) -> None:
     play(body)
 
 
-def test_ports_are_given_up_and_lie_all_over_the_range() -> None:
+def test_ports_are_replaced_and_spread_over_the_range() -> None:
     async def body() -> None:
         peer, upstream, got = await UdpPeer.start(), make(port_per_query=False, ports=2, port_uses=3), Collector()
         for n in range(60):
@@ -242,7 +250,7 @@ def test_ports_are_given_up_and_lie_all_over_the_range() -> None:
     play(body)
 
 
-def test_old_ports_are_given_up() -> None:
+def test_old_ports_are_closed() -> None:
     async def body() -> None:
         peer, upstream, got = await UdpPeer.start(), make(port_per_query=False, ports=1, port_age=0.0), Collector()
         for n in range(4):
@@ -258,7 +266,7 @@ def test_old_ports_are_given_up() -> None:
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 @pytest.mark.parametrize("source", ["", "own"])
-def test_each_ask_has_a_port_of_its_own_while_it_waits(address: str, source: str) -> None:
+def test_each_query_has_its_own_port_while_it_waits(address: str, source: str) -> None:
     async def body() -> None:
         peer, got = await UdpPeer.start(lambda _: [], address), Collector()
         upstream = make(**{"source_v6" if ":" in address else "source_v4": address if source else ""})
@@ -315,7 +323,7 @@ def test_fresh_ports_are_spread_evenly_over_the_range_of_the_system(address: str
 
 
 @pytest.mark.parametrize("port_per_query", [False, True])
-def test_probing_does_not_tell_a_fresh_port_from_a_closed_one(port_per_query: bool) -> None:
+def test_probing_does_not_distinguish_an_open_port_from_a_closed_one(port_per_query: bool) -> None:
     async def body() -> None:
         peer, upstream, got = await UdpPeer.start(lambda _: []), make(port_per_query=port_per_query), Collector()
         upstream.start(ask_for(peer.port), got)
@@ -336,7 +344,7 @@ def test_probing_does_not_tell_a_fresh_port_from_a_closed_one(port_per_query: bo
 
 
 @pytest.mark.parametrize("late", [3, 40, 400])
-def test_what_came_late_to_a_port_is_never_looked_at_for_the_next_ask(late: int) -> None:
+def test_late_packets_of_a_port_are_not_read_for_the_next_query(late: int) -> None:
     """Packets in the socket's queue outlive the port: some read together with the reply, some after it."""
 
     async def body() -> None:
@@ -362,7 +370,7 @@ def test_what_came_late_to_a_port_is_never_looked_at_for_the_next_ask(late: int)
     play(body)
 
 
-def test_a_reply_that_comes_after_its_timeout_reaches_nobody() -> None:
+def test_a_reply_after_its_timeout_is_not_delivered() -> None:
     async def body() -> None:
         peer, upstream, got = await UdpPeer.start(lambda _: []), make(sockets=1), Collector()
         upstream.start(ask_for(peer.port, timeout=SHORT), got)
@@ -465,7 +473,7 @@ async def _queries(peer: UdpPeer, count: int) -> None:
             await peer.arrived.wait()
 
 
-def test_an_ask_that_made_room_is_sent_once_more_and_answered() -> None:
+def test_an_evicted_query_is_sent_again_and_answered() -> None:
     async def body() -> None:
         mute, other = await UdpPeer.start(lambda _: []), await UdpPeer.start(lambda _: [], "127.0.1.1")
         upstream, got, rest = make(sockets=2, kept=1, replied_networks=replied("127.0.1.1")), Collector(), Collector()
@@ -491,7 +499,7 @@ def test_an_ask_that_made_room_is_sent_once_more_and_answered() -> None:
     play(body)
 
 
-def test_an_ask_that_made_room_in_the_turn_it_was_begun_is_sent_once_or_is_no_silence() -> None:
+def test_a_query_evicted_in_its_first_iteration_is_sent_once_or_is_no_timeout() -> None:
     async def body() -> None:
         mute, peer = await UdpPeer.start(lambda _: []), await UdpPeer.start(echo, "127.0.1.1")
         upstream, lost, got = make(sockets=2, replied_networks=replied("127.0.1.1")), Collector(), Collector()
@@ -583,7 +591,7 @@ def _fail_once(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, callback:
 
 
 @pytest.mark.parametrize("where", ["shares", "line", "loop"])
-def test_no_memory_to_hand_a_socket_on_costs_no_reply_and_no_socket(
+def test_lack_of_memory_to_pass_a_socket_on_loses_no_reply_and_no_socket(
     monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     async def body() -> None:
@@ -615,7 +623,7 @@ def test_no_memory_to_hand_a_socket_on_costs_no_reply_and_no_socket(
     play(body)
 
 
-def test_an_ask_that_nothing_sends_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_query_that_is_never_sent_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     async def body() -> None:
         peer, first, lost = await UdpPeer.start(), Collector(), Collector()
         upstream = make()
@@ -644,7 +652,7 @@ def test_an_ask_that_nothing_sends_ends(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize("waited", [0.0, 0.1], ids=["sent again at once", "sent again late"])
-def test_the_timeout_of_an_ask_that_made_room_goes_on(waited: float) -> None:
+def test_the_timeout_of_an_evicted_query_continues(waited: float) -> None:
     async def body() -> None:
         mute, other = await UdpPeer.start(lambda _: []), await UdpPeer.start(lambda _: [], "127.0.1.1")
         upstream, lost, rest = make(sockets=2, replied_networks=replied("127.0.1.1")), Collector(), Collector()
@@ -673,7 +681,7 @@ def test_the_timeout_of_an_ask_that_made_room_goes_on(waited: float) -> None:
     play(body)
 
 
-def test_one_network_does_not_fill_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_network_does_not_fill_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     async def body() -> None:
         mute, other = await UdpPeer.start(lambda _: []), await UdpPeer.start(lambda _: [], "127.0.1.1")
         upstream, got, rest = make(sockets=2, replied_networks=replied("127.0.1.1")), Collector(), Collector()
@@ -696,7 +704,7 @@ def test_one_network_does_not_fill_the_line(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("cancelled", [False, True], ids=["answered", "cancelled"])
-def test_all_sockets_are_closed_when_there_was_nothing_to_ask_for_a_while(
+def test_all_sockets_are_closed_after_an_idle_time(
     monkeypatch: pytest.MonkeyPatch, cancelled: bool
 ) -> None:
     monkeypatch.setattr(limits, "UDP_SOCKET_IDLE", 50)
@@ -721,7 +729,7 @@ def test_all_sockets_are_closed_when_there_was_nothing_to_ask_for_a_while(
     play(body)
 
 
-def test_a_socket_in_use_now_and_then_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_socket_in_occasional_use_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "UDP_SOCKET_IDLE", 50)
 
     async def body() -> None:
@@ -779,7 +787,7 @@ def test_no_descriptors_left(
 
 
 @pytest.mark.parametrize("uses", [65_536, 100], ids=["one port", "ports that retire"])
-def test_who_finds_every_port_of_the_pool_full_waits(monkeypatch: pytest.MonkeyPatch, uses: int) -> None:
+def test_a_query_waits_when_every_port_of_the_pool_is_full(monkeypatch: pytest.MonkeyPatch, uses: int) -> None:
     monkeypatch.setattr(limits, "UDP_PORT_PENDING", 200)
 
     async def body() -> None:
@@ -855,7 +863,7 @@ def test_oversized_datagram_is_no_reply() -> None:
     play(body)
 
 
-def test_octets_behind_a_reply_make_it_none() -> None:
+def test_trailing_octets_make_a_reply_invalid() -> None:
     async def body() -> None:
         peer = await UdpPeer.start(lambda query: [echo(query)[0] + b"\0", *echo(query)])
         upstream, got = make(), Collector()

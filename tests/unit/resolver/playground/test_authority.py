@@ -126,7 +126,7 @@ def test_aliases_are_followed_within_what_the_server_has() -> None:
     assert types(ask("away.child.test.").answer) == ["away.child.test. CNAME 1"]
 
 
-def test_an_alias_to_nothing_is_nxdomain_with_the_alias() -> None:
+def test_an_alias_to_a_missing_name_is_nxdomain_with_the_alias() -> None:
     view = ask("gone.child.test.")
     assert view.rcode == c.NXDOMAIN and types(view.answer) == ["gone.child.test. CNAME 1"]
     assert types(view.authority) == ["child.test. SOA 1"]
@@ -136,7 +136,7 @@ def test_a_loop_of_aliases_ends() -> None:
     assert types(ask("loop.child.test.").answer) == ["loop.child.test. CNAME 1", "pool.child.test. CNAME 1"]
 
 
-def test_an_alias_across_a_cut_stops_there() -> None:
+def test_an_alias_across_a_zone_cut_ends_with_the_referral() -> None:
     server = Authority(
         [
             Zone.from_text(
@@ -199,7 +199,7 @@ def test_truncation_over_udp_and_none_over_tcp(payload: int | None, truncated: b
     assert not whole.tc and len(whole.wire) > 1232
 
 
-def test_what_is_no_query() -> None:
+def test_packets_that_are_not_queries() -> None:
     query = make_query(77, names.from_text("www.child.test."), c.A)
     assert BOTH.answer(b"short") is None
     assert BOTH.answer(bytes([*query[:2], query[2] | 0x80, *query[3:]])) is None
@@ -256,12 +256,12 @@ def test_servers_that_deny_empty_non_terminals() -> None:
     assert ask("www.child.test.", c.AAAA, quirky(blind_to_empty=True)).rcode == c.NOERROR
 
 
-def test_servers_that_spoil_question_or_id() -> None:
+def test_servers_that_change_question_or_id() -> None:
     assert ask("WWW.child.test.", server=quirky(lower_case=True)).qname == names.from_text("www.child.test.")
     assert ask("www.child.test.", server=quirky(wrong_id=True)).id == 77 ^ 0xFFFF
 
 
-def test_servers_that_add_lies() -> None:
+def test_servers_that_add_false_records() -> None:
     lie = RRset(names.from_text("victim.example."), c.A, 60, [b"\x7f\0\0\1"])
     server = quirky(extra=((c.ANSWER, lie), (c.AUTHORITY, lie), (c.ADDITIONAL, lie)))
     view = ask("www.child.test.", server=server)
@@ -269,7 +269,7 @@ def test_servers_that_add_lies() -> None:
     assert not ask("nothing.child.test.", server=server).additional
 
 
-def test_the_mirror_shows_the_asker() -> None:
+def test_the_mirror_zone_returns_the_address_of_the_client() -> None:
     name = names.from_text("mirror.child.test.")
     reply = quirky(mirror=name).answer(make_query(1, name, c.TXT), source="192.0.2.7", tcp=True)
     rrset = MessageView.parse(reply).answer[0]

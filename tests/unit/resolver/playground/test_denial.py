@@ -50,7 +50,7 @@ def owners(view: MessageView, rtype: int) -> list[str]:
     return [names.to_text(rrset.name) for rrset in view.authority if rrset.rtype == rtype]
 
 
-def test_without_do_nothing_of_dnssec_is_shown() -> None:
+def test_without_do_there_are_no_dnssec_records() -> None:
     for qname in ("www.z.test.", "nothing.z.test.", "secure.z.test."):
         view = ask(qname, do=False)
         shown = [*view.answer, *view.authority, *view.additional]

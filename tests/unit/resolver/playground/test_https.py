@@ -41,7 +41,7 @@ def get(path: str, *more: str, method: str = "GET", last: bool = True) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-def test_pages(run: Run) -> None:
+def test_the_pages_are_served(run: Run) -> None:
     async def body() -> None:
         web = await start_web(HOST, ADDRESS, port=0)
         authority = web.authority_file.read_bytes()
@@ -68,7 +68,7 @@ def test_pages(run: Run) -> None:
     run(body())
 
 
-def test_strangers_are_not_vouched_for(run: Run) -> None:
+def test_verification_fails_for_other_authorities_and_names(run: Run) -> None:
     async def body() -> None:
         web = await start_web(HOST, ADDRESS, port=0)
         try:
@@ -82,7 +82,7 @@ def test_strangers_are_not_vouched_for(run: Run) -> None:
     run(body())
 
 
-def test_the_certificate_is_kept_where_it_is_wanted(tmp_path) -> None:
+def test_the_certificate_is_stored_at_the_given_path(tmp_path) -> None:
     async def body() -> None:
         servers = {"a.root.": world_tables.ServerSpec("127.20.220.1")}
         world = World({".": world_tables.ZoneSpec(("a.root.",), "root")}, servers, ())

@@ -70,7 +70,7 @@ def test_udp_and_tcp() -> None:
     asyncio.run(body())
 
 
-def test_slow_servers_are_slow() -> None:
+def test_slow_servers_delay_their_replies() -> None:
     async def body() -> None:
         loop = asyncio.get_running_loop()
         async with await start(SMALL, port=0) as running:

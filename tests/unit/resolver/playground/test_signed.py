@@ -67,12 +67,12 @@ def test_every_algorithm_and_more_than_forty_faults_occur() -> None:
     assert None in chains and any(n and n.salt for n in chains) and any(n and n.opt_out for n in chains)
 
 
-def test_no_question_stands_in_the_table_twice() -> None:
+def test_no_question_is_in_the_table_twice() -> None:
     asked = [(special.qname, special.qtype) for special in signed.SPECIALS]
     assert len(set(asked)) == len(asked)
 
 
-def test_every_broken_name_is_explained_by_a_sound_one(world: World, warm: Minet) -> None:
+def test_every_bogus_name_has_a_secure_explanation(world: World, warm: Minet) -> None:
     for special in SIGNED:
         owner = special.qname.removesuffix("playground.") + "about.playground."
         outcome = warm.ask(owner, "TXT")
@@ -81,7 +81,7 @@ def test_every_broken_name_is_explained_by_a_sound_one(world: World, warm: Minet
 
 
 @pytest.mark.parametrize("case", signed.CASES, ids=lambda case: case.label)
-def test_every_zone_says_in_its_own_txt_record_what_is_wrong_with_it(world: World, warm: Minet, case) -> None:
+def test_every_zone_describes_its_fault_in_a_txt_record(world: World, warm: Minet, case) -> None:
     """Who cannot validate the zone asks with checking disabled, as `rdig +cd` does."""
     outcome = warm.ask(case.origin, "TXT", cd=True)
     assert [rrset.rdata(0)[1:].decode() for rrset in outcome.answer if rrset.rtype == c.TXT] == [case.about]
@@ -111,7 +111,7 @@ def test_the_root_is_trusted_by_its_own_key(world: World) -> None:
     assert anchor == f". IN DS {dns.dnssec.make_ds('.', entry, 'SHA256').to_text()}"
 
 
-def test_signatures_count_from_the_given_time() -> None:
+def test_signatures_are_valid_from_the_given_time() -> None:
     for now in (NOW, NOW + 400 * DAY):
         soa = signed.signed_world(now).zones["dnssec.playground."].soa
         (signature,) = _dnspython(RRset(soa.name, c.RRSIG, soa.ttl, soa.sigs()))

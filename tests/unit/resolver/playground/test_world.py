@@ -97,7 +97,7 @@ class Walker:
 
 
 @pytest.mark.parametrize("special", world_tables.SPECIALS, ids=lambda special: f"{special.qname}{special.qtype}")
-def test_every_special_name_does_what_the_atlas_says(world: World, special: world_tables.TestQuestion) -> None:
+def test_every_special_name_behaves_as_documented(world: World, special: world_tables.TestQuestion) -> None:
     walker = Walker(world)
     rcode = walker.resolve(names.from_text(special.qname), c.type_from_text(special.qtype))
     assert c.rcode_to_text(c.SERVFAIL if rcode is None else rcode) == special.rcode
@@ -122,7 +122,7 @@ def test_all_servers_live_on_loopback_and_at_one_address_each(world: World) -> N
     assert [address for address in addresses if ipaddress.ip_address(address) not in network] == ["::1"]
 
 
-def test_parents_agree_with_children_but_where_a_table_says_otherwise(world: World) -> None:
+def test_parents_agree_with_children_except_where_documented(world: World) -> None:
     for origin, zone in world.zones.items():
         for cut in zone.cuts:
             child = next(z for z in world.zones.values() if z.origin == cut)
@@ -155,7 +155,7 @@ def test_hints_are_a_master_file(world: World) -> None:
     assert sum(len(rrset) for rrset in sets if rrset.rtype == c.A) == len(world.root_hints) == 3
 
 
-def test_small_worlds_of_ones_own() -> None:
+def test_small_worlds_can_be_defined() -> None:
     servers = {"a.root.": world_tables.ServerSpec("127.20.200.1"), "ns.one.": world_tables.ServerSpec("127.20.200.2")}
     zones = {
         ".": world_tables.ZoneSpec(("a.root.",), "root"),
@@ -232,5 +232,5 @@ def test_command_line(tmp_path, capsys) -> None:
     assert stopped.value.code == 2
 
 
-def test_faults_have_words() -> None:
+def test_faults_have_descriptions() -> None:
     assert all(fault.value for fault in EdnsFault)

@@ -74,7 +74,7 @@ def wire(text: str) -> bytes:
         ("not.there.sub", c.A, LookupResult.REFERRAL, "sub"),
     ],
 )
-def test_lookup(zone: Zone, qname: str, qtype: int, kind: LookupResult, node: str) -> None:
+def test_lookups_follow_rfc_1034(zone: Zone, qname: str, qtype: int, kind: LookupResult, node: str) -> None:
     found = zone.lookup(wire(qname), qtype)
     assert (found.kind, found.node) == (kind, wire(node))
 
@@ -101,7 +101,7 @@ def test_the_soa_of_a_denial_has_the_smaller_ttl(zone: Zone) -> None:
     assert longer.negative_soa().ttl == 60
 
 
-def test_text_and_back(zone: Zone) -> None:
+def test_a_zone_survives_its_text_form(zone: Zone) -> None:
     again = Zone.from_text("example.test.", zone.to_text())
     assert again.nodes == zone.nodes
     assert zone.to_text() == again.to_text()
@@ -125,6 +125,6 @@ def test_records_of_one_set_are_joined() -> None:
     ],
     ids=["no SOA", "no NS", "outside", "syntax", "signature over nothing"],
 )
-def test_what_is_no_zone(text: str) -> None:
+def test_texts_that_are_not_zones_are_refused(text: str) -> None:
     with pytest.raises(ZoneError):
         Zone.from_text("t.", text)

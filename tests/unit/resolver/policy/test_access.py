@@ -20,7 +20,7 @@ def sockaddr(text: str, port: int = 53) -> bytes:
 
 
 def by_longest_prefix(lists, text):
-    """The rule itself, prefix by prefix."""
+    """The rule, applied prefix by prefix."""
     address = ipaddress.ip_address(text)
     if address.version == 6 and address.ipv4_mapped:
         address = address.ipv4_mapped
@@ -37,7 +37,7 @@ def test_decisions_are_ordered_by_strictness():
     assert DROP < REFUSE < ALLOW
 
 
-def test_an_empty_table_refuses_everybody():
+def test_an_empty_table_refuses_all_clients():
     table = AccessTable()
     assert [table.lookup(text) for text in ("0.0.0.0", "255.255.255.255", "::", "2001:db8::1")] == [REFUSE] * 4
 
@@ -68,7 +68,7 @@ def test_between_equal_prefixes_the_stricter_wins():
     assert (table.lookup("::1"), table.lookup("10.9.9.9")) == (REFUSE, DROP)
 
 
-def test_ends_of_the_address_space():
+def test_the_limits_of_the_address_space():
     table = AccessTable(
         allow=["255.255.255.255/32", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128"], drop=["0.0.0.0/32", "::/128"]
     )
@@ -77,7 +77,7 @@ def test_ends_of_the_address_space():
     assert table.lookup("255.255.255.254") == table.lookup("0.0.0.1") == REFUSE
 
 
-def test_ipv4_seen_through_ipv6_is_judged_as_ipv4():
+def test_ipv4_mapped_addresses_are_matched_as_ipv4():
     table = AccessTable(allow=["192.0.2.0/24"], drop=["::/0"])
     assert table.lookup("::ffff:192.0.2.7") == ALLOW
     assert table.lookup("::192.0.2.7") == DROP
@@ -89,12 +89,12 @@ def test_host_bits_in_a_prefix_are_ignored():
 
 
 @pytest.mark.parametrize("text", ["192.0.2.1", "2001:db8::1", "::ffff:192.0.2.1", "203.0.113.9", "::1"])
-def test_the_c_door_reads_a_sockaddr(text):
+def test_the_c_interface_reads_a_sockaddr(text):
     table = AccessTable(allow=["192.0.2.0/24", "2001:db8::/32"], drop=["203.0.113.0/24"])
     assert table.lookup_sockaddr(sockaddr(text)) == table.lookup(text)
 
 
-def test_the_c_door_drops_what_is_no_ip_client():
+def test_the_c_interface_drops_other_address_families():
     table = AccessTable(allow=["0.0.0.0/0", "::/0"])
     assert table.lookup_sockaddr(b"") == DROP
     assert table.lookup_sockaddr(sockaddr("192.0.2.1")[:7]) == DROP
@@ -111,7 +111,7 @@ def test_wrong_texts_raise():
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_against_the_rule_itself(seed):
+def test_decisions_agree_with_the_rule(seed):
     rng = random.Random(seed)
     lists = {DROP: [], REFUSE: [], ALLOW: []}
     edges = []

@@ -5,6 +5,7 @@ import pytest
 from resolver.effects import Question
 from resolver.policy import PolicyPipeline
 from resolver.policy.local import special_zones
+from resolver.query import ActionKind, Query
 from resolver.settings import (
     DnssecSettings,
     ForwardZone,
@@ -41,7 +42,7 @@ def test_ordinary_names_are_resolved(name, rtype):
 
 
 @pytest.mark.parametrize("name", ["localhost.", "LocalHost.", "a.b.localhost."])
-def test_localhost_is_this_host_whatever_stands_before_it(name):
+def test_names_below_localhost_are_loopback_addresses(name):
     assert data(ask(DEFAULT, name, c.A)) == [(c.A, [b"\x7f\0\0\1"])]
     assert data(ask(DEFAULT, name, c.AAAA)) == [(c.AAAA, [bytes(15) + b"\1"])]
     other = ask(DEFAULT, name, c.MX)
@@ -85,7 +86,7 @@ def test_neighbours_of_private_reverse_zones_are_resolved(name):
     assert ask(DEFAULT, name, c.PTR) is None
 
 
-def test_empty_zones_have_what_rfc_6303_wants_at_their_apex():
+def test_empty_zones_have_the_apex_records_of_rfc_6303():
     apex = names.from_text("10.in-addr.arpa.")
     assert data(ask(DEFAULT, "10.in-addr.arpa.", c.NS)) == [(c.NS, [apex])]
     [soa] = ask(DEFAULT, "10.in-addr.arpa.", c.SOA).answer
@@ -97,6 +98,17 @@ def test_ds_of_a_reverse_zone_belongs_to_the_parent():
     assert ask(DEFAULT, "10.in-addr.arpa.", c.DS) is None
     assert ask(DEFAULT, "1.10.in-addr.arpa.", c.DS).rcode == c.NXDOMAIN
     assert ask(DEFAULT, "onion.", c.DS).rcode == c.NOERROR
+
+
+def test_ds_of_a_local_zone_belongs_to_the_zone_above():
+    settings = local("corp.example. static", "sub.corp.example. refuse", "ds.example. static",
+                     records=("corp.example. 60 IN A 192.0.2.1", "ds.example. 60 IN DS 1 13 2 " + "ab" * 32))
+    assert ask(settings, "corp.example.", c.DS) is None
+    assert ask(settings, "x.corp.example.", c.DS).rcode == c.NXDOMAIN
+    below = ask(settings, "sub.corp.example.", c.DS)
+    assert below.rcode == c.NXDOMAIN and below.authority[0].name == names.from_text("corp.example.")
+    assert ask(settings, "ds.example.", c.DS).answer[0].rtype == c.DS
+    assert ask(local(". static"), ".", c.DS) is None
 
 
 def test_loopback_addresses_have_a_name():
@@ -118,13 +130,13 @@ def test_special_names_can_be_switched_off():
         Settings(dnssec=DnssecSettings(trust_anchors=("10.in-addr.arpa. DS 1 13 2 ab",))),
     ],
 )
-def test_what_the_settings_want_resolved_is_not_answered_here(settings):
+def test_names_configured_for_resolution_are_not_answered_locally(settings):
     assert ask(settings, "1.10.in-addr.arpa.", c.PTR) is None
     assert ask(settings, "10.in-addr.arpa.", c.SOA) is None
     assert ask(settings, "1.168.192.in-addr.arpa.", c.PTR).rcode == c.NXDOMAIN
 
 
-def test_forwarding_everything_keeps_special_names_here():
+def test_special_names_stay_local_with_a_forwarder_for_the_root():
     settings = Settings(forward=(ForwardZone(".", ("192.0.2.1",)),))
     assert ask(settings, "x.onion.").rcode == c.NXDOMAIN
 
@@ -168,7 +180,14 @@ def test_static_zone():
     [
         ("nodata", c.NOERROR, c.NOERROR),
         ("nxdomain", c.NXDOMAIN, c.NXDOMAIN),
-        ("refuse", c.REFUSED, c.REFUSED),
+        ("refuse", c.NOERROR, c.REFUSED),
+        ("always_refuse", c.REFUSED, c.REFUSED),
+        ("always_nxdomain", c.NXDOMAIN, c.NXDOMAIN),
+        ("always_nodata", c.NOERROR, c.NOERROR),
+        ("always_transparent", None, None),
+        ("always_null", c.NOERROR, c.NOERROR),
+        ("block_a", c.NOERROR, c.NOERROR),
+        ("inform", c.NOERROR, None),
         ("static", c.NOERROR, c.NXDOMAIN),
         ("", c.NOERROR, c.NXDOMAIN),
         ("transparent", c.NOERROR, None),
@@ -176,19 +195,68 @@ def test_static_zone():
 )
 def test_kinds_of_zones(kind, known, unknown):
     settings = local(f"corp. {kind}", records=ZONE_RECORDS)
-    assert ask(settings, "www.corp.").rcode == known
+    outcome = ask(settings, "www.corp.")
+    assert (outcome and outcome.rcode) == known
     outcome = ask(settings, "none.corp.")
     assert (outcome and outcome.rcode) == unknown
 
 
-def test_a_zone_may_be_resolved_below_one_that_is_not():
+@pytest.mark.parametrize(("kind", "of_data", "of_type", "of_none"), [
+    ("deny", None, "drop", "drop"), ("inform_deny", None, "drop", "drop"), ("always_deny", "drop", "drop", "drop"),
+    ("refuse", None, c.REFUSED, c.REFUSED),
+])
+def test_names_with_data_are_answered_for_the_types_that_they_have(kind, of_data, of_type, of_none):
+    settings = local(f"corp. {kind}", records=ZONE_RECORDS)
+    for name, qtype, wanted in (("www.corp.", c.A, of_data), ("www.corp.", c.AAAA, of_type), ("x.corp.", c.A, of_none)):
+        outcome = ask(settings, name, qtype)
+        if wanted == "drop":
+            assert outcome.applied.kind is ActionKind.DROP
+        elif wanted is None:
+            assert data(outcome) == [(c.A, [b"\xc0\0\2\1"])]
+        else:
+            assert outcome.rcode == wanted and outcome.answer == []
+
+
+def test_null_addresses():
+    settings = local("corp. always_null", records=ZONE_RECORDS)
+    assert data(ask(settings, "x.corp.")) == [(c.A, [bytes(4)])]
+    assert data(ask(settings, "corp.", c.AAAA)) == [(c.AAAA, [bytes(16)])]
+    assert data(ask(settings, "corp.", c.TXT)) == []
+    assert data(ask(settings, "www.corp.")) == [(c.A, [b"\xc0\0\2\1"])]
+
+
+def test_block_a_denies_only_a():
+    settings = local("corp. block_a", records=("www.corp. 60 IN A 192.0.2.1", "www.corp. 60 IN TXT x"))
+    assert (ask(settings, "www.corp.").rcode, data(ask(settings, "www.corp."))) == (c.NOERROR, [])
+    assert ask(settings, "www.corp.", c.TXT) is None
+
+
+def test_nodefault_removes_the_built_in_zone_of_that_name():
+    settings = local("test. nodefault", "127.in-addr.arpa. nodefault")
+    assert ask(settings, "x.test.") is None and ask(settings, "x.invalid.").rcode == c.NXDOMAIN
+    assert ask(settings, "1.0.0.127.in-addr.arpa.", c.PTR) is None
+    assert ask(DEFAULT, "1.0.0.127.in-addr.arpa.", c.PTR) is not None
+
+
+def test_inform_zones_log_the_client_and_are_not_answered_from_the_cache(caplog):
+    plan = PolicyPipeline(local("corp. inform", "red. inform_redirect", records=("red. 60 IN A 192.0.2.1",)))
+    view = plan.views[0]
+    question = Question(names.from_text("a.Corp."), c.A)
+    with caplog.at_level("WARNING", "resolver.policy.inform"):
+        assert view.own_question(Query("192.0.2.9", transport="udp"), question) is None
+    assert [one.getMessage() for one in caplog.records] == ["local zone corp.: 192.0.2.9 queries a.Corp. A"]
+    assert not view.is_cacheable(question) and view.is_cacheable(Question(names.from_text("b."), c.A))
+    assert data(plan.answer(Question(names.from_text("x.red."), c.A))) == [(c.A, [b"\xc0\0\2\1"])]
+
+
+def test_a_transparent_zone_below_a_static_one_is_resolved():
     settings = local("corp. static", "out.corp. resolve", "10.in-addr.arpa. resolve")
     assert ask(settings, "x.corp.").rcode == c.NXDOMAIN
     assert ask(settings, "x.out.corp.") is None
     assert ask(settings, "1.10.in-addr.arpa.", c.PTR) is None
 
 
-def test_redirect_gives_every_name_the_data_of_the_apex():
+def test_redirect_zones_answer_every_name_with_the_data_of_the_apex():
     settings = local("block. redirect", records=("block. 30 A 192.0.2.9",))
     outcome = ask(settings, "any.thing.block.")
     assert data(outcome) == [(c.A, [b"\xc0\0\2\x09"])]
@@ -223,11 +291,11 @@ def test_any_is_answered_with_one_set():
 
 
 @pytest.mark.parametrize("rtype", [c.AXFR, c.IXFR, c.TSIG, c.TKEY, c.OPT, 128])
-def test_types_that_are_no_data_are_refused(rtype):
+def test_meta_types_are_refused(rtype):
     assert ask(DEFAULT, "example.", rtype).rcode == c.REFUSED
 
 
-def test_class_chaos_names_the_server_only_when_it_has_a_name():
+def test_class_chaos_is_answered_only_with_an_identity():
     named = Settings(server=ServerSettings(identity="one", version="2"))
     for name, text in [
         ("id.server.", b"\3one"),
@@ -244,7 +312,7 @@ def test_class_chaos_names_the_server_only_when_it_has_a_name():
     assert ask(named, "id.server.", c.TXT, 4).rcode == c.REFUSED
 
 
-def test_a_redirected_alias_takes_the_name_along():
+def test_a_cname_in_a_redirect_zone_applies_to_every_name():
     settings = local("walled. redirect", records=("walled. CNAME *.garden.example.",))
     outcome = ask(settings, "a.B.walled.")
     assert outcome.answer[0].targets() == [names.from_text("a.B.walled.garden.example.")]

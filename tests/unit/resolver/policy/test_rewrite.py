@@ -29,7 +29,7 @@ def world(zone=ZONE, **policy):
     settings = Settings(dnssec=DnssecSettings(trust_anchors=()), policy=PolicySettings(**policy))
     servers = [("example.com.", zone)]
     m = build(standard(a192_0_2_1=servers, a192_0_2_2=servers), settings=settings)
-    m.mesh._context.policy = PolicyPipeline(m.settings)
+    m.mesh._context.policy = PolicyPipeline(m.settings).views[0]
     return m
 
 
@@ -50,7 +50,7 @@ def sixes(outcome):
     ("2001:db8:122:344::/64", "2001:db8:122:344:c0:2:2100::"),
     ("2001:db8:122:344::/96", "2001:db8:122:344::192.0.2.33"),
 ])
-def test_embedded_addresses_of_the_standard_and_the_way_back(prefix, made):
+def test_embedded_addresses_of_rfc_6052_and_back(prefix, made):
     dns64 = Dns64(prefix)
     packed = dns64.embed(bytes([192, 0, 2, 33]))
     assert packed == ipaddress.ip_address(made).packed
@@ -62,18 +62,18 @@ def test_embedded_addresses_of_the_standard_and_the_way_back(prefix, made):
     names.reverse_address("2001:db8::1"), names.reverse_address("192.0.2.1"), names.from_text("ip6.arpa."),
     names.from_text("x." * 32 + "ip6.arpa."), names.from_text("ff." * 32 + "ip6.arpa."), NAME,
 ])
-def test_other_reverse_names_are_nobodys_business(name):
+def test_other_reverse_names_are_not_translated(name):
     assert Dns64(PREFIX).reverse(Question(name, c.PTR)) is None
 
 
 @pytest.mark.parametrize("address", ["2001:db8:122:344:1c0:2:2100::", "2001:db8:122:344:c0:2:2100:1"])
-def test_an_address_that_is_made_of_none_has_no_other_reverse_name(address):
+def test_an_address_without_embedded_ipv4_has_no_translated_reverse_name(address):
     # RFC 6052 section 2.2: bits 64 to 71 and those behind the IPv4 address are zero in what is made.
     dns64 = Dns64("2001:db8:122:344::/64")
     assert dns64.reverse(Question(names.reverse_address(address), c.PTR)) is None
 
 
-def test_addresses_are_made_for_names_that_have_none():
+def test_aaaa_records_are_synthesised_for_names_without():
     m = world(dns64_prefix=PREFIX)
     for _ in range(2):
         outcome = m.ask("www.example.com.", "AAAA")
@@ -86,7 +86,7 @@ def test_addresses_are_made_for_names_that_have_none():
     assert outcome.ttl <= 300
 
 
-def test_addresses_that_exist_are_left_alone_and_excluded_ones_count_as_none():
+def test_existing_addresses_are_kept_and_excluded_ones_ignored():
     m = world(dns64_prefix=PREFIX)
     assert sixes(m.ask("both.example.com.", "AAAA")) == ["2001:db8::82"]
     assert sixes(m.ask("mapped.example.com.", "AAAA")) == ["64:ff9b::c000:253"]
@@ -99,7 +99,7 @@ def test_nothing_is_synthesised_for_validating_clients():
     assert world(dns64_prefix=PREFIX).ask("www.example.com.", "AAAA", cd=True).answer == []
 
 
-def test_failures_of_the_zone_are_tried_and_bogus_data_is_not():
+def test_synthesis_follows_failures_but_not_bogus_data():
     dns64 = Dns64(PREFIX)
     question = Question(NAME, c.AAAA)
     outcome = Outcome(question, c.SERVFAIL, [], [], Verdict.INDETERMINATE, 0)
@@ -109,7 +109,7 @@ def test_failures_of_the_zone_are_tried_and_bogus_data_is_not():
     assert not dns64.needs_addresses(outcome)
 
 
-def test_reverse_names_of_made_addresses_lead_into_the_old_tree():
+def test_reverse_names_of_synthesised_addresses_lead_to_in_addr_arpa():
     reverse = ("80.2.0.192.in-addr.arpa. PTR www.example.com.",)
     m = world(dns64_prefix=PREFIX, special_use_domains=False, local_data=reverse)
     outcome = m.ask(names.to_text(names.reverse_address("64:ff9b::c000:250")), "PTR")
@@ -126,7 +126,7 @@ def test_a_prefix_of_another_length_is_refused(prefix):
 # --- private addresses and renumbering --------------------------------------------------------------------------------
 
 
-def test_rebinding_private_addresses_are_taken_out():
+def test_rebinding_private_addresses_are_removed():
     m = world(private_addresses=("10.0.0.0/8",), private_domains=("lan.example.com.",))
     for _ in range(2):  # the second time from the cache
         outcome = m.ask("home.example.com.")
@@ -139,7 +139,7 @@ def test_rebinding_private_addresses_are_taken_out():
 
 
 @pytest.mark.parametrize("prefix", ["64:ff9b::/96", "2001:db8:64::/96", "2001:db8:122:300::/56", "2001:db8::/32"])
-def test_rebinding_private_addresses_are_taken_out_of_what_a_translator_carries_on(prefix):
+def test_rebinding_private_addresses_embedded_in_nat64_addresses_are_removed(prefix):
     dns64 = Dns64(prefix)
     made = ipaddress.ip_address(dns64.embed(PRIVATE4))
     fine = ipaddress.ip_address(dns64.embed(PUBLIC4))
@@ -160,7 +160,7 @@ def in_prefix(dns64, address):
     return str(ipaddress.ip_address(dns64.embed(ipaddress.ip_address(address).packed)))
 
 
-def test_rebinding_private_addresses_are_taken_out_of_hints_that_a_translator_carries_on():
+def test_rebinding_private_addresses_embedded_in_nat64_hints_are_removed():
     dns64 = Dns64("2001:db8:122:344::/64")
     # What stands behind the IPv4 address, translators pass over.
     before = dns64.embed(PRIVATE4)[:-1] + b"\7" + dns64.embed(PUBLIC4)
@@ -205,7 +205,7 @@ PRIVATE6 = b"\xfd" + bytes(14) + b"\1"
     ([service(0, (HINT4, PRIVATE4), target=NAME)], [service(0, target=NAME)]),
     ([service(1, (MANDATORY, b"\0\1\0\6"), (ALPN, b"\2h2"), (HINT6, MAPPED4))], []),
 ])
-def test_rebinding_private_addresses_are_taken_out_of_hints(rtype, before, after):
+def test_rebinding_private_addresses_are_removed_from_hints(rtype, before, after):
     rewriter = Rewriter(PolicySettings(private_addresses=("10.0.0.0/8", "fd00::/8"),
                                        private_domains=("lan.example.com.",)))
     for name, left in ((NAME, after), (names.from_text("x.lan.example.com."), before)):
@@ -219,7 +219,7 @@ def test_rebinding_private_addresses_are_taken_out_of_hints(rtype, before, after
             check(rtype, rdata)
 
 
-def test_hints_without_private_addresses_stay_as_they_are_and_others_are_moved():
+def test_hints_without_private_addresses_are_kept_and_others_renumbered():
     rdata = service(1, (ALPN, b"\2h2"), (HINT4, PUBLIC4 * 2), (HINT6, PUBLIC6))
     outcome = Outcome(Question(NAME, c.HTTPS), c.NOERROR, [RRset(NAME, c.HTTPS, 60, [rdata])], [], Verdict.SECURE, 60)
     assert Rewriter(PolicySettings(private_addresses=("10.0.0.0/8",))).apply(outcome) is outcome
@@ -240,7 +240,7 @@ def test_rebinding_by_the_additional_section():
     assert rewritten.referral
 
 
-def test_the_operators_own_data_is_in_order():
+def test_configured_local_data_may_have_private_addresses():
     m = world(private_addresses=("10.0.0.0/8",), hosts=(HostEntry("printer.here.", ("10.0.0.9",)),))
     assert addresses(m.ask("printer.here.")) == ["10.0.0.9"]
 
@@ -266,17 +266,17 @@ def test_renumbering():
 @pytest.mark.parametrize("text", [
     "10.0.0.0/8", "10.0.0.0/8 10.0.0.0/9", "10.0.0.0/8 fd00::/8", "10.0.0.1/8 11.0.0.0/8",
 ])
-def test_renumbering_that_cannot_be(text):
+def test_impossible_renumbering_is_refused(text):
     with pytest.raises(ValueError, match=r"policy\.rewrite_addresses"):
         PolicySettings(rewrite_addresses=(text,))
 
 
-def test_nothing_to_do_costs_nothing():
+def test_without_rewriting_the_answer_is_returned_unchanged():
     assert Rewriter.create(PolicySettings()) is None
     assert Dns64.create(PolicySettings()) is None
 
 
-def test_configured_trust_is_what_exempts():
+def test_configured_exemptions_are_respected():
     rewriter = Rewriter(PolicySettings(private_addresses=("10.0.0.0/8",)))
     rrset = RRset(NAME, c.A, 60, [b"\x0a\0\0\1"], trust=Trust.CONFIGURED)
     outcome = Outcome(Question(NAME, c.A), c.NOERROR, [rrset], [], Verdict.INDETERMINATE, 60)

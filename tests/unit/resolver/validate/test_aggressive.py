@@ -81,7 +81,7 @@ def types(outcome: Outcome) -> list[int]:
 
 
 @CHAINS
-def test_random_names_are_denied_without_asking(chain: Nsec3 | None) -> None:
+def test_random_names_are_denied_without_a_query(chain: Nsec3 | None) -> None:
     m = build(chain)
     for name in ("beta.example.", "gamma.example.", "delta.example.", "a.b.c.zeta.example."):
         m.ask(name)
@@ -105,7 +105,7 @@ def test_denial_carries_soa_and_proof_with_the_ttl_that_is_left() -> None:
     assert got.ttl == 200
 
 
-def test_proofs_die_with_the_negative_ttl_of_their_zone() -> None:
+def test_proofs_expire_with_the_negative_ttl_of_their_zone() -> None:
     """RFC 9077: the SOA's MINIMUM bounds them, whatever their own TTL is."""
     m = build()
     m.ask("beta.example.")
@@ -114,7 +114,7 @@ def test_proofs_die_with_the_negative_ttl_of_their_zone() -> None:
 
 
 @CHAINS
-def test_no_data_without_asking(chain: Nsec3 | None) -> None:
+def test_no_data_without_a_query(chain: Nsec3 | None) -> None:
     m = build(chain)
     m.ask("alpha.example.", "TXT")
     got = ask_quietly(m, "alpha.example.", "MX")
@@ -132,7 +132,7 @@ def test_empty_non_terminal(chain: Nsec3 | None) -> None:
 
 @CHAINS
 @pytest.mark.parametrize("zone", ["wild", "other"])
-def test_wildcards_expand_without_asking(chain: Nsec3 | None, zone: str) -> None:
+def test_wildcards_are_expanded_without_a_query(chain: Nsec3 | None, zone: str) -> None:
     m = build(chain)
     m.ask("alpha.example.")
     m.ask(f"a.{zone}.example.")
@@ -232,8 +232,8 @@ def test_configured_zone_is_not_denied_by_the_public_tree(chain: Nsec3 | None) -
 
 
 @CHAINS
-def test_stub_zone_without_negative_anchor_is_asked_too(chain: Nsec3 | None) -> None:
-    """The anchors know no border here: that of the configuration has to do."""
+def test_a_stub_zone_without_negative_anchor_is_queried_too(chain: Nsec3 | None) -> None:
+    """The trust anchors end no zone here, so the border of the configured zone counts."""
     m = build(chain, stub="beta.example.")
     for number in range(12):
         m.ask(f"bet{number}.example.")
@@ -283,7 +283,7 @@ def test_negative_anchor_below_the_zone() -> None:
     assert ask_loudly(m, "www.beta.example.").verdict == Verdict.INSECURE
 
 
-def test_not_for_clients_that_check_themselves_and_not_when_switched_off() -> None:
+def test_no_synthesis_with_cd_or_when_switched_off() -> None:
     m = build()
     m.ask("beta.example.")
     before = len(m.net.log)
@@ -294,7 +294,7 @@ def test_not_for_clients_that_check_themselves_and_not_when_switched_off() -> No
     ask_loudly(m, "beta1.example.")
 
 
-def test_flush_takes_the_proofs_along() -> None:
+def test_a_flush_removes_the_proofs() -> None:
     m = build()
     m.ask("beta.example.")
     m.store.drop(names.from_text("example."), subtree=True)
@@ -312,7 +312,7 @@ def test_nxdomain_cut() -> None:
     ask_loudly(m, "www.betb.example.")
 
 
-def test_an_alias_that_a_wildcard_gives_leads_no_question_for_nsec_away() -> None:
+def test_an_alias_from_a_wildcard_is_not_followed_for_nsec() -> None:
     """NSEC stands beside an alias (RFC 4035 section 2.5), at the wildcard too."""
     m = build()
     assert m.ask("a.other.example.").answer[0].rtype == c.CNAME
@@ -366,7 +366,7 @@ def test_forged_signature_beside_the_right_one_makes_no_wildcard() -> None:
     assert m.ask("beta.example.").rcode == c.NXDOMAIN
 
 
-def test_bogus_denial_teaches_nothing() -> None:
+def test_a_bogus_denial_is_not_stored() -> None:
     """A forged NSEC over the whole zone is refused, and the next question is not answered from it."""
     m = build()
     host = m.net.hosts[SERVER]
@@ -386,7 +386,7 @@ def test_bogus_denial_teaches_nothing() -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_same_answers_as_without(seed: int) -> None:
+def test_answers_are_the_same_with_and_without_synthesis(seed: int) -> None:
     """A random zone and random questions: what is proved beforehand is what the servers would have said."""
     rng = random.Random(seed)
     labels = ["a", "b", "c", "*"]

@@ -36,7 +36,7 @@ Script = Callable[[str, int, bytes, list[RRset]], bytes | None]
 
 
 class Path:
-    """The true world, and what is taken from it to lie with."""
+    """The genuine zones, and the records that the attacker takes from them."""
 
     def __init__(self, iterations: int | None = COSTLY, everywhere: str = 'TXT "anything"') -> None:
         """`iterations` of com's hashes; None for NSEC. `everywhere`: what com's wildcard has."""
@@ -124,7 +124,7 @@ def keys_of_his_own(name: str, qtype: int, packet: bytes, proof: list[RRset]) ->
 
 
 @pytest.mark.parametrize("iterations", [None, 0, COSTLY])
-def test_the_true_world(iterations: int | None) -> None:
+def test_genuine_replies_have_their_verdicts(iterations: int | None) -> None:
     m = Path(iterations).net()
     outcome = m.ask("www.victim.com.")
     assert (minet.addresses(outcome), outcome.verdict) == (["192.0.2.80"], Verdict.SECURE)
@@ -154,7 +154,8 @@ def test_too_many_iterations_are_insecure_also_when_the_ds_set_cannot_be_obtaine
 
 
 def test_an_alias_of_a_wildcard_answers_for_a_ds_set() -> None:
-    """Whose proof it is the zones above the name say: to ask for the DS set of the name itself would be a circle."""
+    """The zones above the name decide which zone proves it: querying the DS set of the name itself would be
+    circular."""
     outcome = Path(everywhere="CNAME victim").net().ask("x.com.", "DS")
     assert (outcome.rcode, outcome.verdict) == (c.NOERROR, Verdict.INSECURE)
     assert [one.rtype for one in outcome.answer] == [c.CNAME, c.DS]
@@ -172,7 +173,7 @@ def test_an_ancestors_records_hide_no_secure_delegation(lie: Script, iterations:
         assert FORGED not in minet.addresses(outcome)
         assert outcome.verdict in (Verdict.SECURE, Verdict.BOGUS, Verdict.INDETERMINATE)
         if outcome.verdict == Verdict.SECURE:
-            assert minet.addresses(outcome) == ["192.0.2.80"]  # they found the true servers all the same
+            assert minet.addresses(outcome) == ["192.0.2.80"]  # the real servers were found anyway
         else:
             assert outcome.rcode == c.SERVFAIL
     denied = m.ask("www.victim.com.", "DS")
@@ -210,7 +211,7 @@ def test_a_wildcard_of_an_ancestor_answers_for_no_name_below() -> None:
 
 @pytest.mark.parametrize(("upper", "verdict"), [("com.", Verdict.INSECURE), ("victim.com.", Verdict.INDETERMINATE)])
 def test_the_absence_of_a_ds_is_proved_by_the_authoritative_zone(upper: str, verdict: Verdict) -> None:
-    """Also where the reply was judged before, by whatever rules: what stands in the cache is looked at again."""
+    """Also when the reply was validated before under other rules: cached data is checked again."""
     path = Path()
     chain = path.net().mesh.validation.chain
     question = Question(names.from_text("www.victim.com."), c.DS)
@@ -244,7 +245,7 @@ def deep_world(cut: str) -> minet.Minet:
 
 
 @pytest.mark.parametrize("sets", [1, 13])
-def test_where_signatures_end_is_looked_for_once(sets: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_zone_cut_where_signatures_end_is_found_once(sets: int, monkeypatch: pytest.MonkeyPatch) -> None:
     cut = ".".join(["i"] + ["a"] * DEEP + ["evil."])
     m = deep_world(cut)
     honest = m.net.hosts[EVIL]

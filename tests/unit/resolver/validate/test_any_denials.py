@@ -24,7 +24,7 @@ ZONE = "a.ent 300 A 192.0.2.86\n*.txt 300 TXT x\nmany 300 TXT y\nmany 300 CAA 0 
 
 
 def claim_no_data(minet: Minet, name: str, rtype: int) -> None:
-    """Let the servers of example. answer ANY at `name` with what they truly say to deny `rtype` there."""
+    """Let the servers of example. answer ANY at `name` with their genuine denial of `rtype`."""
     packet = make_query(1, names.from_text(name), rtype, edns_payload=4096, do=True)
     view = MessageView.parse(minet.net.hosts[EXAMPLE_AT](packet, True))
     assert not view.answer
@@ -38,7 +38,7 @@ def claim_no_data(minet: Minet, name: str, rtype: int) -> None:
     ("www.example.", c.MX), ("many.example.", c.MX), ("x.txt.example.", c.MX), ("example.", c.MX),
     ("dn.example.", c.MX), ("unsigned.example.", c.DS),
 ])
-def test_what_exists_is_not_hidden(chain: Nsec3 | None, name: str, denied: int) -> None:
+def test_existing_data_is_not_hidden(chain: Nsec3 | None, name: str, denied: int) -> None:
     minet = world(chain, example=ZONE)
     claim_no_data(minet, name, denied)
     for _ in range(2):
@@ -66,7 +66,7 @@ def test_below_a_dname_any_is_answered_by_the_alias(chain: Nsec3 | None, name: s
 
 
 @CHAINS
-def test_signatures_are_asked_for_at_an_alias_and_below_a_dname(chain: Nsec3 | None) -> None:
+def test_rrsig_queries_at_an_alias_and_below_a_dname(chain: Nsec3 | None) -> None:
     minet = world(chain, example="here 300 DNAME there\nwww.there 300 A 192.0.2.87\n")
     for _ in range(2):
         outcome = minet.ask("alias.example.", "RRSIG")
@@ -99,7 +99,7 @@ def made_up(owner: str, following: str, types: str) -> RRset:
     ("zz.example.", "RRSIG NSEC TYPE65283", False),
     ("\\000.zz.example.", "RRSIG NSEC TYPE65281", False),
 ])
-def test_compact_denials_of_any_and_those_of_before_their_standard(following: str, types: str, proved: bool) -> None:
+def test_compact_denials_of_any_before_and_after_rfc_9824(following: str, types: str, proved: bool) -> None:
     """RFC 9824: private types were used before NXNAME; elsewhere they may be data."""
     minet = world()
     packet = make_query(1, names.from_text("none.example."), c.A, edns_payload=4096, do=True)
@@ -127,5 +127,5 @@ def test_types_of_a_bitmap(types: str, within: bool) -> None:
 
 @pytest.mark.parametrize("bitmap", [b"\0", b"\0\0", b"\0\7\0\0", b"\0\1\0\5", b"\0\x21" + bytes(33), b"\1\1\0\0\1\0",
                                     b"\0\1\0\0\1\0"])
-def test_a_malformed_bitmap_shows_nothing(bitmap: bytes) -> None:
+def test_a_malformed_bitmap_proves_nothing(bitmap: bytes) -> None:
     assert not bitmap_is_within(bitmap, frozenset((c.RRSIG, c.NSEC)))

@@ -74,7 +74,7 @@ def test_the_next_closer_name_is_denied_by_the_zone_itself() -> None:
     assert prover(*records).proves_nxdomain(names.from_text("a.example.")) == (False, None)
 
 
-def test_the_closest_encloser_is_the_closest() -> None:
+def test_the_closest_encloser_must_be_the_closest() -> None:
     """With the record of a name nearer by, the wildcard of one further up is not the one to deny."""
     qname = names.from_text("x.a.example.")
     far = [matching("example.", c.SOA, c.NS), covering("a.example."), covering("*.example.")]
@@ -87,7 +87,7 @@ def test_the_closest_encloser_is_the_closest() -> None:
 
 @pytest.mark.parametrize(("flags", "opt_out"), [(0, False), (1, True)])
 @pytest.mark.parametrize("qtype", [c.A, c.DS])
-def test_an_opt_out_span_leaves_open_and_secures_nothing(flags: int, opt_out: bool, qtype: int) -> None:
+def test_an_opt_out_span_gives_no_secure_denial(flags: int, opt_out: bool, qtype: int) -> None:
     span = covering("a.example.", flags=flags)
     found = prover(matching("example.", c.SOA, c.NS), span)
     assert found.proves_nodata(names.from_text("a.example."), qtype) == (opt_out, span if opt_out else None)
@@ -106,7 +106,7 @@ def test_unknown_nsec3_proves_nothing(head: bytes) -> None:
     assert salt == 255 or nsec3.parse(owner, long, ZONE) is None
 
 
-def test_the_child_has_no_say_about_its_delegation_and_the_parent_none_about_the_child() -> None:
+def test_child_records_prove_nothing_about_the_delegation_and_parent_records_nothing_about_the_child() -> None:
     child, parent = plain("sub.example.", "a.sub.example.", c.NS, c.SOA, zone=SUB), plain("sub.example.", "z.example.",
                                                                                           c.NS)
     assert not nsec.proves_nodata([child], SUB, c.DS)

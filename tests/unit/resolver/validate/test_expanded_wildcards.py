@@ -28,7 +28,7 @@ EVIL = SOA + f"@ 300 NS ns\nns 300 A {EVIL_AT}\n@ 300 A {EVIL_AT}\nwww 300 A {EV
 
 
 def true(minet: Minet, qname: str, rtype: int) -> MessageView:
-    """What the servers of example. say."""
+    """The replies of the servers of example."""
     packet = make_query(1, names.from_text(qname), rtype, edns_payload=4096, do=True)
     return MessageView.parse(minet.net.hosts[EXAMPLE_AT](packet, True))
 
@@ -133,7 +133,7 @@ def test_nsec_in_a_denial_of_ds() -> None:
 
 
 @CHAINS
-def test_the_reader_of_proofs_takes_none_that_was_expanded(chain: Nsec3 | None) -> None:
+def test_expanded_records_are_not_accepted_as_proofs(chain: Nsec3 | None) -> None:
     """The function checks the label count itself: here the signature has one label less than the owner."""
     proofs = [one for one in true(world(chain), "none.example.", c.A).authority if one.rtype in (c.NSEC, c.NSEC3)]
     assert proofs
@@ -145,7 +145,7 @@ def test_the_reader_of_proofs_takes_none_that_was_expanded(chain: Nsec3 | None) 
         assert read(expanded, zone) == []
 
 
-def test_nsec_is_no_proof_ahead_either() -> None:
+def test_an_expanded_nsec_is_not_used_for_synthesis() -> None:
     """Stored for other names (RFC 8198), it would deny what the zone has at the name."""
     minet = world(example="*.wild2 300 TXT x\nb.wild2 300 A 192.0.2.83\nc.wild2 300 A 192.0.2.84\n")
     proof = moved(minet, "*.wild2.example.", c.NSEC, "bb.wild2.example.")
@@ -159,7 +159,7 @@ def test_nsec_is_no_proof_ahead_either() -> None:
     assert minet.ask("c.wild2.example.").answer
 
 
-def test_a_set_expanded_to_a_wildcard_is_no_wildcard() -> None:
+def test_a_set_expanded_to_a_wildcard_name_is_not_the_wildcard() -> None:
     """Asked for ``*.b.example``, the server expands ``*.example`` to it. That shows no name above it to exist."""
     minet = world(Nsec3(), example="* 300 TXT any\nb2 300 A 192.0.2.85\n")
     for number in range(40):  # all spans of the zone
@@ -198,7 +198,7 @@ def test_the_zone_may_show_its_own_nsec() -> None:
 
 
 @CHAINS
-def test_an_expanded_wildcard_stays_no_longer_than_its_proof_when_checking_is_disabled(chain: Nsec3 | None) -> None:
+def test_with_cd_an_expanded_wildcard_is_cached_no_longer_than_its_proof(chain: Nsec3 | None) -> None:
     minet = world(chain, example="*.broad 86400 A 192.0.2.80\n")
     first = minet.ask("a.broad.example.", cd=True)
     assert first.answer[0].sig_len
@@ -214,7 +214,7 @@ def test_an_expanded_wildcard_stays_no_longer_than_its_proof_when_checking_is_di
 
 
 @pytest.mark.parametrize("validated", [False, True])
-def test_an_expanded_wildcard_whose_proof_is_gone_is_fetched_again(validated: bool) -> None:
+def test_an_expanded_wildcard_without_cached_proof_is_fetched_again(validated: bool) -> None:
     minet = world(None, example="*.broad 300 A 192.0.2.80\n")
     assert minet.ask("a.broad.example.", cd=not validated).answer
     minet.store.rrsets.drop(names.from_text("a.broad.example."), WILDCARD_PROOF)

@@ -41,7 +41,7 @@ def assert_refused(minet: Minet, owner: str, rtype: str, *, known: bool = False)
     for number in range(4):
         outcome = minet.ask(owner, rtype, cd=number == 2)
         if number == 2:
-            assert outcome.rcode != c.SERVFAIL  # who validates himself gets whatever there is
+            assert outcome.rcode != c.SERVFAIL  # a client that validates by itself gets all data
             continue
         assert not shows(outcome, owner, rtype)
         if number or known:
@@ -108,7 +108,7 @@ def test_the_alias_itself_replaced(signer: str) -> None:
 
 @CHAINS
 @pytest.mark.parametrize("signer", ["", "alias.example.", "x.alias.example."])
-def test_what_the_cache_holds_of_the_alias_lowers_nothing(signer: str, chain: Nsec3 | None) -> None:
+def test_cached_data_of_the_alias_does_not_lower_the_status(signer: str, chain: Nsec3 | None) -> None:
     """The alias, its target and the DS of both have been asked for by clients before."""
     minet = world(chain)
     for rtype in ("A", "DS", "DNSKEY"):
@@ -122,7 +122,7 @@ def test_what_the_cache_holds_of_the_alias_lowers_nothing(signer: str, chain: Ns
 
 @CHAINS
 @pytest.mark.parametrize("signer", ["", "alias.example."])
-def test_ds_question_under_way_for_a_client_is_not_joined(signer: str, chain: Nsec3 | None) -> None:
+def test_a_ds_query_of_a_client_is_not_joined(signer: str, chain: Nsec3 | None) -> None:
     """A DS query of a client follows the alias to its target; one of the chain of trust does not."""
     minet = world(chain)
     attack(minet, "x.alias.example.", "A", signer)
@@ -195,7 +195,7 @@ def test_ancestor_delegation_does_not_deny_ds_below_it(chain: Nsec3 | None) -> N
 
 
 @CHAINS
-def test_what_is_truly_insecure_stays_so(chain: Nsec3 | None) -> None:
+def test_insecure_names_stay_insecure(chain: Nsec3 | None) -> None:
     """No attack: aliases into unsigned zones, names of an unsigned child, with and without stray signatures."""
     minet = world(chain)
     for owner in ("alias.example.", "near.example.", "two.example.", "a.wild.example.", "host.dn.example.",
@@ -244,7 +244,9 @@ def found(
     ([], Verdict.BOGUS),
 ])
 @pytest.mark.parametrize("whole", [Verdict.INSECURE, Verdict.INDETERMINATE])
-def test_only_the_first_record_counts(asked: str, answer: list[RRset], state: Verdict, whole: Verdict) -> None:
+def test_only_the_first_record_of_a_ds_reply_is_used(
+    asked: str, answer: list[RRset], state: Verdict, whole: Verdict
+) -> None:
     minet = world()
     validator = Validator(Anchors([KEY.anchor()]))
     context = minet.mesh._context
@@ -277,7 +279,7 @@ def test_no_other_module_makes_an_insecure_verdict() -> None:
     assert made == ["security_status.py: Verdict.INSECURE"]
 
 
-def test_insecure_needs_a_proof_and_a_proof_says_so() -> None:
+def test_an_insecure_verdict_needs_a_proof() -> None:
     for make in (
         lambda: security_status.SecurityStatus(Verdict.INSECURE),
         lambda: security_status.SecurityStatus(Verdict.SECURE, proof=security_status.NotSignable()),

@@ -41,7 +41,7 @@ def with_own_server(rtype: int, broken: str, *, says_so: bool = True) -> Minet:
 
 @pytest.mark.parametrize("broken", ["silent", "SERVFAIL"])
 @pytest.mark.parametrize(("name", "rtype"), [("www.example.", c.DNSKEY), ("tosub.example.", c.DS)])
-def test_what_the_delegated_servers_fail_for_is_asked_of_the_zones_own(name: str, rtype: int, broken: str) -> None:
+def test_queries_that_delegated_servers_fail_are_sent_to_the_zones_own(name: str, rtype: int, broken: str) -> None:
     minet = with_own_server(rtype, broken)
     outcome = minet.ask(name)
     assert (outcome.rcode, outcome.verdict) == (c.NOERROR, Verdict.SECURE), outcome

@@ -48,8 +48,8 @@ class NoCache:
     closest_cut = find
 
 
-class Judge:
-    """A validator that trusts the keys of one file, at its moment."""
+class VectorValidator:
+    """A validator that trusts the keys of one file, at the time of that file."""
 
     def __init__(self, file: VectorFile, *, sha1: bool = True, harden: bool = False) -> None:
         assert file.keys is not None
@@ -61,12 +61,12 @@ class Judge:
         self.context = Context(SimpleNamespace(rrsets=NoCache(), denials=None), None, None)  # type: ignore[arg-type]
         self.context.now = file.now
 
-    def judge(self, rrset: RRset) -> SecurityStatus:
+    def status_of(self, rrset: RRset) -> SecurityStatus:
         """The status of the set."""
         question = Question(rrset.name, rrset.rtype)
         return self._play(lambda task: self.validator.chain.rrset(task, self.context, rrset, question), question)
 
-    def judge_keys(self, keys: RRset) -> SecurityStatus:
+    def status_of_keys(self, keys: RRset) -> SecurityStatus:
         """The status of a DNSKEY set by itself."""
         question = Question(keys.name, c.DNSKEY)
         return self._play(lambda task: self.validator.chain.dnskey(task, self.context, keys), question)
@@ -81,7 +81,7 @@ class Judge:
                 return end.value
             if isinstance(effect, Need):
                 assert effect.question == Question(self.file.zone(), c.DNSKEY)
-                self.keys.verdict = INSECURE if self.judge_keys(self.keys).verdict is INSECURE else SECURE
+                self.keys.verdict = INSECURE if self.status_of_keys(self.keys).verdict is INSECURE else SECURE
                 result = Outcome(effect.question, c.NOERROR, [self.keys], [], self.keys.verdict, 60)
             else:
                 result = [verify.check(job) for job in effect.jobs]
@@ -109,7 +109,7 @@ def right_signatures(file: VectorFile, rrset: RRset) -> list[bool]:
 
 
 def expected(file: VectorFile, case: SignedCase) -> Verdict:
-    """The verdict of its makers, but for the differences named above."""
+    """The verdict of its authors, except for the differences named above."""
     if file.algorithms() <= DSA_OR_GOST:
         return INSECURE
     if file.name == REVOKED_KEY:
@@ -117,7 +117,7 @@ def expected(file: VectorFile, case: SignedCase) -> Verdict:
     return SECURE if case.secure else BOGUS
 
 
-def test_the_vectors_are_all_here() -> None:
+def test_all_vectors_are_present() -> None:
     """What is not read cannot fail."""
     count = {name: len(file.signed) for name, file in (UNBOUND | BIND).items() if file.signed}
     assert count["test_signatures.1"] > 200
@@ -130,35 +130,35 @@ def test_the_vectors_are_all_here() -> None:
 
 @pytest.mark.parametrize("file", SIGNED, ids=lambda file: file.name)
 def test_signed_sets_get_their_verdict(file: VectorFile) -> None:
-    judge = Judge(file, harden=file.name == TWO_ALGORITHMS)
+    vectors = VectorValidator(file, harden=file.name == TWO_ALGORITHMS)
     for case in file.signed:
-        found = judge.judge(case.rrset)
+        found = vectors.status_of(case.rrset)
         what = names.to_text(case.rrset.name), c.type_to_text(case.rrset.rtype)
         assert found.verdict is expected(file, case), (what, found.text)
 
 
 @pytest.mark.parametrize("file", [f for f in SIGNED if not f.algorithms() <= DSA_OR_GOST], ids=lambda file: file.name)
-def test_a_changed_signature_is_not_believed(file: VectorFile) -> None:
+def test_a_changed_signature_is_rejected(file: VectorFile) -> None:
     """One bit of each: none of the sets passes for a reason other than its signature."""
-    judge = Judge(file)
+    vectors = VectorValidator(file)
     for rrset in (case.rrset for case in file.signed if case.secure):
         sigs = [sig[:-1] + bytes([sig[-1] ^ 1]) for sig in rrset.sigs()]
         damaged = RRset(rrset.name, rrset.rtype, rrset.ttl, rrset.rdatas(), sigs=sigs)
-        assert judge.judge(damaged).verdict is BOGUS
+        assert vectors.status_of(damaged).verdict is BOGUS
 
 
 @pytest.mark.parametrize("file", SIGNED, ids=lambda file: file.name)
 def test_none_is_accepted_after_its_validity(file: VectorFile) -> None:
-    judge = Judge(file)
+    vectors = VectorValidator(file)
     for rrset in (case.rrset for case in file.signed):
-        judge.context.now = max(sig.expiration for sig in records.signatures(rrset, 10)) + 1
-        assert judge.judge(rrset).verdict != SECURE
+        vectors.context.now = max(sig.expiration for sig in records.signatures(rrset, 10)) + 1
+        assert vectors.status_of(rrset).verdict != SECURE
 
 
 @pytest.mark.parametrize("file", [f for f in SIGNED if f.algorithms() <= DSA_OR_GOST], ids=lambda file: file.name)
 def test_keys_of_unsupported_algorithms_leave_their_zone_unsigned(file: VectorFile) -> None:
     assert file.keys is not None
-    found = Judge(file).judge_keys(file.keys)
+    found = VectorValidator(file).status_of_keys(file.keys)
     assert (found.verdict, found.ede) == (INSECURE, c.EDE_UNSUPPORTED_DNSKEY_ALGORITHM)
     for case in file.signed:
         assert not any(right_signatures(file, case.rrset))
@@ -168,24 +168,24 @@ def test_without_sha1_the_old_zones_count_as_unsigned() -> None:
     old = [file for file in SIGNED if file.algorithms() == {verify.RSASHA1}]
     assert len(old) == 4
     for file in old:
-        judge = Judge(file, sha1=False)
-        assert {judge.judge(case.rrset).verdict for case in file.signed} == {INSECURE}
+        vectors = VectorValidator(file, sha1=False)
+        assert {vectors.status_of(case.rrset).verdict for case in file.signed} == {INSECURE}
 
 
-def test_a_revoked_key_signs_nothing_but_its_revocation() -> None:
+def test_a_revoked_key_validates_nothing_but_its_revocation() -> None:
     file = UNBOUND[REVOKED_KEY]
     (case,) = file.signed
-    found = Judge(file).judge(case.rrset)
+    found = VectorValidator(file).status_of(case.rrset)
     assert (found.verdict, found.ede) == (BOGUS, c.EDE_DNSKEY_MISSING)
     assert right_signatures(file, case.rrset) == [True]  # the signature itself is right, as Unbound says
 
 
 def test_with_two_algorithms_one_right_signature_is_enough() -> None:
     file = UNBOUND[TWO_ALGORITHMS]
-    lenient, strict = Judge(file), Judge(file, harden=True)
+    lenient, strict = VectorValidator(file), VectorValidator(file, harden=True)
     seen = {
         tuple(right_signatures(file, case.rrset)):
-        (lenient.judge(case.rrset).verdict, strict.judge(case.rrset).verdict)
+        (lenient.status_of(case.rrset).verdict, strict.status_of(case.rrset).verdict)
         for case in file.signed
     }
     assert seen == {

@@ -6,7 +6,7 @@ then, so that none passes for the wrong reason.
 
 import pytest
 from support.rfc_vectors import DIGESTS, RFC4035, RFC5155, SIGNATURES, Digest, Example, Signature, sets
-from support.tree import Judgement, Tree
+from support.tree import Tree, Validation
 
 from resolver.effects import Budget
 from resolver.validate import crypto_budget, records, verify
@@ -35,8 +35,8 @@ def tree_of(example: Example, *, sha1: bool = True) -> Tree:
     return tree
 
 
-def judged(example: Example, qname: str, qtype: str, **options: bool) -> Judgement:
-    return tree_of(example, **options).judge(qname, c.type_from_text(qtype))
+def validated(example: Example, qname: str, qtype: str, **options: bool) -> Validation:
+    return tree_of(example, **options).validate(qname, c.type_from_text(qtype))
 
 
 # --- whole replies --------------------------------------------------------------------------------------------------
@@ -65,7 +65,7 @@ def judged(example: Example, qname: str, qtype: str, **options: bool) -> Judgeme
     ],
 )
 def test_replies_of_rfc_4035(qname: str, qtype: str, verdict: Verdict, rcode: int) -> None:
-    got = judged(RFC4035, qname, qtype)
+    got = validated(RFC4035, qname, qtype)
     assert (got.verdict, got.rcode) == (verdict, rcode), got.text
 
 
@@ -84,14 +84,14 @@ def test_replies_of_rfc_4035(qname: str, qtype: str, verdict: Verdict, rcode: in
     ],
 )
 def test_replies_of_rfc_5155(qname: str, qtype: str, verdict: Verdict, rcode: int) -> None:
-    got = judged(RFC5155, qname, qtype)
+    got = validated(RFC5155, qname, qtype)
     assert (got.verdict, got.rcode) == (verdict, rcode), got.text
 
 
 @pytest.mark.parametrize("example", [RFC4035, RFC5155], ids=["4035", "5155"])
 def test_a_child_denies_no_ds_of_its_own(example: Example) -> None:
     """B.8 and B.6: the parent is in charge of it, and no anchor stands above."""
-    assert judged(example, "example.", "DS").verdict is not SECURE
+    assert validated(example, "example.", "DS").verdict is not SECURE
 
 
 @pytest.mark.parametrize(("example", "name"), [(RFC4035, "ml.example."), (RFC5155, "a.c.x.w.example.")])
@@ -110,20 +110,20 @@ def test_no_record_of_a_proof_can_be_missing(example: Example, name: str) -> Non
             return inner(question, view, answer, authority)
 
         tree.edit = edit
-        assert tree.judge(name, c.A).verdict is BOGUS, names.to_text(left_out.name)
+        assert tree.validate(name, c.A).verdict is BOGUS, names.to_text(left_out.name)
 
 
 @pytest.mark.parametrize(("days", "ede"), [(-60, c.EDE_SIGNATURE_NOT_YET_VALID), (60, c.EDE_SIGNATURE_EXPIRED)])
 def test_they_are_accepted_within_their_validity_only(days: int, ede: int) -> None:
     tree = tree_of(RFC4035)
     tree.now += days * DAY
-    got = tree.judge("ai.example.", c.A)
+    got = tree.validate("ai.example.", c.A)
     assert (got.verdict, got.ede) == (BOGUS, ede)
 
 
 @pytest.mark.parametrize("example", [RFC4035, RFC5155], ids=["4035", "5155"])
 def test_where_sha1_is_not_trusted_both_zones_count_as_unsigned(example: Example) -> None:
-    assert judged(example, "ns1.example.", "MX", sha1=False).verdict is INSECURE
+    assert validated(example, "ns1.example.", "MX", sha1=False).verdict is INSECURE
 
 
 # --- single signatures and digests ----------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ def check_of(vector: Signature, rrset: RRset) -> bool:
 
 
 @pytest.mark.parametrize("vector", SIGNATURES, ids=lambda vector: vector.title)
-def test_printed_signatures_are_right(vector: Signature) -> None:
+def test_printed_signatures_are_valid(vector: Signature) -> None:
     (rrset,) = sets(vector.records)
     assert check_of(vector, rrset)
     changed = bytes([rrset.rdata(0)[0] ^ 1]) + rrset.rdata(0)[1:]

@@ -132,8 +132,8 @@ def test_the_child_is_not_asked_for_its_own_ds(example: Example) -> None:
 
 @pytest.mark.parametrize("example", [RFC4035, RFC5155], ids=["4035", "5155"])
 def test_forged_additional_records_are_not_kept(example: Example) -> None:
-    """B.4 and B.6 with another address for the mail exchanger: the reply is judged by what was asked, and the address
-    is asked for and judged by itself."""
+    """B.4 and B.6 with another address for the mail exchanger: the reply is validated for what was queried, and the
+    address is queried and validated separately."""
     name = "a.z.w.example."
     forged = example.replies[name, "MX"]._replace(additional="ai.example. A 192.0.2.66")
     minet = network(example._replace(replies=example.replies | {(name, "MX"): forged}))

@@ -60,7 +60,7 @@ def test_the_hold_down_time_is_no_shorter_than_the_ttl_of_the_first_set() -> Non
     assert trusted(tp) == {1, 2}
 
 
-def test_a_key_that_is_away_once_begins_anew() -> None:
+def test_a_key_that_was_missing_once_starts_its_hold_down_again() -> None:
     tp = point()
     see(tp, [OLD, NEW], NOW)
     see(tp, [OLD, NEW], NOW + 29 * DAY)
@@ -73,7 +73,7 @@ def test_a_key_that_is_away_once_begins_anew() -> None:
     assert trusted(tp) == {1, 2}
 
 
-def test_a_jump_of_the_clock_is_no_hold_down_time() -> None:
+def test_a_jump_of_the_clock_does_not_count_as_hold_down_time() -> None:
     tp = point()
     see(tp, [OLD, NEW], NOW)
     see(tp, [OLD, NEW], NOW + 400 * DAY)
@@ -82,7 +82,7 @@ def test_a_jump_of_the_clock_is_no_hold_down_time() -> None:
     assert trusted(tp) == {1, 2}
 
 
-def test_nothing_is_learned_from_a_set_that_no_trusted_key_signs() -> None:
+def test_a_set_without_a_trusted_signature_changes_nothing() -> None:
     tp = point()
     see(tp, [OLD, NEW], NOW)
     for day in range(1, 60, 5):
@@ -159,7 +159,7 @@ def test_a_revoked_key_adds_no_key() -> None:
     assert 2 not in states(tp)
 
 
-def test_a_pending_key_that_revokes_itself_is_spent() -> None:
+def test_a_pending_key_that_revokes_itself_is_never_trusted() -> None:
     tp = point()
     see(tp, [OLD, NEW], NOW)
     see(tp, [OLD, NEW.revoked], NOW + DAY)
@@ -214,7 +214,7 @@ def test_intervals_of_section_2_3(ttl: int, left: int, due: int, retry: int) -> 
     assert tp.due - (NOW + 5) == retry
 
 
-def test_before_the_first_look_a_failure_is_followed_in_an_hour() -> None:
+def test_before_the_first_probe_a_failure_is_repeated_after_an_hour() -> None:
     tp = point()
     tp.failed("nobody answers", NOW)
     assert tp.due == NOW + HOUR
@@ -238,14 +238,14 @@ def test_a_configured_key_need_be_no_entry_point() -> None:
     assert states(tp) == {9: "valid"}
 
 
-def test_signatures_out_of_their_time_vouch_for_nothing() -> None:
+def test_expired_signatures_are_not_accepted() -> None:
     tp = point()
     for when in (NOW - 2 * DAY, NOW + 15 * DAY):
         look = prepare_probe(tp, made_set(ZONE, [OLD, NEW], [OLD], NOW), when)
         assert look.jobs == ()
 
 
-def test_floods_of_keys_and_signatures_cost_little() -> None:
+def test_the_cost_of_many_keys_and_signatures_is_bounded() -> None:
     tp = point()
     see(tp, [OLD], NOW)
     many = [Made(n) for n in range(100, 200)]

@@ -43,7 +43,7 @@ def test_by_default_no_signature_is_accepted_outside_its_validity(inception: int
         assert outcome.failure.ede == ede
 
 
-def test_a_signature_is_good_to_its_last_second() -> None:
+def test_a_signature_is_valid_to_its_last_second() -> None:
     assert world(expiration=NOW + 5).ask("www.example.").verdict == Verdict.SECURE
 
 
@@ -118,7 +118,7 @@ def test_denials_for_names_not_asked_end_with_their_signatures(chain: Nsec3 | No
 
 
 @pytest.mark.parametrize(("name", "rtype"), [("nope.example.", "A"), ("www.example.", "MX")])
-def test_a_denial_lives_no_longer_than_its_soa_says(name: str, rtype: str) -> None:
+def test_a_denial_is_cached_no_longer_than_its_soa_permits(name: str, rtype: str) -> None:
     """RFC 2308 section 5, RFC 9077: the MINIMUM of the SOA bounds its own TTL and that of each proof."""
     outcome = world().ask(name, rtype)
     assert outcome.verdict == Verdict.SECURE
@@ -149,7 +149,7 @@ def test_a_lower_ttl_of_one_proof_bounds_the_whole_denial(chain: Nsec3 | None) -
 
 
 @CHAINS
-def test_an_expanded_wildcard_lives_no_longer_than_its_proof(chain: Nsec3 | None) -> None:
+def test_an_expanded_wildcard_is_cached_no_longer_than_its_proof(chain: Nsec3 | None) -> None:
     """The set itself is signed for 80,000 s; that nothing closer exists is for 300."""
     m = world(chain, example=MORE)
     for _ in range(2):
@@ -214,7 +214,7 @@ def test_a_dname_makes_no_alias_of_its_own_owner(rtype: str, chain: Nsec3 | None
 
 @pytest.mark.parametrize("target", ["other.home.example.", "x.home.example.plain.", "www.example.", "x.into.example."])
 def test_the_target_is_exactly_what_the_dname_makes_of_it(target: str) -> None:
-    """A server's own CNAME beside the DNAME counts for nothing: what is shown is made here, from what was signed."""
+    """A server's own CNAME beside the DNAME is ignored: the CNAME is made here from the signed DNAME."""
     m = world(example=TWICE)
     true = m.net.hosts[EXAMPLE_AT]
 
@@ -255,7 +255,7 @@ def test_what_a_dname_justifies(owner: str, target: str, fits: bool) -> None:
     assert raw_reply(dname, signed).dname_of(signed) is None
 
 
-def test_a_name_that_becomes_too_long_is_no_alias() -> None:
+def test_a_dname_that_makes_the_name_too_long_gives_no_alias() -> None:
     """RFC 6672 section 2.2: YXDOMAIN, from the servers and from the cache."""
     long = ".".join(["a" * 50] * 4)
     m = world(example=f"into 300 DNAME {long}.home\n")

@@ -75,14 +75,14 @@ CHAINS = pytest.mark.parametrize(
 
 
 @pytest.mark.parametrize("algorithm", ALL_ALGORITHMS)
-def test_secure_by_every_algorithm(algorithm: int) -> None:
+def test_every_algorithm_gives_secure(algorithm: int) -> None:
     tree = build(algorithm=algorithm)
-    assert tree.judge("www.example.", c.A).verdict is Verdict.SECURE
+    assert tree.validate("www.example.", c.A).verdict is Verdict.SECURE
 
 
-def test_chain_costs_what_it_must() -> None:
+def test_the_chain_of_trust_needs_one_query_for_each_set() -> None:
     tree = build()
-    tree.judge("www.example.", c.A)
+    tree.validate("www.example.", c.A)
     assert {(names.to_text(q.qname), q.qtype) for q in tree.needs} == {
         ("example.", c.DNSKEY),
         ("example.", c.DS),
@@ -108,7 +108,7 @@ def test_chain_costs_what_it_must() -> None:
     ],
 )
 def test_denials_and_wildcards(chain: Nsec3 | None, qname: str, qtype: int) -> None:
-    got = build(chain=chain).judge(qname, qtype)
+    got = build(chain=chain).validate(qname, qtype)
     # With opt-out, "no such name" only says "nothing signed" (RFC 5155 section 6, RFC 6840 section 4.4).
     by_span = qname in ("nope.example.", "a.b.nope.example.", "x.wild.example.", "a.sub.example.")
     expected = Verdict.INSECURE if chain is not None and chain.opt_out and by_span else Verdict.SECURE
@@ -118,9 +118,9 @@ def test_denials_and_wildcards(chain: Nsec3 | None, qname: str, qtype: int) -> N
 @CHAINS
 def test_unsigned_child_is_insecure(chain: Nsec3 | None) -> None:
     tree = build(parent_chain=chain)
-    got = tree.judge("www.plain.", c.A)
+    got = tree.validate("www.plain.", c.A)
     assert got.verdict is Verdict.INSECURE, got.text
-    assert tree.judge("nope.plain.", c.A).verdict is Verdict.INSECURE
+    assert tree.validate("nope.plain.", c.A).verdict is Verdict.INSECURE
 
 
 @CHAINS
@@ -133,7 +133,7 @@ def test_stripped_signatures_are_bogus(chain: Nsec3 | None) -> None:
         return view.rcode, answer, authority
 
     tree.edit = strip
-    got = tree.judge("www.example.", c.A)
+    got = tree.validate("www.example.", c.A)
     assert (got.verdict, got.ede) == (Verdict.BOGUS, c.EDE_RRSIGS_MISSING), got.text
 
 
@@ -156,7 +156,7 @@ def test_forged_absence_is_bogus(chain: Nsec3 | None, rcode: int) -> None:
         return rcode, [], list(MessageView.parse(packet).authority)
 
     tree.edit = forge
-    got = tree.judge("www.example.", c.A)
+    got = tree.validate("www.example.", c.A)
     # An opt-out span could hide only a delegation; www has a record of its own, which the reply withheld. RFC 5155
     # section 8.6 lets the span stand for an insecure "no data", never for a secure one.
     assert got.verdict in (
@@ -169,7 +169,7 @@ def test_forged_absence_is_bogus(chain: Nsec3 | None, rcode: int) -> None:
 def test_denial_without_any_proof_is_bogus() -> None:
     tree = build()
     tree.edit = lambda q, v, a, n: (v.rcode, a, n) if q.qtype != c.A else (c.NXDOMAIN, [], [])
-    got = tree.judge("nope.example.", c.A)
+    got = tree.validate("nope.example.", c.A)
     assert (got.verdict, got.ede) == (Verdict.BOGUS, c.EDE_NSEC_MISSING)
 
 
@@ -177,7 +177,7 @@ def test_denial_without_any_proof_is_bogus() -> None:
 def test_wildcard_without_its_proof_is_bogus(chain: Nsec3 | None) -> None:
     tree = build(chain=chain)
     tree.edit = lambda q, v, a, n: (v.rcode, a, n if q.qtype != c.A else [])
-    got = tree.judge("x.wild.example.", c.A)
+    got = tree.validate("x.wild.example.", c.A)
     assert (got.verdict, got.ede) == (Verdict.BOGUS, c.EDE_NSEC_MISSING)
 
 
@@ -191,16 +191,16 @@ def test_wildcard_for_a_name_that_exists_is_bogus() -> None:
         return view.rcode, [r.with_name(names.from_text("www.example.")) for r in answer], authority
 
     tree.edit = move
-    assert tree.judge("x.wild.example.", c.A).verdict is Verdict.BOGUS
+    assert tree.validate("x.wild.example.", c.A).verdict is Verdict.BOGUS
 
 
 @pytest.mark.parametrize(
     ("when", "ede"), [(-1, c.EDE_SIGNATURE_NOT_YET_VALID), (31 * 86400, c.EDE_SIGNATURE_EXPIRED)]
 )
-def test_times(when: int, ede: int) -> None:
+def test_signatures_outside_their_validity_are_bogus(when: int, ede: int) -> None:
     tree = build()
     tree.now = INCEPTION + when
-    got = tree.judge("www.example.", c.A)
+    got = tree.validate("www.example.", c.A)
     assert (got.verdict, got.ede) == (Verdict.BOGUS, ede), got.text
     assert "is the clock of this host right?" in got.text
 
@@ -217,93 +217,93 @@ def test_clocks_may_differ_by_a_tenth_within_bounds(skew: tuple[int, int], toler
         (INCEPTION, -1, c.EDE_SIGNATURE_NOT_YET_VALID), (EXPIRATION, 1, c.EDE_SIGNATURE_EXPIRED)
     ):
         tree.now = edge + direction * tolerated
-        assert tree.judge("www.example.", c.A).verdict is Verdict.SECURE
-        assert tree.judge("nope.example.", c.A).verdict is Verdict.SECURE
+        assert tree.validate("www.example.", c.A).verdict is Verdict.SECURE
+        assert tree.validate("nope.example.", c.A).verdict is Verdict.SECURE
         tree.now += direction
-        got = tree.judge("www.example.", c.A)
+        got = tree.validate("www.example.", c.A)
         assert (got.verdict, got.ede) == (Verdict.BOGUS, ede), got.text
 
 
 def test_a_short_signature_does_not_outlive_itself_by_days() -> None:
     tree = build(inception=INCEPTION, expiration=INCEPTION + 10 * HOUR, skew=(HOUR, DAY))
     tree.now = INCEPTION + 11 * HOUR
-    assert tree.judge("www.example.", c.A).verdict is Verdict.SECURE
+    assert tree.validate("www.example.", c.A).verdict is Verdict.SECURE
     tree.now += 1
-    assert tree.judge("www.example.", c.A).ede == c.EDE_SIGNATURE_EXPIRED
+    assert tree.validate("www.example.", c.A).ede == c.EDE_SIGNATURE_EXPIRED
 
 
 def test_what_has_expired_within_tolerance_is_kept_briefly() -> None:
     tree = build(skew=(HOUR, DAY))
     tree.now = EXPIRATION + 10
-    assert [r.ttl for r in tree.judge("www.example.", c.A).answer] == [60]
+    assert [r.ttl for r in tree.validate("www.example.", c.A).answer] == [60]
 
 
 def test_a_signature_that_ends_before_it_begins_has_no_tolerance() -> None:
     tree = build(inception=INCEPTION + 100, expiration=INCEPTION, skew=(HOUR, DAY))
     tree.now = INCEPTION + 50
-    assert tree.judge("www.example.", c.A).ede == c.EDE_SIGNATURE_EXPIRED_BEFORE_VALID
+    assert tree.validate("www.example.", c.A).ede == c.EDE_SIGNATURE_EXPIRED_BEFORE_VALID
 
 
 def test_ttl_never_outlives_the_signature() -> None:
     tree = build()
     tree.now = EXPIRATION - 100
-    got = tree.judge("www.example.", c.A)
+    got = tree.validate("www.example.", c.A)
     assert got.verdict is Verdict.SECURE
     assert [r.ttl for r in got.answer] == [100]
 
 
 def test_ds_that_matches_no_key() -> None:
-    got = build(ds=ZoneKey("example.", label="other").ds()).judge("www.example.", c.A)
+    got = build(ds=ZoneKey("example.", label="other").ds()).validate("www.example.", c.A)
     assert (got.verdict, got.ede) == (Verdict.BOGUS, c.EDE_DNSKEY_MISSING)
 
 
 @pytest.mark.parametrize("ds", ["4711 13 200 " + "00" * 32, "4711 200 2 " + "00" * 32])
 def test_ds_of_unknown_algorithm_or_digest_is_insecure(ds: str) -> None:
-    got = build(ds=ds).judge("www.example.", c.A)
+    got = build(ds=ds).validate("www.example.", c.A)
     assert got.verdict is Verdict.INSECURE, got.text
 
 
 def test_sha1_can_be_switched_off() -> None:
-    assert build(algorithm=NSEC3RSASHA1).judge("www.example.", c.A).verdict is Verdict.SECURE
-    assert build(algorithm=NSEC3RSASHA1, sha1=False).judge("www.example.", c.A).verdict is Verdict.INSECURE
+    assert build(algorithm=NSEC3RSASHA1).validate("www.example.", c.A).verdict is Verdict.SECURE
+    assert build(algorithm=NSEC3RSASHA1, sha1=False).validate("www.example.", c.A).verdict is Verdict.INSECURE
 
 
 def test_negative_anchor_switches_off_below_it() -> None:
     tree = build(negative=["example."])
     tree.edit = lambda q, v, a, n: (v.rcode, [r.without_sigs() for r in a], [])
-    assert tree.judge("www.example.", c.A).verdict is Verdict.INSECURE
+    assert tree.validate("www.example.", c.A).verdict is Verdict.INSECURE
     assert tree.needs == []
 
 
-def test_nothing_above_any_anchor_is_judged() -> None:
+def test_names_outside_of_all_anchors_are_insecure() -> None:
     tree = build()
     tree.validator = type(tree.validator)(type(tree.validator.anchors)([ZoneKey("example.").anchor()]))
-    assert tree.judge("other.", c.TXT).verdict is Verdict.INSECURE
-    assert tree.judge("www.example.", c.A).verdict is Verdict.SECURE
+    assert tree.validate("other.", c.TXT).verdict is Verdict.INSECURE
+    assert tree.validate("www.example.", c.A).verdict is Verdict.SECURE
 
 
 def test_too_many_iterations_are_insecure() -> None:
-    got = build(chain=Nsec3(151, "aa")).judge("nope.example.", c.A)
+    got = build(chain=Nsec3(151, "aa")).validate("nope.example.", c.A)
     assert (got.verdict, got.ede) == (Verdict.INSECURE, c.EDE_UNSUPPORTED_NSEC3_ITERATIONS)
-    assert build(chain=Nsec3(151, "aa")).judge("www.example.", c.A).verdict is Verdict.SECURE
+    assert build(chain=Nsec3(151, "aa")).validate("www.example.", c.A).verdict is Verdict.SECURE
 
 
 def test_hashes_of_one_reply_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     digest = nsec3.Prover.digest
     monkeypatch.setattr(nsec3.Prover, "digest", lambda self, name: calls.append(name) or digest(self, name))
-    got = build(chain=Nsec3(50, "aa")).judge("a." * 110 + "example.", c.A)
+    got = build(chain=Nsec3(50, "aa")).validate("a." * 110 + "example.", c.A)
     assert got.verdict is Verdict.BOGUS
     assert "too many NSEC3 hashes" in got.text
     assert len(set(calls)) < 50
 
 
 @pytest.mark.parametrize("form", [None, Nsec3()], ids=["nsec", "nsec3"])
-def test_sets_that_come_with_every_denial_are_checked_once(form: Nsec3 | None) -> None:
+def test_sets_in_every_denial_are_checked_once(form: Nsec3 | None) -> None:
     tree = build(chain=form)
-    assert tree.judge("nope.example.", c.A).verdict is Verdict.SECURE
+    assert tree.validate("nope.example.", c.A).verdict is Verdict.SECURE
     first = tree.checks
-    assert tree.judge("nope.example.", c.A).verdict is Verdict.SECURE
+    assert tree.validate("nope.example.", c.A).verdict is Verdict.SECURE
     # This tree keeps nothing, so each set has the chain climbed anew: two DNSKEY sets and the DS between them.
     # Here a denial is three sets, SOA and two proofs.
     assert (first, tree.checks - first) == (3 * 4, 3 * 3)
@@ -311,17 +311,17 @@ def test_sets_that_come_with_every_denial_are_checked_once(form: Nsec3 | None) -
 
 def test_a_signature_checked_before_still_has_its_time() -> None:
     tree = build()
-    assert tree.judge("nope.example.", c.A).verdict is Verdict.SECURE
+    assert tree.validate("nope.example.", c.A).verdict is Verdict.SECURE
     context = tree.now
     tree.now = EXPIRATION + 1
-    assert tree.judge("nope.example.", c.A).ede == c.EDE_SIGNATURE_EXPIRED
+    assert tree.validate("nope.example.", c.A).ede == c.EDE_SIGNATURE_EXPIRED
     tree.now = context
-    assert tree.judge("nope.example.", c.A).verdict is Verdict.SECURE
+    assert tree.validate("nope.example.", c.A).verdict is Verdict.SECURE
 
 
 def test_a_signature_checked_before_is_not_good_for_other_data() -> None:
     tree = build()
-    assert tree.judge("nope.example.", c.A).verdict is Verdict.SECURE
+    assert tree.validate("nope.example.", c.A).verdict is Verdict.SECURE
 
     def alter(question, view, answer, authority):
         changed = [
@@ -331,7 +331,7 @@ def test_a_signature_checked_before_is_not_good_for_other_data() -> None:
         return view.rcode, answer, changed
 
     tree.edit = alter
-    got = tree.judge("nope.example.", c.A)
+    got = tree.validate("nope.example.", c.A)
     assert got.verdict is Verdict.BOGUS
     assert "SOA: the signature by key" in got.text
 
@@ -340,7 +340,7 @@ def test_signatures_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(chains, "KNOWN_SIGNATURES", 2)
     tree = build()
     for name in ("nope.example.", "x.wild.example.", "a.nope.example.", "zz.example."):
-        assert tree.judge(name, c.TXT).verdict is Verdict.SECURE
+        assert tree.validate(name, c.TXT).verdict is Verdict.SECURE
     assert len(tree.validator.chain._known) == 2
 
 
@@ -356,7 +356,7 @@ def test_keytrap_is_bounded() -> None:
         return view.rcode, [answer[0].with_sigs(forged)], authority
 
     tree.edit = trap
-    got = tree.judge("www.example.", c.A)
+    got = tree.validate("www.example.", c.A)
     assert got.verdict is Verdict.BOGUS
     assert tree.checks <= 3 + 8
 
@@ -372,7 +372,7 @@ def test_impossible_label_counts_are_refused(labels: int) -> None:
         return view.rcode, [answer[0].with_sigs([sig[:3] + bytes((labels,)) + sig[4:]])], authority
 
     tree.edit = forge
-    assert tree.judge("www.example.", c.A).verdict is Verdict.BOGUS
+    assert tree.validate("www.example.", c.A).verdict is Verdict.BOGUS
 
 
 def test_data_of_a_parent_signed_by_a_sibling_is_refused() -> None:
@@ -380,7 +380,7 @@ def test_data_of_a_parent_signed_by_a_sibling_is_refused() -> None:
     tree.edit = lambda q, v, a, n: (
         (v.rcode, [r.with_name(names.from_text("www.plain.")) for r in a], n) if q.qtype == c.A else (v.rcode, a, n)
     )
-    got = tree.judge("www.example.", c.A)
+    got = tree.validate("www.example.", c.A)
     assert got.verdict is Verdict.BOGUS
 
 
@@ -400,4 +400,4 @@ def test_ds_denied_by_the_child_is_refused() -> None:
         return c.NOERROR, [], list(MessageView.parse(packet).authority)
 
     tree.edit = child_side
-    assert tree.judge("www.example.", c.A).verdict is Verdict.BOGUS
+    assert tree.validate("www.example.", c.A).verdict is Verdict.BOGUS

@@ -49,7 +49,7 @@ def test_newer_types_are_not_compressed() -> None:
         assert builder.finish().endswith(front + EXAMPLE)
 
 
-def test_sets_go_in_whole_or_not_at_all() -> None:
+def test_sets_are_added_completely_or_not_at_all() -> None:
     builder = started(29 + 5 * 16)
     assert builder.add(c.ANSWER, addresses(3))
     before = builder.finish()
@@ -60,7 +60,7 @@ def test_sets_go_in_whole_or_not_at_all() -> None:
     assert len(MessageView.parse(builder.finish()).answer[0]) == 5
 
 
-def test_names_taken_back_are_no_targets() -> None:
+def test_names_of_refused_sets_are_no_compression_targets() -> None:
     # the refused set has left "ns.deep.other" in the table of targets; later names must not point there
     builder = started(29 + 40)
     deep = name.from_text("ns.deep.other")
@@ -139,7 +139,7 @@ def test_padding_stops_at_the_limit() -> None:
     assert tight.size == 29 + 11
 
 
-def test_misuse() -> None:
+def test_wrong_calls_raise() -> None:
     for limit, reserve in ((11, 0), (65536, 0), (100, 89), (100, -1)):
         with pytest.raises(ValueError):
             Builder(limit, reserve_opt=reserve)
@@ -203,7 +203,7 @@ COLLIDING = (
 
 
 @pytest.mark.parametrize("crafted", [False, True])
-def test_names_made_to_collide_end_compression_and_not_the_server(crafted: bool) -> None:
+def test_names_with_colliding_hashes_end_compression(crafted: bool) -> None:
     """CVE-2024-8508: each failed comparison reads a whole name, and one message can cause a million of them."""
     labels = COLLIDING if crafted else (b"alpha", b"bravo", b"delta", b"gamma", b"omega", b"sigma")
     rng = random.Random(1)
@@ -268,6 +268,6 @@ def test_make_error_without_a_readable_question() -> None:
     assert (view.id, view.opcode, view.rd, view.question_count, view.rcode) == (7, c.NOTIFY, True, 0, c.FORMERR)
 
 
-def test_no_error_where_none_is_due() -> None:
+def test_no_error_reply_to_responses_and_short_packets() -> None:
     assert make_error(bytes(11), c.FORMERR) is None
     assert make_error(b"\0\7\x81\0" + bytes(8), c.FORMERR) is None

@@ -18,7 +18,7 @@ def test_options_round_trip() -> None:
             edns.options_to_wire(options)
 
 
-def test_only_so_many_options_are_looked_at() -> None:
+def test_the_number_of_parsed_options_is_bounded() -> None:
     allowed = limits.EDNS_OPTIONS
     assert len(edns.options_from_wire(b"\0\3\0\0" * (allowed + 5))) == allowed
 

@@ -84,16 +84,16 @@ def test_longer_than_any_message() -> None:
 
 
 @pytest.mark.parametrize("counts", [(1,), (0, 1), (0, 0, 1), (0, 0, 0, 1), (0xFFFF, 0xFFFF, 0xFFFF, 0xFFFF), (2, 0)])
-def test_counts_above_what_is_there(counts: tuple[int, ...]) -> None:
+def test_counts_above_the_actual_records(counts: tuple[int, ...]) -> None:
     assert "ends" in reason(header(*counts) + (question() if counts[0] > 1 else b""))
 
 
-def test_counts_below_what_is_there() -> None:
+def test_counts_below_the_actual_records() -> None:
     assert "follow" in reason(reply(record(AT_QNAME, c.A, bytes(4))) + b"\0")
     assert "follow" in reason(header(1) + question() + b"\0")
 
 
-def test_every_cut_is_noticed() -> None:
+def test_every_truncation_is_detected() -> None:
     whole = reply(record(AT_QNAME, c.MX, b"\0\1\2mx" + AT_QNAME), record(AT_QNAME, c.TXT, b"\3abc"))
     MessageView.parse(whole)
     for size in range(12, len(whole)):
@@ -156,7 +156,7 @@ def test_unknown_label_types(byte: int) -> None:
     assert "label type" in reason(reply(record(bytes((byte, 0)), c.A, bytes(4))))
 
 
-def test_nothing_behind_the_end_is_looked_at() -> None:
+def test_nothing_after_the_end_is_read() -> None:
     # the length of a label is compared with the rest of the message first
     long = (b"\x3f" + b"a" * 63) * 3 + b"\x3f"
     assert "ends" in reason(header(1) + long)
@@ -177,7 +177,7 @@ def test_compressed_names_in_rdata_are_written_out(rtype: int) -> None:
     assert rrset.rdatas() == [b"\2Ns" + EXAMPLE]
 
 
-def test_compressed_names_behind_other_fields() -> None:
+def test_compressed_names_after_other_fields() -> None:
     cases = {
         c.MX: b"\0\1",
         c.SRV: bytes(6),
@@ -397,7 +397,7 @@ def test_compression_that_blows_up(rtype: int) -> None:
 
 
 def test_rdata_that_is_longer_than_any_message_when_written_out() -> None:
-    """A signer that lies across its record's owner, header and fields, so that its octets do not count twice."""
+    """A signer that spans its record's owner, header and fields, so that its octets are not counted twice."""
     owner = (b"\x3f\x3f" + b"a" * 62) * 3 + b"\x22\x3d" + b"a" * 33 + b"\0"
     rdata = bytes(18) + b"\xc0\x0d"
     room = 65535 - 12 - len(owner) - 10
@@ -479,7 +479,7 @@ def test_query_with_edns() -> None:
         header(1, flags=0) + EXAMPLE + b"\0\1\0\3",
     ],
 )
-def test_plain_but_unusual(data: bytes) -> None:
+def test_plain_queries_of_unusual_form(data: bytes) -> None:
     code, fields = inspect_query(data)
     assert (code, fields["unusual"]) == (0, True)
 
@@ -496,12 +496,12 @@ def test_plain_but_unusual(data: bytes) -> None:
         query(record(b"\1", c.OPT, b"")),  # a name begins where the root should stand
     ],
 )
-def test_for_python_to_look_at(data: bytes) -> None:
+def test_queries_that_are_left_to_python(data: bytes) -> None:
     assert inspect_query(data)[0] == 1
 
 
 @pytest.mark.parametrize("data", [b"", bytes(11), query(flags=c.QR)])
-def test_to_be_dropped(data: bytes) -> None:
+def test_packets_that_are_dropped(data: bytes) -> None:
     assert inspect_query(data)[0] == -1
 
 

@@ -48,7 +48,7 @@ def test_closest_ancestor_in_a_table() -> None:
 @pytest.mark.parametrize(
     "text", ["", "..", ".a", "a..b", "a" * 64, ".".join(["a" * 63] * 4), "a\\", "a\\25", "a\\2x5", "a\\256", "bücher"]
 )
-def test_text_that_is_no_name(text: str) -> None:
+def test_malformed_texts_are_refused(text: str) -> None:
     with pytest.raises(WireError):
         name.from_text(text)
 
@@ -67,7 +67,7 @@ def test_text_that_is_no_name(text: str) -> None:
         (b"\1a" * 127) + b"\1a\0",
     ],
 )
-def test_bytes_that_are_no_name(data: bytes) -> None:
+def test_malformed_bytes_are_refused(data: bytes) -> None:
     assert not name.is_valid(data)
     with pytest.raises(WireError):
         name.lower(data)
@@ -128,7 +128,7 @@ def test_pieces() -> None:
         name.prepend(b"", www)
 
 
-def test_a_zero_that_looks_like_a_label_end_is_no_ancestor() -> None:
+def test_a_zero_octet_inside_a_label_does_not_end_a_name() -> None:
     # "\001b" ends in the bytes of the one-label name "b" only by accident
     assert not name.is_subdomain(b"\3a\1b\0", b"\1b\0")
 

@@ -80,7 +80,7 @@ def test_rdata_round_trip() -> None:
             present.rdata_from_text(rtype, text)
 
 
-def test_what_cannot_be_shown_is_shown_as_bytes() -> None:
+def test_rdata_without_text_form_is_shown_as_hexadecimal() -> None:
     assert present.rdata_to_text(c.A, b"abc") == r"\# 3 616263"
     assert present.rdata_to_text(65280, b"") == r"\# 0"
 
@@ -148,7 +148,7 @@ def test_message() -> None:
     ]
 
 
-def test_importing_the_room_leaves_dnspython_out() -> None:
+def test_the_import_does_not_load_dnspython() -> None:
     program = "import sys, resolver.wire; sys.exit(any(m == 'dns' or m.startswith('dns.') for m in sys.modules))"
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0
 

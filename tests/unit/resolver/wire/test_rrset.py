@@ -42,7 +42,7 @@ def test_fields() -> None:
         rrset.ttl = 5  # type: ignore[misc]
 
 
-def test_copies_with_one_thing_changed() -> None:
+def test_copies_with_one_changed_field() -> None:
     sig = c.MX.to_bytes(2, "big") + bytes(16) + OWNER + b"s"
     rrset = RRset(OWNER, c.MX, 300, [mx(1, "a")], sigs=[sig], trust=4, verdict=3)
     assert rrset.with_ttl(5).ttl == 5
@@ -76,7 +76,7 @@ def test_equality_is_by_content() -> None:
         assert first != other
 
 
-def test_a_denial_is_kept_for_the_lesser_of_ttl_and_minimum() -> None:
+def test_a_denial_is_cached_for_the_lesser_of_ttl_and_minimum() -> None:
     """RFC 2308 section 5."""
     for ttl, minimum, kept in ((300, 60, 60), (60, 300, 60)):
         soa = name.from_text("ns") + name.from_text("mail") + bytes(16) + minimum.to_bytes(4, "big")
@@ -153,7 +153,7 @@ def test_canonical_form(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["NSEC", "SVCB", "LP", "TXT", "CAA"])
-def test_types_whose_spelling_counts(kind: str) -> None:
+def test_types_whose_names_keep_their_case(kind: str) -> None:
     # RFC 6840 section 5.1 for NSEC; the others are newer than the list of RFC 4034 section 6.2
     wire = dns.rdata.from_text("IN", kind, CANONICAL[kind]).to_wire()
     assert wire is not None

@@ -11,7 +11,7 @@ import pytest
 
 import corenet
 
-__all__ = ["JUDGES", "Factory", "keeps_open"]
+__all__ = ["LOOPS", "Factory", "keeps_open"]
 
 Factory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -24,9 +24,9 @@ def uvloop_factory() -> asyncio.AbstractEventLoop:
     return loop
 
 
-JUDGES = [pytest.param(corenet.new_event_loop, id="corenet")]
+LOOPS = [pytest.param(corenet.new_event_loop, id="corenet")]
 if importlib.util.find_spec("uvloop"):
-    JUDGES.insert(0, pytest.param(uvloop_factory, id="uvloop"))
+    LOOPS.insert(0, pytest.param(uvloop_factory, id="uvloop"))
 
-keeps_open = pytest.mark.parametrize("factory", JUDGES)
+keeps_open = pytest.mark.parametrize("factory", LOOPS)
 """A socket object that the program closes stays open to the kernel as long as the loop needs it."""

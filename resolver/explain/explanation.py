@@ -1,7 +1,9 @@
-"""From the steps of a resolution to its `Story`: exchanges, delegations, zones of the chain of trust, checks, proofs.
+"""From the steps of a resolution to its `Explanation`: exchanges, delegations, zones of the chain of trust, checks,
+proofs.
 
-Steps are recorded in the order of time; a `Story` groups them by subject. This module decides nothing: verdicts and
-reasons come from the packages that found them. It makes one pass over the steps. A step without facts keeps its text.
+Steps are recorded in the order of time; an `Explanation` groups them by subject. This module decides nothing: verdicts
+and reasons come from the packages that found them. It makes one pass over the steps. A step without facts keeps its
+text.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -23,13 +25,13 @@ __all__ = [
     "Check",
     "Delegation",
     "Exchange",
+    "Explanation",
     "Host",
     "Proof",
     "Recorder",
     "ServerReply",
-    "Story",
     "ZoneTrust",
-    "build_story",
+    "build_explanation",
 ]
 
 EDE_CODE = 2  # octets before the text (RFC 8914 section 2)
@@ -209,7 +211,7 @@ class ServerReply:
 
 
 @dataclass(slots=True)
-class Story:
+class Explanation:
     """All that is known about one query. Times are in seconds; `now` is the UTC time of its start."""
 
     outcome: Outcome
@@ -238,7 +240,7 @@ class Story:
         return self.outcome.failure
 
 
-def build_story(
+def build_explanation(
     steps: Iterable[TraceStep],
     outcome: Outcome,
     *,
@@ -247,19 +249,19 @@ def build_story(
     validating: bool = True,
     source: str = "by iteration",
     server_reply: ServerReply | None = None,
-) -> Story:
-    """Group `steps` into the story of `outcome`; `seconds` is its duration, `now` the UTC time of its start."""
+) -> Explanation:
+    """Group `steps` into the explanation of `outcome`; `seconds` is its duration, `now` the UTC time of its start."""
     kept = tuple(steps)
-    story = Story(outcome, seconds, now, validating, kept, source, server_reply)
-    _Builder(story).run(kept)
-    return story
+    explanation = Explanation(outcome, seconds, now, validating, kept, source, server_reply)
+    _Builder(explanation).run(kept)
+    return explanation
 
 
 class _Builder:
     """Makes one pass over the steps. A query waits for one reply at a time, so a reply belongs to the last exchange."""
 
-    def __init__(self, story: Story) -> None:
-        self.story = story
+    def __init__(self, explanation: Explanation) -> None:
+        self.explanation = explanation
         self.open: Exchange | None = None
         self.purposes = {0: "client"}
         self.cuts: dict[bytes, Delegation] = {}
@@ -276,9 +278,9 @@ class _Builder:
             handler = handlers.get(step.kind)
             if handler is not None:
                 handler(step, step.facts or {})
-        story = self.story
-        story.delegations = list(self.cuts.values())
-        for check in story.checks:
+        explanation = self.explanation
+        explanation.delegations = list(self.cuts.values())
+        for check in explanation.checks:
             if check.signature is None:
                 check.zone = self._home_of(check.zone)
             home = self._zone(check.zone)
@@ -286,10 +288,10 @@ class _Builder:
             if check.verdict is Verdict.BOGUS and home.verdict is not Verdict.SECURE:
                 home.verdict, home.text = Verdict.BOGUS, check.text
         used = [zone for zone in self.trust.values() if zone.keys or zone.ds or zone.checks or zone.text]
-        shown = [rrset.targets()[0] for rrset in story.outcome.answer if rrset.rtype == c.CNAME]
-        if shown and story.outcome.question.qtype != c.CNAME:
-            story.aliases = shown  # one reply can have several; the steps have only the last
-        story.zones = sorted(used, key=lambda zone: names.canonical_key(zone.zone))
+        shown = [rrset.targets()[0] for rrset in explanation.outcome.answer if rrset.rtype == c.CNAME]
+        if shown and explanation.outcome.question.qtype != c.CNAME:
+            explanation.aliases = shown  # one reply can have several; the steps have only the last
+        explanation.zones = sorted(used, key=lambda zone: names.canonical_key(zone.zone))
 
     # --- iteration ------------------------------------------------------------------------------------------------
 
@@ -299,12 +301,12 @@ class _Builder:
             return
         known: Iterable[tuple[Server, str, float | None]] = facts.get("candidates", ())
         exchange = Exchange(
-            len(self.story.exchanges) + 1, step.depth, self.purposes.get(step.depth, "client"),
+            len(self.explanation.exchanges) + 1, step.depth, self.purposes.get(step.depth, "client"),
             step.zone or names.ROOT, server.address, server.port, server.name, qname, step.qtype, step.at or 0.0,
             bool(facts.get("tcp")), facts.get("payload"), facts.get("timeout"), facts.get("why", step.text),
             [Candidate(s.address, s.name, word, expected) for s, word, expected in known], over=server.over,
         )  # fmt: skip
-        self.story.exchanges.append(exchange)
+        self.explanation.exchanges.append(exchange)
         self.open = exchange
 
     def _reply(self, step: TraceStep, facts: dict[str, Any]) -> None:
@@ -363,13 +365,13 @@ class _Builder:
 
     def _alias(self, step: TraceStep, facts: dict[str, Any]) -> None:
         if step.qname is not None and step.depth == 0:
-            self.story.aliases.append(step.qname)
+            self.explanation.aliases.append(step.qname)
 
     def _cache(self, step: TraceStep, facts: dict[str, Any]) -> None:
         if step.qname is None:
             return
         verdict = facts.get("verdict")
-        self.story.cache.append(CacheUse(
+        self.explanation.cache.append(CacheUse(
             step.qname, step.qtype, step.text, None if verdict is None else Verdict(verdict),
             sum(len(rrset) for rrset in facts.get("sets", ())), step.depth,
         ))  # fmt: skip
@@ -426,11 +428,11 @@ class _Builder:
         same = any(
             (k.owner, k.rtype, k.signature, k.key, k.verdict)
             == (check.owner, check.rtype, check.signature, check.key, check.verdict)
-            for k in self.story.checks
+            for k in self.explanation.checks
         )
         if same:
             return
-        self.story.checks.append(check)
+        self.explanation.checks.append(check)
         if check.rtype == c.DNSKEY and names.equal(check.owner, check.zone):
             zone = self._zone(check.zone)
             if check.verdict is Verdict.SECURE:
@@ -444,8 +446,8 @@ class _Builder:
             facts.get("text", ""),
             list(facts.get("records", ())),
         )
-        if all((p.what, p.verdict) != (proof.what, proof.verdict) for p in self.story.proofs):
-            self.story.proofs.append(proof)
+        if all((p.what, p.verdict) != (proof.what, proof.verdict) for p in self.explanation.proofs):
+            self.explanation.proofs.append(proof)
 
 
 def _hosts(found: Iterable[bytes], servers: Iterable[Server]) -> list[Host]:
@@ -466,13 +468,13 @@ def depth_in(zones: Sequence[ZoneTrust], zone: ZoneTrust) -> int:
     return sum(1 for other in zones if other is not zone and names.is_subdomain(zone.zone, other.zone))
 
 
-def question_of(story: Story) -> str:
+def question_of(explanation: Explanation) -> str:
     """Name and type as text."""
-    question = story.outcome.question
+    question = explanation.outcome.question
     return words.question(question.qname, question.qtype)
 
 
-def zone_over(story: Story, name: bytes) -> bytes:
-    """The closest zone of the story that contains `name`."""
-    known = {one.zone for one in story.delegations} | {one.zone for one in story.zones}
+def zone_over(explanation: Explanation, name: bytes) -> bytes:
+    """The closest zone of the explanation that contains `name`."""
+    known = {one.zone for one in explanation.delegations} | {one.zone for one in explanation.zones}
     return max((zone for zone in known if names.is_subdomain(name, zone)), key=len, default=name)

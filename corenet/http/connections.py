@@ -1,0 +1,356 @@
+"""The connections of one client: takes slots of the pool, opens connections, releases them, decides about repeats.
+
+`HttpClient` owns one `Connections` and sends its requests over what that returns. Between `assign` and `release` the
+request owns the slot, or a share of it; every path releases it once. `open` has every connection whose descriptor is
+not closed yet, `connecting` the timeouts that end those being opened; after `close` both become empty, and `assign`
+raises.
+"""
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from corenet import tls
+from corenet.http.connect import open_connection, resolver_of
+from corenet.http.connection import Connection
+from corenet.http.errors import LocalProtocolError, NameResolutionError, ServerDisconnected, TimeoutExceeded
+from corenet.http.facts import facts_of
+from corenet.http.h2_connection import Exchange, Multiplexed
+from corenet.http.pool import Limits, Pool, PoolSlot
+from corenet.http.request_state import IDEMPOTENT, RequestState
+from corenet.http.routes import DIRECT, Http1Key, PoolKey, Router
+from corenet.http.trace import DONE, FAILED, STARTED, Trace, report
+from corenet.http.url import Origin
+from corenet.limits import (
+    HTTP1_ORIGINS,
+    HTTP2_UNPROCESSED_REPEATS,
+    HTTP_CLOSE_TIMEOUT,
+    HTTP_READ_SIZE,
+    HTTP_TLSA_CONTEXTS,
+)
+from corenet.tls.context import ClientContext, with_dane
+from corenet.tls.default import prepared_context
+
+if TYPE_CHECKING:
+    import ssl
+
+    from corenet.http.search import Lookups
+    from corenet.http.service_records import Shuffle
+    from corenet.tls.dane import DanePolicy
+
+__all__ = ["CLOSED", "Connections", "Names", "names_of"]
+
+CLOSED = "the client was closed during the request"
+
+
+class Names(NamedTuple):
+    """What a client looks up for its origins besides addresses; `shuffle` puts equal records into random order."""
+
+    https: bool
+    tlsa: bool
+    shuffle: "Shuffle"
+
+
+def names_of(https_records: bool, dane: bool, context: "ssl.SSLContext | None") -> Names | None:
+    """The `Names` for a client's arguments, None when nothing but addresses is looked up.
+
+    Raises:
+        ValueError: servers cannot be verified with TLSA records by this context.
+    """
+    if not (https_records or dane):
+        return None
+    if dane and context is not None and (not context.check_hostname or tls.http1_only(context) is None):
+        raise ValueError("HttpClient dane: needs a tls_context that client_context has made, with verify=True")
+    # Most programs do without.
+    from random import shuffle
+
+    return Names(https_records, dane, shuffle)
+
+
+class Connections:
+    """The pool of a client, and what is needed to open connections for it. `tls_context` None: the shared default."""
+
+    def __init__(
+        self,
+        *,
+        tls_context: "ssl.SSLContext | None",
+        http2: bool,
+        limits: Limits,
+        trace: Trace | None,
+        max_head: int | None,
+        router: Router | None,
+        names: Names | None,
+    ) -> None:
+        self.closed = False
+        # Made by the first request: it needs the running loop.
+        self.pool: Pool | None = None
+        # Not a set: a set that fails to grow (MemoryError) keeps what it refused, until a search in it never ends.
+        self.open: dict[Connection | Multiplexed, None] = {}
+        # The timeouts that end a connection while it is being opened.
+        self.connecting: dict[asyncio.Timeout, None] = {}
+        self.router = router
+        # None: nothing but addresses is looked up.
+        self.names = names
+        # For a context of this client and TLSA records; the one used last is the last.
+        self._dane_contexts: dict[tuple[ssl.SSLContext, DanePolicy], ssl.SSLContext] = {}
+        # The origins that have required HTTP/1.1, the newest last, and the context for them if `tls_context` is given.
+        self.http1_origins: dict[Origin, None] = {}
+        self._http1_context: ssl.SSLContext | None = None
+        self._context = tls_context
+        self._http2 = http2
+        self._limits = limits
+        self._trace = trace
+        self._max_head = max_head
+        self._scratch = memoryview(bytearray(HTTP_READ_SIZE))
+
+    async def close(self) -> None:
+        """Close all connections, with a short wait for close_notify; requests in progress and later ones fail."""
+        self.closed = True
+        if self.pool is None:
+            return
+        self.pool.close()
+        now = self.pool.loop.time()
+        for limit in self.connecting:
+            limit.reschedule(now)
+        self.connecting.clear()
+        for connection in list(self.open):
+            if connection.is_busy:
+                connection.fail(LocalProtocolError(CLOSED))
+        # First wait for graceful closes. Aborted connections are gone in the next iteration.
+        for _ in range(2):
+            waiting = [connection.lost for connection in self.open if connection.lost is not None]
+            if waiting:
+                await asyncio.wait(waiting, timeout=HTTP_CLOSE_TIMEOUT)
+            for connection in list(self.open):
+                connection.abort()
+
+    def assign(self, call: RequestState) -> "PoolSlot | asyncio.Future[PoolSlot]":
+        """Return a slot for the request, or a future of one; starts the clock of the request.
+
+        Raises:
+            LocalProtocolError: the client is closed.
+        """
+        if self.closed:
+            raise LocalProtocolError("this client was closed")
+        pool = self.pool
+        if pool is None:
+            pool = self.pool = Pool(asyncio.get_running_loop(), self._limits, http2=self._http2)
+        if call.deadline == 0.0:
+            call.started = pool.loop.time()
+            call.deadline = call.started + call.timeout.total
+        call.group = self._key(call)
+        return pool.acquire(call.group)
+
+    def _key(self, call: RequestState) -> PoolKey:
+        origin = call.url.origin
+        key = origin if self.router is None else self.router.key(call.url)
+        return Http1Key(origin.scheme, key) if origin in self.http1_origins or origin == call.http1 else key
+
+    async def wait_for_slot(self, call: RequestState, waiting: "asyncio.Future[PoolSlot]") -> PoolSlot:
+        """Return the slot when it is free.
+
+        Raises:
+            TimeoutExceeded: none became free in time.
+        """
+        pool = self.pool
+        assert pool is not None  # the future came from it
+        try:
+            async with asyncio.timeout_at(call.pool_by(pool.loop.time())):
+                return await waiting
+        except TimeoutError:
+            pool.cancel_acquire(call.group, waiting)
+            raise TimeoutExceeded(f"{call.url.origin}: no connection became free in time", "pool") from None
+        except BaseException:
+            pool.cancel_acquire(call.group, waiting)
+            raise
+
+    async def connect(self, call: RequestState, slot: PoolSlot) -> Connection | Multiplexed:
+        """Open a connection, unless the client is closed meanwhile."""
+        limit = asyncio.timeout(None)
+        try:
+            async with limit:
+                self.connecting[limit] = None
+                return await self._open_connection(call, slot)
+        except TimeoutError:
+            if limit.expired():
+                raise LocalProtocolError(CLOSED) from None
+            raise
+        finally:
+            self.connecting.pop(limit, None)
+
+    async def _open_connection(self, call: RequestState, slot: PoolSlot) -> Connection | Multiplexed:
+        opened = await open_connection(
+            call.url.origin,
+            context=partial(self.make_context, call.group) if call.url.scheme == "https" else None,
+            is_address=call.url.is_address,
+            deadline=call.connect_by(asyncio.get_running_loop().time()),
+            trace=self._trace,
+            scratch=self._scratch,
+            max_head=self._max_head,
+            max_streams=self._limits.streams,
+            route=DIRECT if self.router is None else self.router.route(call.url),
+            lookups=None if self.names is None else self._lookups(call),
+        )
+        connection = opened.connection
+        if self.pool is not None:
+            # From here on the slot holds the connection, and releasing the slot closes it.
+            try:
+                self.pool.opened(slot, connection)
+            except BaseException:
+                connection.abort()
+                raise
+        slot.facts = facts_of(connection.transport, opened.endpoint, opened.tlsa)
+        self.open[connection] = None
+        if connection.lost is not None:
+            connection.lost.add_done_callback(lambda _: self.open.pop(connection, None))
+        return connection
+
+    def _lookups(self, call: RequestState) -> "Lookups | None":
+        from corenet.http.search import Lookups
+
+        names = self.names
+        if names is None or call.url.scheme != "https":
+            return None
+        return Lookups(names.https, names.tlsa, self._protocols(http1=isinstance(call.group, Http1Key)), names.shuffle)
+
+    def _protocols(self, *, http1: bool) -> tuple[str, ...]:
+        """What this client offers by ALPN; a context that was not made by corenet is assumed to offer what `http2`
+        says."""
+        if isinstance(self._context, ClientContext) and not http1:
+            return self._context.protocols
+        return tls.ALPN_HTTP2 if self._http2 and not http1 else tls.ALPN_HTTP1
+
+    async def upgrade(self, call: RequestState) -> None:
+        """Change the URL of `call` from http to https when its host has usable HTTPS records (RFC 9460 section 9.5).
+
+        As after a redirect, the request is not sent by http when https fails.
+
+        Raises:
+            NameResolutionError: the records are bogus.
+            TimeoutExceeded: they were not found in time.
+        """
+        url, names = call.url, self.names
+        if names is None or not names.https or url.scheme != "http" or url.is_address:
+            return
+        if self.router is not None:
+            route = self.router.route(url)
+            if route.proxy is not None or route.unix_socket is not None:
+                return
+        from corenet.http.services import find_services
+
+        loop = asyncio.get_running_loop()
+        if call.deadline == 0.0:
+            call.started = loop.time()
+            call.deadline = call.started + call.timeout.total
+        try:
+            async with asyncio.timeout_at(call.connect_by(loop.time())):
+                found = await find_services(
+                    resolver_of(loop, url.origin), url.origin,
+                    protocols=self._protocols(http1=False), shuffle=names.shuffle, trace=self._trace,
+                )  # fmt: skip
+        except TimeoutError:
+            raise TimeoutExceeded(f"{url.origin}: its HTTPS records were not found in time", "dns") from None
+        if found.bogus:
+            raise NameResolutionError(f"the HTTPS records of {url.host} are bogus: {found.bogus}")
+        if found.exists:
+            call.url = url.with_https()
+
+    async def make_context(self, group: PoolKey, policy: "DanePolicy | None" = None) -> "ssl.SSLContext":
+        """Return the context of this client, else the process's default context for the current trust store.
+
+        For an `Http1Key` it does not offer HTTP/2. With a `policy` it verifies servers with TLSA records.
+        """
+        context = await self._plain_context(group)
+        if policy is None:
+            return context
+        made = self._dane_contexts.pop((context, policy), None)
+        if made is None:
+            make = with_dane(context, policy)
+            if make is None:
+                raise LocalProtocolError("tls_context was changed after client_context has made it")
+            made = await asyncio.get_running_loop().run_in_executor(None, make)
+        self._dane_contexts[context, policy] = made
+        if len(self._dane_contexts) > HTTP_TLSA_CONTEXTS:
+            del self._dane_contexts[next(iter(self._dane_contexts))]
+        return made
+
+    async def _plain_context(self, group: PoolKey) -> "ssl.SSLContext":
+        http1 = isinstance(group, Http1Key)
+        if self._context is None:
+            return await prepared_context(tls.http2_client_context if self._http2 and not http1 else tls.client_context)
+        if not http1:
+            return self._context
+        if self._http1_context is None:
+            make = tls.http1_only(self._context)
+            if make is None:
+                raise LocalProtocolError("tls_context was changed after client_context has made it")
+            self._http1_context = await asyncio.get_running_loop().run_in_executor(None, make)
+        return self._http1_context
+
+    def give_back(self, slot: PoolSlot) -> None:
+        """Release a slot of which nothing was used; its connection is not kept."""
+        if self.pool is not None:
+            self.pool.release(slot, reusable=False)
+
+    def release(
+        self, slot: PoolSlot, exchange: Connection | Exchange | None, call: RequestState, error: BaseException | None
+    ) -> None:
+        """Release the slot, once. A connection of HTTP/1.1 is kept only after a clean exchange."""
+        reusable = False
+        if exchange is not None:
+            if error is None:
+                reusable = exchange.finish()
+            else:
+                exchange.abort()
+        elif isinstance(slot.connection, Connection):
+            slot.connection.abort()
+        if self.pool is not None:
+            self.pool.release(slot, reusable=reusable)
+        if exchange is not None and self._trace is not None:
+            if error is None:
+                if not call.traced:
+                    self.sent(call, exchange)
+                now = exchange.loop.time()
+                report(self._trace, "response", DONE, now, bytes=exchange.size, kept=reusable)
+            else:
+                step = "response" if call.traced else "request"
+                text = str(error) or type(error).__name__
+                report(self._trace, step, FAILED, exchange.loop.time(), error=text)
+
+    def may_repeat(self, slot: PoolSlot, call: RequestState, error: BaseException) -> bool:
+        """Whether this was the keep-alive race: the server closed while the request was in flight (RFC 9112 9.3.1).
+
+        Or the server has said that it did not process the request (RFC 9113 section 8.7), whatever its method is, or
+        that it requires HTTP/1.1 for it (section 7).
+        """
+        if not isinstance(error, ServerDisconnected) or error.received:
+            return False
+        if error.wants_http1:
+            return self._repeat_over_http1(call) and call.renew_body()
+        if error.unprocessed:
+            call.unprocessed += 1
+            return call.unprocessed <= HTTP2_UNPROCESSED_REPEATS and call.renew_body()
+        if call.repeated or not slot.reused or call.method not in IDEMPOTENT or not call.renew_body():
+            return False
+        call.repeated = True
+        if self.pool is not None:
+            self.pool.drop_idle(call.group)
+        return True
+
+    def _repeat_over_http1(self, call: RequestState) -> bool:
+        """Whether the request is repeated once over HTTP/1.1, because the server requires it (RFC 9113 section 7)."""
+        origin = call.url.origin
+        if call.http1 == origin or (self._context is not None and tls.http1_only(self._context) is None):
+            return False
+        call.http1 = origin
+        self.http1_origins[origin] = None
+        if len(self.http1_origins) > HTTP1_ORIGINS:
+            del self.http1_origins[next(iter(self.http1_origins))]
+        return True
+
+    def sent(self, call: RequestState, exchange: Connection | Exchange) -> None:
+        """Report to the trace that the whole request was sent, or that the rest is not needed any more."""
+        now = exchange.loop.time()
+        call.traced = True
+        report(self._trace, "request", DONE, now)
+        report(self._trace, "response", STARTED, now)

@@ -1,0 +1,458 @@
+"""Reads ``named.conf`` of BIND: nested statements that end with semicolons, with three kinds of comments.
+
+A statement is a list of words and, for a block, of statements. Access lists are resolved by their names. `SIMPLE` maps
+an option to a key of resolverd of the same meaning; `Importer` has a method for each other option that is carried over.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from resolver import limits
+from resolver.cli.importers.draft import Draft, ImportFailure, Place, read_text
+
+__all__ = ["convert", "is_bind"]
+
+_TOKEN = re.compile(
+    r"(?P<space>\s+|//[^\n]*|\#[^\n]*|/\*.*?\*/)|(?P<quoted>\"(?:[^\"\\]|\\.)*\")|(?P<mark>[{};])|(?P<word>[^\s{};\"]+)",
+    re.DOTALL,
+)
+_SIZE = re.compile(r"(\d+)([kmg]?)", re.IGNORECASE)
+_UNITS = {"": 0, "k": 10, "m": 20, "g": 30}
+_TTL = re.compile(r"(\d+)([smhdw]?)", re.IGNORECASE)
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+PORT = 53
+
+
+class Statement(NamedTuple):
+    """Words up to the semicolon, and the statements of the block among them."""
+
+    place: Place
+    words: tuple[str, ...]
+    block: "tuple[Statement, ...] | None"
+
+    @property
+    def text(self) -> str:
+        inner = "" if self.block is None else " { " + " ".join(one.text + ";" for one in self.block) + " }"
+        text = " ".join(self.words) + inner
+        return text if len(text) <= limits.IMPORT_SHOWN else text[: limits.IMPORT_SHOWN] + " ..."
+
+
+def is_bind(text: str) -> bool:
+    """Whether `text` looks like this format."""
+    head = r"(?m)^\s*(?:options|zone\s+\"[^\"]*\"[^{\n]*|acl\s+\S+|include\s+\"[^\"]*\")\s*[{;]"
+    return re.search(head, text) is not None
+
+
+def _tokens(path: str) -> Iterator[tuple[Place, str, str]]:
+    text = read_text(path)
+    at, line = 0, 1
+    while at < len(text):
+        found = _TOKEN.match(text, at)
+        if found is None:
+            raise ImportFailure(f"{path}:{line}: a quotation mark or a comment has no end")
+        kind = found.lastgroup or ""
+        if kind != "space":
+            yield Place(path, line), kind, found[0]
+        line += found[0].count("\n")
+        at = found.end()
+
+
+def parse(path: str, depth: int = 0) -> list[Statement]:
+    """The statements of `path`, with those of the files that it includes.
+
+    Raises:
+        ImportFailure: a file cannot be read, braces do not match, or blocks are too deep.
+    """
+    if depth > limits.IMPORT_DEPTH:
+        raise ImportFailure(f"{path}: more than {limits.IMPORT_DEPTH} files include each other")
+    tokens = list(_tokens(path))
+    found, end = _block(path, tokens, 0, 0)
+    if end < len(tokens):
+        raise ImportFailure(f"{tokens[end][0]}: a closing brace without an opening one")
+    whole: list[Statement] = []
+    for one in found:
+        if one.words[:1] == ("include",) and len(one.words) == 2:
+            whole += parse(str(Path(path).parent / one.words[1]), depth + 1)
+        else:
+            whole.append(one)
+    return whole
+
+
+def _block(path: str, tokens: list[tuple[Place, str, str]], at: int, depth: int) -> tuple[list[Statement], int]:
+    """The statements from token `at` on, and the token after them: a closing brace, or the end."""
+    if depth > limits.IMPORT_DEPTH:
+        raise ImportFailure(f"{tokens[at - 1][0]}: blocks are deeper than {limits.IMPORT_DEPTH}")
+    found: list[Statement] = []
+    words: list[str] = []
+    block: tuple[Statement, ...] | None = None
+    place: Place | None = None
+    while at < len(tokens):
+        here, kind, text = tokens[at]
+        if kind == "mark" and text == "}":
+            break
+        place = place or here
+        at += 1
+        if kind == "mark" and text == "{":
+            inner, at = _block(path, tokens, at, depth + 1)
+            if at == len(tokens):
+                raise ImportFailure(f"{here}: an opening brace without a closing one")
+            at += 1
+            block = tuple(inner)
+        elif kind == "mark":
+            if words or block is not None:
+                found.append(Statement(place, tuple(words), block))
+            words, block, place = [], None, None
+        else:
+            words.append(text[1:-1] if kind == "quoted" else text)
+    if words or block is not None:
+        assert place is not None
+        raise ImportFailure(f"{place}: {' '.join(words)!r} does not end with a semicolon")
+    return found, at
+
+
+def _flag(value: str) -> bool:
+    if value.lower() not in ("yes", "no", "true", "false", "1", "0"):
+        raise ValueError(f"{value!r} is neither yes nor no")
+    return value.lower() in ("yes", "true", "1")
+
+
+def _number(value: str) -> int:
+    if not (value.isascii() and value.isdecimal()):
+        raise ValueError(f"{value!r} is not a number")
+    return int(value)
+
+
+def _ttl(value: str) -> int:
+    found = _TTL.fullmatch(value)
+    if found is None:
+        raise ValueError(f"{value!r} is not a time")
+    return int(found[1]) * _SECONDS[found[2].lower()]
+
+
+def _size(value: str) -> int:
+    found = _SIZE.fullmatch(value)
+    if found is None:
+        raise ValueError(f"{value!r} is not a size in bytes")
+    return max(limits.CACHE_SIZE.minimum, int(found[1]) << _UNITS[found[2].lower()])
+
+
+def _text(value: str) -> str:
+    return "" if value == "none" else value
+
+
+SIMPLE: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "max-cache-size": ("cache.size", _size),
+    "max-cache-ttl": ("cache.max-ttl", _ttl),
+    "min-cache-ttl": ("cache.min-ttl", _ttl),
+    "max-ncache-ttl": ("cache.max-negative-ttl", _ttl),
+    "servfail-ttl": ("cache.servfail-ttl", _ttl),
+    "stale-answer-ttl": ("cache.stale-answer-ttl", _ttl),
+    "synth-from-dnssec": ("cache.aggressive-nsec", _flag),
+    "edns-udp-size": ("iteration.edns-buffer-size", _number),
+    "max-udp-size": ("server.max-udp-size", _number),
+    "recursive-clients": ("server.pending-queries", _number),
+    "tcp-clients": ("server.tcp-connections", _number),
+    "minimal-any": ("server.minimal-any", _flag),
+    "answer-cookie": ("server.answer-cookies", _flag),
+    "require-server-cookie": ("server.require-cookies", _flag),
+    "server-id": ("server.nsid", _text),
+    "version": ("server.version", _text),
+    "hostname": ("server.identity", _text),
+    "empty-zones-enable": ("policy.special-use-domains", _flag),
+    "send-cookie": ("iteration.send-cookies", _flag),
+    "max-recursion-queries": ("iteration.max-upstream-queries", _number),
+}
+_ALWAYS, _BY_ITSELF = "resolverd always does this", "resolverd chooses this by itself"
+NOT_NEEDED = {
+    **dict.fromkeys((
+        "auth-nxdomain", "provide-ixfr", "require-ecs", "message-compression", "reuseport",
+        "allow-transfer", "allow-update", "notify", "dnssec-enable",
+    ), _ALWAYS),
+    **dict.fromkeys((
+        "directory", "pid-file", "dump-file", "statistics-file", "memstatistics-file", "session-keyfile",
+        "key-directory", "managed-keys-directory", "bindkeys-file", "secroots-file", "recursing-file",
+        "geoip-directory", "lock-file", "tcp-listen-queue", "tcp-keepalive-timeout", "tcp-advertised-timeout",
+        "tcp-initial-timeout", "clients-per-query", "max-clients-per-query", "max-recursion-depth",
+        "reserved-sockets", "files", "datasize", "stacksize", "coresize", "interface-interval",
+        "automatic-interface-scan", "lame-ttl", "resolver-query-timeout", "cleaning-interval", "edns-version",
+    ), _BY_ITSELF),
+}
+_READ_TOGETHER = frozenset({"forward", "max-stale-ttl"})
+"""Read with another option."""
+_NETWORKS = {
+    "any": ("0.0.0.0/0", "::/0"),
+    "localhost": ("127.0.0.0/8", "::1/128"),
+    "localnets": ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fe80::/10", "fc00::/7"),
+}
+
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def _wider(network: Network) -> Iterator[Network]:
+    """`network` and all networks that contain it, the smallest first."""
+    for length in range(network.prefixlen, -1, -1):
+        yield network.supernet(new_prefix=length)
+
+
+def _decision(decisions: dict[Network, bool], network: Network) -> bool:
+    """Whether a list allows `network`; addresses in none of its elements are not allowed."""
+    return next((decisions[wider] for wider in _wider(network) if wider in decisions), False)
+
+
+class Importer:
+    """Carries the statements of one configuration over into `draft`."""
+
+    def __init__(self, draft: Draft) -> None:
+        self.draft = draft
+        self.acls: dict[str, Statement] = {}
+        self.options: dict[str, Statement] = {}
+        self.clients: list[Statement] = []
+
+    def run(self, found: list[Statement]) -> None:
+        """Convert all of `found`."""
+        for one in found:
+            if one.words[:1] == ("acl",) and len(one.words) == 2:
+                self.acls[one.words[1]] = one
+            if one.words == ("options",):
+                self.options = {inner.words[0]: inner for inner in one.block or () if inner.words}
+        # A query must pass both of these, and answers from the cache the third (BIND's manual, "allow-query-cache").
+        self.clients = [one for key, one in self.options.items()
+                        if key in ("allow-query", "allow-recursion", "allow-query-cache")]
+        for one in found:
+            head = one.words[0] if one.words else ""
+            if head == "options":
+                for inner in one.block or ():
+                    self.attempt(self.option, inner)
+            elif head == "zone":
+                self.attempt(self.zone, one)
+            elif head in ("trust-anchors", "trusted-keys", "managed-keys", "dnssec-keys"):
+                self.attempt(self.trust_anchors, one)
+            elif head != "acl":
+                self.draft.left_out(one.place, one.text, "resolverd has no counterpart")
+        if self.draft.get("server.listen") is None:
+            self.draft.add("server.listen", "127.0.0.1:53", "[::1]:53")
+
+    def attempt(self, convert: Callable[[Statement], None], one: Statement) -> None:
+        try:
+            convert(one)
+        except (ValueError, IndexError) as error:
+            self.draft.left_out(one.place, one.text, str(error) or "the value is missing")
+
+    def option(self, one: Statement) -> None:
+        """One statement of the block options."""
+        key = one.words[0]
+        own: Callable[[Statement], None] | None = getattr(self, "key_" + key.replace("-", "_"), None)
+        if key in SIMPLE:
+            path, read = SIMPLE[key]
+            self.draft.set(path, read(one.words[1]))
+        elif own is not None:
+            own(one)
+        elif key in NOT_NEEDED:
+            self.draft.not_needed(one.place, one.text, NOT_NEEDED[key])
+        elif key not in _READ_TOGETHER:
+            self.draft.left_out(one.place, one.text, "resolverd has no counterpart")
+
+    # --- options with a form of their own -------------------------------------------------------------------------
+
+    def key_listen_on(self, one: Statement) -> None:
+        self.listen(one, 4)
+
+    def key_listen_on_v6(self, one: Statement) -> None:
+        self.listen(one, 6)
+
+    def listen(self, one: Statement, version: int) -> None:
+        words = one.words
+        if {"tls", "http", "proxy"} & set(words):
+            raise ValueError("write a [[listener]] table for it, with the certificate in [tls]")
+        port = _number(words[words.index("port") + 1]) if "port" in words else PORT
+        for text in self.addresses(one.block or ()):
+            if text == "any":
+                text = "0.0.0.0" if version == 4 else "::"
+            elif text == "none":
+                continue
+            elif text == "localhost":
+                text = "127.0.0.1" if version == 4 else "::1"
+            ipaddress.ip_address(text)
+            self.draft.add("server.listen", f"[{text}]:{port}" if ":" in text else f"{text}:{port}")
+
+    def key_allow_query(self, one: Statement) -> None:
+        self.access(one)
+
+    def key_allow_recursion(self, one: Statement) -> None:
+        self.access(one)
+
+    def key_allow_query_cache(self, one: Statement) -> None:
+        self.access(one)
+
+    def access(self, one: Statement) -> None:
+        """The clients that are served: those that each of these options allows. All are read with the first of them."""
+        if one is not self.clients[0]:
+            return
+        lists = [self.elements(option) for option in self.clients]
+        for network in dict.fromkeys(network for decisions in lists for network in decisions):
+            allowed = all(_decision(decisions, network) for decisions in lists)
+            self.draft.add("policy.allow" if allowed else "policy.refuse", str(network))
+        if any(inner.words[:1] == ("localnets",) for option in self.clients for inner in option.block or ()):
+            why = "localnets became all private networks; name yours in policy.allow"
+            self.draft.left_out(one.place, one.text, why)
+
+    def elements(self, one: Statement) -> dict[Network, bool]:
+        """The networks of an address match list, and whether each is allowed.
+
+        In BIND the first element that matches decides, in resolverd the longest prefix. So an element inside an
+        earlier one, which never decides, has the decision of the earlier one.
+
+        Raises:
+            ValueError: an element is no address, network or known list.
+        """
+        found: dict[Network, bool] = {}
+        for text in self.addresses(one.block or ()):
+            word = text.lstrip("!")
+            for item in () if word == "none" else _NETWORKS.get(word, (word,)):
+                network = ipaddress.ip_network(item, strict=False)
+                if not any(wider in found for wider in _wider(network)):
+                    found[network] = not text.startswith("!")
+        return found
+
+    def key_recursion(self, one: Statement) -> None:
+        if not _flag(one.words[1]):
+            raise ValueError("resolverd is a recursive resolver; its clients are those of policy.allow")
+
+    def key_blackhole(self, one: Statement) -> None:
+        for text in self.addresses(one.block or ()):
+            if text != "none":
+                self.draft.add("policy.drop", str(ipaddress.ip_network(text, strict=False)))
+
+    def key_forwarders(self, one: Statement) -> None:
+        self.forward(".", one, self.options.get("forward"))
+
+    def key_dnssec_validation(self, one: Statement) -> None:
+        self.draft.set("dnssec.enabled", one.words[1] == "auto" or _flag(one.words[1]))
+
+    def key_validate_except(self, one: Statement) -> None:
+        self.draft.add("dnssec.negative-trust-anchors", *(inner.words[0] for inner in one.block or ()))
+
+    def key_qname_minimization(self, one: Statement) -> None:
+        self.draft.set("iteration.qname-minimisation", one.words[1] not in ("off", "disabled"))
+
+    def key_minimal_responses(self, one: Statement) -> None:
+        self.draft.set("server.minimal-responses", one.words[1] not in ("no", "false"))
+
+    def key_prefetch(self, one: Statement) -> None:
+        self.draft.set("cache.prefetch", _number(one.words[1]) > 0)
+
+    def key_stale_answer_enable(self, one: Statement) -> None:
+        if _flag(one.words[1]):
+            held = self.options.get("max-stale-ttl")
+            self.draft.set("cache.max-stale-ttl", _ttl(held.words[1]) if held is not None else 86_400)
+
+    def key_stale_answer_client_timeout(self, one: Statement) -> None:
+        if one.words[1] not in ("off", "disabled"):
+            self.draft.set("cache.stale-answer-client-timeout", _number(one.words[1]) / 1000)
+
+    def key_query_source(self, one: Statement) -> None:
+        self.source(one, 4)
+
+    def key_query_source_v6(self, one: Statement) -> None:
+        self.source(one, 6)
+
+    def source(self, one: Statement, version: int) -> None:
+        words = [word for word in one.words[1:] if word != "address"]
+        if "port" in words and words[words.index("port") + 1] != "*":
+            raise ValueError("a fixed source port lets forged replies in; resolverd uses a random one for each query")
+        if words and words[0] not in ("*", "port"):
+            ipaddress.ip_address(words[0])
+            self.draft.set(f"iteration.query-source-v{version}", words[0])
+
+    def key_dns64(self, one: Statement) -> None:
+        self.draft.set("policy.dns64-prefix", one.words[1])
+        if one.block:
+            raise ValueError("the prefix is carried over, its options are not")
+
+    def key_deny_answer_addresses(self, one: Statement) -> None:
+        networks = [ipaddress.ip_network(text, strict=False) for text in self.addresses(one.block or ())]
+        self.draft.add("policy.private-addresses", *map(str, networks))
+        if "except-from" in one.words:
+            raise ValueError("the addresses are carried over; write the names of except-from in policy.private-domains")
+
+    # --- other statements -----------------------------------------------------------------------------------------
+
+    def zone(self, one: Statement) -> None:
+        """A zone: forward and static-stub zones are carried over."""
+        name = one.words[1]
+        inner = {found.words[0]: found for found in one.block or () if found.words}
+        kind = inner["type"].words[1] if "type" in inner else ""
+        if kind == "forward" and "forwarders" in inner:
+            self.forward(name, inner["forwarders"], inner.get("forward"))
+        elif kind == "static-stub" and "server-addresses" in inner:
+            self.draft.table("stub", zone=name, addresses=self.addresses(inner["server-addresses"].block or ()))
+        elif kind == "hint":
+            self.draft.not_needed(one.place, one.text, "the root servers are built in and primed")
+        else:
+            raise ValueError(f"a zone of type {kind or 'unknown'} is not carried over")
+
+    def forward(self, zone: str, one: Statement, mode: Statement | None) -> None:
+        addresses = []
+        for inner in one.block or ():
+            words = inner.words
+            address = ipaddress.ip_address(words[0])
+            if "tls" in words:
+                raise ValueError("write it as tls://ADDRESS#NAME in a [[forward]] table")
+            port = words[words.index("port") + 1] if "port" in words else ""
+            addresses.append(str(address) if not port else f"[{address}]:{port}" if address.version == 6
+                             else f"{address}:{port}")
+        # BIND asks the root servers when forwarders fail, unless "forward only" is set.
+        first = mode is None or mode.words[1] != "only"
+        if addresses or zone != ".":
+            self.draft.table("forward", zone=zone, addresses=addresses, forward_first=first and bool(addresses))
+
+    def trust_anchors(self, one: Statement) -> None:
+        """Trust anchors; the root's are built in."""
+        for inner in one.block or ():
+            words = inner.words
+            if words[0] == ".":
+                self.draft.not_needed(inner.place, inner.text, "the trust anchors of the root are built in")
+                continue
+            rest = [word for word in words[1:] if word not in ("static-key", "initial-key", "static-ds", "initial-ds")]
+            kind = "DS" if {"static-ds", "initial-ds"} & set(words) else "DNSKEY"
+            data = [*rest[:3], "".join(rest[3:]).replace(" ", "")]
+            self.draft.add("dnssec.trust-anchors", f"{words[0]} IN {kind} {' '.join(data)}")
+
+    def addresses(self, block: tuple[Statement, ...], depth: int = 0) -> list[str]:
+        """The elements of an address match list; names of access lists are replaced by their elements.
+
+        Raises:
+            ValueError: an element is no address, network or known list.
+        """
+        if depth > limits.IMPORT_DEPTH:
+            raise ValueError("access lists contain each other")
+        found: list[str] = []
+        for inner in block:
+            if inner.block is not None:
+                found += self.addresses(inner.block, depth + 1)
+                continue
+            text = "".join(inner.words[:2]) if inner.words[0] == "!" else inner.words[0]
+            name = text.lstrip("!")
+            if name in self.acls:
+                sign = "!" if text.startswith("!") else ""
+                found += [sign + one for one in self.addresses(self.acls[name].block or (), depth + 1)]
+            elif name == "key":
+                raise ValueError("clients cannot be told apart by TSIG keys here")
+            else:
+                found.append(text)
+        return found
+
+
+def convert(path: str) -> Draft:
+    """The draft made from the file `path`.
+
+    Raises:
+        ImportFailure: a file cannot be read or parsed.
+    """
+    draft = Draft()
+    Importer(draft).run(parse(path))
+    return draft

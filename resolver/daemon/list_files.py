@@ -1,0 +1,205 @@
+"""Files of lists and response policy zones: read, compiled, and replaced by what was fetched.
+
+Reading runs in a thread. A file of a list with a URL has a head with its digest (`policy.list_source`), others are
+plain text.
+"""
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from resolver import limits
+from resolver.daemon.cache_file import create_temporary
+from resolver.list_settings import ListSettings, RpzSettings
+from resolver.policy.list_formats import CompiledList, ListReader, detect_format
+from resolver.policy.list_source import HEAD_SIZE, ListHead, read_head
+from resolver.policy.rpz import RpzZone
+from resolver.policy.rpz_module import options_of
+from resolver.policy.rpz_text import read_zone
+from resolver.policy.rpz_zone import ZoneCompiler
+from resolver.wire import name as names
+
+__all__ = ["Loaded", "NewFile", "identity", "load"]
+
+_PIECE = 65_536
+Source = ListSettings | RpzSettings
+
+
+class Loaded(NamedTuple):
+    """A compiled file. `errors` are the first problems in it, `identity` tells whether the file is another one."""
+
+    made: CompiledList | RpzZone
+    entries: int
+    error_count: int
+    errors: tuple[str, ...]
+    head: ListHead | None
+    identity: tuple[int, ...]
+
+
+def identity(path: str) -> tuple[int, ...]:
+    """Numbers that change with each new content of the file; empty when it does not exist."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def load(settings: Source, key: bytes, path: str = "") -> Loaded:
+    """Read and compile the file of `settings`, or `path` instead of it. Takes seconds for a million names.
+
+    Raises:
+        ValueError: it cannot be read or used; the text names file and reason.
+    """
+    path = path or settings.file
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise ValueError("it is not a file")
+            head = read_head(file.read(HEAD_SIZE)) if settings.url else None
+            pieces = _pieces(file, head)
+            read = _read_list(settings, pieces, key) if isinstance(settings, ListSettings) else _read_zone(
+                settings, pieces, key)
+    except OSError as error:
+        raise ValueError(f"{path!r}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise ValueError(f"{path!r}: {error}") from None
+    return read._replace(head=head, identity=(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns))
+
+
+def _pieces(file: BinaryIO, head: ListHead | None) -> Iterator[bytes]:
+    """The content, with its digest checked at the end when it has a head."""
+    digest, size = hashlib.sha256(), 0
+    while piece := file.read(_PIECE):
+        size += len(piece)
+        if size > limits.LIST_BYTES.default:
+            raise ValueError(f"it has more than {limits.LIST_BYTES.default} bytes")
+        if head is not None:
+            digest.update(piece)
+        yield piece
+    if head is not None:
+        head.check(digest, size)
+
+
+def _read_list(settings: ListSettings, pieces: Iterator[bytes], key: bytes) -> Loaded:
+    first = next(pieces, b"")
+    form = detect_format(first) if settings.format == "auto" else settings.format
+    if form == "rpz":
+        raise ValueError("it is a response policy zone; configure it as [[rpz]]")
+    reader = ListReader(form, key)
+    reader.feed(first)
+    for piece in pieces:
+        reader.feed(piece)
+    made = reader.close()
+    report = made.report
+    errors = tuple(f"line {number}: {why}" for number, why in report.errors)
+    return Loaded(made, report.names + report.exceptions, report.error_count, errors, None, ())
+
+
+def _read_zone(settings: RpzSettings, pieces: Iterator[bytes], key: bytes) -> Loaded:
+    compiler = ZoneCompiler(names.from_text(settings.name.rstrip(".") + "."), key)
+    read_zone(_lines(pieces), compiler)
+    made = compiler.finish(options_of(settings))
+    return Loaded(made, compiler.count, compiler.error_count, tuple(compiler.errors), None, ())
+
+
+def _lines(pieces: Iterator[bytes]) -> Iterator[str]:
+    """The lines of a text, decoded one by one: the whole may have hundreds of megabytes.
+
+    Raises:
+        ValueError: a line is no UTF-8, or too long.
+    """
+    rest, number = b"", 0
+    for piece in pieces:
+        *whole, rest = (rest + piece).split(b"\n")
+        for line in whole:
+            number += 1
+            yield _decoded(line, number)
+        if len(rest) > limits.RPZ_LINE:
+            raise _too_long(number + 1)
+    yield _decoded(rest, number + 1)
+
+
+def _too_long(number: int) -> ValueError:
+    return ValueError(f"line {number} is longer than {limits.RPZ_LINE} bytes")
+
+
+def _decoded(line: bytes, number: int) -> str:
+    if len(line) > limits.RPZ_LINE:
+        raise _too_long(number)
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"line {number} is not UTF-8") from None
+
+
+class NewFile:
+    """A list that is being fetched: written beside the file that it replaces.
+
+    States: open; kept (`keep` has renamed it) or discarded. `discard` may be called in all states.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Raises:
+        OSError: the file cannot be made.
+        """
+        self._target = Path(path)
+        descriptor, name = create_temporary(self._target, 0o644)
+        self.path = str(name)
+        self._file = open(descriptor, "wb")
+        self._digest = hashlib.sha256()
+        self._size = 0
+        self._file.write(bytes(HEAD_SIZE))
+
+    def write(self, piece: bytes) -> None:
+        """Append a piece of the body.
+
+        Raises:
+            OSError: it cannot be written.
+            ValueError: the list has more bytes than permitted.
+        """
+        self._size += len(piece)
+        if self._size > limits.LIST_BYTES.default:
+            raise ValueError(f"the list has more than {limits.LIST_BYTES.default} bytes")
+        self._digest.update(piece)
+        self._file.write(piece)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the body so far, in hexadecimal."""
+        return self._digest.hexdigest()
+
+    def complete(self, fetched: int, etag: str, url: str) -> ListHead:
+        """Write the head, and everything to disk.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        head = ListHead(self.digest, self._size, fetched, etag, url)
+        self._file.seek(0)
+        self._file.write(head.encode())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        return head
+
+    def keep(self) -> None:
+        """Replace the list by the new one.
+
+        Raises:
+            OSError: it cannot be renamed.
+        """
+        os.replace(self.path, self._target)
+
+    def discard(self) -> None:
+        """Remove the new file, unless it was kept."""
+        with suppress(FileNotFoundError):
+            os.unlink(self.path)
+        with suppress(OSError):  # no space for what is still in the buffer, which nobody wants
+            self._file.close()

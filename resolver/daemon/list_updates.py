@@ -1,0 +1,231 @@
+"""Keeps lists and response policy zones current: loads their files, fetches those with a URL, and puts them in force.
+
+Each worker loads the files itself and looks every `LIST_CHECK_INTERVAL` whether they have changed; the first worker
+fetches, and the others see the new files. So a file that an operator or another program replaces is in force without a
+reload. A list that cannot be loaded or fetched leaves the one before in force, and is reported once.
+
+A list that was not in force before must be usable at start and at a reload, when it has no URL; one with a URL may be
+missing until the first fetch. A reload does not wait for lists that are in force: they are loaded after it in a thread.
+"""
+
+import asyncio
+import logging
+import random
+import secrets
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from resolver import limits
+from resolver.daemon.list_files import Loaded, NewFile, Source, identity, load
+from resolver.list_settings import ListSettings, RpzSettings
+from resolver.policy import PolicyModule
+from resolver.policy.block_lists import BlockLists
+from resolver.policy.list_formats import CompiledList
+from resolver.policy.list_source import ListSource, usable_tag
+from resolver.policy.rpz import RpzZone
+from resolver.policy.rpz_module import ResponsePolicyZones, RpzAliases
+from resolver.settings import Settings
+
+if TYPE_CHECKING:
+    from corenet.http import HttpClient
+
+__all__ = ["ListUpdates"]
+
+logger = logging.getLogger(__name__)
+
+
+class _Held:
+    """One list: its settings, what is in force, and the state of its fetches."""
+
+    def __init__(self, settings: Source) -> None:
+        self.settings = settings
+        self.loaded: Loaded | None = None
+        self.seen: tuple[int, ...] = ()
+        """The identity of the file that was loaded, or could not be."""
+        self.error = ""
+        self.source = ListSource(settings.url, settings.interval) if settings.url else None
+
+    @property
+    def what(self) -> str:
+        kind = "list" if isinstance(self.settings, ListSettings) else "response policy zone"
+        return f"{kind} {self.settings.name}"
+
+
+class ListUpdates:
+    """The lists of one configuration. `modules` are its policies. `before` is that of the configuration in force, whose
+    compiled lists are used again when settings and file are the same."""
+
+    def __init__(
+        self, settings: Settings, before: "ListUpdates | None" = None, *,
+        client: "Callable[[], HttpClient] | None" = None,
+    ) -> None:
+        """Load all files. `client` makes the HTTP client of each fetch; None: the default one.
+
+        Raises:
+            ValueError: a file without URL cannot be used; the text names it.
+        """
+        self._key: bytes = secrets.token_bytes(16) if before is None else before._key
+        self._client: Callable[[], HttpClient] | None = client
+        if client is None and before is not None:
+            self._client = before._client
+        self._busy = False
+        self._compiling = asyncio.Lock()  # one list at a time, because each takes memory and time
+        both: tuple[Source, ...] = (*settings.list, *settings.rpz)
+        self._held = [_Held(one) for one in both]
+        self._lists = BlockLists(settings.list)
+        self._zones = ResponsePolicyZones(settings.rpz)
+        zones: tuple[PolicyModule, ...] = (self._zones, RpzAliases(self._zones)) if settings.rpz else ()
+        self.modules = (*zones, self._lists) if settings.list else zones
+        known = {held.settings: held for held in before._held} if before is not None else {}
+        for held in self._held:
+            same = known.get(held.settings)
+            if same is not None:
+                held.loaded, held.seen, held.error, held.source = same.loaded, same.seen, same.error, same.source
+            if held.loaded is None:
+                self._load_at_start(held)
+        self._activate()
+
+    def _load_at_start(self, held: _Held) -> None:
+        held.seen = identity(held.settings.file)
+        if held.source is not None and not held.seen:
+            logger.info("%s: %r does not exist yet; it is fetched", held.what, held.settings.file)
+            return
+        try:
+            self._take(held, load(held.settings, self._key))
+        except ValueError as error:
+            if held.source is None:
+                where = "list" if isinstance(held.settings, ListSettings) else "rpz"
+                raise ValueError(f"{where}: {held.settings.name}: {error}") from None
+            held.error = str(error)
+            logger.warning("%s: %s; it is fetched again", held.what, error)
+
+    def _take(self, held: _Held, loaded: Loaded) -> None:
+        held.loaded, held.seen, held.error = loaded, loaded.identity, ""
+        if held.source is not None and loaded.head is not None and not held.source.fetching:
+            held.source.restore(loaded.head, time.monotonic(), time.time(), random.random())
+        logger.info("%s: %d entries are in force", held.what, loaded.entries)
+        if loaded.error_count:
+            logger.warning("%s: %d entries were left out; the first: %s", held.what, loaded.error_count,
+                           loaded.errors[0])
+
+    def _activate(self) -> None:
+        """Put everything that is loaded in force."""
+        held = [(one.settings.name, one.loaded.made) for one in self._held if one.loaded is not None]
+        self._lists.replace({name: made for name, made in held if isinstance(made, CompiledList)})
+        self._zones.replace({name: made for name, made in held if isinstance(made, RpzZone)})
+
+    async def update(self, *, fetches: bool, changed: Callable[[bool], None]) -> None:
+        """Load changed files and, with `fetches`, fetch what is due. `changed` is called after each change, with
+        whether a response policy zone has changed. A call while another one loads files does nothing; those that are
+        being fetched delay no other list, because a server may need `LIST_FETCH_TIMEOUT`."""
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            for held in self._held:
+                await self._reload(held, changed)
+        finally:
+            self._busy = False
+        if fetches:
+            await asyncio.gather(*(self._renew(held, held.source, changed) for held in self._held if held.source))
+
+    async def _renew(self, held: _Held, source: ListSource, changed: Callable[[bool], None]) -> None:
+        """Fetch a list when it is due."""
+        # A configuration that was replaced may be fetching it: both share the state of the source.
+        if not source.fetching and source.due <= time.monotonic():
+            await self._fetch(held, source)
+            await self._reload(held, changed)
+
+    async def _reload(self, held: _Held, changed: Callable[[bool], None]) -> None:
+        """Load the file of a list when it has changed."""
+        found = identity(held.settings.file)
+        if not found or found == held.seen:
+            return
+        held.seen = found
+        try:
+            async with self._compiling:
+                loaded = await asyncio.to_thread(load, held.settings, self._key)
+        except ValueError as error:
+            held.error = str(error)
+            logger.error("%s: %s; the one before stays in force", held.what, error)
+            return
+        self._take(held, loaded)
+        self._activate()
+        changed(isinstance(held.settings, RpzSettings))
+
+    async def _fetch(self, held: _Held, source: ListSource) -> None:
+        """One fetch. A new list is compiled before it replaces the file."""
+        from corenet.http import HttpError
+
+        fields = source.begin()
+        try:
+            await self._download(held, source, fields)
+        except (HttpError, OSError, ValueError) as error:
+            why = f"{type(error).__name__}: {error}" if isinstance(error, OSError) else str(error)
+            if why != source.error:
+                logger.warning("%s: %s: %s; the one before stays in force", held.what, source.url, why)
+            source.failed(why, time.monotonic(), random.random())
+        finally:
+            source.fetching = False
+
+    async def _download(self, held: _Held, source: ListSource, fields: list[tuple[str, str]]) -> None:
+        from corenet.http import Timeout
+
+        new = None
+        client = _client() if self._client is None else self._client()
+        try:
+            async with client, client.stream(
+                "GET", source.url, headers=fields, timeout=Timeout(total=limits.LIST_FETCH_TIMEOUT)
+            ) as response:
+                if response.status == 200:
+                    new = NewFile(held.settings.file)
+                    async for piece in response:
+                        new.write(piece)
+                etag = usable_tag(response.headers.get("ETag"))
+                status = response.status
+            if source.is_current(status, "" if new is None else new.digest):
+                source.unchanged(time.monotonic(), time.time(), random.random())
+                return
+            assert new is not None
+            head = new.complete(int(time.time()), etag, source.url)
+            async with self._compiling:
+                await asyncio.to_thread(load, held.settings, self._key, new.path)
+            new.keep()
+            source.replaced(head, time.monotonic(), random.random())
+        finally:
+            if new is not None:
+                new.discard()
+
+    def statistics(self) -> dict[str, dict[str, int]]:
+        """The state of each list by its name, for metrics: entries, when it was fetched or confirmed last (seconds
+        since 1970, 0 for a file without URL), and 1 while it cannot be renewed."""
+        found = self.describe()
+        now = int(time.time())
+        return {
+            "entries": {one["name"]: one["entries"] for one in found},
+            "fetched": {one["name"]: 0 if one["age"] is None else now - one["age"] for one in found},
+            "failing": {one["name"]: int(bool(one["error"])) for one in found},
+        }
+
+    def describe(self) -> list[dict[str, Any]]:
+        """The state of each list, for operators: name, entries, seconds since it was fetched, error."""
+        now = time.time()
+        found = []
+        for held in self._held:
+            head = held.source.head if held.source is not None else None
+            found.append({
+                "name": held.settings.name,
+                "entries": 0 if held.loaded is None else held.loaded.entries,
+                "left_out": 0 if held.loaded is None else held.loaded.error_count,
+                "age": None if head is None else max(0, int(now - head.fetched)),
+                "error": (held.source.error if held.source is not None else "") or held.error,
+            })
+        return found
+
+
+def _client() -> "HttpClient":
+    """A client for one fetch."""
+    from corenet.http import HttpClient
+
+    return HttpClient(max_body=limits.LIST_BYTES.default, max_decoded=limits.LIST_BYTES.default)

@@ -1,0 +1,685 @@
+"""Keeps the zones of one configuration up to date: files, refresh, transfers, NOTIFY, and what resolverctl shows.
+
+The first worker leads: it alone talks to primaries and secondaries and writes files. The others read what it has
+written when it tells them to, or when they start. What it cannot write it serves from memory, gives to the others as a
+file in memory, and tries to write again. Content is replaced as a whole, and only when the new one has passed all
+checks: until then, and after any error, the old content serves. Reading and checking run in threads, because a large
+zone takes seconds.
+
+States of a zone (`ZoneStatus.state`):
+
+* loading: nothing was read yet.
+* serving: the content is current.
+* refreshing: the primary is being queried; the content serves meanwhile.
+* failed: the last attempt failed, `error` says why; older content, if any, serves until it expires.
+* expired: the content is too old to be used (RFC 1035 section 3.3.13).
+"""
+
+import asyncio
+import hashlib
+import logging
+import os
+import secrets
+from collections.abc import Awaitable, Callable
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import quote
+
+from resolver import limits
+from resolver.daemon.cache_file import CacheFileError, replace_file
+from resolver.net.zone_client import Fetched, ZoneClient, notify_message, origin_of, send_notify
+from resolver.net.zone_server import keys_of
+from resolver.settings import Settings, ZoneSettings
+from resolver.upstream_address import UpstreamAddress, parse_upstream
+from resolver.wire import name as names
+from resolver.zones import Mode, Zone, ZoneTable
+from resolver.zones.journal import (
+    JournalError,
+    Saved,
+    confirmation_block,
+    content_block,
+    difference_block,
+    read_journal,
+)
+from resolver.zones.load import ZoneFileError, missing_glue, read_zone
+from resolver.zones.outgoing import History
+from resolver.zones.schedule import after_failure, after_success, expiry, is_newer
+from resolver.zones.transfer import TransferError
+from resolver.zones.tsig import Key
+from resolver.zones.zonemd import DigestStatus, check_digest
+
+if TYPE_CHECKING:
+    from resolver.net.client_contexts import TlsContexts
+
+__all__ = ["ZoneKeeper"]
+
+logger = logging.getLogger(__name__)
+
+SUFFIX = ".zone"
+LONGEST_NAME = 200
+"""Characters of a file name without suffix and the marks of temporary files; most file systems permit 255 in all."""
+
+
+class ZoneStatus:
+    """What is known about one zone. Times are seconds of the real-time clock; 0: never."""
+
+    def __init__(self, settings: ZoneSettings, keys: dict[bytes, Key]) -> None:
+        def key(name: str) -> Key | None:
+            return keys[names.lower(names.from_text(name))] if name else None
+
+        self.settings = settings
+        self.origin = origin_of(settings.name)
+        self.key = key(settings.key)
+        self.transfer_key = key(settings.transfer_key)
+        self.state = "loading"
+        self.error = ""
+        self.confirmed = 0
+        self.next_refresh = 0.0
+        self.failures = 0
+        self.file_octets = 0
+        """Valid octets of the file; 0: it must be rewritten."""
+        self.content_octets = 0
+        self.unwritten = ""
+        """Why the file does not have what serves; empty when it does."""
+        self.write_timer: asyncio.TimerHandle | None = None
+        self.history = History()
+        self.timer: asyncio.TimerHandle | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.again = False
+        """Whether to refresh once more when the refresh in progress has ended."""
+        self.notified = 0.0
+
+    @property
+    def secondary(self) -> bool:
+        """Whether the zone comes from primaries."""
+        return bool(self.settings.primaries)
+
+
+class ZoneKeeper:
+    """The zones of one configuration in one worker.
+
+    `leads` is True in the first worker. `changed` is called there when other workers must read a zone again. `now` is
+    the second of the real-time clock, `fraction` a random number from 0 to 1.
+    """
+
+    def __init__(
+        self, settings: Settings, table: ZoneTable, contexts: "TlsContexts | None", *, leads: bool,
+        now: Callable[[], int], changed: Callable[[bytes], None], flush: Callable[[bytes], None],
+        directory: str | Path = "", fraction: Callable[[], float] = lambda: secrets.randbelow(1 << 20) / (1 << 20),
+    ) -> None:
+        keys = keys_of(settings)
+        self._zones = {status.origin: status for one in settings.own_zones if (status := ZoneStatus(one, keys))}
+        self._table = table
+        self._leads = leads
+        self._now = now
+        self._changed = changed
+        self._flush = flush
+        self._directory = Path(directory) if directory else None
+        self._fraction = fraction
+        self._shortest = settings.zones.refresh_min
+        self._sources = {4: settings.iteration.query_source_v4, 6: settings.iteration.query_source_v6}
+        self._client = ZoneClient(contexts, now, lambda: secrets.randbits(16), self._source)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._stopped = False
+        self.counts = dict.fromkeys(
+            ("transfers_in", "transfer_failures", "refreshes", "loads", "load_failures", "write_failures"), 0
+        )
+
+    @property
+    def histories(self) -> dict[bytes, History]:
+        """The differences of each zone, for IXFR to secondaries."""
+        return {origin: status.history for origin, status in self._zones.items()}
+
+    def _source(self, address: str) -> tuple[str, int] | None:
+        text = self._sources[6 if ":" in address else 4]
+        return (text, 0) if text else None
+
+    # --- start, reload, stop --------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Read all zones from their files, and begin to refresh. An error is logged and shown, and does not raise."""
+        for status in self._zones.values():
+            await self._load(status)
+            self._schedule(status)
+            if status.unwritten:
+                self._write_later(status)
+
+    def stop(self) -> None:
+        """End all timers and transfers."""
+        self._stopped = True
+        for status in self._zones.values():
+            for timer in (status.timer, status.write_timer):
+                if timer is not None:
+                    timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+
+    def _begin(self, work: "Awaitable[None]") -> "asyncio.Task[None]":
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _find(self, name: str) -> ZoneStatus:
+        status = self._zones.get(origin_of(name))
+        if status is None:
+            raise ValueError(f"{name!r} is not the name of a configured zone")
+        return status
+
+    def reload(self, name: str) -> None:
+        """Read a zone again from its file; a secondary reads the copy on disk and queries its primary.
+
+        Raises:
+            ValueError: there is no such zone.
+        """
+        status = self._find(name)
+
+        async def work() -> None:
+            await self._load(status)
+            if status.secondary and self._leads:
+                self._refresh_soon(status)
+
+        self._begin(work())
+
+    def refresh(self, name: str) -> None:
+        """Query the primary of a zone now.
+
+        Raises:
+            ValueError: there is no such zone, or it has no primaries.
+        """
+        status = self._find(name)
+        if not status.secondary:
+            raise ValueError(f"{name!r} is a primary zone; use: zone reload {name}")
+        self._refresh_soon(status)
+
+    def take_notify(self, origin: bytes) -> None:
+        """A primary says that its zone has changed (RFC 1996 section 4.3). At most one refresh for each
+        `limits.ZONE_NOTIFY_INTERVAL`."""
+        status = self._zones.get(origin)
+        if status is None or not status.secondary or not self._leads:
+            return
+        moment = asyncio.get_running_loop().time()
+        wait = status.notified + limits.ZONE_NOTIFY_INTERVAL / 1000 - moment
+        if wait <= 0:
+            status.notified = moment
+            self._refresh_soon(status)
+        elif status.timer is None or status.timer.when() > moment + wait:
+            self._arm(status, wait)
+
+    # --- files ----------------------------------------------------------------------------------------------------
+
+    def _path(self, status: ZoneStatus) -> Path | None:
+        """The file of a secondary's copy."""
+        if self._directory is None:
+            return None
+        return self._directory / (_file_name(status.origin) + SUFFIX)
+
+    async def _load(self, status: ZoneStatus) -> None:
+        """Read the zone from its file; the old content stays after an error."""
+        loop = asyncio.get_running_loop()
+        try:
+            if status.secondary:
+                await self._load_copy(status)
+                return
+            zone = await loop.run_in_executor(None, _read_text, status.settings)
+        except (ZoneFileError, OSError, RecursionError, MemoryError) as error:
+            text = str(error) if not isinstance(error, OSError) else f"{status.settings.file}: {error.strerror}"
+            self._fail(status, f"the zone file cannot be used: {text}")
+            self.counts["load_failures"] += 1
+            return
+        self.counts["loads"] += 1
+        self._install_text(status, zone)
+
+    def _install_text(self, status: ZoneStatus, zone: Zone) -> None:
+        served = self._table.get(status.origin)
+        old = served.zone if served is not None else None
+        if old is not None and zone.serial != old.serial and not is_newer(zone.serial, old.serial):
+            logger.warning("zone %s: serial %d of the file is older than %d; secondaries will not take it",
+                           names.to_text(zone.origin), zone.serial, old.serial)
+        if old is None or old.serial != zone.serial:
+            status.history.clear()
+        self._put(status, zone, 0)
+        status.confirmed = self._now()
+        if self._leads:
+            if old is None or old.serial != zone.serial:
+                logger.info("zone %s: serial %d, %d records", names.to_text(zone.origin), zone.serial, zone.records)
+                for server in missing_glue(zone)[: limits.ZONE_WARNINGS]:
+                    logger.warning("zone %s: name server %s has no address in the zone",
+                                   names.to_text(zone.origin), names.to_text(server))
+            if old is not None:
+                self._changed(status.origin)
+            if old is None or old.serial != zone.serial:
+                self._notify(status, zone)
+
+    async def _load_copy(self, status: ZoneStatus) -> None:
+        path = self._path(status)
+        saved = None
+        if path is not None:
+            try:
+                saved = await asyncio.get_running_loop().run_in_executor(None, _read_copy, path, status)
+            except JournalError as error:
+                if self._leads:
+                    logger.error("zone %s: the copy %s is damaged and is not used: %s; the zone is transferred again",
+                                 names.to_text(status.origin), path, error)
+            except OSError as error:
+                logger.error("zone %s: cannot read %s: %s", names.to_text(status.origin), path, error.strerror)
+        served = self._table.get(status.origin)
+        held = None if served is None else served.zone
+        newer = saved is not None and held is not None and is_newer(held.serial, saved.zone.serial)
+        if saved is None or (self._leads and (newer or (held is not None and status.unwritten))):
+            status.file_octets = 0  # the file is missing, or could not be written before a reload
+            return
+        self._install_copy(status, saved)
+
+    def _install_copy(self, status: ZoneStatus, saved: Saved) -> None:
+        self.counts["loads"] += 1
+        status.confirmed, status.file_octets, status.content_octets = saved.confirmed, saved.sound, saved.content
+        status.history.clear()
+        for difference in saved.differences:
+            status.history.add(difference)
+        self._put(status, saved.zone, expiry(saved.confirmed, saved.zone.timers))
+
+    @property
+    def unwritten(self) -> list[bytes]:
+        """The zones whose content is not on disk."""
+        return [origin for origin, status in self._zones.items() if status.unwritten]
+
+    async def open_content(self, origin: bytes) -> BinaryIO | None:
+        """A file in memory with the content of a zone that is not on disk; None for other zones.
+
+        Raises:
+            OSError: there is no memory or no descriptor for it.
+        """
+        status, served = self._zones.get(origin), self._table.get(origin)
+        if status is None or served is None or served.zone is None or not status.unwritten:
+            return None
+        return await asyncio.get_running_loop().run_in_executor(None, _in_memory, served.zone, status.confirmed)
+
+    def take_content(self, name: str, file: BinaryIO) -> None:
+        """Serve what `open_content` of the first worker has made. `file` is closed.
+
+        Raises:
+            ValueError: there is no such zone.
+        """
+        try:
+            status = self._find(name)
+        except ValueError:
+            file.close()
+            raise
+        reading = asyncio.get_running_loop().run_in_executor(None, _read_memory, file, status)
+
+        async def work() -> None:
+            try:
+                saved = await reading
+            except (JournalError, OSError, MemoryError) as error:
+                logger.error("zone %s: the content from the first worker cannot be used: %s", name, error)
+                return
+            self._install_copy(status, saved)
+
+        self._begin(work())
+
+    def _put(self, status: ZoneStatus, zone: Zone, expires: int) -> None:
+        served = self._table.get(status.origin)
+        if served is None:
+            return
+        unusable = served.usable(self._now()) is None
+        self._table.put(status.origin, zone, expires)
+        status.state, status.error = "serving", ""
+        if unusable and served.fallback:
+            self._flush(status.origin)  # answers that were resolved meanwhile
+
+    def _fail(self, status: ZoneStatus, text: str) -> None:
+        if self._leads and text != status.error:
+            logger.error("zone %s: %s%s", names.to_text(status.origin), text, self._consequence(status))
+        status.state, status.error = "failed", text
+
+    def _consequence(self, status: ZoneStatus) -> str:
+        served = self._table.get(status.origin)
+        if served is None or served.usable(self._now()) is None or served.zone is None:
+            return "; the zone is not served"
+        return f"; serial {served.zone.serial} stays in use"
+
+    # --- refresh --------------------------------------------------------------------------------------------------
+
+    def _schedule(self, status: ZoneStatus) -> None:
+        """Set the timer of the next refresh."""
+        if not self._leads or not status.secondary or self._stopped:
+            return
+        served = self._table.get(status.origin)
+        zone = None if served is None else served.zone
+        if status.failures:
+            due = after_failure(self._now(), None if zone is None else zone.timers, status.failures, self._fraction(),
+                                self._shortest)
+        elif zone is None:
+            due = float(self._now())
+        else:
+            due = after_success(status.confirmed, zone.timers, self._fraction(), self._shortest)
+        self._arm(status, max(due - self._now(), 0.0))
+
+    def _arm(self, status: ZoneStatus, seconds: float) -> None:
+        if status.timer is not None:
+            status.timer.cancel()
+        status.next_refresh = self._now() + seconds
+        status.timer = asyncio.get_running_loop().call_later(seconds, self._refresh_soon, status)
+
+    def _refresh_soon(self, status: ZoneStatus) -> None:
+        if self._stopped or not self._leads:
+            return
+        if status.task is not None:
+            status.again = True
+            return
+        if status.timer is not None:
+            status.timer.cancel()
+            status.timer = None
+        status.task = self._begin(self._refresh(status))
+
+    async def _refresh(self, status: ZoneStatus) -> None:
+        """Query the primaries in turn until one has the zone."""
+        status.state = "refreshing"
+        self.counts["refreshes"] += 1
+        problems = []
+        status.failures += 1  # until one has succeeded
+        try:
+            for primary in status.settings.primary_addresses:
+                try:
+                    await self._refresh_from(status, primary)
+                except (TransferError, ValueError, MemoryError) as error:
+                    problems.append(f"{primary.address}: {str(error) or 'out of memory'}")
+                else:
+                    status.failures = 0
+                    break
+            if status.failures:
+                self.counts["transfer_failures"] += 1
+                self._fail(status, "; ".join(problems))
+        finally:
+            status.task = None
+            if status.again:
+                status.again = False
+                self._refresh_soon(status)
+            else:
+                self._schedule(status)
+
+    async def _refresh_from(self, status: ZoneStatus, primary: UpstreamAddress) -> None:
+        """Refresh from one primary.
+
+        Raises:
+            TransferError: it failed; the text says why.
+        """
+        served = self._table.get(status.origin)
+        assert served is not None
+        found = await self._client.fetch(status.origin, primary, status.key, served.zone)
+        confirmed = self._now()
+        loop = asyncio.get_running_loop()
+        if found.zone is not None:
+            await loop.run_in_executor(None, _check_content, found.zone, status.settings.zonemd)
+        zone = served.zone if found.zone is None else found.zone
+        assert zone is not None
+        await self._write(status, zone, found, confirmed)
+        status.confirmed = confirmed
+        self._put(status, zone, expiry(confirmed, zone.timers))
+        if found.zone is not None:
+            self.counts["transfers_in"] += 1
+            if not found.differences:
+                status.history.clear()
+            for difference in found.differences:
+                status.history.add(difference)
+            logger.info("zone %s: serial %d from %s, %d records, %s of %d octets", names.to_text(status.origin),
+                        zone.serial, primary.address, zone.records, "IXFR" if found.differences else "AXFR",
+                        found.octets)
+            self._notify(status, zone)
+        self._changed(status.origin)
+
+    async def _write(self, status: ZoneStatus, zone: Zone, found: Fetched, confirmed: int) -> None:
+        """Save the zone. An error is logged once, shown while it lasts, and ends when a later attempt succeeds."""
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, self._save, status, zone, found, confirmed)
+        except CacheFileError as error:
+            self.counts["write_failures"] += 1
+            text, status.file_octets = str(error), 0
+            if text != status.unwritten:
+                logger.error("zone %s: %s; serial %d is served from memory, and after a restart an older version or"
+                             " none is (zones.directory)", names.to_text(status.origin), text, zone.serial)
+            status.unwritten = text
+            self._write_later(status)
+            return
+        if status.unwritten:
+            status.unwritten = ""
+            logger.info("zone %s: serial %d is on disk", names.to_text(status.origin), zone.serial)
+
+    def _write_later(self, status: ZoneStatus) -> None:
+        """Set the timer of the next attempt to write a zone."""
+        if status.write_timer is not None:
+            status.write_timer.cancel()
+            status.write_timer = None
+        if self._leads and not self._stopped:
+            loop = asyncio.get_running_loop()
+            status.write_timer = loop.call_later(limits.ZONE_WRITE_RETRY / 1000, self._write_again, status)
+
+    def _write_again(self, status: ZoneStatus) -> None:
+        status.write_timer = None
+        if status.task is not None:
+            self._write_later(status)  # a refresh in progress may write, too, and two must not
+        elif status.unwritten and not self._stopped:
+            status.task = self._begin(self._rewrite(status))
+
+    async def _rewrite(self, status: ZoneStatus) -> None:
+        """Write what serves, in the place of a refresh, so that no refresh writes meanwhile."""
+        served = self._table.get(status.origin)
+        try:
+            if served is not None and served.zone is not None:
+                found = Fetched(served.zone.serial, None, [], 0)
+                await self._write(status, served.zone, found, status.confirmed)
+                if not status.unwritten:
+                    self._changed(status.origin)
+        finally:
+            status.task = None
+            if status.again:
+                status.again = False
+                self._refresh_soon(status)
+
+    def _save(self, status: ZoneStatus, zone: Zone, found: Fetched, confirmed: int) -> None:
+        """Append to the file, or rewrite it when it would become too long. Runs in a thread.
+
+        Raises:
+            CacheFileError: it cannot be written; the text names file and reason.
+        """
+        path = self._path(status)
+        if path is None:
+            return
+        whole = found.zone is not None and not found.differences
+        added = b"".join(difference_block(one, confirmed) for one in found.differences)
+        added = added or confirmation_block(confirmed)
+        share = status.content_octets * limits.ZONE_JOURNAL_SHARE // 100 + len(confirmation_block(0)) * 64
+        if whole or not status.file_octets or status.file_octets + len(added) > status.content_octets + share:
+            content = content_block(zone, confirmed)
+            replace_file(path, [content])
+            status.file_octets = status.content_octets = len(content)
+            return
+        try:
+            with open(path, "r+b") as file:
+                file.truncate(status.file_octets)  # an incomplete block of a process that ended
+                file.seek(status.file_octets)
+                file.write(added)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise CacheFileError(f"cannot write {str(path)!r}: {error.strerror}") from None
+        status.file_octets += len(added)
+
+    # --- NOTIFY to secondaries ------------------------------------------------------------------------------------
+
+    def _notify(self, status: ZoneStatus, zone: Zone) -> None:
+        for text in status.settings.notify:
+            self._begin(self._notify_one(status, zone, parse_upstream(text, 53, "notify")))
+
+    async def _notify_one(self, status: ZoneStatus, zone: Zone, target: UpstreamAddress) -> None:
+        packet = notify_message(zone, secrets.randbits(16), status.transfer_key, self._now())
+        try:
+            answered = await send_notify(target, packet, self._source(target.address))
+        except OSError as error:
+            logger.warning("zone %s: NOTIFY to %s: %s", names.to_text(zone.origin), target.address, error.strerror)
+            return
+        if not answered:
+            logger.warning("zone %s: %s does not answer NOTIFY", names.to_text(zone.origin), target.address)
+
+    # --- what is shown --------------------------------------------------------------------------------------------
+
+    def carry_over(self, older: "ZoneKeeper") -> None:
+        """Take the state of zones whose settings are the same in an older configuration."""
+        for origin, status in self._zones.items():
+            before = older._zones.get(origin)
+            if before is not None and before.settings == status.settings:
+                status.confirmed, status.failures = before.confirmed, before.failures
+                status.file_octets, status.content_octets = before.file_octets, before.content_octets
+                status.unwritten = before.unwritten
+                status.history = before.history
+
+    def problems(self) -> list[str]:
+        """What somebody must act on: zones whose names get SERVFAIL, zone files that cannot be used, copies that cannot
+        be written. A refresh that fails is none while the content may be used, and a zone that is resolved meanwhile is
+        none."""
+        found = []
+        for origin, status in self._zones.items():
+            served = self._table.get(origin)
+            unusable = served is not None and served.usable(self._now()) is None
+            dead = unusable and served is not None and served.mode is Mode.AUTHORITATIVE and not served.fallback
+            if dead and status.state != "loading":
+                why = f": {status.error}" if status.error else ""
+                found.append(f"zone {names.to_text(origin)}: it is not served, so its names get SERVFAIL{why}")
+            elif status.state == "failed" and not status.secondary:
+                found.append(f"zone {names.to_text(origin)}: {status.error}; the content before it is served")
+            if status.unwritten:
+                found.append(f"zone {names.to_text(origin)}: {status.unwritten}; it is served from memory, and after a"
+                             " restart an older version or none is (zones.directory)")
+        return found
+
+    def describe(self) -> list[dict[str, Any]]:
+        """The state of each zone, for resolverctl."""
+        now = self._now()
+        found = []
+        for origin, status in self._zones.items():
+            served = self._table.get(origin)
+            zone = None if served is None else served.zone
+            state = status.state
+            if zone is not None and served is not None and served.usable(now) is None:
+                state = "expired"
+            found.append({
+                "zone": names.to_text(origin),
+                "role": "secondary" if status.secondary else "primary",
+                "mode": status.settings.mode,
+                "state": state,
+                "error": status.error,
+                "serial": None if zone is None else zone.serial,
+                "records": 0 if zone is None else zone.records,
+                "age": now - status.confirmed if status.confirmed else None,
+                "next_refresh": int(max(status.next_refresh - now, 0)) if status.timer is not None else None,
+                "expires": served.expires - now if served is not None and served.expires else None,
+            })
+        return found
+
+    def statistics(self) -> dict[str, Any]:
+        """Counters since the start, and serial, age and state by zone."""
+        zones = self.describe()
+        return {
+            **self.counts,
+            "serial": {one["zone"]: one["serial"] for one in zones if one["serial"] is not None},
+            "age": {one["zone"]: one["age"] for one in zones if one["age"] is not None},
+            "failed": {one["zone"]: int(one["state"] == "failed") for one in zones},
+            "expired": {one["zone"]: int(one["state"] == "expired") for one in zones},
+        }
+
+
+def _file_name(origin: bytes) -> str:
+    """The name of a zone's file without its suffix, another one for each zone: letters, digits and ``-._~`` stay, other
+    characters become ``%XX``. A name that is too long for a file ends with its digest."""
+    plain = names.to_text(origin)[:-1]
+    if plain in ("", "root"):
+        return "%root" if plain else "root"
+    quoted = quote(plain, safe="")
+    if len(quoted) <= LONGEST_NAME:
+        return quoted
+    digest = hashlib.blake2b(origin, digest_size=16).hexdigest()
+    return f"{quoted[: LONGEST_NAME - len(digest) - 1]}%{digest}"
+
+
+def _read_text(settings: ZoneSettings) -> Zone:
+    """Read a zone file, and check its digest.
+
+    Raises:
+        ZoneFileError: it cannot be used; the text names the file, and the line where possible.
+        OSError: it cannot be read.
+    """
+    try:
+        with open(settings.file, encoding="utf-8") as file:
+            zone = read_zone(file, settings.file, origin_of(settings.name))
+        _check_content(zone, settings.zonemd)
+    except TransferError as error:
+        raise ZoneFileError(f"{settings.file}: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ZoneFileError(f"{settings.file}: it is not UTF-8 text (byte {error.start})") from None
+    return zone
+
+
+def _check_content(zone: Zone, policy: str) -> None:
+    """Check the digest of a zone by the policy of its settings, and make its chain of proofs.
+
+    Raises:
+        TransferError: the digest is wrong, or missing although it is required.
+    """
+    zone.chain()  # here, in a thread, and not when the first proof is needed
+    if policy == "off":
+        return
+    status = check_digest(zone)
+    if status is DigestStatus.WRONG:
+        raise TransferError(f"serial {zone.serial}: the digest of the content differs from its ZONEMD record")
+    if policy == "required" and status is not DigestStatus.MATCHES:
+        raise TransferError(f"serial {zone.serial}: it has no usable ZONEMD record, which the setting zonemd requires")
+
+
+def _in_memory(zone: Zone, confirmed: int) -> BinaryIO:
+    """The content of a zone as a file in memory.
+
+    Raises:
+        OSError: there is no memory or no descriptor for it.
+    """
+    made = open(os.memfd_create("zone", os.MFD_CLOEXEC), "w+b")
+    try:
+        made.write(content_block(zone, confirmed))
+        made.flush()
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def _read_memory(file: BinaryIO, status: ZoneStatus) -> Saved:
+    """Read a file in memory, whose position other workers use, too, and close it.
+
+    Raises:
+        JournalError: it is damaged.
+        OSError: it cannot be read.
+    """
+    with file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        saved = read_journal(content[:], status.origin)
+    saved.zone.chain()  # as in `_check_content`
+    return saved
+
+
+def _read_copy(path: Path, status: ZoneStatus) -> Saved | None:
+    """Read the copy of a secondary; None when there is none.
+
+    Raises:
+        JournalError: it is damaged.
+        OSError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(limits.ZONE_FILE_OCTETS + 1)
+    except FileNotFoundError:
+        return None
+    if len(data) > limits.ZONE_FILE_OCTETS:
+        raise JournalError(f"it is larger than {limits.ZONE_FILE_OCTETS} octets")
+    saved = read_journal(data, status.origin)
+    saved.zone.chain()  # as in `_check_content`
+    return saved

@@ -1,0 +1,129 @@
+"""How many fetches of one zone, and queries to one server, may be outstanding. Sans-IO.
+
+Random names below a zone whose servers are dead or slow would take the job slots, sockets and memory of all other
+names. What exceeds a quota fails at once, with a reason for the client and a line in the log. The quota of a server is
+adaptive: `InfraCache.note_fetch` lowers it while many queries to the server time out, so a server that is overloaded
+gets fewer queries, and a dead one costs little.
+
+Invariants: `take_zone` and `take_server` are each followed by one `give_zone` or `give_server`. The tables hold only
+what is outstanding, so they are not larger than the table of jobs.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from resolver import limits
+from resolver.effects import Failure, FailureKind, Server
+from resolver.log_limit import LineLimit
+from resolver.wire import consts as c
+from resolver.wire import name as names
+
+if TYPE_CHECKING:
+    from resolver.cache.infra import InfraCache
+    from resolver.settings import Settings
+
+__all__ = ["FetchQuota"]
+
+log = logging.getLogger(__name__)
+
+Key = tuple[object, ...]
+
+
+class FetchQuota:
+    """The outstanding fetches of one mesh, and the limits of them."""
+
+    __slots__ = ("_falls", "_lines", "_per_server", "_per_zone", "_refused", "_rises", "_servers", "_zones", "infra")
+
+    def __init__(self, settings: Settings, infra: InfraCache) -> None:
+        self.infra = infra
+        self._per_zone = settings.fetch_limit.per_zone
+        self._per_server = settings.fetch_limit.per_server
+        self._zones: dict[bytes, int] = {}
+        self._servers: dict[Key, int] = {}
+        self._refused = {"zone": 0, "server": 0}
+        self._falls = self._rises = 0
+        self._lines = LineLimit(settings.log.rate_limit_interval, limits.LOG_FAILURES)
+
+    def take_zone(self, zone: bytes) -> bool:
+        """Count one more fetch of `zone` (lower case); False, and not counted, when it has its quota."""
+        count = self._zones.get(zone, 0)
+        if self._per_zone and count >= self._per_zone:
+            return False
+        self._zones[zone] = count + 1
+        return True
+
+    def give_zone(self, zone: bytes) -> None:
+        """A fetch of `zone` has ended."""
+        count = self._zones[zone] - 1
+        if count:
+            self._zones[zone] = count
+        else:
+            del self._zones[zone]
+
+    def is_full(self, key: Key) -> bool:
+        """Whether the server has as many outstanding queries as its quota permits."""
+        count = self._servers.get(key, 0)
+        return count > 0 and self._per_server > 0 and count >= self._quota(key)
+
+    def _quota(self, key: Key) -> int:
+        return max(int(self._per_server * self.infra.quota_share(key)), 1)
+
+    def take_server(self, key: Key) -> None:
+        """Count one more query to the server."""
+        self._servers[key] = self._servers.get(key, 0) + 1
+
+    def give_server(self, key: Key) -> None:
+        """A query to the server has ended."""
+        count = self._servers[key] - 1
+        if count:
+            self._servers[key] = count
+        else:
+            del self._servers[key]
+
+    def note_result(self, key: Key, *, timed_out: bool) -> None:
+        """A query to the server was answered, or was not in time."""
+        change = self.infra.note_fetch(key, timed_out=timed_out)
+        if change < 0:
+            self._falls += 1
+        elif change > 0:
+            self._rises += 1
+
+    def refuse_zone(self, zone: bytes, now: float) -> Failure:
+        """The failure of a fetch for which `take_zone` had no room. `now` is in monotonic seconds."""
+        self._refused["zone"] += 1
+        text = names.to_text(zone)
+        self._log(f"zone {text} has {self._zones.get(zone, 0)} outstanding fetches", zone, now)
+        return Failure(FailureKind.QUOTA, c.EDE_NO_REACHABLE_AUTHORITY, f"too many queries for {text} are outstanding")
+
+    def refuse_server(self, zone: bytes, server: Server, now: float) -> Failure:
+        """The failure of a fetch of `zone` whose servers all have their quota; `server` is the last of them."""
+        self._refused["server"] += 1
+        text = names.to_text(zone)
+        key = server.key
+        self._log(f"server {server.address} of zone {text} has {self._servers.get(key, 0)} outstanding queries, of"
+                  f" {self._quota(key)} permitted", key, now)
+        return Failure(FailureKind.QUOTA, c.EDE_NO_REACHABLE_AUTHORITY,
+                       f"too many queries to the servers of {text} are outstanding")
+
+    def _log(self, text: str, what: object, now: float) -> None:
+        left_out = self._lines.admit(what, now)
+        if left_out is not None:
+            more = f" ({left_out} more since the last line)" if left_out else ""
+            log.warning("fetch limit: %s; further names fail at once%s", text, more)
+
+    def statistics(self) -> dict[str, int | dict[str, int]]:
+        """Counters since the start, by name, and the current state of zones and servers."""
+        zones = self._zones.values()
+        full = sum(count >= self._per_zone for count in zones) if self._per_zone else 0
+        return {
+            "refused": dict(self._refused),
+            "zones": len(self._zones),
+            "zones_full": full,
+            "largest_zone": max(zones, default=0),
+            "servers": len(self._servers),
+            "servers_full": sum(self.is_full(key) for key in self._servers),
+            "quota_falls": self._falls,
+            "quota_rises": self._rises,
+        }

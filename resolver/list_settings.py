@@ -1,0 +1,109 @@
+"""Settings of block lists and response policy zones: the tables [[list]] and [[rpz]] of the configuration.
+
+They are a module of their own because `resolver.settings` is long. All lists are read by all workers.
+"""
+
+import re
+from dataclasses import dataclass
+
+from resolver import limits
+from resolver.options import check_limits, check_names, check_path, option
+
+__all__ = ["ListSettings", "RpzSettings", "check_lists"]
+
+LIST_FORMATS = ("auto", "hosts", "domains", "adblock")
+LIST_ACTIONS = ("nxdomain", "nodata", "null", "refuse", "drop", "allow", "log")
+RPZ_OVERRIDES = ("", "nxdomain", "nodata", "passthru", "drop", "tcp-only", "log")
+EDE_CODES = (0, 15, 16, 17, 18)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_EDE_TEXT = (
+    "Extended DNS error of changed answers (RFC 8914): 15 blocked, 16 censored, 17 filtered, 18 prohibited, 0 none."
+)
+_FILE_TEXT = "The file with the list. With `url` it is written by resolverd, and read when it starts."
+_URL_TEXT = (
+    "HTTPS URL from which the list is fetched. The list in use stays when a fetch fails or the new list is not valid."
+)
+
+
+def _check_source(settings: "ListSettings | RpzSettings", where: str) -> None:
+    if not settings.file:
+        raise ValueError(f"{where}: file is missing; give the path of the list")
+    check_path(settings.file, f"{where}.file")
+    if settings.url and not re.fullmatch(r"https://[!-~]+", settings.url):
+        raise ValueError(f"{where}.url: {settings.url!r} is not an HTTPS URL")
+    if settings.ede not in EDE_CODES:
+        raise ValueError(f"{where}.ede: {settings.ede} is not one of {', '.join(map(str, EDE_CODES))}")
+    check_limits(settings, where)
+
+
+@dataclass(frozen=True, slots=True)
+class ListSettings:
+    """A block or allow list: names that are not resolved, or are exempt from the other lists."""
+
+    name: str = option("", "Name of the list in the log, in metrics and in resolverctl.")
+    file: str = option("", _FILE_TEXT)
+    url: str = option("", _URL_TEXT)
+    format: str = option(
+        "auto",
+        '"hosts", "domains" (one name in each line, for it and all names below), "adblock" (rules for whole names), or'
+        ' "auto" to detect it.',
+    )
+    action: str = option(
+        "nxdomain",
+        'Action for names of the list: "nxdomain", "nodata", "null" (addresses 0.0.0.0 and ::), "refuse", "drop", "log"'
+        ' (resolve and log), or "allow": no list blocks the names of this one.',
+    )
+    ede: int = option(15, _EDE_TEXT)
+    interval: int = option(
+        limits.LIST_INTERVAL.default, "Time between two fetches of `url`.", kind="seconds", limit=limits.LIST_INTERVAL
+    )
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"list.name: {self.name!r} is not 1 to 64 letters, digits, dots, hyphens and underscores")
+        for name, words in (("format", LIST_FORMATS), ("action", LIST_ACTIONS)):
+            if getattr(self, name) not in words:
+                raise ValueError(f"list.{name}: {getattr(self, name)!r} is not one of {', '.join(words)}")
+        _check_source(self, "list")
+
+
+@dataclass(frozen=True, slots=True)
+class RpzSettings:
+    """A response policy zone. The first zone with a rule decides."""
+
+    name: str = option("", "Name of the zone; names in its file are relative to it.")
+    file: str = option("", _FILE_TEXT.replace("list", "zone", 1))
+    url: str = option("", _URL_TEXT)
+    ede: int = option(17, _EDE_TEXT)
+    override: str = option(
+        "",
+        'One action instead of those of the zone: "nxdomain", "nodata", "passthru", "drop", "tcp-only", or "log" to'
+        " only log what the zone would do. Empty: the actions of the zone.",
+    )
+    log: bool = option(False, "Log each query to which a rule of the zone applies.")
+    interval: int = option(
+        limits.LIST_INTERVAL.default, "Time between two fetches of `url`.", kind="seconds", limit=limits.LIST_INTERVAL
+    )
+
+    def __post_init__(self) -> None:
+        check_names((self.name,), "rpz.name")
+        if self.override not in RPZ_OVERRIDES:
+            raise ValueError(f"rpz.override: {self.override!r} is not one of {', '.join(RPZ_OVERRIDES[1:])}")
+        _check_source(self, "rpz")
+
+
+def check_lists(lists: tuple[ListSettings, ...], zones: tuple[RpzSettings, ...]) -> None:
+    """Check all lists and zones together.
+
+    Raises:
+        ValueError: there are too many, or two have the same name or file.
+    """
+    if len(lists) + len(zones) > limits.LISTS:
+        raise ValueError(f"list: more than {limits.LISTS} lists and response policy zones")
+    for attribute in ("name", "file"):
+        seen: set[str] = set()
+        for one in (*lists, *zones):
+            value = getattr(one, attribute)
+            if value in seen:
+                raise ValueError(f"list.{attribute}: {value!r} is that of two lists")
+            seen.add(value)

@@ -1,0 +1,210 @@
+"""Gets a zone from a primary: SOA query and transfer over one connection, TCP or TLS (RFC 9103).
+
+Nothing is sent over UDP, so no reply can be forged from off the path. Over TLS the primary is authenticated by its name
+or pin, and ALPN "dot" is required (RFC 9103 section 7.1); there is no fallback to TCP. What a primary may send is
+bounded by `resolver.zones.transfer`, and the time by the limits below.
+"""
+
+import asyncio
+import socket
+from collections import defaultdict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from resolver import limits
+from resolver.effects import Server
+from resolver.net.tls_client import check_pins, sentence, server_hostname
+from resolver.upstream_address import UpstreamAddress
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.build import Builder
+from resolver.zones.schedule import is_newer
+from resolver.zones.transfer import Transfer, TransferError, make_soa_query, make_transfer_query, read_soa_reply
+from resolver.zones.tsig import Key, Verifier, sign
+from resolver.zones.zone import Difference, Zone
+
+if TYPE_CHECKING:
+    from resolver.net.client_contexts import TlsContexts
+
+__all__ = ["Fetched", "ZoneClient", "notify_message", "send_notify"]
+
+QUERY_TIMEOUT = limits.ZONE_QUERY_TIMEOUT / 1000
+IDLE_TIMEOUT = limits.ZONE_IDLE_TIMEOUT / 1000
+TRANSFER_TIMEOUT = limits.ZONE_TRANSFER_TIMEOUT / 1000
+
+
+class Fetched(NamedTuple):
+    """The result: `zone` None means that nothing is new. `differences` are those of an IXFR."""
+
+    serial: int
+    zone: Zone | None
+    differences: list[Difference]
+    octets: int
+
+
+class ZoneClient:
+    """Transfers zones. `now` is the second of the real-time clock; `random_id` makes message ids; `source` returns the
+    local address for a remote one, or None."""
+
+    def __init__(
+        self, contexts: "TlsContexts | None", now: Callable[[], int], random_id: Callable[[], int],
+        source: Callable[[str], tuple[str, int] | None],
+    ) -> None:
+        self._contexts = contexts
+        self._now = now
+        self._random_id = random_id
+        self._source = source
+        self._slots = asyncio.Semaphore(limits.ZONE_TRANSFERS)
+        # By address; the primaries are those of the configuration, so they are few.
+        self._each = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(limits.ZONE_TRANSFERS_EACH))
+
+    async def fetch(
+        self, origin: bytes, primary: UpstreamAddress, key: Key | None, current: Zone | None
+    ) -> Fetched:
+        """Ask `primary` for its serial, and transfer the zone if it is newer than `current`.
+
+        Raises:
+            TransferError: the primary cannot be reached, or what it sends cannot be used; the text says why.
+        """
+        async with self._each[primary.address], self._slots:
+            try:
+                return await self._fetch(origin, primary, key, current, whole=current is None)
+            except TransferError as error:
+                if not error.try_whole or current is None:
+                    raise
+            return await self._fetch(origin, primary, key, current, whole=True)
+
+    async def _fetch(
+        self, origin: bytes, primary: UpstreamAddress, key: Key | None, current: Zone | None, *, whole: bool
+    ) -> Fetched:
+        try:
+            async with asyncio.timeout(TRANSFER_TIMEOUT):
+                reader, writer = await self._connect(primary)
+                try:
+                    return await self._exchange(reader, writer, origin, key, current, whole=whole)
+                finally:
+                    writer.transport.abort()
+        except TimeoutError:
+            raise TransferError("no reply in time") from None
+        except asyncio.IncompleteReadError:
+            raise TransferError("the primary closed the connection") from None
+        except OSError as error:
+            raise TransferError(sentence(error) or error.strerror or str(error)) from None
+
+    async def _connect(self, primary: UpstreamAddress) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        address, port, encryption = primary
+        async with asyncio.timeout(QUERY_TIMEOUT):
+            if encryption is None:
+                return await asyncio.open_connection(address, port, local_addr=self._source(address))
+            assert self._contexts is not None
+            context = await self._contexts.get(encryption)
+            reader, writer = await asyncio.open_connection(
+                address, port, local_addr=self._source(address), ssl=context,
+                server_hostname=server_hostname(Server(address, port, None, encryption)),
+                ssl_handshake_timeout=QUERY_TIMEOUT,
+            )
+            try:
+                check_pins(writer.transport, context)
+                chosen = writer.get_extra_info("ssl_object").selected_alpn_protocol()
+                if chosen != "dot":
+                    raise TransferError('the primary does not support ALPN "dot" (RFC 9103 section 7.1)')
+            except BaseException:
+                writer.transport.abort()
+                raise
+            return reader, writer
+
+    async def _exchange(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, origin: bytes, key: Key | None,
+        current: Zone | None, *, whole: bool,
+    ) -> Fetched:
+        query_id = self._random_id()
+        verifier = self._send(writer, make_soa_query(origin, query_id), key)
+        async with asyncio.timeout(QUERY_TIMEOUT):
+            reply = await _message(reader)
+        serial = read_soa_reply(reply, origin, query_id, verifier, self._now()).serial
+        if current is not None and not is_newer(serial, current.serial):
+            return Fetched(serial, None, [], 0)
+        query_id = self._random_id()
+        base = None if whole else current
+        verifier = self._send(writer, make_transfer_query(origin, query_id, base), key)
+        transfer = Transfer(
+            origin, query_id, base, verifier, newer_than=None if current is None else current.serial
+        )
+        done = False
+        while not done:
+            async with asyncio.timeout(IDLE_TIMEOUT):
+                packet = await _message(reader)
+            done = transfer.feed(packet, self._now())
+        # In a thread, because a large zone takes seconds.
+        await asyncio.get_running_loop().run_in_executor(None, transfer.finish)
+        return Fetched(serial, transfer.zone, transfer.differences, transfer.octets)
+
+    def _send(self, writer: asyncio.StreamWriter, message: bytes, key: Key | None) -> Verifier | None:
+        """Send a query, signed with `key`; returns what checks its replies."""
+        verifier = None
+        if key is not None:
+            message, mac = sign(message, key, self._now())
+            verifier = Verifier(key, mac)
+        writer.write(len(message).to_bytes(2, "big") + message)
+        return verifier
+
+
+async def _message(reader: asyncio.StreamReader) -> bytes:
+    return await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
+
+
+# --- NOTIFY to secondaries ----------------------------------------------------------------------------------------
+
+
+def notify_message(zone: Zone, query_id: int, key: Key | None, now: int) -> bytes:
+    """The NOTIFY message for a changed zone (RFC 1996 section 3.7)."""
+    builder = Builder()
+    builder.start(query_id, c.NOTIFY << 11 | c.AA, zone.origin, c.SOA)
+    builder.add(c.ANSWER, zone.soa.without_sigs())
+    message = builder.finish()
+    return message if key is None else sign(message, key, now)[0]
+
+
+class _Notify(asyncio.DatagramProtocol):
+    """Waits for the reply to one message."""
+
+    def __init__(self, query_id: int) -> None:
+        self._head = query_id.to_bytes(2, "big")
+        self.replied: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def datagram_received(self, data: bytes, addr: object) -> None:
+        """Any reply with the id ends the attempts, whatever its content is."""
+        if data[:2] == self._head and len(data) > 2 and data[2] & 0x80 and not self.replied.done():
+            self.replied.set_result(None)
+
+    def error_received(self, exc: Exception) -> None:
+        """The port is closed; the next attempt may find it open."""
+
+
+async def send_notify(
+    target: UpstreamAddress, packet: bytes, source: tuple[str, int] | None, attempts: int = limits.ZONE_NOTIFY_ATTEMPTS
+) -> bool:
+    """Send a NOTIFY until it is answered (RFC 1996 section 3.6). False when it never was.
+
+    Raises:
+        OSError: no socket can be had.
+    """
+    loop = asyncio.get_running_loop()
+    transport, protocol = await loop.create_datagram_endpoint(
+        lambda: _Notify(int.from_bytes(packet[:2], "big")), remote_addr=(target.address, target.port),
+        local_addr=source, family=socket.AF_INET6 if ":" in target.address else socket.AF_INET,
+    )
+    try:
+        for attempt in range(attempts):
+            transport.sendto(packet)
+            done, _ = await asyncio.wait({protocol.replied}, timeout=QUERY_TIMEOUT * (1 << attempt))
+            if done:
+                return True
+        return False
+    finally:
+        transport.close()
+
+
+def origin_of(text: str) -> bytes:
+    """A zone's name in lower case and wire form."""
+    return names.lower(names.from_text(text))

@@ -1,0 +1,242 @@
+"""Serves secondaries and primaries of own zones: outgoing AXFR and IXFR, signed SOA queries, and NOTIFY.
+
+These messages are handled before the access lists of clients, because name servers are not clients. Each zone has its
+own lists and keys; without them a transfer is refused and a NOTIFY is ignored, except from the addresses of the zone's
+primaries. A client that an access list drops gets no refusal. All other messages are left to `Service`.
+"""
+
+from collections.abc import Callable
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+from resolver.effects import Outcome, Question
+from resolver.policy import OwnZones
+from resolver.settings import Settings, ZoneSettings
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.consts import HEADER_SIZE, PAYLOAD_MIN
+from resolver.wire.errors import WireError
+from resolver.wire.records import parse_records
+from resolver.zones import ZoneTable
+from resolver.zones.outgoing import History, transfer_messages
+from resolver.zones.table import message
+from resolver.zones.tsig import Key, SignedMessage, TsigError, Verifier, sign, split
+from resolver.zones.zone import soa_fields
+
+__all__ = ["ZoneServer", "keys_of"]
+
+SOA_SIZE = 22  # two root names and five numbers
+ASKED_BY_SECONDARIES = frozenset({c.SOA, c.AXFR, c.IXFR})
+
+
+def keys_of(settings: Settings) -> dict[bytes, Key]:
+    """The TSIG keys by name (lower case)."""
+    made = [Key(names.lower(names.from_text(key.name)), key.algorithm, key.secret_octets) for key in settings.tsig_key]
+    return {key.name: key for key in made}
+
+
+class _Rules:
+    """Who may do what with one zone."""
+
+    def __init__(self, zone: ZoneSettings, keys: dict[bytes, Key]) -> None:
+        def key(name: str) -> Key | None:
+            return keys[names.lower(names.from_text(name))] if name else None
+
+        self.primaries = {str(ip_address(found.address)) for found in zone.primary_addresses}
+        self.notifiers = [ip_network(text, strict=False) for text in zone.allow_notify]
+        self.transfers = [ip_network(text, strict=False) for text in zone.allow_transfer]
+        self.key = key(zone.key)
+        self.transfer_key = key(zone.transfer_key)
+
+    def permits(self, host: str, *, notify: bool) -> bool:
+        """Whether an address may send NOTIFY, or transfer the zone."""
+        if not notify:
+            return _within(host, self.transfers)
+        return host in self.primaries or _within(host, self.notifiers)
+
+
+class ZoneServer:
+    """Answers transfers and NOTIFY for the zones of one configuration.
+
+    `notified` is called with the name of a zone when its primary reports a change. `histories` has the differences
+    of zones for IXFR. `now` is the second of the real-time clock.
+    """
+
+    def __init__(
+        self, settings: Settings, table: ZoneTable, histories: dict[bytes, History], now: Callable[[], int],
+        notified: Callable[[bytes], None],
+    ) -> None:
+        keys = keys_of(settings)
+        self._rules = {names.lower(names.from_text(zone.name)): _Rules(zone, keys) for zone in settings.own_zones}
+        self._table = table
+        self._own = OwnZones(table)
+        self._histories = histories
+        self._now = now
+        self._notified = notified
+        self.transfers = self.refused = self.notifies = self.ignored = 0
+
+    def answer(self, question: Question) -> Outcome | None:
+        """The answer to a query without RD, referrals included; None when the name is in no own zone."""
+        return self._own.answer(question, referrals=True)
+
+    def statistics(self) -> dict[str, int]:
+        """Counters since the start, by name."""
+        return {"transfers_out": self.transfers, "transfers_refused": self.refused,
+                "notifies_received": self.notifies, "notifies_ignored": self.ignored}
+
+    def handle(self, data: bytes, peer: tuple[Any, ...], sink: Any, *, dropped: bool = False) -> bool:
+        """Answer a NOTIFY or a transfer query; False for other messages, which are not touched, and for those that a
+        zone does not permit of a client that is `dropped`."""
+        if len(data) < HEADER_SIZE or data[2] & 0x80:
+            return False
+        opcode = (data[2] & 0x78) >> 3
+        if opcode != c.NOTIFY and (opcode != c.QUERY or _qtype(data) not in ASKED_BY_SECONDARIES):
+            return False
+        try:
+            signed = split(data)
+            questions, records = parse_records(data if signed is None else signed.message)
+        except WireError:
+            return False
+        if len(questions) != 1 or questions[0][2] != c.IN:
+            return False
+        qname, qtype, _ = questions[0]
+        if opcode == c.QUERY and qtype == c.SOA and signed is None:
+            return False  # a query as any other
+        rules = self._rules.get(names.lower(qname))
+        if dropped and not (rules is not None and rules.permits(_host(peer), notify=opcode == c.NOTIFY)):
+            return False
+        if opcode == c.NOTIFY:
+            self._take_notify(data, qname, qtype, rules, signed, peer, sink)
+            return True
+        serial = next((soa_fields(rdata).serial for _, _, _, rtype, _, _, rdata in records
+                       if rtype == c.SOA and len(rdata) >= SOA_SIZE), None)
+        if qtype == c.IXFR and serial is None:
+            return False
+        self._transfer(data, qname, qtype, serial if qtype == c.IXFR else None, rules, signed, peer, sink)
+        return True
+
+    def _take_notify(
+        self, data: bytes, qname: bytes, qtype: int, rules: _Rules | None, signed: SignedMessage | None,
+        peer: tuple[Any, ...], sink: Any,
+    ) -> None:
+        """RFC 1996 section 3.10: start a refresh, unless the message is not from a primary."""
+        host = _host(peer)
+        allowed = rules is not None and qtype == c.SOA and rules.permits(host, notify=True)
+        if not allowed:
+            self.ignored += 1
+            sink.send(_reply(data, len(qname), c.NOTIMP if rules is None else c.REFUSED), peer)
+            return
+        assert rules is not None
+        mac, problem = self._check(data, signed, rules.key)
+        if problem is not None:
+            self.ignored += 1
+            sink.send(self._refusal(data, len(qname), problem, signed, rules.key, mac), peer)
+            return
+        self.notifies += 1
+        self._notified(names.lower(qname))
+        reply = _reply(data, len(qname), c.NOERROR, flags=c.AA)
+        sink.send(reply if rules.key is None else sign(reply, rules.key, self._now(), prior=mac)[0], peer)
+
+    def _transfer(
+        self, data: bytes, qname: bytes, qtype: int, serial: int | None, rules: _Rules | None,
+        signed: SignedMessage | None, peer: tuple[Any, ...], sink: Any,
+    ) -> None:
+        served = self._table.get(names.lower(qname))
+        if rules is None or served is None or not rules.permits(_host(peer), notify=False):
+            self._refuse(data, len(qname), c.REFUSED, peer, sink)
+            return
+        mac, problem = self._check(data, signed, rules.transfer_key)
+        if problem is not None:
+            self.refused += 1
+            sink.send(self._refusal(data, len(qname), problem, signed, rules.transfer_key, mac), peer)
+            return
+        answerer = served.usable(self._now())
+        if answerer is None:
+            self._refuse(data, len(qname), c.SERVFAIL, peer, sink)
+            return
+        if qtype == c.SOA:
+            reply = message(answerer.answer(qname, qtype), qname, qtype, query_id=int.from_bytes(data[:2], "big"),
+                            limit=PAYLOAD_MIN, sigs=False)
+            assert rules.transfer_key is not None  # else the signature was refused
+            sink.send(sign(reply, rules.transfer_key, self._now(), prior=mac)[0], peer)
+            return
+        if qtype == c.AXFR and not sink.stream:
+            self._refuse(data, len(qname), c.FORMERR, peer, sink)  # RFC 5936 section 4.2
+            return
+        query_id = int.from_bytes(data[:2], "big")
+        packets = transfer_messages(
+            answerer.zone, qname, qtype, query_id, client_serial=serial, history=self._histories.get(served.origin),
+            key=rules.transfer_key, mac=mac, now=self._now(),
+        )
+        send_many = getattr(sink, "send_many", None)
+        if sink.stream and send_many is not None and send_many(packets, peer):
+            self.transfers += 1
+        elif not sink.stream:
+            # RFC 1995 section 2: over UDP a reply with only the SOA makes the client use TCP.
+            only_soa = transfer_messages(
+                answerer.zone, qname, qtype, query_id, client_serial=answerer.zone.serial, key=rules.transfer_key,
+                mac=mac, now=self._now(),
+            )
+            sink.send(next(only_soa), peer)
+        else:
+            self._refuse(data, len(qname), c.SERVFAIL, peer, sink)
+
+    def _check(self, data: bytes, signed: SignedMessage | None, key: Key | None) -> tuple[bytes, TsigError | None]:
+        """The MAC of a message with the signature it must have, and what is wrong with it."""
+        if key is None:
+            return b"", None if signed is None else TsigError("no key is configured", c.BADKEY)
+        verifier = Verifier(key)
+        try:
+            verifier.check(data, self._now())
+        except TsigError as error:
+            return verifier.mac, error
+        return verifier.mac, None
+
+    def _refusal(
+        self, data: bytes, qname_size: int, problem: TsigError, signed: SignedMessage | None, used: Key | None,
+        mac: bytes,
+    ) -> bytes:
+        """RFC 8945 section 5.2: NOTAUTH with the TSIG error; REFUSED for a message without TSIG. The reply to a wrong
+        time is signed and has the time here, so that the client can trust it and name the reason (section 5.2.3)."""
+        if signed is None:
+            return _reply(data, qname_size, c.REFUSED)
+        if problem.code == c.BADTIME and used is not None:
+            now = self._now()
+            return sign(_reply(data, qname_size, c.NOTAUTH), used, now, prior=mac, error=c.BADTIME, times=signed.times,
+                        other=now.to_bytes(6, "big"))[0]
+        key = Key(signed.key, "hmac-sha256", b"")
+        return sign(_reply(data, qname_size, c.NOTAUTH), key, self._now(), error=problem.code, times=signed.times,
+                    unsigned=True, algorithm=signed.algorithm)[0]
+
+    def _refuse(self, data: bytes, qname_size: int, rcode: int, peer: tuple[Any, ...], sink: Any) -> None:
+        self.refused += 1
+        sink.send(_reply(data, qname_size, rcode), peer)
+
+
+def _qtype(data: bytes) -> int:
+    """The type of the first question, or 0."""
+    at = HEADER_SIZE
+    while at < len(data) and data[at]:
+        if data[at] > 63:
+            return 0
+        at += 1 + data[at]
+    return int.from_bytes(data[at + 1 : at + 3], "big")
+
+
+def _reply(data: bytes, qname_size: int, rcode: int, *, flags: int = 0) -> bytes:
+    """Header and question of a reply."""
+    word = c.QR | flags | (int.from_bytes(data[2:4], "big") & 0x7800) | rcode
+    return b"%b%b\0\1\0\0\0\0\0\0%b" % (
+        data[:2], word.to_bytes(2, "big"), data[HEADER_SIZE : HEADER_SIZE + qname_size + 4]
+    )
+
+
+def _host(peer: tuple[Any, ...]) -> str:
+    address = ip_address(str(peer[0]).partition("%")[0])
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(mapped or address)
+
+
+def _within(host: str, networks: list[Any]) -> bool:
+    address = ip_address(host)
+    return any(address.version == network.version and address in network for network in networks)

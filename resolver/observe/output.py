@@ -1,0 +1,108 @@
+"""A thread that takes pieces from a buffer and writes them, and never holds up the loop.
+
+States of the thread: running, stopping (`stop` was called: it writes what is left, for a limited time), ended. The
+thread owns its descriptor. The loop sets attributes that the thread reads, and wakes it. A thread that hangs, because a
+disk does, is left behind when the process ends.
+"""
+
+import logging
+import os
+import select
+import threading
+import time
+
+from resolver.observe.pieces import Pieces
+
+__all__ = ["Output"]
+
+logger = logging.getLogger(__name__)
+
+
+class Output:
+    """The base of the query log's and dnstap's writers. Subclasses define `work`, which runs in the thread."""
+
+    name = ""
+    """What the log calls it."""
+
+    def __init__(self, pieces: Pieces) -> None:
+        self.pieces = pieces
+        self.stopping = False
+        self.stop_by = float("inf")
+        """When the thread must have ended, on the monotonic clock."""
+        self.failed = False
+        """Whether the last attempt to write has failed, which was logged."""
+        self.written = 0
+        """Records written."""
+        self.octets = 0
+        """Octets written."""
+        self.lost = 0
+        """Records lost because writing failed."""
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread.
+
+        Raises:
+            RuntimeError: the system gives no thread.
+        """
+        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+        self._thread.start()
+
+    def stop(self, seconds: float) -> None:
+        """Let the thread write what is left, for at most `seconds`, and end. The producer must have flushed."""
+        self.stop_by = time.monotonic() + seconds
+        self.stopping = True
+        self.pieces.wake()
+
+    def join(self) -> None:
+        """Wait for the end of the thread, which `stop` has limited."""
+        if self._thread is not None:
+            self._thread.join(max(self.stop_by - time.monotonic(), 0))
+
+    def statistics(self) -> dict[str, int]:
+        """Counters since the start, by name."""
+        return {
+            "records": self.pieces.records, "written": self.written, "bytes": self.octets,
+            "dropped_buffer_full": self.pieces.overrun, "dropped_write_failed": self.lost,
+        }
+
+    def work(self) -> None:
+        """Write pieces until `stopping`."""
+        raise NotImplementedError
+
+    # --- for subclasses, in the thread ---------------------------------------------------------------------------
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Wait for a piece, for `stop`, or for other requests of the loop; at most `seconds`."""
+        waiting = select.poll()
+        waiting.register(self.pieces.fileno(), select.POLLIN)
+        if waiting.poll(None if seconds is None else seconds * 1000):
+            self.clear_wake()
+
+    def wait_until(self, moment: float) -> None:
+        """Wait until `moment` of the monotonic clock, or until `stop`."""
+        while not self.stopping and (left := moment - time.monotonic()) > 0:
+            self.wait(left)
+
+    def clear_wake(self) -> None:
+        """Forget that the loop has woken this thread; to be called before it looks for work."""
+        os.eventfd_read(self.pieces.fileno())
+
+    def note_failure(self, text: str) -> None:
+        """Log that writing fails, once until it succeeds."""
+        if not self.failed:
+            self.failed = True
+            logger.error("%s: %s", self.name, text)
+
+    def note_success(self, text: str) -> None:
+        """Log that writing works again, if it has failed before."""
+        if self.failed:
+            self.failed = False
+            logger.info("%s: %s", self.name, text)
+
+    def _run(self) -> None:
+        try:
+            self.work()
+        except Exception:
+            logger.critical("%s: the thread has ended after an unexpected exception; this is a bug", self.name,
+                            exc_info=True)

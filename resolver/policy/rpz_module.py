@@ -1,0 +1,189 @@
+"""Response policy zones as a policy: which point applies which triggers.
+
+| point | triggers |
+|---|---|
+| `question`, `alias` | client address and qname, when no zone before the match has triggers that need the answer |
+| `name_server` | names and addresses of name servers; they apply before the servers are queried |
+| `response` | response addresses, and the matches that had to wait for them |
+
+Name server triggers therefore precede response addresses, also those of earlier zones: the servers that a zone forbids
+are not queried at all.
+
+Rules are applied for each client (`per_client`). A CNAME of a rule must be followed, which only a module can do that is
+asked for all clients: `RpzAliases` answers with it at `question`. So a client that a zone exempts by its address gets
+these answers nevertheless. A CNAME of a rule with another trigger, or that applies at `response`, is not followed.
+
+The zones are replaced as a whole (`replace`), after which the cache must be flushed.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from resolver import limits
+from resolver.effects import Outcome, Question, Server
+from resolver.list_settings import RpzSettings
+from resolver.log_limit import LimitedWarning
+from resolver.policy.module import PASS, Action, Decision, PolicyModule
+from resolver.policy.rpz import Action as RuleAction
+from resolver.policy.rpz import Match, PolicyZones, RpzZone, Rule, Trigger, respond
+from resolver.policy.rpz_zone import RpzOptions
+from resolver.query import ActionKind, Query
+from resolver.wire import consts as c
+from resolver.wire import name as names
+
+__all__ = ["ResponsePolicyZones", "RpzAliases", "options_of"]
+
+logger = logging.getLogger(__name__)
+
+
+def options_of(settings: RpzSettings) -> RpzOptions:
+    """How the zone of `settings` is used."""
+    log_only = settings.override == "log"
+    override = Rule(RuleAction(settings.override)) if settings.override and not log_only else None
+    return RpzOptions(settings.ede, override, log_only, settings.log or log_only)
+
+
+class ResponsePolicyZones(PolicyModule):
+    """The zones of one configuration, in their order."""
+
+    name = "rpz"
+    per_client = True
+
+    def __init__(self, settings: Sequence[RpzSettings]) -> None:
+        self._order = tuple(one.name for one in settings)
+        self._zones = PolicyZones()
+
+    def replace(self, zones: Mapping[str, RpzZone]) -> None:
+        """Use `zones`, by their name; a configured zone that is not among them has no rules."""
+        self._zones = PolicyZones([zones[name] for name in self._order if name in zones])
+
+    def is_cacheable(self, question: Question) -> bool:
+        """Whether the finished answer may be given without this policy: when no zone has client rules, logs, or sends
+        clients to TCP for this name."""
+        for zone in self._zones.zones:
+            if len(zone.clients):
+                return False
+            found = zone.match_name(question.qname)
+            if found is not None:
+                return not (zone.log or found.rule.action is RuleAction.TCP_ONLY)
+            if zone.needs_answer and zone.log:
+                return False
+        return True
+
+    def question(self, query: Query, question: Question) -> Decision:
+        """The client and the qname."""
+        decision = self._zones.before(query.packed or None, question.qname)
+        self._log(query, question, decision.observed)
+        if decision.match is None or not decision.final:
+            return None
+        if _is_followed(decision.match, question):
+            if decision.match.zone.log:
+                self._log(query, question, (decision.match,))
+            return None
+        return self._apply(query, question, decision.match)
+
+    def followed(self, question: Question) -> Outcome | None:
+        """The CNAME of a rule for the qname, which is followed; None without."""
+        match, final, _ = self._zones.before(None, question.qname)
+        return respond(match, question) if match is not None and final and _is_followed(match, question) else None
+
+    def alias(self, query: Query, question: Question) -> Decision:
+        """The target of an alias, as a qname."""
+        decision = self._zones.before(None, question.qname)
+        if decision.match is None or not decision.final or decision.match.rule.action is RuleAction.TCP_ONLY:
+            return None
+        return self._apply(query, question, decision.match)
+
+    def name_server(
+        self, query: Query, question: Question, zone: bytes, servers: Sequence[bytes], addresses: Sequence[Server]
+    ) -> Decision:
+        """The name servers of a zone of the qname."""
+        known = self._zones.before(None, question.qname)
+        decision = self._zones.after(known.match, (), servers, [_packed(server) for server in addresses])
+        if decision.match is None or decision.match is known.match:
+            return None
+        if decision.match.rule.action is RuleAction.TCP_ONLY:
+            return None
+        return self._apply(query, question, decision.match)
+
+    def response(self, query: Query, outcome: Outcome) -> Decision:
+        """The addresses of an answer that no policy has made."""
+        if outcome.applied is not None or not self._zones.zones:
+            return None
+        chain, addresses = _chain(outcome)
+        candidate: Match | None = None
+        for position, name in enumerate(chain):
+            decision = self._zones.before(query.packed or None if position == 0 else None, name)
+            candidate = decision.match
+            if candidate is not None:
+                if decision.final and _is_followed(candidate, outcome.question):
+                    return None  # it was answered by this rule
+                if position < len(chain) - 1:
+                    return self._finish(query, outcome, candidate)
+                break
+        decision = self._zones.after(candidate, addresses, (), ())
+        self._log(query, outcome.question, decision.observed)
+        return None if decision.match is None else self._finish(query, outcome, decision.match)
+
+    def _finish(self, query: Query, outcome: Outcome, match: Match) -> Decision:
+        """Apply `match` to a finished outcome, unless `question` has done so."""
+        return None if match.rule.action is RuleAction.PASSTHRU else self._apply(query, outcome.question, match)
+
+    def _apply(self, query: Query, question: Question, match: Match) -> Decision:
+        if match.zone.log:
+            self._log(query, question, (match,))
+        reason, action = str(match), match.rule.action
+        if action is RuleAction.PASSTHRU:
+            return PASS
+        if action is RuleAction.DROP:
+            return Action(ActionKind.DROP, reason=reason)
+        if action is RuleAction.TCP_ONLY:
+            return Action(ActionKind.TRUNCATE, reason=reason)
+        made = respond(match, question)
+        assert made is not None
+        return Action(ActionKind.ANSWER, made, reason=reason)
+
+    def _log(self, query: Query, question: Question, matches: Sequence[Match]) -> None:
+        for match in matches:
+            _lines.warn("policy: %s: %s %s, client %s", match, names.to_text(question.qname),
+                        c.type_to_text(question.qtype), query.address or "unknown")
+
+
+class RpzAliases(PolicyModule):
+    """The rules of `zones` whose answer is a CNAME that is followed."""
+
+    name = "rpz-aliases"
+
+    def __init__(self, zones: ResponsePolicyZones) -> None:
+        self._zones = zones
+
+    def question(self, query: Query, question: Question) -> Decision:
+        """The CNAME of a rule for the qname."""
+        return self._zones.followed(question)
+
+
+_lines = LimitedWarning(logger, limits.LOG_INTERVAL.default, limits.LOG_FAILURES)
+
+
+def _is_followed(match: Match, question: Question) -> bool:
+    """Whether the answer of `match` is a CNAME that the resolver follows."""
+    return (match.trigger is Trigger.QNAME and match.rule.action is RuleAction.DATA
+            and match.rule.records[0][0] == c.CNAME and question.qtype != c.CNAME)
+
+
+def _packed(server: Server) -> bytes:
+    from ipaddress import ip_address
+
+    return ip_address(server.address.partition("%")[0]).packed
+
+
+def _chain(outcome: Outcome) -> tuple[list[bytes], list[bytes]]:
+    """The names of the alias chain of an answer, and its addresses, which a NAT64 translates to those that DNS64 found:
+    a rule for such an address holds for both."""
+    chain, addresses = [outcome.question.qname], list(outcome.embedded)
+    for rrset in outcome.answer:
+        if rrset.rtype == c.CNAME:
+            chain.append(rrset.targets()[0])
+        elif rrset.rtype in (c.A, c.AAAA):
+            addresses += rrset.rdatas()
+    return chain, addresses

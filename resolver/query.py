@@ -1,0 +1,114 @@
+"""Who asked, and what a policy did about it: the values that a client query carries through all layers.
+
+`Query` is made once, where a query comes in, and is passed on unchanged: to the policies, to the mesh, and back to the
+listener with the answer. Two of its fields say what an answer depends on besides the question: `view` and `scope`.
+Queries in progress are joined, and answers are cached, by these two and by no other field.
+
+`Applied` names the policy that made or changed an outcome. Sans-IO: nothing here reads a clock.
+"""
+
+from collections.abc import Hashable
+from enum import Enum
+from ipaddress import ip_address
+
+__all__ = ["API", "PROGRAM", "UDP", "ActionKind", "Applied", "Query"]
+
+UDP = "udp"
+API = "api"
+"""The transport of questions that no listener received: those of the library and of the daemon itself."""
+
+
+class Query:
+    """The client of one query.
+
+    `address` is text, empty for the program itself. `network` is the client network that is charged for jobs; None
+    charges the program. `transport` is udp, tcp, tls, https, quic or api; `listener` is the address and port that
+    received the query, empty when that is not known. `verified`: a cookie or a stream proves the address. `tsig_key` is
+    the name of the key that signed the query, in wire form and lower case; None without. `view` is the number of the
+    view, 0 for clients in none. `scope` is the client subnet that the answer is for (RFC 7871); None: it is for all.
+    `arrived` and `deadline` are in seconds of the monotonic clock; a deadline of 0.0 is that of the settings.
+    """
+
+    __slots__ = (
+        "address", "arrived", "deadline", "listener", "network", "scope", "transport", "tsig_key", "verified", "view",
+    )
+
+    def __init__(
+        self,
+        address: str = "",
+        *,
+        network: Hashable = None,
+        transport: str = API,
+        listener: str = "",
+        verified: bool = False,
+        tsig_key: bytes | None = None,
+        view: int = 0,
+        scope: tuple[bytes, int] | None = None,
+        arrived: float = 0.0,
+        deadline: float = 0.0,
+    ) -> None:
+        self.address = address
+        self.network = network
+        self.transport = transport
+        self.listener = listener
+        self.verified = verified
+        self.tsig_key = tsig_key
+        self.view = view
+        self.scope = scope
+        self.arrived = arrived
+        self.deadline = deadline
+
+    @property
+    def packed(self) -> bytes:
+        """The address in network order; empty for the program itself."""
+        return ip_address(self.address).packed if self.address else b""
+
+    @property
+    def stream(self) -> bool:
+        """Whether the reply may have any size, because it is no UDP datagram."""
+        return self.transport != UDP
+
+    def __repr__(self) -> str:
+        where = f" at {self.listener}" if self.listener else ""
+        return f"Query({self.address or 'program'} over {self.transport}{where}, view {self.view})"
+
+
+PROGRAM = Query()
+"""The program itself: prefetches, trust anchors, questions of the library."""
+
+
+class ActionKind(Enum):
+    """What a policy does with a query."""
+
+    ANSWER = "answer"
+    """It is answered with an outcome of the policy."""
+    REFUSE = "refuse"
+    """It is answered REFUSED."""
+    DROP = "drop"
+    """It gets no reply."""
+    TRUNCATE = "truncate"
+    """Over UDP the reply is empty and truncated, so that the client comes back over TCP. A stream is not affected."""
+    PASS = "pass"
+    """It is resolved as usual, and the later modules of the same point are not asked (RPZ: passthru)."""
+    LOG = "log"
+    """It is resolved as usual and a line is logged."""
+
+
+class Applied:
+    """Which policy made or changed an outcome: the point, the name of the module, what it did, and a reason for people.
+    """
+
+    __slots__ = ("kind", "module", "point", "reason")
+
+    def __init__(self, point: str, module: str, kind: ActionKind, reason: str = "") -> None:
+        self.point = point
+        self.module = module
+        self.kind = kind
+        self.reason = reason
+
+    def describe(self) -> str:
+        """A sentence for the trace."""
+        return f"policy {self.module} at point {self.point}: {self.kind.value}{self.reason and ': '}{self.reason}"
+
+    def __repr__(self) -> str:
+        return f"Applied({self.describe()})"

@@ -1,0 +1,3 @@
+def parse_records(
+    message: bytes,
+) -> tuple[list[tuple[bytes, int, int]], list[tuple[int, int, bytes, int, int, int, bytes]]]: ...

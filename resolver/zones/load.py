@@ -1,0 +1,147 @@
+"""Reads a zone file (RFC 1035 section 5) into a `Zone`, by means of dnspython, and names file and line of each error.
+
+The file is one of the operator: $INCLUDE and $GENERATE are supported. What they produce is limited as the zone is. A
+record whose place matters for an error is remembered with its line. Reading takes some 30 us for each record, so the
+caller does it in a thread.
+"""
+
+from typing import TYPE_CHECKING, Any, TextIO
+
+from resolver import limits
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.zones.zone import Record, Zone, ZoneError
+
+if TYPE_CHECKING:
+    import dns.name
+    import dns.rdata
+
+__all__ = ["ZoneFileError", "missing_glue", "read_zone"]
+
+
+class ZoneFileError(ValueError):
+    """A zone file that cannot be used; the text begins with file and line."""
+
+
+class _Collector:
+    """Takes the records that dnspython's reader finds, in place of a dnspython transaction."""
+
+    def __init__(self, origin: "dns.name.Name") -> None:
+        self.manager = self
+        self.origin = origin
+        self.reader: Any = None
+        self.records: list[Record] = []
+        self.places: dict[tuple[bytes, int], tuple[str, int]] = {}
+        """The last record of each name and type: its file and line."""
+
+    def origin_information(self) -> "tuple[dns.name.Name, bool, dns.name.Name]":
+        """Origin, whether names become relative to it, effective origin."""
+        return self.origin, False, self.origin
+
+    def check_put_rdataset(self, check: object) -> None:
+        """Ignored: `Zone` checks which records may coexist, and reports their place."""
+
+    def add(self, owner: "dns.name.Name", ttl: int, parsed: "dns.rdata.Rdata") -> None:
+        """Keep one record.
+
+        Raises:
+            ZoneError: there are more than `limits.ZONE_RECORDS`.
+        """
+        if len(self.records) >= limits.ZONE_RECORDS:
+            raise ZoneError(f"the zone has more than {limits.ZONE_RECORDS} records")
+        wire, rdata = owner.to_wire(), parsed.to_wire()
+        assert wire is not None and rdata is not None
+        key = names.lower(wire)
+        rtype = int(parsed.rdtype)
+        self.records.append((key, rtype, min(ttl, limits.ZONE_TTL), rdata))
+        self.places[key, rtype] = self.place()
+
+    def place(self) -> tuple[str, int]:
+        """File and line of the record that was just read; the reader is already after its line end."""
+        file, line = self.reader.tok.where()
+        return file, max(line - 1, 1)
+
+    def _set_origin(self, origin: "dns.name.Name") -> None:
+        """Ignored: the reader applies each $ORIGIN itself."""
+
+
+class _Includes(list[Any]):
+    """The states of the files that include the one being read, as dnspython's reader keeps them."""
+
+    def append(self, state: Any) -> None:
+        """Keep the state of one more file.
+
+        Raises:
+            ZoneError: there are more than `limits.ZONE_INCLUDES`.
+        """
+        if len(self) >= limits.ZONE_INCLUDES:
+            raise ZoneError(f"$INCLUDE is nested more than {limits.ZONE_INCLUDES} times")
+        super().append(state)
+
+    def close(self) -> None:
+        """Close their files, those of the caller excepted."""
+        for _, _, _, file, *_ in self:
+            if file is not None:
+                file.close()
+
+
+def read_zone(file: TextIO, source: str, origin: bytes) -> Zone:
+    """Read the zone `origin` from an open file; `source` is its name for errors and for $INCLUDE.
+
+    Raises:
+        ZoneFileError: the text, or the zone that it describes, is invalid.
+        OSError: the file cannot be read.
+    """
+    import dns.exception
+    import dns.name
+    import dns.rdataclass
+    import dns.tokenizer
+    import dns.zonefile
+
+    apex = dns.name.from_wire(origin, 0)[0]
+    collector: Any = _Collector(apex)
+    tokens = dns.tokenizer.Tokenizer(file, source)
+    reader = collector.reader = dns.zonefile.Reader(tokens, dns.rdataclass.IN, collector, allow_include=True)
+    # The reader would silently skip names outside of the origin, which are an error here.
+    reader.zone_origin = dns.name.root
+    reader.current_origin = apex
+    includes = reader.saved_state = _Includes()
+    try:
+        reader.read()
+    except ZoneError as error:
+        raise ZoneFileError(_at(source, collector.place()[1], str(error))) from None
+    except (dns.exception.DNSException, ValueError, RecursionError) as error:
+        raise ZoneFileError(_reason(source, reader, error)) from None
+    finally:
+        includes.close()
+        if reader.current_file is not None:
+            reader.current_file.close()
+    try:
+        return Zone.from_records(origin, collector.records)
+    except ZoneError as error:
+        place = collector.places.get((error.owner, error.rtype)) if error.owner is not None else None
+        name, line = place or (source, 0)
+        raise ZoneFileError(_at(name, line, str(error))) from None
+
+
+def missing_glue(zone: Zone) -> list[bytes]:
+    """Name servers of delegated zones that cannot be reached: they are in the delegated zone and have no address here
+    (RFC 1034 section 4.2.1). A zone with such a delegation is served, and a warning is logged."""
+    found = []
+    for cut in zone.owners(c.NS):
+        if cut == zone.origin:
+            continue
+        ns = zone.rrset(cut, c.NS)
+        assert ns is not None
+        found += [target for target in ns.targets() if names.is_subdomain(target, cut) and not zone.addresses([target])]
+    return found
+
+
+def _at(source: str, line: int, text: str) -> str:
+    return f"{source}:{line}: {text}" if line else f"{source}: {text}"
+
+
+def _reason(source: str, reader: Any, error: BaseException) -> str:
+    """The text of an error of dnspython, which has the file and the line except when it is no syntax error."""
+    text = str(error) or type(error).__name__
+    return text if text.startswith(f"{source}:") else _at(source, reader.tok.where()[1], text)

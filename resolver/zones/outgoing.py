@@ -1,0 +1,107 @@
+"""The messages of an outgoing AXFR (RFC 5936) or IXFR (RFC 1995), made one at a time as the client reads them.
+
+All messages are made from one version of the zone, even if the zone changes during the transfer. An IXFR is answered by
+differences when the version of the client is in the history, else by the whole zone.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+from resolver import limits
+from resolver.wire import consts as c
+from resolver.wire.build import Builder
+from resolver.wire.consts import MESSAGE_MAX
+from resolver.wire.rrset import RRset
+from resolver.zones.schedule import is_newer
+from resolver.zones.tsig import Key, sign
+from resolver.zones.zone import Difference, Zone, soa_fields
+
+__all__ = ["History", "transfer_messages"]
+
+TSIG_ROOM = 512  # a TSIG record: two names, the longest MAC, and its numbers
+LARGEST = MESSAGE_MAX - TSIG_ROOM
+
+
+class History:
+    """The last differences of a zone, oldest first, up to `limits.ZONE_HISTORY` records."""
+
+    def __init__(self) -> None:
+        self._differences: deque[Difference] = deque()
+        self._records = 0
+
+    def add(self, difference: Difference) -> None:
+        """Append the difference that leads to the version now served."""
+        self._differences.append(difference)
+        self._records += len(difference.removed) + len(difference.added)
+        while self._records > limits.ZONE_HISTORY and self._differences:
+            oldest = self._differences.popleft()
+            self._records -= len(oldest.removed) + len(oldest.added)
+
+    def clear(self) -> None:
+        """Drop all differences: the whole zone was replaced."""
+        self._differences.clear()
+        self._records = 0
+
+    def since(self, serial: int) -> list[Difference]:
+        """The differences from version `serial` on; empty when it is not known."""
+        found: list[Difference] = []
+        for difference in self._differences:
+            if found or soa_fields(difference.removed[0][3]).serial == serial:
+                found.append(difference)
+        return found
+
+
+def transfer_messages(
+    zone: Zone, qname: bytes, qtype: int, query_id: int, *, client_serial: int | None = None,
+    history: History | None = None, key: Key | None = None, mac: bytes = b"", now: int = 0,
+) -> Iterator[bytes]:
+    """The messages of the reply to a transfer query. `client_serial` is that of an IXFR query. With `key` they are
+    signed; `mac` is that of the query."""
+    first = True
+    for message in _messages(_sets(zone, client_serial, history), qname, qtype, query_id):
+        if key is None:
+            yield message
+            continue
+        signed, mac = sign(message, key, now, prior=mac, timers_only=not first)
+        first = False
+        yield signed
+
+
+def _sets(zone: Zone, client_serial: int | None, history: History | None) -> Iterator[RRset]:
+    soa = zone.soa.without_sigs()
+    yield soa
+    if client_serial is not None and not is_newer(zone.serial, client_serial):
+        return
+    differences = [] if client_serial is None or history is None else history.since(client_serial)
+    if differences:
+        for difference in differences:
+            for records in difference:
+                for owner, rtype, ttl, rdata in records:
+                    yield RRset(owner, rtype, ttl, [rdata])
+    else:
+        yield from zone.sets()
+    yield soa
+
+
+def _messages(sets: Iterable[RRset], qname: bytes, qtype: int, query_id: int) -> Iterator[bytes]:
+    """Messages with as many sets as fit; a set that does not fit into one is split into its records."""
+    builder = Builder(LARGEST)
+    builder.start(query_id, c.QR | c.AA, qname, qtype)
+    written = False
+    for rrset in sets:
+        if builder.add(c.ANSWER, rrset):
+            written = True
+            continue
+        if written:
+            yield builder.finish()
+        builder.start(query_id, c.QR | c.AA, qname, qtype)
+        written = True
+        if not builder.add(c.ANSWER, rrset):
+            for rdata in rrset.rdatas():
+                one = RRset(rrset.name, rrset.rtype, rrset.ttl, [rdata])
+                if not builder.add(c.ANSWER, one):
+                    yield builder.finish()
+                    builder.start(query_id, c.QR | c.AA, qname, qtype)
+                    if not builder.add(c.ANSWER, one):
+                        raise ValueError("a record does not fit into a message")
+    yield builder.finish()

@@ -1,0 +1,216 @@
+"""resolverd with zones of its own, beside NSD, Knot and BIND as primaries and as secondaries."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support.certs import Authority
+from support.ports import free_port
+from support.servers import ask, run_process, wait_until
+from support.zone_peers import KEY, KINDS, ZONE, Peer, serial_of, serve
+
+from resolver.wire import consts as c
+from resolver.wire import name as names
+
+pytestmark = pytest.mark.integration
+
+ORIGIN = "e.test."
+TSIG = f'[[tsig-key]]\nname = "{KEY[0]}"\nsecret = "{KEY[1]}"\n'
+
+
+class Daemon:
+    """A running resolverd."""
+
+    def __init__(self, home: Path, port: int, process: "subprocess.Popen[bytes]") -> None:
+        self.home = home
+        self.port = port
+        self.process = process
+
+    def control(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "resolver.cli.control", "-s", str(self.home / "control"), *words],
+            capture_output=True, text=True, timeout=60, check=False,
+        )
+
+    def zones(self) -> dict[str, dict[str, object]]:
+        found = self.control("--json", "zones")
+        assert found.returncode == 0, found.stderr
+        return {zone["zone"]: zone for zone in json.loads(found.stdout)["zones"]}
+
+    def serial(self) -> int | None:
+        return serial_of(self.port, ORIGIN)
+
+    @property
+    def log(self) -> str:
+        return (self.home / "log").read_text(errors="replace")
+
+    def wait_for(self, serial: int | None) -> None:
+        wait_until(lambda: self.serial() == serial, f"serial {serial}", process=self.process, log=self.home / "log")
+
+
+@contextmanager
+def resolverd(home: Path, text: str, *, port: int | None = None, workers: int = 1) -> Iterator[Daemon]:
+    home.mkdir(exist_ok=True)
+    (home / "zones").mkdir(exist_ok=True)
+    port = port or free_port()
+    (home / "resolverd.toml").write_text(
+        f'zones.directory = "{home}/zones"\nzones.refresh-min = 1\ndnssec.enabled = false\n'
+        f'[server]\nlisten = ["127.0.0.1:{port}"]\nworkers = {workers}\n[control]\nsocket = "{home}/control"\n{text}'
+    )
+    command = [sys.executable, "-m", "resolver.daemon", "--config", str(home / "resolverd.toml")]
+    with run_process(command, home / "log") as process:
+        wait_until(lambda: ask("127.0.0.1", port, "localhost.", c.A, timeout=0.5) is not None, "answers of resolverd",
+                   process=process, log=home / "log")
+        yield Daemon(home, port, process)
+
+
+def primary(home: Path, serial: int, extra: str = "", added: str = "") -> str:
+    (home / "e.zone").write_text(ZONE.format(serial=serial) + added)
+    return f'[[zone]]\nname = "{ORIGIN}"\nfile = "{home}/e.zone"\n{extra}'
+
+
+def secondary(address: str, extra: str = "") -> str:
+    return f'[[zone]]\nname = "{ORIGIN}"\nprimaries = ["{address}"]\n{extra}'
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_zone_file_is_served_and_a_wrong_one_changes_nothing(tmp_path: Path, workers: int) -> None:
+    with resolverd(tmp_path, primary(tmp_path, 5), workers=workers) as daemon:
+        for flags in (0, c.RD):
+            reply = ask("127.0.0.1", daemon.port, "A.e.test.", c.A, flags=flags)
+            assert reply is not None and reply.aa and not reply.ad
+            assert reply.answer[0].rdatas() == [bytes([192, 0, 2, 2])]
+        missing = ask("127.0.0.1", daemon.port, "none.e.test.", c.A)
+        assert missing is not None and missing.rcode == c.NXDOMAIN and missing.authority[0].rtype == c.SOA
+        below = ask("127.0.0.1", daemon.port, "w.sub.e.test.", c.A, flags=0)
+        assert below is not None and not below.aa and below.authority[0].rtype == c.NS and below.additional
+        primary(tmp_path, 6, added="a CNAME b\n")
+        assert daemon.control("zone", "reload", ORIGIN).returncode == 0
+        wait_until(lambda: daemon.zones()[ORIGIN]["state"] == "failed", "the error", process=daemon.process)
+        shown = daemon.zones()[ORIGIN]
+        assert shown["serial"] == 5
+        line = ZONE.count("\n") + 1
+        assert f"e.zone:{line}: a.e.test. has a CNAME and other data (A)" in str(shown["error"])
+        assert "serial 5 stays in use" in daemon.log
+        assert {daemon.serial() for _ in range(8)} == {5}
+        primary(tmp_path, 7)
+        daemon.control("zone", "reload", ORIGIN)
+        wait_until(lambda: {daemon.serial() for _ in range(8)} == {7}, "serial 7 in all workers",
+                   process=daemon.process)
+        primary(tmp_path, 8)
+        daemon.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: {daemon.serial() for _ in range(8)} == {8}, "serial 8 after a reload",
+                   process=daemon.process, log=daemon.home / "log")
+        refused = ask("127.0.0.1", daemon.port, ORIGIN, c.AXFR, tcp=True)
+        assert refused is not None and refused.rcode == c.REFUSED
+        text = daemon.control("zones").stdout
+        assert "zone e.test. (primary, authoritative): serving, serial 8" in text
+
+
+@pytest.mark.parametrize("key", [None, KEY], ids=["plain", "tsig"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_secondary_follows_its_primary(kind: str, key: tuple[str, str] | None, tmp_path: Path) -> None:
+    port = free_port()
+    peer = Peer(kind, tmp_path / kind, text=ZONE.format(serial=5), key=key, notify=("127.0.0.1", port))
+    extra = f'key = "{KEY[0]}"\n{TSIG}' if key else ""
+    with serve(peer), resolverd(
+        tmp_path / "ours", secondary(f"127.0.0.1:{peer.port}", extra), port=port, workers=2
+    ) as daemon:
+        daemon.wait_for(5)
+        peer.write(ZONE.format(serial=6) + "new A 192.0.2.77\n")
+        peer.reload()
+        daemon.wait_for(6)
+        wait_until(lambda: {daemon.serial() for _ in range(8)} == {6}, "serial 6 in both workers",
+                   process=daemon.process, log=daemon.home / "log")
+        reply = ask("127.0.0.1", port, "new.e.test.", c.A)
+        assert reply is not None and reply.answer[0].rdatas() == [bytes([192, 0, 2, 77])]
+        # NSD sends a small zone as a whole.
+        assert ("AXFR" if kind == "nsd" else "IXFR") in daemon.log.partition("serial 6")[2], daemon.log
+    # The copy on disk serves without the primary.
+    with resolverd(tmp_path / "ours", secondary(f"127.0.0.1:{peer.port}", extra), port=port) as daemon:
+        daemon.wait_for(6)
+        assert daemon.control("zone", "refresh", ORIGIN).returncode == 0
+        wait_until(lambda: daemon.zones()[ORIGIN]["state"] == "failed", "the failed refresh", process=daemon.process)
+        assert daemon.serial() == 6
+
+
+def test_all_workers_serve_a_zone_that_cannot_be_written(tmp_path: Path) -> None:
+    peer = Peer("nsd", tmp_path / "nsd", text=ZONE.format(serial=5), key=None)
+    home = tmp_path / "ours"
+    obstacle = home / "zones" / "e.test.zone"
+    (obstacle / "directory").mkdir(parents=True)
+    with serve(peer), resolverd(home, secondary(f"127.0.0.1:{peer.port}"), workers=2) as daemon:
+
+        def in_all_workers() -> bool:
+            return {daemon.serial() for _ in range(16)} == {5}
+
+        wait_until(in_all_workers, "serial 5 in both workers", process=daemon.process, log=home / "log")
+        assert f"zone {ORIGIN}: cannot write '{obstacle}': Is a directory; serial 5 is served from memory" in daemon.log
+        health = daemon.control("health")
+        assert health.returncode == 1 and f"zone {ORIGIN}: cannot write '{obstacle}'" in health.stdout
+        counts = dict(line.rsplit(" ", 1) for line in daemon.control("statistics").stdout.splitlines())
+        assert int(counts["zones.write_failures"]) >= 1
+        daemon.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "the new configuration is in force" in daemon.log, "the reload", process=daemon.process,
+                   log=home / "log")
+        wait_until(in_all_workers, "serial 5 after a reload", process=daemon.process, log=home / "log")
+
+        def processes() -> list[int]:
+            workers = json.loads(daemon.control("--json", "status").stdout)["workers"]
+            return [worker.get("pid", 0) for worker in workers]
+
+        killed = processes()[1]
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: processes()[1] not in (0, killed), "another worker", process=daemon.process,
+                   log=home / "log")
+        wait_until(in_all_workers, "serial 5 in the restarted worker", process=daemon.process, log=home / "log")
+        (obstacle / "directory").rmdir()
+        obstacle.rmdir()
+        assert daemon.control("zone", "refresh", ORIGIN).returncode == 0
+        wait_until(lambda: daemon.control("health").returncode == 0, "health", process=daemon.process)
+        assert obstacle.is_file()
+
+
+@pytest.mark.parametrize("key", [None, KEY], ids=["plain", "tsig"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_primary_serves_its_secondary(kind: str, key: tuple[str, str] | None, tmp_path: Path) -> None:
+    port = free_port()
+    peer = Peer(kind, tmp_path / kind, key=key, primary=("127.0.0.1", port))
+    extra = f'allow-transfer = ["127.0.0.0/8"]\nnotify = ["127.0.0.1:{peer.port}"]\n'
+    extra += f'transfer-key = "{KEY[0]}"\n{TSIG}' if key else ""
+    (tmp_path / "ours").mkdir()
+    with resolverd(tmp_path / "ours", primary(tmp_path / "ours", 5, extra), port=port) as daemon, serve(peer):
+        log = peer.home / "log"
+        wait_until(lambda: serial_of(peer.port, ORIGIN) == 5, f"serial 5 of {kind}", process=peer.process, log=log)
+        primary(tmp_path / "ours", 6, added="new A 192.0.2.77\n")
+        daemon.control("zone", "reload", ORIGIN)
+        wait_until(lambda: serial_of(peer.port, ORIGIN) == 6, f"serial 6 of {kind}", process=peer.process, log=log)
+        reply = ask("127.0.0.1", peer.port, "new.e.test.", c.A)
+        assert reply is not None and reply.answer[0].rdatas() == [bytes([192, 0, 2, 77])]
+        if key:
+            refused = ask("127.0.0.1", port, ORIGIN, c.AXFR, tcp=True)
+            assert refused is not None and refused.rcode == c.REFUSED
+
+
+def test_transfer_over_tls(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    leaf = authority.leaf("primary.test")
+    peer = Peer("bind", tmp_path / "bind", text=ZONE.format(serial=5), key=KEY, tls=(leaf.certificate, leaf.key))
+    bundle = f'key = "{KEY[0]}"\n{TSIG}[iteration]\ntls-cert-bundle = "{authority.cafile}"\n'
+    with serve(peer):
+        good = secondary(f"tls://127.0.0.1:{peer.tls_port}#primary.test", bundle)
+        with resolverd(tmp_path / "good", good) as daemon:
+            daemon.wait_for(5)
+        wrong = secondary(f"tls://127.0.0.1:{peer.tls_port}#other.test", bundle)
+        with resolverd(tmp_path / "wrong", wrong) as daemon:
+            wait_until(lambda: daemon.zones()[ORIGIN]["state"] == "failed", "the error", process=daemon.process)
+            assert "other.test" in str(daemon.zones()[ORIGIN]["error"])
+            reply = ask("127.0.0.1", daemon.port, "a.e.test.", c.A)
+            assert reply is not None and reply.rcode == c.SERVFAIL
+            assert names.from_text("a.e.test.") == reply.qname

@@ -1,0 +1,333 @@
+"""Configurations of other resolvers: what is carried over, what is named as left out, and what is refused."""
+
+import os
+import tomllib
+
+import pytest
+
+from resolver import limits
+from resolver.cli import control
+from resolver.cli.importers import ImportFailure, convert, detect
+from resolver.daemon.config import load
+
+UNBOUND = """\
+server:
+  port: 5300
+  {}
+"""
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Converts a text; returns the configuration as a mapping, and what is left out."""
+
+    def make(text, kind):
+        file = tmp_path / "given.conf"
+        file.write_text(text)
+        toml, draft = convert(str(file), kind)
+        result = tmp_path / "resolverd.toml"
+        result.write_text(toml)
+        load(str(result))
+        found = [f"{one.place.line}: {one.text}: {one.why}" for one in draft.remarks if one.needed]
+        return tomllib.loads(toml), found
+
+    return make
+
+
+# --- Unbound ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("line", "section", "key", "value"), [
+    ("interface: 10.0.0.1", "server", "listen", ["10.0.0.1:5300"]),
+    ("interface: ::1@99", "server", "listen", ["[::1]:99"]),
+    ("num-threads: 4   # a comment", "server", "workers", 4),
+    ('identity: "a # b"', "server", "identity", "a # b"),
+    ("tcp-idle-timeout: 30000", "server", "tcp-idle-timeout", 30),
+    ("access-control: 10.1.2.3/8 allow", "policy", "allow", ["10.0.0.0/8"]),
+    ("access-control: 10.0.0.0/8 refuse", "policy", "refuse", ["10.0.0.0/8"]),
+    ("access-control: 10.0.0.0/8 deny", "policy", "drop", ["10.0.0.0/8"]),
+    ("access-control: 10.0.0.0/8 allow_snoop", "server", "non-recursive-queries", "cache"),
+    ("msg-cache-size: 2m\n rrset-cache-size: 1G", "cache", "size", (2 << 20) + (1 << 30)),
+    ("msg-cache-size: 1", "cache", "size", limits.CACHE_SIZE.minimum),
+    ("serve-expired: yes", "cache", "max-stale-ttl", 86_400),
+    ("serve-expired: yes\n serve-expired-ttl: 60", "cache", "max-stale-ttl", 60),
+    ("module-config: \"iterator\"", "dnssec", "enabled", False),
+    ("domain-insecure: corp.example", "dnssec", "negative-trust-anchors", ["corp.example"]),
+    ("outgoing-interface: 192.0.2.1", "iteration", "query-source-v4", "192.0.2.1"),
+    ("use-caps-for-id: no", "iteration", "case-randomisation", False),
+    ("local-zone: \"x.example.\" nodefault", "policy", "local-zones", ["x.example. resolve"]),
+    ("local-data: 'a.example. IN A 192.0.2.1'", "policy", "local-data", ["a.example. IN A 192.0.2.1"]),
+    ('local-data-ptr: "192.0.2.1 a.example"', "policy", "local-data", ["1.2.0.192.in-addr.arpa. PTR a.example"]),
+    ("verbosity: 4", "log", "level", "debug"),
+])
+def test_unbound_keys(made, line, section, key, value):
+    found, left = made(UNBOUND.format(line), "unbound")
+    assert found[section][key] == value
+    assert left == []
+
+
+@pytest.mark.parametrize(("line", "why"), [
+    ("ratelimit: 1000", "3: ratelimit: 1000: resolverd has no counterpart"),
+    ("do-ip6: maybe", "3: do-ip6: maybe: 'maybe' is neither yes nor no"),
+    ("interface: eth0", "3: interface: eth0: 'eth0' does not appear to be an IPv4 or IPv6 address"),
+    ("access-control: 10.0.0.0/8 allow_odd", "resolverd has no access action 'allow_odd'"),
+    ("num-threads:", "3: num-threads:: the value is missing"),
+    ("num-threads: 1000", "server.workers = 1000: server.workers: 1000"),
+    ("local-zone: a.example. odd", "policy.local-zones = ['a.example. odd']: policy.local_zones: 'a.example. odd'"),
+])
+def test_unsupported_options_of_unbound_are_named(made, line, why):
+    found, [left] = made(UNBOUND.format(line), "unbound")
+    assert why in left
+    assert found["server"]["listen"] == ["127.0.0.1:5300", "[::1]:5300"]
+
+
+def test_one_wrong_element_does_not_remove_the_others(made):
+    lines = "local-zone: a. static\n local-zone: b. odd\n local-zone: c. static"
+    found, [left] = made(UNBOUND.format(lines), "unbound")
+    assert found["policy"]["local-zones"] == ["a. static", "c. static"] and "b. odd" in left
+
+
+def test_unbound_zones(made):
+    found, left = made("""\
+forward-zone:
+  name: "."
+  forward-addr: 192.0.2.9@853#dns.example
+  forward-addr: 2001:db8::9@853#dns.example
+  forward-tls-upstream: yes
+forward-zone: name: a.example
+  forward-addr: 192.0.2.9@853
+  forward-tls-upstream: yes
+stub-zone:
+  name: b.example
+  stub-addr: 192.0.2.8@5353
+  stub-addr: 2001:db8::8
+  stub-prime: yes
+view:
+  name: inside
+""", "unbound")
+    first, second = found["forward"]
+    assert first == {
+        "zone": ".",
+        "addresses": ["tls://192.0.2.9:853#dns.example", "tls://[2001:db8::9]:853#dns.example"],
+    }
+    assert second["allow-unauthenticated"] is True and second["addresses"] == ["tls://192.0.2.9:853"]
+    assert found["stub"] == [{"zone": "b.example", "addresses": ["192.0.2.8:5353", "2001:db8::8"]}]
+    assert [line.partition(":")[0] for line in left] == ["13", "15"]
+
+
+def test_only_the_wrong_key_is_removed_from_a_table(made):
+    found, [left] = made(
+        "forward-zone:\n name: a\n forward-addr: 192.0.2.9#x\n forward-first: yes\n forward-tls-upstream: yes\n"
+        "forward-zone:\n name: b\n forward-addr: 192.0.2.9\n forward-first: yes\n", "unbound",
+    )
+    first, second = found["forward"]
+    assert "forward-first" not in first and second["forward-first"] is True
+    assert "forward-first = True of zone 'a'" in left and "unencrypted" in left
+
+
+def test_files_are_included_in_order(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "b.conf").write_text("server:\n num-threads: 3\n")
+    (tmp_path / "d" / "a.conf").write_text("server:\n num-threads: 2\n odd: 1\n")
+    (tmp_path / "unbound.conf").write_text('include: "d/*.conf"\n')
+    text, draft = convert(str(tmp_path / "unbound.conf"))
+    assert tomllib.loads(text)["server"]["workers"] == 3
+    assert [str(one.place) for one in draft.remarks] == [f"{tmp_path}/d/a.conf:3"]
+
+
+# --- BIND ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("line", "section", "key", "value"), [
+    ("listen-on port 5300 { 127.0.0.1; localhost; };", "server", "listen", ["127.0.0.1:5300"]),
+    ("listen-on-v6 { any; };", "server", "listen", ["[::]:53"]),
+    ("allow-recursion { !10.1.0.0/16; 10.0.0.0/8; localhost; };", "policy", "refuse", ["10.1.0.0/16"]),
+    ("allow-query { any; };", "policy", "allow", ["0.0.0.0/0", "::/0"]),
+    ("blackhole { 192.0.2.0/24; };", "policy", "drop", ["192.0.2.0/24"]),
+    ("max-cache-size 256m;", "cache", "size", 256 << 20),
+    ("max-ncache-ttl 1h;", "cache", "max-negative-ttl", 3600),
+    ("stale-answer-enable yes; max-stale-ttl 2d;", "cache", "max-stale-ttl", 172_800),
+    ("dnssec-validation no;", "dnssec", "enabled", False),
+    ("dnssec-validation auto;", "dnssec", "enabled", True),
+    ("qname-minimization off;", "iteration", "qname-minimisation", False),
+    ("query-source address 192.0.2.1 port *;", "iteration", "query-source-v4", "192.0.2.1"),
+    ("deny-answer-addresses { 10.0.0.0/8; };", "policy", "private-addresses", ["10.0.0.0/8"]),
+    ("version none;", "server", "version", ""),
+])
+def test_bind_options(made, line, section, key, value):
+    found, left = made(f"options {{\n  {line}\n}};\n", "bind")
+    assert found[section][key] == value
+    assert left == []
+
+
+def test_bind_access_lists_zones_and_anchors(made):
+    found, left = made("""\
+/* a comment
+   of two lines */
+acl "inner" { 10.9.0.0/16; };  // another
+acl lan { !inner; 10.0.0.0/8; };  # and another
+options {
+  allow-recursion { lan; };
+  forwarders port 53 { 192.0.2.9; 2001:db8::9 port 5300; };
+  forward only;
+  rate-limit { responses-per-second 5; };
+};
+zone "." { type hint; file "root"; };
+zone "a.example" IN { type forward; forwarders { 192.0.2.8; }; };
+zone "b.example" { type static-stub; server-addresses { 192.0.2.7; }; };
+zone "c.example" { type primary; file "c"; };
+trust-anchors { d.example. static-ds 1 8 2 "AB CD"; . initial-key 257 3 8 "AA"; };
+""", "bind")
+    assert found["policy"] == {"allow": ["10.0.0.0/8"], "refuse": ["10.9.0.0/16"]}
+    root, other = found["forward"]
+    assert root == {"zone": ".", "addresses": ["192.0.2.9", "[2001:db8::9]:5300"], "forward-first": False}
+    assert other == {"zone": "a.example", "addresses": ["192.0.2.8"], "forward-first": True}
+    assert found["stub"] == [{"zone": "b.example", "addresses": ["192.0.2.7"]}]
+    assert found["dnssec"]["trust-anchors"] == ["d.example. IN DS 1 8 2 ABCD"]
+    assert [line.partition(":")[0] for line in left] == ["9", "14"]
+
+
+@pytest.mark.parametrize(("line", "why"), [
+    ("query-source port 53;", "a fixed source port"),
+    ("recursion no;", "resolverd is a recursive resolver"),
+    ("allow-recursion { key mine; };", "TSIG keys"),
+    ("listen-on tls local { any; };", "[[listener]]"),
+    ("forwarders { 192.0.2.9 tls quad; };", "tls://ADDRESS#NAME"),
+    ("allow-recursion { odd; };", "'odd' does not appear to be"),
+])
+def test_unsupported_options_of_bind_are_named(made, line, why):
+    _, left = made(f"options {{\n {line}\n}};\n", "bind")
+    assert len(left) == 1 and left[0].startswith("2: ") and why in left[0]
+
+
+# --- PowerDNS Recursor --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("line", "section", "key", "value"), [
+    ("local-address=10.0.0.1, [::1]:99, 10.0.0.2:98", "server", "listen", ["10.0.0.1:5300", "[::1]:99", "10.0.0.2:98"]),
+    ("allow-from=10.0.0.0/8, !10.1.0.0/16", "policy", "refuse", ["10.1.0.0/16"]),
+    ("allow-from=10.0.0.0/8\nallow-from+=192.0.2.0/24", "policy", "allow", ["10.0.0.0/8", "192.0.2.0/24"]),
+    ("threads=4", "server", "workers", 4),
+    ("dnssec=off", "dnssec", "enabled", False),
+    ("loglevel=7", "log", "level", "debug"),
+    ("aggressive-nsec-cache-size=0", "cache", "aggressive-nsec", False),
+    ("query-local-address=0.0.0.0, 2001:db8::1", "iteration", "query-source-v6", "2001:db8::1"),
+])
+def test_recursor_keys(made, line, section, key, value):
+    found, left = made(f"local-port=5300\n{line}\n", "recursor")
+    assert found[section][key] == value
+    assert left == []
+
+
+def test_recursor_zones(made, tmp_path):
+    (tmp_path / "zones").write_text("+c.example=192.0.2.3, 192.0.2.4:53  # comment\nd.example=192.0.2.5\n")
+    found, left = made(
+        "forward-zones=a.example=192.0.2.1;192.0.2.2:5300, b.example=192.0.2.1\nforward-zones-recurse=.=192.0.2.9\n"
+        f"forward-zones-file={tmp_path}/zones\nlua-config-file=x\n", "recursor",
+    )
+    assert [(one["zone"], one["addresses"]) for one in found["stub"]] == [
+        ("a.example", ["192.0.2.1", "192.0.2.2:5300"]), ("b.example", ["192.0.2.1"]), ("d.example", ["192.0.2.5"]),
+    ]
+    assert [(one["zone"], one["addresses"]) for one in found["forward"]] == [
+        (".", ["192.0.2.9"]), ("c.example", ["192.0.2.3", "192.0.2.4:53"]),
+    ]
+    assert left == ["4: lua-config-file=x: resolverd has no counterpart"]
+
+
+# --- files that cannot be read ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "kind"), [
+    ("server:\n", "unbound"), ("include: x\n", "unbound"), ("options {\n};\n", "bind"), ('zone "." {\n};\n', "bind"),
+    ('include "x";\n', "bind"), ("threads=1\n", "recursor"),
+])
+def test_the_format_is_detected(tmp_path, text, kind):
+    (tmp_path / "f").write_text(text)
+    assert detect(str(tmp_path / "f")) == kind
+
+
+@pytest.mark.parametrize(("text", "kind", "why"), [
+    ("", None, "not recognised"),
+    ("incoming:\n  listen: []\n", None, "YAML"),
+    ("word\n", "unbound", "f:1: 'word' is no key"),
+    ("include: f\n", "unbound", "files include each other"),
+    ("options {\n", "bind", "f:1: an opening brace without"),
+    ("};\n", "bind", "f:1: a closing brace without"),
+    ("a b\n", "bind", "f:1: 'a b' does not end with a semicolon"),
+    ('"a\n', "bind", "f:1: a quotation mark"),
+    ("a { " * 100, "bind", "blocks are deeper"),
+    ('include "f";\n', "bind", "files include each other"),
+    ("word\n", "recursor", "f:1: 'word' is not key=value"),
+])
+def test_a_file_that_cannot_be_parsed_names_the_line(tmp_path, monkeypatch, text, kind, why):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "f").write_text(text)
+    with pytest.raises(ImportFailure, match=why):
+        convert("f", kind)
+
+
+def test_binary_and_missing_files_are_errors(tmp_path, monkeypatch):
+    (tmp_path / "f").write_bytes(b"server:\n\xff")
+    with pytest.raises(ImportFailure, match="f:2: not UTF-8"):
+        convert(str(tmp_path / "f"), "unbound")
+    with pytest.raises(ImportFailure, match="No such file"):
+        convert(str(tmp_path / "none"))
+    monkeypatch.setattr(limits, "IMPORTED_FILE", 8)
+    with pytest.raises(ImportFailure, match="larger than 8 bytes"):
+        convert(str(tmp_path / "f"))
+
+
+# --- the command --------------------------------------------------------------------------------------------------
+
+
+def test_only_regular_files_are_read(tmp_path, monkeypatch):
+    """A FIFO would block for ever, also one that is included."""
+    os.mkfifo(tmp_path / "fifo")
+    for path, why in ((tmp_path / "fifo", "not a regular file"), ("/dev/null", "not a reg"), (tmp_path, "Is a dir")):
+        with pytest.raises(ImportFailure, match=f"{path}: {why}"):
+            convert(str(path), "unbound")
+    (tmp_path / "unbound.conf").write_text(f"server:\n include: {tmp_path}/fifo\n")
+    with pytest.raises(ImportFailure, match=f"{tmp_path}/fifo: not a regular file"):
+        convert(str(tmp_path / "unbound.conf"), "unbound")
+
+
+def test_the_command_writes_a_new_file_and_names_omitted_options(tmp_path, capsys):
+    given, output = tmp_path / "unbound.conf", tmp_path / "resolverd.toml"
+    given.write_text("server:\n  ratelimit: 5\n")
+    words = ["import", str(given), "--output", str(output)]
+    assert control.main(words) == control.EXIT_DONE
+    assert f"{given}:2: ratelimit: 5: resolverd has no counterpart" in capsys.readouterr().err
+    assert f"#   {given}:2: ratelimit: 5" in output.read_text()
+    assert control.main(words) == control.EXIT_REFUSED
+    assert "File exists" in capsys.readouterr().err
+
+
+def test_the_command_names_a_file_that_it_cannot_read(tmp_path, capsys):
+    assert control.main(["import", str(tmp_path / "none")]) == control.EXIT_REFUSED
+    assert "No such file" in capsys.readouterr().err
+
+
+def test_a_remark_cannot_add_a_line_to_the_result(tmp_path):
+    given = tmp_path / "named.conf"
+    given.write_text('options {\n odd "a\n[server]\nworkers = 9";\n};\n')
+    text, _ = convert(str(given))
+    assert "workers" not in tomllib.loads(text).get("server", {})
+
+
+@pytest.mark.parametrize(("options", "policy"), [
+    ("allow-query { !10.0.0.0/8; 10.1.0.0/16; any; };",
+     {"refuse": ["10.0.0.0/8"], "allow": ["0.0.0.0/0", "::/0"]}),
+    ("allow-query { 10.1.0.0/16; !10.0.0.0/8; any; };",
+     {"allow": ["10.1.0.0/16", "0.0.0.0/0", "::/0"], "refuse": ["10.0.0.0/8"]}),
+    ("allow-query { 10.1.0.0/16; }; allow-recursion { any; };",
+     {"allow": ["10.1.0.0/16"], "refuse": ["0.0.0.0/0", "::/0"]}),
+    ("allow-recursion { any; }; allow-query-cache { none; };", {"refuse": ["0.0.0.0/0", "::/0"]}),
+])
+def test_bind_serves_no_client_that_the_source_refuses(options, policy, made):
+    found, _ = made(f"options {{ {options} }};", "bind")
+    assert found["policy"] == policy
+
+
+def test_recursor_list_with_a_malformed_element_allows_nobody(made):
+    found, left = made("allow-from=10.0.0.0/8, odd, !10.1.0.0/16", "recursor")
+    assert "policy" not in found and "'odd' does not appear to be" in left[0]

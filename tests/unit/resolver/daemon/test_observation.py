@@ -1,0 +1,102 @@
+"""The query log and dnstap of a configuration: which outputs a reload keeps, makes and ends."""
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.dnstap import frames, read_frame
+from support.servers import wait_until
+from support.service_parts import Parts, positive, query
+
+from resolver.daemon.observation import Observation, check
+from resolver.settings import DnstapSettings, QueryLogSettings, Settings
+from resolver.zones import ZoneTable
+
+
+def settings(log: dict[str, Any] | None = None, tap: dict[str, Any] | None = None) -> Settings:
+    return Settings(query_log=QueryLogSettings(**(log or {})), dnstap=DnstapSettings(**(tap or {})))
+
+
+def alive(output: Any) -> bool:
+    return bool(output._thread.is_alive())
+
+
+def test_nothing_is_made_when_both_are_off() -> None:
+    made = Observation(Settings(), ZoneTable())
+    assert made.observer is None and made.outputs == [] and made.statistics() == {}
+    made.flush()
+    made.reopen()
+    made.close(wait=True)
+    check(Settings())
+
+
+def test_a_reload_keeps_outputs_whose_settings_are_the_same(tmp_path: Path) -> None:
+    path, tap = tmp_path / "queries", {"socket": str(tmp_path / "tap")}
+    first = Observation(settings({"file": str(path), "fields": ("name",)}, tap), ZoneTable())
+    path.rename(tmp_path / "old")
+    second = Observation(settings({"file": str(path), "fields": ("type",)}, {**tap, "sample": 2}), ZoneTable(), first)
+    assert second.log is first.log and second.tap is first.tap and second.observer is not first.observer
+    for made in (first, second):
+        Parts(observer=made.observer).answer(query(), positive())
+        made.flush()
+    assert first.log is not None
+    wait_until(lambda: path.exists() and path.read_text().count("\n") == 2, "the lines in the new file")
+    assert path.read_text() == "name=www.example.com.\ntype=A\n"
+    first.close(second)
+    assert all(map(alive, second.outputs))
+    third = Observation(settings({"file": str(path), "mode": "0600"}), ZoneTable(), second)
+    second.close(third, wait=True)
+    assert third.tap is None and third.log is not second.log and third.statistics().keys() == {"query_log"}
+    wait_until(lambda: not any(map(alive, second.outputs)), "the end of the threads")
+    third.close(wait=True)
+
+
+def test_what_cannot_be_opened_is_refused(tmp_path: Path) -> None:
+    wrong = settings({"file": str(tmp_path / "no" / "file")})
+    for attempt in (lambda: check(wrong), lambda: Observation(wrong, ZoneTable())):
+        with pytest.raises(ValueError, match=r"query_log\.file: cannot open"):
+            attempt()
+    check(settings({"file": str(tmp_path / "queries")}))
+    assert (tmp_path / "queries").read_bytes() == b""
+
+
+@pytest.mark.parametrize(("given", "identity", "version"), [
+    ({}, socket.gethostname(), ""), ({"identity": "a", "version": "b"}, "a", "b"),
+    ({"identity": "-"}, "", ""),
+])
+def test_identity_and_version(tmp_path: Path, given: dict[str, str], identity: str, version: str) -> None:
+    made = Observation(settings(None, {"socket": str(tmp_path / "none"), **given}), ZoneTable())
+    assert made.tap is not None
+    made.close(wait=True)
+    Parts(observer=made.observer).answer(query(), positive())
+    made.flush()
+    taken = made.tap.pieces.take()
+    assert taken is not None
+    tap = read_frame(frames(bytes(taken[0]))[0])
+    assert tap.identity.decode() == identity and tap.version.decode().startswith(version)
+    assert bool(version) == bool(tap.version)
+
+
+@pytest.mark.parametrize(("section", "given", "said"), [
+    (QueryLogSettings, {"format": "xml"}, "query_log.format: 'xml' is not one of text, json"),
+    (QueryLogSettings, {"fields": ("name", "id")}, "query_log.fields: 'id' is not one of time, "),
+    (QueryLogSettings, {"fields": ()}, "query_log.fields: the list is empty"),
+    (QueryLogSettings, {"mode": "rw"}, "query_log.mode: 'rw' is not three octal digits"),
+    (QueryLogSettings, {"client_prefix_v4": 33}, "query_log.client_prefix_v4: 33 is outside 0..32 bits"),
+    (QueryLogSettings, {"sample": 0}, "query_log.sample: 0 is outside"),
+    (DnstapSettings, {"socket": "/a", "address": "::1"}, "dnstap.address: '::1' and dnstap.socket are set"),
+    (DnstapSettings, {"address": "collector"}, "dnstap.address: 'collector' is not an IP address"),
+    (DnstapSettings, {"messages": ("update-query",)}, "dnstap.messages: 'update-query' is not one of"),
+    (DnstapSettings, {"client_prefix_v6": -1}, "dnstap.client_prefix_v6: -1 is outside 0..128 bits"),
+    (DnstapSettings, {"identity": "x" * 256}, "dnstap.identity: longer than 255 octets"),
+])
+def test_wrong_settings(section: Any, given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError) as error:
+        section(**given)
+    assert said in str(error.value)
+
+
+def test_views_of_the_log_must_exist() -> None:
+    with pytest.raises(ValueError, match=r"query_log\.views: 'kids' is not the name of a \[\[view\]\]"):
+        settings({"views": ("kids",)})

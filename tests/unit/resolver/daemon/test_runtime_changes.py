@@ -1,0 +1,248 @@
+"""Run-time changes as values, what they do to settings, and their file, which is damaged in every way."""
+
+import asyncio
+import random
+
+import pytest
+from support.http_peer import run_on
+
+from resolver import limits, playground
+from resolver.api import Resolver
+from resolver.daemon import runtime_changes as room
+from resolver.daemon.change_keeper import ChangeKeeper
+from resolver.daemon.runtime_changes import RuntimeChanges, make_change
+from resolver.settings import ForwardZone, Settings
+
+NTA = make_change("nta", "Example.COM", until=1_800_000_000, reason="expired", check=True)
+FORWARD = make_change("forward", "corp.test", ["192.0.2.1", "192.0.2.2:5353"], first=True)
+STUB = make_change("stub", "lab.test.", ["192.0.2.3"])
+DATA = make_change("local-data", "", ["www.Here.test. 300 IN A 192.0.2.4"])
+ALL = (NTA, FORWARD, STUB, DATA)
+
+
+# --- changes and settings -----------------------------------------------------------------------------------------
+
+
+def test_names_have_one_form():
+    assert [one.name for one in ALL] == ["example.com.", "corp.test.", "lab.test.", "www.here.test."]
+
+
+def test_settings_with_changes_are_those_of_a_file_with_the_same_lines():
+    settings = RuntimeChanges(None, ALL).applied_to(Settings())
+    assert settings.dnssec.negative_trust_anchors == ("example.com.",)
+    assert settings.forward == (ForwardZone("corp.test.", FORWARD.values, forward_first=True),)
+    assert settings.stub[0].addresses == ("192.0.2.3",)
+    assert settings.policy.local_data == ("www.Here.test. 300 IN A 192.0.2.4",)
+    assert RuntimeChanges().applied_to(settings) is settings
+
+
+def test_a_zone_replaces_that_of_the_configuration_and_the_earlier_one():
+    configured = Settings(forward=(ForwardZone("LAB.test", ("192.0.2.9",)),))
+    changes = RuntimeChanges().add(make_change("forward", "lab.test", ["192.0.2.8"])).add(STUB)
+    settings = changes.applied_to(configured)
+    assert (settings.forward, [zone.zone for zone in settings.stub]) == ((), ["lab.test."])
+
+
+def test_records_of_one_name_stay_together_and_are_removed_by_type():
+    more = make_change("local-data", "", ["www.here.test. 300 IN AAAA 2001:db8::1"])
+    changes = RuntimeChanges().add(DATA).add(more).add(DATA)
+    assert changes.entries == (more, DATA)
+    assert changes.remove(changes.find("local-data", "WWW.here.test", "aaaa")).entries == (DATA,)
+    assert changes.remove(changes.find("local-data", "www.here.test")).entries == ()
+    with pytest.raises(ValueError, match=r"nta: www\.here\.test\. was not added at run time"):
+        changes.find("nta", "www.here.test")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("zone", "a.test"), "'zone' is not one of nta, forward"),
+        (("forward", "a.test"), "at least one address"),
+        (("stub", "a.test", ["not.an.address"]), "stub: addresses"),
+        (("local-data", "", ["a.test."]), "one record"),
+        (("nta", "a..test"), "nta: .*label"),
+        (("nta", "a.test"), "no end"),
+    ],
+)
+def test_what_is_wrong_is_named(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        make_change(*arguments)
+
+
+def test_there_is_a_limit():
+    changes = RuntimeChanges(None, [make_change("nta", f"a{n}.test", until=1) for n in range(limits.CHANGES)])
+    with pytest.raises(ValueError, match="the most there may be"):
+        changes.add(NTA)
+    assert len(changes.add(changes.entries[0]).entries) == limits.CHANGES
+
+
+# --- the file -----------------------------------------------------------------------------------------------------
+
+
+def test_the_file_gives_back_what_was_written(tmp_path):
+    path = tmp_path / "changes"
+    RuntimeChanges(path, ALL).write(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    loaded = RuntimeChanges.load(str(path))
+    assert (loaded.entries, loaded.trouble, loaded.path) == (ALL, "", path)
+    assert RuntimeChanges.load(str(tmp_path / "none")).entries == ()
+    assert RuntimeChanges.load("").path is None
+
+
+def test_every_damaged_octet_and_every_cut_is_noticed():
+    data = room.render(ALL).encode()
+    rng = random.Random(5)
+    for position in range(len(data)):
+        with pytest.raises(room.ChangeFileError, match=r"line \d"):
+            room.parse(data[:position] + bytes([data[position] ^ 1 << rng.randrange(8)]) + data[position + 1 :])
+        with pytest.raises(room.ChangeFileError, match=r"line \d"):
+            room.parse(data[:position])
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("[]", "no object"),
+        ('{"kind": "nta"}', "no object"),
+        (room.render([NTA]).splitlines()[1].replace("1800000000", '"x"'), "until is no int"),
+        (room.render([NTA]).splitlines()[1].replace('"values": []', '"values": [1]'), "no text"),
+        (room.render([NTA]).splitlines()[1].replace("example.com.", "a..b"), "label"),
+        ("[" * 10_000, "line 2"),
+    ],
+)
+def test_a_line_with_the_right_checksum_is_checked_too(line, words):
+    data = f"{room.HEAD}\n{line}\nend 1 {room._checksum([line])}\n".encode()
+    with pytest.raises(room.ChangeFileError, match=words):
+        room.parse(data)
+
+
+def test_a_damaged_file_keeps_what_was_in_force_and_says_why(tmp_path):
+    path = tmp_path / "changes"
+    RuntimeChanges(path, ALL).write(path)
+    before = RuntimeChanges.load(str(path))
+    path.write_text("resolverd-changes 2\n")
+    for earlier, entries in ((before, ALL), (None, ())):
+        loaded = RuntimeChanges.load(str(path), earlier)
+        assert loaded.entries == entries
+        assert loaded.trouble.startswith(f"control.changes-file: {path}: line 1: it has version '2'")
+    with pytest.raises(ValueError, match=r"^control\.changes_file: "):
+        room.check(str(path))
+    with pytest.raises(ValueError, match="the directory of"):
+        room.check(str(tmp_path / "no" / "changes"))
+
+
+# --- the end of negative trust anchors ----------------------------------------------------------------------------
+
+
+class Clock:
+    now = 1_000_000
+
+    def time(self):
+        return self.now
+
+
+class Host:
+    """A first worker whose changes are in force at once."""
+
+    rollover = None
+
+    def __init__(self, path, settings):
+        self.changes = RuntimeChanges(path)
+        self.settings = settings
+        self.resolver = self
+        self.clock = Clock()
+        self.reloading = asyncio.Lock()
+        self.tasks = []
+
+    @property
+    def current(self):
+        return self
+
+    async def apply_changes(self, new):
+        self.changes = new
+        return ""
+
+    def start_task(self, work):
+        self.tasks.append(asyncio.ensure_future(work))
+
+
+def _with_host(tmp_path, test):
+    async def main():
+        async with await playground.start(port=0) as world:
+            host = Host(tmp_path / "changes", world.settings(Settings()))
+            keeper = ChangeKeeper(host)
+            try:
+                await test(host, keeper)
+            finally:
+                keeper.stop()
+
+    run_on("corenet", main())
+
+
+async def _names(keeper):
+    return [one["name"] for one in (await keeper.perform({"kind": "nta", "action": "list"}))["changes"]]
+
+
+def test_an_anchor_has_an_hour_or_what_was_said(tmp_path):
+    async def test(host, keeper):
+        add = {"kind": "nta", "action": "add"}
+        await keeper.perform({**add, "name": "a.test"})
+        shown = await keeper.perform({**add, "name": "b.test", "lifetime": "2h 1m", "reason": "why", "force": True})
+        assert [(one["left"], one["reason"], one["check"]) for one in shown["changes"]] == [
+            (3600, "", True), (7260, "why", False)]
+        with pytest.raises(ValueError, match="between 1 and 604800"):
+            await keeper.perform({**add, "name": "c.test", "lifetime": "8d"})
+        host.clock.now += 3600
+        await keeper.end_anchors()
+        assert await _names(keeper) == ["b.test."]
+        await keeper.perform({"kind": "nta", "action": "remove", "name": "B.test"})
+        assert await _names(keeper) == []
+
+    _with_host(tmp_path, test)
+
+
+def test_an_anchor_ends_when_its_zone_validates_again(tmp_path):
+    async def test(host, keeper):
+        zones = {"nsec.dnssec.playground.": False, "expired.dnssec.playground.": False,
+                 "nsec3.dnssec.playground.": True}
+        for zone, force in zones.items():
+            await keeper.perform({"kind": "nta", "action": "add", "name": zone, "force": force})
+        keeper.schedule()
+        await keeper.end_anchors()
+        assert len(await _names(keeper)) == 3, "none was due"
+        host.clock.now += limits.NTA_CHECK
+        await keeper.end_anchors()
+        assert await _names(keeper) == ["expired.dnssec.playground.", "nsec3.dnssec.playground."]
+
+    _with_host(tmp_path, test)
+
+
+def test_without_a_file_or_with_a_damaged_one_nothing_is_changed(tmp_path):
+    async def test(host, keeper):
+        host.changes = RuntimeChanges()
+        with pytest.raises(ValueError, match=r"control\.changes-file is not set"):
+            await keeper.perform({"kind": "nta", "action": "add", "name": "a.test"})
+        host.changes = RuntimeChanges(tmp_path / "changes", (), "it is damaged")
+        with pytest.raises(ValueError, match="it is damaged"):
+            await keeper.perform({"kind": "nta", "action": "add", "name": "a.test"})
+        assert (await keeper.perform({"kind": "nta", "action": "list"}))["error"] == "it is damaged"
+        host.changes = RuntimeChanges(tmp_path / "changes")
+        with pytest.raises(ValueError, match="'change' is not one of add, list, remove"):
+            await keeper.perform({"kind": "nta", "action": "change"})
+
+    _with_host(tmp_path, test)
+
+
+def test_the_second_resolver_is_closed(tmp_path):
+    async def test(host, keeper):
+        made = []
+        opened = Resolver.open
+        Resolver.open = lambda self, loop: (made.append(self), opened(self, loop))[1]
+        try:
+            assert await keeper.validates(make_change("nta", "nsec.dnssec.playground", until=1))
+        finally:
+            Resolver.open = opened
+        with pytest.raises(RuntimeError, match="not open"):
+            _ = made[-1].mesh
+
+    _with_host(tmp_path, test)

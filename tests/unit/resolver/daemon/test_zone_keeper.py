@@ -1,0 +1,280 @@
+"""The keeper of zones without a network: digests by policy, files after a crash, and damaged copies."""
+
+import asyncio
+import io
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from support.zone_versions import ORIGIN, difference, version
+
+from resolver import limits
+from resolver.daemon.zone_keeper import ZoneKeeper, _file_name
+from resolver.net.zone_client import Fetched, ZoneClient
+from resolver.settings import Settings, ZoneSettings, ZonesSettings
+from resolver.upstream_address import UpstreamAddress
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.zones import Mode, ServedZone, Zone, ZoneTable
+from resolver.zones.journal import content_block, difference_block
+from resolver.zones.load import read_zone
+
+NOW = 1_800_000_000
+TEXT = "$TTL 300\n@ SOA ns host 7 3600 600 86400 60\n@ NS ns\nns A 192.0.2.1\n"
+WRONG = TEXT + "@ ZONEMD 7 1 1 " + "ab" * 48 + "\n"
+
+
+def keep(tmp_path: Path, zone: ZoneSettings, *, table: ZoneTable | None = None) -> tuple[ZoneTable, dict[str, object]]:
+    """Start a keeper that does not lead, so that it queries no primary; returns table and state."""
+    table, state, _ = started(tmp_path, zone, table)
+    return table, state
+
+
+def started(
+    tmp_path: Path, zone: ZoneSettings, table: ZoneTable | None
+) -> tuple[ZoneTable, dict[str, object], list[str]]:
+    """As `keep`, with the problems that it reports."""
+    settings = Settings(zones=ZonesSettings(directory=str(tmp_path)), zone=(zone,))
+    table = table or ZoneTable([ServedZone(ORIGIN, Mode.AUTHORITATIVE)], lambda: NOW)
+
+    async def main() -> tuple[dict[str, object], list[str]]:
+        keeper = ZoneKeeper(settings, table, None, leads=False, now=lambda: NOW, changed=lambda _: None,
+                            flush=lambda _: None, directory=tmp_path)
+        await keeper.start()
+        keeper.stop()
+        return keeper.describe()[0], keeper.problems()
+
+    return table, *asyncio.run(main())
+
+
+@pytest.mark.parametrize(("text", "policy", "error"), [
+    (TEXT, "if-present", ""),
+    (TEXT, "required", "no usable ZONEMD record"),
+    (WRONG, "if-present", "differs from its ZONEMD record"),
+    (WRONG, "off", ""),
+])
+def test_the_digest_is_checked_by_policy(tmp_path: Path, text: str, policy: str, error: str) -> None:
+    (tmp_path / "file").write_text(text)
+    zone = ZoneSettings(name="e.test.", file=str(tmp_path / "file"), zonemd=policy)
+    _, state = keep(tmp_path, zone)
+    assert state["serial"] == (None if error else 7)
+    assert state["state"] == ("failed" if error else "serving")
+    assert error in str(state["error"])
+
+
+SECONDARY = ZoneSettings(name="e.test.", primaries=("192.0.2.1",))
+
+
+def test_a_copy_serves_until_it_expires(tmp_path: Path) -> None:
+    path = tmp_path / "e.test.zone"
+    for confirmed, expected in ((NOW - 86_399, "serving"), (NOW - 86_400, "expired")):
+        path.write_bytes(content_block(version(5, 2), confirmed))
+        assert keep(tmp_path, SECONDARY)[1]["state"] == expected
+
+
+def test_a_partly_written_version_is_dropped(tmp_path: Path) -> None:
+    block = difference_block(difference(version(5, 2), version(6, 3)), NOW)
+    for size in (0, 1, len(block) // 2, len(block) - 1, len(block)):
+        (tmp_path / "e.test.zone").write_bytes(content_block(version(5, 2), NOW) + block[:size])
+        assert keep(tmp_path, SECONDARY)[1]["serial"] == (6 if size == len(block) else 5)
+
+
+def test_a_damaged_copy_changes_nothing(tmp_path: Path) -> None:
+    table = ZoneTable([ServedZone(ORIGIN, Mode.AUTHORITATIVE)], lambda: NOW)
+    table.put(ORIGIN, version(4, 2), NOW + 9)
+    (tmp_path / "e.test.zone").write_bytes(b"nonsense")
+    assert keep(tmp_path, SECONDARY, table=table)[1]["serial"] == 4
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    _, state = keep(tmp_path, ZoneSettings(name="e.test.", file=str(tmp_path / "missing")))
+    assert state["state"] == "failed"
+    assert f"{tmp_path}/missing: No such file" in str(state["error"])
+
+
+def test_a_zone_file_that_includes_itself_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text(f"{TEXT}$INCLUDE {path}\n")
+    before = len(os.listdir("/proc/self/fd"))
+    _, state = keep(tmp_path, ZoneSettings(name="e.test.", file=str(path)))
+    assert f"{path}:5: $INCLUDE is nested more than 16 times" in str(state["error"])
+    assert len(os.listdir("/proc/self/fd")) <= before
+    (tmp_path / "part").write_text("b A 192.0.2.7\n")
+    path.write_text(f"{TEXT}$INCLUDE {tmp_path}/part sub.e.test.\n$INCLUDE {tmp_path}/part\n")
+    assert keep(tmp_path, ZoneSettings(name="e.test.", file=str(path)))[1]["records"] == 5
+
+
+def test_each_zone_has_a_file_of_its_own() -> None:
+    zones = [".", "root.", "a/b.test.", "a_b.test.", "a%2Fb.test.", "a\\\\b.test.", "\\..test.",
+             "\\000.test.", ".".join(["\\200" * 60] * 4) + ".", ".".join(["\\200" * 60] * 3 + ["\\201" * 60]) + "."]
+    found = [_file_name(names.from_text(zone)) for zone in zones]
+    assert len(set(found)) == len(found)
+    assert all("/" not in one and not one.startswith(".") and len(one) <= 200 for one in found), found
+    assert _file_name(names.from_text("corp.example.")) == "corp.example"
+
+
+def test_the_next_primary_is_asked_when_memory_runs_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    async def fetch(self: ZoneClient, origin: bytes, primary: UpstreamAddress, *_: object) -> Fetched:
+        asked.append(primary.address)
+        if primary.address == "192.0.2.1":
+            raise MemoryError
+        return Fetched(5, version(5, 2), [], 100)
+
+    monkeypatch.setattr(ZoneClient, "fetch", fetch)
+    settings = Settings(zones=ZonesSettings(directory=str(tmp_path)),
+                        zone=(ZoneSettings(name="e.test.", primaries=("192.0.2.1", "192.0.2.2")),))
+    table = ZoneTable([ServedZone(ORIGIN, Mode.AUTHORITATIVE)], lambda: NOW)
+    put = asyncio.Event()
+
+    async def main() -> dict[str, object]:
+        keeper = ZoneKeeper(settings, table, None, leads=True, now=lambda: NOW, changed=lambda _: put.set(),
+                            flush=lambda _: None, directory=tmp_path)
+        await keeper.start()
+        async with asyncio.timeout(20):
+            await put.wait()
+        keeper.stop()
+        return keeper.describe()[0]
+
+    assert asyncio.run(main())["serial"] == 5
+    assert asked == ["192.0.2.1", "192.0.2.2"]
+
+
+def test_what_cannot_be_written_is_served_from_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A copy that cannot be written: logged once, shown, given to other workers, and written when that is possible."""
+    monkeypatch.setattr(limits, "ZONE_WRITE_RETRY", 1)
+    caplog.set_level("INFO")
+
+    async def fetch(self: ZoneClient, *_: object) -> Fetched:
+        return Fetched(5, version(5, 2), [], 100)
+
+    monkeypatch.setattr(ZoneClient, "fetch", fetch)
+    obstacle = tmp_path / "e.test.zone"
+    obstacle.mkdir()
+    (obstacle / "file").touch()
+    settings = Settings(zones=ZonesSettings(directory=str(tmp_path)), zone=(SECONDARY,))
+    changes = asyncio.Queue[bytes]()
+
+    def keeper(table: ZoneTable, *, leads: bool) -> ZoneKeeper:
+        return ZoneKeeper(settings, table, None, leads=leads, now=lambda: NOW, changed=changes.put_nowait,
+                          flush=lambda _: None, directory=tmp_path)
+
+    async def main() -> None:
+        tables = [ZoneTable([ServedZone(ORIGIN, Mode.AUTHORITATIVE)], lambda: NOW) for _ in range(2)]
+        first, other = keeper(tables[0], leads=True), keeper(tables[1], leads=False)
+        await first.start()
+        await other.start()
+        assert tables[1].answer(ORIGIN, c.SOA) is not None and other.describe()[0]["serial"] is None
+        async with asyncio.timeout(20):
+            await changes.get()
+            assert first.describe()[0]["serial"] == 5 and first.unwritten == [ORIGIN]
+            content = await first.open_content(ORIGIN)
+            assert content is not None
+            with pytest.raises(ValueError, match=r"'b\.test\.' is not the name of a configured zone"):
+                other.take_content("b.test.", open(os.dup(content.fileno()), "rb"))
+            for _ in range(2):  # the position in the file is that of all workers
+                other.take_content("e.test.", open(os.dup(content.fileno()), "rb"))
+                await asyncio.gather(*other._tasks)
+            content.close()
+            assert other.describe()[0]["serial"] == 5 and other.problems() == []
+            while first.counts["write_failures"] < 3:
+                await asyncio.sleep(0)
+            later = keeper(tables[0], leads=True)  # a reload
+            later.carry_over(first)
+            first.stop()
+            await later.start()
+            [problem] = later.problems()
+            where = f"cannot write '{obstacle}': Is a directory"
+            assert problem.startswith(f"zone e.test.: {where}; it is served from memory")
+            assert len([one for one in caplog.messages if where in one]) == 1
+            (obstacle / "file").unlink()
+            obstacle.rmdir()
+            await changes.get()
+            assert later.problems() == [] and later.unwritten == [] and await later.open_content(ORIGIN) is None
+            assert "zone e.test.: serial 5 is on disk" in caplog.messages
+            other.stop()
+            later.stop()
+
+    asyncio.run(main())
+    assert keep(tmp_path, SECONDARY)[1]["serial"] == 5
+
+
+def test_what_somebody_must_act_on(tmp_path: Path) -> None:
+    path, file = tmp_path / "e.test.zone", tmp_path / "file"
+    old = content_block(version(5, 2), NOW - 86_400)
+
+    def found(zone: ZoneSettings, content: Zone | None = None, *, fallback: bool = False) -> list[str]:
+        table = ZoneTable([ServedZone(ORIGIN, Mode.AUTHORITATIVE, fallback=fallback)], lambda: NOW)
+        if content is not None:
+            table.put(ORIGIN, content, 0)
+        return started(tmp_path, zone, table)[2]
+
+    path.write_bytes(content_block(version(5, 2), NOW))
+    assert found(SECONDARY) == []
+    path.write_bytes(old)
+    [expired] = found(SECONDARY)
+    assert "zone e.test.: it is not served" in expired
+    assert found(SECONDARY, fallback=True) == []
+    file.write_text(TEXT)
+    own = ZoneSettings(name="e.test.", file=str(file))
+    assert found(own) == []
+    file.write_text(TEXT + "x")
+    [unusable] = found(own)
+    assert "names get SERVFAIL: the zone file cannot be used" in unusable
+    [kept] = found(own, version(4, 2))
+    assert "the zone file cannot be used" in kept and "the content before it is served" in kept
+
+
+def test_the_chain_of_proofs_is_made_before_a_zone_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes seconds for a large zone, so that no query may wait for it."""
+    made: list[tuple[int, bool]] = []
+    whole = Zone.owners
+
+    def owners(self: Zone, rtype: int) -> list[bytes]:
+        if rtype == c.NSEC:
+            made.append((self.serial, threading.current_thread() is threading.main_thread()))
+        return whole(self, rtype)
+
+    monkeypatch.setattr(Zone, "owners", owners)
+    signature = "RRSIG {} 13 2 300 20380101000000 20200101000000 1 e.test. " + "A" * 86 + "=="
+    text = f"{TEXT}@ {signature.format('SOA')}\n@ NSEC ns A NS SOA RRSIG NSEC\nns NSEC @ A RRSIG NSEC\n"
+    (tmp_path / "file").write_text(text)
+    table, _ = keep(tmp_path, ZoneSettings(name="e.test.", file=str(tmp_path / "file")))
+    assert made == [(7, False)]
+    answer = table.answer(names.from_text("a.e.test."), c.A)
+    assert answer is not None and c.NSEC in [rrset.rtype for rrset in answer.authority]
+    zone = Zone.from_records(ORIGIN, read_zone(io.StringIO(text.replace("host 7", "host 9")), "zone", ORIGIN))
+    (tmp_path / "e.test.zone").write_bytes(content_block(zone, NOW))
+    table, _ = keep(tmp_path, SECONDARY)
+    assert table.answer(names.from_text("a.e.test."), c.A) is not None
+    assert made == [(7, False), (9, False)]
+
+
+def test_a_slow_primary_leaves_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    running: list[str] = []
+    end = asyncio.Event()
+
+    async def fetch(self: ZoneClient, origin: bytes, primary: UpstreamAddress, *_: object, **__: object) -> Fetched:
+        running.append(primary.address)
+        if primary.address == "192.0.2.1":
+            await end.wait()
+        return Fetched(5, None, [], 0)
+
+    monkeypatch.setattr(ZoneClient, "_fetch", fetch)
+
+    async def main() -> None:
+        client = ZoneClient(None, lambda: NOW, lambda: 7, lambda _: None)
+        slow, quick = (UpstreamAddress(address, 53, None) for address in ("192.0.2.1", "192.0.2.2"))
+        waiting = [asyncio.create_task(client.fetch(ORIGIN, slow, None, None)) for _ in range(6)]
+        async with asyncio.timeout(20):
+            await asyncio.create_task(client.fetch(ORIGIN, quick, None, None))
+            assert running == ["192.0.2.1"] * 2 + ["192.0.2.2"]
+            end.set()
+            await asyncio.gather(*waiting)
+
+    asyncio.run(main())
+    assert running.count("192.0.2.1") == 6

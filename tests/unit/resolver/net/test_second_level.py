@@ -1,0 +1,366 @@
+"""The driver of the second-level cache with an engine in memory: time, limits, the circuit breaker, messages."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import pytest
+from support.waiting import turns, until
+
+from resolver import limits
+from resolver.cache.fleet_messages import FleetCodec, Message
+from resolver.cache.second_level import Codec, SharedReply, Signer
+from resolver.effects import Budget, Fetch, RawReply, Server
+from resolver.net import second_level
+from resolver.net.circuit_breaker import CircuitBreaker, State
+from resolver.net.clock_random import Clock
+from resolver.net.redis_engine import EngineError, Value
+from resolver.net.second_level import SecondLevel
+from resolver.verdict import Verdict
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.rrset import RRset
+
+WWW = names.from_text("www.example.com.")
+LONG = 30.0
+
+
+class Engine:
+    """A dictionary; `gate` holds its answers back, `broken` makes it fail, `full` makes it refuse writes."""
+
+    def __init__(self) -> None:
+        self.values: dict[bytes, bytes] = {}
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.broken = self.full = self.closed = False
+        self.batches: list[int] = []
+
+    async def _answer(self) -> None:
+        if self.broken:
+            raise EngineError("Connection refused")
+        await self.gate.wait()
+
+    async def get(self, keys: Sequence[bytes], longest: int) -> list[Value]:
+        self.batches.append(len(keys))
+        await self._answer()
+        return [self.values.get(key, b"")[:longest] for key in keys]
+
+    async def put(self, entries: Sequence[tuple[bytes, bytes, int]]) -> int:
+        await self._answer()
+        if self.full:
+            return len(entries)
+        self.values.update((key, value) for key, value, _ in entries)
+        return 0
+
+    async def next_number(self, key: bytes) -> int:
+        await self._answer()
+        number = int(self.values.get(key, b"0")) + 1
+        self.values[key] = b"%d" % number
+        return number
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class Member:
+    """One resolver of the fleet."""
+
+    def __init__(self, engine: Engine, *, sender: str = "one", max_wait: float = LONG) -> None:
+        self.engine = engine
+        self.replies: list[SharedReply | None] = []
+        self.messages: list[Message] = []
+        signer = Signer(b"s" * 32)
+        self.second = SecondLevel(
+            asyncio.get_running_loop(), engine=engine, codec=Codec(signer, b"label", "test:"),
+            fleet=FleetCodec(signer, "test:", sender), key_prefix="test:", max_wait=max_wait, clock=Clock(),
+            after_batch=lambda: None,
+        )
+        self.second.on_message = self.messages.append
+        self.second.open()
+
+    async def ready(self) -> "Member":
+        await until(lambda: self.second.breaker.is_closed, "a closed breaker")
+        return self
+
+    def fetch(self, name: bytes = WWW, budget: Budget | None = None) -> object:
+        return self.second.start(Fetch(name, c.A, budget or Budget(1, 1.0)), self.replies.append)
+
+    def share(self, name: bytes = WWW) -> None:
+        raw = RawReply(name, c.A)
+        raw.answer.append(RRset(name, c.A, 300, [bytes(4)], verdict=Verdict.SECURE))
+        raw.server = Server("192.0.2.1", 53)
+        self.second.share(raw, Verdict.SECURE, Clock().time())
+
+    async def write(self, name: bytes = WWW) -> None:
+        before = self.counts["writes"]
+        self.share(name)
+        await until(lambda: self.counts["writes"] > before, "an entry in the engine")
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        return self.second.statistics()
+
+
+def run(body: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(body())
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(second_level, "POLL", 0.001)
+
+
+def test_look_ups_that_begin_together_are_one_batch() -> None:
+    async def body() -> None:
+        member = await Member(Engine()).ready()
+        await member.write()
+        member.engine.batches.clear()
+        for name in (WWW, names.from_text("x.example.com."), WWW):
+            assert member.fetch(name) is not None
+        assert not member.replies, "never from inside start"
+        await until(lambda: len(member.replies) == 3, "three replies")
+        assert [reply is not None for reply in member.replies] == [True, False, True]
+        assert 3 in member.engine.batches
+        assert (member.counts["hits"], member.counts["misses"], member.counts["in_flight"]) == (2, 1, 0)
+        member.second.close()
+        await until(lambda: member.engine.closed, "a closed engine")
+
+    run(body)
+
+
+def test_a_silent_engine_is_not_waited_for_and_then_not_asked() -> None:
+    async def body() -> None:
+        member = await Member(Engine(), max_wait=0.01).ready()
+        member.engine.gate.clear()
+        budget = Budget(1, 1.0)
+        for number in range(limits.SECOND_LEVEL_FAILURES):
+            assert member.fetch(budget=Budget(1, 1.0)) is not None
+            await until(lambda number=number: len(member.replies) == number + 1, "the end of the wait")
+        assert member.replies == [None] * limits.SECOND_LEVEL_FAILURES
+        assert not member.second.breaker.is_closed
+        assert member.fetch(budget=budget) is None, "the next query does not wait at all"
+        assert member.counts["late"] == limits.SECOND_LEVEL_FAILURES
+        assert member.counts["skipped"] == 1
+        member.share()
+        assert member.counts["writes_dropped"] == 1
+        member.second.close()
+        await turns()
+
+    run(body)
+
+
+def test_one_query_waits_once_for_its_whole_budget() -> None:
+    async def body() -> None:
+        member = await Member(Engine(), max_wait=0.01).ready()
+        member.engine.gate.clear()
+        budget = Budget(1, 1.0)
+        assert member.fetch(budget=budget) is not None
+        await until(lambda: member.replies == [None], "the end of the wait")
+        assert budget.fetching >= 0.01
+        assert member.fetch(budget=budget) is None
+        member.second.close()
+        await turns()
+
+    run(body)
+
+
+def test_look_ups_and_writes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "SECOND_LEVEL_IN_FLIGHT", 4)
+    monkeypatch.setattr(limits, "SECOND_LEVEL_BATCHES", 1)
+    monkeypatch.setattr(limits, "SECOND_LEVEL_WRITES", 2)
+
+    async def body() -> None:
+        member = await Member(Engine()).ready()
+        member.engine.gate.clear()
+        assert all(member.fetch() is not None for _ in range(2))
+        await turns()
+        assert all(member.fetch() is not None for _ in range(2)), "they wait for the end of the first batch"
+        assert member.fetch() is None
+        assert member.counts["in_flight"] == 4
+        for _ in range(70):
+            member.share()
+        assert member.counts["waiting_writes"] == 2
+        assert member.counts["writes_dropped"] == 68
+        member.engine.gate.set()
+        await until(lambda: len(member.replies) == 4, "all replies")
+        await until(lambda: member.counts["in_flight"] == 0, "nothing in flight")
+        member.second.close()
+        await turns()
+
+    run(body)
+
+
+def test_a_cancelled_look_up_is_not_called_back() -> None:
+    async def body() -> None:
+        member = await Member(Engine()).ready()
+        look_up = member.fetch()
+        look_up.cancel()  # type: ignore[attr-defined]
+        await until(lambda: member.counts["in_flight"] == 0, "nothing in flight")
+        assert not member.replies
+        member.second.close()
+        await turns()
+
+    run(body)
+
+
+def test_a_broken_engine_is_probed_until_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        engine = Engine()
+        engine.broken = True
+        member = Member(engine)
+        member.second.breaker._pause = 0.0005
+        await until(lambda: member.second.breaker.state is State.OPEN and member.second.trouble, "a failed probe")
+        assert member.fetch() is None
+        engine.broken = False
+        await member.ready()
+        assert member.second.trouble == ""
+        member.second.close()
+        await turns()
+
+    run(body)
+
+
+def test_a_full_engine_is_still_read() -> None:
+    async def body() -> None:
+        member = await Member(Engine()).ready()
+        await member.write()
+        member.engine.full = True
+        member.share(names.from_text("x.example.com."))
+        await until(lambda: member.counts["writes_failed"] == 1, "a refused entry")
+        member.fetch()
+        await until(lambda: bool(member.replies), "a reply")
+        assert member.replies[0] is not None
+        assert member.second.breaker.is_closed
+        member.second.close()
+        await turns()
+
+    run(body)
+
+
+def test_a_flush_reaches_all_and_hides_older_entries() -> None:
+    async def body() -> None:
+        engine = Engine()
+        one, two = await Member(engine).ready(), await Member(engine, sender="two").ready()
+        await one.write()
+        one.second.flush(WWW, fleet=True)
+        await until(lambda: bool(two.messages and one.messages), "the message")
+        assert [message.own for message in (*one.messages, *two.messages)] == [True, False]
+        assert two.messages[0].fields == {"name": "www.example.com.", "subtree": False, "type": None, "caches": True}
+        late = await Member(engine, sender="three").ready()
+        assert not late.messages, "an older flush leaves its mark only"
+        for member in (one, two, late):
+            member.fetch()
+            await until(lambda member=member: bool(member.replies), "a reply")
+            assert member.replies == [None]
+            assert member.counts["rejected"]["flushed"] == 1
+            member.second.close()
+        await turns()
+
+    run(body)
+
+
+def test_messages_wait_for_the_engine_and_keep_their_order() -> None:
+    async def body() -> None:
+        engine = Engine()
+        engine.broken = True
+        one = Member(engine)
+        for number in range(limits.FLEET_OUTBOX):
+            one.second.tell("nta-add", {"number": number})
+        with pytest.raises(ValueError, match="cannot be reached"):
+            one.second.tell("nta-add", {})
+        await turns()
+        engine.broken = False
+        await one.ready()
+        two = await Member(engine, sender="two").ready()
+        await until(lambda: len(two.messages) == limits.FLEET_OUTBOX, "all messages")
+        assert [message.fields["number"] for message in two.messages] == list(range(limits.FLEET_OUTBOX))
+        one.second.close()
+        two.second.close()
+        await turns()
+
+    run(body)
+
+
+def test_more_messages_than_are_read_count_as_a_flush_of_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(second_level, "WINDOW", 3)
+
+    async def body() -> None:
+        engine = Engine()
+        one = await Member(engine).ready()
+        await one.write()
+        for number in range(5):
+            one.second.flush(names.from_text(f"n{number}.test."))
+        await until(lambda: one.counts["messages_sent"] == 5, "the messages")
+        two = await Member(engine, sender="two").ready()
+        two.fetch()
+        await until(lambda: bool(two.replies), "a reply")
+        assert two.replies == [None]
+        assert two.counts["rejected"]["flushed"] == 1
+        one.second.close()
+        two.second.close()
+        await turns()
+
+    run(body)
+
+
+def test_a_counter_that_is_no_number_keeps_the_engine_unused() -> None:
+    async def body() -> None:
+        engine = Engine()
+        engine.values[b"test:{fleet}"] = b"garbage"
+        member = Member(engine)
+        await until(lambda: "test:{fleet}" in member.second.trouble, "the reason")
+        assert not member.second.breaker.is_closed
+        member.second.close()
+        await turns()
+
+    run(body)
+
+
+def test_a_replacement_takes_marks_and_waiting_messages() -> None:
+    async def body() -> None:
+        engine = Engine()
+        engine.broken = True
+        old, new = Member(engine), Member(engine, sender="new")
+        old.second.flush(WWW)
+        new.second.carry_over(old.second)
+        assert new.second.marks.covers([WWW], Clock().time())
+        assert len(new.second._outbox) == 1
+        assert not old.second._outbox
+        old.second.close()
+        new.second.close()
+        await turns()
+
+    run(body)
+
+
+# --- the circuit breaker --------------------------------------------------------------------------------------------
+
+
+def test_a_breaker_opens_after_failures_in_a_row_and_backs_off() -> None:
+    breaker = CircuitBreaker()
+    assert not breaker.is_closed
+    assert breaker.wait(0.0) == 0
+    breaker.begin_probe()
+    assert breaker.state is State.PROBING
+    breaker.end_probe(0.0, succeeded=True)
+    for _ in range(limits.SECOND_LEVEL_FAILURES - 1):
+        breaker.failed(1.0)
+    breaker.succeeded()
+    for _ in range(limits.SECOND_LEVEL_FAILURES - 1):
+        breaker.failed(1.0)
+    assert breaker.is_closed
+    breaker.failed(1.0)
+    assert breaker.state is State.OPEN
+    first = limits.SECOND_LEVEL_BACKOFF / 1000
+    assert breaker.wait(1.0) == first
+    pauses = []
+    for _ in range(8):
+        breaker.begin_probe()
+        breaker.end_probe(10.0, succeeded=False)
+        pauses.append(breaker.wait(10.0))
+    assert pauses[:3] == [2 * first, 4 * first, 8 * first]
+    assert pauses[-1] == limits.SECOND_LEVEL_MAX_BACKOFF / 1000
+    breaker.begin_probe()
+    breaker.end_probe(20.0, succeeded=True)
+    assert breaker.is_closed
+    assert breaker.opened == 1

@@ -1,0 +1,261 @@
+"""Floods of random names below dead and slow zones, in virtual time: other names keep their rate.
+
+The whole worker is real, from the service to the mesh; only the network and the clock are simulated. Honest clients ask
+for new names of a zone that answers in 20 ms. Each test compares how many of them are answered in time with the same
+world without a flood.
+"""
+
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from support.fakenet import Link
+from support.minet import COM_ZONE, Minet, build, standard
+
+from resolver.effects import Question
+from resolver.net.fastpath import FastPath
+from resolver.net.service import Service
+from resolver.policy import PolicyPipeline
+from resolver.settings import (
+    CacheSettings,
+    DnssecSettings,
+    FetchLimitSettings,
+    ForwardZone,
+    PolicySettings,
+    ServerSettings,
+    Settings,
+)
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.build import make_query
+from resolver.wire.edns import parse_ede
+from resolver.wire.message import MessageView
+
+HONEST_RATE = 40
+SECONDS = 4
+IN_TIME = 2.0
+ZONES = 8
+SLOW_ZONE = "@ 3600 IN SOA ns n 1 2 3 4 5\n@ 3600 IN NS ns\nns 3600 IN A {address}\nwww 60 IN A 192.0.2.99\n"
+DEAD = "192.0.3.{}"
+SLOW = "192.0.4.{}"
+
+
+def delegations() -> str:
+    lines = [COM_ZONE]
+    for kind, address in (("dead", DEAD), ("slow", SLOW)):
+        for number in range(ZONES):
+            lines += [f"{kind}{number} 7200 IN NS ns.{kind}{number}",
+                      f"ns.{kind}{number} 7200 IN A {address.format(number + 1)}"]
+    return "\n".join(lines) + "\n"
+
+
+@dataclass
+class Client:
+    """The sink of one query: when it was answered, and how."""
+
+    at: float
+    world: "World"
+    stream: bool = False
+    idle_timeout: float = 10.0
+    padding_block: int = 0
+    origin: tuple[str, str] = ("udp", "127.0.0.1:53")
+    answered: float | None = None
+    view: MessageView | None = None
+
+    def send(self, packet: bytes, peer: tuple[Any, ...]) -> None:
+        self.answered = self.world.m.net.now - self.at
+        self.view = MessageView.parse(packet)
+
+    def skip(self) -> None:
+        """No reply."""
+
+    def forget(self, pending: object) -> None:
+        """Nothing is kept here."""
+
+    def abort(self) -> None:
+        raise AssertionError("a reply could not be made")
+
+    @property
+    def fine(self) -> bool:
+        return self.view is not None and self.view.rcode in (c.NOERROR, c.NXDOMAIN) and (self.answered or 0) < IN_TIME
+
+
+@dataclass
+class World:
+    """A worker in front of fast, dead and slow zones."""
+
+    server: dict[str, Any] = field(default_factory=dict)
+    fetch: dict[str, Any] = field(default_factory=dict)
+    more: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        settings = Settings(
+            dnssec=DnssecSettings(trust_anchors=()), policy=PolicySettings(allow=("0.0.0.0/0",)),
+            server=ServerSettings(**self.server), fetch_limit=FetchLimitSettings(**self.fetch), **self.more,
+        )
+        slow = {SLOW.format(n + 1): [(f"slow{n}.com.", SLOW_ZONE.format(address=SLOW.format(n + 1)))]
+                for n in range(ZONES)}
+        links = {address: Link(delay=1.2) for address in slow}
+        self.m: Minet = build({**standard(a192_5_6_30=[("com.", delegations())]), **slow}, links=links,
+                              settings=settings)
+        plan = PolicyPipeline(settings)
+        fast = FastPath(self.m.store.answers, plan.access)
+        self.service = Service(settings, mesh=self.m.mesh, plan=plan, fast=fast, clock=self.m.net)
+        self.count = 0
+
+    def ask(self, name: str, host: str) -> Client:
+        self.count += 1
+        client = Client(self.m.net.now, self)
+        packet = make_query(self.count & 0xFFFF, names.from_text(name), c.A)
+        self.service.handle(packet, (host, 1024 + self.count % 60_000), client)
+        return client
+
+    def warm_up(self, *zones: str) -> None:
+        """Learn the delegations of `zones`."""
+        for zone in zones:
+            self.ask(f"warm.{zone}", "127.0.0.1")
+        self.m.net.sleep(self.m.mesh, 15.0)
+
+    def run(self, kind: str, rate: int, *, networks: int, zones: int = 1, honest: str = "127.0.0.1") -> float:
+        """The share of honest queries that are answered in time while `rate` others a second go to `zones` zones."""
+        asked: list[Client] = []
+        step = 1 / HONEST_RATE
+        for turn in range(SECONDS * HONEST_RATE):
+            for number in range(rate // HONEST_RATE):
+                serial = turn * rate + number
+                network = serial % networks
+                self.ask(f"r{serial}.{kind}{serial % zones}.com.", f"10.{network // 256}.{network % 256}.7")
+            asked.append(self.ask(f"h{turn}.example.com.", honest))
+            self.m.net.sleep(self.m.mesh, step)
+        self.m.net.sleep(self.m.mesh, 15.0)
+        assert self.m.mesh.statistics()["running"] == 0
+        assert self.service.waiting == 0
+        fetches = self.m.mesh.fetch_statistics()
+        assert fetches["zones"] == fetches["servers"] == 0, "what was taken is given back"
+        return sum(client.fine for client in asked) / len(asked)
+
+
+def test_all_honest_queries_are_answered_without_a_flood() -> None:
+    assert World().run("dead", 0, networks=1) == 1.0
+
+
+@pytest.mark.parametrize("kind", ["dead", "slow"])
+@pytest.mark.parametrize(("networks", "honest"), [(500, "127.0.0.1"), (1, "127.0.0.1"), (1, "10.0.0.9")])
+def test_a_flood_on_one_zone_costs_others_nothing(kind: str, networks: int, honest: str) -> None:
+    world = World({"pending_queries": 1000}, {"per_zone": 100})
+    assert world.run(kind, 1000, networks=networks, honest=honest) >= 0.99
+    refused = world.m.mesh.fetch_statistics()["refused"]
+    assert isinstance(refused, dict) and refused["zone"] > 1000
+
+
+@pytest.mark.parametrize("kind", ["dead", "slow"])
+@pytest.mark.parametrize("networks", [1, 500])
+def test_slow_queries_leave_room_for_fast_ones_without_any_quota(kind: str, networks: int) -> None:
+    """Many zones, or a forwarder, defeat the quota of a zone; then the oldest slow queries are ended for new ones."""
+    world = World({"pending_queries": 300, "pending_queries_per_client": 200}, {"per_zone": 0, "per_server": 0})
+    honest = "10.0.0.7" if networks == 1 else "127.0.0.1"
+    assert world.run(kind, 500, networks=networks, zones=ZONES, honest=honest) >= 0.8
+    assert world.service.statistics()["ended"] > 100
+
+
+def test_a_forwarder_has_no_quota() -> None:
+    world = World({}, {"per_zone": 1, "per_server": 1},
+                  {"forward": (ForwardZone(".", ("192.0.2.1",)),)})
+    clients = [world.ask(f"x{number}.example.com.", "127.0.0.1") for number in range(20)]
+    world.m.net.sleep(world.m.mesh, 5.0)
+    assert [client.view.rcode for client in clients if client.view] == [c.NXDOMAIN] * 20
+
+
+def test_what_exceeds_a_quota_fails_at_once_with_a_reason_and_is_not_cached(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world = World({}, {"per_zone": 5})
+    world.warm_up("dead0.com.")
+    with caplog.at_level(logging.WARNING, "resolver.iterate.fetch_quota"):
+        clients = [world.ask(f"x{number}.dead0.com.", "127.0.0.1") for number in range(20)]
+        world.m.net.sleep(world.m.mesh, 0.1)
+    views = [client.view for client in clients if client.view is not None]
+    assert len(views) == 15
+    for view in views:
+        assert view.rcode == c.SERVFAIL and view.edns is not None
+        code, text = parse_ede(view.edns.get(c.OPTION_EDE) or b"")
+        assert (code, text) == (c.EDE_NO_REACHABLE_AUTHORITY, "too many queries for dead0.com. are outstanding")
+    assert [record.message for record in caplog.records if "fetch_quota" in record.name] == [
+        "fetch limit: zone dead0.com. has 5 outstanding fetches; further names fail at once"]
+    statistics = world.m.mesh.fetch_statistics()
+    assert (statistics["refused"], statistics["zones_full"], statistics["largest_zone"]) == (
+        {"zone": 15, "server": 0}, 1, 5)
+    world.m.net.sleep(world.m.mesh, 20.0)
+    question = Question(names.from_text("x19.dead0.com."), c.A)
+    assert world.m.store.rrsets.find_failure(question.qname, question.qtype, world.m.net.time()) is None
+
+
+def test_stale_data_is_given_instead_where_it_is_allowed() -> None:
+    world = World({}, {"per_zone": 5},
+                  {"cache": CacheSettings(max_stale_ttl=3600, stale_answer_client_timeout=1.8)})
+    first = world.ask("www.slow0.com.", "127.0.0.1")
+    world.m.net.sleep(world.m.mesh, 10.0)
+    assert first.view is not None and first.view.answer
+    world.m.net.shift += 100  # its 60 seconds are over
+    for number in range(10):
+        world.ask(f"x{number}.slow0.com.", "127.0.0.1")
+    world.m.net.sleep(world.m.mesh, 0.1)
+    again = world.ask("www.slow0.com.", "127.0.0.1")
+    world.m.net.sleep(world.m.mesh, 0.1)
+    assert again.view is not None and again.view.answer, "at once"
+
+
+def test_the_quota_of_a_server_falls_while_it_times_out_and_rises_again() -> None:
+    world = World({}, {"per_zone": 0, "per_server": 100})
+    infra, fetches = world.m.store.servers, world.m.mesh._delegations.fetches
+    key = ("192.0.2.77", 53)
+    infra.note_reply(key, 0.02, 0.0)
+    for _ in range(100):
+        fetches.take_server(key)
+    assert fetches.is_full(key)
+    fetches.give_server(key)
+    assert not fetches.is_full(key)
+    for _ in range(1000):
+        fetches.note_result(key, timed_out=True)
+    assert infra.quota_share(key) == pytest.approx(0.8**10, abs=0.01)
+    for _ in range(5000):
+        fetches.note_result(key, timed_out=True)
+    assert infra.quota_share(key) == 0.1
+    for _ in range(89):
+        fetches.give_server(key)
+    assert fetches.is_full(key)
+    for _ in range(2000):
+        fetches.note_result(key, timed_out=False)
+    assert infra.quota_share(key) == 1.0 and not fetches.is_full(key)
+    statistics = fetches.statistics()
+    assert statistics["quota_falls"] and statistics["quota_rises"]
+
+
+def test_a_server_with_its_quota_is_left_for_another_one() -> None:
+    world = World({}, {"per_zone": 0, "per_server": 10})
+    world.warm_up("example.com.", "dead1.com.")
+    world.m.net.links["192.0.2.1"] = Link(loss=1.0)  # one of two servers of example.com
+    clients = [world.ask(f"x{number}.example.com.", "127.0.0.1") for number in range(15)]
+    world.m.net.sleep(world.m.mesh, 5.0)
+    assert [client.view.rcode for client in clients if client.view] == [c.NXDOMAIN] * 15
+    most = [world.ask(f"y{number}.dead1.com.", "127.0.0.1") for number in range(30)]
+    world.m.net.sleep(world.m.mesh, 0.1)
+    assert sum(client.view is not None for client in most) == 20
+    refused = world.m.mesh.fetch_statistics()["refused"]
+    assert isinstance(refused, dict) and refused["server"] == 20
+
+
+def test_a_query_that_was_ended_for_another_is_told_so() -> None:
+    world = World({"pending_queries": 16, "pending_queries_network_percent": 100}, {"per_zone": 0})
+    world.warm_up("dead0.com.", "example.com.")
+    slow = [world.ask(f"x{number}.dead0.com.", f"10.0.{number}.1") for number in range(16)]
+    early = world.ask("a.example.com.", "127.0.0.1")
+    assert early.view is not None and early.view.rcode == c.SERVFAIL, "none has waited for long enough"
+    world.m.net.sleep(world.m.mesh, 0.3)
+    late = world.ask("b.example.com.", "127.0.0.1")
+    world.m.net.sleep(world.m.mesh, 0.1)
+    assert late.fine
+    assert slow[0].view is not None and slow[0].view.edns is not None
+    assert parse_ede(slow[0].view.edns.get(c.OPTION_EDE) or b"") == (c.EDE_NOT_READY, "ended for a newer query")
+    assert all(client.view is None for client in slow[1:])

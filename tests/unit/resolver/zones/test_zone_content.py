@@ -1,0 +1,160 @@
+"""Content of zones: what a file may hold and where its errors are, changes, memory, and the table of served zones."""
+
+import io
+import random
+import sys
+from pathlib import Path
+
+import pytest
+
+from resolver import limits
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.message import MessageView
+from resolver.zones import ServedZone, Zone, ZoneError, ZoneTable
+from resolver.zones.load import ZoneFileError, missing_glue, read_zone
+from resolver.zones.table import Mode
+from resolver.zones.zone import Difference
+
+ORIGIN = names.from_text("e.test.")
+HEAD = "$TTL 300\n@ SOA ns host 7 3600 600 86400 60\n@ NS ns\nns A 192.0.2.1\n"
+
+
+def zone_of(text: str) -> Zone:
+    return read_zone(io.StringIO(HEAD + text), "e.zone", ORIGIN)
+
+
+def record(owner: str, rtype: int, rdata: bytes, ttl: int = 300) -> tuple[bytes, int, int, bytes]:
+    return names.from_text(owner), rtype, ttl, rdata
+
+
+@pytest.mark.parametrize(("line", "says"), [
+    ("a A 192.0.2.1\na CNAME b\n", "e.zone:6: a.e.test. has a CNAME and other data (A)"),
+    ("a.other.test. A 192.0.2.1\n", "e.zone:5: a.other.test. is outside of the zone e.test."),
+    ("sub SOA a b 1 2 3 4 5\n", "e.zone:5: sub.e.test. has a SOA record but is not the zone's apex"),
+    ("a CNAME b\na CNAME d\n", "e.zone:6: a.e.test. has two CNAME records"),
+    ("a NONSENSE 1\n", "e.zone:5: unknown rdatatype 'NONSENSE'"),
+    ("$INCLUDE /does/not/exist\n", "No such file"),
+])
+def test_an_error_has_file_and_line(line: str, says: str) -> None:
+    with pytest.raises((ZoneFileError, OSError)) as caught:
+        zone_of(line)
+    assert says in str(caught.value)
+
+
+def test_an_included_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "more.zone").write_text("a A 192.0.2.1\nb.other.test. A 192.0.2.2\n")
+    with pytest.raises(ZoneFileError, match=r"more\.zone:2: b\.other\.test\. is outside"):
+        zone_of(f"$INCLUDE {tmp_path}/more.zone\n")
+
+
+@pytest.mark.parametrize("text", ["@ NS ns\n", "@ SOA a b 1 2 3 4 5\n"])
+def test_a_zone_without_soa_or_ns_is_refused(text: str) -> None:
+    with pytest.raises(ZoneFileError, match="has no"):
+        read_zone(io.StringIO("$TTL 5\n" + text), "e.zone", ORIGIN)
+
+
+def test_the_number_of_records_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "ZONE_RECORDS", 100)
+    with pytest.raises(ZoneFileError, match="more than 100 records"):
+        zone_of("$GENERATE 1-4000000000 h$ A 192.0.2.1\n")
+    with pytest.raises(ZoneError, match="more than 100 records"):
+        Zone.from_records(ORIGIN, [*zone_of(""), *(record(f"h{n}.e.test.", c.A, bytes(4)) for n in range(100))])
+
+
+def test_the_size_of_a_set_is_limited() -> None:
+    many = [record("a.e.test.", c.A, n.to_bytes(4, "big")) for n in range(limits.RRSET_RECORDS + 1)]
+    with pytest.raises(ZoneError, match="more than 512 records of type A"):
+        Zone.from_records(ORIGIN, [*zone_of(""), *many])
+
+
+def test_missing_glue_is_found() -> None:
+    zone = zone_of("sub NS ns.sub\nfine NS ns.fine\nns.fine A 192.0.2.2\next NS ns.other.test.\n")
+    assert missing_glue(zone) == [names.from_text("ns.sub.e.test.")]
+
+
+def test_a_change_keeps_the_old_zone() -> None:
+    old = zone_of("a A 192.0.2.5\nb.c.d A 192.0.2.6\n")
+    soa = old.soa.rdata(0)
+    next_soa = soa[:-20] + (8).to_bytes(4, "big") + soa[-16:]
+    new = old.changed([Difference(
+        [record("e.test.", c.SOA, soa), record("b.c.d.e.test.", c.A, bytes([192, 0, 2, 6]))],
+        [record("e.test.", c.SOA, next_soa), record("x.y.e.test.", c.A, bytes([192, 0, 2, 9]))],
+    )])
+    assert (old.serial, new.serial) == (7, 8)
+    assert old.exists(names.from_text("d.e.test."))
+    assert not new.exists(names.from_text("d.e.test.")), "an empty non-terminal ends with the last name below it"
+    assert new.exists(names.from_text("y.e.test."))
+    assert sorted(new) == sorted(Zone.from_records(ORIGIN, new))
+
+
+@pytest.mark.parametrize(("removed", "added", "says"), [
+    ([record("no.e.test.", c.A, bytes(4))], [], "is removed but does not exist"),
+    ([], [record("ns.e.test.", c.A, bytes([192, 0, 2, 1]))], "is added but exists"),
+    ([], [record("ns.e.test.", c.CNAME, b"\1a\0")], "has a CNAME and other data"),
+    ([], [record("a.test.", c.A, bytes(4))], "is outside of the zone"),
+    ([], [record("a.e.test.", c.A, bytes(3))], "rdata is shorter"),
+])
+def test_a_change_that_does_not_fit_is_refused(removed: list, added: list, says: str) -> None:  # type: ignore[type-arg]
+    zone = zone_of("")
+    soa = record("e.test.", c.SOA, zone.soa.rdata(0))
+    with pytest.raises(ZoneError, match=says):
+        zone.changed([Difference([soa, *removed], [soa, *added])])
+
+
+def test_the_root_zone_costs_less_than_a_hundred_octets_a_record() -> None:
+    """A zone like the root: 1,450 delegations with some six name servers, glue, DS, RRSIG and NSEC."""
+    rng = random.Random(7)
+    made = [record(".", c.SOA, b"\1a\0\1b\0" + bytes(20)), record(".", c.NS, b"\1a\0")]
+    for tld in range(1450):
+        zone = names.prepend(b"tld%d" % tld, names.ROOT)
+        for server in range(6):
+            ns = names.prepend(b"ns%d" % server, zone)
+            made += [(zone, c.NS, 300, ns), (ns, c.A, 300, rng.randbytes(4)), (ns, c.AAAA, 300, rng.randbytes(16))]
+        made.append((zone, c.DS, 300, rng.randbytes(36)))
+        made.append((zone, c.RRSIG, 300, b"\0\x2b" + rng.randbytes(16) + b"\0" + rng.randbytes(256)))
+    zone_ = Zone.from_records(names.ROOT, made)
+    rdata = sum(len(one[3]) for one in made)
+    held = sum(sys.getsizeof(table) + sum(sys.getsizeof(key) + sys.getsizeof(node) for key, node in table.items())
+               for table in (zone_._nodes, zone_._hashed))
+    held += sys.getsizeof(zone_._cuts) + sys.getsizeof(zone_._between)
+    assert zone_.records == len(made) > 25_000
+    assert (held - rdata) / len(made) < 100
+
+
+# --- the table ------------------------------------------------------------------------------------------------------
+
+
+def table_of(mode: Mode, *, fallback: bool = False, expires: int = 0, now: int = 0) -> ZoneTable:
+    table = ZoneTable([ServedZone(ORIGIN, mode, fallback=fallback)], lambda: now)
+    table.put(ORIGIN, zone_of("a A 192.0.2.5\nsub NS ns.sub\nns.sub A 192.0.2.9\n"), expires)
+    return table
+
+
+def test_an_authoritative_zone_answers_until_it_expires() -> None:
+    name = names.from_text("A.e.test.")
+    found = table_of(Mode.AUTHORITATIVE, expires=100, now=99).answer(name, c.A)
+    assert found is not None and found.answer[0].name == name
+    late = table_of(Mode.AUTHORITATIVE, expires=100, now=100).answer(name, c.A)
+    assert late is not None and late.rcode == c.SERVFAIL
+    assert table_of(Mode.AUTHORITATIVE, fallback=True, expires=100, now=100).answer(name, c.A) is None
+
+
+def test_a_zone_for_delegations_answers_no_client() -> None:
+    table, late = (table_of(Mode.DELEGATIONS, expires=100, now=now) for now in (0, 100))
+    below = names.from_text("w.sub.e.test.")
+    assert table.answer(names.from_text("a.e.test."), c.A) is None
+    packet = table.reply(ORIGIN, below, c.A)
+    assert packet is not None
+    view = MessageView.parse(packet)
+    assert not view.aa and [rrset.rtype for rrset in view.authority] == [c.NS] and len(view.additional) == 1
+    assert late.reply(ORIGIN, below, c.A) is None
+    assert table.delegation(below) is not None
+    assert late.delegation(below) is None
+    assert table.delegation(names.from_text("test.")) is None
+
+
+def test_ds_of_the_apex_belongs_to_the_parent() -> None:
+    assert table_of(Mode.AUTHORITATIVE).answer(ORIGIN, c.DS) is None
+    found = table_of(Mode.AUTHORITATIVE).answer(names.from_text("sub.e.test."), c.DS)
+    assert found is not None and not found.referral and not found.answer

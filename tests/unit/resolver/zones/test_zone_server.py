@@ -1,0 +1,159 @@
+"""Who may transfer a zone and who may send NOTIFY: addresses, keys, and what the others get."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from support.zone_versions import ORIGIN, version
+
+from resolver.net.zone_server import ZoneServer, keys_of
+from resolver.settings import Settings, TsigKey, ZoneSettings, ZonesSettings
+from resolver.wire import consts as c
+from resolver.wire.build import make_query
+from resolver.zones import Mode, ServedZone, ZoneTable
+from resolver.zones.tsig import Key, TsigError, Verifier, sign, split
+
+NOW = 1_800_000_000
+SETTINGS = Settings(
+    zones=ZonesSettings(directory="/unused"),
+    zone=(
+        ZoneSettings(name="e.test.", primaries=("192.0.2.1",), key="in.key", allow_transfer=("198.51.100.0/24",),
+                     transfer_key="out.key"),
+        ZoneSettings(name="open.test.", primaries=("192.0.2.1",), allow_notify=("2001:db8::/32",)),
+    ),
+    tsig_key=(TsigKey("in.key", "hmac-sha256", "c2VjcmV0IG9mIHRoaXMgdGVzdA=="),
+              TsigKey("OUT.key.", "hmac-sha512", "YW5vdGhlciBzZWNyZXQgb2YgdGhpcw==")),
+)
+IN, OUT = (keys_of(SETTINGS)[name] for name in (b"\2in\3key\0", b"\3out\3key\0"))
+
+
+class Sink:
+    """Collects replies."""
+
+    stream = True
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def send(self, packet: bytes, peer: tuple[Any, ...]) -> None:
+        self.sent.append(packet)
+
+    def send_many(self, packets: Iterator[bytes], peer: tuple[Any, ...]) -> bool:
+        self.sent += packets
+        return True
+
+
+def ask(packet: bytes, host: str, *, stream: bool = True) -> tuple[list[bytes], list[bytes], bool]:
+    """The replies, the zones that are to be refreshed, and whether the message was handled."""
+    table = ZoneTable([ServedZone(ORIGIN, Mode.AUTHORITATIVE)], lambda: NOW)
+    table.put(ORIGIN, version(5, 2), NOW + 100)
+    notified: list[bytes] = []
+    sink = Sink()
+    sink.stream = stream
+    handled = ZoneServer(SETTINGS, table, {}, lambda: NOW, notified.append).handle(packet, (host, 53), sink)
+    return sink.sent, notified, handled
+
+
+def rcode(packet: bytes) -> int:
+    return packet[3] & 15
+
+
+def query(qtype: int, name: bytes = ORIGIN, *, opcode: int = 0) -> bytes:
+    return make_query(7, name, qtype, flags=opcode << 11, edns_payload=None)
+
+
+def signed(packet: bytes, key: Key = OUT) -> bytes:
+    return sign(packet, key, NOW)[0]
+
+
+def test_a_signed_transfer_from_a_permitted_address() -> None:
+    packet, mac = sign(query(c.AXFR), OUT, NOW)
+    sent, _, _ = ask(packet, "198.51.100.7")
+    assert [rcode(one) for one in sent] == [0]
+    assert Verifier(OUT, mac).check(sent[0], NOW)
+
+
+@pytest.mark.parametrize(("packet", "host", "expected"), [
+    (signed(query(c.AXFR)), "203.0.113.7", c.REFUSED),
+    (query(c.AXFR), "198.51.100.7", c.REFUSED),
+    (signed(query(c.AXFR), IN), "198.51.100.7", c.NOTAUTH),
+    (signed(query(c.AXFR), OUT._replace(secret=b"x" * 20)), "198.51.100.7", c.NOTAUTH),
+    (query(c.AXFR, b"\4open\4test\0"), "198.51.100.7", c.REFUSED),
+    (query(c.AXFR, b"\5other\0"), "198.51.100.7", c.REFUSED),
+    (signed(query(c.SOA), IN), "198.51.100.7", c.NOTAUTH),
+])
+def test_other_transfers_are_refused(packet: bytes, host: str, expected: int) -> None:
+    sent, _, handled = ask(packet, host)
+    assert handled
+    assert [rcode(one) for one in sent] == [expected]
+    assert b"192" not in sent[0]
+
+
+def test_no_zone_is_sent_over_udp() -> None:
+    sent, _, _ = ask(signed(query(c.AXFR)), "198.51.100.7", stream=False)
+    assert [rcode(one) for one in sent] == [c.FORMERR]
+
+
+@pytest.mark.parametrize(("packet", "host", "accepted"), [
+    (signed(query(c.SOA, opcode=c.NOTIFY), IN), "192.0.2.1", True),
+    (query(c.SOA, opcode=c.NOTIFY), "192.0.2.1", False),
+    (signed(query(c.SOA, opcode=c.NOTIFY), OUT), "192.0.2.1", False),
+    (signed(query(c.SOA, opcode=c.NOTIFY), IN), "192.0.2.2", False),
+    (query(c.SOA, b"\4OPEN\4test\0", opcode=c.NOTIFY), "192.0.2.1", True),
+    (query(c.SOA, b"\4open\4test\0", opcode=c.NOTIFY), "::ffff:192.0.2.1", True),
+    (query(c.SOA, b"\4open\4test\0", opcode=c.NOTIFY), "2001:db8::5", True),
+    (query(c.A, b"\4open\4test\0", opcode=c.NOTIFY), "2001:db8::5", False),
+    (query(c.SOA, b"\5other\0", opcode=c.NOTIFY), "192.0.2.1", False),
+])
+def test_notify_only_from_primaries(packet: bytes, host: str, accepted: bool) -> None:
+    sent, notified, handled = ask(packet, host, stream=False)
+    assert handled and len(sent) == 1
+    assert len(sent[0]) <= len(packet) + 8, "no amplification"
+    assert bool(notified) is accepted
+    assert (rcode(sent[0]) == 0) is accepted
+
+
+@pytest.mark.parametrize("packet", [query(c.A), query(c.SOA), b"", b"\0" * 12, query(c.AXFR)[:-1]])
+def test_other_messages_are_left_alone(packet: bytes) -> None:
+    assert ask(packet, "198.51.100.7") == ([], [], False)
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    ({"zone": (ZoneSettings(name="a.", primaries=("192.0.2.1",)),)}, "directory"),
+    ({"zone": (ZoneSettings(name="a.", file="f"), ZoneSettings(name="A", file="f"))}, "configured twice"),
+    ({"zone": (ZoneSettings(name="a.", file="f", allow_transfer=("::/0",), transfer_key="k"),)}, "tsig-key"),
+])
+def test_impossible_settings_are_refused(change: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        Settings(**change)
+
+
+@pytest.mark.parametrize(("qtype", "opcode", "key", "host"), [
+    (c.AXFR, c.QUERY, OUT, "198.51.100.7"), (c.SOA, c.NOTIFY, IN, "192.0.2.1"),
+])
+def test_a_wrong_time_is_reported_with_a_signature_and_the_time_here(
+    qtype: int, opcode: int, key: Key, host: str
+) -> None:
+    """RFC 8945 section 5.2.3."""
+    packet, mac = sign(query(qtype, opcode=opcode), key, NOW - 1000)
+    sent, notified, _ = ask(packet, host)
+    assert [rcode(one) for one in sent] == [c.NOTAUTH] and not notified
+    found = split(sent[0])
+    assert found is not None and found.error == c.BADTIME
+    assert found.signed_at == NOW - 1000 and found.other == NOW.to_bytes(6, "big")
+    with pytest.raises(TsigError, match="BADTIME"):
+        Verifier(key, mac).check(sent[0], NOW - 1000)
+
+
+@pytest.mark.parametrize(("packet", "host", "handled"), [
+    (query(c.AXFR), "203.0.113.7", False), (query(c.SOA, opcode=c.NOTIFY), "203.0.113.7", False),
+    (query(c.AXFR, b"\5other\0"), "198.51.100.7", False), (signed(query(c.AXFR)), "198.51.100.7", True),
+    (signed(query(c.SOA, opcode=c.NOTIFY), IN), "192.0.2.1", True),
+])
+def test_a_dropped_client_gets_no_refusal(packet: bytes, host: str, handled: bool) -> None:
+    table = ZoneTable([ServedZone(ORIGIN, Mode.AUTHORITATIVE)], lambda: NOW)
+    table.put(ORIGIN, version(5, 2), NOW + 100)
+    sink = Sink()
+    server = ZoneServer(SETTINGS, table, {}, lambda: NOW, lambda _: None)
+    assert server.handle(packet, (host, 53), sink, dropped=True) is handled
+    assert bool(sink.sent) is handled
