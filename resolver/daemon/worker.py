@@ -7,15 +7,14 @@ settings changed on which cached answers depend (validation, local names, forwar
 """
 
 import asyncio
-import errno
 import gc
 import logging
 import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack, ExitStack, nullcontext, suppress
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,7 +24,8 @@ from corenet._version import __version__
 from resolver import limits
 from resolver.api import make_store
 from resolver.cache import Store
-from resolver.daemon import log, sockets
+from resolver.daemon import log, reload_sockets, sockets
+from resolver.daemon.anchor_keeper import AnchorKeeper
 from resolver.daemon.cache_file import CacheFileError
 from resolver.daemon.certificates import Certificates, ExpiryWatch
 from resolver.daemon.change_keeper import ChangeKeeper
@@ -40,6 +40,7 @@ from resolver.daemon.config_reload import (
     report_to_supervisor,
     with_config_location,
 )
+from resolver.daemon.fleet import Fleet
 from resolver.daemon.management_sockets import ManagementSockets
 from resolver.daemon.preflight import clock_trouble
 from resolver.daemon.resource_exhaustion import install_exception_handler
@@ -48,9 +49,10 @@ from resolver.daemon.runtime_changes import read as read_changes
 from resolver.daemon.runtime_config import Listeners, RuntimeConfig
 from resolver.daemon.service_manager import ServiceManager
 from resolver.daemon.sockets import Endpoint, ListenError
+from resolver.daemon.timers import Timers
 from resolver.daemon.usage import usage
 from resolver.daemon.worker_commands import WorkerCommands, add_counters, kept_part, of_runtime
-from resolver.effects import Outcome, Question
+from resolver.daemon.zone_sharing import ZoneSharing
 from resolver.net.turns import Turns
 from resolver.observe.catalogue import Statistics, counters_of
 from resolver.settings import Settings
@@ -58,13 +60,11 @@ from resolver.wire import consts as c
 from resolver.wire import name as names
 
 if TYPE_CHECKING:
-    from resolver.cache.fleet_messages import Message
     from resolver.daemon.autotrust import AnchorUpdater
     from resolver.daemon.management import ManagementServer
     from resolver.daemon.zone_keeper import ZoneKeeper
     from resolver.net.client_contexts import TlsContexts
     from resolver.observe.kept import KeptCounters
-    from resolver.validate.autotrust import TrustPoint
 
 __all__ = ["Options", "Reload", "run"]
 
@@ -160,29 +160,21 @@ class _Worker:
         self.kept: KeptCounters | None = None if options.management is None else options.management.kept
         #: counters of predecessors of this worker, of configurations that were replaced, and of closed listeners.
         self.past: Statistics = {} if self.kept is None else self.kept.load(options.number)
-        self.keep_timer: asyncio.TimerHandle | None = None
         self.keeping_fails = False
         self.override_settings: Callable[[Settings], Settings] = lambda given: given
         self.tasks: set[asyncio.Task[Any]] = set()
         self.draining: dict[RuntimeConfig, asyncio.Task[None]] = {}
-        self.fleet_handlers: dict[str, Callable[[Message], None]] = {}
-        """What to do with messages of other resolvers by kind; `SecondLevel.tell` sends them."""
         self.in_playground = False
-        self.rollover: AnchorUpdater | None = None
-        self.keeper: ZoneKeeper | None = None
+        self.timers = Timers()
+        self.anchors = AnchorKeeper(self)
+        self.zones = ZoneSharing(self)
+        self.fleet = Fleet(self)
         self.changes = RuntimeChanges()
         self.change_keeper: ChangeKeeper | None = None
-        self.rollover_timer: asyncio.TimerHandle | None = None
         self.reloading = asyncio.Lock()
-        self.certificate_timer: asyncio.TimerHandle | None = None
-        self.ticket_timer: asyncio.TimerHandle | None = None
-        self.list_timer: asyncio.TimerHandle | None = None
-        self.rate_timer: asyncio.TimerHandle | None = None
-        self.flush_timer: asyncio.TimerHandle | None = None
         self.expiry_watch = ExpiryWatch()
         self.reload_waits = False
         self.prepared: _Prepared | None = None
-        self.life_timer: asyncio.TimerHandle | None = None
         #: why the last reload was refused; "" when it was not.
         self.reload_problem = ""
 
@@ -218,12 +210,10 @@ class _Worker:
 
                 cache_file.load_at_start(self.store, self.configured)
             self.current = self.make_first()
-            self.follow_fleet()
-            self.rollover = self.make_rollover(self.current)
-            self.save_anchors()
-            self.keeper = self.make_keeper(self.current)
-            if self.keeper is not None:
-                await self.keeper.start()
+            self.fleet.follow(self.current)
+            self.anchors.switch(self.anchors.make(self.current), self.current)
+            self.anchors.save()
+            await self.zones.start(self.current)
             for endpoint in self.endpoints:
                 listeners = Listeners(endpoint, self.turns)
                 self.listeners.append(listeners)
@@ -232,10 +222,10 @@ class _Worker:
             gc.freeze()  # existing objects live until the end, so the collector skips them
             gc.enable()
             await self.start_management()
-            self.ask_for_zones()
+            self.zones.ask_for_unwritten()
             self.announce()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP, signal.SIGUSR1))  # blocked by main
-            self.schedule_probe()
+            self.anchors.probe()
             self.watch_certificates()
             self.rotate_ticket_keys()
             self.report_ready()
@@ -266,6 +256,16 @@ class _Worker:
     def number(self) -> int:
         """The number of this worker, from 0."""
         return self.options.number
+
+    @property
+    def rollover(self) -> "AnchorUpdater | None":
+        """The automated updates of trust anchors, if there are any."""
+        return self.anchors.updater
+
+    @property
+    def keeper(self) -> "ZoneKeeper | None":
+        """The own zones, if there are any."""
+        return self.zones.keeper
 
     def connections(self) -> dict[str, dict[str, Any]]:
         """Counters of all listeners by group."""
@@ -301,7 +301,7 @@ class _Worker:
         """Keep the counters for a successor from time to time."""
         if self.kept is not None:
             self.keep_counters(self.commands.collect())
-            self.keep_timer = self.loop.call_later(limits.COUNTERS_KEPT / 1000, self.keep_regularly)
+            self.timers.start("counters", limits.COUNTERS_KEPT / 1000, self.keep_regularly)
 
     def certificate_expiry(self) -> dict[str, int]:
         """When each certificate in use ceases to be valid, in seconds since 1970, by file."""
@@ -363,7 +363,7 @@ class _Worker:
                 self.links.serve(self.loop, self.number, self.commands.perform)
                 return
             self.links.listen(self.loop)
-            self.links.on_event = self.on_event
+            self.links.on_event = self.zones.on_event
         if management.control is None and management.metrics is None:
             return
         from resolver.daemon.control import ControlCommands, ControlServer
@@ -414,111 +414,11 @@ class _Worker:
                 # Full: the supervisor has not read earlier ones. Closed: `on_stop` is about to be called.
                 self.channel.send(SIGN_OF_LIFE, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         if watchdog:
-            self.life_timer = self.loop.call_later(watchdog / SIGNS_OF_LIFE, self.show_life)
+            self.timers.start("life", watchdog / SIGNS_OF_LIFE, self.show_life)
 
     def describe_service(self) -> str:
         """One line for the status of the service manager."""
         return "serving " + ", ".join(str(endpoint) for endpoint in self.endpoints)
-
-    # --- automated updates of trust anchors (RFC 5011) ------------------------------------------------------------
-
-    def make_rollover(self, runtime: RuntimeConfig) -> "AnchorUpdater | None":
-        """The updater for a new configuration, with the key states so far. Only the first worker probes."""
-        dnssec = runtime.settings.dnssec
-        if not dnssec.active or not dnssec.auto_trust_anchor_file or self.in_playground:
-            return None
-        from resolver.daemon.autotrust import AnchorUpdater
-
-        rollover = AnchorUpdater(
-            dnssec,
-            now=runtime.resolver.clock.time,
-            ask=self.query_uncached,
-            verify=self.check_signatures,
-            changed=self.apply_anchor_change,
-            concluded=self.publish_anchors,
-        )
-        rollover.load()
-        self.carry_over_anchors(rollover, runtime)
-        return rollover
-
-    def carry_over_anchors(self, rollover: "AnchorUpdater", runtime: RuntimeConfig) -> None:
-        """Copy the key states of the configuration in force into a new one."""
-        if self.rollover is not None:
-            rollover.take_text(self.rollover.text)
-        validation = runtime.resolver.mesh.validation
-        if validation is not None:
-            rollover.apply(validation.anchors)
-
-    def make_keeper(self, runtime: RuntimeConfig) -> "ZoneKeeper | None":
-        """What keeps the zones of a configuration up to date; None without zones. Only the first worker transfers."""
-        settings = runtime.settings
-        if not settings.own_zones:
-            return None
-        from resolver.daemon.zone_keeper import ZoneKeeper
-        from resolver.net.zone_server import ZoneServer
-
-        resolver = runtime.resolver
-        keeper = ZoneKeeper(
-            settings, resolver.zones, resolver.tls_contexts, leads=not self.number, now=resolver.clock.time,
-            changed=self.publish_zone, flush=self.flush_zone, directory=settings.zones.directory,
-        )
-
-        def notified(origin: bytes) -> None:
-            if not self.number:
-                keeper.take_notify(origin)
-            elif self.links is not None:
-                self.links.tell_first({"notify": names.to_text(origin)})
-
-        runtime.service.zone_server = ZoneServer(
-            settings, resolver.zones, keeper.histories, resolver.clock.time, notified
-        )
-        return keeper
-
-    async def start_keeper(self, keeper: "ZoneKeeper") -> None:
-        await keeper.start()
-        self.ask_for_zones()
-
-    def ask_for_zones(self) -> None:
-        """After the zones on disk were read: ask the first worker for those that are not on disk."""
-        if self.number and self.keeper is not None and self.links is not None:
-            self.links.tell_first({"zones-read": True})
-
-    def on_event(self, event: dict[str, Any]) -> None:
-        """In the first worker: another one has received a NOTIFY, or has read the files of the zones."""
-        if self.keeper is None:
-            return
-        if "notify" in event:
-            self.keeper.take_notify(names.from_text(event["notify"]))
-        if "zones-read" in event:
-            for origin in self.keeper.unwritten:
-                self.publish_zone(origin)
-
-    def publish_zone(self, origin: bytes) -> None:
-        """Make the other workers read a zone that this one has changed."""
-        if self.links is not None:
-            self.start_task(self.send_zone(origin))
-
-    async def send_zone(self, origin: bytes) -> None:
-        from resolver.daemon.worker_ipc import WorkerError
-
-        if self.keeper is None or self.links is None:
-            return
-        name = names.to_text(origin)
-        try:
-            with await self.keeper.open_content(origin) or nullcontext() as file:
-                for number in self.links.others:
-                    try:
-                        await self.links.ask(number, {"command": "take-zone", "name": name}, file=file)
-                    except WorkerError as error:
-                        logger.warning("zone %s: %s; it has the older version until the next change", name, error)
-        except OSError as error:
-            logger.error("zone %s: other workers cannot get the content: %s; they have the older version until the next"
-                         " change", name, error.strerror)
-
-    def flush_zone(self, origin: bytes) -> None:
-        """Flush the cached answers at and below the name of a zone. The first worker does it for all."""
-        if not self.number:
-            self.start_task(self.flush_names(origin))
 
     async def flush_names(self, origin: bytes) -> None:
         try:
@@ -527,103 +427,21 @@ class _Worker:
         except BlockingIOError as error:
             logger.warning("%s: old answers stay cached until their TTL expires: %s", names.to_text(origin), error)
 
-    # --- other resolvers with the same second-level cache ---------------------------------------------------------
-
-    def follow_fleet(self, before: RuntimeConfig | None = None) -> None:
-        """Get the messages of the fleet by the configuration in force instead of `before`."""
-        second = self.current.resolver.second_level
-        replaced = None if before is None else before.resolver.second_level
-        if replaced is not None:
-            replaced.on_message = None
-            if second is not None:
-                second.carry_over(replaced)
-        if second is not None:
-            second.on_message = self.on_fleet_message
-
-    def on_fleet_message(self, message: "Message") -> None:
-        """Act on a message of another resolver. Handlers are called in every worker; the first one flushes for all."""
-        handler = self.fleet_handlers.get(message.kind)
-        if handler is not None:
-            handler(message)
-        elif message.kind == "flush" and message.fields.get("caches") is True and not (message.own or self.number):
-            self.start_task(self.flush_for_fleet(message.fields))
-
-    async def flush_for_fleet(self, fields: dict[str, Any]) -> None:
-        """Flush the cache as another resolver was told to."""
-        from resolver.daemon.worker_ipc import WorkerError
-
-        request = {key: fields.get(key) for key in ("name", "subtree", "type")}
-        for number in self.links.others if self.links is not None else ():
-            try:
-                await self.links.ask(number, {**request, "command": "mark-flush"})  # type: ignore[union-attr]
-            except WorkerError as error:
-                logger.warning("second-level cache: %s; it learns of the flush by itself", error)
-        try:
-            entries = 0
-            for gone in self.commands.flush(request):
-                entries += gone
-                await asyncio.sleep(0)
-        except ValueError as error:
-            logger.warning("second-level cache: another resolver asked for a flush that failed: %s", error)
-            return
-        what = request["name"] or "everything"
-        logger.info("second-level cache: flushed %s for the fleet, %d entries", what, entries)
-
-    def save_anchors(self) -> None:
-        """Write the trust anchor file in the first worker, so that a write error is logged at start."""
-        if self.rollover is not None and not self.number:
-            self.rollover.save()
-
-    def schedule_probe(self) -> None:
-        """Probe the zones that are due and schedule the next call."""
-        rest = 0.0
-        if self.rollover is not None and not self.number and not self.stopping.done():
-            rest = self.rollover.tick()  # may call this method again when a probe ends at once
-        if self.rollover_timer is not None:
-            self.rollover_timer.cancel()
-        self.rollover_timer = self.loop.call_later(rest, self.schedule_probe) if rest else None
-
-    def query_uncached(self, question: Question, cd: bool, on_done: Callable[[Outcome], None]) -> bool:
-        resolver = self.current.resolver
-        begun = resolver.mesh.refresh(question, cd=cd, on_done=on_done)
-        resolver.process_timers()
-        return begun
-
-    def apply_anchor_change(self, point: "TrustPoint") -> None:
-        """Apply changed trusted keys of a zone, and drop its cached DNSKEY RRset, validated by the old ones."""
-        validation = self.current.resolver.mesh.validation
-        if validation is not None:
-            validation.anchors.put(point.zone, point.trusted())
-        try:
-            self.store.drop(point.zone, rtype=c.DNSKEY)
-        except BlockingIOError as error:
-            logger.warning("trust anchors: the cache keeps the old keys until their TTL expires: %s", error)
-
-    def publish_anchors(self) -> None:
-        """After a probe: schedule the next one and send the key states to the other workers."""
-        self.schedule_probe()
-        if self.links is not None and self.rollover is not None:
-            self.start_task(self.send_anchors(self.rollover.text))
-
-    # --- certificates that expire -----------------------------------------------------------------------------------
+    # --- what is done from time to time ---------------------------------------------------------------------------
 
     def watch_certificates(self) -> None:
         """Warn of certificates that expire soon, once a day; the first worker does it for all."""
         if self.number or self.stopping.done():
             return
-        if self.certificate_timer is not None:
-            self.certificate_timer.cancel()
         now, certificates = self.current.resolver.clock.time(), self.current.certificates
         if certificates is not None:
             for level, text in self.expiry_watch.due(certificates, now):
                 logger.log(level, "%s", text)
-        self.certificate_timer = self.loop.call_later(limits.CERTIFICATE_CHECK, self.watch_certificates)
+        self.timers.start("certificates", limits.CERTIFICATE_CHECK, self.watch_certificates)
 
     def rotate_ticket_keys(self) -> None:
         """Use the session ticket keys of this period, in every worker, and go on at the next one."""
-        if self.ticket_timer is not None:
-            self.ticket_timer.cancel()
-            self.ticket_timer = None
+        self.timers.cancel("tickets")
         certificates = self.current.certificates
         if certificates is None or self.stopping.done():
             return
@@ -631,13 +449,11 @@ class _Worker:
         if certificates.ticket_trouble and not self.number:
             logger.warning("tls: %s; they are not changed, and a reload with other certificates makes new ones",
                            certificates.ticket_trouble)
-        self.ticket_timer = self.loop.call_later(left, self.rotate_ticket_keys)
+        self.timers.start("tickets", left, self.rotate_ticket_keys)
 
     def log_limited_rates(self) -> None:
         """Log which client prefixes have begun to exceed a limit of rates, and go on doing so."""
-        if self.rate_timer is not None:
-            self.rate_timer.cancel()
-            self.rate_timer = None
+        self.timers.cancel("rates")
         rates = self.current.rates
         if not rates.active or self.stopping.done():
             return
@@ -647,27 +463,23 @@ class _Worker:
             else:
                 logger.warning("rate limit: replies (%s) to %s exceed the limit: %s", kind, prefix, verdict)
         interval = max(self.configured.log.rate_limit_interval, limits.RATE_LOG_INTERVAL)
-        self.rate_timer = self.loop.call_later(interval, self.log_limited_rates)
+        self.timers.start("rates", interval, self.log_limited_rates)
 
     def check_lists(self) -> None:
         """Load lists whose files have changed, and go on doing so; the first worker also fetches them."""
-        if self.list_timer is not None:
-            self.list_timer.cancel()
-            self.list_timer = None
+        self.timers.cancel("lists")
         lists = self.current.lists
         if lists is None or self.stopping.done():
             return
         self.start_task(lists.update(fetches=not self.number, changed=self.apply_list_change))
-        self.list_timer = self.loop.call_later(limits.LIST_CHECK_INTERVAL, self.check_lists)
+        self.timers.start("lists", limits.LIST_CHECK_INTERVAL, self.check_lists)
 
     def flush_observation(self) -> None:
         """Let the query log and dnstap write what was recorded, and go on doing so."""
-        if self.flush_timer is not None:
-            self.flush_timer.cancel()
-            self.flush_timer = None
+        self.timers.cancel("observation")
         if self.current.observation.outputs:
             self.current.observation.flush()
-            self.flush_timer = self.loop.call_later(limits.OBSERVE_FLUSH / 1000, self.flush_observation)
+            self.timers.start("observation", limits.OBSERVE_FLUSH / 1000, self.flush_observation)
 
     def apply_list_change(self, zone: bool) -> None:
         """Flush what was cached before a list changed. `zone`: a response policy zone, whose triggers for name servers
@@ -686,42 +498,11 @@ class _Worker:
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    async def send_anchors(self, text: str) -> None:
-        from resolver.daemon.worker_ipc import WorkerError
-
-        assert self.links is not None
-        for number in self.links.others:
-            try:
-                await self.links.ask(number, {"command": "take-anchors", "text": text})
-            except WorkerError as error:
-                logger.warning("trust anchors: %s; it gets the new keys after the next probe or its restart", error)
-
-    def take_anchors(self, text: str) -> None:
-        """Take the key states of the first worker.
-
-        Raises:
-            ValueError: `text` is malformed.
-        """
-        if self.rollover is None:
-            return
-        before = self.rollover.trusted()
-        self.rollover.take_text(text)
-        logger.debug("trust anchors: worker %d got the key states of the first worker", self.number)
-        for zone, identity in self.rollover.trusted().items():
-            if identity != before.get(zone):
-                self.apply_anchor_change(self.rollover.points[zone])
-
     # --- signals --------------------------------------------------------------------------------------------------
 
     def on_stop(self, reason: str) -> None:
         if not self.stopping.done():
             self.stopping.set_result(reason)
-
-    def check_signatures(self, jobs: Sequence[Any], on_done: Callable[[list[bool] | Exception], None]) -> None:
-        """Verify signatures; `on_done` gets the results or an exception, possibly before this returns."""
-        results = self.current.resolver.crypto.verify(jobs, on_done)
-        if results is not None:
-            on_done(results)
 
     def on_report(self) -> None:
         """Log every counter that is not zero."""
@@ -897,12 +678,10 @@ class _Worker:
     def switch(self, new: _Prepared, changed: tuple[bytes, ...] | None = None) -> None:
         """Switch to what was prepared; this cannot fail. `changed`: only run-time changes were made, and answers at and
         below these names may change."""
-        if new.rollover is not None:
-            self.carry_over_anchors(new.rollover, new.runtime)  # again, because key states may have changed since
         old_differs = new.runtime.rules != self.current.rules
         old, self.current = self.current, new.runtime
         new.runtime.resolver.upstream.continue_probing(old.resolver.upstream)
-        self.follow_fleet(old)
+        self.fleet.follow(new.runtime, old)
         running = old.resolver.mesh.statistics()["running"]
         if changed is None:
             old.flush_on_close = bool(running) and old_differs
@@ -911,9 +690,9 @@ class _Worker:
         self.changes = new.changes
         if self.rollover is not None and not self.number:
             self.remember({"trust_anchors": self.rollover.statistics()})
-        self.rollover = new.rollover
+        self.anchors.switch(new.rollover, new.runtime)
         new.runtime.resolver.zones.carry_over(old.resolver.zones)
-        self.switch_keeper(new.runtime)
+        self.zones.switch(new.runtime)
         wanted = new.runtime.listeners
         for listeners in list(self.listeners):
             endpoint = listeners.endpoint
@@ -934,8 +713,8 @@ class _Worker:
         self.draining[old] = self.loop.create_task(self.retire(old))
         if changed is None:
             log.set_up(new.configured.log)
-        self.save_anchors()
-        self.schedule_probe()
+        self.anchors.save()
+        self.anchors.probe()
         self.watch_certificates()
         self.rotate_ticket_keys()
         self.check_lists()
@@ -963,7 +742,9 @@ class _Worker:
             if changes is None:
                 given = merge_restart_only(self.configured, self.reload(), several=self.multi_worker)
                 sockets.check_sources(given.iteration)
-                opened = [] if self.multi_worker else self.open_new(given)
+                opened = [] if self.multi_worker else reload_sockets.open_new(
+                    given, self.endpoints, self.options.config
+                )
                 changes = RuntimeChanges.load(given.control.changes_file, self.changes)
             else:
                 given = self.configured
@@ -973,7 +754,7 @@ class _Worker:
                 self.current.resolver.tls_contexts, self.current.lists, self.current.rates, self.current.observation,
             )
         undo.callback(runtime.close, self.current)
-        return given, runtime, self.make_rollover(runtime), changes, opened
+        return given, runtime, self.anchors.make(runtime), changes, opened
 
     async def prepare(self) -> _Prepared:
         """All steps of a reload that can fail. On error, completed steps are undone.
@@ -997,62 +778,10 @@ class _Worker:
                 except OSError as error:
                     text = f"cannot serve {endpoint}: {error.strerror or error}"
                     refusal = ListenError(error.errno, text, endpoint=endpoint.key)
-                    raise self.with_listen_setting(refusal, given) from None
+                    raise reload_sockets.with_setting(refusal, given, self.options.config) from None
                 undo.callback(listeners.close)
                 added.append(listeners)
             return _Prepared(given, runtime, rollover, changes, added, undo.pop_all())
-
-    def open_new(self, given: Settings) -> list[Endpoint]:
-        """Open sockets for addresses that are not served yet.
-
-        Raises:
-            ListenError: an address is not available.
-        """
-        served = {endpoint.key for endpoint in self.endpoints}
-        new = tuple(listener.key for listener in given.listeners if listener.key not in served)
-        lenient = given.server.listen == Settings().server.listen  # as at start
-        try:
-            return sockets.open_endpoints(new, lanes=given.server.lanes, lenient=lenient, enough=bool(served))[0]
-        except ListenError as error:
-            raise self.with_listen_setting(self.explain_own_port(error), given) from None
-
-    def explain_own_port(self, error: ListenError) -> ListenError:
-        """`error`, with another text when this daemon itself uses the port."""
-        if error.errno != errno.EADDRINUSE or error.endpoint is None:
-            return error
-        address, port, _ = error.endpoint
-        whole = "::" if ":" in address else "0.0.0.0"
-        for own in self.endpoints:
-            if own.port == port and (":" in own.address) == (":" in address) and whole in (own.address, address):
-                text = f"cannot listen on {address} port {port} while this daemon serves {own}; restart to change it"
-                return ListenError(error.errno, text, endpoint=error.endpoint)
-        return error
-
-    def with_listen_setting(self, error: ListenError, given: Settings) -> ListenError:
-        """`error` with the setting that names the address, and its line in the configuration file."""
-        setting, wanted = "server.listen", ""
-        for number, listener in enumerate(given.listeners):
-            if listener.key == error.endpoint:
-                wanted = listener.address
-                setting = "server.listen" if number < len(given.server.listen) else "listener"
-        reason = ValueError(f"{setting}: {wanted!r}: {error.strerror}")
-        if self.options.config:
-            from resolver.daemon.config import add_location
-
-            reason = add_location(self.options.config, reason)
-        return ListenError(error.errno, str(reason), endpoint=error.endpoint)
-
-    def switch_keeper(self, runtime: RuntimeConfig) -> None:
-        """Keep the zones of a new configuration. Until they are read again, the content so far serves."""
-        before, self.keeper = self.keeper, self.make_keeper(runtime)
-        if before is not None:
-            before.stop()
-            if not self.number:
-                self.remember({"zones": before.statistics()})
-        if self.keeper is not None:
-            if before is not None:
-                self.keeper.carry_over(before)
-            self.start_task(self.start_keeper(self.keeper))
 
     async def retire(self, old: RuntimeConfig) -> None:
         """Close a replaced configuration when its last query is answered, or after its query timeout."""
@@ -1104,16 +833,10 @@ class _Worker:
         """Wait up to `limits.DRAIN` for answers to waiting clients, then close everything."""
         for server in self.management_servers.values():
             server.close()
-        for timer in (
-            self.rollover_timer, self.certificate_timer, self.ticket_timer, self.life_timer, self.keep_timer,
-            self.rate_timer, self.flush_timer,
-        ):
-            if timer is not None:
-                timer.cancel()
+        self.timers.close()
         if self.change_keeper is not None:
             self.change_keeper.stop()
-        if self.keeper is not None:
-            self.keeper.stop()
+        self.zones.stop()
         if self.links is not None:
             self.links.stop()
         until = self.loop.time() + limits.DRAIN / 1000

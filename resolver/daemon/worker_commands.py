@@ -21,6 +21,7 @@ from resolver.settings import LOG_LEVELS
 from resolver.wire import consts as c
 
 if TYPE_CHECKING:
+    from resolver.daemon.anchor_keeper import AnchorKeeper
     from resolver.daemon.autotrust import AnchorUpdater
     from resolver.daemon.runtime_config import RuntimeConfig
     from resolver.daemon.zone_keeper import ZoneKeeper
@@ -55,7 +56,8 @@ class WorkerView(Protocol):
     @property
     def keeper(self) -> "ZoneKeeper | None": ...
 
-    def take_anchors(self, text: str) -> None: ...
+    @property
+    def anchors(self) -> "AnchorKeeper": ...
 
     def prepare_reload(self) -> None: ...
 
@@ -235,7 +237,7 @@ class WorkerCommands:
 
     def _take_anchors(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Take the key states of the first worker. Only the first worker requests this."""
-        self._host.take_anchors(request["text"])
+        self._host.anchors.take(request["text"])
         return {}
 
     def _reopen(self, request: Mapping[str, Any]) -> dict[str, Any]:

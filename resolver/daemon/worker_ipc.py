@@ -264,11 +264,5 @@ def _received_files(link: socket.socket) -> Iterator[tuple[bytes, BinaryIO | Non
 
 
 def _received(link: socket.socket) -> list[bytes]:
-    """The messages that have arrived, at most `limits.LINK_BATCH`."""
-    found: list[bytes] = []
-    while len(found) < limits.LINK_BATCH:
-        try:
-            found.append(link.recv(LARGEST))
-        except BlockingIOError:
-            break
-    return found
+    """The messages that have arrived on a link that carries no files, at most `limits.LINK_BATCH`."""
+    return [data for data, _ in _received_files(link)]

@@ -21,7 +21,7 @@ from corenet.serving.processes import WorkerSlot
 from resolver import limits
 from resolver.api import Resolver, make_store
 from resolver.cache import Store
-from resolver.daemon import config, runtime_config, sockets, supervisor
+from resolver.daemon import config, reload_sockets, runtime_config, sockets, supervisor
 from resolver.daemon import worker as module
 from resolver.daemon.config_reload import merge_restart_only
 from resolver.daemon.management_sockets import open_management_sockets
@@ -216,7 +216,7 @@ def test_shortage_of_memory_changes_nothing_and_closes_the_new_resolver(serving,
 def test_anchor_changes_during_a_reload_are_not_lost(serving, monkeypatch):
     async def test(opened):
         worker = opened.worker
-        monkeypatch.setattr(worker, "schedule_probe", lambda: None)  # there is no name server
+        monkeypatch.setattr(worker.anchors, "probe", lambda: None)  # there is no name server
         anchors = f"""[dnssec]
 trust-anchors = ["test. DS 1 8 2 {"ab" * 32}"]
 auto-trust-anchor-file = "{opened.path.parent / 'anchors'}"
@@ -316,8 +316,8 @@ def test_a_host_without_ipv6_can_reload_the_addresses_that_are_the_default(servi
 
         monkeypatch.setattr(sockets, "open_udp_socket", without)
         [endpoint] = opened.endpoints
-        opened.worker.endpoints = [replace(endpoint, wanted=Settings().server.endpoints[0][1])]
-        assert opened.worker.open_new(Settings()) == []
+        served = [replace(endpoint, wanted=Settings().server.endpoints[0][1])]
+        assert reload_sockets.open_new(Settings(), served, "") == []
 
     serving(test)
 
@@ -885,15 +885,15 @@ def test_ticket_keys_are_changed_in_time(serving, tmp_path, monkeypatch):
 
     async def test(opened):
         monkeypatch.setattr(limits, "TICKET_KEY_PERIOD", 0.05)
-        assert opened.worker.ticket_timer is None
+        assert not opened.worker.timers.running("tickets")
         assert await opened.reload(1, opened.port, extra=tls(leaf, port)) == ""
         keys = opened.worker.current.certificates.ticket_keys
         before = keys.current()
         while keys.current()[0] in before:
             await asyncio.sleep(0)
-        assert opened.worker.ticket_timer is not None
+        assert opened.worker.timers.running("tickets")
         assert await opened.reload(2, opened.port) == ""
-        assert opened.worker.ticket_timer is None, "no listener has TLS"
+        assert not opened.worker.timers.running("tickets"), "no listener has TLS"
 
     serving(test)
 

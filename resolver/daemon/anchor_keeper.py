@@ -1,0 +1,163 @@
+"""Keeps the trust anchors of a worker current (RFC 5011): probes, their file, and the key states of other workers.
+
+There is an updater unless validation is off, no file is configured, or the simulated Internet is used. Only the first
+worker probes zones and writes the file; it sends the key states to the others. A new configuration gets a new updater
+with the key states so far: `make` copies them, and `switch` copies them again, because they may have changed since.
+"""
+
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from resolver.cache import Store
+from resolver.daemon.timers import Timers
+from resolver.effects import Outcome, Question
+from resolver.wire import consts as c
+
+if TYPE_CHECKING:
+    from resolver.daemon.autotrust import AnchorUpdater
+    from resolver.daemon.runtime_config import RuntimeConfig
+    from resolver.daemon.worker_ipc import WorkerChannels
+    from resolver.validate.autotrust import TrustPoint
+
+__all__ = ["AnchorHost", "AnchorKeeper"]
+
+logger = logging.getLogger(__name__)
+
+
+class AnchorHost(Protocol):
+    """What the keeper needs of its worker."""
+
+    @property
+    def number(self) -> int: ...
+
+    @property
+    def in_playground(self) -> bool: ...
+
+    @property
+    def current(self) -> "RuntimeConfig": ...
+
+    @property
+    def store(self) -> Store: ...
+
+    @property
+    def links(self) -> "WorkerChannels | None": ...
+
+    @property
+    def timers(self) -> Timers: ...
+
+    def start_task(self, work: Coroutine[Any, Any, Any]) -> None: ...
+
+
+class AnchorKeeper:
+    """The trust anchors of the configuration in force; `updater` is None without automated updates."""
+
+    def __init__(self, host: AnchorHost) -> None:
+        self._host = host
+        self.updater: AnchorUpdater | None = None
+
+    # --- configurations -------------------------------------------------------------------------------------------
+
+    def make(self, runtime: "RuntimeConfig") -> "AnchorUpdater | None":
+        """The updater for a new configuration, with the key states so far."""
+        dnssec = runtime.settings.dnssec
+        if not dnssec.active or not dnssec.auto_trust_anchor_file or self._host.in_playground:
+            return None
+        from resolver.daemon.autotrust import AnchorUpdater
+
+        updater = AnchorUpdater(
+            dnssec,
+            now=runtime.resolver.clock.time,
+            ask=self._query_uncached,
+            verify=self._check_signatures,
+            changed=self._apply_change,
+            concluded=self._publish,
+        )
+        updater.load()
+        self._carry_over(updater, runtime)
+        return updater
+
+    def switch(self, updater: "AnchorUpdater | None", runtime: "RuntimeConfig") -> None:
+        """Use what `make` has returned for `runtime`."""
+        if updater is not None:
+            self._carry_over(updater, runtime)
+        self.updater = updater
+
+    def _carry_over(self, updater: "AnchorUpdater", runtime: "RuntimeConfig") -> None:
+        if self.updater is not None:
+            updater.take_text(self.updater.text)
+        validation = runtime.resolver.mesh.validation
+        if validation is not None:
+            updater.apply(validation.anchors)
+
+    # --- the first worker -----------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write the file, so that a write error is logged at start."""
+        if self.updater is not None and not self._host.number:
+            self.updater.save()
+
+    def probe(self) -> None:
+        """Probe the zones that are due, and go on doing so."""
+        timers = self._host.timers
+        rest = 0.0
+        if self.updater is not None and not self._host.number and not timers.closed:
+            rest = self.updater.tick()  # may call this method again when a probe ends at once
+        if rest:
+            timers.start("anchors", rest, self.probe)
+        else:
+            timers.cancel("anchors")
+
+    def _query_uncached(self, question: Question, cd: bool, on_done: Callable[[Outcome], None]) -> bool:
+        resolver = self._host.current.resolver
+        begun = resolver.mesh.refresh(question, cd=cd, on_done=on_done)
+        resolver.process_timers()
+        return begun
+
+    def _check_signatures(self, jobs: Sequence[Any], on_done: Callable[[list[bool] | Exception], None]) -> None:
+        """Verify signatures; `on_done` gets the results or an exception, possibly before this returns."""
+        results = self._host.current.resolver.crypto.verify(jobs, on_done)
+        if results is not None:
+            on_done(results)
+
+    def _publish(self) -> None:
+        """After a probe: schedule the next one and send the key states to the other workers."""
+        self.probe()
+        if self._host.links is not None and self.updater is not None:
+            self._host.start_task(self._send(self._host.links, self.updater.text))
+
+    async def _send(self, links: "WorkerChannels", text: str) -> None:
+        from resolver.daemon.worker_ipc import WorkerError
+
+        for number in links.others:
+            try:
+                await links.ask(number, {"command": "take-anchors", "text": text})
+            except WorkerError as error:
+                logger.warning("trust anchors: %s; it gets the new keys after the next probe or its restart", error)
+
+    # --- all workers ----------------------------------------------------------------------------------------------
+
+    def take(self, text: str) -> None:
+        """Take the key states of the first worker.
+
+        Raises:
+            ValueError: `text` is malformed.
+        """
+        if self.updater is None:
+            return
+        before = self.updater.trusted()
+        self.updater.take_text(text)
+        logger.debug("trust anchors: worker %d got the key states of the first worker", self._host.number)
+        for zone, identity in self.updater.trusted().items():
+            if identity != before.get(zone):
+                self._apply_change(self.updater.points[zone])
+
+    def _apply_change(self, point: "TrustPoint") -> None:
+        """Apply changed trusted keys of a zone, and drop its cached DNSKEY RRset, validated by the old ones."""
+        validation = self._host.current.resolver.mesh.validation
+        if validation is not None:
+            validation.anchors.put(point.zone, point.trusted())
+        try:
+            self._host.store.drop(point.zone, rtype=c.DNSKEY)
+        except BlockingIOError as error:
+            logger.warning("trust anchors: the cache keeps the old keys until their TTL expires: %s", error)
