@@ -12,6 +12,8 @@ Nothing here changes what is running; `worker` does the switch.
 import asyncio
 import hashlib
 import logging
+import os
+import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "RefusedError",
     "abort_workers",
+    "align_workers",
     "commit_workers",
     "describe_error",
     "digest_rules",
@@ -35,6 +38,7 @@ __all__ = [
     "merge_restart_only",
     "prepare_workers",
     "report_to_supervisor",
+    "settings_digest",
     "with_config_location",
 ]
 
@@ -127,13 +131,16 @@ def describe_error(error: Exception) -> str:
     return "out of memory" if isinstance(error, MemoryError) else str(getattr(error, "strerror", None) or error)
 
 
-async def _request_all(links: "WorkerChannels", command: str, timeout: float | None = None) -> list[str]:
-    """Send `command` to all other workers at once; return the errors of those that fail or do not answer."""
+async def _request_all(
+    links: "WorkerChannels", command: str, timeout: float | None = None, **fields: object
+) -> list[str]:
+    """Send `command` with `fields` to all other workers at once; return the errors of those that fail or do not
+    answer."""
     from resolver.daemon.worker_ipc import WorkerError
 
     async def ask(number: int) -> str:
         try:
-            await links.ask(number, {"command": command}, timeout)
+            await links.ask(number, {"command": command, **fields}, timeout)
         except WorkerError as error:
             return str(error)
         return ""
@@ -141,13 +148,18 @@ async def _request_all(links: "WorkerChannels", command: str, timeout: float | N
     return [text for text in await asyncio.gather(*map(ask, links.others)) if text]
 
 
-async def prepare_workers(links: "WorkerChannels", what: str = "reload") -> None:
+async def prepare_workers(links: "WorkerChannels", settings: Settings, what: str = "reload") -> None:
     """Make all other workers prepare the new configuration, or when `what` is "changes" the new run-time changes.
+
+    Each worker reads the file itself. One that gets other settings than `settings`, because the file was changed in
+    between, refuses.
 
     Raises:
         RefusedError: a worker cannot or does not answer; the text is the first error.
     """
-    refused = await _request_all(links, f"prepare-{what}", limits.RELOAD_TIMEOUT / 1000)
+    refused = await _request_all(
+        links, f"prepare-{what}", limits.RELOAD_TIMEOUT / 1000, settings=settings_digest(settings)
+    )
     if refused:
         raise RefusedError(refused[0])
 
@@ -171,9 +183,36 @@ def report_to_supervisor(links: "WorkerChannels", number: int, settings: Setting
                      describe_error(error))
 
 
+async def align_workers(links: "WorkerChannels", settings: Settings) -> None:
+    """Make all other workers use `settings`, which are in force in the first one, and the run-time changes on disk.
+
+    A first worker that was started anew does this, because its predecessor may have died between two steps of a
+    reload: some workers may have switched, and others not.
+    """
+    from resolver.daemon.worker_ipc import WorkerError
+
+    try:
+        with open(os.memfd_create("settings", os.MFD_CLOEXEC), "w+b") as file:
+            file.write(pickle.dumps(settings))
+            file.flush()
+            for number in links.others:
+                file.seek(0)  # the position is shared with the worker that has read it before
+                try:
+                    await links.ask(number, {"command": "align"}, limits.RELOAD_TIMEOUT / 1000, file=file)
+                except WorkerError as error:
+                    logger.warning("reload: %s; it may use another configuration until the next reload", error)
+    except (OSError, MemoryError) as error:
+        logger.error("reload: cannot send the configuration to the other workers: %s", describe_error(error))
+
+
 async def abort_workers(links: "WorkerChannels") -> None:
     """Make the other workers discard what they prepared; those that do not answer do so at the next reload."""
     await _request_all(links, "abort-reload")
+
+
+def settings_digest(settings: Settings) -> str:
+    """A digest of `settings`, the same in all workers of a daemon."""
+    return hashlib.sha256(repr(settings).encode()).hexdigest()
 
 
 def digest_rules(settings: Settings, hosts: Iterable[HostEntry], sources: Mapping[str, bytes]) -> bytes:

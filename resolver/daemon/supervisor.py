@@ -90,7 +90,8 @@ class _Supervisor(Processes):
     def work(self, number: int, channel: socket.socket) -> int:
         """Run worker `number` in the child process, with only its own sockets open."""
         close_all([share for other, share in enumerate(self.shares) if other != number])
-        options = replace(self.options, number=number, show_example=self.options.show_example and not number)
+        options = replace(self.options, number=number, successor=self.all_up,
+                          show_example=self.options.show_example and not number)
         try:
             return worker.run(
                 self.settings, self.shares[number], reload=self.reload, store=self.store, channel=channel,

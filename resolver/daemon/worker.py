@@ -32,12 +32,14 @@ from resolver.daemon.change_keeper import ChangeKeeper
 from resolver.daemon.config_reload import (
     RefusedError,
     abort_workers,
+    align_workers,
     commit_workers,
     describe_error,
     log_reload_error,
     merge_restart_only,
     prepare_workers,
     report_to_supervisor,
+    settings_digest,
     with_config_location,
 )
 from resolver.daemon.fleet import Fleet
@@ -79,15 +81,17 @@ SIGNS_OF_LIFE = limits.SIGNS_OF_LIFE
 class Options:
     """Options of a worker that are not in the settings.
 
-    `config` is the path of the configuration file, or empty; `number` counts the workers from 0; `management` has the
-    sockets opened before the fork, of which the first worker uses all and the others only the channels; `certificates`
-    were read before the fork; `manager` is the service manager, which the single worker or the supervisor notifies.
+    `config` is the path of the configuration file, or empty; `number` counts the workers from 0; `successor` tells that
+    this one replaces another that has ended; `management` has the sockets opened before the fork, of which the first
+    worker uses all and the others only the channels; `certificates` were read before the fork; `manager` is the service
+    manager, which the single worker or the supervisor notifies.
     """
 
     playground: bool = False
     show_example: bool = False
     config: str = ""
     number: int = 0
+    successor: bool = False
     management: ManagementSockets | None = None
     certificates: Certificates | None = None
     tls_contexts: "TlsContexts | None" = None
@@ -223,6 +227,8 @@ class _Worker:
             gc.enable()
             await self.start_management()
             self.zones.ask_for_unwritten()
+            if self.options.successor and self.links is not None and not self.number:
+                self.start_task(self.align_workers())
             self.announce()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP, signal.SIGUSR1))  # blocked by main
             self.anchors.probe()
@@ -548,7 +554,7 @@ class _Worker:
             new = await self.prepare()
             with new.undo:
                 if self.links is not None:
-                    await prepare_workers(self.links)
+                    await prepare_workers(self.links, new.configured)
                 if new.runtime.rules != self.current.rules:
                     self.store.clear()  # last, so that a failed reload does not flush the cache
                 new.undo.pop_all()
@@ -565,8 +571,8 @@ class _Worker:
         missing = await commit_workers(self.links)
         return f"the new configuration is in force, but not in all workers: {missing}" if missing else ""
 
-    def prepare_reload(self) -> None:
-        """Prepare a switch that the first worker will commit or abort.
+    def prepare_reload(self, expected: str = "") -> None:
+        """Prepare a switch that the first worker will commit or abort. `expected` is the digest of its settings.
 
         Raises:
             ValueError: the configuration is invalid; the text says where and why.
@@ -575,6 +581,8 @@ class _Worker:
         self.abort_reload()
         with ExitStack() as undo:
             given, runtime, rollover, changes, _ = self.build_new(undo)
+            if expected and settings_digest(given) != expected:
+                raise ValueError("the configuration file has changed during the reload")
             self.prepared = _Prepared(given, runtime, rollover, changes, [], undo.pop_all())
 
     def abort_reload(self) -> None:
@@ -593,6 +601,31 @@ class _Worker:
             self.prepare_reload()
         new, self.prepared = self.prepared, None
         assert new is not None
+        new.undo.pop_all()
+        if new.runtime.rules != self.current.rules:
+            self.try_clear()
+        self.switch(new)
+
+    async def align_workers(self) -> None:
+        """Make the other workers use the configuration of this one, whose predecessor may have died in a reload."""
+        assert self.links is not None
+        async with self.reloading:
+            await align_workers(self.links, self.configured)
+
+    def align(self, settings: Settings) -> None:
+        """Use `settings` and the run-time changes on disk, unless they are in force.
+
+        Raises:
+            ValueError: the configuration is invalid; the text says where and why.
+            OSError: a descriptor is not available.
+        """
+        self.abort_reload()
+        changes = RuntimeChanges.load(settings.control.changes_file, self.changes)
+        if settings == self.configured and changes.entries == self.changes.entries:
+            return
+        with ExitStack() as undo:
+            given, runtime, rollover, changes, _ = self.build_new(undo, changes, settings)
+            new = _Prepared(given, runtime, rollover, changes, [], undo.pop_all())
         new.undo.pop_all()
         if new.runtime.rules != self.current.rules:
             self.try_clear()
@@ -618,7 +651,7 @@ class _Worker:
                 prepared = self.build_changed(new)
                 undo.callback(prepared.undo.close)
                 if self.links is not None:
-                    await prepare_workers(self.links, "changes")
+                    await prepare_workers(self.links, self.configured, "changes")
                 os.replace(candidate, new.path)
                 undo.pop_all()
         except (ValueError, OSError, MemoryError, RefusedError, CacheFileError) as error:
@@ -728,10 +761,10 @@ class _Worker:
             logger.info("reload: the new configuration is in force")
 
     def build_new(
-        self, undo: ExitStack, changes: RuntimeChanges | None = None
+        self, undo: ExitStack, changes: RuntimeChanges | None = None, settings: Settings | None = None
     ) -> "tuple[Settings, RuntimeConfig, AnchorUpdater | None, RuntimeChanges, list[Endpoint]]":
         """The new settings, their objects, the run-time changes, and opened sockets without listeners; `undo` closes
-        them. With `changes`, the settings in force with these changes, and no sockets.
+        them. With `changes`, `settings` or those in force with these changes, and no sockets.
 
         Raises:
             ValueError: the configuration is invalid; the text says where and why.
@@ -747,7 +780,7 @@ class _Worker:
                 )
                 changes = RuntimeChanges.load(given.control.changes_file, self.changes)
             else:
-                given = self.configured
+                given = settings or self.configured
             undo.callback(sockets.close_all, [opened])
             runtime = RuntimeConfig(
                 changes.applied_to(self.override_settings(given)), self.store, self.loop, self.current.certificates,

@@ -5,8 +5,10 @@ Workers share the cache but not counters and log level, so each command except `
 """
 
 import copy
+import errno
 import logging
 import os
+import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,7 +19,7 @@ from resolver.cache import Store
 from resolver.daemon.config_reload import describe_error
 from resolver.log_limit import LineLimit
 from resolver.observe.catalogue import Statistics, counters_of
-from resolver.settings import LOG_LEVELS
+from resolver.settings import LOG_LEVELS, Settings
 from resolver.wire import consts as c
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ class WorkerView(Protocol):
     @property
     def anchors(self) -> "AnchorKeeper": ...
 
-    def prepare_reload(self) -> None: ...
+    def prepare_reload(self, expected: str = "") -> None: ...
 
     def commit_reload(self) -> None: ...
 
@@ -70,6 +72,8 @@ class WorkerView(Protocol):
     def keep_counters(self, statistics: Statistics) -> None: ...
 
     def prepare_changes(self) -> None: ...
+
+    def align(self, settings: Settings) -> None: ...
 
     def commit_changes(self) -> None: ...
 
@@ -89,12 +93,13 @@ class WorkerCommands:
         self._host = host
         self._began = time.monotonic()
         # Steps of a reload. Only the first worker requests them; they are not in `control.GRAMMAR`.
-        self._steps: dict[str, Callable[[], None]] = {
-            "prepare-reload": lambda: host.prepare_reload(),
-            "commit-reload": lambda: host.commit_reload(),
-            "abort-reload": lambda: host.abort_reload(),
-            "prepare-changes": lambda: host.prepare_changes(),
-            "commit-changes": lambda: host.commit_changes(),
+        self._steps: dict[str, Callable[[Mapping[str, Any]], None]] = {
+            "prepare-reload": lambda request: host.prepare_reload(request["settings"]),
+            "commit-reload": lambda request: host.commit_reload(),
+            "abort-reload": lambda request: host.abort_reload(),
+            "prepare-changes": lambda request: host.prepare_changes(),
+            "commit-changes": lambda request: host.commit_changes(),
+            "align": self._align,
         }
         self._known = {
             "status": self._status, "statistics": self._statistics, "log": self._log,
@@ -247,11 +252,19 @@ class WorkerCommands:
 
     def _step(self, request: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            self._steps[request["command"]]()
+            self._steps[request["command"]](request)
         except (ValueError, OSError, MemoryError) as error:
             # The first worker waits for the answer, whatever the reason.
             raise ValueError(describe_error(error)) from None
         return {}
+
+    def _align(self, request: Mapping[str, Any]) -> None:
+        file = request.get("file")
+        if file is None:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        with file:
+            settings = pickle.load(file)  # trusted: from a worker of this daemon over our own socket
+        self._host.align(settings)
 
     def _log(self, request: Mapping[str, Any]) -> dict[str, Any]:
         level = request["level"]

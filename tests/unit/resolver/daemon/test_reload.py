@@ -587,6 +587,55 @@ def test_workers_with_other_views_do_not_share_finished_answers(company, monkeyp
     company(test)
 
 
+def test_a_file_that_changes_during_a_reload_is_refused(company, monkeypatch):
+    """Each worker reads it, and all must use the same settings."""
+
+    async def test(company):
+        company.write(2)
+        real = module.prepare_workers
+
+        async def write_and_prepare(*given):
+            company.write(3)
+            await real(*given)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(module, "prepare_workers", write_and_prepare)
+            refused = await company.workers[0].do_reload()
+        assert "the configuration file has changed during the reload" in refused
+        assert company.numbers() == ["1", "1", "1"] and company.prepared() == [False, False, False]
+        assert await company.workers[0].do_reload() == "" and company.numbers() == ["3", "3", "3"]
+
+    company(test)
+
+
+@pytest.mark.parametrize("in_force", [1, 2])
+@pytest.mark.parametrize("committed", [0, 1, 2])
+def test_a_successor_of_the_first_worker_aligns_the_others(company, in_force, committed):
+    """The first worker dies in a reload: it has reported its new settings or not, and some workers have switched."""
+
+    async def test(company):
+        company.write(2)
+        for worker in company.workers[1:]:
+            worker.prepare_reload()
+        for worker in company.workers[1 : 1 + committed]:
+            worker.commit_reload()
+        assert company.numbers() == ["1", *(["2"] * committed + ["1"] * 2)[:2]]
+        await company.workers[0].drain()
+        company.write(in_force)
+        successor = company.workers[0] = company.make(0)
+        await company.begin(successor)
+        for worker in company.workers[1:]:  # all use one `WorkerChannels` here, which the first worker has stopped
+            company.management.links.serve(worker.loop, worker.number, worker.commands.perform)
+        company.write(9)
+        before = [worker.current for worker in company.workers]
+        await successor.align_workers()
+        assert company.numbers() == [str(in_force)] * 3 and company.prepared() == [False, False, False]
+        changed = [worker.current is not old for worker, old in zip(company.workers, before, strict=True)]
+        assert changed == [False, (1 <= committed) != (in_force == 2), (2 <= committed) != (in_force == 2)]
+
+    company(test)
+
+
 def test_a_silent_worker_makes_the_reload_fail_for_all(company, monkeypatch):
     async def test(company):
         company.write(2)
@@ -647,15 +696,15 @@ def test_a_worker_started_in_between_prepares_at_the_commit(company, monkeypatch
         company.write(2)
         real = module.prepare_workers
 
-        async def prepare_and_lose(links):
-            await real(links)
+        async def prepare_and_lose(*given):
+            await real(*given)
             company.workers[1].abort_reload()
 
         monkeypatch.setattr(module, "prepare_workers", prepare_and_lose)
         assert await company.workers[0].do_reload() == "" and company.numbers() == ["2", "2", "2"]
 
-        async def prepare_and_spoil(links):
-            await prepare_and_lose(links)
+        async def prepare_and_spoil(*given):
+            await prepare_and_lose(*given)
             company.write(4, "[nonsense]\n")
 
         company.write(3)
