@@ -245,8 +245,12 @@ cdef class Lane:
         """Return up to `most` declined datagrams with their senders' addresses, in the order of their arrival.
 
         When the list has `most` of them, there may be more: call it again. When it is shorter, wait for `fileno`.
+
+        Raises:
+            MemoryError: there is no memory for a datagram, which is lost.
         """
         cdef list found = []
+        cdef uint64_t one = 1
         cdef uint64_t count
         cdef uint8_t *buffer
         cdef Declined *kept
@@ -268,12 +272,19 @@ cdef class Lane:
             kept = <Declined *>(self.draining + self.drained)
             # Before the objects are made: a datagram for which there is no memory is lost alone.
             self.drained += sizeof(Declined) + padded(kept.length)
-            found.append((
-                PyBytes_FromStringAndSize(<const char *>kept + sizeof(Declined), kept.length),
-                to_peer(<const sockaddr *>&kept.peer, kept.peer_length, &kept.pktinfo)
-                if self.state.native_state.wildcard_bound
-                else to_object(<const sockaddr *>&kept.peer, kept.peer_length),
-            ))
+            try:
+                found.append((
+                    PyBytes_FromStringAndSize(<const char *>kept + sizeof(Declined), kept.length),
+                    to_peer(<const sockaddr *>&kept.peer, kept.peer_length, &kept.pktinfo)
+                    if self.state.native_state.wildcard_bound
+                    else to_object(<const sockaddr *>&kept.peer, kept.peer_length),
+                ))
+            except MemoryError:
+                # The event was taken from `fileno`, and there may be more. It can only fail when the event is there.
+                c.c_write(self.state.wake_fd, &one, sizeof(one))
+                if not found:
+                    raise
+                break
         return found
 
     def counters(self) -> dict[str, int]:

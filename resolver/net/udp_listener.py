@@ -189,8 +189,9 @@ class UdpListener(asyncio.DatagramProtocol):
         assert self._loop is not None
         try:
             lane = open_lane(self._fast, transport)
-        except (OSError, RuntimeError) as error:
-            logger.warning("listener: no lane for %s: %s; the loop answers its queries", self.origin[1], error)
+        except (OSError, RuntimeError, MemoryError) as error:
+            why = str(error) or "out of memory"
+            logger.warning("listener: no lane for %s: %s; the loop answers its queries", self.origin[1], why)
             return False
         if lane is None:
             return False

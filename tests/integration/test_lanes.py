@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -107,6 +108,62 @@ def test_a_miss_is_answered_by_the_loop_from_the_address_that_was_asked(host: st
         listener.close()
 
     run(body)
+
+
+def test_without_memory_one_datagram_is_lost_and_the_rest_is_taken() -> None:
+    """The allocation that fails is each of those that `take` makes."""
+    _testcapi = pytest.importorskip("_testcapi")
+    lost = []
+
+    async def body() -> None:
+        parts = Parts()
+        listener = await serve(parts)
+        lane, loop = lane_of(listener), asyncio.get_running_loop()
+        loop.remove_reader(lane.fileno())
+        with connected(listener) as client:
+            declined = 0
+            for failing in range(40):
+                end = loop.time() + LIMIT
+                for number in range(4):
+                    client.send(query(number + 256, identity=number))
+                declined += 4
+                while lane.counters()["declined"] < declined:
+                    assert loop.time() < end
+                found = []
+                _testcapi.set_nomemory(failing, failing + 1)
+                try:
+                    found = lane.take(10)
+                except MemoryError:
+                    pass
+                finally:
+                    _testcapi.remove_mem_hooks()
+                while select.select([lane.fileno()], [], [], 0)[0]:
+                    found += lane.take(10)
+                left = [data[1] for data, _ in found]
+                assert left in ([0, 1, 2, 3], [1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2])
+                lost.append(4 - len(left))
+        listener.close()
+
+    run(body)
+    assert 1 in lost and lost[-1] == 0, "some allocations belong to `take`, and all of them were tried"
+
+
+def test_a_lane_without_memory_is_none(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    async def body() -> None:
+        monkeypatch.setattr("resolver.net.udp_listener.open_lane", fail)
+        parts = Parts()
+        parts.mesh.instant = positive()
+        listener = await serve(parts)
+        with connected(listener) as client:
+            client.send(query(identity=5))
+            assert (await reply(client)).id == 5
+        listener.close()
+
+    run(body)
+    assert "out of memory; the loop answers its queries" in caplog.text
 
 
 def test_many_misses_arrive_in_order_and_other_work_has_its_turn() -> None:
