@@ -538,6 +538,9 @@ RPZ_PREFIXES = 1_000_000
 """prefixes: Address triggers of one kind in one response policy zone. Each takes some 300 bytes of memory."""
 RPZ_TTL = 60
 """seconds: TTL of denials by a response policy zone without SOA."""
+DNS64_PREFIXES = 8
+"""prefixes: Of DNS64 in one view. An answer has an AAAA record for each A record and prefix, and some A sets have
+hundreds of records."""
 DNS64_TTL = 600
 """seconds: RFC 6147 section 5.1.7: TTL of a synthesised AAAA record when the negative answer has no SOA."""
 

@@ -36,8 +36,9 @@ _ESCAPE = r"(?s)\\(?:[01]\d\d|2[0-4]\d|25[0-5]|\D)"  # RFC 1035 section 5.1
 def option(default: T, doc: str, *, kind: str = "", limit: Limit | None = None, scale: int = 1) -> T:
     """Declare one setting.
 
-    `kind` is "bytes" or "seconds" where the configuration file may write "256 MiB" or "1 d". `limit` is checked on
-    construction, after multiplying by `scale` (a field in seconds against a limit in milliseconds: 1000).
+    `kind` is "bytes" or "seconds" where the configuration file may write "256 MiB" or "1 d", and "files" or "texts"
+    where it may write one text instead of a list. `limit` is checked on construction, after multiplying by `scale` (a
+    field in seconds against a limit in milliseconds: 1000).
     """
     value: T = field(default=default, metadata={"doc": doc, "kind": kind, "limit": limit, "scale": scale})
     return value

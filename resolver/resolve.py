@@ -117,14 +117,18 @@ def _dns64_applies(question: Question, *, cd: bool) -> bool:
 
 
 def _with_dns64(dns64: AddressSynthesis, steps: Steps[Outcome], task: Task) -> Steps[Outcome]:
-    """Run `steps`, and synthesise AAAA records when they find none (RFC 6147)."""
+    """Run `steps`, and synthesise AAAA records when they find none (RFC 6147).
+
+    The failure of the A query is that of the whole: the denial of AAAA alone would say that the name has no address at
+    all (and with bogus A records, section 5.5 demands SERVFAIL).
+    """
     outcome = yield from steps
     if not dns64.needs_addresses(outcome):
-        return outcome
+        return dns64.without_excluded(outcome)
     question = task.question
     found = yield Need(Question(question.qname, c.A), Purpose.CLIENT)
     if isinstance(found, Failure):
-        return outcome
+        return outcome if outcome.failure is not None else failure_outcome(question, found)
     if task.trace is not None:
         task.note("dns64", "AAAA records made from A records", qname=question.qname, qtype=question.qtype)
     return dns64.synthesise(question, outcome, found)
@@ -832,7 +836,9 @@ def find_stale(
         outcome.ttl = 0
         code = c.EDE_STALE_NXDOMAIN_ANSWER if outcome.rcode == c.NXDOMAIN else c.EDE_STALE_ANSWER
         outcome.ede = [(code, f"not older than {cache.max_stale_ttl} seconds"), *outcome.ede]
-    if context.dns64 is not None and _dns64_applies(question, cd=cd) and context.dns64.needs_addresses(outcome):
+    if context.dns64 is not None and _dns64_applies(question, cd=cd):
+        if not context.dns64.needs_addresses(outcome):
+            return context.dns64.without_excluded(outcome)
         found = find_stale(Question(question.qname, c.A), context, budget, cd=cd)
         if found is None:
             return None

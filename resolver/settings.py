@@ -12,6 +12,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any, NamedTuple
 
 from resolver import hints, limits
+from resolver.dns64_settings import check_dns64
 from resolver.limit_settings import FetchLimitSettings, RateLimitSettings
 from resolver.list_settings import ListSettings, RpzSettings, check_lists
 from resolver.observe_settings import DnstapSettings, QueryLogSettings
@@ -61,17 +62,6 @@ __all__ = [
 ]
 
 _VIEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
-_DNS64_LENGTHS = (32, 40, 48, 56, 64, 96)
-
-
-def _check_dns64(text: str) -> None:
-    try:
-        network = ip_network(text)
-    except ValueError:
-        raise ValueError(f"policy.dns64_prefix: {text!r} is not an address prefix such as 64:ff9b::/96") from None
-    if network.version != 6 or network.prefixlen not in _DNS64_LENGTHS:
-        lengths = ", ".join(map(str, _DNS64_LENGTHS))
-        raise ValueError(f"policy.dns64_prefix: {text!r} is not an IPv6 prefix of {lengths} bits (RFC 6052 2.2)")
 
 
 def _check_rewrite(text: str) -> None:
@@ -847,14 +837,23 @@ class PolicySettings:
         "continue",
         "What happens to a query when a hook fails: continue as if the hook had no objection, or servfail.",
     )
-    dns64_prefix: str = option(
-        "",
+    dns64_prefix: tuple[str, ...] = option(
+        (),
         "Prefix for the synthesis of AAAA records for names that have only A records, for clients behind NAT64 (RFC"
-        ' 6147); usually "64:ff9b::/96". Empty: no synthesis.',
+        ' 6147); usually "64:ff9b::/96". Or a list: each prefix makes an AAAA record. IPv4 prefixes after it, separated'
+        " by blanks, are the addresses that it is for. Empty: no synthesis.",
+        kind="texts",
     )
     dns64_exclude: tuple[str, ...] = option(
         ("::ffff:0:0/96",),
-        "AAAA records in these prefixes are ignored by DNS64, so that AAAA records are synthesised (RFC 6147 5.1.4).",
+        "AAAA records in these prefixes are removed by DNS64, and when no other is left, AAAA records are synthesised"
+        " (RFC 6147 5.1.4).",
+    )
+    dns64_exclude_a: tuple[str, ...] = option(
+        (), "IPv4 prefixes of which DNS64 makes no AAAA records, for addresses that the NAT64 does not reach."
+    )
+    dns64_ignore_aaaa: tuple[str, ...] = option(
+        (), "Zones at and below which DNS64 ignores all AAAA records, because they do not work for its clients."
     )
     private_addresses: tuple[str, ...] = option(
         (),
@@ -880,10 +879,14 @@ class PolicySettings:
             check_path(name, "policy.modules")
             if not name:
                 raise ValueError("policy.modules: '' is no name of a module")
-        for name in ("allow", "refuse", "drop", "dns64_exclude", "private_addresses"):
+        for name in ("allow", "refuse", "drop", "private_addresses"):
             check_prefixes(getattr(self, name), f"policy.{name}")
-        if self.dns64_prefix:
-            _check_dns64(self.dns64_prefix)
+        for text in self.dns64_exclude:
+            check_prefixes((text,), "policy.dns64_exclude")
+            if ip_network(text, strict=False).version != 6:
+                raise ValueError(f"policy.dns64_exclude: {text!r} is not an IPv6 prefix")
+        check_dns64(self.dns64_prefix, self.dns64_exclude_a)
+        check_names(self.dns64_ignore_aaaa, "policy.dns64_ignore_aaaa")
         for text in self.rewrite_addresses:
             _check_rewrite(text)
         for entry in self.hosts:
@@ -927,8 +930,15 @@ class ViewSettings:
     )
     local_data: tuple[str, ...] = option((), "Records of local zones, as in policy.")
     modules: tuple[str, ...] = option((), "Python modules with hooks, as in policy.")
-    dns64_prefix: str = option("", "Prefix of DNS64, as in policy, instead of that of policy.")
+    dns64: bool = option(True, "Off: no DNS64 in this view.")
+    dns64_prefix: tuple[str, ...] = option(
+        (),
+        "Prefix of DNS64, or a list, as in policy. It replaces all settings of DNS64 of policy.",
+        kind="texts",
+    )
     dns64_exclude: tuple[str, ...] = option(("::ffff:0:0/96",), "As in policy; only used with dns64-prefix.")
+    dns64_exclude_a: tuple[str, ...] = option((), "As in policy; only used with dns64-prefix.")
+    dns64_ignore_aaaa: tuple[str, ...] = option((), "As in policy; only used with dns64-prefix.")
     private_addresses: tuple[str, ...] = option((), "Prefixes that are removed from answers, as in policy.")
     private_domains: tuple[str, ...] = option((), "Zones with private addresses, as in policy.")
     rewrite_addresses: tuple[str, ...] = option((), "Prefix pairs for rewriting addresses, as in policy.")
@@ -952,6 +962,8 @@ class ViewSettings:
                 raise ValueError(f"transports: {text!r} is not one of {', '.join(known)}")
         if not (self.clients or self.listeners or self.transports):
             raise ValueError("clients: nothing says who is in this view; give clients, listeners or transports")
+        if self.dns64_prefix and not self.dns64:
+            raise ValueError("dns64: it is off, but dns64-prefix is given; remove one of the two")
         for name in ("queries_per_second", "responses_per_second"):
             limits.RATE_OF_KIND.check(getattr(self, name), name)
         try:
@@ -981,8 +993,9 @@ class ViewSettings:
     def _own(self) -> PolicySettings:
         return PolicySettings(
             special_use_domains=self.special_use_domains, hosts=self.hosts, local_zones=self.local_zones,
-            local_data=self.local_data, modules=self.modules, dns64_prefix=self.dns64_prefix,
-            dns64_exclude=self.dns64_exclude,
+            local_data=self.local_data, modules=self.modules, dns64_prefix=self.dns64_prefix if self.dns64 else (),
+            dns64_exclude=self.dns64_exclude, dns64_exclude_a=self.dns64_exclude_a,
+            dns64_ignore_aaaa=self.dns64_ignore_aaaa,
             private_addresses=self.private_addresses, private_domains=self.private_domains,
             rewrite_addresses=self.rewrite_addresses,
         )
@@ -1004,7 +1017,7 @@ class ViewSettings:
         special = own.special_use_domains and policy.special_use_domains
         if not self.inherit:
             return replace(own, special_use_domains=special)
-        dns64 = own if own.dns64_prefix else policy
+        dns64 = own if own.dns64_prefix or not self.dns64 else policy
         return replace(
             policy,
             special_use_domains=special,
@@ -1014,6 +1027,8 @@ class ViewSettings:
             modules=(*policy.modules, *own.modules),
             dns64_prefix=dns64.dns64_prefix,
             dns64_exclude=dns64.dns64_exclude,
+            dns64_exclude_a=dns64.dns64_exclude_a,
+            dns64_ignore_aaaa=dns64.dns64_ignore_aaaa,
             private_addresses=(*policy.private_addresses, *own.private_addresses),
             private_domains=(*policy.private_domains, *own.private_domains),
             rewrite_addresses=(*policy.rewrite_addresses, *own.rewrite_addresses),

@@ -239,7 +239,7 @@ class _Reader:
                     return ()
                 entries = [self.entry(inner, one, (*path, index)) for index, one in enumerate(value)]
                 return tuple(entry for entry in entries if entry is not None)
-        if kind == "files":
+        if kind in ("files", "texts"):
             return self.leaf(annotation, _listed(value), path)
         if kind and isinstance(value, str):
             try:

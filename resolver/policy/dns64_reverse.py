@@ -4,8 +4,8 @@ No zone has names for them, because each NAT64 has its own prefix.
 """
 
 from resolver.effects import Outcome, Question
+from resolver.policy.dns64 import Dns64
 from resolver.policy.module import Decision, PolicyModule
-from resolver.policy.rewrite import Dns64
 from resolver.query import Query
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
@@ -14,7 +14,7 @@ __all__ = ["Dns64Reverse"]
 
 
 class Dns64Reverse(PolicyModule):
-    """Answers PTR queries below the prefix of `dns64` with a CNAME, which is then followed."""
+    """Answers PTR queries below the prefixes of `dns64` with a CNAME, which is then followed."""
 
     name = "dns64-reverse"
 

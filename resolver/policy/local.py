@@ -13,6 +13,7 @@ from enum import Enum
 from resolver import limits
 from resolver.effects import Outcome, Question
 from resolver.policy.discovery import OWNER, Designation
+from resolver.policy.dns64 import DISCOVERY_ADDRESSES, DISCOVERY_NAME, Dns64
 from resolver.policy.module import DROP, Decision, PolicyModule
 from resolver.query import Query
 from resolver.settings import HostEntry, PolicySettings
@@ -176,8 +177,12 @@ class LocalZones(PolicyModule):
         resolved = {names.lower(_name(zone, "zone")) for zone in resolved_zones} - {names.ROOT}
         self.has_truncate_zone = self.has_inform_zone = False
         configured = [_parse_zone(text) for text in settings.local_zones]
+        left_out = {names.lower(apex) for apex, kind in configured if kind is LocalZoneType.NODEFAULT}
         if settings.special_use_domains:
-            self._add_special({names.lower(apex) for apex, kind in configured if kind is LocalZoneType.NODEFAULT})
+            self._add_special(left_out)
+        dns64 = Dns64.create(settings)
+        if dns64 is not None:
+            self._add_discovery(dns64, left_out | resolved)
         announced = [one.rdata() for one in designations]
         if announced:
             self._add_data(names.from_text(OWNER), c.SVCB, announced)
@@ -303,6 +308,23 @@ class LocalZones(PolicyModule):
             owner = names.reverse_address(address)
             if not any(names.is_subdomain(owner, apex) for apex in left_out):
                 self._add_data(owner, c.PTR, [names.from_text("localhost.")])
+
+    def _add_discovery(self, dns64: Dns64, left_out: set[bytes]) -> None:
+        """Add the name by which clients find the prefixes of DNS64, and the reverse names of its addresses.
+
+        They are never looked up, so that a client finds the prefixes whatever another server says, and also when it
+        sets DO or CD (RFC 8880 sections 7.1 and 7.2). Only DS queries are resolved, as for all built-in zones of arpa.
+        """
+        owner = names.from_text(DISCOVERY_NAME)
+        if owner not in left_out:
+            self._add_zone(owner, LocalZoneType.STATIC, built_in=True)
+            self._add_data(owner, c.A, [_packed(text) for text in DISCOVERY_ADDRESSES])
+            self._add_data(owner, c.AAAA, dns64.discovery())
+        for text in DISCOVERY_ADDRESSES:
+            reverse = names.reverse_address(text)
+            if reverse not in left_out:
+                self._add_zone(reverse, LocalZoneType.STATIC, built_in=True)
+                self._add_data(reverse, c.PTR, [owner])
 
     def _add_data(self, owner: bytes, rtype: int, rdatas: list[bytes], ttl: int = limits.LOCAL_TTL) -> None:
         key = names.lower(owner)

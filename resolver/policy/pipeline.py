@@ -26,8 +26,9 @@ from typing import Any
 from resolver import limits
 from resolver.effects import Outcome, Question, Server
 from resolver.log_limit import LimitedWarning
+from resolver.policy.dns64 import Dns64
 from resolver.policy.module import Action, Decision, Hooks, PolicyModule
-from resolver.policy.rewrite import Dns64, Rewriter
+from resolver.policy.rewrite import Rewriter
 from resolver.query import ActionKind, Applied, Query
 from resolver.settings import PolicySettings
 from resolver.verdict import Verdict

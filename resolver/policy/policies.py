@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from resolver.effects import Outcome, Question
 from resolver.policy.access import AccessTable
 from resolver.policy.discovery import Designation, designations
+from resolver.policy.dns64 import Dns64
 from resolver.policy.dns64_reverse import Dns64Reverse
 from resolver.policy.inform import InformZones
 from resolver.policy.local import LocalZones
@@ -16,7 +17,7 @@ from resolver.policy.minimal_any import MinimalAny
 from resolver.policy.module import Hooks, PolicyModule
 from resolver.policy.pipeline import Pipeline
 from resolver.policy.ranges import ViewAccess
-from resolver.policy.rewrite import Dns64, Rewriter
+from resolver.policy.rewrite import Rewriter
 from resolver.policy.truncation import TruncationZones
 from resolver.settings import HostEntry, ListenerSettings, PolicySettings, Settings
 

@@ -1,16 +1,14 @@
-"""Rewriting of answers: DNS64, removal of private addresses, renumbering.
+"""Rewriting of answers: removal of private addresses, renumbering.
 
-`Dns64` makes AAAA records from A records (RFC 6147, addresses by RFC 6052) where a name has none, and maps reverse
-names of such addresses to the IPv4 tree. `Rewriter` works on finished outcomes: it removes private addresses from
-public names (DNS rebinding), also from the hints of SVCB and HTTPS records (RFC 9460 section 7.3), and renumbers. The
-cache holds the data of the zones, so all of this happens after it, once for each outcome. A changed set has no
-signatures and is never secure.
+`Rewriter` works on finished outcomes: it removes private addresses from public names (DNS rebinding), also from the
+hints of SVCB and HTTPS records (RFC 9460 section 7.3), and renumbers. The cache holds the data of the zones, so all of
+this happens after it, once for each outcome, and after DNS64. A changed set has no signatures and is never secure.
 """
 
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
-from resolver import limits
-from resolver.effects import Outcome, Question
+from resolver.effects import Outcome
+from resolver.policy.dns64 import Dns64
 from resolver.policy.module import Decision, PolicyModule
 from resolver.query import Query
 from resolver.settings import PolicySettings
@@ -19,13 +17,8 @@ from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset
 
-__all__ = ["Dns64", "Rewriter"]
+__all__ = ["Rewriter"]
 
-_TTL_WITHOUT_SOA = limits.DNS64_TTL
-_RESERVED_OCTET = 8         # bits 64 to 71 of an address with embedded IPv4 are zero (RFC 6052 section 2.2)
-_IP6_ARPA = b"\x03ip6\x04arpa\x00"
-_IN_ADDR_ARPA = b"\x07in-addr\x04arpa\x00"
-_NIBBLE_LABELS = 32
 # The first 96 bits of IPv6 addresses that end with an IPv4 address: mapped ones (RFC 4291 section 2.5.5.2), and those
 # with the well-known prefix of translators (RFC 6052 section 2.1).
 _MAPPED, _TRANSLATED = 0xFFFF, 0x64FF9B << 64
@@ -33,113 +26,6 @@ _WITH_ADDRESSES = frozenset({c.A, c.AAAA, c.SVCB, c.HTTPS})
 _MANDATORY = b"\x00\x00"
 _HINTS = {b"\x00\x04": 4, b"\x00\x06": 16}
 """Keys of SVCB parameters that hold addresses (RFC 9460 section 14.3.2), with the octets of one."""
-
-
-class Dns64:
-    """IPv6 addresses that a NAT64 translates to IPv4 addresses."""
-
-    def __init__(self, prefix: str, exclude: tuple[str, ...] = ()) -> None:
-        """`prefix` is an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits; AAAA records inside `exclude` are ignored.
-
-        Raises:
-            ValueError: `prefix` or one of `exclude` is not a prefix.
-        """
-        network = IPv6Network(prefix)
-        self._prefix = network.network_address.packed
-        self._octets = network.prefixlen // 8
-        self._places = _places(self._octets)
-        self._exclude = [IPv6Network(text) for text in exclude]
-
-    @classmethod
-    def create(cls, settings: PolicySettings) -> "Dns64 | None":
-        """The instance for `settings`; None without DNS64."""
-        return cls(settings.dns64_prefix, settings.dns64_exclude) if settings.dns64_prefix else None
-
-    def embed(self, address: bytes) -> bytes:
-        """The IPv6 address with the IPv4 `address` embedded (RFC 6052 section 2.2)."""
-        made = bytearray(self._prefix)
-        for place, octet in zip(self._places, address, strict=True):
-            made[place] = octet
-        return bytes(made)
-
-    def extract(self, address: bytes) -> bytes | None:
-        """The IPv4 address embedded in `address`; None when it does not have the prefix."""
-        octets = self._octets
-        if len(address) != len(self._prefix) or address[:octets] != self._prefix[:octets]:
-            return None
-        return bytes(address[place] for place in self._places)
-
-    def needs_addresses(self, outcome: Outcome) -> bool:
-        """Whether `outcome`, of an AAAA query, has no usable address, so that AAAA records are synthesised.
-
-        NXDOMAIN and bogus data are not replaced (RFC 6147 sections 5.1.2 and 5.5).
-        """
-        if outcome.failure is not None:
-            return outcome.failure.is_transient
-        if outcome.rcode != c.NOERROR or outcome.verdict == Verdict.BOGUS:
-            return False
-        return not any(rrset.rtype == c.AAAA and self._usable(rrset) for rrset in outcome.answer)
-
-    def synthesise(self, question: Question, without: Outcome, found: Outcome) -> Outcome:
-        """The outcome with AAAA records from the A records of `found`; `without`, that of the AAAA query, if it has
-        none."""
-        soa = next((rrset for rrset in without.authority if rrset.rtype == c.SOA), None)
-        # RFC 6147 section 5.1.7: the TTL is at most that of the denial of AAAA.
-        longest = _TTL_WITHOUT_SOA if soa is None else max(soa.ttl, 1)
-        answer: list[RRset] = []
-        made = False
-        for rrset in found.answer:
-            if rrset.rtype == c.A:
-                made = True
-                rdatas = [self.embed(rdata) for rdata in rrset.rdatas()]
-                # Local data keeps its trust, so that `Rewriter` does not change it.
-                trust = rrset.trust if rrset.trust == Trust.CONFIGURED else Trust.NONE
-                answer.append(RRset(rrset.name, c.AAAA, min(rrset.ttl, longest), rdatas, trust=trust,
-                                    verdict=Verdict.INSECURE))
-            else:
-                answer.append(rrset)
-        if not made:
-            return without
-        outcome = Outcome(question, c.NOERROR, answer, [], min(found.verdict, int(Verdict.INSECURE)),
-                          min(found.ttl, longest), from_cache=found.from_cache)
-        outcome.embedded = tuple(rdata for rrset in found.answer if rrset.rtype == c.A for rdata in rrset.rdatas())
-        outcome.ede = [*found.ede, (c.EDE_FORGED_ANSWER, "made from A records (DNS64)")]
-        return outcome
-
-    def reverse(self, question: Question) -> RRset | None:
-        """The CNAME from the reverse name of a DNS64 address to that of its IPv4 address (RFC 6147 section 5.3.1)."""
-        key: bytes = question.key[0]
-        if question.qtype != c.PTR or not key.endswith(_IP6_ARPA):
-            return None
-        digits = names.labels(key)[:-2]
-        if len(digits) != _NIBBLE_LABELS:
-            return None
-        try:
-            address = bytes.fromhex(b"".join(reversed(digits)).decode("ascii"))
-        except ValueError:
-            return None
-        embedded = self.extract(address)
-        if embedded is None or self.embed(embedded) != address:
-            return None
-        prefix = b"".join(b"%c%b" % (len(text), text) for text in (b"%d" % octet for octet in reversed(embedded)))
-        return RRset(question.qname, c.CNAME, limits.LOCAL_TTL, [prefix + _IN_ADDR_ARPA],
-                     trust=Trust.CONFIGURED, verdict=Verdict.INDETERMINATE)
-
-    def _usable(self, rrset: RRset) -> bool:
-        if not self._exclude:
-            return True
-        return any(not any(IPv6Address(rdata) in network for network in self._exclude) for rdata in rrset.rdatas())
-
-
-def _places(octets: int) -> tuple[int, ...]:
-    """Positions of the four octets of an IPv4 address after a prefix of `octets` octets."""
-    found: list[int] = []
-    place = octets
-    while len(found) < 4:
-        if place != _RESERVED_OCTET:
-            found.append(place)
-        place += 1
-    return tuple(found)
 
 
 class Rewriter(PolicyModule):
@@ -155,7 +41,8 @@ class Rewriter(PolicyModule):
         """
         self._private = _by_octets(settings.private_addresses)
         self._exempt = {names.lower(names.from_text(text)) for text in settings.private_domains}
-        self._dns64 = Dns64.create(settings)
+        dns64 = Dns64.create(settings)
+        self._prefixes = () if dns64 is None else dns64.prefixes
         self._moves: list[tuple[bytes, int, bytes]] = []
         for text in settings.rewrite_addresses:
             before, after = text.split()
@@ -235,9 +122,9 @@ class Rewriter(PolicyModule):
         return b"".join(made)
 
     def _is_private(self, rdata: bytes) -> bool:
-        if self._dns64 is not None and len(rdata) == 16:
+        for prefix in self._prefixes:
             # A NAT64 translates any address with its prefix to the embedded IPv4 address.
-            embedded = self._dns64.extract(rdata)
+            embedded = prefix.extract(rdata)
             if embedded is not None and self._is_private(embedded):
                 return True
         value = int.from_bytes(rdata, "big")

@@ -369,9 +369,17 @@ class Importer:
             self.draft.set(f"iteration.query-source-v{version}", words[0])
 
     def key_dns64(self, one: Statement) -> None:
-        self.draft.set("policy.dns64-prefix", one.words[1])
-        if one.block:
-            raise ValueError("the prefix is carried over, its options are not")
+        self.draft.add("policy.dns64-prefix", one.words[1])
+        left = []
+        for inner in one.block or ():
+            excluded = self.addresses(inner.block or ()) if inner.words[0] == "exclude" else []
+            if excluded and all(":" in text and "!" not in text for text in excluded):
+                self.draft.add("policy.dns64-exclude", *excluded)
+            elif inner.words[0] != "break-dnssec":  # resolverd decides by CD, as RFC 6147 section 5.5 says
+                left.append(inner.words[0])
+        if left:
+            raise ValueError(f"the prefix is carried over, {', '.join(left)} is not; see policy.dns64-exclude-a and"
+                             " [[view]]")
 
     def key_deny_answer_addresses(self, one: Statement) -> None:
         networks = [ipaddress.ip_network(text, strict=False) for text in self.addresses(one.block or ())]

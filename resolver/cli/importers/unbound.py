@@ -151,6 +151,7 @@ LISTS = {
     "caps-exempt": "iteration.case-randomisation-exempt",
     "caps-whitelist": "iteration.case-randomisation-exempt",
     "do-not-query-address": "iteration.do-not-query-addresses",
+    "dns64-ignore-aaaa": "policy.dns64-ignore-aaaa",
     "domain-insecure": "dnssec.negative-trust-anchors",
     "trust-anchor": "dnssec.trust-anchors",
     "private-address": "policy.private-addresses",

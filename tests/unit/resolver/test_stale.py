@@ -305,7 +305,7 @@ def test_the_maximum_back_off_is_a_setting():
 def test_dns64_addresses_are_synthesised_from_stale_ones():
     """DNS64: the denial of AAAA and the A records are both stale; the client gets what it would have got before."""
     settings = Settings(dnssec=DnssecSettings(trust_anchors=()), cache=CacheSettings(max_stale_ttl=DAY),
-                        policy=PolicySettings(dns64_prefix="64:ff9b::/96"))
+                        policy=PolicySettings(dns64_prefix=("64:ff9b::/96",)))
     m = build(settings=settings)
     before = m.ask("www.example.com.", "AAAA")
     assert before.answer[0].rtype == c.AAAA
@@ -318,7 +318,7 @@ def test_dns64_addresses_are_synthesised_from_stale_ones():
 
 def test_a_stale_denial_alone_denies_no_addresses_that_would_have_been_made():
     settings = Settings(dnssec=DnssecSettings(trust_anchors=()), cache=CacheSettings(max_stale_ttl=DAY),
-                        policy=PolicySettings(dns64_prefix="64:ff9b::/96"))
+                        policy=PolicySettings(dns64_prefix=("64:ff9b::/96",)))
     m = build(settings=settings)
     m.ask("www.example.com.", "AAAA")
     m.store.rrsets.drop(WWW, c.A)

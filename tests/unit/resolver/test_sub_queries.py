@@ -295,7 +295,7 @@ def test_a_sub_query_that_its_client_had_no_time_for_is_no_failure_of_its_name()
     """DNS64 asks for A after AAAA, and the deadline is that of the first (RFC 9520)."""
     com = COM_ZONE + "slow 7200 IN NS ns.slow\nns.slow 7200 IN A 192.0.2.66\n"
     zone = "@ 60 IN SOA ns n 1 2 3 4 5\n@ 60 IN NS ns\nns 60 IN A 192.0.2.66\nwww 60 IN A 192.0.2.90\n"
-    policy = PolicySettings(dns64_prefix="64:ff9b::/96")
+    policy = PolicySettings(dns64_prefix=("64:ff9b::/96",))
     settings = Settings(dnssec=DnssecSettings(trust_anchors=()), policy=policy)
     m = build(standard(a192_5_6_30=[("com.", com)], a192_0_2_66=[("slow.com.", zone)]), settings=settings)
     m.ask("nope.slow.com.")

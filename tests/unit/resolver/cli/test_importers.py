@@ -52,6 +52,7 @@ def made(tmp_path):
     ("serve-expired: yes", "cache", "max-stale-ttl", 86_400),
     ("serve-expired: yes\n serve-expired-ttl: 60", "cache", "max-stale-ttl", 60),
     ("module-config: \"iterator\"", "dnssec", "enabled", False),
+    ("dns64-ignore-aaaa: odd.example", "policy", "dns64-ignore-aaaa", ["odd.example"]),
     ("domain-insecure: corp.example", "dnssec", "negative-trust-anchors", ["corp.example"]),
     ("outgoing-interface: 192.0.2.1", "iteration", "query-source-v4", "192.0.2.1"),
     ("use-caps-for-id: no", "iteration", "case-randomisation", False),
@@ -151,6 +152,9 @@ def test_files_are_included_in_order(tmp_path):
     ("dnssec-validation auto;", "dnssec", "enabled", True),
     ("qname-minimization off;", "iteration", "qname-minimisation", False),
     ("query-source address 192.0.2.1 port *;", "iteration", "query-source-v4", "192.0.2.1"),
+    ("dns64 64:ff9b::/96 { break-dnssec yes; }; dns64 2001:db8::/96 { exclude { 2001:db8::/32; }; };", "policy",
+     "dns64-prefix", ["64:ff9b::/96", "2001:db8::/96"]),
+    ("dns64 64:ff9b::/96 { exclude { 64:ff9b::/96; }; };", "policy", "dns64-exclude", ["64:ff9b::/96"]),
     ("deny-answer-addresses { 10.0.0.0/8; };", "policy", "private-addresses", ["10.0.0.0/8"]),
     ("version none;", "server", "version", ""),
 ])

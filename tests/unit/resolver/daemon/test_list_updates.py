@@ -16,8 +16,8 @@ from resolver.daemon.list_updates import ListUpdates
 from resolver.effects import Outcome, Question
 from resolver.list_settings import ListSettings, RpzSettings
 from resolver.policy import PolicyPipeline
+from resolver.policy.dns64 import Dns64
 from resolver.policy.list_source import HEAD_SIZE
-from resolver.policy.rewrite import Dns64
 from resolver.query import ActionKind, Query
 from resolver.settings import PolicySettings, Settings
 from resolver.verdict import Verdict
@@ -437,7 +437,7 @@ def test_an_address_that_dns64_translates_is_judged(tmp_path, monkeypatch):
     question = Question(names.from_text("other.example."), c.AAAA)
     none = Outcome(question, c.NOERROR, [], [], Verdict.INSECURE, 60)
     for octet, changed in ((8, False), (9, True)):
-        found = Dns64("64:ff9b::/96").synthesise(question, none, finished("other.example.", (192, 0, 2, octet)))
+        found = Dns64(("64:ff9b::/96",)).synthesise(question, none, finished("other.example.", (192, 0, 2, octet)))
         assert found.answer[0].rtype == c.AAAA
         judged = view.response(Query("10.0.0.9", transport="udp"), found)
         assert (judged is not found) is changed

@@ -273,11 +273,11 @@ def test_dns_unchained_long_chains_between_zones_end():
 POLICIES = {
     "none": PolicySettings(),
     "alias": PolicySettings(local_zones=("here. transparent",), local_data=("www.here. CNAME www.example.com.",)),
-    "dns64": PolicySettings(dns64_prefix="64:ff9b::/96"),
+    "dns64": PolicySettings(dns64_prefix=("64:ff9b::/96",)),
     "private": PolicySettings(private_addresses=("192.0.2.0/24",)),
     "all": PolicySettings(
         local_zones=("here. transparent",), local_data=("www.here. CNAME www.example.com.",),
-        dns64_prefix="64:ff9b::/96", private_addresses=("192.0.2.0/24",),
+        dns64_prefix=("64:ff9b::/96",), private_addresses=("192.0.2.0/24",),
         rewrite_addresses=("192.0.2.0/24 198.51.100.0/24",),
         hosts=(HostEntry("host.here.", ("192.0.2.7",)),),
     ),

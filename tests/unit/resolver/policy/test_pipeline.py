@@ -161,7 +161,7 @@ def test_shared_points_have_no_client() -> None:
 
 
 def test_the_order_of_the_built_in_policies() -> None:
-    policy = PolicySettings(dns64_prefix="64:ff9b::/96", local_zones=("tcp.example. truncate",),
+    policy = PolicySettings(dns64_prefix=("64:ff9b::/96",), local_zones=("tcp.example. truncate",),
                             private_addresses=("10.0.0.0/8",))
     plan = PolicyPipeline(Settings(policy=policy), modules=[at("question", "further", None)])
     assert [module.name for module in plan.views[0].modules] == [

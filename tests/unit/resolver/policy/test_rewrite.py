@@ -1,13 +1,14 @@
-"""Rewriting of answers: DNS64, renumbering, and removal of private addresses."""
+"""Rewriting of answers: renumbering, and removal of private addresses, also of those that DNS64 makes."""
 
 import ipaddress
 
 import pytest
 from support.minet import EXAMPLE_ZONE, addresses, build, standard
 
-from resolver.effects import Failure, FailureKind, Outcome, Question
+from resolver.effects import Outcome, Question
 from resolver.policy import PolicyPipeline
-from resolver.policy.rewrite import Dns64, Rewriter
+from resolver.policy.dns64 import Dns64, Nat64Prefix
+from resolver.policy.rewrite import Rewriter
 from resolver.settings import DnssecSettings, HostEntry, PolicySettings, Settings
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
@@ -16,7 +17,6 @@ from resolver.wire.rdata import check
 from resolver.wire.rrset import RRset
 
 NAME = names.from_text("www.example.com.")
-PREFIX = "64:ff9b::/96"
 ZONE = EXAMPLE_ZONE + (
     "both 300 IN A 192.0.2.82\nboth 300 IN AAAA 2001:db8::82\n"
     "mapped 300 IN A 192.0.2.83\nmapped 300 IN AAAA ::ffff:192.0.2.83\n"
@@ -38,91 +38,6 @@ def sixes(outcome):
     return sorted(str(ipaddress.ip_address(rdata)) for rrset in sets for rdata in rrset.rdatas())
 
 
-# --- DNS64 ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("prefix", "made"), [
-    # RFC 6052 section 2.4, table 1
-    ("2001:db8::/32", "2001:db8:c000:221::"),
-    ("2001:db8:100::/40", "2001:db8:1c0:2:21::"),
-    ("2001:db8:122::/48", "2001:db8:122:c000:2:2100::"),
-    ("2001:db8:122:300::/56", "2001:db8:122:3c0:0:221::"),
-    ("2001:db8:122:344::/64", "2001:db8:122:344:c0:2:2100::"),
-    ("2001:db8:122:344::/96", "2001:db8:122:344::192.0.2.33"),
-])
-def test_embedded_addresses_of_rfc_6052_and_back(prefix, made):
-    dns64 = Dns64(prefix)
-    packed = dns64.embed(bytes([192, 0, 2, 33]))
-    assert packed == ipaddress.ip_address(made).packed
-    alias = dns64.reverse(Question(names.reverse_address(str(ipaddress.ip_address(packed))), c.PTR))
-    assert alias.targets() == [names.from_text("33.2.0.192.in-addr.arpa.")]
-
-
-@pytest.mark.parametrize("name", [
-    names.reverse_address("2001:db8::1"), names.reverse_address("192.0.2.1"), names.from_text("ip6.arpa."),
-    names.from_text("x." * 32 + "ip6.arpa."), names.from_text("ff." * 32 + "ip6.arpa."), NAME,
-])
-def test_other_reverse_names_are_not_translated(name):
-    assert Dns64(PREFIX).reverse(Question(name, c.PTR)) is None
-
-
-@pytest.mark.parametrize("address", ["2001:db8:122:344:1c0:2:2100::", "2001:db8:122:344:c0:2:2100:1"])
-def test_an_address_without_embedded_ipv4_has_no_translated_reverse_name(address):
-    # RFC 6052 section 2.2: bits 64 to 71 and those behind the IPv4 address are zero in what is made.
-    dns64 = Dns64("2001:db8:122:344::/64")
-    assert dns64.reverse(Question(names.reverse_address(address), c.PTR)) is None
-
-
-def test_aaaa_records_are_synthesised_for_names_without():
-    m = world(dns64_prefix=PREFIX)
-    for _ in range(2):
-        outcome = m.ask("www.example.com.", "AAAA")
-        assert sixes(outcome) == ["64:ff9b::c000:250"]
-        assert outcome.verdict <= Verdict.INSECURE
-    outcome = m.ask("alias.example.com.", "AAAA")
-    assert sixes(outcome) == ["64:ff9b::c000:250"]
-    assert [rrset.rtype for rrset in outcome.answer] == [c.CNAME, c.AAAA]
-    # RFC 6147 section 5.1.7: the denial may be kept for 300 seconds.
-    assert outcome.ttl <= 300
-
-
-def test_existing_addresses_are_kept_and_excluded_ones_ignored():
-    m = world(dns64_prefix=PREFIX)
-    assert sixes(m.ask("both.example.com.", "AAAA")) == ["2001:db8::82"]
-    assert sixes(m.ask("mapped.example.com.", "AAAA")) == ["64:ff9b::c000:253"]
-    assert m.ask("none.example.com.", "AAAA").rcode == c.NXDOMAIN
-    assert m.ask("example.com.", "AAAA").answer == []
-
-
-def test_nothing_is_synthesised_for_validating_clients():
-    # RFC 6147 section 5.5
-    assert world(dns64_prefix=PREFIX).ask("www.example.com.", "AAAA", cd=True).answer == []
-
-
-def test_synthesis_follows_failures_but_not_bogus_data():
-    dns64 = Dns64(PREFIX)
-    question = Question(NAME, c.AAAA)
-    outcome = Outcome(question, c.SERVFAIL, [], [], Verdict.INDETERMINATE, 0)
-    outcome.failure = Failure(FailureKind.RCODE, 0, "")
-    assert dns64.needs_addresses(outcome)
-    outcome.failure = Failure(FailureKind.BOGUS, 0, "")
-    assert not dns64.needs_addresses(outcome)
-
-
-def test_reverse_names_of_synthesised_addresses_lead_to_in_addr_arpa():
-    reverse = ("80.2.0.192.in-addr.arpa. PTR www.example.com.",)
-    m = world(dns64_prefix=PREFIX, special_use_domains=False, local_data=reverse)
-    outcome = m.ask(names.to_text(names.reverse_address("64:ff9b::c000:250")), "PTR")
-    assert [rrset.rtype for rrset in outcome.answer] == [c.CNAME, c.PTR]
-    assert outcome.answer[1].targets() == [NAME]
-
-
-@pytest.mark.parametrize("prefix", ["64:ff9b::", "64:ff9b::/95", "192.0.2.0/24", "x", "64:ff9b::1/96"])
-def test_a_prefix_of_another_length_is_refused(prefix):
-    with pytest.raises(ValueError, match=r"policy\.dns64_prefix"):
-        PolicySettings(dns64_prefix=prefix)
-
-
 # --- private addresses and renumbering --------------------------------------------------------------------------------
 
 
@@ -140,11 +55,11 @@ def test_rebinding_private_addresses_are_removed():
 
 @pytest.mark.parametrize("prefix", ["64:ff9b::/96", "2001:db8:64::/96", "2001:db8:122:300::/56", "2001:db8::/32"])
 def test_rebinding_private_addresses_embedded_in_nat64_addresses_are_removed(prefix):
-    dns64 = Dns64(prefix)
+    dns64 = Nat64Prefix(ipaddress.IPv6Network(prefix))
     made = ipaddress.ip_address(dns64.embed(PRIVATE4))
     fine = ipaddress.ip_address(dns64.embed(PUBLIC4))
     zone = ZONE + f"forged 300 IN AAAA {made}\nforged 300 IN AAAA {fine}\nmoved 300 IN CNAME only\n"
-    m = world(zone, dns64_prefix=prefix, private_addresses=("10.0.0.0/8",), private_domains=("lan.example.com.",),
+    m = world(zone, dns64_prefix=(prefix,), private_addresses=("10.0.0.0/8",), private_domains=("lan.example.com.",),
               hosts=(HostEntry("printer.here.", ("10.0.0.9",)),))
     for _ in range(2):  # the second time from the cache
         assert sixes(m.ask("home.example.com.", "AAAA")) == [in_prefix(dns64, "192.0.2.84")]
@@ -161,10 +76,10 @@ def in_prefix(dns64, address):
 
 
 def test_rebinding_private_addresses_embedded_in_nat64_hints_are_removed():
-    dns64 = Dns64("2001:db8:122:344::/64")
+    dns64 = Nat64Prefix(ipaddress.IPv6Network("2001:db8:122:344::/64"))
     # What stands behind the IPv4 address, translators pass over.
     before = dns64.embed(PRIVATE4)[:-1] + b"\7" + dns64.embed(PUBLIC4)
-    rewriter = Rewriter(PolicySettings(private_addresses=("10.0.0.0/8",), dns64_prefix="2001:db8:122:344::/64"))
+    rewriter = Rewriter(PolicySettings(private_addresses=("10.0.0.0/8",), dns64_prefix=("2001:db8:122:344::/64",)))
     outcome = Outcome(Question(NAME, c.HTTPS), c.NOERROR, [RRset(NAME, c.HTTPS, 60, [service(1, (6, before))])], [],
                       Verdict.INSECURE, 60)
     assert rewriter.apply(outcome).answer[0].rdatas() == [service(1, (6, dns64.embed(PUBLIC4)))]
@@ -172,7 +87,7 @@ def test_rebinding_private_addresses_embedded_in_nat64_hints_are_removed():
 
 def test_rebinding_through_a_foreign_nat64():
     rewriter = Rewriter(PolicySettings(private_addresses=("10.0.0.0/8",)))
-    well_known = Dns64("64:ff9b::/96")
+    well_known = Nat64Prefix(ipaddress.IPv6Network("64:ff9b::/96"))
     rrset = RRset(NAME, c.AAAA, 60, [well_known.embed(PRIVATE4), well_known.embed(PUBLIC4)])
     changed = rewriter.apply(Outcome(Question(NAME, c.AAAA), c.NOERROR, [rrset], [], Verdict.INSECURE, 60))
     assert changed.answer[0].rdatas() == [well_known.embed(PUBLIC4)]

@@ -168,7 +168,7 @@ def test_a_client_subnet_is_part_of_the_question() -> None:
 
 
 def test_dns64_and_rewriting_are_those_of_the_view() -> None:
-    m = with_views(in_view("six", "10.0.0.0/8", dns64_prefix="64:ff9b::/96"),
+    m = with_views(in_view("six", "10.0.0.0/8", dns64_prefix=("64:ff9b::/96",)),
                    in_view("safe", "10.0.0.0/8", private_addresses=("192.0.2.0/24",)))
     assert shown(ask(m, 0, "www.example.com.", "AAAA")) == []
     assert shown(ask(m, 1, "www.example.com.", "AAAA")) == ["64:ff9b::c000:250"]
@@ -180,7 +180,7 @@ def test_dns64_and_rewriting_are_those_of_the_view() -> None:
 
 
 def test_dns64_uses_the_addresses_of_its_view() -> None:
-    m = with_views(in_view("six", "10.0.0.0/8", dns64_prefix="64:ff9b::/96",
+    m = with_views(in_view("six", "10.0.0.0/8", dns64_prefix=("64:ff9b::/96",),
                            hosts=(HostEntry("www.example.com", ("198.51.100.7",)),)))
     assert shown(ask(m, 0, "www.example.com.")) == ["192.0.2.80"]
     assert shown(ask(m, 1, "www.example.com.", "AAAA")) == ["64:ff9b::c633:6407"]
