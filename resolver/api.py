@@ -503,7 +503,7 @@ def _own_addresses(settings: Settings) -> list[str]:
 def _reference_addresses(settings: Settings) -> list[str]:
     """Server addresses from the configuration, which no remote party can choose."""
     port = settings.iteration.upstream_port
-    configured = [text for lines in (settings.forward, settings.stub) for zone in lines for text in zone.addresses]
+    configured = [text for zone in settings.upstream_zones for text in zone.addresses]
     hints = [address for hint in settings.root_hints for address in hint.addresses]
     return hints + [parse_upstream(text, port, "a forward or stub zone").address for text in configured]
 
@@ -514,8 +514,7 @@ def _tls_contexts(settings: Settings) -> "TlsContexts | None":
     Raises:
         ValueError: the file of authorities cannot be used.
     """
-    zones = (settings.forward, settings.stub)
-    texts = [text for lines in zones for zone in lines for text in zone.addresses]
+    texts = [text for zone in settings.upstream_zones for text in zone.addresses]
     if not any("://" in text for text in (*texts, *(text for own in settings.zone for text in own.primaries))):
         return None
     from resolver.net.client_contexts import contexts_for
@@ -529,7 +528,7 @@ def _check_quic(settings: Settings) -> None:
     Raises:
         ValueError: naming the zone.
     """
-    for zone in settings.forward:
+    for zone in settings.upstream_zones:
         if any(text.lower().startswith("quic://") for text in zone.addresses):
             from resolver.net.quic_client import MISSING, is_installed
 

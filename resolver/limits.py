@@ -246,6 +246,10 @@ STEPS_PER_TURN = 100
 """steps: Steps of running queries made before the event loop runs other work. A step takes some 50 us."""
 DELEGATION_OCTETS = 32 << 20
 """bytes: Memory of the delegations that are kept ready."""
+VIEW_PARTS = 16
+"""views: Of those with forward zones, stub zones or negative trust anchors of their own. Each has a part of the cache
+to itself, so the same name is resolved once for each. The tables beside the cache have a 16th of the usual limits in
+each, so all views together double their memory at most."""
 DELEGATION_OVERHEAD = 250
 """bytes: Memory counted for each address that a delegation may have, and for each of its names besides the name itself.
 """

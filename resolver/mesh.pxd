@@ -21,6 +21,8 @@ cdef class Mesh(JobTable):
     cdef public bint _draining
     cdef public object _exchange
     cdef public object _fault_lines
+    cdef public list _homes
+    cdef public list _parts
     cdef public object _stale_timers
     cdef public object _is_short
     cdef public long _octets_limit

@@ -30,9 +30,10 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Hashable, MutableSequence, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from resolver import limits
+from resolver.cache.bounded import TableGroup
 from resolver.effects import (
     Ask,
     Budget,
@@ -73,7 +74,7 @@ if TYPE_CHECKING:
     from resolver.cache import Store
     from resolver.cache.bounded import MemoryTable
     from resolver.cache.second_level import SharedReply
-    from resolver.settings import Settings
+    from resolver.settings import Settings, ViewSettings
     from resolver.zones import ZoneTable
 
 __all__ = ["Clock", "Crypto", "Exchange", "Mesh"]
@@ -131,9 +132,9 @@ class Mesh(JobTable):
 
     __slots__ = (
         "_clock", "_closed", "_context", "_contexts", "_counts", "_crypto", "_deadline", "_delegations", "_draining",
-        "_exchange", "_fault_lines", "_is_short", "_octets_limit", "_packets", "_prefetched_in", "_prefetching",
-        "_rrsets", "_serve_stale", "_shedding", "_shortage_lines", "_stale_delay", "_stale_timers", "_stale_ttl",
-        "_steps_left", "_table", "latency", "validation",
+        "_exchange", "_fault_lines", "_homes", "_is_short", "_octets_limit", "_packets", "_parts", "_prefetched_in",
+        "_prefetching", "_rrsets", "_serve_stale", "_shedding", "_shortage_lines", "_stale_delay", "_stale_timers",
+        "_stale_ttl", "_steps_left", "_table", "latency", "validation",
     )
 
     def __init__(
@@ -167,6 +168,13 @@ class Mesh(JobTable):
         pipelines = policy.views if policy is not None else (Pipeline.for_answers(settings.policy),)
         self._contexts = [self._context_of(pipeline, store, settings, rng) for pipeline in pipelines]
         self._context = self._contexts[0]
+        # The view of the sub-queries for name servers and for the chain of trust, by the view of their client: a view
+        # with servers of its own, or 0.
+        self._homes = [0] * len(pipelines)
+        self._parts: list[Context] = []
+        for number, view in enumerate(settings.view[: len(pipelines) - 1], 1):
+            if view.has_own_servers:
+                self._separate(number, view, store, settings, own_addresses, zones)
         if len(pipelines) > 1:
             for context in self._contexts:
                 context.shares_failures = False
@@ -201,6 +209,28 @@ class Mesh(JobTable):
         context.name_server = pipeline.name_server if pipeline.has_name_server else None
         context.response = pipeline.response if pipeline.has_response else None
         return context
+
+    def _separate(
+        self, number: int, view: ViewSettings, store: Store, settings: Settings, own_addresses: Sequence[str],
+        zones: ZoneTable | None,
+    ) -> None:
+        """Give the view `number` a cache of its own, because its answers come from servers of its own.
+
+        All of its data is apart, also that of names which other servers answer: what one server says of a name may
+        decide about others, by aliases, delegations, denials and keys. It is not shared with other resolvers either.
+        """
+        context = self._contexts[number]
+        context.store = store.partition(view.part)
+        context.delegations = DelegationCache(
+            context.store, settings, own=own_addresses, configured=configured_cuts(settings, view), zones=zones,
+            fetches=self._delegations.fetches,
+        )
+        if self.validation is not None and view.negative_trust_anchors:
+            validation = load_validator(settings, self.validation, view.negative_trust_anchors)
+            assert validation is not None
+            context.validation, context.validator = validation, validation.validate
+        self._homes[number] = number
+        self._parts.append(context)
 
     # --- from outside ---------------------------------------------------------------------------------------------
 
@@ -346,7 +376,7 @@ class Mesh(JobTable):
         return self._respond(outcome, query, None)
 
     def _referral(self, question: Question, query: Query) -> Outcome | None:
-        rrsets, now = self._rrsets, self._context.now
+        rrsets, now = self._contexts[query.view].store.rrsets, self._context.now
         found = rrsets.closest_cut(question.qname, now, for_ds=question.qtype == c.DS)
         if found is None:
             return None
@@ -408,10 +438,12 @@ class Mesh(JobTable):
         """Share replies by the cache `second`. Returns whether they are also read from it.
 
         They are not when policies of a view look at name servers: they would not see those of a reply that another
-        resolver got, and the RRset cache is shared by all views.
+        resolver got, and the RRset cache is shared by views.
         """
         reads = all(context.name_server is None for context in self._contexts)
         for context in self._contexts:
+            if context in self._parts:
+                continue  # others would take its data for that of the usual servers
             context.second_level = second
             context.reads_second_level = reads
         return reads
@@ -445,17 +477,29 @@ class Mesh(JobTable):
     def forget(self, name: bytes | None = None, *, subtree: bool = False) -> None:
         """Drop delegations from the delegation cache: all, that of `name`, or also those below it. A flush of the cache
         drops all of them."""
-        if name is None:
-            self._delegations.clear()
-        elif subtree:
-            self._delegations.forget_below(name)
-        else:
-            self._delegations.forget(names.lower(name))
+        for delegations in self._all_delegations():
+            if name is None:
+                delegations.clear()
+            elif subtree:
+                delegations.forget_below(name)
+            else:
+                delegations.forget(names.lower(name))
+
+    def _all_delegations(self) -> list[DelegationCache]:
+        return [self._delegations, *(cast(DelegationCache, context.delegations) for context in self._parts)]
 
     def bounded(self) -> list[MemoryTable]:
         """The tables beside the cache's arena that remote parties can fill, with their limits in octets."""
         keys = () if self.validation is None else self.validation.tables
-        return [*self._context.store.bounded(), self._delegations.delegations, *keys]
+        store, delegations = self._context.store, self._delegations.delegations
+        if not self._parts:
+            return [*store.bounded(), delegations, *keys]
+        return [
+            store.servers,
+            TableGroup([store.denials, *(context.store.denials for context in self._parts)]),
+            TableGroup([one.delegations for one in self._all_delegations()]),
+            *keys,
+        ]
 
     def statistics(self) -> dict[str, int]:
         """Counters since the start, and current values: ``running`` jobs, ``networks`` charged for them,
@@ -490,8 +534,11 @@ class Mesh(JobTable):
             context.now, context.monotonic = now, monotonic
 
     def _forget_all(self) -> None:
-        self._delegations.clear()
+        for delegations in self._all_delegations():
+            delegations.clear()
         self._context.store.denials.clear()
+        for context in self._parts:
+            context.store.denials.clear()
 
     def _start(
         self,
@@ -536,10 +583,16 @@ class Mesh(JobTable):
         finally:
             self._draining = False
             self._rrsets.serial = 0
+            for context in self._parts:
+                context.store.rrsets.serial = 0
 
     def _run(self, job: Job, value: Any) -> None:
         """Resume one generator and perform its effects, as long as their results are available at once."""
-        self._rrsets.serial = job.serial
+        rrsets = self._rrsets
+        if self._parts:
+            context: Context = self._contexts[job.key[2]]
+            rrsets = context.store.rrsets
+        rrsets.serial = job.serial
         self._resume_job(job, value)
         if job.serial != self._serial:
             self._forget_all()  # the job may have stored there what it learned before the flush
@@ -634,12 +687,14 @@ class Mesh(JobTable):
             return budget.failure
         cd = task.cd or need.purpose in UNVALIDATED
         # Queries for the chain of trust follow no alias, so they do not share jobs with client queries.
-        context, view, scope = self._context, 0, None
+        scope = None
         if need.purpose is Purpose.CLIENT:
             # Only a question on behalf of the client has an answer that depends on its view. Name servers and the chain
-            # of trust are the same for all.
+            # of trust are the same for all views that have the same servers.
             view, scope = job.key[2], job.key[3]
-            context = self._contexts[view]
+        else:
+            view = self._homes[job.key[2]]
+        context: Context = self._contexts[view]
         key = (need.question.key, int(cd) + 2 * (need.purpose is Purpose.DNSSEC), view, scope)
         child = self._jobs.get(key)
         if child is not None and child.serial != job.serial and job.serial == self._serial:
@@ -788,7 +843,8 @@ class Mesh(JobTable):
             if one is not None and one.kind is FailureKind.OVERLOAD:
                 return False
         question = task.question
-        return self._rrsets.find_failure(question.qname, question.qtype, self._context.now) is None
+        rrsets = self._contexts[job.key[2]].store.rrsets
+        return rrsets.find_failure(question.qname, question.qtype, self._context.now) is None
 
     def _restart_for_clients(self, job: Job) -> None:
         """Start again for the clients that joined `job`, whose budget was that of another client query and ran out.
@@ -994,7 +1050,7 @@ class Mesh(JobTable):
         if outcome is not None and outcome.stale:
             self._counts["stale_answers"] += 1
             outcome.ede.append((failure.ede, failure.text))
-            known = self._context.store.rrsets.find_failure(
+            known = context.store.rrsets.find_failure(
                 failure.name or question.qname, question.qtype, self._context.now)
             if known is not None:
                 # No server is queried again until the cached failure expires, so the finished answer may be cached.

@@ -10,7 +10,7 @@ because the second decision applies to them as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -309,13 +309,16 @@ def _local_cname_target(local: Outcome, qtype: int) -> bytes | None:
     return answer[-1].targets()[0]
 
 
-def load_validator(settings: Settings) -> Validator | None:
-    """The validator when the settings enable validation, else None; `resolver.validate` is imported only then."""
+def load_validator(
+    settings: Settings, base: Validator | None = None, negative: Iterable[str] = ()
+) -> Validator | None:
+    """The validator when the settings enable validation, else None; `resolver.validate` is imported only then. `base`
+    and `negative` are those of `create`."""
     if not settings.dnssec.active:
         return None
     from resolver.validate import create
 
-    return create(settings)
+    return create(settings, base, negative)
 
 
 # --- one name of the chain ----------------------------------------------------------------------------------------

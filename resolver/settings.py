@@ -6,7 +6,9 @@ in the layers; their users convert them to wire form once, at start. `resolver.o
 description is the only source of ``resolverd --print-config`` and docs/resolverd-options.md.
 """
 
+import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 from typing import Any, NamedTuple
@@ -173,6 +175,29 @@ class StubZone:
         if encrypted and self.names:
             raise ValueError("names: these servers would be queried unencrypted besides those of addresses; give their"
                              " addresses with tls://")
+
+
+def _check_upstream_zones(zones: tuple[ForwardZone | StubZone, ...], others: Iterable[str]) -> None:
+    """Check forward and stub zones together. `others` are the names of wider ones that they may end.
+
+    Raises:
+        ValueError: two have the same name, or one without servers ends no wider one.
+    """
+    seen: set[str] = set()
+    for entry in zones:
+        plain = entry.zone.removesuffix(".").lower()
+        if plain in seen:
+            raise ValueError(f"forward: zone {entry.zone!r} is configured twice; list all its servers in one table")
+        seen.add(plain)
+    seen |= {zone.removesuffix(".").lower() for zone in others}
+    for entry in zones:
+        plain = "." + entry.zone.strip(".").lower()
+        wider = any("." + one != plain and plain.endswith("." + one if one else "") for one in seen)
+        if not (entry.addresses or getattr(entry, "names", ()) or wider):
+            kind = "forward" if isinstance(entry, ForwardZone) else "stub"
+            raise ValueError(
+                f"{kind}: zone {entry.zone!r} has no servers, and there is no wider zone to exclude it from"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -942,6 +967,17 @@ class ViewSettings:
     private_addresses: tuple[str, ...] = option((), "Prefixes that are removed from answers, as in policy.")
     private_domains: tuple[str, ...] = option((), "Zones with private addresses, as in policy.")
     rewrite_addresses: tuple[str, ...] = option((), "Prefix pairs for rewriting addresses, as in policy.")
+    forward: tuple[ForwardZone, ...] = option(
+        (),
+        "Forward zones of this view, as [[view.forward]]. They are added to those of [[forward]] and [[stub]] and"
+        " replace those of the same name. What is resolved for this view is then cached for it alone.",
+    )
+    stub: tuple[StubZone, ...] = option((), "Stub zones of this view, as [[view.stub]], in the same way.")
+    negative_trust_anchors: tuple[str, ...] = option(
+        (),
+        "Zones at and below which answers to this view are not validated, besides those of dnssec. This, too, makes a"
+        " cache for it alone.",
+    )
     queries_per_second: int = option(
         -1, "As in rate-limit, for clients of this view, and the same for verified queries. -1: as in rate-limit.",
     )
@@ -962,6 +998,7 @@ class ViewSettings:
                 raise ValueError(f"transports: {text!r} is not one of {', '.join(known)}")
         if not (self.clients or self.listeners or self.transports):
             raise ValueError("clients: nothing says who is in this view; give clients, listeners or transports")
+        check_names(self.negative_trust_anchors, "negative_trust_anchors")
         if self.dns64_prefix and not self.dns64:
             raise ValueError("dns64: it is off, but dns64-prefix is given; remove one of the two")
         for name in ("queries_per_second", "responses_per_second"):
@@ -970,6 +1007,23 @@ class ViewSettings:
             self._own()
         except ValueError as error:
             raise ValueError(str(error).removeprefix("policy.")) from None
+
+    @property
+    def upstream_zones(self) -> tuple[ForwardZone | StubZone, ...]:
+        """The forward and stub zones that only this view has."""
+        return (*self.forward, *self.stub)
+
+    @property
+    def has_own_servers(self) -> bool:
+        """Whether what is resolved for the view may differ from what is resolved for others, so it is cached apart."""
+        return bool(self.forward or self.stub or self.negative_trust_anchors)
+
+    @property
+    def part(self) -> bytes:
+        """The label of its part of the cache. Views with other servers or another name have another one, also under
+        other settings of other workers, so they never find what was resolved for this view."""
+        rules = (self.name.lower(), self.forward, self.stub, self.negative_trust_anchors)
+        return hashlib.sha256(repr(rules).encode()).digest()[:8]
 
     @property
     def has_access_list(self) -> bool:
@@ -1164,22 +1218,7 @@ class Settings:
         for name, addresses in self.root_hints:
             check_names((name,), "root_hints")
             check_addresses(tuple(addresses), f"root_hints {name}")
-        seen: set[str] = set()
-        for zone in self.configured_zones:
-            plain = zone.removesuffix(".").lower()
-            if plain in seen:
-                raise ValueError(f"forward: zone {zone!r} is configured twice; list all its servers in one table")
-            seen.add(plain)
-        entries: tuple[ForwardZone | StubZone, ...] = (*self.forward, *self.stub)
-        for entry in entries:
-            plain = "." + entry.zone.strip(".").lower()
-            wider = any("." + one != plain and plain.endswith("." + one if one else "") for one in seen)
-            if not (entry.addresses or getattr(entry, "names", ()) or wider):
-                kind = "forward" if isinstance(entry, ForwardZone) else "stub"
-                raise ValueError(
-                    f"{kind}: zone {entry.zone!r} has no servers, and there is no wider zone to exclude it from"
-                )
-
+        _check_upstream_zones((*self.forward, *self.stub), ())
         if self.second_level_cache.servers and not self.dnssec.active:
             raise ValueError("second_level_cache.servers: validation is off (dnssec.enabled, dnssec.trust-anchors), and"
                              " only validated data are shared")
@@ -1191,11 +1230,18 @@ class Settings:
     def _check_views(self) -> None:
         if len(self.view) > limits.VIEWS:
             raise ValueError(f"view: more than {limits.VIEWS} views")
+        if sum(view.has_own_servers for view in self.view) > limits.VIEW_PARTS:
+            raise ValueError(f"view: more than {limits.VIEW_PARTS} views have forward zones, stub zones or negative"
+                             " trust anchors of their own")
         seen: set[str] = set()
         for view in self.view:
             if view.name.lower() in seen:
                 raise ValueError(f"view: {view.name!r} is the name of two views")
             seen.add(view.name.lower())
+            try:
+                _check_upstream_zones(view.upstream_zones, self.configured_zones)
+            except ValueError as error:
+                raise ValueError(f"view: {error} (view {view.name!r})") from None
             for text in view.listeners:
                 if not any(replace(view, listeners=(text,), transports=()).serves(listener, "udp")
                            for listener in self.listeners):
@@ -1259,6 +1305,11 @@ class Settings:
         return (*self.zone, root)
 
     @property
+    def upstream_zones(self) -> tuple[ForwardZone | StubZone, ...]:
+        """The forward and stub zones, also those of views."""
+        return (*self.forward, *self.stub, *(zone for view in self.view for zone in view.upstream_zones))
+
+    @property
     def configured_zones(self) -> tuple[str, ...]:
-        """Names of the forward and stub zones."""
+        """Names of the forward and stub zones that all views have."""
         return (*(zone.zone for zone in self.forward), *(zone.zone for zone in self.stub))

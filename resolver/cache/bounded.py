@@ -7,10 +7,10 @@ can be shown and a test can check each limit. Octets are estimates, rounded up b
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any, Protocol
 
-__all__ = ["BoundedDict", "MemoryTable"]
+__all__ = ["BoundedDict", "MemoryTable", "TableGroup"]
 
 
 class MemoryTable(Protocol):
@@ -28,6 +28,31 @@ class MemoryTable(Protocol):
     def clear(self) -> None:
         """Remove all entries."""
         ...
+
+
+class TableGroup:
+    """Tables of the same kind as one: that of all views, and those of views with servers of their own."""
+
+    __slots__ = ("name", "tables")
+
+    def __init__(self, tables: Sequence[MemoryTable]) -> None:
+        self.name = tables[0].name
+        self.tables = tuple(tables)
+
+    @property
+    def octets(self) -> int:
+        """The octets of all."""
+        return sum(table.octets for table in self.tables)
+
+    @property
+    def limit(self) -> int:
+        """The limits of all."""
+        return sum(table.limit for table in self.tables)
+
+    def clear(self) -> None:
+        """Remove all entries of all."""
+        for table in self.tables:
+            table.clear()
 
 
 class BoundedDict:

@@ -6,13 +6,15 @@ a zone that was removed from its parent disappears with the parent's TTL. TTLs h
 denials (RFC 2308 section 5) and five minutes for failures (RFC 9520 section 3.2).
 A set is stored under its lower-case owner. The received letter case is not kept: a found set has the owner as queried.
 Only class IN is stored, because nothing else is resolved.
+Parts: a cache made by `partition` has the number of its part in each of its keys, between name and type. So its entries
+are found by it alone, in all processes, while flushes by name find them in all parts.
 Values are the packed rdata of `wire.rrset` followed by the packed signatures; `aux` is the length of the former.
 """
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
 from resolver.cache.arena cimport atomic_add64
 from resolver.cache.lookup cimport (
@@ -34,7 +36,8 @@ from resolver import limits
 from resolver.verdict import Trust, Verdict
 
 cdef enum:
-    KEY_SIZE = 257              # name and type
+    KEY_SIZE = 265              # name, part and type
+    PART_SIZE = 8
     NXDOMAIN = 3
     FAILURE_HEAD = 2            # kind; verdict and one, 0 for none; the text follows
     SET_HEAD = 16               # type (2), TTL (4), trust, verdict, lengths (4, 4) of a set inside a negative entry
@@ -49,8 +52,8 @@ cdef int64_t MAX_FAILURE_TTL = limits.CACHE_FAILURE_TTL.maximum
 cdef int MAX_TEXT = limits.EDE_TEXT
 
 
-cdef inline uint32_t make_key(uint8_t *key, bytes name, uint16_t rtype) except 0:
-    """Write the key, lower-case name and type, and return its size.
+cdef inline uint32_t make_key(uint8_t *key, bytes name, uint16_t rtype, uint64_t part) except 0:
+    """Write the key, lower-case name, part unless 0, and type, and return its size.
 
     Raises:
         ValueError: `name` is not a name in wire form.
@@ -60,6 +63,9 @@ cdef inline uint32_t make_key(uint8_t *key, bytes name, uint16_t rtype) except 0
     if not 0 < size <= 255 or name_length(p, size) != size:
         raise ValueError(f"not a name in wire form: {name!r}")
     name_lower(key, p, size)
+    if part != 0:
+        memcpy(key + size, &part, PART_SIZE)
+        size += PART_SIZE
     put16(key + size, rtype)
     return <uint32_t>size + 2
 
@@ -163,6 +169,20 @@ cdef class RRsetCache:
         self.max_ttl = limits.CACHE_MAX_TTL.check(max_ttl, "max_ttl")
         self.max_negative_ttl = limits.CACHE_MAX_NEGATIVE_TTL.check(max_negative_ttl, "max_negative_ttl")
 
+    def partition(self, label: bytes) -> RRsetCache:
+        """The part of the same table that belongs to `label`, which is 8 octets of a digest. What is stored in one part
+        is not found in another.
+
+        Raises:
+            ValueError: the label has another length or only zeros, which stands for no part.
+        """
+        cdef RRsetCache made
+        if len(label) != PART_SIZE or not any(label):
+            raise ValueError(f"a part has a label of {PART_SIZE} octets")
+        made = RRsetCache(self.table, max_ttl=self.max_ttl, max_negative_ttl=self.max_negative_ttl)
+        made.part = int.from_bytes(label, "big")
+        return made
+
     def put(self, rrset: RRset, now: int) -> bool:
         """Store a set with its `trust` and `verdict`; False when it is not stored.
 
@@ -174,7 +194,7 @@ cdef class RRsetCache:
             ValueError: the owner is not a name in wire form.
         """
         cdef uint8_t key[KEY_SIZE]
-        cdef uint32_t size = make_key(key, rrset.name, rrset.rtype)
+        cdef uint32_t size = make_key(key, rrset.name, rrset.rtype, self.part)
         cdef Slice pieces[2]
         cdef int64_t ttl = min(<int64_t>rrset.ttl, self.max_ttl)
         cdef Py_ssize_t packed = PyBytes_GET_SIZE(rrset.packed)
@@ -213,7 +233,7 @@ cdef class RRsetCache:
             ValueError: `name` is not a name in wire form.
         """
         cdef uint8_t key[KEY_SIZE]
-        cdef uint32_t size = make_key(key, name, rtype)
+        cdef uint32_t size = make_key(key, name, rtype, self.part)
         return self.find_set(name, key, size, now, min_trust, stale)
 
     cdef RRset find_set(self, bytes name, const uint8_t *key, uint32_t size, int64_t now, int min_trust,
@@ -258,7 +278,7 @@ cdef class RRsetCache:
             ValueError: `name` is not a name in wire form.
         """
         cdef uint8_t key[KEY_SIZE]
-        cdef uint32_t size = make_key(key, name, T_NS)
+        cdef uint32_t size = make_key(key, name, T_NS, self.part)
         cdef uint32_t at = 0
         cdef Hit f
         cdef bytes zone
@@ -268,7 +288,7 @@ cdef class RRsetCache:
         while True:                                     # at most 128 steps: the key is a checked name
             if table_find(&self.table.view, table_hash(&self.table.view, KIND_RRSET, key + at, size - at), KIND_RRSET,
                           key + at, size - at, &f):
-                zone = slice_bytes(key + at, size - at - 2)
+                zone = slice_bytes(key + at, size - at - 2 - (PART_SIZE if self.part else 0))
                 found = self.find_set(zone, key + at, size - at, now, TRUST_GLUE, 0)
                 if found is not None:
                     return zone, found
@@ -289,7 +309,7 @@ cdef class RRsetCache:
             ValueError: `name` is not a name in wire form.
         """
         cdef uint8_t key[KEY_SIZE]
-        cdef uint32_t size = make_key(key, name, rtype)
+        cdef uint32_t size = make_key(key, name, rtype, self.part)
         cdef Slice piece
         cdef int64_t left = min(<int64_t>ttl, self.max_negative_ttl, self.max_ttl)
         cdef bytes value
@@ -309,7 +329,7 @@ cdef class RRsetCache:
             ValueError: `name` is not a name in wire form.
         """
         cdef uint8_t key[KEY_SIZE]
-        cdef uint32_t size = make_key(key, name, rtype)
+        cdef uint32_t size = make_key(key, name, rtype, self.part)
         cdef Hit f
         cdef bytes value
         cdef int64_t left = 0
@@ -346,7 +366,7 @@ cdef class RRsetCache:
             ValueError: `name` is not a name in wire form, or `kind` is above 255.
         """
         cdef uint8_t key[KEY_SIZE]
-        cdef uint32_t size = make_key(key, name, rtype)
+        cdef uint32_t size = make_key(key, name, rtype, self.part)
         cdef bytes value = bytes((kind, 0 if verdict is None else verdict + 1))
         cdef Slice piece
         cdef int64_t left = min(<int64_t>ttl, MAX_FAILURE_TTL)
@@ -366,7 +386,7 @@ cdef class RRsetCache:
             ValueError: `name` is not a name in wire form.
         """
         cdef uint8_t key[KEY_SIZE]
-        cdef uint32_t size = make_key(key, name, rtype)
+        cdef uint32_t size = make_key(key, name, rtype, self.part)
         cdef Hit f
         cdef bytes value
         cdef int64_t left = 0
@@ -385,7 +405,7 @@ cdef class RRsetCache:
             ValueError: `name` is not a name in wire form.
         """
         cdef uint8_t key[KEY_SIZE]
-        cdef uint32_t size = make_key(key, name, rtype)
+        cdef uint32_t size = make_key(key, name, rtype, self.part)
         cdef Hit f
         cdef int count
         cdef int64_t failed
@@ -410,7 +430,7 @@ cdef class RRsetCache:
             ValueError: `name` is not a name in wire form.
         """
         cdef uint8_t key[KEY_SIZE]
-        cdef uint32_t size = make_key(key, name, rtype)
+        cdef uint32_t size = make_key(key, name, rtype, self.part)
         cdef Hit f
         cdef int64_t latest = 0
         if not denied:
@@ -447,7 +467,7 @@ cdef class RRsetCache:
     # --------------------------------------------------------------------------------------------------------- walk
 
     def walk(self, now: int) -> Iterator[tuple[bytes, int, int, RRset | None]]:
-        """All fresh sets and denials: owner, type, remaining seconds, and the set, or None for a denial (type 0: of the
+        """All fresh sets and denials of this part: owner, type, remaining seconds, and the set, or None for a denial (type 0: of the
         whole name). The cache stays in use: entries that change meanwhile may be missed or appear twice.
 
         Raises:
@@ -461,6 +481,7 @@ cdef class RRsetCache:
         cdef int64_t left
         cdef uint16_t rtype
         cdef int count, sigs
+        cdef Py_ssize_t tail = 2 + (PART_SIZE if self.part else 0)
         for block in self.table.copy_out((1 << KIND_RRSET) | (1 << KIND_NEGATIVE), now=now):
             p = <const uint8_t *>PyBytes_AS_STRING(block)
             size = PyBytes_GET_SIZE(block)
@@ -470,9 +491,10 @@ cdef class RRsetCache:
                 key = p + at + sizeof(DumpEntry)
                 at += sizeof(DumpEntry) + head.key_size + head.value_size
                 left = remaining(now, head.created, head.ttl)
-                if at > size or head.key_size < 3 or left <= 0:
+                if at > size or left <= 0 or name_length(key, head.key_size) != <Py_ssize_t>head.key_size - tail or (
+                        self.part and memcmp(key + head.key_size - tail, &self.part, PART_SIZE) != 0):
                     continue
-                owner = slice_bytes(key, head.key_size - 2)
+                owner = slice_bytes(key, head.key_size - tail)
                 rtype = get16(key + head.key_size - 2)
                 if head.kind == KIND_NEGATIVE:
                     yield owner, rtype, left, None
@@ -496,7 +518,7 @@ cdef class RRsetCache:
             ValueError: `name` is not a name in wire form.
         """
         cdef uint8_t key[KEY_SIZE]
-        cdef uint32_t size = make_key(key, name, rtype)
+        cdef uint32_t size = make_key(key, name, rtype, self.part)
         cdef int gone = 0
         cdef uint8_t kind
         for kind in (KIND_RRSET, KIND_NEGATIVE, KIND_FAILURE):

@@ -6,6 +6,7 @@ are evicted first, whatever their kind. Data about servers is kept per process a
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 
 from resolver import limits
@@ -25,9 +26,12 @@ EVERYTHING = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4
 
 
 class Store:
-    """`table` with the caches `answers` and `rrsets`, and per process `servers` and `denials`. Made by `create`."""
+    """`table` with the caches `answers` and `rrsets`, and per process `servers` and `denials`. Made by `create`.
 
-    __slots__ = ("answers", "arena", "denials", "rrsets", "servers", "table")
+    `partitions` are the RRsets of the parts that were made last, by their labels.
+    """
+
+    __slots__ = ("answers", "arena", "denials", "partitions", "rrsets", "servers", "table")
 
     def __init__(
         self, arena: Arena, table: Table, answers: AnswerCache, rrsets: RRsetCache, servers: InfraCache
@@ -38,6 +42,27 @@ class Store:
         self.rrsets = rrsets
         self.servers = servers
         self.denials = AggressiveNsecCache(max_ttl=rrsets.max_negative_ttl)
+        self.partitions: OrderedDict[bytes, RRsetCache] = OrderedDict()
+
+    def partition(self, label: bytes) -> Store:
+        """A part with RRsets and denials of its own, which no other part and not this store finds. `label` is 8 octets
+        of a digest of what distinguishes it; processes that share the arena share the part when they use the same
+        label. Answers and data about servers are those of this store.
+
+        Raises:
+            ValueError: the label is invalid.
+        """
+        rrsets = self.rrsets.partition(label)
+        made = Store(self.arena, self.table, self.answers, rrsets, self.servers)
+        made.denials = AggressiveNsecCache(
+            limits.DENIAL_RECORDS // limits.VIEW_PARTS, max_ttl=rrsets.max_negative_ttl,
+            octets=limits.DENIAL_OCTETS // limits.VIEW_PARTS,
+        )
+        self.partitions[label] = rrsets
+        self.partitions.move_to_end(label)
+        while len(self.partitions) > 2 * limits.VIEW_PARTS:  # those of a configuration that is being replaced, too
+            self.partitions.popitem(last=False)
+        return made
 
     @classmethod
     def create(
@@ -92,7 +117,7 @@ class Store:
             else:
                 yield self.denials.forget(lowered, subtree=subtree)
             if lowered is not None and rtype is not None:
-                yield self.rrsets.drop(lowered, rtype)
+                yield sum(one.drop(lowered, rtype) for one in (self.rrsets, *self.partitions.values()))
                 return
             at: int | None = 0
             while at is not None:

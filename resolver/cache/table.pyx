@@ -324,11 +324,11 @@ cdef class Table:
 
 
 cdef bint is_key(uint8_t kind, const uint8_t *key, uint32_t size) noexcept:
-    """Whether a key is a name, followed by a type, and for answers by more."""
+    """Whether a key is a name, followed by a type, before which there may be a part; for answers by more."""
     cdef Py_ssize_t length = name_length(key, size)
     if length < 0:
         return False
-    return size - length >= 3 if kind == KIND_ANSWER else size - length == 2
+    return size - length >= 3 if kind == KIND_ANSWER else size - length in (2, 10)
 
 
 cdef uint8_t check_kind(int kind) except 0:

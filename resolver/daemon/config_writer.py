@@ -3,7 +3,7 @@
 What it writes is read back as the same settings (`resolver.daemon.config`).
 """
 
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from resolver.daemon.config import FILE_KEYS
@@ -58,6 +58,9 @@ def literal(value: Any, kind: str = "") -> str:
         return f'"{value >> 20} MiB"'
     if isinstance(value, tuple) and value and isinstance(value[0], HostEntry):
         return "{ " + ", ".join(f"{_quoted(name)} = {literal(tuple(held))}" for name, held in value) + " }"
+    if is_dataclass(value):
+        pairs = (f"{one.name.replace('_', '-')} = {literal(getattr(value, one.name))}" for one in fields(value))
+        return "{ " + ", ".join(pairs) + " }"
     if isinstance(value, tuple | list):
         inner = [literal(one) for one in value]
         if sum(map(len, inner)) < 90:

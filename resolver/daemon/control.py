@@ -344,20 +344,27 @@ class ControlCommands:
                 raise RequestError(str(error)) from None
         count = 0
         now = self._host.current.resolver.clock.time()
+        store = self._host.store
+        parts = [("", store.rrsets)]
+        parts += [(view.name, store.partitions[view.part]) for view in self._host.current.settings.view
+                  if view.part in store.partitions]
         try:
-            for owner, rtype, ttl, found in self._host.store.rrsets.walk(now):
-                count += 1
-                if not count % CHUNK:
-                    await asyncio.sleep(0)
-                if below is not None and not names.is_subdomain(owner, below):
-                    continue
-                if found is None:
-                    if rtype <= LAST_DATA_TYPE:  # higher numbers are proofs of an RRset
-                        what = c.type_to_text(rtype) if rtype else "data of any type"
-                        yield f"; {names.to_text(owner)} {ttl} IN has no {what}"
-                else:
-                    for line in _rrset_lines([found]):
-                        yield line
+            for view, rrsets in parts:
+                if view:
+                    yield f"; only for view {view}:"
+                for owner, rtype, ttl, found in rrsets.walk(now):
+                    count += 1
+                    if not count % CHUNK:
+                        await asyncio.sleep(0)
+                    if below is not None and not names.is_subdomain(owner, below):
+                        continue
+                    if found is None:
+                        if rtype <= LAST_DATA_TYPE:  # higher numbers are proofs of an RRset
+                            what = c.type_to_text(rtype) if rtype else "data of any type"
+                            yield f"; {names.to_text(owner)} {ttl} IN has no {what}"
+                    else:
+                        for line in _rrset_lines([found]):
+                            yield line
         except BlockingIOError as error:
             raise RequestError(str(error)) from None
 

@@ -112,9 +112,13 @@ class DelegationCache:
         own: Iterable[str] = (),
         configured: dict[bytes, DelegationPoint | None],
         zones: ZoneTable | None = None,
+        fetches: FetchQuota | None = None,
     ) -> None:
+        """`fetches` are the quotas of the worker's other delegation cache, because quotas are for servers and zones,
+        whoever asks; None: this is the first one."""
         self.zones = zones
-        self.fetches = FetchQuota(settings, store.servers)
+        self.fetches = FetchQuota(settings, store.servers) if fetches is None else fetches
+        share = 1 if fetches is None else limits.VIEW_PARTS
         iteration = settings.iteration
         # Copied here because they are read for each packet.
         self.minimising = iteration.qname_minimisation
@@ -134,7 +138,9 @@ class DelegationCache:
         self._forbidden = [ip_network(text, strict=False) for text in iteration.do_not_query_addresses]
         self._own = {str(ip_address(text)) for text in own}
         self._addresses: dict[bytes, str | None] = {}
-        self.delegations = BoundedDict("delegations", limit=limits.DELEGATION_OCTETS, most=DELEGATIONS)
+        self.delegations = BoundedDict(
+            "delegations", limit=limits.DELEGATION_OCTETS // share, most=DELEGATIONS // share
+        )
         self._configured = configured
         self.types: tuple[int, ...] = tuple(
             rtype for rtype, wanted in ((c.A, iteration.do_ip4), (c.AAAA, iteration.do_ip6)) if wanted

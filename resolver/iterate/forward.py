@@ -7,6 +7,7 @@ or stub zone at its name. With `first`, names are resolved by iteration when the
 `first` with encrypted servers, because their failure would send the queries in plain text.
 """
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from resolver.iterate.delegation import FOREVER, DelegationPoint
@@ -14,19 +15,29 @@ from resolver.upstream_address import parse_upstream
 from resolver.wire import name as names
 
 if TYPE_CHECKING:
-    from resolver.settings import Settings
+    from resolver.settings import ForwardZone, Settings, StubZone, ViewSettings
 
 __all__ = ["configured_cuts"]
 
 
-def configured_cuts(settings: "Settings") -> dict[bytes, DelegationPoint | None]:
-    """Every forward and stub zone by its lower-case name; None for entries that only end an enclosing one.
+def configured_cuts(settings: "Settings", view: "ViewSettings | None" = None) -> dict[bytes, DelegationPoint | None]:
+    """Every forward and stub zone by its lower-case name; None for entries that only end an enclosing one. Those of
+    `view` replace the ones of the same name.
 
     Addresses set by the operator are not filtered: a forwarder is often on loopback.
     """
-    table: dict[bytes, DelegationPoint | None] = {}
     port = settings.iteration.upstream_port
-    for stub in settings.stub:
+    table = _cuts(settings.forward, settings.stub, port)
+    if view is not None:
+        table.update(_cuts(view.forward, view.stub, port))
+    return table
+
+
+def _cuts(
+    forwards: "Iterable[ForwardZone]", stubs: "Iterable[StubZone]", port: int
+) -> dict[bytes, DelegationPoint | None]:
+    table: dict[bytes, DelegationPoint | None] = {}
+    for stub in stubs:
         cut = _cut(stub.zone, stub.addresses, port, f"stub {stub.zone}")
         cut.first = stub.stub_first
         for text in stub.names:
@@ -34,7 +45,7 @@ def configured_cuts(settings: "Settings") -> dict[bytes, DelegationPoint | None]
             cut.names.append(name)
             cut.missing.append(name)
         table[cut.zone] = cut if cut.servers or cut.missing else None
-    for forward in settings.forward:
+    for forward in forwards:
         cut = _cut(forward.zone, forward.addresses, port, f"forward {forward.zone}")
         cut.first = forward.forward_first
         cut.recursive = True

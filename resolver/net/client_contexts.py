@@ -140,8 +140,7 @@ class TlsContexts:
 
 def encrypted_servers(settings: Settings) -> list[Encryption]:
     """How the encrypted servers of `settings` are reached, each way once."""
-    zones = (settings.forward, settings.stub)
-    texts = [text for lines in zones for zone in lines for text in zone.addresses]
+    texts = [text for zone in settings.upstream_zones for text in zone.addresses]
     texts += [text for own in settings.own_zones for text in own.primaries]
     found = [parse_upstream(text, 53, "addresses").encryption for text in texts]
     return list(dict.fromkeys(one for one in found if one is not None))

@@ -46,8 +46,9 @@ class PolicyPipeline:
         self._hooks = {} if hooks is None else hooks
         made = [self._pipeline(0, "", settings.policy, further)]
         for number, view in enumerate(settings.view, 1):
+            own = tuple(zone.zone for zone in view.upstream_zones)
             try:
-                made.append(self._pipeline(number, view.name, view.applied_to(settings.policy), further))
+                made.append(self._pipeline(number, view.name, view.applied_to(settings.policy), further, own))
             except ValueError as error:
                 raise ValueError(f"view: {str(error).removeprefix('policy.')} (view {view.name!r})") from None
         self.views: tuple[Pipeline, ...] = tuple(made)
@@ -80,11 +81,13 @@ class PolicyPipeline:
         return AccessTable(own.allow, own.refuse, own.drop, views=views, uncached=not self.views[0].caches)
 
     def _pipeline(
-        self, number: int, name: str, policy: PolicySettings, further: tuple[PolicyModule, ...]
+        self, number: int, name: str, policy: PolicySettings, further: tuple[PolicyModule, ...],
+        resolved: tuple[str, ...] = (),
     ) -> Pipeline:
+        """`resolved` are the forward and stub zones that only this view has."""
         dns64 = Dns64.create(policy)
         rewriter = Rewriter.create(policy)
-        local = _local_zones(self._settings, policy, self.hosts, self.designations)
+        local = _local_zones(self._settings, policy, resolved, self.hosts, self.designations)
         modules: list[PolicyModule] = [MetaQueries(self._settings.server)]
         if self._settings.server.minimal_any:
             modules.append(MinimalAny())
@@ -102,10 +105,11 @@ class PolicyPipeline:
 
 
 def _local_zones(
-    settings: Settings, policy: PolicySettings, hosts: Iterable[HostEntry], announced: Iterable[Designation]
+    settings: Settings, policy: PolicySettings, own: Iterable[str], hosts: Iterable[HostEntry],
+    announced: Iterable[Designation],
 ) -> LocalZones:
     # Forward, stub and own zones, and zones with a trust anchor, are resolved even when their names are special-use.
-    resolved = [*settings.configured_zones]
+    resolved = [*settings.configured_zones, *own]
     resolved += [zone.name for zone in settings.zone if zone.mode == "authoritative"]
     resolved += [anchor.split(None, 1)[0] for anchor in settings.dnssec.trust_anchors]
     return LocalZones(policy, resolved, hosts, announced)

@@ -49,6 +49,17 @@ class Anchors:
                 raise ValueError(f"trust anchor {text.strip()[:60]!r}: the record has no digest or key")
         self._negative = {names.lower(names.from_text(text)) for text in negative}
 
+    def with_negative(self, negative: Iterable[str]) -> "Anchors":
+        """The same trust anchors, also when they change, with further negative ones.
+
+        Raises:
+            ValueError: a name is invalid.
+        """
+        made = Anchors((), negative)
+        made._zones = self._zones
+        made._negative |= self._negative
+        return made
+
     def __bool__(self) -> bool:
         return bool(self._zones)
 

@@ -9,7 +9,10 @@ longer TTL than any of them. Caches store the reply with these TTLs; only the op
 that is not secure.
 """
 
+from collections.abc import Iterable
+
 from resolver import limits
+from resolver.cache.bounded import MemoryTable
 from resolver.effects import Context, Question, RawReply, Steps, Task
 from resolver.settings import Settings
 from resolver.validate import nsec, nsec3
@@ -95,7 +98,7 @@ class Validator:
         self.nsec3_iterations = nsec3_iterations
         self.anchors = anchors
         self.chain = Chain(anchors, sha1=sha1, harden=harden, skew=skew, nsec3_iterations=nsec3_iterations)
-        self.tables = (self.chain.parsed, loaded)
+        self.tables: tuple[MemoryTable, ...] = (self.chain.parsed, loaded)
         """Tables that remote parties can fill, with limits in octets."""
         self.sentinel = Sentinel(anchors)
         self.aggressive_nsec = AggressiveNsec(anchors, nsec3_iterations=nsec3_iterations) if aggressive else None
@@ -370,16 +373,20 @@ def _min_status(a: SecurityStatus, b: SecurityStatus) -> SecurityStatus:
     return b if b.verdict < a.verdict else a
 
 
-def create(settings: Settings) -> Validator | None:
-    """The validator of a configuration; None without validation.
+def create(settings: Settings, base: Validator | None = None, negative: Iterable[str] = ()) -> Validator | None:
+    """The validator of a configuration; None without validation. With `base`, it has the trust anchors of that one, and
+    the negative trust anchors `negative` besides.
 
     Raises:
         ValueError: a trust anchor or a name is invalid.
     """
     if not settings.dnssec.active:
         return None
-    anchors = Anchors(settings.dnssec.trust_anchors, settings.dnssec.negative_trust_anchors)
-    return Validator(
+    if base is None:
+        anchors = Anchors(settings.dnssec.trust_anchors, settings.dnssec.negative_trust_anchors)
+    else:
+        anchors = base.anchors.with_negative(negative)
+    made = Validator(
         anchors,
         sha1=settings.dnssec.accept_sha1,
         nsec3_iterations=settings.dnssec.nsec3_max_iterations,
@@ -387,3 +394,7 @@ def create(settings: Settings) -> Validator | None:
         harden=settings.dnssec.harden_algorithm_downgrade,
         skew=(int(settings.dnssec.signature_skew_min), int(settings.dnssec.signature_skew_max)),
     )
+    if base is not None:
+        made.chain.parsed = base.chain.parsed  # by their content, which means the same to all
+        made.tables = ()
+    return made

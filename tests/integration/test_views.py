@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.forwarder import forwarder
 from support.ports import free_port
 from support.servers import ask, program, run_process, wait_until
 from support.subject import RESOLVERD, daemon_environment
@@ -148,3 +149,52 @@ def test_a_reload_with_a_wrong_view_changes_nothing(tmp_path: Path) -> None:
         wait_until(lambda: "the old one stays in force" in log.read_text(), "the refusal", process=process, log=log)
         assert re.search(r"resolverd\.toml:\d+: view.*'www.views.test. odd': unknown kind", log.read_text())
         assert dig(port, "127.0.0.2", "www.views.test") == ("NXDOMAIN", [])
+
+
+SERVERS = """
+[[view]]
+name = "one"
+clients = ["127.0.0.2/32"]
+[[view.forward]]
+zone = "views.test"
+addresses = ["127.0.0.1:{one}"]
+[[view]]
+name = "two"
+clients = ["127.0.0.3/32"]
+[[view.forward]]
+zone = "views.test"
+addresses = ["127.0.0.1:{two}"]
+"""
+
+
+def test_views_have_the_answers_of_their_own_forwarders(tmp_path: Path) -> None:
+    """With two workers and one cache, also after a reload that numbers the views in another order."""
+    upstream, port, second = free_port(), free_port(), free_port()
+    log = tmp_path / "resolverd.log"
+    expected = {"127.0.0.1": "192.0.2.1", "127.0.0.2": "203.0.113.11", "127.0.0.3": "203.0.113.12"}
+
+    def check() -> None:
+        for way in ("+notcp", "+tcp"):
+            for number in range(6):  # some meet each worker, with what the other one has stored
+                for source, address in expected.items():
+                    assert dig(port, source, "www.views.test", way) == ("NOERROR", [address]), (source, number)
+
+    with (bind(tmp_path, upstream), forwarder(bytes([203, 0, 113, 11])) as one,
+          forwarder(bytes([203, 0, 113, 12])) as two):
+        views = SERVERS.format(one=one, two=two)
+        config = configure(tmp_path, port, second, upstream, views)
+        command = [*RESOLVERD, "--config", str(config), "--workers", "2"]
+        with run_process(command, log, env=daemon_environment()) as process:
+            wait_until(lambda: ask("127.0.0.1", port, "localhost.", c.A, timeout=0.5) is not None, "an answer",
+                       process=process, log=log)
+            check()
+            dumped = control(tmp_path, "dump", "views.test")
+            first, *parts = re.split(r"; only for view (?:one|two):", dumped)
+            assert [re.findall(r"^www\.views\.test\. \d+ IN A (\S+)", text, re.MULTILINE)
+                    for text in (first, *parts)] == [["192.0.2.1"], ["203.0.113.11"], ["203.0.113.12"]], dumped
+            swapped = "[[view]]".join(["", *reversed(views.split("[[view]]")[1:])])
+            configure(tmp_path, port, second, upstream, swapped)
+            process.send_signal(signal.SIGHUP)
+            wait_until(lambda: "the new configuration is in force" in log.read_text(), "the reload", process=process,
+                       log=log)
+            check()

@@ -15,8 +15,8 @@ LISTED = bytes([203, 0, 113, 8])
 
 
 @contextmanager
-def forwarder() -> Iterator[int]:
-    """A server on the loopback address that answers each query for A with `ELSEWHERE`, or with `LISTED` when the
+def forwarder(elsewhere: bytes = ELSEWHERE) -> Iterator[int]:
+    """A server on the loopback address that answers each query for A with `elsewhere`, or with `LISTED` when the
     name begins with the label "listed", and other types with no data."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
         channel.bind(("127.0.0.1", 0))
@@ -34,7 +34,7 @@ def forwarder() -> Iterator[int]:
                 packet = bytes(reply) + query.qname + query.qtype.to_bytes(2, "big") + b"\0\1"
                 if query.qtype == c.A:
                     packet = packet[:6] + b"\0\1" + packet[8:] + b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4"
-                    packet += LISTED if query.qname.lower().startswith(b"\6listed") else ELSEWHERE
+                    packet += LISTED if query.qname.lower().startswith(b"\6listed") else elsewhere
                 channel.sendto(packet, peer)
 
         thread = threading.Thread(target=serve, daemon=True)
