@@ -59,12 +59,14 @@ def options_page() -> str:
 
     from resolver.options import describe
     from resolver.settings import (
+        BalanceSettings,
         ForwardZone,
         ListenerSettings,
         ListSettings,
         RpzSettings,
         Settings,
         StubZone,
+        TargetSettings,
         TsigKey,
         ViewSettings,
         ZoneSettings,
@@ -87,8 +89,8 @@ def options_page() -> str:
             f"| `{option.path.replace('_', '-')}` | `{default}` | {' '.join(option.doc.split())} |".replace("\n", " ")
         )
     for array, kind in (("forward", ForwardZone), ("stub", StubZone), ("listener", ListenerSettings),
-                        ("list", ListSettings), ("rpz", RpzSettings), ("view", ViewSettings), ("zone", ZoneSettings),
-                        ("tsig-key", TsigKey)):
+                        ("balance", BalanceSettings), ("balance.target", TargetSettings), ("list", ListSettings),
+                        ("rpz", RpzSettings), ("view", ViewSettings), ("zone", ZoneSettings), ("tsig-key", TsigKey)):
         lines += ["", f"## Keys of a `[[{array}]]` table", "", "| key | default | meaning |", "|---|---|---|"]
         for item in fields(kind):
             text = " ".join(item.metadata["doc"].split())

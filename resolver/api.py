@@ -24,7 +24,7 @@ from resolver.mesh import Mesh
 from resolver.net.clock_random import Clock, Entropy
 from resolver.net.driver import Crypto, MeshTimer
 from resolver.net.upstream import Upstream
-from resolver.policy import Hooks, OwnZones, PolicyModule, PolicyPipeline
+from resolver.policy import Balancer, Hooks, OwnZones, PolicyModule, PolicyPipeline
 from resolver.resolve import failure_outcome
 from resolver.settings import ForwardZone, HostEntry, Settings, replace
 from resolver.system import read_hosts_files
@@ -238,7 +238,15 @@ class Resolver:
         """The zones of the settings; without content, which the daemon puts into it."""
         entries = (*read_hosts_files(self.settings.policy.hosts_files), *hosts)
         own = (OwnZones(self.zones),) if self.zones else ()
-        self.policy = PolicyPipeline(self.settings, entries, (*modules, *own), hooks)
+        database = self.settings.policy.geo_database
+        countries = None
+        if database and self.settings.balance:
+            from resolver.geo import open_countries  # it needs an optional package
+
+            countries = open_countries(database)
+        self.balancer = Balancer(self.settings.balance, Entropy(), countries)
+        """The balanced names; their targets are up, unless somebody checks them."""
+        self.policy = PolicyPipeline(self.settings, entries, (*self.balancer.modules, *modules, *own), hooks)
         self._given_store = store
         self._running: _Running | None = None
 

@@ -542,6 +542,36 @@ RPZ_PREFIXES = 1_000_000
 """prefixes: Address triggers of one kind in one response policy zone. Each takes some 300 bytes of memory."""
 RPZ_TTL = 60
 """seconds: TTL of denials by a response policy zone without SOA."""
+BALANCES = 64
+"""names: Balanced names of one configuration. Each target of each is checked by each worker."""
+BALANCE_TARGETS = 32
+"""addresses: Targets of one balanced name. All may be in one answer, which shall fit into a UDP reply."""
+BALANCE_PREFIXES = 256
+"""prefixes: Client networks of one target. They are compared one by one for each query for the name."""
+BALANCE_WEIGHT = Limit(
+    1, 1, 1000, "of 1000", "A share of the clients finer than one in a thousand cannot be seen in their queries."
+)
+BALANCE_MOST = Limit(
+    0, 0, 32, "addresses", "0 gives all. Clients use the first address and need another one only when that fails."
+)
+BALANCE_TTL = Limit(
+    30, 0, 3600, "seconds",
+    "A client keeps an address for this long after its target has failed. A short time costs queries."
+)
+BALANCE_INTERVAL = Limit(
+    10_000, 1000, 3_600_000, "milliseconds", "Each worker checks each target this often, and a target must bear it."
+)
+BALANCE_TIMEOUT = Limit(
+    2000, 100, 60_000, "milliseconds", "A target that answers later counts as down: its clients would wait, too."
+)
+BALANCE_RISE = Limit(2, 1, 100, "checks", "One success may be chance while a target is starting.")
+BALANCE_FALL = Limit(3, 1, 100, "checks", "One failure may be a lost packet.")
+BALANCE_JITTER_PERCENT = 10
+"""percent: Checks are this much earlier, drawn at random, so that workers do not check a target at the same moment."""
+BALANCE_PROBES = 16
+"""checks: Of one worker in progress at the same time. Each has a descriptor."""
+BALANCE_PROBE_OCTETS = 65_536
+"""bytes: A longer body of the reply to an HTTP check is a failure. The page of a check has some bytes."""
 DNS64_PREFIXES = 8
 """prefixes: Of DNS64 in one view. An answer has an AAAA record for each A record and prefix, and some A sets have
 hundreds of records."""

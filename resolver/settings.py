@@ -14,6 +14,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any, NamedTuple
 
 from resolver import hints, limits
+from resolver.balance_settings import BalanceSettings, TargetSettings, check_balances
 from resolver.dns64_settings import check_dns64
 from resolver.limit_settings import FetchLimitSettings, RateLimitSettings
 from resolver.list_settings import ListSettings, RpzSettings, check_lists
@@ -34,6 +35,7 @@ from resolver.zone_settings import ROOT_PRIMARIES, TsigKey, ZoneSettings, ZonesS
 __all__ = [
     "LISTENER_PORTS",
     "LISTENER_TRANSPORTS",
+    "BalanceSettings",
     "CacheSettings",
     "ControlSettings",
     "DnssecSettings",
@@ -55,6 +57,7 @@ __all__ = [
     "ServerSettings",
     "Settings",
     "StubZone",
+    "TargetSettings",
     "TlsSettings",
     "TsigKey",
     "ViewSettings",
@@ -306,6 +309,11 @@ class ServerSettings:
     )
     minimal_any: bool = option(
         True, "Answer qtype ANY with one small synthetic HINFO record (RFC 8482) instead of resolving it."
+    )
+    rotate_addresses: bool = option(
+        False,
+        "Begin the A and AAAA records of each answer with another one, so that clients spread over them. Off: in the"
+        " order in which they were received.",
     )
     identity: str = option(
         "",
@@ -893,6 +901,11 @@ class PolicySettings:
         'Prefix pairs for rewriting addresses in answers: "192.0.2.0/24 198.51.100.0/24" replaces the first prefix by'
         " the second.",
     )
+    geo_database: str = option(
+        "",
+        "File in the format of MaxMind DB with the countries of addresses, for [[balance]]. It needs maxminddb (pip"
+        " install 'corenet-resolver[geo]').",
+    )
 
     def __post_init__(self) -> None:
         check_limits(self, "policy")
@@ -918,6 +931,7 @@ class PolicySettings:
             check_names((entry.name,), "policy.hosts")
             check_addresses(entry.addresses, f"policy.hosts.{entry.name}")
         check_names(self.private_domains, "policy.private_domains")
+        check_path(self.geo_database, "policy.geo_database")
         for name in self.hosts_files:
             check_path(name, "policy.hosts_files")
 
@@ -1202,6 +1216,9 @@ class Settings:
     listener: tuple[ListenerSettings, ...] = option(
         (), "Addresses served besides server.listen, each with its protocol, access list and limits."
     )
+    balance: tuple[BalanceSettings, ...] = option(
+        (), "Names whose addresses are chosen for each client, without those of failed servers."
+    )
     list: tuple[ListSettings, ...] = option((), "Block and allow lists. The first block list with the name decides.")
     rpz: tuple[RpzSettings, ...] = option((), "Response policy zones, in the order of their precedence.")
     view: tuple[ViewSettings, ...] = option(
@@ -1223,6 +1240,7 @@ class Settings:
             raise ValueError("second_level_cache.servers: validation is off (dnssec.enabled, dnssec.trust-anchors), and"
                              " only validated data are shared")
         check_lists(self.list, self.rpz)
+        check_balances(self.balance, self.policy.geo_database)
         self._check_listeners()
         self._check_zones()
         self._check_views()

@@ -17,8 +17,8 @@ import resolver
 
 #: Packages that modules for optional integrations import.
 OPTIONAL = {
-    "aiohttp", "brotli", "granian", "gunicorn", "httpx", "prometheus_client", "publicsuffixlist", "pytest", "qh3",
-    "redis", "uvicorn_worker", "zstandard",
+    "aiohttp", "brotli", "granian", "gunicorn", "httpx", "maxminddb", "prometheus_client", "publicsuffixlist", "pytest",
+    "qh3", "redis", "uvicorn_worker", "zstandard",
 }
 SECONDS = 120.0
 NAME = "www.example.com"

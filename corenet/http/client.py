@@ -89,12 +89,14 @@ class HttpClient(Verbs):
 
     `proxy` is the URL of a proxy, a `Proxy`, or `Proxies` for http and https; `trust_env` reads curl's environment
     variables once, here. `unix_socket` is the path of a socket to which all connections go, `local_address` the IP
-    address from which they start. `cookies` keeps and sends cookies, `hsts` notes which hosts want https; both may be
-    shared by clients of one thread. `cache` keeps responses of whole GET requests and may be shared.
+    address from which they start, and `connect_to` the one to which they go, whatever the host in the URL is; TLS and
+    the field Host still have its name. `cookies` keeps and sends cookies, `hsts` notes which hosts want https; both may
+    be shared by clients of one thread. `cache` keeps responses of whole GET requests and may be shared.
 
     `https_records` uses HTTPS records (RFC 9460): other endpoints for an origin, and https for URLs of http. `dane`
     verifies servers with TLSA records whose answer is secure (RFC 6698). Both need a resolver on the loop that looks up
     records, as ``resolver.install`` sets it, and neither applies to what goes through a proxy or a Unix socket.
+    Without the addresses of the host neither is possible, so they exclude `connect_to`.
 
     Raises:
         InvalidUrl: the proxy cannot be used.
@@ -126,6 +128,7 @@ class HttpClient(Verbs):
         trust_env: bool = False,
         unix_socket: str | None = None,
         local_address: str | None = None,
+        connect_to: str | None = None,
         cookies: "CookieJar | None" = None,
         hsts: "HstsStore | None" = None,
         cache: "Cache | None" = None,
@@ -133,6 +136,8 @@ class HttpClient(Verbs):
         dane: bool = False,
     ) -> None:
         check_client(locals())
+        if connect_to is not None and (https_records or dane):
+            raise ValueError("HttpClient connect_to: https_records and dane cannot be used with it")
         self._timeout = timeout_of(timeout, Timeout())
         self._trace = trace
         if isinstance(follow_redirects, bool):
@@ -161,7 +166,7 @@ class HttpClient(Verbs):
             limits=Limits() if limits is None else limits,
             trace=trace,
             max_head=None if max_head is None else HTTP_HEAD_SIZE.check(max_head, "HttpClient max_head"),
-            router=router_of(proxy, trust_env, unix_socket, local_address),
+            router=router_of(proxy, trust_env, unix_socket, local_address, connect_to),
             names=names_of(https_records, dane, tls_context),
         )
         self._layer = None if cache is None else cache.layer(
@@ -169,7 +174,7 @@ class HttpClient(Verbs):
             self._begin_stream,
             self._redirect,
             self._target_and_fields,
-            _cache_scope(unix_socket, decode, dane, tls_context),
+            _cache_scope(unix_socket, connect_to, decode, dane, tls_context),
             self._connections.upgrade if https_records else None,
         )
         self._keep_heads = "Connection" not in self._defaults
@@ -598,9 +603,13 @@ class HttpClient(Verbs):
         return response
 
 
-def _cache_scope(unix_socket: str | None, decode: bool, dane: bool, context: "ssl.SSLContext | None") -> str:
+def _cache_scope(
+    unix_socket: str | None, connect_to: str | None, decode: bool, dane: bool, context: "ssl.SSLContext | None"
+) -> str:
     """What else than the URL decides about a response. Clients with other scopes do not share responses."""
     parts = [] if unix_socket is None else [f"unix:{unix_socket}"]
+    if connect_to is not None:
+        parts.append(f"to:{connect_to}")
     if not decode:
         parts.append("coded")
     if dane:

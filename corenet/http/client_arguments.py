@@ -13,7 +13,7 @@ from corenet.tls.context import expect_context
 
 __all__ = ["check_client"]
 
-_TEXTS = ("base_url", "unix_socket", "local_address")
+_TEXTS = ("base_url", "unix_socket", "local_address", "connect_to")
 _SWITCHES = (
     "http2", "allow_downgrade", "decode", "url_credentials", "expect_continue", "trust_env", "https_records", "dane",
 )

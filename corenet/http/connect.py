@@ -151,6 +151,9 @@ class _Opening:
         hop, route = self.hop, self.route
         if route.unix_socket is not None:
             addresses: list[_Address] = [(socket.AF_UNIX, route.unix_socket)]
+        elif route.connect_to is not None:
+            family = socket.AF_INET6 if ":" in route.connect_to else socket.AF_INET
+            addresses = [(family, (route.connect_to, hop.port))]
         elif self.literal:
             addresses = [(socket.AF_INET6 if ":" in hop.host else socket.AF_INET, (hop.host, hop.port))]
         else:

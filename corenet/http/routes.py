@@ -1,4 +1,4 @@
-"""Routes: how the connections of a client reach their origins. A proxy, a Unix socket, a local address, or directly.
+"""Routes: how the connections of a client reach their origins. A proxy, a Unix socket, given addresses, or directly.
 
 A client without any of these has no `Router`, does not import `corenet.http.proxies`, and pays nothing. The route is a
 part of the pool's key, so a connection made through one proxy, or with one user's credentials, never carries a request
@@ -21,11 +21,13 @@ _PROXY_AUTHORIZATION = b"proxy-authorization"
 
 
 class Route(NamedTuple):
-    """The way to an origin. `proxy` and `unix_socket` exclude each other; `local_address` is bound first."""
+    """The way to an origin. `proxy`, `unix_socket` and `connect_to`, the IP address that is connected to, exclude each
+    other; `local_address` is bound first."""
 
     proxy: "Proxy | None" = None
     unix_socket: str | None = None
     local_address: str | None = None
+    connect_to: str | None = None
 
     def forwards(self, scheme: str) -> bool:
         """Whether the proxy forwards the requests of URLs with `scheme`; otherwise it opens a tunnel to the origin."""
@@ -58,32 +60,38 @@ class Router:
     """Finds the route of each URL, and changes the requests that a proxy forwards.
 
     Raises:
-        ValueError: the arguments exclude each other, or `local_address` is not an address.
+        ValueError: the arguments exclude each other, or `local_address` or `connect_to` is not an address.
     """
 
     def __init__(
-        self, proxy: "str | Proxy | Proxies | None", unix_socket: str | None, local_address: str | None
+        self, proxy: "str | Proxy | Proxies | None", unix_socket: str | None, local_address: str | None,
+        connect_to: str | None = None,
     ) -> None:
         from corenet.http.proxies import Proxies, Proxy
 
         if unix_socket is not None and (proxy is not None or local_address is not None):
             raise ValueError("HttpClient unix_socket: proxy and local_address cannot be used with it")
-        if local_address is not None:
+        if connect_to is not None and (proxy is not None or unix_socket is not None):
+            raise ValueError("HttpClient connect_to: proxy and unix_socket cannot be used with it")
+        for name, text in (("local_address", local_address), ("connect_to", connect_to)):
+            if text is None:
+                continue
             try:
-                ip_address(local_address)
+                ip_address(text)
             except ValueError:
-                raise ValueError(f"HttpClient local_address: {local_address!r} is not an IP address") from None
+                raise ValueError(f"HttpClient {name}: {text!r} is not an IP address") from None
         expect(proxy, (str, Proxy, Proxies, type(None)), "HttpClient proxy", "a URL as str, a Proxy, Proxies or None")
         if isinstance(proxy, str):
             proxy = Proxy(proxy)
         self._proxies = Proxies(http=proxy, https=proxy) if isinstance(proxy, Proxy) else proxy
         self._unix_socket = unix_socket
         self._local_address = local_address
+        self._connect_to = connect_to
 
     def route(self, url: Url) -> Route:
         """The route of requests for `url`."""
         proxy = None if self._proxies is None else self._proxies.find(url)
-        return Route(proxy, self._unix_socket, self._local_address)
+        return Route(proxy, self._unix_socket, self._local_address, self._connect_to)
 
     def key(self, url: Url) -> RoutedOrigin:
         """The pool's key of requests for `url`."""
@@ -100,7 +108,8 @@ class Router:
 
 
 def router_of(
-    proxy: "str | Proxy | Proxies | None", trust_env: bool, unix_socket: str | None, local_address: str | None
+    proxy: "str | Proxy | Proxies | None", trust_env: bool, unix_socket: str | None, local_address: str | None,
+    connect_to: str | None = None,
 ) -> Router | None:
     """The router for a client's arguments, None when every connection goes straight to its origin.
 
@@ -113,6 +122,6 @@ def router_of(
         from corenet.http.proxies import Proxies
 
         proxy = Proxies.from_environment(os.environ)
-    if proxy is None and unix_socket is None and local_address is None:
+    if proxy is None and unix_socket is None and local_address is None and connect_to is None:
         return None
-    return Router(proxy, unix_socket, local_address)
+    return Router(proxy, unix_socket, local_address, connect_to)

@@ -4,7 +4,7 @@ It uses `wire`, and is used by resolution and validation. It does no network I/O
 numbers: time and the seed of the hash are arguments.
 """
 
-from resolver.cache.answers import AnswerCache
+from resolver.cache.answers import AnswerCache, rotated
 from resolver.cache.arena import Arena
 from resolver.cache.infra import InfraCache, InfraEntry
 from resolver.cache.rrsets import NegativeEntry, RRsetCache
@@ -22,4 +22,5 @@ __all__ = [
     "Store",
     "Table",
     "TableStatistics",
+    "rotated",
 ]

@@ -21,6 +21,7 @@ ctypedef struct AnswerContext:
     TableView *table
     uint64_t rules              # digest of what the answers depend on besides the question, 0 in ANSWER_VIEWS; 0: none
     uint16_t payload
+    bint rotate                 # whether the addresses of each reply begin with another one
 
 ctypedef struct AnswerKey:
     uint64_t hash
@@ -39,6 +40,8 @@ cdef int answers_render_key(const AnswerContext *context, AnswerKey *key, const 
 cdef bint answers_claim_prefetch(const AnswerKey *key) noexcept nogil
 cdef int answers_add_option(const AnswerKey *key, uint8_t *out, int length, size_t limit, uint16_t code,
                             const uint8_t *data, uint16_t size) noexcept nogil
+cdef void rotate_addresses(uint8_t *body, uint32_t size, const uint8_t *offsets, uint32_t records,
+                           uint64_t turn) noexcept nogil
 cdef class AnswerCache:
     cdef AnswerContext context
     cdef readonly Table table

@@ -7,6 +7,9 @@ Template: [counts of the three sections, 6 bytes] [length of stored EDNS options
 [16-bit offsets of TTLs from the start of the body, `aux` of them] [body] [options]. `meta` holds RCODE, AA, AD and the
 mark. Only answers to client queries are stored here; other data is stored as RRsets (`rrsets`).
 
+With `rotate`, the addresses of an answer are given in another order each time: the data of its A or AAAA records is
+moved in the copy, which has the same records in the same places otherwise. The order in the cache does not change.
+
 Invariant: the number of a view means something only under the configuration that has assigned it. Processes that share
 the table switch to a new configuration one after the other, so each has an `AnswerCache` for its own one (`for_rules`),
 and `fill_key` puts the digest of the configuration into every key that has a view.
@@ -24,7 +27,7 @@ from resolver.cache.lookup cimport (
 from resolver.cache.table cimport Table
 from resolver.cache.writers cimport PUT_STORED, Slice, table_put
 from resolver.wire.consts cimport (
-    C_IN, F_AA, F_AD, F_CD, F_OPCODE, F_QR, F_RA, F_RCODE, F_RD, F_TC, HEADER_SIZE, OPT_SIZE, T_OPT,
+    C_IN, F_AA, F_AD, F_CD, F_OPCODE, F_QR, F_RA, F_RCODE, F_RD, F_TC, HEADER_SIZE, OPT_SIZE, T_A, T_AAAA, T_OPT,
 )
 from resolver.wire.message cimport QueryInfo, parse_query
 from resolver.wire.name cimport name_length, name_lower
@@ -47,6 +50,8 @@ cdef enum:
     RULES_SIZE = 6              # the other octets of the number
 
 assert limits.VIEWS <= ANSWER_VIEWS
+
+cdef uint64_t MIXER = 0x9E3779B97F4A7C15    # 2**64 divided by the golden ratio: neighbours get distant upper bits
 
 cdef uint64_t DUE_PERCENT = limits.PREFETCH_SHARE
 cdef uint32_t DUE_TTL = limits.PREFETCH_TTL
@@ -153,6 +158,11 @@ cdef int answers_render_key(const AnswerContext *context, AnswerKey *key, const 
                         break                           # torn read
                     ttl = get32(p + offset)
                     put32(p + offset, ttl - age if ttl > age else 0)
+            if context.rotate:
+                # Each hit of this process counts up. Mixed, because clients ask for A and AAAA by turns.
+                rotate_addresses(p, body, value + prefix - 2 * <uint32_t>f.aux,
+                                 min(<uint32_t>f.aux, <uint32_t>get16(out + 6)),
+                                 <uint64_t>table.hits[KIND_ANSWER] * MIXER)
             p += body
         else:
             flags |= F_TC
@@ -177,6 +187,76 @@ cdef int answers_render_key(const AnswerContext *context, AnswerKey *key, const 
             return <int>(p - out)
     atomic_add64(&table.misses[KIND_ANSWER], 1)
     return ANSWER_NONE
+
+
+cdef void rotate_addresses(uint8_t *body, uint32_t size, const uint8_t *offsets, uint32_t records,
+                           uint64_t turn) noexcept nogil:
+    """Let the first A or AAAA set of the answer section begin with another address: the upper bits of `turn` choose it.
+
+    `offsets` are those of the TTLs of the first `records` records of `body`. They may be torn, so each is checked. All
+    records of a set have the same owner and TTL, so only their data is moved.
+    """
+    cdef uint32_t i, at, first = 0, count = 0, length = 0
+    cdef uint32_t shift, value
+    for i in range(records):
+        at = get16(offsets + 2 * i)
+        if at < 4 or at + 6 > size:
+            return
+        value = get16(body + at + 4)
+        if ((get16(body + at - 4) == T_A and value == 4) or (get16(body + at - 4) == T_AAAA and value == 16)) and (
+                at + 6 + value <= size and (count == 0 or value == length)):
+            if count == 0:
+                first, length = i, value
+            count += 1
+        elif count:
+            break
+    if count < 2:
+        return
+    shift = <uint32_t>((turn >> 32) % count)
+    # Three reversals rotate in place.
+    reverse_addresses(body, size, offsets, first, first + shift, length)
+    reverse_addresses(body, size, offsets, first + shift, first + count, length)
+    reverse_addresses(body, size, offsets, first, first + count, length)
+
+
+cdef void reverse_addresses(uint8_t *body, uint32_t size, const uint8_t *offsets, uint32_t first, uint32_t end,
+                            uint32_t length) noexcept nogil:
+    """Reverse the order of the data of the records from `first` to before `end`, each of `length` octets."""
+    cdef uint8_t held[16]
+    cdef uint32_t low, high
+    while first + 1 < end:
+        end -= 1
+        low, high = get16(offsets + 2 * first) + 6, get16(offsets + 2 * end) + 6
+        if low + length > size or high + length > size:
+            return
+        memcpy(held, body + low, length)
+        memcpy(body + low, body + high, length)
+        memcpy(body + high, held, length)
+        first += 1
+
+
+def rotated(packet: bytes, turn: int) -> bytes:
+    """The complete reply `packet` (without OPT), with another order of the addresses of its answer: that of `turn`. The
+    packet itself when it is malformed or has no two addresses."""
+    cdef const uint8_t *p = <const uint8_t *>PyBytes_AS_STRING(packet)
+    cdef uint32_t size = <uint32_t>PyBytes_GET_SIZE(packet)
+    cdef uint8_t offsets[2 * MAX_RECORDS]
+    cdef uint32_t body, records
+    cdef Py_ssize_t name_size
+    cdef bytes made
+    if size < HEADER_SIZE or size > 65535 or get16(p + 4) != 1:
+        return packet
+    name_size = name_length(p + HEADER_SIZE, size - HEADER_SIZE)
+    body = HEADER_SIZE + <uint32_t>name_size + QUESTION_TAIL
+    if name_size < 0 or body > size:
+        return packet
+    records = <uint32_t>get16(p + 6) + get16(p + 8) + get16(p + 10)
+    if find_ttls(p, size, body, records, offsets) < 0:
+        return packet
+    made = PyBytes_FromStringAndSize(<const char *>p, size)
+    rotate_addresses(<uint8_t *>PyBytes_AS_STRING(made) + body, size - body, offsets, get16(p + 6),
+                     <uint64_t>(turn & 0xFFFFFFFFFFFF) * MIXER)
+    return made
 
 
 cdef inline bint is_due(int64_t left, uint32_t ttl) noexcept nogil:
@@ -255,14 +335,16 @@ cdef class AnswerCache:
         self.context.table = &table.view
         self.context.payload = limits.EDNS_PAYLOAD.check(payload, "EDNS payload")
 
-    def for_rules(self, rules: bytes) -> AnswerCache:
+    def for_rules(self, rules: bytes, *, rotate: bool = False) -> AnswerCache:
         """The answers in the same table that were made under `rules`: a digest, of which six octets are used, of all
-        that the answers of views depend on; b"" when there are no views.
+        that the answers of views depend on; b"" when there are no views. `rotate` gives their addresses in another
+        order each time.
 
         Raises:
             ValueError: the digest is too short.
         """
         cdef AnswerCache made = AnswerCache(self.table, payload=self.context.payload)
+        made.context.rotate = rotate
         if rules:
             if len(rules) < RULES_SIZE:
                 raise ValueError(f"a digest of rules has at least {RULES_SIZE} octets")

@@ -289,6 +289,8 @@ def show(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
                 f"worker {worker['worker']}: resolverd {worker['version']}, pid {worker['pid']}, up "
                 f"{duration(worker['seconds'])}, {worker['queries']} queries, {worker['pending']} pending"
             )
+            for line in balance_lines(worker.get("balance", [])):
+                print(line)
         cache = result["cache"]
         kinds = ", ".join(f"{value} {key[8:]}" for key, value in cache.items() if key.startswith("entries_"))
         share = 100 * cache["bytes_used"] / max(1, cache["bytes_limit"])
@@ -347,6 +349,15 @@ def change_lines(result: dict[str, Any]) -> Iterator[str]:
         yield "none"
     if result["error"]:
         yield f"error: {result['error']}"
+
+
+def balance_lines(targets: list[dict[str, Any]]) -> Iterator[str]:
+    """Lines of text about the targets of balanced names in one worker: their number, and those that are down."""
+    if targets:
+        yield f"  balance: {sum(one['up'] for one in targets)} of {len(targets)} targets are up"
+    for one in targets:
+        if not one["up"]:
+            yield f"  balance {one['name']}: {one['address']} is down: {one['error'] or 'it has not risen yet'}"
 
 
 def list_lines(result: dict[str, Any]) -> Iterator[str]:

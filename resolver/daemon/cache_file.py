@@ -47,8 +47,8 @@ class CacheFileError(Exception):
 def label(settings: Settings) -> bytes:
     """A digest of all settings that decide what is cached, and for how long."""
     cache = settings.cache
-    rules = (settings.dnssec, settings.policy, settings.view, settings.forward, settings.stub, settings.root_hints,
-             settings.iteration, cache.min_ttl, cache.max_ttl, cache.max_negative_ttl)
+    rules = (settings.dnssec, settings.policy, settings.view, settings.balance, settings.forward, settings.stub,
+             settings.root_hints, settings.iteration, cache.min_ttl, cache.max_ttl, cache.max_negative_ttl)
     return hashlib.sha256(repr(rules).encode()).digest()
 
 

@@ -225,7 +225,8 @@ def digest_rules(settings: Settings, hosts: Iterable[HostEntry], sources: Mappin
     # Rates do not change answers.
     views = [replace(view, queries_per_second=-1, responses_per_second=-1) for view in settings.view]
     parts = (
-        settings.dnssec, settings.policy, views, settings.list, settings.rpz, settings.forward, settings.stub,
+        settings.dnssec, settings.policy, views, settings.balance, settings.list, settings.rpz, settings.forward,
+        settings.stub,
         settings.root_hints, settings.iteration, settings.own_zones, settings.server.minimal_responses,
         designations(settings), tuple(hosts), sorted(sources.items()),
     )

@@ -173,6 +173,10 @@ def check(arguments: argparse.Namespace, settings: Settings) -> int:
         for due in certificates.ExpiryWatch().due(found, int(time.time())):
             print(f"resolverd: {due.text}", file=sys.stderr)
     check_upstream_tls(settings)
+    if settings.balance:
+        from resolver.daemon import balance_checks
+
+        balance_checks.check(settings)
     if settings.metrics.listen:
         metrics.check()
     if settings.second_level_cache.servers:

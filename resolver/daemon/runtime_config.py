@@ -31,6 +31,7 @@ from resolver.policy import AccessTable
 from resolver.settings import ListenerSettings, ServerSettings, Settings, replace
 
 if TYPE_CHECKING:
+    from resolver.daemon.balance_checks import BalanceChecks
     from resolver.daemon.hook_modules import HookModules
     from resolver.daemon.list_updates import ListUpdates
     from resolver.net.client_contexts import TlsContexts
@@ -90,6 +91,11 @@ class RuntimeConfig:
         sources = {} if self.hook_modules is None else self.hook_modules.sources
         self.rules = digest_rules(settings, self.resolver.policy.hosts, sources)
         """Cached answers may differ from those of a configuration with another value."""
+        self.balance: BalanceChecks | None = None
+        if settings.balance:
+            from resolver.daemon import balance_checks  # most configurations have none
+
+            self.balance = balance_checks.BalanceChecks(self.resolver.balancer)
         made = self.resolver.tls_contexts
         if made is not None and contexts is not None and contexts.same_trust(made):
             self.resolver.tls_contexts = contexts
@@ -109,6 +115,8 @@ class RuntimeConfig:
 
     def close(self, successor: "RuntimeConfig | None" = None, *, wait: bool = False) -> None:
         """Close the resolver, and the outputs that `successor` does not use; with `wait`, wait for them."""
+        if self.balance is not None:
+            self.balance.close()
         self.resolver.close()
         self.observation.close(None if successor is None else successor.observation, wait=wait)
 
@@ -130,7 +138,9 @@ class RuntimeConfig:
             cookies.refresh(self.resolver.clock.time())
 
         # Other workers may still have other settings, under which the numbers of views mean other views.
-        answers = store.answers.for_rules(self.rules if settings.view else b"")
+        answers = store.answers.for_rules(
+            self.rules if settings.view else b"", rotate=settings.server.rotate_addresses
+        )
 
         def fast_path(access: AccessTable, counters: FastPath | None = None) -> FastPath:
             return FastPath(

@@ -63,6 +63,7 @@ from resolver.wire import name as names
 
 if TYPE_CHECKING:
     from resolver.daemon.autotrust import AnchorUpdater
+    from resolver.daemon.balance_checks import BalanceChecks
     from resolver.daemon.management import ManagementServer
     from resolver.daemon.zone_keeper import ZoneKeeper
     from resolver.net.client_contexts import TlsContexts
@@ -236,6 +237,7 @@ class _Worker:
             self.rotate_ticket_keys()
             self.report_ready()
             self.check_lists()
+            self.check_targets(None)
             self.keep_regularly()
             self.log_limited_rates()
             if not self.number:
@@ -479,6 +481,14 @@ class _Worker:
             return
         self.start_task(lists.update(fetches=not self.number, changed=self.apply_list_change))
         self.timers.start("lists", limits.LIST_CHECK_INTERVAL, self.check_lists)
+
+    def check_targets(self, before: "BalanceChecks | None") -> None:
+        """Check the targets of balanced names in this worker, with the states of `before`, which is stopped."""
+        checks = self.current.balance
+        if checks is not None and not self.stopping.done():
+            checks.start(before)
+        elif before is not None:
+            before.close()
 
     def flush_observation(self) -> None:
         """Let the query log and dnstap write what was recorded, and go on doing so."""
@@ -751,6 +761,7 @@ class _Worker:
         self.watch_certificates()
         self.rotate_ticket_keys()
         self.check_lists()
+        self.check_targets(old.balance)
         self.flush_observation()
         self.log_limited_rates()
         if self.change_keeper is not None:

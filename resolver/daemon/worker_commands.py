@@ -129,6 +129,7 @@ class WorkerCommands:
             "seconds": int(time.monotonic() - self._began),
             "queries": fast["hits"] + service["queries"],
             "pending": service["pending"],
+            **({} if self._host.current.balance is None else {"balance": self._host.current.balance.describe()}),
         }
 
     def _statistics(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,6 +150,8 @@ class WorkerCommands:
         add_counters(found, self._zone_statistics())
         found["cache"] = {**host.store.statistics(), **_summed(found.get("cache", {}), host.store.statistics())}
         found["usage"] = host.usage()["usage"]
+        if host.current.balance is not None:
+            add_counters(found, {"balance": host.current.balance.statistics()})
         add_counters(found, {"process": {"workers": 1, "starts": 1, "suppressed": LineLimit.suppressed}})
         if not host.number:
             self._add_shared(found)
@@ -294,6 +297,8 @@ def of_runtime(runtime: "RuntimeConfig") -> Statistics:
     }
     if resolver.second_level is not None:
         found["second_level"] = resolver.second_level.statistics()
+    if runtime.balance is not None:
+        found["balance"] = runtime.balance.counters()
     if runtime.hook_modules is not None:
         found["hooks"] = runtime.hook_modules.statistics()
     add_counters(found, {"clients": runtime.fast.count_clients()})

@@ -42,6 +42,7 @@ cdef class Service:
     cdef public object _payload
     cdef public object _pending
     cdef public object _prefetch
+    cdef public object _rotates
     cdef public object _verified
     cdef public object _views
     cdef public object _submitted

@@ -16,6 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from resolver import limits
+from resolver.cache import rotated
 from resolver.effects import Outcome, Question
 from resolver.log_limit import LimitedWarning
 from resolver.net.clock_random import Clock
@@ -25,7 +26,17 @@ from resolver.net.padding import padding_option
 from resolver.net.reply import compose, error_reply, extended_errors
 from resolver.net.tsig import bad_key_reply
 from resolver.observe import ClientCounters, result_of
-from resolver.policy import ALLOW, DECISION, DROP, VIEW_SHIFT, AccessTable, Pipeline, PolicyPipeline, WaitsForHooks
+from resolver.policy import (
+    ALLOW,
+    DECISION,
+    DROP,
+    VIEW_SHIFT,
+    AccessTable,
+    Balance,
+    Pipeline,
+    PolicyPipeline,
+    WaitsForHooks,
+)
 from resolver.query import ActionKind, Query
 from resolver.settings import Settings
 from resolver.verdict import Verdict
@@ -219,6 +230,7 @@ class Service:
         self._minimal_any = server.minimal_any
         self._payload = server.max_udp_size
         self._prefetch = settings.cache.prefetch
+        self._rotates = server.rotate_addresses
         self._cache_only = server.non_recursive_queries == "cache"
         self._drop_overflow = server.overload_action == "drop"
         self._discard = server.discard_timeout
@@ -635,6 +647,8 @@ class Service:
     ) -> None:
         """Send a reply that was made from `outcome`, unless a policy of the point `send` prevents it."""
         pipeline: Pipeline = self._views[client.view]
+        if self._rotates and (outcome.applied is None or outcome.applied.module != Balance.name):
+            packet = rotated(packet, self.replies)  # a balanced name has its own order
         kind: ActionKind | None = None
         if pipeline.hooks is not None and pipeline.hooks.has_send:
             found = pipeline.hooks.send(client, outcome)

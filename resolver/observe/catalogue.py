@@ -503,6 +503,19 @@ METRICS: Final[dict[str, dict[str, Metric]]] = {
         "memory_servers": Metric("infra_cache_memory_bytes", "Memory of the infrastructure cache."),
         "memory_denials": Metric("aggressive_nsec_memory_bytes", "Memory of verified NSEC and NSEC3 records."),
     },
+    "balance": {
+        "up": Metric(
+            "balance_target_up", "Workers for which a target of a balanced name is up, by name and address.",
+            ("target",),
+        ),
+        "checks": Metric("balance_checks_total", "Checks of a target of a balanced name.", ("target",)),
+        "check_failures": Metric(
+            "balance_check_failures_total", "Checks of a target of a balanced name that failed.", ("target",),
+        ),
+        "answers": Metric(
+            "balance_answers_total", "Answers for a balanced name that begin with a target.", ("target",),
+        ),
+    },
     "lists": {
         "entries": Metric("list_entries", "Entries in force of a block list or response policy zone.", ("list",)),
         "fetched": Metric(

@@ -6,6 +6,7 @@ path reads without the GIL.
 """
 
 from resolver.policy.access import ALLOW, DECISION, DROP, REFUSE, VIEW_SHIFT, AccessTable
+from resolver.policy.balance import Balance, Balancer
 from resolver.policy.discovery import describe, designations
 from resolver.policy.module import Action, Hooks, PolicyModule, WaitsForHooks
 from resolver.policy.pipeline import Pipeline
@@ -13,6 +14,6 @@ from resolver.policy.policies import PolicyPipeline
 from resolver.policy.zones import OwnZones
 
 __all__ = [
-    "ALLOW", "DECISION", "DROP", "REFUSE", "VIEW_SHIFT", "AccessTable", "Action", "Hooks", "OwnZones", "Pipeline",
-    "PolicyModule", "PolicyPipeline", "WaitsForHooks", "describe", "designations",
+    "ALLOW", "DECISION", "DROP", "REFUSE", "VIEW_SHIFT", "AccessTable", "Action", "Balance", "Balancer", "Hooks",
+    "OwnZones", "Pipeline", "PolicyModule", "PolicyPipeline", "WaitsForHooks", "describe", "designations",
 ]

@@ -9,8 +9,8 @@ its own to test:
 4. `truncation`, `inform`: local zones of type truncate, and the log of the inform kinds.
 5. `dns64-reverse`: reverse names of addresses made by DNS64.
 6. `local-zones`: special-use zones, hosts, discovery of encrypted listeners, local zones and data.
-7. further modules, in the order in which they were given: first `own-zones`, if there are any. Then the hooks
-   `alias` and `name_server`.
+7. further modules, in the order in which they were given: `balance`, lists and response policy zones, `own-zones`. Then
+   the hooks `alias` and `name_server`.
 8. `rewrite`: removal of private addresses, renumbering.
 
 At each point the modules are asked in this order until one has an answer, or passes. A point that no module has costs

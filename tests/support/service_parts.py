@@ -16,7 +16,7 @@ from resolver.net.hook_runner import ViewHooks
 from resolver.net.rate_limit import RateLimits
 from resolver.net.service import PendingQuery, Service
 from resolver.observe.observer import Observer
-from resolver.policy import PolicyPipeline
+from resolver.policy import PolicyModule, PolicyPipeline
 from resolver.query import PROGRAM, Query
 from resolver.resolve import find_outcome, load_validator
 from resolver.settings import ServerSettings, Settings, replace
@@ -137,11 +137,11 @@ class Parts:
 
     def __init__(
         self, settings: Settings | None = None, *, hooks: dict[int, ViewHooks] | None = None,
-        observer: Observer | None = None, **server: Any,
+        observer: Observer | None = None, modules: tuple[PolicyModule, ...] = (), **server: Any,
     ) -> None:
         self.settings = replace(settings or Settings(), server=ServerSettings(**server))
         self.store = Store.create(1 << 20, seed=bytes(16))
-        self.plan = PolicyPipeline(self.settings, hooks=hooks)
+        self.plan = PolicyPipeline(self.settings, modules=modules, hooks=hooks)
         self.mesh = FakeMesh()
         self.clock = FakeClock()
         context = self.mesh.context = Context(self.store, self.settings, None, self.plan.views[0])  # type: ignore[arg-type]
@@ -153,7 +153,7 @@ class Parts:
         if validation is not None:
             context.validation, context.validator = validation, validation.validate
         self.fast = FastPath(
-            self.store.answers,
+            self.store.answers.for_rules(b"", rotate=self.settings.server.rotate_addresses),
             self.plan.access,
             largest_reply=self.settings.server.max_udp_size,
             pass_without_rd=self.settings.server.non_recursive_queries != "cache",

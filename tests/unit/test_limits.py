@@ -5,6 +5,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from resolver.observe.pieces import Pieces
 from resolver.playground import __main__ as playground
 from resolver.policy.list_formats import ListReader
 from resolver.policy.name_table import NameTableBuilder
-from resolver.settings import ServerSettings, Settings
+from resolver.settings import BalanceSettings, ServerSettings, Settings, TargetSettings
 
 Place = tuple[str, str, Callable[[Any], object]]
 
@@ -124,12 +125,21 @@ def settings_places() -> Iterator[Place]:
                 yield names[id(limit)], f"{section.name}.{field.name}", put
 
 
+def balance(key: str, scale: int, value: int) -> object:
+    given: dict[str, Any] = {key: value / scale if scale > 1 else value}
+    return BalanceSettings(name="a", target=(TargetSettings("::1"),), **given)
+
+
 def resolver_places() -> Iterator[Place]:
     yield "LIST_INTERVAL", "list.interval", lambda value: ListSettings(name="a", file="a", interval=value)
     yield "LIST_BYTES", "most_bytes", lambda value: ListReader("hosts", bytes(16), most_bytes=value)
     yield "LIST_NAMES", "most_names", lambda value: NameTableBuilder(bytes(16), most_names=value)
     yield "LIST_TABLE_BYTES", "most_bytes", lambda value: NameTableBuilder(bytes(16), most_bytes=value)
     yield from settings_places()
+    yield "BALANCE_WEIGHT", "balance.target.weight", lambda value: TargetSettings("::1", weight=value)
+    for name, key, scale in (("MOST", "most", 1), ("TTL", "ttl", 1), ("INTERVAL", "interval", 1000),
+                             ("TIMEOUT", "timeout", 1000), ("RISE", "rise", 1), ("FALL", "fall", 1)):
+        yield f"BALANCE_{name}", f"balance.{key}", partial(balance, key, scale)
     yield "NTA_LIFETIME", "nta add", lambda value: lifetime_of(f"{value}s")
     yield "NSID_SIZE", "server.nsid", lambda value: ServerSettings(nsid="x" * value)
     yield "CACHE_MAX_TTL", "Store", lambda value: store(max_ttl=value)
@@ -252,6 +262,7 @@ LARGE_CONSTANTS: dict[str, int | range | str] = {
     "resolver/cache/answers.pxd: data[]": WIRE,
     "resolver/cache/answers.pyx: MAX_OPTIONS": "one buffer of the fast path; longer options go the slow way",
     "resolver/cache/answers.pyx: MAX_RECORDS": resolver.limits.MESSAGE_RECORDS,
+    "resolver/cache/answers.pyx: held[]": "an IPv6 address",
     "resolver/cache/answers.pyx: out[]": "a name and its question",
     "resolver/cache/arena.pxd: ARENA_PAGE": "the page of the machine",
     "resolver/cache/lookup.pxd: KEY_LIMIT": "more than the longest key, which holds two names",

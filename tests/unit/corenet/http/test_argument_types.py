@@ -55,6 +55,7 @@ CONSTRUCTORS: list[tuple[Callable[..., Any], str, list[Any], str]] = [
     (HttpClient, "https_records", [1, "yes"], "HttpClient https_records is True or False"),
     (HttpClient, "dane", [None], "HttpClient dane is True or False"),
     (HttpClient, "unix_socket", [b"/run/a", Path("/run/a")], "HttpClient unix_socket is a str or None"),
+    (HttpClient, "connect_to", [5, ("127.0.0.1", 0)], "HttpClient connect_to is a str or None"),
     (HttpClient, "local_address", [5, ("127.0.0.1", 0)], "HttpClient local_address is a str or None"),
     (HttpClient, "cookies", [{"a": "b"}, True], "HttpClient cookies is a corenet.http.CookieJar or None"),
     (HttpClient, "hsts", [True], "HttpClient hsts is a corenet.http.HstsStore or None"),

@@ -403,6 +403,29 @@ def test_requests_over_a_unix_socket(loop: str, tmp_path: Path, monkeypatch: pyt
     run_on(loop, main())
 
 
+def test_connections_to_a_given_address(loop: str) -> None:
+    """No name is looked up, and Host has that of the URL."""
+
+    async def main() -> None:
+        heads: list[bytes] = []
+
+        async def serve(peer: Peer) -> None:
+            heads.append(await peer.reader.readuntil(b"\r\n\r\n"))
+            peer.writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            await peer.writer.drain()
+
+        async with serving(serve) as server:
+            port = server.url.rsplit(":", 1)[1].rstrip("/")
+            async with HttpClient(connect_to="127.0.0.1") as client:
+                assert (await client.get(f"http://no-such-name.invalid:{port}/x")).body == b"ok"
+            assert f"Host: no-such-name.invalid:{port}\r\n".encode() in heads[0]
+            async with HttpClient(connect_to="127.0.0.9", local_address="::1") as client:
+                with pytest.raises(ConnectError, match="no address of the family"):
+                    await client.get(server.url)
+
+    run_on(loop, main())
+
+
 def test_requests_from_a_local_address(loop: str) -> None:
     async def main() -> None:
         peers: list[str] = []

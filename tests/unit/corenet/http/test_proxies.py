@@ -2,7 +2,7 @@
 
 import pytest
 
-from corenet.http import InvalidUrl, Proxies, Proxy, parse_url
+from corenet.http import HttpClient, InvalidUrl, Proxies, Proxy, parse_url
 from corenet.http.routes import Router
 
 
@@ -146,3 +146,11 @@ def test_contradicting_arguments_are_refused() -> None:
         Router("http://p", "/run/socket", None)
     with pytest.raises(ValueError, match="local_address"):
         Router(None, None, "localhost")
+    for proxy, path in (("http://p", None), (None, "/run/socket")):
+        with pytest.raises(ValueError, match="connect_to: proxy and unix_socket cannot be used"):
+            Router(proxy, path, None, "127.0.0.1")
+    with pytest.raises(ValueError, match="connect_to: 'localhost' is not an IP address"):
+        Router(None, None, None, "localhost")
+    for option in ("https_records", "dane"):
+        with pytest.raises(ValueError, match="connect_to: https_records and dane"):
+            HttpClient(connect_to="127.0.0.1", **{option: True})

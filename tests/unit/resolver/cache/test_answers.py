@@ -11,7 +11,7 @@ import dns.rdatatype
 import dns.rrset
 import pytest
 
-from resolver.cache import AnswerCache, Arena, Store, Table
+from resolver.cache import AnswerCache, Arena, Store, Table, rotated
 from resolver.wire import name as wire_name
 from resolver.wire.rrset import RRset
 
@@ -374,3 +374,84 @@ def test_a_claimed_answer_stays_claimed_when_it_is_moved(cache):
 def test_absent_or_unusual_answers_are_not_claimed(cache):
     assert not cache.claim(query(), NOW)
     assert not cache.claim(b"", NOW) and cache.claimed(b"\0" * 12, NOW) == 0
+
+
+# --- another order each time --------------------------------------------------------------------------------------
+
+ADDRESSES = [f"192.0.2.{number}" for number in range(1, 6)]
+SIXES = [f"2001:db8::{number}" for number in range(1, 4)]
+
+
+def data(message: dns.message.Message, rtype: str) -> list[str]:
+    """The data of one type in the answer, in the order of the packet."""
+    return [str(rdata) for rrset in message.answer for rdata in rrset if dns.rdatatype.to_text(rrset.rdtype) == rtype]
+
+
+def several(name: str, rtype: str, values: list[str], *before: tuple[str, int, str, str]) -> bytes:
+    message = dns.message.make_response(dns.message.make_query(name, rtype), recursion_available=True)
+    for owner, ttl, kind, value in before:
+        message.answer.append(dns.rrset.from_text(owner, ttl, "IN", kind, value))
+    owner = before[-1][3] if before else name
+    message.answer.append(dns.rrset.from_text(owner, 300, "IN", rtype, *values))
+    message.authority.append(dns.rrset.from_text("example.com.", 300, "IN", "NS", "ns.example.com."))
+    message.additional.append(dns.rrset.from_text("ns.example.com.", 300, "IN", "A", "192.0.2.200", "192.0.2.201"))
+    return message.to_wire()
+
+
+@pytest.mark.parametrize(("rtype", "values"), [("A", ADDRESSES), ("AAAA", SIXES)])
+@pytest.mark.parametrize("before", [(), (("www.example.com.", 300, "CNAME", "host.example.net."),)])
+def test_rotation_gives_each_order_that_begins_with_another_address(cache, rtype, values, before):
+    turning = cache.for_rules(b"", rotate=True)
+    stored = several("www.example.com.", rtype, values, *before)
+    values = data(dns.message.from_wire(stored), rtype)  # dnspython has shuffled them
+    assert put(turning, stored)
+    orders = set()
+    for age in range(100):
+        found = render(turning, query("www.example.com.", rtype), NOW + age)
+        orders.add(tuple(data(found, rtype)))
+        reference = dns.message.from_wire(stored)
+        assert [rrset.name for rrset in found.answer] == [rrset.name for rrset in reference.answer]
+        assert sorted(data(found, rtype)) == sorted(values)
+        assert found.answer[-1].ttl == 300 - age
+        assert (found.authority, found.additional) == (reference.authority, reference.additional) or age
+    assert orders == {tuple(values[at:] + values[:at]) for at in range(len(values))}
+    assert data(render(cache, query("www.example.com.", rtype)), rtype) == values, "the stored order has not changed"
+
+
+def test_rotation_spreads_a_and_aaaa_that_are_queried_by_turns(cache):
+    """A counter alone would give each client of two addresses the same one."""
+    turning = cache.for_rules(b"", rotate=True)
+    for rtype, values in (("A", ADDRESSES[:2]), ("AAAA", SIXES[:2])):
+        assert put(turning, several("www.example.com.", rtype, values))
+    first: dict[str, list[str]] = {"A": [], "AAAA": []}
+    for _ in range(200):
+        for rtype, seen in first.items():
+            seen.append(data(render(turning, query("www.example.com.", rtype)), rtype)[0])
+    for seen in first.values():
+        assert 60 < seen.count(seen[0]) < 140
+
+
+@pytest.mark.parametrize("records", [
+    [("www.example.com.", 300, "A", "192.0.2.1")],
+    [("www.example.com.", 300, "CNAME", "host.example.net.")],
+    [("www.example.com.", 300, "TXT", "a"), ("www.example.com.", 300, "TXT", "b")],
+    [("www.example.com.", 300, "A", "192.0.2.1"), ("www.example.com.", 300, "TXT", "b"),
+     ("www.example.com.", 300, "A", "192.0.2.2")],
+])
+def test_rotation_leaves_other_answers_as_they_are(cache, records):
+    turning = cache.for_rules(b"", rotate=True)
+    stored = reply("www.example.com.", "A", *records)
+    assert put(turning, stored)
+    for turn in range(8):
+        assert render(turning, query(), NOW).answer == dns.message.from_wire(stored).answer
+        assert rotated(stored, turn) == stored
+
+
+def test_a_composed_reply_is_rotated_too():
+    packet = several("www.example.com.", "A", ADDRESSES)
+    values = data(dns.message.from_wire(packet), "A")
+    orders = {tuple(data(dns.message.from_wire(rotated(packet, turn)), "A")) for turn in range(100)}
+    assert orders == {tuple(values[at:] + values[:at]) for at in range(5)}
+    assert rotated(packet, 3) == rotated(packet, 3)
+    for wrong in (b"", packet[:11], packet[:-1], packet[:4] + b"\0\2" + packet[6:], packet + b"x"):
+        assert rotated(wrong, 1) is wrong

@@ -55,6 +55,7 @@ class Serving:
         self.settings = settings
         self.resolver = Resolver(settings, store=store)
         self.lists = None
+        self.balance = None
         self.hook_modules = None
         self.observation = Observation(settings, self.resolver.zones)
         self.rates = Counters()

@@ -13,11 +13,14 @@ from support.service_parts import Parts
 
 from resolver.daemon import metrics as metrics
 from resolver.daemon.autotrust import AnchorUpdater
+from resolver.daemon.balance_checks import BalanceChecks
 from resolver.daemon.metrics import MetricsServer, render
 from resolver.daemon.runtime_config import RuntimeConfig
 from resolver.daemon.usage import usage
 from resolver.daemon.worker_commands import of_runtime
 from resolver.daemon.zone_keeper import ZoneKeeper
+from resolver.effects import Question
+from resolver.net.clock_random import Entropy
 from resolver.net.hook_runner import Hook
 from resolver.net.https_listener import HttpsListener
 from resolver.net.quic_listener import QuicListener
@@ -29,7 +32,18 @@ from resolver.observe.catalogue import HISTOGRAMS, METRICS, find
 from resolver.observe.collector import TapSender
 from resolver.observe.output import Output
 from resolver.observe.pieces import Pieces
-from resolver.settings import DnssecSettings, DnstapSettings, SecondLevelSettings, Settings, ZonesSettings
+from resolver.policy import Balancer
+from resolver.settings import (
+    BalanceSettings,
+    DnssecSettings,
+    DnstapSettings,
+    SecondLevelSettings,
+    Settings,
+    TargetSettings,
+    ZonesSettings,
+)
+from resolver.wire import consts as c
+from resolver.wire import name as names
 from resolver.zones import ZoneTable
 
 STATISTICS = {
@@ -109,6 +123,9 @@ def test_every_counter_of_a_worker_has_a_metric_and_every_metric_a_counter():
     rollover = AnchorUpdater(dnssec, now=None, ask=None, verify=None, changed=None, concluded=None)
     own = Settings(zones=ZonesSettings(root="local"))
     keeper = ZoneKeeper(own, ZoneTable(), None, leads=True, now=int, changed=None, flush=None)
+    balancer = Balancer((BalanceSettings(name="a", target=(TargetSettings("192.0.2.1"),)),), Entropy())
+    balancer.answer(Question(names.from_text("a."), c.A), "192.0.2.2")
+    checks = BalanceChecks(balancer)
     worker = {
         "zones": keeper.statistics() | ZoneServer(own, ZoneTable(), {}, int, None).statistics(),
         "client_tcp": StreamListener(*given).statistics(), "client_dot": TlsListener(*given, None).statistics(),
@@ -117,6 +134,7 @@ def test_every_counter_of_a_worker_has_a_metric_and_every_metric_a_counter():
         "client_udp": UdpListener(parts.service, parts.fast).statistics(),
         "tls": {"certificate_expiry": {"a.pem": 1}, "staple_expiry": {"a.ocsp": 1}, "staples_missing": {"a.pem": 1}},
         "lists": {"entries": {"ads": 1}, "fetched": {"ads": 2}, "failing": {"ads": 0}},
+        "balance": checks.statistics() | checks.counters(),
         "process": {"workers": 1, "starts": 1, "suppressed": 0}, "rate_limit": parts.fast.rates.statistics(),
         "hooks": {**{key: {"mod.client": 1} for key in Hook("mod.client", "client", print).statistics()}, "running": 0},
         "query_log": Output(Pieces(4 << 20)).statistics(),

@@ -1,0 +1,203 @@
+"""Checks the targets of balanced names: TCP connections and HTTP requests, in each worker for itself.
+
+Each worker checks all targets, and uses its own results only. So no worker depends on another one, which may be
+restarted or slow, and there is no state to pass on; the cost is as many checks of each target as there are workers.
+Their times are drawn at random, so that workers do not check a target at the same moment. Workers may differ for some
+checks after a change, as clients differ for the TTL of what they have.
+
+A target is up until checks have failed. A reload goes on with the states of targets that are checked in the same way.
+Each change is logged. A check that raises anything but an error of the network is a fault: it is logged and counts as a
+failed check.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from resolver import limits
+from resolver.balance_settings import BalanceSettings
+from resolver.effects import RandomSource
+from resolver.geo import open_countries
+from resolver.net.clock_random import Entropy
+from resolver.policy.balance import Balancer, Target
+from resolver.settings import Settings
+
+if TYPE_CHECKING:
+    import ssl
+
+__all__ = ["BalanceChecks", "check"]
+
+logger = logging.getLogger(__name__)
+
+LOWEST_GOOD, LOWEST_BAD = 200, 400
+RANDOM_STEPS = 1 << 16
+Probe = Callable[[BalanceSettings, str], Awaitable[str]]
+"""One check of an address: an empty text, or why it failed."""
+
+
+class BalanceChecks:
+    """The checks of one configuration."""
+
+    def __init__(
+        self,
+        balancer: Balancer,
+        *,
+        probe: Probe | None = None,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        rng: RandomSource | None = None,
+    ) -> None:
+        """`probe`, `sleep` and `rng` are for tests.
+
+        Raises:
+            ValueError: a file of authorities cannot be used; the text names the setting.
+        """
+        self._balancer = balancer
+        self._sleep = sleep
+        self._rng: RandomSource = Entropy() if rng is None else rng
+        self._free = asyncio.Semaphore(limits.BALANCE_PROBES)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._contexts: dict[str, ssl.SSLContext] = {}
+        for settings, _ in balancer.targets():
+            if settings.check == "https" and settings.check_ca not in self._contexts:
+                self._contexts[settings.check_ca] = _context(settings.check_ca)
+        self._probe: Probe = self.probe if probe is None else probe
+
+    def start(self, before: "BalanceChecks | None" = None) -> None:
+        """Begin to check, with the states of `before`, which is stopped. A second call does nothing."""
+        if before is not None and before is not self:
+            before.close()
+            self._balancer.continue_from(before._balancer)
+        if not self._tasks:
+            self._tasks = [asyncio.get_running_loop().create_task(self._watch(settings, target))
+                           for settings, target in self._balancer.targets() if settings.check != "none"]
+
+    def close(self) -> None:
+        """Stop checking."""
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+
+    async def _watch(self, settings: BalanceSettings, target: Target) -> None:
+        """Check one target until the task is cancelled."""
+        delay = settings.interval * self._random()
+        while True:
+            await self._sleep(delay)
+            async with self._free:
+                why = await self._check(settings, target)
+            if target.health.note(why):
+                _log_change(settings, target)
+            delay = settings.interval * (1 - limits.BALANCE_JITTER_PERCENT / 100 * self._random())
+
+    def _random(self) -> float:
+        """A number from 0 to less than 1."""
+        return self._rng.below(RANDOM_STEPS) / RANDOM_STEPS
+
+    async def _check(self, settings: BalanceSettings, target: Target) -> str:
+        try:
+            async with asyncio.timeout(settings.timeout):
+                return await self._probe(settings, target.address)
+        except TimeoutError:
+            return f"no answer within {settings.timeout:g} s"
+        except Exception as error:
+            logger.exception("balance %s: fault in the check of %s", settings.name, target.address)
+            return f"fault: {type(error).__name__}"
+
+    async def probe(self, settings: BalanceSettings, address: str) -> str:
+        """One check without a limit of time; returns why it failed, or an empty text."""
+        check, port, path, authorities = settings.probe
+        if check == "tcp":
+            try:
+                transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, address, port)
+            except OSError as error:
+                # asyncio replaces strerror with its own text; the system's text is more informative.
+                return os.strerror(error.errno) if error.errno else str(error)
+            transport.abort()
+            return ""
+        from corenet.http import HttpClient, HttpError
+
+        host = settings.name.removesuffix(".")
+        client = HttpClient(
+            connect_to=address, follow_redirects=False, tls_context=self._contexts.get(authorities),
+            max_body=limits.BALANCE_PROBE_OCTETS, max_decoded=limits.BALANCE_PROBE_OCTETS,
+        )
+        try:
+            async with client:
+                response = await client.get(f"{check}://{host}:{port}{path}")
+        except (HttpError, OSError) as error:
+            return str(error)
+        good = LOWEST_GOOD <= response.status < LOWEST_BAD
+        return "" if good else f"status {response.status}"
+
+    # --- for operators --------------------------------------------------------------------------------------------
+
+    def statistics(self) -> dict[str, dict[str, int]]:
+        """Which targets are up, by name and address: 1 or 0."""
+        return {"up": {_label(one, target): int(target.health.up) for one, target in self._balancer.targets()}}
+
+    def counters(self) -> dict[str, dict[str, int]]:
+        """Checks, failed checks and answers that begin with a target, by name and address."""
+        both = [(_label(settings, target), target.health) for settings, target in self._balancer.targets()]
+        return {
+            "checks": {label: health.checks for label, health in both},
+            "check_failures": {label: health.failures for label, health in both},
+            "answers": {f"{name}/{address}": count for (name, address), count in self._balancer.chosen.items()},
+        }
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Each target with its state in this worker, in the order of the configuration."""
+        return [
+            {"name": settings.name, "address": target.address, "check": settings.check, "up": target.health.up,
+             "error": target.health.why}
+            for settings, target in self._balancer.targets()
+        ]
+
+    def problems(self) -> list[str]:
+        """A sentence for each name of which all targets of a family are down."""
+        found = []
+        for one in self._balancer.names.values():
+            for targets in one.targets.values():
+                if targets and not any(target.health.up for target in targets):
+                    listed = ", ".join(f"{target.address} ({target.health.why or 'starting'})" for target in targets)
+                    found.append(f"balance: all targets of {one.settings.name} are down: {listed}")
+        return found
+
+
+def _label(settings: BalanceSettings, target: Target) -> str:
+    return f"{settings.name}/{target.address}"
+
+
+def _log_change(settings: BalanceSettings, target: Target) -> None:
+    if target.health.up:
+        logger.info("balance %s: %s is up", settings.name, target.address)
+    else:
+        logger.warning("balance %s: %s is down: %s", settings.name, target.address, target.health.why)
+
+
+def check(settings: Settings) -> None:
+    """Check that the files that balanced names need can be used.
+
+    Raises:
+        ValueError: one cannot; the text names the setting.
+    """
+    if settings.policy.geo_database:
+        open_countries(settings.policy.geo_database)
+    for one in settings.balance:
+        if one.check == "https":
+            _context(one.check_ca)
+
+
+def _context(file: str) -> "ssl.SSLContext":
+    """The TLS context for checks with the authorities of `file`.
+
+    Raises:
+        ValueError: the file cannot be used.
+    """
+    from corenet.tls import client_context
+
+    try:
+        # Each check is a full handshake, because a resumed session would hide that a certificate has expired.
+        return client_context(cafile=file or None, strict=not file, resume=False)
+    except OSError as error:  # also what OpenSSL says of the content
+        raise ValueError(f"balance: check-ca {file!r} cannot be used: {error.strerror or error}") from None
