@@ -53,8 +53,29 @@ def pytest_collection_finish() -> None:
     each collection visited the objects of pytest and the libraries; they take 17 s.
     """
     _warm_up()
+    freeze()
+
+
+def freeze() -> None:
+    """Let later collections leave out the objects that exist now."""
     gc.collect()
     gc.freeze()
+
+
+TESTS_BETWEEN_FREEZES = 100
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_logfinish(nodeid: str, location: tuple[str, int | None, str]) -> None:
+    """Freeze again from time to time: reports, imported modules and caches grow with the number of tests."""
+    global finished
+    finished += 1
+    if finished % TESTS_BETWEEN_FREEZES == 0:
+        freeze()
+
+
+finished = 0
+"""The number of tests that have ended."""
 
 
 def in_time(item: pytest.Item, phase: str) -> AbstractContextManager[None]:

@@ -42,3 +42,7 @@ def run(data: bytes) -> None:
     with suppress(ValueError):
         packed, length = parse_prefix(data.split(b"."))
         assert 1 <= length <= 8 * len(packed)
+
+
+# Each input is played in many ways, in Python.
+run.cost = 10  # type: ignore[attr-defined]

@@ -61,3 +61,7 @@ def run(data: bytes) -> None:
     assert not any(is_forbidden(entry.address) for entry in net.log if entry.address not in SERVERS)
     if choice & 3 != 3:
         assert m.store.rrsets.find(VICTIM, c.A, net.time(), min_trust=Trust.NONAUTH_ANSWER) is None
+
+
+# Each input is played in many ways, in Python.
+run.cost = 5  # type: ignore[attr-defined]
