@@ -19,7 +19,9 @@ _ALIAS = re.compile(r"""([^\s;$@"()\\]+)[ \t]+(?:([0-9]{1,9})[ \t]+)?(?:IN[ \t]+
                     r"[ \t]*(?:;.*)?\r?", re.IGNORECASE)
 _DIRECTIVE = re.compile(r"\$(ORIGIN|TTL)[ \t]+(\S+)", re.IGNORECASE)
 _PLACE = re.compile("<text>:([0-9]{1,9})")
-_QUOTED_OR_COMMENT = re.compile(r'"(?:[^"\\]|\\.)*"|;.*')
+# Every quote begins a match: one that nothing closes takes the rest of the line. So a search never goes back to look
+# for the next quote within one that was not closed, which would take time with the square of the length of the line.
+_QUOTED_OR_COMMENT = re.compile(r'"(?:[^"\\]++|\\(?s:.))*+(?:"|\\?\Z)|;.*')
 
 
 def read_zone(lines: Iterable[str], compiler: ZoneCompiler) -> None:

@@ -1,5 +1,6 @@
 """Lists in all formats: which names are blocked, what is reported, and that the result does not depend on pieces."""
 
+import itertools
 import random
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from resolver import limits
 from resolver.policy.list_formats import ListReader, detect_format
 from resolver.policy.rpz import Action
-from resolver.policy.rpz_text import read_zone
+from resolver.policy.rpz_text import _QUOTED_OR_COMMENT, read_zone
 from resolver.policy.rpz_zone import ZoneCompiler, compile_zone
 from resolver.wire import name as names
 from resolver.wire import present
@@ -212,3 +213,16 @@ def test_an_error_after_many_aliases_names_its_line():
     with pytest.raises(ValueError, match=":23: "):
         read_zone([*(f"a{n} CNAME ." for n in range(20)), "", "ok A 192.0.2.1", "x FOO y"],
                   ZoneCompiler(names.from_text("rpz.test."), KEY))
+
+
+def test_each_quote_of_a_line_begins_a_match_so_a_line_is_scanned_once():
+    for text in map("".join, itertools.product('"\\;a', repeat=7)):
+        at, pieces = 0, []
+        while at < len(text):
+            found = _QUOTED_OR_COMMENT.match(text, at)
+            assert found is not None or text[at] not in '";', (text, at)
+            pieces.append(text[at] if found is None else "")
+            at = at + 1 if found is None else found.end()
+        assert _QUOTED_OR_COMMENT.sub("", text) == "".join(pieces)
+    assert _QUOTED_OR_COMMENT.sub("", 'a "b \\" ; c" d ; "e') == "a  d "
+    assert _QUOTED_OR_COMMENT.sub("", 'a "' + '\\"' * (limits.RPZ_LINE // 2)) == "a "
