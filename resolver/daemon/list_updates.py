@@ -42,7 +42,10 @@ class _Held:
         self.settings = settings
         self.loaded: Loaded | None = None
         self.seen: tuple[int, ...] = ()
-        """The identity of the file that was loaded, or could not be."""
+        """The identity of the file that was loaded, or could not be; set together with `loaded` and `error`."""
+        self.compiling: tuple[int, ...] = ()
+        """The identity of the file that is being compiled for this configuration. Another one that takes over `loaded`
+        meanwhile does not take this, so it compiles the file itself."""
         self.error = ""
         self.source = ListSource(settings.url, settings.interval) if settings.url else None
 
@@ -140,16 +143,18 @@ class ListUpdates:
     async def _reload(self, held: _Held, changed: Callable[[bool], None]) -> None:
         """Load the file of a list when it has changed."""
         found = identity(held.settings.file)
-        if not found or found == held.seen:
+        if not found or found in (held.seen, held.compiling):
             return
-        held.seen = found
+        held.compiling = found
         try:
             async with self._compiling:
                 loaded = await asyncio.to_thread(load, held.settings, self._key)
         except ValueError as error:
-            held.error = str(error)
+            held.seen, held.error = found, str(error)
             logger.error("%s: %s; the one before stays in force", held.what, error)
             return
+        finally:
+            held.compiling = ()
         self._take(held, loaded)
         self._activate()
         changed(isinstance(held.settings, RpzSettings))

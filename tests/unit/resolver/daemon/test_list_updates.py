@@ -442,3 +442,25 @@ def test_an_address_that_dns64_translates_is_judged(tmp_path, monkeypatch):
         judged = view.response(Query("10.0.0.9", transport="udp"), found)
         assert (judged is not found) is changed
     assert (judged.rcode, judged.answer) == (c.NOERROR, [])
+
+
+def test_a_reload_while_a_list_is_compiled_does_not_lose_its_new_content(tmp_path, monkeypatch):
+    path = tmp_path / "ads"
+    path.write_text("ads.example\n")
+    first = Lists(monkeypatch, with_list(path))
+    replace(path, "new.example\n")
+    later = []
+    real = list_updates.load
+
+    def load_during_a_reload(*given):
+        monkeypatch.setattr(list_updates, "load", real)
+        later.append(Lists(monkeypatch, with_list(path), before=first.made))
+        return real(*given)
+
+    monkeypatch.setattr(list_updates, "load", load_during_a_reload)
+    first.update(fetches=False)
+    [second] = later
+    assert second.answer("ads.example.").rcode == c.NXDOMAIN, "the content so far stays in force"
+    second.update(fetches=False)
+    assert second.answer("new.example.").rcode == c.NXDOMAIN and second.answer("ads.example.") is None
+    assert second.changes == [False]
