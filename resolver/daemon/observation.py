@@ -130,11 +130,11 @@ class Observation:
         for output in ended if wait else ():
             output.join()
 
-    def statistics(self) -> dict[str, dict[str, int]]:
-        """Counters of the outputs in use, by group."""
+    def statistics(self, other: "Observation | None" = None) -> dict[str, dict[str, int]]:
+        """Counters of the outputs that `other` does not use, by group."""
         found = {}
-        if self.log is not None:
+        if self.log is not None and (other is None or other.log is not self.log):
             found["query_log"] = self.log.statistics()
-        if self.tap is not None:
+        if self.tap is not None and (other is None or other.tap is not self.tap):
             found["dnstap"] = self.tap.statistics()
         return found

@@ -842,8 +842,7 @@ class _Worker:
         """Close a replaced configuration, and flush the cache if its last queries may have stored outdated answers."""
         del self.draining[old]
         self.remember(of_runtime(old))
-        if old.observation is not self.current.observation:
-            self.remember(old.observation.statistics())
+        self.remember(old.observation.statistics(self.current.observation))
         old.close(self.current)
         if old.flush_on_close:
             self.try_clear()

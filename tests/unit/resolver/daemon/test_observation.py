@@ -100,3 +100,14 @@ def test_wrong_settings(section: Any, given: dict[str, Any], said: str) -> None:
 def test_views_of_the_log_must_exist() -> None:
     with pytest.raises(ValueError, match=r"query_log\.views: 'kids' is not the name of a \[\[view\]\]"):
         settings({"views": ("kids",)})
+
+
+def test_the_counters_of_outputs_that_go_on_are_not_among_those_of_a_replaced_configuration(tmp_path: Path) -> None:
+    tap = {"socket": str(tmp_path / "tap")}
+    first = Observation(settings({"file": str(tmp_path / "queries")}, tap), ZoneTable())
+    second = Observation(settings({"file": str(tmp_path / "queries")}, tap), ZoneTable(), first)
+    third = Observation(settings({"file": str(tmp_path / "queries")}), ZoneTable(), second)
+    assert first.statistics(second) == {} and second.statistics(third).keys() == {"dnstap"}
+    assert third.statistics().keys() == {"query_log"}
+    second.close(third, wait=True)
+    third.close(wait=True)
