@@ -104,9 +104,18 @@ class Importer:
             except ValueError as error:
                 self.draft.left_out(place, f"{key}={value}", str(error))
         if self.draft.get("server.listen") is None:
-            self.key_local_address("127.0.0.1")
+            self.listen_by_default()
         if self.value("aggressive-nsec-cache-size") == "0":
             self.draft.set("cache.aggressive-nsec", False)
+
+    def listen_by_default(self) -> None:
+        """Serve the loopback address, at `local-port` when it is a number."""
+        try:
+            self.key_local_address("127.0.0.1")
+        except ValueError as error:
+            place, value = self.values["local-port"]
+            self.draft.left_out(place, f"local-port={value}", str(error))
+            self.draft.add("server.listen", f"127.0.0.1:{PORT}")
 
     def value(self, key: str, default: str = "") -> str:
         return self.values[key][1] if key in self.values else default

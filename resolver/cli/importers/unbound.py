@@ -199,11 +199,13 @@ class Importer:
         self.table: dict[str, Any] | None = None
         self.encrypted = False
         self.first: dict[str, str] = {}
+        self.where: dict[str, Statement] = {}
 
     def run(self, found: list[Statement]) -> None:
         """Convert all of `found`."""
         # Values that give others their meaning, wherever they are.
-        self.first = {one.key: one.words[0] for one in found if one.words}
+        self.where = {one.key: one for one in found if one.words}
+        self.first = {key: one.words[0] for key, one in self.where.items()}
         for one in found:
             if one.key in _SECTIONS and not one.words:
                 self.begin(one)
@@ -357,14 +359,25 @@ class Importer:
     def key_insecure_lan_zones(self, one: Statement) -> None:
         self.draft.left_out(one.place, one.text, "name the zones in dnssec.negative-trust-anchors")
 
+    def read_first(self, key: str, read: Callable[[str], int]) -> int | None:
+        """The number of `key`; None without it, and after a remark when it is malformed."""
+        one = self.where.get(key)
+        if one is None:
+            return None
+        try:
+            return read(one.words[0])
+        except ValueError as error:
+            self.draft.left_out(one.place, one.text, str(error))
+            return None
+
     def finish(self) -> None:
         """What several statements decide together."""
         first, draft = self.first, self.draft
-        sizes = [first[key] for key in ("msg-cache-size", "rrset-cache-size") if key in first]
-        if sizes:
-            draft.set("cache.size", max(limits.CACHE_SIZE.minimum, sum(map(_size, sizes))))
+        sizes = [self.read_first(key, _size) for key in ("msg-cache-size", "rrset-cache-size")]
+        if any(size is not None for size in sizes):
+            draft.set("cache.size", max(limits.CACHE_SIZE.minimum, sum(size or 0 for size in sizes)))
         if first.get("serve-expired") == "yes":
-            draft.set("cache.max-stale-ttl", _number(first.get("serve-expired-ttl", str(86_400))) or 86_400)
+            draft.set("cache.max-stale-ttl", self.read_first("serve-expired-ttl", _number) or 86_400)
         if "module-config" in first and "validator" not in first["module-config"]:
             draft.set("dnssec.enabled", False)
         if draft.get("server.listen") is None:

@@ -335,3 +335,15 @@ def test_bind_serves_no_client_that_the_source_refuses(options, policy, made):
 def test_recursor_list_with_a_malformed_element_allows_nobody(made):
     found, left = made("allow-from=10.0.0.0/8, odd, !10.1.0.0/16", "recursor")
     assert "policy" not in found and "'odd' does not appear to be" in left[0]
+
+
+@pytest.mark.parametrize(("kind", "text", "why"), [
+    ("recursor", "local-port=abc\n", "1: local-port=abc: 'abc' is not a number"),
+    ("unbound", UNBOUND.format("rrset-cache-size: abc"), "3: rrset-cache-size: abc: 'abc' is not a size"),
+    ("unbound", UNBOUND.format("msg-cache-size: 1x"), "3: msg-cache-size: 1x: '1x' is not a size"),
+    ("unbound", UNBOUND.format("serve-expired-ttl: abc\n  serve-expired: yes"),
+     "3: serve-expired-ttl: abc: 'abc' is not a number"),
+])
+def test_a_malformed_number_of_a_key_that_is_read_with_others_is_named(made, kind, text, why):
+    _, left = made(text, kind)
+    assert left == [why]
