@@ -146,12 +146,12 @@ class RuntimeChanges:
         if len(kept) >= limits.CHANGES:
             raise ValueError(f"there are {len(kept)} run-time changes, the most there may be; put them into the"
                              " configuration")
-        return RuntimeChanges(self.path, (*kept, change))
+        return RuntimeChanges(self.path, (*kept, change), self.trouble)
 
     def remove(self, gone: Iterable[Change]) -> "RuntimeChanges":
         """Without those in `gone`."""
         out = set(gone)
-        return RuntimeChanges(self.path, (one for one in self.entries if one not in out))
+        return RuntimeChanges(self.path, (one for one in self.entries if one not in out), self.trouble)
 
     def find(self, kind: str, name: str, rtype: str = "") -> list[Change]:
         """The changes of `kind` for `name`, for local data also of the type `rtype`.
@@ -198,8 +198,11 @@ class RuntimeChanges:
         """Replace the file `path`.
 
         Raises:
+            ChangeFileError: the file is damaged, so it is kept.
             CacheFileError: it cannot be written; the text names file and reason.
         """
+        if self.trouble:
+            raise ChangeFileError(self.trouble)
         replace_file(path, [render(self.entries).encode()])
 
 

@@ -246,3 +246,18 @@ def test_the_second_resolver_is_closed(tmp_path):
             _ = made[-1].mesh
 
     _with_host(tmp_path, test)
+
+
+def test_a_damaged_file_is_kept_when_a_negative_trust_anchor_ends(tmp_path):
+    path = tmp_path / "changes"
+    before = RuntimeChanges(path, (NTA, DATA))
+    before.write(path)
+    path.write_bytes(path.read_bytes().replace(b"192.0.2.4", b"192.0.2.5"))
+    damaged = path.read_bytes()
+    after = RuntimeChanges.load(str(path), before)
+    assert after.entries == (NTA, DATA) and "checksum" in after.trouble
+    for changed in (after.remove([NTA]), after.add(FORWARD), after):
+        assert changed.trouble == after.trouble
+        with pytest.raises(room.ChangeFileError, match="checksum"):
+            changed.write(path)
+    assert path.read_bytes() == damaged
