@@ -127,10 +127,14 @@ class SecondLevel:
         self._rejected = dict.fromkeys(REJECTED, 0)
 
     def carry_over(self, other: "SecondLevel") -> None:
-        """Take marks and messages that wait from `other`, which this one replaces."""
+        """Take marks and messages that wait from `other`, which this one replaces.
+
+        Both have one outbox and one lock from then on: `other` may be sending its first message, and none may overtake
+        it, because receivers accept rising numbers only.
+        """
         self.marks.carry_over(other.marks)
-        self._outbox.extendleft(reversed(other._outbox))
-        other._outbox.clear()
+        other._outbox.extend(self._outbox)
+        self._outbox, self._sending = other._outbox, other._sending
 
     def open(self) -> None:
         """Begin to poll and to write."""
@@ -323,16 +327,17 @@ class SecondLevel:
         """Send what waits, in order, because receivers accept rising numbers only. After a failure, the next successful
         poll sends the rest."""
         async with self._sending:
-            while self._outbox:
+            outbox = self._outbox
+            while outbox:
                 try:
                     number = await self._engine.next_number(self._counter)
-                    message = (self._message_key(number), self._outbox[0], limits.FLEET_MESSAGE_LIFE)
+                    message = (self._message_key(number), outbox[0], limits.FLEET_MESSAGE_LIFE)
                     if await self._engine.put([message]):
                         raise EngineError("the engine refused a message of the fleet; its memory may be full")
                 except EngineError as error:
                     self.trouble = str(error)
                     return
-                self._outbox.popleft()
+                outbox.popleft()
                 self._counts["messages_sent"] += 1
 
     def _message_key(self, number: int) -> bytes:
@@ -412,7 +417,8 @@ class SecondLevel:
             message = self._fleet.decode(data, self.clock.time())
             if message.kind == "flush":
                 name = message.fields.get("name")
-                if name is not None and not isinstance(name, str):
+                rtype = message.fields.get("type")
+                if not all(field is None or isinstance(field, str) for field in (name, rtype)):
                     raise EntryError("malformed")
                 self.marks.add(None if name is None else names.lower(names.from_text(name)), message.when,
                                subtree=message.fields.get("subtree") is True)

@@ -325,7 +325,7 @@ def test_a_replacement_takes_marks_and_waiting_messages() -> None:
         new.second.carry_over(old.second)
         assert new.second.marks.covers([WWW], Clock().time())
         assert len(new.second._outbox) == 1
-        assert not old.second._outbox
+        assert new.second._outbox is old.second._outbox, "sent by whoever reaches the engine first"
         old.second.close()
         new.second.close()
         await turns()
@@ -364,3 +364,40 @@ def test_a_breaker_opens_after_failures_in_a_row_and_backs_off() -> None:
     breaker.end_probe(20.0, succeeded=True)
     assert breaker.is_closed
     assert breaker.opened == 1
+
+
+def test_a_replacement_during_a_send_loses_and_overtakes_no_message() -> None:
+    async def body() -> None:
+        engine = Engine()
+        old, new, other = [await Member(engine, sender=one).ready() for one in ("one", "two", "three")]
+        engine.gate.clear()
+        old.second.tell("first", {})
+        await turns()
+        old.second.tell("second", {})
+        new.second.carry_over(old.second)
+        new.second.tell("third", {})
+        await turns()
+        engine.gate.set()
+        await until(lambda: len(other.messages) == 3, "all messages")
+        assert [message.kind for message in other.messages] == ["first", "second", "third"]
+        for member in (old, new, other):
+            assert not [task for task in member.second._tasks if task.done() and task.exception()]
+            member.second.close()
+        await turns()
+
+    run(body)
+
+
+@pytest.mark.parametrize("field", ["name", "type"])
+def test_a_flush_with_a_field_that_is_no_text_is_rejected(field: str) -> None:
+    async def body() -> None:
+        engine = Engine()
+        one, two = await Member(engine).ready(), await Member(engine, sender="two").ready()
+        one.second.tell("flush", {"name": None, "subtree": False, "type": None, "caches": True, field: 5})
+        await until(lambda: two.counts["rejected"]["malformed"] == 1, "a rejected message")
+        assert not two.messages
+        for member in (one, two):
+            member.second.close()
+        await turns()
+
+    run(body)
