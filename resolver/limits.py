@@ -583,10 +583,10 @@ DNS64_TTL = 600
 ZONES = 1000
 """zones: Each has timers and a file of its own, and is listed by resolverctl."""
 ZONE_RECORDS = 1_000_000
-"""records: Content of one zone, from a file or a transfer. The root zone has 25,000. A primary that is compromised
-could send records for ever."""
+"""records: Content of one zone, from a file or a transfer; a name that exists only because of names below it counts as a
+record. The root zone has 25,000. A primary that is compromised could send records for ever."""
 ZONE_OCTETS = 268_435_456
-"""bytes: Packed content of one zone, for the same reason. The root zone has 2 MB."""
+"""bytes: Packed content of one zone, and its names without records, for the same reason. The root zone has 2 MB."""
 ZONE_RDATA = 64_000
 """bytes: Longest record of a zone. A message of 65,535 bytes has room for it besides header, question, owner and TSIG
 record, so each zone here can be transferred from here."""

@@ -111,7 +111,8 @@ class Zone:
         """Index packed nodes; `hashed` has those of NSEC3 records.
 
         Raises:
-            ZoneError: the apex has no SOA or no NS, or there are more records than `limits.ZONE_RECORDS`.
+            ZoneError: the apex has no SOA or no NS, or there are more records and names without records than
+                `limits.ZONE_RECORDS`, or more octets than `limits.ZONE_OCTETS`.
         """
         self.origin = origin
         self._nodes = nodes
@@ -127,12 +128,14 @@ class Zone:
                         cuts.add(owner)
                     elif rtype == c.DNAME:
                         dnames.add(owner)
-        if self.records > limits.ZONE_RECORDS or self.octets > limits.ZONE_OCTETS:
-            raise ZoneError(f"the zone has more than {limits.ZONE_RECORDS} records or {limits.ZONE_OCTETS} octets")
+        _check_size(self.records, self.octets)
+        size = self.octets
         for owner in nodes:
             upper = names.parent(owner) if owner != origin else owner
             while upper not in nodes and upper not in between:
                 between.add(upper)
+                size += len(upper)
+                _check_size(self.records + len(between), size)  # one record can make more than a hundred names
                 upper = names.parent(upper)
         self._cuts, self._dnames, self._between = frozenset(cuts), frozenset(dnames), frozenset(between)
         soa = self.rrset(origin, c.SOA)
@@ -334,6 +337,17 @@ class Zone:
 
 
 # --- nodes --------------------------------------------------------------------------------------------------------
+
+
+def _check_size(records: int, octets: int) -> None:
+    """Check a zone against the limits; names without records count as records.
+
+    Raises:
+        ZoneError: it is too large.
+    """
+    if records > limits.ZONE_RECORDS or octets > limits.ZONE_OCTETS:
+        raise ZoneError(f"the zone has more than {limits.ZONE_RECORDS} records or {limits.ZONE_OCTETS} octets, names"
+                        " without records included")
 
 
 def entries(node: bytes) -> Iterator[tuple[int, int, int, bytes]]:

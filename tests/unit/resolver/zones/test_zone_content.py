@@ -62,6 +62,21 @@ def test_the_number_of_records_is_limited(monkeypatch: pytest.MonkeyPatch) -> No
         Zone.from_records(ORIGIN, [*zone_of(""), *(record(f"h{n}.e.test.", c.A, bytes(4)) for n in range(100))])
 
 
+@pytest.mark.parametrize(("limit", "value"), [("ZONE_RECORDS", 1000), ("ZONE_OCTETS", 100_000)])
+def test_names_without_records_are_limited(monkeypatch: pytest.MonkeyPatch, limit: str, value: int) -> None:
+    """RFC 4592 section 2.2.2: each of these records makes 110 names."""
+    deep = [record(f"{'a.' * 110}h{n}.e.test.", c.A, bytes(4)) for n in range(20)]
+    monkeypatch.setattr(limits, limit, value)
+    assert Zone.from_records(ORIGIN, [*zone_of(""), *deep[:2]]).exists(names.from_text("a.a.h1.e.test."))
+    with pytest.raises(ZoneError, match="names without records included"):
+        Zone.from_records(ORIGIN, [*zone_of(""), *deep])
+    before = Zone.from_records(ORIGIN, [*zone_of(""), *deep[:2]])
+    soa = next(iter(before))
+    newer = (soa[0], soa[1], soa[2], soa[3][:-20] + (8).to_bytes(4, "big") + soa[3][-16:])
+    with pytest.raises(ZoneError, match="names without records included"):
+        before.changed([Difference([soa], [newer, *deep[2:]])])
+
+
 def test_the_size_of_a_set_is_limited() -> None:
     many = [record("a.e.test.", c.A, n.to_bytes(4, "big")) for n in range(limits.RRSET_RECORDS + 1)]
     with pytest.raises(ZoneError, match="more than 512 records of type A"):
