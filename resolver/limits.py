@@ -583,8 +583,8 @@ DNS64_TTL = 600
 ZONES = 1000
 """zones: Each has timers and a file of its own, and is listed by resolverctl."""
 ZONE_RECORDS = 1_000_000
-"""records: Content of one zone, from a file or a transfer; a name that exists only because of names below it counts as a
-record. The root zone has 25,000. A primary that is compromised could send records for ever."""
+"""records: Content of one zone, from a file or a transfer; a name that exists only because of names below it counts as
+a record. The root zone has 25,000. A primary that is compromised could send records for ever."""
 ZONE_OCTETS = 268_435_456
 """bytes: Packed content of one zone, and its names without records, for the same reason. The root zone has 2 MB."""
 ZONE_RDATA = 64_000

@@ -28,6 +28,7 @@ from resolver.net.tls_listener import TlsListener
 from resolver.net.turns import Turns
 from resolver.net.udp_listener import UdpListener
 from resolver.policy import AccessTable
+from resolver.policy.zone_peers import ZonePeers
 from resolver.settings import ListenerSettings, ServerSettings, Settings, replace
 
 if TYPE_CHECKING:
@@ -142,6 +143,8 @@ class RuntimeConfig:
             self.rules if settings.view else b"", rotate=settings.server.rotate_addresses
         )
 
+        peers = ZonePeers.create(settings)
+
         def fast_path(access: AccessTable, counters: FastPath | None = None) -> FastPath:
             return FastPath(
                 answers,
@@ -153,6 +156,7 @@ class RuntimeConfig:
                 counters=counters,
                 rates=self.rates,
                 observer=observer,
+                peers=peers,
             )
 
         self.fast = fast_path(plan.access)

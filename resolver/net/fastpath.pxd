@@ -40,6 +40,8 @@ cdef struct FastCounters:
 cdef struct FastState:
     void *answers               # an AnswerContext
     const access_table *access
+    const access_table *notify_peers    # who may send NOTIFY without access; NULL: there are no own zones
+    const access_table *transfer_peers  # who may query for SOA, AXFR and IXFR without access; NULL as above
     size_t largest_reply
     bint pass_without_rd
     bint prefetch               # pass one query for an answer that expires soon to Python
@@ -65,6 +67,7 @@ cdef class FastPath:
     cdef list lanes
     cdef object answer_cache
     cdef object access_owner
+    cdef object peers_owner
     cdef object server_cookies
     cdef object latency
     cdef object rate_limits

@@ -6,6 +6,7 @@ from resolver.net.cookies import ServerCookies
 from resolver.net.rate_limit import RateLimits
 from resolver.observe.observer import Observer
 from resolver.policy.access import AccessTable
+from resolver.policy.zone_peers import ZonePeers
 
 @final
 class FastPath:
@@ -21,6 +22,7 @@ class FastPath:
         counters: FastPath | None = None,
         rates: RateLimits | None = None,
         observer: Observer | None = None,
+        peers: ZonePeers | None = None,
     ) -> None: ...
     def for_lane(self) -> FastPath: ...
     def answer(
@@ -52,6 +54,8 @@ class FastPath:
     def answers(self) -> AnswerCache: ...
     @property
     def cookies(self) -> ServerCookies | None: ...
+    @property
+    def peers(self) -> ZonePeers | None: ...
     @property
     def rates(self) -> RateLimits | None: ...
     def limit_reply(self, query: bytes, reply: bytes, address: str, now: int, view: int = 0) -> bytes | None: ...

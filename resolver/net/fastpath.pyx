@@ -46,6 +46,10 @@ cdef enum:
     FLAG_TC_HIGH = 0x02
     FLAG_AD_LOW = 0x20
     OPCODE_HIGH = 0x78
+    NOTIFY_HIGH = 4 << 3        # the opcode NOTIFY in its place
+    TYPE_SOA = 6
+    TYPE_IXFR = 251
+    TYPE_AXFR = 252
     RCODE_FORMERR = 1
     RCODE_NXDOMAIN = 3
     RCODE_REFUSED = 5
@@ -288,6 +292,22 @@ cdef inline int make_limited_reply(FastState *state, const uint8_t *data, size_t
     return limit_reply(state, data, size, <size_t>(found >> ACCESS_VIEW_SHIFT), ip, ip_size, now, out, code, capacity)
 
 
+cdef inline bint is_zone_peer(const access_table *table, const void *peer, size_t peer_size) noexcept nogil:
+    return access_lookup(table, peer, peer_size) & ACCESS_DECISION == ACCESS_ALLOW
+
+
+cdef bint is_zone_request(const FastState *state, const uint8_t *data, size_t size, const QueryInfo *query,
+                          const void *peer, size_t peer_size) noexcept nogil:
+    """Whether a datagram of a client without access is one that `ZoneServer` permits of a primary or secondary: NOTIFY,
+    or a query for SOA, AXFR or IXFR. `query` was parsed, and is not malformed."""
+    if state.notify_peers is NULL or peer is NULL or size < HEADER_SIZE:
+        return False
+    if data[2] & OPCODE_HIGH == NOTIFY_HIGH:
+        return is_zone_peer(state.notify_peers, peer, peer_size)
+    return (query.qname is not NULL and query.qtype in (TYPE_SOA, TYPE_IXFR, TYPE_AXFR)
+            and is_zone_peer(state.transfer_peers, peer, peer_size))
+
+
 cdef inline int make_reply(FastState *state, const uint8_t *data, size_t size, const void *peer, size_t peer_size,
                            int64_t now, uint8_t *out, size_t capacity, bint stream, size_t block) noexcept nogil:
     """Returns the size of the reply in `out`; FAST_DROP: no reply; FAST_SLOW_PATH: `Service` handles the message.
@@ -307,22 +327,32 @@ cdef inline int make_reply(FastState *state, const uint8_t *data, size_t size, c
     cdef uint8_t idle[KEEPALIVE_SIZE]
     cdef bint with_cookie = False
     cdef bint with_keepalive = False
+    cdef bint for_zone = False
     state.counters.received += 1
     state.left = 0
     if peer is not NULL:
         found = access_lookup(state.access, peer, peer_size) if state.access is not NULL else ACCESS_ALLOW
     state.found = found
     access = found & ACCESS_DECISION
+    if access == ACCESS_DROP and (state.notify_peers is NULL or peer is NULL
+                                  or not (is_zone_peer(state.notify_peers, peer, peer_size)
+                                          or is_zone_peer(state.transfer_peers, peer, peer_size))):
+        state.counters.denied += 1
+        return FAST_DROP
+    code = parse_query(data, size, &query)
     if access != ACCESS_ALLOW:
-        if access == ACCESS_DROP:
+        for_zone = code >= 0 and is_zone_request(state, data, size, &query, peer, peer_size)
+        if access == ACCESS_DROP and not for_zone:
             state.counters.denied += 1
             return FAST_DROP
-    code = parse_query(data, size, &query)
-    if access == ACCESS_ALLOW and state.rates is not NULL and state.rates.limits_queries:
+    if (access == ACCESS_ALLOW or for_zone) and state.rates is not NULL and state.rates.limits_queries:
         limited = limit_query(state, data, size, code, &query, peer, <size_t>(found >> ACCESS_VIEW_SHIFT), stream, now, out,
                               capacity)
         if limited != FAST_SLOW_PATH:
-            return limited
+            return limited if access != ACCESS_DROP else FAST_DROP
+    if for_zone:
+        state.counters.non_plain += 1
+        return FAST_SLOW_PATH
     if code < 0:
         if -code < FAST_REASONS:
             state.counters.malformed[-code] += 1
@@ -429,7 +459,8 @@ cdef class FastPath:
     `largest_reply` limits UDP replies (bytes). With `pass_without_rd`, queries without RD go to Python. With
     `prefetch`, one query for each answer in the last tenth of its TTL goes to Python, which renews the answer. With
     `cookies` None the COOKIE option is ignored. `counters` is another fast path, whose counters this one uses. `rates`
-    None limits no rates. `observer` records the answers; None: nobody does.
+    None limits no rates. `observer` records the answers; None: nobody does. `peers` are the primaries and secondaries of
+    own zones; their requests for zones go to Python, whatever access they have.
     """
 
     def __cinit__(self):
@@ -444,7 +475,8 @@ cdef class FastPath:
     def __init__(self, AnswerCache answers, AccessTable access=None, *,
                  int largest_reply=limits.EDNS_PAYLOAD.default, bint pass_without_rd=True,
                  bint prefetch=False, ServerCookies cookies=None, FastPath counters=None, RateLimits rates=None,
-                 Observer observer=None):
+                 Observer observer=None, peers=None):
+        cdef AccessTable notify, transfer
         self.answer_cache = answers
         self.state.answers = answers.handle()
         self.access_owner = access
@@ -463,6 +495,10 @@ cdef class FastPath:
         self.state.rates = &rates.state if rates is not None and rates.active else NULL
         self.observer_owner = observer
         self.state.observer = &observer.state if observer is not None else NULL
+        self.peers_owner = peers
+        if peers is not None:
+            notify, transfer = peers.notify, peers.transfer
+            self.state.notify_peers, self.state.transfer_peers = &notify.table, &transfer.table
 
     def __dealloc__(self):
         free(self.buffer)
@@ -470,7 +506,7 @@ cdef class FastPath:
     def for_lane(self):
         """A fast path with the same settings for the thread of a lane, which runs beside this one without the GIL.
 
-        It shares the answers (changed by atomic operations), the access table (never changed) and the rates (locked).
+        It shares the answers (changed by atomic operations), the access tables (never changed) and the rates (locked).
         Its counters are in the `statistics` of the fast path whose counters this one uses.
         """
         cdef FastPath made = FastPath.__new__(FastPath)
@@ -478,6 +514,7 @@ cdef class FastPath:
         made.state = self.state
         made.answer_cache = self.answer_cache
         made.access_owner = self.access_owner
+        made.peers_owner = self.peers_owner
         made.rate_limits = self.rate_limits
         made.state.observer = NULL  # it has one producer; `Listeners` opens no lane when there is one
         made.lanes = []
@@ -607,6 +644,11 @@ cdef class FastPath:
     def cookies(self):
         """The server cookies; None when the COOKIE option is ignored."""
         return self.server_cookies
+
+    @property
+    def peers(self):
+        """The primaries and secondaries of own zones, `ZonePeers`; None without zones."""
+        return self.peers_owner
 
     @property
     def rates(self):

@@ -30,6 +30,7 @@ class HttpsListener(TlsListener):
     """The listener of one socket for DNS over HTTPS, and all its connections."""
 
     query_transport = "https"
+    serves_zones = False
 
     def __init__(self, *given: Any, path: str, **options: Any) -> None:
         """`path` is the path of requests; the other arguments are those of `TlsListener`."""

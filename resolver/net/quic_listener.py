@@ -57,6 +57,7 @@ class QuicListener(TlsListener, asyncio.DatagramProtocol):
 
     transport_name = "QUIC"
     query_transport = "quic"
+    serves_zones = False
 
     def __init__(
         self,

@@ -276,7 +276,7 @@ class Service:
         if self.observer is not None:
             sink = self.observer.watch(data, peer, sink, found >> VIEW_SHIFT)
         access = found & DECISION
-        if self.zone_server is not None and self.zone_server.handle(data, peer, sink, dropped=access == DROP):
+        if self.zone_server is not None and self.zone_server.handle(data, peer, sink, access):
             return None
         if access != ALLOW:
             self._refuse_client(data, peer, sink, access)

@@ -67,6 +67,9 @@ class StreamListener:
     """The transport of its queries, as `Query` has it."""
     tls_context: Any = None
     """The `ssl.SSLContext` of new connections; None without TLS."""
+    serves_zones = True
+    """Whether own zones are transferred over it. Then primaries and secondaries get a connection although the access
+    list drops them; the service answers their requests for zones, and nothing else."""
     padding_block = 0
     """Replies to padded queries are padded to multiples of this many bytes; 0 on transports that are not encrypted."""
 
@@ -160,7 +163,7 @@ class StreamListener:
             found = access.find(client.host)
             verdict = found & DECISION
             client.access, client.allowed = found, verdict == ALLOW
-            if verdict == DROP:
+            if verdict == DROP and not self._is_zone_peer(client):
                 self.access_closed += 1
                 client.expel()
 
@@ -252,7 +255,7 @@ class StreamListener:
         all taken."""
         found = self.access.find(client.host)
         access = found & DECISION
-        if not self.serving or access == DROP:
+        if not self.serving or (access == DROP and not self._is_zone_peer(client)):
             self.rejected += 1
             return False
         client.access, client.allowed = found, access == ALLOW
@@ -286,6 +289,10 @@ class StreamListener:
         if self._timer is None:
             self._arm()
         return True
+
+    def _is_zone_peer(self, client: StreamConnection) -> bool:
+        peers = self.fast.peers
+        return self.serves_zones and peers is not None and peers.knows(client.host)
 
     def _free_slot(self, network: str | bytes) -> bool:
         """Whether there is a slot for one more connection of `network`. May evict another connection."""

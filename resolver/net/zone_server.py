@@ -1,4 +1,4 @@
-"""Serves secondaries and primaries of own zones: outgoing AXFR and IXFR, signed SOA queries, and NOTIFY.
+"""Serves secondaries and primaries of own zones: outgoing AXFR and IXFR, SOA queries of secondaries, and NOTIFY.
 
 These messages are handled before the access lists of clients, because name servers are not clients. Each zone has its
 own lists and keys; without them a transfer is refused and a NOTIFY is ignored, except from the addresses of the zone's
@@ -10,7 +10,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 from resolver.effects import Outcome, Question
-from resolver.policy import OwnZones
+from resolver.policy import ALLOW, DROP, OwnZones
 from resolver.settings import Settings, ZoneSettings
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -84,9 +84,12 @@ class ZoneServer:
         return {"transfers_out": self.transfers, "transfers_refused": self.refused,
                 "notifies_received": self.notifies, "notifies_ignored": self.ignored}
 
-    def handle(self, data: bytes, peer: tuple[Any, ...], sink: Any, *, dropped: bool = False) -> bool:
+    def handle(self, data: bytes, peer: tuple[Any, ...], sink: Any, access: int = ALLOW) -> bool:
         """Answer a NOTIFY or a transfer query; False for other messages, which are not touched, and for those that a
-        zone does not permit of a client that is `dropped`."""
+        zone does not permit of a client that is dropped.
+
+        `access` is the client's access (`DECISION`). A SOA query without signature is one of a client, if it has access
+        as a client; else it is one of a secondary, if the zone permits it."""
         if len(data) < HEADER_SIZE or data[2] & 0x80:
             return False
         opcode = (data[2] & 0x78) >> 3
@@ -100,10 +103,13 @@ class ZoneServer:
         if len(questions) != 1 or questions[0][2] != c.IN:
             return False
         qname, qtype, _ = questions[0]
-        if opcode == c.QUERY and qtype == c.SOA and signed is None:
-            return False  # a query as any other
         rules = self._rules.get(names.lower(qname))
-        if dropped and not (rules is not None and rules.permits(_host(peer), notify=opcode == c.NOTIFY)):
+        if opcode == c.QUERY and qtype == c.SOA and signed is None and (
+            access == ALLOW or rules is None or rules.transfer_key is not None
+            or not rules.permits(_host(peer), notify=False)
+        ):
+            return False  # a query as any other
+        if access == DROP and not (rules is not None and rules.permits(_host(peer), notify=opcode == c.NOTIFY)):
             return False
         if opcode == c.NOTIFY:
             self._take_notify(data, qname, qtype, rules, signed, peer, sink)
@@ -157,8 +163,8 @@ class ZoneServer:
         if qtype == c.SOA:
             reply = message(answerer.answer(qname, qtype), qname, qtype, query_id=int.from_bytes(data[:2], "big"),
                             limit=PAYLOAD_MIN, sigs=False)
-            assert rules.transfer_key is not None  # else the signature was refused
-            sink.send(sign(reply, rules.transfer_key, self._now(), prior=mac)[0], peer)
+            key = rules.transfer_key
+            sink.send(reply if key is None else sign(reply, key, self._now(), prior=mac)[0], peer)
             return
         if qtype == c.AXFR and not sink.stream:
             self._refuse(data, len(qname), c.FORMERR, peer, sink)  # RFC 5936 section 4.2

@@ -7,21 +7,26 @@ import struct
 from collections.abc import Callable, Coroutine
 
 import pytest
-from support.service_parts import QNAME, Parts, address, positive, query
+from support.service_parts import NOW, QNAME, Parts, address, positive, query
 from support.shortage import FullDict
 from support.upstream_peers import open_descriptors
 from support.waiting import until
+from support.zone_versions import ORIGIN, version
 
 import corenet
 from resolver import limits
 from resolver.effects import Outcome
 from resolver.net import dns_connection
 from resolver.net.clock_random import Clock
+from resolver.net.fastpath import FastPath
 from resolver.net.stream_listener import StreamListener, open_stream_socket
-from resolver.settings import PolicySettings, Settings, replace
+from resolver.net.zone_server import ZoneServer
+from resolver.policy.zone_peers import ZonePeers
+from resolver.settings import PolicySettings, Settings, ZoneSettings, replace
 from resolver.wire import consts as c
 from resolver.wire.message import MessageView
 from resolver.wire.rrset import RRset
+from resolver.zones import Mode, ServedZone, ZoneTable
 
 TIMEOUT = 20.0
 Body = Callable[[], Coroutine[None, None, None]]
@@ -871,6 +876,38 @@ def test_clients_without_access_are_not_served(run: Callable[[Body], None]) -> N
             await client.close()
         for listener in listeners:
             listener.close()
+
+    run(body)
+
+
+def test_secondaries_may_connect_although_they_are_dropped_as_clients(run: Callable[[Body], None]) -> None:
+    """Their requests for zones are answered, and nothing else is."""
+    zone = ZoneSettings(name="e.test.", file="unused", allow_transfer=("127.0.0.0/8",))
+    settings = replace(Settings(), policy=PolicySettings(allow=(), drop=("127.0.0.0/8",)), zone=(zone,))
+
+    async def body() -> None:
+        parts = Parts(settings)
+        parts.mesh.instant = positive()
+        table = ZoneTable([ServedZone(ORIGIN, Mode.AUTHORITATIVE)], lambda: NOW)
+        table.put(ORIGIN, version(5, 2), 0)
+        parts.fast = FastPath(parts.store.answers, parts.plan.access, peers=ZonePeers.create(settings))
+        parts.service.zone_server = ZoneServer(settings, table, {}, lambda: NOW, lambda _: None)
+        listener = await serve(parts)
+        client = await Client.start(listener)
+        client.send(query(identity=5))
+        transfer = await client.ask(query(c.AXFR, qname=ORIGIN, identity=6, edns_payload=None))
+        assert (transfer.id, transfer.rcode, len(transfer.answer)) == (6, c.NOERROR, 4)
+        assert parts.mesh.tickets == [] and parts.service.denied == 1
+        listener.switch(parts.service, parts.fast, parts.plan.access, parts.settings.server)
+        assert listener.connections == 1
+        strict = FastPath(parts.store.answers, parts.plan.access)
+        listener.switch(parts.service, strict, parts.plan.access, parts.settings.server)
+        assert await client.ended()
+        again = await Client.start(listener)
+        assert await again.ended()
+        for one in (client, again):
+            await one.close()
+        listener.close()
 
     run(body)
 

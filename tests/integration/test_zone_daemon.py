@@ -55,13 +55,17 @@ class Daemon:
 
 
 @contextmanager
-def resolverd(home: Path, text: str, *, port: int | None = None, workers: int = 1) -> Iterator[Daemon]:
+def resolverd(
+    home: Path, text: str, *, port: int | None = None, workers: int = 1, server: str = ""
+) -> Iterator[Daemon]:
+    """`server` is what follows in the table [server], and further tables."""
     home.mkdir(exist_ok=True)
     (home / "zones").mkdir(exist_ok=True)
     port = port or free_port()
     (home / "resolverd.toml").write_text(
         f'zones.directory = "{home}/zones"\nzones.refresh-min = 1\ndnssec.enabled = false\n'
-        f'[server]\nlisten = ["127.0.0.1:{port}"]\nworkers = {workers}\n[control]\nsocket = "{home}/control"\n{text}'
+        f'[server]\nlisten = ["127.0.0.1:{port}"]\nworkers = {workers}\n{server}'
+        f'[control]\nsocket = "{home}/control"\n{text}'
     )
     command = [sys.executable, "-m", "resolver.daemon", "--config", str(home / "resolverd.toml")]
     with run_process(command, home / "log") as process:
@@ -196,6 +200,27 @@ def test_a_primary_serves_its_secondary(kind: str, key: tuple[str, str] | None, 
         if key:
             refused = ask("127.0.0.1", port, ORIGIN, c.AXFR, tcp=True)
             assert refused is not None and refused.rcode == c.REFUSED
+
+
+@pytest.mark.parametrize("lanes", [0, 1])
+def test_primaries_and_secondaries_need_no_access_as_clients(lanes: int, tmp_path: Path) -> None:
+    """The timers of the zone are an hour, so only a NOTIFY makes the secondary follow in time."""
+    first, second = free_port(), free_port()
+    policy = f'lanes = {lanes}\n[policy]\nallow = ["127.0.0.1/32"]\ndrop = ["127.0.0.3/32"]\n'
+    extra = f'allow-transfer = ["127.0.0.3/32"]\nnotify = ["127.0.0.1:{second}"]\n'
+    (tmp_path / "one").mkdir()
+    given = primary(tmp_path / "one", 5, extra + '[iteration]\nquery-source-v4 = "127.0.0.2"\n')
+    copy = secondary(f"127.0.0.1:{first}", 'allow-notify = ["127.0.0.2/32"]\n'
+                     '[iteration]\nquery-source-v4 = "127.0.0.3"\n')
+    with (
+        resolverd(tmp_path / "one", given, port=first, server=policy),
+        resolverd(tmp_path / "two", copy, port=second, server=policy) as other,
+    ):
+        other.wait_for(5)
+        primary(tmp_path / "one", 6, added="new A 192.0.2.77\n")
+        control = Daemon(tmp_path / "one", first, other.process).control
+        assert control("zone", "reload", ORIGIN).returncode == 0
+        other.wait_for(6)
 
 
 def test_transfer_over_tls(tmp_path: Path) -> None:

@@ -7,8 +7,11 @@ from support.service_parts import CLIENT, NOW, QNAME, Parts, address, positive, 
 
 from resolver import limits
 from resolver.net.fastpath import ClientQuery, FastPath, read_query
+from resolver.net.rate_limit import RateLimits
 from resolver.policy import AccessTable
 from resolver.policy.ranges import ViewAccess
+from resolver.policy.zone_peers import ZonePeers
+from resolver.settings import RateLimitSettings, ZoneSettings
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.edns import options_to_wire
@@ -73,6 +76,50 @@ def test_dropped_clients_get_no_reply_to_any_packet() -> None:
     for packet in (query(), b"", b"junk" * 9, query(flags=2 << 11)):
         assert fast.answer(packet, CLIENT, NOW) == b""
     assert fast.statistics()["access_dropped"] == 4
+
+
+NOTIFY = query(c.SOA, flags=c.NOTIFY << 11 | c.AA, edns_payload=None)
+PRIMARY, SECONDARY = ("192.0.2.1", 5), ("::ffff:198.51.100.9", 5, 0, 0)
+FROM_PEERS = [
+    (NOTIFY, PRIMARY, True), (NOTIFY, ("2001:db8::7", 5, 0, 0), True), (NOTIFY, SECONDARY, False),
+    (NOTIFY, ("192.0.2.2", 5), False), (query(c.SOA), SECONDARY, True), (query(c.SOA), PRIMARY, False),
+    (query(c.AXFR), SECONDARY, True), (query(c.IXFR), SECONDARY, True), (query(c.A), SECONDARY, False),
+    (query(c.SOA), ("203.0.113.1", 5), False), (query(c.SOA)[:-1], SECONDARY, False), (b"", SECONDARY, False),
+    (query(c.SOA, flags=5 << 11), SECONDARY, False), (query(c.SOA, flags=0x8000), SECONDARY, False),
+]
+
+
+@pytest.mark.parametrize("lane", [False, True])
+@pytest.mark.parametrize("drop", [False, True])
+@pytest.mark.parametrize(("packet", "peer", "passed"), FROM_PEERS)
+def test_requests_for_own_zones_need_no_access(
+    parts: Parts, packet: bytes, peer: tuple[object, ...], passed: bool, drop: bool, lane: bool
+) -> None:
+    """Primaries and secondaries are no clients. Strangers end here, in C."""
+    peers = ZonePeers((
+        ZoneSettings(name="a.test.", primaries=("192.0.2.1",), allow_notify=("2001:db8::/32",)),
+        ZoneSettings(name="b.test.", file="unused", allow_transfer=("198.51.100.0/24",)),
+    ))
+    everybody = ("0.0.0.0/0", "::/0")
+    access = AccessTable((), () if drop else everybody, everybody if drop else ())
+    fast = FastPath(parts.store.answers, access, peers=peers)
+    if lane:
+        fast = fast.for_lane()
+    reply = fast.answer(packet, peer, NOW)
+    assert (reply is None) is passed
+    assert reply in (None, b"") or (not drop and reply[3] & 15 == c.REFUSED)
+    assert reply != b"" or drop or len(packet) < 12 or packet[2] & 0x80
+
+
+@pytest.mark.parametrize(("access", "second"), [(AccessTable(()), False), (AccessTable((), (), ("0.0.0.0/0",)), True)])
+def test_requests_for_own_zones_have_the_limits_of_clients(parts: Parts, access: AccessTable, second: bool) -> None:
+    """A flood with the address of a primary reaches Python no more often than one with the address of a client."""
+    rates = RateLimits(RateLimitSettings(queries_per_second=1), (), None, bytes(16))
+    peers = ZonePeers((ZoneSettings(name="a.test.", primaries=("192.0.2.1",)),))
+    fast = FastPath(parts.store.answers, access, peers=peers, rates=rates)
+    found = [fast.answer(NOTIFY, PRIMARY, NOW) for _ in range(1000)]
+    assert found[0] is None and found.count(None) < 100
+    assert (found[-1] == b"") is second
 
 
 @pytest.mark.parametrize("packet", [b"", b"\0" * 11, query(flags=0x8000 | c.RD)])

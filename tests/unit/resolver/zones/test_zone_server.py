@@ -7,9 +7,11 @@ import pytest
 from support.zone_versions import ORIGIN, version
 
 from resolver.net.zone_server import ZoneServer, keys_of
-from resolver.settings import Settings, TsigKey, ZoneSettings, ZonesSettings
+from resolver.policy import ALLOW, DROP, REFUSE
+from resolver.settings import Settings, TsigKey, ZoneSettings, ZonesSettings, replace
 from resolver.wire import consts as c
 from resolver.wire.build import make_query
+from resolver.wire.message import MessageView
 from resolver.zones import Mode, ServedZone, ZoneTable
 from resolver.zones.tsig import Key, TsigError, Verifier, sign, split
 
@@ -155,5 +157,21 @@ def test_a_dropped_client_gets_no_refusal(packet: bytes, host: str, handled: boo
     table.put(ORIGIN, version(5, 2), NOW + 100)
     sink = Sink()
     server = ZoneServer(SETTINGS, table, {}, lambda: NOW, lambda _: None)
-    assert server.handle(packet, (host, 53), sink, dropped=True) is handled
+    assert server.handle(packet, (host, 53), sink, DROP) is handled
     assert bool(sink.sent) is handled
+
+
+@pytest.mark.parametrize(("host", "access", "key", "handled"), [
+    ("198.51.100.7", REFUSE, "", True), ("198.51.100.7", DROP, "", True), ("198.51.100.7", ALLOW, "", False),
+    ("198.51.100.7", DROP, "out.key", False), ("203.0.113.7", DROP, "", False), ("203.0.113.7", REFUSE, "", False),
+])
+def test_a_secondary_asks_for_the_serial_without_access_as_a_client(
+    host: str, access: int, key: str, handled: bool
+) -> None:
+    zone = ZoneSettings(name="e.test.", file="unused", allow_transfer=("198.51.100.0/24",), transfer_key=key)
+    table = ZoneTable([ServedZone(ORIGIN, Mode.AUTHORITATIVE)], lambda: NOW)
+    table.put(ORIGIN, version(5, 2), 0)
+    sink = Sink()
+    server = ZoneServer(replace(SETTINGS, zone=(zone,)), table, {}, lambda: NOW, lambda _: None)
+    assert server.handle(query(c.SOA), (host, 53), sink, access) is handled
+    assert [MessageView.parse(one).answer[0].rtype for one in sink.sent] == [c.SOA] * handled
