@@ -33,7 +33,8 @@ from resolver.observe.event cimport OVER_UDP
 from resolver.observe.observer cimport Observer, observe_fast, set_time
 from resolver.policy.access cimport (ACCESS_ALLOW, ACCESS_DECISION, ACCESS_DROP, ACCESS_UNCACHED, ACCESS_VIEW_SHIFT,
                                      AccessTable, access_lookup)
-from resolver.wire.consts cimport HEADER_SIZE, MESSAGE_MAX, O_COOKIE, O_EDE, O_KEEPALIVE, O_PADDING, OPT_SIZE, PAYLOAD_MIN
+from resolver.wire.consts cimport (HEADER_SIZE, MESSAGE_MAX, O_COOKIE, O_EDE, O_KEEPALIVE, O_PADDING, OPT_SIZE, PAYLOAD_MIN,
+                                   T_SOA)
 from resolver.wire.message cimport QueryInfo, parse_query
 from resolver.wire.octets cimport get16, put16, put_opt
 
@@ -47,9 +48,8 @@ cdef enum:
     FLAG_AD_LOW = 0x20
     OPCODE_HIGH = 0x78
     NOTIFY_HIGH = 4 << 3        # the opcode NOTIFY in its place
-    TYPE_SOA = 6
-    TYPE_IXFR = 251
-    TYPE_AXFR = 252
+    T_IXFR = 251
+    T_AXFR = 252
     RCODE_FORMERR = 1
     RCODE_NXDOMAIN = 3
     RCODE_REFUSED = 5
@@ -304,7 +304,7 @@ cdef bint is_zone_request(const FastState *state, const uint8_t *data, size_t si
         return False
     if data[2] & OPCODE_HIGH == NOTIFY_HIGH:
         return is_zone_peer(state.notify_peers, peer, peer_size)
-    return (query.qname is not NULL and query.qtype in (TYPE_SOA, TYPE_IXFR, TYPE_AXFR)
+    return (query.qname is not NULL and query.qtype in (T_SOA, T_IXFR, T_AXFR)
             and is_zone_peer(state.transfer_peers, peer, peer_size))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+from resolver import limits
 from resolver.effects import Outcome, Question
 from resolver.policy import ALLOW, DROP, OwnZones
 from resolver.settings import Settings, ZoneSettings
@@ -25,6 +26,8 @@ from resolver.zones.zone import soa_fields
 
 __all__ = ["ZoneServer", "keys_of"]
 
+LABEL_MAX, NAME_MAX = 63, 255  # RFC 1035 section 2.3.4
+RECORD_COUNTS = (6, 8, 10)  # where the header has the numbers of records (RFC 1035 section 4.1.1)
 SOA_SIZE = 22  # two root names and five numbers
 ASKED_BY_SECONDARIES = frozenset({c.SOA, c.AXFR, c.IXFR})
 
@@ -88,32 +91,37 @@ class ZoneServer:
         """Answer a NOTIFY or a transfer query; False for other messages, which are not touched, and for those that a
         zone does not permit of a client that is dropped.
 
-        `access` is the client's access (`DECISION`). A SOA query without signature is one of a client, if it has access
-        as a client; else it is one of a secondary, if the zone permits it."""
-        if len(data) < HEADER_SIZE or data[2] & 0x80:
+        Only the question is read before the zone has permitted the request, because anybody may send it: a message can
+        have thousands of records. `access` is the client's access (`DECISION`). A SOA query without signature is one of
+        a client, if it has access as a client; else it is one of a secondary, if the zone permits it."""
+        question = _question(data)
+        if question is None:
             return False
-        opcode = (data[2] & 0x78) >> 3
-        if opcode != c.NOTIFY and (opcode != c.QUERY or _qtype(data) not in ASKED_BY_SECONDARIES):
+        opcode, qname, qtype = question
+        rules = self._rules.get(names.lower(qname))
+        if rules is None or (opcode != c.NOTIFY and (opcode != c.QUERY or qtype not in ASKED_BY_SECONDARIES)):
+            return False
+        if not rules.permits(_host(peer), notify=opcode == c.NOTIFY) or (opcode == c.NOTIFY and qtype != c.SOA):
+            if access == DROP or (opcode == c.QUERY and qtype == c.SOA):
+                return False
+            if opcode == c.NOTIFY:
+                self.ignored += 1
+                sink.send(_reply(data, len(qname), c.REFUSED), peer)
+            else:
+                self._refuse(data, len(qname), c.REFUSED, peer, sink)
+            return True
+        if sum(int.from_bytes(data[at : at + 2], "big") for at in RECORD_COUNTS) > limits.ZONE_REQUEST_RECORDS:
             return False
         try:
             signed = split(data)
-            questions, records = parse_records(data if signed is None else signed.message)
+            _, records = parse_records(data if signed is None else signed.message)
         except WireError:
             return False
-        if len(questions) != 1 or questions[0][2] != c.IN:
-            return False
-        qname, qtype, _ = questions[0]
-        rules = self._rules.get(names.lower(qname))
-        if opcode == c.QUERY and qtype == c.SOA and signed is None and (
-            access == ALLOW or rules is None or rules.transfer_key is not None
-            or not rules.permits(_host(peer), notify=False)
-        ):
-            return False  # a query as any other
-        if access == DROP and not (rules is not None and rules.permits(_host(peer), notify=opcode == c.NOTIFY)):
-            return False
         if opcode == c.NOTIFY:
-            self._take_notify(data, qname, qtype, rules, signed, peer, sink)
+            self._take_notify(data, qname, rules, signed, peer, sink)
             return True
+        if qtype == c.SOA and signed is None and (access == ALLOW or rules.transfer_key is not None):
+            return False  # a query as any other
         serial = next((soa_fields(rdata).serial for _, _, _, rtype, _, _, rdata in records
                        if rtype == c.SOA and len(rdata) >= SOA_SIZE), None)
         if qtype == c.IXFR and serial is None:
@@ -122,17 +130,9 @@ class ZoneServer:
         return True
 
     def _take_notify(
-        self, data: bytes, qname: bytes, qtype: int, rules: _Rules | None, signed: SignedMessage | None,
-        peer: tuple[Any, ...], sink: Any,
+        self, data: bytes, qname: bytes, rules: _Rules, signed: SignedMessage | None, peer: tuple[Any, ...], sink: Any
     ) -> None:
-        """RFC 1996 section 3.10: start a refresh, unless the message is not from a primary."""
-        host = _host(peer)
-        allowed = rules is not None and qtype == c.SOA and rules.permits(host, notify=True)
-        if not allowed:
-            self.ignored += 1
-            sink.send(_reply(data, len(qname), c.NOTIMP if rules is None else c.REFUSED), peer)
-            return
-        assert rules is not None
+        """RFC 1996 section 3.10: start a refresh, unless the message is not signed as it must be."""
         mac, problem = self._check(data, signed, rules.key)
         if problem is not None:
             self.ignored += 1
@@ -144,11 +144,11 @@ class ZoneServer:
         sink.send(reply if rules.key is None else sign(reply, rules.key, self._now(), prior=mac)[0], peer)
 
     def _transfer(
-        self, data: bytes, qname: bytes, qtype: int, serial: int | None, rules: _Rules | None,
+        self, data: bytes, qname: bytes, qtype: int, serial: int | None, rules: _Rules,
         signed: SignedMessage | None, peer: tuple[Any, ...], sink: Any,
     ) -> None:
         served = self._table.get(names.lower(qname))
-        if rules is None or served is None or not rules.permits(_host(peer), notify=False):
+        if served is None:
             self._refuse(data, len(qname), c.REFUSED, peer, sink)
             return
         mac, problem = self._check(data, signed, rules.transfer_key)
@@ -219,14 +219,18 @@ class ZoneServer:
         sink.send(_reply(data, qname_size, rcode), peer)
 
 
-def _qtype(data: bytes) -> int:
-    """The type of the first question, or 0."""
+def _question(data: bytes) -> tuple[int, bytes, int] | None:
+    """Opcode, name and type of a request with one question of class IN, without a look at the records; None for other
+    messages."""
+    if len(data) < HEADER_SIZE or data[2] & 0x80 or data[4:6] != b"\0\1":
+        return None
     at = HEADER_SIZE
-    while at < len(data) and data[at]:
-        if data[at] > 63:
-            return 0
+    while at < len(data) and 0 < data[at] <= LABEL_MAX:
         at += 1 + data[at]
-    return int.from_bytes(data[at + 1 : at + 3], "big")
+    qname, fields = data[HEADER_SIZE : at + 1], data[at + 1 : at + 5]
+    if len(fields) < 4 or data[at] or len(qname) > NAME_MAX or fields[2:] != b"\0\1":
+        return None
+    return (data[2] & 0x78) >> 3, qname, int.from_bytes(fields[:2], "big")
 
 
 def _reply(data: bytes, qname_size: int, rcode: int, *, flags: int = 0) -> bytes:
