@@ -126,10 +126,11 @@ class ZoneKeeper:
             ("transfers_in", "transfer_failures", "refreshes", "loads", "load_failures", "write_failures"), 0
         )
 
-    @property
-    def histories(self) -> dict[bytes, History]:
-        """The differences of each zone, for IXFR to secondaries."""
-        return {origin: status.history for origin, status in self._zones.items()}
+    def history_of(self, origin: bytes) -> History | None:
+        """The differences of a zone at this moment, for IXFR to secondaries; None for other zones. After a reload they
+        are those of the keeper before, so nobody may keep the object."""
+        status = self._zones.get(origin)
+        return None if status is None else status.history
 
     def _source(self, address: str) -> tuple[str, int] | None:
         text = self._sources[6 if ":" in address else 4]

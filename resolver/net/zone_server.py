@@ -61,19 +61,19 @@ class _Rules:
 class ZoneServer:
     """Answers transfers and NOTIFY for the zones of one configuration.
 
-    `notified` is called with the name of a zone when its primary reports a change. `histories` has the differences
-    of zones for IXFR. `now` is the second of the real-time clock.
+    `notified` is called with the name of a zone when its primary reports a change. `history_of` returns the differences
+    of a zone for IXFR. `now` is the second of the real-time clock.
     """
 
     def __init__(
-        self, settings: Settings, table: ZoneTable, histories: dict[bytes, History], now: Callable[[], int],
-        notified: Callable[[bytes], None],
+        self, settings: Settings, table: ZoneTable, history_of: Callable[[bytes], History | None],
+        now: Callable[[], int], notified: Callable[[bytes], None],
     ) -> None:
         keys = keys_of(settings)
         self._rules = {names.lower(names.from_text(zone.name)): _Rules(zone, keys) for zone in settings.own_zones}
         self._table = table
         self._own = OwnZones(table)
-        self._histories = histories
+        self._history_of = history_of
         self._now = now
         self._notified = notified
         self.transfers = self.refused = self.notifies = self.ignored = 0
@@ -171,7 +171,7 @@ class ZoneServer:
             return
         query_id = int.from_bytes(data[:2], "big")
         packets = transfer_messages(
-            answerer.zone, qname, qtype, query_id, client_serial=serial, history=self._histories.get(served.origin),
+            answerer.zone, qname, qtype, query_id, client_serial=serial, history=self._history_of(served.origin),
             key=rules.transfer_key, mac=mac, now=self._now(),
         )
         send_many = getattr(sink, "send_many", None)

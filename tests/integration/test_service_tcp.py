@@ -891,7 +891,7 @@ def test_secondaries_may_connect_although_they_are_dropped_as_clients(run: Calla
         table = ZoneTable([ServedZone(ORIGIN, Mode.AUTHORITATIVE)], lambda: NOW)
         table.put(ORIGIN, version(5, 2), 0)
         parts.fast = FastPath(parts.store.answers, parts.plan.access, peers=ZonePeers.create(settings))
-        parts.service.zone_server = ZoneServer(settings, table, {}, lambda: NOW, lambda _: None)
+        parts.service.zone_server = ZoneServer(settings, table, lambda _: None, lambda: NOW, lambda _: None)
         listener = await serve(parts)
         client = await Client.start(listener)
         client.send(query(identity=5))

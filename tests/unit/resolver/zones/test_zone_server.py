@@ -54,7 +54,7 @@ def ask(packet: bytes, host: str, *, stream: bool = True) -> tuple[list[bytes], 
     notified: list[bytes] = []
     sink = Sink()
     sink.stream = stream
-    handled = ZoneServer(SETTINGS, table, {}, lambda: NOW, notified.append).handle(packet, (host, 53), sink)
+    handled = ZoneServer(SETTINGS, table, lambda _: None, lambda: NOW, notified.append).handle(packet, (host, 53), sink)
     return sink.sent, notified, handled
 
 
@@ -187,7 +187,7 @@ def test_a_dropped_client_gets_no_refusal(packet: bytes, host: str, handled: boo
     table = ZoneTable([ServedZone(ORIGIN, Mode.AUTHORITATIVE)], lambda: NOW)
     table.put(ORIGIN, version(5, 2), NOW + 100)
     sink = Sink()
-    server = ZoneServer(SETTINGS, table, {}, lambda: NOW, lambda _: None)
+    server = ZoneServer(SETTINGS, table, lambda _: None, lambda: NOW, lambda _: None)
     assert server.handle(packet, (host, 53), sink, DROP) is handled
     assert bool(sink.sent) is handled
 
@@ -203,6 +203,6 @@ def test_a_secondary_asks_for_the_serial_without_access_as_a_client(
     table = ZoneTable([ServedZone(ORIGIN, Mode.AUTHORITATIVE)], lambda: NOW)
     table.put(ORIGIN, version(5, 2), 0)
     sink = Sink()
-    server = ZoneServer(replace(SETTINGS, zone=(zone,)), table, {}, lambda: NOW, lambda _: None)
+    server = ZoneServer(replace(SETTINGS, zone=(zone,)), table, lambda _: None, lambda: NOW, lambda _: None)
     assert server.handle(query(c.SOA), (host, 53), sink, access) is handled
     assert [MessageView.parse(one).answer[0].rtype for one in sink.sent] == [c.SOA] * handled

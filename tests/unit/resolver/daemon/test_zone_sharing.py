@@ -1,0 +1,108 @@
+"""The zones of a worker over several configurations, and what workers tell each other about them."""
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from support.zone_versions import ORIGIN, difference, soa, version
+
+from resolver.daemon.zone_sharing import ZoneSharing
+from resolver.settings import Settings, ZoneSettings, ZonesSettings
+from resolver.wire import consts as c
+from resolver.wire.build import Builder
+from resolver.wire.message import MessageView
+from resolver.wire.rrset import RRset
+from resolver.zones import Mode, ServedZone, Zone, ZoneTable
+
+NOW = 1_800_000_000
+PEER = ("192.0.2.1", 53)
+
+
+class Links:
+    """Records what is sent to the first worker."""
+
+    def __init__(self) -> None:
+        self.told: list[dict[str, Any]] = []
+
+    def tell_first(self, event: dict[str, Any]) -> None:
+        self.told.append(event)
+
+
+class Host:
+    """A worker."""
+
+    def __init__(self, number: int = 0, links: Links | None = None) -> None:
+        self.number = number
+        self.links: Any = links
+
+    def start_task(self, work: Coroutine[Any, Any, Any]) -> None:
+        work.close()
+
+    async def flush_names(self, name: bytes) -> None:
+        """Nothing is cached."""
+
+    def remember(self, statistics: Any) -> None:
+        """Nobody asks."""
+
+
+class Sink:
+    """Collects the messages of a stream."""
+
+    stream = True
+    origin = ("tcp", "listener")
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def send(self, packet: bytes, peer: tuple[Any, ...]) -> None:
+        self.sent.append(packet)
+
+    def send_many(self, packets: Iterator[bytes], peer: tuple[Any, ...]) -> bool:
+        self.sent += packets
+        return True
+
+
+def runtime(tmp_path: Path) -> Any:
+    """What `ZoneSharing` needs of a configuration with one zone."""
+    zone = ZoneSettings(name="e.test.", primaries=("192.0.2.1",), allow_transfer=("192.0.2.1/32",))
+    table = ZoneTable([ServedZone(ORIGIN, Mode.AUTHORITATIVE)], lambda: NOW)
+    resolver = SimpleNamespace(zones=table, tls_contexts=None, clock=SimpleNamespace(time=lambda: NOW))
+    settings = Settings(zone=(zone,), zones=ZonesSettings(directory=str(tmp_path)))
+    return SimpleNamespace(settings=settings, resolver=resolver, service=SimpleNamespace(zone_server=None))
+
+
+def ixfr(held: Zone) -> bytes:
+    builder = Builder()
+    builder.start(7, 0, ORIGIN, c.IXFR)
+    owner, rtype, ttl, rdata = soa(held)
+    builder.add(c.AUTHORITY, RRset(owner, rtype, ttl, [rdata]))
+    return builder.finish()
+
+
+def test_differences_are_served_after_a_reload(tmp_path: Path) -> None:
+    async def main() -> None:
+        old, new, newest = version(5, 2), version(6, 2, 3), version(7, 2, 3, 4)
+        zones, first = ZoneSharing(Host()), runtime(tmp_path)
+        zones.switch(first)
+        assert zones.keeper is not None
+        first.resolver.zones.put(ORIGIN, new, 0)
+        history = zones.keeper.history_of(ORIGIN)
+        assert history is not None and zones.keeper.history_of(b"\5other\0") is None
+        history.add(difference(old, new))
+        for held, serves in ((old, new), (new, newest)):
+            current = runtime(tmp_path)
+            current.resolver.zones.put(ORIGIN, serves, 0)
+            zones.switch(current)
+            sink = Sink()
+            assert current.service.zone_server.handle(ixfr(held), PEER, sink)
+            [reply] = [MessageView.parse(one) for one in sink.sent]
+            added = [rrset.name for rrset in reply.answer if rrset.rtype == c.A]
+            assert added == [difference(held, serves).added[1][0]], "the difference, and not the whole zone"
+            later = zones.keeper.history_of(ORIGIN)
+            assert later is not None
+            later.add(difference(new, newest))
+        zones.stop()
+
+    asyncio.run(main())
