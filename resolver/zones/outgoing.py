@@ -56,9 +56,19 @@ def transfer_messages(
     history: History | None = None, key: Key | None = None, mac: bytes = b"", now: int = 0,
 ) -> Iterator[bytes]:
     """The messages of the reply to a transfer query. `client_serial` is that of an IXFR query. With `key` they are
-    signed; `mac` is that of the query."""
+    signed; `mac` is that of the query.
+
+    The differences are taken from `history` by this call and not when the first message is made: the history may have
+    differences to a newer version by then."""
+    newer = client_serial is None or is_newer(zone.serial, client_serial)
+    differences = [] if client_serial is None or history is None or not newer else history.since(client_serial)
+    return _signed(_messages(_sets(zone, differences, newer=newer), qname, qtype, query_id), key, mac, now)
+
+
+def _signed(messages: Iterable[bytes], key: Key | None, mac: bytes, now: int) -> Iterator[bytes]:
+    """Messages with signatures, if there is a key."""
     first = True
-    for message in _messages(_sets(zone, client_serial, history), qname, qtype, query_id):
+    for message in messages:
         if key is None:
             yield message
             continue
@@ -67,12 +77,12 @@ def transfer_messages(
         yield signed
 
 
-def _sets(zone: Zone, client_serial: int | None, history: History | None) -> Iterator[RRset]:
+def _sets(zone: Zone, differences: list[Difference], *, newer: bool) -> Iterator[RRset]:
+    """The SOA record alone unless the zone is `newer` than that of the client, else differences or the whole zone."""
     soa = zone.soa.without_sigs()
     yield soa
-    if client_serial is not None and not is_newer(zone.serial, client_serial):
+    if not newer:
         return
-    differences = [] if client_serial is None or history is None else history.since(client_serial)
     if differences:
         for difference in differences:
             for records in difference:

@@ -71,6 +71,21 @@ def test_ixfr_of_any_versions_is_the_last_version(hosts: list[set[int]], start: 
         assert made is not None and sorted(made) == sorted(last)
 
 
+def test_the_differences_are_those_of_the_moment_of_the_query() -> None:
+    """A refresh during a transfer adds to the history, or replaces it."""
+    zones = [version(serial, *range(1, serial + 1)) for serial in (1, 2, 3)]
+    for replaced in (False, True):
+        history = History()
+        history.add(difference(zones[0], zones[1]))
+        packets = transfer_messages(zones[1], ORIGIN, c.IXFR, ID, client_serial=1, history=history)
+        if replaced:
+            history.clear()
+        history.add(difference(zones[1], zones[2]))
+        transfer = Transfer(ORIGIN, ID, zones[0])
+        made = run(transfer, *packets)
+        assert made is not None and sorted(made) == sorted(zones[1]) and transfer.differences
+
+
 def test_an_unknown_version_gets_the_whole_zone() -> None:
     packets = list(transfer_messages(version(9, 2), ORIGIN, c.IXFR, ID, client_serial=3, history=History()))
     made = run(Transfer(ORIGIN, ID, version(3)), *packets)
