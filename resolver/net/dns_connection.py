@@ -208,6 +208,15 @@ class DnsConnection(StreamConnection):
 
     def _send_outgoing(self) -> None:
         """Write messages of a transfer until the write buffer is full or the share of this turn is used up."""
+        try:
+            self._write_outgoing()
+        except BaseException:
+            # A message cannot be made. No reply will come, and a connection that waits for one has no timeout.
+            self._outgoing = None
+            self.abort()
+            raise
+
+    def _write_outgoing(self) -> None:
         transport, octets = self._transport, 0
         while self._outgoing is not None and self._write_blocked_since is None:
             if transport is None or transport.is_closing():

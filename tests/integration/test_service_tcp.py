@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 
 import pytest
 from support.service_parts import NOW, QNAME, Parts, address, positive, query
@@ -907,6 +907,41 @@ def test_secondaries_may_connect_although_they_are_dropped_as_clients(run: Calla
         assert await again.ended()
         for one in (client, again):
             await one.close()
+        listener.close()
+
+    run(body)
+
+
+def test_a_transfer_that_cannot_go_on_ends_its_connection(
+    run: Callable[[Body], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that waits for a reply has no timeout, so it would stay for ever."""
+    zone = ZoneSettings(name="e.test.", file="unused", allow_transfer=("127.0.0.0/8",))
+    settings = replace(Settings(), zone=(zone,))
+
+    def messages(*_: object, **__: object) -> Iterator[bytes]:
+        yield bytes(limits.STREAM_TURN_OCTETS // 2)
+        yield bytes(limits.STREAM_TURN_OCTETS // 2)
+        raise ValueError("no more")  # in the next turn
+
+    monkeypatch.setattr("resolver.net.zone_server.transfer_messages", messages)
+
+    async def body() -> None:
+        problems: list[BaseException] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context["exception"]))
+        parts = Parts(settings)
+        table = ZoneTable([ServedZone(ORIGIN, Mode.AUTHORITATIVE)], lambda: NOW)
+        table.put(ORIGIN, version(5, 2), 0)
+        parts.service.zone_server = ZoneServer(settings, table, lambda _: None, lambda: NOW, lambda _: None)
+        listener = await serve(parts)
+        client = await Client.start(listener)
+        client.send(query(c.AXFR, qname=ORIGIN, edns_payload=None))
+        with contextlib.suppress(ConnectionError):
+            while await client.reader.read(1 << 16):
+                continue
+        assert listener.connections == 0
+        assert [str(one) for one in problems] == ["no more"]
+        await client.close()
         listener.close()
 
     run(body)
