@@ -89,7 +89,7 @@ class ZoneSharing:
                 host.links.tell_first({"notify": names.to_text(origin)})
 
         runtime.service.zone_server = ZoneServer(
-            settings, resolver.zones, keeper.history_of, resolver.clock.time, notified
+            settings, resolver.zones, keeper.history_of, resolver.clock.time, notified, runtime.service
         )
         return keeper
 

@@ -10,7 +10,7 @@ task, future or timer.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
@@ -276,7 +276,8 @@ class Service:
         if self.observer is not None:
             sink = self.observer.watch(data, peer, sink, found >> VIEW_SHIFT)
         access = found & DECISION
-        if self.zone_server is not None and self.zone_server.handle(data, peer, sink, access):
+        if self.zone_server is not None and self.zone_server.handle(data, peer, sink, found):
+            self.observed.note_message(sink.origin[0])
             return None
         if access != ALLOW:
             self._refuse_client(data, peer, sink, access)
@@ -676,7 +677,7 @@ class Service:
         self._note_answer(client, outcome)
         self._send(query, packet, peer, sink, options, view=client.view)
 
-    def _emit(
+    def emit(
         self, query: bytes, packet: bytes, peer: tuple[Any, ...], sink: Sink, view: int = 0, ext_rcode: int = 0
     ) -> None:
         """Send the reply `packet` to `query`, as far as the limits of replies permit it, and count it. All replies come
@@ -695,6 +696,16 @@ class Service:
         self.observed.note_reply(sink.origin[0], ext_rcode << 4 | packet[3] & 0xF)
         sink.send(packet, peer)
 
+    def emit_many(self, packets: Iterator[bytes], peer: tuple[Any, ...], sink: Sink) -> bool:
+        """Send the messages of a zone transfer over a stream, and count them as one reply. False, and nothing is sent,
+        when the transport has no transfers, or another one is in progress."""
+        send_many = getattr(sink, "send_many", None)
+        if send_many is None or not send_many(packets, peer):
+            return False
+        self.replies += 1
+        self.observed.note_reply(sink.origin[0], c.NOERROR)
+        return True
+
     def _note_answer(self, client: Query, outcome: Outcome) -> None:
         self.observed.note_answer(result_of(outcome), self._clock.monotonic() - client.arrived)
 
@@ -709,7 +720,7 @@ class Service:
             size = len(packet) + OPT_HEAD + OPT_LENGTH + len(options)
             options += padding_option(size, sink.padding_block, limit)
         reply = finish(query, packet, limit, self._payload, options, ext_rcode)
-        self._emit(query.wire, reply, peer, sink, view, ext_rcode)
+        self.emit(query.wire, reply, peer, sink, view, ext_rcode)
 
     def _client_limit(self, query: ClientQuery, sink: Sink) -> int:
         """The largest reply that the client accepts, in bytes (RFC 6891 section 6.2.3)."""
@@ -774,7 +785,7 @@ class Service:
             self._send(query, packet, peer, sink, extended_errors([(c.EDE_PROHIBITED, "")]))
         else:
             self.observed.note_message(sink.origin[0])
-            self._emit(data, error_reply(data, c.REFUSED, served=False), peer, sink)
+            self.emit(data, error_reply(data, c.REFUSED, served=False), peer, sink)
 
     def _answer_non_plain(self, data: bytes, peer: tuple[Any, ...], sink: Sink, code: int) -> None:
         """Answer a message that `read_query` rejected with an error, or a cookie query; drop one without a header."""
@@ -791,7 +802,7 @@ class Service:
             elif data[4:HEADER_SIZE] == ONLY_OPT:
                 reply = self._answer_cookie_query(data, peer)
                 if reply is not None:
-                    self._emit(data, reply, peer, sink, ext_rcode=reply[OPT_EXTENDED_RCODE])
+                    self.emit(data, reply, peer, sink, ext_rcode=reply[OPT_EXTENDED_RCODE])
                     return
             else:
                 try:
@@ -807,13 +818,13 @@ class Service:
                         signed = bad_key_reply(data, question_end, self._payload)
                         if signed is not None:
                             self.refused += 1
-                            self._emit(data, signed, peer, sink)
+                            self.emit(data, signed, peer, sink)
                             return
         if rcode == c.FORMERR:
             self.malformed += 1
         elif rcode == c.REFUSED:
             self.refused += 1
-        self._emit(data, error_reply(data, rcode, question_end), peer, sink)
+        self.emit(data, error_reply(data, rcode, question_end), peer, sink)
 
     def _answer_cookie_query(self, data: bytes, peer: tuple[Any, ...]) -> bytes | None:
         """The reply to a query with a COOKIE option and no question (RFC 7873 section 5.4); None for other messages."""
@@ -902,7 +913,7 @@ class Service:
         if packet is None:
             return False
         self.observed.note_answer("hit", self._clock.monotonic() - client.arrived)
-        self._emit(query.wire, packet, peer, sink, client.view)
+        self.emit(query.wire, packet, peer, sink, client.view)
         return True
 
     def _overflow(self, query: ClientQuery, client: Query, peer: tuple[Any, ...], sink: Sink) -> None:

@@ -5,13 +5,13 @@ own lists and keys; without them a transfer is refused and a NOTIFY is ignored, 
 primaries. A client that an access list drops gets no refusal. All other messages are left to `Service`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address, ip_network
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from resolver import limits
 from resolver.effects import Outcome, Question
-from resolver.policy import ALLOW, DROP, OwnZones
+from resolver.policy import ALLOW, DECISION, DROP, VIEW_SHIFT, OwnZones
 from resolver.settings import Settings, ZoneSettings
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -58,16 +58,39 @@ class _Rules:
         return host in self.primaries or _within(host, self.notifiers)
 
 
+class Replies(Protocol):
+    """Where replies go: `Service`, which applies the limits of replies and counts them."""
+
+    def emit(self, query: bytes, packet: bytes, peer: tuple[Any, ...], sink: Any, view: int = 0) -> None:
+        """Send one reply to the message `query`."""
+
+    def emit_many(self, packets: Iterator[bytes], peer: tuple[Any, ...], sink: Any) -> bool:
+        """Send the messages of a transfer; False when the transport cannot do that now."""
+        ...
+
+
+class _Request(NamedTuple):
+    """A message that a zone has permitted, or is to be refused."""
+
+    data: bytes
+    qname: bytes
+    qtype: int
+    rules: _Rules
+    peer: tuple[Any, ...]
+    sink: Any
+    view: int
+
+
 class ZoneServer:
     """Answers transfers and NOTIFY for the zones of one configuration.
 
     `notified` is called with the name of a zone when its primary reports a change. `history_of` returns the differences
-    of a zone for IXFR. `now` is the second of the real-time clock.
+    of a zone for IXFR. `now` is the second of the real-time clock. All replies go through `replies`.
     """
 
     def __init__(
         self, settings: Settings, table: ZoneTable, history_of: Callable[[bytes], History | None],
-        now: Callable[[], int], notified: Callable[[bytes], None],
+        now: Callable[[], int], notified: Callable[[bytes], None], replies: Replies,
     ) -> None:
         keys = keys_of(settings)
         self._rules = {names.lower(names.from_text(zone.name)): _Rules(zone, keys) for zone in settings.own_zones}
@@ -76,6 +99,7 @@ class ZoneServer:
         self._history_of = history_of
         self._now = now
         self._notified = notified
+        self._replies = replies
         self.transfers = self.refused = self.notifies = self.ignored = 0
 
     def answer(self, question: Question) -> Outcome | None:
@@ -87,13 +111,14 @@ class ZoneServer:
         return {"transfers_out": self.transfers, "transfers_refused": self.refused,
                 "notifies_received": self.notifies, "notifies_ignored": self.ignored}
 
-    def handle(self, data: bytes, peer: tuple[Any, ...], sink: Any, access: int = ALLOW) -> bool:
+    def handle(self, data: bytes, peer: tuple[Any, ...], sink: Any, found: int = ALLOW) -> bool:
         """Answer a NOTIFY or a transfer query; False for other messages, which are not touched, and for those that a
         zone does not permit of a client that is dropped.
 
         Only the question is read before the zone has permitted the request, because anybody may send it: a message can
-        have thousands of records. `access` is the client's access (`DECISION`). A SOA query without signature is one of
-        a client, if it has access as a client; else it is one of a secondary, if the zone permits it."""
+        have thousands of records. `found` is the access and view of the client, as `AccessTable.find` gives them. A SOA
+        query without signature is one of a client, if it has access as a client; else it is one of a secondary, if the
+        zone permits it."""
         question = _question(data)
         if question is None:
             return False
@@ -101,14 +126,16 @@ class ZoneServer:
         rules = self._rules.get(names.lower(qname))
         if rules is None or (opcode != c.NOTIFY and (opcode != c.QUERY or qtype not in ASKED_BY_SECONDARIES)):
             return False
+        access = found & DECISION
+        request = _Request(data, qname, qtype, rules, peer, sink, found >> VIEW_SHIFT)
         if not rules.permits(_host(peer), notify=opcode == c.NOTIFY) or (opcode == c.NOTIFY and qtype != c.SOA):
             if access == DROP or (opcode == c.QUERY and qtype == c.SOA):
                 return False
             if opcode == c.NOTIFY:
                 self.ignored += 1
-                sink.send(_reply(data, len(qname), c.REFUSED), peer)
+                self._send(request, _reply(request, c.REFUSED))
             else:
-                self._refuse(data, len(qname), c.REFUSED, peer, sink)
+                self._refuse(request, c.REFUSED)
             return True
         if sum(int.from_bytes(data[at : at + 2], "big") for at in RECORD_COUNTS) > limits.ZONE_REQUEST_RECORDS:
             return False
@@ -118,7 +145,7 @@ class ZoneServer:
         except WireError:
             return False
         if opcode == c.NOTIFY:
-            self._take_notify(data, qname, rules, signed, peer, sink)
+            self._take_notify(request, signed)
             return True
         if qtype == c.SOA and signed is None and (access == ALLOW or rules.transfer_key is not None):
             return False  # a query as any other
@@ -126,66 +153,61 @@ class ZoneServer:
                        if rtype == c.SOA and len(rdata) >= SOA_SIZE), None)
         if qtype == c.IXFR and serial is None:
             return False
-        self._transfer(data, qname, qtype, serial if qtype == c.IXFR else None, rules, signed, peer, sink)
+        self._transfer(request, serial if qtype == c.IXFR else None, signed)
         return True
 
-    def _take_notify(
-        self, data: bytes, qname: bytes, rules: _Rules, signed: SignedMessage | None, peer: tuple[Any, ...], sink: Any
-    ) -> None:
+    def _send(self, request: _Request, packet: bytes) -> None:
+        self._replies.emit(request.data, packet, request.peer, request.sink, request.view)
+
+    def _take_notify(self, request: _Request, signed: SignedMessage | None) -> None:
         """RFC 1996 section 3.10: start a refresh, unless the message is not signed as it must be."""
-        mac, problem = self._check(data, signed, rules.key)
+        key = request.rules.key
+        mac, problem = self._check(request.data, signed, key)
         if problem is not None:
             self.ignored += 1
-            sink.send(self._refusal(data, len(qname), problem, signed, rules.key, mac), peer)
+            self._send(request, self._refusal(request, problem, signed, key, mac))
             return
         self.notifies += 1
-        self._notified(names.lower(qname))
-        reply = _reply(data, len(qname), c.NOERROR, flags=c.AA)
-        sink.send(reply if rules.key is None else sign(reply, rules.key, self._now(), prior=mac)[0], peer)
+        self._notified(names.lower(request.qname))
+        reply = _reply(request, c.NOERROR, flags=c.AA)
+        self._send(request, reply if key is None else sign(reply, key, self._now(), prior=mac)[0])
 
-    def _transfer(
-        self, data: bytes, qname: bytes, qtype: int, serial: int | None, rules: _Rules,
-        signed: SignedMessage | None, peer: tuple[Any, ...], sink: Any,
-    ) -> None:
+    def _transfer(self, request: _Request, serial: int | None, signed: SignedMessage | None) -> None:
+        data, qname, qtype, sink = request.data, request.qname, request.qtype, request.sink
+        key = request.rules.transfer_key
         served = self._table.get(names.lower(qname))
         if served is None:
-            self._refuse(data, len(qname), c.REFUSED, peer, sink)
+            self._refuse(request, c.REFUSED)
             return
-        mac, problem = self._check(data, signed, rules.transfer_key)
+        mac, problem = self._check(data, signed, key)
         if problem is not None:
             self.refused += 1
-            sink.send(self._refusal(data, len(qname), problem, signed, rules.transfer_key, mac), peer)
+            self._send(request, self._refusal(request, problem, signed, key, mac))
             return
         answerer = served.usable(self._now())
         if answerer is None:
-            self._refuse(data, len(qname), c.SERVFAIL, peer, sink)
-            return
-        if qtype == c.SOA:
-            reply = message(answerer.answer(qname, qtype), qname, qtype, query_id=int.from_bytes(data[:2], "big"),
-                            limit=PAYLOAD_MIN, sigs=False)
-            key = rules.transfer_key
-            sink.send(reply if key is None else sign(reply, key, self._now(), prior=mac)[0], peer)
-            return
-        if qtype == c.AXFR and not sink.stream:
-            self._refuse(data, len(qname), c.FORMERR, peer, sink)  # RFC 5936 section 4.2
+            self._refuse(request, c.SERVFAIL)
             return
         query_id = int.from_bytes(data[:2], "big")
+        if qtype == c.SOA:
+            reply = message(answerer.answer(qname, qtype), qname, qtype, query_id=query_id, limit=PAYLOAD_MIN,
+                            sigs=False)
+            self._send(request, reply if key is None else sign(reply, key, self._now(), prior=mac)[0])
+            return
+        if qtype == c.AXFR and not sink.stream:
+            self._refuse(request, c.FORMERR)  # RFC 5936 section 4.2
+            return
+        # RFC 1995 section 2: over UDP a reply with only the SOA makes the client use TCP.
         packets = transfer_messages(
-            answerer.zone, qname, qtype, query_id, client_serial=serial, history=self._history_of(served.origin),
-            key=rules.transfer_key, mac=mac, now=self._now(),
+            answerer.zone, qname, qtype, query_id, client_serial=serial if sink.stream else answerer.zone.serial,
+            history=self._history_of(served.origin), key=key, mac=mac, now=self._now(),
         )
-        send_many = getattr(sink, "send_many", None)
-        if sink.stream and send_many is not None and send_many(packets, peer):
+        if not sink.stream:
+            self._send(request, next(packets))
+        elif self._replies.emit_many(packets, request.peer, sink):
             self.transfers += 1
-        elif not sink.stream:
-            # RFC 1995 section 2: over UDP a reply with only the SOA makes the client use TCP.
-            only_soa = transfer_messages(
-                answerer.zone, qname, qtype, query_id, client_serial=answerer.zone.serial, key=rules.transfer_key,
-                mac=mac, now=self._now(),
-            )
-            sink.send(next(only_soa), peer)
         else:
-            self._refuse(data, len(qname), c.SERVFAIL, peer, sink)
+            self._refuse(request, c.SERVFAIL)
 
     def _check(self, data: bytes, signed: SignedMessage | None, key: Key | None) -> tuple[bytes, TsigError | None]:
         """The MAC of a message with the signature it must have, and what is wrong with it."""
@@ -199,24 +221,23 @@ class ZoneServer:
         return verifier.mac, None
 
     def _refusal(
-        self, data: bytes, qname_size: int, problem: TsigError, signed: SignedMessage | None, used: Key | None,
-        mac: bytes,
+        self, request: _Request, problem: TsigError, signed: SignedMessage | None, used: Key | None, mac: bytes
     ) -> bytes:
         """RFC 8945 section 5.2: NOTAUTH with the TSIG error; REFUSED for a message without TSIG. The reply to a wrong
         time is signed and has the time here, so that the client can trust it and name the reason (section 5.2.3)."""
         if signed is None:
-            return _reply(data, qname_size, c.REFUSED)
+            return _reply(request, c.REFUSED)
         if problem.code == c.BADTIME and used is not None:
             now = self._now()
-            return sign(_reply(data, qname_size, c.NOTAUTH), used, now, prior=mac, error=c.BADTIME, times=signed.times,
+            return sign(_reply(request, c.NOTAUTH), used, now, prior=mac, error=c.BADTIME, times=signed.times,
                         other=now.to_bytes(6, "big"))[0]
         key = Key(signed.key, "hmac-sha256", b"")
-        return sign(_reply(data, qname_size, c.NOTAUTH), key, self._now(), error=problem.code, times=signed.times,
+        return sign(_reply(request, c.NOTAUTH), key, self._now(), error=problem.code, times=signed.times,
                     unsigned=True, algorithm=signed.algorithm)[0]
 
-    def _refuse(self, data: bytes, qname_size: int, rcode: int, peer: tuple[Any, ...], sink: Any) -> None:
+    def _refuse(self, request: _Request, rcode: int) -> None:
         self.refused += 1
-        sink.send(_reply(data, qname_size, rcode), peer)
+        self._send(request, _reply(request, rcode))
 
 
 def _question(data: bytes) -> tuple[int, bytes, int] | None:
@@ -233,11 +254,12 @@ def _question(data: bytes) -> tuple[int, bytes, int] | None:
     return (data[2] & 0x78) >> 3, qname, int.from_bytes(fields[:2], "big")
 
 
-def _reply(data: bytes, qname_size: int, rcode: int, *, flags: int = 0) -> bytes:
+def _reply(request: _Request, rcode: int, *, flags: int = 0) -> bytes:
     """Header and question of a reply."""
+    data = request.data
     word = c.QR | flags | (int.from_bytes(data[2:4], "big") & 0x7800) | rcode
     return b"%b%b\0\1\0\0\0\0\0\0%b" % (
-        data[:2], word.to_bytes(2, "big"), data[HEADER_SIZE : HEADER_SIZE + qname_size + 4]
+        data[:2], word.to_bytes(2, "big"), data[HEADER_SIZE : HEADER_SIZE + len(request.qname) + 4]
     )
 
 

@@ -27,7 +27,8 @@ class ClientCounters:
         self.queries.add(transport, type_label(rtype))
 
     def note_message(self, transport: str) -> None:
-        """A message without a question that could be read was received, and is answered with an error."""
+        """A message was received that is no query of a client: without a question that can be read, or for own zones
+        (NOTIFY, transfers)."""
         self.queries.add(transport, NO_TYPE)
 
     def note_reply(self, transport: str, rcode: int) -> None:

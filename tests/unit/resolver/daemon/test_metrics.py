@@ -127,7 +127,7 @@ def test_every_counter_of_a_worker_has_a_metric_and_every_metric_a_counter():
     balancer.answer(Question(names.from_text("a."), c.A), "192.0.2.2")
     checks = BalanceChecks(balancer)
     worker = {
-        "zones": keeper.statistics() | ZoneServer(own, ZoneTable(), None, int, None).statistics(),
+        "zones": keeper.statistics() | ZoneServer(own, ZoneTable(), None, int, None, None).statistics(),
         "client_tcp": StreamListener(*given).statistics(), "client_dot": TlsListener(*given, None).statistics(),
         "client_doh": HttpsListener(*given, None, path="/").statistics(),
         "client_doq": QuicListener(*given, None).statistics(),

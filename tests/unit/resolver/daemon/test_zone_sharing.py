@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from support.zone_replies import Direct
 from support.zone_versions import ORIGIN, difference, soa, version
 
 from resolver.daemon.zone_sharing import ZoneSharing
@@ -47,6 +48,12 @@ class Host:
         """Nobody asks."""
 
 
+class Service(Direct):
+    """A service that only sends."""
+
+    zone_server: Any = None
+
+
 class Sink:
     """Collects the messages of a stream."""
 
@@ -70,7 +77,7 @@ def runtime(tmp_path: Path) -> Any:
     table = ZoneTable([ServedZone(ORIGIN, Mode.AUTHORITATIVE)], lambda: NOW)
     resolver = SimpleNamespace(zones=table, tls_contexts=None, clock=SimpleNamespace(time=lambda: NOW))
     settings = Settings(zone=(zone,), zones=ZonesSettings(directory=str(tmp_path)))
-    return SimpleNamespace(settings=settings, resolver=resolver, service=SimpleNamespace(zone_server=None))
+    return SimpleNamespace(settings=settings, resolver=resolver, service=Service())
 
 
 def ixfr(held: Zone) -> bytes:

@@ -6,19 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.service_parts import CLIENT, QNAME, Parts, Sink, address, failed, positive, query, signature
+from support.service_parts import CLIENT, NOW, QNAME, Parts, Sink, address, failed, positive, query, signature
 
 import resolver
 from resolver.effects import FailureKind, Outcome, Question
 from resolver.net.service import PendingQuery
+from resolver.net.zone_server import ZoneServer
 from resolver.query import Query
-from resolver.settings import DnssecSettings, PolicySettings, Settings, replace
+from resolver.settings import DnssecSettings, PolicySettings, RateLimitSettings, Settings, ZoneSettings, replace
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.edns import encode_keepalive, parse_ede
 from resolver.wire.message import MessageView
 from resolver.wire.rrset import RRset
+from resolver.zones import ZoneTable
 
 SOA = RRset(names.from_text("example.com."), c.SOA, 60, [names.from_text("ns.example.com.") + names.ROOT + bytes(20)],
             sigs=[signature(c.SOA)])
@@ -341,6 +343,25 @@ def test_dropped_clients_get_no_reply() -> None:
         parts.ask(packet)
     assert parts.sink.packets == [None] * 3
     assert parts.service.denied == 3
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_replies_for_own_zones_are_limited_and_counted(stream: bool) -> None:
+    """As all others: a NOTIFY with a forged address must not make this server flood that address."""
+    zone = ZoneSettings(name="e.test.", file="unused", allow_notify=("127.0.0.1/32",))
+    settings = replace(Settings(), zone=(zone,), rate_limit=RateLimitSettings(all_per_second=1, slip=0))
+    parts = Parts(settings)
+    given = (ZoneTable(), lambda _: None, lambda: NOW, lambda _: None, parts.service)
+    parts.service.zone_server = ZoneServer(settings, *given)
+    sink = Sink(stream=stream)
+    notify = query(c.SOA, qname=names.from_text("e.test."), flags=c.NOTIFY << 11, edns_payload=None)
+    for _ in range(20):
+        parts.service.handle(notify, CLIENT, sink)
+    sent = [one for one in sink.packets if one is not None]
+    assert len(sink.packets) == 20 and len(sent) == parts.service.replies and (len(sent) == 20) is stream
+    counted = parts.service.observed.statistics()
+    assert counted["replies"][f"{sink.origin[0]}.NOERROR"] == len(sent) == sum(counted["replies"].values())
+    assert sum(counted["queries"].values()) == 20
 
 
 def test_local_names_are_answered_without_the_mesh() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from support.zone_replies import Direct
 from support.zone_versions import ORIGIN, version
 
 from resolver import limits
@@ -54,8 +55,8 @@ def ask(packet: bytes, host: str, *, stream: bool = True) -> tuple[list[bytes], 
     notified: list[bytes] = []
     sink = Sink()
     sink.stream = stream
-    handled = ZoneServer(SETTINGS, table, lambda _: None, lambda: NOW, notified.append).handle(packet, (host, 53), sink)
-    return sink.sent, notified, handled
+    server = ZoneServer(SETTINGS, table, lambda _: None, lambda: NOW, notified.append, Direct())
+    return sink.sent, notified, server.handle(packet, (host, 53), sink)
 
 
 def rcode(packet: bytes) -> int:
@@ -187,7 +188,7 @@ def test_a_dropped_client_gets_no_refusal(packet: bytes, host: str, handled: boo
     table = ZoneTable([ServedZone(ORIGIN, Mode.AUTHORITATIVE)], lambda: NOW)
     table.put(ORIGIN, version(5, 2), NOW + 100)
     sink = Sink()
-    server = ZoneServer(SETTINGS, table, lambda _: None, lambda: NOW, lambda _: None)
+    server = ZoneServer(SETTINGS, table, lambda _: None, lambda: NOW, lambda _: None, Direct())
     assert server.handle(packet, (host, 53), sink, DROP) is handled
     assert bool(sink.sent) is handled
 
@@ -203,6 +204,6 @@ def test_a_secondary_asks_for_the_serial_without_access_as_a_client(
     table = ZoneTable([ServedZone(ORIGIN, Mode.AUTHORITATIVE)], lambda: NOW)
     table.put(ORIGIN, version(5, 2), 0)
     sink = Sink()
-    server = ZoneServer(replace(SETTINGS, zone=(zone,)), table, lambda _: None, lambda: NOW, lambda _: None)
+    server = ZoneServer(replace(SETTINGS, zone=(zone,)), table, lambda _: None, lambda: NOW, lambda _: None, Direct())
     assert server.handle(query(c.SOA), (host, 53), sink, access) is handled
     assert [MessageView.parse(one).answer[0].rtype for one in sink.sent] == [c.SOA] * handled
