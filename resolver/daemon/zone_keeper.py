@@ -16,38 +16,27 @@ States of a zone (`ZoneStatus.state`):
 """
 
 import asyncio
-import hashlib
 import logging
-import os
 import secrets
-from collections.abc import Awaitable, Callable
-from mmap import ACCESS_READ, mmap
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
-from urllib.parse import quote
 
 from resolver import limits
-from resolver.daemon.cache_file import CacheFileError, replace_file
+from resolver.daemon.cache_file import CacheFileError
+from resolver.daemon.zone_files import ZoneFile, ZoneFiles, check_content, in_memory, read_memory, read_text
 from resolver.net.zone_client import Fetched, ZoneClient, notify_message, origin_of, send_notify
 from resolver.net.zone_server import keys_of
 from resolver.settings import Settings, ZoneSettings
 from resolver.upstream_address import UpstreamAddress, parse_upstream
 from resolver.wire import name as names
 from resolver.zones import Mode, Zone, ZoneTable
-from resolver.zones.journal import (
-    JournalError,
-    Saved,
-    confirmation_block,
-    content_block,
-    difference_block,
-    read_journal,
-)
-from resolver.zones.load import ZoneFileError, missing_glue, read_zone
+from resolver.zones.journal import JournalError, Saved
+from resolver.zones.load import ZoneFileError, missing_glue
 from resolver.zones.outgoing import History
 from resolver.zones.schedule import after_failure, after_success, expiry, is_newer
 from resolver.zones.transfer import TransferError
 from resolver.zones.tsig import Key
-from resolver.zones.zonemd import DigestStatus, check_digest
 
 if TYPE_CHECKING:
     from resolver.net.client_contexts import TlsContexts
@@ -56,15 +45,13 @@ __all__ = ["ZoneKeeper"]
 
 logger = logging.getLogger(__name__)
 
-SUFFIX = ".zone"
-LONGEST_NAME = 200
-"""Characters of a file name without suffix and the marks of temporary files; most file systems permit 255 in all."""
-
+UNFINISHED: set["asyncio.Future[None]"] = set()
+"""What must end although its keeper has stopped; the loop itself keeps no reference to tasks."""
 
 class ZoneStatus:
     """What is known about one zone. Times are seconds of the real-time clock; 0: never."""
 
-    def __init__(self, settings: ZoneSettings, keys: dict[bytes, Key]) -> None:
+    def __init__(self, settings: ZoneSettings, keys: dict[bytes, Key], file: ZoneFile) -> None:
         def key(name: str) -> Key | None:
             return keys[names.lower(names.from_text(name))] if name else None
 
@@ -77,9 +64,9 @@ class ZoneStatus:
         self.confirmed = 0
         self.next_refresh = 0.0
         self.failures = 0
-        self.file_octets = 0
-        """Valid octets of the file; 0: it must be rewritten."""
-        self.content_octets = 0
+        self.file = file
+        """The copy of a secondary."""
+        self._begun = self._installed = 0
         self.unwritten = ""
         """Why the file does not have what serves; empty when it does."""
         self.write_timer: asyncio.TimerHandle | None = None
@@ -89,6 +76,18 @@ class ZoneStatus:
         self.again = False
         """Whether to refresh once more when the refresh in progress has ended."""
         self.notified = 0.0
+
+    def begin(self) -> int:
+        """The number of a reading of content that begins now."""
+        self._begun += 1
+        return self._begun
+
+    def may_install(self, number: int) -> bool:
+        """Whether what the reading `number` has found is put in force; False when a later one was quicker."""
+        if number <= self._installed:
+            return False
+        self._installed = number
+        return True
 
     @property
     def secondary(self) -> bool:
@@ -100,22 +99,29 @@ class ZoneKeeper:
     """The zones of one configuration in one worker.
 
     `leads` is True in the first worker. `changed` is called there when other workers must read a zone again. `now` is
-    the second of the real-time clock, `fraction` a random number from 0 to 1.
+    the second of the real-time clock, `fraction` a random number from 0 to 1. `wanted` is called in other workers when
+    the copy on disk is damaged. `files` are those of the worker, which all its keepers share.
     """
 
     def __init__(
         self, settings: Settings, table: ZoneTable, contexts: "TlsContexts | None", *, leads: bool,
         now: Callable[[], int], changed: Callable[[bytes], None], flush: Callable[[bytes], None],
-        directory: str | Path = "", fraction: Callable[[], float] = lambda: secrets.randbelow(1 << 20) / (1 << 20),
+        directory: str | Path = "", files: ZoneFiles | None = None,
+        wanted: Callable[[bytes], None] = lambda origin: None,
+        fraction: Callable[[], float] = lambda: secrets.randbelow(1 << 20) / (1 << 20),
     ) -> None:
         keys = keys_of(settings)
-        self._zones = {status.origin: status for one in settings.own_zones if (status := ZoneStatus(one, keys))}
+        where, files = Path(directory) if directory else None, files or ZoneFiles()
+        self._zones: dict[bytes, ZoneStatus] = {}
+        for one in settings.own_zones:
+            status = ZoneStatus(one, keys, files.get(where if one.primaries else None, origin_of(one.name)))
+            self._zones[status.origin] = status
         self._table = table
         self._leads = leads
         self._now = now
         self._changed = changed
         self._flush = flush
-        self._directory = Path(directory) if directory else None
+        self._wanted = wanted
         self._fraction = fraction
         self._shortest = settings.zones.refresh_min
         self._sources = {4: settings.iteration.query_source_v4, 6: settings.iteration.query_source_v6}
@@ -141,13 +147,13 @@ class ZoneKeeper:
     async def start(self) -> None:
         """Read all zones from their files, and begin to refresh. An error is logged and shown, and does not raise."""
         for status in self._zones.values():
-            await self._load(status)
+            await self._load(status, status.begin())
             self._schedule(status)
             if status.unwritten:
                 self._write_later(status)
 
     def stop(self) -> None:
-        """End all timers and transfers."""
+        """End all timers and transfers. A save that has begun goes on; who uses the file next waits for it."""
         self._stopped = True
         for status in self._zones.values():
             for timer in (status.timer, status.write_timer):
@@ -175,9 +181,10 @@ class ZoneKeeper:
             ValueError: there is no such zone.
         """
         status = self._find(name)
+        number = status.begin()
 
         async def work() -> None:
-            await self._load(status)
+            await self._load(status, number)
             if status.secondary and self._leads:
                 self._refresh_soon(status)
 
@@ -210,27 +217,24 @@ class ZoneKeeper:
 
     # --- files ----------------------------------------------------------------------------------------------------
 
-    def _path(self, status: ZoneStatus) -> Path | None:
-        """The file of a secondary's copy."""
-        if self._directory is None:
-            return None
-        return self._directory / (_file_name(status.origin) + SUFFIX)
-
-    async def _load(self, status: ZoneStatus) -> None:
-        """Read the zone from its file; the old content stays after an error."""
+    async def _load(self, status: ZoneStatus, number: int) -> None:
+        """Read the zone from its file, as the reading `number`; the old content stays after an error."""
         loop = asyncio.get_running_loop()
         try:
             if status.secondary:
-                await self._load_copy(status)
+                await self._load_copy(status, number)
                 return
-            zone = await loop.run_in_executor(None, _read_text, status.settings)
+            zone = await loop.run_in_executor(None, read_text, status.settings)
         except (ZoneFileError, OSError, RecursionError, MemoryError) as error:
+            if not status.may_install(number):
+                return
             text = str(error) if not isinstance(error, OSError) else f"{status.settings.file}: {error.strerror}"
             self._fail(status, f"the zone file cannot be used: {text}")
             self.counts["load_failures"] += 1
             return
-        self.counts["loads"] += 1
-        self._install_text(status, zone)
+        if status.may_install(number):
+            self.counts["loads"] += 1
+            self._install_text(status, zone)
 
     def _install_text(self, status: ZoneStatus, zone: Zone) -> None:
         served = self._table.get(status.origin)
@@ -253,29 +257,31 @@ class ZoneKeeper:
             if old is None or old.serial != zone.serial:
                 self._notify(status, zone)
 
-    async def _load_copy(self, status: ZoneStatus) -> None:
-        path = self._path(status)
-        saved = None
-        if path is not None:
+    async def _load_copy(self, status: ZoneStatus, number: int) -> None:
+        file = status.file
+        async with file.lock:
+            saved = None
             try:
-                saved = await asyncio.get_running_loop().run_in_executor(None, _read_copy, path, status)
+                saved = await file.read()
             except JournalError as error:
-                if self._leads:
-                    logger.error("zone %s: the copy %s is damaged and is not used: %s; the zone is transferred again",
-                                 names.to_text(status.origin), path, error)
+                then = "the zone is transferred again" if self._leads else "the first worker is asked for the content"
+                logger.error("zone %s: the copy %s is damaged and is not used: %s; %s", names.to_text(status.origin),
+                             file.path, error, then)
+                if not self._leads:
+                    self._wanted(status.origin)
             except OSError as error:
-                logger.error("zone %s: cannot read %s: %s", names.to_text(status.origin), path, error.strerror)
-        served = self._table.get(status.origin)
-        held = None if served is None else served.zone
-        newer = saved is not None and held is not None and is_newer(held.serial, saved.zone.serial)
-        if saved is None or (self._leads and (newer or (held is not None and status.unwritten))):
-            status.file_octets = 0  # the file is missing, or could not be written before a reload
-            return
-        self._install_copy(status, saved)
+                logger.error("zone %s: cannot read %s: %s", names.to_text(status.origin), file.path, error.strerror)
+            served = self._table.get(status.origin)
+            held = None if served is None else served.zone
+            newer = saved is not None and held is not None and is_newer(held.serial, saved.zone.serial)
+            if saved is None or (self._leads and (newer or (held is not None and status.unwritten))):
+                file.forget()  # it is missing, or could not be written before a reload
+            elif status.may_install(number):
+                self._install_copy(status, saved)
 
     def _install_copy(self, status: ZoneStatus, saved: Saved) -> None:
         self.counts["loads"] += 1
-        status.confirmed, status.file_octets, status.content_octets = saved.confirmed, saved.sound, saved.content
+        status.confirmed = saved.confirmed
         status.history.clear()
         for difference in saved.differences:
             status.history.add(difference)
@@ -286,16 +292,22 @@ class ZoneKeeper:
         """The zones whose content is not on disk."""
         return [origin for origin, status in self._zones.items() if status.unwritten]
 
-    async def open_content(self, origin: bytes) -> BinaryIO | None:
-        """A file in memory with the content of a zone that is not on disk; None for other zones.
+    def replace_copy(self, origin: bytes) -> None:
+        """The copy on disk is damaged, another worker says: the next save writes all of it."""
+        status = self._zones.get(origin)
+        if status is not None:
+            status.file.forget()
+
+    async def open_content(self, origin: bytes, *, always: bool = False) -> BinaryIO | None:
+        """A file in memory with the content of a zone that is not on disk; None for other zones, except `always`.
 
         Raises:
             OSError: there is no memory or no descriptor for it.
         """
         status, served = self._zones.get(origin), self._table.get(origin)
-        if status is None or served is None or served.zone is None or not status.unwritten:
+        if status is None or served is None or served.zone is None or not (status.unwritten or always):
             return None
-        return await asyncio.get_running_loop().run_in_executor(None, _in_memory, served.zone, status.confirmed)
+        return await asyncio.get_running_loop().run_in_executor(None, in_memory, served.zone, status.confirmed)
 
     def take_content(self, name: str, file: BinaryIO) -> None:
         """Serve what `open_content` of the first worker has made. `file` is closed.
@@ -308,7 +320,8 @@ class ZoneKeeper:
         except ValueError:
             file.close()
             raise
-        reading = asyncio.get_running_loop().run_in_executor(None, _read_memory, file, status)
+        reading = asyncio.get_running_loop().run_in_executor(None, read_memory, file, status.origin)
+        number = status.begin()
 
         async def work() -> None:
             try:
@@ -316,7 +329,8 @@ class ZoneKeeper:
             except (JournalError, OSError, MemoryError) as error:
                 logger.error("zone %s: the content from the first worker cannot be used: %s", name, error)
                 return
-            self._install_copy(status, saved)
+            if status.may_install(number):
+                self._install_copy(status, saved)
 
         self._begin(work())
 
@@ -413,18 +427,42 @@ class ZoneKeeper:
         confirmed = self._now()
         loop = asyncio.get_running_loop()
         if found.zone is not None:
-            await loop.run_in_executor(None, _check_content, found.zone, status.settings.zonemd)
-        zone = served.zone if found.zone is None else found.zone
-        assert zone is not None
-        await self._write(status, zone, found, confirmed)
-        status.confirmed = confirmed
-        self._put(status, zone, expiry(confirmed, zone.timers))
+            await loop.run_in_executor(None, check_content, found.zone, status.settings.zonemd)
+        await self._finish(self._take(status, served.zone, found, confirmed, primary))
+
+    async def _finish(self, work: "Coroutine[Any, Any, None]") -> None:
+        """Do `work` to its end, also when the caller is cancelled: a thread that writes a file cannot be stopped, and
+        nobody may use the file before it has ended."""
+        task = asyncio.ensure_future(work)
+        UNFINISHED.add(task)
+        task.add_done_callback(UNFINISHED.discard)
+        await asyncio.shield(task)
+
+    async def _take(
+        self, status: ZoneStatus, base: Zone | None, found: Fetched, confirmed: int, primary: UpstreamAddress
+    ) -> None:
+        """Save what a primary has said about the version `base`, and put it in force."""
+        async with status.file.lock:
+            served = self._table.get(status.origin)
+            held = None if served is None else served.zone
+            if _serial_of(held) != _serial_of(base):
+                status.again = True  # a reload was quicker; the primary is asked about that version
+                return
+            zone = base if found.zone is None else found.zone
+            assert zone is not None
+            await self._write(status, zone, found, confirmed)
+            if self._stopped:
+                return  # the next configuration reads the file
+            status.may_install(status.begin())
+            status.confirmed = confirmed
+            self._put(status, zone, expiry(confirmed, zone.timers))
+            if found.zone is not None:
+                self.counts["transfers_in"] += 1
+                if not found.differences:
+                    status.history.clear()
+                for difference in found.differences:
+                    status.history.add(difference)
         if found.zone is not None:
-            self.counts["transfers_in"] += 1
-            if not found.differences:
-                status.history.clear()
-            for difference in found.differences:
-                status.history.add(difference)
             logger.info("zone %s: serial %d from %s, %d records, %s of %d octets", names.to_text(status.origin),
                         zone.serial, primary.address, zone.records, "IXFR" if found.differences else "AXFR",
                         found.octets)
@@ -432,12 +470,14 @@ class ZoneKeeper:
         self._changed(status.origin)
 
     async def _write(self, status: ZoneStatus, zone: Zone, found: Fetched, confirmed: int) -> None:
-        """Save the zone. An error is logged once, shown while it lasts, and ends when a later attempt succeeds."""
+        """Save the zone; the caller holds the lock of its file. An error is logged once, shown while it lasts, and ends
+        when a later attempt succeeds."""
         try:
-            await asyncio.get_running_loop().run_in_executor(None, self._save, status, zone, found, confirmed)
+            whole = found.zone is not None and not found.differences
+            await status.file.save(zone, found.differences, confirmed, whole=whole)
         except CacheFileError as error:
             self.counts["write_failures"] += 1
-            text, status.file_octets = str(error), 0
+            text = str(error)
             if text != status.unwritten:
                 logger.error("zone %s: %s; serial %d is served from memory, and after a restart an older version or"
                              " none is (zones.directory)", names.to_text(status.origin), text, zone.serial)
@@ -469,44 +509,21 @@ class ZoneKeeper:
         served = self._table.get(status.origin)
         try:
             if served is not None and served.zone is not None:
-                found = Fetched(served.zone.serial, None, [], 0)
-                await self._write(status, served.zone, found, status.confirmed)
-                if not status.unwritten:
-                    self._changed(status.origin)
+                await self._finish(self._save_again(status))
         finally:
             status.task = None
             if status.again:
                 status.again = False
                 self._refresh_soon(status)
 
-    def _save(self, status: ZoneStatus, zone: Zone, found: Fetched, confirmed: int) -> None:
-        """Append to the file, or rewrite it when it would become too long. Runs in a thread.
-
-        Raises:
-            CacheFileError: it cannot be written; the text names file and reason.
-        """
-        path = self._path(status)
-        if path is None:
-            return
-        whole = found.zone is not None and not found.differences
-        added = b"".join(difference_block(one, confirmed) for one in found.differences)
-        added = added or confirmation_block(confirmed)
-        share = status.content_octets * limits.ZONE_JOURNAL_SHARE // 100 + len(confirmation_block(0)) * 64
-        if whole or not status.file_octets or status.file_octets + len(added) > status.content_octets + share:
-            content = content_block(zone, confirmed)
-            replace_file(path, [content])
-            status.file_octets = status.content_octets = len(content)
-            return
-        try:
-            with open(path, "r+b") as file:
-                file.truncate(status.file_octets)  # an incomplete block of a process that ended
-                file.seek(status.file_octets)
-                file.write(added)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise CacheFileError(f"cannot write {str(path)!r}: {error.strerror}") from None
-        status.file_octets += len(added)
+    async def _save_again(self, status: ZoneStatus) -> None:
+        async with status.file.lock:
+            served = self._table.get(status.origin)
+            if self._stopped or served is None or served.zone is None:
+                return
+            await self._write(status, served.zone, Fetched(served.zone.serial, None, [], 0), status.confirmed)
+        if not status.unwritten:
+            self._changed(status.origin)
 
     # --- NOTIFY to secondaries ------------------------------------------------------------------------------------
 
@@ -532,7 +549,6 @@ class ZoneKeeper:
             before = older._zones.get(origin)
             if before is not None and before.settings == status.settings:
                 status.confirmed, status.failures = before.confirmed, before.failures
-                status.file_octets, status.content_octets = before.file_octets, before.content_octets
                 status.unwritten = before.unwritten
                 status.history = before.history
 
@@ -591,96 +607,5 @@ class ZoneKeeper:
         }
 
 
-def _file_name(origin: bytes) -> str:
-    """The name of a zone's file without its suffix, another one for each zone: letters, digits and ``-._~`` stay, other
-    characters become ``%XX``. A name that is too long for a file ends with its digest."""
-    plain = names.to_text(origin)[:-1]
-    if plain in ("", "root"):
-        return "%root" if plain else "root"
-    quoted = quote(plain, safe="")
-    if len(quoted) <= LONGEST_NAME:
-        return quoted
-    digest = hashlib.blake2b(origin, digest_size=16).hexdigest()
-    return f"{quoted[: LONGEST_NAME - len(digest) - 1]}%{digest}"
-
-
-def _read_text(settings: ZoneSettings) -> Zone:
-    """Read a zone file, and check its digest.
-
-    Raises:
-        ZoneFileError: it cannot be used; the text names the file, and the line where possible.
-        OSError: it cannot be read.
-    """
-    try:
-        with open(settings.file, encoding="utf-8") as file:
-            zone = read_zone(file, settings.file, origin_of(settings.name))
-        _check_content(zone, settings.zonemd)
-    except TransferError as error:
-        raise ZoneFileError(f"{settings.file}: {error}") from None
-    except UnicodeDecodeError as error:
-        raise ZoneFileError(f"{settings.file}: it is not UTF-8 text (byte {error.start})") from None
-    return zone
-
-
-def _check_content(zone: Zone, policy: str) -> None:
-    """Check the digest of a zone by the policy of its settings, and make its chain of proofs.
-
-    Raises:
-        TransferError: the digest is wrong, or missing although it is required.
-    """
-    zone.chain()  # here, in a thread, and not when the first proof is needed
-    if policy == "off":
-        return
-    status = check_digest(zone)
-    if status is DigestStatus.WRONG:
-        raise TransferError(f"serial {zone.serial}: the digest of the content differs from its ZONEMD record")
-    if policy == "required" and status is not DigestStatus.MATCHES:
-        raise TransferError(f"serial {zone.serial}: it has no usable ZONEMD record, which the setting zonemd requires")
-
-
-def _in_memory(zone: Zone, confirmed: int) -> BinaryIO:
-    """The content of a zone as a file in memory.
-
-    Raises:
-        OSError: there is no memory or no descriptor for it.
-    """
-    made = open(os.memfd_create("zone", os.MFD_CLOEXEC), "w+b")
-    try:
-        made.write(content_block(zone, confirmed))
-        made.flush()
-    except BaseException:
-        made.close()
-        raise
-    return made
-
-
-def _read_memory(file: BinaryIO, status: ZoneStatus) -> Saved:
-    """Read a file in memory, whose position other workers use, too, and close it.
-
-    Raises:
-        JournalError: it is damaged.
-        OSError: it cannot be read.
-    """
-    with file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
-        saved = read_journal(content[:], status.origin)
-    saved.zone.chain()  # as in `_check_content`
-    return saved
-
-
-def _read_copy(path: Path, status: ZoneStatus) -> Saved | None:
-    """Read the copy of a secondary; None when there is none.
-
-    Raises:
-        JournalError: it is damaged.
-        OSError: it cannot be read.
-    """
-    try:
-        with open(path, "rb") as file:
-            data = file.read(limits.ZONE_FILE_OCTETS + 1)
-    except FileNotFoundError:
-        return None
-    if len(data) > limits.ZONE_FILE_OCTETS:
-        raise JournalError(f"it is larger than {limits.ZONE_FILE_OCTETS} octets")
-    saved = read_journal(data, status.origin)
-    saved.zone.chain()  # as in `_check_content`
-    return saved
+def _serial_of(zone: Zone | None) -> int | None:
+    return None if zone is None else zone.serial

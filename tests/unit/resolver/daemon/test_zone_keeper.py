@@ -4,20 +4,24 @@ import asyncio
 import io
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from support.zone_versions import ORIGIN, difference, version
 
 from resolver import limits
-from resolver.daemon.zone_keeper import ZoneKeeper, _file_name
+from resolver.daemon import zone_files
+from resolver.daemon.zone_files import ZoneFiles, file_name, in_memory, read_memory
+from resolver.daemon.zone_keeper import ZoneKeeper
 from resolver.net.zone_client import Fetched, ZoneClient
 from resolver.settings import Settings, ZoneSettings, ZonesSettings
 from resolver.upstream_address import UpstreamAddress
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.zones import Mode, ServedZone, Zone, ZoneTable
-from resolver.zones.journal import content_block, difference_block
+from resolver.zones.journal import Saved, content_block, difference_block, read_journal
 from resolver.zones.load import read_zone
 
 NOW = 1_800_000_000
@@ -108,10 +112,10 @@ def test_a_zone_file_that_includes_itself_is_an_error(tmp_path: Path) -> None:
 def test_each_zone_has_a_file_of_its_own() -> None:
     zones = [".", "root.", "a/b.test.", "a_b.test.", "a%2Fb.test.", "a\\\\b.test.", "\\..test.",
              "\\000.test.", ".".join(["\\200" * 60] * 4) + ".", ".".join(["\\200" * 60] * 3 + ["\\201" * 60]) + "."]
-    found = [_file_name(names.from_text(zone)) for zone in zones]
+    found = [file_name(names.from_text(zone)) for zone in zones]
     assert len(set(found)) == len(found)
     assert all("/" not in one and not one.startswith(".") and len(one) <= 200 for one in found), found
-    assert _file_name(names.from_text("corp.example.")) == "corp.example"
+    assert file_name(names.from_text("corp.example.")) == "corp.example"
 
 
 def test_the_next_primary_is_asked_when_memory_runs_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,3 +282,181 @@ def test_a_slow_primary_leaves_room_for_others(monkeypatch: pytest.MonkeyPatch) 
 
     asyncio.run(main())
     assert running.count("192.0.2.1") == 6
+
+
+class Steps:
+    """A primary: the whole zone first, then one difference for each query."""
+
+    def __init__(self) -> None:
+        self.serial = 4
+
+    async def fetch(self, origin: bytes, primary: UpstreamAddress, key: object, current: Zone | None) -> Fetched:
+        self.serial += 1
+        new = version(self.serial, *range(2, self.serial))
+        if current is None:
+            return Fetched(self.serial, new, [], 0)
+        step = difference(current, new)
+        return Fetched(self.serial, current.changed([step]), [step], 0)
+
+
+def leader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: ZoneFiles, primary: Steps, *, leads: bool = True,
+    wanted: Callable[[bytes], None] = lambda _: None,
+) -> tuple[ZoneKeeper, ZoneTable]:
+    """A keeper that is refreshed only by the test."""
+    monkeypatch.setattr(ZoneClient, "fetch", lambda _, *given: primary.fetch(*given))
+    monkeypatch.setattr(ZoneKeeper, "_schedule", lambda *_: None)
+    monkeypatch.setattr(ZoneKeeper, "_notify", lambda *_: None)
+    settings = Settings(zones=ZonesSettings(directory=str(tmp_path)), zone=(SECONDARY,))
+    table = ZoneTable([ServedZone(ORIGIN, Mode.AUTHORITATIVE)], lambda: NOW)
+    return ZoneKeeper(settings, table, None, leads=leads, now=lambda: NOW, changed=lambda _: None, flush=lambda _: None,
+                      directory=tmp_path, files=files, wanted=wanted), table
+
+
+async def refreshed(keeper: ZoneKeeper) -> None:
+    keeper.refresh("e.test.")
+    while keeper._tasks:
+        await asyncio.gather(*keeper._tasks)
+
+
+def serial_of(table: ZoneTable) -> int | None:
+    served = table.get(ORIGIN)
+    return None if served is None or served.zone is None else served.zone.serial
+
+
+def test_a_reload_and_a_refresh_do_not_use_the_file_at_the_same_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reload has read the file before the refresh appends to it, and ends after that."""
+    reading, go, whole = threading.Event(), threading.Event(), zone_files._read_copy
+
+    def slow(path: Path, origin: bytes) -> Saved | None:
+        saved = whole(path, origin)
+        reading.set()
+        go.wait(20)
+        return saved
+
+    async def main() -> None:
+        keeper, table = leader(tmp_path, monkeypatch, ZoneFiles(), Steps())
+        await refreshed(keeper)
+        monkeypatch.setattr(zone_files, "_read_copy", slow)
+        keeper.reload("e.test.")
+        await asyncio.to_thread(reading.wait)
+        keeper.refresh("e.test.")
+        while keeper.counts["refreshes"] < 2:
+            await asyncio.sleep(0)
+        await asyncio.to_thread(int)  # whatever the refresh does in a thread before it needs the file
+        go.set()
+        while keeper._tasks:
+            await asyncio.gather(*keeper._tasks)
+        await refreshed(keeper)
+        assert serial_of(table) == read_journal((tmp_path / "e.test.zone").read_bytes(), ORIGIN).zone.serial
+        assert serial_of(table) is not None and serial_of(table) > 5
+        keeper.stop()
+
+    asyncio.run(main())
+
+
+def test_a_new_configuration_waits_for_a_save_that_has_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writing, go, whole = threading.Event(), threading.Event(), zone_files._write_copy
+
+    def slow(*given: object) -> tuple[int, int]:
+        writing.set()
+        go.wait(20)
+        return whole(*given)  # type: ignore[arg-type]
+
+    async def main() -> None:
+        files, primary = ZoneFiles(), Steps()
+        old, before = leader(tmp_path, monkeypatch, files, primary)
+        await refreshed(old)
+        monkeypatch.setattr(zone_files, "_write_copy", slow)
+        old.refresh("e.test.")
+        await asyncio.to_thread(writing.wait)
+        new, table = leader(tmp_path, monkeypatch, files, primary)
+        table.carry_over(before)
+        old.stop()
+        new.carry_over(old)
+        starting = asyncio.ensure_future(new.start())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not starting.done() and serial_of(table) == 5
+        go.set()
+        await starting
+        assert serial_of(table) == 6
+        await refreshed(new)
+        assert serial_of(table) == 7
+        assert read_journal((tmp_path / "e.test.zone").read_bytes(), ORIGIN).zone.serial == 7
+        new.stop()
+
+    asyncio.run(main())
+
+
+def test_a_difference_is_appended_only_to_its_version(tmp_path: Path) -> None:
+    async def main() -> None:
+        file = ZoneFiles().get(tmp_path, ORIGIN)
+        five, six, seven = version(5, 2), version(6, 2, 3), version(7, 2, 3, 4)
+        await file.save(five, [], NOW, whole=True)
+        await file.save(seven, [difference(six, seven)], NOW, whole=False)
+        saved = await file.read()
+        assert saved is not None and saved.zone.serial == 7 and saved.differences == []
+        await file.save(six, [], NOW, whole=False)
+        saved = await file.read()
+        assert saved is not None and saved.zone.serial == 6
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_content_that_came_last_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int) -> None:
+    """Whichever thread ends first."""
+    given = [in_memory(version(serial, 2), NOW) for serial in (5, 6)]
+    gates, whole = [threading.Event(), threading.Event()], read_memory
+
+    def read(file: BinaryIO, origin: bytes) -> Saved:
+        gates[given.index(file)].wait(20)
+        return whole(file, origin)
+
+    monkeypatch.setattr("resolver.daemon.zone_keeper.read_memory", read)
+
+    async def main() -> None:
+        keeper, table = leader(tmp_path, monkeypatch, ZoneFiles(), Steps(), leads=False)
+        for file in given:
+            keeper.take_content("e.test.", file)
+        for number in (first, 1 - first):
+            gates[number].set()
+            left = len(keeper._tasks) - 1
+            while len(keeper._tasks) > left:
+                await asyncio.sleep(0)
+        assert serial_of(table) == 6
+        keeper.stop()
+
+    asyncio.run(main())
+
+
+def test_a_worker_that_cannot_use_the_copy_asks_for_the_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[bytes] = []
+
+    async def main() -> None:
+        primary = Steps()
+        keeper, _ = leader(tmp_path, monkeypatch, ZoneFiles(), primary)
+        await refreshed(keeper)
+        path = tmp_path / "e.test.zone"
+        path.write_bytes(b"nonsense")
+        other, table = leader(tmp_path, monkeypatch, ZoneFiles(), primary, leads=False, wanted=asked.append)
+        await other.start()
+        assert asked == [ORIGIN] and "the first worker is asked for the content" in caplog.text
+        assert await keeper.open_content(ORIGIN) is None
+        content = await keeper.open_content(ORIGIN, always=True)
+        assert content is not None
+        other.take_content("e.test.", content)
+        await asyncio.gather(*other._tasks)
+        assert serial_of(table) == 5
+        keeper.replace_copy(ORIGIN)
+        await refreshed(keeper)
+        assert read_journal(path.read_bytes(), ORIGIN).zone.serial == 6
+        for one in (keeper, other):
+            one.stop()
+
+    asyncio.run(main())

@@ -38,7 +38,7 @@ OWN_MATTERS = {"net/cookies.pyx", "net/quic_client.py", "cache/snapshot.py", "da
                # The settings of the daemon, once for each reload.
                "daemon/config_reload.py", "settings.py",
                # Files of the daemon's own, and answers from zones of one's own, whose iterations are bounded there.
-               "daemon/list_files.py", "daemon/zone_keeper.py", "policy/list_source.py", "zones/answer.py",
+               "daemon/list_files.py", "daemon/zone_files.py", "policy/list_source.py", "zones/answer.py",
                "zones/journal.py", "zones/zonemd.py"}
 
 

@@ -1,0 +1,231 @@
+"""The files of own zones: zone files of the operator, copies of secondaries on disk, and content in memory for workers.
+
+A copy (`ZoneFile`) is written by the first worker only, and read by all. Its states:
+
+* unknown (`octets` is 0): nothing is known about the file, or it is missing or damaged. The next save replaces it.
+* known: its first `octets` octets are the version `serial`, whose first block has `content` octets. A save appends to
+  them, if it starts at that version, else it replaces the file.
+* in use: somebody holds `lock`. A save is known only when its thread has ended; until then the file is unknown.
+
+Invariants: whoever reads a copy to put it in force, or saves one, holds `lock` until that has had its effect on what
+serves. There is one `ZoneFile` for each path (`ZoneFiles`), which configurations share, so a save that a configuration
+has begun is waited for by the next one. All functions without `async` may take seconds, and run in threads.
+"""
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Sequence
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import quote
+from weakref import WeakValueDictionary
+
+from resolver import limits
+from resolver.daemon.cache_file import CacheFileError, replace_file
+from resolver.net.zone_client import origin_of
+from resolver.settings import ZoneSettings
+from resolver.wire import name as names
+from resolver.zones import Zone
+from resolver.zones.journal import (
+    JournalError,
+    Saved,
+    confirmation_block,
+    content_block,
+    difference_block,
+    read_journal,
+)
+from resolver.zones.load import ZoneFileError, read_zone
+from resolver.zones.transfer import TransferError
+from resolver.zones.zone import Difference, soa_fields
+from resolver.zones.zonemd import DigestStatus, check_digest
+
+__all__ = ["ZoneFile", "ZoneFiles", "check_content", "file_name", "in_memory", "read_memory", "read_text"]
+
+SUFFIX = ".zone"
+LONGEST_NAME = 200
+"""Characters of a file name without suffix and the marks of temporary files; most file systems permit 255 in all."""
+
+
+class ZoneFile:
+    """The copy of one zone; `path` is None when copies are not kept."""
+
+    def __init__(self, path: Path | None, origin: bytes) -> None:
+        self.path = path
+        self.origin = origin
+        self.lock = asyncio.Lock()
+        self.octets = 0
+        self.content = 0
+        self.serial = 0
+
+    def forget(self) -> None:
+        """Replace the file at the next save."""
+        self.octets = 0
+
+    async def read(self) -> Saved | None:
+        """Read the file; None when there is none. The caller holds `lock`.
+
+        Raises:
+            JournalError: it is damaged.
+            OSError: it cannot be read.
+        """
+        self.octets = 0
+        if self.path is None:
+            return None
+        saved = await asyncio.get_running_loop().run_in_executor(None, _read_copy, self.path, self.origin)
+        if saved is not None:
+            self.octets, self.content, self.serial = saved.sound, saved.content, saved.zone.serial
+        return saved
+
+    async def save(self, zone: Zone, differences: Sequence[Difference], confirmed: int, *, whole: bool) -> None:
+        """Write `zone`, confirmed by its primary at the second `confirmed`: the `differences` to it, only the time when
+        there are none, or all of it if it is `whole` or that would be shorter. The caller holds `lock`.
+
+        Raises:
+            CacheFileError: it cannot be written; the text names file and reason.
+        """
+        if self.path is None:
+            return
+        first = soa_fields(differences[0].removed[0][3]).serial if differences else zone.serial
+        octets, self.octets = self.octets, 0
+        if whole or first != self.serial:
+            octets = 0
+        written = await asyncio.get_running_loop().run_in_executor(
+            None, _write_copy, self.path, zone, differences, confirmed, octets, self.content
+        )
+        (self.octets, self.content), self.serial = written, zone.serial
+
+
+class ZoneFiles:
+    """The copies in one directory, for all configurations of one worker."""
+
+    def __init__(self) -> None:
+        self._files: WeakValueDictionary[tuple[Path | None, bytes], ZoneFile] = WeakValueDictionary()
+
+    def get(self, directory: Path | None, origin: bytes) -> ZoneFile:
+        """The copy of the zone `origin`; without a directory, one that is never written."""
+        path = None if directory is None else directory / (file_name(origin) + SUFFIX)
+        return self._files.setdefault((path, origin), ZoneFile(path, origin))
+
+
+def _write_copy(
+    path: Path, zone: Zone, differences: Sequence[Difference], confirmed: int, octets: int, content: int
+) -> tuple[int, int]:
+    """Append to the first `octets` octets of the file, or rewrite it when there are none or it would become too long.
+    Return the octets of the file and of its first block.
+
+    Raises:
+        CacheFileError: it cannot be written; the text names file and reason.
+    """
+    added = b"".join(difference_block(one, confirmed) for one in differences) or confirmation_block(confirmed)
+    share = content * limits.ZONE_JOURNAL_SHARE // 100 + len(confirmation_block(0)) * 64
+    if not octets or octets + len(added) > content + share:
+        data = content_block(zone, confirmed)
+        replace_file(path, [data])
+        return len(data), len(data)
+    try:
+        with open(path, "r+b") as file:
+            file.truncate(octets)  # an incomplete block of a process that ended
+            file.seek(octets)
+            file.write(added)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise CacheFileError(f"cannot write {str(path)!r}: {error.strerror}") from None
+    return octets + len(added), content
+
+
+def file_name(origin: bytes) -> str:
+    """The name of a zone's file without its suffix, another one for each zone: letters, digits and ``-._~`` stay, other
+    characters become ``%XX``. A name that is too long for a file ends with its digest."""
+    plain = names.to_text(origin)[:-1]
+    if plain in ("", "root"):
+        return "%root" if plain else "root"
+    quoted = quote(plain, safe="")
+    if len(quoted) <= LONGEST_NAME:
+        return quoted
+    digest = hashlib.blake2b(origin, digest_size=16).hexdigest()
+    return f"{quoted[: LONGEST_NAME - len(digest) - 1]}%{digest}"
+
+
+def read_text(settings: ZoneSettings) -> Zone:
+    """Read a zone file, and check its digest.
+
+    Raises:
+        ZoneFileError: it cannot be used; the text names the file, and the line where possible.
+        OSError: it cannot be read.
+    """
+    try:
+        with open(settings.file, encoding="utf-8") as file:
+            zone = read_zone(file, settings.file, origin_of(settings.name))
+        check_content(zone, settings.zonemd)
+    except TransferError as error:
+        raise ZoneFileError(f"{settings.file}: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ZoneFileError(f"{settings.file}: it is not UTF-8 text (byte {error.start})") from None
+    return zone
+
+
+def check_content(zone: Zone, policy: str) -> None:
+    """Check the digest of a zone by the policy of its settings, and make its chain of proofs.
+
+    Raises:
+        TransferError: the digest is wrong, or missing although it is required.
+    """
+    zone.chain()  # here, in a thread, and not when the first proof is needed
+    if policy == "off":
+        return
+    status = check_digest(zone)
+    if status is DigestStatus.WRONG:
+        raise TransferError(f"serial {zone.serial}: the digest of the content differs from its ZONEMD record")
+    if policy == "required" and status is not DigestStatus.MATCHES:
+        raise TransferError(f"serial {zone.serial}: it has no usable ZONEMD record, which the setting zonemd requires")
+
+
+def in_memory(zone: Zone, confirmed: int) -> BinaryIO:
+    """The content of a zone as a file in memory.
+
+    Raises:
+        OSError: there is no memory or no descriptor for it.
+    """
+    made = open(os.memfd_create("zone", os.MFD_CLOEXEC), "w+b")
+    try:
+        made.write(content_block(zone, confirmed))
+        made.flush()
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def read_memory(file: BinaryIO, origin: bytes) -> Saved:
+    """Read a file in memory, whose position other workers use, too, and close it.
+
+    Raises:
+        JournalError: it is damaged.
+        OSError: it cannot be read.
+    """
+    with file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        saved = read_journal(content[:], origin)
+    saved.zone.chain()  # as in `check_content`
+    return saved
+
+
+def _read_copy(path: Path, origin: bytes) -> Saved | None:
+    """Read the copy of a secondary; None when there is none.
+
+    Raises:
+        JournalError: it is damaged.
+        OSError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(limits.ZONE_FILE_OCTETS + 1)
+    except FileNotFoundError:
+        return None
+    if len(data) > limits.ZONE_FILE_OCTETS:
+        raise JournalError(f"it is larger than {limits.ZONE_FILE_OCTETS} octets")
+    saved = read_journal(data, origin)
+    saved.zone.chain()  # as in `check_content`
+    return saved
