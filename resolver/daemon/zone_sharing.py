@@ -1,26 +1,37 @@
 """The own zones of a worker, and how all workers get the same content.
 
 Only the first worker transfers zones. Each worker reads zone files and the copies on disk at its start. After a change
-the first worker tells the others to read the copy again, or sends the content when there is no current copy on disk. A
-NOTIFY that another worker has received is passed on to the first one.
+the first worker tells the others to read the copy again, or sends the content when there is no current copy on disk, or
+a worker cannot read it. A NOTIFY that another worker has received is passed on to the first one.
+
+Anybody may cause NOTIFY messages with forged addresses, and the queue to the first worker has room for few messages,
+which the replies of a reload need. So a worker sends at most one event in `limits.ZONE_NOTIFY_INTERVAL`, with all zones
+that are concerned; what does not fit follows with the next one.
 """
 
+import asyncio
+import json
 import logging
 from collections.abc import Coroutine
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
+from resolver import limits
 from resolver.observe.catalogue import Statistics
 from resolver.wire import name as names
 
 if TYPE_CHECKING:
     from resolver.daemon.runtime_config import RuntimeConfig
     from resolver.daemon.worker_ipc import WorkerChannels
+    from resolver.daemon.zone_files import ZoneFiles
     from resolver.daemon.zone_keeper import ZoneKeeper
 
 __all__ = ["ZoneHost", "ZoneSharing"]
 
 logger = logging.getLogger(__name__)
+
+EVENT_ROOM = limits.LINK_MESSAGE // 2
+"""Octets of the names in one event; the rest of a message is more than enough for what surrounds them."""
 
 
 class ZoneHost(Protocol):
@@ -45,6 +56,10 @@ class ZoneSharing:
     def __init__(self, host: ZoneHost) -> None:
         self._host = host
         self.keeper: ZoneKeeper | None = None
+        self._files: ZoneFiles | None = None
+        self._events: dict[tuple[str, bytes], None] = {}
+        """What the first worker must be told: kind of event and zone, in the order in which they came."""
+        self._timer: asyncio.TimerHandle | None = None
 
     async def start(self, runtime: "RuntimeConfig") -> None:
         """Make the zones of the first configuration, and read those on disk."""
@@ -66,6 +81,9 @@ class ZoneSharing:
 
     def stop(self) -> None:
         """Stop refreshing."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self.keeper is not None:
             self.keeper.stop()
 
@@ -73,20 +91,24 @@ class ZoneSharing:
         settings = runtime.settings
         if not settings.own_zones:
             return None
+        from resolver.daemon.zone_files import ZoneFiles
         from resolver.daemon.zone_keeper import ZoneKeeper
         from resolver.net.zone_server import ZoneServer
 
         resolver, host = runtime.resolver, self._host
+        if self._files is None:
+            self._files = ZoneFiles()
         keeper = ZoneKeeper(
             settings, resolver.zones, resolver.tls_contexts, leads=not host.number, now=resolver.clock.time,
-            changed=self._publish, flush=self._flush, directory=settings.zones.directory,
+            changed=self._publish, flush=self._flush, directory=settings.zones.directory, files=self._files,
+            wanted=lambda origin: self._tell("damaged", origin),
         )
 
         def notified(origin: bytes) -> None:
-            if not host.number:
+            if host.number:
+                self._tell("notify", origin)
+            else:
                 keeper.take_notify(origin)
-            elif host.links is not None:
-                host.links.tell_first({"notify": names.to_text(origin)})
 
         runtime.service.zone_server = ZoneServer(
             settings, resolver.zones, keeper.history_of, resolver.clock.time, notified, runtime.service
@@ -104,29 +126,61 @@ class ZoneSharing:
         if self._host.number and self.keeper is not None and self._host.links is not None:
             self._host.links.tell_first({"zones-read": True})
 
+    def _tell(self, kind: str, origin: bytes) -> None:
+        """Tell the first worker that something has happened to a zone, now or at the end of the interval."""
+        if self._host.links is not None:
+            self._events[kind, origin] = None
+            if self._timer is None:
+                self._send_events()
+
+    def _send_events(self) -> None:
+        """Send what there is, as far as it fits into one message."""
+        self._timer = None
+        if not self._events or self._host.links is None:
+            return
+        event: dict[str, list[str]] = {}
+        room = EVENT_ROOM
+        for kind, origin in list(self._events):
+            name = names.to_text(origin)
+            room -= len(json.dumps(name))
+            if room < 0:
+                break
+            del self._events[kind, origin]
+            event.setdefault(kind, []).append(name)
+        self._host.links.tell_first(event)
+        interval = limits.ZONE_NOTIFY_INTERVAL / 1000
+        self._timer = asyncio.get_running_loop().call_later(interval, self._send_events)
+
     def on_event(self, event: dict[str, Any]) -> None:
-        """In the first worker: another one has received a NOTIFY, or has read the files of the zones."""
+        """In the first worker: another one has received NOTIFY messages, or has read the files of the zones, or cannot
+        use some of them."""
         if self.keeper is None:
             return
-        if "notify" in event:
-            self.keeper.take_notify(names.from_text(event["notify"]))
+        for name in event.get("notify", ()):
+            self.keeper.take_notify(names.from_text(name))
+        for name in event.get("damaged", ()):
+            self.keeper.replace_copy(names.from_text(name))
+            self._publish(names.from_text(name), always=True)
         if "zones-read" in event:
             for origin in self.keeper.unwritten:
                 self._publish(origin)
 
-    def _publish(self, origin: bytes) -> None:
-        """Make the other workers read a zone that this one has changed."""
+    def _publish(self, origin: bytes, *, always: bool = False) -> None:
+        """Make the other workers read a zone that this one has changed; `always` from memory."""
         if self._host.links is not None:
-            self._host.start_task(self._send(self._host.links, origin))
+            self._host.start_task(self._send(self._host.links, origin, always=always))
 
-    async def _send(self, links: "WorkerChannels", origin: bytes) -> None:
+    async def _send(self, links: "WorkerChannels", origin: bytes, *, always: bool) -> None:
         from resolver.daemon.worker_ipc import WorkerError
 
         if self.keeper is None:
             return
         name = names.to_text(origin)
         try:
-            with await self.keeper.open_content(origin) or nullcontext() as file:
+            content = await self.keeper.open_content(origin, always=always)
+            if content is None and always:
+                return  # the file is what the others cannot use
+            with content or nullcontext() as file:
                 for number in links.others:
                     try:
                         await links.ask(number, {"command": "take-zone", "name": name}, file=file)

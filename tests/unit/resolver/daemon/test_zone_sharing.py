@@ -6,13 +6,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from support.zone_replies import Direct
 from support.zone_versions import ORIGIN, difference, soa, version
 
 from resolver.daemon.zone_sharing import ZoneSharing
 from resolver.settings import Settings, ZoneSettings, ZonesSettings
 from resolver.wire import consts as c
-from resolver.wire.build import Builder
+from resolver.wire.build import Builder, make_query
 from resolver.wire.message import MessageView
 from resolver.wire.rrset import RRset
 from resolver.zones import Mode, ServedZone, Zone, ZoneTable
@@ -110,6 +111,36 @@ def test_differences_are_served_after_a_reload(tmp_path: Path) -> None:
             later = zones.keeper.history_of(ORIGIN)
             assert later is not None
             later.add(difference(new, newest))
+        zones.stop()
+
+    asyncio.run(main())
+
+
+def test_a_flood_of_notify_messages_is_one_event_in_each_interval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queue to the first worker has room for some ten messages, and a reload needs it."""
+
+    async def main() -> None:
+        links = Links()
+        zones = ZoneSharing(Host(1, links))
+        current = runtime(tmp_path)
+        zones.switch(current)
+        notify = make_query(7, ORIGIN, c.SOA, flags=c.NOTIFY << 11, edns_payload=None)
+        for _ in range(1000):
+            assert current.service.zone_server.handle(notify, PEER, Sink())
+        assert links.told == [{"notify": ["e.test."]}]
+        zones._send_events()
+        zones._send_events()
+        assert links.told == [{"notify": ["e.test."]}] * 2, "the last one is not lost"
+        monkeypatch.setattr("resolver.daemon.zone_sharing.EVENT_ROOM", 25)
+        for name in (b"\1a\0", b"\1b\0", ORIGIN):
+            zones._tell("damaged", name)
+        sent = len(links.told)
+        while zones._events:
+            zones._send_events()
+        found = [name for event in links.told[sent - 1:] for name in event["damaged"]]
+        assert found == ["a.", "b.", "e.test."] and len(links.told) > sent
         zones.stop()
 
     asyncio.run(main())
