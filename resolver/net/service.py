@@ -33,6 +33,7 @@ from resolver.policy import (
     VIEW_SHIFT,
     AccessTable,
     Balance,
+    OwnZones,
     Pipeline,
     PolicyPipeline,
     WaitsForHooks,
@@ -323,9 +324,7 @@ class Service:
         if query.qclass != c.IN or qtype > c.LAST_DATA_TYPE or qtype in _MEANINGLESS_TYPES:
             return self._answer_meta_query(query, client, peer, sink, pending)
         if not query.flags & c.RD:
-            self._end(pending)
-            self._without_recursion(query, client, peer, sink)
-            return None
+            return self._without_recursion(query, client, peer, sink, pending)
         if pipeline.has_own_question:
             outcome = self._judge(pipeline.own_question, client, Question(query.qname, qtype))
             if outcome is not None:
@@ -859,9 +858,7 @@ class Service:
         question = Question(query.qname, qtype, qclass)
         if qclass == c.IN and (qtype == c.ANY or not c.LAST_DATA_TYPE < qtype < c.ANY):
             if not query.flags & c.RD:
-                self._end(pending)
-                self._without_recursion(query, client, peer, sink)
-                return None
+                return self._without_recursion(query, client, peer, sink, pending)
             if qtype != c.ANY or not self._minimal_any:
                 return self._submit(query, client, peer, sink, pending)
         pipeline: Pipeline = self._views[client.view]
@@ -879,12 +876,64 @@ class Service:
         self._answer(query, client, outcome, peer, sink)
         return None
 
-    def _without_recursion(self, query: ClientQuery, client: Query, peer: tuple[Any, ...], sink: Sink) -> None:
-        """RD is clear: answer from the cache if the settings permit it, else REFUSED (RFC 1035 section 4.1.1)."""
-        own = None if self.zone_server is None else self.zone_server.answer(Question(query.qname, query.qtype))
+    def _without_recursion(
+        self, query: ClientQuery, client: Query, peer: tuple[Any, ...], sink: Sink, pending: PendingQuery | None
+    ) -> PendingQuery | None:
+        """RD is clear: answer from own zones, or from the cache if the settings permit it, else REFUSED (RFC 1035
+        section 4.1.1). The policies are those of queries with RD."""
+        pipeline: Pipeline = self._views[client.view]
+        question = Question(query.qname, query.qtype)
+        decided = None
+        if pipeline.has_own_question and query.qtype <= c.LAST_DATA_TYPE:
+            decided = self._judge(pipeline.own_question, client, question)
+        own = None
+        if decided is None and self.zone_server is not None:
+            own = self.zone_server.answer(question)
         if own is not None:
-            self._answer(query, client, own, peer, sink)
-            return
+            decided = self._judge(lambda _, asked: pipeline.answer(asked), client, question)
+            if decided is not None and decided.applied is not None and decided.applied.module == OwnZones.name:
+                decided = None  # `own` is the same answer, or a referral
+            if decided is None and pipeline.hooks is not None and pipeline.hooks.has_question:
+                pending = pending or self._admit(query, client, peer, sink)
+                if pending is not None:
+                    self._ask_hooks(pending, "question", question, own, self._own_asked)
+                return pending if pending is not None and pending.account is not None else None
+            return self._give_own(query, client, decided or own, peer, sink, pending)
+        self._end(pending)
+        if decided is not None:
+            self._answer(query, client, decided, peer, sink)
+        else:
+            self._without_own_answer(query, client, peer, sink)
+        return None
+
+    def _own_asked(self, pending: PendingQuery, outcome: Outcome | None, found: Outcome | None) -> None:
+        assert outcome is not None
+        if found is not None:
+            self._reply(pending, found)
+        else:
+            self._give_own(pending.query, pending.client, outcome, pending.peer, pending.sink, pending)
+
+    def _give_own(
+        self, query: ClientQuery, client: Query, outcome: Outcome, peer: tuple[Any, ...], sink: Sink,
+        pending: PendingQuery | None,
+    ) -> PendingQuery | None:
+        """Give an answer from an own zone, or what a policy has put in its place, unless the point `response` changes
+        it."""
+        pipeline: Pipeline = self._views[client.view]
+        if pipeline.has_response:
+            given = outcome
+            outcome = self._judge(lambda asker, _: pipeline.response(asker, given), client, given.question) or given
+        if pipeline.hooks is not None and pipeline.hooks.has_response:
+            pending = pending or self._admit(query, client, peer, sink)
+            if pending is not None:
+                self._ask_hooks(pending, "response", outcome.question, outcome, self._response_asked)
+            return pending if pending is not None and pending.account is not None else None
+        self._end(pending)
+        self._answer(query, client, outcome, peer, sink)
+        return None
+
+    def _without_own_answer(self, query: ClientQuery, client: Query, peer: tuple[Any, ...], sink: Sink) -> None:
+        """As `_without_recursion`, for a name in no own zone."""
         if self._cache_only:
             if self._views[client.view].caches and self._from_cache(query, client, peer, sink):
                 return

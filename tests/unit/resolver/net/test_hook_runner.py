@@ -1,6 +1,7 @@
 """Hooks in front of a service: order, decisions, coroutines, time, errors, cancellation, and what is cached."""
 
 import asyncio
+import io
 import sys
 import time
 
@@ -13,12 +14,15 @@ from resolver import limits
 from resolver.effects import Question
 from resolver.hooks import DROP, PASS, REFUSE, TRUNCATE, answer
 from resolver.net.hook_runner import Hook, HookTasks, ViewHooks
+from resolver.net.zone_server import ZoneServer
 from resolver.policy import PolicyPipeline
 from resolver.query import Query
 from resolver.settings import Settings
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.edns import parse_ede
+from resolver.zones import Mode, ServedZone, ZoneTable
+from resolver.zones.load import read_zone
 
 QNAME = names.from_text("www.example.com.")
 OTHER = bytes((192, 0, 2, 99))
@@ -498,3 +502,33 @@ def test_a_query_that_has_no_memory_for_its_hooks_is_not_pending(monkeypatch):
     with pytest.raises(MemoryError):
         hooked.ask()
     assert hooked.parts.service.waiting == 0 and not hooked.parts.service._pending
+
+
+# --- own zones ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("point", ["question", "response"])
+def test_own_zones_are_not_given_past_the_hooks_without_rd(point):
+    """The hook sees the question, or the answer of the zone, and decides."""
+    seen = []
+
+    def decide(asker, *given):
+        seen.append(given)
+        return REFUSE if len(seen) == 1 else None
+
+    decide.__name__ = point
+    hooked = Hooked(decide)
+    origin = names.from_text("corp.home-net.")
+    text = "$TTL 60\n@ SOA ns host 7 3600 600 86400 60\n@ NS ns\nns A 192.0.2.1\n"
+    table = ZoneTable([ServedZone(origin, Mode.AUTHORITATIVE)], lambda: 0)
+    table.put(origin, read_zone(io.StringIO(text), "zone", origin), 0)
+    service = hooked.parts.service
+    service.zone_server = ZoneServer(
+        hooked.parts.settings, table, lambda _: None, lambda: 0, lambda _: None, service
+    )
+    packet = query(flags=0, qname=names.from_text("ns.corp.home-net."))
+    assert hooked.ask(packet) is None
+    assert hooked.last.rcode == c.REFUSED
+    assert hooked.ask(packet) is None
+    assert addresses(hooked.last) == [bytes([192, 0, 2, 1])] and hooked.last.aa
+    assert len(seen) == 2 and service.waiting == 0

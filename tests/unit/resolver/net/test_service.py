@@ -1,5 +1,6 @@
 """Client queries through the real service, with a mesh driven by the test: queries, replies, caching, refusals."""
 
+import io
 import logging
 import struct
 from pathlib import Path
@@ -20,7 +21,8 @@ from resolver.wire import name as names
 from resolver.wire.edns import encode_keepalive, parse_ede
 from resolver.wire.message import MessageView
 from resolver.wire.rrset import RRset
-from resolver.zones import ZoneTable
+from resolver.zones import Mode, ServedZone, ZoneTable
+from resolver.zones.load import read_zone
 
 SOA = RRset(names.from_text("example.com."), c.SOA, 60, [names.from_text("ns.example.com.") + names.ROOT + bytes(20)],
             sigs=[signature(c.SOA)])
@@ -371,6 +373,47 @@ def test_local_names_are_answered_without_the_mesh() -> None:
 
 
 # --- without recursion --------------------------------------------------------------------------------------------
+
+
+def own_zone(parts: Parts) -> None:
+    """Give `parts` the zone corp.home-net. with a host h10 (10.0.0.10)."""
+    text = "$TTL 60\n@ SOA ns host 7 3600 600 86400 60\n@ NS ns\nns A 192.0.2.1\nh10 A 10.0.0.10\nsub NS ns\n"
+    origin = names.from_text("corp.home-net.")
+    table = ZoneTable([ServedZone(origin, Mode.AUTHORITATIVE)], lambda: NOW)
+    table.put(origin, read_zone(io.StringIO(text), "zone", origin), 0)
+    parts.service.zone_server = ZoneServer(
+        parts.settings, table, lambda _: None, lambda: NOW, lambda _: None, parts.service
+    )
+
+
+@pytest.mark.parametrize(("policy", "name", "rcode", "answers"), [
+    ({}, "h10.corp.home-net.", c.NOERROR, 1),
+    ({}, "a.sub.corp.home-net.", c.NOERROR, 0),
+    ({"local_zones": ("h10.corp.home-net. always_refuse",)}, "h10.corp.home-net.", c.REFUSED, 0),
+    ({"local_zones": ("h10.corp.home-net. always_nxdomain",)}, "h10.corp.home-net.", c.NXDOMAIN, 0),
+    ({"local_zones": ("h10.corp.home-net. always_refuse",)}, "ns.corp.home-net.", c.NOERROR, 1),
+    ({"private_addresses": ("10.0.0.0/8",)}, "h10.corp.home-net.", c.NOERROR, 0),
+    ({"private_addresses": ("10.0.0.0/8",)}, "ns.corp.home-net.", c.NOERROR, 1),
+])
+def test_own_zones_have_the_policies_without_rd_too(
+    policy: dict[str, Any], name: str, rcode: int, answers: int
+) -> None:
+    parts = Parts(replace(Settings(), policy=replace(PolicySettings(), **policy)))
+    own_zone(parts)
+    view = reply_of(query(flags=0, qname=names.from_text(name)), parts)
+    assert (view.rcode, len(view.answer)) == (rcode, answers)
+
+
+@pytest.mark.parametrize("mode", ["refuse", "cache"])
+def test_a_truncate_zone_is_asked_without_rd_too(mode: str) -> None:
+    settings = replace(Settings(), policy=replace(PolicySettings(), local_zones=("corp.home-net. truncate",)))
+    parts = Parts(settings, non_recursive_queries=mode)
+    own_zone(parts)
+    packet = query(flags=0, qname=names.from_text("h10.corp.home-net."))
+    assert reply_of(packet, parts).tc
+    stream = Sink(stream=True)
+    parts.service.handle(packet, CLIENT, stream)
+    assert not stream.last.tc and len(stream.last.answer) == 1
 
 
 def test_rd_clear_is_refused_even_when_the_answer_is_known() -> None:
