@@ -334,7 +334,7 @@ class Replaced:
         self.settings = Settings()
         self.service = self.resolver = self.observation = self
 
-    def statistics(self):
+    def statistics(self, _other=None):
         return {}
 
     @property
