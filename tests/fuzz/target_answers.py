@@ -1,16 +1,17 @@
 """Answer cache: arbitrary bytes as the reply to keep and as the query to answer.
 
 A stored reply must be returned as a message that `MessageView` parses, with the stored records. Nothing may be written
-past the requested limit.
+past the requested limit. With rotation the same bytes come back in another order.
 """
 
 import struct
 
-from resolver.cache import AnswerCache, Arena, Table
+from resolver.cache import AnswerCache, Arena, Table, rotated
 from resolver.wire.errors import WireError
 from resolver.wire.message import MessageView
 
 CACHE = AnswerCache(Table(Arena(1 << 20), bytes(16)))
+TURNING = CACHE.for_rules(b"", rotate=True)
 NOW = 1_700_000_000
 
 
@@ -20,6 +21,8 @@ def run(data: bytes) -> None:
         return
     (cut,) = struct.unpack_from(">H", data)
     packet, query = data[2 : 2 + cut], data[2 + cut :]
+    for turn in range(3):
+        assert sorted(rotated(packet, turn)) == sorted(packet)
     kept = CACHE.put(packet, do=False, cd=False, now=NOW, ttl=300, options=b"\x00\x0f\x00\x02\x00\x03")
     for limit in (0, 40, 512, 65535):
         reply = CACHE.render(query, NOW + 10, limit)
@@ -38,6 +41,9 @@ def run(data: bytes) -> None:
         MessageView.parse(packet)
     except WireError:
         return
+    turned = TURNING.render(asked, NOW, 65535)
+    assert turned is not None and sorted(turned) == sorted(reply)
+    MessageView.parse(turned)
     assert len(reply) == len(packet)
     assert reply[12:] == packet[12:]
     MessageView.parse(reply)

@@ -128,7 +128,7 @@ def test_answers_follow_the_checks(tmp_path: Path) -> None:
         settled("127.0.0.1")
         # A reload goes on with the states: a target that is down is not answered until it has been checked.
         process.send_signal(signal.SIGHUP)
-        wait_until(lambda: log.read_text().count("the new configuration is in force") == 1, "the reload",
+        wait_until(lambda: log.read_text().count("the new configuration is in force") == 2, "the reload",
                    process=process, log=log)
         assert {tuple(dig(port)) for _ in range(12)} == {("127.0.0.1",)}
         assert {tuple(dig(port, NEAR, "127.0.0.5")) for _ in range(6)} == {("192.0.2.5",)}
