@@ -20,6 +20,8 @@ from pathlib import Path
 from resolver import limits
 from resolver.cache import Store
 from resolver.cache.snapshot import Loaded, SnapshotError, dump, load
+from resolver.daemon.cache_rules import rules_of
+from resolver.daemon.file_identity import identity
 from resolver.settings import CacheSettings, Settings
 
 __all__ = [
@@ -45,10 +47,13 @@ class CacheFileError(Exception):
 
 
 def label(settings: Settings) -> bytes:
-    """A digest of all settings that decide what is cached, and for how long."""
+    """A digest of all settings that decide what is cached, and for how long.
+
+    Response policy zones decide which name servers are queried, so another state of their files counts, too.
+    """
     cache = settings.cache
-    rules = (settings.dnssec, settings.policy, settings.view, settings.balance, settings.forward, settings.stub,
-             settings.root_hints, settings.iteration, cache.min_ttl, cache.max_ttl, cache.max_negative_ttl)
+    zones = [identity(zone.file) for zone in settings.rpz]
+    rules = (*rules_of(settings), zones, cache.min_ttl, cache.max_ttl, cache.max_negative_ttl)
     return hashlib.sha256(repr(rules).encode()).digest()
 
 

@@ -14,13 +14,13 @@ import hashlib
 import logging
 import os
 import pickle
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from resolver import limits
-from resolver.policy import PolicyModule, PolicyPipeline, designations
-from resolver.settings import HostEntry, Settings, replace
+from resolver.policy import PolicyModule, PolicyPipeline
+from resolver.settings import Settings, replace
 from resolver.system import read_hosts_files
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ __all__ = [
     "align_workers",
     "commit_workers",
     "describe_error",
-    "digest_rules",
     "log_reload_error",
     "make_plan",
     "merge_restart_only",
@@ -213,21 +212,3 @@ async def abort_workers(links: "WorkerChannels") -> None:
 def settings_digest(settings: Settings) -> str:
     """A digest of `settings`, the same in all workers of a daemon."""
     return hashlib.sha256(repr(settings).encode()).hexdigest()
-
-
-def digest_rules(settings: Settings, hosts: Iterable[HostEntry], sources: Mapping[str, bytes]) -> bytes:
-    """A digest of all that cached answers depend on besides the question, the same in every process.
-
-    Answers that were cached under another one may differ from those of `settings`. `hosts` is the content of the hosts
-    files, `sources` that of the modules with hooks, so both count by content. Key states of trust anchors are carried
-    over by a reload and do not count.
-    """
-    # Rates do not change answers.
-    views = [replace(view, queries_per_second=-1, responses_per_second=-1) for view in settings.view]
-    parts = (
-        settings.dnssec, settings.policy, views, settings.balance, settings.list, settings.rpz, settings.forward,
-        settings.stub,
-        settings.root_hints, settings.iteration, settings.own_zones, settings.server.minimal_responses,
-        designations(settings), tuple(hosts), sorted(sources.items()),
-    )
-    return hashlib.sha256(repr(parts).encode()).digest()

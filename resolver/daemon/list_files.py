@@ -23,7 +23,7 @@ from resolver.policy.rpz_text import read_zone
 from resolver.policy.rpz_zone import ZoneCompiler
 from resolver.wire import name as names
 
-__all__ = ["Loaded", "NewFile", "identity", "load"]
+__all__ = ["Loaded", "NewFile", "load"]
 
 _PIECE = 65_536
 Source = ListSettings | RpzSettings
@@ -38,15 +38,6 @@ class Loaded(NamedTuple):
     errors: tuple[str, ...]
     head: ListHead | None
     identity: tuple[int, ...]
-
-
-def identity(path: str) -> tuple[int, ...]:
-    """Numbers that change with each new content of the file; empty when it does not exist."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return ()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def load(settings: Source, key: bytes, path: str = "") -> Loaded:

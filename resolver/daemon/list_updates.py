@@ -17,7 +17,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from resolver import limits
-from resolver.daemon.list_files import Loaded, NewFile, Source, identity, load
+from resolver.daemon.file_identity import identity
+from resolver.daemon.list_files import Loaded, NewFile, Source, load
 from resolver.list_settings import ListSettings, RpzSettings
 from resolver.policy import PolicyModule
 from resolver.policy.block_lists import BlockLists

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from resolver.api import Resolver
 from resolver.cache import Store
 from resolver.daemon import resource_exhaustion
+from resolver.daemon.cache_rules import digest_rules
 from resolver.daemon.certificates import Certificates
 from resolver.daemon.certificates import load as load_certificates
-from resolver.daemon.config_reload import digest_rules
 from resolver.daemon.observation import Observation
 from resolver.daemon.sockets import Endpoint
 from resolver.net.cookies import ServerCookies

@@ -8,6 +8,7 @@ import pytest
 
 from resolver.cache import Store
 from resolver.daemon import cache_file
+from resolver.list_settings import RpzSettings
 from resolver.settings import CacheSettings, DnssecSettings, Settings, replace
 from resolver.verdict import Trust
 from resolver.wire import consts as c
@@ -87,6 +88,23 @@ def test_a_cache_is_not_restored_under_other_validation_rules(settings, caplog):
     cache_file.load_at_start(empty, replace(settings, dnssec=DnssecSettings(enabled=False)))
     assert not has_it(empty)
     assert "other settings" in caplog.text and "starting with an empty cache" in caplog.text
+
+
+@pytest.mark.parametrize("changed", ["file", "settings", "nothing"])
+def test_a_cache_is_not_restored_with_another_response_policy_zone(tmp_path, settings, changed):
+    """It decides which name servers are queried."""
+    file = tmp_path / "policy.zone"
+    file.write_text("a.example CNAME .\n")
+    zone = RpzSettings(name="rpz.example", file=str(file))
+    settings = replace(settings, rpz=(zone,))
+    cache_file.save_at_stop(store(filled=True), settings)
+    if changed == "file":
+        file.write_text("32.1.2.0.192.rpz-nsip CNAME .\n")
+    if changed == "settings":
+        settings = replace(settings, rpz=())
+    empty = store()
+    cache_file.load_at_start(empty, settings)
+    assert has_it(empty) is (changed == "nothing")
 
 
 @pytest.mark.parametrize("limit", ["min_ttl", "max_ttl", "max_negative_ttl"])

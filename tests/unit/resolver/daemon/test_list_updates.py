@@ -11,7 +11,8 @@ from corenet.http.errors import ConnectError
 from corenet.http.headers import Headers
 from resolver.daemon import list_updates
 from resolver.daemon.cache_file import replace_file
-from resolver.daemon.list_files import NewFile, identity, load
+from resolver.daemon.file_identity import identity
+from resolver.daemon.list_files import NewFile, load
 from resolver.daemon.list_updates import ListUpdates
 from resolver.effects import Outcome, Question
 from resolver.list_settings import ListSettings, RpzSettings

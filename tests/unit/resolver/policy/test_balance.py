@@ -12,8 +12,8 @@ from support.minet import build
 from support.service_parts import CLIENT, Parts, address, positive, query
 
 from resolver import limits
+from resolver.daemon.cache_rules import digest_rules
 from resolver.daemon.config import ConfigError, parse
-from resolver.daemon.config_reload import digest_rules
 from resolver.daemon.config_writer import render
 from resolver.effects import Outcome, Question
 from resolver.geo import open_countries

@@ -12,8 +12,8 @@ from support.minet import STANDARD, Minet, build, reply
 from support.signed_net import NOW, Crypto, resolver_in
 
 from resolver.cache import Store
+from resolver.daemon.cache_rules import digest_rules
 from resolver.daemon.config import ConfigError, parse
-from resolver.daemon.config_reload import digest_rules
 from resolver.daemon.config_writer import render
 from resolver.effects import Outcome, Question
 from resolver.mesh import Mesh

@@ -6,8 +6,8 @@ import random
 import pytest
 from support.minet import EXAMPLE_ZONE, Minet, build, standard
 
+from resolver.daemon.cache_rules import digest_rules
 from resolver.daemon.config import ConfigError, parse
-from resolver.daemon.config_reload import digest_rules
 from resolver.daemon.config_writer import render
 from resolver.effects import Outcome, Purpose, Question
 from resolver.mesh import Mesh
