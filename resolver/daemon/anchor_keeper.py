@@ -81,6 +81,8 @@ class AnchorKeeper:
         """Use what `make` has returned for `runtime`."""
         if updater is not None:
             self._carry_over(updater, runtime)
+        if self.updater is not None:
+            self.updater.retire()
         self.updater = updater
 
     def _carry_over(self, updater: "AnchorUpdater", runtime: "RuntimeConfig") -> None:

@@ -66,6 +66,7 @@ class AnchorUpdater:
         """Why the file cannot be read or written; empty when it can."""
         self.points = _points(settings)
         self._writable = False
+        self._retired = False
         self._busy: dict[bytes, int] = {}
         self._counts = {"probes": 0, "probe_failures": 0, "key_changes": 0, "write_failures": 0}
 
@@ -193,7 +194,13 @@ class AnchorUpdater:
             return
         self._conclude(point, partial(point.observe, probe, results))
 
+    def retire(self) -> None:
+        """Another updater has the key states now: the results of probes that have begun count no more."""
+        self._retired = True
+
     def _conclude(self, point: TrustPoint, draw: Callable[[int], list[str]]) -> None:
+        if self._retired:
+            return  # the other one probes the zone itself
         before = _identity(point.trusted())
         changes = draw(self._now())
         self._busy.pop(point.zone, None)

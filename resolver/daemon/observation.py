@@ -49,6 +49,7 @@ class Observation:
 
         Raises:
             ValueError: the file of the query log cannot be opened.
+            OSError: the system gives no thread.
         """
         self.log: QueryLogWriter | None = None
         self.tap: TapSender | None = None
@@ -56,8 +57,12 @@ class Observation:
         self._settings = settings
         if settings.query_log.file:
             self.log = self._log_of(before)
-        if settings.dnstap.active:
-            self.tap = self._tap_of(before)
+        try:
+            if settings.dnstap.active:
+                self.tap = self._tap_of(before)
+        except BaseException:
+            self.close(before)
+            raise
         if self.log is None and self.tap is None:
             return
         dnstap = settings.dnstap
@@ -83,7 +88,7 @@ class Observation:
 
         wanted = self._settings.query_log
         found = None if before is None else before.log
-        if found is not None and found.settings.output == wanted.output:
+        if found is not None and found.settings.output == wanted.output and found.alive:
             found.reopen()
             return found
         made = QueryLogWriter(wanted, Pieces(wanted.buffer))
@@ -95,7 +100,7 @@ class Observation:
 
         wanted = self._settings.dnstap
         found = None if before is None else before.tap
-        if found is not None and found.settings.output == wanted.output:
+        if found is not None and found.settings.output == wanted.output and found.alive:
             return found
         made = TapSender(wanted, Pieces(wanted.buffer))
         made.start()

@@ -5,6 +5,7 @@ thread owns its descriptor. The loop sets attributes that the thread reads, and 
 disk does, is left behind when the process ends.
 """
 
+import errno
 import logging
 import os
 import select
@@ -43,10 +44,20 @@ class Output:
         """Start the thread.
 
         Raises:
-            RuntimeError: the system gives no thread.
+            OSError: the system gives no thread. What the output has opened is closed.
         """
-        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            self.close()
+            raise OSError(errno.EAGAIN, f"{self.name}: {error}") from None
+        self._thread = thread
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs: it was started, and neither `stop` nor an exception has ended it."""
+        return self._thread is not None and self._thread.is_alive()
 
     def stop(self, seconds: float) -> None:
         """Let the thread write what is left, for at most `seconds`, and end. The producer must have flushed."""
@@ -69,6 +80,9 @@ class Output:
     def work(self) -> None:
         """Write pieces until `stopping`."""
         raise NotImplementedError
+
+    def close(self) -> None:
+        """Close what the constructor has opened."""
 
     # --- for subclasses, in the thread ---------------------------------------------------------------------------
 

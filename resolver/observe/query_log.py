@@ -86,10 +86,14 @@ class QueryLogWriter(Output):
         try:
             self._write_pieces()
         finally:
-            with self._lock:
-                self._ended = True
-            self._switch()
-            os.close(self._fd)
+            self.close()
+
+    def close(self) -> None:
+        """Close the file, and the one that `reopen` may have opened."""
+        with self._lock:
+            self._ended = True
+        self._switch()
+        os.close(self._fd)
 
     def _write_pieces(self) -> None:
         """Until `stop`, and then what was handed over before it."""

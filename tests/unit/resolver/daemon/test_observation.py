@@ -2,15 +2,17 @@
 
 import socket
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 from support.dnstap import frames, read_frame
+from support.open_files import opened_below
 from support.servers import wait_until
 from support.service_parts import Parts, positive, query
 
 from resolver.daemon.observation import Observation, check
-from resolver.settings import DnstapSettings, QueryLogSettings, Settings
+from resolver.settings import DnstapSettings, QueryLogSettings, Settings, replace
 from resolver.zones import ZoneTable
 
 
@@ -50,6 +52,51 @@ def test_a_reload_keeps_outputs_whose_settings_are_the_same(tmp_path: Path) -> N
     assert third.tap is None and third.log is not second.log and third.statistics().keys() == {"query_log"}
     wait_until(lambda: not any(map(alive, second.outputs)), "the end of the threads")
     third.close(wait=True)
+
+
+def test_without_a_thread_nothing_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit is reached at the first or the second output."""
+    wanted = settings({"file": str(tmp_path / "queries")}, {"socket": str(tmp_path / "tap")})
+    real, made, left = Thread.start, [], [0]
+
+    def start(thread: Thread) -> None:
+        if not left[0]:
+            raise RuntimeError("can't start new thread")
+        left[0] -= 1
+        made.append(thread)
+        real(thread)
+
+    monkeypatch.setattr(Thread, "start", start)
+    for name, count in (("query log", 0), ("dnstap", 1)):
+        left[0] = count
+        with pytest.raises(OSError, match=f"{name}: can't start new thread"):
+            Observation(wanted, ZoneTable())
+        assert len(made) == count
+        for thread in made:
+            thread.join()
+        assert opened_below(tmp_path) == []
+    left[0] = 2
+    first = Observation(wanted, ZoneTable())
+    left[0] = 0
+    other = replace(wanted, dnstap=replace(wanted.dnstap, socket=str(tmp_path / "other")))
+    with pytest.raises(OSError, match="dnstap: can't start new thread"):
+        Observation(other, ZoneTable(), first)
+    assert all(map(alive, first.outputs)), "those of the configuration in force go on"
+    first.close(wait=True)
+
+
+def test_a_reload_replaces_an_output_whose_thread_has_ended(tmp_path: Path) -> None:
+    wanted = settings({"file": str(tmp_path / "queries")}, {"socket": str(tmp_path / "tap")})
+    first = Observation(wanted, ZoneTable())
+    for output in first.outputs:
+        output.stop(10)
+        output.join()
+    second = Observation(wanted, ZoneTable(), first)
+    first.close(second)
+    assert all(map(alive, second.outputs)) and not any(map(alive, first.outputs))
+    Parts(observer=second.observer).answer(query(), positive())
+    second.close(wait=True)
+    assert (tmp_path / "queries").read_text().count("\n") == 1
 
 
 def test_what_cannot_be_opened_is_refused(tmp_path: Path) -> None:

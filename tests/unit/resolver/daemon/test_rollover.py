@@ -189,6 +189,24 @@ def test_a_signature_that_cannot_be_checked_is_a_failed_probe(path: Path) -> Non
     assert world.states == {A.tag: "valid"}
 
 
+def test_a_probe_of_an_updater_that_was_replaced_changes_nothing(path: Path) -> None:
+    """Its result comes after a reload; the new one probes the zone itself."""
+    world = World(path)
+    world.live(3)
+    world.roll([A, B], [A])
+    old, concluded = world.rollover, world.concluded
+    world.net.net.sleep(world.net.mesh, 20 * DAY)
+    old.tick()
+    world.start()
+    world.rollover.take_text(old.text)
+    old.retire()
+    before = path.read_text()
+    world.net.net.sleep(world.net.mesh, 30.0)
+    assert world.concluded == concluded and path.read_text() == before and old.statistics()["probes"] > 0
+    world.live(1)
+    assert world.states == {A.tag: "valid", B.tag: "addpend"} and world.concluded > concluded
+
+
 def test_a_revoked_last_key_ends_the_trust_anchor(path: Path, caplog) -> None:
     world = World(path)
     world.live(1)

@@ -5,12 +5,13 @@ import os
 import select
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from support.late_requests import LateRequests
+from support.open_files import opened_below
 from support.servers import wait_until
 
 from resolver import limits
@@ -89,15 +90,6 @@ def test_logrotate(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="Is a directory"):
             writer.reopen()
     assert old.read_bytes() == b"one\ntwo\n" and writer.written == 3
-
-
-def opened_below(folder: Path) -> list[str]:
-    """The files of `folder` that the process has open."""
-    found = []
-    for name in os.listdir("/proc/self/fd"):
-        with suppress(FileNotFoundError):
-            found.append(os.readlink(f"/proc/self/fd/{name}"))
-    return [path for path in found if path.startswith(f"{folder}/")]
 
 
 def test_no_descriptor_is_left(tmp_path: Path) -> None:
