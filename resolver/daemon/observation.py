@@ -7,6 +7,7 @@ error of the configuration, and a reload keeps the old one.
 
 import secrets
 import socket
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from resolver import limits
@@ -135,11 +136,12 @@ class Observation:
         for output in ended if wait else ():
             output.join()
 
-    def statistics(self, other: "Observation | None" = None) -> dict[str, dict[str, int]]:
-        """Counters of the outputs that `other` does not use, by group."""
+    def statistics(self, others: Iterable["Observation"] = ()) -> dict[str, dict[str, int]]:
+        """Counters of the outputs that none of `others` uses, by group."""
         found = {}
-        if self.log is not None and (other is None or other.log is not self.log):
+        counted = [output for other in others for output in other.outputs]
+        if self.log is not None and self.log not in counted:
             found["query_log"] = self.log.statistics()
-        if self.tap is not None and (other is None or other.tap is not self.tap):
+        if self.tap is not None and self.tap not in counted:
             found["dnstap"] = self.tap.statistics()
         return found

@@ -53,7 +53,7 @@ from resolver.daemon.service_manager import ServiceManager
 from resolver.daemon.sockets import Endpoint, ListenError
 from resolver.daemon.timers import Timers
 from resolver.daemon.usage import usage
-from resolver.daemon.worker_commands import WorkerCommands, add_counters, kept_part, of_runtime
+from resolver.daemon.worker_commands import WorkerCommands, add_counters, kept_part, of_runtime, of_shared
 from resolver.daemon.zone_sharing import ZoneSharing
 from resolver.net.turns import Turns
 from resolver.observe.catalogue import Statistics, counters_of
@@ -842,7 +842,7 @@ class _Worker:
         """Close a replaced configuration, and flush the cache if its last queries may have stored outdated answers."""
         del self.draining[old]
         self.remember(of_runtime(old))
-        self.remember(old.observation.statistics(self.current.observation))
+        self.remember(of_shared((old,), self.configurations))
         old.close(self.current)
         if old.flush_on_close:
             self.try_clear()

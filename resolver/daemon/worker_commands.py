@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from resolver.daemon.zone_keeper import ZoneKeeper
     from resolver.net.zone_server import ZoneServer
 
-__all__ = ["WorkerCommands", "WorkerView", "add_counters", "kept_part", "merge", "of_runtime"]
+__all__ = ["WorkerCommands", "WorkerView", "add_counters", "kept_part", "merge", "of_runtime", "of_shared"]
 
 logger = logging.getLogger(__name__)
 
@@ -143,10 +143,8 @@ class WorkerCommands:
         found = copy.deepcopy(host.past)
         for runtime in host.configurations:
             add_counters(found, of_runtime(runtime))
+        add_counters(found, of_shared(host.configurations, ()))
         add_counters(found, host.connections())
-        # A reload goes on with the counts of the configuration before.
-        add_counters(found, {"rate_limit": host.current.rates.statistics()})
-        add_counters(found, host.current.observation.statistics())
         add_counters(found, self._zone_statistics())
         found["cache"] = {**host.store.statistics(), **_summed(found.get("cache", {}), host.store.statistics())}
         found["usage"] = host.usage()["usage"]
@@ -279,6 +277,19 @@ class WorkerCommands:
 
 
 # --- several workers ----------------------------------------------------------------------------------------------
+
+def of_shared(runtimes: "Iterable[RuntimeConfig]", others: "Iterable[RuntimeConfig]") -> Statistics:
+    """The statistics of what several configurations may use, because a reload goes on with it: each object once, and
+    none that one of `others` uses."""
+    found: Statistics = {}
+    seen = list(others)
+    for runtime in runtimes:
+        if all(runtime.rates.buckets is not one.rates.buckets for one in seen):
+            add_counters(found, {"rate_limit": runtime.rates.statistics()})
+        add_counters(found, runtime.observation.statistics(one.observation for one in seen))
+        seen.append(runtime)
+    return found
+
 
 def of_runtime(runtime: "RuntimeConfig") -> Statistics:
     """The statistics of the objects that one configuration has of its own."""

@@ -59,6 +59,7 @@ class Serving:
         self.hook_modules = None
         self.observation = Observation(settings, self.resolver.zones)
         self.rates = Counters()
+        self.rates.buckets = object()
         self.service = Counters(queries=3, pending=1)
         self.fast = Counters(hits=4, malformed={-3: 2})
 

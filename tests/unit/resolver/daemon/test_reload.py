@@ -332,9 +332,9 @@ class Replaced:
         self.looks, self.flush_on_close, self.open = looks, flush_on_close, True
         self.names_on_close = ()
         self.settings = Settings()
-        self.service = self.resolver = self.observation = self
+        self.service = self.resolver = self.observation = self.rates = self.buckets = self
 
-    def statistics(self, _other=None):
+    def statistics(self, _others=()):
         return {}
 
     @property
