@@ -112,6 +112,7 @@ NONE = {
     "resolver/net/upstream_connection.py": "frames by framer, messages by wire",
     "resolver/daemon/list_files.py": "moves the bytes of lists; their readers are fuzzed by lists",
     "resolver/daemon/cache_file.py": "the file of the daemon, read by snapshot",
+    "resolver/daemon/zone_files.py": "opens files: the readers of zone files and journals are fuzzed by zone",
     "resolver/daemon/hook_modules.py": "loads modules of the operator",
     "resolver/daemon/runtime_changes.py": "the file of the daemon's own changes, each a request that control reads",
     "resolver/observe/kept.py": "counters that the process kept for itself",
