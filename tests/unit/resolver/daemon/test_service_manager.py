@@ -98,7 +98,11 @@ def bound(kind, host="127.0.0.1", port=0):
     made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind)
     if ":" in host:
         made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    made.bind((host, port))
+    try:
+        made.bind((host, port))
+    except OSError:
+        made.close()
+        raise
     return made
 
 
