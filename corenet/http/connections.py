@@ -1,9 +1,9 @@
-"""The connections of one client: takes slots of the pool, opens connections, releases them, decides about repeats.
+"""Connections of one `HttpClient`: pool slots, opening, release, and whether a failed request is sent again.
 
-`HttpClient` owns one `Connections` and sends its requests over what that returns. Between `assign` and `release` the
-request owns the slot, or a share of it; every path releases it once. `open` has every connection whose descriptor is
-not closed yet, `connecting` the timeouts that end those being opened; after `close` both become empty, and `assign`
-raises.
+`HttpClient` owns one `Connections` and sends its requests over connections that it returns. Between `assign` and
+`release` the request owns the slot, or a share of it; every path releases it once. `open` has every connection whose
+descriptor is not closed yet, `connecting` the timeouts that end those being opened; after `close` both become empty,
+and `assign` raises.
 """
 
 import asyncio
@@ -44,7 +44,10 @@ CLOSED = "the client was closed during the request"
 
 
 class Names(NamedTuple):
-    """What a client looks up for its origins besides addresses; `shuffle` puts equal records into random order."""
+    """DNS records that a client looks up besides addresses: HTTPS (RFC 9460) and TLSA (DANE, RFC 6698).
+
+    `shuffle` orders records of equal priority at random.
+    """
 
     https: bool
     tlsa: bool
@@ -61,7 +64,7 @@ def names_of(https_records: bool, dane: bool, context: "ssl.SSLContext | None") 
         return None
     if dane and context is not None and (not context.check_hostname or tls.http1_only(context) is None):
         raise ValueError("HttpClient dane: needs a tls_context that client_context has made, with verify=True")
-    # Most programs do without.
+    # Imported only when needed, because most programs do not use it and each import costs start-up time.
     from random import shuffle
 
     return Names(https_records, dane, shuffle)
@@ -84,17 +87,19 @@ class Connections:
         self.closed = False
         # Made by the first request: it needs the running loop.
         self.pool: Pool | None = None
-        # Not a set: a set that fails to grow (MemoryError) keeps what it refused, until a search in it never ends.
+        # Not a set: when `set.add` raises MemoryError, the element is in the set nevertheless. After repeated failures
+        # the table is full, and a look-up does not end.
         self.open: dict[Connection | Multiplexed, None] = {}
         # The timeouts that end a connection while it is being opened.
         self.connecting: dict[asyncio.Timeout, None] = {}
         self.router = router
         # None: nothing but addresses is looked up.
         self.names = names
-        # For a context of this client and TLSA records; the one used last is the last.
+        # TLS contexts that verify by TLSA records, by (context of this client, policy); least recently used first.
         self._dane_contexts: dict[tuple[ssl.SSLContext, DanePolicy], ssl.SSLContext] = {}
-        # The origins that have required HTTP/1.1, the newest last, and the context for them if `tls_context` is given.
+        # Origins that required HTTP/1.1 (HTTP_1_1_REQUIRED), newest last.
         self.http1_origins: dict[Origin, None] = {}
+        # The context for these origins when `tls_context` is given.
         self._http1_context: ssl.SSLContext | None = None
         self._context = tls_context
         self._http2 = http2
@@ -104,7 +109,10 @@ class Connections:
         self._scratch = memoryview(bytearray(HTTP_READ_SIZE))
 
     async def close(self) -> None:
-        """Close all connections, with a short wait for close_notify; requests in progress and later ones fail."""
+        """Close all connections. Waits at most HTTP_CLOSE_TIMEOUT seconds for close_notify, then aborts them.
+
+        Requests in progress and later ones fail with LocalProtocolError.
+        """
         self.closed = True
         if self.pool is None:
             return
@@ -116,7 +124,8 @@ class Connections:
         for connection in list(self.open):
             if connection.is_busy:
                 connection.fail(LocalProtocolError(CLOSED))
-        # First wait for graceful closes. Aborted connections are gone in the next iteration.
+        # First pass: wait for graceful closes, then abort. Second pass: wait until aborted connections are closed,
+        # in the next iteration of the loop.
         for _ in range(2):
             waiting = [connection.lost for connection in self.open if connection.lost is not None]
             if waiting:
@@ -125,7 +134,7 @@ class Connections:
                 connection.abort()
 
     def assign(self, call: RequestState) -> "PoolSlot | asyncio.Future[PoolSlot]":
-        """Return a slot for the request, or a future of one; starts the clock of the request.
+        """Return a slot for the request, or a future of one. The first call sets the start and deadline.
 
         Raises:
             LocalProtocolError: the client is closed.
@@ -147,7 +156,7 @@ class Connections:
         return Http1Key(origin.scheme, key) if origin in self.http1_origins or origin == call.http1 else key
 
     async def wait_for_slot(self, call: RequestState, waiting: "asyncio.Future[PoolSlot]") -> PoolSlot:
-        """Return the slot when it is free.
+        """Wait for the future that `assign` returned, until `RequestState.pool_by`.
 
         Raises:
             TimeoutExceeded: none became free in time.
@@ -165,7 +174,11 @@ class Connections:
             raise
 
     async def connect(self, call: RequestState, slot: PoolSlot) -> Connection | Multiplexed:
-        """Open a connection, unless the client is closed meanwhile."""
+        """Open a connection in `slot`.
+
+        Raises:
+            LocalProtocolError: the client was closed meanwhile. Others as `open_connection`.
+        """
         limit = asyncio.timeout(None)
         try:
             async with limit:
@@ -214,8 +227,8 @@ class Connections:
         return Lookups(names.https, names.tlsa, self._protocols(http1=isinstance(call.group, Http1Key)), names.shuffle)
 
     def _protocols(self, *, http1: bool) -> tuple[str, ...]:
-        """What this client offers by ALPN; a context that was not made by corenet is assumed to offer what `http2`
-        says."""
+        """The ALPN protocols that this client offers. A context that was not made by corenet is assumed to offer h2 if
+        `http2` is set."""
         if isinstance(self._context, ClientContext) and not http1:
             return self._context.protocols
         return tls.ALPN_HTTP2 if self._http2 and not http1 else tls.ALPN_HTTP1
@@ -223,7 +236,7 @@ class Connections:
     async def upgrade(self, call: RequestState) -> None:
         """Change the URL of `call` from http to https when its host has usable HTTPS records (RFC 9460 section 9.5).
 
-        As after a redirect, the request is not sent by http when https fails.
+        When https fails, the request is not sent over http. A redirect to https behaves in the same way.
 
         Raises:
             NameResolutionError: the records are bogus.
@@ -259,6 +272,9 @@ class Connections:
         """Return the context of this client, else the process's default context for the current trust store.
 
         For an `Http1Key` it does not offer HTTP/2. With a `policy` it verifies servers with TLSA records.
+
+        Raises:
+            LocalProtocolError: `tls_context` was changed after `client_context` has made it.
         """
         context = await self._plain_context(group)
         if policy is None:
@@ -288,14 +304,14 @@ class Connections:
         return self._http1_context
 
     def give_back(self, slot: PoolSlot) -> None:
-        """Release a slot of which nothing was used; its connection is not kept."""
+        """Release a slot over which no request was sent; its connection is closed."""
         if self.pool is not None:
             self.pool.release(slot, reusable=False)
 
     def release(
         self, slot: PoolSlot, exchange: Connection | Exchange | None, call: RequestState, error: BaseException | None
     ) -> None:
-        """Release the slot, once. A connection of HTTP/1.1 is kept only after a clean exchange."""
+        """Release the slot; must be called once. An HTTP/1.1 connection is kept only after an error-free exchange."""
         reusable = False
         if exchange is not None:
             if error is None:
@@ -318,10 +334,11 @@ class Connections:
                 report(self._trace, step, FAILED, exchange.loop.time(), error=text)
 
     def may_repeat(self, slot: PoolSlot, call: RequestState, error: BaseException) -> bool:
-        """Whether this was the keep-alive race: the server closed while the request was in flight (RFC 9112 9.3.1).
+        """Whether the request is sent again after `error`. If so, prepares it: counts the attempt and renews the body.
 
-        Or the server has said that it did not process the request (RFC 9113 section 8.7), whatever its method is, or
-        that it requires HTTP/1.1 for it (section 7).
+        That is done in three cases. The server closed a reused connection while an idempotent request was in flight
+        (RFC 9112 section 9.3.1). It has reported that it did not process the request (RFC 9113 section 8.7). It
+        requires HTTP/1.1 (RFC 9113 section 7).
         """
         if not isinstance(error, ServerDisconnected) or error.received:
             return False
@@ -338,7 +355,8 @@ class Connections:
         return True
 
     def _repeat_over_http1(self, call: RequestState) -> bool:
-        """Whether the request is repeated once over HTTP/1.1, because the server requires it (RFC 9113 section 7)."""
+        """Mark the request for HTTP/1.1, and remember its origin (RFC 9113 section 7). False: that was done before, or
+        the TLS context cannot be changed."""
         origin = call.url.origin
         if call.http1 == origin or (self._context is not None and tls.http1_only(self._context) is None):
             return False

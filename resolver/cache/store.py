@@ -26,9 +26,9 @@ EVERYTHING = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4
 
 
 class Store:
-    """`table` with the caches `answers` and `rrsets`, and per process `servers` and `denials`. Made by `create`.
+    """The caches `answers` and `rrsets` in `table`, and per process `servers` and `denials`. Made by `create`.
 
-    `partitions` are the RRsets of the parts that were made last, by their labels.
+    `partitions` has the RRset caches of the latest partitions by their labels.
     """
 
     __slots__ = ("answers", "arena", "denials", "partitions", "rrsets", "servers", "table")
@@ -45,9 +45,11 @@ class Store:
         self.partitions: OrderedDict[bytes, RRsetCache] = OrderedDict()
 
     def partition(self, label: bytes) -> Store:
-        """A part with RRsets and denials of its own, which no other part and not this store finds. `label` is 8 octets
-        of a digest of what distinguishes it; processes that share the arena share the part when they use the same
-        label. Answers and data about servers are those of this store.
+        """Return a partition: its RRsets and denials are separate from those of this store and of other partitions.
+
+        Answers and data about servers are shared with this store. `label` identifies the partition: 8 octets of a
+        digest of the configuration that it belongs to. Processes that share the arena share partitions with
+        the same label.
 
         Raises:
             ValueError: the label is invalid.
@@ -60,7 +62,7 @@ class Store:
         )
         self.partitions[label] = rrsets
         self.partitions.move_to_end(label)
-        while len(self.partitions) > 2 * limits.VIEW_PARTS:  # those of a configuration that is being replaced, too
+        while len(self.partitions) > 2 * limits.VIEW_PARTS:  # old and new ones during a reload
             self.partitions.popitem(last=False)
         return made
 
@@ -96,8 +98,8 @@ class Store:
         )
 
     def flush(self, name: bytes | None = None, *, subtree: bool = False, rtype: int | None = None) -> Iterator[int]:
-        """Remove RRsets, denials, failures and answers at `name` (only `rtype`, or with `subtree` all below), or
-        everything.
+        """Remove RRsets, denials, failures and answers: of `name`, with `subtree` also of all names below it, with
+        `rtype` of the RRsets only those of this type; without `name` all. Data about servers stays.
 
         One call is enough for all processes. It works in slices of some thousand entries at most: each step yields the
         number of removed entries, and the caller can run other work in between. From the first step on no reader finds
@@ -145,7 +147,7 @@ class Store:
         self.denials.clear()
 
     def bounded(self) -> list[MemoryTable]:
-        """The tables beside the arena in this process that remote parties can fill."""
+        """The tables of this process outside the arena that remote parties can fill."""
         return [self.servers, self.denials]
 
     def statistics(self) -> dict[str, int]:

@@ -2,8 +2,9 @@
 
 The cache is mapped before the fork, so all workers share it. The sockets are opened before the fork, one set for each
 worker, and stay open here, so queries in the queue of a dead worker are not lost. `corenet.serving.processes` forks,
-restarts and stops the workers. Restarts never stop, because no other program can use the port as long as the sockets
-are open. The first worker leads reloads and reports their results, with which later workers are started.
+restarts and stops the workers. Failed workers are always restarted, because no other program can use the port as long
+as the sockets are open. The first worker leads each reload. It reports the new settings, which workers started later
+get.
 """
 
 import gc
@@ -32,7 +33,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 def run(
     settings: Settings, shares: list[list[Endpoint]], *, reload: Callable[[], Settings], options: worker.Options
 ) -> int:
-    """Run one worker for each of `shares` until a signal stops it; return the exit status of the daemon.
+    """Run one worker for each list of sockets in `shares` until a signal stops all; return the exit status.
 
     Raises:
         OSError: the memory of the cache or a process cannot be created.
@@ -41,6 +42,8 @@ def run(
 
 
 class _Supervisor(Processes):
+    """The parent process of the workers. `shares` has the sockets of each worker."""
+
     def __init__(
         self, settings: Settings, shares: list[list[Endpoint]], reload: Callable[[], Settings], options: worker.Options
     ) -> None:
@@ -60,8 +63,9 @@ class _Supervisor(Processes):
         self.all_up = False
         self.manager = options.manager
         self.announced = False
-        #: time.monotonic() of the last sign of life of each ready worker, and of the next check; 0: no watchdog.
+        #: time.monotonic() of the last heartbeat of each ready worker, by pid.
         self.signs: dict[int, float] = {}
+        #: time.monotonic() of the next check of the heartbeats; 0: no watchdog.
         self.check_at = 0.0
 
     def run(self) -> int:
@@ -144,7 +148,7 @@ class _Supervisor(Processes):
                 self.check_at = now
 
     def on_time(self, now: float) -> None:
-        """Also pass signs of life on to the service manager, and end workers that show none."""
+        """Also notify the watchdog of the service manager, and end workers without a heartbeat."""
         super().on_time(now)
         if self.check_at and now >= self.check_at and self.status is None:
             self.check_at = now + self.manager.watchdog / limits.SIGNS_OF_LIFE
@@ -171,17 +175,17 @@ class _Supervisor(Processes):
         return f"{len(self.slots)} workers serve " + ", ".join(str(endpoint) for endpoint in self.shares[0])
 
     def on_readable(self, ready: set[int]) -> None:
-        """The first worker may have reported the result of a reload."""
+        """Take the results of reloads from the first worker."""
         if self.reloads.fileno() in ready:
             self.take_results()
 
     def request_reload(self) -> None:
-        """Make the first worker lead a reload of all workers. It logs errors once for all."""
+        """Make the first worker reload the configuration for all workers. It logs errors once for all of them."""
         for child in self.slots[0].active():
             try:
                 self.reloads.request(self.requested)
             except OSError as error:
-                # The worker does not run and the socket is full. The requests in it are sufficient.
+                # The worker does not read its socket, which is full. The requests in it are enough for a reload.
                 logger.warning("reload: the first worker does not accept requests: %s", error.strerror)
             os.kill(child.pid, signal.SIGHUP)
 
@@ -190,7 +194,7 @@ class _Supervisor(Processes):
         try:
             results = self.reloads.results()
         except (OSError, MemoryError) as error:
-            # No event loop runs here, and the workers need their supervisor.
+            # An exception would end the supervisor, and all workers with it. So the error is only logged.
             logger.error("reload: cannot receive the result: %s; restarted workers get the old settings",
                          config_reload.describe_error(error))
             return

@@ -1,4 +1,4 @@
-"""Texts shared by the three forms of an explanation: mnemonics of DNSSEC, times, and escaping.
+"""Formats values for the three forms of an explanation (text, HTML, JSON): DNSSEC mnemonics, times, escaping.
 
 `clean` escapes all text from the network. Names and rdata are escaped by `wire`, but extended errors (RFC 8914) are
 UTF-8 from a remote server: escape sequences could control the terminal, and bidirectional controls could make one word
@@ -78,12 +78,12 @@ def status_text(verdict: Verdict) -> str:
 
 
 def day(seconds: int) -> str:
-    """A signature time as date and time in UTC."""
+    """`seconds` since 1970 as date and time in UTC, to the minute."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
 
 
 def duration(seconds: float) -> str:
-    """A duration as text: ``2 d 4 h``."""
+    """A duration as text, in its two largest units: ``2 d 4 h``."""
     left, parts = int(seconds), []
     for unit, size in UNITS:
         count, left = divmod(left, size)
@@ -93,7 +93,7 @@ def duration(seconds: float) -> str:
 
 
 def format_durations(text: str) -> str:
-    """`text` with durations of many seconds converted to days and hours."""
+    """`text` with durations of 100 seconds or more (``90061 s``) converted by `duration`."""
     return SPAN.sub(lambda found: duration(int(found[1])), text)
 
 
@@ -119,7 +119,7 @@ def flags_of(flags: int) -> list[str]:
 
 
 def connection_values(facts: dict[str, Any]) -> dict[str, Any]:
-    """An encrypted connection for JSON, with times in milliseconds."""
+    """`facts` about an encrypted connection for JSON: ``*_seconds`` becomes ``*_milliseconds``, tuples become lists."""
     return {
         key.replace("_seconds", "_milliseconds"): round(value * 1000, 2) if key.endswith("_seconds")
         else list(value) if isinstance(value, tuple) else value
@@ -128,7 +128,7 @@ def connection_values(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def connection(facts: dict[str, Any]) -> str:
-    """An encrypted connection in one line: version, resumption, ALPN, duration of connecting, certificate, key."""
+    """An encrypted connection in one line: version, cipher, resumption, ALPN, HTTP version, times, certificate, pin."""
     parts = [str(facts.get("version", "TLS")), str(facts.get("cipher", ""))]
     parts.append("session resumed" if facts.get("resumed") else "full handshake")
     parts.append(f"ALPN {facts.get('alpn') or 'none'}")

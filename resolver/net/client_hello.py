@@ -1,8 +1,7 @@
-"""Collects the ClientHello of a TLS client, which a handshake needs before it may begin. Sans-IO.
+"""Collects the octets of a ClientHello (RFC 8446 section 4.1.2). The handshake starts when it is complete. Sans-IO.
 
-Each record is parsed once, however it is divided into segments. The collected octets are bounded: from
-`limits.TLS_HELLO_OCTETS` on they are passed to OpenSSL unchanged, and so are other messages than a ClientHello, because
-OpenSSL reports the error.
+Each record is parsed once, however it is divided into segments. At `limits.TLS_HELLO_OCTETS`, or at a record that is
+not a handshake record, collecting stops: OpenSSL gets the octets unchanged and reports the error.
 """
 
 from resolver import limits
@@ -21,12 +20,12 @@ class ClientHello:
     def __init__(self) -> None:
         self.data = b""
         self._at = 0
-        """Where the first record begins that is not complete."""
+        """Offset in `data` of the first incomplete record."""
         self._left = 0
-        """Octets of the message that are not in the records before it."""
+        """Octets of the handshake message that are not in the records before `_at`."""
 
     def feed(self, received: bytes) -> bool:
-        """Add octets; whether they are enough to begin (RFC 8446 sections 4 and 5.1)."""
+        """Append `received`. True: the handshake can start, because the message is complete, too long or malformed."""
         self.data += received
         data = self.data
         while self._at < limits.TLS_HELLO_OCTETS:

@@ -15,24 +15,24 @@ __all__ = ["client_connections", "divide_connections", "stream_upstreams", "udp_
 
 
 def udp_sockets(descriptors: int | None = None) -> int:
-    """Limit of upstream sockets of one address family. `descriptors` None means RLIMIT_NOFILE of the process."""
+    """Limit of upstream UDP sockets of one address family. `descriptors`: their limit; None: RLIMIT_NOFILE."""
     return max(min(limits.UDP_SOCKETS, _usable(descriptors) // 4), 1)
 
 
 def stream_upstreams(descriptors: int | None = None) -> int:
-    """Limit of outgoing TCP connections."""
+    """Limit of outgoing TCP connections; `descriptors` as for `udp_sockets`."""
     return max(min(limits.STREAM_UPSTREAMS, _usable(descriptors) // 8), 1)
 
 
 def client_connections(descriptors: int | None = None) -> int:
-    """Limit of client connections of all listeners together."""
+    """Limit of client connections of all listeners together; `descriptors` as for `udp_sockets`."""
     return max(_usable(descriptors) - 2 * udp_sockets(descriptors) - stream_upstreams(descriptors), 1)
 
 
 def divide_connections(wanted: Sequence[int], total: int) -> list[int]:
-    """Divide `total` descriptors among listeners by the number that each wants; each gets at least one.
+    """Divide `total` descriptors among listeners. `wanted`: connections configured for each; each gets at least one.
 
-    A listener also needs `limits.STREAM_NEWCOMERS` for connections that are being accepted or rejected. When there are
+    A listener uses `limits.STREAM_NEWCOMERS` more for connections that are being accepted or rejected. When there are
     too few descriptors, listeners that want less than an equal share get what they want, and the others share the rest.
     """
     given = [0] * len(wanted)

@@ -1,12 +1,12 @@
-"""The listener of TCP (RFC 7766) and, with a context, of the protocols above TLS: which connections there may be.
+"""The TCP listener (RFC 7766), with a TLS context also of DoT and DoH: admits, evicts and times out connections.
 
 It owns the slots of its connections: their number is limited in total, per address and per network, like pending
 queries in `resolver.net.service`. Unbound and BIND ran out of memory without such limits (CVE-2024-0760,
 CVE-2024-12705). When slots are scarce, the connection without progress for the longest time is evicted, idle ones first
 (`resolver.net.fair_slots`). Progress is a complete message or a reply, not an octet.
 
-What a connection holds, and for how long, is its own matter (`resolver.net.dns_connection`). One sweep at least every
-second asks all of them for their timeouts, because a timer per connection would have to be re-armed for every message.
+The buffers and timeouts of a connection are in `resolver.net.dns_connection`. At least once a second, one sweep checks
+the timeouts of all connections, because a timer per connection would have to be re-armed for every message.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ def open_stream_socket(address: str, port: int, *, reuse_port: bool = False) -> 
 
 
 def _prepare(sock: socket.socket) -> None:
-    # Without it, bind fails after a restart while connections of the previous process are in TIME_WAIT.
+    # Without SO_REUSEADDR, bind fails after a restart while connections of the previous process are in TIME_WAIT.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     # Accepted sockets inherit it, which saves a system call per connection.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -62,14 +62,14 @@ class StreamListener:
     """
 
     transport_name = "TCP"
-    """What the log calls its connections."""
+    """Name of the transport in log messages."""
     query_transport = "tcp"
-    """The transport of its queries, as `Query` has it."""
+    """`Query.transport` of queries over this listener."""
     tls_context: Any = None
     """The `ssl.SSLContext` of new connections; None without TLS."""
     serves_zones = True
-    """Whether own zones are transferred over it. Then primaries and secondaries get a connection although the access
-    list drops them; the service answers their requests for zones, and nothing else."""
+    """Whether zones of this server are transferred (AXFR, IXFR) over it. Then primaries and secondaries may connect
+    even if the access list drops them; the service answers only their zone requests."""
     padding_block = 0
     """Replies to padded queries are padded to multiples of this many bytes; 0 on transports that are not encrypted."""
 
@@ -89,8 +89,9 @@ class StreamListener:
     ) -> None:
         """`message_timeout` (seconds) limits the time to complete a message and to read replies, `handshake_timeout`
         the time for the PROXY header and the TLS handshake. Connections of peers within the prefixes `proxies` begin
-        with a PROXY header. `own_access` tells that `access` is not the table of `service`. Listeners of one
-        worker share `turns`; None: the listener has its own. `name` is for policies."""
+        with a PROXY header. `own_access`: `access` is not the table of `service`. `turns` limits the work per
+        iteration of the loop and is shared by the listeners of a worker; None: a new one. `name`: policies can refer
+        to it."""
         self.origin = (self.query_transport, name)
         self.transport_number = TRANSPORTS.index(self.query_transport)
         self.message_timeout = message_timeout
@@ -129,9 +130,12 @@ class StreamListener:
         return DnsConnection(self)
 
     def _accept_allowance(self, active: int) -> int:
-        """How many connections may be accepted while `active` are open. An accepted one gets its slot later, and an
-        evicted one is closed later still: at most `STREAM_NEWCOMERS` are open without a slot. Connections with TLS are
-        accepted as fast as the budget of handshakes permits; below 0, none for so many microseconds."""
+        """Return how many connections may be accepted now; a negative value -n: none for n microseconds.
+
+        `active` connections are open. A connection has a slot from `admit` to `remove`, but its descriptor is open
+        before and after that. At most `STREAM_NEWCOMERS` may be open without a slot. With TLS, the handshake budget
+        limits the result further.
+        """
         most = max(limits.STREAM_NEWCOMERS - (active - len(self._slots)), 0)
         return most if self.tls_context is None else min(most, self.handshake_budget.acceptable())
 
@@ -145,7 +149,10 @@ class StreamListener:
         proxies: Iterable[str] = (),
         own_access: bool = False,
     ) -> None:
-        """Serve new queries, also of open connections, with these. Pending queries keep their service."""
+        """Apply a new configuration to new queries, also on open connections. Pending queries keep the old service.
+
+        Connections of clients that the new access list drops are closed.
+        """
         prefixes = tuple(proxies)
         self.proxies = TrustedProxies(prefixes) if prefixes else None
         self.own_access = access if own_access else None
@@ -196,7 +203,7 @@ class StreamListener:
 
     @property
     def most(self) -> int:
-        """The most connections that may be open."""
+        """Maximum number of open connections (``server.tcp-connections``)."""
         return self._limit
 
     def statistics(self) -> dict[str, Any]:
@@ -216,13 +223,15 @@ class StreamListener:
     # --- for connections -----------------------------------------------------------------------------------------
 
     def now(self) -> float:
+        """Time of the loop in seconds."""
         assert self._loop is not None
         return self._loop.time()
 
     def admit_proxy(self, client: StreamConnection) -> bool:
-        """Give a connection of a proxy a slot until its PROXY header is received; False when it must be closed.
+        """Give a connection of a proxy a slot until its PROXY header is received. False: the caller must close it.
 
-        Only the total limit holds: a proxy has the connections of many clients, whose own limits hold afterwards.
+        Only the total limit applies, because a proxy forwards the connections of many clients. The limits per client
+        and network apply when the header is known.
         """
         if not self.serving or not self._free_slot(""):
             return False
@@ -247,12 +256,12 @@ class StreamListener:
 
     @property
     def handshake_budget(self) -> HandshakeBudget:
-        """What paces the handshakes of the worker."""
+        """The CPU budget for TLS handshakes of this worker (`resolver.net.handshake_budget`)."""
         return self.turns.handshakes
 
     def admit(self, client: StreamConnection) -> bool:
-        """Give `client` a slot; False when it must be closed. May evict another when the slots, or its network's, are
-        all taken."""
+        """Give `client` a slot. False: the caller must close it. May evict another connection when no slot is free, or
+        when its network has reached its limit."""
         found = self.access.find(client.host)
         access = found & DECISION
         if not self.serving or (access == DROP and not self._is_zone_peer(client)):
@@ -283,7 +292,7 @@ class StreamListener:
         try:
             self._per_address[client.host] = self._per_address.get(client.host, 0) + 1
         except MemoryError:
-            slots.remove(client)  # `remove` would count down an address that was not counted up
+            slots.remove(client)  # not `self.remove`: it would decrement a count that was not incremented
             raise
         self.accepted += 1
         if self._timer is None:

@@ -1,7 +1,7 @@
 """A temporary certificate authority for the web server of the playground.
 
-Each process creates a new authority. Its key stays in memory; only its certificate is written, for a client to trust
-explicitly. Certificates are valid for a short time. The file with the server's key exists only until the TLS context
+Each process creates a new authority. Its key stays in memory; only its certificate is written, for clients that name
+it as trusted. Certificates are valid for a short time. The file with the server's key exists only until the TLS context
 has read it.
 """
 
@@ -31,7 +31,10 @@ class Identity:
 
 
 def make_identity(host: str, addresses: tuple[str, ...] = (), *, now: datetime.datetime | None = None) -> Identity:
-    """Create an authority and a certificate for `host` and `addresses` signed by it."""
+    """Create a CA, and a server certificate for `host` and the IP addresses `addresses` signed by it.
+
+    Both are valid for PLAYGROUND_CERTIFICATE_DAYS from `now`, with an hour of clock skew before it.
+    """
     now = now or datetime.datetime.now(datetime.UTC)
     root_key = ec.generate_private_key(ec.SECP256R1())
     root_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "playground temporary authority")])

@@ -1,6 +1,6 @@
 """The web server of the playground: one small HTTPS site at an address that the playground resolves.
 
-HTTP uses corenet's codec in the server role and TLS corenet's context; this module only creates responses. The site is
+The HTTP/1.1 codec and the TLS context are those of corenet; this module creates the responses. The site is
 served at its simulated address on port 443, or on a high port if 443 is not available; its URL shows the port.
 """
 
@@ -29,7 +29,7 @@ TEXT = b"text/plain; charset=utf-8"
 
 
 class WebServer:
-    """A running site: its URL, and the file with the CA certificate for clients."""
+    """A running site: its URL, its port, and the PEM file with the CA certificate for clients."""
 
     def __init__(
         self,
@@ -61,7 +61,8 @@ class WebServer:
 async def start_web(host: str, address: str, *, port: int | None = None, ca: Path | None = None) -> WebServer:
     """Serve the site of `host` at `address`; the CA certificate is written to `ca`.
 
-    Without `port`, 443 is tried first, then PLAYGROUND_WEB_PORT; port 0 takes a free one.
+    Without `ca`, it is written to a temporary file, which `WebServer.close` removes. Without `port`, 443 is tried
+    first, then PLAYGROUND_WEB_PORT; port 0 takes a free one.
 
     Raises:
         OSError: no port is available or a file cannot be written.
@@ -128,7 +129,7 @@ class Site:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection: sequential or pipelined requests until it closes or is idle for too long."""
+    """One connection: sequential or pipelined requests. Aborted PLAYGROUND_TCP_IDLE seconds after it was opened."""
 
     def __init__(self, site: Site, transports: set[asyncio.Transport]) -> None:
         self._site = site
@@ -166,7 +167,7 @@ class _Connection(asyncio.Protocol):
                     self._reply()
                     if self._transport.is_closing():
                         return
-                    pending = b""  # the codec may hold a pipelined request
+                    pending = b""  # feed again, because the codec may hold a pipelined request
 
     def _reply(self) -> None:
         assert self._transport is not None and self._request is not None

@@ -25,9 +25,10 @@ _PROTOCOLS = {"tls": ("dot",), "https": ("h2", "http/1.1"), "quic": ("doq",)}
 
 
 class Designation(NamedTuple):
-    """One service: an encrypted protocol on a port, at all addresses where it is served.
+    """One service: an encrypted protocol on a port, with all addresses where it is served.
 
-    The address of a listener on a wildcard address is omitted.
+    `priority` 1 is preferred. `target` ends with a dot. `path` is empty unless the protocol is HTTPS. Wildcard
+    addresses of listeners are omitted from `ipv4` and `ipv6`.
     """
 
     priority: int
@@ -39,6 +40,7 @@ class Designation(NamedTuple):
     ipv6: tuple[IPv6Address, ...]
 
     def _parameters(self, *, hints: bool) -> list[tuple[int, str, bytes]]:
+        """The SvcParams as (key, presentation format, value), by ascending key."""
         found = [
             (_ALPN, f"alpn={','.join(self.alpn)}", b"".join(bytes([len(one)]) + one.encode() for one in self.alpn)),
             (_PORT, f"port={self.port}", self.port.to_bytes(2, "big")),
@@ -65,7 +67,7 @@ class Designation(NamedTuple):
         return " ".join(text for _, text, _ in self._parameters(hints=hints))
 
     def rdata(self) -> bytes:
-        """The SVCB record in wire form."""
+        """The rdata of the SVCB record in wire form."""
         return self.priority.to_bytes(2, "big") + names.from_text(self.target) + self.parameters()
 
     def dhcpv4(self) -> bytes:
@@ -77,6 +79,8 @@ class Designation(NamedTuple):
         return self._instance(b"".join(address.packed for address in self.ipv6), 2, 0)
 
     def _instance(self, addresses: bytes, length_octets: int, outer_octets: int) -> bytes:
+        """DNR data with packed `addresses`. `length_octets`: size of the length fields of name and addresses;
+        `outer_octets`: size of the length field in front of all, 0: none."""
         target = names.from_text(self.target)
         # Addresses have a field of their own, so the hints are left out (RFC 9463 section 3.1.8).
         parts = (
@@ -123,7 +127,10 @@ def designations(settings: Settings) -> tuple[Designation, ...]:
 
 
 def describe(found: Iterable[Designation]) -> str:
-    """`found` as text, for operators and for the configuration of DHCP servers and routers."""
+    """`found` as text, for operators and for the configuration of DHCP servers and routers.
+
+    Addresses are shown as ``?`` when all listeners of a service have wildcard addresses.
+    """
     lines: list[str] = []
     entries = list(found)
     lines.append("; Discovery of designated resolvers (RFC 9462): this resolver answers")

@@ -9,7 +9,7 @@ __all__ = ["TruncationZones"]
 
 
 class TruncationZones(PolicyModule):
-    """Sends clients that ask over UDP to TCP."""
+    """Answers UDP queries for names in these zones with TC set, so that clients repeat them over TCP."""
 
     name = "truncation"
     per_client = True
@@ -18,9 +18,9 @@ class TruncationZones(PolicyModule):
         self._local = local
 
     def question(self, query: Query, question: Question) -> Decision:
-        """TRUNCATE over UDP for a name of such a zone."""
+        """TRUNCATE for a UDP query for a name in one of the zones, else None."""
         return TRUNCATE if not query.stream and self._local.is_truncated(question.qname) else None
 
     def is_cacheable(self, question: Question) -> bool:
-        """False for such a name: the cached answer would be given without regard to the transport."""
+        """False for a name in one of the zones, because `question` is not called for cached answers."""
         return not self._local.is_truncated(question.qname)

@@ -32,7 +32,10 @@ ftp A 192.0.2.3
 
 @contextmanager
 def bind(directory: Path, port: int, *, require: bool = False) -> Iterator[None]:
-    """An authoritative BIND for cookie.test."""
+    """Run BIND as the authoritative server of cookie.test until the block ends.
+
+    `require`: without a valid server cookie it answers BADCOOKIE.
+    """
     (directory / "cookie.test").write_text(ZONE)
     config = directory / "named.conf"
     config.write_text(
@@ -54,7 +57,10 @@ zone "cookie.test" {{ type primary; file "cookie.test"; }};
 
 @contextmanager
 def resolverd(directory: Path, port: int, upstream: int, **server: str) -> Iterator[Path]:
-    """Our daemon, with cookie.test as a stub zone; its log."""
+    """Run our daemon with cookie.test as a stub zone until the block ends; the value is the path of its log.
+
+    `server` are options of its section [server], as TOML.
+    """
     more = "\n".join(f"{name.replace('_', '-')} = {value}" for name, value in server.items())
     config = directory / "resolverd.toml"
     config.write_text(
@@ -85,7 +91,7 @@ def dig(port: int, *words: str) -> str:
 
 
 def cookie_in(text: str) -> tuple[str, str]:
-    """The cookie that dig shows, and what it thinks of it."""
+    """The cookie in hex in dig's output, and the result of dig's check: good, bad or echoed."""
     found = re.search(r"; COOKIE: ([0-9a-f]+) \((\w+)\)", text)
     assert found is not None, text
     return found[1], found[2]
@@ -127,7 +133,7 @@ def test_dig_is_answered_where_cookies_are_required(tmp_path: Path) -> None:
 
 
 def test_bind_and_resolverd_accept_each_others_cookies(tmp_path: Path) -> None:
-    """One secret for both: a cookie of ours is good at BIND's and the other way round."""
+    """With the same secret, BIND accepts our server cookies and we accept those of BIND."""
     upstream, port = free_port(), free_port()
     with bind(tmp_path, upstream, require=True), resolverd(
         tmp_path, port, upstream, cookie_secrets=f'["{SECRET}"]', require_cookies="true"
@@ -138,7 +144,7 @@ def test_bind_and_resolverd_accept_each_others_cookies(tmp_path: Path) -> None:
         theirs, _ = cookie_in(dig(upstream, "+cookie", "+norecurse", "mail.cookie.test", "A"))
         text = dig(port, f"+cookie={theirs}", "+nobadcookie", "mail.cookie.test", "A")
         assert "status: NOERROR" in text, text
-        now = int(theirs[24:32], 16)
+        now = int(theirs[24:32], 16)  # octets 12 to 15: the timestamp (RFC 9018 section 4.3)
         assert ServerCookies([bytes.fromhex(SECRET)]).is_good(bytes.fromhex(theirs), "127.0.0.1", now)
 
 

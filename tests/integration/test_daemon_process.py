@@ -1,6 +1,6 @@
-"""resolverd as a process: how it starts, refuses to start, reloads and stops.
+"""resolverd as a process: start, refusal to start, reload and stop.
 
-Exit codes, effects of signals and lines on standard error are checked.
+Checks exit statuses, effects of signals and lines on standard error.
 """
 
 import os
@@ -25,7 +25,7 @@ SECONDS = 20
 
 
 def start(*words: str, wrap: Sequence[str] = ()) -> "subprocess.CompletedProcess[str]":
-    """Run the daemon to its end, under the command `wrap` if there is one."""
+    """Run the daemon with these arguments until it exits, under the command `wrap` if there is one."""
     return subprocess.run(
         [*wrap, *RESOLVERD, *words],
         capture_output=True,
@@ -49,6 +49,7 @@ def answers(port: int, qname: str = "localhost.", qtype: int = c.A) -> bool:
 
 
 def config(path: Path, port: int, extra: str = "") -> str:
+    """Write resolverd.toml and root.hints to the folder `path`; return the path of the former. `extra` is appended."""
     world = World()
     hints = path / "root.hints"
     hints.write_text(world.hints_text())
@@ -71,7 +72,7 @@ def test_the_playground_needs_no_configuration_and_sigterm_stops_it(tmp_path: Pa
         assert process.wait(SECONDS) == 0
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", port))  # nothing is left behind
+        probe.bind(("127.0.0.1", port))  # the port is free again
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -85,7 +86,7 @@ def test_lanes_serve_many_clients_over_a_reload_and_leave_nothing(tmp_path: Path
         for number in range(120):
             if number == 40:
                 process.send_signal(signal.SIGHUP)
-            # Each has a source port of its own, by which the kernel chooses the socket.
+            # Each query has another source port, so the kernel spreads them over the SO_REUSEPORT sockets.
             view = ask("127.0.0.1", port, "www.example.playground.", c.A)
             assert view is not None and view.answer[0].rdata(0) == bytes((127, 20, 80, 1))
         wait_until(lambda: b"in force" in log.read_bytes(), "the reload", process=process, log=log)
@@ -118,7 +119,7 @@ def test_a_privileged_port_without_privileges_is_explained(tmp_path: Path) -> No
     unprivileged = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text().strip()
     if unprivileged != "1024":
         pytest.skip("every port is open to everybody on this machine")
-    # Root itself is refused when the capability is taken from it, and can still read this checkout.
+    # Root without CAP_NET_BIND_SERVICE: it may not bind the port either, and can read this checkout.
     wrap = [program("setpriv"), "--bounding-set=-net_bind_service"] if os.geteuid() == 0 else []
     done = start("--listen", "127.0.0.1:853", wrap=wrap)
     assert done.returncode == 1 and "Traceback" not in done.stderr

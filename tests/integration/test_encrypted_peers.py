@@ -1,4 +1,4 @@
-"""DNS over TLS and HTTPS as the programs of others see it: kdig, curl, openssl, dnsperf, Unbound and Knot Resolver.
+"""DNS over TLS and HTTPS with other implementations: kdig, curl, openssl, dnsperf, Unbound and Knot Resolver.
 
 The daemon runs as a process with its own simulated Internet, so each peer gets answers that were resolved.
 """
@@ -35,7 +35,7 @@ ADDRESS = "127.20.80.1"
 
 
 class Daemon:
-    """A running daemon with a listener of each kind."""
+    """A running daemon. `plain`, `tls` and `https` are the ports of its listeners."""
 
     def __init__(self, folder: Path, process: "subprocess.Popen[bytes]", ports: tuple[int, int, int]) -> None:
         self.folder = folder
@@ -99,7 +99,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 
 def output(*words: str, status: int = 0, given: str | bytes = b"") -> str:
-    """What a program writes; `status` is how it has to end."""
+    """Run a program with `given` as its input; assert its exit status; return its standard output."""
     done = subprocess.run(
         [program(words[0]), *words[1:]], input=given if isinstance(given, bytes) else given.encode(),
         capture_output=True, timeout=SECONDS, check=False,
@@ -117,7 +117,8 @@ def kdig(served: Daemon, port: int, *words: str) -> str:
 
 def test_kdig_over_tls_with_the_name_verified_and_padding(served: Daemon) -> None:
     verified = [f"+tls-ca={served.folder / 'ca.pem'}", "+tls-hostname=dns.example"]
-    for _ in range(2):  # resolved, then cached
+    # Replies to padded queries have 468 octets (RFC 8467). The first is resolved, the second is from the cache.
+    for _ in range(2):
         text = kdig(served, served.tls, *verified, "+padding", NAME)
         assert ADDRESS in text and "status: NOERROR" in text and "Received 468 B" in text
     several = kdig(served, served.tls, *verified, "+keepopen", "+padding", NAME, "mail.example.playground.")
@@ -141,7 +142,7 @@ def test_kdig_discovers_the_encrypted_listeners(served: Daemon) -> None:
 def test_kdig_through_a_proxy_header(tmp_path: Path) -> None:
     """kdig sends the header itself, over UDP and TCP; the access list sees the address in it.
 
-    With TLS it puts the header inside of it, where no load balancer has it.
+    TLS is not tested: kdig sends the header inside TLS, load balancers send it before the handshake.
     """
     port = free_port()
     plain = (
@@ -215,7 +216,7 @@ def test_sessions_are_resumed_by_all_workers(tmp_path: Path) -> None:
 
 
 def resumed(running: Daemon, context: ssl.SSLContext, session: ssl.SSLSession | None) -> tuple[bool, Any]:
-    """Ask over a new connection; whether it resumed `session`, and the session that it leaves."""
+    """Query over a new connection. Returns whether it resumed `session`, and its own session."""
     packet = make_query(7, names.from_text("box.lan."), c.A)
     with (
         socket.create_connection(("127.0.0.1", running.tls), timeout=SECONDS) as plain,
@@ -297,7 +298,10 @@ def test_old_versions_and_renegotiation_are_refused(served: Daemon) -> None:
 def half_closing(
     served: Daemon, port: int, data: bytes, version: ssl.TLSVersion, *, fin: bool, alpn: str = "dot"
 ) -> bytes:
-    """What Python's ssl receives until close_notify, when it has sent `data` and close_notify at once."""
+    """Send `data` and close_notify together; return what is received until the peer's close_notify.
+
+    `fin`: also half-close TCP.
+    """
     context = ssl.create_default_context(cafile=str(served.folder / "ca.pem"))
     context.set_alpn_protocols([alpn])
     context.minimum_version = context.maximum_version = version
@@ -337,7 +341,8 @@ def half_closing(
 
 @pytest.mark.parametrize("fin", [False, True])
 def test_query_and_close_notify_at_once(served: Daemon, fin: bool) -> None:
-    """The answer has to be resolved meanwhile. Before TLS 1.3 the connection ends instead (RFC 5246 section 7.2.1)."""
+    """TLS 1.3: the reply is sent although it is resolved after close_notify. TLS 1.2: close_notify ends both
+    directions, so there is no reply (RFC 5246 section 7.2.1)."""
     name = f"{'fin' if fin else 'none'}.wild.example.playground."
     packet = make_query(77, names.from_text(name), c.A)
     data = len(packet).to_bytes(2, "big") + packet
@@ -353,7 +358,7 @@ def test_query_and_close_notify_at_once(served: Daemon, fin: bool) -> None:
 def test_request_and_close_notify_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:
-    """Over HTTPS, with both engines: names that the daemon has to resolve, over HTTP/1.1 and HTTP/2."""
+    """Over HTTPS, with each TLS engine and HTTP version: the name is resolved after close_notify was received."""
     monkeypatch.setenv("CORENET_TLS_ENGINE", engine)
     with daemon(tmp_path) as running:
         for fin in (False, True):
@@ -377,7 +382,7 @@ def test_request_and_close_notify_at_once(
 
 
 def test_openssl_gets_close_notify_after_a_refusal(served: Daemon) -> None:
-    """s_client waits for the server to close: it has to get the response, and close_notify behind it."""
+    """s_client waits until the server closes. It must get the response, then close_notify."""
     for version in ("-tls1_2", "-tls1_3"):
         text = output(
             "openssl", "s_client", "-ign_eof", "-msg", version, "-connect", f"127.0.0.1:{served.https}",

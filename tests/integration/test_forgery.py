@@ -1,4 +1,4 @@
-"""Forged data below an alias with real resolvers: our daemon rejects what Unbound rejects.
+"""Forged data of names below aliases, sent to real resolvers: our daemon must reject them, as Unbound does.
 
 The servers are those of `support.forger`, on loopback addresses; one of them sends forged data of names below aliases
 into unsigned zones. Unbound queries port 53 only, so it is skipped when that port is not available.
@@ -22,9 +22,11 @@ from resolver.wire import consts as c
 
 pytestmark = pytest.mark.integration
 
+#: address in the zones: loopback address on which its server listens.
 PLACES = {ROOT_AT: "127.20.241.1", EXAMPLE_AT: "127.20.241.2", PLAIN_AT: "127.20.241.3", SUB_AT: "127.20.241.4"}
 HINTS = f". 3600 NS a.root.\na.root. 3600 A {PLACES[ROOT_AT]}\n"
 DAY = 86400
+#: (owner of the forged A record, signer name of its RRSIG; "" for an unsigned record).
 ATTACKS = [
     ("x.alias.example.", "alias.example."),
     ("y.near.example.", ""),
@@ -71,6 +73,7 @@ def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """A validating resolver in front of the forger."""
     now = int(time.time())
     hosts = true_hosts(inception=now - DAY, expiration=now + DAY, places=PLACES)
+    # `attack` replaces a host of `net.hosts`; it uses nothing else of a `Minet`.
     stage = SimpleNamespace(net=SimpleNamespace(hosts={EXAMPLE_AT: hosts[PLACES[EXAMPLE_AT]]}))
     for owner, signer in ATTACKS:
         attack(stage, owner, "A", signer)
@@ -88,7 +91,7 @@ def test_forged_data_below_an_alias_are_rejected(subject: Subject) -> None:
     for count, (owner, _) in enumerate(ATTACKS):
         reply = ask(subject.address, subject.port, owner, c.A, timeout=15, do=True, edns_payload=1232)
         assert reply is not None, owner
-        # Cached denials may answer later names without a query.
+        # Cached NSEC records may prove that a later name does not exist (RFC 8198); then nothing is queried.
         assert reply.rcode == c.SERVFAIL or (count and reply.rcode == c.NXDOMAIN), owner
         assert not any(rrset.packed == forged_set(owner, "A").packed for rrset in reply.answer), owner
 

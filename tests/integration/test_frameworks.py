@@ -1,7 +1,7 @@
 """Programs of other projects, started as documented, on corenet's loop.
 
-Each runs as a process: curl queries which loop runs it, then it is stopped with SIGTERM, and its exit status must be
-that on asyncio's loop. The command lines are those of README.md and docs/coming-from-uvloop.md.
+Each runs as a process. curl fetches the class name of its loop. Then it gets SIGTERM, and its exit status must be the
+same as on asyncio's loop. The command lines are those of README.md and docs/coming-from-uvloop.md.
 """
 
 import os
@@ -24,9 +24,9 @@ PYTHON = (sys.executable,)
 LAUNCH = (*PYTHON, "-m", "corenet.launch")
 APP = "support.web_apps"
 
-#: name: (package that must be there, command, exit status after SIGTERM)
+#: name: (package that must be installed, command, exit status after SIGTERM; negative: the signal)
 PROGRAMS: dict[str, tuple[str, tuple[str, ...], int]] = {
-    # uvicorn ends by the signal that it was sent, on every loop.
+    # uvicorn raises the signal again after its shutdown, on every loop.
     "uvicorn": (
         "uvicorn",
         (*PYTHON, "-m", "uvicorn", "--loop", "corenet:new_event_loop", "--port", "{port}", f"{APP}:asgi"),
@@ -76,16 +76,17 @@ PROGRAMS: dict[str, tuple[str, tuple[str, ...], int]] = {
         0,
     ),
     "aiohttp": ("aiohttp", (*PYTHON, "-m", APP, "run_aiohttp", "{port}"), 0),
-    # One process: with several, Sanic does not always end on SIGTERM, on asyncio's loop neither.
+    # Single process: with several, Sanic does not always end on SIGTERM, on asyncio's loop either.
     "sanic": ("sanic", (*LAUNCH, "sanic", f"{APP}:sanic_app", "--factory", "--single-process", "--port", "{port}"), 0),
 }
 
-# A SIGTERM that comes while a worker of granian still starts is lost there: the child has the parent's handler then.
+#: log lines to wait for before SIGTERM. A granian worker that is starting still has its parent's signal handler, so a
+#: SIGTERM is lost.
 STARTED = {"granian --workers": ("Started worker-1", "Started worker-2")}
 
 
 def environment() -> dict[str, str]:
-    """The caller's, with our packages and the applications in reach."""
+    """The environment of this process; PYTHONPATH also has the checkout and tests/ (for `support.web_apps`)."""
     path = [os.environ.get("PYTHONPATH", str(ROOT)), str(ROOT / "tests")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"}
 
@@ -160,7 +161,10 @@ def test_anyio_run():
 
 @pytest.mark.parametrize(("plugin", "passed"), [(True, 3), (False, 1)])
 def test_pytest_plugin(tmp_path: Path, plugin: bool, passed: int) -> None:
-    """With the plugin asynchronous tests are on our loop; without it tests do not change."""
+    """With the plugin, tests of pytest-asyncio and anyio run on corenet's loop: all three pass.
+
+    Without it only `test_anyio_run` passes, which selects the loop itself.
+    """
     pytest.importorskip("pytest_asyncio", reason="pip install pytest-asyncio")
     (tmp_path / "test_it.py").write_text(TESTS)
     done = subprocess.run(

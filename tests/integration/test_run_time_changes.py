@@ -1,4 +1,4 @@
-"""resolverctl changes a running daemon: in all workers, over a reload and a restart, and what it cannot do it says."""
+"""resolverctl changes a running daemon: in all workers, also after a reload and a restart. Errors are reported."""
 
 import os
 import re
@@ -26,7 +26,7 @@ NAME = "www.example.playground."
 
 
 class House:
-    """A daemon with a file of run-time changes, over a signed Internet."""
+    """A daemon with a control socket and a changes file, whose upstream is the signed playground. `start` runs it."""
 
     def __init__(self, path: Path, workers: int) -> None:
         self.path, self.workers = path, workers
@@ -45,7 +45,7 @@ class House:
         return stack
 
     def ctl(self, *words: str, status: int = 0) -> str:
-        """What resolverctl prints; on failure, what it complains about."""
+        """Run resolverctl, assert its exit status, return its stdout and stderr."""
         done = subprocess.run(
             [sys.executable, "-m", "resolver.cli.control", "--socket", str(self.socket), *words],
             capture_output=True, text=True, timeout=20, check=False, env=daemon_environment(),
@@ -55,7 +55,7 @@ class House:
         return done.stdout + done.stderr
 
     def everywhere(self, name: str, qtype: int = c.A) -> list[tuple[int, bytes]]:
-        """Response codes and first addresses of many queries, which reach all workers."""
+        """Send so many queries that all workers get some; return the distinct (rcode, rdata of the last RRset)."""
         found = set()
         for _ in range(8 * self.workers):
             view = ask("127.0.0.1", self.port, name, qtype)
@@ -74,6 +74,7 @@ def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
 def test_a_negative_trust_anchor_is_in_force_until_it_is_removed(house: House) -> None:
     with house.start():
         assert house.everywhere(BOGUS) == [(c.SERVFAIL, b"")]
+        # The reply states the remaining time, and that --force overrode a warning.
         assert " left, even" in house.ctl("nta", "add", ZONE, "1h", "signatures", "expired", "--force")
         [(rcode, address)] = house.everywhere(BOGUS)
         assert (rcode, bool(address)) == (c.NOERROR, True)

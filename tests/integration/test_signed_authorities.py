@@ -1,7 +1,7 @@
-"""DNSSEC of the simulated servers compared with NSD, Knot and BIND: same zones, same signatures, same proofs.
+"""DNSSEC replies of the simulated servers compared with those of NSD, Knot and BIND for the same signed zones.
 
 The zones are signed by dnspython. Each server selects NSEC or NSEC3 records and signatures by its own reading of
-RFC 4035 section 3 and RFC 5155 section 7. Ours must send at least the records that all others send.
+RFC 4035 section 3 and RFC 5155 section 7. Our replies must equal theirs in what `_essence` compares.
 """
 
 from collections.abc import Iterator
@@ -21,6 +21,7 @@ from resolver.wire.message import MessageView
 pytestmark = pytest.mark.integration
 
 DAEMONS = {"nsd": "nsd", "knot": "knotd", "bind": "named"}
+#: zone: its NSEC3 parameters, None for NSEC.
 SIGNED = {
     "example.playground.": None,
     "dname.playground.": None,
@@ -83,10 +84,10 @@ def test_same_records_signatures_and_proofs(served: Export, world: World, origin
 
 
 def _essence(view: MessageView) -> object:
-    """Code, and owner, type and number of signatures of each set of the answer and of each denial or delegation.
+    """What is compared: rcode, AA, and owner, type and number of RRSIGs of each RRset of the answer, and of the SOA,
+    DS, NSEC and NSEC3 RRsets of the authority section.
 
-    As in test_authorities, a chain of aliases counts up to its first link; the proof for a wildcard that was expanded
-    on a later link does not count either.
+    Of a reply that begins with an alias only that alias is compared, as in test_authorities.
     """
     first = view.answer[:1]
     if first and first[0].rtype in (c.CNAME, c.DNAME) and first[0].rtype != view.qtype:

@@ -1,4 +1,4 @@
-"""A server of `http_peer` in a thread, for programs that run their own loop and block."""
+"""A server of `http_peer` in a thread, for tests that block, or whose code under test runs its own loop."""
 
 import asyncio
 import threading
@@ -11,7 +11,10 @@ __all__ = ["Background"]
 
 
 class Background:
-    """A server in a thread, until the context ends."""
+    """Context manager: serves each connection with `serve` in a thread; over TLS with `context` (`ssl.SSLContext`).
+
+    Its value is the `Server` of `http_peer`.
+    """
 
     def __init__(self, serve: Callable[[Peer], Awaitable[None]], context: Any = None) -> None:
         self.context = context

@@ -1,8 +1,8 @@
 """The resolver under test as a black box: our daemon, or a system Unbound or Knot Resolver.
 
-Rule: a black-box test must pass on Unbound before it is applied to ours. So both are started in the same way, with the
-same root servers, and used over sockets only. They query name servers on port 53 only; `upstream_port_for` returns the
-port that the simulated or real name servers of a test must use.
+Rule: a black-box test must pass on Unbound before it is applied to ours. So all are started in the same way, with the
+same root servers, and used over sockets only. Unbound and Knot Resolver query name servers on port 53 only.
+`upstream_port_for` returns the port that the simulated or real name servers of a test must use.
 """
 
 import os
@@ -50,12 +50,12 @@ class Subject:
     log: Path
 
     def said(self) -> str:
-        """What it has printed so far."""
+        """Its output so far (stdout and stderr)."""
         return self.log.read_text(errors="replace")
 
 
 def upstream_port_for(kind: str, world: World) -> int:
-    """A port that name servers at the world's addresses can take and that `kind` can ask; skips when there is none."""
+    """The port for the name servers of `world` that resolver `kind` can query; skips the test if it cannot be bound."""
     if kind == "resolverd":
         return free_port(next(iter(world.authorities)))
     if not all(can_bind(address, DNS_PORT) for address in list(world.authorities)[:3]):
@@ -74,10 +74,10 @@ def start_subject(
     anchor: str | None = None,
     edit: Callable[[str], str] = str,
 ) -> Iterator[Subject]:
-    """Run the resolver `kind` on a free port until the block ends; inside it, it answers.
+    """Run the resolver `kind` until the block ends, on `port` or a free port. The block begins when it answers.
 
-    With `anchor`, a DS record as text, it validates from there; without it does not validate at all. `edit` changes its
-    configuration.
+    `anchor` is its trust anchor, a DS record as text; without it, it does not validate. `edit` gets the text of its
+    configuration and returns the text to use.
     """
     directory.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
@@ -104,7 +104,10 @@ def start_subject(
 
 @contextmanager
 def serve_playground(directory: Path, world: World, port: int) -> Iterator[None]:
-    """The playground, signed as of now, as a process of its own; `world` is any that has its addresses."""
+    """Run the playground, signed now, as a process on `port` until the block ends.
+
+    Only the addresses of `world` are used, to wait until the servers answer.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "resolver.playground", "--port", str(port), "--no-web"]
     log = directory / "playground.log"
@@ -127,7 +130,7 @@ def daemon_environment() -> dict[str, str]:
 def resolverd_config(world: World, port: int, upstream_port: int, hints: Path, anchor: str | None = None) -> str:
     """Configuration of our daemon: the world's roots, loopback permitted, validation only from `anchor`.
 
-    ANY is resolved, as the others do, instead of being answered with a record of its own.
+    `minimal-any` is off, because Unbound and Knot Resolver resolve ANY too.
     """
     dnssec = "enabled = false" if anchor is None else f'trust-anchors = ["{anchor}"]'
     return f"""\

@@ -1,7 +1,9 @@
-"""Makes a program from a seed: a dictionary of plain values that can be printed, repeated and shrunk.
+"""Makes a program from a seed: a dictionary of JSON values that can be printed, replayed and shrunk.
 
 Sizes, triggers and faults are drawn so that small values are common and every combination is possible. The kernel and
-the peers have their own generators, made from the same seed.
+the peers have their own generators, made from the same seed. Scripts, triggers and actions are defined in `ends`,
+`frames`, `packets` and `talkers`; docs/simulation.md describes the kinds. A kind or value that is listed several times
+is drawn more often.
 """
 
 import random
@@ -35,7 +37,7 @@ def faults_of(rng: random.Random) -> dict[str, int]:
 
 
 def action_of(rng: random.Random) -> list[Any]:
-    """One action of an end of a stream."""
+    """One action of an end of a stream: a method `do_*` of `ends.End` and its arguments."""
     draw = rng.randrange(100)
     form = rng.choice(("bytes", "bytes", "bytearray", "view"))
     if draw < 40:
@@ -70,7 +72,7 @@ def action_of(rng: random.Random) -> list[Any]:
 
 
 def trigger_of(rng: random.Random) -> str:
-    """The trigger of an action."""
+    """When a script entry runs (see `ends`)."""
     draw = rng.randrange(12)
     if draw < 3:
         return "made"
@@ -88,7 +90,7 @@ def trigger_of(rng: random.Random) -> str:
 
 
 def script_of(rng: random.Random) -> list[list[Any]]:
-    """The script of an end of a stream."""
+    """The script of an end of a stream: lists of trigger, place and actions (see `ends`)."""
     script = []
     for _ in range(1 + some(rng, 6)):
         place = rng.choice(("now", "now", "soon", "task"))
@@ -97,7 +99,7 @@ def script_of(rng: random.Random) -> list[list[Any]]:
 
 
 def peer_of(rng: random.Random) -> list[list[Any]]:
-    """The script of the peer before it reads to the end."""
+    """The steps of a peer before it reads to the end; "send" and "recv" bytes, "wait" nanoseconds, "idle" polls."""
     script: list[list[Any]] = []
     for _ in range(some(rng, 8)):
         draw = rng.randrange(20)
@@ -121,7 +123,7 @@ def peer_of(rng: random.Random) -> list[list[Any]]:
 
 
 def stream(rng: random.Random) -> Program:
-    """One to three connections by protocols."""
+    """One to three connections, with asyncio protocols at our end."""
     return {
         "ends": [
             {
@@ -137,7 +139,7 @@ def stream(rng: random.Random) -> Program:
 
 
 def talk_of(rng: random.Random) -> dict[str, Any]:
-    """A coroutine and its peer."""
+    """The steps of a coroutine and of its peer. `cancels`: iterations of the loop after which it is cancelled."""
     script: list[list[Any]] = []
     for _ in range(some(rng, 8)):
         name = rng.choice(
@@ -178,7 +180,7 @@ def tls(rng: random.Random) -> Program:
     """Protocols over TLS."""
     program = stream(rng)
     for end in program["ends"]:
-        # Over TLS sendfile reads the file in a thread.
+        # Over TLS, sendfile reads the file in a thread, and threads cannot be replayed.
         for entry in end["script"]:
             entry[2:] = [action for action in entry[2:] if action[0] != "sendfile"]
         if rng.randrange(3) == 0:
@@ -271,12 +273,15 @@ def pipes(rng: random.Random) -> Program:
     for end in ends:
         for entry in end["script"]:
             entry[2:] = [action for action in entry[2:] if action[0] not in ("sendfile", "protocol")]
-    # In debug mode asyncio calls fileno of a pipe that may be closed already.
+    # Debug mode is off, because in it asyncio calls fileno of pipes that may be closed.
     return {"ends": ends, "debug": False}
 
 
 def web(rng: random.Random) -> Program:
-    """Requests of the HTTP client."""
+    """Requests of the HTTP client. `after` and `cancel` are microseconds, `sends` and `size` bytes of the bodies.
+
+    `manner` is how the server answers, `waits` whether the body pauses, `stream` how the response is read.
+    """
     requests = []
     for _ in range(1 + some(rng, 7)):
         requests.append(
@@ -295,7 +300,7 @@ def web(rng: random.Random) -> Program:
 
 
 def clients(rng: random.Random) -> Program:
-    """A server whose connections end in every way while they are on its list."""
+    """A server whose connections end in different ways while it lists them. `after` is in units of 10 microseconds."""
     ways = ("drop", "drop", "fault", "peer", "close", "abort", "stay")
     return {
         "clients": [
@@ -313,7 +318,7 @@ def clients(rng: random.Random) -> Program:
 
 
 def drop(rng: random.Random) -> Program:
-    """A loop that is run and then abandoned with pending callbacks and timers."""
+    """A loop that runs some iterations and is not closed, with `soon` pending callbacks and `later` timers."""
     return {"soon": rng.randrange(3), "later": rng.randrange(3), "turns": rng.randrange(3), "ends": []}
 
 
@@ -324,7 +329,7 @@ MAKERS = {
 
 
 def program(seed: int, kinds: tuple[str, ...] = KINDS) -> Program:
-    """The program of `seed`."""
+    """The program of `seed`, of one of `kinds`."""
     rng = random.Random(seed)
     kind = kinds[rng.randrange(len(kinds))]
     return {"seed": seed, "kind": kind, "debug": rng.randrange(12) == 0, "faults": faults_of(rng), **MAKERS[kind](rng)}

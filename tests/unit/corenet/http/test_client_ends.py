@@ -1,6 +1,6 @@
-"""Requests that end before their response: time-outs, cancellation, a closed client.
+"""Requests that end before their response: timeouts, cancellation, a closed client.
 
-Time-outs are set so that only the one under test can end the request.
+Timeouts are set so that only the one under test can end the request.
 
 Every test runs on asyncio's loop and on ours.
 """
@@ -34,10 +34,10 @@ from corenet.tls import default
 
 pytestmark = pytest.mark.parametrize("loop", sorted(LOOPS))
 
-SHORT = 0.05
+SHORT = 0.05  # seconds
 
 
-# --- time -------------------------------------------------------------------------------------------------------------
+# --- timeouts ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_silent_server_ends_at_the_read_timeout(loop: str) -> None:
@@ -108,7 +108,7 @@ def test_waiting_for_a_connection_ends_at_its_timeout(loop: str) -> None:
 
 
 def test_one_timeout_covers_all_steps_of_connecting(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The time for a slot, name lookup, TCP and TLS counts together; each redirect has a new timeout."""
+    """`Timeout.connect` covers the wait for a pool slot, the name lookup, TCP and TLS together."""
     deadlines: list[float] = []
     waits: list[tuple[float, float]] = []
 
@@ -145,7 +145,7 @@ def test_one_timeout_covers_all_steps_of_connecting(loop: str, monkeypatch: pyte
 
 
 def test_a_timeout_holds_while_the_default_context_is_made(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All threads of the executor are busy."""
+    """The default TLS context is made in the executor, whose only thread is busy."""
     monkeypatch.setattr(default, "_made", {})
     release = threading.Event()
 
@@ -158,7 +158,7 @@ def test_a_timeout_holds_while_the_default_context_is_made(loop: str, monkeypatc
             executor.submit(release.wait, 30)
             try:
                 async with serving(serve) as server, HttpClient() as client, asyncio.timeout(10):
-                    # On a busy machine it may end before TLS, never later.
+                    # On a slow machine the timeout may pass before TLS begins, so the phase is not checked.
                     with pytest.raises(TimeoutExceeded):
                         await client.get(f"https://127.0.0.1:{server.port}/", timeout=SHORT)
             finally:
@@ -297,7 +297,7 @@ def test_closing_the_client_while_it_connects(loop: str, turns: int) -> None:
                 await asyncio.sleep(0)
             with pytest.raises(LocalProtocolError, match="client was closed"):
                 await running
-            # The server may be about to accept; asyncio's would leave the socket open if it ended now.
+            # The server may not have accepted yet. asyncio would not close that socket if the loop ended now.
             for _ in range(10):
                 await asyncio.sleep(0)
 
@@ -348,7 +348,7 @@ def test_closing_the_client_just_after_a_slot_was_assigned(loop: str) -> None:
 @pytest.mark.parametrize("first", ["cancel", "close"])
 @pytest.mark.parametrize("kind", ["connecting", "waiting", "get", "stream", "upload"])
 def test_a_cancelled_request_stays_cancelled_when_the_client_closes(loop: str, first: str, kind: str) -> None:
-    """In the same iteration, whatever the request was doing: the canceller gets its CancelledError."""
+    """`task.cancel()` and `client.close()` in one iteration: the task ends with CancelledError, in every phase."""
 
     async def main(turns: int) -> bool:
         async def serve(peer: Peer) -> None:
@@ -387,7 +387,7 @@ def test_a_cancelled_request_stays_cancelled_when_the_client_closes(loop: str, f
                 task.cancel()
             await asyncio.wait((task, closing, *others), timeout=10)
             assert closing.done() and all(other.done() for other in others)
-            # A task that already had its error is no longer cancelled.
+            # A task that had already ended cannot be cancelled; it has the error of the close.
             was_cancelled = task.cancelling() > 0
             assert task.cancelled() if was_cancelled else isinstance(task.exception(), LocalProtocolError)
             for other in others:

@@ -1,7 +1,8 @@
 """The HTTP/2 connection in both roles: what it accepts and what it refuses.
 
-Each known attack has a test with its bytes against a named limit; `tests/mutants/h2.toml` removes each check.
-tests/property/test_h2.py tests that results do not depend on how the input is cut, and compares with the library h2.
+Each known attack has a test that sends its bytes and names the limit that stops it. `tests/mutants/h2.toml` removes
+each of these checks; a test must fail. tests/property/test_h2.py tests that results do not depend on how the input is
+segmented, and compares them with the library h2.
 """
 
 import pytest
@@ -55,12 +56,13 @@ from corenet.limits import (
 )
 
 HOST = [(b"Host", b"h")]
+# 20 is HTTP/2.0, as 11 is HTTP/1.1.
 WHOLE_REQUEST = [Request(b"GET", b"/", [(b"host", b"h")], 20), End()]
 OK = [(b":status", b"200")]
 
 
 def dies(connection: H2Connection, data: bytes, code: int, words: str = ".") -> None:
-    """The connection ends with this error, sends it in GOAWAY, and accepts nothing more."""
+    """Feed `data`; assert a connection error `code` with a text that matches `words`, its GOAWAY, and the end."""
     connection.data_to_send()
     with pytest.raises(Http2Error, match=words) as caught:
         connection.feed(data)
@@ -72,7 +74,10 @@ def dies(connection: H2Connection, data: bytes, code: int, words: str = ".") -> 
 
 
 def resets(connection: H2Connection, data: bytes, stream: int, code: int, *, reported: bool = True) -> list[Event]:
-    """The stream ends with this error and the connection goes on."""
+    """Feed `data`; assert a stream error `code` (RST_STREAM). Returns the events of `stream`.
+
+    `reported`: the last event is a `StreamReset`; False: there is none, because no request had been delivered.
+    """
     connection.data_to_send()
     events = of(connection.feed(data), stream)
     assert frame(RST_STREAM, 0, stream, code.to_bytes(4, "big")) in connection.data_to_send()
@@ -85,7 +90,7 @@ def resets(connection: H2Connection, data: bytes, stream: int, code: int, *, rep
     return events
 
 
-# --- the beginning ----------------------------------------------------------------------------------------------------
+# --- connection preface -----------------------------------------------------------------------------------------------
 
 
 def test_both_sides_send_their_preface() -> None:
@@ -145,6 +150,7 @@ def test_our_window_is_enforced_from_the_acknowledgement_on() -> None:
 
 
 def test_a_smaller_hpack_table_is_enforced_from_the_acknowledgement_on() -> None:
+    # HPACK: 40 adds "a: b" to the dynamic table, be refers to its newest entry, 20 sets its size to 0.
     field = b"\x40\x01a\x01b"
     request = block(REQUEST)
     connection = H2Connection(SERVER, table_size=0)
@@ -158,7 +164,7 @@ def test_a_smaller_hpack_table_is_enforced_from_the_acknowledgement_on() -> None
     assert connection.open_streams == 1
 
 
-# --- attacks that are counted -----------------------------------------------------------------------------------------
+# --- budgets against attacks ------------------------------------------------------------------------------------------
 
 
 def test_rapid_reset() -> None:
@@ -198,7 +204,7 @@ def test_the_reset_budget_refills_with_time_and_completed_requests() -> None:
     ],
 )
 def test_made_you_reset(provoke: object) -> None:
-    """CVE-2025-8671: it is the server that resets, because of the client's errors."""
+    """CVE-2025-8671: the client causes stream errors, so that the server resets its own streams."""
     connection = server()
     for number in range(HTTP2_RESETS):
         connection.feed(provoke(2 * number + 1))  # type: ignore[operator]
@@ -271,14 +277,14 @@ def test_hpack_bomb() -> None:
     ],
 )
 def test_floods_of_frames_without_data(role: bool, flood: bytes) -> None:
-    """CVE-2019-9512, 9515, 9518 and their kin; a client is as safe from its server."""
+    """CVE-2019-9512, 9515, 9518 and similar floods, against a server and against a client."""
     if role is SERVER:
         connection = server()
         connection.feed(get(1, end=False))
     else:
         connection = client(b"GET")
         connection.feed(headers(1, OK, end=False))
-    # The preface was a SETTINGS frame and an acknowledgement.
+    # Two control frames are used up: SETTINGS and its acknowledgement in the preface.
     for _ in range(HTTP2_CONTROL_FRAMES - 2):
         connection.feed(flood)
     dies(connection, flood * 2, codes.ENHANCE_YOUR_CALM, "move no message forward")
@@ -318,11 +324,12 @@ def test_a_busy_client_may_acknowledge_each_frame() -> None:
 
 
 def test_windows_that_are_opened_byte_by_byte() -> None:
-    """Each byte costs us ten, and adds nothing to the budget."""
+    """A WINDOW_UPDATE of 1 causes a DATA frame of 10 octets. It counts, and does not refill the budget."""
     connection = server()
     connection.feed(settings((4, 0)) + get(1))
     connection.send_response(1, Response(200, []))
     assert connection.send_data(1, bytes(100_000), True) == 100_000
+    # Three control frames are used up: two in the preface, and SETTINGS.
     for _ in range(HTTP2_CONTROL_FRAMES - 3):
         connection.feed(window_update(1, 1))
     assert len(connection.data_to_send()) > 10 * (HTTP2_CONTROL_FRAMES - 3)
@@ -362,7 +369,7 @@ def test_the_memory_of_reset_streams_is_bounded() -> None:
     connection = client()
     for _ in range(HTTP2_CLOSED_STREAMS + 10):
         connection.reset(connection.send_request(Request(b"GET", b"/", HOST), True))
-    # The latest and the forgotten ones: frames in flight for them are ignored.
+    # Frames in flight are ignored for streams that are still remembered as reset and for those that are not.
     for stream in (1, 3, 2 * HTTP2_CLOSED_STREAMS + 19):
         assert connection.feed(headers(stream, OK, end=False) + frame(DATA, END_STREAM, stream, b"x")) == []
 
@@ -373,7 +380,7 @@ def test_the_memory_of_reset_streams_is_bounded() -> None:
 def test_frames_over_the_maximal_size() -> None:
     connection = server()
     connection.feed(get(1, end=False) + frame(DATA, 0, 1, bytes(16_384)))
-    # The head alone is enough.
+    # The frame header is enough to detect it.
     dies(connection, frame(DATA, 0, 1, bytes(16_385))[:9], codes.FRAME_SIZE_ERROR)
 
 
@@ -539,7 +546,7 @@ def test_the_peer_resets() -> None:
         (3, StreamReset(codes.INTERNAL_ERROR, True))
     ]
     assert connection.open_streams == 0
-    # The server may have sent something before; it must stay within bounds.
+    # DATA after the peer's RST_STREAM is ignored.
     assert connection.feed(frame(DATA, 0, 1, b"x")) == []
 
 
@@ -581,6 +588,7 @@ def test_a_client_respects_the_servers_stream_limit() -> None:
 
 # --- messages ---------------------------------------------------------------------------------------------------------
 
+# :method, :scheme, :authority, :path
 M, S, A, P = REQUEST
 
 
@@ -860,7 +868,7 @@ def test_short_pieces_are_joined() -> None:
     assert events[1:] == [(1, Data(b"0123456789" * 50))]
 
 
-# --- what we refuse to send -------------------------------------------------------------------------------------------
+# --- messages that are refused ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -891,7 +899,7 @@ def test_requests_that_cannot_be_sent(request_: Request) -> None:
     with pytest.raises(LocalProtocolError):
         one.send_request(request_, True)
     assert one.data_to_send() == b"" and one.open_streams == 0
-    # The failed attempt has added nothing to the table that the peer lacks: the next request is decoded.
+    # A failed attempt must not change the HPACK encoder's dynamic table, because the peer does not see it.
     fields = [(b"Host", b"h"), (b"X-New", b"field"), (b"User-Agent", b"x")]
     for _ in range(2):
         with pytest.raises(LocalProtocolError):

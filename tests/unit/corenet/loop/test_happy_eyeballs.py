@@ -1,4 +1,7 @@
-"""create_connection with many addresses: races, order of families, all errors at once, cancellation at any time."""
+"""`create_connection` to a name with several addresses: happy eyeballs, order of families, `all_errors`, cancellation.
+
+Also its argument checks, `connect_accepted_socket`, and `getaddrinfo` of numeric hosts.
+"""
 
 import asyncio
 import gc
@@ -21,14 +24,14 @@ V6 = socket.AF_INET6
 
 
 def info(host: str, port: int) -> tuple[Any, ...]:
-    """One line of getaddrinfo."""
+    """One entry of a `getaddrinfo` result."""
     if ":" in host:
         return (V6, socket.SOCK_STREAM, 6, "", (host, port, 0, 0))
     return (V4, socket.SOCK_STREAM, 6, "", (host, port))
 
 
 def answer_with(loop: Any, *infos: tuple[Any, ...]) -> None:
-    """Make the loop's own lookup return `infos`."""
+    """Replace `loop.getaddrinfo` by one that returns `infos`."""
 
     async def getaddrinfo(*_args: Any, **_keywords: Any) -> list[tuple[Any, ...]]:
         return list(infos)
@@ -37,6 +40,7 @@ def answer_with(loop: Any, *infos: tuple[Any, ...]) -> None:
 
 
 def descriptors() -> int:
+    """Number of open descriptors of this process."""
     return len(os.listdir("/proc/self/fd"))
 
 
@@ -55,7 +59,7 @@ def test_the_next_address_is_tried(twin: Twin) -> None:
 
 
 class Silent:
-    """A listening socket whose backlog is full: connecting to it hangs."""
+    """A listening socket whose backlog is full, so that a connect to it does not end. `close` closes all sockets."""
 
     def __init__(self) -> None:
         self.sock = socket.socket()
@@ -150,7 +154,7 @@ def test_all_errors_are_raised_as_a_group(twin: Twin, delay: float | None) -> No
 
 
 def test_two_winners_leave_one_connection() -> None:
-    """Both attempts succeed in one iteration: the second is closed, which asyncio does not do before 3.13.1."""
+    """Both attempts connect in one iteration: the second socket is closed. asyncio leaks it before 3.13.1."""
     import corenet
 
     async def main() -> None:
@@ -187,7 +191,7 @@ def test_two_winners_leave_one_connection() -> None:
 
 @pytest.mark.parametrize("delay", [None, 0.01, 30])
 def test_exceptions_other_than_os_errors_are_raised(delay: float | None) -> None:
-    """asyncio's race ignores it and says that no address could be reached."""
+    """asyncio discards it and raises OSError. So this runs on corenet only."""
     import corenet
 
     async def main() -> None:

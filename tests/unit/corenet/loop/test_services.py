@@ -91,7 +91,7 @@ def test_unix_server_and_streams(twin: Twin, tmp_path: Path) -> None:
 
 
 def test_unix_server_replaces_a_stale_socket_file(twin: Twin, tmp_path: Path) -> None:
-    """A stale socket file is replaced, any other file is not; a free path needs no system call."""
+    """A socket file without a listener is replaced, any other file is not."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -139,7 +139,7 @@ def test_arguments_of_servers_are_checked(twin: Twin) -> None:
     twin(main())
 
 
-# --- TLS through the standard protocol ----------------------------------------------------------------------------
+# --- TLS by `ssl=` and `start_tls` --------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -364,7 +364,7 @@ def test_literals_need_no_thread_and_no_resolver() -> None:
 
 
 def test_literals_are_never_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a nonexistent zone an address becomes a name for a C library that may do lookups."""
+    """The C library takes an address with an unknown zone id for a name, and could query DNS for it."""
     real = socket.getaddrinfo
 
     def getaddrinfo(host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0) -> Any:
@@ -403,7 +403,7 @@ def test_names_are_looked_up_by_the_resolver_that_was_set() -> None:
         transport, _ = await loop.create_connection(asyncio.Protocol, "name.example", port)
         assert asked == [("name.example", port)]
         assert await loop.getnameinfo(("127.0.0.1", 80)) == ("name.example", "http")
-        # With only one of the flags the other half is still looked up.
+        # With only one of the two flags, the host or the service is still looked up.
         for half in (socket.NI_NUMERICHOST, socket.NI_NUMERICSERV):
             assert await loop.getnameinfo(("127.0.0.1", 80), half) == ("name.example", "http")
         wanted = {

@@ -1,4 +1,7 @@
-"""Every test in this directory runs on both TLS engines: libssl, and the standard library's memory BIOs."""
+"""Every test in this directory runs on each TLS engine: libssl, and `ssl.MemoryBIO` of the standard library.
+
+Where libssl is linked into Python, only the second engine exists.
+"""
 
 from support.tls_engines import each_tls_engine
 

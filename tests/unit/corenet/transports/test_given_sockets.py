@@ -1,7 +1,10 @@
-"""A socket object that the program gave to the loop stays open until its transport has ended, even if closed before.
+"""The descriptor of a socket passed to the loop (`sock=`) stays open until its transport or server has closed.
 
-The number of a closed descriptor is reused by the next file that is opened: the transport would write to that file, and
-its data would reach the protocol. uvloop also keeps the socket open; where it is installed, the tests run on it first.
+That holds also when the program closes the socket object earlier.
+
+Otherwise the next file that is opened would get the same descriptor number: the transport would write to that
+file, and the protocol would receive its data. uvloop also keeps the socket open; where it is installed, the tests
+run on it first.
 """
 
 import asyncio
@@ -21,11 +24,11 @@ from support.twin import Recorder, accepting
 import corenet
 from corenet.limits import ACCEPT_RETRY_SECONDS
 
-WAIT = 15.0
+WAIT = 15.0  # seconds
 
 
 def run(factory: Factory, main: Coroutine[Any, Any, None]) -> None:
-    """Whatever reaches the exception handler fails the test."""
+    """Run `main` on a new loop for at most `WAIT` seconds. A call of the loop's exception handler fails the test."""
     reports: list[dict[str, Any]] = []
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.get_loop().set_exception_handler(lambda _loop, context: reports.append(context))
@@ -54,7 +57,7 @@ def tcp_pair() -> tuple[socket.socket, socket.socket]:
 
 
 async def given(kind: str) -> tuple[Any, Recorder, socket.socket, socket.socket]:
-    """A transport on a socket of ours, that socket, and its peer."""
+    """Create a transport with `sock=`. Returns the transport, its protocol, our socket and the peer's socket."""
     loop: Any = asyncio.get_running_loop()
     ours, peer = socket.socketpair() if kind == "unix" else tcp_pair()
     peer.setblocking(False)
@@ -77,6 +80,7 @@ def test_a_connection_outlives_its_socket_object(factory: Factory, kind: str, en
         transport, protocol, ours, peer = await given(kind)
         number = ours.fileno()
         ours.close()
+        # If the loop did not keep the descriptor open, this pair would get its number.
         strangers = socket.socketpair()
         assert number not in [stranger.fileno() for stranger in strangers]
         transport.write(b"out")
@@ -207,7 +211,7 @@ def test_an_unreferenced_transport_releases_the_socket() -> None:
 
 def test_a_failed_transport_keeps_no_socket_open() -> None:
     class Bad:
-        """The transport reads this attribute."""
+        """The transport reads `__class__` of its protocol, which raises here."""
 
         @property
         def __class__(self) -> Any:
@@ -226,7 +230,10 @@ def test_a_failed_transport_keeps_no_socket_open() -> None:
 
 
 def test_a_detached_descriptor_is_not_closed() -> None:
-    """The stored address of a lost connection is not that of the new owner of its number."""
+    """The program detaches and closes the descriptor, and its number is reused before connection_lost.
+
+    Neither is the new descriptor closed, nor does `get_extra_info` return the addresses of its socket.
+    """
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -250,12 +257,12 @@ def test_a_detached_descriptor_is_not_closed() -> None:
 
 
 def test_a_write_does_not_block_on_a_socket_made_blocking() -> None:
-    """O_NONBLOCK belongs to the open file, which may be shared by dup or fork."""
+    """O_NONBLOCK is a flag of the open file description, which dup and fork share."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
         transport, protocol, ours, peer = await given("unix")
-        # A blocking call would return after this long, and count as one that would block.
+        # SO_SNDTIMEO (struct timeval) ends a blocking send after 4 s; the call then fails with EAGAIN.
         seconds = 4
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, seconds.to_bytes(8, "little") + bytes(8))
         copy = ours.dup()
@@ -281,12 +288,13 @@ def test_a_write_does_not_block_on_a_socket_made_blocking() -> None:
 
 
 def full_listener() -> tuple[socket.socket, list[socket.socket]]:
-    """A listener whose backlog is full, and the connections that fill it: further connects wait."""
+    """A listener whose backlog is full, and the connections that fill it. A further connect stays in SYN-SENT."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=0)
     return listener, [socket.create_connection(listener.getsockname(), WAIT)]
 
 
 async def connecting(sock: socket.socket, address: Any) -> "asyncio.Task[None]":
+    """Start `sock_connect` and return its task, which is still waiting after three iterations of the loop."""
     task = asyncio.get_running_loop().create_task(asyncio.get_running_loop().sock_connect(sock, address))
     for _ in range(3):
         await asyncio.sleep(0)
@@ -294,7 +302,7 @@ async def connecting(sock: socket.socket, address: Any) -> "asyncio.Task[None]":
     return task
 
 
-# uvloop closes a number that was detached, so it is compared in the other case only.
+# uvloop closes the descriptor also after `detach`. So on uvloop only "close" is tested.
 @pytest.mark.parametrize(
     ("factory", "how"),
     [
@@ -314,7 +322,7 @@ def test_the_end_of_a_transport_does_not_wake_a_connect_on_its_reused_number(fac
         sock: Any = None
 
         async def replace() -> None:
-            """Wait for the connection before the transport comes to its last step."""
+            """Close our socket and start a connect on a new one, before the aborted transport calls connection_lost."""
             nonlocal sock
             transport.abort()
             if how == "close":
@@ -366,7 +374,7 @@ def test_a_socket_that_was_shut_down_while_it_connected_is_not_connected() -> No
             sock.setblocking(False)
             task = await connecting(sock, listener.getsockname())
             sock.shutdown(socket.SHUT_RDWR)
-            # Reading the error clears it.
+            # Reading SO_ERROR clears it, so `sock_connect` finds no error and must check the connection itself.
             sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             with pytest.raises(OSError) as caught:
                 await task
@@ -411,7 +419,7 @@ def test_a_backed_off_listener_does_not_resume_on_a_reused_number() -> None:
         os.dup2(mine.detach(), number)
         mine = socket.socket(fileno=number)
         transport, protocol = await loop.create_unix_connection(Recorder, sock=mine)  # type: ignore[arg-type]
-        # Timers of one length run in the order in which they were set: after the listener's own.
+        # Timers with the same delay run in the order of creation. So this one runs after the listener's retry timer.
         passed = asyncio.Event()
         loop.call_later(ACCEPT_RETRY_SECONDS, passed.set)
         await passed.wait()
@@ -426,6 +434,7 @@ def test_a_backed_off_listener_does_not_resume_on_a_reused_number() -> None:
         client.close()
         peer.close()
 
+    # Not `run`: one call of the exception handler is expected.
     with asyncio.Runner(loop_factory=corenet.new_event_loop) as runner:
         runner.run(asyncio.wait_for(main(), WAIT))
 
@@ -488,7 +497,7 @@ def test_a_server_that_cannot_start_keeps_no_socket_open() -> None:
         ours, peer = tcp_pair()
         number = ours.fileno()
         with pytest.raises(OSError, match="Invalid argument"):
-            # It is connected.
+            # listen() fails with EINVAL, because `ours` is connected.
             await loop.create_server(asyncio.Protocol, sock=ours)
         ours.close()
         await closed(number)

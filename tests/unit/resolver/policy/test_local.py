@@ -21,10 +21,12 @@ from resolver.wire import name as names
 
 
 def ask(settings, name, rtype=c.A, rclass=c.IN, hosts=()):
+    """The outcome of the local policy; None: the name is resolved."""
     return PolicyPipeline(settings, hosts).answer(Question(names.from_text(name), rtype, rclass))
 
 
 def data(outcome):
+    """(type, rdatas) of each RRset of the answer."""
     return [(rrset.rtype, rrset.rdatas()) for rrset in outcome.answer]
 
 
@@ -32,6 +34,7 @@ DEFAULT = Settings()
 
 
 def local(*zones, records=(), hosts=()):
+    """Settings with these local zones ("name kind"), local-data records and hosts."""
     return Settings(policy=PolicySettings(local_zones=zones, local_data=records, hosts=hosts))
 
 

@@ -1,6 +1,6 @@
-"""Each known attack on validation by its name: what the attacker sends, and that it is detected or costs little.
+"""Known attacks on DNSSEC validation. Each must be detected, or cost little.
 
-Every test here fails when the check that it is named after is removed. The zones are those of `test_validate`: a signed
+Each test fails when the check against its attack is removed. The zones are those of `test_validate`: a signed
 root, ``example.`` signed below it, ``plain.`` unsigned.
 """
 
@@ -68,7 +68,7 @@ def only_for(qname: str, qtype: int, change: Callable[[MessageView], tuple[int, 
 
 
 def authority_of(tree: Tree, zone: str, qname: str, qtype: int) -> list[RRset]:
-    """What the servers of `zone` say in the authority section about a name."""
+    """The authority section of the reply of the servers of `zone`."""
     query = make_query(1, names.from_text(qname), qtype, edns_payload=4096, do=True)
     packet = tree.zones[names.from_text(zone)].answer(query, tcp=True)
     assert packet is not None
@@ -76,7 +76,7 @@ def authority_of(tree: Tree, zone: str, qname: str, qtype: int) -> list[RRset]:
 
 
 def signed_by(key: ZoneKey, owner: str, text: str, *, signer: str | None = None, ttl: int = 300) -> RRset:
-    """A set of one record, signed by `key` in the name of `signer`."""
+    """An RRset of one record, signed by `key`. `text`: type and rdata. `signer`: signer name, else that of the key."""
     rtype, rdata = text.split(None, 1)
     made = dns.rrset.RRset(dns.name.from_text(owner), 1, dns.rdatatype.from_text(rtype))
     made.add(dns.rdata.from_text("IN", rtype, rdata), ttl)
@@ -85,7 +85,7 @@ def signed_by(key: ZoneKey, owner: str, text: str, *, signer: str | None = None,
     return RRset(names.from_text(owner), number, ttl, [present.rdata_from_text(number, rdata)], sigs=[sig])
 
 
-# --- whose word counts ----------------------------------------------------------------------------------------------
+# --- which zone may sign --------------------------------------------------------------------------------------------
 
 
 def test_keys_published_inside_a_zone_do_not_make_a_zone() -> None:
@@ -150,7 +150,7 @@ def test_denial_by_records_of_an_unsigned_zone_is_bogus() -> None:
     assert got.verdict is Verdict.BOGUS
 
 
-# --- work -------------------------------------------------------------------------------------------------------------
+# --- limits of work ---------------------------------------------------------------------------------------------------
 
 
 def test_keytrap_many_signatures() -> None:
@@ -163,11 +163,11 @@ def test_keytrap_many_signatures() -> None:
 
     tree.edit = only_for("www.example.", c.A, trap)
     assert tree.validate("www.example.", c.A).verdict is Verdict.BOGUS
-    assert tree.checks <= 3 + 8
+    assert tree.checks <= 3 + 8  # 3 for the chain of trust
 
 
 def test_keytrap_many_malformed_signatures_hide_nothing_and_cost_nothing() -> None:
-    """Of very many RRSIG records only the first few are even read."""
+    """Of 500 RRSIG records only the first 16 are read."""
     tree = build()
     read = []
     signatures = chain_module.signatures
@@ -215,7 +215,7 @@ def test_keytrap_many_keys_of_one_tag() -> None:
         Dnskey(k.flags, k.protocol, k.algorithm, bytes((n,)) * 64, tag, k.rdata)
         for n in range(50) for k in chain._keys_of(rrset)
     )
-    # What the chain has made of a key set is kept by the set's bytes.
+    # Parsed keys are cached by the wire form of their DNSKEY RRset.
     chain.parsed.entries[rrset.packed] = colliding
     assert tree.validate("www.example.", c.A).verdict is Verdict.BOGUS
     assert tree.checks <= 8
@@ -229,7 +229,7 @@ def _dnskey_set(tree: Tree) -> RRset:
 
 
 def test_keytrap_many_ds_that_match_no_key() -> None:
-    """CVE-2023-50387: digests are work too; some mismatches of tag-equal keys end it."""
+    """CVE-2023-50387: DS digests also cost time. Validation ends after some DS that match a key by tag only."""
     wrong = "\n".join(f"example. 3600 DS {KEY.tag} {ECDSAP256} 2 {n:064x}" for n in range(40))
     tree = build()
     text = ROOT + wrong + "\n"
@@ -331,7 +331,10 @@ def test_too_many_records_of_denial() -> None:
 
 
 def relabelled(key: ZoneKey, made: dns.rrset.RRset, labels: int) -> bytes:
-    """An RRSIG over `made` that states `labels`, right for what it states: for a wildcard where those are fewer."""
+    """The rdata of an RRSIG over `made` with the Labels field `labels`, whose signature is valid for that field.
+
+    With fewer labels than the owner has, it signs the wildcard that they imply (RFC 4035 section 5.3.2).
+    """
     owner, rdata = made.name, key.sign(made).replace(labels=labels)
     if labels < len(owner) - 1:
         owner = dns.name.Name((b"*", *owner.labels[len(owner) - 1 - labels :]))
@@ -347,10 +350,11 @@ def relabelled(key: ZoneKey, made: dns.rrset.RRset, labels: int) -> bytes:
     (9, Verdict.BOGUS),
 ])
 def test_rrsig_labels_outside_signer_and_owner(labels: int, verdict: Verdict) -> None:
-    """CVE-2026-44690: fewer labels than the signer forge wildcards across zones, more than the owner make no sense.
+    """CVE-2026-44690: an RRSIG may have no fewer labels than its signer, and no more than its owner.
 
-    All else is right, since the attacker has the key of ``sub.example.``: the signature for what it states, and a
-    span of NSEC3 that leaves out any name. If it were accepted, the forged ``*.example.`` would be cached as secure.
+    Otherwise the owner of ``sub.example.`` could sign wildcards of other zones. It has the key, so the signature is
+    valid, and so is the NSEC3 that denies any name. If this were accepted, a forged ``*.example.`` would be
+    cached as secure.
     """
     sub = ZoneKey("sub.example.")
     child = CHILD + f"sub 300 NS ns.sub\nns.sub 300 A 192.0.2.77\nsub 300 DS {sub.ds()}\n"
@@ -405,7 +409,7 @@ def test_nsec_of_an_ancestor_delegation() -> None:
     sub = ZoneKey("sub.example.")
     child = CHILD + f"sub 300 NS ns.sub\nns.sub 300 A 192.0.2.77\nsub 300 DS {sub.ds()}\n"
     tree = build(child=child, sub=sign_zone("sub.example.", SOA + NS + "www 300 A 192.0.2.78\n", [sub]))
-    span = signed_by(KEY, "sub.example.", "NSEC wild.example. NS DS RRSIG NSEC")  # as it truly stands in the parent
+    span = signed_by(KEY, "sub.example.", "NSEC wild.example. NS DS RRSIG NSEC")  # the NSEC that the parent has
     for rcode in (c.NXDOMAIN, c.NOERROR):
         tree.edit = only_for("www.sub.example.", c.A, lambda view, rcode=rcode: (rcode, [], [span]))
         assert tree.validate("www.sub.example.", c.A).verdict is Verdict.BOGUS
@@ -435,7 +439,7 @@ def test_nsec3_not_directly_below_its_zone() -> None:
 
 
 def test_nsec_expanded_from_a_wildcard_proves_nothing() -> None:
-    """CVE-2017-15105: the NSEC of ``*.wild`` moved to another owner would deny what lies behind it."""
+    """CVE-2017-15105: the NSEC of ``*.wild`` moved to another owner would deny the names after it."""
     tree = build(child=CHILD + "zz 300 A 192.0.2.3\n")
     star = next(r for r in _answer(tree, "example.", "*.wild.example.", c.NSEC) if r.rtype == c.NSEC)
     moved = star.with_name(names.from_text("a.wild.example."))
@@ -462,7 +466,7 @@ def _matches(rrset: RRset, owner: str) -> bool:
 
 
 def test_nxdomain_for_an_empty_non_terminal_becomes_no_data() -> None:
-    """Some servers send NXDOMAIN for empty non-terminals; the proof shows NODATA, and the proof counts."""
+    """Some servers send NXDOMAIN for empty non-terminals; the proof shows NODATA, and the proof decides."""
     tree = build(child=CHILD + "a.ent 300 A 192.0.2.8\n")
     tree.edit = only_for("ent.example.", c.A, lambda view: (c.NXDOMAIN, [], list(view.authority)))
     got = tree.validate("ent.example.", c.A)
@@ -495,7 +499,7 @@ def test_unsupported_algorithm_beside_a_good_one_changes_nothing() -> None:
 
 
 def test_sha1_digest_beside_a_better_one_does_not_count() -> None:
-    """RFC 4509 section 3: who can forge SHA-1 must not be let in while SHA-256 is there."""
+    """RFC 4509 section 3: a SHA-1 digest is ignored if there is a SHA-256 digest, because SHA-1 may be forged."""
     tree = build()
     evil = ZoneKey("example.", label="evil")
     text = ROOT + f"example. 3600 DS {KEY.ds()}\nexample. 3600 DS {evil.ds('SHA1')}\n"
@@ -508,7 +512,10 @@ def test_sha1_digest_beside_a_better_one_does_not_count() -> None:
 
 @pytest.mark.parametrize("qname", ["www.a.b.example.", "a.b.example."])
 def test_a_wildcard_of_a_zone_above_is_not_proved_by_the_zone_below(qname: str) -> None:
-    """A zone two labels further down knows nothing of the name between, so some span of its NSEC3 chain covers that."""
+    """``a.b.example.`` does not contain ``b.example.``. So an NSEC3 of that zone covers the hash of ``b.example.``.
+
+    It must not prove that a wildcard of ``example.`` applies.
+    """
     key = ZoneKey("a.b.example.")
     below = sign_zone("a.b.example.", SOA + NS + "www 300 A 192.0.2.1\n@ 300 A 192.0.2.2\n", [key], nsec3=Nsec3())
     tree = Tree(

@@ -8,11 +8,11 @@ from resolver.wire import consts as c
 from resolver.wire.message import inspect_query
 
 EXAMPLE = name.from_text("example")
-AT_QNAME = b"\xc0\x0c"
+AT_QNAME = b"\xc0\x0c"  # a compression pointer to offset 12, where the qname begins
 
 
 def header(*counts: int, flags: int = c.QR, number: int = 1) -> bytes:
-    """Header with up to four counts."""
+    """A header with up to four counts; the others are 0."""
     whole = [*counts, 0, 0, 0, 0][:4]
     return b"".join(value.to_bytes(2, "big") for value in (number, flags, *whole))
 
@@ -20,7 +20,7 @@ def header(*counts: int, flags: int = c.QR, number: int = 1) -> bytes:
 def record(
     owner: bytes, rtype: int, rdata: bytes, *, ttl: int = 60, rclass: int = 1, length: int | None = None
 ) -> bytes:
-    """One record; `length` may lie."""
+    """One record; `length` replaces the true RDLENGTH."""
     size = len(rdata) if length is None else length
     head = rtype.to_bytes(2, "big") + rclass.to_bytes(2, "big") + ttl.to_bytes(4, "big") + size.to_bytes(2, "big")
     return owner + head + rdata
@@ -42,7 +42,7 @@ def rrsig(covered: int, signer: bytes = EXAMPLE, tail: bytes = b"sig") -> bytes:
 
 
 def reason(data: bytes) -> str:
-    """What parsing this packet fails with."""
+    """Assert that `data` cannot be parsed; return the reason."""
     with pytest.raises(WireError) as caught:
         MessageView.parse(data)
     return caught.value.reason
@@ -124,7 +124,7 @@ def test_chain_of_pointers() -> None:
     for hops, good in ((allowed, True), (allowed + 1, False)):
         chain = AT_QNAME + b"".join((0xC000 | (36 + 2 * i)).to_bytes(2, "big") for i in range(hops - 2))
         owner = (0xC000 | (36 + 2 * (hops - 2))).to_bytes(2, "big")
-        # the first record's rdata begins at 12 + 13 + 12 = 37 with a zero owner at 25 and its chain at 36
+        # Header 12, question 13: the first record is at 25. Owner 1, fixed fields 10: its rdata is at 36.
         packet = header(1, 2) + question() + record(b"\0", 65280, chain) + record(owner, c.A, bytes(4))
         if good:
             assert [r.name for r in MessageView.parse(packet).answer] == [b"\0", EXAMPLE]
@@ -157,7 +157,7 @@ def test_unknown_label_types(byte: int) -> None:
 
 
 def test_nothing_after_the_end_is_read() -> None:
-    # the length of a label is compared with the rest of the message first
+    # A label length is compared with the rest of the message before the label is read.
     long = (b"\x3f" + b"a" * 63) * 3 + b"\x3f"
     assert "ends" in reason(header(1) + long)
     assert "ends" in reason(header(1) + EXAMPLE[:-1] + b"\xc0")
@@ -397,7 +397,7 @@ def test_compression_that_blows_up(rtype: int) -> None:
 
 
 def test_rdata_that_is_longer_than_any_message_when_written_out() -> None:
-    """A signer that spans its record's owner, header and fields, so that its octets are not counted twice."""
+    """The signer points into the owner. Read from there, its labels span owner, header and rdata: 255 octets of 2."""
     owner = (b"\x3f\x3f" + b"a" * 62) * 3 + b"\x22\x3d" + b"a" * 33 + b"\0"
     rdata = bytes(18) + b"\xc0\x0d"
     room = 65535 - 12 - len(owner) - 10
@@ -446,6 +446,9 @@ def test_edns_in_wrong_places() -> None:
 
 
 # --- queries without the GIL --------------------------------------------------------------------------------------
+
+
+# Codes of inspect_query: 0 plain, 1 left to Python, -1 dropped, below -1 malformed.
 
 
 def query(*additional: bytes, flags: int = c.RD, qtype: int = c.A) -> bytes:
@@ -518,7 +521,7 @@ def test_packets_that_are_dropped(data: bytes) -> None:
         query(opt(b"\0\x0a\0\x09" + bytes(9))),
         query(opt(b"\0\3\0\1")),
         query(opt(b"\0\3\0")),
-        query(opt(b"\0\x0a\0\x08" + bytes(4))) + bytes(4),  # the option ends with the packet, behind its record
+        query(opt(b"\0\x0a\0\x08" + bytes(4))) + bytes(4),  # the option ends with the packet, not with its record
         query(opt()) + b"x",
         header(1, 0, 0, 1, flags=0) + question(),
     ],
@@ -530,10 +533,10 @@ def test_malformed_queries(data: bytes) -> None:
 @pytest.mark.parametrize("rclass", [c.IN, 254, 255, 0x04D0])
 @pytest.mark.parametrize("rtype", [c.NS, c.MX, c.SRV, c.SOA, c.A, c.RRSIG, c.NSEC3])
 def test_rdata_that_must_not_be_empty_is_empty(rtype: int, rclass: int) -> None:
-    """Found by fuzzing: in classes 254 and above it was not checked, and read and written past its end."""
+    """Found by fuzzing: in classes 254 and above empty rdata was accepted, then read and written past its end."""
     packet = reply(record(AT_QNAME, rtype, b"", rclass=rclass))
     if rtype == c.A and rclass != c.IN:
-        assert MessageView.parse(packet).answer[0].rdatas() == [b""]  # of these classes nobody knows what an A is
+        assert MessageView.parse(packet).answer[0].rdatas() == [b""]  # A is defined for class IN only
     else:
         assert reason(packet)
 
