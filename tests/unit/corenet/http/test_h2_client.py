@@ -428,6 +428,7 @@ def test_a_body_over_the_limit_ends_only_its_stream(loop: str, world: World, str
 def test_timeouts_end_only_their_request(loop: str, world: World) -> None:
     async def main() -> None:
         async with world.site() as site, world.client() as client:
+            await client.get(site.url + "/")  # so that no timeout can pass before there is a connection
             with pytest.raises(TimeoutExceeded, match="total time") as caught:
                 await client.get(site.url + "/hang", timeout=0.05)
             assert caught.value.phase == "response"

@@ -170,7 +170,8 @@ def test_excluded_addresses_are_never_given() -> None:
     assert [rrset.rtype for rrset in m.ask("lost.example.com.", "AAAA").authority] == [c.SOA]
     filtered = m.ask("mixed.example.com.", "AAAA")
     assert (filtered.answer[0].sig_len, c.EDE_FILTERED in [code for code, _ in filtered.ede]) == (0, True)
-    assert sixes(m.ask("mixed.example.com.", "AAAA", cd=True)) == ["2001:db8::84", "::ffff:c000:254"]
+    mapped = str(ipaddress.ip_address("::ffff:192.0.2.84"))  # Python 3.13 has another form of it
+    assert sixes(m.ask("mixed.example.com.", "AAAA", cd=True)) == ["2001:db8::84", mapped]
 
 
 def test_names_whose_aaaa_records_are_ignored() -> None:
