@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.get_command import echo, get, no_proxies
 from support.http_background import Background
 from support.http_peer import Peer, Server
 
-from corenet.http import cli
+__all__ = ["no_proxies"]  # a fixture
 
 FORM = "application/x-www-form-urlencoded"
+pytestmark = pytest.mark.usefixtures("no_proxies")
 
 
 async def serve(peer: Peer) -> None:
@@ -32,26 +34,6 @@ async def serve(peer: Peer) -> None:
 def server() -> Iterator[Server]:
     with Background(serve) as running:
         yield running
-
-
-@pytest.fixture(autouse=True)
-def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
-def run(capfdbinary: Any, *arguments: str) -> tuple[int, bytes, str]:
-    code = cli.main(["get", *arguments])
-    out, err = capfdbinary.readouterr()
-    return code, out, err.decode()
-
-
-def echo(capfdbinary: Any, *arguments: str) -> dict[str, Any]:
-    code, out, err = run(capfdbinary, *arguments)
-    assert (code, err) == (0, "")
-    shown: dict[str, Any] = json.loads(out)
-    return shown
 
 
 @pytest.mark.parametrize(
@@ -94,51 +76,51 @@ def test_field_options_are_those_of_curl(server: Server, capfdbinary: Any) -> No
 
 
 def test_further_urls_are_requested(server: Server, capfdbinary: Any) -> None:
-    code, out, _ = run(capfdbinary, "--url", f"{server.url}/a", "-s", f"{server.url}/b")
+    code, out, _ = get(capfdbinary, "--url", f"{server.url}/a", "-s", f"{server.url}/b")
     assert code == 0 and out.count(b"GET /a ") == 1 and out.count(b"GET /b ") == 1
 
 
 def test_fail_shows_no_body(server: Server, capfdbinary: Any, tmp_path: Path) -> None:
     url = f"{server.url}/missing"
     words = "corenet: the server answered 404 Not Found\n"
-    assert run(capfdbinary, "-f", url) == (22, b"", words)
-    assert run(capfdbinary, "-f", "-o", str(tmp_path / "file"), url) == (22, b"", words)
+    assert get(capfdbinary, "-f", url) == (22, b"", words)
+    assert get(capfdbinary, "-f", "-o", str(tmp_path / "file"), url) == (22, b"", words)
     assert not (tmp_path / "file").exists()
-    code, out, err = run(capfdbinary, "--fail-with-body", url)
+    code, out, err = get(capfdbinary, "--fail-with-body", url)
     assert code == 22 and b"/missing" in out and err == words
 
 
 def test_silent_hides_errors_of_transfers(server: Server, capfdbinary: Any) -> None:
     for url, code in ((f"{server.url}/missing", 22), ("http://127.0.0.1:1/", 7), ("gopher://a/", 3)):
-        assert run(capfdbinary, "-s", "-f", url) == (code, b"", "")
-        assert run(capfdbinary, "-sSf", url)[2].startswith("corenet: ")
+        assert get(capfdbinary, "-s", "-f", url) == (code, b"", "")
+        assert get(capfdbinary, "-sSf", url)[2].startswith("corenet: ")
     # Usage errors are still shown.
-    assert run(capfdbinary, "-s", "-H", "nocolon", server.url)[2].startswith("corenet: -H")
+    assert get(capfdbinary, "-s", "-H", "nocolon", server.url)[2].startswith("corenet: -H")
 
 
 def test_heads_of_redirects_are_shown(server: Server, capfdbinary: Any, tmp_path: Path) -> None:
     file = tmp_path / "heads"
     for option in ("-I", "-i"):
-        code, out, _ = run(capfdbinary, option, "-L", "-D", str(file), f"{server.url}/moved")
+        code, out, _ = get(capfdbinary, option, "-L", "-D", str(file), f"{server.url}/moved")
         first, second = b"HTTP/1.1 302 Found\r\nLocation: /here\r\n", b"HTTP/1.1 200 OK\r\n"
         assert code == 0 and out.startswith(first) and out.count(second) == 1
         assert file.read_bytes().startswith(first) and out.startswith(file.read_bytes())
-    assert run(capfdbinary, "-D", "-", "-o", str(file), server.url)[1].startswith(b"HTTP/1.1 200 OK")
-    assert run(capfdbinary, "-L", "--max-redirs", "0", f"{server.url}/moved")[0] == 0
+    assert get(capfdbinary, "-D", "-", "-o", str(file), server.url)[1].startswith(b"HTTP/1.1 200 OK")
+    assert get(capfdbinary, "-L", "--max-redirs", "0", f"{server.url}/moved")[0] == 0
 
 
 @pytest.mark.parametrize("options", [["--resolve", "a:1:127.0.0.1"], ["-4"], ["--limit-rate", "1M"], ["--data-u", "x"]])
 def test_unknown_options_are_named(capfdbinary: Any, options: list[str]) -> None:
     """None is taken for an abbreviation of another one, or for a URL."""
     with pytest.raises(SystemExit) as ended:
-        run(capfdbinary, "http://127.0.0.1:1/", *options)
+        get(capfdbinary, "http://127.0.0.1:1/", *options)
     assert ended.value.code == 2
     assert f"unknown options: {options[0]}" in capfdbinary.readouterr()[1].decode()
 
 
 def test_a_missing_url_is_a_usage_error(capfdbinary: Any) -> None:
     with pytest.raises(SystemExit) as ended:
-        run(capfdbinary, "-s")
+        get(capfdbinary, "-s")
     assert ended.value.code == 2 and b"no URL is given" in capfdbinary.readouterr()[1]
 
 
@@ -162,7 +144,7 @@ def test_a_missing_url_is_a_usage_error(capfdbinary: Any) -> None:
 def test_failures_have_the_exit_codes_of_curl(
     server: Server, capfdbinary: Any, options: list[str], code: int, words: str
 ) -> None:
-    got, out, err = run(capfdbinary, server.url, *options)
+    got, out, err = get(capfdbinary, server.url, *options)
     assert (got, out) == (code, b"") and words in err and err.count("\n") == 1
 
 
@@ -177,7 +159,7 @@ def test_progress_fits_the_width_of_the_terminal(
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((12, 4)))
-    err = run(capfdbinary, "-o", str(tmp_path / "file"), server.url)[2]
+    err = get(capfdbinary, "-o", str(tmp_path / "file"), server.url)[2]
     lines = err.removesuffix("\n").split("\r")
     assert lines[0] == "" and {len(line) for line in lines[1:]} == {11} and "\x1b" not in err
-    assert run(capfdbinary, "--no-progress-meter", "-o", str(tmp_path / "file"), server.url)[2] == ""
+    assert get(capfdbinary, "--no-progress-meter", "-o", str(tmp_path / "file"), server.url)[2] == ""

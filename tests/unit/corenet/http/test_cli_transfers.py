@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.get_command import echo, get, no_proxies
 from support.http_background import Background
 from support.http_peer import Peer, Server
 
@@ -21,6 +22,10 @@ from corenet.http.cli_trace import page
 from corenet.http.trace import DONE, FAILED, STARTED, TracePoint
 
 FILE = bytes(range(256)) * 40
+
+__all__ = ["no_proxies"]  # a fixture
+
+pytestmark = pytest.mark.usefixtures("no_proxies")
 
 
 def reply(status: str, body: bytes, *fields: str) -> bytes:
@@ -69,26 +74,6 @@ def server() -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture(autouse=True)
-def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
-def corenet(capfdbinary: Any, *arguments: str) -> tuple[int, bytes, str]:
-    code = cli.main(["get", *arguments])
-    out, err = capfdbinary.readouterr()
-    return code, out, err.decode()
-
-
-def echo(capfdbinary: Any, *arguments: str) -> dict[str, Any]:
-    code, out, err = corenet(capfdbinary, *arguments)
-    assert (code, err) == (0, "")
-    shown: dict[str, Any] = json.loads(out)
-    return shown
-
-
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
@@ -96,22 +81,22 @@ def test_files_are_named_after_the_url(
     server: Server, capfdbinary: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert corenet(capfdbinary, "-O", f"{server.url}/a/file.txt?query#part", f"{server.url}/b") == (0, b"", "")
+    assert get(capfdbinary, "-O", f"{server.url}/a/file.txt?query#part", f"{server.url}/b") == (0, b"", "")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
         "file.txt": b"/a/file.txt?query",
         "b": b"/b",
     }
     for bad in ("/", "", "/a/..", "/a/."):
-        code, _, err = corenet(capfdbinary, "-O", server.url + bad)
+        code, _, err = get(capfdbinary, "-O", server.url + bad)
         assert code == 2 and "has no file name" in err
 
 
 def test_each_url_has_its_output(server: Server, capfdbinary: Any, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     urls = [f"{server.url}/{name}" for name in "123"]
-    assert corenet(capfdbinary, *urls, "-o", str(one), "-o", str(two)) == (0, b"/3", "")
+    assert get(capfdbinary, *urls, "-o", str(one), "-o", str(two)) == (0, b"/3", "")
     assert one.read_bytes() == b"/1" and two.read_bytes() == b"/2"
-    code, _, err = corenet(capfdbinary, urls[0], "-o", str(one), "-o", str(two))
+    code, _, err = get(capfdbinary, urls[0], "-o", str(one), "-o", str(two))
     assert code == 2 and "-o is given 2 times for 1 URLs" in err
     assert server.connections > 0
 
@@ -120,9 +105,9 @@ def test_each_url_has_its_output(server: Server, capfdbinary: Any, tmp_path: Pat
 def test_an_incomplete_file_is_continued(server: Server, capfdbinary: Any, tmp_path: Path, kept: int) -> None:
     path = tmp_path / "file"
     path.write_bytes(FILE[:kept])
-    assert corenet(capfdbinary, f"{server.url}/file", "-C", "-", "-o", str(path)) == (0, b"", "")
+    assert get(capfdbinary, f"{server.url}/file", "-C", "-", "-o", str(path)) == (0, b"", "")
     assert path.read_bytes() == FILE
-    assert corenet(capfdbinary, f"{server.url}/file", "-C", "100", "-o", str(path)) == (0, b"", "")
+    assert get(capfdbinary, f"{server.url}/file", "-C", "100", "-o", str(path)) == (0, b"", "")
     assert path.read_bytes() == FILE
 
 
@@ -132,14 +117,14 @@ def test_a_response_that_is_not_the_rest_does_not_change_the_file(
 ) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"kept")
-    code, _, err = corenet(capfdbinary, server.url + path, "-C", "-", "-o", str(file))
+    code, _, err = get(capfdbinary, server.url + path, "-C", "-", "-o", str(file))
     assert code == 33 and err.count("\n") == 1
     assert file.read_bytes() == b"kept"
 
 
 def test_wrong_offsets_are_refused(server: Server, capfdbinary: Any, tmp_path: Path) -> None:
-    assert corenet(capfdbinary, server.url, "-C", "many", "-o", str(tmp_path / "x"))[0] == 2
-    assert corenet(capfdbinary, server.url, "-C", "-")[0] == 2
+    assert get(capfdbinary, server.url, "-C", "many", "-o", str(tmp_path / "x"))[0] == 2
+    assert get(capfdbinary, server.url, "-C", "-")[0] == 2
 
 
 # --- several URLs -----------------------------------------------------------------------------------------------------
@@ -151,24 +136,24 @@ def test_one_failure_does_not_stop_the_others(
 ) -> None:
     names = ["a", "missing", "cut", *map(str, range(20))]
     arguments = [argument for name in names for argument in (f"{server.url}/{name}", "-o", str(tmp_path / name))]
-    code, out, err = corenet(capfdbinary, *arguments, "--fail", *options)
+    code, out, err = get(capfdbinary, *arguments, "--fail", *options)
     assert code == 22 and out == b""
     assert f"{server.url}/missing: the server answered 404 Not Found" in err and f"{server.url}/cut: " in err
     assert [(tmp_path / str(number)).read_bytes() for number in range(20)] == [b"/%d" % n for n in range(20)]
 
 
 def test_parallel_transfers_need_output_files(server: Server, capfdbinary: Any, tmp_path: Path) -> None:
-    assert corenet(capfdbinary, server.url, "-Z")[0] == 2
-    code, _, err = corenet(capfdbinary, server.url, "-Z", "-o", str(tmp_path / "x"), "--trace")
+    assert get(capfdbinary, server.url, "-Z")[0] == 2
+    code, _, err = get(capfdbinary, server.url, "-Z", "-o", str(tmp_path / "x"), "--trace")
     assert code == 2 and "exclude each other" in err
-    code, _, err = corenet(capfdbinary, server.url, "-Z", "-o", str(tmp_path / "x"), "--parallel-max", "0")
+    code, _, err = get(capfdbinary, server.url, "-Z", "-o", str(tmp_path / "x"), "--parallel-max", "0")
     assert code == 2 and "--parallel-max" in err
 
 
 def test_an_unwritable_file_fails_only_its_transfer(server: Server, capfdbinary: Any, tmp_path: Path) -> None:
     good = tmp_path / "good"
     arguments = (f"{server.url}/1", "-o", "/nonexistent/file", f"{server.url}/2", "-o", str(good), "--parallel")
-    code, _, err = corenet(capfdbinary, *arguments)
+    code, _, err = get(capfdbinary, *arguments)
     assert code == 23 and "No such file" in err and good.read_bytes() == b"/2"
 
 
@@ -216,7 +201,7 @@ def test_wrong_options_are_usage_errors(
     server: Server, capfdbinary: Any, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
 ) -> None:
     monkeypatch.setattr("sys.stdin", None)
-    code, out, err = corenet(capfdbinary, server.url, *arguments)
+    code, out, err = get(capfdbinary, server.url, *arguments)
     assert (code, out) == (2, b"") and words in err and err.count("\n") == 1
 
 
@@ -227,11 +212,11 @@ def test_credentials_are_sent(server: Server, capfdbinary: Any) -> None:
 
 def test_proxy_options_are_used(server: Server, capfdbinary: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server echoes the request line, in which a proxy gets the whole URL."""
-    assert corenet(capfdbinary, "http://www.example/x", "-x", server.url)[1] == b"http://www.example/x"
+    assert get(capfdbinary, "http://www.example/x", "-x", server.url)[1] == b"http://www.example/x"
     monkeypatch.setenv("http_proxy", server.url)
-    assert corenet(capfdbinary, "http://www.example/x")[1] == b"http://www.example/x"
+    assert get(capfdbinary, "http://www.example/x")[1] == b"http://www.example/x"
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    assert corenet(capfdbinary, f"{server.url}/x")[1] == b"/x"
+    assert get(capfdbinary, f"{server.url}/x")[1] == b"/x"
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------------
@@ -239,12 +224,12 @@ def test_proxy_options_are_used(server: Server, capfdbinary: Any, monkeypatch: p
 
 def test_write_out_expands_its_variables(server: Server, capfdbinary: Any, tmp_path: Path) -> None:
     form = r"\n%{http_code} %{size_download} %{remote_ip} %{http_version} %{method} %{scheme} %%{x} %{urlnum}\n"
-    code, out, _ = corenet(capfdbinary, f"{server.url}/abc", f"{server.url}/missing", "-w", form)
+    code, out, _ = get(capfdbinary, f"{server.url}/abc", f"{server.url}/missing", "-w", form)
     assert code == 0
     assert out == (
         b"/abc\n200 4 127.0.0.1 1.1 GET http %{x} 0\n" + b"gone\n404 4 127.0.0.1 1.1 GET http %{x} 1\n"
     )
-    code, out, _ = corenet(capfdbinary, "http://127.0.0.1:1/", "-w", "%{http_code} %{exitcode}")
+    code, out, _ = get(capfdbinary, "http://127.0.0.1:1/", "-w", "%{http_code} %{exitcode}")
     assert (code, out) == (7, b"000 7")
     with pytest.raises(UsageError, match="content_type"):
         expand("%{nothing}", Transfer(Target("http://x/", None), 0, "GET"))
@@ -272,17 +257,17 @@ def test_progress_is_shown_on_terminals_only(
     server: Server, capfdbinary: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = ("-o", str(tmp_path / "file"))
-    assert corenet(capfdbinary, f"{server.url}/file", *target)[2] == ""
+    assert get(capfdbinary, f"{server.url}/file", *target)[2] == ""
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    err = corenet(capfdbinary, f"{server.url}/file", *target)[2]
+    err = get(capfdbinary, f"{server.url}/file", *target)[2]
     assert "100%  10.0 KiB of 10.0 KiB" in err and err.endswith("\n")
-    assert corenet(capfdbinary, f"{server.url}/file", *target, "--silent")[2] == ""
-    assert corenet(capfdbinary, f"{server.url}/file")[2] == ""
+    assert get(capfdbinary, f"{server.url}/file", *target, "--silent")[2] == ""
+    assert get(capfdbinary, f"{server.url}/file")[2] == ""
 
 
 def test_the_trace_as_json(server: Server, capfdbinary: Any, tmp_path: Path) -> None:
     file = tmp_path / "trace.json"
-    code, out, err = corenet(
+    code, out, err = get(
         capfdbinary, f"{server.url}/x", "--trace-format", "json", "--trace-output", str(file)
     )
     assert (code, out, err) == (0, b"/x", "")
@@ -350,13 +335,13 @@ def test_a_failing_output_ends_parallel_transfers(
 
 def test_without_standard_input(capfdbinary: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", None)
-    code, _, err = corenet(capfdbinary, "-d", "@-", "http://127.0.0.1:1/")
+    code, _, err = get(capfdbinary, "-d", "@-", "http://127.0.0.1:1/")
     assert code == 2 and "without a standard input" in err
 
 
 def test_without_standard_error(server: Server, capfdbinary: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr", None)
-    assert corenet(capfdbinary, "--fail-with-body", "--trace", f"{server.url}/missing") == (22, b"gone", "")
+    assert get(capfdbinary, "--fail-with-body", "--trace", f"{server.url}/missing") == (22, b"gone", "")
 
 
 @pytest.mark.parametrize(("typed", "code"), [(EOFError, 2), (KeyboardInterrupt, 130)])
@@ -370,4 +355,4 @@ def test_an_aborted_password_prompt_sets_the_exit_code(
 
     monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
     monkeypatch.setattr("getpass.getpass", ask)
-    assert corenet(capfdbinary, "-u", "me", "http://127.0.0.1:1/")[0] == code
+    assert get(capfdbinary, "-u", "me", "http://127.0.0.1:1/")[0] == code
