@@ -26,7 +26,7 @@ from corenet.core.libc cimport CLOCK_MONOTONIC, clock_ns, dlsym
 
 from corenet.limits import TLS_BURST, TLS_BURST_END
 
-__all__ = ["releases"]
+__all__ = ["pending", "releases"]
 
 ctypedef int (*Trim)(size_t keep) noexcept nogil
 
@@ -81,3 +81,8 @@ def look() -> None:
 def releases() -> int:
     """Return how often freed memory was returned in this process."""
     return released
+
+
+def pending() -> bool:
+    """Return whether the state is waiting: a timer will look whether the burst has ended."""
+    return waiting_until > clock_ns(CLOCK_MONOTONIC)
