@@ -25,6 +25,7 @@ from resolver.daemon.runtime_changes import RuntimeChanges
 from resolver.daemon.worker_commands import WorkerCommands, WorkerView, merge
 from resolver.daemon.worker_ipc import WorkerChannels, WorkerError
 from resolver.errors import ResolveError
+from resolver.net.in_thread import in_thread
 from resolver.observe.catalogue import Statistics
 from resolver.observe.kept import KeptCounters
 from resolver.settings import Settings
@@ -289,7 +290,7 @@ class ControlCommands:
         path, settings = self._snapshot()
         try:
             # In a thread, because the disk may be slow and this worker serves clients.
-            size = await asyncio.to_thread(cache_file.save, path, self._host.store, settings)
+            size = await in_thread(cache_file.save, path, self._host.store, settings)
         except cache_file.CacheFileError as error:
             raise RequestError(str(error)) from None
         except BlockingIOError as error:
@@ -299,9 +300,11 @@ class ControlCommands:
     async def _load(self, request: Request) -> Request:
         path, settings = self._snapshot()
         try:
-            loaded = await asyncio.to_thread(cache_file.restore, path, self._host.store, settings)
+            loaded = await in_thread(cache_file.restore, path, self._host.store, settings)
         except cache_file.CacheFileError as error:
             raise RequestError(str(error)) from None
+        except OSError as error:
+            raise RequestError(error.strerror or str(error)) from None
         return {"file": str(path), "entries": loaded.entries, "age": loaded.age}
 
     def _snapshot(self) -> tuple[Path, Settings]:

@@ -20,6 +20,7 @@ from resolver import limits
 from resolver.daemon.file_identity import identity
 from resolver.daemon.list_files import Loaded, NewFile, Source, load
 from resolver.list_settings import ListSettings, RpzSettings
+from resolver.net.in_thread import in_thread
 from resolver.policy import PolicyModule
 from resolver.policy.block_lists import BlockLists
 from resolver.policy.list_formats import CompiledList
@@ -149,10 +150,14 @@ class ListUpdates:
         held.compiling = found
         try:
             async with self._compiling:
-                loaded = await asyncio.to_thread(load, held.settings, self._key)
+                loaded = await in_thread(load, held.settings, self._key)
         except ValueError as error:
             held.seen, held.error = found, str(error)
             logger.error("%s: %s; the one before stays in force", held.what, error)
+            return
+        except OSError as error:  # no thread: the next look tries again
+            held.error = f"cannot be read: {error.strerror}"
+            logger.error("%s: %s; the one before stays in force", held.what, held.error)
             return
         finally:
             held.compiling = ()
@@ -196,7 +201,7 @@ class ListUpdates:
             assert new is not None
             head = new.complete(int(time.time()), etag, source.url)
             async with self._compiling:
-                await asyncio.to_thread(load, held.settings, self._key, new.path)
+                await in_thread(load, held.settings, self._key, new.path)
             new.keep()
             source.replaced(head, time.monotonic(), random.random())
         finally:

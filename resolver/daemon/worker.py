@@ -55,6 +55,7 @@ from resolver.daemon.timers import Timers
 from resolver.daemon.usage import usage
 from resolver.daemon.worker_commands import WorkerCommands, add_counters, kept_part, of_runtime, of_shared
 from resolver.daemon.zone_sharing import ZoneSharing
+from resolver.net.in_thread import in_thread
 from resolver.net.turns import Turns
 from resolver.observe.catalogue import Statistics, counters_of
 from resolver.settings import Settings
@@ -656,7 +657,7 @@ class _Worker:
         candidate = candidate_of(new.path)
         try:
             with ExitStack() as undo:
-                await asyncio.to_thread(new.write, candidate)
+                await in_thread(new.write, candidate)
                 undo.callback(candidate.unlink, missing_ok=True)
                 prepared = self.build_changed(new)
                 undo.callback(prepared.undo.close)
@@ -813,7 +814,7 @@ class _Worker:
             if contexts is not None:
                 # In a thread, because it takes some 25 ms for each context. The other workers make theirs when needed.
                 with with_config_location(self.options.config):
-                    await self.loop.run_in_executor(None, contexts.prepare_all, runtime.settings)
+                    await in_thread(contexts.prepare_all, runtime.settings)
             added = []
             for endpoint in opened:
                 listeners = Listeners(endpoint, self.turns)

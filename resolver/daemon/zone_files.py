@@ -24,6 +24,7 @@ from weakref import WeakValueDictionary
 
 from resolver import limits
 from resolver.daemon.cache_file import CacheFileError, replace_file
+from resolver.net.in_thread import in_thread
 from resolver.net.zone_client import origin_of
 from resolver.settings import ZoneSettings
 from resolver.wire import name as names
@@ -73,7 +74,7 @@ class ZoneFile:
         self.octets = 0
         if self.path is None:
             return None
-        saved = await asyncio.get_running_loop().run_in_executor(None, _read_copy, self.path, self.origin)
+        saved = await in_thread(_read_copy, self.path, self.origin)
         if saved is not None:
             self.octets, self.content, self.serial = saved.sound, saved.content, saved.zone.serial
         return saved
@@ -91,9 +92,10 @@ class ZoneFile:
         octets, self.octets = self.octets, 0
         if whole or first != self.serial:
             octets = 0
-        written = await asyncio.get_running_loop().run_in_executor(
-            None, _write_copy, self.path, zone, differences, confirmed, octets, self.content
-        )
+        try:
+            written = await in_thread(_write_copy, self.path, zone, differences, confirmed, octets, self.content)
+        except OSError as error:
+            raise CacheFileError(f"cannot write {str(self.path)!r}: {error.strerror}") from None
         (self.octets, self.content), self.serial = written, zone.serial
 
 

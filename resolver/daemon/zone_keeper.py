@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from resolver import limits
 from resolver.daemon.cache_file import CacheFileError
 from resolver.daemon.zone_files import ZoneFile, ZoneFiles, check_content, in_memory, read_memory, read_text
+from resolver.net.in_thread import in_thread
 from resolver.net.zone_client import Fetched, ZoneClient, notify_message, origin_of, send_notify
 from resolver.net.zone_server import keys_of
 from resolver.settings import Settings, ZoneSettings
@@ -219,12 +220,11 @@ class ZoneKeeper:
 
     async def _load(self, status: ZoneStatus, number: int) -> None:
         """Read the zone from its file, as the reading `number`; the old content stays after an error."""
-        loop = asyncio.get_running_loop()
         try:
             if status.secondary:
                 await self._load_copy(status, number)
                 return
-            zone = await loop.run_in_executor(None, read_text, status.settings)
+            zone = await in_thread(read_text, status.settings)
         except (ZoneFileError, OSError, RecursionError, MemoryError) as error:
             if not status.may_install(number):
                 return
@@ -307,7 +307,7 @@ class ZoneKeeper:
         status, served = self._zones.get(origin), self._table.get(origin)
         if status is None or served is None or served.zone is None or not (status.unwritten or always):
             return None
-        return await asyncio.get_running_loop().run_in_executor(None, in_memory, served.zone, status.confirmed)
+        return await in_thread(in_memory, served.zone, status.confirmed)
 
     def take_content(self, name: str, file: BinaryIO) -> None:
         """Serve what `open_content` of the first worker has made. `file` is closed.
@@ -320,7 +320,7 @@ class ZoneKeeper:
         except ValueError:
             file.close()
             raise
-        reading = asyncio.get_running_loop().run_in_executor(None, read_memory, file, status.origin)
+        reading = asyncio.ensure_future(_read_content(file, status.origin))
         number = status.begin()
 
         async def work() -> None:
@@ -399,7 +399,7 @@ class ZoneKeeper:
             for primary in status.settings.primary_addresses:
                 try:
                     await self._refresh_from(status, primary)
-                except (TransferError, ValueError, MemoryError) as error:
+                except (TransferError, ValueError, OSError, MemoryError) as error:
                     problems.append(f"{primary.address}: {str(error) or 'out of memory'}")
                 else:
                     status.failures = 0
@@ -425,9 +425,8 @@ class ZoneKeeper:
         assert served is not None
         found = await self._client.fetch(status.origin, primary, status.key, served.zone)
         confirmed = self._now()
-        loop = asyncio.get_running_loop()
         if found.zone is not None:
-            await loop.run_in_executor(None, check_content, found.zone, status.settings.zonemd)
+            await in_thread(check_content, found.zone, status.settings.zonemd)
         await self._finish(self._take(status, served.zone, found, confirmed, primary))
 
     async def _finish(self, work: "Coroutine[Any, Any, None]") -> None:
@@ -605,6 +604,15 @@ class ZoneKeeper:
             "failed": {one["zone"]: int(one["state"] == "failed") for one in zones},
             "expired": {one["zone"]: int(one["state"] == "expired") for one in zones},
         }
+
+
+async def _read_content(file: BinaryIO, origin: bytes) -> Saved:
+    """As `read_memory`, in a thread. The file is also closed when there is none."""
+    try:
+        return await in_thread(read_memory, file, origin)
+    except OSError:
+        file.close()
+        raise
 
 
 def _serial_of(zone: Zone | None) -> int | None:

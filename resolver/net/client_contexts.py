@@ -18,6 +18,7 @@ from corenet import tls
 from corenet.tls.default import system_authorities, trust_sources
 from corenet.tls.sessions import SessionCache
 from resolver import limits
+from resolver.net.in_thread import in_thread
 from resolver.settings import Settings
 from resolver.upstream_address import HTTPS, QUIC, TLS, Encryption, parse_upstream
 
@@ -68,7 +69,7 @@ class TlsContexts:
     async def load_authorities(self) -> bytes:
         """As `authorities`, but read in a thread."""
         if self._authorities is None:
-            await asyncio.get_running_loop().run_in_executor(None, self.authorities)
+            await in_thread(self.authorities)
         return self.authorities()
 
     def prepare(self, servers: Iterable[Encryption]) -> None:
@@ -109,7 +110,7 @@ class TlsContexts:
             return found
         making = self._making.get(key)
         if making is None:
-            making = asyncio.get_running_loop().run_in_executor(None, lambda: self.make(server, http1=http1))
+            making = asyncio.ensure_future(in_thread(lambda: self.make(server, http1=http1)))
             self._making[key] = making
             making.add_done_callback(lambda _: self._making.pop(key, None))
         found = self._made[key] = await asyncio.shield(making)

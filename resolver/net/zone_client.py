@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from resolver import limits
 from resolver.effects import Server
+from resolver.net.in_thread import in_thread
 from resolver.net.tls_client import check_pins, sentence, server_hostname
 from resolver.upstream_address import UpstreamAddress
 from resolver.wire import consts as c
@@ -136,7 +137,7 @@ class ZoneClient:
                 packet = await _message(reader)
             done = transfer.feed(packet, self._now())
         # In a thread, because a large zone takes seconds.
-        await asyncio.get_running_loop().run_in_executor(None, transfer.finish)
+        await in_thread(transfer.finish)
         return Fetched(serial, transfer.zone, transfer.differences, transfer.octets)
 
     def _send(self, writer: asyncio.StreamWriter, message: bytes, key: Key | None) -> Verifier | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import re
@@ -272,6 +273,19 @@ def test_save_and_load(serving):
         _, loaded = await opened.ask(command="load")
         assert loaded["entries"] > 0
         assert opened.worker.store.rrsets.find(WWW, c.A, opened.worker.current.resolver.clock.time()) is not None
+
+    serving(test)
+
+
+@pytest.mark.parametrize("command", ["save", "load"])
+def test_the_cache_file_without_a_thread(serving, monkeypatch, command):
+    async def none_left(*_):
+        raise OSError(errno.EAGAIN, "the system gives no thread")
+
+    async def test(opened):
+        monkeypatch.setattr(control_module, "in_thread", none_left)
+        with pytest.raises(ValueError, match="the system gives no thread"):
+            await opened.ask(command=command)
 
     serving(test)
 

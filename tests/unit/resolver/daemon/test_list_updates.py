@@ -1,6 +1,7 @@
 """Lists of the daemon: loaded, fetched, replaced and kept, by a client that gives prepared responses."""
 
 import asyncio
+import errno
 import fcntl
 import os
 from contextlib import asynccontextmanager
@@ -465,3 +466,20 @@ def test_a_reload_while_a_list_is_compiled_does_not_lose_its_new_content(tmp_pat
     second.update(fetches=False)
     assert second.answer("new.example.").rcode == c.NXDOMAIN and second.answer("ads.example.") is None
     assert second.changes == [False]
+
+
+def test_without_a_thread_the_old_list_stays_and_is_read_later(tmp_path, monkeypatch):
+    async def none_left(*_):
+        raise OSError(errno.EAGAIN, "the system gives no thread")
+
+    path = tmp_path / "list"
+    path.write_text("old.example\n")
+    lists = Lists(monkeypatch, with_list(path))
+    replace_file(path, [b"new.example\n"])
+    with monkeypatch.context() as patched:
+        patched.setattr(list_updates, "in_thread", none_left)
+        [told] = lists.update()
+    assert told["error"] == "cannot be read: the system gives no thread"
+    assert lists.answer("old.example") is not None and lists.answer("new.example") is None
+    [told] = lists.update()
+    assert not told["error"] and lists.answer("new.example") is not None and lists.answer("old.example") is None

@@ -1,18 +1,19 @@
 """The keeper of zones without a network: digests by policy, files after a crash, and damaged copies."""
 
 import asyncio
+import errno
 import io
 import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 from support.zone_versions import ORIGIN, difference, version
 
 from resolver import limits
-from resolver.daemon import zone_files
+from resolver.daemon import zone_files, zone_keeper
 from resolver.daemon.zone_files import ZoneFiles, file_name, in_memory, read_memory
 from resolver.daemon.zone_keeper import ZoneKeeper
 from resolver.net.zone_client import Fetched, ZoneClient
@@ -458,5 +459,35 @@ def test_a_worker_that_cannot_use_the_copy_asks_for_the_content(
         assert read_journal(path.read_bytes(), ORIGIN).zone.serial == 6
         for one in (keeper, other):
             one.stop()
+
+    asyncio.run(main())
+
+
+def test_without_a_thread_the_content_so_far_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def none_left(*_: object) -> Any:
+        raise OSError(errno.EAGAIN, "the system gives no thread")
+
+    async def main() -> None:
+        keeper, table = leader(tmp_path, monkeypatch, ZoneFiles(), Steps())
+        await refreshed(keeper)
+        with monkeypatch.context() as patched:
+            patched.setattr(zone_files, "in_thread", none_left)
+            await refreshed(keeper)
+            assert serial_of(table) == 6, "in force, although it cannot be written"
+            assert "the system gives no thread; serial 6 is served from memory" in caplog.text
+            patched.setattr(zone_keeper, "in_thread", none_left)
+            await refreshed(keeper)
+            [state] = keeper.describe()
+            assert serial_of(table) == 6 and "the system gives no thread" in state["error"]
+            given = in_memory(version(9, 2), NOW)
+            keeper.take_content("e.test.", given)
+            while keeper._tasks:
+                await asyncio.gather(*keeper._tasks)
+            assert given.closed and serial_of(table) == 6
+        await refreshed(keeper)
+        assert read_journal((tmp_path / "e.test.zone").read_bytes(), ORIGIN).zone.serial == serial_of(table) == 8
+        keeper.stop()
 
     asyncio.run(main())
