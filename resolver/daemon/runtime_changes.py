@@ -110,7 +110,8 @@ def make_change(
 class RuntimeChanges:
     """All changes, in the order in which they were made. `path` is their file; None: there is none.
 
-    `trouble` says why the file cannot be used, with its name; empty when it can. Then nothing may be changed.
+    `trouble` says why the file cannot be used, with its name; empty when it can. With trouble the file is never replaced,
+    and nothing may be changed, except that negative trust anchors end in time.
     """
 
     def __init__(self, path: Path | None = None, entries: Iterable[Change] = (), trouble: str = "") -> None:
@@ -195,13 +196,13 @@ class RuntimeChanges:
         )
 
     def write(self, path: Path) -> None:
-        """Replace the file `path`.
+        """Write the file `path`, which is that of the changes or another one.
 
         Raises:
-            ChangeFileError: the file is damaged, so it is kept.
+            ChangeFileError: the file of the changes is damaged, so it is kept.
             CacheFileError: it cannot be written; the text names file and reason.
         """
-        if self.trouble:
+        if self.trouble and path == self.path:
             raise ChangeFileError(self.trouble)
         replace_file(path, [render(self.entries).encode()])
 

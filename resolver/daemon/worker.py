@@ -648,7 +648,7 @@ class _Worker:
         """Put run-time changes into force in all workers, or in none. The caller holds `reloading`.
 
         The file is replaced after all have prepared and before one has switched, so a worker that is started in between
-        finds the changes. Return "", or which workers did not confirm the switch.
+        finds the changes. A damaged file is not replaced. Return "", or which workers did not confirm the switch.
 
         Raises:
             ValueError: the changes cannot be used or written; the text says why.
@@ -663,7 +663,10 @@ class _Worker:
                 undo.callback(prepared.undo.close)
                 if self.links is not None:
                     await prepare_workers(self.links, self.configured, "changes")
-                os.replace(candidate, new.path)
+                if new.trouble:
+                    candidate.unlink()  # the damaged file stays for the operator
+                else:
+                    os.replace(candidate, new.path)
                 undo.pop_all()
         except (ValueError, OSError, MemoryError, RefusedError, CacheFileError) as error:
             if self.links is not None:
@@ -692,7 +695,7 @@ class _Worker:
         self.abort_reload()
         file = self.configured.control.changes_file
         path = path or candidate_of(Path(file))
-        self.prepared = self.build_changed(RuntimeChanges(Path(file), read_changes(path)))
+        self.prepared = self.build_changed(RuntimeChanges(Path(file), read_changes(path), self.changes.trouble))
 
     def commit_changes(self) -> None:
         """Switch after the first worker.

@@ -23,8 +23,10 @@ from resolver.api import Resolver, make_store
 from resolver.cache import Store
 from resolver.daemon import config, reload_sockets, runtime_config, sockets, supervisor
 from resolver.daemon import worker as module
+from resolver.daemon.change_keeper import ChangeKeeper
 from resolver.daemon.config_reload import merge_restart_only
 from resolver.daemon.management_sockets import open_management_sockets
+from resolver.daemon.runtime_changes import RuntimeChanges, make_change
 from resolver.daemon.runtime_config import Listeners, RuntimeConfig
 from resolver.daemon.sockets import open_endpoints
 from resolver.daemon.worker_ipc import ReloadChannel
@@ -583,6 +585,30 @@ def test_workers_with_other_views_do_not_share_finished_answers(company, monkeyp
         assert await first.do_reload() == "", "with the same settings"
         for worker in company.workers:
             assert [ask(worker, client) for client in (2, 3)] == [(2, True), (3, True)]
+
+    company(test)
+
+
+def test_a_negative_trust_anchor_ends_in_all_workers_although_the_file_is_damaged(company, tmp_path):
+    path = tmp_path / "changes"
+    RuntimeChanges(path, (make_change("nta", "a.test", until=1),)).write(path)
+
+    async def test(company):
+        first = company.workers[0]
+        company.write(2, extra=f"[control]\nchanges-file = '{path}'\n")
+        assert await first.reload_all() == ""
+        path.write_bytes(path.read_bytes() + b"edited\n")
+        damaged = path.read_bytes()
+        company.write(3, extra=f"[control]\nchanges-file = '{path}'\n")
+        assert await first.reload_all() == ""
+        anchors = lambda: [one.current.settings.dnssec.negative_trust_anchors for one in company.workers]  # noqa: E731
+        assert anchors() == [("a.test.",)] * 3
+        keeper = ChangeKeeper(first)
+        await keeper.end_anchors()
+        keeper.stop()
+        assert anchors() == [()] * 3
+        assert path.read_bytes() == damaged and sorted(tmp_path.glob("changes*")) == [path]
+        assert all("checksum" in one.changes.trouble for one in company.workers)
 
     company(test)
 

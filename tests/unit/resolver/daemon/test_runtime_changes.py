@@ -261,3 +261,5 @@ def test_a_damaged_file_is_kept_when_a_negative_trust_anchor_ends(tmp_path):
         with pytest.raises(room.ChangeFileError, match="checksum"):
             changed.write(path)
     assert path.read_bytes() == damaged
+    after.remove([NTA]).write(tmp_path / "other")
+    assert room.read(tmp_path / "other") == (DATA,), "what the other workers read"
