@@ -110,8 +110,8 @@ def make_change(
 class RuntimeChanges:
     """All changes, in the order in which they were made. `path` is their file; None: there is none.
 
-    `trouble` says why the file cannot be used, with its name; empty when it can. With trouble the file is never replaced,
-    and nothing may be changed, except that negative trust anchors end in time.
+    `trouble` says why the file cannot be used, with its name; empty when it can. With trouble the file is never
+    replaced, and nothing may be changed, except that negative trust anchors end in time.
     """
 
     def __init__(self, path: Path | None = None, entries: Iterable[Change] = (), trouble: str = "") -> None:
