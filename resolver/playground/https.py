@@ -129,7 +129,8 @@ class Site:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection: sequential or pipelined requests. Aborted PLAYGROUND_TCP_IDLE seconds after it was opened."""
+    """One connection: sequential or pipelined requests. Aborted PLAYGROUND_TCP_IDLE seconds after its last
+    response, or after it was opened."""
 
     def __init__(self, site: Site, transports: set[asyncio.Transport]) -> None:
         self._site = site
@@ -137,8 +138,9 @@ class _Connection(asyncio.Protocol):
         self._codec = H1Codec(server=True)
         self._request: Request | None = None
         self._served = 0
-        self._idle = asyncio.get_running_loop().call_later(PLAYGROUND_TCP_IDLE, self._expire)
         self._transport: asyncio.Transport | None = None
+        self._loop = asyncio.get_running_loop()
+        self._idle = self._loop.call_later(PLAYGROUND_TCP_IDLE, self._expire)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
@@ -185,6 +187,8 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
         else:
             self._codec.next_cycle()
+            self._idle.cancel()
+            self._idle = self._loop.call_later(PLAYGROUND_TCP_IDLE, self._expire)
 
     def _expire(self) -> None:
         if self._transport is not None:

@@ -12,9 +12,10 @@ import pytest
 from cryptography import x509
 
 import corenet
+from resolver.limits import PLAYGROUND_TCP_IDLE
 from resolver.playground import World, start, world_tables
 from resolver.playground.certs import make_identity
-from resolver.playground.https import start_web
+from resolver.playground.https import Site, _Connection, start_web
 
 HOST, ADDRESS = "www.example.playground.", "127.20.220.80"
 Run = Callable[[Awaitable[None]], None]
@@ -105,3 +106,42 @@ def test_certificates_are_short_lived_and_narrow() -> None:
     assert names.get_values_for_type(x509.DNSName) == ["www.example.playground"]
     assert not leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     assert authority.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length == 0
+
+
+def test_a_connection_is_aborted_when_it_is_idle_and_not_before() -> None:
+    """On asyncio's loop, whose clock can be replaced."""
+
+    class Transport(asyncio.Transport):
+        written, aborted = b"", False
+
+        def write(self, data: bytes | bytearray | memoryview) -> None:
+            self.written += data
+
+        def is_closing(self) -> bool:
+            return False
+
+        def abort(self) -> None:
+            self.aborted = True
+
+    async def body() -> None:
+        loop, now = asyncio.get_running_loop(), 0.0
+        loop.time = lambda: now  # type: ignore[method-assign]
+        connection, transport = _Connection(Site(HOST), set()), Transport()
+        connection.connection_made(transport)
+
+        async def at(second: float) -> bool:
+            nonlocal now
+            now = second
+            for _ in range(3):
+                await asyncio.sleep(0)
+            return transport.aborted
+
+        assert not await at(PLAYGROUND_TCP_IDLE - 1)
+        connection.data_received(get("/", last=False))
+        assert transport.written.startswith(b"HTTP/1.1 200")
+        assert not await at(2 * PLAYGROUND_TCP_IDLE - 2)
+        connection.data_received(b"GET")  # no whole request
+        assert await at(2 * PLAYGROUND_TCP_IDLE)
+
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        runner.run(body())
