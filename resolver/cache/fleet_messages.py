@@ -42,6 +42,10 @@ class FleetCodec:
         self._number = 0
         self._last: dict[str, int] = {}
 
+    def continue_from(self, other: "FleetCodec") -> None:
+        """Accept what `other`, of the same fleet, would accept next."""
+        self._last = dict(other._last)
+
     def encode(self, kind: str, fields: dict[str, Any], now: int) -> bytes:
         """The next message of this process.
 

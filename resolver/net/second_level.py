@@ -127,11 +127,16 @@ class SecondLevel:
         self._rejected = dict.fromkeys(REJECTED, 0)
 
     def carry_over(self, other: "SecondLevel") -> None:
-        """Take marks and messages that wait from `other`, which this one replaces.
+        """Take marks, messages that wait, and the place in the messages of the fleet from `other`, which this one
+        replaces.
 
         Both have one outbox and one lock from then on: `other` may be sending its first message, and none may overtake
-        it, because receivers accept rising numbers only.
+        it, because receivers accept rising numbers only. What `other` has not read yet, this one reads again with
+        `on_message` set, even if it has read it while it was prepared.
         """
+        if self._counter == other._counter and other._number is not None:
+            self._number, self._missing = other._number, dict(other._missing)
+            self._fleet.continue_from(other._fleet)
         self.marks.carry_over(other.marks)
         other._outbox.extend(self._outbox)
         self._outbox, self._sending = other._outbox, other._sending
@@ -387,12 +392,15 @@ class SecondLevel:
         if value and not (value.isdigit() and len(value) <= LONGEST_NUMBER):
             raise EngineError(f"the key {self._counter.decode()} is not the number of a message")
         last = int(value or 0)
-        before = self._number if self._number is not None and self._number <= last else 0
+        begun = self._number
+        before = begun if begun is not None and begun <= last else 0
         lost = last - before > WINDOW
         wanted = [*self._missing, *range(max(before, last - WINDOW) + 1, last + 1)]
         oldest: int | None = None
         if wanted:
             found = await self._engine.get([self._message_key(one) for one in wanted], limits.FLEET_MESSAGE + 1)
+            if self._number != begun:
+                return  # `carry_over` came in between: the next poll reads from there
             for number, data in zip(wanted, found, strict=True):
                 if isinstance(data, EngineError) and not _is_wrong_type(data):
                     raise data

@@ -27,13 +27,15 @@ LONG = 30.0
 
 
 class Engine:
-    """A dictionary; `gate` holds its answers back, `broken` makes it fail, `full` makes it refuse writes."""
+    """A dictionary; `gate` holds its answers back, `held_key` those with this key (`holds` tells), `broken` makes it
+    fail, `full` makes it refuse writes."""
 
     def __init__(self) -> None:
         self.values: dict[bytes, bytes] = {}
         self.gate = asyncio.Event()
         self.gate.set()
-        self.broken = self.full = self.closed = False
+        self.broken = self.full = self.closed = self.holds = False
+        self.held_key = b""
         self.batches: list[int] = []
 
     async def _answer(self) -> None:
@@ -44,6 +46,9 @@ class Engine:
     async def get(self, keys: Sequence[bytes], longest: int) -> list[Value]:
         self.batches.append(len(keys))
         await self._answer()
+        while self.held_key and self.held_key in keys:
+            self.holds = True
+            await asyncio.sleep(0)
         return [self.values.get(key, b"")[:longest] for key in keys]
 
     async def put(self, entries: Sequence[tuple[bytes, bytes, int]]) -> int:
@@ -388,6 +393,44 @@ def test_a_replacement_during_a_send_loses_and_overtakes_no_message() -> None:
         await turns()
         gc.collect()  # a task whose exception nobody has taken is reported when it goes
         assert reported == []
+
+    run(body)
+
+
+@pytest.mark.parametrize("reads", ["before", "during"])
+def test_a_replacement_gets_the_messages_that_its_predecessor_has_not_read(reads: str) -> None:
+    """A prepared replacement polls, but nobody listens to it: a flush that it reads must not be lost."""
+
+    async def body() -> None:
+        engine, slow = Engine(), Engine()
+        slow.values = engine.values
+        old, new, other = [
+            await Member(at, sender=one).ready() for at, one in ((slow, "old"), (engine, "new"), (engine, "other"))
+        ]
+        heard, new.second.on_message = new.messages, None
+        other.second.flush(WWW, fleet=True)
+        await until(lambda: len(old.messages) == 1, "the first message")
+        slow.gate.clear()
+        await turns()
+        await until(lambda: new.counts["messages_received"] == 1, "the first message")
+        if reads == "during":
+            engine.held_key = b"test:{fleet}:3"
+        other.second.flush(None, fleet=True)
+        await until(lambda: new.counts["messages_received"] == 2, "the second message")
+        other.second.flush(None, fleet=True)
+        if reads == "during":
+            await until(lambda: engine.holds, "the third message is being read")
+        else:
+            await until(lambda: new.counts["messages_received"] == 3, "the third message")
+        old.second.on_message, new.second.on_message = None, heard.append
+        new.second.carry_over(old.second)
+        engine.held_key = b""
+        await until(lambda: len(heard) == 2, "the messages that the old one has not read")
+        assert [one.fields["name"] for one in heard] == [None, None] and len(old.messages) == 1
+        slow.gate.set()
+        for member in (old, new, other):
+            member.second.close()
+        await turns()
 
     run(body)
 
