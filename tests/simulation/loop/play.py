@@ -28,6 +28,12 @@ from simulation.loop.world import PATTERN, Peer, World, open_descriptors, settle
 
 KERNEL = kernels.load()
 
+from corenet import limits  # noqa: E402
+
+# The process counts handshakes, and after so many a timer of the loop is set (corenet.tls.idle_memory). A program would
+# make other calls after some programs than after others.
+limits.TLS_BURST = 1 << 30
+
 import corenet  # noqa: E402
 from corenet.core import counters  # noqa: E402
 

@@ -69,6 +69,15 @@ outcomes = [play.play(generate.program(seed)) for seed in range(0, 400, 10)]
 print(json.dumps([[outcome.hash, outcome.calls, outcome.happened] for outcome in outcomes]))
 """
 
+AGAIN = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from simulation.loop import generate, play
+program = generate.program(400)
+assert program["kind"] == "tls"
+print(json.dumps([play.play(program).hash for _ in range(40)]))
+"""
+
 
 def run(code: str) -> Any:
     """Run `code` in a process; returns what it prints, parsed as JSON."""
@@ -94,6 +103,10 @@ def test_a_seed_makes_the_same_calls_in_every_process() -> None:
     # All calls use the table, and faults happen.
     assert all(calls for _, calls, _ in first)
     assert sum(happened for _, _, happened in first) > 100
+
+
+def test_a_program_makes_the_same_calls_however_many_handshakes_were_before() -> None:
+    assert len(set(run(AGAIN))) == 1
 
 
 def test_a_failure_is_shrunk_to_what_it_needs() -> None:
