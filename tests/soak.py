@@ -47,7 +47,7 @@ PAUSE = 1.0
 REPEATED_PART = 0.01
 # Idle sockets of upstream queries and idle connections to name servers are closed after seconds; then nothing is left.
 SETTLE_SECONDS = 30.0
-STOP_SECONDS = 10.0
+STOP_SECONDS = 30.0
 HIT_NAMES = 500
 REPORT_SECONDS = 60.0
 

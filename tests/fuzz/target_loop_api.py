@@ -25,7 +25,7 @@ import corenet
 #: Turns of the loop after the last call, and seconds after which a run counts as hung.
 TURNS = 6
 SIGNAL = int(signal.SIGUSR1)
-TIMEOUT = 20.0
+TIMEOUT = 30
 
 METHODS = [
     "call_soon", "call_soon_threadsafe", "call_later", "call_at", "add_reader", "add_writer", "remove_reader",

@@ -79,7 +79,7 @@ def target(address: str, port: int) -> Iterator[None]:
             yield
         finally:
             server.shutdown()
-            thread.join(10)
+            thread.join(30)
 
 
 def dig(port: int, name: str = NAME, source: str = "127.0.0.1") -> list[str]:

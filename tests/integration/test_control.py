@@ -27,7 +27,7 @@ pytestmark = pytest.mark.integration
 
 NAME = "www.example.playground."
 TEXT = "www.example.playground. {} IN A 127.20.80.1"
-SECONDS = 20
+SECONDS = 60
 
 
 class House:

@@ -21,7 +21,7 @@ from resolver.wire import consts as c
 
 pytestmark = pytest.mark.integration
 
-SECONDS = 20
+SECONDS = 60
 
 
 def start(*words: str, wrap: Sequence[str] = ()) -> "subprocess.CompletedProcess[str]":

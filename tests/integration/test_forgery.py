@@ -64,7 +64,7 @@ def serving(hosts: dict[str, Host], port: int) -> Iterator[None]:
             yield
         finally:
             wake.send(b"x")
-            thread.join(10)
+            thread.join(30)
             assert not thread.is_alive(), "the servers do not end"
 
 

@@ -47,7 +47,7 @@ class House:
     def ctl(self, *words: str, status: int = 0) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "resolver.cli.control", "--socket", str(self.path / "control"), *words],
-            capture_output=True, text=True, timeout=20, check=False, env=daemon_environment(),
+            capture_output=True, text=True, timeout=30, check=False, env=daemon_environment(),
         )
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout + done.stderr
@@ -56,7 +56,7 @@ class House:
         dig = shutil.which("dig")
         assert dig is not None, "dig is missing: install bind9-dnsutils"
         done = subprocess.run(
-            [dig, "@127.0.0.1", "-p", str(self.subject.port), name, *words], capture_output=True, text=True, timeout=20,
+            [dig, "@127.0.0.1", "-p", str(self.subject.port), name, *words], capture_output=True, text=True, timeout=30,
             check=False,
         )
         return done.stdout

@@ -78,7 +78,7 @@ def test_the_same_as_curl(loop: str, case: str) -> None:
                 program, "-sS", "--compressed", "-m", "10", "--http1.1", "--noproxy", "*", server.url,
                 stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
             )  # fmt: skip
-            theirs, _ = await asyncio.wait_for(process.communicate(), 15)
+            theirs, _ = await asyncio.wait_for(process.communicate(), 30)
             ours = None
             async with HttpClient(timeout=Timeout(total=10)) as client:
                 try:

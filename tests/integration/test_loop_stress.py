@@ -462,7 +462,7 @@ def test_descriptors_run_out_again_and_again() -> None:
                     for filler in fillers:
                         os.close(filler)
                     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-                assert await asyncio.wait_for(loop.sock_recv(spare, 10), 10) == b"hello"
+                assert await asyncio.wait_for(loop.sock_recv(spare, 10), 30) == b"hello"
                 spare.close()
         assert set(reported) == {"socket.accept() out of system resource"} and len(reported) == rounds
 
@@ -484,7 +484,7 @@ def test_waiting_handshakes_hold_nothing(tmp_path: Path) -> None:
         for peer in peers:
             peer.setblocking(False)
         for peer in peers:
-            assert await asyncio.wait_for(loop.sock_recv(peer, 100), 10) == b""
+            assert await asyncio.wait_for(loop.sock_recv(peer, 100), 30) == b""
             peer.close()
         server.close()
         await turns()

@@ -97,7 +97,7 @@ def test_a_real_server_is_found_and_used(served: Served, run: object) -> None:
         async with Resolver(settings_for(served, served.tls)) as resolver:
             first, _ = await encrypted(resolver, 1)
             assert not first, "the first query waits for nothing"
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(30):
                 while not resolver.statistics().upstream["opportunistic_probes_succeeded"]:
                     await asyncio.sleep(0)
             for number in range(2, 8):
@@ -115,7 +115,7 @@ def test_a_port_without_tls_changes_nothing(served: Served) -> None:
         async with Resolver(settings_for(served, free_port(HOST))) as resolver:
             for number in range(1, 8):
                 assert not (await encrypted(resolver, number))[0]
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(30):
                 while not resolver.statistics().upstream["opportunistic_probes_failed"]:
                     await asyncio.sleep(0)
             assert resolver.statistics().upstream["opportunistic_probes"] == 1

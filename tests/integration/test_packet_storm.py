@@ -155,7 +155,7 @@ def storm_tcp(address: str, port: int, count: int, seed: int = 2) -> None:
     channel: socket.socket | None = None
     for packet in packets(count, seed):
         if channel is None:
-            channel = socket.create_connection((address, port), timeout=20.0)
+            channel = socket.create_connection((address, port), timeout=30)
         size = len(packet) if rng.random() < 0.9 else rng.randrange(65536)
         try:
             channel.sendall(size.to_bytes(2, "big") + packet)
@@ -203,7 +203,7 @@ def test_every_packet_of_the_seeds_gets_the_right_reply(daemon: Daemon) -> None:
 @pytest.mark.integration
 @pytest.mark.parametrize("daemon", [160], indirect=True)
 def test_no_descriptors_left_for_connections(daemon: Daemon) -> None:
-    channels = [socket.create_connection((ADDRESS, daemon.port), timeout=20.0) for _ in range(120)]
+    channels = [socket.create_connection((ADDRESS, daemon.port), timeout=30) for _ in range(120)]
     # Nothing can be accepted any more; UDP does not care, and neither does what is cached.
     for _ in range(3):
         view = ask(ADDRESS, daemon.port, NAME, c.A, timeout=20.0)

@@ -76,7 +76,7 @@ def test_same_replies(served: Served) -> None:
     rng = random.Random(20260102)
     differences, kinds = [], set()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
-        channel.settimeout(20)
+        channel.settimeout(30)
         channel.connect((ADDRESS, served.port))
         for origin in served.origins:
             for _ in range(QUESTIONS):

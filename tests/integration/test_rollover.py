@@ -108,7 +108,7 @@ def test_the_daemon_follows_the_root_and_survives(world: World, tmp_path: Path) 
             ).stdout
             assert f"key {first[0]['tag']}, algorithm {first[0]['algorithm']}: valid since" in shown
             process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0
+            assert process.wait(30) == 0
     assert "state=valid" in file.read_text()
 
 

@@ -48,7 +48,7 @@ class House:
         """Run resolverctl, assert its exit status, return its stdout and stderr."""
         done = subprocess.run(
             [sys.executable, "-m", "resolver.cli.control", "--socket", str(self.socket), *words],
-            capture_output=True, text=True, timeout=20, check=False, env=daemon_environment(),
+            capture_output=True, text=True, timeout=30, check=False, env=daemon_environment(),
         )
         assert done.returncode == status, done.stdout + done.stderr
         assert "Traceback" not in done.stderr

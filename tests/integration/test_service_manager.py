@@ -22,7 +22,7 @@ from resolver.wire import consts as c
 
 pytestmark = pytest.mark.integration
 
-SECONDS = 20
+SECONDS = 60
 # Gives the sockets the numbers from 3 on, as systemd does, and becomes the daemon.
 LAUNCH = """
 import os, sys

@@ -29,7 +29,7 @@ from resolver.policy import AccessTable
 from resolver.wire import consts as c
 from resolver.wire.message import MessageView
 
-TIMEOUT = 20.0
+TIMEOUT = 30
 Body = Callable[[], Coroutine[None, None, None]]
 
 

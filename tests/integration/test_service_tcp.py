@@ -28,7 +28,7 @@ from resolver.wire.message import MessageView
 from resolver.wire.rrset import RRset
 from resolver.zones import Mode, ServedZone, ZoneTable
 
-TIMEOUT = 20.0
+TIMEOUT = 30
 Body = Callable[[], Coroutine[None, None, None]]
 
 

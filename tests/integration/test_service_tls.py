@@ -31,7 +31,7 @@ from resolver.settings import PolicySettings, Settings, replace
 from resolver.wire import consts as c
 from resolver.wire.message import MessageView
 
-TIMEOUT = 20.0
+TIMEOUT = 30
 Body = Callable[[], Coroutine[None, None, None]]
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 TYPE = (b"content-type", b"application/dns-message")

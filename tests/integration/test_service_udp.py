@@ -13,7 +13,7 @@ from resolver.net.udp_listener import UdpListener, open_udp_socket
 from resolver.wire import consts as c
 from resolver.wire.message import MessageView
 
-TIMEOUT = 20.0
+TIMEOUT = 30
 Body = Callable[[], Coroutine[None, None, None]]
 
 

@@ -28,7 +28,7 @@ from corenet import FramedProtocol, LengthFramer
 __all__ = ["each_tls_engine"]
 
 SEEDS = 100
-TIMEOUT = 20
+TIMEOUT = 30
 
 
 @pytest.fixture(scope="module")

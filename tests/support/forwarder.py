@@ -41,4 +41,4 @@ def forwarder(elsewhere: bytes = ELSEWHERE) -> Iterator[int]:
         thread.start()
         yield channel.getsockname()[1]
         channel.sendto(b"", channel.getsockname())
-        thread.join(10)
+        thread.join(30)

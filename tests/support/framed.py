@@ -133,11 +133,11 @@ def with_peer(body: Callable[[Any, socket.socket], Any], *arguments: Any, **opti
         protocol = Frames(*arguments, **options)
         transport, peer = await connect(protocol)
         try:
-            return await asyncio.wait_for(body(protocol, peer), 10)
+            return await asyncio.wait_for(body(protocol, peer), 30)
         finally:
             peer.close()
             transport.close()
-            await asyncio.wait_for(protocol.lost, 10)
+            await asyncio.wait_for(protocol.lost, 30)
 
     return main()
 

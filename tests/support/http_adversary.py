@@ -28,7 +28,7 @@ __all__ = ["OwnError", "World"]
 
 REQUESTS = 8
 TURNS = 12
-WAIT = 20.0
+WAIT = 30.0
 # Silence ends requests to servers that stall; the clock decides nothing else.
 READ = 0.04
 

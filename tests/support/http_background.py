@@ -24,7 +24,7 @@ class Background:
     def __enter__(self) -> Server:
         self.thread = threading.Thread(target=lambda: asyncio.run(self.main()))
         self.thread.start()
-        assert self.ready.wait(10)
+        assert self.ready.wait(30)
         return self.server
 
     async def main(self) -> None:
@@ -35,4 +35,4 @@ class Background:
 
     def __exit__(self, *_: object) -> None:
         self.loop.call_soon_threadsafe(self.stop.set)
-        self.thread.join(10)
+        self.thread.join(30)

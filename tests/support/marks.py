@@ -54,7 +54,7 @@ async def keeps_marks(writer: Any, go_on: Callable[[], object], *, over: int = 1
     transport.write(b"x")
     assert len(seen) == 1 and seen[0][0] == "pause" and high <= seen[0][1] <= high + over
     go_on()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         await writer.until(lambda: len(seen) > 1)
     assert len(seen) == 2 and seen[1][0] == "resume" and seen[1][1] <= LOW
     return written + below + over + 1

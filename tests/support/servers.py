@@ -24,8 +24,8 @@ from resolver.wire.message import MessageView
 
 __all__ = ["ask", "can_bind", "program", "run_process", "serve_export", "wait_until"]
 
-START_SECONDS = 20.0
-STOP_SECONDS = 20.0
+START_SECONDS = 60.0
+STOP_SECONDS = 60.0
 POLL_SECONDS = 0.02
 PACKAGES = {
     "nsd": "nsd",

@@ -46,7 +46,7 @@ def ours() -> Iterator[Callable[[Any], Any]]:
     unexpected: list[dict[str, Any]] = []
     with asyncio.Runner(loop_factory=corenet.new_event_loop) as runner:
         runner.get_loop().set_exception_handler(lambda _loop, context: unexpected.append(context))
-        yield lambda main: runner.run(asyncio.wait_for(main, 20))
+        yield lambda main: runner.run(asyncio.wait_for(main, 30))
     gc.collect()
     assert not unexpected, unexpected
 

@@ -40,7 +40,7 @@ def twin(
     unexpected: list[dict[str, Any]] = []
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.get_loop().set_exception_handler(lambda _loop, context: unexpected.append(context))
-        yield lambda main: runner.run(asyncio.wait_for(main, 20))
+        yield lambda main: runner.run(asyncio.wait_for(main, 30))
     gc.collect()
     assert not unexpected, unexpected
 

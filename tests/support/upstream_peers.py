@@ -18,7 +18,7 @@ from resolver.wire import name as names
 
 __all__ = ["Collector", "StreamPeer", "UdpPeer", "ask_for", "echo", "open_descriptors", "play"]
 
-TIMEOUT = 20.0
+TIMEOUT = 30
 QNAME = names.from_text("www.example.com.")
 
 Script = Callable[[bytes], Iterable[bytes]]

@@ -77,7 +77,7 @@ def test_service_serves_until_sigterm(place: str, source: str, tmp_path: Path) -
 
         def answered() -> bool:
             try:
-                with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+                with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
                     client.sendall(b"hello\n")
                     return client.recv(6, socket.MSG_WAITALL) == b"hello\n"
             except OSError:

@@ -48,7 +48,7 @@ def serve(**options: Any) -> None:
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join(10)
+    thread.join(30)
     assert not thread.is_alive() and len(found) == 1
     if isinstance(found[0], ValueError):
         raise found[0]

@@ -4,7 +4,8 @@ These are rules for the sources of the tests, which are read here.
 
 Sleeping in the place of waiting for something is either too short on a busy machine or too long on any; what is allowed
 stands in `SLEEPS` with its reason. A process that is run to its end is killed when its time is over, which the limit of
-the test (support/overdue.py), under which every other wait stands, would leave to others.
+the test (support/overdue.py), under which every other wait stands, would leave to others. A timeout that only ends a
+test that hangs is at least `GUARD` seconds, so that a machine that stops a process for seconds fails no test.
 """
 
 import ast
@@ -66,6 +67,28 @@ SLEEPS: dict[str, dict[str, str]] = {
     "unit/corenet/transports/test_listener.py": {"test_the_listener_pauses_while_descriptors_are_exhausted": SPAN},
     "unit/corenet/transports/test_stream.py": {"test_a_dead_peer_of_a_paused_reader_causes_no_busy_loop": SPAN},
 }
+GUARD = 30
+"""The least number of seconds of a timeout that is expected not to end."""
+EXPECTED = "the timeout is expected to end"
+ROUND = "a round of a loop that goes on afterwards"
+#: file: function: why a timeout in it is shorter than `GUARD`.
+SHORT: dict[str, dict[str, str]] = {
+    "fuzz/target_loop_api.py": {"finish": "an input may make tasks that never end"},
+    "integration/test_memory_limit.py": {"test_the_daemon_survives_lack_of_memory": ROUND},
+    "integration/test_packet_storm.py": {"storm_udp": ROUND},
+    "integration/test_service_tcp.py": {
+        "test_slow_loris_is_ended": ROUND,
+        "test_idle_connection_is_closed_but_not_while_it_waits": EXPECTED,
+    },
+    "integration/test_websockets.py": {"test_a_slow_reader_holds_its_sender_up": EXPECTED},
+    "simulation/loop/run.py": {"simulate": ROUND},
+    "support/nginx.py": {"__enter__": ROUND},
+    "unit/corenet/loop/test_connecting.py": {"test_a_cancelled_race_leaves_no_socket": EXPECTED},
+    "unit/corenet/loop/test_services.py": {"test_prompt_cancellation_of_accept": EXPECTED},
+    "unit/corenet/tls/test_handshake.py": {"test_a_handshake_without_timeout_delays_no_other_timer": EXPECTED},
+    "unit/corenet/transports/test_streams.py": {"test_a_read_can_be_awaited_by_tasks_and_timeouts": EXPECTED},
+    "unit/resolver/cli/test_query.py": {"test_no_reply_is_reported": EXPECTED},
+}
 #: file: why it takes something at random.
 CHANCE = {
     "nightly/run.py": "chooses the seed of the run, and prints it",
@@ -77,6 +100,9 @@ RUNNERS = {
     "simulation/loop/holes.py", "wheel.py", "wheels.py",
 }
 RUNS = {"run", "call", "check_call", "check_output"}
+#: Calls whose keyword `timeout` is how long they wait, and those whose only argument is.
+TIMED = RUNS | {"acquire", "communicate", "create_connection", "join", "result", "wait", "wait_for"}
+FIRST = {"join", "result", "settimeout"}
 SECRETS = {"token_bytes", "token_hex", "token_urlsafe", "randbelow", "randbits", "choice"}
 NUMBERS = {
     "SystemRandom", "choice", "choices", "getrandbits", "randbytes", "randint", "random", "randrange", "sample",
@@ -152,6 +178,24 @@ def endless(tree: ast.Module) -> Iterator[tuple[str, int]]:
             yield ast.unparse(call.func), call.lineno
 
 
+def short(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Where a timeout is a number below `GUARD`, and the outermost function it stands in."""
+    waits = imported(tree, "asyncio", {"wait_for"})
+    spans = imported(tree, "asyncio", {"timeout"}) | imported(tree, "signal", {"alarm"})
+    selects = imported(tree, "select", {"select"})
+    for inside, call, _ in calls(tree):
+        method = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        seconds = [keyword.value for keyword in call.keywords if keyword.arg == "timeout" and method in TIMED]
+        if is_named(call, waits):
+            seconds += call.args[1:2]
+        elif is_named(call, spans) or (method in FIRST and len(call.args) == 1):
+            seconds += call.args
+        elif is_named(call, selects):
+            seconds += call.args[3:4]
+        if any(isinstance(s, ast.Constant) and type(s.value) in (int, float) and 0 < s.value < GUARD for s in seconds):
+            yield inside, call.lineno
+
+
 def unseeded(tree: ast.Module) -> Iterator[tuple[str, int]]:
     """Where bytes or numbers come from the system, or from the random numbers of the module, which have no seed."""
     names = imported(tree, "os", {"urandom"}) | imported(tree, "secrets", SECRETS) | imported(tree, "random", NUMBERS)
@@ -172,6 +216,13 @@ def test_nothing_sleeps_but_for_a_reason() -> None:
     allowed = {(file, inside) for file, functions in SLEEPS.items() for inside in functions}
     assert not found.keys() - allowed, "these sleep; support/waiting.py waits for what is meant"
     assert not allowed - found.keys(), "these sleep no more"
+
+
+def test_timeouts_that_only_guard_are_long() -> None:
+    found = Counter((file, inside) for file, tree in parsed() for inside, _ in short(tree))
+    allowed = {(file, inside) for file, functions in SHORT.items() for inside in functions}
+    assert not found.keys() - allowed, f"these end tests on a busy machine; {GUARD} seconds cost nothing"
+    assert not allowed - found.keys(), "these have no short timeout any more"
 
 
 def test_each_process_has_its_time() -> None:
@@ -215,6 +266,30 @@ def test_sleeps_are_seen(source: str, seen: bool) -> None:
 )
 def test_endless_waits_are_seen(source: str, seen: bool) -> None:
     assert bool(list(endless(ast.parse(source)))) == seen
+
+
+@pytest.mark.parametrize(
+    ("source", "seen"),
+    [
+        ("import asyncio\nasyncio.wait_for(x, 5)", True),
+        ("import asyncio\nasyncio.wait_for(x, timeout=0.5)", True),
+        ("import asyncio\nasyncio.wait_for(x, 30)", False),
+        ("import asyncio\nasyncio.wait_for(x, SHORT)", False),
+        ("import asyncio as a\nasync def f():\n  async with a.timeout(5): pass", True),
+        ("import signal\nsignal.alarm(5)", True),
+        ("from select import select\nselect([a], [], [], 5)", True),
+        ("from select import select\nselect([a], [], [], 0)", False),
+        ("sock.settimeout(5)", True),
+        ("sock.settimeout(0)", False),
+        ("thread.join(5)", True),
+        ("future.result(timeout=5)", True),
+        ("process.wait(timeout=5)", True),
+        ("import subprocess\nsubprocess.run(['a'], timeout=5)", True),
+        ("client.get(url, timeout=5)", False),
+    ],
+)
+def test_short_timeouts_are_seen(source: str, seen: bool) -> None:
+    assert bool(list(short(ast.parse(source)))) == seen
 
 
 @pytest.mark.parametrize(

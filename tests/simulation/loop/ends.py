@@ -265,7 +265,7 @@ class End:
             if status:
                 self.complain("fork", f"the child that does {leave} ended with status {status}")
             return
-        signal.alarm(5)
+        signal.alarm(30)
         if leave == "exit":
             os._exit(0)
         if leave == "close":

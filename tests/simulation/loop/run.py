@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 BLOCK = 50
-SECONDS_PER_SEED = 20
+SECONDS_PER_SEED = 60
 TWICE = 50
 
 sys.path.insert(0, str(Path(__file__).parents[2]))

@@ -189,7 +189,7 @@ def test_a_poller_without_a_running_loop_is_not_counted(
         assert loops_awake() == before
     finally:
         pair[1].send(b"x")
-        thread.join(10)
+        thread.join(30)
     assert not thread.is_alive()
     assert loops_awake() == before
     for timeout in (0, 0.0001):
@@ -226,7 +226,7 @@ def test_a_loop_counts_as_awake_while_it_runs_and_does_not_sleep() -> None:
             time.sleep(0)
     finally:
         engine.call_soon_threadsafe(engine.stop)
-        thread.join(10)
+        thread.join(30)
     assert not thread.is_alive()
     assert loops_awake() == before
     engine.call_soon(lambda: (_ for _ in ()).throw(SystemExit))

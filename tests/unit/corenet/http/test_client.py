@@ -181,7 +181,7 @@ def test_bytes_received_before_a_request_are_not_its_response(
             certificate = tls.server_context(leaf.certificate, leaf.key)
         trusted = tls.client_context(cafile=str(authority.cafile)) if authority else None
         async with serving(serve, certificate) as server:
-            async with HttpClient(tls_context=trusted, limits=Limits(connections=1)) as client, asyncio.timeout(10):
+            async with HttpClient(tls_context=trusted, limits=Limits(connections=1)) as client, asyncio.timeout(30):
                 async def ask() -> None:
                     assert (await client.post(server.url, b"1")).body == b"ok"
                     came(peers[0])
@@ -215,7 +215,7 @@ def test_a_connection_is_closed_when_memory_to_pool_it_is_lacking(loop: str) -> 
             client._connections.open = FullDict()
             with pytest.raises(MemoryError):
                 await client.get(server.url)
-            await asyncio.wait_for(ended.wait(), 5)
+            await asyncio.wait_for(ended.wait(), 30)
             pool = client._connections.pool
             assert client._connections.open == {} and pool is not None
             await until(lambda: pool.total == 0, "the descriptor is gone")

@@ -157,7 +157,7 @@ def test_a_timeout_holds_while_the_default_context_is_made(loop: str, monkeypatc
             asyncio.get_running_loop().set_default_executor(executor)
             executor.submit(release.wait, 30)
             try:
-                async with serving(serve) as server, HttpClient() as client, asyncio.timeout(10):
+                async with serving(serve) as server, HttpClient() as client, asyncio.timeout(30):
                     # On a slow machine the timeout may pass before TLS begins, so the phase is not checked.
                     with pytest.raises(TimeoutExceeded):
                         await client.get(f"https://127.0.0.1:{server.port}/", timeout=SHORT)
@@ -184,7 +184,7 @@ def test_a_changed_trust_store_is_used_for_the_next_connection(
         async with (
             serving(serve, tls.server_context(leaf.certificate, leaf.key)) as server,
             HttpClient() as client,
-            asyncio.timeout(10),
+            asyncio.timeout(30),
         ):
             for authority, answers in [(trusted, True), (other, False), (trusted, True)]:
                 monkeypatch.setenv("SSL_CERT_FILE", str(authority.cafile))
@@ -385,7 +385,7 @@ def test_a_cancelled_request_stays_cancelled_when_the_client_closes(loop: str, f
             await asyncio.sleep(0)
             if first == "close" and not task.done():
                 task.cancel()
-            await asyncio.wait((task, closing, *others), timeout=10)
+            await asyncio.wait((task, closing, *others), timeout=30)
             assert closing.done() and all(other.done() for other in others)
             # A task that had already ended cannot be cancelled; it has the error of the close.
             was_cancelled = task.cancelling() > 0

@@ -105,7 +105,7 @@ def test_all_other_attempts_are_closed(
             running.getaddrinfo = two_addresses  # type: ignore[method-assign]
             running.sock_connect = connect  # type: ignore[method-assign]
             task = asyncio.ensure_future(client.get("http://two.example/"))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await ending.wait()
                 if cancel:
                     task.cancel()
@@ -190,7 +190,7 @@ def test_a_failing_trace_callback_leaves_no_connection(
                 await client.get(server.url)
             # At once: the next waiter may open a connection now.
             assert [sock.fileno() for sock in made] == [-1]
-            await asyncio.wait_for(ended.wait(), 5)
+            await asyncio.wait_for(ended.wait(), 30)
 
     run_on(loop, main())
 

@@ -24,7 +24,7 @@ from corenet.limits import HTTP_DECODE_OUTPUT_STEP
 
 pytestmark = pytest.mark.parametrize("loop", sorted(LOOPS))
 
-WAIT = 10.0
+WAIT = 30.0
 
 
 def headed(body: bytes, *fields: bytes) -> bytes:

@@ -28,7 +28,7 @@ from corenet.http import (
 pytestmark = pytest.mark.parametrize("loop", sorted(LOOPS))
 
 SHORT = 0.05
-WAIT = 20.0
+WAIT = 30.0
 LARGE = 40 << 20
 
 

@@ -385,7 +385,7 @@ def test_a_second_waiting_task_is_refused() -> None:
         fixture.connection.loop = asyncio.get_running_loop()
         first = asyncio.ensure_future(fixture.connection.wait())
         await asyncio.sleep(0)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             with pytest.raises(RuntimeError, match="another task"):
                 await fixture.connection.wait()
             fixture.hear(ANSWER)

@@ -180,7 +180,7 @@ def test_a_child_reaped_by_other_code(twin: Twin, caplog: pytest.LogCaptureFixtu
                 break
             if pid:
                 break
-        code = await asyncio.wait_for(process.wait(), 10)
+        code = await asyncio.wait_for(process.wait(), 30)
         assert code in (0, 255)
 
     twin(main())
@@ -201,7 +201,7 @@ def test_a_child_that_popen_has_reaped(ask: str) -> None:
                 process.terminate()
         else:
             assert process._transport._proc.poll() == 3
-        assert await asyncio.wait_for(process.wait(), 10) == 3
+        assert await asyncio.wait_for(process.wait(), 30) == 3
 
     corenet.run(main())
 
@@ -261,7 +261,7 @@ def test_a_loop_closed_before_its_children_end_leaves_no_descriptor() -> None:
         child = process._transport._proc
         assert child.poll() is None
         process._transport.close()
-        assert child.wait(5) == -signal.SIGKILL
+        assert child.wait(30) == -signal.SIGKILL
 
 
 def test_a_closed_transport_reports_the_exit_and_leaves_no_descriptor() -> None:
@@ -270,7 +270,7 @@ def test_a_closed_transport_reports_the_exit_and_leaves_no_descriptor() -> None:
     async def main() -> None:
         process: Any = await asyncio.create_subprocess_exec("sleep", "20")
         process._transport.close()
-        assert await asyncio.wait_for(process.wait(), 10) == -signal.SIGKILL
+        assert await asyncio.wait_for(process.wait(), 30) == -signal.SIGKILL
         assert pidfds() == before
 
     corenet.run(main())

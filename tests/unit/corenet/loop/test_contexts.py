@@ -212,7 +212,7 @@ def test_a_connection_whose_context_is_entered_ends_without_a_busy_loop(event: s
     else:
         peer.close()
     loop.call_later(3, loop.stop)
-    lost = asyncio.ensure_future(asyncio.wait_for(protocol.lost, 2), loop=loop)
+    lost = asyncio.ensure_future(asyncio.wait_for(protocol.lost, 30), loop=loop)
     lost.add_done_callback(lambda _lost: loop.stop())
     context.run(loop.run_forever)
     assert isinstance(lost.result(), RuntimeError)
@@ -237,7 +237,7 @@ def test_a_connection_in_an_entered_context_is_refused() -> None:
         protocols.append(Ending())
         loop._make_socket_transport(ours, protocols[0], waiter, context=context)
         with pytest.raises(RuntimeError, match="already entered"):
-            await asyncio.wait_for(waiter, 5)
+            await asyncio.wait_for(waiter, 30)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
 

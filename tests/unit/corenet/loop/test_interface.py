@@ -291,7 +291,7 @@ def test_an_exception_in_the_shutdown_of_an_executor_is_raised(loop_factory: Fac
     loop.set_default_executor(Refusing())
     assert loop.run_until_complete(loop.run_in_executor(None, int, "5")) == 5
     with pytest.raises(ZeroDivisionError, match="not now"):
-        loop.run_until_complete(asyncio.wait_for(loop.shutdown_default_executor(), 10))
+        loop.run_until_complete(asyncio.wait_for(loop.shutdown_default_executor(), 30))
     loop.close()
 
 
@@ -307,7 +307,7 @@ def test_an_exception_that_no_future_accepts_ends_the_wait_for_an_executor() -> 
         await asyncio.get_running_loop().run_in_executor(None, int)
 
     with pytest.raises(RuntimeError, match="StopIteration"):
-        corenet.run(asyncio.wait_for(main(), 10))
+        corenet.run(asyncio.wait_for(main(), 30))
 
 
 def test_executor_shutdown_without_a_timeout(loop_factory: Factory) -> None:

@@ -56,11 +56,11 @@ def test_cancelling_in_another_thread_waits_for_the_callback(
 
     def callback() -> None:
         running.set()
-        assert go_on.wait(10)
+        assert go_on.wait(30)
         seen.append("callback")
 
     def ask(handle: asyncio.Handle) -> None:
-        assert running.wait(10)
+        assert running.wait(30)
         asking.release()
         seen.append(getattr(handle, question)())
 
@@ -70,7 +70,7 @@ def test_cancelling_in_another_thread_waits_for_the_callback(
 
     def release() -> None:
         for _ in range(2):
-            assert asking.acquire(timeout=10)
+            assert asking.acquire(timeout=30)
         go_on.set()
 
     threads.append(threading.Thread(target=release))
@@ -121,11 +121,11 @@ def test_an_exception_ends_the_waits_of_other_threads() -> None:
         raise LookupError
 
     handle = loop.call_soon_threadsafe(callback)
-    thread = threading.Thread(target=lambda: (running.wait(10), handle.cancel()))
+    thread = threading.Thread(target=lambda: (running.wait(30), handle.cancel()))
     thread.start()
     loop.call_soon_threadsafe(loop.stop)
     loop.run_forever()
-    thread.join(10)
+    thread.join(30)
     assert not thread.is_alive() and [type(error) for error in told] == [LookupError]
     loop.close()
 
@@ -309,7 +309,7 @@ def test_serve_forever_closes_its_connections_where_asyncio_does(
                 assert client.recv(1) == b""
 
     with asyncio.Runner(loop_factory=corenet.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(main(), 20))
+        runner.run(asyncio.wait_for(main(), 30))
 
 
 def test_the_probe_of_serve_forever_is_correct(twin: Twin) -> None:

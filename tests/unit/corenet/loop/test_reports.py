@@ -191,7 +191,7 @@ def datagram(where: str) -> Scenario:
         if where == "error_received":
             transport.sendto(b"x")
         if where != "connection_made":
-            await asyncio.wait_for(protocol.changed.wait(), 5)
+            await asyncio.wait_for(protocol.changed.wait(), 30)
         transport.abort()
         await turns()
 
@@ -270,7 +270,7 @@ def contexts(factory: Any, scenario: Scenario, debug: bool) -> list[tuple[Any, .
     seen: list[tuple[Any, ...]] = []
     with asyncio.Runner(loop_factory=factory, debug=debug) as runner:
         runner.get_loop().set_exception_handler(lambda _loop, context: seen.append(words_of(context)))
-        runner.run(asyncio.wait_for(scenario(), 20))
+        runner.run(asyncio.wait_for(scenario(), 30))
     # Collect here what asyncio leaves open, so that it does not warn in another test.
     gc.collect()
     return seen

@@ -311,7 +311,7 @@ def test_prompt_cancellation_of_accept(twin: Twin) -> None:
         loop = asyncio.get_running_loop()
         with socket.create_server(("127.0.0.1", 0)) as listener:
             listener.setblocking(False)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(30):
                 with pytest.raises(asyncio.TimeoutError):
                     await asyncio.wait_for(loop.sock_accept(listener), 0.01)
 
@@ -493,7 +493,7 @@ def test_processes(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> Non
             await asyncio.create_subprocess_exec("/nonexistent/program")
 
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(asyncio.wait_for(main(), 20))
+        runner.run(asyncio.wait_for(main(), 30))
 
 
 def test_process_transport_and_keywords() -> None:

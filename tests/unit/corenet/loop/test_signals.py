@@ -210,4 +210,4 @@ with asyncio.Runner(loop_factory={factory}) as runner:
         assert child.stdout.readline() == "ready\n"
         child.send_signal(signal.SIGINT)
         assert child.stdout.read() == "cancelled\ninterrupted\n"
-    assert child.wait(10) == 0
+    assert child.wait(30) == 0

@@ -22,7 +22,7 @@ import corenet
 
 __all__ = ["loop_factory"]
 
-WAIT = 10.0
+WAIT = 30.0
 
 
 def run(factory: Factory, main: Coroutine[Any, Any, Any]) -> Any:
@@ -325,7 +325,7 @@ def test_receiving_does_not_block_on_a_blocking_socket() -> None:
     pid = os.fork()
     if pid == 0:
         os.close(writing)
-        while not select.select([reading], [], [], 3)[0]:
+        while not select.select([reading], [], [], 30)[0]:
             os.kill(os.getppid(), signal.SIGUSR1)
         os._exit(0)
     try:

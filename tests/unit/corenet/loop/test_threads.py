@@ -190,7 +190,7 @@ def test_a_child_may_have_as_many_threads_as_its_parent(ours: corenet.Loop) -> N
     if not pid:
         code = 1
         try:
-            answer = asyncio.wait_for(ours.run_in_executor(None, int, "7"), 20)
+            answer = asyncio.wait_for(ours.run_in_executor(None, int, "7"), 30)
             code = 0 if ours.run_until_complete(answer) == 7 else 2
         finally:
             os._exit(code)
@@ -226,7 +226,7 @@ class Asking:
 
     def __del__(self) -> None:
         try:
-            self.answers.put(self.pool.submit(lambda: "answered").result(10))
+            self.answers.put(self.pool.submit(lambda: "answered").result(30))
         except TimeoutError:
             self.answers.put("hung")
 
@@ -395,10 +395,10 @@ def test_a_result_that_cannot_be_delivered_does_not_end_the_thread(
     with monkeypatch.context() as patched:
         patched.setattr(ours, "call_soon_threadsafe", broken)
         ours.run_in_executor(None, int)
-        assert tried.wait(10)
+        assert tried.wait(30)
 
     async def main() -> int:
-        return await asyncio.wait_for(ours.run_in_executor(None, int, "7"), 10)
+        return await asyncio.wait_for(ours.run_in_executor(None, int, "7"), 30)
 
     assert ours.run_until_complete(main()) == 7
     assert told == [ValueError]
@@ -416,7 +416,7 @@ def test_a_thread_that_cannot_be_started_is_not_counted(monkeypatch: pytest.Monk
     assert not workers.threads
     future: concurrent.futures.Future[int] = concurrent.futures.Future()
     workers.submit_call((None, future, int, ("7",)))
-    assert future.result(10) == 7
+    assert future.result(30) == 7
     workers.stop()
     workers.join()
 
@@ -595,10 +595,10 @@ class ShortOfMemory(corenet.Loop):
 def test_a_result_is_delivered_later_when_memory_is_lacking(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("corenet.loop.threads.THREAD_RETRY_DELAY", 0)
     loop: Any = ShortOfMemory()
-    assert loop.run_until_complete(asyncio.wait_for(loop.run_in_executor(None, int, "5"), 10)) == 5
+    assert loop.run_until_complete(asyncio.wait_for(loop.run_in_executor(None, int, "5"), 30)) == 5
     assert loop.refusals == 0
     loop.refusals = 3
-    loop.run_until_complete(asyncio.wait_for(loop.shutdown_default_executor(), 10))
+    loop.run_until_complete(asyncio.wait_for(loop.shutdown_default_executor(), 30))
     assert loop.refusals == 0
     loop.close()
 
@@ -641,7 +641,7 @@ def test_a_thread_survives_exceptions_of_done_callbacks_and_the_hook(
     begin.set()
     second: concurrent.futures.Future[Any] = concurrent.futures.Future()
     state.submit_call((None, second, int, ("7",)))
-    assert second.result(10) == 7
+    assert second.result(30) == 7
     state.stop()
     state.join()
     assert "from the hook" in capsys.readouterr().err

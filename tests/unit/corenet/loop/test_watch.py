@@ -175,7 +175,7 @@ def sleeps_of_two_processes(mode: int, connections: int) -> int:
                 finally:
                     os._exit(0)
             theirs.close()
-            mine.settimeout(10)
+            mine.settimeout(30)
             assert mine.recv(1) == b"+"
             children.append((pid, mine))
         before = both_asleep()
@@ -452,6 +452,6 @@ def test_watches_work_beside_asyncio_readers(pair: Pair) -> None:
 
         watch = loop.watch(pair[0], READ, readable, EDGE)
         pair[1].send(b"hello")
-        assert await asyncio.wait_for(done, 5) == b"hello"
+        assert await asyncio.wait_for(done, 30) == b"hello"
 
     corenet.run(main())

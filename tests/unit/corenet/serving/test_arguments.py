@@ -106,8 +106,8 @@ def test_a_connection_made_before_any_worker_runs_has_the_option(
         listening = opened.per_worker[0][0]
         if own:
             opened.per_worker[1][0].close()
-        with socket.create_connection(listening.getsockname(), timeout=10):
-            listening.settimeout(10)
+        with socket.create_connection(listening.getsockname(), timeout=30):
+            listening.settimeout(30)
             accepted, _ = listening.accept()
             with accepted:
                 assert (accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0) is inherited

@@ -28,7 +28,7 @@ from corenet.tls.transport import make_tls
 __all__ = ["client_context", "leaf", "loop_factory", "ours", "server_context", "twin"]
 
 Twin = Callable[[Any], Any]
-TIMEOUT = 10
+TIMEOUT = 30
 
 
 class Into(asyncio.BufferedProtocol):

@@ -25,7 +25,7 @@ __all__ = ["client_context", "leaf", "ours", "server_context"]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
 MUCH = b"0123456789abcdef" * (1 << 18)
-CHILD_SECONDS = 10
+CHILD_SECONDS = 30
 
 
 class Peer(threading.Thread):

@@ -26,7 +26,7 @@ __all__ = ["client_context", "leaf", "loop_factory", "ours", "server_context", "
 
 Twin = Callable[[Any], Any]
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
-TIMEOUT = 3
+TIMEOUT = 30
 
 
 class Into(Recorder, asyncio.BufferedProtocol):

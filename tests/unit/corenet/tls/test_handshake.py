@@ -330,7 +330,7 @@ def test_a_connection_whose_callback_ended_the_run_continues_in_the_next_run(
         assert ours.events.count("made") == ours.events.count("lost") == 1
 
     server, connecting = loop.run_until_complete(begin())
-    going = loop.create_task(asyncio.wait_for(go_on(), 10))
+    going = loop.create_task(asyncio.wait_for(go_on(), 30))
     with pytest.raises(KeyboardInterrupt):
         loop.run_until_complete(going)
     if place == "data_received" and also == "pause_reading":

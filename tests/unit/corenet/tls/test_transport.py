@@ -223,7 +223,7 @@ def test_the_protocol_may_be_changed_in_its_callback(
 
         here.data_received = data_received
         there.transport.write(b"first")
-        await asyncio.wait_for(asyncio.ensure_future(poll(lambda: here.data == b"first")), 5)
+        await asyncio.wait_for(asyncio.ensure_future(poll(lambda: here.data == b"first")), 30)
         there.transport.write(b"second")
         await second.until(lambda: second.data == b"second")
         second.transport.close()
@@ -512,7 +512,7 @@ def test_data_written_in_a_callback_that_ends_the_connection_is_sent(
         await finish(server, here, there)
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(asyncio.wait_for(main(), 20))
+        runner.run(asyncio.wait_for(main(), 30))
 
 
 def test_ciphertext_may_come_in_any_buffer(
@@ -562,7 +562,7 @@ def test_exception_in_data_received(
         await finish(server, here, there)
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(asyncio.wait_for(main(), 20))
+        runner.run(asyncio.wait_for(main(), 30))
     assert [context["message"] for context in contexts] == ["Fatal error on SSL protocol"]
     assert isinstance(contexts[0]["exception"], ZeroDivisionError)
     assert {"transport", "protocol"} <= contexts[0].keys()

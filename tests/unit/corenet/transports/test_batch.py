@@ -34,7 +34,7 @@ def plain_socket(host: str = "127.0.0.1", *options: int) -> Iterator[socket.sock
         for option in options:
             sock.setsockopt(SOL_UDP, option, 1)
         sock.bind((host, 0))
-        sock.settimeout(5)
+        sock.settimeout(30)
         yield sock
 
 
@@ -189,7 +189,7 @@ def test_a_native_handler_gets_single_datagrams(joins: bool) -> None:
 
 def singles(sock: socket.socket, number: int) -> list[bytes]:
     """What `number` calls receive that know nothing of joined datagrams."""
-    sock.settimeout(5)
+    sock.settimeout(30)
     return [sock.recv(65536) for _ in range(number)]
 
 

@@ -81,7 +81,7 @@ def test_a_cork_of_the_program_is_kept(twin: Twin, act: Callable[[Any, Any], Non
             assert is_corked(sock) is (act is not uncorked_again)
             expected += b"ab" + {corked_between: b"cd", corked_alone: b""}.get(act, b"c")
         cork(sock, 0)
-        await asyncio.wait_for(theirs.until(lambda: theirs.data == expected), 5)
+        await asyncio.wait_for(theirs.until(lambda: theirs.data == expected), 30)
         await finish(server, ours, theirs)
 
     twin(main())
@@ -99,7 +99,7 @@ def test_a_single_write_after_several_is_sent_with_its_callback(twin: Twin) -> N
             await in_callback(lambda: several(ours.transport, None))
             await in_callback(lambda: ours.transport.write(b"c"))
             expected += b"abc"
-            await asyncio.wait_for(theirs.until(lambda: theirs.data == expected), 5)  # noqa: B023 - awaited here
+            await asyncio.wait_for(theirs.until(lambda: theirs.data == expected), 30)  # noqa: B023 - awaited here
         assert loop.time() - began < 1.5
         await finish(server, ours, theirs)
 

@@ -377,7 +377,7 @@ def test_the_waiter_of_an_endpoint_gets_the_registration_error() -> None:
         with pytest.raises(AttributeError):
             await loop.create_datagram_endpoint(Mute, local_addr=("127.0.0.1", 0))
 
-    corenet.run(asyncio.wait_for(main(), 10))
+    corenet.run(asyncio.wait_for(main(), 30))
 
 
 def test_an_endpoint_whose_connection_made_ends_the_run_continues_in_the_next(
@@ -405,8 +405,8 @@ def test_an_endpoint_whose_connection_made_ends_the_run_continues_in_the_next(
     first = loop.create_task(main())
     with pytest.raises(KeyboardInterrupt):
         loop.run_until_complete(first)
-    loop.run_until_complete(asyncio.wait_for(first, 10))
-    loop.run_until_complete(asyncio.wait_for(later(), 10))
+    loop.run_until_complete(asyncio.wait_for(first, 30))
+    loop.run_until_complete(asyncio.wait_for(later(), 30))
     loop.close()
 
 
@@ -463,7 +463,7 @@ def test_a_protocol_that_sends_again_on_each_error_does_not_block_the_loop(way: 
         protocol.transport.abort()
         await protocol.lost
 
-    corenet.run(asyncio.wait_for(main(), 20))
+    corenet.run(asyncio.wait_for(main(), 30))
 
 
 def test_datagrams_sent_for_an_error_follow_the_queued_ones() -> None:
@@ -485,4 +485,4 @@ def test_datagrams_sent_for_an_error_follow_the_queued_ones() -> None:
             one.transport.close()
             await one.lost
 
-    corenet.run(asyncio.wait_for(main(), 20))
+    corenet.run(asyncio.wait_for(main(), 30))

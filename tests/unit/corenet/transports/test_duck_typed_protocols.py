@@ -58,7 +58,7 @@ def test_a_duck_typed_buffered_protocol_receives(
         server = await loop.create_server(Greeting, "127.0.0.1", 0, ssl=server_context if tls else None)
         address = server.sockets[0].getsockname()
         more: dict[str, Any] = {"ssl": client_context, "server_hostname": "localhost"} if tls else {}
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             transport, protocol = await loop.create_connection(Looks, *address, **more)
             assert await protocol.lost is None
         assert protocol.got == b"hello"
@@ -77,7 +77,7 @@ def test_one_with_both_interfaces_is_served_as_in_asyncio() -> None:
     async def main() -> None:
         left, right = socket.socketpair()
         with right:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 _, protocol = await asyncio.get_running_loop().create_connection(Both, sock=left)
                 right.send(b"x")
                 right.shutdown(socket.SHUT_WR)

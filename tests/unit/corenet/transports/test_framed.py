@@ -323,7 +323,7 @@ def test_pausing_the_transport_holds_frames_back_as_well(contexts: Any, encrypte
         server.close()
 
     with asyncio.Runner(loop_factory=corenet.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(main(), 20))
+        runner.run(asyncio.wait_for(main(), 30))
 
 
 def test_a_successor_continues_reading_when_the_transport_was_to_resume() -> None:
@@ -342,7 +342,7 @@ def test_a_successor_continues_reading_when_the_transport_was_to_resume() -> Non
         await with_peer(body, batch=1)
 
     with asyncio.Runner(loop_factory=corenet.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(main(), 20))
+        runner.run(asyncio.wait_for(main(), 30))
 
 
 def test_a_paused_peer_stops_sending(twin: Twin) -> None:

@@ -24,7 +24,7 @@ from corenet.transports import deferred_close
 __all__ = ["contexts"]
 
 SENT = [b"frame %d" % number for number in range(9)]
-TIMEOUT = 10
+TIMEOUT = 30
 
 
 class MemoryTransport(asyncio.Transport):

@@ -160,7 +160,7 @@ def test_the_last_protocol_set_in_a_callback_gets_the_rest(
         server.close()
         await server.wait_closed()
 
-    corenet.run(asyncio.wait_for(main(), 10))
+    corenet.run(asyncio.wait_for(main(), 30))
 
 
 def test_the_rest_follows_a_protocol_that_is_replaced_while_it_gets_it() -> None:
@@ -287,7 +287,7 @@ def test_upgrade_to_tls(loop_factory: Any, contexts: tuple[ssl.SSLContext, ssl.S
         await asyncio.gather(client.lost, server.lost)
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(asyncio.wait_for(main(), 10))
+        runner.run(asyncio.wait_for(main(), 30))
 
 
 def test_plaintext_never_counts_as_encrypted(twin: Twin, contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:

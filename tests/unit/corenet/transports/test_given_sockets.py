@@ -24,7 +24,7 @@ from support.twin import Recorder, accepting
 import corenet
 from corenet.limits import ACCEPT_RETRY_SECONDS
 
-WAIT = 15.0  # seconds
+WAIT = 30.0  # seconds
 
 
 def run(factory: Factory, main: Coroutine[Any, Any, None]) -> None:

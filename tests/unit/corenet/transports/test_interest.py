@@ -300,7 +300,7 @@ class Errors(Datagrams):
 
 def ours_alone(main: Any) -> None:
     with asyncio.Runner(loop_factory=corenet.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(main, 20))
+        runner.run(asyncio.wait_for(main, 30))
 
 
 def test_an_unread_error_queue_does_not_spin() -> None:

@@ -227,7 +227,7 @@ def test_no_gap_without_memory_for_unsent_data(kind: str) -> None:
         assert isinstance(await protocol.lost, MemoryError)
         theirs.close()
 
-    corenet.run(asyncio.wait_for(main(), 10))
+    corenet.run(asyncio.wait_for(main(), 30))
 
 
 class Taker(asyncio.Protocol):

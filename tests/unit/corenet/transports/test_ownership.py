@@ -215,7 +215,7 @@ def test_a_descriptor_that_cannot_be_watched_ends_the_connection() -> None:
         peer.close()
 
     with asyncio.Runner(loop_factory=corenet.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(main(), 20))
+        runner.run(asyncio.wait_for(main(), 30))
 
 
 class Replacing:
@@ -449,7 +449,7 @@ def test_writelines_accepts_views_and_non_contiguous_buffers(
         await server.wait_closed()
 
     with asyncio.Runner(loop_factory=corenet.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(main(), 20))
+        runner.run(asyncio.wait_for(main(), 30))
 
 
 BAD = ["text", 7, None, ["list"]]
@@ -485,7 +485,7 @@ def test_writelines_over_tls_sends_nothing_when_one_piece_is_wrong(
         await nothing_of(bad, *await tls_pair(server_context, client_context))
 
     with asyncio.Runner(loop_factory=corenet.new_event_loop) as runner:
-        runner.run(asyncio.wait_for(main(), 20))
+        runner.run(asyncio.wait_for(main(), 30))
 
 
 def test_sendfile_ends_when_the_connection_does_while_it_waits_for_the_buffer(twin: Any, tmp_path: Path) -> None:
@@ -500,7 +500,7 @@ def test_sendfile_ends_when_the_connection_does_while_it_waits_for_the_buffer(tw
             waiting = loop.create_task(loop.sendfile(transport, file))
             await asyncio.sleep(0)
             transport.abort()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 with pytest.raises(ConnectionError):
                     await waiting
 

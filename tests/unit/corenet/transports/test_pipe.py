@@ -160,7 +160,7 @@ def test_files_without_poll_support_end_at_once() -> None:
         await writer.lost
         before = len(os.listdir("/proc/self/fd"))
         with pytest.raises(PermissionError):
-            await asyncio.wait_for(loop.connect_read_pipe(Recorder, open("/dev/null", "rb", 0)), 5)
+            await asyncio.wait_for(loop.connect_read_pipe(Recorder, open("/dev/null", "rb", 0)), 30)
         await asyncio.sleep(0)
         assert len(os.listdir("/proc/self/fd")) == before
 
@@ -246,7 +246,7 @@ def test_a_writing_end_receives_nothing_with_any_protocol(
             transport.set_protocol(protocol)
         transport.write(b"x")
         gone()
-        assert await asyncio.wait_for(protocol.lost, 5) is None
+        assert await asyncio.wait_for(protocol.lost, 30) is None
         if kind is Framed:
             assert protocol.frames == []
         else:

@@ -25,7 +25,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     reports: list[dict[str, Any]] = []
     with asyncio.Runner(loop_factory=corenet.new_event_loop) as runner:
         runner.get_loop().set_exception_handler(lambda _loop, context: reports.append(context))
-        runner.run(asyncio.wait_for(main, 15))
+        runner.run(asyncio.wait_for(main, 30))
     assert reports == []
 
 
@@ -84,13 +84,13 @@ def test_the_new_owner_of_a_number_keeps_its_registration(
         if paused:
             other.transport.resume_reading()
         client.send(b"mine")
-        await asyncio.wait_for(other.until(lambda: other.data == b"mine"), 5)
+        await asyncio.wait_for(other.until(lambda: other.data == b"mine"), 30)
         other.transport.write(b"yours")
-        assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 100), 5) == b"yours"
+        assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 100), 30) == b"yours"
         transport.abort()
-        await asyncio.wait_for(asyncio.wait([protocol.lost]), 5)
+        await asyncio.wait_for(asyncio.wait([protocol.lost]), 30)
         client.send(b", too")
-        await asyncio.wait_for(other.until(lambda: other.data == b"mine, too"), 5)
+        await asyncio.wait_for(other.until(lambda: other.data == b"mine, too"), 30)
         other.transport.close()
         await other.lost
         client.close()
@@ -106,10 +106,10 @@ def test_queued_data_does_not_reach_the_new_owner_of_the_number(act: Callable[[A
         act(transport)
         await asyncio.sleep(0)
         client.send(b"mine")
-        await asyncio.wait_for(other.until(lambda: other.data == b"mine"), 5)
+        await asyncio.wait_for(other.until(lambda: other.data == b"mine"), 30)
         other.transport.write(b"yours")
-        assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 100), 5) == b"yours"
-        assert isinstance(await asyncio.wait_for(protocol.lost, 5), OSError)
+        assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 100), 30) == b"yours"
+        assert isinstance(await asyncio.wait_for(protocol.lost, 30), OSError)
         other.transport.close()
         await other.lost
         client.close()
@@ -134,10 +134,10 @@ def test_a_watch_on_a_reused_number_is_kept(act: Callable[[Any], None]) -> None:
         for _ in range(3):
             await asyncio.sleep(0)
         two.send(b"x")
-        await asyncio.wait_for(seen.wait(), 5)
+        await asyncio.wait_for(seen.wait(), 30)
         assert loop.unwatch(number)
         transport.abort()
-        await asyncio.wait_for(asyncio.wait([protocol.lost]), 5)
+        await asyncio.wait_for(asyncio.wait([protocol.lost]), 30)
         os.close(number)
         for end in (one, two, peer):
             end.close()
@@ -159,7 +159,7 @@ def test_a_server_whose_socket_was_closed_does_not_use_the_number() -> None:
         asyncio.get_running_loop().watch(number, READ, lambda _events: heard.set())  # type: ignore[attr-defined]
         server.close()
         peer.send(b"x")
-        await asyncio.wait_for(heard.wait(), 5)
+        await asyncio.wait_for(heard.wait(), 30)
         loop.unwatch(number)  # type: ignore[attr-defined]
         moved.close()
         peer.close()
@@ -184,7 +184,7 @@ def test_a_reader_on_the_number_outlives_a_server_that_was_paused() -> None:
         loop.add_reader(number, heard.set)
         server.close()
         peer.send(b"x")
-        await asyncio.wait_for(heard.wait(), 5)
+        await asyncio.wait_for(heard.wait(), 30)
         assert loop.remove_reader(number)
         moved.close()
         peer.close()

@@ -57,7 +57,7 @@ async def taken(peer: socket.socket, size: int) -> bytearray:
     loop = asyncio.get_running_loop()
     got = bytearray()
     while len(got) < size:
-        data = await asyncio.wait_for(loop.sock_recv(peer, 1 << 20), 5)
+        data = await asyncio.wait_for(loop.sock_recv(peer, 1 << 20), 30)
         assert data, f"the end after {len(got)} of {size}"
         got += data
     return got
@@ -83,12 +83,12 @@ def test_reading_is_resumed_during_a_sendfile(twin: Twin, path: Path, written: b
             if arrives:
                 peer.send(arrives)
                 # At once: a peer may take no more before it is answered.
-                await asyncio.wait_for(protocol.until(lambda: protocol.data == arrives), 5)
+                await asyncio.wait_for(protocol.until(lambda: protocol.data == arrives), 30)
             got = await taken(peer, len(written) + SIZE)
-            assert await asyncio.wait_for(task, 5) == SIZE
+            assert await asyncio.wait_for(task, 30) == SIZE
         assert got == written + path.read_bytes()
         peer.send(b" and more")
-        await asyncio.wait_for(protocol.until(lambda: protocol.data == arrives + b" and more"), 5)
+        await asyncio.wait_for(protocol.until(lambda: protocol.data == arrives + b" and more"), 30)
         await usable(transport, protocol, peer, b"after it")
 
     twin(main())
@@ -101,8 +101,8 @@ def test_data_written_during_a_sendfile_is_sent_after_it(twin: Twin, path: Path)
             task = await begun(transport, file)
             peer.send(b"meanwhile")
             await taken(peer, SIZE)
-            assert await asyncio.wait_for(task, 5) == SIZE
-        await asyncio.wait_for(protocol.until(lambda: protocol.data == b"meanwhile"), 5)
+            assert await asyncio.wait_for(task, 30) == SIZE
+        await asyncio.wait_for(protocol.until(lambda: protocol.data == b"meanwhile"), 30)
         transport.close()
         await protocol.lost
         peer.close()
@@ -120,8 +120,8 @@ def test_an_end_of_file_during_a_sendfile_loses_nothing(twin: Twin, path: Path, 
                 transport.resume_reading()
             peer.shutdown(socket.SHUT_WR)
             assert await taken(peer, SIZE) == path.read_bytes()
-            assert await asyncio.wait_for(task, 5) == SIZE
-        await asyncio.wait_for(protocol.until(lambda: "eof" in protocol.events), 5)
+            assert await asyncio.wait_for(task, 30) == SIZE
+        await asyncio.wait_for(protocol.until(lambda: "eof" in protocol.events), 30)
         transport.close()
         await protocol.lost
         peer.close()
@@ -142,9 +142,9 @@ def test_a_peer_that_disconnects_during_a_sendfile(path: Path, resumed: bool) ->
                 transport.resume_reading()
             peer.close()
             with pytest.raises(OSError):
-                await asyncio.wait_for(task, 5)
+                await asyncio.wait_for(task, 30)
         transport.close()
-        await asyncio.wait_for(asyncio.wait([protocol.lost]), 5)
+        await asyncio.wait_for(asyncio.wait([protocol.lost]), 30)
 
     corenet.run(main())
 
@@ -163,10 +163,10 @@ def test_the_connection_ends_during_a_sendfile(path: Path, written: bytes, how: 
             if written and how == "close":
                 # What was written before it is sent, and nothing of the file.
                 assert await taken(peer, len(written)) == written
-                assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(peer, 100), 5) == b""
+                assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(peer, 100), 30) == b""
             with pytest.raises(ConnectionError):
-                await asyncio.wait_for(task, 5)
-            await asyncio.wait_for(protocol.lost, 5)
+                await asyncio.wait_for(task, 30)
+            await asyncio.wait_for(protocol.lost, 30)
         peer.close()
 
     corenet.run(main())
@@ -186,8 +186,8 @@ def test_the_connection_ends_in_the_iteration_in_which_the_buffer_empties(path: 
             # Begins before `how` in the next iteration, and is woken in the one after.
             asyncio.get_running_loop().call_soon(getattr(transport, how))
             with pytest.raises((ConnectionError, RuntimeError)):
-                await asyncio.wait_for(task, 5)
-            await asyncio.wait_for(protocol.lost, 5)
+                await asyncio.wait_for(task, 30)
+            await asyncio.wait_for(protocol.lost, 30)
         peer.close()
 
     corenet.run(main())
@@ -205,12 +205,12 @@ def test_a_cancelled_sendfile_leaves_a_working_connection(path: Path, written: b
         transport.write(b"and on")
         transport.write_eof()
         got = bytearray()
-        while data := await asyncio.wait_for(asyncio.get_running_loop().sock_recv(peer, 1 << 20), 5):
+        while data := await asyncio.wait_for(asyncio.get_running_loop().sock_recv(peer, 1 << 20), 30):
             got += data
         assert got.startswith(written)
         assert got.endswith(b"and on")
         peer.send(b"news")
-        await asyncio.wait_for(protocol.until(lambda: protocol.data == b"news"), 5)
+        await asyncio.wait_for(protocol.until(lambda: protocol.data == b"news"), 30)
         transport.close()
         await protocol.lost
         peer.close()
@@ -229,7 +229,7 @@ def test_a_second_sendfile_is_refused_without_effect(path: Path) -> None:
             with pytest.raises(RuntimeError, match="in progress"):
                 transport.write(b"between")
             assert await taken(peer, SIZE) == path.read_bytes()
-            assert await asyncio.wait_for(task, 5) == SIZE
+            assert await asyncio.wait_for(task, 30) == SIZE
         transport.close()
         await protocol.lost
         peer.close()
@@ -287,7 +287,7 @@ def test_the_child_of_a_fork_sends_nothing_of_the_file(path: Path, written: byte
             # Before the peer reads: the child must find the kernel's buffer full.
             assert os.waitstatus_to_exitcode(os.waitpid(await child, 0)[1]) == 0
             assert await taken(peer, len(written) + SIZE) == written + path.read_bytes()
-            assert await asyncio.wait_for(task, 5) == SIZE
+            assert await asyncio.wait_for(task, 30) == SIZE
         transport.close()
         await protocol.lost
         peer.close()
@@ -331,4 +331,4 @@ def test_a_file_closed_during_a_sendfile_is_not_mistaken_for_another(path: Path,
         for sock in (peer, ours, theirs):
             sock.close()
 
-    corenet.run(asyncio.wait_for(main(), 20))
+    corenet.run(asyncio.wait_for(main(), 30))

@@ -142,7 +142,7 @@ def test_a_paused_transport_receives_nothing(twin: Twin) -> None:
         assert not theirs.transport.is_reading()
         ours.transport.write(b"for later")
         descriptor = theirs.transport.get_extra_info("socket").fileno()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while not select.select([descriptor], [], [], 0)[0]:
                 await asyncio.sleep(0)
         # More iterations than may skip the poll.
@@ -614,7 +614,7 @@ def test_transports_are_freed_without_the_collector() -> None:
 
     gc.disable()
     try:
-        corenet.run(asyncio.wait_for(main(), 10))
+        corenet.run(asyncio.wait_for(main(), 30))
     finally:
         gc.enable()
     assert sys.getrefcount(protocols) < 5
@@ -638,7 +638,7 @@ def test_a_result_of_eof_received_without_truth_value_ends_the_connection() -> N
         ours, theirs = socket.socketpair()
         _, protocol = await loop.create_unix_connection(Protocol, sock=ours)
         theirs.close()
-        assert isinstance(await asyncio.wait_for(protocol.lost, 10), ZeroDivisionError)
+        assert isinstance(await asyncio.wait_for(protocol.lost, 30), ZeroDivisionError)
         assert reports == ["Fatal error: protocol.eof_received() call failed."]
 
     corenet.run(main())

@@ -78,7 +78,7 @@ def test_a_read_can_be_awaited_by_tasks_and_timeouts(twin: Twin) -> None:
             await read
         task = asyncio.create_task(reader.readuntil(b"\n"))
         assert "StreamReader.readuntil" in repr(task)
-        assert await asyncio.wait_for(task, 1) == b"two\n"
+        assert await asyncio.wait_for(task, 30) == b"two\n"
         assert await asyncio.gather(reader.readexactly(2), reader.read(2)) == [b"12", b"34"]
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(reader.readexactly(2), 0.001)
@@ -251,7 +251,7 @@ def test_a_handler_that_fails_is_reported_and_closed(loop_factory: Any, plain: b
         await finish(server, writer)
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(asyncio.wait_for(main(), 10))
+        runner.run(asyncio.wait_for(main(), 30))
     assert [type(context["exception"]) for context in told] == [ZeroDivisionError]
 
 
@@ -267,7 +267,7 @@ def test_an_unclosed_writer_is_warned_about(loop_factory: Any) -> None:
         await server.wait_closed()
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(asyncio.wait_for(main(), 10))
+        runner.run(asyncio.wait_for(main(), 30))
 
 
 def test_start_tls(twin: Twin, tmp_path: Any) -> None:
@@ -457,7 +457,7 @@ def test_clearing_the_buffer_of_a_paused_reader_resumes_reading(twin: Twin) -> N
             await asyncio.sleep(0)
         reader._buffer.clear()
         there.send(b"more")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             assert await reader.readexactly(4) == b"more"
         there.close()
         writer.close()
@@ -477,7 +477,7 @@ def test_an_error_after_data_ends_the_waiting_read(twin: Twin) -> None:
             reader.feed_data(b"some")
             reader.set_exception(ZeroDivisionError())
             with pytest.raises(ZeroDivisionError):
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(30):
                     await task
 
     twin(main())

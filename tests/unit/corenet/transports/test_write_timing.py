@@ -81,7 +81,7 @@ async def made(kind: type[Blocking], where: str, family: int = socket.AF_UNIX) -
         with socket.create_server(("127.0.0.1", 0)) as listener:
             peer = socket.create_connection(listener.getsockname())
             ours, _ = listener.accept()
-    peer.settimeout(2)
+    peer.settimeout(30)
     connect = loop.create_unix_connection if family == socket.AF_UNIX else loop.create_connection
     _, protocol = await connect(lambda: kind(where, peer), sock=ours)
     return protocol
@@ -248,7 +248,7 @@ def test_a_single_datagram_is_sent_at_once(twin: Twin, tmp_path: Path) -> None:
     done = asyncio.Event()
     peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     peer.bind(("127.0.0.1", 0))
-    peer.settimeout(2)
+    peer.settimeout(30)
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -365,7 +365,7 @@ def test_data_is_sent_once_whatever_ends_the_callback(kind: str, ending: str, fa
     """One piece before os._exit; several pieces before a fork, whose child ends in one way or another."""
     ours, peer = socket.socketpair()
     with ours, peer:
-        peer.settimeout(5)
+        peer.settimeout(30)
         program = textwrap.dedent(PROGRAM.format(factory=factory))
         with subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", program, kind, ending, str(ours.fileno())],
@@ -381,7 +381,7 @@ def test_data_is_sent_once_whatever_ends_the_callback(kind: str, ending: str, fa
                 got = b""
                 while data := peer.recv(100):
                     got += data
-                assert child.wait(5) == 0
+                assert child.wait(30) == 0
             finally:
                 child.kill()
         assert got == (b"one, " if ending == "exit" else b"one, two, three, end")
@@ -463,7 +463,7 @@ with asyncio.Runner(loop_factory=corenet.new_event_loop) as runner:
 def test_unsent_data_is_sent_by_the_parent_only(child: str) -> None:
     ours, peer = socket.socketpair()
     with ours, peer:
-        peer.settimeout(10)
+        peer.settimeout(30)
         with subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", FULL, str(ours.fileno()), child],
             pass_fds=[ours.fileno()],
@@ -477,7 +477,7 @@ def test_unsent_data_is_sent_by_the_parent_only(child: str) -> None:
                 got = bytearray()
                 while data := peer.recv(1 << 20):
                     got += data
-                assert program.wait(10) == 0
+                assert program.wait(30) == 0
             finally:
                 program.kill()
         assert got == bytes(range(256)) * 16384
@@ -534,7 +534,7 @@ def test_unread_data_stays_for_the_parent_when_a_child_closes_the_loop(factory: 
     if factory.startswith("asyncio"):
         # A child of asyncio's loop shares its parent's epoll table.
         program = program.replace("loop.close()\n", "os._exit(0)\n")
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=20)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=30)
     assert done.stdout == "one,two,four\n", done.stderr
 
 
@@ -595,6 +595,6 @@ def test_the_last_flight_of_a_handshake_is_sent_once(leaf: Any, client_context: 
                     assert peer.recv(100) == b"once"
                     # A record that is sent twice cannot be decrypted.
                     assert peer.recv(100) == b""
-            assert program.wait(10) == 0
+            assert program.wait(30) == 0
         finally:
             program.kill()

@@ -83,7 +83,7 @@ def measuring(protocol: Acting) -> None:
 
 def heard(peer: socket.socket, where: str) -> bytes:
     """All data received from the other end until its end."""
-    peer.settimeout(10)
+    peer.settimeout(30)
     if where == "data":
         peer.send(b"go")
     if where == "eof":
@@ -136,7 +136,7 @@ def test_writes_before_the_program_ends_are_sent(
     ours, theirs = socket.socketpair()
     loop = loop_factory()
     with theirs:
-        theirs.settimeout(10)
+        theirs.settimeout(30)
         making = loop.create_task(
             loop.create_connection(lambda: Acting(where, raising(SystemExit(3))), sock=ours)  # type: ignore[arg-type]
         )
@@ -145,9 +145,9 @@ def test_writes_before_the_program_ends_are_sent(
         with pytest.raises(SystemExit):
             loop.run_forever()
         assert theirs.recv(100) == b"last words"
-        transport, protocol = loop.run_until_complete(asyncio.wait_for(making, 10))
+        transport, protocol = loop.run_until_complete(asyncio.wait_for(making, 30))
         transport.close()
-        assert loop.run_until_complete(asyncio.wait_for(protocol.lost, 10)) is None
+        assert loop.run_until_complete(asyncio.wait_for(protocol.lost, 30)) is None
         assert theirs.recv(100) == b""
     loop.close()
 
@@ -158,7 +158,7 @@ def test_writes_of_a_task_before_the_program_ends_are_sent(
     ours, theirs = socket.socketpair()
     loop = loop_factory()
     with theirs:
-        theirs.settimeout(10)
+        theirs.settimeout(30)
 
         made: list[Any] = []
 
@@ -368,7 +368,7 @@ def test_datagrams_of_an_aborted_endpoint_are_dropped(twin: Twin) -> None:
             peer.setblocking(False)
             peer.bind(("127.0.0.1", 0))
             peer.sendto(b"go", transport.get_extra_info("sockname"))
-            assert await asyncio.wait_for(loop.sock_recv(peer, 100), 10) == b"last words"
+            assert await asyncio.wait_for(loop.sock_recv(peer, 100), 30) == b"last words"
 
     twin(main())
 
@@ -389,7 +389,7 @@ def test_empty_and_broadcast_names_are_addresses(twin: Twin) -> None:
             peer.bind(("127.0.0.1", 0))
             transport, _ = await loop.create_datagram_endpoint(Protocol, ("127.0.0.1", 0), allow_broadcast=True)
             transport.sendto(b"any", ("", peer.getsockname()[1]))
-            assert await asyncio.wait_for(loop.sock_recv(peer, 100), 10) == b"any"
+            assert await asyncio.wait_for(loop.sock_recv(peer, 100), 30) == b"any"
             transport.sendto(b"all", ("<broadcast>", peer.getsockname()[1]))
             transport.close()
             await asyncio.sleep(0)

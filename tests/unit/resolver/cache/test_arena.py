@@ -153,7 +153,7 @@ def test_a_process_with_the_reused_pid_of_a_dead_holder_holds_no_lock():
     table.put(RRSET, b"other", b"value", now=10, ttl=10)
     thread = threading.Thread(target=hold_locks, args=(table, RRSET, b"key"))
     thread.start()
-    thread.join(10)
+    thread.join(30)
     assert not thread.is_alive()
     assert table.put(RRSET, b"key", b"after", now=10, ttl=10)
     found = table.find(RRSET, b"key", 10)

@@ -40,11 +40,11 @@ def port():
 
     thread = threading.Thread(target=corenet.run, args=(body(),))
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(30)
     yield ports[0]
     loop, stop = loops[0]
     loop.call_soon_threadsafe(stop.set)
-    thread.join(10)
+    thread.join(30)
 
 
 def test_an_answer_by_iteration(capsys) -> None:

@@ -118,18 +118,18 @@ def test_a_truncated_answer_is_queried_over_tcp() -> None:
 )
 def test_malformed_streams_are_errors(answer: bytes, words: str) -> None:
     with pytest.raises(NoReplyError, match=words):
-        asyncio.run(run(lambda _: [], lambda _: answer, over_tcp=True, timeout=2.0))
+        asyncio.run(run(lambda _: [], lambda _: answer, over_tcp=True, timeout=30.0))
 
 
 def test_a_server_that_refuses_connections_is_an_error() -> None:
     async def body() -> None:
         for over_tcp in (False, True):
             with pytest.raises(NoReplyError, match="refused"):
-                await exchange(QUERY, "127.20.250.1", 9, tcp=over_tcp, timeout=1.0)
+                await exchange(QUERY, "127.20.250.1", 9, tcp=over_tcp, timeout=30.0)
 
     asyncio.run(body())
 
 
 def test_a_server_name_that_does_not_resolve_is_an_error() -> None:
     with pytest.raises(NoReplyError, match="cannot send"):
-        asyncio.run(exchange(QUERY, "999.0.2.1.invalid", 53, tcp=False, timeout=0.1))
+        asyncio.run(exchange(QUERY, "999.0.2.1.invalid", 53, tcp=False, timeout=30.0))

@@ -409,13 +409,13 @@ def test_a_slow_server_of_one_list_delays_no_other_list(tmp_path, monkeypatch):
     async def main():
         changes = asyncio.Queue()
         first = asyncio.create_task(made.update(fetches=True, changed=changes.put_nowait))
-        await asyncio.wait_for(changes.get(), 20)  # the quick list
+        await asyncio.wait_for(changes.get(), 30)  # the quick list
         replace(tmp_path / "local", "other.example\nthird.example\n")
         second = asyncio.create_task(made.update(fetches=True, changed=changes.put_nowait))
-        await asyncio.wait_for(changes.get(), 20)
+        await asyncio.wait_for(changes.get(), 30)
         assert [one["entries"] for one in made.describe()] == [0, 1, 2]
         end.set()
-        await asyncio.wait_for(asyncio.gather(first, second), 20)
+        await asyncio.wait_for(asyncio.gather(first, second), 30)
 
     asyncio.run(main())
     assert [one["entries"] for one in made.describe()] == [1, 1, 2]

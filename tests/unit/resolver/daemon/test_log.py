@@ -183,7 +183,7 @@ def test_a_record_without_memory_is_dropped():
                 _testcapi.remove_mem_hooks()
         print(refused)
     """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert int(done.stdout) > 2
 
 

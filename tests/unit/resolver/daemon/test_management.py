@@ -57,7 +57,7 @@ def test_a_client_that_does_not_read_holds_its_slot_until_it_is_disconnected(loo
         server = Talkative(1, 100, 0.05)
         await server.start(listening)
         reader, writer = await asyncio.open_connection(*listening.getsockname(), limit=1000)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not server._open:
                 await asyncio.sleep(0)
             while server._open:

@@ -26,7 +26,7 @@ def manager(tmp_path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         path = str(tmp_path / "notify")
         receiver.bind(path)
-        receiver.settimeout(5)
+        receiver.settimeout(30)
         yield receiver, path
 
 
@@ -49,7 +49,7 @@ def test_each_notification_is_one_datagram(manager):
 def test_an_abstract_address_begins_with_an_at_sign():
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind("")  # the kernel selects an abstract name
-        receiver.settimeout(5)
+        receiver.settimeout(30)
         ServiceManager("@" + receiver.getsockname()[1:].decode()).alive()
         assert receiver.recv(100) == b"WATCHDOG=1"
 

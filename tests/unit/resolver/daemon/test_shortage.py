@@ -57,7 +57,7 @@ def test_a_connection_without_descriptor_is_one_line_and_no_busy_loop(factory, c
         try:
             for client in clients:
                 client.connect(server.sockets[0].getsockname())
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while not handled:
                     await asyncio.sleep(0)
             for _ in range(200):
@@ -139,7 +139,7 @@ def test_without_any_memory_the_prepared_line_is_logged() -> None:
             _testcapi.remove_mem_hooks()
             hook(what)
     """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     lines = [line.partition("message=")[2].strip('"')[:35] for line in done.stderr.splitlines()]
     assert lines == [
         "out of memory: log lines are lost"[:35], "out of memory: an operation failed, the service"[:35],

@@ -138,7 +138,7 @@ def test_the_next_primary_is_asked_when_memory_runs_out(tmp_path: Path, monkeypa
         keeper = ZoneKeeper(settings, table, None, leads=True, now=lambda: NOW, changed=lambda _: put.set(),
                             flush=lambda _: None, directory=tmp_path)
         await keeper.start()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             await put.wait()
         keeper.stop()
         return keeper.describe()[0]
@@ -174,7 +174,7 @@ def test_what_cannot_be_written_is_served_from_memory(
         await first.start()
         await other.start()
         assert tables[1].answer(ORIGIN, c.SOA) is not None and other.describe()[0]["serial"] is None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             await changes.get()
             assert first.describe()[0]["serial"] == 5 and first.unwritten == [ORIGIN]
             content = await first.open_content(ORIGIN)
@@ -275,7 +275,7 @@ def test_a_slow_primary_leaves_room_for_others(monkeypatch: pytest.MonkeyPatch) 
         client = ZoneClient(None, lambda: NOW, lambda: 7, lambda _: None)
         slow, quick = (UpstreamAddress(address, 53, None) for address in ("192.0.2.1", "192.0.2.2"))
         waiting = [asyncio.create_task(client.fetch(ORIGIN, slow, None, None)) for _ in range(6)]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             await asyncio.create_task(client.fetch(ORIGIN, quick, None, None))
             assert running == ["192.0.2.1"] * 2 + ["192.0.2.2"]
             end.set()

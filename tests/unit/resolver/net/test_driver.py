@@ -29,7 +29,7 @@ def test_timer_follows_the_mesh_until_there_is_nothing_left() -> None:
         mesh = FakeMesh(0.01, 0.01, 0.0)
         driver = MeshTimer(asyncio.get_running_loop(), mesh, Clock())
         driver.process_timers()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await mesh.empty.wait()
         assert len(mesh.ticks) == 4
         assert mesh.ticks == sorted(mesh.ticks)
@@ -61,7 +61,7 @@ def test_an_earlier_deadline_moves_the_timer_forward() -> None:
         driver = MeshTimer(asyncio.get_running_loop(), mesh, Clock())
         driver.process_timers()
         driver.process_timers()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await mesh.empty.wait()
         driver.close()
 
@@ -124,7 +124,7 @@ def test_results_come_in_the_order_of_the_jobs(count: int) -> None:
         assert (at_once is not None) == (count <= 2)
         if at_once is not None:
             done.set_result(at_once)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert await done == [n % 3 == 0 for n in range(count)]
         assert crypto.checks == count
         assert (threading.main_thread() in threads) == (0 < count <= 2)
@@ -151,7 +151,7 @@ def test_without_memory_for_a_thread_the_check_runs_in_place(monkeypatch: pytest
                 assert crypto.verify([1, 0, 1], done.set_result) == [True, False, True]
         assert len(refused) == 3
         assert crypto.verify([0, 0, 1], done.set_result) is None
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert await done == [False, False, True]
         crypto.close()
 
@@ -180,7 +180,7 @@ def test_an_error_in_a_check_is_given_to_its_waiters(threads: bool) -> None:
 
         assert crypto.verify([1, 13], keep) is None
         assert crypto.verify([2], keep) is None
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await done.wait()
         assert sorted(map(type, results), key=str) == [ZeroDivisionError, list]
         crypto.close()
@@ -254,7 +254,7 @@ def test_a_failing_receiver_does_not_delay_other_results() -> None:
         done: asyncio.Future[list[bool]] = loop.create_future()
         crypto.verify([2], lambda _results: 1 / 0)  # type: ignore[arg-type]
         crypto.verify([3], done.set_result)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert await done == [True]
         assert [type(context["exception"]) for context in reported] == [ZeroDivisionError]
         crypto.close()
@@ -283,7 +283,7 @@ def test_an_exception_of_a_check_is_delivered(how: str) -> None:
         done: list[asyncio.Future[list[bool] | Exception]] = [loop.create_future() for _ in range(2)]
         assert crypto.verify([2], done[0].set_result) is None  # type: ignore[list-item]
         assert crypto.verify([3], done[1].set_result) is None  # type: ignore[list-item]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert isinstance(await done[0], ZeroDivisionError)
             assert await done[1] == [True]
         assert sorted(calls) == [1, 2, 3]
@@ -306,7 +306,7 @@ def test_results_of_a_thread_arrive_when_memory_was_short() -> None:
         crypto = Crypto(loop, bool, in_place=0)
         done: asyncio.Future[list[bool]] = loop.create_future()
         assert crypto.verify([1, 0], done.set_result) is None  # type: ignore[list-item, arg-type]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert await done == [True, False]
         assert not failures
         crypto.close()

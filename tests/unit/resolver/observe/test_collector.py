@@ -38,7 +38,7 @@ class Collector:
         self.listener = socket.socket(socket.AF_UNIX if path else socket.AF_INET)
         self.listener.bind(str(path) if path else ("127.0.0.1", 0))
         self.listener.listen()
-        self.listener.settimeout(20)
+        self.listener.settimeout(30)
         self.made: list[socket.socket] = []
 
     @property
@@ -50,7 +50,7 @@ class Collector:
     def connection(self) -> socket.socket:
         made, _ = self.listener.accept()
         self.made.append(made)
-        made.settimeout(20)
+        made.settimeout(30)
         assert exactly(made, len(control_frame(READY, CONTENT_TYPE))) == control_frame(READY, CONTENT_TYPE)
         return made
 

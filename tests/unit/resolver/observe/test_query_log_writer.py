@@ -196,7 +196,7 @@ def test_to_a_pipe_whole_lines_are_written_at_once(tmp_path: Path) -> None:
                           lambda fd, data: sizes.append(bytes(data)) or real(fd, data))
             put(pieces, *lines)
             while len(received) < sum(map(len, lines)):
-                assert select.select([reader], [], [], 20)[0]
+                assert select.select([reader], [], [], 30)[0]
                 received += os.read(reader, 1 << 16)
     finally:
         os.close(reader)

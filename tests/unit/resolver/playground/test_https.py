@@ -32,7 +32,7 @@ async def talk(port: int, authority: bytes, request: bytes, host: str = HOST.rst
     try:
         writer.write(request)
         writer.write_eof() if writer.can_write_eof() else None
-        return await asyncio.wait_for(reader.read(), 5)
+        return await asyncio.wait_for(reader.read(), 30)
     finally:
         writer.close()
 
