@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from support import waiting
 from support.certs import Authority
+from support.loop_clock import stopped_clock
 from support.service_parts import Parts, address, failed, positive, query
 from support.tls_engines import ENGINES
 
@@ -268,10 +269,11 @@ def test_a_slow_handshake_ends_and_releases_its_slot(run: Callable[[Body], None]
     async def body() -> None:
         parts = Parts(tcp_idle_timeout=0.1)
         listener = await serve(parts, contexts.server("dot"), handshake_timeout=0.05)
-        opened = [await asyncio.open_connection(*listener.address[:2]) for _ in range(3)]
-        opened[0][1].write(b"\x16\x03\x01\x02\x00\x01")  # the beginning of a record
-        await until(lambda: listener.accepted == 3)
-        assert listener.connections == 3
+        with stopped_clock():
+            opened = [await asyncio.open_connection(*listener.address[:2]) for _ in range(3)]
+            opened[0][1].write(b"\x16\x03\x01\x02\x00\x01")  # the beginning of a record
+            await waiting.spin(lambda: listener.accepted == 3, "three connections")
+            assert listener.connections == 3
         for reader, writer in opened:
             assert await ended(reader)
             writer.close()

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+from support.waiting import spin as until
+
 import corenet
 
 __all__ = ["LOOPS", "OK", "Peer", "Server", "run_on", "serving", "until"]
@@ -36,15 +38,6 @@ def run_on(name: str, main: Coroutine[Any, Any, T]) -> T:
         result = runner.run(main)
     assert heard == [], heard
     return result
-
-
-async def until(condition: Callable[[], object], what: str) -> None:
-    """Let turns of the loop pass until it holds; no clock decides."""
-    for _ in range(5000):
-        if condition():
-            return
-        await asyncio.sleep(0)
-    raise AssertionError(f"waited in vain: {what}")
 
 
 class Peer:

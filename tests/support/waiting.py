@@ -4,9 +4,10 @@
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 
-__all__ = ["turns", "until"]
+__all__ = ["spin", "turns", "until"]
 
 SECONDS = 30.0
 """Many times what anything takes that tests wait for so."""
@@ -25,6 +26,19 @@ async def until(condition: Callable[[], object], what: str, seconds: float = SEC
         if loop.time() > end:
             raise AssertionError(f"waited in vain for {seconds:g} s: {what}")
         await asyncio.sleep(BETWEEN)
+
+
+async def spin(condition: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
+    """Like `until`, but without a timer: for what the loop does itself, also while its clock stands still.
+
+    Raises:
+        AssertionError: when `condition()` does not hold within `seconds` of the machine's time.
+    """
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"waited in vain for {seconds:g} s: {what}")
+        await asyncio.sleep(0)
 
 
 async def turns(number: int = 30) -> None:

@@ -39,14 +39,12 @@ SLEEPS: dict[str, dict[str, str]] = {
     "support/servers.py": {"wait_until": "between two looks, under a deadline"},
     "support/waiting.py": {"until": "between two looks, under a deadline"},
     "unit/corenet/http/test_client_bodies.py": {
-        "test_a_slow_reader_causes_back_pressure": SPAN,
         "test_an_upload_follows_the_pace_of_the_server": SPAN,
         "test_a_response_wakes_an_upload_that_the_server_does_not_read": PACE,
         "test_a_slow_upload_is_not_a_read_timeout": PACE,
     },
     "unit/corenet/http/test_client_ends.py": {
         "test_a_server_that_sends_byte_by_byte_ends_at_the_total_timeout": PACE,
-        "test_a_timeout_of_one_request_does_not_affect_the_next": SPAN,
         "test_cancelled_requests_leak_nothing_and_leave_nothing": PACE,
     },
     "unit/corenet/loop/test_collection.py": {"task": "a task that sleeps is dropped, and nobody waits for it"},

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 from support.http_peer import LOOPS, OK, Peer, always_ok, run_on, serving
+from support.loop_clock import stopped_clock
+from support.waiting import turns
 
 from corenet.http import (
     HttpClient,
@@ -34,11 +36,14 @@ def test_a_slow_reader_causes_back_pressure(loop: str) -> None:
                 sent += 1 << 16
 
         async with serving(serve) as server, HttpClient(timeout=Timeout(read=SHORT)) as client:
-            async with client.stream("GET", server.url) as response:
-                # Longer than the read time-out: it is our own pause, not the server's.
-                await asyncio.sleep(SHORT * 3)
-                assert sent < total // 2
-                assert sum([len(piece) async for piece in response]) == total
+            with stopped_clock() as clock:
+                async with client.stream("GET", server.url) as response:
+                    await turns(1000)
+                    # Longer than the read time-out: it is our own pause, not the server's.
+                    clock.move(SHORT * 3)
+                    await turns()
+                    assert sent < total // 2
+                    assert sum([len(piece) async for piece in response]) == total
 
     run_on(loop, main())
 

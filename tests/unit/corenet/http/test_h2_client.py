@@ -17,8 +17,9 @@ from support.certs import Authority
 from support.h2_frames import headers
 from support.h2_peer import AHEAD, Peer, Site, h2_site
 from support.http_peer import LOOPS, run_on, serving
+from support.loop_clock import stopped_clock
 from support.machines import read_table, table_of
-from support.waiting import turns, until
+from support.waiting import spin, turns, until
 
 from corenet import tls
 from corenet.http import (
@@ -335,8 +336,11 @@ def test_an_upload_waits_for_the_servers_window(loop: str, world: World) -> None
         async with world.site(window=65_535) as site, world.client() as client:
             await client.get(site.url + "/")
             site.peers[0].transport.pause_reading()
+            with stopped_clock():
+                upload = asyncio.ensure_future(client.post(site.url + "/echo", pieces(), timeout=Timeout(read=0.1)))
+                await spin(lambda: asked >= 65_535, "a full window")
             with pytest.raises(TimeoutExceeded, match="no byte was sent or received") as caught:
-                await client.post(site.url + "/echo", pieces(), timeout=Timeout(read=0.1))
+                await upload
             assert caught.value.phase == "request"
             assert 65_535 <= asked <= 65_535 + 20_000
             site.peers[0].transport.resume_reading()

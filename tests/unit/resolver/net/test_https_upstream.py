@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from support.certs import Authority, Leaf
+from support.loop_clock import stopped_clock
 from support.observed import Observed
 from support.upstream_peers import QNAME, Collector, UdpPeer, echo
+from support.waiting import spin
 
 import corenet
 from corenet.http.events import Data, End, Request, Response
@@ -365,9 +367,11 @@ def test_queries_behind_a_lost_response_go_to_another_connection(authority: Auth
 
         peer = await Peer.start(leaf, "http/1.1", script)
         upstream, got, late = make(authority, per_server=1), Collector(), Collector()
-        upstream.start(ask_for(peer.port, timeout=0.1), late)
-        for _ in range(5):
-            upstream.start(ask_for(peer.port), got)
+        with stopped_clock():
+            upstream.start(ask_for(peer.port, timeout=0.1), late)
+            for _ in range(5):
+                upstream.start(ask_for(peer.port), got)
+            await spin(lambda: peer.bodies, "the first query, after the handshake")
         assert isinstance((await late.wait())[0], Failure)
         assert all(isinstance(x, Reply) for x in await got.wait(5))
         upstream.close()

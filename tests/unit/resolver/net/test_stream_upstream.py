@@ -7,9 +7,10 @@ from collections.abc import Callable
 from itertools import count
 
 import pytest
+from support.loop_clock import stopped_clock
 from support.observed import Observed
 from support.upstream_peers import Collector, StreamPeer, ask_for, echo, play
-from support.waiting import until
+from support.waiting import spin, until
 
 from resolver import limits
 from resolver.effects import Budget, Failure, FailureKind, Reply
@@ -534,10 +535,11 @@ def test_a_timeout_is_attributed_to_the_server_only_after_the_whole_time(monkeyp
         silent, other = await StreamPeer.start(lambda _: []), await StreamPeer.start(lambda _: [])
         upstream, first, second = make(connections=1), Collector(), Collector()
         held = upstream.start(ask_for(silent.port), Collector())
-        upstream.start(ask_for(other.port, timeout=0.2), second)
-        await until(lambda: any(silent.connections), "the first query")
-        held.cancel()
-        await until(lambda: any(other.connections), "the second query")
+        with stopped_clock():
+            upstream.start(ask_for(other.port, timeout=0.2), second)
+            await spin(lambda: any(silent.connections), "the first query")
+            held.cancel()
+            await spin(lambda: any(other.connections), "the second query")
         upstream.start(ask_for(other.port, timeout=0.2), first)
         [failure] = await second.wait()
         assert isinstance(failure, Failure)
@@ -582,11 +584,12 @@ def test_an_evicted_query_is_sent_again_or_times_out_as_a_shortage(
         slow, honest = await StreamPeer.start(lambda _: []), await StreamPeer.start()
         upstream, late, got, lost = make(connections=1), Collector(), Collector(), Collector()
         upstream.start(ask_for(slow.port), late)
-        upstream.start(ask_for(slow.port, timeout=0.2), lost)
-        while not slow.connections:
-            await asyncio.sleep(0)
-        upstream.start(ask_for(honest.port), got)
-        assert isinstance((await got.wait())[0], Reply)
+        with stopped_clock() as clock:
+            upstream.start(ask_for(slow.port, timeout=0.2), lost)
+            await spin(lambda: slow.connections, "the connection to the slow server")
+            clock.move(0.05)
+            upstream.start(ask_for(honest.port), got)
+            assert isinstance((await got.wait())[0], Reply)
         [failure] = await lost.wait()
         assert isinstance(failure, Failure)
         assert failure.kind is FailureKind.LOCAL_RESOURCE, "it had no time to reply"
