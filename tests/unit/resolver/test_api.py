@@ -5,6 +5,8 @@ import socket
 from ipaddress import IPv4Address
 
 import pytest
+from support.loop_clock import stopped_clock
+from support.waiting import spin
 
 import corenet
 from resolver import Bogus, NoData, NXDomain, Resolver, ResolveTimeout, ServerFailure, Settings, Verdict, playground
@@ -96,8 +98,15 @@ def test_explain_has_every_step(run):
 def test_a_timeout_keeps_the_steps_before_it(run):
     async def test(settings):
         async with Resolver(settings) as resolver:
+            def waits():
+                counters = resolver.statistics().upstream
+                return counters["udp_sent"] > counters["udp_replies"] == 3
+
+            with stopped_clock():
+                asked = asyncio.ensure_future(resolver.explain("www.slow.playground", timeout=0.05))
+                await spin(waits, "the query to the slow server")
             with pytest.raises(ResolveTimeout) as caught:
-                await resolver.explain("www.slow.playground", timeout=0.05)
+                await asked
             trace = caught.value.trace
             assert trace.answer.rcode_text == "SERVFAIL" and trace.explanation.exchanges[-1].seconds is None
 

@@ -5,12 +5,14 @@ Every test runs on asyncio's loop and on ours. Waits end after `WAIT` seconds.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.certs import Authority
 from support.http_peer import LOOPS, OK, Peer, always_ok, run_on, serving, until
+from support.loop_clock import stopped_clock
 
 from corenet import tls
 from corenet.http import (
@@ -293,8 +295,10 @@ def test_a_stalling_body_ends_at_the_timeout(
 @pytest.mark.parametrize("plain", [False, True])
 def test_a_body_that_never_waits_ends_at_the_total_timeout(loop: str, piece: bytes, plain: bool) -> None:
     """The body never yields to the loop, and the server accepts all of it."""
+    stopped = ExitStack()
 
     def pieces() -> Iterator[bytes]:
+        stopped.close()  # the timeout is not to end before there is a connection
         while True:
             yield piece
 
@@ -308,8 +312,10 @@ def test_a_body_that_never_waits_ends_at_the_total_timeout(loop: str, piece: byt
                 pass
 
         async with serving(serve) as server, HttpClient() as client:
-            with pytest.raises(TimeoutExceeded, match="total time"):
-                await client.post(server.url, pieces() if plain else later(), timeout=SHORT * 2)
+            with stopped:
+                stopped.enter_context(stopped_clock())
+                with pytest.raises(TimeoutExceeded, match="total time"):
+                    await client.post(server.url, pieces() if plain else later(), timeout=SHORT * 2)
 
     run_on(loop, bounded(main))
 
