@@ -25,6 +25,7 @@ from support.waiting import turns, until
 
 import corenet
 from corenet.core import counters
+from corenet.limits import ACCEPT_RETRY_SECONDS
 
 pytestmark = pytest.mark.integration
 
@@ -409,11 +410,14 @@ def test_paused_readers_with_dead_peers_do_not_spin(reset: bool) -> None:
             if reset:
                 peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             peer.close()
-        await asyncio.sleep(0.02)
-        polls, cpu = loop.statistics().polls, time.process_time()
-        await asyncio.sleep(0.3)
-        assert loop.statistics().polls - polls < 20
-        assert time.process_time() - cpu < 0.1
+        # The kernel may report the ends of the connections one by one, and late. Where a loop spins, no span is quiet.
+        for _ in range(20):
+            polls, cpu = loop.statistics().polls, time.process_time()
+            await asyncio.sleep(0.3)
+            polls, cpu = loop.statistics().polls - polls, time.process_time() - cpu
+            if polls < 20 and cpu < 0.1:
+                break
+        assert polls < 20 and cpu < 0.1
         assert lost == []
         for protocol in made:
             protocol.transport.resume_reading()
@@ -444,6 +448,7 @@ def test_descriptors_run_out_again_and_again() -> None:
         async with serving(None) as server:
             address = server.sockets[0].getsockname()
             soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            again = 0
             for _ in range(rounds):
                 spare = socket.socket()
                 highest = max(int(name) for name in os.listdir("/proc/self/fd"))
@@ -453,6 +458,7 @@ def test_descriptors_run_out_again_and_again() -> None:
                     fill(fillers)
                     said = len(reported)
                     turns = loop.statistics().iterations
+                    began = time.monotonic()
                     spare.setblocking(False)
                     await loop.sock_connect(spare, address)
                     await until(lambda said=said: len(reported) > said, "the report of the shortage")
@@ -462,9 +468,12 @@ def test_descriptors_run_out_again_and_again() -> None:
                     for filler in fillers:
                         os.close(filler)
                     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+                    again += int((time.monotonic() - began) / ACCEPT_RETRY_SECONDS)
                 assert await asyncio.wait_for(loop.sock_recv(spare, 10), 30) == b"hello"
                 spare.close()
-        assert set(reported) == {"socket.accept() out of system resource"} and len(reported) == rounds
+        assert set(reported) == {"socket.accept() out of system resource"}
+        # Once in each round, and again where the shortage lasted so long that the server has tried again.
+        assert rounds <= len(reported) <= rounds + again
 
     corenet.run(main(1))
     with nothing_left():

@@ -334,7 +334,7 @@ def test_a_reload_and_a_refresh_do_not_use_the_file_at_the_same_time(
     def slow(path: Path, origin: bytes) -> Saved | None:
         saved = whole(path, origin)
         reading.set()
-        go.wait(20)
+        go.wait(60)
         return saved
 
     async def main() -> None:
@@ -363,7 +363,7 @@ def test_a_new_configuration_waits_for_a_save_that_has_begun(tmp_path: Path, mon
 
     def slow(*given: object) -> tuple[int, int]:
         writing.set()
-        go.wait(20)
+        go.wait(60)
         return whole(*given)  # type: ignore[arg-type]
 
     async def main() -> None:
@@ -414,7 +414,7 @@ def test_the_content_that_came_last_stays(tmp_path: Path, monkeypatch: pytest.Mo
     gates, whole = [threading.Event(), threading.Event()], read_memory
 
     def read(file: BinaryIO, origin: bytes) -> Saved:
-        gates[given.index(file)].wait(20)
+        gates[given.index(file)].wait(60)
         return whole(file, origin)
 
     monkeypatch.setattr("resolver.daemon.zone_keeper.read_memory", read)

@@ -61,8 +61,11 @@ def test_a_child_process_does_not_repeat_its_parent() -> None:
 
 def test_clock() -> None:
     clock = Clock()
-    assert abs(clock.time() - time.time()) <= 2
-    assert isinstance(clock.time(), int)
+    before = time.time()
+    seen = clock.time()
+    assert isinstance(seen, int) and before - 2 <= seen <= time.time() + 2
+    # A clock may be a coarse one, which is behind by a tick.
+    before = time.monotonic()
     earlier = clock.monotonic()
     assert earlier <= clock.monotonic()
-    assert abs(earlier - time.monotonic()) < 1
+    assert before - 1 <= earlier <= time.monotonic()
