@@ -838,7 +838,7 @@ STREAM_WRITE_LIMIT = 1 << 20
 SLOT_SCAN = 64
 """groups: Groups examined for an idle member that can be closed when all slots are in use. More makes refusing
 expensive."""
-STREAM_NEWCOMERS = 32
+STREAM_WITHOUT_SLOT = 32
 """connections: Connections of a listener beyond its limit that were accepted and have no slot yet, or were ended for
 others and are not closed yet."""
 STREAM_BACKLOG = 512

@@ -449,11 +449,11 @@ class Mesh(JobTable):
         return reads
 
     def shrink(self) -> None:
-        """Empty the tables beside the cache (`bounded`).
+        """Empty the tables beside the cache (`memory_tables`).
 
         This costs time only: delegations and keys are built again from the cache, and servers are measured again.
         """
-        for table in self.bounded():
+        for table in self.memory_tables():
             table.clear()
 
     def close(self) -> None:
@@ -488,12 +488,12 @@ class Mesh(JobTable):
     def _all_delegations(self) -> list[DelegationCache]:
         return [self._delegations, *(cast(DelegationCache, context.delegations) for context in self._parts)]
 
-    def bounded(self) -> list[MemoryTable]:
+    def memory_tables(self) -> list[MemoryTable]:
         """The tables beside the cache's arena that remote parties can fill, with their limits in octets."""
         keys = () if self.validation is None else self.validation.tables
         store, delegations = self._context.store, self._delegations.delegations
         if not self._parts:
-            return [*store.bounded(), delegations, *keys]
+            return [*store.memory_tables(), delegations, *keys]
         return [
             store.servers,
             TableGroup([store.denials, *(context.store.denials for context in self._parts)]),
@@ -504,11 +504,11 @@ class Mesh(JobTable):
     def statistics(self) -> dict[str, int]:
         """Counters since the start, and current values: ``running`` jobs, ``networks`` charged for them,
         ``largest_network`` (most jobs of one network), ``memory_jobs`` (octets held by jobs), and ``memory`` (these
-        octets and those of `bounded`)."""
+        octets and those of `memory_tables`)."""
         networks, largest = self._quota.statistics()
         held = self._octets + self._quota.held * JOB_OVERHEAD
         return {**self._counts, "running": self._quota.held, "networks": networks, "largest_network": largest,
-                "memory_jobs": held, "memory": held + sum(table.octets for table in self.bounded())}
+                "memory_jobs": held, "memory": held + sum(table.octets for table in self.memory_tables())}
 
     def fetch_statistics(self) -> dict[str, int | dict[str, int]]:
         """Counters of the quotas of zones and servers (`FetchQuota`)."""

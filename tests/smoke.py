@@ -20,7 +20,7 @@ OPTIONAL = {
     "aiohttp", "brotli", "granian", "gunicorn", "httpx", "maxminddb", "prometheus_client", "publicsuffixlist", "pytest",
     "qh3", "redis", "uvicorn_worker", "zstandard",
 }
-SECONDS = 120.0
+TIMEOUT = 120.0
 NAME = "www.example.com"
 ADDRESS = "198.18.2.1"
 
@@ -79,9 +79,9 @@ async def output_of(command: str, *arguments: str) -> str:
     process = await asyncio.create_subprocess_exec(
         Path(sys.executable).parent / command, *arguments, stdout=asyncio.subprocess.PIPE
     )
-    said, _ = await process.communicate()
-    assert process.returncode == 0, (command, arguments, process.returncode, said)
-    return said.decode()
+    output, _ = await process.communicate()
+    assert process.returncode == 0, (command, arguments, process.returncode, output)
+    return output.decode()
 
 
 async def commands(folder: Path) -> None:
@@ -108,7 +108,7 @@ async def commands(folder: Path) -> None:
 
 async def main() -> None:
     """`smoke.py [--commands FOLDER]`."""
-    async with asyncio.timeout(SECONDS):
+    async with asyncio.timeout(TIMEOUT):
         await echo()
         if sys.argv[1:2] == ["--commands"]:
             await commands(Path(sys.argv[2]))

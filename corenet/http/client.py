@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from corenet._version import __version__
 from corenet.http.client_arguments import check_client
 from corenet.http.connection import Connection
-from corenet.http.connections import CLOSED, Connections, names_of
+from corenet.http.connections import CLOSED, Connections, record_lookups_of
 from corenet.http.decode import Decoder, accept_encoding, yield_between_slices
 from corenet.http.errors import LocalProtocolError, ServerDisconnected
 from corenet.http.events import Data, End, Request
@@ -167,7 +167,7 @@ class HttpClient(Verbs):
             trace=trace,
             max_head=None if max_head is None else HTTP_HEAD_SIZE.check(max_head, "HttpClient max_head"),
             router=router_of(proxy, trust_env, unix_socket, local_address, connect_to),
-            names=names_of(https_records, dane, tls_context),
+            record_lookups=record_lookups_of(https_records, dane, tls_context),
         )
         self._layer = None if cache is None else cache.layer(
             self._fetch,
@@ -245,7 +245,7 @@ class HttpClient(Verbs):
             except BaseException as error:
                 if slot is not None:
                     self._connections.release(slot, exchange, call, error)
-                    if self._connections.may_repeat(slot, call, error):
+                    if self._connections.prepare_repeat(slot, call, error):
                         continue
                 if call.attempts is None or not call.may_retry(error, self._now()):
                     raise
@@ -330,7 +330,7 @@ class HttpClient(Verbs):
             except BaseException as error:
                 if slot is not None:
                     self._connections.release(slot, exchange, call, error)
-                    if self._connections.may_repeat(slot, call, error):
+                    if self._connections.prepare_repeat(slot, call, error):
                         continue
                 if call.attempts is None or not call.may_retry(error, self._now()):
                     raise
@@ -425,7 +425,7 @@ class HttpClient(Verbs):
         if self._upgrades:
             await connections.upgrade(call)
         while True:
-            got = connections.assign(call)
+            got = connections.acquire_slot(call)
             if isinstance(got, PoolSlot):
                 # The pool has checked the connection just now, without an await in between.
                 slot = got
@@ -438,7 +438,7 @@ class HttpClient(Verbs):
             # connection may still carry other requests.
             if isinstance(connection, Connection):
                 connection.abort()
-            connections.give_back(slot)
+            connections.release_unused(slot)
         exchange: Connection | Exchange | None = None
         try:
             if connection is None:
@@ -487,14 +487,14 @@ class HttpClient(Verbs):
                     exchange.write_head(head, body)
             if isinstance(body, Upload):
                 # The body is sent by its own task while the response is read.
-                sent = None if self._trace is None else partial(self._connections.sent, call, exchange)
+                sent = None if self._trace is None else partial(self._connections.report_sent, call, exchange)
                 body.start(exchange, sent, expect=call.expect)
             elif self._trace is not None:
-                self._connections.sent(call, exchange)
+                self._connections.report_sent(call, exchange)
             return slot, exchange
         except BaseException as error:
             self._connections.release(slot, exchange, call, error)
-            if self._connections.may_repeat(slot, call, error):
+            if self._connections.prepare_repeat(slot, call, error):
                 return await self._send(call, collecting=collecting)
             raise
 

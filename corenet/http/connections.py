@@ -1,9 +1,9 @@
 """Connections of one `HttpClient`: pool slots, opening, release, and whether a failed request is sent again.
 
-`HttpClient` owns one `Connections` and sends its requests over connections that it returns. Between `assign` and
+`HttpClient` owns one `Connections` and sends its requests over connections that it returns. Between `acquire_slot` and
 `release` the request owns the slot, or a share of it; every path releases it once. `open` has every connection whose
 descriptor is not closed yet, `connecting` the timeouts that end those being opened; after `close` both become empty,
-and `assign` raises.
+and `acquire_slot` raises.
 """
 
 import asyncio
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
     from corenet.http.service_records import Shuffle
     from corenet.tls.dane import DanePolicy
 
-__all__ = ["CLOSED", "Connections", "Names", "names_of"]
+__all__ = ["CLOSED", "Connections", "RecordLookups", "record_lookups_of"]
 
 CLOSED = "the client was closed during the request"
 
 
-class Names(NamedTuple):
+class RecordLookups(NamedTuple):
     """DNS records that a client looks up besides addresses: HTTPS (RFC 9460) and TLSA (DANE, RFC 6698).
 
     `shuffle` orders records of equal priority at random.
@@ -54,8 +54,8 @@ class Names(NamedTuple):
     shuffle: "Shuffle"
 
 
-def names_of(https_records: bool, dane: bool, context: "ssl.SSLContext | None") -> Names | None:
-    """The `Names` for a client's arguments, None when nothing but addresses is looked up.
+def record_lookups_of(https_records: bool, dane: bool, context: "ssl.SSLContext | None") -> RecordLookups | None:
+    """The `RecordLookups` for a client's arguments, None when nothing but addresses is looked up.
 
     Raises:
         ValueError: servers cannot be verified with TLSA records by this context.
@@ -67,7 +67,7 @@ def names_of(https_records: bool, dane: bool, context: "ssl.SSLContext | None") 
     # Imported only when needed, because most programs do not use it and each import costs start-up time.
     from random import shuffle
 
-    return Names(https_records, dane, shuffle)
+    return RecordLookups(https_records, dane, shuffle)
 
 
 class Connections:
@@ -82,7 +82,7 @@ class Connections:
         trace: Trace | None,
         max_head: int | None,
         router: Router | None,
-        names: Names | None,
+        record_lookups: RecordLookups | None,
     ) -> None:
         self.closed = False
         # Made by the first request: it needs the running loop.
@@ -94,7 +94,7 @@ class Connections:
         self.connecting: dict[asyncio.Timeout, None] = {}
         self.router = router
         # None: nothing but addresses is looked up.
-        self.names = names
+        self.record_lookups = record_lookups
         # TLS contexts that verify by TLSA records, by (context of this client, policy); least recently used first.
         self._dane_contexts: dict[tuple[ssl.SSLContext, DanePolicy], ssl.SSLContext] = {}
         # Origins that required HTTP/1.1 (HTTP_1_1_REQUIRED), newest last.
@@ -118,8 +118,8 @@ class Connections:
             return
         self.pool.close()
         now = self.pool.loop.time()
-        for limit in self.connecting:
-            limit.reschedule(now)
+        for timeout in self.connecting:
+            timeout.reschedule(now)
         self.connecting.clear()
         for connection in list(self.open):
             if connection.is_busy:
@@ -133,7 +133,7 @@ class Connections:
             for connection in list(self.open):
                 connection.abort()
 
-    def assign(self, call: RequestState) -> "PoolSlot | asyncio.Future[PoolSlot]":
+    def acquire_slot(self, call: RequestState) -> "PoolSlot | asyncio.Future[PoolSlot]":
         """Return a slot for the request, or a future of one. The first call sets the start and deadline.
 
         Raises:
@@ -156,7 +156,7 @@ class Connections:
         return Http1Key(origin.scheme, key) if origin in self.http1_origins or origin == call.http1 else key
 
     async def wait_for_slot(self, call: RequestState, waiting: "asyncio.Future[PoolSlot]") -> PoolSlot:
-        """Wait for the future that `assign` returned, until `RequestState.pool_by`.
+        """Wait for the future that `acquire_slot` returned, until `RequestState.pool_by`.
 
         Raises:
             TimeoutExceeded: none became free in time.
@@ -179,17 +179,17 @@ class Connections:
         Raises:
             LocalProtocolError: the client was closed meanwhile. Others as `open_connection`.
         """
-        limit = asyncio.timeout(None)
+        timeout = asyncio.timeout(None)
         try:
-            async with limit:
-                self.connecting[limit] = None
+            async with timeout:
+                self.connecting[timeout] = None
                 return await self._open_connection(call, slot)
         except TimeoutError:
-            if limit.expired():
+            if timeout.expired():
                 raise LocalProtocolError(CLOSED) from None
             raise
         finally:
-            self.connecting.pop(limit, None)
+            self.connecting.pop(timeout, None)
 
     async def _open_connection(self, call: RequestState, slot: PoolSlot) -> Connection | Multiplexed:
         opened = await open_connection(
@@ -202,7 +202,7 @@ class Connections:
             max_head=self._max_head,
             max_streams=self._limits.streams,
             route=DIRECT if self.router is None else self.router.route(call.url),
-            lookups=None if self.names is None else self._lookups(call),
+            lookups=None if self.record_lookups is None else self._lookups(call),
         )
         connection = opened.connection
         if self.pool is not None:
@@ -221,10 +221,11 @@ class Connections:
     def _lookups(self, call: RequestState) -> "Lookups | None":
         from corenet.http.search import Lookups
 
-        names = self.names
-        if names is None or call.url.scheme != "https":
+        records = self.record_lookups
+        if records is None or call.url.scheme != "https":
             return None
-        return Lookups(names.https, names.tlsa, self._protocols(http1=isinstance(call.group, Http1Key)), names.shuffle)
+        protocols = self._protocols(http1=isinstance(call.group, Http1Key))
+        return Lookups(records.https, records.tlsa, protocols, records.shuffle)
 
     def _protocols(self, *, http1: bool) -> tuple[str, ...]:
         """The ALPN protocols that this client offers. A context that was not made by corenet is assumed to offer h2 if
@@ -242,8 +243,8 @@ class Connections:
             NameResolutionError: the records are bogus.
             TimeoutExceeded: they were not found in time.
         """
-        url, names = call.url, self.names
-        if names is None or not names.https or url.scheme != "http" or url.is_address:
+        url, records = call.url, self.record_lookups
+        if records is None or not records.https or url.scheme != "http" or url.is_address:
             return
         if self.router is not None:
             route = self.router.route(url)
@@ -259,7 +260,7 @@ class Connections:
             async with asyncio.timeout_at(call.connect_by(loop.time())):
                 found = await find_services(
                     resolver_of(loop, url.origin), url.origin,
-                    protocols=self._protocols(http1=False), shuffle=names.shuffle, trace=self._trace,
+                    protocols=self._protocols(http1=False), shuffle=records.shuffle, trace=self._trace,
                 )  # fmt: skip
         except TimeoutError:
             raise TimeoutExceeded(f"{url.origin}: its HTTPS records were not found in time", "dns") from None
@@ -276,7 +277,7 @@ class Connections:
         Raises:
             LocalProtocolError: `tls_context` was changed after `client_context` has made it.
         """
-        context = await self._plain_context(group)
+        context = await self._base_context(group)
         if policy is None:
             return context
         made = self._dane_contexts.pop((context, policy), None)
@@ -290,7 +291,7 @@ class Connections:
             del self._dane_contexts[next(iter(self._dane_contexts))]
         return made
 
-    async def _plain_context(self, group: PoolKey) -> "ssl.SSLContext":
+    async def _base_context(self, group: PoolKey) -> "ssl.SSLContext":
         http1 = isinstance(group, Http1Key)
         if self._context is None:
             return await prepared_context(tls.http2_client_context if self._http2 and not http1 else tls.client_context)
@@ -303,7 +304,7 @@ class Connections:
             self._http1_context = await asyncio.get_running_loop().run_in_executor(None, make)
         return self._http1_context
 
-    def give_back(self, slot: PoolSlot) -> None:
+    def release_unused(self, slot: PoolSlot) -> None:
         """Release a slot over which no request was sent; its connection is closed."""
         if self.pool is not None:
             self.pool.release(slot, reusable=False)
@@ -325,7 +326,7 @@ class Connections:
         if exchange is not None and self._trace is not None:
             if error is None:
                 if not call.traced:
-                    self.sent(call, exchange)
+                    self.report_sent(call, exchange)
                 now = exchange.loop.time()
                 report(self._trace, "response", DONE, now, bytes=exchange.size, kept=reusable)
             else:
@@ -333,7 +334,7 @@ class Connections:
                 text = str(error) or type(error).__name__
                 report(self._trace, step, FAILED, exchange.loop.time(), error=text)
 
-    def may_repeat(self, slot: PoolSlot, call: RequestState, error: BaseException) -> bool:
+    def prepare_repeat(self, slot: PoolSlot, call: RequestState, error: BaseException) -> bool:
         """Whether the request is sent again after `error`. If so, prepares it: counts the attempt and renews the body.
 
         That is done in three cases. The server closed a reused connection while an idempotent request was in flight
@@ -366,7 +367,7 @@ class Connections:
             del self.http1_origins[next(iter(self.http1_origins))]
         return True
 
-    def sent(self, call: RequestState, exchange: Connection | Exchange) -> None:
+    def report_sent(self, call: RequestState, exchange: Connection | Exchange) -> None:
         """Report to the trace that the whole request was sent, or that the rest is not needed any more."""
         now = exchange.loop.time()
         call.traced = True

@@ -146,7 +146,7 @@ class Store:
         self.servers.clear()
         self.denials.clear()
 
-    def bounded(self) -> list[MemoryTable]:
+    def memory_tables(self) -> list[MemoryTable]:
         """The tables of this process outside the arena that remote parties can fill."""
         return [self.servers, self.denials]
 
@@ -160,5 +160,5 @@ class Store:
                 found[field] = value
         found.update((f"servers_{field}", value) for field, value in self.servers.statistics()._asdict().items())
         found["denials"] = len(self.denials)
-        found.update((f"memory_{table.name}", table.octets) for table in self.bounded())
+        found.update((f"memory_{table.name}", table.octets) for table in self.memory_tables())
         return found

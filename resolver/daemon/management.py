@@ -91,8 +91,8 @@ class ManagementServer(abc.ABC):
         return len(self._open)
 
     @property
-    def most(self) -> int:
-        """The most connections that may be open."""
+    def max_connections(self) -> int:
+        """Maximum number of open connections."""
         return self._connections
 
     @abc.abstractmethod

@@ -30,7 +30,7 @@ def usage(
     share."""
     found = _Pairs()
     mesh, upstream, service = runtime.resolver.mesh, runtime.resolver.upstream, runtime.service
-    for table in mesh.bounded():
+    for table in mesh.memory_tables():
         found.octets(table.name, table.octets, table.limit)
     counts = mesh.statistics()
     found.items("jobs", counts["running"], limits.JOBS)
@@ -39,15 +39,16 @@ def usage(
         found.items(name, used, most)
     for one in listeners:
         if one.tcp is not None:
-            found.items(f"client_{KINDS[one.endpoint.protocol]}_connections", one.tcp.connections, one.tcp.most)
+            kind = KINDS[one.endpoint.protocol]
+            found.items(f"client_{kind}_connections", one.tcp.connections, one.tcp.max_connections)
     streams = {"tcp": upstream.stream, **upstream.encrypted}
     if upstream.opportunistic is not None:
         streams["opportunistic"] = upstream.opportunistic.tls
     for name, stream in streams.items():
-        found.items(f"upstream_{name}_connections", stream.connection_count, stream.most)
-    found.items("upstream_udp_sockets", upstream.udp.open_sockets, 2 * upstream.udp.most)
+        found.items(f"upstream_{name}_connections", stream.connection_count, stream.max_connections)
+    found.items("upstream_udp_sockets", upstream.udp.open_sockets, 2 * upstream.udp.max_sockets)
     for name, server in servers.items():
-        found.items(f"{name}_connections", server.connections, server.most)
+        found.items(f"{name}_connections", server.connections, server.max_connections)
     found.items("log_lines", log.remembered(), limits.LOG_MEMORY)
     descriptors = system.getrlimit(system.RLIMIT_NOFILE)[0]
     found.items(

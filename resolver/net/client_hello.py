@@ -15,33 +15,33 @@ HANDSHAKE_RECORD = 22  # RFC 8446 section 5.1
 class ClientHello:
     """The octets received so far, in `data`."""
 
-    __slots__ = ("_at", "_left", "data")
+    __slots__ = ("_missing", "_record_start", "data")
 
     def __init__(self) -> None:
         self.data = b""
-        self._at = 0
+        self._record_start = 0
         """Offset in `data` of the first incomplete record."""
-        self._left = 0
-        """Octets of the handshake message that are not in the records before `_at`."""
+        self._missing = 0
+        """Octets of the handshake message that are not in the records before `_record_start`."""
 
     def feed(self, received: bytes) -> bool:
         """Append `received`. True: the handshake can start, because the message is complete, too long or malformed."""
         self.data += received
         data = self.data
-        while self._at < limits.TLS_HELLO_OCTETS:
-            at = self._at
-            body = at + RECORD_HEADER
-            if len(data) > at and data[at] != HANDSHAKE_RECORD:
+        while self._record_start < limits.TLS_HELLO_OCTETS:
+            start = self._record_start
+            body = start + RECORD_HEADER
+            if len(data) > start and data[start] != HANDSHAKE_RECORD:
                 return True
-            end = body + int.from_bytes(data[at + 3:body], "big")
+            end = body + int.from_bytes(data[start + 3:body], "big")
             if len(data) < body or len(data) < end:
                 return False
-            if end == body or (not at and end - body < MESSAGE_HEADER):
+            if end == body or (not start and end - body < MESSAGE_HEADER):
                 return True
-            if not at:
-                self._left = MESSAGE_HEADER + int.from_bytes(data[body + 1:body + MESSAGE_HEADER], "big")
-            self._left -= end - body
-            self._at = end
-            if self._left <= 0:
+            if not start:
+                self._missing = MESSAGE_HEADER + int.from_bytes(data[body + 1:body + MESSAGE_HEADER], "big")
+            self._missing -= end - body
+            self._record_start = end
+            if self._missing <= 0:
                 return True
         return True

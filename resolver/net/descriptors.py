@@ -32,15 +32,16 @@ def client_connections(descriptors: int | None = None) -> int:
 def divide_connections(wanted: Sequence[int], total: int) -> list[int]:
     """Divide `total` descriptors among listeners. `wanted`: connections configured for each; each gets at least one.
 
-    A listener uses `limits.STREAM_NEWCOMERS` more for connections that are being accepted or rejected. When there are
-    too few descriptors, listeners that want less than an equal share get what they want, and the others share the rest.
+    A listener uses `limits.STREAM_WITHOUT_SLOT` more for connections that are being accepted or rejected. When there
+    are too few descriptors, listeners that want less than an equal share get what they want, and the others share the
+    rest.
     """
-    given = [0] * len(wanted)
-    for done, index in enumerate(sorted(range(len(wanted)), key=wanted.__getitem__)):
-        share = total // (len(wanted) - done) - limits.STREAM_NEWCOMERS
-        given[index] = max(min(wanted[index], share), 1)
-        total -= given[index] + limits.STREAM_NEWCOMERS
-    return given
+    granted = [0] * len(wanted)
+    for served, index in enumerate(sorted(range(len(wanted)), key=wanted.__getitem__)):
+        share = total // (len(wanted) - served) - limits.STREAM_WITHOUT_SLOT
+        granted[index] = max(min(wanted[index], share), 1)
+        total -= granted[index] + limits.STREAM_WITHOUT_SLOT
+    return granted
 
 
 def _usable(descriptors: int | None) -> int:

@@ -447,7 +447,7 @@ class QuicClient:
         """End the connection: for another one, or because a timeout has passed."""
         self.close(self._ending)
 
-    def expel(self) -> None:
+    def close_denied(self) -> None:
         """End the connection because a new access list drops its client; no code of RFC 9250 is for that."""
         self.close(doq.UNSPECIFIED_ERROR)
 

@@ -137,7 +137,7 @@ class StreamConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def expel(self) -> None:
+    def close_denied(self) -> None:
         """Close the connection because a new access list drops its client, as a new connection would be closed."""
         self.abort()
 

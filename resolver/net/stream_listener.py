@@ -133,11 +133,11 @@ class StreamListener:
         """Return how many connections may be accepted now; a negative value -n: none for n microseconds.
 
         `active` connections are open. A connection has a slot from `admit` to `remove`, but its descriptor is open
-        before and after that. At most `STREAM_NEWCOMERS` may be open without a slot. With TLS, the handshake budget
+        before and after that. At most `STREAM_WITHOUT_SLOT` may be open without a slot. With TLS, the handshake budget
         limits the result further.
         """
-        most = max(limits.STREAM_NEWCOMERS - (active - len(self._slots)), 0)
-        return most if self.tls_context is None else min(most, self.handshake_budget.acceptable())
+        allowed = max(limits.STREAM_WITHOUT_SLOT - (active - len(self._slots)), 0)
+        return allowed if self.tls_context is None else min(allowed, self.handshake_budget.acceptable())
 
     def switch(
         self,
@@ -164,15 +164,15 @@ class StreamListener:
         self._limit = settings.tcp_connections
         self._limit_per_client = settings.tcp_connections_per_client
         self._limit_per_network = max(self._limit * settings.tcp_connections_network_percent // 100, 1)
-        for client in list(self._slots):
-            if not client.network:
+        for connection in list(self._slots):
+            if not connection.network:
                 continue  # its PROXY header has not been received, so its client is not known
-            found = access.find(client.host)
-            verdict = found & DECISION
-            client.access, client.allowed = found, verdict == ALLOW
-            if verdict == DROP and not self._is_zone_peer(client):
+            found = access.find(connection.host)
+            decision = found & DECISION
+            connection.access, connection.allowed = found, decision == ALLOW
+            if decision == DROP and not self._is_zone_peer(connection):
                 self.access_closed += 1
-                client.expel()
+                connection.close_denied()
 
     def close(self) -> None:
         """Stop serving and abort every connection."""
@@ -182,8 +182,8 @@ class StreamListener:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for client in list(self._slots):
-            client.abort()
+        for connection in list(self._slots):
+            connection.abort()
 
     @property
     def serving(self) -> bool:
@@ -202,7 +202,7 @@ class StreamListener:
         return len(self._slots)
 
     @property
-    def most(self) -> int:
+    def max_connections(self) -> int:
         """Maximum number of open connections (``server.tcp-connections``)."""
         return self._limit
 
@@ -227,7 +227,7 @@ class StreamListener:
         assert self._loop is not None
         return self._loop.time()
 
-    def admit_proxy(self, client: StreamConnection) -> bool:
+    def admit_proxy(self, connection: StreamConnection) -> bool:
         """Give a connection of a proxy a slot until its PROXY header is received. False: the caller must close it.
 
         Only the total limit applies, because a proxy forwards the connections of many clients. The limits per client
@@ -235,7 +235,7 @@ class StreamListener:
         """
         if not self.serving or not self._free_slot(""):
             return False
-        self._slots.add(client, "")
+        self._slots.add(connection, "")
         if self._timer is None:
             self._arm()
         return True
@@ -259,49 +259,51 @@ class StreamListener:
         """The CPU budget for TLS handshakes of this worker (`resolver.net.handshake_budget`)."""
         return self.turns.handshakes
 
-    def admit(self, client: StreamConnection) -> bool:
-        """Give `client` a slot. False: the caller must close it. May evict another connection when no slot is free, or
-        when its network has reached its limit."""
-        found = self.access.find(client.host)
+    def admit(self, connection: StreamConnection) -> bool:
+        """Give `connection` a slot. False: the caller must close it.
+
+        May evict another connection when no slot is free, or when its network has reached its limit.
+        """
+        found = self.access.find(connection.host)
         access = found & DECISION
-        if not self.serving or (access == DROP and not self._is_zone_peer(client)):
+        if not self.serving or (access == DROP and not self._is_zone_peer(connection)):
             self.rejected += 1
             return False
-        client.access, client.allowed = found, access == ALLOW
-        count = self._per_address.get(client.host, 0)
+        connection.access, connection.allowed = found, access == ALLOW
+        count = self._per_address.get(connection.host, 0)
         if count >= self._limit_per_client:
             self.rejected += 1
             self._warnings.warn(
                 "listener: client %s has %d %s connections, a new one was closed (server.tcp-connections-per-client)",
-                client.host, count, self.transport_name,
+                connection.host, count, self.transport_name,
             )
             return False
-        slots, network = self._slots, client.network
+        slots, network = self._slots, connection.network
         # These loops run more than once only after a reload has lowered a limit.
         while slots.count(network) >= self._limit_per_network:
             if not self._evict(slots.oldest_idle(network)):
                 self._warnings.warn(
                     "listener: the network of client %s has %d %s connections, a new one was closed"
                     " (server.tcp-connections-network-percent)",
-                    client.host, slots.count(network), self.transport_name,
+                    connection.host, slots.count(network), self.transport_name,
                 )
                 return False
         if not self._free_slot(network):
             return False
-        slots.add(client, network)
+        slots.add(connection, network)
         try:
-            self._per_address[client.host] = self._per_address.get(client.host, 0) + 1
+            self._per_address[connection.host] = self._per_address.get(connection.host, 0) + 1
         except MemoryError:
-            slots.remove(client)  # not `self.remove`: it would decrement a count that was not incremented
+            slots.remove(connection)  # not `self.remove`: it would decrement a count that was not incremented
             raise
         self.accepted += 1
         if self._timer is None:
             self._arm()
         return True
 
-    def _is_zone_peer(self, client: StreamConnection) -> bool:
+    def _is_zone_peer(self, connection: StreamConnection) -> bool:
         peers = self.fast.peers
-        return self.serves_zones and peers is not None and peers.knows(client.host)
+        return self.serves_zones and peers is not None and peers.knows(connection.host)
 
     def _free_slot(self, network: str | bytes) -> bool:
         """Whether there is a slot for one more connection of `network`. May evict another connection."""
@@ -314,24 +316,24 @@ class StreamListener:
                 return False
         return True
 
-    def _evict(self, client: StreamConnection | None) -> bool:
-        """Abort `client` to free its slot. None means that no client can be evicted: the new one counts as rejected."""
-        if client is None:
+    def _evict(self, connection: StreamConnection | None) -> bool:
+        """Abort `connection` to free its slot. None: there is none to evict, and the new one counts as rejected."""
+        if connection is None:
             self.rejected += 1
             return False
         self.evicted += 1
-        client.abort()
+        connection.abort()
         return True
 
-    def note_progress(self, client: StreamConnection) -> None:
-        """Record that `client` has made progress."""
-        self._slots.note_progress(client, busy=client.waiting > 0)
+    def note_progress(self, connection: StreamConnection) -> None:
+        """Record that `connection` has made progress."""
+        self._slots.note_progress(connection, busy=connection.waiting > 0)
 
-    def remove(self, client: StreamConnection) -> None:
-        """Free the slot of `client`. A second call does nothing."""
-        self.handshake_budget.remove(client)
-        if self._slots.remove(client) and client.network:
-            decrement(self._per_address, client.host)
+    def remove(self, connection: StreamConnection) -> None:
+        """Free the slot of `connection`. A second call does nothing."""
+        self.handshake_budget.remove(connection)
+        if self._slots.remove(connection) and connection.network:
+            decrement(self._per_address, connection.host)
 
     def _arm(self) -> None:
         assert self._loop is not None
@@ -342,10 +344,10 @@ class StreamListener:
         """Abort connections whose idle, message or write timeout has passed."""
         self._timer = None
         now = self.now()
-        for client in list(self._slots):
-            if client.is_overdue(now):
+        for connection in list(self._slots):
+            if connection.is_overdue(now):
                 self.timed_out += 1
-                client.abort()
+                connection.abort()
         if self._slots:
             self._arm()
 

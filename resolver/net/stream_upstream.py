@@ -289,8 +289,8 @@ class StreamUpstream:
         return count
 
     @property
-    def most(self) -> int:
-        """The most connections that may be open."""
+    def max_connections(self) -> int:
+        """Maximum number of open connections."""
         return self._limit
 
     @property

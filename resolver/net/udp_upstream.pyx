@@ -924,8 +924,8 @@ cdef class UdpUpstream:
         return self.outstanding
 
     @property
-    def most(self):
-        """The most sockets of one address family."""
+    def max_sockets(self):
+        """Maximum number of sockets of one address family."""
         return self.sockets
 
     @property

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.integration
 
 NAME = "www.example.playground."
 TEXT = "www.example.playground. {} IN A 127.20.80.1"
-SECONDS = 60
+TIMEOUT = 60
 
 
 class House:
@@ -83,14 +83,14 @@ listen = "127.0.0.1:{self.metrics}"
         """What resolverctl prints; on failure, what it complains about."""
         done = subprocess.run(
             [sys.executable, "-m", "resolver.cli.control", "--socket", str(self.path / "control"), *words],
-            capture_output=True, text=True, timeout=SECONDS, check=False, env=daemon_environment(),
+            capture_output=True, text=True, timeout=TIMEOUT, check=False, env=daemon_environment(),
         )
         assert done.returncode == status, done.stderr
         assert "Traceback" not in done.stderr
         return done.stderr if status else done.stdout
 
     def page(self) -> dict[str, float]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics}/metrics", timeout=SECONDS) as reply:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics}/metrics", timeout=TIMEOUT) as reply:
             lines = reply.read().decode().splitlines()
         return {key: float(value) for key, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
 
@@ -147,9 +147,9 @@ def test_a_reload_with_an_unavailable_address_changes_nothing(tmp_path: Path) ->
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as taken:
             taken.bind(("127.0.0.1", other))
             taken.listen()
-            said = house.ctl("reload", status=1)
-        assert f"{house.config}:{line}: server.listen[0]: '127.0.0.1:{other}': cannot listen on 127.0.0.1" in said
-        assert "Address already in use" in said
+            output = house.ctl("reload", status=1)
+        assert f"{house.config}:{line}: server.listen[0]: '127.0.0.1:{other}': cannot listen on 127.0.0.1" in output
+        assert "Address already in use" in output
         assert house.ask("localhost.").rcode == c.NOERROR
         wait_until(lambda: held() == before, "descriptors as before", process=process, log=tmp_path / "log")
         house.ctl("reload")

@@ -148,7 +148,7 @@ def test_bind_and_resolverd_accept_each_others_cookies(tmp_path: Path) -> None:
         assert ServerCookies([bytes.fromhex(SECRET)]).is_good(bytes.fromhex(theirs), "127.0.0.1", now)
 
 
-def test_bind_as_a_name_server_gives_cookies_and_may_demand_them(tmp_path: Path) -> None:
+def test_bind_as_upstream_sends_and_requires_cookies(tmp_path: Path) -> None:
     upstream, port = free_port(), free_port()
     with bind(tmp_path, upstream, require=True), resolverd(tmp_path, port, upstream):
         for number, name in enumerate(("www", "mail", "ftp"), 1):

@@ -21,25 +21,25 @@ from resolver.wire import consts as c
 
 pytestmark = pytest.mark.integration
 
-SECONDS = 60
+TIMEOUT = 60
 
 
-def start(*words: str, wrap: Sequence[str] = ()) -> "subprocess.CompletedProcess[str]":
+def run_until_exit(*arguments: str, wrap: Sequence[str] = ()) -> "subprocess.CompletedProcess[str]":
     """Run the daemon with these arguments until it exits, under the command `wrap` if there is one."""
     return subprocess.run(
-        [*wrap, *RESOLVERD, *words],
+        [*wrap, *RESOLVERD, *arguments],
         capture_output=True,
         text=True,
-        timeout=SECONDS,
+        timeout=TIMEOUT,
         check=False,
         env=daemon_environment(),
     )
 
 
 @contextmanager
-def running(log: Path, port: int, *words: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """The daemon with `words`, answering on `port`."""
-    with run_process([*RESOLVERD, *words], log, env=daemon_environment()) as process:
+def running(log: Path, port: int, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """The daemon with `arguments`, answering on `port`."""
+    with run_process([*RESOLVERD, *arguments], log, env=daemon_environment()) as process:
         wait_until(lambda: answers(port), "an answer", process=process, log=log)
         yield process
 
@@ -48,7 +48,7 @@ def answers(port: int, qname: str = "localhost.", qtype: int = c.A) -> bool:
     return ask("127.0.0.1", port, qname, qtype, timeout=0.5) is not None
 
 
-def config(path: Path, port: int, extra: str = "") -> str:
+def write_config(path: Path, port: int, extra: str = "") -> str:
     """Write resolverd.toml and root.hints to the folder `path`; return the path of the former. `extra` is appended."""
     world = World()
     hints = path / "root.hints"
@@ -63,20 +63,20 @@ def config(path: Path, port: int, extra: str = "") -> str:
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_the_playground_needs_no_configuration_and_sigterm_stops_it(tmp_path: Path, workers: str) -> None:
     port = free_port()
-    words = ("--playground", "--listen", f"127.0.0.1:{port}", "--workers", workers)
-    with running(tmp_path / "log", port, *words) as process:
+    arguments = ("--playground", "--listen", f"127.0.0.1:{port}", "--workers", workers)
+    with running(tmp_path / "log", port, *arguments) as process:
         for tcp in (False, True):
             view = ask("127.0.0.1", port, "www.example.playground.", c.A, tcp=tcp)
             assert view is not None and view.rcode == c.NOERROR and view.answer[0].rdata(0) == bytes((127, 20, 80, 1))
         process.send_signal(signal.SIGTERM)
-        assert process.wait(SECONDS) == 0
+        assert process.wait(TIMEOUT) == 0
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", port))  # the port is free again
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_lanes_serve_many_clients_over_a_reload_and_leave_nothing(tmp_path: Path, workers: int) -> None:
+def test_lanes_serve_clients_during_a_reload_and_close_their_sockets(tmp_path: Path, workers: int) -> None:
     port = free_port()
     (tmp_path / "resolverd.toml").write_text(
         f'[server]\nlisten = ["127.0.0.1:{port}"]\nlanes = 3\nworkers = {workers}\n'
@@ -91,26 +91,26 @@ def test_lanes_serve_many_clients_over_a_reload_and_leave_nothing(tmp_path: Path
             assert view is not None and view.answer[0].rdata(0) == bytes((127, 20, 80, 1))
         wait_until(lambda: b"in force" in log.read_bytes(), "the reload", process=process, log=log)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(SECONDS) == 0
+        assert process.wait(TIMEOUT) == 0
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", port))
 
 
 def test_sigint_stops_it_too(tmp_path: Path) -> None:
     port = free_port()
-    with running(tmp_path / "log", port, "--config", config(tmp_path, port)) as process:
+    with running(tmp_path / "log", port, "--config", write_config(tmp_path, port)) as process:
         process.send_signal(signal.SIGINT)
-        assert process.wait(SECONDS) == 0
+        assert process.wait(TIMEOUT) == 0
 
 
 # --- it refuses to start ----------------------------------------------------------------------------------------------
 
 
-def test_a_taken_port_is_named(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported(tmp_path: Path) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-        done = start("--listen", f"127.0.0.1:{port}")
+        done = run_until_exit("--listen", f"127.0.0.1:{port}")
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "127.0.0.1" in done.stderr and str(port) in done.stderr and "use" in done.stderr
 
@@ -121,13 +121,13 @@ def test_a_privileged_port_without_privileges_is_explained(tmp_path: Path) -> No
         pytest.skip("every port is open to everybody on this machine")
     # Root without CAP_NET_BIND_SERVICE: it may not bind the port either, and can read this checkout.
     wrap = [program("setpriv"), "--bounding-set=-net_bind_service"] if os.geteuid() == 0 else []
-    done = start("--listen", "127.0.0.1:853", wrap=wrap)
+    done = run_until_exit("--listen", "127.0.0.1:853", wrap=wrap)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "853" in done.stderr and ("privileg" in done.stderr or "permi" in done.stderr.lower())
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("[server]\nlisten = 5\n", "resolverd.toml:2: server.listen"),
         ("[serv]\n", "resolverd.toml:1: serv"),
@@ -138,29 +138,29 @@ def test_a_privileged_port_without_privileges_is_explained(tmp_path: Path) -> No
         ('[dnssec]\ntrust-anchors = [". DS nonsense"]\n', "trust"),
     ],
 )
-def test_a_wrong_configuration_is_refused_with_its_line(tmp_path: Path, text: str, words: str) -> None:
+def test_a_wrong_configuration_is_refused_with_its_line(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "resolverd.toml").write_text(text)
     for more in ((), ("--check",)):
-        done = start("--config", str(tmp_path / "resolverd.toml"), *more)
+        done = run_until_exit("--config", str(tmp_path / "resolverd.toml"), *more)
         assert done.returncode == 2, done.stderr
-        assert words in done.stderr and "Traceback" not in done.stderr
+        assert message in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_missing_configuration_and_unknown_options(tmp_path: Path) -> None:
-    done = start("--config", str(tmp_path / "missing.toml"))
+    done = run_until_exit("--config", str(tmp_path / "missing.toml"))
     assert done.returncode == 2 and "missing.toml" in done.stderr and "Traceback" not in done.stderr
-    assert start("--nonsense").returncode == 2
-    assert start("--listen", "127.0.0.1:99999").returncode == 2
+    assert run_until_exit("--nonsense").returncode == 2
+    assert run_until_exit("--listen", "127.0.0.1:99999").returncode == 2
 
 
-def test_check_and_print(tmp_path: Path) -> None:
-    path = config(tmp_path, 5353)
-    done = start("--config", path, "--check")
+def test_check_and_print_config(tmp_path: Path) -> None:
+    path = write_config(tmp_path, 5353)
+    done = run_until_exit("--config", path, "--check")
     assert done.returncode == 0 and "is valid" in done.stdout
-    printed = start("--config", path, "--print-config")
+    printed = run_until_exit("--config", path, "--print-config")
     assert printed.returncode == 0 and "5353" in printed.stdout
     (tmp_path / "again.toml").write_text(printed.stdout)
-    assert start("--config", str(tmp_path / "again.toml"), "--check").returncode == 0
+    assert run_until_exit("--config", str(tmp_path / "again.toml"), "--check").returncode == 0
 
 
 # --- it reloads -------------------------------------------------------------------------------------------------------
@@ -173,18 +173,18 @@ def _address(port: int) -> bytes | None:
     return view.answer[0].rdata(0) if view is not None and view.answer else None
 
 
-def test_sighup_reads_the_configuration_again_and_keeps_a_good_one(tmp_path: Path) -> None:
+def test_sighup_reloads_the_configuration_and_keeps_the_old_one_on_errors(tmp_path: Path) -> None:
     port = free_port()
-    path = config(tmp_path, port, HOSTS.format(address="192.0.2.1"))
+    path = write_config(tmp_path, port, HOSTS.format(address="192.0.2.1"))
     log = tmp_path / "log"
     with running(log, port, "--config", path) as process:
         assert _address(port) == bytes((192, 0, 2, 1))
-        config(tmp_path, port, HOSTS.format(address="192.0.2.2"))
+        write_config(tmp_path, port, HOSTS.format(address="192.0.2.2"))
         process.send_signal(signal.SIGHUP)
         wait_until(lambda: _address(port) == bytes((192, 0, 2, 2)), "the new address", process=process, log=log)
-        config(tmp_path, port, "[nonsense]\n")
+        write_config(tmp_path, port, "[nonsense]\n")
         process.send_signal(signal.SIGHUP)
-        wait_until(lambda: "nonsense" in log.read_text(), "a complaint", process=process, log=log)
+        wait_until(lambda: "nonsense" in log.read_text(), "the error message", process=process, log=log)
         assert _address(port) == bytes((192, 0, 2, 2))
         process.send_signal(signal.SIGTERM)
-        assert process.wait(SECONDS) == 0
+        assert process.wait(TIMEOUT) == 0

@@ -28,7 +28,7 @@ from resolver.wire.build import make_query
 
 pytestmark = pytest.mark.integration
 
-SECONDS = 30
+TIMEOUT = 30
 NAME = "dns.example"
 PROTOCOLS = ("tls", "https", "quic")
 # How the first daemon authenticates the second: the suffix of its address, and the reason when it fails.
@@ -117,7 +117,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
 def output(*words: str, status: int = 0, given: bytes = b"") -> str:
     """What a program writes; `status` is how it has to end."""
     done = subprocess.run(
-        [program(words[0]), *words[1:]], input=given, capture_output=True, timeout=SECONDS, check=False
+        [program(words[0]), *words[1:]], input=given, capture_output=True, timeout=TIMEOUT, check=False
     )
     assert done.returncode == status, done.stdout.decode() + done.stderr.decode()
     return done.stdout.decode("utf-8", "replace")
@@ -189,7 +189,7 @@ def test_curl_resolves_by_doh(chain: Chain, protocol: str) -> None:
     for way, found in (("name", True), ("wrong-name", False)):
         done = subprocess.run(
             [program("curl"), *words, f"http://www.{way}.{protocol}.example/"],
-            capture_output=True, text=True, timeout=SECONDS, check=False,
+            capture_output=True, text=True, timeout=TIMEOUT, check=False,
         )
         assert (done.returncode != 6) is found, done.stderr
         assert (address_of(protocol) in done.stderr) is found, done.stderr

@@ -29,7 +29,7 @@ from resolver.wire.build import make_query
 
 pytestmark = pytest.mark.integration
 
-SECONDS = 30
+TIMEOUT = 30
 NAME = "www.example.playground."
 ADDRESS = "127.20.80.1"
 
@@ -49,7 +49,7 @@ class Daemon:
 
 def accepts(port: int) -> bool:
     """Whether something listens on `port`."""
-    with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), SECONDS):
+    with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), TIMEOUT):
         return True
     return False
 
@@ -102,7 +102,7 @@ def output(*words: str, status: int = 0, given: str | bytes = b"") -> str:
     """Run a program with `given` as its input; assert its exit status; return its standard output."""
     done = subprocess.run(
         [program(words[0]), *words[1:]], input=given if isinstance(given, bytes) else given.encode(),
-        capture_output=True, timeout=SECONDS, check=False,
+        capture_output=True, timeout=TIMEOUT, check=False,
     )
     assert done.returncode == status, done.stdout.decode() + done.stderr.decode()
     return done.stdout.decode("utf-8", "replace")
@@ -139,7 +139,7 @@ def test_kdig_discovers_the_encrypted_listeners(served: Daemon) -> None:
     assert f"alpn=dot port={served.tls}" in text and f"port={served.https}" in text and "{?dns}" in text
 
 
-def test_kdig_through_a_proxy_header(tmp_path: Path) -> None:
+def test_kdig_with_a_proxy_header(tmp_path: Path) -> None:
     """kdig sends the header itself, over UDP and TCP; the access list sees the address in it.
 
     TLS is not tested: kdig sends the header inside TLS, load balancers send it before the handshake.
@@ -156,7 +156,7 @@ def test_kdig_through_a_proxy_header(tmp_path: Path) -> None:
                 text = kdig(running, port, *words, f"+proxy={client}#1000-127.0.0.1#{port}", NAME)
                 assert f"status: {status}" in text, (words, client, text)
         done = subprocess.run([program("kdig"), "@127.0.0.1", "-p", str(port), "+retry=0", "+timeout=1", NAME],
-                              capture_output=True, timeout=SECONDS, check=False)
+                              capture_output=True, timeout=TIMEOUT, check=False)
         assert done.returncode != 0, "a proxy without a header is not answered"
         wait_until(lambda: "PROXY header" in running.log, "a warning", process=running.process)
 
@@ -219,7 +219,7 @@ def resumed(running: Daemon, context: ssl.SSLContext, session: ssl.SSLSession | 
     """Query over a new connection. Returns whether it resumed `session`, and its own session."""
     packet = make_query(7, names.from_text("box.lan."), c.A)
     with (
-        socket.create_connection(("127.0.0.1", running.tls), timeout=SECONDS) as plain,
+        socket.create_connection(("127.0.0.1", running.tls), timeout=TIMEOUT) as plain,
         context.wrap_socket(plain, server_hostname="dns.example", session=session) as secured,
     ):
         secured.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -229,7 +229,7 @@ def resumed(running: Daemon, context: ssl.SSLContext, session: ssl.SSLSession | 
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
-def test_sessions_outlive_a_new_certificate_and_the_death_of_a_worker(
+def test_sessions_are_resumed_after_a_new_certificate_and_a_killed_worker(
     tmp_path: Path, version: ssl.TLSVersion
 ) -> None:
     with daemon(tmp_path, workers=2) as running:
@@ -267,7 +267,7 @@ def test_sessions_outlive_a_new_certificate_and_the_death_of_a_worker(
         always_resumed()
 
 
-def test_the_status_of_the_certificate_is_stapled(tmp_path: Path) -> None:
+def test_the_ocsp_staple_is_sent_and_reloaded(tmp_path: Path) -> None:
     """openssl asks for it; a reload reads a new one, and refuses one that clients would refuse."""
     with daemon(tmp_path, stapled=True) as running:
         def status() -> str:
@@ -291,7 +291,7 @@ def test_old_versions_and_renegotiation_are_refused(served: Daemon) -> None:
     old = output("openssl", "s_client", *where, "-tls1_1", "-cipher", "ALL:@SECLEVEL=0", status=1)
     assert "Cipher is (NONE)" in old
     again = subprocess.run([program("openssl"), "s_client", *where, "-tls1_2"], input=b"R\n", capture_output=True,
-                           timeout=SECONDS, check=False)
+                           timeout=TIMEOUT, check=False)
     assert b"no renegotiation" in again.stderr.lower()
 
 
@@ -325,7 +325,7 @@ def half_closing(
                     sock.sendall(outgoing.read())
                 return found or b""
 
-    with socket.create_connection(("127.0.0.1", port), SECONDS) as sock:
+    with socket.create_connection(("127.0.0.1", port), TIMEOUT) as sock:
         until_done(tls.do_handshake)
         tls.write(data)
         with suppress(ssl.SSLWantReadError):
@@ -484,7 +484,7 @@ def test_a_wrong_certificate_is_reported_at_the_start_and_by_check(tmp_path: Pat
     )
     for words in ([], ["--check"]):
         done = subprocess.run([*RESOLVERD, "--config", str(config), *words], capture_output=True, text=True,
-                              timeout=SECONDS, check=False, env=daemon_environment())
+                              timeout=TIMEOUT, check=False, env=daemon_environment())
         assert done.returncode == 2 and "Traceback" not in done.stderr
         assert f"{config}:2: tls.certificate: '{tmp_path}/missing.pem': cannot be read: No such file" in done.stderr
 
@@ -496,9 +496,9 @@ def test_discovery_is_printed(tmp_path: Path) -> None:
         'protocol = "https"\n'
     )
     done = subprocess.run([*RESOLVERD, "--config", str(config), "--print-discovery"], capture_output=True, text=True,
-                          timeout=SECONDS, check=True, env=daemon_environment())
+                          timeout=TIMEOUT, check=True, env=daemon_environment())
     assert '_dns.resolver.arpa. SVCB 1 dns.example. alpn=h2,http/1.1 port=443 ipv4hint=192.0.2.1' in done.stdout
     config.write_text("")
     done = subprocess.run([*RESOLVERD, "--config", str(config), "--print-discovery"], capture_output=True, text=True,
-                          timeout=SECONDS, check=False, env=daemon_environment())
+                          timeout=TIMEOUT, check=False, env=daemon_environment())
     assert done.returncode == 2 and "tls.name" in done.stderr

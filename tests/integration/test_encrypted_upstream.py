@@ -30,7 +30,7 @@ pytestmark = pytest.mark.integration
 HOST = "127.31.0.1"
 NAME = "dns.example"
 NAMES = 60
-SECONDS = 30
+TIMEOUT = 30
 
 
 class Served(NamedTuple):
@@ -78,7 +78,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         running = stack.enter_context(subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL))
         stack.callback(running.kill)
         made = Served(authority, f"tls://{HOST}:{tls}#{NAME}", f"https://{HOST}:{https}/dns-query#{NAME}")
-        end = time.monotonic() + SECONDS
+        end = time.monotonic() + TIMEOUT
         while True:
             done = rdig("n1.lab.example", *words_for(made.tls), f"+tls-ca={authority.cafile}", "+timeout=2")
             if done.returncode == 0:
@@ -90,7 +90,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def rdig(*words: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "resolver.cli.dig", *words],
-        capture_output=True, text=True, timeout=SECONDS, check=False, env=daemon_environment(),
+        capture_output=True, text=True, timeout=TIMEOUT, check=False, env=daemon_environment(),
     )  # fmt: skip
 
 
@@ -189,12 +189,12 @@ def test_corenet_get_resolves_at_that_server_only(served: Served, tmp_path: Path
         stderr=subprocess.DEVNULL,
     ) as server:
         try:
-            end = time.monotonic() + SECONDS
+            end = time.monotonic() + TIMEOUT
             while True:
                 done = subprocess.run(
                     [sys.executable, "-m", "corenet.http.cli", "get", "--doh-url", url,
                      f"http://web.lab.example:{port}/page"],
-                    capture_output=True, text=True, timeout=SECONDS, check=False,
+                    capture_output=True, text=True, timeout=TIMEOUT, check=False,
                     env=daemon_environment() | {"SSL_CERT_FILE": str(authority.cafile)},
                 )  # fmt: skip
                 if done.returncode != 7 or time.monotonic() > end:  # 7: the web server does not listen yet

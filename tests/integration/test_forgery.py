@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 from support.fakenet import Host
-from support.forger import EXAMPLE_AT, PLAIN_AT, ROOT_AT, ROOT_KEY, SUB_AT, attack, forged_set, true_hosts
+from support.forger import EXAMPLE_IP, PLAIN_IP, ROOT_IP, ROOT_KEY, SUB_IP, attack, forged_set, true_hosts
 from support.servers import ask
 from support.subject import Subject, start_subject, upstream_port_for
 
@@ -23,8 +23,8 @@ from resolver.wire import consts as c
 pytestmark = pytest.mark.integration
 
 #: address in the zones: loopback address on which its server listens.
-PLACES = {ROOT_AT: "127.20.241.1", EXAMPLE_AT: "127.20.241.2", PLAIN_AT: "127.20.241.3", SUB_AT: "127.20.241.4"}
-HINTS = f". 3600 NS a.root.\na.root. 3600 A {PLACES[ROOT_AT]}\n"
+LISTEN_IPS = {ROOT_IP: "127.20.241.1", EXAMPLE_IP: "127.20.241.2", PLAIN_IP: "127.20.241.3", SUB_IP: "127.20.241.4"}
+HINTS = f". 3600 NS a.root.\na.root. 3600 A {LISTEN_IPS[ROOT_IP]}\n"
 DAY = 86400
 #: (owner of the forged A record, signer name of its RRSIG; "" for an unsigned record).
 ATTACKS = [
@@ -65,19 +65,19 @@ def serving(hosts: dict[str, Host], port: int) -> Iterator[None]:
         finally:
             wake.send(b"x")
             thread.join(30)
-            assert not thread.is_alive(), "the servers do not end"
+            assert not thread.is_alive(), "the server thread has not stopped"
 
 
 @pytest.fixture(scope="module", params=["unbound", "resolverd"])
 def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
     """A validating resolver in front of the forger."""
     now = int(time.time())
-    hosts = true_hosts(inception=now - DAY, expiration=now + DAY, places=PLACES)
+    hosts = true_hosts(inception=now - DAY, expiration=now + DAY, places=LISTEN_IPS)
     # `attack` replaces a host of `net.hosts`; it uses nothing else of a `Minet`.
-    stage = SimpleNamespace(net=SimpleNamespace(hosts={EXAMPLE_AT: hosts[PLACES[EXAMPLE_AT]]}))
+    minet = SimpleNamespace(net=SimpleNamespace(hosts={EXAMPLE_IP: hosts[LISTEN_IPS[EXAMPLE_IP]]}))
     for owner, signer in ATTACKS:
-        attack(stage, owner, "A", signer)
-    hosts[PLACES[EXAMPLE_AT]] = stage.net.hosts[EXAMPLE_AT]
+        attack(minet, owner, "A", signer)
+    hosts[LISTEN_IPS[EXAMPLE_IP]] = minet.net.hosts[EXAMPLE_IP]
     net = SimpleNamespace(authorities=dict.fromkeys(hosts), hints_text=lambda: HINTS)
     port = upstream_port_for(request.param, net)
     folder = tmp_path_factory.mktemp(request.param)
@@ -88,11 +88,11 @@ def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def test_forged_data_below_an_alias_are_rejected(subject: Subject) -> None:
-    for count, (owner, _) in enumerate(ATTACKS):
+    for index, (owner, _) in enumerate(ATTACKS):
         reply = ask(subject.address, subject.port, owner, c.A, timeout=15, do=True, edns_payload=1232)
         assert reply is not None, owner
         # Cached NSEC records may prove that a later name does not exist (RFC 8198); then nothing is queried.
-        assert reply.rcode == c.SERVFAIL or (count and reply.rcode == c.NXDOMAIN), owner
+        assert reply.rcode == c.SERVFAIL or (index and reply.rcode == c.NXDOMAIN), owner
         assert not any(rrset.packed == forged_set(owner, "A").packed for rrset in reply.answer), owner
 
 

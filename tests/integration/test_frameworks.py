@@ -19,7 +19,7 @@ pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
 OURS = "corenet.loop.loop.Loop"
-SECONDS = 60.0
+TIMEOUT = 60.0
 PYTHON = (sys.executable,)
 LAUNCH = (*PYTHON, "-m", "corenet.launch")
 APP = "support.web_apps"
@@ -82,7 +82,7 @@ PROGRAMS: dict[str, tuple[str, tuple[str, ...], int]] = {
 
 #: log lines to wait for before SIGTERM. A granian worker that is starting still has its parent's signal handler, so a
 #: SIGTERM is lost.
-STARTED = {"granian --workers": ("Started worker-1", "Started worker-2")}
+READY_LINES = {"granian --workers": ("Started worker-1", "Started worker-2")}
 
 
 def environment() -> dict[str, str]:
@@ -121,19 +121,19 @@ def test_program_runs_on_our_loop(name: str, tmp_path: Path) -> None:
         return done.returncode == 0 and bool(answer)
 
     try:
-        wait_until(answered, f"an answer of {name}", process=process, log=log, seconds=SECONDS)
+        wait_until(answered, f"an answer of {name}", process=process, log=log, seconds=TIMEOUT)
         assert answer == OURS
-        for text in STARTED.get(name, ()):
-            wait_until(lambda text=text: text in log.read_text(), text, process=process, log=log, seconds=SECONDS)
+        for text in READY_LINES.get(name, ()):
+            wait_until(lambda text=text: text in log.read_text(), text, process=process, log=log, seconds=TIMEOUT)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(SECONDS) == status, log.read_text(errors="replace")
+        assert process.wait(TIMEOUT) == status, log.read_text(errors="replace")
         assert "Traceback" not in log.read_text(errors="replace")
     finally:
         try:
             os.killpg(process.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
-        process.wait(SECONDS)
+        process.wait(TIMEOUT)
 
 
 TESTS = """
@@ -184,13 +184,13 @@ def test_pytest_plugin(tmp_path: Path, plugin: bool, passed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "said"),
+    ("arguments", "status", "expected"),
     [((), 2, "usage:"), (("--help",), 0, "usage:"), (("no-such-program",), 1, "is not a command")],
 )
-def test_launch_says_what_it_wants(arguments: tuple[str, ...], status: int, said: str) -> None:
+def test_launch_reports_wrong_usage(arguments: tuple[str, ...], status: int, expected: str) -> None:
     done = subprocess.run(
         [*LAUNCH, *arguments], env=environment(), capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == status
-    assert said in done.stdout + done.stderr
+    assert expected in done.stdout + done.stderr
     assert "Traceback" not in done.stderr

@@ -93,8 +93,8 @@ def test_dig_sees_what_hooks_decide(house: House) -> None:
 def test_a_reload_takes_the_new_module_or_keeps_the_old_one(house: House) -> None:
     assert house.dig("hooked.test", "+short") == "192.0.2.1\n"
     house.write(2, "oops(\n")
-    said = house.ctl("reload", status=1)
-    assert f"{house.path / 'mypolicy.py'}:" in said and "was never closed" in said
+    output = house.ctl("reload", status=1)
+    assert f"{house.path / 'mypolicy.py'}:" in output and "was never closed" in output
     assert "mypolicy.py" in house.ctl("health", status=1)
     assert house.dig("hooked.test", "+short") == "192.0.2.1\n"
     house.write(3)

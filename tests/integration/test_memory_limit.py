@@ -21,7 +21,7 @@ from resolver.wire.build import make_query
 
 pytestmark = pytest.mark.integration
 
-SECONDS = 60
+TIMEOUT = 60
 BURST = 50
 NEW = 200
 LEAST_BURSTS, MOST_BURSTS = 10, 200  # a busy machine works on few at once, and they fit into what was freed before
@@ -85,7 +85,7 @@ def test_the_daemon_survives_lack_of_memory(tmp_path: Path, limit: int) -> None:
             wait_until(lambda tcp=tcp: answered(f"fresh{int(tcp)}.example.playground.", tcp=tcp), "a new answer",
                        process=process, log=log)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(SECONDS) == 0
-    said = log.read_text()
-    assert "out of memory" in said
-    assert "Traceback" not in said and "traceback" not in said, said
+        assert process.wait(TIMEOUT) == 0
+    output = log.read_text()
+    assert "out of memory" in output
+    assert "Traceback" not in output and "traceback" not in output, output

@@ -20,7 +20,7 @@ from resolver.playground import World
 pytestmark = pytest.mark.integration
 
 CLIENT = (sys.executable, "-m", "corenet.http.cli", "get")
-SECONDS = 30
+TIMEOUT = 30
 
 
 @dataclass
@@ -52,7 +52,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 def get(*words: str) -> "subprocess.CompletedProcess[str]":
     command, env = [*CLIENT, *words], daemon_environment()
-    return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False, env=env)
+    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False, env=env)
 
 
 def test_a_page_is_fetched_by_name(site: Site) -> None:
@@ -72,7 +72,7 @@ def test_an_unknown_authority_is_refused(site: Site) -> None:
 
 def test_the_playground_ends_on_sigterm_with_zero(site: Site) -> None:
     site.playground.terminate()
-    assert site.playground.wait(SECONDS) == 0
+    assert site.playground.wait(TIMEOUT) == 0
     assert "Traceback" not in site.log.read_text()
 
 

@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.checkout]
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "docs" / "deploy"
-SECONDS = 60
+TIMEOUT = 60
 SCRAPE = 1
 
 
@@ -90,12 +90,12 @@ file = "{path / 'home.zone'}"
 
     def ask_over_tcp(self, name: str) -> None:
         query = make_query(7, names.from_text(name), c.A)
-        with socket.create_connection(("127.0.0.1", self.port), timeout=SECONDS) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=TIMEOUT) as connection:
             connection.sendall(struct.pack("!H", len(query)) + query)
             assert connection.recv(2)
 
     def page(self) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics}/metrics", timeout=SECONDS) as reply:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics}/metrics", timeout=TIMEOUT) as reply:
             text: str = reply.read().decode()
         return text
 
@@ -140,7 +140,7 @@ class Prometheus:
 
     def get(self, path: str, **arguments: str) -> Any:
         url = f"http://127.0.0.1:{self.port}{path}?{urllib.parse.urlencode(arguments)}"
-        with urllib.request.urlopen(url, timeout=SECONDS) as reply:
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as reply:
             found = json.load(reply)
         assert found["status"] == "success", found
         return found["data"]
@@ -155,7 +155,7 @@ class Prometheus:
 
 
 def run_tool(*words: str, given: str = "") -> str:
-    done = subprocess.run([program("promtool"), *words], input=given, capture_output=True, text=True, timeout=SECONDS,
+    done = subprocess.run([program("promtool"), *words], input=given, capture_output=True, text=True, timeout=TIMEOUT,
                           check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -267,7 +267,7 @@ def test_no_counter_goes_back_when_workers_die_or_reload(tmp_path: Path) -> None
 
         def workers() -> list[int]:
             listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True,
-                                    check=True, timeout=SECONDS).stdout
+                                    check=True, timeout=TIMEOUT).stdout
             return [int(pid) for pid in listed.split()]
 
         def compare(before: dict[str, float]) -> dict[str, float]:

@@ -20,7 +20,7 @@ from resolver.wire import consts as c
 
 pytestmark = pytest.mark.integration
 
-SECONDS = 60
+TIMEOUT = 60
 ZONE = "$TTL 300\n@ SOA ns host 1 7200 3600 86400 300\n@ NS ns\nns A 127.0.0.1\nwww A 192.0.2.1\n"
 CONTENT_TYPE = "protobuf:dnstap.Dnstap"
 
@@ -87,7 +87,7 @@ def resolverd(config: Path, port: int) -> Iterator["subprocess.Popen[bytes]"]:
 
 
 def run(*words: str) -> str:
-    return subprocess.run(words, capture_output=True, text=True, check=True, timeout=SECONDS).stdout
+    return subprocess.run(words, capture_output=True, text=True, check=True, timeout=TIMEOUT).stdout
 
 
 def control(config: Path, *words: str) -> str:
@@ -106,7 +106,7 @@ def capture(socket: Path, written: Path) -> Iterator[None]:
         wait_until(socket.exists, "the socket of fstrm_capture", process=process)
         yield
         process.send_signal(signal.SIGTERM)
-        process.wait(SECONDS)
+        process.wait(TIMEOUT)
     socket.unlink(missing_ok=True)
 
 
@@ -188,7 +188,7 @@ def test_a_collector_over_tcp(tmp_path: Path) -> None:
             wait_until(lambda: sent(config, 20), "the messages")
             wait_until(lambda: out.exists() and out.read_bytes().count(b"\n") >= 20, "what the collector has written")
             collector.send_signal(signal.SIGINT)
-            collector.wait(SECONDS)
+            collector.wait(TIMEOUT)
     found = [json.loads(line) for line in out.read_text().splitlines()]
     messages = [one["message"] for one in found]
     assert {one["type"] for one in messages} == {"CLIENT_RESPONSE"} and len(messages) >= 20
@@ -236,8 +236,8 @@ def test_the_file_is_rotated_and_the_format_reloaded(tmp_path: Path, workers: in
         path.unlink()
         path.mkdir()
         process.send_signal(signal.SIGHUP)
-        said = rf"resolverd.toml:\d+: query-log.file: .*cannot open '{re.escape(str(path))}': Is a directory"
-        wait_until(lambda: re.search(said, (tmp_path / "resolverd.log").read_text()) is not None, "the refusal")
+        refusal = rf"resolverd.toml:\d+: query-log.file: .*cannot open '{re.escape(str(path))}': Is a directory"
+        wait_until(lambda: re.search(refusal, (tmp_path / "resolverd.log").read_text()) is not None, "the refusal")
         assert dig(port, "www.stub.test")
     counted_lines = len(old.read_text().splitlines()) + len(older.read_text().splitlines())
     assert counted_lines == 7
@@ -251,7 +251,7 @@ def test_lines_of_the_last_moment_are_written(tmp_path: Path) -> None:
         before = len(path.read_text().splitlines())
         dig(port, "www.own.test")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(SECONDS) == 0
+        assert process.wait(TIMEOUT) == 0
     found = [json.loads(line) for line in path.read_text().splitlines()]
     assert len(found) > before and found[-1]["name"] == "www.own.test."
 
@@ -259,7 +259,7 @@ def test_lines_of_the_last_moment_are_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_file_that_cannot_be_opened_refuses_to_start(tmp_path: Path, workers: int) -> None:
     config = configure(tmp_path, free_port(), free_port(), '[query-log]\nfile = "/proc/none"\n', workers=workers)
-    done = subprocess.run([*RESOLVERD, "--config", str(config)], capture_output=True, text=True, timeout=SECONDS,
+    done = subprocess.run([*RESOLVERD, "--config", str(config)], capture_output=True, text=True, timeout=TIMEOUT,
                           check=False, env=daemon_environment())
     assert done.returncode == 2
     assert re.search(r"resolverd.toml:\d+: query-log.file: .*cannot open '/proc/none': No such file", done.stderr)
@@ -270,5 +270,5 @@ def test_reopen_without_a_query_log(tmp_path: Path) -> None:
     config = configure(tmp_path, port, free_port(), "")
     with resolverd(config, port):
         command = [RESOLVERD[0], "-m", "resolver.cli.control", "-s", str(tmp_path / "control"), "reopen"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert done.returncode == 1 and "query-log.file is not set" in done.stderr

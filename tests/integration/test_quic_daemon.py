@@ -21,7 +21,7 @@ from resolver.wire import consts as c
 pytestmark = pytest.mark.integration
 
 NAME = "dns.example"
-SECONDS = 30
+TIMEOUT = 30
 
 
 class Served(NamedTuple):
@@ -56,7 +56,7 @@ def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
 
 def run(*words: object) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [str(word) for word in words], capture_output=True, text=True, timeout=SECONDS, check=False,
+        [str(word) for word in words], capture_output=True, text=True, timeout=TIMEOUT, check=False,
         env=daemon_environment(),
     )
 
@@ -104,7 +104,7 @@ def test_rdig_refuses_what_it_cannot_verify(served: Served) -> None:
         assert done.returncode == 4 and reason in done.stderr, done.stdout + done.stderr
         assert "192.0.2.1" not in done.stdout
     served.process.send_signal(signal.SIGTERM)
-    assert served.process.wait(SECONDS) == 0
+    assert served.process.wait(TIMEOUT) == 0
     assert "Traceback" not in served.log.read_text()
 
 

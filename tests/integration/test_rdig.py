@@ -24,12 +24,12 @@ from resolver.wire import present
 pytestmark = pytest.mark.integration
 
 RDIG = (sys.executable, "-m", "resolver.cli.dig")
-SECONDS = 30
+TIMEOUT = 30
 
 
 def rdig(*words: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [*RDIG, *words], capture_output=True, text=True, timeout=SECONDS, check=False, env=daemon_environment()
+        [*RDIG, *words], capture_output=True, text=True, timeout=TIMEOUT, check=False, env=daemon_environment()
     )
 
 
@@ -112,5 +112,5 @@ def test_a_closed_output_pipe_is_no_error() -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=daemon_environment()) as process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
-        said = process.stderr.read()
-        assert process.wait(SECONDS) == 0 and said == b""
+        output = process.stderr.read()
+        assert process.wait(TIMEOUT) == 0 and output == b""

@@ -108,7 +108,7 @@ def test_local_data_and_zones_are_changed_in_all_workers(house: House) -> None:
         house.ctl("stub", "remove", "example.playground")
 
 
-def test_what_is_wrong_is_said_and_changes_nothing(house: House) -> None:
+def test_invalid_changes_and_a_damaged_file_are_reported_and_not_applied(house: House) -> None:
     with house.start():
         assert "addresses" in house.ctl("forward", "add", "a.test", "nonsense", status=1)
         assert "label" in house.ctl("nta", "add", "a..b", status=1)
@@ -132,7 +132,7 @@ def test_what_is_wrong_is_said_and_changes_nothing(house: House) -> None:
         assert house.everywhere(BOGUS)[0][0] == c.NOERROR
 
 
-def test_a_worker_that_is_started_again_has_the_changes(tmp_path: Path) -> None:
+def test_a_restarted_worker_has_the_changes(tmp_path: Path) -> None:
     house = House(tmp_path, 2)
     with serve_playground(tmp_path, house.world, house.upstream), house.start():
         house.ctl("local-data", "add", NAME, "IN", "A", "192.0.2.78")

@@ -29,7 +29,7 @@ WWW = "www.nsec.dnssec.playground."
 MISSING = "missing.nsec.dnssec.playground."
 PLAIN = "www.insecure.dnssec.playground."
 OTHER = "www.nsec3.dnssec.playground."
-SECONDS = 30
+TIMEOUT = 30
 SECRET = "0123456789abcdef0123456789abcdef"
 
 
@@ -75,7 +75,7 @@ socket = "{self.folder / 'control'}"
     def ctl(self, *words: str) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "resolver.cli.control", "--socket", str(self.folder / "control"), *words],
-            capture_output=True, text=True, timeout=SECONDS, check=False, env=daemon_environment(),
+            capture_output=True, text=True, timeout=TIMEOUT, check=False, env=daemon_environment(),
         )
         assert done.returncode == 0, done.stderr
         return done.stdout

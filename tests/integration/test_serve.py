@@ -26,7 +26,7 @@ from support.servers import wait_until
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 30.0
+TIMEOUT = 30.0
 APP = """
 import asyncio
 class App(asyncio.Protocol):
@@ -47,20 +47,20 @@ class Service:
         self.address = address
         self.log = log
 
-    def said(self) -> str:
+    def output(self) -> str:
         """What it has logged so far."""
         return self.log.read_text()
 
     def wait_for(self, text: str, times: int = 1) -> None:
         """Wait until the log has `text` so many times."""
-        wait_until(lambda: self.said().count(text) >= times or self.process.poll() is not None, text, seconds=SECONDS)
-        assert self.said().count(text) >= times, self.said()
+        wait_until(lambda: self.output().count(text) >= times or self.process.poll() is not None, text, seconds=TIMEOUT)
+        assert self.output().count(text) >= times, self.output()
 
     def connect(self) -> socket.socket:
         """A connection to it."""
         kind = socket.AF_UNIX if isinstance(self.address, str) else socket.AF_INET
         sock = socket.socket(kind, socket.SOCK_STREAM)
-        sock.settimeout(SECONDS)
+        sock.settimeout(TIMEOUT)
         try:
             sock.connect(self.address)
         except BaseException:
@@ -84,7 +84,7 @@ class Service:
     def end(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and wait for the exit status."""
         self.process.send_signal(number)
-        return self.process.wait(SECONDS)
+        return self.process.wait(TIMEOUT)
 
 
 @contextmanager
@@ -115,7 +115,7 @@ def service(
                 os.killpg(process.pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-            process.wait(SECONDS)
+            process.wait(TIMEOUT)
 
 
 def up(running: Service, workers: int) -> Service:
@@ -130,19 +130,19 @@ def test_all_workers_answer_and_a_signal_ends_them(tmp_path: Path, mode: str, ap
     with service(tmp_path, app, workers=2, mode=mode) as running:
         up(running, 2)
         answered: Counter[int] = Counter()
-        wait_until(lambda: answered.update([running.worker()]) or len(answered) == 2, "both workers", seconds=SECONDS)
+        wait_until(lambda: answered.update([running.worker()]) or len(answered) == 2, "both workers", seconds=TIMEOUT)
         assert running.process.pid not in answered
         assert running.end() == 0
         with pytest.raises(ConnectionRefusedError):
             running.connect()
-        assert "stopping on SIGTERM" in running.said()
-        assert running.said().count("ended (status 0)") == 2
+        assert "stopping on SIGTERM" in running.output()
+        assert running.output().count("ended (status 0)") == 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_one_process_without_a_supervisor(tmp_path: Path, number: int) -> None:
     with service(tmp_path, workers=0) as running:
-        wait_until(lambda: accepts(running), "the port", seconds=SECONDS)
+        wait_until(lambda: accepts(running), "the port", seconds=TIMEOUT)
         assert running.worker() == running.process.pid
         assert running.end(number) == 0
 
@@ -195,12 +195,12 @@ def test_a_dead_worker_is_replaced_and_its_queue_kept(tmp_path: Path) -> None:
             assert sock.recv(1) == b""
         second = running.worker()
         assert second != first
-        assert "worker 0: ended (status 7); starting it again in 0.1 s" in running.said()
+        assert "worker 0: ended (status 7); starting it again in 0.1 s" in running.output()
         with running.connect() as sock:
             sock.sendall(b"die")
             assert sock.recv(1) == b""
         running.worker()
-        assert "starting it again in 0.2 s" in running.said()
+        assert "starting it again in 0.2 s" in running.output()
         assert running.end() == 0
 
 
@@ -231,11 +231,11 @@ def test_a_failed_restart_of_a_worker_does_not_affect_others(
             assert sock.recv(1) == b""
         running.wait_for("cannot be started: [Errno", times=2)
         [left] = {running.worker() for _ in range(5)}
-        assert "trying again in 0.4 s" in running.said()
+        assert "trying again in 0.4 s" in running.output()
         shortage.unlink()
         running.wait_for(": ready (process", times=3)
         answered: Counter[int] = Counter()
-        wait_until(lambda: answered.update([running.worker()]) or len(answered) == 2, "both workers", seconds=SECONDS)
+        wait_until(lambda: answered.update([running.worker()]) or len(answered) == 2, "both workers", seconds=TIMEOUT)
         assert left in answered
         assert running.end() == 0
 
@@ -260,9 +260,9 @@ def test_a_shortage_at_the_start_ends_the_service(tmp_path: Path) -> None:
     (tmp_path / "shortage").touch()
     first = SHORTAGE.format(module="os", name="fork", error="EAGAIN")
     with service(tmp_path, workers=2, first=first) as running:
-        assert running.process.wait(SECONDS) == 3
-        assert running.said().count("cannot be started: [Errno 11]") == 1
-        assert "Traceback" not in running.said()
+        assert running.process.wait(TIMEOUT) == 3
+        assert running.output().count("cannot be started: [Errno 11]") == 1
+        assert "Traceback" not in running.output()
 
 
 def test_workers_that_keep_dying_end_the_service(tmp_path: Path) -> None:
@@ -272,8 +272,8 @@ def test_workers_that_keep_dying_end_the_service(tmp_path: Path) -> None:
             with running.connect() as sock:
                 sock.sendall(b"die")
                 assert sock.recv(1) == b""
-        assert running.process.wait(SECONDS) == 1
-        assert "workers die too often, giving up" in running.said()
+        assert running.process.wait(TIMEOUT) == 1
+        assert "workers die too often, giving up" in running.output()
 
 
 @pytest.mark.parametrize("mode", ["reuseport", "exclusive"])
@@ -303,7 +303,7 @@ def test_renewing_loses_no_connection(tmp_path: Path, mode: str) -> None:
         finally:
             done.set()
             for thread in threads:
-                thread.join(SECONDS)
+                thread.join(TIMEOUT)
         assert wrong == []
         assert len(seen[0] | seen[1]) >= 6
         assert running.end() == 0
@@ -334,11 +334,11 @@ def test_a_failed_renewal_ends(tmp_path: Path) -> None:
         running.process.send_signal(signal.SIGHUP)
         running.wait_for("the new one did not start (status 3); the old one stays")
         (tmp_path / "greeter.py").write_text(APP.replace("GREETING", "three"))
-        first = running.said().split("worker 0: started (process ")[1].split(")")[0]
+        first = running.output().split("worker 0: started (process ")[1].split(")")[0]
         os.kill(int(first), signal.SIGKILL)
         running.wait_for(": ready", 3)
         assert running.end() == 0
-        assert running.said().count(": started (process") == 4
+        assert running.output().count(": started (process") == 4
 
 
 def test_open_connections_are_aborted_after_the_grace_period(tmp_path: Path) -> None:
@@ -351,8 +351,8 @@ def test_open_connections_are_aborted_after_the_grace_period(tmp_path: Path) -> 
             running.process.send_signal(signal.SIGTERM)
             assert sock.recv(1) == b""
             assert time.monotonic() - began >= 0.3
-        assert running.process.wait(SECONDS) == 0
-        assert "still busy after its grace" in running.said()
+        assert running.process.wait(TIMEOUT) == 0
+        assert "still busy after its grace" in running.output()
 
 
 def test_a_connection_that_ends_within_the_grace_period_is_not_aborted(tmp_path: Path) -> None:
@@ -365,8 +365,8 @@ def test_a_connection_that_ends_within_the_grace_period_is_not_aborted(tmp_path:
             running.wait_for("stopping on SIGTERM")
             sock.sendall(b"who")
             assert sock.recv(99).split()
-        assert running.process.wait(SECONDS) == 0
-        assert "still busy" not in running.said()
+        assert running.process.wait(TIMEOUT) == 0
+        assert "still busy" not in running.output()
 
 
 def test_a_second_signal_ends_the_grace(tmp_path: Path) -> None:
@@ -378,8 +378,8 @@ def test_a_second_signal_ends_the_grace(tmp_path: Path) -> None:
             running.process.send_signal(signal.SIGTERM)
             running.wait_for("stopping on SIGTERM")
             assert running.end(signal.SIGINT) == 0
-            assert "stopping at once on SIGINT" in running.said()
-            assert "aborting open connections" in running.said() and "killing process" not in running.said()
+            assert "stopping at once on SIGINT" in running.output()
+            assert "aborting open connections" in running.output() and "killing process" not in running.output()
 
 
 def test_a_second_signal_reaches_a_worker_that_has_not_seen_the_first(tmp_path: Path) -> None:
@@ -389,7 +389,7 @@ def test_a_second_signal_reaches_a_worker_that_has_not_seen_the_first(tmp_path: 
         with running.connect() as sock:
             sock.sendall(b"hold")
             assert sock.recv(4) == b"held"
-            [worker] = re.findall(r"ready \(process (\d+)\)", running.said())
+            [worker] = re.findall(r"ready \(process (\d+)\)", running.output())
             os.kill(int(worker), signal.SIGSTOP)
             try:
                 running.process.send_signal(signal.SIGTERM)
@@ -398,8 +398,8 @@ def test_a_second_signal_reaches_a_worker_that_has_not_seen_the_first(tmp_path: 
                 running.wait_for("stopping at once on SIGINT")
             finally:
                 os.kill(int(worker), signal.SIGCONT)
-            assert running.process.wait(SECONDS) == 0
-            assert "aborting open connections" in running.said() and "killing process" not in running.said()
+            assert running.process.wait(TIMEOUT) == 0
+            assert "aborting open connections" in running.output() and "killing process" not in running.output()
 
 
 def test_a_worker_that_dies_with_an_unread_message_does_not_affect_others(tmp_path: Path) -> None:
@@ -422,20 +422,20 @@ def test_a_worker_that_dies_with_an_unread_message_does_not_affect_others(tmp_pa
         running.process.send_signal(signal.SIGTERM)
         running.wait_for("stopping on SIGTERM")
         running.process.send_signal(signal.SIGINT)
-        assert running.process.wait(SECONDS) == 0
-        assert "Traceback" not in running.said()
-        assert "worker 0: ended (status 0)" in running.said()
-        assert "worker 1: ended (signal SIGKILL)" in running.said()
+        assert running.process.wait(TIMEOUT) == 0
+        assert "Traceback" not in running.output()
+        assert "worker 0: ended (status 0)" in running.output()
+        assert "worker 1: ended (signal SIGKILL)" in running.output()
 
 
 def test_workers_exit_when_the_supervisor_has_died(tmp_path: Path) -> None:
     with service(tmp_path, workers=2) as running:
         up(running, 2)
         running.process.kill()
-        running.process.wait(SECONDS)
+        running.process.wait(TIMEOUT)
         told = "the supervisor has exited; stopping"
-        wait_until(lambda: running.said().count(told) == 2, told, seconds=SECONDS)
-        wait_until(lambda: not accepts(running), "the port to be free", seconds=SECONDS)
+        wait_until(lambda: running.output().count(told) == 2, told, seconds=TIMEOUT)
+        wait_until(lambda: not accepts(running), "the port to be free", seconds=TIMEOUT)
 
 
 @pytest.mark.parametrize(
@@ -451,9 +451,9 @@ def test_workers_exit_when_the_supervisor_has_died(tmp_path: Path) -> None:
 def test_an_application_that_cannot_start_ends_the_service(tmp_path: Path, app: str, why: str) -> None:
     (tmp_path / "greeter.py").write_text("NUMBER = 5\nasync def fails(worker):\n    raise OSError('no database')\n")
     with service(tmp_path, app, workers=2) as running:
-        assert running.process.wait(SECONDS) == 3
-        assert why in running.said()
-        assert "did not start (status 3)" in running.said()
+        assert running.process.wait(TIMEOUT) == 3
+        assert why in running.output()
+        assert "did not start (status 3)" in running.output()
 
 
 def test_unix_socket_is_shared_and_its_file_removed(tmp_path: Path) -> None:
@@ -472,7 +472,7 @@ def test_unix_socket_is_shared_and_its_file_removed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_connections_inherit_the_options(tmp_path: Path, workers: int) -> None:
     with service(tmp_path, workers=workers, options={"keepalive_idle": 77, "nodelay": False}) as running:
-        wait_until(lambda: accepts(running), "the port", seconds=SECONDS)
+        wait_until(lambda: accepts(running), "the port", seconds=TIMEOUT)
         assert running.ask("options") == b"77 False"
         assert running.end() == 0
 

@@ -22,7 +22,7 @@ from resolver.wire import consts as c
 
 pytestmark = pytest.mark.integration
 
-SECONDS = 60
+TIMEOUT = 60
 # Gives the sockets the numbers from 3 on, as systemd does, and becomes the daemon.
 LAUNCH = """
 import os, sys
@@ -43,7 +43,7 @@ class Manager:
         self.path = str(path / "notify")
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(self.path)
-        self.socket.settimeout(SECONDS)
+        self.socket.settimeout(TIMEOUT)
 
     def wait_for(self, start: str) -> str:
         """The next notification that begins with `start`."""
@@ -88,7 +88,7 @@ def managed(
 def health(path: Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "resolver.cli.control", "--socket", str(path / "control"), "health"],
-        capture_output=True, text=True, timeout=SECONDS, check=False, env=daemon_environment(),
+        capture_output=True, text=True, timeout=TIMEOUT, check=False, env=daemon_environment(),
     )
 
 
@@ -106,7 +106,7 @@ def test_ready_reload_and_stop_are_notified(tmp_path: Path, manager: Manager, wo
         assert "the last reload was refused" in manager.wait_for("READY=1")
         process.send_signal(signal.SIGTERM)
         manager.wait_for("STOPPING=1")
-        assert process.wait(SECONDS) == 0
+        assert process.wait(TIMEOUT) == 0
 
 
 def test_a_stopped_worker_is_replaced_and_the_others_serve_on(tmp_path: Path, manager: Manager) -> None:
@@ -142,7 +142,7 @@ def test_inherited_sockets_are_served(tmp_path: Path, manager: Manager, workers:
             for stream in (False, True):
                 assert ask("127.0.0.1", port, "localhost.", c.A, tcp=stream) is not None
             process.send_signal(signal.SIGTERM)
-            assert process.wait(SECONDS) == 0
+            assert process.wait(TIMEOUT) == 0
         assert udp.getsockname() == ("127.0.0.1", port)
 
 

@@ -706,7 +706,7 @@ def test_a_burst_is_accepted_as_slots_become_free(run: Callable[[Body], None]) -
         parts = Parts(tcp_connections=8, tcp_connections_per_client=1000, tcp_connections_network_percent=100)
         listener = await serve(parts)
         host = listener.address[:2]
-        bound = open_descriptors() + 8 + limits.STREAM_NEWCOMERS
+        bound = open_descriptors() + 8 + limits.STREAM_WITHOUT_SLOT
         for _ in range(2):
             # All of them wait in the kernel before the loop has a turn.
             clients = [socket.create_connection(host, timeout=TIMEOUT) for _ in range(200)]

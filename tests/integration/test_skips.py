@@ -42,9 +42,9 @@ def test_a_skip_fails_where_nothing_may_be_skipped(place: str, tmp_path: Path) -
         )
         return done.returncode, done.stdout
 
-    status, said = run("1")
-    assert status != 0 and "skipped, " not in said, said
-    assert said.count("skipped where nothing may be skipped") >= len(SKIPS), said
+    status, output = run("1")
+    assert status != 0 and "skipped, " not in output, output
+    assert output.count("skipped where nothing may be skipped") >= len(SKIPS), output
     if place == "tests":
-        status, said = run("")
-        assert f"{len(SKIPS)} skipped" in said and "1 xfailed" in said and status == 0, said
+        status, output = run("")
+        assert f"{len(SKIPS)} skipped" in output and "1 xfailed" in output and status == 0, output

@@ -259,7 +259,7 @@ def _look_after(subject: Subject, when: str) -> None:
     if code is None:
         return
     how = f"by {signal.Signals(-code).name}" if code < 0 else f"with status {code}"
-    raise AssertionError(f"{subject.kind} ended {how} {when}; it said last:\n{subject.said()[-4000:]}")
+    raise AssertionError(f"{subject.kind} ended {how} {when}; it said last:\n{subject.output()[-4000:]}")
 
 
 def compare(view: MessageView | None) -> Answered:

@@ -26,13 +26,13 @@ from resolver.wire.message import MessageView
 from resolver.wire.rrset import RRset
 
 __all__ = [
-    "EXAMPLE_AT",
+    "EXAMPLE_IP",
     "KEY",
-    "PLAIN_AT",
-    "ROOT_AT",
+    "PLAIN_IP",
+    "ROOT_IP",
     "ROOT_KEY",
     "SOA",
-    "SUB_AT",
+    "SUB_IP",
     "SUB_KEY",
     "attack",
     "forge",
@@ -41,12 +41,12 @@ __all__ = [
     "world",
 ]
 
-ROOT_AT, EXAMPLE_AT, PLAIN_AT, SUB_AT = "198.41.0.4", "192.0.2.1", "192.0.2.2", "192.0.2.3"
+ROOT_IP, EXAMPLE_IP, PLAIN_IP, SUB_IP = "198.41.0.4", "192.0.2.1", "192.0.2.2", "192.0.2.3"
 SOA = "@ 3600 SOA ns host 1 7200 3600 86400 300\n"
 ROOT_KEY, KEY, SUB_KEY = ZoneKey("."), ZoneKey("example."), ZoneKey("sub.example.")
 EXAMPLE = SOA + f"""
 @ 3600 NS ns
-ns 300 A {EXAMPLE_AT}
+ns 300 A {EXAMPLE_IP}
 www 300 A 192.0.2.80
 alias 300 CNAME www.plain.
 deep.er.alias2 300 CNAME a.b.c.plain.
@@ -57,14 +57,14 @@ two 300 CNAME alias
 dn 300 DNAME plain.
 unsigned 300 NS ns.plain.
 sub 300 NS ns.sub
-ns.sub 300 A {SUB_AT}
+ns.sub 300 A {SUB_IP}
 sub 300 DS {SUB_KEY.ds()}
 """
-PLAIN = SOA + f"@ 300 NS ns\nns 300 A {PLAIN_AT}\nwww 300 A 192.0.2.9\nhost 300 A 192.0.2.10\na.b.c 300 A 192.0.2.11\n"
+PLAIN = SOA + f"@ 300 NS ns\nns 300 A {PLAIN_IP}\nwww 300 A 192.0.2.9\nhost 300 A 192.0.2.10\na.b.c 300 A 192.0.2.11\n"
 ROOT = (
-    f". 3600 SOA a. b. 1 2 3 4 300\n. 3600 NS a.root.\na.root. 3600 A {ROOT_AT}\n"
-    f"example. 3600 NS ns.example.\nns.example. 3600 A {EXAMPLE_AT}\nexample. 3600 DS {KEY.ds()}\n"
-    f"plain. 3600 NS ns.plain.\nns.plain. 3600 A {PLAIN_AT}\n"
+    f". 3600 SOA a. b. 1 2 3 4 300\n. 3600 NS a.root.\na.root. 3600 A {ROOT_IP}\n"
+    f"example. 3600 NS ns.example.\nns.example. 3600 A {EXAMPLE_IP}\nexample. 3600 DS {KEY.ds()}\n"
+    f"plain. 3600 NS ns.plain.\nns.plain. 3600 A {PLAIN_IP}\n"
 )
 FORGED = {"A": "203.0.113.66", "TLSA": f"3 1 1 {'66' * 32}", "MX": "10 evil.example.org."}
 
@@ -90,10 +90,10 @@ def true_hosts(
         return origin, sign_zone(origin, placed(text), [key], nsec3=chain, inception=inception, expiration=expiration)
 
     served = {
-        ROOT_AT: [signed(".", ROOT, ROOT_KEY)],
-        EXAMPLE_AT: [signed("example.", EXAMPLE + example, KEY, chain)],
-        PLAIN_AT: [("plain.", placed(PLAIN)), ("unsigned.example.", placed(PLAIN))],
-        SUB_AT: [signed("sub.example.", SOA + f"@ 300 NS ns\nns 300 A {SUB_AT}\n", SUB_KEY)],
+        ROOT_IP: [signed(".", ROOT, ROOT_KEY)],
+        EXAMPLE_IP: [signed("example.", EXAMPLE + example, KEY, chain)],
+        PLAIN_IP: [("plain.", placed(PLAIN)), ("unsigned.example.", placed(PLAIN))],
+        SUB_IP: [signed("sub.example.", SOA + f"@ 300 NS ns\nns 300 A {SUB_IP}\n", SUB_KEY)],
     }
     return hosts_from({
         placed(at): Authority([Zone.from_text(origin, text) for origin, text in zones]) for at, zones in served.items()
@@ -115,7 +115,7 @@ def world(
     if skew is not None:
         dnssec = replace(dnssec, signature_skew_min=skew[0], signature_skew_max=skew[1])
     settings = Settings(
-        root_hints=(RootServer("a.root.", (ROOT_AT,)),),
+        root_hints=(RootServer("a.root.", (ROOT_IP,)),),
         dnssec=dnssec,
         iteration=IterationSettings(do_ip6=False, qname_minimisation=False),
         cache=cache or CacheSettings(),
@@ -152,5 +152,5 @@ def attack(minet: Minet, owner: str, rtype: str, signer: str = "") -> None:
     """The servers of example. give the forger's set for one question, and the truth for all others."""
     number = c.type_from_text(rtype)
     forged = forged_set(owner, rtype, signer=signer)
-    forge(minet, EXAMPLE_AT, lambda qname, qtype, packet:
+    forge(minet, EXAMPLE_IP, lambda qname, qtype, packet:
           reply(packet, [forged]) if (qname, qtype) == (owner, number) else None)

@@ -7,10 +7,10 @@ from typing import Any
 
 from support.http_peer import Peer, Server, serving
 
-__all__ = ["Background"]
+__all__ = ["ThreadedServer"]
 
 
-class Background:
+class ThreadedServer:
     """Context manager: serves each connection with `serve` in a thread; over TLS with `context` (`ssl.SSLContext`).
 
     Its value is the `Server` of `http_peer`.
@@ -36,3 +36,4 @@ class Background:
     def __exit__(self, *_: object) -> None:
         self.loop.call_soon_threadsafe(self.stop.set)
         self.thread.join(30)
+        assert not self.thread.is_alive(), "the server thread has not stopped"

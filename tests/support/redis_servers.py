@@ -15,7 +15,7 @@ from support.servers import program, run_process, wait_until
 
 __all__ = ["Redis", "cluster", "redis_server"]
 
-SECONDS = 30
+TIMEOUT = 30
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Redis:
         """What redis-cli prints; `given` is the last argument of the command."""
         command = [program("redis-cli"), "-p", str(self.port), *(["-a", self.password] if self.password else [])]
         command += ["--no-auth-warning", *(["-x"] if given is not None else []), *words]
-        done = subprocess.run(command, capture_output=True, input=given or b"", check=True, timeout=SECONDS)
+        done = subprocess.run(command, capture_output=True, input=given or b"", check=True, timeout=TIMEOUT)
         return done.stdout.decode(errors="replace").strip()
 
     def keys(self) -> list[str]:

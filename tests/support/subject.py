@@ -49,7 +49,7 @@ class Subject:
     process: "subprocess.Popen[bytes]"
     log: Path
 
-    def said(self) -> str:
+    def output(self) -> str:
         """Its output so far (stdout and stderr)."""
         return self.log.read_text(errors="replace")
 

@@ -68,11 +68,11 @@ def test_what_a_loop_waits_for(factory: Any, what: Any) -> None:
 
     loop = factory()
     task = loop.create_task(outermost(), name="the waiting one")
-    said = told(lambda: loop.run_until_complete(task))
-    assert "in test_what_a_loop_waits_for.<locals>.outermost" in said and f"in {what.__name__}" in said
-    assert "task the waiting one" in said
+    output = told(lambda: loop.run_until_complete(task))
+    assert "in test_what_a_loop_waits_for.<locals>.outermost" in output and f"in {what.__name__}" in output
+    assert "task the waiting one" in output
     if what is awaits_for_ever:
-        assert "waits for <Future pending" in said or "waits for <_asyncio.FutureIter" in said
+        assert "waits for <Future pending" in output or "waits for <_asyncio.FutureIter" in output
     if task.done():
         assert isinstance(task.exception(), KeyboardInterrupt)
     else:
@@ -124,8 +124,8 @@ def test_tasks_of_other_threads_are_told() -> None:
     thread = threading.Thread(target=run)
     thread.start()
     assert started.wait(20)
-    said = told(thread.join)
-    assert "task over there" in said and "in awaits_for_ever" in said and f"thread {thread.name}" in said
+    output = told(thread.join)
+    assert "task over there" in output and "in awaits_for_ever" in output and f"thread {thread.name}" in output
     loop.call_soon_threadsafe(task.cancel)
     # Not by another join: one that was interrupted takes the thread for ended (Python 3.11 and 3.12).
     assert ended.wait(20)

@@ -28,9 +28,9 @@ def play(monkeypatch: pytest.MonkeyPatch, given: list[str], **targets: str) -> i
 
 def test_all_pass(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     assert play(monkeypatch, ["a,b", "c"], a="", b="", c="") == 0
-    said = capfdbinary.readouterr().out.decode()
-    assert [line for line in said.splitlines() if line.startswith("made")] == ["made a", "made b", "made c"]
-    assert "failed" not in said
+    output = capfdbinary.readouterr().out.decode()
+    assert [line for line in output.splitlines() if line.startswith("made")] == ["made a", "made b", "made c"]
+    assert "failed" not in output
 
 
 def test_a_failure_stops_its_stream_only(
@@ -38,10 +38,10 @@ def test_a_failure_stops_its_stream_only(
 ) -> None:
     fails = "print('=== FAILURES ==='); print('why\\n' * 200); print('FAILED tests/x.py::test_y - E'); sys.exit(3)"
     assert play(monkeypatch, ["a,b", "c,d"], a="", b="", c=fails, d="") == 1
-    said = capfdbinary.readouterr().out.decode()
-    assert "made b" in said
-    assert "made d" not in said
-    _, _, end = said.partition("== failed: make c\n")
+    output = capfdbinary.readouterr().out.decode()
+    assert "made b" in output
+    assert "made d" not in output
+    _, _, end = output.partition("== failed: make c\n")
     # Short, and the names come last.
     assert len(end.splitlines()) <= streams.LINES + streams.NAMES
     assert end.splitlines()[0] == "=== FAILURES ==="

@@ -44,8 +44,8 @@ SLEEPS: dict[str, dict[str, str]] = {
         "test_a_slow_upload_is_not_a_read_timeout": PACE,
     },
     "unit/corenet/http/test_client_ends.py": {
-        "test_a_server_that_sends_byte_by_byte_ends_at_the_total_timeout": PACE,
-        "test_cancelled_requests_leak_nothing_and_leave_nothing": PACE,
+        "test_a_response_sent_byte_by_byte_ends_at_the_total_timeout": PACE,
+        "test_cancelled_requests_release_their_slots_and_connections": PACE,
     },
     "unit/corenet/loop/test_collection.py": {"task": "a task that sleeps is dropped, and nobody waits for it"},
     "unit/corenet/loop/test_descriptors.py": {"test_a_duplicate_causes_no_busy_loop": SPAN},

@@ -90,7 +90,7 @@ TRAPS: dict[str, list[str]] = {
     ],
     "signals while in C": [
         f"{LOOP}/test_services.py::test_interrupt_ends_an_idle_program",
-        f"{LOOP}/test_services.py::test_python_handlers_run_while_the_loop_sleeps",
+        f"{LOOP}/test_services.py::test_handlers_of_signal_signal_run_while_the_loop_waits",
         f"{LOOP}/test_signals.py::test_signals_are_handled_after_a_flood",
         f"{LOOP}/test_signals.py::test_system_calls_are_restarted",
     ],
@@ -121,7 +121,9 @@ TRAPS: dict[str, list[str]] = {
         f"{TRANSPORTS}/test_datagram.py::test_burst_keeps_order",
     ],
     "subprocesses": [f"{LOOP}/test_children.py"],
-    "shortcut of getaddrinfo": [f"{LOOP}/test_happy_eyeballs.py::test_numeric_names_keep_zone_and_service"],
+    "shortcut of getaddrinfo": [
+        f"{LOOP}/test_happy_eyeballs.py::test_numeric_hosts_are_resolved_as_by_socket_getaddrinfo"
+    ],
     "debug checks": [f"{LOOP}/test_loop.py::test_debug_mode"],
     "subinterpreters": [f"{LOOP}/test_forking.py::test_subinterpreters_are_refused_with_an_import_error"],
 }

@@ -12,7 +12,7 @@ import dns.name
 import dns.rdata
 import dns.rrset
 import pytest
-from support.forger import EXAMPLE_AT, KEY, PLAIN_AT, ROOT_AT, forge, forged_set, world
+from support.forger import EXAMPLE_IP, KEY, PLAIN_IP, ROOT_IP, forge, forged_set, world
 from support.minet import EXAMPLE_ZONE, Minet, addresses, build, reply, scripted, standard
 from support.signing import ZoneKey, spoiled
 
@@ -48,7 +48,7 @@ def silent_about(minet: Minet, address: str, qtype: int, qname: str = "") -> Non
 
 def with_signature(minet: Minet, change: Callable[[bytes], bytes]) -> None:
     """The servers of example. change the signature of www A."""
-    ask = true_answer(minet, EXAMPLE_AT)
+    ask = true_answer(minet, EXAMPLE_IP)
 
     def forger(qname: str, qtype: int, packet: bytes) -> bytes | None:
         if (qname, qtype) != ("www.example.", c.A):
@@ -56,7 +56,7 @@ def with_signature(minet: Minet, change: Callable[[bytes], bytes]) -> None:
         rrset = ask(packet).answer[0]
         return reply(packet, [rrset.with_sigs([change(rrset.sigs()[0])])])
 
-    forge(minet, EXAMPLE_AT, forger)
+    forge(minet, EXAMPLE_IP, forger)
 
 
 # --- CD, after validation has failed ---------------------------------------------------------------------------------
@@ -66,12 +66,12 @@ TROUBLES: dict[str, tuple[Callable[[Minet], None], Verdict]] = {
     "expired": (lambda m: with_signature(m, lambda sig: sig[:8] + bytes(4) + sig[12:]), Verdict.BOGUS),
     "unknown algorithm": (lambda m: with_signature(m, lambda sig: sig[:2] + b"\xc8" + sig[3:]), Verdict.BOGUS),
     "another key": (lambda m: with_signature(m, lambda sig: sig[:16] + bytes([sig[16] ^ 1]) + sig[17:]), Verdict.BOGUS),
-    "no signature": (lambda m: forge(m, EXAMPLE_AT, lambda qname, qtype, packet: reply(packet, [
+    "no signature": (lambda m: forge(m, EXAMPLE_IP, lambda qname, qtype, packet: reply(packet, [
         forged_set("www.example.", "A")]) if (qname, qtype) == ("www.example.", c.A) else None), Verdict.BOGUS),
-    "keys not to be had": (lambda m: silent_about(m, EXAMPLE_AT, c.DNSKEY), Verdict.INDETERMINATE),
-    "keys refused": (lambda m: forge(m, EXAMPLE_AT, lambda qname, qtype, packet: reply(packet, rcode=c.REFUSED)
+    "keys not to be had": (lambda m: silent_about(m, EXAMPLE_IP, c.DNSKEY), Verdict.INDETERMINATE),
+    "keys refused": (lambda m: forge(m, EXAMPLE_IP, lambda qname, qtype, packet: reply(packet, rcode=c.REFUSED)
                      if qtype == c.DNSKEY else None), Verdict.INDETERMINATE),
-    "root's keys not to be had": (lambda m: silent_about(m, ROOT_AT, c.DNSKEY), Verdict.INDETERMINATE),
+    "root's keys not to be had": (lambda m: silent_about(m, ROOT_IP, c.DNSKEY), Verdict.INDETERMINATE),
 }
 
 
@@ -93,7 +93,7 @@ def test_a_validating_client_is_not_refused(trouble: str) -> None:
 def test_a_validating_client_is_refused_what_cannot_be_obtained() -> None:
     """A failure without data is remembered for everybody (RFC 9520)."""
     m = world()
-    forge(m, EXAMPLE_AT, lambda qname, qtype, packet: reply(packet, rcode=c.REFUSED))
+    forge(m, EXAMPLE_IP, lambda qname, qtype, packet: reply(packet, rcode=c.REFUSED))
     outcome = m.ask("www.example.")
     assert outcome.failure is not None
     assert outcome.failure.verdict is None
@@ -137,7 +137,7 @@ def test_bogus_data_of_one_server_is_not_an_outage_when_another_is_silent(deadli
     m.store.rrsets.drop(names.from_text("example."), c.NS)
     m.mesh.forget()
     with_signature(m, spoiled)
-    ask = true_answer(m, ROOT_AT)
+    ask = true_answer(m, ROOT_IP)
 
     def two_servers(qname: str, qtype: int, packet: bytes) -> bytes | None:
         if not qname.endswith("example.") or qtype == c.DS:
@@ -145,10 +145,10 @@ def test_bogus_data_of_one_server_is_not_an_outage_when_another_is_silent(deadli
         ns = RRset(names.from_text("example."), c.NS, 3600,
                    [names.from_text("ns.example."), names.from_text("silent.example.")])
         kept = [rrset for rrset in ask(packet).authority if rrset.rtype != c.NS]
-        glue = [f"ns.example. 3600 A {EXAMPLE_AT}", "silent.example. 3600 A 192.0.2.7"]
+        glue = [f"ns.example. 3600 A {EXAMPLE_IP}", "silent.example. 3600 A 192.0.2.7"]
         return reply(packet, [], [ns, *kept], glue, flags=0)
 
-    forge(m, ROOT_AT, two_servers)
+    forge(m, ROOT_IP, two_servers)
     m.mesh._deadline = deadline
     m.mesh._serve_stale = False
     outcome = m.ask("www.example.")
@@ -169,7 +169,7 @@ def moved_to(m: Minet, *, ttl: int) -> None:
             return reply(packet, [forged_set("t.example.", "A")])
         return None
 
-    forge(m, EXAMPLE_AT, forger)
+    forge(m, EXAMPLE_IP, forger)
 
 
 def signed_alias(owner: str, target: str, ttl: int) -> RRset:
@@ -186,7 +186,7 @@ def test_a_bogus_target_does_not_affect_the_name_of_its_alias() -> None:
     moved_to(m, ttl=0)
     m.ask("www.example.")
     m.net.run(m.mesh, until=lambda: not m.mesh.statistics()["running"])
-    m.net.hosts.pop(EXAMPLE_AT)
+    m.net.hosts.pop(EXAMPLE_IP)
     outcome = m.ask("www.example.")
     assert outcome.stale
     assert addresses(outcome) == ["192.0.2.80"]
@@ -214,7 +214,7 @@ def test_a_bogus_target_that_is_remembered_is_no_outage_when_the_alias_has_becom
     moved_to(m, ttl=10)
     assert m.ask("www.example.").rcode == c.SERVFAIL
     m.net.sleep(m.mesh, 15)
-    m.net.hosts.pop(EXAMPLE_AT)
+    m.net.hosts.pop(EXAMPLE_IP)
     outcome = m.ask("www.example.")
     assert outcome.failure is not None
     assert outcome.failure.verdict is None, "the alias itself is not to be had any more"
@@ -224,7 +224,7 @@ def test_a_bogus_target_that_is_remembered_is_no_outage_when_the_alias_has_becom
 def test_reading_a_cached_failure_through_aliases_does_not_prolong_it() -> None:
     """RFC 9520 section 3.2: only a new failure makes the time longer."""
     m = world(example="t 300 A 192.0.2.81\n")
-    honest = m.net.hosts[EXAMPLE_AT]
+    honest = m.net.hosts[EXAMPLE_IP]
     aliases = [f"w{number}.example." for number in range(6)]
     signed = {name: signed_alias(name, "t.example.", 10) for name in aliases}
 
@@ -233,14 +233,14 @@ def test_reading_a_cached_failure_through_aliases_does_not_prolong_it() -> None:
             return reply(packet, [signed[qname]])
         return reply(packet, [forged_set("t.example.", "A")]) if (qname, qtype) == ("t.example.", c.A) else None
 
-    forge(m, EXAMPLE_AT, forger)
+    forge(m, EXAMPLE_IP, forger)
     assert m.ask("t.example.").rcode == c.SERVFAIL
     for name in aliases:
         outcome = m.ask(name)
         assert outcome.rcode == c.SERVFAIL
         assert outcome.failure is not None
         assert outcome.failure.name == names.from_text("t.example.")
-    m.net.hosts[EXAMPLE_AT] = honest
+    m.net.hosts[EXAMPLE_IP] = honest
     m.net.sleep(m.mesh, CacheSettings().bogus_ttl + 1)
     assert m.ask("t.example.").verdict == Verdict.SECURE
 
@@ -350,7 +350,7 @@ def test_signed_members_of_a_chain_are_kept() -> None:
 def test_a_secure_denial_behind_an_unsigned_alias_keeps_its_status() -> None:
     """The server of example. is also authoritative for the unsigned zone below: an alias in it, and its target."""
     m = world()
-    ask = true_answer(m, EXAMPLE_AT)
+    ask = true_answer(m, EXAMPLE_IP)
     denial = ask(make_query(1, names.from_text("www.example."), c.AAAA, do=True))
 
     def forger(qname: str, qtype: int, packet: bytes) -> bytes | None:
@@ -360,7 +360,7 @@ def test_a_secure_denial_behind_an_unsigned_alias_keeps_its_status() -> None:
             return reply(packet, ["x.unsigned.example. 300 CNAME www.example."], denial.authority)
         return None
 
-    forge(m, EXAMPLE_AT, forger)
+    forge(m, EXAMPLE_IP, forger)
     mixed = m.ask("x.unsigned.example.", "AAAA")
     assert (mixed.rcode, mixed.verdict) == (c.NOERROR, Verdict.INSECURE)
     assert [rrset.rtype for rrset in mixed.answer] == [c.CNAME]
@@ -387,7 +387,7 @@ def test_a_stale_chain_is_served_as_a_whole_and_not_by_its_members() -> None:
 
 def referring(m: Minet, change: Callable[[RRset], RRset | None] = lambda ds: ds) -> None:
     """The root's servers refer to example. also when they are asked for its DS."""
-    ask = true_answer(m, ROOT_AT)
+    ask = true_answer(m, ROOT_IP)
 
     def forger(qname: str, qtype: int, packet: bytes) -> bytes | None:
         if (qname, qtype) != ("example.", c.DS):
@@ -396,7 +396,7 @@ def referring(m: Minet, change: Callable[[RRset], RRset | None] = lambda ds: ds)
         sets = ["example. 3600 NS ns.example.", *([] if ds is None else [ds])]
         return reply(packet, [], sets, ["ns.example. 3600 A 192.0.2.1"], flags=0)
 
-    forge(m, ROOT_AT, forger)
+    forge(m, ROOT_IP, forger)
 
 
 def test_a_signed_ds_in_a_referral_answers_the_question() -> None:
@@ -429,7 +429,7 @@ def test_without_validation_an_unsigned_ds_in_a_referral_is_no_answer_either() -
 def test_a_child_does_not_answer_for_its_own_ds() -> None:
     """Its servers "refer" to themselves, with a DS set signed by their own key."""
     m = world()
-    ask = true_answer(m, ROOT_AT)
+    ask = true_answer(m, ROOT_IP)
     seen: list[str] = []
 
     def forger(qname: str, qtype: int, packet: bytes) -> bytes | None:
@@ -439,8 +439,8 @@ def test_a_child_does_not_answer_for_its_own_ds() -> None:
         return None
 
     assert ask is not None
-    forge(m, EXAMPLE_AT, forger)
-    forge(m, PLAIN_AT, forger)
+    forge(m, EXAMPLE_IP, forger)
+    forge(m, PLAIN_IP, forger)
     outcome = m.ask("unsigned.example.", "DS")
     assert (outcome.rcode, bool(seen)) == (c.SERVFAIL, True)
 

@@ -1,7 +1,7 @@
 """Types that the cache uses internally cannot be queried: type 0, and the type that stores the proofs of wildcards."""
 
 import pytest
-from support.forger import EXAMPLE_AT, forge, world
+from support.forger import EXAMPLE_IP, forge, world
 from support.minet import Minet, build, reply
 
 from resolver import resolve
@@ -53,7 +53,7 @@ def test_the_proof_of_a_wildcard_is_not_replaced(rtype: int) -> None:
     assert first.verdict == Verdict.SECURE
     assert proofs
     soa = "example. 3600 SOA ns.example. host.example. 1 7200 3600 86400 300"
-    forge(m, EXAMPLE_AT, lambda name, qtype, packet: reply(packet, [], [soa]) if qtype == rtype else None)
+    forge(m, EXAMPLE_IP, lambda name, qtype, packet: reply(packet, [], [soa]) if qtype == rtype else None)
     m.ask("a.txt.example.", f"TYPE{rtype}", cd=True)
     again = m.ask("a.txt.example.", "TXT")
     assert (again.rcode, again.verdict) == (c.NOERROR, Verdict.SECURE)

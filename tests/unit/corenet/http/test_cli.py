@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from support.certs import Authority
-from support.http_background import Background
+from support.http_background import ThreadedServer
 from support.http_peer import Peer, Server
 
 from corenet import tls
@@ -57,7 +57,7 @@ async def no_tls(peer: Peer) -> None:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with Background(answer) as running:
+    with ThreadedServer(answer) as running:
         yield running
 
 
@@ -152,7 +152,7 @@ def test_usage_errors_exit_with_2() -> None:
 def test_tls_options(tmp_path: Path, capfdbinary: Any) -> None:
     authority = Authority(tmp_path)
     leaf = authority.leaf("localhost")
-    with Background(answer, tls.server_context(leaf.certificate, leaf.key)) as server:
+    with ThreadedServer(answer, tls.server_context(leaf.certificate, leaf.key)) as server:
         assert corenet(capfdbinary, server.url, "--cacert", str(authority.cafile))[0] == 0
         assert corenet(capfdbinary, server.url, "--insecure")[0] == 0
         code, _, err = corenet(capfdbinary, server.url)
@@ -160,7 +160,7 @@ def test_tls_options(tmp_path: Path, capfdbinary: Any) -> None:
         code, _, err = corenet(capfdbinary, server.url.replace("localhost", "127.0.0.1"), "--cacert",
                                str(authority.cafile))  # fmt: skip
         assert code == 60 and "not for this address" in err
-    with Background(no_tls) as plain:
+    with ThreadedServer(no_tls) as plain:
         code, _, err = corenet(capfdbinary, plain.url.replace("http:", "https:"), "--insecure")
         assert code == 35 and "does not speak TLS" in err
 
@@ -235,7 +235,7 @@ def test_the_authority_of_a_simulated_world_is_trusted_only_there(
     authority = Authority(tmp_path)
     leaf = authority.leaf("www.example.playground")
     monkeypatch.setattr(resolver_plugins, "entry_points", lambda group: [FakeEntry(authority.cafile)])
-    with Background(answer, tls.server_context(leaf.certificate, leaf.key)) as server:
+    with ThreadedServer(answer, tls.server_context(leaf.certificate, leaf.key)) as server:
         url = f"https://www.example.playground:{server.port}/"
         assert corenet(capfdbinary, url, "--playground")[0] == 0
         code, _, err = corenet(capfdbinary, url, "--resolver")

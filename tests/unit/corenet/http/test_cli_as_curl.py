@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support.get_command import echo, get, no_proxies
-from support.http_background import Background
+from support.http_background import ThreadedServer
 from support.http_peer import Peer, Server
 
 __all__ = ["no_proxies"]  # a fixture
@@ -32,7 +32,7 @@ async def serve(peer: Peer) -> None:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with Background(serve) as running:
+    with ThreadedServer(serve) as running:
         yield running
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support.certs import Authority
-from support.http_background import Background
+from support.http_background import ThreadedServer
 from support.http_peer import always_ok
 from support.records import FixedRecords, https_record, tlsa_record
 
@@ -51,7 +51,7 @@ def corenet(capfdbinary: Any, *arguments: str) -> tuple[int, bytes, str]:
 def test_the_trace_shows_the_records(tmp_path: Path, capfdbinary: Any, resolver: FixedRecords) -> None:
     authority = Authority(tmp_path)
     leaf = authority.leaf(HOST)
-    with Background(always_ok, tls.server_context(leaf.certificate, leaf.key)) as server:
+    with ThreadedServer(always_ok, tls.server_context(leaf.certificate, leaf.key)) as server:
         resolver.records[HOST, 65] = Records(HOST, False, (https_record(1, ALT, port=server.port),))
         options = (f"https://{HOST}/", "--resolver", "--https-records", "--dane", "--cacert", str(authority.cafile))
         code, out, err = corenet(capfdbinary, *options, "--trace")
@@ -72,7 +72,7 @@ def test_refused_servers_have_a_sentence_and_an_exit_code(
 ) -> None:
     authority = Authority(tmp_path)
     leaf = authority.leaf(HOST)
-    with Background(always_ok, tls.server_context(leaf.certificate, leaf.key)) as server:
+    with ThreadedServer(always_ok, tls.server_context(leaf.certificate, leaf.key)) as server:
         name = f"_{server.port}._tcp.{HOST}"
         options = (f"https://{HOST}:{server.port}/", "--resolver", "--dane", "--cacert", str(authority.cafile))
         resolver.records[name, 52] = Records(name, True, (tlsa_record(3, 1, 1, bytes(32)),))

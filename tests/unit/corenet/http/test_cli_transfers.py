@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from support.get_command import echo, get, no_proxies
-from support.http_background import Background
+from support.http_background import ThreadedServer
 from support.http_peer import Peer, Server
 
 from corenet.http import cli
@@ -70,7 +70,7 @@ async def serve(peer: Peer) -> None:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with Background(serve) as running:
+    with ThreadedServer(serve) as running:
         yield running
 
 

@@ -42,7 +42,7 @@ SHORT = 0.05  # seconds
 # --- timeouts ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_silent_server_ends_at_the_read_timeout(loop: str) -> None:
+def test_a_request_to_a_silent_server_ends_at_the_read_timeout(loop: str) -> None:
     async def main() -> None:
         async def serve(peer: Peer) -> None:
             await peer.reader.read()
@@ -58,7 +58,7 @@ def test_a_silent_server_ends_at_the_read_timeout(loop: str) -> None:
     run_on(loop, main())
 
 
-def test_a_server_that_sends_byte_by_byte_ends_at_the_total_timeout(loop: str) -> None:
+def test_a_response_sent_byte_by_byte_ends_at_the_total_timeout(loop: str) -> None:
     async def main() -> None:
         async def serve(peer: Peer) -> None:
             await peer.request()
@@ -115,7 +115,7 @@ def test_one_timeout_covers_all_steps_of_connecting(loop: str, monkeypatch: pyte
     deadlines: list[float] = []
     waits: list[tuple[float, float]] = []
 
-    async def nowhere(*_args: Any, deadline: float, **_options: Any) -> Connection:
+    async def fail_to_connect(*_args: Any, deadline: float, **_options: Any) -> Connection:
         deadlines.append(deadline)
         raise ConnectError("nowhere")
 
@@ -132,7 +132,7 @@ def test_one_timeout_covers_all_steps_of_connecting(loop: str, monkeypatch: pyte
         async with serving(serve) as server, HttpClient(limits=limits, timeout=Timeout(connect=9.0)) as client:
             first = asyncio.ensure_future(client.get(server.url))
             await until(lambda: server.connections, "the first has its slot")
-            monkeypatch.setattr(connections_module, "open_connection", nowhere)
+            monkeypatch.setattr(connections_module, "open_connection", fail_to_connect)
             began = clock()
             second = asyncio.ensure_future(client.get(server.url))
             await asyncio.sleep(0)
@@ -202,7 +202,7 @@ def test_a_changed_trust_store_is_used_for_the_next_connection(
 
 @pytest.mark.parametrize("part", ["connect", "read", "total", "pool"])
 @pytest.mark.parametrize("seconds", [0, -1, -math.inf, math.nan])
-def test_a_timeout_that_is_not_a_number_is_refused(loop: str, part: str, seconds: float) -> None:
+def test_invalid_timeouts_are_refused(loop: str, part: str, seconds: float) -> None:
     with pytest.raises(ValueError, match=f"Timeout {part}"):
         Timeout(**{part: seconds})
     if part == "total":
@@ -217,7 +217,7 @@ def test_a_timeout_that_is_not_a_number_is_refused(loop: str, part: str, seconds
 # --- cancels ----------------------------------------------------------------------------------------------------------
 
 
-def test_cancelled_requests_leak_nothing_and_leave_nothing(loop: str) -> None:
+def test_cancelled_requests_release_their_slots_and_connections(loop: str) -> None:
     async def main() -> None:
         async def serve(peer: Peer) -> None:
             while True:
@@ -282,8 +282,8 @@ def test_closing_the_client_ends_running_requests(loop: str) -> None:
     run_on(loop, main())
 
 
-@pytest.mark.parametrize("turns", range(12))
-def test_closing_the_client_while_it_connects(loop: str, turns: int) -> None:
+@pytest.mark.parametrize("iterations", range(12))
+def test_closing_the_client_while_it_connects(loop: str, iterations: int) -> None:
     """At any stage of connecting, also when the server has accepted already and the request has not started."""
 
     async def main() -> None:
@@ -293,7 +293,7 @@ def test_closing_the_client_while_it_connects(loop: str, turns: int) -> None:
         async with serving(serve) as server:
             client = HttpClient()
             running = asyncio.ensure_future(client.get(server.url))
-            for _ in range(turns):
+            for _ in range(iterations):
                 await asyncio.sleep(0)
             for _ in range(4):
                 await client.close()
@@ -349,11 +349,11 @@ def test_closing_the_client_just_after_a_slot_was_assigned(loop: str) -> None:
 
 
 @pytest.mark.parametrize("first", ["cancel", "close"])
-@pytest.mark.parametrize("kind", ["connecting", "waiting", "get", "stream", "upload"])
+@pytest.mark.parametrize("kind", ["waiting", "get", "stream", "upload"])
 def test_a_cancelled_request_stays_cancelled_when_the_client_closes(loop: str, first: str, kind: str) -> None:
     """`task.cancel()` and `client.close()` in one iteration: the task ends with CancelledError, in every phase."""
 
-    async def main(turns: int) -> bool:
+    async def main(iterations: int) -> bool:
         async def serve(peer: Peer) -> None:
             await peer.reader.readuntil(b"\r\n\r\n")
             await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
@@ -380,7 +380,7 @@ def test_a_cancelled_request_stays_cancelled_when_the_client_closes(loop: str, f
                 others.append(asyncio.ensure_future(client.get(server.url)))
                 await asyncio.sleep(0)
             task = asyncio.ensure_future(ask())
-            for _ in range(turns):
+            for _ in range(iterations):
                 await asyncio.sleep(0)
             if first == "cancel":
                 task.cancel()
@@ -399,5 +399,5 @@ def test_a_cancelled_request_stays_cancelled_when_the_client_closes(loop: str, f
                 await asyncio.sleep(0)
         return was_cancelled
 
-    cancelled = [run_on(loop, main(turns)) for turns in range(14)]
+    cancelled = [run_on(loop, main(iterations)) for iterations in range(14)]
     assert any(cancelled)

@@ -23,7 +23,7 @@ V4 = socket.AF_INET
 V6 = socket.AF_INET6
 
 
-def info(host: str, port: int) -> tuple[Any, ...]:
+def addrinfo(host: str, port: int) -> tuple[Any, ...]:
     """One entry of a `getaddrinfo` result."""
     if ":" in host:
         return (V6, socket.SOCK_STREAM, 6, "", (host, port, 0, 0))
@@ -39,7 +39,7 @@ def answer_with(loop: Any, *infos: tuple[Any, ...]) -> None:
     loop.getaddrinfo = getaddrinfo
 
 
-def descriptors() -> int:
+def open_descriptors() -> int:
     """Number of open descriptors of this process."""
     return len(os.listdir("/proc/self/fd"))
 
@@ -49,7 +49,7 @@ def test_the_next_address_is_tried(twin: Twin) -> None:
         loop = asyncio.get_running_loop()
         server = await loop.create_server(Recorder, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        answer_with(loop, info("127.0.0.2", free_port()), info("127.0.0.1", port))
+        answer_with(loop, addrinfo("127.0.0.2", free_port()), addrinfo("127.0.0.1", port))
         transport, _ = await loop.create_connection(Recorder, "host.example", port)
         assert transport.get_extra_info("peername") == ("127.0.0.1", port)
         transport.abort()
@@ -58,7 +58,7 @@ def test_the_next_address_is_tried(twin: Twin) -> None:
     twin(main())
 
 
-class Silent:
+class UnresponsiveAddress:
     """A listening socket whose backlog is full, so that a connect to it does not end. `close` closes all sockets."""
 
     def __init__(self) -> None:
@@ -81,17 +81,17 @@ class Silent:
 def test_happy_eyeballs_skip_an_unresponsive_address(twin: Twin) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        silent = Silent()
+        unresponsive = UnresponsiveAddress()
         server = await loop.create_server(Recorder, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        answer_with(loop, info("127.0.0.3", silent.port), info("127.0.0.1", port))
+        answer_with(loop, addrinfo("127.0.0.3", unresponsive.port), addrinfo("127.0.0.1", port))
         began = loop.time()
         transport, _ = await loop.create_connection(Recorder, "host.example", port, happy_eyeballs_delay=0.02)
         assert loop.time() - began > 0.015
         assert transport.get_extra_info("peername") == ("127.0.0.1", port)
         transport.abort()
         server.close()
-        silent.close()
+        unresponsive.close()
 
     twin(main())
 
@@ -107,7 +107,7 @@ def test_interleave_alternates_families(twin: Twin) -> None:
 
         loop.sock_connect = sock_connect
         answer_with(
-            loop, *(info(f"127.0.0.{n}", 1) for n in (1, 2, 3)), *(info(f"::{n}", 1) for n in (1, 2, 3))
+            loop, *(addrinfo(f"127.0.0.{n}", 1) for n in (1, 2, 3)), *(addrinfo(f"::{n}", 1) for n in (1, 2, 3))
         )
         for interleave, expected in (
             (None, ["127.0.0.1", "127.0.0.2", "127.0.0.3", "::1", "::2", "::3"]),
@@ -132,7 +132,7 @@ def test_all_errors_are_raised_as_a_group(twin: Twin, delay: float | None) -> No
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
         port = free_port()
-        answer_with(loop, info("127.0.0.1", port), info("127.0.0.2", port))
+        answer_with(loop, addrinfo("127.0.0.1", port), addrinfo("127.0.0.2", port))
         with pytest.raises(ExceptionGroup) as caught:
             await loop.create_connection(Recorder, "host.example", port, all_errors=True, happy_eyeballs_delay=delay)
         assert [type(error) for error in caught.value.exceptions] == [ConnectionRefusedError] * 2
@@ -153,7 +153,7 @@ def test_all_errors_are_raised_as_a_group(twin: Twin, delay: float | None) -> No
     twin(main())
 
 
-def test_two_winners_leave_one_connection() -> None:
+def test_of_two_connected_attempts_one_is_closed() -> None:
     """Both attempts connect in one iteration: the second socket is closed. asyncio leaks it before 3.13.1."""
     import corenet
 
@@ -161,8 +161,8 @@ def test_two_winners_leave_one_connection() -> None:
         loop: Any = asyncio.get_running_loop()
         server = await loop.create_server(Recorder, ["127.0.0.1", "127.0.0.2"], 0)
         ports = [sock.getsockname() for sock in server.sockets]
-        answer_with(loop, *(info(host, port) for host, port in ports))
-        gate: asyncio.Future[None] = loop.create_future()
+        answer_with(loop, *(addrinfo(host, port) for host, port in ports))
+        both_connected: asyncio.Future[None] = loop.create_future()
         real = loop.sock_connect
         connected: list[socket.socket] = []
 
@@ -170,8 +170,8 @@ def test_two_winners_leave_one_connection() -> None:
             await real(sock, address)
             connected.append(sock)
             if len(connected) == 2:
-                gate.set_result(None)
-            await asyncio.shield(gate)
+                both_connected.set_result(None)
+            await asyncio.shield(both_connected)
 
         loop.sock_connect = sock_connect
         transport, _ = await loop.create_connection(Recorder, "host.example", 1, happy_eyeballs_delay=0.01)
@@ -183,10 +183,10 @@ def test_two_winners_leave_one_connection() -> None:
         del loop.sock_connect, loop.getaddrinfo
 
     gc.collect()
-    before = descriptors()
+    before = open_descriptors()
     corenet.run(main())
     gc.collect()
-    assert descriptors() == before
+    assert open_descriptors() == before
 
 
 @pytest.mark.parametrize("delay", [None, 0.01, 30])
@@ -196,7 +196,7 @@ def test_exceptions_other_than_os_errors_are_raised(delay: float | None) -> None
 
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
-        answer_with(loop, info("127.0.0.1", free_port()), info("127.0.0.2", 1), info("127.0.0.3", 1))
+        answer_with(loop, addrinfo("127.0.0.1", free_port()), addrinfo("127.0.0.2", 1), addrinfo("127.0.0.3", 1))
         real = loop.sock_connect
 
         async def sock_connect(sock: socket.socket, address: Any) -> None:
@@ -205,10 +205,10 @@ def test_exceptions_other_than_os_errors_are_raised(delay: float | None) -> None
             await real(sock, address)
 
         loop.sock_connect = sock_connect
-        before = descriptors()
+        before = open_descriptors()
         with pytest.raises(LookupError, match="a bug of the program"):
             await loop.create_connection(Recorder, "host.example", 1, happy_eyeballs_delay=delay)
-        assert descriptors() == before
+        assert open_descriptors() == before
         del loop.sock_connect, loop.getaddrinfo
 
     corenet.run(main())
@@ -269,31 +269,31 @@ def test_accepted_socket_becomes_a_transport(twin: Twin) -> None:
     twin(main())
 
 
-@pytest.mark.parametrize("turns", range(6))
-def test_cancelled_connect_leaves_no_descriptor(twin: Twin, turns: int) -> None:
+@pytest.mark.parametrize("iterations", range(6))
+def test_cancelled_connect_leaves_no_descriptor(twin: Twin, iterations: int) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         server = await loop.create_server(Recorder, "127.0.0.1", 0)
         address = server.sockets[0].getsockname()
-        before = descriptors()
+        before = open_descriptors()
         for _ in range(20):
             task = asyncio.ensure_future(loop.create_connection(Recorder, *address))
-            for _ in range(turns):
+            for _ in range(iterations):
                 await asyncio.sleep(0)
             if task.done():
                 task.result()[0].abort()
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        await until(lambda: descriptors() <= before, "the close of what was opened")
+        await until(lambda: open_descriptors() <= before, "the sockets of cancelled connects to be closed")
         server.close()
 
     twin(main())
 
 
-def test_numeric_names_keep_zone_and_service(twin: Twin) -> None:
+def test_numeric_hosts_are_resolved_as_by_socket_getaddrinfo(twin: Twin) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        zone = socket.if_nametoindex("lo")
+        scope_id = socket.if_nametoindex("lo")
         for host, port in (("fe80::1%lo", 80), ("127.1", 53), ("", 1), (None, "http"), ("::1", "80"), ("0x7f.1", 1)):
             for family in (0, V4, V6):
                 try:
@@ -304,7 +304,7 @@ def test_numeric_names_keep_zone_and_service(twin: Twin) -> None:
                     continue
                 assert await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM) == expected
         found = await loop.getaddrinfo("fe80::1%lo", 80, type=socket.SOCK_STREAM)
-        assert found[0][4][0].startswith("fe80::1") and found[0][4][1:] == (80, 0, zone)
+        assert found[0][4][0].startswith("fe80::1") and found[0][4][1:] == (80, 0, scope_id)
         assert await loop.getnameinfo(("127.0.0.1", 80), socket.NI_NUMERICHOST | socket.NI_NUMERICSERV) == (
             "127.0.0.1", "80"
         )

@@ -22,6 +22,7 @@ from support.reference_loops import LOOPS, Factory, keeps_open
 from support.twin import Recorder, accepting
 
 import corenet
+from corenet.core import READ
 from corenet.limits import ACCEPT_RETRY_SECONDS
 
 WAIT = 30.0  # seconds
@@ -36,17 +37,17 @@ def run(factory: Factory, main: Coroutine[Any, Any, None]) -> None:
     assert reports == []
 
 
-def is_open(number: int) -> bool:
+def is_open(fd: int) -> bool:
     try:
-        os.fstat(number)
+        os.fstat(fd)
     except OSError:
         return False
     return True
 
 
-async def closed(number: int) -> None:
-    """Wait until `number` is closed."""
-    while is_open(number):
+async def wait_until_closed(fd: int) -> None:
+    """Wait until `fd` is closed."""
+    while is_open(fd):
         await asyncio.sleep(0)
 
 
@@ -56,7 +57,7 @@ def tcp_pair() -> tuple[socket.socket, socket.socket]:
         return ours, listener.accept()[0]
 
 
-async def given(kind: str) -> tuple[Any, Recorder, socket.socket, socket.socket]:
+async def transport_on_own_socket(kind: str) -> tuple[Any, Recorder, socket.socket, socket.socket]:
     """Create a transport with `sock=`. Returns the transport, its protocol, our socket and the peer's socket."""
     loop: Any = asyncio.get_running_loop()
     ours, peer = socket.socketpair() if kind == "unix" else tcp_pair()
@@ -77,12 +78,12 @@ async def given(kind: str) -> tuple[Any, Recorder, socket.socket, socket.socket]
 def test_a_connection_outlives_its_socket_object(factory: Factory, kind: str, ends: str) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        transport, protocol, ours, peer = await given(kind)
-        number = ours.fileno()
+        transport, protocol, ours, peer = await transport_on_own_socket(kind)
+        fd = ours.fileno()
         ours.close()
         # If the loop did not keep the descriptor open, this pair would get its number.
-        strangers = socket.socketpair()
-        assert number not in [stranger.fileno() for stranger in strangers]
+        unrelated = socket.socketpair()
+        assert fd not in [other_socket.fileno() for other_socket in unrelated]
         transport.write(b"out")
         assert await loop.sock_recv(peer, 100) == b"out"
         peer.send(b"in")
@@ -96,9 +97,9 @@ def test_a_connection_outlives_its_socket_object(factory: Factory, kind: str, en
         else:
             getattr(transport, ends)()
         assert await protocol.lost is None
-        await closed(number)
+        await wait_until_closed(fd)
         assert ours.fileno() == -1
-        for sock in (peer, *strangers):
+        for sock in (peer, *unrelated):
             sock.close()
 
     run(factory, main())
@@ -108,8 +109,8 @@ def test_a_connection_outlives_its_socket_object(factory: Factory, kind: str, en
 def test_queued_data_is_sent_after_the_socket_object_was_closed(factory: Factory) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        transport, protocol, ours, peer = await given("unix")
-        number = ours.fileno()
+        transport, protocol, ours, peer = await transport_on_own_socket("unix")
+        fd = ours.fileno()
         transport.write(bytes(3_000_000))
         ours.close()
         transport.close()
@@ -118,19 +119,19 @@ def test_queued_data_is_sent_after_the_socket_object_was_closed(factory: Factory
             got += len(data)
         assert got == 3_000_000
         assert await protocol.lost is None
-        await closed(number)
+        await wait_until_closed(fd)
         peer.close()
 
     run(factory, main())
 
 
 @keeps_open
-def test_streams_outlive_the_block_of_their_socket(factory: Factory) -> None:
+def test_streams_stay_open_after_the_with_block_of_their_socket(factory: Factory) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         ours, peer = tcp_pair()
         peer.setblocking(False)
-        number = ours.fileno()
+        fd = ours.fileno()
         with ours:
             reader, writer = await asyncio.open_connection(sock=ours)
         writer.write(b"out")
@@ -139,7 +140,7 @@ def test_streams_outlive_the_block_of_their_socket(factory: Factory) -> None:
         assert await reader.read(10) == b"in"
         writer.close()
         await writer.wait_closed()
-        await closed(number)
+        await wait_until_closed(fd)
         peer.close()
 
     run(factory, main())
@@ -158,15 +159,15 @@ def test_datagrams_outlive_their_socket_object(factory: Factory) -> None:
         nonlocal got, lost
         loop = asyncio.get_running_loop()
         got, lost = loop.create_future(), loop.create_future()
-        ours, peer, stranger = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(3))
+        ours, peer = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
         for sock in (ours, peer):
             sock.bind(("127.0.0.1", 0))
             sock.setblocking(False)
-        name, number = ours.getsockname(), ours.fileno()
+        name, fd = ours.getsockname(), ours.fileno()
         transport, _ = await loop.create_datagram_endpoint(Receiver, sock=ours)
         ours.close()
-        stranger.close()
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other_socket:
+            assert other_socket.fileno() != fd
             transport.sendto(b"out", peer.getsockname())
             while True:
                 try:
@@ -179,7 +180,7 @@ def test_datagrams_outlive_their_socket_object(factory: Factory) -> None:
             assert await got == (b"in", peer.getsockname())
             transport.close()
             assert await lost is None
-            await closed(number)
+            await wait_until_closed(fd)
         peer.close()
 
     got: asyncio.Future[Any]
@@ -191,18 +192,18 @@ def test_an_unreferenced_transport_releases_the_socket() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         ours, peer = socket.socketpair()
-        number = ours.fileno()
+        fd = ours.fileno()
         transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
         transport.pause_reading()
         await asyncio.sleep(0)
         ours.close()
-        assert is_open(number)
-        made = [transport]
+        assert is_open(fd)
+        references = [transport]
         del transport
         with pytest.warns(ResourceWarning, match="unclosed transport"):
-            made.clear()
+            references.clear()
         gc.collect()
-        assert not is_open(number)
+        assert not is_open(fd)
         assert ours.fileno() == -1
         peer.close()
 
@@ -220,10 +221,10 @@ def test_a_failed_transport_keeps_no_socket_open() -> None:
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
         ours, peer = socket.socketpair()
-        number = ours.fileno()
+        fd = ours.fileno()
         with pytest.raises(ZeroDivisionError):
             await loop.create_connection(Bad, sock=ours)
-        assert not is_open(number)
+        assert not is_open(fd)
         peer.close()
 
     run(corenet.new_event_loop, main())
@@ -239,17 +240,17 @@ def test_a_detached_descriptor_is_not_closed() -> None:
         loop = asyncio.get_running_loop()
         ours, peer = socket.socketpair()
         other, its_peer = tcp_pair()
-        number = ours.fileno()
+        fd = ours.fileno()
         transport, protocol = await loop.create_connection(Recorder, sock=ours)
         transport.abort()
         os.close(ours.detach())
-        assert os.dup2(other.fileno(), number) == number
+        assert os.dup2(other.fileno(), fd) == fd
         await protocol.lost
         for name in ("peername", "sockname"):
             found = transport.get_extra_info(name)
             assert found not in (other.getpeername(), other.getsockname()), name
-        assert is_open(number)
-        os.close(number)
+        assert is_open(fd)
+        os.close(fd)
         for sock in (peer, other, its_peer):
             sock.close()
 
@@ -261,7 +262,7 @@ def test_a_write_does_not_block_on_a_socket_made_blocking() -> None:
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        transport, protocol, ours, peer = await given("unix")
+        transport, protocol, ours, peer = await transport_on_own_socket("unix")
         # SO_SNDTIMEO (struct timeval) ends a blocking send after 60 s; the call then fails with EAGAIN.
         seconds = 60
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, seconds.to_bytes(8, "little") + bytes(8))
@@ -318,7 +319,7 @@ def test_the_end_of_a_transport_does_not_wake_a_connect_on_its_reused_number(fac
         listener, others = full_listener()
         ours, peer = socket.socketpair()
         transport, protocol = await loop.create_connection(Recorder, sock=ours)
-        number = ours.fileno()
+        fd = ours.fileno()
         sock: Any = None
 
         async def replace() -> None:
@@ -337,7 +338,7 @@ def test_the_end_of_a_transport_does_not_wake_a_connect_on_its_reused_number(fac
         await protocol.lost
         for _ in range(5):
             await asyncio.sleep(0)
-        assert (sock.fileno() == number) is (how == "detach")
+        assert (sock.fileno() == fd) is (how == "detach")
         assert not task.done()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -400,11 +401,11 @@ def test_a_backed_off_listener_does_not_resume_on_a_reused_number() -> None:
 
         loop.set_exception_handler(report)
         listener = socket.create_server(("127.0.0.1", 0))
-        number, address = listener.fileno(), listener.getsockname()
+        fd, address = listener.fileno(), listener.getsockname()
         server = await loop.create_server(asyncio.Protocol, sock=listener)
         client = socket.socket()
         client.setblocking(False)
-        mine, peer = socket.socketpair()
+        ours, peer = socket.socketpair()
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         spare = socket.socket()
         lowest = spare.fileno()
@@ -416,9 +417,9 @@ def test_a_backed_off_listener_does_not_resume_on_a_reused_number() -> None:
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         listener.close()
-        os.dup2(mine.detach(), number)
-        mine = socket.socket(fileno=number)
-        transport, protocol = await loop.create_unix_connection(Recorder, sock=mine)  # type: ignore[arg-type]
+        os.dup2(ours.detach(), fd)
+        ours = socket.socket(fileno=fd)
+        transport, protocol = await loop.create_unix_connection(Recorder, sock=ours)  # type: ignore[arg-type]
         # Timers with the same delay run in the order of creation. So this one runs after the listener's retry timer.
         passed = asyncio.Event()
         loop.call_later(ACCEPT_RETRY_SECONDS, passed.set)
@@ -439,16 +440,16 @@ def test_a_backed_off_listener_does_not_resume_on_a_reused_number() -> None:
         runner.run(asyncio.wait_for(main(), WAIT))
 
 
-def test_a_server_serves_on_the_number_of_a_server_whose_socket_was_closed() -> None:
+def test_a_new_server_can_reuse_the_descriptor_number_of_a_detached_server_socket() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         first = socket.create_server(("127.0.0.1", 0))
-        number = first.fileno()
+        fd = first.fileno()
         stale = await loop.create_server(asyncio.Protocol, sock=first)
         os.close(first.detach())
         factory, accepted = accepting()
         second = socket.create_server(("127.0.0.1", 0))
-        assert second.fileno() == number
+        assert second.fileno() == fd
         server = await loop.create_server(factory, sock=second)
         stale.close()
         client = socket.create_connection(second.getsockname())
@@ -473,19 +474,19 @@ def test_a_server_outlives_its_socket_object(factory: Factory, kind: str) -> Non
             listener = socket.socket(socket.AF_UNIX)
             listener.bind("")
             server = await loop.create_unix_server(asyncio.Protocol, sock=listener)
-        number, name = listener.fileno(), listener.getsockname()
+        fd, name = listener.fileno(), listener.getsockname()
         listener.close()
-        strangers = socket.socketpair()
-        assert number not in [stranger.fileno() for stranger in strangers]
+        unrelated = socket.socketpair()
+        assert fd not in [other_socket.fileno() for other_socket in unrelated]
         client = socket.socket(listener.family)
         client.setblocking(False)
         await loop.sock_connect(client, name)
         client.shutdown(socket.SHUT_WR)
         assert await loop.sock_recv(client, 10) == b""
         server.close()
-        await closed(number)
+        await wait_until_closed(fd)
         assert listener.fileno() == -1
-        for sock in (client, *strangers):
+        for sock in (client, *unrelated):
             sock.close()
 
     run(factory, main())
@@ -495,24 +496,24 @@ def test_a_server_that_cannot_start_keeps_no_socket_open() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         ours, peer = tcp_pair()
-        number = ours.fileno()
+        fd = ours.fileno()
         with pytest.raises(OSError, match="Invalid argument"):
             # listen() fails with EINVAL, because `ours` is connected.
             await loop.create_server(asyncio.Protocol, sock=ours)
         ours.close()
-        await closed(number)
+        await wait_until_closed(fd)
         peer.close()
 
     run(corenet.new_event_loop, main())
 
 
-@pytest.mark.parametrize("how", ["the loop is closed", "a reader takes over", "another server takes over"])
+@pytest.mark.parametrize("how", ["the loop is closed", "its reader is removed", "another server takes over"])
 def test_a_listener_that_stops_releases_the_socket(how: str) -> None:
     loop = corenet.new_event_loop()
     listener = socket.create_server(("127.0.0.1", 0))
-    number = listener.fileno()
+    fd = listener.fileno()
     servers = [loop.run_until_complete(loop.create_server(asyncio.Protocol, sock=listener))]
-    if how == "a reader takes over":
+    if how == "its reader is removed":
         loop.remove_reader(listener)
     elif how == "another server takes over":
         servers.append(loop.run_until_complete(loop.create_server(asyncio.Protocol, sock=listener)))
@@ -520,7 +521,7 @@ def test_a_listener_that_stops_releases_the_socket(how: str) -> None:
     else:
         loop.close()
     listener.close()
-    assert not is_open(number)
+    assert not is_open(fd)
     loop.close()
     for server in servers:
         server.close()
@@ -533,40 +534,40 @@ def test_the_number_of_a_closed_server_descriptor_can_be_reused(use: str) -> Non
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
         listener = socket.create_server(("127.0.0.1", 0))
-        number = listener.fileno()
+        fd = listener.fileno()
         server = await loop.create_server(asyncio.Protocol, sock=listener)
         kind = socket.SOCK_DGRAM if use == "datagrams" else socket.SOCK_STREAM
-        mine, peer = socket.socketpair(type=kind)
+        ours, peer = socket.socketpair(type=kind)
         os.close(listener.detach())
-        os.dup2(mine.detach(), number)
-        mine = socket.socket(fileno=number)
-        mine.setblocking(False)
+        os.dup2(ours.detach(), fd)
+        ours = socket.socket(fileno=fd)
+        ours.setblocking(False)
         ready = asyncio.Event()
         transport: Any = None
         if use == "a connection":
-            transport, _ = await loop.create_unix_connection(asyncio.Protocol, sock=mine)
+            transport, _ = await loop.create_unix_connection(asyncio.Protocol, sock=ours)
             transport.write(b"mine")
         elif use == "datagrams":
-            transport, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, sock=mine)
+            transport, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, sock=ours)
             transport.sendto(b"mine")
         elif use == "a pipe":
-            transport, _ = await loop.connect_write_pipe(asyncio.Protocol, mine)
+            transport, _ = await loop.connect_write_pipe(asyncio.Protocol, ours)
             transport.write(b"mine")
         elif use == "sock_sendall":
-            mine.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
-            task = loop.create_task(loop.sock_sendall(mine, b"mine" + bytes(1_000_000)))
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+            task = loop.create_task(loop.sock_sendall(ours, b"mine" + bytes(1_000_000)))
             await asyncio.sleep(0)
         elif use == "a writer":
-            loop.add_writer(mine, ready.set)
+            loop.add_writer(ours, ready.set)
         elif use == "a reader":
-            loop.add_reader(mine, ready.set)
+            loop.add_reader(ours, ready.set)
         else:
-            loop.watch(mine, 1, lambda _events: ready.set())
+            loop.watch(ours, READ, lambda _events: ready.set())
         if use in ("a reader", "a watch"):
             peer.send(b"x")
         if transport is None and use != "sock_sendall":
             await ready.wait()
-            mine.send(b"mine")
+            ours.send(b"mine")
         assert peer.recv(4) == b"mine"
         server.close()
         if use == "sock_sendall":
@@ -574,16 +575,16 @@ def test_the_number_of_a_closed_server_descriptor_can_be_reused(use: str) -> Non
             with pytest.raises(asyncio.CancelledError):
                 await task
         elif use == "a writer":
-            assert loop.remove_writer(mine)
+            assert loop.remove_writer(ours)
         elif use == "a reader":
-            assert loop.remove_reader(mine)
+            assert loop.remove_reader(ours)
         elif use == "a watch":
-            assert loop.unwatch(mine)
+            assert loop.unwatch(ours)
         else:
             transport.abort()
             await asyncio.sleep(0)
             await asyncio.sleep(0)
-        mine.close()
+        ours.close()
         peer.close()
 
     run(corenet.new_event_loop, main())

@@ -66,7 +66,7 @@ def test_unused_connection_shares_go_to_busier_listeners(
 @given(st.lists(st.integers(1, 100_000), min_size=1, max_size=20), st.integers(1, 1 << 20))
 def test_division_of_connections(wanted: list[int], total: int) -> None:
     found = descriptors.divide_connections(wanted, total)
-    each = [one + limits.STREAM_NEWCOMERS for one in found]
+    each = [one + limits.STREAM_WITHOUT_SLOT for one in found]
     assert all(1 <= one <= most for one, most in zip(found, wanted, strict=True))
     if min(found) > 1:
         assert sum(each) <= total
@@ -78,4 +78,4 @@ def test_division_of_connections(wanted: list[int], total: int) -> None:
 
 def test_enough_descriptors_are_not_divided() -> None:
     wanted = [1000, 10_000, 1]
-    assert descriptors.divide_connections(wanted, sum(wanted) + 3 * limits.STREAM_NEWCOMERS) == wanted
+    assert descriptors.divide_connections(wanted, sum(wanted) + 3 * limits.STREAM_WITHOUT_SLOT) == wanted

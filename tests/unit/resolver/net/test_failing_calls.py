@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support.subject import daemon_environment
 
-SECONDS = 60
+TIMEOUT = 60
 SOURCE = """
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -77,7 +77,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "failing.c").write_text(SOURCE)
     made = folder / "failing.so"
     command = [compiler, "-shared", "-fPIC", "-o", made, folder / "failing.c", "-ldl"]
-    subprocess.run(command, check=True, timeout=SECONDS)
+    subprocess.run(command, check=True, timeout=TIMEOUT)
     return made
 
 
@@ -97,5 +97,5 @@ def test_a_failing_local_call_is_not_attributed_to_the_server(library: Path, kin
     environment["PYTHONPATH"] += os.pathsep + str(tests)
     environment["LD_PRELOAD"] = str(library)
     done = subprocess.run([sys.executable, "-c", BODY, kind, call, code], capture_output=True, text=True,
-                          timeout=SECONDS, check=False, env=environment)
+                          timeout=TIMEOUT, check=False, env=environment)
     assert (done.stdout, done.returncode) == ("Failure LOCAL_RESOURCE Reply\n", 0), done.stderr

@@ -9,7 +9,7 @@ import sys
 import pytest
 from support.subject import daemon_environment
 
-SECONDS = 60
+TIMEOUT = 60
 BEGIN = """
 import resource, sys, time
 from resolver import limits
@@ -41,7 +41,7 @@ def widen():
 def run(body: str, limit: str = "RLIMIT_DATA", size: int = 1000, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", BEGIN + body, limit, str(size)],
-        capture_output=True, text=True, timeout=SECONDS, check=False, env={**daemon_environment(), **env},
+        capture_output=True, text=True, timeout=TIMEOUT, check=False, env={**daemon_environment(), **env},
     )
 
 

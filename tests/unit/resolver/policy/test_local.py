@@ -52,7 +52,7 @@ def test_names_below_localhost_are_loopback_addresses(name):
     assert (other.rcode, other.answer, [rrset.rtype for rrset in other.authority]) == (c.NOERROR, [], [c.SOA])
 
 
-def test_the_answer_has_the_spelling_of_the_question_and_is_never_secure():
+def test_the_answer_has_the_letter_case_of_the_question_and_is_never_secure():
     outcome = ask(DEFAULT, "WwW.LocalHost.")
     assert outcome.answer[0].name == names.from_text("WwW.LocalHost.")
     assert outcome.verdict == Verdict.INDETERMINATE
@@ -85,7 +85,7 @@ def test_special_names_do_not_exist(name):
 @pytest.mark.parametrize(
     "name", ["1.15.172.in-addr.arpa.", "1.32.172.in-addr.arpa.", "1.63.100.in-addr.arpa.", "e.f.ip6.arpa."]
 )
-def test_neighbours_of_private_reverse_zones_are_resolved(name):
+def test_reverse_names_outside_the_private_ranges_are_resolved(name):
     assert ask(DEFAULT, name, c.PTR) is None
 
 
@@ -120,7 +120,7 @@ def test_loopback_addresses_have_a_name():
         assert data(ask(DEFAULT, reverse, c.PTR)) == [(c.PTR, [names.from_text("localhost.")])]
 
 
-def test_special_names_can_be_switched_off():
+def test_special_use_zones_can_be_disabled():
     off = Settings(policy=PolicySettings(special_use_domains=False))
     assert all(ask(off, zone) is None for zone, _ in special_zones())
 
@@ -179,7 +179,7 @@ def test_static_zone():
 
 
 @pytest.mark.parametrize(
-    ("kind", "known", "unknown"),
+    ("kind", "existing", "missing"),
     [
         ("nodata", c.NOERROR, c.NOERROR),
         ("nxdomain", c.NXDOMAIN, c.NXDOMAIN),
@@ -196,21 +196,22 @@ def test_static_zone():
         ("transparent", c.NOERROR, None),
     ],
 )
-def test_kinds_of_zones(kind, known, unknown):
+def test_kinds_of_zones(kind, existing, missing):
     settings = local(f"corp. {kind}", records=ZONE_RECORDS)
     outcome = ask(settings, "www.corp.")
-    assert (outcome and outcome.rcode) == known
+    assert (outcome and outcome.rcode) == existing
     outcome = ask(settings, "none.corp.")
-    assert (outcome and outcome.rcode) == unknown
+    assert (outcome and outcome.rcode) == missing
 
 
-@pytest.mark.parametrize(("kind", "of_data", "of_type", "of_none"), [
+@pytest.mark.parametrize(("kind", "has_type", "no_type", "no_name"), [
     ("deny", None, "drop", "drop"), ("inform_deny", None, "drop", "drop"), ("always_deny", "drop", "drop", "drop"),
     ("refuse", None, c.REFUSED, c.REFUSED),
 ])
-def test_names_with_data_are_answered_for_the_types_that_they_have(kind, of_data, of_type, of_none):
+def test_names_with_data_are_answered_for_existing_types_only(kind, has_type, no_type, no_name):
     settings = local(f"corp. {kind}", records=ZONE_RECORDS)
-    for name, qtype, wanted in (("www.corp.", c.A, of_data), ("www.corp.", c.AAAA, of_type), ("x.corp.", c.A, of_none)):
+    cases = (("www.corp.", c.A, has_type), ("www.corp.", c.AAAA, no_type), ("x.corp.", c.A, no_name))
+    for name, qtype, wanted in cases:
         outcome = ask(settings, name, qtype)
         if wanted == "drop":
             assert outcome.applied.kind is ActionKind.DROP
@@ -242,14 +243,14 @@ def test_nodefault_removes_the_built_in_zone_of_that_name():
 
 
 def test_inform_zones_log_the_client_and_are_not_answered_from_the_cache(caplog):
-    plan = PolicyPipeline(local("corp. inform", "red. inform_redirect", records=("red. 60 IN A 192.0.2.1",)))
-    view = plan.views[0]
+    pipeline = PolicyPipeline(local("corp. inform", "red. inform_redirect", records=("red. 60 IN A 192.0.2.1",)))
+    view = pipeline.views[0]
     question = Question(names.from_text("a.Corp."), c.A)
     with caplog.at_level("WARNING", "resolver.policy.inform"):
         assert view.own_question(Query("192.0.2.9", transport="udp"), question) is None
     assert [one.getMessage() for one in caplog.records] == ["local zone corp.: 192.0.2.9 queries a.Corp. A"]
     assert not view.is_cacheable(question) and view.is_cacheable(Question(names.from_text("b."), c.A))
-    assert data(plan.answer(Question(names.from_text("x.red."), c.A))) == [(c.A, [b"\xc0\0\2\1"])]
+    assert data(pipeline.answer(Question(names.from_text("x.red."), c.A))) == [(c.A, [b"\xc0\0\2\1"])]
 
 
 def test_a_transparent_zone_below_a_static_one_is_resolved():
@@ -275,7 +276,7 @@ def test_the_most_specific_zone_decides():
 
 
 @pytest.mark.parametrize(
-    ("zones", "records", "words"),
+    ("zones", "records", "message"),
     [
         (("a. loopback",), (), "unknown kind"),
         (("a. typo",), (), "unknown kind"),
@@ -283,8 +284,8 @@ def test_the_most_specific_zone_decides():
         ((), ("a. A 1.2.3",), "local_data"),
     ],
 )
-def test_wrong_zones_and_records_are_named(zones, records, words):
-    with pytest.raises(ValueError, match=words):
+def test_errors_in_zones_and_records_are_reported(zones, records, message):
+    with pytest.raises(ValueError, match=message):
         PolicyPipeline(local(*zones, records=records))
 
 
@@ -324,7 +325,7 @@ def test_a_cname_in_a_redirect_zone_applies_to_every_name():
     assert (long.rcode, long.answer, long.ede[0][0]) == (c.YXDOMAIN, [], c.EDE_OTHER)
 
 
-def test_hosts_entries_are_hints_and_local_data_is_authoritative():
+def test_local_data_is_authoritative_and_hosts_entries_are_not():
     settings = local(records=("data.here. A 10.0.0.1",), hosts=(HostEntry("host.here.", ("10.0.0.2",)),))
     assert ask(settings, "data.here.").authoritative
     assert not ask(settings, "host.here.").authoritative
@@ -341,12 +342,11 @@ def test_typetransparent_answers_for_its_types_and_resolves_the_others():
     assert ask(transparent, "www.example.com.", c.AAAA).rcode == c.NOERROR
 
 
-def test_a_truncating_zone_knows_its_names_and_resolves_them():
-    plan = PolicyPipeline(local("example.com. truncate", "static.example.com. static", "open.example.com. resolve"))
-    assert (
-        plan.local.has_truncate_zone and not PolicyPipeline(local("example.com. transparent")).local.has_truncate_zone
-    )
+def test_a_truncate_zone_matches_its_names_and_does_not_answer_them():
+    pipeline = PolicyPipeline(local("example.com. truncate", "static.example.com. static", "open.example.com. resolve"))
+    assert pipeline.local.has_truncate_zone
+    assert not PolicyPipeline(local("example.com. transparent")).local.has_truncate_zone
     for name, expected in (("example.com.", True), ("A.B.Example.COM.", True), ("com.", False), (".", False),
                            ("x.static.example.com.", False), ("x.open.example.com.", False)):
-        assert plan.local.is_truncated(names.from_text(name)) is expected, name
-    assert plan.answer(Question(names.from_text("www.example.com."), c.A)) is None
+        assert pipeline.local.is_truncated(names.from_text(name)) is expected, name
+    assert pipeline.answer(Question(names.from_text("www.example.com."), c.A)) is None

@@ -6,7 +6,7 @@ record of the name would hide all its data.
 
 import dns.rrset
 import pytest
-from support.forger import EXAMPLE_AT, KEY, forge, world
+from support.forger import EXAMPLE_IP, KEY, forge, world
 from support.minet import Minet, reply
 from support.signing import Nsec3
 
@@ -26,10 +26,10 @@ ZONE = "a.ent 300 A 192.0.2.86\n*.txt 300 TXT x\nmany 300 TXT y\nmany 300 CAA 0 
 def claim_no_data(minet: Minet, name: str, rtype: int) -> None:
     """Let the servers of example. answer ANY at `name` with their genuine denial of `rtype`."""
     packet = make_query(1, names.from_text(name), rtype, edns_payload=4096, do=True)
-    view = MessageView.parse(minet.net.hosts[EXAMPLE_AT](packet, True))
+    view = MessageView.parse(minet.net.hosts[EXAMPLE_IP](packet, True))
     assert not view.answer
     assert any(rrset.rtype in (c.NSEC, c.NSEC3) for rrset in view.authority)
-    forge(minet, EXAMPLE_AT, lambda qname, qtype, packet:
+    forge(minet, EXAMPLE_IP, lambda qname, qtype, packet:
           reply(packet, [], view.authority) if (qname, qtype) == (name, c.ANY) else None)
 
 
@@ -103,10 +103,10 @@ def test_compact_denials_of_any_before_and_after_rfc_9824(following: str, types:
     """RFC 9824: private types were used before NXNAME; elsewhere they may be data."""
     minet = world()
     packet = make_query(1, names.from_text("none.example."), c.A, edns_payload=4096, do=True)
-    view = MessageView.parse(minet.net.hosts[EXAMPLE_AT](packet, True))
+    view = MessageView.parse(minet.net.hosts[EXAMPLE_IP](packet, True))
     soa = [rrset for rrset in view.authority if rrset.rtype == c.SOA]
     denial = made_up("ent.example.", following, types)
-    forge(minet, EXAMPLE_AT, lambda qname, qtype, packet:
+    forge(minet, EXAMPLE_IP, lambda qname, qtype, packet:
           reply(packet, [], [*soa, denial]) if (qname, qtype) == ("ent.example.", c.ANY) else None)
     outcome = minet.ask("ent.example.", "ANY")
     expected = (c.NOERROR, Verdict.SECURE) if proved else (c.SERVFAIL, Verdict.BOGUS)

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from support.forger import EXAMPLE_AT, PLAIN_AT, world
+from support.forger import EXAMPLE_IP, PLAIN_IP, world
 from support.minet import Minet
 from support.signing import Nsec3, ZoneKey, sign_zone
 from support.tree import Tree
@@ -214,7 +214,7 @@ def test_the_search_for_stale_data_is_charged_to_the_query(monkeypatch: pytest.M
               cache=CacheSettings(max_stale_ttl=86400, stale_answer_client_timeout=0.0))
     m.ask("brief.example.")
     m.ask("nope.example.")
-    m.net.hosts.pop(EXAMPLE_AT)
+    m.net.hosts.pop(EXAMPLE_IP)
     m.net.sleep(m.mesh, 60)
     budgets, counter = spend(m, 120), Counter(monkeypatch)
     assert m.ask("brief.example.").stale
@@ -230,7 +230,7 @@ def test_the_search_for_stale_data_of_a_cached_failure_is_charged_to_the_query(
 ) -> None:
     """The alias is expanded from a wildcard with a cached proof, each time again, and leads to a failed name."""
     m = world(Nsec3(50, "aa"), cache=CacheSettings(max_stale_ttl=86400))
-    m.net.hosts.pop(PLAIN_AT)
+    m.net.hosts.pop(PLAIN_IP)
 
     def peek(name: str) -> Outcome | None:
         return m.mesh.peek(Question(names.from_text(name), c.A))

@@ -5,7 +5,7 @@ names that exist, where their signatures are as valid as at the wildcard.
 """
 
 import pytest
-from support.forger import EXAMPLE_AT, SOA, attack, forge, world
+from support.forger import EXAMPLE_IP, SOA, attack, forge, world
 from support.minet import Minet, reply
 from support.signing import Nsec3, ZoneKey, sign_zone
 
@@ -21,16 +21,16 @@ from resolver.wire.message import MessageView
 from resolver.wire.rrset import RRset
 
 CHAINS = pytest.mark.parametrize("chain", [None, Nsec3()], ids=["nsec", "nsec3"])
-EVIL_AT = "203.0.113.66"
+EVIL_IP = "203.0.113.66"
 EVIL_KEY = ZoneKey("x.many.example.", label="evil")
 ZONE = f"*.many 300 DS {EVIL_KEY.ds()}\nx.many 300 A 192.0.2.81\n*.cut 300 NS ns.plain.\na.b.cut 300 A 192.0.2.82\n"
-EVIL = SOA + f"@ 300 NS ns\nns 300 A {EVIL_AT}\n@ 300 A {EVIL_AT}\nwww 300 A {EVIL_AT}\n"
+EVIL = SOA + f"@ 300 NS ns\nns 300 A {EVIL_IP}\n@ 300 A {EVIL_IP}\nwww 300 A {EVIL_IP}\n"
 
 
 def true(minet: Minet, qname: str, rtype: int) -> MessageView:
     """The replies of the servers of example."""
     packet = make_query(1, names.from_text(qname), rtype, edns_payload=4096, do=True)
-    return MessageView.parse(minet.net.hosts[EXAMPLE_AT](packet, True))
+    return MessageView.parse(minet.net.hosts[EXAMPLE_IP](packet, True))
 
 
 def moved(minet: Minet, owner: str, rtype: int, to: str) -> RRset:
@@ -45,7 +45,7 @@ def moved(minet: Minet, owner: str, rtype: int, to: str) -> RRset:
 def evil_zone(minet: Minet) -> None:
     """The forger's zone x.many.example., signed by the key that the wildcard's DS names."""
     signed = Authority([Zone.from_text("x.many.example.", sign_zone("x.many.example.", EVIL, [EVIL_KEY]))])
-    minet.net.hosts[EVIL_AT] = lambda packet, tcp: signed.answer(packet, tcp=tcp)
+    minet.net.hosts[EVIL_IP] = lambda packet, tcp: signed.answer(packet, tcp=tcp)
 
 
 @CHAINS
@@ -59,9 +59,9 @@ def test_ds_in_a_referral(chain: Nsec3 | None, qname: str) -> None:
         if not name.endswith("x.many.example.") or (rtype == c.DS and name == "x.many.example."):
             return None
         return reply(packet, [], ["x.many.example. 300 NS ns.x.many.example.", ds],
-                     [f"ns.x.many.example. 300 A {EVIL_AT}"], flags=0)
+                     [f"ns.x.many.example. 300 A {EVIL_IP}"], flags=0)
 
-    forge(minet, EXAMPLE_AT, refer)
+    forge(minet, EXAMPLE_IP, refer)
     for _ in range(2):
         outcome = minet.ask(qname)
         assert (outcome.rcode, outcome.verdict) == (c.SERVFAIL, Verdict.BOGUS), outcome
@@ -82,9 +82,9 @@ def test_ds_as_the_answer(chain: Nsec3 | None, proof: str) -> None:
         if not name.endswith("x.many.example."):
             return None
         return reply(packet, [], ["x.many.example. 300 NS ns.x.many.example."],
-                     [f"ns.x.many.example. 300 A {EVIL_AT}"], flags=0)
+                     [f"ns.x.many.example. 300 A {EVIL_IP}"], flags=0)
 
-    forge(minet, EXAMPLE_AT, answer)
+    forge(minet, EXAMPLE_IP, answer)
     for rtype in ("DS", "A", "DS"):
         outcome = minet.ask("x.many.example.", rtype)
         assert (outcome.rcode, outcome.verdict) == (c.SERVFAIL, Verdict.BOGUS), outcome
@@ -102,9 +102,9 @@ def test_ds_of_a_name_that_only_the_wildcard_makes(chain: Nsec3 | None) -> None:
         if not name.endswith("x.many.example.") or rtype == c.DS:
             return None
         return reply(packet, [], ["x.many.example. 300 NS ns.x.many.example."],
-                     [f"ns.x.many.example. 300 A {EVIL_AT}"], flags=0)
+                     [f"ns.x.many.example. 300 A {EVIL_IP}"], flags=0)
 
-    forge(minet, EXAMPLE_AT, refer)
+    forge(minet, EXAMPLE_IP, refer)
     for name in ("x.many.example.", "www.x.many.example."):
         outcome = minet.ask(name)
         assert (outcome.rcode, outcome.verdict) == (c.SERVFAIL, Verdict.BOGUS) or (
@@ -123,7 +123,7 @@ def test_nsec_in_a_denial_of_ds() -> None:
             return reply(packet, [], denial)
         return None
 
-    forge(minet, EXAMPLE_AT, deny)
+    forge(minet, EXAMPLE_IP, deny)
     attack(minet, "a.b.cut.example.", "A")
     outcome = minet.ask("a.b.cut.example.")
     assert (outcome.rcode, outcome.verdict) == (c.SERVFAIL, Verdict.BOGUS)
@@ -150,7 +150,7 @@ def test_an_expanded_nsec_is_not_used_for_synthesis() -> None:
     minet = world(example="*.wild2 300 TXT x\nb.wild2 300 A 192.0.2.83\nc.wild2 300 A 192.0.2.84\n")
     proof = moved(minet, "*.wild2.example.", c.NSEC, "bb.wild2.example.")
     others = list(true(minet, "b.wild2.example.", c.MX).authority)
-    forge(minet, EXAMPLE_AT, lambda name, rtype, packet:
+    forge(minet, EXAMPLE_IP, lambda name, rtype, packet:
           reply(packet, [], [*others, proof]) if (name, rtype) == ("b.wild2.example.", c.MX) else None)
     outcome = minet.ask("b.wild2.example.", "MX")
     assert (outcome.rcode, outcome.verdict) == (c.NOERROR, Verdict.SECURE)
@@ -188,7 +188,7 @@ def test_the_zone_may_show_its_own_nsec() -> None:
     minet = world(example="*.wild2 300 TXT x\n")
     proof = moved(minet, "*.wild2.example.", c.NSEC, "y.wild2.example.")
     cover = list(true(minet, "y.wild2.example.", c.TXT).authority)
-    forge(minet, EXAMPLE_AT, lambda name, rtype, packet:
+    forge(minet, EXAMPLE_IP, lambda name, rtype, packet:
           reply(packet, [proof], cover) if (name, rtype) == ("y.wild2.example.", c.NSEC) else None)
     outcome = minet.ask("y.wild2.example.", "NSEC")
     assert (outcome.rcode, outcome.verdict) == (c.NOERROR, Verdict.SECURE)

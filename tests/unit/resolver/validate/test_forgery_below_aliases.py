@@ -10,7 +10,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from support.forger import EXAMPLE_AT, KEY, PLAIN_AT, SOA, SUB_AT, SUB_KEY, attack, forge, forged_set, world
+from support.forger import EXAMPLE_IP, KEY, PLAIN_IP, SOA, SUB_IP, SUB_KEY, attack, forge, forged_set, world
 from support.minet import Minet, reply
 from support.signing import Nsec3, sign_zone
 
@@ -140,7 +140,7 @@ def test_alias_chain_in_one_reply_to_the_ds_question(chain: Nsec3 | None) -> Non
     both zones."""
     minet = world(chain)
     attack(minet, "x.near.example.", "A")
-    true = minet.net.hosts[EXAMPLE_AT]
+    true = minet.net.hosts[EXAMPLE_IP]
 
     def host(packet: bytes, tcp: bool) -> bytes | None:
         view = MessageView.parse(packet)
@@ -149,7 +149,7 @@ def test_alias_chain_in_one_reply_to_the_ds_question(chain: Nsec3 | None) -> Non
             return reply(packet, list(alias), ["unsigned.example. 300 SOA ns.plain. host.plain. 1 2 3 4 5"])
         return true(packet, tcp)
 
-    minet.net.hosts[EXAMPLE_AT] = host
+    minet.net.hosts[EXAMPLE_IP] = host
     assert_refused(minet, "x.near.example.", "A")
 
 
@@ -158,7 +158,7 @@ def test_child_apex_does_not_deny_its_own_ds() -> None:
     for chain in (None, Nsec3()):
         minet = world(chain)
         signed = Zone.from_text("sub.example.", sign_zone(
-            "sub.example.", SOA + f"@ 300 NS ns\nns 300 A {SUB_AT}\n", [SUB_KEY], nsec3=chain))
+            "sub.example.", SOA + f"@ 300 NS ns\nns 300 A {SUB_IP}\n", [SUB_KEY], nsec3=chain))
         child = Authority([signed])
 
         def forger(qname: str, qtype: int, packet: bytes, child: Authority = child) -> bytes | None:
@@ -168,8 +168,8 @@ def test_child_apex_does_not_deny_its_own_ds() -> None:
                 return reply(packet, [forged_set("x.sub.example.", "A")])
             return None
 
-        forge(minet, EXAMPLE_AT, forger)
-        forge(minet, SUB_AT, forger)
+        forge(minet, EXAMPLE_IP, forger)
+        forge(minet, SUB_IP, forger)
         assert minet.ask("x.sub.example.").rcode == c.SERVFAIL
 
 
@@ -189,7 +189,7 @@ def test_ancestor_delegation_does_not_deny_ds_below_it(chain: Nsec3 | None) -> N
             return reply(packet, [forged_set("x.alias.example.", "A")])
         return None
 
-    forge(minet, EXAMPLE_AT, forger)
+    forge(minet, EXAMPLE_IP, forger)
     outcome = minet.ask("x.alias.example.")
     assert (outcome.rcode, outcome.verdict) == (c.SERVFAIL, Verdict.BOGUS)
 
@@ -204,7 +204,7 @@ def test_insecure_names_stay_insecure(chain: Nsec3 | None) -> None:
         assert (outcome.rcode, outcome.verdict) == (c.NOERROR, Verdict.INSECURE), owner
     assert minet.ask("www.example.").verdict == Verdict.SECURE
     minet = world(chain)
-    forge(minet, PLAIN_AT, lambda qname, qtype, packet: reply(packet, [forged_set(
+    forge(minet, PLAIN_IP, lambda qname, qtype, packet: reply(packet, [forged_set(
         "host.unsigned.example.", "A", signer="unsigned.example.")]) if qtype == c.A else None)
     outcome = minet.ask("host.unsigned.example.")
     assert (outcome.rcode, outcome.verdict) == (c.NOERROR, Verdict.INSECURE)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import pytest
 from support.fakenet import START
-from support.forger import EXAMPLE_AT, forge, world
+from support.forger import EXAMPLE_IP, forge, world
 from support.minet import Minet, reply, rr
 from support.signing import Nsec3
 
@@ -195,7 +195,7 @@ twice 300 DNAME b.twice
 def test_a_dname_makes_no_alias_of_its_own_owner(rtype: str, chain: Nsec3 | None) -> None:
     """RFC 6672 section 2.2: a DNAME does not cover an unsigned CNAME at its own owner, even one that agrees with it."""
     m = world(chain, example=TWICE)
-    true = m.net.hosts[EXAMPLE_AT]
+    true = m.net.hosts[EXAMPLE_IP]
 
     def forger(qname: str, qtype: int, packet: bytes) -> bytes | None:
         if qname != "into.example.":
@@ -204,7 +204,7 @@ def test_a_dname_makes_no_alias_of_its_own_owner(rtype: str, chain: Nsec3 | None
         dname = [one for one in MessageView.parse(true(query, True) or b"").answer if one.rtype == c.DNAME]
         return reply(packet, [*dname, "into.example. 300 CNAME home.example."])
 
-    forge(m, EXAMPLE_AT, forger)
+    forge(m, EXAMPLE_IP, forger)
     for _ in range(2):
         outcome = m.ask("into.example.", rtype)
         assert not any(rrset.rtype == c.CNAME for rrset in outcome.answer)
@@ -216,7 +216,7 @@ def test_a_dname_makes_no_alias_of_its_own_owner(rtype: str, chain: Nsec3 | None
 def test_the_target_is_exactly_what_the_dname_makes_of_it(target: str) -> None:
     """A server's own CNAME beside the DNAME is ignored: the CNAME is made here from the signed DNAME."""
     m = world(example=TWICE)
-    true = m.net.hosts[EXAMPLE_AT]
+    true = m.net.hosts[EXAMPLE_IP]
 
     def forger(qname: str, qtype: int, packet: bytes) -> bytes | None:
         if qname != "x.into.example.":
@@ -224,7 +224,7 @@ def test_the_target_is_exactly_what_the_dname_makes_of_it(target: str) -> None:
         dname = [one for one in MessageView.parse(true(packet, True) or b"").answer if one.rtype == c.DNAME]
         return reply(packet, [f"x.into.example. 300 CNAME {target}", *dname])
 
-    forge(m, EXAMPLE_AT, forger)
+    forge(m, EXAMPLE_IP, forger)
     outcome = m.ask("x.into.example.")
     assert outcome.verdict == Verdict.SECURE
     assert [r.targets()[0] for r in outcome.answer if r.rtype == c.CNAME] == [names.from_text("x.home.example.")]
@@ -318,7 +318,7 @@ def raise_ttls(m: Minet, types: set[int]) -> None:
 
 def set_ttls(m: Minet, types: set[int], ttl: int) -> None:
     """Let the servers of example. give sets of these types with another TTL than they were signed with."""
-    true = m.net.hosts[EXAMPLE_AT]
+    true = m.net.hosts[EXAMPLE_IP]
 
     def host(packet: bytes, tcp: bool) -> bytes | None:
         view = MessageView.parse(true(packet, tcp) or b"")
@@ -329,4 +329,4 @@ def set_ttls(m: Minet, types: set[int], ttl: int) -> None:
         return reply(packet, changed(view.answer), changed(view.authority), list(view.additional), rcode=view.rcode,
                      flags=c.AA if view.aa else 0)
 
-    m.net.hosts[EXAMPLE_AT] = host
+    m.net.hosts[EXAMPLE_IP] = host

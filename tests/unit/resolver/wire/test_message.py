@@ -67,7 +67,7 @@ def test_header_only() -> None:
     assert view.edns is None
 
 
-def test_only_made_by_parse() -> None:
+def test_views_are_made_by_parse_only() -> None:
     with pytest.raises(TypeError):
         MessageView()
     assert MessageView.parse(bytearray(header())).id == 1
@@ -132,7 +132,7 @@ def test_chain_of_pointers() -> None:
             assert "too many" in reason(packet)
 
 
-def test_name_that_grows_too_long() -> None:
+def test_a_name_may_not_exceed_255_octets_when_decompressed() -> None:
     long = b"\x3f" + b"a" * 63
     packet = header(1, 1) + question(long * 3 + b"\0") + record(long + AT_QNAME, c.A, bytes(4))
     assert "255" in reason(packet)
@@ -172,7 +172,7 @@ def test_name_in_rdata_must_end_there() -> None:
 
 
 @pytest.mark.parametrize("rtype", [c.NS, c.CNAME, c.PTR, c.DNAME, c.MB])
-def test_compressed_names_in_rdata_are_written_out(rtype: int) -> None:
+def test_compressed_names_in_rdata_are_decompressed(rtype: int) -> None:
     (rrset,) = MessageView.parse(reply(record(AT_QNAME, rtype, b"\2Ns" + AT_QNAME))).answer
     assert rrset.rdatas() == [b"\2Ns" + EXAMPLE]
 
@@ -300,7 +300,7 @@ def test_update_without_rdata() -> None:
 # --- grouping -----------------------------------------------------------------------------------------------------
 
 
-def test_sets_are_joined_across_spellings_and_gaps() -> None:
+def test_records_are_grouped_into_rrsets_regardless_of_case_and_order() -> None:
     view = MessageView.parse(
         reply(
             record(AT_QNAME, c.A, b"\1\1\1\1", ttl=90),
@@ -335,7 +335,7 @@ def test_sections_do_not_mix() -> None:
     assert len(view.answer) == len(view.answer[0]) == 1
 
 
-def test_signatures_join_what_they_cover() -> None:
+def test_rrsigs_belong_to_the_rrset_that_they_cover() -> None:
     view = MessageView.parse(
         reply(
             record(AT_QNAME, c.RRSIG, rrsig(c.A), ttl=20),
@@ -361,13 +361,13 @@ def test_ttl_with_the_top_bit(ttl: int, expected: int) -> None:
     assert MessageView.parse(reply(record(AT_QNAME, c.A, bytes(4), ttl=ttl))).answer[0].ttl == expected
 
 
-def test_repetitions_in_large_sets() -> None:
+def test_duplicates_in_large_rrsets_are_removed() -> None:
     members = [record(AT_QNAME, c.A, bytes((0, 0, i % 40, 1))) for i in range(200)]
     (rrset,) = MessageView.parse(reply(*members)).answer
     assert rrset.rdatas() == [bytes((0, 0, i, 1)) for i in range(40)]
 
 
-def test_caps() -> None:
+def test_numbers_of_records_per_rrset_and_message_are_limited() -> None:
     allowed = limits.RRSET_RECORDS
     members = [record(AT_QNAME, c.A, i.to_bytes(4, "big")) for i in range(allowed + 1)]
     assert len(MessageView.parse(reply(*members[:allowed])).answer[0]) == allowed
@@ -380,7 +380,7 @@ def test_caps() -> None:
 
 
 @pytest.mark.parametrize("rtype", [c.MX, c.RRSIG])
-def test_compression_that_blows_up(rtype: int) -> None:
+def test_the_decompressed_size_of_an_rrset_is_limited(rtype: int) -> None:
     long = (b"\x3f" + b"a" * 63) * 3 + b"\x3d" + b"b" * 61 + b"\0"
     front = {c.MX: b"", c.RRSIG: c.A.to_bytes(2, "big") + bytes(14)}[rtype]
     tail = {c.MX: b"", c.RRSIG: b"s"}[rtype]
@@ -396,7 +396,7 @@ def test_compression_that_blows_up(rtype: int) -> None:
     assert "written out" in reason(packet(count + 1))
 
 
-def test_rdata_that_is_longer_than_any_message_when_written_out() -> None:
+def test_rdata_may_not_exceed_65535_octets_when_decompressed() -> None:
     """The signer points into the owner. Read from there, its labels span owner, header and rdata: 255 octets of 2."""
     owner = (b"\x3f\x3f" + b"a" * 62) * 3 + b"\x22\x3d" + b"a" * 33 + b"\0"
     rdata = bytes(18) + b"\xc0\x0d"
@@ -408,7 +408,7 @@ def test_rdata_that_is_longer_than_any_message_when_written_out() -> None:
     assert len(MessageView.parse(fits).answer[0].rdata(0)) == 18 + 255 + 100
 
 
-def test_many_owners_stay_linear() -> None:
+def test_grouping_many_owners_takes_linear_time() -> None:
     count = limits.MESSAGE_RECORDS
     owners = [bytes((3,)) + b"%03x" % i + b"\0" for i in range(count)]
     view = MessageView.parse(header(0, count) + b"".join(record(owner, 65280, b"") for owner in owners))
@@ -482,7 +482,7 @@ def test_query_with_edns() -> None:
         header(1, flags=0) + EXAMPLE + b"\0\1\0\3",
     ],
 )
-def test_plain_queries_of_unusual_form(data: bytes) -> None:
+def test_queries_that_are_plain_but_unusual(data: bytes) -> None:
     code, fields = inspect_query(data)
     assert (code, fields["unusual"]) == (0, True)
 
@@ -532,7 +532,7 @@ def test_malformed_queries(data: bytes) -> None:
 
 @pytest.mark.parametrize("rclass", [c.IN, 254, 255, 0x04D0])
 @pytest.mark.parametrize("rtype", [c.NS, c.MX, c.SRV, c.SOA, c.A, c.RRSIG, c.NSEC3])
-def test_rdata_that_must_not_be_empty_is_empty(rtype: int, rclass: int) -> None:
+def test_empty_rdata_of_types_that_need_rdata_is_malformed(rtype: int, rclass: int) -> None:
     """Found by fuzzing: in classes 254 and above empty rdata was accepted, then read and written past its end."""
     packet = reply(record(AT_QNAME, rtype, b"", rclass=rclass))
     if rtype == c.A and rclass != c.IN:
