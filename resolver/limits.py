@@ -549,7 +549,7 @@ BALANCE_TARGETS = 32
 BALANCE_PREFIXES = 256
 """prefixes: Client networks of one target. They are compared one by one for each query for the name."""
 BALANCE_WEIGHT = Limit(
-    1, 1, 1000, "of 1000", "A share of the clients finer than one in a thousand cannot be seen in their queries."
+    1, 1, 1000, "shares", "A share of the clients finer than one in a thousand cannot be seen in their queries."
 )
 BALANCE_MOST = Limit(
     0, 0, 32, "addresses", "0 gives all. Clients use the first address and need another one only when that fails."
@@ -1081,7 +1081,7 @@ CONTROL_CONNECTIONS = 8
 """connections: Connections open at once on the control socket. Each is a descriptor; further ones wait in the accept
 queue."""
 UNIT_WATCHDOG = 30
-"""seconds: `resolverd --print-unit` has systemd restart a daemon that shows no sign of life for this long. A save of a
+"""seconds: `resolverd --print-unit` has systemd restart a daemon that sends no heartbeat for this long. A save of a
 large cache or a slow disk takes seconds."""
 UNIT_STOP = 30
 """seconds: `resolverd --print-unit` has systemd kill a daemon that takes longer to stop. Waiting clients are answered,
@@ -1089,8 +1089,8 @@ and the cache is saved."""
 UNIT_DESCRIPTORS = 65536
 """descriptors: The limit of open files of `resolverd --print-unit`; the daemon derives its limits of connections from
 it."""
-SIGNS_OF_LIFE = 4
-"""signs: Signs of life in one period of the service manager's watchdog. With two, a late one would be a restart."""
+WATCHDOG_HEARTBEATS = 4
+"""heartbeats: Heartbeats in one period of the service manager's watchdog. With two, a late one would be a restart."""
 IMPORTED_FILE = 16 << 20
 """bytes: The largest configuration file of another resolver that resolverctl reads. Local data may be long lists."""
 IMPORT_DEPTH = 16

@@ -22,7 +22,7 @@ from resolver.wire import name as names
 __all__ = ["Store"]
 
 # Kinds of entries as bits: answers, RRsets, denials, failures (resolver/cache/lookup.pxd).
-EVERYTHING = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4
+ALL_KINDS = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4
 
 
 class Store:
@@ -112,7 +112,7 @@ class Store:
         """
         table = self.table
         lowered = None if name is None else names.lower(name)
-        number = table.begin_flush(lowered, subtree=subtree)
+        flush_id = table.begin_flush(lowered, subtree=subtree)
         try:
             if lowered is None:
                 self.denials.clear()
@@ -121,12 +121,12 @@ class Store:
             if lowered is not None and rtype is not None:
                 yield sum(one.drop(lowered, rtype) for one in (self.rrsets, *self.partitions.values()))
                 return
-            at: int | None = 0
-            while at is not None:
-                at, gone = table.sweep_slice(at, EVERYTHING, lowered, subtree=subtree, outdated=True)
-                yield gone
+            position: int | None = 0
+            while position is not None:
+                position, removed = table.sweep_slice(position, ALL_KINDS, lowered, subtree=subtree, outdated=True)
+                yield removed
         finally:
-            table.end_flush(number)
+            table.end_flush(flush_id)
 
     def drop(self, name: bytes, *, subtree: bool = False, rtype: int | None = None) -> int:
         """`flush` without interruption. Returns the number of removed entries.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from resolver.effects import Reply, TraceStep
-from resolver.explain.words import clean, connection, connection_values
+from resolver.explain.formats import connection, connection_values, escape_controls
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire import present
@@ -76,7 +76,7 @@ def long_text(report: Report, *, signatures: bool = True) -> str:
     lines += [f";; EDE: {ede_sentence(code, text)}" for code, text in report.ede]
     if report.connection is not None:
         lines.append(f";; connection: {connection(report.connection)}")
-    lines += [f";; note: {clean(note)}" for note in report.notes]
+    lines += [f";; note: {escape_controls(note)}" for note in report.notes]
     lines += ["", ";; QUESTION", f";{_question(report)}"]
     for section, title in SECTIONS:
         rows = list(_rows(report.sections.get(section, ()), signatures=signatures))
@@ -96,7 +96,8 @@ def trace_text(steps: Iterable[TraceStep]) -> str:
     """The steps of a resolution, numbered, and indented by the depth of the sub-query."""
     lines = [";; TRACE"]
     for number, step in enumerate(steps, 1):
-        lines.append(f"{number:>4}  {'  ' * step.depth}{step.kind:<{KIND_WIDTH}}  {clean(step.text)}{_details(step)}")
+        text = escape_controls(step.text)
+        lines.append(f"{number:>4}  {'  ' * step.depth}{step.kind:<{KIND_WIDTH}}  {text}{_details(step)}")
     return "\n".join(lines) + "\n\n"
 
 
@@ -140,7 +141,7 @@ def to_json(report: Report, *, signatures: bool = True, steps: Iterable[TraceSte
 
 def ede_sentence(code: int, text: str) -> str:
     """An Extended DNS Error as text: ``No Reachable Authority (22): "all servers timed out"``."""
-    return f"{c.ede_to_text(code)} ({code})" + (f": {clean(text)}" if text else "")
+    return f"{c.ede_to_text(code)} ({code})" + (f": {escape_controls(text)}" if text else "")
 
 
 # --- helpers --------------------------------------------------------------------------------------------------------
@@ -194,7 +195,7 @@ def _edns_line(edns: EdnsReport) -> str:
         if code == c.OPTION_PADDING:
             shown = f"{len(data)} octets"
         else:
-            shown = clean(data.decode("ascii")) if code == c.OPTION_NSID and data.isascii() else data.hex()
+            shown = escape_controls(data.decode("ascii")) if code == c.OPTION_NSID and data.isascii() else data.hex()
         parts.append(f"{c.option_to_text(code)} {shown}")
     return f";; edns: {', '.join(parts)}"
 

@@ -3,7 +3,7 @@
 The manager passes all of it by environment variables. `take` reads and removes them, so that no child process takes
 them for its own. Notifications are datagrams of ``KEY=value`` lines to the socket that ``NOTIFY_SOCKET`` names
 (sd_notify(3)). Inherited sockets have the descriptors from 3 on; ``LISTEN_FDS`` is their number, ``LISTEN_PID`` the
-process that they are for (sd_listen_fds(3)). ``WATCHDOG_USEC`` is how long the manager waits for a sign of life before
+process that they are for (sd_listen_fds(3)). ``WATCHDOG_USEC`` is how long the manager waits for a heartbeat before
 it kills the daemon (sd_watchdog_enabled(3)).
 
 A notification that cannot be sent is not an error of the service: it is logged, and the manager applies its time-outs.
@@ -30,7 +30,7 @@ _VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "L
 class ServiceManager:
     """The manager that has started this process; every method does nothing when there is none.
 
-    `watchdog` is the longest time between two signs of life in seconds, 0 without a watchdog; `sockets` are the
+    `watchdog` is the longest time between two heartbeats in seconds, 0 without a watchdog; `sockets` are the
     inherited ones; the caller that removes one owns it.
     """
 
@@ -70,7 +70,7 @@ class ServiceManager:
         self._send("STOPPING=1", "STATUS=stopping")
 
     def alive(self) -> None:
-        """A sign of life for the watchdog."""
+        """Send a heartbeat to the watchdog."""
         self._send("WATCHDOG=1")
 
     def _send(self, *lines: str) -> None:

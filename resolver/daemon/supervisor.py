@@ -60,13 +60,13 @@ class _Supervisor(Processes):
         #: numbers of the last reload that was requested, and of the last one whose result was received.
         self.requested = 0
         self.answered = 0
-        self.all_up = False
+        self.all_started = False
         self.manager = options.manager
-        self.announced = False
+        self.reported_ready = False
         #: time.monotonic() of the last heartbeat of each ready worker, by pid.
-        self.signs: dict[int, float] = {}
+        self.heartbeats: dict[int, float] = {}
         #: time.monotonic() of the next check of the heartbeats; 0: no watchdog.
-        self.check_at = 0.0
+        self.next_check = 0.0
 
     def run(self) -> int:
         gc.enable()
@@ -79,8 +79,8 @@ class _Supervisor(Processes):
         """Milliseconds until the next deadline, check of the watchdog, or change of session ticket keys."""
         keys = self.rotate_ticket_keys()
         due = [super().poll_timeout(), None if keys is None else keys * 1000]
-        if self.check_at:
-            due.append(max(0.0, self.check_at - time.monotonic()) * 1000 + 1)
+        if self.next_check:
+            due.append(max(0.0, self.next_check - time.monotonic()) * 1000 + 1)
         return min((one for one in due if one is not None), default=None)
 
     def rotate_ticket_keys(self) -> float | None:
@@ -94,7 +94,7 @@ class _Supervisor(Processes):
     def work(self, number: int, channel: socket.socket) -> int:
         """Run worker `number` in the child process, with only its own sockets open."""
         close_all([share for other, share in enumerate(self.shares) if other != number])
-        options = replace(self.options, number=number, successor=self.all_up,
+        options = replace(self.options, number=number, successor=self.all_started,
                           show_example=self.options.show_example and not number)
         try:
             return worker.run(
@@ -103,10 +103,10 @@ class _Supervisor(Processes):
             )
         except (OSError, ImportError) as error:
             name = self.settings.server.user
-            trouble = privileges.explain(name, error) if name else ""
-            if isinstance(error, ImportError) and not trouble:
+            explanation = privileges.explain(name, error) if name else ""
+            if isinstance(error, ImportError) and not explanation:
                 raise
-            logger.error("worker %d: %s", number, trouble or getattr(error, "strerror", None) or error)
+            logger.error("worker %d: %s", number, explanation or getattr(error, "strerror", None) or error)
             return 1
 
     def start(self, slot: WorkerSlot) -> None:
@@ -115,11 +115,11 @@ class _Supervisor(Processes):
         super().start(slot)
         if self.requested != self.answered and not slot.number:
             self.request_reload()  # the previous first worker died before it reported a result
-        self.all_up = self.all_up or all(slot.children for slot in self.slots)
+        self.all_started = self.all_started or all(slot.children for slot in self.slots)
 
     def on_start_failed(self, slot: WorkerSlot, error: OSError) -> None:
         """Raise the error at the start of the daemon; later, try again."""
-        if not self.all_up:
+        if not self.all_started:
             raise error
         super().on_start_failed(slot, error)
 
@@ -140,32 +140,32 @@ class _Supervisor(Processes):
     def on_ready(self, child: Child) -> None:
         """Notify the service manager when all workers serve for the first time."""
         now = time.monotonic()
-        self.signs[child.pid] = now
-        if not self.announced and all(any(one.ready for one in slot.children) for slot in self.slots):
-            self.announced = True
+        self.heartbeats[child.pid] = now
+        if not self.reported_ready and all(any(one.ready for one in slot.children) for slot in self.slots):
+            self.reported_ready = True
             self.manager.ready(self.describe())
             if self.manager.watchdog:
-                self.check_at = now
+                self.next_check = now
 
     def on_time(self, now: float) -> None:
         """Also notify the watchdog of the service manager, and end workers without a heartbeat."""
         super().on_time(now)
-        if self.check_at and now >= self.check_at and self.status is None:
-            self.check_at = now + self.manager.watchdog / limits.SIGNS_OF_LIFE
+        if self.next_check and now >= self.next_check and self.status is None:
+            self.next_check = now + self.manager.watchdog / limits.WATCHDOG_HEARTBEATS
             self.manager.alive()
             self.check_workers(now)
 
     def check_workers(self, now: float) -> None:
         """End each worker whose loop has not run for the period of the watchdog. SIGABRT makes it print its stacks."""
         alive = self.children()
-        self.signs = {child.pid: self.signs[child.pid] for child in alive if child.pid in self.signs}
+        self.heartbeats = {child.pid: self.heartbeats[child.pid] for child in alive if child.pid in self.heartbeats}
         for child in alive:
             if not child.ready or child.stopping:
                 continue
             while receive(child.channel):
-                self.signs[child.pid] = now
-            if now - self.signs[child.pid] > self.manager.watchdog and not child.kill_at:
-                logger.error("worker %d: no sign of life for %.0f s; ending process %d", child.slot.number,
+                self.heartbeats[child.pid] = now
+            if now - self.heartbeats[child.pid] > self.manager.watchdog and not child.kill_at:
+                logger.error("worker %d: no heartbeat for %.0f s; ending process %d", child.slot.number,
                              self.manager.watchdog, child.pid)
                 child.kill_at = now + limits.STOP_GRACE / 1000
                 os.kill(child.pid, signal.SIGABRT)
@@ -202,6 +202,6 @@ class _Supervisor(Processes):
             self.answered = max(self.answered, number)
             if settings is not None:
                 self.settings = settings
-        if results and self.announced and self.requested == self.answered:
+        if results and self.reported_ready and self.requested == self.answered:
             refused = results[-1][1] is None
             self.manager.ready("the last reload was refused; see the log" if refused else self.describe())

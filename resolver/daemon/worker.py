@@ -75,8 +75,8 @@ __all__ = ["Options", "Reload", "run"]
 logger = logging.getLogger(__name__)
 
 Reload = Callable[[], Settings]
-SIGN_OF_LIFE = b"."
-SIGNS_OF_LIFE = limits.SIGNS_OF_LIFE
+HEARTBEAT = b"."
+WATCHDOG_HEARTBEATS = limits.WATCHDOG_HEARTBEATS
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,13 +406,13 @@ class _Worker:
     # --- the service manager --------------------------------------------------------------------------------------
 
     def report_ready(self) -> None:
-        """Clients are served: tell the supervisor, or without one the service manager. Begin the signs of life."""
+        """Clients are served: tell the supervisor, or without one the service manager. Begin the heartbeats."""
         if self.channel is None:
             self.options.manager.ready(self.describe_service())
-        self.show_life()
+        self.send_heartbeat()
 
-    def show_life(self) -> None:
-        """Send a sign of life, four times in the period of the watchdog. To the supervisor, the first also says that
+    def send_heartbeat(self) -> None:
+        """Send a heartbeat, four times in the period of the watchdog. To the supervisor, the first also says that
         this worker is ready."""
         watchdog = self.options.manager.watchdog
         if self.channel is None:
@@ -421,9 +421,9 @@ class _Worker:
         else:
             with suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
                 # Full: the supervisor has not read earlier ones. Closed: `on_stop` is about to be called.
-                self.channel.send(SIGN_OF_LIFE, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                self.channel.send(HEARTBEAT, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         if watchdog:
-            self.timers.start("life", watchdog / SIGNS_OF_LIFE, self.show_life)
+            self.timers.start("heartbeat", watchdog / WATCHDOG_HEARTBEATS, self.send_heartbeat)
 
     def describe_service(self) -> str:
         """One line for the status of the service manager."""

@@ -2,15 +2,15 @@
 
 `Recorder` collects the steps, `build_explanation` turns them into an `Explanation`, and `to_text`, `to_json` and
 `to_page` render it. There is no I/O and no clock, and equal explanations give equal output. All text from the network
-passes through `words.clean` before it is output.
+passes through `formats.escape_controls` before it is output.
 """
 
 from resolver.explain.advice import Advice
 from resolver.explain.data import SCHEMA, to_json
 from resolver.explain.explanation import Explanation, Recorder, ServerReply, build_explanation
+from resolver.explain.formats import escape_controls
 from resolver.explain.page import to_page
 from resolver.explain.text import to_text
-from resolver.explain.words import clean
 
 __all__ = [
     "SCHEMA",
@@ -19,7 +19,7 @@ __all__ = [
     "Recorder",
     "ServerReply",
     "build_explanation",
-    "clean",
+    "escape_controls",
     "to_json",
     "to_page",
     "to_text",

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, replace
 
 from resolver.effects import FailureKind
-from resolver.explain import words
+from resolver.explain import formats
 from resolver.explain.explanation import Explanation, zone_over
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
@@ -45,7 +45,7 @@ class Advice:
 def advise(explanation: Explanation) -> Advice:
     """The advice for an explanation. Without a failure, it says what was found."""
     advice = _advise(explanation)
-    why, reply = words.format_durations(advice.why), explanation.server_reply
+    why, reply = formats.format_durations(advice.why), explanation.server_reply
     if "." not in why.split(" ", 1)[0]:
         why = why[:1].upper() + why[1:]  # a name keeps its spelling
     if reply is None or reply.rcode == explanation.outcome.rcode:
@@ -208,7 +208,7 @@ def _sentence(text: str) -> str:
 
 
 def _question(explanation: Explanation) -> str:
-    return words.question(explanation.outcome.question.qname, explanation.outcome.question.qtype)
+    return formats.question(explanation.outcome.question.qname, explanation.outcome.question.qtype)
 
 
 def _bogus(explanation: Explanation, ede: int, why: str, zone: bytes | None) -> Advice:
@@ -341,4 +341,4 @@ def _last_zone(explanation: Explanation) -> bytes | None:
 
 def sentence_of(code: int, text: str) -> str:
     """An extended error as text, safe for output."""
-    return f"{c.ede_to_text(code)} ({code})" + (f": {words.clean(text)}" if text else "")
+    return f"{c.ede_to_text(code)} ({code})" + (f": {formats.escape_controls(text)}" if text else "")

@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from resolver.effects import TraceStep
-from resolver.explain import words
+from resolver.explain import formats
 from resolver.explain.advice import advise, sentence_of
 from resolver.explain.explanation import Check, Delegation, Exchange, Explanation, Proof, ServerReply, ZoneTrust
 from resolver.validate.records import Dnskey, Ds
@@ -105,7 +105,7 @@ def _server_reply(one: ServerReply) -> dict[str, Any]:
         "address": one.server,
         "port": one.port,
         "status": c.rcode_to_text(one.rcode),
-        "flags": words.flags_of(one.flags),
+        "flags": formats.flags_of(one.flags),
         "milliseconds": _ms(one.seconds),
         "octets": one.octets,
         "transport": one.transport,
@@ -159,11 +159,11 @@ def _exchange(one: Exchange) -> dict[str, Any]:
         "usable": one.good,
         "text": one.text,
         "rcode": None if one.rcode is None else c.rcode_to_text(one.rcode),
-        "flags": words.flags_of(one.flags),
+        "flags": formats.flags_of(one.flags),
         "octets": one.octets,
         "server_edns_payload": one.server_payload,
         "server_cookie": one.cookie,
-        "connection": None if one.connection is None else words.connection_values(one.connection),
+        "connection": None if one.connection is None else formats.connection_values(one.connection),
         "ede": [sentence_of(code, text) for code, text in one.ede],
     }
 
@@ -185,9 +185,9 @@ def _ds(one: Ds) -> dict[str, Any]:
     return {
         "tag": one.tag,
         "algorithm": one.algorithm,
-        "algorithm_name": words.algorithm(one.algorithm),
+        "algorithm_name": formats.algorithm(one.algorithm),
         "digest_type": one.digest_type,
-        "digest_name": words.digest_type(one.digest_type),
+        "digest_name": formats.digest_type(one.digest_type),
         "digest": one.digest.hex(),
     }
 
@@ -196,9 +196,9 @@ def _key(one: Dnskey, zone: ZoneTrust) -> dict[str, Any]:
     return {
         "tag": one.tag,
         "algorithm": one.algorithm,
-        "algorithm_name": words.algorithm(one.algorithm),
+        "algorithm_name": formats.algorithm(one.algorithm),
         "flags": one.flags,
-        "role": words.key_role(one.flags),
+        "role": formats.key_role(one.flags),
         "octets": len(one.key),
         "secure_entry": one.tag in zone.entry,
     }
@@ -214,7 +214,7 @@ def _check(one: Check) -> dict[str, Any]:
         "text": one.text,
         "key_tag": None if sig is None else sig.tag,
         "algorithm": None if sig is None else sig.algorithm,
-        "algorithm_name": None if sig is None else words.algorithm(sig.algorithm),
+        "algorithm_name": None if sig is None else formats.algorithm(sig.algorithm),
         "inception": None if sig is None else sig.inception,
         "expiration": None if sig is None else sig.expiration,
         "labels": None if sig is None else sig.labels,

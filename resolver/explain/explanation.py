@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from resolver.effects import Failure, Outcome, Reply, Server, TraceStep
-from resolver.explain import words
+from resolver.explain import formats
 from resolver.validate.records import Dnskey, Ds, Rrsig, parse_ds
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
@@ -471,7 +471,7 @@ def depth_in(zones: Sequence[ZoneTrust], zone: ZoneTrust) -> int:
 def question_of(explanation: Explanation) -> str:
     """Name and type as text."""
     question = explanation.outcome.question
-    return words.question(question.qname, question.qtype)
+    return formats.question(question.qname, question.qtype)
 
 
 def zone_over(explanation: Explanation, name: bytes) -> bytes:

@@ -9,7 +9,7 @@ wrap on a narrow screen.
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from resolver.explain import words
+from resolver.explain import formats
 from resolver.explain.advice import NONE, advise, sentence_of
 from resolver.explain.explanation import Check, Delegation, Exchange, Explanation, ZoneTrust, question_of
 from resolver.explain.style import STYLE
@@ -48,14 +48,14 @@ def to_page(explanation: Explanation) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{_t(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}"
-        f"<footer>Resolved at {words.day(explanation.now)} UTC by rdig, {_t(explanation.source)}.</footer>\n"
+        f"<footer>Resolved at {formats.date_time(explanation.now)} UTC by rdig, {_t(explanation.source)}.</footer>\n"
         "</main>\n</body>\n</html>\n"
     )
 
 
 def _t(text: str) -> str:
     """`text` escaped for elements and attributes."""
-    return escape(words.clean(text))
+    return escape(formats.escape_controls(text))
 
 
 def _name(name: bytes | None) -> str:
@@ -85,7 +85,7 @@ def _head(explanation: Explanation) -> str:
     tried = sum(1 for check in explanation.checks if check.key is not None)
     pills = [
         f'<li class="pill main">{_t(c.rcode_to_text(outcome.rcode))}, {status_text}</li>',
-        f'<li class="pill">{words.milliseconds(explanation.seconds)}</li>',
+        f'<li class="pill">{formats.milliseconds(explanation.seconds)}</li>',
         f'<li class="pill">{_count(len(explanation.exchanges), "query", "queries")}</li>',
         f'<li class="pill">{_count(tried, "signature check", "signature checks")}</li>',
         *('<li class="pill">from the cache</li>' for _ in range(not explanation.exchanges and outcome.from_cache)),
@@ -93,7 +93,8 @@ def _head(explanation: Explanation) -> str:
     ]
     rows = [f'<dt>Why</dt><dd class="why">{_t(advice.why)}</dd>']
     rows += [
-        f"<dt>Error</dt><dd>{_t(sentence_of(code, '' if words.repeats(advice.why, text) else text))}</dd>"
+        f"<dt>Error</dt>"
+        f"<dd>{_t(sentence_of(code, '' if formats.contains_last_clause(advice.why, text) else text))}</dd>"
         for code, text in outcome.ede
     ]
     if advice.who != NONE:
@@ -110,8 +111,8 @@ def _server_reply(explanation: Explanation) -> str:
     if reply is None:
         return ""
     texts = [
-        f"{c.rcode_to_text(reply.rcode)}, flags {' '.join(words.flags_of(reply.flags)) or 'none'}, {reply.octets} "
-        f"octets over {reply.transport.upper()} in {words.milliseconds(reply.seconds)}"
+        f"{c.rcode_to_text(reply.rcode)}, flags {' '.join(formats.flags_of(reply.flags)) or 'none'}, {reply.octets} "
+        f"octets over {reply.transport.upper()} in {formats.milliseconds(reply.seconds)}"
     ]
     texts += [sentence_of(code, text) for code, text in reply.ede] + reply.notes
     lines = "".join(f"<p>{_t(line)}</p>" for line in texts)
@@ -202,18 +203,18 @@ def _zone(zone: ZoneTrust) -> str:
         else ""
     )
     repeated = any(check.text == zone.text for check in zone.checks)
-    note = f'<p class="note">{_t(words.format_durations(zone.text))}</p>' if zone.text and not repeated else ""
+    note = f'<p class="note">{_t(formats.format_durations(zone.text))}</p>' if zone.text and not repeated else ""
     word = "anchor" if zone.anchor else "DS"
     chips = [
-        f'<li class="chip mono">{word} <b>{ds.tag}</b> {_t(words.algorithm(ds.algorithm))} '
-        f"{_t(words.digest_type(ds.digest_type))}</li>"
+        f'<li class="chip mono">{word} <b>{ds.tag}</b> {_t(formats.algorithm(ds.algorithm))} '
+        f"{_t(formats.digest_type(ds.digest_type))}</li>"
         for ds in zone.ds
     ]
     for key in zone.keys:
         entry = " entry" if key.tag in zone.entry else ""
         chips.append(
-            f'<li class="chip mono{entry}">key <b>{key.tag}</b> {_t(words.algorithm(key.algorithm))}, flags '
-            f"{key.flags}, {words.key_role(key.flags)}</li>"
+            f'<li class="chip mono{entry}">key <b>{key.tag}</b> {_t(formats.algorithm(key.algorithm))}, flags '
+            f"{key.flags}, {formats.key_role(key.flags)}</li>"
         )
     denial = "".join(
         f'<li class="chip mono">no DS, by {c.type_to_text(r.rtype)} {_t(names.to_text(r.name))}</li>'
@@ -232,14 +233,14 @@ def _check(check: Check) -> str:
     tone, sig = _tone(check.verdict), check.signature
     what = f"<b>{_name(check.owner)} {_t(c.type_to_text(check.rtype))}</b>"
     if sig is None:
-        detail = f"<em>{_t(words.format_durations(check.text))}</em>"
+        detail = f"<em>{_t(formats.format_durations(check.text))}</em>"
     else:
         detail = (
-            f"<small>signed by key {sig.tag}, {_t(words.algorithm(sig.algorithm))}, valid {words.day(sig.inception)} "
-            f"to {words.day(sig.expiration)} UTC</small>"
+            f"<small>signed by key {sig.tag}, {_t(formats.algorithm(sig.algorithm))}, "
+            f"valid {formats.date_time(sig.inception)} to {formats.date_time(sig.expiration)} UTC</small>"
         )
         if check.verdict is not Verdict.SECURE:
-            detail += f"<em>{_t(words.format_durations(check.text))}</em>"
+            detail += f"<em>{_t(formats.format_durations(check.text))}</em>"
     return f'<li class="{tone}">{_mark(tone)}<div>{what} {detail}</div></li>'
 
 
@@ -270,7 +271,7 @@ def _axis(end: float) -> str:
         anchor = "start" if tick == 0 else "end" if tick == TICKS - 1 else "middle"
         marks.append(
             f'<text x="{at:g}%" y="13" text-anchor="{anchor}">'
-            f"{words.milliseconds(end * at / 100) if tick else 0}</text>"
+            f"{formats.milliseconds(end * at / 100) if tick else 0}</text>"
         )
     return (
         f'<div class="line axis"><div class="what"></div><div class="draw"><svg aria-hidden="true">{"".join(marks)}'
@@ -289,10 +290,10 @@ def _line(one: Exchange, end: float) -> str:
         f'<path class="grid" d="M{SPAN * t / (TICKS - 1):g} 0V27" vector-effect="non-scaling-stroke"/>'
         for t in range(TICKS)
     )
-    took = "no reply" if one.seconds is None else words.milliseconds(one.seconds)
+    took = "no reply" if one.seconds is None else formats.milliseconds(one.seconds)
     server = f"{_t(one.address)}{f' ({_name(one.name)})' if one.name else ''}"
     result = one.result if one.rcode is None else f"{one.result}, {c.rcode_to_text(one.rcode)}"
-    label = _t(f"{words.question(one.qname, one.qtype)} to {one.address}: {took}, {result}")
+    label = _t(f"{formats.question(one.qname, one.qtype)} to {one.address}: {took}, {result}")
     return (
         f'<details class="{tone}"><summary class="line" style="--depth: {min(one.depth, 6)}"><div class="what">'
         f"{_name(one.qname)} {_t(c.type_to_text(one.qtype))}<small>{server}</small></div>"
@@ -308,16 +309,16 @@ def _exchange_details(one: Exchange) -> str:
     manner += ["DNS cookie"] if one.cookie else []
     reply = [] if one.rcode is None else [c.rcode_to_text(one.rcode)]
     reply += [] if one.octets is None else [f"{one.octets} octets"]
-    reply += words.flags_of(one.flags)
+    reply += formats.flags_of(one.flags)
     rows = [
-        f"Chosen: {_t(one.why)}; a server of {_name(one.zone)}, at {words.milliseconds(one.at)}, {', '.join(manner)}."
+        f"Chosen: {_t(one.why)}; a server of {_name(one.zone)}, at {formats.milliseconds(one.at)}, {', '.join(manner)}."
     ]
     rows += [f"Reply: {_t(', '.join(reply))}."] if reply else []
-    rows += [f"Connection: {_t(words.connection(one.connection))}."] if one.connection else []
+    rows += [f"Connection: {_t(formats.connection(one.connection))}."] if one.connection else []
     rows += [f"{_t(one.text)}."] if not one.good and one.text else []
     rows += [f"Extended error: {_t(sentence_of(code, text))}" for code, text in one.ede]
     others = [
-        f"{_t(k.address)} {k.state}" + ("" if k.rtt_estimate is None else f" {words.milliseconds(k.rtt_estimate)}")
+        f"{_t(k.address)} {k.state}" + ("" if k.rtt_estimate is None else f" {formats.milliseconds(k.rtt_estimate)}")
         for k in one.candidates
         if k.address != one.address
     ]
@@ -345,7 +346,7 @@ def _delegation(one: Delegation) -> str:
         f"{_name(host.name)} {_t(', '.join(host.addresses) or 'address unknown')}" for host in one.hosts
     )
     if one.ds:
-        ds = "<br>".join(f"{d.tag} {_t(words.algorithm(d.algorithm))}" for d in one.ds)
+        ds = "<br>".join(f"{d.tag} {_t(formats.algorithm(d.algorithm))}" for d in one.ds)
     else:
         ds = "" if one.ds is None else "none" + (", with proof" if one.denial else "")
     return f"<tr><td><b>{_name(one.zone)}</b></td><td>{source}</td><td>{hosts}</td><td>{ds}</td></tr>"
@@ -367,7 +368,7 @@ def _proofs(explanation: Explanation) -> str:
 def _cache(explanation: Explanation) -> str:
     rows = "".join(
         f"<tr><td>{_name(use.qname)} {_t(c.type_to_text(use.qtype))}</td><td>{_t(use.text)}</td>"
-        f"<td>{'' if use.verdict is None else words.status_text(use.verdict)}</td></tr>"
+        f"<td>{'' if use.verdict is None else formats.status_text(use.verdict)}</td></tr>"
         for use in explanation.cache
     )
     return _section(

@@ -1,12 +1,12 @@
 """An explanation as text for the terminal: result and advice first, then the details as trees.
 
 Colour is used only when requested and never carries meaning alone. Lines are wrapped at 100 columns, but long names are
-not broken, so that they can be copied. All text from the network passes through `clean`.
+not broken, so that they can be copied. All text from the network passes through `escape_controls`.
 """
 
 from collections.abc import Iterable, Sequence
 
-from resolver.explain import words
+from resolver.explain import formats
 from resolver.explain.advice import NONE, advise, sentence_of
 from resolver.explain.explanation import Check, Delegation, Exchange, Explanation, ZoneTrust, depth_in, question_of
 from resolver.verdict import Verdict
@@ -84,19 +84,19 @@ class _Painter:
         count = len(explanation.exchanges)
         self.lines.append(self.paint(question_of(explanation), "bold"))
         self.lines.append(
-            f"{word} in {words.milliseconds(explanation.seconds)}, {count} {_plural('query', count)}, "
-            f"{words.clean(explanation.source)}"
+            f"{word} in {formats.milliseconds(explanation.seconds)}, {count} {_plural('query', count)}, "
+            f"{formats.escape_controls(explanation.source)}"
         )
         self.lines.append("")
         self._fact("why", advice.why)
         for code, text in outcome.ede:
-            self._fact("error", sentence_of(code, "" if words.repeats(advice.why, text) else text))
+            self._fact("error", sentence_of(code, "" if formats.contains_last_clause(advice.why, text) else text))
         if advice.who != NONE:
             self._fact("who", advice.people)
             self._fact("hint", advice.hint)
 
     def _fact(self, label: str, text: str) -> None:
-        rows = _wrapped(words.clean(text), WIDTH - MARGIN)
+        rows = _wrapped(formats.escape_controls(text), WIDTH - MARGIN)
         self.lines.append(f"  {self.paint(f'{label:<6}', 'dim')}  {rows[0]}")
         self.lines += [" " * MARGIN + row for row in rows[1:]]
 
@@ -105,16 +105,16 @@ class _Painter:
         if reply is None:
             return
         self._title("REPLY OF THE SERVER", "its own resolution is not visible")
-        flags = " ".join(words.flags_of(reply.flags))
+        flags = " ".join(formats.flags_of(reply.flags))
         self.lines.append(
             f"  {reply.server} port {reply.port}: {c.rcode_to_text(reply.rcode)}, flags {flags or 'none'}, "
-            f"{reply.octets} octets over {reply.transport.upper()} in {words.milliseconds(reply.seconds)}"
+            f"{reply.octets} octets over {reply.transport.upper()} in {formats.milliseconds(reply.seconds)}"
         )
         self.lines += [f"  {self.paint(sentence_of(code, text), 'bad')}" for code, text in reply.ede]
-        self.lines += [f"  {words.clean(note)}" for note in reply.notes]
+        self.lines += [f"  {formats.escape_controls(note)}" for note in reply.notes]
         self.lines += [
             f"  {names.to_text(r.name)} {r.ttl} {c.type_to_text(r.rtype)} "
-            f"{words.clean(present.rdata_to_text(r.rtype, rdata))}"
+            f"{formats.escape_controls(present.rdata_to_text(r.rtype, rdata))}"
             for r in reply.answer
             for rdata in r.rdatas()
         ]
@@ -126,7 +126,7 @@ class _Painter:
         for rrset in rrsets:
             mark = self._mark(Verdict(rrset.verdict)) if self.explanation.validating else " "
             for rdata in rrset.rdatas():
-                text = words.clean(present.rdata_to_text(rrset.rtype, rdata))
+                text = formats.escape_controls(present.rdata_to_text(rrset.rtype, rdata))
                 self.lines.append(
                     f"  {mark} {names.to_text(rrset.name)} {rrset.ttl} {c.type_to_text(rrset.rtype)} {text}"
                 )
@@ -144,9 +144,9 @@ class _Painter:
         source = (
             f"referral from {one.referred_by}, a server of {names.to_text(one.parent)}"
             if one.parent is not None and one.referred_by
-            else words.clean(one.source)
+            else formats.escape_controls(one.source)
         )
-        life = "" if one.ttl is None else f", TTL {words.duration(one.ttl)}"
+        life = "" if one.ttl is None else f", TTL {formats.duration(one.ttl)}"
         purpose = "" if one.purpose == "client" else f" [{_purpose(one.purpose)}]"
         mark = self.marks["end"] if indent else ""
         self.lines.append(
@@ -159,7 +159,7 @@ class _Painter:
             self.lines.append(f"{inner}NS {names.to_text(host.name) if host.name else '(no name)'} {known}")
         if one.ds:
             self.lines += [
-                f"{inner}DS {ds.tag} {words.algorithm(ds.algorithm)} {words.digest_type(ds.digest_type)}"
+                f"{inner}DS {ds.tag} {formats.algorithm(ds.algorithm)} {formats.digest_type(ds.digest_type)}"
                 for ds in one.ds
             ]
         elif one.ds is not None and self.explanation.validating:
@@ -175,11 +175,11 @@ class _Painter:
 
     def _exchange(self, one: Exchange) -> None:
         style = "good" if one.good else "bad"
-        took = "no reply" if one.seconds is None else words.milliseconds(one.seconds)
+        took = "no reply" if one.seconds is None else formats.milliseconds(one.seconds)
         indent = "  " * one.depth
         purpose = "" if one.purpose == "client" else self.paint(f"  [{_purpose(one.purpose)}]", "dim")
         self.lines.append(
-            f"  {one.number:>3}  +{one.at * 1000:<8.1f}{indent}{words.question(one.qname, one.qtype)}{purpose}"
+            f"  {one.number:>3}  +{one.at * 1000:<8.1f}{indent}{formats.question(one.qname, one.qtype)}{purpose}"
         )
         name = f" {names.to_text(one.name)}" if one.name else ""
         manner = [one.transport]
@@ -191,23 +191,26 @@ class _Painter:
             result.append(c.rcode_to_text(one.rcode))
         if one.octets is not None:
             result.append(f"{one.octets} octets")
-        result += words.flags_of(one.flags)
+        result += formats.flags_of(one.flags)
         pad = " " * 17 + indent
         self.lines.append(
             f"{pad}{self.marks['to']} {one.address}{name}, {', '.join(manner)}: {took}, {', '.join(result)}"
         )
         if not one.good and one.text:
-            self.lines.append(f"{pad}  {self.paint(words.clean(one.text), 'bad')}")
+            self.lines.append(f"{pad}  {self.paint(formats.escape_controls(one.text), 'bad')}")
         if one.connection:
-            self.lines += [f"{pad}  {row}" for row in _wrapped(words.connection(one.connection), WIDTH - len(pad) - 2)]
+            rows = _wrapped(formats.connection(one.connection), WIDTH - len(pad) - 2)
+            self.lines += [f"{pad}  {row}" for row in rows]
         self.lines += [f"{pad}  EDE: {sentence_of(code, text)}" for code, text in one.ede]
         others = [
-            f"{k.address} {k.state}" + ("" if k.rtt_estimate is None else f" {words.milliseconds(k.rtt_estimate)}")
+            f"{k.address} {k.state}" + ("" if k.rtt_estimate is None else f" {formats.milliseconds(k.rtt_estimate)}")
             for k in one.candidates
             if k.address != one.address
         ]
         more = f" and {len(others) - MANY} more" if len(others) > MANY else ""
-        chosen = f"chosen: {words.clean(one.why)}" + (f"; others: {', '.join(others[:MANY])}{more}" if others else "")
+        chosen = f"chosen: {formats.escape_controls(one.why)}"
+        if others:
+            chosen += f"; others: {', '.join(others[:MANY])}{more}"
         self.lines += [pad + "  " + self.paint(row, "dim") for row in _wrapped(chosen, max(WIDTH - len(pad) - 2, 40))]
 
     def _chain(self) -> None:
@@ -221,7 +224,7 @@ class _Painter:
     def _zone(self, zone: ZoneTrust, indent: str) -> None:
         mark = self.marks["end"] if indent else ""
         origin = "trust anchor" if zone.anchor else "validated before, from the cache" if zone.cached else ""
-        note = "; ".join(x for x in (origin, words.clean(words.format_durations(zone.text))) if x)
+        note = "; ".join(x for x in (origin, formats.escape_controls(formats.format_durations(zone.text))) if x)
         self.lines.append(
             f"  {indent[3:]}{mark}{self._mark(zone.shown)} {self.paint(names.to_text(zone.zone), 'bold')}"
             + (f"  {note}" if note else "")
@@ -229,14 +232,14 @@ class _Painter:
         inner = f"  {indent}     "
         for ds in zone.ds:
             self.lines.append(
-                f"{inner}{'anchor' if zone.anchor else 'DS '} {ds.tag} {words.algorithm(ds.algorithm)} "
-                f"{words.digest_type(ds.digest_type)}"
+                f"{inner}{'anchor' if zone.anchor else 'DS '} {ds.tag} {formats.algorithm(ds.algorithm)} "
+                f"{formats.digest_type(ds.digest_type)}"
             )
         for key in zone.keys:
             trusted = ", trusted by DS" if key.tag in zone.entry else ""
             self.lines.append(
-                f"{inner}key {key.tag} {words.algorithm(key.algorithm)}, flags {key.flags}, "
-                f"{words.key_role(key.flags)}{trusted}"
+                f"{inner}key {key.tag} {formats.algorithm(key.algorithm)}, flags {key.flags}, "
+                f"{formats.key_role(key.flags)}{trusted}"
             )
         for check in zone.checks:
             self.lines += [inner + row for row in self._check(check)]
@@ -244,28 +247,28 @@ class _Painter:
             self.lines.append(f"{inner}no DS, by {c.type_to_text(rrset.rtype)} {names.to_text(rrset.name)}")
 
     def _check(self, check: Check) -> Iterable[str]:
-        what, sig = words.question(check.owner, check.rtype), check.signature
+        what, sig = formats.question(check.owner, check.rtype), check.signature
         if sig is None:
-            yield f"{self._mark(check.verdict)} {words.clean(words.format_durations(check.text))}"
+            yield f"{self._mark(check.verdict)} {formats.escape_controls(formats.format_durations(check.text))}"
             return
         yield (
-            f"{self._mark(check.verdict)} signature of {what} by key {sig.tag}, {words.algorithm(sig.algorithm)}, "
-            f"{words.day(sig.inception)} to {words.day(sig.expiration)} UTC"
+            f"{self._mark(check.verdict)} signature of {what} by key {sig.tag}, {formats.algorithm(sig.algorithm)}, "
+            f"{formats.date_time(sig.inception)} to {formats.date_time(sig.expiration)} UTC"
         )
         if check.verdict is not Verdict.SECURE:
-            yield "  " + self.paint(words.clean(words.format_durations(check.text)), "bad")
+            yield "  " + self.paint(formats.escape_controls(formats.format_durations(check.text)), "bad")
 
     def _proofs(self) -> None:
         if not self.explanation.proofs:
             return
         self._title("PROOFS OF ABSENCE")
         for proof in self.explanation.proofs:
-            note = "" if not proof.text else f": {words.clean(proof.text)}"
+            note = "" if not proof.text else f": {formats.escape_controls(proof.text)}"
             word = {Verdict.BOGUS: "not proved", Verdict.INSECURE: "insecure"}.get(proof.verdict, "proved")
             self.lines.append(f"  {self._mark(proof.verdict)} {proof.what}: {word}{note}")
             for rrset in proof.records:
                 for rdata in rrset.rdatas():
-                    text = words.clean(present.rdata_to_text(rrset.rtype, rdata))
+                    text = formats.escape_controls(present.rdata_to_text(rrset.rtype, rdata))
                     self.lines.append(f"      {names.to_text(rrset.name)} {c.type_to_text(rrset.rtype)} {text}")
 
     def _policies(self) -> None:
@@ -275,16 +278,16 @@ class _Painter:
         self._title("POLICY")
         for step in decided:
             assert step.qname is not None
-            self.lines.append(f"  {words.question(step.qname, step.qtype)}: {words.clean(step.text)}")
+            self.lines.append(f"  {formats.question(step.qname, step.qtype)}: {formats.escape_controls(step.text)}")
 
     def _cache(self) -> None:
         if not self.explanation.cache:
             return
         self._title("FROM THE CACHE")
         for use in self.explanation.cache:
-            status_text = "" if use.verdict is None else f", {words.status_text(use.verdict)}"
+            status_text = "" if use.verdict is None else f", {formats.status_text(use.verdict)}"
             self.lines.append(
-                f"  {words.question(use.qname, use.qtype)}: {words.clean(use.text)}"
+                f"  {formats.question(use.qname, use.qtype)}: {formats.escape_controls(use.text)}"
                 f" ({use.records} {_plural('record', use.records)}{status_text})"
             )
 

@@ -126,7 +126,7 @@ class QuicSession(asyncio.DatagramProtocol):
         self._release()
 
     def describe(self) -> dict[str, object]:
-        """The connection in the words of `resolver.explain.words.connection`; it must be established."""
+        """The connection as a dictionary for `resolver.explain.formats.connection`; it must be established."""
         cipher = self._quic.get_cipher()
         return {
             "version": "QUIC 1, TLSv1.3",

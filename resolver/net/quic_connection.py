@@ -268,7 +268,7 @@ class QuicClient:
             return call(*arguments)
         except (KeyboardInterrupt, SystemExit, MemoryError):
             raise
-        except BaseException as error:  # noqa: BLE001  octets of strangers decide what the library meets
+        except BaseException as error:  # noqa: BLE001  octets of remote parties decide what the library raises
             self._listener.note_library_error(self, error)
             self._forget()
             return None

@@ -130,7 +130,7 @@ class RedisEngine:
         try:
             async with asyncio.timeout(TIMEOUT):
                 results: list[Any] = await pipe.execute(raise_on_error=False)
-        except Exception as error:  # noqa: BLE001 - whatever the library raises for what a stranger sends
+        except Exception as error:  # noqa: BLE001 - whatever the library raises for malformed data of the server
             raise _as_error(error) from None
         return results
 

@@ -47,7 +47,7 @@ class Metric(NamedTuple):
         return value if not self.values or value in self.values else OTHER
 
 
-# What OpenSSL and the listeners call the failures that clients cause. A stranger can cause any of some hundred others.
+# What OpenSSL and the listeners call the failures that clients cause. A client can cause any of some hundred others.
 HANDSHAKE_FAILURES = frozenset({
     "bad certificate", "certificate expired", "certificate unknown", "handshake failure", "no application protocol",
     "protocol version", "unknown ca",

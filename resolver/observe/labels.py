@@ -1,6 +1,6 @@
 """The closed sets of values that the labels of metrics have, and how a number of the protocol becomes one of them.
 
-Each combination of label values is a time series that Prometheus keeps for weeks, so a stranger must not be able to
+Each combination of label values is a time series that Prometheus keeps for weeks, so remote parties must not be able to
 create one. Whatever has no value of its own in a set counts as `OTHER`. Names from the configuration, as those of lists
 and zones, are labels too: they are as many as the operator has written.
 """

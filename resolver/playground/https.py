@@ -37,25 +37,25 @@ class WebServer:
         port: int,
         authority_file: Path,
         server: asyncio.Server,
-        open_transports: set[asyncio.Transport],
-        remove: Path | None,
+        transports: set[asyncio.Transport],
+        temporary_ca: Path | None,
     ) -> None:
         self.url = url
         self.port = port
         self.authority_file = authority_file
         self._server = server
-        self._open = open_transports
-        self._remove = remove
+        self._transports = transports
+        self._temporary_ca = temporary_ca
 
     async def close(self) -> None:
         """Stop serving, close connections, and remove the CA file if it is temporary."""
         self._server.close()
-        for transport in list(self._open):
+        for transport in list(self._transports):
             transport.abort()
         await self._server.wait_closed()
-        if self._remove is not None:
-            self._remove.unlink(missing_ok=True)
-            self._remove = None
+        if self._temporary_ca is not None:
+            self._temporary_ca.unlink(missing_ok=True)
+            self._temporary_ca = None
 
 
 async def start_web(host: str, address: str, *, port: int | None = None, ca: Path | None = None) -> WebServer:
@@ -100,10 +100,10 @@ async def _listen(
                 raise
         else:
             break
-    bound = server.sockets[0].getsockname()[1]
+    bound_port = server.sockets[0].getsockname()[1]
     name = host.rstrip(".")
-    url = f"https://{name}/" if bound == HTTPS_PORT else f"https://{name}:{bound}/"
-    return WebServer(url, bound, ca, server, transports, ca if temporary else None)
+    url = f"https://{name}/" if bound_port == HTTPS_PORT else f"https://{name}:{bound_port}/"
+    return WebServer(url, bound_port, ca, server, transports, ca if temporary else None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 Name servers are not clients: primaries and secondaries need not be in `policy.allow`. The tables here tell the fast
 path and the listeners which messages they must leave to `ZoneServer`, which then decides for the zone in question. So
-a stranger's message still ends in C. A `ZonePeers` is immutable; a new one is made when settings are loaded.
+messages of other addresses are still handled in C. A `ZonePeers` is immutable; a new one is made when settings are
+loaded.
 """
 
 from resolver.policy.access import ALLOW, AccessTable

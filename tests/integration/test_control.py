@@ -30,7 +30,7 @@ TEXT = "www.example.playground. {} IN A 127.20.80.1"
 TIMEOUT = 60
 
 
-class House:
+class ControlledDaemon:
     """A world, a daemon, and what talks to it."""
 
     def __init__(self, path: Path, workers: int, cache: str = "") -> None:
@@ -96,91 +96,93 @@ listen = "127.0.0.1:{self.metrics}"
 
 
 @pytest.fixture(params=[1, 2])
-def house(request: pytest.FixtureRequest, tmp_path: Path) -> House:
-    return House(tmp_path, request.param)
+def controlled(request: pytest.FixtureRequest, tmp_path: Path) -> ControlledDaemon:
+    return ControlledDaemon(tmp_path, request.param)
 
 
-def test_every_command_of_resolverctl(house: House) -> None:
-    with house.internet(), house.daemon():
-        assert house.ask().rcode == c.NOERROR
-        workers = house.ctl("status").count("worker ")
-        assert workers == house.config.read_text().count("workers = 2") + 1
-        assert re.search(r"^resolution\.upstream_queries [1-9]", house.ctl("statistics"), re.M)
-        assert re.search(TEXT.format(r"\d+"), house.ctl("dump", "example.playground"))
-        assert house.page()["resolver_upstream_queries_total"] >= 3
-        assert "result: NOERROR" in house.ctl("trace", NAME)
-        assert not house.ctl("flush", NAME).startswith("0 ")
-        assert not re.search(TEXT.format(r"\d+"), house.ctl("dump"))
-        assert house.ask().rcode == c.NOERROR
-        house.ctl("save")
-        house.ctl("flush", "--all")
-        assert house.ctl("dump") == ""
-        assert not house.ctl("load").startswith("0 ")
-        assert house.ask().answer[0].rdata(0) == bytes((127, 20, 80, 1))
-        assert "debug" in house.ctl("log", "debug")
-        house.ctl("reload")
-        good = house.config.read_text()
-        house.config.write_text(good + "[nonsense]\n")
-        assert "nonsense" in house.ctl("reload", status=1)
-        house.config.write_text(good + "[policy]\nlocal-zones = ['a. odd']\n")
-        line = house.config.read_text().splitlines().index("local-zones = ['a. odd']") + 1
-        words = f"{house.config}:{line}: policy.local-zones[0]: 'a. odd': unknown kind"
-        assert words in house.ctl("reload", status=1)
-        assert house.ask().rcode == c.NOERROR
-        assert "label" in house.ctl("flush", "a..b", status=1)
-    assert "has exited" in house.ctl("status", status=3) or not (house.path / "control").exists()
+def test_every_command_of_resolverctl(controlled: ControlledDaemon) -> None:
+    with controlled.internet(), controlled.daemon():
+        assert controlled.ask().rcode == c.NOERROR
+        workers = controlled.ctl("status").count("worker ")
+        assert workers == controlled.config.read_text().count("workers = 2") + 1
+        assert re.search(r"^resolution\.upstream_queries [1-9]", controlled.ctl("statistics"), re.M)
+        assert re.search(TEXT.format(r"\d+"), controlled.ctl("dump", "example.playground"))
+        assert controlled.page()["resolver_upstream_queries_total"] >= 3
+        assert "result: NOERROR" in controlled.ctl("trace", NAME)
+        assert not controlled.ctl("flush", NAME).startswith("0 ")
+        assert not re.search(TEXT.format(r"\d+"), controlled.ctl("dump"))
+        assert controlled.ask().rcode == c.NOERROR
+        controlled.ctl("save")
+        controlled.ctl("flush", "--all")
+        assert controlled.ctl("dump") == ""
+        assert not controlled.ctl("load").startswith("0 ")
+        assert controlled.ask().answer[0].rdata(0) == bytes((127, 20, 80, 1))
+        assert "debug" in controlled.ctl("log", "debug")
+        controlled.ctl("reload")
+        good = controlled.config.read_text()
+        controlled.config.write_text(good + "[nonsense]\n")
+        assert "nonsense" in controlled.ctl("reload", status=1)
+        controlled.config.write_text(good + "[policy]\nlocal-zones = ['a. odd']\n")
+        line = controlled.config.read_text().splitlines().index("local-zones = ['a. odd']") + 1
+        words = f"{controlled.config}:{line}: policy.local-zones[0]: 'a. odd': unknown kind"
+        assert words in controlled.ctl("reload", status=1)
+        assert controlled.ask().rcode == c.NOERROR
+        assert "label" in controlled.ctl("flush", "a..b", status=1)
+    assert "has exited" in controlled.ctl("status", status=3) or not (controlled.path / "control").exists()
 
 
 def test_a_reload_with_an_unavailable_address_changes_nothing(tmp_path: Path) -> None:
-    house = House(tmp_path, 1)
+    controlled = ControlledDaemon(tmp_path, 1)
     other = free_port()
-    with house.daemon() as process:
+    with controlled.daemon() as process:
         held = lambda: len(os.listdir(f"/proc/{process.pid}/fd"))  # noqa: E731
-        house.ctl("reload")
+        controlled.ctl("reload")
         before = held()
-        good = house.config.read_text()
-        served = f'"127.0.0.1:{house.port}"'
+        good = controlled.config.read_text()
+        served = f'"127.0.0.1:{controlled.port}"'
         assert good.count(served) == 1
         moved = good.replace(served, f'"127.0.0.1:{other}"') + "[policy.hosts]\n'new.test' = '192.0.2.1'\n"
-        house.config.write_text(moved)
+        controlled.config.write_text(moved)
         line = next(number for number, text in enumerate(moved.splitlines(), 1) if str(other) in text)
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as taken:
             taken.bind(("127.0.0.1", other))
             taken.listen()
-            output = house.ctl("reload", status=1)
-        assert f"{house.config}:{line}: server.listen[0]: '127.0.0.1:{other}': cannot listen on 127.0.0.1" in output
+            output = controlled.ctl("reload", status=1)
+        expected = f"{controlled.config}:{line}: server.listen[0]: '127.0.0.1:{other}': cannot listen on 127.0.0.1"
+        assert expected in output
         assert "Address already in use" in output
-        assert house.ask("localhost.").rcode == c.NOERROR
+        assert controlled.ask("localhost.").rcode == c.NOERROR
         wait_until(lambda: held() == before, "descriptors as before", process=process, log=tmp_path / "log")
-        house.ctl("reload")
-        house.port = other
-        assert house.ask("new.test.").answer[0].rdata(0) == bytes((192, 0, 2, 1))
+        controlled.ctl("reload")
+        controlled.port = other
+        assert controlled.ask("new.test.").answer[0].rdata(0) == bytes((192, 0, 2, 1))
 
 
-def test_the_cache_outlives_the_daemon(house: House) -> None:
-    with house.internet(), house.daemon():
-        house.ask()
-    assert (house.path / "cache.bin").stat().st_mode & 0o777 == 0o600
-    with house.daemon():
-        view = house.ask()
+def test_the_cache_outlives_the_daemon(controlled: ControlledDaemon) -> None:
+    with controlled.internet(), controlled.daemon():
+        controlled.ask()
+    assert (controlled.path / "cache.bin").stat().st_mode & 0o777 == 0o600
+    with controlled.daemon():
+        view = controlled.ask()
         assert view.answer[0].rdata(0) == bytes((127, 20, 80, 1))
-    data = bytearray((house.path / "cache.bin").read_bytes())
+    data = bytearray((controlled.path / "cache.bin").read_bytes())
     data[-1] ^= 1
-    (house.path / "cache.bin").write_bytes(data)
-    with house.internet(), house.daemon():
-        assert house.ask().rcode == c.NOERROR
-    assert "checksum" in (house.path / "log").read_text()
+    (controlled.path / "cache.bin").write_bytes(data)
+    with controlled.internet(), controlled.daemon():
+        assert controlled.ask().rcode == c.NOERROR
+    assert "checksum" in (controlled.path / "log").read_text()
 
 
 def test_stale_answers_bridge_an_outage(tmp_path: Path) -> None:
-    house = House(tmp_path, 1, 'max-ttl = 1\nmax-stale-ttl = "1 h"\nstale-answer-client-timeout = "300 ms"')
-    with house.daemon():
-        with house.internet():
-            assert house.ask().answer[0].ttl <= 1
+    cache = 'max-ttl = 1\nmax-stale-ttl = "1 h"\nstale-answer-client-timeout = "300 ms"'
+    controlled = ControlledDaemon(tmp_path, 1, cache)
+    with controlled.daemon():
+        with controlled.internet():
+            assert controlled.ask().answer[0].ttl <= 1
         until = time.monotonic() + 1.1
         wait_until(lambda: time.monotonic() > until, "the TTL to end")
         for _ in range(2):
-            view = house.ask(timeout=5)
+            view = controlled.ask(timeout=5)
             assert (view.rcode, view.answer[0].ttl) == (c.NOERROR, 30)
             assert view.edns is not None and view.edns.get(c.OPTION_EDE)[:2] == b"\0\x03"
-        assert house.page()["resolver_stale_answers_total"] >= 1
+        assert controlled.page()["resolver_stale_answers_total"] >= 1

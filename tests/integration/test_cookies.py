@@ -85,8 +85,8 @@ addresses = ["127.0.0.1:{upstream}"]
         yield log
 
 
-def dig(port: int, *words: str) -> str:
-    command = [program("dig"), "@127.0.0.1", "-p", str(port), "+tries=1", "+time=5", *words]
+def dig(port: int, *arguments: str) -> str:
+    command = [program("dig"), "@127.0.0.1", "-p", str(port), "+tries=1", "+time=5", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
@@ -97,7 +97,8 @@ def cookie_in(text: str) -> tuple[str, str]:
     return found[1], found[2]
 
 
-def counters(directory: Path) -> dict[str, int]:
+def counters(directory: Path) -> dict[str, float]:
+    """All counters of the daemon in `directory`, by name."""
     done = subprocess.run(
         [RESOLVERD[0], "-m", "resolver.cli.control", "-s", str(directory / "control"), "statistics"],
         capture_output=True, text=True, check=True, env=daemon_environment(),
@@ -109,15 +110,15 @@ def counters(directory: Path) -> dict[str, int]:
 @pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
 def test_dig_gets_a_cookie_and_sends_it_back(tmp_path: Path, tcp: bool) -> None:
     upstream, port = free_port(), free_port()
-    way = ["+tcp"] if tcp else ["+notcp"]
+    transport = ["+tcp"] if tcp else ["+notcp"]
     with bind(tmp_path, upstream), resolverd(tmp_path, port, upstream):
-        first, verdict = cookie_in(dig(port, "+cookie", *way, "www.cookie.test", "A"))
+        first, verdict = cookie_in(dig(port, "+cookie", *transport, "www.cookie.test", "A"))
         assert (len(first), verdict) == (48, "good")
-        text = dig(port, f"+cookie={first}", *way, "www.cookie.test", "A")
-        assert cookie_in(text) == (first, "good"), "from the cache, and the same while it is young"
+        text = dig(port, f"+cookie={first}", *transport, "www.cookie.test", "A")
+        assert cookie_in(text) == (first, "good"), "from the cache; a recent cookie is not renewed"
         assert "192.0.2.1" in text
         assert counters(tmp_path)["fast_path.cookies_good"] >= 1
-        assert "COOKIE" not in dig(port, "+nocookie", *way, "www.cookie.test", "A")
+        assert "COOKIE" not in dig(port, "+nocookie", *transport, "www.cookie.test", "A")
 
 
 def test_dig_is_answered_where_cookies_are_required(tmp_path: Path) -> None:
@@ -156,7 +157,7 @@ def test_bind_as_upstream_sends_and_requires_cookies(tmp_path: Path) -> None:
             assert view is not None
             assert view.answer[0].rdata(0) == bytes((192, 0, 2, number))
         found = counters(tmp_path)
-        assert found["upstream.udp_cookie_replies"] == 4, "BADCOOKIE with one, then three answers"
+        assert found["upstream.udp_cookie_replies"] == 4, "one BADCOOKIE with a cookie, then three answers"
         assert found["upstream.udp_sent"] == 4
         assert found["upstream.udp_cookie_mismatches"] == 0
         assert found["upstream.tcp_sent"] == 0

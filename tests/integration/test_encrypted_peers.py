@@ -98,10 +98,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
         yield running
 
 
-def output(*words: str, status: int = 0, given: str | bytes = b"") -> str:
-    """Run a program with `given` as its input; assert its exit status; return its standard output."""
+def run_program(*words: str, status: int = 0, input_data: str | bytes = b"") -> str:
+    """Run a program with `input_data` as its input; assert its exit status; return its standard output."""
     done = subprocess.run(
-        [program(words[0]), *words[1:]], input=given if isinstance(given, bytes) else given.encode(),
+        [program(words[0]), *words[1:]], input=input_data if isinstance(input_data, bytes) else input_data.encode(),
         capture_output=True, timeout=TIMEOUT, check=False,
     )
     assert done.returncode == status, done.stdout.decode() + done.stderr.decode()
@@ -109,7 +109,7 @@ def output(*words: str, status: int = 0, given: str | bytes = b"") -> str:
 
 
 def kdig(served: Daemon, port: int, *words: str) -> str:
-    return output("kdig", "@127.0.0.1", "-p", str(port), *words)
+    return run_program("kdig", "@127.0.0.1", "-p", str(port), *words)
 
 
 # --- kdig -------------------------------------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ def test_kdig_over_tls_with_the_name_verified_and_padding(served: Daemon) -> Non
 
 @pytest.mark.parametrize("method", ["+https", "+https-get"])
 def test_kdig_over_https(served: Daemon, method: str) -> None:
-    if "+[no]https" not in output("kdig", "--help"):
+    if "+[no]https" not in run_program("kdig", "--help"):
         pytest.skip("kdig is built without DNS over HTTPS")
     words = ["+https=/dns-query"] if method == "+https" else ["+https=/dns-query", method]
     text = kdig(served, served.https, *words, f"+tls-ca={served.folder / 'ca.pem'}", "+tls-hostname=dns.example", NAME)
@@ -148,7 +148,7 @@ def test_kdig_with_a_proxy_header(tmp_path: Path) -> None:
     plain = (
         f'[[listener]]\naddress = "127.0.0.1:{port}"\nallow = ["192.0.2.0/24"]\nproxy-protocol-from = ["127.0.0.1"]\n'
     )
-    if "+[no]proxy" not in output("kdig", "--help"):
+    if "+[no]proxy" not in run_program("kdig", "--help"):
         pytest.skip("kdig is built without the PROXY protocol")
     with daemon(tmp_path, more=plain) as running:
         for words in ([], ["+tcp"]):
@@ -164,11 +164,12 @@ def test_kdig_with_a_proxy_header(tmp_path: Path) -> None:
 # --- curl and openssl -------------------------------------------------------------------------------------------------
 
 
-def curl(served: Daemon, *words: str, given: bytes = b"") -> tuple[int, str, str]:
+def curl(served: Daemon, *words: str, input_data: bytes = b"") -> tuple[int, str, str]:
     """Status, version and content type of a request."""
-    text = output(
+    text = run_program(
         "curl", "-sS", "--cacert", str(served.folder / "ca.pem"), "--resolve", f"dns.example:{served.https}:127.0.0.1",
-        "-o", str(served.folder / "body"), "-w", "%{http_code} %{http_version} %{content_type}", *words, given=given,
+        "-o", str(served.folder / "body"), "-w", "%{http_code} %{http_version} %{content_type}", *words,
+        input_data=input_data,
     )
     status, version, kind = text.split()
     return int(status), version, kind
@@ -183,7 +184,7 @@ def test_curl_gets_and_posts(served: Daemon, option: str, version: str) -> None:
     assert curl(served, option, f"{url}?dns={text}") == found
     assert (served.folder / "body").read_bytes()[-15:-11] == bytes(map(int, ADDRESS.split(".")))
     kind = ("-H", "Content-Type: application/dns-message")
-    assert curl(served, option, *kind, "--data-binary", "@-", url, given=packet) == found
+    assert curl(served, option, *kind, "--data-binary", "@-", url, input_data=packet) == found
     for words, status in (
         (("-H", "Content-Type: text/plain", "--data-binary", "@-", url), 415),
         ((*kind, "--data-binary", "@-", url + "/x"), 404),
@@ -191,17 +192,17 @@ def test_curl_gets_and_posts(served: Daemon, option: str, version: str) -> None:
         (("-X", "BREW", url), 501),
         ((f"{url}?dns={text}=",), 400),
     ):
-        assert curl(served, option, *words, given=packet) == (status, version, "text/plain")
+        assert curl(served, option, *words, input_data=packet) == (status, version, "text/plain")
     for chunked in ((), ("-H", "Transfer-Encoding: chunked")):
-        answer = curl(served, option, *kind, *chunked, "--data-binary", "@-", url, given=bytes(70_000))
+        answer = curl(served, option, *kind, *chunked, "--data-binary", "@-", url, input_data=bytes(70_000))
         assert answer == (413, version, "text/plain")
 
 
 def test_curl_resolves_by_doh(served: Daemon) -> None:
     """Nobody listens at the address: exit status 7 says that the name was resolved, 6 would say that it was not."""
     words = ["-sS", "-m", "20", "--doh-insecure", "--doh-url", f"https://127.0.0.1:{served.https}/dns-query"]
-    output("curl", *words, f"http://www.example.playground:{free_port()}/", status=7)
-    output("curl", *words, f"http://absent.example.playground:{free_port()}/", status=6)
+    run_program("curl", *words, f"http://www.example.playground:{free_port()}/", status=7)
+    run_program("curl", *words, f"http://absent.example.playground:{free_port()}/", status=6)
 
 
 def test_sessions_are_resumed_by_all_workers(tmp_path: Path) -> None:
@@ -209,13 +210,13 @@ def test_sessions_are_resumed_by_all_workers(tmp_path: Path) -> None:
         where = ["-connect", f"127.0.0.1:{running.tls}", "-CAfile", str(tmp_path / "ca.pem"), "-servername",
                  "dns.example", "-tls1_2", "-alpn", "dot"]
         session = tmp_path / "session"
-        first = output("openssl", "s_client", *where, "-sess_out", str(session))
+        first = run_program("openssl", "s_client", *where, "-sess_out", str(session))
         assert "New, " in first and "Verify return code: 0" in first and "ALPN protocol: dot" in first
         for _ in range(40):  # the kernel spreads connections over the workers
-            assert "Reused, " in output("openssl", "s_client", *where, "-sess_in", str(session))
+            assert "Reused, " in run_program("openssl", "s_client", *where, "-sess_in", str(session))
 
 
-def resumed(running: Daemon, context: ssl.SSLContext, session: ssl.SSLSession | None) -> tuple[bool, Any]:
+def query_with_session(running: Daemon, context: ssl.SSLContext, session: ssl.SSLSession | None) -> tuple[bool, Any]:
     """Query over a new connection. Returns whether it resumed `session`, and its own session."""
     packet = make_query(7, names.from_text("box.lan."), c.A)
     with (
@@ -236,42 +237,42 @@ def test_sessions_are_resumed_after_a_new_certificate_and_a_killed_worker(
         context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
         context.minimum_version = context.maximum_version = version
         context.check_hostname = False
-        found, session = resumed(running, context, None)
+        found, session = query_with_session(running, context, None)
         assert not found
 
-        def always_resumed() -> None:
+        def assert_resumed() -> None:
             nonlocal session
             for number in range(40):
-                kept, left = resumed(running, context, session)
-                assert kept, (number, running.log)
+                was_resumed, new_session = query_with_session(running, context, session)
+                assert was_resumed, (number, running.log)
                 if version is ssl.TLSVersion.TLSv1_3:
-                    session = left  # a ticket of TLS 1.3 is for one connection (RFC 8446 appendix C.4)
+                    session = new_session  # a ticket of TLS 1.3 is for one connection (RFC 8446 appendix C.4)
 
-        always_resumed()
+        assert_resumed()
         # The chain is longer now, so the contexts are made again.
         chain = (tmp_path / "leaf.pem").read_bytes()
         (tmp_path / "leaf.pem").write_bytes(chain + (tmp_path / "ca.pem").read_bytes())
         running.process.send_signal(signal.SIGHUP)
         wait_until(lambda: "configuration is in force" in running.log, "the reload", process=running.process)
-        always_resumed()
+        assert_resumed()
         children = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children").read_text().split()
         assert len(children) == 2
         os.kill(int(children[0]), signal.SIGKILL)
-        wait_until(lambda: "starting it again" in running.log, "a death", process=running.process)
+        wait_until(lambda: "starting it again" in running.log, "the restart", process=running.process)
         wait_until(
             lambda: len(
                 Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children").read_text().split()
             ) == 2,
             "a new worker", process=running.process,
         )
-        always_resumed()
+        assert_resumed()
 
 
 def test_the_ocsp_staple_is_sent_and_reloaded(tmp_path: Path) -> None:
     """openssl asks for it; a reload reads a new one, and refuses one that clients would refuse."""
     with daemon(tmp_path, stapled=True) as running:
         def status() -> str:
-            return output("openssl", "s_client", "-connect", f"127.0.0.1:{running.tls}", "-status", "-CAfile",
+            return run_program("openssl", "s_client", "-connect", f"127.0.0.1:{running.tls}", "-status", "-CAfile",
                           str(tmp_path / "ca.pem"))
 
         assert "OCSP Response Status: successful" in status() and "Cert Status: good" in status()
@@ -279,23 +280,23 @@ def test_the_ocsp_staple_is_sent_and_reloaded(tmp_path: Path) -> None:
         good = (tmp_path / "leaf.ocsp").read_bytes()
         (tmp_path / "leaf.ocsp").write_bytes(good[:-1])
         running.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: "tls.ocsp-staple" in running.log, "a complaint", process=running.process)
+        wait_until(lambda: "tls.ocsp-staple" in running.log, "the error message", process=running.process)
         assert str(tmp_path / "leaf.ocsp") in running.log and "Cert Status: good" in status()
         # Without the option, none is sent.
-        text = output("openssl", "s_client", "-connect", f"127.0.0.1:{running.tls}")
+        text = run_program("openssl", "s_client", "-connect", f"127.0.0.1:{running.tls}")
         assert "OCSP Response Status" not in text
 
 
 def test_old_versions_and_renegotiation_are_refused(served: Daemon) -> None:
     where = ["-connect", f"127.0.0.1:{served.tls}"]
-    old = output("openssl", "s_client", *where, "-tls1_1", "-cipher", "ALL:@SECLEVEL=0", status=1)
+    old = run_program("openssl", "s_client", *where, "-tls1_1", "-cipher", "ALL:@SECLEVEL=0", status=1)
     assert "Cipher is (NONE)" in old
     again = subprocess.run([program("openssl"), "s_client", *where, "-tls1_2"], input=b"R\n", capture_output=True,
                            timeout=TIMEOUT, check=False)
     assert b"no renegotiation" in again.stderr.lower()
 
 
-def half_closing(
+def query_and_close_notify(
     served: Daemon, port: int, data: bytes, version: ssl.TLSVersion, *, fin: bool, alpn: str = "dot"
 ) -> bytes:
     """Send `data` and close_notify together; return what is received until the peer's close_notify.
@@ -346,11 +347,11 @@ def test_query_and_close_notify_at_once(served: Daemon, fin: bool) -> None:
     name = f"{'fin' if fin else 'none'}.wild.example.playground."
     packet = make_query(77, names.from_text(name), c.A)
     data = len(packet).to_bytes(2, "big") + packet
-    assert half_closing(served, served.tls, data, ssl.TLSVersion.TLSv1_2, fin=fin) == b""
+    assert query_and_close_notify(served, served.tls, data, ssl.TLSVersion.TLSv1_2, fin=fin) == b""
     name = f"again-{name}"
     packet = make_query(77, names.from_text(name), c.A)
     data = len(packet).to_bytes(2, "big") + packet
-    reply = half_closing(served, served.tls, data, ssl.TLSVersion.TLSv1_3, fin=fin)
+    reply = query_and_close_notify(served, served.tls, data, ssl.TLSVersion.TLSv1_3, fin=fin)
     assert reply[2:4] == packet[:2] and reply[5] & 0x0F in (c.NOERROR, c.NXDOMAIN)
 
 
@@ -370,7 +371,7 @@ def test_request_and_close_notify_at_once(
                 codec.send_request(Request(b"GET", target, [(b"host", b"dns.example")]), end=True)
                 plain = b"GET " + target + b" HTTP/1.1\r\nHost: dns.example\r\n\r\n"
                 data = codec.data_to_send() if alpn == "h2" else plain
-                reply = half_closing(running, running.https, data, ssl.TLSVersion.TLSv1_3, fin=fin, alpn=alpn)
+                reply = query_and_close_notify(running, running.https, data, ssl.TLSVersion.TLSv1_3, fin=fin, alpn=alpn)
                 if alpn == "h2":
                     events = [event for _, event in codec.feed(reply)]
                     assert [event.status for event in events if isinstance(event, Response)] == [200]
@@ -384,9 +385,9 @@ def test_request_and_close_notify_at_once(
 def test_openssl_gets_close_notify_after_a_refusal(served: Daemon) -> None:
     """s_client waits until the server closes. It must get the response, then close_notify."""
     for version in ("-tls1_2", "-tls1_3"):
-        text = output(
+        text = run_program(
             "openssl", "s_client", "-ign_eof", "-msg", version, "-connect", f"127.0.0.1:{served.https}",
-            given="nonsense\r\n\r\n",
+            input_data="nonsense\r\n\r\n",
         )
         assert "HTTP/1.1 400 Bad Request" in text
         assert "close_notify" in text[text.index("HTTP/1.1 400"):]
@@ -402,7 +403,7 @@ def test_dnsperf_loses_nothing(served: Daemon, tmp_path: Path, words: list[str])
     port = served.tls if words[1] == "dot" else served.https
     if words[1] == "doh":
         words = [*words, "-O", f"doh-uri=https://127.0.0.1:{port}/dns-query"]
-    text = output("dnsperf", *words, "-s", "127.0.0.1", "-p", str(port), "-d", str(queries), "-n", "2", "-c", "4")
+    text = run_program("dnsperf", *words, "-s", "127.0.0.1", "-p", str(port), "-d", str(queries), "-n", "2", "-c", "4")
     assert re.search(r"Queries completed:\s+200 \(100\.00%\)", text), text
     assert re.search(r"Response codes:\s+NOERROR 200", text), text
 
@@ -459,13 +460,13 @@ policy.add(policy.all(policy.TLS_FORWARD({{
 def test_sighup_reads_the_certificate_again(tmp_path: Path) -> None:
     with daemon(tmp_path) as running:
         def subject() -> str:
-            return output("openssl", "s_client", "-connect", f"127.0.0.1:{running.tls}")
+            return run_program("openssl", "s_client", "-connect", f"127.0.0.1:{running.tls}")
 
         assert "subject=CN = dns.example" in subject()
         good = (tmp_path / "leaf.key").read_bytes()
         (tmp_path / "leaf.key").write_text("broken")
         running.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: "tls.key" in running.log, "a complaint", process=running.process)
+        wait_until(lambda: "tls.key" in running.log, "the error message", process=running.process)
         assert str(tmp_path / "leaf.key") in running.log and "subject=CN = dns.example" in subject()
         (tmp_path / "leaf.key").write_bytes(good)
         (tmp_path / "new").mkdir()

@@ -37,7 +37,7 @@ def response(query, response):
 """
 
 
-class House:
+class ManagedDaemon:
     def __init__(self, path: Path, subject: Subject) -> None:
         self.path, self.subject = path, subject
 
@@ -63,7 +63,7 @@ class House:
 
 
 @pytest.fixture(params=[1, 2])
-def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
+def daemon(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ManagedDaemon]:
     world = World()
     port = upstream_port_for("resolverd", world)
     path = tmp_path
@@ -75,30 +75,30 @@ def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
 
     (path / "mypolicy.py").write_text(MODULE.format(number=1, name=NAME))
     with serve_playground(path, world, port), start_subject(path, world, port, kind="resolverd", edit=edit) as subject:
-        yield House(path, subject)
+        yield ManagedDaemon(path, subject)
 
 
-def test_dig_sees_what_hooks_decide(house: House) -> None:
+def test_dig_sees_what_hooks_decide(daemon: ManagedDaemon) -> None:
     for words in ((), ("+tcp",)):
-        assert house.dig("hooked.test", "+short", *words) == "192.0.2.1\n"
-        assert house.dig(NAME, "+short", *words).startswith("127.21.")
-        refused = house.dig("refused.test", *words)
+        assert daemon.dig("hooked.test", "+short", *words) == "192.0.2.1\n"
+        assert daemon.dig(NAME, "+short", *words).startswith("127.21.")
+        refused = daemon.dig("refused.test", *words)
         assert "status: REFUSED" in refused and "EDE: 18 (Prohibited): (not for you)" in refused
-    assert "status: NXDOMAIN" in house.dig("broken.test"), "an error of a hook does not end the query"
-    assert f"{house.path / 'mypolicy.py'}:16" in house.subject.log.read_text()
-    assert "hooks.errors.mypolicy.client 1" in house.ctl("statistics")
-    assert house.ctl("health") == "healthy\n"
+    assert "status: NXDOMAIN" in daemon.dig("broken.test"), "an error of a hook does not end the query"
+    assert f"{daemon.path / 'mypolicy.py'}:16" in daemon.subject.log.read_text()
+    assert "hooks.errors.mypolicy.client 1" in daemon.ctl("statistics")
+    assert daemon.ctl("health") == "healthy\n"
 
 
-def test_a_reload_takes_the_new_module_or_keeps_the_old_one(house: House) -> None:
-    assert house.dig("hooked.test", "+short") == "192.0.2.1\n"
-    house.write(2, "oops(\n")
-    output = house.ctl("reload", status=1)
-    assert f"{house.path / 'mypolicy.py'}:" in output and "was never closed" in output
-    assert "mypolicy.py" in house.ctl("health", status=1)
-    assert house.dig("hooked.test", "+short") == "192.0.2.1\n"
-    house.write(3)
-    house.ctl("reload")
+def test_a_reload_takes_the_new_module_or_keeps_the_old_one(daemon: ManagedDaemon) -> None:
+    assert daemon.dig("hooked.test", "+short") == "192.0.2.1\n"
+    daemon.write(2, "oops(\n")
+    output = daemon.ctl("reload", status=1)
+    assert f"{daemon.path / 'mypolicy.py'}:" in output and "was never closed" in output
+    assert "mypolicy.py" in daemon.ctl("health", status=1)
+    assert daemon.dig("hooked.test", "+short") == "192.0.2.1\n"
+    daemon.write(3)
+    daemon.ctl("reload")
     for _ in range(8):
-        assert house.dig("hooked.test", "+short") == "192.0.2.3\n", "what was cached is flushed"
-    assert house.ctl("health") == "healthy\n"
+        assert daemon.dig("hooked.test", "+short") == "192.0.2.3\n", "what was cached is flushed"
+    assert daemon.ctl("health") == "healthy\n"

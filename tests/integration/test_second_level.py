@@ -36,13 +36,13 @@ SECRET = "0123456789abcdef0123456789abcdef"
 class Daemon:
     """One resolverd with a second-level cache."""
 
-    def __init__(self, house: "House", name: str, engine: str, workers: int) -> None:
-        self.folder = house.path / name
+    def __init__(self, fleet: "Fleet", name: str, engine: str, workers: int) -> None:
+        self.folder = fleet.path / name
         self.folder.mkdir()
         self.port = free_port()
         hints = self.folder / "root.hints"
-        hints.write_text(house.world.hints_text())
-        text = resolverd_config(house.world, self.port, house.upstream, hints, house.world.trust_anchors[0])
+        hints.write_text(fleet.world.hints_text())
+        text = resolverd_config(fleet.world, self.port, fleet.upstream, hints, fleet.world.trust_anchors[0])
         self.text = text.replace("[server]\n", f"[server]\nworkers = {workers}\n") + f"""
 [control]
 socket = "{self.folder / 'control'}"
@@ -92,7 +92,7 @@ socket = "{self.folder / 'control'}"
         return self.count("upstream_queries", "resolution")
 
 
-class House:
+class Fleet:
     """The signed playground as a process, and daemons in front of it."""
 
     def __init__(self, path: Path) -> None:
@@ -112,8 +112,8 @@ class House:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    made = House(tmp_path)
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    made = Fleet(tmp_path)
     with serve_playground(tmp_path, made.world, made.upstream):
         yield made
 
@@ -125,14 +125,14 @@ def fill(daemon: Daemon, redis: Redis, *names: str) -> None:
     daemon.wait(lambda: daemon.count("writes") >= len(names), "entries in the engine")
 
 
-def test_a_second_resolver_answers_without_asking_name_servers(house: House, tmp_path: Path) -> None:
+def test_a_second_resolver_answers_without_asking_name_servers(fleet: Fleet, tmp_path: Path) -> None:
     with ExitStack() as stack:
         redis = stack.enter_context(redis_server(tmp_path / "redis"))
-        one = stack.enter_context(house.daemon("one", house.engine(redis.address)).run())
+        one = stack.enter_context(fleet.daemon("one", fleet.engine(redis.address)).run())
         fill(one, redis, WWW, MISSING, PLAIN)
         lifetimes = [int(redis.cli("ttl", key)) for key in redis.keys()]
         assert lifetimes and all(0 < ttl <= 86400 for ttl in lifetimes)
-        two = stack.enter_context(house.daemon("two", house.engine(redis.address), workers=2).run())
+        two = stack.enter_context(fleet.daemon("two", fleet.engine(redis.address), workers=2).run())
         before = two.packets
         for name in (WWW, MISSING, PLAIN):
             first, second = one.ask(name), two.ask(name)
@@ -155,26 +155,26 @@ def test_a_second_resolver_answers_without_asking_name_servers(house: House, tmp
         assert two.packets > kept
 
 
-def test_other_settings_and_other_secrets_share_nothing(house: House, tmp_path: Path) -> None:
+def test_other_settings_and_other_secrets_share_nothing(fleet: Fleet, tmp_path: Path) -> None:
     with ExitStack() as stack:
         redis = stack.enter_context(redis_server(tmp_path / "redis"))
-        one = stack.enter_context(house.daemon("one", house.engine(redis.address)).run())
+        one = stack.enter_context(fleet.daemon("one", fleet.engine(redis.address)).run())
         fill(one, redis, WWW)
-        odd = house.daemon("odd", house.engine(redis.address))
+        odd = fleet.daemon("odd", fleet.engine(redis.address))
         odd.text = odd.text.replace("[dnssec]\n", "[dnssec]\nnegative-trust-anchors = ['nsec3.dnssec.playground.']\n")
-        odd.configure(house.engine(redis.address))
+        odd.configure(fleet.engine(redis.address))
         (tmp_path / "secret2").write_text(SECRET[::-1])
-        stranger = house.daemon("stranger", house.engine(redis.address, secret_file=f'"{tmp_path / "secret2"}"'))
+        stranger = fleet.daemon("stranger", fleet.engine(redis.address, secret_file=f'"{tmp_path / "secret2"}"'))
         for daemon in (odd, stranger):
             stack.enter_context(daemon.run())
             assert daemon.ask(WWW).ad
             assert (daemon.count("hits"), daemon.count("misses")) == (0, 1)
 
 
-def test_garbage_and_other_versions_are_not_used(house: House, tmp_path: Path) -> None:
+def test_garbage_and_other_versions_are_not_used(fleet: Fleet, tmp_path: Path) -> None:
     with ExitStack() as stack:
         redis = stack.enter_context(redis_server(tmp_path / "redis"))
-        one = stack.enter_context(house.daemon("one", house.engine(redis.address)).run())
+        one = stack.enter_context(fleet.daemon("one", fleet.engine(redis.address)).run())
         fill(one, redis, WWW)
         keys = redis.keys()
         cases = {
@@ -186,7 +186,7 @@ def test_garbage_and_other_versions_are_not_used(house: House, tmp_path: Path) -
         for number, (reason, damage) in enumerate(cases.items()):
             for key in keys:
                 damage(key)
-            two = house.daemon(f"two-{number}", house.engine(redis.address))
+            two = fleet.daemon(f"two-{number}", fleet.engine(redis.address))
             with two.run():
                 assert two.ask(WWW).ad
                 assert two.count("hits") == 0
@@ -200,12 +200,12 @@ def test_garbage_and_other_versions_are_not_used(house: House, tmp_path: Path) -
         assert one.ask(OTHER).ad
 
 
-def test_an_engine_that_is_killed_or_stopped_costs_no_answer(house: House, tmp_path: Path) -> None:
+def test_an_engine_that_is_killed_or_stopped_costs_no_answer(fleet: Fleet, tmp_path: Path) -> None:
     with ExitStack() as stack:
         port = free_port()
         engine = stack.enter_context(ExitStack())
         redis = engine.enter_context(redis_server(tmp_path / "redis", port=port))
-        one = stack.enter_context(house.daemon("one", house.engine(redis.address, max_wait='"20 ms"')).run())
+        one = stack.enter_context(fleet.daemon("one", fleet.engine(redis.address, max_wait='"20 ms"')).run())
         fill(one, redis, WWW)
         # Stopped: connected, and silent.
         os.kill(redis.process.pid, signal.SIGSTOP)
@@ -229,19 +229,19 @@ def test_an_engine_that_is_killed_or_stopped_costs_no_answer(house: House, tmp_p
         assert one.count("breaker_opened") == 2
 
 
-def test_a_wrong_password_and_a_full_memory(house: House, tmp_path: Path) -> None:
+def test_a_wrong_password_and_a_full_memory(fleet: Fleet, tmp_path: Path) -> None:
     with ExitStack() as stack:
         redis = stack.enter_context(redis_server(tmp_path / "redis", password="right"))
         wrong, right = tmp_path / "wrong", tmp_path / "right"
         wrong.write_text("wrong\n")
         right.write_text("right\n")
-        one = house.daemon("one", house.engine(redis.address, password_file=f'"{wrong}"'))
+        one = fleet.daemon("one", fleet.engine(redis.address, password_file=f'"{wrong}"'))
         with one.run(shares=False):
             assert one.ask(WWW).ad
             one.wait(lambda: "invalid username-password pair" in one.log.read_text(), "the reason in the log")
             assert one.count("breaker_open") == 1
             # A reload with the right one.
-            one.configure(house.engine(redis.address, password_file=f'"{right}"'))
+            one.configure(fleet.engine(redis.address, password_file=f'"{right}"'))
             one.ctl("reload")
             one.wait(lambda: one.count("breaker_open") == 0, "the engine")
             fill(one, redis, OTHER)
@@ -251,11 +251,11 @@ def test_a_wrong_password_and_a_full_memory(house: House, tmp_path: Path) -> Non
             assert one.count("breaker_open") == 0, "entries that are there are still read"
 
 
-def test_a_cluster_goes_on_while_a_node_fails_over(house: House, tmp_path: Path) -> None:
+def test_a_cluster_goes_on_while_a_node_fails_over(fleet: Fleet, tmp_path: Path) -> None:
     with ExitStack() as stack:
         nodes = stack.enter_context(cluster(tmp_path / "cluster"))
-        engine = house.engine(*(node.address for node in nodes[:3]), cluster="true")
-        one = stack.enter_context(house.daemon("one", engine).run())
+        engine = fleet.engine(*(node.address for node in nodes[:3]), cluster="true")
+        one = stack.enter_context(fleet.daemon("one", engine).run())
         names = [f"n{number}.nsec.dnssec.playground." for number in range(12)] + [WWW, OTHER]
         for name in names:
             one.ask(name)
@@ -269,7 +269,7 @@ def test_a_cluster_goes_on_while_a_node_fails_over(house: House, tmp_path: Path)
             assert one.ask(name.replace("nsec.", "nsec3-salt.")).rcode in (c.NOERROR, c.NXDOMAIN)
         wait_until(lambda: "cluster_state:ok" in nodes[1].cli("cluster", "info") and
                    nodes[1].cli("cluster", "nodes").count("master") == 4, "the failover")
-        two = stack.enter_context(house.daemon("two", engine).run())
+        two = stack.enter_context(fleet.daemon("two", engine).run())
         before = two.packets
         for name in (WWW, OTHER):
             assert two.ask(name).ad

@@ -116,7 +116,7 @@ def test_a_stopped_worker_is_replaced_and_the_others_serve_on(tmp_path: Path, ma
         os.kill(int(children[0]), signal.SIGSTOP)
         log = tmp_path / "log"
         wait_until(lambda: log.read_text().count(": ready") == 3, "a new worker", process=process, log=log)
-        assert "no sign of life" in log.read_text()
+        assert "no heartbeat" in log.read_text()
         manager.wait_for("WATCHDOG=1")
         assert str(children[1]) in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
 

@@ -24,24 +24,24 @@ class Client(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self.made += 1
-        way = self.spec["way"]
+        ending = self.spec["ending"]
         if self.spec["socket"]:
             # Creates the socket object, which owns the descriptor from then on.
             transport.get_extra_info("socket")
-        if way == "drop":
+        if ending == "drop":
             # A transport that is not registered with the poller has no reference.
             transport.pause_reading()
             return
         self.transport = transport
-        if way in ("close", "abort", "peer"):
-            self.clients.world.loop.call_later(self.spec["after"] / 1e5, self.go, way)
-        if way != "stay":
+        if ending in ("close", "abort", "peer"):
+            self.clients.world.loop.call_later(self.spec["after"] / 1e5, self.go, ending)
+        if ending != "stay":
             transport.write(bytes(self.spec["sends"]))
 
-    def go(self, way: str) -> None:
+    def go(self, ending: str) -> None:
         """End the connection in the way that the program says."""
-        if self.transport is not None and way != "peer":
-            getattr(self.transport, way)()
+        if self.transport is not None and ending != "peer":
+            getattr(self.transport, ending)()
 
     def connection_lost(self, _error: BaseException | None) -> None:
         self.lost += 1
@@ -68,7 +68,7 @@ class Clients:
             sock.setblocking(False)
             sock.connect(path)
             script: list[list[Any]] = [["idle", 1 + spec["after"]]]
-            if spec["way"] == "peer":
+            if spec["ending"] == "peer":
                 script.append(["close"])
             peer = Peer(self.world, sock, script, 0, 0)
             peer.expected = lambda size: bytes(size)  # type: ignore[method-assign]
@@ -87,13 +87,13 @@ class Clients:
             return
         gc.collect()
         listed = len(self.server._roster.members())
-        alive = sum(client.made - client.lost for client in self.known if client.spec["way"] != "drop")
+        alive = sum(client.made - client.lost for client in self.known if client.spec["ending"] != "drop")
         if listed != alive:
             self.world.complain("clients", f"{listed} on the list, {alive} alive in stage {stage}")
 
     def release(self) -> None:
         """Let close fail for some connections, now that no new one can get their descriptor numbers."""
-        faulty = [client for client in self.known if client.spec["way"] == "fault" and client.transport is not None]
+        faulty = [client for client in self.known if client.spec["ending"] == "fault" and client.transport is not None]
         for client in faulty:
             sock = client.transport.get_extra_info("socket")
             os.close(sock.fileno())
@@ -107,8 +107,8 @@ class Clients:
     def check(self) -> None:
         """Complain about connections that have not ended."""
         for client in self.known:
-            if client.spec["way"] != "drop" and client.made != client.lost:
-                self.world.complain("end", f"a client that was to {client.spec['way']} was lost {client.lost} times")
+            if client.spec["ending"] != "drop" and client.made != client.lost:
+                self.world.complain("end", f"a client that was to {client.spec['ending']} was lost {client.lost} times")
         if self.server is not None and self.server._roster.members():
             self.world.complain("clients", "some connections are on the list at the end")
         self.known.clear()

@@ -30,7 +30,7 @@ class End:
         self.sends_from = sends_from
         self.reads_from = reads_from
         self.transport: Any = None
-        self.front: Any = None
+        self.protocol: Any = None
         self.peer: Any = None
         self.keep_open = False
         self.made = self.lost = self.deliveries = self.pauses = self.resumes = 0
@@ -229,8 +229,8 @@ class End:
         raise Planned
 
     def do_protocol(self, kind: str) -> None:
-        self.front = FRONTS[kind](self)
-        self.transport.set_protocol(self.front)
+        self.protocol = PROTOCOLS[kind](self)
+        self.transport.set_protocol(self.protocol)
 
     def do_sendfile(self, size: int) -> None:
         # asyncio's transport sets its empty waiter twice when the wait is cancelled or the connection breaks.
@@ -333,7 +333,7 @@ class End:
             self.complain("loss", f"ended cleanly, {self.received} of the {peer.sent} bytes sent by the peer arrived")
         if self.error is not None and not (self.raised or peer.gone_early or self.world.shortages):
             self.complain("error", f"connection_lost({self.error!r}) without a reason")
-        self.transport = self.front = None
+        self.transport = self.protocol = None
 
 
 class Plain(asyncio.Protocol):
@@ -346,7 +346,7 @@ class Plain(asyncio.Protocol):
         self.end.on_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        if self.end.front is not self:
+        if self.end.protocol is not self:
             self.end.complain("order", "data for a protocol that was replaced")
         self.end.on_data(data)
 
@@ -376,7 +376,7 @@ class Buffered(asyncio.BufferedProtocol):
         return memoryview(self.buffer)[: (CALLBACK_BUFFER, 1, 700, 20000)[self.asked % 4]]
 
     def buffer_updated(self, size: int) -> None:
-        if self.end.front is not self:
+        if self.end.protocol is not self:
             self.end.complain("order", "data for a protocol that was replaced")
         self.end.on_data(bytes(self.buffer[:size]))
 
@@ -387,7 +387,7 @@ class Buffered(asyncio.BufferedProtocol):
     connection_lost = Plain.connection_lost
 
 
-FRONTS = {"plain": Plain, "buffered": Buffered}
+PROTOCOLS = {"plain": Plain, "buffered": Buffered}
 
 
 def socket_pair(buffer: int) -> tuple[socket.socket, socket.socket]:

@@ -27,7 +27,7 @@ class FramedEnd(End):
         self.frames = self.batches = self.sent_frames = 0
         # Bytes of the wire delivered so far, once a protocol without frames has replaced the framed one.
         self.raw: int | None = None
-        self.front = Front(self, spec["views"], spec["batch"])
+        self.protocol = FramedReceiver(self, spec["views"], spec["batch"])
 
     def prepare(self, peer: Any) -> None:
         peer.source = lambda size: self.wire[peer.sent : peer.sent + size]
@@ -86,23 +86,23 @@ class FramedEnd(End):
         self.expected += framer.pack(contents)
         self.written = len(self.expected)
         if len(contents) == 1:
-            self.front.write_frame(contents[0])
+            self.protocol.write_frame(contents[0])
         else:
-            self.front.write_frames(contents)
+            self.protocol.write_frames(contents)
 
     def do_pause(self) -> None:
         if self.raw is not None:
             super().do_pause()
         elif self.reading:
             self.reading = False
-            self.front.pause_frames()
+            self.protocol.pause_frames()
 
     def do_resume(self) -> None:
         if self.raw is not None:
             super().do_resume()
         elif not self.reading and not self.lost:
             self.reading = True
-            self.front.resume_frames()
+            self.protocol.resume_frames()
 
     def do_protocol(self, kind: str) -> None:
         """Replace the protocol. Only the transport has a reference to the former one, which may be in a call."""
@@ -145,7 +145,7 @@ class FramedEnd(End):
         super().check()
 
 
-class Front(FramedProtocol):
+class FramedReceiver(FramedProtocol):
     """Passes the calls to a FramedProtocol on to the end."""
 
     def __init__(self, end: FramedEnd, views: bool, batch: int) -> None:

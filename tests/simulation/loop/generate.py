@@ -11,10 +11,13 @@ from typing import Any
 
 Program = dict[str, Any]
 
-KINDS = ("stream", "stream", "talk", "sock", "tls", "framed", "packets", "pipes", "web", "drop", "clients")
+KINDS = (
+    "stream", "stream", "stream_server", "sock_methods", "tls", "framed", "datagrams", "pipes", "http_client",
+    "unclosed_loop", "dropped_connections",
+)  # fmt: skip
 
 
-def size_of(rng: random.Random) -> int:
+def random_size(rng: random.Random) -> int:
     """A number of bytes, mostly small."""
     return rng.choice(
         (1, rng.randrange(1, 100), rng.randrange(1, 100), rng.randrange(100, 5000), rng.randrange(5000, 80000),
@@ -22,12 +25,12 @@ def size_of(rng: random.Random) -> int:
     )  # fmt: skip
 
 
-def some(rng: random.Random, most: int) -> int:
+def random_count(rng: random.Random, most: int) -> int:
     """A count up to `most`, mostly small."""
     return min(rng.randrange(most + 1), rng.randrange(most + 1))
 
 
-def faults_of(rng: random.Random) -> dict[str, int]:
+def random_faults(rng: random.Random) -> dict[str, int]:
     """Rates in 1,024 calls by kind of fault."""
     rates = {}
     for name in ("short_read", "short_write", "again_read", "again_write", "interrupted", "late", "spurious", "order"):
@@ -36,14 +39,14 @@ def faults_of(rng: random.Random) -> dict[str, int]:
     return rates
 
 
-def action_of(rng: random.Random) -> list[Any]:
+def random_action(rng: random.Random) -> list[Any]:
     """One action of an end of a stream: a method `do_*` of `ends.End` and its arguments."""
     draw = rng.randrange(100)
     form = rng.choice(("bytes", "bytes", "bytearray", "view"))
     if draw < 40:
-        return ["write", size_of(rng), form]
+        return ["write", random_size(rng), form]
     if draw < 50:
-        pieces = [rng.choice((0, 1, 50, 3000)) for _ in range(1 + some(rng, 6))]
+        pieces = [rng.choice((0, 1, 50, 3000)) for _ in range(1 + random_count(rng, 6))]
         return ["lines", pieces, form, rng.randrange(8) == 0]
     if draw < 56:
         return ["eof"]
@@ -67,46 +70,46 @@ def action_of(rng: random.Random) -> list[Any]:
     if draw < 94:
         return ["protocol", rng.choice(("plain", "buffered"))]
     if draw < 98:
-        return ["sendfile", size_of(rng)]
+        return ["sendfile", random_size(rng)]
     return ["fork", rng.choice(("exit", "close", "leave"))]
 
 
-def trigger_of(rng: random.Random) -> str:
+def random_trigger(rng: random.Random) -> str:
     """When a script entry runs (see `ends`)."""
     draw = rng.randrange(12)
     if draw < 3:
         return "made"
     if draw < 6:
-        return f"data{1 + some(rng, 4)}"
+        return f"data{1 + random_count(rng, 4)}"
     if draw < 7:
         return "eof"
     if draw < 8:
-        return f"pause{1 + some(rng, 2)}"
+        return f"pause{1 + random_count(rng, 2)}"
     if draw < 9:
-        return f"resume{1 + some(rng, 2)}"
+        return f"resume{1 + random_count(rng, 2)}"
     if draw < 11:
-        return f"turn{some(rng, 12)}"
+        return f"turn{random_count(rng, 12)}"
     return f"at{rng.choice((1, 50, 1000, 1000000))}"
 
 
-def script_of(rng: random.Random) -> list[list[Any]]:
+def random_script(rng: random.Random) -> list[list[Any]]:
     """The script of an end of a stream: lists of trigger, place and actions (see `ends`)."""
     script = []
-    for _ in range(1 + some(rng, 6)):
+    for _ in range(1 + random_count(rng, 6)):
         place = rng.choice(("now", "now", "soon", "task"))
-        script.append([trigger_of(rng), place, *(action_of(rng) for _ in range(1 + some(rng, 4)))])
+        script.append([random_trigger(rng), place, *(random_action(rng) for _ in range(1 + random_count(rng, 4)))])
     return script
 
 
-def peer_of(rng: random.Random) -> list[list[Any]]:
+def random_peer(rng: random.Random) -> list[list[Any]]:
     """The steps of a peer before it reads to the end; "send" and "recv" bytes, "wait" nanoseconds, "idle" polls."""
     script: list[list[Any]] = []
-    for _ in range(some(rng, 8)):
+    for _ in range(random_count(rng, 8)):
         draw = rng.randrange(20)
         if draw < 8:
-            script.append(["send", size_of(rng)])
+            script.append(["send", random_size(rng)])
         elif draw < 13:
-            script.append(["recv", size_of(rng)])
+            script.append(["recv", random_size(rng)])
         elif draw < 15:
             script.append(["wait", rng.choice((1000, 60000, 2000000, 10**9))])
         elif draw < 17:
@@ -114,7 +117,7 @@ def peer_of(rng: random.Random) -> list[list[Any]]:
         elif draw < 19:
             script.append(["eof"])
             # After a half-close it sends nothing more.
-            script += [["recv", size_of(rng)] for _ in range(some(rng, 2))]
+            script += [["recv", random_size(rng)] for _ in range(random_count(rng, 2))]
             break
         else:
             script.append(["close"])
@@ -128,20 +131,20 @@ def stream(rng: random.Random) -> Program:
         "ends": [
             {
                 "how": rng.choice(("connect", "accept")),
-                "front": rng.choice(("plain", "plain", "buffered")),
+                "protocol": rng.choice(("plain", "plain", "buffered")),
                 "sndbuf": rng.choice((0, 0, 4608, 20000)),
-                "script": script_of(rng),
-                "peer": peer_of(rng),
+                "script": random_script(rng),
+                "peer": random_peer(rng),
             }
-            for _ in range(1 + some(rng, 2))
+            for _ in range(1 + random_count(rng, 2))
         ]
     }
 
 
-def talk_of(rng: random.Random) -> dict[str, Any]:
+def random_coroutine(rng: random.Random) -> dict[str, Any]:
     """The steps of a coroutine and of its peer. `cancels`: iterations of the loop after which it is cancelled."""
     script: list[list[Any]] = []
-    for _ in range(some(rng, 8)):
+    for _ in range(random_count(rng, 8)):
         name = rng.choice(
             ("read", "read", "exactly", "until", "write", "write", "both", "both", "drain", "eof", "sleep")
         )
@@ -150,30 +153,30 @@ def talk_of(rng: random.Random) -> dict[str, Any]:
         elif name == "sleep":
             script.append([name, rng.choice((0, 1, 1000, 1000000))])
         else:
-            script.append([name, size_of(rng)])
+            script.append([name, random_size(rng)])
     if rng.randrange(6) == 0:
         script.append(["close"])
     return {
         "script": script,
         "cancels": [rng.randrange(1, 40) for _ in range(rng.choice((0, 0, 1, 3)))],
-        "peer": peer_of(rng),
+        "peer": random_peer(rng),
         "sndbuf": rng.choice((0, 0, 4608, 20000)),
     }
 
 
-def talk(rng: random.Random) -> Program:
+def stream_server(rng: random.Random) -> Program:
     """A server of streams, asyncio's or ours."""
     return {
         "streams": rng.choice(("asyncio", "corenet")),
         "limit": rng.choice((1000, 65536)),
         "accept_faults": rng.choice((0, 0, 100, 400)),
-        "talkers": [talk_of(rng) for _ in range(1 + some(rng, 3))],
+        "talkers": [random_coroutine(rng) for _ in range(1 + random_count(rng, 3))],
     }
 
 
-def sock(rng: random.Random) -> Program:
+def sock_methods(rng: random.Random) -> Program:
     """Coroutines with their own sockets."""
-    return {"talkers": [talk_of(rng) for _ in range(1 + some(rng, 2))]}
+    return {"talkers": [random_coroutine(rng) for _ in range(1 + random_count(rng, 2))]}
 
 
 def tls(rng: random.Random) -> Program:
@@ -188,13 +191,13 @@ def tls(rng: random.Random) -> Program:
     return {"tls": True, **program}
 
 
-def framed_action_of(rng: random.Random) -> list[Any]:
+def random_framed_action(rng: random.Random) -> list[Any]:
     """One action of an end of a framed connection."""
     draw = rng.randrange(20)
     if draw < 6:
         return ["frame", rng.choice((0, 1, 100, 5000, 60000))]
     if draw < 10:
-        return ["frames", [rng.choice((0, 1, 100, 5000)) for _ in range(1 + some(rng, 5))]]
+        return ["frames", [rng.choice((0, 1, 100, 5000)) for _ in range(1 + random_count(rng, 5))]]
     if draw < 14:
         return ["pause"]
     if draw < 17:
@@ -208,15 +211,15 @@ def framed_action_of(rng: random.Random) -> list[Any]:
 def framed(rng: random.Random) -> Program:
     """Frames, plain or over TLS."""
     ends = []
-    for _ in range(1 + some(rng, 1)):
+    for _ in range(1 + random_count(rng, 1)):
         script = []
-        for _ in range(1 + some(rng, 5)):
+        for _ in range(1 + random_count(rng, 5)):
             trigger = rng.choice(
                 ("made", "frames1", "frames1", "frames2", "frames3", "ended", "turn3", "turn9", "at1000")
             )
             place = rng.choice(("now", "now", "soon"))
-            script.append([trigger, place, *(framed_action_of(rng) for _ in range(1 + some(rng, 3)))])
-        peer = peer_of(rng)
+            script.append([trigger, place, *(random_framed_action(rng) for _ in range(1 + random_count(rng, 3)))])
+        peer = random_peer(rng)
         if rng.randrange(2):
             peer.insert(0, ["hold"])
         ends.append(
@@ -225,7 +228,7 @@ def framed(rng: random.Random) -> Program:
                 "prefix": rng.choice((2, 4)),
                 "views": rng.choice((False, True)),
                 "batch": rng.choice((1, 2, 1000)),
-                "frames": [rng.choice((0, 1, 20, 300, 3000, 60000)) for _ in range(1 + some(rng, 20))],
+                "frames": [rng.choice((0, 1, 20, 300, 3000, 60000)) for _ in range(1 + random_count(rng, 20))],
                 "sndbuf": rng.choice((0, 0, 4608, 20000)),
                 "script": script,
                 "peer": peer,
@@ -239,23 +242,23 @@ def framed(rng: random.Random) -> Program:
     return {"tls": secure, "ends": ends}
 
 
-def packets(rng: random.Random) -> Program:
+def datagrams(rng: random.Random) -> Program:
     """Datagram endpoints."""
     ends = []
-    for _ in range(1 + some(rng, 1)):
+    for _ in range(1 + random_count(rng, 1)):
         script = []
-        for _ in range(1 + some(rng, 5)):
+        for _ in range(1 + random_count(rng, 5)):
             trigger = rng.choice(("made", "got1", "got2", "got3", "turn2", "turn8", "at1000", "pause1", "resume1"))
             actions: list[list[Any]] = []
-            for _ in range(1 + some(rng, 3)):
-                sizes = [rng.choice((0, 1, 100, 3000, 20000)) for _ in range(1 + some(rng, 20))]
+            for _ in range(1 + random_count(rng, 3)):
+                sizes = [rng.choice((0, 1, 100, 3000, 20000)) for _ in range(1 + random_count(rng, 20))]
                 send = ["send", sizes]
                 actions.append(rng.choice((send, send, send, ["limits", 100, 10], ["close"])))
             if rng.randrange(20) == 0:
                 actions.append(["abort"])
             script.append([trigger, rng.choice(("now", "soon")), *actions])
         peer = []
-        for _ in range(some(rng, 20)):
+        for _ in range(random_count(rng, 20)):
             send = ["send", rng.choice((0, 1, 3000, 20000))]
             peer.append(rng.choice((send, ["recv", rng.randrange(1, 9)], ["wait", 5000], ["idle", 1])))
         if rng.randrange(10) == 0:
@@ -267,8 +270,8 @@ def packets(rng: random.Random) -> Program:
 def pipes(rng: random.Random) -> Program:
     """Reading and writing ends of pipes."""
     ends = [
-        {"how": rng.choice(("read", "write")), "script": script_of(rng), "peer": peer_of(rng)}
-        for _ in range(1 + some(rng, 2))
+        {"how": rng.choice(("read", "write")), "script": random_script(rng), "peer": random_peer(rng)}
+        for _ in range(1 + random_count(rng, 2))
     ]
     for end in ends:
         for entry in end["script"]:
@@ -277,17 +280,17 @@ def pipes(rng: random.Random) -> Program:
     return {"ends": ends, "debug": False}
 
 
-def web(rng: random.Random) -> Program:
+def http_client(rng: random.Random) -> Program:
     """Requests of the HTTP client. `after` and `cancel` are microseconds, `sends` and `size` bytes of the bodies.
 
-    `manner` is how the server answers, `waits` whether the body pauses, `stream` how the response is read.
+    `answer` is how the server answers, `waits` whether the body pauses, `stream` how the response is read.
     """
     requests = []
-    for _ in range(1 + some(rng, 7)):
+    for _ in range(1 + random_count(rng, 7)):
         requests.append(
             {
                 "after": rng.choice((0, 0, 100, 5000, 2000000)),
-                "manner": rng.choice(("good", "good", "good", "slow", "early", "cut")),
+                "answer": rng.choice(("good", "good", "good", "slow", "early", "cut")),
                 "sends": rng.choice((0, 0, 10, 3000, 60000, 250000)),
                 "chunked": rng.choice((False, True)),
                 "waits": rng.choice((False, True)),
@@ -299,32 +302,33 @@ def web(rng: random.Random) -> Program:
     return {"requests": requests, "sndbuf": rng.choice((4608, 20000, 200000))}
 
 
-def clients(rng: random.Random) -> Program:
+def dropped_connections(rng: random.Random) -> Program:
     """A server whose connections end in different ways while it lists them. `after` is in units of 10 microseconds."""
-    ways = ("drop", "drop", "fault", "peer", "close", "abort", "stay")
+    endings = ("drop", "drop", "fault", "peer", "close", "abort", "stay")
     return {
         "clients": [
             {
-                "way": rng.choice(ways),
+                "ending": rng.choice(endings),
                 "after": rng.randrange(12),
                 "socket": rng.randrange(2) == 0,
-                "sends": size_of(rng),
+                "sends": random_size(rng),
             }
-            for _ in range(1 + some(rng, 9))
+            for _ in range(1 + random_count(rng, 9))
         ],
         "last": rng.choice(("close_clients", "abort_clients")),
         "ends": [],
     }
 
 
-def drop(rng: random.Random) -> Program:
+def unclosed_loop(rng: random.Random) -> Program:
     """A loop that runs some iterations and is not closed, with `soon` pending callbacks and `later` timers."""
-    return {"soon": rng.randrange(3), "later": rng.randrange(3), "turns": rng.randrange(3), "ends": []}
+    return {"soon": rng.randrange(3), "later": rng.randrange(3), "iterations": rng.randrange(3), "ends": []}
 
 
 MAKERS = {
-    "stream": stream, "talk": talk, "sock": sock, "tls": tls, "framed": framed, "packets": packets,
-    "pipes": pipes, "web": web, "drop": drop, "clients": clients,
+    "stream": stream, "stream_server": stream_server, "sock_methods": sock_methods, "tls": tls, "framed": framed,
+    "datagrams": datagrams, "pipes": pipes, "http_client": http_client, "unclosed_loop": unclosed_loop,
+    "dropped_connections": dropped_connections,
 }  # fmt: skip
 
 
@@ -332,4 +336,5 @@ def program(seed: int, kinds: tuple[str, ...] = KINDS) -> Program:
     """The program of `seed`, of one of `kinds`."""
     rng = random.Random(seed)
     kind = kinds[rng.randrange(len(kinds))]
-    return {"seed": seed, "kind": kind, "debug": rng.randrange(12) == 0, "faults": faults_of(rng), **MAKERS[kind](rng)}
+    debug = rng.randrange(12) == 0
+    return {"seed": seed, "kind": kind, "debug": debug, "faults": random_faults(rng), **MAKERS[kind](rng)}

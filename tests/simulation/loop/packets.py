@@ -222,7 +222,7 @@ class PipeEnd(End):
         return -1 if pipe is None or pipe.closed else pipe.fileno()
 
 
-async def play_packets(world: World, program: dict[str, Any]) -> None:
+async def play_datagrams(world: World, program: dict[str, Any]) -> None:
     """Datagram endpoints and their peers."""
     for number, spec in enumerate(program["ends"]):
         # Named ones: asyncio takes a peer without a name for none.
@@ -255,7 +255,7 @@ async def play_pipes(world: World, program: dict[str, Any]) -> None:
         reads = spec["how"] == "read"
         ours, theirs = (reading, writing) if reads else (writing, reading)
         end = PipeEnd(world, f"pipe{number}", spec["script"], 1000 * number, 1000 * number + 500)
-        end.front = Plain(end)
+        end.protocol = Plain(end)
         end.reads = reads
         file = os.fdopen(theirs, "wb" if reads else "rb", buffering=0)
         script = [step for step in spec["peer"] if step[0] != ("recv" if reads else "send")]
@@ -267,4 +267,4 @@ async def play_pipes(world: World, program: dict[str, Any]) -> None:
         world.peers.append(end.peer)
         mine = os.fdopen(ours, "rb" if reads else "wb", buffering=0)
         connect = world.loop.connect_read_pipe if reads else world.loop.connect_write_pipe
-        await connect(lambda end=end: end.front, mine)
+        await connect(lambda end=end: end.protocol, mine)

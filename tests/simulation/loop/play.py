@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from simulation.loop import kernel as kernels
-from simulation.loop.ends import FRONTS, End, Planned, socket_pair
+from simulation.loop.ends import PROTOCOLS, End, Planned, socket_pair
 from simulation.loop.generate import Program
-from simulation.loop.packets import play_packets, play_pipes
+from simulation.loop.packets import play_datagrams, play_pipes
 from simulation.loop.secure import NAME, TlsPeer, contexts
 from simulation.loop.talkers import Acceptor, SocketChannel, Talker
 from simulation.loop.world import PATTERN, Peer, World, open_descriptors, settle
@@ -70,7 +70,7 @@ async def play_stream(world: World, program: Program) -> None:
     for number, spec in enumerate(program["ends"]):
         sends_from, reads_from = 1000 * number, 1000 * number + 500
         end = End(world, f"end{number}", spec["script"], sends_from, reads_from)
-        end.front = FRONTS[spec["front"]](end)
+        end.protocol = PROTOCOLS[spec["protocol"]](end)
         await connect(world, end, spec, program.get("tls", False))
 
 
@@ -84,14 +84,14 @@ async def play_framed(world: World, program: Program) -> None:
         await connect(world, end, spec, program["tls"] and not world.on_reference)
 
 
-async def play_web(world: World, program: Program) -> None:
+async def play_http_client(world: World, program: Program) -> None:
     """The HTTP client, and servers that answer in different ways."""
     from simulation.loop.webs import Web
 
     Web(world, program).begin()
 
 
-async def play_clients(world: World, program: Program) -> None:
+async def play_dropped_connections(world: World, program: Program) -> None:
     """A server that closes the connections it has left."""
     from simulation.loop.clients import Clients
 
@@ -116,9 +116,9 @@ async def connect(world: World, end: End, spec: Program, secure: bool) -> None:
     world.peers.append(end.peer)
     try:
         if spec["how"] == "connect":
-            await world.loop.create_connection(lambda: end.front, sock=ours, **options)
+            await world.loop.create_connection(lambda: end.protocol, sock=ours, **options)
         else:
-            await world.loop.connect_accepted_socket(lambda: end.front, ours, **options)
+            await world.loop.connect_accepted_socket(lambda: end.protocol, ours, **options)
     except OSError as error:
         end.refused = error
 
@@ -131,7 +131,7 @@ def talkers_of(world: World, program: Program) -> list[Talker]:
     ]
 
 
-async def play_talk(world: World, program: Program) -> None:
+async def play_stream_server(world: World, program: Program) -> None:
     """A server's handlers of streams; the peers connect to it."""
     talkers = talkers_of(world, program)
     for talker, spec in zip(talkers, program["talkers"], strict=True):
@@ -144,7 +144,7 @@ async def play_talk(world: World, program: Program) -> None:
     await Acceptor(world, talkers).begin(module.start_unix_server, program["limit"])
 
 
-async def play_sock(world: World, program: Program) -> None:
+async def play_sock_methods(world: World, program: Program) -> None:
     """Coroutines that use the loop's methods for sockets."""
     for talker, spec in zip(talkers_of(world, program), program["talkers"], strict=True):
         ours, theirs = socket_pair(spec["sndbuf"])
@@ -153,14 +153,14 @@ async def play_sock(world: World, program: Program) -> None:
         talker.begin(SocketChannel(world, ours))
 
 
-def drop(world: World, program: Program, loop: asyncio.AbstractEventLoop) -> None:
+def run_unclosed(world: World, program: Program, loop: asyncio.AbstractEventLoop) -> None:
     """References held by an abandoned loop must not keep it alive; one warning is issued because it was not closed."""
     loop.set_exception_handler(world.on_exception)
 
     async def begin() -> None:
         for _ in range(program["later"]):
             loop.call_later(1000, loop.time)
-        for _ in range(program["turns"]):
+        for _ in range(program["iterations"]):
             await asyncio.sleep(0)
         for _ in range(program["soon"]):
             loop.call_soon(loop.time)
@@ -172,8 +172,9 @@ def drop(world: World, program: Program, loop: asyncio.AbstractEventLoop) -> Non
 
 
 PLAYS: dict[str, Callable[[World, Program], Any]] = {
-    "stream": play_stream, "tls": play_stream, "framed": play_framed, "talk": play_talk, "sock": play_sock,
-    "packets": play_packets, "pipes": play_pipes, "web": play_web, "clients": play_clients,
+    "stream": play_stream, "tls": play_stream, "framed": play_framed, "stream_server": play_stream_server,
+    "sock_methods": play_sock_methods, "datagrams": play_datagrams, "pipes": play_pipes,
+    "http_client": play_http_client, "dropped_connections": play_dropped_connections,
 }  # fmt: skip
 
 
@@ -277,13 +278,13 @@ def run(
     try:
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
-            if program["kind"] == "clients":
+            if program["kind"] == "dropped_connections":
                 warnings.filterwarnings("error", "unclosed transport", ResourceWarning)
             try:
                 loop = factory(world)
                 loop.set_debug(program["debug"])
-                if program["kind"] == "drop":
-                    drop(world, program, loop)
+                if program["kind"] == "unclosed_loop":
+                    run_unclosed(world, program, loop)
                 else:
                     loop.run_until_complete(main(world, program))
                     loop.run_until_complete(loop.shutdown_asyncgens())
@@ -296,7 +297,7 @@ def run(
             finally:
                 if os.getpid() != world.pid:
                     os._exit(0)
-                if loop is not None and (program["kind"] != "drop" or on_reference):
+                if loop is not None and (program["kind"] != "unclosed_loop" or on_reference):
                     loop.close()
             outcome.text = KERNEL.text
             outcome.hash = KERNEL.hash
@@ -307,7 +308,7 @@ def run(
             world.loop = world.over = loop = None  # type: ignore[assignment]
             gc.collect()
             unclosed = [warning for warning in warned if "unclosed event loop" in str(warning.message)]
-            if len(unclosed) != (program["kind"] == "drop" and not on_reference):
+            if len(unclosed) != (program["kind"] == "unclosed_loop" and not on_reference):
                 world.complaints.append(f"warning: {len(unclosed)} of a loop that was not closed")
             for warning in warned:
                 if warning in unclosed:
@@ -336,7 +337,7 @@ def run(
 
 def expected(program: Program, text: str) -> bool:
     """Whether a program causes this uncatchable exception on purpose."""
-    return "Planned" in text or (program["kind"] == "clients" and "unclosed transport" in text)
+    return "Planned" in text or (program["kind"] == "dropped_connections" and "unclosed transport" in text)
 
 
 def play(program: Program, **options: Any) -> Outcome:

@@ -129,7 +129,7 @@ def test_a_failure_is_shrunk_to_what_it_needs() -> None:
 
 
 @pytest.mark.parametrize("option", [
-    "--seed 3", "--seeds 20 --jobs 2", "--seeds 20 --reference --kinds stream,talk,sock",
+    "--seed 3", "--seeds 20 --jobs 2", "--seeds 20 --reference --kinds stream,stream_server,sock_methods",
 ])
 def test_the_command(option: str) -> None:
     done = subprocess.run(

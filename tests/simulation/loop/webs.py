@@ -101,10 +101,10 @@ class Server(Peer):
         lines = head.decode("latin-1").split("\r\n")
         _, path, _ = lines[0].split(" ")
         fields = dict(line.lower().split(": ", 1) for line in lines[1:])
-        _, manner, number, sent_size, size = path.split("/")
-        if manner == "early" and not self.early:
+        _, kind, number, sent_size, size = path.split("/")
+        if kind == "early" and not self.early:
             self.early = True
-            self.answer(int(number), int(size), manner)
+            self.answer(int(number), int(size), kind)
             self.due = self.world.kernel.now() + SECOND
             return
         if "content-length" in fields:
@@ -131,12 +131,12 @@ class Server(Peer):
         if body != body_of(int(number), int(sent_size)):
             self.world.complain("bytes", f"request {number} came with another body, {len(body)} bytes")
         if not self.early:
-            self.answer(int(number), int(size), manner)
+            self.answer(int(number), int(size), kind)
         self.early = False
         # The next request may have arrived already.
         self.understand()
 
-    def answer(self, number: int, size: int, manner: str) -> None:
+    def answer(self, number: int, size: int, kind: str) -> None:
         """Queue the answer."""
         body = body_of(number + 7, size)
         if number % 2:
@@ -145,7 +145,7 @@ class Server(Peer):
             chunks = [body[at : at + 5000] for at in range(0, size, 5000)]
             whole = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
             whole += b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
-        if manner == "cut":
+        if kind == "cut":
             whole = whole[: len(whole) - 1 - size // 2]
             self.ends = True
         self.answers.append(whole)
@@ -204,9 +204,9 @@ class Web:
     async def request(self, number: int, spec: dict[str, Any]) -> None:
         """Send one request and check its result."""
         await asyncio.sleep(spec["after"] / 1e6)
-        manner, size = spec["manner"], spec["size"]
+        kind, size = spec["answer"], spec["size"]
         sent = body_of(number, spec["sends"])
-        url = f"http://127.0.0.1/{manner}/{number}/{len(sent)}/{size}"
+        url = f"http://127.0.0.1/{kind}/{number}/{len(sent)}/{size}"
         body: Any = self.pieces(sent, spec["waits"]) if spec["chunked"] else sent or None
         method = "POST" if sent else "GET"
         received = b""
@@ -218,15 +218,15 @@ class Web:
                     received = await self.read(response, spec["stream"], size)
         except HttpError as error:
             self.world.note(f"request {number}: {error}")
-            if manner not in ("cut", "early") and not self.ending and not self.world.shortages:
-                self.world.complain("http", f"request {number} ({manner}) failed: {error!r}")
+            if kind not in ("cut", "early") and not self.ending and not self.world.shortages:
+                self.world.complain("http", f"request {number} ({kind}) failed: {error!r}")
             return
         except asyncio.CancelledError:
             return
-        if manner == "cut":
+        if kind == "cut":
             self.world.complain("loss", f"request {number} was cut off, and looks complete with {len(received)} bytes")
         elif received != body_of(number + 7, size):
-            self.world.complain("bytes", f"request {number} ({manner}) was answered with other bytes")
+            self.world.complain("bytes", f"request {number} ({kind}) was answered with other bytes")
 
     async def read(self, response: Any, way: str, size: int) -> bytes:
         """Read a streamed body; a further read after a failure must raise again."""

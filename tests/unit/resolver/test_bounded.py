@@ -1,6 +1,7 @@
 """Memory beside the cache: each table that remote parties can fill stays within its limit in octets.
 
-Each table of `Mesh.bounded` has a filler here, which does what an attacker can do; a table without one is a failure.
+Each table of `Mesh.memory_tables` has a filler here, which does what an attacker can do; a table without one is a
+failure.
 """
 
 import tracemalloc
@@ -95,13 +96,13 @@ FILLERS: list[tuple[str, Callable[[Mesh, int], None]]] = [
 
 
 def test_every_table_has_a_filler() -> None:
-    assert {table.name for table in make().bounded()} == {name for name, _ in FILLERS}
+    assert {table.name for table in make().memory_tables()} == {name for name, _ in FILLERS}
 
 
 @pytest.mark.parametrize(("name", "fill"), FILLERS, ids=lambda value: getattr(value, "__name__", value))
 def test_a_table_stays_within_its_octets(name: str, fill: Callable[[Mesh, int], None]) -> None:
     mesh = make()
-    [table] = [table for table in mesh.bounded() if table.name == name]
+    [table] = [table for table in mesh.memory_tables() if table.name == name]
     limit = table.limit
     if name == "servers":
         limit = limits.CACHE_SERVERS.minimum * limits.SERVER_OCTETS + limits.LAME_OCTETS // SHARE
@@ -119,7 +120,7 @@ def test_a_table_stays_within_its_octets(name: str, fill: Callable[[Mesh, int], 
     assert grown <= limit, "what it tells is no less than what it takes"
     assert table.octets > 0
     told = {**mesh._context.store.statistics(), **mesh.statistics()}
-    assert told["memory"] == sum(table.octets for table in mesh.bounded())
+    assert told["memory"] == sum(table.octets for table in mesh.memory_tables())
 
 
 def test_evicted_entries_are_subtracted() -> None:
@@ -134,7 +135,7 @@ def test_evicted_entries_are_subtracted() -> None:
     mesh.validation.chain.parsed.clear()
     assert verify.loaded.octets
     mesh.shrink()
-    assert [table.octets for table in mesh.bounded()] == [0] * 5
+    assert [table.octets for table in mesh.memory_tables()] == [0] * 5
     assert not verify._keys
     for number in range(500):
         fill_servers(mesh, number)
@@ -167,7 +168,7 @@ def test_all_tables_are_emptied_when_memory_is_short(monkeypatch: pytest.MonkeyP
     for _, fill in FILLERS:
         for number in range(20):
             fill(mesh, number)
-    tables = mesh.bounded()
+    tables = mesh.memory_tables()
     assert all(table.octets for table in tables)
     resource_exhaustion.shed_load_when_low(mesh, 60.0)
     question, outcomes = Question(names.from_text("new.example."), c.A), []

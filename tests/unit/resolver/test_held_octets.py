@@ -167,7 +167,7 @@ def test_held_memory_is_counted_and_released(way: Callable[[Minet, int], str]) -
     assert not any(found)
     assert grown <= held, "it is no less than what is taken"
     assert held <= (16 if way is needed else 4) * grown, "nor far more: of answers to others only the last one is kept"
-    assert statistics["memory"] == statistics["memory_jobs"] + sum(table.octets for table in m.mesh.bounded())
+    assert statistics["memory"] == statistics["memory_jobs"] + sum(table.octets for table in m.mesh.memory_tables())
     m.net.run(m.mesh, seconds=30)
     assert all(found)
     assert (m.mesh.statistics()["running"], m.mesh.statistics()["memory_jobs"], m.mesh._octets) == (0, 0, 0)

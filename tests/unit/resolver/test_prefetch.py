@@ -20,7 +20,7 @@ WWW = names.from_text("www.example.com.")
 SERVERS = ("192.0.2.1", "192.0.2.2")
 
 
-class House:
+class WorkerParts:
     """Fast path, service and mesh on the fake network, as in a worker but for sockets."""
 
     def __init__(self, *, prefetch=True, zone=EXAMPLE_ZONE):
@@ -49,71 +49,71 @@ class House:
 
 
 def test_an_answer_queried_near_its_expiry_is_renewed_in_time():
-    house = House()
-    assert house.ask()[1] == "python"
+    parts = WorkerParts()
+    assert parts.ask()[1] == "python"
     for _ in range(20):
-        house.sleep(275)
-        before = len(house.m.net.log)
-        view, who = house.ask()
+        parts.sleep(275)
+        before = len(parts.m.net.log)
+        view, who = parts.ask()
         assert who == "python", "one query for the answer is handed over"
         assert view.answer[0].ttl in (24, 25), "and answered at once from the cache"
-        house.m.net.run(house.m.mesh, seconds=2)
-        assert len(house.m.net.log) == before + 1, "one question upstream"
-        view, who = house.ask()
+        parts.m.net.run(parts.m.mesh, seconds=2)
+        assert len(parts.m.net.log) == before + 1, "one question upstream"
+        view, who = parts.ask()
         assert who == "fast" and view.answer[0].ttl >= 298
-    assert house.fast.statistics()["prefetch_due"] == 20
-    assert house.m.mesh.statistics()["prefetches"] == 20
+    assert parts.fast.statistics()["prefetch_due"] == 20
+    assert parts.m.mesh.statistics()["prefetches"] == 20
 
 
 def test_a_query_with_a_cookie_causes_a_prefetch_too():
-    house = House()
-    house.ask()
-    house.sleep(275)
-    before = len(house.m.net.log)
-    view, who = house.ask(options=[(c.OPTION_COOKIE, b"a client")])
+    parts = WorkerParts()
+    parts.ask()
+    parts.sleep(275)
+    before = len(parts.m.net.log)
+    view, who = parts.ask(options=[(c.OPTION_COOKIE, b"a client")])
     assert who == "python"
     assert view.answer[0].ttl in (24, 25)
-    house.m.net.run(house.m.mesh, seconds=2)
-    assert len(house.m.net.log) == before + 1
-    assert house.ask()[0].answer[0].ttl >= 298
+    parts.m.net.run(parts.m.mesh, seconds=2)
+    assert len(parts.m.net.log) == before + 1
+    assert parts.ask()[0].answer[0].ttl >= 298
 
 
 def test_each_answer_is_passed_for_prefetch_once():
-    house = House()
-    house.ask()
+    parts = WorkerParts()
+    parts.ask()
     for address in SERVERS:
-        del house.m.net.hosts[address]
-    house.sleep(275)
-    assert [house.ask()[1] for _ in range(20)] == ["python", *["fast"] * 19]
-    house.sleep(20)
-    view, who = house.ask()
+        del parts.m.net.hosts[address]
+    parts.sleep(275)
+    assert [parts.ask()[1] for _ in range(20)] == ["python", *["fast"] * 19]
+    parts.sleep(20)
+    view, who = parts.ask()
     assert (who, view.answer[0].ttl) == ("fast", 5), "a failed renewal leaves the old answer alone"
 
 
 def test_no_prefetch_before_the_last_tenth():
-    house = House()
-    house.ask()
-    house.sleep(265)
-    assert house.ask()[1] == "fast"
+    parts = WorkerParts()
+    parts.ask()
+    parts.sleep(265)
+    assert parts.ask()[1] == "fast"
 
 
 def test_no_prefetch_when_switched_off():
-    house = House(prefetch=False)
-    house.ask()
-    house.sleep(290)
-    assert house.ask()[1] == "fast"
-    assert house.m.mesh.statistics()["prefetches"] == 0
+    parts = WorkerParts(prefetch=False)
+    parts.ask()
+    parts.sleep(290)
+    assert parts.ask()[1] == "fast"
+    assert parts.m.mesh.statistics()["prefetches"] == 0
 
 
 def test_short_lived_answers_are_not_prefetched():
-    house = House(zone=EXAMPLE_ZONE + f"brief {limits.PREFETCH_TTL - 1} IN A 192.0.2.9\n")
-    house.ask("brief.example.com.")
-    house.sleep(limits.PREFETCH_TTL - 2)
-    assert house.ask("brief.example.com.")[1] == "fast"
+    parts = WorkerParts(zone=EXAMPLE_ZONE + f"brief {limits.PREFETCH_TTL - 1} IN A 192.0.2.9\n")
+    parts.ask("brief.example.com.")
+    parts.sleep(limits.PREFETCH_TTL - 2)
+    assert parts.ask("brief.example.com.")[1] == "fast"
 
 
 def test_queries_without_rd_cause_no_prefetch():
-    settings = House()
+    settings = WorkerParts()
     settings.fast = FastPath(settings.m.store.answers, None, prefetch=True, pass_without_rd=False)
     settings.ask()
     settings.sleep(275)
@@ -123,28 +123,28 @@ def test_queries_without_rd_cause_no_prefetch():
 
 
 def test_all_forms_of_an_answer_are_renewed_by_one_query():
-    house = House()
-    house.ask(), house.ask(do=True)
-    house.sleep(275)
-    assert house.ask()[1] == "python"
-    house.m.net.run(house.m.mesh, seconds=2)
-    before = len(house.m.net.log)
-    view, who = house.ask(do=True)
+    parts = WorkerParts()
+    parts.ask(), parts.ask(do=True)
+    parts.sleep(275)
+    assert parts.ask()[1] == "python"
+    parts.m.net.run(parts.m.mesh, seconds=2)
+    before = len(parts.m.net.log)
+    view, who = parts.ask(do=True)
     assert who == "python" and view.answer[0].ttl >= 298
-    assert house.ask(do=True)[1] == "fast"
-    assert len(house.m.net.log) == before
+    assert parts.ask(do=True)[1] == "fast"
+    assert len(parts.m.net.log) == before
 
 
 def test_clients_do_not_wait_for_a_prefetch():
-    house = House()
-    house.ask()
-    house.m.net.links.update({address: Link(delay=0.3) for address in SERVERS})
-    house.sleep(275)
-    house.ask()
-    now = house.m.net.now
-    assert addresses(house.m.ask("www.example.com.")) == ["192.0.2.80"]
-    assert house.m.net.now == now
-    assert house.m.mesh.statistics()["running"] == 1
+    parts = WorkerParts()
+    parts.ask()
+    parts.m.net.links.update({address: Link(delay=0.3) for address in SERVERS})
+    parts.sleep(275)
+    parts.ask()
+    now = parts.m.net.now
+    assert addresses(parts.m.ask("www.example.com.")) == ["192.0.2.80"]
+    assert parts.m.net.now == now
+    assert parts.m.mesh.statistics()["running"] == 1
 
 
 def test_a_running_prefetch_is_joined_after_the_answer_has_expired():
@@ -160,12 +160,12 @@ def test_a_running_prefetch_is_joined_after_the_answer_has_expired():
 
 
 def test_aliases_are_renewed_along_the_whole_chain():
-    house = House()
-    house.ask("alias.example.com.")
-    house.sleep(275)
-    house.ask("alias.example.com.")
-    house.m.net.run(house.m.mesh, seconds=2)
-    view, who = house.ask("alias.example.com.")
+    parts = WorkerParts()
+    parts.ask("alias.example.com.")
+    parts.sleep(275)
+    parts.ask("alias.example.com.")
+    parts.m.net.run(parts.m.mesh, seconds=2)
+    view, who = parts.ask("alias.example.com.")
     assert who == "fast" and min(rrset.ttl for rrset in view.answer) >= 298
 
 

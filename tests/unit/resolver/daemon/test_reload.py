@@ -791,7 +791,7 @@ def test_the_supervisor_gets_the_active_settings_and_repeats_unfinished_reloads(
     link = ReloadChannel()
     watching = supervisor._Supervisor.__new__(supervisor._Supervisor)
     watching.settings = before = Settings()
-    watching.reloads, watching.requested, watching.answered, watching.announced = link, 2, 0, False
+    watching.reloads, watching.requested, watching.answered, watching.reported_ready = link, 2, 0, False
     try:
         link.report(1, None)
         watching.take_results()
@@ -820,7 +820,7 @@ def test_a_worker_is_started_with_settings_that_were_reported_just_before(monkey
     watching = supervisor._Supervisor.__new__(supervisor._Supervisor)
     watching.slots = [WorkerSlot(0, children=["a child"])]
     watching.settings, watching.reloads, watching.requested, watching.answered = Settings(), link, 1, 0
-    watching.all_up = watching.announced = False
+    watching.all_started = watching.reported_ready = False
     started = []
     monkeypatch.setattr(supervisor.Processes, "start", lambda self, slot: started.append((slot, self.settings)))
     try:

@@ -75,7 +75,7 @@ def test_the_supervisor_erases_earlier_keys(monkeypatch: pytest.MonkeyPatch) -> 
         def __init__(self, certificates: Rotating | None) -> None:
             self.slots = []
             self.options = Options(certificates=certificates)  # type: ignore[arg-type]
-            self.check_at = 0.0
+            self.next_check = 0.0
 
     monkeypatch.setattr(supervisor.time, "monotonic", lambda: 7.0)
     assert Supervised(Rotating()).poll_timeout() == 50_000

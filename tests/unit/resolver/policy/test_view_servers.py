@@ -290,10 +290,10 @@ def test_tables_of_parts_are_bounded_together() -> None:
     m = two_forwarders()
     for number in EXPECTED:
         ask(m, number, "www.example.net.")
-    tables = m.mesh.bounded()
+    tables = m.mesh.memory_tables()
     assert len({table.name for table in tables}) == len(tables)
     by_name = {table.name: table for table in tables}
-    plain = {table.name: table for table in build(STANDARD).mesh.bounded()}
+    plain = {table.name: table for table in build(STANDARD).mesh.memory_tables()}
     assert by_name.keys() == plain.keys()
     for name in ("delegations", "denials"):
         assert plain[name].limit < by_name[name].limit <= 2 * plain[name].limit

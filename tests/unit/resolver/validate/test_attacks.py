@@ -91,9 +91,9 @@ def signed_by(key: ZoneKey, owner: str, text: str, *, signer: str | None = None,
 def test_a_dnskey_record_does_not_make_a_name_a_zone_apex() -> None:
     """The attacker answers DNSKEY for ``www.example.`` with a key of his own and signs with it."""
     tree = build()
-    own = ZoneKey("www.example.", label="evil")
-    forged = signed_by(own, "www.example.", "A 203.0.113.66")
-    keys = signed_by(own, "www.example.", f"DNSKEY {own.dnskey.to_text()}")
+    attacker_key = ZoneKey("www.example.", label="evil")
+    forged = signed_by(attacker_key, "www.example.", "A 203.0.113.66")
+    keys = signed_by(attacker_key, "www.example.", f"DNSKEY {attacker_key.dnskey.to_text()}")
 
     def edit(question, view, answer, authority):
         if names.equal(question.qname, names.from_text("www.example.")) and question.qtype in (c.A, c.DNSKEY):
@@ -157,11 +157,11 @@ def test_keytrap_many_signatures() -> None:
     """CVE-2023-50387: a hundred wrong signatures of one key cost eight checks."""
     tree = build()
 
-    def trap(view):
+    def keytrap(view):
         sig = view.answer[0].sigs()[0]
         return view.rcode, [view.answer[0].with_sigs([spoiled(sig, n) for n in range(1, 101)])], []
 
-    tree.edit = only_for("www.example.", c.A, trap)
+    tree.edit = only_for("www.example.", c.A, keytrap)
     assert tree.validate("www.example.", c.A).verdict is Verdict.BOGUS
     assert tree.checks <= 3 + 8  # 3 for the chain of trust
 
@@ -172,18 +172,18 @@ def test_keytrap_many_malformed_signatures_hide_nothing_and_cost_nothing() -> No
     read = []
     signatures = chain_module.signatures
 
-    def reader(rrset, most):
-        found = signatures(rrset, most)
+    def reader(rrset, limit):
+        found = signatures(rrset, limit)
         read.extend(found)
         return found
 
-    def trap(view):
+    def keytrap(view):
         sig = view.answer[0].sigs()[0]
         expired = sig[:8] + bytes(4) + sig[12:]
         many = [expired[:-2] + n.to_bytes(2, "big") for n in range(500)]
         return view.rcode, [view.answer[0].with_sigs(many)], []
 
-    tree.edit = only_for("www.example.", c.A, trap)
+    tree.edit = only_for("www.example.", c.A, keytrap)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chain_module, "signatures", reader)
         assert tree.validate("www.example.", c.A).verdict is Verdict.BOGUS
@@ -254,11 +254,11 @@ def test_malformed_keys_count_as_checks(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(verify, "_load", lambda algorithm, key: loads.append(key) or load(algorithm, key))
     tree = build()
 
-    def trap(view):
+    def keytrap(view):
         sig = view.answer[0].sigs()[0]
         return view.rcode, [view.answer[0].with_sigs([spoiled(sig, n) for n in range(1, 101)])], []
 
-    tree.edit = only_for("www.example.", c.A, trap)
+    tree.edit = only_for("www.example.", c.A, keytrap)
     chain = tree.validator.chain
     true_keys = chain._keys_of
     chain._keys_of = lambda rrset: tuple(  # type: ignore[method-assign]
@@ -477,14 +477,14 @@ def test_nxdomain_for_an_empty_non_terminal_becomes_no_data() -> None:
 # --- keys -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("flags", "why", "ede"), [
+@pytest.mark.parametrize(("flags", "reason", "ede"), [
     (1, "no zone key", c.EDE_NO_ZONE_KEY_BIT_SET), (257 | 128, "revoked", c.EDE_DNSKEY_MISSING),
 ])
-def test_keys_that_may_not_sign(flags: int, why: str, ede: int) -> None:
+def test_keys_that_may_not_sign(flags: int, reason: str, ede: int) -> None:
     """RFC 4034 section 2.1.1 and RFC 5011 section 2.1: such a key signs nothing, even if a DS record names it."""
     key = ZoneKey("example.", flags=flags)
     got = build(keys=[key], ds=key.ds()).validate("www.example.", c.A)
-    assert got.verdict is Verdict.BOGUS, why
+    assert got.verdict is Verdict.BOGUS, reason
     assert got.ede == ede
 
 

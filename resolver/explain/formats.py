@@ -1,8 +1,8 @@
 """Formats values for the three forms of an explanation (text, HTML, JSON): DNSSEC mnemonics, times, escaping.
 
-`clean` escapes all text from the network. Names and rdata are escaped by `wire`, but extended errors (RFC 8914) are
-UTF-8 from a remote server: escape sequences could control the terminal, and bidirectional controls could make one word
-look like another.
+`escape_controls` escapes all text from the network. Names and rdata are escaped by `wire`, but extended errors (RFC
+8914) are UTF-8 from a remote server: escape sequences could control the terminal, and bidirectional controls could make
+one word look like another.
 """
 
 import re
@@ -16,18 +16,18 @@ from resolver.wire import name as names
 
 __all__ = [
     "algorithm",
-    "clean",
     "connection",
     "connection_values",
-    "day",
+    "contains_last_clause",
+    "date_time",
     "digest_type",
     "duration",
+    "escape_controls",
     "flags_of",
     "format_durations",
     "key_role",
     "milliseconds",
     "question",
-    "repeats",
     "status_text",
 ]
 
@@ -42,11 +42,11 @@ FLAGS = ((c.AA, "aa"), (c.TC, "tc"), (c.RD, "rd"), (c.RA, "ra"), (c.AD, "ad"), (
 SEP, REVOKED, ZONE = 0x0001, 0x0080, 0x0100
 # Other, control, format, surrogate, private, unassigned; line and paragraph separators.
 UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-SPAN = re.compile(r"\b(\d{3,}) s\b")
+SECONDS_PATTERN = re.compile(r"\b(\d{3,}) s\b")
 UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
 
-def clean(text: str) -> str:
+def escape_controls(text: str) -> str:
     """`text` with control, format and unassigned characters written as ``\\u{1b}``."""
     if text.isascii() and text.isprintable():
         return text
@@ -77,7 +77,7 @@ def status_text(verdict: Verdict) -> str:
     return "not validated yet" if verdict is Verdict.INDETERMINATE else verdict.name.lower()
 
 
-def day(seconds: int) -> str:
+def date_time(seconds: int) -> str:
     """`seconds` since 1970 as date and time in UTC, to the minute."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
 
@@ -94,10 +94,10 @@ def duration(seconds: float) -> str:
 
 def format_durations(text: str) -> str:
     """`text` with durations of 100 seconds or more (``90061 s``) converted by `duration`."""
-    return SPAN.sub(lambda found: duration(int(found[1])), text)
+    return SECONDS_PATTERN.sub(lambda found: duration(int(found[1])), text)
 
 
-def repeats(sentence: str, text: str) -> bool:
+def contains_last_clause(sentence: str, text: str) -> bool:
     """Whether `sentence` contains the last clause of `text`."""
     return format_durations(text.rpartition(": ")[2]).lower() in sentence.lower()
 
@@ -144,4 +144,4 @@ def connection(facts: dict[str, Any]) -> str:
         parts.append("certificate not verified")
     if facts.get("pin"):
         parts.append(f"key sha256//{facts['pin']}")
-    return clean(", ".join(part for part in parts if part))
+    return escape_controls(", ".join(part for part in parts if part))
