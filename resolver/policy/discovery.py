@@ -126,13 +126,13 @@ def designations(settings: Settings) -> tuple[Designation, ...]:
     )
 
 
-def describe(found: Iterable[Designation]) -> str:
-    """`found` as text, for operators and for the configuration of DHCP servers and routers.
+def describe(services: Iterable[Designation]) -> str:
+    """`services` as text, for operators and for the configuration of DHCP servers and routers.
 
     Addresses are shown as ``?`` when all listeners of a service have wildcard addresses.
     """
     lines: list[str] = []
-    entries = list(found)
+    entries = list(services)
     lines.append("; Discovery of designated resolvers (RFC 9462): this resolver answers")
     lines += [f"{OWNER} SVCB {one.priority} {one.target} {one.parameters_text()}" for one in entries]
     lines += ["", "; Discovery of network-designated resolvers (RFC 9463), for DHCP servers and routers"]

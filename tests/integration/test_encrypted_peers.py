@@ -229,6 +229,11 @@ def query_with_session(running: Daemon, context: ssl.SSLContext, session: ssl.SS
         return bool(secured.session_reused), secured.session
 
 
+def children_of(pid: int) -> list[int]:
+    """The children of process `pid`."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["1.2", "1.3"])
 def test_sessions_are_resumed_after_a_new_certificate_and_a_killed_worker(
     tmp_path: Path, version: ssl.TLSVersion
@@ -255,16 +260,11 @@ def test_sessions_are_resumed_after_a_new_certificate_and_a_killed_worker(
         running.process.send_signal(signal.SIGHUP)
         wait_until(lambda: "configuration is in force" in running.log, "the reload", process=running.process)
         assert_resumed()
-        children = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children").read_text().split()
-        assert len(children) == 2
-        os.kill(int(children[0]), signal.SIGKILL)
+        workers = children_of(running.process.pid)
+        assert len(workers) == 2
+        os.kill(workers[0], signal.SIGKILL)
         wait_until(lambda: "starting it again" in running.log, "the restart", process=running.process)
-        wait_until(
-            lambda: len(
-                Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children").read_text().split()
-            ) == 2,
-            "a new worker", process=running.process,
-        )
+        wait_until(lambda: len(children_of(running.process.pid)) == 2, "a new worker", process=running.process)
         assert_resumed()
 
 

@@ -36,7 +36,7 @@ def loop_factory(request: pytest.FixtureRequest) -> Callable[[], asyncio.Abstrac
 def twin(
     loop_factory: Callable[[], asyncio.AbstractEventLoop],
 ) -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
-    """Run a coroutine on the loop under test; whatever reaches the exception handler fails the test."""
+    """A function that runs a coroutine on the loop under test. A call of the exception handler fails the test."""
     unexpected: list[dict[str, Any]] = []
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.get_loop().set_exception_handler(lambda _loop, context: unexpected.append(context))

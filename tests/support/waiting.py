@@ -42,6 +42,6 @@ async def spin(condition: Callable[[], object], what: str, seconds: float = SECO
 
 
 async def turns(number: int = 30) -> None:
-    """Let the loop do what it would do by itself."""
+    """Let the loop run for `number` iterations."""
     for _ in range(number):
         await asyncio.sleep(0)

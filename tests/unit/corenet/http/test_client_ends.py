@@ -208,10 +208,14 @@ def test_invalid_timeouts_are_refused(loop: str, part: str, seconds: float) -> N
     if part == "total":
         with pytest.raises(ValueError, match="Timeout total"):
             HttpClient(timeout=seconds)
-        with pytest.raises(ValueError, match="HttpClient max_head"):
-            HttpClient(max_head=-1)
-        with pytest.raises(ValueError, match="Limits keepalive_timeout"):
-            Limits(keepalive_timeout=seconds if seconds else math.inf)
+
+
+@pytest.mark.parametrize("seconds", [-1, -math.inf, math.inf, math.nan])
+def test_invalid_limits_are_refused(loop: str, seconds: float) -> None:
+    with pytest.raises(ValueError, match="Limits keepalive_timeout"):
+        Limits(keepalive_timeout=seconds)
+    with pytest.raises(ValueError, match="HttpClient max_head"):
+        HttpClient(max_head=-1)
 
 
 # --- cancels ----------------------------------------------------------------------------------------------------------

@@ -10,10 +10,15 @@ from support.h2_frames import (
     ACK,
     CONTINUATION,
     DATA,
+    ENABLE_PUSH,
     END_HEADERS,
     END_STREAM,
     GOAWAY,
     HEADERS,
+    INITIAL_WINDOW_SIZE,
+    MAX_CONCURRENT_STREAMS,
+    MAX_FRAME_SIZE,
+    NO_RFC7540_PRIORITIES,
     PADDED,
     PING,
     PRIORITY,
@@ -205,6 +210,10 @@ def test_the_reset_budget_refills_with_time_and_completed_requests() -> None:
         lambda n: get(n, (b"content-length", b"1"), end=False) + frame(DATA, 0, n, b"xy"),
         lambda n: get(n, (b"Upper", b"case")),
     ],
+    ids=[
+        "WINDOW_UPDATE of 0", "window overflow", "DATA after END_STREAM", "HEADERS after END_STREAM",
+        "trailers without END_STREAM", "more than content-length", "upper-case field name",
+    ],
 )
 def test_made_you_reset(provoke: object) -> None:
     """CVE-2025-8671: the client causes stream errors, so that the server resets its own streams."""
@@ -331,7 +340,7 @@ def test_a_busy_client_may_acknowledge_each_frame() -> None:
 def test_window_updates_of_one_byte_use_up_the_budget() -> None:
     """A WINDOW_UPDATE of 1 causes a DATA frame of 10 octets. It counts, and does not refill the budget."""
     connection = server()
-    connection.feed(settings((4, 0)) + get(1))
+    connection.feed(settings((INITIAL_WINDOW_SIZE, 0)) + get(1))
     connection.send_response(1, Response(200, []))
     assert connection.send_data(1, bytes(100_000), True) == 100_000
     # Three control frames are used up: two in the preface, and SETTINGS.
@@ -344,7 +353,7 @@ def test_window_updates_of_one_byte_use_up_the_budget() -> None:
 def test_a_client_that_leaves_its_window_at_zero_gets_no_new_streams() -> None:
     """CVE-2019-9517: a client that reads little gets no new streams, and the caller sees how much is unsent."""
     connection = server()
-    connection.feed(settings((4, 0)) + get(1) + get(3))
+    connection.feed(settings((INITIAL_WINDOW_SIZE, 0)) + get(1) + get(3))
     connection.send_response(1, Response(200, []))
     assert connection.send_data(1, bytes(HTTP2_UNSENT_BYTES), True) == HTTP2_UNSENT_BYTES
     assert of(connection.feed(get(5)), 5) == WHOLE_REQUEST
@@ -396,11 +405,11 @@ def test_frames_over_the_maximal_size() -> None:
         (frame(SETTINGS, ACK, 0, bytes(6)), codes.FRAME_SIZE_ERROR),
         (frame(SETTINGS, 0, 1), codes.PROTOCOL_ERROR),
         (frame(SETTINGS, ACK, 0), codes.PROTOCOL_ERROR),
-        (settings((2, 2)), codes.PROTOCOL_ERROR),
-        (settings((4, 1 << 31)), codes.FLOW_CONTROL_ERROR),
-        (settings((5, 16_383)), codes.PROTOCOL_ERROR),
-        (settings((5, 1 << 24)), codes.PROTOCOL_ERROR),
-        (settings((9, 2)), codes.PROTOCOL_ERROR),
+        (settings((ENABLE_PUSH, 2)), codes.PROTOCOL_ERROR),
+        (settings((INITIAL_WINDOW_SIZE, 1 << 31)), codes.FLOW_CONTROL_ERROR),
+        (settings((MAX_FRAME_SIZE, 16_383)), codes.PROTOCOL_ERROR),
+        (settings((MAX_FRAME_SIZE, 1 << 24)), codes.PROTOCOL_ERROR),
+        (settings((NO_RFC7540_PRIORITIES, 2)), codes.PROTOCOL_ERROR),
         (frame(PING, 0, 0, bytes(7)), codes.FRAME_SIZE_ERROR),
         (frame(PING, 0, 1, bytes(8)), codes.PROTOCOL_ERROR),
         (frame(GOAWAY, 0, 0, bytes(7)), codes.FRAME_SIZE_ERROR),
@@ -443,7 +452,7 @@ def test_frames_that_end_the_connection(wrong: bytes, code: int) -> None:
     ("wrong", "code"),
     [
         (frame(PUSH_PROMISE, END_HEADERS, 1, bytes([0, 0, 0, 2])), codes.PROTOCOL_ERROR),
-        (settings((2, 1)), codes.PROTOCOL_ERROR),
+        (settings((ENABLE_PUSH, 1)), codes.PROTOCOL_ERROR),
         (headers(2, OK), codes.PROTOCOL_ERROR),
         (headers(3, OK), codes.PROTOCOL_ERROR),
         (frame(DATA, 0, 3, b"x"), codes.PROTOCOL_ERROR),
@@ -582,7 +591,7 @@ def test_a_server_completes_open_streams_after_goaway() -> None:
 
 def test_a_client_respects_the_servers_stream_limit() -> None:
     connection = client()
-    connection.feed(settings((3, 1)))
+    connection.feed(settings((MAX_CONCURRENT_STREAMS, 1)))
     assert connection.stream_limit == 1 and connection.can_open
     connection.send_request(Request(b"GET", b"/", HOST), True)
     assert not connection.can_open
@@ -827,13 +836,13 @@ def test_settings_change_the_windows_of_open_streams() -> None:
     connection.send_data(stream, bytes(65_535))
     connection.feed(window_update(0, 1000))
     connection.data_to_send()
-    connection.feed(settings((4, 0)))
+    connection.feed(settings((INITIAL_WINDOW_SIZE, 0)))
     assert connection.send_data(stream, b"xyz", True) == 3
     # The window is negative now (RFC 9113 section 6.9.2).
     connection.feed(window_update(stream, 65_535))
     connection.data_to_send()
     assert connection.unsent() == 3
-    assert connection.feed(settings((4, 3))) == [(0, SettingsReceived()), (stream, Drained())]
+    assert connection.feed(settings((INITIAL_WINDOW_SIZE, 3))) == [(0, SettingsReceived()), (stream, Drained())]
     assert frames(connection.data_to_send())[-1] == (DATA, END_STREAM, stream, b"xyz")
 
 
@@ -842,15 +851,15 @@ def test_windows_that_overflow_are_refused() -> None:
     expect_reset(connection, window_update(1, 0x7FFF_FFFF), 1, codes.FLOW_CONTROL_ERROR)
     connection = client(b"GET")
     connection.feed(window_update(1, 0x7FFF_FFFF - 65_535))
-    expect_goaway(connection, settings((4, 65_536)), codes.FLOW_CONTROL_ERROR)
+    expect_goaway(connection, settings((INITIAL_WINDOW_SIZE, 65_536)), codes.FLOW_CONTROL_ERROR)
     # Also when no stream is open whose window could overflow.
-    expect_goaway(client(), settings((4, 1 << 31)), codes.FLOW_CONTROL_ERROR)
+    expect_goaway(client(), settings((INITIAL_WINDOW_SIZE, 1 << 31)), codes.FLOW_CONTROL_ERROR)
     expect_reset(client(b"GET"), window_update(1, 0), 1, codes.PROTOCOL_ERROR)
 
 
 def test_end_stream_needs_no_window() -> None:
     connection = client()
-    connection.feed(settings((4, 0)))
+    connection.feed(settings((INITIAL_WINDOW_SIZE, 0)))
     stream = connection.send_request(Request(b"PUT", b"/", HOST))
     connection.data_to_send()
     assert connection.send_end(stream) == 0
@@ -859,7 +868,7 @@ def test_end_stream_needs_no_window() -> None:
 
 def test_trailers_wait_behind_the_data() -> None:
     connection = client()
-    connection.feed(settings((4, 2)))
+    connection.feed(settings((INITIAL_WINDOW_SIZE, 2)))
     stream = connection.send_request(Request(b"PUT", b"/", HOST))
     connection.send_data(stream, b"abc")
     assert connection.send_end(stream, [(b"T", b"v")]) == 1

@@ -18,8 +18,10 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from support.signing import ECDSAP256, Nsec3, ZoneKey, sign_zone, spoiled
 from support.tree import Tree
 
+from resolver.playground import Authority, Zone
+from resolver.validate import Validator, nsec, nsec3, verify
 from resolver.validate import chain as chain_module
-from resolver.validate import nsec, nsec3, verify
+from resolver.validate.anchors import Anchors
 from resolver.validate.records import Dnskey
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
@@ -44,13 +46,18 @@ Edit = Callable[..., tuple[int, list[RRset], list[RRset]]]
 
 
 def build(
-    *, child: str = CHILD, keys: list[ZoneKey] | None = None, chain: Nsec3 | None = None, ds: str = "", **zones: str
+    *,
+    child: str = CHILD,
+    keys: list[ZoneKey] | None = None,
+    nsec3_chain: Nsec3 | None = None,
+    ds: str = "",
+    **zones: str,
 ) -> Tree:
     """The tree; `zones` are further zones by the first label of ``NAME.example.``."""
     root = ROOT + f"example. 3600 DS {ds or KEY.ds()}\n"
     texts = {
         ".": sign_zone(".", root, [ROOT_KEY]),
-        "example.": sign_zone("example.", child, keys or [KEY], nsec3=chain),
+        "example.": sign_zone("example.", child, keys or [KEY], nsec3=nsec3_chain),
         "plain.": SOA + NS + "www 300 A 192.0.2.9\n",
     }
     return Tree(texts | {f"{label}.example.": text for label, text in zones.items()}, [ROOT_KEY.anchor()])
@@ -109,7 +116,7 @@ def test_a_dnskey_record_does_not_make_a_name_a_zone_apex() -> None:
 def test_signer_above_the_anchor_makes_nothing_insecure() -> None:
     """Only ``example.`` has a trust anchor. A signature with the root as signer must not be accepted."""
     tree = build()
-    tree.validator = type(tree.validator)(type(tree.validator.anchors)([KEY.anchor()]))
+    tree.validator = Validator(Anchors([KEY.anchor()]))
     forged = signed_by(ROOT_KEY, "www.example.", "A 203.0.113.66")
     tree.edit = only_for("www.example.", c.A, lambda view: (view.rcode, [forged], []))
     assert tree.validate("www.example.", c.A).verdict is Verdict.BOGUS
@@ -117,7 +124,7 @@ def test_signer_above_the_anchor_makes_nothing_insecure() -> None:
 
 def test_unsigned_data_from_servers_of_a_zone_above_the_anchor_is_bogus() -> None:
     tree = build()
-    tree.validator = type(tree.validator)(type(tree.validator.anchors)([KEY.anchor()]))
+    tree.validator = Validator(Anchors([KEY.anchor()]))
     tree.edit = only_for("www.example.", c.A, lambda view: (view.rcode, [r.without_sigs() for r in view.answer], []))
     assert tree.validate("www.example.", c.A).verdict is Verdict.BOGUS
 
@@ -125,7 +132,7 @@ def test_unsigned_data_from_servers_of_a_zone_above_the_anchor_is_bogus() -> Non
 def test_the_target_of_an_alias_in_a_negative_trust_anchor_is_validated() -> None:
     """``loose.example.`` is not validated; a reply about it must not bring in unsigned data of ``www.example.``."""
     tree = build(child=CHILD + "loose 300 CNAME www\n")
-    tree.validator = type(tree.validator)(type(tree.validator.anchors)([ROOT_KEY.anchor()], ["loose.example."]))
+    tree.validator = Validator(Anchors([ROOT_KEY.anchor()], ["loose.example."]))
     tree.edit = only_for(
         "loose.example.", c.A, lambda view: (view.rcode, [r.without_sigs() for r in view.answer], [])
     )
@@ -233,17 +240,13 @@ def test_keytrap_many_ds_that_match_no_key() -> None:
     wrong = "\n".join(f"example. 3600 DS {KEY.tag} {ECDSAP256} 2 {n:064x}" for n in range(40))
     tree = build()
     text = ROOT + wrong + "\n"
-    tree.zones[names.ROOT] = type(tree.zones[names.ROOT])(
-        [_zone(".", sign_zone(".", text, [ROOT_KEY]))]
-    )
+    tree.zones[names.ROOT] = Authority([_zone(".", sign_zone(".", text, [ROOT_KEY]))])
     got = tree.validate("www.example.", c.A)
     assert got.verdict is Verdict.BOGUS
     assert "too many keys" in got.text
 
 
 def _zone(origin: str, text: str):
-    from resolver.playground.zones import Zone
-
     return Zone.from_text(origin, text)
 
 
@@ -286,7 +289,7 @@ def _trusting(dnskey):
 
 def test_nsec3_iterations_make_a_zone_insecure_not_slow() -> None:
     """CVE-2023-50868 and RFC 9276: beyond the limit nothing is hashed for a denial."""
-    tree = build(chain=Nsec3(500, "aa"))
+    tree = build(nsec3_chain=Nsec3(500, "aa"))
     calls = []
     digest = nsec3.Prover.digest
     with pytest.MonkeyPatch.context() as patch:
@@ -298,7 +301,7 @@ def test_nsec3_iterations_make_a_zone_insecure_not_slow() -> None:
 
 def test_the_number_of_nsec3_hashes_of_one_reply_is_bounded() -> None:
     """CVE-2023-50868: a deep name makes the search for the closest encloser long; it is cut off."""
-    got = build(chain=Nsec3(50, "aa")).validate("a." * 110 + "example.", c.A)
+    got = build(nsec3_chain=Nsec3(50, "aa")).validate("a." * 110 + "example.", c.A)
     assert got.verdict is Verdict.BOGUS
     assert "too many NSEC3 hashes" in got.text
 
@@ -422,10 +425,10 @@ def _answer(tree: Tree, zone: str, qname: str, qtype: int) -> list[RRset]:
     return list(MessageView.parse(packet).answer)
 
 
-@pytest.mark.parametrize("chain", [None, Nsec3()], ids=["nsec", "nsec3"])
-def test_child_cannot_deny_its_own_ds(chain: Nsec3 | None) -> None:
+@pytest.mark.parametrize("nsec3_chain", [None, Nsec3()], ids=["nsec", "nsec3"])
+def test_child_cannot_deny_its_own_ds(nsec3_chain: Nsec3 | None) -> None:
     """CVE-2026-10723, RFC 6840 section 4.4: the proof at the child's apex is not the parent's."""
-    tree = build(chain=chain)
+    tree = build(nsec3_chain=nsec3_chain)
     proofs = [r for r in authority_of(tree, "example.", "example.", c.TXT) if r.rtype != c.SOA]
     tree.edit = only_for("example.", c.DS, lambda view: (c.NOERROR, [], proofs))
     assert tree.validate("www.example.", c.A).verdict is Verdict.BOGUS
@@ -452,7 +455,7 @@ def test_nsec_expanded_from_a_wildcard_proves_nothing() -> None:
 
 def test_nxdomain_in_an_opt_out_span_needs_the_denial_of_the_wildcard() -> None:
     """RFC 5155 section 8.4: NXDOMAIN needs the denial of the wildcard also inside an opt-out span."""
-    tree = build(chain=Nsec3(0, "", opt_out=True))
+    tree = build(nsec3_chain=Nsec3(0, "", opt_out=True))
     proofs = authority_of(tree, "example.", "nope.wild.example.", c.TXT)
     kept = [r for r in proofs if not _matches(r, "*.wild.example.")]
     assert len(kept) < len(proofs)
@@ -492,7 +495,7 @@ def test_unsupported_algorithm_beside_a_good_one_changes_nothing() -> None:
     """RFC 6840 section 5.11: one valid path is enough; a DS of an unknown algorithm neither helps nor harms."""
     tree = build()
     text = ROOT + f"example. 3600 DS {KEY.ds()}\nexample. 3600 DS 4711 200 2 {'00' * 32}\n"
-    tree.zones[names.ROOT] = type(tree.zones[names.ROOT])([_zone(".", sign_zone(".", text, [ROOT_KEY]))])
+    tree.zones[names.ROOT] = Authority([_zone(".", sign_zone(".", text, [ROOT_KEY]))])
     assert tree.validate("www.example.", c.A).verdict is Verdict.SECURE
     tree.edit = only_for("www.example.", c.A, lambda view: (view.rcode, [r.without_sigs() for r in view.answer], []))
     assert tree.validate("www.example.", c.A).verdict is Verdict.BOGUS
@@ -503,10 +506,8 @@ def test_sha1_digest_beside_a_better_one_does_not_count() -> None:
     tree = build()
     evil = ZoneKey("example.", label="evil")
     text = ROOT + f"example. 3600 DS {KEY.ds()}\nexample. 3600 DS {evil.ds('SHA1')}\n"
-    tree.zones[names.ROOT] = type(tree.zones[names.ROOT])([_zone(".", sign_zone(".", text, [ROOT_KEY]))])
-    tree.zones[names.from_text("example.")] = type(tree.zones[names.ROOT])(
-        [_zone("example.", sign_zone("example.", CHILD, [evil]))]
-    )
+    tree.zones[names.ROOT] = Authority([_zone(".", sign_zone(".", text, [ROOT_KEY]))])
+    tree.zones[names.from_text("example.")] = Authority([_zone("example.", sign_zone("example.", CHILD, [evil]))])
     assert tree.validate("www.example.", c.A).verdict is Verdict.BOGUS
 
 

@@ -17,8 +17,9 @@ from support.signing import (
 )
 from support.tree import Tree
 
+from resolver.validate import Validator, nsec3
 from resolver.validate import chain as chains
-from resolver.validate import nsec3
+from resolver.validate.anchors import Anchors
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -277,7 +278,7 @@ def test_negative_anchor_switches_off_below_it() -> None:
 
 def test_names_outside_of_all_anchors_are_insecure() -> None:
     tree = build()
-    tree.validator = type(tree.validator)(type(tree.validator.anchors)([ZoneKey("example.").anchor()]))
+    tree.validator = Validator(Anchors([ZoneKey("example.").anchor()]))
     assert tree.validate("other.", c.TXT).verdict is Verdict.INSECURE
     assert tree.validate("www.example.", c.A).verdict is Verdict.SECURE
 
