@@ -82,7 +82,7 @@ SHORT: dict[str, dict[str, str]] = {
     "simulation/loop/run.py": {"simulate": ROUND},
     "support/nginx.py": {"__enter__": ROUND},
     "unit/corenet/loop/test_connecting.py": {"test_a_cancelled_race_leaves_no_socket": EXPECTED},
-    "unit/corenet/loop/test_services.py": {"test_prompt_cancellation_of_accept": EXPECTED},
+    "unit/corenet/loop/test_services.py": {"test_sock_accept_can_be_cancelled": EXPECTED},
     "unit/corenet/tls/test_handshake.py": {"test_a_handshake_without_timeout_delays_no_other_timer": EXPECTED},
     "unit/corenet/transports/test_streams.py": {"test_a_read_can_be_awaited_by_tasks_and_timeouts": EXPECTED},
     "unit/resolver/cli/test_query.py": {"test_no_reply_is_reported": EXPECTED},
