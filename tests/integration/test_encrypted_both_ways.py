@@ -133,7 +133,7 @@ def address_of(protocol: str) -> str:
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("way", RIGHT)
 def test_an_authenticated_server_is_queried(chain: Chain, protocol: str, way: str) -> None:
-    view = ask("127.0.0.1", chain.plain, f"www.{way}.{protocol}.example.", c.A, timeout=10)
+    view = ask("127.0.0.1", chain.plain, f"www.{way}.{protocol}.example.", c.A, timeout=30)
     assert view is not None and view.rcode == c.NOERROR, chain.log
     assert view.answer[0].rdata(0) == bytes(map(int, address_of(protocol).split(".")))
 
@@ -237,6 +237,6 @@ def test_another_resolver_forwards_to_the_first(
             process=process, log=log,
         )
         for protocol in PROTOCOLS:
-            view = ask("127.0.0.1", port, f"www.both.{protocol}.example.", c.A, timeout=10)
+            view = ask("127.0.0.1", port, f"www.both.{protocol}.example.", c.A, timeout=30)
             assert view is not None and view.rcode == c.NOERROR, log.read_text()
             assert view.answer[0].rdata(0) == bytes(map(int, address_of(protocol).split(".")))

@@ -432,7 +432,7 @@ forward-zone:
     with run_process(["unbound", "-d", "-p", "-c", str(config)], log) as process:
         wait_until(lambda: ask("127.0.0.1", port, "localhost.", c.A, timeout=0.5), "Unbound", process=process, log=log)
         for name in (NAME, "mail.example.playground."):
-            view = ask("127.0.0.1", port, name, c.A, timeout=10)
+            view = ask("127.0.0.1", port, name, c.A, timeout=30)
             assert view is not None and view.rcode == c.NOERROR and len(view.answer) == 1
 
 
@@ -450,7 +450,7 @@ policy.add(policy.all(policy.TLS_FORWARD({{
     with run_process(["kresd", "-n", "-c", str(config), str(tmp_path)], log, cwd=tmp_path) as process:
         wait_until(lambda: ask("127.0.0.1", port, "localhost.", c.A, timeout=0.5), "Knot Resolver", process=process,
                    log=log)
-        view = ask("127.0.0.1", port, NAME, c.A, timeout=10)
+        view = ask("127.0.0.1", port, NAME, c.A, timeout=30)
         assert view is not None and view.rcode == c.NOERROR and len(view.answer) == 1, log.read_text()
 
 

@@ -68,7 +68,7 @@ socket = "{self.folder / 'control'}"
         wait_until(condition, what, process=self.process, log=self.log)
 
     def ask(self, name: str, qtype: int = c.A) -> MessageView:
-        view = ask("127.0.0.1", self.port, name, qtype, do=True, timeout=10.0)
+        view = ask("127.0.0.1", self.port, name, qtype, do=True, timeout=30.0)
         assert view is not None, self.log.read_text()
         return view
 

@@ -92,7 +92,7 @@ def wait_until(
 
 
 def ask(
-    address: str, port: int, qname: str, qtype: int, *, tcp: bool = False, timeout: float = 3.0, **options: object
+    address: str, port: int, qname: str, qtype: int, *, tcp: bool = False, timeout: float = 30.0, **options: object
 ) -> MessageView | None:
     """One question, one reply, no retry; None when nothing came in time or the port is closed."""
     packet = make_query(4711, names.from_text(qname), qtype, **options)  # type: ignore[arg-type]
@@ -100,7 +100,7 @@ def ask(
 
 
 def ask_packet(
-    address: str, port: int, packet: bytes, *, tcp: bool = False, timeout: float = 3.0
+    address: str, port: int, packet: bytes, *, tcp: bool = False, timeout: float = 30.0
 ) -> MessageView | None:
     """Send `packet` as it is."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
