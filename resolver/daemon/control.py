@@ -216,6 +216,7 @@ class ControlCommands:
             clock=clock_trouble(clock) if validates else "", certificates=host.certificate_expiry(), anchors=anchors,
             zones=() if host.keeper is None else host.keeper.problems(), now=clock,
             changes_problem=host.changes.trouble,
+            lists=() if host.current.lists is None else host.current.lists.problems(),
             balance=() if host.current.balance is None else host.current.balance.problems(),
         )
         return {"healthy": not found, "problems": found}

@@ -56,6 +56,11 @@ class _Held:
         kind = "list" if isinstance(self.settings, ListSettings) else "response policy zone"
         return f"{kind} {self.settings.name}"
 
+    @property
+    def rest(self) -> str:
+        """What holds after an error."""
+        return "nothing of it is in force" if self.loaded is None else "the one before stays in force"
+
 
 class ListUpdates:
     """The lists of one configuration. `modules` are its policies. `before` is that of the configuration in force, whose
@@ -153,11 +158,11 @@ class ListUpdates:
                 loaded = await in_thread(load, held.settings, self._key)
         except ValueError as error:
             held.seen, held.error = found, str(error)
-            logger.error("%s: %s; the one before stays in force", held.what, error)
+            logger.error("%s: %s; %s", held.what, error, held.rest)
             return
         except OSError as error:  # no thread: the next look tries again
             held.error = f"cannot be read: {error.strerror}"
-            logger.error("%s: %s; the one before stays in force", held.what, held.error)
+            logger.error("%s: %s; %s", held.what, held.error, held.rest)
             return
         finally:
             held.compiling = ()
@@ -175,7 +180,7 @@ class ListUpdates:
         except (HttpError, OSError, ValueError) as error:
             why = f"{type(error).__name__}: {error}" if isinstance(error, OSError) else str(error)
             if why != source.error:
-                logger.warning("%s: %s: %s; the one before stays in force", held.what, source.url, why)
+                logger.warning("%s: %s: %s; %s", held.what, source.url, why, held.rest)
             source.failed(why, time.monotonic(), random.random())
         finally:
             source.fetching = False
@@ -218,6 +223,18 @@ class ListUpdates:
             "fetched": {one["name"]: 0 if one["age"] is None else now - one["age"] for one in found},
             "failing": {one["name"]: int(bool(one["error"])) for one in found},
         }
+
+    def problems(self) -> list[str]:
+        """What an operator must act on: files that cannot be used, and lists of which nothing is in force. A fetch that
+        fails is none while an older list is in force."""
+        found = []
+        for held in self._held:
+            error = held.error
+            if not error and held.loaded is None and held.source is not None:
+                error = held.source.error
+            if error:
+                found.append(f"{held.what}: {error}; {held.rest}")
+        return found
 
     def describe(self) -> list[dict[str, Any]]:
         """The state of each list, for operators: name, entries, seconds since it was fetched, error."""

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 from support.http_peer import run_on
@@ -75,6 +76,7 @@ class Worker:
     kept = None
     changes = RuntimeChanges()
     change_keeper = None
+    reload_problem = ""
 
     def __init__(self, settings):
         self.store = make_store(settings)
@@ -286,6 +288,16 @@ def test_the_cache_file_without_a_thread(serving, monkeypatch, command):
         monkeypatch.setattr(control_module, "in_thread", none_left)
         with pytest.raises(ValueError, match="the system gives no thread"):
             await opened.ask(command=command)
+
+    serving(test)
+
+
+def test_a_list_that_cannot_be_used_is_a_problem(serving):
+    async def test(opened):
+        opened.worker.current.lists = SimpleNamespace(problems=lambda: ["list ads: refused"], close=lambda: None)
+        _, found = await opened.ask(command="health")
+        opened.worker.current.lists = None
+        assert found == {"healthy": False, "problems": ["list ads: refused"]}
 
     serving(test)
 

@@ -483,3 +483,26 @@ def test_without_a_thread_the_old_list_stays_and_is_read_later(tmp_path, monkeyp
     assert lists.answer("old.example") is not None and lists.answer("new.example") is None
     [told] = lists.update()
     assert not told["error"] and lists.answer("new.example") is not None and lists.answer("old.example") is None
+
+
+def test_what_an_operator_must_act_on(tmp_path, monkeypatch):
+    path = tmp_path / "list"
+    lists = Lists(monkeypatch, with_list(path, url=URL), ConnectError("refused"), (200, [], b"a.example\n"),
+                  ConnectError("refused"))
+    assert lists.made.problems() == [], "the first fetch has not ended"
+    lists.update()
+    assert lists.made.problems() == ["list ads: refused; nothing of it is in force"]
+    lists.update(after=1e6)
+    assert lists.made.problems() == []
+    [told] = lists.update(after=1e6)
+    assert told["error"] == "refused" and lists.made.problems() == [], "the list in force serves"
+
+
+def test_a_file_that_cannot_be_used_is_a_problem(tmp_path, monkeypatch):
+    path = tmp_path / "list"
+    path.write_text("old.example\n")
+    lists = Lists(monkeypatch, with_list(path))
+    path.write_bytes(b"\xff\xfe\x00" * 9)
+    lists.update()
+    [problem] = lists.made.problems()
+    assert problem.startswith(f"list ads: {str(path)!r}: ") and problem.endswith("; the one before stays in force")
