@@ -408,7 +408,7 @@ REMOVALS = (
         24,
         f"{SIGNED}::test_child_cannot_deny_its_own_ds",
         (("resolver.validate.chain", "_may_sign", _everything_below),),
-        {"chain": None},
+        {"nsec3_chain": None},
     ),
     Removal(
         26,
