@@ -696,16 +696,18 @@ class Mesh(JobTable):
             view = self._homes[job.key[2]]
         context: Context = self._contexts[view]
         key = (need.question.key, int(cd) + 2 * (need.purpose is Purpose.DNSSEC), view, scope)
+        # What is asked for a client, as by DNS64, passes the policies for name servers also when it is cached.
+        client = need.purpose is Purpose.CLIENT
         child = self._jobs.get(key)
         if child is not None and child.serial != job.serial and job.serial == self._serial:
             child = None
         if child is not None and child.task.purpose is Purpose.PREFETCH:
-            known = find_outcome(need.question, context, task.budget, cd=cd, client=False)
+            known = find_outcome(need.question, context, task.budget, cd=cd, client=client)
             if not isinstance(known, bool):
                 task.account_octets(_octets_in(known))
                 return known.failure or known
         if child is None:
-            outcome = find_outcome(need.question, context, task.budget, cd=cd, client=False)
+            outcome = find_outcome(need.question, context, task.budget, cd=cd, client=client)
             if not isinstance(outcome, bool):
                 task.account_octets(_octets_in(outcome))
                 if task.trace is not None:

@@ -13,7 +13,7 @@ that no entry is used whose name was flushed.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Sequence
 from typing import Any, Protocol
 
 from resolver import limits
@@ -92,8 +92,11 @@ class SecondLevel:
         max_wait: float,
         clock: Clock,
         after_batch: Callable[[], object],
+        engine_id: Hashable = None,
     ) -> None:
+        """`engine_id` is equal for two objects that use the same engine, where a message has one number for both."""
         self._loop = loop
+        self._engine_id = engine_id
         self._engine = engine
         self._codec = codec
         self._fleet = fleet
@@ -134,7 +137,7 @@ class SecondLevel:
         it, because receivers accept rising numbers only. What `other` has not read yet, this one reads again with
         `on_message` set, even if it has read it while it was prepared.
         """
-        if self._counter == other._counter and other._number is not None:
+        if (self._engine_id, self._counter) == (other._engine_id, other._counter) and other._number is not None:
             self._number, self._missing = other._number, dict(other._missing)
             self._fleet.continue_from(other._fleet)
         self.marks.carry_over(other.marks)
@@ -400,7 +403,8 @@ class SecondLevel:
         if wanted:
             found = await self._engine.get([self._message_key(one) for one in wanted], limits.FLEET_MESSAGE + 1)
             if self._number != begun:
-                return  # `carry_over` came in between: the next poll reads from there
+                await self._poll()  # `carry_over` came in between: read from there
+                return
             for number, data in zip(wanted, found, strict=True):
                 if isinstance(data, EngineError) and not _is_wrong_type(data):
                     raise data

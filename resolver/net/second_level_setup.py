@@ -101,4 +101,5 @@ def make(
         max_wait=given.max_wait,
         clock=clock,
         after_batch=after_batch,
+        engine_id=(given.servers, given.cluster, given.database),
     )

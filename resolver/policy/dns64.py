@@ -107,10 +107,11 @@ class Dns64:
         """Whether `outcome`, of an AAAA query, has no usable address, so that AAAA records are synthesised.
 
         NXDOMAIN and bogus data are not replaced (RFC 6147 sections 5.1.2 and 5.5). A failure counts as an empty answer
-        (sections 5.1.2 and 5.1.3): some servers do not answer AAAA queries at all.
+        (sections 5.1.2 and 5.1.3), because some servers do not answer AAAA queries at all; but not when one server gave
+        bogus data and the others nothing, now or when the failure was cached.
         """
         if outcome.failure is not None:
-            return outcome.failure.is_transient
+            return outcome.failure.is_transient and outcome.failure.verdict != Verdict.BOGUS
         if outcome.rcode != c.NOERROR or outcome.verdict == Verdict.BOGUS:
             return False
         return not any(self._usable(outcome.question, rrset) for rrset in outcome.answer if rrset.rtype == c.AAAA)
@@ -144,7 +145,8 @@ class Dns64:
         excluded addresses, if there are none.
 
         The outcome is secure when both are (RFC 6147 section 5.5): then it is validated that the name has no AAAA
-        records, and that it has these A records.
+        records, and that it has these A records. Of a large set as many addresses are used as have room in one with all
+        prefixes.
         """
         soa = next((rrset for rrset in without.authority if rrset.rtype == c.SOA), None)
         # RFC 6147 section 5.1.7: the TTL is at most that of the denial of AAAA.
@@ -156,9 +158,11 @@ class Dns64:
             if rrset.rtype != c.A:
                 answer.append(rrset)
                 continue
-            rdatas = []
+            rdatas: list[bytes] = []
             for rdata in rrset.rdatas():
                 made = self.embed(rdata)
+                if len(rdatas) + len(made) > limits.RRSET_RECORDS:
+                    break
                 if made:
                     embedded.append(rdata)
                     rdatas += made
@@ -199,8 +203,8 @@ class Dns64:
         if question.qtype != c.PTR or not key.endswith(_IP6_ARPA):
             return None
         digits = names.labels(key)[:-2]
-        if len(digits) != _NIBBLE_LABELS:
-            return None
+        if len(digits) != _NIBBLE_LABELS or any(len(digit) != 1 or digit.isspace() for digit in digits):
+            return None  # `bytes.fromhex` skips blanks
         try:
             address = bytes.fromhex(b"".join(reversed(digits)).decode("ascii"))
         except ValueError:

@@ -71,7 +71,9 @@ class Engine:
 class Member:
     """One resolver of the fleet."""
 
-    def __init__(self, engine: Engine, *, sender: str = "one", max_wait: float = LONG) -> None:
+    def __init__(
+        self, engine: Engine, *, sender: str = "one", max_wait: float = LONG, engine_id: str = ""
+    ) -> None:
         self.engine = engine
         self.replies: list[SharedReply | None] = []
         self.messages: list[Message] = []
@@ -79,7 +81,7 @@ class Member:
         self.second = SecondLevel(
             asyncio.get_running_loop(), engine=engine, codec=Codec(signer, b"label", "test:"),
             fleet=FleetCodec(signer, "test:", sender), key_prefix="test:", max_wait=max_wait, clock=Clock(),
-            after_batch=lambda: None,
+            after_batch=lambda: None, engine_id=engine_id,
         )
         self.second.on_message = self.messages.append
         self.second.open()
@@ -427,6 +429,56 @@ def test_a_replacement_gets_the_messages_that_its_predecessor_has_not_read(reads
         engine.held_key = b""
         await until(lambda: len(heard) == 2, "the messages that the old one has not read")
         assert [one.fields["name"] for one in heard] == [None, None] and len(old.messages) == 1
+        slow.gate.set()
+        for member in (old, new, other):
+            member.second.close()
+        await turns()
+
+    run(body)
+
+
+def test_a_replacement_with_another_engine_reads_its_messages_from_the_beginning() -> None:
+    """The messages of the other engine have numbers of their own."""
+
+    async def body() -> None:
+        first, second = Engine(), Engine()
+        old, other = await Member(first, engine_id="first").ready(), await Member(second, sender="other").ready()
+        old.second.flush(names.from_text("old.test."))
+        await until(lambda: len(old.messages) == 1, "one message")
+        for name in (WWW, names.from_text("other.test.")):
+            other.second.flush(name)
+        await until(lambda: len(other.messages) == 2, "two messages")
+        new = Member(second, sender="new", engine_id="second")
+        new.second.carry_over(old.second)
+        await new.ready()
+        assert new.second.marks.covers([WWW], Clock().time())
+        for member in (old, new, other):
+            member.second.close()
+        await turns()
+
+    run(body)
+
+
+def test_the_engine_is_used_only_when_all_messages_are_read() -> None:
+    """The predecessor is behind, and is replaced while the replacement reads messages for the first time."""
+
+    async def body() -> None:
+        slow, engine = Engine(), Engine()
+        slow.values = engine.values
+        old, other = await Member(slow, sender="old").ready(), await Member(engine, sender="other").ready()
+        slow.gate.clear()
+        await turns()
+        other.second.flush(WWW)
+        await until(lambda: len(other.messages) == 1, "the message")
+        held = Engine()
+        held.values, held.held_key = engine.values, b"test:{fleet}:1"
+        new = Member(held, sender="new")
+        await until(lambda: held.holds, "the message is being read")
+        new.second.carry_over(old.second)
+        held.held_key = b""
+        while not new.second.breaker.is_closed:
+            await asyncio.sleep(0)
+        assert new.second.marks.covers([WWW], Clock().time())
         slow.gate.set()
         for member in (old, new, other):
             member.second.close()

@@ -8,13 +8,16 @@ import pytest
 from support.minet import EXAMPLE_ZONE, Minet, build, reply, standard
 from support.signed_net import NOW, Crypto, resolver_in
 
+from resolver import limits
 from resolver.daemon.config import ConfigError, parse
 from resolver.effects import Failure, FailureKind, Outcome, Question
 from resolver.mesh import Mesh
 from resolver.playground import World, signed
 from resolver.policy import PolicyPipeline
 from resolver.policy.dns64 import Dns64
+from resolver.policy.module import PolicyModule
 from resolver.query import Query
+from resolver.resolve import failure_outcome
 from resolver.settings import DnssecSettings, ForwardZone, PolicySettings, Settings, ViewSettings, replace
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
@@ -108,6 +111,7 @@ def test_embedded_addresses_of_rfc_6052_and_back(prefix: str, made: str) -> None
 
 @pytest.mark.parametrize("name", [
     names.reverse_address("2001:db8::1"), names.reverse_address("192.0.2.1"), names.from_text("ip6.arpa."),
+    names.reverse_address("64:ff9b::c000:250").replace(b"\x010", b"\x01 ", 1),
     names.from_text("x." * 32 + "ip6.arpa."), names.from_text("ff." * 32 + "ip6.arpa."), NAME,
 ])
 def test_other_reverse_names_are_not_translated(name: bytes) -> None:
@@ -194,6 +198,36 @@ def test_nothing_is_made_of_excluded_ipv4_addresses() -> None:
     assert (sixes(inside), inside.embedded) == (["64:ff9b::c000:256"], (bytes([192, 0, 2, 86]),))
     only = m.ask("only.example.com.", "AAAA")
     assert (only.rcode, only.answer, only.authority[0].rtype) == (c.NOERROR, [], c.SOA)
+
+
+@pytest.mark.parametrize(("addresses", "prefixes"), [(512, 1), (257, 2), (65, 8)])
+def test_of_a_large_set_as_many_addresses_are_used_as_have_room(addresses: int, prefixes: int) -> None:
+    zone = ZONE + "".join(f"many 300 IN A 198.51.{number >> 8}.{number & 255}\n" for number in range(addresses))
+    m = world(zone, dns64_prefix=tuple(f"2001:db8:{number}::/96" for number in range(prefixes)))
+    outcome = ask(m, 0, "many.example.com.")
+    assert outcome.failure is None and len(sixes(outcome)) == limits.RRSET_RECORDS
+    assert len({address.split("::")[0] for address in sixes(outcome)}) == prefixes, "each prefix is used"
+
+
+def test_policies_for_name_servers_apply_to_the_addresses_that_are_used() -> None:
+    """The set in the cache is from a client for whom the servers are not forbidden."""
+
+    class Forbids(PolicyModule):
+        name, active = "forbids", False
+
+        def name_server(self, query: Query, question: Question, zone: bytes, servers: object, addresses: object) -> (
+                Outcome | None):
+            if not self.active or zone != names.from_text("example.com."):
+                return None
+            return Outcome(question, c.NOERROR, [], [], Verdict.INDETERMINATE, 60)
+
+    m, forbids = world(), Forbids()
+    m.mesh = Mesh(exchange=m.net, crypto=None, clock=m.net, rng=m.mesh._context.rng, store=m.store,
+                  settings=m.settings, policy=PolicyPipeline(m.settings, modules=(forbids,)))
+    assert ask(m, 0, "www.example.com.", "A").answer
+    forbids.active = True
+    assert not ask(m, 0, "www.example.com.", "A").answer
+    assert not ask(m, 0, "www.example.com.").answer
 
 
 def test_aliases_are_followed_and_given() -> None:
@@ -292,6 +326,15 @@ def test_no_answer_is_made_of_bogus_data(playground: World) -> None:
     assert Dns64((PREFIX,)).needs_addresses(outcome)
     outcome.failure = Failure(FailureKind.BOGUS, 0, "")
     assert not Dns64((PREFIX,)).needs_addresses(outcome)
+
+
+@pytest.mark.parametrize("kind", [FailureKind.DEADLINE, FailureKind.CACHED_ERROR])
+def test_silent_servers_beside_bogus_data_are_no_denial(kind: FailureKind) -> None:
+    """One server gave data that does not validate, the others nothing before the time ended."""
+    dns64, question = Dns64((PREFIX,)), Question(NAME, c.AAAA)
+    for verdict, needed in ((Verdict.BOGUS, False), (None, True)):
+        outcome = failure_outcome(question, Failure(kind, c.EDE_NO_REACHABLE_AUTHORITY, "no answer", verdict=verdict))
+        assert dns64.needs_addresses(outcome) is needed
 
 
 def test_an_answer_is_as_secure_as_the_weaker_part() -> None:
