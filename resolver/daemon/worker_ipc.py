@@ -1,7 +1,8 @@
 """Requests of the first worker to the others, over pairs of datagram sockets created before the fork.
 
 The first worker serves the control socket and the metrics, because the supervisor has no event loop. Each message is
-one datagram of JSON, so a worker that dies leaves no partial message. An identifier matches replies to requests. A
+one datagram of JSON, so a worker that dies leaves no partial message; a reply that is too long for one is in a file in
+memory, whose descriptor the datagram carries. An identifier matches replies to requests. A
 worker that does not reply in time is reported and does not delay others. The supervisor keeps all ends open, so a
 restarted worker inherits its pair, and with it replies to requests of its predecessor. Therefore the identifiers of
 each process start at a random number.
@@ -34,6 +35,9 @@ _lost_event = LimitedWarning(logger)
 
 LARGEST = limits.LINK_MESSAGE
 TIMEOUT = limits.LINK_TIMEOUT / 1000
+
+IN_FILE = b"-"
+"""The datagram that comes with the file of a long reply."""
 
 Message = dict[str, Any]
 
@@ -113,7 +117,13 @@ class WorkerChannels:
         return reply
 
     def _on_reply(self, near: socket.socket) -> None:
-        for data in _received(near):
+        for data, file in _received_files(near):
+            if file is not None:
+                with file:
+                    data = file.read()
+            elif data == IN_FILE:
+                logger.warning("worker channel: a long reply is lost, because no descriptor is left")
+                continue
             identity, reply = json.loads(data)
             if not identity:
                 self.on_event(reply)
@@ -151,7 +161,7 @@ class WorkerChannels:
             except ValueError as error:
                 reply = {"error": str(error)}
             try:
-                far.send(json.dumps([identity, reply]).encode())
+                _send_reply(far, json.dumps([identity, reply]).encode())
             except OSError as error:
                 logger.warning("worker channel: the first worker does not accept a reply: %s", error.strerror)
 
@@ -249,6 +259,21 @@ class ReloadChannel:
         """Close both ends."""
         self._upper.close()
         self._lower.close()
+
+
+def _send_reply(far: socket.socket, data: bytes) -> None:
+    """Send a reply to the first worker, in a file if it is long: states of thousands of targets are.
+
+    Raises:
+        OSError: there is no room, no memory or no descriptor for it.
+    """
+    if len(data) <= LARGEST:
+        far.send(data)
+        return
+    with open(os.memfd_create("reply", os.MFD_CLOEXEC), "w+b") as file:
+        file.write(data)
+        file.seek(0)
+        socket.send_fds(far, [IN_FILE], [file.fileno()])
 
 
 def _received_files(link: socket.socket) -> Iterator[tuple[bytes, BinaryIO | None]]:

@@ -44,6 +44,41 @@ def test_errors_are_returned_as_sentences():
     assert isinstance(found[0], WorkerError) and str(found[0]) == "worker 1: no such name"
 
 
+def test_a_long_reply_arrives_whole_and_beside_others():
+    """The state of 2,048 targets is longer than a datagram may be."""
+    content = "x" * (16 * limits.LINK_MESSAGE)
+    long, short, other = run(two(lambda request: {"content": content[:request["n"]]}, *({"n": n} for n in (
+        len(content), 3, len(content)))))
+    assert long == other == {"content": content} and short == {"content": "xxx"}
+
+
+def test_a_long_reply_without_a_descriptor_is_lost_alone(monkeypatch, caplog):
+    whole = worker_ipc._received_files
+
+    def without(link):
+        for data, file in whole(link):
+            if file is not None:
+                file.close()
+            yield data, None
+
+    monkeypatch.setattr(worker_ipc, "_received_files", without)
+
+    async def ask():
+        links = WorkerChannels(2)
+        loop = asyncio.get_running_loop()
+        try:
+            links.listen(loop)
+            links.serve(loop, 1, lambda request: {"content": "x" * request["n"]})
+            return await asyncio.gather(
+                links.ask(1, {"n": 2 * limits.LINK_MESSAGE}, 0.1), links.ask(1, {"n": 3}, 30), return_exceptions=True)
+        finally:
+            links.close()
+
+    long, short = run(ask())
+    assert isinstance(long, WorkerError) and short == {"content": "xxx"}
+    assert "a long reply is lost, because no descriptor is left" in caplog.text
+
+
 def test_a_file_goes_with_a_request():
     def perform(request):
         with request["file"] as file:
