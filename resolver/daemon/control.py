@@ -294,8 +294,8 @@ class ControlCommands:
             size = await in_thread(cache_file.save, path, self._host.store, settings)
         except cache_file.CacheFileError as error:
             raise RequestError(str(error)) from None
-        except BlockingIOError as error:
-            raise RequestError(str(error)) from None
+        except OSError as error:
+            raise RequestError(error.strerror or str(error)) from None
         return {"file": str(path), "bytes": size}
 
     async def _load(self, request: Request) -> Request:

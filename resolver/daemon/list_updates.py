@@ -57,8 +57,8 @@ class _Held:
         return f"{kind} {self.settings.name}"
 
     @property
-    def rest(self) -> str:
-        """What holds after an error."""
+    def consequence(self) -> str:
+        """What is in force after an error of this list, for messages."""
         return "nothing of it is in force" if self.loaded is None else "the one before stays in force"
 
 
@@ -158,11 +158,11 @@ class ListUpdates:
                 loaded = await in_thread(load, held.settings, self._key)
         except ValueError as error:
             held.seen, held.error = found, str(error)
-            logger.error("%s: %s; %s", held.what, error, held.rest)
+            logger.error("%s: %s; %s", held.what, error, held.consequence)
             return
         except OSError as error:  # no thread: the next look tries again
             held.error = f"cannot be read: {error.strerror}"
-            logger.error("%s: %s; %s", held.what, held.error, held.rest)
+            logger.error("%s: %s; %s", held.what, held.error, held.consequence)
             return
         finally:
             held.compiling = ()
@@ -180,7 +180,7 @@ class ListUpdates:
         except (HttpError, OSError, ValueError) as error:
             why = f"{type(error).__name__}: {error}" if isinstance(error, OSError) else str(error)
             if why != source.error:
-                logger.warning("%s: %s: %s; %s", held.what, source.url, why, held.rest)
+                logger.warning("%s: %s: %s; %s", held.what, source.url, why, held.consequence)
             source.failed(why, time.monotonic(), random.random())
         finally:
             source.fetching = False
@@ -233,7 +233,7 @@ class ListUpdates:
             if not error and held.loaded is None and held.source is not None:
                 error = held.source.error
             if error:
-                found.append(f"{held.what}: {error}; {held.rest}")
+                found.append(f"{held.what}: {error}; {held.consequence}")
         return found
 
     def describe(self) -> list[dict[str, Any]]:

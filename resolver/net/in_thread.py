@@ -19,7 +19,8 @@ async def in_thread(function: Callable[..., Result], *args: object) -> Result:
     """Call ``function(*args)`` in a thread and return its result.
 
     Raises:
-        OSError: there is no thread for it; the function was not called.
+        OSError: there is no thread for it. On asyncio's loop, which queues the call first, the function may still be
+            called when a thread is free; its result is lost then.
         Exception: what the function raises.
     """
     loop = asyncio.get_running_loop()
