@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple, Self
 
 import pytest
 
@@ -108,63 +109,78 @@ NUMBERS = {
 }
 
 
+class Source(NamedTuple):
+    """What the rules look at in one source."""
+
+    calls: list[tuple[str, ast.Call, bool]]
+    """Each call, the outermost function that it stands in, and whether it is awaited there."""
+    imports: list[ast.Import | ast.ImportFrom]
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Both, in one walk."""
+        found = cls([], [])
+        waiting: list[tuple[ast.AST, str, bool]] = [(ast.parse(text), "", False)]
+        while waiting:
+            node, inside, awaited = waiting.pop()
+            if isinstance(node, ast.Call):
+                found.calls.append((inside, node, awaited))
+            elif isinstance(node, (ast.Import, ast.ImportFrom)):
+                found.imports.append(node)
+            if not inside and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                inside = node.name
+            awaits = isinstance(node, ast.Await)
+            waiting.extend((child, inside, awaits) for child in ast.iter_child_nodes(node))
+        return found
+
+
 @cache
-def parsed() -> list[tuple[str, ast.Module]]:
+def sources() -> list[tuple[str, Source]]:
     """Each source of the tests."""
     return [
-        (path.relative_to(TESTS).as_posix(), ast.parse(path.read_text(encoding="utf-8")))
+        (path.relative_to(TESTS).as_posix(), Source.read(path.read_text(encoding="utf-8")))
         for path in sorted(TESTS.rglob("*.py"))
     ]
 
 
-def calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call, bool]]:
-    """Each call, the outermost function that it stands in, and whether it is awaited there."""
-    waiting: list[tuple[ast.AST, str, bool]] = [(tree, "", False)]
-    while waiting:
-        node, inside, awaited = waiting.pop()
-        if isinstance(node, ast.Call):
-            yield inside, node, awaited
-        if not inside and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            inside = node.name
-        awaits = isinstance(node, ast.Await)
-        waiting.extend((child, inside, awaits) for child in ast.iter_child_nodes(node))
-
-
 def is_named(call: ast.Call, names: set[str]) -> bool:
-    """Whether the function that is called has one of these names."""
-    # Text is made of few calls only: it takes long.
-    last = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-    return any(name.rpartition(".")[2] == last for name in names) and ast.unparse(call.func) in names
+    """Whether the function that is called has one of these names, which may have dots."""
+    parts: list[str] = []
+    function = call.func
+    while isinstance(function, ast.Attribute):
+        parts.append(function.attr)
+        function = function.value
+    return isinstance(function, ast.Name) and ".".join([function.id, *reversed(parts)]) in names
 
 
-def imported(tree: ast.Module, module: str, names: set[str]) -> set[str]:
+def imported(source: Source, module: str, names: set[str]) -> set[str]:
     """By which names `names` of `module` are called in this file: `module.name`, or what an import says."""
     found = {f"{module}.{name}" for name in names}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == module:
-            found |= {alias.asname or alias.name for alias in node.names if alias.name in names}
-        elif isinstance(node, ast.Import):
+    for node in source.imports:
+        if isinstance(node, ast.Import):
             found |= {f"{a.asname}.{name}" for a in node.names if a.name == module and a.asname for name in names}
+        elif node.module == module:
+            found |= {alias.asname or alias.name for alias in node.names if alias.name in names}
     return found
 
 
-def sleeps(tree: ast.Module) -> Iterator[tuple[str, int]]:
+def sleeps(source: Source) -> Iterator[tuple[str, int]]:
     """Where something sleeps for longer than a turn of the loop."""
-    names = imported(tree, "time", {"sleep"}) | imported(tree, "asyncio", {"sleep"})
-    for inside, call, _ in calls(tree):
+    names = imported(source, "time", {"sleep"}) | imported(source, "asyncio", {"sleep"})
+    for inside, call, _ in source.calls:
         if is_named(call, names):
             first = call.args[0] if call.args else None
             if not (isinstance(first, ast.Constant) and first.value == 0):
                 yield inside, call.lineno
 
 
-def endless(tree: ast.Module) -> Iterator[tuple[str, int]]:
+def endless(source: Source) -> Iterator[tuple[str, int]]:
     """Where a process is run to its end, whenever that is."""
-    runs = imported(tree, "subprocess", RUNS)
+    runs = imported(source, "subprocess", RUNS)
     limited = {
-        id(call.args[0]) for _, call, _ in calls(tree) if call.args and is_named(call, {"asyncio.wait_for"})
+        id(call.args[0]) for _, call, _ in source.calls if call.args and is_named(call, {"asyncio.wait_for"})
     }
-    for _, call, awaited in calls(tree):
+    for _, call, awaited in source.calls:
         if id(call) in limited:
             continue
         keywords = {keyword.arg for keyword in call.keywords}
@@ -176,12 +192,12 @@ def endless(tree: ast.Module) -> Iterator[tuple[str, int]]:
             yield ast.unparse(call.func), call.lineno
 
 
-def short(tree: ast.Module) -> Iterator[tuple[str, int]]:
+def short(source: Source) -> Iterator[tuple[str, int]]:
     """Where a timeout is a number below `GUARD`, and the outermost function it stands in."""
-    waits = imported(tree, "asyncio", {"wait_for"})
-    spans = imported(tree, "asyncio", {"timeout"}) | imported(tree, "signal", {"alarm"})
-    selects = imported(tree, "select", {"select"})
-    for inside, call, _ in calls(tree):
+    waits = imported(source, "asyncio", {"wait_for"})
+    spans = imported(source, "asyncio", {"timeout"}) | imported(source, "signal", {"alarm"})
+    selects = imported(source, "select", {"select"})
+    for inside, call, _ in source.calls:
         method = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
         seconds = [keyword.value for keyword in call.keywords if keyword.arg == "timeout" and method in TIMED]
         if is_named(call, waits):
@@ -194,30 +210,31 @@ def short(tree: ast.Module) -> Iterator[tuple[str, int]]:
             yield inside, call.lineno
 
 
-def unseeded(tree: ast.Module) -> Iterator[tuple[str, int]]:
+def unseeded(source: Source) -> Iterator[tuple[str, int]]:
     """Where bytes or numbers come from the system, or from the random numbers of the module, which have no seed."""
-    names = imported(tree, "os", {"urandom"}) | imported(tree, "secrets", SECRETS) | imported(tree, "random", NUMBERS)
-    for _, call, _ in calls(tree):
+    names = imported(source, "os", {"urandom"}) | imported(source, "secrets", SECRETS)
+    names |= imported(source, "random", NUMBERS)
+    for _, call, _ in source.calls:
         if is_named(call, names) or (not call.args and is_named(call, {"random.Random"})):
             yield ast.unparse(call.func), call.lineno
 
 
 def test_nothing_depends_on_chance() -> None:
-    seen = {file: list(unseeded(tree)) for file, tree in parsed()}
+    seen = {file: list(unseeded(source)) for file, source in sources()}
     assert all(seen[file] for file in CHANCE), "these take nothing at random any more"
     found = [f"{file}:{line}: {what}" for file, places in seen.items() if file not in CHANCE for what, line in places]
     assert not found, "random.Random(seed) makes the same bytes each time:\n" + "\n".join(found)
 
 
 def test_nothing_sleeps_but_for_a_reason() -> None:
-    found = Counter((file, inside) for file, tree in parsed() for inside, _ in sleeps(tree))
+    found = Counter((file, inside) for file, source in sources() for inside, _ in sleeps(source))
     allowed = {(file, inside) for file, functions in SLEEPS.items() for inside in functions}
     assert not found.keys() - allowed, "these sleep; support/waiting.py waits for what is meant"
     assert not allowed - found.keys(), "these sleep no more"
 
 
 def test_timeouts_that_only_guard_are_long() -> None:
-    found = Counter((file, inside) for file, tree in parsed() for inside, _ in short(tree))
+    found = Counter((file, inside) for file, source in sources() for inside, _ in short(source))
     allowed = {(file, inside) for file, functions in SHORT.items() for inside in functions}
     assert not found.keys() - allowed, f"these end tests on a busy machine; {GUARD} seconds cost nothing"
     assert not allowed - found.keys(), "these have no short timeout any more"
@@ -225,13 +242,13 @@ def test_timeouts_that_only_guard_are_long() -> None:
 
 def test_each_process_has_its_time() -> None:
     found = [
-        f"{file}:{line}: {what}" for file, tree in parsed() if file not in RUNNERS for what, line in endless(tree)
+        f"{file}:{line}: {what}" for file, source in sources() if file not in RUNNERS for what, line in endless(source)
     ]
     assert not found, "\n".join(found)
 
 
 @pytest.mark.parametrize(
-    ("source", "seen"),
+    ("text", "seen"),
     [
         ("import time\ndef f(): time.sleep(1)", True),
         ("import time as t\ndef f(): t.sleep(1)", True),
@@ -243,12 +260,12 @@ def test_each_process_has_its_time() -> None:
         ("from app import sleep\ndef f(): sleep(1)", False),
     ],
 )
-def test_sleeps_are_seen(source: str, seen: bool) -> None:
-    assert bool(list(sleeps(ast.parse(source)))) == seen
+def test_sleeps_are_seen(text: str, seen: bool) -> None:
+    assert bool(list(sleeps(Source.read(text)))) == seen
 
 
 @pytest.mark.parametrize(
-    ("source", "seen"),
+    ("text", "seen"),
     [
         ("import subprocess\nsubprocess.run(['a'])", True),
         ("import subprocess\nsubprocess.run(['a'], timeout=5)", False),
@@ -262,12 +279,12 @@ def test_sleeps_are_seen(source: str, seen: bool) -> None:
         ("async def f(): await asyncio.shield(process.communicate())", True),
     ],
 )
-def test_endless_waits_are_seen(source: str, seen: bool) -> None:
-    assert bool(list(endless(ast.parse(source)))) == seen
+def test_endless_waits_are_seen(text: str, seen: bool) -> None:
+    assert bool(list(endless(Source.read(text)))) == seen
 
 
 @pytest.mark.parametrize(
-    ("source", "seen"),
+    ("text", "seen"),
     [
         ("import asyncio\nasyncio.wait_for(x, 5)", True),
         ("import asyncio\nasyncio.wait_for(x, timeout=0.5)", True),
@@ -286,12 +303,12 @@ def test_endless_waits_are_seen(source: str, seen: bool) -> None:
         ("client.get(url, timeout=5)", False),
     ],
 )
-def test_short_timeouts_are_seen(source: str, seen: bool) -> None:
-    assert bool(list(short(ast.parse(source)))) == seen
+def test_short_timeouts_are_seen(text: str, seen: bool) -> None:
+    assert bool(list(short(Source.read(text)))) == seen
 
 
 @pytest.mark.parametrize(
-    ("source", "seen"),
+    ("text", "seen"),
     [
         ("import os\nos.urandom(5)", True),
         ("from os import urandom\nurandom(5)", True),
@@ -302,5 +319,5 @@ def test_short_timeouts_are_seen(source: str, seen: bool) -> None:
         ("self.random.choice([1])", False),
     ],
 )
-def test_chance_is_seen(source: str, seen: bool) -> None:
-    assert bool(list(unseeded(ast.parse(source)))) == seen
+def test_chance_is_seen(text: str, seen: bool) -> None:
+    assert bool(list(unseeded(Source.read(text)))) == seen
