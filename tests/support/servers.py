@@ -22,7 +22,7 @@ from resolver.wire import name as names
 from resolver.wire.build import make_query
 from resolver.wire.message import MessageView
 
-__all__ = ["ask", "can_bind", "program", "run_process", "serve_export", "wait_until"]
+__all__ = ["ask", "ask_or_dropped", "can_bind", "program", "run_process", "serve_export", "wait_until"]
 
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
@@ -97,6 +97,26 @@ def ask(
     """One question, one reply, no retry; None when nothing came in time or the port is closed."""
     packet = make_query(4711, names.from_text(qname), qtype, **options)  # type: ignore[arg-type]
     return ask_packet(address, port, packet, tcp=tcp, timeout=timeout)
+
+
+def ask_or_dropped(address: str, port: int, qname: str, qtype: int, sentinel: str) -> MessageView | None:
+    """One query to a server that may drop it; None when it has answered two later queries instead.
+
+    The later queries are for names below `sentinel` that it does not have in its cache, so each takes as many steps as
+    a query that is resolved, and the second is sent when the first has its answer.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
+        channel.settimeout(30)
+        channel.connect((address, port))
+        channel.send(make_query(1, names.from_text(qname), qtype))
+        for number in (2, 3):
+            label = f"{number}-{qtype}-{qname.replace('.', '-').lower()}"
+            channel.send(make_query(number, names.from_text(f"{label}.{sentinel}"), c.A))
+            reply = MessageView.parse(channel.recv(65535))
+            if reply.id == 1:
+                return reply
+            assert reply.id == number and reply.rcode == c.NOERROR, "the query that must be answered was not"
+    return None
 
 
 def ask_packet(
