@@ -86,7 +86,7 @@ file = "{path / 'home.zone'}"
             yield process
 
     def ask(self, name: str, rtype: int = c.A) -> MessageView | None:
-        return ask("127.0.0.1", self.port, name, rtype, timeout=2)
+        return ask("127.0.0.1", self.port, name, rtype)
 
     def ask_over_tcp(self, name: str) -> None:
         query = make_query(7, names.from_text(name), c.A)
