@@ -783,6 +783,10 @@ class Validation(Protocol):
         """Whether a trust anchor applies to `name`, and no negative one."""
         ...
 
+    def shares_anchor(self, name: bytes, other: bytes, /) -> bool:
+        """Whether the same trust anchor applies to both names, or none to either."""
+        ...
+
 
 class Context:
     """What all queries of one worker share. The driver sets `now` and `monotonic` before it resumes a generator.

@@ -511,6 +511,8 @@ def _find_cached_alias(name: bytes, qtype: int, context: Context) -> RawReply | 
             break
         rrset = rrsets.find(owner, c.DNAME, now, min_trust=Trust.VALIDATED)
         if rrset is not None:
+            if context.validation is not None and not context.validation.shares_anchor(name, owner):
+                break  # the zone of the DNAME cannot sign for this name
             raw = RawReply(name, qtype)
             raw.answer.append(rrset)
             target = names.replace_suffix(name, owner, rrset.targets()[0])

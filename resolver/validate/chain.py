@@ -583,6 +583,17 @@ class Chain:
                 return zone
         return zone
 
+    def known_zone(self, ctx: Context, name: bytes) -> bytes:
+        """The deepest zone at or above `name` (lower case), and not above its trust anchor, that the cache shows to be
+        signed. The name may belong to a zone below it."""
+        anchor = self.anchors.closest(name)
+        top = names.ROOT if anchor is None else anchor.zone
+        while len(name) > len(top):
+            if _is_ds_of_cut(ctx.store.rrsets.find(name, c.DS, ctx.now, min_trust=0)):
+                return name
+            name = names.parent(name)
+        return top
+
     def _understood(self, rrset: RRset) -> SecurityStatus | None:
         """None when a DS set has a supported record; else the status insecure, because none is supported."""
         readable = [d for d in map(parse_ds, rrset.rdatas()) if d is not None]

@@ -60,6 +60,14 @@ class _Denials:
         else:
             self.nsec3 += nsec3.read(rrset, signature.signer)
 
+    def below(self, zone: bytes) -> "_Denials":
+        """Those of `zone` and of zones below it."""
+        found = _Denials()
+        found.nsec = [record for record in self.nsec if names.is_subdomain(record.zone, zone)]
+        found.nsec3 = [record for record in self.nsec3 if names.is_subdomain(record.zone, zone)]
+        found.sets = [(rrset, signer) for rrset, signer in self.sets if names.is_subdomain(signer, zone)]
+        return found
+
 
 def _limit_ttls(raw: RawReply) -> None:
     """Limit the TTL of data that depends on proofs of the reply to the lowest of theirs (RFC 4035 section 5.3.3).
@@ -132,9 +140,13 @@ class Validator:
         for at, rrset in enumerate(raw.answer):
             dname = raw.dname_of(rrset)
             if dname is not None:
+                found = self._made_from(dname, rrset.name)
+                worst = _min_status(worst, found)
+                if found.verdict is Verdict.BOGUS:
+                    return found
                 # `dname_of` returns only a DNAME that precedes the CNAME, so it has been validated.
                 rrset = raw.answer[at] = rrset.with_ttl(min(rrset.ttl, dname.ttl))
-                rrset.verdict, rrset.trust = dname.verdict, dname.trust
+                rrset.verdict, rrset.trust = min(dname.verdict, found.verdict), dname.trust
                 continue
             if rrset.rtype == c.RRSIG:
                 found = insecure(NotSignable())  # signatures are not signed (RFC 4035 section 2.2)
@@ -160,13 +172,17 @@ class Validator:
                 # A secure answer is not given with records that were not verified.
                 raw.proofs = [rrset for rrset in raw.proofs if rrset.verdict == Verdict.SECURE]
             if raw.rcode == c.YXDOMAIN:
+                for rrset in raw.answer:
+                    if rrset.rtype == c.DNAME and names.is_subdomain(raw.name, rrset.name):
+                        worst = _min_status(worst, self._made_from(rrset, raw.name))
                 return _min_status(worst, insecure(NotSignable()))  # the DNAME is signed, the response code is not
             return worst
-        if raw.denied and self.anchors.closest(names.zone_lookup_name(raw.name, question.qtype)) is None:
+        anchor = self.anchors.closest(names.zone_lookup_name(raw.name, question.qtype))
+        if anchor is None and not wildcards:
             return _min_status(worst, _all_of(raw.authority, insecure(NoTrustAnchor(raw.name))))
-        denials, found = yield from self._denials(task, context, raw, question)
-        if found.verdict is Verdict.BOGUS and not denials:
-            return (yield from self._bogus_unless_insecure(task, context, raw, question, denials, found, worst))
+        denials, reason = yield from self._denials(task, context, raw, question)
+        if wildcards and not denials:
+            return reason  # whatever the last name of the reply is: an expansion needs a proof of its own
         for rrset, encloser, signer in wildcards:
             # An alias in answer to a DS query belongs to the parent zone, as the DS set would.
             qtype = c.DS if question.qtype == c.DS and names.equal(rrset.name, question.qname) else 0
@@ -181,7 +197,12 @@ class Validator:
             worst = _min_status(worst, found)
         if not raw.denied:
             return worst
-        found = yield from self._denial(task, context, denials, raw, question.qtype)
+        if anchor is None:
+            return _min_status(worst, _all_of(raw.authority, insecure(NoTrustAnchor(raw.name))))
+        if not denials:
+            return (yield from self._bogus_unless_insecure(task, context, raw, question, denials, reason, worst))
+        # Zones above the trust anchor of a name cannot deny it, as they cannot sign for it (`Chain.rrset`).
+        found = yield from self._denial(task, context, denials.below(anchor.zone), raw, question.qtype)
         if task.trace is not None:
             what = "does not exist" if raw.rcode == c.NXDOMAIN else f"has no {c.type_to_text(question.qtype)}"
             _note_proof(task, denials, f"{names.to_text(raw.name)} {what}", found, raw.name, question.qtype)
@@ -194,6 +215,22 @@ class Validator:
             found = _min_status(found, soa)
             raw.soa = apply_status(raw.soa, soa, context.now)
         return _min_status(worst, found)
+
+    def shares_anchor(self, name: bytes, other: bytes) -> bool:
+        """Whether the same trust anchor applies to both names, or none to either."""
+        return self.anchors.closest(name) is self.anchors.closest(other)
+
+    def _made_from(self, dname: RRset, name: bytes) -> SecurityStatus:
+        """What the alias of `name`, which `dname` makes, is besides the status of `dname`: secure, unless another trust
+        anchor applies to `name`. Zones above that one cannot sign for names below it (`Chain.rrset`)."""
+        if self.shares_anchor(name, dname.name):
+            return SECURE
+        if not self.validates(name):
+            return insecure(NoTrustAnchor(name))
+        return bogus(
+            c.EDE_DNSSEC_BOGUS,
+            f"{names.to_text(dname.name)} DNAME is not below the trust anchor of {names.to_text(name)}",
+        )
 
     def _bogus_unless_insecure(
         self,
@@ -210,8 +247,8 @@ class Validator:
         If the reply has a verified record of the zone of its SOA, or of one below, that zone is signed and its proof
         must be complete. Otherwise an incomplete proof would be accepted for every name in an opt-out span.
         """
-        apex = 0 if raw.soa is None else len(raw.soa.name)
-        if raw.denied and not any(len(zone) >= apex for _, zone in denials.sets):
+        apex = names.ROOT if raw.soa is None else names.lower(raw.soa.name)
+        if raw.denied and not any(names.is_subdomain(zone, apex) for _, zone in denials.sets):
             state = yield from self.chain.zone_status(task, context, names.zone_lookup_name(raw.name, question.qtype))
             if state.verdict is Verdict.INSECURE:
                 return _min_status(worst, _all_of(raw.authority, state))
@@ -287,12 +324,17 @@ class Validator:
         It is insecure when the zone of the records is authoritative for the name. Otherwise it is bogus: records of an
         ancestor are valid too, and an on-path attacker can send them for a name below a secure delegation.
         """
-        found = yield from self.chain.authoritative_zone(task, context, names.zone_lookup_name(name, qtype))
-        if isinstance(found, SecurityStatus) and not found.open:
-            return found
-        # When the zones above the name cannot be queried (`open`), the record is accepted. An attacker who can block
-        # these queries could as well answer them with records of `prover.zone`, which would make the name insecure.
-        if isinstance(found, SecurityStatus) or found == prover.zone:
+        place = names.zone_lookup_name(name, qtype)
+        found = yield from self.chain.authoritative_zone(task, context, place)
+        if isinstance(found, SecurityStatus):
+            if not found.open:
+                return found
+            # When the zones above the name cannot be queried (`open`), the record is accepted, unless a zone below its
+            # own is known to be signed. An attacker who can block these queries could as well answer them with records
+            # of `prover.zone`, which would make the name insecure.
+            known = self.chain.known_zone(context, place)
+            found = known if len(known) > len(prover.zone) else prover.zone
+        if found == prover.zone:
             return insecure(TooManyIterations(prover.records[0], self.nsec3_iterations))
         return bogus(
             c.EDE_NSEC_MISSING,

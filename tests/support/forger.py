@@ -3,7 +3,7 @@
 The complete resolver with its cache is used; queries that the forger does not answer go to the true servers.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import dns.name
 import dns.rdata
@@ -108,10 +108,15 @@ def world(
     inception: int = INCEPTION,
     expiration: int = EXPIRATION,
     skew: tuple[float, float] | None = None,
+    anchors: Sequence[ZoneKey] = (),
+    negative: Sequence[str] = (),
 ) -> Minet:
-    """The network, its true servers and a validating resolver. `example` are further records of ``example.``."""
+    """The network, its true servers and a validating resolver. `example` are further records of ``example.``,
+    `anchors` are keys that it trusts besides that of the root, `negative` its negative trust anchors."""
     hosts = true_hosts(chain, example=example, inception=inception, expiration=expiration)
-    dnssec = DnssecSettings(trust_anchors=(ROOT_KEY.anchor(),))
+    dnssec = DnssecSettings(
+        trust_anchors=(ROOT_KEY.anchor(), *(key.anchor() for key in anchors)), negative_trust_anchors=tuple(negative),
+    )
     if skew is not None:
         dnssec = replace(dnssec, signature_skew_min=skew[0], signature_skew_max=skew[1])
     settings = Settings(

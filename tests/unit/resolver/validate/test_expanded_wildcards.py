@@ -6,7 +6,7 @@ names that exist, where their signatures are as valid as at the wildcard.
 
 import pytest
 from support.forger import EXAMPLE_IP, SOA, attack, forge, world
-from support.minet import Minet, reply
+from support.minet import Minet, addresses, reply
 from support.signing import Nsec3, ZoneKey, sign_zone
 
 from resolver.playground.authority import Authority
@@ -222,3 +222,31 @@ def test_an_expanded_wildcard_without_cached_proof_is_fetched_again(validated: b
     outcome = minet.ask("a.broad.example.", cd=True)
     assert outcome.authority
     assert len(minet.net.log) > before
+
+
+@CHAINS
+@pytest.mark.parametrize("soa", ["unsigned.example.", "example.", ""])
+@pytest.mark.parametrize("rcode", [c.NXDOMAIN, c.NOERROR])
+def test_alias_with_a_denial_of_its_unsigned_target(chain: Nsec3 | None, rcode: int, soa: str) -> None:
+    """Whatever the zone of the target is, the expansion of the alias needs a proof of its own."""
+    minet = world(chain, example="*.exp 300 CNAME nothing.unsigned\nwww.exp 300 A 192.0.2.83\n")
+    real = minet.net.hosts[EXAMPLE_IP]
+    alias = true(minet, "q.exp.example.", c.A).answer[0].with_name(names.from_text("www.exp.example."))
+    assert alias.rtype == c.CNAME and alias.sig_len
+    denial = [f"{soa} 300 SOA ns.plain. host.plain. 1 2 3 4 300"] if soa else []
+    forge(minet, EXAMPLE_IP, lambda name, rtype, packet: reply(packet, [alias], denial, rcode=rcode)
+          if name == "www.exp.example." else None)
+    outcome = minet.ask("www.exp.example.")
+    assert (outcome.rcode, outcome.verdict) == (c.SERVFAIL, Verdict.BOGUS), outcome
+    minet.net.hosts[EXAMPLE_IP] = real
+    minet.net.sleep(minet.mesh, 120)
+    outcome = minet.ask("www.exp.example.")
+    assert (outcome.verdict, addresses(outcome)) == (Verdict.SECURE, ["192.0.2.83"])
+
+
+@CHAINS
+def test_the_true_alias_with_a_denial_of_its_unsigned_target(chain: Nsec3 | None) -> None:
+    minet = world(chain, example="*.exp 300 CNAME nothing.unsigned\n")
+    outcome = minet.ask("q.exp.example.")
+    assert (outcome.rcode, outcome.verdict) == (c.NXDOMAIN, Verdict.INSECURE)
+    assert [rrset.verdict for rrset in outcome.answer] == [Verdict.SECURE]

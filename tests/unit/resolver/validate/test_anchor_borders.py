@@ -1,0 +1,93 @@
+"""A trust anchor of its own takes a zone out of the hands of the zones above it: they neither sign for names at and below
+it, nor deny them, nor redirect them by a DNAME.
+
+``example.`` is signed and trusted through the root. Its names below ``isle`` belong to another zone with a configured
+anchor. What ``example.`` says about them has valid signatures.
+"""
+
+import pytest
+from support.forger import EXAMPLE_IP, SUB_IP, forge, world
+from support.minet import addresses, reply
+from support.signing import Nsec3, ZoneKey
+
+from resolver.verdict import Verdict
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.build import make_query
+from resolver.wire.message import MessageView
+
+CHAINS = pytest.mark.parametrize("chain", [None, Nsec3()], ids=["nsec", "nsec3"])
+ISLE = ZoneKey("isle.up.example.")
+DNAME = "up 300 DNAME other.example.\nwww.isle.other 300 A 203.0.113.66\nwww.else.other 300 A 192.0.2.84\n"
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_dname_above_the_anchor(known: bool) -> None:
+    minet = world(example=DNAME, anchors=[ISLE])
+    if known:  # the DNAME is in the cache
+        outcome = minet.ask("www.else.up.example.")
+        assert (outcome.verdict, addresses(outcome)) == (Verdict.SECURE, ["192.0.2.84"])
+    for _ in range(2):
+        outcome = minet.ask("www.isle.up.example.")
+        assert (outcome.rcode, outcome.verdict) == (c.SERVFAIL, Verdict.BOGUS), outcome
+
+
+def test_a_dname_above_the_anchor_with_too_long_a_target() -> None:
+    label = "x" * 20
+    longest = ".".join(letter * 60 for letter in "abcd")
+    minet = world(example=f"up 300 DNAME {longest}.\n", anchors=[ISLE])
+    packet = make_query(1, names.from_text("up.example."), c.DNAME, edns_payload=4096, do=True)
+    dname = MessageView.parse(minet.net.hosts[EXAMPLE_IP](packet, True)).answer[0]
+    assert dname.rtype == c.DNAME and dname.sig_len
+    forge(minet, EXAMPLE_IP, lambda name, rtype, packet: reply(packet, [dname])
+          if name.endswith(".up.example.") else None)
+    outcome = minet.ask(f"{label}.isle.up.example.")
+    assert (outcome.rcode, outcome.verdict) == (c.SERVFAIL, Verdict.BOGUS), outcome
+    assert minet.ask(f"{label}.else.up.example.").rcode == c.YXDOMAIN
+
+
+def test_a_dname_above_a_negative_anchor_is_not_secure_for_names_below_it() -> None:
+    minet = world(example=DNAME, negative=["isle.up.example."])
+    for _ in range(2):
+        outcome = minet.ask("www.isle.up.example.")
+        assert (outcome.verdict, addresses(outcome)) == (Verdict.INSECURE, ["203.0.113.66"])
+    assert minet.ask("www.else.up.example.").verdict == Verdict.SECURE
+
+
+@CHAINS
+@pytest.mark.parametrize(("name", "rtype"), [("www.isle.up.example.", "A"), ("isle.up.example.", "DNSKEY")])
+def test_a_denial_of_the_name_from_above_the_anchor(chain: Nsec3 | None, name: str, rtype: str) -> None:
+    minet = world(chain, anchors=[ISLE])
+    for _ in range(2):
+        outcome = minet.ask(name, rtype)
+        assert (outcome.rcode, outcome.verdict) == (c.SERVFAIL, Verdict.BOGUS), outcome
+    outcome = minet.ask("isle.up.example.", "DS")  # its parent is authoritative for this
+    assert (outcome.rcode, outcome.verdict) == (c.NXDOMAIN, Verdict.SECURE)
+
+
+@CHAINS
+def test_a_denial_of_the_type_from_above_the_anchor(chain: Nsec3 | None) -> None:
+    minet = world(chain, example="www.isle.up 300 TXT x\n", anchors=[ISLE])
+    for _ in range(2):
+        outcome = minet.ask("www.isle.up.example.")
+        assert (outcome.rcode, outcome.verdict) == (c.SERVFAIL, Verdict.BOGUS), outcome
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_too_many_iterations_of_a_zone_above_a_signed_one(known: bool) -> None:
+    """The denial is by the parent. The DS query of the name gets no answer, but that of the zone does."""
+    minet = world(Nsec3(iterations=100))
+    packet = make_query(1, names.from_text("nothing.example."), c.A, edns_payload=4096, do=True)
+    said = MessageView.parse(minet.net.hosts[EXAMPLE_IP](packet, True)).authority
+    denial = [rrset for rrset in said if rrset.rtype == c.NSEC3]
+    if known:
+        assert minet.ask("sub.example.", "DS").verdict == Verdict.SECURE
+
+    def lie(name: str, rtype: int, packet: bytes) -> bytes | None:
+        if name != "www.sub.example.":
+            return None
+        return reply(packet, rcode=c.SERVFAIL) if rtype == c.DS else reply(packet, [], denial, rcode=c.NXDOMAIN)
+
+    forge(minet, SUB_IP, lie)
+    outcome = minet.ask("www.sub.example.")
+    assert (outcome.rcode, outcome.verdict) == (c.SERVFAIL, Verdict.BOGUS), outcome
