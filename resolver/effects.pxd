@@ -165,6 +165,7 @@ cdef class Context:
     cdef public object monotonic
     cdef public object name_server
     cdef public object now
+    cdef public object on_query_end
     cdef public object policy
     cdef public bint reads_second_level
     cdef public object response

@@ -802,6 +802,7 @@ class Context:
         "monotonic",
         "name_server",
         "now",
+        "on_query_end",
         "policy",
         "reads_second_level",
         "response",
@@ -824,6 +825,9 @@ class Context:
         """None when no policy has the point."""
         self.response: ResponsePolicy | None = None
         """None when no policy has the point."""
+        self.on_query_end: Callable[[bytes, float, bool], object] | None = None
+        """Called when a query to a server of a zone has ended: zone, seconds, and whether there was a reply. None when
+        nobody watches."""
         self.store = store
         self.settings = settings
         self.rng = rng

@@ -1002,6 +1002,32 @@ DNSTAP_UNACKNOWLEDGED = 30_000
 """milliseconds: A TCP connection whose collector acknowledges nothing for this long is given up; the kernel's own limit
 is a quarter of an hour."""
 
+# --- resolverctl top ----------------------------------------------------------------------------------------------
+
+TOP_KEYS = 256
+"""keys: Each list of `resolverctl top` counts this many names, zones or clients in each worker; 1/256 of the queries is
+the largest error. More cost memory and longer replies between workers."""
+TOP_RING = 1024
+"""samples: Samples of replies that wait for the event loop, in each worker and lane, a power of two. They take some 290
+KiB, and hold five times what TOP_SAMPLES permits in one TOP_TICK."""
+TOP_SAMPLES = 2000
+"""samples: As many replies of a worker are sampled in a second. Each costs some 5 microseconds for each watcher; above
+this rate one reply of so many is sampled."""
+TOP_TICK = 100
+"""milliseconds: So often a worker that is watched counts its samples."""
+TOP_WATCHERS = 4
+"""watchers: Watchers at once. Each has lists of its own, which cost time for each sample."""
+TOP_KEEP = Limit(
+    30, 1, 660, "seconds",
+    "A worker goes on taking samples for this long after the last call of a watcher, who may have gone away."
+)
+TOP_INTERVAL = Limit(
+    2, 1, 300, "seconds", "A shorter interval of resolverctl top has too few samples, a longer one is not live."
+)
+TOP_LINES = Limit(
+    10, 1, 100, "lines", "More than a screen has. A hundred names of the longest form fit into CONTROL_REPLY."
+)
+
 # --- daemon and tools ---------------------------------------------------------------------------------------------
 
 PLAYGROUND_UDP_PAYLOAD = 1232

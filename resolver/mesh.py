@@ -325,6 +325,17 @@ class Mesh(JobTable):
             self._start_stale_timer(job)
         self._drain()
 
+    def watch(self, on_query_end: Callable[[bytes, float, bool], object] | None) -> None:
+        """Call `on_query_end` for each query to a server that has ended (`Context.on_query_end`); None: no more."""
+        for context in self._contexts:
+            context.on_query_end = on_query_end
+
+    def zone_of(self, name: bytes, view: int = 0) -> bytes:
+        """The zone of `name` (lower case) for clients of the view with this number, as far as it is known."""
+        self._update_time()
+        context: Context = self._contexts[view]
+        return cast(DelegationCache, context.delegations).zone_of(name, self._context.now)
+
     def refresh(
         self, question: Question, *, query: Query = PROGRAM, cd: bool = False, on_done: Callable[[Outcome], None]
     ) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 
 from corenet._version import __version__
 from resolver import limits
+from resolver.cli import top
 from resolver.daemon import stdout
 
 __all__ = ["EXIT_DONE", "EXIT_REFUSED", "EXIT_UNREACHABLE", "EXIT_USAGE", "main"]
@@ -36,6 +37,10 @@ CHANGES = {
 
 class _UnreachableError(Exception):
     """The daemon does not reply, or the reply is not of this protocol."""
+
+
+class _RefusedError(Exception):
+    """The daemon reports an error."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -89,6 +94,9 @@ def parser() -> argparse.ArgumentParser:
     imported.add_argument("file", help="unbound.conf, named.conf or recursor.conf")
     imported.add_argument("--format", choices=("unbound", "bind", "recursor"), help="not detected from the file")
     imported.add_argument("-o", "--output", metavar="FILE", help="write to this new file, not to standard output")
+    top.add_options(commands.add_parser(
+        "top", help="show rates, latencies, and the most frequent names, clients and zones, again after each interval"
+    ))
     log = commands.add_parser("log", help="change the lowest severity that is logged")
     log.add_argument("level", choices=("debug", "info", "warning", "error"))
     return made
@@ -167,6 +175,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(f"--timeout: {arguments.timeout:g} is not above 0 and up to {TIMEOUT.maximum} seconds")
         if not arguments.socket:
             raise ValueError(f"no control socket given: use --socket PATH or set {VARIABLE}")
+        if arguments.command == "top":
+            top.check_options(arguments)
     except ValueError as error:
         print(f"resolverctl: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -177,6 +187,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _UnreachableError as error:
         print(f"resolverctl: {error}", file=sys.stderr)
         return EXIT_UNREACHABLE
+    except _RefusedError as error:
+        print(f"resolverctl: {error}", file=sys.stderr)
+        return EXIT_REFUSED
     except KeyboardInterrupt:
         return EXIT_UNREACHABLE
     except BrokenPipeError:
@@ -223,17 +236,30 @@ def run(arguments: argparse.Namespace, request: dict[str, Any]) -> int:
 
     Raises:
         _UnreachableError: the daemon cannot be reached or does not reply.
+        _RefusedError: it reports an error.
+    """
+    if arguments.command == "top":
+        top.run(arguments, lambda request: result_of(arguments, request))
+        return EXIT_DONE
+    result = result_of(arguments, request)
+    show(arguments, result)
+    return EXIT_REFUSED if arguments.command == "health" and not result["healthy"] else EXIT_DONE
+
+
+def result_of(arguments: argparse.Namespace, request: dict[str, Any]) -> dict[str, Any]:
+    """Send `request`, print the text of the reply, and return its result.
+
+    Raises:
+        _UnreachableError: the daemon cannot be reached or does not reply.
+        _RefusedError: it reports an error.
     """
     for message in ask(arguments.socket, request, arguments.timeout):
         if "text" in message:
             print(message["text"])
         elif message.get("ok"):
-            result = message.get("result") or {}
-            show(arguments, result)
-            return EXIT_REFUSED if arguments.command == "health" and not result["healthy"] else EXIT_DONE
+            return message.get("result") or {}
         else:
-            print(f"resolverctl: {message.get('error', 'the daemon gives no reason')}", file=sys.stderr)
-            return EXIT_REFUSED
+            raise _RefusedError(message.get("error", "the daemon gives no reason"))
     raise _UnreachableError("the daemon closed the connection without a result")
 
 

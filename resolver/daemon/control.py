@@ -22,6 +22,7 @@ from resolver.daemon.change_keeper import ChangeKeeper
 from resolver.daemon.management import ManagementServer
 from resolver.daemon.preflight import clock_trouble
 from resolver.daemon.runtime_changes import RuntimeChanges
+from resolver.daemon.top import Top
 from resolver.daemon.worker_commands import WorkerCommands, WorkerView, merge
 from resolver.daemon.worker_ipc import WorkerChannels, WorkerError
 from resolver.errors import ResolveError
@@ -66,6 +67,7 @@ GRAMMAR: dict[str, dict[str, tuple[type, bool]]] = {
         "kind": (str, True), "action": (str, True), "name": (str, False), "type": (str, False), "values": (list, False),
         "lifetime": (str, False), "reason": (str, False), "force": (bool, False), "first": (bool, False),
     },
+    "top": {"watch": (str, False), "keep": (int, False), "lines": (int, False)},
 }
 
 
@@ -135,6 +137,7 @@ class ControlCommands:
     def __init__(self, host: ControlWorker, commands: WorkerCommands) -> None:
         self._host = host
         self._commands = commands
+        self._top_watchers = Top()
 
     async def perform(self, request: Request) -> AsyncGenerator[str | Request, None]:
         """Yield lines of text, then the result.
@@ -223,6 +226,16 @@ class ControlCommands:
 
     async def _statistics(self, request: Request) -> Request:
         return await self.statistics()
+
+    async def _top(self, request: Request) -> Request:
+        """What was done since the last call of this watcher (``"watch"``, which the reply to the first call names)."""
+        try:
+            watcher = self._top_watchers.admit(request)
+            parts = await self._ask_all({"command": "watch", "watch": watcher.name, "keep": watcher.keep})
+            answered = [part for part in parts if not isinstance(part, WorkerError)]
+            return await watcher.look(await self.statistics(), answered, len(parts))
+        except ValueError as error:
+            raise RequestError(str(error)) from None
 
     async def _flush(self, request: Request) -> Request:
         """Flush the shared cache in slices; the other workers notice the change by its serial. No worker uses older

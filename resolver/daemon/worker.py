@@ -53,6 +53,7 @@ from resolver.daemon.service_manager import ServiceManager
 from resolver.daemon.sockets import Endpoint, ListenError
 from resolver.daemon.timers import Timers
 from resolver.daemon.usage import usage
+from resolver.daemon.watching import Watching
 from resolver.daemon.worker_commands import WorkerCommands, add_counters, kept_part, of_runtime, of_shared
 from resolver.daemon.zone_sharing import ZoneSharing
 from resolver.net.in_thread import in_thread
@@ -175,6 +176,7 @@ class _Worker:
         self.anchors = AnchorKeeper(self)
         self.zones = ZoneSharing(self)
         self.fleet = Fleet(self)
+        self.watching = Watching(self)
         self.changes = RuntimeChanges()
         self.change_keeper: ChangeKeeper | None = None
         self.reloading = asyncio.Lock()
@@ -756,6 +758,7 @@ class _Worker:
                 endpoint.close()
         self.listeners += new.added
         self.endpoints += [listeners.endpoint for listeners in new.added]
+        self.watching.follow()  # the listeners have the lanes of the new configuration now
         self.configured = new.configured
         self.draining[old] = self.loop.create_task(self.retire(old))
         if changed is None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from resolver.daemon.anchor_keeper import AnchorKeeper
     from resolver.daemon.autotrust import AnchorUpdater
     from resolver.daemon.runtime_config import RuntimeConfig
+    from resolver.daemon.watching import Watching
     from resolver.daemon.zone_keeper import ZoneKeeper
     from resolver.net.zone_server import ZoneServer
 
@@ -60,6 +61,9 @@ class WorkerView(Protocol):
 
     @property
     def anchors(self) -> "AnchorKeeper": ...
+
+    @property
+    def watching(self) -> "Watching": ...
 
     def prepare_reload(self, expected: str = "") -> None: ...
 
@@ -105,6 +109,7 @@ class WorkerCommands:
             "status": self._status, "statistics": self._statistics, "log": self._log,
             "lists": self._lists, "zones": self._zones, "zone": self._zone, "take-zone": self._take_zone,
             "mark-flush": self._mark_flush, "reopen": self._reopen,
+            "watch": lambda request: host.watching.take(request["watch"], request["keep"]),
             "anchors": self._anchors, "take-anchors": self._take_anchors, **dict.fromkeys(self._steps, self._step),
         }
 

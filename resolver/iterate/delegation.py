@@ -248,6 +248,20 @@ class DelegationCache:
             return found
         return self.from_rrset(stored[1], now)
 
+    def zone_of(self, name: bytes, now: int) -> bytes:
+        """The deepest zone of `name` (lower case) that is known: an own, forward or stub zone, or one whose NS set is
+        cached; else the root."""
+        own = None if self.zones is None else self.zones.closest(name, c.A)
+        configured = self.forward_or_stub_for(name)
+        stored = self._rrsets.closest_cut(name, now)
+        return max(
+            names.ROOT,
+            names.ROOT if own is None else own.origin,
+            names.ROOT if configured is None else configured.zone,
+            names.ROOT if stored is None else stored[0],
+            key=len,
+        )
+
     def from_rrset(
         self, ns: RRset, now: int, glue: dict[bytes, list[RRset]] | None = None, *, keep: bool = True
     ) -> DelegationPoint:

@@ -280,6 +280,7 @@ def _query_with_fallback(
                       qtype=qtype, facts={"tcp": tcp, "payload": payload, "timeout": timeout, "why": why,
                                           "candidates": server_states(cut, context)})
         fetches.take_server(key)
+        asked = context.monotonic
         try:
             result = yield Ask(
                 server, qname, qtype, tcp=tcp, edns_payload=payload, do=payload is not None, rd=cut.recursive,
@@ -289,6 +290,8 @@ def _query_with_fallback(
             )
         finally:
             fetches.give_server(key)
+        if context.on_query_end is not None:
+            _note_query_end(context, cut.zone, result, asked)
         if isinstance(result, Failure):
             if task.trace is not None:
                 task.note("failure", f"{server.address}: {result.text}", zone=cut.zone, server=server,
@@ -365,6 +368,16 @@ def _query_with_fallback(
             table.note_edns_broken(key, context.monotonic)
         return result
     return Failure(FailureKind.MALFORMED, c.EDE_NETWORK_ERROR, f"{server.address} gives no usable reply")
+
+
+def _note_query_end(context: Context, zone: bytes, result: Reply | Failure, asked: float) -> None:
+    """Tell those who watch that a query to a server of `zone`, sent at the monotonic second `asked`, has ended."""
+    note = context.on_query_end
+    assert note is not None
+    if not isinstance(result, Failure):
+        note(zone, result.rtt, True)
+    elif result.kind is FailureKind.TIMEOUT or result.kind is FailureKind.NETWORK:
+        note(zone, context.monotonic - asked, False)
 
 
 def _bad_code(rcode: int, server: Server, zone: bytes) -> Failure:

@@ -5,6 +5,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from resolver.net.cookies cimport CookieState
 from resolver.net.rate_limit cimport RateState
 from resolver.observe.observer cimport ObserverState
+from resolver.observe.samples cimport SampleRing, Samples
 from resolver.policy.access cimport access_table
 
 cdef enum:
@@ -18,6 +19,9 @@ cdef enum:
     FAST_RCODES = 32            # as many as there are types, so that a type is found by the same shift
     FAST_NOT_CACHED = 16        # added to the rcode of a reply that is no cached answer
     FAST_BUCKETS = 16           # the most buckets of a histogram
+    # Who records replies, as bits of `FastState.recorders`.
+    BY_OBSERVER = 1
+    BY_SAMPLES = 2
 
 cdef struct FastCounters:
     uint64_t received
@@ -56,6 +60,8 @@ cdef struct FastState:
     RateState *rates            # NULL: nothing is limited
     bint verified               # the query answered last had a valid cookie; only set with `rates`
     ObserverState *observer     # records answers; NULL: nobody does
+    SampleRing *samples         # gets samples of answers; it stays when `recorders` no longer has it
+    uint32_t recorders          # who records answers; 0: nobody does
     int found                   # what `access_lookup` returned for the last message
     uint16_t stream_port        # port and transport of the stream's client, only set for `observer`
     int stream_protocol
@@ -72,9 +78,11 @@ cdef class FastPath:
     cdef object latency
     cdef object rate_limits
     cdef object observer_owner
+    cdef Samples samples_owner
     cdef uint8_t *buffer
     cdef int select_stream(self, int transport, int port) except -1
     cdef void sum_counters(self, FastCounters *total) noexcept
+    cdef int start_own_samples(self, uint64_t seed) except -1
 
 cdef int fast_answer(FastState *state, const uint8_t *data, size_t size, const void *peer, size_t peer_size,
                      int64_t now, uint8_t *out, size_t capacity, bint stream, size_t block) noexcept nogil

@@ -5,6 +5,7 @@ from resolver.cache.answers import AnswerCache
 from resolver.net.cookies import ServerCookies
 from resolver.net.rate_limit import RateLimits
 from resolver.observe.observer import Observer
+from resolver.observe.samples import Samples
 from resolver.policy.access import AccessTable
 from resolver.policy.zone_peers import ZonePeers
 
@@ -25,6 +26,8 @@ class FastPath:
         peers: ZonePeers | None = None,
     ) -> None: ...
     def for_lane(self) -> FastPath: ...
+    def start_samples(self, seed: int) -> list[Samples]: ...
+    def stop_samples(self) -> None: ...
     def answer(
         self, data: bytes, peer: Sequence[Any] | None = None, now: int | None = None, stream: bool = False
     ) -> bytes | None: ...

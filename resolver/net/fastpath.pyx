@@ -5,7 +5,8 @@ REFUSED, and BADCOOKIE or TC to clients without a required cookie, limits rates 
 (`resolver.net.rate_limit`), and drops messages, because floods consist of such queries. The same function serves batches
 of datagrams and single TCP messages. It never takes the GIL. The counters belong to the calling loop, so they need no
 lock. A cached answer costs one increment in a table of replies, from which all other numbers about cached answers are
-made when somebody asks; one of 256 is timed. An observer, if there is one, records each answer given here.
+made when somebody asks; one of 256 is timed. An observer, if there is one, records each answer given here, and samples of
+them are taken while somebody watches (`start_samples`).
 """
 
 cimport cython
@@ -20,6 +21,7 @@ from resolver.observe.labels import TRANSPORTS, TYPE_SLOTS, TYPES, rcode_label
 from resolver.observe.observer import PROTOCOLS
 from resolver.wire.errors import reason_of
 
+from resolver.cache.arena cimport atomic_get32, atomic_put32
 from resolver.cache.answers cimport (AnswerCache, AnswerContext, AnswerKey, answers_add_option, answers_claim_prefetch,
                                      answers_prepare, answers_render_key)
 from resolver.net.clock_random cimport monotonic_now, realtime_seconds
@@ -31,6 +33,7 @@ from resolver.net.rate_limit cimport (RATE_DROP, RATE_PASS, RATE_TRUNCATE, RateL
 from resolver.net.sockaddr cimport fill_sockaddr
 from resolver.observe.event cimport OVER_UDP
 from resolver.observe.observer cimport Observer, observe_fast, set_time
+from resolver.observe.samples cimport Samples, sample_reply
 from resolver.policy.access cimport (ACCESS_ALLOW, ACCESS_DECISION, ACCESS_DROP, ACCESS_UNCACHED, ACCESS_VIEW_SHIFT,
                                      AccessTable, access_lookup)
 from resolver.wire.consts cimport (HEADER_SIZE, MESSAGE_MAX, O_COOKIE, O_EDE, O_KEEPALIVE, O_PADDING, OPT_SIZE, PAYLOAD_MIN,
@@ -251,13 +254,18 @@ cdef inline int add_padding(const AnswerKey *key, uint8_t *out, int length, size
     return answers_add_option(key, out, length, limit, O_PADDING, ZEROS, <uint16_t>min(fill, limit - begun))
 
 
-cdef void observe_reply(FastState *state, const uint8_t *data, size_t size, const void *peer, const uint8_t *reply,
-                        size_t reply_size) noexcept nogil:
-    """Let the observer record a message and the reply to it."""
+cdef void record_reply(FastState *state, const uint8_t *data, size_t size, const void *peer, const uint8_t *reply,
+                       size_t reply_size) noexcept nogil:
+    """Let those of `recorders` record a message and the reply to it."""
     cdef size_t ip_size
     cdef const uint8_t *ip = client_ip(state, peer, &ip_size)
     cdef uint16_t port = state.stream_port
     cdef int protocol = state.stream_protocol
+    cdef uint32_t recorders = atomic_get32(&state.recorders)
+    if recorders & BY_SAMPLES:
+        sample_reply(state.samples, data, size, reply, ip, ip_size, state.found >> ACCESS_VIEW_SHIFT)
+    if not recorders & BY_OBSERVER:
+        return
     if peer is not NULL:
         port = ntohs((<const sockaddr_in *>peer).sin_port)  # it has the same place in an IPv6 address
         protocol = OVER_UDP
@@ -267,11 +275,11 @@ cdef void observe_reply(FastState *state, const uint8_t *data, size_t size, cons
 
 cdef int fast_answer(FastState *state, const uint8_t *data, size_t size, const void *peer, size_t peer_size,
                      int64_t now, uint8_t *out, size_t capacity, bint stream, size_t block) noexcept nogil:
-    """As `make_reply`, within the limits of replies, and recorded by the observer if there is one, whose time the caller
-    has set."""
+    """As `make_reply`, within the limits of replies, and recorded by `recorders`. The caller has set the time of the
+    observer."""
     cdef int code = make_limited_reply(state, data, size, peer, peer_size, now, out, capacity, stream, block)
-    if state.observer is not NULL and code > 0:
-        observe_reply(state, data, size, peer, out, code)
+    if state.recorders and code > 0:
+        record_reply(state, data, size, peer, out, code)
     return code
 
 
@@ -495,6 +503,7 @@ cdef class FastPath:
         self.state.rates = &rates.state if rates is not None and rates.active else NULL
         self.observer_owner = observer
         self.state.observer = &observer.state if observer is not None else NULL
+        self.state.recorders = BY_OBSERVER if observer is not None else 0
         self.peers_owner = peers
         if peers is not None:
             notify, transfer = peers.notify, peers.transfer
@@ -517,6 +526,8 @@ cdef class FastPath:
         made.peers_owner = self.peers_owner
         made.rate_limits = self.rate_limits
         made.state.observer = NULL  # it has one producer; `Listeners` opens no lane when there is one
+        made.state.recorders = 0
+        made.state.samples = NULL
         made.lanes = []
         made.state.counters = &made.own_counters
         made.state.replies = made.own_counters.replies[0]
@@ -525,6 +536,32 @@ cdef class FastPath:
             made.state.cookies = &(<ServerCookies>made.server_cookies).state
         root.lanes.append(made)
         return made
+
+    def start_samples(self, uint64_t seed):
+        """Take samples of replies from now on. Returns the rings of this fast path and of its lanes, of which each has
+        one producer. `seed` starts their generators."""
+        cdef FastPath one
+        cdef list found = []
+        for number, one in enumerate((self, *self.lanes)):
+            one.start_own_samples(seed + <uint64_t>number)
+            found.append(one.samples_owner)
+        return found
+
+    def stop_samples(self):
+        """Take no samples, here and in the lanes. The rings stay, because a lane may be writing into its ring."""
+        cdef FastPath one
+        for one in (self, *self.lanes):
+            atomic_put32(&one.state.recorders, one.state.recorders & ~<uint32_t>BY_SAMPLES)
+
+    cdef int start_own_samples(self, uint64_t seed) except -1:
+        if self.samples_owner is None:
+            self.samples_owner = Samples(seed)
+        self.samples_owner.every = 1
+        self.samples_owner.take()  # what was left when the last watch ended
+        self.state.samples = &self.samples_owner.ring
+        # This publishes the ring to the thread of a lane.
+        atomic_put32(&self.state.recorders, self.state.recorders | BY_SAMPLES)
+        return 0
 
     cdef int select_stream(self, int transport, int port) except -1:
         """Count replies for a transport, a position in `TRANSPORTS`, from now on. Tell the observer, if there is one,

@@ -60,4 +60,5 @@ cdef class Service:
     cdef public object queries
     cdef public object refused
     cdef public object replies
+    cdef public object samples
     cdef public object zone_server

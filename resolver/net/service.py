@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from resolver.mesh import Mesh
     from resolver.net.zone_server import ZoneServer
     from resolver.observe.observer import Observer
+    from resolver.observe.samples import Samples
 
 __all__ = ["PendingQuery", "Service", "Sink"]
 
@@ -241,6 +242,8 @@ class Service:
         self._limits_replies = fast.rates is not None and fast.rates.limits_replies
         self.observer: Observer | None = None
         """What records queries and replies; None: nobody does."""
+        self.samples: Samples | None = None
+        """What gets samples of the replies; None: nobody watches."""
         self.zone_server: ZoneServer | None = None
         """What answers transfers and NOTIFY for own zones; None without zones."""
         self._pending: dict[tuple[tuple[Any, ...], bytes, int], PendingQuery] = {}
@@ -693,6 +696,8 @@ class Service:
             packet = permitted
         self.replies += 1
         self.observed.note_reply(sink.origin[0], ext_rcode << 4 | packet[3] & 0xF)
+        if self.samples is not None:
+            self.samples.note(query, packet, peer[0], view)
         sink.send(packet, peer)
 
     def emit_many(self, packets: Iterator[bytes], peer: tuple[Any, ...], sink: Sink) -> bool:
