@@ -89,9 +89,9 @@ class TopWatcher:
 def _entry(kind: str, one: Frequent) -> dict[str, Any]:
     """One entry of a list in a form for JSON."""
     if kind == "slow":
-        return {"zone": one.key, "seconds": round(one.count, 6), "error": round(one.error, 6), "queries": one.times,
+        return {"zone": one.key, "seconds": round(one.weight, 6), "error": round(one.error, 6), "queries": one.times,
                 "unanswered": one.marked}
-    counted = {"count": round(one.count), "error": round(one.error)}
+    counted = {"count": round(one.weight), "error": round(one.error)}
     if kind in ("names", "failed"):
         name, _, rtype = one.key.partition(" ")
         return {"name": name, "type": rtype, **counted}

@@ -34,6 +34,7 @@ KINDS = ("names", "clients", "zones", "slow", "failed")
 """The lists of a watcher."""
 
 TICK = limits.TOP_TICK / 1000
+SHORTEST = 0.001  # seconds between two counts, for the rate
 TIMER = "watching"
 MAPPED = bytes(10) + b"\xff\xff"
 TYPE_OCTETS = 2
@@ -73,6 +74,8 @@ class Watching:
         self._host = host
         self._watchers: dict[str, _Watcher] = {}
         self._sources: list[Samples] = []
+        self._counted_at = 0.0
+        """When samples were counted last, on the clock of the loop."""
         self._watched: RuntimeConfig | None = None
         """The configuration of which samples are taken."""
 
@@ -111,6 +114,7 @@ class Watching:
         if not self._watchers:
             return
         runtime = self._watched = self._host.current
+        self._counted_at = self._host.loop.time()
         try:
             self._sources = [ring for fast in _fast_paths(runtime) for ring in fast.start_samples(secrets.randbits(63))]
             runtime.service.samples = Samples(secrets.randbits(63))
@@ -150,7 +154,9 @@ class Watching:
             return
         masked = _masking(runtime.settings.query_log.client_prefix_v4, runtime.settings.query_log.client_prefix_v6)
         zones: dict[tuple[bytes, int], bytes] = {}
-        most = limits.TOP_SAMPLES * limits.TOP_TICK / 1000 / len(self._sources)
+        now = self._host.loop.time()
+        passed, self._counted_at = now - self._counted_at, now
+        most = limits.TOP_SAMPLES * max(passed, SHORTEST) / len(self._sources)
         for source in self._sources:
             replies, found = source.take()
             if not replies:

@@ -1,16 +1,17 @@
 """The most frequent of a stream of keys, in memory of a fixed size: space-saving (Metwally, Agrawal, El Abbadi 2005).
 
 A sketch counts at most `capacity` keys. A key that is not counted takes the place of the one with the smallest count
-and begins with that count, which is then its `error`. So for each key of a stream with the total weight N:
+and begins with that count, which is then its error. So for each key of a stream with the total weight N:
 
-* a counted key has `count - error` <= its true weight <= `count`
+* for a counted key, count - error <= its true weight <= count
 * a key that is not counted has at most the weight `floor`, which is the smallest count, and at most N / `capacity`
 
 Each key that weighs more than N / `capacity` is therefore in the sketch, whatever other keys were made up to hide it.
 
-Remote parties choose the keys. They are bytes, which Python hashes with a secret key (SipHash), so nobody can choose
-keys that collide. The smallest count is found by a heap whose items may be older, and so smaller, than the counts:
-there is one item for each key, and an addition costs O(log capacity) on average. No I/O, no clock, no randomness.
+Remote parties choose the keys. They are bytes, which Python hashes with a secret key (SipHash, unless PYTHONHASHSEED
+is set), so nobody can choose keys that collide. The smallest count is found by a heap whose items may be older, and so
+smaller, than the counts: there is one item for each key, and an addition costs O(log capacity) on average. No I/O, no
+clock, no randomness.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,11 +22,11 @@ __all__ = ["Frequent", "FrequentKeys", "Part", "merge"]
 
 
 class Frequent(NamedTuple):
-    """One key. Its weight is between `count - error` and `count`. `times` and `marked` are how often it was added, and
-    how often with a mark, since it is counted: at most as often as it came."""
+    """One key, whose true weight is between `weight - error` and `weight`. `times` and `marked` are how often it was
+    added, and how often with a mark, since it is counted: at most as often as it came."""
 
     key: str
-    count: float
+    weight: float
     error: float
     times: int
     marked: int
@@ -112,5 +113,5 @@ def merge(parts: Iterable[Part], most: int) -> list[Frequent]:
             found[3] += marked
     merged = [Frequent(key, count, error, int(times), int(marked))
               for key, (count, error, times, marked) in sums.items()]
-    merged.sort(key=lambda one: (one.error - one.count, -one.count, one.key))
+    merged.sort(key=lambda one: (one.error - one.weight, -one.weight, one.key))
     return merged[:most]
