@@ -314,6 +314,7 @@ def show(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
             print(
                 f"worker {worker['worker']}: resolverd {worker['version']}, pid {worker['pid']}, up "
                 f"{duration(worker['seconds'])}, {worker['queries']} queries, {worker['pending']} pending"
+                + (f", watched by {worker['watchers']}" if worker.get("watchers") else "")
             )
             for line in balance_lines(worker.get("balance", [])):
                 print(line)

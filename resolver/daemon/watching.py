@@ -80,9 +80,9 @@ class Watching:
         """The configuration of which samples are taken."""
 
     @property
-    def active(self) -> bool:
-        """Whether somebody watches."""
-        return bool(self._watchers)
+    def watchers(self) -> int:
+        """How many watch. Without any, no samples are taken."""
+        return len(self._watchers)
 
     def take(self, watch: str, keep: int) -> dict[str, Any]:
         """What was counted for the watcher `watch` since its last call, in a form for JSON; it then counts from 0. It

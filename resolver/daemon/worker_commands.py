@@ -134,6 +134,7 @@ class WorkerCommands:
             "seconds": int(time.monotonic() - self._began),
             "queries": fast["hits"] + service["queries"],
             "pending": service["pending"],
+            "watchers": self._host.watching.watchers,
             **({} if self._host.current.balance is None else {"balance": self._host.current.balance.describe()}),
         }
 

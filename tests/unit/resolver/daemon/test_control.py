@@ -77,6 +77,7 @@ class Worker:
     changes = RuntimeChanges()
     change_keeper = None
     reload_problem = ""
+    watching = SimpleNamespace(watchers=0)
 
     def __init__(self, settings):
         self.store = make_store(settings)

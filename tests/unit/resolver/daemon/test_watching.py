@@ -149,9 +149,9 @@ def test_sampling_ends_when_the_last_watcher_has_gone_away() -> None:
     host.lists("b", keep=7)
     host.tick(2.9)
     host.tick(3)
-    assert host.watching.active and host.parts.service.samples is not None
+    assert host.watching.watchers and host.parts.service.samples is not None
     host.tick(1.2)
-    assert not host.watching.active and host.timers.call is None
+    assert not host.watching.watchers and host.timers.call is None
     assert host.parts.service.samples is None and host.mesh.note is None
     before = host.parts.fast.start_samples(1)
     host.parts.fast.stop_samples()
@@ -167,7 +167,7 @@ def test_a_call_prolongs_the_watch() -> None:
     for _ in range(4):
         host.lists("a", keep=2)
         host.tick(1.5)
-    assert host.watching.active
+    assert host.watching.watchers
 
 
 def test_the_rate_of_sampling_follows_the_load_and_counts_stay_right() -> None:
@@ -215,7 +215,7 @@ def test_without_memory_nobody_watches_and_a_reload_does_not_fail(monkeypatch: p
     host.lists()
     monkeypatch.setattr("resolver.daemon.watching.Samples", fail)
     host.watching.follow()
-    assert not host.watching.active and host.mesh.note is None
+    assert not host.watching.watchers and host.mesh.note is None
     host.tick()
     with pytest.raises(ValueError, match="memory is short"):
         host.watching.take("a", 30)
