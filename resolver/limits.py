@@ -1018,8 +1018,9 @@ TOP_TICK = 100
 TOP_WATCHERS = 4
 """watchers: Watchers at once. Each has lists of its own, which cost time for each sample."""
 TOP_KEEP = Limit(
-    30, 1, 660, "seconds",
-    "A worker goes on taking samples for this long after the last call of a watcher, who may have gone away."
+    30, 0, 660, "seconds",
+    "A worker goes on taking samples for this long after the last call of a watcher, who may have gone away. With 0 "
+    "the call is the last one."
 )
 TOP_INTERVAL = Limit(
     2, 1, 300, "seconds", "A shorter interval of resolverctl top has too few samples, a longer one is not live."

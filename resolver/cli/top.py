@@ -84,18 +84,19 @@ def run(
     if on_terminal and arguments.lines is None:
         request["lines"] = LINES.maximum
     with _ends_by_signal(), _screen(on_terminal and not arguments.once):
-        first = True
-        while True:
+        shown = 0
+        while not (arguments.once and shown):
             found = call(request)
             request["watch"] = found["watch"]
             activity = found["activity"]
             if activity is not None:
                 activity["top"] = {kind: activity["top"][kind] for kind in kinds}
-                _print_view(activity, arguments, on_terminal, first)
-                first = False
-                if arguments.once:
-                    return
-            sleep(arguments.interval)
+                _print_view(activity, arguments, on_terminal, not shown)
+                shown += 1
+            if not (arguments.once and shown):
+                sleep(arguments.interval)
+    if "watch" in request:
+        call({**request, "keep": 0})  # others may watch then
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """The command `top` of the control socket: what all workers did since the last call of the same watcher.
 
 The first call of a watcher begins the watch: its reply has the name of the watcher and no activity. Each further call
-names the watcher, and covers the interval since its last one. A watcher that makes no call for the time it has named is
-forgotten, here and in each worker (`resolver.daemon.watching`); its next call begins a watch again. What is kept of a
-watcher in this process is the time and the statistics of its last call.
+names the watcher, and covers the interval since its last one. A watcher that makes no call for the time it has named
+(``"keep"``, 0 in its last call) is forgotten, here and in each worker (`resolver.daemon.watching`). Its next call
+begins a watch again. What is kept of a watcher in this process is the time and the statistics of its last call.
 """
 
 import asyncio

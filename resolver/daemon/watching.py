@@ -86,7 +86,7 @@ class Watching:
 
     def take(self, watch: str, keep: int) -> dict[str, Any]:
         """What was counted for the watcher `watch` since its last call, in a form for JSON; it then counts from 0. It
-        is known from now on, for `keep` seconds without another call.
+        is known from now on, for `keep` seconds without another call; 0: this is its last one.
 
         Raises:
             ValueError: `keep` is out of range, or memory is short.
@@ -105,6 +105,8 @@ class Watching:
             "lists": {kind: _described(kind, keys) for kind, keys in watcher.lists.items()},
         }
         watcher.reset()
+        if not keep:
+            self._forget()
         return taken
 
     def follow(self) -> None:
@@ -134,13 +136,17 @@ class Watching:
             runtime.resolver.mesh.watch(None)
 
     def _tick(self) -> None:
-        """Count samples, forget watchers that have gone away, and go on while there are any."""
-        now = self._host.loop.time()
-        self._watchers = {key: one for key, one in self._watchers.items() if one.until > now}
+        """Count samples, and go on while there are watchers."""
+        self._forget()
         if self._watchers:
             self._count()
             self._host.timers.start(TIMER, TICK, self._tick)
-        else:
+
+    def _forget(self) -> None:
+        """Forget watchers that have gone away. Without any, no samples are taken."""
+        now = self._host.loop.time()
+        self._watchers = {key: one for key, one in self._watchers.items() if one.until > now}
+        if not self._watchers:
             self._stop()
 
     def _note_query_end(self, zone: bytes, seconds: float, replied: bool) -> None:

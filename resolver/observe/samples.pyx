@@ -9,7 +9,7 @@ replies there were since the last call, and the samples, so a sample stands for 
 holds, too, for replies for which the ring had no room.
 """
 
-from socket import AF_INET, AF_INET6, inet_pton
+from ipaddress import ip_address
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -86,8 +86,8 @@ cdef class Samples:
         """As `sample_reply`, for a reply that was made in Python in the thread of the loop."""
         cdef bytes packed
         try:
-            packed = inet_pton(AF_INET6 if ":" in address else AF_INET, address.partition("%")[0])
-        except OSError:
+            packed = ip_address(address).packed
+        except ValueError:
             packed = b""
         if PyBytes_GET_SIZE(reply) < HEADER_SIZE or not query.shape[0]:
             return

@@ -23,8 +23,9 @@ from resolver import system
 from resolver.cache.arena import Arena
 from resolver.cache.infra import InfraCache
 from resolver.cache.store import Store
-from resolver.cli import control, grammar
+from resolver.cli import control, grammar, top
 from resolver.daemon.change_keeper import lifetime_of
+from resolver.daemon.top import Top
 from resolver.list_settings import ListSettings
 from resolver.net.fastpath import FastPath
 from resolver.observe.pieces import Pieces
@@ -130,6 +131,17 @@ def balance(key: str, scale: int, value: int) -> object:
     return BalanceSettings(name="a", target=(TargetSettings("::1"),), **given)
 
 
+def admit(**request: int) -> object:
+    async def body() -> object:
+        return Top().admit(request)
+
+    return asyncio.run(body())
+
+
+def top_options(*words: object) -> None:
+    top.check_options(control.parser().parse_args(["top", *map(str, words)]))
+
+
 def resolver_places() -> Iterator[Place]:
     yield "LIST_INTERVAL", "list.interval", lambda value: ListSettings(name="a", file="a", interval=value)
     yield "LIST_BYTES", "most_bytes", lambda value: ListReader("hosts", bytes(16), most_bytes=value)
@@ -141,6 +153,10 @@ def resolver_places() -> Iterator[Place]:
                              ("TIMEOUT", "timeout", 1000), ("RISE", "rise", 1), ("FALL", "fall", 1)):
         yield f"BALANCE_{name}", f"balance.{key}", partial(balance, key, scale)
     yield "NTA_LIFETIME", "nta add", lambda value: lifetime_of(f"{value}s")
+    yield "TOP_KEEP", "top", lambda value: admit(keep=value)
+    yield "TOP_LINES", "top", lambda value: admit(lines=value)
+    yield "TOP_LINES", "resolverctl top", lambda value: top_options("--lines", value)
+    yield "TOP_INTERVAL", "resolverctl top", lambda value: top_options("--interval", value)
     yield "NSID_SIZE", "server.nsid", lambda value: ServerSettings(nsid="x" * value)
     yield "CACHE_MAX_TTL", "Store", lambda value: store(max_ttl=value)
     yield "CACHE_MAX_NEGATIVE_TTL", "Store", lambda value: store(max_negative_ttl=value)
@@ -311,6 +327,8 @@ LARGE_CONSTANTS: dict[str, int | range | str] = {
     "resolver/observe/observer.pyx: freelist": LISTS,
     "resolver/observe/observer.pyx: masked[]": WIRE,
     "resolver/observe/pieces.pxd: PIECE": resolver.limits.OBSERVE_PIECE,
+    "resolver/observe/samples.pxd: SAMPLE_NAME": WIRE,
+    "resolver/observe/samples.pxd: address[]": WIRE,
     "resolver/policy/name_table.pxd: depths[]": "a byte for each number of labels",
     "resolver/policy/name_table.pyx: HUGE_PAGE": "the page of the machine",
     "resolver/policy/name_table.pyx: LARGEST_VALUE": WIRE,

@@ -121,11 +121,11 @@ def test_an_absent_daemon(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(("interval", "keep"), [("1", 7), ("2.5", 10), ("300", 605)])
 def test_what_the_daemon_is_asked(interval: str, keep: int, capsys: pytest.CaptureFixture[str]) -> None:
-    """A watch is kept for longer than until the next call, and is known by the name that the daemon gave."""
+    """A watch is kept for longer than until the next call, is known by the name that the daemon gave, and is ended."""
     daemon = Daemon()
     top.run(arguments("--interval", interval, "--once", "--lines", "3"), daemon, sleeper(9, interrupt))
     first = {"command": "top", "keep": keep, "lines": 3}
-    assert daemon.requests == [first, {**first, "watch": "w1"}]
+    assert daemon.requests == [first, {**first, "watch": "w1"}, {**first, "watch": "w1", "keep": 0}]
 
 
 # --- views ------------------------------------------------------------------------------------------------------------
@@ -239,9 +239,9 @@ def stop() -> None:
 
 @pytest.mark.parametrize("end", [interrupt, stop])
 def test_the_terminal_is_restored_by_signals(end: Callable[[], object], terminal: Terminal) -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    watch(terminal, arguments(), Daemon(), sleeper(2, end))
-    assert len(screens(terminal)) == 1
+    before, daemon = signal.getsignal(signal.SIGTERM), Daemon()
+    watch(terminal, arguments(), daemon, sleeper(2, end))
+    assert len(screens(terminal)) == 1 and daemon.requests[-1]["keep"] == 0
     assert signal.getsignal(signal.SIGTERM) is before
 
 

@@ -232,7 +232,20 @@ def test_a_message_without_a_question_counts_for_its_client_only() -> None:
     assert host.lists() == {**{kind: {} for kind in KINDS}, "clients": {"192.0.2.1": 1}}
 
 
-@pytest.mark.parametrize("keep", [0, 661])
+def test_the_last_call_of_a_watcher_ends_its_watch() -> None:
+    host = Host()
+    host.lists("a")
+    host.lists("b")
+    host.ask("192.0.2.1")
+    assert host.lists("a", keep=0)["clients"] == {"192.0.2.1": 1}
+    assert host.watching.watchers == 1 and host.parts.service.samples is not None
+    assert host.lists("b", keep=0)["clients"] == {"192.0.2.1": 1}
+    assert host.watching.watchers == 0 and host.parts.service.samples is None
+    host.tick()
+    assert host.timers.call is None
+
+
+@pytest.mark.parametrize("keep", [-1, 661])
 def test_the_time_to_keep_a_watch_is_bounded(keep: int) -> None:
     with pytest.raises(ValueError, match="keep"):
         Host().watching.take("a", keep)

@@ -14,6 +14,7 @@ from resolver.verdict import Trust
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.rrset import RRset
+from resolver.zones import Mode, ServedZone, ZoneTable
 
 NOW = 1_700_000_000
 ZONE = names.from_text("example.com.")
@@ -214,3 +215,19 @@ def test_dead_servers_are_tried_once_when_no_other_is_left():
 def test_configured_addresses_are_always_permitted(text):
     cuts = configured_cuts(Settings(forward=(ForwardZone(".", (text,)),)))
     assert cuts[names.ROOT].servers[0].address == text
+
+
+def test_the_zone_of_a_name_is_the_deepest_that_is_known():
+    settings = Settings(forward=(ForwardZone("corp.example.", ("192.0.2.1",)),))
+    _, store, _ = make(settings=settings)
+    zones = ZoneTable([ServedZone(names.from_text("own.example."), Mode.AUTHORITATIVE)])
+    delegations = DelegationCache(store, settings, configured=configured_cuts(settings), zones=zones)
+    store.rrsets.put(ns_set("example.", "ns.example."), NOW)
+    store.rrsets.put(ns_set("sub.own.example.", "ns.example."), NOW)
+    for name, zone in (
+        ("com.", "."), ("www.example.", "example."), ("www.corp.example.", "corp.example."),
+        ("own.example.", "own.example."), ("a.own.example.", "own.example."),
+        ("a.sub.own.example.", "sub.own.example."),
+    ):
+        assert delegations.zone_of(names.from_text(name), NOW) == names.from_text(zone), name
+    assert delegations.zone_of(names.from_text("www.example."), NOW + 4000) == names.ROOT, "it has expired"

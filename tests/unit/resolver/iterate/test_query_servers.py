@@ -1,5 +1,6 @@
 """`query_servers` driven step by step, with replies and failures that no exchange would return."""
 
+import contextlib
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -148,3 +149,36 @@ def test_a_server_that_exceeded_its_own_timeout_is_marked_as_slow() -> None:
     info = servers.find(again.server.key)
     assert info is not None
     assert info.timeouts == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "noted"),
+    [
+        (None, [(ZONE, 0.25, True)]),
+        (FailureKind.TIMEOUT, [(ZONE, 2.5, False)]),
+        (FailureKind.NETWORK, [(ZONE, 2.5, False)]),
+        (FailureKind.LOCAL_RESOURCE, []),  # nothing was sent
+        (FailureKind.DEADLINE, []),
+    ],
+)
+def test_those_who_watch_learn_how_long_queries_took(
+    kind: FailureKind | None, noted: list[tuple[bytes, float, bool]]
+) -> None:
+    cut = DelegationPoint(ZONE, FOREVER)
+    cut.add_address(None, "192.0.2.1", 53)
+    context = build().mesh._context
+    seen: list[tuple[bytes, float, bool]] = []
+    context.on_query_end = lambda zone, seconds, replied: seen.append((zone, seconds, replied))
+    task = Task(Question(WWW, c.A), Budget(1, 1e9))
+    steps = query_servers(cut, WWW, c.A, context, task, IterationState(frozenset(), WWW))
+    ask = next(steps)
+    assert isinstance(ask, Ask)
+    context.monotonic += 2.5
+    if kind is None:
+        view = MessageView.parse(reply(make_query(1, WWW, c.A), ["www.example.com. 60 A 192.0.2.5"]))
+        answer: Reply | Failure = Reply(view, 0.25, False, ask.server)
+    else:
+        answer = Failure(kind, c.EDE_NETWORK_ERROR, "nothing")
+    with contextlib.suppress(StopIteration):
+        steps.send(answer)
+    assert seen == noted
