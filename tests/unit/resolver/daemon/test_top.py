@@ -2,7 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -11,6 +13,7 @@ from support.loop_clock import LoopClock, stopped_clock
 from resolver import limits
 from resolver.daemon.top import Top
 from resolver.daemon.watching import KINDS
+from resolver.observe.activity import DROPS
 
 T = TypeVar("T")
 EMPTY = {"floor": 0.0, "keys": []}
@@ -85,6 +88,42 @@ def test_the_number_of_watchers_is_limited_and_those_that_went_away_make_room() 
             top.admit({})
 
     run(body)
+
+
+@pytest.mark.checkout
+def test_the_page_on_monitoring_has_every_field() -> None:
+    page = (Path(__file__).resolve().parents[4] / "docs" / "monitoring.md").read_text()
+    rows = page.partition("| field | value |\n|---|---|\n")[2].partition("\n\n")[0].splitlines()
+    documented = {field: row for row in rows for field in re.findall(r"`([^`]+)`", row.split("|")[1])}
+
+    async def body(clock: LoopClock) -> dict[str, Any]:
+        watcher = Top().admit({})
+        await watcher.look({}, [], 1)
+        clock.move(4)
+        found: dict[str, Any] = (await watcher.look(queries(1), [part(
+            names=counted(("a. A", 1, 0, 1, 0)), failed=counted(("a. A", 1, 0, 1, 0)), slow=counted(("a.", 1, 0, 1, 0)),
+            clients=counted(("::1", 1, 0, 1, 0)), zones=counted(("a.", 1, 0, 1, 0)),
+        )], 1))["activity"]
+        return found
+
+    found = run(body)
+    assert set(documented) == set(fields_of(found))
+    for kind, [entry] in found["top"].items():
+        for key in entry:
+            assert f"`{key}`" in documented[f"top.{kind}"], (kind, key)
+    for reason in DROPS:
+        assert f"`{reason}`" in documented["drops"], reason
+    for kind in KINDS:
+        assert f"\n| `{kind}` | " in page
+
+
+def fields_of(found: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """The fields of a view, without the names of transports and the like."""
+    for key, value in found.items():
+        if isinstance(value, dict) and not key.startswith("by_") and key != "drops":
+            yield from fields_of(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
 
 
 @pytest.mark.parametrize("request_", [{"keep": -1}, {"keep": 10_000}, {"lines": 0}, {"lines": 101}])
