@@ -1011,8 +1011,8 @@ TOP_RING = 1024
 """samples: Samples of replies that wait for the event loop, in each worker and lane, a power of two. They take some 290
 KiB, and hold five times what TOP_SAMPLES permits in one TOP_TICK."""
 TOP_SAMPLES = 2000
-"""samples: As many replies of a worker are sampled in a second; above this rate one reply of so many. A sample costs some
-5 microseconds, and two more for each further watcher."""
+"""samples: As many replies of a worker are sampled in a second; above this rate one reply of so many. Each sample costs
+some 5 microseconds, and two more for each further watcher."""
 TOP_TICK = 100
 """milliseconds: So often a worker that is watched counts its samples."""
 TOP_WATCHERS = 4

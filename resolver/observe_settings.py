@@ -58,10 +58,12 @@ class QueryLogSettings:
         limit=limits.OBSERVE_SAMPLE,
     )
     client_prefix_v4: int = option(
-        _V4, "Bits of IPv4 client addresses that are logged; with fewer than 32 the port is left out."
+        _V4, "Bits of IPv4 client addresses that are logged, and shown by resolverctl top; with fewer than 32 the"
+        " port is left out."
     )
     client_prefix_v6: int = option(
-        _V6, "Bits of IPv6 client addresses that are logged; with fewer than 128 the port is left out."
+        _V6, "Bits of IPv6 client addresses that are logged, and shown by resolverctl top; with fewer than 128 the"
+        " port is left out."
     )
     mode: str = option("0640", "Permissions of a new file, in octal digits, less those of the umask.")
     buffer: int = option(

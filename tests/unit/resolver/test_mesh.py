@@ -766,3 +766,21 @@ def test_a_query_ended_for_another_that_needs_the_same_answer(monkeypatch: pytes
     assert got["older"].failure.kind is FailureKind.OVERLOAD
     assert got.keys() == {"first", "older", "younger", *(f"filler{number}" for number in range(8))}
     assert m.mesh._quota.held == 0
+
+
+def test_those_who_watch_get_the_queries_to_servers_and_the_zones_of_names():
+    links = {"192.0.2.1": Link(loss=1.0)}
+    m = build(links=links)
+    ended = []
+    m.mesh.watch(lambda zone, seconds, replied: ended.append((names.to_text(zone), round(seconds, 2), replied)))
+    for number in range(4):
+        m.ask(f"x{number}.example.com.")
+    assert ("com.", 0.01, True) in ended
+    lost = [seconds for zone, seconds, replied in ended if zone == "example.com." and not replied]
+    assert lost and min(lost) > 0.1
+    assert [names.to_text(m.mesh.zone_of(names.from_text(name))) for name in ("www.example.com.", "com.", "se.")] == [
+        "example.com.", "com.", "."]
+    m.mesh.watch(None)
+    ended.clear()
+    m.ask("another.example.com.")
+    assert not ended
