@@ -1,6 +1,8 @@
 """Settings of block lists and response policy zones: the tables [[list]] and [[rpz]] of the configuration.
 
-They are a module of their own because `resolver.settings` is long. All lists are read by all workers.
+They are a module of their own because `resolver.settings` is long. All lists are read by all workers. A policy zone
+that is transferred is also an own zone of mode "policy" (`RpzSettings.transferred`), with the settings and checks of
+those.
 """
 
 import re
@@ -8,6 +10,7 @@ from dataclasses import dataclass
 
 from resolver import limits
 from resolver.options import check_limits, check_names, check_path, option
+from resolver.zone_settings import KEY_TEXT, NOTIFY_TEXT, POLICY, PRIMARIES_TEXT, ZoneSettings
 
 __all__ = ["ListSettings", "RpzSettings", "check_lists"]
 
@@ -25,12 +28,15 @@ _URL_TEXT = (
 )
 
 
-def _check_source(settings: "ListSettings | RpzSettings", where: str) -> None:
+def _check_file(settings: "ListSettings | RpzSettings", where: str) -> None:
     if not settings.file:
         raise ValueError(f"{where}: file is missing; give the path of the list")
     check_path(settings.file, f"{where}.file")
     if settings.url and not re.fullmatch(r"https://[!-~]+", settings.url):
         raise ValueError(f"{where}.url: {settings.url!r} is not an HTTPS URL")
+
+
+def _check_others(settings: "ListSettings | RpzSettings", where: str) -> None:
     if settings.ede not in EDE_CODES:
         raise ValueError(f"{where}.ede: {settings.ede} is not one of {', '.join(map(str, EDE_CODES))}")
     check_limits(settings, where)
@@ -64,7 +70,8 @@ class ListSettings:
         for name, words in (("format", LIST_FORMATS), ("action", LIST_ACTIONS)):
             if getattr(self, name) not in words:
                 raise ValueError(f"list.{name}: {getattr(self, name)!r} is not one of {', '.join(words)}")
-        _check_source(self, "list")
+        _check_file(self, "list")
+        _check_others(self, "list")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +81,11 @@ class RpzSettings:
     name: str = option("", "Name of the zone; names in its file are relative to it.")
     file: str = option("", _FILE_TEXT.replace("list", "zone", 1))
     url: str = option("", _URL_TEXT)
+    primaries: tuple[str, ...] = option(
+        (), f"{PRIMARIES_TEXT} The copy is kept in zones.directory, so there is neither `file` nor `url`."
+    )
+    key: str = option("", KEY_TEXT)
+    allow_notify: tuple[str, ...] = option((), NOTIFY_TEXT)
     ede: int = option(17, _EDE_TEXT)
     override: str = option(
         "",
@@ -89,7 +101,32 @@ class RpzSettings:
         check_names((self.name,), "rpz.name")
         if self.override not in RPZ_OVERRIDES:
             raise ValueError(f"rpz.override: {self.override!r} is not one of {', '.join(RPZ_OVERRIDES[1:])}")
-        _check_source(self, "rpz")
+        if self.primaries:
+            self._check_transferred()
+        else:
+            _check_file(self, "rpz")
+            for name in ("key", "allow_notify"):
+                if getattr(self, name):
+                    raise ValueError(f"rpz.{name}: the zone {self.name!r} has no primaries")
+        _check_others(self, "rpz")
+
+    def _check_transferred(self) -> None:
+        for name in ("file", "url"):
+            if getattr(self, name):
+                raise ValueError(f"rpz.{name}: the zone {self.name!r} has primaries, so its copy is in zones.directory;"
+                                 f" remove {name}, or primaries")
+        try:
+            assert self.transferred is not None
+        except ValueError as error:
+            raise ValueError(f"rpz.{error}") from None
+
+    @property
+    def transferred(self) -> ZoneSettings | None:
+        """The zone as one of which this server has a copy; None when it is not transferred."""
+        if not self.primaries:
+            return None
+        return ZoneSettings(name=self.name, primaries=self.primaries, key=self.key, allow_notify=self.allow_notify,
+                            mode=POLICY)
 
 
 def check_lists(lists: tuple[ListSettings, ...], zones: tuple[RpzSettings, ...]) -> None:
@@ -104,6 +141,6 @@ def check_lists(lists: tuple[ListSettings, ...], zones: tuple[RpzSettings, ...])
         seen: set[str] = set()
         for one in (*lists, *zones):
             value = getattr(one, attribute)
-            if value in seen:
+            if value and value in seen:
                 raise ValueError(f"list.{attribute}: {value!r} is that of two lists")
             seen.add(value)

@@ -30,7 +30,7 @@ from resolver.options import (
 )
 from resolver.second_level_settings import SecondLevelSettings
 from resolver.upstream_address import HTTPS, PIN_PREFIX, QUIC, TLS, parse_upstream
-from resolver.zone_settings import ROOT_PRIMARIES, TsigKey, ZoneSettings, ZonesSettings
+from resolver.zone_settings import POLICY, ROOT_PRIMARIES, TsigKey, ZoneSettings, ZonesSettings
 
 __all__ = [
     "LISTENER_PORTS",
@@ -1276,16 +1276,22 @@ class Settings:
         for name in keys:
             if keys.count(name) > 1:
                 raise ValueError(f"tsig_key: the key {name!r} is configured twice")
-        seen: set[str] = set()
+        seen: dict[str, str] = {}
         for zone in self.own_zones:
+            if zone.mode == POLICY and zone in self.zone:
+                raise ValueError(f"zone: {POLICY!r} is the mode of [[rpz]] tables with primaries; write it as one")
             plain = zone.name.removesuffix(".").lower()
+            if POLICY in (seen.get(plain), zone.mode) and plain in seen:
+                raise ValueError(f"rpz: {zone.name!r} is also the name of another zone; clients get no answers from a"
+                                 " policy zone")
             if plain in seen:
                 raise ValueError(f"zone: {zone.name!r} is configured twice")
-            seen.add(plain)
+            seen[plain] = zone.mode
             for setting in (zone.key, zone.transfer_key):
                 if setting and setting.removesuffix(".").lower() not in keys:
                     raise ValueError(f"zone: {setting!r} is not the name of a [[tsig-key]]")
-            needed = zone in self.zone or self.server.workers > 1  # other workers read what the first one has written
+            # The root zone is transferred again after a restart; with several workers, all read what the first writes.
+            needed = zone in self.zone or zone.mode == POLICY or self.server.workers > 1
             if zone.primaries and needed and not self.zones.directory:
                 raise ValueError(f"zones.directory: it is empty, but {zone.name!r} has primaries; name a directory for"
                                  " the copies of transferred zones")
@@ -1316,11 +1322,13 @@ class Settings:
 
     @property
     def own_zones(self) -> tuple[ZoneSettings, ...]:
-        """The zones of which this server has a copy: the [[zone]] tables, and the root zone if it is local."""
+        """The zones of which this server has a copy: the [[zone]] tables, the response policy zones that are
+        transferred, and the root zone if it is local."""
+        policy = (one.transferred for one in self.rpz)
+        found = (*self.zone, *(zone for zone in policy if zone is not None))
         if self.zones.root != "local":
-            return self.zone
-        root = ZoneSettings(name=".", primaries=ROOT_PRIMARIES, mode="delegations", zonemd="if-present")
-        return (*self.zone, root)
+            return found
+        return (*found, ZoneSettings(name=".", primaries=ROOT_PRIMARIES, mode="delegations", zonemd="if-present"))
 
     @property
     def upstream_zones(self) -> tuple[ForwardZone | StubZone, ...]:

@@ -11,10 +11,21 @@ from resolver import limits
 from resolver.options import check_limits, check_names, check_path, check_prefixes, option
 from resolver.upstream_address import TLS, UpstreamAddress, parse_upstream
 
-__all__ = ["ROOT_PRIMARIES", "TSIG_ALGORITHMS", "TsigKey", "ZoneSettings", "ZonesSettings"]
+__all__ = [
+    "KEY_TEXT", "NOTIFY_TEXT", "POLICY", "PRIMARIES_TEXT", "ROOT_PRIMARIES", "TSIG_ALGORITHMS", "TsigKey",
+    "ZoneSettings", "ZonesSettings",
+]
 
 TSIG_ALGORITHMS = ("hmac-sha256", "hmac-sha384", "hmac-sha512", "hmac-sha224", "hmac-sha1")
 MODES = ("authoritative", "delegations")
+POLICY = "policy"
+"""The mode of a response policy zone that is transferred. It is written as [[rpz]] (`resolver.list_settings`)."""
+PRIMARIES_TEXT = (
+    "Servers from which the zone is transferred, the first that answers; a port other than 53 follows a colon."
+    " tls://ADDRESS#NAME transfers over TLS (RFC 9103); sha256//HASH after NAME and a comma pins a key."
+)
+KEY_TEXT = "Name of the [[tsig-key]] that signs all messages with the primaries. Empty: no TSIG."
+NOTIFY_TEXT = "Prefixes from which NOTIFY is accepted besides the addresses of `primaries` (RFC 1996)."
 ZONEMD_POLICIES = ("off", "if-present", "required")
 
 ROOT_PRIMARIES = (
@@ -65,12 +76,8 @@ class ZoneSettings:
 
     name: str = option(".", "Name of the zone.")
     file: str = option("", "Zone file (RFC 1035 5). It is read again on reload and by resolverctl zone reload.")
-    primaries: tuple[str, ...] = option(
-        (),
-        "Servers from which the zone is transferred, the first that answers; a port other than 53 follows a colon."
-        " tls://ADDRESS#NAME transfers over TLS (RFC 9103); sha256//HASH after NAME and a comma pins a key.",
-    )
-    key: str = option("", "Name of the [[tsig-key]] that signs all messages with the primaries. Empty: no TSIG.")
+    primaries: tuple[str, ...] = option((), PRIMARIES_TEXT)
+    key: str = option("", KEY_TEXT)
     mode: str = option(
         "authoritative",
         '"authoritative" answers clients from the zone. "delegations" only replaces queries to its servers (RFC 8806);'
@@ -86,9 +93,7 @@ class ZoneSettings:
         'Check of the digest in the zone (RFC 8976): "required", "if-present" or "off". A zone that fails it is not'
         " used.",
     )
-    allow_notify: tuple[str, ...] = option(
-        (), "Prefixes from which NOTIFY is accepted besides the addresses of `primaries` (RFC 1996)."
-    )
+    allow_notify: tuple[str, ...] = option((), NOTIFY_TEXT)
     allow_transfer: tuple[str, ...] = option(
         (), "Prefixes of secondaries that may transfer the zone from here. Empty: transfers are refused."
     )
@@ -105,9 +110,10 @@ class ZoneSettings:
         if bool(self.file) == bool(self.primaries):
             raise ValueError(f"name: the zone {self.name!r} needs either a file or primaries")
         self._check_primaries()
-        for name, words in (("mode", MODES), ("zonemd", ZONEMD_POLICIES)):
-            if getattr(self, name) not in words:
-                raise ValueError(f"{name}: {getattr(self, name)!r} is not one of {', '.join(words)}")
+        if self.mode not in (*MODES, POLICY):
+            raise ValueError(f"mode: {self.mode!r} is not one of {', '.join(MODES)}")
+        if self.zonemd not in ZONEMD_POLICIES:
+            raise ValueError(f"zonemd: {self.zonemd!r} is not one of {', '.join(ZONEMD_POLICIES)}")
         for name in ("allow_notify", "allow_transfer"):
             check_prefixes(getattr(self, name), name)
         for text in self.notify:
@@ -141,7 +147,7 @@ class ZonesSettings:
     directory: str = option(
         "",
         "Directory for copies of transferred zones, so that they serve at once after a restart. The daemon must be"
-        " able to write to it. It is needed for [[zone]] tables with primaries, and with several workers.",
+        " able to write to it. It is needed for [[zone]] and [[rpz]] tables with primaries, and with several workers.",
     )
     root: str = option(
         "",

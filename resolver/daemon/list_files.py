@@ -1,7 +1,7 @@
 """Files of lists and response policy zones: read, compiled, and replaced by what was fetched.
 
 Reading runs in a thread. A file of a list with a URL has a head with its digest (`policy.list_source`), others are
-plain text.
+plain text. Policy zones that are transferred have no file here; they are compiled from their records.
 """
 
 import hashlib
@@ -22,15 +22,17 @@ from resolver.policy.rpz_module import options_of
 from resolver.policy.rpz_text import read_zone
 from resolver.policy.rpz_zone import ZoneCompiler
 from resolver.wire import name as names
+from resolver.zones import Zone
 
-__all__ = ["Loaded", "NewFile", "load"]
+__all__ = ["Loaded", "NewFile", "compile_transferred", "load"]
 
 _PIECE = 65_536
 Source = ListSettings | RpzSettings
 
 
 class Loaded(NamedTuple):
-    """A compiled file. `errors` are the first problems in it, `identity` tells whether the file is another one."""
+    """A compiled file, or version of a transferred zone. `errors` are the first problems in it, `identity` tells
+    whether the file is another one, `serial` is that of a transferred zone."""
 
     made: CompiledList | RpzZone
     entries: int
@@ -38,6 +40,7 @@ class Loaded(NamedTuple):
     errors: tuple[str, ...]
     head: ListHead | None
     identity: tuple[int, ...]
+    serial: int | None = None
 
 
 def load(settings: Source, key: bytes, path: str = "") -> Loaded:
@@ -98,6 +101,20 @@ def _read_zone(settings: RpzSettings, pieces: Iterator[bytes], key: bytes) -> Lo
     read_zone(_lines(pieces), compiler)
     made = compiler.finish(options_of(settings))
     return Loaded(made, compiler.count, compiler.error_count, tuple(compiler.errors), None, ())
+
+
+def compile_transferred(settings: RpzSettings, zone: Zone, key: bytes) -> Loaded:
+    """Compile a version of a transferred zone. Takes seconds for a million records.
+
+    Raises:
+        ValueError: it exceeds a limit of policy zones.
+    """
+    compiler = ZoneCompiler(zone.origin, key)
+    compiler.add(zone.soa)
+    for rrset in zone.sets():
+        compiler.add(rrset)
+    made = compiler.finish(options_of(settings))
+    return Loaded(made, compiler.count, compiler.error_count, tuple(compiler.errors), None, (), zone.serial)
 
 
 def _lines(pieces: Iterator[bytes]) -> Iterator[str]:

@@ -6,6 +6,10 @@ reload. A list that cannot be loaded or fetched leaves the one before in force, 
 
 A list that was not in force before must be usable at start and at a reload, when it has no URL; one with a URL may be
 missing until the first fetch. A reload does not wait for lists that are in force: they are loaded after it in a thread.
+
+Policy zones that are transferred have neither file nor URL: the keeper of zones (`zone_keeper`) gives each version to
+`compile`, before it is saved, and then to `put`. When the zone has expired, its rules are withdrawn, and are in force
+again once a primary confirms it.
 """
 
 import asyncio
@@ -18,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from resolver import limits
 from resolver.daemon.file_identity import identity
-from resolver.daemon.list_files import Loaded, NewFile, Source, load
+from resolver.daemon.list_files import Loaded, NewFile, Source, compile_transferred, load
 from resolver.list_settings import ListSettings, RpzSettings
 from resolver.net.in_thread import in_thread
 from resolver.policy import PolicyModule
@@ -26,11 +30,13 @@ from resolver.policy.block_lists import BlockLists
 from resolver.policy.list_formats import CompiledList
 from resolver.policy.list_source import ListSource, usable_tag
 from resolver.policy.rpz import RpzZone
-from resolver.policy.rpz_module import ResponsePolicyZones, RpzAliases
-from resolver.settings import Settings
+from resolver.policy.rpz_module import ResponsePolicyZones, RpzAliases, options_of
+from resolver.settings import Settings, replace
+from resolver.wire import name as names
 
 if TYPE_CHECKING:
     from corenet.http import HttpClient
+    from resolver.zones import Zone
 
 __all__ = ["ListUpdates"]
 
@@ -50,6 +56,16 @@ class _Held:
         meanwhile does not take this, so it compiles the file itself."""
         self.error = ""
         self.source = ListSource(settings.url, settings.interval) if settings.url else None
+        self.transferred = isinstance(settings, RpzSettings) and bool(settings.primaries)
+        self.confirmed = 0
+        """When a primary has confirmed the version of a transferred zone, in seconds since 1970; 0: never."""
+        self.expired = False
+        """Whether a transferred zone has expired, so that its rules are not in force."""
+
+    @property
+    def made(self) -> CompiledList | RpzZone | None:
+        """What is in force."""
+        return None if self.loaded is None or self.expired else self.loaded.made
 
     @property
     def what(self) -> str:
@@ -59,7 +75,7 @@ class _Held:
     @property
     def consequence(self) -> str:
         """What is in force after an error of this list, for messages."""
-        return "nothing of it is in force" if self.loaded is None else "the one before stays in force"
+        return "nothing of it is in force" if self.made is None else "the one before stays in force"
 
 
 class ListUpdates:
@@ -87,14 +103,29 @@ class ListUpdates:
         self._zones = ResponsePolicyZones(settings.rpz)
         zones: tuple[PolicyModule, ...] = (self._zones, RpzAliases(self._zones)) if settings.rpz else ()
         self.modules = (*zones, self._lists) if settings.list else zones
+        self._transferred = {_origin(held.settings): held for held in self._held if held.transferred}
         known = {held.settings: held for held in before._held} if before is not None else {}
         for held in self._held:
             same = known.get(held.settings)
             if same is not None:
                 held.loaded, held.seen, held.error, held.source = same.loaded, same.seen, same.error, same.source
-            if held.loaded is None:
+            if held.loaded is None and not held.transferred:
                 self._load_at_start(held)
+        if before is not None:
+            self._carry_over(before)
         self._activate()
+
+    def _carry_over(self, before: "ListUpdates") -> None:
+        """Go on with the rules of transferred zones until they are read again, whatever else of their settings has
+        changed."""
+        for origin, held in self._transferred.items():
+            same = before._transferred.get(origin)
+            if same is None or same.loaded is None:
+                continue
+            assert isinstance(held.settings, RpzSettings) and isinstance(same.loaded.made, RpzZone)
+            made = replace(same.loaded.made, **options_of(held.settings)._asdict())
+            held.loaded = same.loaded._replace(made=made)
+            held.confirmed, held.expired, held.error = same.confirmed, same.expired, same.error
 
     def _load_at_start(self, held: _Held) -> None:
         held.seen = identity(held.settings.file)
@@ -114,21 +145,22 @@ class ListUpdates:
         held.loaded, held.seen, held.error = loaded, loaded.identity, ""
         if held.source is not None and loaded.head is not None and not held.source.fetching:
             held.source.restore(loaded.head, time.monotonic(), time.time(), random.random())
-        logger.info("%s: %d entries are in force", held.what, loaded.entries)
+        if held.made is not None:
+            logger.info("%s: %d entries are in force", held.what, loaded.entries)
         if loaded.error_count:
             logger.warning("%s: %d entries were left out; the first: %s", held.what, loaded.error_count,
                            loaded.errors[0])
 
     def _activate(self) -> None:
         """Put everything that is loaded in force."""
-        held = [(one.settings.name, one.loaded.made) for one in self._held if one.loaded is not None]
+        held = [(one.settings.name, one.made) for one in self._held]
         self._lists.replace({name: made for name, made in held if isinstance(made, CompiledList)})
         self._zones.replace({name: made for name, made in held if isinstance(made, RpzZone)})
 
     async def update(self, *, fetches: bool, changed: Callable[[bool], None]) -> None:
         """Load changed files and, with `fetches`, fetch what is due. `changed` is called after each change, with
-        whether a response policy zone has changed. A call while another one loads files does nothing; those that are
-        being fetched delay no other list, because a server may need `LIST_FETCH_TIMEOUT`."""
+        whether triggers for name servers are concerned. A call while another one loads files does nothing; those that
+        are being fetched delay no other list, because a server may need `LIST_FETCH_TIMEOUT`."""
         if self._busy:
             return
         self._busy = True
@@ -149,7 +181,7 @@ class ListUpdates:
 
     async def _reload(self, held: _Held, changed: Callable[[bool], None]) -> None:
         """Load the file of a list when it has changed."""
-        found = identity(held.settings.file)
+        found = () if held.transferred else identity(held.settings.file)
         if not found or found in (held.seen, held.compiling):
             return
         held.compiling = found
@@ -166,9 +198,10 @@ class ListUpdates:
             return
         finally:
             held.compiling = ()
+        before = held.made
         self._take(held, loaded)
         self._activate()
-        changed(isinstance(held.settings, RpzSettings))
+        changed(_asks_servers(before) or _asks_servers(held.made))
 
     async def _fetch(self, held: _Held, source: ListSource) -> None:
         """One fetch. A new list is compiled before it replaces the file."""
@@ -213,6 +246,45 @@ class ListUpdates:
             if new is not None:
                 new.discard()
 
+    # --- policy zones that are transferred ------------------------------------------------------------------------
+
+    async def compile(self, origin: bytes, zone: "Zone") -> Loaded | None:
+        """The rules of a version of the transferred zone `origin`; None when they are loaded already.
+
+        Raises:
+            ValueError: they exceed a limit of policy zones.
+            OSError: there is no thread.
+        """
+        held = self._transferred[origin]
+        async with self._compiling:
+            if held.loaded is not None and held.loaded.serial == zone.serial:
+                return None
+            return await in_thread(compile_transferred, held.settings, zone, self._key)
+
+    def put(
+        self, origin: bytes, loaded: Loaded | None, confirmed: int, changed: Callable[[bool], None], *, expired: bool
+    ) -> None:
+        """Put what `compile` has made in force, or with None the version so far, which a primary has confirmed at
+        `confirmed`; or withdraw it, because it has expired. `changed` is as that of `update`."""
+        held = self._transferred[origin]
+        before = held.made
+        if expired and not held.expired:
+            logger.error("%s: no primary has confirmed it for the time that its SOA record permits, so it has expired;"
+                         " nothing of it is in force", held.what)
+        held.confirmed, held.expired = confirmed, expired
+        if loaded is not None:
+            self._take(held, loaded)
+        held.error = "it has expired" if expired else ""
+        if held.made is not before:
+            self._activate()
+            changed(_asks_servers(before) or _asks_servers(held.made))
+
+    def fail(self, origin: bytes, error: str) -> None:
+        """Show why a transferred zone could not be renewed; the keeper of zones has logged it."""
+        self._transferred[origin].error = error
+
+    # --- what is shown --------------------------------------------------------------------------------------------
+
     def statistics(self) -> dict[str, dict[str, int]]:
         """The state of each list by its name, for metrics: entries, when it was fetched or confirmed last (seconds
         since 1970, 0 for a file without URL), and 1 while it cannot be renewed."""
@@ -226,9 +298,11 @@ class ListUpdates:
 
     def problems(self) -> list[str]:
         """What an operator must act on: files that cannot be used, and lists of which nothing is in force. A fetch that
-        fails is none while an older list is in force."""
+        fails is none while an older list is in force. Transferred zones are among those of the keeper of zones."""
         found = []
         for held in self._held:
+            if held.transferred:
+                continue
             error = held.error
             if not error and held.loaded is None and held.source is not None:
                 error = held.source.error
@@ -242,14 +316,23 @@ class ListUpdates:
         found = []
         for held in self._held:
             head = held.source.head if held.source is not None else None
+            renewed = held.confirmed if head is None else head.fetched
             found.append({
                 "name": held.settings.name,
-                "entries": 0 if held.loaded is None else held.loaded.entries,
+                "entries": 0 if held.loaded is None or held.expired else held.loaded.entries,
                 "left_out": 0 if held.loaded is None else held.loaded.error_count,
-                "age": None if head is None else max(0, int(now - head.fetched)),
+                "age": max(0, int(now - renewed)) if renewed else None,
                 "error": (held.source.error if held.source is not None else "") or held.error,
             })
         return found
+
+
+def _origin(settings: Source) -> bytes:
+    return names.lower(names.from_text(settings.name))
+
+
+def _asks_servers(made: CompiledList | RpzZone | None) -> bool:
+    return isinstance(made, RpzZone) and made.asks_servers
 
 
 def _client() -> "HttpClient":

@@ -500,11 +500,11 @@ class _Worker:
             self.current.observation.flush()
             self.timers.start("observation", limits.OBSERVE_FLUSH / 1000, self.flush_observation)
 
-    def apply_list_change(self, zone: bool) -> None:
-        """Flush what was cached before a list changed. `zone`: a response policy zone, whose triggers for name servers
-        need everything to be resolved again; for other lists the finished answers are enough."""
+    def apply_list_change(self, asks_servers: bool) -> None:
+        """Flush what was cached before a list changed. `asks_servers`: it is a response policy zone with triggers for
+        name servers, which need everything to be resolved again; otherwise the finished answers are enough."""
         try:
-            if zone:
+            if asks_servers:
                 self.store.clear()
             else:
                 self.store.drop(names.ROOT, rtype=c.A)  # any flush removes all finished answers

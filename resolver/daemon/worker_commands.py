@@ -201,7 +201,8 @@ class WorkerCommands:
         return {}
 
     def _take_zone(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Read a zone that the first worker has changed. Only the first worker requests this.
+        """Read a zone that the first worker has changed, or take that the version here was confirmed. Only the first
+        worker requests this.
 
         Raises:
             ValueError: this worker has no such zone.
@@ -212,7 +213,9 @@ class WorkerCommands:
                 file.close()
             else:
                 keeper.take_content(request["name"], file)
-        elif keeper is not None:
+        elif keeper is not None and not (
+            "serial" in request and keeper.confirm(request["name"], request["serial"], request["confirmed"])
+        ):
             keeper.reload(request["name"])
         return {}
 

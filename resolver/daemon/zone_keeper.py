@@ -13,6 +13,11 @@ States of a zone (`ZoneStatus.state`):
 * refreshing: the primary is being queried; the content serves meanwhile.
 * failed: the last attempt failed, `error` says why; older content, if any, serves until it expires.
 * expired: the content is too old to be used (RFC 1035 section 3.3.13).
+
+The rules of a response policy zone (mode "policy") are compiled from its content by `ListUpdates`, before the content
+is saved: a version whose rules cannot be used is refused as one with a wrong digest is. Rules and content are put in
+force together. Only the first worker keeps the content, for the next transfer. A timer in each worker withdraws the
+rules when the zone expires.
 """
 
 import asyncio
@@ -31,6 +36,7 @@ from resolver.net.zone_server import keys_of
 from resolver.settings import Settings, ZoneSettings
 from resolver.upstream_address import UpstreamAddress, parse_upstream
 from resolver.wire import name as names
+from resolver.zone_settings import POLICY
 from resolver.zones import Mode, Zone, ZoneTable
 from resolver.zones.journal import JournalError, Saved
 from resolver.zones.load import ZoneFileError, missing_glue
@@ -38,8 +44,11 @@ from resolver.zones.outgoing import History
 from resolver.zones.schedule import after_failure, after_success, expiry, is_newer
 from resolver.zones.transfer import TransferError
 from resolver.zones.tsig import Key
+from resolver.zones.zone import SoaFields
 
 if TYPE_CHECKING:
+    from resolver.daemon.list_files import Loaded
+    from resolver.daemon.list_updates import ListUpdates
     from resolver.net.client_contexts import TlsContexts
 
 __all__ = ["ZoneKeeper"]
@@ -73,6 +82,12 @@ class ZoneStatus:
         self.write_timer: asyncio.TimerHandle | None = None
         self.history = History()
         self.timer: asyncio.TimerHandle | None = None
+        self.timers: SoaFields | None = None
+        """Those of the content in force; None without."""
+        self.expires = 0
+        """When the content in force expires."""
+        self.expiry_timer: asyncio.TimerHandle | None = None
+        """When the rules of a policy zone are withdrawn."""
         self.task: asyncio.Task[None] | None = None
         self.again = False
         """Whether to refresh once more when the refresh in progress has ended."""
@@ -95,13 +110,19 @@ class ZoneStatus:
         """Whether the zone comes from primaries."""
         return bool(self.settings.primaries)
 
+    @property
+    def policy(self) -> bool:
+        """Whether it is a response policy zone."""
+        return self.settings.mode == POLICY
+
 
 class ZoneKeeper:
     """The zones of one configuration in one worker.
 
     `leads` is True in the first worker. `changed` is called there when other workers must read a zone again. `now` is
     the second of the real-time clock, `fraction` a random number from 0 to 1. `wanted` is called in other workers when
-    the copy on disk is damaged. `files` are those of the worker, which all its keepers share.
+    the copy on disk is damaged. `files` are those of the worker, which all its keepers share. `lists` has the rules of
+    policy zones; `rules_changed` is called after each change of them, as `ListUpdates.update` does.
     """
 
     def __init__(
@@ -109,6 +130,7 @@ class ZoneKeeper:
         now: Callable[[], int], changed: Callable[[bytes], None], flush: Callable[[bytes], None],
         directory: str | Path = "", files: ZoneFiles | None = None,
         wanted: Callable[[bytes], None] = lambda origin: None,
+        lists: "ListUpdates | None" = None, rules_changed: Callable[[bool], None] = lambda asks_servers: None,
         fraction: Callable[[], float] = lambda: secrets.randbelow(1 << 20) / (1 << 20),
     ) -> None:
         keys = keys_of(settings)
@@ -123,6 +145,8 @@ class ZoneKeeper:
         self._changed = changed
         self._flush = flush
         self._wanted = wanted
+        self._lists = lists
+        self._rules_changed = rules_changed
         self._fraction = fraction
         self._shortest = settings.zones.refresh_min
         self._sources = {4: settings.iteration.query_source_v4, 6: settings.iteration.query_source_v6}
@@ -157,7 +181,7 @@ class ZoneKeeper:
         """End all timers and transfers. A save that has begun goes on; who uses the file next waits for it."""
         self._stopped = True
         for status in self._zones.values():
-            for timer in (status.timer, status.write_timer):
+            for timer in (status.timer, status.write_timer, status.expiry_timer):
                 if timer is not None:
                     timer.cancel()
         for task in self._tasks:
@@ -276,16 +300,37 @@ class ZoneKeeper:
             newer = saved is not None and held is not None and is_newer(held.serial, saved.zone.serial)
             if saved is None or (self._leads and (newer or (held is not None and status.unwritten))):
                 file.forget()  # it is missing, or could not be written before a reload
-            elif status.may_install(number):
-                self._install_copy(status, saved)
+            else:
+                await self._install_copy(status, saved, number)
 
-    def _install_copy(self, status: ZoneStatus, saved: Saved) -> None:
+    async def _install_copy(self, status: ZoneStatus, saved: Saved, number: int) -> None:
+        try:
+            rules = await self._compile(status, saved.zone)
+        except (ValueError, OSError, MemoryError) as error:
+            if status.may_install(number):
+                self.counts["load_failures"] += 1
+                status.file.forget()
+                self._fail(status, f"the copy cannot be used: {str(error) or 'out of memory'}")
+            return
+        if not status.may_install(number):
+            return
         self.counts["loads"] += 1
         status.confirmed = saved.confirmed
         status.history.clear()
         for difference in saved.differences:
             status.history.add(difference)
-        self._put(status, saved.zone, expiry(saved.confirmed, saved.zone.timers))
+        self._put(status, saved.zone, expiry(saved.confirmed, saved.zone.timers), rules)
+
+    async def _compile(self, status: ZoneStatus, zone: Zone) -> "Loaded | None":
+        """The rules of a version of a policy zone, unless they are loaded already; None for other zones.
+
+        Raises:
+            ValueError: they cannot be used; the text says why.
+            OSError: there is no thread.
+        """
+        if self._lists is None or not status.policy:
+            return None
+        return await self._lists.compile(status.origin, zone)
 
     @property
     def unwritten(self) -> list[bytes]:
@@ -309,6 +354,29 @@ class ZoneKeeper:
             return None
         return await in_thread(in_memory, served.zone, status.confirmed)
 
+    def confirmation(self, origin: bytes) -> tuple[int, int] | None:
+        """The serial of a secondary's content, and when a primary has confirmed it; None for other zones. Other workers
+        that have this version need not read it again."""
+        status = self._zones.get(origin)
+        if status is None or not status.secondary or status.timers is None:
+            return None
+        return status.timers.serial, status.confirmed
+
+    def confirm(self, name: str, serial: int, confirmed: int) -> bool:
+        """Take what `confirmation` of the first worker says; False when the version here is another one.
+
+        Raises:
+            ValueError: there is no such zone.
+        """
+        status = self._find(name)
+        served = self._table.get(status.origin)
+        if served is None or status.timers is None or status.timers.serial != serial:
+            return False
+        status.may_install(status.begin())  # what is being read now was confirmed earlier
+        status.confirmed = confirmed
+        self._put(status, served.zone, expiry(confirmed, status.timers), None)
+        return True
+
     def take_content(self, name: str, file: BinaryIO) -> None:
         """Serve what `open_content` of the first worker has made. `file` is closed.
 
@@ -329,30 +397,49 @@ class ZoneKeeper:
             except (JournalError, OSError, MemoryError) as error:
                 logger.error("zone %s: the content from the first worker cannot be used: %s", name, error)
                 return
-            if status.may_install(number):
-                self._install_copy(status, saved)
+            await self._install_copy(status, saved, number)
 
         self._begin(work())
 
-    def _put(self, status: ZoneStatus, zone: Zone, expires: int) -> None:
+    def _put(self, status: ZoneStatus, zone: Zone | None, expires: int, rules: "Loaded | None" = None) -> None:
+        """Put content in force: `zone`, and the `rules` of a policy zone, where None means the version so far."""
         served = self._table.get(status.origin)
         if served is None:
             return
         unusable = served.usable(self._now()) is None
-        self._table.put(status.origin, zone, expires)
-        status.state, status.error = "serving", ""
-        if unusable and served.fallback:
+        if zone is not None:
+            status.timers = zone.timers
+            if self._leads or not status.policy:
+                self._table.put(status.origin, zone, expires)
+        status.state, status.error, status.expires = "serving", "", expires
+        if status.policy:
+            self._put_rules(status, rules)
+        elif unusable and served.fallback:
             self._flush(status.origin)  # answers that were resolved meanwhile
+
+    def _put_rules(self, status: ZoneStatus, rules: "Loaded | None" = None) -> None:
+        """Put the rules of a policy zone in force until it expires, or withdraw them when it has."""
+        if self._lists is None:
+            return
+        left = status.expires - self._now()
+        self._lists.put(status.origin, rules, status.confirmed, self._rules_changed, expired=left <= 0)
+        if status.expiry_timer is not None:
+            status.expiry_timer.cancel()
+            status.expiry_timer = None
+        if left > 0 and not self._stopped:
+            status.expiry_timer = asyncio.get_running_loop().call_later(left, self._put_rules, status)
 
     def _fail(self, status: ZoneStatus, text: str) -> None:
         if self._leads and text != status.error:
             logger.error("zone %s: %s%s", names.to_text(status.origin), text, self._consequence(status))
         status.state, status.error = "failed", text
+        if status.policy and self._lists is not None:
+            self._lists.fail(status.origin, text)
 
     def _consequence(self, status: ZoneStatus) -> str:
         served = self._table.get(status.origin)
         if served is None or served.usable(self._now()) is None or served.zone is None:
-            return "; the zone is not served"
+            return "; none of its rules are in force" if status.policy else "; the zone is not served"
         return f"; serial {served.zone.serial} stays in use"
 
     # --- refresh --------------------------------------------------------------------------------------------------
@@ -427,7 +514,9 @@ class ZoneKeeper:
         confirmed = self._now()
         if found.zone is not None:
             await in_thread(check_content, found.zone, status.settings.zonemd)
-        await self._finish(self._take(status, served.zone, found, confirmed, primary))
+        zone = found.zone or served.zone
+        rules = None if zone is None else await self._compile(status, zone)
+        await self._finish(self._take(status, served.zone, found, confirmed, primary, rules))
 
     async def _finish(self, work: "Coroutine[Any, Any, None]") -> None:
         """Do `work` to its end, also when the caller is cancelled: a thread that writes a file cannot be stopped, and
@@ -438,7 +527,8 @@ class ZoneKeeper:
         await asyncio.shield(task)
 
     async def _take(
-        self, status: ZoneStatus, base: Zone | None, found: Fetched, confirmed: int, primary: UpstreamAddress
+        self, status: ZoneStatus, base: Zone | None, found: Fetched, confirmed: int, primary: UpstreamAddress,
+        rules: "Loaded | None",
     ) -> None:
         """Save what a primary has said about the version `base`, and put it in force."""
         async with status.file.lock:
@@ -454,7 +544,7 @@ class ZoneKeeper:
                 return  # the next configuration reads the file
             status.may_install(status.begin())
             status.confirmed = confirmed
-            self._put(status, zone, expiry(confirmed, zone.timers))
+            self._put(status, zone, expiry(confirmed, zone.timers), rules)
             if found.zone is not None:
                 self.counts["transfers_in"] += 1
                 if not found.differences:
@@ -543,13 +633,18 @@ class ZoneKeeper:
     # --- what is shown --------------------------------------------------------------------------------------------
 
     def carry_over(self, older: "ZoneKeeper") -> None:
-        """Take the state of zones whose settings are the same in an older configuration."""
+        """Take the state of zones whose settings are the same in an older configuration. Policy zones go on with other
+        settings, too, because their rules do (`ListUpdates`)."""
         for origin, status in self._zones.items():
             before = older._zones.get(origin)
-            if before is not None and before.settings == status.settings:
-                status.confirmed, status.failures = before.confirmed, before.failures
-                status.unwritten = before.unwritten
-                status.history = before.history
+            if before is None or not (before.settings == status.settings or (before.policy and status.policy)):
+                continue
+            status.confirmed, status.failures = before.confirmed, before.failures
+            status.unwritten = before.unwritten
+            status.history = before.history
+            status.timers, status.expires = before.timers, before.expires
+            if status.policy and status.timers is not None:
+                self._put_rules(status)
 
     def problems(self) -> list[str]:
         """What somebody must act on: zones whose names get SERVFAIL, zone files that cannot be used, copies that cannot
@@ -560,8 +655,12 @@ class ZoneKeeper:
             served = self._table.get(origin)
             unusable = served is not None and served.usable(self._now()) is None
             dead = unusable and served is not None and served.mode is Mode.AUTHORITATIVE and not served.fallback
-            if dead and status.state != "loading":
-                why = f": {status.error}" if status.error else ""
+            why = f": {status.error}" if status.error else ""
+            if status.policy and unusable and status.state != "loading":
+                what = "has no content yet" if status.timers is None else "has expired"
+                found.append(f"response policy zone {names.to_text(origin)}: it {what}, so none of its rules are in"
+                             f" force{why}")
+            elif dead and status.state != "loading":
                 found.append(f"zone {names.to_text(origin)}: it is not served, so its names get SERVFAIL{why}")
             elif status.state == "failed" and not status.secondary:
                 found.append(f"zone {names.to_text(origin)}: {status.error}; the content before it is served")

@@ -2,7 +2,8 @@
 
 Only the first worker transfers zones. Each worker reads zone files and the copies on disk at its start. After a change
 the first worker tells the others to read the copy again, or sends the content when there is no current copy on disk, or
-a worker cannot read it. A NOTIFY that another worker has received is passed on to the first one.
+a worker cannot read it. A worker that has the version already takes only when it was confirmed. A NOTIFY that another
+worker has received is passed on to the first one.
 
 Anybody may cause NOTIFY messages with forged addresses, and the queue to the first worker has room for few messages,
 which the replies of a reload need. So a worker sends at most one event in `limits.ZONE_NOTIFY_INTERVAL`, with all zones
@@ -48,6 +49,8 @@ class ZoneHost(Protocol):
     def flush_names(self, name: bytes) -> Coroutine[Any, Any, None]: ...
 
     def remember(self, statistics: Statistics) -> None: ...
+
+    def apply_list_change(self, asks_servers: bool) -> None: ...
 
 
 class ZoneSharing:
@@ -101,7 +104,8 @@ class ZoneSharing:
         keeper = ZoneKeeper(
             settings, resolver.zones, resolver.tls_contexts, leads=not host.number, now=resolver.clock.time,
             changed=self._publish, flush=self._flush, directory=settings.zones.directory, files=self._files,
-            wanted=lambda origin: self._tell("damaged", origin),
+            wanted=lambda origin: self._tell("damaged", origin), lists=runtime.lists,
+            rules_changed=host.apply_list_change,
         )
 
         def notified(origin: bytes) -> None:
@@ -180,10 +184,14 @@ class ZoneSharing:
             content = await self.keeper.open_content(origin, always=always)
             if content is None and always:
                 return  # the file is what the others cannot use
+            request: dict[str, Any] = {"command": "take-zone", "name": name}
+            confirmation = self.keeper.confirmation(origin)
+            if content is None and confirmation is not None:
+                request |= {"serial": confirmation[0], "confirmed": confirmation[1]}
             with content or nullcontext() as file:
                 for number in links.others:
                     try:
-                        await links.ask(number, {"command": "take-zone", "name": name}, file=file)
+                        await links.ask(number, request, file=file)
                     except WorkerError as error:
                         logger.warning("zone %s: %s; it has the older version until the next change", name, error)
         except OSError as error:

@@ -16,6 +16,7 @@ from resolver.net.clock_random import Clock
 from resolver.net.redis_engine import MISSING, RedisEngine, is_installed
 from resolver.net.second_level import SecondLevel
 from resolver.settings import Settings, replace
+from resolver.zone_settings import POLICY
 
 __all__ = ["SecondLevelFiles", "label", "make", "read_files"]
 
@@ -77,7 +78,7 @@ def label(settings: Settings) -> bytes:
     policy = settings.policy
     # Local names may be those of name servers, so they decide which servers are queried.
     local = (policy.special_use_domains, policy.hosts, policy.local_zones, policy.local_data)
-    own = tuple((zone.name, zone.mode) for zone in settings.own_zones)
+    own = tuple((zone.name, zone.mode) for zone in settings.own_zones if zone.mode != POLICY)
     rules = (dnssec, settings.root_hints, settings.forward, settings.stub, own, local, settings.cache.min_ttl)
     return hashlib.sha256(repr(rules).encode()).digest()
 

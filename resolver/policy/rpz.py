@@ -85,9 +85,15 @@ class RpzZone:
     """Each match is logged."""
 
     @property
+    def asks_servers(self) -> bool:
+        """Whether a trigger depends on the servers of an answer. They apply before the servers are queried, so data
+        that was cached without the zone passes them."""
+        return bool(len(self.ns_names) or len(self.ns_addresses))
+
+    @property
     def needs_answer(self) -> bool:
         """Whether a trigger depends on the answer or on the servers of it."""
-        return bool(len(self.addresses) or len(self.ns_names) or len(self.ns_addresses))
+        return bool(len(self.addresses)) or self.asks_servers
 
     def match_client(self, packed: bytes) -> "Match | None":
         """The rule for a client address, 4 or 16 bytes."""

@@ -9,6 +9,8 @@ Modes of a zone:
 * authoritative: questions of clients are answered from it, with AA. What it delegates is resolved from its delegations.
 * delegations: only the iterator uses it, in place of the servers of the zone (RFC 8806). Replies are validated as
   theirs would be.
+* policy: a response policy zone. Its content is here for transfers alone; no question belongs to it, so its names are
+  resolved as usual.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -30,6 +32,7 @@ class Mode(Enum):
 
     AUTHORITATIVE = "authoritative"
     DELEGATIONS = "delegations"
+    POLICY = "policy"
 
 
 class ServedZone:
@@ -63,17 +66,19 @@ class ServedZone:
 class ZoneTable:
     """The zones of one configuration, by name. `now` returns the second of the real-time clock."""
 
-    __slots__ = ("_now", "_zones")
+    __slots__ = ("_answering", "_now", "_zones")
 
     def __init__(self, zones: Iterable[ServedZone] = (), now: Callable[[], int] = lambda: 0) -> None:
         self._zones = {zone.origin: zone for zone in zones}
+        self._answering = {origin: zone for origin, zone in self._zones.items() if zone.mode is not Mode.POLICY}
         self._now = now
 
     def __iter__(self) -> Iterator[ServedZone]:
         return iter(self._zones.values())
 
     def __bool__(self) -> bool:
-        return bool(self._zones)
+        """Whether a question can belong to one of the zones."""
+        return bool(self._answering)
 
     def get(self, origin: bytes) -> ServedZone | None:
         """The zone of this name (lower case)."""
@@ -96,10 +101,10 @@ class ZoneTable:
 
     def closest(self, qname: bytes, qtype: int) -> ServedZone | None:
         """The zone that a question belongs to: the deepest one above the name; for DS the one of the parent."""
-        if not self._zones:
+        if not self._answering:
             return None
-        origin = names.closest_in(names.zone_lookup_name(names.lower(qname), qtype), self._zones)
-        return None if origin is None else self._zones[origin]
+        origin = names.closest_in(names.zone_lookup_name(names.lower(qname), qtype), self._answering)
+        return None if origin is None else self._answering[origin]
 
     def answer(self, qname: bytes, qtype: int) -> Answer | None:
         """The authoritative answer of this server; None when it has none and the question is to be resolved.
@@ -124,12 +129,12 @@ class ZoneTable:
 
     def addresses(self, ns: RRset) -> list[RRset]:
         """The addresses that the zone `ns` belongs to has for its name servers."""
-        served = self._zones[names.lower(ns.name)]
+        served = self._answering[names.lower(ns.name)]
         return [] if served.zone is None else served.zone.addresses(ns.targets())
 
     def reply(self, origin: bytes, qname: bytes, qtype: int) -> bytes | None:
         """The message that a server of the zone `origin` (lower case) would send, from the copy here; None without."""
-        served = self._zones.get(origin)
+        served = self._answering.get(origin)
         answerer = None if served is None else served.usable(self._now())
         if answerer is None or not names.is_subdomain(qname, origin):
             return None

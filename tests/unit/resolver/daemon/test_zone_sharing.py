@@ -48,6 +48,9 @@ class Host:
     def remember(self, statistics: Any) -> None:
         """Nobody asks."""
 
+    def apply_list_change(self, asks_servers: bool) -> None:
+        """Nothing is cached."""
+
 
 class Service(Direct):
     """A service that only sends."""
@@ -78,7 +81,7 @@ def runtime(tmp_path: Path) -> Any:
     table = ZoneTable([ServedZone(ORIGIN, Mode.AUTHORITATIVE)], lambda: NOW)
     resolver = SimpleNamespace(zones=table, tls_contexts=None, clock=SimpleNamespace(time=lambda: NOW))
     settings = Settings(zone=(zone,), zones=ZonesSettings(directory=str(tmp_path)))
-    return SimpleNamespace(settings=settings, resolver=resolver, service=Service())
+    return SimpleNamespace(settings=settings, resolver=resolver, service=Service(), lists=None)
 
 
 def ixfr(held: Zone) -> bytes:
