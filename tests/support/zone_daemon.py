@@ -50,9 +50,9 @@ class Daemon:
 
 @contextmanager
 def resolverd(
-    home: Path, text: str, *, port: int | None = None, workers: int = 1, server: str = ""
+    home: Path, text: str, *, port: int | None = None, workers: int = 1, server: str = "", ready: str = "localhost."
 ) -> Iterator[Daemon]:
-    """`server` is what follows in the table [server], and further tables."""
+    """`server` is what follows in the table [server], and further tables; `ready` is a name that is answered."""
     home.mkdir(exist_ok=True)
     (home / "zones").mkdir(exist_ok=True)
     port = port or free_port()
@@ -63,6 +63,6 @@ def resolverd(
     )
     command = [sys.executable, "-m", "resolver.daemon", "--config", str(home / "resolverd.toml")]
     with run_process(command, home / "log") as process:
-        wait_until(lambda: ask("127.0.0.1", port, "localhost.", c.A, timeout=0.5) is not None, "answers of resolverd",
+        wait_until(lambda: ask("127.0.0.1", port, ready, c.A, timeout=0.5) is not None, "answers of resolverd",
                    process=process, log=home / "log")
         yield Daemon(home, port, process)
