@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from resolver import limits
-from resolver.cli.importers.draft import Draft, ImportFailure, Place, read_text
+from resolver.cli.importers.draft import COPY, Draft, ImportFailure, Place, read_text
+from resolver.zone_settings import TSIG_ALGORITHMS
 
 __all__ = ["convert", "is_bind"]
 
@@ -180,6 +181,12 @@ NOT_NEEDED = {
         "automatic-interface-scan", "lame-ttl", "resolver-query-timeout", "cleaning-interval", "edns-version",
     ), _BY_ITSELF),
 }
+OVERRIDES = {
+    "given": "", "disabled": "log", "passthru": "passthru", "no-op": "passthru", "nodata": "nodata",
+    "nxdomain": "nxdomain", "drop": "drop", "tcp-only": "tcp-only",
+}
+"""The policies of a zone in ``response-policy``, as `override` of a policy zone."""
+EDE_CODES = {"none": 0, "blocked": 15, "censored": 16, "filtered": 17, "prohibited": 18}
 _READ_TOGETHER = frozenset({"forward", "max-stale-ttl"})
 """Read with another option."""
 _NETWORKS = {
@@ -211,6 +218,10 @@ class Importer:
         self.acls: dict[str, Statement] = {}
         self.options: dict[str, Statement] = {}
         self.clients: list[Statement] = []
+        self.named: dict[tuple[str, str], Statement] = {}
+        """Statements by their kind and name: zones, keys, and what zones refer to."""
+        self.used: set[tuple[str, str]] = set()
+        """Those of `named` that policy zones are made of."""
 
     def run(self, found: list[Statement]) -> None:
         """Convert all of `found`."""
@@ -219,6 +230,9 @@ class Importer:
                 self.acls[one.words[1]] = one
             if one.words == ("options",):
                 self.options = {inner.words[0]: inner for inner in one.block or () if inner.words}
+            if len(one.words) > 1:
+                kind = "primaries" if one.words[0] in ("masters", "remote-servers") else one.words[0]
+                self.named[kind, _plain(one.words[1])] = one
         # A query must pass both of these, and answers from the cache the third (BIND's manual, "allow-query-cache").
         self.clients = [one for key, one in self.options.items()
                         if key in ("allow-query", "allow-recursion", "allow-query-cache")]
@@ -227,7 +241,11 @@ class Importer:
             if head == "options":
                 for inner in one.block or ():
                     self.attempt(self.option, inner)
-            elif head == "zone":
+        for one in found:
+            head = one.words[0] if one.words else ""
+            if head == "options" or any(self.named[used] is one for used in self.used):
+                continue
+            if head == "zone":
                 self.attempt(self.zone, one)
             elif head in ("trust-anchors", "trusted-keys", "managed-keys", "dnssec-keys"):
                 self.attempt(self.trust_anchors, one)
@@ -381,6 +399,124 @@ class Importer:
             raise ValueError(f"the prefix is carried over, {', '.join(left)} is not; see policy.dns64-exclude-a and"
                              " [[view]]")
 
+    def key_response_policy(self, one: Statement) -> None:
+        """Policy zones in the order of their precedence, each with the statement of its zone."""
+        for inner in one.block or ():
+            self.attempt(self.policy_zone, inner)
+        if one.words[1:]:
+            raise ValueError(f"the zones are carried over, {' '.join(one.words[1:])} is not")
+
+    def policy_zone(self, one: Statement) -> None:
+        """One zone of ``response-policy``.
+
+        Raises:
+            ValueError: it cannot be carried over; the text says why.
+        """
+        name, words = one.words[1], list(one.words[2:])
+        zone = self.named.get(("zone", _plain(name)))
+        if zone is None:
+            raise ValueError("there is no zone statement of this name")
+        inner = {found.words[0]: found for found in zone.block or () if found.words}
+        kind = inner["type"].words[1] if "type" in inner else ""
+        made: dict[str, Any] = {}
+        left: list[str] = []
+        while words:
+            key, *values = words[:2]
+            del words[: 3 if values == ["cname"] else 2]
+            if key == "policy" and values and values[0] in OVERRIDES:
+                made["override"] = OVERRIDES[values[0]]
+            elif key == "log" and values:
+                made["log"] = _flag(values[0]) or None
+            elif key == "ede" and values and values[0] in EDE_CODES:
+                made["ede"] = EDE_CODES[values[0]]
+            else:
+                left.append(" ".join((key, *values)))
+        primaries = inner.get("primaries", inner.get("masters"))
+        if kind in ("secondary", "slave") and primaries is not None:
+            made["primaries"], key = self.primaries(primaries)
+            if "allow-notify" in inner:
+                made["allow_notify"] = self.addresses(inner["allow-notify"].block or ())
+            if key:
+                made["key"] = self.tsig_key(key)
+            if "file" in inner:
+                self.draft.not_needed(inner["file"].place, inner["file"].text, COPY)
+        elif kind in ("primary", "master") and "file" in inner:
+            made["file"] = str(Path(self.options["directory"].words[1] if "directory" in self.options else "",
+                                    inner["file"].words[1]))
+        else:
+            raise ValueError(f"a policy zone of type {kind or 'unknown'} is not carried over")
+        self.draft.policy_zone(name, **made)
+        self.used.add(("zone", _plain(name)))
+        if left:
+            raise ValueError(f"the zone is carried over, {', '.join(left)} is not")
+
+    def primaries(self, one: Statement, depth: int = 0) -> tuple[list[str], str]:
+        """The primaries of a zone as resolverd writes them, and their key.
+
+        Raises:
+            ValueError: they cannot be written so; the text says why.
+        """
+        if depth > limits.IMPORT_DEPTH:
+            raise ValueError("lists of primaries contain each other")
+        common = one.words[one.words.index("port") + 1] if "port" in one.words else ""
+        found: list[str] = []
+        keys: set[str] = set()
+        for inner in one.block or ():
+            words = inner.words
+            of = dict(zip(words[1::2], words[2::2], strict=False))
+            listed = self.named.get(("primaries", _plain(words[0])))
+            if listed is not None:
+                more, key = self.primaries(listed, depth + 1)
+                found += more
+                self.used.add(("primaries", _plain(words[0])))
+                keys.add(of.get("key", key))
+                continue
+            address, port = ipaddress.ip_address(words[0]), of.get("port", common)
+            where = f"[{address}]" if address.version == 6 and (port or "tls" in of) else str(address)
+            where += f":{_number(port)}" if port else ""
+            found.append(f"tls://{where}#{self.tls_name(of['tls'])}" if "tls" in of else where)
+            keys.add(of.get("key", ""))
+        if len(keys) > 1:
+            raise ValueError("its primaries have different keys; resolverd has one for each zone")
+        return found, next(iter(keys), "")
+
+    def tls_name(self, name: str) -> str:
+        """The name in the certificate of a primary.
+
+        Raises:
+            ValueError: there is none.
+        """
+        one = self.named.get(("tls", _plain(name)))
+        inner = {found.words[0]: found.words[1] for found in (() if one is None else one.block or ())
+                 if len(found.words) > 1}
+        if "remote-hostname" not in inner:
+            raise ValueError(f"tls {name} has no remote-hostname, so resolverd could not tell the primary from another")
+        self.used.add(("tls", _plain(name)))
+        if "ca-file" in inner:
+            assert one is not None
+            self.draft.left_out(one.place, one.text, "name the authority in iteration.tls-cert-bundle")
+        return inner["remote-hostname"]
+
+    def tsig_key(self, name: str) -> str:
+        """Write the key `name` as a table; return its name.
+
+        Raises:
+            ValueError: there is none, or its algorithm is not supported.
+        """
+        one = self.named.get(("key", _plain(name)))
+        inner = {found.words[0]: found.words[1] for found in (() if one is None else one.block or ())
+                 if len(found.words) > 1}
+        if "secret" not in inner:
+            raise ValueError(f"there is no key {name}")
+        algorithm = inner.get("algorithm", "").lower().removesuffix(".")
+        if algorithm not in TSIG_ALGORITHMS:
+            raise ValueError(f"the key {name} has the algorithm {algorithm or 'unknown'}, which resolverd does not use")
+        if ("key", _plain(name)) not in self.used:
+            made = self.draft.table("tsig-key", algorithm=algorithm, secret=inner["secret"])
+            made["name"] = name
+            self.used.add(("key", _plain(name)))
+        return name
+
     def key_deny_answer_addresses(self, one: Statement) -> None:
         networks = [ipaddress.ip_network(text, strict=False) for text in self.addresses(one.block or ())]
         self.draft.add("policy.private-addresses", *map(str, networks))
@@ -453,6 +589,11 @@ class Importer:
             else:
                 found.append(text)
         return found
+
+
+def _plain(name: str) -> str:
+    """A name as it is compared."""
+    return name.rstrip(".").lower()
 
 
 def convert(path: str) -> Draft:

@@ -10,7 +10,11 @@ from typing import Any, NamedTuple
 
 from resolver import limits
 
-__all__ = ["Draft", "ImportFailure", "Place", "Remark", "read_text"]
+__all__ = ["COPY", "KEPT", "Draft", "ImportFailure", "Place", "Remark", "read_text"]
+
+KEPT = "/var/lib/resolverd"
+"""Where the daemon keeps what it transfers or fetches."""
+COPY = f"the copy is kept in zones.directory, which is {KEPT}/zones; make it writable for the daemon's user"
 
 
 class ImportFailure(ValueError):
@@ -64,6 +68,16 @@ class Draft:
         made = {key.replace("_", "-"): value for key, value in keys.items()}
         self.tables.append((name, made))
         return made
+
+    def policy_zone(self, name: str, **keys: Any) -> None:
+        """A new table [[rpz]] with those `keys` that have a value. The copies of transferred zones need a directory."""
+        if keys.get("primaries"):
+            self.set("zones.directory", f"{KEPT}/zones")
+        if keys.get("url"):
+            keys["file"] = f"{KEPT}/{name.rstrip('.')}.rpz"
+        made = self.table("rpz")
+        made["name"] = name
+        made |= {key.replace("_", "-"): value for key, value in keys.items() if value not in ("", [], None)}
 
     def left_out(self, place: Place, text: str, why: str) -> None:
         """`text` is not carried over."""

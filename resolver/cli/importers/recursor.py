@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from resolver.cli.importers.draft import Draft, ImportFailure, Place, read_text
+from resolver.cli.importers.recursor_lua import read_policy_zones
 
 __all__ = ["convert", "is_recursor", "is_recursor_yaml"]
 
@@ -156,6 +157,10 @@ class Importer:
     def key_export_etc_hosts(self, value: str) -> None:
         if _flag(value):
             self.draft.add("policy.hosts-files", self.value("etc-hosts-file", "/etc/hosts"))
+
+    def key_lua_config_file(self, value: str) -> None:
+        read_policy_zones(self.draft, value)
+        raise ValueError("of this file, only calls of rpzPrimary are carried over")
 
     def key_forward_zones(self, value: str) -> None:
         self.zones(value, recurse=False)

@@ -14,6 +14,7 @@ from resolver.cli.importers.draft import Draft, ImportFailure, Place, read_text
 __all__ = ["FORMATS", "convert", "detect"]
 
 # How an error names a key of a table, as in "forward[0].zone: ...".
+_OF_LIST = re.compile(r"rpz: (?P<name>\S+): ")  # of a policy zone whose file cannot be used
 _IN_TABLE = re.compile(r"(?P<kind>[a-z-]+)\[(?P<number>\d+)\](?:\.(?P<key>[a-z0-9-]+))?")
 FORMATS: dict[str, Callable[[str], Draft]] = {
     "unbound": unbound.convert,
@@ -86,6 +87,12 @@ def _take_out(draft: Draft, problem: str, path: str) -> None:
                 del keys[key]
             draft.left_out(Place(path, 0), f"{name} = {wrong or value!r}", problem)
             return
+    policy = _OF_LIST.match(problem)
+    for kind, table in draft.tables:
+        if policy is not None and (kind, table.get("name")) == ("rpz", policy["name"]):
+            draft.tables.remove((kind, table))
+            draft.left_out(Place(path, 0), f"[[{kind}]] {table!r}", problem)
+            return
     found = _IN_TABLE.match(named)
     if found is None or not draft.tables:
         raise ImportFailure(f"{path}: the result is not valid: {problem}")
@@ -93,7 +100,8 @@ def _take_out(draft: Draft, problem: str, path: str) -> None:
     kind, table = tables[int(found["number"])]
     if found["key"] in table:
         value = table.pop(found["key"])
-        draft.left_out(Place(path, 0), f"{found['key']} = {value!r} of zone {table.get('zone')!r}", problem)
+        zone = table.get("zone", table.get("name"))
+        draft.left_out(Place(path, 0), f"{found['key']} = {value!r} of zone {zone!r}", problem)
     else:
         draft.tables.remove((kind, table))
         draft.left_out(Place(path, 0), f"[[{kind}]] {table!r}", problem)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from resolver import limits
-from resolver.cli.importers.draft import Draft, ImportFailure, Place, read_text
+from resolver.cli.importers.draft import COPY, Draft, ImportFailure, Place, read_text
 
 __all__ = ["convert", "is_unbound"]
 
@@ -165,6 +165,10 @@ ACTIONS = {
     "allow": "allow", "allow_snoop": "allow", "allow_setrd": "allow", "allow_cookie": "allow", "refuse": "refuse",
     "refuse_non_local": "refuse", "deny": "drop", "deny_non_local": "drop",
 }
+OVERRIDES = {
+    "nxdomain": "nxdomain", "nodata": "nodata", "passthru": "passthru", "drop": "drop", "disabled": "log",
+}
+"""The values of ``rpz-action-override``, as `override` of a policy zone."""
 _ALWAYS, _BY_ITSELF = "resolverd always does this", "resolverd chooses this by itself"
 NOT_NEEDED = {
     **dict.fromkeys((
@@ -197,6 +201,7 @@ class Importer:
         self.draft = draft
         self.section = ""
         self.table: dict[str, Any] | None = None
+        self.policy: list[Statement] | None = None
         self.encrypted = False
         self.first: dict[str, str] = {}
         self.where: dict[str, Statement] = {}
@@ -224,9 +229,14 @@ class Importer:
         if one.key in ("forward-zone", "stub-zone"):
             self.table = self.draft.table(one.key.partition("-")[0], zone=".", addresses=[])
             self.encrypted = False
+        elif one.key == "rpz":
+            self.policy = []
 
     def end_table(self) -> None:
-        """A forward or stub zone is complete: its addresses are written as resolverd has them."""
+        """A section is complete: the addresses of a forward or stub zone are written as resolverd has them."""
+        if self.policy is not None:
+            self.end_policy(self.policy)
+            self.policy = None
         if self.table is None:
             return
         addresses = []
@@ -242,6 +252,57 @@ class Importer:
         self.table["addresses"] = addresses
         self.table = None
 
+    def end_policy(self, found: list[Statement]) -> None:
+        """A response policy zone is complete: it is transferred, fetched, or read from a file."""
+        made: dict[str, Any] = {"primaries": [], "allow_notify": []}
+        plain = {one.key: one for one in found}
+        transferred = bool({"primary", "master"} & plain.keys())
+        for one in found:
+            try:
+                self.policy_key(one, made, transferred=transferred)
+            except ValueError as error:
+                self.draft.left_out(one.place, one.text, str(error))
+        name = plain.get("name")
+        if name is None or not (made["primaries"] or made.get("url") or made.get("file")):
+            for one in found[:1]:
+                self.draft.left_out(one.place, f"rpz: {one.text}", "the zone has no name, or nowhere to come from")
+            return
+        if "zonefile" in plain and (made["primaries"] or "url" in made):
+            made.pop("file", None)
+            file = plain["zonefile"]
+            self.draft.not_needed(file.place, file.text, COPY if made["primaries"] else "resolverd has its own file")
+        self.draft.policy_zone(name.words[0], **made)
+
+    def policy_key(self, one: Statement, made: dict[str, Any], *, transferred: bool) -> None:
+        """A key of a response policy zone.
+
+        Raises:
+            ValueError: it is not carried over; the text says why.
+        """
+        value = one.words[0]
+        if one.key in ("primary", "master"):
+            made["primaries"].append(_primary(value))
+        elif one.key == "url":
+            if transferred:
+                raise ValueError("the zone is transferred from its primaries")
+            if not value.startswith("https://"):
+                raise ValueError("resolverd fetches policy zones over HTTPS only")
+            made["url"] = value
+        elif one.key == "zonefile":
+            made["file"] = value
+        elif one.key == "allow-notify":
+            made["allow_notify"].append(str(ipaddress.ip_network(value, strict=False)))
+        elif one.key == "rpz-log":
+            made["log"] = _flag(value) or None
+        elif one.key == "rpz-action-override":
+            if value not in OVERRIDES:
+                raise ValueError(f"a policy zone of resolverd has no override {value!r}")
+            made["override"] = OVERRIDES[value]
+        elif one.key == "for-downstream" and not _flag(value):
+            self.draft.not_needed(one.place, one.text, _ALWAYS)
+        elif one.key != "name":
+            raise ValueError("a policy zone of resolverd has no such key")
+
     def convert(self, one: Statement) -> None:
         """Carry one statement over.
 
@@ -252,6 +313,8 @@ class Importer:
             raise ValueError("the value is missing")
         if self.section in ("forward-zone", "stub-zone"):
             self.zone_key(one)
+        elif self.policy is not None:
+            self.policy.append(one)
         elif self.section == "remote-control" and one.key == "control-interface" and one.words[0].startswith("/"):
             self.draft.set("control.socket", one.words[0])
         elif self.section not in ("server", "remote-control"):
@@ -383,6 +446,20 @@ class Importer:
         if draft.get("server.listen") is None:
             port = first.get("port", str(PLAIN_PORT))
             draft.add("server.listen", f"127.0.0.1:{port}", f"[::1]:{port}")
+
+
+def _primary(text: str) -> str:
+    """A primary as resolverd writes it; with a name the transfer is over TLS.
+
+    Raises:
+        ValueError: it is not an address.
+    """
+    host, _, name = text.partition("#")
+    host, _, port = host.partition("@")
+    address = ipaddress.ip_address(host)
+    where = f"[{address}]" if address.version == 6 and (port or name) else str(address)
+    where += f":{_number(port)}" if port else ""
+    return f"tls://{where}#{name}" if name else where
 
 
 def convert(path: str) -> Draft:

@@ -136,6 +136,45 @@ def test_files_are_included_in_order(tmp_path):
     assert [str(one.place) for one in draft.remarks] == [f"{tmp_path}/d/a.conf:3"]
 
 
+def test_policy_zones_of_unbound(made, tmp_path):
+    (tmp_path / "local.zone").write_text("$TTL 60\n@ SOA ns. admin. 1 1 1 1 1\nnx.test CNAME .\n")
+    found, left = made(f"""\
+rpz:
+  name: rpz.example
+  primary: 192.0.2.1
+  master: 2001:db8::1@8853#ns.example
+  url: https://rpz.example/zone
+  allow-notify: 192.0.2.9
+  zonefile: rpz.zone
+  rpz-action-override: disabled
+  rpz-log: yes
+  tags: "a"
+rpz: name: web.example
+  url: "https://rpz.example/web"
+  zonefile: web.zone
+rpz:
+  name: file.example
+  zonefile: {tmp_path}/local.zone
+  for-downstream: no
+  rpz-action-override: cname
+rpz:
+  name: away.example
+  zonefile: /nonexistent/zone
+rpz:
+  name: odd.example
+  primary: ns.example
+""", "unbound")
+    assert found["zones"]["directory"] == "/var/lib/resolverd/zones"
+    assert found["rpz"] == [
+        {"name": "rpz.example", "primaries": ["192.0.2.1", "tls://[2001:db8::1]:8853#ns.example"],
+         "allow-notify": ["192.0.2.9/32"], "override": "log", "log": True},
+        {"name": "web.example", "url": "https://rpz.example/web", "file": "/var/lib/resolverd/web.example.rpz"},
+        {"name": "file.example", "file": f"{tmp_path}/local.zone"},
+    ]
+    assert [line.partition(":")[0] for line in left] == ["5", "10", "18", "24", "23", "0"]
+    assert "'/nonexistent/zone': No such file" in left[-1]
+
+
 # --- BIND ---------------------------------------------------------------------------------------------------------
 
 
@@ -202,6 +241,43 @@ trust-anchors { d.example. static-ds 1 8 2 "AB CD"; . initial-key 257 3 8 "AA"; 
 def test_unsupported_options_of_bind_are_named(made, line, why):
     _, left = made(f"options {{\n {line}\n}};\n", "bind")
     assert len(left) == 1 and left[0].startswith("2: ") and why in left[0]
+
+
+BIND_POLICY = """\
+key "t.key" { algorithm hmac-sha256; secret "c2VjcmV0IG9mIHRoaXMgdGVzdCBvbmx5ISEhISEhISE="; };
+key "old" { algorithm hmac-md5; secret "c2VjcmV0IG9mIHRoaXMgdGVzdCBvbmx5ISEhISEhISE="; };
+tls dot { remote-hostname "ns.example"; };
+primaries feed port 5300 { 192.0.2.1; 2001:db8::1 tls dot; };
+options { response-policy {
+  zone "rpz.example" policy disabled log yes ede filtered;
+  zone "listed.example" policy cname garden.example;
+  zone "old.example";
+  zone "bare.example";
+  zone "gone.example";
+} break-dnssec yes; };
+zone "listed.example" { type slave; masters { feed key t.key; }; };
+zone "RPZ.example." { type secondary; primaries { 192.0.2.1 port 5353 key "t.key"; }; allow-notify { 192.0.2.9; }; };
+zone "old.example" { type secondary; primaries { 192.0.2.1 key "old"; }; };
+zone "bare.example" { type secondary; primaries { 192.0.2.1 tls ephemeral; }; };
+"""
+
+
+def test_policy_zones_of_bind(made):
+    found, left = made(BIND_POLICY, "bind")
+    assert found["tsig-key"] == [
+        {"name": "t.key", "algorithm": "hmac-sha256", "secret": "c2VjcmV0IG9mIHRoaXMgdGVzdCBvbmx5ISEhISEhISE="}]
+    assert found["rpz"] == [
+        {"name": "rpz.example", "override": "log", "log": True, "ede": 17, "primaries": ["192.0.2.1:5353"],
+         "allow-notify": ["192.0.2.9"], "key": "t.key"},
+        {"name": "listed.example", "primaries": ["192.0.2.1:5300", "tls://[2001:db8::1]:5300#ns.example"],
+         "key": "t.key"},
+    ]
+    assert found["zones"]["directory"] == "/var/lib/resolverd/zones"
+    for text in ("7: ", "policy cname is not", "8: ", "algorithm hmac-md5, which resolverd does not use", "9: ",
+                 "tls ephemeral has no remote-hostname", "10: ", "there is no zone statement of this name",
+                 "break-dnssec yes is not", "2: key old"):
+        assert any(text in line for line in left), (text, left)
+    assert len(left) == 8, "with the zones of type secondary that are left"
 
 
 # --- PowerDNS Recursor --------------------------------------------------------------------------------------------
@@ -347,3 +423,37 @@ def test_recursor_list_with_a_malformed_element_allows_nobody(made):
 def test_a_malformed_number_of_a_key_that_is_read_with_others_is_named(made, kind, text, why):
     _, left = made(text, kind)
     assert left == [why]
+
+
+LUA = """\
+-- policy zones
+rpzPrimary("192.0.2.4", "policy.rpz", {defpol=Policy.NXDOMAIN, refresh=60})
+rpzMaster({"192.0.2.4:5300", '2001:db8::1'}, "two.rpz", {
+  tsigname="t.key", tsigalgo="hmac-sha256", -- a "comment
+  tsigsecret="c2VjcmV0IG9mIHRoaXMgdGVzdCBvbmx5ISEhISEhISE=", tags={"a", "b"}})
+rpzFile("dbl.rpz", {policyName="x"})
+rpzPrimary(server, "three.rpz")
+rpzPrimary("192.0.2.4" .. "", "four.rpz")
+rpzPrimary("192.0.2.4", "old.rpz", {tsigname="o", tsigalgo="hmac-md5", tsigsecret="eA=="})
+rpzPrimary("192.0.2.4", "open
+"""
+
+
+def test_policy_zones_of_recursor(made, tmp_path):
+    (tmp_path / "recursor.lua").write_text(LUA)
+    found, left = made(f"local-address=127.0.0.1\nlua-config-file={tmp_path}/recursor.lua\n", "recursor")
+    assert found["rpz"] == [
+        {"name": "policy.rpz", "primaries": ["192.0.2.4"], "override": "nxdomain"},
+        {"name": "two.rpz", "primaries": ["192.0.2.4:5300", "2001:db8::1"], "key": "t.key"},
+    ]
+    assert found["tsig-key"] == [
+        {"name": "t.key", "algorithm": "hmac-sha256", "secret": "c2VjcmV0IG9mIHRoaXMgdGVzdCBvbmx5ISEhISEhISE="}]
+    assert [line.partition(":")[0] for line in left] == ["3", "6", "7", "8", "9", "10", "2"]
+    assert "tags is not" in left[0] and "only calls of rpzPrimary" in left[-1]
+
+
+@pytest.mark.parametrize("text", ["(" * 5000, "{" * 5000, "1," * 5000, "a={" * 5000, '"', "{}", "{}, {}", ")", ""])
+def test_lua_that_is_not_read_is_named(made, tmp_path, text):
+    (tmp_path / "recursor.lua").write_text(f"rpzPrimary({text}")
+    found, left = made(f"lua-config-file={tmp_path}/recursor.lua\n", "recursor")
+    assert "rpz" not in found and "its arguments are not written out" in left[0]
