@@ -311,7 +311,7 @@ def test_recursor_zones(made, tmp_path):
     assert [(one["zone"], one["addresses"]) for one in found["forward"]] == [
         (".", ["192.0.2.9"]), ("c.example", ["192.0.2.3", "192.0.2.4:53"]),
     ]
-    assert left == ["4: lua-config-file=x: resolverd has no counterpart"]
+    assert left == ["4: lua-config-file=x: x: No such file or directory"]
 
 
 # --- files that cannot be read ------------------------------------------------------------------------------------
