@@ -520,7 +520,7 @@ METRICS: Final[dict[str, dict[str, Metric]]] = {
         "entries": Metric("list_entries", "Entries in force of a block list or response policy zone.", ("list",)),
         "fetched": Metric(
             "list_last_success_timestamp_seconds",
-            "Unix time at which a list was fetched or confirmed; 0 without URL.", ("list",),
+            "Unix time at which a list was fetched or confirmed; 0 for one that is only a file.", ("list",),
         ),
         "failing": Metric(
             "list_failing", "1 while a list cannot be loaded or fetched, so that an older one is in force.", ("list",),
