@@ -1,12 +1,15 @@
 """An arbitrary file of a zone, and arbitrary messages as a transfer: nothing but the documented errors.
 
 The digests of the file are recomputed, so that the reader sees the content. The messages are also taken after a good
-beginning, and with a signature that must match. What is accepted is a zone that can be written and read again.
+beginning, and with a signature that must match. What is accepted is a zone that can be written and read again, and
+compiled as a response policy zone.
 """
 
 import hashlib
 import io
 
+from resolver.daemon.list_files import compile_transferred
+from resolver.settings import RpzSettings
 from resolver.wire import name as names
 from resolver.wire.errors import WireError
 from resolver.zones.answer import Answerer
@@ -22,6 +25,7 @@ TEXT = "$TTL 300\n@ SOA ns host 1 3600 600 86400 60\n@ NS ns\nns A 192.0.2.1\nsu
 ZONE = read_zone(io.StringIO(TEXT), "zone", ORIGIN)
 KEY = Key(names.from_text("k.test."), "hmac-sha256", b"0123456789abcdef")
 CONTENT = content_block(ZONE, 1)
+POLICY = RpzSettings(name="e.test.", primaries=("192.0.2.1",))
 
 
 def run(data: bytes) -> None:
@@ -73,3 +77,5 @@ def _use(zone: Zone) -> None:
             message(answerer.answer(qname, qtype), qname, qtype)
     if read_journal(content_block(zone, 1), ORIGIN).zone.records != zone.records:
         raise AssertionError("what was written is not what was read")
+    compiled = compile_transferred(POLICY, zone, bytes(16))
+    assert compiled.serial == zone.serial and compiled.entries + compiled.error_count <= zone.records

@@ -117,7 +117,7 @@ def _carry_over(draft: Draft, place: Place, shown: str, arguments: Table) -> Non
     """
     primaries, name, *rest = (*arguments.listed, "", "")
     listed = primaries.listed if isinstance(primaries, Table) else [primaries]
-    options = rest[0].named if rest and isinstance(rest[0], Table) else {}
+    options: dict[str, Value] = rest[0].named if rest and isinstance(rest[0], Table) else {}
     if not isinstance(name, Text) or not all(isinstance(one, Text) for one in listed):
         raise ValueError(NOT_READ)
     made: dict[str, Any] = {"primaries": [_endpoint(str(one)) for one in listed]}
