@@ -523,7 +523,7 @@ def _tls_contexts(settings: Settings) -> "TlsContexts | None":
         ValueError: the file of authorities cannot be used.
     """
     texts = [text for zone in settings.upstream_zones for text in zone.addresses]
-    if not any("://" in text for text in (*texts, *(text for own in settings.zone for text in own.primaries))):
+    if not any("://" in text for text in (*texts, *(text for own in settings.own_zones for text in own.primaries))):
         return None
     from resolver.net.client_contexts import contexts_for
 

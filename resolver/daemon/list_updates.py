@@ -142,12 +142,13 @@ class ListUpdates:
             logger.warning("%s: %s; it is fetched again", held.what, error)
 
     def _take(self, held: _Held, loaded: Loaded) -> None:
+        reported = () if held.loaded is None else held.loaded.errors
         held.loaded, held.seen, held.error = loaded, loaded.identity, ""
         if held.source is not None and loaded.head is not None and not held.source.fetching:
             held.source.restore(loaded.head, time.monotonic(), time.time(), random.random())
         if held.made is not None:
             logger.info("%s: %d entries are in force", held.what, loaded.entries)
-        if loaded.error_count:
+        if loaded.error_count and loaded.errors != reported:  # a feed may have the same ones in each version
             logger.warning("%s: %d entries were left out; the first: %s", held.what, loaded.error_count,
                            loaded.errors[0])
 

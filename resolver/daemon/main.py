@@ -201,7 +201,7 @@ def check_upstream_tls(settings: Settings) -> "TlsContexts | None":
         ValueError: the file of authorities cannot be used; the text names the setting.
     """
     texts = [text for zone in settings.upstream_zones for text in zone.addresses]
-    if not any("://" in text for text in (*texts, *(text for own in settings.zone for text in own.primaries))):
+    if not any("://" in text for text in (*texts, *(text for own in settings.own_zones for text in own.primaries))):
         return None
     from resolver.net.client_contexts import check
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.certs import Authority
 from support.forwarder import forwarder
 from support.ports import free_port
 from support.servers import ask, program, run_process, wait_until
@@ -33,11 +34,12 @@ TSIG = '[[tsig-key]]\nname = "{0}"\nsecret = "{1}"\n'
 
 @contextmanager
 def running(
-    home: Path, peer: Peer, upstream: int, *, port: int | None = None, workers: int = 1, extra: str = ""
+    home: Path, peer: Peer, upstream: int, *, port: int | None = None, workers: int = 1, extra: str = "",
+    address: str = "", iteration: str = "",
 ) -> Iterator[Daemon]:
-    """A resolverd that forwards everything to `upstream` and has the policy zone of `peer`."""
-    text = (f'[[rpz]]\nname = "{ORIGIN}"\nprimaries = ["127.0.0.1:{peer.port}"]\n{extra}'
-            "[iteration]\ndo-not-query-localhost = false\n"
+    """A resolverd that forwards everything to `upstream` and has the policy zone of `peer`, at `address` if given."""
+    text = (f'[[rpz]]\nname = "{ORIGIN}"\nprimaries = ["{address or f"127.0.0.1:{peer.port}"}"]\n{extra}'
+            f"[iteration]\ndo-not-query-localhost = false\n{iteration}"
             f'[[forward]]\nzone = "."\naddresses = ["127.0.0.1:{upstream}"]\n')
     policy = "[policy]\nspecial-use-domains = false\n"
     with resolverd(home, text, port=port, workers=workers, server=policy, ready="ready.test.") as daemon:
@@ -106,6 +108,40 @@ def test_the_rules_follow_the_primary(kind: str, key: tuple[str, str] | None, tm
             assert "127.0.0.1: " in of_lists(daemon)["error"]
             assert rcodes(daemon, "new.test.") == {c.NXDOMAIN}
             assert daemon.control("health").returncode == 0, "the rules are in force and have not expired"
+
+
+def test_a_reload_goes_on_with_the_rules(tmp_path: Path) -> None:
+    """With another override at once, without another transfer, and without rules when the table is gone."""
+    peer = Peer("nsd", tmp_path / "nsd", origin=ORIGIN, text=ZONE.format(serial=5), key=None)
+    home = tmp_path / "ours"
+    file = home / "resolverd.toml"
+    with forwarder() as upstream, serve(peer), running(home, peer, upstream, workers=2) as daemon:
+        wait_for_lines(daemon, "3 entries are in force", 2)
+        assert rcodes(daemon, "nx.test.") == {c.NXDOMAIN}
+        text = file.read_text()
+        table = text[text.index("[[rpz]]") : text.index("[iteration]")]
+        for number, new in enumerate((table + 'override = "log"\n', ""), 1):
+            file.write_text(text.replace(table, new))
+            assert daemon.control("reload").returncode == 0
+            wait_for_lines(daemon, "the new configuration is in force", 2 * number)
+            assert rcodes(daemon, "nx.test.") == {c.NOERROR}
+            assert ("CLIENT_IP" not in daemon.log) and (new == "" or "QNAME nx.test. nxdomain" in daemon.log)
+        assert daemon.zones() == {} and daemon.control("health").returncode == 0
+        assert daemon.log.count("AXFR of") == 1
+
+
+def test_transfer_over_tls(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    leaf = authority.leaf("primary.test")
+    peer = Peer("bind", tmp_path / "bind", origin=ORIGIN, text=ZONE.format(serial=5), key=KEY,
+                tls=(leaf.certificate, leaf.key))
+    extra = f'key = "{KEY[0]}"\n{TSIG.format(*KEY)}'
+    bundle = f'tls-cert-bundle = "{authority.cafile}"\n'
+    address = f"tls://127.0.0.1:{peer.tls_port}#primary.test"
+    with forwarder() as upstream, serve(peer), running(
+        tmp_path / "ours", peer, upstream, extra=extra, address=address, iteration=bundle
+    ) as daemon:
+        wait_for(daemon, "nx.test.", c.NXDOMAIN)
 
 
 def test_a_wrong_key_is_named_and_nothing_is_in_force(tmp_path: Path) -> None:
