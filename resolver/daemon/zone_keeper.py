@@ -4,15 +4,7 @@ The first worker leads: it alone talks to primaries and secondaries and writes f
 written when it tells them to, or when they start. What it cannot write it serves from memory, gives to the others as a
 file in memory, and tries to write again. Content is replaced as a whole, and only when the new one has passed all
 checks: until then, and after any error, the old content serves. Reading and checking run in threads, because a large
-zone takes seconds.
-
-States of a zone (`ZoneStatus.state`):
-
-* loading: nothing was read yet.
-* serving: the content is current.
-* refreshing: the primary is being queried; the content serves meanwhile.
-* failed: the last attempt failed, `error` says why; older content, if any, serves until it expires.
-* expired: the content is too old to be used (RFC 1035 section 3.3.13).
+zone takes seconds. `zone_status` has the states of a zone.
 
 The rules of a response policy zone (mode "policy") are compiled from its content by `ListUpdates`, before the content
 is saved: a version whose rules cannot be used is refused as one with a wrong digest is. Rules and content are put in
@@ -29,22 +21,20 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from resolver import limits
 from resolver.daemon.cache_file import CacheFileError
-from resolver.daemon.zone_files import ZoneFile, ZoneFiles, check_content, in_memory, read_memory, read_text
+from resolver.daemon.zone_files import ZoneFiles, check_content, in_memory, read_memory, read_text
+from resolver.daemon.zone_status import ZoneStatus
 from resolver.net.in_thread import in_thread
 from resolver.net.zone_client import Fetched, ZoneClient, notify_message, origin_of, send_notify
 from resolver.net.zone_server import keys_of
-from resolver.settings import Settings, ZoneSettings
+from resolver.settings import Settings
 from resolver.upstream_address import UpstreamAddress, parse_upstream
 from resolver.wire import name as names
-from resolver.zone_settings import POLICY
-from resolver.zones import Mode, Zone, ZoneTable
+from resolver.zones import Zone, ZoneTable
 from resolver.zones.journal import JournalError, Saved
 from resolver.zones.load import ZoneFileError, missing_glue
 from resolver.zones.outgoing import History
 from resolver.zones.schedule import after_failure, after_success, expiry, is_newer
 from resolver.zones.transfer import TransferError
-from resolver.zones.tsig import Key
-from resolver.zones.zone import SoaFields
 
 if TYPE_CHECKING:
     from resolver.daemon.list_files import Loaded
@@ -57,63 +47,6 @@ logger = logging.getLogger(__name__)
 
 UNFINISHED: set["asyncio.Future[None]"] = set()
 """What must end although its keeper has stopped; the loop itself keeps no reference to tasks."""
-
-class ZoneStatus:
-    """What is known about one zone. Times are seconds of the real-time clock; 0: never."""
-
-    def __init__(self, settings: ZoneSettings, keys: dict[bytes, Key], file: ZoneFile) -> None:
-        def key(name: str) -> Key | None:
-            return keys[names.lower(names.from_text(name))] if name else None
-
-        self.settings = settings
-        self.origin = origin_of(settings.name)
-        self.key = key(settings.key)
-        self.transfer_key = key(settings.transfer_key)
-        self.state = "loading"
-        self.error = ""
-        self.confirmed = 0
-        self.next_refresh = 0.0
-        self.failures = 0
-        self.file = file
-        """The copy of a secondary."""
-        self._begun = self._installed = 0
-        self.unwritten = ""
-        """Why the file does not have what serves; empty when it does."""
-        self.write_timer: asyncio.TimerHandle | None = None
-        self.history = History()
-        self.timer: asyncio.TimerHandle | None = None
-        self.timers: SoaFields | None = None
-        """Those of the content in force; None without."""
-        self.expires = 0
-        """When the content in force expires."""
-        self.expiry_timer: asyncio.TimerHandle | None = None
-        """When the rules of a policy zone are withdrawn."""
-        self.task: asyncio.Task[None] | None = None
-        self.again = False
-        """Whether to refresh once more when the refresh in progress has ended."""
-        self.notified = 0.0
-
-    def begin(self) -> int:
-        """The number of a reading of content that begins now."""
-        self._begun += 1
-        return self._begun
-
-    def may_install(self, number: int) -> bool:
-        """Whether what the reading `number` has found is put in force; False when a later one was quicker."""
-        if number <= self._installed:
-            return False
-        self._installed = number
-        return True
-
-    @property
-    def secondary(self) -> bool:
-        """Whether the zone comes from primaries."""
-        return bool(self.settings.primaries)
-
-    @property
-    def policy(self) -> bool:
-        """Whether it is a response policy zone."""
-        return self.settings.mode == POLICY
 
 
 class ZoneKeeper:
@@ -647,51 +580,14 @@ class ZoneKeeper:
                 self._put_rules(status)
 
     def problems(self) -> list[str]:
-        """What somebody must act on: zones whose names get SERVFAIL, zone files that cannot be used, copies that cannot
-        be written. A refresh that fails is none while the content may be used, and a zone that is resolved meanwhile is
-        none."""
-        found = []
-        for origin, status in self._zones.items():
-            served = self._table.get(origin)
-            unusable = served is not None and served.usable(self._now()) is None
-            dead = unusable and served is not None and served.mode is Mode.AUTHORITATIVE and not served.fallback
-            why = f": {status.error}" if status.error else ""
-            if status.policy and unusable and status.state != "loading":
-                what = "has no content yet" if status.timers is None else "has expired"
-                found.append(f"response policy zone {names.to_text(origin)}: it {what}, so none of its rules are in"
-                             f" force{why}")
-            elif dead and status.state != "loading":
-                found.append(f"zone {names.to_text(origin)}: it is not served, so its names get SERVFAIL{why}")
-            elif status.state == "failed" and not status.secondary:
-                found.append(f"zone {names.to_text(origin)}: {status.error}; the content before it is served")
-            if status.unwritten:
-                found.append(f"zone {names.to_text(origin)}: {status.unwritten}; it is served from memory, and after a"
-                             " restart an older version or none is (zones.directory)")
-        return found
+        """What somebody must act on; see `ZoneStatus.problems`."""
+        now, table = self._now(), self._table
+        return [text for origin, status in self._zones.items() for text in status.problems(table.get(origin), now)]
 
     def describe(self) -> list[dict[str, Any]]:
         """The state of each zone, for resolverctl."""
         now = self._now()
-        found = []
-        for origin, status in self._zones.items():
-            served = self._table.get(origin)
-            zone = None if served is None else served.zone
-            state = status.state
-            if zone is not None and served is not None and served.usable(now) is None:
-                state = "expired"
-            found.append({
-                "zone": names.to_text(origin),
-                "role": "secondary" if status.secondary else "primary",
-                "mode": status.settings.mode,
-                "state": state,
-                "error": status.error,
-                "serial": None if zone is None else zone.serial,
-                "records": 0 if zone is None else zone.records,
-                "age": now - status.confirmed if status.confirmed else None,
-                "next_refresh": int(max(status.next_refresh - now, 0)) if status.timer is not None else None,
-                "expires": served.expires - now if served is not None and served.expires else None,
-            })
-        return found
+        return [status.describe(self._table.get(origin), now) for origin, status in self._zones.items()]
 
     def statistics(self) -> dict[str, Any]:
         """Counters since the start, and serial, age and state by zone."""
