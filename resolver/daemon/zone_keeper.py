@@ -250,8 +250,7 @@ class ZoneKeeper:
         self.counts["loads"] += 1
         status.confirmed = saved.confirmed
         status.history.clear()
-        for difference in saved.differences:
-            status.history.add(difference)
+        status.keep(saved.differences)
         self._put(status, saved.zone, expiry(saved.confirmed, saved.zone.timers), rules)
 
     async def _compile(self, status: ZoneStatus, zone: Zone) -> "Loaded | None":
@@ -482,8 +481,7 @@ class ZoneKeeper:
                 self.counts["transfers_in"] += 1
                 if not found.differences:
                     status.history.clear()
-                for difference in found.differences:
-                    status.history.add(difference)
+                status.keep(found.differences)
         if found.zone is not None:
             logger.info("zone %s: serial %d from %s, %d records, %s of %d octets", names.to_text(status.origin),
                         zone.serial, primary.address, zone.records, "IXFR" if found.differences else "AXFR",

@@ -10,6 +10,7 @@ States of a zone (`ZoneStatus.state`):
 """
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 from resolver.daemon.zone_files import ZoneFile
@@ -20,7 +21,7 @@ from resolver.zone_settings import POLICY
 from resolver.zones import Mode, ServedZone
 from resolver.zones.outgoing import History
 from resolver.zones.tsig import Key
-from resolver.zones.zone import SoaFields
+from resolver.zones.zone import Difference, SoaFields
 
 __all__ = ["ZoneStatus"]
 
@@ -81,6 +82,12 @@ class ZoneStatus:
     def policy(self) -> bool:
         """Whether it is a response policy zone."""
         return self.settings.mode == POLICY
+
+    def keep(self, differences: Iterable[Difference]) -> None:
+        """Keep `differences` for IXFR to secondaries; a policy zone has none."""
+        if not self.policy:
+            for difference in differences:
+                self.history.add(difference)
 
     # --- what is shown --------------------------------------------------------------------------------------------
 

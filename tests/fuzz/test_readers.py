@@ -104,6 +104,7 @@ NONE = {
     "resolver/cli/grammar.py": "the user's own command line",
     "resolver/daemon/main.py": "the user's own command line",
     "resolver/cli/importers/bind.py": "the operator's own files",
+    "resolver/cli/importers/bind_syntax.py": "the operator's own files",
     "resolver/cli/importers/draft.py": "the operator's own files",
     "resolver/cli/importers/recursor.py": "the operator's own files",
     "resolver/cli/importers/recursor_lua.py": "the operator's own files",

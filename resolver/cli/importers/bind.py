@@ -1,25 +1,22 @@
-"""Reads ``named.conf`` of BIND: nested statements that end with semicolons, with three kinds of comments.
+"""Carries ``named.conf`` of BIND over. `bind_syntax` has the statements of a file.
 
-A statement is a list of words and, for a block, of statements. Access lists are resolved by their names. `SIMPLE` maps
-an option to a key of resolverd of the same meaning; `Importer` has a method for each other option that is carried over.
+Access lists are resolved by their names. `SIMPLE` maps an option to a key of resolverd of the same meaning; `Importer`
+has a method for each other option that is carried over.
 """
 
 import ipaddress
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from resolver import limits
-from resolver.cli.importers.draft import COPY, Draft, ImportFailure, Place, read_text
+from resolver.cli.importers.bind_syntax import Statement, parse
+from resolver.cli.importers.draft import COPY, Draft
 from resolver.zone_settings import TSIG_ALGORITHMS
 
 __all__ = ["convert", "is_bind"]
 
-_TOKEN = re.compile(
-    r"(?P<space>\s+|//[^\n]*|\#[^\n]*|/\*.*?\*/)|(?P<quoted>\"(?:[^\"\\]|\\.)*\")|(?P<mark>[{};])|(?P<word>[^\s{};\"]+)",
-    re.DOTALL,
-)
 _SIZE = re.compile(r"(\d+)([kmg]?)", re.IGNORECASE)
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30}
 _TTL = re.compile(r"(\d+)([smhdw]?)", re.IGNORECASE)
@@ -27,91 +24,10 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 PORT = 53
 
 
-class Statement(NamedTuple):
-    """Words up to the semicolon, and the statements of the block among them."""
-
-    place: Place
-    words: tuple[str, ...]
-    block: "tuple[Statement, ...] | None"
-
-    @property
-    def text(self) -> str:
-        inner = "" if self.block is None else " { " + " ".join(one.text + ";" for one in self.block) + " }"
-        text = " ".join(self.words) + inner
-        return text if len(text) <= limits.IMPORT_SHOWN else text[: limits.IMPORT_SHOWN] + " ..."
-
-
 def is_bind(text: str) -> bool:
     """Whether `text` looks like this format."""
     head = r"(?m)^\s*(?:options|zone\s+\"[^\"]*\"[^{\n]*|acl\s+\S+|include\s+\"[^\"]*\")\s*[{;]"
     return re.search(head, text) is not None
-
-
-def _tokens(path: str) -> Iterator[tuple[Place, str, str]]:
-    text = read_text(path)
-    at, line = 0, 1
-    while at < len(text):
-        found = _TOKEN.match(text, at)
-        if found is None:
-            raise ImportFailure(f"{path}:{line}: a quotation mark or a comment has no end")
-        kind = found.lastgroup or ""
-        if kind != "space":
-            yield Place(path, line), kind, found[0]
-        line += found[0].count("\n")
-        at = found.end()
-
-
-def parse(path: str, depth: int = 0) -> list[Statement]:
-    """The statements of `path`, with those of the files that it includes.
-
-    Raises:
-        ImportFailure: a file cannot be read, braces do not match, or blocks are too deep.
-    """
-    if depth > limits.IMPORT_DEPTH:
-        raise ImportFailure(f"{path}: more than {limits.IMPORT_DEPTH} files include each other")
-    tokens = list(_tokens(path))
-    found, end = _block(path, tokens, 0, 0)
-    if end < len(tokens):
-        raise ImportFailure(f"{tokens[end][0]}: a closing brace without an opening one")
-    whole: list[Statement] = []
-    for one in found:
-        if one.words[:1] == ("include",) and len(one.words) == 2:
-            whole += parse(str(Path(path).parent / one.words[1]), depth + 1)
-        else:
-            whole.append(one)
-    return whole
-
-
-def _block(path: str, tokens: list[tuple[Place, str, str]], at: int, depth: int) -> tuple[list[Statement], int]:
-    """The statements from token `at` on, and the token after them: a closing brace, or the end."""
-    if depth > limits.IMPORT_DEPTH:
-        raise ImportFailure(f"{tokens[at - 1][0]}: blocks are deeper than {limits.IMPORT_DEPTH}")
-    found: list[Statement] = []
-    words: list[str] = []
-    block: tuple[Statement, ...] | None = None
-    place: Place | None = None
-    while at < len(tokens):
-        here, kind, text = tokens[at]
-        if kind == "mark" and text == "}":
-            break
-        place = place or here
-        at += 1
-        if kind == "mark" and text == "{":
-            inner, at = _block(path, tokens, at, depth + 1)
-            if at == len(tokens):
-                raise ImportFailure(f"{here}: an opening brace without a closing one")
-            at += 1
-            block = tuple(inner)
-        elif kind == "mark":
-            if words or block is not None:
-                found.append(Statement(place, tuple(words), block))
-            words, block, place = [], None, None
-        else:
-            words.append(text[1:-1] if kind == "quoted" else text)
-    if words or block is not None:
-        assert place is not None
-        raise ImportFailure(f"{place}: {' '.join(words)!r} does not end with a semicolon")
-    return found, at
 
 
 def _flag(value: str) -> bool:
