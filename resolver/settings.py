@@ -1289,7 +1289,8 @@ class Settings:
             seen[plain] = zone.mode
             for setting in (zone.key, zone.transfer_key):
                 if setting and setting.removesuffix(".").lower() not in keys:
-                    raise ValueError(f"zone: {setting!r} is not the name of a [[tsig-key]]")
+                    where = "rpz" if zone.mode == POLICY else "zone"
+                    raise ValueError(f"{where}: {setting!r} is not the name of a [[tsig-key]]")
             # The root zone is transferred again after a restart; with several workers, all read what the first writes.
             needed = zone in self.zone or zone.mode == POLICY or self.server.workers > 1
             if zone.primaries and needed and not self.zones.directory:

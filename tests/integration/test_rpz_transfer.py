@@ -130,6 +130,18 @@ def test_a_reload_goes_on_with_the_rules(tmp_path: Path) -> None:
         assert daemon.log.count("AXFR of") == 1
 
 
+def test_all_workers_have_the_rules_of_a_zone_that_cannot_be_written(tmp_path: Path) -> None:
+    peer = Peer("nsd", tmp_path / "nsd", origin=ORIGIN, text=ZONE.format(serial=5), key=None)
+    home = tmp_path / "ours"
+    obstacle = home / "zones" / "rpz.example.zone"
+    (obstacle / "directory").mkdir(parents=True)
+    with forwarder() as upstream, serve(peer), running(home, peer, upstream, workers=2) as daemon:
+        wait_for_lines(daemon, "3 entries are in force", 2)
+        assert rcodes(daemon, "nx.test.") == {c.NXDOMAIN}
+        health = daemon.control("health")
+        assert health.returncode == 1 and f"zone {ORIGIN}: cannot write '{obstacle}'" in health.stdout
+
+
 def test_transfer_over_tls(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     leaf = authority.leaf("primary.test")

@@ -228,7 +228,7 @@ def test_a_policy_zone_has_one_source(given: dict[str, Any], error: str) -> None
 
 @pytest.mark.parametrize(("given", "error"), [
     ({"rpz": (RPZ,), "zones": ZonesSettings()}, "zones.directory: it is empty, but 'rpz.example' has primaries"),
-    ({"rpz": (replace(RPZ, key="k"),)}, "zone: 'k' is not the name of a [[tsig-key]]"),
+    ({"rpz": (replace(RPZ, key="k"),)}, "rpz: 'k' is not the name of a [[tsig-key]]"),
     ({"rpz": (RPZ,), "zone": (ZoneSettings(name="RPZ.example.", file="f"),)}, "rpz: 'rpz.example' is also the name of"),
     ({"rpz": (RPZ, replace(RPZ, name="RPZ.example"))}, "rpz: 'RPZ.example' is also the name of another zone"),
     ({"zone": (ZoneSettings(name="e.test", file="f", mode="policy"),)}, "zone: 'policy' is the mode of [[rpz]] tables"),
