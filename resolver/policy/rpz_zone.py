@@ -32,6 +32,10 @@ _ACTIONS = {
     names.from_text("rpz-drop."): Action.DROP,
     names.from_text("rpz-tcp-only."): Action.TCP_ONLY,
 }
+_RULES = {target: Rule(action) for target, action in _ACTIONS.items()}
+_PASSTHRU = Rule(Action.PASSTHRU)
+_MARK = b"rpz-"
+"""The beginning of the labels above triggers that are no qnames."""
 _NUMBER = re.compile(rb"0|[1-9][0-9]{0,2}")
 _WORD = re.compile(rb"[0-9a-f]{1,4}")
 _IPV4_LABELS, _IPV6_WORDS = 4, 8
@@ -135,12 +139,11 @@ class ZoneCompiler:
     def add_alias(self, owner: bytes, target: bytes, ttl: int) -> None:
         """Add a CNAME: `owner` (lower case) below the origin, `target` in any letter case."""
         lowered = names.lower(target)
-        action = _ACTIONS.get(lowered)
-        relative = self._relative(owner, self.origin)
-        if action is None and lowered == relative:
-            action = Action.PASSTHRU  # the old form: a CNAME to the name itself
-        if action is not None:
-            self._add_rule(owner, Rule(action))
+        rule = _RULES.get(lowered)
+        if rule is None and lowered == self._relative(owner, self.origin):
+            rule = _PASSTHRU  # the old form: a CNAME to the name itself
+        if rule is not None:
+            self._add_rule(owner, rule)
         elif names.label_count(lowered) == 1 and lowered[1:].startswith(b"rpz-"):
             self._report(owner, f"the action {names.to_text(lowered)} is unknown")
         else:
@@ -171,6 +174,9 @@ class ZoneCompiler:
                 raise ValueError(f"response policy zone {names.to_text(self.origin)}: more than {limits.RPZ_RULES}"
                                  " different rules")
             number = self._rules[rule] = len(self._rules) + 1
+        if owner.find(_MARK, 0, len(owner) - len(self.origin)) < 0:  # nearly all, and this is quicker than what follows
+            self._add_name(owner, self.origin, self._qnames, number)
+            return
         for suffix, builder in self._prefixes.items():
             if names.is_subdomain(owner, suffix):
                 self._add_prefix(owner, suffix, builder, number)
