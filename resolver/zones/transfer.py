@@ -259,3 +259,5 @@ class Transfer:
                 self.zone = Zone.from_records(self._origin, self._records)
         except ZoneError as error:
             raise TransferError(str(error), try_whole=bool(self.differences)) from None
+        while self._records:
+            self._records.pop()  # one by one and in this thread, as in `from_records`

@@ -163,11 +163,14 @@ class Zone:
             insert(table.setdefault(owner, {}), owner, rtype, ttl, rdata)
         for owner, content in contents.items():
             check_node(owner, content, origin)
-        return cls(
+        made = cls(
             origin,
             {owner: pack_node(owner, content) for owner, content in contents.items()},
             {owner: pack_node(owner, content) for owner, content in hashed.items()},
         )
+        while contents:
+            contents.popitem()  # one by one: freeing a million dictionaries at once would stop all threads for as long
+        return made
 
     def changed(self, differences: Iterable[Difference]) -> "Zone":
         """The zone after the differences of an IXFR, one after the other (RFC 1995 section 4).
