@@ -767,7 +767,7 @@ class Cancellable(Protocol):
 class KeySentinel(Protocol):
     """Queries that test which root keys are trusted (RFC 8509)."""
 
-    def forbids(self, question: Question, /) -> str | None: ...
+    def forbids(self, question: Question, now: int, /) -> str | None: ...
 
 
 class Validation(Protocol):
@@ -779,12 +779,12 @@ class Validation(Protocol):
     @property
     def sentinel(self) -> KeySentinel: ...
 
-    def validates(self, name: bytes, /) -> bool:
-        """Whether a trust anchor applies to `name`, and no negative one."""
+    def validates(self, name: bytes, now: int, /) -> bool:
+        """Whether a trust anchor applies to `name` at the time `now`, and no negative one."""
         ...
 
-    def shares_anchor(self, name: bytes, other: bytes, /) -> bool:
-        """Whether the same trust anchor applies to both names, or none to either."""
+    def shares_anchor(self, name: bytes, other: bytes, now: int, /) -> bool:
+        """Whether the same trust anchor applies to both names at the time `now`, or none to either."""
         ...
 
 

@@ -11,7 +11,10 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
-__all__ = ["ALGORITHMS", "ROOT_ANCHORS", "ROOT_KEYS", "ROOT_SERVERS", "check_anchor", "parse_anchors", "parse_hints"]
+__all__ = [
+    "ALGORITHMS", "ROOT_ANCHORS", "ROOT_KEYS", "ROOT_SERVERS", "check_anchor", "negative_anchor",
+    "parse_anchors", "parse_hints",
+]
 
 ROOT_SERVERS: tuple[tuple[str, tuple[str, str]], ...] = (
     ("a.root-servers.net.", ("198.41.0.4", "2001:503:ba3e::2:30")),
@@ -158,6 +161,24 @@ def check_anchor(text: str, where: str) -> None:
             base64.b64decode("".join(rdata[3:]), validate=True)
     except ValueError as error:
         raise ValueError(f"{where}: {text.strip()[:60]!r}: {error}") from None
+
+
+END_DIGITS = 12
+"""Digits of a time in seconds since 1970 that is some ten thousand years away."""
+
+
+def negative_anchor(text: str) -> tuple[str, int]:
+    """The zone of a negative trust anchor, and its end in seconds since 1970; 0 when it has none.
+
+    Raises:
+        ValueError: the end is no number, or 0.
+    """
+    zone, _, end = text.partition(" ")
+    if not end:
+        return zone, 0
+    if not (end.isascii() and end.isdigit() and len(end) <= END_DIGITS and int(end)):
+        raise ValueError(f"{text!r}: after the zone may follow only its end in seconds since 1970, not {end!r}")
+    return zone, int(end)
 
 
 def parse_anchors(text: str) -> tuple[str, ...]:

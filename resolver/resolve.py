@@ -210,7 +210,7 @@ def _follow_aliases(
         if not response.add(raw, verdict, reason):
             return ALIAS_LOOP
         if raw.alias is None or qtype in CNAME_IS_ANSWER or first_only:
-            return response.outcome(question, raw, None if cd else context.validation)
+            return response.outcome(question, raw, None if cd else context.validation, context.now)
         if len(response.seen) > ALIASES:
             return TOO_MANY_ALIASES
         name = raw.alias
@@ -511,7 +511,7 @@ def _find_cached_alias(name: bytes, qtype: int, context: Context) -> RawReply | 
             break
         rrset = rrsets.find(owner, c.DNAME, now, min_trust=Trust.VALIDATED)
         if rrset is not None:
-            if context.validation is not None and not context.validation.shares_anchor(name, owner):
+            if context.validation is not None and not context.validation.shares_anchor(name, owner, now):
                 break  # the zone of the DNAME cannot sign for this name
             raw = RawReply(name, qtype)
             raw.answer.append(rrset)
@@ -586,8 +586,9 @@ def _share(raw: RawReply, verdict: int, context: Context) -> None:
     validation, second, rrsets = context.validation, context.second_level, context.store.rrsets
     if validation is None or second is None or (rrsets.serial and rrsets.serial != context.store.table.serial):
         return
-    if all(validation.validates(rrset.name) for rrset in raw.answer) and validation.validates(raw.name):
-        second.share(raw, verdict, context.now)
+    now = context.now
+    if all(validation.validates(rrset.name, now) for rrset in raw.answer) and validation.validates(raw.name, now):
+        second.share(raw, verdict, now)
 
 
 def _denies_configured_zone(raw: RawReply, context: Context) -> bool:
@@ -708,9 +709,9 @@ class _PartialResponse:
         self.ttl = local.ttl if self.ttl < 0 else min(self.ttl, local.ttl)
         return len(self.seen) <= ALIASES
 
-    def outcome(self, question: Question, raw: RawReply, validation: Validation | None) -> Outcome:
+    def outcome(self, question: Question, raw: RawReply, validation: Validation | None, now: int) -> Outcome:
         if self.verdict == Verdict.SECURE and validation is not None:
-            forbidden = validation.sentinel.forbids(question)
+            forbidden = validation.sentinel.forbids(question, now)
             if forbidden is not None:
                 return failure_outcome(question, Failure(FailureKind.BOGUS, c.EDE_OTHER, forbidden))
         outcome = Outcome(question, raw.rcode, self.answer, self.authority, self.verdict, max(self.ttl, 0),

@@ -772,7 +772,7 @@ class DnssecSettings:
     negative_trust_anchors: tuple[str, ...] = option(
         (),
         "Zones at and below which answers are not validated, for a zone whose signatures are known to be broken (RFC"
-        " 7646).",
+        " 7646). After a space may follow the time in seconds since 1970 at which it ends.",
     )
     accept_sha1: bool = option(
         True,
@@ -808,7 +808,7 @@ class DnssecSettings:
 
     def __post_init__(self) -> None:
         check_limits(self, "dnssec")
-        check_names(self.negative_trust_anchors, "dnssec.negative_trust_anchors")
+        _check_negative(self.negative_trust_anchors, "dnssec.negative_trust_anchors")
         check_path(self.auto_trust_anchor_file, "dnssec.auto_trust_anchor_file")
         if self.signature_skew_min > self.signature_skew_max:
             raise ValueError("dnssec.signature_skew_min: it is larger than dnssec.signature-skew-max")
@@ -820,6 +820,19 @@ class DnssecSettings:
     def active(self) -> bool:
         """Whether answers are validated."""
         return self.enabled and bool(self.trust_anchors)
+
+
+def _check_negative(values: Iterable[str], where: str) -> None:
+    """Check the negative trust anchors `values`.
+
+    Raises:
+        ValueError: one is wrong; the message names `where`.
+    """
+    try:
+        zones = [hints.negative_anchor(text)[0] for text in values]
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    check_names(zones, where)
 
 
 HOOK_ERRORS = ("continue", "servfail")
@@ -1012,7 +1025,7 @@ class ViewSettings:
                 raise ValueError(f"transports: {text!r} is not one of {', '.join(known)}")
         if not (self.clients or self.listeners or self.transports):
             raise ValueError("clients: nothing says who is in this view; give clients, listeners or transports")
-        check_names(self.negative_trust_anchors, "negative_trust_anchors")
+        _check_negative(self.negative_trust_anchors, "negative_trust_anchors")
         if self.dns64_prefix and not self.dns64:
             raise ValueError("dns64: it is off, but dns64-prefix is given; remove one of the two")
         for name in ("queries_per_second", "responses_per_second"):

@@ -3,7 +3,8 @@
 `RuntimeChanges` says what a change is; the worker puts it into force in all workers, or in none. One change is made
 at a time, and none during a reload (`ChangeHost.reloading`). A negative trust anchor ends at its time, or before it
 when its zone validates again (RFC 7646 section 3). The latter is found out by a second resolver without the anchor and
-with a cache of its own, because the one that serves clients does not validate below an anchor.
+with a cache of its own, because the one that serves clients does not validate below an anchor. Validators honour no
+anchor past its end (`resolver.validate.anchors`); the timer here removes it and flushes what was cached below it.
 """
 
 import asyncio
@@ -57,6 +58,8 @@ class ChangeHost(Protocol):
     def reloading(self) -> asyncio.Lock: ...
 
     def apply_changes(self, new: RuntimeChanges) -> Coroutine[Any, Any, str]: ...
+
+    def flush_names(self, origin: bytes) -> Coroutine[Any, Any, None]: ...
 
     def start_task(self, work: Coroutine[Any, Any, Any]) -> None: ...
 
@@ -162,36 +165,43 @@ class ChangeKeeper:
             self._timer = None
 
     def _start(self) -> None:
+        # First, because the task may end by an error, for example without memory. `schedule` replaces this timer.
+        self._timer = asyncio.get_running_loop().call_later(limits.NTA_CHECK, self._start)
         self._host.start_task(self.end_anchors())
 
     async def end_anchors(self) -> None:
         """Remove negative trust anchors whose time is over, and those whose zone validates again."""
         now = self._now
         anchors = [one for one in self._host.changes.entries if one.kind == NTA]
-        gone = [one for one in anchors if one.until <= now]
+        ended = await self._end([one for one in anchors if one.until <= now], "its time is over")
         for one in anchors:
-            if one.check and one not in gone and now - self._checked.get(one, now) >= limits.NTA_CHECK:
+            if one.check and one.until > now and now - self._checked.get(one, now) >= limits.NTA_CHECK:
                 self._checked[one] = now
                 if await self.validates(one):
-                    gone.append(one)
-        if gone:
-            async with self._host.reloading:
-                what = f"{', '.join(map(str, gone))} ended, because its time is over or its zone validates again"
-                try:
-                    await self._apply(self._host.changes.remove(gone), what)
-                except ValueError as error:
-                    logger.error("run-time changes: negative trust anchors cannot end: %s; next try in %d seconds",
-                                 error, limits.NTA_CHECK)
-                    for one in gone:
-                        self._checked[one] = now
-                    self._timer = asyncio.get_running_loop().call_later(limits.NTA_CHECK, self._start)
-                    return
-        self.schedule()
+                    ended = await self._end([one], "its zone validates again") and ended
+        if ended:
+            self.schedule()
+
+    async def _end(self, gone: list[Change], why: str) -> bool:
+        """Remove `gone`; whether that was possible."""
+        if not gone:
+            return True
+        async with self._host.reloading:
+            try:
+                await self._apply(self._host.changes.remove(gone), f"{', '.join(map(str, gone))} ended, because {why}")
+                return True
+            except ValueError as error:
+                logger.error("run-time changes: negative trust anchors cannot end: %s; next try in %d seconds",
+                             error, limits.NTA_CHECK)
+        for one in gone:
+            if one.until <= self._now:  # it is not honoured any more, so nothing below it may stay cached
+                await self._host.flush_names(one.origin)
+        return False
 
     async def validates(self, anchor: Change) -> bool:
         """Whether the zone of a negative trust anchor validates without it."""
         current = self._host.current.settings
-        kept = tuple(one for one in current.dnssec.negative_trust_anchors if one != anchor.name)
+        kept = tuple(one for one in current.dnssec.negative_trust_anchors if one != anchor.negative_anchor)
         settings = replace(
             current, dnssec=replace(current.dnssec, negative_trust_anchors=kept),
             cache=replace(current.cache, size=limits.CACHE_SIZE.minimum, snapshot_file=""), zone=(),

@@ -24,6 +24,7 @@ from resolver.settings import Settings, replace
 from resolver.system import read_hosts_files
 
 if TYPE_CHECKING:
+    from resolver.daemon.runtime_changes import RuntimeChanges
     from resolver.daemon.worker_ipc import WorkerChannels
 
 __all__ = [
@@ -182,17 +183,18 @@ def report_to_supervisor(links: "WorkerChannels", number: int, settings: Setting
                      describe_error(error))
 
 
-async def align_workers(links: "WorkerChannels", settings: Settings) -> None:
-    """Make all other workers use `settings`, which are in force in the first one, and the run-time changes on disk.
+async def align_workers(links: "WorkerChannels", settings: Settings, changes: "RuntimeChanges") -> None:
+    """Make all other workers use `settings` and `changes`, which are in force in the first one.
 
     A first worker that was started anew does this, because its predecessor may have died between two steps of a
-    reload: some workers may have switched, and others not.
+    reload: some workers may have switched, and others not. Changes are sent, not read from their file: a damaged file
+    gives none to a worker that was started anew, and others would keep those that they have.
     """
     from resolver.daemon.worker_ipc import WorkerError
 
     try:
         with open(os.memfd_create("settings", os.MFD_CLOEXEC), "w+b") as file:
-            file.write(pickle.dumps(settings))
+            file.write(pickle.dumps((settings, changes)))
             file.flush()
             for number in links.others:
                 file.seek(0)  # the position is shared with the worker that has read it before

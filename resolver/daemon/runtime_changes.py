@@ -66,6 +66,11 @@ class Change(NamedTuple):
         return (self.kind, self.name, *(self.values if self.kind == LOCAL_DATA else ()))
 
     @property
+    def negative_anchor(self) -> str:
+        """The value of `dnssec.negative-trust-anchors`, with its end."""
+        return f"{self.name} {self.until}"
+
+    @property
     def origin(self) -> bytes:
         """`name` in wire form."""
         return to_wire(self.name)
@@ -111,7 +116,8 @@ class RuntimeChanges:
     """All changes, in the order in which they were made. `path` is their file; None: there is none.
 
     `trouble` says why the file cannot be used, with its name; empty when it can. With trouble the file is never
-    replaced, and nothing may be changed, except that negative trust anchors end in time.
+    replaced, and nothing may be changed, except that negative trust anchors end in time. The first worker's are those
+    of the daemon: the others take them when it or one of them is started anew (`_Worker.align`).
     """
 
     def __init__(self, path: Path | None = None, entries: Iterable[Change] = (), trouble: str = "") -> None:
@@ -181,7 +187,8 @@ class RuntimeChanges:
         return replace(
             settings,
             dnssec=replace(settings.dnssec, negative_trust_anchors=(
-                *settings.dnssec.negative_trust_anchors, *(one.name for one in self.entries if one.kind == NTA))),
+                *settings.dnssec.negative_trust_anchors,
+                *(one.negative_anchor for one in self.entries if one.kind == NTA))),
             forward=(
                 *(zone for zone in settings.forward if _plain(zone.zone) not in zones),
                 *(ForwardZone(one.name, one.values, forward_first=one.first)

@@ -231,6 +231,7 @@ class _Worker:
             gc.enable()
             await self.start_management()
             self.zones.ask_for_unwritten()
+            self.ask_for_changes()
             if self.options.successor and self.links is not None and not self.number:
                 self.start_task(self.align_workers())
             self.announce()
@@ -374,7 +375,7 @@ class _Worker:
                 self.links.serve(self.loop, self.number, self.commands.perform)
                 return
             self.links.listen(self.loop)
-            self.links.on_event = self.zones.on_event
+            self.links.on_event = self.on_event
         if management.control is None and management.metrics is None:
             return
         from resolver.daemon.control import ControlCommands, ControlServer
@@ -620,21 +621,34 @@ class _Worker:
         self.switch(new)
 
     async def align_workers(self) -> None:
-        """Make the other workers use the configuration of this one, whose predecessor may have died in a reload."""
+        """Make the other workers use the configuration and the run-time changes of this one: when its predecessor may
+        have died in a reload, and when another one was started anew and could not read the changes."""
         assert self.links is not None
         async with self.reloading:
-            await align_workers(self.links, self.configured)
+            await align_workers(self.links, self.configured, self.changes)
 
-    def align(self, settings: Settings) -> None:
-        """Use `settings` and the run-time changes on disk, unless they are in force.
+    def on_event(self, event: dict[str, Any]) -> None:
+        """In the first worker: something that another one tells."""
+        if "changes-missing" in event:
+            self.start_task(self.align_workers())
+        else:
+            self.zones.on_event(event)
+
+    def ask_for_changes(self) -> None:
+        """A successor that cannot use the file of the run-time changes asks the first worker for those in force."""
+        if self.options.successor and self.number and self.changes.trouble and self.links is not None:
+            self.links.tell_first({"changes-missing": True})
+
+    def align(self, settings: Settings, changes: RuntimeChanges) -> None:
+        """Use `settings` and `changes` of the first worker, unless they are in force.
 
         Raises:
             ValueError: the configuration is invalid; the text says where and why.
             OSError: a descriptor is not available.
         """
         self.abort_reload()
-        changes = RuntimeChanges.load(settings.control.changes_file, self.changes)
         if settings == self.configured and changes.entries == self.changes.entries:
+            self.changes = changes
             return
         with ExitStack() as undo:
             given, runtime, rollover, changes, _ = self.build_new(undo, changes, settings)

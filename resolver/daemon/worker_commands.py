@@ -25,6 +25,7 @@ from resolver.wire import consts as c
 if TYPE_CHECKING:
     from resolver.daemon.anchor_keeper import AnchorKeeper
     from resolver.daemon.autotrust import AnchorUpdater
+    from resolver.daemon.runtime_changes import RuntimeChanges
     from resolver.daemon.runtime_config import RuntimeConfig
     from resolver.daemon.watching import Watching
     from resolver.daemon.zone_keeper import ZoneKeeper
@@ -77,7 +78,7 @@ class WorkerView(Protocol):
 
     def prepare_changes(self) -> None: ...
 
-    def align(self, settings: Settings) -> None: ...
+    def align(self, settings: Settings, changes: "RuntimeChanges") -> None: ...
 
     def commit_changes(self) -> None: ...
 
@@ -273,8 +274,8 @@ class WorkerCommands:
         if file is None:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         with file:
-            settings = pickle.load(file)  # trusted: from a worker of this daemon over our own socket
-        self._host.align(settings)
+            settings, changes = pickle.load(file)  # trusted: from a worker of this daemon over our own socket
+        self._host.align(settings, changes)
 
     def _log(self, request: Mapping[str, Any]) -> dict[str, Any]:
         level = request["level"]

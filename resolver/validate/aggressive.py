@@ -89,7 +89,7 @@ class AggressiveNsec:
             return None
         name = names.lower(qname)
         place = names.zone_lookup_name(name, qtype)
-        anchor = self._anchors.closest(place)
+        anchor = self._anchors.closest(place, context.now)
         if anchor is None:
             return None
         configured = context.delegations.forward_or_stub_for(place)

@@ -3,6 +3,9 @@
 Trust anchors are DS or DNSKEY records in text form, of any name and several for each. For a name, the closest one at or
 above it applies. A negative trust anchor between them, or at the same name, disables validation. `autotrust` changes
 trust anchors while the resolver runs (RFC 5011); all validators of a process read them here.
+
+A negative trust anchor may have an end. It is compared with the time of each look-up, so none is honoured past its end,
+whatever becomes of the timer that removes it (RFC 7646 section 2: they have a limited lifetime).
 """
 
 import base64
@@ -14,6 +17,8 @@ from resolver.validate.records import Dnskey, Ds, parse_dnskey, parse_ds
 from resolver.wire import name as names
 
 __all__ = ["Anchor", "Anchors"]
+
+ENDLESS = 1 << 62
 
 
 class Anchor:
@@ -47,7 +52,11 @@ class Anchors:
                 anchor.keys.append(key)
             else:
                 raise ValueError(f"trust anchor {text.strip()[:60]!r}: the record has no digest or key")
-        self._negative = {names.lower(names.from_text(text)) for text in negative}
+        #: the end of each negative trust anchor, `ENDLESS` for those that have none.
+        self._negative: dict[bytes, int] = {}
+        for text in negative:
+            zone, until = hints.negative_anchor(text)
+            self._put_negative(names.lower(names.from_text(zone)), until or ENDLESS)
 
     def with_negative(self, negative: Iterable[str]) -> "Anchors":
         """The same trust anchors, also when they change, with further negative ones.
@@ -57,8 +66,13 @@ class Anchors:
         """
         made = Anchors((), negative)
         made._zones = self._zones
-        made._negative |= self._negative
+        for zone, until in self._negative.items():
+            made._put_negative(zone, until)
         return made
+
+    def _put_negative(self, zone: bytes, until: int) -> None:
+        """Of several with the same name, the one that ends last is in force."""
+        self._negative[zone] = max(until, self._negative.get(zone, 0))
 
     def __bool__(self) -> bool:
         return bool(self._zones)
@@ -74,15 +88,15 @@ class Anchors:
         else:
             self._zones[zone] = anchor
 
-    def get(self, zone: bytes) -> Anchor | None:
-        """The trust anchor exactly at `zone` (lower case); None when it has none or a negative one."""
-        return None if zone in self._negative else self._zones.get(zone)
+    def get(self, zone: bytes, now: int) -> Anchor | None:
+        """The trust anchor exactly at `zone` (lower case) at the time `now`; None with none or a negative one."""
+        return None if now < self._negative.get(zone, 0) else self._zones.get(zone)
 
-    def closest(self, name: bytes) -> Anchor | None:
-        """The trust anchor that applies to `name`; None when the name is not validated."""
+    def closest(self, name: bytes, now: int) -> Anchor | None:
+        """The trust anchor that applies to `name` at the time `now`; None when the name is not validated."""
         name = names.lower(name)
         while True:
-            if name in self._negative:
+            if now < self._negative.get(name, 0):
                 return None
             anchor = self._zones.get(name)
             if anchor is not None or name == names.ROOT:

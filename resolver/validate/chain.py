@@ -117,7 +117,7 @@ class Chain:
         """
         asked_parent = question.qtype == c.DS and names.equal(rrset.name, question.qname)
         place = names.zone_lookup_name(rrset.name, c.DS if asked_parent else rrset.rtype)
-        anchor = self.anchors.closest(place)
+        anchor = self.anchors.closest(place, ctx.now)
         if anchor is None:
             return insecure(NoTrustAnchor(place))
         sigs = signatures(rrset, SIGNATURES)
@@ -299,7 +299,7 @@ class Chain:
 
     def keys(self, task: Task, ctx: Context, zone: bytes) -> Steps[SecurityStatus]:
         """The validated keys of `zone` (lower case): SECURE with keys, INSECURE, or BOGUS with the reason."""
-        if self.anchors.closest(zone) is None:
+        if self.anchors.closest(zone, ctx.now) is None:
             return insecure(NoTrustAnchor(zone))
         keys = self._known_keys(ctx, zone)
         if keys is not None:
@@ -346,7 +346,7 @@ class Chain:
     def dnskey(self, task: Task, ctx: Context, rrset: RRset) -> Steps[SecurityStatus]:
         """Validate a DNSKEY set itself: by the anchor of its name, or by the DS set of the parent."""
         zone = names.lower(rrset.name)
-        anchor = self.anchors.get(zone)
+        anchor = self.anchors.get(zone, ctx.now)
         if anchor is None:
             found = yield from self._ds_of(task, ctx, zone)
             if isinstance(found, SecurityStatus):
@@ -385,7 +385,7 @@ class Chain:
             tags = ", ".join(str(k.tag) for k in entry) or "none"
             task.note("keys", f"{len(rrset)} keys of {names.to_text(zone)}, vouched for: {tags}", zone=zone,
                       facts={"keys": self._keys_of(rrset), "ds": anchor.ds, "entry": tuple(entry), "cached": False,
-                             "anchor": self.anchors.get(zone) is not None})
+                             "anchor": self.anchors.get(zone, ctx.now) is not None})
         entries = {k.tag for k in entry}
         sigs = [s for s in signatures(rrset, SIGNATURES) if s.signer == zone and s.tag in entries]
         fault: SecurityStatus | None = None
@@ -410,13 +410,13 @@ class Chain:
             return fault
         listed = [d.algorithm for d in usable] + [k.algorithm for k in trusted]
         found = yield from self._check(task, ctx, rrset, sigs, entry, listed)
-        if found.ede in OUT_OF_TIME and self.anchors.get(zone) is anchor:
+        if found.ede in OUT_OF_TIME and self.anchors.get(zone, ctx.now) is anchor:
             found.text += "; is the clock of this host right?"  # with a wrong clock nothing validates
         return found
 
     def _ds_of(self, task: Task, ctx: Context, zone: bytes) -> Steps["list[Ds] | SecurityStatus"]:
         """The validated DS set of `zone`, or its security status when it has none."""
-        if self.anchors.closest(zone) is None:
+        if self.anchors.closest(zone, ctx.now) is None:
             return insecure(NoTrustAnchor(zone))
         known = ctx.store.rrsets.find(zone, c.DS, ctx.now, min_trust=0)
         if known is not None and known.verdict != Verdict.SECURE and known.sig_len and task.trace is None:
@@ -536,7 +536,7 @@ class Chain:
         budget, and all names below it are insecure for the same client query: it may have very many records to check,
         and each check takes a step for each label.
         """
-        anchor = self.anchors.closest(name)
+        anchor = self.anchors.closest(name, ctx.now)
         if anchor is None:
             return insecure(NoTrustAnchor(name))
         if not self._anchor_understood(anchor):
@@ -586,7 +586,7 @@ class Chain:
     def known_zone(self, ctx: Context, name: bytes) -> bytes:
         """The deepest zone at or above `name` (lower case), and not above its trust anchor, that the cache shows to be
         signed. The name may belong to a zone below it."""
-        anchor = self.anchors.closest(name)
+        anchor = self.anchors.closest(name, ctx.now)
         top = names.ROOT if anchor is None else anchor.zone
         while len(name) > len(top):
             if _is_ds_of_cut(ctx.store.rrsets.find(name, c.DS, ctx.now, min_trust=0)):

@@ -23,15 +23,14 @@ class Sentinel:
     def __init__(self, anchors: Anchors) -> None:
         self._anchors = anchors
 
-    @property
-    def tags(self) -> frozenset[int]:
-        """The tags of the keys that are trusted for the root."""
-        root = self._anchors.get(names.ROOT)
+    def tags(self, now: int) -> frozenset[int]:
+        """The tags of the keys that are trusted for the root at the time `now`."""
+        root = self._anchors.get(names.ROOT, now)
         if root is None:
             return frozenset()
         return frozenset([ds.tag for ds in root.ds] + [key.tag for key in root.keys])
 
-    def forbids(self, question: Question) -> str | None:
+    def forbids(self, question: Question, now: int) -> str | None:
         """Why a secure answer to `question` must be withheld, or None (RFC 8509 section 2.2)."""
         length = question.qname[0]
         if length != len(IS) + DIGITS and length != len(NOT) + DIGITS:
@@ -42,7 +41,7 @@ class Sentinel:
         digits = label[-DIGITS:]
         if not digits.isdigit():
             return None
-        tags = self.tags
+        tags = self.tags(now)
         if not tags:
             return None
         trusted = int(digits) in tags

@@ -111,9 +111,9 @@ class Validator:
         self.sentinel = Sentinel(anchors)
         self.aggressive_nsec = AggressiveNsec(anchors, nsec3_iterations=nsec3_iterations) if aggressive else None
 
-    def validates(self, name: bytes) -> bool:
-        """Whether a trust anchor applies to `name`, and no negative one."""
-        return self.anchors.closest(name) is not None
+    def validates(self, name: bytes, now: int) -> bool:
+        """Whether a trust anchor applies to `name` at the time `now`, and no negative one."""
+        return self.anchors.closest(name, now) is not None
 
     def validate(
         self, question: Question, raw: RawReply, context: Context, task: Task
@@ -140,7 +140,7 @@ class Validator:
         for at, rrset in enumerate(raw.answer):
             dname = raw.dname_of(rrset)
             if dname is not None:
-                found = self._made_from(dname, rrset.name)
+                found = self._made_from(dname, rrset.name, context.now)
                 worst = _min_status(worst, found)
                 if found.verdict is Verdict.BOGUS:
                     return found
@@ -174,10 +174,10 @@ class Validator:
             if raw.rcode == c.YXDOMAIN:
                 for rrset in raw.answer:
                     if rrset.rtype == c.DNAME and names.is_subdomain(raw.name, rrset.name):
-                        worst = _min_status(worst, self._made_from(rrset, raw.name))
+                        worst = _min_status(worst, self._made_from(rrset, raw.name, context.now))
                 return _min_status(worst, insecure(NotSignable()))  # the DNAME is signed, the response code is not
             return worst
-        anchor = self.anchors.closest(names.zone_lookup_name(raw.name, question.qtype))
+        anchor = self.anchors.closest(names.zone_lookup_name(raw.name, question.qtype), context.now)
         if anchor is None and not wildcards:
             return _min_status(worst, _all_of(raw.authority, insecure(NoTrustAnchor(raw.name))))
         denials, reason = yield from self._denials(task, context, raw, question)
@@ -216,16 +216,16 @@ class Validator:
             raw.soa = apply_status(raw.soa, soa, context.now)
         return _min_status(worst, found)
 
-    def shares_anchor(self, name: bytes, other: bytes) -> bool:
-        """Whether the same trust anchor applies to both names, or none to either."""
-        return self.anchors.closest(name) is self.anchors.closest(other)
+    def shares_anchor(self, name: bytes, other: bytes, now: int) -> bool:
+        """Whether the same trust anchor applies to both names at the time `now`, or none to either."""
+        return self.anchors.closest(name, now) is self.anchors.closest(other, now)
 
-    def _made_from(self, dname: RRset, name: bytes) -> SecurityStatus:
+    def _made_from(self, dname: RRset, name: bytes, now: int) -> SecurityStatus:
         """What the alias of `name`, which `dname` makes, is besides the status of `dname`: secure, unless another trust
         anchor applies to `name`. Zones above that one cannot sign for names below it (`Chain.rrset`)."""
-        if self.shares_anchor(name, dname.name):
+        if self.shares_anchor(name, dname.name, now):
             return SECURE
-        if not self.validates(name):
+        if not self.validates(name, now):
             return insecure(NoTrustAnchor(name))
         return bogus(
             c.EDE_DNSSEC_BOGUS,

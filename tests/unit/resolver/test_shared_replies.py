@@ -126,7 +126,7 @@ def test_nothing_bogus_and_nothing_unvalidated_is_offered(world: World) -> None:
 def test_a_name_below_a_negative_trust_anchor_is_not_offered(world: World) -> None:
     shelf = Shelf()
     minet = shelf.serve(resolver_in(world))
-    minet.mesh.validation.anchors._negative.add(names.from_text("nsec.dnssec.playground."))
+    minet.mesh.validation.anchors._put_negative(names.from_text("nsec.dnssec.playground."), 1 << 39)
     assert minet.ask(WWW).verdict == Verdict.INSECURE
     assert not any(raw.qname == names.from_text(WWW) for raw, _ in shelf.offered)
 

@@ -459,8 +459,9 @@ class Company:
         self.store = make_store(settings, shared=True)
         self.workers = [self.make(number) for number in range(count)]
 
-    def make(self, number):
-        options = module.Options(config=str(self.path), number=number, management=self.management)
+    def make(self, number, successor=False):
+        options = module.Options(
+            config=str(self.path), number=number, management=self.management, successor=successor)
         reload = lambda: config.load(self.path)  # noqa: E731
         worker = module._Worker(reload(), [], reload, options, self.store, self.lifeline[0])
         return worker
@@ -606,13 +607,51 @@ def test_a_negative_trust_anchor_ends_in_all_workers_although_the_file_is_damage
         company.write(3, extra=f"[control]\nchanges-file = '{path}'\n")
         assert await first.reload_all() == ""
         anchors = lambda: [one.current.settings.dnssec.negative_trust_anchors for one in company.workers]  # noqa: E731
-        assert anchors() == [("a.test.",)] * 3
+        assert anchors() == [("a.test. 1",)] * 3
         keeper = ChangeKeeper(first)
         await keeper.end_anchors()
         keeper.stop()
         assert anchors() == [()] * 3
         assert path.read_bytes() == damaged and sorted(tmp_path.glob("changes*")) == [path]
         assert all("checksum" in one.changes.trouble for one in company.workers)
+
+    company(test)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_with_a_damaged_file_all_workers_have_the_changes_of_the_first(company, tmp_path, number):
+    """A worker that is started anew cannot read them. If it is the first, all go on without; else it gets them."""
+    path = tmp_path / "changes"
+    RuntimeChanges(path, (make_change("nta", "a.test", until=1 << 39),)).write(path)
+
+    async def test(company):
+        company.write(2, extra=f"[control]\nchanges-file = '{path}'\n")
+        assert await company.workers[0].reload_all() == ""
+        path.write_bytes(path.read_bytes() + b"edited\n")
+        await company.workers[number].drain()
+        successor = company.workers[number] = company.make(number, successor=True)
+        await company.begin(successor)
+        successor.current.close()
+        successor.current = successor.make_first()
+        first = company.workers[0]
+        if not number:
+            for worker in company.workers[1:]:  # all use one `WorkerChannels` here, which the first worker has stopped
+                company.management.links.serve(worker.loop, worker.number, worker.commands.perform)
+            await first.align_workers()
+        else:
+            company.management.links.listen(first.loop)
+            company.management.links.on_event = first.on_event
+            company.management.links.serve(first.loop, 2, company.workers[2].commands.perform)
+            assert not successor.changes.entries
+            successor.ask_for_changes()
+            while not first.tasks:
+                await asyncio.sleep(0)
+            await asyncio.gather(*first.tasks)
+        entries = [one.changes.entries for one in company.workers]
+        assert entries == [first.changes.entries] * 3 and len(first.changes.entries) == min(number, 1)
+        negative = [one.current.settings.dnssec.negative_trust_anchors for one in company.workers]
+        assert negative == [(f"a.test. {1 << 39}",) if number else ()] * 3
+        assert number or all("checksum" in one.changes.trouble for one in company.workers)
 
     company(test)
 

@@ -29,7 +29,7 @@ def test_names_have_one_form():
 
 def test_settings_with_changes_are_those_of_a_file_with_the_same_lines():
     settings = RuntimeChanges(None, ALL).applied_to(Settings())
-    assert settings.dnssec.negative_trust_anchors == ("example.com.",)
+    assert settings.dnssec.negative_trust_anchors == ("example.com. 1800000000",)
     assert settings.forward == (ForwardZone("corp.test.", FORWARD.values, forward_first=True),)
     assert settings.stub[0].addresses == ("192.0.2.3",)
     assert settings.policy.local_data == ("www.Here.test. 300 IN A 192.0.2.4",)
@@ -153,14 +153,21 @@ class Host:
         self.clock = Clock()
         self.reloading = asyncio.Lock()
         self.tasks = []
+        self.fault = ""
+        self.flushed = []
 
     @property
     def current(self):
         return self
 
     async def apply_changes(self, new):
+        if self.fault:
+            raise ValueError(self.fault)
         self.changes = new
         return ""
+
+    async def flush_names(self, origin):
+        self.flushed.append(origin)
 
     def start_task(self, work):
         self.tasks.append(asyncio.ensure_future(work))
@@ -213,6 +220,46 @@ def test_an_anchor_ends_when_its_zone_validates_again(tmp_path):
         host.clock.now += limits.NTA_CHECK
         await keeper.end_anchors()
         assert await _names(keeper) == ["expired.dnssec.playground.", "nsec3.dnssec.playground."]
+
+    _with_host(tmp_path, test)
+
+
+def test_a_check_that_ends_by_an_error_is_repeated(tmp_path, monkeypatch):
+    async def test(host, keeper):
+        asked = []
+
+        async def validates(anchor):
+            asked.append(anchor.name)
+            raise MemoryError
+
+        monkeypatch.setattr(keeper, "validates", validates)
+        for name, lifetime in (("short.test", "100"), ("long.test", "1h")):
+            await keeper.perform({"kind": "nta", "action": "add", "name": name, "lifetime": lifetime})
+        keeper.schedule()
+        host.clock.now += limits.NTA_CHECK
+        keeper._start()
+        [failed] = await asyncio.gather(*host.tasks, return_exceptions=True)
+        assert isinstance(failed, MemoryError) and asked == ["long.test."]
+        assert await _names(keeper) == ["long.test."], "the other ended first"
+        left = keeper._timer.when() - asyncio.get_running_loop().time()
+        assert not keeper._timer.cancelled() and 0 < left <= limits.NTA_CHECK
+
+    _with_host(tmp_path, test)
+
+
+def test_below_an_anchor_that_cannot_be_removed_nothing_stays_cached(tmp_path):
+    async def test(host, keeper):
+        await keeper.perform({"kind": "nta", "action": "add", "name": "a.test", "lifetime": "100", "force": True})
+        host.clock.now += 100
+        host.fault = "the disk is full"
+        keeper._start()
+        await asyncio.gather(*host.tasks)
+        assert await _names(keeper) == ["a.test."] and host.flushed == [host.changes.entries[0].origin]
+        assert not keeper._timer.cancelled(), "it is tried again"
+        host.fault = ""
+        keeper._start()
+        await asyncio.gather(*host.tasks)
+        assert await _names(keeper) == []
 
     _with_host(tmp_path, test)
 

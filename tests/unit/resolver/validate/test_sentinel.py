@@ -32,12 +32,12 @@ OTHER = f"{(KEY.tag + 1) % 65536:05}"
 def test_sentinel_labels_are_parsed(anchor: str, label: str, forbidden: bool) -> None:
     sentinel = Sentinel(Anchors([anchor]))
     for qtype in (c.A, c.AAAA):
-        assert (sentinel.forbids(Question(names.from_text(f"{label}.example."), qtype)) is not None) is forbidden
-    assert sentinel.forbids(Question(names.from_text(f"{label}.example."), c.TXT)) is None
-    assert sentinel.forbids(Question(names.from_text(f"x.{label}.example."), c.A)) is None
+        assert (sentinel.forbids(Question(names.from_text(f"{label}.example."), qtype), 0) is not None) is forbidden
+    assert sentinel.forbids(Question(names.from_text(f"{label}.example."), c.TXT), 0) is None
+    assert sentinel.forbids(Question(names.from_text(f"x.{label}.example."), c.A), 0) is None
 
 
 def test_without_a_root_anchor_the_sentinel_is_inactive() -> None:
     sentinel = Sentinel(Anchors([ZoneKey("example.").anchor()]))
-    assert sentinel.forbids(Question(names.from_text(f"root-key-sentinel-is-ta-{TAG}."), c.A)) is None
-    assert sentinel.forbids(Question(names.ROOT, c.A)) is None
+    assert sentinel.forbids(Question(names.from_text(f"root-key-sentinel-is-ta-{TAG}."), c.A), 0) is None
+    assert sentinel.forbids(Question(names.ROOT, c.A), 0) is None
