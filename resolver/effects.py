@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from resolver.wire.rrset import RRset
 
 __all__ = [
+    "CLIENT_PURPOSES",
     "AddressSynthesis",
     "Ask",
     "Budget",
@@ -216,6 +217,11 @@ class Purpose(IntEnum):
     DNSSEC = 3
     """DS or DNSKEY for validation."""
     PREFETCH = 4
+    """The cached answer for clients is to be replaced before it expires, so none is taken from the cache."""
+
+
+CLIENT_PURPOSES = frozenset({Purpose.CLIENT, Purpose.PREFETCH})
+"""The answer is for clients: policies, aliases and DNS64 apply to it."""
 
 
 # --- effects ------------------------------------------------------------------------------------------------------

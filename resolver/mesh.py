@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from resolver import limits
 from resolver.cache.bounded import TableGroup
 from resolver.effects import (
+    CLIENT_PURPOSES,
     Ask,
     Budget,
     Context,
@@ -699,7 +700,9 @@ class Mesh(JobTable):
         cd = task.cd or need.purpose in UNVALIDATED
         # Queries for the chain of trust follow no alias, so they do not share jobs with client queries.
         scope = None
-        if need.purpose is Purpose.CLIENT:
+        # What is asked for a client, as by DNS64, passes the policies for name servers also when it is cached.
+        client = need.purpose in CLIENT_PURPOSES
+        if client:
             # Only a question on behalf of the client has an answer that depends on its view. Name servers and the chain
             # of trust are the same for all views that have the same servers.
             view, scope = job.key[2], job.key[3]
@@ -707,18 +710,17 @@ class Mesh(JobTable):
             view = self._homes[job.key[2]]
         context: Context = self._contexts[view]
         key = (need.question.key, int(cd) + 2 * (need.purpose is Purpose.DNSSEC), view, scope)
-        # What is asked for a client, as by DNS64, passes the policies for name servers also when it is cached.
-        client = need.purpose is Purpose.CLIENT
+        renewed = need.purpose is Purpose.PREFETCH  # the cached answer is to be replaced
         child = self._jobs.get(key)
         if child is not None and child.serial != job.serial and job.serial == self._serial:
             child = None
-        if child is not None and child.task.purpose is Purpose.PREFETCH:
+        if child is not None and child.task.purpose is Purpose.PREFETCH and not renewed:
             known = find_outcome(need.question, context, task.budget, cd=cd, client=client)
             if not isinstance(known, bool):
                 task.account_octets(_octets_in(known))
                 return known.failure or known
         if child is None:
-            outcome = find_outcome(need.question, context, task.budget, cd=cd, client=client)
+            outcome = renewed or find_outcome(need.question, context, task.budget, cd=cd, client=client)
             if not isinstance(outcome, bool):
                 task.account_octets(_octets_in(outcome))
                 if task.trace is not None:

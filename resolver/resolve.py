@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from resolver import limits
 from resolver.cache.second_level import UNSHARED_TYPES
 from resolver.effects import (
+    CLIENT_PURPOSES,
     AddressSynthesis,
     Budget,
     Context,
@@ -61,7 +62,6 @@ NEVER_CACHED = frozenset({
 # Failures of a sub-query that its client query may have caused: cached only for the question of a client.
 CACHED_FOR_CLIENT_ONLY = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE})
 # Questions of clients.
-CLIENT_PURPOSES = frozenset({Purpose.CLIENT, Purpose.PREFETCH})
 # The types of the chain of trust. No alias is followed for them: an alias shows that no zone begins at the name.
 CHAIN_TYPES = frozenset({c.DS, c.DNSKEY})
 # The types of a delegation. `cache.min-ttl` does not apply to them.
@@ -126,7 +126,7 @@ def _with_dns64(dns64: AddressSynthesis, steps: Steps[Outcome], task: Task) -> S
     if not dns64.needs_addresses(outcome):
         return dns64.without_excluded(outcome)
     question = task.question
-    found = yield Need(Question(question.qname, c.A), Purpose.CLIENT)
+    found = yield Need(Question(question.qname, c.A), task.purpose)  # anew for a prefetch, as the AAAA query was
     if isinstance(found, Failure):
         return outcome if outcome.failure is not None else failure_outcome(question, found)
     if task.trace is not None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from resolver import limits
 from resolver.effects import (
+    CLIENT_PURPOSES,
     Ask,
     Context,
     Failure,
@@ -56,7 +57,6 @@ EXCLUDED = 1 << 20
 FALLBACK_ATTEMPTS = limits.FALLBACK_ATTEMPTS
 ABORTS_QUERY = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.CANCELLED, FailureKind.OVERLOAD})
 NO_EDNS = frozenset({c.FORMERR, c.NOTIMP, c.BADVERS})
-CLIENT_PURPOSES = frozenset({Purpose.CLIENT, Purpose.PREFETCH})
 FORBIDDEN = Failure(FailureKind.POLICY, c.EDE_FILTERED, "a policy forbids the name servers of the zone")
 
 

@@ -7,10 +7,11 @@ from support.service_parts import CLIENT, Sink
 
 from resolver import limits
 from resolver.effects import Question
+from resolver.mesh import Mesh
 from resolver.net.fastpath import FastPath
 from resolver.net.service import Service
 from resolver.policy import PolicyPipeline
-from resolver.settings import CacheSettings, DnssecSettings, Settings
+from resolver.settings import CacheSettings, DnssecSettings, PolicySettings, Settings
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.build import make_query
@@ -23,18 +24,21 @@ SERVERS = ("192.0.2.1", "192.0.2.2")
 class WorkerParts:
     """Fast path, service and mesh on the fake network, as in a worker but for sockets."""
 
-    def __init__(self, *, prefetch=True, zone=EXAMPLE_ZONE):
-        settings = Settings(dnssec=DnssecSettings(trust_anchors=()), cache=CacheSettings(prefetch=prefetch))
+    def __init__(self, *, prefetch=True, zone=EXAMPLE_ZONE, policy=None):
+        settings = Settings(dnssec=DnssecSettings(trust_anchors=()), cache=CacheSettings(prefetch=prefetch),
+                            policy=policy or PolicySettings())
         self.m = build(standard(a192_0_2_1=[("example.com.", zone)], a192_0_2_2=[("example.com.", zone)]),
                        settings=settings)
         plan = PolicyPipeline(settings)
+        self.m.mesh = Mesh(exchange=self.m.net, crypto=None, clock=self.m.net, rng=self.m.mesh._context.rng,
+                           store=self.m.store, settings=settings, policy=plan)
         self.fast = FastPath(self.m.store.answers, plan.access, prefetch=prefetch)
         self.service = Service(settings, mesh=self.m.mesh, plan=plan, fast=self.fast, clock=self.m.net)
         self.sink = Sink()
 
-    def ask(self, name="www.example.com.", **options):
+    def ask(self, name="www.example.com.", qtype=c.A, **options):
         """The reply to one query, and who gave it: "fast" or "python"."""
-        packet = make_query(7, names.from_text(name), c.A, **options)
+        packet = make_query(7, names.from_text(name), qtype, **options)
         reply = self.fast.answer(packet, CLIENT, self.m.net.time())
         if reply is not None:
             return MessageView.parse(reply), "fast"
@@ -63,6 +67,28 @@ def test_an_answer_queried_near_its_expiry_is_renewed_in_time():
         assert who == "fast" and view.answer[0].ttl >= 298
     assert parts.fast.statistics()["prefetch_due"] == 20
     assert parts.m.mesh.statistics()["prefetches"] == 20
+
+
+@pytest.mark.parametrize("cached", ["aaaa", "both"])
+def test_a_synthesised_answer_is_renewed_with_new_addresses(cached):
+    """DNS64: the A set behind an answer is resolved anew, also when it is cached for long."""
+    zone = EXAMPLE_ZONE + "six4 300 IN A 192.0.2.99\n"
+    parts = WorkerParts(zone=zone, policy=PolicySettings(dns64_prefix=("64:ff9b::/96",)))
+    if cached == "both":
+        parts.ask("six4.example.com.")
+        parts.sleep(1)
+    first = parts.ask("six4.example.com.", c.AAAA)[0].answer[0].ttl
+    for _ in range(5):
+        parts.sleep(first - 10)
+        before = len(parts.m.net.log)
+        view, who = parts.ask("six4.example.com.", c.AAAA)
+        assert who == "python" and view.answer[0].ttl <= 11
+        parts.m.net.run(parts.m.mesh, seconds=2)
+        assert len(parts.m.net.log) == before + 2, "AAAA and A"
+        view, who = parts.ask("six4.example.com.", c.AAAA)
+        first = view.answer[0].ttl
+        assert who == "fast" and first >= 50
+    assert parts.m.mesh.statistics()["prefetches"] == 5
 
 
 def test_a_query_with_a_cookie_causes_a_prefetch_too():
