@@ -8,7 +8,7 @@ The points, in the order in which a query passes them:
 | `question` | before the cache is looked up, for the question | all; truncate only when `per_client` |
 | `alias` | for the target of each alias of the chain | answer, refuse, drop, pass, log |
 | `name_server` | before the servers of a zone are queried | answer, refuse, drop, pass, log |
-| `response` | for a finished outcome | as `question`; after answer the next module gets the new outcome |
+| `response` | for a finished outcome | as `question`; see `Pipeline.response` |
 | `send` | before a reply that was made from an outcome is sent | all but answer |
 
 One job resolves a question for all clients of a view, and one cached answer serves them. So `question`, `alias` and
@@ -110,6 +110,9 @@ class PolicyModule:
     per_client = False
     """Whether `question` or `response` depends on more than the view and the question; then `question` is asked for
     each query of a client."""
+    protective = False
+    """Whether it protects the network of the clients, so that it is asked at `response` although a module before it has
+    passed."""
     only_types: frozenset[int] | None = None
     """The types of questions for which a `per_client` module is called; None: all."""
 

@@ -13,8 +13,10 @@ its own to test:
    the hooks `alias` and `name_server`.
 8. `rewrite`: removal of private addresses, renumbering.
 
-At each point the modules are asked in this order until one has an answer, or passes. A point that no module has costs
-one truth test. DNS64 itself is no module: it asks a second question, so `resolve` performs it.
+At each point the modules are asked in this order until one has an answer, or passes. At `response`, an answer of one
+module is what the next one sees, and after one has passed those that are `protective` are still asked: an exception
+from a block list is none from the removal of private addresses. A point that no module has costs one truth test. DNS64
+itself is no module: it asks a second question, so `resolve` performs it.
 
 A `Pipeline` is immutable, except for its counters.
 """
@@ -162,17 +164,21 @@ class Pipeline:
     def response(self, query: Query, outcome: Outcome) -> Outcome:
         """The point `response`: the outcome to give to the client of `query`, `outcome` itself when none changes it.
 
-        An outcome of one module is what the next one sees.
+        An outcome of one module is what the next one sees. After one has passed, only protective ones are asked.
         """
-        for step in self._response:
-            # The answer that a stream gets is cached for datagrams too, unless the module is asked for each client.
-            stream = query.stream or not step[0].per_client
-            changed = self._ask("response", (step,), outcome.question, stream, query, outcome)
-            if changed is None:
+        passed = False
+        for module, ask in self._response:
+            if passed and not module.protective:
                 continue
-            outcome = changed
-            if changed.applied is None or changed.applied.kind is not ANSWER:
-                return outcome
+            # The answer that a stream gets is cached for datagrams too, unless the module is asked for each client.
+            stream = query.stream or not module.per_client
+            found = self._decision("response", module, ask(query, outcome), outcome.question, stream)
+            if isinstance(found, Action):
+                passed = True
+            elif found is not None:
+                outcome = found
+                if found.applied is None or found.applied.kind is not ANSWER:
+                    return outcome
         return outcome
 
     # --- what an action does ------------------------------------------------------------------------------------------
@@ -183,24 +189,34 @@ class Pipeline:
         """The outcome of the first module that has one; None when there is none, or a module passes."""
         for module, ask in steps:
             found = ask(*arguments)
-            if found is None:
-                continue
-            if isinstance(found, Outcome):
-                self._count(point, module, ANSWER)
-                found.applied = Applied(point, module.name, ANSWER)
-                return found
-            if not isinstance(found, Action):
-                raise TypeError(f"policy {module.name}, point {point}: {found!r} is no Action, no Outcome and not None")
-            kind = found.kind
-            if kind is TRUNCATE and stream:
-                continue
-            self._count(point, module, kind)
-            if kind is PASS:
-                return None
-            if kind is not LOG:
-                return _outcome_of(found, point, module, question)
-            self._log.warn("policy %s: %s %s (view %s): %s", module.name, names.to_text(question.qname),
-                           c.type_to_text(question.qtype), self.name or "default", found.reason or point)
+            if found is not None:
+                found = self._decision(point, module, found, question, stream)
+                if found is not None:
+                    return None if isinstance(found, Action) else found
+        return None
+
+    def _decision(
+        self, point: str, module: PolicyModule, found: object, question: Question, stream: bool
+    ) -> Outcome | Action | None:
+        """What `found`, the result of one module, means: an outcome; the action when it passes; None to go on."""
+        if found is None:
+            return None
+        if isinstance(found, Outcome):
+            self._count(point, module, ANSWER)
+            found.applied = Applied(point, module.name, ANSWER)
+            return found
+        if not isinstance(found, Action):
+            raise TypeError(f"policy {module.name}, point {point}: {found!r} is no Action, no Outcome and not None")
+        kind = found.kind
+        if kind is TRUNCATE and stream:
+            return None
+        self._count(point, module, kind)
+        if kind is PASS:
+            return found
+        if kind is not LOG:
+            return _outcome_of(found, point, module, question)
+        self._log.warn("policy %s: %s %s (view %s): %s", module.name, names.to_text(question.qname),
+                       c.type_to_text(question.qtype), self.name or "default", found.reason or point)
         return None
 
     def _count(self, point: str, module: PolicyModule, kind: ActionKind) -> None:

@@ -32,6 +32,7 @@ class Rewriter(PolicyModule):
     """Changes finished outcomes before they are sent to a client."""
 
     name = "rewrite"
+    protective = True
 
     def __init__(self, settings: PolicySettings) -> None:
         """Compile `settings`.

@@ -126,8 +126,8 @@ class ResponsePolicyZones(PolicyModule):
         return None if decision.match is None else self._finish(query, outcome, decision.match)
 
     def _finish(self, query: Query, outcome: Outcome, match: Match) -> Decision:
-        """Apply `match` to a finished outcome, unless `question` has done so."""
-        return None if match.rule.action is RuleAction.PASSTHRU else self._apply(query, outcome.question, match)
+        """Apply `match` to a finished outcome. `question` may have applied and logged an exception before."""
+        return PASS if match.rule.action is RuleAction.PASSTHRU else self._apply(query, outcome.question, match)
 
     def _apply(self, query: Query, question: Question, match: Match) -> Decision:
         if match.zone.log:

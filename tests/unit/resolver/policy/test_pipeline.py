@@ -122,6 +122,37 @@ def test_an_action_says_whether_it_needs_an_outcome() -> None:
         call(Pipeline(0, "", [at("question", "odd", 7)]), "question")
 
 
+def test_after_a_pass_only_protective_modules_see_the_response() -> None:
+    made: list[Outcome] = []
+
+    def protect() -> Outcome:
+        made.append(refusal())
+        return made[-1]
+
+    lists = [at("response", name, result) for name, result in (("allowed", PASS), ("list", DROP))]
+    guard, last = at("response", "guard", protect, protective=True), at("response", "last", DROP)
+    pipeline = Pipeline(0, "", [*lists, guard, last])
+    assert pipeline.response(STREAM, positive()) is made[0]
+    assert [len(one.asked) for one in (*lists, guard, last)] == [1, 0, 1, 0]
+    assert pipeline.counts == {("response", "allowed", "pass"): 1, ("response", "guard", "answer"): 1}
+
+
+def test_no_pass_skips_the_removal_of_private_addresses() -> None:
+    settings = PolicySettings(private_addresses=("192.0.2.0/24",))
+    plan = PolicyPipeline(Settings(policy=settings), modules=(at("response", "allowed", PASS),))
+    found = plan.views[0].response(STREAM, positive())
+    assert not found.answer and found.ede == [(c.EDE_FILTERED, "a private address was removed")]
+
+
+def test_which_modules_are_protective() -> None:
+    """A new one is added here and to docs/hooks.md."""
+    def below(parent: type[PolicyModule]) -> set[type[PolicyModule]]:
+        return {parent}.union(*(below(one) for one in parent.__subclasses__()))
+
+    assert {one.name for one in below(PolicyModule) if one.protective and one.__module__.startswith("resolver.")} == {
+        "rewrite"}
+
+
 def test_responses_are_changed_one_after_the_other() -> None:
     first, second = at("response", "first", refusal), at("response", "second", None)
     pipeline = Pipeline(0, "", [first, second])
