@@ -91,7 +91,9 @@ class BalanceSettings:
         "all",
         'The answer when all targets of an address family are down: "all" of them, "none" (NODATA), or "fallback".',
     )
-    fallback: tuple[str, ...] = option((), "Addresses that are answered then; they are not checked.")
+    fallback: tuple[str, ...] = option(
+        (), "Addresses that are answered then, of address families that have targets; they are not checked."
+    )
 
     def __post_init__(self) -> None:
         check_names((self.name,), "name")
@@ -115,6 +117,11 @@ class BalanceSettings:
         check_addresses(self.fallback, "fallback")
         if (self.when_down == "fallback") is not bool(self.fallback):
             raise ValueError("fallback: it goes with when-down = \"fallback\", and only with it")
+        families = {address.version for address in seen}
+        for text in self.fallback:
+            if ip_address(text).version not in families:
+                raise ValueError(f"fallback: {text!r} is never given, because no target of {self.name!r} has an IPv"
+                                 f"{ip_address(text).version} address; remove it here")
         if not 0 <= self.check_port <= 65535 or (self.check == "tcp" and not self.check_port):
             raise ValueError(f"check_port: {self.check_port} is no port; a check over tcp needs one")
         if not _PATH.fullmatch(self.check_path):

@@ -568,8 +568,9 @@ BALANCE_RISE = Limit(2, 1, 100, "checks", "One success may be chance while a tar
 BALANCE_FALL = Limit(3, 1, 100, "checks", "One failure may be a lost packet.")
 BALANCE_JITTER_PERCENT = 10
 """percent: Checks are this much earlier, drawn at random, so that workers do not check a target at the same moment."""
-BALANCE_PROBES = 16
-"""checks: Of one worker in progress at the same time. Each has a descriptor."""
+BALANCE_PROBES = 256
+"""checks: Of one worker in progress at the same time. Each has a descriptor. Up to as many targets never wait for each
+other, whether they answer or not; health reports checks that begin late."""
 BALANCE_PROBE_OCTETS = 65_536
 """bytes: A longer body of the reply to an HTTP check is a failure. The page of a check has some bytes."""
 DNS64_PREFIXES = 8

@@ -1,7 +1,8 @@
 """Who asked, and what a policy did about it: the values that a client query carries through all layers.
 
 `Query` is made once, where a query comes in, and is passed on unchanged: to the policies, to the mesh, and back to the
-listener with the answer. Two of its fields say what an answer depends on besides the question: `view` and `scope`.
+listener with the answer. Its address has one form, `client_address`, so that no policy sees an IPv4 client as one of
+IPv6. Two of its fields say what an answer depends on besides the question: `view` and `scope`.
 Queries in progress are joined, and answers are cached, by these two and by no other field.
 
 `Applied` names the policy that made or changed an outcome. Sans-IO: nothing here reads a clock.
@@ -11,11 +12,24 @@ from collections.abc import Hashable
 from enum import Enum
 from ipaddress import ip_address
 
-__all__ = ["API", "PROGRAM", "UDP", "ActionKind", "Applied", "Query"]
+__all__ = ["API", "PROGRAM", "UDP", "ActionKind", "Applied", "Query", "client_address"]
 
 UDP = "udp"
 API = "api"
 """The transport of questions that no listener received: those of the library and of the daemon itself."""
+
+
+_MAPPED = "::ffff:"
+
+
+def client_address(text: str) -> str:
+    """The address of a client in the form that policies, limits and logs compare: IPv4 for an IPv4-mapped one (RFC 4291
+    section 2.5.5.2), which a socket for both families or a load balancer reports."""
+    if text.startswith(_MAPPED):
+        mapped = getattr(ip_address(text.partition("%")[0]), "ipv4_mapped", None)
+        if mapped is not None:
+            return str(mapped)
+    return text
 
 
 class Query:
@@ -47,7 +61,7 @@ class Query:
         arrived: float = 0.0,
         deadline: float = 0.0,
     ) -> None:
-        self.address = address
+        self.address = client_address(address)
         self.network = network
         self.transport = transport
         self.listener = listener

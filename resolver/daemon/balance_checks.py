@@ -5,6 +5,10 @@ restarted or slow, and there is no state to pass on; the cost is as many checks 
 Their times are drawn at random, so that workers do not check a target at the same moment. Workers may differ for some
 checks after a change, as clients differ for the TTL of what they have.
 
+A check holds a slot for at most its timeout. There are as many slots as targets, up to a limit (`balance_probes`), so
+below it no target waits for another. Above it they wait in the order in which they are due, and `problems` says when
+checks begin late: more than a tenth of their interval.
+
 A target is up until checks have failed. A reload goes on with the states of targets that are checked in the same way.
 Each change is logged. A check that raises anything but an error of the network is a fault: it is logged and counts as a
 failed check.
@@ -13,6 +17,7 @@ failed check.
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +26,7 @@ from resolver.balance_settings import BalanceSettings
 from resolver.effects import RandomSource
 from resolver.geo import open_countries
 from resolver.net.clock_random import Entropy
+from resolver.net.descriptors import balance_probes
 from resolver.policy.balance import Balancer, Target
 from resolver.settings import Settings
 
@@ -47,8 +53,9 @@ class BalanceChecks:
         probe: Probe | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         rng: RandomSource | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`probe`, `sleep` and `rng` are for tests.
+        """`probe`, `sleep`, `rng` and `clock` are for tests.
 
         Raises:
             ValueError: a file of authorities cannot be used; the text names the setting.
@@ -56,7 +63,14 @@ class BalanceChecks:
         self._balancer = balancer
         self._sleep = sleep
         self._rng: RandomSource = Entropy() if rng is None else rng
-        self._free = asyncio.Semaphore(limits.BALANCE_PROBES)
+        self._clock = clock
+        self._checked = [(one, target) for one, target in balancer.targets() if one.check != "none"]
+        self._slots = balance_probes(len(self._checked))
+        self._free = asyncio.Semaphore(self._slots)
+        self._due: dict[Target, float] = {}
+        """When the next check of each target is due; none for those whose check is in progress."""
+        self._late: set[Target] = set()
+        """Those whose last check has begun late."""
         self._tasks: list[asyncio.Task[None]] = []
         self._contexts: dict[str, ssl.SSLContext] = {}
         for settings, _ in balancer.targets():
@@ -71,7 +85,7 @@ class BalanceChecks:
             self._balancer.continue_from(before._balancer)
         if not self._tasks:
             self._tasks = [asyncio.get_running_loop().create_task(self._watch(settings, target))
-                           for settings, target in self._balancer.targets() if settings.check != "none"]
+                           for settings, target in self._checked]
 
     def close(self) -> None:
         """Stop checking."""
@@ -81,14 +95,22 @@ class BalanceChecks:
 
     async def _watch(self, settings: BalanceSettings, target: Target) -> None:
         """Check one target until the task is cancelled."""
-        delay = settings.interval * self._random()
+        due = self._clock() + settings.interval * self._random()
         while True:
-            await self._sleep(delay)
+            self._due[target] = due
+            await self._sleep(max(due - self._clock(), 0.0))
             async with self._free:
+                began = self._clock()
+                if began > due + _slack(settings):
+                    self._late.add(target)
+                else:
+                    self._late.discard(target)
+                del self._due[target]
                 why = await self._check(settings, target)
             if target.health.note(why):
                 _log_change(settings, target)
-            delay = settings.interval * (1 - limits.BALANCE_JITTER_PERCENT / 100 * self._random())
+            pause = settings.interval * (1 - limits.BALANCE_JITTER_PERCENT / 100 * self._random())
+            due = max(began + pause, self._clock())
 
     def _random(self) -> float:
         """A number from 0 to less than 1."""
@@ -154,14 +176,25 @@ class BalanceChecks:
         ]
 
     def problems(self) -> list[str]:
-        """A sentence for each name of which all targets of a family are down."""
-        found = []
+        """A sentence for each name of which all targets of a family are down, and one when checks begin late."""
+        found, now = [], self._clock()
+        late = self._late | {target for settings, target in self._checked
+                             if self._due.get(target, now) + _slack(settings) < now}
+        if late:
+            found.append(f"balance: the checks of {len(late)} of {len(self._checked)} targets begin late, because"
+                         f" {self._slots} others are in progress; use fewer targets, a longer interval or a shorter"
+                         " timeout, or raise the limit of open files")
         for one in self._balancer.names.values():
             for targets in one.targets.values():
                 if targets and not any(target.health.up for target in targets):
                     listed = ", ".join(f"{target.address} ({target.health.why or 'starting'})" for target in targets)
                     found.append(f"balance: all targets of {one.settings.name} are down: {listed}")
         return found
+
+
+def _slack(settings: BalanceSettings) -> float:
+    """How much later than due a check may begin, in seconds."""
+    return settings.interval * limits.BALANCE_JITTER_PERCENT / 100
 
 
 def _label(settings: BalanceSettings, target: Target) -> str:

@@ -194,7 +194,8 @@ def within_descriptors(settings: Settings) -> list[ServerSettings]:
     """
     applied = [listener.applied_to(settings.server) for listener in settings.listeners]
     streams = [index for index, listener in enumerate(settings.listeners) if listener.protocol != "quic"]
-    most = divide_connections([applied[index].tcp_connections for index in streams], client_connections())
+    free = client_connections(targets=sum(len(one.target) for one in settings.balance if one.check != "none"))
+    most = divide_connections([applied[index].tcp_connections for index in streams], free)
     for index, given in zip(streams, most, strict=True):
         if given < applied[index].tcp_connections:
             listener = settings.listeners[index]

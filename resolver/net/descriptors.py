@@ -2,8 +2,9 @@
 
 Client connections are limited so that upstream queries never lack a descriptor; otherwise idle client connections could
 stop all resolution. `limits.DESCRIPTORS_RESERVE` are left for files, listeners, the control socket and others. Of the
-rest, at most a quarter each is for UDP sockets of IPv4 and of IPv6, at most an eighth for outgoing TCP, and what
-remains is for clients. A listener gets the connections that it is configured for, as long as there are enough for all.
+rest, at most a quarter each is for UDP sockets of IPv4 and of IPv6, at most an eighth for outgoing TCP, a sixteenth for
+checks of the targets of balanced names, if there are any, and what remains is for clients. A listener gets the
+connections that it is configured for, as long as there are enough for all.
 """
 
 import resource
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 
 from resolver import limits
 
-__all__ = ["client_connections", "divide_connections", "stream_upstreams", "udp_sockets"]
+__all__ = ["balance_probes", "client_connections", "divide_connections", "stream_upstreams", "udp_sockets"]
 
 
 def udp_sockets(descriptors: int | None = None) -> int:
@@ -24,9 +25,16 @@ def stream_upstreams(descriptors: int | None = None) -> int:
     return max(min(limits.STREAM_UPSTREAMS, _usable(descriptors) // 8), 1)
 
 
-def client_connections(descriptors: int | None = None) -> int:
-    """Limit of client connections of all listeners together; `descriptors` as for `udp_sockets`."""
-    return max(_usable(descriptors) - 2 * udp_sockets(descriptors) - stream_upstreams(descriptors), 1)
+def balance_probes(targets: int, descriptors: int | None = None) -> int:
+    """Limit of checks in progress of so many `targets`; `descriptors` as for `udp_sockets`."""
+    return min(targets, limits.BALANCE_PROBES, max(_usable(descriptors) // 16, 1))
+
+
+def client_connections(descriptors: int | None = None, targets: int = 0) -> int:
+    """Limit of client connections of all listeners together, beside checks of so many `targets`; `descriptors` as for
+    `udp_sockets`."""
+    outgoing = stream_upstreams(descriptors) + balance_probes(targets, descriptors)
+    return max(_usable(descriptors) - 2 * udp_sockets(descriptors) - outgoing, 1)
 
 
 def divide_connections(wanted: Sequence[int], total: int) -> list[int]:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from resolver import limits
 from resolver.policy import ALLOW, AccessTable
+from resolver.query import client_address
 
 __all__ = ["ProxyHeader", "ProxyHeaderError", "TrustedProxies", "parse_proxy_header"]
 
@@ -84,6 +85,6 @@ def parse_proxy_header(data: bytes) -> ProxyHeader | None:
         return None
     if command == _LOCAL or not octets:
         return ProxyHeader(size, None)
-    address = ip_address(data[HEAD:HEAD + octets])
+    address = client_address(str(ip_address(data[HEAD:HEAD + octets])))
     at = HEAD + 2 * octets
-    return ProxyHeader(size, (str(address), int.from_bytes(data[at:at + _PORT_OCTETS], "big")))
+    return ProxyHeader(size, (address, int.from_bytes(data[at:at + _PORT_OCTETS], "big")))

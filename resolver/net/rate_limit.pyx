@@ -32,13 +32,12 @@ from resolver.policy.access cimport ACCESS_ALLOW, ACCESS_DECISION, AccessTable, 
 from resolver.wire.consts cimport HEADER_SIZE, NAME_MAX
 from resolver.wire.hash cimport siphash13
 from resolver.wire.name cimport name_expand, name_length, name_lower
-from resolver.wire.octets cimport get16
+from resolver.wire.octets cimport get16, simple_ip
 
 cdef enum:
     WAYS = 4                    # buckets in a set, which is one cache line
     KEY_HEAD = 3                # kind, view, size of the address
     LONGEST_IP = 16
-    MAPPED = 12                 # octets before the IPv4 address in a mapped one (RFC 4291 section 2.5.5.2)
     RECORD_HEAD = 10            # type, class, TTL and length of a record
     TC_HIGH = 0x02
     RCODE_NXDOMAIN = 3
@@ -234,22 +233,6 @@ cdef int rate_of_reply(RateState *state, size_t view, const uint8_t *ip, size_t 
     memcpy(key + key_size, name, name_size)
     key_size += name_size
     return charge(state, kind, key, key_size, rates[kind], state.window, state.slip, RATE_DROP, now)
-
-
-cdef inline bint simple_ip(const uint8_t **ip, size_t *size) noexcept nogil:
-    """Make an IPv4-mapped address an IPv4 address; False for something that is no address."""
-    cdef int i
-    if size[0] == 4:
-        return True
-    if size[0] != LONGEST_IP:
-        return False
-    for i in range(10):
-        if ip[0][i]:
-            return True
-    if ip[0][10] == 0xff and ip[0][11] == 0xff:
-        ip[0] += MAPPED
-        size[0] = 4
-    return True
 
 
 @cython.final

@@ -188,7 +188,7 @@ class PendingQuery:
         self.query = query
         self.client = client
         self.peer = peer
-        self.host: str = peer[0]
+        self.host: str = client.address
         self.network = network_of(self.host)
         self.sink = sink
         self.ticket: Any = None

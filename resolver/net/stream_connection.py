@@ -33,6 +33,7 @@ from resolver.net.client_hello import ClientHello
 from resolver.net.fair_slots import network_of
 from resolver.net.handshake_budget import HandshakeBudget
 from resolver.net.proxy_protocol import ProxyHeaderError, TrustedProxies, parse_proxy_header
+from resolver.query import client_address
 
 __all__ = ["StreamConnection", "half_close"]
 
@@ -222,10 +223,10 @@ class StreamConnection(asyncio.Protocol):
     def _identify(self, peer: tuple[Any, ...]) -> bool:
         """Take a slot of the client `peer`; False when it gets none, and the connection is closed."""
         self._peer = peer
-        self.host = peer[0]
+        self.host = client_address(peer[0])
         self.network = network_of(self.host)
-        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        self.octets = socket.inet_pton(family, self.host.partition("%")[0])
+        family = socket.AF_INET6 if ":" in peer[0] else socket.AF_INET
+        self.octets = socket.inet_pton(family, peer[0].partition("%")[0])
         if self._owner.admit(self):
             return True
         if self._transport is not None:

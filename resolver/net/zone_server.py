@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from resolver import limits
 from resolver.effects import Outcome, Question
 from resolver.policy import ALLOW, DECISION, DROP, VIEW_SHIFT, OwnZones
+from resolver.query import client_address
 from resolver.settings import Settings, ZoneSettings
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -264,9 +265,7 @@ def _reply(request: _Request, rcode: int, *, flags: int = 0) -> bytes:
 
 
 def _host(peer: tuple[Any, ...]) -> str:
-    address = ip_address(str(peer[0]).partition("%")[0])
-    mapped = getattr(address, "ipv4_mapped", None)
-    return str(mapped or address)
+    return str(ip_address(client_address(peer[0]).partition("%")[0]))
 
 
 def _within(host: str, networks: list[Any]) -> bool:

@@ -28,7 +28,7 @@ from resolver.observe.event cimport (AUTH_QUERY, AUTH_RESPONSE, CLIENT_QUERY, CL
 from resolver.observe.log_line cimport LINE_SPACE, end_of_question, form_line, write_line
 from resolver.observe.pieces cimport Pieces, commit, hand_over, room_for
 from resolver.wire.consts cimport HEADER_SIZE
-from resolver.wire.octets cimport get16
+from resolver.wire.octets cimport get16, simple_ip
 
 PROTOCOLS = {"udp": OVER_UDP, "tcp": OVER_TCP, "tls": OVER_TLS, "https": OVER_HTTPS, "quic": OVER_QUIC}
 """The numbers of dnstap for transports, by their names in `Query`."""
@@ -111,6 +111,7 @@ cdef void observe_fast(ObserverState *state, const uint8_t *query, size_t query_
     cdef bint tapped = chosen(state, &state.tap)
     if not (logged or tapped):
         return
+    simple_ip(&address, &address_size)  # the log masks and shows an IPv4 client as one
     event.protocol = protocol
     event.upstream = False
     event.address = address
@@ -218,6 +219,7 @@ cdef class Observer:
         event.protocol = PROTOCOLS[sink.origin[0]]
         event.address = watched.address
         event.address_size = parse_address(peer[0], watched.address)
+        simple_ip(&event.address, &event.address_size)
         event.port = <uint16_t>peer[1]
         event.asked = state.now
         event.query = <const uint8_t *>PyBytes_AS_STRING(data)

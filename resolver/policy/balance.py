@@ -16,7 +16,7 @@ Other types of the names are resolved as usual.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from resolver.balance_settings import BalanceSettings, TargetSettings
 from resolver.effects import Outcome, Question, RandomSource
@@ -30,6 +30,7 @@ from resolver.wire.rrset import RRset
 __all__ = ["Balance", "BalanceForAll", "Balancer", "Health", "Target", "choose"]
 
 _SIZES = {c.A: 4, c.AAAA: 16}
+_MAPPED_BITS = 96
 Countries = Callable[[str], str]
 """The country of an address as two capital letters; empty when it is not known."""
 
@@ -92,8 +93,12 @@ class Target:
 
 
 def _prefix(text: str) -> tuple[int, int, int, int]:
-    """A prefix as octets of an address, length, host bits and network bits."""
+    """A prefix as octets of an address, length, host bits and network bits. One of IPv4-mapped addresses counts as
+    IPv4, as the address of a client does (`client_address`)."""
     network = ip_network(text, strict=False)
+    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+    if mapped is not None and network.prefixlen >= _MAPPED_BITS:
+        network = IPv4Network((mapped, network.prefixlen - _MAPPED_BITS))
     shift = network.max_prefixlen - network.prefixlen
     return network.max_prefixlen // 8, network.prefixlen, shift, int(network.network_address) >> shift
 
@@ -192,7 +197,7 @@ class Balancer:
             found = one.usable(qtype)
             rdatas = one.fallback[qtype] if found is None else [target.packed for target in found]
             return _outcome(question, rdatas, settings.ttl)
-        if not one.targets[qtype] and not one.fallback[qtype]:
+        if not one.targets[qtype]:
             return None
         usable = one.usable(qtype)
         if not usable:

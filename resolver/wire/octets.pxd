@@ -1,10 +1,16 @@
 # Inline functions for numbers in messages and in packed records, most significant octet first (RFC 1035 section 2.3.2).
 #
-# The caller checks bounds: two or four octets are read or written without a check.
+# The caller checks bounds: two or four octets are read or written without a check. `simple_ip` is for addresses of
+# clients.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from resolver.wire.consts cimport EDNS_DO, T_OPT
+
+
+cdef enum:
+    LONGEST_IP = 16
+    MAPPED = 12                 # octets before the IPv4 address in a mapped one (RFC 4291 section 2.5.5.2)
 
 
 cdef inline uint16_t get16(const uint8_t *p) noexcept nogil:
@@ -35,3 +41,19 @@ cdef inline void put_opt(uint8_t *p, uint32_t payload, uint32_t ext_rcode, bint 
     p[6] = 0
     put16(p + 7, EDNS_DO if do_bit else 0)
     put16(p + 9, size)
+
+
+cdef inline bint simple_ip(const uint8_t **ip, size_t *size) noexcept nogil:
+    """Make an IPv4-mapped address an IPv4 address; False for something that is no address."""
+    cdef int i
+    if size[0] == 4:
+        return True
+    if size[0] != LONGEST_IP:
+        return False
+    for i in range(10):
+        if ip[0][i]:
+            return True
+    if ip[0][10] == 0xff and ip[0][11] == 0xff:
+        ip[0] += MAPPED
+        size[0] = 4
+    return True

@@ -16,6 +16,7 @@ from resolver import limits
 from resolver.cli.control import balance_lines
 from resolver.daemon import health
 from resolver.daemon.balance_checks import BalanceChecks, check
+from resolver.net import descriptors
 from resolver.policy import Balancer
 from resolver.settings import BalanceSettings, PolicySettings, Settings, TargetSettings
 
@@ -36,8 +37,10 @@ class Checked:
         self.results: dict[str, str] = {}
         self.asked: Counter[str] = Counter()
         self.pauses: list[float] = []
+        self.now = 1000.0
         self.turn = asyncio.Event()
-        self.checks = BalanceChecks(self.balancer, probe=probe or self.probe, sleep=self.sleep, rng=SeededRandom(2))
+        self.checks = BalanceChecks(self.balancer, probe=probe or self.probe, sleep=self.sleep, rng=SeededRandom(2),
+                                    clock=lambda: self.now)
 
     async def probe(self, one: BalanceSettings, address: str) -> str:
         self.asked[address] += 1
@@ -128,7 +131,7 @@ def test_nothing_is_checked_without_a_check() -> None:
     run(main)
 
 
-def test_only_some_checks_run_at_the_same_time() -> None:
+def test_only_some_checks_run_at_the_same_time_and_lateness_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         running, most = 0, 0
         go = asyncio.Event()
@@ -141,14 +144,31 @@ def test_only_some_checks_run_at_the_same_time() -> None:
             running -= 1
             return ""
 
-        made = Checked(*(settings(*(f"192.0.2.{number}" for number in range(30)), name=name) for name in "ab"),
-                       probe=probe)
+        def names(count: int) -> list[BalanceSettings]:
+            return [settings(*(f"192.0.2.{number}" for number in range(30)), name=f"n{number}.example")
+                    for number in range(count)]
+
+        monkeypatch.setattr(descriptors, "_usable", lambda given: 65_000)
+        made = Checked(*names(8), probe=probe)
         made.checks.start()
         await made.step()
-        assert running == most == limits.BALANCE_PROBES
-        go.set()
+        assert running == most == 240, "none waits for another"
+        made.checks.close()
+        await settled()
+        running = most = 0
+        made = Checked(*names(9), probe=probe)
+        made.checks.start()
         await made.step()
-        assert most == limits.BALANCE_PROBES
+        assert running == most == limits.BALANCE_PROBES < 270
+        assert not made.checks.problems()
+        made.now += 12
+        late = "balance: the checks of 14 of 270 targets begin late, because 256 others are in progress"
+        assert made.checks.problems()[0].startswith(late)
+        go.set()
+        await settled()
+        assert most == limits.BALANCE_PROBES and made.checks.problems()[0].startswith(late), "they did"
+        await made.step()
+        assert not made.checks.problems()
         made.checks.close()
 
     run(main)

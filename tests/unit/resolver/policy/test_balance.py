@@ -364,6 +364,8 @@ TARGET = '[[balance.target]]\naddress = "192.0.2.1"\n'
     (HEAD + 'when-down = "none"\n' + TARGET, "without a check no target is ever down"),
     (HEAD + 'check = "http"\nwhen-down = "fallback"\n' + TARGET, "it goes with when-down = \"fallback\""),
     (HEAD + 'fallback = ["192.0.2.9"]\n' + TARGET, "it goes with when-down = \"fallback\""),
+    (HEAD + 'check = "http"\nwhen-down = "fallback"\nfallback = ["2001:db8::9"]\n' + TARGET,
+     "fallback[0]: '2001:db8::9' is never given, because no target of 'www.example.com' has an IPv6 address"),
     (HEAD + 'interval = "0.5 s"\n' + TARGET, "0.5 is outside 1..3600 seconds"),
     (HEAD + TARGET + HEAD + TARGET, "'www.example.com' is configured twice"),
 ])
