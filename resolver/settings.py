@@ -308,7 +308,9 @@ class ServerSettings:
         'Action for a query without the RD bit: "refuse" it, or answer it from the "cache" without upstream queries.',
     )
     minimal_any: bool = option(
-        True, "Answer qtype ANY with one small synthetic HINFO record (RFC 8482) instead of resolving it."
+        True,
+        "Answer qtype ANY with one small synthetic HINFO record (RFC 8482) instead of resolving it, and with the"
+        " smallest record set of the name where an own zone or another policy answers.",
     )
     rotate_addresses: bool = option(
         False,

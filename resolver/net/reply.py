@@ -13,9 +13,11 @@ from resolver.effects import Outcome
 from resolver.net.fastpath import ClientQuery
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
+from resolver.wire import name as names
 from resolver.wire.build import Builder
 from resolver.wire.consts import HEADER_SIZE, MESSAGE_MAX
 from resolver.wire.edns import encode_ede, options_to_wire
+from resolver.wire.rrset import RRset
 
 __all__ = ["compose", "error_reply", "extended_errors"]
 
@@ -25,8 +27,12 @@ _EDE_TEXT = limits.EDE_TEXT
 _EDES = limits.REPLY_EDES
 
 
-def compose(query: ClientQuery, outcome: Outcome, *, minimal: bool) -> bytes:
-    """Return the complete reply without OPT, as the answer cache stores it. AD means secure, for every client."""
+def compose(query: ClientQuery, outcome: Outcome, *, minimal: bool, minimal_any: bool) -> bytes:
+    """Return the complete reply without OPT, as the answer cache stores it. AD means secure, for every client.
+
+    `minimal` leaves out what the client does not need (`server.minimal-responses`). `minimal_any` answers ANY with one
+    set of the name (RFC 8482 section 4.1), whoever has made the outcome.
+    """
     rcode = outcome.rcode
     bogus = outcome.verdict == Verdict.BOGUS and not query.flags & c.CD
     if bogus:
@@ -42,7 +48,10 @@ def compose(query: ClientQuery, outcome: Outcome, *, minimal: bool) -> bytes:
         return builder.finish()
     # A failure has an answer only when the target of a CNAME failed: the chain up to it (RFC 1034 section 3.6.2).
     do = query.do
-    for rrset in outcome.answer:
+    answer = outcome.answer
+    if minimal_any and query.qtype == c.ANY and len(answer) > 1:
+        answer, minimal = _with_one_set(answer), True
+    for rrset in answer:
         if not builder.add(c.ANSWER, rrset, sigs=do):
             builder.truncate()
             return builder.finish()
@@ -54,6 +63,18 @@ def compose(query: ClientQuery, outcome: Outcome, *, minimal: bool) -> bytes:
             if not builder.add(c.ADDITIONAL, rrset, sigs=do):
                 break
     return builder.finish()
+
+
+def _with_one_set(answer: list[RRset]) -> list[RRset]:
+    """The alias chain of an answer to ANY, and the smallest set of its last name. That is a set of the zone with its
+    signatures, so a client that validates can use it."""
+    last = answer[-1].name
+    chain = [rrset for rrset in answer if not names.equal(rrset.name, last)]
+    return [*chain, min(answer[len(chain):], key=_size_and_type)]
+
+
+def _size_and_type(rrset: RRset) -> tuple[int, int]:
+    return sum(map(len, rrset.rdatas())) + rrset.sig_len, rrset.rtype
 
 
 def _add_authority(builder: Builder, query: ClientQuery, outcome: Outcome, minimal: bool) -> None:

@@ -511,7 +511,7 @@ class Service:
         if outcome.applied is not None and outcome.applied.kind in WITHOUT_ANSWER:
             self._answer(query, client, outcome, pending.peer, sink)
             return
-        packet = compose(query, outcome, minimal=self._minimal)
+        packet = compose(query, outcome, minimal=self._minimal, minimal_any=self._minimal_any)
         edes = extended_errors(outcome.ede)
         # A CNAME chain may be partly cached: the alias, which expires first, while the target was resolved.
         held = self._prefetch and (outcome.from_cache or len(outcome.answer) > 1)
@@ -554,7 +554,7 @@ class Service:
             found.serial = outcome.serial
             outcome = found
         if outcome.failure is None and outcome.ttl > 0 and not outcome.from_cache:
-            packet = compose(query, outcome, minimal=self._minimal)
+            packet = compose(query, outcome, minimal=self._minimal, minimal_any=self._minimal_any)
             self._remember(query, view, packet, outcome.ttl, extended_errors(outcome.ede), outcome.serial)
 
     def forget(self, pending: PendingQuery) -> None:
@@ -642,7 +642,8 @@ class Service:
             return
         if outcome.rcode == c.REFUSED:
             self.refused += 1
-        self._send_judged(query, client, outcome, compose(query, outcome, minimal=self._minimal), peer, sink, edes)
+        packet = compose(query, outcome, minimal=self._minimal, minimal_any=self._minimal_any)
+        self._send_judged(query, client, outcome, packet, peer, sink, edes)
 
     def _send_judged(
         self, query: ClientQuery, client: Query, outcome: Outcome, packet: bytes, peer: tuple[Any, ...], sink: Sink,
@@ -876,7 +877,7 @@ class Service:
         if outcome is None:
             outcome = Outcome(question, c.REFUSED, [], [], Verdict.INDETERMINATE, 0)
         if outcome.ttl > 0 and qclass == c.IN:
-            packet = compose(query, outcome, minimal=self._minimal)
+            packet = compose(query, outcome, minimal=self._minimal, minimal_any=self._minimal_any)
             self._remember(query, client.view, packet, outcome.ttl, extended_errors(outcome.ede))
         self._answer(query, client, outcome, peer, sink)
         return None

@@ -1,6 +1,8 @@
 """ANY is answered with one small record instead of all that a name has (RFC 8482 section 4.2).
 
-Only the clients of listeners get it: a program that asks the library for ANY gets what the servers send.
+Only the clients of listeners get it: a program that asks the library for ANY gets what the servers send. Names that
+another policy answers, such as those of own zones, have data here: the reply has one set of them (section 4.1), which
+`resolver.net.reply` chooses.
 """
 
 from resolver import limits

@@ -13,6 +13,7 @@ import resolver
 from resolver.effects import FailureKind, Outcome, Question
 from resolver.net.service import PendingQuery
 from resolver.net.zone_server import ZoneServer
+from resolver.policy import OwnZones
 from resolver.query import Query
 from resolver.settings import DnssecSettings, PolicySettings, RateLimitSettings, Settings, ZoneSettings, replace
 from resolver.verdict import Trust, Verdict
@@ -281,6 +282,59 @@ def test_any_gets_one_small_record() -> None:
     view = reply_of(query(c.ANY), parts)
     assert [(x.rtype, x.rdatas()) for x in view.answer] == [(c.HINFO, [b"\x07RFC8482\x00"])]
     assert parts.fast.answer(query(c.ANY), CLIENT, parts.clock.real) == view.wire
+
+
+BIG_ZONE = """
+@ 300 IN SOA ns1 nobody 1 3600 900 604800 60
+@ 300 IN NS ns1
+ns1 300 IN A 192.0.2.1
+big 300 IN A 192.0.2.2
+big 300 IN A 192.0.2.3
+big 300 IN TXT "long text"
+big 300 IN MX 10 ns1
+old 300 IN DNAME new
+www.new 300 IN A 192.0.2.4
+www.new 300 IN TXT "long text"
+"""
+
+
+def own_parts(text: str, **server: Any) -> Parts:
+    """Parts that serve own.example. with the records of `text`."""
+    origin = names.from_text("own.example.")
+    table = ZoneTable([ServedZone(origin, Mode.AUTHORITATIVE)], lambda: NOW)
+    table.put(origin, read_zone(io.StringIO(text), "zone", origin), 0)
+    parts = Parts(modules=(OwnZones(table),), **server)
+    parts.service.zone_server = ZoneServer(
+        parts.settings, table, lambda _: None, lambda: NOW, lambda _: None, parts.service
+    )
+    return parts
+
+
+def any_of(parts: Parts, qname: bytes, flags: int = c.RD) -> MessageView:
+    """The reply to ANY; what is given to the mesh is answered by the policies."""
+    parts.ask(query(c.ANY, qname=qname, flags=flags))
+    if parts.mesh.tickets:
+        made = parts.plan.views[0].answer(Question(qname, c.ANY))
+        assert made is not None
+        parts.mesh.finish(made)
+    return parts.sink.last
+
+
+@pytest.mark.parametrize("flags", [c.RD, 0])
+@pytest.mark.parametrize(("name", "types"), [
+    ("big", [c.A]), ("ns1", [c.A]), ("", [c.NS]), ("www.old", [c.DNAME, c.CNAME, c.A]), ("none", []),
+])
+def test_any_in_an_own_zone_gets_one_set(flags: int, name: str, types: list[int]) -> None:
+    qname = names.from_text(f"{name}.own.example.".removeprefix("."))
+    for minimal_any in (True, False):
+        parts = own_parts(BIG_ZONE, minimal_any=minimal_any)
+        view = any_of(parts, qname, flags)
+        found = [rrset.rtype for rrset in view.answer]
+        assert view.rcode == (c.NOERROR if types else c.NXDOMAIN)
+        if minimal_any:
+            assert found == types and not view.additional
+        else:
+            assert set(found) >= set(types) and (len(found) > len(types)) is (name not in ("ns1", "none"))
 
 
 def test_any_is_resolved_by_setting() -> None:
