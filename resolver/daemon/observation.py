@@ -7,7 +7,6 @@ error of the configuration, and a reload keeps the old one.
 
 import secrets
 import socket
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from resolver import limits
@@ -126,22 +125,11 @@ class Observation:
         if self.log is not None:
             self.log.reopen()
 
-    def close(self, other: "Observation | None" = None, *, wait: bool = False) -> None:
-        """End the outputs that `other` does not use. With `wait`, until they have written what is left, or their time
-        is over."""
+    def close(self, other: "Observation | None" = None) -> "list[Output]":
+        """Stop the outputs that `other` does not use, and return them. Their threads write what is left, until their
+        time is over, so their counters are not final yet."""
         self.flush()
         ended = [output for output in self.outputs if other is None or output not in other.outputs]
         for output in ended:
             output.stop(limits.OBSERVE_STOP / 1000)
-        for output in ended if wait else ():
-            output.join()
-
-    def statistics(self, others: Iterable["Observation"] = ()) -> dict[str, dict[str, int]]:
-        """Counters of the outputs that none of `others` uses, by group."""
-        found = {}
-        counted = [output for other in others for output in other.outputs]
-        if self.log is not None and self.log not in counted:
-            found["query_log"] = self.log.statistics()
-        if self.tap is not None and self.tap not in counted:
-            found["dnstap"] = self.tap.statistics()
-        return found
+        return ended

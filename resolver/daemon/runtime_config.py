@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from resolver.daemon.hook_modules import HookModules
     from resolver.daemon.list_updates import ListUpdates
     from resolver.net.client_contexts import TlsContexts
+    from resolver.observe.output import Output
 
 __all__ = ["Listeners", "RuntimeConfig"]
 
@@ -114,12 +115,12 @@ class RuntimeConfig:
             self.observation.close(observation)
             raise
 
-    def close(self, successor: "RuntimeConfig | None" = None, *, wait: bool = False) -> None:
-        """Close the resolver, and the outputs that `successor` does not use; with `wait`, wait for them."""
+    def close(self, successor: "RuntimeConfig | None" = None) -> "list[Output]":
+        """Close the resolver, and stop the outputs that `successor` does not use, which are returned."""
         if self.balance is not None:
             self.balance.close()
         self.resolver.close()
-        self.observation.close(None if successor is None else successor.observation, wait=wait)
+        return self.observation.close(None if successor is None else successor.observation)
 
     @property
     def uses_lanes(self) -> bool:

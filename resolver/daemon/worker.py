@@ -54,7 +54,14 @@ from resolver.daemon.sockets import Endpoint, ListenError
 from resolver.daemon.timers import Timers
 from resolver.daemon.usage import usage
 from resolver.daemon.watching import Watching
-from resolver.daemon.worker_commands import WorkerCommands, add_counters, kept_part, of_runtime, of_shared
+from resolver.daemon.worker_commands import (
+    WorkerCommands,
+    add_counters,
+    kept_part,
+    of_outputs,
+    of_runtime,
+    of_shared,
+)
 from resolver.daemon.zone_sharing import ZoneSharing
 from resolver.net.in_thread import in_thread
 from resolver.net.turns import Turns
@@ -70,6 +77,7 @@ if TYPE_CHECKING:
     from resolver.daemon.zone_keeper import ZoneKeeper
     from resolver.net.client_contexts import TlsContexts
     from resolver.observe.kept import KeptCounters
+    from resolver.observe.output import Output
 
 __all__ = ["Options", "Reload", "run"]
 
@@ -171,6 +179,8 @@ class _Worker:
         self.override_settings: Callable[[Settings], Settings] = lambda given: given
         self.tasks: set[asyncio.Task[Any]] = set()
         self.draining: dict[RuntimeConfig, asyncio.Task[None]] = {}
+        #: outputs of the query log and dnstap that were stopped, until their threads have ended.
+        self.ending: list[Output] = []
         self.in_playground = False
         self.timers = Timers()
         self.anchors = AnchorKeeper(self)
@@ -500,6 +510,15 @@ class _Worker:
         if self.current.observation.outputs:
             self.current.observation.flush()
             self.timers.start("observation", limits.OBSERVE_FLUSH / 1000, self.flush_observation)
+
+    def settle_outputs(self) -> None:
+        """Remember the counters of stopped outputs whose threads have ended, and look again for the others."""
+        for output in [one for one in self.ending if not one.alive]:
+            self.ending.remove(output)
+            output.note_unwritten()
+            self.remember(of_outputs([output]))
+        if self.ending:
+            self.timers.start("outputs", limits.OBSERVE_STOP / 1000, self.settle_outputs)
 
     def apply_list_change(self, asks_servers: bool) -> None:
         """Flush what was cached before a list changed. `asks_servers`: it is a response policy zone with triggers for
@@ -864,7 +883,8 @@ class _Worker:
         del self.draining[old]
         self.remember(of_runtime(old))
         self.remember(of_shared((old,), self.configurations))
-        old.close(self.current)
+        self.ending += old.close(self.current)
+        self.settle_outputs()
         if old.flush_on_close:
             self.try_clear()
         for name in old.names_on_close:
@@ -915,7 +935,10 @@ class _Worker:
         for old, task in list(self.draining.items()):
             task.cancel()
             self.finish(old)
-        self.current.close(wait=True)
+        self.ending += self.current.close()
+        for output in self.ending:
+            output.join()
+            output.note_unwritten()
         if self.channel is not None:
             self.loop.remove_reader(self.channel)
 

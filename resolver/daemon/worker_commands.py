@@ -30,8 +30,11 @@ if TYPE_CHECKING:
     from resolver.daemon.watching import Watching
     from resolver.daemon.zone_keeper import ZoneKeeper
     from resolver.net.zone_server import ZoneServer
+    from resolver.observe.output import Output
 
-__all__ = ["WorkerCommands", "WorkerView", "add_counters", "kept_part", "merge", "of_runtime", "of_shared"]
+__all__ = [
+    "WorkerCommands", "WorkerView", "add_counters", "kept_part", "merge", "of_outputs", "of_runtime", "of_shared",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +56,9 @@ class WorkerView(Protocol):
 
     @property
     def configurations(self) -> "Iterable[RuntimeConfig]": ...
+
+    @property
+    def ending(self) -> "Iterable[Output]": ...
 
     @property
     def rollover(self) -> "AnchorUpdater | None": ...
@@ -151,6 +157,8 @@ class WorkerCommands:
         for runtime in host.configurations:
             add_counters(found, of_runtime(runtime))
         add_counters(found, of_shared(host.configurations, ()))
+        outputs = [output for runtime in host.configurations for output in runtime.observation.outputs]
+        add_counters(found, of_outputs([*outputs, *host.ending]))
         add_counters(found, host.connections())
         add_counters(found, self._zone_statistics())
         found["cache"] = {**host.store.statistics(), **_summed(found.get("cache", {}), host.store.statistics())}
@@ -296,8 +304,15 @@ def of_shared(runtimes: "Iterable[RuntimeConfig]", others: "Iterable[RuntimeConf
     for runtime in runtimes:
         if all(runtime.rates.buckets is not one.rates.buckets for one in seen):
             add_counters(found, {"rate_limit": runtime.rates.statistics()})
-        add_counters(found, runtime.observation.statistics(one.observation for one in seen))
         seen.append(runtime)
+    return found
+
+
+def of_outputs(outputs: "Iterable[Output]") -> Statistics:
+    """The statistics of outputs of the query log and dnstap, each once."""
+    found: Statistics = {}
+    for output in dict.fromkeys(outputs):
+        add_counters(found, {output.group: output.statistics()})
     return found
 
 

@@ -231,6 +231,9 @@ METRICS: Final[dict[str, dict[str, Metric]]] = {
         "dropped_write_failed": Metric(
             "query_log_dropped_write_failed_total", "Lines of the query log lost because a write failed."
         ),
+        "dropped_stopped": Metric(
+            "query_log_dropped_stopped_total", "Lines of the query log left when it was stopped."
+        ),
     },
     "dnstap": {
         "records": Metric("dnstap_records_total", "Messages of dnstap recorded."),
@@ -241,6 +244,9 @@ METRICS: Final[dict[str, dict[str, Metric]]] = {
         ),
         "dropped_write_failed": Metric(
             "dnstap_dropped_write_failed_total", "Messages of dnstap lost because a write failed."
+        ),
+        "dropped_stopped": Metric(
+            "dnstap_dropped_stopped_total", "Messages of dnstap left when it was stopped."
         ),
         "connections": Metric("dnstap_connections_total", "Connections that the collector accepted."),
         "failures": Metric("dnstap_failures_total", "Connections to the collector that failed or were lost."),

@@ -32,7 +32,7 @@ RECEIVE = 4096
 class TapSender(Output):
     """Sends to the collector of `settings`."""
 
-    name = "dnstap"
+    name = group = "dnstap"
 
     def __init__(self, settings: DnstapSettings, pieces: Pieces) -> None:
         super().__init__(pieces)
@@ -66,6 +66,7 @@ class TapSender(Output):
                     self._serve(connection)
                 return
             except (OSError, FrameStreamError) as error:
+                self._return_to_frame()
                 if self.stopping:
                     return
                 self.failures += 1
@@ -73,7 +74,6 @@ class TapSender(Output):
                 self.note_failure(f"nothing is sent: collector {self.where}: {reason}")
             finally:
                 self.connected = False
-            self._return_to_frame()
             if self.connections > accepted:
                 pause = limits.DNSTAP_RETRY_FIRST
             self.wait_until(time.monotonic() + pause / 1000)

@@ -3,6 +3,9 @@
 States of the thread: running, stopping (`stop` was called: it writes what is left, for a limited time), ended. The
 thread owns its descriptor. The loop sets attributes that the thread reads, and wakes it. A thread that hangs, because a
 disk does, is left behind when the process ends.
+
+Each record is written, or counted with a reason. What an ended thread has left is `unwritten`, and counts as dropped
+because the output was stopped.
 """
 
 import errno
@@ -24,6 +27,8 @@ class Output:
 
     name = ""
     """What the log calls it."""
+    group = ""
+    """The group of its counters."""
 
     def __init__(self, pieces: Pieces) -> None:
         self.pieces = pieces
@@ -59,6 +64,17 @@ class Output:
         """Whether the thread runs: it was started, and neither `stop` nor an exception has ended it."""
         return self._thread is not None and self._thread.is_alive()
 
+    @property
+    def unwritten(self) -> int:
+        """Records that are neither written nor lost: the thread has them before it, or has ended."""
+        return self.pieces.records - self.written - self.lost
+
+    def note_unwritten(self) -> None:
+        """Log how many records are left, when the output has ended."""
+        left = self.unwritten
+        if left:
+            logger.warning("%s: it has ended, and the last %d records were not written", self.name, left)
+
     def stop(self, seconds: float) -> None:
         """Let the thread write what is left, for at most `seconds`, and end. The producer must have flushed."""
         self.stop_by = time.monotonic() + seconds
@@ -72,9 +88,11 @@ class Output:
 
     def statistics(self) -> dict[str, int]:
         """Counters since the start, by name."""
+        ended = self._thread is not None and not self.alive
         return {
             "records": self.pieces.records, "written": self.written, "bytes": self.octets,
             "dropped_buffer_full": self.pieces.overrun, "dropped_write_failed": self.lost,
+            "dropped_stopped": self.unwritten if ended else 0,
         }
 
     def work(self) -> None:

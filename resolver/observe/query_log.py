@@ -52,6 +52,7 @@ class QueryLogWriter(Output):
     """
 
     name = "query log"
+    group = "query_log"
 
     def __init__(self, settings: QueryLogSettings, pieces: Pieces) -> None:
         super().__init__(pieces)

@@ -73,6 +73,7 @@ class Worker:
     links = None
     rollover = None
     keeper = None
+    ending = ()
     kept = None
     changes = RuntimeChanges()
     change_keeper = None

@@ -32,6 +32,7 @@ from resolver.daemon.sockets import open_endpoints
 from resolver.daemon.worker_ipc import ReloadChannel
 from resolver.mesh import Mesh
 from resolver.net.encryption_probing import Outcome
+from resolver.net.in_thread import in_thread
 from resolver.net.stream_listener import StreamListener
 from resolver.net.udp_listener import UdpListener
 from resolver.settings import Settings, replace
@@ -348,6 +349,7 @@ class Replaced:
     def close(self, _successor=None):
         assert self.looks <= 0, "somebody still waits"
         self.open = False
+        return []
 
 
 def test_stop_waits_for_clients_of_the_previous_configuration_too(serving, monkeypatch):
@@ -364,6 +366,37 @@ def test_stop_waits_for_clients_of_the_previous_configuration_too(serving, monke
         assert not old.open and not opened.worker.draining
 
     serving(test)
+
+
+def test_records_of_a_stopped_output_are_counted(serving, tmp_path, caplog):
+    """The collector is absent, so nothing that was recorded for it is sent before the reload that ends dnstap."""
+    extra = f"[dnstap]\nsocket = '{tmp_path / 'none'}'\n"
+
+    async def test(opened):
+        worker = opened.worker
+        assert await opened.reload(1, opened.port, extra=extra) == ""
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as datagram:
+            datagram.connect(("127.0.0.1", opened.port))
+            for number in range(3):
+                await loop.sock_sendall(datagram, make_query(number, names.from_text("box.lan."), c.A))
+                async with asyncio.timeout(30):
+                    await loop.sock_recv(datagram, 4096)
+        before = worker.commands.collect()["dnstap"]
+        assert before["dropped_stopped"] == 0
+        assert await opened.reload(1, opened.port) == ""
+        await asyncio.gather(*worker.draining.values())
+        for output in worker.ending:
+            await in_thread(output.join)
+        worker.settle_outputs()
+        assert not worker.ending
+        found = worker.commands.collect()["dnstap"]
+        assert found["records"] == before["records"] == 6 == found["dropped_stopped"]
+        assert worker.commands.collect()["dnstap"] == found, "once"
+
+    serving(test)
+    assert [record.message for record in caplog.records if "dnstap: it has ended" in record.message] == [
+        "dnstap: it has ended, and the last 6 records were not written"]
 
 
 def test_a_changed_content_of_a_named_file_is_a_change(serving, tmp_path):

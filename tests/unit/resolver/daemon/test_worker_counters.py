@@ -8,8 +8,9 @@ import pytest
 
 from resolver.daemon.observation import Observation
 from resolver.daemon.runtime_config import RuntimeConfig
-from resolver.daemon.worker_commands import of_shared
+from resolver.daemon.worker_commands import of_outputs, of_shared
 from resolver.net.rate_limit import RateLimits
+from resolver.observe.output import Output
 from resolver.observe_settings import QueryLogSettings
 from resolver.settings import RateLimitSettings, Settings
 from resolver.zones import ZoneTable
@@ -24,6 +25,11 @@ class Rates:
 
     def statistics(self) -> dict[str, Any]:
         return {"buckets_evicted": self.count}
+
+
+def join(outputs: list[Output]) -> None:
+    for output in outputs:
+        output.join()
 
 
 def runtime(rates: object, observation: Observation) -> RuntimeConfig:
@@ -47,14 +53,15 @@ def test_an_output_is_counted_once(tmp_path: Path) -> None:
     def made(file: str, before: Observation | None) -> Observation:
         return Observation(Settings(query_log=QueryLogSettings(file=str(tmp_path / file))), ZoneTable(), before)
 
-    rates = Rates(object(), 0)
     first = made("one", None)
     second = made("one", first)
     third = made("two", second)
-    one, two, three = (runtime(rates, observation) for observation in (first, second, third))
-    assert of_shared((three, two, one), ())["query_log"]["records"] == 0
-    assert of_shared((one,), (three, two)) == {}, "the second has the output"
-    assert "query_log" in of_shared((two,), (three,))
-    first.close(second, wait=True)
-    second.close(third, wait=True)
-    third.close(wait=True)
+    assert first.log is second.log is not third.log
+    assert first.log is not None and third.log is not None
+    first.log.pieces.add(b"a\n")
+    third.log.pieces.add(b"b\n")
+    outputs = [output for one in (third, second, first) for output in one.outputs]
+    assert of_outputs(outputs)["query_log"]["records"] == 2
+    join(first.close(second))
+    join(second.close(third))
+    join(third.close())

@@ -270,6 +270,10 @@ def test_stop_does_not_wait_for_a_collector(tmp_path: Path, state: str) -> None:
         sender.stop(0.05)
         sender.join()
         wait_until(lambda: sender._thread is not None and not sender._thread.is_alive(), "the end of the thread")
+        pieces.add(framed(b"too late"))
+    found = sender.statistics()
+    assert found["records"] == found["written"] + found["dropped_stopped"] and found["dropped_stopped"]
+    assert (found["written"] > 0) is (state == "full"), "the frames that the kernel has taken"
     if collector is not None:
         collector.close()
 

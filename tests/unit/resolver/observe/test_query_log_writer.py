@@ -49,7 +49,21 @@ def test_lines_are_appended_and_the_rest_is_written_at_the_end(tmp_path: Path) -
     assert path.read_bytes() == b"before\none\ntwo\nthree\n"
     assert writer.statistics() == {
         "records": 3, "written": 3, "bytes": 14, "dropped_buffer_full": 0, "dropped_write_failed": 0,
+        "dropped_stopped": 0,
     }
+
+
+def test_lines_for_a_thread_that_has_ended_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: QueryLogWriter, octets: memoryview) -> None:
+        raise KeyError("a fault")
+
+    with writing(tmp_path / "queries") as (pieces, writer):
+        monkeypatch.setattr(QueryLogWriter, "_write", broken)
+        put(pieces, b"one\n", b"two\n")
+        wait_until(lambda: not writer.alive, "the end of the thread")
+        assert writer.statistics()["dropped_stopped"] == 2
+        put(pieces, b"three\n")
+        assert writer.statistics()["dropped_stopped"] == writer.unwritten == 3
 
 
 @pytest.mark.parametrize("mode", ["0600", "0640", "644"])
