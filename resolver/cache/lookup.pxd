@@ -67,6 +67,7 @@ ctypedef struct TableHeader:
     int64_t carried             # entries that were moved from the tail to the head
     int64_t refused
     int64_t busy
+    int64_t fleet_read          # seconds since 1970: flushes of the fleet that were sent before have been made; 0: none
     int64_t repaired            # groups, rings or flushes taken over from dead processes
     Flush flushes[4]
 

@@ -69,7 +69,8 @@ def load(store: Store, file: BinaryIO, *, label: bytes, now: int, stale: int = 0
     """Load a dump of at most `largest` bytes into `store`. `file` is read twice, first to verify the checksum.
 
     Fresh entries in the cache are kept. The time since the dump is added to the ages of loaded entries. After a flush
-    in the meantime no further entries are stored.
+    in the meantime no further entries are stored. Flushes that other resolvers have sent since the dump are still to be
+    made (`Table.fleet_read`).
 
     Raises:
         SnapshotError: it is not a dump, damaged, too large, or made under another label. Nothing was stored, except
@@ -79,6 +80,7 @@ def load(store: Store, file: BinaryIO, *, label: bytes, now: int, stale: int = 0
     serial = store.table.serial
     made = _check(file, label, now, largest)
     file.seek(HEAD.size)
+    store.table.fleet_read = min(store.table.fleet_read or made, made)
     taken = 0
     while True:
         size = _block_size(file)

@@ -197,6 +197,16 @@ cdef class Table:
         """Changes with each flush of any process; never 0. Data of queries that began under another one is refused."""
         return atomic_get32(&self.view.head.serial)
 
+    @property
+    def fleet_read(self) -> int:
+        """Up to when the flushes that other resolvers have sent were made in this cache, in seconds since 1970; 0: that
+        is not known. It stays when a process ends, as the cache does."""
+        return self.view.head.fleet_read
+
+    @fleet_read.setter
+    def fleet_read(self, when: int) -> None:
+        self.view.head.fleet_read = when
+
     def begin_flush(self, name: bytes | None = None, *, subtree: bool = False) -> int:
         """Hide the entries at the lower-case `name` (None: all; with `subtree` also those below it), until `end_flush`
         is called with the returned number.

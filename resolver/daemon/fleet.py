@@ -1,13 +1,22 @@
 """Acts on messages of other resolvers that use the same second-level cache: flushes.
 
 The configuration in force receives them (`SecondLevel.on_message`). Every worker gets each message; the first one
-flushes the cache, which all workers of the daemon share.
+flushes the cache, which all workers of the daemon share. It makes one flush after the other. When too many wait, it
+flushes everything instead.
+
+The cache may be older than the process: it outlives the first worker, and a snapshot outlives the daemon. So the cache
+has the time up to which flushes were made in it (`Table.fleet_read`). It is set when a poll has read all messages and
+their flushes are made, and a process that starts makes those that were sent since.
 """
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
+
+from resolver import limits
+from resolver.cache import Store
 
 if TYPE_CHECKING:
     from resolver.cache.fleet_messages import Message
@@ -27,6 +36,9 @@ class FleetHost(Protocol):
     def number(self) -> int: ...
 
     @property
+    def store(self) -> Store: ...
+
+    @property
     def links(self) -> "WorkerChannels | None": ...
 
     @property
@@ -40,21 +52,49 @@ class Fleet:
 
     def __init__(self, host: FleetHost) -> None:
         self._host = host
+        self._waiting: deque[dict[str, Any]] = deque()
+        """Flushes to be made; the first one is being made."""
+        self._read = 0
+        """When the last poll began that has read all messages."""
 
     def follow(self, current: "RuntimeConfig", before: "RuntimeConfig | None" = None) -> None:
         """Get the messages by `current` instead of `before`."""
         second = current.resolver.second_level
         replaced = None if before is None else before.resolver.second_level
         if replaced is not None:
-            replaced.on_message = None
+            replaced.on_message = replaced.on_read = None
             if second is not None:
                 second.carry_over(replaced)
-        if second is not None:
-            second.on_message = self._take
+        if second is None:
+            return
+        second.on_message = self._take
+        if not self._host.number:
+            table = self._host.store.table
+            table.fleet_read = second.acts_from = table.fleet_read or second.clock.time()  # empty until now
+            second.on_read = self._note_read
 
     def _take(self, message: "Message") -> None:
-        if message.kind == "flush" and message.fields.get("caches") is True and not (message.own or self._host.number):
-            self._host.start_task(self._flush(message.fields))
+        if message.kind != "flush" or message.fields.get("caches") is not True or message.own or self._host.number:
+            return
+        if len(self._waiting) > limits.FLEET_OUTBOX:
+            while len(self._waiting) > 1:
+                self._waiting.pop()
+            message.fields.update(name=None, type=None)
+        self._waiting.append(message.fields)
+        if len(self._waiting) == 1:
+            self._host.start_task(self._flush_waiting())
+
+    def _note_read(self, when: int) -> None:
+        """All messages were read that were there at the time `when`."""
+        self._read = when
+        if not self._waiting:
+            self._host.store.table.fleet_read = when
+
+    async def _flush_waiting(self) -> None:
+        while self._waiting:
+            await self._flush(self._waiting[0])
+            self._waiting.popleft()
+        self._note_read(self._read)
 
     async def _flush(self, fields: dict[str, Any]) -> None:
         """Flush the cache as another resolver was told to."""

@@ -34,6 +34,8 @@ POLL = limits.FLEET_POLL / 1000
 WINDOW = limits.FLEET_MESSAGES
 LONGEST_NUMBER = 19
 """digits of a counter of the engine, which has 64 bits"""
+EVERYTHING = {"name": None, "subtree": False, "type": None, "caches": True}
+"""What a flush of all names says."""
 REJECTED = ("version", "checksum", "malformed", "future", "expired", "flushed", "unsigned", "repeated")
 
 
@@ -105,6 +107,11 @@ class SecondLevel:
         self.clock = clock
         self._after_batch = after_batch
         self.on_message: Callable[[Message], object] | None = None
+        self.on_read: Callable[[int], object] | None = None
+        """Called after each poll that has read all messages, with the time at which it began."""
+        self.acts_from: int | None = None
+        """Older messages than the start are given to `on_message` too if they were sent since then, because the own
+        cache may be older than this process; None: none of them."""
         self.marks = FlushMarks()
         self.breaker = CircuitBreaker()
         self.trouble = ""
@@ -389,6 +396,7 @@ class SecondLevel:
         Raises:
             EngineError: the engine does not answer.
         """
+        now = self.clock.time()
         (value,) = await self._engine.get([self._counter], LONGEST_NUMBER + 1)
         if isinstance(value, EngineError):
             raise value
@@ -413,11 +421,16 @@ class SecondLevel:
                     oldest = message.when
         if lost and oldest is not None:
             self.marks.add(None, oldest)
+            if self.on_message is not None and (begun is not None or self._concerns_cache(oldest)):
+                self.on_message(Message("flush", oldest, EVERYTHING, False))
         self._number = last
+        if self.on_read is not None:
+            self.on_read(now)
         await self._send()
 
     def _take_message(self, number: int, data: Value, *, fresh: bool) -> Message | None:
-        """Act on one message. `fresh`: it came since the start; an older flush leaves only its mark."""
+        """Act on one message. `fresh`: it came since the start; an older flush leaves only its mark, unless it concerns
+        the own cache."""
         tries = self._missing.pop(number, 0)
         if not data:
             if tries < limits.FLEET_MISSING_POLLS:
@@ -438,9 +451,13 @@ class SecondLevel:
             self._rejected[error.reason if isinstance(error, EntryError) else "malformed"] += 1
             return None
         self._counts["messages_received"] += 1
-        if self.on_message is not None and (fresh or message.kind != "flush"):
+        if self.on_message is not None and (fresh or message.kind != "flush" or self._concerns_cache(message.when)):
             self.on_message(message)
         return message
+
+    def _concerns_cache(self, when: int) -> bool:
+        """Whether a flush of this time, from before the start, is still to be made in the own cache."""
+        return self.acts_from is not None and when + limits.SECOND_LEVEL_CLOCK_SKEW >= self.acts_from
 
 
 def _is_wrong_type(error: EngineError) -> bool:

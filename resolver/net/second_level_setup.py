@@ -12,6 +12,7 @@ from collections.abc import Callable
 from resolver import limits
 from resolver.cache.fleet_messages import FleetCodec
 from resolver.cache.second_level import Codec, Signer
+from resolver.hints import negative_anchor
 from resolver.net.clock_random import Clock
 from resolver.net.redis_engine import MISSING, RedisEngine, is_installed
 from resolver.net.second_level import SecondLevel
@@ -74,7 +75,9 @@ def _read(path: str, where: str, *, longest: int = limits.SECOND_LEVEL_SECRET_FI
 
 def label(settings: Settings) -> bytes:
     """A digest of the settings that decide where data come from, and how they are validated."""
-    dnssec = replace(settings.dnssec, auto_trust_anchor_file="")
+    # Members may end a negative trust anchor at different times; nothing below one is shared.
+    negative = tuple(negative_anchor(text)[0] for text in settings.dnssec.negative_trust_anchors)
+    dnssec = replace(settings.dnssec, auto_trust_anchor_file="", negative_trust_anchors=negative)
     policy = settings.policy
     # Local names may be those of name servers, so they decide which servers are queried.
     local = (policy.special_use_domains, policy.hosts, policy.local_zones, policy.local_data)

@@ -5,6 +5,7 @@ own counters.
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -153,6 +154,30 @@ def test_a_second_resolver_answers_without_asking_name_servers(fleet: Fleet, tmp
         two.wait(lambda: "flushed www.nsec" in two.log.read_text(), "the flush of the fleet")
         two.ask(WWW)
         assert two.packets > kept
+
+
+def test_a_flush_reaches_caches_that_outlive_their_process(fleet: Fleet, tmp_path: Path) -> None:
+    """The snapshot of a daemon that did not run, and the shared cache while the first worker is started anew."""
+    with ExitStack() as stack:
+        redis = stack.enter_context(redis_server(tmp_path / "redis"))
+        one = stack.enter_context(fleet.daemon("one", fleet.engine(redis.address)).run())
+        two = fleet.daemon("two", fleet.engine(redis.address), workers=2)
+        two.configure(fleet.engine(redis.address) + f"[cache]\nsnapshot-file = '{tmp_path / 'snapshot'}'\n")
+        with two.run():
+            assert two.ask(WWW).ad and two.ask(PLAIN).answer
+        one.ctl("flush", WWW, "--fleet")
+        stack.enter_context(two.run())
+        two.wait(lambda: "flushed www.nsec" in two.log.read_text(), "the flush that came before the start")
+        kept = two.packets
+        two.ask(PLAIN)
+        assert two.packets == kept, "other names are still cached"
+        two.ask(WWW)
+        assert two.packets > kept
+        [first] = [int(found[1]) for found in re.finditer(r"worker 0: .*?pid (\d+)", two.ctl("status"))]
+        os.kill(first, signal.SIGSTOP)
+        one.ctl("flush", PLAIN, "--fleet")
+        os.kill(first, signal.SIGKILL)
+        two.wait(lambda: "flushed " + PLAIN in two.log.read_text(), "the flush that the first worker has missed")
 
 
 def test_other_settings_and_other_secrets_share_nothing(fleet: Fleet, tmp_path: Path) -> None:

@@ -72,7 +72,8 @@ class Member:
     """One resolver of the fleet."""
 
     def __init__(
-        self, engine: Engine, *, sender: str = "one", max_wait: float = LONG, engine_id: str = ""
+        self, engine: Engine, *, sender: str = "one", max_wait: float = LONG, engine_id: str = "",
+        acts_from: int | None = None,
     ) -> None:
         self.engine = engine
         self.replies: list[SharedReply | None] = []
@@ -84,6 +85,7 @@ class Member:
             after_batch=lambda: None, engine_id=engine_id,
         )
         self.second.on_message = self.messages.append
+        self.second.acts_from = acts_from
         self.second.open()
 
     async def ready(self) -> "Member":
@@ -240,6 +242,32 @@ def test_a_full_engine_is_still_read() -> None:
         assert member.replies[0] is not None
         assert member.second.breaker.is_closed
         member.second.close()
+        await turns()
+
+    run(body)
+
+
+def test_a_flush_from_before_the_start_concerns_an_older_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body() -> None:
+        engine, now = Engine(), Clock().time()
+        one = await Member(engine).ready()
+        for name in (WWW, names.from_text("x.example.com.")):
+            one.second.flush(name, fleet=True)
+        await until(lambda: len(one.messages) == 2, "both messages")
+        skew = limits.SECOND_LEVEL_CLOCK_SKEW
+        for since, heard in ((now + 100, 0), (now - skew, 2), (now - 500, 2)):
+            read: list[int] = []
+            late = Member(engine, sender=f"late {since}", acts_from=since)
+            late.second.on_read = read.append
+            await until(lambda read=read: bool(read), "a poll")
+            assert len(late.messages) == heard and now <= read[0] <= Clock().time()
+            late.second.close()
+        monkeypatch.setattr(second_level, "WINDOW", 1)
+        late = Member(engine, sender="later", acts_from=now - 500)
+        await until(lambda: bool(late.messages), "the messages")
+        assert [message.fields["name"] for message in late.messages] == ["x.example.com.", None], "one was not read"
+        late.second.close()
+        one.second.close()
         await turns()
 
     run(body)
