@@ -1,5 +1,4 @@
-"""A trust anchor of its own takes a zone out of the hands of the zones above it: they neither sign for names at and below
-it, nor deny them, nor redirect them by a DNAME.
+"""Zones above the trust anchor of a name neither sign for the name, nor deny it, nor redirect it by a DNAME.
 
 ``example.`` is signed and trusted through the root. Its names below ``isle`` belong to another zone with a configured
 anchor. What ``example.`` says about them has valid signatures.
