@@ -67,8 +67,8 @@ class BalanceChecks:
         self._checked = [(one, target) for one, target in balancer.targets() if one.check != "none"]
         self._slots = balance_probes(len(self._checked))
         self._free = asyncio.Semaphore(self._slots)
-        self._due: dict[Target, float] = {}
-        """When the next check of each target is due; none for those whose check is in progress."""
+        self._waiting: dict[Target, float] = {}
+        """The targets whose check waits for a slot, and since when."""
         self._late: set[Target] = set()
         """Those whose last check has begun late."""
         self._tasks: list[asyncio.Task[None]] = []
@@ -97,15 +97,14 @@ class BalanceChecks:
         """Check one target until the task is cancelled."""
         due = self._clock() + settings.interval * self._random()
         while True:
-            self._due[target] = due
             await self._sleep(max(due - self._clock(), 0.0))
+            self._waiting[target] = self._clock()
             async with self._free:
                 began = self._clock()
-                if began > due + _slack(settings):
+                if began > self._waiting.pop(target) + _slack(settings):
                     self._late.add(target)
                 else:
                     self._late.discard(target)
-                del self._due[target]
                 why = await self._check(settings, target)
             if target.health.note(why):
                 _log_change(settings, target)
@@ -179,7 +178,7 @@ class BalanceChecks:
         """A sentence for each name of which all targets of a family are down, and one when checks begin late."""
         found, now = [], self._clock()
         late = self._late | {target for settings, target in self._checked
-                             if self._due.get(target, now) + _slack(settings) < now}
+                             if self._waiting.get(target, now) + _slack(settings) < now}
         if late:
             found.append(f"balance: the checks of {len(late)} of {len(self._checked)} targets begin late, because"
                          f" {self._slots} others are in progress; use fewer targets, a longer interval or a shorter"
@@ -193,7 +192,7 @@ class BalanceChecks:
 
 
 def _slack(settings: BalanceSettings) -> float:
-    """How much later than due a check may begin, in seconds."""
+    """How long a check may wait for a slot before it begins late, in seconds."""
     return settings.interval * limits.BALANCE_JITTER_PERCENT / 100
 
 
