@@ -128,13 +128,22 @@ def _query_zone(
     looked_up: set[bytes] | None = None
     last: Failure | None = None
     spare: Scrubbed | None = None
+    # Servers that had less than their own timeout because others might answer. None when they were tried again.
+    hurried: list[tuple[object, ...]] | None = []
     packets = 0
     no_route: Failure | None = None
     checked_servers = -1
     budget = task.budget
+    table = context.store.servers
     while packets < TRIES_PER_CUT:
         server = select_server(cut, context, tries, search.avoid)
         if server is None:
+            if hurried:
+                # The others gave no answer either. A server that counts as dead has only been probed so far.
+                for key in hurried:
+                    tries[key] = 0
+                hurried = None
+                continue
             if full is not None:
                 break  # more addresses of a zone that has its quota would cost more queries
             if looked_up is None:
@@ -155,7 +164,11 @@ def _query_zone(
             tries[key] = EXCLUDED
             continue
         packets += 1
-        result = yield from _query_with_fallback(server, cut, qname, qtype, context, task, tries.get(key, 0))
+        own = wait = table.timeout(key)
+        if own > FIRST_TIMEOUT:
+            # With a reply to fall back on, a better one is not waited for longer than the first timeout.
+            wait = FIRST_TIMEOUT if spare is not None else server_timeout(server, cut, context, tries, search.avoid)
+        result = yield from _query_with_fallback(server, cut, qname, qtype, context, task, tries.get(key, 0), wait)
         if isinstance(result, Failure):
             if result.kind in ABORTS_QUERY:
                 return result
@@ -165,6 +178,8 @@ def _query_zone(
                 last = result
             again = result.kind is FailureKind.TIMEOUT or result.kind is FailureKind.LOCAL_RESOURCE
             tries[key] = tries.get(key, 0) + 1 if again else EXCLUDED
+            if wait < own and result.kind is FailureKind.TIMEOUT and hurried is not None and spare is None:
+                hurried.append(key)
             if result.kind is FailureKind.LOCAL_RESOURCE:
                 # Buffers and descriptors are free again in milliseconds; without a pause the next attempt would fail.
                 yield Pause(LOCAL_ERROR_DELAY)
@@ -191,7 +206,7 @@ def _query_zone(
                            f"{server.address} does not serve {names.to_text(zone)}")
             if probing:
                 return last
-            context.store.servers.note_lame(key, zone, context.monotonic)
+            table.note_lame(key, zone, context.monotonic)
         else:
             if kind is not ResponseType.EMPTY and (
                 view.aa or not view.ra or cut.recursive or kind is ResponseType.REFERRAL
@@ -220,9 +235,19 @@ def _query_zone(
 
 
 def _query_with_fallback(
-    server: Server, cut: DelegationPoint, qname: bytes, qtype: int, context: Context, task: Task, earlier: int
+    server: Server,
+    cut: DelegationPoint,
+    qname: bytes,
+    qtype: int,
+    context: Context,
+    task: Task,
+    earlier: int,
+    wait: float,
 ) -> Steps[Reply | Failure]:
-    """One attempt at one server, with fallbacks: with or without EDNS and cookies, over UDP or TCP."""
+    """One attempt at one server, with fallbacks: with or without EDNS and cookies, over UDP or TCP.
+
+    `earlier` is how many attempts there were before, and `wait` for how long to wait (seconds).
+    """
     table = context.store.servers
     delegations = delegations_of(context)
     fetches = delegations.fetches
@@ -254,10 +279,8 @@ def _query_with_fallback(
             cookie = None
     if payload is None:
         cookie, known = None, b""
-    expected = wait = timeout
+    expected = timeout
     several = len(cut.servers) > 1
-    if several and timeout > FIRST_TIMEOUT:
-        wait = server_timeout(server, cut, context)
     if earlier:
         # Replies to other queries shorten the timeout, but a retransmission backs off (RFC 1035 section 4.2.1).
         wait = max(wait, SHORTEST * (1 << earlier))

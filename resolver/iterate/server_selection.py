@@ -85,17 +85,33 @@ def select_server(
     return near[below(len(near))] if len(near) > 1 else near[0]
 
 
-def server_timeout(server: Server, cut: DelegationPoint, context: Context) -> float:
-    """Seconds to wait for `server`, where `cut` has others: its timeout, at most the shortest of the others or FIRST.
+def server_timeout(
+    server: Server, cut: DelegationPoint, context: Context, tries: dict[tuple[object, ...], int], avoid: frozenset[str]
+) -> float:
+    """Seconds to wait for `server`: its timeout, at most the shortest of the others that may still answer, or FIRST.
 
-    A server that does not answer, beside servers that do, gets the first timeout and not the doubled ones.
+    A server that does not answer, beside servers that do, gets the first timeout and not the doubled ones. Servers that
+    are lame, dead, avoided, without a route or have no try left in this step cannot answer in its place.
     """
     servers = context.store.servers
     wait = servers.timeout(server.key)
-    if wait > FIRST:
-        shortest = min(servers.timeout(other.key) for other in cut.servers if other is not server)
-        wait = min(wait, max(shortest, FIRST))
-    return wait
+    if wait <= FIRST:
+        return wait
+    now = context.monotonic
+    zone = cut.zone
+    without = delegations_of(context).family_down(now)
+    shortest = wait
+    for other in cut.servers:
+        if other is server or tries.get(other.key, 0) >= TRIES or other.address in avoid:
+            continue
+        if without and (6 if ":" in other.address else 4) == without:
+            continue
+        info = servers.find(other.key)
+        if info is None:
+            return FIRST
+        if not info.dead and (info.lame is None or info.lame.get(zone, now) <= now):
+            shortest = min(shortest, info.timeout)
+    return max(shortest, FIRST)
 
 
 def reason(server: Server, cut: DelegationPoint, context: Context, tried: int) -> str:

@@ -8,7 +8,7 @@ from resolver.cache import Store
 from resolver.effects import Context
 from resolver.iterate.delegation import DelegationCache, DelegationPoint
 from resolver.iterate.forward import configured_cuts
-from resolver.iterate.server_selection import select_server
+from resolver.iterate.server_selection import select_server, server_timeout
 from resolver.settings import ForwardZone, IterationSettings, RootServer, Settings, StubZone
 from resolver.verdict import Trust
 from resolver.wire import consts as c
@@ -209,6 +209,31 @@ def test_dead_servers_are_tried_once_when_no_other_is_left():
     assert select_server(three(), context, tries, frozenset()).address == "192.0.2.1"
     tries["192.0.2.1", 53] = 1
     assert select_server(three(), context, tries, frozenset()) is None
+
+
+@pytest.mark.parametrize("others", ["usable", "lame", "dead", "avoided", "failed"])
+def test_the_timeout_is_shortened_only_beside_servers_that_may_answer(others):
+    _, store, context = make()
+    servers, cut = store.servers, three()
+    slow, *rest = cut.servers
+    tries, avoid = {}, frozenset()
+    for _ in range(3):
+        servers.note_timeout(slow.key, 0.0)
+    for server in rest:
+        servers.note_reply(server.key, 0.01, 0.0)
+        if others == "lame":
+            servers.note_lame(server.key, ZONE, 0.0)
+        elif others == "avoided":
+            avoid |= {server.address}
+        elif others == "failed":
+            tries[server.key] = limits.TRIES_PER_SERVER
+        while others == "dead" and not servers.find(server.key).dead:
+            servers.note_timeout(server.key, 0.0)
+    own = servers.timeout(slow.key)
+    assert own == limits.SERVER_TIMEOUT_FIRST / 1000 * 8
+    expected = limits.SERVER_TIMEOUT_FIRST / 1000 if others == "usable" else own
+    assert server_timeout(slow, cut, context, tries, avoid) == expected
+    assert server_timeout(rest[0], cut, context, tries, avoid) == (own if others == "dead" else 0.05)
 
 
 @pytest.mark.parametrize("text", ["10.0.0.1", "127.0.0.1", "::1"])

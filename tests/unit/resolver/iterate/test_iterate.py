@@ -311,6 +311,46 @@ def test_a_server_that_comes_back_is_noticed_beside_one_that_never_failed():
     assert not m.store.servers.find(("192.0.2.1", 53)).dead
 
 
+@pytest.mark.parametrize("fault", ["lame", "servfail"])
+@pytest.mark.parametrize("delay", [0.39, 0.5, 0.9])
+def test_a_slow_server_is_waited_for_when_no_other_serves_the_zone(fault, delay):
+    # A server that fails quickly cannot answer in its place.
+    population = standard(a192_0_2_1=[("net.", NET_ZONE)]) if fault == "lame" else standard()
+    quirks = {"192.0.2.1": ServerFaults(rcode=c.SERVFAIL)} if fault == "servfail" else {}
+    m = build(population, quirks=quirks, links={"192.0.2.2": Link(delay=delay)})
+    for number in range(10):
+        assert m.ask(f"x{number}.example.com.").rcode == c.NXDOMAIN
+        m.net.sleep(m.mesh, limits.SERVER_PROBE_INTERVAL)
+    assert m.store.servers.find(("192.0.2.2", 53)).srtt == pytest.approx(delay)
+    assert not m.store.servers.find(("192.0.2.2", 53)).dead
+
+
+def test_a_server_that_was_only_probed_is_waited_for_when_the_others_fail():
+    m = build(links={"192.0.2.2": Link(delay=0.5)})
+    for number in range(200):
+        m.ask(f"x{number}.example.com.")
+    # It answers later than the others' clients should have to wait, so it counts as dead.
+    assert m.store.servers.find(("192.0.2.2", 53)).dead
+    m.net.sleep(m.mesh, limits.SERVER_PROBE_INTERVAL)
+    asked = len(m.net.asked("192.0.2.2"))
+    m.net.hosts["192.0.2.1"] = scripted(lambda qname, qtype, packet: reply(packet, rcode=c.SERVFAIL))
+    assert m.ask("y.example.com.").rcode == c.NXDOMAIN
+    assert len(m.net.asked("192.0.2.2")) == asked + 2, "the probe, and the query that was waited for"
+
+
+def test_a_reply_to_fall_back_on_is_not_kept_waiting_by_a_silent_server():
+    m = build()
+    m.net.hosts["192.0.2.1"] = scripted(lambda qname, qtype, packet: reply(packet))  # no SOA, no data
+    m.net.hosts["192.0.2.2"] = lambda packet, tcp: None
+    for _ in range(4):
+        m.store.servers.note_timeout(("192.0.2.2", 53), m.net.now)
+    for number in range(3):
+        began = m.net.now
+        assert m.ask(f"x{number}.example.com.").rcode == c.NOERROR
+        assert m.net.now - began < 2
+        m.net.sleep(m.mesh, limits.SERVER_PROBE_INTERVAL)
+
+
 def test_dead_servers_fail_quickly_and_the_failure_is_kept():
     m = build(links={"192.0.2.1": Link(loss=1.0), "192.0.2.2": Link(loss=1.0)})
     begin = m.net.now
