@@ -4,6 +4,7 @@ A statement becomes either a quoted value or a comment of one line, whatever it 
 """
 
 import os
+import re
 import stat
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -15,6 +16,9 @@ __all__ = ["COPY", "KEPT", "Draft", "ImportFailure", "Place", "Remark", "read_te
 KEPT = "/var/lib/resolverd"
 """Where the daemon keeps what it transfers or fetches."""
 COPY = f"the copy is kept in zones.directory, which is {KEPT}/zones; make it writable for the daemon's user"
+
+
+_SECRET = re.compile(r"(\b[\w-]*(?:secret|password)\b(?!-file)\s*[:=]?\s*)(?:\"[^\"]*\"|[^\s;]+)", re.IGNORECASE)
 
 
 class ImportFailure(ValueError):
@@ -81,11 +85,11 @@ class Draft:
 
     def left_out(self, place: Place, text: str, why: str) -> None:
         """`text` is not carried over."""
-        self.remarks.append(Remark(place, text, why, True))
+        self.remarks.append(Remark(place, _without_secrets(text), why, True))
 
     def not_needed(self, place: Place, text: str, why: str) -> None:
         """`text` has no counterpart, and none is needed."""
-        self.remarks.append(Remark(place, text, why, False))
+        self.remarks.append(Remark(place, _without_secrets(text), why, False))
 
     def render(self, source: str) -> str:
         """The configuration as TOML, with the remarks as comments at the top."""
@@ -105,6 +109,11 @@ class Draft:
         for name, keys in self.tables:
             lines += ["", f"[[{name}]]", *(f"{key} = {literal(value)}" for key, value in keys.items())]
         return "\n".join(lines).rstrip() + "\n"
+
+
+def _without_secrets(text: str) -> str:
+    """`text` without the values of secrets and passwords: remarks are printed, and get into mails and tickets."""
+    return _SECRET.sub(r"\1...", text)
 
 
 def _one_line(text: str) -> str:

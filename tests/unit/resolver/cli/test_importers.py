@@ -457,3 +457,14 @@ def test_lua_that_is_not_read_is_named(made, tmp_path, text):
     (tmp_path / "recursor.lua").write_text(f"rpzPrimary({text}")
     found, left = made(f"lua-config-file={tmp_path}/recursor.lua\n", "recursor")
     assert "rpz" not in found and "its arguments are not written out" in left[0]
+
+
+@pytest.mark.parametrize(("kind", "text"), [
+    ("bind", 'key odd { algorithm hmac-sha256; secret "c2VjcmV0IG9mIHRoZSBrZXk="; };\n'),
+    ("unbound", "cachedb:\n  redis-server-password: c2VjcmV0IG9mIHRoZSBrZXk=\n"),
+    ("unbound", 'server:\n  odd-secret: "c2VjcmV0IG9mIHRoZSBrZXk="\n'),
+    ("recursor", "threads=2\nwebserver-password=c2VjcmV0IG9mIHRoZSBrZXk=\n"),
+])
+def test_remarks_contain_no_secrets(made, kind, text):
+    _, [left] = made(text, kind)
+    assert "c2VjcmV0" not in left and "..." in left
