@@ -223,6 +223,14 @@ class ServerSettings:
         " them. 0: the thread of the event loop does it. With a query log or dnstap it does it, too.",
         limit=limits.LANES,
     )
+    upgrade_timeout: float = option(
+        limits.UPGRADE_TIMEOUT.default / 1000,
+        "Time that a new process has to start at an upgrade (`resolverctl upgrade`). After it the upgrade has failed, and"
+        " the old process serves on.",
+        kind="seconds",
+        limit=limits.UPGRADE_TIMEOUT,
+        scale=1000,
+    )
     user: str = option(
         "",
         "User that the daemon becomes when it was started as root and its sockets are open. Files that are read later,"

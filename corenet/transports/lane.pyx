@@ -218,7 +218,7 @@ cdef class Lane:
             run_lane(&self.state)
 
     def stop(self) -> None:
-        """End the thread and close its descriptors. What was not taken is lost. May be called again."""
+        """End the thread and close its descriptors. What it has declined can still be taken. May be called again."""
         cdef uint64_t one = 1
         cdef object thread = self.thread
         if thread is not None:
@@ -244,7 +244,8 @@ cdef class Lane:
     def take(self, most: int) -> list[tuple[bytes, object]]:
         """Return up to `most` declined datagrams with their senders' addresses, in the order of their arrival.
 
-        When the list has `most` of them, there may be more: call it again. When it is shorter, wait for `fileno`.
+        When the list has `most` of them, there may be more: call it again. When it is shorter, wait for `fileno`. After
+        `stop` it returns what was left.
 
         Raises:
             MemoryError: there is no memory for a datagram, which is lost.
@@ -256,9 +257,10 @@ cdef class Lane:
         cdef Declined *kept
         while len(found) < most:
             if self.drained == self.drain_end:
-                if self.state.wake_fd < 0:
-                    break
-                c.c_read(self.state.wake_fd, &count, sizeof(count))
+                if self.state.wake_fd >= 0:
+                    c.c_read(self.state.wake_fd, &count, sizeof(count))
+                elif self.process != os.getpid():
+                    break  # never started, or its thread is in another process
                 c.pthread_mutex_lock(&self.state.exchange)
                 buffer = self.state.filling
                 self.state.filling = self.draining

@@ -56,8 +56,8 @@ def parser() -> argparse.ArgumentParser:
         help=f"control socket of the daemon (default: environment variable {VARIABLE})",
     )
     made.add_argument(
-        "-t", "--timeout", type=float, default=TIMEOUT.default, metavar="SECONDS",
-        help=f"wait this long for a reply (default {TIMEOUT.default})",
+        "-t", "--timeout", type=float, metavar="SECONDS",
+        help=f"wait this long for a reply (default {TIMEOUT.default}; upgrade: until it has ended)",
     )
     made.add_argument("--json", action="store_true", help="print the result as one line of JSON")
     made.add_argument("--version", action="version", version=f"resolverctl {__version__}")
@@ -76,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("save", help="write the cache to cache.snapshot-file")
     commands.add_parser("load", help="load entries from cache.snapshot-file that are not in the cache")
     commands.add_parser("reload", help="reload the configuration")
+    commands.add_parser("upgrade", help="start the installed version in place of the running one, without a lost query")
     commands.add_parser("reopen", help="open the file of the query log again, after it was renamed")
     commands.add_parser("anchors", help="show trust anchors and the states of their keys (RFC 5011)")
     commands.add_parser("lists", help="show block lists and response policy zones")
@@ -171,6 +172,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return import_configuration(arguments)
     try:
         request = request_of(arguments)
+        if arguments.timeout is None:
+            # The daemon itself ends an upgrade after server.upgrade-timeout.
+            arguments.timeout = TIMEOUT.maximum if arguments.command == "upgrade" else TIMEOUT.default
         if not TIMEOUT.minimum < arguments.timeout <= TIMEOUT.maximum:
             raise ValueError(f"--timeout: {arguments.timeout:g} is not above 0 and up to {TIMEOUT.maximum} seconds")
         if not arguments.socket:
@@ -356,6 +360,8 @@ def show(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
         print(f"log level is {result['level']} until the next reload")
     elif command == "reopen":
         print("the query log is written to a file opened now")
+    elif command == "upgrade":
+        print(f"process {result['pid']} serves now")
     elif command == "reload":
         print("the new configuration is in force")
 

@@ -13,9 +13,10 @@ import re
 import stat
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from resolver import limits
 from resolver.cache import Store
@@ -32,8 +33,10 @@ __all__ = [
     "load_at_start",
     "replace_file",
     "restore",
+    "restore_from",
     "save",
     "save_at_stop",
+    "snapshot",
 ]
 
 logger = logging.getLogger(__name__)
@@ -63,9 +66,17 @@ def save(path: Path, store: Store, settings: Settings) -> int:
     Raises:
         CacheFileError: it cannot be written; the text names file and reason. An older file is unchanged.
     """
-    pieces = dump(store, label=label(settings), now=int(time.time()), stale=settings.cache.max_stale_ttl)
     with _saving:
-        return replace_file(path, pieces)
+        return replace_file(path, snapshot(store, settings))
+
+
+def snapshot(store: Store, settings: Settings) -> Iterator[bytes]:
+    """The cache as it is saved, in pieces; it stays in use.
+
+    Raises:
+        BlockingIOError: a stopped process holds a lock of the cache.
+    """
+    return dump(store, label=label(settings), now=int(time.time()), stale=settings.cache.max_stale_ttl)
 
 
 def replace_file(path: Path, pieces: Iterable[bytes]) -> int:
@@ -158,18 +169,30 @@ def restore(path: Path, store: Store, settings: Settings) -> Loaded:
         with open(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise CacheFileError(f"{str(path)!r} is not a file")
-            return load(
-                store,
-                file,
-                label=label(settings),
-                now=int(time.time()),
-                stale=settings.cache.max_stale_ttl,
-                largest=limits.SNAPSHOT_SHARE * settings.cache.size,
-            )
+            return restore_from(file, repr(str(path)), store, settings)
     except OSError as error:
         raise CacheFileError(f"cannot read {str(path)!r}: {error.strerror or error}") from None
+
+
+def restore_from(file: BinaryIO, name: str, store: Store, settings: Settings) -> Loaded:
+    """Load the snapshot in `file` into `store`; errors call it `name`.
+
+    Raises:
+        CacheFileError: it is not used; the text says why.
+    """
+    try:
+        return load(
+            store,
+            file,
+            label=label(settings),
+            now=int(time.time()),
+            stale=settings.cache.max_stale_ttl,
+            largest=limits.SNAPSHOT_SHARE * settings.cache.size,
+        )
+    except OSError as error:
+        raise CacheFileError(f"cannot read {name}: {error.strerror or error}") from None
     except SnapshotError as error:
-        raise CacheFileError(f"{str(path)!r} is not used: {error}") from None
+        raise CacheFileError(f"{name} is not used: {error}") from None
 
 
 def check(settings: CacheSettings) -> None:

@@ -25,6 +25,7 @@ from resolver.daemon.runtime_changes import RuntimeChanges
 from resolver.daemon.top import Top
 from resolver.daemon.worker_commands import WorkerCommands, WorkerView, merge
 from resolver.daemon.worker_ipc import WorkerChannels, WorkerError
+from resolver.daemon.worker_upgrade import IN_PROGRESS, WorkerUpgrades
 from resolver.errors import ResolveError
 from resolver.net.in_thread import in_thread
 from resolver.observe.catalogue import Statistics
@@ -56,6 +57,7 @@ GRAMMAR: dict[str, dict[str, tuple[type, bool]]] = {
     "save": {},
     "load": {},
     "reload": {},
+    "upgrade": {},
     "reopen": {},
     "trace": {"name": (str, True), "type": (str, False), "validate": (bool, False)},
     "log": {"level": (str, True)},
@@ -92,6 +94,9 @@ class ControlWorker(WorkerView, Protocol):
 
     @property
     def changes(self) -> RuntimeChanges: ...
+
+    @property
+    def upgrades(self) -> WorkerUpgrades: ...
 
     def do_reload(self) -> Awaitable[str]: ...
 
@@ -295,6 +300,7 @@ class ControlCommands:
         keeper = self._host.change_keeper
         if keeper is None:
             raise RequestError("the daemon is starting")
+        self._wait_for_upgrade()
         try:
             return await keeper.perform(request)
         except ValueError as error:
@@ -327,7 +333,19 @@ class ControlCommands:
             raise RequestError("cache.snapshot-file is not set, so there is no file to save or load")
         return Path(settings.cache.snapshot_file), settings
 
+    def _wait_for_upgrade(self) -> None:
+        """Refuse what the new process of an upgrade might not notice."""
+        if self._host.upgrades.running:
+            raise RequestError(f"{IN_PROGRESS}: try again when it has ended")
+
+    async def _upgrade(self, request: Request) -> Request:
+        try:
+            return {"pid": await self._host.upgrades.perform()}
+        except ValueError as error:
+            raise RequestError(str(error)) from None
+
     async def _reload(self, request: Request) -> Request:
+        self._wait_for_upgrade()
         problem = await self._host.do_reload()
         if problem:
             raise RequestError(problem)

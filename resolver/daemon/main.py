@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from resolver.daemon.config import ConfigError
     from resolver.daemon.management_sockets import ManagementSockets
+    from resolver.daemon.predecessor import Predecessor
     from resolver.daemon.sockets import Endpoint
     from resolver.net.client_contexts import TlsContexts
 
@@ -38,6 +39,8 @@ __all__ = ["EXIT_CONFIG", "EXIT_FAILED", "EXIT_OK", "main"]
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_CONFIG = 2
+
+UPGRADE_VARIABLE = "RESOLVERD_UPGRADE"  # as in `resolver.daemon.handover`, which loads what only a serving daemon needs
 
 logger = logging.getLogger("resolver.daemon")
 
@@ -59,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
         description="A validating recursive DNS resolver. Without a configuration file it serves this host on port"
         f" {limits.UNPRIVILEGED_PORT}. It stays in the foreground and logs to standard error.",
         epilog="SIGTERM and SIGINT stop it; SIGHUP reloads the configuration and keeps the old one when the new one is"
-        " invalid; SIGUSR1 writes all counters to the log. Exit status: 0 stopped, or check passed; 1 cannot serve;"
+        " invalid; SIGUSR1 writes all counters to the log; SIGUSR2 starts the installed version in place of this one. Exit status: 0 stopped, or check passed; 1 cannot serve;"
         " 2 invalid command line or configuration.",
     )
     made.add_argument("-c", "--config", metavar="FILE", help="configuration in TOML; see --print-config")
@@ -126,7 +129,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run resolverd and return its exit status."""
     arguments = parser().parse_args(argv)
     try:
-        settings = load_settings(arguments)
+        predecessor = take_predecessor()
+        try:
+            settings = load_settings(arguments)
+        except ValueError as error:
+            _tell(predecessor, error)
+            raise
     except ValueError as error:
         _print_problems("", error)
         return EXIT_CONFIG
@@ -152,7 +160,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         from resolver.daemon import unit_file
 
         return _show(unit_file.render(settings, sys.argv[0], arguments.config))
-    return run(arguments, settings, lambda: load_settings(arguments))
+    return run(arguments, settings, lambda: load_settings(arguments), predecessor)
+
+
+def take_predecessor() -> "Predecessor | None":
+    """The process that has started this one for an upgrade; None when it is started in the usual way.
+
+    Raises:
+        ValueError: the environment variable is malformed.
+    """
+    if UPGRADE_VARIABLE not in os.environ:
+        return None
+    from resolver.daemon.predecessor import Predecessor
+
+    return Predecessor.take()
 
 
 def check(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -208,16 +229,23 @@ def check_upstream_tls(settings: Settings) -> "TlsContexts | None":
     return check(settings)
 
 
-def run(arguments: argparse.Namespace, settings: Settings, reload: Callable[[], Settings]) -> int:
-    """Open the sockets and serve until a signal stops it."""
+def run(
+    arguments: argparse.Namespace, settings: Settings, reload: Callable[[], Settings],
+    predecessor: "Predecessor | None" = None,
+) -> int:
+    """Open the sockets, or take those of `predecessor`, and serve until a signal stops it."""
     gc.disable()  # until it serves: modules loaded now stay, and scanning them repeatedly takes time
     try:
-        return _serve(arguments, settings, reload)
+        return _serve(arguments, settings, reload, predecessor)
     finally:
+        if predecessor is not None:
+            predecessor.close()
         gc.enable()
 
 
-def _serve(arguments: argparse.Namespace, settings: Settings, reload: Callable[[], Settings]) -> int:
+def _serve(
+    arguments: argparse.Namespace, settings: Settings, reload: Callable[[], Settings], predecessor: "Predecessor | None"
+) -> int:
     from resolver.daemon import (
         certificates,
         log,
@@ -245,15 +273,15 @@ def _serve(arguments: argparse.Namespace, settings: Settings, reload: Callable[[
         server = replace(server, workers=1)
         settings = replace(settings, server=server)
     try:
-        options = replace(options, manager=ServiceManager.take())
+        options = replace(options, manager=ServiceManager.take(), predecessor=predecessor)
         preflight.raise_descriptor_limit()
         sockets.check_sources(settings.iteration)
         options = replace(
             options, certificates=certificates.load(settings), tls_contexts=check_upstream_tls(settings)
         )
-        shares = _open_endpoints(settings, options.manager.sockets)
+        shares = _open_endpoints(settings, options.manager.sockets, predecessor)
         try:
-            opened = management_sockets.open_management_sockets(settings, server.workers)
+            opened = management_sockets.open_management_sockets(settings, server.workers, predecessor)
             options = replace(options, management=opened)
             try:
                 _drop_root(server.user, opened)
@@ -269,9 +297,12 @@ def _serve(arguments: argparse.Namespace, settings: Settings, reload: Callable[[
             sockets.close_all(shares)
     except ValueError as error:
         _print_problems(arguments.config, error)
+        _tell(predecessor, error)
         return EXIT_CONFIG
     except OSError as error:
-        logger.error("%s", _user_trouble(server.user, error) or error.strerror or error)
+        trouble = _user_trouble(server.user, error) or error.strerror or str(error)
+        logger.error("%s", trouble)
+        _tell(predecessor, trouble)
         return EXIT_FAILED
     except Exception as error:
         if trouble := _user_trouble(server.user, error):
@@ -281,8 +312,17 @@ def _serve(arguments: argparse.Namespace, settings: Settings, reload: Callable[[
         return EXIT_FAILED
 
 
-def _open_endpoints(settings: Settings, inherited: "list[socket.socket]") -> "list[list[Endpoint]]":
-    """The endpoints of each worker: of the sockets that the service manager has passed, the others opened here.
+def _tell(predecessor: "Predecessor | None", why: object) -> None:
+    """Tell the old process of an upgrade why this one cannot serve."""
+    if predecessor is not None:
+        predecessor.fail("; ".join(str(why).splitlines()))
+
+
+def _open_endpoints(
+    settings: Settings, inherited: "list[socket.socket]", predecessor: "Predecessor | None"
+) -> "list[list[Endpoint]]":
+    """The endpoints of each worker: of the sockets that `predecessor` or the service manager has passed, the others
+    opened here.
 
     Raises:
         ListenError: an address is not available, or an inherited socket belongs to none.
@@ -292,11 +332,15 @@ def _open_endpoints(settings: Settings, inherited: "list[socket.socket]") -> "li
     server = settings.server
     wanted = [listener.key for listener in settings.listeners]
     lenient = server.listen == Settings().server.listen
-    if not inherited:
-        return sockets.open_endpoints(wanted, shares=server.workers, lanes=server.lanes, lenient=lenient)
-    from resolver.daemon import activation
+    if predecessor is not None:
+        predecessor.receive()
+        shares = predecessor.endpoints(wanted, server.workers)
+    elif inherited:
+        from resolver.daemon import activation
 
-    shares = activation.adopt_endpoints(wanted, inherited, server.workers)
+        shares = activation.adopt_endpoints(wanted, inherited, server.workers)
+    else:
+        return sockets.open_endpoints(wanted, shares=server.workers, lanes=server.lanes, lenient=lenient)
     adopted = {endpoint.key for endpoint in shares[0]}
     rest = [key for key in wanted if key not in adopted]
     try:
@@ -336,14 +380,14 @@ def _user_trouble(name: str, error: Exception) -> str:
 
 
 def install_fault_handlers() -> None:
-    """Make crashes print their stacks, and block SIGHUP and SIGUSR1 until the worker handles them."""
-    # SIGHUP and SIGUSR1 would kill a starting daemon. The worker unblocks them when it has handlers.
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGUSR1))
+    """Make crashes print their stacks, and block SIGHUP, SIGUSR1 and SIGUSR2 until the worker handles them."""
+    # They would kill a starting daemon. The worker unblocks them when it has handlers.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2))
     if sys.stderr is None:
         return  # no stream for the stacks
     # Crashes (SIGSEGV, SIGBUS, SIGABRT ...), and signals that end the process by default.
     faulthandler.enable()
-    for number in (signal.SIGQUIT, signal.SIGXCPU, signal.SIGUSR2):
+    for number in (signal.SIGQUIT, signal.SIGXCPU):
         faulthandler.register(number, chain=True)
 
 

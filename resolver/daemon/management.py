@@ -51,6 +51,11 @@ class ManagementServer(abc.ABC):
                 options["cleanup_socket"] = False
         self._server = await begin(self._on_connection, sock=listening, limit=self._request, **options)
 
+    def stop_accepting(self) -> None:
+        """Accept no more connections; those that are open are served to their end."""
+        if self._server is not None:
+            self._server.close()
+
     def close(self) -> None:
         """Stop accepting and cancel all connections."""
         self._closed = True

@@ -19,6 +19,7 @@ from resolver.options import parse_endpoint
 from resolver.settings import Settings
 
 if TYPE_CHECKING:
+    from resolver.daemon.predecessor import Predecessor
     from resolver.daemon.worker_ipc import WorkerChannels
     from resolver.observe.kept import KeptCounters
 
@@ -26,15 +27,21 @@ __all__ = ["ManagementSockets", "open_management_sockets"]
 
 
 class ManagementSockets:
-    """What was opened; None for what is not configured. `kept` are the counters of several workers."""
+    """What was opened; None for what is not configured. `kept` are the counters of several workers.
+
+    `path` is the file of the control socket. `owns_path`: this process removes it at its end. One that is started by an
+    upgrade owns it when the old one has confirmed (`resolver.daemon.predecessor`), and then the old one does not.
+    """
 
     def __init__(self) -> None:
         self.control: socket.socket | None = None
         self.metrics: socket.socket | None = None
         self.links: WorkerChannels | None = None
         self.kept: KeptCounters | None = None
+        self.metrics_listen = ""
         self.path = ""
         self.identity = (0, 0)
+        self.owns_path = True
 
     def give_to(self, user: int, group: int) -> None:
         """Make `user` and `group` own the socket file, so that the daemon can still be controlled as that user.
@@ -46,21 +53,25 @@ class ManagementSockets:
             os.chown(self.path, user, group, follow_symlinks=False)
 
     def close(self) -> None:
-        """Close all. Remove the socket file unless another process has replaced it."""
+        """Close all. Remove the socket file unless another process owns it or has replaced it."""
         if self.links is not None:
             self.links.close()
         for opened in (self.metrics, self.control):
             if opened is not None:
                 opened.close()
-        if self.path:
+        if self.path and self.owns_path:
             with suppress(OSError):
                 found = os.lstat(self.path)
                 if (found.st_dev, found.st_ino) == self.identity:
                     os.unlink(self.path)
 
 
-def open_management_sockets(settings: Settings, workers: int) -> ManagementSockets:
+def open_management_sockets(
+    settings: Settings, workers: int, predecessor: "Predecessor | None" = None
+) -> ManagementSockets:
     """Open the configured sockets, and channels when there are several workers. On error, nothing stays open.
+
+    Sockets of `predecessor` that are still configured are taken from it.
 
     Raises:
         ListenError: an address or path is not available; the text says why and names the setting.
@@ -68,9 +79,12 @@ def open_management_sockets(settings: Settings, workers: int) -> ManagementSocke
     """
     opened_sockets = ManagementSockets()
     try:
-        if settings.control.socket:
+        if predecessor is not None:
+            _adopt(opened_sockets, settings, predecessor)
+        if settings.control.socket and opened_sockets.control is None:
             _open_control(opened_sockets, settings.control.socket)
-        if settings.metrics.listen:
+        if settings.metrics.listen and opened_sockets.metrics is None:
+            opened_sockets.metrics_listen = settings.metrics.listen
             address, port = parse_endpoint(settings.metrics.listen, limits.METRICS_PORT, "metrics.listen")
             try:
                 opened_sockets.metrics = open_stream_socket(address, port)
@@ -87,6 +101,22 @@ def open_management_sockets(settings: Settings, workers: int) -> ManagementSocke
         opened_sockets.close()
         raise
     return opened_sockets
+
+
+def _adopt(opened_sockets: ManagementSockets, settings: Settings, predecessor: "Predecessor") -> None:
+    """Take the sockets of `predecessor` that are still configured, the control socket if its file is still there."""
+    if predecessor.control is not None and predecessor.control[1] == settings.control.socket:
+        opened, path, identity = predecessor.control
+        with suppress(OSError):
+            found = os.lstat(path)
+            if (found.st_dev, found.st_ino) == identity:
+                opened_sockets.control, opened_sockets.path, opened_sockets.identity = opened, path, identity
+                opened_sockets.owns_path = False
+                predecessor.control = None
+                predecessor.takes_control = True
+    if predecessor.metrics is not None and predecessor.metrics[1] == settings.metrics.listen:
+        opened_sockets.metrics, opened_sockets.metrics_listen = predecessor.metrics
+        predecessor.metrics = None
 
 
 def _open_control(opened_sockets: ManagementSockets, path: str) -> None:

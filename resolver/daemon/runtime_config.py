@@ -314,6 +314,18 @@ class Listeners:
         if isinstance(self.tcp, TlsListener) and runtime.certificates is not None:
             self.tcp.reconfigure(runtime.certificates.context(config.settings.protocol), config.settings.path)
 
+    def stop_reading(self) -> None:
+        """Take no more queries, except on connections that are open. This cannot be undone."""
+        for udp in self.udp:
+            udp.stop_reading()
+        if self.tcp is not None:
+            self.tcp.stop_accepting()
+
+    @property
+    def settled(self) -> bool:
+        """After `stop_reading`: whether every connection has ended."""
+        return self.tcp is None or self.tcp.settled
+
     def close(self) -> None:
         """Stop serving."""
         for udp in self.udp:

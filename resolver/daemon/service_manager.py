@@ -69,6 +69,20 @@ class ServiceManager:
         """The service begins to stop."""
         self._send("STOPPING=1", "STATUS=stopping")
 
+    def main_process(self, pid: int) -> None:
+        """From now on `pid` is the main process of the service, which alone may notify (NotifyAccess=main)."""
+        self._send(f"MAINPID={pid}")
+
+    def environment(self) -> dict[str, str]:
+        """The variables with which another process of this service finds the manager. WATCHDOG_PID is left out: the
+        watchdog is then for every process."""
+        if not self._address:
+            return {}
+        found = {"NOTIFY_SOCKET": "@" + self._address[1:] if self._address.startswith("\0") else self._address}
+        if self.watchdog:
+            found["WATCHDOG_USEC"] = str(round(self.watchdog * 1e6))
+        return found
+
     def alive(self) -> None:
         """Send a heartbeat to the watchdog."""
         self._send("WATCHDOG=1")

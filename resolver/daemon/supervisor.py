@@ -16,18 +16,22 @@ import socket
 import time
 from collections.abc import Callable
 
-from corenet.serving.processes import Child, Processes, WorkerSlot, receive
+from corenet.serving.processes import Child, Processes, WorkerSlot, describe_exit, receive
 from resolver import limits
 from resolver.api import make_store
 from resolver.daemon import cache_file, config_reload, privileges, worker
+from resolver.daemon.predecessor import Predecessor
+from resolver.daemon.service_manager import ServiceManager
 from resolver.daemon.sockets import Endpoint, close_all
+from resolver.daemon.successor import Successor
+from resolver.daemon.worker_upgrade import HANDED_OVER, IN_PROGRESS
 from resolver.settings import Settings, replace
 
 __all__ = ["run"]
 
 logger = logging.getLogger(__name__)
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def run(
@@ -53,10 +57,23 @@ class _Supervisor(Processes):
         self.reload = reload
         self.options = options
         self.store = make_store(settings, shared=True)
-        cache_file.load_at_start(self.store, settings)
+        #: the process that this one replaces, until that has confirmed.
+        self.predecessor = options.predecessor
+        if self.predecessor is None:
+            cache_file.load_at_start(self.store, settings)
+        else:
+            self.predecessor.load_cache(self.store, settings)
+            self.poll.register(self.predecessor.fileno(), select.POLLIN)
+        #: the process that is to replace this one, and the time.monotonic() of its next slice.
+        self.successor: Successor | None = None
+        self.next_slice = 0.0
+        self.handed_over = False
+        self.reload_after = False
         assert options.management is not None and options.management.links is not None
         self.reloads = options.management.links.reloads
+        self.upgrades = options.management.links.upgrades
         self.poll.register(self.reloads, select.POLLIN)
+        self.poll.register(self.upgrades, select.POLLIN)
         #: numbers of the last reload that was requested, and of the last one whose result was received.
         self.requested = 0
         self.answered = 0
@@ -73,7 +90,11 @@ class _Supervisor(Processes):
         try:
             return super().run()
         finally:
-            cache_file.save_at_stop(self.store, self.settings)
+            if self.successor is not None:
+                self.successor.kill()
+                self.successor.close()
+            if not self.handed_over and self.predecessor is None:
+                cache_file.save_at_stop(self.store, self.settings)
 
     def poll_timeout(self) -> float | None:
         """Milliseconds until the next deadline, check of the watchdog, or change of session ticket keys."""
@@ -81,6 +102,8 @@ class _Supervisor(Processes):
         due = [super().poll_timeout(), None if keys is None else keys * 1000]
         if self.next_check:
             due.append(max(0.0, self.next_check - time.monotonic()) * 1000 + 1)
+        if self.successor is not None:
+            due.append(max(0.0, self.next_slice - time.monotonic()) * 1000)
         return min((one for one in due if one is not None), default=None)
 
     def rotate_ticket_keys(self) -> float | None:
@@ -94,7 +117,10 @@ class _Supervisor(Processes):
     def work(self, number: int, channel: socket.socket) -> int:
         """Run worker `number` in the child process, with only its own sockets open."""
         close_all([share for other, share in enumerate(self.shares) if other != number])
-        options = replace(self.options, number=number, successor=self.all_started,
+        for other in (self.predecessor, self.successor):
+            if other is not None:
+                other.close()
+        options = replace(self.options, number=number, successor=self.all_started, predecessor=None,
                           show_example=self.options.show_example and not number)
         try:
             return worker.run(
@@ -124,17 +150,23 @@ class _Supervisor(Processes):
         super().on_start_failed(slot, error)
 
     def on_signal(self, number: signal.Signals) -> None:
-        """SIGHUP reloads, SIGUSR1 makes each worker log its counters, others stop the service."""
-        if number == signal.SIGHUP:
+        """SIGHUP reloads, SIGUSR1 makes each worker log its counters, SIGUSR2 upgrades, others stop the service."""
+        if number == signal.SIGHUP and self.successor is not None:
+            self.reload_after = True
+        elif number == signal.SIGHUP:
             self.manager.reloading()
             self.requested += 1
             self.request_reload()
         elif number == signal.SIGUSR1:
             for child in self.children():
                 os.kill(child.pid, signal.SIGUSR1)
+        elif number == signal.SIGUSR2:
+            self.start_upgrade()
         elif self.status is None:
             logger.info("stopping on %s", number.name)
-            self.manager.stopping()
+            if self.predecessor is None:
+                self.manager.stopping()
+            self.end_upgrade("this process stops")
             self.finish(0)
 
     def on_ready(self, child: Child) -> None:
@@ -143,13 +175,32 @@ class _Supervisor(Processes):
         self.heartbeats[child.pid] = now
         if not self.reported_ready and all(any(one.ready for one in slot.children) for slot in self.slots):
             self.reported_ready = True
-            self.manager.ready(self.describe())
-            if self.manager.watchdog:
-                self.next_check = now
+            if self.predecessor is not None:
+                self.predecessor.ready()
+            else:
+                self.begin_notifications()
+
+    def begin_notifications(self) -> None:
+        """This is the main process of the service, and all workers serve."""
+        self.manager.ready(self.describe())
+        if self.manager.watchdog:
+            self.next_check = time.monotonic()
+
+    def on_death(self, child: Child, code: int) -> None:
+        """Restart the worker; when its death shows that an upgrade to this process fails, say so and end."""
+        if self.predecessor is None:
+            super().on_death(child, code)
+        elif self.status is None:
+            why = f"worker {child.slot.number} ended ({describe_exit(code)}) before all served; the log says why"
+            logger.error("upgrade: %s", why)
+            self.predecessor.fail(why)
+            self.finish(1)
 
     def on_time(self, now: float) -> None:
         """Also notify the watchdog of the service manager, and end workers without a heartbeat."""
         super().on_time(now)
+        if self.successor is not None and now >= self.next_slice:
+            self.advance_upgrade()
         if self.next_check and now >= self.next_check and self.status is None:
             self.next_check = now + self.manager.watchdog / limits.WATCHDOG_HEARTBEATS
             self.manager.alive()
@@ -172,12 +223,113 @@ class _Supervisor(Processes):
 
     def describe(self) -> str:
         """One line for the status of the service manager."""
-        return f"{len(self.slots)} workers serve " + ", ".join(str(endpoint) for endpoint in self.shares[0])
+        # An upgrade to fewer workers gives several sockets of an address to one.
+        return f"{len(self.slots)} workers serve " + ", ".join(dict.fromkeys(map(str, self.shares[0])))
 
     def on_readable(self, ready: set[int]) -> None:
-        """Take the results of reloads from the first worker."""
+        """Take what the first worker and the other process of an upgrade have said."""
         if self.reloads.fileno() in ready:
             self.take_results()
+        if self.upgrades.fileno() in ready and self.upgrades.requested():
+            self.start_upgrade()
+        if self.successor is not None and self.successor.fileno() in ready:
+            self.advance_upgrade()
+        if self.predecessor is not None and self.predecessor.fileno() in ready:
+            self.on_predecessor(self.predecessor)
+
+    # --- upgrades -------------------------------------------------------------------------------------------------
+
+    def on_predecessor(self, predecessor: Predecessor) -> None:
+        """The old process has confirmed, or has ended."""
+        self.poll.unregister(predecessor.fileno())
+        confirmed = predecessor.confirmed()
+        if confirmed:
+            self.predecessor = None
+            assert self.options.management is not None
+            self.options.management.owns_path = True
+            self.begin_notifications()
+        elif self.status is None:
+            logger.error("upgrade: the old process has ended before it confirmed")
+            self.finish(1)
+
+    def start_upgrade(self) -> None:
+        """Start a new process, unless that is impossible now; tell the first worker."""
+        trouble = ""
+        if self.successor is not None:
+            logger.warning("upgrade: refused: %s", IN_PROGRESS)
+            return  # the result of the other one is also that of this request
+        if self.predecessor is not None or self.status is not None:
+            trouble = IN_PROGRESS
+        elif not self.reported_ready:
+            trouble = "not all workers have started"
+        elif self.requested != self.answered:
+            trouble = "a reload is in progress"
+        else:
+            self.take_results()
+            pieces = cache_file.snapshot(self.store, self.settings)
+            now = time.monotonic()
+            try:
+                self.successor = Successor(self.shares, self.options.management, self.manager, pieces,
+                                           now + self.settings.server.upgrade_timeout)
+            except ValueError as error:
+                trouble = str(error)
+        if self.successor is None:
+            logger.warning("upgrade: refused: %s", trouble)
+            self.upgrades.report({"running": False, "pid": 0, "error": trouble})
+            return
+        self.poll.register(self.successor.fileno(), select.POLLIN)
+        self.next_slice = now
+        self.upgrades.report({"running": True})
+
+    def advance_upgrade(self) -> None:
+        """Do a slice of the upgrade."""
+        assert self.successor is not None
+        now = time.monotonic()
+        self.next_slice = now + self.successor.advance(now)
+        if self.successor.outcome is None:
+            return
+        error = self.successor.outcome
+        if not error:
+            try:
+                self.successor.confirm()
+            except ValueError as problem:
+                error = str(problem)
+        self.end_upgrade(error)
+
+    def end_upgrade(self, error: str) -> None:
+        """The upgrade has failed with `error`, or the new process serves. Does nothing when none is in progress."""
+        successor, self.successor = self.successor, None
+        if successor is None:
+            return
+        if successor.outcome is None:
+            successor.kill()
+        self.poll.unregister(successor.fileno())
+        successor.close()
+        self.upgrades.report({"running": False, "pid": 0 if error else successor.pid, "error": error})
+        if not error:
+            self.hand_over()
+        if self.reload_after and self.status is None:
+            self.on_signal(signal.SIGHUP)
+        elif self.reload_after and not error:
+            os.kill(successor.pid, signal.SIGHUP)
+        self.reload_after = False
+
+    def hand_over(self) -> None:
+        """Let all workers complete their queries and end, and do not remove or write what the new process uses."""
+        self.handed_over = True
+        self.next_check = 0.0
+        self.manager = ServiceManager()
+        self.status = 0
+        until = time.monotonic() + self.settings.iteration.query_timeout + limits.STOP_GRACE / 1000
+        for slot in self.slots:
+            slot.start_at = None
+            for child in slot.active():
+                child.stopping = True
+                child.kill_at = until
+                try:
+                    child.channel.send(HANDED_OVER, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                except OSError:
+                    os.kill(child.pid, signal.SIGTERM)  # it does not read
 
     def request_reload(self) -> None:
         """Make the first worker reload the configuration for all workers. It logs errors once for all of them."""

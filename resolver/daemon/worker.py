@@ -15,18 +15,19 @@ import socket
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import corenet
 from corenet._version import __version__
+from corenet.serving.processes import receive
 from resolver import limits
 from resolver.api import make_store
 from resolver.cache import Store
 from resolver.daemon import log, reload_sockets, sockets
 from resolver.daemon.anchor_keeper import AnchorKeeper
-from resolver.daemon.cache_file import CacheFileError
+from resolver.daemon.cache_file import CacheFileError, load_at_start, save_at_stop
 from resolver.daemon.certificates import Certificates, ExpiryWatch
 from resolver.daemon.change_keeper import ChangeKeeper
 from resolver.daemon.config_reload import (
@@ -62,6 +63,7 @@ from resolver.daemon.worker_commands import (
     of_runtime,
     of_shared,
 )
+from resolver.daemon.worker_upgrade import HANDED_OVER, WorkerUpgrades
 from resolver.daemon.zone_sharing import ZoneSharing
 from resolver.net.in_thread import in_thread
 from resolver.net.turns import Turns
@@ -74,6 +76,7 @@ if TYPE_CHECKING:
     from resolver.daemon.autotrust import AnchorUpdater
     from resolver.daemon.balance_checks import BalanceChecks
     from resolver.daemon.management import ManagementServer
+    from resolver.daemon.predecessor import Predecessor
     from resolver.daemon.zone_keeper import ZoneKeeper
     from resolver.net.client_contexts import TlsContexts
     from resolver.observe.kept import KeptCounters
@@ -95,7 +98,8 @@ class Options:
     `config` is the path of the configuration file, or empty; `number` counts the workers from 0; `successor` tells that
     this one replaces another that has ended; `management` has the sockets opened before the fork, of which the first
     worker uses all and the others only the channels; `certificates` were read before the fork; `manager` is the service
-    manager, which the single worker or the supervisor notifies.
+    manager, which the single worker or the supervisor notifies. `predecessor` is the process that the single worker
+    replaces at an upgrade.
     """
 
     playground: bool = False
@@ -107,6 +111,7 @@ class Options:
     certificates: Certificates | None = None
     tls_contexts: "TlsContexts | None" = None
     manager: ServiceManager = field(default_factory=ServiceManager)
+    predecessor: "Predecessor | None" = None
 
 
 def run(
@@ -168,6 +173,10 @@ class _Worker:
         self.channel = channel
         self.multi_worker = channel is not None
         self.links = options.management.links if options.management is not None else None
+        self.upgrades = WorkerUpgrades(self)
+        #: a new process serves in place of this one.
+        self.handed_over = False
+        self.status = 0
         self.commands = WorkerCommands(self)
         self.management_servers: dict[str, ManagementServer] = {}
         self.listeners: list[Listeners] = []
@@ -206,7 +215,9 @@ class _Worker:
         loop.add_signal_handler(signal.SIGHUP, self.on_reload)
         loop.add_signal_handler(signal.SIGUSR1, self.on_report)
         if self.channel is not None:
-            loop.add_reader(self.channel, self.on_stop, "exit of the supervisor")
+            loop.add_reader(self.channel, self.on_supervisor)
+        else:
+            loop.add_signal_handler(signal.SIGUSR2, self.upgrades.on_signal)
         async with AsyncExitStack() as stack:
             in_playground = self.options.playground
             if self.options.show_example and not in_playground and not self.options.config:
@@ -223,10 +234,11 @@ class _Worker:
             if in_playground:
                 self.uses_cache_file = False
                 await self.enter_playground(stack)
-            if self.uses_cache_file and self.configured.cache.snapshot_file:
-                from resolver.daemon import cache_file
-
-                cache_file.load_at_start(self.store, self.configured)
+            predecessor = self.options.predecessor
+            if self.uses_cache_file and predecessor is not None:
+                predecessor.load_cache(self.store, self.configured)
+            elif self.uses_cache_file and self.configured.cache.snapshot_file:
+                load_at_start(self.store, self.configured)
             self.current = self.make_first()
             self.fleet.follow(self.current)
             self.anchors.switch(self.anchors.make(self.current), self.current)
@@ -245,7 +257,8 @@ class _Worker:
             if self.options.successor and self.links is not None and not self.number:
                 self.start_task(self.align_workers())
             self.announce()
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP, signal.SIGUSR1))  # blocked by main
+            unblocked = (signal.SIGHUP, signal.SIGUSR1, *(() if self.multi_worker else (signal.SIGUSR2,)))
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, unblocked)  # blocked by main
             self.anchors.probe()
             self.watch_certificates()
             self.rotate_ticket_keys()
@@ -265,14 +278,13 @@ class _Worker:
                 await demo.show_example(self.endpoints[0], shown, self.configured.iteration.query_timeout)
             reason = await self.stopping
             logger.info("stopping on %s", reason)
-            if not self.multi_worker:
+            is_main = not self.handed_over and self.options.predecessor is None
+            if not self.multi_worker and is_main:
                 self.options.manager.stopping()
             await self.drain()
-            if self.uses_cache_file and self.configured.cache.snapshot_file:
-                from resolver.daemon import cache_file
-
-                cache_file.save_at_stop(self.store, self.configured)
-        return 0
+            if self.uses_cache_file and self.configured.cache.snapshot_file and is_main:
+                save_at_stop(self.store, self.configured)
+        return self.status
 
     @property
     def number(self) -> int:
@@ -385,6 +397,7 @@ class _Worker:
                 self.links.serve(self.loop, self.number, self.commands.perform)
                 return
             self.links.listen(self.loop)
+            self.loop.add_reader(self.links.upgrades.reports_fileno(), self.upgrades.take_reports)
             self.links.on_event = self.on_event
         if management.control is None and management.metrics is None:
             return
@@ -419,10 +432,28 @@ class _Worker:
     # --- the service manager --------------------------------------------------------------------------------------
 
     def report_ready(self) -> None:
-        """Clients are served: tell the supervisor, or without one the service manager. Begin the heartbeats."""
+        """Clients are served: tell the supervisor, or without one the service manager. Begin the heartbeats. In an
+        upgrade the old process is the one to be told; the service manager is when that has confirmed."""
+        predecessor = self.options.predecessor
+        if predecessor is not None:
+            predecessor.ready()
+            self.loop.add_reader(predecessor.fileno(), self.on_predecessor, predecessor)
+            return
         if self.channel is None:
             self.options.manager.ready(self.describe_service())
         self.send_heartbeat()
+
+    def on_predecessor(self, predecessor: "Predecessor") -> None:
+        """The old process has confirmed, or has ended."""
+        self.loop.remove_reader(predecessor.fileno())
+        if not predecessor.confirmed():
+            self.status = 1
+            self.on_stop("end of the old process during the upgrade")
+            return
+        self.options = replace(self.options, predecessor=None)
+        if self.options.management is not None:
+            self.options.management.owns_path = True
+        self.report_ready()
 
     def send_heartbeat(self) -> None:
         """Send a heartbeat, four times in the period of the watchdog. To the supervisor, the first also says that
@@ -543,6 +574,30 @@ class _Worker:
         if not self.stopping.done():
             self.stopping.set_result(reason)
 
+    def on_supervisor(self) -> None:
+        """The supervisor says that a new process serves, or has ended."""
+        assert self.channel is not None
+        said = receive(self.channel)
+        if said == HANDED_OVER:
+            if self.links is not None and not self.number:
+                self.upgrades.take_reports()
+            self.hand_over()
+        elif said is not None:
+            self.on_stop("exit of the supervisor")
+
+    def hand_over(self) -> None:
+        """A new process serves: take no more queries and commands, and end when those in progress are completed."""
+        self.handed_over = True
+        self.stop_reading()
+        self.on_stop("upgrade")
+
+    def stop_reading(self) -> None:
+        """Take no more queries and commands, except on connections that are open."""
+        for server in self.management_servers.values():
+            server.stop_accepting()
+        for listeners in self.listeners:
+            listeners.stop_reading()
+
     def on_report(self) -> None:
         """Log every counter that is not zero."""
         for group, counters in self.commands.perform({"command": "statistics"}).items():
@@ -555,6 +610,8 @@ class _Worker:
         """SIGHUP: start a reload, unless one is already waiting to start."""
         if self.number:
             logger.info("reload: worker %d ignores SIGHUP; send it to the supervisor", self.number)
+        elif self.upgrades.running:
+            self.upgrades.reload_after = True
         elif not self.reload_waits and not self.stopping.done():
             self.reload_waits = True
             self.start_task(self.reload_in_turn())
@@ -914,21 +971,29 @@ class _Worker:
     # --- stop -----------------------------------------------------------------------------------------------------
 
     async def drain(self) -> None:
-        """Wait up to `limits.DRAIN` for answers to waiting clients, then close everything."""
-        for server in self.management_servers.values():
-            server.close()
+        """Wait up to `limits.DRAIN` for answers to waiting clients, then close everything. After an upgrade nobody
+        waits for the end of this process, so a query has all of its time."""
+        if self.handed_over:
+            self.stop_reading()  # a worker that was starting has opened its listeners since
+        else:
+            self.close_management()
         self.timers.close()
         if self.change_keeper is not None:
             self.change_keeper.stop()
         self.zones.stop()
         if self.links is not None:
             self.links.stop()
-        until = self.loop.time() + limits.DRAIN / 1000
+        grace = self.configured.iteration.query_timeout if self.handed_over else limits.DRAIN / 1000
+        until = self.loop.time() + grace
         configurations = (self.current, *self.draining)
         for task in self.tasks:
             task.cancel()
-        while any(one.service.waiting for one in configurations) and self.loop.time() < until:
+        while self.loop.time() < until and (
+            any(one.service.waiting for one in configurations) or (self.handed_over and not self.settled())
+        ):
             await asyncio.sleep(limits.DRAIN / 10000)
+        await asyncio.sleep(0)  # replies of this iteration of the loop are sent in the next one
+        self.close_management()
         self.abort_reload()
         for listeners in self.listeners:
             listeners.close()
@@ -941,6 +1006,15 @@ class _Worker:
             output.note_unwritten()
         if self.channel is not None:
             self.loop.remove_reader(self.channel)
+
+    def settled(self) -> bool:
+        """After `hand_over`: whether all connections of clients and commands have ended."""
+        control = self.management_servers.get("control")
+        return (control is None or not control.connections) and all(one.settled for one in self.listeners)
+
+    def close_management(self) -> None:
+        for server in self.management_servers.values():
+            server.close()
 
 
 def _without_zeros(counters: dict[str, Any]) -> dict[str, Any]:

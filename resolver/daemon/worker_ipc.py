@@ -8,7 +8,8 @@ restarted worker inherits its pair, and with it replies to requests of its prede
 each process start at a random number.
 
 Another pair connects the supervisor and the first worker (`ReloadChannel`): the supervisor sends numbers of requested
-reloads, the worker sends results.
+reloads, the worker sends results. A third (`UpgradeChannel`) carries requests for an upgrade up, and what has become of
+upgrades down.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ from resolver import limits
 from resolver.log_limit import LimitedWarning
 from resolver.settings import Settings
 
-__all__ = ["ReloadChannel", "WorkerChannels", "WorkerError"]
+__all__ = ["ReloadChannel", "UpgradeChannel", "WorkerChannels", "WorkerError"]
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class WorkerChannels:
             far.setblocking(False)
             self._pairs[number] = (near, far)
         self.reloads = ReloadChannel()
+        self.upgrades = UpgradeChannel()
         self._waiting: dict[int, asyncio.Future[Message]] = {}
         self._count = 0
         self._watched: list[socket.socket] = []
@@ -178,6 +180,7 @@ class WorkerChannels:
         """Close all sockets."""
         self.stop()
         self.reloads.close()
+        self.upgrades.close()
         for near, far in self._pairs.values():
             near.close()
             far.close()
@@ -254,6 +257,60 @@ class ReloadChannel:
                     file.seek(0)
                     settings = pickle.load(file)  # trusted: from our own child over our own socket
             found.append((int(data), settings))
+
+    def close(self) -> None:
+        """Close both ends."""
+        self._upper.close()
+        self._lower.close()
+
+
+class UpgradeChannel:
+    """Between the first worker, which serves the control socket, and the supervisor, which does upgrades.
+
+    The worker sends a byte as a request. The supervisor sends a message when an upgrade begins and when it has ended or
+    was refused; all requests until then have this result. The supervisor polls for requests.
+    """
+
+    def __init__(self) -> None:
+        """Create the pair.
+
+        Raises:
+            OSError: no descriptors are left.
+        """
+        self._upper, self._lower = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._upper.setblocking(False)
+        self._lower.setblocking(False)
+
+    def request(self) -> None:
+        """In the worker: request an upgrade.
+
+        Raises:
+            OSError: the queue is full because the supervisor does not read.
+        """
+        self._lower.send(b"u")
+
+    def reports_fileno(self) -> int:
+        """In the worker: the descriptor that is readable when there are messages."""
+        return self._lower.fileno()
+
+    def reports(self) -> list[Message]:
+        """In the worker: the messages since the previous call, oldest first."""
+        return [json.loads(data) for data in _received(self._lower)]
+
+    def fileno(self) -> int:
+        """In the supervisor: the descriptor that is readable when there are requests."""
+        return self._upper.fileno()
+
+    def requested(self) -> bool:
+        """In the supervisor: whether there were requests since the previous call."""
+        return bool(_received(self._upper))
+
+    def report(self, message: Message) -> None:
+        """In the supervisor: tell the worker. It is lost when that worker does not read."""
+        try:
+            self._upper.send(json.dumps(message).encode())
+        except OSError as error:
+            logger.warning("upgrade: the first worker does not accept a message: %s", error.strerror)
 
     def close(self) -> None:
         """Close both ends."""

@@ -96,6 +96,15 @@ class QuicListener(TlsListener, asyncio.DatagramProtocol):
         self._loop = asyncio.get_running_loop()
         await self._loop.create_datagram_endpoint(lambda: self, sock=sock)
 
+    def stop_accepting(self) -> None:
+        """Receive nothing more. Connections cannot go on without it: they end in `close`, after the queries that wait."""
+        if self._transport is not None:
+            cast(Any, self._transport).pause_reading()
+
+    @property
+    def settled(self) -> bool:
+        return True
+
     def close(self) -> None:
         """Close every connection and stop serving."""
         transport, self._transport = self._transport, None

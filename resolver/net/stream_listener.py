@@ -174,6 +174,21 @@ class StreamListener:
                 self.access_closed += 1
                 connection.close_denied()
 
+    def stop_accepting(self) -> None:
+        """Accept no more connections, and close those whose clients are silent for `UPGRADE_IDLE`. This cannot be
+        undone."""
+        if self._server is not None:
+            self._server.close()
+        self.idle_timeout = limits.UPGRADE_IDLE / 1000
+        if self._timer is not None:
+            self._timer.cancel()
+            self._arm()
+
+    @property
+    def settled(self) -> bool:
+        """After `stop_accepting`: whether every connection has ended."""
+        return not self._slots
+
     def close(self) -> None:
         """Stop serving and abort every connection."""
         if self._server is not None:

@@ -134,6 +134,15 @@ class UdpListener(asyncio.DatagramProtocol):
         if self._transport is not None:
             self._attach(self._transport)
 
+    def stop_reading(self) -> None:
+        """Receive no more queries; those that were received are still answered. This cannot be undone."""
+        lane = self._lane
+        self._close_lane()
+        if self._transport is not None:
+            cast("DatagramTransport", self._transport).pause_reading()
+        while lane is not None and (found := lane.take(limits.LANE_TURN)):
+            self.datagrams_received(found)
+
     def close(self) -> None:
         """Stop serving. Replies that are not sent yet are dropped."""
         self._close_lane()

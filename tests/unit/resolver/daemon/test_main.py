@@ -296,7 +296,7 @@ def test_start_serve_reload_and_stop(tmp_path):
         (signal.SIGBUS, "Fatal Python error: Bus error"),
         (signal.SIGABRT, "Fatal Python error: Aborted"),
         (signal.SIGXCPU, "Current thread .*most recent call first"),
-        (signal.SIGUSR2, "Current thread .*most recent call first"),
+        (signal.SIGQUIT, "Current thread .*most recent call first"),
     ],
 )
 def test_every_end_of_the_process_is_logged(number, words):

@@ -1,0 +1,212 @@
+"""The new side of an upgrade: takes the sockets and the cache of the process that has started this one.
+
+Until the old process has confirmed (`confirmed`), it is the main process of the service: this one does not use the service
+manager, does not remove the control socket, and ends when the old one ends or when one of its own workers does.
+
+All sockets of an address that is still configured are served, because the kernel goes on spreading clients over them: each
+worker takes those of an old one, more than one when there are fewer workers now. When there are more, they share sockets.
+So the number of sockets changes at a restart only.
+"""
+
+import logging
+import os
+import socket
+from collections.abc import Iterable, MutableMapping
+from typing import BinaryIO, Self
+
+from resolver import limits
+from resolver.cache import Store
+from resolver.daemon import cache_file, handover
+from resolver.daemon.cache_file import CacheFileError
+from resolver.daemon.handover import HandoverError, Message
+from resolver.daemon.sockets import Endpoint, close_all
+from resolver.settings import LISTENER_TRANSPORTS, Settings
+
+__all__ = ["Predecessor"]
+
+logger = logging.getLogger(__name__)
+
+Control = tuple[socket.socket, str, tuple[int, int]]
+
+
+class Predecessor:
+    """The process that has started this one for an upgrade. `shares` has the sockets of each of its workers."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self.shares: list[list[Endpoint]] = []
+        #: socket, path, and device and inode of the file.
+        self.control: Control | None = None
+        #: socket and setting.
+        self.metrics: tuple[socket.socket, str] | None = None
+        self._cache: BinaryIO | None = None
+        self.takes_control = False
+
+    @classmethod
+    def take(cls, environ: MutableMapping[str, str] = os.environ) -> Self | None:
+        """Read and remove the variable of `environ`; None when this process is not started by an upgrade.
+
+        Raises:
+            HandoverError: the variable is malformed, or the descriptor is no socket of this protocol.
+        """
+        text = environ.pop(handover.VARIABLE, "")
+        if not text:
+            return None
+        where = f"environment variable {handover.VARIABLE}: "
+        # Longer numbers are no descriptors, and the system call would not take them.
+        if not (text.isascii() and text.isdecimal() and len(text) <= len(str(limits.DESCRIPTORS))):
+            raise HandoverError(f"{where}{text!r} is not the number of a descriptor; only an upgrade sets it")
+        try:
+            channel = socket.socket(fileno=int(text))
+        except OSError as error:
+            raise HandoverError(f"{where}descriptor {text} is not a socket: {error.strerror}") from None
+        if channel.family != socket.AF_UNIX or channel.type != socket.SOCK_SEQPACKET:
+            channel.detach()
+            raise HandoverError(f"{where}descriptor {text} is not a socket of an upgrade")
+        channel.set_inheritable(False)
+        channel.setblocking(True)
+        return cls(channel)
+
+    def receive(self) -> None:
+        """Receive all that the old process passes on. It ends this process when that takes too long.
+
+        Raises:
+            HandoverError: a message is malformed, or the old process has ended.
+        """
+        first = True
+        while True:
+            message, descriptors = self._next()
+            sockets: list[socket.socket] = []
+            try:
+                kind = message["kind"]
+                if first and (kind != "hello" or message.get("format") != handover.FORMAT):
+                    raise HandoverError(
+                        f"upgrade: the old process passes its sockets on in format {message.get('format')!r}, and this one"
+                        f" knows format {handover.FORMAT} only: stop the old one and start this one"
+                    )
+                first = False
+                if kind == "end":
+                    return
+                if kind == "cache" and descriptors:
+                    self._cache = open(descriptors.pop(0), "rb")
+                    continue
+                while descriptors:
+                    sockets.append(socket.socket(fileno=descriptors[0]))
+                    del descriptors[0]
+                self._take_message(kind, message, sockets)
+            except (KeyError, TypeError, ValueError, IndexError, OSError) as error:
+                if isinstance(error, HandoverError):
+                    raise
+                raise HandoverError(f"upgrade: the old process has sent a malformed message: {error!r}") from None
+            finally:
+                for one in sockets:
+                    one.close()
+                for descriptor in descriptors:
+                    os.close(descriptor)
+
+    def _next(self) -> tuple[Message, list[int]]:
+        found = handover.receive(self._channel)
+        if found is None:
+            raise HandoverError("upgrade: the old process has ended")
+        return found
+
+    def _take_message(self, kind: str, message: Message, sockets: list[socket.socket]) -> None:
+        """Take the sockets of one message out of `sockets`."""
+        if kind == "control":
+            device, inode = message["identity"]
+            self.control = (sockets.pop(0), str(message["path"]), (int(device), int(inode)))
+        elif kind == "metrics":
+            self.metrics = (sockets.pop(0), str(message["listen"]))
+        elif kind == "listener":
+            share, protocol = int(message["share"]), str(message["protocol"])
+            if not 0 <= share < limits.WORKERS.maximum or protocol not in LISTENER_TRANSPORTS:
+                raise ValueError(f"worker {share}, protocol {protocol}")
+            if sum(len(one) for one in self.shares) >= limits.HANDOVER_ENDPOINTS:
+                raise ValueError("too many addresses")
+            while len(self.shares) <= share:
+                self.shares.append([])
+            udp = sockets.pop(0) if message["udp"] is True else None
+            tcp = sockets.pop(0) if message["tcp"] is True else None
+            lanes = tuple(sockets)
+            sockets.clear()
+            self.shares[share].append(Endpoint(
+                str(message["address"]), int(message["port"]), int(message["wanted"]), udp, tcp, protocol, lanes,
+            ))
+
+    def endpoints(self, wanted: Iterable[tuple[str, int, str]], shares: int) -> list[list[Endpoint]]:
+        """The endpoints of `wanted` (address, port, protocol) for each of `shares` workers, which the caller owns. The
+        others are closed here; the old process reads what is left in them.
+
+        Raises:
+            OSError: no descriptors are left.
+        """
+        keys = set(wanted)
+        found: list[list[Endpoint]] = [[] for _ in range(shares)]
+        try:
+            for number, share in enumerate(self.shares):
+                for endpoint in list(share):
+                    if endpoint.key in keys:
+                        share.remove(endpoint)
+                        found[number % shares].append(endpoint)
+            for number in range(len(self.shares), shares):
+                found[number] += [endpoint.duplicate() for endpoint in found[number % len(self.shares)]]
+        except BaseException:
+            close_all(found)
+            raise
+        finally:
+            close_all(self.shares)
+            self.shares.clear()
+        return found
+
+    def load_cache(self, store: Store, settings: Settings) -> None:
+        """Load the cache of the old process, if it has passed it on. Errors are logged."""
+        if self._cache is None:
+            return
+        with self._cache as file:
+            self._cache = None
+            try:
+                loaded = cache_file.restore_from(file, "the cache of the old process", store, settings)
+            except CacheFileError as error:
+                logger.warning("cache: %s; starting with an empty cache", error)
+                return
+        logger.info("cache: took %d entries over from the old process", loaded.entries)
+
+    def fileno(self) -> int:
+        """The descriptor that is readable when the old process has confirmed or ended."""
+        return self._channel.fileno()
+
+    def ready(self) -> None:
+        """Tell the old process that clients are served."""
+        self._send("ready", control=self.takes_control)
+
+    def fail(self, why: str) -> None:
+        """Tell the old process why this one cannot serve, unless it is the main process already."""
+        if self._channel.fileno() >= 0:
+            self._send("failed", error=why[:limits.HANDOVER_TEXT])
+
+    def _send(self, kind: str, **content: object) -> None:
+        try:
+            handover.send(self._channel, kind, **content)
+        except OSError:
+            pass  # it has ended, which `confirmed` finds
+
+    def confirmed(self) -> bool:
+        """When `fileno` is readable: whether this is the main process now. Else the old one has ended."""
+        try:
+            return self._next()[0]["kind"] == "main"
+        except HandoverError:
+            return False
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the channel, and what was not taken."""
+        self._channel.close()
+        close_all(self.shares)
+        self.shares.clear()
+        for given in (self.control, self.metrics):
+            if given is not None:
+                given[0].close()
+        if self._cache is not None:
+            self._cache.close()
+            self._cache = None

@@ -1,0 +1,225 @@
+"""The old side of an upgrade: starts the new process, passes it sockets and cache, and waits until it serves.
+
+`Successor.advance` does a slice of the work and never blocks, so the caller serves clients and signals in between: the
+single worker by its loop, the supervisor by its poll. The new process gets the same command line, the environment, and one
+end of a pair of sockets (`resolver.daemon.handover`). It is in a process group of its own, so that it can be killed
+together with its workers.
+
+States: `outcome` is None while the new process starts; "" when it has said that it serves; else the reason of the failure,
+and then no process of it is left. `confirm` makes it the main process, and the caller must then stop.
+
+No module is imported here after the start of the daemon: the files on disk may already be those of the new version.
+"""
+
+import errno
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO
+
+from corenet._version import __version__
+from corenet.serving.processes import describe_exit
+from resolver import limits
+from resolver.daemon import handover
+from resolver.daemon.handover import HandoverError
+from resolver.daemon.management_sockets import ManagementSockets
+from resolver.daemon.service_manager import ServiceManager
+from resolver.daemon.sockets import Endpoint
+
+__all__ = ["Successor"]
+
+logger = logging.getLogger(__name__)
+
+POLL = limits.UPGRADE_POLL / 1000
+
+
+class Successor:
+    """The new process. The caller calls `advance` when `fileno` is readable and when the time it returned has passed."""
+
+    def __init__(
+        self, shares: Sequence[Sequence[Endpoint]], management: ManagementSockets | None, manager: ServiceManager,
+        cache: Iterator[bytes] | None, deadline: float,
+    ) -> None:
+        """Start it. `cache` yields the snapshot in pieces; `deadline` is the time.monotonic() of the failure.
+
+        Raises:
+            ValueError: it cannot be started; the text says why.
+        """
+        self.outcome: str | None = None
+        self._management = management
+        self._manager = manager
+        self._cache = cache
+        self._deadline = deadline
+        self._messages = deque(_messages(shares, management))
+        if cache is None:
+            self._messages.append(("end", [], {}))
+        self._file: BinaryIO | None = None
+        self._takes_control = False
+        try:
+            self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            try:
+                self._channel.setblocking(False)
+                self._process = self._start(theirs)
+            except BaseException:
+                self._channel.close()
+                raise
+            finally:
+                theirs.close()
+        except OSError as error:
+            raise ValueError(f"the new process cannot be started: {error.strerror or error}") from None
+        logger.info("upgrade: process %d is starting", self.pid)
+
+    def _start(self, theirs: socket.socket) -> "subprocess.Popen[bytes]":
+        environment = {**os.environ, **self._manager.environment(), handover.VARIABLE: str(theirs.fileno())}
+        # sys.executable, because a name without a directory would be looked up in a PATH that may have changed.
+        command = [sys.executable or sys.orig_argv[0], *sys.orig_argv[1:]]
+        return subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()], process_group=0)
+
+    @property
+    def pid(self) -> int:
+        """The number of the new process."""
+        return self._process.pid
+
+    def fileno(self) -> int:
+        """The descriptor that is readable when the new process has said something, or has ended."""
+        return self._channel.fileno()
+
+    def advance(self, now: float) -> float:
+        """Do a slice of what is due, and return after how many seconds to call again; 0: there is more to do now."""
+        self._listen()
+        if self.outcome is not None:
+            return 0.0
+        if now >= self._deadline:
+            self._fail("it does not serve yet, and server.upgrade-timeout has passed")
+            return 0.0
+        left = max(self._deadline - now, POLL)
+        if self._messages:
+            return self._send_next(left)
+        if self._cache is not None:
+            self._write_cache()
+            return 0.0
+        return left
+
+    def _send_next(self, left: float) -> float:
+        kind, descriptors, content = self._messages[0]
+        try:
+            handover.send(self._channel, kind, descriptors, **content)
+        except BlockingIOError:
+            return min(POLL, left)
+        except BrokenPipeError:
+            return POLL  # `_listen` finds the end, and what it has said before
+        except OSError as error:
+            if error.errno == errno.ETOOMANYREFS:  # too many descriptors are on their way (unix(7))
+                return min(POLL, left)
+            self._fail(f"sockets cannot be passed on: {error.strerror or error}")
+            return 0.0
+        del self._messages[0]
+        return 0.0 if self._messages or self._cache is not None else left
+
+    def _write_cache(self) -> None:
+        """Write one piece of the cache. Without memory, or while another process holds a lock, it is not passed on."""
+        assert self._cache is not None
+        try:
+            if self._file is None:
+                self._file = open(os.memfd_create("cache", os.MFD_CLOEXEC), "w+b")
+            piece = next(self._cache, None)
+            if piece is not None:
+                self._file.write(piece)
+                return
+            self._file.flush()
+            self._messages.append(("cache", [self._file.fileno()], {}))
+        except (OSError, MemoryError) as error:
+            logger.warning("upgrade: the new process starts with an empty cache: %s",
+                           getattr(error, "strerror", None) or str(error) or "out of memory")
+        self._cache = None
+        self._messages.append(("end", [], {}))
+
+    def _listen(self) -> None:
+        """Take what the new process has said."""
+        try:
+            found = handover.receive(self._channel)
+        except BlockingIOError:
+            return
+        except (HandoverError, OSError) as error:
+            self._fail(str(error))
+            return
+        if found is None:
+            self._fail("")
+            return
+        message, descriptors = found
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if message["kind"] == "ready":
+            self._takes_control = message.get("control") is True
+            self.outcome = ""
+        else:
+            self._fail(str(message.get("error", "it gives no reason"))[:limits.HANDOVER_TEXT])
+
+    def _fail(self, why: str) -> None:
+        """Kill it. Without a reason, it has ended by itself."""
+        if not why:
+            try:
+                code = self._process.wait(limits.STOP_GRACE / 1000)
+                why = f"it ended ({describe_exit(code)}) before it served; the log says why"
+            except subprocess.TimeoutExpired:
+                why = "it has closed its connection to this process"
+        self.kill()
+        self.outcome = f"the new process {self.pid} was refused: {why}; this one serves on"
+        logger.error("upgrade: %s", self.outcome)
+
+    def confirm(self) -> None:
+        """Make the new process the main one. Afterwards this process must not use the service manager, nor remove the
+        control socket.
+
+        Raises:
+            ValueError: it has just ended; this process has to serve on.
+        """
+        self._manager.main_process(self.pid)
+        try:
+            handover.send(self._channel, "main")
+        except OSError:
+            self._manager.main_process(os.getpid())
+            self._fail("")
+            raise ValueError(self.outcome) from None
+        if self._management is not None and self._takes_control:
+            self._management.owns_path = False
+        logger.info("upgrade: process %d serves; this one answers the queries it has, and ends", self.pid)
+
+    def kill(self) -> None:
+        """Kill it and its workers, which must not serve for long without this process."""
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self._process.wait()
+
+    def close(self) -> None:
+        """Close its descriptors, also in a forked process: else the new process would not see the end of this one."""
+        self._channel.close()
+        if self._file is not None:
+            self._file.close()
+
+
+def _messages(
+    shares: Sequence[Sequence[Endpoint]], management: ManagementSockets | None
+) -> Iterator[tuple[str, list[int], dict[str, Any]]]:
+    """What to send before the cache: kind, descriptors and content."""
+    yield "hello", [], {"format": handover.FORMAT, "version": __version__}
+    for number, share in enumerate(shares):
+        for one in share:
+            given = [sock.fileno() for sock in (one.udp, one.tcp, *one.lanes) if sock is not None]
+            yield "listener", given, {
+                "share": number, "address": one.address, "port": one.port, "wanted": one.wanted,
+                "protocol": one.protocol, "udp": one.udp is not None, "tcp": one.tcp is not None,
+            }
+    if management is not None and management.control is not None:
+        yield "control", [management.control.fileno()], {
+            "path": management.path, "identity": list(management.identity),
+        }
+    if management is not None and management.metrics is not None:
+        yield "metrics", [management.metrics.fileno()], {"listen": management.metrics_listen}

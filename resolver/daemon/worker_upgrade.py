@@ -1,0 +1,192 @@
+"""Upgrades in the worker that serves the control socket: it does them itself, or asks the supervisor.
+
+While one is running, a reload waits for its end, and run-time changes are refused: the new process may have read its files
+before. A reload that waits is done by whichever process serves afterwards.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol
+
+from resolver import limits
+from resolver.cache import Store
+from resolver.daemon.cache_file import snapshot
+from resolver.daemon.sockets import Endpoint
+from resolver.daemon.successor import Successor
+from resolver.daemon.worker_ipc import WorkerChannels
+from resolver.settings import Settings
+
+if TYPE_CHECKING:
+    from resolver.daemon.worker import Options
+
+__all__ = ["HANDED_OVER", "IN_PROGRESS", "WorkerUpgrades"]
+
+logger = logging.getLogger(__name__)
+
+HANDED_OVER = b"u"
+"""What the supervisor sends to a worker when a new process serves in its place."""
+IN_PROGRESS = "an upgrade is in progress"
+
+
+class Host(Protocol):
+    """What an upgrade needs of the worker."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+
+    @property
+    def options(self) -> "Options": ...
+
+    @property
+    def links(self) -> WorkerChannels | None: ...
+
+    @property
+    def configured(self) -> Settings: ...
+
+    @property
+    def store(self) -> Store: ...
+
+    @property
+    def uses_cache_file(self) -> bool: ...
+
+    @property
+    def endpoints(self) -> Sequence[Endpoint]: ...
+
+    @property
+    def reloading(self) -> asyncio.Lock: ...
+
+    @property
+    def handed_over(self) -> bool: ...
+
+    def on_reload(self) -> None: ...
+
+    def hand_over(self) -> None: ...
+
+    def start_task(self, work: Coroutine[Any, Any, Any]) -> None: ...
+
+
+class WorkerUpgrades:
+    """The upgrades of one worker. `running`: one is in progress; `reload_after`: a reload waits for its end."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._waiting: list[asyncio.Future[int]] = []
+        self.running = False
+        self.reload_after = False
+
+    async def perform(self) -> int:
+        """Do an upgrade and return the number of the process that serves now.
+
+        Raises:
+            ValueError: it was refused or has failed; the text says why.
+        """
+        self._refuse()
+        host = self._host
+        result = host.loop.create_future()
+        if host.links is None:
+            self._waiting.append(result)
+            self._start()
+        else:
+            try:
+                host.links.upgrades.request()
+            except OSError as error:
+                raise ValueError(f"the supervisor does not accept requests: {error.strerror}") from None
+            self._waiting.append(result)
+        return await result
+
+    def _refuse(self) -> None:
+        """Raise ValueError when an upgrade cannot begin now."""
+        host = self._host
+        if self.running or self._waiting or host.options.predecessor is not None or host.handed_over:
+            raise ValueError(IN_PROGRESS)
+        if host.reloading.locked():
+            raise ValueError("a reload is in progress")
+
+    def on_signal(self) -> None:
+        """SIGUSR2 to the single worker."""
+        try:
+            self._refuse()
+        except ValueError as error:
+            logger.warning("upgrade: refused: %s", error)
+            return
+        self._start()
+
+    def take_reports(self) -> None:
+        """Take what the supervisor has told of its upgrades."""
+        assert self._host.links is not None
+        for message in self._host.links.upgrades.reports():
+            if message["running"]:
+                self.running = True
+            else:
+                self._finish(message["pid"], message["error"])
+
+    # --- without a supervisor -------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        self.running = True
+        self._host.start_task(self._run())
+
+    async def _run(self) -> None:
+        host = self._host
+        pid, error = 0, "this process stops"
+        successor = None
+        pieces = snapshot(host.store, host.configured) if host.uses_cache_file else None
+        try:
+            deadline = time.monotonic() + host.configured.server.upgrade_timeout
+            successor = Successor(
+                [host.endpoints], host.options.management, host.options.manager, pieces, deadline,
+            )
+            await self._wait(successor)
+            if successor.outcome:
+                raise ValueError(successor.outcome)
+            successor.confirm()
+            pid, error = successor.pid, ""
+            host.hand_over()
+        except ValueError as problem:
+            error = str(problem)
+        finally:
+            if successor is not None:
+                if successor.outcome is None:
+                    successor.kill()  # this task was cancelled, because the daemon stops
+                successor.close()
+            self._finish(pid, error)
+
+    async def _wait(self, successor: Successor) -> None:
+        """Let it work until it has an outcome."""
+        loop, heard = self._host.loop, asyncio.Event()
+        descriptor = successor.fileno()
+        loop.add_reader(descriptor, heard.set)
+        try:
+            while True:
+                heard.clear()
+                left = successor.advance(time.monotonic())
+                if successor.outcome is not None:
+                    return
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(left):
+                        await heard.wait()
+        finally:
+            loop.remove_reader(descriptor)
+
+    def _finish(self, pid: int, error: str) -> None:
+        """An upgrade has ended: `pid` serves now, or `error` says why this process still does."""
+        self.running = False
+        waiting, self._waiting = self._waiting, []
+        for result in waiting:
+            if result.done():
+                continue
+            if error:
+                result.set_exception(ValueError(error))
+            else:
+                result.set_result(pid)
+        if self.reload_after:
+            self.reload_after = False
+            if pid:
+                os.kill(pid, signal.SIGHUP)
+            else:
+                self._host.on_reload()
