@@ -1259,16 +1259,17 @@ DRAIN = 300
 """milliseconds: Queries in progress have this long when the daemon stops. STOP_GRACE must be longer."""
 UPGRADE_TIMEOUT = Limit(
     60_000, 100, 3_600_000, "milliseconds",
-    "An upgrade fails when the new process does not serve after this time. Long lists and zones take the longest to load."
+    "An upgrade fails when the new process does not serve after this time. Long lists and zones take the longest to"
+    " load."
 )
 UPGRADE_IDLE = 500
-"""milliseconds: After an upgrade the old process closes connections whose client has been silent for this long. A client
-that has just connected sends its query well within it."""
+"""milliseconds: After an upgrade the old process closes connections whose client has been silent for this long. A
+client that has just connected sends its query well within it."""
 UPGRADE_POLL = 10
 """milliseconds: Until the old process tries again to send to a new one that has not read yet."""
-HANDOVER_MESSAGE = 8 << 10
-"""bytes: One message between the two processes of an upgrade. The longest has HANDOVER_TEXT characters, which JSON writes
-with up to six bytes each."""
+HANDOVER_MESSAGE = 16 << 10
+"""bytes: One message between the two processes of an upgrade. The longest has HANDOVER_TEXT characters, which JSON
+writes with up to twelve bytes each."""
 HANDOVER_TEXT = 1000
 """characters: What the new process says about its failure. The log has all of it."""
 HANDOVER_DESCRIPTORS = 253

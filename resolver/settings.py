@@ -225,8 +225,8 @@ class ServerSettings:
     )
     upgrade_timeout: float = option(
         limits.UPGRADE_TIMEOUT.default / 1000,
-        "Time that a new process has to start at an upgrade (`resolverctl upgrade`). After it the upgrade has failed, and"
-        " the old process serves on.",
+        "Time that a new process has to start at an upgrade (`resolverctl upgrade`). After it the upgrade has failed,"
+        " and the old process serves on.",
         kind="seconds",
         limit=limits.UPGRADE_TIMEOUT,
         scale=1000,

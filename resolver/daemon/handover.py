@@ -1,19 +1,19 @@
 """The messages between the two processes of an upgrade, over a pair of Unix sockets (SOCK_SEQPACKET).
 
-Each message is one datagram: an object of JSON whose ``kind`` says what it is, and the descriptors that belong to it. The
-old process sends ``hello`` with the format first, then ``listener`` for each address of each worker, ``control`` and
-``metrics``, ``cache``, and ``end``. The new one replies ``ready``, or ``failed`` with the reason. Then the old one sends
-``main``: from then on the new process is the main process of the service. The end of file before it means that the other
-side has ended, which is a failure of the upgrade.
+Each message is one datagram: an object of JSON whose ``kind`` says what it is, and the descriptors that belong to it.
+The old process sends ``hello`` with the format first, then ``listener`` for each address of each worker, ``control``
+and ``metrics``, ``cache``, and ``end``. The new one replies ``ready``, or ``failed`` with the reason. Then the old one
+sends ``main``: from then on the new process is the main process of the service. The end of file before it means that
+the other side has ended, which is a failure of the upgrade.
 
-The two processes may be of different versions. `FORMAT` changes when an older one would misunderstand a message; keys that
-a reader does not know are ignored. The cache has a version of its own (`resolver.cache.snapshot`).
+The two processes may be of different versions. `FORMAT` changes when an older one would misunderstand a message. Keys
+that a reader does not know are ignored. The cache has a version of its own (`resolver.cache.snapshot`).
 """
 
 import json
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from resolver import limits
@@ -31,14 +31,14 @@ class HandoverError(ValueError):
     """A message that is not of this protocol, or another state than expected; the text says which."""
 
 
-def send(channel: socket.socket, kind: str, descriptors: Sequence[int] = (), **content: object) -> None:
+def send(channel: socket.socket, kind: str, content: Mapping[str, object], descriptors: Sequence[int] = ()) -> None:
     """Send one message.
 
     Raises:
         BlockingIOError: the other side has not read the earlier ones.
         OSError: it has ended, or the system refuses the descriptors.
     """
-    data = json.dumps({"kind": kind, **content}).encode()
+    data = json.dumps({**content, "kind": kind}).encode()
     if descriptors:
         socket.send_fds(channel, [data], list(descriptors))
     else:

@@ -62,7 +62,8 @@ def parser() -> argparse.ArgumentParser:
         description="A validating recursive DNS resolver. Without a configuration file it serves this host on port"
         f" {limits.UNPRIVILEGED_PORT}. It stays in the foreground and logs to standard error.",
         epilog="SIGTERM and SIGINT stop it; SIGHUP reloads the configuration and keeps the old one when the new one is"
-        " invalid; SIGUSR1 writes all counters to the log; SIGUSR2 starts the installed version in place of this one. Exit status: 0 stopped, or check passed; 1 cannot serve;"
+        " invalid; SIGUSR1 writes all counters to the log; SIGUSR2 starts the installed version in place of this one."
+        " Exit status: 0 stopped, or check passed; 1 cannot serve;"
         " 2 invalid command line or configuration.",
     )
     made.add_argument("-c", "--config", metavar="FILE", help="configuration in TOML; see --print-config")

@@ -1,17 +1,18 @@
 """The new side of an upgrade: takes the sockets and the cache of the process that has started this one.
 
-Until the old process has confirmed (`confirmed`), it is the main process of the service: this one does not use the service
-manager, does not remove the control socket, and ends when the old one ends or when one of its own workers does.
+Until the old process has confirmed (`confirmed`), it is the main process of the service. Until then this one does not
+use the service manager, does not remove the control socket, and ends when the old one or one of its own workers ends.
 
-All sockets of an address that is still configured are served, because the kernel goes on spreading clients over them: each
-worker takes those of an old one, more than one when there are fewer workers now. When there are more, they share sockets.
-So the number of sockets changes at a restart only.
+All sockets of an address that is still configured are served, because the kernel goes on spreading clients over them:
+each worker takes those of an old one, or of several when there are fewer workers now. When there are more, they share
+sockets. So the number of sockets changes at a restart only.
 """
 
 import logging
 import os
 import socket
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
+from contextlib import suppress
 from typing import BinaryIO, Self
 
 from resolver import limits
@@ -81,8 +82,8 @@ class Predecessor:
                 kind = message["kind"]
                 if first and (kind != "hello" or message.get("format") != handover.FORMAT):
                     raise HandoverError(
-                        f"upgrade: the old process passes its sockets on in format {message.get('format')!r}, and this one"
-                        f" knows format {handover.FORMAT} only: stop the old one and start this one"
+                        f"upgrade: the old process passes its sockets on in format {message.get('format')!r}, and this"
+                        f" one knows format {handover.FORMAT} only: stop the old one and start this one"
                     )
                 first = False
                 if kind == "end":
@@ -111,7 +112,7 @@ class Predecessor:
         return found
 
     def _take_message(self, kind: str, message: Message, sockets: list[socket.socket]) -> None:
-        """Take the sockets of one message out of `sockets`."""
+        """Take the sockets of one message out of `sockets`. On an error they are all left there."""
         if kind == "control":
             device, inode = message["identity"]
             self.control = (sockets.pop(0), str(message["path"]), (int(device), int(inode)))
@@ -123,15 +124,16 @@ class Predecessor:
                 raise ValueError(f"worker {share}, protocol {protocol}")
             if sum(len(one) for one in self.shares) >= limits.HANDOVER_ENDPOINTS:
                 raise ValueError("too many addresses")
+            first = [sockets[0] if message["udp"] is True else None]
+            first.append(sockets[first.count(None) ^ 1] if message["tcp"] is True else None)
+            endpoint = Endpoint(
+                str(message["address"]), int(message["port"]), int(message["wanted"]), *first, protocol,
+                tuple(sockets[2 - first.count(None):]),
+            )
+            sockets.clear()
             while len(self.shares) <= share:
                 self.shares.append([])
-            udp = sockets.pop(0) if message["udp"] is True else None
-            tcp = sockets.pop(0) if message["tcp"] is True else None
-            lanes = tuple(sockets)
-            sockets.clear()
-            self.shares[share].append(Endpoint(
-                str(message["address"]), int(message["port"]), int(message["wanted"]), udp, tcp, protocol, lanes,
-            ))
+            self.shares[share].append(endpoint)
 
     def endpoints(self, wanted: Iterable[tuple[str, int, str]], shares: int) -> list[list[Endpoint]]:
         """The endpoints of `wanted` (address, port, protocol) for each of `shares` workers, which the caller owns. The
@@ -177,23 +179,21 @@ class Predecessor:
 
     def ready(self) -> None:
         """Tell the old process that clients are served."""
-        self._send("ready", control=self.takes_control)
+        self._send("ready", {"control": self.takes_control})
 
     def fail(self, why: str) -> None:
         """Tell the old process why this one cannot serve, unless it is the main process already."""
         if self._channel.fileno() >= 0:
-            self._send("failed", error=why[:limits.HANDOVER_TEXT])
+            self._send("failed", {"error": why[:limits.HANDOVER_TEXT]})
 
-    def _send(self, kind: str, **content: object) -> None:
-        try:
-            handover.send(self._channel, kind, **content)
-        except OSError:
-            pass  # it has ended, which `confirmed` finds
+    def _send(self, kind: str, content: Mapping[str, object]) -> None:
+        with suppress(OSError):  # it has ended, which `confirmed` finds
+            handover.send(self._channel, kind, content)
 
     def confirmed(self) -> bool:
         """When `fileno` is readable: whether this is the main process now. Else the old one has ended."""
         try:
-            return self._next()[0]["kind"] == "main"
+            return bool(self._next()[0]["kind"] == "main")
         except HandoverError:
             return False
         finally:

@@ -1,14 +1,15 @@
 """The old side of an upgrade: starts the new process, passes it sockets and cache, and waits until it serves.
 
 `Successor.advance` does a slice of the work and never blocks, so the caller serves clients and signals in between: the
-single worker by its loop, the supervisor by its poll. The new process gets the same command line, the environment, and one
-end of a pair of sockets (`resolver.daemon.handover`). It is in a process group of its own, so that it can be killed
+single worker by its loop, the supervisor by its poll. The new process gets the same command line, the environment, and
+one end of a pair of sockets (`resolver.daemon.handover`). It is in a process group of its own, so that it can be killed
 together with its workers.
 
-States: `outcome` is None while the new process starts; "" when it has said that it serves; else the reason of the failure,
-and then no process of it is left. `confirm` makes it the main process, and the caller must then stop.
+States: `outcome` is None while the new process starts; "" when it has said that it serves; else the reason of the
+failure, and then no process of it is left. `confirm` makes it the main process, and the caller must then stop.
 
-No module is imported here after the start of the daemon: the files on disk may already be those of the new version.
+All modules that an upgrade and the end of this process need are imported when the daemon starts: later the files on
+disk may be those of the new version.
 """
 
 import errno
@@ -39,11 +40,15 @@ POLL = limits.UPGRADE_POLL / 1000
 
 
 class Successor:
-    """The new process. The caller calls `advance` when `fileno` is readable and when the time it returned has passed."""
+    """The new process. The caller calls `advance` when `fileno` is readable or the time it returned has passed."""
 
     def __init__(
-        self, shares: Sequence[Sequence[Endpoint]], management: ManagementSockets | None, manager: ServiceManager,
-        cache: Iterator[bytes] | None, deadline: float,
+        self,
+        shares: Sequence[Sequence[Endpoint]],
+        management: ManagementSockets | None,
+        manager: ServiceManager,
+        cache: Iterator[bytes] | None,
+        deadline: float,
     ) -> None:
         """Start it. `cache` yields the snapshot in pieces; `deadline` is the time.monotonic() of the failure.
 
@@ -108,7 +113,7 @@ class Successor:
     def _send_next(self, left: float) -> float:
         kind, descriptors, content = self._messages[0]
         try:
-            handover.send(self._channel, kind, descriptors, **content)
+            handover.send(self._channel, kind, content, descriptors)
         except BlockingIOError:
             return min(POLL, left)
         except BrokenPipeError:
@@ -181,7 +186,7 @@ class Successor:
         """
         self._manager.main_process(self.pid)
         try:
-            handover.send(self._channel, "main")
+            handover.send(self._channel, "main", {})
         except OSError:
             self._manager.main_process(os.getpid())
             self._fail("")

@@ -31,6 +31,7 @@ Type=notify
 NotifyAccess=main
 ExecStart={command}
 ExecReload=/bin/kill -HUP $MAINPID
+# After an installation, "resolverctl upgrade" or SIGUSR2 to the main process replaces it without a lost query.
 Restart=always
 RestartSec=1
 WatchdogSec={watchdog}

@@ -1,7 +1,7 @@
 """Upgrades in the worker that serves the control socket: it does them itself, or asks the supervisor.
 
-While one is running, a reload waits for its end, and run-time changes are refused: the new process may have read its files
-before. A reload that waits is done by whichever process serves afterwards.
+While one is running, a reload by SIGHUP waits for its end, and other reloads and run-time changes are refused: the new
+process may have read its files before. A reload that waits is done by whichever process serves afterwards.
 """
 
 import asyncio
@@ -9,11 +9,10 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-from resolver import limits
 from resolver.cache import Store
 from resolver.daemon.cache_file import snapshot
 from resolver.daemon.sockets import Endpoint
@@ -87,7 +86,7 @@ class WorkerUpgrades:
         """
         self._refuse()
         host = self._host
-        result = host.loop.create_future()
+        result: asyncio.Future[int] = host.loop.create_future()
         if host.links is None:
             self._waiting.append(result)
             self._start()

@@ -97,7 +97,7 @@ class QuicListener(TlsListener, asyncio.DatagramProtocol):
         await self._loop.create_datagram_endpoint(lambda: self, sock=sock)
 
     def stop_accepting(self) -> None:
-        """Receive nothing more. Connections cannot go on without it: they end in `close`, after the queries that wait."""
+        """Receive nothing more. Connections cannot go on without it: they end in `close`, after the waiting queries."""
         if self._transport is not None:
             cast(Any, self._transport).pause_reading()
 

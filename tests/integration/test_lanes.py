@@ -202,6 +202,31 @@ def lane_of(listener: UdpListener) -> Lane:
     return lane
 
 
+def test_what_a_lane_has_declined_is_handled_when_it_reads_no_more() -> None:
+    async def body() -> None:
+        parts = Parts()
+        listener = await serve(parts)
+        lane, loop = lane_of(listener), asyncio.get_running_loop()
+        total = limits.LANE_TURN + 5
+        with connected(listener) as client:
+            end = loop.time() + LIMIT
+            for number in range(total):
+                client.send(query(number + 256, identity=number))
+                while lane.counters()["declined"] <= number:  # the loop does not run, so all wait in the buffer
+                    assert loop.time() < end
+            listener.stop_reading()
+            assert [ticket.question.qtype for ticket in parts.mesh.tickets] == list(range(256, 256 + total))
+            assert lane.take(1) == []
+            client.send(query(9999))
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert len(parts.mesh.tickets) == total, "it is left to another process"
+            assert listener.statistics()["lane_declined"] == total
+        listener.close()
+
+    run(body)
+
+
 def test_what_the_loop_does_not_take_in_time_is_dropped_and_counted() -> None:
     async def body() -> None:
         parts = Parts()

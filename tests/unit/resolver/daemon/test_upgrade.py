@@ -1,0 +1,220 @@
+"""The two sides of an upgrade: messages, and what the new process does with the sockets and files it gets."""
+
+import os
+import socket
+from contextlib import ExitStack
+
+import pytest
+
+from resolver import limits
+from resolver.api import make_store
+from resolver.daemon import handover
+from resolver.daemon.cache_file import snapshot
+from resolver.daemon.handover import HandoverError
+from resolver.daemon.main import UPGRADE_VARIABLE
+from resolver.daemon.management_sockets import open_management_sockets
+from resolver.daemon.predecessor import Predecessor
+from resolver.daemon.service_manager import ServiceManager
+from resolver.daemon.sockets import close_all, open_endpoints
+from resolver.daemon.successor import _messages
+from resolver.settings import CacheSettings, ControlSettings, Settings
+
+HELLO = ("hello", {"format": handover.FORMAT}, [])
+LISTENER = {"share": 0, "address": "127.0.0.1", "port": 53, "wanted": 53, "protocol": "dns", "udp": True, "tcp": False}
+
+
+@pytest.fixture
+def pair():
+    """Our end, and the predecessor of the other one."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    predecessor = Predecessor.take({handover.VARIABLE: str(theirs.detach())})
+    yield ours, predecessor
+    ours.close()
+    predecessor.close()
+
+
+def send_all(ours, shares, management=None):
+    """What a successor gets before the cache."""
+    for kind, descriptors, content in _messages(shares, management):
+        handover.send(ours, kind, content, descriptors)
+
+
+def inodes(shares):
+    """Each socket of `shares` by its inode."""
+    sockets = [one for share in shares for end in share for one in (end.udp, end.tcp, *end.lanes)]
+    return [os.fstat(one.fileno()).st_ino for one in sockets]
+
+
+def descriptors():
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_the_variable_has_one_name():
+    assert handover.VARIABLE == UPGRADE_VARIABLE
+
+
+def test_the_variable_is_removed():
+    assert Predecessor.take({}) is None
+    environment = {handover.VARIABLE: "no"}
+    with pytest.raises(HandoverError, match="'no' is not the number of a descriptor"):
+        Predecessor.take(environment)
+    assert environment == {}
+    with socket.socket() as other:
+        with pytest.raises(HandoverError, match="is not a socket of an upgrade"):
+            Predecessor.take({handover.VARIABLE: str(other.fileno())})
+        assert other.getsockname()  # it is left open
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 1), (3, 3), (4, 2), (3, 2), (5, 1), (1, 3), (2, 5)])
+def test_every_socket_is_served_by_a_worker(pair, before, after):
+    ours, predecessor = pair
+    count = descriptors()
+    shares = open_endpoints([("127.0.0.1", 0)], shares=before, lanes=3)
+    given = set(inodes(shares))
+    send_all(ours, shares)
+    handover.send(ours, "end", {})
+    predecessor.receive()
+    found = predecessor.endpoints([("127.0.0.1", 0, "dns")], after)
+    assert len(found) == after and all(found)
+    served = inodes(found)
+    assert set(served) == given
+    assert len(served) == max(len(given), 4 * after)
+    assert all(end.wanted == 0 and end.key == ("127.0.0.1", 0, "dns") for share in found for end in share)
+    close_all(shares)
+    close_all(found)
+    assert descriptors() == count
+
+
+def test_sockets_of_other_addresses_are_closed(pair):
+    ours, predecessor = pair
+    count = descriptors()
+    shares = open_endpoints([("127.0.0.1", 0)], shares=2)
+    send_all(ours, shares)
+    handover.send(ours, "end", {})
+    close_all(shares)
+    predecessor.receive()
+    assert predecessor.endpoints([("127.0.0.1", 53, "dns")], 2) == [[], []]
+    assert descriptors() == count
+
+
+@pytest.mark.parametrize(
+    ("messages", "why"),
+    [
+        ([("hello", {"format": 99}, [])], "in format 99, and this one knows format 1 only"),
+        ([("listener", LISTENER, [])], "in format None"),
+        ([HELLO, ("listener", {**LISTENER, "share": -1}, [0])], "worker -1, protocol dns"),
+        ([HELLO, ("listener", {**LISTENER, "share": 10**9}, [0])], "worker 1000000000"),
+        ([HELLO, ("listener", {**LISTENER, "protocol": "gopher"}, [0])], "protocol gopher"),
+        ([HELLO, ("listener", LISTENER, [])], "IndexError"),
+        ([HELLO, ("listener", {}, [0])], "KeyError"),
+        ([HELLO, ("listener", {**LISTENER, "port": [1]}, [0])], "TypeError"),
+        ([HELLO, ("control", {"path": "/x", "identity": [1]}, [0])], "ValueError"),
+        ([HELLO, ("control", {"path": "/x", "identity": [1, 2]}, ["file"])], "OSError"),
+        ([HELLO], "the old process has ended"),
+        ([], "the old process has ended"),
+    ],
+)
+def test_malformed_messages_leak_nothing(pair, messages, why):
+    ours, predecessor = pair
+    with ExitStack() as stack:
+        one = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        file = stack.enter_context(open(os.devnull))
+        for kind, content, given in messages:
+            handover.send(ours, kind, content, [(file if what == "file" else one).fileno() for what in given])
+        ours.shutdown(socket.SHUT_WR)
+        with pytest.raises(HandoverError, match=why):
+            predecessor.receive()
+        count = descriptors()
+        predecessor.close()
+        assert descriptors() <= count - 1
+
+
+@pytest.mark.parametrize("data", [b"{", b"[]", b"1", b'{"kind": 1}', b"\xff", b"[" * 5000])
+def test_what_is_no_message_is_refused(data):
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        count = descriptors()
+        socket.send_fds(ours, [data], [ours.fileno()])
+        with pytest.raises(HandoverError, match="something that is no message"):
+            handover.receive(theirs)
+        assert descriptors() == count
+
+
+def test_the_longest_message_fits():
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        handover.send(ours, "failed", {"error": "\U0001f600" * limits.HANDOVER_TEXT})
+        message, _ = handover.receive(theirs)
+        assert len(message["error"]) == limits.HANDOVER_TEXT
+        count = limits.LANES.maximum + 2
+        assert count <= limits.HANDOVER_DESCRIPTORS
+        handover.send(ours, "listener", {}, [0] * count)
+        _, given = handover.receive(theirs)
+        assert len(given) == count and not any(os.get_inheritable(one) for one in given)
+        for one in given:
+            os.close(one)
+
+
+def test_the_control_socket_is_taken_over_only_with_its_file(pair, tmp_path):
+    ours, predecessor = pair
+    settings = Settings(control=ControlSettings(socket=str(tmp_path / "control")))
+    old = open_management_sockets(settings, 1)
+    send_all(ours, [], old)
+    handover.send(ours, "end", {})
+    predecessor.receive()
+    new = open_management_sockets(settings, 1, predecessor)
+    assert predecessor.takes_control and new.identity == old.identity and predecessor.control is None
+    new.close()
+    assert (tmp_path / "control").exists(), "it is not the main process"
+    os.unlink(tmp_path / "control")
+    send_all(ours, [], old)
+    handover.send(ours, "end", {})
+    predecessor.takes_control = False
+    predecessor.receive()
+    new = open_management_sockets(settings, 1, predecessor)
+    assert not predecessor.takes_control and new.owns_path
+    old.close()
+    assert (tmp_path / "control").exists(), "the file is another one now"
+    new.close()
+    assert not (tmp_path / "control").exists()
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: b"x" + data[1:], lambda data: b""])
+def test_a_damaged_cache_is_not_used(pair, caplog, damage):
+    ours, predecessor = pair
+    settings = Settings(cache=CacheSettings(size=1 << 20))
+    store = make_store(settings)
+    file = os.memfd_create("cache")
+    os.write(file, damage(b"".join(snapshot(store, settings))))
+    for kind, content, given in [HELLO, ("cache", {}, [file]), ("end", {}, [])]:
+        handover.send(ours, kind, content, given)
+    os.close(file)
+    predecessor.receive()
+    predecessor.load_cache(store, settings)
+    assert "the cache of the old process is not used" in caplog.text and "starting with an empty cache" in caplog.text
+
+
+def test_ready_failure_and_confirmation(pair):
+    ours, predecessor = pair
+    predecessor.ready()
+    assert handover.receive(ours) == ({"kind": "ready", "control": False}, [])
+    predecessor.fail("why" * limits.HANDOVER_TEXT)
+    assert len(handover.receive(ours)[0]["error"]) == limits.HANDOVER_TEXT
+    handover.send(ours, "main", {})
+    assert predecessor.confirmed()
+    predecessor.fail("later")  # it is closed
+
+
+def test_the_end_of_the_old_process_is_no_confirmation(pair):
+    ours, predecessor = pair
+    ours.close()
+    predecessor.ready()
+    assert not predecessor.confirmed()
+
+
+def test_the_manager_is_passed_on():
+    assert ServiceManager().environment() == {}
+    for address in ("/run/notify", "@notify"):
+        given = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "1500000"}
+        assert ServiceManager.take(dict(given)).environment() == given
+        assert ServiceManager.take({"NOTIFY_SOCKET": address}).environment() == {"NOTIFY_SOCKET": address}
