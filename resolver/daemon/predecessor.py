@@ -124,11 +124,11 @@ class Predecessor:
                 raise ValueError(f"worker {share}, protocol {protocol}")
             if sum(len(one) for one in self.shares) >= limits.HANDOVER_ENDPOINTS:
                 raise ValueError("too many addresses")
-            first = [sockets[0] if message["udp"] is True else None]
-            first.append(sockets[first.count(None) ^ 1] if message["tcp"] is True else None)
+            has_udp, has_tcp = message["udp"] is True, message["tcp"] is True
             endpoint = Endpoint(
-                str(message["address"]), int(message["port"]), int(message["wanted"]), *first, protocol,
-                tuple(sockets[2 - first.count(None):]),
+                str(message["address"]), int(message["port"]), int(message["wanted"]),
+                sockets[0] if has_udp else None, sockets[has_udp] if has_tcp else None, protocol,
+                tuple(sockets[has_udp + has_tcp:]),
             )
             sockets.clear()
             while len(self.shares) <= share:

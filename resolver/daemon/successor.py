@@ -21,6 +21,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 from corenet._version import __version__
@@ -196,12 +197,12 @@ class Successor:
         logger.info("upgrade: process %d serves; this one answers the queries it has, and ends", self.pid)
 
     def kill(self) -> None:
-        """Kill it and its workers, which must not serve for long without this process."""
-        try:
+        """Kill it and its workers, which must not serve for long without this process.
+
+        Its end is not waited for, because freeing a large cache takes a while. `subprocess` reads its status later.
+        """
+        with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        self._process.wait()
 
     def close(self) -> None:
         """Close its descriptors, also in a forked process: else the new process would not see the end of this one."""

@@ -11,15 +11,18 @@ import re
 import select
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
+import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from support.certs import Authority
 from support.ports import free_port
 from support.servers import ask, run_process, wait_until
 from support.subject import PACKAGES, daemon_environment
@@ -392,6 +395,46 @@ def test_a_signal_upgrades_and_addresses_change(tmp_path: Path, upstream: Upstre
         daemon.asks("new.address.tests.net.")
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.bind(("127.0.0.1", gone))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_encrypted_listeners_and_metrics_are_passed_on(tmp_path: Path, upstream: Upstream, workers: int) -> None:
+    pytest.importorskip("prometheus_client")
+    pytest.importorskip("qh3")
+    authority = Authority(tmp_path)
+    leaf = authority.leaf("dns.example")
+    ports = {name: free_port() for name in ("tls", "https", "quic")}
+    metrics = free_port()
+    more = f'[metrics]\nlisten = "127.0.0.1:{metrics}"\n[tls]\ncertificate = "{leaf.certificate}"\nkey = "{leaf.key}"\n'
+    for protocol, port in ports.items():
+        more += f'[[listener]]\naddress = "127.0.0.1:{port}"\nprotocol = "{protocol}"\n'
+    daemon = Daemon(tmp_path, upstream)
+    daemon.configure(workers=workers, more=more)
+    context = ssl.create_default_context(cafile=str(authority.cafile))
+    query = make_query(5, names.from_text("over.tls.tests.net."), c.A)
+    with running(daemon):
+        with (
+            socket.create_connection(("127.0.0.1", ports["tls"]), timeout=TIMEOUT) as plain,
+            context.wrap_socket(plain, server_hostname="dns.example") as stream,
+            stream.makefile("rb") as replies,
+        ):
+            for _ in range(2):
+                stream.sendall(len(query).to_bytes(2, "big") + query)
+                view = MessageView.parse(replies.read(int.from_bytes(replies.read(2), "big")))
+                assert view.answer[0].rdata(0) == address_of(names.from_text("over.tls.tests.net."))
+            daemon.upgrade()
+            assert replies.read() == b""
+        daemon.upgrade()
+        for protocol, port in ports.items():
+            name = f"over.{protocol}.tests.net."
+            words = [f"+{protocol}", "+tls-hostname=dns.example", f"+tls-ca={authority.cafile}", "+short"]
+            done = subprocess.run(
+                [sys.executable, "-m", "resolver.cli.dig", f"@127.0.0.1:{port}", name, *words],
+                capture_output=True, text=True, timeout=TIMEOUT, check=False, env=daemon_environment(),
+            )
+            assert done.stdout.strip() == socket.inet_ntoa(address_of(names.from_text(name))), done.stderr
+        with urllib.request.urlopen(f"http://127.0.0.1:{metrics}/metrics", timeout=TIMEOUT) as page:
+            assert b"resolver_" in page.read()
 
 
 # --- failures -----------------------------------------------------------------------------------------------------

@@ -66,6 +66,19 @@ class Serving:
         self.fast = Counters(hits=4, malformed={-3: 2})
 
 
+class Upgrades:
+    """Of a worker whose upgrades have the given result."""
+
+    def __init__(self):
+        self.running = False
+        self.result = 4711
+
+    async def perform(self):
+        if isinstance(self.result, str):
+            raise ValueError(self.result)
+        return self.result
+
+
 class Worker:
     """The first worker without its listeners."""
 
@@ -86,6 +99,7 @@ class Worker:
         self.configurations = [self.current]
         self.past = {"resolution": {"submitted": 10}, "clients": {"queries": {"udp.A": 20}}}
         self.problem = ""
+        self.upgrades = Upgrades()
 
     def usage(self):
         return {"usage": {"items": {"jobs": 1}}}
@@ -334,6 +348,22 @@ def test_reload_reports_errors(serving):
         opened.worker.problem = "resolverd.toml:3: server.listen: wrong"
         with pytest.raises(ValueError, match="toml:3"):
             await opened.ask(command="reload")
+
+    serving(test)
+
+
+def test_an_upgrade_tells_its_result_and_refuses_other_changes(serving):
+    async def test(opened):
+        upgrades = opened.worker.upgrades
+        assert await opened.ask(command="upgrade") == ([], {"pid": 4711})
+        upgrades.result = "the new process 4712 was refused: server.listen: wrong"
+        with pytest.raises(ValueError, match=r"4712 was refused: server\.listen: wrong"):
+            await opened.ask(command="upgrade")
+        upgrades.running = True
+        opened.worker.change_keeper = object()
+        for request in ({"command": "reload"}, {"command": "change", "kind": "nta", "action": "list"}):
+            with pytest.raises(ValueError, match="an upgrade is in progress: try again when it has ended"):
+                await opened.ask(**request)
 
     serving(test)
 

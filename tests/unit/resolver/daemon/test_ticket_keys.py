@@ -76,6 +76,7 @@ def test_the_supervisor_erases_earlier_keys(monkeypatch: pytest.MonkeyPatch) -> 
             self.slots = []
             self.options = Options(certificates=certificates)  # type: ignore[arg-type]
             self.next_check = 0.0
+            self.successor = None
 
     monkeypatch.setattr(supervisor.time, "monotonic", lambda: 7.0)
     assert Supervised(Rotating()).poll_timeout() == 50_000
