@@ -168,6 +168,9 @@ class _Supervisor(Processes):
                 self.manager.stopping()
             self.end_upgrade("this process stops")
             self.finish(0)
+        elif self.handed_over:  # the new process is stopped, too
+            for child in self.children():
+                self.stop(child)
 
     def on_ready(self, child: Child) -> None:
         """Notify the service manager when all workers serve for the first time."""

@@ -9,6 +9,7 @@ settings changed on which cached answers depend (validation, local names, forwar
 import asyncio
 import gc
 import logging
+import math
 import os
 import signal
 import socket
@@ -176,6 +177,8 @@ class _Worker:
         self.upgrades = WorkerUpgrades(self)
         #: a new process serves in place of this one.
         self.handed_over = False
+        #: the loop's time at which `drain` waits no longer.
+        self.drain_until = math.inf
         self.status = 0
         self.commands = WorkerCommands(self)
         self.management_servers: dict[str, ManagementServer] = {}
@@ -573,6 +576,8 @@ class _Worker:
     def on_stop(self, reason: str) -> None:
         if not self.stopping.done():
             self.stopping.set_result(reason)
+        elif self.handed_over:  # the new process is stopped, too
+            self.drain_until = min(self.drain_until, self.loop.time() + limits.DRAIN / 1000)
 
     def on_supervisor(self) -> None:
         """The supervisor says that a new process serves, or has ended."""
@@ -971,7 +976,7 @@ class _Worker:
     # --- stop -----------------------------------------------------------------------------------------------------
 
     async def drain(self) -> None:
-        """Wait up to `limits.DRAIN` for answers to waiting clients, then close everything. After an upgrade nobody
+        """Wait up to `limits.DRAIN` for answers to waiting clients, then close everything. After an upgrade nothing
         waits for the end of this process, so a query has all of its time."""
         if self.handed_over:
             self.stop_reading()  # a worker that was starting has opened its listeners since
@@ -984,11 +989,11 @@ class _Worker:
         if self.links is not None:
             self.links.stop()
         grace = self.configured.iteration.query_timeout if self.handed_over else limits.DRAIN / 1000
-        until = self.loop.time() + grace
+        self.drain_until = min(self.drain_until, self.loop.time() + grace)
         configurations = (self.current, *self.draining)
         for task in self.tasks:
             task.cancel()
-        while self.loop.time() < until and (
+        while self.loop.time() < self.drain_until and (
             any(one.service.waiting for one in configurations) or (self.handed_over and not self.settled())
         ):
             await asyncio.sleep(limits.DRAIN / 10000)

@@ -11,17 +11,16 @@ import signal
 import time
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from resolver.cache import Store
 from resolver.daemon.cache_file import snapshot
+from resolver.daemon.management_sockets import ManagementSockets
+from resolver.daemon.service_manager import ServiceManager
 from resolver.daemon.sockets import Endpoint
 from resolver.daemon.successor import Successor
 from resolver.daemon.worker_ipc import WorkerChannels
 from resolver.settings import Settings
-
-if TYPE_CHECKING:
-    from resolver.daemon.worker import Options
 
 __all__ = ["HANDED_OVER", "IN_PROGRESS", "WorkerUpgrades"]
 
@@ -32,6 +31,19 @@ HANDED_OVER = b"u"
 IN_PROGRESS = "an upgrade is in progress"
 
 
+class Options(Protocol):
+    """What an upgrade needs of the worker's options."""
+
+    @property
+    def management(self) -> ManagementSockets | None: ...
+
+    @property
+    def manager(self) -> ServiceManager: ...
+
+    @property
+    def predecessor(self) -> object: ...
+
+
 class Host(Protocol):
     """What an upgrade needs of the worker."""
 
@@ -39,7 +51,7 @@ class Host(Protocol):
     def loop(self) -> asyncio.AbstractEventLoop: ...
 
     @property
-    def options(self) -> "Options": ...
+    def options(self) -> Options: ...
 
     @property
     def links(self) -> WorkerChannels | None: ...

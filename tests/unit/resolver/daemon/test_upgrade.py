@@ -1,5 +1,7 @@
 """The two sides of an upgrade: messages, and what the new process does with the sockets and files it gets."""
 
+import asyncio
+import math
 import os
 import socket
 from contextlib import ExitStack
@@ -17,6 +19,7 @@ from resolver.daemon.predecessor import Predecessor
 from resolver.daemon.service_manager import ServiceManager
 from resolver.daemon.sockets import close_all, open_endpoints
 from resolver.daemon.successor import _messages
+from resolver.daemon.worker import _Worker
 from resolver.settings import CacheSettings, ControlSettings, Settings
 
 HELLO = ("hello", {"format": handover.FORMAT}, [])
@@ -167,6 +170,8 @@ def test_the_control_socket_is_taken_over_only_with_its_file(pair, tmp_path):
     new.close()
     assert (tmp_path / "control").exists(), "it is not the main process"
     os.unlink(tmp_path / "control")
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(tmp_path / "control"))  # another program's, which has ended
     send_all(ours, [], old)
     handover.send(ours, "end", {})
     predecessor.takes_control = False
@@ -218,3 +223,21 @@ def test_the_manager_is_passed_on():
         given = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "1500000"}
         assert ServiceManager.take(dict(given)).environment() == given
         assert ServiceManager.take({"NOTIFY_SOCKET": address}).environment() == {"NOTIFY_SOCKET": address}
+
+
+@pytest.mark.parametrize("handed_over", [True, False])
+def test_a_stop_hastens_the_end_after_an_upgrade(handed_over):
+    class Stopping(_Worker):
+        def __init__(self):
+            self.loop = asyncio.new_event_loop()
+            self.stopping = self.loop.create_future()
+            self.handed_over = handed_over
+            self.drain_until = math.inf
+
+    stopping = Stopping()
+    stopping.on_stop("upgrade")
+    assert stopping.drain_until == math.inf
+    stopping.on_stop("SIGTERM")
+    assert (stopping.drain_until <= stopping.loop.time() + limits.DRAIN / 1000) == handed_over
+    assert stopping.stopping.result() == "upgrade"
+    stopping.loop.close()
