@@ -52,10 +52,12 @@ def receive(channel: socket.socket) -> tuple[Message, list[int]] | None:
         BlockingIOError: none has arrived.
         HandoverError: it is not of this protocol, or a descriptor was lost.
     """
+    most = (limits.HANDOVER_MESSAGE, limits.HANDOVER_DESCRIPTORS)
     try:
-        data, descriptors, flags, _ = socket.recv_fds(channel, limits.HANDOVER_MESSAGE, limits.HANDOVER_DESCRIPTORS)
+        data, descriptors, flags, _ = socket.recv_fds(channel, *most)
     except ConnectionResetError:
-        return None
+        # The other side has ended before it had read everything. Linux reports that once, and before its last messages.
+        data, descriptors, flags, _ = socket.recv_fds(channel, *most)
     try:
         for descriptor in descriptors:
             os.set_inheritable(descriptor, False)  # older versions of Python ignore the flags of `recv_fds`

@@ -117,7 +117,7 @@ class Successor:
             handover.send(self._channel, kind, content, descriptors)
         except BlockingIOError:
             return min(POLL, left)
-        except BrokenPipeError:
+        except (BrokenPipeError, ConnectionResetError):
             return POLL  # `_listen` finds the end, and what it has said before
         except OSError as error:
             if error.errno == errno.ETOOMANYREFS:  # too many descriptors are on their way (unix(7))

@@ -143,6 +143,17 @@ def test_what_is_no_message_is_refused(data):
         assert descriptors() == count
 
 
+def test_the_last_message_of_a_side_that_has_not_read_everything():
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        ours.setblocking(False)
+        handover.send(ours, "hello", {})
+        handover.send(theirs, "failed", {"error": "why"})
+        theirs.close()
+        assert handover.receive(ours) == ({"kind": "failed", "error": "why"}, [])
+        assert handover.receive(ours) is None
+
+
 def test_the_longest_message_fits():
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
