@@ -82,7 +82,8 @@ class Host(Protocol):
 
 
 class WorkerUpgrades:
-    """The upgrades of one worker. `running`: one is in progress; `reload_after`: a reload waits for its end."""
+    """The upgrades of one worker. `running`: one is in progress or has succeeded, so reloads and changes are for the
+    new process; `reload_after`: a reload waits for its end."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
@@ -186,7 +187,7 @@ class WorkerUpgrades:
 
     def _finish(self, pid: int, error: str) -> None:
         """An upgrade has ended: `pid` serves now, or `error` says why this process still does."""
-        self.running = False
+        self.running = bool(pid)
         waiting, self._waiting = self._waiting, []
         for result in waiting:
             if result.done():

@@ -3,14 +3,16 @@
 import asyncio
 import math
 import os
+import signal
 import socket
 from contextlib import ExitStack
+from types import SimpleNamespace
 
 import pytest
 
 from resolver import limits
 from resolver.api import make_store
-from resolver.daemon import handover
+from resolver.daemon import handover, worker_upgrade
 from resolver.daemon.cache_file import snapshot
 from resolver.daemon.handover import HandoverError
 from resolver.daemon.main import UPGRADE_VARIABLE
@@ -20,6 +22,7 @@ from resolver.daemon.service_manager import ServiceManager
 from resolver.daemon.sockets import close_all, open_endpoints
 from resolver.daemon.successor import _messages
 from resolver.daemon.worker import _Worker
+from resolver.daemon.worker_upgrade import WorkerUpgrades
 from resolver.settings import CacheSettings, ControlSettings, Settings
 
 HELLO = ("hello", {"format": handover.FORMAT}, [])
@@ -234,6 +237,17 @@ def test_the_manager_is_passed_on():
         given = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "1500000"}
         assert ServiceManager.take(dict(given)).environment() == given
         assert ServiceManager.take({"NOTIFY_SOCKET": address}).environment() == {"NOTIFY_SOCKET": address}
+
+
+@pytest.mark.parametrize("pid", [0, 4711])
+def test_a_reload_that_has_waited_is_for_the_process_that_serves(monkeypatch, pid):
+    done = []
+    monkeypatch.setattr(worker_upgrade.os, "kill", lambda *given: done.append(given))
+    upgrades = WorkerUpgrades(SimpleNamespace(on_reload=lambda: done.append("here")))
+    upgrades.running = upgrades.reload_after = True
+    upgrades._finish(pid, "" if pid else "why")
+    assert done == ([(pid, signal.SIGHUP)] if pid else ["here"])
+    assert upgrades.running == bool(pid), "the old process makes no changes any more"
 
 
 @pytest.mark.parametrize("handed_over", [True, False])
