@@ -30,7 +30,7 @@ SANITIZE = os.environ.get("CORENET_SANITIZE", "")
 QUICK = os.environ.get("CORENET_QUICK") == "1"
 PATTERNS = [p for p in os.environ.get("CORENET_MODULES", "").split(",") if p]
 JOBS = len(os.sched_getaffinity(0))
-FLAVOUR = "sanitize" if SANITIZE else "debug" if DEBUG else "quick" if QUICK else "release"
+FLAVOUR = "sanitize" if SANITIZE else "debug" if DEBUG else "release"
 
 
 # Pure Python modules that are compiled unchanged (docs/adr/0008): the path of a cold query. Their ``.pxd`` files turn
