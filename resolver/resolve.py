@@ -460,6 +460,11 @@ def find_reply(
         return raw, verdict, None
     if verdict == Verdict.SECURE or verdict == Verdict.INSECURE:
         return raw, verdict, None
+    # A query with CD may have stored the data that failed validation before. Validating it again would cost as much as
+    # resolving it, so the failure holds (RFC 9520 section 3.2).
+    failure = _failed_before(name, qtype, context, cd=cd)
+    if failure is not None and failure.verdict is not None:
+        return failure
     return raw
 
 
@@ -629,12 +634,12 @@ def _store_wildcard(rrset: RRset, proofs: list[RRset], context: Context) -> None
 
 
 def _drop(raw: RawReply, context: Context) -> None:
-    """Remove a cached reply that is bogus from the cache."""
+    """Remove a cached reply that is bogus from the cache. An earlier failure is kept: it counts for the next one."""
     rrsets = context.store.rrsets
     for rrset in raw.answer:
-        rrsets.drop(rrset.name, rrset.rtype)
+        rrsets.drop(rrset.name, rrset.rtype, failure=False)
     if raw.denied:
-        rrsets.drop(raw.name, 0 if raw.rcode == c.NXDOMAIN else raw.qtype)
+        rrsets.drop(raw.name, 0 if raw.rcode == c.NXDOMAIN else raw.qtype, failure=False)
 
 
 # --- outcomes -----------------------------------------------------------------------------------------------------
@@ -762,7 +767,8 @@ def _failed(task: Task, context: Context, failure: Failure) -> Outcome:
             rrsets = context.store.rrsets
             rrsets.put_failure(question.qname, question.qtype, kind=kind, verdict=failure.verdict, ede=failure.ede,
                                text=failure.text, ttl=LOCAL_ERROR_TTL, now=context.now,
-                               count=rrsets.failures(question.qname, question.qtype, context.now))
+                               count=rrsets.failures(question.qname, question.qtype, context.now,
+                                                     validated=failure.verdict is not None))
     elif (
         kind not in NEVER_CACHED
         and (context.shares_failures or (failure is not ALIAS_LOOP and failure is not TOO_MANY_ALIASES))
@@ -792,7 +798,7 @@ def _remember_failure(name: bytes, qtype: int, failure: Failure, context: Contex
     if known is not None and known.kind == failure.kind and known.verdict == failure.verdict:
         # The failure came from the cache behind an alias, or of a query that began earlier: it is not prolonged.
         return
-    count = rrsets.failures(name, qtype, context.now)
+    count = rrsets.failures(name, qtype, context.now, validated=failure.verdict is not None)
     first = cache.bogus_ttl if failure.kind is FailureKind.BOGUS else cache.servfail_ttl
     ttl = min(first << min(count, MAX_BACKOFF_SHIFT), max(first, cache.max_servfail_ttl))
     if count:

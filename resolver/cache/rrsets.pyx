@@ -46,6 +46,7 @@ cdef int TRUST_GLUE = Trust.GLUE
 cdef int TRUST_CONFIGURED = Trust.CONFIGURED
 cdef int TRUST_ANSWER = Trust.NONAUTH_ANSWER
 cdef int MOST_VERDICT = max(Verdict)
+cdef int LEAST_VALIDATED = Verdict.INSECURE
 cdef int64_t STALE_TTL = limits.CACHE_STALE_TTL.default
 cdef int MAX_SETS = limits.CACHE_ENTRY_RECORDS
 cdef int64_t MAX_FAILURE_TTL = limits.CACHE_FAILURE_TTL.maximum
@@ -398,8 +399,10 @@ cdef class RRsetCache:
         return CachedFailure(value[0], value[1] - 1 if value[1] else None, f.aux,
                              value[FAILURE_HEAD:].decode("utf-8", "ignore"), left)
 
-    def failures(self, name: bytes, rtype: int, now: int) -> int:
+    def failures(self, name: bytes, rtype: int, now: int, *, validated: bool = False) -> int:
         """How often in a row this question has failed: 0 after a success, or five minutes after the failure expired.
+
+        `validated`: only validated data is a success, as after a failure of validation.
 
         Raises:
             ValueError: `name` is not a name in wire form.
@@ -408,17 +411,19 @@ cdef class RRsetCache:
         cdef uint32_t size = make_key(key, name, rtype, self.part)
         cdef Hit f
         cdef int count
+        cdef int least = LEAST_VALIDATED if validated else 0
         cdef int64_t failed
         if (not self.find_any(KIND_FAILURE, key, size, &f)
                 or remaining(now, f.created, f.ttl) <= -MAX_FAILURE_TTL):
             return 0
         count, failed = f.meta, f.created
-        if self.find_any(KIND_RRSET, key, size, &f) and (f.meta & 15) >= TRUST_ANSWER and f.created > failed:
+        if (self.find_any(KIND_RRSET, key, size, &f) and (f.meta & 15) >= TRUST_ANSWER and f.created > failed
+                and ((f.meta >> 4) & 3) >= least):
             return 0
-        if self.find_any(KIND_NEGATIVE, key, size, &f) and f.created > failed:
+        if self.find_any(KIND_NEGATIVE, key, size, &f) and f.created > failed and ((f.meta >> 4) & 3) >= least:
             return 0
         put16(key + size - 2, 0)
-        if self.find_any(KIND_NEGATIVE, key, size, &f) and f.created > failed:
+        if self.find_any(KIND_NEGATIVE, key, size, &f) and f.created > failed and ((f.meta >> 4) & 3) >= least:
             return 0
         return count
 
@@ -511,8 +516,9 @@ cdef class RRsetCache:
 
     # ----------------------------------------------------------------------------------------------------- removal
 
-    def drop(self, name: bytes, rtype: int) -> int:
-        """Remove the set, denials and failure of one type at `name`. Returns the number of entries.
+    def drop(self, name: bytes, rtype: int, *, failure: bool = True) -> int:
+        """Remove the set and denials of one type at `name`, with `failure` also its failure. Returns the number of
+        entries.
 
         Raises:
             ValueError: `name` is not a name in wire form.
@@ -522,6 +528,8 @@ cdef class RRsetCache:
         cdef int gone = 0
         cdef uint8_t kind
         for kind in (KIND_RRSET, KIND_NEGATIVE, KIND_FAILURE):
+            if kind == KIND_FAILURE and not failure:
+                continue
             gone += table_drop(&self.table.view, table_hash(&self.table.view, kind, key, size), kind, key, size) == 1
         put16(key + size - 2, 0)
         return gone + (table_drop(&self.table.view, table_hash(&self.table.view, KIND_NEGATIVE, key, size),

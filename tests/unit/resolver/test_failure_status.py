@@ -6,6 +6,7 @@ names of its alias chain are for that answer only (RFC 2181 section 5.4.1), and 
 query.
 """
 
+import itertools
 from collections.abc import Callable
 
 import dns.name
@@ -88,6 +89,52 @@ def test_a_validating_client_is_not_refused(trouble: str) -> None:
         unchecked = m.ask("www.example.", cd=True)
         assert unchecked.rcode == c.NOERROR
         assert unchecked.answer
+
+
+def spoil_all_but_keys(minet: Minet) -> None:
+    """Every signature of the servers of example. is wrong, except those of its keys."""
+    ask = true_answer(minet, EXAMPLE_IP)
+
+    def spoil(rrsets: list[RRset]) -> list[RRset]:
+        return [rrset.with_sigs([spoiled(sig) for sig in rrset.sigs()]) for rrset in rrsets]
+
+    def forger(qname: str, qtype: int, packet: bytes) -> bytes | None:
+        view = ask(packet)
+        return None if qtype == c.DNSKEY else reply(packet, spoil(view.answer), spoil(view.authority), rcode=view.rcode)
+
+    forge(minet, EXAMPLE_IP, forger)
+
+
+def times_of_failures(name: str, others: str) -> list[int]:
+    """For how long each of some failures in a row is cached. `others` is when other clients ask the same with CD."""
+    m = world()
+    spoil_all_but_keys(m)
+    times = []
+    for _ in range(5):
+        if others == "before and after":
+            assert m.ask(name, cd=True).failure is None
+        found = [m.start(name, cd=True)[1]] if others == "together" else []
+        assert m.ask(name).failure is not None
+        assert all(outcome.failure is None for outcomes in found for outcome in outcomes)
+        failure = m.store.rrsets.find_failure(names.from_text(name), c.A, m.net.time())
+        assert failure is not None
+        assert failure.verdict is not None
+        times.append(failure.left)
+        for _ in range(2 if others == "before and after" else 0):
+            assert m.ask(name, cd=True).failure is None
+            asked = len(m.net.log)
+            assert m.ask(name).failure is not None
+            assert len(m.net.log) == asked
+        m.net.sleep(m.mesh, 301)  # longer than the failure and the data
+    return times
+
+
+@pytest.mark.parametrize("others", ["never", "before and after", "together"])
+@pytest.mark.parametrize("name", ["www.example.", "none.example.", "example."])
+def test_queries_with_cd_do_not_end_a_failure_of_validation(name: str, others: str) -> None:
+    """Data, NXDOMAIN and NODATA, which they leave in the cache unvalidated."""
+    times = times_of_failures(name, others)
+    assert all(later >= min(earlier * 3 // 2, 225) for earlier, later in itertools.pairwise(times)), times
 
 
 def test_a_validating_client_is_refused_what_cannot_be_obtained() -> None:

@@ -261,6 +261,15 @@ def test_drop_one_type(cache):
     assert cache.find(from_text("www.example.com."), c.SSHFP, NOW)
 
 
+def test_a_set_is_dropped_without_its_failure(cache):
+    cache.put(a("www.example.com."), NOW)
+    cache.put_failure(from_text("www.example.com."), c.A, kind=7, verdict=1, ede=0, text="", ttl=60, now=NOW)
+    assert cache.drop(from_text("www.example.com."), c.A, failure=False) == 1
+    assert cache.find(from_text("www.example.com."), c.A, NOW) is None
+    assert cache.find_failure(from_text("www.example.com."), c.A, NOW) is not None
+    assert cache.drop(from_text("www.example.com."), c.A) == 1
+
+
 # --- what has expired, what failed, and all there is --------------------------------------------------------------
 
 
@@ -301,6 +310,20 @@ def test_consecutive_failures_are_counted_until_a_success(cache):
     assert cache.failures(broken, c.A, NOW + 2) == 3, "glue is no answer"
     cache.put_negative(broken, 0, soa=None, ttl=60, verdict=0, now=NOW + 1)
     assert cache.failures(broken, c.A, NOW + 2) == 0
+
+
+@pytest.mark.parametrize("what", ["set", "no data", "no name"])
+@pytest.mark.parametrize("verdict", Verdict)
+def test_data_that_was_not_validated_ends_no_failures_of_validation(cache, what, verdict):
+    broken = from_text("broken.example.")
+    cache.put_failure(broken, c.A, kind=8, verdict=Verdict.BOGUS, ede=6, text="x", ttl=5, now=NOW, count=3)
+    if what == "set":
+        cache.put(RRset(broken, c.A, 60, [bytes(4)], trust=Trust.ANSWER, verdict=verdict), NOW + 1)
+    else:
+        rtype = c.A if what == "no data" else 0
+        cache.put_negative(broken, rtype, soa=None, ttl=60, verdict=verdict, now=NOW + 1)
+    assert cache.failures(broken, c.A, NOW + 2) == 0
+    assert cache.failures(broken, c.A, NOW + 2, validated=True) == (0 if verdict >= Verdict.INSECURE else 3)
 
 
 def test_iteration_returns_all_fresh_entries(cache):
