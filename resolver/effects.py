@@ -523,7 +523,8 @@ class TraceStep:
 
 Key: TypeAlias = tuple[tuple[bytes, int, int], int, int, tuple[bytes, int] | None]
 """Key of a job, all that its outcome depends on: the key of its question; 1 without validation (CD), else 0, plus 2 for
-the chain of trust; the view; the client subnet (`Query.scope`)."""
+the chain of trust, plus 4 for what is asked for iteration in a view with policies for name servers; the view; the client
+subnet (`Query.scope`)."""
 
 
 class Budget:
@@ -709,10 +710,14 @@ ResponsePolicy: TypeAlias = "Callable[[Query, Outcome], Outcome]"
 
 
 class Zone(Protocol):
-    """A zone with its servers: name and server names in lower case, and the addresses that are known."""
+    """A zone with its servers: name and server names in lower case, the number of labels of the name, and the addresses
+    that are known."""
 
     @property
     def zone(self) -> bytes: ...
+
+    @property
+    def labels(self) -> int: ...
 
     @property
     def names(self) -> Sequence[bytes]: ...
@@ -727,6 +732,8 @@ class Delegations(Protocol):
     def forward_or_stub_for(self, name: bytes, /) -> Zone | None: ...
 
     def closest(self, name: bytes, now: int, /) -> Zone | None: ...
+
+    def from_hints(self) -> Zone: ...
 
     def forget(self, zone: bytes, /) -> None: ...
 

@@ -709,7 +709,9 @@ class Mesh(JobTable):
         else:
             view = self._homes[job.key[2]]
         context: Context = self._contexts[view]
-        key = (need.question.key, int(cd) + 2 * (need.purpose is Purpose.DNSSEC), view, scope)
+        # Policies for name servers decide answers of clients but not these, so the two share no job.
+        unfiltered = need.purpose in UNVALIDATED and context.name_server is not None
+        key = (need.question.key, int(cd) + 2 * (need.purpose is Purpose.DNSSEC) + 4 * unfiltered, view, scope)
         renewed = need.purpose is Purpose.PREFETCH  # the cached answer is to be replaced
         child = self._jobs.get(key)
         if child is not None and child.serial != job.serial and job.serial == self._serial:

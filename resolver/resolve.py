@@ -32,6 +32,7 @@ from resolver.effects import (
     Steps,
     Task,
     Validation,
+    Zone,
 )
 from resolver.iterate import iterate
 from resolver.verdict import Trust, Verdict
@@ -273,9 +274,17 @@ def _find_known(
 ) -> Known:
     """What policies or the cache have for one name of the chain."""
     known = _local(name, question, context) or _refuse_meta_query(question)
-    if known is None and context.name_server is not None and client:
-        known = _apply_name_server_policy(name, question, context)
-    return known or find_reply(name, question.qtype, context, budget, cd=cd, client=client)
+    if known is not None:
+        return known
+    policy = context.name_server
+    cut = _zone_for_policy(name, question.qtype, context) if policy is not None and client else None
+    if policy is None or cut is None:
+        return find_reply(name, question.qtype, context, budget, cd=cd, client=client)
+    known = policy(Question(name, question.qtype), cut.zone, cut.names, cut.servers)
+    if known is not None:
+        return known
+    found = find_reply(name, question.qtype, context, budget, cd=cd, client=client)
+    return found if isinstance(found, Failure) or _is_from(cut, found) else None
 
 
 def _local(name: bytes, question: Question, context: Context) -> Outcome | None:
@@ -288,17 +297,34 @@ def _local(name: bytes, question: Question, context: Context) -> Outcome | None:
     return policy.answer_alias(Question(name, question.qtype))
 
 
-def _apply_name_server_policy(name: bytes, question: Question, context: Context) -> Outcome | None:
-    """The answer of the policies for the servers of the closest known zone; None when they permit it.
+def _zone_for_policy(name: bytes, qtype: int, context: Context) -> Zone | None:
+    """The closest known zone, whose servers the policies are asked about before cached data of `name` is used; None for
+    forward and stub zones, to whose servers they do not apply.
 
-    The RRset cache is shared by views, so cached data may be from servers that only this view forbids. Without cached
-    data, `iterate` asks for each zone.
+    The RRset cache is shared by views and sub-queries, so cached data may be from servers that this view forbids.
+    Without cached data, `iterate` asks for each zone.
     """
-    policy = context.name_server
-    cut = context.delegations.closest(names.zone_lookup_name(names.lower(name), question.qtype), context.now)
-    if policy is None or cut is None or context.delegations.forward_or_stub_for(names.lower(name)) is not None:
+    delegations, lowered = context.delegations, names.lower(name)
+    if delegations.forward_or_stub_for(lowered) is not None:
         return None
-    return policy(Question(name, question.qtype), cut.zone, cut.names, cut.servers)
+    return delegations.closest(names.zone_lookup_name(lowered, qtype), context.now) or delegations.from_hints()
+
+
+def _is_from(zone: Zone, known: ChainStep | RawReply | None) -> bool:
+    """Whether cached data is from the servers of `zone`, about which policies were asked with known addresses.
+
+    It is not when the data lives longer than the delegation of its own zone. Then the zone above is the closest known
+    one, and the policies have not seen the servers of the data. The names of zones are not compared: both zones are at
+    or above the same name.
+    """
+    if known is None:
+        return False
+    raw = known if isinstance(known, RawReply) else known[0]
+    if raw.answer:
+        labels = raw.answer[0].zone_labels
+    else:
+        labels = -1 if raw.soa is None else names.label_count(raw.soa.name)
+    return labels == zone.labels and len(zone.servers) > 0
 
 
 def _local_cname_target(local: Outcome, qtype: int) -> bytes | None:
@@ -836,8 +862,13 @@ def find_stale(
             return known
         if _is_bogus_now(name, question, failure, context, cd=cd):
             return None
+        found = _find_stale_reply(name, qtype, context, cd=cd, via_alias=name is not question.qname)
+        if context.name_server is not None:
+            zone = _zone_for_policy(name, qtype, context)  # `_find_known` has asked the policies about it
+            if zone is not None and not _is_from(zone, found):
+                return None
         stale = True
-        return _find_stale_reply(name, qtype, context, cd=cd, via_alias=name is not question.qname)
+        return found
 
     outcome = _run(_follow_aliases(_PartialResponse(), question, context, find, cd=cd))
     if not isinstance(outcome, Outcome) or outcome.failure is not None:
@@ -890,7 +921,7 @@ def _find_stale_reply(name: bytes, qtype: int, context: Context, *, cd: bool, vi
     if latest == data or latest == alias:
         trust = CHAIN_ONLY_TRUST if via_alias else Trust.NONAUTH_ANSWER
         rrset = rrsets.find(name, qtype if latest == data else c.CNAME, now, min_trust=trust, stale=longest)
-        if rrset is None:
+        if rrset is None or rrset.trust == Trust.GLUE:  # glue is never for clients
             return None
         verdict = rrset.verdict
         raw.answer.append(rrset.with_ttl(ttl))

@@ -8,7 +8,8 @@ A set is stored under its lower-case owner. The received letter case is not kept
 Only class IN is stored, because nothing else is resolved.
 Parts: a cache made by `partition` has the number of its part in each of its keys, between name and type. So its entries
 are found by it alone, in all processes, while flushes by name find them in all parts.
-Values are the packed rdata of `wire.rrset` followed by the packed signatures; `aux` is the length of the former.
+Values are the packed rdata of `wire.rrset`, the packed signatures, and one octet for `RRset.zone_labels`; `aux` is the
+length of the first.
 """
 
 cimport cython
@@ -40,6 +41,7 @@ cdef enum:
     PART_SIZE = 8
     NXDOMAIN = 3
     FAILURE_HEAD = 2            # kind; verdict and one, 0 for none; the text follows
+    SET_TAIL = 1                # `RRset.zone_labels`, behind the signatures of a set
     SET_HEAD = 16               # type (2), TTL (4), trust, verdict, lengths (4, 4) of a set inside a negative entry
 
 cdef int TRUST_GLUE = Trust.GLUE
@@ -196,7 +198,7 @@ cdef class RRsetCache:
         """
         cdef uint8_t key[KEY_SIZE]
         cdef uint32_t size = make_key(key, rrset.name, rrset.rtype, self.part)
-        cdef Slice pieces[2]
+        cdef Slice pieces[3]
         cdef int64_t ttl = min(<int64_t>rrset.ttl, self.max_ttl)
         cdef Py_ssize_t packed = PyBytes_GET_SIZE(rrset.packed)
         cdef int flags = PUT_RANKED
@@ -209,8 +211,10 @@ cdef class RRsetCache:
         pieces[0].size = <uint32_t>packed
         pieces[1].data = PyBytes_AS_STRING(rrset.packed_sigs)
         pieces[1].size = <uint32_t>PyBytes_GET_SIZE(rrset.packed_sigs)
+        pieces[2].data = <const char *>&rrset.zone_labels
+        pieces[2].size = SET_TAIL
         rc = table_put(&self.table.view, table_hash(&self.table.view, KIND_RRSET, key, size), KIND_RRSET, key, size,
-                       pieces, 2, now, <uint32_t>ttl, (rrset.trust & 15) | ((rrset.verdict & 3) << 4),
+                       pieces, 3, now, <uint32_t>ttl, (rrset.trust & 15) | ((rrset.verdict & 3) << 4),
                        <uint16_t>packed, flags, 0, self.serial)
         if rc == PUT_STORED and rrset.trust >= TRUST_ANSWER:
             self.drop_denial(key, size, rrset.verdict, now)
@@ -242,31 +246,36 @@ cdef class RRsetCache:
         cdef Hit f
         cdef int64_t left
         cdef bytes packed, sigs
+        cdef uint8_t zone_labels
         cdef int count, sig_count, _attempt
+        cdef RRset found
         cdef uint64_t h = table_hash(&self.table.view, KIND_RRSET, key, size)
         for _attempt in range(read_attempts):
             if not table_find(&self.table.view, h, KIND_RRSET, key, size, &f):
                 break
             left = remaining(now, f.created, f.ttl)
-            if left <= 0 or (f.meta & 15) < min_trust or f.aux > f.value_size:
-                if left > -stale and (f.meta & 15) >= min_trust and f.aux <= f.value_size:
+            if left <= 0 or (f.meta & 15) < min_trust or f.aux + SET_TAIL > f.value_size:
+                if left > -stale and (f.meta & 15) >= min_trust and f.aux + SET_TAIL <= f.value_size:
                     left = STALE_TTL
                 elif read_is_consistent(&f):
                     break
                 else:
                     continue
             packed = slice_bytes(f.value, f.aux)
-            sigs = slice_bytes(f.value + f.aux, f.value_size - f.aux)
+            sigs = slice_bytes(f.value + f.aux, f.value_size - SET_TAIL - f.aux)
+            zone_labels = f.value[f.value_size - SET_TAIL]
             if not read_is_consistent(&f):
                 continue
             count = packed_count(<const uint8_t *>PyBytes_AS_STRING(packed), f.aux)
-            sig_count = packed_count(<const uint8_t *>PyBytes_AS_STRING(sigs), f.value_size - f.aux)
+            sig_count = packed_count(<const uint8_t *>PyBytes_AS_STRING(sigs), f.value_size - SET_TAIL - f.aux)
             if count < 0 or sig_count < 0:
                 break                                   # from a loaded dump, whose values are not checked
             table_touch(&f)
             atomic_add64(&self.table.view.hits[KIND_RRSET], 1)
-            return make_rrset(name, get16(key + size - 2), C_IN, <uint32_t>left, packed, count, sigs, sig_count,
-                              f.meta & 15, (f.meta >> 4) & 3)
+            found = make_rrset(name, get16(key + size - 2), C_IN, <uint32_t>left, packed, count, sigs, sig_count,
+                               f.meta & 15, (f.meta >> 4) & 3)
+            found.zone_labels = zone_labels
+            return found
         atomic_add64(&self.table.view.misses[KIND_RRSET], 1)
         return None
 
@@ -486,6 +495,7 @@ cdef class RRsetCache:
         cdef int64_t left
         cdef uint16_t rtype
         cdef int count, sigs
+        cdef Py_ssize_t size_of_sigs
         cdef Py_ssize_t tail = 2 + (PART_SIZE if self.part else 0)
         for block in self.table.copy_out((1 << KIND_RRSET) | (1 << KIND_NEGATIVE), now=now):
             p = <const uint8_t *>PyBytes_AS_STRING(block)
@@ -504,14 +514,15 @@ cdef class RRsetCache:
                 if head.kind == KIND_NEGATIVE:
                     yield owner, rtype, left, None
                     continue
-                if head.aux > head.value_size:
+                if head.aux + SET_TAIL > head.value_size:
                     continue
                 count = packed_count(key + head.key_size, head.aux)
-                sigs = packed_count(key + head.key_size + head.aux, head.value_size - head.aux)
+                size_of_sigs = head.value_size - SET_TAIL - head.aux
+                sigs = packed_count(key + head.key_size + head.aux, size_of_sigs)
                 if count >= 0 and sigs >= 0:
                     yield owner, rtype, left, make_rrset(
                         owner, rtype, C_IN, <uint32_t>left, slice_bytes(key + head.key_size, head.aux), count,
-                        slice_bytes(key + head.key_size + head.aux, head.value_size - head.aux), sigs, head.meta & 15,
+                        slice_bytes(key + head.key_size + head.aux, size_of_sigs), sigs, head.meta & 15,
                         (head.meta >> 4) & 3)
 
     # ----------------------------------------------------------------------------------------------------- removal

@@ -18,7 +18,7 @@ from resolver.cache.store import Store
 __all__ = ["Loaded", "SnapshotError", "dump", "load"]
 
 MAGIC = b"resolver cache\n\x00"
-VERSION = 1
+VERSION = 2
 # Native byte order: entries are copied unchanged, and a machine with another byte order must reject the dump.
 HEAD = Struct("=16sIIQ32s")
 BYTE_ORDER = 0x01020304

@@ -262,10 +262,7 @@ def _follow_referral(found: Scrubbed, cut: DelegationPoint, context: Context, ta
     glue = glue_of(found.view, ns, cut.zone, harden=delegations.harden_glue)
     ns.trust = Trust.GLUE
     put(ns, now)
-    for sets in glue.values():
-        for rrset in sets:
-            rrset.trust = Trust.GLUE
-            put(rrset, now)
+    _store_glue(glue, context)
     signed = [rrset for rrset in found.ds if names.equal(rrset.name, zone)]
     if signed:
         # The parent is authoritative for DS, whatever the AA bit of the referral (RFC 4035 section 2.4).
@@ -281,6 +278,23 @@ def _follow_referral(found: Scrubbed, cut: DelegationPoint, context: Context, ta
                   facts={"from": cut.zone, "names": list(below.names), "servers": list(below.servers), "ttl": ns.ttl,
                          "ds": signed[0] if signed else None, "proofs": list(found.proofs)})
     return below
+
+
+def _store_glue(glue: dict[bytes, list[RRset]], context: Context) -> None:
+    """Store addresses of name servers with the trust of glue.
+
+    Glue does not replace data that may answer a client when it is stale (RFC 8767): glue never may, so the address
+    would have no answer in an outage. The cost is that other workers get the glue from the parent again.
+    """
+    rrsets, now = context.store.rrsets, context.now
+    longest = context.settings.cache.max_stale_ttl
+    for sets in glue.values():
+        for rrset in sets:
+            rrset.trust = Trust.GLUE
+            held = None if not longest else rrsets.find(
+                rrset.name, rrset.rtype, now, min_trust=Trust.ADDITIONAL, stale=longest)
+            if held is None or held.trust == Trust.GLUE:
+                rrsets.put(rrset, now)
 
 
 def _is_known(name: bytes, context: Context) -> bool:
@@ -313,6 +327,7 @@ def _raw(found: Scrubbed, qname: bytes, qtype: int, cut: DelegationPoint, contex
     trust = Trust.ANSWER if view.aa else Trust.NONAUTH_ANSWER
     for rrset in raw.answer:
         rrset.trust = trust
+        rrset.zone_labels = cut.labels
     if not cut.configured:
         _clamp(raw.answer, cut, context)
     if kind is ResponseType.ANSWER:
@@ -352,8 +367,4 @@ def _clamp(answer: list[RRset], cut: DelegationPoint, context: Context) -> None:
 
 def _keep_root_addresses(found: Scrubbed, context: Context) -> None:
     """Store the addresses of root servers in a priming reply, with the trust of glue (RFC 9609 section 4.2)."""
-    ns = found.answer[0]
-    for sets in glue_of(found.view, ns, names.ROOT, harden=True).values():
-        for rrset in sets:
-            rrset.trust = Trust.GLUE
-            context.store.rrsets.put(rrset, context.now)
+    _store_glue(glue_of(found.view, found.answer[0], names.ROOT, harden=True), context)

@@ -15,9 +15,13 @@ cdef class RRset:
     cdef uint16_t sig_count
     cdef public uint8_t trust
     cdef public uint8_t verdict
+    cdef public uint8_t zone_labels
     cdef bytes _lower(self)
     cdef RRset _copy(self)
 
+
+cdef enum:
+    UNKNOWN_ZONE = 255
 
 cdef RRset make_rrset(bytes name, uint16_t rtype, uint16_t rclass, uint32_t ttl, bytes packed, int count,
                       bytes packed_sigs, int sig_count, uint8_t trust, uint8_t verdict)

@@ -9,6 +9,7 @@ def octets_of(rrsets: list[RRset]) -> int: ...
 class RRset:
     trust: int
     verdict: int
+    zone_labels: int
     def __init__(
         self,
         name: bytes,

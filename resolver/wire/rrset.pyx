@@ -1,8 +1,9 @@
 """RRset: owner, type, class, TTL, and all rdata packed into one `bytes`, the signatures into another.
 
-Immutable except `trust` and `verdict`, so that a set can be passed from the cache to an answer without a copy. A set of
-twenty records needs as many Python objects as one of a single record; objects for rdata are made only on access. Packed
-form: 16-bit big-endian length and rdata, repeated; the same bytes are stored in the cache arena. Names inside rdata are
+Immutable except `trust`, `verdict` and `zone_labels`, so that a set can be passed from the cache to an answer without a
+copy. `zone_labels` is the number of labels of the zone whose servers have sent the set, `UNKNOWN_ZONE` when that is not
+known. A set of twenty records needs as many Python objects as one of a single record; objects for rdata are made only on
+access. Packed form: 16-bit big-endian length and rdata, repeated; the same bytes are stored in the cache arena. Names inside rdata are
 uncompressed.
 """
 
@@ -121,6 +122,7 @@ cdef class RRset:
         self.sig_count = _check_all(self.packed_sigs, T_RRSIG, rclass)
         self.trust = trust
         self.verdict = verdict
+        self.zone_labels = UNKNOWN_ZONE
 
     @staticmethod
     def from_packed(bytes name not None, int rtype, object ttl, bytes packed not None, bytes packed_sigs=b"", *,
@@ -266,6 +268,7 @@ cdef class RRset:
         cdef RRset made = make_rrset(self.name, self.rtype, self.rclass, self.ttl, self.packed, self.count,
                                      self.packed_sigs, self.sig_count, self.trust, self.verdict)
         made._lowered = self._lowered
+        made.zone_labels = self.zone_labels
         return made
 
     def __eq__(self, other: object) -> bool:
@@ -324,6 +327,7 @@ cdef RRset make_rrset(bytes name, uint16_t rtype, uint16_t rclass, uint32_t ttl,
     made.sig_count = sig_count
     made.trust = trust
     made.verdict = verdict
+    made.zone_labels = UNKNOWN_ZONE
     return made
 
 
