@@ -531,14 +531,14 @@ class Budget:
     """What one client query may still use, sub-queries included. It is never increased (CVE-2026-50045 was a reset).
 
     `deadline` is in seconds of the monotonic clock. `failure` is set when packets, sub-queries, look-ups, time or job
-    slots ran out, and is not replaced. `local_error` is the first local error because of which a server was not
-    queried, or a later refusal of a sub-query; any later failure may be its consequence, and is cached for a short time
-    or not at all. `exhausted`: the query needed more of something than was left. Its failures from then on say nothing
-    about the names involved. `failed` are the sub-queries that failed: none is started again for the same client query,
-    even where the failure may not be cached for others. `insecure` are the delegations that were proved insecure, with
-    the `SecurityStatus` of each. `octets` is an upper bound of what all jobs of the query hold; `accounted_octets` is
-    the part that the mesh has added to its sum. `fetching` is for how long the query has waited for the second-level
-    cache, in seconds.
+    slots ran out, and is replaced only when time runs out later. `local_error` is the first local error because of
+    which a server was not queried, or a later refusal of a sub-query; any later failure may be its consequence, and is
+    cached for a short time or not at all. `exhausted`: the query needed more of something than was left. Its failures
+    from then on say nothing about the names involved. `failed` are the sub-queries that failed: none is started again
+    for the same client query, even where the failure may not be cached for others. `insecure` are the delegations that
+    were proved insecure, with the `SecurityStatus` of each. `octets` is an upper bound of what all jobs of the query
+    hold; `accounted_octets` is the part that the mesh has added to its sum. `fetching` is for how long the query has
+    waited for the second-level cache, in seconds.
     """
 
     __slots__ = (

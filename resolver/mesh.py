@@ -856,7 +856,7 @@ class Mesh(JobTable):
             return False
         if task.depth:
             return True
-        for one in (failure, budget.failure):
+        for one in (failure, budget.local_error):
             if one is not None and one.kind is FailureKind.OVERLOAD:
                 return False
         question = task.question
@@ -1115,7 +1115,8 @@ class Mesh(JobTable):
         """The deadline of `job` has passed: resume it with a DEADLINE failure instead of what it waits for."""
         self._counts["timed_out"] += 1
         budget = job.task.budget
-        if budget.failure is None:
+        if budget.failure is None or budget.failure.kind is not FailureKind.DEADLINE:
+            # Something else may have run out before, but only DEADLINE prevents further effects.
             budget.failure = Failure(FailureKind.DEADLINE, c.EDE_NO_REACHABLE_AUTHORITY, "no answer in time")
         child = job.child
         if child is not None and child.task.budget is budget:

@@ -582,6 +582,33 @@ def test_checks_under_way_at_the_deadline_are_waited_for_and_no_others_begun(scr
     assert crypto.waiting == []
 
 
+@pytest.mark.parametrize("kind", [FailureKind.BUDGET, FailureKind.OVERLOAD])
+def test_the_deadline_holds_after_something_else_ran_out(scripted, kind):
+    m = scripted
+    m.mesh._crypto = crypto = Crypto(later=True)
+    seen = []
+
+    def job(task, context):
+        if kind is FailureKind.BUDGET:
+            task.budget.lookups = 0
+        else:
+            m.mesh.set_shed_load(lambda: True)
+        seen.append((yield Need(question("y."), Purpose.NS_ADDRESS)).kind)
+        yield Pause(limits.DEADLINE.default / 1000 + 1)
+        seen.append((yield Ask(Server("192.0.2.1", 53), task.question.qname, c.A, timeout=6.0)).kind)
+        seen.append((yield Verify((2,))))
+        seen.append((yield Need(question("y."), Purpose.NS_ADDRESS)).kind)
+        return outcome_for(task.question, task.budget.failure)
+
+    m.table["x."] = job
+    begin = m.net.now
+    assert m.ask("x.").failure.kind is FailureKind.DEADLINE
+    assert m.net.now - begin <= limits.DEADLINE.default / 1000 + 0.1
+    assert seen == [kind, FailureKind.DEADLINE, [False], FailureKind.DEADLINE]
+    assert m.net.log == []
+    assert crypto.waiting == []
+
+
 def test_pause_waits_for_its_duration(scripted):
     m = scripted
 

@@ -482,6 +482,26 @@ def test_clients_that_joined_get_a_failure_that_is_cached():
     check(m)
 
 
+def test_clients_of_a_query_that_had_no_slots_do_not_start_again_at_its_deadline(scripted):
+    m = scripted
+
+    def job(task, context):
+        m.mesh.set_shed_load(lambda: True)
+        yield Need(question("y."), Purpose.NS_ADDRESS)
+        m.mesh.set_shed_load(lambda: False)
+        yield Pause(2 * DEADLINE)
+        return outcome_for(task.question, task.budget.failure)
+
+    m.table["x."] = job
+    found = [m.start("x.")[1]]
+    m.net.sleep(m.mesh, DEADLINE / 2)
+    found.append(m.start("x.")[1])
+    m.net.sleep(m.mesh, DEADLINE / 2 + 0.1)
+    assert [kinds(one) for one in found] == [[FailureKind.DEADLINE]] * 2
+    assert m.mesh.statistics()["jobs"] == 1
+    check(m)
+
+
 def test_clients_of_a_query_that_was_ended_for_its_slot_do_not_start_again(scripted):
     m = scripted
     m.table.update({"slow.": pausing(7.0), "new.": pausing(0.1)})
