@@ -523,8 +523,8 @@ class TraceStep:
 
 Key: TypeAlias = tuple[tuple[bytes, int, int], int, int, tuple[bytes, int] | None]
 """Key of a job, all that its outcome depends on: the key of its question; 1 without validation (CD), else 0, plus 2 for
-the chain of trust, plus 4 for what is asked for iteration in a view with policies for name servers; the view; the client
-subnet (`Query.scope`)."""
+the chain of trust, plus 4 for what iteration asks in a view with policies for name servers; the view; the client subnet
+(`Query.scope`)."""
 
 
 class Budget:
@@ -734,6 +734,8 @@ class Delegations(Protocol):
     def closest(self, name: bytes, now: int, /) -> Zone | None: ...
 
     def from_hints(self) -> Zone: ...
+
+    def last_known(self, zone: bytes, now: int, stale: int, /) -> Zone | None: ...
 
     def forget(self, zone: bytes, /) -> None: ...
 

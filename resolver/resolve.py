@@ -53,6 +53,8 @@ LOCAL_ERROR_TTL = limits.LOCAL_ERROR_TTL
 # The cache stores the proof of an expanded wildcard under this type of the expanded name, and NXDOMAIN under type 0.
 # No data has such a type (RFC 6895 section 3.1), and `_refuse_meta_query` refuses queries for them.
 WILDCARD_PROOF = 248
+# `RRset.zone_labels` of a set whose zone is not known.
+UNKNOWN_ZONE = 255
 # Offset of the label count in the first packed RRSIG: after length, type covered and algorithm (RFC 4034 section 3.1).
 RRSIG_LABELS = 5
 # Failures that concern this query and not the name: never cached.
@@ -317,14 +319,15 @@ def _is_from(zone: Zone, known: ChainStep | RawReply | None) -> bool:
     one, and the policies have not seen the servers of the data. The names of zones are not compared: both zones are at
     or above the same name.
     """
-    if known is None:
-        return False
+    return known is not None and _zone_labels(known) == zone.labels and len(zone.servers) > 0
+
+
+def _zone_labels(known: ChainStep | RawReply) -> int:
+    """The number of labels of the zone that cached data is from; one that no zone has when that is not known."""
     raw = known if isinstance(known, RawReply) else known[0]
     if raw.answer:
-        labels = raw.answer[0].zone_labels
-    else:
-        labels = -1 if raw.soa is None else names.label_count(raw.soa.name)
-    return labels == zone.labels and len(zone.servers) > 0
+        return int(raw.answer[0].zone_labels)
+    return UNKNOWN_ZONE if raw.soa is None else names.label_count(raw.soa.name)
 
 
 def _local_cname_target(local: Outcome, qtype: int) -> bytes | None:
@@ -863,10 +866,8 @@ def find_stale(
         if _is_bogus_now(name, question, failure, context, cd=cd):
             return None
         found = _find_stale_reply(name, qtype, context, cd=cd, via_alias=name is not question.qname)
-        if context.name_server is not None:
-            zone = _zone_for_policy(name, qtype, context)  # `_find_known` has asked the policies about it
-            if zone is not None and not _is_from(zone, found):
-                return None
+        if found is not None and not _permits_stale(name, found, qtype, context):
+            return None
         stale = True
         return found
 
@@ -891,6 +892,25 @@ def find_stale(
         made.ede = [*outcome.ede, *(entry for entry in made.ede if entry not in outcome.ede)]
         return made
     return outcome
+
+
+def _permits_stale(name: bytes, found: ChainStep, qtype: int, context: Context) -> bool:
+    """Whether the policies for name servers permit stale data.
+
+    They are asked about the last known servers of its zone. In an outage its delegation may have expired, too, and then
+    the closest known zone is another one.
+    """
+    policy, lowered = context.name_server, names.lower(name)
+    if policy is None or context.delegations.forward_or_stub_for(lowered) is not None:
+        return True
+    labels = _zone_labels(found)
+    if labels > names.label_count(lowered):
+        return False
+    longest = context.settings.cache.max_stale_ttl
+    zone = context.delegations.last_known(names.suffix(lowered, labels), context.now, longest)
+    return zone is not None and len(zone.servers) > 0 and (
+        policy(Question(name, qtype), zone.zone, zone.names, zone.servers) is None
+    )
 
 
 def _is_bogus_now(

@@ -263,10 +263,10 @@ class DelegationCache:
         )
 
     def from_rrset(
-        self, ns: RRset, now: int, glue: dict[bytes, list[RRset]] | None = None, *, keep: bool = True
+        self, ns: RRset, now: int, glue: dict[bytes, list[RRset]] | None = None, *, keep: bool = True, stale: int = 0
     ) -> DelegationPoint:
-        """A delegation point from an NS set, with addresses from `glue` or else from the cache; with `keep` it is added
-        to the delegation cache."""
+        """A delegation point from an NS set, with addresses from `glue` or else from the cache, `stale` as in
+        `RRsetCache.find`; with `keep` it is added to the delegation cache."""
         cut = DelegationPoint(names.lower(ns.name), now + ns.ttl)
         rrsets = self._rrsets
         until = cut.expires
@@ -276,7 +276,7 @@ class DelegationCache:
             sets = glue.get(name) if glue is not None else None
             if sets is None:
                 sets = [rrset for rtype in self.types
-                        if (rrset := rrsets.find(name, rtype, now, min_trust=Trust.GLUE)) is not None]
+                        if (rrset := rrsets.find(name, rtype, now, min_trust=Trust.GLUE, stale=stale)) is not None]
             known = False
             for rrset in sets:
                 for rdata in rrset.rdatas():
@@ -299,6 +299,14 @@ class DelegationCache:
         # The maximum number of addresses is counted, because addresses are added later.
         cost = len(cut.zone) + sum(map(len, cut.names)) * 2 + (ADDRESSES + len(cut.names) + 2) * OVERHEAD
         self.delegations.put(cut.zone, cut, cost)
+
+    def last_known(self, zone: bytes, now: int, stale: int) -> DelegationPoint | None:
+        """The delegation of `zone` in the cache, also when it expired less than `stale` seconds ago; None without one.
+
+        It tells who served stale data, and is not for queries.
+        """
+        ns = self._rrsets.find(zone, c.NS, now, min_trust=Trust.GLUE, stale=stale)
+        return None if ns is None else self.from_rrset(ns, now, keep=False, stale=stale)
 
     def glue_of(self, name: bytes) -> list[str]:
         """Addresses of the name server `name` (lower case) in the known delegations of zones at or above it."""

@@ -232,7 +232,12 @@ def _refetch_from_parent(cut: DelegationPoint, context: Context, task: Task) -> 
     """Remove a zone cut whose servers all failed; returns the closest one above, whose servers are queried again."""
     delegations = delegations_of(context)
     delegations.forget(cut.zone)
-    context.store.rrsets.drop(cut.zone, c.NS)
+    rrsets, now = context.store.rrsets, context.now
+    ns = rrsets.find(cut.zone, c.NS, now, min_trust=Trust.GLUE) if context.settings.cache.max_stale_ttl else None
+    rrsets.drop(cut.zone, c.NS)
+    if ns is not None:
+        # Kept as expired: policies are asked about the servers of stale data (`last_known`).
+        rrsets.put(ns.with_ttl(1), now - 1)
     upper = delegations.closest(cut.zone, context.now, above=cut.zone) or delegations.from_hints()
     _note_cut(task, upper, f"the servers of {names.to_text(cut.zone)} failed: its parent is queried again")
     return upper

@@ -8,7 +8,7 @@ from resolver import limits
 from resolver.effects import FailureKind, Question
 from resolver.policy import PolicyPipeline
 from resolver.settings import CacheSettings, DnssecSettings, PolicySettings, Settings
-from resolver.verdict import Verdict
+from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
 
@@ -297,6 +297,48 @@ def test_the_maximum_back_off_is_a_setting():
     m = build(settings=Settings(dnssec=DnssecSettings(trust_anchors=()), cache=CacheSettings(max_servfail_ttl=12)))
     break_servers(m)
     assert max(times_kept(m, 6)) <= 12
+
+
+# --- glue -----------------------------------------------------------------------------------------------------------
+
+# The parent has other addresses for the name servers than the zone itself.
+MOVED = EXAMPLE_ZONE.replace("ns1 7200 IN A 192.0.2.1", "ns1 60 IN A 192.0.2.50").replace(
+    "ns2 7200 IN A 192.0.2.2", "ns2 60 IN A 192.0.2.51") + "toserver 80000 IN CNAME ns1\n"
+
+
+def test_glue_behind_an_alias_is_no_stale_answer():
+    m = stale_world(MOVED)
+    assert addresses(m.ask("toserver.example.com.")) == ["192.0.2.50"]
+    m.net.sleep(m.mesh, 7300)
+    m.ask("www.example.com.")
+    break_servers(m)
+    m.net.sleep(m.mesh, 30)
+    assert m.store.rrsets.find(names.from_text("ns1.example.com."), c.A, m.net.time()).trust == Trust.GLUE
+    outcome = m.ask("toserver.example.com.")
+    assert (outcome.rcode, addresses(outcome)) == (c.SERVFAIL, [])
+
+
+def test_glue_does_not_replace_a_stale_answer():
+    m = stale_world(MOVED)
+    for name in ("ns1.example.com.", "ns2.example.com.", "toserver.example.com."):
+        m.ask(name)
+    m.net.sleep(m.mesh, 7300)
+    m.ask("www.example.com.")
+    m.mesh.forget()  # as in another worker: it has the delegation without addresses
+    assert addresses(m.ask("deep.sub.tree.example.com.")) == ["192.0.2.81"], "the parent tells them again"
+    break_servers(m)
+    m.net.sleep(m.mesh, 100)
+    for name in ("ns1.example.com.", "toserver.example.com."):
+        outcome = m.ask(name)
+        assert (outcome.stale, addresses(outcome)) == (True, ["192.0.2.50"])
+
+
+def test_without_stale_data_glue_replaces_what_has_expired():
+    m = stale_world(MOVED, max_stale_ttl=0)
+    m.ask("ns1.example.com.")
+    m.net.sleep(m.mesh, 7300)
+    m.ask("www.example.com.")
+    assert m.store.rrsets.find(names.from_text("ns1.example.com."), c.A, m.net.time()).trust == Trust.GLUE
 
 
 # --- together with policies -----------------------------------------------------------------------------------------

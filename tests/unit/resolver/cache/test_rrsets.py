@@ -338,3 +338,19 @@ def test_iteration_returns_all_fresh_entries(cache):
     owner, rtype, ttl, rrset = found[0]
     assert (owner, rtype, ttl) == (rrset.name, c.A, 50)
     assert (rrset.ttl, rrset.rdatas(), rrset.sigs(), rrset.trust) == (50, [bytes(4)], [bytes(20)], Trust.ANSWER)
+
+
+# --- the zone of a set ----------------------------------------------------------------------------------------------
+
+
+def test_the_zone_of_a_set_is_kept(cache):
+    kept = a(sigs=[sig("one")])
+    assert kept.zone_labels == 255, "not known"
+    for labels in (0, 2, 127, 255):
+        kept.zone_labels = labels
+        assert cache.put(kept, NOW)
+        found = cache.find(from_text("www.example.com."), c.A, NOW + 1)
+        assert (found.zone_labels, found.sigs(), found.rdatas()) == (labels, kept.sigs(), kept.rdatas())
+        for copy in (found.with_ttl(5), found.with_name(from_text("*.example.com.")), found.without_sigs()):
+            assert copy.zone_labels == labels
+    assert [entry[3].sigs() for entry in cache.walk(NOW)] == [kept.sigs()]

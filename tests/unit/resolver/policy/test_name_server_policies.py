@@ -1,0 +1,212 @@
+"""Policies for name servers beside shared jobs and shared cached data.
+
+The servers of evil.com. are forbidden. Its data is in the cache nevertheless, because the address of a name server is
+asked without these policies, and because views share the cache.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from support.fakenet import Link
+from support.minet import COM_ZONE, EXAMPLE_ZONE, NET_ZONE, Minet, addresses, build, standard
+
+from resolver import limits
+from resolver.effects import Outcome, Purpose, Question, Server
+from resolver.policy import Action, Pipeline, PolicyModule
+from resolver.policy.module import REFUSE
+from resolver.query import Query
+from resolver.settings import CacheSettings, DnssecSettings, Settings
+from resolver.wire import consts as c
+from resolver.wire import name as names
+
+EVIL_SERVER = "192.0.2.66"
+WWW = names.from_text("www.evil.com.")
+# The name server of trigger.net. is a host of evil.com.
+NET = NET_ZONE + "trigger 3600 IN NS www.evil.com.\n"
+COM = COM_ZONE + "evil 3600 IN NS ns.evil\nns.evil 3600 IN A 192.0.2.66\n"
+SOA = "@ 7200 IN SOA ns nobody 1 1 1 1 7200\n"
+EVIL = SOA + """@ 3600 IN NS ns
+ns 3600 IN A 192.0.2.66
+www 80000 IN A 192.0.2.66
+long.label.www 80000 IN A 192.0.2.66
+"""
+TRIGGER = SOA + "@ 3600 IN NS www.evil.com.\nx 60 IN A 192.0.2.7\n"
+EXAMPLE = EXAMPLE_ZONE + "toevil 80000 IN CNAME www.evil.com.\n"
+ZONES = standard(
+    a192_5_6_30=[("com.", COM)], a192_5_6_31=[("net.", NET)],
+    a192_0_2_66=[("evil.com.", EVIL), ("trigger.net.", TRIGGER)],
+    a192_0_2_1=[("example.com.", EXAMPLE)], a192_0_2_2=[("example.com.", EXAMPLE)],
+)
+
+
+class Forbids(PolicyModule):
+    """Refuses evil.com. by the name of its server, or by its address."""
+
+    name = "forbids"
+
+    def __init__(self, *, by_address: bool = False) -> None:
+        self.by_address = by_address
+        self.active = True
+
+    def name_server(
+        self, query: Query, question: Question, zone: bytes, servers: Sequence[bytes], addresses: Sequence[Server]
+    ) -> Action | None:
+        if not self.active or zone != names.from_text("evil.com."):
+            return None
+        if self.by_address:
+            return REFUSE if EVIL_SERVER in [one.address for one in addresses] else None
+        return REFUSE if names.from_text("ns.evil.com.") in servers else None
+
+
+def world(
+    module: Forbids, zones: Mapping[str, Sequence[tuple[str, str]]] = ZONES, *, links: dict[str, Link] | None = None,
+    **cache: Any,
+) -> Minet:
+    settings = Settings(dnssec=DnssecSettings(trust_anchors=()), cache=CacheSettings(**cache))
+    m = build(zones, settings=settings, links=links)
+    m.mesh._context.name_server = Pipeline(0, "", [module]).name_server
+    return m
+
+
+def refused(outcome: Outcome) -> bool:
+    return (outcome.rcode, outcome.answer, outcome.applied is not None) == (c.REFUSED, [], True)
+
+
+# --- shared jobs --------------------------------------------------------------------------------------------------
+
+
+def test_a_client_does_not_join_the_job_for_the_address_of_a_name_server() -> None:
+    m = world(Forbids())
+    m.start("x.trigger.net.")
+    m.net.run(m.mesh, until=lambda: any(job.task.purpose is Purpose.NS_ADDRESS for job in m.mesh._unfinished))
+    assert refused(m.ask("www.evil.com.", cd=True))
+
+
+@pytest.mark.parametrize("prefetch", [False, True])
+def test_a_sub_query_does_not_get_the_answer_of_a_policy(prefetch: bool) -> None:
+    """It would make trigger.net. unusable for all."""
+    m = world(Forbids(), links={"192.5.6.30": Link(delay=0.3)})
+    found: list[Outcome] = []
+    if prefetch:
+        assert m.mesh.refresh(Question(WWW, c.A), cd=True, on_done=found.append)
+    else:
+        m.mesh.submit(Question(WWW, c.A), cd=True, on_done=found.append)
+    outcome = m.ask("x.trigger.net.")
+    assert (outcome.failure, addresses(outcome)) == (None, ["192.0.2.7"])
+    m.net.run(m.mesh, until=lambda: bool(found))
+    assert refused(found[0])
+
+
+def test_without_such_a_policy_they_share_a_job() -> None:
+    m = build(ZONES)
+    m.start("x.trigger.net.")
+    m.net.run(m.mesh, until=lambda: any(job.task.purpose is Purpose.NS_ADDRESS for job in m.mesh._unfinished))
+    assert addresses(m.ask("www.evil.com.", cd=True)) == [EVIL_SERVER]
+    assert m.mesh.statistics()["joined"] == 1
+
+
+# --- cached data --------------------------------------------------------------------------------------------------
+
+NAMES = ["www.evil.com.", "long.label.www.evil.com.", "none.evil.com.", "toevil.example.com."]
+
+
+def forget_delegation(m: Minet, *zones: str) -> None:
+    for zone in zones:
+        m.store.rrsets.drop(names.from_text(zone), c.NS)
+    m.mesh.forget()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("lost", ["expired", "zone", "all"])
+def test_cached_data_of_a_zone_whose_delegation_is_unknown(name: str, lost: str) -> None:
+    """The closest known zone is another one, whose servers are permitted."""
+    module = Forbids()
+    m = world(module, max_negative_ttl=limits.CACHE_MAX_NEGATIVE_TTL.maximum)
+    module.active = False
+    m.ask(name)
+    module.active = True
+    if lost == "expired":
+        m.net.sleep(m.mesh, 3700)
+    else:
+        forget_delegation(m, "evil.com.", *(("com.", ".") if lost == "all" else ()))
+    before = len(m.net.log)
+    outcome = m.ask(name)
+    assert outcome.rcode == c.REFUSED and outcome.applied is not None
+    assert EVIL_SERVER not in [packet.address for packet in m.net.log[before:]]
+
+
+def test_cached_data_of_a_zone_whose_addresses_have_expired() -> None:
+    zones = {
+        **ZONES,
+        "192.5.6.30": [("com.", COM_ZONE + "evil 80000 IN NS host.evil.net.\n")],
+        "192.5.6.31": [("net.", NET + "evil 80000 IN NS ns.evil\nns.evil 80000 IN A 192.0.2.67\n")],
+        EVIL_SERVER: [("evil.com.", SOA + "@ 80000 IN NS host.evil.net.\nwww 80000 IN A 192.0.2.66\n"),
+                      ("trigger.net.", TRIGGER)],
+        "192.0.2.67": [("evil.net.", SOA + "@ 80000 IN NS ns\nns 80000 IN A 192.0.2.67\nhost 1 IN A 192.0.2.66\n")],
+    }
+    m = world(Forbids(by_address=True), zones)
+    assert addresses(m.ask("x.trigger.net.")) == ["192.0.2.7"]
+    assert m.store.rrsets.find(WWW, c.A, m.net.time()) is not None
+    assert refused(m.ask("www.evil.com."))
+    m.net.sleep(m.mesh, 5)
+    assert refused(m.ask("www.evil.com."))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cached_data_of_permitted_servers_costs_no_packet(name: str) -> None:
+    module = Forbids()
+    module.active = False
+    m = world(module)
+    first = m.ask(name)
+    before = len(m.net.log)
+    again = m.ask(name)
+    assert again.from_cache and (again.rcode, addresses(again)) == (first.rcode, addresses(first))
+    assert len(m.net.log) == before
+
+
+def test_a_name_of_the_root_zone_is_used_with_the_servers_of_the_hints() -> None:
+    """Without priming, the servers of the root are known from the hints only."""
+    m = build(ZONES, priming=False)
+    m.mesh._context.name_server = Pipeline(0, "", [Forbids()]).name_server
+    assert m.ask("absent.").rcode == c.NXDOMAIN
+    before = len(m.net.log)
+    assert m.ask("absent.").rcode == c.NXDOMAIN and len(m.net.log) == before
+
+
+def stale_world(module: Forbids) -> Minet:
+    zones = {**ZONES, EVIL_SERVER: [("evil.com.", EVIL.replace("80000", "300").replace("7200", "300"))]}
+    return world(module, zones, max_stale_ttl=86400)
+
+
+@pytest.mark.parametrize("by_address", [False, True])
+@pytest.mark.parametrize("seconds", [400, 4000])
+@pytest.mark.parametrize("name", NAMES[:3])
+def test_stale_data_is_given_by_the_last_known_servers_of_its_zone(name: str, seconds: int, by_address: bool) -> None:
+    """The delegation has expired, or is removed because its servers do not answer; the zone above is permitted."""
+    module = Forbids(by_address=by_address)
+    m = stale_world(module)
+    module.active = False
+    first = m.ask(name)
+    m.net.sleep(m.mesh, seconds)
+    m.net.hosts.clear()
+    outcome = m.ask(name)
+    assert (outcome.stale, outcome.rcode, addresses(outcome)) == (True, first.rcode, addresses(first))
+    m.net.run(m.mesh, until=lambda: not m.mesh.statistics()["running"])
+    module.active = True
+    outcome = m.ask(name)
+    assert (outcome.stale, outcome.answer) == (False, [])
+    module.active = False
+    assert m.ask(name).stale
+
+
+def test_stale_data_whose_servers_are_not_known_at_all() -> None:
+    module = Forbids()
+    m = stale_world(module)
+    module.active = False
+    m.ask("www.evil.com.")
+    m.net.sleep(m.mesh, 400)
+    m.net.hosts.clear()
+    forget_delegation(m, "evil.com.")
+    outcome = m.ask("www.evil.com.")
+    assert (outcome.stale, outcome.rcode) == (False, c.SERVFAIL)
