@@ -254,8 +254,8 @@ cdef class RRsetCache:
             if not table_find(&self.table.view, h, KIND_RRSET, key, size, &f):
                 break
             left = remaining(now, f.created, f.ttl)
-            if left <= 0 or (f.meta & 15) < min_trust or f.aux + SET_TAIL > f.value_size:
-                if left > -stale and (f.meta & 15) >= min_trust and f.aux + SET_TAIL <= f.value_size:
+            if left <= 0 or (f.meta & 15) < min_trust or <uint32_t>f.aux + SET_TAIL > f.value_size:
+                if left > -stale and (f.meta & 15) >= min_trust and <uint32_t>f.aux + SET_TAIL <= f.value_size:
                     left = STALE_TTL
                 elif read_is_consistent(&f):
                     break
@@ -514,7 +514,7 @@ cdef class RRsetCache:
                 if head.kind == KIND_NEGATIVE:
                     yield owner, rtype, left, None
                     continue
-                if head.aux + SET_TAIL > head.value_size:
+                if <uint32_t>head.aux + SET_TAIL > head.value_size:
                     continue
                 count = packed_count(key + head.key_size, head.aux)
                 size_of_sigs = head.value_size - SET_TAIL - head.aux
