@@ -7,7 +7,7 @@ import hashlib
 import io
 
 from resolver.cache import Store
-from resolver.cache.snapshot import HEAD, MAGIC, SnapshotError, load
+from resolver.cache.snapshot import HEAD, MAGIC, VERSION, SnapshotError, load
 from resolver.wire import consts as c
 from resolver.wire import name as names
 
@@ -21,7 +21,7 @@ STALE = 86_400
 def run(data: bytes) -> None:
     """Take `data` as a file, as one with the right head and checksum, and as one bare block."""
     store = Store.create(SIZE, seed=bytes(16))
-    body = HEAD.pack(MAGIC, 1, 0x01020304, NOW - 10, LABEL) + data
+    body = HEAD.pack(MAGIC, VERSION, 0x01020304, NOW - 10, LABEL) + data
     for file in (data, body + hashlib.sha256(body).digest()):
         try:
             load(store, io.BytesIO(file), label=LABEL, now=NOW, stale=STALE, largest=SIZE)

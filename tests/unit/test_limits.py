@@ -344,6 +344,7 @@ LARGE_CONSTANTS: dict[str, int | range | str] = {
     "resolver/wire/edns.pyx: freelist": LISTS,
     "resolver/wire/rdata.pyx: _compressible[]": "an entry for each low type",
     "resolver/wire/rdata.pyx: _low[]": "an entry for each low type",
+    "resolver/wire/rrset.pxd: UNKNOWN_ZONE": "more labels than a name has",
     "resolver/wire/rrset.pyx: freelist": LISTS,
 }
 

@@ -4,6 +4,7 @@ import pytest
 
 from resolver import limits
 from resolver.cache import Arena, RRsetCache, Table
+from resolver.resolve import UNKNOWN_ZONE
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
 from resolver.wire.name import from_text, to_text
@@ -345,8 +346,8 @@ def test_iteration_returns_all_fresh_entries(cache):
 
 def test_the_zone_of_a_set_is_kept(cache):
     kept = a(sigs=[sig("one")])
-    assert kept.zone_labels == 255, "not known"
-    for labels in (0, 2, 127, 255):
+    assert kept.zone_labels == UNKNOWN_ZONE
+    for labels in (0, 2, 127, UNKNOWN_ZONE):
         kept.zone_labels = labels
         assert cache.put(kept, NOW)
         found = cache.find(from_text("www.example.com."), c.A, NOW + 1)
