@@ -272,6 +272,7 @@ def _follow_referral(found: Scrubbed, cut: DelegationPoint, context: Context, ta
     if signed:
         # The parent is authoritative for DS, whatever the AA bit of the referral (RFC 4035 section 2.4).
         signed[0].trust = Trust.NONAUTH_ANSWER
+        signed[0].zone_labels = cut.labels
         put(signed[0], now)
     elif found.proofs:
         ttl = min(rrset.ttl for rrset in found.proofs)

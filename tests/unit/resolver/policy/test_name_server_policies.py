@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 from support.fakenet import Link
-from support.minet import COM_ZONE, EXAMPLE_ZONE, NET_ZONE, Minet, addresses, build, standard
+from support.minet import COM_ZONE, EXAMPLE_ZONE, NET_ZONE, ROOT_ADDRESS, Minet, addresses, build, standard
+from support.signed_net import Crypto
+from support.signing import ZoneKey, sign_zone
 
 from resolver import limits
 from resolver.effects import Outcome, Purpose, Question, Server
@@ -17,6 +19,7 @@ from resolver.policy import Action, Pipeline, PolicyModule
 from resolver.policy.module import REFUSE
 from resolver.query import Query
 from resolver.settings import CacheSettings, DnssecSettings, Settings
+from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
 
@@ -163,6 +166,21 @@ def test_cached_data_of_permitted_servers_costs_no_packet(name: str) -> None:
     again = m.ask(name)
     assert again.from_cache and (again.rcode, addresses(again)) == (first.rcode, addresses(first))
     assert len(m.net.log) == before
+
+
+def test_the_ds_set_of_a_referral_is_from_the_zone_above() -> None:
+    root, com = ZoneKey("."), ZoneKey("com.")
+    top = ("@ 86400 SOA a.root. nobody.root. 1 1800 900 604800 900\n@ 518400 NS a.root.\n"
+           f"a.root. 518400 A {ROOT_ADDRESS}\ncom. 86400 NS ns.com.\nns.com. 86400 A 192.0.2.1\n"
+           f"com. 86400 DS {com.ds()}\n")
+    below = SOA + "@ 86400 NS ns\nns 86400 A 192.0.2.1\nwww 300 A 192.0.2.80\n"
+    zones = {ROOT_ADDRESS: [(".", sign_zone(".", top, [root]))],
+             "192.0.2.1": [("com.", sign_zone("com.", below, [com]))]}
+    m = build(zones, settings=Settings(dnssec=DnssecSettings(trust_anchors=(root.anchor(),))), crypto=Crypto())
+    m.mesh._context.name_server = Pipeline(0, "", [Forbids()]).name_server
+    assert m.ask("www.com.").verdict == Verdict.SECURE
+    before = len(m.net.log)
+    assert m.ask("com.", "DS").from_cache and len(m.net.log) == before
 
 
 def test_a_name_of_the_root_zone_is_used_with_the_servers_of_the_hints() -> None:
