@@ -257,6 +257,7 @@ def _query_with_fallback(
     now = context.monotonic
     payload: int | None = delegations.payload
     timeout = FIRST_TIMEOUT
+    dead = False
     known = b""  # client and server cookie as the server returned them last
     # TLS protects more than cookies do, and a timeout does not show broken EDNS of a server that was configured.
     encrypted = server.encryption is not None
@@ -266,6 +267,7 @@ def _query_with_fallback(
         qname = names.lower(qname)  # a zone of iteration.case-exempt, whose servers fail with mixed case
     if info is not None:
         timeout = info.timeout
+        dead = info.dead
         # A timeout does not show broken EDNS when the server has replied with EDNS before (RFC 6891 section 6.2.2).
         if info.edns_broken_until > now or (earlier >= EDNS_GIVE_UP and not info.edns_seen and not encrypted):
             payload = None
@@ -336,10 +338,13 @@ def _query_with_fallback(
                 delegations.note_no_family(server.address, context.monotonic)
             elif result.kind is FailureKind.TIMEOUT or result.kind is FailureKind.NETWORK:
                 if timeout >= own or result.kind is FailureKind.NETWORK:
-                    # Otherwise the wait was shortened for this query, which says nothing about the server.
                     table.note_timeout(key, context.monotonic, expected)
                     if timeout >= FIRST_TIMEOUT:  # a shorter pause of a fast server is no overload
                         fetches.note_result(key, timed_out=result.kind is FailureKind.TIMEOUT)
+                elif timeout < FIRST_TIMEOUT or not dead:
+                    # The wait was shortened for lack of time, which says nothing about the server and the names in its
+                    # zones. An attacker can leave a query as little time as he likes for the target of his alias.
+                    budget.exhausted = True
             return result
         view: MessageView = result.view
         delegations.note_reachable(server.address)

@@ -1,15 +1,18 @@
-"""A query that spends its budget on wrong signatures of one zone fails alone: no failure of other zones is cached."""
+"""A query that spends its budget or its time on one zone fails alone: no failure of other zones is cached."""
 
 import re
 
 import pytest
 from support import minet
+from support.fakenet import Link
 from support.signed_net import Crypto
 from support.signing import ZoneKey, sign_zone
 
-from resolver.effects import FailureKind
+from resolver.effects import FailureKind, Outcome, Question
+from resolver.query import Query
 from resolver.settings import DnssecSettings, Settings
 from resolver.wire import consts as c
+from resolver.wire import name as names
 
 EVIL, VICTIM = "192.0.2.1", "192.0.2.2"
 SOA = "@ 3600 SOA ns host 1 7200 3600 86400 300\n@ 3600 NS ns\n"
@@ -63,3 +66,65 @@ def test_the_failure_of_the_query_itself_is_cached() -> None:
     again = m.ask("a0.evil.")
     assert again.failure is not None and again.failure.kind in (FailureKind.BOGUS, FailureKind.CACHED_ERROR)
     assert len(m.net.log) == before
+
+
+# --- time ------------------------------------------------------------------------------------------------------------
+
+SLOW = "192.0.2.2"
+GLUELESS = "192.0.2.9"
+COM = minet.COM_ZONE + "evil 3600 NS ns.evil\nns.evil 3600 A 192.0.2.66\nother 3600 NS host.example\n"
+TARGETS = ("www.example.com.", "www.other.com.")
+"""A name of a zone with a lame server and a slow one, and one whose only server has its address in that zone."""
+
+
+def slow_world() -> minet.Minet:
+    """``a0.evil.com.`` and ``a1.evil.com.`` are aliases of `TARGETS`."""
+    evil = "@ 60 SOA ns n 1 2 3 4 5\n@ 3600 NS ns\nns 3600 A 192.0.2.66\n"
+    evil += "".join(f"a{number} 60 CNAME {target}\n" for number, target in enumerate(TARGETS))
+    other = "@ 60 SOA ns n 1 2 3 4 5\n@ 60 NS host.example.com.\nwww 60 A 192.0.2.83\n"
+    m = minet.build(
+        minet.standard(
+            a192_5_6_30=[("com.", COM)], a192_0_2_66=[("evil.com.", evil)], a192_0_2_9=[("other.com.", other)],
+            a192_0_2_1=[("net.", minet.NET_ZONE)],
+            a192_0_2_2=[("example.com.", minet.EXAMPLE_ZONE + f"host 60 A {GLUELESS}\n")],
+        ),
+        links={SLOW: Link(delay=0.3)},
+    )
+    for name in ("x1.example.com.", "x2.example.com.", "ns.evil.com."):
+        m.ask(name)
+    return m
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_query_that_has_little_time_left_fails_no_other_clients_question(target: str) -> None:
+    m = slow_world()
+    alias = names.from_text(f"a{TARGETS.index(target)}.evil.com.")
+    failed = 0
+    for left in range(20, 1500, 20):  # milliseconds for the alias and its target
+        found: list[Outcome] = []
+        m.mesh.submit(Question(alias, c.A), query=Query(deadline=m.net.now + left / 1000), on_done=found.append)
+        m.net.run(m.mesh, until=lambda found=found: bool(found))
+        failed += found[0].failure is not None
+        outcome = m.ask(target)
+        assert outcome.failure is None, (left, outcome.failure)
+        m.net.sleep(m.mesh, 301)
+    assert 10 < failed < 60
+
+
+def test_the_failure_of_dead_servers_is_cached_for_their_zone_however_little_time_is_left() -> None:
+    """No query has the time of their timeouts; without the cache each would wait for them (RFC 9520)."""
+    m = slow_world()
+    for address in ("192.0.2.1", SLOW):
+        m.net.hosts.pop(address)
+        while not m.store.servers.find((address, 53)).dead:
+            m.store.servers.note_timeout((address, 53), m.net.now)
+    for seconds in (8.0, 2.0):
+        found: list[Outcome] = []
+        m.mesh.submit(Question(names.from_text("a0.evil.com."), c.A), query=Query(deadline=m.net.now + seconds),
+                      on_done=found.append)
+        m.net.run(m.mesh, until=lambda found=found: bool(found))
+        asked = len(m.net.log)
+        outcome = m.ask(TARGETS[0])
+        assert outcome.failure is not None and outcome.failure.kind is FailureKind.CACHED_ERROR
+        assert len(m.net.log) == asked
+        m.net.sleep(m.mesh, 70)
