@@ -137,6 +137,9 @@ class Validator:
         chain = self.chain
         worst = SECURE
         wildcards: list[tuple[RRset, bytes, bytes]] = []
+        # The last owner with an unsigned set that is insecure, and that status. A reply to ANY may have thousands of
+        # sets of one owner, and the status takes a step for each label.
+        owner, unsigned = b"", SECURE
         for at, rrset in enumerate(raw.answer):
             dname = raw.dname_of(rrset)
             if dname is not None:
@@ -152,8 +155,13 @@ class Validator:
                 found = insecure(NotSignable())  # signatures are not signed (RFC 4035 section 2.2)
             elif rrset.rtype == c.DNSKEY and question.qtype == c.DNSKEY and rrset.sig_len:
                 found = yield from chain.dnskey(task, context, rrset)
+            elif rrset.name == owner and not rrset.sig_len and rrset.rtype != c.DS:
+                found = unsigned
             else:
                 found = yield from chain.rrset(task, context, rrset, question)
+                if (found.verdict is Verdict.INSECURE and not rrset.sig_len and task.trace is None
+                        and c.DS not in (rrset.rtype, question.qtype)):
+                    owner, unsigned = rrset.name, found
             worst = _min_status(worst, found)
             if found.verdict is Verdict.BOGUS:
                 return found

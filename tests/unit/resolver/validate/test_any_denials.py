@@ -1,4 +1,4 @@
-"""A denial of ANY needs a record of denial without any data type (RFC 4035 section 5.4, RFC 8482 section 4.1).
+"""Replies to ANY. A denial needs a record of denial without any data type (RFC 4035 section 5.4, RFC 8482 section 4.1).
 
 Type bitmaps have no bit for ANY, so its absence proves nothing: an attacker who answers ANY with NODATA and the valid
 record of the name would hide all its data.
@@ -6,10 +6,11 @@ record of the name would hide all its data.
 
 import dns.rrset
 import pytest
-from support.forger import EXAMPLE_IP, KEY, forge, world
+from support.forger import EXAMPLE_IP, KEY, PLAIN_IP, forge, world
 from support.minet import Minet, reply
 from support.signing import Nsec3
 
+from resolver.validate.anchors import Anchors
 from resolver.validate.records import bitmap_is_within
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
@@ -129,3 +130,33 @@ def test_types_of_a_bitmap(types: str, within: bool) -> None:
                                     b"\0\1\0\0\1\0"])
 def test_a_malformed_bitmap_proves_nothing(bitmap: bytes) -> None:
     assert not bitmap_is_within(bitmap, frozenset((c.RRSIG, c.NSEC)))
+
+
+def test_many_unsigned_sets_of_one_owner_need_their_status_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reply to ANY has room for thousands of types, and the status of a name takes a step for each of its labels."""
+    name = names.from_text("a." * 100 + "plain.")
+    sets = [RRset(name, 1000 + number, 300, [b"x"]) for number in range(500)]
+    walks = []
+    closest = Anchors.closest
+
+    def counted(anchors: Anchors, place: bytes) -> object:
+        walks.append(place)
+        return closest(anchors, place)
+
+    monkeypatch.setattr(Anchors, "closest", counted)
+    minet = world()
+    forge(minet, PLAIN_IP, lambda qname, qtype, packet: reply(packet, sets) if qtype == c.ANY else None)
+    outcome = minet.ask(names.to_text(name), "ANY")
+    assert (outcome.rcode, outcome.verdict, len(outcome.answer)) == (c.NOERROR, Verdict.INSECURE, len(sets))
+    assert {rrset.verdict for rrset in outcome.answer} == {Verdict.INSECURE}
+    assert len(walks) < len(sets)
+
+
+def test_a_ds_set_has_not_the_status_of_unsigned_sets_of_its_owner() -> None:
+    """It belongs to the parent zone, which is signed."""
+    minet = world()
+    name = names.from_text("plain.")
+    sets = [RRset(name, c.A, 300, [bytes(4)]), RRset(name, c.DS, 300, [bytes(36)])]
+    forge(minet, PLAIN_IP, lambda qname, qtype, packet: reply(packet, sets) if qtype == c.ANY else None)
+    outcome = minet.ask("plain.", "ANY")
+    assert (outcome.rcode, outcome.verdict, outcome.answer) == (c.SERVFAIL, Verdict.BOGUS, [])
