@@ -41,7 +41,7 @@ COMPILED = [] if os.environ.get("CORENET_PURE") == "1" else [
     "resolver/iterate/server_selection.py", "resolver/iterate/classify.py", "resolver/iterate/query_servers.py",
     "resolver/iterate/delegation.py", "resolver/iterate/iterate.py", "resolver/iterate/minimise.py",
     "resolver/iterate/scrub.py", "resolver/net/driver.py", "resolver/net/service.py", "resolver/net/reply.py",
-    "resolver/policy/local.py", "resolver/policy/meta.py", "resolver/policy/pipeline.py",
+    "resolver/policy/meta.py", "resolver/policy/pipeline.py",
     "resolver/validate/aggressive.py", "resolver/validate/anchors.py", "resolver/validate/chain.py",
     "resolver/validate/security_status.py",
     "resolver/validate/crypto_budget.py", "resolver/validate/nsec.py", "resolver/validate/nsec3.py",
