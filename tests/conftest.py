@@ -28,9 +28,11 @@ FACTOR = int(os.environ.get("CORENET_HYPOTHESIS_FACTOR") or 0)
 settings.register_profile("random", derandomize=False, max_examples=100 * max(1, FACTOR), print_blob=True, **COMMON)
 settings.load_profile("random" if FACTOR else "default")
 
-# A shell without job control starts background commands with SIGINT ignored, and children inherit that.
+# A shell without job control starts background commands with both ignored, and children inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 # Under the sanitizers (tests/sanitized.py) Python children are started by this program, others without the runtime.
 if os.environ.get("CORENET_TEST_PYTHON"):

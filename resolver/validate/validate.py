@@ -60,14 +60,6 @@ class _Denials:
         else:
             self.nsec3 += nsec3.read(rrset, signature.signer)
 
-    def below(self, zone: bytes) -> "_Denials":
-        """Those of `zone` and of zones below it."""
-        found = _Denials()
-        found.nsec = [record for record in self.nsec if names.is_subdomain(record.zone, zone)]
-        found.nsec3 = [record for record in self.nsec3 if names.is_subdomain(record.zone, zone)]
-        found.sets = [(rrset, signer) for rrset, signer in self.sets if names.is_subdomain(signer, zone)]
-        return found
-
 
 def _limit_ttls(raw: RawReply) -> None:
     """Limit the TTL of data that depends on proofs of the reply to the lowest of theirs (RFC 4035 section 5.3.3).
@@ -185,8 +177,8 @@ class Validator:
                         worst = _min_status(worst, self._made_from(rrset, raw.name, context.now))
                 return _min_status(worst, insecure(NotSignable()))  # the DNAME is signed, the response code is not
             return worst
-        anchor = self.anchors.closest(names.zone_lookup_name(raw.name, question.qtype), context.now)
-        if anchor is None and not wildcards:
+        validated = self.validates(names.zone_lookup_name(raw.name, question.qtype), context.now)
+        if not validated and not wildcards:
             return _min_status(worst, _all_of(raw.authority, insecure(NoTrustAnchor(raw.name))))
         denials, reason = yield from self._denials(task, context, raw, question)
         if wildcards and not denials:
@@ -205,12 +197,12 @@ class Validator:
             worst = _min_status(worst, found)
         if not raw.denied:
             return worst
-        if anchor is None:
+        if not validated:
             return _min_status(worst, _all_of(raw.authority, insecure(NoTrustAnchor(raw.name))))
         if not denials:
             return (yield from self._bogus_unless_insecure(task, context, raw, question, denials, reason, worst))
-        # Zones above the trust anchor of a name cannot deny it, as they cannot sign for it (`Chain.rrset`).
-        found = yield from self._denial(task, context, denials.below(anchor.zone), raw, question.qtype)
+        # A zone above the trust anchor of the name may deny it, as in Unbound: the zone of the anchor may have ended.
+        found = yield from self._denial(task, context, denials, raw, question.qtype)
         if task.trace is not None:
             what = "does not exist" if raw.rcode == c.NXDOMAIN else f"has no {c.type_to_text(question.qtype)}"
             _note_proof(task, denials, f"{names.to_text(raw.name)} {what}", found, raw.name, question.qtype)

@@ -110,6 +110,7 @@ NONE = {
     "resolver/cli/importers/recursor_lua.py": "the operator's own files",
     "resolver/cli/importers/unbound.py": "the operator's own files",
     "resolver/daemon/service_manager.py": "the environment of the daemon",
+    "resolver/daemon/predecessor.py": "messages of the daemon that has started this process, over a socket of its own",
     "resolver/net/stream_upstream.py": "gives queries to connections",
     "resolver/net/upstream_connection.py": "frames by framer, messages by wire",
     "resolver/daemon/list_files.py": "moves the bytes of lists; their readers are fuzzed by lists",

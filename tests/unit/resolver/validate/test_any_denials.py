@@ -139,9 +139,9 @@ def test_many_unsigned_sets_of_one_owner_need_their_status_once(monkeypatch: pyt
     walks = []
     closest = Anchors.closest
 
-    def counted(anchors: Anchors, place: bytes) -> object:
+    def counted(anchors: Anchors, place: bytes, now: int) -> object:
         walks.append(place)
-        return closest(anchors, place)
+        return closest(anchors, place, now)
 
     monkeypatch.setattr(Anchors, "closest", counted)
     minet = world()
