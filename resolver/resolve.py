@@ -64,7 +64,6 @@ NEVER_CACHED = frozenset({
 })
 # Failures of a sub-query that its client query may have caused: cached only for the question of a client.
 CACHED_FOR_CLIENT_ONLY = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE})
-# Questions of clients.
 # The types of the chain of trust. No alias is followed for them: an alias shows that no zone begins at the name.
 CHAIN_TYPES = frozenset({c.DS, c.DNSKEY})
 # The types of a delegation. `cache.min-ttl` does not apply to them.
