@@ -186,13 +186,8 @@ class WorkerChannels:
             far.close()
 
 
-class ReloadChannel:
-    """Between the supervisor, which receives SIGHUP, and the first worker, which leads reloads.
-
-    The supervisor numbers the requests. A result has the number of the last request that had arrived before the
-    configuration was read, and the new settings if they are in force. The settings are sent because the file may have
-    changed since. The supervisor polls for results; it sends SIGHUP after each request.
-    """
+class _SupervisorChannel:
+    """A pair of datagram sockets between the supervisor (`_upper`), which polls, and the first worker (`_lower`)."""
 
     def __init__(self) -> None:
         """Create the pair.
@@ -205,8 +200,22 @@ class ReloadChannel:
         self._lower.setblocking(False)
 
     def fileno(self) -> int:
-        """In the supervisor: the descriptor that is readable when there are results."""
+        """In the supervisor: the descriptor that is readable when the worker has sent something."""
         return self._upper.fileno()
+
+    def close(self) -> None:
+        """Close both ends."""
+        self._upper.close()
+        self._lower.close()
+
+
+class ReloadChannel(_SupervisorChannel):
+    """Between the supervisor, which receives SIGHUP, and the first worker, which leads reloads.
+
+    The supervisor numbers the requests. A result has the number of the last request that had arrived before the
+    configuration was read, and the new settings if they are in force. The settings are sent because the file may have
+    changed since. The supervisor polls for results; it sends SIGHUP after each request.
+    """
 
     def request(self, number: int) -> None:
         """In the supervisor: request a reload.
@@ -258,28 +267,13 @@ class ReloadChannel:
                     settings = pickle.load(file)  # trusted: from our own child over our own socket
             found.append((int(data), settings))
 
-    def close(self) -> None:
-        """Close both ends."""
-        self._upper.close()
-        self._lower.close()
 
-
-class UpgradeChannel:
+class UpgradeChannel(_SupervisorChannel):
     """Between the first worker, which serves the control socket, and the supervisor, which does upgrades.
 
     The worker sends a byte as a request. The supervisor sends a message when an upgrade begins and when it has ended or
     was refused; all requests until then have this result. The supervisor polls for requests.
     """
-
-    def __init__(self) -> None:
-        """Create the pair.
-
-        Raises:
-            OSError: no descriptors are left.
-        """
-        self._upper, self._lower = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._upper.setblocking(False)
-        self._lower.setblocking(False)
 
     def request(self) -> None:
         """In the worker: request an upgrade.
@@ -297,10 +291,6 @@ class UpgradeChannel:
         """In the worker: the messages since the previous call, oldest first."""
         return [json.loads(data) for data in _received(self._lower)]
 
-    def fileno(self) -> int:
-        """In the supervisor: the descriptor that is readable when there are requests."""
-        return self._upper.fileno()
-
     def requested(self) -> bool:
         """In the supervisor: whether there were requests since the previous call."""
         return bool(_received(self._upper))
@@ -311,11 +301,6 @@ class UpgradeChannel:
             self._upper.send(json.dumps(message).encode())
         except OSError as error:
             logger.warning("upgrade: the first worker does not accept a message: %s", error.strerror)
-
-    def close(self) -> None:
-        """Close both ends."""
-        self._upper.close()
-        self._lower.close()
 
 
 def _send_reply(far: socket.socket, data: bytes) -> None:
