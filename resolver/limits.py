@@ -1061,8 +1061,9 @@ some 200 KiB."""
 LINK_TIMEOUT = 1000
 """milliseconds: A worker that does not answer another one in this time is reported as not responding. A busy worker
 answers within some milliseconds."""
-RELOAD_TIMEOUT = 20_000
-"""milliseconds: On a reload, each other worker has this long to read the new settings and the files they name."""
+RELOAD_TIMEOUT = 60_000
+"""milliseconds: On a reload, each other worker has this long to read the new settings and the files they name. A new
+list of five million names takes some 35 seconds."""
 LINK_BATCH = 16
 """messages: Messages of other workers read before other work of the loop runs."""
 CONTROL_REQUEST = 4096

@@ -5,7 +5,8 @@ fetches, and the others see the new files. So a file that an operator or another
 reload. A list that cannot be loaded or fetched leaves the one before in force, and is reported once.
 
 A list that was not in force before must be usable at start and at a reload, when it has no URL; one with a URL may be
-missing until the first fetch. A reload does not wait for lists that are in force: they are loaded after it in a thread.
+missing until the first fetch. A reload compiles such lists in a thread (`load_new`) before it makes the configuration,
+so queries are answered meanwhile. It does not wait for lists that are in force: they are loaded after it.
 
 Policy zones that are transferred have neither file nor URL: the keeper of zones (`zone_keeper`) gives each version to
 `compile`, before it is saved, and then to `put`. When the zone has expired, its rules are withdrawn, and are in force
@@ -17,8 +18,9 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resolver import limits
 from resolver.daemon.file_identity import identity
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from corenet.http import HttpClient
     from resolver.zones import Zone
 
-__all__ = ["ListUpdates"]
+__all__ = ["ListUpdates", "NewLists", "load_new"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +58,7 @@ class _Held:
         meanwhile does not take this, so it compiles the file itself."""
         self.error = ""
         self.source = ListSource(settings.url, settings.interval) if settings.url else None
-        self.transferred = isinstance(settings, RpzSettings) and bool(settings.primaries)
+        self.transferred = _is_transferred(settings)
         self.confirmed = 0
         """When a primary has confirmed the version of a transferred zone, in seconds since 1970; 0: never."""
         self.expired = False
@@ -78,20 +80,73 @@ class _Held:
         return "nothing of it is in force" if self.made is None else "the one before stays in force"
 
 
+class _FirstLoad(NamedTuple):
+    """The first attempt to load a file: its identity before, then what was made of it or the error; neither while it
+    does not exist and is fetched."""
+
+    seen: tuple[int, ...]
+    loaded: Loaded | None
+    error: str
+
+
+class NewLists(NamedTuple):
+    """The files of a configuration that the one in force has not loaded. `key` is that of their compiled names."""
+
+    key: bytes
+    loads: Mapping[Source, _FirstLoad] = MappingProxyType({})
+
+
+def _load_first(settings: Source, key: bytes) -> _FirstLoad:
+    seen = identity(settings.file)
+    if settings.url and not seen:
+        return _FirstLoad((), None, "")
+    try:
+        return _FirstLoad(seen, load(settings, key), "")
+    except ValueError as error:
+        return _FirstLoad(seen, None, str(error))
+
+
+async def load_new(settings: Settings, before: "ListUpdates | None") -> NewLists:
+    """Load in a thread what `ListUpdates` would load when it is made.
+
+    Raises:
+        OSError: there is no thread.
+    """
+    key = _new_key() if before is None else before._key
+    known = set() if before is None else {held.settings for held in before._held if held.loaded is not None}
+    found: dict[Source, _FirstLoad] = {}
+    sources: tuple[Source, ...] = (*settings.list, *settings.rpz)
+    for one in sources:
+        if one not in known and not _is_transferred(one):
+            found[one] = await in_thread(_load_first, one, key)
+    return NewLists(key, found)
+
+
+def _new_key() -> bytes:
+    return secrets.token_bytes(16)
+
+
+def _is_transferred(settings: Source) -> bool:
+    return isinstance(settings, RpzSettings) and bool(settings.primaries)
+
+
 class ListUpdates:
     """The lists of one configuration. `modules` are its policies. `before` is that of the configuration in force, whose
     compiled lists are used again when settings and file are the same."""
 
     def __init__(
         self, settings: Settings, before: "ListUpdates | None" = None, *,
-        client: "Callable[[], HttpClient] | None" = None,
+        client: "Callable[[], HttpClient] | None" = None, new: NewLists | None = None,
     ) -> None:
-        """Load all files. `client` makes the HTTP client of each fetch; None: the default one.
+        """Load the files that neither `before` nor `new` has loaded. `client` makes the HTTP client of each fetch;
+        None: the default one.
 
         Raises:
             ValueError: a file without URL cannot be used; the text names it.
         """
-        self._key: bytes = secrets.token_bytes(16) if before is None else before._key
+        if new is None:
+            new = NewLists(_new_key() if before is None else before._key)
+        self._key: bytes = new.key
         self._client: Callable[[], HttpClient] | None = client
         if client is None and before is not None:
             self._client = before._client
@@ -110,7 +165,7 @@ class ListUpdates:
             if same is not None:
                 held.loaded, held.seen, held.error, held.source = same.loaded, same.seen, same.error, same.source
             if held.loaded is None and not held.transferred:
-                self._load_at_start(held)
+                self._load_at_start(held, new.loads.get(held.settings) or _load_first(held.settings, self._key))
         if before is not None:
             self._carry_over(before)
         self._activate()
@@ -127,19 +182,18 @@ class ListUpdates:
             held.loaded = same.loaded._replace(made=made)
             held.confirmed, held.expired, held.error = same.confirmed, same.expired, same.error
 
-    def _load_at_start(self, held: _Held) -> None:
-        held.seen = identity(held.settings.file)
-        if held.source is not None and not held.seen:
+    def _load_at_start(self, held: _Held, first: _FirstLoad) -> None:
+        held.seen = first.seen
+        if first.loaded is not None:
+            self._take(held, first.loaded)
+        elif not first.error:
             logger.info("%s: %r does not exist yet; it is fetched", held.what, held.settings.file)
-            return
-        try:
-            self._take(held, load(held.settings, self._key))
-        except ValueError as error:
-            if held.source is None:
-                where = "list" if isinstance(held.settings, ListSettings) else "rpz"
-                raise ValueError(f"{where}: {held.settings.name}: {error}") from None
-            held.error = str(error)
-            logger.warning("%s: %s; it is fetched again", held.what, error)
+        elif held.source is None:
+            where = "list" if isinstance(held.settings, ListSettings) else "rpz"
+            raise ValueError(f"{where}: {held.settings.name}: {first.error}")
+        else:
+            held.error = first.error
+            logger.warning("%s: %s; it is fetched again", held.what, first.error)
 
     def _take(self, held: _Held, loaded: Loaded) -> None:
         reported = () if held.loaded is None else held.loaded.errors

@@ -34,7 +34,7 @@ from resolver.settings import ListenerSettings, ServerSettings, Settings, replac
 if TYPE_CHECKING:
     from resolver.daemon.balance_checks import BalanceChecks
     from resolver.daemon.hook_modules import HookModules
-    from resolver.daemon.list_updates import ListUpdates
+    from resolver.daemon.list_updates import ListUpdates, NewLists
     from resolver.net.client_contexts import TlsContexts
     from resolver.observe.output import Output
 
@@ -59,9 +59,10 @@ class RuntimeConfig:
         lists: "ListUpdates | None" = None,
         rates: RateLimits | None = None,
         observation: Observation | None = None,
+        new_lists: "NewLists | None" = None,
     ) -> None:
         """`certificates`, `contexts` (of upstream servers), `lists` and `observation` are those in use. They are kept
-        while their files are the same. `rates` are the limits in use, whose counts go on.
+        while their files are the same. `rates` are the limits in use, whose counts go on. `new_lists` are loaded.
 
         Raises:
             ValueError: a setting is wrong, or a file it names cannot be used.
@@ -80,7 +81,7 @@ class RuntimeConfig:
         if settings.list or settings.rpz:
             from resolver.daemon import list_updates  # most configurations have none
 
-            self.lists = list_updates.ListUpdates(settings, lists)
+            self.lists = list_updates.ListUpdates(settings, lists, new=new_lists)
         self.hook_modules: HookModules | None = None
         if settings.policy.modules or any(view.modules for view in settings.view):
             from resolver.daemon import hook_modules  # most configurations have none

@@ -397,7 +397,7 @@ class _Worker:
             return
         if self.links is not None:
             if self.number:
-                self.links.serve(self.loop, self.number, self.commands.perform)
+                self.links.serve(self.loop, self.number, self.commands.perform_link)
                 return
             self.links.listen(self.loop)
             self.loop.add_reader(self.links.upgrades.reports_fileno(), self.upgrades.take_reports)
@@ -666,19 +666,31 @@ class _Worker:
         missing = await commit_workers(self.links)
         return f"the new configuration is in force, but not in all workers: {missing}" if missing else ""
 
-    def prepare_reload(self, expected: str = "") -> None:
+    # The other workers run the steps below in the order of the requests: each waits for `reloading`.
+
+    async def prepare_reload(self, expected: str = "") -> None:
         """Prepare a switch that the first worker will commit or abort. `expected` is the digest of its settings.
 
         Raises:
             ValueError: the configuration is invalid; the text says where and why.
             OSError: an address or a descriptor is not available.
         """
+        async with self.reloading:
+            await self.prepare_alone(expected)
+
+    async def prepare_alone(self, expected: str = "") -> None:
+        """As `prepare_reload`; the caller holds `reloading`."""
         self.abort_reload()
         with ExitStack() as undo:
-            given, runtime, rollover, changes, _ = self.build_new(undo)
+            given, runtime, rollover, changes, _ = await self.build_new(undo)
             if expected and settings_digest(given) != expected:
                 raise ValueError("the configuration file has changed during the reload")
             self.prepared = _Prepared(given, runtime, rollover, changes, [], undo.pop_all())
+
+    async def abort_prepared(self) -> None:
+        """Discard what an earlier request prepares or has prepared."""
+        async with self.reloading:
+            self.abort_reload()
 
     def abort_reload(self) -> None:
         """Discard what was prepared."""
@@ -686,20 +698,21 @@ class _Worker:
             self.prepared.undo.close()
             self.prepared = None
 
-    def commit_reload(self) -> None:
+    async def commit_reload(self) -> None:
         """Switch after the first worker.
 
         Raises:
             ValueError, OSError: this worker was started after the preparation and cannot prepare now.
         """
-        if self.prepared is None:
-            self.prepare_reload()
-        new, self.prepared = self.prepared, None
-        assert new is not None
-        new.undo.pop_all()
-        if new.runtime.rules != self.current.rules:
-            self.try_clear()
-        self.switch(new)
+        async with self.reloading:
+            if self.prepared is None:
+                await self.prepare_alone()
+            new, self.prepared = self.prepared, None
+            assert new is not None
+            new.undo.pop_all()
+            if new.runtime.rules != self.current.rules:
+                self.try_clear()
+            self.switch(new)
 
     async def align_workers(self) -> None:
         """Make the other workers use the configuration and the run-time changes of this one: when its predecessor may
@@ -720,24 +733,25 @@ class _Worker:
         if self.options.successor and self.number and self.changes.trouble and self.links is not None:
             self.links.tell_first({"changes-missing": True})
 
-    def align(self, settings: Settings, changes: RuntimeChanges) -> None:
+    async def align(self, settings: Settings, changes: RuntimeChanges) -> None:
         """Use `settings` and `changes` of the first worker, unless they are in force.
 
         Raises:
             ValueError: the configuration is invalid; the text says where and why.
             OSError: a descriptor is not available.
         """
-        self.abort_reload()
-        if settings == self.configured and changes.entries == self.changes.entries:
-            self.changes = changes
-            return
-        with ExitStack() as undo:
-            given, runtime, rollover, changes, _ = self.build_new(undo, changes, settings)
-            new = _Prepared(given, runtime, rollover, changes, [], undo.pop_all())
-        new.undo.pop_all()
-        if new.runtime.rules != self.current.rules:
-            self.try_clear()
-        self.switch(new)
+        async with self.reloading:
+            self.abort_reload()
+            if settings == self.configured and changes.entries == self.changes.entries:
+                self.changes = changes
+                return
+            with ExitStack() as undo:
+                given, runtime, rollover, changes, _ = await self.build_new(undo, changes, settings)
+                new = _Prepared(given, runtime, rollover, changes, [], undo.pop_all())
+            new.undo.pop_all()
+            if new.runtime.rules != self.current.rules:
+                self.try_clear()
+            self.switch(new)
 
     # --- run-time changes -----------------------------------------------------------------------------------------
 
@@ -756,7 +770,7 @@ class _Worker:
             with ExitStack() as undo:
                 await in_thread(new.write, candidate)
                 undo.callback(candidate.unlink, missing_ok=True)
-                prepared = self.build_changed(new)
+                prepared = await self.build_changed(new)
                 undo.callback(prepared.undo.close)
                 if self.links is not None:
                     await prepare_workers(self.links, self.configured, "changes")
@@ -782,39 +796,43 @@ class _Worker:
         differ = set(self.changes.entries) ^ set(new.entries)
         return tuple(sorted({change.origin for change in differ}))
 
-    def prepare_changes(self, path: Path | None = None) -> None:
-        """Prepare run-time changes that the first worker will commit or abort. `path` is their file; None: the
-        candidate of the first worker.
+    async def prepare_changes(self) -> None:
+        """Prepare run-time changes in the candidate file of the first worker, which will commit or abort them.
 
         Raises:
             ValueError, OSError: they cannot be used or read.
         """
+        async with self.reloading:
+            await self.prepare_changes_in(candidate_of(Path(self.configured.control.changes_file)))
+
+    async def prepare_changes_in(self, path: Path) -> None:
+        """As `prepare_changes`, from the file `path`; the caller holds `reloading`."""
         self.abort_reload()
         file = self.configured.control.changes_file
-        path = path or candidate_of(Path(file))
-        self.prepared = self.build_changed(RuntimeChanges(Path(file), read_changes(path), self.changes.trouble))
+        self.prepared = await self.build_changed(RuntimeChanges(Path(file), read_changes(path), self.changes.trouble))
 
-    def commit_changes(self) -> None:
+    async def commit_changes(self) -> None:
         """Switch after the first worker.
 
         Raises:
             ValueError, OSError: this worker was started after the preparation and cannot prepare now.
         """
-        if self.prepared is None:
-            self.prepare_changes(Path(self.configured.control.changes_file))
-        new, self.prepared = self.prepared, None
-        assert new is not None
-        new.undo.pop_all()
-        self.switch(new, self.changed_names(new.changes))
+        async with self.reloading:
+            if self.prepared is None:
+                await self.prepare_changes_in(Path(self.configured.control.changes_file))
+            new, self.prepared = self.prepared, None
+            assert new is not None
+            new.undo.pop_all()
+            self.switch(new, self.changed_names(new.changes))
 
-    def build_changed(self, changes: RuntimeChanges) -> _Prepared:
+    async def build_changed(self, changes: RuntimeChanges) -> _Prepared:
         """What a switch to other run-time changes needs.
 
         Raises:
             ValueError: they do not go with the configuration.
         """
         with ExitStack() as undo:
-            given, runtime, rollover, _, _ = self.build_new(undo, changes)
+            given, runtime, rollover, _, _ = await self.build_new(undo, changes)
             return _Prepared(given, runtime, rollover, changes, [], undo.pop_all())
 
     # --- the switch -----------------------------------------------------------------------------------------------
@@ -873,7 +891,7 @@ class _Worker:
                 logger.error("%s", new.changes.trouble)
             logger.info("reload: the new configuration is in force")
 
-    def build_new(
+    async def build_new(
         self, undo: ExitStack, changes: RuntimeChanges | None = None, settings: Settings | None = None
     ) -> "tuple[Settings, RuntimeConfig, AnchorUpdater | None, RuntimeChanges, list[Endpoint]]":
         """The new settings, their objects, the run-time changes, and opened sockets without listeners; `undo` closes
@@ -895,9 +913,15 @@ class _Worker:
             else:
                 given = settings or self.configured
             undo.callback(sockets.close_all, [opened])
+            wanted = changes.applied_to(self.override_settings(given))
+            new_lists = None
+            if wanted.list or wanted.rpz:
+                from resolver.daemon.list_updates import load_new  # most configurations have none
+
+                new_lists = await load_new(wanted, self.current.lists)
             runtime = RuntimeConfig(
-                changes.applied_to(self.override_settings(given)), self.store, self.loop, self.current.certificates,
-                self.current.resolver.tls_contexts, self.current.lists, self.current.rates, self.current.observation,
+                wanted, self.store, self.loop, self.current.certificates, self.current.resolver.tls_contexts,
+                self.current.lists, self.current.rates, self.current.observation, new_lists,
             )
         undo.callback(runtime.close, self.current)
         return given, runtime, self.anchors.make(runtime), changes, opened
@@ -910,7 +934,7 @@ class _Worker:
             OSError: an address or a descriptor is not available.
         """
         with ExitStack() as undo:
-            given, runtime, rollover, changes, opened = self.build_new(undo)
+            given, runtime, rollover, changes, opened = await self.build_new(undo)
             contexts = runtime.resolver.tls_contexts
             if contexts is not None:
                 # In a thread, because it takes some 25 ms for each context. The other workers make theirs when needed.

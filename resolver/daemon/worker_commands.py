@@ -10,7 +10,7 @@ import logging
 import os
 import pickle
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from corenet._version import __version__
@@ -72,21 +72,21 @@ class WorkerView(Protocol):
     @property
     def watching(self) -> "Watching": ...
 
-    def prepare_reload(self, expected: str = "") -> None: ...
+    async def prepare_reload(self, expected: str = "") -> None: ...
 
-    def commit_reload(self) -> None: ...
+    async def commit_reload(self) -> None: ...
 
-    def abort_reload(self) -> None: ...
+    async def abort_prepared(self) -> None: ...
 
     def usage(self) -> Statistics: ...
 
     def keep_counters(self, statistics: Statistics) -> None: ...
 
-    def prepare_changes(self) -> None: ...
+    async def prepare_changes(self) -> None: ...
 
-    def align(self, settings: Settings, changes: "RuntimeChanges") -> None: ...
+    async def align(self, settings: Settings, changes: "RuntimeChanges") -> None: ...
 
-    def commit_changes(self) -> None: ...
+    async def commit_changes(self) -> None: ...
 
     def connections(self) -> Mapping[str, Mapping[str, Any]]: ...
 
@@ -104,10 +104,10 @@ class WorkerCommands:
         self._host = host
         self._began = time.monotonic()
         # Steps of a reload. Only the first worker requests them; they are not in `control.GRAMMAR`.
-        self._steps: dict[str, Callable[[Mapping[str, Any]], None]] = {
+        self._steps: dict[str, Callable[[Mapping[str, Any]], Coroutine[Any, Any, None]]] = {
             "prepare-reload": lambda request: host.prepare_reload(request["settings"]),
             "commit-reload": lambda request: host.commit_reload(),
-            "abort-reload": lambda request: host.abort_reload(),
+            "abort-reload": lambda request: host.abort_prepared(),
             "prepare-changes": lambda request: host.prepare_changes(),
             "commit-changes": lambda request: host.commit_changes(),
             "align": self._align,
@@ -117,7 +117,7 @@ class WorkerCommands:
             "lists": self._lists, "zones": self._zones, "zone": self._zone, "take-zone": self._take_zone,
             "mark-flush": self._mark_flush, "reopen": self._reopen,
             "watch": lambda request: host.watching.take(request["watch"], request["keep"]),
-            "anchors": self._anchors, "take-anchors": self._take_anchors, **dict.fromkeys(self._steps, self._step),
+            "anchors": self._anchors, "take-anchors": self._take_anchors,
         }
 
     def perform(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,6 +127,14 @@ class WorkerCommands:
             ValueError: the request is invalid or fails; the text says why.
         """
         return self._known[request["command"]](request)
+
+    def perform_link(self, request: Mapping[str, Any]) -> dict[str, Any] | Coroutine[Any, Any, dict[str, Any]]:
+        """Perform a request of the first worker: a command, or a step of a reload, which takes time.
+
+        Raises:
+            ValueError: as `perform`.
+        """
+        return self._perform_step(request) if request["command"] in self._steps else self.perform(request)
 
     def __contains__(self, command: object) -> bool:
         return command in self._known
@@ -269,21 +277,21 @@ class WorkerCommands:
         self._host.current.observation.reopen()
         return {}
 
-    def _step(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    async def _perform_step(self, request: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            self._steps[request["command"]](request)
+            await self._steps[request["command"]](request)
         except (ValueError, OSError, MemoryError) as error:
             # The first worker waits for the answer, whatever the reason.
             raise ValueError(describe_error(error)) from None
         return {}
 
-    def _align(self, request: Mapping[str, Any]) -> None:
+    async def _align(self, request: Mapping[str, Any]) -> None:
         file = request.get("file")
         if file is None:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         with file:
             settings, changes = pickle.load(file)  # trusted: from a worker of this daemon over our own socket
-        self._host.align(settings, changes)
+        await self._host.align(settings, changes)
 
     def _log(self, request: Mapping[str, Any]) -> dict[str, Any]:
         level = request["level"]

@@ -2,8 +2,9 @@
 
 The first worker serves the control socket and the metrics, because the supervisor has no event loop. Each message is
 one datagram of JSON, so a worker that dies leaves no partial message; a reply that is too long for one is in a file in
-memory, whose descriptor the datagram carries. An identifier matches replies to requests. A
-worker that does not reply in time is reported and does not delay others. The supervisor keeps all ends open, so a
+memory, whose descriptor the datagram carries. An identifier matches replies to requests. A worker that does not reply
+in time is reported and does not delay others. Steps of a reload take seconds when they load large lists; they are
+coroutines, and other requests are replied to meanwhile. The supervisor keeps all ends open, so a
 restarted worker inherits its pair, and with it replies to requests of its predecessor. Therefore the identifiers of
 each process start at a random number.
 
@@ -14,13 +15,14 @@ upgrades down.
 
 import asyncio
 import errno
+import functools
 import json
 import logging
 import os
 import pickle
 import secrets
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, BinaryIO
 
 from resolver import limits
@@ -41,6 +43,7 @@ IN_FILE = b"-"
 """The datagram that comes with the file of a long reply."""
 
 Message = dict[str, Any]
+Perform = Callable[[Message], Message | Coroutine[Any, Any, Message]]
 
 
 class WorkerError(Exception):
@@ -69,6 +72,7 @@ class WorkerChannels:
         self._watched: list[socket.socket] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._own: socket.socket | None = None
+        self._tasks: set[asyncio.Task[Message]] = set()
         self.on_event: Callable[[Message], None] = lambda event: None
         """In the first worker: called with what `tell_first` of another worker sends."""
 
@@ -136,8 +140,9 @@ class WorkerChannels:
 
     # --- the others -----------------------------------------------------------------------------------------------
 
-    def serve(self, loop: asyncio.AbstractEventLoop, number: int, perform: Callable[[Message], Message]) -> None:
-        """Reply to requests to worker `number` with the result of `perform`, or the text of its ValueError."""
+    def serve(self, loop: asyncio.AbstractEventLoop, number: int, perform: Perform) -> None:
+        """Reply to requests to worker `number` with the result of `perform`, or the text of its ValueError. A coroutine
+        runs as a task until `stop`; other requests are replied to meanwhile."""
         self._loop = loop
         far = self._pairs[number][1]
         self._own = far
@@ -152,8 +157,8 @@ class WorkerChannels:
         except OSError as error:
             _lost_event.warn("worker channel: the first worker does not accept an event: %s", error.strerror)
 
-    @staticmethod
-    def _on_request(far: socket.socket, perform: Callable[[Message], Message]) -> None:
+    def _on_request(self, far: socket.socket, perform: Perform) -> None:
+        assert self._loop is not None
         for data, file in _received_files(far):
             identity, request = json.loads(data)
             if file is not None:
@@ -162,19 +167,36 @@ class WorkerChannels:
                 reply = perform(request)
             except ValueError as error:
                 reply = {"error": str(error)}
-            try:
-                _send_reply(far, json.dumps([identity, reply]).encode())
-            except OSError as error:
-                logger.warning("worker channel: the first worker does not accept a reply: %s", error.strerror)
+            if isinstance(reply, Coroutine):
+                task = self._loop.create_task(reply)
+                self._tasks.add(task)
+                task.add_done_callback(functools.partial(self._on_done, far, identity, file))
+            else:
+                _reply(far, identity, reply)
+
+    def _on_done(
+        self, far: socket.socket, identity: int, file: BinaryIO | None, task: "asyncio.Task[Message]"
+    ) -> None:
+        self._tasks.discard(task)
+        if file is not None:
+            file.close()  # the task may have been cancelled before it began
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None and not isinstance(error, ValueError):
+            raise error
+        _reply(far, identity, task.result() if error is None else {"error": str(error)})
 
     # --- end ------------------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        """Stop receiving in this process; the sockets stay open."""
+        """Stop receiving in this process, and cancel what runs for requests; the sockets stay open."""
         for watched in self._watched:
             if self._loop is not None:
                 self._loop.remove_reader(watched)
         self._watched.clear()
+        for task in self._tasks:
+            task.cancel()
 
     def close(self) -> None:
         """Close all sockets."""
@@ -301,6 +323,14 @@ class UpgradeChannel(_SupervisorChannel):
             self._upper.send(json.dumps(message).encode())
         except OSError as error:
             logger.warning("upgrade: the first worker does not accept a message: %s", error.strerror)
+
+
+def _reply(far: socket.socket, identity: int, reply: Message) -> None:
+    """Send a reply; when that is impossible it is lost, and the first worker reports that this one does not answer."""
+    try:
+        _send_reply(far, json.dumps([identity, reply]).encode())
+    except OSError as error:
+        logger.warning("worker channel: the first worker does not accept a reply: %s", error.strerror)
 
 
 def _send_reply(far: socket.socket, data: bytes) -> None:

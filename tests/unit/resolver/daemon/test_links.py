@@ -44,6 +44,64 @@ def test_errors_are_returned_as_sentences():
     assert isinstance(found[0], WorkerError) and str(found[0]) == "worker 1: no such name"
 
 
+def test_others_are_replied_to_while_a_request_takes_time():
+    async def test():
+        links, loop, wait = WorkerChannels(2), asyncio.get_running_loop(), asyncio.Event()
+
+        async def slow(request):
+            await wait.wait()
+            if request["slow"] == "fails":
+                raise ValueError("no such file")
+            return {"done": True}
+
+        try:
+            links.listen(loop)
+            links.serve(loop, 1, lambda request: slow(request) if "slow" in request else {"now": True})
+            slow_ones = [asyncio.ensure_future(links.ask(1, {"slow": what})) for what in ("works", "fails")]
+            assert await links.ask(1, {}) == {"now": True} and not any(one.done() for one in slow_ones)
+            wait.set()
+            assert await slow_ones[0] == {"done": True}
+            with pytest.raises(WorkerError, match="worker 1: no such file"):
+                await slow_ones[1]
+        finally:
+            links.close()
+
+    run(test())
+
+
+def test_a_stop_cancels_what_runs_and_closes_its_file(tmp_path):
+    async def test():
+        links, loop = WorkerChannels(2), asyncio.get_running_loop()
+        began, ended, files = asyncio.Event(), [], []
+
+        async def slow():
+            try:
+                began.set()
+                await loop.create_future()
+            finally:
+                ended.append(True)
+
+        def perform(request):
+            files.append(request["file"])
+            return slow()
+
+        try:
+            links.listen(loop)
+            links.serve(loop, 1, perform)
+            with (tmp_path / "x").open("w+b") as file:
+                asked = asyncio.ensure_future(links.ask(1, {}, file=file))
+                await began.wait()
+            links.stop()
+            while not (ended and files[0].closed):
+                await asyncio.sleep(0)
+            asked.cancel()
+            await asyncio.wait([asked])
+        finally:
+            links.close()
+
+    run(test())
+
+
 def test_a_long_reply_arrives_whole_and_beside_others():
     """The state of 2,048 targets is longer than a datagram may be."""
     content = "x" * (16 * limits.LINK_MESSAGE)

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import fcntl
 import os
+import threading
 from contextlib import asynccontextmanager
 
 import pytest
@@ -214,6 +215,43 @@ def test_a_file_without_url_must_be_usable_at_start(tmp_path, make):
     (tmp_path / "zone").write_text("x FOO y\n")
     with pytest.raises(ValueError, match=r"^rpz: rpz\.example: .*zone"):
         ListUpdates(Settings(rpz=(RpzSettings(name="rpz.example", file=str(tmp_path / "zone")),)))
+
+
+def test_new_files_are_loaded_in_a_thread_and_only_once(tmp_path, monkeypatch):
+    """Those in force are not loaded again. The result is as without a thread, also for files that cannot be used."""
+    for name in ("ads", "more", "rpz"):
+        (tmp_path / name).write_text("@ SOA . . 1 2 3 4 5\nx CNAME .\n" if name == "rpz" else f"{name}.example\n")
+    (tmp_path / "torn").write_text("not a head")
+    before = ListUpdates(with_list(tmp_path / "ads"))
+    torn = ListSettings(name="torn", file=str(tmp_path / "torn"), url="https://lists.example/torn")
+    absent = ListSettings(name="absent", file=str(tmp_path / "absent"), url="https://lists.example/absent")
+    more = ListSettings(name="more", file=str(tmp_path / "more"))
+    settings = Settings(
+        list=(*with_list(tmp_path / "ads").list, more, torn, absent),
+        rpz=(RpzSettings(name="rpz.example", file=str(tmp_path / "rpz")),),
+    )
+    threads, real = [], list_updates.load
+
+    def load(one, *given):
+        threads.append((one.name, threading.current_thread() is threading.main_thread()))
+        return real(one, *given)
+
+    monkeypatch.setattr(list_updates, "load", load)
+    new = asyncio.run(list_updates.load_new(settings, before))
+    assert threads == [("more", False), ("torn", False), ("rpz.example", False)]
+    made = ListUpdates(settings, before, new=new)
+    assert len(threads) == 3
+    assert made.describe() == ListUpdates(settings, before).describe() and len(threads) == 6
+    assert [one["error"] != "" for one in made.describe()] == [False, False, True, False, False]
+    assert PolicyPipeline(settings, modules=made.modules).answer(Question(names.from_text("more.example."), c.A))
+
+
+def test_new_lists_have_one_key(tmp_path):
+    """Compiled names can be looked up only with the key with which they were made."""
+    (tmp_path / "ads").write_text("ads.example\n")
+    settings = with_list(tmp_path / "ads")
+    made = ListUpdates(settings, new=asyncio.run(list_updates.load_new(settings, None)))
+    assert PolicyPipeline(settings, modules=made.modules).answer(Question(names.from_text("ads.example."), c.A))
 
 
 @pytest.mark.parametrize(("action", "rcode", "answer", "kind"), [

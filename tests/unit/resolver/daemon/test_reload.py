@@ -10,6 +10,7 @@ import resource
 import select
 import socket
 import ssl
+import threading
 
 import pytest
 from support.certs import Authority
@@ -21,7 +22,7 @@ from corenet.serving.processes import WorkerSlot
 from resolver import limits
 from resolver.api import Resolver, make_store
 from resolver.cache import Store
-from resolver.daemon import config, reload_sockets, runtime_config, sockets, supervisor
+from resolver.daemon import config, list_updates, reload_sockets, runtime_config, sockets, supervisor
 from resolver.daemon import worker as module
 from resolver.daemon.change_keeper import ChangeKeeper
 from resolver.daemon.config_reload import merge_restart_only
@@ -582,6 +583,67 @@ def test_no_worker_switches_when_one_cannot(company, monkeypatch, caplog, error,
     company(test)
 
 
+LIST = "[[list]]\nname = 'ads'\nfile = '{path}'\n"
+
+
+def hold_loads(monkeypatch):
+    """Loading a list waits for a permit. Returns the permits, and the names of the lists that wait or are loaded."""
+    permits, started, real = threading.Semaphore(0), [], list_updates.load
+
+    def load(settings, *given):
+        started.append(settings.name)
+        assert permits.acquire(timeout=30)
+        return real(settings, *given)
+
+    monkeypatch.setattr(list_updates, "load", load)
+    return permits, started
+
+
+def test_workers_go_on_while_a_new_list_is_loaded(company, tmp_path, monkeypatch):
+    """It may have millions of names. Requests that come meanwhile are replied to by all workers."""
+
+    async def test(company):
+        (tmp_path / "ads").write_text("ads.example\n")
+        company.write(2, LIST.format(path=tmp_path / "ads"))
+        permits, started = hold_loads(monkeypatch)
+        first = company.workers[0]
+        reload = asyncio.ensure_future(first.do_reload())
+        while not started:
+            await asyncio.sleep(0)
+        permits.release()
+        while len(started) < 3:
+            await asyncio.sleep(0)
+        replies = await asyncio.gather(*(first.links.ask(number, {"command": "status"}) for number in (1, 2)))
+        assert [one["worker"] for one in replies] == [1, 2] and company.numbers() == ["1", "1", "1"]
+        permits.release(2)
+        assert await reload == "" and company.numbers() == ["2", "2", "2"]
+        assert [len(worker.current.lists.describe()) for worker in company.workers] == [1, 1, 1]
+
+    company(test)
+
+
+def test_an_abort_waits_for_the_preparation(company, tmp_path, monkeypatch):
+    """A worker that prepares for too long refuses the reload; what it has prepared in the end is discarded."""
+
+    async def test(company):
+        (tmp_path / "ads").write_text("ads.example\n")
+        company.write(2, LIST.format(path=tmp_path / "ads"))
+        permits, _ = hold_loads(monkeypatch)
+        worker, closed = company.workers[1], []
+        prepared = asyncio.ensure_future(worker.prepare_reload())
+        aborted = asyncio.ensure_future(worker.abort_prepared())
+        real = RuntimeConfig.close
+        monkeypatch.setattr(RuntimeConfig, "close", lambda one, *given: closed.append(one) or real(one, *given))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not aborted.done()
+        permits.release()
+        await asyncio.gather(prepared, aborted)
+        assert company.prepared() == [False, False, False] and len(closed) == 1 and company.numbers() == ["1", "1", "1"]
+
+    company(test)
+
+
 VIEW = '[[view]]\nname = "{name}"\nclients = ["127.0.0.{client}/32"]\n[view.hosts]\n"www.lan" = "198.51.100.{client}"\n'
 
 
@@ -669,12 +731,12 @@ def test_with_a_damaged_file_all_workers_have_the_changes_of_the_first(company, 
         first = company.workers[0]
         if not number:
             for worker in company.workers[1:]:  # all use one `WorkerChannels` here, which the first worker has stopped
-                company.management.links.serve(worker.loop, worker.number, worker.commands.perform)
+                company.management.links.serve(worker.loop, worker.number, worker.commands.perform_link)
             await first.align_workers()
         else:
             company.management.links.listen(first.loop)
             company.management.links.on_event = first.on_event
-            company.management.links.serve(first.loop, 2, company.workers[2].commands.perform)
+            company.management.links.serve(first.loop, 2, company.workers[2].commands.perform_link)
             assert not successor.changes.entries
             successor.ask_for_changes()
             while not first.tasks:
@@ -718,16 +780,16 @@ def test_a_successor_of_the_first_worker_aligns_the_others(company, in_force, co
     async def test(company):
         company.write(2)
         for worker in company.workers[1:]:
-            worker.prepare_reload()
+            await worker.prepare_reload()
         for worker in company.workers[1 : 1 + committed]:
-            worker.commit_reload()
+            await worker.commit_reload()
         assert company.numbers() == ["1", *(["2"] * committed + ["1"] * 2)[:2]]
         await company.workers[0].drain()
         company.write(in_force)
         successor = company.workers[0] = company.make(0)
         await company.begin(successor)
         for worker in company.workers[1:]:  # all use one `WorkerChannels` here, which the first worker has stopped
-            company.management.links.serve(worker.loop, worker.number, worker.commands.perform)
+            company.management.links.serve(worker.loop, worker.number, worker.commands.perform_link)
         company.write(9)
         before = [worker.current for worker in company.workers]
         await successor.align_workers()
@@ -744,13 +806,13 @@ def test_a_silent_worker_makes_the_reload_fail_for_all(company, monkeypatch):
         company.workers[1].links.stop()
         first = company.workers[0]
         company.management.links.listen(first.loop)
-        company.management.links.serve(first.loop, 2, company.workers[2].commands.perform)
+        company.management.links.serve(first.loop, 2, company.workers[2].commands.perform_link)
         with monkeypatch.context() as patched:
             patched.setattr(limits, "RELOAD_TIMEOUT", 100)
             assert await first.do_reload() == "worker 1 does not answer"
         assert company.numbers() == ["1", "1", "1"] and company.prepared() == [False, False, False]
         # It reads its messages in the end: prepare, and abort.
-        company.management.links.serve(first.loop, 1, company.workers[1].commands.perform)
+        company.management.links.serve(first.loop, 1, company.workers[1].commands.perform_link)
         assert await first.do_reload() == "" and company.numbers() == ["2", "2", "2"]
 
     company(test)
