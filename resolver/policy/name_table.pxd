@@ -34,5 +34,8 @@ cdef class NameTableBuilder:
     cdef size_t capacity
     cdef size_t most_names
     cdef size_t most_bytes
+    cdef bint busy              # while `resize` runs without the GIL: another thread must not change the table
+    cdef int check_idle(self) except -1
+    cdef int resize(self, size_t buckets) except -1
     cdef int insert(self, const uint8_t *name, Py_ssize_t size, int exact, int below) except -1
     cdef int check_values(self, int exact, int below) except -1

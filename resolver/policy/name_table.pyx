@@ -249,7 +249,7 @@ cdef Py_ssize_t _wire_of(const uint8_t *text, Py_ssize_t size, uint8_t *out) noe
 
 @cython.final
 cdef class NameTableBuilder:
-    """Collects names for a `NameTable`.
+    """Collects names for a `NameTable`, in one thread at a time.
 
     `as_zone`: a name that is in the table is the closest encloser of all names below it, so they do not match an
     ancestor of it, as wildcards of a zone (RFC 4592 section 3.3.1). `key` is 16 secret random bytes. `most_names` and
@@ -257,6 +257,7 @@ cdef class NameTableBuilder:
 
     Raises:
         ValueError: the key has another length, or a bound lies outside its limit.
+        RuntimeError: by all methods, while another thread uses the builder; nothing has changed.
     """
 
     def __cinit__(self, bytes key not None, *, most_names=limits.LIST_NAMES.default,
@@ -274,6 +275,23 @@ cdef class NameTableBuilder:
 
     def __len__(self):
         return self.table.count
+
+    cdef int check_idle(self) except -1:
+        if self.busy:
+            raise RuntimeError("another thread uses the builder")
+        return 0
+
+    cdef int resize(self, size_t buckets) except -1:
+        """Distribute the entries over `buckets` buckets, without the GIL, because it takes half a second for a million
+        names."""
+        cdef bint done
+        self.busy = True
+        with nogil:
+            done = _resize(&self.table, buckets)
+        self.busy = False
+        if not done:
+            raise MemoryError("name table")
+        return 0
 
     cdef int check_values(self, int exact, int below) except -1:
         if not (0 <= exact <= LARGEST_VALUE and 0 <= below <= LARGEST_VALUE and exact + below):
@@ -320,8 +338,9 @@ cdef class NameTableBuilder:
         cdef uint8_t *grown
         cdef uint16_t values[2]
         cdef bint added = False
-        if table.count >= table.buckets * FULL and not _resize(table, table.buckets * 2 + 1):
-            raise MemoryError("name table")
+        self.check_idle()
+        if table.count >= table.buckets * FULL:
+            self.resize(table.buckets * 2 + 1)
         entry = _entry(table, name, size, hashed)
         if entry != NULL:
             memcpy(values, entry, HEAD)
@@ -362,9 +381,9 @@ cdef class NameTableBuilder:
         cdef uint8_t *trimmed
         cdef uint64_t k0 = table.k0, k1 = table.k1
         cdef bint as_zone = table.as_zone
+        self.check_idle()
         if table.count:
-            if not _resize(table, table.count // FULL + 1):
-                raise MemoryError("name table")
+            self.resize(table.count // FULL + 1)
             trimmed = <uint8_t *> _allocate(table.used)
             if trimmed == NULL:
                 raise MemoryError("name table")

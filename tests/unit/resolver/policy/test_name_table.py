@@ -1,6 +1,7 @@
 """Tables of names: exact and suffix matches against a model, bounds, and invalid input."""
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -10,6 +11,7 @@ from resolver.wire import WireError
 from resolver.wire import name as names
 
 KEY = bytes(range(16))
+NAMES = 40_000
 
 
 def wire(text):
@@ -104,6 +106,28 @@ def test_a_builder_can_be_used_again():
     second = builder.finish()
     assert [first.find(wire(t)) for t in ("a.", "b.")] == [1, 0]
     assert [second.find(wire(t)) for t in ("a.", "b.")] == [0, 2]
+
+
+def test_two_threads_cannot_damage_a_table():
+    """The table is enlarged without the GIL. A call of another thread fails then, and nothing is lost."""
+    builder = NameTableBuilder(KEY)
+
+    def fill(letter):
+        for number in range(NAMES):
+            while True:
+                try:
+                    builder.add_text(f"{letter}{number}.example", 1, 0)
+                except RuntimeError:
+                    continue
+                break
+
+    letters = "abcd"
+    with ThreadPoolExecutor(len(letters)) as pool:
+        for done in [pool.submit(fill, letter) for letter in letters]:
+            done.result()
+    table = builder.finish()
+    assert len(table) == len(letters) * NAMES
+    assert all(table.find(wire(f"{letter}{number}.example.")) for letter in letters for number in range(0, NAMES, 500))
 
 
 @pytest.mark.parametrize(("text", "name"), [
