@@ -203,6 +203,10 @@ class Validator:
             return (yield from self._bogus_unless_insecure(task, context, raw, question, denials, reason, worst))
         # A zone above the trust anchor of the name may deny it, as in Unbound: the zone of the anchor may have ended.
         found = yield from self._denial(task, context, denials, raw, question.qtype)
+        if found.verdict is Verdict.INSECURE and not self._below_anchor(denials, raw.name, question.qtype, context.now):
+            # An opt-out span of such a zone says only that there may be a delegation without DS (RFC 5155 section 6),
+            # as that of the anchor's zone may be. Anyone could deny its names with public records of the parent.
+            found = bogus(c.EDE_NSEC_MISSING, "a zone above the trust anchor of the name does not prove the denial")
         if task.trace is not None:
             what = "does not exist" if raw.rcode == c.NXDOMAIN else f"has no {c.type_to_text(question.qtype)}"
             _note_proof(task, denials, f"{names.to_text(raw.name)} {what}", found, raw.name, question.qtype)
@@ -215,6 +219,11 @@ class Validator:
             found = _min_status(found, soa)
             raw.soa = apply_status(raw.soa, soa, context.now)
         return _min_status(worst, found)
+
+    def _below_anchor(self, denials: _Denials, name: bytes, qtype: int, now: int) -> bool:
+        """Whether all signers of `denials` are at or below the trust anchor that applies to the denied name."""
+        anchor = self.anchors.closest(names.zone_lookup_name(name, qtype), now)
+        return anchor is None or all(names.is_subdomain(signer, anchor.zone) for _, signer in denials.sets)
 
     def shares_anchor(self, name: bytes, other: bytes, now: int) -> bool:
         """Whether the same trust anchor applies to both names at the time `now`, or none to either."""
