@@ -30,7 +30,8 @@
 #   make wheels       wheels of each Python here for glibc 2.17 and musl, x86-64 and 64-bit ARM
 #                     [TARGETS="manylinux2014_x86_64"]
 #   make test-sanitize  unit and property tests, the loop under stress and on a simulated kernel, and fuzz targets, under
-#                     the address and undefined-behaviour sanitizers with the debug checks [FULL=1: integration tests too]
+#                     the address and undefined-behaviour sanitizers with the debug checks [FULL=1: all integration tests
+#                     and what is only Python, too] [SANITIZE_ON=3.12: on this Python]
 #   make annotate FILE=corenet/core/engine.pyx   Cython's yellow page of one file
 #   make docs         regenerate the pages made from code (limits, configuration)
 #   make clean        remove builds and environments
@@ -46,7 +47,7 @@ FUZZ_RUNS ?= 1000000
 SOAK_SECONDS ?= 1800
 SOURCES := $(shell find corenet resolver -name "*.pyx" -o -name "*.pxd" -o -name "*.h" -o -path "resolver/*.py" 2>/dev/null)
 
-.PHONY: run test test-unit test-system test-interpreters test-sanitize lint bench bench-check figures fuzz soak scenarios \
+.PHONY: run test test-unit test-system test-interpreters test-sanitize test-sanitize-unit test-sanitize-rest lint bench bench-check figures fuzz soak scenarios \
 	differential suites simulate simulate-holes worlds mutants properties nightly stress valgrind wheel wheels annotate docs \
 	clean help build build-debug
 .DEFAULT_GOAL := help
@@ -89,8 +90,11 @@ test-interpreters:
 	$(PYTHON) tests/interpreters.py run
 
 test-sanitize: $(VENV)/.installed
-	CORENET_SANITIZE=address,undefined $(BIN)/python setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib
-	$(BIN)/python tests/sanitized.py build/sanitize/lib $(if $(FULL),full)
+	$(BIN)/python tests/sanitized.py $(if $(FULL),full)
+
+# The two halves, for CI.
+test-sanitize-unit test-sanitize-rest: $(VENV)/.installed
+	$(BIN)/python tests/sanitized.py $(@:test-sanitize-%=%)
 
 build-debug: $(VENV)/.installed
 	CORENET_DEBUG=1 $(BIN)/python setup.py -q build --build-base build/debug --build-lib build/debug/lib
