@@ -47,8 +47,8 @@ FUZZ_RUNS ?= 1000000
 SOAK_SECONDS ?= 1800
 SOURCES := $(shell find corenet resolver -name "*.pyx" -o -name "*.pxd" -o -name "*.h" -o -path "resolver/*.py" 2>/dev/null)
 
-.PHONY: run test test-unit test-system test-interpreters test-sanitize test-sanitize-unit test-sanitize-rest lint bench bench-check figures fuzz soak scenarios \
-	differential suites simulate simulate-holes worlds mutants properties nightly stress valgrind wheel wheels annotate docs \
+.PHONY: run test test-unit test-system test-interpreters test-sanitize test-sanitize-unit \
+	test-sanitize-rest lint bench bench-check figures fuzz soak scenarios differential suites simulate simulate-holes worlds mutants properties nightly stress valgrind wheel wheels annotate docs \
 	clean help build build-debug
 .DEFAULT_GOAL := help
 

@@ -12,8 +12,8 @@ SANITIZE_ON=3.N uses another interpreter than the main one, with CPython's own t
 then tested without a further build.
 
 Unless everything is wanted (`full`), modules that are Python compiled unchanged (`COMPILED` in setup.py) are left as
-Python: their C code is Cython's, with all its checks, and has no pointers of ours. Tests of what is then only Python are
-left out; the extension modules that they use have tests of their own. This halves the time.
+Python: their C code is Cython's, with all its checks, and has no pointers of ours. Tests of what is then only Python
+are left out; the extension modules that they use have tests of their own. This halves the time.
 """
 
 import os
