@@ -39,6 +39,9 @@ class Loop(Connecting, Listening, NameResolution, compat.Backports):  # type: ig
     #: The default executor that this loop created; `set_default_executor` may have replaced it.
     _threads: "LoopThreadPool | None" = None
 
+    #: Until `BaseEventLoop.__init__` sets it: a signal handler may raise before, and `__del__` reads it.
+    _closed = True
+
     def __init__(self) -> None:
         asyncio.BaseEventLoop.__init__(self)
         if compat.HAS_THREADSAFE_HANDLE:

@@ -264,7 +264,10 @@ def result_of(arguments: argparse.Namespace, request: dict[str, Any]) -> dict[st
             return message.get("result") or {}
         else:
             raise _RefusedError(message.get("error", "the daemon gives no reason"))
-    raise _UnreachableError("the daemon closed the connection without a result")
+    text = "the daemon closed the connection without a result"
+    if arguments.command == "upgrade":  # the supervisor goes on with it when the worker that was asked has ended
+        text += "; the upgrade may still be going on, see the log and `resolverctl status`"
+    raise _UnreachableError(text)
 
 
 def ask(path: str, request: dict[str, Any], timeout: float) -> Iterator[dict[str, Any]]:

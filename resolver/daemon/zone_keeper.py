@@ -594,7 +594,8 @@ class ZoneKeeper:
             **self.counts,
             "serial": {one["zone"]: one["serial"] for one in zones if one["serial"] is not None},
             "age": {one["zone"]: one["age"] for one in zones if one["age"] is not None},
-            "failed": {one["zone"]: int(one["state"] == "failed") for one in zones},
+            # By the error, which stays while the next try runs: the state is "refreshing" then.
+            "failed": {one["zone"]: int(bool(one["error"])) for one in zones},
             "expired": {one["zone"]: int(one["state"] == "expired") for one in zones},
         }
 

@@ -187,6 +187,20 @@ def test_a_dropped_loop_is_collected_with_a_warning(
     assert message.startswith("unclosed event loop <")
 
 
+def test_a_loop_whose_creation_was_interrupted_is_collected_silently(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal handler may raise before `BaseEventLoop.__init__` has set anything."""
+
+    def interrupted(self: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        patched.setattr(asyncio.BaseEventLoop, "__init__", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            corenet.new_event_loop()
+        gc.collect()
+
+
 class Keeping(asyncio.Protocol):
     """A protocol with a timer; protocol and transport hold each other."""
 

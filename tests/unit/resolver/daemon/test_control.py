@@ -643,6 +643,15 @@ def test_the_reply_decides_the_exit_status(tmp_path, capsys, lines, code, out, e
     assert captured.out == out and err in captured.err
 
 
+def test_an_upgrade_without_a_result_may_be_going_on(tmp_path, capsys):
+    """The worker that was asked has ended, but the supervisor does the upgrade."""
+    path = str(tmp_path / "s")
+    thread = serve_once(path)
+    assert tool.main(["-s", path, "upgrade"]) == tool.EXIT_UNREACHABLE
+    thread.join()
+    assert "may still be going on" in capsys.readouterr().err
+
+
 def test_an_absent_daemon_is_an_error(tmp_path, capsys):
     assert tool.main(["-s", str(tmp_path / "s"), "status"]) == tool.EXIT_UNREACHABLE
     assert "is the daemon running" in capsys.readouterr().err

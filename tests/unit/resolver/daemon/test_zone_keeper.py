@@ -24,6 +24,7 @@ from resolver.wire import name as names
 from resolver.zones import Mode, ServedZone, Zone, ZoneTable
 from resolver.zones.journal import Saved, content_block, difference_block, read_journal
 from resolver.zones.load import read_zone
+from resolver.zones.transfer import TransferError
 
 NOW = 1_800_000_000
 TEXT = "$TTL 300\n@ SOA ns host 7 3600 600 86400 60\n@ NS ns\nns A 192.0.2.1\n"
@@ -323,6 +324,31 @@ async def refreshed(keeper: ZoneKeeper) -> None:
 def serial_of(table: ZoneTable) -> int | None:
     served = table.get(ORIGIN)
     return None if served is None or served.zone is None else served.zone.serial
+
+
+def test_a_zone_counts_as_failed_while_the_next_try_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scrape during each try would otherwise restart the time of an alert."""
+    seen: list[tuple[str, int]] = []
+
+    class Failing(Steps):
+        async def fetch(self, *given: Any) -> Fetched:
+            statistics = keeper.statistics()
+            seen.append((keeper.describe()[0]["state"], statistics["failed"]["e.test."]))
+            if len(seen) == 3:
+                return await super().fetch(*given)
+            raise TransferError("no answer")
+
+    async def main() -> None:
+        nonlocal keeper
+        keeper, _ = leader(tmp_path, monkeypatch, ZoneFiles(), Failing())
+        for _ in range(3):
+            await refreshed(keeper)
+        assert keeper.statistics()["failed"] == {"e.test.": 0}
+        keeper.stop()
+
+    keeper: ZoneKeeper
+    asyncio.run(main())
+    assert seen == [("refreshing", 0), ("refreshing", 1), ("refreshing", 1)]
 
 
 def test_a_reload_and_a_refresh_do_not_use_the_file_at_the_same_time(
