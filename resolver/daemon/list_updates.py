@@ -5,7 +5,7 @@ fetches, and the others see the new files. So a file that an operator or another
 reload. A list that cannot be loaded or fetched leaves the one before in force, and is reported once.
 
 A list that was not in force before must be usable at start and at a reload, when it has no URL; one with a URL may be
-missing until the first fetch. A reload compiles such lists in a thread (`load_new`) before it makes the configuration,
+missing until the first fetch. A reload compiles such lists in a thread (`compile_new`) before it makes the configuration,
 so queries are answered meanwhile. It does not wait for lists that are in force: they are loaded after it.
 
 Policy zones that are transferred have neither file nor URL: the keeper of zones (`zone_keeper`) gives each version to
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from corenet.http import HttpClient
     from resolver.zones import Zone
 
-__all__ = ["ListUpdates", "NewLists", "load_new"]
+__all__ = ["ListUpdates", "NewLists", "compile_new"]
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class NewLists(NamedTuple):
     loads: Mapping[Source, _FirstLoad] = MappingProxyType({})
 
 
-def _load_first(settings: Source, key: bytes) -> _FirstLoad:
+def _first_load(settings: Source, key: bytes) -> _FirstLoad:
     seen = identity(settings.file)
     if settings.url and not seen:
         return _FirstLoad((), None, "")
@@ -106,7 +106,7 @@ def _load_first(settings: Source, key: bytes) -> _FirstLoad:
         return _FirstLoad(seen, None, str(error))
 
 
-async def load_new(settings: Settings, before: "ListUpdates | None") -> NewLists:
+async def compile_new(settings: Settings, before: "ListUpdates | None") -> NewLists:
     """Load in a thread what `ListUpdates` would load when it is made.
 
     Raises:
@@ -118,7 +118,7 @@ async def load_new(settings: Settings, before: "ListUpdates | None") -> NewLists
     sources: tuple[Source, ...] = (*settings.list, *settings.rpz)
     for one in sources:
         if one not in known and not _is_transferred(one):
-            found[one] = await in_thread(_load_first, one, key)
+            found[one] = await in_thread(_first_load, one, key)
     return NewLists(key, found)
 
 
@@ -165,7 +165,7 @@ class ListUpdates:
             if same is not None:
                 held.loaded, held.seen, held.error, held.source = same.loaded, same.seen, same.error, same.source
             if held.loaded is None and not held.transferred:
-                self._load_at_start(held, new.loads.get(held.settings) or _load_first(held.settings, self._key))
+                self._load_at_start(held, new.loads.get(held.settings) or _first_load(held.settings, self._key))
         if before is not None:
             self._carry_over(before)
         self._activate()

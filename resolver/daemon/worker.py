@@ -916,9 +916,9 @@ class _Worker:
             wanted = changes.applied_to(self.override_settings(given))
             new_lists = None
             if wanted.list or wanted.rpz:
-                from resolver.daemon.list_updates import load_new  # most configurations have none
+                from resolver.daemon.list_updates import compile_new  # most configurations have none
 
-                new_lists = await load_new(wanted, self.current.lists)
+                new_lists = await compile_new(wanted, self.current.lists)
             runtime = RuntimeConfig(
                 wanted, self.store, self.loop, self.current.certificates, self.current.resolver.tls_contexts,
                 self.current.lists, self.current.rates, self.current.observation, new_lists,

@@ -237,7 +237,7 @@ def test_new_files_are_loaded_in_a_thread_and_only_once(tmp_path, monkeypatch):
         return real(one, *given)
 
     monkeypatch.setattr(list_updates, "load", load)
-    new = asyncio.run(list_updates.load_new(settings, before))
+    new = asyncio.run(list_updates.compile_new(settings, before))
     assert threads == [("more", False), ("torn", False), ("rpz.example", False)]
     made = ListUpdates(settings, before, new=new)
     assert len(threads) == 3
@@ -250,7 +250,7 @@ def test_new_lists_have_one_key(tmp_path):
     """Compiled names can be looked up only with the key with which they were made."""
     (tmp_path / "ads").write_text("ads.example\n")
     settings = with_list(tmp_path / "ads")
-    made = ListUpdates(settings, new=asyncio.run(list_updates.load_new(settings, None)))
+    made = ListUpdates(settings, new=asyncio.run(list_updates.compile_new(settings, None)))
     assert PolicyPipeline(settings, modules=made.modules).answer(Question(names.from_text("ads.example."), c.A))
 
 
