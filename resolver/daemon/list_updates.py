@@ -5,8 +5,8 @@ fetches, and the others see the new files. So a file that an operator or another
 reload. A list that cannot be loaded or fetched leaves the one before in force, and is reported once.
 
 A list that was not in force before must be usable at start and at a reload, when it has no URL; one with a URL may be
-missing until the first fetch. A reload compiles such lists in a thread (`compile_new`) before it makes the configuration,
-so queries are answered meanwhile. It does not wait for lists that are in force: they are loaded after it.
+missing until the first fetch. A reload compiles such lists in a thread (`compile_new`) before it makes the
+configuration, so queries are answered meanwhile. It does not wait for lists that are in force: they are loaded after it.
 
 Policy zones that are transferred have neither file nor URL: the keeper of zones (`zone_keeper`) gives each version to
 `compile`, before it is saved, and then to `put`. When the zone has expired, its rules are withdrawn, and are in force
