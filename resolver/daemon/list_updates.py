@@ -6,7 +6,7 @@ reload. A list that cannot be loaded or fetched leaves the one before in force, 
 
 A list that was not in force before must be usable at start and at a reload, when it has no URL; one with a URL may be
 missing until the first fetch. A reload compiles such lists in a thread (`compile_new`) before it makes the
-configuration, so queries are answered meanwhile. It does not wait for lists that are in force: they are loaded after it.
+configuration, so queries are answered meanwhile. Lists in force are loaded after the reload, which does not wait.
 
 Policy zones that are transferred have neither file nor URL: the keeper of zones (`zone_keeper`) gives each version to
 `compile`, before it is saved, and then to `put`. When the zone has expired, its rules are withdrawn, and are in force
