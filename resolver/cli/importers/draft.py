@@ -1,6 +1,7 @@
-"""The configuration that an importer makes, and the lines that it could not carry over.
+"""The configuration that an importer makes, and the lines that are not in it as they were.
 
-A statement becomes either a quoted value or a comment of one line, whatever it contains.
+A statement becomes either a quoted value or a comment of one line, whatever it contains. Secrets are quoted as values
+only: an importer names each one with `Draft.hide` before the first remark, and no remark contains it.
 """
 
 import os
@@ -11,14 +12,23 @@ from typing import Any, NamedTuple
 
 from resolver import limits
 
-__all__ = ["COPY", "KEPT", "Draft", "ImportFailure", "Place", "Remark", "read_text"]
+__all__ = [
+    "ALWAYS", "BY_ITSELF", "CHANGED", "COPY", "EACH_WORKER", "KEPT", "NO_COUNTERPART", "QUERY_LOG", "Draft",
+    "ImportFailure", "Place", "Remark", "query_log_file", "read_text",
+]
 
 KEPT = "/var/lib/resolverd"
 """Where the daemon keeps what it transfers or fetches."""
 COPY = f"the copy is kept in zones.directory, which is {KEPT}/zones; make it writable for the daemon's user"
 
-
-_SECRET = re.compile(r"(\b[\w-]*(?:secret|password)\b(?!-file)\s*[:=]?\s*)(?:\"[^\"]*\"|[^\s;]+)", re.IGNORECASE)
+NO_COUNTERPART = "resolverd has no counterpart"
+ALWAYS, BY_ITSELF = "resolverd always does this", "resolverd chooses this by itself"
+EACH_WORKER = "the rate holds in each worker"
+QUERY_LOG = "the lines have the format of resolverd (docs/query-log.md)"
+SECRET_KEY = re.compile(r"(?:.*[-_])?(?:secret|password|secret-seed|api[-_]key|tsigsecret)", re.IGNORECASE)
+"""Options whose value is a secret, whatever section they are in."""
+LEFT_OUT, CHANGED, NOT_NEEDED = "Not carried over:", "Carried over with another meaning:", "Not needed:"
+"""The kinds of remarks, as titles of the comments in the result."""
 
 
 class ImportFailure(ValueError):
@@ -36,12 +46,20 @@ class Place(NamedTuple):
 
 
 class Remark(NamedTuple):
-    """A statement that is not in the result as it was, and why. `needed` tells whether the operator has to act."""
+    """A statement that is not in the result as it was, and why."""
 
     place: Place
     text: str
     why: str
-    needed: bool
+    kind: str
+
+    @property
+    def needed(self) -> bool:
+        """Whether the operator has to act."""
+        return self.kind == LEFT_OUT
+
+    def __str__(self) -> str:
+        return f"{self.place}: {_one_line(self.text)}: {_one_line(self.why)}"
 
 
 @dataclass
@@ -51,6 +69,12 @@ class Draft:
     sections: dict[str, dict[str, Any]] = field(default_factory=dict)
     tables: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     remarks: list[Remark] = field(default_factory=list)
+    secrets: set[str] = field(default_factory=set)
+
+    def hide(self, key: str, value: str) -> None:
+        """No remark contains `value` from now on, when `key` is an option with a secret."""
+        if value and SECRET_KEY.fullmatch(key):
+            self.secrets |= {value, repr(value)[1:-1]}
 
     def set(self, path: str, value: Any) -> None:
         """Set the key `path`, such as ``cache.max-ttl``; a later value replaces an earlier one."""
@@ -85,22 +109,31 @@ class Draft:
 
     def left_out(self, place: Place, text: str, why: str) -> None:
         """`text` is not carried over."""
-        self.remarks.append(Remark(place, _without_secrets(text), why, True))
+        self._remark(place, text, why, LEFT_OUT)
+
+    def changed(self, place: Place, text: str, why: str) -> None:
+        """`text` is carried over, and means something else now; `why` says what."""
+        self._remark(place, text, why, CHANGED)
 
     def not_needed(self, place: Place, text: str, why: str) -> None:
         """`text` has no counterpart, and none is needed."""
-        self.remarks.append(Remark(place, _without_secrets(text), why, False))
+        self._remark(place, text, why, NOT_NEEDED)
+
+    def _remark(self, place: Place, text: str, why: str, kind: str) -> None:
+        # The longest first, because one secret may be a part of another.
+        for secret in sorted(self.secrets, key=len, reverse=True):
+            text, why = text.replace(secret, "..."), why.replace(secret, "...")
+        self.remarks.append(Remark(place, text, why, kind))
 
     def render(self, source: str) -> str:
         """The configuration as TOML, with the remarks as comments at the top."""
         from resolver.daemon.config_writer import literal
 
         lines = [f"# Made from {source} by resolverctl import."]
-        for needed, title in ((True, "Not carried over:"), (False, "Not needed:")):
-            found = [one for one in self.remarks if one.needed is needed]
+        for title in (LEFT_OUT, CHANGED, NOT_NEEDED):
+            found = [one for one in self.remarks if one.kind == title]
             if found:
-                lines += ["#", f"# {title}"]
-                lines += [f"#   {one.place}: {_one_line(one.text)}: {one.why}" for one in found]
+                lines += ["#", f"# {title}", *(f"#   {one}" for one in found)]
         top = self.sections.get("", {})
         lines += ["", *(f"{key} = {literal(value)}" for key, value in top.items())]
         for section, keys in self.sections.items():
@@ -109,11 +142,6 @@ class Draft:
         for name, keys in self.tables:
             lines += ["", f"[[{name}]]", *(f"{key} = {literal(value)}" for key, value in keys.items())]
         return "\n".join(lines).rstrip() + "\n"
-
-
-def _without_secrets(text: str) -> str:
-    """`text` without the values of secrets and passwords: remarks are printed, and get into mails and tickets."""
-    return _SECRET.sub(r"\1...", text)
 
 
 def _one_line(text: str) -> str:
@@ -141,3 +169,9 @@ def read_text(path: str) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ImportFailure(f"{path}:{line}: not UTF-8 text") from None
+
+
+def query_log_file(path: str) -> str:
+    """The file of the query log beside the log `path` of another resolver, which may still write to that one."""
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f"resolverd-{name}")

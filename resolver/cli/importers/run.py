@@ -7,15 +7,20 @@ import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from resolver.cli.importers import bind, recursor, unbound
 from resolver.cli.importers.draft import Draft, ImportFailure, Place, read_text
 
 __all__ = ["FORMATS", "convert", "detect"]
 
-# How an error names a key of a table, as in "forward[0].zone: ...".
-_OF_LIST = re.compile(r"rpz: (?P<name>\S+): ")  # of a policy zone whose file cannot be used
 _IN_TABLE = re.compile(r"(?P<kind>[a-z-]+)\[(?P<number>\d+)\](?:\.(?P<key>[a-z0-9-]+))?")
+"""How an error names a key of a table, as in "forward[0].zone: ..."."""
+_OF_KIND = re.compile(r"(?P<kind>zone|rpz|forward|stub|view|tsig-key|listener): ")
+"""How an error names a table that does not fit the others; its name or address follows."""
+_OF_VIEW = re.compile(r"view: (?P<key>[a-z0-9-]+): .*\(view '(?P<name>[^']*)'\)", re.DOTALL)
+"""How an error names a value of a view."""
+_NAMES = ("name", "zone", "address")
 FORMATS: dict[str, Callable[[str], Draft]] = {
     "unbound": unbound.convert,
     "bind": bind.convert,
@@ -77,31 +82,56 @@ def _take_out(draft: Draft, problem: str, path: str) -> None:
     """
     named = problem.replace("_", "-")
     for section, keys in draft.sections.items():
-        for key, value in keys.items():
+        for key in keys:
             name = f"{section}.{key}" if section else key
-            if not named.startswith((f"{name}:", f"{name} ")):
-                continue
-            wrong = [one for one in value if repr(one) in problem] if isinstance(value, list) else []
-            keys[key] = [one for one in value if one not in wrong] if wrong else None
-            if not keys[key]:
-                del keys[key]
-            draft.left_out(Place(path, 0), f"{name} = {wrong or value!r}", problem)
-            return
-    policy = _OF_LIST.match(problem)
-    for kind, table in draft.tables:
-        if policy is not None and (kind, table.get("name")) == ("rpz", policy["name"]):
-            draft.tables.remove((kind, table))
-            draft.left_out(Place(path, 0), f"[[{kind}]] {table!r}", problem)
-            return
+            if named.startswith((f"{name}:", f"{name} ")):
+                draft.left_out(Place(path, 0), f"{name} = {_without(keys, key, problem)!r}", problem)
+                return
     found = _IN_TABLE.match(named)
-    if found is None or not draft.tables:
-        raise ImportFailure(f"{path}: the result is not valid: {problem}")
-    tables = [one for one in draft.tables if one[0] == found["kind"]]
-    kind, table = tables[int(found["number"])]
-    if found["key"] in table:
-        value = table.pop(found["key"])
-        zone = table.get("zone", table.get("name"))
-        draft.left_out(Place(path, 0), f"{found['key']} = {value!r} of zone {zone!r}", problem)
-    else:
-        draft.tables.remove((kind, table))
-        draft.left_out(Place(path, 0), f"[[{kind}]] {table!r}", problem)
+    if found is not None:
+        tables = [table for kind, table in draft.tables if kind == found["kind"]]
+        table, kind = tables[int(found["number"])], found["kind"]
+        if found["key"] in table and found["key"] not in _NAMES:
+            value = _without(table, found["key"], problem)
+            zone = table.get("zone", table.get("name"))
+            draft.left_out(Place(path, 0), f"{found['key']} = {value!r} of {kind} {zone!r}", problem)
+            return
+        _remove(draft, kind, table, problem, path)
+        return
+    of_view = _OF_VIEW.fullmatch(problem.replace("_", "-", problem.find(":", len("view: "))))
+    for kind, table in draft.tables:
+        if of_view is not None and (kind, table.get("name")) == ("view", of_view["name"]) and of_view["key"] in table:
+            value = _without(table, of_view["key"], problem)
+            draft.left_out(Place(path, 0), f"{of_view['key']} = {value!r} of view {of_view['name']!r}", problem)
+            return
+    of_kind = _OF_KIND.match(named)
+    if of_kind is not None:
+        # Of two that do not fit together, the first stays. Errors of forward and stub zones have the name of the former.
+        kinds = ("forward", "stub") if of_kind["kind"] in ("forward", "stub") else (of_kind["kind"],)
+        for kind, table in reversed(draft.tables):
+            if kind in kinds and any(one in table and _quotes(problem, table[one]) for one in _NAMES):
+                _remove(draft, kind, table, problem, path)
+                return
+    raise ImportFailure(f"{path}: the result is not valid: {problem}")
+
+
+def _quotes(problem: str, name: str) -> bool:
+    return repr(name) in problem or f": {name}: " in problem
+
+
+def _without(keys: dict[str, Any], key: str, problem: str) -> Any:
+    """Take the elements of the list `key` out that `problem` quotes, or else the whole value; return what is out."""
+    value = keys[key]
+    wrong = [one for one in value if repr(one) in problem] if isinstance(value, list) else []
+    if wrong and len(wrong) < len(value):
+        keys[key] = [one for one in value if one not in wrong]
+        return wrong
+    del keys[key]
+    return wrong or value
+
+
+def _remove(draft: Draft, kind: str, table: dict[str, Any], problem: str, path: str) -> None:
+    """Take out `table`: the object itself, because another one may be equal to it."""
+    place = next(n for n, (_, one) in enumerate(draft.tables) if one is table)
+    del draft.tables[place]
+    draft.left_out(Place(path, 0), f"[[{kind}]] {table!r}", problem)

@@ -1,42 +1,40 @@
-"""Reads ``unbound.conf``: sections, keys and values (unbound.conf(5)), with included files.
+"""Carries ``unbound.conf`` over. `unbound_syntax` has the statements of a file.
 
-A statement is ``key: value``, of which a section is one without a value. A value is quoted or not and may be several
-words, as those of ``local-zone``. `SIMPLE` maps a key to a key of resolverd of the same meaning; `Importer` has a
-method for each other key that is carried over.
+`unbound_sections` has the sections that are complete only at their end.
+
+`SIMPLE` maps a key to a key of resolverd of the same meaning, `LISTS` those that add to a list; `Importer` has a method
+for each key of `OWN`. All other keys are in `ALWAYS_SO`, `NOT_NEEDED` or `REASONS`. The page
+docs/migrating-from-unbound.md is made from these tables.
 """
 
-import glob
 import ipaddress
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from resolver import limits
-from resolver.cli.importers.draft import COPY, Draft, ImportFailure, Place, read_text
+from resolver.cli.importers.draft import (
+    ALWAYS,
+    BY_ITSELF,
+    EACH_WORKER,
+    NO_COUNTERPART,
+    QUERY_LOG,
+    Draft,
+    Place,
+    query_log_file,
+    read_text,
+)
+from resolver.cli.importers.networks import view_groups, view_name
+from resolver.cli.importers.unbound_sections import ENDS, Section
+from resolver.cli.importers.unbound_syntax import SECTIONS, Statement, flag, milliseconds, number, size, statements
 
 __all__ = ["convert", "is_unbound"]
 
-_WORD = re.compile(r'"([^"\n]*)"|\'([^\'\n]*)\'|([^\s"\']+)')
-_SIZE = re.compile(r"(\d+)\s*([kmg]?)b?", re.IGNORECASE)
-_UNITS = {"": 0, "k": 10, "m": 20, "g": 30}
-_SECTIONS = frozenset({
-    "server", "stub-zone", "forward-zone", "auth-zone", "view", "remote-control", "python", "dynlib", "dnscrypt",
-    "cachedb", "rpz", "ipset", "dnstap",
-})
-PLAIN_PORT, TLS_PORT, HTTPS_PORT = 53, 853, 443
-
-
-class Statement(NamedTuple):
-    """One ``key: value``."""
-
-    place: Place
-    key: str
-    words: tuple[str, ...]
-
-    @property
-    def text(self) -> str:
-        return f"{self.key}: {' '.join(self.words)}".rstrip()
+PLAIN_PORT, TLS_PORT, HTTPS_PORT, QUIC_PORT = 53, 853, 443, 853
+KNOWN_MODULES = frozenset({"validator", "iterator", "respip", "dns64", "cachedb", "subnetcache"})
+"""Modules whose work resolverd does as well, and one whose options are named one by one."""
+DNS64_PREFIX = "64:ff9b::/96"
 
 
 def is_unbound(text: str) -> bool:
@@ -45,107 +43,44 @@ def is_unbound(text: str) -> bool:
     return re.search(section, text) is not None
 
 
-def statements(path: str, depth: int = 0) -> Iterator[Statement]:
-    """All statements of `path` and of the files that it includes.
-
-    Raises:
-        ImportFailure: a file cannot be read, a line is no statement, or files include each other.
-    """
-    if depth > limits.IMPORT_DEPTH:
-        raise ImportFailure(f"{path}: more than {limits.IMPORT_DEPTH} files include each other")
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        place = Place(path, number)
-        for statement in _of_line(place, line):
-            if statement.key not in ("include", "include-toplevel"):
-                yield statement
-                continue
-            for pattern in statement.words:
-                for name in sorted(glob.glob(str(Path(path).parent / pattern))):
-                    yield from statements(name, depth + 1)
-
-
-def _of_line(place: Place, line: str) -> Iterator[Statement]:
-    """The statements of a line: usually one; several when a section and its keys share the line."""
-    words: list[tuple[str, bool]] = []
-    for found in _WORD.finditer(line):
-        bare = found[3]
-        if bare is not None and bare.startswith("#"):
-            break
-        words.append((bare, False) if bare is not None else (found[1] if found[1] is not None else found[2], True))
-    key = ""
-    values: list[str] = []
-    for word, quoted in words:
-        # An IPv6 address ends with a colon at most in "::", and no key has one inside.
-        if not quoted and word.endswith(":") and not word.endswith("::") and (not key or key in _SECTIONS):
-            if key:
-                yield Statement(place, key, ())
-            key, values = word[:-1].lower(), []
-        elif not key:
-            raise ImportFailure(f"{place}: {word!r} is no key; a statement is \"key: value\"")
-        else:
-            values.append(word)
-    if key:
-        yield Statement(place, key, tuple(values))
-
-
-def _flag(value: str) -> bool:
-    if value.lower() not in ("yes", "no"):
-        raise ValueError(f"{value!r} is neither yes nor no")
-    return value.lower() == "yes"
-
-
-def _number(value: str) -> int:
-    if not (value.isascii() and value.isdecimal()):
-        raise ValueError(f"{value!r} is not a number")
-    return int(value)
-
-
-def _size(value: str) -> int:
-    found = _SIZE.fullmatch(value)
-    if found is None:
-        raise ValueError(f"{value!r} is not a size")
-    return int(found[1]) << _UNITS[found[2].lower()]
-
-
-def _milliseconds(value: str) -> float:
-    return _number(value) / 1000
-
-
 SIMPLE: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "num-threads": ("server.workers", _number),
+    "num-threads": ("server.workers", number),
     "username": ("server.user", str),
-    "max-udp-size": ("server.max-udp-size", _number),
-    "minimal-responses": ("server.minimal-responses", _flag),
-    "incoming-num-tcp": ("server.tcp-connections", _number),
-    "tcp-idle-timeout": ("server.tcp-idle-timeout", _milliseconds),
-    "num-queries-per-thread": ("server.pending-queries", _number),
-    "discard-timeout": ("server.discard-timeout", _milliseconds),
-    "deny-any": ("server.minimal-any", _flag),
-    "answer-cookie": ("server.answer-cookies", _flag),
-    "nsid": ("server.nsid", str),
-    "cache-min-ttl": ("cache.min-ttl", _number),
-    "cache-max-ttl": ("cache.max-ttl", _number),
-    "cache-max-negative-ttl": ("cache.max-negative-ttl", _number),
-    "serve-expired-reply-ttl": ("cache.stale-answer-ttl", _number),
-    "serve-expired-client-timeout": ("cache.stale-answer-client-timeout", _milliseconds),
-    "prefetch": ("cache.prefetch", _flag),
-    "aggressive-nsec": ("cache.aggressive-nsec", _flag),
-    "val-bogus-ttl": ("cache.bogus-ttl", _number),
-    "infra-cache-numhosts": ("cache.infra-cache-entries", _number),
-    "qname-minimisation": ("iteration.qname-minimisation", _flag),
-    "harden-glue": ("iteration.harden-glue", _flag),
-    "use-caps-for-id": ("iteration.case-randomisation", _flag),
-    "do-ip4": ("iteration.do-ip4", _flag),
-    "do-ip6": ("iteration.do-ip6", _flag),
-    "tcp-upstream": ("iteration.tcp-only", _flag),
-    "do-not-query-localhost": ("iteration.do-not-query-localhost", _flag),
-    "edns-buffer-size": ("iteration.edns-buffer-size", _number),
-    "tls-cert-bundle": ("iteration.tls-cert-bundle", str),
-    "root-hints": ("root-hints-file", str),
-    "harden-algo-downgrade": ("dnssec.harden-algorithm-downgrade", _flag),
-    "val-sig-skew-min": ("dnssec.signature-skew-min", _number),
-    "val-sig-skew-max": ("dnssec.signature-skew-max", _number),
-    "dns64-prefix": ("policy.dns64-prefix", str),
+    "max-udp-size": ("server.max-udp-size", number),
+    "minimal-responses": ("server.minimal-responses", flag),
+    "incoming-num-tcp": ("server.tcp-connections", number),
+    "tcp-idle-timeout": ("server.tcp-idle-timeout", milliseconds),
+    "num-queries-per-thread": ("server.pending-queries", number),
+    "discard-timeout": ("server.discard-timeout", milliseconds),
+    "deny-any": ("server.minimal-any", flag),
+    "answer-cookie": ("server.answer-cookies", flag),
+    "wait-limit": ("server.pending-queries-per-client", number),
+    "wait-limit-cookie": ("server.pending-queries-per-verified-client", number),
+    "rrset-roundrobin": ("server.rotate-addresses", flag),
+    "max-global-quota": ("iteration.max-upstream-queries", number),
+    "add-holddown": ("dnssec.add-hold-down", number),
+    "del-holddown": ("dnssec.remove-hold-down", number),
+    "keep-missing": ("dnssec.missing-hold-down", number),
+    "cache-min-ttl": ("cache.min-ttl", number),
+    "cache-max-ttl": ("cache.max-ttl", number),
+    "cache-max-negative-ttl": ("cache.max-negative-ttl", number),
+    "serve-expired-reply-ttl": ("cache.stale-answer-ttl", number),
+    "serve-expired-client-timeout": ("cache.stale-answer-client-timeout", milliseconds),
+    "prefetch": ("cache.prefetch", flag),
+    "aggressive-nsec": ("cache.aggressive-nsec", flag),
+    "val-bogus-ttl": ("cache.bogus-ttl", number),
+    "infra-cache-numhosts": ("cache.infra-cache-entries", number),
+    "qname-minimisation": ("iteration.qname-minimisation", flag),
+    "harden-glue": ("iteration.harden-glue", flag),
+    "use-caps-for-id": ("iteration.case-randomisation", flag),
+    "do-ip4": ("iteration.do-ip4", flag),
+    "do-ip6": ("iteration.do-ip6", flag),
+    "tcp-upstream": ("iteration.tcp-only", flag),
+    "do-not-query-localhost": ("iteration.do-not-query-localhost", flag),
+    "edns-buffer-size": ("iteration.edns-buffer-size", number),
+    "harden-algo-downgrade": ("dnssec.harden-algorithm-downgrade", flag),
+    "val-sig-skew-min": ("dnssec.signature-skew-min", number),
+    "val-sig-skew-max": ("dnssec.signature-skew-max", number),
 }
 LISTS = {
     "caps-exempt": "iteration.case-randomisation-exempt",
@@ -158,38 +93,149 @@ LISTS = {
     "private-domain": "policy.private-domains",
     "local-data": "policy.local-data",
     "cookie-secret": "server.cookie-secrets",
-    "tls-service-pem": "tls.certificate",
-    "tls-service-key": "tls.key",
+}
+FILES = {
+    "tls-cert-bundle": "iteration.tls-cert-bundle", "ssl-cert-bundle": "iteration.tls-cert-bundle",
+    "root-hints": "root-hints-file",
+}
+"""Keys with the name of a file."""
+FILE_LISTS = {
+    "tls-service-pem": "tls.certificate", "ssl-service-pem": "tls.certificate",
+    "tls-service-key": "tls.key", "ssl-service-key": "tls.key",
 }
 ACTIONS = {
-    "allow": "allow", "allow_snoop": "allow", "allow_setrd": "allow", "allow_cookie": "allow", "refuse": "refuse",
-    "refuse_non_local": "refuse", "deny": "drop", "deny_non_local": "drop",
+    "allow": "allow", "allow_snoop": "allow", "allow_setrd": "allow", "refuse": "refuse", "refuse_non_local": "refuse",
+    "deny": "drop", "deny_non_local": "drop",
 }
-OVERRIDES = {
-    "nxdomain": "nxdomain", "nodata": "nodata", "passthru": "passthru", "drop": "drop", "disabled": "log",
+ALWAYS_SO = {
+    **dict.fromkeys((
+        "do-udp", "do-tcp", "harden-short-bufsize", "harden-large-queries", "harden-dnssec-stripped",
+        "harden-below-nxdomain", "harden-unverified-glue", "prefetch-key", "edns-tcp-keepalive", "pad-responses",
+        "pad-queries", "udp-connect", "so-reuseport", "val-clean-additional", "tls-use-sni", "root-key-sentinel", "ede",
+        "ede-serve-expired", "hide-trustanchor", "hide-http-user-agent", "log-servfail", "tls-system-cert",
+        "iter-scrub-promiscuous", "http-nodelay",
+    ), "yes"),
+    **dict.fromkeys((
+        "val-permissive-mode", "ignore-cd-flag", "serve-original-ttl", "prefer-ip4", "prefer-ip6", "tls-upstream",
+        "ssl-upstream", "udp-upstream-without-downstream", "http-notls-downstream", "qname-minimisation-strict",
+        "disable-dnssec-lame-check", "zonemd-permissive-mode", "trust-anchor-signaling", "disable-edns-do",
+        "unblock-lan-zones", "insecure-lan-zones", "log-local-actions", "log-tag-queryreply", "tls-win-cert",
+        "serve-expired-ttl-reset", "permit-small-holddown", "ratelimit-backoff", "ip-ratelimit-backoff",
+        "harden-referral-path", "log-destaddr", "log-thread-id", "dnscrypt-enable",
+    ), "no"),
 }
-"""The values of ``rpz-action-override``, as `override` of a policy zone."""
-_ALWAYS, _BY_ITSELF = "resolverd always does this", "resolverd chooses this by itself"
-NOT_NEEDED = {
+"""The value of a key that says what resolverd always does. Any other is not carried over."""
+NOT_NEEDED = dict.fromkeys((
+    "outgoing-range", "outgoing-num-tcp", "so-rcvbuf", "so-sndbuf", "so-sndbuf-if", "msg-cache-slabs",
+    "rrset-cache-slabs", "infra-cache-slabs", "key-cache-slabs", "key-cache-size", "neg-cache-size", "msg-buffer-size",
+    "jostle-timeout", "infra-host-ttl", "infra-keep-probing", "infra-cache-min-rtt", "infra-cache-max-rtt",
+    "statistics-interval", "extended-statistics", "statistics-cumulative", "statistics-inhibit-zero", "directory",
+    "chroot", "pidfile", "outgoing-port-permit", "outgoing-port-avoid", "stream-wait-size",
+    "num-queries-per-thread-slabs", "ratelimit-slabs", "ratelimit-size", "ip-ratelimit-slabs", "ip-ratelimit-size",
+    "delay-close", "unknown-server-time-limit", "control-enable", "control-use-cert", "control-port", "server-key-file",
+    "server-cert-file", "control-key-file", "control-cert-file", "interface-automatic", "interface-automatic-ports",
+    "do-daemonize", "use-syslog", "use-systemd", "log-time-ascii", "log-time-iso", "log-identity", "ip-transparent",
+    "ip-freebind", "unwanted-reply-threshold", "target-fetch-policy", "val-max-restart", "val-log-level",
+    "tcp-reuse-timeout", "max-reuse-tcp-queries", "tcp-auth-query-timeout", "http-max-streams",
+    "http-query-buffer-size", "http-response-buffer-size", "outbound-msg-retry", "max-sent-count",
+    "max-query-restarts", "fast-server-permil", "fast-server-num", "pad-responses-block-size",
+    "pad-queries-block-size", "sock-queue-timeout", "iter-scrub-ns", "iter-scrub-cname", "iter-scrub-rrsig",
+    "shm-enable", "shm-key", "quic-size", "tcp-mss", "outgoing-tcp-mss",
+), BY_ITSELF)
+_TAGS = "resolverd has no tags; write a [[view]] for these clients"
+_RESPONSE_IP = "write it as a rule of a policy zone (rpz-ip) in a file, and name that in [[rpz]]"
+_FETCHES = "resolverd limits the outstanding fetches of a zone, not their rate; see fetch-limit.per-zone"
+_HOOKS = "resolverd has hooks in Python instead; see policy.modules"
+REASONS = {
     **dict.fromkeys((
-        "do-udp", "do-tcp", "do-daemonize", "harden-short-bufsize", "harden-large-queries", "harden-dnssec-stripped",
-        "harden-below-nxdomain", "harden-referral-path", "prefetch-key", "rrset-roundrobin", "so-reuseport",
-        "harden-unverified-glue", "unwanted-reply-threshold", "edns-tcp-keepalive", "pad-responses", "pad-queries",
-        "ip-transparent", "udp-connect", "use-syslog", "log-time-ascii", "target-fetch-policy",
-    ), _ALWAYS),
+        "define-tag", "access-control-tag", "access-control-tag-action", "access-control-tag-data", "interface-tag",
+        "interface-tag-action", "interface-tag-data", "local-zone-tag", "local-zone-override",
+    ), _TAGS),
+    **dict.fromkeys(("response-ip", "response-ip-data", "response-ip-tag"), _RESPONSE_IP),
+    **dict.fromkeys(("ratelimit", "ratelimit-factor", "ratelimit-for-domain", "ratelimit-below-domain"), _FETCHES),
+    **dict.fromkeys(("python-script", "dynlib-file"), _HOOKS),
+    "interface-action": "write a [[listener]] table with allow, refuse or drop",
+    "proxy-protocol-port": "write a [[listener]] table with proxy-protocol-from, which names the load balancers",
+    "tcp-connection-limit": "see server.tcp-connections-per-client and rate-limit.exempt, which have no networks each",
+    "wait-limit-netblock": "server.pending-queries-per-client is the same for all clients",
+    "wait-limit-cookie-netblock": "server.pending-queries-per-verified-client is the same for all clients",
+    "trusted-keys-file": "its format is BIND's; write the keys into dnssec.trust-anchors",
+    "auto-trust-anchor-file": (
+        "its format is Unbound's; set dnssec.auto-trust-anchor-file to a new file, which resolverd begins with the"
+        " built-in keys of the root"
+    ),
+    "cookie-secret-file": "write the secrets into server.cookie-secrets",
+    "edns-tcp-keepalive-timeout": "resolverd announces server.tcp-idle-timeout",
+    "val-override-date": "resolverd validates at the time of the clock",
     **dict.fromkeys((
-        "outgoing-range", "outgoing-num-tcp", "so-rcvbuf", "so-sndbuf", "msg-cache-slabs", "rrset-cache-slabs",
-        "infra-cache-slabs", "key-cache-slabs", "key-cache-size", "neg-cache-size", "msg-buffer-size", "jostle-timeout",
-        "infra-host-ttl", "infra-keep-probing", "infra-cache-min-rtt", "infra-cache-max-rtt", "statistics-interval",
-        "extended-statistics", "statistics-cumulative", "directory", "chroot", "pidfile", "outgoing-port-permit",
-        "outgoing-port-avoid", "stream-wait-size", "num-queries-per-thread-slabs", "ratelimit-slabs",
-        "ip-ratelimit-slabs", "delay-close", "unknown-server-time-limit", "control-enable", "control-use-cert",
-        "server-key-file", "server-cert-file", "control-key-file", "control-cert-file", "interface-automatic",
-    ), _BY_ITSELF),
+        "ip-dscp", "tls-session-ticket-keys", "tls-ciphers", "tls-ciphersuites", "http-user-agent",
+        "edns-client-string", "edns-client-string-opcode", "cache-min-negative-ttl", "dnscrypt-port",
+        "dnscrypt-provider", "dnscrypt-secret-key", "dnscrypt-provider-cert", "dnscrypt-provider-cert-rotated",
+        "dnscrypt-shared-secret-cache-size", "dnscrypt-shared-secret-cache-slabs", "dnscrypt-nonce-cache-size",
+        "dnscrypt-nonce-cache-slabs", "ipsecmod-enabled", "ipsecmod-hook", "ipsecmod-strict", "ipsecmod-max-ttl",
+        "ipsecmod-ignore-bogus", "ipsecmod-allow", "ipsecmod-whitelist",
+        "send-client-subnet", "client-subnet-zone", "client-subnet-always-forward", "max-client-subnet-ipv6",
+        "max-client-subnet-ipv4", "min-client-subnet-ipv6", "min-client-subnet-ipv4", "max-ecs-tree-size-ipv4",
+        "max-ecs-tree-size-ipv6",
+    ), NO_COUNTERPART),
+}
+"""Why a key is not carried over."""
+INSTEAD = {
+    "insecure-lan-zones": "name the zones in dnssec.negative-trust-anchors",
+    "unblock-lan-zones": "name the zones as nodefault in policy.local-zones",
+    "tls-upstream": "write tls:// before the addresses of [[forward]]; see also iteration.opportunistic-encryption",
+    "zonemd-permissive-mode": "zones whose digest is wrong are used: zone.zonemd is off",
+}
+"""What to do about a key of `ALWAYS_SO` with the other value."""
+ACCESS = "policy.allow, policy.refuse, policy.drop"
+OWN = {
+    **dict.fromkeys(("interface", "ip-address"), "server.listen, or listener with the protocol of its port"),
+    **dict.fromkeys(("port", "tls-port", "ssl-port", "https-port", "quic-port", "tls-additional-port"),
+                    "the ports of server.listen and listener"),
+    "http-endpoint": "listener.path",
+    "outgoing-interface": "iteration.query-source-v4, iteration.query-source-v6",
+    "access-control": f"{ACCESS}; allow_snoop: server.non-recursive-queries",
+    "access-control-view": "view.clients",
+    "interface-view": "view.listeners",
+    "local-zone": "policy.local-zones",
+    "local-data-ptr": "policy.local-data",
+    "identity": "server.identity", "hide-identity": "server.identity", "version": "server.version",
+    "hide-version": "server.version", "nsid": "server.nsid",
+    "verbosity": "log.level",
+    "logfile": "query-log.file",
+    **dict.fromkeys(("log-queries", "log-replies"), "query-log.file"),
+    **dict.fromkeys(("trust-anchor-file",), "dnssec.trust-anchors"),
+    **dict.fromkeys(("msg-cache-size", "rrset-cache-size"), "cache.size, their sum"),
+    **dict.fromkeys(("serve-expired", "serve-expired-ttl"), "cache.max-stale-ttl"),
+    "module-config": "dnssec.enabled, policy.dns64-prefix, second-level-cache",
+    "dns64-prefix": "policy.dns64-prefix", "dns64-synthall": "policy.dns64-exclude",
+    **dict.fromkeys(("ip-ratelimit", "ip-ratelimit-cookie", "ip-ratelimit-factor"),
+                    "rate-limit.queries-per-second, rate-limit.verified-queries-per-second"),
+    "val-nsec3-keysize-iterations": "dnssec.nsec3-max-iterations, the highest",
+    "control-interface": "control.socket, when it is a path",
+}
+"""Keys with a form of their own, and what they become."""
+FORWARD = {
+    "name": "forward.zone", "forward-addr": "forward.addresses", "forward-first": "forward.forward-first",
+    "forward-tls-upstream": "forward.addresses with tls://", "forward-ssl-upstream": "forward.addresses with tls://",
+}
+STUB = {
+    "name": "stub.zone", "stub-addr": "stub.addresses", "stub-host": "stub.names", "stub-first": "stub.stub-first",
+    "stub-tls-upstream": "stub.addresses with tls://", "stub-ssl-upstream": "stub.addresses with tls://",
+}
+VIEW = {
+    "name": "view.name", "view-first": "view.inherit", "local-zone": "view.local-zones",
+    "local-data": "view.local-data", "local-data-ptr": "view.local-data",
+}
+_OF_ZONES = {
+    "host": "name the addresses of these servers",
+    "prime": "resolverd queries the servers that are named here",
+    "no-cache": "resolverd caches what it resolves", "tcp-upstream": "see iteration.tcp-only, which is for all servers",
 }
 _READ_TOGETHER = frozenset({
-    "port", "tls-port", "https-port", "msg-cache-size", "rrset-cache-size", "serve-expired", "serve-expired-ttl",
-    "hide-identity", "hide-version", "module-config",
+    "port", "tls-port", "ssl-port", "https-port", "quic-port", "tls-additional-port", "http-endpoint", "msg-cache-size",
+    "rrset-cache-size", "serve-expired", "serve-expired-ttl", "hide-identity", "hide-version", "logfile", "log-queries",
+    "log-replies", "ip-ratelimit-cookie", "access-control-view", "interface-view",
 })
 """Read with another key, or at the end."""
 
@@ -197,46 +243,58 @@ _READ_TOGETHER = frozenset({
 class Importer:
     """Carries the statements of one configuration over into `draft`."""
 
-    def __init__(self, draft: Draft) -> None:
+    def __init__(self, draft: Draft, folder: Path) -> None:
         self.draft = draft
+        self.folder = folder
         self.section = ""
+        self.held: list[Statement] = []
         self.table: dict[str, Any] | None = None
-        self.policy: list[Statement] | None = None
         self.encrypted = False
         self.first: dict[str, str] = {}
         self.where: dict[str, Statement] = {}
+        self.views: dict[str, dict[str, Any]] = {}
+        """The keys of each view, by its name in lower case, before it is known which clients it has."""
+        self.places: dict[str, Place] = {}
+        """Where each view begins."""
 
     def run(self, found: list[Statement]) -> None:
         """Convert all of `found`."""
         # Values that give others their meaning, wherever they are.
-        self.where = {one.key: one for one in found if one.words}
-        self.first = {key: one.words[0] for key, one in self.where.items()}
+        section = ""
         for one in found:
-            if one.key in _SECTIONS and not one.words:
+            section = one.key if one.key in SECTIONS and not one.words else section
+            self.draft.hide(one.key, " ".join(one.words))
+            if one.words and section not in ("view", "auth-zone", "rpz", "forward-zone", "stub-zone"):
+                self.where[one.key] = one
+        self.first = {key: " ".join(one.words) for key, one in self.where.items()}
+        self.folder = self.folder / self.first.get("directory", "")
+        for one in found:
+            if one.key in SECTIONS and not one.words:
                 self.begin(one)
                 continue
             try:
                 self.convert(one)
             except ValueError as error:
                 self.draft.left_out(one.place, one.text, str(error))
-        self.end_table()
+        self.end_section()
         self.finish()
+        self.write_views([one for one in found if one.key in ("access-control-view", "interface-view")])
 
     def begin(self, one: Statement) -> None:
         """A section begins."""
-        self.end_table()
+        self.end_section()
         self.section = one.key
         if one.key in ("forward-zone", "stub-zone"):
             self.table = self.draft.table(one.key.partition("-")[0], zone=".", addresses=[])
             self.encrypted = False
-        elif one.key == "rpz":
-            self.policy = []
 
-    def end_table(self) -> None:
+    def end_section(self) -> None:
         """A section is complete: the addresses of a forward or stub zone are written as resolverd has them."""
-        if self.policy is not None:
-            self.end_policy(self.policy)
-            self.policy = None
+        held, self.held = self.held, []
+        if self.section in ENDS and held:
+            ENDS[self.section](Section(self.draft, held, self.first, self.folder))
+        elif self.section == "view" and held:
+            self.end_view(held)
         if self.table is None:
             return
         addresses = []
@@ -246,62 +304,72 @@ class Importer:
             host = f"[{host}]" if ":" in host and (port or self.encrypted) else host
             where = f"{host}:{port}" if port else host
             addresses.append(f"tls://{where}" + (f"#{name}" if name else "") if self.encrypted else where)
-            if self.encrypted and not name:
+            if self.encrypted and not name and self.section == "forward-zone":
                 # Unbound does not authenticate a server without a name.
                 self.table["allow-unauthenticated"] = True
         self.table["addresses"] = addresses
         self.table = None
 
-    def end_policy(self, found: list[Statement]) -> None:
-        """A response policy zone is complete: it is transferred, fetched, or read from a file."""
-        made: dict[str, Any] = {"primaries": [], "allow_notify": []}
-        plain = {one.key: one for one in found}
-        transferred = bool({"primary", "master"} & plain.keys())
-        for one in found:
+    def end_view(self, held: list[Statement]) -> None:
+        """A view is complete. With local zones or data of its own it has those of ``server:`` only by view-first."""
+        name, first, made = "", False, {"local-zones": [], "local-data": []}
+        for one in held:
             try:
-                self.policy_key(one, made, transferred=transferred)
+                if one.key == "name":
+                    name = one.words[0]
+                elif one.key == "view-first":
+                    first = flag(one.words[0])
+                elif one.key == "local-zone":
+                    made["local-zones"].append(_local_zone(one))
+                elif one.key == "local-data":
+                    made["local-data"].append(" ".join(one.words))
+                elif one.key == "local-data-ptr":
+                    made["local-data"].append(_pointer(one))
+                else:
+                    raise ValueError("a [[view]] of resolverd has no such key")
             except ValueError as error:
                 self.draft.left_out(one.place, one.text, str(error))
-        name = plain.get("name")
-        if name is None or not (made["primaries"] or made.get("url") or made.get("file")):
-            for one in found[:1]:
-                self.draft.left_out(one.place, f"rpz: {one.text}", "the zone has no name, or nowhere to come from")
-            return
-        if "zonefile" in plain and (made["primaries"] or "url" in made):
-            made.pop("file", None)
-            file = plain["zonefile"]
-            self.draft.not_needed(file.place, file.text, COPY if made["primaries"] else "resolverd has its own file")
-        self.draft.policy_zone(name.words[0], **made)
+        keys: dict[str, Any] = {key: values for key, values in made.items() if values}
+        if keys and not first:
+            keys["inherit"] = False
+        self.views[name.lower()] = {"name": view_name(name), **keys}
+        self.places[name.lower()] = held[0].place
 
-    def policy_key(self, one: Statement, made: dict[str, Any], *, transferred: bool) -> None:
-        """A key of a response policy zone.
+    def write_views(self, members: list[Statement]) -> None:
+        """Write the views in an order in which the first that fits is the one that Unbound takes: that of the smallest
+        network of a client, and else that of the interface."""
+        clients: list[tuple[Any, str]] = []
+        listeners: dict[str, list[str]] = {}
+        for one in members:
+            try:
+                if len(one.words) != 2 or one.words[1].lower() not in self.views:
+                    raise ValueError("there is no view of this name")
+                name = one.words[1].lower()
+                if one.key == "access-control-view":
+                    clients.append((ipaddress.ip_network(one.words[0], strict=False), name))
+                else:
+                    listeners.setdefault(name, []).append(self.address(one.words[0]))
+            except ValueError as error:
+                self.draft.left_out(one.place, one.text, str(error))
+        counts: dict[str, int] = {}
+        found = [(name, {"clients": [str(one) for one in held]}) for name, held in view_groups(clients)]
+        for name, who in (*found, *((name, {"listeners": held}) for name, held in listeners.items())):
+            counts[name] = counts.get(name, 0) + 1
+            keys = {**self.views[name], **who}
+            if counts[name] > 1:
+                keys["name"] += f"-{counts[name]}"
+            self.draft.table("view").update(keys | self.answers_for_all(keys))
+        for name, keys in self.views.items():
+            if name not in counts:
+                self.draft.not_needed(self.places[name], f"the view {keys['name']}", "no client is in it")
 
-        Raises:
-            ValueError: it is not carried over; the text says why.
-        """
-        value = one.words[0]
-        if one.key in ("primary", "master"):
-            made["primaries"].append(_primary(value))
-        elif one.key == "url":
-            if transferred:
-                raise ValueError("the zone is transferred from its primaries")
-            if not value.startswith("https://"):
-                raise ValueError("resolverd fetches policy zones over HTTPS only")
-            made["url"] = value
-        elif one.key == "zonefile":
-            made["file"] = value
-        elif one.key == "allow-notify":
-            made["allow_notify"].append(str(ipaddress.ip_network(value, strict=False)))
-        elif one.key == "rpz-log":
-            made["log"] = _flag(value) or None
-        elif one.key == "rpz-action-override":
-            if value not in OVERRIDES:
-                raise ValueError(f"a policy zone of resolverd has no override {value!r}")
-            made["override"] = OVERRIDES[value]
-        elif one.key == "for-downstream" and not _flag(value):
-            self.draft.not_needed(one.place, one.text, _ALWAYS)
-        elif one.key != "name":
-            raise ValueError("a policy zone of resolverd has no such key")
+    def answers_for_all(self, view: dict[str, Any]) -> dict[str, Any]:
+        """What a view that does not inherit has in Unbound all the same: DNS64, and addresses that are removed."""
+        if view.get("inherit", True):
+            return {}
+        names = ("dns64-prefix", "dns64-exclude", "dns64-ignore-aaaa", "private-addresses", "private-domains")
+        held = {name: self.draft.get(f"policy.{name}") for name in names}
+        return {name: value for name, value in held.items() if value}
 
     def convert(self, one: Statement) -> None:
         """Carry one statement over.
@@ -311,27 +379,33 @@ class Importer:
         """
         if not one.words:
             raise ValueError("the value is missing")
+        key, value = one.key, one.words[0]
+        own = getattr(self, "key_" + key.replace("-", "_"), None)
         if self.section in ("forward-zone", "stub-zone"):
             self.zone_key(one)
-        elif self.policy is not None:
-            self.policy.append(one)
-        elif self.section == "remote-control" and one.key == "control-interface" and one.words[0].startswith("/"):
-            self.draft.set("control.socket", one.words[0])
-        elif self.section not in ("server", "remote-control"):
-            self.draft.left_out(one.place, one.text, f"resolverd has no counterpart of {self.section}")
-        elif one.key in SIMPLE:
-            path, read = SIMPLE[one.key]
-            self.draft.set(path, read(one.words[0]))
-        elif one.key in LISTS:
-            self.draft.add(LISTS[one.key], " ".join(one.words))
-        else:
-            own = getattr(self, "key_" + one.key.replace("-", "_"), None)
-            if own is not None:
-                own(one)
-            elif one.key in NOT_NEEDED:
-                self.draft.not_needed(one.place, one.text, NOT_NEEDED[one.key])
-            elif one.key not in _READ_TOGETHER:
-                self.draft.left_out(one.place, one.text, "resolverd has no counterpart")
+        elif self.section in ENDS or self.section == "view":
+            self.held.append(one)
+        elif self.section not in ("server", "remote-control", "", "python", "dynlib", "dnscrypt"):
+            raise ValueError(f"resolverd has no counterpart of {self.section}")
+        elif key in SIMPLE:
+            path, read = SIMPLE[key]
+            self.draft.set(path, read(value))
+        elif key in LISTS:
+            self.draft.add(LISTS[key], " ".join(one.words))
+        elif key in FILES:
+            self.draft.set(FILES[key], str(self.folder / value))
+        elif key in FILE_LISTS:
+            self.draft.add(FILE_LISTS[key], str(self.folder / value))
+        elif own is not None:
+            own(one)
+        elif key in ALWAYS_SO:
+            if value.lower() != ALWAYS_SO[key]:
+                raise ValueError(INSTEAD.get(key, f"resolverd always behaves as with {ALWAYS_SO[key]}"))
+            self.draft.not_needed(one.place, one.text, ALWAYS)
+        elif key in NOT_NEEDED:
+            self.draft.not_needed(one.place, one.text, NOT_NEEDED[key])
+        elif key not in _READ_TOGETHER:
+            raise ValueError(REASONS.get(key, NO_COUNTERPART))
 
     def zone_key(self, one: Statement) -> None:
         """A key of a forward or stub zone."""
@@ -342,29 +416,45 @@ class Importer:
         elif key == "addr":
             self.table["addresses"].append(one.words[0])
         elif key == "first":
-            self.table[one.key] = _flag(one.words[0])
-        elif one.key in ("forward-tls-upstream", "forward-ssl-upstream"):
-            self.encrypted = _flag(one.words[0])
+            self.table[one.key] = flag(one.words[0])
+        elif key in ("tls-upstream", "ssl-upstream"):
+            self.encrypted = flag(one.words[0])
         elif one.key == "stub-host":
             self.table.setdefault("names", []).append(one.words[0])
+        elif key in ("prime", "no-cache", "tcp-upstream") and not flag(one.words[0]):
+            self.draft.not_needed(one.place, one.text, ALWAYS)
         else:
-            self.draft.left_out(one.place, one.text, f"a {kind} zone of resolverd has no such key")
+            raise ValueError(_OF_ZONES.get(key, f"a {kind} zone of resolverd has no such key"))
 
     # --- keys with a form of their own ----------------------------------------------------------------------------
 
+    def address(self, text: str) -> str:
+        """``address@port`` as resolverd writes it.
+
+        Raises:
+            ValueError: it is not an address.
+        """
+        host, _, port_text = text.partition("@")
+        ipaddress.ip_address(host.partition("%")[0])
+        port = number(port_text or self.first.get("port", str(PLAIN_PORT)))
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
     def key_interface(self, one: Statement) -> None:
         """An address that is served; its port decides about the protocol."""
-        host, _, port_text = one.words[0].partition("@")
-        ipaddress.ip_address(host.partition("%")[0])
-        default = self.first.get("port", str(PLAIN_PORT))
-        port = _number(port_text or default)
-        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        if port == _number(self.first.get("tls-port", str(TLS_PORT))) and "tls-service-key" in self.first:
+        where, first = self.address(one.words[0]), self.first
+        port = where.rpartition(":")[2]
+        tls = {first.get("tls-port", first.get("ssl-port", str(TLS_PORT))), first.get("tls-additional-port", "")}
+        if not {"tls-service-key", "ssl-service-key"} & first.keys():
+            self.draft.add("server.listen", where)
+        elif port in tls:
             self.draft.table("listener", address=where, protocol="tls")
-        elif port == _number(self.first.get("https-port", str(HTTPS_PORT))) and "tls-service-key" in self.first:
-            self.draft.table("listener", address=where, protocol="https")
+        elif port == first.get("https-port", str(HTTPS_PORT)):
+            path = {"path": first["http-endpoint"]} if "http-endpoint" in first else {}
+            self.draft.table("listener", address=where, protocol="https", **path)
         else:
             self.draft.add("server.listen", where)
+        if port == first.get("quic-port"):
+            self.draft.table("listener", address=where, protocol="quic")
 
     key_ip_address = key_interface
 
@@ -379,23 +469,84 @@ class Importer:
         if len(one.words) != 2:
             raise ValueError("it is not a network and an action")
         network, action = one.words
+        if action == "allow_cookie":
+            raise ValueError("only clients with a cookie are served; add the network to policy.allow, and set"
+                             " server.require-cookies, which is for all clients")
         if action not in ACTIONS:
             raise ValueError(f"resolverd has no access action {action!r}")
         self.draft.add(f"policy.{ACTIONS[action]}", str(ipaddress.ip_network(network, strict=False)))
         if action == "allow_snoop":
             self.draft.set("server.non-recursive-queries", "cache")
+        elif action == "allow_setrd":
+            self.draft.changed(one.place, one.text, "queries without the RD bit are refused")
+        elif action.endswith("_non_local"):
+            self.draft.changed(one.place, one.text, "local data is denied to these clients, too")
 
     def key_local_zone(self, one: Statement) -> None:
-        zone, kind = one.words
-        if kind == "nodefault":
-            kind = "resolve"
-        self.draft.add("policy.local-zones", f"{zone} {kind}")
+        self.draft.add("policy.local-zones", _local_zone(one))
 
     def key_local_data_ptr(self, one: Statement) -> None:
-        words = one.words if len(one.words) > 1 else tuple(one.words[0].split())
-        address, *ttl, name = words
-        reverse = ipaddress.ip_address(address).reverse_pointer
-        self.draft.add("policy.local-data", " ".join((f"{reverse}.", *ttl, "PTR", name)))
+        self.draft.add("policy.local-data", _pointer(one))
+
+    def key_nsid(self, one: Statement) -> None:
+        """``ascii_`` and text, or octets in hexadecimal."""
+        value = one.words[0]
+        text = value.removeprefix("ascii_")
+        self.draft.set("server.nsid", text if text != value else f"0x{value}")
+
+    def key_module_config(self, one: Statement) -> None:
+        modules = set(self.first["module-config"].split())
+        if "validator" not in modules:
+            self.draft.set("dnssec.enabled", False)
+        if "dns64" in modules and "dns64-prefix" not in self.first:
+            self.draft.set("policy.dns64-prefix", DNS64_PREFIX)
+        unknown = sorted(modules - KNOWN_MODULES)
+        if unknown:
+            raise ValueError(f"resolverd has no module {', '.join(unknown)}; see policy.modules for hooks in Python")
+
+    def key_dns64_prefix(self, one: Statement) -> None:
+        if self.has_dns64(one):
+            self.draft.set("policy.dns64-prefix", one.words[0])
+
+    def key_dns64_synthall(self, one: Statement) -> None:
+        if flag(one.words[0]) and self.has_dns64(one):
+            self.draft.set("policy.dns64-exclude", ["::/0"])
+
+    def has_dns64(self, one: Statement) -> bool:
+        if "dns64" in self.first.get("module-config", "").split():
+            return True
+        self.draft.not_needed(one.place, one.text, "dns64 is not in module-config, so Unbound does not use it")
+        return False
+
+    def key_ip_ratelimit(self, one: Statement) -> None:
+        """Queries of one address. Unbound counts those with a cookie or over TCP with the others, or by a key of their
+        own in later versions."""
+        rate = number(one.words[0])
+        verified = self.read_first("ip-ratelimit-cookie", number)
+        if not rate and not verified:
+            return
+        for name, value in (("queries", rate), ("verified-queries", rate if verified is None else verified)):
+            self.draft.set(f"rate-limit.{name}-per-second", value)
+        self.draft.set("rate-limit.queries-action", "drop")
+        self.draft.set("rate-limit.ipv4-prefix", limits.RATE_PREFIX4.maximum)
+        self.draft.set("rate-limit.ipv6-prefix", limits.RATE_PREFIX6.maximum)
+        self.draft.changed(one.place, one.text, f"{EACH_WORKER}, and all queries above it are dropped")
+
+    def key_ip_ratelimit_factor(self, one: Statement) -> None:
+        if number(one.words[0]):
+            raise ValueError("resolverd lets no query above the limit through; with rate-limit.queries-action ="
+                             ' "truncate", genuine clients get their answer over TCP')
+        self.draft.not_needed(one.place, one.text, ALWAYS)
+
+    def key_val_nsec3_keysize_iterations(self, one: Statement) -> None:
+        values = [number(word) for word in " ".join(one.words).split()]
+        self.draft.set("dnssec.nsec3-max-iterations", max(values[1::2]))
+        self.draft.changed(one.place, one.text, "resolverd has one limit for all sizes of keys, here the highest")
+
+    def key_control_interface(self, one: Statement) -> None:
+        if not one.words[0].startswith("/"):
+            raise ValueError("resolverctl uses a Unix socket; name it in control.socket")
+        self.draft.set("control.socket", one.words[0])
 
     def key_identity(self, one: Statement) -> None:
         if self.first.get("hide-identity") != "yes":
@@ -407,20 +558,11 @@ class Importer:
 
     def key_verbosity(self, one: Statement) -> None:
         levels = ("warning", "info", "info", "debug")
-        self.draft.set("log.level", levels[min(_number(one.words[0]), len(levels) - 1)])
+        self.draft.set("log.level", levels[min(number(one.words[0]), len(levels) - 1)])
 
     def key_trust_anchor_file(self, one: Statement) -> None:
-        lines = [line.partition(";")[0].strip() for line in read_text(one.words[0]).splitlines()]
+        lines = [line.partition(";")[0].strip() for line in read_text(str(self.folder / one.words[0])).splitlines()]
         self.draft.add("dnssec.trust-anchors", *(line for line in lines if line))
-
-    def key_auto_trust_anchor_file(self, one: Statement) -> None:
-        self.draft.left_out(one.place, one.text, (
-            "its format is Unbound's; set dnssec.auto-trust-anchor-file to a new file, which resolverd begins with the"
-            " built-in keys of the root"
-        ))
-
-    def key_insecure_lan_zones(self, one: Statement) -> None:
-        self.draft.left_out(one.place, one.text, "name the zones in dnssec.negative-trust-anchors")
 
     def read_first(self, key: str, read: Callable[[str], int]) -> int | None:
         """The number of `key`; None without it, and after a remark when it is malformed."""
@@ -436,30 +578,41 @@ class Importer:
     def finish(self) -> None:
         """What several statements decide together."""
         first, draft = self.first, self.draft
-        sizes = [self.read_first(key, _size) for key in ("msg-cache-size", "rrset-cache-size")]
+        sizes = [self.read_first(key, size) for key in ("msg-cache-size", "rrset-cache-size")]
         if any(size is not None for size in sizes):
             draft.set("cache.size", max(limits.CACHE_SIZE.minimum, sum(size or 0 for size in sizes)))
         if first.get("serve-expired") == "yes":
-            draft.set("cache.max-stale-ttl", self.read_first("serve-expired-ttl", _number) or 86_400)
-        if "module-config" in first and "validator" not in first["module-config"]:
-            draft.set("dnssec.enabled", False)
+            draft.set("cache.max-stale-ttl", self.read_first("serve-expired-ttl", number) or 86_400)
+        logged = [self.where[key] for key in ("log-queries", "log-replies") if first.get(key) == "yes"]
+        if logged:
+            file = first.get("logfile", "") if first.get("use-syslog") != "yes" else ""
+            draft.set("query-log.file", query_log_file(str(self.folder / file)) if file else "-")
+            draft.changed(logged[0].place, logged[0].text, QUERY_LOG)
         if draft.get("server.listen") is None:
             port = first.get("port", str(PLAIN_PORT))
             draft.add("server.listen", f"127.0.0.1:{port}", f"[::1]:{port}")
 
 
-def _primary(text: str) -> str:
-    """A primary as resolverd writes it; with a name the transfer is over TLS.
+def _local_zone(one: Statement) -> str:
+    """A local zone as resolverd writes it.
 
     Raises:
-        ValueError: it is not an address.
+        ValueError: it is not a name and a type.
     """
-    host, _, name = text.partition("#")
-    host, _, port = host.partition("@")
-    address = ipaddress.ip_address(host)
-    where = f"[{address}]" if address.version == 6 and (port or name) else str(address)
-    where += f":{_number(port)}" if port else ""
-    return f"tls://{where}#{name}" if name else where
+    if len(one.words) != 2:
+        raise ValueError("it is not a zone and a type")
+    zone, kind = one.words
+    return f"{zone} {'resolve' if kind == 'nodefault' else kind}"
+
+
+def _pointer(one: Statement) -> str:
+    """The PTR record of ``local-data-ptr``.
+
+    Raises:
+        ValueError: it is not an address and a name.
+    """
+    address, *ttl, name = one.words if len(one.words) > 1 else tuple(one.words[0].split())
+    return " ".join((f"{ipaddress.ip_address(address).reverse_pointer}.", *ttl, "PTR", name))
 
 
 def convert(path: str) -> Draft:
@@ -469,5 +622,5 @@ def convert(path: str) -> Draft:
         ImportFailure: a file cannot be read or parsed.
     """
     draft = Draft()
-    Importer(draft).run(list(statements(path)))
+    Importer(draft, Path(path).absolute().parent).run(list(statements(path)))
     return draft
