@@ -20,11 +20,13 @@ _TOKEN = re.compile(
 
 
 class Statement(NamedTuple):
-    """Words up to the semicolon, and the statements of the block among them."""
+    """Words up to the semicolon, and the statements of the block among them; `second` are those of another block, as
+    after ``except-from``."""
 
     place: Place
     words: tuple[str, ...]
     block: "tuple[Statement, ...] | None"
+    second: "tuple[Statement, ...] | None" = None
 
     @property
     def text(self) -> str:
@@ -75,6 +77,7 @@ def _block(path: str, tokens: list[tuple[Place, str, str]], at: int, depth: int)
     found: list[Statement] = []
     words: list[str] = []
     block: tuple[Statement, ...] | None = None
+    second: tuple[Statement, ...] | None = None
     place: Place | None = None
     while at < len(tokens):
         here, kind, text = tokens[at]
@@ -87,11 +90,11 @@ def _block(path: str, tokens: list[tuple[Place, str, str]], at: int, depth: int)
             if at == len(tokens):
                 raise ImportFailure(f"{here}: an opening brace without a closing one")
             at += 1
-            block = tuple(inner)
+            block, second = (tuple(inner), None) if block is None else (block, tuple(inner))
         elif kind == "mark":
             if words or block is not None:
-                found.append(Statement(place, tuple(words), block))
-            words, block, place = [], None, None
+                found.append(Statement(place, tuple(words), block, second))
+            words, block, second, place = [], None, None, None
         else:
             words.append(text[1:-1] if kind == "quoted" else text)
     if words or block is not None:

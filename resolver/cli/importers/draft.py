@@ -127,21 +127,30 @@ class Draft:
 
     def render(self, source: str) -> str:
         """The configuration as TOML, with the remarks as comments at the top."""
-        from resolver.daemon.config_writer import literal
-
         lines = [f"# Made from {source} by resolverctl import."]
         for title in (LEFT_OUT, CHANGED, NOT_NEEDED):
             found = [one for one in self.remarks if one.kind == title]
             if found:
                 lines += ["#", f"# {title}", *(f"#   {one}" for one in found)]
         top = self.sections.get("", {})
-        lines += ["", *(f"{key} = {literal(value)}" for key, value in top.items())]
+        lines += ["", *(f"{key} = {_literal(value)}" for key, value in top.items())]
         for section, keys in self.sections.items():
             if section and keys:
-                lines += ["", f"[{section}]", *(f"{key} = {literal(value)}" for key, value in keys.items())]
+                lines += ["", f"[{section}]", *(f"{key} = {_literal(value)}" for key, value in keys.items())]
         for name, keys in self.tables:
-            lines += ["", f"[[{name}]]", *(f"{key} = {literal(value)}" for key, value in keys.items())]
+            lines += ["", f"[[{name}]]", *(f"{key} = {_literal(value)}" for key, value in keys.items())]
         return "\n".join(lines).rstrip() + "\n"
+
+
+def _literal(value: Any) -> str:
+    """`value` as TOML. Tables in a table, as the forward zones of a view, are written inline."""
+    from resolver.daemon.config_writer import literal
+
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_literal(held)}" for key, held in value.items()) + " }"
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return "[\n" + "".join(f"    {_literal(held)},\n" for held in value) + "]"
+    return literal(value)
 
 
 def _one_line(text: str) -> str:

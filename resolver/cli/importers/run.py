@@ -18,7 +18,7 @@ _IN_TABLE = re.compile(r"(?P<kind>[a-z-]+)\[(?P<number>\d+)\](?:\.(?P<key>[a-z0-
 """How an error names a key of a table, as in "forward[0].zone: ..."."""
 _OF_KIND = re.compile(r"(?P<kind>zone|rpz|forward|stub|view|tsig-key|listener): ")
 """How an error names a table that does not fit the others; its name or address follows."""
-_OF_VIEW = re.compile(r"view: (?P<key>[a-z0-9-]+): .*\(view '(?P<name>[^']*)'\)", re.DOTALL)
+_OF_VIEW = re.compile(r"view: (?P<key>[a-z0-9_-]+): .*\(view '(?P<name>[^']*)'\)", re.DOTALL)
 """How an error names a value of a view."""
 _NAMES = ("name", "zone", "address")
 FORMATS: dict[str, Callable[[str], Draft]] = {
@@ -98,11 +98,12 @@ def _take_out(draft: Draft, problem: str, path: str) -> None:
             return
         _remove(draft, kind, table, problem, path)
         return
-    of_view = _OF_VIEW.fullmatch(problem.replace("_", "-", problem.find(":", len("view: "))))
-    for kind, table in draft.tables:
-        if of_view is not None and (kind, table.get("name")) == ("view", of_view["name"]) and of_view["key"] in table:
-            value = _without(table, of_view["key"], problem)
-            draft.left_out(Place(path, 0), f"{of_view['key']} = {value!r} of view {of_view['name']!r}", problem)
+    of_view = _OF_VIEW.fullmatch(problem)
+    if of_view is not None:
+        key, name = of_view["key"].replace("_", "-"), of_view["name"]
+        view = next(table for kind, table in draft.tables if kind == "view" and table.get("name") == name)
+        if key in view:
+            draft.left_out(Place(path, 0), f"{key} = {_without(view, key, problem)!r} of view {name!r}", problem)
             return
     of_kind = _OF_KIND.match(named)
     if of_kind is not None:

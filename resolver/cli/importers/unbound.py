@@ -28,6 +28,7 @@ from resolver.cli.importers.draft import (
 from resolver.cli.importers.networks import view_groups, view_name
 from resolver.cli.importers.unbound_sections import ENDS, Section
 from resolver.cli.importers.unbound_syntax import SECTIONS, Statement, flag, milliseconds, number, size, statements
+from resolver.hints import ROOT_ANCHORS
 
 __all__ = ["convert", "is_unbound"]
 
@@ -588,7 +589,9 @@ class Importer:
             file = first.get("logfile", "") if first.get("use-syslog") != "yes" else ""
             draft.set("query-log.file", query_log_file(str(self.folder / file)) if file else "-")
             draft.changed(logged[0].place, logged[0].text, QUERY_LOG)
-        if draft.get("server.listen") is None:
+        if "auto-trust-anchor-file" in first and draft.get("dnssec.trust-anchors"):
+            draft.add("dnssec.trust-anchors", *ROOT_ANCHORS)  # that file has them
+        if draft.get("server.listen") is None and not any(kind == "listener" for kind, _ in draft.tables):
             port = first.get("port", str(PLAIN_PORT))
             draft.add("server.listen", f"127.0.0.1:{port}", f"[::1]:{port}")
 
