@@ -8,7 +8,6 @@ docs/migrating-from-bind.md is made from these tables.
 import ipaddress
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from resolver.cli.importers.bind_names import NETWORKS, Names, children, duration, flag, number, size
@@ -93,8 +92,8 @@ ALWAYS_SO = {
 """The value of an option that says what resolverd always does. Any other is not carried over."""
 NOT_NEEDED = dict.fromkeys((
     "directory", "pid-file", "dump-file", "statistics-file", "memstatistics-file", "session-keyfile", "session-keyname",
-    "session-keyalg", "key-directory", "managed-keys-directory", "new-zones-directory", "bindkeys-file", "secroots-file",
-    "recursing-file", "geoip-directory", "lock-file", "tcp-listen-queue", "tcp-keepalive-timeout",
+    "session-keyalg", "key-directory", "managed-keys-directory", "new-zones-directory", "bindkeys-file",
+    "secroots-file", "recursing-file", "geoip-directory", "lock-file", "tcp-listen-queue", "tcp-keepalive-timeout",
     "tcp-advertised-timeout", "tcp-initial-timeout", "tcp-receive-buffer", "tcp-send-buffer", "udp-receive-buffer",
     "udp-send-buffer", "clients-per-query", "max-clients-per-query", "max-recursion-depth", "max-query-restarts",
     "reserved-sockets", "files", "datasize", "stacksize", "coresize", "interface-interval", "lame-ttl",
@@ -105,15 +104,16 @@ NOT_NEEDED = dict.fromkeys((
     "http-streams-per-connection", "max-rsa-exponent-size", "zero-no-soa-ttl", "dscp", "suppress-initial-notify",
     "notify-delay", "notify-rate", "notify-to-soa", "serial-query-rate", "startup-notify-rate", "transfers-in",
     "transfers-out", "transfers-per-ns", "transfer-format", "transfer-message-size", "try-tcp-refresh",
-    "max-transfer-idle-in", "max-transfer-idle-out", "max-transfer-time-in", "max-transfer-time-out", "max-journal-size",
-    "max-ixfr-ratio", "ixfr-from-differences", "max-records", "max-records-per-type", "max-types-per-name",
-    "max-refresh-time", "max-retry-time", "min-retry-time", "masterfile-style", "check-dup-records", "check-integrity",
-    "check-mx", "check-mx-cname", "check-sibling", "check-spf", "check-srv-cname", "check-wildcard", "max-zone-ttl",
-    "no-case-compress", "keep-response-order", "fstrm-set-buffer-hint", "fstrm-set-flush-timeout",
-    "fstrm-set-input-queue-size", "fstrm-set-output-notify-threshold", "fstrm-set-output-queue-model",
-    "fstrm-set-output-queue-size", "fstrm-set-reopen-interval",
+    "max-transfer-idle-in", "max-transfer-idle-out", "max-transfer-time-in", "max-transfer-time-out",
+    "max-journal-size", "max-ixfr-ratio", "ixfr-from-differences", "max-records", "max-records-per-type",
+    "max-types-per-name", "max-refresh-time", "max-retry-time", "min-retry-time", "masterfile-style",
+    "check-dup-records", "check-integrity", "check-mx", "check-mx-cname", "check-sibling", "check-spf",
+    "check-srv-cname", "check-wildcard", "max-zone-ttl", "no-case-compress", "keep-response-order",
+    "fstrm-set-buffer-hint", "fstrm-set-flush-timeout", "fstrm-set-input-queue-size",
+    "fstrm-set-output-notify-threshold", "fstrm-set-output-queue-model", "fstrm-set-output-queue-size",
+    "fstrm-set-reopen-interval",
 ), BY_ITSELF)
-_UPDATES = "resolverd neither signs zones nor takes updates; keep BIND as the primary, and write a [[zone]] with primaries"
+_UPDATES = "resolverd neither signs zones nor takes updates; let BIND be the primary, and write [[zone]] with primaries"
 _SOURCE = "see iteration.query-source-v4 and iteration.query-source-v6"
 _LISTENERS = "write a [[view]] or a [[listener]] table"
 REASONS = {

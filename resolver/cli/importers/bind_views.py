@@ -119,8 +119,8 @@ class Views:
         options |= {key: one for key, one in inner.items() if key in (*_CLIENTS, "recursion")}
         if "recursion" in options and not flag(options["recursion"].words[1]):
             one = options["recursion"]
-            self.draft.left_out(one.place, one.text, "BIND does no recursion for these clients, resolverd would; so they"
-                                " are refused. See policy.allow")
+            self.draft.left_out(one.place, one.text, "BIND does no recursion for these clients, resolverd would; so"
+                                " they are refused. See policy.allow")
             return {"refuse": list(EVERYONE)}
         lists = [options[key] for key in _CLIENTS if key in options]
         found = self.importer.served(lists)
@@ -149,9 +149,9 @@ class Views:
             elif kind == "hint":
                 self.draft.not_needed(one.place, one.text, "the root servers are built in and primed")
             else:
-                raise ValueError("own zones of resolverd are the same in all views, and this one is not in all; write its"
-                                 " records as local-data of the [[view]], or serve it elsewhere and name that server in"
-                                 " [[view.stub]]")
+                raise ValueError("own zones of resolverd are the same in all views, and this one is not in all; write"
+                                 " its records as local-data of the [[view]], or serve it elsewhere and name that"
+                                 " server in [[view.stub]]")
         elif key == "dns64":
             self.dns64(keys, one)
         elif key == "validate-except":

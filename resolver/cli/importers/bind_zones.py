@@ -38,10 +38,10 @@ NOT_NEEDED = frozenset({
     "type", "journal", "ixfr-from-differences", "masterfile-style", "max-journal-size", "max-ixfr-ratio", "max-records",
     "max-records-per-type", "max-types-per-name", "max-transfer-idle-in", "max-transfer-idle-out",
     "max-transfer-time-in", "max-transfer-time-out", "max-refresh-time", "max-retry-time", "min-refresh-time",
-    "min-retry-time", "multi-master", "notify-delay", "notify-to-soa", "request-ixfr", "request-expire", "try-tcp-refresh",
-    "zone-statistics", "check-names", "check-mx", "check-mx-cname", "check-srv-cname", "check-integrity", "check-sibling",
-    "check-dup-records", "check-spf", "check-wildcard", "zero-no-soa-ttl", "max-zone-ttl", "key-directory",
-    "serial-update-method", "in-view",
+    "min-retry-time", "multi-master", "notify-delay", "notify-to-soa", "request-ixfr", "request-expire",
+    "try-tcp-refresh", "zone-statistics", "check-names", "check-mx", "check-mx-cname", "check-srv-cname",
+    "check-integrity", "check-sibling", "check-dup-records", "check-spf", "check-wildcard", "zero-no-soa-ttl",
+    "max-zone-ttl", "key-directory", "serial-update-method", "in-view",
 })
 CHANGED_BY_BIND = ("update-policy", "dnssec-policy", "inline-signing", "auto-dnssec", "allow-update")
 """Options by which BIND changes a zone, so that its file is not the zone that it serves."""
@@ -104,7 +104,9 @@ class Zones:
         else:
             raise ValueError(f"a zone of type {kind or 'unknown'} is not carried over")
 
-    def upstream_zone(self, one: Statement, inner: dict[str, Statement], kind: str) -> tuple[str, dict[str, Any]] | None:
+    def upstream_zone(
+        self, one: Statement, inner: dict[str, Statement], kind: str
+    ) -> tuple[str, dict[str, Any]] | None:
         """The table of a forward or stub zone, and its keys; None for a zone of another type."""
         name = one.words[1]
         if kind == "forward" and "forwarders" in inner:
@@ -181,7 +183,7 @@ class Zones:
             made["key"] = self.names.tsig_key(key)
         notify = inner.get("allow-notify", self.options.get("allow-notify"))
         if notify is not None:
-            made["allow-notify"] = _expand([text for text in self.names.addresses(notify.block or ()) if text != "none"])
+            made["allow-notify"] = _expand(self.names.addresses(notify.block or ()))
         if "file" in inner:
             self.draft.not_needed(inner["file"].place, inner["file"].text, COPY)
         return made
@@ -214,7 +216,6 @@ class Zones:
                     keys.append(held.words[1])
                 else:
                     addresses += self.names.addresses((held,))
-            addresses = [text for text in addresses if text != "none"]
             if any(text.startswith("!") for text in addresses):
                 left.append("allow-transfer with exceptions")
             elif keys and (addresses or len(keys) > 1):
@@ -282,4 +283,4 @@ class Zones:
 
 
 def _expand(addresses: list[str]) -> list[str]:
-    return [network for text in addresses for network in NETWORKS.get(text, (text,))]
+    return [network for text in addresses if text != "none" for network in NETWORKS.get(text, (text,))]

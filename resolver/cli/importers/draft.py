@@ -91,7 +91,7 @@ class Draft:
         held = self.get(path, [])
         self.set(path, [*held, *(value for value in values if value not in held)])
 
-    def table(self, name: str, **keys: Any) -> dict[str, Any]:
+    def table(self, name: str, /, **keys: Any) -> dict[str, Any]:
         """A new table ``[[name]]``; underscores of `keys` are written as hyphens."""
         made = {key.replace("_", "-"): value for key, value in keys.items()}
         self.tables.append((name, made))

@@ -43,7 +43,7 @@ def _without(part: Network, denied: Network) -> list[Network]:
         return []
     if not inside(denied, part):
         return [part]
-    return list(part.address_exclude(denied))  # type: ignore[arg-type]
+    return list(part.address_exclude(denied))
 
 
 def view_groups(members: list[tuple[Network, str]]) -> list[tuple[str, list[Network]]]:

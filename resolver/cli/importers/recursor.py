@@ -1,34 +1,45 @@
-"""Reads the old format of ``recursor.conf`` of PowerDNS Recursor: ``key=value`` and ``key+=value`` lines.
+"""Carries ``recursor.conf`` and ``recursor.yml`` of PowerDNS Recursor over.
 
-`SIMPLE` maps a key to a key of resolverd of the same meaning; `Importer` has a method for each other key that is
-carried over.
+`recursor_yaml` gives the settings of the YAML format the names of the other one, so that both are the same from here
+on. `SIMPLE` maps a setting to a key of resolverd of the same meaning; `Importer` has a method for each setting of
+`OWN`. All other settings are in `ALWAYS_SO`, `NOT_NEEDED` or `REASONS`. `recursor_lua` has the calls of a Lua
+configuration. The page docs/migrating-from-powerdns-recursor.md is made from these tables.
 """
 
+import glob
 import ipaddress
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
-from resolver.cli.importers.draft import Draft, ImportFailure, Place, read_text
-from resolver.cli.importers.recursor_lua import read_policy_zones
+from resolver.cli.importers.draft import (
+    ALWAYS,
+    BY_ITSELF,
+    NO_COUNTERPART,
+    QUERY_LOG,
+    Draft,
+    ImportFailure,
+    Place,
+    read_text,
+)
+from resolver.cli.importers.recursor_lua import Text, add_anchors, add_policy_zone, add_tap, endpoint, read_lua
+from resolver.cli.importers.recursor_yaml import Node, is_recursor_yaml, parse, settings
 
-__all__ = ["convert", "is_recursor", "is_recursor_yaml"]
+__all__ = ["convert", "is_recursor"]
 
 _LINE = re.compile(r"([a-z0-9-]+)\s*(\+?=)\s*(.*)")
 _SPLIT = re.compile(r"[,;\s]+")
 PORT = 53
+EXTENSION = 30
+"""Seconds by which ``serve-stale-extensions`` counts."""
 
 
 def is_recursor(text: str) -> bool:
-    """Whether `text` looks like this format."""
+    """Whether `text` looks like one of the two formats."""
     keys = ("local-address", "allow-from", "forward-zones", "forward-zones-recurse", "setuid", "threads", "dnssec",
             "quiet", "hint-file", "config-dir", "security-poll-suffix", "max-cache-entries")
-    return re.search(rf"(?m)^\s*(?:{'|'.join(keys)})\s*\+?=", text) is not None
-
-
-def is_recursor_yaml(text: str) -> bool:
-    """Whether `text` looks like the YAML format of newer versions."""
-    return re.search(r"(?m)^(?:incoming|outgoing|recursor|recordcache|packetcache):\s*$", text) is not None
+    return re.search(rf"(?m)^\s*(?:{'|'.join(keys)})\s*\+?=", text) is not None or is_recursor_yaml(text)
 
 
 def _flag(value: str) -> bool:
@@ -41,11 +52,31 @@ def _number(value: str) -> int:
     return int(value)
 
 
+def _milliseconds(value: str) -> float:
+    return _number(value) / 1000
+
+
+def _extensions(value: str) -> int:
+    return _number(value) * EXTENSION
+
+
+def _number_is_set(value: str) -> bool:
+    return _number(value) > 0
+
+
+def _text(value: str) -> str:
+    return "" if value == "disabled" else value
+
+
 SIMPLE: dict[str, tuple[str, Callable[[str], Any]]] = {
     "threads": ("server.workers", _number),
     "setuid": ("server.user", str),
-    "server-id": ("server.identity", str),
+    "server-id": ("server.identity", _text),
     "version-string": ("server.version", str),
+    "max-concurrent-requests-per-tcp-connection": ("server.tcp-pipeline", _number),
+    "max-total-msec": ("iteration.query-timeout", _milliseconds),
+    "serve-stale-extensions": ("cache.max-stale-ttl", _extensions),
+    "refresh-on-ttl-perc": ("cache.prefetch", _number_is_set),
     "udp-truncation-threshold": ("server.max-udp-size", _number),
     "max-tcp-clients": ("server.tcp-connections", _number),
     "max-tcp-per-client": ("server.tcp-connections-per-client", _number),
@@ -63,51 +94,196 @@ SIMPLE: dict[str, tuple[str, Callable[[str], Any]]] = {
     "dns64-prefix": ("policy.dns64-prefix", str),
     "serve-rfc1918": ("policy.special-use-domains", _flag),
 }
-_ALWAYS, _BY_ITSELF = "resolverd always does this", "resolverd chooses this by itself"
-NOT_NEEDED = {
-    **dict.fromkeys((
-        "daemon", "disable-syslog", "log-timestamp", "reuseport", "root-nx-trust", "save-parent-ns-set",
-        "lowercase-outgoing", "nothing-below-nxdomain", "disable-packetcache", "pdns-distributes-queries",
-    ), _ALWAYS),
-    **dict.fromkeys((
-        "config-dir", "config-name", "socket-dir", "socket-mode", "socket-owner", "socket-group", "write-pid", "quiet",
-        "security-poll-suffix", "max-mthreads", "stack-size", "distributor-threads",
-        "cpu-map", "latency-statistic-size", "network-timeout", "packetcache-ttl", "packetcache-servfail-ttl",
-        "record-cache-shards", "packetcache-shards", "stats-ringbuffer-entries", "max-packetcache-entries", "chroot",
-        "setgid",
-    ), _BY_ITSELF),
+CHANGES = {
+    "any-to-tcp": "queries of type ANY get one small record set, instead of being sent to TCP",
+    "threads": "workers are processes; each has its own waiting queries",
 }
-_READ_TOGETHER = frozenset({"local-port", "etc-hosts-file", "aggressive-nsec-cache-size"})
+"""What is different about keys of `SIMPLE`."""
+ALWAYS_SO = {
+    **dict.fromkeys((
+        "reuseport", "root-nx-trust", "extended-resolution-errors", "edns-padding-out", "disable-syslog",
+        "log-rpz-changes",
+    ), "yes"),
+    **dict.fromkeys((
+        "daemon", "lowercase-outgoing", "save-parent-ns-set", "single-socket", "allow-trust-anchor-query",
+        "use-incoming-edns-subnet", "gettag-needs-edns-options", "webserver", "snmp-agent", "dot-to-auth-names",
+        "structured-logging", "no-shuffle", "new-domain-tracking", "unique-response-tracking",
+        "devonly-regression-test-mode",
+    ), "no"),
+}
+"""The value of a setting that says what resolverd always does. Any other is not carried over."""
+NOT_NEEDED = dict.fromkeys((
+    "config-dir", "config-name", "socket-dir", "socket-mode", "socket-owner", "socket-group", "write-pid",
+    "security-poll-suffix", "max-mthreads", "stack-size", "stack-cache-size", "distributor-threads", "processes",
+    "cpu-map", "latency-statistic-size", "network-timeout", "packetcache-ttl", "packetcache-servfail-ttl",
+    "packetcache-negative-ttl", "record-cache-shards", "packetcache-shards", "stats-ringbuffer-entries",
+    "max-packetcache-entries", "chroot", "setgid", "log-timestamp", "logging-facility", "log-common-errors",
+    "dnssec-log-bogus", "nothing-below-nxdomain", "disable-packetcache", "pdns-distributes-queries", "tcp-fast-open",
+    "tcp-fast-open-connect", "non-local-bind", "ignore-unknown-settings", "entropy-source", "rng",
+    "distribution-load-factor", "distribution-pipe-buffer-size", "dont-throttle-names", "dont-throttle-netmasks",
+    "edns-padding-mode", "edns-padding-tag", "edns-padding-from", "event-trace-enabled", "trace", "statistics-interval",
+    "limit-qtype-any", "lua-maintenance-interval", "max-busy-dot-probes", "max-dnskeys", "max-ds-per-zone",
+    "max-generate-steps", "max-include-depth", "max-ns-address-qperq", "max-ns-per-resolve",
+    "max-nsec3-hash-computations-per-query", "max-nsec3s-per-record", "max-recursion-depth", "max-rrset-size",
+    "max-rrsigs-per-record", "max-signature-validations-per-query", "max-tcp-queries-per-connection",
+    "max-udp-queries-per-round", "non-resolving-ns-max-fails", "non-resolving-ns-throttle-time",
+    "record-cache-locked-ttl-perc", "server-down-max-fails", "server-down-throttle-time", "soa-minimum-ttl",
+    "spoof-nearmiss-max", "tcp-out-max-idle-ms", "tcp-out-max-idle-per-auth", "tcp-out-max-idle-per-thread",
+    "tcp-out-max-queries", "udp-source-port-avoid", "udp-source-port-max", "udp-source-port-min",
+    "aggressive-cache-max-nsec3-hash-cost", "aggressive-cache-min-nsec3-hit-ratio", "structured-logging-backend",
+    "protobuf-use-kernel-timestamp", "proxy-protocol-maximum-size", "max-chain-length", "max-cnames-followed",
+    "bypass-server-throttling-probability", "tcp-threads", "trustanchorfile-interval", "system-resolver-interval",
+    "stats-api-blacklist", "stats-api-disabled-list", "stats-carbon-blacklist", "stats-carbon-disabled-list",
+    "stats-rec-control-blacklist", "stats-rec-control-disabled-list", "stats-snmp-blacklist",
+    "stats-snmp-disabled-list",
+), BY_ITSELF)
+_METRICS = "see metrics.listen; the values have other names there"
+_FLUSH = "NOTIFY is for zones of which resolverd has a copy; see allow-notify of [[zone]] and [[rpz]]"
+REASONS = {
+    **dict.fromkeys((
+        "webserver-address", "webserver-allow-from", "webserver-hash-plaintext-credentials", "webserver-loglevel",
+        "webserver-password", "webserver-port", "api-key", "api-config-dir", "carbon-instance", "carbon-interval",
+        "carbon-namespace", "carbon-ourname", "carbon-server", "snmp-daemon-socket", "snmp-master-socket",
+    ), _METRICS),
+    **dict.fromkeys((
+        "allow-notify-for", "allow-notify-for-file", "allow-notify-from", "allow-notify-from-file",
+    ), _FLUSH),
+    "lua-dns-script": "resolverd has hooks in Python instead; see policy.modules",
+    "max-cache-entries": "the cache of resolverd has a size in octets; set cache.size",
+    "signature-inception-skew": "see dnssec.signature-skew-min, which is for both ends of the validity period",
+    "trustanchorfile": "write its records into dnssec.trust-anchors; the keys of the root are built in",
+    "proxy-protocol-exceptions": "write a [[listener]] table without proxy-protocol-from for this address",
+    "sortlists": "see policy of [[balance]]",
+    **dict.fromkeys((
+        "x-dnssec-names", "export-etc-hosts-search-suffix", "ecs-add-for", "ecs-cache-limit-ttl", "ecs-ipv4-bits",
+        "ecs-ipv4-cache-bits", "ecs-ipv4-never-cache", "ecs-ipv6-bits", "ecs-ipv6-cache-bits", "ecs-ipv6-never-cache",
+        "ecs-minimum-ttl-override", "ecs-scope-zero-address", "edns-subnet-allow-list", "edns-subnet-whitelist",
+        "protobuf-servers", "outgoing-protobuf-servers", "dnstap-nod-framestream-servers", "allowed-additional-qtypes",
+        "proxymappings", "forwarding-catalog-zones", "zonetocaches", "disabled-algorithms",
+    ), NO_COUNTERPART),
+}
+"""Why a setting is not carried over."""
+OWN = {
+    **dict.fromkeys(("local-address", "local-port"), "server.listen"),
+    **dict.fromkeys(("allow-from", "allow-from-file"), "policy.allow, policy.refuse"),
+    "allow-no-rd": "server.non-recursive-queries",
+    "proxy-protocol-from": "listener.proxy-protocol-from",
+    "dont-query": "iteration.do-not-query-addresses",
+    "query-local-address": "iteration.query-source-v4, iteration.query-source-v6",
+    "dnssec": "dnssec.enabled",
+    "aggressive-nsec-cache-size": "cache.aggressive-nsec",
+    "loglevel": "log.level",
+    "quiet": "query-log.file",
+    **dict.fromkeys(("export-etc-hosts", "etc-hosts-file"), "policy.hosts-files"),
+    "lua-config-file": "see the table of calls",
+    "forward-zones": "stub", "forward-zones-recurse": "forward", "forward-zones-file": "stub; with +: forward",
+    "dot-to-port-853": "forward.addresses with tls://",
+    "auth-zones": "zone.file",
+    "include-dir": "the files in it are read",
+    "rpzs": "rpz, tsig-key", "trustanchors": "dnssec.trust-anchors",
+    "negative-trustanchors": "dnssec.negative-trust-anchors", "dnstap-framestream-servers": "dnstap",
+}
+"""Settings with a form of their own, and what they become."""
+_READ_TOGETHER = frozenset({
+    "local-port", "etc-hosts-file", "aggressive-nsec-cache-size", "proxy-protocol-from", "dot-to-port-853",
+    "include-dir",
+})
 """Read with another key, or at the end."""
 
 
 class Importer:
     """Carries the lines of one configuration over into `draft`."""
 
-    def __init__(self, draft: Draft, values: dict[str, tuple[Place, str]]) -> None:
+    def __init__(
+        self, draft: Draft, values: dict[str, tuple[Place, str]], nodes: dict[str, tuple[Place, Node]]
+    ) -> None:
         self.draft = draft
         self.values = values
+        self.nodes = nodes
+        self.place = Place("", 0)
+        """Where the setting is that is being converted."""
 
     def run(self) -> None:
         """Convert all values."""
+        for key, (_, value) in self.values.items():
+            self.draft.hide(key, value)
         for key, (place, value) in self.values.items():
-            own: Callable[[str], None] | None = getattr(self, "key_" + key.replace("-", "_"), None)
+            self.place = place
             try:
-                if key in SIMPLE:
-                    path, read = SIMPLE[key]
-                    self.draft.set(path, read(value))
-                elif own is not None:
-                    own(value)
-                elif key in NOT_NEEDED:
-                    self.draft.not_needed(place, f"{key}={value}", NOT_NEEDED[key])
-                elif key not in _READ_TOGETHER:
-                    self.draft.left_out(place, f"{key}={value}", "resolverd has no counterpart")
+                self.convert(key, value)
             except ValueError as error:
                 self.draft.left_out(place, f"{key}={value}", str(error))
+        for key, (place, node) in self.nodes.items():
+            for one in node.value if isinstance(node.value, list) else [node]:
+                self.attempt(key, place._replace(line=one.line), one)
         if self.draft.get("server.listen") is None:
             self.listen_by_default()
         if self.value("aggressive-nsec-cache-size") == "0":
             self.draft.set("cache.aggressive-nsec", False)
+        self.behind_balancers()
+
+    def convert(self, key: str, value: str) -> None:
+        """Carry one setting over.
+
+        Raises:
+            ValueError: it is not carried over; the text says why.
+        """
+        own: Callable[[str], None] | None = getattr(self, "key_" + key.replace("-", "_"), None)
+        if key in SIMPLE:
+            path, read = SIMPLE[key]
+            self.draft.set(path, read(value))
+            if key in CHANGES:
+                self.draft.changed(self.place, f"{key}={value}", CHANGES[key])
+        elif own is not None:
+            own(value)
+        elif key in ALWAYS_SO:
+            if _flag(value) != (ALWAYS_SO[key] == "yes"):
+                raise ValueError(REASONS.get(f"{key}-address", f"resolverd always behaves as with {ALWAYS_SO[key]}"))
+            self.draft.not_needed(self.place, f"{key}={value}", ALWAYS)
+        elif key in NOT_NEEDED:
+            self.draft.not_needed(self.place, f"{key}={value}", NOT_NEEDED[key])
+        elif key not in _READ_TOGETHER:
+            raise ValueError(REASONS.get(key, NO_COUNTERPART))
+
+    def attempt(self, key: str, place: Place, node: Node) -> None:
+        """Carry one element of a structured setting of the YAML format over."""
+        keys = node.value if isinstance(node.value, dict) else {}
+        shown, name = f"{key}: {_first(keys.get('name'))}".rstrip(), _first(keys.get("name"))
+        try:
+            if key == "rpzs":
+                tsig = keys["tsig"].value if "tsig" in keys else {}
+                named = tsig if isinstance(tsig, dict) else {}
+                self.draft.hide("secret", _first(named.get("secret")))
+                options = {option: Text(_first(inner)) for option, inner in keys.items()
+                           if option not in ("name", "addresses", "tsig")}
+                options |= {f"tsig{option}": Text(_first(inner)) for option, inner in named.items()}
+                addresses = _all(keys.get("addresses"))
+                if not addresses:
+                    raise ValueError("write it as [[rpz]] with the name of the zone and its file")
+                add_policy_zone(self.draft, place, shown, addresses, name, options)
+            elif key == "trustanchors":
+                add_anchors(self.draft, place, shown, name, _all(keys.get("dsrecords")))
+            elif key == "negative-trustanchors":
+                self.draft.add("dnssec.negative-trust-anchors", name)
+            else:
+                told = {option: _first(inner) for option, inner in keys.items() if option != "servers"}
+                add_tap(self.draft, place, shown, _all(keys.get("servers")), told)
+        except ValueError as error:
+            self.draft.left_out(place, shown, str(error))
+
+    def behind_balancers(self) -> None:
+        """With load balancers that send PROXY headers, each served address is a [[listener]] that reads them."""
+        if not self.value("proxy-protocol-from"):
+            return
+        place, value = self.values["proxy-protocol-from"]
+        try:
+            networks = [str(ipaddress.ip_network(text, strict=False)) for text in _words(value)]
+        except ValueError as error:
+            self.draft.left_out(place, f"proxy-protocol-from={value}", str(error))
+            return
+        for where in self.draft.get("server.listen"):
+            self.draft.table("listener", address=where, proxy_protocol_from=networks)
+        self.draft.set("server.listen", [])
 
     def listen_by_default(self) -> None:
         """Serve the loopback address, at `local-port` when it is a number."""
@@ -124,7 +300,7 @@ class Importer:
     def key_local_address(self, value: str) -> None:
         port = _number(self.value("local-port", str(PORT)))
         for text in _words(value):
-            self.draft.add("server.listen", _endpoint(text, port))
+            self.draft.add("server.listen", endpoint(text, port))
 
     def key_allow_from(self, value: str) -> None:
         # All are read before one is written: without its exceptions a list would allow more.
@@ -147,6 +323,32 @@ class Importer:
     def key_dnssec(self, value: str) -> None:
         if value in ("off", "process-no-validate"):
             self.draft.set("dnssec.enabled", False)
+        elif value in ("process", "log-fail"):
+            self.draft.changed(self.place, f"dnssec={value}", "bogus answers are SERVFAIL for all clients that do not"
+                               " set CD")
+
+    def key_allow_no_rd(self, value: str) -> None:
+        if _flag(value):
+            self.draft.set("server.non-recursive-queries", "cache")
+
+    def key_quiet(self, value: str) -> None:
+        if not _flag(value):
+            self.draft.set("query-log.file", "-")
+            self.draft.changed(self.place, f"quiet={value}", QUERY_LOG)
+
+    def key_allow_from_file(self, value: str) -> None:
+        text = read_text(value)
+        if value.endswith((".yml", ".yaml")):
+            self.key_allow_from(",".join(_all(parse(value))))
+        else:
+            self.key_allow_from(",".join(line.partition("#")[0].strip() for line in text.splitlines()))
+
+    def key_auth_zones(self, value: str) -> None:
+        for text in value.split(","):
+            name, separator, file = text.strip().partition("=")
+            if not (separator and file):
+                raise ValueError(f"{text.strip()!r} is not zone=file")
+            self.draft.table("zone", name=name, file=file)
 
     def key_loglevel(self, value: str) -> None:
         # syslog's levels: 3 error, 4 warning, 5 notice, 6 info, 7 debug
@@ -159,8 +361,7 @@ class Importer:
             self.draft.add("policy.hosts-files", self.value("etc-hosts-file", "/etc/hosts"))
 
     def key_lua_config_file(self, value: str) -> None:
-        read_policy_zones(self.draft, value)
-        raise ValueError("of this file, only calls of rpzPrimary are carried over")
+        read_lua(self.draft, value)
 
     def key_forward_zones(self, value: str) -> None:
         self.zones(value, recurse=False)
@@ -170,6 +371,12 @@ class Importer:
 
     def key_forward_zones_file(self, value: str) -> None:
         """One zone a line; ``+`` before it: its servers are recursive resolvers, ``^``: NOTIFY may flush it."""
+        if value.endswith((".yml", ".yaml")):
+            for one in _list(parse(value)):
+                keys = one.value if isinstance(one.value, dict) else {}
+                addresses = ";".join(_all(keys.get("forwarders")))
+                self.zones(f"{_first(keys.get('zone'))}={addresses}", recurse=_first(keys.get("recurse")) == "true")
+            return
         for line in read_text(value).splitlines():
             text = line.partition("#")[0].strip()
             if text:
@@ -181,42 +388,43 @@ class Importer:
             zone, separator, addresses = text.strip().partition("=")
             if not separator:
                 raise ValueError(f"{text.strip()!r} is not zone=address")
-            found = [_endpoint(one, 0) for one in addresses.split(";") if one.strip()]
-            self.draft.table("forward" if recurse else "stub", zone=zone.strip() or ".", addresses=found)
+            found = [self.server(one) for one in addresses.split(";") if one.strip()]
+            keys: dict[str, Any] = {"zone": zone.strip() or ".", "addresses": found}
+            if any(one.startswith("tls://") for one in found):
+                if not recurse:
+                    raise ValueError("its servers are queried over TLS; write tls://ADDRESS#NAME in a [[stub]] table")
+                # PowerDNS does not authenticate them.
+                keys["allow-unauthenticated"] = True
+            self.draft.table("forward" if recurse else "stub").update(keys)
+
+    def server(self, text: str) -> str:
+        """A server of a zone; port 853 means DNS over TLS, unless that is off."""
+        found = endpoint(text)
+        has_port = found.startswith("[") or found.count(":") == 1
+        encrypted = has_port and found.endswith(":853") and _flag(self.value("dot-to-port-853", "yes"))
+        return f"tls://{found}" if encrypted else found
 
 
 def _words(value: str) -> list[str]:
     return [word for word in _SPLIT.split(value) if word]
 
 
-def _endpoint(text: str, port: int) -> str:
-    """``address``, ``address:port`` or ``[address]:port`` as resolverd writes it; port 0: the default of the key.
-
-    Raises:
-        ValueError: it is not an address.
-    """
-    text = text.strip()
-    if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
-        given = rest.lstrip(":")
-    elif text.count(":") == 1:
-        host, _, given = text.partition(":")
-    else:
-        host, given = text, ""
-    address = ipaddress.ip_address(host)
-    number = _number(given) if given else port
-    if not number:
-        return str(address)
-    return f"[{address}]:{number}" if address.version == 6 else f"{address}:{number}"
+def _list(node: Node | None) -> list[Node]:
+    return node.value if node is not None and isinstance(node.value, list) else []
 
 
-def convert(path: str) -> Draft:
-    """The draft made from the file `path`.
+def _all(node: Node | None) -> list[str]:
+    """The texts of a list."""
+    return [one.value for one in _list(node) if isinstance(one.value, str)]
 
-    Raises:
-        ImportFailure: a file cannot be read, or a line is no setting.
-    """
-    values: dict[str, tuple[Place, str]] = {}
+
+def _first(node: Node | None) -> str:
+    """The text of a node; empty when it is none."""
+    return node.value if node is not None and isinstance(node.value, str) else ""
+
+
+def _lines(path: str) -> Iterator[tuple[str, str, Place, str]]:
+    """Key, operator, place and value of each setting of a file in the ``key=value`` format."""
     for number, line in enumerate(read_text(path).splitlines(), 1):
         text = line.partition("#")[0].strip()
         if not text:
@@ -224,10 +432,35 @@ def convert(path: str) -> Draft:
         found = _LINE.fullmatch(text)
         if found is None:
             raise ImportFailure(f"{path}:{number}: {text!r} is not key=value")
-        key, operator, value = found.groups()
-        if operator == "+=" and key in values:
-            value = f"{values[key][1]},{value}"
-        values[key] = (Place(path, number), value)
+        yield found[1], found[2], Place(path, number), found[3]
+
+
+def convert(path: str) -> Draft:
+    """The draft made from the file `path`, and from those in its ``include-dir``.
+
+    Raises:
+        ImportFailure: a file cannot be read, or a line is no setting.
+    """
+    values: dict[str, tuple[Place, str]] = {}
+    nodes: dict[str, tuple[Place, Node]] = {}
+    yaml = is_recursor_yaml(read_text(path))
+
+    def read(name: str) -> None:
+        if not yaml:
+            for key, operator, place, value in _lines(name):
+                more = operator == "+=" and key in values
+                values[key] = (place, f"{values[key][1]},{value}" if more else value)
+            return
+        for key, place, held in settings(name):
+            if isinstance(held, Node):
+                nodes[key] = (place, held)
+            else:
+                values[key] = (place, held)
+
+    read(path)
+    folder = values["include-dir"][1] if "include-dir" in values else ""
+    for name in sorted(glob.glob(str(Path(folder) / ("*.yml" if yaml else "*.conf")))) if folder else ():
+        read(name)
     draft = Draft()
-    Importer(draft, values).run()
+    Importer(draft, values, nodes).run()
     return draft

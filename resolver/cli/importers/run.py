@@ -35,8 +35,6 @@ def detect(path: str) -> str:
         ImportFailure: it cannot be read, or has none of the formats.
     """
     text = read_text(path)
-    if recursor.is_recursor_yaml(text):
-        raise ImportFailure(f"{path}: the YAML format of PowerDNS Recursor is not read; the key=value format is")
     tests = {"unbound": unbound.is_unbound, "bind": bind.is_bind, "recursor": recursor.is_recursor}
     found = [name for name, test in tests.items() if test(text)]
     if len(found) != 1:
@@ -107,7 +105,7 @@ def _take_out(draft: Draft, problem: str, path: str) -> None:
             return
     of_kind = _OF_KIND.match(named)
     if of_kind is not None:
-        # Of two that do not fit together, the first stays. Errors of forward and stub zones have the name of the former.
+        # Of two that do not fit together, the first stays. Errors of stub zones may say that it is a forward zone.
         kinds = ("forward", "stub") if of_kind["kind"] in ("forward", "stub") else (of_kind["kind"],)
         for kind, table in reversed(draft.tables):
             if kind in kinds and any(one in table and _quotes(problem, table[one]) for one in _NAMES):

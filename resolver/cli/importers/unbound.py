@@ -228,7 +228,7 @@ VIEW = {
     "name": "view.name", "view-first": "view.inherit", "local-zone": "view.local-zones",
     "local-data": "view.local-data", "local-data-ptr": "view.local-data",
 }
-_OF_ZONES = {
+OF_ZONES = {
     "host": "name the addresses of these servers",
     "prime": "resolverd queries the servers that are named here",
     "no-cache": "resolverd caches what it resolves", "tcp-upstream": "see iteration.tcp-only, which is for all servers",
@@ -313,7 +313,8 @@ class Importer:
 
     def end_view(self, held: list[Statement]) -> None:
         """A view is complete. With local zones or data of its own it has those of ``server:`` only by view-first."""
-        name, first, made = "", False, {"local-zones": [], "local-data": []}
+        name, first = "", False
+        made: dict[str, list[str]] = {"local-zones": [], "local-data": []}
         for one in held:
             try:
                 if one.key == "name":
@@ -425,7 +426,7 @@ class Importer:
         elif key in ("prime", "no-cache", "tcp-upstream") and not flag(one.words[0]):
             self.draft.not_needed(one.place, one.text, ALWAYS)
         else:
-            raise ValueError(_OF_ZONES.get(key, f"a {kind} zone of resolverd has no such key"))
+            raise ValueError(OF_ZONES.get(key, f"a {kind} zone of resolverd has no such key"))
 
     # --- keys with a form of their own ----------------------------------------------------------------------------
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resolver.cli.importers.draft import ALWAYS, COPY, KEPT, Draft
+from resolver.cli.importers.draft import ALWAYS, BY_ITSELF, COPY, KEPT, NO_COUNTERPART, Draft
 from resolver.cli.importers.unbound_syntax import Statement, endpoint, flag, milliseconds, number
 
-__all__ = ["ENDS", "KEYS", "Section"]
+__all__ = ["ENDS", "KEYS", "REASONS", "Section"]
 
 OVERRIDES = {
     "nxdomain": "nxdomain", "nodata": "nodata", "passthru": "passthru", "drop": "drop", "disabled": "log",
@@ -49,6 +49,28 @@ KEYS: dict[str, dict[str, str]] = {
     | {"backend": "second-level-cache.servers (redis)"},
 }
 """The keys of each section that are carried over, and what they become."""
+_SAME_FOR_ALL = "a policy zone of resolverd holds for all clients"
+_TLS = "dnstap of resolverd is sent without TLS"
+REASONS: dict[str, dict[str, str]] = {
+    "rpz": {
+        "tags": _SAME_FOR_ALL, "for-downstream": _SAME_FOR_ALL, "rpz-cname-override": "write the rules into the zone",
+        "rpz-log-name": "the log has the name of the zone", "rpz-signal-nxdomain-ra": NO_COUNTERPART,
+    },
+    "auth-zone": {"url": "resolverd does not fetch own zones over HTTP; it transfers them, or reads a file"},
+    "dnstap": {
+        **dict.fromkeys((
+            "dnstap-tls-server-name", "dnstap-tls-cert-bundle", "dnstap-tls-client-key-file",
+            "dnstap-tls-client-cert-file",
+        ), _TLS),
+        "dnstap-bidirectional": BY_ITSELF,
+    },
+    "cachedb": {
+        "redis-server-password": "write the password to a file, and name it in second-level-cache.password-file",
+        "secret-seed": "it is for the keys of Unbound's entries; see second-level-cache.secret-file",
+        "redis-expire-records": ALWAYS,
+    },
+}
+"""Why other keys of each section are not carried over, or not needed."""
 
 
 @dataclass
@@ -110,12 +132,10 @@ def policy_zone(section: Section) -> None:
             if value not in OVERRIDES:
                 raise ValueError(f"a policy zone of resolverd has no override {value!r}")
             made["override"] = OVERRIDES[value]
-        elif one.key == "tags":
-            raise ValueError("a policy zone of resolverd holds for all clients")
         elif one.key == "for-downstream" and not flag(value):
             draft.not_needed(one.place, one.text, ALWAYS)
         elif one.key != "name":
-            raise ValueError("a policy zone of resolverd has no such key")
+            raise ValueError(REASONS["rpz"].get(one.key, "a policy zone of resolverd has no such key"))
 
     section.each(carry)
     name = plain.get("name")
@@ -141,12 +161,10 @@ def own_zone(section: Section) -> None:
             primaries.append(endpoint(value))
         elif one.key == "allow-notify":
             notify.append(_network(value))
-        elif one.key == "url":
-            raise ValueError("resolverd does not fetch own zones over HTTP; it transfers them, or reads a file")
         elif one.key in ("fallback-enabled", "for-downstream", "for-upstream", "zonemd-check", "zonemd-reject-absence"):
             flag(value)
         elif one.key not in ("name", "zonefile"):
-            raise ValueError("an own zone of resolverd has no such key")
+            raise ValueError(REASONS["auth-zone"].get(one.key, "an own zone of resolverd has no such key"))
 
     section.each(carry)
     name, file = plain.get("name"), plain.get("zonefile")
@@ -194,7 +212,6 @@ def _use_of_zone(section: Section, made: dict[str, Any], *, downstream: bool, up
 def dnstap(section: Section) -> None:
     """Where messages are sent, and which."""
     draft, plain = section.draft, section.plain
-    known = KEYS["dnstap"].keys() | {"dnstap-bidirectional"}
     messages = [message for key, message in TAP_MESSAGES.items() if section.flag(key, False)]
 
     def carry(one: Statement) -> None:
@@ -211,8 +228,10 @@ def dnstap(section: Section) -> None:
             draft.set(f"dnstap.{one.key[7:]}", value)
         elif one.key in TAP_MESSAGES or one.key == "dnstap-enable":
             flag(value)
-        elif one.key not in known:
-            raise ValueError("dnstap of resolverd has no such key")
+        elif one.key == "dnstap-bidirectional":
+            draft.not_needed(one.place, one.text, BY_ITSELF)
+        elif one.key not in KEYS["dnstap"]:
+            raise ValueError(REASONS["dnstap"].get(one.key, "dnstap of resolverd has no such key"))
 
     if not section.flag("dnstap-enable", False) or not messages:
         for one in section.found:
@@ -243,16 +262,13 @@ def second_level(section: Section) -> None:
             draft.set("second-level-cache.database", number(value))
         elif one.key in ("redis-timeout", "redis-command-timeout"):
             draft.set("second-level-cache.max-wait", milliseconds(value))
-        elif one.key == "redis-server-password":
-            raise ValueError("write the password to a file, and name it in second-level-cache.password-file")
-        elif one.key == "secret-seed":
-            raise ValueError("it is for the keys of Unbound's entries; see second-level-cache.secret-file")
-        elif one.key == "redis-expire-records" and flag(value):
+        elif one.key == "redis-expire-records":
             draft.not_needed(one.place, one.text, ALWAYS)
         elif one.key == "redis-server-port":
             number(value)
         elif one.key not in KEYS["cachedb"]:
-            raise ValueError("the second-level cache of resolverd has no such key")
+            why = "the second-level cache of resolverd has no such key"
+            raise ValueError(REASONS["cachedb"].get(one.key, why))
 
     section.each(carry)
     if "redis-server-path" in plain and plain["redis-server-path"].words[0]:
