@@ -1,4 +1,4 @@
-"""The tables of the pages about other resolvers: what each of their options becomes. They are the importers' own tables.
+"""The tables of the pages about other resolvers: what each option becomes. They are the importers' own tables.
 
 A page is written by hand; `put` replaces what is between the lines ``<!-- made by docs/generate.py -->`` and
 ``<!-- end -->`` in it.

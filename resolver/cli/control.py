@@ -92,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
     imported = commands.add_parser(
         "import", help="make a configuration from that of Unbound, BIND or PowerDNS Recursor"
     )
-    imported.add_argument("file", help="unbound.conf, named.conf or recursor.conf")
+    imported.add_argument("file", help="unbound.conf, named.conf, recursor.conf or recursor.yml")
     imported.add_argument("--format", choices=("unbound", "bind", "recursor"), help="not detected from the file")
     imported.add_argument("-o", "--output", metavar="FILE", help="write to this new file, not to standard output")
     top.add_options(commands.add_parser(
@@ -206,7 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def import_configuration(arguments: argparse.Namespace) -> int:
-    """Convert a configuration: the result goes to the output, every line that is not carried over to standard error."""
+    """Convert a configuration: the result goes to the output, what is not in it as it was to standard error."""
     from resolver.cli.importers import ImportFailure, convert
 
     try:
@@ -230,8 +230,8 @@ def import_configuration(arguments: argparse.Namespace) -> int:
             print(f"resolverctl: cannot write {stdout.reason(error)}", file=sys.stderr)
         return EXIT_REFUSED
     for remark in draft.remarks:
-        if remark.needed:
-            print(f"{remark.place}: {remark.text}: {remark.why}", file=sys.stderr)
+        if remark.told:
+            print(remark, file=sys.stderr)
     return EXIT_DONE
 
 

@@ -58,6 +58,11 @@ class Remark(NamedTuple):
         """Whether the operator has to act."""
         return self.kind == LEFT_OUT
 
+    @property
+    def told(self) -> bool:
+        """Whether the operator should know: all but what is not needed."""
+        return self.kind != NOT_NEEDED
+
     def __str__(self) -> str:
         return f"{self.place}: {_one_line(self.text)}: {_one_line(self.why)}"
 

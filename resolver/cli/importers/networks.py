@@ -35,7 +35,7 @@ def allowed(decisions: dict[Network, bool]) -> list[Network]:
             if not other and denied != network and inside(denied, network):
                 parts = [piece for part in parts for piece in _without(part, denied)]
         found += parts
-    return sorted(set(found), key=lambda one: (one.version, one))  # type: ignore[misc]
+    return sorted(set(found), key=lambda one: (one.version, one))
 
 
 def _without(part: Network, denied: Network) -> list[Network]:
@@ -43,7 +43,7 @@ def _without(part: Network, denied: Network) -> list[Network]:
         return []
     if not inside(denied, part):
         return [part]
-    return list(part.address_exclude(denied))
+    return list(part.address_exclude(denied))  # type: ignore[arg-type]
 
 
 def view_groups(members: list[tuple[Network, str]]) -> list[tuple[str, list[Network]]]:

@@ -131,8 +131,8 @@ class _Reader:
             if line.text != "-" and not line.text.startswith("- "):
                 break
             rest = line.text[1:].lstrip()
-            if _KEY.match(rest):
-                # A mapping that begins on the line of its hyphen.
+            if _KEY.match(rest) or rest == "-" or rest.startswith("- "):
+                # A mapping or sequence that begins on the line of its hyphen.
                 inner = indent + len(line.text) - len(rest)
                 self._lines[self._at] = _Line(line.number, inner, rest)
                 yield self._block(inner, depth + 1)

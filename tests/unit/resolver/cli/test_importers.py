@@ -8,30 +8,12 @@ import pytest
 from resolver import hints, limits
 from resolver.cli import control
 from resolver.cli.importers import ImportFailure, convert, detect
-from resolver.daemon.config import load
 
 UNBOUND = """\
 server:
   port: 5300
   {}
 """
-
-
-@pytest.fixture
-def made(tmp_path):
-    """Converts a text; returns the configuration as a mapping, and what is left out."""
-
-    def make(text, kind):
-        file = tmp_path / "given.conf"
-        file.write_text(text)
-        toml, draft = convert(str(file), kind)
-        result = tmp_path / "resolverd.toml"
-        result.write_text(toml)
-        load(str(result))
-        found = [f"{one.place.line}: {one.text}: {one.why}" for one in draft.remarks if one.needed]
-        return tomllib.loads(toml), found
-
-    return make
 
 
 # --- Unbound ------------------------------------------------------------------------------------------------------
