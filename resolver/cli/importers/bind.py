@@ -214,6 +214,7 @@ class Importer:
         self.clients = [one for key, one in self.options.items() if key in LISTS_OF_CLIENTS]
         # With "auto", which is the default, BIND has the trust anchors of the root besides those of the file.
         validation = self.options.get("dnssec-validation")
+        self.forwards_all = False
         self.only_own_anchors = validation is not None and validation.words[1] != "auto"
 
     def run(self) -> None:
@@ -223,6 +224,9 @@ class Importer:
             if one.words == ("options",):
                 for inner in one.block or ():
                     self.attempt(self.option, inner)
+        if self.forwards_all:
+            # BIND has no empty zones below forwarders that it never goes past.
+            self.draft.set("policy.special-use-domains", False)
         views = Views(self, [one for one in self.found if one.words[:1] == ("view",)])
         views.run()
         for one in self.found:
@@ -382,6 +386,8 @@ class Importer:
         keys = self.zones.forward(".", one, self.options.get("forward"))
         if keys["addresses"]:
             self.draft.table("forward").update(keys)
+            mode = self.options.get("forward")
+            self.forwards_all = mode is not None and mode.words[1] == "only"
 
     def key_dnssec_validation(self, one: Statement) -> None:
         self.draft.set("dnssec.enabled", one.words[1] == "auto" or flag(one.words[1]))

@@ -308,7 +308,8 @@ def test_views_of_bind(made):
     }
     assert closed == {"name": "closed", "clients": ["127.0.0.2/32"], "listeners": ["127.0.0.1"],
                       "refuse": ["0.0.0.0/0", "::/0"]} or "is no served address" in str(left)
-    assert found["policy"] == {"refuse": ["0.0.0.0/0", "::/0"]}, "clients in no view are refused"
+    refused = {"refuse": ["0.0.0.0/0", "::/0"], "special-use-domains": False}
+    assert found["policy"] == refused, "clients in no view are refused"
     assert found["zone"] == [{"name": "all.example", "file": "/etc/bind/all"}]
     assert found["cache"] == {"max-ttl": 60}, "which both views have"
     assert {line.partition(":")[0] for line in left} == {"6", "8", "12", "17"}

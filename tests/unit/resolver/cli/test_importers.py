@@ -204,7 +204,7 @@ zone "b.example" { type static-stub; server-addresses { 192.0.2.7; }; };
 zone "c.example" { type primary; file "c"; };
 trust-anchors { d.example. static-ds 1 8 2 "AB CD"; . initial-key 257 3 8 "AA"; };
 """, "bind")
-    assert found["policy"] == {"allow": ["10.0.0.0/8"], "refuse": ["10.9.0.0/16"]}
+    assert found["policy"] == {"allow": ["10.0.0.0/8"], "refuse": ["10.9.0.0/16"], "special-use-domains": False}
     root, other = found["forward"]
     assert root == {"zone": ".", "addresses": ["192.0.2.9:53", "[2001:db8::9]:5300"], "forward-first": False}
     assert other == {"zone": "a.example", "addresses": ["192.0.2.8"], "forward-first": True}
