@@ -1,6 +1,7 @@
-"""Writes the pages that are made from code: `limits.md`, `resolverd-options.md` and `api/`.
+"""Writes the pages that are made from code: `limits.md`, `resolverd-options.md` and `api/`, and tables of other pages.
 
-Rule: these files are never edited by hand; `tests/unit/test_docs.py` fails when they differ from what this writes.
+Rule: these files are never edited by hand; `tests/unit/test_docs.py` fails when they differ from what this writes. In the
+pages of `migration_pages` only the tables are made.
 """
 
 import ast
@@ -16,6 +17,7 @@ sys.path.insert(0, str(HERE.parent))
 sys.path.insert(0, str(HERE))
 
 import api_pages  # noqa: E402
+import migration_pages  # noqa: E402
 
 
 def limits_page() -> str:
@@ -102,6 +104,7 @@ PAGES = {
     "limits.md": limits_page,
     "resolverd-options.md": options_page,
     **{f"api/{package}.md": partial(api_pages.page, package) for package in api_pages.MODULES},
+    **{name: partial(migration_pages.put, name, tables) for name, tables in migration_pages.PAGES.items()},
 }
 
 
