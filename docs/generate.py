@@ -1,7 +1,7 @@
 """Writes the pages that are made from code: `limits.md`, `resolverd-options.md` and `api/`, and tables of other pages.
 
-Rule: these files are never edited by hand; `tests/unit/test_docs.py` fails when they differ from what this writes. In the
-pages of `migration_pages` only the tables are made.
+Rule: these files are never edited by hand; `tests/unit/test_docs.py` fails when they differ from what this writes. In
+the pages of `migration_pages` only the tables are made.
 """
 
 import ast

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from support.documents import DOCS
+from support.documents import DOCS, environment
 from support.forwarder import forwarder
 from support.ports import free_port
 from support.servers import ask, program, run_process, wait_until
@@ -112,6 +112,15 @@ def answer(port: int, client: str, name: str) -> tuple[str, list[str]]:
     return status[1], sorted(re.findall(r"\sIN\s+(?:A|CNAME)\s+(\S+)$", text, re.MULTILINE))
 
 
+def compare(folder: Path, old: str, new: str, names: str) -> str:
+    """What compare.sh of the handbook prints; its exit status must agree."""
+    (folder / "bin").mkdir(exist_ok=True)
+    done = subprocess.run(["sh", str(DOCS / "examples/compare.sh"), old, new], input=names, capture_output=True,
+                          text=True, env=environment(folder / "bin"), timeout=120, check=False)
+    assert done.returncode == bool(done.stdout), done.stderr
+    return done.stdout
+
+
 @contextmanager
 def running(command: list[str], log: Path, port: int) -> Iterator[None]:
     with run_process(command, log, env=daemon_environment()) as process:
@@ -144,6 +153,10 @@ def test_an_imported_configuration_answers_alike(tmp_path: Path, kind: str, temp
         stack.enter_context(running([*RESOLVERD, "--config", str(config)], tmp_path / "ours.log", ours))
         both = {(client, name): (answer(theirs, client, name), answer(ours, client, name))
                 for client, name in itertools.product(CLIENTS, NAMES)}
+        names = "www.own.lab-name\nnone.own.lab-name\nwww.elsewhere.lab-name A\n"
+        assert compare(tmp_path, f"127.0.0.1:{theirs}", f"127.0.0.1:{ours}", names) == ""
+        different = compare(tmp_path, f"127.0.0.1:{theirs}", "127.0.0.1:1", "www.own.lab-name\n")
+        assert different.startswith("www.own.lab-name A\n") and "192.0.2.1" in different
     assert {query: found for query, found in both.items() if found[0] != found[1]} == {}
     assert len({str(found) for found in both.values()}) > 4, "the queries tell little"
 

@@ -215,7 +215,7 @@ class Importer:
         # With "auto", which is the default, BIND has the trust anchors of the root besides those of the file.
         validation = self.options.get("dnssec-validation")
         self.forwards_all = False
-        self.only_own_anchors = validation is not None and validation.words[1] != "auto"
+        self.only_own_anchors = validation is not None and validation.words[1:] != ("auto",)
 
     def run(self) -> None:
         """Convert all statements."""
@@ -295,7 +295,9 @@ class Importer:
     # --- options with a form of their own -------------------------------------------------------------------------
 
     def port(self, key: str = "port", default: int = PORT) -> int:
-        return number(self.options[key].words[1]) if key in self.options else default
+        """The port that an option names, or its default; a malformed one counts as not given."""
+        words = self.options[key].words if key in self.options else ()
+        return int(words[1]) if len(words) == 2 and words[1].isascii() and words[1].isdecimal() else default
 
     def key_listen_on(self, one: Statement) -> None:
         self.listen(one, 4)
@@ -545,6 +547,8 @@ class Importer:
                 self.draft.left_out(inner.place, inner.text, "resolverd takes no updates")
                 continue
             ends = inner.words[1:] or ("query", "response")
+            if inner.words[0] not in TAP:
+                raise ValueError(f"{inner.words[0]!r} is no kind of message")
             messages += [f"{who}-{end}" for who in TAP[inner.words[0]] for end in ends]
         self.draft.set("dnstap.socket", self.zones.path(output.words[2]))
         self.draft.add("dnstap.messages", *messages)

@@ -55,12 +55,10 @@ class Views:
         for inner in shared:
             if inner.words[0] != "zone":
                 self.importer.attempt(self.importer.option, inner)
-        made = []
+        made: list[dict[str, Any]] = []
+        same = {_shape(inner) for inner in shared}
         for one in self.found:
-            try:
-                made.append(self.view(one, {_shape(inner) for inner in shared}))
-            except ValueError as error:
-                self.draft.left_out(one.place, f"view {one.words[1]}", str(error))
+            self.importer.attempt(lambda view: made.append(self.view(view, same)), one)
         for inner in shared:
             if inner.words[0] == "zone":
                 self.importer.attempt(self.importer.statement, inner)
@@ -91,7 +89,7 @@ class Views:
         keys |= self.access(inner)
         if "forwarders" in inner and _shape(inner["forwarders"]) not in shared:
             self.importer.attempt(lambda held: self.forward(keys, ".", held, inner.get("forward")), inner["forwarders"])
-        for held in one.block or ():
+        for held in (held for held in one.block or () if held.words):
             if held.words[0] in (*_MEMBERS, *_CLIENTS, "recursion", "forwarders", "forward") or _shape(held) in shared:
                 continue
             self.importer.attempt(lambda held: self.key(keys, held), held)

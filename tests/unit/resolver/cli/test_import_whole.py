@@ -1,7 +1,9 @@
 """Views, own zones, rates, dnstap, Redis and query logs of other resolvers, as resolverd has them."""
 
 import re
+from contextlib import suppress
 from ipaddress import ip_address, ip_network
+from random import Random
 
 import pytest
 
@@ -11,6 +13,7 @@ from resolver.cli.importers import ImportFailure, bind, recursor, unbound
 from resolver.cli.importers.draft import CHANGED
 from resolver.cli.importers.networks import allowed, decision, view_groups
 from resolver.cli.importers.recursor_yaml import Node, parse, settings
+from resolver.cli.importers.run import FORMATS
 
 SECRET = "c2VjcmV0IG9mIHRoaXMgdGVzdCBvbmx5ISEhISEhISE="
 
@@ -324,7 +327,7 @@ def test_a_client_of_the_last_view_is_any_client(made):
 @pytest.mark.parametrize("clients", ["key k;", "geoip country DE;", "!{ 10.0.0.0/8; }; any;", "none;"])
 def test_a_view_whose_clients_cannot_be_told_is_named(made, clients):
     found, left = made(f"view a {{ match-clients {{ {clients} }}; }};\n", "bind")
-    assert "view" not in found and left[0].startswith("1: view a: ")
+    assert "view" not in found and left[0].startswith("1: view a ")
     assert found["policy"]["refuse"] == ["0.0.0.0/0", "::/0"]
 
 
@@ -588,6 +591,29 @@ def test_values_that_are_refused_are_not_shown_when_they_are_secrets(made, kind,
     secret = "Geh3im"
     _, draft = made.whole(text.format(*[secret] * 2), kind)
     assert draft.remarks and not any(secret in f"{one.text} {one.why}" for one in draft.remarks)
+
+
+PIECES = ("", "'", '"', "x", "-", "0", ";", "{", "}", " ;", "\n", " ", ":")
+
+
+@pytest.mark.slow  # reads many files
+@pytest.mark.parametrize(("kind", "text"), [
+    ("unbound", VIEWS), ("unbound", TAP.format("yes", "") + REDIS.format("cachedb", "::1", "")), ("bind", ZONES),
+    ("bind", BIND_VIEWS), ("recursor", YAML),
+    ("recursor", "forward-zones=a=192.0.2.1;192.0.2.2:853\nauth-zones=a=b\nproxy-protocol-from=::1\nquiet=no\n"),
+], ids=["views", "sections", "zones", "bind-views", "yaml", "settings"])
+def test_a_damaged_file_is_read_or_refused(tmp_path, kind, text):
+    """With pieces left out, doubled or replaced, an importer makes a draft or names the line."""
+    file, words = tmp_path / "f", re.findall(r"\s+|[{}\[\];:,=]|[^\s{}\[\];:,=]+", text)
+    for seed in range(150):
+        random = Random(seed)
+        damaged = list(words)
+        for _ in range(random.randint(1, 4)):
+            place = random.randrange(len(damaged))
+            damaged[place : place + random.randrange(2)] = [random.choice((*PIECES, random.choice(words)))]
+        file.write_text("".join(damaged))
+        with suppress(ImportFailure):
+            FORMATS[kind](str(file)).render("f")
 
 
 def test_no_option_is_in_two_tables():
