@@ -21,7 +21,7 @@ from resolver.cli.importers.draft import (
     NO_COUNTERPART,
     QUERY_LOG,
     Draft,
-    query_log_file,
+    beside,
 )
 from resolver.cli.importers.networks import Network, decision
 from resolver.hints import ROOT_ANCHORS
@@ -237,6 +237,12 @@ class Importer:
                 self.draft.left_out(one.place, one.text, "nothing of the result refers to it")
         if self.draft.get("dnssec.trust-anchors") and not self.only_own_anchors:
             self.draft.add("dnssec.trust-anchors", *ROOT_ANCHORS)
+        if "listen-on-v6" in self.options and "listen-on" not in self.options:
+            self.draft.add("server.listen", f"0.0.0.0:{self.port()}")  # as BIND without listen-on
+        if "listen-on" in self.options and "listen-on-v6" not in self.options:
+            one = self.options["listen-on"]
+            self.draft.changed(one.place, one.text, "BIND also serves all IPv6 addresses without listen-on-v6; add"
+                               f" [::]:{self.port()} to server.listen for that")
         if self.draft.get("server.listen") is None:
             self.draft.add("server.listen", f"127.0.0.1:{self.port()}", f"[::1]:{self.port()}")
 
@@ -533,7 +539,7 @@ class Importer:
         off = "querylog" in self.options and not flag(self.options["querylog"].words[1])
         if used and not off:
             file = channels.get(used[0], {}).get("file")
-            self.log_queries(one, query_log_file(self.zones.path(file.words[1])) if file is not None else "-")
+            self.log_queries(one, beside(self.zones.path(file.words[1])) if file is not None else "-")
         if categories or set(channels) - set(used):
             raise ValueError(REASONS["logging"])
 

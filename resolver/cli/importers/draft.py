@@ -14,7 +14,7 @@ from resolver import limits
 
 __all__ = [
     "ALWAYS", "BY_ITSELF", "CHANGED", "COPY", "EACH_WORKER", "KEPT", "NO_COUNTERPART", "QUERY_LOG", "Draft",
-    "ImportFailure", "Place", "Remark", "query_log_file", "read_text",
+    "ImportFailure", "Place", "Remark", "beside", "read_text",
 ]
 
 KEPT = "/var/lib/resolverd"
@@ -185,7 +185,7 @@ def read_text(path: str) -> str:
         raise ImportFailure(f"{path}:{line}: not UTF-8 text") from None
 
 
-def query_log_file(path: str) -> str:
-    """The file of the query log beside the log `path` of another resolver, which may still write to that one."""
+def beside(path: str) -> str:
+    """A path beside `path` of the other resolver, which may still use that one."""
     folder, name = os.path.split(path)
     return os.path.join(folder, f"resolverd-{name}")

@@ -22,7 +22,7 @@ from resolver.cli.importers.draft import (
     QUERY_LOG,
     Draft,
     Place,
-    query_log_file,
+    beside,
     read_text,
 )
 from resolver.cli.importers.networks import view_groups, view_name
@@ -213,7 +213,7 @@ OWN = {
     **dict.fromkeys(("ip-ratelimit", "ip-ratelimit-cookie", "ip-ratelimit-factor"),
                     "rate-limit.queries-per-second, rate-limit.verified-queries-per-second"),
     "val-nsec3-keysize-iterations": "dnssec.nsec3-max-iterations, the highest",
-    "control-interface": "control.socket, when it is a path",
+    "control-interface": "control.socket, beside a path",
 }
 """Keys with a form of their own, and what they become."""
 FORWARD = {
@@ -548,7 +548,8 @@ class Importer:
     def key_control_interface(self, one: Statement) -> None:
         if not one.words[0].startswith("/"):
             raise ValueError("resolverctl uses a Unix socket; name it in control.socket")
-        self.draft.set("control.socket", one.words[0])
+        self.draft.set("control.socket", beside(one.words[0]))
+        self.draft.changed(one.place, one.text, f"resolverctl has a socket of its own, {beside(one.words[0])}")
 
     def key_identity(self, one: Statement) -> None:
         if self.first.get("hide-identity") != "yes":
@@ -588,7 +589,7 @@ class Importer:
         logged = [self.where[key] for key in ("log-queries", "log-replies") if first.get(key) == "yes"]
         if logged:
             file = first.get("logfile", "") if first.get("use-syslog") != "yes" else ""
-            draft.set("query-log.file", query_log_file(str(self.folder / file)) if file else "-")
+            draft.set("query-log.file", beside(str(self.folder / file)) if file else "-")
             draft.changed(logged[0].place, logged[0].text, QUERY_LOG)
         if "auto-trust-anchor-file" in first and draft.get("dnssec.trust-anchors"):
             draft.add("dnssec.trust-anchors", *ROOT_ANCHORS)  # that file has them

@@ -229,6 +229,11 @@ def test_what_unbound_does_otherwise_is_named(made, line, why):
     assert "policy" not in found
 
 
+def test_the_control_socket_is_not_that_of_unbound(made):
+    found, draft = made.whole("remote-control:\n control-interface: /run/unbound.ctl\n", "unbound")
+    assert found["control"]["socket"] == "/run/resolverd-unbound.ctl" and len(changes(draft)) == 1
+
+
 def test_own_anchors_do_not_replace_those_of_the_root(made):
     line = 'trust-anchor: "a.example. DS 1 8 2 ABCD"'
     found, _ = made(f"server:\n {line}\n auto-trust-anchor-file: root.key\n", "unbound")

@@ -163,7 +163,7 @@ rpz:
 
 @pytest.mark.parametrize(("line", "section", "key", "value"), [
     ("listen-on port 5300 { 127.0.0.1; localhost; };", "server", "listen", ["127.0.0.1:5300"]),
-    ("listen-on-v6 { any; };", "server", "listen", ["[::]:53"]),
+    ("listen-on-v6 { any; };", "server", "listen", ["[::]:53", "0.0.0.0:53"]),
     ("allow-recursion { !10.1.0.0/16; 10.0.0.0/8; localhost; };", "policy", "refuse", ["10.1.0.0/16"]),
     ("allow-query { any; };", "policy", "allow", ["0.0.0.0/0", "::/0"]),
     ("blackhole { 192.0.2.0/24; };", "policy", "drop", ["192.0.2.0/24"]),
