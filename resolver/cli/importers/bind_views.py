@@ -6,14 +6,14 @@ otherwise. A client that is in no view is refused, as in BIND.
 """
 
 import ipaddress
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
-from resolver.cli.importers.bind_names import EVERYONE, children, flag, number
+from resolver.cli.importers.bind_names import EVERYONE, Names, children, flag, number
 from resolver.cli.importers.bind_syntax import Statement
-from resolver.cli.importers.networks import allowed, view_name
-
-if TYPE_CHECKING:
-    from resolver.cli.importers.bind import Importer
+from resolver.cli.importers.bind_zones import Zones
+from resolver.cli.importers.draft import Draft
+from resolver.cli.importers.networks import Network, allowed, view_name
 
 __all__ = ["VIEW", "Views"]
 
@@ -31,10 +31,32 @@ _CLIENTS = ("allow-query", "allow-recursion", "allow-query-cache")
 _MEMBERS = ("match-clients", "match-destinations", "match-recursive-only")
 
 
+class Importer(Protocol):
+    """The importer of the whole file, as far as views need it."""
+
+    draft: Draft
+    names: Names
+    zones: Zones
+    options: dict[str, Statement]
+    clients: list[Statement]
+
+    def attempt(self, convert: Callable[[Statement], None], one: Statement) -> None:
+        """Convert `one`; an error becomes a remark."""
+
+    def option(self, one: Statement) -> None:
+        """Carry an option over that holds for all clients."""
+
+    def statement(self, one: Statement) -> None:
+        """Carry a statement outside of options over."""
+
+    def served(self, clients: list[Statement]) -> dict[Network, bool]:
+        """The networks of these lists, and whether all of them allow each."""
+
+
 class Views:
     """Carries `found`, the view statements, over."""
 
-    def __init__(self, importer: "Importer", found: list[Statement]) -> None:
+    def __init__(self, importer: Importer, found: list[Statement]) -> None:
         self.importer = importer
         self.draft, self.names, self.zones = importer.draft, importer.names, importer.zones
         self.found = found

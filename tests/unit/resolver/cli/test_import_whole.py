@@ -611,11 +611,11 @@ def test_a_damaged_file_is_read_or_refused(tmp_path, kind, text):
     """With pieces left out, doubled or replaced, an importer makes a draft or names the line."""
     file, words = tmp_path / "f", re.findall(r"\s+|[{}\[\];:,=]|[^\s{}\[\];:,=]+", text)
     for seed in range(150):
-        random = Random(seed)
+        chance = Random(seed)
         damaged = list(words)
-        for _ in range(random.randint(1, 4)):
-            place = random.randrange(len(damaged))
-            damaged[place : place + random.randrange(2)] = [random.choice((*PIECES, random.choice(words)))]
+        for _ in range(chance.randint(1, 4)):
+            place = chance.randrange(len(damaged))
+            damaged[place : place + chance.randrange(2)] = [chance.choice((*PIECES, chance.choice(words)))]
         file.write_text("".join(damaged))
         with suppress(ImportFailure):
             FORMATS[kind](str(file)).render("f")
