@@ -18,7 +18,7 @@ import resolver
 #: Packages that modules for optional integrations import.
 OPTIONAL = {
     "aiohttp", "brotli", "granian", "gunicorn", "httpx", "maxminddb", "prometheus_client", "publicsuffixlist", "pytest",
-    "qh3", "redis", "uvicorn_worker", "zstandard",
+    "qh3", "redis", "uvicorn_worker", "yaml", "zstandard",
 }
 TIMEOUT = 120.0
 NAME = "www.example.com"

@@ -1,13 +1,13 @@
 """Reads ``recursor.yml`` of PowerDNS Recursor into the settings of its ``key=value`` format.
 
-`parse` reads the part of YAML that such files use: mappings and sequences by indentation or in brackets, and scalars on
-one line. Anchors, tags and scalars of several lines are refused with their line. `settings` gives each value the name
+PyYAML, which is an extra, reads the syntax. `settings` gives each value the name
 of its setting in ``recursor.conf``, which is the new one with hyphens unless `NAMES` has it.
 """
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple, TypeAlias
+from importlib import import_module
+from typing import Any, NamedTuple, TypeAlias
 
 from resolver import limits
 from resolver.cli.importers.draft import ImportFailure, Place, read_text
@@ -15,14 +15,6 @@ from resolver.cli.importers.draft import ImportFailure, Place, read_text
 __all__ = ["NAMES", "STRUCTURED", "Node", "Value", "is_recursor_yaml", "parse", "settings"]
 
 Value: TypeAlias = "str | list[Node] | dict[str, Node]"
-_KEY = re.compile(r"(?P<key>\"[^\"]*\"|'[^']*'|[A-Za-z0-9_.-]+)\s*:(?:\s+|$)")
-_QUOTED = r"\"(?:[^\"\\]|\\.)*\"|'(?:[^']|'')*'"
-_COMMENT = re.compile(rf"({_QUOTED})|(?:^|(?<=\s))#.*")
-_FLOW = re.compile(
-    rf"\s*(?:(?P<mark>[\[\]{{}},])|(?P<key>(?:{_QUOTED}|[^\s\[\]{{}},\"':]+):(?=\s|$))"
-    rf"|(?P<text>{_QUOTED}|[^\[\]{{}},\"'\s][^\[\]{{}},]*))"
-)
-_REFUSED = re.compile(r"[&*!|>%@`]")
 NAMES = {
     "incoming.listen": "local-address", "incoming.port": "local-port", "incoming.tcp_timeout": "client-tcp-timeout",
     "outgoing.source_address": "query-local-address", "outgoing.edns_bufsize": "edns-outgoing-bufsize",
@@ -60,12 +52,6 @@ class Node(NamedTuple):
     value: Value
 
 
-class _Line(NamedTuple):
-    number: int
-    indent: int
-    text: str
-
-
 def is_recursor_yaml(text: str) -> bool:
     """Whether `text` looks like this format."""
     return re.search(r"(?m)^(?:incoming|outgoing|recursor|recordcache|packetcache|dnssec|logging):\s*(?:#.*)?$",
@@ -76,181 +62,65 @@ def parse(path: str) -> Node:
     """The content of the file `path`.
 
     Raises:
-        ImportFailure: it cannot be read, or is not of the part of YAML that is read.
+        ImportFailure: it cannot be read, is no YAML, or has what such files have no use for: aliases, keys that are no
+            text or stand twice, several documents, more levels than `limits.IMPORT_DEPTH`. Or PyYAML is missing.
     """
-    lines = []
-    for number, raw in enumerate(read_text(path).splitlines(), 1):
-        text = _COMMENT.sub(lambda found: found[1] or "", raw).rstrip()
-        if text.strip() and text not in ("---", "..."):
-            indent = len(text) - len(text.lstrip(" "))
-            if text[indent] == "\t":
-                raise ImportFailure(f"{path}:{number}: indentation with tabs is not YAML")
-            lines.append(_Line(number, indent, text[indent:]))
-    reader = _Reader(path, lines)
-    return reader.whole()
+    text = read_text(path)
+    try:
+        yaml: Any = import_module("yaml")
+    except ImportError:
+        raise ImportFailure(f"{path}: YAML is read by PyYAML (pip install 'corenet-resolver[import]')") from None
+    reader = _Reader(path, yaml)
+    try:
+        return reader.whole(yaml.parse(text, Loader=yaml.SafeLoader))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = "" if mark is None else f":{mark.line + 1}"
+        raise ImportFailure(f"{path}{line}: {getattr(error, 'problem', None) or error}") from None
 
 
 class _Reader:
-    def __init__(self, path: str, lines: list[_Line]) -> None:
-        self._path, self._lines, self._at = path, lines, 0
+    """Makes nodes of the events of one file. A document of events has no loops, and its depth is checked here."""
 
-    def _fail(self, line: int, why: str) -> ImportFailure:
-        return ImportFailure(f"{self._path}:{line}: {why}")
+    def __init__(self, path: str, yaml: Any) -> None:
+        self._path, self._yaml = path, yaml
 
-    def whole(self) -> Node:
-        if not self._lines:
-            return Node(1, {})
-        node = self._block(self._lines[0].indent, 0)
-        if self._at < len(self._lines):
-            raise self._fail(self._lines[self._at].number, "this line is indented less than the first one")
-        return node
+    def _fail(self, event: Any, why: str) -> ImportFailure:
+        return ImportFailure(f"{self._path}:{event.start_mark.line + 1}: {why}")
 
-    def _block(self, indent: int, depth: int) -> Node:
-        """The mapping or sequence whose lines have this indentation."""
-        first = self._lines[self._at]
-        if depth > limits.IMPORT_DEPTH:
-            raise self._fail(first.number, f"levels are deeper than {limits.IMPORT_DEPTH}")
-        if first.text == "-" or first.text.startswith("- "):
-            return Node(first.number, list(self._sequence(indent, depth)))
-        found: dict[str, Node] = {}
-        while self._at < len(self._lines) and self._lines[self._at].indent == indent:
-            line = self._lines[self._at]
-            key = _KEY.match(line.text)
-            if key is None:
-                if line.text.startswith("-"):
-                    break
-                raise self._fail(line.number, f"{line.text!r} is not key: value")
-            self._at += 1
-            found[key["key"].strip("\"'")] = self._value(line, line.text[key.end() :], indent, depth, sequence=True)
-        self._check_indent(indent)
-        return Node(first.number, found)
-
-    def _sequence(self, indent: int, depth: int) -> Iterator[Node]:
-        while self._at < len(self._lines) and self._lines[self._at].indent == indent:
-            line = self._lines[self._at]
-            if line.text != "-" and not line.text.startswith("- "):
-                break
-            rest = line.text[1:].lstrip()
-            if _KEY.match(rest) or rest == "-" or rest.startswith("- "):
-                # A mapping or sequence that begins on the line of its hyphen.
-                inner = indent + len(line.text) - len(rest)
-                self._lines[self._at] = _Line(line.number, inner, rest)
-                yield self._block(inner, depth + 1)
-            else:
-                self._at += 1
-                yield self._value(line, rest, indent, depth, sequence=False)
-        self._check_indent(indent)
-
-    def _check_indent(self, indent: int) -> None:
-        if self._at < len(self._lines) and self._lines[self._at].indent > indent:
-            raise self._fail(self._lines[self._at].number, "this line is indented more than those that it belongs to")
-
-    def _value(self, line: _Line, text: str, indent: int, depth: int, *, sequence: bool) -> Node:
-        """The value that begins with `text`, or on the next line."""
-        if not text:
-            if self._at < len(self._lines):
-                following = self._lines[self._at]
-                if following.indent > indent or (
-                        sequence and following.indent == indent and following.text.startswith("-")):
-                    return self._block(following.indent, depth + 1)
-            return Node(line.number, "")
-        if _REFUSED.match(text):
-            raise self._fail(line.number, f"{text!r}: anchors, tags and texts of several lines are not read")
-        if text[0] not in "[{":
-            return Node(line.number, self._scalar(line, text))
-        # A value in brackets may go on on the next lines.
-        while _open(text) and self._at < len(self._lines):
-            text += " " + self._lines[self._at].text
-            self._at += 1
-        flow = _Flow(text)
-        try:
-            value = flow.value(line.number, depth)
-        except ValueError as error:
-            raise self._fail(line.number, str(error)) from None
-        return Node(line.number, value)
-
-    def _scalar(self, line: _Line, text: str) -> str:
-        if text[0] in "\"'" and re.fullmatch(_QUOTED, text) is None:
-            raise self._fail(line.number, f"{text!r}: a quotation mark has no end")
-        return _plain(text)
-
-
-def _open(text: str) -> bool:
-    bare = re.sub(_QUOTED, "", text)
-    return sum(map(bare.count, "[{")) > sum(map(bare.count, "]}"))
-
-
-def _plain(text: str) -> str:
-    text = text.strip()
-    if text[:1] == '"':
-        return re.sub(r"\\(.)", r"\1", text[1:-1])
-    if text[:1] == "'":
-        return text[1:-1].replace("''", "'")
-    return "" if text in ("~", "null") else text
-
-
-class _Flow:
-    """Reads a value in brackets."""
-
-    def __init__(self, text: str) -> None:
-        self._text, self._at = text, 0
-        self._kind, self._token = "", ""
-        self._next()
-
-    def _next(self) -> None:
-        found = _FLOW.match(self._text, self._at)
-        if found is None:
-            if self._text[self._at :].strip():
-                raise ValueError(f"{self._text!r} is not a value in brackets")
-            self._kind, self._token = "end", ""
-            return
-        self._at = found.end()
-        self._kind = found.lastgroup or ""
-        self._token = found[self._kind].strip()
-
-    def value(self, line: int, depth: int) -> Value:
-        """The whole text.
-
-        Raises:
-            ValueError: it is not such a value.
-        """
-        found = self._one(line, depth)
-        if self._kind != "end":
-            raise ValueError(f"{self._token!r} follows the closing bracket")
+    def whole(self, events: Iterator[Any]) -> Node:
+        found = Node(1, {})
+        documents = 0
+        for event in events:
+            if isinstance(event, self._yaml.DocumentStartEvent):
+                documents += 1
+                if documents > 1:
+                    raise self._fail(event, "a second document begins")
+                found = self._node(next(events), events, 0)
         return found
 
-    def _one(self, line: int, depth: int) -> Value:
+    def _node(self, event: Any, events: Iterator[Any], depth: int) -> Node:
+        yaml, line = self._yaml, event.start_mark.line + 1
         if depth > limits.IMPORT_DEPTH:
-            raise ValueError(f"levels are deeper than {limits.IMPORT_DEPTH}")
-        kind, token = self._kind, self._token
-        self._next()
-        if kind == "text":
-            return _plain(token)
-        if token == "[":
-            listed: list[Node] = []
-            while self._token != "]" or self._kind != "mark":
-                listed.append(Node(line, self._one(line, depth + 1)))
-                self._separator("]")
-            self._next()
-            return listed
-        if token == "{" and kind == "mark":
-            mapped: dict[str, Node] = {}
-            while self._token != "}" or self._kind != "mark":
-                if self._kind != "key":
-                    raise ValueError(f"{self._token!r} is not key: value")
-                key = _plain(self._token[:-1])
-                self._next()
-                mapped[key] = Node(line, self._one(line, depth + 1))
-                self._separator("}")
-            self._next()
-            return mapped
-        raise ValueError(f"{token or 'the end'!r} is not expected in brackets")
-
-    def _separator(self, end: str) -> None:
-        if self._kind == "mark" and self._token == ",":
-            self._next()
-        elif self._kind != "mark" or self._token != end:
-            raise ValueError("a closing bracket or a comma is missing")
+            raise self._fail(event, f"levels are deeper than {limits.IMPORT_DEPTH}")
+        if isinstance(event, yaml.ScalarEvent):
+            plain = event.style is None
+            return Node(line, "" if plain and event.value in ("~", "null") else event.value)
+        if isinstance(event, yaml.SequenceStartEvent):
+            listed = []
+            while not isinstance(event := next(events), yaml.SequenceEndEvent):
+                listed.append(self._node(event, events, depth + 1))
+            return Node(line, listed)
+        if not isinstance(event, yaml.MappingStartEvent):
+            raise self._fail(event, "aliases are not read")
+        mapped: dict[str, Node] = {}
+        while not isinstance(event := next(events), yaml.MappingEndEvent):
+            if not isinstance(event, yaml.ScalarEvent):
+                raise self._fail(event, "a key is not text")
+            if event.value in mapped:
+                raise self._fail(event, f"{event.value!r} stands here for the second time")
+            mapped[event.value] = self._node(next(events), events, depth + 1)
+        return Node(line, mapped)
 
 
 def settings(path: str) -> Iterator[tuple[str, Place, str | Node]]:

@@ -491,14 +491,16 @@ def test_yaml_of_recursor(made):
 
 
 @pytest.mark.parametrize(("text", "why"), [
-    ("incoming:\n\tlisten: x\n", "f:2: indentation with tabs"), ("incoming:\n  listen: &a x\n", "f:2: .*anchors"),
-    ("incoming:\n  listen: |\n    x\n", "f:2: .*several lines"), ("incoming:\n  listen: [a\n", "f:2: "),
-    ("incoming:\n  listen: [a]]\n", "f:2: "), ("incoming:\n  listen: {a}\n", "f:2: 'a' is not key"),
-    ("incoming:\n  word\n", "f:2: 'word' is not key: value"), ("incoming:\n   a: 1\n  b: 2\n", "f:3: "),
-    ("incoming:\n  a: 1\n   b: 2\n", "f:3: .*indented more"), ("incoming:\n  a: \"x\n", "f:2: .*quotation"),
-    ("incoming:\n  a: " + "[" * 100 + "\n", "f:2: levels are deeper"),
+    ("incoming:\n\tlisten: x\n", "f:2: "), ("incoming:\n  listen: &a x\n  b: *a\n", "f:3: aliases"),
+    ("incoming:\n  listen: [a\n", "f:3: "), ("incoming:\n  listen: [a]]\n", "f:2: "),
+    ("incoming:\n  word\n", "f:2: incoming has no settings"), ("incoming:\n   a: 1\n  b: 2\n", "f:3: "),
+    ("incoming:\n  a: 1\n   b: 2\n", "f:3: "), ("incoming:\n  a: \"x\n", "f:3: .*end of stream"),
+    ("incoming:\n  a: " + "[" * 100_000 + "\n", "f:2: levels are deeper"),
+    ("incoming:\n  a: " + "{a: " * 100_000 + "\n", "f:2: levels are deeper"),
     ("incoming: x\n", "f:1: incoming has no settings"),
     ("incoming:\n" + "".join(f"{' ' * n}a:\n" for n in range(1, 100)), "levels are deeper"), ("- a\n", "f:1: a list"),
+    ("a: {}\n---\nb: {}\n", "f:2: a second document"), ("a:\n  b: 1\n  b: 2\n", "f:3: 'b' stands"),
+    ("a:\n  [x]: 1\n", "f:2: a key"), ("a: \x01\n", "f: .*special characters"),
 ])
 def test_yaml_that_is_not_read_names_the_line(tmp_path, monkeypatch, text, why):
     monkeypatch.chdir(tmp_path)
