@@ -7,6 +7,7 @@ leaving it closes all.
 """
 
 import asyncio
+import copy
 import ipaddress
 import logging
 import os
@@ -17,6 +18,7 @@ from ipaddress import IPv4Address, IPv6Address
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+from resolver import limits
 from resolver.cache import Store
 from resolver.effects import Failure, FailureKind, Outcome, Question, SignatureJob, TraceStep
 from resolver.errors import Bogus, NoData, NXDomain, ResolveError, ServerFailure
@@ -275,6 +277,18 @@ class Resolver:
         if self._second_level_files is not None:
             running.share(self.settings, self._second_level_files)
         self._running = running
+
+    def apart(self) -> "Resolver":
+        """A resolver with the same settings, policies and own zones, and a small empty cache of its own, not open yet.
+
+        An explanation that it makes has all steps, whatever the cache of this one knows.
+        """
+        small = replace(self.settings.cache, size=limits.EXPLAIN_CACHE, infra_cache_entries=limits.EXPLAIN_SERVERS)
+        other = copy.copy(self)
+        other._given_store = make_store(replace(self.settings, cache=small))
+        other._second_level_files = None
+        other._running = None
+        return other
 
     def close(self) -> None:
         """Close every socket; queries in progress end with a failure. A second call does nothing."""

@@ -1147,6 +1147,51 @@ COUNTERS_KEPT = 5000
 when it dies."""
 METRICS_PORT = 9335
 """port: Port of metrics.listen when it names none."""
+WEB_PORT = 9336
+"""port: Port of web.listen when it names none."""
+WEB_REQUEST = 8192
+"""bytes: The head of a request to the web page. A longer one is refused, because it would be kept in memory."""
+WEB_TIMEOUT = 5000
+"""milliseconds: A client has this long to send a request to the web page, and again to read the reply. Otherwise it
+would hold one of the WEB_CONNECTIONS."""
+WEB_CONNECTIONS = 16
+"""connections: Connections to the web page that are open at once. A browser opens at most six to a host, and each is
+closed after one reply."""
+WEB_TOKEN_BITS = 128
+"""bits: The least size of the token of the web page. A shorter one could be guessed."""
+WEB_TOKEN_SIGNS = 8
+"""characters: A token has at least so many different ones. Of a million random tokens of WEB_TOKEN_BITS not one has fewer,
+so one that has was made up by a person."""
+WEB_TOKEN_FILE = 1024
+"""bytes: The largest token file. A larger one is another file."""
+WEB_HOSTS = 16
+"""names: Names in web.hosts. Each request is compared with all of them."""
+WEB_REFUSAL = 500
+"""milliseconds: The refusal of a wrong token waits for this long."""
+WEB_REFUSALS = 4
+"""requests: Refusals of wrong tokens that wait at once. They hold as many of the WEB_CONNECTIONS; further wrong tokens
+are refused at once with another status, so that they hold none."""
+WEB_INTERVAL = 2000
+"""milliseconds: The numbers of the web page cover at least this long. Pages that ask in between share them, so their
+number has no cost."""
+WEB_KEEP = 15
+"""seconds: Samples for the web page are taken for this long after the last request of a page."""
+WEB_LINES = 10
+"""lines: The length of the lists of the web page."""
+WEB_ROWS = 40
+"""rows: Policies, lists, servers and tables that the web page shows of each kind: those that need attention, and the
+busiest."""
+WEB_EXPLAINS = 2
+"""queries: Explanations for the web page that are made at once. Each is a query with all its steps in memory."""
+WEB_EXPLAIN_TIMEOUT = 15_000
+"""milliseconds: An explanation for the web page ends after this time with the steps until then."""
+EXPLAIN_CACHE = 1 << 20
+"""bytes: The cache of an explanation that must not use that of the daemon. One query stores some 100 KiB."""
+EXPLAIN_SERVERS = 1000
+"""addresses: The infrastructure cache of such an explanation."""
+WEB_QUERY = 2048
+"""characters: The query part of a request for an explanation. A name of 255 octets has at most 1,012 characters, each
+of which may be written with three."""
 WORKERS = Limit(
     1, 1, 64, "processes", "Each worker is a process with one event loop. More workers than CPUs only cost memory."
 )

@@ -1,15 +1,17 @@
-"""Settings of what others see of the resolver's work: the sections [query-log] and [dnstap].
+"""Settings of what others see of the resolver's work: the sections [query-log], [dnstap] and [web].
 
-They are a module of their own because `resolver.settings` is long. Both sections are off until an output is named.
+They are a module of their own because `resolver.settings` is long. Each section is off until an output or an address is
+named.
 """
 
 import re
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from resolver import limits
-from resolver.options import check_limits, check_path, option, parse_endpoint
+from resolver.options import check_limits, check_names, check_path, option, parse_endpoint
 
-__all__ = ["LOG_FIELDS", "STDOUT", "TAP_MESSAGES", "DnstapSettings", "QueryLogSettings"]
+__all__ = ["LOG_FIELDS", "STDOUT", "TAP_MESSAGES", "DnstapSettings", "QueryLogSettings", "WebSettings"]
 
 STDOUT = "-"
 """The name of standard output as `file`."""
@@ -140,3 +142,51 @@ class DnstapSettings:
     def output(self) -> tuple[object, ...]:
         """What cannot be changed without another connection."""
         return self.socket, self.address, self.buffer
+
+
+@dataclass(frozen=True, slots=True)
+class WebSettings:
+    """The web page that shows what the resolver does."""
+
+    listen: str = option(
+        "", "Address and port of the web page over HTTP, for example 127.0.0.1:9336. Empty: no web page."
+    )
+    token_file: str = option(
+        "",
+        f"File with the token that opens the page: at least {limits.WEB_TOKEN_BITS} random bits as hexadecimal digits"
+        " or base64, in one line. Only its owner may write to it, and others than its group may not read it.",
+    )
+    hosts: tuple[str, ...] = option(
+        (),
+        "Names and addresses by which browsers may call the page, besides the address of listen, and localhost when"
+        " that is a loopback address. Requests for other hosts are refused (DNS rebinding).",
+    )
+    allow_remote: bool = option(
+        False,
+        "Permit a listen address that is not a loopback address. The token and the page are then readable on the"
+        " network, because the page has no TLS.",
+    )
+
+    def __post_init__(self) -> None:
+        check_path(self.token_file, "web.token_file")
+        if len(self.hosts) > limits.WEB_HOSTS:
+            raise ValueError(f"web.hosts: {len(self.hosts)} names, and the limit is {limits.WEB_HOSTS}")
+        for host in self.hosts:
+            try:
+                ip_address(host)
+            except ValueError:
+                check_names((host,), "web.hosts")
+        if not self.listen:
+            return
+        address, _ = parse_endpoint(self.listen, limits.WEB_PORT, "web.listen")
+        if not (ip_address(address).is_loopback or self.allow_remote):
+            raise ValueError(
+                f"web.listen: {self.listen!r} is not a loopback address, and the page has no TLS, so the token could be"
+                " read on the network: listen on 127.0.0.1 and use an SSH tunnel or a proxy with TLS on this host, or"
+                " set web.allow-remote = true"
+            )
+        if not self.token_file:
+            raise ValueError(
+                "web.token_file: web.listen needs the file of a token, which `openssl rand -hex 32` can make; give it"
+                " mode 0600"
+            )

@@ -18,7 +18,7 @@ from resolver.balance_settings import BalanceSettings, TargetSettings, check_bal
 from resolver.dns64_settings import check_dns64
 from resolver.limit_settings import FetchLimitSettings, RateLimitSettings
 from resolver.list_settings import ListSettings, RpzSettings, check_lists
-from resolver.observe_settings import DnstapSettings, QueryLogSettings
+from resolver.observe_settings import DnstapSettings, QueryLogSettings, WebSettings
 from resolver.options import (
     check_addresses,
     check_limits,
@@ -61,6 +61,7 @@ __all__ = [
     "TlsSettings",
     "TsigKey",
     "ViewSettings",
+    "WebSettings",
     "ZoneSettings",
     "ZonesSettings",
     "replace",
@@ -1223,6 +1224,9 @@ class Settings:
         default_factory=ControlSettings, metadata={"doc": "The control channel of resolverctl."}
     )
     metrics: MetricsSettings = field(default_factory=MetricsSettings, metadata={"doc": "Metrics for Prometheus."})
+    web: WebSettings = field(
+        default_factory=WebSettings, metadata={"doc": "The web page that shows what the resolver does."}
+    )
     log: LogSettings = field(default_factory=LogSettings, metadata={"doc": "The log on standard error."})
     query_log: QueryLogSettings = field(
         default_factory=QueryLogSettings, metadata={"doc": "The log of client queries: one line for each."}

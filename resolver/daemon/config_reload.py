@@ -94,9 +94,13 @@ def merge_restart_only(old: Settings, new: Settings, *, several: bool) -> Settin
         kept.append("control.socket")
     if new.metrics != old.metrics:
         kept.append("metrics")
+    web = new.web
+    if web.listen != old.web.listen:
+        kept.append("web.listen")
+        web = old.web
     if kept:
         logger.warning("reload: %s changed; the new value takes effect after a restart", " and ".join(kept))
-    return replace(new, server=server, listener=listener, cache=cache, metrics=old.metrics,
+    return replace(new, server=server, listener=listener, cache=cache, metrics=old.metrics, web=web,
                    control=replace(new.control, socket=old.control.socket))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from resolver import limits
-from resolver.api import to_wire
+from resolver.api import ResolveTimeout, to_wire
 from resolver.daemon import cache_file, health
 from resolver.daemon.change_keeper import ChangeKeeper
 from resolver.daemon.management import ManagementServer
@@ -174,6 +174,71 @@ class ControlCommands:
             for number, reply in enumerate(found)
         )
 
+    async def look(self, request: Request) -> tuple[Request, Statistics]:
+        """The reply to the command ``top``: what was done since the last call of this watcher (``"watch"``, which the
+        reply to the first call names). And the statistics of which it was made.
+
+        Raises:
+            RequestError: too many watch, or a value is out of range.
+        """
+        try:
+            watcher = self._top_watchers.admit(request)
+            parts = await self._ask_all({"command": "watch", "watch": watcher.name, "keep": watcher.keep})
+            answered = [part for part in parts if not isinstance(part, WorkerError)]
+            statistics = await self.statistics()
+            return await watcher.look(statistics, answered, len(parts)), statistics
+        except ValueError as error:
+            raise RequestError(str(error)) from None
+
+    async def status(self) -> Request:
+        """What each worker is and does, or why it does not answer; and the cache that they share."""
+        workers = [
+            {"worker": number, "error": str(found)} if isinstance(found, WorkerError) else found
+            for number, found in enumerate(await self._ask_all({"command": "status"}))
+        ]
+        return {"workers": workers, "cache": self._host.store.statistics()}
+
+    async def health(self) -> Request:
+        """Whether an operator has to act, and why."""
+        host = self._host
+        clock = host.current.resolver.clock.time()
+        anchors = self._commands.perform({"command": "anchors"}) if host.rollover is not None else None
+        validates = host.current.settings.dnssec.active
+        found = health.problems(
+            workers=(await self.status())["workers"], reload_problem=host.reload_problem,
+            clock=clock_trouble(clock) if validates else "", certificates=host.certificate_expiry(), anchors=anchors,
+            zones=() if host.keeper is None else host.keeper.problems(), now=clock,
+            changes_problem=host.changes.trouble,
+            lists=() if host.current.lists is None else host.current.lists.problems(),
+            balance=() if host.current.balance is None else host.current.balance.problems(),
+        )
+        return {"healthy": not found, "problems": found}
+
+    async def servers(self) -> list[list[Request]]:
+        """What each worker that answers knows of the configured servers."""
+        found = await self._ask_all({"command": "servers"})
+        return [part["servers"] for part in found if not isinstance(part, WorkerError)]
+
+    async def explain(self, name: str, rtype: str, seconds: float, *, fresh: bool) -> str:
+        """How a query is resolved now, as JSON of the form that docs/explain.md describes: with the cache, or `fresh`,
+        with an empty one.
+
+        Raises:
+            RequestError: the name or the type is invalid, memory is short, or the configuration is being replaced.
+        """
+        resolver = self._host.current.resolver
+        try:
+            if not fresh:
+                return (await resolver.explain(name, rtype, timeout=seconds)).to_json()
+            async with resolver.apart() as other:
+                return (await other.explain(name, rtype, timeout=seconds)).to_json()
+        except OSError as error:
+            raise RequestError(f"no cache for the explanation: {error.strerror}") from None
+        except (ValueError, ResolveError) as error:
+            if isinstance(error, ResolveTimeout) and error.trace is not None:
+                return error.trace.to_json()
+            raise RequestError(str(error)) from None
+
     async def _everywhere(self, request: Request) -> list[Any]:
         """The replies of all workers, this one first.
 
@@ -208,39 +273,16 @@ class ControlCommands:
     # --- commands -------------------------------------------------------------------------------------------------
 
     async def _status(self, request: Request) -> Request:
-        workers = [
-            {"worker": number, "error": str(found)} if isinstance(found, WorkerError) else found
-            for number, found in enumerate(await self._ask_all(request))
-        ]
-        return {"workers": workers, "cache": self._host.store.statistics()}
+        return await self.status()
 
     async def _health(self, request: Request) -> Request:
-        host = self._host
-        clock = host.current.resolver.clock.time()
-        anchors = self._commands.perform({"command": "anchors"}) if host.rollover is not None else None
-        validates = host.current.settings.dnssec.active
-        found = health.problems(
-            workers=(await self._status({"command": "status"}))["workers"], reload_problem=host.reload_problem,
-            clock=clock_trouble(clock) if validates else "", certificates=host.certificate_expiry(), anchors=anchors,
-            zones=() if host.keeper is None else host.keeper.problems(), now=clock,
-            changes_problem=host.changes.trouble,
-            lists=() if host.current.lists is None else host.current.lists.problems(),
-            balance=() if host.current.balance is None else host.current.balance.problems(),
-        )
-        return {"healthy": not found, "problems": found}
+        return await self.health()
 
     async def _statistics(self, request: Request) -> Request:
         return await self.statistics()
 
     async def _top(self, request: Request) -> Request:
-        """What was done since the last call of this watcher (``"watch"``, which the reply to the first call names)."""
-        try:
-            watcher = self._top_watchers.admit(request)
-            parts = await self._ask_all({"command": "watch", "watch": watcher.name, "keep": watcher.keep})
-            answered = [part for part in parts if not isinstance(part, WorkerError)]
-            return await watcher.look(await self.statistics(), answered, len(parts))
-        except ValueError as error:
-            raise RequestError(str(error)) from None
+        return (await self.look(request))[0]
 
     async def _flush(self, request: Request) -> Request:
         """Flush the shared cache in slices; the other workers notice the change by its serial. No worker uses older

@@ -201,6 +201,10 @@ def check(arguments: argparse.Namespace, settings: Settings) -> int:
         balance_checks.check(settings)
     if settings.metrics.listen:
         metrics.check()
+    if settings.web.listen:
+        from resolver.daemon import web_access
+
+        web_access.WebAccess.load(settings.web)
     if settings.second_level_cache.servers:
         from resolver.net import second_level_setup
 

@@ -1,4 +1,4 @@
-"""Common base of the control socket and the metrics listener: few connections, on the loop that serves clients.
+"""Common base of the control socket and the HTTP listeners: few connections, on the loop that serves clients.
 
 Connections above the limit are closed at once. No one awaits the task of a connection, so it must not raise. A
 connection counts until its transport is closed; a client that does not read its reply is disconnected after a timeout,
@@ -33,6 +33,8 @@ class ManagementServer(abc.ABC):
         self._request = request
         self._write_timeout = timeout
         self._closed = False
+        self.rejected = 0
+        """Connections above the limit."""
         self._server: asyncio.Server | None = None
         self._open: dict[asyncio.Task[None], None] = {}  # no set, see `resolver.mesh`
 
@@ -71,6 +73,7 @@ class ManagementServer(abc.ABC):
             writer.close()
             return
         if len(self._open) >= self._connections:
+            self.rejected += 1
             writer.write(self.REFUSAL)
             writer.close()
             return

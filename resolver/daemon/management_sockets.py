@@ -1,4 +1,4 @@
-"""Control socket, metrics socket, channels between workers and kept counters, made before the workers are forked.
+"""Control socket, sockets of metrics and web page, channels between workers and kept counters, made before the workers are forked.
 
 They are opened together with the sockets for clients, so an address that is not available is an error at start, and a
 restarted worker inherits them. The socket file has mode 0600 from its creation. The file of a dead daemon is removed;
@@ -20,6 +20,7 @@ from resolver.settings import Settings
 
 if TYPE_CHECKING:
     from resolver.daemon.predecessor import Predecessor
+    from resolver.daemon.web_access import WebAccess
     from resolver.daemon.worker_ipc import WorkerChannels
     from resolver.observe.kept import KeptCounters
 
@@ -36,9 +37,13 @@ class ManagementSockets:
     def __init__(self) -> None:
         self.control: socket.socket | None = None
         self.metrics: socket.socket | None = None
+        self.web: socket.socket | None = None
+        self.web_access: WebAccess | None = None
+        """Who may read the web page, as read at the start of the daemon."""
         self.links: WorkerChannels | None = None
         self.kept: KeptCounters | None = None
         self.metrics_listen = ""
+        self.web_listen = ""
         self.path = ""
         self.identity = (0, 0)
         self.owns_path = True
@@ -56,7 +61,7 @@ class ManagementSockets:
         """Close all. Remove the socket file unless another process owns it or has replaced it."""
         if self.links is not None:
             self.links.close()
-        for opened in (self.metrics, self.control):
+        for opened in (self.web, self.metrics, self.control):
             if opened is not None:
                 opened.close()
         if self.path and self.owns_path:
@@ -74,6 +79,7 @@ def open_management_sockets(
     Sockets of `predecessor` that are still configured are taken from it.
 
     Raises:
+        ValueError: the token file of the web page cannot be used.
         ListenError: an address or path is not available; the text says why and names the setting.
         OSError: no descriptors are left.
     """
@@ -85,12 +91,14 @@ def open_management_sockets(
             _open_control(opened_sockets, settings.control.socket)
         if settings.metrics.listen and opened_sockets.metrics is None:
             opened_sockets.metrics_listen = settings.metrics.listen
-            address, port = parse_endpoint(settings.metrics.listen, limits.METRICS_PORT, "metrics.listen")
-            try:
-                opened_sockets.metrics = open_stream_socket(address, port)
-            except OSError as error:
-                text = f"cannot listen on {address} port {port} for metrics: {error.strerror}; see metrics.listen"
-                raise ListenError(error.errno, text) from None
+            opened_sockets.metrics = _open_http(settings.metrics.listen, limits.METRICS_PORT, "metrics")
+        if settings.web.listen:
+            from resolver.daemon.web_access import WebAccess
+
+            opened_sockets.web_access = WebAccess.load(settings.web)
+            if opened_sockets.web is None:
+                opened_sockets.web_listen = settings.web.listen
+                opened_sockets.web = _open_http(settings.web.listen, limits.WEB_PORT, "web")
         if workers > 1:
             from resolver.daemon.worker_ipc import WorkerChannels
             from resolver.observe.kept import KeptCounters
@@ -101,6 +109,20 @@ def open_management_sockets(
         opened_sockets.close()
         raise
     return opened_sockets
+
+
+def _open_http(listen: str, default_port: int, section: str) -> socket.socket:
+    """A listening socket at the address `listen` of `section`.
+
+    Raises:
+        ListenError: the address is not available.
+    """
+    address, port = parse_endpoint(listen, default_port, f"{section}.listen")
+    try:
+        return open_stream_socket(address, port)
+    except OSError as error:
+        text = f"cannot listen on {address} port {port} for {section}: {error.strerror}; see {section}.listen"
+        raise ListenError(error.errno, text) from None
 
 
 def _adopt(opened_sockets: ManagementSockets, settings: Settings, predecessor: "Predecessor") -> None:
@@ -117,6 +139,9 @@ def _adopt(opened_sockets: ManagementSockets, settings: Settings, predecessor: "
     if predecessor.metrics is not None and predecessor.metrics[1] == settings.metrics.listen:
         opened_sockets.metrics, opened_sockets.metrics_listen = predecessor.metrics
         predecessor.metrics = None
+    if predecessor.web is not None and predecessor.web[1] == settings.web.listen:
+        opened_sockets.web, opened_sockets.web_listen = predecessor.web
+        predecessor.web = None
 
 
 def _open_control(opened_sockets: ManagementSockets, path: str) -> None:

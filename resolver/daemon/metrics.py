@@ -3,21 +3,18 @@
 `resolver.observe.catalogue` gives each counter of `Statistics` its name, help text and labels; `families` makes the
 families of prometheus-client of them, which writes the text format. It is imported when the listener is created.
 
-The HTTP server answers only ``GET /metrics`` and ``HEAD /metrics``. It bounds size and time of a request and the number
-of connections (CVE-2026-33256). There is no access control, so the listener belongs on an address that only monitoring
-can reach.
+The only path is ``/metrics``. There is no access control, so the listener belongs on an address that only monitoring
+can reach. `resolver.daemon.management_http` bounds requests and connections.
 """
 
-import asyncio
 import importlib.util
-import logging
 import platform
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from resolver import limits
-from resolver.daemon.management import ManagementServer
+from resolver.daemon.management_http import METHODS, HttpServer, Reply, Request, wrong_method
 from resolver.observe.catalogue import HISTOGRAMS, PREFIX, Statistics, find
 from resolver.observe.counters import SEPARATOR
 from resolver.observe.histogram import BUCKETS, SUM
@@ -30,8 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["MetricsServer", "check", "families", "render"]
 
 MISSING = "metrics.listen: prometheus-client is not installed; run: pip install 'corenet-resolver[metrics]'"
-
-logger = logging.getLogger(__name__)
 
 REQUEST = limits.METRICS_REQUEST
 TIMEOUT = limits.METRICS_TIMEOUT / 1000
@@ -126,7 +121,7 @@ def check() -> None:
         raise ValueError(MISSING)
 
 
-class MetricsServer(ManagementServer):
+class MetricsServer(HttpServer):
     """The HTTP listener. `gather` returns the merged statistics of all workers."""
 
     def __init__(self, gather: Callable[[], Awaitable[Statistics]], version: str) -> None:
@@ -143,39 +138,14 @@ class MetricsServer(ManagementServer):
         except ImportError:
             raise ValueError(MISSING) from None
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one request."""
-        try:
-            async with asyncio.timeout(TIMEOUT):
-                writer.write(await self._reply(reader))
-                await writer.drain()
-        except (OSError, TimeoutError, asyncio.IncompleteReadError):
-            logger.debug("metrics: connection closed: the request was incomplete or timed out")
-
-    async def _reply(self, reader: asyncio.StreamReader) -> bytes:
-        try:
-            head = await reader.readuntil(b"\r\n\r\n")
-        except asyncio.LimitOverrunError:
-            return _response("431 Request Header Fields Too Large", b"request header fields are too large\n")
-        words = head.split(b"\r\n", 1)[0].split(b" ")
-        if len(words) != 3 or not words[2].startswith(b"HTTP/1."):
-            return _response("400 Bad Request", b"not an HTTP/1 request\n")
-        if words[1].partition(b"?")[0] != b"/metrics":
-            return _response("404 Not Found", b"not found; the only path is /metrics\n")
-        if words[0] not in (b"GET", b"HEAD"):
-            return _response("405 Method Not Allowed", b"only GET and HEAD are allowed\n", extra="Allow: GET, HEAD\r\n")
+    async def reply(self, request: Request) -> Reply:
+        """The page, under its only path."""
+        if request.path != "/metrics":
+            return Reply("404 Not Found", b"not found; the only path is /metrics\n")
+        if request.method not in METHODS:
+            return wrong_method()
         try:
             page, kind = render(await self._gather(), self._version)
         except ValueError as error:
-            return _response("503 Service Unavailable", f"{error}\n".encode())
-        return _response("200 OK", page, kind, bare=words[0] == b"HEAD")
-
-
-def _response(
-    status: str, body: bytes, kind: str = "text/plain; charset=utf-8", *, extra: str = "", bare: bool = False
-) -> bytes:
-    head = (
-        f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\nCache-Control: no-store\r\n"
-        f"{extra}Connection: close\r\n\r\n"
-    )
-    return head.encode("ascii") + (b"" if bare else body)
+            return Reply("503 Service Unavailable", f"{error}\n".encode())
+        return Reply("200 OK", page, kind)

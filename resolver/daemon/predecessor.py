@@ -40,6 +40,7 @@ class Predecessor:
         self.control: Control | None = None
         #: socket and setting.
         self.metrics: tuple[socket.socket, str] | None = None
+        self.web: tuple[socket.socket, str] | None = None
         self._cache: BinaryIO | None = None
         self.takes_control = False
 
@@ -118,6 +119,8 @@ class Predecessor:
             self.control = (sockets.pop(0), str(message["path"]), (int(device), int(inode)))
         elif kind == "metrics":
             self.metrics = (sockets.pop(0), str(message["listen"]))
+        elif kind == "web":
+            self.web = (sockets.pop(0), str(message["listen"]))
         elif kind == "listener":
             share, protocol = int(message["share"]), str(message["protocol"])
             if not 0 <= share < limits.WORKERS.maximum or protocol not in LISTENER_TRANSPORTS:
@@ -204,7 +207,7 @@ class Predecessor:
         self._channel.close()
         close_all(self.shares)
         self.shares.clear()
-        for given in (self.control, self.metrics):
+        for given in (self.control, self.metrics, self.web):
             if given is not None:
                 given[0].close()
         if self._cache is not None:

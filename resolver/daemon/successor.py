@@ -229,3 +229,5 @@ def _messages(
         }
     if management is not None and management.metrics is not None:
         yield "metrics", [management.metrics.fileno()], {"listen": management.metrics_listen}
+    if management is not None and management.web is not None:
+        yield "web", [management.web.fileno()], {"listen": management.web_listen}

@@ -78,6 +78,8 @@ if TYPE_CHECKING:
     from resolver.daemon.balance_checks import BalanceChecks
     from resolver.daemon.management import ManagementServer
     from resolver.daemon.predecessor import Predecessor
+    from resolver.daemon.web_access import WebAccess
+    from resolver.daemon.web_server import WebServer
     from resolver.daemon.zone_keeper import ZoneKeeper
     from resolver.net.client_contexts import TlsContexts
     from resolver.observe.kept import KeptCounters
@@ -153,6 +155,8 @@ class _Prepared(NamedTuple):
     added: list[Listeners]
     undo: ExitStack
     """Closes what was prepared when the reload is aborted."""
+    web_access: "WebAccess | None" = None
+    """Who may read the web page from now on; None: as before."""
 
 
 class _Worker:
@@ -182,6 +186,7 @@ class _Worker:
         self.status = 0
         self.commands = WorkerCommands(self)
         self.management_servers: dict[str, ManagementServer] = {}
+        self.web: WebServer | None = None
         self.listeners: list[Listeners] = []
         self.turns = Turns()
         self.kept: KeptCounters | None = None if options.management is None else options.management.kept
@@ -312,6 +317,8 @@ class _Worker:
                 add_counters(total, {"client_udp": udp.statistics()})
             if listeners.tcp is not None:
                 add_counters(total, {GROUPS[listeners.endpoint.protocol]: listeners.tcp.statistics()})
+        if self.web is not None:
+            add_counters(total, {"web": self.web.statistics()})
         return total
 
     @property
@@ -391,7 +398,8 @@ class _Worker:
             logger.info("playground: cache.snapshot-file and dnssec.auto-trust-anchor-file are not used")
 
     async def start_management(self) -> None:
-        """The first worker serves the control socket and the metrics; the others reply to its requests."""
+        """The first worker serves the control socket, the metrics and the web page; the others reply to its
+        requests."""
         management = self.options.management
         if management is None:
             return
@@ -402,7 +410,7 @@ class _Worker:
             self.links.listen(self.loop)
             self.loop.add_reader(self.links.upgrades.reports_fileno(), self.upgrades.take_reports)
             self.links.on_event = self.on_event
-        if management.control is None and management.metrics is None:
+        if management.control is None and management.metrics is None and management.web is None:
             return
         from resolver.daemon.control import ControlCommands, ControlServer
         from resolver.daemon.metrics import MetricsServer
@@ -416,6 +424,35 @@ class _Worker:
             metrics = MetricsServer(control_commands.statistics, __version__)
             await metrics.start(management.metrics.dup())
             self.management_servers["metrics"] = metrics
+        if management.web is not None:
+            from resolver.daemon.web_server import WebServer
+
+            self.web = WebServer(control_commands, self.first_web_access(management))
+            await self.web.start(management.web.dup())
+            self.management_servers["web"] = self.web
+            host, port = management.web.getsockname()[:2]
+            logger.info("web: the page is at http://%s:%d/", f"[{host}]" if ":" in host else host, port)
+
+    def first_web_access(self, management: ManagementSockets) -> "WebAccess | None":
+        """Who may read the web page when this worker starts. A successor reads the token again, because the one that was
+        read at the start of the daemon may have been replaced since; without it, nobody may."""
+        if not self.options.successor:
+            return management.web_access
+        try:
+            return self.read_web_access(self.configured)
+        except ValueError as error:
+            logger.error("web: nobody can read the page until a reload: %s", error)
+            return None
+
+    def read_web_access(self, given: Settings) -> "WebAccess":
+        """Who may read the web page by `given`.
+
+        Raises:
+            ValueError: the token file cannot be used; the text names the setting.
+        """
+        from resolver.daemon.web_access import WebAccess
+
+        return WebAccess.load(given.web)
 
     def announce(self) -> None:
         settings = self.current.settings
@@ -872,6 +909,8 @@ class _Worker:
         self.listeners += new.added
         self.endpoints += [listeners.endpoint for listeners in new.added]
         self.watching.follow()  # the listeners have the lanes of the new configuration now
+        if new.web_access is not None and self.web is not None:
+            self.web.switch(new.web_access)
         self.configured = new.configured
         self.draining[old] = self.loop.create_task(self.retire(old))
         if changed is None:
@@ -951,7 +990,11 @@ class _Worker:
                     raise reload_sockets.with_setting(refusal, given, self.options.config) from None
                 undo.callback(listeners.close)
                 added.append(listeners)
-            return _Prepared(given, runtime, rollover, changes, added, undo.pop_all())
+            access = None
+            if self.web is not None:
+                with with_config_location(self.options.config):
+                    access = self.read_web_access(given)
+            return _Prepared(given, runtime, rollover, changes, added, undo.pop_all(), access)
 
     async def retire(self, old: RuntimeConfig) -> None:
         """Close a replaced configuration when its last query is answered, or after its query timeout."""

@@ -17,9 +17,11 @@ from corenet._version import __version__
 from resolver.api import to_wire
 from resolver.cache import Store
 from resolver.daemon.config_reload import describe_error
+from resolver.effects import Server
 from resolver.log_limit import LineLimit
 from resolver.observe.catalogue import Statistics, counters_of
 from resolver.settings import LOG_LEVELS, Settings
+from resolver.upstream_address import parse_upstream
 from resolver.wire import consts as c
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+DNS_PORT = 53
 
 
 class WorkerView(Protocol):
@@ -115,7 +119,7 @@ class WorkerCommands:
         self._known = {
             "status": self._status, "statistics": self._statistics, "log": self._log,
             "lists": self._lists, "zones": self._zones, "zone": self._zone, "take-zone": self._take_zone,
-            "mark-flush": self._mark_flush, "reopen": self._reopen,
+            "mark-flush": self._mark_flush, "reopen": self._reopen, "servers": self._servers,
             "watch": lambda request: host.watching.take(request["watch"], request["keep"]),
             "anchors": self._anchors, "take-anchors": self._take_anchors,
         }
@@ -152,6 +156,21 @@ class WorkerCommands:
             "watchers": self._host.watching.watchers,
             **({} if self._host.current.balance is None else {"balance": self._host.current.balance.describe()}),
         }
+
+    def _servers(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Each configured server of forward and stub zones, with what this worker knows of it. Only the first worker
+        requests this, for its web page."""
+        servers, found = self._host.store.servers, []
+        for zone in self._host.current.settings.upstream_zones:
+            for text in zone.addresses:
+                address, port, encryption = parse_upstream(text, DNS_PORT, "addresses")
+                known = servers.find(Server(address, port, encryption=encryption).key)
+                seconds = None if known is None else known.srtt
+                found.append({
+                    "zone": zone.zone, "server": text.partition("#")[0], "dead": known is not None and known.dead,
+                    "timeouts": 0 if known is None else known.timeouts, "seconds": seconds,
+                })
+        return {"servers": found}
 
     def _statistics(self, request: Mapping[str, Any]) -> dict[str, Any]:
         found = self.collect()

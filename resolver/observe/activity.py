@@ -12,7 +12,7 @@ from resolver.observe.catalogue import Statistics
 from resolver.observe.counters import SEPARATOR
 from resolver.observe.histogram import BOUNDS, BUCKETS
 
-__all__ = ["DROPS", "PERCENTILES", "activity"]
+__all__ = ["DROPS", "PERCENTILES", "activity", "rates_by_label"]
 
 PERCENTILES: Final = (50, 90, 99)
 
@@ -74,6 +74,13 @@ def activity(before: Statistics, after: Statistics, seconds: float) -> dict[str,
             if (rate := _rate(_increase(before, after, counters), seconds))
         },
     }
+
+
+def rates_by_label(before: Statistics, after: Statistics, group: str, name: str, seconds: float) -> dict[str, float]:
+    """How fast a labelled counter has grown, by all of its labels as they are in the statistics; 0 where it has not."""
+    old = before.get(group, {}).get(name, {})
+    counts = after.get(group, {}).get(name, {})
+    return {labels: _rate(max(count - old.get(labels, 0), 0), seconds) for labels, count in counts.items()}
 
 
 def _rate(count: float, seconds: float) -> float:

@@ -358,6 +358,11 @@ METRICS: Final[dict[str, dict[str, Metric]]] = {
         ),
         **_upstream("tcp"), **_upstream("tls"), **_upstream("https"), **_upstream("quic"),
     },
+    "web": {
+        "requests": Metric(
+            "web_requests_total", "Requests to the web page, by what was sent or why it was refused.", ("result",)
+        ),
+    },
     "process": {
         "workers": Metric("workers", "Workers that have reported for this page."),
         "starts": Metric("worker_starts_total", "Workers started, also those that replaced one that had ended."),

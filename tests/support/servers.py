@@ -49,6 +49,8 @@ PACKAGES = {
     "setpriv": "util-linux",
     "redis-server": "redis-server",
     "redis-cli": "redis-tools",
+    "chromium": "chromium",
+    "chromedriver": "chromium-driver",
 }
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
