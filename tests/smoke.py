@@ -14,6 +14,7 @@ from pathlib import Path
 
 import corenet
 import resolver
+from resolver.daemon.web_page import load_page
 
 #: Packages that modules for optional integrations import.
 OPTIONAL = {
@@ -42,7 +43,8 @@ def import_all() -> int:
 
 
 def check_files() -> None:
-    """Check that the files for type checkers and Cython are in the packages."""
+    """Check that the files for type checkers and Cython, and those of the web page, are in the packages."""
+    assert load_page()[0].startswith(b"<!DOCTYPE html>")
     for package in (corenet, resolver):
         folder = Path(package.__path__[0])
         compiled = {path.name.split(".")[0] for path in folder.rglob("*.so")}

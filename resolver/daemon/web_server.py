@@ -26,7 +26,7 @@ from resolver.daemon.web_data import DataSource, WebData
 from resolver.daemon.web_page import load_page
 from resolver.log_limit import LineLimit
 
-__all__ = ["RESULTS", "WebServer"]
+__all__ = ["RESULTS", "WebServer", "read_question"]
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ class WebServer(HttpServer):
         raise _Refusal("wrong-token", "401 Unauthorized", "the token is wrong", challenge)
 
     async def _explain(self, request: Request) -> Reply:
-        name, rtype, fresh = _question(request.query)
+        name, rtype, fresh = read_question(request.query)
         if self._explains >= limits.WEB_EXPLAINS:
             raise _Refusal("busy", "503 Service Unavailable", "other explanations are being made; try again",
                            "Retry-After: 1")
@@ -156,7 +156,7 @@ class WebServer(HttpServer):
         return Reply("200 OK", text.encode(), JSON)
 
 
-def _question(query: str) -> tuple[str, str, bool]:
+def read_question(query: str) -> tuple[str, str, bool]:
     """Name and type in the query part of a request, and whether the cache is not used.
 
     Raises:

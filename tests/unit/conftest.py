@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WITH_THE_TESTS = ("tests/unit/", "tests/support/", "tests/conftest.py", "pyproject.toml")
 MADE_HERE = ("build/", "dist/", ".venv", ".hypothesis/", ".pytest_cache/", ".git/")
 PACKAGES = ("corenet/", "resolver/")
-SHIPPED = (".py", ".pyi", ".pyc", ".pxd", ".h", ".so", "py.typed")
+SHIPPED = (".py", ".pyi", ".pyc", ".pxd", ".h", ".so", "py.typed", ".html", ".css", ".js")
 PATH_TOOLS = ("/pathlib.py", "/pathlib/__init__.py", "/pathlib/_local.py", "/pathlib/_abc.py", "/glob.py", "/os.py")
 NOT_THE_TEST = tuple(f"/{name}.py" for name in ("linecache", "tokenize", "pkgutil", "traceback"))
 

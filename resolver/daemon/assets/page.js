@@ -2,7 +2,7 @@
 // The web page of resolverd. All text comes from the daemon, and much of it from strangers: it is put into the page as
 // text nodes only. States: signed out; waiting for the first numbers; live; lost (the daemon does not answer); paused.
 
-const POINTS = 90, TIMEOUT = 10000, EXPLAIN_TIMEOUT = 25000, LONGEST_PAUSE = 10000, NOTICE = 60000;
+const POINTS = 90, FEWEST_POINTS = 30, TIMEOUT = 10000, EXPLAIN_TIMEOUT = 25000, LONGEST_PAUSE = 10000, NOTICE = 60000;
 const KEY = "resolverd-token", SVG = "http://www.w3.org/2000/svg";
 const TYPES = ["A", "AAAA", "CAA", "CNAME", "DNSKEY", "DS", "HTTPS", "MX", "NS", "PTR", "SOA", "SRV", "SVCB", "TLSA", "TXT"];
 const byId = id => document.getElementById(id);
@@ -72,8 +72,8 @@ function curve(title) {
   const made = tile(title);
   made.area = draw("path", { class: "area" });
   made.line = draw("path", {});
-  made.box.append(draw("svg", { class: "spark", viewBox: `0 0 ${POINTS} 30`, preserveAspectRatio: "none",
-    "aria-hidden": "true" }, made.area, made.line));
+  made.picture = draw("svg", { class: "spark", preserveAspectRatio: "none", "aria-hidden": "true" }, made.area, made.line);
+  made.box.append(made.picture);
   return made;
 }
 
@@ -95,15 +95,17 @@ function show(one, value, unit, below, select, most) {
   one.below.textContent = below;
   if (!select) return;
   const values = points.map(select), top = most || Math.max(...values.filter(v => v !== null), 1e-9) * 1.05;
+  const width = Math.max(values.length, FEWEST_POINTS) - 1;
   let path = "", area = "", begin = 0;
   values.forEach((value, at) => {
     if (value === null) { begin = 0; return; }
-    const x = POINTS - values.length + at, y = (29 - 28 * value / top).toFixed(2);
+    const x = width + 1 - values.length + at, y = (29 - 28 * value / top).toFixed(2);
     path += `${begin ? "L" : "M"}${x} ${y}`;
     area += `${begin ? "L" : `M${x} 30L`}${x} ${y}`;
     if (at === values.length - 1 || values[at + 1] === null) area += `L${x} 30Z`;
     begin = 1;
   });
+  one.picture.setAttribute("viewBox", `0 0 ${width} 30`);
   one.line.setAttribute("d", path);
   one.area.setAttribute("d", area);
 }
@@ -155,7 +157,7 @@ const LISTS = {
     ["Action", 0, one => one.action], ["Per second", 1, one => rate(one.rate)], ["In all", 1, one => whole(one.total)]]],
   blocklists: ["Lists", "", [["List", 0, one => mono(one.list)], ["Entries", 1, one => whole(one.entries)],
     ["State", 0, one => one.failing ? word("bad", "fails") : "in force"]]],
-  servers: ["Configured servers", "", [["Server", 0, one => mono(one.server)], ["Zone", 0, one => mono(one.zone)],
+  servers: ["Configured servers", "", [["Server", 0, one => make("span", "", mono(one.server), make("small", "zone", `for ${one.zone}`))],
     ["Round trip", 1, one => millis(one.seconds)], ["State", 0, serverState]]],
   transports: ["Servers by transport", "", [["Over", 0, one => one.transport], ["Sent/s", 1, one => rate(one.rates.sent)],
     ["Replies/s", 1, one => rate(one.rates.replies)], ["No reply/s", 1, one => rate(one.rates.timeouts)],
@@ -178,7 +180,7 @@ function word(tone, text) {
 }
 
 function serverState(one) {
-  if (one.dead) return word("bad", one.dead === one.workers ? "does not answer" : "does not answer all workers");
+  if (one.dead) return word("bad", "no answer");
   if (one.timeouts) return word("open", plural(one.timeouts, "timeout") + " in a row");
   return one.seconds === null ? "not asked yet" : word("good", "answers");
 }
@@ -393,7 +395,7 @@ function showReport(report) {
     make("ul", "facts", make("li", `pill ${tone}`, `${result.status}, ${result.dnssec || "not validated"}`),
       ...facts.map(text => make("li", "", text))),
     make("dl", "", ...rows.flatMap(([term, text, className]) => [make("dt", "", term), make("dd", className, text)])),
-    part("Answer", "", result.answer.map(one => make("p", "mono", `${one.name} ${one.ttl} ${one.type} ${one.data}`))),
+    part("Answer", "", result.answer.filter(one => one.type !== "RRSIG").map(one => make("p", "mono", `${one.name} ${one.ttl} ${one.type} ${one.data}`))),
     chain(report), delegations(report), timeline(report), proofs(report), steps(report));
   heading.focus({ preventScroll: true });
 }
@@ -423,7 +425,7 @@ function chain(report) {
 
 function delegations(report) {
   return part("Delegations", "zones, and who referred to them", report.delegations.length ? [make("ol", "chain",
-    ...report.delegations.map(one => make("li", "wait", draw("svg", { class: "mark", viewBox: "0 0 24 24",
+    ...report.delegations.map(one => make("li", "wait near", draw("svg", { class: "mark", viewBox: "0 0 24 24",
       "aria-hidden": "true" }, draw("circle", { cx: 12, cy: 12, r: 6 })), make("b", "mono", one.zone),
     make("span", "word", one.referred_by ? `referral from ${one.referred_by}` : one.source),
     make("ul", "chips", ...one.servers.map(server => make("li", "mono",
