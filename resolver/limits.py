@@ -1160,8 +1160,8 @@ closed after one reply."""
 WEB_TOKEN_BITS = 128
 """bits: The least size of the token of the web page. A shorter one could be guessed."""
 WEB_TOKEN_SIGNS = 8
-"""characters: A token has at least so many different ones. Of a million random tokens of WEB_TOKEN_BITS not one has fewer,
-so one that has was made up by a person."""
+"""characters: A token has at least so many different ones. Of a million random tokens of WEB_TOKEN_BITS not one has
+fewer, so one that has was made up by a person."""
 WEB_TOKEN_FILE = 1024
 """bytes: The largest token file. A larger one is another file."""
 WEB_HOSTS = 16

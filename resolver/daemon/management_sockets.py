@@ -1,4 +1,4 @@
-"""Control socket, sockets of metrics and web page, channels between workers and kept counters, made before the workers are forked.
+"""Sockets of control, metrics and web page, channels between workers, kept counters: made before workers are forked.
 
 They are opened together with the sockets for clients, so an address that is not available is an error at start, and a
 restarted worker inherits them. The socket file has mode 0600 from its creation. The file of a dead daemon is removed;

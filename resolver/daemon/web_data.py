@@ -169,7 +169,7 @@ def _servers(workers: Iterable[Sequence[Mapping[str, Any]]]) -> list[dict[str, A
 
 def _tables(usage: Mapping[str, Mapping[str, int]]) -> list[dict[str, Any]]:
     """The bounded things that are in use, the fullest first."""
-    found = []
+    found: list[dict[str, Any]] = []
     for unit in ("items", "octets"):
         most = usage.get(f"{unit}_limit", {})
         found += [

@@ -133,7 +133,7 @@ class WebServer(HttpServer):
             return
         left_out = self._log_limit.admit("token", asyncio.get_running_loop().time())
         if left_out is not None:
-            logger.warning("web: a request with a wrong token was refused; %d others since the last such line", left_out)
+            logger.warning("web: a request with a wrong token was refused (%d more since the last line)", left_out)
         if self._refusals >= limits.WEB_REFUSALS:
             raise _Refusal("wrong-token", "429 Too Many Requests", "too many wrong tokens", "Retry-After: 1")
         self._refusals += 1

@@ -434,8 +434,8 @@ class _Worker:
             logger.info("web: the page is at http://%s:%d/", f"[{host}]" if ":" in host else host, port)
 
     def first_web_access(self, management: ManagementSockets) -> "WebAccess | None":
-        """Who may read the web page when this worker starts. A successor reads the token again, because the one that was
-        read at the start of the daemon may have been replaced since; without it, nobody may."""
+        """Who may read the web page when this worker starts. A successor reads the token again, because the one that
+        was read at the start of the daemon may have been replaced since; without it, nobody may."""
         if not self.options.successor:
             return management.web_access
         try:

@@ -1,4 +1,4 @@
-"""Requests to the HTTP listeners of the daemon: heads, hosts, tokens and questions are used or refused, nothing else."""
+"""Requests to the HTTP listeners of the daemon: heads, hosts, tokens and questions are used or refused."""
 
 from resolver.daemon.management_http import Request, parse_head
 from resolver.daemon.web_access import WebAccess

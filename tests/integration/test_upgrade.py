@@ -398,14 +398,18 @@ def test_a_signal_upgrades_and_addresses_change(tmp_path: Path, upstream: Upstre
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_encrypted_listeners_and_metrics_are_passed_on(tmp_path: Path, upstream: Upstream, workers: int) -> None:
+def test_encrypted_listeners_and_http_are_passed_on(tmp_path: Path, upstream: Upstream, workers: int) -> None:
     pytest.importorskip("prometheus_client")
     pytest.importorskip("qh3")
     authority = Authority(tmp_path)
     leaf = authority.leaf("dns.example")
     ports = {name: free_port() for name in ("tls", "https", "quic")}
-    metrics = free_port()
-    more = f'[metrics]\nlisten = "127.0.0.1:{metrics}"\n[tls]\ncertificate = "{leaf.certificate}"\nkey = "{leaf.key}"\n'
+    metrics, web = free_port(), free_port()
+    (tmp_path / "token").write_text("0123456789abcdef" * 4)
+    (tmp_path / "token").chmod(0o600)
+    more = f'[web]\nlisten = "127.0.0.1:{web}"\ntoken-file = "{tmp_path / "token"}"\n'
+    more += f'[metrics]\nlisten = "127.0.0.1:{metrics}"\n'
+    more += f'[tls]\ncertificate = "{leaf.certificate}"\nkey = "{leaf.key}"\n'
     for protocol, port in ports.items():
         more += f'[[listener]]\naddress = "127.0.0.1:{port}"\nprotocol = "{protocol}"\n'
     daemon = Daemon(tmp_path, upstream)
@@ -435,6 +439,8 @@ def test_encrypted_listeners_and_metrics_are_passed_on(tmp_path: Path, upstream:
             assert done.stdout.strip() == socket.inet_ntoa(address_of(names.from_text(name))), done.stderr
         with urllib.request.urlopen(f"http://127.0.0.1:{metrics}/metrics", timeout=TIMEOUT) as page:
             assert b"resolver_" in page.read()
+        with urllib.request.urlopen(f"http://127.0.0.1:{web}/", timeout=TIMEOUT) as page:
+            assert page.read().startswith(b"<!DOCTYPE html>")
 
 
 # --- failures -----------------------------------------------------------------------------------------------------

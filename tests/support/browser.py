@@ -97,9 +97,10 @@ class Browser:
         path.write_bytes(base64.b64decode(shot["data"]))
 
     def console(self) -> list[str]:
-        """What was written to the console since the last call."""
+        """What was written to the console since the last call, without what the browser says of its own pages."""
         entries = self.call("POST", "/se/log", type="browser")
-        return [f"{entry['level']}: {entry['message']}" for entry in entries]
+        return [f"{entry['level']}: {entry['message']}" for entry in entries
+                if not entry["message"].startswith("chrome://")]
 
 
 @contextmanager

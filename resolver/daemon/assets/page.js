@@ -482,7 +482,10 @@ function signOut(why) {
   sequence = -1;
   explaining += 1;
   byId("answer").replaceChildren();
-  byId("asked").textContent = byId("when").textContent = "";
+  byId("notes").replaceChildren();
+  for (const { body } of Object.values(bodies)) body.replaceChildren();
+  for (const one of Object.values(tiles)) show(one, "–", "", "", one.line && (value => value.queries));
+  byId("asked").textContent = byId("when").textContent = byId("notes").dataset.shown = "";
   byId("board").hidden = byId("actions").hidden = true;
   byId("entry").hidden = false;
   byId("entry-error").textContent = why;

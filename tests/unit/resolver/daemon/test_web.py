@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import os
 import re
 from importlib import resources
 from pathlib import Path
@@ -54,7 +55,9 @@ def test_another_address_needs_an_option() -> None:
     assert not parse("").web.listen
 
 
-@pytest.mark.parametrize("text", [TOKEN, TOKEN.upper() + "\n", "AAECAwQFBgcICQoLDA0ODw==", " q7J-_0Zk.3~aBcDeFgHiJk+/12 \r\n"])
+@pytest.mark.parametrize("text", [
+    TOKEN, TOKEN.upper() + "\n", "AAECAwQFBgcICQoLDA0ODw==", " q7J-_0Zk.3~aBcDeFgHiJk+/12 \r\n",
+])
 def test_tokens(tmp_path: Path, text: str) -> None:
     path = tmp_path / "token"
     path.write_text(text)
@@ -80,8 +83,6 @@ def test_token_files_that_are_refused(tmp_path: Path, text: str, mode: int, wron
 
 
 def test_what_is_no_file(tmp_path: Path) -> None:
-    import os
-
     os.mkfifo(tmp_path / "fifo", 0o600)
     for name, wrong in (("none", "No such file"), ("fifo", "not a regular file"), (".", "directory|regular")):
         with pytest.raises(ValueError, match=wrong):
@@ -111,7 +112,8 @@ def test_the_scheme_of_a_token() -> None:
     found = access()
     for text in (f"Bearer {TOKEN}", f"BEARER  {TOKEN} "):
         assert found.admits_token(text)
-    for text in (TOKEN, f"Basic {TOKEN}", "Bearer", "Bearer ", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", "Bearer \xff"):
+    wrong = (TOKEN, f"Basic {TOKEN}", "Bearer", "Bearer ", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", "Bearer \xff")
+    for text in wrong:
         assert not found.admits_token(text)
 
 
@@ -200,7 +202,9 @@ class Served:
         first, *lines = head.decode().split("\r\n")
         return int(first.split()[1]), dict(line.split(": ", 1) for line in lines), body
 
-    async def get(self, path: str, fields: bytes = HOST + BEARER, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
+    async def get(
+        self, path: str, fields: bytes = HOST + BEARER, method: str = "GET"
+    ) -> tuple[int, dict[str, str], bytes]:
         return await self.send(f"{method} {path} HTTP/1.1\r\n".encode() + fields + b"\r\n")
 
     def counted(self) -> dict[str, int]:
@@ -335,7 +339,8 @@ def test_wrong_tokens_wait_and_only_a_few_at_once(served: Any, monkeypatch: pyte
     monkeypatch.setattr(module, "REFUSAL", 3600.0)
 
     async def test(page: Served) -> None:
-        waiting = [asyncio.ensure_future(page.get("/api/v1/overview", HOST + WRONG)) for _ in range(limits.WEB_REFUSALS)]
+        wrong = [page.get("/api/v1/overview", HOST + WRONG) for _ in range(limits.WEB_REFUSALS)]
+        waiting = [asyncio.ensure_future(one) for one in wrong]
         while page.server._refusals < limits.WEB_REFUSALS:
             await asyncio.sleep(0)
         for _ in range(20):

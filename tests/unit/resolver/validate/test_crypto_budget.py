@@ -32,7 +32,7 @@ PACKAGE = Path(__file__).resolve().parents[4] / "resolver"
 # Modules that hash data that no remote party chooses: keys of cookies, own files.
 # A pin of a server's key is one hash for each connection.
 OWN_MATTERS = {"net/cookies.pyx", "net/quic_client.py", "cache/snapshot.py", "daemon/cache_file.py",
-               "daemon/certificates.py", "validate/anchor_file.py",
+               "daemon/certificates.py", "daemon/web_page.py", "validate/anchor_file.py",
                # MACs and checksums of entries of at most SECOND_LEVEL_ENTRY octets.
                "cache/second_level.py", "net/second_level_setup.py",
                # The settings of the daemon, once for each reload.
