@@ -17,6 +17,7 @@ from resolver.daemon.balance_checks import BalanceChecks
 from resolver.daemon.metrics import MetricsServer, render
 from resolver.daemon.runtime_config import RuntimeConfig
 from resolver.daemon.usage import usage
+from resolver.daemon.web_server import WebServer
 from resolver.daemon.worker_commands import of_runtime
 from resolver.daemon.zone_keeper import ZoneKeeper
 from resolver.effects import Question
@@ -135,6 +136,7 @@ def test_every_counter_of_a_worker_has_a_metric_and_every_metric_a_counter():
         "tls": {"certificate_expiry": {"a.pem": 1}, "staple_expiry": {"a.ocsp": 1}, "staples_missing": {"a.pem": 1}},
         "lists": {"entries": {"ads": 1}, "fetched": {"ads": 2}, "failing": {"ads": 0}},
         "balance": checks.statistics() | checks.counters(),
+        "web": WebServer(None, None).statistics(),
         "process": {"workers": 1, "starts": 1, "suppressed": 0}, "rate_limit": parts.fast.rates.statistics(),
         "hooks": {**{key: {"mod.client": 1} for key in Hook("mod.client", "client", print).statistics()}, "running": 0},
         "query_log": Output(Pieces(4 << 20)).statistics(),
