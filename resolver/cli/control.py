@@ -367,6 +367,8 @@ def show(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
         print(f"process {result['pid']} serves now")
     elif command == "reload":
         print("the new configuration is in force")
+        if waiting := ", ".join(result.get("awaiting_restart", ())):
+            print(f"without {waiting}, which needs a restart or `resolverctl upgrade`")
 
 
 def change_lines(result: dict[str, Any]) -> Iterator[str]:

@@ -67,8 +67,9 @@ def make_plan(settings: Settings) -> PolicyPipeline:
     return PolicyPipeline(settings, read_hosts_files(settings.policy.hosts_files), modules)
 
 
-def merge_restart_only(old: Settings, new: Settings, *, several: bool) -> Settings:
-    """`new` with the settings of `old` that need a restart; a warning names those that differ."""
+def merge_restart_only(old: Settings, new: Settings, *, several: bool) -> tuple[Settings, tuple[str, ...]]:
+    """`new` with the settings of `old` that need a restart, and the names of those that differ, which a warning
+    names."""
     server = new.server
     kept = []
     if server.workers != old.server.workers:
@@ -88,7 +89,7 @@ def merge_restart_only(old: Settings, new: Settings, *, several: bool) -> Settin
     cache = new.cache
     for name in ("size", "min_ttl", "max_ttl", "max_negative_ttl", "infra_cache_entries"):
         if getattr(cache, name) != getattr(old.cache, name):
-            kept.append(f"cache.{name}")
+            kept.append(f"cache.{name.replace('_', '-')}")
             cache = replace(cache, **{name: getattr(old.cache, name)})
     if new.control.socket != old.control.socket:
         kept.append("control.socket")
@@ -99,9 +100,11 @@ def merge_restart_only(old: Settings, new: Settings, *, several: bool) -> Settin
         kept.append("web.listen")
         web = old.web
     if kept:
-        logger.warning("reload: %s changed; the new value takes effect after a restart", " and ".join(kept))
-    return replace(new, server=server, listener=listener, cache=cache, metrics=old.metrics, web=web,
-                   control=replace(new.control, socket=old.control.socket))
+        logger.warning("reload: %s changed; the new value takes effect after a restart or an upgrade",
+                       " and ".join(kept))
+    merged = replace(new, server=server, listener=listener, cache=cache, metrics=old.metrics, web=web,
+                     control=replace(new.control, socket=old.control.socket))
+    return merged, tuple(kept)
 
 
 @contextmanager

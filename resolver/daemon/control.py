@@ -90,6 +90,9 @@ class ControlWorker(WorkerView, Protocol):
     def reload_problem(self) -> str: ...
 
     @property
+    def awaiting_restart(self) -> tuple[str, ...]: ...
+
+    @property
     def change_keeper(self) -> ChangeKeeper | None: ...
 
     @property
@@ -391,7 +394,7 @@ class ControlCommands:
         problem = await self._host.do_reload()
         if problem:
             raise RequestError(problem)
-        return {}
+        return {"awaiting_restart": list(self._host.awaiting_restart)}
 
     async def _trace(self, request: Request) -> AsyncGenerator[str, None]:
         resolver = self._host.current.resolver

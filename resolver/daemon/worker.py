@@ -212,6 +212,8 @@ class _Worker:
         self.prepared: _Prepared | None = None
         #: why the last reload was refused; "" when it was not.
         self.reload_problem = ""
+        self.awaiting_restart: tuple[str, ...] = ()
+        """Settings whose new values, read at the last reload, take effect after a restart."""
 
     async def main(self) -> int:
         loop = asyncio.get_running_loop()
@@ -943,7 +945,9 @@ class _Worker:
         with with_config_location(self.options.config if changes is None else ""):
             opened = []
             if changes is None:
-                given = merge_restart_only(self.configured, self.reload(), several=self.multi_worker)
+                given, self.awaiting_restart = merge_restart_only(
+                    self.configured, self.reload(), several=self.multi_worker
+                )
                 sockets.check_sources(given.iteration)
                 opened = [] if self.multi_worker else reload_sockets.open_new(
                     given, self.endpoints, self.options.config

@@ -118,8 +118,10 @@ def test_every_command_of_resolverctl(controlled: ControlledDaemon) -> None:
         assert not controlled.ctl("load").startswith("0 ")
         assert controlled.ask().answer[0].rdata(0) == bytes((127, 20, 80, 1))
         assert "debug" in controlled.ctl("log", "debug")
-        controlled.ctl("reload")
+        assert controlled.ctl("reload") == "the new configuration is in force\n"
         good = controlled.config.read_text()
+        controlled.config.write_text(good.replace("[cache]\n", "[cache]\nmax-ttl = 3000\n"))
+        assert "without cache.max-ttl, which needs a restart" in controlled.ctl("reload")
         controlled.config.write_text(good + "[nonsense]\n")
         assert "nonsense" in controlled.ctl("reload", status=1)
         controlled.config.write_text(good + "[policy]\nlocal-zones = ['a. odd']\n")

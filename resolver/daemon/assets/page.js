@@ -162,7 +162,7 @@ const LISTS = {
   transports: ["Servers by transport", "", [["Over", 0, one => one.transport], ["Sent/s", 1, one => rate(one.rates.sent)],
     ["Replies/s", 1, one => rate(one.rates.replies)], ["No reply/s", 1, one => rate(one.rates.timeouts)],
     ["No reply in all", 1, one => percent(one.totals.timeouts / one.totals.sent)]]],
-  tables: ["Bounded things", "the fullest first", [["What", 0, one => one.resource.replaceAll("_", " ")],
+  tables: ["Limits", "the fullest first", [["What", 0, one => one.resource.replaceAll("_", " ")],
     ["Used", 1, one => one.unit === "octets" ? octets(one.used) : whole(one.used)],
     ["Limit", 1, one => one.unit === "octets" ? octets(one.limit) : whole(one.limit)], ["Fill", 0, fill]]],
   entries: ["In the cache", "", [["Kind", 0, one => one[0]], ["Entries", 1, one => whole(one[1])],

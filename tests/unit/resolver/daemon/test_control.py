@@ -91,6 +91,7 @@ class Worker:
     changes = RuntimeChanges()
     change_keeper = None
     reload_problem = ""
+    awaiting_restart: tuple = ()
     watching = SimpleNamespace(watchers=0)
 
     def __init__(self, settings):
@@ -344,7 +345,9 @@ def test_trace_has_every_step(serving):
 
 def test_reload_reports_errors(serving):
     async def test(opened):
-        assert await opened.ask(command="reload") == ([], {})
+        assert await opened.ask(command="reload") == ([], {"awaiting_restart": []})
+        opened.worker.awaiting_restart = ("cache.size",)
+        assert await opened.ask(command="reload") == ([], {"awaiting_restart": ["cache.size"]})
         opened.worker.problem = "resolverd.toml:3: server.listen: wrong"
         with pytest.raises(ValueError, match="toml:3"):
             await opened.ask(command="reload")
