@@ -42,6 +42,7 @@ cdef class Ask:
     cdef public object tcp
     cdef public object timeout
     cdef public object zone
+    cdef public object subnet
 
 
 cdef class Need:
@@ -94,6 +95,7 @@ cdef class RawReply:
     cdef public object synthesised
     cdef public object ttl
     cdef public object zone
+    cdef public object scope
 
 
 cdef class Outcome:
@@ -114,6 +116,7 @@ cdef class Outcome:
     cdef public object synthesised
     cdef public object ttl
     cdef public object verdict
+    cdef public object scope
 
 
 cdef class TraceStep:
@@ -145,6 +148,7 @@ cdef class Budget:
     cdef public object local_error
     cdef public object exhausted
     cdef public object verifications
+    cdef public object subnet
 
 
 cdef class Task:
@@ -178,3 +182,4 @@ cdef class Context:
     cdef public object validation
     cdef public object validator
     cdef public object view
+    cdef public object subnets

@@ -19,9 +19,11 @@ from resolver.wire import name as names
 
 if TYPE_CHECKING:
     from resolver.cache import Store
+    from resolver.cache.scoped import Scope, SubnetCache
     from resolver.cache.second_level import SharedReply
     from resolver.settings import Settings
     from resolver.upstream_address import Encryption
+    from resolver.wire.edns import Edns
     from resolver.wire.message import MessageView
     from resolver.wire.rrset import RRset
 
@@ -52,6 +54,7 @@ __all__ = [
     "Server",
     "SignatureJob",
     "Steps",
+    "SubnetRules",
     "Task",
     "TraceStep",
     "Validation",
@@ -233,12 +236,13 @@ class Ask:
     `timeout` is in seconds. `edns_payload` None sends no OPT record. `randomise_case` allows 0x20; the exchange chooses
     message id, source port and letter case. `tcp` sends over TCP at once. `cookie` is the content of the COOKIE option:
     client and server cookie as the server returned them last, b"" for a new client cookie alone, None for no option
-    (RFC 7873). `zone` is the zone that the server is queried for; sockets are shared out by it. The first packet is
-    charged already; `budget` is charged when the query must be sent again, None when nothing is.
+    (RFC 7873). `subnet` is the content of the client subnet option, None for no option (RFC 7871). `zone` is the zone
+    that the server is queried for; sockets are shared out by it. The first packet is charged already; `budget` is
+    charged when the query must be sent again, None when nothing is.
     """
 
     __slots__ = ("budget", "checking_disabled", "cookie", "do", "edns_payload", "qname", "qtype", "randomise_case",
-                 "rd", "server", "tcp", "timeout", "zone")
+                 "rd", "server", "subnet", "tcp", "timeout", "zone")
 
     def __init__(
         self,
@@ -254,10 +258,12 @@ class Ask:
         checking_disabled: bool = False,
         randomise_case: bool = True,
         cookie: bytes | None = None,
+        subnet: bytes | None = None,
         zone: bytes = names.ROOT,
         budget: "Budget | None" = None,
     ) -> None:
         self.budget = budget
+        self.subnet = subnet
         self.zone = zone
         self.server = server
         self.qname = qname
@@ -381,11 +387,11 @@ class RawReply:
     None when the chain is complete. `name` is the last name of the chain, which `rcode`, `soa` and `proofs` refer to.
     `denied` is True for NODATA and NXDOMAIN. `zone` is the zone whose servers were queried (lower case), `server` the
     one that answered, None when the reply comes from the cache. `synthesised`: it was made from denials of other names
-    (RFC 8198). `ttl` is how long a denial may be cached, in seconds.
+    (RFC 8198). `ttl` is how long a denial may be cached, in seconds. `scope`: the clients that it is for; None: all.
     """
 
-    __slots__ = ("aa", "alias", "answer", "denied", "name", "proofs", "qname", "qtype", "rcode", "server", "soa",
-                 "synthesised", "ttl", "zone")
+    __slots__ = ("aa", "alias", "answer", "denied", "name", "proofs", "qname", "qtype", "rcode", "scope", "server",
+                 "soa", "synthesised", "ttl", "zone")
 
     def __init__(self, qname: bytes, qtype: int) -> None:
         self.qname = qname
@@ -400,6 +406,7 @@ class RawReply:
         self.aa = False
         self.zone: bytes = names.ROOT
         self.server: Server | None = None
+        self.scope: Scope | None = None
         self.synthesised = False
         self.ttl = 0
 
@@ -436,11 +443,12 @@ class Outcome:
     cache when the job began, so that nothing made from the outcome is cached after a flush; the mesh sets it.
     `referral`: a delegation instead of an answer; its NS set and addresses are always part of the reply. `applied` is
     the policy that made or changed it last, None without. `synthesised`: a denial in it was made from those of other
-    names (RFC 8198). `embedded` are the IPv4 addresses of which DNS64 has made AAAA records.
+    names (RFC 8198). `embedded` are the IPv4 addresses of which DNS64 has made AAAA records. `scope`: the clients that it
+    is for (RFC 7871); None: all. Only then it may be cached for others.
     """
 
     __slots__ = ("additional", "answer", "applied", "authoritative", "authority", "ede", "embedded", "failure",
-                 "from_cache", "question", "rcode", "referral", "serial", "stale", "synthesised", "ttl", "verdict")
+                 "from_cache", "question", "rcode", "referral", "scope", "serial", "stale", "synthesised", "ttl", "verdict")
 
     def __init__(
         self,
@@ -467,6 +475,7 @@ class Outcome:
         self.stale = False
         self.synthesised = False
         self.serial = 0
+        self.scope: Scope | None = None
         self.referral = False
         self.authoritative = False
         self.applied: Applied | None = None
@@ -521,10 +530,10 @@ class TraceStep:
 # --- what a query and a worker share ------------------------------------------------------------------------------
 
 
-Key: TypeAlias = tuple[tuple[bytes, int, int], int, int, tuple[bytes, int] | None]
+Key: TypeAlias = tuple[tuple[bytes, int, int], int, int, int | None]
 """Key of a job, all that its outcome depends on: the key of its question; 1 without validation (CD), else 0, plus 2 for
-the chain of trust, plus 4 for what iteration asks in a view with policies for name servers; the view; the client subnet
-(`Query.scope`)."""
+the chain of trust, plus 4 for what iteration asks in a view with policies for name servers; the view; the slot of the
+client's subnet (`SubnetRules.slot`)."""
 
 
 class Budget:
@@ -538,7 +547,7 @@ class Budget:
     for the same client query, even where the failure may not be cached for others. `insecure` are the delegations that
     were proved insecure, with the `SecurityStatus` of each. `octets` is an upper bound of what all jobs of the query
     hold; `accounted_octets` is the part that the mesh has added to its sum. `fetching` is for how long the query has
-    waited for the second-level cache, in seconds.
+    waited for the second-level cache, in seconds. `subnet` is that of the client (`Query.subnet`).
     """
 
     __slots__ = (
@@ -555,6 +564,7 @@ class Budget:
         "octets",
         "packets",
         "queries",
+        "subnet",
         "verifications",
     )
 
@@ -579,6 +589,7 @@ class Budget:
         self.octets = 0
         self.accounted_octets = 0
         self.fetching = 0.0
+        self.subnet: tuple[bytes, int] | None = None
 
     def take_lookup(self) -> bool:
         """Count one `Need`, answered from the cache or not; False when none is left."""
@@ -779,6 +790,28 @@ class Cancellable(Protocol):
     def cancel(self) -> object: ...
 
 
+class SubnetRules(Protocol):
+    """Client subnets (RFC 7871): which queries have one, and for whom the replies are."""
+
+    @property
+    def cache(self) -> "SubnetCache": ...
+
+    @property
+    def counts(self) -> dict[str, int]: ...
+
+    def applies(self, server: Server, zone: bytes, qtype: int, /) -> bool: ...
+
+    def is_shared(self, name: bytes, qtype: int, /) -> bool: ...
+
+    def slot(self, key: tuple[bytes, int, int], subnet: tuple[bytes, int] | None, /) -> int | None: ...
+
+    def problem(self, sent: tuple[bytes, int], rcode: int, edns: "Edns | None", /) -> str: ...
+
+    def scope_of(
+        self, sent: tuple[bytes, int], edns: "Edns | None", qname: bytes, qtype: int, /
+    ) -> "Scope | None": ...
+
+
 class KeySentinel(Protocol):
     """Queries that test which root keys are trusted (RFC 8509)."""
 
@@ -826,6 +859,7 @@ class Context:
         "settings",
         "shares_failures",
         "store",
+        "subnets",
         "validation",
         "validator",
         "view",
@@ -854,6 +888,8 @@ class Context:
         self.second_level: SecondLevel | None = None
         """None without a second-level cache."""
         self.reads_second_level = False
+        self.subnets: SubnetRules | None = None
+        """None where no client subnet is ever sent."""
         self.delegations: Delegations
         """The delegation cache of `iterate`; to be set before any generator runs."""
         self.validation: Validation | None = None

@@ -8,6 +8,8 @@ cdef class MeshRequest:
     cdef public Job _job
     cdef public object _on_done
     cdef public Query _query
+    cdef public int _restarts
+    cdef public object _subnet
     cdef public object _trace
     cdef public object deadline
     cdef public object done

@@ -226,6 +226,46 @@ SERVER_TCP_ONLY = 300
 """seconds: An address whose replies have the wrong letter case, so that they may be forged, is queried over TCP for
 this long."""
 
+# --- client subnet ------------------------------------------------------------------------------------------------
+
+SUBNET_IPV4 = Limit(
+    24, 1, 32, "bits",
+    "RFC 7871 section 11.1 recommends at most 24 bits. Longer prefixes tell servers which host has asked, and make more "
+    "answers of each name."
+)
+SUBNET_IPV6 = Limit(
+    56, 1, 128, "bits",
+    "RFC 7871 section 11.1 recommends at most 56 bits. Longer prefixes tell servers which network of a site has asked."
+)
+SUBNET_CACHE_OCTETS = Limit(
+    16 << 20, 64 << 10, 4 << 30, "bytes",
+    "An answer for one subnet takes about a kilobyte as Python objects; 16 MiB hold some 16,000 of them."
+)
+SUBNETS_PER_NAME = Limit(
+    100, 1, 10_000, "answers",
+    "Unbound keeps 100 as well (max-ecs-tree-size-ipv4). With more, a server that answers with the longest scope fills "
+    "the memory with one name."
+)
+SUBNET_RULES = 4096
+"""entries: Servers, zones or trusted clients in one list of [client-subnet]. Each prefix length in a list costs one
+look-up for an upstream query."""
+SUBNET_ENTRY_OVERHEAD = 700
+"""bytes: Memory counted for each answer for one subnet besides its records: the objects of reply, scope and index."""
+SUBNET_MARKS = 65_536
+"""questions: Questions of which is known that the answer depends on the subnet. A forgotten one is learned again from
+its next answer, for which its queries wait together."""
+SUBNET_MARK_OCTETS = 16 << 20
+"""bytes: The same limit in memory, for long names."""
+SUBNET_JOBS = 8
+"""jobs: Queries of one name and type for different subnets that are resolved at the same time. Each more makes it easier
+to guess the id and port of one of them (CVE-2025-5994); Clients of other subnets wait for one of these jobs."""
+SUBNET_RESTARTS = 4
+"""times: A client that waited for the answer to another subnet, which is not for it, starts again this often. Then it
+gets the answer that the server gives without a subnet, so that clients of many subnets cost no more work than that."""
+SERVER_SUBNETLESS = 3600
+"""seconds: A server that fails with the client subnet option gets queries without it for so long, as one that does not
+support EDNS."""
+
 # --- iterate, resolve, mesh ---------------------------------------------------------------------------------------
 
 MAX_REFERRALS = 64

@@ -38,6 +38,7 @@ cdef class Mesh(JobTable):
     cdef public long _steps_left
     cdef public object _table
     cdef public object latency
+    cdef public object subnets
     cdef public object validation
     cpdef _update_time(self)
     cpdef Job _start(self, tuple key, Task task, usage, serial, MeshRequest request, Job parent)

@@ -13,6 +13,8 @@ Rules:
 
 * Equal queries share one job (RebirthDay 2025 needs many outstanding copies of one query). A new request does not join
   a job that began before a flush, and the results of such a job are not cached.
+* Clients of different subnets share a job, too, as long as no answer is known to depend on the subnet, and the slots of
+  `ClientSubnets.slot` after that. Those whom the answer is not for start again (`_restart_uncovered`).
 * A `Need` that would wait for itself fails with CYCLE.
 * A sub-query spends the budget of the client query that needs it, and a job slot of that client's network
   (`query_quota`). When the budget of a client query runs out, the parents and clients of other client queries that
@@ -34,6 +36,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from resolver import limits
 from resolver.cache.bounded import TableGroup
+from resolver.cache.scoped import covers
 from resolver.effects import (
     CLIENT_PURPOSES,
     Ask,
@@ -58,6 +61,7 @@ from resolver.effects import (
     Verify,
 )
 from resolver.iterate import DelegationCache
+from resolver.iterate.client_subnet import ClientSubnets
 from resolver.iterate.forward import configured_cuts
 from resolver.jobs import CHECKS, CHILD, NOTHING, READY, REPLY, Handle, Job, JobTable, MeshRequest
 from resolver.log_limit import LineLimit
@@ -91,6 +95,7 @@ FAILED_OVERHEAD = limits.FAILED_OVERHEAD
 PREFETCH_JOBS = limits.PREFETCH_JOBS
 PREFETCH_RATE = limits.PREFETCH_RATE
 FAULT_INTERVAL = limits.LOG_INTERVAL.default
+SUBNET_RESTARTS = limits.SUBNET_RESTARTS
 UNVALIDATED = frozenset({Purpose.NS_ADDRESS, Purpose.PRIMING})
 # Failures for which stale data is no substitute: faults of this program, cycles, and the end of the mesh.
 NO_STALE_ANSWER = frozenset({FailureKind.CANCELLED, FailureKind.INTERNAL, FailureKind.CYCLE})
@@ -135,7 +140,7 @@ class Mesh(JobTable):
         "_clock", "_closed", "_context", "_contexts", "_counts", "_crypto", "_deadline", "_delegations", "_draining",
         "_exchange", "_fault_lines", "_homes", "_is_short", "_octets_limit", "_packets", "_parts", "_prefetched_in",
         "_prefetching", "_rrsets", "_serve_stale", "_shedding", "_shortage_lines", "_stale_delay", "_stale_timers",
-        "_stale_ttl", "_steps_left", "_table", "latency", "validation",
+        "_stale_ttl", "_steps_left", "_table", "latency", "subnets", "validation",
     )
 
     def __init__(
@@ -166,6 +171,8 @@ class Mesh(JobTable):
                                             zones=zones)
         self.validation = load_validator(settings)
         """The validator, whose trust anchors may be changed while the mesh runs; None without validation."""
+        self.subnets = ClientSubnets(settings.client_subnet) if settings.client_subnet.active else None
+        """Client subnets, and the answers that depend on them; None where no subnet is ever sent."""
         pipelines = policy.views if policy is not None else (Pipeline.for_answers(settings.policy),)
         self._contexts = [self._context_of(pipeline, store, settings, rng) for pipeline in pipelines]
         self._context = self._contexts[0]
@@ -207,6 +214,8 @@ class Mesh(JobTable):
         if self.validation is not None:
             context.validation, context.validator = self.validation, self.validation.validate
         context.dns64 = pipeline.dns64
+        # The A records of DNS64 come from a query of its own, whose answer may be for other clients.
+        context.subnets = self.subnets if pipeline.dns64 is None else None
         context.name_server = pipeline.name_server if pipeline.has_name_server else None
         context.response = pipeline.response if pipeline.has_response else None
         return context
@@ -221,6 +230,7 @@ class Mesh(JobTable):
         decide about others, by aliases, delegations, denials and keys. It is not shared with other resolvers either.
         """
         context = self._contexts[number]
+        context.subnets = None  # there is one table of such answers, for the usual servers
         context.store = store.partition(view.part)
         context.delegations = DelegationCache(
             context.store, settings, own=own_addresses, configured=configured_cuts(settings, view), zones=zones,
@@ -246,7 +256,7 @@ class Mesh(JobTable):
     ) -> MeshRequest:
         """Resolve `question`; `on_done` is called with the outcome, before this returns when the cache has it.
 
-        `query` is who asks. Its view and scope are a part of the question, its network is charged for the jobs, and its
+        `query` is who asks. Its view and subnet are a part of the question, its network is charged for the jobs, and its
         deadline, when it has one, may shorten that of the settings. `cd` asks for
         data without validation (the CD bit). With `trace`, every step is appended to it, and the query does not join
         the job of another client query, so that the trace is complete. After `close` the outcome is a failure, unless
@@ -273,12 +283,15 @@ class Mesh(JobTable):
         counts = self._counts
         view = request._query.view
         context: Context = self._contexts[view]
-        key = (question.key, int(cd), view, request._query.scope)
+        subnet = request._subnet
+        slot = None if context.subnets is None else context.subnets.slot(question.key, subnet)
+        key = (question.key, int(cd), view, slot)
         job = self._joinable(key) if trace is None else None
-        if job is not None and job.task.purpose is not Purpose.PREFETCH:
+        if job is not None and slot is None and job.task.purpose is not Purpose.PREFETCH:
             self._join(job, request)
             return
         budget = Budget(self._packets, request.deadline)
+        budget.subnet = subnet
         try:
             outcome = find_outcome(question, context, budget, cd=cd)
         except Exception as error:  # noqa: BLE001 - the caller relies on getting an outcome, and holds a slot until then
@@ -342,13 +355,15 @@ class Mesh(JobTable):
     ) -> bool:
         """Prefetch: resolve a question again whose answer is still cached. Returns whether a job was started.
 
-        The program is charged for it; of `query` only view and scope count.
+        The program is charged for it; of `query` only view and subnet count.
 
         None is started when a job for the question exists, when a limit is reached (`PREFETCH_JOBS`, `PREFETCH_RATE`,
         job slots, memory), or after `close`; then `on_done` is not called.
         """
         self._update_time()
-        key = (question.key, int(cd), query.view, query.scope)
+        subnets = self._contexts[query.view].subnets
+        slot = None if subnets is None else subnets.slot(question.key, query.subnet)
+        key = (question.key, int(cd), query.view, slot)
         second = int(self._context.monotonic)
         count = self._prefetched_in[1] if self._prefetched_in[0] == second else 0
         if self._closed or key in self._jobs:
@@ -366,6 +381,7 @@ class Mesh(JobTable):
             on_done(outcome)
 
         budget = Budget(self._packets, self._context.monotonic + self._deadline)
+        budget.subnet = query.subnet
         task = Task(question, budget, cd=cd, purpose=Purpose.PREFETCH)
         self._start(key, task, QueryUsage(own, self._context.monotonic), self._serial, MeshRequest(done, query), None)
         self._prefetching += 1  # last, because each step above may raise MemoryError, and nothing would undo this one
@@ -379,6 +395,7 @@ class Mesh(JobTable):
         """
         self._update_time()
         budget = Budget(0, 0.0)
+        budget.subnet = query.subnet
         context = self._contexts[query.view]
         outcome = find_outcome(question, context, budget, cd=cd)
         if isinstance(outcome, bool):
@@ -503,6 +520,8 @@ class Mesh(JobTable):
     def memory_tables(self) -> list[MemoryTable]:
         """The tables beside the cache's arena that remote parties can fill, with their limits in octets."""
         keys = () if self.validation is None else self.validation.tables
+        if self.subnets is not None:
+            keys = (*keys, self.subnets.cache)
         store, delegations = self._context.store, self._delegations.delegations
         if not self._parts:
             return [*store.memory_tables(), delegations, *keys]
@@ -549,6 +568,8 @@ class Mesh(JobTable):
         for delegations in self._all_delegations():
             delegations.clear()
         self._context.store.denials.clear()
+        if self.subnets is not None:
+            self.subnets.cache.clear()
         for context in self._parts:
             context.store.denials.clear()
 
@@ -699,19 +720,19 @@ class Mesh(JobTable):
             return budget.failure
         cd = task.cd or need.purpose in UNVALIDATED
         # Queries for the chain of trust follow no alias, so they do not share jobs with client queries.
-        scope = None
+        slot = None
         # What is asked for a client, as by DNS64, passes the policies for name servers also when it is cached.
         client = need.purpose in CLIENT_PURPOSES
         if client:
             # Only a question on behalf of the client has an answer that depends on its view. Name servers and the chain
             # of trust are the same for all views that have the same servers.
-            view, scope = job.key[2], job.key[3]
+            view, slot = job.key[2], job.key[3]
         else:
             view = self._homes[job.key[2]]
         context: Context = self._contexts[view]
         # Policies for name servers decide answers of clients but not these, so the two share no job.
         unfiltered = need.purpose in UNVALIDATED and context.name_server is not None
-        key = (need.question.key, int(cd) + 2 * (need.purpose is Purpose.DNSSEC) + 4 * unfiltered, view, scope)
+        key = (need.question.key, int(cd) + 2 * (need.purpose is Purpose.DNSSEC) + 4 * unfiltered, view, slot)
         renewed = need.purpose is Purpose.PREFETCH  # the cached answer is to be replaced
         child = self._jobs.get(key)
         if child is not None and child.serial != job.serial and job.serial == self._serial:
@@ -815,6 +836,8 @@ class Mesh(JobTable):
             except Exception as error:  # noqa: BLE001 - the clients must get an answer
                 self._fault(error, "answering", job.task.question)
         job.payer = None
+        if outcome.scope is not None and job.requests:
+            self._restart_uncovered(job, outcome)
         self._deliver_all(job, outcome)
 
     def _resume_parent(self, parent: Job, job: Job, outcome: Outcome) -> None:
@@ -884,6 +907,32 @@ class Mesh(JobTable):
                 request._job = job
         job.requests = [request for request in job.requests if request._job is job]
 
+    def _restart_uncovered(self, job: Job, outcome: Outcome) -> None:
+        """Start again for the clients that `outcome` is not for, because it depends on the subnet of another one.
+
+        Each keeps its deadline. After `SUBNET_RESTARTS` it asks without a subnet, and all such clients share a job.
+        """
+        assert self.subnets is not None
+        question, scope = job.task.question, outcome.scope
+        self.subnets.cache.mark(question.key[0], question.key[1])
+        others = [request for request in job.requests if not covers(scope, request._subnet)]
+        job.requests = [request for request in job.requests if covers(scope, request._subnet)]
+        for request in others:
+            request._job = None  # a callback may cancel it
+        for request in others:
+            if request.done:
+                continue
+            self.subnets.counts["restarted"] += 1
+            request._restarts += 1
+            if request._restarts >= SUBNET_RESTARTS:
+                request._subnet = None
+            try:
+                self._begin(request, question, job.task.cd, None)
+            except Exception as error:  # noqa: BLE001 - the other clients must start again
+                self._fault(error, "starting again", question)
+                self._leave(request)
+                self._deliver(request, failure_outcome(question, INTERNAL_FAULT), job.serial)
+
     def _deliver_all(self, job: Job, outcome: Outcome) -> None:
         requests, job.requests = job.requests, []
         for request in requests:
@@ -894,8 +943,10 @@ class Mesh(JobTable):
 
     def _deliver(self, request: MeshRequest, outcome: Outcome, serial: Any) -> None:
         request.done = True
+        scope = outcome.scope
         outcome = self._respond(outcome, request._query, request._trace)
         outcome.serial = serial
+        outcome.scope = scope  # what a policy makes of an answer for some clients is for them only, too
         try:
             request._on_done(outcome)
         except Exception as error:  # noqa: BLE001 - a fault of one callback must not cost the others their answer

@@ -6,7 +6,7 @@ cdef class Query:
     cdef public object deadline
     cdef public object listener
     cdef public object network
-    cdef public object scope
+    cdef public object subnet
     cdef public object transport
     cdef public object tsig_key
     cdef public object verified

@@ -2,7 +2,7 @@
 
 `Query` is made once, where a query comes in, and is passed on unchanged: to the policies, to the mesh, and back to the
 listener with the answer. Its address has one form, `client_address`, so that no policy sees an IPv4 client as one of
-IPv6. Two of its fields say what an answer depends on besides the question: `view` and `scope`.
+IPv6. Two of its fields say what an answer depends on besides the question: `view` and `subnet`.
 Queries in progress are joined, and answers are cached, by these two and by no other field.
 
 `Applied` names the policy that made or changed an outcome. Sans-IO: nothing here reads a clock.
@@ -39,12 +39,13 @@ class Query:
     charges the program. `transport` is udp, tcp, tls, https, quic or api; `listener` is the address and port that
     received the query, empty when that is not known. `verified`: a cookie or a stream proves the address. `tsig_key` is
     the name of the key that signed the query, in wire form and lower case; None without. `view` is the number of the
-    view, 0 for clients in none. `scope` is the client subnet that the answer is for (RFC 7871); None: it is for all.
+    view, 0 for clients in none. `subnet` is what servers may be told of the client's address (RFC 7871), as address and
+    prefix length; None: nothing.
     `arrived` and `deadline` are in seconds of the monotonic clock; a deadline of 0.0 is that of the settings.
     """
 
     __slots__ = (
-        "address", "arrived", "deadline", "listener", "network", "scope", "transport", "tsig_key", "verified", "view",
+        "address", "arrived", "deadline", "listener", "network", "subnet", "transport", "tsig_key", "verified", "view",
     )
 
     def __init__(
@@ -57,7 +58,7 @@ class Query:
         verified: bool = False,
         tsig_key: bytes | None = None,
         view: int = 0,
-        scope: tuple[bytes, int] | None = None,
+        subnet: tuple[bytes, int] | None = None,
         arrived: float = 0.0,
         deadline: float = 0.0,
     ) -> None:
@@ -68,7 +69,7 @@ class Query:
         self.verified = verified
         self.tsig_key = tsig_key
         self.view = view
-        self.scope = scope
+        self.subnet = subnet
         self.arrived = arrived
         self.deadline = deadline
 

@@ -18,3 +18,4 @@ cdef class _PartialResponse:
     cdef public bint synthesised
     cdef public object ttl
     cdef public object verdict
+    cdef public object scope

@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from resolver import limits
+from resolver.cache.scoped import describe_scope, narrower
 from resolver.cache.second_level import UNSHARED_TYPES
 from resolver.effects import (
     CLIENT_PURPOSES,
@@ -35,6 +36,7 @@ from resolver.effects import (
     Zone,
 )
 from resolver.iterate import iterate
+from resolver.scoped_replies import find_scoped, keep_scoped
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -42,6 +44,7 @@ from resolver.wire.rrset import RRset, octets_of
 
 if TYPE_CHECKING:
     from resolver.cache import Store
+    from resolver.cache.scoped import Scope
     from resolver.settings import Settings
     from resolver.validate import Validator
 
@@ -245,6 +248,7 @@ def _note_cached(task: Task, name: bytes, known: ChainStep | RawReply | Failure)
     task.account_octets(octets_of(raw.answer) + octets_of(raw.authority))
     if task.trace is not None:
         what = "a denial" if raw.denied else "an alias" if raw.alias is not None else "data"
+        what += "" if raw.scope is None else f" {describe_scope(raw.scope)}"
         task.note("cache", f"the cache has {what}", qname=name, qtype=qtype,
                   rcode=raw.rcode, facts={"verdict": verdict, "sets": [*raw.answer, *raw.authority]})
 
@@ -365,7 +369,9 @@ def _resolve_step(
         if known is not None:
             raw, known = known, None
         else:
-            if context.reads_second_level and bogus is None and not task.cd and task.purpose is Purpose.CLIENT:
+            if context.reads_second_level and bogus is None and not task.cd and task.purpose is Purpose.CLIENT and (
+                context.subnets is None or context.subnets.is_shared(name, qtype)
+            ):
                 step = yield from _fetch_step(name, qtype, context, task)
                 if step is not None:
                     return step
@@ -444,6 +450,7 @@ def _first_cname_only(raw: RawReply) -> RawReply | None:
     first.answer = answer[:length]
     first.name = first.alias = answer[length - 1].targets()[0]
     first.zone, first.server, first.aa, first.proofs = raw.zone, raw.server, raw.aa, raw.proofs
+    first.scope = raw.scope
     return first
 
 
@@ -451,6 +458,10 @@ def find_reply(
     name: bytes, qtype: int, context: Context, budget: Budget, *, cd: bool, client: bool
 ) -> ChainStep | RawReply | Failure | None:
     """What the cache has for one name: usable data, data to be validated (`RawReply`), a failure, or nothing."""
+    if context.subnets is not None:
+        scoped = find_scoped(name, qtype, context, budget, cd=cd, client=client)
+        if scoped is not None:
+            return scoped
     rrsets, now = context.store.rrsets, context.now
     raw: RawReply | None = None
     verdict = int(Verdict.INDETERMINATE)
@@ -565,6 +576,9 @@ def _store(raw: RawReply, verdict: int, context: Context) -> None:
     """Store a reply in the cache. The caller never passes bogus data."""
     if raw.server is None and verdict == Verdict.INDETERMINATE:
         return
+    if raw.scope is not None:
+        keep_scoped(raw, verdict, context)
+        return
     store: Store = context.store
     rrsets, now = store.rrsets, context.now
     cache = context.settings.cache
@@ -677,8 +691,8 @@ class _PartialResponse:
     """The outcome while the alias chain is followed. `steps` counts the names so far, `seen` has the owners of aliases.
     """
 
-    __slots__ = ("additional", "answer", "authoritative", "authority", "ede", "from_cache", "seen", "steps",
-                 "synthesised", "ttl", "verdict")
+    __slots__ = ("additional", "answer", "authoritative", "authority", "ede", "from_cache", "scope", "seen",
+                 "steps", "synthesised", "ttl", "verdict")
 
     def __init__(self) -> None:
         self.authoritative = False
@@ -689,6 +703,7 @@ class _PartialResponse:
         self.ede: list[tuple[int, str]] = []
         self.seen: set[bytes] = set()
         self.from_cache = True
+        self.scope: Scope | None = None
         self.steps = 0
         self.verdict = int(Verdict.SECURE)
         self.ttl = -1
@@ -699,6 +714,8 @@ class _PartialResponse:
         self.verdict = min(self.verdict, verdict)
         self.from_cache = self.from_cache and raw.server is None
         self.synthesised = self.synthesised or raw.synthesised
+        if raw.scope is not None:
+            self.scope = narrower(self.scope, raw.scope)
         if reason is not None:
             self.ede.append(reason)
         for rrset in raw.answer:
@@ -751,6 +768,7 @@ class _PartialResponse:
                           from_cache=self.from_cache)
         outcome.authoritative = self.authoritative
         outcome.synthesised = self.synthesised
+        outcome.scope = self.scope
         outcome.additional = self.additional
         outcome.ede = self.ede
         return outcome
@@ -766,6 +784,7 @@ class _PartialResponse:
         outcome.additional = self.additional + [one for one in local.additional if one not in self.additional]
         outcome.ede = self.ede + [reason for reason in local.ede if reason not in self.ede]
         outcome.applied = local.applied
+        outcome.scope = self.scope
         return outcome
 
 
@@ -871,8 +890,8 @@ def find_stale(
         return found
 
     outcome = _run(_follow_aliases(_PartialResponse(), question, context, find, cd=cd))
-    if not isinstance(outcome, Outcome) or outcome.failure is not None:
-        return None
+    if not isinstance(outcome, Outcome) or outcome.failure is not None or outcome.scope is not None:
+        return None  # one with a scope would be given to all clients that wait
     if stale:
         outcome.stale = True
         outcome.verdict = min(outcome.verdict, Verdict.INSECURE)

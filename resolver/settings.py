@@ -29,6 +29,7 @@ from resolver.options import (
     parse_endpoint,
 )
 from resolver.second_level_settings import SecondLevelSettings
+from resolver.subnet_settings import SubnetSettings
 from resolver.upstream_address import HTTPS, PIN_PREFIX, QUIC, TLS, parse_upstream
 from resolver.zone_settings import POLICY, ROOT_PRIMARIES, TsigKey, ZoneSettings, ZonesSettings
 
@@ -57,6 +58,7 @@ __all__ = [
     "ServerSettings",
     "Settings",
     "StubZone",
+    "SubnetSettings",
     "TargetSettings",
     "TlsSettings",
     "TsigKey",
@@ -1199,6 +1201,10 @@ class Settings:
     )
     second_level_cache: SecondLevelSettings = field(
         default_factory=SecondLevelSettings, metadata={"doc": "The cache in Redis or Valkey that resolvers share."}
+    )
+    client_subnet: SubnetSettings = field(
+        default_factory=SubnetSettings,
+        metadata={"doc": "A part of the client's address in queries to servers that choose answers by it (RFC 7871)."},
     )
     iteration: IterationSettings = field(
         default_factory=IterationSettings, metadata={"doc": "Iteration, and queries to upstream servers."}

@@ -19,3 +19,4 @@ cdef class InfraEntry:
     cdef public double tcp_until
     cdef public double timeout
     cdef public int timeouts
+    cdef public double no_subnet_until

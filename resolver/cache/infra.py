@@ -29,6 +29,7 @@ LAME_ZONES = limits.SERVER_LAME_ZONES
 EDNS_BROKEN = limits.SERVER_EDNS_BROKEN
 TCP_ONLY = limits.SERVER_TCP_ONLY
 COOKIELESS = limits.SERVER_COOKIELESS
+SUBNETLESS = limits.SERVER_SUBNETLESS
 FACTS = limits.SERVER_OCTETS
 LAME_COST = limits.LAME_OVERHEAD
 SAMPLE = limits.FETCH_SAMPLE
@@ -50,6 +51,7 @@ class InfraEntry:
         "fetches",
         "lame",
         "no_cookie_until",
+        "no_subnet_until",
         "probe_after",
         "quota_share",
         "rttvar",
@@ -73,6 +75,8 @@ class InfraEntry:
         """Client and server cookie of the last reply with one; empty while there is none (RFC 7873 section 5.4)."""
         self.no_cookie_until = 0.0
         """It does not support cookies: queries have none before this time."""
+        self.no_subnet_until = 0.0
+        """It fails with the client subnet option: queries have none before this time."""
         self.edns_seen = False
         """A reply had an OPT record, so timeouts are no sign of broken EDNS."""
         self.edns_broken_until = 0.0
@@ -254,6 +258,10 @@ class InfraCache:
         info = self._note(address, now)
         info.cookie = b""
         info.no_cookie_until = now + COOKIELESS
+
+    def note_no_subnet(self, address: Hashable, now: float) -> None:
+        """The server fails with the client subnet option: queries are sent without for a while."""
+        self._note(address, now).no_subnet_until = now + SUBNETLESS
 
     def note_tcp_only(self, address: Hashable, now: float) -> None:
         """Replies from this address may be forged: queries are sent over TCP for a while."""

@@ -325,7 +325,7 @@ def _raw(found: Scrubbed, qname: bytes, qtype: int, cut: DelegationPoint, contex
     """Convert a final reply to a `RawReply`."""
     view, kind = found.view, found.kind
     raw = RawReply(qname, qtype)
-    raw.zone, raw.server, raw.aa = cut.zone, found.server, view.aa
+    raw.zone, raw.server, raw.aa, raw.scope = cut.zone, found.server, view.aa, found.scope
     raw.answer = found.answer
     if raw.answer and context.validator is not None:
         raw.answer = with_misplaced_rrsigs(raw.answer, [*view.authority, *view.additional])

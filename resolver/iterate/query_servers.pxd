@@ -14,3 +14,4 @@ cdef class IterationState:
     cdef public object avoid
     cdef public object missing
     cdef public object qname
+    cdef public object scope

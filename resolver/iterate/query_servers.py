@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resolver import limits
+from resolver.cache.scoped import UNSENT, describe_scope
 from resolver.effects import (
     CLIENT_PURPOSES,
     Ask,
@@ -35,9 +36,11 @@ from resolver.iterate.scrub import ResponseType, Scrubbed, cut_chain, question_m
 from resolver.iterate.server_selection import reason, select_server, server_states, server_timeout
 from resolver.wire import consts as c
 from resolver.wire import name as names
+from resolver.wire.client_subnet import describe_subnet, encode_subnet
 
 if TYPE_CHECKING:
     from resolver.cache.infra import InfraEntry
+    from resolver.cache.scoped import Scope
     from resolver.effects import Reply
     from resolver.wire.message import MessageView
 
@@ -61,15 +64,16 @@ FORBIDDEN = Failure(FailureKind.POLICY, c.EDE_FILTERED, "a policy forbids the na
 
 
 class IterationState:
-    """State of one call of `iterate`: the name that is resolved, addresses to avoid, and how many name servers had no
-    usable address."""
+    """State of one call of `iterate`: the name that is resolved, addresses to avoid, how many name servers had no
+    usable address, and the clients that the last reply is for (`RawReply.scope`)."""
 
-    __slots__ = ("avoid", "missing", "qname")
+    __slots__ = ("avoid", "missing", "qname", "scope")
 
     def __init__(self, avoid: frozenset[str], qname: bytes) -> None:
         self.avoid = avoid
         self.qname = qname
         self.missing = 0
+        self.scope: Scope | None = None
 
 
 def query_servers(
@@ -168,7 +172,8 @@ def _query_zone(
         if own > FIRST_TIMEOUT:
             # With a reply to fall back on, a better one is not waited for longer than the first timeout.
             wait = FIRST_TIMEOUT if spare is not None else server_timeout(server, cut, context, tries, search.avoid)
-        result = yield from _query_with_fallback(server, cut, qname, qtype, context, task, tries.get(key, 0), wait)
+        result = yield from _query_with_fallback(
+            server, cut, qname, qtype, context, task, tries.get(key, 0), wait, search, probing)
         if isinstance(result, Failure):
             if result.kind in ABORTS_QUERY:
                 return result
@@ -193,9 +198,11 @@ def _query_zone(
         if found.alias:
             _stop_at_configured_zone(found, qname, qtype, context)
         found.server = server
+        found.scope = search.scope
         found.kind = kind = classify(view, found, qname, qtype, zone, recursive=cut.recursive)
         if task.trace is not None:
-            task.note("reply", f"{kind.name.lower()} from {server.address}", zone=zone, server=server, qname=qname,
+            whom = "" if search.scope is None else f", {describe_scope(search.scope)}"
+            task.note("reply", f"{kind.name.lower()} from {server.address}{whom}", zone=zone, server=server, qname=qname,
                       qtype=qtype, rtt=result.rtt, rcode=view.rcode, facts={"reply": result, "kind": kind.name.lower()})
         if kind is ResponseType.THROWAWAY:
             last = _bad_code(view.rcode, server, zone)
@@ -243,10 +250,12 @@ def _query_with_fallback(
     task: Task,
     earlier: int,
     wait: float,
+    search: IterationState,
+    probing: bool,
 ) -> Steps[Reply | Failure]:
-    """One attempt at one server, with fallbacks: with or without EDNS and cookies, over UDP or TCP.
+    """One attempt at one server, with fallbacks: with or without EDNS, cookies and client subnet, over UDP or TCP.
 
-    `earlier` is how many attempts there were before, and `wait` for how long to wait (seconds).
+    `earlier` is how many attempts there were before, and `wait` for how long to wait (seconds). `search.scope` is set.
     """
     table = context.store.servers
     delegations = delegations_of(context)
@@ -281,6 +290,15 @@ def _query_with_fallback(
             cookie = None
     if payload is None:
         cookie, known = None, b""
+    subnets, subnet, refused_subnet = context.subnets, None, False
+    search.scope = None
+    if subnets is not None and not probing and payload is not None and (
+        info is None or info.no_subnet_until <= now
+    ) and subnets.applies(server, cut.zone, qtype):
+        # What the resolver asks for itself says nothing about a client.
+        subnet = budget.subnet if task.purpose in CLIENT_PURPOSES else None
+        if subnet is None:
+            search.scope = UNSENT
     expected = timeout
     several = len(cut.servers) > 1
     if earlier:
@@ -300,10 +318,13 @@ def _query_with_fallback(
         if task.trace is not None:
             variant = f"{f' over {server.over}' if encrypted else ' over TCP' if tcp else ''}"
             variant += "" if payload else " without EDNS"
+            variant += "" if subnet is None else f" with client subnet {describe_subnet(subnet)}"
             why = reason(server, cut, context, earlier)
             task.note("ask", f"query {server.address}{variant}: {why}", zone=cut.zone, server=server, qname=qname,
                       qtype=qtype, facts={"tcp": tcp, "payload": payload, "timeout": timeout, "why": why,
                                           "candidates": server_states(cut, context)})
+        if subnet is not None and subnets is not None:
+            subnets.counts["sent"] += 1
         fetches.take_server(key)
         asked = context.monotonic
         try:
@@ -311,7 +332,7 @@ def _query_with_fallback(
                 server, qname, qtype, tcp=tcp, edns_payload=payload, do=payload is not None, rd=cut.recursive,
                 timeout=timeout,
                 checking_disabled=cut.recursive and context.validator is not None, randomise_case=case, cookie=cookie,
-                zone=cut.zone, budget=budget,
+                subnet=None if subnet is None else encode_subnet(subnet), zone=cut.zone, budget=budget,
             )
         finally:
             fetches.give_server(key)
@@ -360,6 +381,17 @@ def _query_with_fallback(
                           zone=cut.zone, server=server, rtt=result.rtt, rcode=view.rcode, facts={"reply": result})
             continue
         rcode = view.rcode
+        if subnet is not None:
+            assert subnets is not None
+            problem = subnets.problem(subnet, rcode, view.edns)
+            if problem:
+                # RFC 7871 section 11.2: what is for another subnet is not used.
+                subnets.counts["rejected"] += 1
+                subnet, refused_subnet = None, True
+                if task.trace is not None:
+                    task.note("retry", f"{server.address} {problem}: queried again without", zone=cut.zone,
+                              server=server, rtt=result.rtt, rcode=rcode, facts={"reply": result})
+                continue
         if cookie is not None and result.connection is None:  # a query over TLS has none
             again = ""
             if result.cookie:
@@ -390,10 +422,14 @@ def _query_with_fallback(
                 task.note("retry", f"{server.address} does not support EDNS: queried again without", zone=cut.zone,
                           server=server, rtt=result.rtt, rcode=rcode, facts={"reply": result})
             payload, refused_edns = None, True
-            cookie, known = None, b""
+            cookie, known, subnet = None, b"", None
             continue
         if refused_edns and rcode in (c.NOERROR, c.NXDOMAIN):
             table.note_edns_broken(key, context.monotonic)
+        if refused_subnet and rcode in (c.NOERROR, c.NXDOMAIN):
+            table.note_no_subnet(key, context.monotonic)
+        if subnet is not None and subnets is not None:
+            search.scope = subnets.scope_of(subnet, view.edns, qname, qtype)
         return result
     return Failure(FailureKind.MALFORMED, c.EDE_NETWORK_ERROR, f"{server.address} gives no usable reply")
 

@@ -22,3 +22,4 @@ cdef class Scrubbed:
     cdef public bint upward_soa
     cdef public bint dname_overflow
     cdef public MessageView view
+    cdef public object scope

@@ -22,6 +22,7 @@ from resolver.wire.rrset import RRset
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from resolver.cache.scoped import Scope
     from resolver.effects import Server
 
 __all__ = ["ResponseType", "Scrubbed", "cut_chain", "glue_of", "question_matches", "scrub", "with_misplaced_rrsigs"]
@@ -54,7 +55,8 @@ class ResponseType(IntEnum):
 
 
 class Scrubbed:
-    """The usable records of one reply. The caller sets `kind` and `server` (the one that sent it)."""
+    """The usable records of one reply. The caller sets `kind`, `server` (the one that sent it) and `scope` (the clients
+    that it is for, as `RawReply` has it)."""
 
     __slots__ = (
         "alias",
@@ -67,6 +69,7 @@ class Scrubbed:
         "ns",
         "out_of_bailiwick",
         "proofs",
+        "scope",
         "server",
         "soa",
         "upward_referral",
@@ -99,6 +102,7 @@ class Scrubbed:
         """There was an NS set of a zone above, or of one that does not enclose the name: the sign of a lame server."""
         self.ds: list[RRset] = []
         self.proofs: list[RRset] = []
+        self.scope: Scope | None = None
 
 
 def question_matches(view: MessageView, qname: bytes, qtype: int) -> bool:

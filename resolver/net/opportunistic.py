@@ -244,5 +244,5 @@ def _copy(ask: Ask, server: Server, timeout: float) -> Ask:
     """`ask` to `server` over a connection."""
     return Ask(
         server, ask.qname, ask.qtype, tcp=True, edns_payload=ask.edns_payload, do=ask.do, rd=ask.rd, timeout=timeout,
-        checking_disabled=ask.checking_disabled, zone=ask.zone, budget=ask.budget,
+        checking_disabled=ask.checking_disabled, subnet=ask.subnet, zone=ask.zone, budget=ask.budget,
     )

@@ -51,7 +51,7 @@ class QuicConnection(TlsConnection):
     def encode(self, entry: StreamQuery) -> bytes:
         ask = entry.ask
         packet = make_packet(ask.qname, ask.qtype, 0, flags=query_flags(ask), payload=ask.edns_payload, do=ask.do)
-        return packet if ask.edns_payload is None else with_options(packet, keepalive=False)
+        return packet if ask.edns_payload is None else with_options(packet, keepalive=False, subnet=ask.subnet)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert self.session is not None

@@ -46,6 +46,7 @@ cdef class Service:
     cdef public object _verified
     cdef public object _views
     cdef public object _submitted
+    cdef public object _subnets
     cdef public object _timeout
     cdef public object _unverified
     cdef public object denied

@@ -19,6 +19,7 @@ from resolver import limits
 from resolver.cache import rotated
 from resolver.effects import Outcome, Question
 from resolver.log_limit import LimitedWarning
+from resolver.net.client_subnet import SUBNET_OPTION_MOST, ClientSide
 from resolver.net.clock_random import Clock
 from resolver.net.fair_slots import network_of
 from resolver.net.fastpath import ClientQuery, FastPath, finish, read_query
@@ -239,6 +240,7 @@ class Service:
         self._timeout = settings.iteration.query_timeout
         self._nsid = server.nsid_octets
         self._cookies = fast.cookies
+        self._subnets = ClientSide(settings.client_subnet) if settings.client_subnet.active else None
         self._limits_replies = fast.rates is not None and fast.rates.limits_replies
         self.observer: Observer | None = None
         """What records queries and replies; None: nobody does."""
@@ -299,6 +301,13 @@ class Service:
             return None
         client = Query(peer[0], transport=transport, listener=listener, verified=sink.stream, view=found >> VIEW_SHIFT,
                        arrived=self._clock.monotonic())
+        if self._subnets is not None:
+            try:
+                client.subnet = self._subnets.subnet_of(client.address, query.options)
+            except WireError:
+                self.malformed += 1
+                self._reply_empty(query, peer, sink, c.FORMERR, view=client.view)
+                return None
         hooks = self._views[client.view].hooks
         if hooks is None:
             return self._handle_admitted(query, client, peer, sink, None)
@@ -388,6 +397,7 @@ class Service:
         assert outcome is not None
         if found is not None:
             found.serial = outcome.serial  # a flush since then concerns the new answer, too
+            found.scope = outcome.scope
         self._reply(pending, found or outcome)
 
     def _end(self, pending: PendingQuery | None) -> None:
@@ -515,7 +525,7 @@ class Service:
         edes = extended_errors(outcome.ede)
         # A CNAME chain may be partly cached: the alias, which expires first, while the target was resolved.
         held = self._prefetch and (outcome.from_cache or len(outcome.answer) > 1)
-        if outcome.ttl > 0 and not (held and self._renew(query, client, outcome)):
+        if outcome.ttl > 0 and outcome.scope is None and not (held and self._renew(query, client, outcome)):
             self._remember(query, client.view, packet, outcome.ttl, edes, outcome.serial)
         if self._discard and not sink.stream and self._clock.monotonic() - client.arrived > self._discard:
             self.discarded += 1
@@ -531,8 +541,11 @@ class Service:
         left = self._answers.claimed(query.wire, self._clock.time(), client.view)
         if not left or outcome.ttl > left + 1 or outcome.stale:
             return False
+        asker: Query = self._views[client.view].query
+        if client.subnet is not None:
+            asker = Query(view=client.view, subnet=client.subnet)
         begun = self._mesh.refresh(
-            Question(query.qname, query.qtype), query=self._views[client.view].query, cd=bool(query.flags & c.CD),
+            Question(query.qname, query.qtype), query=asker, cd=bool(query.flags & c.CD),
             on_done=partial(self._renewed, query, client.view),
         )
         if begun and self._submitted is not None:
@@ -551,9 +564,9 @@ class Service:
     def _store_renewed(self, query: ClientQuery, view: int, outcome: Outcome, found: Outcome | None) -> None:
         """`found` is what a hook has put in the place of `outcome`, None without."""
         if found is not None:
-            found.serial = outcome.serial
+            found.serial, found.scope = outcome.serial, outcome.scope
             outcome = found
-        if outcome.failure is None and outcome.ttl > 0 and not outcome.from_cache:
+        if outcome.failure is None and outcome.ttl > 0 and outcome.scope is None and not outcome.from_cache:
             packet = compose(query, outcome, minimal=self._minimal, minimal_any=self._minimal_any)
             self._remember(query, view, packet, outcome.ttl, extended_errors(outcome.ede), outcome.serial)
 
@@ -678,6 +691,8 @@ class Service:
             rcode = c.NOERROR if truncated else c.REFUSED
             packet = error_reply(query.wire, rcode, query.question_end, truncated=truncated)
         self._note_answer(client, outcome)
+        if self._subnets is not None and kind is None:
+            options += self._subnets.reply_option(client.address, query.options, outcome.scope)
         self._send(query, packet, peer, sink, options, view=client.view)
 
     def emit(
@@ -961,6 +976,8 @@ class Service:
         if packet is not None and query.options:
             # Made only now, because made cookies are counted; without a cached answer, `_send` makes them.
             options = self._reply_options(query, peer, sink)
+            if self._subnets is not None:
+                options += self._subnets.reply_option(client.address, query.options, None)
             if sink.padding_block and query.padded:
                 options += padding_option(len(packet) + len(options), sink.padding_block, limit)
             if options:
@@ -992,7 +1009,8 @@ def _without_unused_options(query: ClientQuery) -> ClientQuery:
     """Return `query` with only those options that are answered, so that a pending query does not hold 64 KiB."""
     found: dict[int, bytes] = {}
     for code, value in options_from_wire(query.options):
-        if code == c.OPTION_COOKIE or code in OPTIONS_WITHOUT_VALUE:
+        if (code == c.OPTION_COOKIE or code in OPTIONS_WITHOUT_VALUE
+                or (code == c.OPTION_ECS and len(value) <= SUBNET_OPTION_MOST)):
             found.setdefault(code, b"" if code in OPTIONS_WITHOUT_VALUE else value)
     options = options_to_wire(found.items())
     head = query.wire[: query.question_end + OPT_HEAD]

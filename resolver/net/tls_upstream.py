@@ -22,6 +22,7 @@ from resolver.net.stream_upstream import StreamUpstream, logger
 from resolver.net.tls_client import ConnectionFacts, check_pins, sentence, server_hostname
 from resolver.net.upstream_connection import ServerQueue, StreamConnection, StreamQuery, query_flags
 from resolver.wire import consts as c
+from resolver.wire.edns import options_to_wire
 from resolver.wire.message import MessageView
 
 if TYPE_CHECKING:
@@ -36,9 +37,12 @@ KEEPALIVE_UNIT = 0.1  # seconds (RFC 7828 section 3.1)
 BLOCK = limits.QUERY_PADDING_BLOCK
 
 
-def with_options(packet: bytes, *, keepalive: bool) -> bytes:
-    """Add padding up to a whole block, and the keepalive option, to a query that ends with an OPT without options."""
+def with_options(packet: bytes, *, keepalive: bool, subnet: bytes | None = None) -> bytes:
+    """Add padding up to a whole block, and the options keepalive and client subnet, to a query that ends with an OPT
+    without options."""
     options = KEEPALIVE if keepalive else b""
+    if subnet is not None:
+        options += options_to_wire([(c.OPTION_ECS, subnet)])
     fill = -(len(packet) + len(options) + OPTION_HEAD) % BLOCK
     options += c.OPTION_PADDING.to_bytes(2, "big") + fill.to_bytes(2, "big") + bytes(fill)
     return packet[:-2] + len(options).to_bytes(2, "big") + options
@@ -62,7 +66,7 @@ class TlsConnection(StreamConnection):
         packet = make_packet(
             ask.qname, ask.qtype, entry.identity, flags=query_flags(ask), payload=ask.edns_payload, do=ask.do
         )
-        return packet if ask.edns_payload is None else with_options(packet, keepalive=True)
+        return packet if ask.edns_payload is None else with_options(packet, keepalive=True, subnet=ask.subnet)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert self.context is not None

@@ -61,6 +61,7 @@ from resolver.wire.octets cimport get16
 from resolver.log_limit import LimitedWarning
 from resolver.net.local_errors import EDES, kind_of_error
 from resolver.net.match import truncated_stub
+from resolver.net.subnet_option import with_subnet
 from resolver.net.sockaddr import open_socket
 from resolver.net.routes import RouteChecker
 from resolver.net.upstream_slots import RepliedNetworks, WaitQueue, UpstreamSlots
@@ -236,6 +237,8 @@ cdef class UdpUpstream:
         entry.cookie = cookie
         entry.packet = encode_query(ask.qname, ask.qtype, identity, flags, payload, ask.do,
                                     self.entropy if self.randomise_case and ask.randomise_case else None, cookie)
+        if ask.subnet is not None:
+            entry.packet = with_subnet(entry.packet, ask.subnet, cookie)
         entry.identity = identity
         try:
             port = self.acquire_socket(entry.peer.family)

@@ -22,6 +22,7 @@ from resolver.effects import Ask, EncryptedConnection, Failure, FailureKind, Rep
 from resolver.net.clock_random import Entropy
 from resolver.net.local_errors import EDES
 from resolver.net.match import cookie_of, is_reply, make_packet, truncated_stub
+from resolver.net.subnet_option import with_subnet
 from resolver.net.quick_ack import acknowledge_now
 from resolver.net.upstream_slots import NEVER_REPLIED, RepliedNetworks
 from resolver.wire import consts as c
@@ -217,10 +218,11 @@ class StreamConnection(asyncio.Protocol):
         cookie = ask.cookie
         if cookie is not None:
             cookie = entry.cookie = cookie or self.owner.entropy.bits(64).to_bytes(8, "big")
-        return make_packet(
+        packet = make_packet(
             ask.qname, ask.qtype, entry.identity, flags=query_flags(ask), payload=ask.edns_payload, do=ask.do,
             cookie=cookie,
         )  # fmt: skip
+        return packet if ask.subnet is None else with_subnet(packet, ask.subnet, cookie)
 
     def send(self, entry: StreamQuery) -> None:
         """Send `entry`, which is one of `pending`."""

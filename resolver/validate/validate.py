@@ -303,8 +303,8 @@ class Validator:
     def _store_denials(raw: RawReply, context: Context) -> None:
         """Store verified denials for use with other names (RFC 8198), with the TTLs that `_limit_ttls` set."""
         index = context.store.denials
-        if index is None:
-            return
+        if index is None or raw.scope is not None:
+            return  # what is for some clients only must not deny other names to all
         for rrset in raw.proofs:
             if rrset.verdict == Verdict.SECURE and not is_expanded(rrset):
                 index.add(signatures(rrset, 1)[0].signer, rrset, context.now)

@@ -18,6 +18,7 @@ from resolver import limits
 from resolver.effects import Ask, Failure, FailureKind, Reply
 from resolver.mesh import Mesh
 from resolver.net.match import cookie_of, explain_match, truncated_stub
+from resolver.net.subnet_option import with_subnet
 from resolver.wire import WireError
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -58,6 +59,7 @@ class Asked:
     rd: bool
     do: bool
     cookie: bytes | None
+    subnet: bytes | None = None
 
 
 class SeededRandom:
@@ -139,6 +141,8 @@ class FakeNet:
             do=ask.do,
             options=[] if cookie is None else [(c.OPTION_COOKIE, cookie)],
         )
+        if ask.subnet is not None:
+            query = with_subnet(query, ask.subnet, cookie)
         pending = _Pending(ask, on_reply, query, self.now, cookie, ask.tcp)
         address = ask.server.address
         self.log.append(
@@ -152,6 +156,7 @@ class FakeNet:
                 ask.rd,
                 ask.do,
                 cookie,
+                ask.subnet,
             )
         )
         link = self.links.get(address, Link())

@@ -31,7 +31,7 @@ LAYERS = [
     {"resolver.geo", "resolver.hints", "resolver.options"},
     {"resolver.upstream_address", "resolver.balance_settings", "resolver.dns64_settings", "resolver.limit_settings",
      "resolver.observe_settings"},
-    {"resolver.second_level_settings", "resolver.zone_settings"},
+    {"resolver.second_level_settings", "resolver.subnet_settings", "resolver.zone_settings"},
     {"resolver.list_settings"},
     {"resolver.settings"},
     {"resolver.wire"},
@@ -45,6 +45,7 @@ LAYERS = [
     {"resolver.observe.collector", "resolver.observe.query_log"},
     {"resolver.zones"},
     {"resolver.iterate", "resolver.validate", "resolver.policy"},
+    {"resolver.scoped_replies"},
     {"resolver.resolve"},
     {"resolver.query_quota"},
     {"resolver.jobs"},
@@ -62,7 +63,7 @@ LAYERS = [
 LEVEL = {package: number for number, packages in enumerate(LAYERS) for package in packages}
 
 SANS_IO = {"resolver.wire", "resolver.cache", "resolver.iterate", "resolver.validate", "resolver.policy",
-           "resolver.resolve", "resolver.query_quota", "resolver.jobs", "resolver.mesh", "resolver.effects",
+           "resolver.scoped_replies", "resolver.resolve", "resolver.query_quota", "resolver.jobs", "resolver.mesh", "resolver.effects",
            "resolver.query", "resolver.errors", "resolver.zones", "resolver.options", "resolver.upstream_address",
            "resolver.zone_settings", "resolver.second_level_settings", "resolver.observe_settings", "resolver.limits",
            "resolver.verdict", "resolver.explain", "resolver.observe"}

@@ -160,13 +160,6 @@ def test_views_do_not_join_each_others_queries() -> None:
     assert all(shown(outcome) == ["192.0.2.80"] for outcomes in found.values() for outcome in outcomes)
 
 
-def test_a_client_subnet_is_part_of_the_question() -> None:
-    m = with_views()
-    for scope in (None, (b"\xc0\0\2", 24), (b"\xc0\0\2", 24), (b"\xc0\0\3", 24)):
-        m.mesh.submit(Question(names.from_text("www.example.com."), c.A), query=Query(scope=scope), on_done=print)
-    assert client_jobs(m) == 3
-
-
 def test_dns64_and_rewriting_are_those_of_the_view() -> None:
     m = with_views(in_view("six", "10.0.0.0/8", dns64_prefix=("64:ff9b::/96",)),
                    in_view("safe", "10.0.0.0/8", private_addresses=("192.0.2.0/24",)))

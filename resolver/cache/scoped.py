@@ -1,0 +1,208 @@
+"""Answers that are for some clients only: those whose subnet the server was told (RFC 7871 section 7.3.2).
+
+They are in a table of their own, one for each worker, and never in the arena. So the fast path, snapshots, stale
+answers and other resolvers, which know no subnets, cannot give one to a client that it is not for.
+
+A scope says which clients an answer is for: an address prefix, and the shortest and longest source prefix of the
+clients (RFC 7871 section 7.3.1). Two scopes have no prefix: `EVERYONE`, and `UNSENT` for clients whose subnet was not
+sent, because they have none, do not want it, or are the resolver itself.
+
+Limits: octets and entries in total, and entries of one name and type. The entry that was unused for longest goes first.
+An answer is found by the longest prefix that fits. A name has at most as many prefix lengths as entries, and one look-up
+in a dictionary for each.
+
+Names whose answers had a scope are marked (`mark`). Queries for a marked name are shared out by subnet; others share
+one job, because most names have the same answer for all.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+from resolver import limits
+from resolver.cache.bounded import BoundedDict
+from resolver.wire.client_subnet import ADDRESS_BITS, Subnet, describe_subnet, truncate
+
+__all__ = ["EVERYONE", "UNSENT", "Scope", "SubnetCache", "covers", "describe_scope", "narrower",
+           "scope_length"]
+
+Scope = tuple[bytes, int, int]
+"""Address prefix, its length, and the longest source prefix of a client that it is for."""
+
+EVERYONE: Final[Scope] = (b"", 0, ADDRESS_BITS)
+UNSENT: Final[Scope] = (b"", -1, -1)
+
+OVERHEAD: Final = limits.SUBNET_ENTRY_OVERHEAD
+
+NameAndType = tuple[bytes, int]
+
+
+def covers(scope: Scope | None, subnet: Subnet | None) -> bool:
+    """Whether an answer with this scope is for a client of `subnet`; None as scope is an answer for all clients."""
+    if scope is None or scope == EVERYONE:
+        return True
+    if subnet is None:
+        return scope == UNSENT
+    network, shortest, longest = scope
+    address, length = subnet
+    return len(network) == len(address) and shortest <= length <= longest and truncate(address, shortest) == network
+
+
+def narrower(one: Scope | None, other: Scope | None) -> Scope | None:
+    """The clients that both scopes have in common. Both are for the client that is asking, so one contains the other.
+    """
+    if one is None or one == other:
+        return other
+    if other is None:
+        return one
+    if UNSENT in (one, other):
+        return UNSENT
+    return one[0] if one[1] > other[1] else other[0], max(one[1], other[1]), min(one[2], other[2])
+
+
+def scope_length(scope: Scope | None) -> int:
+    """The scope prefix length in the reply to a client: 0 for an answer that does not depend on a subnet."""
+    return 0 if scope is None else max(scope[1], 0)
+
+
+def describe_scope(scope: Scope) -> str:
+    """For whom an answer is, for people."""
+    if scope == EVERYONE:
+        return "for all clients"
+    if scope == UNSENT:
+        return "for clients without a subnet"
+    exact = " that send just this prefix" if scope[2] != ADDRESS_BITS else ""
+    return f"for clients in {describe_subnet(scope[:2])}{exact}"
+
+
+class Entry(NamedTuple):
+    """What is known for one scope: any object, when it was stored and when it expires, in seconds since 1970."""
+
+    value: Any
+    since: int
+    until: int
+    cost: int
+
+
+class _Name:
+    """The entries of one name and type. `shapes` are address size, shortest and longest source prefix of the scopes,
+    in the order in which they are tried."""
+
+    __slots__ = ("entries", "shapes")
+
+    def __init__(self) -> None:
+        self.entries: dict[Scope, Entry] = {}
+        self.shapes: list[tuple[int, int, int]] = []
+
+    def sort(self) -> None:
+        """To be called after each change of the scopes."""
+        shapes = {(len(network), shortest, longest) for network, shortest, longest in self.entries}
+        # Of two scopes with the same prefix the one for fewer clients is first.
+        self.shapes = sorted(shapes, key=lambda shape: (-shape[1], shape[2]))
+
+    def fitting(self, subnet: Subnet | None) -> Iterator[Scope]:
+        """The scopes that are for a client of `subnet`, the longest prefix first."""
+        for size, shortest, longest in self.shapes:
+            if not size:
+                scope: Scope = (b"", shortest, longest)
+                if covers(scope, subnet):
+                    yield scope
+            elif subnet is not None and size == len(subnet[0]) and shortest <= subnet[1] <= longest:
+                scope = (truncate(subnet[0], shortest), shortest, longest)
+                if scope in self.entries:
+                    yield scope
+
+
+class SubnetCache:
+    """Entries by name (lower case), type and scope; see the head of the module. It is a `MemoryTable`."""
+
+    __slots__ = ("_entries_limit", "_held", "_marks", "_names", "_order", "_per_name", "evicted", "found", "limit", "name",
+                 "stored")
+
+    def __init__(self, size: int, per_name: int) -> None:
+        self.name = "subnets"
+        self.limit = size + limits.SUBNET_MARK_OCTETS
+        self.stored = 0
+        self.found = 0
+        self.evicted = 0
+        self._entries_limit = size
+        self._held = 0
+        self._per_name = per_name
+        self._names: dict[NameAndType, _Name] = {}
+        self._order: dict[tuple[NameAndType, Scope], None] = {}  # that unused for longest is first
+        self._marks = BoundedDict("subnet marks", limit=limits.SUBNET_MARK_OCTETS, most=limits.SUBNET_MARKS)
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    @property
+    def octets(self) -> int:
+        """Estimated memory of entries and marks."""
+        return self._held + self._marks.octets
+
+    def find(self, name: bytes, rtype: int, subnet: Subnet | None, now: int) -> tuple[Scope, Entry] | None:
+        """The entry with the longest prefix that fits `subnet`; None without one that has not expired."""
+        key = (name, rtype)
+        group = self._names.get(key)
+        if group is None:
+            return None
+        for scope in list(group.fitting(subnet)):
+            entry = group.entries[scope]
+            if entry.since <= now < entry.until:
+                self.found += 1
+                del self._order[key, scope]
+                self._order[key, scope] = None
+                return scope, entry
+            self._drop(key, scope)
+        return None
+
+    def has(self, name: bytes, rtype: int) -> bool:
+        """Whether answers for some subnets only are held of this name and type."""
+        group = self._names.get((name, rtype))
+        return group is not None and any(size for size, _, _ in group.shapes)
+
+    def put(self, name: bytes, rtype: int, scope: Scope, value: object, octets: int, ttl: int, now: int) -> None:
+        """Store `value` of `octets` for `ttl` seconds, in the place of an earlier one with this scope."""
+        key = (name, rtype)
+        cost = octets + len(name) + OVERHEAD
+        if (key, scope) in self._order:
+            self._drop(key, scope)
+        if ttl <= 0 or cost * 8 > self._entries_limit:
+            return
+        group = self._names.setdefault(key, _Name())
+        if len(group.entries) >= self._per_name:
+            # The order in the dictionary is that of storing: what was stored first expires first, or is renewed.
+            self._drop(key, next(iter(group.entries)))
+            self.evicted += 1
+            group = self._names.setdefault(key, group)
+        group.entries[scope] = Entry(value, now, now + ttl, cost)
+        group.sort()
+        self._order[key, scope] = None
+        self._held += cost
+        self.stored += 1
+        while self._held > self._entries_limit:
+            self._drop(*next(iter(self._order)))
+            self.evicted += 1
+
+    def _drop(self, key: NameAndType, scope: Scope) -> None:
+        group = self._names[key]
+        self._held -= group.entries.pop(scope).cost
+        del self._order[key, scope]
+        if group.entries:
+            group.sort()
+        else:
+            del self._names[key]
+
+    def mark(self, name: bytes, rtype: int) -> None:
+        """Note that the answer to this question depends on the client's subnet."""
+        self._marks.put((name, rtype), None, len(name) + OVERHEAD)
+
+    def is_marked(self, name: bytes, rtype: int) -> bool:
+        """Whether the answer to this question was for some clients only."""
+        return (name, rtype) in self._marks.entries
+
+    def clear(self) -> None:
+        """Remove all entries."""
+        self._names.clear()
+        self._order.clear()
+        self._marks.clear()
+        self._held = 0

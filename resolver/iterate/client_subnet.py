@@ -1,0 +1,120 @@
+"""Which queries have the client subnet option, and for whom the replies to them are (RFC 7871 section 7).
+
+The option goes to configured servers, and to the servers of configured zones and the zones below them. Never with
+minimised queries, nor for types that belong to the zone and not to a client (`UNTAILORED`), nor for a private or
+local address, which means nothing to others (section 11.1). Then there is no option at all, rather than one with a
+source prefix of 0, and the answer is only for clients without a subnet (`UNSENT`): servers choose it by the address of
+the resolver.
+
+A reply without the option is for all clients (section 7.3). One with another subnet than was sent is not used
+(section 11.2), and the server is queried again without the option, as Unbound does.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+from resolver import limits
+from resolver.cache.scoped import EVERYONE, Scope, SubnetCache
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.client_subnet import ADDRESS_BITS, PrefixSet, Subnet, parse_subnet, truncate
+from resolver.wire.errors import WireError
+
+if TYPE_CHECKING:
+    from resolver.effects import Server
+    from resolver.settings import SubnetSettings
+    from resolver.wire.edns import Edns
+
+__all__ = ["ClientSubnets"]
+
+JOBS = limits.SUBNET_JOBS
+UNTAILORED = frozenset({c.NS, c.SOA, c.DS, c.DNSKEY, c.NSEC, c.NSEC3, c.NSEC3PARAM, c.RRSIG, c.ANY})
+"""Types that say something about the zone. Delegations and the chain of trust must be the same for all clients."""
+
+
+class ClientSubnets:
+    """The rules of [client-subnet], and the answers that are for some clients only. One for each worker."""
+
+    __slots__ = ("_is_listed", "_zones", "cache", "counts")
+
+    def __init__(self, settings: "SubnetSettings") -> None:
+        self.cache = SubnetCache(settings.size, settings.subnets_per_name)
+        self.counts = {"sent": 0, "tailored": 0, "for_all": 0, "without": 0, "rejected": 0, "restarted": 0}
+        self._zones = frozenset(names.lower(names.from_text(zone)) for zone in settings.zones)
+        servers = PrefixSet(settings.servers)
+
+        def is_listed(address: str) -> bool:
+            return ip_address(address.partition("%")[0]).packed in servers
+
+        self._is_listed = lru_cache(maxsize=limits.UPSTREAM_ADDRESSES)(is_listed)
+
+    def applies(self, server: "Server", zone: bytes, qtype: int) -> bool:
+        """Whether `server`, which is queried for `zone` (lower case), gets the subnets of clients."""
+        if qtype in UNTAILORED:
+            return False
+        return self._is_listed(server.address) or self.is_in_zones(zone)
+
+    def is_in_zones(self, name: bytes) -> bool:
+        """Whether a configured zone is at or above `name` (lower case)."""
+        return names.closest_in(name, self._zones) is not None
+
+    def is_shared(self, name: bytes, qtype: int) -> bool:
+        """Whether nothing shows that the answer depends on the client, so that it may be that of another resolver."""
+        name = names.lower(name)
+        return not (self.is_in_zones(name) or self.cache.has(name, qtype) or self.cache.is_marked(name, qtype))
+
+    def slot(self, key: tuple[bytes, int, int], subnet: Subnet | None) -> int | None:
+        """The part of the job's key that depends on the subnet of the client; None where one job serves all.
+
+        Equal subnets have the same slot, so they share a job; there are `SUBNET_JOBS` slots, so a name has no more
+        outstanding queries than that and two, whatever subnets its clients have.
+        """
+        if not self.cache.is_marked(key[0], key[1]):
+            return None
+        if subnet is None:
+            return -1
+        # The last bits of a prefix differ most; a client that can choose them gains nothing from sharing a slot.
+        return (int.from_bytes(subnet[0], "big") >> len(subnet[0]) * 8 - subnet[1]) % JOBS
+
+    def problem(self, sent: Subnet, rcode: int, edns: "Edns | None") -> str:
+        """Why the reply to a query with the subnet `sent` is not used; empty when it is."""
+        if rcode == c.FORMERR:
+            return "fails with client subnets"
+        content = None if edns is None else edns.get(c.OPTION_ECS)
+        if content is None:
+            return ""
+        try:
+            found = parse_subnet(content)
+        except WireError as error:
+            return error.reason
+        return "" if found.subnet == sent else "returns another client subnet than was sent"
+
+    def scope_of(self, sent: Subnet, edns: "Edns | None", qname: bytes, qtype: int) -> Scope | None:
+        """For whom a reply without a `problem` is; None: for all, so that it belongs into the cache that all share.
+
+        An answer for all is kept with those for subnets while there are any, because the longest prefix decides and
+        the shared cache is searched first.
+        """
+        content = None if edns is None else edns.get(c.OPTION_ECS)
+        length = 0 if content is None else parse_subnet(content).scope
+        self.counts["without" if content is None else "tailored" if length else "for_all"] += 1
+        if not length:
+            return EVERYONE if self.cache.has(names.lower(qname), qtype) else None
+        address, source = sent
+        if length > source:
+            # For clients with exactly this source prefix only (section 7.3.1): no longer one was sent.
+            return address, source, source
+        return truncate(address, length), length, ADDRESS_BITS
+
+    def statistics(self) -> Mapping[str, Any]:
+        """Counters since the start, and what is held."""
+        cache = self.cache
+        return {
+            "queries": {"sent": self.counts["sent"]},
+            "replies": {kind: self.counts[kind] for kind in ("tailored", "for_all", "without", "rejected")},
+            "restarted": self.counts["restarted"],
+            "entries": len(cache), "octets": cache.octets, "hits": cache.found, "stored": cache.stored,
+            "evicted": cache.evicted,
+        }

@@ -1,0 +1,79 @@
+"""The client subnet of a query that comes in, and the option in the reply to it (RFC 7871 sections 7.1.2 and 7.2.2).
+
+The option of a trusted client, such as a load balancer, is used in place of its address, and its reply has one. From
+all other clients it is ignored, because they could fill the cache with answers for subnets of others, and learn what
+others asked; only the wish that no subnet is sent counts from every client. The address of a client without a usable
+option is used, unless it has no meaning outside of its own network (section 11.1).
+"""
+
+from ipaddress import ip_address
+from typing import Final
+
+from resolver.cache.scoped import Scope, scope_length
+from resolver.settings import SubnetSettings
+from resolver.wire import consts as c
+from resolver.wire.client_subnet import PrefixSet, Subnet, parse_subnet, truncate
+from resolver.wire.edns import options_from_wire, options_to_wire
+from resolver.wire.errors import WireError
+
+__all__ = ["SUBNET_OPTION_MOST", "ClientSide"]
+
+SUBNET_OPTION_MOST: Final = 20
+"""Octets of the longest valid option."""
+NOT_SENT: Final = PrefixSet((
+    "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16",
+    "224.0.0.0/3", "::/8", "fc00::/7", "fe80::/9", "ff00::/8",
+))
+"""Private, shared, local, multicast and reserved addresses (RFC 6890, RFC 4291)."""
+
+
+class ClientSide:
+    """Decides which subnet a client has, by the settings."""
+
+    __slots__ = ("_lengths", "_trusted")
+
+    def __init__(self, settings: SubnetSettings) -> None:
+        self._trusted = PrefixSet(settings.trusted_clients)
+        self._lengths = {4: settings.ipv4_prefix, 16: settings.ipv6_prefix}
+
+    def subnet_of(self, address: str, options: bytes) -> Subnet | None:
+        """The subnet to send for a client with this address and these EDNS options; None: none.
+
+        Raises:
+            WireError: a trusted client sent a malformed option.
+        """
+        packed = ip_address(address.partition("%")[0]).packed
+        length = len(packed) * 8
+        content = _option_in(options)
+        if content is not None:
+            trusted = packed in self._trusted
+            try:
+                found = parse_subnet(content)
+                if found.scope:
+                    raise WireError("client subnet option of a query has a scope")
+            except WireError:
+                if trusted:
+                    raise
+            else:
+                if found.subnet is None:
+                    return None
+                if trusted:
+                    packed, length = found.subnet
+        if packed in NOT_SENT:
+            return None
+        length = min(length, self._lengths[len(packed)])
+        return truncate(packed, length), length
+
+    def reply_option(self, address: str, options: bytes, scope: Scope | None) -> bytes:
+        """The option in the reply to a trusted client that sent one: as it came, with the scope of the answer."""
+        content = _option_in(options)
+        if content is None or ip_address(address.partition("%")[0]).packed not in self._trusted:
+            return b""
+        return options_to_wire([(c.OPTION_ECS, content[:3] + bytes((scope_length(scope),)) + content[4:])])
+
+
+def _option_in(options: bytes) -> bytes | None:
+    """The content of the first client subnet option."""
+    if not options:
+        return None
+    return next((value for code, value in options_from_wire(options) if code == c.OPTION_ECS), None)
