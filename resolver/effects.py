@@ -19,11 +19,10 @@ from resolver.wire import name as names
 
 if TYPE_CHECKING:
     from resolver.cache import Store
-    from resolver.cache.scoped import Scope, SubnetCache
+    from resolver.cache.scoped import Scope, SubnetRules
     from resolver.cache.second_level import SharedReply
     from resolver.settings import Settings
     from resolver.upstream_address import Encryption
-    from resolver.wire.edns import Edns
     from resolver.wire.message import MessageView
     from resolver.wire.rrset import RRset
 
@@ -54,7 +53,6 @@ __all__ = [
     "Server",
     "SignatureJob",
     "Steps",
-    "SubnetRules",
     "Task",
     "TraceStep",
     "Validation",
@@ -443,12 +441,13 @@ class Outcome:
     cache when the job began, so that nothing made from the outcome is cached after a flush; the mesh sets it.
     `referral`: a delegation instead of an answer; its NS set and addresses are always part of the reply. `applied` is
     the policy that made or changed it last, None without. `synthesised`: a denial in it was made from those of other
-    names (RFC 8198). `embedded` are the IPv4 addresses of which DNS64 has made AAAA records. `scope`: the clients that it
-    is for (RFC 7871); None: all. Only then it may be cached for others.
+    names (RFC 8198). `embedded` are the IPv4 addresses of which DNS64 has made AAAA records. `scope`: the clients that
+    it is for (RFC 7871); None: all. Only then it may be cached for others.
     """
 
     __slots__ = ("additional", "answer", "applied", "authoritative", "authority", "ede", "embedded", "failure",
-                 "from_cache", "question", "rcode", "referral", "scope", "serial", "stale", "synthesised", "ttl", "verdict")
+                 "from_cache", "question", "rcode", "referral", "scope", "serial", "stale", "synthesised", "ttl",
+                 "verdict")
 
     def __init__(
         self,
@@ -788,28 +787,6 @@ class Cancellable(Protocol):
     """An operation in progress."""
 
     def cancel(self) -> object: ...
-
-
-class SubnetRules(Protocol):
-    """Client subnets (RFC 7871): which queries have one, and for whom the replies are."""
-
-    @property
-    def cache(self) -> "SubnetCache": ...
-
-    @property
-    def counts(self) -> dict[str, int]: ...
-
-    def applies(self, server: Server, zone: bytes, qtype: int, /) -> bool: ...
-
-    def is_shared(self, name: bytes, qtype: int, /) -> bool: ...
-
-    def slot(self, key: tuple[bytes, int, int], subnet: tuple[bytes, int] | None, /) -> int | None: ...
-
-    def problem(self, sent: tuple[bytes, int], rcode: int, edns: "Edns | None", /) -> str: ...
-
-    def scope_of(
-        self, sent: tuple[bytes, int], edns: "Edns | None", qname: bytes, qtype: int, /
-    ) -> "Scope | None": ...
 
 
 class KeySentinel(Protocol):

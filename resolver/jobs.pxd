@@ -8,11 +8,11 @@ cdef class MeshRequest:
     cdef public Job _job
     cdef public object _on_done
     cdef public Query _query
-    cdef public int _restarts
-    cdef public object _subnet
     cdef public object _trace
     cdef public object deadline
     cdef public object done
+    cdef public object restarts
+    cdef public object subnet
 
 
 cdef class Job:

@@ -62,17 +62,17 @@ class MeshRequest:
     """One submitted question. `done` is True once its callback was called or it was cancelled; the callback is due at
     `deadline`, in seconds of the monotonic clock.
 
-    `_subnet` is that of its query, None after it has started again too often (`_restarts`) because the answers that it
+    `subnet` is that of its query, None after it has started again too often (`restarts`) because the answers that it
     waited for were for other subnets."""
 
-    __slots__ = ("_job", "_on_done", "_query", "_restarts", "_subnet", "_trace", "deadline", "done")
+    __slots__ = ("_job", "_on_done", "_query", "_trace", "deadline", "done", "restarts", "subnet")
 
     def __init__(self, on_done: Callable[[Outcome], None], query: Query = PROGRAM, deadline: float = 0.0) -> None:
         self.deadline = deadline
         self._on_done = on_done
         self._query = query
-        self._subnet = query.subnet
-        self._restarts = 0
+        self.subnet = query.subnet
+        self.restarts = 0
         self._trace: MutableSequence[TraceStep] | None = None
         self._job: Job | None = None
         self.done = False

@@ -230,8 +230,8 @@ this long."""
 
 SUBNET_IPV4 = Limit(
     24, 1, 32, "bits",
-    "RFC 7871 section 11.1 recommends at most 24 bits. Longer prefixes tell servers which host has asked, and make more "
-    "answers of each name."
+    "RFC 7871 section 11.1 recommends at most 24 bits. Longer prefixes tell servers which host has asked, and make "
+    "more answers of each name."
 )
 SUBNET_IPV6 = Limit(
     56, 1, 128, "bits",
@@ -257,8 +257,8 @@ its next answer, for which its queries wait together."""
 SUBNET_MARK_OCTETS = 16 << 20
 """bytes: The same limit in memory, for long names."""
 SUBNET_JOBS = 8
-"""jobs: Queries of one name and type for different subnets that are resolved at the same time. Each more makes it easier
-to guess the id and port of one of them (CVE-2025-5994); Clients of other subnets wait for one of these jobs."""
+"""jobs: Queries of one name and type for different subnets that are resolved at the same time. Each more makes it
+easier to guess the id and port of one of them (CVE-2025-5994). Clients of other subnets wait for one of these jobs."""
 SUBNET_RESTARTS = 4
 """times: A client that waited for the answer to another subnet, which is not for it, starts again this often. Then it
 gets the answer that the server gives without a subnet, so that clients of many subnets cost no more work than that."""

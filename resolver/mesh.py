@@ -14,7 +14,7 @@ Rules:
 * Equal queries share one job (RebirthDay 2025 needs many outstanding copies of one query). A new request does not join
   a job that began before a flush, and the results of such a job are not cached.
 * Clients of different subnets share a job, too, as long as no answer is known to depend on the subnet, and the slots of
-  `ClientSubnets.slot` after that. Those whom the answer is not for start again (`_restart_uncovered`).
+  `ClientSubnets.slot` after that. Those whom the answer is not for start again (`ClientSubnets.uncovered`).
 * A `Need` that would wait for itself fails with CYCLE.
 * A sub-query spends the budget of the client query that needs it, and a job slot of that client's network
   (`query_quota`). When the budget of a client query runs out, the parents and clients of other client queries that
@@ -36,7 +36,6 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from resolver import limits
 from resolver.cache.bounded import TableGroup
-from resolver.cache.scoped import covers
 from resolver.effects import (
     CLIENT_PURPOSES,
     Ask,
@@ -95,7 +94,6 @@ FAILED_OVERHEAD = limits.FAILED_OVERHEAD
 PREFETCH_JOBS = limits.PREFETCH_JOBS
 PREFETCH_RATE = limits.PREFETCH_RATE
 FAULT_INTERVAL = limits.LOG_INTERVAL.default
-SUBNET_RESTARTS = limits.SUBNET_RESTARTS
 UNVALIDATED = frozenset({Purpose.NS_ADDRESS, Purpose.PRIMING})
 # Failures for which stale data is no substitute: faults of this program, cycles, and the end of the mesh.
 NO_STALE_ANSWER = frozenset({FailureKind.CANCELLED, FailureKind.INTERNAL, FailureKind.CYCLE})
@@ -256,8 +254,8 @@ class Mesh(JobTable):
     ) -> MeshRequest:
         """Resolve `question`; `on_done` is called with the outcome, before this returns when the cache has it.
 
-        `query` is who asks. Its view and subnet are a part of the question, its network is charged for the jobs, and its
-        deadline, when it has one, may shorten that of the settings. `cd` asks for
+        `query` is who asks. Its view and subnet are a part of the question, its network is charged for the jobs, and
+        its deadline, when it has one, may shorten that of the settings. `cd` asks for
         data without validation (the CD bit). With `trace`, every step is appended to it, and the query does not join
         the job of another client query, so that the trace is complete. After `close` the outcome is a failure, unless
         it is cached. When an exception is raised, `on_done` is not called later.
@@ -283,7 +281,7 @@ class Mesh(JobTable):
         counts = self._counts
         view = request._query.view
         context: Context = self._contexts[view]
-        subnet = request._subnet
+        subnet = request.subnet
         slot = None if context.subnets is None else context.subnets.slot(question.key, subnet)
         key = (question.key, int(cd), view, slot)
         job = self._joinable(key) if trace is None else None
@@ -836,8 +834,10 @@ class Mesh(JobTable):
             except Exception as error:  # noqa: BLE001 - the clients must get an answer
                 self._fault(error, "answering", job.task.question)
         job.payer = None
-        if outcome.scope is not None and job.requests:
-            self._restart_uncovered(job, outcome)
+        if outcome.scope is not None and job.requests and self.subnets is not None:
+            question = job.task.question
+            if not self._restart(job, self.subnets.uncovered(question.key, outcome.scope, job.requests)):
+                outcome = failure_outcome(question, INTERNAL_FAULT)  # those left have an answer that is not for them
         self._deliver_all(job, outcome)
 
     def _resume_parent(self, parent: Job, job: Job, outcome: Outcome) -> None:
@@ -894,8 +894,13 @@ class Mesh(JobTable):
         with `job` and get its failure. A client pays for at most one job, so clients that join cost no more than
         clients with separate queries.
         """
-        task, now = job.task, self._context.monotonic
-        for request in [one for one in job.requests if one is not job.payer and one.deadline > now]:
+        now = self._context.monotonic
+        self._restart(job, [one for one in job.requests if one is not job.payer and one.deadline > now])
+
+    def _restart(self, job: Job, requests: list[MeshRequest]) -> bool:
+        """Start again for `requests` of `job`. False when a fault has left some of them with it."""
+        task, complete = job.task, True
+        for request in requests:
             if request.done:  # an earlier callback may have cancelled it
                 continue
             request._job = None
@@ -905,33 +910,9 @@ class Mesh(JobTable):
                 self._fault(error, "starting again", task.question)
                 self._leave(request)
                 request._job = job
+                complete = False
         job.requests = [request for request in job.requests if request._job is job]
-
-    def _restart_uncovered(self, job: Job, outcome: Outcome) -> None:
-        """Start again for the clients that `outcome` is not for, because it depends on the subnet of another one.
-
-        Each keeps its deadline. After `SUBNET_RESTARTS` it asks without a subnet, and all such clients share a job.
-        """
-        assert self.subnets is not None
-        question, scope = job.task.question, outcome.scope
-        self.subnets.cache.mark(question.key[0], question.key[1])
-        others = [request for request in job.requests if not covers(scope, request._subnet)]
-        job.requests = [request for request in job.requests if covers(scope, request._subnet)]
-        for request in others:
-            request._job = None  # a callback may cancel it
-        for request in others:
-            if request.done:
-                continue
-            self.subnets.counts["restarted"] += 1
-            request._restarts += 1
-            if request._restarts >= SUBNET_RESTARTS:
-                request._subnet = None
-            try:
-                self._begin(request, question, job.task.cd, None)
-            except Exception as error:  # noqa: BLE001 - the other clients must start again
-                self._fault(error, "starting again", question)
-                self._leave(request)
-                self._deliver(request, failure_outcome(question, INTERNAL_FAULT), job.serial)
+        return complete
 
     def _deliver_all(self, job: Job, outcome: Outcome) -> None:
         requests, job.requests = job.requests, []

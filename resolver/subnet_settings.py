@@ -1,6 +1,7 @@
-"""The settings of EDNS client subnet (RFC 7871): [client-subnet]. A module of its own because `resolver.settings` is long.
+"""The settings of EDNS client subnet (RFC 7871): the table [client-subnet].
 
-Nothing is sent unless servers or zones are named, because the option tells third parties where clients are.
+They are a module of their own because `resolver.settings` is long. Nothing is sent unless servers or zones are named,
+because the option tells third parties where clients are.
 """
 
 from dataclasses import dataclass

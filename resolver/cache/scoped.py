@@ -7,22 +7,25 @@ A scope says which clients an answer is for: an address prefix, and the shortest
 clients (RFC 7871 section 7.3.1). Two scopes have no prefix: `EVERYONE`, and `UNSENT` for clients whose subnet was not
 sent, because they have none, do not want it, or are the resolver itself.
 
-Limits: octets and entries in total, and entries of one name and type. The entry that was unused for longest goes first.
-An answer is found by the longest prefix that fits. A name has at most as many prefix lengths as entries, and one look-up
-in a dictionary for each.
+Limits: octets and entries in total, and entries of one name and type. The entry that was unused for longest goes
+first. An answer is found by the longest prefix that fits. A name has at most as many prefix lengths as entries, and one
+look-up in a dictionary for each.
 
 Names whose answers had a scope are marked (`mark`). Queries for a marked name are shared out by subnet; others share
 one job, because most names have the same answer for all.
 """
 
 from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from resolver import limits
 from resolver.cache.bounded import BoundedDict
 from resolver.wire.client_subnet import ADDRESS_BITS, Subnet, describe_subnet, truncate
 
-__all__ = ["EVERYONE", "UNSENT", "Scope", "SubnetCache", "covers", "describe_scope", "narrower",
+if TYPE_CHECKING:
+    from resolver.wire.edns import Edns
+
+__all__ = ["EVERYONE", "UNSENT", "Scope", "SubnetCache", "SubnetRules", "covers", "describe_scope", "narrower",
            "scope_length"]
 
 Scope = tuple[bytes, int, int]
@@ -115,8 +118,8 @@ class _Name:
 class SubnetCache:
     """Entries by name (lower case), type and scope; see the head of the module. It is a `MemoryTable`."""
 
-    __slots__ = ("_entries_limit", "_held", "_marks", "_names", "_order", "_per_name", "evicted", "found", "limit", "name",
-                 "stored")
+    __slots__ = ("_entries_limit", "_held", "_marks", "_names", "_order", "_per_name", "evicted", "found", "limit",
+                 "name", "stored")
 
     def __init__(self, size: int, per_name: int) -> None:
         self.name = "subnets"
@@ -206,3 +209,22 @@ class SubnetCache:
         self._order.clear()
         self._marks.clear()
         self._held = 0
+
+
+class SubnetRules(Protocol):
+    """Which queries have a client subnet, and for whom the replies are: `ClientSubnets` of `resolver.iterate`."""
+
+    @property
+    def cache(self) -> SubnetCache: ...
+
+    def applies(self, address: str, zone: bytes, qtype: int, /) -> bool: ...
+
+    def note_sent(self) -> None: ...
+
+    def problem(self, sent: Subnet, rcode: int, edns: "Edns | None", /) -> str: ...
+
+    def scope_of(self, sent: Subnet, edns: "Edns | None", qname: bytes, qtype: int, /) -> Scope | None: ...
+
+    def slot(self, key: tuple[bytes, int, int], subnet: Subnet | None, /) -> int | None: ...
+
+    def is_shared(self, name: bytes, qtype: int, /) -> bool: ...

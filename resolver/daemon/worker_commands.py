@@ -360,6 +360,8 @@ def of_runtime(runtime: "RuntimeConfig") -> Statistics:
     }
     if resolver.second_level is not None:
         found["second_level"] = resolver.second_level.statistics()
+    if resolver.mesh.subnets is not None:
+        found["client_subnet"] = resolver.mesh.subnets.statistics()
     if runtime.balance is not None:
         found["balance"] = runtime.balance.counters()
     if runtime.hook_modules is not None:

@@ -13,25 +13,35 @@ A reply without the option is for all clients (section 7.3). One with another su
 from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from resolver import limits
-from resolver.cache.scoped import EVERYONE, Scope, SubnetCache
+from resolver.cache.scoped import EVERYONE, Scope, SubnetCache, covers
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.client_subnet import ADDRESS_BITS, PrefixSet, Subnet, parse_subnet, truncate
 from resolver.wire.errors import WireError
 
 if TYPE_CHECKING:
-    from resolver.effects import Server
     from resolver.settings import SubnetSettings
     from resolver.wire.edns import Edns
 
 __all__ = ["ClientSubnets"]
 
 JOBS = limits.SUBNET_JOBS
+RESTARTS = limits.SUBNET_RESTARTS
 UNTAILORED = frozenset({c.NS, c.SOA, c.DS, c.DNSKEY, c.NSEC, c.NSEC3, c.NSEC3PARAM, c.RRSIG, c.ANY})
 """Types that say something about the zone. Delegations and the chain of trust must be the same for all clients."""
+
+
+class Waiting(Protocol):
+    """A request that waits for an answer: the subnet for which it asks, and how often it has started again."""
+
+    subnet: Subnet | None
+    restarts: int
+
+
+T = TypeVar("T", bound=Waiting)
 
 
 class ClientSubnets:
@@ -50,11 +60,11 @@ class ClientSubnets:
 
         self._is_listed = lru_cache(maxsize=limits.UPSTREAM_ADDRESSES)(is_listed)
 
-    def applies(self, server: "Server", zone: bytes, qtype: int) -> bool:
-        """Whether `server`, which is queried for `zone` (lower case), gets the subnets of clients."""
+    def applies(self, address: str, zone: bytes, qtype: int) -> bool:
+        """Whether the server at `address`, which is queried for `zone` (lower case), gets the subnets of clients."""
         if qtype in UNTAILORED:
             return False
-        return self._is_listed(server.address) or self.is_in_zones(zone)
+        return self._is_listed(address) or self.is_in_zones(zone)
 
     def is_in_zones(self, name: bytes) -> bool:
         """Whether a configured zone is at or above `name` (lower case)."""
@@ -78,18 +88,15 @@ class ClientSubnets:
         # The last bits of a prefix differ most; a client that can choose them gains nothing from sharing a slot.
         return (int.from_bytes(subnet[0], "big") >> len(subnet[0]) * 8 - subnet[1]) % JOBS
 
+    def note_sent(self) -> None:
+        """A query with a subnet is sent."""
+        self.counts["sent"] += 1
+
     def problem(self, sent: Subnet, rcode: int, edns: "Edns | None") -> str:
         """Why the reply to a query with the subnet `sent` is not used; empty when it is."""
-        if rcode == c.FORMERR:
-            return "fails with client subnets"
-        content = None if edns is None else edns.get(c.OPTION_ECS)
-        if content is None:
-            return ""
-        try:
-            found = parse_subnet(content)
-        except WireError as error:
-            return error.reason
-        return "" if found.subnet == sent else "returns another client subnet than was sent"
+        found = "fails with client subnets" if rcode == c.FORMERR else _mismatch(sent, edns)
+        self.counts["rejected"] += bool(found)
+        return found
 
     def scope_of(self, sent: Subnet, edns: "Edns | None", qname: bytes, qtype: int) -> Scope | None:
         """For whom a reply without a `problem` is; None: for all, so that it belongs into the cache that all share.
@@ -108,13 +115,39 @@ class ClientSubnets:
             return address, source, source
         return truncate(address, length), length, ADDRESS_BITS
 
+    def uncovered(self, key: tuple[bytes, int, int], scope: Scope, requests: list[T]) -> list[T]:
+        """Those of `requests`, which waited for one answer, that it is not for. They are to start again.
+
+        After `SUBNET_RESTARTS` a request asks without a subnet, and all such requests share a job.
+        """
+        self.cache.mark(key[0], key[1])
+        others = [request for request in requests if not covers(scope, request.subnet)]
+        self.counts["restarted"] += len(others)
+        for request in others:
+            request.restarts += 1
+            if request.restarts >= RESTARTS:
+                request.subnet = None
+        return others
+
     def statistics(self) -> Mapping[str, Any]:
         """Counters since the start, and what is held."""
         cache = self.cache
         return {
-            "queries": {"sent": self.counts["sent"]},
+            "sent": self.counts["sent"],
             "replies": {kind: self.counts[kind] for kind in ("tailored", "for_all", "without", "rejected")},
             "restarted": self.counts["restarted"],
             "entries": len(cache), "octets": cache.octets, "hits": cache.found, "stored": cache.stored,
             "evicted": cache.evicted,
         }
+
+
+def _mismatch(sent: Subnet, edns: "Edns | None") -> str:
+    """Why the option of a reply does not answer that of the query; empty when it does, or when there is none."""
+    content = None if edns is None else edns.get(c.OPTION_ECS)
+    if content is None:
+        return ""
+    try:
+        found = parse_subnet(content)
+    except WireError as error:
+        return error.reason
+    return "" if found.subnet == sent else "returns another client subnet than was sent"

@@ -202,8 +202,9 @@ def _query_zone(
         found.kind = kind = classify(view, found, qname, qtype, zone, recursive=cut.recursive)
         if task.trace is not None:
             whom = "" if search.scope is None else f", {describe_scope(search.scope)}"
-            task.note("reply", f"{kind.name.lower()} from {server.address}{whom}", zone=zone, server=server, qname=qname,
-                      qtype=qtype, rtt=result.rtt, rcode=view.rcode, facts={"reply": result, "kind": kind.name.lower()})
+            task.note("reply", f"{kind.name.lower()} from {server.address}{whom}", zone=zone, server=server,
+                      qname=qname, qtype=qtype, rtt=result.rtt, rcode=view.rcode,
+                      facts={"reply": result, "kind": kind.name.lower()})
         if kind is ResponseType.THROWAWAY:
             last = _bad_code(view.rcode, server, zone)
             if probing:
@@ -294,7 +295,7 @@ def _query_with_fallback(
     search.scope = None
     if subnets is not None and not probing and payload is not None and (
         info is None or info.no_subnet_until <= now
-    ) and subnets.applies(server, cut.zone, qtype):
+    ) and subnets.applies(server.address, cut.zone, qtype):
         # What the resolver asks for itself says nothing about a client.
         subnet = budget.subnet if task.purpose in CLIENT_PURPOSES else None
         if subnet is None:
@@ -324,7 +325,7 @@ def _query_with_fallback(
                       qtype=qtype, facts={"tcp": tcp, "payload": payload, "timeout": timeout, "why": why,
                                           "candidates": server_states(cut, context)})
         if subnet is not None and subnets is not None:
-            subnets.counts["sent"] += 1
+            subnets.note_sent()
         fetches.take_server(key)
         asked = context.monotonic
         try:
@@ -386,7 +387,6 @@ def _query_with_fallback(
             problem = subnets.problem(subnet, rcode, view.edns)
             if problem:
                 # RFC 7871 section 11.2: what is for another subnet is not used.
-                subnets.counts["rejected"] += 1
                 subnet, refused_subnet = None, True
                 if task.trace is not None:
                     task.note("retry", f"{server.address} {problem}: queried again without", zone=cut.zone,

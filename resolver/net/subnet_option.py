@@ -1,4 +1,5 @@
-"""Adds the client subnet option to an upstream query that is encoded already, so that only queries with one pay for it.
+"""Adds the client subnet option (RFC 7871) to an upstream query over UDP or TCP. The query is encoded already, so that
+only those with the option pay for it.
 """
 
 from resolver.wire import consts as c

@@ -22,8 +22,8 @@ from resolver.effects import Ask, EncryptedConnection, Failure, FailureKind, Rep
 from resolver.net.clock_random import Entropy
 from resolver.net.local_errors import EDES
 from resolver.net.match import cookie_of, is_reply, make_packet, truncated_stub
-from resolver.net.subnet_option import with_subnet
 from resolver.net.quick_ack import acknowledge_now
+from resolver.net.subnet_option import with_subnet
 from resolver.net.upstream_slots import NEVER_REPLIED, RepliedNetworks
 from resolver.wire import consts as c
 from resolver.wire.errors import WireError

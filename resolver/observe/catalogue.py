@@ -304,6 +304,28 @@ METRICS: Final[dict[str, dict[str, Metric]]] = {
         ),
         "quota_rises": Metric("fetch_limit_quota_rises_total", "How often the quota of a server rose again."),
     },
+    "client_subnet": {
+        "sent": Metric("client_subnet_queries_total", "Queries to servers that had the subnet of a client."),
+        "replies": Metric(
+            "client_subnet_replies_total",
+            "Replies to them: for some clients only (tailored), for all clients (for_all), without the option"
+            " (without), or not used because of the option (rejected).",
+            ("kind",), values=frozenset({"tailored", "for_all", "without", "rejected"}),
+        ),
+        "hits": Metric("client_subnet_hits_total", "Answers taken from the cache of answers for some clients only."),
+        "stored": Metric("client_subnet_stored_total", "Answers stored in that cache."),
+        "evicted": Metric(
+            "client_subnet_evicted_total",
+            "Answers removed from that cache before they expired, because client-subnet.size or subnets-per-name was"
+            " reached.",
+        ),
+        "restarted": Metric(
+            "client_subnet_restarted_total",
+            "Client queries that started again, because the answer they waited for was for another subnet.",
+        ),
+        "entries": Metric("client_subnet_entries", "Answers in the cache of answers for some clients only."),
+        "octets": Metric("client_subnet_bytes", "Memory of the cache of answers for some clients only."),
+    },
     "policy": {
         "actions": Metric(
             "policy_actions_total",

@@ -63,10 +63,11 @@ LAYERS = [
 LEVEL = {package: number for number, packages in enumerate(LAYERS) for package in packages}
 
 SANS_IO = {"resolver.wire", "resolver.cache", "resolver.iterate", "resolver.validate", "resolver.policy",
-           "resolver.scoped_replies", "resolver.resolve", "resolver.query_quota", "resolver.jobs", "resolver.mesh", "resolver.effects",
-           "resolver.query", "resolver.errors", "resolver.zones", "resolver.options", "resolver.upstream_address",
-           "resolver.zone_settings", "resolver.second_level_settings", "resolver.observe_settings", "resolver.limits",
-           "resolver.verdict", "resolver.explain", "resolver.observe"}
+           "resolver.scoped_replies", "resolver.resolve", "resolver.query_quota", "resolver.jobs", "resolver.mesh",
+           "resolver.effects", "resolver.query", "resolver.errors", "resolver.zones", "resolver.options",
+           "resolver.upstream_address", "resolver.zone_settings", "resolver.second_level_settings",
+           "resolver.observe_settings", "resolver.subnet_settings", "resolver.limits", "resolver.verdict",
+           "resolver.explain", "resolver.observe"}
 SEES_CORENET = {"resolver.net", "resolver.api", "resolver.addrinfo", "resolver.system", "resolver.playground",
                 "resolver.daemon", "resolver.cli", "resolver"}
 IMPURE = {"socket", "time", "random", "secrets", "threading", "os", "asyncio", "selectors", "subprocess"}
