@@ -15,15 +15,15 @@ __all__ = ["find_scoped", "keep_scoped"]
 
 def keep_scoped(raw: RawReply, verdict: int, context: Context) -> None:
     """Keep `raw`, whose scope is set, unless the cache was flushed since its job began."""
-    subnets, rrsets, cache = context.subnets, context.store.rrsets, context.settings.cache
-    if subnets is None or (rrsets.serial and rrsets.serial != context.store.table.serial):
+    subnets, scope, rrsets, cache = context.subnets, raw.scope, context.store.rrsets, context.settings.cache
+    if subnets is None or scope is None or (rrsets.serial and rrsets.serial != context.store.table.serial):
         return
     raw.ttl = min(raw.ttl, cache.max_negative_ttl)
     raw.answer = [rrset if rrset.ttl <= cache.max_ttl else rrset.with_ttl(cache.max_ttl) for rrset in raw.answer]
     ttls = [rrset.ttl for rrset in (*raw.answer, *raw.authority)]
     lifetime = min([*ttls, raw.ttl] if raw.denied else ttls, default=0)
     octets = octets_of([*raw.answer, *raw.authority])
-    subnets.cache.put(names.lower(raw.qname), raw.qtype, raw.scope, (raw, verdict), octets, lifetime, context.now)
+    subnets.cache.put(names.lower(raw.qname), raw.qtype, scope, (raw, verdict), octets, lifetime, context.now)
 
 
 def find_scoped(

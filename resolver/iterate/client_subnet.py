@@ -10,7 +10,6 @@ A reply without the option is for all clients (section 7.3). One with another su
 (section 11.2), and the server is queried again without the option, as Unbound does.
 """
 
-from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -129,7 +128,7 @@ class ClientSubnets:
                 request.subnet = None
         return others
 
-    def statistics(self) -> Mapping[str, Any]:
+    def statistics(self) -> dict[str, Any]:
         """Counters since the start, and what is held."""
         cache = self.cache
         return {

@@ -69,6 +69,7 @@ TARGETS = {
     "resolver/validate/fields.pyx": ["dnssec"],
     "resolver/validate/nsec.py": ["dnssec"],
     "resolver/validate/nsec3.py": ["dnssec"],
+    "resolver/wire/client_subnet.py": ["client_subnet"],
     "resolver/wire/edns.pyx": ["wire_message", "wire_rdata"],
     "resolver/wire/message.pyx": ["wire_message", "wire_query"],
     "resolver/wire/name.pyx": ["wire_name"],
