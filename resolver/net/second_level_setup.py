@@ -82,7 +82,9 @@ def label(settings: Settings) -> bytes:
     # Local names may be those of name servers, so they decide which servers are queried.
     local = (policy.special_use_domains, policy.hosts, policy.local_zones, policy.local_data)
     own = tuple((zone.name, zone.mode) for zone in settings.own_zones if zone.mode != POLICY)
-    rules = (dnssec, settings.root_hints, settings.forward, settings.stub, own, local, settings.cache.min_ttl)
+    # What is for all clients may still differ by whether servers were told of any.
+    subnets = (settings.client_subnet,) if settings.client_subnet.active else ()
+    rules = (dnssec, settings.root_hints, settings.forward, settings.stub, own, local, settings.cache.min_ttl, *subnets)
     return hashlib.sha256(repr(rules).encode()).digest()
 
 
