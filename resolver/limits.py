@@ -249,6 +249,8 @@ SUBNETS_PER_NAME = Limit(
 SUBNET_RULES = 4096
 """entries: Servers, zones or trusted clients in one list of [client-subnet]. Each prefix length in a list costs one
 look-up for an upstream query."""
+SUBNET_CLIENTS = 4096
+"""addresses: Client addresses whose subnet is kept, because reading an address costs more than the rest of the work."""
 SUBNET_ENTRY_OVERHEAD = 700
 """bytes: Memory counted for each answer for one subnet besides its records: the objects of reply, scope and index."""
 SUBNET_MARKS = 65_536

@@ -212,8 +212,7 @@ class Mesh(JobTable):
         if self.validation is not None:
             context.validation, context.validator = self.validation, self.validation.validate
         context.dns64 = pipeline.dns64
-        # The A records of DNS64 come from a query of its own, whose answer may be for other clients.
-        context.subnets = self.subnets if pipeline.dns64 is None else None
+        context.subnets = self.subnets
         context.name_server = pipeline.name_server if pipeline.has_name_server else None
         context.response = pipeline.response if pipeline.has_response else None
         return context
@@ -266,6 +265,8 @@ class Mesh(JobTable):
         if query.deadline:
             deadline = min(deadline, query.deadline)
         request = MeshRequest(on_done, query, deadline)
+        if query.subnet is not None:
+            request.subnet = self._subnet_of(query)
         request._trace = trace
         try:
             self._begin(request, question, cd, trace)
@@ -337,6 +338,12 @@ class Mesh(JobTable):
             self._start_stale_timer(job)
         self._drain()
 
+    def _subnet_of(self, query: Query) -> tuple[bytes, int] | None:
+        """The subnet that servers may be told for `query`: none in views with DNS64, whose A records are the answer to
+        a second query."""
+        context: Context = self._contexts[query.view]
+        return None if context.dns64 is not None else query.subnet
+
     def watch(self, on_query_end: Callable[[bytes, float, bool], object] | None) -> None:
         """Call `on_query_end` for each query to a server that has ended (`Context.on_query_end`); None: no more."""
         for context in self._contexts:
@@ -359,8 +366,8 @@ class Mesh(JobTable):
         job slots, memory), or after `close`; then `on_done` is not called.
         """
         self._update_time()
-        subnets = self._contexts[query.view].subnets
-        slot = None if subnets is None else subnets.slot(question.key, query.subnet)
+        subnets, subnet = self._contexts[query.view].subnets, self._subnet_of(query)
+        slot = None if subnets is None else subnets.slot(question.key, subnet)
         key = (question.key, int(cd), query.view, slot)
         second = int(self._context.monotonic)
         count = self._prefetched_in[1] if self._prefetched_in[0] == second else 0
@@ -379,7 +386,7 @@ class Mesh(JobTable):
             on_done(outcome)
 
         budget = Budget(self._packets, self._context.monotonic + self._deadline)
-        budget.subnet = query.subnet
+        budget.subnet = subnet
         task = Task(question, budget, cd=cd, purpose=Purpose.PREFETCH)
         self._start(key, task, QueryUsage(own, self._context.monotonic), self._serial, MeshRequest(done, query), None)
         self._prefetching += 1  # last, because each step above may raise MemoryError, and nothing would undo this one
@@ -393,7 +400,7 @@ class Mesh(JobTable):
         """
         self._update_time()
         budget = Budget(0, 0.0)
-        budget.subnet = query.subnet
+        budget.subnet = self._subnet_of(query)
         context = self._contexts[query.view]
         outcome = find_outcome(question, context, budget, cd=cd)
         if isinstance(outcome, bool):

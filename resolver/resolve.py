@@ -153,7 +153,7 @@ def _resolve_chain(task: Task, context: Context) -> Steps[Outcome]:
     outcome = _failed(task, context, end)
     # A loop made by a DNAME is returned as far as it was followed, because the DNAME is at fault and not the qname.
     if end is ALIAS_LOOP and any(rrset.rtype == c.DNAME for rrset in response.answer):
-        outcome.answer = response.answer
+        outcome.answer, outcome.scope = response.answer, response.scope
     return outcome
 
 

@@ -14,10 +14,10 @@ __all__ = ["find_scoped", "keep_scoped"]
 
 
 def keep_scoped(raw: RawReply, verdict: int, context: Context) -> None:
-    """Keep `raw`, whose scope is set, unless the cache was flushed since its job began."""
-    subnets, scope, rrsets, cache = context.subnets, raw.scope, context.store.rrsets, context.settings.cache
-    if subnets is None or scope is None or (rrsets.serial and rrsets.serial != context.store.table.serial):
-        return
+    """Keep `raw`, whose scope is set. The mesh empties the table after a job that began before a flush."""
+    subnets, scope, cache = context.subnets, raw.scope, context.settings.cache
+    assert subnets is not None
+    assert scope is not None
     raw.ttl = min(raw.ttl, cache.max_negative_ttl)
     raw.answer = [rrset if rrset.ttl <= cache.max_ttl else rrset.with_ttl(cache.max_ttl) for rrset in raw.answer]
     ttls = [rrset.ttl for rrset in (*raw.answer, *raw.authority)]

@@ -47,7 +47,7 @@ def covers(scope: Scope | None, subnet: Subnet | None) -> bool:
         return scope == UNSENT
     network, shortest, longest = scope
     address, length = subnet
-    return len(network) == len(address) and shortest <= length <= longest and truncate(address, shortest) == network
+    return shortest <= length <= longest and truncate(address, shortest) == network
 
 
 def narrower(one: Scope | None, other: Scope | None) -> Scope | None:
@@ -88,19 +88,32 @@ class Entry(NamedTuple):
 
 class _Name:
     """The entries of one name and type. `shapes` are address size, shortest and longest source prefix of the scopes,
-    in the order in which they are tried."""
+    in the order in which they are tried, with the number of entries of each."""
 
     __slots__ = ("entries", "shapes")
 
     def __init__(self) -> None:
         self.entries: dict[Scope, Entry] = {}
-        self.shapes: list[tuple[int, int, int]] = []
+        self.shapes: dict[tuple[int, int, int], int] = {}
 
-    def sort(self) -> None:
-        """To be called after each change of the scopes."""
-        shapes = {(len(network), shortest, longest) for network, shortest, longest in self.entries}
+    def add(self, scope: Scope, entry: Entry) -> None:
+        """Add an entry with a new scope."""
+        self.entries[scope] = entry
+        shape = (len(scope[0]), scope[1], scope[2])
+        if shape in self.shapes:
+            self.shapes[shape] += 1
+            return
+        self.shapes[shape] = 1
         # Of two scopes with the same prefix the one for fewer clients is first.
-        self.shapes = sorted(shapes, key=lambda shape: (-shape[1], shape[2]))
+        self.shapes = dict(sorted(self.shapes.items(), key=lambda item: (-item[0][1], item[0][2])))
+
+    def remove(self, scope: Scope) -> Entry:
+        """Remove an entry."""
+        shape = (len(scope[0]), scope[1], scope[2])
+        self.shapes[shape] -= 1
+        if not self.shapes[shape]:
+            del self.shapes[shape]
+        return self.entries.pop(scope)
 
     def fitting(self, subnet: Subnet | None) -> Iterator[Scope]:
         """The scopes that are for a client of `subnet`, the longest prefix first."""
@@ -177,8 +190,7 @@ class SubnetCache:
             self._drop(key, next(iter(group.entries)))
             self.evicted += 1
             group = self._names.setdefault(key, group)
-        group.entries[scope] = Entry(value, now, now + ttl, cost)
-        group.sort()
+        group.add(scope, Entry(value, now, now + ttl, cost))
         self._order[key, scope] = None
         self._held += cost
         self.stored += 1
@@ -188,11 +200,9 @@ class SubnetCache:
 
     def _drop(self, key: NameAndType, scope: Scope) -> None:
         group = self._names[key]
-        self._held -= group.entries.pop(scope).cost
+        self._held -= group.remove(scope).cost
         del self._order[key, scope]
-        if group.entries:
-            group.sort()
-        else:
+        if not group.entries:
             del self._names[key]
 
     def mark(self, name: bytes, rtype: int) -> None:

@@ -6,9 +6,11 @@ others asked; only the wish that no subnet is sent counts from every client. The
 option is used, unless it has no meaning outside of its own network (section 11.1).
 """
 
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final
 
+from resolver import limits
 from resolver.cache.scoped import Scope, scope_length
 from resolver.settings import SubnetSettings
 from resolver.wire import consts as c
@@ -30,11 +32,18 @@ NOT_SENT: Final = PrefixSet((
 class ClientSide:
     """Decides which subnet a client has, by the settings."""
 
-    __slots__ = ("_lengths", "_trusted")
+    __slots__ = ("_lengths", "_of_address")
 
     def __init__(self, settings: SubnetSettings) -> None:
-        self._trusted = PrefixSet(settings.trusted_clients)
+        trusted = PrefixSet(settings.trusted_clients)
         self._lengths = {4: settings.ipv4_prefix, 16: settings.ipv6_prefix}
+
+        def of_address(address: str) -> tuple[Subnet | None, bool]:
+            packed = ip_address(address.partition("%")[0]).packed
+            return self._cut(packed, len(packed) * 8), packed in trusted
+
+        # The subnet of an address, and whether the client is trusted.
+        self._of_address = lru_cache(maxsize=limits.SUBNET_CLIENTS)(of_address)
 
     def subnet_of(self, address: str, options: bytes) -> Subnet | None:
         """The subnet to send for a client with this address and these EDNS options; None: none.
@@ -42,23 +51,23 @@ class ClientSide:
         Raises:
             WireError: a trusted client sent a malformed option.
         """
-        packed = ip_address(address.partition("%")[0]).packed
-        length = len(packed) * 8
+        own, trusted = self._of_address(address)
         content = _option_in(options)
-        if content is not None:
-            trusted = packed in self._trusted
-            try:
-                found = parse_subnet(content)
-                if found.scope:
-                    raise WireError("client subnet option of a query has a scope")
-            except WireError:
-                if trusted:
-                    raise
-            else:
-                if found.subnet is None:
-                    return None
-                if trusted:
-                    packed, length = found.subnet
+        if content is None:
+            return own
+        try:
+            found = parse_subnet(content)
+            if found.scope:
+                raise WireError("client subnet option of a query has a scope")
+        except WireError:
+            if trusted:
+                raise
+            return own
+        if found.subnet is None:
+            return None
+        return self._cut(*found.subnet) if trusted else own
+
+    def _cut(self, packed: bytes, length: int) -> Subnet | None:
         if packed in NOT_SENT:
             return None
         length = min(length, self._lengths[len(packed)])
@@ -67,7 +76,7 @@ class ClientSide:
     def reply_option(self, address: str, options: bytes, scope: Scope | None) -> bytes:
         """The option in the reply to a trusted client that sent one: as it came, with the scope of the answer."""
         content = _option_in(options)
-        if content is None or ip_address(address.partition("%")[0]).packed not in self._trusted:
+        if content is None or not self._of_address(address)[1]:
             return b""
         return options_to_wire([(c.OPTION_ECS, content[:3] + bytes((scope_length(scope),)) + content[4:])])
 

@@ -13,10 +13,21 @@ from support.minet import Minet, build, standard
 from support.tailor import Tailor
 
 from resolver import limits
+from resolver.cache.scoped import EVERYONE
 from resolver.effects import Outcome, Question, TraceStep
 from resolver.iterate.client_subnet import ClientSubnets
+from resolver.mesh import Mesh
+from resolver.policy import PolicyPipeline
 from resolver.query import PROGRAM, Query
-from resolver.settings import CacheSettings, DnssecSettings, PolicySettings, Settings, SubnetSettings, ViewSettings
+from resolver.settings import (
+    CacheSettings,
+    DnssecSettings,
+    PolicySettings,
+    Settings,
+    StubZone,
+    SubnetSettings,
+    ViewSettings,
+)
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.client_subnet import Subnet, encode_subnet
@@ -160,6 +171,8 @@ def test_a_scope_of_0_does_not_hide_tailored_answers() -> None:
     tailor.scope = 0
     assert last(ask(m, B)) == 101
     assert last(ask(m, C)) == 101, "for all"
+    assert ask(m, B).scope == EVERYONE, "so it is not for the fast path"
+    assert m.store.rrsets.find(names.from_text(WWW), c.A, m.net.time()) is None
     assert last(ask(m, None)) == 101
     assert last(ask(m, A)) == 100, "the longest prefix"
 
@@ -268,10 +281,41 @@ def test_no_stale_answer_has_a_scope() -> None:
     assert (outcome.rcode, outcome.stale) == (c.SERVFAIL, False)
 
 
+def test_a_stale_alias_does_not_lead_to_the_answer_for_another_client() -> None:
+    zone = "@ 900 SOA a.gtld.net. x. 1 1800 900 604800 900\n@ 900 NS a.gtld.net.\na.gtld 900 A 192.5.6.31\n" \
+           "www 10 CNAME www.example.com.\n"
+    m = build(standard(a192_5_6_31=[("net.", zone)]), settings=Settings(
+        dnssec=DnssecSettings(trust_anchors=()), client_subnet=SubnetSettings(zones=("example.com",)),
+        cache=CacheSettings(max_stale_ttl=86_400)))
+    tailor = Tailor()
+    for address in SERVERS:
+        m.net.hosts[address] = tailor.answer
+    assert last(ask(m, A, "www.net.")) == 100
+    m.net.sleep(m.mesh, 60)
+    m.net.hosts.pop("192.5.6.31")
+    found = [submit(m, subnet, "www.net.") for subnet in (A, B)]
+    m.net.run(m.mesh, until=lambda: all(found))
+    assert [one[0].rcode for one in found] == [c.SERVFAIL] * 2
+
+
 def test_views_with_dns64_or_servers_of_their_own_send_none() -> None:
-    m, tailor = world(policy=PolicySettings(dns64_prefix=("64:ff9b::/96",)))
-    assert last(ask(m, A)) == 250
-    assert tailor.subnets == [None]
+    views = (ViewSettings(name="six", clients=("10.0.0.0/8",), dns64_prefix=("64:ff9b::/96",)),
+             ViewSettings(name="own", clients=("10.0.0.0/8",), stub=(StubZone("example.com", SERVERS),)))
+    m, tailor = world(view=views)
+    m.mesh = Mesh(exchange=m.net, crypto=None, clock=m.net, rng=m.mesh._context.rng, store=m.store, settings=m.settings,
+                  policy=PolicyPipeline(m.settings))
+
+    def in_view(view: int, rtype: int) -> Outcome:
+        found: list[Outcome] = []
+        m.mesh.submit(Question(names.from_text(WWW), rtype), query=Query(subnet=A, view=view), on_done=found.append)
+        m.net.run(m.mesh, until=lambda: bool(found))
+        return found[0]
+
+    for _ in range(2):
+        assert in_view(1, c.AAAA).answer[-1].rdatas()[0][15] == 250
+        assert [last(in_view(view, c.A)) for view in (1, 2)] == [250, 250]
+        assert last(in_view(0, c.A)) == 100, "what is made for the other views is not for those with a subnet"
+    assert tailor.subnets == [None, None, A]
 
 
 # --- servers with faults ----------------------------------------------------------------------------------------------
@@ -364,7 +408,8 @@ def test_a_cached_answer_does_not_wait_for_that_of_another_subnet() -> None:
     ask(m, A)
     ask(m, B)
     m.net.run(m.mesh)
-    waiting = submit(m, C)
+    same_slot = (bytes([198, 51, 100 + limits.SUBNET_JOBS, 0]), 24)
+    waiting = submit(m, same_slot)
     assert last(submit(m, A)[0]) == 100
     m.net.run(m.mesh, until=lambda: bool(waiting))
 
@@ -463,6 +508,9 @@ def test_memory_is_counted_and_given_back() -> None:
     for number in range(200):
         ask(m, A, f"n{number}.example.com.")
     assert table.octets <= table.limit
+    assert m.mesh.subnets is not None
+    assert m.mesh.subnets.cache.evicted > 100
+    assert len(m.mesh.subnets.cache) < 100
     m.mesh.shrink()
     assert table.octets == 0
 

@@ -127,7 +127,7 @@ def test_a_tailored_answer_is_not_kept_for_the_fast_path() -> None:
     for scope in ((OWN[0], 24, 128), EVERYONE, UNSENT):
         p = parts()
         ask(p, None, scope)
-        p.ask(query(identity=8), peer=FAR)
+        p.ask(query(identity=8, options=[(c.OPTION_NSID, b"")]), peer=FAR)
         assert len(p.mesh.tickets) == 1, "asked again"
     p = parts()
     ask(p, None, None)
