@@ -24,7 +24,9 @@ class SubnetSettings:
         " and no zones: no subnet is ever sent.",
     )
     zones: tuple[str, ...] = option(
-        (), "Zones whose servers, and those of the zones below them, are sent the subnet of the client."
+        (),
+        "Zones for whose names, also in the zones below them, the subnet of the client is sent. Servers of the root and"
+        " of top-level domains get none unless their zone is given.",
     )
     ipv4_prefix: int = option(
         limits.SUBNET_IPV4.default, "Most bits of an IPv4 address that are sent.", limit=limits.SUBNET_IPV4

@@ -1,10 +1,9 @@
 """Which queries have the client subnet option, and for whom the replies to them are (RFC 7871 section 7).
 
-The option goes to configured servers, and to the servers of configured zones and the zones below them. Never with
-minimised queries, nor for types that belong to the zone and not to a client (`UNTAILORED`), nor for a private or
-local address, which means nothing to others (section 11.1). Then there is no option at all, rather than one with a
-source prefix of 0, and the answer is only for clients without a subnet (`UNSENT`): servers choose it by the address of
-the resolver.
+The option goes to configured servers, and with names in configured zones. Never with minimised queries, nor for types
+that belong to the zone and not to a client (`UNTAILORED`), nor for a private or local address, which means nothing to
+others (section 11.1). Then there is no option at all, rather than one with a source prefix of 0, and the answer is only
+for clients without a subnet (`UNSENT`): servers choose it by the address of the resolver.
 
 A reply without the option is for all clients (section 7.3). One with another subnet than was sent is not used
 (section 11.2), and the server is queried again without the option, as Unbound does.
@@ -59,11 +58,17 @@ class ClientSubnets:
 
         self._is_listed = lru_cache(maxsize=limits.UPSTREAM_ADDRESSES)(is_listed)
 
-    def applies(self, address: str, zone: bytes, qtype: int) -> bool:
-        """Whether the server at `address`, which is queried for `zone` (lower case), gets the subnets of clients."""
+    def applies(self, address: str, zone: bytes, qname: bytes, qtype: int) -> bool:
+        """Whether the server at `address`, which is queried as one of `zone` (lower case), gets the subnets of clients.
+
+        A server of the zone above may serve a configured zone, too, and answer without a referral. Those of the root
+        and of a top-level domain do not, so they get none unless their zone is configured itself.
+        """
         if qtype in UNTAILORED:
             return False
-        return self._is_listed(address) or self.is_in_zones(zone)
+        if self._is_listed(address):
+            return True
+        return self.is_in_zones(names.lower(qname)) and (self.is_in_zones(zone) or names.label_count(zone) > 1)
 
     def is_in_zones(self, name: bytes) -> bool:
         """Whether a configured zone is at or above `name` (lower case)."""

@@ -295,7 +295,7 @@ def _query_with_fallback(
     search.scope = None
     if subnets is not None and not probing and payload is not None and (
         info is None or info.no_subnet_until <= now
-    ) and subnets.applies(server.address, cut.zone, qtype):
+    ) and subnets.applies(server.address, cut.zone, qname, qtype):
         # What the resolver asks for itself says nothing about a client.
         subnet = budget.subnet if task.purpose in CLIENT_PURPOSES else None
         if subnet is None:

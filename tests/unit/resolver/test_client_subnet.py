@@ -86,10 +86,29 @@ def test_only_configured_servers_and_zones_get_it() -> None:
         assert last(ask(m, A)) == 100
         assert tailor.subnets == [A]
         assert all(asked.subnet is None for asked in m.net.log if asked.address not in SERVERS)
-    for options in ({"servers": ("192.0.3.0/24",)}, {"zones": ("www.example.com", "example.net")}):
+    for options in ({"servers": ("192.0.3.0/24",)}, {"zones": ("a.www.example.com", "example.net")}):
         m, tailor = world(**options)
         assert last(ask(m, A)) == 250
         assert tailor.subnets == [None]
+
+
+def test_servers_of_a_top_level_domain_get_none() -> None:
+    m, _ = world(zones=("example.com",))
+    ask(m, A, "example.com.")
+    found = {asked.address for asked in m.net.asked(qname="example.com.", qtype=c.A) if asked.subnet is not None}
+    assert found
+    assert found <= set(SERVERS)
+    assert m.net.asked("192.5.6.30", "example.com.", c.A)
+    m, _ = world(zones=("com",))
+    ask(m, A, "example.com.")
+    assert any(asked.subnet is not None for asked in m.net.asked("192.5.6.30"))
+
+
+def test_the_servers_of_the_zone_above_may_have_the_configured_zone() -> None:
+    for zone in ("cdn.example.com", "www.cdn.example.com"):
+        m, _ = world(zones=(zone,))
+        assert last(ask(m, A, "www.cdn.example.com.")) == 100
+        assert last(ask(m, A)) == 250
 
 
 def test_a_zone_above_includes_those_below() -> None:
