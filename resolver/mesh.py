@@ -388,7 +388,9 @@ class Mesh(JobTable):
         budget = Budget(self._packets, self._context.monotonic + self._deadline)
         budget.subnet = subnet
         task = Task(question, budget, cd=cd, purpose=Purpose.PREFETCH)
-        self._start(key, task, QueryUsage(own, self._context.monotonic), self._serial, MeshRequest(done, query), None)
+        request = MeshRequest(done, query)
+        request.subnet = subnet
+        self._start(key, task, QueryUsage(own, self._context.monotonic), self._serial, request, None)
         self._prefetching += 1  # last, because each step above may raise MemoryError, and nothing would undo this one
         self._drain()
         return True

@@ -483,6 +483,14 @@ def test_a_prefetch_has_the_subnet_of_the_client_that_caused_it() -> None:
     assert tailor.subnets == [B]
 
 
+def test_a_prefetch_in_a_view_with_dns64_has_none() -> None:
+    m, tailor = world(policy=PolicySettings(dns64_prefix=("64:ff9b::/96",)))
+    found: list[Outcome] = []
+    assert m.mesh.refresh(Question(names.from_text(WWW), c.A), query=Query(subnet=B), on_done=found.append)
+    m.net.run(m.mesh, until=lambda: bool(found))
+    assert (last(found[0]), tailor.subnets) == (250, [None])
+
+
 def test_a_query_without_recursion_sees_only_what_is_for_its_client() -> None:
     m, _ = world()
     ask(m, A)
