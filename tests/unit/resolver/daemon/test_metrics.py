@@ -40,6 +40,7 @@ from resolver.settings import (
     DnstapSettings,
     SecondLevelSettings,
     Settings,
+    SubnetSettings,
     TargetSettings,
     ZonesSettings,
 )
@@ -146,7 +147,9 @@ def test_every_counter_of_a_worker_has_a_metric_and_every_metric_a_counter():
 
     async def main():
         shared = SecondLevelSettings(servers=("unix:/nonexistent",))
-        runtime = RuntimeConfig(Settings(second_level_cache=shared), parts.store, asyncio.get_running_loop())
+        subnet = SubnetSettings(zones=("example.com",))
+        settings = Settings(second_level_cache=shared, client_subnet=subnet)
+        runtime = RuntimeConfig(settings, parts.store, asyncio.get_running_loop())
         worker.update(of_runtime(runtime))
         worker["usage"] = usage(runtime, [], {}, shared=True)
         runtime.resolver.close()
