@@ -92,6 +92,8 @@ SIMPLE: dict[str, tuple[str, Callable[[str], Any]]] = {
     "hint-file": ("root-hints-file", str),
     "nsec3-max-iterations": ("dnssec.nsec3-max-iterations", _number),
     "dns64-prefix": ("policy.dns64-prefix", str),
+    "ecs-ipv4-bits": ("client-subnet.ipv4-prefix", _number),
+    "ecs-ipv6-bits": ("client-subnet.ipv6-prefix", _number),
     "serve-rfc1918": ("policy.special-use-domains", _flag),
 }
 CHANGES = {
@@ -106,7 +108,7 @@ ALWAYS_SO = {
     ), "yes"),
     **dict.fromkeys((
         "daemon", "lowercase-outgoing", "save-parent-ns-set", "single-socket", "allow-trust-anchor-query",
-        "use-incoming-edns-subnet", "gettag-needs-edns-options", "webserver", "snmp-agent", "dot-to-auth-names",
+        "gettag-needs-edns-options", "webserver", "snmp-agent", "dot-to-auth-names",
         "structured-logging", "no-shuffle", "new-domain-tracking", "unique-response-tracking",
         "devonly-regression-test-mode",
     ), "no"),
@@ -155,10 +157,10 @@ REASONS = {
     "proxy-protocol-exceptions": "write a [[listener]] table without proxy-protocol-from for this address",
     "sortlists": "see policy of [[balance]]",
     **dict.fromkeys((
-        "x-dnssec-names", "export-etc-hosts-search-suffix", "ecs-add-for", "ecs-cache-limit-ttl", "ecs-ipv4-bits",
-        "ecs-ipv4-cache-bits", "ecs-ipv4-never-cache", "ecs-ipv6-bits", "ecs-ipv6-cache-bits", "ecs-ipv6-never-cache",
-        "ecs-minimum-ttl-override", "ecs-scope-zero-address", "edns-subnet-allow-list", "edns-subnet-whitelist",
-        "protobuf-servers", "outgoing-protobuf-servers", "dnstap-nod-framestream-servers", "allowed-additional-qtypes",
+        "x-dnssec-names", "export-etc-hosts-search-suffix", "ecs-add-for", "ecs-cache-limit-ttl", "ecs-ipv4-cache-bits",
+        "ecs-ipv4-never-cache", "ecs-ipv6-cache-bits", "ecs-ipv6-never-cache", "ecs-minimum-ttl-override",
+        "ecs-scope-zero-address", "protobuf-servers", "outgoing-protobuf-servers", "dnstap-nod-framestream-servers",
+        "allowed-additional-qtypes",
         "proxymappings", "forwarding-catalog-zones", "zonetocaches", "disabled-algorithms",
     ), NO_COUNTERPART),
 }
@@ -168,7 +170,9 @@ OWN = {
     **dict.fromkeys(("allow-from", "allow-from-file"), "policy.allow, policy.refuse"),
     "allow-no-rd": "server.non-recursive-queries",
     "proxy-protocol-from": "listener.proxy-protocol-from",
+    "use-incoming-edns-subnet": "client-subnet.trusted-clients",
     "dont-query": "iteration.do-not-query-addresses",
+    **dict.fromkeys(("edns-subnet-allow-list", "edns-subnet-whitelist"), "client-subnet.servers, client-subnet.zones"),
     "query-local-address": "iteration.query-source-v4, iteration.query-source-v6",
     "dnssec": "dnssec.enabled",
     "aggressive-nsec-cache-size": "cache.aggressive-nsec",
@@ -313,6 +317,24 @@ class Importer:
             if text.startswith("!"):
                 raise ValueError(f"exceptions such as {text} are not carried over")
             self.draft.add("iteration.do-not-query-addresses", str(ipaddress.ip_network(text, strict=False)))
+
+    def key_edns_subnet_allow_list(self, value: str) -> None:
+        """Networks of servers, and domains."""
+        for text in _words(value):
+            if text.startswith("!"):
+                raise ValueError(f"exceptions such as {text} are not carried over")
+            try:
+                network = ipaddress.ip_network(text, strict=False)
+            except ValueError:
+                self.draft.add("client-subnet.zones", text)
+            else:
+                self.draft.add("client-subnet.servers", str(network))
+
+    def key_use_incoming_edns_subnet(self, value: str) -> None:
+        if _flag(value):
+            raise ValueError("name the clients whose option is used in client-subnet.trusted-clients")
+
+    key_edns_subnet_whitelist = key_edns_subnet_allow_list
 
     def key_query_local_address(self, value: str) -> None:
         for text in _words(value):

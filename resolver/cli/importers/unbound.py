@@ -95,6 +95,11 @@ LISTS = {
     "local-data": "policy.local-data",
     "cookie-secret": "server.cookie-secrets",
 }
+SUBNETS = {
+    "send-client-subnet": "client-subnet.servers", "client-subnet-zone": "client-subnet.zones",
+    "max-client-subnet-ipv4": "client-subnet.ipv4-prefix", "max-client-subnet-ipv6": "client-subnet.ipv6-prefix",
+}
+"""Keys of the module subnetcache."""
 FILES = {
     "tls-cert-bundle": "iteration.tls-cert-bundle", "ssl-cert-bundle": "iteration.tls-cert-bundle",
     "root-hints": "root-hints-file",
@@ -175,10 +180,11 @@ REASONS = {
         "dnscrypt-shared-secret-cache-size", "dnscrypt-shared-secret-cache-slabs", "dnscrypt-nonce-cache-size",
         "dnscrypt-nonce-cache-slabs", "ipsecmod-enabled", "ipsecmod-hook", "ipsecmod-strict", "ipsecmod-max-ttl",
         "ipsecmod-ignore-bogus", "ipsecmod-allow", "ipsecmod-whitelist",
-        "send-client-subnet", "client-subnet-zone", "client-subnet-always-forward", "max-client-subnet-ipv6",
-        "max-client-subnet-ipv4", "min-client-subnet-ipv6", "min-client-subnet-ipv4", "max-ecs-tree-size-ipv4",
-        "max-ecs-tree-size-ipv6",
     ), NO_COUNTERPART),
+    "client-subnet-always-forward": "name the clients whose option is used in client-subnet.trusted-clients",
+    **dict.fromkeys(("min-client-subnet-ipv6", "min-client-subnet-ipv4"),
+                    "resolverd sends the option of a trusted client, however short it is"),
+    **dict.fromkeys(("max-ecs-tree-size-ipv4", "max-ecs-tree-size-ipv6"), "see client-subnet.subnets-per-name"),
 }
 """Why a key is not carried over."""
 INSTEAD = {
@@ -210,6 +216,7 @@ OWN = {
     **dict.fromkeys(("serve-expired", "serve-expired-ttl"), "cache.max-stale-ttl"),
     "module-config": "dnssec.enabled, policy.dns64-prefix, second-level-cache",
     "dns64-prefix": "policy.dns64-prefix", "dns64-synthall": "policy.dns64-exclude",
+    **SUBNETS,
     **dict.fromkeys(("ip-ratelimit", "ip-ratelimit-cookie", "ip-ratelimit-factor"),
                     "rate-limit.queries-per-second, rate-limit.verified-queries-per-second"),
     "val-nsec3-keysize-iterations": "dnssec.nsec3-max-iterations, the highest",
@@ -515,10 +522,27 @@ class Importer:
             self.draft.set("policy.dns64-exclude", ["::/0"])
 
     def has_dns64(self, one: Statement) -> bool:
-        if "dns64" in self.first.get("module-config", "").split():
+        return self.has_module(one, "dns64")
+
+    def has_module(self, one: Statement, module: str) -> bool:
+        if module in self.first.get("module-config", "").split():
             return True
-        self.draft.not_needed(one.place, one.text, "dns64 is not in module-config, so Unbound does not use it")
+        self.draft.not_needed(one.place, one.text, f"{module} is not in module-config, so Unbound does not use it")
         return False
+
+    def key_send_client_subnet(self, one: Statement) -> None:
+        if self.has_module(one, "subnetcache"):
+            self.draft.add(SUBNETS[one.key], one.words[0])
+            self.draft.changed(one.place, one.text, "the subnet is that of the client's address; its own option is used"
+                               " only when client-subnet.trusted-clients has the client")
+
+    key_client_subnet_zone = key_send_client_subnet
+
+    def key_max_client_subnet_ipv4(self, one: Statement) -> None:
+        if self.has_module(one, "subnetcache"):
+            self.draft.set(SUBNETS[one.key], number(one.words[0]))
+
+    key_max_client_subnet_ipv6 = key_max_client_subnet_ipv4
 
     def key_ip_ratelimit(self, one: Statement) -> None:
         """Queries of one address. Unbound counts those with a cookie or over TCP with the others, or by a key of their

@@ -211,6 +211,36 @@ def test_dns64_is_off_where_unbound_does_not_use_it(made):
     assert "policy" not in found and left == []
 
 
+@pytest.mark.parametrize("module", ["subnetcache ", ""])
+def test_client_subnets_of_unbound(made, module):
+    found, draft = made.whole(f"""server:
+ module-config: "{module}validator iterator"
+ send-client-subnet: 192.0.2.0/24
+ send-client-subnet: 2001:db8::53
+ client-subnet-zone: cdn.example
+ max-client-subnet-ipv4: 20
+ max-client-subnet-ipv6: 48
+""", "unbound")
+    assert found.get("client-subnet") == ({
+        "servers": ["192.0.2.0/24", "2001:db8::53"], "zones": ["cdn.example"], "ipv4-prefix": 20, "ipv6-prefix": 48,
+    } if module else None)
+    assert not [one for one in draft.remarks if one.needed] and len(changes(draft)) == (3 if module else 0)
+
+
+def test_client_subnets_of_recursor(made):
+    found, draft = made.whole("""\
+edns-subnet-allow-list=192.0.2.0/24, 2001:db8::53, cdn.example
+ecs-ipv4-bits=20
+ecs-ipv6-bits=48
+use-incoming-edns-subnet=yes
+local-address=127.0.0.1
+""", "recursor")
+    assert found["client-subnet"] == {
+        "servers": ["192.0.2.0/24", "2001:db8::53/128"], "zones": ["cdn.example"], "ipv4-prefix": 20, "ipv6-prefix": 48,
+    }
+    assert [one.text for one in draft.remarks if one.needed] == ["use-incoming-edns-subnet=yes"]
+
+
 @pytest.mark.parametrize(("line", "why"), [
     ("do-tcp: no", "resolverd always behaves as with yes"),
     ("val-permissive-mode: yes", "resolverd always behaves as with no"),
@@ -220,7 +250,7 @@ def test_dns64_is_off_where_unbound_does_not_use_it(made):
     ("access-control-tag: 10.0.0.0/8 a", "resolverd has no tags"),
     ("response-ip: 192.0.2.0/24 deny", "policy zone"),
     ("ip-ratelimit-factor: 5", "truncate"),
-    ("send-client-subnet: 192.0.2.1", "resolverd has no counterpart"),
+    ("client-subnet-always-forward: yes", "client-subnet.trusted-clients"),
     ("control-interface: 127.0.0.1", "control.socket"),
 ])
 def test_what_unbound_does_otherwise_is_named(made, line, why):
@@ -485,7 +515,8 @@ def test_yaml_of_recursor(made):
     assert found["query-log"] == {"file": "-"}
     assert found["dnstap"] == {"socket": "/run/tap", "messages": ["resolver-query", "forwarder-query"]}
     left = [str(one) for one in draft.remarks if one.needed]
-    assert [re.search(r":(\d+): ", line)[1] for line in left] == ["45", "47", "31", "37"]
+    assert [re.search(r":(\d+): ", line)[1] for line in left] == ["45", "31", "37"]
+    assert found["client-subnet"] == {"ipv4-prefix": 24}
     assert not any("topsecretkey" in str(one) or SECRET in str(one) for one in draft.remarks)
     assert [line.partition(":")[0] for line in changes(draft)] == ["10", "39"]
 
