@@ -6,6 +6,10 @@ use the service manager, does not remove the control socket, and ends when the o
 All sockets of an address that is still configured are served, because the kernel goes on spreading clients over them:
 each worker takes those of an old one, or of several when there are fewer workers now. When there are more, they share
 sockets. So the number of sockets changes at a restart only.
+
+The flag O_NONBLOCK belongs to the socket, not to its descriptor, so both processes have the same one, and a blocking
+socket would stop the loop of either in accept4. `_adopt` makes all sockets that are received, and each has the timeout
+0 of Python from then on: without it, `dup` would clear the flag.
 """
 
 import logging
@@ -93,7 +97,7 @@ class Predecessor:
                     self._cache = open(descriptors.pop(0), "rb")
                     continue
                 while descriptors:
-                    sockets.append(socket.socket(fileno=descriptors[0]))
+                    sockets.append(_adopt(descriptors[0]))
                     del descriptors[0]
                 self._take_message(kind, message, sockets)
             except (KeyError, TypeError, ValueError, IndexError, OSError) as error:
@@ -213,3 +217,14 @@ class Predecessor:
         if self._cache is not None:
             self._cache.close()
             self._cache = None
+
+
+def _adopt(descriptor: int) -> socket.socket:
+    """The socket of a received descriptor, non-blocking as it is in the old process.
+
+    Raises:
+        OSError: it is no socket.
+    """
+    adopted = socket.socket(fileno=descriptor)
+    adopted.setblocking(False)  # `socket` takes the default timeout, None, for one that it has not made
+    return adopted

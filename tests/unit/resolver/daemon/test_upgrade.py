@@ -1,6 +1,7 @@
 """The two sides of an upgrade: messages, and what the new process does with the sockets and files it gets."""
 
 import asyncio
+import fcntl
 import math
 import os
 import signal
@@ -23,7 +24,7 @@ from resolver.daemon.sockets import close_all, open_endpoints
 from resolver.daemon.successor import _messages
 from resolver.daemon.worker import _Worker
 from resolver.daemon.worker_upgrade import WorkerUpgrades
-from resolver.settings import CacheSettings, ControlSettings, Settings
+from resolver.settings import CacheSettings, ControlSettings, MetricsSettings, Settings
 
 HELLO = ("hello", {"format": handover.FORMAT}, [])
 LISTENER = {"share": 0, "address": "127.0.0.1", "port": 53, "wanted": 53, "protocol": "dns", "udp": True, "tcp": False}
@@ -89,6 +90,33 @@ def test_every_socket_is_served_by_a_worker(pair, before, after):
     close_all(shares)
     close_all(found)
     assert descriptors() == count
+
+
+def is_blocking(one):
+    return not fcntl.fcntl(one.fileno(), fcntl.F_GETFL) & os.O_NONBLOCK
+
+
+def test_no_socket_of_the_old_process_becomes_blocking(pair, tmp_path):
+    """A blocking socket would stop its loop in accept4, after another process has taken the connection."""
+    ours, predecessor = pair
+    control = ControlSettings(socket=str(tmp_path / "control"))
+    settings = Settings(control=control, metrics=MetricsSettings(listen="127.0.0.1:0"))
+    shares = open_endpoints([("127.0.0.1", 0)], shares=1, lanes=2)
+    old = open_management_sockets(settings, 1)
+    send_all(ours, shares, old)
+    handover.send(ours, "end", {})
+    predecessor.receive()
+    found = predecessor.endpoints([("127.0.0.1", 0, "dns")], 2)
+    new = open_management_sockets(settings, 1, predecessor)
+    own = [end.duplicate() for share in found for end in share]  # as `Listeners.start` does
+    with new.control.dup() as control, new.metrics.dup() as metrics:
+        for end in (*shares[0], *found[0], *found[1], *own):
+            assert not any(map(is_blocking, (end.udp, end.tcp, *end.lanes)))
+        assert not any(map(is_blocking, (old.control, old.metrics, control, metrics)))
+    for given in (shares, found, [own]):
+        close_all(given)
+    new.close()
+    old.close()
 
 
 def test_sockets_of_other_addresses_are_closed(pair):
