@@ -5,7 +5,8 @@ use the service manager, does not remove the control socket, and ends when the o
 
 All sockets of an address that is still configured are served, because the kernel goes on spreading clients over them:
 each worker takes those of an old one, or of several when there are fewer workers now. When there are more, they share
-sockets. So the number of sockets changes at a restart only.
+sockets. So the number of sockets changes at a restart only. No worker serves a socket twice: what the old process has
+sent is divided by sockets, not by descriptors.
 
 The flag O_NONBLOCK belongs to the socket, not to its descriptor, so both processes have the same one, and a blocking
 socket would stop the loop of either in accept4. `_adopt` makes all sockets that are received, and each has the timeout
@@ -149,16 +150,14 @@ class Predecessor:
         Raises:
             OSError: no descriptors are left.
         """
-        keys = set(wanted)
         found: list[list[Endpoint]] = [[] for _ in range(shares)]
         try:
-            for number, share in enumerate(self.shares):
-                for endpoint in list(share):
-                    if endpoint.key in keys:
-                        share.remove(endpoint)
-                        found[number % shares].append(endpoint)
-            for number in range(len(self.shares), shares):
-                found[number] += [endpoint.duplicate() for endpoint in found[number % len(self.shares)]]
+            for key in dict.fromkeys(wanted):
+                own = self._take_distinct(key)
+                for number, endpoint in enumerate(own):
+                    found[number % shares].append(endpoint)
+                for number in range(len(own), shares if own else 0):
+                    found[number].append(own[number % len(own)].duplicate())
         except BaseException:
             close_all(found)
             raise
@@ -166,6 +165,17 @@ class Predecessor:
             close_all(self.shares)
             self.shares.clear()
         return found
+
+    def _take_distinct(self, key: tuple[str, int, str]) -> list[Endpoint]:
+        """The endpoints of one address, each socket once; others stay in `shares`. Workers of the old process may share
+        sockets: counted twice, they would be served twice, and be twice as many after each change of the workers."""
+        distinct: dict[tuple[bytes, ...], Endpoint] = {}
+        for share in self.shares:
+            for endpoint in list(share):
+                if endpoint.key == key and endpoint.identity not in distinct:
+                    share.remove(endpoint)
+                    distinct[endpoint.identity] = endpoint
+        return list(distinct.values())
 
     def load_cache(self, store: Store, settings: Settings) -> None:
         """Load the cache of the old process, if it has passed it on. Errors are logged."""

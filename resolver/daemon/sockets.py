@@ -20,6 +20,9 @@ from resolver.settings import LISTENER_TRANSPORTS, IterationSettings
 
 __all__ = ["Endpoint", "ListenError", "check_sources", "close_all", "open_endpoints"]
 
+SO_COOKIE = 57
+"""A number that the kernel gives to no other socket until the next boot (socket(7)); Python has no name for it."""
+COOKIE_OCTETS = 8
 _IPV6_ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
 
 
@@ -69,6 +72,12 @@ class Endpoint:
     def key(self) -> tuple[str, int, str]:
         """What its settings are found by: address, wanted port and protocol."""
         return (self.address, self.wanted, self.protocol)
+
+    @property
+    def identity(self) -> tuple[bytes, ...]:
+        """The same for another endpoint exactly when it has the same sockets, in whichever process."""
+        sockets = (one for one in (self.udp, self.tcp, *self.lanes) if one is not None)
+        return tuple(one.getsockopt(socket.SOL_SOCKET, SO_COOKIE, COOKIE_OCTETS) for one in sockets)
 
     def __str__(self) -> str:
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"

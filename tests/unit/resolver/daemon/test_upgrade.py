@@ -49,7 +49,7 @@ def send_all(ours, shares, management=None):
 def inodes(shares):
     """Each socket of `shares` by its inode."""
     sockets = [one for share in shares for end in share for one in (end.udp, end.tcp, *end.lanes)]
-    return [os.fstat(one.fileno()).st_ino for one in sockets]
+    return [os.fstat(one.fileno()).st_ino for one in sockets if one is not None]
 
 
 def descriptors():
@@ -90,6 +90,28 @@ def test_every_socket_is_served_by_a_worker(pair, before, after):
     close_all(shares)
     close_all(found)
     assert descriptors() == count
+
+
+def test_upgrades_to_other_numbers_of_workers_add_no_endpoints():
+    shares = open_endpoints([("127.0.0.1", 0), ("127.0.0.1", 0, "tls")], shares=4, lanes=2)
+    given = inodes(shares)
+    for workers in (2, 4, 3, 8, 2, 4):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours:
+            predecessor = Predecessor.take({handover.VARIABLE: str(theirs.detach())})
+            send_all(ours, shares)
+            handover.send(ours, "end", {})
+            predecessor.receive()
+            found = predecessor.endpoints([("127.0.0.1", 0, "dns"), ("127.0.0.1", 0, "tls")], workers)
+            predecessor.close()
+        assert set(inodes(found)) == set(given)
+        for share in found:
+            assert len(inodes([share])) == len(set(inodes([share]))), "a worker serves a socket twice"
+            assert {end.protocol for end in share} == {"dns", "tls"}
+        close_all(shares)
+        shares = found
+    assert sorted(inodes(shares)) == sorted(given)
+    close_all(shares)
 
 
 def is_blocking(one):
