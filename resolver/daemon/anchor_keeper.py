@@ -1,8 +1,10 @@
 """Keeps the trust anchors of a worker current (RFC 5011): probes, their file, and the key states of other workers.
 
 There is an updater unless validation is off, no file is configured, or the simulated Internet is used. Only the first
-worker probes zones and writes the file; it sends the key states to the others. A new configuration gets a new updater
-with the key states so far: `make` copies them, and `switch` copies them again, because they may have changed since.
+worker probes zones and writes the file; it sends the key states to the others. During an upgrade that of the main
+process alone does, and the new one reads the file again when it is the main one (`catch_up`). A new configuration gets
+a new updater with the key states so far: `make` copies them, and `switch` copies them again, because they may have
+changed since.
 """
 
 import logging
@@ -30,6 +32,9 @@ class AnchorHost(Protocol):
 
     @property
     def number(self) -> int: ...
+
+    @property
+    def is_main(self) -> bool: ...
 
     @property
     def in_playground(self) -> bool: ...
@@ -92,18 +97,39 @@ class AnchorKeeper:
         if validation is not None:
             updater.apply(validation.anchors)
 
+    def catch_up(self) -> None:
+        """This process is the main one, after an upgrade or its failure: take the key states of the file, which another
+        one may have written since, and begin to probe."""
+        if self.updater is None:
+            return
+        before = self.updater.trusted()
+        if not self.updater.trouble:  # else the states in the file are older than those here
+            self.updater.load()
+        self._apply_changes(self.updater, before)
+        self.save()
+        self.probe()
+
+    def retire(self) -> None:
+        """A new process probes and writes the file now."""
+        if self.updater is not None:
+            self.updater.retire()
+
+    @property
+    def _leads(self) -> bool:
+        return not self._host.number and self._host.is_main
+
     # --- the first worker -----------------------------------------------------------------------------------------
 
     def save(self) -> None:
         """Write the file, so that a write error is logged at start."""
-        if self.updater is not None and not self._host.number:
+        if self.updater is not None and self._leads:
             self.updater.save()
 
     def probe(self) -> None:
         """Probe the zones that are due, and go on doing so."""
         timers = self._host.timers
         rest = 0.0
-        if self.updater is not None and not self._host.number and not timers.closed:
+        if self.updater is not None and self._leads and not timers.closed:
             rest = self.updater.tick()  # may call this method again when a probe ends at once
         if rest:
             timers.start("anchors", rest, self.probe)
@@ -150,9 +176,13 @@ class AnchorKeeper:
         before = self.updater.trusted()
         self.updater.take_text(text)
         logger.debug("trust anchors: worker %d got the key states of the first worker", self._host.number)
-        for zone, identity in self.updater.trusted().items():
+        self._apply_changes(self.updater, before)
+
+    def _apply_changes(self, updater: "AnchorUpdater", before: dict[bytes, object]) -> None:
+        """Apply the trusted keys of all zones where they differ from `before`."""
+        for zone, identity in updater.trusted().items():
             if identity != before.get(zone):
-                self._apply_change(self.updater.points[zone])
+                self._apply_change(updater.points[zone])
 
     def _apply_change(self, point: "TrustPoint") -> None:
         """Apply changed trusted keys of a zone, and drop its cached DNSKEY RRset, validated by the old ones."""

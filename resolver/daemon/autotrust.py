@@ -74,6 +74,7 @@ class AnchorUpdater:
 
     def load(self) -> None:
         """Restore key states from the file. Without a file, start with the configured anchors."""
+        self._writable = False
         try:
             saved = _read(self.path)
         except FileNotFoundError:

@@ -1,7 +1,8 @@
 """Performs the commands for run-time changes, in the first worker, and ends negative trust anchors.
 
 `RuntimeChanges` says what a change is; the worker puts it into force in all workers, or in none. One change is made
-at a time, and none during a reload (`ChangeHost.reloading`). A negative trust anchor ends at its time, or before it
+at a time, and none during a reload (`ChangeHost.reloading`), or during an upgrade, in which the other process may have
+read the file already. A negative trust anchor ends at its time, or before it
 when its zone validates again (RFC 7646 section 3). The latter is found out by a second resolver without the anchor and
 with a cache of its own, because the one that serves clients does not validate below an anchor. Validators honour no
 anchor past its end (`resolver.validate.anchors`); the timer here removes it and flushes what was cached below it.
@@ -25,6 +26,7 @@ from resolver.daemon.runtime_changes import (
     RuntimeChanges,
     make_change,
 )
+from resolver.daemon.worker_upgrade import REFUSAL
 from resolver.errors import ResolveError
 from resolver.settings import replace
 from resolver.verdict import Verdict
@@ -33,6 +35,7 @@ from resolver.wire import consts as c
 if TYPE_CHECKING:
     from resolver.daemon.autotrust import AnchorUpdater
     from resolver.daemon.runtime_config import RuntimeConfig
+    from resolver.daemon.worker_upgrade import WorkerUpgrades
 
 __all__ = ["ACTIONS", "ChangeHost", "ChangeKeeper", "lifetime_of"]
 
@@ -56,6 +59,9 @@ class ChangeHost(Protocol):
 
     @property
     def reloading(self) -> asyncio.Lock: ...
+
+    @property
+    def upgrades(self) -> "WorkerUpgrades": ...
 
     def apply_changes(self, new: RuntimeChanges) -> Coroutine[Any, Any, str]: ...
 
@@ -84,6 +90,8 @@ class ChangeKeeper:
         if action == "list":
             return self._list(kind)
         async with self._host.reloading:
+            if self._host.upgrades.running:
+                raise ValueError(REFUSAL)
             before = self._host.changes
             if before.path is None:
                 raise ValueError(f"{SETTING} is not set, so there is no file to keep run-time changes")
@@ -187,6 +195,8 @@ class ChangeKeeper:
         if not gone:
             return True
         async with self._host.reloading:
+            if self._host.upgrades.running:
+                return False  # whichever process is the main one then calls `schedule`
             try:
                 await self._apply(self._host.changes.remove(gone), f"{', '.join(map(str, gone))} ended, because {why}")
                 return True

@@ -25,7 +25,7 @@ from resolver.daemon.runtime_changes import RuntimeChanges
 from resolver.daemon.top import Top
 from resolver.daemon.worker_commands import WorkerCommands, WorkerView, merge
 from resolver.daemon.worker_ipc import WorkerChannels, WorkerError
-from resolver.daemon.worker_upgrade import IN_PROGRESS, WorkerUpgrades
+from resolver.daemon.worker_upgrade import REFUSAL, WorkerUpgrades
 from resolver.errors import ResolveError
 from resolver.net.in_thread import in_thread
 from resolver.observe.catalogue import Statistics
@@ -290,6 +290,7 @@ class ControlCommands:
     async def _flush(self, request: Request) -> Request:
         """Flush the shared cache in slices; the other workers notice the change by its serial. No worker uses older
         entries of the second-level cache from before the first slice on, nor does another resolver."""
+        self._wait_for_upgrade()
         second = self._host.current.resolver.second_level
         if second is None and request.get("fleet"):
             raise RequestError("there is no second-level cache, so no other resolver can be told")
@@ -345,7 +346,6 @@ class ControlCommands:
         keeper = self._host.change_keeper
         if keeper is None:
             raise RequestError("the daemon is starting")
-        self._wait_for_upgrade()
         try:
             return await keeper.perform(request)
         except ValueError as error:
@@ -363,6 +363,7 @@ class ControlCommands:
         return {"file": str(path), "bytes": size}
 
     async def _load(self, request: Request) -> Request:
+        self._wait_for_upgrade()
         path, settings = self._snapshot()
         try:
             loaded = await in_thread(cache_file.restore, path, self._host.store, settings)
@@ -381,7 +382,7 @@ class ControlCommands:
     def _wait_for_upgrade(self) -> None:
         """Refuse what the new process of an upgrade might not notice."""
         if self._host.upgrades.running:
-            raise RequestError(f"{IN_PROGRESS}: try again when it has ended")
+            raise RequestError(REFUSAL)
 
     async def _upgrade(self, request: Request) -> Request:
         try:
@@ -390,7 +391,6 @@ class ControlCommands:
             raise RequestError(str(error)) from None
 
     async def _reload(self, request: Request) -> Request:
-        self._wait_for_upgrade()
         problem = await self._host.do_reload()
         if problem:
             raise RequestError(problem)

@@ -94,6 +94,11 @@ class ManagementServer(abc.ABC):
             writer.close()
 
     @property
+    def started(self) -> bool:
+        """Whether `start` has succeeded."""
+        return self._server is not None
+
+    @property
     def connections(self) -> int:
         """Open connections."""
         return len(self._open)

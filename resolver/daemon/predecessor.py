@@ -1,7 +1,8 @@
 """The new side of an upgrade: takes the sockets and the cache of the process that has started this one.
 
 Until the old process has confirmed (`confirmed`), it is the main process of the service. Until then this one does not
-use the service manager, does not remove the control socket, and ends when the old one or one of its own workers ends.
+use the service manager, does not serve the control socket or remove it, writes no state of trust anchors or run-time
+changes, and ends when the old one or one of its own workers ends.
 
 All sockets of an address that is still configured are served, because the kernel goes on spreading clients over them:
 each worker takes those of an old one, or of several when there are fewer workers now. When there are more, they share
@@ -48,6 +49,8 @@ class Predecessor:
         self.web: tuple[socket.socket, str] | None = None
         self._cache: BinaryIO | None = None
         self.takes_control = False
+        #: whether the old process has flushed something that `load_cache` may have loaded; known with `confirmed`.
+        self.flushed = False
 
     @classmethod
     def take(cls, environ: MutableMapping[str, str] = os.environ) -> Self | None:
@@ -210,11 +213,18 @@ class Predecessor:
     def confirmed(self) -> bool:
         """When `fileno` is readable: whether this is the main process now. Else the old one has ended."""
         try:
-            return bool(self._next()[0]["kind"] == "main")
+            message = self._next()[0]
         except HandoverError:
             return False
-        finally:
-            self.close()
+        self.flushed = message.get("flushed") is True
+        return bool(message["kind"] == "main")
+
+    def withdraw(self) -> bool:
+        """Before this process ends by itself: make sure that the old one serves on. Afterwards it cannot confirm; False
+        when it has done so already, and this is the main process."""
+        with suppress(OSError):
+            self._channel.shutdown(socket.SHUT_RD)  # nothing more arrives, and the old process cannot send
+        return not self.confirmed()
 
     def close(self) -> None:
         """Close the channel, and what was not taken."""

@@ -6,7 +6,9 @@ one end of a pair of sockets (`resolver.daemon.handover`). It is in a process gr
 together with its workers.
 
 States: `outcome` is None while the new process starts; "" when it has said that it serves; else the reason of the
-failure, and then no process of it is left. `confirm` makes it the main process, and the caller must then stop.
+failure, and then no process of it is left. `confirm` makes it the main process, and the caller must then stop. A new
+process that closes its end of the pair (`silent`) is about to end; its status is asked for until it has one, or for
+`limits.STOP_GRACE`.
 
 All modules that an upgrade and the end of this process need are imported when the daemon starts: later the files on
 disk may be those of the new version.
@@ -20,7 +22,7 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, BinaryIO
 
@@ -50,8 +52,10 @@ class Successor:
         manager: ServiceManager,
         cache: Iterator[bytes] | None,
         deadline: float,
+        serial: Callable[[], int],
     ) -> None:
-        """Start it. `cache` yields the snapshot in pieces; `deadline` is the time.monotonic() of the failure.
+        """Start it. `cache` yields the snapshot in pieces, before the first of which `serial` is called: it has another
+        value after each flush of the cache, whoever makes it. `deadline` is the time.monotonic() of the failure.
 
         Raises:
             ValueError: it cannot be started; the text says why.
@@ -60,12 +64,17 @@ class Successor:
         self._management = management
         self._manager = manager
         self._cache = cache
+        self._serial = serial
+        self._copied = None if cache is None else serial()
         self._deadline = deadline
         self._messages = deque(_messages(shares, management))
         if cache is None:
             self._messages.append(("end", [], {}))
         self._file: BinaryIO | None = None
         self._takes_control = False
+        self._silent_until: float | None = None
+        if os.getpid() == 1:
+            raise ValueError("this process is number 1 of its container, which ends with it; replace the container instead")
         try:
             self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             try:
@@ -95,11 +104,19 @@ class Successor:
         """The descriptor that is readable when the new process has said something, or has ended."""
         return self._channel.fileno()
 
+    @property
+    def silent(self) -> bool:
+        """Whether the new process has closed its end. Then `fileno` is always readable, and must not be watched."""
+        return self._silent_until is not None
+
     def advance(self, now: float) -> float:
         """Do a slice of what is due, and return after how many seconds to call again; 0: there is more to do now."""
-        self._listen()
+        if self._silent_until is None:
+            self._listen(now)
         if self.outcome is not None:
             return 0.0
+        if self._silent_until is not None:
+            return self._look_for_end(now, self._silent_until)
         if now >= self._deadline:
             self._fail("it does not serve yet, and server.upgrade-timeout has passed")
             return 0.0
@@ -145,7 +162,16 @@ class Successor:
         self._cache = None
         self._messages.append(("end", [], {}))
 
-    def _listen(self) -> None:
+    def _look_for_end(self, now: float, until: float) -> float:
+        """Find out how the new process has ended."""
+        code = self._process.poll()
+        if code is None and now < until:
+            return POLL
+        self._fail("it has closed its connection to this process" if code is None else
+                   f"it ended ({describe_exit(code)}) before it served; the log says why")
+        return 0.0
+
+    def _listen(self, now: float) -> None:
         """Take what the new process has said."""
         try:
             found = handover.receive(self._channel)
@@ -155,7 +181,7 @@ class Successor:
             self._fail(str(error))
             return
         if found is None:
-            self._fail("")
+            self._silent_until = now + limits.STOP_GRACE / 1000
             return
         message, descriptors = found
         for descriptor in descriptors:
@@ -167,13 +193,7 @@ class Successor:
             self._fail(str(message.get("error", "it gives no reason"))[:limits.HANDOVER_TEXT])
 
     def _fail(self, why: str) -> None:
-        """Kill it. Without a reason, it has ended by itself."""
-        if not why:
-            try:
-                code = self._process.wait(limits.STOP_GRACE / 1000)
-                why = f"it ended ({describe_exit(code)}) before it served; the log says why"
-            except subprocess.TimeoutExpired:
-                why = "it has closed its connection to this process"
+        """Kill it, because of `why`."""
         self.kill()
         self.outcome = f"the new process {self.pid} was refused: {why}; this one serves on"
         logger.error("upgrade: %s", self.outcome)
@@ -187,10 +207,15 @@ class Successor:
         """
         self._manager.main_process(self.pid)
         try:
-            handover.send(self._channel, "main", {})
+            # A snapshot with flushed entries must not be used. Whatever flushes is no concern here: lists, zones, ends
+            # of negative trust anchors, other resolvers.
+            flushed = self._copied is not None and self._copied != self._serial()
+            handover.send(self._channel, "main", {"flushed": flushed})
         except OSError:
             self._manager.main_process(os.getpid())
-            self._fail("")
+            self._listen(0.0)  # it may have said why
+            if not self.outcome:
+                self._fail("it ended before it was the main process; the log says why")
             raise ValueError(self.outcome) from None
         if self._management is not None and self._takes_control:
             self._management.owns_path = False

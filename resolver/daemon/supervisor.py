@@ -15,6 +15,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from corenet.serving.processes import Child, Processes, WorkerSlot, describe_exit, receive
 from resolver import limits
@@ -24,7 +25,7 @@ from resolver.daemon.predecessor import Predecessor
 from resolver.daemon.service_manager import ServiceManager
 from resolver.daemon.sockets import Endpoint, close_all
 from resolver.daemon.successor import Successor
-from resolver.daemon.worker_upgrade import HANDED_OVER, IN_PROGRESS
+from resolver.daemon.worker_upgrade import CONFIRMED, HANDED_OVER, IN_PROGRESS
 from resolver.settings import Settings, replace
 
 __all__ = ["run"]
@@ -121,6 +122,7 @@ class _Supervisor(Processes):
             if other is not None:
                 other.close()
         options = replace(self.options, number=number, successor=self.all_started, predecessor=None,
+                          confirmed=self.predecessor is None, upgrading=self.successor is not None,
                           show_example=self.options.show_example and not number)
         try:
             return worker.run(
@@ -191,6 +193,8 @@ class _Supervisor(Processes):
 
     def on_death(self, child: Child, code: int) -> None:
         """Restart the worker; when its death shows that an upgrade to this process fails, say so and end."""
+        if self.predecessor is not None and self.status is None and not self.predecessor.withdraw():
+            self.take_over(self.predecessor)  # it serves no more: one of its last words was that this one does
         if self.predecessor is None:
             super().on_death(child, code)
         elif self.status is None:
@@ -244,16 +248,43 @@ class _Supervisor(Processes):
 
     def on_predecessor(self, predecessor: Predecessor) -> None:
         """The old process has confirmed, or has ended."""
+        if predecessor.confirmed():
+            self.take_over(predecessor)
+            return
         self.poll.unregister(predecessor.fileno())
-        confirmed = predecessor.confirmed()
-        if confirmed:
-            self.predecessor = None
-            assert self.options.management is not None
-            self.options.management.owns_path = True
-            self.begin_notifications()
-        elif self.status is None:
+        predecessor.close()
+        if self.status is None:
             logger.error("upgrade: the old process has ended before it confirmed")
             self.finish(1)
+
+    def take_over(self, predecessor: Predecessor) -> None:
+        """This is the main process now."""
+        self.poll.unregister(predecessor.fileno())
+        predecessor.close()
+        self.predecessor = None
+        assert self.options.management is not None
+        self.options.management.owns_path = True
+        if predecessor.flushed:
+            self.clear_cache()
+        for child in self.children():
+            self.tell(child, CONFIRMED)
+        self.begin_notifications()
+
+    def clear_cache(self) -> None:
+        """Flush the cache, of which the old process has flushed some during the upgrade."""
+        try:
+            self.store.clear()
+            logger.info("cache: flushed, because the old process has flushed some of it during the upgrade")
+        except BlockingIOError as error:
+            logger.warning("upgrade: flushed answers stay cached until their TTL expires: %s", error)
+
+    @staticmethod
+    def tell(child: Child, what: bytes) -> None:
+        """Tell a worker what has become of an upgrade, or end it when it does not read."""
+        try:
+            child.channel.send(what, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except OSError:
+            os.kill(child.pid, signal.SIGTERM)
 
     def start_upgrade(self) -> None:
         """Start a new process, unless that is impossible now; tell the first worker."""
@@ -273,7 +304,8 @@ class _Supervisor(Processes):
             now = time.monotonic()
             try:
                 self.successor = Successor(self.shares, self.options.management, self.manager, pieces,
-                                           now + self.settings.server.upgrade_timeout)
+                                           now + self.settings.server.upgrade_timeout,
+                                           lambda: self.store.table.serial)
             except ValueError as error:
                 trouble = str(error)
         if self.successor is None:
@@ -289,6 +321,8 @@ class _Supervisor(Processes):
         assert self.successor is not None
         now = time.monotonic()
         self.next_slice = now + self.successor.advance(now)
+        if self.successor.silent:
+            self.stop_watching(self.successor)
         if self.successor.outcome is None:
             return
         error = self.successor.outcome
@@ -306,7 +340,7 @@ class _Supervisor(Processes):
             return
         if successor.outcome is None:
             successor.kill()
-        self.poll.unregister(successor.fileno())
+        self.stop_watching(successor)
         successor.close()
         self.upgrades.report({"running": False, "pid": 0 if error else successor.pid, "error": error})
         if not error:
@@ -316,6 +350,11 @@ class _Supervisor(Processes):
         elif self.reload_after and not error:
             os.kill(successor.pid, signal.SIGHUP)
         self.reload_after = False
+
+    def stop_watching(self, successor: Successor) -> None:
+        """Do not poll its channel any more, if that is still done."""
+        with suppress(KeyError):
+            self.poll.unregister(successor.fileno())
 
     def hand_over(self) -> None:
         """Let all workers complete their queries and end, and do not remove or write what the new process uses."""
@@ -329,10 +368,7 @@ class _Supervisor(Processes):
             for child in slot.active():
                 child.stopping = True
                 child.kill_at = until
-                try:
-                    child.channel.send(HANDED_OVER, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-                except OSError:
-                    os.kill(child.pid, signal.SIGTERM)  # it does not read
+                self.tell(child, HANDED_OVER)
 
     def request_reload(self) -> None:
         """Make the first worker reload the configuration for all workers. It logs errors once for all of them."""

@@ -64,7 +64,7 @@ from resolver.daemon.worker_commands import (
     of_runtime,
     of_shared,
 )
-from resolver.daemon.worker_upgrade import HANDED_OVER, WorkerUpgrades
+from resolver.daemon.worker_upgrade import CONFIRMED, HANDED_OVER, REFUSAL, WorkerUpgrades
 from resolver.daemon.zone_sharing import ZoneSharing
 from resolver.net.in_thread import in_thread
 from resolver.net.turns import Turns
@@ -102,7 +102,7 @@ class Options:
     this one replaces another that has ended; `management` has the sockets opened before the fork, of which the first
     worker uses all and the others only the channels; `certificates` were read before the fork; `manager` is the service
     manager, which the single worker or the supervisor notifies. `predecessor` is the process that the single worker
-    replaces at an upgrade.
+    replaces at an upgrade; for other workers `confirmed` and `upgrading` say what `WorkerUpgrades` begins with.
     """
 
     playground: bool = False
@@ -115,6 +115,8 @@ class Options:
     tls_contexts: "TlsContexts | None" = None
     manager: ServiceManager = field(default_factory=ServiceManager)
     predecessor: "Predecessor | None" = None
+    confirmed: bool = True
+    upgrading: bool = False
 
 
 def run(
@@ -178,7 +180,9 @@ class _Worker:
         self.channel = channel
         self.multi_worker = channel is not None
         self.links = options.management.links if options.management is not None else None
-        self.upgrades = WorkerUpgrades(self)
+        self.upgrades = WorkerUpgrades(
+            self, confirmed=options.confirmed and options.predecessor is None, running=options.upgrading
+        )
         #: a new process serves in place of this one.
         self.handed_over = False
         #: the loop's time at which `drain` waits no longer.
@@ -279,7 +283,8 @@ class _Worker:
             self.log_limited_rates()
             if not self.number:
                 self.change_keeper = ChangeKeeper(self)
-                self.change_keeper.schedule()
+                if self.is_main:
+                    self.change_keeper.schedule()
             self.flush_observation()
             if self.options.show_example:
                 from resolver.daemon import demo
@@ -288,11 +293,10 @@ class _Worker:
                 await demo.show_example(self.endpoints[0], shown, self.configured.iteration.query_timeout)
             reason = await self.stopping
             logger.info("stopping on %s", reason)
-            is_main = not self.handed_over and self.options.predecessor is None
-            if not self.multi_worker and is_main:
+            if not self.multi_worker and self.is_main:
                 self.options.manager.stopping()
             await self.drain()
-            if self.uses_cache_file and self.configured.cache.snapshot_file and is_main:
+            if self.uses_cache_file and self.configured.cache.snapshot_file and self.is_main:
                 save_at_stop(self.store, self.configured)
         return self.status
 
@@ -300,6 +304,12 @@ class _Worker:
     def number(self) -> int:
         """The number of this worker, from 0."""
         return self.options.number
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process is the main one of the service. Two processes serve during an upgrade, and only the main
+        one writes files, probes trust anchors, and takes commands."""
+        return self.upgrades.confirmed and not self.handed_over
 
     @property
     def rollover(self) -> "AnchorUpdater | None":
@@ -400,8 +410,8 @@ class _Worker:
             logger.info("playground: cache.snapshot-file and dnssec.auto-trust-anchor-file are not used")
 
     async def start_management(self) -> None:
-        """The first worker serves the control socket, the metrics and the web page; the others reply to its
-        requests."""
+        """The first worker serves the control socket, the metrics and the web page, when its process is the main one; the
+        others reply to its requests."""
         management = self.options.management
         if management is None:
             return
@@ -419,21 +429,28 @@ class _Worker:
 
         control_commands = ControlCommands(self, self.commands)
         if management.control is not None:
-            control = ControlServer(control_commands)
-            await control.start(management.control.dup())
-            self.management_servers["control"] = control
+            self.management_servers["control"] = ControlServer(control_commands)
         if management.metrics is not None:
-            metrics = MetricsServer(control_commands.statistics, __version__)
-            await metrics.start(management.metrics.dup())
-            self.management_servers["metrics"] = metrics
+            self.management_servers["metrics"] = MetricsServer(control_commands.statistics, __version__)
         if management.web is not None:
             from resolver.daemon.web_server import WebServer
 
             self.web = WebServer(control_commands, self.first_web_access(management))
-            await self.web.start(management.web.dup())
             self.management_servers["web"] = self.web
-            host, port = management.web.getsockname()[:2]
-            logger.info("web: the page is at http://%s:%d/", f"[{host}]" if ":" in host else host, port)
+        if self.is_main:
+            await self.accept_commands()
+
+    async def accept_commands(self) -> None:
+        """Accept connections on the sockets of `management_servers`. What is connected before waits in their queues."""
+        management = self.options.management
+        for name, server in self.management_servers.items():
+            assert management is not None
+            opened = {"control": management.control, "metrics": management.metrics, "web": management.web}[name]
+            assert opened is not None
+            await server.start(opened.dup())
+            if name == "web":
+                host, port = opened.getsockname()[:2]
+                logger.info("web: the page is at http://%s:%d/", f"[{host}]" if ":" in host else host, port)
 
     def first_web_access(self, management: ManagementSockets) -> "WebAccess | None":
         """Who may read the web page when this worker starts. A successor reads the token again, because the one that
@@ -492,9 +509,14 @@ class _Worker:
             self.status = 1
             self.on_stop("end of the old process during the upgrade")
             return
+        predecessor.close()
         self.options = replace(self.options, predecessor=None)
         if self.options.management is not None:
             self.options.management.owns_path = True
+        if predecessor.flushed:
+            logger.info("cache: flushed, because the old process has flushed some of it during the upgrade")
+            self.try_clear()
+        self.upgrades.confirm()
         self.report_ready()
 
     def send_heartbeat(self) -> None:
@@ -566,7 +588,8 @@ class _Worker:
         lists = self.current.lists
         if lists is None or self.stopping.done():
             return
-        self.start_task(lists.update(fetches=not self.number, changed=self.apply_list_change))
+        fetches = not self.number and self.is_main
+        self.start_task(lists.update(fetches=fetches, changed=self.apply_list_change))
         self.timers.start("lists", limits.LIST_CHECK_INTERVAL, self.check_lists)
 
     def check_targets(self, before: "BalanceChecks | None") -> None:
@@ -619,21 +642,45 @@ class _Worker:
             self.drain_until = min(self.drain_until, self.loop.time() + limits.DRAIN / 1000)
 
     def on_supervisor(self) -> None:
-        """The supervisor says that a new process serves, or has ended."""
+        """The supervisor says that a new process serves, that its own is the main one now, or has ended."""
         assert self.channel is not None
         said = receive(self.channel)
         if said == HANDED_OVER:
             if self.links is not None and not self.number:
                 self.upgrades.take_reports()
             self.hand_over()
+        elif said == CONFIRMED:
+            self.upgrades.confirm()
         elif said is not None:
             self.on_stop("exit of the supervisor")
 
     def hand_over(self) -> None:
         """A new process serves: take no more queries and commands, and end when those in progress are completed."""
-        self.handed_over = True
+        self.handed_over = self.upgrades.running = True
+        self.anchors.retire()
         self.stop_reading()
         self.on_stop("upgrade")
+
+    async def catch_up(self) -> None:
+        """An upgrade has ended, and this process goes on: as the new one, or as the old one after a failure. Get what
+        only the other one has read or was told of meanwhile."""
+        if self.stopping.done():
+            return
+        try:
+            if not self.changes.trouble:
+                await self.align(
+                    self.configured, RuntimeChanges.load(self.configured.control.changes_file, self.changes)
+                )
+            if any(not server.started for server in self.management_servers.values()):
+                await self.accept_commands()
+        except (ValueError, OSError, MemoryError) as error:
+            logger.error("upgrade: this process lacks what the other one has changed, until a reload: %s",
+                         describe_error(error))
+        self.zones.catch_up()
+        self.anchors.catch_up()
+        self.check_lists()
+        if self.change_keeper is not None:
+            self.change_keeper.schedule()
 
     def stop_reading(self) -> None:
         """Take no more queries and commands, except on connections that are open."""
@@ -663,12 +710,15 @@ class _Worker:
     async def reload_in_turn(self) -> None:
         async with self.reloading:
             self.reload_waits = False
-            await self.run_reload()
+            if self.upgrades.running:
+                self.upgrades.reload_after = True
+            else:
+                await self.run_reload()
 
     async def do_reload(self) -> str:
         """Reload the configuration. Return "" when it is in force, else the reason why the old one was kept."""
         async with self.reloading:
-            return await self.run_reload()
+            return REFUSAL if self.upgrades.running else await self.run_reload()
 
     async def run_reload(self) -> str:
         """One reload, of which the service manager is notified unless there is a supervisor that does it."""

@@ -1,7 +1,12 @@
 """Upgrades in the worker that serves the control socket: it does them itself, or asks the supervisor.
 
-While one is running, a reload by SIGHUP waits for its end, and other reloads and run-time changes are refused: the new
-process may have read its files before. A reload that waits is done by whichever process serves afterwards.
+While one is running, a reload by SIGHUP waits for its end, and other reloads, run-time changes and flushes are refused:
+the new process may have read its files before. A reload that waits is done by whichever process serves afterwards. The
+same holds in the new process until it is the main one.
+
+What cannot be refused is caught up with: both processes get NOTIFY messages, and the old one goes on changing files and
+the cache. So when the new one is the main process, it reads all state on disk again, queries all primaries, and flushes
+its cache if the old one has flushed something meanwhile. When the upgrade fails, the old one does the same.
 """
 
 import asyncio
@@ -22,13 +27,16 @@ from resolver.daemon.successor import Successor
 from resolver.daemon.worker_ipc import WorkerChannels
 from resolver.settings import Settings
 
-__all__ = ["HANDED_OVER", "IN_PROGRESS", "WorkerUpgrades"]
+__all__ = ["CONFIRMED", "HANDED_OVER", "IN_PROGRESS", "REFUSAL", "WorkerUpgrades"]
 
 logger = logging.getLogger(__name__)
 
 HANDED_OVER = b"u"
 """What the supervisor sends to a worker when a new process serves in its place."""
+CONFIRMED = b"m"
+"""What the supervisor sends to a worker when its process, which an upgrade has started, is the main one."""
 IN_PROGRESS = "an upgrade is in progress"
+REFUSAL = f"{IN_PROGRESS}: try again when it has ended"
 
 
 class Options(Protocol):
@@ -39,9 +47,6 @@ class Options(Protocol):
 
     @property
     def manager(self) -> ServiceManager: ...
-
-    @property
-    def predecessor(self) -> object: ...
 
 
 class Host(Protocol):
@@ -72,23 +77,27 @@ class Host(Protocol):
     def reloading(self) -> asyncio.Lock: ...
 
     @property
-    def handed_over(self) -> bool: ...
+    def reload_waits(self) -> bool: ...
 
     def on_reload(self) -> None: ...
 
     def hand_over(self) -> None: ...
+
+    def catch_up(self) -> Coroutine[Any, Any, None]: ...
 
     def start_task(self, work: Coroutine[Any, Any, Any]) -> None: ...
 
 
 class WorkerUpgrades:
     """The upgrades of one worker. `running`: one is in progress or has succeeded, so reloads and changes are for the
-    new process; `reload_after`: a reload waits for its end."""
+    new process; `reload_after`: a reload waits for its end. `confirmed`: this process is the main one, or has been;
+    one that an upgrade has started is not until the old process says so, and `running` until then."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, *, confirmed: bool = True, running: bool = False) -> None:
         self._host = host
         self._waiting: list[asyncio.Future[int]] = []
-        self.running = False
+        self.confirmed = confirmed
+        self.running = running or not confirmed
         self.reload_after = False
 
     async def perform(self) -> int:
@@ -114,9 +123,9 @@ class WorkerUpgrades:
     def _refuse(self) -> None:
         """Raise ValueError when an upgrade cannot begin now."""
         host = self._host
-        if self.running or self._waiting or host.options.predecessor is not None or host.handed_over:
+        if self.running or self._waiting:
             raise ValueError(IN_PROGRESS)
-        if host.reloading.locked():
+        if host.reloading.locked() or host.reload_waits:
             raise ValueError("a reload is in progress")
 
     def on_signal(self) -> None:
@@ -137,6 +146,11 @@ class WorkerUpgrades:
             else:
                 self._finish(message["pid"], message["error"])
 
+    def confirm(self) -> None:
+        """This process was started by an upgrade and is the main one now."""
+        self.confirmed = True
+        self._end(0)
+
     # --- without a supervisor -------------------------------------------------------------------------------------
 
     def _start(self) -> None:
@@ -152,6 +166,7 @@ class WorkerUpgrades:
             deadline = time.monotonic() + host.configured.server.upgrade_timeout
             successor = Successor(
                 [host.endpoints], host.options.management, host.options.manager, pieces, deadline,
+                lambda: host.store.table.serial,
             )
             await self._wait(successor)
             if successor.outcome:
@@ -161,6 +176,8 @@ class WorkerUpgrades:
             host.hand_over()
         except ValueError as problem:
             error = str(problem)
+            if successor is None:
+                logger.warning("upgrade: refused: %s", error)
         finally:
             if successor is not None:
                 if successor.outcome is None:
@@ -179,6 +196,8 @@ class WorkerUpgrades:
                 left = successor.advance(time.monotonic())
                 if successor.outcome is not None:
                     return
+                if successor.silent:
+                    loop.remove_reader(descriptor)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(left):
                         await heard.wait()
@@ -187,7 +206,6 @@ class WorkerUpgrades:
 
     def _finish(self, pid: int, error: str) -> None:
         """An upgrade has ended: `pid` serves now, or `error` says why this process still does."""
-        self.running = bool(pid)
         waiting, self._waiting = self._waiting, []
         for result in waiting:
             if result.done():
@@ -196,6 +214,13 @@ class WorkerUpgrades:
                 result.set_exception(ValueError(error))
             else:
                 result.set_result(pid)
+        self._end(pid)
+
+    def _end(self, pid: int) -> None:
+        """No upgrade is in progress any more. `pid` serves now; 0: this process."""
+        begun, self.running = self.running, bool(pid)
+        if begun and not pid:
+            self._host.start_task(self._host.catch_up())
         if self.reload_after:
             self.reload_after = False
             if pid:

@@ -55,7 +55,9 @@ class ZoneKeeper:
     `leads` is True in the first worker. `changed` is called there when other workers must read a zone again. `now` is
     the second of the real-time clock, `fraction` a random number from 0 to 1. `wanted` is called in other workers when
     the copy on disk is damaged. `files` are those of the worker, which all its keepers share. `lists` has the rules of
-    policy zones; `rules_changed` is called after each change of them, as `ListUpdates.update` does.
+    policy zones; `rules_changed` is called after each change of them, as `ListUpdates.update` does. While `main`
+    returns False, another process refreshes the zones that have content, and writes their copies; then `catch_up` is
+    called.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class ZoneKeeper:
         directory: str | Path = "", files: ZoneFiles | None = None,
         wanted: Callable[[bytes], None] = lambda origin: None,
         lists: "ListUpdates | None" = None, rules_changed: Callable[[bool], None] = lambda asks_servers: None,
+        main: Callable[[], bool] = lambda: True,
         fraction: Callable[[], float] = lambda: secrets.randbelow(1 << 20) / (1 << 20),
     ) -> None:
         keys = keys_of(settings)
@@ -80,6 +83,7 @@ class ZoneKeeper:
         self._wanted = wanted
         self._lists = lists
         self._rules_changed = rules_changed
+        self._main = main
         self._fraction = fraction
         self._shortest = settings.zones.refresh_min
         self._sources = {4: settings.iteration.query_source_v4, 6: settings.iteration.query_source_v6}
@@ -147,6 +151,12 @@ class ZoneKeeper:
                 self._refresh_soon(status)
 
         self._begin(work())
+
+    def catch_up(self) -> None:
+        """Read all zones again, and query all primaries: another process has served them, too, and has got versions and
+        NOTIFY messages that this one has not."""
+        for status in () if self._stopped else self._zones.values():
+            self.reload(status.settings.name)
 
     def refresh(self, name: str) -> None:
         """Query the primary of a zone now.
@@ -398,7 +408,7 @@ class ZoneKeeper:
         status.timer = asyncio.get_running_loop().call_later(seconds, self._refresh_soon, status)
 
     def _refresh_soon(self, status: ZoneStatus) -> None:
-        if self._stopped or not self._leads:
+        if self._stopped or not self._leads or not (self._main() or status.timers is None):
             return
         if status.task is not None:
             status.again = True

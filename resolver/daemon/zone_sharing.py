@@ -42,6 +42,9 @@ class ZoneHost(Protocol):
     def number(self) -> int: ...
 
     @property
+    def is_main(self) -> bool: ...
+
+    @property
     def links(self) -> "WorkerChannels | None": ...
 
     def start_task(self, work: Coroutine[Any, Any, Any]) -> None: ...
@@ -82,6 +85,11 @@ class ZoneSharing:
                 self.keeper.carry_over(before)
             self._host.start_task(self._read(self.keeper))
 
+    def catch_up(self) -> None:
+        """An upgrade has ended: get what only the other process has read or transferred, or had a NOTIFY for."""
+        if self.keeper is not None:
+            self.keeper.catch_up()
+
     def stop(self) -> None:
         """Stop refreshing."""
         if self._timer is not None:
@@ -105,7 +113,7 @@ class ZoneSharing:
             settings, resolver.zones, resolver.tls_contexts, leads=not host.number, now=resolver.clock.time,
             changed=self._publish, flush=self._flush, directory=settings.zones.directory, files=self._files,
             wanted=lambda origin: self._tell("damaged", origin), lists=runtime.lists,
-            rules_changed=host.apply_list_change,
+            rules_changed=host.apply_list_change, main=lambda: host.is_main,
         )
 
         def notified(origin: bytes) -> None:

@@ -363,8 +363,7 @@ def test_an_upgrade_tells_its_result_and_refuses_other_changes(serving):
         with pytest.raises(ValueError, match=r"4712 was refused: server\.listen: wrong"):
             await opened.ask(command="upgrade")
         upgrades.running = True
-        opened.worker.change_keeper = object()
-        for request in ({"command": "reload"}, {"command": "change", "kind": "nta", "action": "list"}):
+        for request in ({"command": "flush", "all": True}, {"command": "flush", "name": "a."}, {"command": "load"}):
             with pytest.raises(ValueError, match="an upgrade is in progress: try again when it has ended"):
                 await opened.ask(**request)
 

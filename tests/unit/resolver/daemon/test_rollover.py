@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support.keysets import DAY, HOUR, key_set
@@ -19,7 +20,9 @@ from support.signing import ZoneKey
 from support.subject import daemon_environment
 
 from resolver.daemon import cache_file
+from resolver.daemon.anchor_keeper import AnchorKeeper
 from resolver.daemon.autotrust import AnchorUpdater, check
+from resolver.daemon.timers import Timers
 from resolver.effects import Question
 from resolver.settings import DnssecSettings, Settings
 from resolver.validate.anchor_file import parse
@@ -207,6 +210,39 @@ def test_a_probe_of_an_updater_that_was_replaced_changes_nothing(path: Path) -> 
     assert world.states == {A.tag: "valid", B.tag: "addpend"} and world.concluded > concluded
 
 
+def test_key_states_of_the_old_process_of_an_upgrade_are_taken(path: Path) -> None:
+    """It probes and writes the file while the new one has read it and serves, too; both ends of an upgrade."""
+    old, new = World(path), World(path)
+    host = SimpleNamespace(
+        number=0, is_main=False, links=None, timers=Timers(), start_task=None, in_playground=False,
+        current=SimpleNamespace(resolver=SimpleNamespace(mesh=new.net.mesh)), store=new.net.store,
+    )
+    keeper = AnchorKeeper(host)
+    keeper.updater = new.rollover
+    new.rollover.tick = lambda: 0.0
+    old.live(1)
+    old.roll([A, B], [A])
+    old.live(60)
+    old.roll([REVOKED_A, B], [REVOKED_A, B])
+    old.live(3)
+    written = path.read_bytes()
+    assert old.states == {A.tag: "revoked", B.tag: "valid"} and new.states == {}
+    keeper.save()
+    keeper.probe()
+    assert path.read_bytes() == written, "only the main process writes"
+    host.is_main = True
+    keeper.catch_up()
+    assert new.states == old.states and parse(path.read_text()) == parse(written.decode())
+    new.roll([REVOKED_A, B], [REVOKED_A, B])
+    assert new.verdict() is Verdict.SECURE
+    written = path.read_bytes()
+    keeper.updater = old.rollover
+    keeper.retire()
+    old.roll([REVOKED_A, B, C], [REVOKED_A, B])
+    old.live(3)
+    assert path.read_bytes() == written, "the old process leaves the file to the new one"
+
+
 def test_a_revoked_last_key_ends_the_trust_anchor(path: Path, caplog) -> None:
     world = World(path)
     world.live(1)
@@ -340,6 +376,7 @@ class FailingFile:
 WRITER = """
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from resolver.daemon.cache_file import replace_file
 path, count = Path(sys.argv[1]), 0
 texts = [Path(name).read_bytes() for name in sys.argv[2:]]

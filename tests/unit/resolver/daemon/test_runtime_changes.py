@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from types import SimpleNamespace
 
 import pytest
 from support.http_peer import run_on
@@ -147,6 +148,7 @@ class Host:
     rollover = None
 
     def __init__(self, path, settings):
+        self.upgrades = SimpleNamespace(running=False)
         self.changes = RuntimeChanges(path)
         self.settings = settings
         self.resolver = self
@@ -203,6 +205,25 @@ def test_an_anchor_has_an_hour_or_what_was_said(tmp_path):
         await keeper.end_anchors()
         assert await _names(keeper) == ["b.test."]
         await keeper.perform({"kind": "nta", "action": "remove", "name": "B.test"})
+        assert await _names(keeper) == []
+
+    _with_host(tmp_path, test)
+
+
+def test_nothing_changes_during_an_upgrade(tmp_path):
+    """The other process may have read the file already."""
+
+    async def test(host, keeper):
+        add = {"kind": "nta", "action": "add", "force": True}
+        await keeper.perform({**add, "name": "a.test", "lifetime": "1s"})
+        host.upgrades.running = True
+        with pytest.raises(ValueError, match="an upgrade is in progress: try again"):
+            await keeper.perform({**add, "name": "b.test"})
+        host.clock.now += 3600
+        await keeper.end_anchors()
+        assert await _names(keeper) == ["a.test."] and host.flushed == []
+        host.upgrades.running = False
+        await keeper.end_anchors()
         assert await _names(keeper) == []
 
     _with_host(tmp_path, test)

@@ -4,6 +4,8 @@ import asyncio
 import fcntl
 import math
 import os
+import re
+import select
 import signal
 import socket
 from contextlib import ExitStack
@@ -13,18 +15,20 @@ import pytest
 
 from resolver import limits
 from resolver.api import make_store
-from resolver.daemon import handover, worker_upgrade
+from resolver.daemon import handover, supervisor, worker_upgrade
 from resolver.daemon.cache_file import snapshot
 from resolver.daemon.handover import HandoverError
 from resolver.daemon.main import UPGRADE_VARIABLE
-from resolver.daemon.management_sockets import open_management_sockets
+from resolver.daemon.management_sockets import ManagementSockets, open_management_sockets
 from resolver.daemon.predecessor import Predecessor
 from resolver.daemon.service_manager import ServiceManager
 from resolver.daemon.sockets import close_all, open_endpoints
-from resolver.daemon.successor import _messages
-from resolver.daemon.worker import _Worker
-from resolver.daemon.worker_upgrade import WorkerUpgrades
+from resolver.daemon.successor import Successor, _messages
+from resolver.daemon.worker import Options, _Worker
+from resolver.daemon.worker_upgrade import REFUSAL, WorkerUpgrades
 from resolver.settings import CacheSettings, ControlSettings, MetricsSettings, Settings
+from resolver.wire import consts as c
+from resolver.wire import name as names
 
 HELLO = ("hello", {"format": handover.FORMAT}, [])
 LISTENER = {"share": 0, "address": "127.0.0.1", "port": 53, "wanted": 53, "protocol": "dns", "udp": True, "tcp": False}
@@ -271,7 +275,8 @@ def test_ready_failure_and_confirmation(pair):
     assert len(handover.receive(ours)[0]["error"]) == limits.HANDOVER_TEXT
     handover.send(ours, "main", {})
     assert predecessor.confirmed()
-    predecessor.fail("later")  # it is closed
+    predecessor.close()
+    predecessor.fail("later")
 
 
 def test_the_end_of_the_old_process_is_no_confirmation(pair):
@@ -289,14 +294,211 @@ def test_the_manager_is_passed_on():
         assert ServiceManager.take({"NOTIFY_SOCKET": address}).environment() == {"NOTIFY_SOCKET": address}
 
 
+class Host:
+    """A single worker that notes what it does."""
+
+    def __init__(self, done):
+        self.done = done
+        self.links = None
+        self.reloading = asyncio.Lock()
+        self.reload_waits = False
+
+    def on_reload(self):
+        self.done.append("reloads")
+
+    async def catch_up(self):
+        self.done.append("catches up")
+
+    def start_task(self, work):
+        asyncio.run(work)
+
+
+def test_a_new_process_makes_no_changes_before_it_is_the_main_one():
+    done = []
+    upgrades = WorkerUpgrades(Host(done), confirmed=False)
+    assert upgrades.running and not upgrades.confirmed
+    with pytest.raises(ValueError, match="an upgrade is in progress"):
+        upgrades._refuse()
+    upgrades.reload_after = True  # SIGHUP
+    upgrades.confirm()
+    assert done == ["catches up", "reloads"] and upgrades.confirmed and not upgrades.running
+    upgrades._refuse()
+
+
+def test_an_upgrade_waits_for_a_reload_that_was_asked_for_before():
+    host = Host([])
+    upgrades = WorkerUpgrades(host)
+    host.reload_waits = True  # SIGHUP has come, and its task has not begun
+    with pytest.raises(ValueError, match="a reload is in progress"):
+        upgrades._refuse()
+
+
+def test_a_reload_that_gets_its_turn_during_an_upgrade_is_for_the_process_that_serves():
+    class Reloading(_Worker):
+        def __init__(self):
+            self.reloading = asyncio.Lock()
+            self.reload_waits = True
+            self.upgrades = WorkerUpgrades(self)
+
+        async def run_reload(self):
+            pytest.fail("the new process may have read its files already")
+
+    async def main():
+        worker = Reloading()
+        async with worker.reloading:  # another one is in progress when both are asked for
+            waiting = [asyncio.ensure_future(one) for one in (worker.reload_in_turn(), worker.do_reload())]
+            await asyncio.sleep(0)
+        worker.upgrades.running = True  # the lock is free before the next one has it
+        assert await asyncio.gather(*waiting) == [None, REFUSAL]
+        assert worker.upgrades.reload_after and not worker.reload_waits
+
+    asyncio.run(main())
+
+
+# --- the end of the new process -----------------------------------------------------------------------------------
+
+
+class Process:
+    """A new process whose end the test decides."""
+
+    pid = 4711
+    status = None
+
+    def poll(self):
+        return self.status
+
+    def wait(self, timeout=None):
+        pytest.fail("the loop would be blocked")
+
+
+@pytest.fixture
+def upgrade(monkeypatch):
+    """Starts no process; makes the old side, the new side and the process."""
+    opened, process = [], Process()
+
+    def start(self, theirs):
+        opened.append(Predecessor(theirs.dup()))
+        return process
+
+    monkeypatch.setattr(Successor, "_start", start)
+    monkeypatch.setattr(Successor, "kill", lambda self: None)
+
+    def begin(cache=None, serial=lambda: 1):
+        opened.append(Successor([], None, ServiceManager(), cache, math.inf, serial))
+        return opened[1], opened[0], process
+
+    yield begin
+    for one in opened:
+        one.close()
+
+
+@pytest.mark.parametrize(
+    ("flush", "flushed"),
+    [
+        (lambda store: None, False), (lambda store: store.clear(), True),
+        (lambda store: store.drop(names.from_text("a.test.")), True),
+        (lambda store: store.drop(names.ROOT, rtype=c.A), True),  # after a change of a list
+        (lambda store: list(store.flush(names.from_text("test."), subtree=True)), True),
+    ],
+)
+def test_what_is_flushed_during_an_upgrade_does_not_come_back(upgrade, flush, flushed):
+    """The new process may have loaded it by then."""
+    settings = Settings(cache=CacheSettings(size=1 << 20))
+    store = make_store(settings)
+    successor, predecessor, _ = upgrade(snapshot(store, settings), lambda: store.table.serial)
+    while successor.advance(0.0) != math.inf:
+        pass
+    predecessor.receive()
+    flush(store)
+    predecessor.ready()
+    successor.advance(0.0)
+    assert successor.outcome == ""
+    successor.confirm()
+    assert predecessor.confirmed() and predecessor.flushed is flushed
+
+
+@pytest.mark.parametrize(("status", "why"), [(-6, r"it ended \(signal SIGABRT\) before it served"),
+                                             (None, "it has closed its connection to this process")])
+def test_the_end_of_the_new_process_is_not_waited_for(upgrade, status, why):
+    """It closes its end first, and may live on."""
+    successor, predecessor, process = upgrade()
+    predecessor.close()
+    asked = 0
+    now = 100.0
+    while not successor.silent:
+        successor.advance(now)
+    while successor.outcome is None and asked < 3:
+        assert 0 < successor.advance(now) < limits.STOP_GRACE / 1000
+        asked += 1
+    process.status = status
+    successor.advance(now if status else now + limits.STOP_GRACE / 1000)
+    assert re.search(why, successor.outcome)
+
+
+def test_a_new_process_that_ends_before_the_confirmation_says_why(upgrade):
+    successor, predecessor, _ = upgrade()
+    predecessor.ready()
+    while successor.outcome is None:
+        successor.advance(0.0)
+    assert predecessor.withdraw()
+    predecessor.fail("worker 1 ended")
+    with pytest.raises(ValueError, match="4711 was refused: worker 1 ended; this one serves on"):
+        successor.confirm()
+
+
+def test_one_of_the_two_processes_serves_on(pair):
+    """A worker of the new process dies when the old one has confirmed, which the new one has not read."""
+    ours, predecessor = pair
+    handover.send(ours, "main", {"flushed": True})
+    assert not predecessor.withdraw() and predecessor.flushed
+    with pytest.raises(BrokenPipeError):
+        handover.send(ours, "main", {})  # too late
+
+
+@pytest.mark.parametrize("confirmed", [True, False])
+def test_a_worker_that_dies_at_the_confirmation(pair, monkeypatch, confirmed):
+    ours, predecessor = pair
+    done = []
+    worker, ended = socket.socketpair()
+    supervised = supervisor._Supervisor.__new__(supervisor._Supervisor)
+    supervised.poll = select.poll()
+    supervised.poll.register(predecessor.fileno())
+    supervised.predecessor, supervised.status, supervised.next_check = predecessor, None, 0.0
+    supervised.options = Options(management=ManagementSockets())
+    supervised.options.management.owns_path = False
+    supervised.store = SimpleNamespace(clear=lambda: done.append("flushes"))
+    supervised.children = lambda: [SimpleNamespace(channel=worker, pid=0)]
+    supervised.finish = lambda status: done.append(status)
+    supervised.begin_notifications = lambda: done.append("serves")
+    monkeypatch.setattr(supervisor.Processes, "on_death", lambda self, child, code: done.append("starts it again"))
+    with worker, ended:
+        ended.setblocking(False)
+        if confirmed:
+            handover.send(ours, "main", {"flushed": True})
+        supervised.on_death(SimpleNamespace(slot=SimpleNamespace(number=1)), -9)
+        if confirmed:
+            assert done == ["flushes", "serves", "starts it again"] and ended.recv(9) == worker_upgrade.CONFIRMED
+            assert supervised.options.management.owns_path
+        else:
+            assert done == [1]
+            assert handover.receive(ours)[0]["kind"] == "failed"
+
+
+def test_number_1_of_a_container_starts_nothing(upgrade, monkeypatch):
+    """Its end is that of all others."""
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    with pytest.raises(ValueError, match="number 1 of its container, which ends with it; replace the container"):
+        upgrade()
+
+
 @pytest.mark.parametrize("pid", [0, 4711])
 def test_a_reload_that_has_waited_is_for_the_process_that_serves(monkeypatch, pid):
     done = []
     monkeypatch.setattr(worker_upgrade.os, "kill", lambda *given: done.append(given))
-    upgrades = WorkerUpgrades(SimpleNamespace(on_reload=lambda: done.append("here")))
+    upgrades = WorkerUpgrades(Host(done))
     upgrades.running = upgrades.reload_after = True
     upgrades._finish(pid, "" if pid else "why")
-    assert done == ([(pid, signal.SIGHUP)] if pid else ["here"])
+    assert done == ([(pid, signal.SIGHUP)] if pid else ["catches up", "reloads"])
     assert upgrades.running == bool(pid), "the old process makes no changes any more"
 
 

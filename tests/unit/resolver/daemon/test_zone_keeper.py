@@ -69,6 +69,7 @@ def test_the_digest_is_checked_by_policy(tmp_path: Path, text: str, policy: str,
     assert error in str(state["error"])
 
 
+NEW = b"\x03new\x04test\x00"
 SECONDARY = ZoneSettings(name="e.test.", primaries=("192.0.2.1",))
 
 
@@ -118,6 +119,48 @@ def test_each_zone_has_a_file_of_its_own() -> None:
     assert len(set(found)) == len(found)
     assert all("/" not in one and not one.startswith(".") and len(one) <= 200 for one in found), found
     assert file_name(names.from_text("corp.example.")) == "corp.example"
+
+
+def test_zones_during_an_upgrade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new process gets what it has no copy of. When it is the main one, it reads what the old one has written, and
+    queries the primary, whose NOTIFY the old one may have got."""
+    asked: list[tuple[str, int | None]] = []
+    changes = asyncio.Queue[bytes]()
+
+    async def fetch(
+        self: ZoneClient, origin: bytes, primary: UpstreamAddress, key: object, zone: Zone | None
+    ) -> Fetched:
+        asked.append((primary.address, None if zone is None else zone.serial))
+        return Fetched(7, version(7, 2), [], 100)
+
+    monkeypatch.setattr(ZoneClient, "fetch", fetch)
+    settings = Settings(
+        zones=ZonesSettings(directory=str(tmp_path)),
+        zone=(SECONDARY, ZoneSettings(name="new.test.", primaries=("192.0.2.2",))),
+    )
+    table = ZoneTable([ServedZone(ORIGIN, Mode.AUTHORITATIVE), ServedZone(NEW, Mode.AUTHORITATIVE)], lambda: NOW)
+    (tmp_path / "e.test.zone").write_bytes(content_block(version(5, 2), NOW - 7200))  # its refresh is due
+    is_main = False
+
+    async def main() -> None:
+        nonlocal is_main
+        keeper = ZoneKeeper(settings, table, None, leads=True, now=lambda: NOW, changed=changes.put_nowait,
+                            flush=lambda _: None, directory=tmp_path, main=lambda: is_main)
+        await keeper.start()
+        keeper.take_notify(ORIGIN)
+        async with asyncio.timeout(30):
+            assert await changes.get() == NEW
+            assert asked == [("192.0.2.2", None)] and keeper.describe()[0]["serial"] == 5
+            (tmp_path / "e.test.zone").write_bytes(content_block(version(6, 2), NOW))
+            is_main = True
+            keeper.catch_up()
+            assert {await changes.get(), await changes.get()} == {ORIGIN, NEW}
+        assert sorted(asked[1:]) == [("192.0.2.1", 6), ("192.0.2.2", 7)]
+        keeper.stop()
+        keeper.catch_up()
+        assert len(asked) == 3
+
+    asyncio.run(main())
 
 
 def test_the_next_primary_is_asked_when_memory_runs_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,8 @@ class Links:
 class Host:
     """A worker."""
 
+    is_main = True
+
     def __init__(self, number: int = 0, links: Links | None = None) -> None:
         self.number = number
         self.links: Any = links
