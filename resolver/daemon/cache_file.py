@@ -2,7 +2,8 @@
 
 A new file replaces the old one only when it is complete on disk, so a crash while writing leaves the old one. If the
 file cannot be used, the daemon logs why and starts with an empty cache. A snapshot of a daemon with other settings for
-resolution or caching is not loaded (`label`).
+resolution or caching is not loaded (`label`). All functions take the settings in force, which have the run-time
+changes: what was cached below a negative trust anchor was not validated, and must not outlive it.
 """
 
 import fcntl

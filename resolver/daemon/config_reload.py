@@ -180,8 +180,9 @@ async def commit_workers(links: "WorkerChannels", what: str = "reload") -> str:
     return "; ".join(missing)
 
 
-def report_to_supervisor(links: "WorkerChannels", number: int, settings: Settings | None) -> None:
-    """Send the result of reload `number` to the supervisor: the new settings, or None."""
+def report_to_supervisor(links: "WorkerChannels", number: int, settings: tuple[Settings, Settings] | None) -> None:
+    """Send the result of reload `number` to the supervisor: the new settings, without and with the run-time changes, or
+    None."""
     try:
         links.reloads.report(number, settings)
     except (OSError, MemoryError) as error:

@@ -23,7 +23,7 @@ from resolver.wire import name as names
 
 __all__ = [
     "FORWARD", "KINDS", "LOCAL_DATA", "NTA", "SETTING", "Change", "ChangeFileError", "RuntimeChanges", "candidate_of",
-    "check", "make_change", "read", "render",
+    "check", "in_force", "make_change", "read", "render",
 ]
 
 SETTING = "control.changes-file"
@@ -110,6 +110,14 @@ def make_change(
     if kind == NTA and until <= 0:
         raise ValueError("nta: it has no end")
     return Change(kind, plain, given, until, reason, check, first)
+
+
+def in_force(settings: Settings) -> Settings:
+    """`settings` with the changes in their file; without them when they cannot be used, as a worker that starts."""
+    try:
+        return RuntimeChanges.load(settings.control.changes_file).applied_to(settings)
+    except ValueError:
+        return settings
 
 
 class RuntimeChanges:

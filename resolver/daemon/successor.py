@@ -74,7 +74,8 @@ class Successor:
         self._takes_control = False
         self._silent_until: float | None = None
         if os.getpid() == 1:
-            raise ValueError("this process is number 1 of its container, which ends with it; replace the container instead")
+            text = "this process is number 1 of its container, which ends with it; replace the container instead"
+            raise ValueError(text)
         try:
             self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             try:

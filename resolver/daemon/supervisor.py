@@ -4,7 +4,7 @@ The cache is mapped before the fork, so all workers share it. The sockets are op
 worker, and stay open here, so queries in the queue of a dead worker are not lost. `corenet.serving.processes` forks,
 restarts and stops the workers. Failed workers are always restarted, because no other program can use the port as long
 as the sockets are open. The first worker leads each reload. It reports the new settings, which workers started later
-get.
+get, and which ones are in force with the run-time changes, on which the content of the cache depends.
 """
 
 import gc
@@ -22,9 +22,11 @@ from resolver import limits
 from resolver.api import make_store
 from resolver.daemon import cache_file, config_reload, privileges, worker
 from resolver.daemon.predecessor import Predecessor
+from resolver.daemon.runtime_changes import in_force
 from resolver.daemon.service_manager import ServiceManager
 from resolver.daemon.sockets import Endpoint, close_all
 from resolver.daemon.successor import Successor
+from resolver.daemon.worker_ipc import NO_RELOAD
 from resolver.daemon.worker_upgrade import CONFIRMED, HANDED_OVER, IN_PROGRESS
 from resolver.settings import Settings, replace
 
@@ -54,6 +56,8 @@ class _Supervisor(Processes):
     ) -> None:
         super().__init__(len(shares), SIGNALS, 0, limits.STOP_GRACE / 1000, logger)
         self.settings = settings
+        #: `settings` with the run-time changes, on which the content of the cache depends.
+        self.in_force = in_force(settings)
         self.shares = shares
         self.reload = reload
         self.options = options
@@ -61,9 +65,9 @@ class _Supervisor(Processes):
         #: the process that this one replaces, until that has confirmed.
         self.predecessor = options.predecessor
         if self.predecessor is None:
-            cache_file.load_at_start(self.store, settings)
+            cache_file.load_at_start(self.store, self.in_force)
         else:
-            self.predecessor.load_cache(self.store, settings)
+            self.predecessor.load_cache(self.store, self.in_force)
             self.poll.register(self.predecessor.fileno(), select.POLLIN)
         #: the process that is to replace this one, and the time.monotonic() of its next slice.
         self.successor: Successor | None = None
@@ -95,7 +99,8 @@ class _Supervisor(Processes):
                 self.successor.kill()
                 self.successor.close()
             if not self.handed_over and self.predecessor is None:
-                cache_file.save_at_stop(self.store, self.settings)
+                self.take_results()  # the last changes
+                cache_file.save_at_stop(self.store, self.in_force)
 
     def poll_timeout(self) -> float | None:
         """Milliseconds until the next deadline, check of the watchdog, or change of session ticket keys."""
@@ -300,7 +305,7 @@ class _Supervisor(Processes):
             trouble = "a reload is in progress"
         else:
             self.take_results()
-            pieces = cache_file.snapshot(self.store, self.settings)
+            pieces = cache_file.snapshot(self.store, self.in_force)
             now = time.monotonic()
             try:
                 self.successor = Successor(self.shares, self.options.management, self.manager, pieces,
@@ -392,7 +397,8 @@ class _Supervisor(Processes):
         for number, settings in results:
             self.answered = max(self.answered, number)
             if settings is not None:
-                self.settings = settings
-        if results and self.reported_ready and self.requested == self.answered:
-            refused = results[-1][1] is None
+                self.settings, self.in_force = settings
+        reloads = [settings for number, settings in results if number != NO_RELOAD]
+        if reloads and self.reported_ready and self.requested == self.answered and self.status is None:
+            refused = reloads[-1] is None
             self.manager.ready("the last reload was refused; see the log" if refused else self.describe())

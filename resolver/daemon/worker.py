@@ -64,6 +64,7 @@ from resolver.daemon.worker_commands import (
     of_runtime,
     of_shared,
 )
+from resolver.daemon.worker_ipc import NO_RELOAD
 from resolver.daemon.worker_upgrade import CONFIRMED, HANDED_OVER, REFUSAL, WorkerUpgrades
 from resolver.daemon.zone_sharing import ZoneSharing
 from resolver.net.in_thread import in_thread
@@ -248,12 +249,12 @@ class _Worker:
             if in_playground:
                 self.uses_cache_file = False
                 await self.enter_playground(stack)
+            self.current = self.make_first()
             predecessor = self.options.predecessor
             if self.uses_cache_file and predecessor is not None:
-                predecessor.load_cache(self.store, self.configured)
+                predecessor.load_cache(self.store, self.current.settings)
             elif self.uses_cache_file and self.configured.cache.snapshot_file:
-                load_at_start(self.store, self.configured)
-            self.current = self.make_first()
+                load_at_start(self.store, self.current.settings)
             self.fleet.follow(self.current)
             self.anchors.switch(self.anchors.make(self.current), self.current)
             self.anchors.save()
@@ -268,8 +269,11 @@ class _Worker:
             await self.start_management()
             self.zones.ask_for_unwritten()
             self.ask_for_changes()
-            if self.options.successor and self.links is not None and not self.number:
-                self.start_task(self.align_workers())
+            if self.links is not None and not self.number:
+                if self.changes.path is not None:
+                    self.report_settings()  # the supervisor does not know whether the file could be used
+                if self.options.successor:
+                    self.start_task(self.align_workers())
             self.announce()
             unblocked = (signal.SIGHUP, signal.SIGUSR1, *(() if self.multi_worker else (signal.SIGUSR2,)))
             signal.pthread_sigmask(signal.SIG_UNBLOCK, unblocked)  # blocked by main
@@ -297,7 +301,7 @@ class _Worker:
                 self.options.manager.stopping()
             await self.drain()
             if self.uses_cache_file and self.configured.cache.snapshot_file and self.is_main:
-                save_at_stop(self.store, self.configured)
+                save_at_stop(self.store, self.current.settings)
         return self.status
 
     @property
@@ -751,9 +755,14 @@ class _Worker:
         self.switch(new)
         if self.links is None:
             return ""
-        report_to_supervisor(self.links, asked, self.configured)
+        self.report_settings(asked)
         missing = await commit_workers(self.links)
         return f"the new configuration is in force, but not in all workers: {missing}" if missing else ""
+
+    def report_settings(self, asked: int = NO_RELOAD) -> None:
+        """Tell the supervisor which settings are in force. `asked` is the number of the reload that it requested."""
+        assert self.links is not None
+        report_to_supervisor(self.links, asked, (self.configured, self.current.settings))
 
     # The other workers run the steps below in the order of the requests: each waits for `reloading`.
 
@@ -875,6 +884,8 @@ class _Worker:
         prepared.undo.pop_all()
         changed = self.changed_names(new)
         self.switch(prepared, changed)
+        if self.links is not None:
+            self.report_settings()
         missing = "" if self.links is None else await commit_workers(self.links, "changes")
         for name in changed:
             await self.flush_names(name)

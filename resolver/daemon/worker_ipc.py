@@ -29,7 +29,7 @@ from resolver import limits
 from resolver.log_limit import LimitedWarning
 from resolver.settings import Settings
 
-__all__ = ["ReloadChannel", "UpgradeChannel", "WorkerChannels", "WorkerError"]
+__all__ = ["NO_RELOAD", "ReloadChannel", "UpgradeChannel", "WorkerChannels", "WorkerError"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,8 @@ _lost_event = LimitedWarning(logger)
 
 LARGEST = limits.LINK_MESSAGE
 TIMEOUT = limits.LINK_TIMEOUT / 1000
+
+NO_RELOAD = -1
 
 IN_FILE = b"-"
 """The datagram that comes with the file of a long reply."""
@@ -235,8 +237,9 @@ class ReloadChannel(_SupervisorChannel):
     """Between the supervisor, which receives SIGHUP, and the first worker, which leads reloads.
 
     The supervisor numbers the requests. A result has the number of the last request that had arrived before the
-    configuration was read, and the new settings if they are in force. The settings are sent because the file may have
-    changed since. The supervisor polls for results; it sends SIGHUP after each request.
+    configuration was read: 0 without a request, NO_RELOAD when run-time changes alone were made. With it come the new
+    settings if they are in force: those of the configuration, and those with the run-time changes. They are sent because
+    the files may have changed since. The supervisor polls for results; it sends SIGHUP after each request.
     """
 
     def request(self, number: int) -> None:
@@ -254,7 +257,7 @@ class ReloadChannel(_SupervisorChannel):
             number = int(found[-1])
         return number
 
-    def report(self, number: int, settings: Settings | None) -> None:
+    def report(self, number: int, settings: tuple[Settings, Settings] | None) -> None:
         """In the worker: report that request `number` is done; `settings` are those now in force, None if unchanged.
 
         Raises:
@@ -268,13 +271,13 @@ class ReloadChannel(_SupervisorChannel):
             file.flush()
             socket.send_fds(self._lower, [b"%d" % number], [file.fileno()])
 
-    def results(self) -> list[tuple[int, Settings | None]]:
+    def results(self) -> list[tuple[int, tuple[Settings, Settings] | None]]:
         """In the supervisor: the results since the previous call, oldest first.
 
         Raises:
             OSError: no descriptor is left for received settings.
         """
-        found: list[tuple[int, Settings | None]] = []
+        found: list[tuple[int, tuple[Settings, Settings] | None]] = []
         while True:
             try:
                 data, descriptors, flags, _ = socket.recv_fds(self._upper, LARGEST, 1)

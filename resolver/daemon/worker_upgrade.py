@@ -16,7 +16,7 @@ import signal
 import time
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from resolver.cache import Store
 from resolver.daemon.cache_file import snapshot
@@ -26,6 +26,9 @@ from resolver.daemon.sockets import Endpoint
 from resolver.daemon.successor import Successor
 from resolver.daemon.worker_ipc import WorkerChannels
 from resolver.settings import Settings
+
+if TYPE_CHECKING:
+    from resolver.daemon.runtime_config import RuntimeConfig
 
 __all__ = ["CONFIRMED", "HANDED_OVER", "IN_PROGRESS", "REFUSAL", "WorkerUpgrades"]
 
@@ -63,6 +66,9 @@ class Host(Protocol):
 
     @property
     def configured(self) -> Settings: ...
+
+    @property
+    def current(self) -> "RuntimeConfig": ...
 
     @property
     def store(self) -> Store: ...
@@ -161,7 +167,7 @@ class WorkerUpgrades:
         host = self._host
         pid, error = 0, "this process stops"
         successor = None
-        pieces = snapshot(host.store, host.configured) if host.uses_cache_file else None
+        pieces = snapshot(host.store, host.current.settings) if host.uses_cache_file else None
         try:
             deadline = time.monotonic() + host.configured.server.upgrade_timeout
             successor = Successor(

@@ -242,8 +242,8 @@ def test_reloads_have_numbers_and_report_settings():
         large = Settings(policy=replace(Settings().policy, drop=tuple(f"192.0.2.{n % 256}" for n in range(100_000))))
         before = len(os.listdir("/proc/self/fd"))
         link.report(1, None)
-        link.report(2, large)
-        assert link.results() == [(1, None), (2, large)]
+        link.report(2, (large, large))
+        assert link.results() == [(1, None), (2, (large, large))]
         assert len(os.listdir("/proc/self/fd")) == before
     finally:
         link.close()

