@@ -238,8 +238,8 @@ class ReloadChannel(_SupervisorChannel):
 
     The supervisor numbers the requests. A result has the number of the last request that had arrived before the
     configuration was read: 0 without a request, NO_RELOAD when run-time changes alone were made. With it come the new
-    settings if they are in force: those of the configuration, and those with the run-time changes. They are sent because
-    the files may have changed since. The supervisor polls for results; it sends SIGHUP after each request.
+    settings if they are in force: those of the configuration, and those with the run-time changes. They are sent
+    because the files may have changed since. The supervisor polls for results; it sends SIGHUP after each request.
     """
 
     def request(self, number: int) -> None:

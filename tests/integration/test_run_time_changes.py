@@ -36,9 +36,9 @@ class ManagedDaemon:
         self.socket = path / "control"
         self.port = free_port()
 
-    def start(self) -> "ExitStack":
+    def start(self, more: str = "") -> "ExitStack":
         stack = ExitStack()
-        extra = f"[control]\nsocket = '{self.socket}'\nchanges-file = '{self.file}'\n"
+        extra = f"[control]\nsocket = '{self.socket}'\nchanges-file = '{self.file}'\n{more}"
         self.subject: Subject = stack.enter_context(start_subject(
             self.path, self.world, self.upstream, kind="resolverd", port=self.port, anchor=self.world.trust_anchors[0],
             edit=lambda text: text.replace("[server]\n", f"[server]\nworkers = {self.workers}\n") + extra))
@@ -86,6 +86,23 @@ def test_a_negative_trust_anchor_is_in_force_until_it_is_removed(daemon: Managed
         daemon.ctl("nta", "remove", ZONE)
         assert daemon.ask_all_workers(BOGUS) == [(c.SERVFAIL, b"")], "what was cached without validation is flushed"
         assert daemon.ctl("nta", "list") == "none\n"
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_what_was_cached_below_an_anchor_does_not_outlive_it(daemon: ManagedDaemon, running: bool) -> None:
+    """The file of the changes is lost while the daemon runs, or later; the snapshot of the cache is not."""
+    snapshot = f"[cache]\nsnapshot-file = '{daemon.path / 'snapshot'}'\n"
+    with daemon.start(snapshot):
+        daemon.ctl("nta", "add", ZONE, "1h", "--force")
+        [(rcode, address)] = daemon.ask_all_workers(BOGUS)
+        assert (rcode, bool(address)) == (c.NOERROR, True)
+        if running:
+            daemon.file.unlink()
+    with daemon.start(snapshot):
+        assert daemon.ask_all_workers(BOGUS) == [(c.SERVFAIL, b"") if running else (c.NOERROR, address)]
+    daemon.file.write_text("damaged")
+    with daemon.start(snapshot):
+        assert daemon.ask_all_workers(BOGUS) == [(c.SERVFAIL, b"")]
 
 
 def test_local_data_and_zones_are_changed_in_all_workers(daemon: ManagedDaemon) -> None:

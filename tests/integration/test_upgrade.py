@@ -26,6 +26,7 @@ from support.certs import Authority
 from support.ports import free_port
 from support.servers import ask, run_process, wait_until
 from support.subject import PACKAGES, daemon_environment
+from support.zone_peers import ZONE, Peer, serial_of, serve
 
 from resolver.wire import MessageView
 from resolver.wire import consts as c
@@ -374,6 +375,34 @@ def test_the_cache_is_kept_and_files_are_left_to_the_new_process(
         probe.bind(("127.0.0.1", daemon.port))
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_notify_that_only_the_old_process_gets(tmp_path: Path, upstream: Upstream, workers: int) -> None:
+    """The new one has read the copy of the zone already."""
+    (tmp_path / "zones").mkdir()
+    gate = tmp_path / "gate"
+    daemon = Daemon(tmp_path, upstream)
+    peer = Peer("nsd", tmp_path / "nsd", text=ZONE.format(serial=5), notify=("127.0.0.1", daemon.port))
+    zone = f'[zones]\ndirectory = "{tmp_path / "zones"}"\n[[zone]]\nname = "e.test"\n'
+    daemon.configure(workers=workers, more=f'{zone}primaries = ["127.0.0.1:{peer.port}"]\n')
+
+    def serials() -> set[int | None]:
+        return {serial_of(daemon.port, "e.test.") for _ in range(8 * workers)}
+
+    with serve(peer), running(daemon), gate.open("w") as closed:
+        wait_until(lambda: serials() == {5}, "the zone", log=daemon.log)
+        fcntl.flock(closed, fcntl.LOCK_EX)
+        daemon.install(WAITS_AT_GATE)
+        os.kill(daemon.pid, signal.SIGUSR2)
+        wait_until(lambda: daemon.text().count("UDP and TCP") == 2 * workers, "a new process", log=daemon.log)
+        peer.write(ZONE.format(serial=6))
+        peer.reload()
+        wait_until(lambda: "zone e.test.: serial 6 from" in daemon.text(), "the transfer", log=daemon.log)
+        fcntl.flock(closed, fcntl.LOCK_UN)
+        wait_for_end(daemon.pid)
+        daemon.pids.append(int(re.findall(r"process (\d+) serves", daemon.text())[-1]))
+        wait_until(lambda: serials() == {6}, "the new version", log=daemon.log)
+
+
 def test_other_rules_start_with_an_empty_cache(tmp_path: Path, upstream: Upstream) -> None:
     with running(Daemon(tmp_path, upstream)) as daemon:
         daemon.asks("kept.tests.net.")
@@ -497,9 +526,11 @@ def test_a_killed_new_process_and_a_second_upgrade(tmp_path: Path, upstream: Ups
         new, command = begin(daemon)
         second = daemon.ctl("upgrade")
         assert second.returncode == 1 and "an upgrade is in progress" in second.stderr
-        for words in (("reload",), ("local-data", "add", "a.tests.net. 60 IN A 192.0.2.9")):
+        refused = daemon.ctl("local-data", "add", "a.tests.net. 60 IN A 192.0.2.9")
+        assert refused.returncode == 1
+        for words in (("reload",), ("flush", "a.tests.net"), ("load",)):
             refused = daemon.ctl(*words)
-            assert refused.returncode == 1
+            assert refused.returncode == 1 and "an upgrade is in progress: try again" in refused.stderr
         os.kill(daemon.pid, signal.SIGUSR2)
         wait_until(lambda: "refused: an upgrade is in progress" in daemon.text(), "the refusal", log=daemon.log)
         os.kill(daemon.pid, signal.SIGHUP)

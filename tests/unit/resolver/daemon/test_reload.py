@@ -898,7 +898,8 @@ def test_the_supervisor_gets_the_result(company):
         first, reloads = company.workers[0], company.management.links.reloads
         reloads.request(1)
         assert await first.do_reload() == ""
-        assert select.select([reloads], [], [], 0)[0] and reloads.results() == [(1, (first.configured, first.current.settings))]
+        assert select.select([reloads], [], [], 0)[0]
+        assert reloads.results() == [(1, (first.configured, first.current.settings))]
         assert not select.select([reloads], [], [], 0)[0]
         reloads.request(2)
         reloads.request(3)
