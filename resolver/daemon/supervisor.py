@@ -199,7 +199,7 @@ class _Supervisor(Processes):
     def on_death(self, child: Child, code: int) -> None:
         """Restart the worker; when its death shows that an upgrade to this process fails, say so and end."""
         if self.predecessor is not None and self.status is None and not self.predecessor.withdraw():
-            self.take_over(self.predecessor)  # it serves no more: one of its last words was that this one does
+            self.take_over(self.predecessor)  # it has confirmed already, so nobody else serves
         if self.predecessor is None:
             super().on_death(child, code)
         elif self.status is None:

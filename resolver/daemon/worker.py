@@ -445,9 +445,12 @@ class _Worker:
             await self.accept_commands()
 
     async def accept_commands(self) -> None:
-        """Accept connections on the sockets of `management_servers`. What is connected before waits in their queues."""
+        """Accept connections on the sockets of `management_servers`, unless that is done already. Clients that connect
+        before wait in the queues of the sockets."""
         management = self.options.management
         for name, server in self.management_servers.items():
+            if server.started:
+                continue
             assert management is not None
             opened = {"control": management.control, "metrics": management.metrics, "web": management.web}[name]
             assert opened is not None
@@ -675,10 +678,13 @@ class _Worker:
                 await self.align(
                     self.configured, RuntimeChanges.load(self.configured.control.changes_file, self.changes)
                 )
-            if any(not server.started for server in self.management_servers.values()):
-                await self.accept_commands()
         except (ValueError, OSError, MemoryError) as error:
-            logger.error("upgrade: this process lacks what the other one has changed, until a reload: %s",
+            logger.error("upgrade: the run-time changes of the other process are not in force until a reload: %s",
+                         describe_error(error))
+        try:
+            await self.accept_commands()
+        except OSError as error:
+            logger.error("upgrade: the control socket or the metrics are not served until a restart: %s",
                          describe_error(error))
         self.zones.catch_up()
         self.anchors.catch_up()

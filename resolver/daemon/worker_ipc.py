@@ -40,7 +40,7 @@ LARGEST = limits.LINK_MESSAGE
 TIMEOUT = limits.LINK_TIMEOUT / 1000
 
 NO_RELOAD = -1
-
+"""The number of a `ReloadChannel` result that belongs to no reload."""
 IN_FILE = b"-"
 """The datagram that comes with the file of a long reply."""
 

@@ -21,6 +21,7 @@ from resolver.daemon.handover import HandoverError
 from resolver.daemon.main import UPGRADE_VARIABLE
 from resolver.daemon.management_sockets import ManagementSockets, open_management_sockets
 from resolver.daemon.predecessor import Predecessor
+from resolver.daemon.runtime_changes import RuntimeChanges
 from resolver.daemon.service_manager import ServiceManager
 from resolver.daemon.sockets import close_all, open_endpoints
 from resolver.daemon.successor import Successor, _messages
@@ -351,6 +352,47 @@ def test_a_reload_that_gets_its_turn_during_an_upgrade_is_for_the_process_that_s
         worker.upgrades.running = True  # the lock is free before the next one has it
         assert await asyncio.gather(*waiting) == [None, REFUSAL]
         assert worker.upgrades.reload_after and not worker.reload_waits
+
+    asyncio.run(main())
+
+
+def test_commands_are_taken_although_changes_cannot_be_used(caplog):
+    done = []
+
+    class Server:
+        started = False
+
+        async def start(self, listening):
+            self.started = True
+            done.append(listening)
+
+    class New(_Worker):
+        def __init__(self):
+            self.stopping = asyncio.get_running_loop().create_future()
+            self.configured, self.changes = Settings(), RuntimeChanges()
+            self.management_servers = {"control": Server(), "metrics": Server()}
+            management = SimpleNamespace(**{name: SimpleNamespace(dup=lambda name=name: name)
+                                            for name in ("control", "metrics")})
+            self.options = SimpleNamespace(management=management)
+            self.zones = self.anchors = self.change_keeper = SimpleNamespace(
+                catch_up=lambda: done.append("catches up"), schedule=lambda: done.append("schedules"))
+
+        def check_lists(self):
+            done.append("lists")
+
+        async def align(self, settings, changes):
+            raise ValueError("forward: wrong")
+
+    async def main():
+        new = New()
+        await new.catch_up()
+        assert done == ["control", "metrics", "catches up", "catches up", "lists", "schedules"]
+        assert "not in force until a reload: forward: wrong" in caplog.text
+        await new.catch_up()  # after a failed upgrade of its own
+        assert done.count("control") == 1 and done.count("lists") == 2
+        new.stopping.set_result("stop")
+        await new.catch_up()
+        assert done.count("lists") == 2
 
     asyncio.run(main())
 
