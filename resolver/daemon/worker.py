@@ -414,8 +414,8 @@ class _Worker:
             logger.info("playground: cache.snapshot-file and dnssec.auto-trust-anchor-file are not used")
 
     async def start_management(self) -> None:
-        """The first worker serves the control socket, the metrics and the web page, when its process is the main one; the
-        others reply to its requests."""
+        """The first worker serves the control socket, the metrics and the web page, when its process is the main one.
+        The others reply to its requests."""
         management = self.options.management
         if management is None:
             return
