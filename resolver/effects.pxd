@@ -166,6 +166,7 @@ cdef class Task:
 
 cdef class Context:
     cdef public object dns64
+    cdef public object has_server_rules
     cdef public object monotonic
     cdef public object name_server
     cdef public object now

@@ -741,12 +741,6 @@ class Delegations(Protocol):
 
     def forward_or_stub_for(self, name: bytes, /) -> Zone | None: ...
 
-    def closest(self, name: bytes, now: int, /) -> Zone | None: ...
-
-    def from_hints(self) -> Zone: ...
-
-    def last_known(self, zone: bytes, now: int, stale: int, /) -> Zone | None: ...
-
     def forget(self, zone: bytes, /) -> None: ...
 
 
@@ -824,6 +818,7 @@ class Context:
     __slots__ = (
         "delegations",
         "dns64",
+        "has_server_rules",
         "monotonic",
         "name_server",
         "now",
@@ -849,6 +844,8 @@ class Context:
         self.shares_failures = True
         self.name_server: NameServerPolicy | None = None
         """None when no policy has the point."""
+        self.has_server_rules: Callable[[], bool] | None = None
+        """Whether one of them may object now; None: always. A policy zone may have no trigger for name servers."""
         self.response: ResponsePolicy | None = None
         """None when no policy has the point."""
         self.on_query_end: Callable[[bytes, float, bool], object] | None = None
@@ -873,3 +870,8 @@ class Context:
         """None as `validator`."""
         self.validator: Callable[[Question, RawReply, Context, Task], Steps[tuple[Verdict, int, str]]] | None = None
         """``validate`` of the validator; None without validation."""
+
+    def server_policy(self) -> "NameServerPolicy | None":
+        """The policies for name servers, None when none of them may object now."""
+        asks = self.has_server_rules
+        return self.name_server if asks is None or asks() else None

@@ -213,7 +213,8 @@ class Mesh(JobTable):
             context.validation, context.validator = self.validation, self.validation.validate
         context.dns64 = pipeline.dns64
         context.subnets = self.subnets
-        context.name_server = pipeline.name_server if pipeline.has_name_server else None
+        if pipeline.has_name_server:
+            context.name_server, context.has_server_rules = pipeline.name_server, pipeline.has_server_rules
         context.response = pipeline.response if pipeline.has_response else None
         return context
 

@@ -35,7 +35,7 @@ from resolver.effects import (
     Validation,
     Zone,
 )
-from resolver.iterate import iterate
+from resolver.iterate import iterate, known_path, last_known_path
 from resolver.scoped_replies import find_scoped, keep_scoped
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
@@ -281,15 +281,20 @@ def _find_known(
     known = _local(name, question, context) or _refuse_meta_query(question)
     if known is not None:
         return known
-    policy = context.name_server
-    cut = _zone_for_policy(name, question.qtype, context) if policy is not None and client else None
-    if policy is None or cut is None:
-        return find_reply(name, question.qtype, context, budget, cd=cd, client=client)
-    known = policy(Question(name, question.qtype), cut.zone, cut.names, cut.servers)
-    if known is not None:
-        return known
     found = find_reply(name, question.qtype, context, budget, cd=cd, client=client)
-    return found if isinstance(found, Failure) or _is_from(cut, found) else None
+    policy = context.server_policy() if client and found is not None else None
+    if policy is None:
+        return found
+    # The RRset cache is shared by views and sub-queries, so cached data may be from servers that this view forbids.
+    # Without cached data, `iterate` asks for each zone.
+    cut, path = known_path(names.zone_lookup_name(names.lower(name), question.qtype), context)
+    for zone in path:
+        known = policy(Question(name, question.qtype), zone.zone, zone.names, zone.servers)
+        if known is not None:
+            return known
+    if isinstance(found, Failure) or cut.recursive or _is_from(cut, found):
+        return found
+    return None
 
 
 def _local(name: bytes, question: Question, context: Context) -> Outcome | None:
@@ -302,27 +307,14 @@ def _local(name: bytes, question: Question, context: Context) -> Outcome | None:
     return policy.answer_alias(Question(name, question.qtype))
 
 
-def _zone_for_policy(name: bytes, qtype: int, context: Context) -> Zone | None:
-    """The closest known zone, whose servers the policies are asked about before cached data of `name` is used; None for
-    forward and stub zones, to whose servers they do not apply.
-
-    The RRset cache is shared by views and sub-queries, so cached data may be from servers that this view forbids.
-    Without cached data, `iterate` asks for each zone.
-    """
-    delegations, lowered = context.delegations, names.lower(name)
-    if delegations.forward_or_stub_for(lowered) is not None:
-        return None
-    return delegations.closest(names.zone_lookup_name(lowered, qtype), context.now) or delegations.from_hints()
-
-
-def _is_from(zone: Zone, known: ChainStep | RawReply | None) -> bool:
+def _is_from(zone: Zone, known: ChainStep | RawReply) -> bool:
     """Whether cached data is from the servers of `zone`, about which policies were asked with known addresses.
 
-    It is not when the data lives longer than the delegation of its own zone. Then the zone above is the closest known
-    one, and the policies have not seen the servers of the data. The names of zones are not compared: both zones are at
-    or above the same name.
+    It is not when the data lives longer than the delegation of its own zone, or came by a path that is not known from
+    referrals. Then the deepest known zone is one above, and the policies have not seen the servers of the data. The
+    names of zones are not compared: both zones are at or above the same name.
     """
-    return known is not None and _zone_labels(known) == zone.labels and len(zone.servers) > 0
+    return _zone_labels(known) == zone.labels and len(zone.servers) > 0
 
 
 def _zone_labels(known: ChainStep | RawReply) -> int:
@@ -915,20 +907,23 @@ def find_stale(
 def _permits_stale(name: bytes, found: ChainStep, qtype: int, context: Context) -> bool:
     """Whether the policies for name servers permit stale data.
 
-    They are asked about the last known servers of its zone. In an outage its delegation may have expired, too, and then
-    the closest known zone is another one.
+    They are asked about the last known servers of its zone and of those above it. In an outage delegations may have
+    expired, too, and then the deepest zone of the known path is another one.
     """
-    policy, lowered = context.name_server, names.lower(name)
-    if policy is None or context.delegations.forward_or_stub_for(lowered) is not None:
+    policy, lowered = context.server_policy(), names.lower(name)
+    if policy is None or known_path(lowered, context)[0].recursive:
         return True
     labels = _zone_labels(found)
     if labels > names.label_count(lowered):
         return False
     longest = context.settings.cache.max_stale_ttl
-    zone = context.delegations.last_known(names.suffix(lowered, labels), context.now, longest)
-    return zone is not None and len(zone.servers) > 0 and (
-        policy(Question(name, qtype), zone.zone, zone.names, zone.servers) is None
-    )
+    path = last_known_path(names.suffix(lowered, labels), context, longest)
+    if path is None:
+        return False
+    for zone in path:
+        if policy(Question(name, qtype), zone.zone, zone.names, zone.servers) is not None:
+            return False
+    return True
 
 
 def _is_bogus_now(

@@ -15,6 +15,7 @@ cdef class DelegationPoint:
     cdef public list missing
     cdef public list names
     cdef public bint recursive
+    cdef public int referred_by
     cdef public list servers
     cdef public object until
     cdef public bytes zone

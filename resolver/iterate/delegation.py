@@ -39,6 +39,7 @@ DELEGATIONS = limits.DELEGATIONS
 OVERHEAD = limits.DELEGATION_OVERHEAD
 REMEMBERED_ADDRESSES = limits.UPSTREAM_ADDRESSES
 FOREVER = 1 << 62
+NO_REFERRAL = -1
 
 
 class DelegationPoint:
@@ -49,7 +50,8 @@ class DelegationPoint:
     the first of NS set and addresses does. `recursive`: the servers are recursive resolvers, queried with RD.
     `configured`: it is a forward or stub zone, and `first` permits iteration when its servers fail.
     `parent_confirmed_until` is the monotonic second until which the parent is not queried again when all servers fail,
-    because it has just named the same ones.
+    because it has just named the same ones. `referred_by` is the number of labels of the zone whose referral this is,
+    `NO_REFERRAL` for one made from cached RRsets or of the configuration.
     """
 
     __slots__ = (
@@ -61,6 +63,7 @@ class DelegationPoint:
         "names",
         "parent_confirmed_until",
         "recursive",
+        "referred_by",
         "servers",
         "until",
         "zone",
@@ -75,6 +78,7 @@ class DelegationPoint:
         self.expires = expires
         self.until = expires
         self.recursive = False
+        self.referred_by = NO_REFERRAL
         self.configured = False
         self.first = False
         self.parent_confirmed_until = 0.0
@@ -299,14 +303,6 @@ class DelegationCache:
         # The maximum number of addresses is counted, because addresses are added later.
         cost = len(cut.zone) + sum(map(len, cut.names)) * 2 + (ADDRESSES + len(cut.names) + 2) * OVERHEAD
         self.delegations.put(cut.zone, cut, cost)
-
-    def last_known(self, zone: bytes, now: int, stale: int) -> DelegationPoint | None:
-        """The delegation of `zone` in the cache, also when it expired less than `stale` seconds ago; None without one.
-
-        It tells who served stale data, and is not for queries.
-        """
-        ns = self._rrsets.find(zone, c.NS, now, min_trust=Trust.GLUE, stale=stale)
-        return None if ns is None else self.from_rrset(ns, now, keep=False, stale=stale)
 
     def glue_of(self, name: bytes) -> list[str]:
         """Addresses of the name server `name` (lower case) in the known delegations of zones at or above it."""

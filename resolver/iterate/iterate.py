@@ -9,11 +9,12 @@ itself, from the cache or from replies of its servers to the same client query.
 """
 
 from resolver import limits
-from resolver.effects import Context, Failure, FailureKind, Need, Purpose, Question, RawReply, Steps, Task
+from resolver.effects import CLIENT_PURPOSES, Context, Failure, FailureKind, Need, Purpose, Question, RawReply, Steps, Task
 from resolver.iterate.delegation import DelegationPoint, delegations_of
+from resolver.iterate.delegation_path import is_forbidden, known_path
 from resolver.iterate.minimise import PROBE_TYPE, labels_to_show
 from resolver.iterate.own_zone import delegation_of_copy
-from resolver.iterate.query_servers import IterationState, query_servers
+from resolver.iterate.query_servers import FORBIDDEN, IterationState, query_servers
 from resolver.iterate.scrub import ResponseType, Scrubbed, glue_of, with_misplaced_rrsigs
 from resolver.verdict import Trust
 from resolver.wire import consts as c
@@ -50,8 +51,11 @@ def iterate(
     begin = _begin(place, context, task)
     if begin is None:
         begin = yield from _prime(place, context, task)
-    cut: DelegationPoint = begin
     search = IterationState(avoid, qname)
+    first = _on_permitted_path(begin, place, context, task, search)
+    if isinstance(first, Failure):
+        return first
+    cut: DelegationPoint = first
     total = names.label_count(target)
     minimising = delegations.minimising
     known, probes, whole = cut.labels, 0, not minimising
@@ -84,12 +88,18 @@ def iterate(
                 if not cut.first:
                     return found
                 begin = _begin(place, context, task, public=True)
-                cut = begin if begin is not None else (yield from _prime(place, context, task))
+                other = begin if begin is not None else (yield from _prime(place, context, task))
+                begin = _on_permitted_path(other, place, context, task, search, public=True)
             else:
                 other = recovery.next_delegation(cut, context, task)
                 if other is None:
                     return found
-                cut = other
+                begin = other
+                if other.labels < cut.labels:
+                    begin = _on_permitted_path(other, names.parent(cut.zone), context, task, search, public=True)
+            if isinstance(begin, Failure):
+                return begin
+            cut = begin
             known, whole = cut.labels, not minimising
             continue
         kind = found.kind
@@ -142,6 +152,22 @@ def _begin(place: bytes, context: Context, task: Task, *, public: bool = False) 
     if cut is not None and task.trace is not None:
         _note_cut(task, cut, "closest known delegation")
     return cut
+
+
+def _on_permitted_path(
+    cut: DelegationPoint, place: bytes, context: Context, task: Task, search: IterationState, *, public: bool = False
+) -> DelegationPoint | Failure:
+    """The zone cut to begin with instead of `cut`, where a view has policies for name servers: the deepest one of the
+    known path to `place`, when they permit the zones above it. `query_servers` asks about the zone itself."""
+    if context.server_policy() is None or cut.recursive or task.purpose not in CLIENT_PURPOSES:
+        return cut
+    closest, path = known_path(place, context, public=public)
+    for above in path:
+        if above is not closest and is_forbidden(above, search.qname, context, task):
+            return FORBIDDEN
+    if closest.zone != cut.zone:
+        _note_cut(task, closest, "deepest zone whose delegations are all from referrals, for policies of name servers")
+    return closest
 
 
 def _has_only_in_domain_ns(cut: DelegationPoint) -> bool:
@@ -236,7 +262,7 @@ def _refetch_from_parent(cut: DelegationPoint, context: Context, task: Task) -> 
     ns = rrsets.find(cut.zone, c.NS, now, min_trust=Trust.GLUE) if context.settings.cache.max_stale_ttl else None
     rrsets.drop(cut.zone, c.NS)
     if ns is not None:
-        # Kept as expired: policies are asked about the servers of stale data (`last_known`).
+        # Kept as expired: policies are asked about the servers of stale data.
         rrsets.put(ns.with_ttl(1), now - 1)
     upper = delegations.closest(cut.zone, context.now, above=cut.zone) or delegations.from_hints()
     _note_cut(task, upper, f"the servers of {names.to_text(cut.zone)} failed: its parent is queried again")
@@ -265,7 +291,7 @@ def _follow_referral(found: Scrubbed, cut: DelegationPoint, context: Context, ta
     if ns.ttl > left:
         ns = ns.with_ttl(left)
     glue = glue_of(found.view, ns, cut.zone, harden=delegations.harden_glue)
-    ns.trust = Trust.GLUE
+    ns.trust, ns.zone_labels = Trust.GLUE, cut.labels
     put(ns, now)
     _store_glue(glue, context)
     signed = [rrset for rrset in found.ds if names.equal(rrset.name, zone)]
@@ -278,6 +304,7 @@ def _follow_referral(found: Scrubbed, cut: DelegationPoint, context: Context, ta
         ttl = min(rrset.ttl for rrset in found.proofs)
         context.store.rrsets.put_negative(zone, c.DS, soa=None, proofs=found.proofs, ttl=ttl, verdict=0, now=now)
     below = delegations.from_rrset(ns, now, glue)
+    below.referred_by = cut.labels
     if task.trace is not None:
         task.note("referral", f"{names.to_text(cut.zone)} refers to {names.to_text(zone)}: {len(below.servers)} "
                   f"addresses, {len(below.missing)} name servers without", zone=zone, server=found.server,

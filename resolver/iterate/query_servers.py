@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from resolver import limits
 from resolver.cache.scoped import UNSENT, describe_scope
 from resolver.effects import (
-    CLIENT_PURPOSES,
     Ask,
     Context,
     Failure,
@@ -31,6 +30,7 @@ from resolver.effects import (
 )
 from resolver.iterate.classify import classify
 from resolver.iterate.delegation import DelegationPoint, delegations_of
+from resolver.iterate.delegation_path import is_forbidden
 from resolver.iterate.own_zone import ask_copy
 from resolver.iterate.scrub import ResponseType, Scrubbed, cut_chain, question_matches, scrub
 from resolver.iterate.server_selection import reason, select_server, server_states, server_timeout
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from resolver.effects import Reply
     from resolver.wire.message import MessageView
 
-__all__ = ["IterationState", "query_servers"]
+__all__ = ["FORBIDDEN", "IterationState", "query_servers"]
 
 TRIES_PER_CUT = limits.TRIES_PER_CUT
 TRIES_PER_SERVER = limits.TRIES_PER_SERVER
@@ -160,7 +160,7 @@ def _query_zone(
             continue
         if context.name_server is not None and checked_servers != len(cut.servers):
             checked_servers = len(cut.servers)
-            if _is_forbidden(cut, context, task, search):
+            if is_forbidden(cut, search.qname, context, task):
                 return FORBIDDEN
         key = server.key
         if limited and quota.is_full(key):
@@ -449,19 +449,6 @@ def _bad_code(rcode: int, server: Server, zone: bytes) -> Failure:
         return Failure(FailureKind.LAME, c.EDE_INVALID_DATA, f"{server.address} contradicts itself")
     return Failure(FailureKind.RCODE, c.EDE_NO_REACHABLE_AUTHORITY,
                    f"{server.address} answers {c.rcode_to_text(rcode)} for {names.to_text(zone)}")
-
-
-def _is_forbidden(cut: DelegationPoint, context: Context, task: Task, search: IterationState) -> bool:
-    """Whether a policy answers instead of the servers of the zone; then `Task.answered` has its answer.
-
-    The policy applies to the servers of a client's name and of the targets of its aliases, not to those of sub-queries,
-    which other views share. A forward or stub zone has no servers that a remote party chose.
-    """
-    policy = context.name_server
-    if policy is None or cut.configured or task.purpose not in CLIENT_PURPOSES:
-        return False
-    task.answered = policy(Question(search.qname, task.question.qtype), cut.zone, cut.names, cut.servers)
-    return task.answered is not None
 
 
 def _stop_at_configured_zone(found: Scrubbed, qname: bytes, qtype: int, context: Context) -> None:

@@ -116,6 +116,11 @@ class PolicyModule:
     only_types: frozenset[int] | None = None
     """The types of questions for which a `per_client` module is called; None: all."""
 
+    @property
+    def has_server_rules(self) -> bool:
+        """Whether `name_server` may have a result now. A change needs a flush of the cache."""
+        return True
+
     def client(self, query: Query, /) -> Action | None:
         """Decide about a client before its question is examined."""
         return None
@@ -134,7 +139,8 @@ class PolicyModule:
         """Answer `question` instead of asking the servers of `zone`.
 
         `names` are the names of its servers (lower case), `servers` their addresses as far as they are known. It is
-        asked again when more become known.
+        asked about each zone on the path from the root to the question, again when more addresses become known, and
+        also before cached data is used.
         """
         return None
 

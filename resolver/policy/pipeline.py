@@ -161,6 +161,13 @@ class Pipeline:
         return self._ask("name_server", self._name_server, question, True, self.query, question, zone, servers,
                          addresses)
 
+    def has_server_rules(self) -> bool:
+        """Whether a module may object at `name_server` now. If not, delegations need not be known by referrals."""
+        for module, _ in self._name_server:
+            if module.has_server_rules:
+                return True
+        return False
+
     def response(self, query: Query, outcome: Outcome) -> Outcome:
         """The point `response`: the outcome to give to the client of `query`, `outcome` itself when none changes it.
 

@@ -175,6 +175,7 @@ class PolicyZones:
     def __init__(self, zones: Sequence[RpzZone] = ()) -> None:
         self.zones = tuple(zones)
         self.needs_answer = any(zone.needs_answer for zone in zones)
+        self.asks_servers = any(zone.asks_servers for zone in zones)
 
     def before(self, client: bytes | None, name: bytes) -> Decision:
         """Step 1: the triggers that need no answer. `client` is None for a query without client, and for the second

@@ -57,6 +57,11 @@ class ResponsePolicyZones(PolicyModule):
         """Use `zones`, by their name; a configured zone that is not among them has no rules."""
         self._zones = PolicyZones([zones[name] for name in self._order if name in zones])
 
+    @property
+    def has_server_rules(self) -> bool:
+        """Whether a zone has triggers for name servers."""
+        return self._zones.asks_servers
+
     def is_cacheable(self, question: Question) -> bool:
         """Whether the finished answer may be given without this policy: when no zone has client rules, logs, or sends
         clients to TCP for this name."""
@@ -98,6 +103,8 @@ class ResponsePolicyZones(PolicyModule):
         self, query: Query, question: Question, zone: bytes, servers: Sequence[bytes], addresses: Sequence[Server]
     ) -> Decision:
         """The name servers of a zone of the qname."""
+        if not self._zones.asks_servers:
+            return None
         known = self._zones.before(None, question.qname)
         decision = self._zones.after(known.match, (), servers, [_packed(server) for server in addresses])
         if decision.match is None or decision.match is known.match:

@@ -15,10 +15,14 @@ from support.signing import ZoneKey, sign_zone
 
 from resolver import limits
 from resolver.effects import Outcome, Purpose, Question, Server
+from resolver.iterate import known_path
+from resolver.list_settings import RpzSettings
 from resolver.policy import Action, Pipeline, PolicyModule
 from resolver.policy.module import REFUSE
+from resolver.policy.rpz_module import ResponsePolicyZones, options_of
+from resolver.policy.rpz_zone import ZoneCompiler
 from resolver.query import Query
-from resolver.settings import CacheSettings, DnssecSettings, Settings
+from resolver.settings import CacheSettings, DnssecSettings, Settings, StubZone
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -228,3 +232,122 @@ def test_stale_data_whose_servers_are_not_known_at_all() -> None:
     forget_delegation(m, "evil.com.")
     outcome = m.ask("www.evil.com.")
     assert (outcome.stale, outcome.rcode) == (False, c.SERVFAIL)
+
+
+# --- zones below a forbidden one ----------------------------------------------------------------------------------
+# deep.evil.com. has a server that no policy forbids. host.deep.evil.com. is the name server of trigger2.net.
+
+DEEP_SERVER = "192.0.2.67"
+DEEP = "x.deep.evil.com."
+DEEP_ZONES = {
+    **ZONES,
+    "192.5.6.31": [("net.", NET_ZONE + "trigger2 3600 IN NS host.deep.evil.com.\nok 80000 IN NS ns.ok\n"
+                                       "ns.ok 80000 IN A 192.0.2.67\n")],
+    EVIL_SERVER: [("evil.com.", EVIL.replace("@ 3600 IN NS ns\n", "@ 3600 IN NS ns.ok.net.\n")
+                   + "deep 80000 IN NS ns.ok.net.\n")],
+    DEEP_SERVER: [("deep.evil.com.", SOA + "@ 80000 IN NS ns.ok.net.\nx 300 IN A 203.0.113.5\n"
+                                           "host 80000 IN A 192.0.2.68\n"),
+                  ("ok.net.", SOA + "@ 80000 IN NS ns\nns 80000 IN A 192.0.2.67\n")],
+    "192.0.2.68": [("trigger2.net.", SOA + "@ 3600 IN NS host.deep.evil.com.\nx 60 IN A 192.0.2.7\n")],
+}
+
+
+@pytest.mark.parametrize("by_address", [False, True])
+@pytest.mark.parametrize("known", ["nothing", "delegations", "sets", "lower set", "child set"])
+def test_a_zone_below_a_forbidden_one(known: str, by_address: bool) -> None:
+    """The verdict is the same whatever is cached. Another worker has put sets into the cache, and some are evicted."""
+    module = Forbids(by_address=by_address)
+    m = world(module, DEEP_ZONES)
+    if known != "nothing":
+        assert addresses(m.ask("x.trigger2.net.")) == ["192.0.2.7"]
+    if known == "child set":
+        module.active = False
+        assert m.ask("evil.com.", "NS").answer[0].targets() == [names.from_text("ns.ok.net.")]
+        assert addresses(m.ask(DEEP)) == ["203.0.113.5"]
+        module.active = True
+    if known in ("sets", "lower set"):
+        forget_delegation(m, *(("evil.com.",) if known == "lower set" else ()))
+    before = len(m.net.log)
+    assert refused(m.ask(DEEP))
+    assert refused(m.ask("other.deep.evil.com."))
+    assert {packet.address for packet in m.net.log[before:]}.isdisjoint({EVIL_SERVER, DEEP_SERVER})
+
+
+def test_each_zone_on_the_path_needs_a_referral_once() -> None:
+    """Afterwards delegations and data of permitted servers are used as without such policies."""
+    module = Forbids()
+    module.active = False
+    m = world(module, DEEP_ZONES)
+    m.ask(DEEP)
+    forget_delegation(m)
+    before = len(m.net.log)
+    assert addresses(m.ask(DEEP)) == ["203.0.113.5"]
+    assert [packet.address for packet in m.net.log[before:]] == [
+        ROOT_ADDRESS, "192.5.6.30", EVIL_SERVER, DEEP_SERVER]
+    before = len(m.net.log)
+    assert m.ask(DEEP).from_cache and m.ask("host.deep.evil.com.").answer
+    assert [packet.address for packet in m.net.log[before:]] == [DEEP_SERVER]
+
+
+def test_policy_zones_without_triggers_for_name_servers_cost_nothing() -> None:
+    compiler = ZoneCompiler(names.from_text("rpz.test."), b"k" * 16)
+    settings = RpzSettings(name="rpz.test", file="rpz")
+    zones = ResponsePolicyZones([settings])
+    zones.replace({"rpz.test": compiler.finish(options_of(settings))})
+    m = world(Forbids(), DEEP_ZONES)
+    pipeline = Pipeline(0, "", [zones])
+    m.mesh._context.name_server = pipeline.name_server
+    m.mesh._context.has_server_rules = pipeline.has_server_rules
+    m.ask(DEEP)
+    forget_delegation(m)
+    before = len(m.net.log)
+    assert m.ask(DEEP).from_cache and m.ask("other.deep.evil.com.").rcode == c.NXDOMAIN
+    assert [packet.address for packet in m.net.log[before:]] == [DEEP_SERVER]
+
+
+@pytest.mark.parametrize("by_address", [False, True])
+def test_a_zone_below_a_forbidden_one_below_a_stub_zone(by_address: bool) -> None:
+    """The operator chose the servers of com., and not those of evil.com."""
+    settings = Settings(dnssec=DnssecSettings(trust_anchors=()),
+                        stub=(StubZone("com.", ("192.5.6.30",)),))
+    m = build(DEEP_ZONES, settings=settings)
+    m.mesh._context.name_server = Pipeline(0, "", [Forbids(by_address=by_address)]).name_server
+    assert addresses(m.ask("x.trigger2.net.")) == ["192.0.2.7"]
+    assert refused(m.ask("host.deep.evil.com."))
+    forget_delegation(m, "evil.com.")
+    assert refused(m.ask("host.deep.evil.com."))
+
+
+@pytest.mark.parametrize("evicted", [False, True])
+def test_stale_data_of_a_zone_below_a_forbidden_one(evicted: bool) -> None:
+    module = Forbids()
+    m = world(module, DEEP_ZONES, max_stale_ttl=86400)
+    module.active = False
+    m.ask(DEEP)
+    m.net.sleep(m.mesh, 4000)
+    m.net.hosts.clear()
+    assert m.ask(DEEP).stale
+    m.net.run(m.mesh, until=lambda: not m.mesh.statistics()["running"])
+    if evicted:
+        m.store.rrsets.drop(names.from_text("evil.com."), c.NS)
+    module.active = True
+    outcome = m.ask(DEEP)
+    assert (outcome.stale, outcome.answer) == (False, [])
+
+
+def test_a_path_of_the_longest_name_is_found_by_one_look_up_for_each_label() -> None:
+    m = world(Forbids(), DEEP_ZONES)
+    m.ask("www.example.com.")
+    name = b"\1x" * 114 + names.from_text("evil.com.")
+    looked_up: list[bytes] = []
+
+    class Counted(dict[bytes, Any]):
+        def get(self, key: bytes, default: Any = None) -> Any:
+            looked_up.append(key)
+            return super().get(key, default)
+
+    table = m.mesh._context.delegations.delegations
+    table.entries = Counted(table.entries)
+    cut, path = known_path(name, m.mesh._context)
+    assert [one.zone for one in path] == [names.ROOT, names.from_text("com.")] and cut is path[-1]
+    assert len(looked_up) <= names.label_count(name) + 2
