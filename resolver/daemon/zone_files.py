@@ -162,6 +162,7 @@ def read_text(settings: ZoneSettings) -> Zone:
         with open(settings.file, encoding="utf-8") as file:
             zone = read_zone(file, settings.file, origin_of(settings.name))
         check_content(zone, settings.zonemd)
+        zone.chain()  # here, in a thread, and not when the first proof is needed
     except TransferError as error:
         raise ZoneFileError(f"{settings.file}: {error}") from None
     except UnicodeDecodeError as error:
@@ -170,12 +171,11 @@ def read_text(settings: ZoneSettings) -> Zone:
 
 
 def check_content(zone: Zone, policy: str) -> None:
-    """Check the digest of a zone by the policy of its settings, and make its chain of proofs.
+    """Check the digest of a zone by the policy of its settings.
 
     Raises:
         TransferError: the digest is wrong, or missing although it is required.
     """
-    zone.chain()  # here, in a thread, and not when the first proof is needed
     if policy == "off":
         return
     status = check_digest(zone)
@@ -209,9 +209,7 @@ def read_memory(file: BinaryIO, origin: bytes) -> Saved:
         OSError: it cannot be read.
     """
     with file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
-        saved = read_journal(content[:], origin)
-    saved.zone.chain()  # as in `check_content`
-    return saved
+        return read_journal(content[:], origin)
 
 
 def _read_copy(path: Path, origin: bytes) -> Saved | None:
@@ -228,6 +226,4 @@ def _read_copy(path: Path, origin: bytes) -> Saved | None:
         return None
     if len(data) > limits.ZONE_FILE_OCTETS:
         raise JournalError(f"it is larger than {limits.ZONE_FILE_OCTETS} octets")
-    saved = read_journal(data, origin)
-    saved.zone.chain()  # as in `check_content`
-    return saved
+    return read_journal(data, origin)

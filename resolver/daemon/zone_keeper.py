@@ -248,7 +248,7 @@ class ZoneKeeper:
 
     async def _install_copy(self, status: ZoneStatus, saved: Saved, number: int) -> None:
         try:
-            rules = await self._compile(status, saved.zone)
+            rules = await self._prepare(status, saved.zone)
         except (ValueError, OSError, MemoryError) as error:
             if status.may_install(number):
                 self.counts["load_failures"] += 1
@@ -263,16 +263,20 @@ class ZoneKeeper:
         status.keep(saved.differences)
         self._put(status, saved.zone, expiry(saved.confirmed, saved.zone.timers), rules)
 
-    async def _compile(self, status: ZoneStatus, zone: Zone) -> "Loaded | None":
-        """The rules of a version of a policy zone, unless they are loaded already; None for other zones.
+    async def _prepare(self, status: ZoneStatus, zone: Zone) -> "Loaded | None":
+        """Make what a version needs before it is in force: the rules of a policy zone, which are returned unless they are
+        loaded already; of other zones the chain of proofs, which is in the zone. A policy zone answers nothing, so it
+        needs no chain.
 
         Raises:
-            ValueError: they cannot be used; the text says why.
+            ValueError: the rules cannot be used; the text says why.
             OSError: there is no thread.
         """
-        if self._lists is None or not status.policy:
-            return None
-        return await self._lists.compile(status.origin, zone)
+        if status.policy:
+            return None if self._lists is None else await self._lists.compile(status.origin, zone)
+        if not zone.has_chain:
+            await in_thread(zone.chain)
+        return None
 
     @property
     def unwritten(self) -> list[bytes]:
@@ -457,7 +461,7 @@ class ZoneKeeper:
         if found.zone is not None:
             await in_thread(check_content, found.zone, status.settings.zonemd)
         zone = found.zone or served.zone
-        rules = None if zone is None else await self._compile(status, zone)
+        rules = None if zone is None else await self._prepare(status, zone)
         await self._finish(self._take(status, served.zone, found, confirmed, primary, rules))
 
     async def _finish(self, work: "Coroutine[Any, Any, None]") -> None:

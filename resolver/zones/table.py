@@ -93,9 +93,12 @@ class ZoneTable:
         self._zones[origin].set_content(zone, expires)
 
     def carry_over(self, older: "ZoneTable") -> None:
-        """Take the content of zones that an older table has, for those that have none here."""
+        """Take the content of zones that an older table has, for those that have none here. Not what was a policy zone:
+        it has no chain of proofs."""
         for served in self:
             before = older.get(served.origin)
+            if before is not None and before.mode is Mode.POLICY and served.mode is not Mode.POLICY:
+                continue
             if served.zone is None and before is not None and before.zone is not None:
                 served.set_content(before.zone, before.expires)
 

@@ -9,9 +9,8 @@ import hashlib
 from collections.abc import Iterator
 
 from resolver.wire import consts as c
-from resolver.wire import name as names
 from resolver.wire import rdata as rdatas
-from resolver.zones.zone import Zone, soa_fields
+from resolver.zones.zone import Zone, in_canonical_order, soa_fields
 
 __all__ = ["DigestStatus", "check_digest", "digest_of"]
 
@@ -52,7 +51,7 @@ def canonical(zone: Zone) -> Iterator[tuple[bytes, int, int, bytes]]:
         ):
             continue
         by_owner.setdefault(owner, []).append((rtype, rdatas.canonical(rtype, rdata), ttl))
-    for owner in sorted(by_owner, key=names.canonical_key):
+    for owner in in_canonical_order(by_owner):
         for rtype, rdata, ttl in sorted(by_owner[owner]):
             yield owner, rtype, ttl, rdata
 

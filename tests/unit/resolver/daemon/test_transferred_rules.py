@@ -13,6 +13,7 @@ from resolver.daemon.list_updates import ListUpdates
 from resolver.daemon.zone_keeper import ZoneKeeper
 from resolver.effects import Question
 from resolver.list_settings import RpzSettings
+from resolver.net.zone_client import Fetched, ZoneClient
 from resolver.policy import PolicyPipeline
 from resolver.query import Query
 from resolver.settings import PolicySettings, Settings, ZoneSettings, ZonesSettings, replace
@@ -184,6 +185,29 @@ def test_a_reload_goes_on_with_the_rules(tmp_path: Path, monkeypatch: pytest.Mon
         later.stop()
 
     first.run(reload)
+
+
+def test_a_policy_zone_has_no_chain_of_proofs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers nothing, and the chain of a million names takes seconds."""
+    monkeypatch.setattr(Zone, "chain", lambda _: pytest.fail("it is made"))
+    world = World(tmp_path, leads=True)
+    world.write(version(5, "nx.test CNAME ."))
+
+    async def refresh(keeper: ZoneKeeper) -> None:
+        async def fetch(_: object, origin: bytes, *__: object) -> Fetched:
+            return Fetched(6, version(6, "new.test CNAME ."), [], 0)
+
+        monkeypatch.setattr(ZoneClient, "fetch", fetch)
+        [status] = keeper._zones.values()
+        await keeper._refresh(status)
+        assert world.blocks("new.test.")
+        content = await keeper.open_content(ORIGIN, always=True)
+        assert content is not None
+        keeper.take_content("rpz.example", content)
+        await asyncio.gather(*keeper._tasks)
+
+    world.run(refresh)
+    assert world.blocks("new.test.")
 
 
 def test_a_version_that_cannot_be_compiled_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

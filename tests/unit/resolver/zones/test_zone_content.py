@@ -4,6 +4,7 @@ import io
 import random
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,10 +12,11 @@ from resolver import limits
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.message import MessageView
-from resolver.zones import ServedZone, Zone, ZoneError, ZoneTable
+from resolver.zones import ServedZone, Zone, ZoneError, ZoneTable, zone, zonemd
+from resolver.zones.answer import Answer
 from resolver.zones.load import ZoneFileError, missing_glue, read_zone
 from resolver.zones.table import Mode
-from resolver.zones.zone import Difference
+from resolver.zones.zone import Difference, in_canonical_order
 
 ORIGIN = names.from_text("e.test.")
 HEAD = "$TTL 300\n@ SOA ns host 7 3600 600 86400 60\n@ NS ns\nns A 192.0.2.1\n"
@@ -173,3 +175,38 @@ def test_ds_of_the_apex_belongs_to_the_parent() -> None:
     assert table_of(Mode.AUTHORITATIVE).answer(ORIGIN, c.DS) is None
     found = table_of(Mode.AUTHORITATIVE).answer(names.from_text("sub.e.test."), c.DS)
     assert found is not None and not found.referral and not found.answer
+
+
+# --- other threads run meanwhile ------------------------------------------------------------------------------------
+
+
+def test_names_are_sorted_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One sort holds the GIL until it ends, so the event loop would stand still for seconds."""
+    sizes: list[int] = []
+
+    def counted(given: list[Any], **options: Any) -> list[Any]:
+        sizes.append(len(given))
+        return builtin(given, **options)
+
+    builtin = sorted
+    rng = random.Random(5)
+    owners = [rng.randbytes(1).join((b"\2", b"")) + bytes((rng.randrange(256),)) + ORIGIN for _ in range(1000)]
+    monkeypatch.setattr(limits, "ZONE_SORT", 64)
+    for module in (zone, zonemd):
+        monkeypatch.setattr(module, "sorted", counted, raising=False)
+    assert in_canonical_order(owners) == builtin(owners, key=names.canonical_key)
+    assert (in_canonical_order([]), in_canonical_order(owners[:1])) == ([], owners[:1])
+    hosts = "".join(f"h{number} A 192.0.2.1\nh{number} NSEC h A\n" for number in range(200))
+    signed = zone_of(f"{hosts}@ RRSIG SOA 13 2 300 20380101000000 20200101000000 1 e.test. {'A' * 86}==\n")
+    assert len(signed.chain().names) == 200 and len(list(zonemd.canonical(signed))) > 400
+    assert 64 in sizes and max(sizes) == 64
+
+
+def test_what_was_a_policy_zone_does_not_serve() -> None:
+    """It has no chain of proofs, which the first query would make in the event loop."""
+    table = ZoneTable([ServedZone(ORIGIN, Mode.AUTHORITATIVE)], lambda: 0)
+    table.carry_over(table_of(Mode.POLICY))
+    assert table.answer(names.from_text("a.e.test."), c.A) == Answer(c.SERVFAIL, [], [], [], False)
+    table.carry_over(table_of(Mode.DELEGATIONS))
+    found = table.answer(names.from_text("a.e.test."), c.A)
+    assert found is not None and found.answer
