@@ -13,7 +13,7 @@ A module named in ``policy.modules`` defines functions with the names of points.
 | `client(query, question)` | for each query of a client, before anything is looked up | all |
 | `question(query, question)` | when the answer is not cached; it is cached for the view | all but `TRUNCATE` |
 | `alias(query, question)` | for the target of each alias | `answer`, `DROP`, `REFUSE` |
-| `name_server(query, question, zone)` | for each zone from the root to the name, before queries and cached data | `answer`, `DROP`, `REFUSE` |
+| `name_server(query, question, zone)` | for each zone from the root to the name | `answer`, `DROP`, `REFUSE` |
 | `response(query, response)` | for a finished answer, before it is cached for the view | all but `TRUNCATE` |
 | `send(query, response)` | for each reply to a client | `DROP`, `REFUSE`, `TRUNCATE` |
 

@@ -684,6 +684,14 @@ ZONE_MESSAGES = 1_000_000
 """messages: Of one transfer. A message may have a single record."""
 ZONE_JOURNAL_SHARE = 50
 """percent: Octets of differences in a zone's file, of the octets of its content, at which the file is written anew."""
+ZONE_LOOP_RECORDS = 256
+"""records: Of a message of a transfer that is read in the event loop, which takes 0.3 ms. One of 64 KiB may have 4,000,
+and is read in a thread."""
+ZONE_SLOW_AFTER = 60_000
+"""milliseconds: Time of a transfer, after which it must have had `ZONE_LEAST_RATE`, else it is ended when another one
+waits. Two primaries together could hold all of `ZONE_TRANSFERS` with a record every 29 seconds."""
+ZONE_LEAST_RATE = 65_536
+"""bytes per second: As above. With 0.5 Mbit/s a zone of 100 MB takes `ZONE_TRANSFER_TIMEOUT`."""
 ZONE_SORT = 4_096
 """names: Sorted in one call, which other threads wait for: 2 to 5 ms."""
 ZONE_WRITE_RETRY = 30_000

@@ -264,9 +264,9 @@ class ZoneKeeper:
         self._put(status, saved.zone, expiry(saved.confirmed, saved.zone.timers), rules)
 
     async def _prepare(self, status: ZoneStatus, zone: Zone) -> "Loaded | None":
-        """Make what a version needs before it is in force: the rules of a policy zone, which are returned unless they are
-        loaded already; of other zones the chain of proofs, which is in the zone. A policy zone answers nothing, so it
-        needs no chain.
+        """Make what a version needs before it is in force: the rules of a policy zone, which are returned unless they
+        are loaded already; of other zones the chain of proofs, which is in the zone. A policy zone answers nothing, so
+        it needs no chain.
 
         Raises:
             ValueError: the rules cannot be used; the text says why.

@@ -1,15 +1,16 @@
 """The policies for name servers: which zones they are asked about for a name.
 
-Invariant: a client gets no data of a name unless its policies permit the servers of *every* zone on the delegation path
-to it, from the root down, whatever is cached. Otherwise a zone below a forbidden one is free as soon as its delegation is
-known, and anyone can make it known: addresses of name servers are looked up without these policies. `iterate` keeps the
-invariant for what is queried (where it begins, and for each referral), `resolve` for cached data, also stale data.
+Invariant: a client gets no data of a name unless its policies permit the servers of *every* zone on the delegation
+path to it, from the root down, whatever is cached. Otherwise a zone below a forbidden one is free as soon as its
+delegation is known, and anyone can make it known: addresses of name servers are looked up without these policies.
+`iterate` keeps the invariant for what is queried (where it begins, and for each referral), `resolve` for cached data,
+also stale data.
 
-So that the path is the same for all queries, each of its zones is known by a referral of the one above (RFC 1034 section
-4.3.2), with the name servers and the glue of that referral. A delegation that was made from cached RRsets is none: the
-zone itself may have replaced its NS set or addresses, and zones between it and the next known one may be missing. Its
-parent is queried for a referral instead. That is one packet for each zone, in each worker, while the delegation lives,
-and only where a view has such policies. A path is found by one look-up for each label.
+So that the path is the same for all queries, each of its zones is known by a referral of the one above (RFC 1034
+section 4.3.2), with the name servers and the glue of that referral. A delegation that was made from cached RRsets is
+none: the zone itself may have replaced its NS set or addresses, and zones between it and the next known one may be
+missing. Its parent is queried for a referral instead. That is one packet for each zone, in each worker, while the
+delegation lives, and only where a view has such policies. A path is found by one look-up for each label.
 
 The path begins at a forward or stub zone, or at the zone of an own copy, because the operator chose these servers.
 """
@@ -29,8 +30,8 @@ __all__ = ["is_forbidden", "known_path", "last_known_path"]
 def known_path(
     name: bytes, context: Context, *, public: bool = False
 ) -> tuple[DelegationPoint, list[DelegationPoint]]:
-    """The deepest zone of the known path to `name` (lower case), and the zones of it whose servers remote parties chose,
-    from the top. With `public`, forward and stub zones do not count."""
+    """The deepest zone of the known path to `name` (lower case), and the zones of it whose servers remote parties
+    chose, from the top. With `public`, forward and stub zones do not count."""
     delegations, now = delegations_of(context), context.now
     top = _chosen_by_operator(name, context, public=public)
     cut = top if top is not None else delegations.closest(names.ROOT, now) or delegations.from_hints()
@@ -49,8 +50,8 @@ def known_path(
 
 
 def last_known_path(zone: bytes, context: Context, stale: int) -> list[DelegationPoint] | None:
-    """The path to `zone` (lower case) as far as the cache still has it, with what expired less than `stale` seconds ago.
-    None when a zone or its servers are missing. It tells who served stale data, and is not for queries."""
+    """The path to `zone` (lower case), from what is cached or expired less than `stale` seconds ago. None when a zone or
+    its servers are missing. It tells who served stale data, and is not for queries."""
     delegations = delegations_of(context)
     top = _chosen_by_operator(zone, context)
     path: list[DelegationPoint] = []

@@ -9,7 +9,18 @@ itself, from the cache or from replies of its servers to the same client query.
 """
 
 from resolver import limits
-from resolver.effects import CLIENT_PURPOSES, Context, Failure, FailureKind, Need, Purpose, Question, RawReply, Steps, Task
+from resolver.effects import (
+    CLIENT_PURPOSES,
+    Context,
+    Failure,
+    FailureKind,
+    Need,
+    Purpose,
+    Question,
+    RawReply,
+    Steps,
+    Task,
+)
 from resolver.iterate.delegation import DelegationPoint, delegations_of
 from resolver.iterate.delegation_path import is_forbidden, known_path
 from resolver.iterate.minimise import PROBE_TYPE, labels_to_show

@@ -3,6 +3,11 @@
 Nothing is sent over UDP, so no reply can be forged from off the path. Over TLS the primary is authenticated by its name
 or pin, and ALPN "dot" is required (RFC 9103 section 7.1); there is no fallback to TCP. What a primary may send is
 bounded by `resolver.zones.transfer`, and the time by the limits below.
+
+`ZONE_TRANSFERS` run at the same time, and others wait in their order. Invariant: primaries that are slow on purpose
+keep nobody waiting, however many they are. Each time that somebody has waited for `ZONE_SLOW_AFTER`, the slowest
+transfer ends that has had this time, too, and is slower than `ZONE_LEAST_RATE`. Its zone is tried again later, as after
+any failure. While nobody waits, a transfer may be slow.
 """
 
 import asyncio
@@ -32,6 +37,7 @@ __all__ = ["Fetched", "ZoneClient", "notify_message", "send_notify"]
 QUERY_TIMEOUT = limits.ZONE_QUERY_TIMEOUT / 1000
 IDLE_TIMEOUT = limits.ZONE_IDLE_TIMEOUT / 1000
 TRANSFER_TIMEOUT = limits.ZONE_TRANSFER_TIMEOUT / 1000
+SLOW_AFTER = limits.ZONE_SLOW_AFTER / 1000
 
 
 class Fetched(NamedTuple):
@@ -41,6 +47,29 @@ class Fetched(NamedTuple):
     zone: Zone | None
     differences: list[Difference]
     octets: int
+
+
+class _Running:
+    """A transfer that has a slot since the second `since` of the loop's clock; `octets` of it have come. `timeout` is
+    that of the attempt in progress, and `ended` is set when others need the slot."""
+
+    __slots__ = ("ended", "octets", "since", "timeout")
+
+    def __init__(self, since: float) -> None:
+        self.since = since
+        self.octets = 0
+        self.ended = False
+        self.timeout: asyncio.Timeout | None = None
+
+    def end(self, now: float) -> None:
+        """Let it fail, because others wait."""
+        if self.timeout is not None and not self.timeout.expired():
+            self.ended = True
+            self.timeout.reschedule(now)
+
+    def rate(self, now: float) -> float:
+        """Octets per second so far."""
+        return self.octets / (now - self.since)
 
 
 class ZoneClient:
@@ -56,6 +85,7 @@ class ZoneClient:
         self._random_id = random_id
         self._source = source
         self._slots = asyncio.Semaphore(limits.ZONE_TRANSFERS)
+        self._running: set[_Running] = set()
         # By address; the primaries are those of the configuration, so they are few.
         self._each = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(limits.ZONE_TRANSFERS_EACH))
 
@@ -67,25 +97,53 @@ class ZoneClient:
         Raises:
             TransferError: the primary cannot be reached, or what it sends cannot be used; the text says why.
         """
-        async with self._each[primary.address], self._slots:
+        async with self._each[primary.address]:
+            await self._wait_for_slot()
+            running = _Running(asyncio.get_running_loop().time())
+            self._running.add(running)
             try:
-                return await self._fetch(origin, primary, key, current, whole=current is None)
-            except TransferError as error:
-                if not error.try_whole or current is None:
-                    raise
-            return await self._fetch(origin, primary, key, current, whole=True)
+                try:
+                    return await self._fetch(origin, primary, key, current, running, whole=current is None)
+                except TransferError as error:
+                    if not error.try_whole or current is None:
+                        raise
+                return await self._fetch(origin, primary, key, current, running, whole=True)
+            finally:
+                self._running.remove(running)
+                self._slots.release()
+
+    async def _wait_for_slot(self) -> None:
+        slot = asyncio.ensure_future(self._slots.acquire())
+        try:
+            while not (await asyncio.wait({slot}, timeout=SLOW_AFTER))[0]:
+                self._end_slowest(asyncio.get_running_loop().time())
+        except asyncio.CancelledError:
+            if not slot.cancel():
+                self._slots.release()
+            raise
+
+    def _end_slowest(self, now: float) -> None:
+        """End the slowest of the transfers that have had their time and are too slow, if there is one."""
+        slow = [(one.rate(now), one.since, one) for one in self._running
+                if now - one.since >= SLOW_AFTER and not one.ended and one.rate(now) < limits.ZONE_LEAST_RATE]
+        if slow:
+            _, _, slowest = min(slow, key=lambda item: item[:2])
+            slowest.end(now)
 
     async def _fetch(
-        self, origin: bytes, primary: UpstreamAddress, key: Key | None, current: Zone | None, *, whole: bool
+        self, origin: bytes, primary: UpstreamAddress, key: Key | None, current: Zone | None, running: _Running,
+        *, whole: bool,
     ) -> Fetched:
         try:
-            async with asyncio.timeout(TRANSFER_TIMEOUT):
+            async with asyncio.timeout(TRANSFER_TIMEOUT) as running.timeout:
                 reader, writer = await self._connect(primary)
                 try:
-                    return await self._exchange(reader, writer, origin, key, current, whole=whole)
+                    return await self._exchange(reader, writer, origin, key, current, running, whole=whole)
                 finally:
                     writer.transport.abort()
         except TimeoutError:
+            if running.ended:
+                raise TransferError("it was slow, and transfers of other zones waited") from None
             raise TransferError("no reply in time") from None
         except asyncio.IncompleteReadError:
             raise TransferError("the primary closed the connection") from None
@@ -116,7 +174,7 @@ class ZoneClient:
 
     async def _exchange(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, origin: bytes, key: Key | None,
-        current: Zone | None, *, whole: bool,
+        current: Zone | None, running: _Running, *, whole: bool,
     ) -> Fetched:
         query_id = self._random_id()
         verifier = self._send(writer, make_soa_query(origin, query_id), key)
@@ -135,7 +193,11 @@ class ZoneClient:
         while not done:
             async with asyncio.timeout(IDLE_TIMEOUT):
                 packet = await _message(reader)
-            done = transfer.feed(packet, self._now())
+            running.octets += len(packet)
+            if _records_of(packet) > limits.ZONE_LOOP_RECORDS:
+                done = await in_thread(transfer.feed, packet, self._now())
+            else:
+                done = transfer.feed(packet, self._now())
         # In a thread, because a large zone takes seconds.
         await in_thread(transfer.finish)
         return Fetched(serial, transfer.zone, transfer.differences, transfer.octets)
@@ -148,6 +210,11 @@ class ZoneClient:
             verifier = Verifier(key, mac)
         writer.write(len(message).to_bytes(2, "big") + message)
         return verifier
+
+
+def _records_of(packet: bytes) -> int:
+    """The number of records that the header of a message names."""
+    return sum(int.from_bytes(packet[at : at + 2], "big") for at in (6, 8, 10))
 
 
 async def _message(reader: asyncio.StreamReader) -> bytes:

@@ -12,6 +12,9 @@ States of a transfer, by the record that comes next:
 * REMOVED, ADDED: the two parts of a difference, each of which begins with a SOA. The difference that ends at the
   primary's version is followed by its SOA once more.
 * DONE: nothing may follow.
+
+What a primary may send is limited in records of all sections and in octets, both on the wire and expanded: a compressed
+name of two octets takes 255 in memory.
 """
 
 import enum
@@ -29,6 +32,7 @@ from resolver.zones.zone import Difference, Record, Zone, ZoneError, soa_fields
 
 __all__ = ["SoaReply", "Transfer", "TransferError", "make_soa_query", "make_transfer_query", "read_soa_reply"]
 
+ADDITIONAL_RECORDS = 2  # OPT and TSIG of a message, which do not count (RFC 5936 section 2.2.5)
 FORGIVEN = frozenset({c.FORMERR, c.SERVFAIL, c.NOTIMP, c.REFUSED})
 """Replies to an IXFR query after which AXFR may succeed: servers without IXFR, or without the old version."""
 
@@ -79,7 +83,7 @@ def read_soa_reply(message: bytes, origin: bytes, query_id: int, verifier: Verif
     Raises:
         TransferError: the reply is malformed, an error, not signed as it must be, or not authoritative.
     """
-    records = _checked(message, query_id, verifier, now, (origin, c.SOA))
+    records, _ = _checked(message, query_id, verifier, now, (origin, c.SOA))
     if not message[2] & c.AA >> 8:
         raise TransferError("the reply is not authoritative; the primary does not serve the zone, or it has expired")
     for owner, rtype, _, rdata in records:
@@ -90,8 +94,9 @@ def read_soa_reply(message: bytes, origin: bytes, query_id: int, verifier: Verif
 
 def _checked(
     message: bytes, query_id: int, verifier: Verifier | None, now: int, question: tuple[bytes, int] | None
-) -> list[Record]:
-    """The records of the answer section of a reply, after all checks of header, signature and question.
+) -> tuple[list[Record], int]:
+    """The records of the answer section of a reply, after all checks of header, signature and question, and how many
+    others it has.
 
     Raises:
         TransferError: a check fails.
@@ -122,7 +127,7 @@ def _checked(
         if rclass != c.IN or c.LAST_DATA_TYPE < rtype < c.URI or rtype == c.OPT:
             raise TransferError(f"a record of class {rclass}, type {c.type_to_text(rtype)} in the zone")
         found.append((owner, rtype, ttl, rdata))
-    return found
+    return found, len(records) - len(found)
 
 
 class Transfer:
@@ -147,7 +152,7 @@ class Transfer:
         """The differences of an IXFR that has ended; empty when the whole zone was sent."""
         self.zone: Zone | None = None
         """The new version when the transfer has ended; None when nothing is new."""
-        self.messages = self.octets = self.count = 0
+        self.messages = self.octets = self.count = self.expanded = 0
 
     @property
     def qtype(self) -> int:
@@ -168,10 +173,14 @@ class Transfer:
             raise TransferError(f"the transfer is larger than {limits.ZONE_MESSAGES} messages or"
                                 f" {limits.ZONE_OCTETS} octets")
         question = (self._origin, self.qtype) if self.messages == 1 else None
-        records = _checked(message, self._id, self._verifier, now, question)
-        self.count += len(records)
+        records, others = _checked(message, self._id, self._verifier, now, question)
+        self.count += len(records) + max(others - ADDITIONAL_RECORDS, 0)
         if self.count > limits.ZONE_RECORDS:
             raise TransferError(f"the transfer has more than {limits.ZONE_RECORDS} records")
+        for owner, _, _, rdata in records:
+            self.expanded += len(owner) + len(rdata)
+        if self.expanded > limits.ZONE_OCTETS:
+            raise TransferError(f"the transfer has more than {limits.ZONE_OCTETS} octets of names and data")
         if self.messages == 1 and not records:
             raise TransferError("the first message has no records", try_whole=self._current is not None)
         for record in records:

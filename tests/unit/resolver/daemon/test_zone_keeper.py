@@ -8,8 +8,11 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
+from unittest import mock
 
 import pytest
+from support.loop_clock import stopped_clock
+from support.waiting import spin, turns
 from support.zone_versions import ORIGIN, difference, version
 
 from resolver import limits
@@ -21,10 +24,12 @@ from resolver.settings import Settings, ZoneSettings, ZonesSettings
 from resolver.upstream_address import UpstreamAddress
 from resolver.wire import consts as c
 from resolver.wire import name as names
+from resolver.wire.build import Builder
 from resolver.zones import Mode, ServedZone, Zone, ZoneTable
 from resolver.zones.journal import Saved, content_block, difference_block, read_journal
 from resolver.zones.load import read_zone
-from resolver.zones.transfer import TransferError
+from resolver.zones.outgoing import transfer_messages
+from resolver.zones.transfer import Transfer, TransferError
 
 NOW = 1_800_000_000
 TEXT = "$TTL 300\n@ SOA ns host 7 3600 600 86400 60\n@ NS ns\nns A 192.0.2.1\n"
@@ -327,6 +332,104 @@ def test_a_slow_primary_leaves_room_for_others(monkeypatch: pytest.MonkeyPatch) 
 
     asyncio.run(main())
     assert running.count("192.0.2.1") == 6
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_slow_primaries_together_leave_room_for_others(monkeypatch: pytest.MonkeyPatch, waits: bool) -> None:
+    """Two of them hold all slots. While nobody waits, they may be slow; a fast transfer goes on."""
+    octets = {"192.0.2.1": 100, "192.0.2.2": 10 << 20}
+    ended: list[str] = []
+
+    class Writer:
+        transport = mock.Mock()
+
+    async def connect(*_: object) -> tuple[None, Writer]:
+        return None, Writer()
+
+    async def exchange(
+        _: object, reader: None, writer: Writer, origin: bytes, key: None, current: None, running: Any, **__: object
+    ) -> Fetched:
+        address = names.to_text(origin)[:-1]
+        if address in octets:
+            running.octets = octets[address] + len(running_now)
+            running_now.append(address)
+            await asyncio.Event().wait()
+        return Fetched(5, None, [], 0)
+
+    running_now: list[str] = []
+    monkeypatch.setattr(ZoneClient, "_connect", connect)
+    monkeypatch.setattr(ZoneClient, "_exchange", exchange)
+
+    async def main() -> None:
+        client = ZoneClient(None, lambda: NOW, lambda: 7, lambda _: None)
+
+        async def fetch(address: str) -> None:
+            try:
+                await client.fetch(names.from_text(address + "."), UpstreamAddress(address, 53, None), None, None)
+            except TransferError as error:
+                ended.append(f"{address}: {error}")
+
+        with stopped_clock() as clock:
+            slow = [asyncio.create_task(fetch(address)) for address in octets for _ in range(2)]
+            await spin(lambda: len(running_now) == 4, "all slots to be in use")
+            quick = [asyncio.create_task(fetch("192.0.2.3")) for _ in range(waits)]
+            for _ in range(3):
+                await turns()
+                clock.move(limits.ZONE_SLOW_AFTER / 1000)
+            if waits:
+                await spin(lambda: all(task.done() for task in quick), "the other transfer")
+            for task in [*slow, *quick]:
+                task.cancel()
+            await asyncio.gather(*slow, *quick, return_exceptions=True)
+        assert not client._running and client._slots._value == limits.ZONE_TRANSFERS
+
+    asyncio.run(main())
+    assert ended == ["192.0.2.1: it was slow, and transfers of other zones waited"] * waits
+
+
+def test_a_large_message_of_a_transfer_is_read_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One with 4,000 records takes several milliseconds."""
+    threads: list[bool] = []
+    whole = Transfer.feed
+
+    def feed(self: Transfer, message: bytes, now: int) -> bool:
+        threads.append(threading.current_thread() is not threading.main_thread())
+        return whole(self, message, now)
+
+    monkeypatch.setattr(Transfer, "feed", feed)
+    many = [(names.from_text(f"h{number}.e.test."), c.A, 60, b"\xc0\0\2\1") for number in range(600)]
+    zone = Zone.from_records(ORIGIN, [*version(5), *many])
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for qtype in (c.SOA, c.AXFR):
+            query = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
+            query_id = int.from_bytes(query[:2], "big")
+            packets = list(transfer_messages(zone, ORIGIN, c.AXFR, query_id))
+            if qtype == c.SOA:
+                builder = Builder()
+                builder.start(query_id, c.QR | c.AA, ORIGIN, c.SOA)
+                builder.add(c.ANSWER, zone.soa)
+                packets = [builder.finish()]
+            for packet in packets:
+                writer.write(len(packet).to_bytes(2, "big") + packet)
+        await reader.read()
+        writer.close()
+        closed.set()
+
+    closed = asyncio.Event()
+
+    async def main() -> Fetched:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with server:
+            primary = UpstreamAddress("127.0.0.1", server.sockets[0].getsockname()[1], None)
+            client = ZoneClient(None, lambda: NOW, lambda: 7, lambda _: None)
+            fetched = await client.fetch(ORIGIN, primary, None, None)
+            await closed.wait()
+            return fetched
+
+    found = asyncio.run(main())
+    assert found.zone is not None and found.zone.records == zone.records
+    assert threads and all(threads)
 
 
 class Steps:

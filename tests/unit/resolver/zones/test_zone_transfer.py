@@ -146,6 +146,33 @@ def test_a_transfer_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
         run(transfer, *more)
 
 
+def test_the_expanded_size_of_a_transfer_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name of two octets in a message may take 255 in memory."""
+    monkeypatch.setattr(limits, "ZONE_OCTETS", 50_000)
+    long = b"".join(b"\x3c" + bytes((97 + part,)) * 60 for part in range(3)) + b"\x28" + b"z" * 40 + ORIGIN
+    packet = message(*WHOLE, *((long, c.NS, 60, b"\1" + bytes((97 + n,)) + long) for n in range(26)), qtype=c.AXFR)
+    transfer = Transfer(ORIGIN, ID, None)
+    assert not transfer.feed(packet, NOW) and transfer.octets < 2_500 < 12_000 < transfer.expanded
+    again = message(*((long, c.NS, 60, b"\2a" + bytes((97 + n,)) + long) for n in range(26)), qtype=c.AXFR)
+    with pytest.raises(TransferError, match="more than 50000 octets of names and data"):
+        run(transfer, *[again] * 10)
+    assert transfer.octets < 15_000
+
+
+def test_records_of_other_sections_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "ZONE_RECORDS", 50)
+    builder = Builder()
+    builder.start(ID, c.QR | c.AA, ORIGIN, c.AXFR)
+    for section, many in ((c.ANSWER, 1), (c.AUTHORITY, 5), (c.ADDITIONAL, 5)):
+        for number in range(many):
+            assert builder.add(section, RRset(ORIGIN, c.A, 60, [bytes((192, 0, 2, number))]))
+    packet = builder.finish()
+    transfer = Transfer(ORIGIN, ID, None)
+    transfer.feed(message(*WHOLE, qtype=c.AXFR), NOW)
+    with pytest.raises(TransferError, match="more than 50 records"):
+        run(transfer, *[packet] * 10)
+
+
 def test_an_older_zone_is_refused() -> None:
     transfer = Transfer(ORIGIN, ID, None, newer_than=5)
     transfer.feed(message(*WHOLE, soa(NEW), qtype=c.AXFR), NOW)
