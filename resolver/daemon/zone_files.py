@@ -1,24 +1,29 @@
 """The files of own zones: zone files of the operator, copies of secondaries on disk, and content in memory for workers.
 
-A copy (`ZoneFile`) is written by the first worker only, and read by all. Its states:
+A copy (`ZoneFile`) is written by the first worker only, and read by all. In an upgrade there are two first workers for
+some seconds, and either may write. Its states:
 
 * unknown (`octets` is 0): nothing is known about the file, or it is missing or damaged. The next save replaces it.
 * known: its first `octets` octets are the version `serial`, whose first block has `content` octets. A save appends to
   them, if it starts at that version, else it replaces the file.
 * in use: somebody holds `lock`. A save is known only when its thread has ended; until then the file is unknown.
 
-Invariants: whoever reads a copy to put it in force, or saves one, holds `lock` until that has had its effect on what
-serves. There is one `ZoneFile` for each path (`ZoneFiles`), which configurations share, so a save that a configuration
-has begun is waited for by the next one. All functions without `async` may take seconds, and run in threads.
+Invariants: a save appends only to what this process has read or written. It compares the identity of the file under a
+lock that other processes respect, and replaces the file when another one has changed it: the differences of two
+processes in one file would not fit to each other, and the copy would be lost at the next start. Whoever reads a copy to
+put it in force, or saves one, holds `lock` until that has had its effect on what serves. There is one `ZoneFile` for
+each path (`ZoneFiles`), which configurations share, so a save that a configuration has begun is waited for by the next
+one. All functions without `async` may take seconds, and run in threads.
 """
 
 import asyncio
+import fcntl
 import hashlib
 import os
 from collections.abc import Sequence
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 from urllib.parse import quote
 from weakref import WeakValueDictionary
 
@@ -30,6 +35,7 @@ from resolver.settings import ZoneSettings
 from resolver.wire import name as names
 from resolver.zones import Zone
 from resolver.zones.journal import (
+    HEAD_SIZE,
     JournalError,
     Saved,
     confirmation_block,
@@ -49,6 +55,20 @@ LONGEST_NAME = 200
 """Characters of a file name without suffix and the marks of temporary files; most file systems permit 255 in all."""
 
 
+class Identity(NamedTuple):
+    """Of a file and its state: another one after each change, also by another process."""
+
+    device: int
+    number: int
+    size: int
+    changed: int
+
+    @classmethod
+    def of(cls, found: os.stat_result) -> "Identity":
+        """The identity that `os.stat` shows."""
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
 class ZoneFile:
     """The copy of one zone; `path` is None when copies are not kept."""
 
@@ -59,6 +79,7 @@ class ZoneFile:
         self.octets = 0
         self.content = 0
         self.serial = 0
+        self.identity: Identity | None = None
 
     def forget(self) -> None:
         """Replace the file at the next save."""
@@ -74,7 +95,7 @@ class ZoneFile:
         self.octets = 0
         if self.path is None:
             return None
-        saved = await in_thread(_read_copy, self.path, self.origin)
+        saved, self.identity = await in_thread(_read_copy, self.path, self.origin)
         if saved is not None:
             self.octets, self.content, self.serial = saved.sound, saved.content, saved.zone.serial
         return saved
@@ -93,10 +114,11 @@ class ZoneFile:
         if whole or first != self.serial:
             octets = 0
         try:
-            written = await in_thread(_write_copy, self.path, zone, differences, confirmed, octets, self.content)
+            self.octets, self.content, self.identity = await in_thread(
+                _write_copy, self.path, zone, differences, confirmed, octets, self.content, self.identity)
         except OSError as error:
             raise CacheFileError(f"cannot write {str(self.path)!r}: {error.strerror}") from None
-        (self.octets, self.content), self.serial = written, zone.serial
+        self.serial = zone.serial
 
 
 class ZoneFiles:
@@ -112,30 +134,53 @@ class ZoneFiles:
 
 
 def _write_copy(
-    path: Path, zone: Zone, differences: Sequence[Difference], confirmed: int, octets: int, content: int
-) -> tuple[int, int]:
-    """Append to the first `octets` octets of the file, or rewrite it when there are none or it would become too long.
-    Return the octets of the file and of its first block.
+    path: Path, zone: Zone, differences: Sequence[Difference], confirmed: int, octets: int, content: int,
+    known: Identity | None,
+) -> tuple[int, int, Identity | None]:
+    """Append to the first `octets` octets of the file, or rewrite it when there are none, it would become too long, or
+    it is not the `known` one. Return the octets of the file, those of its first block, and its identity; None when
+    another process has written it since.
 
     Raises:
         CacheFileError: it cannot be written; the text names file and reason.
     """
     added = b"".join(difference_block(one, confirmed) for one in differences) or confirmation_block(confirmed)
     share = content * limits.ZONE_JOURNAL_SHARE // 100 + len(confirmation_block(0)) * 64
-    if not octets or octets + len(added) > content + share:
-        data = content_block(zone, confirmed)
-        replace_file(path, [data])
-        return len(data), len(data)
+    if octets and known is not None and octets + len(added) <= content + share:
+        made = _append(path, added, octets, known)
+        if made is not None:
+            return octets + len(added), content, made
+    data = content_block(zone, confirmed)
+    replace_file(path, [data])
+    with open(path, "rb") as file:
+        made = Identity.of(os.fstat(file.fileno()))
+        # The head of the first block has its digest.
+        is_ours = made.size == len(data) and data.startswith(file.read(HEAD_SIZE))
+    return len(data), len(data), made if is_ours else None
+
+
+def _append(path: Path, added: bytes, octets: int, known: Identity) -> Identity | None:
+    """Append to the first `octets` octets of the `known` file and return its new identity; None when it is another one.
+
+    Raises:
+        CacheFileError: it cannot be written; the text names file and reason.
+    """
     try:
         with open(path, "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if Identity.of(os.fstat(file.fileno())) != known:
+                return None
             file.truncate(octets)  # an incomplete block of a process that ended
             file.seek(octets)
             file.write(added)
             file.flush()
             os.fsync(file.fileno())
+            made = Identity.of(os.fstat(file.fileno()))
+        return made if Identity.of(os.stat(path)) == made else None  # it may have been replaced meanwhile
+    except (BlockingIOError, FileNotFoundError):
+        return None  # another process appends now, or somebody has removed it
     except OSError as error:
         raise CacheFileError(f"cannot write {str(path)!r}: {error.strerror}") from None
-    return octets + len(added), content
 
 
 def file_name(origin: bytes) -> str:
@@ -212,8 +257,8 @@ def read_memory(file: BinaryIO, origin: bytes) -> Saved:
         return read_journal(content[:], origin)
 
 
-def _read_copy(path: Path, origin: bytes) -> Saved | None:
-    """Read the copy of a secondary; None when there is none.
+def _read_copy(path: Path, origin: bytes) -> tuple[Saved | None, Identity | None]:
+    """Read the copy of a secondary, and its identity from before; None when there is none.
 
     Raises:
         JournalError: it is damaged.
@@ -221,9 +266,10 @@ def _read_copy(path: Path, origin: bytes) -> Saved | None:
     """
     try:
         with open(path, "rb") as file:
+            found = Identity.of(os.fstat(file.fileno()))
             data = file.read(limits.ZONE_FILE_OCTETS + 1)
     except FileNotFoundError:
-        return None
+        return None, None
     if len(data) > limits.ZONE_FILE_OCTETS:
         raise JournalError(f"it is larger than {limits.ZONE_FILE_OCTETS} octets")
-    return read_journal(data, origin)
+    return read_journal(data, origin), found

@@ -50,8 +50,8 @@ def known_path(
 
 
 def last_known_path(zone: bytes, context: Context, stale: int) -> list[DelegationPoint] | None:
-    """The path to `zone` (lower case), from what is cached or expired less than `stale` seconds ago. None when a zone or
-    its servers are missing. It tells who served stale data, and is not for queries."""
+    """The path to `zone` (lower case), from what is cached or expired less than `stale` seconds ago. None when a zone
+    or its servers are missing. It tells who served stale data, and is not for queries."""
     delegations = delegations_of(context)
     top = _chosen_by_operator(zone, context)
     path: list[DelegationPoint] = []

@@ -22,10 +22,21 @@ from resolver.wire.errors import WireError
 from resolver.wire.rrset import unpack
 from resolver.zones.zone import ENTRY, Difference, Record, Zone, ZoneError, entries
 
-__all__ = ["MAGIC", "JournalError", "Saved", "confirmation_block", "content_block", "difference_block", "read_journal"]
+__all__ = [
+    "HEAD_SIZE",
+    "MAGIC",
+    "JournalError",
+    "Saved",
+    "confirmation_block",
+    "content_block",
+    "difference_block",
+    "read_journal",
+]
 
 MAGIC = b"resolver zone 1\n"
 HEAD = struct.Struct("!BQ16s")
+HEAD_SIZE = len(MAGIC) + HEAD.size
+"""Octets from the beginning of a file that no other content has: they include the digest of the first block."""
 CONFIRMED = struct.Struct("!Q")
 NODE = struct.Struct("!BI")
 RECORD = struct.Struct("!HIH")

@@ -2,15 +2,19 @@
 
 import asyncio
 import errno
+import fcntl
 import io
 import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 from unittest import mock
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.loop_clock import stopped_clock
 from support.waiting import spin, turns
 from support.zone_versions import ORIGIN, difference, version
@@ -533,7 +537,7 @@ def test_a_reload_and_a_refresh_do_not_use_the_file_at_the_same_time(
 def test_a_new_configuration_waits_for_a_save_that_has_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writing, go, whole = threading.Event(), threading.Event(), zone_files._write_copy
 
-    def slow(*given: object) -> tuple[int, int]:
+    def slow(*given: object) -> object:
         writing.set()
         go.wait(60)
         return whole(*given)  # type: ignore[arg-type]
@@ -575,6 +579,53 @@ def test_a_difference_is_appended_only_to_its_version(tmp_path: Path) -> None:
         await file.save(six, [], NOW, whole=False)
         saved = await file.read()
         assert saved is not None and saved.zone.serial == 6
+
+    asyncio.run(main())
+
+
+STEPS = st.lists(st.tuples(st.integers(0, 1), st.sampled_from(["confirm", "next", "read", "whole"])), max_size=12)
+
+
+@settings(max_examples=60)
+@given(STEPS)
+def test_two_processes_with_one_copy_leave_one_that_can_be_read(steps: list[tuple[int, str]]) -> None:
+    """In an upgrade the old and the new one may write: what the last one has saved is there after a restart."""
+    async def main(home: Path) -> None:
+        both = [ZoneFiles().get(home, ORIGIN) for _ in range(2)]
+        held = [version(5, 2), version(5, 2)]
+        await both[0].save(held[0], [], NOW, whole=True)
+        await both[1].read()
+        for at, (number, step) in enumerate(steps):
+            file, old = both[number], held[number]
+            if step == "read":
+                saved = await file.read()
+                assert saved is not None
+                held[number] = saved.zone
+                continue
+            added = []
+            if step == "next":
+                held[number] = version(old.serial + 1, 2, 3 + at)
+                added = [difference(old, held[number])]
+            await file.save(held[number], added, NOW + at, whole=step == "whole")
+            saved = await ZoneFiles().get(home, ORIGIN).read()
+            assert saved is not None and saved.confirmed == NOW + at
+            assert sorted(saved.zone) == sorted(held[number])
+
+    with TemporaryDirectory() as home:
+        asyncio.run(main(Path(home)))
+
+
+def test_a_copy_that_another_process_writes_now_is_replaced(tmp_path: Path) -> None:
+    async def main() -> None:
+        file = ZoneFiles().get(tmp_path, ORIGIN)
+        await file.save(version(5, 2), [], NOW, whole=True)
+        with open(tmp_path / "e.test.zone", "r+b") as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            await file.save(version(5, 2), [], NOW + 1, whole=False)
+            other.seek(0, os.SEEK_END)
+            other.write(b"what it appends")
+        saved = await file.read()
+        assert saved is not None and saved.confirmed == NOW + 1
 
     asyncio.run(main())
 
