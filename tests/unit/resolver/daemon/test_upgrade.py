@@ -370,10 +370,10 @@ def test_commands_are_taken_although_changes_cannot_be_used(caplog):
         def __init__(self):
             self.stopping = asyncio.get_running_loop().create_future()
             self.configured, self.changes = Settings(), RuntimeChanges()
-            self.management_servers = {"control": Server(), "metrics": Server()}
-            management = SimpleNamespace(**{name: SimpleNamespace(dup=lambda name=name: name)
-                                            for name in ("control", "metrics")})
-            self.options = SimpleNamespace(management=management)
+            self.management_servers = {"control": Server(), "metrics": Server(), "web": Server()}
+            self.options = SimpleNamespace(management=SimpleNamespace(**{
+                name: SimpleNamespace(dup=lambda name=name: name, getsockname=lambda: ("::1", 9))
+                for name in ("control", "metrics", "web")}))
             self.zones = self.anchors = self.change_keeper = SimpleNamespace(
                 catch_up=lambda: done.append("catches up"), schedule=lambda: done.append("schedules"))
 
@@ -386,7 +386,7 @@ def test_commands_are_taken_although_changes_cannot_be_used(caplog):
     async def main():
         new = New()
         await new.catch_up()
-        assert done == ["control", "metrics", "catches up", "catches up", "lists", "schedules"]
+        assert done == ["control", "metrics", "web", "catches up", "catches up", "lists", "schedules"]
         assert "not in force until a reload: forward: wrong" in caplog.text
         await new.catch_up()  # after a failed upgrade of its own
         assert done.count("control") == 1 and done.count("lists") == 2
