@@ -282,8 +282,8 @@ def _find_known(
     if known is not None:
         return known
     found = find_reply(name, question.qtype, context, budget, cd=cd, client=client)
-    policy = context.server_policy() if client and found is not None else None
-    if policy is None:
+    policy = context.server_policy() if client else None
+    if policy is None or found is None:
         return found
     # The RRset cache is shared by views and sub-queries, so cached data may be from servers that this view forbids.
     # Without cached data, `iterate` asks for each zone.

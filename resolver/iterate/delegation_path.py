@@ -40,7 +40,7 @@ def known_path(
         return cut, path
     known = delegations.delegations.entries
     for labels in range(cut.labels + 1, names.label_count(name) + 1):
-        if not cut.servers:
+        if not cut.servers and cut is not top:
             break  # nothing below can be from these servers
         below: DelegationPoint | None = known.get(names.suffix(name, labels))
         if below is not None and below.until > now and below.referred_by == cut.labels:

@@ -99,18 +99,20 @@ def iterate(
                 if not cut.first:
                     return found
                 begin = _begin(place, context, task, public=True)
-                other = begin if begin is not None else (yield from _prime(place, context, task))
-                begin = _on_permitted_path(other, place, context, task, search, public=True)
+                if begin is None:
+                    begin = yield from _prime(place, context, task)
+                above: bytes | None = place
             else:
-                other = recovery.next_delegation(cut, context, task)
-                if other is None:
+                begin = recovery.next_delegation(cut, context, task)
+                if begin is None:
                     return found
-                begin = other
-                if other.labels < cut.labels:
-                    begin = _on_permitted_path(other, names.parent(cut.zone), context, task, search, public=True)
-            if isinstance(begin, Failure):
-                return begin
-            cut = begin
+                # The servers of the zone itself are below the same ones as before.
+                above = names.parent(cut.zone) if begin.labels < cut.labels else None
+            first = begin if above is None else _on_permitted_path(
+                begin, above, context, task, search, public=True)
+            if isinstance(first, Failure):
+                return first
+            cut = first
             known, whole = cut.labels, not minimising
             continue
         kind = found.kind
