@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from resolver import limits
 from resolver.cache.scoped import UNSENT, describe_scope
 from resolver.effects import (
+    CLIENT_PURPOSES,
     Ask,
     Context,
     Failure,
