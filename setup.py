@@ -41,11 +41,11 @@ COMPILED = [] if os.environ.get("CORENET_PURE") == "1" else [
     "resolver/iterate/server_selection.py", "resolver/iterate/classify.py", "resolver/iterate/query_servers.py",
     "resolver/iterate/delegation.py", "resolver/iterate/iterate.py", "resolver/iterate/minimise.py",
     "resolver/iterate/scrub.py", "resolver/net/driver.py", "resolver/net/service.py", "resolver/net/reply.py",
-    "resolver/policy/meta.py", "resolver/policy/pipeline.py",
+    "resolver/policy/pipeline.py",
     "resolver/validate/aggressive.py", "resolver/validate/anchors.py", "resolver/validate/chain.py",
     "resolver/validate/security_status.py",
     "resolver/validate/crypto_budget.py", "resolver/validate/nsec.py", "resolver/validate/nsec3.py",
-    "resolver/validate/records.py", "resolver/validate/sentinel.py", "resolver/validate/validate.py",
+    "resolver/validate/records.py", "resolver/validate/validate.py",
     "resolver/validate/verify.py",
 ]
 
