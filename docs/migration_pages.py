@@ -25,7 +25,7 @@ def _paths(simple: Mapping[str, tuple[str, object]]) -> dict[str, str]:
 
 
 def _always(fixed: Mapping[str, str]) -> dict[str, str]:
-    return {option: f"{value}: resolverd always does so" if value == "yes" else f"{value}: resolverd never does so"
+    return {option: f"resolverd behaves as with {value}; another value is not carried over"
             for option, value in fixed.items()}
 
 
@@ -34,9 +34,6 @@ def of_unbound() -> Tables:
     server = {**_paths(unbound.SIMPLE), **unbound.LISTS, **unbound.FILES, **unbound.FILE_LISTS, **unbound.OWN}
     zones = {f"forward-{key}": why for key, why in unbound.OF_ZONES.items()}
     zones |= {f"stub-{key}": why for key, why in unbound.OF_ZONES.items()}
-    left = dict(unbound.REASONS)
-    for section in unbound_sections.REASONS.values():
-        left |= section
     del zones["forward-prime"], zones["stub-host"]
     return [
         ("`server:` and `remote-control:`", "option", server),
@@ -44,8 +41,9 @@ def of_unbound() -> Tables:
         ("`stub-zone:`", "option", unbound.STUB),
         ("`view:`", "option", unbound.VIEW),
         *((f"`{name}:`", "option", keys) for name, keys in unbound_sections.KEYS.items()),
-        ("Without a counterpart, or written by hand", "option", left | zones),
-        ("What resolverd always does, and does not need an option for", "option",
+        ("Without a counterpart, or written by hand", "option", unbound.REASONS | zones),
+        *((f"The same in `{name}:`", "option", keys) for name, keys in unbound_sections.REASONS.items() if keys),
+        ("Options that are not needed", "option",
          _always(unbound.ALWAYS_SO) | unbound.NOT_NEEDED),
     ]
 
@@ -60,7 +58,7 @@ def of_bind() -> Tables:
         ("Options of a `zone`", "option", bind_zones.OWN_ZONE),
         ("Options of a `view`", "option", bind_views.VIEW),
         ("Without a counterpart, or written by hand", "option", bind.REASONS),
-        ("What resolverd always does, and does not need an option for", "option",
+        ("Options that are not needed", "option",
          _always(bind.ALWAYS_SO) | bind.NOT_NEEDED),
     ]
 
@@ -71,7 +69,7 @@ def of_recursor() -> Tables:
         ("Settings", "setting", {**_paths(recursor.SIMPLE), **recursor.OWN}),
         ("Calls in `lua-config-file`", "call", {name: what for name, (_, what) in recursor_lua.CALLS.items()}),
         ("Without a counterpart, or written by hand", "setting", recursor.REASONS),
-        ("What resolverd always does, and does not need a setting for", "setting",
+        ("Settings that are not needed", "setting",
          _always(recursor.ALWAYS_SO) | recursor.NOT_NEEDED),
     ]
 

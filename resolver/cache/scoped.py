@@ -7,8 +7,9 @@ A scope says which clients an answer is for: an address prefix, and the shortest
 clients (RFC 7871 section 7.3.1). Two scopes have no prefix: `EVERYONE`, and `UNSENT` for clients whose subnet was not
 sent, because they have none, do not want it, or are the resolver itself.
 
-Limits: octets and entries in total, and entries of one name and type. The entry that was unused for longest goes
-first. An answer is found by the longest prefix that fits. A name has at most as many prefix lengths as entries, and one
+Limits: octets in total, where the least recently used entry is evicted first, and entries for one name and type, where
+the oldest is evicted first. An entry larger than an eighth of the size is not stored. An answer is found by the longest
+matching prefix. A name has at most as many prefix lengths as entries, and one
 look-up in a dictionary for each.
 
 Names whose answers had a scope are marked (`mark`). Queries for a marked name are shared out by subnet; others share
@@ -131,8 +132,19 @@ class _Name:
 class SubnetCache:
     """Entries by name (lower case), type and scope; see the head of the module. It is a `MemoryTable`."""
 
-    __slots__ = ("_entries_limit", "_held", "_marks", "_names", "_order", "_per_name", "evicted", "found", "limit",
-                 "name", "stored")
+    __slots__ = (
+        "_held",
+        "_marks",
+        "_names",
+        "_octets_limit",
+        "_order",
+        "_per_name",
+        "evicted",
+        "found",
+        "limit",
+        "name",
+        "stored",
+    )
 
     def __init__(self, size: int, per_name: int) -> None:
         self.name = "subnets"
@@ -140,7 +152,7 @@ class SubnetCache:
         self.stored = 0
         self.found = 0
         self.evicted = 0
-        self._entries_limit = size
+        self._octets_limit = size
         self._held = 0
         self._per_name = per_name
         self._names: dict[NameAndType, _Name] = {}
@@ -182,7 +194,7 @@ class SubnetCache:
         cost = octets + len(name) + OVERHEAD
         if (key, scope) in self._order:
             self._drop(key, scope)
-        if ttl <= 0 or cost * 8 > self._entries_limit:
+        if ttl <= 0 or cost * 8 > self._octets_limit:
             return
         group = self._names.setdefault(key, _Name())
         if len(group.entries) >= self._per_name:
@@ -194,7 +206,7 @@ class SubnetCache:
         self._order[key, scope] = None
         self._held += cost
         self.stored += 1
-        while self._held > self._entries_limit:
+        while self._held > self._octets_limit:
             self._drop(*next(iter(self._order)))
             self.evicted += 1
 
@@ -206,11 +218,11 @@ class SubnetCache:
             del self._names[key]
 
     def mark(self, name: bytes, rtype: int) -> None:
-        """Note that the answer to this question depends on the client's subnet."""
+        """Note that an answer to this question had a scope."""
         self._marks.put((name, rtype), None, len(name) + OVERHEAD)
 
     def is_marked(self, name: bytes, rtype: int) -> bool:
-        """Whether the answer to this question was for some clients only."""
+        """Whether an answer to this question had a scope."""
         return (name, rtype) in self._marks.entries
 
     def clear(self) -> None:

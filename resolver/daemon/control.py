@@ -8,6 +8,7 @@ because this worker also serves clients. Commands use only files that the settin
 """
 
 import asyncio
+import errno
 import json
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Mapping
@@ -227,7 +228,8 @@ class ControlCommands:
         with an empty one.
 
         Raises:
-            RequestError: the name or the type is invalid, memory is short, or the configuration is being replaced.
+            ValueError: the name or the type is invalid.
+            OSError: memory is short, or the configuration is being replaced.
         """
         resolver = self._host.current.resolver
         try:
@@ -235,12 +237,10 @@ class ControlCommands:
                 return (await resolver.explain(name, rtype, timeout=seconds)).to_json()
             async with resolver.apart() as other:
                 return (await other.explain(name, rtype, timeout=seconds)).to_json()
-        except OSError as error:
-            raise RequestError(f"no cache for the explanation: {error.strerror}") from None
-        except (ValueError, ResolveError) as error:
+        except ResolveError as error:
             if isinstance(error, ResolveTimeout) and error.trace is not None:
                 return error.trace.to_json()
-            raise RequestError(str(error)) from None
+            raise OSError(errno.EAGAIN, str(error)) from None
 
     async def _everywhere(self, request: Request) -> list[Any]:
         """The replies of all workers, this one first.

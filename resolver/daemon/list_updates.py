@@ -77,7 +77,7 @@ class _Held:
     @property
     def consequence(self) -> str:
         """What is in force after an error of this list, for messages."""
-        return "nothing of it is in force" if self.made is None else "the one before stays in force"
+        return "none of its entries are in force" if self.made is None else "the previous version stays in force"
 
 
 class _FirstLoad(NamedTuple):
@@ -214,8 +214,8 @@ class ListUpdates:
 
     async def update(self, *, fetches: bool, changed: Callable[[bool], None]) -> None:
         """Load changed files and, with `fetches`, fetch what is due. `changed` is called after each change, with
-        whether triggers for name servers are concerned. A call while another one loads files does nothing; those that
-        are being fetched delay no other list, because a server may need `LIST_FETCH_TIMEOUT`."""
+        whether triggers for name servers (NSDNAME, NSIP) have changed. A call while another one loads files does
+        nothing; lists that are being fetched delay no other, because a server may need `LIST_FETCH_TIMEOUT`."""
         if self._busy:
             return
         self._busy = True
@@ -248,7 +248,7 @@ class ListUpdates:
             logger.error("%s: %s; %s", held.what, error, held.consequence)
             return
         except OSError as error:  # no thread: the next look tries again
-            held.error = f"cannot be read: {error.strerror}"
+            held.error = f"cannot be loaded now: {error.strerror}"
             logger.error("%s: %s; %s", held.what, held.error, held.consequence)
             return
         finally:
@@ -325,7 +325,7 @@ class ListUpdates:
         before = held.made
         if expired and not held.expired:
             logger.error("%s: no primary has confirmed it for the time that its SOA record permits, so it has expired;"
-                         " nothing of it is in force", held.what)
+                         " none of its entries are in force", held.what)
         held.confirmed, held.expired = confirmed, expired
         if loaded is not None:
             self._take(held, loaded)

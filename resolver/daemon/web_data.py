@@ -1,6 +1,6 @@
 """The numbers of the web page: what `resolverctl top` shows, and the totals and states around it.
 
-All pages share one watcher of `resolver.daemon.top`, so their number has no cost. A request takes the numbers of the
+All pages share one watcher of `resolver.daemon.top`, so more pages add no work. A request takes the numbers of the
 last one when these are not older than `limits.WEB_INTERVAL`; requests that come while numbers are gathered wait for
 them. Without requests nothing runs here, and the watcher is forgotten after `limits.WEB_KEEP`. The next request begins
 a watch, whose first reply has no activity.

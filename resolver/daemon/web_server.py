@@ -9,8 +9,8 @@
 
 Data need ``Authorization: Bearer TOKEN``. The page has the token from a form or from the fragment of its address, which
 browsers do not send, so no log or referrer has it. Each request is checked in this order: host, path, method, token.
-A right token is always served. The refusal of a wrong one waits, and few wait at once, so that somebody who guesses is
-slow and fills neither log nor connections.
+Wrong tokens never delay a request with the right one. The refusal of a wrong one waits, and few wait at once, so that
+somebody who guesses is slow and fills neither log nor connections.
 """
 
 import asyncio
@@ -42,11 +42,11 @@ SERVED = ("page", "overview", "explain")
 RESULTS = (*SERVED, "malformed", "host", "path", "method", "no-token", "wrong-token", "busy", "invalid", "failed",
            "connection-limit", "incomplete")
 """How requests end, as they are counted."""
-SAFETY = (
+SECURITY_HEADERS = (
     "X-Content-Type-Options: nosniff", "X-Frame-Options: DENY", "Referrer-Policy: no-referrer",
     "Cross-Origin-Resource-Policy: same-origin", "Cross-Origin-Opener-Policy: same-origin",
 )
-NOTHING = "Content-Security-Policy: default-src 'none'; frame-ancestors 'none'"
+DEFAULT_POLICY = "Content-Security-Policy: default-src 'none'; frame-ancestors 'none'"
 
 
 class _Refusal(Exception):
@@ -93,11 +93,11 @@ class WebServer(HttpServer):
         except _Refusal as refusal:
             result, reply = refusal.result, refusal.reply
         self._results[result] += 1
-        return _safe(reply)
+        return _with_security_headers(reply)
 
     def refuse(self, reply: Reply) -> Reply:
         self._results["malformed"] += 1
-        return _safe(reply)
+        return _with_security_headers(reply)
 
     def note_lost(self) -> None:
         self._results["incomplete"] += 1
@@ -106,7 +106,7 @@ class WebServer(HttpServer):
         access = self._access
         if access is not None and not access.admits_host(request.fields.get("host"), request.local):
             raise _Refusal("host", "421 Misdirected Request",
-                           "this host is not the address of the page; web.hosts may name it")
+                           "the Host header is not allowed; web.hosts may name it")
         if request.path not in ("/", OVERVIEW, EXPLAIN):
             raise _Refusal("path", "404 Not Found", "there is no such page")
         if request.method not in METHODS:
@@ -121,8 +121,11 @@ class WebServer(HttpServer):
                 return "overview", _json("200 OK", await self._data.overview())
             return "explain", await self._explain(request)
         except ValueError as error:
-            status = "503 Service Unavailable" if request.path == OVERVIEW else "400 Bad Request"
-            raise _Refusal("failed" if request.path == OVERVIEW else "invalid", status, str(error)) from None
+            if request.path == EXPLAIN:
+                raise _Refusal("invalid", "400 Bad Request", str(error)) from None
+            raise _Refusal("failed", "503 Service Unavailable", str(error)) from None
+        except OSError as error:
+            raise _Refusal("failed", "503 Service Unavailable", error.strerror or str(error)) from None
 
     async def _check_token(self, access: WebAccess, request: Request) -> None:
         given = request.fields.get("authorization")
@@ -175,7 +178,7 @@ def _json(status: str, content: object, *fields: str) -> Reply:
     return Reply(status, json.dumps(content, separators=(",", ":")).encode(), JSON, fields)
 
 
-def _safe(reply: Reply) -> Reply:
+def _with_security_headers(reply: Reply) -> Reply:
     """`reply` with the fields that all replies have."""
-    policy = () if any(field.startswith("Content-Security-Policy") for field in reply.fields) else (NOTHING,)
-    return reply._replace(fields=(*reply.fields, *policy, *SAFETY))
+    policy = () if any(field.startswith("Content-Security-Policy") for field in reply.fields) else (DEFAULT_POLICY,)
+    return reply._replace(fields=(*reply.fields, *policy, *SECURITY_HEADERS))

@@ -1,8 +1,8 @@
 """Requests of the first worker to the others, over pairs of datagram sockets created before the fork.
 
-The first worker serves the control socket and the metrics, because the supervisor has no event loop. Each message is
-one datagram of JSON, so a worker that dies leaves no partial message; a reply that is too long for one is in a file in
-memory, whose descriptor the datagram carries. An identifier matches replies to requests. A worker that does not reply
+The first worker serves the control socket, the metrics and the web page, because the supervisor has no event loop. Each
+message is one datagram of JSON, so a worker that dies leaves no partial message; a reply that is too long for one is in
+a file in memory, whose descriptor the datagram carries. An identifier matches replies to requests. A worker that does not reply
 in time is reported and does not delay others. Steps of a reload take seconds when they load large lists; they are
 coroutines, and other requests are replied to meanwhile. The supervisor keeps all ends open, so a
 restarted worker inherits its pair, and with it replies to requests of its predecessor. Therefore the identifiers of
@@ -98,8 +98,9 @@ class WorkerChannels:
     ) -> Message:
         """The reply of worker `number` to `request`, within `timeout` seconds (`limits.LINK_TIMEOUT` when None).
 
-        The worker gets `file` as ``request["file"]``, opened and to be closed by it, at the same position. If it has no
-        descriptor left, the request comes without.
+        The worker gets `file` as ``request["file"]``, opened, at the same position. What performs the request closes
+        it; that of a coroutine is closed when its task ends. If the worker has no descriptor left, the request comes
+        without.
 
         Raises:
             WorkerError: it does not reply, or reports an error.
@@ -116,8 +117,10 @@ class WorkerChannels:
                 socket.send_fds(near, [data], [file.fileno()])
             async with asyncio.timeout(TIMEOUT if timeout is None else timeout):
                 reply: Message = await future
-        except (OSError, TimeoutError):
+        except (TimeoutError, BlockingIOError):  # its queue is full
             raise WorkerError(f"worker {number} does not answer") from None
+        except OSError as error:
+            raise WorkerError(f"worker {number}: the request could not be sent: {error.strerror}") from None
         finally:
             del self._waiting[identity]
         if "error" in reply:
@@ -157,7 +160,7 @@ class WorkerChannels:
         try:
             self._own.send(json.dumps([0, event]).encode())
         except OSError as error:
-            _lost_event.warn("worker channel: the first worker does not accept an event: %s", error.strerror)
+            _lost_event.warn("worker channel: an event for the first worker is lost: %s", error.strerror)
 
     def _on_request(self, far: socket.socket, perform: Perform) -> None:
         assert self._loop is not None
@@ -333,7 +336,7 @@ def _reply(far: socket.socket, identity: int, reply: Message) -> None:
     try:
         _send_reply(far, json.dumps([identity, reply]).encode())
     except OSError as error:
-        logger.warning("worker channel: the first worker does not accept a reply: %s", error.strerror)
+        logger.warning("worker channel: a reply to the first worker is lost: %s", error.strerror)
 
 
 def _send_reply(far: socket.socket, data: bytes) -> None:

@@ -200,7 +200,7 @@ def test_the_rules_of_an_expired_zone_are_withdrawn(tmp_path: Path) -> None:
             assert peer.process is not None
             peer.process.terminate()
             peer.process.wait(30)
-            wait_for_lines(daemon, "so it has expired; nothing of it is in force", 2)
+            wait_for_lines(daemon, "so it has expired; none of its entries are in force", 2)
             wait_for(daemon, "nx.test.", c.NOERROR)
             health = daemon.control("health")
             assert health.returncode == 1 and f"response policy zone {ORIGIN}: it has expired" in health.stdout

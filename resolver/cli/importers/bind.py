@@ -21,6 +21,7 @@ from resolver.cli.importers.draft import (
     NO_COUNTERPART,
     QUERY_LOG,
     Draft,
+    Place,
     beside,
 )
 from resolver.cli.importers.networks import Network, decision
@@ -81,16 +82,18 @@ SIMPLE: dict[str, tuple[str, Callable[[str], Any]]] = {
 }
 ALWAYS_SO = {
     **dict.fromkeys((
-        "auth-nxdomain", "provide-ixfr", "request-ixfr", "message-compression", "reuseport", "dnssec-enable",
-        "root-key-sentinel", "stale-cache-enable", "memstatistics", "request-expire", "automatic-interface-scan",
+        "provide-ixfr", "request-ixfr", "message-compression", "reuseport", "dnssec-enable",
+        "root-key-sentinel", "memstatistics", "request-expire", "automatic-interface-scan",
     ), "yes"),
     **dict.fromkeys((
-        "dnssec-accept-expired", "match-mapped-addresses", "allow-new-zones", "request-nsid", "multi-master",
+        "auth-nxdomain", "dnssec-accept-expired", "match-mapped-addresses", "allow-new-zones", "request-nsid",
+        "multi-master",
         "zero-no-soa-ttl-cache", "trust-anchor-telemetry", "flush-zones-on-shutdown",
     ), "no"),
 }
 """The value of an option that says what resolverd always does. Any other is not carried over."""
 NOT_NEEDED = dict.fromkeys((
+    "stale-cache-enable",
     "directory", "pid-file", "dump-file", "statistics-file", "memstatistics-file", "session-keyfile", "session-keyname",
     "session-keyalg", "key-directory", "managed-keys-directory", "new-zones-directory", "bindkeys-file",
     "secroots-file", "recursing-file", "geoip-directory", "lock-file", "tcp-listen-queue", "tcp-keepalive-timeout",
@@ -135,12 +138,14 @@ REASONS = {
     "logging": "resolverd logs on standard error, by log.level",
     "statistics-channels": "see metrics.listen",
     "controls": "resolverctl uses a Unix socket; name it in control.socket",
-    "in-view": "own zones of resolverd are the same in all views",
+    "in-view": "authoritative zones of resolverd are in all views",
+    "sortlist": "see policy of [[balance]]",
+    "response-padding": "replies over encrypted transports are always padded",
     **dict.fromkeys((
         "attach-cache", "catalog-zones", "check-names", "deny-answer-aliases", "disable-ds-digests", "dns64-contact",
         "dns64-server", "dnsrps-enable", "dnsrps-options", "dnssec-must-be-secure", "dual-stack-servers",
         "empty-contact", "empty-server", "ipv4only-contact", "ipv4only-enable", "ipv4only-server", "min-ncache-ttl",
-        "nxdomain-redirect", "response-padding", "root-delegation-only", "sortlist", "dlz", "dyndb", "plugin",
+        "nxdomain-redirect", "root-delegation-only", "dlz", "dyndb", "plugin",
         "parental-agents",
     ), NO_COUNTERPART),
 }
@@ -204,9 +209,10 @@ LISTS_OF_CLIENTS = ("allow-query", "allow-recursion", "allow-query-cache")
 class Importer:
     """Carries the statements of one configuration over into `draft`."""
 
-    def __init__(self, draft: Draft, found: list[Statement]) -> None:
+    def __init__(self, draft: Draft, found: list[Statement], path: str) -> None:
         self.draft = draft
         self.found = found
+        self.path = path
         self.names = Names(draft, found)
         self.options = children(next((one for one in found if one.words == ("options",)), None))
         self.zones = Zones(draft, self.names, self.options)
@@ -243,6 +249,9 @@ class Importer:
             one = self.options["listen-on"]
             self.draft.changed(one.place, one.text, "BIND also serves all IPv6 addresses without listen-on-v6; add"
                                f" [::]:{self.port()} to server.listen for that")
+        if "listen-on" not in self.options and "listen-on-v6" not in self.options:
+            self.draft.changed(Place(self.path, 1), "no listen-on", "BIND serves all addresses without it, resolverd"
+                               " loopback addresses; set server.listen, and policy.allow for your networks")
         if self.draft.get("server.listen") is None:
             self.draft.add("server.listen", f"127.0.0.1:{self.port()}", f"[::1]:{self.port()}")
 
@@ -596,5 +605,5 @@ def convert(path: str) -> Draft:
         ImportFailure: a file cannot be read or parsed.
     """
     draft = Draft()
-    Importer(draft, parse(path)).run()
+    Importer(draft, parse(path), path).run()
     return draft

@@ -71,7 +71,7 @@ class Views:
         self.names.add([inner for inner in shared if inner.words[:1] == ("zone",)])
         options = self.importer.options
         for inner in shared:
-            # Those are read by other options.
+            # Other options look these up.
             options[inner.words[0]] = inner
         self.importer.clients = [one for key, one in options.items() if key in _CLIENTS]
         for inner in shared:
@@ -101,7 +101,7 @@ class Views:
         """The keys of one view.
 
         Raises:
-            ValueError: its clients cannot be told apart so.
+            ValueError: match-clients is empty, the class is not IN, or an address is invalid.
         """
         if len(one.words) > 2 and one.words[2].lower() != "in":
             raise ValueError(f"resolverd has no views of class {one.words[2]}")
@@ -130,7 +130,7 @@ class Views:
                 keys["listeners"] = [str(ipaddress.ip_address(text)) for text in texts]
         if "match-recursive-only" in inner and flag(inner["match-recursive-only"].words[1]):
             one = inner["match-recursive-only"]
-            self.draft.left_out(one.place, one.text, "queries without the RD bit are in the view, too")
+            self.draft.left_out(one.place, one.text, "it is not supported: the view also matches queries without RD")
         return keys if keys else {"clients": list(EVERYONE)}
 
     def access(self, inner: dict[str, Statement]) -> dict[str, Any]:
@@ -139,8 +139,8 @@ class Views:
         options |= {key: one for key, one in inner.items() if key in (*_CLIENTS, "recursion")}
         if "recursion" in options and not flag(options["recursion"].words[1]):
             one = options["recursion"]
-            self.draft.left_out(one.place, one.text, "BIND does no recursion for these clients, resolverd would; so"
-                                " they are refused. See policy.allow")
+            self.draft.left_out(one.place, one.text, "BIND offers these clients no recursion; resolverd refuses them."
+                                " To serve them, set view.allow")
             return {"refuse": list(EVERYONE)}
         lists = [options[key] for key in _CLIENTS if key in options]
         found = self.importer.served(lists)
@@ -169,7 +169,7 @@ class Views:
             elif kind == "hint":
                 self.draft.not_needed(one.place, one.text, "the root servers are built in and primed")
             else:
-                raise ValueError("own zones of resolverd are the same in all views, and this one is not in all; write"
+                raise ValueError("authoritative zones of resolverd are in all views, and this one is not; write"
                                  " its records as local-data of the [[view]], or serve it elsewhere and name that"
                                  " server in [[view.stub]]")
         elif key == "dns64":
@@ -190,7 +190,7 @@ class Views:
         elif key in ("key", "acl", "primaries", "masters", "remote-servers", "tls"):
             return  # read where it is named
         else:
-            raise ValueError("it is not the same in all views, and a [[view]] of resolverd has no such key")
+            raise ValueError("it differs between views, and [[view]] does not support it")
 
     def dns64(self, keys: dict[str, Any], one: Statement) -> None:
         keys.setdefault("dns64-prefix", []).append(one.words[1])
@@ -203,6 +203,6 @@ class Views:
 
 
 def _shape(one: Statement) -> Any:
-    """What two statements have in common that say the same in two places."""
+    """The content of a statement without its position, for comparison."""
     inner = None if one.block is None else tuple(_shape(held) for held in one.block)
     return one.words, inner, None if one.second is None else tuple(_shape(held) for held in one.second)

@@ -46,6 +46,10 @@ def _flag(value: str) -> bool:
     return value.strip().lower() in ("yes", "on", "true", "1", "")
 
 
+def _inverted(value: str) -> bool:
+    return not _flag(value)
+
+
 def _number(value: str) -> int:
     if not (value.isascii() and value.isdecimal()):
         raise ValueError(f"{value!r} is not a number")
@@ -92,6 +96,7 @@ SIMPLE: dict[str, tuple[str, Callable[[str], Any]]] = {
     "hint-file": ("root-hints-file", str),
     "nsec3-max-iterations": ("dnssec.nsec3-max-iterations", _number),
     "dns64-prefix": ("policy.dns64-prefix", str),
+    "no-shuffle": ("server.rotate-addresses", _inverted),
     "ecs-ipv4-bits": ("client-subnet.ipv4-prefix", _number),
     "ecs-ipv6-bits": ("client-subnet.ipv6-prefix", _number),
     "serve-rfc1918": ("policy.special-use-domains", _flag),
@@ -109,7 +114,7 @@ ALWAYS_SO = {
     **dict.fromkeys((
         "daemon", "lowercase-outgoing", "save-parent-ns-set", "single-socket", "allow-trust-anchor-query",
         "gettag-needs-edns-options", "webserver", "snmp-agent", "dot-to-auth-names",
-        "structured-logging", "no-shuffle", "new-domain-tracking", "unique-response-tracking",
+        "structured-logging", "new-domain-tracking", "unique-response-tracking",
         "devonly-regression-test-mode",
     ), "no"),
 }
@@ -156,12 +161,13 @@ REASONS = {
     "trustanchorfile": "write its records into dnssec.trust-anchors; the keys of the root are built in",
     "proxy-protocol-exceptions": "write a [[listener]] table without proxy-protocol-from for this address",
     "sortlists": "see policy of [[balance]]",
+    "disabled-algorithms": "resolverd has dnssec.accept-sha1, for RSASHA1 only",
     **dict.fromkeys((
         "x-dnssec-names", "export-etc-hosts-search-suffix", "ecs-add-for", "ecs-cache-limit-ttl", "ecs-ipv4-cache-bits",
         "ecs-ipv4-never-cache", "ecs-ipv6-cache-bits", "ecs-ipv6-never-cache", "ecs-minimum-ttl-override",
         "ecs-scope-zero-address", "protobuf-servers", "outgoing-protobuf-servers", "dnstap-nod-framestream-servers",
         "allowed-additional-qtypes",
-        "proxymappings", "forwarding-catalog-zones", "zonetocaches", "disabled-algorithms",
+        "proxymappings", "forwarding-catalog-zones", "zonetocaches",
     ), NO_COUNTERPART),
 }
 """Why a setting is not carried over."""

@@ -1,7 +1,7 @@
 """Reads ``recursor.yml`` of PowerDNS Recursor into the settings of its ``key=value`` format.
 
-PyYAML, which is an extra, reads the syntax. `settings` gives each value the name
-of its setting in ``recursor.conf``, which is the new one with hyphens unless `NAMES` has it.
+PyYAML, which is an extra, reads the syntax. `settings` gives each value the name of its setting in ``recursor.conf``:
+the key of YAML with hyphens instead of underscores, unless `NAMES` has another.
 """
 
 import re
@@ -95,14 +95,14 @@ class _Reader:
             if isinstance(event, self._yaml.DocumentStartEvent):
                 documents += 1
                 if documents > 1:
-                    raise self._fail(event, "a second document begins")
+                    raise self._fail(event, "only one document is allowed")
                 found = self._node(next(events), events, 0)
         return found
 
     def _node(self, event: Any, events: Iterator[Any], depth: int) -> Node:
         yaml, line = self._yaml, event.start_mark.line + 1
         if depth > limits.IMPORT_DEPTH:
-            raise self._fail(event, f"levels are deeper than {limits.IMPORT_DEPTH}")
+            raise self._fail(event, f"nested deeper than {limits.IMPORT_DEPTH} levels")
         if isinstance(event, yaml.ScalarEvent):
             plain = event.style is None
             return Node(line, "" if plain and event.value in ("~", "null") else event.value)
@@ -112,13 +112,13 @@ class _Reader:
                 listed.append(self._node(event, events, depth + 1))
             return Node(line, listed)
         if not isinstance(event, yaml.MappingStartEvent):
-            raise self._fail(event, "aliases are not read")
+            raise self._fail(event, "aliases are not supported")
         mapped: dict[str, Node] = {}
         while not isinstance(event := next(events), yaml.MappingEndEvent):
             if not isinstance(event, yaml.ScalarEvent):
                 raise self._fail(event, "a key is not text")
             if event.value in mapped:
-                raise self._fail(event, f"{event.value!r} stands here for the second time")
+                raise self._fail(event, f"duplicate key {event.value!r}")
             mapped[event.value] = self._node(next(events), events, depth + 1)
         return Node(line, mapped)
 
@@ -131,11 +131,11 @@ def settings(path: str) -> Iterator[tuple[str, Place, str | Node]]:
     """
     root = parse(path).value
     if not isinstance(root, dict):
-        raise ImportFailure(f"{path}:1: a list is no configuration")
+        raise ImportFailure(f"{path}:1: the top level must be a mapping")
     for section, inner in root.items():
         if not isinstance(inner.value, dict):
             if inner.value:
-                raise ImportFailure(f"{path}:{inner.line}: {section} has no settings in it")
+                raise ImportFailure(f"{path}:{inner.line}: {section} must be a mapping of settings")
             continue
         for key, node in inner.value.items():
             name = NAMES.get(f"{section}.{key}", key.replace("_", "-"))

@@ -162,7 +162,8 @@ REASONS = {
     **dict.fromkeys(("python-script", "dynlib-file"), _HOOKS),
     "interface-action": "write a [[listener]] table with allow, refuse or drop",
     "proxy-protocol-port": "write a [[listener]] table with proxy-protocol-from, which names the load balancers",
-    "tcp-connection-limit": "see server.tcp-connections-per-client and rate-limit.exempt, which have no networks each",
+    "tcp-connection-limit":
+        "server.tcp-connections-per-client is one limit for all clients; limits by network are not supported",
     "wait-limit-netblock": "server.pending-queries-per-client is the same for all clients",
     "wait-limit-cookie-netblock": "server.pending-queries-per-verified-client is the same for all clients",
     "trusted-keys-file": "its format is BIND's; write the keys into dnssec.trust-anchors",

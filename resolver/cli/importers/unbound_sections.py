@@ -56,7 +56,7 @@ REASONS: dict[str, dict[str, str]] = {
         "tags": _SAME_FOR_ALL, "for-downstream": _SAME_FOR_ALL, "rpz-cname-override": "write the rules into the zone",
         "rpz-log-name": "the log has the name of the zone", "rpz-signal-nxdomain-ra": NO_COUNTERPART,
     },
-    "auth-zone": {"url": "resolverd does not fetch own zones over HTTP; it transfers them, or reads a file"},
+    "auth-zone": {"url": "not supported: use zone.primaries or zone.file"},
     "dnstap": {
         **dict.fromkeys((
             "dnstap-tls-server-name", "dnstap-tls-cert-bundle", "dnstap-tls-client-key-file",

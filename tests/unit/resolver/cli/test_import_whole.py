@@ -308,7 +308,7 @@ def test_own_zones_of_bind(made):
     left = {one.place.line: one.why for one in draft.remarks if one.needed}
     assert left.keys() == {9, 10, 11, 12, 14}
     assert "BIND changes the zone" in left[9] and "fewer clients" in left[10] and "key k" in left[11]
-    assert [line.partition(":")[0] for line in changes(draft)] == ["8"]
+    assert [line.partition(":")[0] for line in changes(draft)] == ["8", "1"]
 
 
 BIND_VIEWS = """\
@@ -522,15 +522,16 @@ def test_yaml_of_recursor(made):
 
 
 @pytest.mark.parametrize(("text", "why"), [
-    ("incoming:\n\tlisten: x\n", "f:2: "), ("incoming:\n  listen: &a x\n  b: *a\n", "f:3: aliases"),
+    ("incoming:\n\tlisten: x\n", "f:2: "), ("incoming:\n  listen: &a x\n  b: *a\n", "f:3: aliases are not"),
     ("incoming:\n  listen: [a\n", "f:3: "), ("incoming:\n  listen: [a]]\n", "f:2: "),
-    ("incoming:\n  word\n", "f:2: incoming has no settings"), ("incoming:\n   a: 1\n  b: 2\n", "f:3: "),
+    ("incoming:\n  word\n", "f:2: incoming must be a mapping"), ("incoming:\n   a: 1\n  b: 2\n", "f:3: "),
     ("incoming:\n  a: 1\n   b: 2\n", "f:3: "), ("incoming:\n  a: \"x\n", "f:3: .*end of stream"),
-    ("incoming:\n  a: " + "[" * 100_000 + "\n", "f:2: levels are deeper"),
-    ("incoming:\n  a: " + "{a: " * 100_000 + "\n", "f:2: levels are deeper"),
-    ("incoming: x\n", "f:1: incoming has no settings"),
-    ("incoming:\n" + "".join(f"{' ' * n}a:\n" for n in range(1, 100)), "levels are deeper"), ("- a\n", "f:1: a list"),
-    ("a: {}\n---\nb: {}\n", "f:2: a second document"), ("a:\n  b: 1\n  b: 2\n", "f:3: 'b' stands"),
+    ("incoming:\n  a: " + "[" * 100_000 + "\n", "f:2: nested deeper"),
+    ("incoming:\n  a: " + "{a: " * 100_000 + "\n", "f:2: nested deeper"),
+    ("incoming: x\n", "f:1: incoming must be a mapping"),
+    ("incoming:\n" + "".join(f"{' ' * n}a:\n" for n in range(1, 100)), "nested deeper"),
+    ("- a\n", "f:1: the top level"),
+    ("a: {}\n---\nb: {}\n", "f:2: only one document"), ("a:\n  b: 1\n  b: 2\n", "f:3: duplicate key 'b'"),
     ("a:\n  [x]: 1\n", "f:2: a key"), ("a: \x01\n", "f: .*special characters"),
 ])
 def test_yaml_that_is_not_read_names_the_line(tmp_path, monkeypatch, text, why):

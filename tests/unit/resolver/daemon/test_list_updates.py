@@ -517,7 +517,7 @@ def test_without_a_thread_the_old_list_stays_and_is_read_later(tmp_path, monkeyp
     with monkeypatch.context() as patched:
         patched.setattr(list_updates, "in_thread", none_left)
         [told] = lists.update()
-    assert told["error"] == "cannot be read: the system gives no thread"
+    assert told["error"] == "cannot be loaded now: the system gives no thread"
     assert lists.answer("old.example") is not None and lists.answer("new.example") is None
     [told] = lists.update()
     assert not told["error"] and lists.answer("new.example") is not None and lists.answer("old.example") is None
@@ -529,7 +529,7 @@ def test_what_an_operator_must_act_on(tmp_path, monkeypatch):
                   ConnectError("refused"))
     assert lists.made.problems() == [], "the first fetch has not ended"
     lists.update()
-    assert lists.made.problems() == ["list ads: refused; nothing of it is in force"]
+    assert lists.made.problems() == ["list ads: refused; none of its entries are in force"]
     lists.update(after=1e6)
     assert lists.made.problems() == []
     [told] = lists.update(after=1e6)
@@ -543,4 +543,5 @@ def test_a_file_that_cannot_be_used_is_a_problem(tmp_path, monkeypatch):
     path.write_bytes(b"\xff\xfe\x00" * 9)
     lists.update()
     [problem] = lists.made.problems()
-    assert problem.startswith(f"list ads: {str(path)!r}: ") and problem.endswith("; the one before stays in force")
+    assert problem.startswith(f"list ads: {str(path)!r}: ")
+    assert problem.endswith("; the previous version stays in force")
