@@ -2,11 +2,11 @@
 
 The first worker serves the control socket, the metrics and the web page, because the supervisor has no event loop. Each
 message is one datagram of JSON, so a worker that dies leaves no partial message; a reply that is too long for one is in
-a file in memory, whose descriptor the datagram carries. An identifier matches replies to requests. A worker that does not reply
-in time is reported and does not delay others. Steps of a reload take seconds when they load large lists; they are
-coroutines, and other requests are replied to meanwhile. The supervisor keeps all ends open, so a
-restarted worker inherits its pair, and with it replies to requests of its predecessor. Therefore the identifiers of
-each process start at a random number.
+a file in memory, whose descriptor the datagram carries. An identifier matches replies to requests. A worker that does
+not reply in time is reported and does not delay others. Steps of a reload take seconds when they load large lists; they
+are coroutines, and other requests are replied to meanwhile. The supervisor keeps all ends open, so a restarted worker
+inherits its pair, and with it replies to requests of its predecessor. Therefore the identifiers of each process start
+at a random number.
 
 Another pair connects the supervisor and the first worker (`ReloadChannel`): the supervisor sends numbers of requested
 reloads, the worker sends results. A third (`UpgradeChannel`) carries requests for an upgrade up, and what has become of

@@ -523,4 +523,5 @@ def test_each_field_has_a_label() -> None:
 
 
 def test_a_reply_without_fields_of_its_own_is_safe_too() -> None:
-    assert module._with_security_headers(Reply("200 OK", b"")).fields[0].startswith("Content-Security-Policy: default-src 'none'")
+    fields = module._with_security_headers(Reply("200 OK", b"")).fields
+    assert fields[0].startswith("Content-Security-Policy: default-src 'none'")
