@@ -98,7 +98,10 @@ def merge_restart_only(old: Settings, new: Settings, *, several: bool) -> tuple[
     web = new.web
     if web.listen != old.web.listen:
         kept.append("web.listen")
-        web = old.web
+        # Who may read takes effect at once, so that a token can be revoked.
+        web = old.web if not web.listen or not old.web.listen else replace(
+            web, listen=old.web.listen, allow_remote=old.web.allow_remote
+        )
     if kept:
         logger.warning("reload: %s changed; the new value takes effect after a restart or an upgrade",
                        " and ".join(kept))

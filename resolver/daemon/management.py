@@ -1,8 +1,9 @@
 """Common base of the control socket and the HTTP listeners: few connections, on the loop that serves clients.
 
-Connections above the limit are closed at once. No one awaits the task of a connection, so it must not raise. A
-connection counts until its transport is closed; a client that does not read its reply is disconnected after a timeout,
-so that unread replies stay bounded.
+Connections above the limit are closed at once; with `YIELDING`, a new one takes the place of the oldest that has not
+sent its request, so that clients which send nothing do not keep others out. No one awaits the task of a connection, so
+it must not raise. A connection counts until its transport is closed; a client that does not read its reply is
+disconnected after a timeout, so that unread replies stay bounded.
 """
 
 import abc
@@ -27,6 +28,7 @@ class ManagementServer(abc.ABC):
     """
 
     REFUSAL = b""  # sent to a connection above the limit before it is closed
+    YIELDING = False
 
     def __init__(self, connections: int, request: int, timeout: float) -> None:
         self._connections = connections
@@ -34,9 +36,10 @@ class ManagementServer(abc.ABC):
         self._write_timeout = timeout
         self._closed = False
         self.rejected = 0
-        """Connections above the limit."""
+        """Connections that were closed because there were too many."""
         self._server: asyncio.Server | None = None
-        self._open: dict[asyncio.Task[None], None] = {}  # no set, see `resolver.mesh`
+        self._open: dict[asyncio.Task[None], bool] = {}
+        """The connections, oldest first, and whether each has sent its request."""
 
     async def start(self, listening: socket.socket) -> None:
         """Accept connections on `listening`, a non-blocking listening TCP or Unix socket.
@@ -74,11 +77,15 @@ class ManagementServer(abc.ABC):
             return
         if len(self._open) >= self._connections:
             self.rejected += 1
-            writer.write(self.REFUSAL)
-            writer.close()
-            return
+            idle = next((one for one, sent in self._open.items() if not sent), None) if self.YIELDING else None
+            if idle is None:
+                writer.write(self.REFUSAL)
+                writer.close()
+                return
+            del self._open[idle]
+            idle.cancel()
         try:
-            self._open[task] = None
+            self._open[task] = False
             await self.serve(reader, writer)
             writer.close()
             async with asyncio.timeout(self._write_timeout):
@@ -92,6 +99,12 @@ class ManagementServer(abc.ABC):
         finally:
             self._open.pop(task, None)
             writer.close()
+
+    def note_request(self) -> None:
+        """The connection whose task is running has sent its request, so it keeps its place."""
+        task = asyncio.current_task()
+        if task in self._open:
+            self._open[task] = True
 
     @property
     def started(self) -> bool:

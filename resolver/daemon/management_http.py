@@ -75,6 +75,8 @@ class HttpServer(ManagementServer):
         timeout: seconds for the client to send the head, and again to read the reply.
     """
 
+    YIELDING = True
+
     def __init__(self, connections: int, request: int, timeout: float) -> None:
         super().__init__(connections, request, timeout)
         self._timeout = timeout
@@ -84,6 +86,7 @@ class HttpServer(ManagementServer):
         try:
             async with asyncio.timeout(self._timeout):
                 request = await _read(reader)
+            self.note_request()
             if isinstance(request, Request):
                 local = writer.get_extra_info("sockname")
                 request = request._replace(local=str(local[0]) if isinstance(local, tuple) else "")

@@ -55,6 +55,8 @@ class WebData:
         self._before: tuple[float, Statistics] | None = None
         """Time, on the clock of the loop, and statistics of the last numbers."""
         self._last: dict[str, Any] = {}
+        self._next = 0.0
+        """When the numbers are too old, on the clock of the loop."""
 
     async def overview(self) -> dict[str, Any]:
         """All numbers, in a form for JSON.
@@ -63,19 +65,22 @@ class WebData:
             ValueError: too many watch the resolver; the text says so.
         """
         async with self._gathering:
-            now = asyncio.get_running_loop().time()
-            if self._before is None or now - self._before[0] >= INTERVAL:
-                await self._gather(now)
+            if asyncio.get_running_loop().time() >= self._next:
+                await self._gather()
+                # From the end on: with a worker that does not answer, gathering takes longer than the interval, and all
+                # that wait must not gather again one after the other.
+                self._next = asyncio.get_running_loop().time() + INTERVAL
             return self._last
 
-    async def _gather(self, now: float) -> None:
+    async def _gather(self) -> None:
         request = {"command": "top", "keep": limits.WEB_KEEP, "lines": limits.WEB_LINES}
         if self._watch:
             request["watch"] = self._watch
-        found, statistics = await self._source.look(request)
-        status, health, servers = (
-            await self._source.status(), await self._source.health(), await self._source.servers(),
+        source = self._source
+        (found, statistics), status, health, servers = await asyncio.gather(
+            source.look(request), source.status(), source.health(), source.servers()
         )
+        now = asyncio.get_running_loop().time()
         before, self._before = self._before, (now, statistics)
         # A watch that was forgotten in between begins again, and rates over a pause would be no live ones.
         last = statistics if before is None or found["activity"] is None else before[1]

@@ -1171,6 +1171,16 @@ def test_several_workers_keep_their_addresses(caplog):
     assert merge_restart_only(old, same, several=True)[0].listener == same.listener, "its other settings do change"
 
 
+def test_a_new_token_takes_effect_although_the_address_of_the_page_does_not():
+    web = '[web]\nlisten = "127.0.0.1:{port}"\ntoken-file = "{file}"\n'
+    old, new = (config.parse(web.format(port=port, file=file)) for port, file in ((9336, "old"), (9337, "new")))
+    merged, kept = merge_restart_only(old, new, several=False)
+    assert kept == ("web.listen",)
+    assert (merged.web.listen, merged.web.token_file) == (old.web.listen, "new")
+    for one, other in ((old, Settings()), (Settings(), new)):
+        assert merge_restart_only(one, other, several=False)[0].web == one.web
+
+
 ENCRYPTED = """[iteration]
 tls-cert-bundle = '{bundle}'
 [[forward]]

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -315,21 +316,47 @@ def test_a_request_that_does_not_end(served: Any, monkeypatch: pytest.MonkeyPatc
     served(test)
 
 
-def test_connections_above_the_limit(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_above_the_limit_replaces_one_that_has_sent_nothing(
+    served: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise whoever reaches the port could keep the operator out, without a token."""
     monkeypatch.setattr(module, "CONNECTIONS", 1)
 
     async def test(page: Served) -> None:
-        _, first = await asyncio.open_connection("127.0.0.1", page.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", page.port)
+        writer.write(b"GET / HT")
         while not page.server.connections:
             await asyncio.sleep(0)
+        assert (await page.get("/"))[0] == 200
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+        writer.close()
+        assert page.counted() == {"connection-limit": 1, "page": 1}
+
+    served(test)
+
+
+def test_a_connection_above_the_limit_does_not_replace_a_request(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CONNECTIONS", 1)
+
+    async def test(page: Served) -> None:
+        began, end = asyncio.Event(), asyncio.Event()
+        real = page.server.reply
+
+        async def reply(request: Any) -> Any:
+            began.set()
+            await end.wait()
+            return await real(request)
+
+        page.server.reply = reply
+        first = asyncio.ensure_future(page.get("/"))
+        await began.wait()
         reader, second = await asyncio.open_connection("127.0.0.1", page.port)
         assert await reader.read() == b""
         second.close()
-        assert page.counted() == {"connection-limit": 1}
-        first.close()
-        while page.server.connections:
-            await asyncio.sleep(0)
-        assert (await page.get("/"))[0] == 200
+        end.set()
+        assert (await first)[0] == 200
+        assert page.counted() == {"connection-limit": 1, "page": 1}
 
     served(test)
 
@@ -422,6 +449,28 @@ def test_pages_share_the_numbers_of_an_interval(served: Any) -> None:
     served(test)
 
 
+def test_those_who_wait_for_slow_numbers_share_them() -> None:
+    """With a worker that does not answer, gathering takes longer than the interval."""
+    async def main() -> None:
+        loop, late = asyncio.get_running_loop(), 0.0
+        real = loop.time
+        loop.time = lambda: real() + late  # type: ignore[method-assign]
+
+        class Slow(Source):
+            async def look(self, request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+                nonlocal late
+                await asyncio.sleep(0)
+                late += 100
+                return await super().look(request)
+
+        source = Slow()
+        data = WebData(source)
+        found = await asyncio.gather(*(data.overview() for _ in range(8)))
+        assert {one["sequence"] for one in found} == {1} and len(source.looks) == 1
+
+    asyncio.run(main())
+
+
 def test_the_numbers() -> None:
     async def main() -> None:
         source = Source()
@@ -429,6 +478,7 @@ def test_the_numbers() -> None:
         first = await data.overview()
         assert first["activity"] is None and first["policies"][0]["rate"] == 0
         data._before = (asyncio.get_running_loop().time() - 10, data._before[1])  # type: ignore[index]
+        data._next = 0.0
         second = await data.overview()
         assert source.looks[1]["watch"] == "w" and second["activity"] == {"seconds": 2}
         assert (second["sequence"], second["instance"], second["version"]) == (2, first["instance"], 1)
