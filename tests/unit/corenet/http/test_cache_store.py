@@ -1,6 +1,5 @@
 """The store of the cache: bounds, variants, and a file that processes share and may be killed while writing."""
 
-import multiprocessing
 import os
 import sqlite3
 import subprocess
@@ -273,23 +272,26 @@ def test_processes_killed_while_writing_leave_a_usable_cache(tmp_path: Path) -> 
     assert (done.returncode, done.stdout) == (0, "50\n"), done.stderr
 
 
-def _write(path: str, first: int) -> None:
-    store = CacheStore(path, SIZE)
-    for number in range(first, first + 40):
-        store.put(f"http://a/{number}", response(bytes(5_000)), public=False, now=float(number))
-    store.close()
+WRITES = """
+import sys
+from corenet.http import Headers
+from corenet.http.cache_rules import Stored, variant_of
+from corenet.http.cache_store import CacheStore
+
+path, first = sys.argv[1], int(sys.argv[2])
+store = CacheStore(path, 1 << 20)
+for number in range(first, first + 40):
+    stored = Stored(200, "OK", "HTTP/1.1", Headers([]), bytes(5_000), 0.0, 0.0, "", variant_of("", []))
+    store.put(f"http://a/{number}", stored, public=False, now=float(number))
+store.close()
+"""
 
 
 def test_processes_write_at_the_same_time(tmp_path: Path) -> None:
     path = str(tmp_path / "cache")
     CacheStore(path, SIZE).close()
-    context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_write, args=(path, 100 * number)) for number in range(2)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join(60)
-        assert writer.exitcode == 0
+    writers = [subprocess.Popen([sys.executable, "-c", WRITES, path, str(100 * number)]) for number in range(2)]
+    assert [writer.wait(120) for writer in writers] == [0, 0]
     store = CacheStore(path, SIZE)
     size, count = store.size()
     assert count == 80 and store._database.execute("SELECT sum(size) FROM responses").fetchone() == (size,)
