@@ -40,8 +40,8 @@ PYTHON_ONLY = (
 
 
 REFERENCE = ("-k", "not reference and not asyncio_passes")
-"""Leaves out simulations of asyncio's own loop. The one of CPython 3.12.1 sends bytes again after `sendmsg` has taken a
-part of them, which the simulation finds. On the main interpreter they run."""
+"""Leaves out simulations of asyncio's own loop. From CPython 3.12 on it keeps views of what is written, not copies. The
+programs change a bytearray after `write`, and the peer then gets other bytes, which the simulation reports."""
 
 
 def chosen_python() -> str:
