@@ -32,6 +32,8 @@ SEEDS = os.environ.get("SEEDS") or "2000"
 LOOP = [f"integration/test_{name}.py" for name in ("loop_stress", "serve", "websockets", "coming_from_uvloop")]
 
 
+LIBRARIES = ("uvloop>=0.20", "websockets>=15")
+"""What the tests of `LOOP` import, which the environments of other interpreters do not have."""
 PYTHON_ONLY = (
     "resolver/cli", "resolver/daemon", "resolver/explain", "resolver/iterate", "resolver/playground",
     "resolver/validate", "resolver/zones",
@@ -52,7 +54,9 @@ def chosen_python() -> str:
     python = interpreters.working(version)
     if python is None:
         raise SystemExit(f"SANITIZE_ON: no Python {VERSION} with headers on this machine")
-    return interpreters.environment(version, python)
+    inside = interpreters.environment(version, python)
+    subprocess.run([inside, "-m", "pip", "install", "-q", *LIBRARIES], check=True)
+    return inside
 
 
 def main() -> int:
