@@ -12,7 +12,9 @@ after each call that may run callbacks (`_deliver`, `_finish`, `_free_slot`), an
 Rules:
 
 * Equal queries share one job (RebirthDay 2025 needs many outstanding copies of one query). A new request does not join
-  a job that began before a flush, and the results of such a job are not cached.
+  a job that began before a flush, and the results of such a job are not cached. A query with a trace has its own job.
+* The target of an alias is resolved by the job of the alias, or by one job that all others who need it share. So up to
+  three upstream queries for a question are outstanding, whatever leads there (`Context.alias_targets`).
 * Clients of different subnets share a job, too, as long as no answer is known to depend on the subnet, and the slots of
   `ClientSubnets.slot` after that. Those whom the answer is not for start again (`ClientSubnets.uncovered`).
 * A `Need` that would wait for itself fails with CYCLE.
@@ -731,27 +733,28 @@ class Mesh(JobTable):
         slot = None
         # What is asked for a client, as by DNS64, passes the policies for name servers also when it is cached.
         client = need.purpose in CLIENT_PURPOSES
-        if client:
-            # Only a question on behalf of the client has an answer that depends on its view. Name servers and the chain
-            # of trust are the same for all views that have the same servers.
-            view, slot = job.key[2], job.key[3]
-        else:
-            view = self._homes[job.key[2]]
+        # Only a question on behalf of the client has an answer that depends on its view. Name servers and the chain of
+        # trust are the same for all views that have the same servers.
+        view = job.key[2] if client else self._homes[job.key[2]]
         context: Context = self._contexts[view]
+        if client and context.subnets is not None:
+            slot = context.subnets.slot(need.question.key, budget.subnet)
         # Policies for name servers decide answers of clients but not these, so the two share no job.
         unfiltered = need.purpose in UNVALIDATED and context.name_server is not None
-        key = (need.question.key, int(cd) + 2 * (need.purpose is Purpose.DNSSEC) + 4 * unfiltered, view, slot)
+        alias = need.alias
+        way = int(cd) + 2 * (need.purpose is Purpose.DNSSEC) + 4 * unfiltered + 8 * alias
+        key = (need.question.key, way, view, slot)
         renewed = need.purpose is Purpose.PREFETCH  # the cached answer is to be replaced
         child = self._jobs.get(key)
         if child is not None and child.serial != job.serial and job.serial == self._serial:
             child = None
         if child is not None and child.task.purpose is Purpose.PREFETCH and not renewed:
-            known = find_outcome(need.question, context, task.budget, cd=cd, client=client)
+            known = find_outcome(need.question, context, task.budget, cd=cd, client=client, alias=alias)
             if not isinstance(known, bool):
                 task.account_octets(_octets_in(known))
                 return known.failure or known
         if child is None:
-            outcome = renewed or find_outcome(need.question, context, task.budget, cd=cd, client=client)
+            outcome = renewed or find_outcome(need.question, context, task.budget, cd=cd, client=client, alias=alias)
             if not isinstance(outcome, bool):
                 task.account_octets(_octets_in(outcome))
                 if task.trace is not None:
@@ -763,12 +766,13 @@ class Mesh(JobTable):
             failed = budget.failed.get(key)
             if failed is not None:
                 return failed
-            if task.depth >= DEPTH:
+            # An alias leads no deeper, but what it leads to is a sub-query, also when a client asked for the alias.
+            depth = max(task.depth, 1) if alias else task.depth + 1
+            if depth > DEPTH:
                 budget.exhausted = True
                 return Failure(FailureKind.BUDGET, c.EDE_NO_REACHABLE_AUTHORITY, "sub-queries are nested too deeply")
-            depth, purpose = task.depth + 1, need.purpose
-            inner = Task(need.question, task.budget, cd=cd, depth=depth, purpose=purpose, trace=task.trace,
-                         cache_checked=not outcome, child_ns=task.child_ns)
+            inner = Task(need.question, task.budget, cd=cd, depth=depth, purpose=need.purpose, trace=task.trace,
+                         cache_checked=not outcome, child_ns=task.child_ns, alias=alias)
             if not budget.take_query():
                 return budget.failure
             may_start = self._may_start_sub_query(job)
