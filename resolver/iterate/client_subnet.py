@@ -83,7 +83,7 @@ class ClientSubnets:
         """The part of the job's key that depends on the subnet of the client; None where one job serves all.
 
         Equal subnets have the same slot, so they share a job; there are `SUBNET_JOBS` slots, so a name has no more
-        outstanding queries than that and two, whatever subnets its clients have.
+        such parts than that and two, whatever subnets its clients have.
         """
         if not self.cache.is_marked(key[0], key[1]):
             return None

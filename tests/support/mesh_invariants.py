@@ -30,6 +30,10 @@ def _broken(mesh: Mesh) -> Iterator[str]:
         yield "a slot of deadlines is not in the heap"
     for job in jobs:
         yield from _broken_by(mesh, job, turns, timers)
+    tasks = {id(job.task) for job in jobs}
+    targets = [id(task) for context in mesh._contexts for task in context.alias_targets.values()]
+    if len(targets) != len(set(targets)) or not tasks.issuperset(targets):
+        yield "the target of an alias is kept for a job that has ended, or a job has two"
     yield from _miscounted(mesh)
 
 
@@ -83,6 +87,6 @@ def _miscounted(mesh: Mesh) -> Iterator[str]:
     budgets = {id(job.task.budget): job.task.budget for job in jobs}
     if mesh._octets != sum(budget.accounted_octets for budget in budgets.values()):
         yield f"{mesh._octets} octets are counted for all jobs, and not the sum of theirs"
-    prefetches = sum(job.task.purpose is Purpose.PREFETCH for job in jobs)
+    prefetches = sum(job.task.purpose is Purpose.PREFETCH and not job.task.depth for job in jobs)
     if prefetches > mesh._prefetching:
         yield f"{prefetches} prefetches run, {mesh._prefetching} are counted"
