@@ -533,11 +533,11 @@ class TraceStep:
 
 Key: TypeAlias = tuple[tuple[bytes, int, int], int, int, int | None]
 """Key of a job, all that its outcome depends on: the key of its question; 1 without validation (CD), else 0, plus 2 for
-the chain of trust, plus 4 for what iteration asks in a view with policies for name servers, plus 8 for the target of an
-alias (`Task.alias`); the view; the slot of the client's subnet (`SubnetRules.slot`)."""
+the chain of trust, plus 4 for what iteration asks in a view with policies for name servers, plus 8 for the target of
+an alias (`Task.alias`); the view; the slot of the client's subnet (`SubnetRules.slot`)."""
 
 AliasTarget: TypeAlias = tuple[bytes, int, bool, bool, int | None]
-"""Key of `Context.alias_targets`: name (lower case), type, CD, whether it is for a client, and the slot of its subnet."""
+"""Key of `Context.alias_targets`: name (lower case), type, CD, whether it is for a client, the slot of its subnet."""
 
 
 class Budget:
@@ -660,7 +660,8 @@ class Task:
     """
 
     __slots__ = (
-        "alias", "answered", "budget", "cache_checked", "cd", "child_ns", "depth", "octets", "purpose", "question", "trace",
+        "alias", "answered", "budget", "cache_checked", "cd", "child_ns", "depth", "octets", "purpose", "question",
+        "trace",
     )
 
     def __init__(

@@ -212,13 +212,7 @@ def _follow_aliases(
             else:
                 known = yield from _resolve_target(name, qtype, known, context, task)
                 if isinstance(known, Outcome):
-                    if known.applied is not None:
-                        return response.close_with(question, known)
-                    if not response.add_rest(known):
-                        return ALIAS_LOOP
-                    if len(response.seen) > ALIASES:
-                        return TOO_MANY_ALIASES
-                    return response.outcome(question, known.rcode, _sentinel_of(context, task, cd=cd), context.now)
+                    return _with_rest(response, question, known, context, task)
         if isinstance(known, Failure):
             if known.kind is FailureKind.POLICY and task is not None and task.answered is not None:
                 _note_policy(task, name, task.answered)
@@ -238,6 +232,19 @@ def _follow_aliases(
         name = raw.alias
         if task is not None and task.trace is not None:
             task.note("alias", f"on to {names.to_text(name)}", qname=name, qtype=qtype)
+
+
+def _with_rest(
+    response: _PartialResponse, question: Question, rest: Outcome, context: Context, task: Task
+) -> Outcome | Failure:
+    """The end of a chain whose rest another job has found."""
+    if rest.applied is not None:
+        return response.close_with(question, rest)
+    if not response.add_rest(rest):
+        return ALIAS_LOOP
+    if len(response.seen) > ALIASES:
+        return TOO_MANY_ALIASES
+    return response.outcome(question, rest.rcode, _sentinel_of(context, task, cd=task.cd), context.now)
 
 
 def _sentinel_of(context: Context, task: Task | None, *, cd: bool) -> Validation | None:

@@ -1,4 +1,4 @@
-"""Few equal upstream queries are outstanding, however many aliases lead to one name (birthday attack, CVE-2002-2211)."""
+"""Few equal upstream queries are outstanding, whatever aliases lead to one name (birthday attack, CVE-2002-2211)."""
 
 from collections import Counter
 
