@@ -860,9 +860,10 @@ class Context:
         `resolve._resolve_target` changes it.
 
         It bounds equal outstanding queries: with many, a forged reply needs to match but one of them (birthday attack,
-        CVE-2002-2211). For one key of this table at most three upstream queries with its name and type are outstanding,
-        whatever aliases lead there: one for the entry here, one of the job that all other aliases share, and one of the
-        job of those who ask for the target itself."""
+        CVE-2002-2211). For one key of this table at most three upstream queries that ask for its name and type are
+        outstanding, whatever aliases lead there: one for the entry here, one of the job that all other aliases share,
+        and one of the job of those who ask for the target itself. Minimised queries (RFC 9156) with the same name and
+        type are not counted: each query for a name below sends its own."""
         self.name_server: NameServerPolicy | None = None
         """None when no policy has the point."""
         self.has_server_rules: Callable[[], bool] | None = None

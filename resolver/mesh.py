@@ -14,7 +14,8 @@ Rules:
 * Equal queries share one job (RebirthDay 2025 needs many outstanding copies of one query). A new request does not join
   a job that began before a flush, and the results of such a job are not cached. A query with a trace has its own job.
 * The target of an alias is resolved by the job of the alias, or by one job that all others who need it share. So up to
-  three upstream queries for a question are outstanding, whatever leads there (`Context.alias_targets`).
+  three upstream queries for a question are outstanding, whatever leads there, besides minimised ones
+  (`Context.alias_targets`).
 * Clients of different subnets share a job, too, as long as no answer is known to depend on the subnet, and the slots of
   `ClientSubnets.slot` after that. Those whom the answer is not for start again (`ClientSubnets.uncovered`).
 * A `Need` that would wait for itself fails with CYCLE.

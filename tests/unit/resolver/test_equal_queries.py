@@ -10,8 +10,9 @@ from support.tailor import Tailor
 
 from resolver import limits
 from resolver.effects import FailureKind, Outcome, Question
-from resolver.query import Query
+from resolver.query import ActionKind, Applied, Query
 from resolver.settings import DnssecSettings, PolicySettings, Settings, SubnetSettings
+from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
 
@@ -218,6 +219,41 @@ def test_policies_for_the_targets_of_aliases_apply() -> None:
     assert {outcome.rcode for outcome in outcomes} == {c.NXDOMAIN}
     assert len({(outcome.ttl, outcome.verdict, len(outcome.answer)) for outcome in outcomes}) == 1
     assert peak(m, "on.example.com.") <= BOUND
+
+
+class Points:
+    """Policies that refuse the question for `WWW`, but not as the target of an alias, and deny the target `denied`."""
+
+    def __init__(self, denied: str) -> None:
+        self.denied = names.from_text(denied)
+
+    def answer(self, question: Question) -> Outcome | None:
+        if not names.equal(question.qname, names.from_text(WWW)):
+            return None
+        return Outcome(question, c.REFUSED, [], [], Verdict.INDETERMINATE, 0)
+
+    def answer_alias(self, question: Question) -> Outcome | None:
+        if not names.equal(question.qname, self.denied):
+            return None
+        made = Outcome(question, c.NXDOMAIN, [], [], Verdict.INDETERMINATE, 30)
+        made.applied = Applied("alias", "test", ActionKind.ANSWER, "denied")
+        return made
+
+    def changes(self, question: Question) -> bool:
+        return self.answer_alias(question) is not None
+
+
+def test_the_shared_job_asks_the_policies_for_targets_and_not_those_for_questions() -> None:
+    m = world(50, "".join(f"p{k} 300 IN CNAME on.example.com.\n" for k in range(50)),
+              EXAMPLE_ZONE + "on 300 IN CNAME x.local.net.\n")
+    m.mesh._context.policy = Points("x.local.net.")
+    for outcome in finish(m, [m.start(f"n{k}.net.")[1] for k in range(50)]):
+        assert addresses(outcome) == ["192.0.2.80"]
+    for outcome in finish(m, [m.start(f"p{k}.net.")[1] for k in range(50)]):
+        assert (outcome.rcode, outcome.ttl, outcome.verdict) == (c.NXDOMAIN, 30, Verdict.INSECURE)
+        assert outcome.applied is not None and outcome.applied.reason == "denied"
+        assert [names.to_text(rrset.name)[0] for rrset in outcome.answer] == ["p", "o"]
+    assert m.ask(WWW).rcode == c.REFUSED
 
 
 def test_clients_of_many_subnets() -> None:
