@@ -164,6 +164,7 @@ cdef class Task:
     cdef public object purpose
     cdef public Question question
     cdef public object child_ns
+    cdef public bint told_subnet
     cdef public object trace
 
 

@@ -656,12 +656,13 @@ class Task:
     is the size of all replies, sub-query results and cached sets given to the job. All of it counts as held until the
     job ends, because tracking what is freed earlier would cost more than it saves. `answered` is the answer of the
     policy that ended the job with a failure of kind POLICY. `alias`: the question is the target of an alias, so the
-    policies for such names apply to it, and DNS64 is left to the query with the alias.
+    policies for such names apply to it, and DNS64 is left to the query with the alias. `told_subnet`: for the current
+    name of the alias chain, a server was told the subnet of the client, so that a failure may concern this subnet only.
     """
 
     __slots__ = (
         "alias", "answered", "budget", "cache_checked", "cd", "child_ns", "depth", "octets", "purpose", "question",
-        "trace",
+        "told_subnet", "trace",
     )
 
     def __init__(
@@ -688,6 +689,7 @@ class Task:
         self.trace = trace
         self.octets = 0
         self.answered: Outcome | None = None
+        self.told_subnet = False
 
     def account_octets(self, octets: int) -> None:
         """Count octets that were given to this job."""

@@ -264,6 +264,12 @@ easier to guess the id and port of one of them (CVE-2025-5994). Clients of other
 SUBNET_RESTARTS = 4
 """times: A client that waited for the answer to another subnet, which is not for it, starts again this often. Then it
 gets the answer that the server gives without a subnet, so that clients of many subnets cost no more work than that."""
+SUBNET_FAILED = 60
+"""seconds: After a failure for one subnet, its clients get the answer for clients without a subnet for so long. Each
+retry with the subnet costs the attempts at all servers of the zone."""
+SUBNET_ENTRY_OCTETS = 16 << 10
+"""bytes: Largest answer for one subnet that is kept. Usual ones take about a kilobyte; a server that sends replies of
+64 KiB would evict the answers of others with few of them."""
 SERVER_SUBNETLESS = 3600
 """seconds: A server that fails with the client subnet option gets queries without it for so long, as one that does not
 support EDNS."""

@@ -17,7 +17,8 @@ Rules:
   three upstream queries for a question are outstanding, whatever leads there, besides minimised ones
   (`Context.alias_targets`).
 * Clients of different subnets share a job, too, as long as no answer is known to depend on the subnet, and the slots of
-  `ClientSubnets.slot` after that. Those whom the answer is not for start again (`ClientSubnets.uncovered`).
+  `ClientSubnets.slot` after that. Those whom the answer is not for start again (`ClientSubnets.uncovered`). After a
+  failure for one subnet all start again without a subnet (`_restart_without_subnet`).
 * A `Need` that would wait for itself fails with CYCLE.
 * A sub-query spends the budget of the client query that needs it, and a job slot of that client's network
   (`query_quota`). When the budget of a client query runs out, the parents and clients of other client queries that
@@ -39,6 +40,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from resolver import limits
 from resolver.cache.bounded import TableGroup
+from resolver.cache.scoped import NO_SUBNET
 from resolver.effects import (
     CLIENT_PURPOSES,
     Ask,
@@ -71,7 +73,7 @@ from resolver.observe import UpstreamLatency
 from resolver.policy import Pipeline, PolicyPipeline
 from resolver.query import PROGRAM, Query
 from resolver.query_quota import NetworkUsage, QueryUsage, past_jostle_time
-from resolver.resolve import failure_outcome, find_outcome, find_stale, load_validator, resolve
+from resolver.resolve import failure_outcome, find_outcome, find_stale, is_for_subnet, load_validator, resolve
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -300,6 +302,11 @@ class Mesh(JobTable):
         except Exception as error:  # noqa: BLE001 - the caller relies on getting an outcome, and holds a slot until then
             self._fault(error, "looking up in the cache", question)
             outcome = failure_outcome(question, INTERNAL_FAULT)
+        if budget.subnet is not subnet and context.subnets is not None:
+            # The servers fail for this subnet (`find_scoped`).
+            subnet = request.subnet = None
+            slot = context.subnets.slot(question.key, None)
+            key = (question.key, int(cd), view, slot)
         if not isinstance(outcome, bool):
             counts["from_cache"] += 1
             if outcome.failure is not None:
@@ -738,8 +745,9 @@ class Mesh(JobTable):
         # trust are the same for all views that have the same servers.
         view = job.key[2] if client else self._homes[job.key[2]]
         context: Context = self._contexts[view]
-        if client and context.subnets is not None:
-            slot = context.subnets.slot(need.question.key, budget.subnet)
+        if context.subnets is not None:
+            # An answer for the subnet of a client would choose the servers for all.
+            slot = context.subnets.slot(need.question.key, budget.subnet) if client else NO_SUBNET
         # Policies for name servers decide answers of clients but not these, so the two share no job.
         unfiltered = need.purpose in UNVALIDATED and context.name_server is not None
         alias = need.alias
@@ -840,7 +848,9 @@ class Mesh(JobTable):
                         pass  # it waits in CHILD without a child until its deadline
         if failure is not None and job.requests:
             try:
-                if self._may_restart_clients(job, failure):
+                if is_for_subnet(job.task, failure):
+                    self._restart_without_subnet(job, failure)
+                elif self._may_restart_clients(job, failure):
                     self._restart_for_clients(job)
                 if job.requests:
                     budget, task = job.task.budget, job.task
@@ -850,8 +860,9 @@ class Mesh(JobTable):
                 self._fault(error, "answering", job.task.question)
         job.payer = None
         if outcome.scope is not None and job.requests and self.subnets is not None:
-            question = job.task.question
-            if not self._restart(job, self.subnets.uncovered(question.key, outcome.scope, job.requests)):
+            question, asked = job.task.question, job.task.budget.subnet
+            others = self.subnets.uncovered(question.key, outcome.scope, asked, job.requests)
+            if not self._restart(job, others):
                 outcome = failure_outcome(question, INTERNAL_FAULT)  # those left have an answer that is not for them
         self._deliver_all(job, outcome)
 
@@ -872,6 +883,8 @@ class Mesh(JobTable):
                 return
             if budget.local_error is not None and theirs.local_error is None:
                 theirs.local_error = budget.local_error
+        if is_for_subnet(job.task, failure):
+            parent.task.told_subnet = True
         if failure.kind is not FailureKind.CYCLE:  # a cycle depends on which jobs wait at this moment
             theirs.failed[job.key] = failure
             theirs.octets += FAILED_OVERHEAD
@@ -912,6 +925,19 @@ class Mesh(JobTable):
         now = self._context.monotonic
         self._restart(job, [one for one in job.requests if one is not job.payer and one.deadline > now])
 
+    def _restart_without_subnet(self, job: Job, failure: Failure) -> None:
+        """Start again without a subnet for the clients of `job`, because `failure` may be that of one subnet only.
+
+        Otherwise a server that refuses one network would let a client there deny the name to all who wait with it. Each
+        client starts again once for this reason, as no subnet is sent then. Not the one whose budget ran out, nor a
+        prefetch, whose purpose was the answer for the subnet.
+        """
+        assert self.subnets is not None
+        task, now = job.task, self._context.monotonic
+        ends = task.purpose is Purpose.PREFETCH or self._is_budget_failure(failure, task.budget)
+        others = [one for one in job.requests if one.deadline > now and not (ends and one is job.payer)]
+        self._restart(job, self.subnets.after_failure(others))
+
     def _restart(self, job: Job, requests: list[MeshRequest]) -> bool:
         """Start again for `requests` of `job`. False when a fault has left some of them with it."""
         task, complete = job.task, True
@@ -920,7 +946,7 @@ class Mesh(JobTable):
                 continue
             request._job = None
             try:
-                self._begin(request, task.question, task.cd, None)
+                self._begin(request, task.question, task.cd, request._trace)
             except Exception as error:  # noqa: BLE001 - the other clients must start again
                 self._fault(error, "starting again", task.question)
                 self._leave(request)
@@ -939,10 +965,8 @@ class Mesh(JobTable):
 
     def _deliver(self, request: MeshRequest, outcome: Outcome, serial: Any) -> None:
         request.done = True
-        scope = outcome.scope
         outcome = self._respond(outcome, request._query, request._trace)
         outcome.serial = serial
-        outcome.scope = scope  # what a policy makes of an answer for some clients is for them only, too
         try:
             request._on_done(outcome)
         except Exception as error:  # noqa: BLE001 - a fault of one callback must not cost the others their answer
@@ -959,9 +983,11 @@ class Mesh(JobTable):
             changed = context.response(query, outcome)
         except Exception as error:  # noqa: BLE001 - a fault of a policy must cost this answer only
             self._fault(error, "rewriting", outcome)
-            return failure_outcome(outcome.question, INTERNAL_FAULT)
-        if trace is not None and changed is not outcome:
-            trace.append(_policy_step(changed))
+            changed = failure_outcome(outcome.question, INTERNAL_FAULT)
+        else:
+            if trace is not None and changed is not outcome:
+                trace.append(_policy_step(changed))
+        changed.scope = outcome.scope  # what a policy makes of an answer for some clients is for them only, too
         return changed
 
     def _fault(self, error: Exception, doing: str, what: object) -> None:

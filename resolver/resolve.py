@@ -38,7 +38,7 @@ from resolver.effects import (
     Zone,
 )
 from resolver.iterate import iterate, known_path, last_known_path
-from resolver.scoped_replies import find_scoped, keep_scoped
+from resolver.scoped_replies import find_scoped, keep_scoped, note_subnet_failure
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from resolver.settings import Settings
     from resolver.validate import Validator
 
-__all__ = ["find_outcome", "find_stale", "load_validator", "resolve"]
+__all__ = ["find_outcome", "find_stale", "is_for_subnet", "load_validator", "resolve"]
 
 ALIASES = limits.MAX_ALIASES
 ALIAS_PROBES = limits.ALIAS_PROBES
@@ -419,6 +419,7 @@ def _resolve_step(
     avoid: frozenset[str] = frozenset()
     bogus: Failure | None = None
     raw: RawReply | Failure
+    task.told_subnet = False
     # Other servers may have valid data when one sent bogus data (RFC 4035 section 4.7, RFC 6840 section 5.9): two
     # replies are tried, besides the cached one.
     for _ in range(2 if known is None else 3):
@@ -426,7 +427,7 @@ def _resolve_step(
             raw, known = known, None
         else:
             if context.reads_second_level and bogus is None and not task.cd and task.purpose is Purpose.CLIENT and (
-                context.subnets is None or context.subnets.is_shared(name, qtype)
+                context.subnets is None or context.subnets.is_shared(name, qtype, context.now)
             ):
                 step = yield from _fetch_step(name, qtype, context, task)
                 if step is not None:
@@ -882,9 +883,17 @@ def _failed(task: Task, context: Context, failure: Failure) -> Outcome:
     kind = failure.kind
     if task.trace is not None:
         task.note("failure", failure.text, qname=question.qname, qtype=question.qtype, facts={"failure": failure})
+    # Under the name that failed, not under the qname: its alias is valid and may lead elsewhere later. Under the
+    # qname when the whole query ran out of its budget.
+    owner = failure.name
+    if owner is None or kind in CACHED_FOR_CLIENT_ONLY or task.budget.exhausted:
+        owner = question.qname
     # Failures of a prefetch are not cached: the answer that it was to replace is still valid.
     shortage = task.budget.local_error
-    if shortage is not None:
+    if is_for_subnet(task, failure):
+        if task.purpose is not Purpose.PREFETCH:
+            note_subnet_failure(owner, question.qtype, context, task.budget)
+    elif shortage is not None:
         # The shortage may be over at the next query, so the failure is cached only for LOCAL_ERROR_TTL. It is not
         # cached at all when this query needed too many job slots: other clients may ask the same with success.
         if shortage.kind is not FailureKind.OVERLOAD and kind not in NEVER_CACHED and task.purpose is Purpose.CLIENT:
@@ -902,13 +911,14 @@ def _failed(task: Task, context: Context, failure: Failure) -> Outcome:
             or (task.purpose is Purpose.CLIENT and not task.depth)
         )
     ):
-        # Under the name that failed, not under the qname: its alias is valid and may lead elsewhere later. Under the
-        # qname when the whole query ran out of its budget.
-        owner = failure.name
-        if owner is None or kind in CACHED_FOR_CLIENT_ONLY or task.budget.exhausted:
-            owner = question.qname
         _remember_failure(owner, question.qtype, failure, context)
     return failure_outcome(question, failure)
+
+
+def is_for_subnet(task: Task, failure: Failure) -> bool:
+    """Whether `failure` may concern only the client subnet that the servers were told (RFC 7871). Another client may
+    succeed, so it is neither cached for all nor given to those who wait with others."""
+    return task.told_subnet and task.budget.local_error is None and failure.kind not in NEVER_CACHED
 
 
 def _remember_failure(name: bytes, qtype: int, failure: Failure, context: Context) -> None:

@@ -8,9 +8,9 @@ clients (RFC 7871 section 7.3.1). Two scopes have no prefix: `EVERYONE`, and `UN
 sent, because they have none, do not want it, or are the resolver itself.
 
 Limits: octets in total, where the least recently used entry is evicted first, and entries for one name and type, where
-the oldest is evicted first. An entry larger than an eighth of the size is not stored. An answer is found by the longest
-matching prefix. A name has at most as many prefix lengths as entries, and one
-look-up in a dictionary for each.
+the oldest is evicted first. An entry larger than `SUBNET_ENTRY_OCTETS`, or an eighth of the size, is not stored. An
+answer is found by the longest matching prefix. A name has at most as many prefix lengths as entries, and one look-up in
+a dictionary for each.
 
 Names whose answers had a scope are marked (`mark`). Queries for a marked name are shared out by subnet; others share
 one job, because most names have the same answer for all.
@@ -26,14 +26,16 @@ from resolver.wire.client_subnet import ADDRESS_BITS, Subnet, describe_subnet, t
 if TYPE_CHECKING:
     from resolver.wire.edns import Edns
 
-__all__ = ["EVERYONE", "UNSENT", "Scope", "SubnetCache", "SubnetRules", "covers", "describe_scope", "narrower",
-           "scope_length"]
+__all__ = ["EVERYONE", "NO_SUBNET", "UNSENT", "Scope", "SubnetCache", "SubnetRules", "covers", "describe_scope",
+           "narrower", "scope_length"]
 
 Scope = tuple[bytes, int, int]
 """Address prefix, its length, and the longest source prefix of a client that it is for."""
 
 EVERYONE: Final[Scope] = (b"", 0, ADDRESS_BITS)
 UNSENT: Final[Scope] = (b"", -1, -1)
+NO_SUBNET: Final = -1
+"""The slot (`SubnetRules.slot`) of jobs that send no subnet to any server."""
 
 OVERHEAD: Final = limits.SUBNET_ENTRY_OVERHEAD
 
@@ -79,7 +81,8 @@ def describe_scope(scope: Scope) -> str:
 
 
 class Entry(NamedTuple):
-    """What is known for one scope: any object, when it was stored and when it expires, in seconds since 1970."""
+    """What is known for one scope: any object, or None when the servers fail for these clients; when it was stored and
+    when it expires, in seconds since 1970."""
 
     value: Any
     since: int
@@ -133,6 +136,7 @@ class SubnetCache:
     """Entries by name (lower case), type and scope; see the head of the module. It is a `MemoryTable`."""
 
     __slots__ = (
+        "_entry_limit",
         "_held",
         "_marks",
         "_names",
@@ -153,6 +157,7 @@ class SubnetCache:
         self.found = 0
         self.evicted = 0
         self._octets_limit = size
+        self._entry_limit = min(limits.SUBNET_ENTRY_OCTETS, size // 8)
         self._held = 0
         self._per_name = per_name
         self._names: dict[NameAndType, _Name] = {}
@@ -183,10 +188,18 @@ class SubnetCache:
             self._drop(key, scope)
         return None
 
-    def has(self, name: bytes, rtype: int) -> bool:
-        """Whether answers for some subnets only are held of this name and type."""
-        group = self._names.get((name, rtype))
-        return group is not None and any(size for size, _, _ in group.shapes)
+    def has(self, name: bytes, rtype: int, now: int) -> bool:
+        """Whether answers for some subnets only are held of this name and type. Those that have expired are removed."""
+        key = (name, rtype)
+        group = self._names.get(key)
+        if group is None:
+            return False
+        for scope, entry in list(group.entries.items()):
+            if not entry.since <= now < entry.until:
+                self._drop(key, scope)
+            elif scope[0] and entry.value is not None:
+                return True
+        return False
 
     def put(self, name: bytes, rtype: int, scope: Scope, value: object, octets: int, ttl: int, now: int) -> None:
         """Store `value` of `octets` for `ttl` seconds, in the place of an earlier one with this scope."""
@@ -194,7 +207,7 @@ class SubnetCache:
         cost = octets + len(name) + OVERHEAD
         if (key, scope) in self._order:
             self._drop(key, scope)
-        if ttl <= 0 or cost * 8 > self._octets_limit:
+        if ttl <= 0 or cost > self._entry_limit:
             return
         group = self._names.setdefault(key, _Name())
         if len(group.entries) >= self._per_name:
@@ -245,10 +258,12 @@ class SubnetRules(Protocol):
 
     def problem(self, sent: Subnet, rcode: int, edns: "Edns | None", /) -> str: ...
 
-    def scope_of(self, sent: Subnet, edns: "Edns | None", qname: bytes, qtype: int, /) -> Scope | None: ...
+    def scope_of(
+        self, sent: Subnet, edns: "Edns | None", qname: bytes, qtype: int, now: int, /
+    ) -> Scope | None: ...
 
     def slot(self, key: tuple[bytes, int, int], subnet: Subnet | None, /) -> int | None: ...
 
-    def is_shared(self, name: bytes, qtype: int, /) -> bool: ...
+    def is_shared(self, name: bytes, qtype: int, now: int, /) -> bool: ...
 
     def uncovered(self, key: tuple[bytes, int, int], scope: Scope, requests: list[Any], /) -> list[Any]: ...

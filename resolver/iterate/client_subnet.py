@@ -14,7 +14,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from resolver import limits
-from resolver.cache.scoped import EVERYONE, Scope, SubnetCache, covers
+from resolver.cache.scoped import EVERYONE, NO_SUBNET, UNSENT, Scope, SubnetCache, covers
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.client_subnet import ADDRESS_BITS, PrefixSet, Subnet, parse_subnet, truncate
@@ -74,10 +74,10 @@ class ClientSubnets:
         """Whether a configured zone is at or above `name` (lower case)."""
         return names.closest_in(name, self._zones) is not None
 
-    def is_shared(self, name: bytes, qtype: int) -> bool:
+    def is_shared(self, name: bytes, qtype: int, now: int) -> bool:
         """Whether nothing shows that the answer depends on the client, so that it may be that of another resolver."""
         name = names.lower(name)
-        return not (self.is_in_zones(name) or self.cache.has(name, qtype) or self.cache.is_marked(name, qtype))
+        return not (self.is_in_zones(name) or self.cache.has(name, qtype, now) or self.cache.is_marked(name, qtype))
 
     def slot(self, key: tuple[bytes, int, int], subnet: Subnet | None) -> int | None:
         """The part of the job's key that depends on the subnet of the client; None where one job serves all.
@@ -88,7 +88,7 @@ class ClientSubnets:
         if not self.cache.is_marked(key[0], key[1]):
             return None
         if subnet is None:
-            return -1
+            return NO_SUBNET
         # The last bits of a prefix differ most; a client that can choose them gains nothing from sharing a slot.
         return (int.from_bytes(subnet[0], "big") >> len(subnet[0]) * 8 - subnet[1]) % JOBS
 
@@ -102,7 +102,7 @@ class ClientSubnets:
         self.counts["rejected"] += bool(found)
         return found
 
-    def scope_of(self, sent: Subnet, edns: "Edns | None", qname: bytes, qtype: int) -> Scope | None:
+    def scope_of(self, sent: Subnet, edns: "Edns | None", qname: bytes, qtype: int, now: int) -> Scope | None:
         """For whom a reply without a `problem` is; None: for all, so that it belongs into the cache that all share.
 
         An answer for all is kept with those for subnets while there are any, because the longest prefix decides and
@@ -112,26 +112,38 @@ class ClientSubnets:
         length = 0 if content is None else parse_subnet(content).scope
         self.counts["without" if content is None else "tailored" if length else "for_all"] += 1
         if not length:
-            return EVERYONE if self.cache.has(names.lower(qname), qtype) else None
+            return EVERYONE if self.cache.has(names.lower(qname), qtype, now) else None
         address, source = sent
         if length > source:
             # For clients with exactly this source prefix only (section 7.3.1): no longer one was sent.
             return address, source, source
         return truncate(address, length), length, ADDRESS_BITS
 
-    def uncovered(self, key: tuple[bytes, int, int], scope: Scope, requests: list[T]) -> list[T]:
+    def uncovered(
+        self, key: tuple[bytes, int, int], scope: Scope, asked: Subnet | None, requests: list[T]
+    ) -> list[T]:
         """Those of `requests`, which waited for one answer, that it is not for. They are to start again.
 
-        After `SUBNET_RESTARTS` a request asks without a subnet, and all such requests share a job.
+        After `SUBNET_RESTARTS` a request asks without a subnet, and all such requests share a job. So does one of the
+        subnet `asked`, for which the job was, when it could not be sent.
         """
         self.cache.mark(key[0], key[1])
         others = [request for request in requests if not covers(scope, request.subnet)]
         self.counts["restarted"] += len(others)
         for request in others:
             request.restarts += 1
-            if request.restarts >= RESTARTS:
+            if request.restarts >= RESTARTS or (scope == UNSENT and request.subnet == asked):
                 request.subnet = None
         return others
+
+    def after_failure(self, requests: list[T]) -> list[T]:
+        """Those of `requests` that start again, without a subnet, after a failure that may be that of one subnet."""
+        again = [request for request in requests if request.restarts < RESTARTS]
+        self.counts["restarted"] += len(again)
+        for request in again:
+            request.restarts += 1
+            request.subnet = None
+        return again
 
     def statistics(self) -> dict[str, Any]:
         """Counters since the start, and what is held."""

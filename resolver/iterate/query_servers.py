@@ -215,7 +215,8 @@ def _query_zone(
                            f"{server.address} does not serve {names.to_text(zone)}")
             if probing:
                 return last
-            table.note_lame(key, zone, context.monotonic)
+            if not task.told_subnet:  # it may serve the zone to other clients
+                table.note_lame(key, zone, context.monotonic)
         else:
             if kind is not ResponseType.EMPTY and (
                 view.aa or not view.ra or cut.recursive or kind is ResponseType.REFERRAL
@@ -268,7 +269,7 @@ def _query_with_fallback(
     now = context.monotonic
     payload: int | None = delegations.payload
     timeout = FIRST_TIMEOUT
-    dead = False
+    dead = silent = False
     known = b""  # client and server cookie as the server returned them last
     # TLS protects more than cookies do, and a timeout does not show broken EDNS of a server that was configured.
     encrypted = server.encryption is not None
@@ -280,7 +281,10 @@ def _query_with_fallback(
         timeout = info.timeout
         dead = info.dead
         # A timeout does not show broken EDNS when the server has replied with EDNS before (RFC 6891 section 6.2.2).
-        if info.edns_broken_until > now or (earlier >= EDNS_GIVE_UP and not info.edns_seen and not encrypted):
+        silent = earlier >= EDNS_GIVE_UP and not info.edns_seen and not encrypted
+        if info.edns_broken_until > now:
+            payload, silent = None, False
+        elif silent:
             payload = None
         if info.tcp_until > now:
             tcp = True
@@ -294,11 +298,12 @@ def _query_with_fallback(
         cookie, known = None, b""
     subnets, subnet, refused_subnet = context.subnets, None, False
     search.scope = None
-    if subnets is not None and not probing and payload is not None and (
+    if subnets is not None and not probing and (payload is not None or silent) and (
         info is None or info.no_subnet_until <= now
     ) and subnets.applies(server.address, cut.zone, qname, qtype):
-        # What the resolver asks for itself says nothing about a client.
-        subnet = budget.subnet if task.purpose in CLIENT_PURPOSES else None
+        # What the resolver asks for itself says nothing about a client. After timeouts there is no EDNS for the option,
+        # but the server may support it.
+        subnet = budget.subnet if task.purpose in CLIENT_PURPOSES and not silent else None
         if subnet is None:
             search.scope = UNSENT
     expected = timeout
@@ -327,6 +332,7 @@ def _query_with_fallback(
                                           "candidates": server_states(cut, context)})
         if subnet is not None and subnets is not None:
             subnets.note_sent()
+            task.told_subnet = True
         fetches.take_server(key)
         asked = context.monotonic
         try:
@@ -383,16 +389,6 @@ def _query_with_fallback(
                           zone=cut.zone, server=server, rtt=result.rtt, rcode=view.rcode, facts={"reply": result})
             continue
         rcode = view.rcode
-        if subnet is not None:
-            assert subnets is not None
-            problem = subnets.problem(subnet, rcode, view.edns)
-            if problem:
-                # RFC 7871 section 11.2: what is for another subnet is not used.
-                subnet, refused_subnet = None, True
-                if task.trace is not None:
-                    task.note("retry", f"{server.address} {problem}: queried again without", zone=cut.zone,
-                              server=server, rtt=result.rtt, rcode=rcode, facts={"reply": result})
-                continue
         if cookie is not None and result.connection is None:  # a query over TLS has none
             again = ""
             if result.cookie:
@@ -418,6 +414,17 @@ def _query_with_fallback(
                     task.note("retry", f"{server.address} {again}", zone=cut.zone, server=server, rtt=result.rtt,
                               rcode=rcode, facts={"reply": result})
                 continue
+        # After the cookies: a forged reply must not take the subnet from all queries to this server.
+        if subnet is not None:
+            assert subnets is not None
+            problem = subnets.problem(subnet, rcode, view.edns)
+            if problem:
+                # RFC 7871 section 11.2: what is for another subnet is not used.
+                subnet, refused_subnet = None, True
+                if task.trace is not None:
+                    task.note("retry", f"{server.address} {problem}: queried again without", zone=cut.zone,
+                              server=server, rtt=result.rtt, rcode=rcode, facts={"reply": result})
+                continue
         if rcode in NO_EDNS and payload is not None and (view.edns is None or rcode == c.BADVERS):
             if task.trace is not None:
                 task.note("retry", f"{server.address} does not support EDNS: queried again without", zone=cut.zone,
@@ -430,7 +437,7 @@ def _query_with_fallback(
         if refused_subnet and rcode in (c.NOERROR, c.NXDOMAIN):
             table.note_no_subnet(key, context.monotonic)
         if subnet is not None and subnets is not None:
-            search.scope = subnets.scope_of(subnet, view.edns, qname, qtype)
+            search.scope = subnets.scope_of(subnet, view.edns, qname, qtype, context.now)
         return result
     return Failure(FailureKind.MALFORMED, c.EDE_NETWORK_ERROR, f"{server.address} gives no usable reply")
 

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from resolver import limits
-from resolver.cache.scoped import Scope, scope_length
+from resolver.cache.scoped import UNSENT, Scope, scope_length
 from resolver.settings import SubnetSettings
 from resolver.wire import consts as c
 from resolver.wire.client_subnet import PrefixSet, Subnet, parse_subnet, truncate
@@ -74,11 +74,16 @@ class ClientSide:
         return truncate(packed, length), length
 
     def reply_option(self, address: str, options: bytes, scope: Scope | None) -> bytes:
-        """The option in the reply to a trusted client that sent one: as it came, with the scope of the answer."""
+        """The option in the reply to a trusted client that sent one: as it came, with the scope of the answer.
+
+        An answer that was made without its subnet is not for all. The scope is then the source prefix, so that the
+        client does not give it to others.
+        """
         content = _option_in(options)
         if content is None or not self._of_address(address)[1]:
             return b""
-        return options_to_wire([(c.OPTION_ECS, content[:3] + bytes((scope_length(scope),)) + content[4:])])
+        length = content[2] if scope == UNSENT else scope_length(scope)
+        return options_to_wire([(c.OPTION_ECS, content[:3] + bytes((length,)) + content[4:])])
 
 
 def _option_in(options: bytes) -> bytes | None:

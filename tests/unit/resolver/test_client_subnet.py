@@ -13,7 +13,7 @@ from support.minet import Minet, build, standard
 from support.tailor import Tailor
 
 from resolver import limits
-from resolver.cache.scoped import EVERYONE
+from resolver.cache.scoped import EVERYONE, NO_SUBNET, UNSENT, SubnetCache
 from resolver.effects import Outcome, Question, TraceStep
 from resolver.iterate.client_subnet import ClientSubnets
 from resolver.mesh import Mesh
@@ -30,7 +30,10 @@ from resolver.settings import (
 )
 from resolver.wire import consts as c
 from resolver.wire import name as names
-from resolver.wire.client_subnet import Subnet, encode_subnet
+from resolver.wire.build import Builder
+from resolver.wire.client_subnet import Subnet, encode_subnet, parse_subnet
+from resolver.wire.message import MessageView
+from resolver.wire.rrset import RRset
 
 A, B, C = ((bytes([198, 51, 100 + n, 0]), 24) for n in range(3))
 SIX = (bytes.fromhex("20010db800010200") + bytes(8), 56)
@@ -51,6 +54,47 @@ def world(
     for address in SERVERS:
         m.net.hosts[address] = tailor.answer
     return m, tailor
+
+
+def serve(m: Minet, tailor: Tailor, special: Callable[[MessageView, Subnet | None, bool], bytes | None]) -> None:
+    """The servers reply with `special`, which gets query, subnet and TCP, and where it returns None as `tailor`. An
+    empty reply is no reply."""
+
+    def host(packet: bytes, tcp: bool) -> bytes | None:
+        view = MessageView.parse(packet)
+        content = None if view.edns is None else view.edns.get(c.OPTION_ECS)
+        reply = special(view, None if content is None else parse_subnet(content).subnet, tcp)
+        return tailor.answer(packet, tcp) if reply is None else reply or None
+
+    for address in SERVERS:
+        m.net.hosts[address] = host
+
+
+def reply_to(view: MessageView, flags: int, *sets: RRset, scope: int = 24) -> bytes:
+    assert view.qname is not None
+    builder = Builder(65535, reserve_opt=64)
+    builder.start(view.id, c.QR | flags, view.qname, view.qtype)
+    for rrset in sets:
+        builder.add(c.ANSWER, rrset)
+    content = None if view.edns is None else view.edns.get(c.OPTION_ECS)
+    if view.edns is not None:
+        options = [] if content is None else [(c.OPTION_ECS, content[:3] + bytes([scope]) + content[4:])]
+        builder.opt(1232, options=options)
+    return builder.finish()
+
+
+def refuse(rcode: int = c.REFUSED, subnet: Subnet = A) -> Callable[[MessageView, Subnet | None, bool], bytes | None]:
+    """Servers that fail for WWW from `subnet`."""
+
+    def special(view: MessageView, found: Subnet | None, tcp: bool) -> bytes | None:
+        return reply_to(view, rcode) if found == subnet and is_www(view) else None
+
+    return special
+
+
+def is_www(view: MessageView) -> bool:
+    assert view.qname is not None
+    return names.to_text(names.lower(view.qname)) == WWW
 
 
 def submit(m: Minet, subnet: Subnet | None, name: str = WWW, rtype: int = c.A, **more: Any) -> list[Outcome]:
@@ -196,6 +240,16 @@ def test_a_scope_of_0_does_not_hide_tailored_answers() -> None:
     assert last(ask(m, A)) == 100, "the longest prefix"
 
 
+def test_an_expired_answer_does_not_keep_others_from_the_shared_cache() -> None:
+    m, tailor = world()
+    tailor.ttl = 10
+    ask(m, A)
+    m.net.sleep(m.mesh, 60)
+    tailor.scope, tailor.ttl = 0, 300
+    assert ask(m, B).scope is None
+    assert m.store.rrsets.find(names.from_text(WWW), c.A, m.net.time()) is not None
+
+
 def test_a_reply_without_the_option_is_for_all() -> None:
     m, tailor = world()
     tailor.scope = None
@@ -337,6 +391,86 @@ def test_views_with_dns64_or_servers_of_their_own_send_none() -> None:
     assert tailor.subnets == [None, None, A]
 
 
+def net_world(zone: str) -> tuple[Minet, Tailor]:
+    """The zone net., and example.com. with client subnets."""
+    head = "@ 900 SOA a.gtld.net. x. 1 1800 900 604800 900\n@ 900 NS a.gtld.net.\na.gtld 900 A 192.5.6.31\n"
+    m = build(standard(a192_5_6_31=[("net.", head + zone)]), settings=Settings(
+        dnssec=DnssecSettings(trust_anchors=()), client_subnet=SubnetSettings(zones=("example.com",))))
+    tailor = Tailor()
+    for address in (*SERVERS, "192.0.2.100", "192.0.2.250"):
+        m.net.hosts[address] = tailor.answer
+    return m, tailor
+
+
+@pytest.mark.parametrize("cd", [False, True])
+def test_name_servers_are_not_those_of_the_client_that_asks_for_their_addresses(cd: bool) -> None:
+    m, _ = net_world("shop 900 NS ns.example.com.\n")
+    ask(m, None, "x.example.com.")
+    ask(m, None, "y.net.")
+    for address in SERVERS:
+        m.net.links[address] = Link(delay=0.03)
+    found = [submit(m, A, "ns.example.com.", cd=cd), submit(m, B, "www.shop.net.")]
+    m.net.run(m.mesh, until=lambda: all(found))
+    asked = {one.address for one in m.net.log if one.qname.endswith("shop.net.") and one.address.startswith("192.0.2.")}
+    assert asked == {"192.0.2.250"}
+    assert last(ask(m, A, "ns.example.com.")) == 100
+
+
+def test_what_the_resolver_asks_has_the_slot_without_a_subnet() -> None:
+    m, _ = net_world("shop 900 NS ns.example.com.\n")
+    found = submit(m, B, "www.shop.net.")
+    seen: set[int | None] = set()
+
+    def finished() -> bool:
+        seen.update(job.key[3] for job in m.mesh._unfinished if job.key[0][0] == names.from_text("ns.example.com."))
+        return bool(found)
+
+    m.net.run(m.mesh, until=finished)
+    assert seen == {NO_SUBNET}
+
+
+def chain(view: MessageView, subnet: Subnet | None, tcp: bool) -> bytes | None:
+    """alias -> tracker -> last, with an address, in one reply."""
+    if view.qname is None or not view.qname.lower().startswith(b"\5alias") or view.qtype != c.A:
+        return None
+    tracker, end = names.from_text("tracker.example.com."), names.from_text("last.example.com.")
+    return reply_to(view, c.AA, RRset(view.qname, c.CNAME, 300, [tracker]), RRset(tracker, c.CNAME, 300, [end]),
+                    RRset(end, c.A, 300, [bytes([192, 0, 2, 66])]))
+
+
+@pytest.mark.parametrize("blocked", ["tracker", "last"])
+def test_a_policy_of_one_view_holds_for_a_chain_that_another_view_fetched(blocked: str) -> None:
+    views = (ViewSettings(name="kids", clients=("10.0.0.0/8",),
+                          local_zones=(f"{blocked}.example.com. always_nxdomain",)),)
+    m, tailor = world(view=views)
+    m.mesh = Mesh(exchange=m.net, crypto=None, clock=m.net, rng=m.mesh._context.rng, store=m.store, settings=m.settings,
+                  policy=PolicyPipeline(m.settings))
+    serve(m, tailor, chain)
+
+    def in_view(view: int) -> Outcome:
+        found: list[Outcome] = []
+        m.mesh.submit(Question(names.from_text("alias.example.com."), c.A), query=Query(subnet=A, view=view),
+                      on_done=found.append)
+        m.net.run(m.mesh, until=lambda: bool(found))
+        return found[0]
+
+    assert last(in_view(0)) == 66
+    assert in_view(1).rcode == c.NXDOMAIN
+    asked = len(m.net.log)
+    assert in_view(1).rcode == c.NXDOMAIN
+    assert len(m.net.log) == asked, "the chain is kept as far as both views have it"
+    assert in_view(0).rcode == c.NOERROR
+
+
+def test_a_name_that_is_blocked_later_is_blocked_inside_of_a_kept_chain() -> None:
+    m, tailor = world()
+    serve(m, tailor, chain)
+    assert last(ask(m, A, "alias.example.com.")) == 66
+    blocked = Settings(policy=PolicySettings(local_zones=("tracker.example.com. always_nxdomain",)))
+    m.mesh._context.policy = PolicyPipeline(blocked).views[0]
+    assert ask(m, A, "alias.example.com.").rcode == c.NXDOMAIN
+
+
 # --- servers with faults ----------------------------------------------------------------------------------------------
 
 
@@ -374,6 +508,52 @@ def test_a_server_that_fails_with_the_option_is_remembered() -> None:
     m.net.sleep(m.mesh, limits.SERVER_SUBNETLESS + 1)
     tailor.refuses = False
     assert last(ask(m, C, "later.example.com.")) == 102
+
+
+def test_a_forged_reply_does_not_take_the_subnet_from_a_server_with_cookies() -> None:
+    m, tailor = world()
+    forged: list[bool] = []
+
+    def special(view: MessageView, subnet: Subnet | None, tcp: bool) -> bytes | None:
+        assert view.qname is not None
+        assert view.edns is not None
+        cookie = view.edns.get(c.OPTION_COOKIE)
+        if not tcp and is_www(view):
+            forged.append(True)
+            builder = Builder(512)
+            builder.start(view.id, c.QR | c.FORMERR, view.qname, view.qtype)
+            return builder.finish()
+        if cookie is None or view.qtype != c.A:
+            return None
+        builder = Builder(512, reserve_opt=64)
+        builder.start(view.id, c.QR | c.AA, view.qname, view.qtype)
+        address = bytes([192, 0, 2, 250 if subnet is None else subnet[0][2]])
+        builder.add(c.ANSWER, RRset(view.qname, c.A, 300, [address]))
+        options = [(c.OPTION_COOKIE, cookie[:8] + bytes(8))]
+        if subnet is not None:
+            options.append((c.OPTION_ECS, encode_subnet(subnet, 24)))
+        builder.opt(1232, options=options)
+        return builder.finish()
+
+    serve(m, tailor, special)
+    for number in range(8):  # both servers have sent a cookie
+        ask(m, B, f"n{number}.example.com.")
+    assert last(ask(m, A)) == 100
+    assert forged
+    assert m.mesh.subnets is not None
+    assert m.mesh.subnets.counts["rejected"] == 0
+    assert last(ask(m, A, "later.example.com.")) == 100
+
+
+def test_after_timeouts_the_answer_without_edns_is_not_for_all() -> None:
+    m, tailor = world()
+    # Never an answer to a query with EDNS, also not for the delegation.
+    serve(m, tailor, lambda view, subnet, tcp: b"" if view.edns is not None else None)
+    assert last(ask(m, A)) == 250
+    assert m.store.rrsets.find(names.from_text(WWW), c.A, m.net.time()) is None
+    assert len([one for one in m.net.log if one.qname == WWW]) <= 2 * limits.TRIES_PER_CUT
+    serve(m, tailor, lambda view, subnet, tcp: None)
+    assert last(ask(m, B)) == 101
 
 
 # --- many clients -----------------------------------------------------------------------------------------------------
@@ -464,6 +644,92 @@ def test_a_failure_is_that_of_all_who_wait() -> None:
     assert {one[0].rcode for one in found} == {c.SERVFAIL}
 
 
+@pytest.mark.parametrize("rcode", [c.REFUSED, c.SERVFAIL])
+def test_a_failure_for_one_subnet_is_not_that_of_others(rcode: int) -> None:
+    m, tailor = world()
+    serve(m, tailor, refuse(rcode))
+    assert last(ask(m, A)) == 250, "the answer for clients without a subnet"
+    assert [last(ask(m, subnet)) for subnet in (B, None)] == [101, 250]
+    assert m.store.rrsets.find_failure(names.from_text(WWW), c.A, m.net.time()) is None
+    before = len(m.net.log)
+    assert ask(m, A).scope == UNSENT
+    assert len(m.net.log) == before, "the failure is remembered for its subnet"
+    m.net.sleep(m.mesh, limits.SUBNET_FAILED + 1)
+    serve(m, tailor, lambda view, subnet, tcp: None)
+    assert last(ask(m, A)) == 100
+
+
+def test_clients_that_wait_with_a_refused_subnet_are_answered() -> None:
+    m, tailor = world()
+    serve(m, tailor, refuse())
+    found = [submit(m, (bytes([198, 51, n, 0]), 24)) for n in range(100, 160)] + [submit(m, None)]
+    asked = len(m.net.log)
+    m.net.run(m.mesh, until=lambda: all(found))
+    assert {one[0].rcode for one in found} == {c.NOERROR}
+    assert len([one for one in m.net.log[asked:] if one.qname == WWW]) <= 3
+    assert [last(ask(m, subnet)) for subnet in (A, B)] == [250, 101]
+
+
+def test_a_failure_without_a_subnet_too_is_cached_for_all() -> None:
+    m, tailor = world()
+    serve(m, tailor, lambda view, subnet, tcp: reply_to(view, c.SERVFAIL) if is_www(view) else None)
+    found = [submit(m, subnet) for subnet in (A, B, C, None)]
+    m.net.run(m.mesh, until=lambda: all(found))
+    assert {one[0].rcode for one in found} == {c.SERVFAIL}
+    asked = len(m.net.log)
+    assert {ask(m, subnet).rcode for subnet in (A, B, C, SIX, None)} == {c.SERVFAIL}
+    assert len(m.net.log) == asked
+    assert len([one for one in m.net.log if one.qname == WWW]) <= 2 * len(SERVERS)
+
+
+def test_a_server_that_is_lame_for_one_subnet_is_not_lame_for_others() -> None:
+    m, tailor = world()
+
+    def special(view: MessageView, subnet: Subnet | None, tcp: bool) -> bytes | None:
+        if subnet != A:
+            return None
+        builder = Builder(512)
+        builder.start(view.id, c.QR, view.qname, view.qtype)
+        builder.add(c.AUTHORITY, RRset(names.ROOT, c.NS, 60, [names.from_text("a.root.")]))
+        return builder.finish()
+
+    serve(m, tailor, special)
+    assert last(ask(m, A)) == 250
+    assert not any(info.lame for info in m.store.servers._known.values())
+
+
+def test_a_failure_behind_an_alias_is_that_of_the_subnet() -> None:
+    zone = "@ 900 SOA a.gtld.net. x. 1 1800 900 604800 900\n@ 900 NS a.gtld.net.\na.gtld 900 A 192.5.6.31\n" \
+           "* 900 CNAME www.example.com.\n"
+    m = build(standard(a192_5_6_31=[("net.", zone)]), settings=Settings(
+        dnssec=DnssecSettings(trust_anchors=()), client_subnet=SubnetSettings(zones=("example.com",))))
+    tailor = Tailor()
+    serve(m, tailor, refuse())
+    assert [last(ask(m, subnet, "one.net.")) for subnet in (A, B, A)] == [250, 101, 250]
+    asked = len([one for one in m.net.log if one.qname == WWW])
+    assert last(ask(m, A, "two.net.")) == 250
+    assert len([one for one in m.net.log if one.qname == WWW]) == asked, "the failure is that of the target"
+
+
+def test_a_prefetch_that_fails_for_its_subnet_leaves_what_is_cached() -> None:
+    m, tailor = world()
+    assert last(ask(m, A)) == 100
+    serve(m, tailor, refuse())
+    found: list[Outcome] = []
+    assert m.mesh.refresh(Question(names.from_text(WWW), c.A), query=Query(subnet=A), on_done=found.append)
+    m.net.run(m.mesh, until=lambda: bool(found))
+    assert found[0].rcode == c.SERVFAIL
+    assert last(ask(m, A)) == 100
+
+
+def test_a_trace_goes_on_without_the_subnet() -> None:
+    m, tailor = world()
+    serve(m, tailor, refuse())
+    steps: list[TraceStep] = []
+    assert last(ask(m, A, trace=steps)) == 250
+    assert steps[-1].kind == "reply"
+
+
 def test_closing_answers_those_who_wait() -> None:
     m, _ = world()
     found = [submit(m, subnet) for subnet in (A, B)]
@@ -511,6 +777,14 @@ def test_what_a_policy_makes_of_a_tailored_answer_is_tailored() -> None:
     assert last(ask(m, B)) == 101
 
 
+def test_what_a_policy_makes_is_tailored_without_recursion_too() -> None:
+    m, _ = world(policy=PolicySettings(private_addresses=("192.0.2.100/32",)))
+    ask(m, A)
+    outcome = m.mesh.peek(Question(names.from_text(WWW), c.A), query=Query(subnet=A))
+    assert outcome is not None
+    assert (outcome.answer, outcome.scope) == ([], (A[0], 24, 128))
+
+
 # --- limits -----------------------------------------------------------------------------------------------------------
 
 
@@ -522,6 +796,17 @@ def test_a_server_cannot_fill_the_memory_with_one_name() -> None:
         ask(m, (bytes([198, 18, a, b]), 32))
     assert len(m.mesh.subnets.cache) == 10
     assert m.mesh.subnets.cache.evicted == 40
+
+
+def test_a_large_answer_does_not_evict_others() -> None:
+    cache = SubnetCache(limits.SUBNET_CACHE_OCTETS.default, 10)
+    scope = (*A, 128)
+    cache.put(b"\1a\0", c.A, scope, "small", 100, 60, 0)
+    for number in range(1000):
+        cache.put(b"\1b\0", number, scope, "large", limits.SUBNET_ENTRY_OCTETS, 60, 0)
+    assert (len(cache), cache.evicted) == (1, 0)
+    cache.put(b"\1c\0", c.A, scope, "usual", limits.SUBNET_ENTRY_OCTETS // 2, 60, 0)
+    assert len(cache) == 2
 
 
 def test_memory_is_counted_and_given_back() -> None:
@@ -562,7 +847,7 @@ def test_slots_are_few_and_only_for_marked_questions() -> None:
 
 def test_shared_replies_of_other_resolvers_are_not_used_for_tailored_names() -> None:
     rules = ClientSubnets(SubnetSettings(zones=("example.com",)))
-    assert not rules.is_shared(names.from_text("WWW.example.com."), c.A)
-    assert rules.is_shared(names.from_text("www.example.net."), c.A)
+    assert not rules.is_shared(names.from_text("WWW.example.com."), c.A, 0)
+    assert rules.is_shared(names.from_text("www.example.net."), c.A, 0)
     rules.cache.mark(names.from_text("www.example.net."), c.A)
-    assert not rules.is_shared(names.from_text("www.example.net."), c.A)
+    assert not rules.is_shared(names.from_text("www.example.net."), c.A, 0)

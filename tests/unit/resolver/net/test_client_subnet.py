@@ -113,7 +113,7 @@ def test_the_query_has_the_subnet_of_its_client() -> None:
 
 @pytest.mark.parametrize(
     ("scope", "length"),
-    [((OWN[0], 20, 128), 20), ((OWN[0], 24, 24), 24), (None, 0), (EVERYONE, 0), (UNSENT, 0)],
+    [((OWN[0], 20, 128), 20), ((OWN[0], 24, 24), 24), (None, 0), (EVERYONE, 0)],
 )
 def test_a_trusted_client_gets_its_option_back_with_the_scope(scope: Scope | None, length: int) -> None:
     content = encode_subnet((bytes([198, 51, 100, 7]), 32))
@@ -121,6 +121,13 @@ def test_a_trusted_client_gets_its_option_back_with_the_scope(scope: Scope | Non
     assert content_of(ask(parts("203.0.113.0/24"), None, scope)) is None
     assert content_of(ask(parts(), content, scope)) is None
     assert content_of(ask(parts("203.0.113.0/24"), NONE_WANTED, scope)) == b"\0\1\0" + bytes([length])
+
+
+def test_an_answer_made_without_the_subnet_is_for_this_subnet_only() -> None:
+    for length in (24, 32):
+        content = encode_subnet((bytes([198, 51, 100, 0]), length))
+        assert content_of(ask(parts("203.0.113.0/24"), content, UNSENT)) == content[:3] + bytes([length]) + content[4:]
+    assert content_of(ask(parts("203.0.113.0/24"), NONE_WANTED, UNSENT)) == b"\0\1\0\0"
 
 
 def test_a_tailored_answer_is_not_kept_for_the_fast_path() -> None:
