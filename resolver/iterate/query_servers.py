@@ -404,7 +404,7 @@ def _query_with_fallback(
                 # A server that supports cookies would have sent one, so the reply may be forged.
                 tcp = True
                 again = "sent no cookie, although it supports them: queried again over TCP"
-            elif known or view.edns is not None:
+            elif (known or view.edns is not None) and (subnet is None or rcode != c.FORMERR):
                 table.note_no_cookie(key, context.monotonic)
                 if rcode == c.FORMERR and view.edns is not None:
                     cookie, known = None, b""
@@ -414,7 +414,8 @@ def _query_with_fallback(
                     task.note("retry", f"{server.address} {again}", zone=cut.zone, server=server, rtt=result.rtt,
                               rcode=rcode, facts={"reply": result})
                 continue
-        # After the cookies: a forged reply must not take the subnet from all queries to this server.
+        # After the cookies: a forged reply must not take the subnet from all queries to this server. A format error of a
+        # server without known cookies is attributed to the subnet first, and to the cookie if it fails again.
         if subnet is not None:
             assert subnets is not None
             problem = subnets.problem(subnet, rcode, view.edns)
