@@ -4,8 +4,8 @@ They are in a table of their own, one for each worker, and never in the arena. S
 answers and other resolvers, which know no subnets, cannot give one to a client that it is not for.
 
 A scope says which clients an answer is for: an address prefix, and the shortest and longest source prefix of the
-clients (RFC 7871 section 7.3.1). Two scopes have no prefix: `EVERYONE`, and `UNSENT` for clients whose subnet was not
-sent, because they have none, do not want it, or are the resolver itself.
+clients (RFC 7871 section 7.3.1). `EVERYONE` has no prefix, nor has `UNSENT`, for clients whose subnet was not sent,
+because they have none, do not want it, or are the resolver itself. An outcome may also be for `NOBODY` else.
 
 Limits: octets in total, where the least recently used entry is evicted first, and entries for one name and type, where
 the oldest is evicted first. An entry larger than `SUBNET_ENTRY_OCTETS`, or an eighth of the size, is not stored. An
@@ -26,14 +26,16 @@ from resolver.wire.client_subnet import ADDRESS_BITS, Subnet, describe_subnet, t
 if TYPE_CHECKING:
     from resolver.wire.edns import Edns
 
-__all__ = ["EVERYONE", "NO_SUBNET", "UNSENT", "Scope", "SubnetCache", "SubnetRules", "covers", "describe_scope",
-           "narrower", "scope_length"]
+__all__ = ["EVERYONE", "NOBODY", "NO_SUBNET", "UNSENT", "Scope", "SubnetCache", "SubnetRules", "covers",
+           "describe_scope", "narrower", "scope_length"]
 
 Scope = tuple[bytes, int, int]
 """Address prefix, its length, and the longest source prefix of a client that it is for."""
 
 EVERYONE: Final[Scope] = (b"", 0, ADDRESS_BITS)
 UNSENT: Final[Scope] = (b"", -1, -1)
+NOBODY: Final[Scope] = (b"", -2, -2)
+"""Of an alias chain that was made for one client, in part with its subnet and in part without."""
 NO_SUBNET: Final = -1
 """The slot (`SubnetRules.slot`) of jobs that send no subnet to any server."""
 
@@ -54,14 +56,15 @@ def covers(scope: Scope | None, subnet: Subnet | None) -> bool:
 
 
 def narrower(one: Scope | None, other: Scope | None) -> Scope | None:
-    """The clients that both scopes have in common. Both are for the client that is asking, so one contains the other.
+    """The clients that both scopes have in common. Both are for the client that is asking, so one contains the other,
+    unless its subnet was not sent to all servers.
     """
     if one is None or one == other:
         return other
     if other is None:
         return one
-    if UNSENT in (one, other):
-        return UNSENT
+    if one[1] < 0 or other[1] < 0:
+        return UNSENT if EVERYONE in (one, other) and NOBODY not in (one, other) else NOBODY
     return one[0] if one[1] > other[1] else other[0], max(one[1], other[1]), min(one[2], other[2])
 
 

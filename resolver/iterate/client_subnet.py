@@ -14,7 +14,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from resolver import limits
-from resolver.cache.scoped import EVERYONE, NO_SUBNET, UNSENT, Scope, SubnetCache, covers
+from resolver.cache.scoped import EVERYONE, NO_SUBNET, NOBODY, UNSENT, Scope, SubnetCache, covers
 from resolver.wire import consts as c
 from resolver.wire import name as names
 from resolver.wire.client_subnet import ADDRESS_BITS, PrefixSet, Subnet, parse_subnet, truncate
@@ -132,7 +132,7 @@ class ClientSubnets:
         self.counts["restarted"] += len(others)
         for request in others:
             request.restarts += 1
-            if request.restarts >= RESTARTS or (scope == UNSENT and request.subnet == asked):
+            if request.restarts >= RESTARTS or (scope in (UNSENT, NOBODY) and request.subnet == asked):
                 request.subnet = None
         return others
 

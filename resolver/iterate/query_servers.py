@@ -414,8 +414,8 @@ def _query_with_fallback(
                     task.note("retry", f"{server.address} {again}", zone=cut.zone, server=server, rtt=result.rtt,
                               rcode=rcode, facts={"reply": result})
                 continue
-        # After the cookies: a forged reply must not take the subnet from all queries to this server. A format error of a
-        # server without known cookies is attributed to the subnet first, and to the cookie if it fails again.
+        # After the cookies: a forged reply must not take the subnet from all queries to this server. A format error of
+        # a server without known cookies is attributed to the subnet first, and to the cookie if it fails again.
         if subnet is not None:
             assert subnets is not None
             problem = subnets.problem(subnet, rcode, view.edns)

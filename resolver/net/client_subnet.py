@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from resolver import limits
-from resolver.cache.scoped import UNSENT, Scope, scope_length
+from resolver.cache.scoped import NOBODY, UNSENT, Scope, scope_length
 from resolver.settings import SubnetSettings
 from resolver.wire import consts as c
 from resolver.wire.client_subnet import PrefixSet, Subnet, parse_subnet, truncate
@@ -82,7 +82,7 @@ class ClientSide:
         content = _option_in(options)
         if content is None or not self._of_address(address)[1]:
             return b""
-        length = content[2] if scope == UNSENT else scope_length(scope)
+        length = content[2] if scope in (UNSENT, NOBODY) else scope_length(scope)
         return options_to_wire([(c.OPTION_ECS, content[:3] + bytes((length,)) + content[4:])])
 
 

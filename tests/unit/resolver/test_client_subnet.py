@@ -13,7 +13,7 @@ from support.minet import Minet, build, standard
 from support.tailor import Tailor
 
 from resolver import limits
-from resolver.cache.scoped import EVERYONE, NO_SUBNET, UNSENT, SubnetCache
+from resolver.cache.scoped import EVERYONE, NO_SUBNET, NOBODY, UNSENT, SubnetCache
 from resolver.effects import Outcome, Question, TraceStep
 from resolver.iterate.client_subnet import ClientSubnets
 from resolver.mesh import Mesh
@@ -709,6 +709,24 @@ def test_a_failure_behind_an_alias_is_that_of_the_subnet() -> None:
     asked = len([one for one in m.net.log if one.qname == WWW])
     assert last(ask(m, A, "two.net.")) == 250
     assert len([one for one in m.net.log if one.qname == WWW]) == asked, "the failure is that of the target"
+
+
+def test_a_chain_made_in_part_with_a_subnet_is_for_its_client_only() -> None:
+    m, tailor = world()
+
+    def special(view: MessageView, subnet: Subnet | None, tcp: bool) -> bytes | None:
+        assert view.qname is not None
+        if not view.qname.lower().startswith(b"\5alias"):
+            return refuse()(view, subnet, tcp)
+        target = "other.example.com." if subnet is None else WWW
+        return reply_to(view, c.AA, RRset(view.qname, c.CNAME, 300, [names.from_text(target)]))
+
+    serve(m, tailor, special)
+    assert last(ask(m, A)) == 250
+    found = [submit(m, subnet, "alias.example.com.") for subnet in (A, None)]
+    m.net.run(m.mesh, until=lambda: all(found))
+    assert [names.to_text(names.lower(one[0].answer[-1].name)) for one in found] == [WWW, "other.example.com."]
+    assert found[0][0].scope == NOBODY
 
 
 def test_a_prefetch_that_fails_for_its_subnet_leaves_what_is_cached() -> None:

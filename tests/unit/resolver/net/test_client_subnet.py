@@ -3,7 +3,7 @@
 import pytest
 from support.service_parts import CLIENT, Parts, positive, query
 
-from resolver.cache.scoped import EVERYONE, UNSENT, Scope
+from resolver.cache.scoped import EVERYONE, NOBODY, UNSENT, Scope
 from resolver.net.client_subnet import ClientSide
 from resolver.net.match import make_packet
 from resolver.net.subnet_option import with_subnet
@@ -126,7 +126,9 @@ def test_a_trusted_client_gets_its_option_back_with_the_scope(scope: Scope | Non
 def test_an_answer_made_without_the_subnet_is_for_this_subnet_only() -> None:
     for length in (24, 32):
         content = encode_subnet((bytes([198, 51, 100, 0]), length))
-        assert content_of(ask(parts("203.0.113.0/24"), content, UNSENT)) == content[:3] + bytes([length]) + content[4:]
+        for scope in (UNSENT, NOBODY):
+            found = content_of(ask(parts("203.0.113.0/24"), content, scope))
+            assert found == content[:3] + bytes([length]) + content[4:]
     assert content_of(ask(parts("203.0.113.0/24"), NONE_WANTED, UNSENT)) == b"\0\1\0\0"
 
 
