@@ -271,3 +271,16 @@ def test_clients_of_many_subnets() -> None:
     for k, outcome in enumerate(finish(m, waiting)):
         assert outcome.answer[-1].rdatas()[0][3] in (k, 250), "the answer for the client's own subnet, or for none"
     assert peak(m) <= BOUND * (limits.SUBNET_JOBS + 2)
+
+
+def test_prefetches_of_many_aliases() -> None:
+    """Each gets a new answer, from few queries, while the old one is still cached."""
+    m = world(20)
+    finish(m, [m.start(f"n{k}.net.")[1] for k in range(20)])
+    m.net.sleep(m.mesh, 290)
+    m.net.peak.clear()  # type: ignore[attr-defined]
+    waiting: list[list[Outcome]] = [[] for _ in range(20)]
+    for k, found in enumerate(waiting):
+        assert m.mesh.refresh(Question(names.from_text(f"n{k}.net."), c.A), on_done=found.append)
+    assert {outcome.ttl for outcome in finish(m, waiting)} == {300}
+    assert 1 < peak(m) <= BOUND
