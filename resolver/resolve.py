@@ -400,10 +400,11 @@ def _resolve_target(
         target: AliasTarget = (key[0], qtype, task.cd, client, slot)
         if target not in targets:
             break
+        task.told_subnet = False  # of the name before; the mesh sets it when the job of the target fails for a subnet
         found: Outcome | Failure = yield Need(Question(name, qtype), task.purpose, alias=True)
         if isinstance(found, Failure) or subnets is None or found.scope is None:
             return found
-        if not subnets.uncovered(key, found.scope, [budget]):
+        if not subnets.uncovered(key, found.scope, budget.subnet, [budget]):
             return found
     targets[target] = task
     try:
