@@ -36,4 +36,4 @@ def run(data: bytes) -> None:
         assert SIDE.subnet_of("198.51.100.9", options) == SENT
     edns = MessageView.parse(bytes(11) + b"\1" + opt_record(1232, options=options)).edns
     if not RULES.problem(SENT, c.NOERROR, edns):
-        assert covers(RULES.scope_of(SENT, edns, NAME, c.A), SENT)
+        assert covers(RULES.scope_of(SENT, edns, NAME, c.A, 1), SENT)
