@@ -39,7 +39,7 @@ COMPILED = [] if os.environ.get("CORENET_PURE") == "1" else [
     "resolver/query.py", "resolver/effects.py", "resolver/jobs.py", "resolver/mesh.py", "resolver/resolve.py",
     "resolver/cache/aggressive_nsec.py", "resolver/cache/infra.py",
     "resolver/iterate/server_selection.py", "resolver/iterate/classify.py", "resolver/iterate/query_servers.py",
-    "resolver/iterate/delegation.py", "resolver/iterate/iterate.py", "resolver/iterate/minimise.py",
+    "resolver/iterate/delegation.py", "resolver/iterate/iterate.py",
     "resolver/iterate/scrub.py", "resolver/net/driver.py", "resolver/net/service.py", "resolver/net/reply.py",
     "resolver/policy/pipeline.py",
     "resolver/validate/aggressive.py", "resolver/validate/anchors.py", "resolver/validate/chain.py",
