@@ -14,6 +14,7 @@ from typing import BinaryIO, NamedTuple
 
 from resolver import limits
 from resolver.daemon.cache_file import create_temporary
+from resolver.daemon.file_identity import identity_of
 from resolver.list_settings import ListSettings, RpzSettings
 from resolver.policy.list_formats import CompiledList, ListReader, detect_format
 from resolver.policy.list_source import HEAD_SIZE, ListHead, read_head
@@ -64,7 +65,7 @@ def load(settings: Source, key: bytes, path: str = "") -> Loaded:
         raise ValueError(f"{path!r}: {error.strerror or error}") from None
     except ValueError as error:
         raise ValueError(f"{path!r}: {error}") from None
-    return read._replace(head=head, identity=(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns))
+    return read._replace(head=head, identity=identity_of(found))
 
 
 def _pieces(file: BinaryIO, head: ListHead | None) -> Iterator[bytes]:

@@ -16,6 +16,8 @@ from resolver.settings import Settings
 __all__ = ["render"]
 
 _PRIVILEGED_PORTS = 1024
+HOMES = ("home", "root", "run/user")
+"""The folders that ProtectHome= hides (systemd.exec(5)). A program in one needs it readable."""
 _STATE, _RUNTIME, _LOGS = Path("/var/lib"), Path("/run"), Path("/var/log")
 
 _UNIT = """\
@@ -103,8 +105,8 @@ def _absolute(program: str) -> str:
 
 
 def _under_home(path: str) -> bool:
-    """Whether ProtectHome=yes would hide `path`. systemd.exec(5) lists these three folders, for every host."""
-    return path.startswith(("/home/", "/root/", "/run/user/"))
+    """Whether ProtectHome=yes would hide `path`."""
+    return any(path.startswith(f"/{folder}/") for folder in HOMES)
 
 
 def _quoted(word: str) -> str:

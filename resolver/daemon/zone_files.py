@@ -23,12 +23,13 @@ import os
 from collections.abc import Sequence
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 from urllib.parse import quote
 from weakref import WeakValueDictionary
 
 from resolver import limits
 from resolver.daemon.cache_file import CacheFileError, replace_file
+from resolver.daemon.file_identity import identity, identity_of
 from resolver.net.in_thread import in_thread
 from resolver.net.zone_client import origin_of
 from resolver.settings import ZoneSettings
@@ -55,20 +56,6 @@ LONGEST_NAME = 200
 """Characters of a file name without suffix and the marks of temporary files; most file systems permit 255 in all."""
 
 
-class Identity(NamedTuple):
-    """Of a file and its state: another one after each change, also by another process."""
-
-    device: int
-    number: int
-    size: int
-    changed: int
-
-    @classmethod
-    def of(cls, found: os.stat_result) -> "Identity":
-        """The identity that `os.stat` shows."""
-        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-
-
 class ZoneFile:
     """The copy of one zone; `path` is None when copies are not kept."""
 
@@ -79,7 +66,7 @@ class ZoneFile:
         self.octets = 0
         self.content = 0
         self.serial = 0
-        self.identity: Identity | None = None
+        self.identity: tuple[int, ...] | None = None
 
     def forget(self) -> None:
         """Replace the file at the next save."""
@@ -135,8 +122,8 @@ class ZoneFiles:
 
 def _write_copy(
     path: Path, zone: Zone, differences: Sequence[Difference], confirmed: int, octets: int, content: int,
-    known: Identity | None,
-) -> tuple[int, int, Identity | None]:
+    known: tuple[int, ...] | None,
+) -> tuple[int, int, tuple[int, ...] | None]:
     """Append to the first `octets` octets of the file, or rewrite it when there are none, it would become too long, or
     it is not the `known` one. Return the octets of the file, those of its first block, and its identity; None when
     another process has written it since.
@@ -153,13 +140,13 @@ def _write_copy(
     data = content_block(zone, confirmed)
     replace_file(path, [data])
     with open(path, "rb") as file:
-        made = Identity.of(os.fstat(file.fileno()))
+        found = os.fstat(file.fileno())
         # The head of the first block has its digest.
-        is_ours = made.size == len(data) and data.startswith(file.read(HEAD_SIZE))
-    return len(data), len(data), made if is_ours else None
+        is_ours = found.st_size == len(data) and data.startswith(file.read(HEAD_SIZE))
+    return len(data), len(data), identity_of(found) if is_ours else None
 
 
-def _append(path: Path, added: bytes, octets: int, known: Identity) -> Identity | None:
+def _append(path: Path, added: bytes, octets: int, known: tuple[int, ...]) -> tuple[int, ...] | None:
     """Append to the first `octets` octets of the `known` file and return its new identity; None when it is another one.
 
     Raises:
@@ -168,15 +155,15 @@ def _append(path: Path, added: bytes, octets: int, known: Identity) -> Identity 
     try:
         with open(path, "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if Identity.of(os.fstat(file.fileno())) != known:
+            if identity_of(os.fstat(file.fileno())) != known:
                 return None
             file.truncate(octets)  # an incomplete block of a process that ended
             file.seek(octets)
             file.write(added)
             file.flush()
             os.fsync(file.fileno())
-            made = Identity.of(os.fstat(file.fileno()))
-        return made if Identity.of(os.stat(path)) == made else None  # it may have been replaced meanwhile
+            made = identity_of(os.fstat(file.fileno()))
+        return made if identity(str(path)) == made else None  # it may have been replaced meanwhile
     except (BlockingIOError, FileNotFoundError):
         return None  # another process appends now, or somebody has removed it
     except OSError as error:
@@ -257,7 +244,7 @@ def read_memory(file: BinaryIO, origin: bytes) -> Saved:
         return read_journal(content[:], origin)
 
 
-def _read_copy(path: Path, origin: bytes) -> tuple[Saved | None, Identity | None]:
+def _read_copy(path: Path, origin: bytes) -> tuple[Saved | None, tuple[int, ...] | None]:
     """Read the copy of a secondary, and its identity from before; None when there is none.
 
     Raises:
@@ -266,7 +253,7 @@ def _read_copy(path: Path, origin: bytes) -> tuple[Saved | None, Identity | None
     """
     try:
         with open(path, "rb") as file:
-            found = Identity.of(os.fstat(file.fileno()))
+            found = identity_of(os.fstat(file.fileno()))
             data = file.read(limits.ZONE_FILE_OCTETS + 1)
     except FileNotFoundError:
         return None, None

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support.ports import free_port
 from support.servers import ask, program, run_process, wait_until
-from support.subject import RESOLVERD, daemon_environment
+from support.subject import counters_of, stub_daemon
 from support.tailor import Tailor, serve_tailor
 
 from resolver.wire import consts as c
@@ -29,26 +29,8 @@ NET_A, NET_B, NET_WIDE = "198.51.100.0/24", "198.51.101.0/24", "198.51.0.0/16"
 def resolverd(directory: Path, upstream: int, subnet: str, more: str = "") -> Iterator[int]:
     """Run our daemon with cdn.test as a stub zone; `subnet` is its section [client-subnet]. The value is its port."""
     port = free_port()
-    config = directory / "resolverd.toml"
-    config.write_text(f"""[server]
-listen = ["127.0.0.1:{port}"]
-{more}
-[iteration]
-do-not-query-localhost = false
-[dnssec]
-enabled = false
-[control]
-socket = "{directory / "control"}"
-[client-subnet]
-{subnet}
-[[stub]]
-zone = "cdn.test."
-addresses = ["127.0.0.1:{upstream}"]
-""")
-    log = directory / "resolverd.log"
-    with run_process([*RESOLVERD, "--config", str(config)], log, env=daemon_environment()) as process:
-        wait_until(lambda: ask("127.0.0.1", port, "id.server.", c.TXT, qclass=c.CH, tcp=True, timeout=0.5) is not None,
-                   "an answer from resolverd", process=process, log=log)
+    subnets = f"[client-subnet]\n{subnet}"
+    with stub_daemon(directory, port, "cdn.test.", upstream, server=more, more=subnets):
         yield port
 
 
@@ -92,13 +74,6 @@ def dig(port: int, name: str, subnet: str | None) -> tuple[str, str]:
     return "" if address is None else address[1], "" if option is None else option[1]
 
 
-def counters(directory: Path) -> dict[str, float]:
-    """All counters of the daemon in `directory`, by name."""
-    command = [RESOLVERD[0], "-m", "resolver.cli.control", "-s", str(directory / "control"), "statistics"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=daemon_environment(), timeout=60)
-    return {name: float(value) for name, value in (line.split() for line in done.stdout.splitlines())}
-
-
 def test_a_load_balancer_names_the_subnets_of_its_clients(tmp_path: Path) -> None:
     tailor = Tailor("cdn.test.")
     section = 'zones = ["cdn.test"]\ntrusted-clients = ["127.0.0.1/32"]'
@@ -109,7 +84,7 @@ def test_a_load_balancer_names_the_subnets_of_its_clients(tmp_path: Path) -> Non
             assert dig(port, "www.cdn.test", "0") == ("192.0.2.250", "0.0.0.0/0/0")
             assert dig(port, "www.cdn.test", None) == ("192.0.2.250", ""), "127.0.0.1 is told to nobody"
         assert tailor.subnets == [A, B, None]
-        found = counters(tmp_path)
+        found = counters_of(tmp_path)
         assert (found["client_subnet.sent"], found["client_subnet.entries"]) == (2, 3)
         assert found["client_subnet.replies.tailored"] == 2
         assert found["client_subnet.hits"] >= 9
@@ -127,7 +102,7 @@ def test_without_the_section_nothing_is_sent(tmp_path: Path) -> None:
     with serve_tailor(tailor) as upstream, resolverd(tmp_path, upstream, "") as port:
         assert dig(port, "www.cdn.test", NET_A) == ("192.0.2.250", "")
         assert tailor.subnets == [None]
-        assert not any(name.startswith("client_subnet") for name in counters(tmp_path))
+        assert not any(name.startswith("client_subnet") for name in counters_of(tmp_path))
 
 
 SCENARIOS: dict[str, tuple[int | None, list[str]]] = {

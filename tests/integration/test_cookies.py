@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.ports import free_port
 from support.servers import ask, program, run_process, wait_until
-from support.subject import RESOLVERD, daemon_environment
+from support.subject import counters_of, stub_daemon
 
 from resolver.net.cookies import ServerCookies
 from resolver.wire import consts as c
@@ -62,26 +62,7 @@ def resolverd(directory: Path, port: int, upstream: int, **server: str) -> Itera
     `server` are options of its section [server], as TOML.
     """
     more = "\n".join(f"{name.replace('_', '-')} = {value}" for name, value in server.items())
-    config = directory / "resolverd.toml"
-    config.write_text(
-        f"""[server]
-listen = ["127.0.0.1:{port}"]
-{more}
-[iteration]
-do-not-query-localhost = false
-[dnssec]
-enabled = false
-[control]
-socket = "{directory / "control"}"
-[[stub]]
-zone = "cookie.test."
-addresses = ["127.0.0.1:{upstream}"]
-"""
-    )
-    log = directory / "resolverd.log"
-    with run_process([*RESOLVERD, "--config", str(config)], log, env=daemon_environment()) as process:
-        wait_until(lambda: ask("127.0.0.1", port, "id.server.", c.TXT, qclass=c.CH, tcp=True, timeout=0.5) is not None,
-                   "an answer from resolverd", process=process, log=log)
+    with stub_daemon(directory, port, "cookie.test.", upstream, server=more) as log:
         yield log
 
 
@@ -97,16 +78,6 @@ def cookie_in(text: str) -> tuple[str, str]:
     return found[1], found[2]
 
 
-def counters(directory: Path) -> dict[str, float]:
-    """All counters of the daemon in `directory`, by name."""
-    done = subprocess.run(
-        [RESOLVERD[0], "-m", "resolver.cli.control", "-s", str(directory / "control"), "statistics"],
-        capture_output=True, text=True, check=True, env=daemon_environment(),
-        timeout=60,
-    )
-    return {name: float(value) for name, value in (line.split() for line in done.stdout.splitlines())}
-
-
 @pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
 def test_dig_gets_a_cookie_and_sends_it_back(tmp_path: Path, tcp: bool) -> None:
     upstream, port = free_port(), free_port()
@@ -117,7 +88,7 @@ def test_dig_gets_a_cookie_and_sends_it_back(tmp_path: Path, tcp: bool) -> None:
         text = dig(port, f"+cookie={first}", *transport, "www.cookie.test", "A")
         assert cookie_in(text) == (first, "good"), "from the cache; a recent cookie is not renewed"
         assert "192.0.2.1" in text
-        assert counters(tmp_path)["fast_path.cookies_good"] >= 1
+        assert counters_of(tmp_path)["fast_path.cookies_good"] >= 1
         assert "COOKIE" not in dig(port, "+nocookie", *transport, "www.cookie.test", "A")
 
 
@@ -130,7 +101,7 @@ def test_dig_is_answered_where_cookies_are_required(tmp_path: Path) -> None:
         assert "192.0.2.1" in dig(port, "+nocookie", "www.cookie.test", "A"), "over TCP"
         text = dig(port, "+cookie", "+nobadcookie", "mail.cookie.test", "A")
         assert "status: BADCOOKIE" in text
-        assert counters(tmp_path)["fast_path.cookies_challenged"] >= 3
+        assert counters_of(tmp_path)["fast_path.cookies_challenged"] >= 3
 
 
 def test_bind_and_resolverd_accept_each_others_cookies(tmp_path: Path) -> None:
@@ -156,7 +127,7 @@ def test_bind_as_upstream_sends_and_requires_cookies(tmp_path: Path) -> None:
             view = ask("127.0.0.1", port, f"{name}.cookie.test.", c.A)
             assert view is not None
             assert view.answer[0].rdata(0) == bytes((192, 0, 2, number))
-        found = counters(tmp_path)
+        found = counters_of(tmp_path)
         assert found["upstream.udp_cookie_replies"] == 4, "one BADCOOKIE with a cookie, then three answers"
         assert found["upstream.udp_sent"] == 4
         assert found["upstream.udp_cookie_mismatches"] == 0

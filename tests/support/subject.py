@@ -25,10 +25,12 @@ __all__ = [
     "RESOLVERD",
     "SUBJECT",
     "Subject",
+    "counters_of",
     "daemon_environment",
     "resolverd_config",
     "serve_playground",
     "start_subject",
+    "stub_daemon",
     "upstream_port_for",
 ]
 
@@ -120,6 +122,44 @@ def serve_playground(directory: Path, world: World, port: int) -> Iterator[None]
             log=log,
         )
         yield
+
+
+@contextmanager
+def stub_daemon(
+    directory: Path, port: int, zone: str, upstream: int, *, server: str = "", more: str = ""
+) -> Iterator[Path]:
+    """Run our daemon without validation until the block ends; the value is the path of its log.
+
+    `zone` is a stub zone on the port `upstream` of 127.0.0.1. `server` and `more` are TOML: of its section [server],
+    and other sections.
+    """
+    config = directory / "resolverd.toml"
+    config.write_text(f"""[server]
+listen = ["127.0.0.1:{port}"]
+{server}
+[iteration]
+do-not-query-localhost = false
+[dnssec]
+enabled = false
+[control]
+socket = "{directory / "control"}"
+{more}
+[[stub]]
+zone = "{zone}"
+addresses = ["127.0.0.1:{upstream}"]
+""")
+    log = directory / "resolverd.log"
+    with run_process([*RESOLVERD, "--config", str(config)], log, env=daemon_environment()) as process:
+        wait_until(lambda: ask("127.0.0.1", port, "id.server.", c.TXT, qclass=c.CH, tcp=True, timeout=0.5) is not None,
+                   "an answer from resolverd", process=process, log=log)
+        yield log
+
+
+def counters_of(directory: Path) -> dict[str, float]:
+    """All counters of the `stub_daemon` in `directory`, by name."""
+    command = [sys.executable, "-m", "resolver.cli.control", "-s", str(directory / "control"), "statistics"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=daemon_environment(), timeout=60)
+    return {name: float(value) for name, value in (line.split() for line in done.stdout.splitlines())}
 
 
 def daemon_environment() -> dict[str, str]:
