@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from resolver.cli.importers.bind_names import NETWORKS, Names, children, duration, flag, number, size
+from resolver.cli.importers.bind_names import NETWORKS, Names, children, duration, flag, size
 from resolver.cli.importers.bind_syntax import Statement, parse
 from resolver.cli.importers.bind_views import Views
 from resolver.cli.importers.bind_zones import OPTIONS_OF_ZONES, Zones
@@ -23,6 +23,7 @@ from resolver.cli.importers.draft import (
     Draft,
     Place,
     beside,
+    number,
 )
 from resolver.cli.importers.networks import Network, decision
 from resolver.hints import ROOT_ANCHORS

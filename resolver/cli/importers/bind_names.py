@@ -8,11 +8,11 @@ import re
 
 from resolver import limits
 from resolver.cli.importers.bind_syntax import Statement
-from resolver.cli.importers.draft import Draft
+from resolver.cli.importers.draft import Draft, number
 from resolver.cli.importers.networks import Network, wider
 from resolver.zone_settings import TSIG_ALGORITHMS
 
-__all__ = ["EVERYONE", "NETWORKS", "Names", "children", "duration", "flag", "number", "plain_name", "size"]
+__all__ = ["EVERYONE", "NETWORKS", "Names", "children", "duration", "flag", "plain_name", "size"]
 
 _SIZE = re.compile(r"(\d+)([kmg]?)", re.IGNORECASE)
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30}
@@ -30,12 +30,6 @@ def flag(value: str) -> bool:
     if value.lower() not in ("yes", "no", "true", "false", "1", "0"):
         raise ValueError(f"{value!r} is neither yes nor no")
     return value.lower() in ("yes", "true", "1")
-
-
-def number(value: str) -> int:
-    if not (value.isascii() and value.isdecimal()):
-        raise ValueError(f"{value!r} is not a number")
-    return int(value)
 
 
 def duration(value: str) -> int:

@@ -9,10 +9,10 @@ import ipaddress
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from resolver.cli.importers.bind_names import EVERYONE, Names, children, flag, number
+from resolver.cli.importers.bind_names import EVERYONE, Names, children, flag
 from resolver.cli.importers.bind_syntax import Statement
 from resolver.cli.importers.bind_zones import Zones
-from resolver.cli.importers.draft import Draft
+from resolver.cli.importers.draft import Draft, number
 from resolver.cli.importers.networks import Network, allowed, view_name
 
 __all__ = ["VIEW", "Views"]

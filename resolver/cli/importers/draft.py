@@ -14,7 +14,7 @@ from resolver import limits
 
 __all__ = [
     "ALWAYS", "BY_ITSELF", "CHANGED", "COPY", "EACH_WORKER", "KEPT", "NO_COUNTERPART", "QUERY_LOG", "Draft",
-    "ImportFailure", "Place", "Remark", "beside", "read_text",
+    "ImportFailure", "Place", "Remark", "beside", "number", "read_text",
 ]
 
 KEPT = "/var/lib/resolverd"
@@ -183,6 +183,17 @@ def read_text(path: str) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ImportFailure(f"{path}:{line}: not UTF-8 text") from None
+
+
+def number(value: str) -> int:
+    """The number that a statement has as its value.
+
+    Raises:
+        ValueError: it is no number, or a negative one.
+    """
+    if not (value.isascii() and value.isdecimal()):
+        raise ValueError(f"{value!r} is not a number")
+    return int(value)
 
 
 def beside(path: str) -> str:

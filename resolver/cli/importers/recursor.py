@@ -21,6 +21,7 @@ from resolver.cli.importers.draft import (
     Draft,
     ImportFailure,
     Place,
+    number,
     read_text,
 )
 from resolver.cli.importers.recursor_lua import Text, add_anchors, add_policy_zone, add_tap, endpoint, read_lua
@@ -50,22 +51,16 @@ def _inverted(value: str) -> bool:
     return not _flag(value)
 
 
-def _number(value: str) -> int:
-    if not (value.isascii() and value.isdecimal()):
-        raise ValueError(f"{value!r} is not a number")
-    return int(value)
-
-
 def _milliseconds(value: str) -> float:
-    return _number(value) / 1000
+    return number(value) / 1000
 
 
 def _extensions(value: str) -> int:
-    return _number(value) * EXTENSION
+    return number(value) * EXTENSION
 
 
 def _number_is_set(value: str) -> bool:
-    return _number(value) > 0
+    return number(value) > 0
 
 
 def _text(value: str) -> str:
@@ -73,32 +68,32 @@ def _text(value: str) -> str:
 
 
 SIMPLE: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "threads": ("server.workers", _number),
+    "threads": ("server.workers", number),
     "setuid": ("server.user", str),
     "server-id": ("server.identity", _text),
     "version-string": ("server.version", str),
-    "max-concurrent-requests-per-tcp-connection": ("server.tcp-pipeline", _number),
+    "max-concurrent-requests-per-tcp-connection": ("server.tcp-pipeline", number),
     "max-total-msec": ("iteration.query-timeout", _milliseconds),
     "serve-stale-extensions": ("cache.max-stale-ttl", _extensions),
     "refresh-on-ttl-perc": ("cache.prefetch", _number_is_set),
-    "udp-truncation-threshold": ("server.max-udp-size", _number),
-    "max-tcp-clients": ("server.tcp-connections", _number),
-    "max-tcp-per-client": ("server.tcp-connections-per-client", _number),
-    "client-tcp-timeout": ("server.tcp-idle-timeout", _number),
+    "udp-truncation-threshold": ("server.max-udp-size", number),
+    "max-tcp-clients": ("server.tcp-connections", number),
+    "max-tcp-per-client": ("server.tcp-connections-per-client", number),
+    "client-tcp-timeout": ("server.tcp-idle-timeout", number),
     "any-to-tcp": ("server.minimal-any", _flag),
-    "max-cache-ttl": ("cache.max-ttl", _number),
-    "max-negative-ttl": ("cache.max-negative-ttl", _number),
-    "minimum-ttl-override": ("cache.min-ttl", _number),
-    "max-cache-bogus-ttl": ("cache.bogus-ttl", _number),
-    "edns-outgoing-bufsize": ("iteration.edns-buffer-size", _number),
+    "max-cache-ttl": ("cache.max-ttl", number),
+    "max-negative-ttl": ("cache.max-negative-ttl", number),
+    "minimum-ttl-override": ("cache.min-ttl", number),
+    "max-cache-bogus-ttl": ("cache.bogus-ttl", number),
+    "edns-outgoing-bufsize": ("iteration.edns-buffer-size", number),
     "qname-minimization": ("iteration.qname-minimisation", _flag),
-    "max-qperq": ("iteration.max-upstream-queries", _number),
+    "max-qperq": ("iteration.max-upstream-queries", number),
     "hint-file": ("root-hints-file", str),
-    "nsec3-max-iterations": ("dnssec.nsec3-max-iterations", _number),
+    "nsec3-max-iterations": ("dnssec.nsec3-max-iterations", number),
     "dns64-prefix": ("policy.dns64-prefix", str),
     "no-shuffle": ("server.rotate-addresses", _inverted),
-    "ecs-ipv4-bits": ("client-subnet.ipv4-prefix", _number),
-    "ecs-ipv6-bits": ("client-subnet.ipv6-prefix", _number),
+    "ecs-ipv4-bits": ("client-subnet.ipv4-prefix", number),
+    "ecs-ipv6-bits": ("client-subnet.ipv6-prefix", number),
     "serve-rfc1918": ("policy.special-use-domains", _flag),
 }
 CHANGES = {
@@ -308,7 +303,7 @@ class Importer:
         return self.values[key][1] if key in self.values else default
 
     def key_local_address(self, value: str) -> None:
-        port = _number(self.value("local-port", str(PORT)))
+        port = number(self.value("local-port", str(PORT)))
         for text in _words(value):
             self.draft.add("server.listen", endpoint(text, port))
 
@@ -381,7 +376,7 @@ class Importer:
     def key_loglevel(self, value: str) -> None:
         # syslog's levels: 3 error, 4 warning, 5 notice, 6 info, 7 debug
         names = {4: "warning", 5: "info", 6: "info"}
-        level = _number(value)
+        level = number(value)
         self.draft.set("log.level", names.get(level, "error" if level < 4 else "debug"))
 
     def key_export_etc_hosts(self, value: str) -> None:
@@ -453,14 +448,14 @@ def _first(node: Node | None) -> str:
 
 def _lines(path: str) -> Iterator[tuple[str, str, Place, str]]:
     """Key, operator, place and value of each setting of a file in the ``key=value`` format."""
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    for at, line in enumerate(read_text(path).splitlines(), 1):
         text = line.partition("#")[0].strip()
         if not text:
             continue
         found = _LINE.fullmatch(text)
         if found is None:
-            raise ImportFailure(f"{path}:{number}: {text!r} is not key=value")
-        yield found[1], found[2], Place(path, number), found[3]
+            raise ImportFailure(f"{path}:{at}: {text!r} is not key=value")
+        yield found[1], found[2], Place(path, at), found[3]
 
 
 def convert(path: str) -> Draft:

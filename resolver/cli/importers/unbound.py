@@ -23,11 +23,12 @@ from resolver.cli.importers.draft import (
     Draft,
     Place,
     beside,
+    number,
     read_text,
 )
 from resolver.cli.importers.networks import view_groups, view_name
 from resolver.cli.importers.unbound_sections import ENDS, Section
-from resolver.cli.importers.unbound_syntax import SECTIONS, Statement, flag, milliseconds, number, size, statements
+from resolver.cli.importers.unbound_syntax import SECTIONS, Statement, flag, milliseconds, size, statements
 from resolver.hints import ROOT_ANCHORS
 
 __all__ = ["convert", "is_unbound"]

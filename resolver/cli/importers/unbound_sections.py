@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resolver.cli.importers.draft import ALWAYS, BY_ITSELF, COPY, KEPT, NO_COUNTERPART, Draft
-from resolver.cli.importers.unbound_syntax import Statement, endpoint, flag, milliseconds, number
+from resolver.cli.importers.draft import ALWAYS, BY_ITSELF, COPY, KEPT, NO_COUNTERPART, Draft, number
+from resolver.cli.importers.unbound_syntax import Statement, endpoint, flag, milliseconds
 
 __all__ = ["ENDS", "KEYS", "REASONS", "Section"]
 

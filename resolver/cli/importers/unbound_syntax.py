@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from resolver import limits
-from resolver.cli.importers.draft import ImportFailure, Place, read_text
+from resolver.cli.importers.draft import ImportFailure, Place, number, read_text
 
-__all__ = ["SECTIONS", "Statement", "endpoint", "flag", "milliseconds", "number", "size", "statements"]
+__all__ = ["SECTIONS", "Statement", "endpoint", "flag", "milliseconds", "size", "statements"]
 
 _WORD = re.compile(r'"([^"\n]*)"|\'([^\'\n]*)\'|([^\s"\']+)')
 _SIZE = re.compile(r"(\d+)\s*([kmg]?)b?", re.IGNORECASE)
@@ -84,12 +84,6 @@ def flag(value: str) -> bool:
     if value.lower() not in ("yes", "no"):
         raise ValueError(f"{value!r} is neither yes nor no")
     return value.lower() == "yes"
-
-
-def number(value: str) -> int:
-    if not (value.isascii() and value.isdecimal()):
-        raise ValueError(f"{value!r} is not a number")
-    return int(value)
 
 
 def size(value: str) -> int:
