@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.ports import free_port
-from support.servers import ask, program, run_process, wait_until
+from support.servers import ask, program, run_named
 from support.subject import counters_of, stub_daemon
 
 from resolver.net.cookies import ServerCookies
@@ -49,9 +49,7 @@ zone "cookie.test" {{ type primary; file "cookie.test"; }};
 """
     )
     log = directory / "named.log"
-    with run_process([program("named"), "-g", "-c", str(config)], log) as process:
-        wait_until(lambda: ask("127.0.0.1", port, "cookie.test.", c.SOA, edns_payload=None, timeout=0.5) is not None,
-                   "an answer from named", process=process, log=log)
+    with run_named(config, log):
         yield
 
 

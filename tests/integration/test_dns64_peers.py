@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.ports import free_port
-from support.servers import ask, program, run_process, wait_until
+from support.servers import ask, program, run_named
 from support.subject import Subject, serve_playground, start_subject, upstream_port_for
 
 from resolver.playground import World, signed
@@ -52,10 +52,7 @@ controls {{ }};
 zone "." {{ type hint; file "root.hints"; }};
 """)
     log = directory / "log"
-    command = [program("named"), "-g", "-c", str(directory / "named.conf")]
-    with run_process(command, log, cwd=directory) as process:
-        wait_until(lambda: ask("127.0.0.1", port, "localhost.", c.A, timeout=0.5) is not None, "BIND's start",
-                   process=process, log=log)
+    with run_named(directory / "named.conf", log, cwd=directory) as process:
         yield Subject("bind", "127.0.0.1", port, process, log)
 
 

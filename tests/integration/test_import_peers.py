@@ -17,7 +17,7 @@ import pytest
 from support.documents import DOCS, environment
 from support.forwarder import forwarder
 from support.ports import free_port
-from support.servers import ask, program, run_process, wait_until
+from support.servers import ask, program, run_named, run_process, wait_until
 from support.subject import RESOLVERD, daemon_environment
 
 from resolver.cli.importers import bind_zones, convert
@@ -100,7 +100,6 @@ view "second" {{
 NAMES = ("www.own.lab-name", "alias.own.lab-name", "x.wild.own.lab-name", "none.own.lab-name", "www.everyone.lab-name",
          "x.everyone.lab-name", "www.narrow.lab-name", "x.narrow.lab-name", "www.elsewhere.lab-name",
          "x.private.lab-name", "1.0.0.10.in-addr.arpa")
-COMMANDS = {"unbound": ("unbound", "-d", "-p", "-c"), "bind": ("named", "-g", "-c")}
 
 
 def answer(port: int, client: str, name: str) -> tuple[str, list[str]]:
@@ -148,8 +147,11 @@ def test_an_imported_configuration_answers_alike(tmp_path: Path, kind: str, temp
         checked = subprocess.run([*RESOLVERD, "--config", str(config), "--check"], capture_output=True, text=True,
                                  env=daemon_environment(), timeout=60, check=False)
         assert checked.returncode == 0, checked.stderr
-        *command, last = program(COMMANDS[kind][0]), *COMMANDS[kind][1:], str(tmp_path / "theirs.conf")
-        stack.enter_context(running([*command, last], tmp_path / "theirs.log", theirs))
+        peer = tmp_path / "theirs.conf"
+        if kind == "bind":
+            stack.enter_context(run_named(peer, tmp_path / "theirs.log"))
+        else:
+            stack.enter_context(running(["unbound", "-d", "-p", "-c", str(peer)], tmp_path / "theirs.log", theirs))
         stack.enter_context(running([*RESOLVERD, "--config", str(config)], tmp_path / "ours.log", ours))
         both = {(client, name): (answer(theirs, client, name), answer(ours, client, name))
                 for client, name in itertools.product(CLIENTS, NAMES)}

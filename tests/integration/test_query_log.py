@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from support.ports import free_port
-from support.servers import ask, program, run_process, wait_until
+from support.servers import ask, program, run_named, run_process, wait_until
 from support.subject import RESOLVERD, daemon_environment
 
 from resolver.wire import consts as c
@@ -41,9 +41,7 @@ controls {{ }};
 """ + "".join(f'zone "{zone}" {{ type primary; file "{zone}"; }};\n' for zone in zones)
     )
     log = directory / "named.log"
-    with run_process([program("named"), "-g", "-c", str(config)], log) as process:
-        wait_until(lambda: ask("127.0.0.1", port, "stub.test.", c.SOA, edns_payload=None, timeout=0.5) is not None,
-                   "an answer from named", process=process, log=log)
+    with run_named(config, log):
         yield
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from support.ports import free_port
-from support.servers import ask, program, run_process, wait_until
+from support.servers import ask, program, run_named, run_process, wait_until
 from support.subject import RESOLVERD, daemon_environment
 
 from resolver.wire import consts as c
@@ -59,8 +59,7 @@ zone "rate.test" {{ type primary; file "rate.test"; }};
 """
     )
     log = directory / "named.log"
-    with run_process([program("named"), "-g", "-c", str(config)], log) as process:
-        wait_until(lambda: serves(port), "an answer from named", process=process, log=log)
+    with run_named(config, log):
         yield
 
 

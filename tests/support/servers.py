@@ -22,7 +22,7 @@ from resolver.wire import name as names
 from resolver.wire.build import make_query
 from resolver.wire.message import MessageView
 
-__all__ = ["ask", "ask_or_dropped", "can_bind", "program", "run_process", "serve_export", "wait_until"]
+__all__ = ["ask", "ask_or_dropped", "can_bind", "program", "run_named", "run_process", "serve_export", "wait_until"]
 
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
@@ -171,6 +171,17 @@ def run_process(
         yield process
     finally:
         stop(process)
+
+
+@contextmanager
+def run_named(config: Path, log: Path, *, cwd: Path | None = None) -> Iterator["subprocess.Popen[bytes]"]:
+    """BIND in the foreground with the configuration `config`, when it has loaded its zones.
+
+    It answers earlier, with SERVFAIL, and each view loads its zones by itself.
+    """
+    with run_process(["named", "-g", "-c", str(config)], log, cwd=cwd) as process:
+        wait_until(lambda: b"all zones loaded" in log.read_bytes(), "BIND's zones", process=process, log=log)
+        yield process
 
 
 def stop(process: "subprocess.Popen[bytes]") -> int:
