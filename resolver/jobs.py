@@ -25,7 +25,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
 from resolver import limits
-from resolver.effects import Failure, Key, Need, Outcome, Reply, Steps, Task, TraceStep
+from resolver.effects import Failure, Key, Need, Outcome, Steps, Task, TraceStep
 from resolver.query import PROGRAM, Query
 from resolver.query_quota import NetworkUsage, QueryQuota, QueryUsage
 
@@ -108,8 +108,8 @@ class Job:
         self.serial = 0
         self.slot = 0
 
-    def on_reply(self, result: Reply | Failure | SharedReply | None) -> None:
-        """Called with the result of an `Ask` or a `Fetch`."""
+    def on_reply(self, result: SharedReply | None) -> None:
+        """Called with the result of a `Fetch`."""
         self.table.on_reply(self, result)
 
     def on_verified(self, results: list[bool] | Exception) -> None:
@@ -139,8 +139,8 @@ class JobTable:
         self._slots: dict[int, dict[Job, None]] = {}
         self._slot_heap: list[int] = []
 
-    def on_reply(self, job: Job, result: Reply | Failure | SharedReply | None) -> None:
-        """What `job` waits for in REPLY has ended."""
+    def on_reply(self, job: Job, result: SharedReply | None) -> None:
+        """The look-up of `job` in the second-level cache has ended."""
         raise NotImplementedError
 
     def on_verified(self, job: Job, results: list[bool] | Exception) -> None:

@@ -19,7 +19,6 @@ cdef class Mesh(JobTable):
     cdef public object _crypto
     cdef public object _deadline
     cdef public bint _draining
-    cdef public object _exchange
     cdef public object _fault_lines
     cdef public list _homes
     cdef public list _parts
@@ -31,6 +30,7 @@ cdef class Mesh(JobTable):
     cdef public bint _shedding
     cdef public object _prefetched_in
     cdef public object _prefetching
+    cdef public object _queries
     cdef public object _rrsets
     cdef public bint _serve_stale
     cdef public object _shortage_lines

@@ -73,6 +73,7 @@ from resolver.observe import UpstreamLatency
 from resolver.policy import Pipeline, PolicyPipeline
 from resolver.query import PROGRAM, Query
 from resolver.query_quota import NetworkUsage, QueryUsage, past_jostle_time
+from resolver.query_sharing import Exchange, QuerySharing
 from resolver.resolve import failure_outcome, find_outcome, find_stale, is_for_subnet, load_validator, resolve
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
@@ -113,12 +114,6 @@ BUDGET_EXHAUSTED = frozenset({FailureKind.BUDGET, FailureKind.DEADLINE, FailureK
 FAULT = Failure(FailureKind.INTERNAL, c.EDE_OTHER, "internal fault")
 
 
-class Exchange(Protocol):
-    """Performs an `Ask`. `on_reply` is called exactly once unless cancelled, and never from inside `start`."""
-
-    def start(self, ask: Ask, on_reply: Callable[[Reply | Failure], None], /) -> Handle: ...
-
-
 class Crypto(Protocol):
     """Performs a `Verify`: returns the results, or None when `on_done` gets them, later or before `verify` returns.
     `on_done` gets the exception when a check raised one."""
@@ -141,9 +136,9 @@ class Mesh(JobTable):
 
     __slots__ = (
         "_clock", "_closed", "_context", "_contexts", "_counts", "_crypto", "_deadline", "_delegations", "_draining",
-        "_exchange", "_fault_lines", "_homes", "_is_short", "_octets_limit", "_packets", "_parts", "_prefetched_in",
-        "_prefetching", "_rrsets", "_serve_stale", "_shedding", "_shortage_lines", "_stale_delay", "_stale_timers",
-        "_stale_ttl", "_steps_left", "_table", "latency", "subnets", "validation",
+        "_fault_lines", "_homes", "_is_short", "_octets_limit", "_packets", "_parts", "_prefetched_in",
+        "_prefetching", "_queries", "_rrsets", "_serve_stale", "_shedding", "_shortage_lines", "_stale_delay",
+        "_stale_timers", "_stale_ttl", "_steps_left", "_table", "latency", "subnets", "validation",
     )
 
     def __init__(
@@ -160,7 +155,7 @@ class Mesh(JobTable):
         own_addresses: Sequence[str] = (),
         capacity: int = limits.JOBS,
     ) -> None:
-        self._exchange = exchange
+        self._queries = QuerySharing(exchange, clock.monotonic, self.on_results)
         self._crypto = crypto
         self._clock = clock
         self._table = store.table
@@ -201,7 +196,7 @@ class Mesh(JobTable):
         self._stale_timers: deque[tuple[float, Job]] = deque()
         self._prefetching = 0
         self._prefetched_in = (0, 0)
-        self._counts = {"submitted": 0, "from_cache": 0, "joined": 0, "jobs": 0, "upstream_queries": 0, "failures": 0,
+        self._counts = {"submitted": 0, "from_cache": 0, "joined": 0, "jobs": 0, "failures": 0,
                         "dependency_cycles": 0, "timed_out": 0, "refused": 0, "refused_sub_queries": 0, "evicted": 0,
                         "ended_for_memory": 0, "internal_errors": 0, "stale_answers": 0, "prefetches": 0,
                         "prefetch_refused": 0, "out_of_memory": 0}
@@ -556,8 +551,9 @@ class Mesh(JobTable):
         octets and those of `memory_tables`)."""
         networks, largest = self._quota.statistics()
         held = self._octets + self._quota.held * JOB_OVERHEAD
-        return {**self._counts, "running": self._quota.held, "networks": networks, "largest_network": largest,
-                "memory_jobs": held, "memory": held + sum(table.octets for table in self.memory_tables())}
+        return {**self._counts, "upstream_queries": self._queries.sent, "running": self._quota.held,
+                "networks": networks, "largest_network": largest, "memory_jobs": held,
+                "memory": held + sum(table.octets for table in self.memory_tables())}
 
     def fetch_statistics(self) -> dict[str, int | dict[str, int]]:
         """Counters of the quotas of zones and servers (`FetchQuota`)."""
@@ -585,6 +581,7 @@ class Mesh(JobTable):
     def _forget_all(self) -> None:
         for delegations in self._all_delegations():
             delegations.clear()
+        self._queries.clear()
         self._context.store.denials.clear()
         if self.subnets is not None:
             self.subnets.cache.clear()
@@ -670,8 +667,7 @@ class Mesh(JobTable):
                     # No effect is started after the deadline; an unchecked signature counts as wrong.
                     value = [False] * len(effect.jobs) if isinstance(effect, Verify) else spent
                 elif isinstance(effect, Ask):
-                    self._counts["upstream_queries"] += 1
-                    job.handle = self._exchange.start(effect, job.on_reply)
+                    job.handle = self._queries.start(effect, job)
                     job.waits_for = REPLY
                     return
                 elif isinstance(effect, Need):
@@ -704,18 +700,33 @@ class Mesh(JobTable):
             self._fault(error, "resolving", job.task.question)
             self._finish(job, INTERNAL_FAULT)
 
-    def on_reply(self, job: Job, result: Reply | Failure | SharedReply | None) -> None:
-        """The exchange has the result of an `Ask` of `job`, or the second-level cache that of a `Fetch`."""
+    def on_results(self, results: list[tuple[Job, Reply | Failure]]) -> None:
+        """The results of an upstream query, for each `Ask` that it was sent for."""
+        self._update_time()
+        first = results[0][1] if results else None
+        if isinstance(first, Reply):
+            self.latency.note_reply(first)
+        for job, result in results:
+            if job.finished or job.waits_for is not REPLY:  # the one before may have ended it, for lack of memory
+                continue
+            job.handle = None
+            try:
+                self._queue(job, result)
+                if isinstance(result, Reply):
+                    job.task.account_octets(result.view.octets)
+                    # At once, because many more replies may arrive before the job is resumed.
+                    self._count(job.task.budget)
+            except Exception as error:  # noqa: BLE001 - the others must be resumed; this one ends at its deadline
+                self._fault(error, "resuming", job.task.question)
+        self._drain()
+
+    def on_reply(self, job: Job, result: SharedReply | None) -> None:
+        """The second-level cache has the result of a `Fetch` of `job`."""
         if job.finished or job.waits_for is not REPLY:
             return
         job.handle = None
         self._update_time()
         self._queue(job, result)
-        if isinstance(result, Reply):
-            self.latency.note_reply(result)
-            task = job.task
-            task.account_octets(result.view.octets)
-            self._count(task.budget)  # at once, because many more replies may arrive before the job is resumed
         self._drain()
 
     def on_verified(self, job: Job, results: list[bool] | Exception) -> None:

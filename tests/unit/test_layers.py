@@ -49,6 +49,7 @@ LAYERS = [
     {"resolver.resolve"},
     {"resolver.query_quota"},
     {"resolver.jobs"},
+    {"resolver.query_sharing"},
     {"resolver.mesh"},
     {"resolver.net"},
     {"resolver.system"},
@@ -64,6 +65,7 @@ LEVEL = {package: number for number, packages in enumerate(LAYERS) for package i
 
 SANS_IO = {"resolver.wire", "resolver.cache", "resolver.iterate", "resolver.validate", "resolver.policy",
            "resolver.scoped_replies", "resolver.resolve", "resolver.query_quota", "resolver.jobs", "resolver.mesh",
+           "resolver.query_sharing",
            "resolver.effects", "resolver.query", "resolver.errors", "resolver.zones", "resolver.options",
            "resolver.upstream_address", "resolver.zone_settings", "resolver.second_level_settings",
            "resolver.observe_settings", "resolver.subnet_settings", "resolver.limits", "resolver.verdict",

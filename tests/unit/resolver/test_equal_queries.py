@@ -284,3 +284,24 @@ def test_prefetches_of_many_aliases() -> None:
         assert m.mesh.refresh(Question(names.from_text(f"n{k}.net."), c.A), on_done=found.append)
     assert {outcome.ttl for outcome in finish(m, waiting)} == {300}
     assert 1 < peak(m) <= BOUND
+
+
+# --- minimised queries ----------------------------------------------------------------------------------------------
+
+
+def cold() -> Minet:
+    """Only the root and com. are known; the servers of com. are slow."""
+    m = build(standard())
+    m.ask("absent.com.")
+    m.net.links["192.5.6.30"] = Link(delay=0.1)
+    m.net.log.clear()
+    count_outstanding(m)
+    return m
+
+
+def test_names_below_a_zone_cut_share_minimised_queries() -> None:
+    m = cold()
+    outcomes = finish(m, [m.start(f"n{k}.example.com.")[1] for k in range(300)])
+    assert {outcome.rcode for outcome in outcomes} == {c.NXDOMAIN}
+    assert peak(m, "example.com.") == 1
+    assert len(m.net.asked(qname="example.com.")) == 1

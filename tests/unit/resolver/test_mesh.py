@@ -625,7 +625,7 @@ def test_pause_waits_for_its_duration(scripted):
 def test_late_replies_of_a_cancelled_ask_are_not_delivered(scripted):
     m = scripted
     started = []
-    m.mesh._exchange = exchange = type("Held", (), {})()
+    m.mesh._queries._exchange = exchange = type("Held", (), {})()
 
     class Handle:
         cancelled = False
