@@ -46,7 +46,6 @@ cdef class Ask:
 
 
 cdef class Need:
-    cdef public bint alias
     cdef public object purpose
     cdef public Question question
 
@@ -149,12 +148,10 @@ cdef class Budget:
     cdef public object local_error
     cdef public object exhausted
     cdef public object verifications
-    cdef public object restarts
     cdef public object subnet
 
 
 cdef class Task:
-    cdef public bint alias
     cdef public Outcome answered
     cdef public Budget budget
     cdef public object cd
@@ -169,7 +166,6 @@ cdef class Task:
 
 
 cdef class Context:
-    cdef public dict alias_targets
     cdef public object dns64
     cdef public object has_server_rules
     cdef public object monotonic

@@ -282,16 +282,14 @@ class Ask:
 class Need:
     """Resolve another question, from the cache or by a job; resumed with `Outcome` or `Failure`.
 
-    The sub-query spends the budget of the query that yields this. `alias`: it is the target of an alias in the answer
-    of that query (`Task.alias`), and no deeper nested than it.
+    The sub-query spends the budget of the query that yields this.
     """
 
-    __slots__ = ("alias", "purpose", "question")
+    __slots__ = ("purpose", "question")
 
-    def __init__(self, question: Question, purpose: Purpose, *, alias: bool = False) -> None:
+    def __init__(self, question: Question, purpose: Purpose) -> None:
         self.question = question
         self.purpose = purpose
-        self.alias = alias
 
     def __repr__(self) -> str:
         return f"Need({self.question!r}, {self.purpose.name})"
@@ -533,11 +531,8 @@ class TraceStep:
 
 Key: TypeAlias = tuple[tuple[bytes, int, int], int, int, int | None]
 """Key of a job, all that its outcome depends on: the key of its question; 1 without validation (CD), else 0, plus 2 for
-the chain of trust, plus 4 for what iteration asks in a view with policies for name servers, plus 8 for the target of
-an alias (`Task.alias`); the view; the slot of the client's subnet (`SubnetRules.slot`)."""
-
-AliasTarget: TypeAlias = tuple[bytes, int, bool, bool, int | None]
-"""Key of `Context.alias_targets`: name (lower case), type, CD, whether it is for a client, the slot of its subnet."""
+the chain of trust, plus 4 for what iteration asks in a view with policies for name servers; the view; the slot of the
+client's subnet (`SubnetRules.slot`)."""
 
 
 class Budget:
@@ -551,8 +546,7 @@ class Budget:
     for the same client query, even where the failure may not be cached for others. `insecure` are the delegations that
     were proved insecure, with the `SecurityStatus` of each. `octets` is an upper bound of what all jobs of the query
     hold; `accounted_octets` is the part that the mesh has added to its sum. `fetching` is for how long the query has
-    waited for the second-level cache, in seconds. `subnet` is that of the client (`Query.subnet`), None after answers
-    for other subnets have made the query ask again too often (`restarts`), as for `MeshRequest`.
+    waited for the second-level cache, in seconds. `subnet` is that of the client (`Query.subnet`).
     """
 
     __slots__ = (
@@ -569,7 +563,6 @@ class Budget:
         "octets",
         "packets",
         "queries",
-        "restarts",
         "subnet",
         "verifications",
     )
@@ -596,7 +589,6 @@ class Budget:
         self.accounted_octets = 0
         self.fetching = 0.0
         self.subnet: tuple[bytes, int] | None = None
-        self.restarts = 0
 
     def take_lookup(self) -> bool:
         """Count one `Need`, answered from the cache or not; False when none is left."""
@@ -655,13 +647,12 @@ class Task:
     sets that zones sent about themselves during one client query, sub-queries included; `iterate` adds to it. `octets`
     is the size of all replies, sub-query results and cached sets given to the job. All of it counts as held until the
     job ends, because tracking what is freed earlier would cost more than it saves. `answered` is the answer of the
-    policy that ended the job with a failure of kind POLICY. `alias`: the question is the target of an alias, so the
-    policies for such names apply to it, and DNS64 is left to the query with the alias. `told_subnet`: for the current
-    name of the alias chain, a server was told the subnet of the client, so that a failure may concern this subnet only.
+    policy that ended the job with a failure of kind POLICY. `told_subnet`: for the current name of the alias chain, a
+    server was told the subnet of the client, so that a failure may concern this subnet only.
     """
 
     __slots__ = (
-        "alias", "answered", "budget", "cache_checked", "cd", "child_ns", "depth", "octets", "purpose", "question",
+        "answered", "budget", "cache_checked", "cd", "child_ns", "depth", "octets", "purpose", "question",
         "told_subnet", "trace",
     )
 
@@ -676,10 +667,8 @@ class Task:
         trace: MutableSequence[TraceStep] | None = None,
         cache_checked: bool = False,
         child_ns: "ChildNsSets | None" = None,
-        alias: bool = False,
     ) -> None:
         self.question = question
-        self.alias = alias
         self.child_ns: ChildNsSets = {} if child_ns is None else child_ns
         self.budget = budget
         self.cache_checked = cache_checked
@@ -830,7 +819,6 @@ class Context:
     """
 
     __slots__ = (
-        "alias_targets",
         "delegations",
         "dns64",
         "has_server_rules",
@@ -857,15 +845,6 @@ class Context:
     ) -> None:
         self.view = view
         self.shares_failures = True
-        self.alias_targets: dict[AliasTarget, Task] = {}
-        """The targets of aliases that are resolved inside the job of the alias now, with its task; only
-        `resolve._resolve_target` changes it.
-
-        It bounds equal outstanding queries: with many, a forged reply needs to match but one of them (birthday attack,
-        CVE-2002-2211). For one key of this table at most three upstream queries that ask for its name and type are
-        outstanding, whatever aliases lead there: one for the entry here, one of the job that all other aliases share,
-        and one of the job of those who ask for the target itself. Minimised queries (RFC 9156) with the same name and
-        type are not counted: each query for a name below sends its own."""
         self.name_server: NameServerPolicy | None = None
         """None when no policy has the point."""
         self.has_server_rules: Callable[[], bool] | None = None

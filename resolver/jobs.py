@@ -25,7 +25,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
 from resolver import limits
-from resolver.effects import Failure, Key, Need, Outcome, Steps, Task, TraceStep
+from resolver.effects import Key, Need, Outcome, Steps, Task, TraceStep
 from resolver.query import PROGRAM, Query
 from resolver.query_quota import NetworkUsage, QueryQuota, QueryUsage
 

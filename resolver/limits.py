@@ -260,7 +260,8 @@ SUBNET_MARK_OCTETS = 16 << 20
 """bytes: The same limit in memory, for long names."""
 SUBNET_JOBS = 8
 """jobs: Queries of one name and type for different subnets that are resolved at the same time. Each more makes it
-easier to guess the id and port of one of them (CVE-2025-5994). Clients of other subnets wait for one of these jobs."""
+easier to guess the id and port of one of them (CVE-2025-5994). Clients of other subnets wait for one of these jobs. For
+the same reason queries to servers are outstanding for this many subnets at most, when aliases lead to the name."""
 SUBNET_RESTARTS = 4
 """times: A client that waited for the answer to another subnet, which is not for it, starts again this often. Then it
 gets the answer that the server gives without a subnet, so that clients of many subnets cost no more work than that."""

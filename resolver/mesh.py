@@ -13,9 +13,7 @@ Rules:
 
 * Equal queries share one job (RebirthDay 2025 needs many outstanding copies of one query). A new request does not join
   a job that began before a flush, and the results of such a job are not cached. A query with a trace has its own job.
-* The target of an alias is resolved by the job of the alias, or by one job that all others who need it share. So up to
-  three upstream queries for a question are outstanding, whatever leads there, besides minimised ones
-  (`Context.alias_targets`).
+* Equal queries to a server share one packet, whatever jobs send them (`query_sharing`).
 * Clients of different subnets share a job, too, as long as no answer is known to depend on the subnet, and the slots of
   `ClientSubnets.slot` after that. Those whom the answer is not for start again (`ClientSubnets.uncovered`). After a
   failure for one subnet all start again without a subnet (`_restart_without_subnet`).
@@ -67,7 +65,7 @@ from resolver.effects import (
 from resolver.iterate import DelegationCache
 from resolver.iterate.client_subnet import ClientSubnets
 from resolver.iterate.forward import configured_cuts
-from resolver.jobs import CHECKS, CHILD, NOTHING, READY, REPLY, Handle, Job, JobTable, MeshRequest
+from resolver.jobs import CHECKS, CHILD, NOTHING, READY, REPLY, Job, JobTable, MeshRequest
 from resolver.log_limit import LineLimit
 from resolver.observe import UpstreamLatency
 from resolver.policy import Pipeline, PolicyPipeline
@@ -761,20 +759,18 @@ class Mesh(JobTable):
             slot = context.subnets.slot(need.question.key, budget.subnet) if client else NO_SUBNET
         # Policies for name servers decide answers of clients but not these, so the two share no job.
         unfiltered = need.purpose in UNVALIDATED and context.name_server is not None
-        alias = need.alias
-        way = int(cd) + 2 * (need.purpose is Purpose.DNSSEC) + 4 * unfiltered + 8 * alias
-        key = (need.question.key, way, view, slot)
+        key = (need.question.key, int(cd) + 2 * (need.purpose is Purpose.DNSSEC) + 4 * unfiltered, view, slot)
         renewed = need.purpose is Purpose.PREFETCH  # the cached answer is to be replaced
         child = self._jobs.get(key)
         if child is not None and child.serial != job.serial and job.serial == self._serial:
             child = None
         if child is not None and child.task.purpose is Purpose.PREFETCH and not renewed:
-            known = find_outcome(need.question, context, task.budget, cd=cd, client=client, alias=alias)
+            known = find_outcome(need.question, context, task.budget, cd=cd, client=client)
             if not isinstance(known, bool):
                 task.account_octets(_octets_in(known))
                 return known.failure or known
         if child is None:
-            outcome = renewed or find_outcome(need.question, context, task.budget, cd=cd, client=client, alias=alias)
+            outcome = renewed or find_outcome(need.question, context, task.budget, cd=cd, client=client)
             if not isinstance(outcome, bool):
                 task.account_octets(_octets_in(outcome))
                 if task.trace is not None:
@@ -786,13 +782,12 @@ class Mesh(JobTable):
             failed = budget.failed.get(key)
             if failed is not None:
                 return failed
-            # An alias leads no deeper, but what it leads to is a sub-query, also when a client asked for the alias.
-            depth = max(task.depth, 1) if alias else task.depth + 1
-            if depth > DEPTH:
+            if task.depth >= DEPTH:
                 budget.exhausted = True
                 return Failure(FailureKind.BUDGET, c.EDE_NO_REACHABLE_AUTHORITY, "sub-queries are nested too deeply")
-            inner = Task(need.question, task.budget, cd=cd, depth=depth, purpose=need.purpose, trace=task.trace,
-                         cache_checked=not outcome, child_ns=task.child_ns, alias=alias)
+            depth, purpose = task.depth + 1, need.purpose
+            inner = Task(need.question, task.budget, cd=cd, depth=depth, purpose=purpose, trace=task.trace,
+                         cache_checked=not outcome, child_ns=task.child_ns)
             if not budget.take_query():
                 return budget.failure
             may_start = self._may_start_sub_query(job)

@@ -4,9 +4,8 @@ Each step is a call into one package. The reply of a zone is a `RawReply`, from 
 handled in the same way from there. Two decisions are made here and nowhere else: what may be cached (`_store`), and
 what may be given to a client that wants validation (`_resolve_step`): data without a verdict is validated first, also
 when it comes from the cache (CVE-2019-10190 and CVE-2018-1000002 were ways around such a check). Aliases are followed
-here, name by name; their number is limited, and a name that occurs again is a loop. The target of an alias is resolved
-inside the job of the alias, unless another job does the same at that moment (`_resolve_target`): then all further
-aliases to it share one job. Stale answers are found here too, because the second decision applies to them as well.
+here, name by name; their number is limited, and a name that occurs again is a loop. Stale answers are found here too,
+because the second decision applies to them as well.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from resolver.cache.second_level import UNSHARED_TYPES
 from resolver.effects import (
     CLIENT_PURPOSES,
     AddressSynthesis,
-    AliasTarget,
     Budget,
     Context,
     Failure,
@@ -113,9 +111,7 @@ def resolve(task: Task, context: Context) -> Steps[Outcome]:
     """Resolve ``task.question``; failures are outcomes with rcode SERVFAIL and `Outcome.failure` set."""
     steps = _resolve_chain(task, context)
     dns64 = context.dns64
-    if dns64 is not None and task.purpose in CLIENT_PURPOSES and not task.alias and _dns64_applies(
-        task.question, cd=task.cd
-    ):
+    if dns64 is not None and task.purpose in CLIENT_PURPOSES and _dns64_applies(task.question, cd=task.cd):
         return _with_dns64(dns64, steps, task)
     return steps
 
@@ -168,9 +164,9 @@ def _find_for(task: Task, context: Context, name: bytes) -> Known:
         task.cache_checked = False
         return None
     if task.purpose is Purpose.PREFETCH:  # the cached answer is to be replaced
-        return _local(name, question, context, alias=task.alias)
+        return _local(name, question, context)
     return _find_known(
-        name, question, context, task.budget, cd=task.cd, client=task.purpose is Purpose.CLIENT, alias=task.alias
+        name, question, context, task.budget, cd=task.cd, client=task.purpose is Purpose.CLIENT
     )
 
 
@@ -207,50 +203,24 @@ def _follow_aliases(
         if task is not None and known is not None:
             _note_cached(task, name, known)
         if task is not None and (known is None or isinstance(known, RawReply)):
-            if name is question.qname:
-                known = yield from _resolve_step(name, qtype, known, context, task)
-            else:
-                known = yield from _resolve_target(name, qtype, known, context, task)
-                if isinstance(known, Outcome):
-                    return _with_rest(response, question, known, context, task)
+            known = yield from _resolve_step(name, qtype, known, context, task)
         if isinstance(known, Failure):
             if known.kind is FailureKind.POLICY and task is not None and task.answered is not None:
                 _note_policy(task, name, task.answered)
                 return response.close_with(question, task.answered)
-            if name is question.qname or known.name is not None or known is ALIAS_LOOP or known is TOO_MANY_ALIASES:
-                return known
-            return known.at(name)
+            return known if name is question.qname else known.at(name)
         if known is None or isinstance(known, RawReply):
             return known
         raw, verdict, reason = known
         if not response.add(raw, verdict, reason):
             return ALIAS_LOOP
         if raw.alias is None or qtype in CNAME_IS_ANSWER or first_only:
-            return response.outcome(question, raw.rcode, _sentinel_of(context, task, cd=cd), context.now)
+            return response.outcome(question, raw, None if cd else context.validation, context.now)
         if len(response.seen) > ALIASES:
             return TOO_MANY_ALIASES
         name = raw.alias
         if task is not None and task.trace is not None:
             task.note("alias", f"on to {names.to_text(name)}", qname=name, qtype=qtype)
-
-
-def _with_rest(
-    response: _PartialResponse, question: Question, rest: Outcome, context: Context, task: Task
-) -> Outcome | Failure:
-    """The end of a chain whose rest another job has found."""
-    if rest.applied is not None:
-        return response.close_with(question, rest)
-    if not response.add_rest(rest):
-        return ALIAS_LOOP
-    if len(response.seen) > ALIASES:
-        return TOO_MANY_ALIASES
-    return response.outcome(question, rest.rcode, _sentinel_of(context, task, cd=task.cd), context.now)
-
-
-def _sentinel_of(context: Context, task: Task | None, *, cd: bool) -> Validation | None:
-    """The validation whose key sentinel decides about the answer: none with `cd`, nor for the target of an alias (RFC
-    8509 is about the qname)."""
-    return None if cd or (task is not None and task.alias) else context.validation
 
 
 def _run(steps: Steps[Any]) -> Any:
@@ -284,22 +254,19 @@ def _note_cached(task: Task, name: bytes, known: ChainStep | RawReply | Failure)
 
 
 def find_outcome(
-    question: Question, context: Context, budget: Budget, *, cd: bool, client: bool = True, alias: bool = False
+    question: Question, context: Context, budget: Budget, *, cd: bool, client: bool = True
 ) -> Outcome | bool:
-    """The outcome, when policies and cache have every step of it. `budget` is charged for hashes. `alias` is as in
-    `Task`.
+    """The outcome, when policies and cache have every step of it. `budget` is charged for hashes.
 
     Otherwise True when they have something for the qname, False when they have nothing.
     """
-    if context.dns64 is not None and client and not alias and _dns64_applies(question, cd=cd):
+    if context.dns64 is not None and client and _dns64_applies(question, cd=cd):
         return True
-
-    def find(name: bytes) -> Known:
-        return _find_known(name, question, context, budget, cd=cd, client=client, alias=alias)
 
     response = _PartialResponse()
     end = _run(_follow_aliases(
-        response, question, context, find, cd=cd, first_only=not client and question.qtype in CHAIN_TYPES))
+        response, question, context, lambda name: _find_known(name, question, context, budget, cd=cd, client=client),
+        cd=cd, first_only=not client and question.qtype in CHAIN_TYPES))
     if isinstance(end, Outcome):
         return end
     if isinstance(end, Failure) and end is not ALIAS_LOOP:
@@ -308,10 +275,10 @@ def find_outcome(
 
 
 def _find_known(
-    name: bytes, question: Question, context: Context, budget: Budget, *, cd: bool, client: bool, alias: bool = False
+    name: bytes, question: Question, context: Context, budget: Budget, *, cd: bool, client: bool
 ) -> Known:
     """What policies or the cache have for one name of the chain."""
-    known = _local(name, question, context, alias=alias) or _refuse_meta_query(question)
+    known = _local(name, question, context) or _refuse_meta_query(question)
     if known is not None:
         return known
     found = find_reply(name, question.qtype, context, budget, cd=cd, client=client)
@@ -330,13 +297,12 @@ def _find_known(
     return None
 
 
-def _local(name: bytes, question: Question, context: Context, *, alias: bool) -> Outcome | None:
-    """The answer of the policies for a name of the chain; an alias may lead into a local zone. With `alias`, one has
-    led to the qname."""
+def _local(name: bytes, question: Question, context: Context) -> Outcome | None:
+    """The answer of the policies for a name of the chain; an alias may lead into a local zone."""
     policy = context.policy
     if policy is None:
         return None
-    if name is question.qname and not alias:
+    if name is question.qname:
         return policy.answer(question)
     return policy.answer_alias(Question(name, question.qtype))
 
@@ -380,37 +346,6 @@ def load_validator(
 
 
 # --- one name of the chain ----------------------------------------------------------------------------------------
-
-
-def _resolve_target(
-    name: bytes, qtype: int, known: RawReply | None, context: Context, task: Task
-) -> Steps[ChainStep | Outcome | Failure]:
-    """As `_resolve_step`, for the target of an alias. An `Outcome` is the rest of the chain, from another job.
-
-    One job at a time resolves a target itself, which costs an entry in `Context.alias_targets`. Others need the target
-    meanwhile. They never wait for the job with the entry: it spends the budget of its own client, who may go away. So
-    only `Need` makes jobs wait for each other, and the mesh finds cycles.
-    """
-    budget, targets = task.budget, context.alias_targets
-    client = task.purpose in CLIENT_PURPOSES
-    subnets = context.subnets if client else None
-    key = (names.lower(name), qtype, c.IN)
-    while True:
-        slot = None if subnets is None else subnets.slot(key, budget.subnet)
-        target: AliasTarget = (key[0], qtype, task.cd, client, slot)
-        if target not in targets:
-            break
-        task.told_subnet = False  # of the name before; the mesh sets it when the job of the target fails for a subnet
-        found: Outcome | Failure = yield Need(Question(name, qtype), task.purpose, alias=True)
-        if isinstance(found, Failure) or subnets is None or found.scope is None:
-            return found
-        if not subnets.uncovered(key, found.scope, budget.subnet, [budget]):
-            return found
-    targets[target] = task
-    try:
-        return (yield from _resolve_step(name, qtype, known, context, task))
-    finally:
-        del targets[target]
 
 
 def _resolve_step(
@@ -817,33 +752,12 @@ class _PartialResponse:
         self.ttl = local.ttl if self.ttl < 0 else min(self.ttl, local.ttl)
         return len(self.seen) <= ALIASES
 
-    def add_rest(self, rest: Outcome) -> bool:
-        """Append the rest of the chain, which another job has found; False when it leads back to an earlier name."""
-        self.verdict = min(self.verdict, rest.verdict)
-        self.from_cache = self.from_cache and rest.from_cache
-        self.synthesised = self.synthesised or rest.synthesised
-        self.scope = narrower(self.scope, rest.scope)
-        self.additional += [rrset for rrset in rest.additional if rrset not in self.additional]
-        self.ede += [reason for reason in rest.ede if reason not in self.ede]
-        for rrset in rest.answer:
-            if rrset.rtype == c.CNAME:
-                owner = names.lower(rrset.name)
-                if owner in self.seen:
-                    return False
-                self.seen.add(owner)
-            elif rrset.rtype == c.DNAME and rrset in self.answer:
-                continue
-            self.answer.append(rrset)
-        self.authority += rest.authority
-        self.ttl = rest.ttl if self.ttl < 0 else min(self.ttl, rest.ttl)
-        return True
-
-    def outcome(self, question: Question, rcode: int, validation: Validation | None, now: int) -> Outcome:
+    def outcome(self, question: Question, raw: RawReply, validation: Validation | None, now: int) -> Outcome:
         if self.verdict == Verdict.SECURE and validation is not None:
             forbidden = validation.sentinel.forbids(question, now)
             if forbidden is not None:
                 return failure_outcome(question, Failure(FailureKind.BOGUS, c.EDE_OTHER, forbidden))
-        outcome = Outcome(question, rcode, self.answer, self.authority, self.verdict, max(self.ttl, 0),
+        outcome = Outcome(question, raw.rcode, self.answer, self.authority, self.verdict, max(self.ttl, 0),
                           from_cache=self.from_cache)
         outcome.authoritative = self.authoritative
         outcome.synthesised = self.synthesised
@@ -853,7 +767,7 @@ class _PartialResponse:
         return outcome
 
     def close_with(self, question: Question, local: Outcome) -> Outcome:
-        """End the chain with a local answer, or with a rest that ends with one."""
+        """End the chain with a local answer."""
         if not self.steps:
             return local
         answer = [rrset for rrset in local.answer if rrset.rtype != c.DNAME or rrset not in self.answer]
@@ -863,7 +777,7 @@ class _PartialResponse:
         outcome.additional = self.additional + [one for one in local.additional if one not in self.additional]
         outcome.ede = self.ede + [reason for reason in local.ede if reason not in self.ede]
         outcome.applied = local.applied
-        outcome.scope = narrower(self.scope, local.scope)
+        outcome.scope = self.scope
         return outcome
 
 

@@ -45,11 +45,13 @@ T = TypeVar("T", bound=Waiting)
 class ClientSubnets:
     """The rules of [client-subnet], and the answers that are for some clients only. One for each worker."""
 
-    __slots__ = ("_is_listed", "_zones", "cache", "counts")
+    __slots__ = ("_is_listed", "_outstanding", "_zones", "cache", "counts")
 
     def __init__(self, settings: "SubnetSettings") -> None:
         self.cache = SubnetCache(settings.size, settings.subnets_per_name)
         self.counts = {"sent": 0, "tailored": 0, "for_all": 0, "without": 0, "rejected": 0, "restarted": 0}
+        self._outstanding: dict[tuple[bytes, int], dict[Subnet, int]] = {}
+        """By name and type, the subnets in queries that are outstanding, with the number of queries."""
         self._zones = frozenset(names.lower(names.from_text(zone)) for zone in settings.zones)
         servers = PrefixSet(settings.servers)
 
@@ -92,9 +94,30 @@ class ClientSubnets:
         # The last bits of a prefix differ most; a client that can choose them gains nothing from sharing a slot.
         return (int.from_bytes(subnet[0], "big") >> len(subnet[0]) * 8 - subnet[1]) % JOBS
 
-    def note_sent(self) -> None:
-        """A query with a subnet is sent."""
+    def take(self, qname: bytes, qtype: int, subnet: Subnet) -> bool:
+        """Whether a query for `subnet` may be sent; if so, `give` follows when it has ended.
+
+        Not while queries with `SUBNET_JOBS` other subnets are outstanding for the same name and type, whatever aliases
+        lead there: queries with different options share no packet (CVE-2025-5994).
+        """
+        key = (names.lower(qname), qtype)
+        subnets = self._outstanding.setdefault(key, {})
+        count = subnets.get(subnet, 0)
+        if not count and len(subnets) >= JOBS:
+            return False
+        subnets[subnet] = count + 1
         self.counts["sent"] += 1
+        return True
+
+    def give(self, qname: bytes, qtype: int, subnet: Subnet) -> None:
+        """A query for which `take` was true has ended."""
+        key = (names.lower(qname), qtype)
+        subnets = self._outstanding[key]
+        subnets[subnet] -= 1
+        if not subnets[subnet]:
+            del subnets[subnet]
+        if not subnets:
+            del self._outstanding[key]
 
     def problem(self, sent: Subnet, rcode: int, edns: "Edns | None") -> str:
         """Why the reply to a query with the subnet `sent` is not used; empty when it is."""

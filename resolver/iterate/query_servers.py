@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from resolver.cache.infra import InfraEntry
     from resolver.cache.scoped import Scope
     from resolver.effects import Reply
+    from resolver.wire.client_subnet import Subnet
     from resolver.wire.message import MessageView
 
 __all__ = ["FORBIDDEN", "IterationState", "query_servers"]
@@ -322,20 +323,23 @@ def _query_with_fallback(
         own = min(timeout, max(expected, STREAM_TIMEOUT) if tcp else expected)
         if several:
             timeout = min(timeout, max((budget.deadline - context.monotonic) * SHARE, SHORTEST))
-        if task.trace is not None:
-            variant = f"{f' over {server.over}' if encrypted else ' over TCP' if tcp else ''}"
-            variant += "" if payload else " without EDNS"
-            variant += "" if subnet is None else f" with client subnet {describe_subnet(subnet)}"
-            why = reason(server, cut, context, earlier)
-            task.note("ask", f"query {server.address}{variant}: {why}", zone=cut.zone, server=server, qname=qname,
-                      qtype=qtype, facts={"tcp": tcp, "payload": payload, "timeout": timeout, "why": why,
-                                          "candidates": server_states(cut, context)})
+        told: Subnet | None = None
         if subnet is not None and subnets is not None:
-            subnets.note_sent()
-            task.told_subnet = True
+            if subnets.take(qname, qtype, subnet):
+                told, task.told_subnet = subnet, True
+            else:
+                subnet, search.scope = None, UNSENT
         fetches.take_server(key)
         asked = context.monotonic
         try:
+            if task.trace is not None:
+                variant = f"{f' over {server.over}' if encrypted else ' over TCP' if tcp else ''}"
+                variant += "" if payload else " without EDNS"
+                variant += "" if subnet is None else f" with client subnet {describe_subnet(subnet)}"
+                why = reason(server, cut, context, earlier)
+                task.note("ask", f"query {server.address}{variant}: {why}", zone=cut.zone, server=server, qname=qname,
+                          qtype=qtype, facts={"tcp": tcp, "payload": payload, "timeout": timeout, "why": why,
+                                              "candidates": server_states(cut, context)})
             result = yield Ask(
                 server, qname, qtype, tcp=tcp, edns_payload=payload, do=payload is not None, rd=cut.recursive,
                 timeout=timeout,
@@ -344,6 +348,8 @@ def _query_with_fallback(
             )
         finally:
             fetches.give_server(key)
+            if told is not None and subnets is not None:
+                subnets.give(qname, qtype, told)
         if context.on_query_end is not None:
             _note_query_end(context, cut.zone, result, asked)
         if isinstance(result, Failure):

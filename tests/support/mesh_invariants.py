@@ -30,10 +30,12 @@ def _broken(mesh: Mesh) -> Iterator[str]:
         yield "a slot of deadlines is not in the heap"
     for job in jobs:
         yield from _broken_by(mesh, job, turns, timers)
-    tasks = {id(job.task) for job in jobs}
-    targets = [id(task) for context in mesh._contexts for task in context.alias_targets.values()]
-    if len(targets) != len(set(targets)) or not tasks.issuperset(targets):
-        yield "the target of an alias is kept for a job that has ended, or a job has two"
+    for query in mesh._queries._in_flight.values():
+        if not query.waiting or query.handle is None:
+            yield f"a query in flight has {len(query.waiting)} jobs that wait for it and the handle {query.handle}"
+        for one in query.waiting:
+            if one.query is not query or one.job.finished or one.job.handle is not one:
+                yield f"a job that does not wait for the query {one.ask!r} is listed with it"
     yield from _miscounted(mesh)
 
 

@@ -1,0 +1,230 @@
+"""Equal queries to one server share one packet (`resolver/query_sharing.py`); the exchange here is a list."""
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from resolver import limits
+from resolver.effects import Ask, Failure, FailureKind, Reply, Server
+from resolver.query_sharing import QuerySharing
+from resolver.upstream_address import Encryption
+from resolver.wire import MessageView
+from resolver.wire import consts as c
+from resolver.wire import name as names
+from resolver.wire.build import Builder
+from resolver.wire.rrset import RRset
+
+SERVER = Server("192.0.2.1", 53)
+NAME = names.from_text("www.example.com.")
+TIMEOUT = Failure(FailureKind.TIMEOUT, c.EDE_NO_REACHABLE_AUTHORITY, "no reply in time")
+
+
+@dataclass
+class Sent:
+    ask: Ask
+    on_reply: Any
+    cancelled: bool = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+@dataclass
+class Harness:
+    """An exchange that keeps what it was given, and the results of jobs, which are strings here."""
+
+    now: float = 100.0
+    sent: list[Sent] = field(default_factory=list)
+    results: list[tuple[str, Reply | Failure]] = field(default_factory=list)
+    calls: int = 0
+    error: Exception | None = None
+
+    def __post_init__(self) -> None:
+        self.sharing = QuerySharing(self, lambda: self.now, self.take)
+
+    def start(self, ask: Ask, on_reply: Any) -> Sent:
+        if self.error is not None:
+            raise self.error
+        self.sent.append(Sent(ask, on_reply))
+        return self.sent[-1]
+
+    def take(self, results: Any) -> None:
+        self.calls += 1
+        self.results += results
+
+    def ask(self, job: str, **changes: Any) -> Any:
+        return self.sharing.start(query(**changes), job)  # type: ignore[arg-type]
+
+    def jobs(self) -> list[str]:
+        return [job for job, _ in self.results]
+
+
+def query(*, server: Server = SERVER, qname: bytes = NAME, qtype: int = c.A, timeout: float = 1.0, **more: Any) -> Ask:
+    return Ask(server, qname, qtype, timeout=timeout, **more)
+
+
+def reply(ask: Ask) -> Reply:
+    """A reply with one CNAME record whose owner is compressed against the question."""
+    builder = Builder(4096)
+    builder.start(7, c.QR, ask.qname, ask.qtype)
+    builder.add(c.ANSWER, RRset(ask.qname, c.CNAME, 60, [names.from_text("other.example.com.")]))
+    return Reply(MessageView.parse(builder.finish()), 0.01, False, ask.server)
+
+
+@pytest.fixture
+def harness() -> Harness:
+    return Harness()
+
+
+def test_one_packet_and_one_batch_of_results(harness: Harness) -> None:
+    for k in range(100):
+        harness.ask(f"job {k}")
+    assert len(harness.sent) == harness.sharing.sent == 1
+    harness.sent[0].on_reply(reply(harness.sent[0].ask))
+    assert harness.jobs() == [f"job {k}" for k in range(100)]
+    assert harness.calls == 1
+    assert not harness.sharing._in_flight
+
+
+def test_each_job_has_its_own_copy_in_its_own_spelling(harness: Harness) -> None:
+    harness.ask("a")
+    harness.ask("b", qname=names.from_text("WWW.Example.com."))
+    harness.sent[0].on_reply(reply(harness.sent[0].ask))
+    views = [result.view for _, result in harness.results if isinstance(result, Reply)]
+    assert [names.to_text(view.answer[0].name) for view in views] == ["www.example.com.", "WWW.Example.com."]
+    assert [view.qname for view in views] == [NAME, names.from_text("WWW.Example.com.")]
+    views[0].answer[0].trust = 7
+    assert views[1].answer[0].trust != 7
+
+
+@pytest.mark.parametrize("changes", [
+    {"server": Server("192.0.2.2", 53)}, {"server": Server("192.0.2.1", 54)},
+    {"server": Server("192.0.2.1", 53, None, Encryption("tls"))}, {"qname": names.from_text("w.example.com.")},
+    {"qtype": c.AAAA}, {"tcp": True}, {"edns_payload": None}, {"do": False}, {"rd": True}, {"checking_disabled": True},
+    {"randomise_case": False}, {"cookie": b"12345678"}, {"subnet": b"\0\1\x18\0\xc6\x33\x64"},
+], ids=str)
+def test_what_decides_about_the_reply_is_not_shared(harness: Harness, changes: dict[str, Any]) -> None:
+    harness.ask("a")
+    harness.ask("b", **changes)
+    assert len(harness.sent) == 2
+
+
+def test_a_cookie_that_has_changed_is_no_difference(harness: Harness) -> None:
+    harness.ask("a", cookie=b"12345678old-cookie")
+    harness.ask("b", cookie=b"12345678new-cookie")
+    assert len(harness.sent) == 1
+
+
+def test_the_first_is_cancelled(harness: Harness) -> None:
+    first, _second = harness.ask("a"), harness.ask("b")
+    first.cancel()
+    first.cancel()
+    harness.ask("c")
+    assert [one.cancelled for one in harness.sent] == [False]
+    harness.sent[0].on_reply(reply(harness.sent[0].ask))
+    assert harness.jobs() == ["b", "c"]
+
+
+def test_all_are_cancelled(harness: Harness) -> None:
+    for one in (harness.ask("a"), harness.ask("b")):
+        one.cancel()
+    assert harness.sent[0].cancelled
+    harness.ask("c")
+    assert len(harness.sent) == 2, "what was cancelled cannot be joined"
+
+
+def test_after_a_flush_none_joins_what_was_sent_before(harness: Harness) -> None:
+    harness.ask("a")
+    harness.sharing.clear()
+    harness.ask("b")
+    assert len(harness.sent) == 2
+    harness.sent[0].on_reply(reply(harness.sent[0].ask))
+    harness.ask("c")
+    assert len(harness.sent) == 2, "the newer query is still in flight"
+    harness.sent[1].on_reply(reply(harness.sent[1].ask))
+    assert harness.jobs() == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("kind", [FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.CANCELLED])
+def test_a_spent_budget_ends_only_its_own_query(harness: Harness, kind: FailureKind) -> None:
+    for job in "abc":
+        harness.ask(job)
+    failure = Failure(kind, c.EDE_OTHER, "spent")
+    harness.sent[0].on_reply(failure)
+    assert harness.results == [("a", failure)]
+    assert len(harness.sent) == 2, "sent again for the next, which the others join"
+    harness.sent[1].on_reply(reply(harness.sent[1].ask))
+    assert harness.jobs() == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("kind", [FailureKind.NETWORK, FailureKind.CASE_MISMATCH, FailureKind.SPOOF_SUSPECTED,
+                                  FailureKind.LOCAL_RESOURCE, FailureKind.NO_ROUTE])
+def test_other_failures_are_for_all(harness: Harness, kind: FailureKind) -> None:
+    for job in "abc":
+        harness.ask(job)
+    harness.sent[0].on_reply(Failure(kind, c.EDE_OTHER, "failed"))
+    assert harness.jobs() == ["a", "b", "c"]
+    assert len(harness.sent) == 1
+
+
+def test_a_timeout_is_for_those_who_have_waited(harness: Harness) -> None:
+    """A query with little time left must not make others count the server as dead."""
+    harness.ask("short", timeout=0.1)
+    harness.ask("long", timeout=1.0)
+    harness.ask("also short", timeout=0.1)
+    harness.now += 0.1
+    harness.sent[0].on_reply(TIMEOUT)
+    assert harness.jobs() == ["short", "also short"]
+    assert harness.sent[1].ask.timeout == 1.0
+    harness.now += 1.0
+    harness.sent[1].on_reply(TIMEOUT)
+    assert harness.jobs() == ["short", "also short", "long"]
+
+
+def test_none_waits_long_for_a_dead_server(harness: Harness) -> None:
+    harness.ask("dead", timeout=3.0)
+    harness.ask("probe", timeout=0.4)
+    harness.ask("another probe", timeout=0.4)
+    assert [one.ask.timeout for one in harness.sent] == [3.0, 0.4]
+    harness.now += 0.4
+    harness.sent[1].on_reply(TIMEOUT)
+    assert harness.jobs() == ["probe", "another probe"]
+
+
+def test_falling_timeouts_cause_few_packets(harness: Harness) -> None:
+    """The worst order: each query has a little less time than the one before."""
+    for k in range(1000):
+        harness.ask(f"job {k}", timeout=10 - k * 0.00998)
+    assert 1 < len(harness.sent) <= 10
+    lengths = [one.ask.timeout for one in harness.sent]
+    assert all(later * limits.SHARED_WAIT < earlier for earlier, later in pairwise(lengths))
+
+
+def test_a_name_that_cannot_be_sent(harness: Harness) -> None:
+    harness.error = ValueError("not a name")
+    with pytest.raises(ValueError, match="not a name"):
+        harness.ask("a")
+    harness.error = None
+    harness.ask("b")
+    assert len(harness.sent) == 1
+
+
+def test_memory_runs_out_when_a_query_is_sent_again(harness: Harness) -> None:
+    for job in "abc":
+        harness.ask(job)
+    harness.error = MemoryError()
+    harness.sent[0].on_reply(Failure(FailureKind.BUDGET, c.EDE_OTHER, "spent"))
+    assert harness.jobs() == ["a", "b", "c"]
+    assert [result.kind for _, result in harness.results if isinstance(result, Failure)] == [
+        FailureKind.BUDGET, FailureKind.LOCAL_RESOURCE, FailureKind.LOCAL_RESOURCE]
+
+
+def test_none_is_left_for_a_late_reply(harness: Harness) -> None:
+    """All who waited were cancelled while the reply was on its way."""
+    one = harness.ask("a")
+    sent = harness.sent[0]
+    one.cancel()
+    sent.on_reply(reply(sent.ask))
+    assert harness.results == []
