@@ -36,7 +36,8 @@ FLAVOUR = "sanitize" if SANITIZE else "debug" if DEBUG else "release"
 # Pure Python modules that are compiled unchanged (docs/adr/0008): the path of a cold query. Their ``.pxd`` files turn
 # classes with slots into extension types. They keep Python's semantics, so the release directives do not apply.
 COMPILED = [] if os.environ.get("CORENET_PURE") == "1" else [
-    "resolver/query.py", "resolver/effects.py", "resolver/jobs.py", "resolver/mesh.py", "resolver/resolve.py",
+    "resolver/query.py", "resolver/effects.py", "resolver/jobs.py", "resolver/query_sharing.py", "resolver/mesh.py",
+    "resolver/resolve.py",
     "resolver/cache/aggressive_nsec.py", "resolver/cache/infra.py",
     "resolver/iterate/server_selection.py", "resolver/iterate/classify.py", "resolver/iterate/query_servers.py",
     "resolver/iterate/delegation.py", "resolver/iterate/iterate.py",
@@ -52,7 +53,8 @@ COMPILED = [] if os.environ.get("CORENET_PURE") == "1" else [
 
 # The modules of COMPILED whose annotations Cython takes as C types: each value must always have its annotated type.
 TYPED = [] if not COMPILED else [
-    "resolver/jobs.py", "resolver/mesh.py", "resolver/resolve.py", "resolver/cache/infra.py",
+    "resolver/jobs.py", "resolver/query_sharing.py", "resolver/mesh.py", "resolver/resolve.py",
+    "resolver/cache/infra.py",
     "resolver/iterate/server_selection.py", "resolver/iterate/classify.py", "resolver/iterate/query_servers.py",
     "resolver/iterate/delegation.py",
     "resolver/iterate/iterate.py", "resolver/iterate/scrub.py", "resolver/validate/aggressive.py",

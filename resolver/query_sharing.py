@@ -17,6 +17,8 @@ States of a query (`Waiting`): it waits for one `_InFlight` (`query`), or it has
 cancelled. An `_InFlight` has at least one waiting query until it ends. The table has those that may be joined.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -43,7 +45,7 @@ OUT_OF_MEMORY = Failure(FailureKind.LOCAL_RESOURCE, c.EDE_NETWORK_ERROR, "out of
 class Exchange(Protocol):
     """Performs an `Ask`. `on_reply` is called exactly once unless cancelled, and never from inside `start`."""
 
-    def start(self, ask: Ask, on_reply: Callable[[Reply | Failure], None], /) -> "Handle": ...
+    def start(self, ask: Ask, on_reply: Callable[[Reply | Failure], None], /) -> Handle: ...
 
 
 class Waiting:
@@ -51,7 +53,7 @@ class Waiting:
 
     __slots__ = ("ask", "job", "query", "since")
 
-    def __init__(self, ask: Ask, job: "Job", since: float) -> None:
+    def __init__(self, ask: Ask, job: Job, since: float) -> None:
         self.ask = ask
         self.job = job
         self.since = since
@@ -69,7 +71,7 @@ class _InFlight:
 
     __slots__ = ("ends", "first", "handle", "key", "sharing", "waiting")
 
-    def __init__(self, sharing: "QuerySharing", key: tuple[object, ...], first: Waiting, ends: float) -> None:
+    def __init__(self, sharing: QuerySharing, key: tuple[object, ...], first: Waiting, ends: float) -> None:
         self.sharing = sharing
         self.key = key
         self.first = first
@@ -99,11 +101,13 @@ class QuerySharing:
     the number of queries that were handed to the exchange.
     """
 
+    __slots__ = ("_exchange", "_in_flight", "_monotonic", "_on_results", "sent")
+
     def __init__(
         self,
         exchange: Exchange,
         monotonic: Callable[[], float],
-        on_results: Callable[[list[tuple["Job", Reply | Failure]]], None],
+        on_results: Callable[[list[tuple[Job, Reply | Failure]]], None],
     ) -> None:
         self._exchange = exchange
         self._monotonic = monotonic
@@ -111,7 +115,7 @@ class QuerySharing:
         self._in_flight: dict[tuple[object, ...], _InFlight] = {}
         self.sent = 0
 
-    def start(self, ask: Ask, job: "Job") -> Waiting:
+    def start(self, ask: Ask, job: Job) -> Waiting:
         """Send `ask` or let it join an equal query; `job` is in `on_results` later, never from inside this call.
 
         Raises:
@@ -132,11 +136,11 @@ class QuerySharing:
             del self._in_flight[query.key]
 
     def _begin(self, one: Waiting, now: float) -> None:
-        ask = one.ask
+        ask: Ask = one.ask
         # Not the cookie, which is the same for all queries to a server but for the moment in which it changes.
         key = (ask.server.key, names.lower(ask.qname), ask.qtype, ask.tcp, ask.edns_payload, ask.do, ask.rd,
                ask.checking_disabled, ask.randomise_case, ask.cookie is None, ask.subnet)
-        query = self._in_flight.get(key)
+        query: _InFlight | None = self._in_flight.get(key)
         if query is not None and query.ends - now <= SHARED_WAIT * ask.timeout:
             query.waiting[one] = None
             one.query = query

@@ -107,8 +107,8 @@ def test_an_answer_is_no_error():
 # --- layouts ------------------------------------------------------------------------------------------------------
 
 
-LAYOUTS = ["effects", "jobs", "mesh", "resolve", "iterate.scrub", "iterate.query_servers", "iterate.delegation",
-           "validate.security_status", "cache.infra"]
+LAYOUTS = ["effects", "jobs", "query_sharing", "mesh", "resolve", "iterate.scrub", "iterate.query_servers",
+           "iterate.delegation", "validate.security_status", "cache.infra"]
 
 
 @pytest.mark.parametrize("module", LAYOUTS)

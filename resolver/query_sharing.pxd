@@ -1,0 +1,28 @@
+# C layout of the classes of query_sharing.py, for its compilation by Cython, as that of mesh.pxd.
+
+from resolver.effects cimport Ask
+
+
+cdef class Waiting:
+    cdef public Ask ask
+    cdef public object job
+    cdef public _InFlight query
+    cdef public double since
+
+
+cdef class _InFlight:
+    cdef public double ends
+    cdef public Waiting first
+    cdef public object handle
+    cdef public object key
+    cdef public QuerySharing sharing
+    cdef public dict waiting
+
+
+cdef class QuerySharing:
+    cdef public object _exchange
+    cdef public dict _in_flight
+    cdef public object _monotonic
+    cdef public object _on_results
+    cdef public long sent
+    cpdef _begin(self, Waiting one, double now)
