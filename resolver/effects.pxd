@@ -34,6 +34,7 @@ cdef class Ask:
     cdef public object cookie
     cdef public object do
     cdef public object edns_payload
+    cdef public bint joined
     cdef public object qname
     cdef public object qtype
     cdef public object randomise_case

@@ -236,11 +236,12 @@ class Ask:
     client and server cookie as the server returned them last, b"" for a new client cookie alone, None for no option
     (RFC 7873). `subnet` is the content of the client subnet option, None for no option (RFC 7871). `zone` is the zone
     that the server is queried for; sockets are shared out by it. The first packet is charged already; `budget` is
-    charged when the query must be sent again, None when nothing is.
+    charged when the query must be sent again, None when nothing is. `joined`: another query has the same result and
+    notes what it says about the server.
     """
 
-    __slots__ = ("budget", "checking_disabled", "cookie", "do", "edns_payload", "qname", "qtype", "randomise_case",
-                 "rd", "server", "subnet", "tcp", "timeout", "zone")
+    __slots__ = ("budget", "checking_disabled", "cookie", "do", "edns_payload", "joined", "qname", "qtype",
+                 "randomise_case", "rd", "server", "subnet", "tcp", "timeout", "zone")
 
     def __init__(
         self,
@@ -261,6 +262,7 @@ class Ask:
         budget: "Budget | None" = None,
     ) -> None:
         self.budget = budget
+        self.joined = False
         self.subnet = subnet
         self.zone = zone
         self.server = server

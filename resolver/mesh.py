@@ -71,7 +71,7 @@ from resolver.observe import UpstreamLatency
 from resolver.policy import Pipeline, PolicyPipeline
 from resolver.query import PROGRAM, Query
 from resolver.query_quota import NetworkUsage, QueryUsage, past_jostle_time
-from resolver.query_sharing import Exchange, QuerySharing
+from resolver.query_sharing import Exchange, QuerySharing, ReplyCopy, Result
 from resolver.resolve import failure_outcome, find_outcome, find_stale, is_for_subnet, load_validator, resolve
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
@@ -153,7 +153,6 @@ class Mesh(JobTable):
         own_addresses: Sequence[str] = (),
         capacity: int = limits.JOBS,
     ) -> None:
-        self._queries = QuerySharing(exchange, clock.monotonic, self.on_results)
         self._crypto = crypto
         self._clock = clock
         self._table = store.table
@@ -165,6 +164,7 @@ class Mesh(JobTable):
         self._shedding = False
         self._delegations = DelegationCache(store, settings, own=own_addresses, configured=configured_cuts(settings),
                                             zones=zones)
+        self._queries = QuerySharing(exchange, self._delegations.fetches, clock.monotonic, self.on_results)
         self.validation = load_validator(settings)
         """The validator, whose trust anchors may be changed while the mesh runs; None without validation."""
         self.subnets = ClientSubnets(settings.client_subnet) if settings.client_subnet.active else None
@@ -579,7 +579,6 @@ class Mesh(JobTable):
     def _forget_all(self) -> None:
         for delegations in self._all_delegations():
             delegations.clear()
-        self._queries.clear()
         self._context.store.denials.clear()
         if self.subnets is not None:
             self.subnets.cache.clear()
@@ -649,6 +648,9 @@ class Mesh(JobTable):
             if value is FAULT:
                 self._finish(job, INTERNAL_FAULT)
                 return
+            if isinstance(value, ReplyCopy):
+                value = value.make()
+                job.task.account_octets(value.view.octets)
             while True:
                 if self._steps_left <= 0:
                     self._queue(job, value)
@@ -665,7 +667,7 @@ class Mesh(JobTable):
                     # No effect is started after the deadline; an unchecked signature counts as wrong.
                     value = [False] * len(effect.jobs) if isinstance(effect, Verify) else spent
                 elif isinstance(effect, Ask):
-                    job.handle = self._queries.start(effect, job)
+                    job.handle = self._queries.start(effect, job, job.serial)
                     job.waits_for = REPLY
                     return
                 elif isinstance(effect, Need):
@@ -698,18 +700,23 @@ class Mesh(JobTable):
             self._fault(error, "resolving", job.task.question)
             self._finish(job, INTERNAL_FAULT)
 
-    def on_results(self, results: list[tuple[Job, Reply | Failure]]) -> None:
-        """The results of an upstream query, for each `Ask` that it was sent for."""
+    def on_results(self, results: list[tuple[Job, Result]]) -> None:
+        """The result of an upstream query, for each `Ask` that shares it; copies of a reply are made later."""
         self._update_time()
-        first = results[0][1] if results else None
-        if isinstance(first, Reply):
-            self.latency.note_reply(first)
+        noted = False
         for job, result in results:
             if job.finished or job.waits_for is not REPLY:  # the one before may have ended it, for lack of memory
                 continue
             job.handle = None
             try:
+                if isinstance(result, Exception):
+                    self._fault(result, "sending again", job.task.question)
+                    self._queue(job, FAULT)
+                    continue
                 self._queue(job, result)
+                if not noted and isinstance(result, Reply | ReplyCopy):
+                    self.latency.note_reply(result if isinstance(result, Reply) else result.reply)
+                    noted = True
                 if isinstance(result, Reply):
                     job.task.account_octets(result.view.octets)
                     # At once, because many more replies may arrive before the job is resumed.

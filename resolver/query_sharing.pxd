@@ -1,12 +1,18 @@
 # C layout of the classes of query_sharing.py, for its compilation by Cython, as that of mesh.pxd.
 
-from resolver.effects cimport Ask
+from resolver.effects cimport Ask, Reply
+
+
+cdef class ReplyCopy:
+    cdef public bytes qname
+    cdef public Reply reply
 
 
 cdef class Waiting:
     cdef public Ask ask
     cdef public object job
     cdef public _InFlight query
+    cdef public object serial
     cdef public double since
 
 
@@ -17,6 +23,7 @@ cdef class _InFlight:
     cdef public object key
     cdef public QuerySharing sharing
     cdef public dict waiting
+    cpdef double time_left(self, double now)
 
 
 cdef class QuerySharing:
@@ -24,5 +31,6 @@ cdef class QuerySharing:
     cdef public dict _in_flight
     cdef public object _monotonic
     cdef public object _on_results
+    cdef public object _quota
     cdef public long sent
     cpdef _begin(self, Waiting one, double now)

@@ -5,33 +5,34 @@ RebirthDay, 2025). Many names lead to equal queries: aliases to one name, or nam
 minimised (RFC 9156). So the bound is here, where all of them pass.
 
 A query is equal to another one in flight when server, question and all that decides about the reply are the same, in
-any letter case. It joins that one when this ends within `SHARED_WAIT` times its own timeout, so it is not delayed by a
-server that counts as dead. Else it is sent, and others join it. So each further packet halves the time that is left,
-and some log2(longest timeout / shortest timeout) equal queries are in flight at most; nearly always it is one.
+any letter case, and the cache was not flushed between the begins of their jobs. It joins one that ends within
+`SHARED_WAIT` times its own timeout, so a server that counts as dead does not delay it. Else it is sent, and others may
+join it. So the time that is left falls by this factor from each packet to the next one, and some log2(longest timeout /
+shortest timeout) equal packets are in flight at most; nearly always it is one.
 
 The result is for all that wait, with two exceptions, which are sent once more. A failure of the query's own budget is
 for the query that was sent. A timeout is for those that have waited for a part of their own timeout; others would count
-a server as dead that had no time to reply.
+a server as dead that had no time to reply. Each packet counts once: in the quota of its server (`FetchQuota`), and in
+what is noted about the server, which is left to the first job that gets the result (`Ask.joined`).
 
 States of a query (`Waiting`): it waits for one `_InFlight` (`query`), or it has ended (None): it has its result or was
-cancelled. An `_InFlight` has at least one waiting query until it ends. The table has those that may be joined.
+cancelled. An `_InFlight` has at least one waiting query until it ends; the table has all of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from resolver import limits
 from resolver.effects import Ask, Failure, FailureKind, Reply
 from resolver.wire import MessageView
-from resolver.wire import consts as c
 from resolver.wire import name as names
 
 if TYPE_CHECKING:
     from resolver.jobs import Handle, Job
 
-__all__ = ["Exchange", "QuerySharing", "Waiting"]
+__all__ = ["Exchange", "QuerySharing", "ReplyCopy", "ServerQuota", "Waiting"]
 
 SHARED_WAIT = limits.SHARED_WAIT
 HEADER = 12
@@ -39,7 +40,6 @@ HEADER = 12
 OWN_FAILURES = frozenset({
     FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.CANCELLED, FailureKind.INTERNAL, FailureKind.OVERLOAD,
 })
-OUT_OF_MEMORY = Failure(FailureKind.LOCAL_RESOURCE, c.EDE_NETWORK_ERROR, "out of memory")
 
 
 class Exchange(Protocol):
@@ -48,14 +48,48 @@ class Exchange(Protocol):
     def start(self, ask: Ask, on_reply: Callable[[Reply | Failure], None], /) -> Handle: ...
 
 
+class ServerQuota(Protocol):
+    """Counts the queries that are outstanding at each server."""
+
+    def take_server(self, key: tuple[object, ...], /) -> None: ...
+
+    def give_server(self, key: tuple[object, ...], /) -> None: ...
+
+
+class ReplyCopy:
+    """The reply that a job shares with others; `make` gives the job a copy with names spelled as in its `qname`.
+
+    It is made when the job is resumed, so that a thousand copies do not stop the loop, nor are held at one time.
+    """
+
+    __slots__ = ("qname", "reply")
+
+    def __init__(self, reply: Reply, qname: bytes) -> None:
+        self.reply = reply
+        self.qname = qname
+
+    def make(self) -> Reply:
+        """The copy. Each job writes to the RRsets of its reply."""
+        reply, qname = self.reply, self.qname
+        wire = reply.view.wire
+        if reply.view.qname is not None and reply.view.qname != qname:
+            wire = wire[:HEADER] + qname + wire[HEADER + len(qname) :]
+        return Reply(MessageView.parse(wire), reply.rtt, reply.tcp, reply.server, reply.cookie, reply.connection)
+
+
+Result: TypeAlias = Reply | ReplyCopy | Failure | Exception
+"""What a job gets; an exception is a fault of this program that occurred when its query was sent again."""
+
+
 class Waiting:
     """A query of `job` that was started; `since` is the monotonic second of the start."""
 
-    __slots__ = ("ask", "job", "query", "since")
+    __slots__ = ("ask", "job", "query", "serial", "since")
 
-    def __init__(self, ask: Ask, job: Job, since: float) -> None:
+    def __init__(self, ask: Ask, job: Job, serial: object, since: float) -> None:
         self.ask = ask
         self.job = job
+        self.serial = serial
         self.since = since
         self.query: _InFlight | None = None
 
@@ -67,7 +101,8 @@ class Waiting:
 
 
 class _InFlight:
-    """A query that was sent for `first`, and those that wait for its reply; it ends at `ends` (monotonic seconds)."""
+    """A query that was sent for `first`, and those that wait for its reply. It should end at `ends`, in monotonic
+    seconds; it ends later where the exchange must connect, or send it in plain text after a failure over TLS."""
 
     __slots__ = ("ends", "first", "handle", "key", "sharing", "waiting")
 
@@ -80,6 +115,11 @@ class _InFlight:
         # A dictionary as an ordered set, because a `set` is not safe when memory is short (see `JobTable`).
         self.waiting: dict[Waiting, None] = {first: None}
 
+    def time_left(self, now: float) -> float:
+        """The seconds until its end; when that is overdue, another timeout."""
+        left = self.ends - now
+        return left if left > 0 else self.first.ask.timeout
+
     def remove(self, one: Waiting) -> None:
         """`one` was cancelled. The query goes on for the others, at the expense of the first."""
         del self.waiting[one]
@@ -91,62 +131,77 @@ class _InFlight:
 
     def on_reply(self, result: Reply | Failure) -> None:
         self.handle = None
-        self.sharing.end(self, result)
+        if self.waiting:  # else it was cancelled
+            self.sharing.end(self, result)
 
 
 class QuerySharing:
-    """Starts the queries of jobs by means of `exchange`.
+    """Starts the queries of jobs by means of `exchange`, and counts them in `quota`.
 
     `monotonic()` is the time in seconds. `on_results` is called with all that have got their result together. `sent` is
     the number of queries that were handed to the exchange.
     """
 
-    __slots__ = ("_exchange", "_in_flight", "_monotonic", "_on_results", "sent")
+    __slots__ = ("_exchange", "_in_flight", "_monotonic", "_on_results", "_quota", "sent")
 
     def __init__(
         self,
         exchange: Exchange,
+        quota: ServerQuota,
         monotonic: Callable[[], float],
-        on_results: Callable[[list[tuple[Job, Reply | Failure]]], None],
+        on_results: Callable[[list[tuple[Job, Result]]], None],
     ) -> None:
         self._exchange = exchange
+        self._quota = quota
         self._monotonic = monotonic
         self._on_results = on_results
-        self._in_flight: dict[tuple[object, ...], _InFlight] = {}
+        self._in_flight: dict[tuple[object, ...], list[_InFlight]] = {}
         self.sent = 0
 
-    def start(self, ask: Ask, job: Job) -> Waiting:
+    def start(self, ask: Ask, job: Job, serial: object) -> Waiting:
         """Send `ask` or let it join an equal query; `job` is in `on_results` later, never from inside this call.
+
+        `serial` is that of the cache when the job began. The reply to a query from before a flush may be older.
 
         Raises:
             ValueError: the qname is not a valid name.
         """
         now = self._monotonic()
-        one = Waiting(ask, job, now)
+        one = Waiting(ask, job, serial, now)
         self._begin(one, now)
         return one
 
-    def clear(self) -> None:
-        """No later query joins one that is in flight now: the cache was flushed, and replies may be older."""
-        self._in_flight.clear()
-
     def forget(self, query: _InFlight) -> None:
         """`query` has ended or has nobody who waits for it."""
-        if self._in_flight.get(query.key) is query:
-            del self._in_flight[query.key]
+        self._quota.give_server(query.first.ask.server.key)
+        equal = self._in_flight.get(query.key, [])
+        if query in equal:  # not when there was no memory for it
+            equal.remove(query)
+            if not equal:
+                del self._in_flight[query.key]
 
     def _begin(self, one: Waiting, now: float) -> None:
         ask: Ask = one.ask
+        server = ask.server.key
         # Not the cookie, which is the same for all queries to a server but for the moment in which it changes.
-        key = (ask.server.key, names.lower(ask.qname), ask.qtype, ask.tcp, ask.edns_payload, ask.do, ask.rd,
-               ask.checking_disabled, ask.randomise_case, ask.cookie is None, ask.subnet)
-        query: _InFlight | None = self._in_flight.get(key)
-        if query is not None and query.ends - now <= SHARED_WAIT * ask.timeout:
-            query.waiting[one] = None
-            one.query = query
-            return
-        query = self._in_flight[key] = _InFlight(self, key, one, now + ask.timeout)
+        key = (server, names.lower(ask.qname), ask.qtype, ask.tcp, ask.edns_payload, ask.do, ask.rd,
+               ask.checking_disabled, ask.randomise_case, ask.cookie is None, ask.subnet, one.serial)
+        equal = self._in_flight.get(key)
+        query: _InFlight
+        if equal is not None:
+            longest = SHARED_WAIT * ask.timeout
+            for query in equal:
+                if query.time_left(now) <= longest:
+                    query.waiting[one] = None
+                    one.query = query
+                    return
+        query = _InFlight(self, key, one, now + ask.timeout)
+        self._quota.take_server(server)
         try:
+            if equal is None:
+                self._in_flight[key] = [query]
+            else:
+                equal.append(query)
             query.handle = self._exchange.start(ask, query.on_reply)
         except BaseException:
             self.forget(query)
@@ -159,30 +214,30 @@ class QuerySharing:
         self.forget(query)
         now = self._monotonic()
         waiting, query.waiting = query.waiting, {}
-        results: list[tuple[Job, Reply | Failure]] = []
+        results: list[tuple[Job, Result]] = []
+        noted = False
+        one: Waiting
         for one in waiting:
             one.query = None
             try:
-                found = result if one is query.first else _shared(result, one, now)
-                if found is None:
+                if one is not query.first and _begins_again(result, one, now):
                     self._begin(one, now)
                     continue
-            except MemoryError:
-                found = OUT_OF_MEMORY
-            results.append((one.job, found))
+                one.ask.joined = noted
+                share: Result = result
+                if isinstance(result, Reply) and one is not query.first:
+                    share = ReplyCopy(result, one.ask.qname)
+                results.append((one.job, share))
+                noted = True
+            except Exception as error:  # noqa: BLE001 - the others must get their result; `on_results` reports it
+                results.append((one.job, error))
         self._on_results(results)
 
 
-def _shared(result: Reply | Failure, one: Waiting, now: float) -> Reply | Failure | None:
-    """What `result` of another query is for `one`; None when it must be sent itself."""
-    if isinstance(result, Failure):
-        if result.kind in OWN_FAILURES:
-            return None
-        if result.kind is FailureKind.TIMEOUT and (now - one.since) * SHARED_WAIT < one.ask.timeout:
-            return None
-        return result
-    # Each job writes to the RRsets of its reply, and names are spelled as in its own question.
-    wire, qname = result.view.wire, one.ask.qname
-    if result.view.qname is not None and result.view.qname != qname:
-        wire = wire[:HEADER] + qname + wire[HEADER + len(qname) :]
-    return Reply(MessageView.parse(wire), result.rtt, result.tcp, result.server, result.cookie, result.connection)
+def _begins_again(result: Reply | Failure, one: Waiting, now: float) -> bool:
+    """Whether `result` of another query is none for `one`, which is to be sent itself."""
+    if not isinstance(result, Failure):
+        return False
+    if result.kind in OWN_FAILURES:
+        return True
+    return result.kind is FailureKind.TIMEOUT and (now - one.since) * SHARED_WAIT < one.ask.timeout

@@ -385,19 +385,20 @@ def parse_duration(text: str) -> float:
     return _measure(text, DURATIONS, 'a time such as "90 s" or "1 d"')
 
 
-_PART = re.compile(r"\s*(\d{1,15}(?:\.\d{1,9})?)\s*([A-Za-z]*)\s*")
+_PART = re.compile(r"\s*(\d{1,15}(?:\.\d{1,9})?)\s*([A-Za-z]*)")
 
 
 def _measure(text: str, units: Mapping[str, float], wanted: str) -> float:
     """The sum of parts such as ``1h 30m``. A number without unit must be the only part."""
     total = 0.0
     position = 0
+    shown, text = text[:40], text.rstrip()
     while position < len(text) or not position:
         part = _PART.match(text, position)
         if part is None or (not part[2] and part.end() - part.start() < len(text)):
-            raise ValueError(f"{text[:40]!r} is not {wanted}")
+            raise ValueError(f"{shown!r} is not {wanted}")
         if part[2].lower() not in units:
-            raise ValueError(f"{text[:40]!r} is not {wanted}: units are {', '.join(filter(None, units))}")
+            raise ValueError(f"{shown!r} is not {wanted}: units are {', '.join(filter(None, units))}")
         total += float(part[1]) * units[part[2].lower()]
         position = part.end()
     return total

@@ -25,7 +25,8 @@ ONCE = ("host", "authorization")
 """Fields that have one meaning only: a second one is an error (RFC 9112 section 3.2)."""
 
 _LINE = re.compile(rb"([!-~]+) (/[!-~]*) HTTP/1\.[0-9]")
-_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t -~\x80-\xff]*)")
+# The blanks around a value are a part of the second group: apart, they could be matched in many ways.
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t -~\x80-\xff]*)")
 
 
 class Request(NamedTuple):
@@ -61,7 +62,7 @@ def parse_head(head: bytes) -> Request | str:
         name = field[1].decode("ascii").lower()
         if name in fields and name in ONCE:
             return f"there is more than one {name} field"
-        fields[name] = field[2].rstrip(b" \t").decode("latin-1")
+        fields[name] = field[2].strip(b" \t").decode("latin-1")
     path, _, query = line[2].decode("ascii").partition("?")
     return Request(line[1].decode("ascii"), path, query, fields)
 

@@ -329,7 +329,6 @@ def _query_with_fallback(
                 told, task.told_subnet = subnet, True
             else:
                 subnet, search.scope = None, UNSENT
-        fetches.take_server(key)
         asked = context.monotonic
         try:
             if task.trace is not None:
@@ -340,17 +339,17 @@ def _query_with_fallback(
                 task.note("ask", f"query {server.address}{variant}: {why}", zone=cut.zone, server=server, qname=qname,
                           qtype=qtype, facts={"tcp": tcp, "payload": payload, "timeout": timeout, "why": why,
                                               "candidates": server_states(cut, context)})
-            result = yield Ask(
+            ask = Ask(
                 server, qname, qtype, tcp=tcp, edns_payload=payload, do=payload is not None, rd=cut.recursive,
                 timeout=timeout,
                 checking_disabled=cut.recursive and context.validator is not None, randomise_case=case, cookie=cookie,
                 subnet=None if subnet is None else encode_subnet(subnet), zone=cut.zone, budget=budget,
             )
+            result = yield ask
         finally:
-            fetches.give_server(key)
             if told is not None and subnets is not None:
                 subnets.give(qname, qtype, told)
-        if context.on_query_end is not None:
+        if context.on_query_end is not None and not ask.joined:
             _note_query_end(context, cut.zone, result, asked)
         if isinstance(result, Failure):
             if task.trace is not None:
@@ -373,9 +372,10 @@ def _query_with_fallback(
                 delegations.note_no_family(server.address, context.monotonic)
             elif result.kind is FailureKind.TIMEOUT or result.kind is FailureKind.NETWORK:
                 if timeout >= own or result.kind is FailureKind.NETWORK:
-                    table.note_timeout(key, context.monotonic, expected)
-                    if timeout >= FIRST_TIMEOUT:  # a shorter pause of a fast server is no overload
-                        fetches.note_result(key, timed_out=result.kind is FailureKind.TIMEOUT)
+                    if not ask.joined:
+                        table.note_timeout(key, context.monotonic, expected)
+                        if timeout >= FIRST_TIMEOUT:  # a shorter pause of a fast server is no overload
+                            fetches.note_result(key, timed_out=result.kind is FailureKind.TIMEOUT)
                 elif timeout < FIRST_TIMEOUT or not dead:
                     # The wait was shortened for lack of time, which says nothing about the server and the names in its
                     # zones. An attacker can leave a query as little time as he likes for the target of his alias.
@@ -383,8 +383,9 @@ def _query_with_fallback(
             return result
         view: MessageView = result.view
         delegations.note_reachable(server.address)
-        table.note_reply(key, result.rtt, context.monotonic, edns=view.edns is not None)
-        fetches.note_result(key, timed_out=False)
+        if not ask.joined:
+            table.note_reply(key, result.rtt, context.monotonic, edns=view.edns is not None)
+            fetches.note_result(key, timed_out=False)
         expected = table.timeout(key)
         if view.tc:
             if result.tcp:

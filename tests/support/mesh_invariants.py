@@ -30,12 +30,16 @@ def _broken(mesh: Mesh) -> Iterator[str]:
         yield "a slot of deadlines is not in the heap"
     for job in jobs:
         yield from _broken_by(mesh, job, turns, timers)
-    for query in mesh._queries._in_flight.values():
+    outstanding: Counter[Any] = Counter()
+    for query in (query for equal in mesh._queries._in_flight.values() for query in equal):
+        outstanding[query.first.ask.server.key] += 1
         if not query.waiting or query.handle is None:
             yield f"a query in flight has {len(query.waiting)} jobs that wait for it and the handle {query.handle}"
         for one in query.waiting:
             if one.query is not query or one.job.finished or one.job.handle is not one:
                 yield f"a job that does not wait for the query {one.ask!r} is listed with it"
+    if outstanding != mesh._delegations.fetches._servers:
+        yield "the servers are charged for other queries than those in flight"
     yield from _miscounted(mesh)
 
 

@@ -29,7 +29,7 @@ from resolver.cli.importers.recursor_yaml import Node, is_recursor_yaml, parse, 
 
 __all__ = ["convert", "is_recursor"]
 
-_LINE = re.compile(r"([a-z0-9-]+)\s*(\+?=)\s*(.*)")
+_LINE = re.compile(r"([a-z0-9-]+)\s*(\+?=)(.*)")
 _SPLIT = re.compile(r"[,;\s]+")
 PORT = 53
 EXTENSION = 30
@@ -455,7 +455,7 @@ def _lines(path: str) -> Iterator[tuple[str, str, Place, str]]:
         found = _LINE.fullmatch(text)
         if found is None:
             raise ImportFailure(f"{path}:{at}: {text!r} is not key=value")
-        yield found[1], found[2], Place(path, at), found[3]
+        yield found[1], found[2], Place(path, at), found[3].lstrip()
 
 
 def convert(path: str) -> Draft:

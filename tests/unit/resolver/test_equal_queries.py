@@ -1,9 +1,10 @@
 """Equal queries to a server share one packet, whatever they are asked for (birthday attack, CVE-2002-2211)."""
 
 from collections import Counter
+from functools import partial
 
 import pytest
-from support.fakenet import Link
+from support.fakenet import Host, Link
 from support.mesh_invariants import broken_invariants
 from support.minet import EXAMPLE_ZONE, NET_ZONE, Minet, addresses, build, standard
 from support.tailor import Tailor
@@ -304,3 +305,43 @@ def test_names_below_a_zone_cut_share_minimised_queries() -> None:
     assert {outcome.rcode for outcome in outcomes} == {c.NXDOMAIN}
     assert peak(m, "example.com.") == 1
     assert len(m.net.asked(qname="example.com.")) == 1
+
+
+def test_a_packet_counts_once_however_many_jobs_wait_for_it() -> None:
+    """A healthy server that does not reply about one name keeps its quota, so its other names are resolved."""
+    m = world(900)
+    for address in SERVERS:
+        m.net.hosts[address] = partial(silent_about_www, m.net.hosts[address])
+        m.net.links[address] = Link(delay=0.02)
+    waiting = [m.start(f"n{k}.net.")[1] for k in range(900)]
+    for k in range(10):
+        m.net.sleep(m.mesh, 0.25)
+        found = m.start(f"other{k}.example.com.")[1]
+        m.net.run(m.mesh, until=lambda found=found: bool(found))
+        assert found[0].rcode == c.NXDOMAIN
+    assert {found.failure.kind for found in finish(m, waiting)} == {FailureKind.UNREACHABLE}
+    assert m.mesh.fetch_statistics()["quota_falls"] == 0
+
+
+def silent_about_www(host: Host, packet: bytes, tcp: bool) -> bytes | None:
+    return None if b"\x03www" in packet.lower() else host(packet, tcp)
+
+
+def test_a_flush_of_another_name_does_not_end_the_sharing() -> None:
+    m = world(300)
+    waiting = [m.start(f"n{k}.net.")[1] for k in range(300)]
+    m.net.sleep(m.mesh, 0.05)
+    m.store.drop(names.from_text("elsewhere.org."))
+    finish(m, waiting)
+    assert peak(m) == 1
+    assert len(m.net.asked(qname=WWW)) < 10
+
+
+def test_a_packet_is_one_sample() -> None:
+    """Of the round-trip time of its server, too; else who asks often decides how long others wait."""
+    known = []
+    for aliases in (1, 300):
+        m = world(aliases)
+        finish(m, [m.start(f"n{k}.net.")[1] for k in range(aliases)])
+        known.append([m.store.servers.timeout((address, 53)) for address in SERVERS if m.net.asked(address)])
+    assert known[0] == known[1]

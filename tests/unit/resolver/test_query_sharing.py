@@ -1,14 +1,18 @@
 """Equal queries to one server share one packet (`resolver/query_sharing.py`); the exchange here is a list."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import log2
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis.strategies import DataObject, data, floats, integers, sampled_from
 
 from resolver import limits
 from resolver.effects import Ask, Failure, FailureKind, Reply, Server
-from resolver.query_sharing import QuerySharing
+from resolver.query_sharing import QuerySharing, ReplyCopy
 from resolver.upstream_address import Encryption
 from resolver.wire import MessageView
 from resolver.wire import consts as c
@@ -39,10 +43,11 @@ class Harness:
     sent: list[Sent] = field(default_factory=list)
     results: list[tuple[str, Reply | Failure]] = field(default_factory=list)
     calls: int = 0
+    outstanding: Counter[object] = field(default_factory=Counter)
     error: Exception | None = None
 
     def __post_init__(self) -> None:
-        self.sharing = QuerySharing(self, lambda: self.now, self.take)
+        self.sharing = QuerySharing(self, self, lambda: self.now, self.take)
 
     def start(self, ask: Ask, on_reply: Any) -> Sent:
         if self.error is not None:
@@ -50,12 +55,25 @@ class Harness:
         self.sent.append(Sent(ask, on_reply))
         return self.sent[-1]
 
+    def take_server(self, key: object) -> None:
+        self.outstanding[key] += 1
+
+    def give_server(self, key: object) -> None:
+        self.outstanding[key] -= 1
+        assert self.outstanding[key] >= 0
+
     def take(self, results: Any) -> None:
         self.calls += 1
         self.results += results
 
-    def ask(self, job: str, **changes: Any) -> Any:
-        return self.sharing.start(query(**changes), job)  # type: ignore[arg-type]
+    def ask(self, job: str, serial: int = 1, **changes: Any) -> Any:
+        return self.sharing.start(query(**changes), job, serial)  # type: ignore[arg-type]
+
+    def in_flight(self) -> int:
+        """The number of queries that are outstanding, which must be that of the quota."""
+        count = sum(len(equal) for equal in self.sharing._in_flight.values())
+        assert sum(self.outstanding.values()) == count
+        return count
 
     def jobs(self) -> list[str]:
         return [job for job, _ in self.results]
@@ -85,14 +103,16 @@ def test_one_packet_and_one_batch_of_results(harness: Harness) -> None:
     harness.sent[0].on_reply(reply(harness.sent[0].ask))
     assert harness.jobs() == [f"job {k}" for k in range(100)]
     assert harness.calls == 1
-    assert not harness.sharing._in_flight
+    assert not harness.in_flight()
+    assert [result for _, result in harness.results if isinstance(result, Reply)] == [harness.results[0][1]]
 
 
 def test_each_job_has_its_own_copy_in_its_own_spelling(harness: Harness) -> None:
     harness.ask("a")
     harness.ask("b", qname=names.from_text("WWW.Example.com."))
     harness.sent[0].on_reply(reply(harness.sent[0].ask))
-    views = [result.view for _, result in harness.results if isinstance(result, Reply)]
+    views = [(result.make() if isinstance(result, ReplyCopy) else result).view
+             for _, result in harness.results if not isinstance(result, Failure)]
     assert [names.to_text(view.answer[0].name) for view in views] == ["www.example.com.", "WWW.Example.com."]
     assert [view.qname for view in views] == [NAME, names.from_text("WWW.Example.com.")]
     views[0].answer[0].trust = 7
@@ -136,15 +156,21 @@ def test_all_are_cancelled(harness: Harness) -> None:
 
 
 def test_after_a_flush_none_joins_what_was_sent_before(harness: Harness) -> None:
-    harness.ask("a")
-    harness.sharing.clear()
-    harness.ask("b")
+    """Jobs that began before it still share with each other: a flush must not undo the bound."""
+    for k in range(10):
+        harness.ask(f"old {k}")
+        harness.ask(f"new {k}", serial=2)
     assert len(harness.sent) == 2
+    for sent in harness.sent:
+        sent.on_reply(reply(sent.ask))
+    assert [job.split()[0] for job in harness.jobs()] == ["old"] * 10 + ["new"] * 10
+
+
+def test_one_job_notes_what_the_result_says_about_the_server(harness: Harness) -> None:
+    waiting = [harness.ask(f"job {k}") for k in range(3)]
+    waiting[0].cancel()
     harness.sent[0].on_reply(reply(harness.sent[0].ask))
-    harness.ask("c")
-    assert len(harness.sent) == 2, "the newer query is still in flight"
-    harness.sent[1].on_reply(reply(harness.sent[1].ask))
-    assert harness.jobs() == ["a", "b", "c"]
+    assert [one.ask.joined for one in waiting[1:]] == [False, True]
 
 
 @pytest.mark.parametrize("kind", [FailureKind.BUDGET, FailureKind.DEADLINE, FailureKind.CANCELLED])
@@ -202,6 +228,61 @@ def test_falling_timeouts_cause_few_packets(harness: Harness) -> None:
     assert all(later * limits.SHARED_WAIT < earlier for earlier, later in pairwise(lengths))
 
 
+@pytest.mark.parametrize("ends", ["cancelled", "no reply"])
+def test_short_queries_do_not_hide_longer_ones(harness: Harness, ends: str) -> None:
+    """A query with little time is sent by itself. When it has ended, others join the long one again."""
+    for k in range(50):
+        harness.ask(f"long {k}", timeout=8.0)
+        short = harness.ask(f"short {k}", timeout=0.1)
+        harness.now += 0.01
+        if ends == "cancelled":
+            short.cancel()
+        else:
+            harness.sent[-1].on_reply(Failure(FailureKind.NETWORK, c.EDE_OTHER, "refused"))
+    assert harness.in_flight() == 1
+    assert sum(one.ask.timeout == 8.0 for one in harness.sent) == 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(data())
+def test_few_equal_queries_are_outstanding(draw: DataObject) -> None:
+    """Whatever starts, is cancelled, is answered or runs out of time; each job gets one result."""
+    harness = Harness()
+    shortest, longest = 0.05, 8.0
+    waiting: dict[str, Any] = {}
+    for k in range(draw.draw(integers(1, 60), "steps")):
+        what = draw.draw(integers(0, 9), "what")
+        if what < 5 or not waiting:
+            waiting[f"job {k}"] = harness.ask(f"job {k}", timeout=draw.draw(floats(shortest, longest), "timeout"))
+        elif what < 7:
+            waiting.pop(draw.draw(sampled_from(sorted(waiting)), "job")).cancel()
+        elif what < 8:
+            query = draw.draw(sampled_from(harness.sharing._in_flight[next(iter(harness.sharing._in_flight))]), "query")
+            query.on_reply(reply(query.first.ask))
+        harness.now += draw.draw(floats(0, 1), "seconds")
+        for equal in list(harness.sharing._in_flight.values()):
+            for query in [one for one in equal if one.ends <= harness.now]:
+                query.on_reply(TIMEOUT)
+        for job in harness.jobs():
+            waiting.pop(job, None)
+        assert harness.in_flight() <= 1 + log2(longest / shortest)
+    assert len(harness.jobs()) == len(set(harness.jobs()))
+    for equal in list(harness.sharing._in_flight.values()):
+        for query in list(equal):
+            query.on_reply(reply(query.first.ask))
+    assert set(waiting) <= set(harness.jobs())
+    assert not harness.in_flight()
+
+
+def test_what_is_overdue_is_joined_only_by_those_who_have_time(harness: Harness) -> None:
+    """An exchange may take longer than the timeout: it must connect, or send once more after a failure over TLS."""
+    harness.ask("a", timeout=8.0)
+    harness.now += 8.5
+    harness.ask("b", timeout=0.4)
+    harness.ask("c", timeout=8.0)
+    assert [one.ask.timeout for one in harness.sent] == [8.0, 0.4]
+
+
 def test_a_name_that_cannot_be_sent(harness: Harness) -> None:
     harness.error = ValueError("not a name")
     with pytest.raises(ValueError, match="not a name"):
@@ -211,14 +292,15 @@ def test_a_name_that_cannot_be_sent(harness: Harness) -> None:
     assert len(harness.sent) == 1
 
 
-def test_memory_runs_out_when_a_query_is_sent_again(harness: Harness) -> None:
+@pytest.mark.parametrize("error", [MemoryError(), OSError()], ids=repr)
+def test_a_fault_when_a_query_is_sent_again(harness: Harness, error: Exception) -> None:
     for job in "abc":
         harness.ask(job)
-    harness.error = MemoryError()
+    harness.error = error
     harness.sent[0].on_reply(Failure(FailureKind.BUDGET, c.EDE_OTHER, "spent"))
     assert harness.jobs() == ["a", "b", "c"]
-    assert [result.kind for _, result in harness.results if isinstance(result, Failure)] == [
-        FailureKind.BUDGET, FailureKind.LOCAL_RESOURCE, FailureKind.LOCAL_RESOURCE]
+    assert [type(result) for _, result in harness.results] == [Failure, type(error), type(error)]
+    assert not harness.in_flight()
 
 
 def test_none_is_left_for_a_late_reply(harness: Harness) -> None:
