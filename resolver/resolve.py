@@ -40,6 +40,7 @@ from resolver.scoped_replies import find_scoped, keep_scoped, note_subnet_failur
 from resolver.verdict import Trust, Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
+from resolver.wire.rrset import UNKNOWN_ZONE_LABELS as UNKNOWN_ZONE
 from resolver.wire.rrset import RRset, octets_of
 
 if TYPE_CHECKING:
@@ -56,8 +57,6 @@ LOCAL_ERROR_TTL = limits.LOCAL_ERROR_TTL
 # The cache stores the proof of an expanded wildcard under this type of the expanded name, and NXDOMAIN under type 0.
 # No data has such a type (RFC 6895 section 3.1), and `_refuse_meta_query` refuses queries for them.
 WILDCARD_PROOF = 248
-# `RRset.zone_labels` of a set whose zone is not known.
-UNKNOWN_ZONE = 255
 # Offset of the label count in the first packed RRSIG: after length, type covered and algorithm (RFC 4034 section 3.1).
 RRSIG_LABELS = 5
 # Failures that concern this query and not the name: never cached.
@@ -292,7 +291,7 @@ def _find_known(
         known = policy(Question(name, question.qtype), zone.zone, zone.names, zone.servers)
         if known is not None:
             return known
-    if isinstance(found, Failure) or cut.recursive or _is_from(cut, found):
+    if isinstance(found, Failure) or _is_from(cut, found):
         return found
     return None
 
@@ -313,8 +312,12 @@ def _is_from(zone: Zone, known: ChainStep | RawReply) -> bool:
     It is not when the data lives longer than the delegation of its own zone, or came by a path that is not known from
     referrals. Then the deepest known zone is one above, and the policies have not seen the servers of the data. The
     names of zones are not compared: both zones are at or above the same name.
+
+    A forwarder may answer for any zone. Only data that public servers gave because it failed (`forward-first`) is not
+    from it; that has no known zone.
     """
-    return _zone_labels(known) == zone.labels and len(zone.servers) > 0
+    labels = _zone_labels(known)
+    return labels != UNKNOWN_ZONE if zone.recursive else labels == zone.labels and len(zone.servers) > 0
 
 
 def _zone_labels(known: ChainStep | RawReply) -> int:
@@ -921,9 +924,11 @@ def _permits_stale(name: bytes, found: ChainStep, qtype: int, context: Context) 
     expired, too, and then the deepest zone of the known path is another one.
     """
     policy, lowered = context.server_policy(), names.lower(name)
-    if policy is None or known_path(lowered, context)[0].recursive:
+    if policy is None:
         return True
     labels = _zone_labels(found)
+    if known_path(lowered, context)[0].recursive:
+        return labels != UNKNOWN_ZONE
     if labels > names.label_count(lowered):
         return False
     longest = context.settings.cache.max_stale_ttl

@@ -76,6 +76,7 @@ def iterate(
         if upper is not None:
             cut, known, whole = upper, upper.labels, True
     recovery = _DelegationFallback(task)
+    left_configured = False  # a forward or stub zone has failed, and the public servers are queried
     for _ in range(REFERRALS):
         shown = total if whole or cut.recursive else labels_to_show(known, total, probes)
         probing = shown < total
@@ -102,6 +103,7 @@ def iterate(
                 if begin is None:
                     begin = yield from _prime(place, context, task)
                 above: bytes | None = place
+                left_configured = True
             else:
                 begin = recovery.next_delegation(cut, context, task)
                 if begin is None:
@@ -139,7 +141,7 @@ def iterate(
                     # A denial after an alias is about the target of the alias (RFC 2308 section 2.2.1).
                     _remember_empty(found, name, context)
         else:
-            return _raw(found, qname, qtype, cut, context)
+            return _raw(found, qname, qtype, cut, context, known_zone=not left_configured)
     return Failure(FailureKind.BUDGET, c.EDE_NO_REACHABLE_AUTHORITY, "too many referrals")
 
 
@@ -361,8 +363,14 @@ def _remember_empty(found: Scrubbed, name: bytes, context: Context) -> None:
         )
 
 
-def _raw(found: Scrubbed, qname: bytes, qtype: int, cut: DelegationPoint, context: Context) -> RawReply:
-    """Convert a final reply to a `RawReply`."""
+def _raw(
+    found: Scrubbed, qname: bytes, qtype: int, cut: DelegationPoint, context: Context, *, known_zone: bool
+) -> RawReply:
+    """Convert a final reply to a `RawReply`.
+
+    Without `known_zone` the sets do not say whose servers have sent them: the next query looks for the servers of the
+    configuration, and policies for name servers must not take the data for theirs.
+    """
     view, kind = found.view, found.kind
     raw = RawReply(qname, qtype)
     raw.zone, raw.server, raw.aa, raw.scope = cut.zone, found.server, view.aa, found.scope
@@ -373,7 +381,8 @@ def _raw(found: Scrubbed, qname: bytes, qtype: int, cut: DelegationPoint, contex
     trust = Trust.ANSWER if view.aa else Trust.NONAUTH_ANSWER
     for rrset in raw.answer:
         rrset.trust = trust
-        rrset.zone_labels = cut.labels
+        if known_zone:
+            rrset.zone_labels = cut.labels
     if not cut.configured:
         _clamp(raw.answer, cut, context)
     if kind is ResponseType.ANSWER:

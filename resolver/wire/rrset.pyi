@@ -1,6 +1,9 @@
 from collections.abc import Iterable
 from typing import final
 
+UNKNOWN_ZONE_LABELS: int
+"""`RRset.zone_labels` of a set whose zone is not known. No zone has as many labels."""
+
 def unpack(packed: bytes) -> list[bytes]: ...
 def pack(rdatas: Iterable[bytes]) -> bytes: ...
 def negative_ttl(soa: RRset) -> int: ...

@@ -22,6 +22,7 @@ from resolver.wire.errors import WireError, reason_of
 cdef int _max_records = RRSET_RECORDS
 cdef Py_ssize_t _max_bytes = RRSET_BYTES
 cdef Py_ssize_t _overhead = RRSET_OVERHEAD
+UNKNOWN_ZONE_LABELS = UNKNOWN_ZONE
 
 
 # --- packed form --------------------------------------------------------------------------------------------------

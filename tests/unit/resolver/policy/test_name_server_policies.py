@@ -23,7 +23,7 @@ from resolver.policy.module import REFUSE
 from resolver.policy.rpz_module import ResponsePolicyZones, options_of
 from resolver.policy.rpz_zone import ZoneCompiler
 from resolver.query import Query
-from resolver.settings import CacheSettings, DnssecSettings, Settings, StubZone
+from resolver.settings import CacheSettings, DnssecSettings, ForwardZone, Settings, StubZone
 from resolver.verdict import Verdict
 from resolver.wire import consts as c
 from resolver.wire import name as names
@@ -115,6 +115,37 @@ def test_without_such_a_policy_they_share_a_job() -> None:
 
 
 # --- cached data --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("failed", ["forward", "stub"])
+@pytest.mark.parametrize("stale", [False, True])
+def test_data_of_public_servers_below_a_configured_zone_that_has_failed(failed: str, stale: bool) -> None:
+    """With `first` the public servers answer in its place. Another view without policies has filled the cache."""
+    settings = Settings(
+        dnssec=DnssecSettings(trust_anchors=()), cache=CacheSettings(max_stale_ttl=86400),
+        forward=(ForwardZone("evil.com.", ("203.0.113.9",), True),) if failed == "forward" else (),
+        stub=(StubZone("evil.com.", ("203.0.113.9",), stub_first=True),) if failed == "stub" else (),
+    )
+    m = build(ZONES, settings=settings)
+    assert addresses(m.ask("www.evil.com.")) == [EVIL_SERVER]
+    m.mesh._context.name_server = Pipeline(0, "", [Forbids()]).name_server
+    if stale:
+        m.net.sleep(m.mesh, 80001)
+        m.net.links[EVIL_SERVER] = Link(loss=1.0)
+    outcome = m.ask("www.evil.com.")
+    assert outcome.answer == []
+    assert refused(outcome) or stale
+
+
+def test_data_of_a_forwarder_is_used() -> None:
+    settings = Settings(dnssec=DnssecSettings(trust_anchors=()),
+                        forward=(ForwardZone("evil.com.", (EVIL_SERVER,), True),))
+    m = build(ZONES, settings=settings)
+    m.mesh._context.name_server = Pipeline(0, "", [Forbids()]).name_server
+    for name in ("www.evil.com.", "none.evil.com."):
+        rcode, asked = m.ask(name).rcode, len(m.net.log)
+        again = m.ask(name)
+        assert (again.rcode, again.from_cache, len(m.net.log)) == (rcode, True, asked)
 
 NAMES = ["www.evil.com.", "long.label.www.evil.com.", "none.evil.com.", "toevil.example.com."]
 
