@@ -33,6 +33,8 @@ def problems(
     balanced names; `changes_problem` is why the file of run-time changes cannot be used, or empty.
     """
     found = [str(worker["error"]) for worker in workers if "error" in worker]
+    # Once, although each worker writes to the same file.
+    found += dict.fromkeys(f"query log: {worker['query-log']}" for worker in workers if "query-log" in worker)
     if reload_problem:
         found.append(f"the last reload was refused, and the configuration before it is in force: {reload_problem}")
     if changes_problem:

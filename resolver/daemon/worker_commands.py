@@ -146,6 +146,7 @@ class WorkerCommands:
     def _status(self, request: Mapping[str, Any]) -> dict[str, Any]:
         service = self._host.current.service.statistics()
         fast = self._host.current.fast.statistics()
+        log = self._host.current.observation.log
         return {
             "worker": self._host.number,
             "pid": os.getpid(),
@@ -154,6 +155,7 @@ class WorkerCommands:
             "queries": fast["hits"] + service["queries"],
             "pending": service["pending"],
             "watchers": self._host.watching.watchers,
+            **({} if log is None or not log.failure else {"query-log": log.failure}),
             **({} if self._host.current.balance is None else {"balance": self._host.current.balance.describe()}),
         }
 

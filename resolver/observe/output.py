@@ -35,8 +35,8 @@ class Output:
         self.stopping = False
         self.stop_by = float("inf")
         """When the thread must have ended, on the monotonic clock."""
-        self.failed = False
-        """Whether the last attempt to write has failed, which was logged."""
+        self.failure = ""
+        """Why the last attempt to write has failed, which was logged; empty when it has not. The thread sets it."""
         self.written = 0
         """Records written."""
         self.octets = 0
@@ -122,14 +122,14 @@ class Output:
 
     def note_failure(self, text: str) -> None:
         """Log that writing fails, once until it succeeds."""
-        if not self.failed:
-            self.failed = True
+        if not self.failure:
             logger.error("%s: %s", self.name, text)
+        self.failure = text
 
     def note_success(self, text: str) -> None:
         """Log that writing works again, if it has failed before."""
-        if self.failed:
-            self.failed = False
+        if self.failure:
+            self.failure = ""
             logger.info("%s: %s", self.name, text)
 
     def _run(self) -> None:

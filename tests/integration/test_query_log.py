@@ -270,3 +270,21 @@ def test_reopen_without_a_query_log(tmp_path: Path) -> None:
         command = [RESOLVERD[0], "-m", "resolver.cli.control", "-s", str(tmp_path / "control"), "reopen"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert done.returncode == 1 and "query-log.file is not set" in done.stderr
+
+
+def test_a_log_that_cannot_be_written_is_a_problem_until_it_can(tmp_path: Path) -> None:
+    """The device is always full."""
+    port, path = free_port(), tmp_path / "queries"
+    path.symlink_to("/dev/full")
+    config = configure(tmp_path, port, free_port(), f'[query-log]\nfile = "{path}"\n', workers=2)
+    with resolverd(config, port):
+        wait_until(lambda: dig(port, "localhost") and health(config) != "healthy\n", "the problem")
+        assert health(config) == f"query log: lines are lost: cannot write to {path}: No space left on device\n"
+        path.unlink()
+        control(config, "reopen")
+        wait_until(lambda: dig(port, "localhost") and health(config) == "healthy\n", "the end of the problem")
+
+
+def health(config: Path) -> str:
+    command = [RESOLVERD[0], "-m", "resolver.cli.control", "-s", str(config.parent / "control"), "health"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False).stdout

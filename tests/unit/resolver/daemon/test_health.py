@@ -21,6 +21,8 @@ def test_a_daemon_without_problems():
 
 @pytest.mark.parametrize(("change", "told"), [
     ({"workers": [{"worker": 0}, {"worker": 1, "error": "worker 1 does not answer"}]}, "worker 1 does not answer"),
+    ({"workers": [{"worker": 0, "query-log": "/q: No space left"}, {"worker": 1, "query-log": "/q: No space left"}]},
+     "query log: /q: No space left"),
     ({"reload_problem": "r.toml:3: unknown key"}, "r.toml:3: unknown key"),
     ({"clock": "the clock is wrong"}, "the clock is wrong"),
     ({"changes_problem": "control.changes-file: /c: line 3: damaged"}, "/c: line 3: damaged"),
