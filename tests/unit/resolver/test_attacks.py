@@ -258,6 +258,7 @@ ATTACKS = (
         f"{WALK}::test_infinite_resend_every_bad_reply_is_counted",
         f"{WALK}::test_infinite_resend_every_packet_passes_the_budget",
         f"{WALK}::test_letter_case_games_end",
+        f"{WALK}::test_a_server_that_always_wants_another_cookie",
     )),
 )
 

@@ -251,6 +251,26 @@ def test_letter_case_games_end():
         assert 2 <= len(ways) <= 1 + 2 * limits.TRIES_PER_SERVER
 
 
+def test_a_server_that_always_wants_another_cookie():
+    # CVE-2026-5950: each reply changes what the next query must be like, and none is an answer.
+    cookies = itertools.count()
+
+    def script(qname, qtype, packet):
+        query = MessageView.parse(packet)
+        client = query.edns.get(c.OPTION_COOKIE)[:8]
+        builder = Builder(512, reserve_opt=40)
+        builder.start(query.id, c.QR | (c.BADCOOKIE & 15), query.qname, query.qtype)
+        builder.opt(1232, ext_rcode=c.BADCOOKIE >> 4,
+                    options=[(c.OPTION_COOKIE, client + next(cookies).to_bytes(8, "big"))])
+        return builder.finish()
+
+    m = build()
+    m.net.hosts["192.0.2.1"] = m.net.hosts["192.0.2.2"] = scripted(script)
+    assert m.ask("www.example.com.").failure is not None
+    for address in ("192.0.2.1", "192.0.2.2"):
+        assert 2 < len(m.net.asked(address)) <= limits.FALLBACK_ATTEMPTS
+
+
 def test_dns_unchained_long_chains_between_zones_end():
     # DNS unchained (2018): two zones send the resolver back and forth.
     def script(qname, qtype, packet):

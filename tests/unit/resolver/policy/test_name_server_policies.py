@@ -147,6 +147,7 @@ def test_data_of_a_forwarder_is_used() -> None:
         again = m.ask(name)
         assert (again.rcode, again.from_cache, len(m.net.log)) == (rcode, True, asked)
 
+
 NAMES = ["www.evil.com.", "long.label.www.evil.com.", "none.evil.com.", "toevil.example.com."]
 
 
@@ -190,6 +191,25 @@ def test_cached_data_of_a_zone_whose_addresses_have_expired() -> None:
     assert refused(m.ask("www.evil.com."))
     m.net.sleep(m.mesh, 5)
     assert refused(m.ask("www.evil.com."))
+
+
+def test_cached_data_while_the_address_of_its_server_is_looked_up() -> None:
+    """Until then no policy knows whether the server is forbidden."""
+    zones = ZONES | {
+        "192.5.6.30": [("com.", COM_ZONE + "evil 80000 IN NS host.evil.net.\n")],
+        "192.5.6.31": [("net.", NET + "evil 80000 IN NS ns.evil\nns.evil 80000 IN A 192.0.2.67\n")],
+        "192.0.2.66": [("evil.com.", SOA + "@ 80000 IN NS host.evil.net.\nwww 80000 IN A 192.0.2.66\n"),
+                       ("trigger.net.", TRIGGER)],
+        "192.0.2.67": [("evil.net.", SOA + "@ 80000 IN NS ns\nns 80000 IN A 192.0.2.67\nhost 1 IN A 192.0.2.66\n")],
+    }
+    m = world(Forbids(by_address=True), zones)
+    assert addresses(m.ask("x.trigger.net.")) == ["192.0.2.7"]
+    m.net.sleep(m.mesh, 5)
+    m.net.links["192.0.2.67"] = Link(loss=1.0)
+    m.start("other.evil.com.")
+    m.net.run(m.mesh, until=lambda: any(job.task.purpose is Purpose.NS_ADDRESS for job in m.mesh._unfinished))
+    outcome = m.ask("www.evil.com.")
+    assert outcome.answer == [] and outcome.failure is not None
 
 
 @pytest.mark.parametrize("name", NAMES)
